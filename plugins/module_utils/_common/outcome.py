@@ -1,0 +1,59 @@
+# Copyright (c) 2026 The lowtide.ops team
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What every module reports, also when it fails. Private to lowtide.ops: do not import from other collections."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class PlanItem:
+    """One intended change: which object, what, and why; ``estimate`` in seconds, None when unknown."""
+
+    object: str
+    what: str
+    why: str
+    reversible: bool = True
+    estimate: float | None = None
+
+
+@dataclass(frozen=True)
+class Blocker:
+    """What stands in the way, who holds it (and since when), and what to do about it."""
+
+    object: str
+    what: str
+    holder: str
+    next_step: str
+    since: str | None = None
+
+
+@dataclass
+class Outcome:
+    """The result of a module run, filled while it happens, so that a failure still reports how far it got.
+
+    ``before`` and ``after`` are the plain values whose difference is the diff; ``waited`` is in seconds;
+    ``facts`` holds the module's own return values, merged into the top level of the result.
+    """
+
+    changed: bool = False
+    before: Any = None
+    after: Any = None
+    plan: list[PlanItem] = field(default_factory=list)
+    blockers: list[Blocker] = field(default_factory=list)
+    waited: float = 0.0
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def as_result(self) -> dict[str, Any]:
+        """The dictionary for ``exit_json`` and ``fail_json``."""
+        result: dict[str, Any] = dict(self.facts)
+        result["changed"] = self.changed
+        result["plan"] = [asdict(item) for item in self.plan]
+        result["blockers"] = [asdict(blocker) for blocker in self.blockers]
+        result["waited"] = round(self.waited, 3)
+        if self.before is not None or self.after is not None:
+            result["diff"] = {"before": self.before or {}, "after": self.after or {}}
+        return result

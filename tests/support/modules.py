@@ -1,0 +1,82 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Run a module in a process of its own, as a task does, without a playbook around it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+MAIN = Path(__file__).with_name("_module_main.py")
+
+
+@dataclass(frozen=True)
+class ModuleRun:
+    """What a module process left: its JSON result, exit code and standard error."""
+
+    result: dict[str, Any]
+    rc: int
+    stderr: str
+
+    @property
+    def failed(self) -> bool:
+        """Whether the module called ``fail_json``."""
+        return bool(self.result.get("failed", False))
+
+    @property
+    def changed(self) -> bool:
+        """The module's own ``changed``."""
+        return bool(self.result["changed"])
+
+    @property
+    def msg(self) -> str:
+        """The error message, empty on success."""
+        return str(self.result.get("msg", ""))
+
+    def __getitem__(self, key: str) -> Any:
+        return self.result[key]
+
+
+def module_environment(extra: dict[str, str] | None = None) -> dict[str, str]:
+    """The environment of a module process: this one, with the checkout's collections importable."""
+    environment = dict(os.environ)
+    environment["PYTHONPATH"] = str(CHECKOUT / "collections")
+    environment.update(extra or {})
+    return environment
+
+
+def start_module(name: str, params: dict[str, Any], *, check: bool = False, diff: bool = True, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
+    """Start module ``name`` and return its process, for tests that disturb it while it runs."""
+    args = {**params, "_ansible_check_mode": check, "_ansible_diff": diff}
+    process = subprocess.Popen(
+        [sys.executable, str(MAIN)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=module_environment(env),
+        start_new_session=True,
+    )
+    assert process.stdin is not None
+    process.stdin.write(json.dumps({"module": name, "args": args}))
+    process.stdin.close()
+    process.stdin = None
+    return process
+
+
+def finish_module(process: subprocess.Popen[str], *, timeout: float = 120.0) -> ModuleRun:
+    """Wait for a started module and parse its result; a process that printed no JSON is an assertion error."""
+    out, err = process.communicate(timeout=timeout)
+    lines = [line for line in out.splitlines() if line.startswith("{")]
+    assert lines, f"the module printed no result (rc {process.returncode}):\n{out}\n{err}"
+    return ModuleRun(result=json.loads(lines[-1]), rc=process.returncode, stderr=err)
+
+
+def run_module(name: str, params: dict[str, Any], *, check: bool = False, diff: bool = True, env: dict[str, str] | None = None, timeout: float = 120.0) -> ModuleRun:
+    """Run module ``name`` with ``params`` to its end."""
+    return finish_module(start_module(name, params, check=check, diff=diff, env=env), timeout=timeout)
