@@ -1,0 +1,50 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Fixtures of every test: names that collide with nothing, and playbooks run as a user runs them."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.playbooks import PlaybookRun, run_playbook, write_yaml
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture
+def unique_name() -> Callable[..., str]:
+    """``unique_name("topic")`` gives ``lt-topic-<pid>-<n>``; with ``separator="_"`` it fits SQL without quotes."""
+
+    def make(what: str, *, separator: str = "-") -> str:
+        return separator.join(["lt", what, str(os.getpid()), str(next(_numbers))])
+
+    return make
+
+
+@pytest.fixture
+def ansible_playbook(tmp_path: Path) -> Callable[..., PlaybookRun]:
+    """Run a playbook (a path, a fully qualified name, or plays as data) and return rc, output and recap.
+
+    ``ansible_playbook(plays, "--check", extra_vars={...}, env={...}, timeout=60)``
+    """
+
+    def run(
+        playbook: str | Path | list[dict[str, Any]],
+        *arguments: str,
+        extra_vars: dict[str, Any] | None = None,
+        env: dict[str, str] | None = None,
+        timeout: float = 120.0,
+    ) -> PlaybookRun:
+        if isinstance(playbook, list):
+            playbook = write_yaml(tmp_path / f"playbook-{next(_numbers)}.yml", playbook)
+        if extra_vars:
+            path = write_yaml(tmp_path / f"vars-{next(_numbers)}.yml", extra_vars)
+            arguments = (*arguments, "-e", f"@{path}")
+        return run_playbook(playbook, *arguments, env=env, timeout=timeout)
+
+    return run
