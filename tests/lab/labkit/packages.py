@@ -1,0 +1,193 @@
+# Copyright (c) 2026 The lowtide.ops team
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Where programs come from: Debian, Debian's next release for single packages, Go modules, PyPI."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+from labkit.errors import LabError
+from labkit.lab import Lab
+
+POLICY = Path("/usr/sbin/policy-rc.d")
+NO_SERVICES = "#!/bin/sh\n# Packages installed for the lab must not start services.\nexit 101\n"
+BASE = ("iproute2", "util-linux", "procps", "python3-venv", "ca-certificates")
+GO_AT_LEAST = (1, 25)
+GO_TOOLCHAIN = "golang.org/toolchain@v0.0.1-go1.25.4.linux-amd64"
+
+
+def command(argv: list[str]) -> str:
+    """Run a short system command outside the lab and return what it prints."""
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise LabError(obj=" ".join(argv), problem=f"exit {done.returncode}: {done.stderr.strip()}", next_step="See what it said")
+    return done.stdout
+
+
+def installed(names: tuple[str, ...]) -> set[str]:
+    """Those of ``names`` that dpkg has installed."""
+    done = subprocess.run(
+        ["dpkg-query", "-W", "-f", "${db:Status-Status} ${Package}\n", *names], capture_output=True, text=True, check=False
+    )
+    lines = (line.split() for line in done.stdout.splitlines())
+    return {fields[1] for fields in lines if fields[0] == "installed"}
+
+
+def apt(lab: Lab, *names: str) -> None:
+    """Install Debian packages that are missing, without any of them starting a service."""
+    absent = sorted(set(names) - installed(names))
+    if not absent:
+        return
+    with lab.locked("apt"):
+        absent = sorted(set(names) - installed(names))
+        if not absent:
+            return
+        if not POLICY.exists():
+            POLICY.write_text(NO_SERVICES)
+            POLICY.chmod(0o755)
+        quiet = {"DEBIAN_FRONTEND": "noninteractive"}
+        options = ["-o", "DPkg::Lock::Timeout=600", "-o", "APT::Sandbox::User=root"]
+        if not any(Path("/var/lib/apt/lists").glob("*Packages*")):
+            lab.build("apt-get update", ["apt-get", *options, "update"], env=quiet)
+        lab.build(
+            f"apt-get install {' '.join(absent)}"[:120],
+            ["apt-get", *options, "install", "--yes", "--no-install-recommends", *absent],
+            env=quiet,
+        )
+
+
+def base(lab: Lab) -> None:
+    """What the framework itself needs."""
+    lab.cache.mkdir(parents=True, exist_ok=True)
+    apt(lab, *BASE)
+    python_environment(lab)
+
+
+def trixie_deb(lab: Lab, package: str) -> Path:
+    """Unpack ``package`` of Debian 13 into the cache, without upgrading the machine; the unpacked root.
+
+    For statically linked programs only: what needs Debian 13's libc does not run on Debian 12.
+    """
+    root = lab.cache / "trixie" / package
+    if root.is_dir():
+        return root
+    with lab.locked("trixie"):
+        if root.is_dir():
+            return root
+        place = lab.cache / "trixie" / "apt"
+        for folder in ("lists/partial", "cache/archives/partial", "download"):
+            (place / folder).mkdir(parents=True, exist_ok=True)
+        sources = place / "sources.list"
+        sources.write_text(
+            "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian trixie main\n"
+        )
+        options = [
+            part
+            for option in (
+                f"Dir::Etc::sourcelist={sources}",
+                "Dir::Etc::sourceparts=-",
+                f"Dir::State::Lists={place / 'lists'}",
+                f"Dir::Cache={place / 'cache'}",
+                "APT::Sandbox::User=root",
+            )
+            for part in ("-o", option)
+        ]
+        if not any((place / "lists").glob("*Packages*")):
+            lab.build("apt-get update (Debian 13 lists)", ["apt-get", *options, "update"])
+        for old in (place / "download").glob(f"{package}_*.deb"):
+            old.unlink()
+        lab.build(f"apt-get download {package} (Debian 13)", ["apt-get", *options, "download", package], cwd=place / "download")
+        (archive,) = (place / "download").glob(f"{package}_*.deb")
+        partial = root.with_name(f".{package}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        command(["dpkg-deb", "-x", str(archive), str(partial)])
+        archive.unlink()
+        partial.rename(root)
+    return root
+
+
+def etcd_binary(lab: Lab) -> Path:
+    """etcd of Debian 13 (3.5.16: Kubernetes 1.35 needs 3.5.13, Debian 12 has 3.4)."""
+    return trixie_deb(lab, "etcd-server") / "usr/bin/etcd"
+
+
+def etcdctl_binary(lab: Lab) -> Path:
+    """etcdctl of the same version."""
+    return trixie_deb(lab, "etcd-client") / "usr/bin/etcdctl"
+
+
+def go_version(text: str) -> tuple[int, int]:
+    """Major and minor of ``go version`` output."""
+    match = re.search(r"go(\d+)\.(\d+)", text)
+    return (int(match[1]), int(match[2])) if match else (0, 0)
+
+
+def go_binary(lab: Lab) -> Path:
+    """A Go compiler of at least 1.25: the machine's, or the official toolchain fetched as a module by Debian's older one."""
+    found = shutil.which("go")
+    if found and go_version(command([found, "version"])) >= GO_AT_LEAST:
+        return Path(found)
+    target = lab.cache / "go"
+    if not target.is_dir():
+        apt(lab, "golang-go")
+        modules = lab.cache / "go-bootstrap"
+        lab.build(
+            f"go mod download {GO_TOOLCHAIN}",
+            ["/usr/bin/go", "mod", "download", GO_TOOLCHAIN],
+            env={"GOMODCACHE": str(modules), "GOFLAGS": "-modcacherw", "GO111MODULE": "on"},
+            cwd=lab.cache,
+        )
+        toolchain = modules / GO_TOOLCHAIN
+        for program in [*(toolchain / "bin").iterdir(), *(path for path in (toolchain / "pkg/tool").rglob("*") if path.is_file())]:
+            program.chmod(0o755)
+        toolchain.rename(target)
+        shutil.rmtree(modules)
+    return target / "bin/go"
+
+
+def go_environment(lab: Lab) -> dict[str, str]:
+    """Environment of a reproducible Go build with ``go_binary``: no other toolchain, no C compiler."""
+    go = go_binary(lab)
+    return {"GOTOOLCHAIN": "local", "CGO_ENABLED": "0", "PATH": f"{go.parent}:{os.environ.get('PATH', os.defpath)}"}
+
+
+def python_environment(lab: Lab) -> Path:
+    """The virtual environment of the locked requirements, from the system's Python; ``cache/venv`` points at it."""
+    lock = lab.checkout / "requirements-test.txt"
+    digest = hashlib.sha256(lock.read_bytes()).hexdigest()[:12]
+    target = lab.cache / f"venv-{digest}"
+    complete = target / ".complete"
+    link = lab.cache / "venv"
+    if complete.exists() and link.is_symlink() and link.readlink() == Path(target.name):
+        return target
+    with lab.locked("venv"):
+        if not complete.exists():
+            uv = _uv(lab)
+            lab.build("python: venv", [uv, "venv", "--quiet", "--clear", "--python", "/usr/bin/python3", target])
+            lab.build(
+                "python: install the locked requirements",
+                [uv, "pip", "install", "--python", target / "bin/python", "--require-hashes", "--compile-bytecode", "-r", lock],
+                env={"UV_LINK_MODE": "copy"},
+            )
+            complete.touch()
+        if link.is_dir() and not link.is_symlink():
+            raise LabError(obj=str(link), problem="it is a directory, not the lab's link", next_step="Remove it")
+        fresh = link.with_name(f".venv-link-{os.getpid()}")
+        fresh.symlink_to(target.name)
+        fresh.replace(link)
+    return target
+
+
+def _uv(lab: Lab) -> Path:
+    """uv, which resolves and installs the whole lock in seconds where pip takes minutes."""
+    bootstrap = lab.cache / "uv"
+    if not (bootstrap / "bin/uv").exists():
+        lab.build("python: venv for uv", ["/usr/bin/python3", "-m", "venv", "--clear", bootstrap])
+        lab.build("python: pip install uv", [bootstrap / "bin/pip", "install", "--quiet", "uv"])
+    return bootstrap / "bin/uv"
