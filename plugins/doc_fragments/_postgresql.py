@@ -1,0 +1,71 @@
+# Copyright (c) 2026 The lowtide.ops team
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The options of a PostgreSQL connection. Private to lowtide.ops: do not import from other collections.
+
+Mirrors ``CONNECTION_SPEC`` in module_utils/_postgresql/connection.py.
+"""
+
+from __future__ import annotations
+
+
+class ModuleDocFragment:
+    """Documentation shared by the modules of the action group C(lowtide.ops.postgresql)."""
+
+    DOCUMENTATION = r"""
+options:
+  login_host:
+    description:
+      - Host name or address of the server, or the folder of its socket.
+      - A comma-separated list names the members of a cluster; a module that needs the primary finds it among them
+        (libpq's C(target_session_attrs=read-write)).
+    type: str
+    default: localhost
+  login_port:
+    description: Port of the server, the same for every host of O(login_host).
+    type: int
+    default: 5432
+  login_user:
+    description: The role to connect as.
+    type: str
+    default: postgres
+  login_password:
+    description:
+      - Password of O(login_user).
+      - Without it libpq looks into O(passfile), then C(PGPASSWORD) and C(~/.pgpass).
+    type: str
+  passfile:
+    description: A libpq password file, readable by its owner only.
+    type: path
+  login_db:
+    description:
+      - The database.
+      - There is no default, since the tool's own default is a database that nobody meant.
+    type: str
+    required: true
+  ssl_mode:
+    description: How TLS is used and verified, as libpq's C(sslmode). Only V(verify-full) proves who the server is.
+    type: str
+    default: prefer
+    choices: [disable, allow, prefer, require, verify-ca, verify-full]
+  ca_cert:
+    description: Certificate of the authority that signed the server's certificate.
+    type: path
+  ssl_cert:
+    description: Client certificate.
+    type: path
+  ssl_key:
+    description: Key of O(ssl_cert), readable by its owner only.
+    type: path
+  connect_timeout:
+    description: Seconds to wait for each host of O(login_host).
+    type: int
+    default: 10
+  system_identifier:
+    description:
+      - What C(SELECT system_identifier FROM pg_control_system()) must say, so that no other cluster is taken for this one.
+      - Anything else is a refusal before the first write.
+    type: str
+requirements:
+  - psycopg2 (psycopg2-binary) >= 2.9
+"""

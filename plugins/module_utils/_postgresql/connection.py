@@ -1,0 +1,288 @@
+# Copyright (c) 2026 The lowtide.ops team
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One way to reach a PostgreSQL database and to know which one it is. Private to lowtide.ops: do not import from other collections.
+
+``psycopg2`` is imported when a connection is opened, not before, so that a module file loads with the standard library alone.
+The options are documented by the fragment ``lowtide.ops._postgresql``.
+"""
+
+from __future__ import annotations
+
+import os
+import typing as t
+import uuid
+from dataclasses import dataclass
+
+from .._common.errors import Refusal
+from .._common.module import require
+from .errors import connect_error, sql_error
+
+SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+
+# For ``argument_spec={**CONNECTION_SPEC, ...}``; mirrors doc_fragments/_postgresql.py.
+CONNECTION_SPEC: dict[str, dict[str, t.Any]] = {
+    "login_host": {"type": "str", "default": "localhost"},
+    "login_port": {"type": "int", "default": 5432},
+    "login_user": {"type": "str", "default": "postgres"},
+    "login_password": {"type": "str", "no_log": True},
+    "passfile": {"type": "path", "no_log": False},
+    "login_db": {"type": "str", "required": True},
+    "ssl_mode": {"type": "str", "default": "prefer", "choices": list(SSL_MODES)},
+    "ca_cert": {"type": "path"},
+    "ssl_cert": {"type": "path"},
+    "ssl_key": {"type": "path", "no_log": False},
+    "connect_timeout": {"type": "int", "default": 10},
+    "system_identifier": {"type": "str"},
+}
+
+# What libpq would take from the environment to go somewhere else than the options say.
+_REDIRECTING = ("PGHOSTADDR", "PGSERVICE", "PGSERVICEFILE", "PGOPTIONS", "PGTARGETSESSIONATTRS", "PGREALM", "PGAPPNAME")
+
+_FACTS_SQL = """
+SELECT pg_catalog.set_config('search_path', '', false),
+       pg_catalog.current_setting('server_version_num')::int,
+       (SELECT system_identifier::text FROM pg_catalog.pg_control_system()),
+       pg_catalog.pg_is_in_recovery(),
+       pg_catalog.current_database()::text,
+       (SELECT oid::bigint FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()),
+       pg_catalog.pg_backend_pid(),
+       pg_catalog.current_setting('block_size')::int,
+       pg_catalog.host(pg_catalog.inet_server_addr()),
+       pg_catalog.current_setting('transaction_read_only')::bool
+"""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Where and as whom to connect; ``host`` may be a comma-separated list. ``system_identifier`` is what it must be, if known."""
+
+    host: str
+    port: int
+    user: str
+    dbname: str
+    password: str | None = None
+    passfile: str | None = None
+    sslmode: str = "prefer"
+    sslrootcert: str | None = None
+    sslcert: str | None = None
+    sslkey: str | None = None
+    connect_timeout: int = 10
+    system_identifier: str | None = None
+
+    @property
+    def target(self) -> str:
+        """How messages name it; holds no secret."""
+        return f"PostgreSQL database {self.dbname} at {self.host}:{self.port} as {self.user}"
+
+    @property
+    def hosts(self) -> list[str]:
+        """The hosts, in the order given."""
+        return [host.strip() for host in self.host.split(",") if host.strip()]
+
+    def libpq(self, *, primary: bool) -> dict[str, t.Any]:
+        """Keywords for libpq without the password; ``primary`` makes it look for the writable one of several hosts."""
+        keywords: dict[str, t.Any] = {
+            "host": ",".join(self.hosts),
+            "port": self.port,
+            "user": self.user,
+            "dbname": self.dbname,
+            "sslmode": self.sslmode,
+            "connect_timeout": self.connect_timeout,
+            # A server that vanished without a word is noticed within half a minute instead of two hours.
+            "keepalives_idle": 10,
+            "keepalives_interval": 5,
+            "keepalives_count": 4,
+        }
+        optional = {
+            "passfile": self.passfile,
+            "sslrootcert": self.sslrootcert,
+            "sslcert": self.sslcert,
+            "sslkey": self.sslkey,
+        }
+        keywords.update({key: value for key, value in optional.items() if value})
+        if primary and len(self.hosts) > 1:
+            keywords["target_session_attrs"] = "read-write"
+        return keywords
+
+    def environment(self, *, primary: bool) -> dict[str, str]:
+        """The same for a libpq program (pg_dump, pg_restore): variables for its environment, secrets included, nothing on argv."""
+        names = {
+            "host": "PGHOST",
+            "port": "PGPORT",
+            "user": "PGUSER",
+            "dbname": "PGDATABASE",
+            "sslmode": "PGSSLMODE",
+            "connect_timeout": "PGCONNECT_TIMEOUT",
+            "passfile": "PGPASSFILE",
+            "sslrootcert": "PGSSLROOTCERT",
+            "sslcert": "PGSSLCERT",
+            "sslkey": "PGSSLKEY",
+            "target_session_attrs": "PGTARGETSESSIONATTRS",
+        }
+        keywords = self.libpq(primary=primary)
+        environment = {name: str(keywords[key]) for key, name in names.items() if key in keywords}
+        if self.password is not None:
+            environment["PGPASSWORD"] = self.password
+        return environment
+
+
+@dataclass(frozen=True)
+class Server:
+    """What answered: ``version`` as server_version_num (150018), ``block_size`` in bytes, ``pid`` of this session."""
+
+    version: int
+    system_identifier: str
+    in_recovery: bool
+    database: str
+    database_oid: int
+    pid: int
+    block_size: int
+    address: str | None
+    read_only: bool
+
+
+def settings_from(params: t.Mapping[str, t.Any]) -> Settings:
+    """The connection options of a module's parameters; refuses what cannot be meant."""
+    settings = Settings(
+        host=params["login_host"],
+        port=params["login_port"],
+        user=params["login_user"],
+        dbname=params["login_db"],
+        password=params["login_password"],
+        passfile=params["passfile"],
+        sslmode=params["ssl_mode"],
+        sslrootcert=params["ca_cert"],
+        sslcert=params["ssl_cert"],
+        sslkey=params["ssl_key"],
+        connect_timeout=params["connect_timeout"],
+        system_identifier=params["system_identifier"] or None,
+    )
+    for option, value in (
+        ("login_host", ",".join(settings.hosts)),
+        ("login_db", settings.dbname),
+        ("login_user", settings.user),
+    ):
+        if not value.strip():
+            raise Refusal(obj=f"option {option}", problem="it is empty", next_step=f"Set {option}")
+    # libpq passes over a missing passfile without a word and then says "no password supplied".
+    for option, path in (
+        ("passfile", settings.passfile),
+        ("ca_cert", settings.sslrootcert),
+        ("ssl_cert", settings.sslcert),
+        ("ssl_key", settings.sslkey),
+    ):
+        if path and not os.access(path, os.R_OK):
+            raise Refusal(
+                obj=f"option {option}", problem=f"{path} is not there or not readable", next_step=f"Correct {option}"
+            )
+    if settings.passfile and os.stat(settings.passfile).st_mode & 0o077:
+        raise Refusal(
+            obj=f"option passfile: {settings.passfile}",
+            problem="others may read it, so libpq ignores it",
+            next_step="Set its mode to 0600",
+        )
+    return settings
+
+
+def new_run_id() -> str:
+    """Eight characters that tell one run from another in pg_stat_activity."""
+    return uuid.uuid4().hex[:8]
+
+
+class Session:
+    """One autocommit connection, by default only to a primary; closes at the end of its ``with`` block.
+
+    ``application_name`` reads ``lowtide.ops <module> <run id>``, so that an auditor finds every statement.
+    search_path is empty: every name in a statement is qualified. Errors of statements pass through as psycopg2's own.
+    """
+
+    def __init__(self, settings: Settings, *, module: str, run_id: str, primary: bool = True) -> None:
+        self.settings = settings
+        psycopg2 = require("psycopg2", package="psycopg2-binary", why="to talk to PostgreSQL")
+        for name in _REDIRECTING:
+            os.environ.pop(name, None)
+        keywords = settings.libpq(primary=primary)
+        keywords["application_name"] = f"lowtide.ops {module} {run_id}"[:63]
+        if settings.password is not None:
+            keywords["password"] = settings.password
+        try:
+            self.connection = psycopg2.connect(**keywords)
+        except psycopg2.OperationalError as error:
+            raise connect_error(settings.target, error) from error
+        try:
+            self.connection.autocommit = True
+            self.server = self._identify()
+            self._check(primary=primary)
+        except BaseException:
+            self.connection.close()
+            raise
+
+    def _identify(self) -> Server:
+        psycopg2 = require("psycopg2", package="psycopg2-binary", why="to talk to PostgreSQL")
+        try:
+            row = self.query(_FACTS_SQL)[0]
+        except psycopg2.Error as error:
+            raise sql_error(self.settings.target, error) from error
+        return Server(*row[1:])
+
+    def _check(self, *, primary: bool) -> None:
+        wanted = self.settings.system_identifier
+        if wanted and wanted != self.server.system_identifier:
+            raise Refusal(
+                obj=self.settings.target,
+                problem=f"this is another cluster: its system identifier is {self.server.system_identifier}, not {wanted}",
+                next_step="Correct login_host and login_port, or system_identifier if this is the cluster that is meant",
+            )
+        if primary and self.server.in_recovery:
+            raise Refusal(
+                obj=self.settings.target,
+                problem="this server is a standby (pg_is_in_recovery() is true)",
+                next_step="Name the primary, or every member of the cluster, in login_host",
+            )
+        if primary and self.server.read_only:
+            raise Refusal(
+                obj=self.settings.target,
+                problem="transactions are read only here (default_transaction_read_only is on)",
+                next_step="Turn default_transaction_read_only off for login_user, or name the primary in login_host",
+            )
+
+    def query(self, sql: t.Any, values: t.Mapping[str, t.Any] | None = None) -> list[tuple[t.Any, ...]]:
+        """All rows of one statement; ``values`` are bound by the driver."""
+        with self.connection.cursor() as cursor:
+            cursor.execute(sql, values)
+            rows: list[tuple[t.Any, ...]] = cursor.fetchall()
+            return rows
+
+    def execute(self, sql: t.Any, values: t.Mapping[str, t.Any] | None = None) -> None:
+        """One statement without rows."""
+        with self.connection.cursor() as cursor:
+            cursor.execute(sql, values)
+
+    def close(self) -> None:
+        """End the session."""
+        self.connection.close()
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.close()
+
+
+def driver_error() -> type[Exception]:
+    """psycopg2's base error class, for ``except`` clauses outside this file."""
+    error: type[Exception] = require("psycopg2", package="psycopg2-binary", why="to talk to PostgreSQL").Error
+    return error
+
+
+__all__ = [
+    "CONNECTION_SPEC",
+    "SSL_MODES",
+    "Server",
+    "Session",
+    "Settings",
+    "driver_error",
+    "new_run_id",
+    "settings_from",
+]
