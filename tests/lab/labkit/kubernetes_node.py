@@ -10,10 +10,8 @@ state. Every pod's mounts live there too and end with its last process, whatever
 
 from __future__ import annotations
 
-import os
 import shutil
-import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from labkit import kubernetes_config as config
@@ -149,14 +147,29 @@ class Node:
         self._end(self._shims)
         self.lab.stop_process(COMPONENT, self._name("mounts"), seconds=1)
         self.cgroup.remove()
-        if self.spec.bridge in os.listdir("/sys/class/net") or self._has_bridge():
+        if self.lab.run(["ip", "link", "show", "dev", self.spec.bridge], check=False).returncode == 0:
             self.lab.run(["ip", "link", "del", self.spec.bridge])
 
-    def _has_bridge(self) -> bool:
-        return self.lab.run(["ip", "link", "show", "dev", self.spec.bridge], check=False).returncode == 0
+    def _end(self, find: Callable[[], set[int]], seconds: float = 10.0) -> None:
+        """Kill what ``find`` finds until it finds nothing."""
 
-    def _end(self, find: object, seconds: float = 10.0) -> None:
-        raise NotImplementedError
+        def ended() -> bool:
+            left = {pid for pid in find() if process.start_time(pid) is not None}
+            process.kill(left)
+            return not left
+
+        self.lab.wait_for(f"{self.spec.name}: end of its processes", ended, seconds)
 
     def _shims(self) -> set[int]:
-        raise NotImplementedError
+        """containerd's shims are not its children; each has this node's socket among its arguments."""
+        address = f"\0-address\0{self.socket}\0".encode()
+        found = set()
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                try:
+                    arguments = (entry / "cmdline").read_bytes()
+                except (FileNotFoundError, ProcessLookupError):  # it ended meanwhile
+                    continue
+                if address in arguments:
+                    found.add(int(entry.name))
+        return found
