@@ -1,0 +1,172 @@
+# Copyright (c) 2026 The lowtide.ops team
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""PostgreSQL 15 under Patroni 3.0: a leader and two streaming standbys on 10.77.0.11-13, with an etcd of their own."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import shutil
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from labkit.component import Component
+from labkit.network import CONTROL, NETWORK, POSTGRESQL
+from labkit.packages import apt, etcd_binary, installed
+
+if TYPE_CHECKING:
+    from labkit.lab import Lab
+
+VERSION = "15"
+PORT = 5432
+REST_PORT = 8008
+SUPERUSER = "postgres"
+ETCD = f"{CONTROL}:2389"
+ETCD_PEER = f"{CONTROL}:2390"
+PODS = "10.78.0.0/16"
+NO_MAIN_CLUSTER = Path("/etc/postgresql-common/createcluster.d/lowtide-lab.conf")
+PARAMETERS = {
+    "max_connections": 100,
+    "shared_buffers": "32MB",
+    "max_prepared_transactions": 10,
+    "password_encryption": "scram-sha-256",
+    # Three servers share one disk. Killing a server loses nothing by this; only a crash of the machine does, and
+    # then the lab is made anew.
+    "fsync": "off",
+}
+
+
+class PostgreSQL(Component):
+    """Three nodes. Everything that runs as ``postgres`` uses the system's Python, which that user can read."""
+
+    name = "postgresql"
+
+    def install(self, lab: Lab) -> None:
+        """PostgreSQL and Patroni from Debian, etcd from the next release."""
+        if f"postgresql-{VERSION}" not in installed((f"postgresql-{VERSION}",)):
+            NO_MAIN_CLUSTER.parent.mkdir(parents=True, exist_ok=True)
+            NO_MAIN_CLUSTER.write_text("# The lab needs the programs only.\ncreate_main_cluster = false\n")
+        apt(lab, f"postgresql-{VERSION}", f"postgresql-client-{VERSION}", "patroni")
+        etcd_binary(lab)
+
+    def start(self, lab: Lab) -> None:
+        """etcd, then the three Patroni daemons, which bootstrap or find their data."""
+        state = lab.state(self.name)
+        passwords = self._passwords(state)
+        etcd = [etcd_binary(lab), "--name", "patroni", "--data-dir", state / "etcd", "--unsafe-no-fsync"]
+        etcd += ["--listen-client-urls", f"http://{ETCD}", "--advertise-client-urls", f"http://{ETCD}"]
+        etcd += ["--listen-peer-urls", f"http://{ETCD_PEER}", "--initial-advertise-peer-urls", f"http://{ETCD_PEER}"]
+        etcd += ["--initial-cluster", f"patroni=http://{ETCD_PEER}", "--log-level", "warn"]
+        lab.spawn(self.name, "etcd", etcd)
+        for number, address in enumerate(POSTGRESQL, start=1):
+            node = state / f"pg{number}"
+            node.mkdir(exist_ok=True)
+            node.chmod(0o700)
+            shutil.chown(node, "postgres", "postgres")
+            config = node / "patroni.yml"
+            settings = self._settings(lab, f"pg{number}", address, node, passwords)
+            self._write_secret(config, json.dumps(settings, indent=2), "postgres")
+            lab.spawn(self.name, f"pg{number}", ["/usr/bin/patroni", config], user="postgres", cwd=node)
+
+    @staticmethod
+    def _write_secret(path: Path, text: str, user: str) -> None:
+        path.touch(mode=0o600)
+        shutil.chown(path, user, user)
+        path.write_text(text)
+
+    def _passwords(self, state: Path) -> dict[str, str]:
+        """The passwords of this lab's roles, made once; the superuser's also as a libpq passfile."""
+        path = state / "passwords.json"
+        if not path.exists():
+            partial = state / "passwords.partial"
+            made = {SUPERUSER: secrets.token_hex(16), "replicator": secrets.token_hex(16)}
+            self._write_secret(partial, json.dumps(made), "root")
+            partial.rename(path)
+        passwords: dict[str, str] = json.loads(path.read_text())
+        self._write_secret(state / "passfile", f"*:*:*:{SUPERUSER}:{passwords[SUPERUSER]}\n", "root")
+        return passwords
+
+    @staticmethod
+    def _settings(lab: Lab, name: str, address: str, node: Path, passwords: dict[str, str]) -> dict[str, Any]:
+        """Patroni's configuration (JSON is YAML)."""
+        return {
+            "scope": f"lab-{lab.name}",
+            "name": name,
+            "log": {"level": "INFO"},
+            "restapi": {"listen": f"{address}:{REST_PORT}", "connect_address": f"{address}:{REST_PORT}"},
+            "etcd3": {"hosts": [ETCD]},
+            "bootstrap": {
+                "dcs": {
+                    "ttl": 20,
+                    "loop_wait": 2,
+                    "retry_timeout": 8,
+                    "maximum_lag_on_failover": 1048576,
+                    "postgresql": {"use_pg_rewind": True, "use_slots": True, "parameters": PARAMETERS},
+                },
+                "initdb": [{"encoding": "UTF8"}, {"locale": "C.UTF-8"}, "data-checksums", "no-sync"],
+            },
+            "postgresql": {
+                "listen": f"{address}:{PORT}",
+                "connect_address": f"{address}:{PORT}",
+                "data_dir": str(node / "data"),
+                "bin_dir": f"/usr/lib/postgresql/{VERSION}/bin",
+                "pgpass": str(node / "pgpass"),
+                "parameters": {"unix_socket_directories": str(node)},
+                "basebackup": [{"checkpoint": "fast"}, "no-sync"],
+                "authentication": {
+                    "superuser": {"username": SUPERUSER, "password": passwords[SUPERUSER]},
+                    "replication": {"username": "replicator", "password": passwords["replicator"]},
+                },
+                "pg_hba": [
+                    "local all all peer",
+                    "host all all 127.0.0.1/32 scram-sha-256",
+                    f"host all all {NETWORK} scram-sha-256",
+                    f"host all all {PODS} scram-sha-256",
+                    f"host replication replicator {NETWORK} scram-sha-256",
+                ],
+            },
+        }
+
+    @staticmethod
+    def _ask(address: str, path: str) -> dict[str, Any]:
+        """What a node's REST interface says; its status code stands for the role, not for success."""
+        try:
+            with urllib.request.urlopen(f"http://{address}:{REST_PORT}{path}", timeout=5) as answer:
+                text = answer.read()
+        except urllib.error.HTTPError as error:
+            text = error.read()
+        found: dict[str, Any] = json.loads(text)
+        return found
+
+    def _leader(self) -> dict[str, Any] | None:
+        """The leader's own status once all nodes run and both standbys stream from it."""
+        states = [self._ask(address, "/patroni") for address in POSTGRESQL]
+        if any(state.get("state") != "running" for state in states):
+            return None
+        for state in states:
+            streams = [one for one in state.get("replication", []) if one["state"] == "streaming"]
+            if state.get("role") == "master" and len(streams) == len(POSTGRESQL) - 1:
+                return state
+        return None
+
+    def ready(self, lab: Lab) -> None:
+        """A running leader with two streaming standbys."""
+        lab.wait_for("PostgreSQL: a leader and two streaming standbys", self._leader, 120, *lab.processes(self.name))
+
+    def facts(self, lab: Lab) -> dict[str, Any]:
+        """Hosts, superuser, passfile, identity, and Patroni's REST interfaces."""
+        leader = lab.wait_for("PostgreSQL's leader", self._leader, 30)
+        return {
+            "hosts": list(POSTGRESQL),
+            "port": PORT,
+            "superuser": SUPERUSER,
+            "passfile": str(lab.state(self.name) / "passfile"),
+            "system_identifier": str(leader["database_system_identifier"]),
+            "patroni": [
+                {"name": f"pg{number}", "rest": f"http://{address}:{REST_PORT}"}
+                for number, address in enumerate(POSTGRESQL, start=1)
+            ],
+        }
