@@ -1,0 +1,81 @@
+# Copyright (c) 2026 The lowtide.ops team
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""versitygw on 10.77.0.1:7070: an S3 server that checks signatures, checksums and conditions, over a directory."""
+
+from __future__ import annotations
+
+import http.client
+import shutil
+from typing import TYPE_CHECKING, Any
+
+from labkit.component import Component
+from labkit.credentials import aws_credentials
+from labkit.network import CONTROL
+from labkit.packages import go_binary, go_environment
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from labkit.lab import Lab
+
+VERSION = "1.7.0"
+PORT = 7070
+
+
+class Versitygw(Component):
+    """No lifecycle rules and no bucket encryption (use ``s3`` for these); everything about integrity is real."""
+
+    name = "versitygw"
+
+    def install(self, lab: Lab) -> None:
+        """Built from its Go module."""
+        target = self._folder(lab)
+        if target.is_dir():
+            return
+        partial = target.with_name(f".{target.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        lab.build(
+            f"versitygw: go install {VERSION}",
+            [go_binary(lab), "install", "-p", "2", "-trimpath", f"github.com/versity/versitygw/cmd/versitygw@v{VERSION}"],
+            env={**go_environment(lab), "GOBIN": str(partial)},
+        )
+        partial.rename(target)
+
+    @staticmethod
+    def _folder(lab: Lab) -> Path:
+        return lab.cache / f"versitygw-{VERSION}"
+
+    def start(self, lab: Lab) -> None:
+        """Run it over a directory, with accounts of its own and versioning."""
+        state = lab.state(self.name)
+        for folder in ("data", "versions", "accounts"):
+            (state / folder).mkdir(exist_ok=True)
+        keys = aws_credentials(state)
+        command = [self._folder(lab) / "versitygw", "--port", f"{CONTROL}:{PORT}", "--iam-dir", state / "accounts"]
+        command += ["--quiet", "posix", "--versioning-dir", state / "versions", state / "data"]
+        lab.spawn(
+            self.name, "versitygw", command, env={"ROOT_ACCESS_KEY": keys.access_key, "ROOT_SECRET_KEY": keys.secret_key}
+        )
+
+    def ready(self, lab: Lab) -> None:
+        """It answers, and refuses a request without a signature."""
+
+        def refuses() -> bool:
+            connection = http.client.HTTPConnection(CONTROL, PORT, timeout=5)
+            try:
+                connection.request("GET", "/")
+                return connection.getresponse().status == http.HTTPStatus.FORBIDDEN
+            finally:
+                connection.close()
+
+        lab.wait_for(f"versitygw at {CONTROL}:{PORT}", refuses, 60, *lab.processes(self.name))
+
+    def facts(self, lab: Lab) -> dict[str, Any]:
+        """Endpoint and credentials, in the form that every S3 component has."""
+        return {
+            "endpoint_url": f"http://{CONTROL}:{PORT}",
+            "credentials_file": str(aws_credentials(lab.state(self.name)).file),
+            "profile": "default",
+            "region": "us-east-1",
+        }
