@@ -1,0 +1,90 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What is published: the tarball holds what users need and nothing else, and works where it is installed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from support.checkout import below, playbook_names, tracked_files
+from support.modules import CHECKOUT
+from support.playbooks import PlaybookRun, run_playbook
+
+# Every tracked file below these is shipped; beside them only the files of ROOT.
+SHIPPED = ("meta", "playbooks", "plugins", "roles")
+ROOT = {"CHANGELOG.md", "CONTRIBUTING.md", "COPYING", "README.md", "requirements.txt"}
+GENERATED = {"FILES.json", "MANIFEST.json"}
+NEVER = ("tests", "molecule", "collections", ".git", ".config", ".ci", "galaxy.yml")
+
+
+def galaxy(*arguments: str | Path, cwd: Path) -> None:
+    """Run ``ansible-galaxy collection`` and show what it said when it failed."""
+    command = [str(Path(sys.executable).with_name("ansible-galaxy")), "collection", *map(str, arguments)]
+    process = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120, check=False)
+    assert process.returncode == 0, process.stdout + process.stderr
+
+
+@pytest.fixture(scope="module")
+def tarball(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The collection, built from the checkout as it is on disk."""
+    output = tmp_path_factory.mktemp("build")
+    galaxy("build", CHECKOUT, "--output-path", output, cwd=output)
+    (built,) = output.glob("lowtide-ops-*.tar.gz")
+    return built
+
+
+@pytest.fixture(scope="module")
+def content(tarball: Path) -> set[str]:
+    """The names of the files in the tarball."""
+    with tarfile.open(tarball) as archive:
+        return {member.name for member in archive.getmembers() if not member.isdir()}
+
+
+@pytest.fixture(scope="module")
+def installed(tarball: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of collections with nothing but this one in it."""
+    folder = tmp_path_factory.mktemp("installed")
+    galaxy("install", tarball, "--no-deps", "--offline", "-p", folder, cwd=folder)
+    return folder
+
+
+def run_installed(installed: Path, playbook: str, *arguments: str) -> PlaybookRun:
+    """Run a playbook from outside of the checkout, by its full name, from the installed tarball."""
+    env = {"ANSIBLE_COLLECTIONS_PATH": str(installed), "ANSIBLE_CONFIG": "/dev/null"}
+    return run_playbook(playbook, *arguments, env=env, cwd=installed)
+
+
+def test_holds_everything_that_users_need(content: set[str]) -> None:
+    """Every tracked plugin, role, playbook and piece of metadata."""
+    wanted = {str(path) for folder in SHIPPED for path in below(folder)} | {name for name in ROOT if (CHECKOUT / name).exists()}
+    assert wanted - content == set()
+
+
+def test_holds_nothing_else(content: set[str]) -> None:
+    """Only files that git knows, none of the tests, nothing of this machine."""
+    assert content - GENERATED - {str(path) for path in tracked_files()} == set()
+    assert [name for name in content if name.startswith(NEVER)] == []
+
+
+def test_installed_playbooks_are_found_by_name(installed: Path) -> None:
+    """Each playbook parses from the installed tarball, from any folder, with an inventory of the tarball."""
+    inventory = installed / "ansible_collections" / "lowtide" / "ops" / "inventories" / "demo"
+    for name in playbook_names():
+        run = run_installed(installed, f"lowtide.ops.{name}", "--syntax-check", "-i", str(inventory))
+        assert run.rc == 0, run.stdout + run.stderr
+        assert f"playbook: lowtide.ops.{name}" in run.stdout or f"{name}.yml" in run.stdout
+
+
+def test_window_is_among_the_installed_playbooks(installed: Path) -> None:
+    """``ansible-playbook lowtide.ops.maintenance_window`` is what the README tells users to run."""
+    run = run_installed(installed, "lowtide.ops.maintenance_window", "--syntax-check")
+    assert run.rc == 0, run.stdout + run.stderr
+
+
+def test_unknown_playbook_is_refused(installed: Path) -> None:
+    """The check above can fail."""
+    assert run_installed(installed, "lowtide.ops.no_such_playbook", "--syntax-check").rc != 0
