@@ -1,0 +1,126 @@
+# Copyright (c) 2026 The lowtide.ops team
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The manifest: what makes an object a backup; pure. Private to lowtide.ops: do not import from other collections.
+
+It is written last. Whoever finds one knows that the objects it names were read back and decoded as a whole
+before it was written. ``format_version`` 1 stays readable by later releases.
+"""
+
+from __future__ import annotations
+
+import json
+import typing as t
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+
+from . import keys
+
+FORMAT = "lowtide.ops/pg_backup"
+FORMAT_VERSION = 1
+
+
+class NotAManifest(Exception):  # reads as what it says
+    """The bytes are no manifest of a version this release reads; the text says why."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One object of a backup: ``size`` in bytes, ``sha256`` in hexadecimal, ``etag`` as the server gave it on publishing."""
+
+    size: int
+    sha256: str
+    etag: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """One published backup. Times are UTC; ``taken_at`` is the database server's clock at the snapshot; seconds are wall time."""
+
+    run_id: str
+    database: str
+    system_identifier: str
+    server_version: str
+    client_version: str
+    taken_at: datetime
+    finished_at: datetime
+    verified_at: datetime
+    dump_seconds: float
+    verify_seconds: float
+    tables: int
+    rows: int
+    role_passwords: bool
+    encryption: str | None
+    parts: dict[str, Part]
+
+    def to_json(self) -> bytes:
+        """The document, stable in its order of keys."""
+        document = {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "verification": "sha256 and full decode",
+            **asdict(self),
+        }
+        for name in ("taken_at", "finished_at", "verified_at"):
+            document[name] = stamp(document[name])
+        return json.dumps(document, indent=1, sort_keys=True, ensure_ascii=True).encode() + b"\n"
+
+    @property
+    def size(self) -> int:
+        """Bytes of all parts together."""
+        return sum(part.size for part in self.parts.values())
+
+
+def stamp(moment: datetime) -> str:
+    """ISO 8601, UTC, to the second."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _moment(text: t.Any) -> datetime:
+    return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+
+
+def read_manifest(body: bytes) -> Manifest:
+    """The manifest in ``body``, or :class:`NotAManifest`."""
+    try:
+        document = json.loads(body)
+    except ValueError as error:
+        raise NotAManifest(f"it is not JSON: {error}") from error
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        raise NotAManifest(f"its format is not {FORMAT}")
+    if document.get("format_version") != FORMAT_VERSION:
+        raise NotAManifest(
+            f"its format_version is {document.get('format_version')!r}; this release reads {FORMAT_VERSION}"
+        )
+    try:
+        return _typed(document)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise NotAManifest(f"a field is missing or of the wrong type: {type(error).__name__} {error}") from error
+
+
+def _typed(document: dict[str, t.Any]) -> Manifest:
+    parts = {
+        name: Part(size=int(entry["size"]), sha256=str(entry["sha256"]), etag=str(entry["etag"]))
+        for name, entry in document["parts"].items()
+    }
+    if set(parts) != set(keys.PARTS):
+        raise ValueError(f"parts are {sorted(parts)}, not {sorted(keys.PARTS)}")
+    if not keys.is_run_id(document["run_id"]):
+        raise ValueError(f"run_id is {document['run_id']!r}")
+    return Manifest(
+        run_id=document["run_id"],
+        database=str(document["database"]),
+        system_identifier=str(document["system_identifier"]),
+        server_version=str(document["server_version"]),
+        client_version=str(document["client_version"]),
+        taken_at=_moment(document["taken_at"]),
+        finished_at=_moment(document["finished_at"]),
+        verified_at=_moment(document["verified_at"]),
+        dump_seconds=float(document["dump_seconds"]),
+        verify_seconds=float(document["verify_seconds"]),
+        tables=int(document["tables"]),
+        rows=int(document["rows"]),
+        role_passwords=bool(document["role_passwords"]),
+        encryption=None if document["encryption"] is None else str(document["encryption"]),
+        parts=parts,
+    )

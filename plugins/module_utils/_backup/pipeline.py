@@ -1,0 +1,188 @@
+# Copyright (c) 2026 The lowtide.ops team
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Programs joined by pipes, without a shell. Private to lowtide.ops: do not import from other collections.
+
+Every member's exit status counts, every member's standard error is kept (its end), and a watchdog kills all of
+them when the deadline passes, so that no read or write on the pipe outlasts it.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import threading
+import typing as t
+from dataclasses import dataclass
+
+from .._common.errors import OpsError, Refusal, WaitTimeout
+from .._common.module import Deadline
+
+STDERR_KEPT = 4000
+# Linux's default limit for one pipe; fewer, larger reads and writes than with its 64 KiB.
+PIPE_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Command:
+    """One member: argument list, environment (None: this process's own), and what to do when it fails."""
+
+    argv: tuple[str, ...]
+    env: t.Mapping[str, str] | None = None
+    next_step: str = "Read its message; it names the cause"
+
+    @property
+    def name(self) -> str:
+        """The program's name, for messages."""
+        return self.argv[0].rpartition("/")[2]
+
+
+def find_program(name: str, *, package: str, directory: str | None = None) -> str:
+    """The path of ``name`` in ``directory`` or on PATH; a refusal that names the Debian ``package`` if there is none."""
+    found = shutil.which(name, path=directory) if directory else shutil.which(name)
+    if found is None:
+        raise Refusal(
+            obj=f"program {name}",
+            problem=f"it is not in {directory}" if directory else "it is not on PATH",
+            next_step=f"Install it on the host that runs this task (Debian: package {package})"
+            + (" or correct bin_dir" if directory else ""),
+        )
+    return found
+
+
+class Pipeline:
+    """Commands joined by pipes. A context manager: leaving it, by whatever way, leaves no process behind.
+
+    With ``feed`` the first command's standard input is :attr:`stdin`; with ``collect`` the last one's standard
+    output is :attr:`stdout`.
+    """
+
+    def __init__(
+        self, commands: t.Sequence[Command], *, deadline: Deadline, feed: bool = False, collect: bool = False
+    ) -> None:
+        self._commands = commands
+        self._deadline = deadline
+        self._feed = feed
+        self._collect = collect
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._drains: list[threading.Thread] = []
+        self._stderr: list[bytes] = []
+        self._expired = threading.Event()
+        self._watchdog = threading.Timer(deadline.remaining, self._expire)
+        self._watchdog.daemon = True
+
+    def __enter__(self) -> Pipeline:
+        previous: int | t.IO[bytes] = subprocess.PIPE if self._feed else subprocess.DEVNULL
+        try:
+            for index, command in enumerate(self._commands):
+                last = index == len(self._commands) - 1
+                process = subprocess.Popen(
+                    list(command.argv),
+                    stdin=previous,
+                    stdout=subprocess.PIPE if self._collect or not last else subprocess.DEVNULL,
+                    stderr=subprocess.PIPE,
+                    pipesize=PIPE_BYTES,
+                    env=None if command.env is None else dict(command.env),
+                )
+                if index and not isinstance(previous, int):
+                    previous.close()  # this end belongs to the child now; a dead member must be felt by its neighbour
+                self._processes.append(process)
+                self._keep_stderr(index, process)
+                if process.stdout is not None:
+                    previous = process.stdout
+        except OSError as error:
+            self._kill()
+            raise OpsError(
+                obj=command.name,
+                problem=f"it cannot be started: {error.strerror}",
+                next_step="Check the program and its permissions",
+            ) from error
+        self._watchdog.start()
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self._watchdog.cancel()
+        self._kill()
+
+    @property
+    def stdin(self) -> t.IO[bytes]:
+        """Where the first command reads from."""
+        return t.cast("t.IO[bytes]", self._processes[0].stdin)
+
+    @property
+    def stdout(self) -> t.IO[bytes]:
+        """What the last command writes."""
+        return t.cast("t.IO[bytes]", self._processes[-1].stdout)
+
+    def finish(self) -> None:
+        """Wait for every member; the first one (in the pipe's order of blame) that failed is the error.
+
+        A member killed by SIGPIPE or complaining about one is a consequence of its reader's end, so a member that
+        ended for a reason of its own goes first.
+        """
+        for process in self._processes:
+            if process.stdin is not None and not process.stdin.closed:
+                self._close_quietly(process.stdin)
+        statuses = [process.wait() for process in self._processes]
+        for drain in self._drains:
+            drain.join()
+        if self._expired.is_set():
+            raise WaitTimeout(
+                obj=" | ".join(command.name for command in self._commands),
+                problem=f"not finished within the time allowed ({self._deadline.seconds:.0f} s)",
+                next_step="Find out what it waits for (locks, network), or raise the option timeout",
+            )
+        failed = [index for index, status in enumerate(statuses) if status != 0]
+        if not failed:
+            return
+        blamed = next((index for index in failed if statuses[index] != -13), failed[0])
+        said = self._stderr[blamed].decode("utf-8", "replace").strip() or "it wrote no message"
+        status = statuses[blamed]
+        how = f"killed by signal {-status}" if status < 0 else f"exit status {status}"
+        raise OpsError(
+            obj=self._commands[blamed].name, problem=f"{how}: {said}", next_step=self._commands[blamed].next_step
+        )
+
+    def _keep_stderr(self, index: int, process: subprocess.Popen[bytes]) -> None:
+        self._stderr.append(b"")
+        stream = t.cast("t.IO[bytes]", process.stderr)
+
+        def drain() -> None:
+            with stream:
+                while chunk := stream.read1(4096):  # type: ignore[attr-defined]  # a pipe of Popen is a BufferedReader
+                    self._stderr[index] = (self._stderr[index] + chunk)[-STDERR_KEPT:]
+
+        thread = threading.Thread(target=drain, daemon=True)
+        thread.start()
+        self._drains.append(thread)
+
+    def _expire(self) -> None:
+        self._expired.set()
+        for process in self._processes:
+            process.kill()
+
+    def _kill(self) -> None:
+        for process in self._processes:
+            if process.poll() is None:
+                process.kill()
+        for process in self._processes:
+            process.wait()
+            for stream in (process.stdin, process.stdout):
+                if stream is not None and not stream.closed:
+                    self._close_quietly(stream)
+
+    @staticmethod
+    def _close_quietly(stream: t.IO[bytes]) -> None:
+        """Close; a reader that has gone already is judged by its exit status, not by the flush that found it out."""
+        try:
+            stream.close()
+        except BrokenPipeError:
+            stream.raw.close() if hasattr(stream, "raw") else None
+
+
+def run(command: Command, *, deadline: Deadline) -> bytes:
+    """Run one command to its end and return its standard output, which must be small enough for memory."""
+    with Pipeline([command], deadline=deadline, collect=True) as pipeline:
+        output = pipeline.stdout.read()
+        pipeline.finish()
+    return output

@@ -1,0 +1,128 @@
+# Copyright (c) 2026 The lowtide.ops team
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What an S3 answer means for a person. Private to lowtide.ops: do not import from other collections."""
+
+from __future__ import annotations
+
+import typing as t
+
+from .._common.errors import OpsError, Refusal
+
+# Error code -> (what is wrong, what to do next). Codes: Amazon S3 API reference, "List of error codes".
+_KNOWN: dict[str, tuple[str, str]] = {
+    "NoSuchBucket": ("the bucket does not exist", "Create the bucket or correct the option bucket"),
+    "InvalidBucketName": ("this is not a valid bucket name", "Correct the option bucket"),
+    "NoSuchKey": (
+        "the object does not exist",
+        "List the prefix with lowtide.ops.pg_backup_info; somebody may have removed it",
+    ),
+    "InvalidAccessKeyId": (
+        "the server does not know the access key",
+        "Correct access_key, profile or credentials_file",
+    ),
+    "SignatureDoesNotMatch": (
+        "the server refused the signature: the secret key is wrong",
+        "Correct secret_key, profile or credentials_file (and check that no proxy rewrites the request)",
+    ),
+    "ExpiredToken": ("the session token has expired", "Renew session_token or the profile's credentials"),
+    "InvalidToken": ("the session token is not valid", "Correct session_token"),
+    "AccessDenied": ("access denied", "Grant these credentials the action on the bucket, or use others"),
+    "AllAccessDisabled": ("access to the bucket is disabled", "Ask the owner of the bucket"),
+    "RequestTimeTooSkewed": (
+        "the clocks of this host and of the server differ by too much",
+        "Set this host's clock by NTP",
+    ),
+    "PermanentRedirect": (
+        "the bucket lives in another region or behind another endpoint",
+        "Correct region or endpoint_url",
+    ),
+    "AuthorizationHeaderMalformed": ("the request was signed for the wrong region", "Correct the option region"),
+    "PreconditionFailed": (
+        "the object exists already, or is not the one that was read before",
+        "Find out who else writes below this prefix",
+    ),
+    "SlowDown": ("the server asks to slow down, also after retries", "Run again when the server is less busy"),
+    "ServiceUnavailable": ("the server is unavailable, also after retries", "Run again when the server is back"),
+    "QuotaExceeded": ("the server's quota is used up", "Free space in the bucket or raise the quota"),
+}
+
+# For HEAD-like answers that carry no body, and therefore no code.
+_BY_STATUS: dict[int, str] = {
+    301: "PermanentRedirect",
+    403: "AccessDenied",
+    404: "NoSuchKey",
+    412: "PreconditionFailed",
+    503: "SlowDown",
+}
+
+
+class S3Error(OpsError):
+    """An S3 request was answered with an error, or not answered at all. ``code`` is the server's own ("" if none)."""
+
+    def __init__(self, *, obj: str, problem: str, next_step: str, code: str = "") -> None:
+        super().__init__(obj=obj, problem=problem, next_step=next_step)
+        self.code = code
+
+
+def answer_error(*, obj: str, operation: str, status: int, code: str, message: str, detail: str = "") -> S3Error:
+    """The error for an answer with ``status`` (HTTP) and the server's ``code`` and ``message`` ("" where it sent none)."""
+    code = code or _BY_STATUS.get(status, "")
+    problem, next_step = _KNOWN.get(
+        code, ("the server refused the request", "Read the server's message and log; it names the cause")
+    )
+    said = ", ".join(
+        part for part in (code, f"HTTP {status}" if status else "", message.strip().rstrip("."), detail) if part
+    )
+    return S3Error(obj=obj, problem=f"{operation}: {problem} ({said})", next_step=next_step, code=code)
+
+
+def connection_error(*, endpoint: str, error: BaseException) -> S3Error:
+    """The error for a request that got no answer: name, refused connection, timeout, TLS."""
+    import ssl
+
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return S3Error(
+            obj=f"S3 endpoint {endpoint}",
+            problem=f"its TLS certificate is not trusted: {error.verify_message}",
+            next_step="Name the signing authority's certificate in ca_bundle, or correct endpoint_url to a name in the certificate",
+            code="TLS",
+        )
+    if isinstance(error, ssl.SSLError):
+        return S3Error(
+            obj=f"S3 endpoint {endpoint}",
+            problem=f"TLS failed: {error.reason or error}",
+            next_step="Check that endpoint_url has the right scheme (https or http) and port",
+            code="TLS",
+        )
+    return S3Error(
+        obj=f"S3 endpoint {endpoint}",
+        problem=f"no answer: {error or type(error).__name__}",
+        next_step="Check endpoint_url, the name resolution, and that the server is up",
+        code="Connection",
+    )
+
+
+def sdk_error(*, obj: str, operation: str, endpoint: str, error: BaseException) -> S3Error:
+    """The error for an exception of boto3/botocore: a ClientError carries the server's answer, others got none."""
+    response: t.Any = getattr(error, "response", None)
+    if isinstance(response, dict) and "Error" in response:
+        status = int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+        said = response["Error"]
+        return answer_error(
+            obj=obj,
+            operation=operation,
+            status=status,
+            code=str(said.get("Code", "")),
+            message=str(said.get("Message", "")),
+        )
+    return connection_error(endpoint=endpoint, error=error)
+
+
+def no_credentials(*, why: str) -> Refusal:
+    """The refusal for a site that gave no credentials at all."""
+    return Refusal(
+        obj="S3 credentials",
+        problem=why,
+        next_step="Set access_key and secret_key, or profile and credentials_file, or the AWS_* environment of the host that runs this",
+    )

@@ -1,0 +1,203 @@
+#!/usr/bin/python
+# Copyright (c) 2026 The lowtide.ops team
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Module lowtide.ops.pg_backup."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: pg_backup
+short_description: Keep a verified backup of a PostgreSQL database in an S3 bucket
+version_added: 0.1.0
+description:
+  - Declares that a verified backup of a database is in a bucket and not older than O(max_age). If there is one, nothing
+    is done; otherwise one is made.
+  - The dump is streamed (C(pg_dump -Fc -Z0), C(zstd), multipart upload) without touching the local disk. Roles and
+    tablespaces (C(pg_dumpall --globals-only)), the number of rows of each table in the dump's own snapshot and a manifest
+    lie beside it.
+  - Nothing gets its final name before it has been read back from the server, compared with the SHA-256 of what was sent,
+    and decoded as a whole (C(zstd -d | pg_restore)). The manifest is written last; without it nothing counts as a backup.
+  - A run that was killed leaves at most objects below C(.incoming) and unfinished uploads. The next run removes them,
+    also if no backup is due.
+  - Two runs on one database exclude each other by an advisory lock in that database.
+  - Age is judged by the database server's clock, from the moment of the dump's snapshot.
+options:
+  bucket:
+    description: The bucket; it must exist.
+    type: str
+    required: true
+  prefix:
+    description:
+      - Folder in the bucket. Below it the backup lies in C(<database>/<system identifier>/<run>/).
+    type: str
+    default: ''
+  max_age:
+    description:
+      - How old the newest verified backup may be, as a whole number with a unit V(s), V(m), V(h), V(d) or V(w).
+      - V(0) asks for a new backup at each run.
+    type: str
+    default: 24h
+  role_passwords:
+    description:
+      - Whether the roles are saved with their password hashes, which only a superuser can read.
+      - The hashes are secrets; protect the bucket accordingly.
+    type: bool
+    default: false
+  encryption:
+    description:
+      - Server-side encryption to ask for. It is read back from the server; anything else than asked for is a failure.
+      - Unset leaves it to the bucket.
+    type: str
+    choices:
+      - AES256
+      - aws:kms
+  kms_key_id:
+    description: Key for O(encryption=aws:kms); unset means the bucket's.
+    type: str
+  lock_timeout:
+    description: Seconds that pg_dump waits for its share locks before it gives up.
+    type: int
+    default: 60
+  timeout:
+    description: Seconds that the whole backup may take, verification included.
+    type: int
+    default: 86400
+  bin_dir:
+    description:
+      - Folder of C(pg_dump), C(pg_dumpall) and C(pg_restore) on the host that runs this task, if they are not on PATH or
+        several versions are installed. Their major version must not be lower than the server's.
+    type: path
+seealso:
+  - module: lowtide.ops.pg_backup_info
+requirements:
+  - psycopg2
+  - boto3, when a backup is made
+  - pg_dump, pg_dumpall, pg_restore (of the server's major version or newer) and zstd, when a backup is made
+author:
+  - The lowtide.ops team (@lowtide)
+extends_documentation_fragment:
+  - lowtide.ops._attributes
+  - lowtide.ops._attributes.actiongroup_postgresql
+  - lowtide.ops._attributes.actiongroup_s3
+  - lowtide.ops._postgresql
+  - lowtide.ops._s3
+attributes:
+  check_mode:
+    support: full
+    details:
+      - Takes no lock and writes nothing.
+  diff_mode:
+    support: full
+  idempotent:
+    support: partial
+    details:
+      - Makes a backup when the newest one has become older than O(max_age); with O(max_age=0) at each run.
+  action_group:
+    membership:
+      - lowtide.ops.postgresql
+      - lowtide.ops.s3
+"""
+
+EXAMPLES = r"""
+- name: A verified backup of the feature database is not older than a day
+  lowtide.ops.pg_backup:
+    login_host: 10.77.0.11,10.77.0.12,10.77.0.13
+    login_db: feature_db
+    passfile: /etc/lowtide/pgpass
+    system_identifier: "7462919812386541234"
+    bucket: feature-backups
+    prefix: postgresql
+    max_age: 24h
+
+- name: A new backup before an upgrade, encrypted by the server
+  lowtide.ops.pg_backup:
+    login_db: feature_db
+    bucket: feature-backups
+    max_age: 0s
+    encryption: AES256
+"""
+
+RETURN = r"""
+due:
+  description: Whether a new backup was due (in check mode, is due).
+  returned: when the state could be read
+  type: bool
+why:
+  description: The reason, in one line.
+  returned: when the state could be read
+  type: str
+  sample: the newest verified backup 20261121T020000Z-5f1c2a77 is 1 h 32 min old, allowed are 1 d
+location:
+  description: The folder of this database's backups.
+  returned: when the state could be read
+  type: str
+  sample: s3://feature-backups/postgresql/feature_db/7462919812386541234/
+backup:
+  description: The newest verified backup, which is the new one if one was made; null if there is none.
+  returned: when the state could be read
+  type: dict
+  sample:
+    run_id: 20261121T020000Z-5f1c2a77
+    database: feature_db
+    system_identifier: "7462919812386541234"
+    server_version: "15.18"
+    taken_at: "2026-11-21T02:00:00Z"
+    verified_at: "2026-11-21T02:00:04Z"
+    age_seconds: 5520
+    size: 55574528
+    sha256: 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
+    tables: 12
+    rows: 2000000
+    encryption: null
+    verified: true
+bad:
+  description: Newer runs in the bucket that do not count, each with its C(problem).
+  returned: when the state could be read
+  type: list
+  elements: dict
+leftovers:
+  description: Objects and unfinished uploads of interrupted runs that were removed (in check mode, would be).
+  returned: when the state could be read
+  type: list
+  elements: str
+left_behind:
+  description: Where something of this failed run lies that could not be removed; the next run removes it.
+  returned: when the module failed and could not clean up
+  type: str
+plan:
+  description: What was to be done, each with O(ignore:object), what, why, whether it can be undone, and the estimated seconds.
+  returned: always
+  type: list
+  elements: dict
+blockers:
+  description: Who holds the lock of this database's backups, since when, and what to do.
+  returned: always
+  type: list
+  elements: dict
+waited:
+  description: Seconds waited; always 0 here.
+  returned: always
+  type: float
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.lowtide.ops.plugins.module_utils._backup.entry import BACKUP_SPEC, backup
+from ansible_collections.lowtide.ops.plugins.module_utils._common.module import run_module
+from ansible_collections.lowtide.ops.plugins.module_utils._postgresql.connection import CONNECTION_SPEC
+from ansible_collections.lowtide.ops.plugins.module_utils._s3.connection import ARGUMENT_SPEC, REQUIRED_TOGETHER
+
+
+def main() -> None:
+    """Wire options to work."""
+    module = AnsibleModule(
+        argument_spec={**CONNECTION_SPEC, **ARGUMENT_SPEC, **BACKUP_SPEC},
+        required_together=REQUIRED_TOGETHER,
+        supports_check_mode=True,
+    )
+    run_module(module, backup)
+
+
+if __name__ == "__main__":
+    main()
