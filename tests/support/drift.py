@@ -3,11 +3,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 # What documentation and argument specification both say of an option, and what silence means.
-COMPARED = {"type": "str", "default": None, "required": False, "choices": None, "elements": None, "aliases": []}
+COMPARED: dict[str, Any] = {"type": "str", "default": None, "required": False, "choices": None, "elements": None, "aliases": []}
+
+
+def _spec_findings(role: str, specs: Mapping[str, Any], entry_points: set[str]) -> Iterator[str]:
+    """What is wrong with the argument specifications by themselves."""
+    for entry, spec in specs.items():
+        if entry not in entry_points:
+            yield f"entry point {entry} has no tasks/{entry}.yml"
+        if not spec.get("short_description"):
+            yield f"entry point {entry} has no short_description"
+        for name, option in (spec.get("options") or {}).items():
+            if not name.startswith(f"{role}_"):
+                yield f"input {name} does not start with {role}_"
+            if not option.get("description"):
+                yield f"input {name} has no description"
+            if option.get("required") and "default" in option:
+                yield f"input {name} is required and has a default"
+
+
+def _default_finding(name: str, option: Mapping[str, Any], defaults: Mapping[str, Any]) -> str | None:
+    """How one documented input differs from ``defaults/main.yml``, None when it does not."""
+    if name not in defaults:
+        return f"input {name} has the default {option['default']!r}, which defaults/main.yml lacks" if "default" in option else None
+    if "default" not in option:
+        return f"defaults/main.yml sets {name} to {defaults[name]!r}, its documentation names no default"
+    if option["default"] != defaults[name] or type(option["default"]) is not type(defaults[name]):
+        return f"input {name} is documented as {option['default']!r} and is {defaults[name]!r}"
+    return None
 
 
 def role_drift(role: str, defaults: Mapping[str, Any], specs: Mapping[str, Any], entry_points: set[str]) -> list[str]:
@@ -15,33 +42,13 @@ def role_drift(role: str, defaults: Mapping[str, Any], specs: Mapping[str, Any],
 
     ``entry_points`` are the task files that exist. An input without a default in one place has none in the other.
     """
-    found = []
-    documented: dict[str, list[Mapping[str, Any]]] = {}
-    for entry, spec in specs.items():
-        if entry not in entry_points:
-            found.append(f"entry point {entry} has no tasks/{entry}.yml")
-        if not spec.get("short_description"):
-            found.append(f"entry point {entry} has no short_description")
-        for name, option in (spec.get("options") or {}).items():
-            documented.setdefault(name, []).append(option)
-            if not name.startswith(f"{role}_"):
-                found.append(f"input {name} does not start with {role}_")
-            if not option.get("description"):
-                found.append(f"input {name} has no description")
-            if option.get("required") and "default" in option:
-                found.append(f"input {name} is required and has a default")
-    for name, value in defaults.items():
-        if name not in documented:
-            found.append(f"default {name} is no input")
-    for name, options in documented.items():
-        for option in options:
-            if "default" in option and name not in defaults:
-                found.append(f"input {name} has the default {option['default']!r}, which defaults/main.yml lacks")
-            elif name in defaults and "default" not in option:
-                found.append(f"defaults/main.yml sets {name} to {defaults[name]!r}, its documentation names no default")
-            elif name in defaults and (option["default"] != defaults[name] or type(option["default"]) is not type(defaults[name])):
-                found.append(f"input {name} is documented as {option['default']!r} and is {defaults[name]!r}")
-    return found
+    inputs = [(name, option) for spec in specs.values() for name, option in (spec.get("options") or {}).items()]
+    documented = {name for name, _option in inputs}
+    return [
+        *_spec_findings(role, specs, entry_points),
+        *(f"default {name} is no input" for name in defaults if name not in documented),
+        *filter(None, (_default_finding(name, option, defaults) for name, option in inputs)),
+    ]
 
 
 def option_drift(documented: Mapping[str, Any], specified: Mapping[str, Any]) -> list[str]:

@@ -60,7 +60,7 @@ def python_findings(source: str) -> list[str]:
 
 def sleeps(source: str) -> list[str]:
     """Calls of ``time.sleep``: a pause is an argument with that default, so that a test need not wait for it."""
-    found = []
+    found: list[str] = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Call) and dotted(node.func) == "time.sleep":
             found.append(f"{node.lineno}: time.sleep")
@@ -71,7 +71,7 @@ def sleeps(source: str) -> list[str]:
 
 def test_findings(source: str) -> list[str]:
     """What no test may hold: mocks, skips, expected failures."""
-    found = []
+    found: list[str] = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.ImportFrom | ast.Import):
             names = [alias.name for alias in node.names] + [str(getattr(node, "module", ""))]
