@@ -8,11 +8,11 @@ from __future__ import annotations
 import json
 import secrets
 import shutil
-import urllib.error
-import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from labkit import probe
 from labkit.component import Component
 from labkit.network import CONTROL, NETWORK, POSTGRESQL
 from labkit.packages import apt, etcd_binary, installed
@@ -56,7 +56,7 @@ class PostgreSQL(Component):
         """etcd, then the three Patroni daemons, which bootstrap or find their data."""
         state = lab.state(self.name)
         passwords = self._passwords(state)
-        etcd = [etcd_binary(lab), "--name", "patroni", "--data-dir", state / "etcd", "--unsafe-no-fsync"]
+        etcd: list[str | Path] = [etcd_binary(lab), "--name", "patroni", "--data-dir", state / "etcd", "--unsafe-no-fsync"]
         etcd += ["--listen-client-urls", f"http://{ETCD}", "--advertise-client-urls", f"http://{ETCD}"]
         etcd += ["--listen-peer-urls", f"http://{ETCD_PEER}", "--initial-advertise-peer-urls", f"http://{ETCD_PEER}"]
         etcd += ["--initial-cluster", f"patroni=http://{ETCD_PEER}", "--log-level", "warn"]
@@ -133,12 +133,7 @@ class PostgreSQL(Component):
     @staticmethod
     def _ask(address: str, path: str) -> dict[str, Any]:
         """What a node's REST interface says; its status code stands for the role, not for success."""
-        try:
-            with urllib.request.urlopen(f"http://{address}:{REST_PORT}{path}", timeout=5) as answer:
-                text = answer.read()
-        except urllib.error.HTTPError as error:
-            text = error.read()
-        found: dict[str, Any] = json.loads(text)
+        found: dict[str, Any] = json.loads(probe.get(f"{address}:{REST_PORT}", path).body)
         return found
 
     def _leader(self) -> dict[str, Any] | None:
@@ -155,6 +150,13 @@ class PostgreSQL(Component):
     def ready(self, lab: Lab) -> None:
         """A running leader with two streaming standbys."""
         lab.wait_for("PostgreSQL: a leader and two streaming standbys", self._leader, 120, *lab.processes(self.name))
+
+    def stop(self, lab: Lab) -> None:
+        """The three nodes at once, then the etcd that they sign off from."""
+        nodes = [process.name for process in lab.processes(self.name) if process.name != "etcd"]
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(lambda node: lab.stop_process(self.name, node), nodes))
+        lab.stop_process(self.name, "etcd")
 
     def facts(self, lab: Lab) -> dict[str, Any]:
         """Hosts, superuser, passfile, identity, and Patroni's REST interfaces."""

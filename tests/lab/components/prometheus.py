@@ -10,10 +10,11 @@ component's state directory, rules go to ``rules/NAME.yml`` and take effect by `
 from __future__ import annotations
 
 import json
-import urllib.request
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from labkit import probe
 from labkit.component import Component
 from labkit.network import CONTROL
 from labkit.packages import apt
@@ -73,10 +74,8 @@ class Prometheus(Component):
         """All three answer that they are ready."""
 
         def ready() -> bool:
-            for url in (f"http://{SINK}/", f"http://{ALERTMANAGER}/-/ready", f"http://{PROMETHEUS}/-/ready"):
-                with urllib.request.urlopen(url, timeout=5):
-                    pass
-            return True
+            ready_at = ((SINK, "/"), (ALERTMANAGER, "/-/ready"), (PROMETHEUS, "/-/ready"))
+            return all(probe.get(address, path).status == HTTPStatus.OK for address, path in ready_at)
 
         lab.wait_for("Prometheus, Alertmanager and their sink", ready, 60, *lab.processes(self.name))
 

@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
-import urllib.request
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
+from labkit import probe
 from labkit.component import Component
 from labkit.credentials import aws_credentials
 from labkit.network import CONTROL
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from labkit.lab import Lab
 
 PORT = 5000
-URL = f"http://{CONTROL}:{PORT}"
+ADDRESS = f"{CONTROL}:{PORT}"
 
 
 class S3(Component):
@@ -36,15 +37,14 @@ class S3(Component):
         """It answers requests."""
 
         def answers() -> bool:
-            with urllib.request.urlopen(f"{URL}/moto-api/data.json", timeout=5) as answer:
-                return int(answer.status) == 200
+            return probe.get(ADDRESS, "/moto-api/data.json").status == HTTPStatus.OK
 
-        lab.wait_for(f"moto at {URL}", answers, 60, *lab.processes(self.name))
+        lab.wait_for(f"moto at {ADDRESS}", answers, 60, *lab.processes(self.name))
 
     def facts(self, lab: Lab) -> dict[str, Any]:
         """Endpoint and credentials, in the form that every S3 component has."""
         return {
-            "endpoint_url": URL,
+            "endpoint_url": f"http://{ADDRESS}",
             "credentials_file": str(aws_credentials(lab.state(self.name)).file),
             "profile": "default",
             "region": "us-east-1",

@@ -5,10 +5,11 @@
 
 from __future__ import annotations
 
-import http.client
 import shutil
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
+from labkit import probe
 from labkit.component import Component
 from labkit.credentials import aws_credentials
 from labkit.network import CONTROL
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from labkit.lab import Lab
 
 VERSION = "1.7.0"
-PORT = 7070
+ADDRESS = f"{CONTROL}:7070"
 
 
 class Versitygw(Component):
@@ -52,7 +53,7 @@ class Versitygw(Component):
         for folder in ("data", "versions", "accounts"):
             (state / folder).mkdir(exist_ok=True)
         keys = aws_credentials(state)
-        command = [self._folder(lab) / "versitygw", "--port", f"{CONTROL}:{PORT}", "--iam-dir", state / "accounts"]
+        command: list[str | Path] = [self._folder(lab) / "versitygw", "--port", ADDRESS, "--iam-dir", state / "accounts"]
         command += ["--quiet", "posix", "--versioning-dir", state / "versions", state / "data"]
         lab.spawn(
             self.name, "versitygw", command, env={"ROOT_ACCESS_KEY": keys.access_key, "ROOT_SECRET_KEY": keys.secret_key}
@@ -62,19 +63,14 @@ class Versitygw(Component):
         """It answers, and refuses a request without a signature."""
 
         def refuses() -> bool:
-            connection = http.client.HTTPConnection(CONTROL, PORT, timeout=5)
-            try:
-                connection.request("GET", "/")
-                return connection.getresponse().status == http.HTTPStatus.FORBIDDEN
-            finally:
-                connection.close()
+            return probe.get(ADDRESS, "/").status == HTTPStatus.FORBIDDEN
 
-        lab.wait_for(f"versitygw at {CONTROL}:{PORT}", refuses, 60, *lab.processes(self.name))
+        lab.wait_for(f"versitygw at {ADDRESS}", refuses, 60, *lab.processes(self.name))
 
     def facts(self, lab: Lab) -> dict[str, Any]:
         """Endpoint and credentials, in the form that every S3 component has."""
         return {
-            "endpoint_url": f"http://{CONTROL}:{PORT}",
+            "endpoint_url": f"http://{ADDRESS}",
             "credentials_file": str(aws_credentials(lab.state(self.name)).file),
             "profile": "default",
             "region": "us-east-1",

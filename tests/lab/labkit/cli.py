@@ -11,7 +11,7 @@ import os
 import sys
 from pathlib import Path
 
-from labkit import machine, network, operations
+from labkit import machine, network, operations, packages
 from labkit.component import discover
 from labkit.errors import LabError
 from labkit.lab import Lab
@@ -56,6 +56,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         sub = verbs.add_parser(verb, help=text)
         sub.add_argument("components", nargs="*", metavar="COMPONENT")
     verbs.add_parser("check", help="say what this machine lacks")
+    verbs.add_parser("tools", help="have the Python environment of the locked requirements")
+    verbs.add_parser("lock", help="renew requirements.txt and requirements-test.txt from their .in files")
     verbs.add_parser("down", help="stop everything and leave nothing behind")
     verbs.add_parser("facts", help="print endpoints, credential files and identities as JSON")
     verbs.add_parser("status", help="list components and processes")
@@ -77,6 +79,12 @@ def act(lab: Lab, options: argparse.Namespace) -> None:
         inside(lab, options.command)
     elif options.verb == "down":
         operations.down(lab, discover())
+    elif options.verb == "lock":
+        packages.lock_requirements(lab)
+    elif options.verb == "tools":
+        if not packages.python_environment_is_current(lab):
+            machine.check(lab)
+            packages.base(lab)
     else:
         machine.check(lab)
         if options.verb == "check":
@@ -90,6 +98,7 @@ def act(lab: Lab, options: argparse.Namespace) -> None:
 def main() -> int:
     """Entry point; the exit code."""
     options = parse(sys.argv[1:])
+    os.umask(0o022)  # daemons that run as another user must reach their files
     try:
         lab = Lab(
             os.environ.get("LOWTIDE_LAB", "main"),

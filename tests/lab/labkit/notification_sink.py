@@ -21,11 +21,11 @@ class Sink(BaseHTTPRequestHandler):
 
     record: ClassVar[Path]
 
-    def do_GET(self) -> None:  # noqa: N802 (the name that http.server calls)
+    def do_GET(self) -> None:
         """All notifications since the last DELETE."""
         self._answer(self.record.read_bytes())
 
-    def do_POST(self) -> None:  # noqa: N802
+    def do_POST(self) -> None:
         """Keep one notification."""
         text = self.rfile.read(int(self.headers.get("Content-Length", "0"))).decode(errors="replace")
         try:
@@ -37,7 +37,7 @@ class Sink(BaseHTTPRequestHandler):
             handle.write(line)
         self._answer(b"ok\n")
 
-    def do_DELETE(self) -> None:  # noqa: N802
+    def do_DELETE(self) -> None:
         """Forget all notifications."""
         self.record.write_bytes(b"")
         self._answer(b"")

@@ -18,6 +18,8 @@ from labkit.lab import Lab
 POLICY = Path("/usr/sbin/policy-rc.d")
 NO_SERVICES = "#!/bin/sh\n# Packages installed for the lab must not start services.\nexit 101\n"
 BASE = ("iproute2", "util-linux", "procps", "python3-venv", "ca-certificates")
+COMPLETE = ".complete"
+"""Marks an environment whose installation came to its end."""
 GO_AT_LEAST = (1, 25)
 GO_TOOLCHAIN = "golang.org/toolchain@v0.0.1-go1.25.4.linux-amd64"
 
@@ -157,17 +159,30 @@ def go_environment(lab: Lab) -> dict[str, str]:
     return {"GOTOOLCHAIN": "local", "CGO_ENABLED": "0", "PATH": f"{go.parent}:{os.environ.get('PATH', os.defpath)}"}
 
 
+def _requirements(lab: Lab) -> Path:
+    return lab.checkout / "requirements-test.txt"
+
+
+def _python_target(lab: Lab) -> Path:
+    return lab.cache / f"venv-{hashlib.sha256(_requirements(lab).read_bytes()).hexdigest()[:12]}"
+
+
+def python_environment_is_current(lab: Lab) -> bool:
+    """Whether ``cache/venv`` is the environment of the locked requirements, completely installed."""
+    target = _python_target(lab)
+    link = lab.cache / "venv"
+    return (target / COMPLETE).exists() and link.is_symlink() and link.readlink() == Path(target.name)
+
+
 def python_environment(lab: Lab) -> Path:
     """The virtual environment of the locked requirements, from the system's Python; ``cache/venv`` points at it."""
-    lock = lab.checkout / "requirements-test.txt"
-    digest = hashlib.sha256(lock.read_bytes()).hexdigest()[:12]
-    target = lab.cache / f"venv-{digest}"
-    complete = target / ".complete"
+    lock = _requirements(lab)
+    target = _python_target(lab)
     link = lab.cache / "venv"
-    if complete.exists() and link.is_symlink() and link.readlink() == Path(target.name):
+    if python_environment_is_current(lab):
         return target
     with lab.locked("venv"):
-        if not complete.exists():
+        if not (target / COMPLETE).exists():
             uv = _uv(lab)
             lab.build("python: venv", [uv, "venv", "--quiet", "--clear", "--python", "/usr/bin/python3", target])
             lab.build(
@@ -175,7 +190,7 @@ def python_environment(lab: Lab) -> Path:
                 [uv, "pip", "install", "--python", target / "bin/python", "--require-hashes", "--compile-bytecode", "-r", lock],
                 env={"UV_LINK_MODE": "copy"},
             )
-            complete.touch()
+            (target / COMPLETE).touch()
         if link.is_dir() and not link.is_symlink():
             raise LabError(obj=str(link), problem="it is a directory, not the lab's link", next_step="Remove it")
         fresh = link.with_name(f".venv-link-{os.getpid()}")
@@ -191,3 +206,14 @@ def _uv(lab: Lab) -> Path:
         lab.build("python: venv for uv", ["/usr/bin/python3", "-m", "venv", "--clear", bootstrap])
         lab.build("python: pip install uv", [bootstrap / "bin/pip", "install", "--quiet", "uv"])
     return bootstrap / "bin/uv"
+
+
+def lock_requirements(lab: Lab) -> None:
+    """Resolve the .in files anew, with the hash of every file."""
+    for name in ("requirements", "requirements-test"):
+        lab.build(
+            f"python: lock {name}.txt",
+            [_uv(lab), "pip", "compile", "--quiet", "--upgrade", "--no-header", "--generate-hashes"]
+            + ["--python", "/usr/bin/python3", f"{name}.in", "--output-file", f"{name}.txt"],
+            cwd=lab.checkout,
+        )

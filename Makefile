@@ -1,0 +1,58 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# `make` says what there is. LOWTIDE_LAB names the lab (default: main), LOWTIDE_CACHE the place of downloads and builds.
+
+LAB := tests/lab/lab
+CACHE := $(or $(LOWTIDE_CACHE),/var/cache/lowtide-lab)
+PYTHON := $(CACHE)/venv/bin/python
+DEMO_COMPONENTS := feature_service s3
+# What `make test` runs, in this order; lab-down comes last where nobody would use the lab afterwards.
+PARTS := lint unit lab-up integration molecule $(if $(filter true,$(CI)),lab-down)
+
+# Timings are those of a user, whose Python keeps its bytecode.
+unexport PYTHONDONTWRITEBYTECODE
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint unit integration molecule lab-up lab-down lab-facts lab-shell lab-run lock tools
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: ## a lab of real servers, and one whole maintenance window through it
+	@$(LAB) up $(DEMO_COMPONENTS)
+	@$(LAB) run -- ansible-playbook -i inventories/demo maintenance-window.yml
+
+test: tools ## everything that CI runs; the lab stays up afterwards, with CI=true it is taken down
+	@tests/all $(PARTS)
+
+lint: tools ## all static checks (tests/lint --list names them)
+	@$(PYTHON) tests/lint
+
+unit: tools ## tests that need no server
+	@$(PYTHON) -m pytest -q tests/unit
+
+integration: ## tests against the running lab (make lab-up first)
+	@$(LAB) run -- $(PYTHON) -m pytest -q tests/integration $(wildcard tests/faults)
+
+molecule: ## every role on the running lab (make lab-up first)
+	@$(LAB) run -- $(PYTHON) tests/scenarios
+
+lab-up: ## install and start all servers; COMPONENTS="kafka s3" only these
+	@$(LAB) up $(COMPONENTS)
+
+lab-down: ## stop them and leave nothing behind
+	@$(LAB) down
+
+lab-facts: ## endpoints, credential files and identities of the running lab, as JSON
+	@$(LAB) facts
+
+lab-shell: ## a shell inside the lab's network
+	@$(LAB) shell
+
+lab-run: ## CMD="..." inside the lab's network
+	@$(LAB) run -- $(CMD)
+
+tools: ## the Python environment of requirements-test.txt
+	@$(LAB) tools
+
+lock: tools ## renew requirements.txt and requirements-test.txt from their .in files
+	@$(LAB) lock
