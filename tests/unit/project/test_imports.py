@@ -16,6 +16,7 @@ from support.modules import CHECKOUT
 PROGRAM = """
 import importlib, json, sys
 sys.path.insert(0, {collections!r})
+import ansible.module_utils.basic  # brings what Ansible itself looks for, whatever the module
 before = set(sys.modules)
 for name in {names!r}:
     importlib.import_module(name)

@@ -54,7 +54,8 @@ def installed(tarball: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run_installed(installed: Path, playbook: str, *arguments: str) -> PlaybookRun:
     """Run a playbook from outside of the checkout, by its full name, from the installed tarball."""
-    env = {"ANSIBLE_COLLECTIONS_PATH": str(installed), "ANSIBLE_CONFIG": "/dev/null"}
+    (installed / "ansible.cfg").write_text("", encoding="utf-8")
+    env = {"ANSIBLE_COLLECTIONS_PATH": str(installed), "ANSIBLE_CONFIG": str(installed / "ansible.cfg")}
     return run_playbook(playbook, *arguments, env=env, cwd=installed)
 
 
