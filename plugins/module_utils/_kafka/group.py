@@ -1,0 +1,356 @@
+# Copyright (c) 2026 The lowtide.ops team
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Set a group's offsets: read, plan, record the undo, commit once, read back. Private to lowtide.ops: do not import from other collections."""
+
+from __future__ import annotations
+
+import os
+import time
+import typing as t
+from dataclasses import dataclass
+
+from .._common.errors import OpsError, Refusal
+from .._common.module import Deadline
+from .._common.outcome import Blocker, PlanItem
+from . import plan, undo
+from .api import DEAD, EMPTY, MISSING, UNKNOWN, Group, OutcomeUnknownError, TopicPartition
+from .connection import open_client
+from .errors import topics_missing
+
+if t.TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from ansible.module_utils.basic import AnsibleModule
+
+    from .._common.outcome import Outcome
+    from .api import BusClient
+
+SHOWN = 10
+"""Members or partitions named in one message; all of them are in the result."""
+PAUSE = 0.2
+"""Seconds before a commit whose answer was lost, and which was not done, is repeated."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the caller wants, checked as far as that needs no broker."""
+
+    group: str
+    declarations: tuple[plan.Declaration, ...]
+    restore: undo.Record | None
+    declared: t.Any
+    undo_file: str
+    create: bool
+    max_skipped: int
+
+
+def set_offsets(module: AnsibleModule, outcome: Outcome) -> None:
+    """The work of ``rpk_group``."""
+    request = read_request(module.params)
+    client = open_client(module.params)
+    try:
+        run(client, request, outcome, check_mode=module.check_mode, deadline=Deadline(module.params["request_timeout"]))
+    finally:
+        client.close()
+
+
+def read_request(params: Mapping[str, t.Any]) -> Request:
+    """The request in a module's parameters."""
+    if not params["name"].strip():
+        raise Refusal(obj="option name", problem="it is empty", next_step="Name the consumer group")
+    if params["max_skipped"] < 0:
+        raise Refusal(
+            obj="option max_skipped", problem=f"it is {params['max_skipped']}", next_step="Give the records that may be skipped, 0 or more"
+        )
+    undo.check_place(params["undo_file"])
+    restore = None
+    declared: t.Any
+    if params.get("restore_file"):
+        restore = undo.load(params["restore_file"])
+        if restore is None:
+            raise Refusal(obj=f"restore_file {params['restore_file']}", problem="there is no such file", next_step="Name an undo file")
+        if os.path.realpath(params["restore_file"]) == os.path.realpath(params["undo_file"]):
+            raise Refusal(
+                obj=f"undo_file {params['undo_file']}",
+                problem="it is the restore_file too, and would be overwritten",
+                next_step="Name another undo_file; the restoring can be undone by it",
+            )
+        declared = {"restore": restore.written, "group": restore.group}
+    elif not params.get("offsets"):
+        raise Refusal(obj="option offsets", problem="it is empty", next_step="Declare where the group should stand")
+    else:
+        declared = [{key: value for key, value in row.items() if value is not None} for row in params["offsets"]]
+    return Request(
+        group=params["name"],
+        declarations=tuple(plan.declaration(row) for row in params.get("offsets") or ()),
+        restore=restore,
+        declared=declared,
+        undo_file=params["undo_file"],
+        create=params["create"],
+        max_skipped=params["max_skipped"],
+    )
+
+
+def run(client: BusClient, request: Request, outcome: Outcome, *, check_mode: bool, deadline: Deadline) -> None:
+    """Fill the outcome; raises :class:`OpsError` for what stands in the way."""
+    cluster_id = client.cluster_id()
+    others = plan.groups_named(request.declarations)
+    groups = client.groups([request.group, *sorted(others)])
+    group = groups[request.group]
+    outcome.facts.update(cluster_id=cluster_id, group=request.group, state=group.state, undo_file=None)
+    refuse_state(group, create=request.create, label=client.label)
+    for other in sorted(others):
+        refuse_state(groups[other], create=False, label=client.label)
+    committed = {} if group.state == MISSING else client.committed(request.group)
+    earlier = undo.load(request.undo_file)
+    wished = _wishes(client, request, cluster_id, committed, earlier)
+    moves = _moves(client, wished, committed)
+    needed = [move for move in moves if move.needed]
+    report(outcome, request.group, moves)
+    if not needed:
+        return
+    refuse_members(group, outcome, client.label)
+    refuse_cap(request, moves)
+    why = earlier and undo.interrupted(
+        earlier, group=request.group, cluster_id=cluster_id, declared=request.declared, committed=committed
+    )
+    if why:
+        raise undo.in_use(request.undo_file, why)
+    outcome.facts["undo_file"] = request.undo_file
+    if check_mode:
+        outcome.changed = True
+        return
+    undo.save(request.undo_file, undo.merged(earlier, undo.record(request.group, cluster_id, request.declared, needed)))
+    commit(
+        client,
+        request,
+        targets={move.partition: move.after for move in needed},
+        committed=committed,
+        outcome=outcome,
+        deadline=deadline,
+    )
+
+
+def refuse_state(group: Group, *, create: bool, label: str) -> None:
+    """Refuse a group of which this client cannot tell what it is, one that is going away, and one that is not there."""
+    if group.state == UNKNOWN:
+        raise Refusal(
+            obj=f"group {group.name} on event bus {label}",
+            problem="it is listed, but rpk describes it as dead, as it does every group of the new consumer protocol (KIP-848)",
+            next_step="Use client: kafka, which sees its members and offsets",
+        )
+    if group.state == DEAD:
+        raise Refusal(
+            obj=f"group {group.name} on event bus {label}",
+            problem="it is dead: the coordinator is removing it",
+            next_step="Run again in a minute; then it is missing, and create makes a new one",
+        )
+    if group.state == MISSING and not create:
+        raise Refusal(
+            obj=f"group {group.name} on event bus {label}",
+            problem="there is no such group",
+            next_step="Correct the name, or set create: true if a new group is meant to begin there",
+        )
+
+
+def refuse_members(group: Group, outcome: Outcome, label: str) -> None:
+    """Refuse a group with members: brokers would, and rpk would not say so."""
+    if group.state in (EMPTY, MISSING) and not group.member_count:
+        return
+    outcome.blockers = [
+        Blocker(
+            object=f"group {group.name}",
+            what=f"it has a member with {len(member.assignments)} partitions",
+            holder=str(member),
+            next_step="Stop that consumer (scale its workload to 0), and run again when the group is empty",
+        )
+        for member in group.members
+    ]
+    shown = "; ".join(str(member) for member in group.members[:SHOWN])
+    rest = group.member_count - min(len(group.members), SHOWN)
+    names = shown + (f"; and {rest} more" if shown and rest > 0 else "")
+    raise Refusal(
+        obj=f"group {group.name} on event bus {label}",
+        problem=f"it is {group.state} with {group.member_count} members: {names or 'their names are not shown while they join'}",
+        next_step="Stop these consumers, and run again when the group is empty",
+    )
+
+
+def refuse_cap(request: Request, moves: Sequence[plan.Move]) -> None:
+    """Refuse to skip more than is allowed."""
+    skipped = sum(move.skipped for move in moves if move.needed)
+    if skipped > request.max_skipped:
+        worst = max(moves, key=lambda move: move.skipped)
+        raise Refusal(
+            obj=f"group {request.group}",
+            problem=(
+                f"this skips {skipped} records, and max_skipped allows {request.max_skipped} "
+                f"(most in {worst.partition}: from {worst.before} to {worst.after})"
+            ),
+            next_step=f"Set max_skipped to {skipped} or more if these records need not be processed",
+        )
+
+
+def _wishes(
+    client: BusClient,
+    request: Request,
+    cluster_id: str,
+    committed: Mapping[TopicPartition, int],
+    earlier: undo.Record | None,
+) -> dict[TopicPartition, plan.Wish]:
+    """Wishes of the declarations, or of the record that is to be restored."""
+    if request.restore is not None:
+        wished = restore_wishes(request.restore, request.group, cluster_id, committed)
+        refuse_absent(client, wished)
+        return wished
+    base = dict(committed)
+    if earlier is not None and any(one.kind == plan.SHIFT for one in request.declarations):
+        why = undo.interrupted(
+            earlier, group=request.group, cluster_id=cluster_id, declared=request.declared, committed=committed
+        )
+        if why:
+            raise undo.in_use(request.undo_file, why)
+        base.update({partition: before for partition, before in earlier.before.items() if before is not None})
+    others = {other: client.committed(other) for other in sorted(plan.groups_named(request.declarations))}
+    topics = plan.topics_named(request.declarations)
+    if len(topics) < len(request.declarations):
+        topics.update(partition.topic for source in (base, *others.values()) for partition in source)
+    return plan.wishes(
+        request.declarations, name=request.group, base=base, counts=client.partition_counts(topics), others=others
+    )
+
+
+def restore_wishes(
+    restore: undo.Record, group: str, cluster_id: str, committed: Mapping[TopicPartition, int]
+) -> dict[TopicPartition, plan.Wish]:
+    """The offsets before a change, as wishes. Pure."""
+    if (restore.group, restore.cluster_id) != (group, cluster_id):
+        raise Refusal(
+            obj=f"restore_file of {restore.written}",
+            problem=f"it is of group {restore.group} in cluster {restore.cluster_id}, not of group {group} in cluster {cluster_id}",
+            next_step="Name the undo file of this group",
+        )
+    unset = [str(partition) for partition, before in restore.before.items() if before is None and partition in committed]
+    if unset:
+        raise Refusal(
+            obj=f"group {group}",
+            problem=f"it had no commit before in {', '.join(unset[:SHOWN])} ({len(unset)} partitions), and a commit cannot be taken back here",
+            next_step="Delete those offsets (rpk group offset-delete), then restore the others",
+        )
+    return {partition: plan.Wish(plan.OFFSET, before) for partition, before in restore.before.items() if before is not None}
+
+
+def refuse_absent(client: BusClient, wished: Mapping[TopicPartition, plan.Wish]) -> None:
+    """Refuse partitions which are not there any more."""
+    counts = client.partition_counts({partition.topic for partition in wished})
+    absent = [str(partition) for partition in wished if partition.partition >= (counts[partition.topic] or 0)]
+    if absent:
+        raise topics_missing(client.label, absent)
+
+
+def _moves(client: BusClient, wished: Mapping[TopicPartition, plan.Wish], committed: Mapping[TopicPartition, int]) -> list[plan.Move]:
+    at_time: dict[TopicPartition, int | None] = {}
+    for milliseconds, partitions in plan.times_named(wished).items():
+        at_time.update(client.offsets_at(milliseconds, partitions))
+    return plan.moves(
+        wished,
+        committed=committed,
+        starts=client.log_starts(wished),
+        ends=client.log_ends(wished),
+        at_time=at_time,
+    )
+
+
+def report(outcome: Outcome, group: str, moves: Sequence[plan.Move]) -> None:
+    """Plan, diff and facts of these moves."""
+    needed = [move for move in moves if move.needed]
+    outcome.facts["partitions"] = [move.as_dict() for move in moves]
+    outcome.facts["skipped"] = sum(move.skipped for move in needed)
+    outcome.facts["repeated"] = sum(move.repeated for move in needed)
+    for topic in sorted({move.partition.topic for move in needed}):
+        own = [move for move in needed if move.partition.topic == topic]
+        notes = sorted({move.note for move in own if move.note})
+        outcome.plan.append(
+            PlanItem(
+                object=f"group {group}, topic {topic}",
+                what=(
+                    f"commit other offsets in {len(own)} partitions: skips {sum(move.skipped for move in own)} records, "
+                    f"repeats {sum(move.repeated for move in own)}"
+                ),
+                why="they differ from the declared ones" + (f" ({'; '.join(notes[:3])})" if notes else ""),
+            )
+        )
+    outcome.before = {str(move.partition): move.before for move in needed}
+    outcome.after = {str(move.partition): move.after for move in needed}
+
+
+def commit(
+    client: BusClient,
+    request: Request,
+    *,
+    targets: Mapping[TopicPartition, int],
+    committed: Mapping[TopicPartition, int],
+    outcome: Outcome,
+    deadline: Deadline,
+) -> None:
+    """One commit, then what is really there. A commit whose answer was lost is repeated only where it was not done."""
+    wrong = dict(targets)
+    lost = ""
+    while True:
+        errors: dict[TopicPartition, str] = {}
+        try:
+            errors = client.commit(request.group, wrong)
+            lost = ""
+        except OutcomeUnknownError as error:
+            lost = str(error)
+        actual = _read_back(client, request, lost, outcome)
+        wrong = {partition: after for partition, after in targets.items() if actual.get(partition) != after}
+        outcome.changed = any(actual.get(partition) != committed.get(partition) for partition in targets)
+        if not wrong:
+            return
+        if not lost or deadline.passed or client.groups([request.group])[request.group].member_count:
+            break
+        time.sleep(PAUSE)
+    _fail_partial(client, request, targets=targets, actual=actual, errors=errors, lost=lost, outcome=outcome)
+
+
+def _read_back(client: BusClient, request: Request, lost: str, outcome: Outcome) -> dict[TopicPartition, int]:
+    try:
+        return client.committed(request.group)
+    except OpsError as error:
+        outcome.changed = True
+        raise OpsError(
+            obj=f"group {request.group} on event bus {client.label}",
+            problem=f"a commit was sent{' and its answer lost (' + lost + ')' if lost else ''}, and reading back failed: {error.problem}",
+            next_step=f"Run again when the bus answers: {request.undo_file} holds the offsets before, and the run goes on from what is there",
+        ) from error
+
+
+def _fail_partial(
+    client: BusClient,
+    request: Request,
+    *,
+    targets: Mapping[TopicPartition, int],
+    actual: Mapping[TopicPartition, int],
+    errors: Mapping[TopicPartition, str],
+    lost: str,
+    outcome: Outcome,
+) -> None:
+    """Say of every partition what it is at, and fail."""
+    wrong = sorted(partition for partition, after in targets.items() if actual.get(partition) != after)
+    for row in outcome.facts["partitions"]:
+        partition = TopicPartition(row["topic"], row["partition"])
+        row["actual"] = actual.get(partition)
+        row["error"] = errors.get(partition, lost) if partition in wrong else ""
+    outcome.after = {**(outcome.after or {}), **{str(partition): actual.get(partition) for partition in wrong}}
+    first = wrong[0]
+    why = errors.get(first) or lost or "the broker reported no error; somebody else has committed in between"
+    raise OpsError(
+        obj=f"group {request.group} on event bus {client.label}",
+        problem=(
+            f"{len(wrong)} of {len(targets)} partitions are not where they were set: {first} is at {actual.get(first)}, "
+            f"not {targets[first]} ({why})"
+        ),
+        next_step=f"Stop the group's consumers, and run again; {request.undo_file} holds the offsets before",
+    )

@@ -1,0 +1,268 @@
+# Copyright (c) 2026 The lowtide.ops team
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""From declared offsets to moves. Pure. Private to lowtide.ops: do not import from other collections.
+
+A declaration names where partitions should stand; a wish is that for one partition; a move is what one commit does.
+Skipped and repeated are counted in offsets, which is at most the number of records (compaction leaves holes).
+"""
+
+from __future__ import annotations
+
+import datetime
+import re
+import typing as t
+from dataclasses import dataclass
+
+from .._common.errors import Refusal
+from .api import TopicPartition
+
+if t.TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+START = "start"
+END = "end"
+TIME = "time"
+OFFSET = "offset"
+SHIFT = "shift"
+GROUP = "group"
+OLDEST_MILLISECONDS = 100_000_000_000
+"""1973-03-03. A smaller number of milliseconds is far more likely seconds."""
+
+
+class Wish(t.NamedTuple):
+    """Where one partition should stand. ``value``: ms for TIME, offset for OFFSET, difference for SHIFT, else 0."""
+
+    kind: str
+    value: int
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """Where some partitions should stand; ``topic`` None means each topic of the group, ``partitions`` None each of the topic."""
+
+    kind: str
+    value: int = 0
+    group: str = ""
+    topic: str | None = None
+    partitions: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Move:
+    """One partition: the offset before (None: no commit) and after, what its log holds, and what the move costs."""
+
+    partition: TopicPartition
+    before: int | None
+    after: int
+    log_start: int
+    log_end: int
+    skipped: int
+    repeated: int
+    note: str = ""
+
+    @property
+    def needed(self) -> bool:
+        """Whether the commit differs from what there is."""
+        return self.before != self.after
+
+    def as_dict(self) -> dict[str, t.Any]:
+        """For a module's result."""
+        return {
+            "topic": self.partition.topic,
+            "partition": self.partition.partition,
+            "before": self.before,
+            "after": self.after,
+            "log_start": self.log_start,
+            "log_end": self.log_end,
+            "skipped": self.skipped,
+            "repeated": self.repeated,
+            "note": self.note,
+        }
+
+
+def parse_target(text: str) -> tuple[str, int]:
+    """``to``: start, end, an RFC 3339 time with its zone, or milliseconds since 1970, as (kind, value)."""
+    if text in (START, END):
+        return text, 0
+    if re.fullmatch(r"\d+", text):
+        if int(text) < OLDEST_MILLISECONDS:
+            raise _bad_target(text, "as milliseconds since 1970 that is before 1973", "Give milliseconds, or use offset")
+        return TIME, int(text)
+    try:
+        moment = datetime.datetime.fromisoformat(text[:-1] + "+00:00" if text[-1:] in "zZ" else text)
+    except ValueError as error:
+        raise _bad_target(text, "it is no time", "Use start, end, 2026-01-31T02:00:00Z or milliseconds since 1970") from error
+    if moment.tzinfo is None:
+        raise _bad_target(text, "it has no zone", "Append Z or an offset such as +01:00")
+    return TIME, round(moment.timestamp() * 1000)
+
+
+def _bad_target(text: str, problem: str, next_step: str) -> Refusal:
+    hint = {"latest": ". Kafka's name for it is end", "earliest": ". Kafka's name for it is start"}.get(text, "")
+    return Refusal(obj=f"offsets: to: {text}", problem=problem + hint, next_step=next_step)
+
+
+def declaration(row: Mapping[str, t.Any]) -> Declaration:
+    """One element of the module's ``offsets``, of which argument checking has left exactly one of the four targets."""
+    scope: dict[str, t.Any] = {
+        "topic": row.get("topic"),
+        "partitions": tuple(row["partitions"]) if row.get("partitions") is not None else None,
+    }
+    if scope["partitions"] == ():
+        raise Refusal(
+            obj=f"offsets of topic {row.get('topic')}",
+            problem="partitions is an empty list",
+            next_step="Name partitions, or leave the key out for all of them",
+        )
+    if row.get("to") is not None:
+        kind, value = parse_target(row["to"].strip())
+        return Declaration(kind, value, **scope)
+    if row.get("offset") is not None:
+        if row["offset"] < 0:
+            raise Refusal(
+                obj=f"offsets of topic {row.get('topic')}",
+                problem=f"offset is {row['offset']}; brokers would store it, and consumers read it as no commit",
+                next_step="Use to: start, to: end, or an offset of 0 or more",
+            )
+        return Declaration(OFFSET, row["offset"], **scope)
+    if row.get("shift") is not None:
+        return Declaration(SHIFT, row["shift"], **scope)
+    return Declaration(GROUP, group=row["from_group"], **scope)
+
+
+def topics_named(declarations: Iterable[Declaration]) -> set[str]:
+    """Topics which declarations name."""
+    return {one.topic for one in declarations if one.topic is not None}
+
+
+def groups_named(declarations: Iterable[Declaration]) -> set[str]:
+    """Groups whose offsets are to be copied."""
+    return {one.group for one in declarations if one.kind == GROUP}
+
+
+def wishes(
+    declarations: Sequence[Declaration],
+    *,
+    name: str,
+    base: Mapping[TopicPartition, int],
+    counts: Mapping[str, int | None],
+    others: Mapping[str, Mapping[TopicPartition, int]],
+) -> dict[TopicPartition, Wish]:
+    """What each partition should be at; a later declaration overrides an earlier one.
+
+    ``base``: the offsets of group ``name``, from which a shift counts; ``counts``: partitions of every topic in question;
+    ``others``: the offsets of groups to copy from. Shift and copy leave out partitions without a commit to start from,
+    unless these are named one by one.
+    """
+    found: dict[TopicPartition, Wish] = {}
+    for one in declarations:
+        source = others[one.group] if one.kind == GROUP else base
+        topics = [one.topic] if one.topic is not None else sorted({partition.topic for partition in source})
+        if not topics:
+            owner = one.group if one.kind == GROUP else name
+            raise Refusal(
+                obj=f"group {owner}",
+                problem="it has no committed offsets, so that there is no topic to set offsets of",
+                next_step="Name the topic in offsets",
+            )
+        hits = 0
+        for topic in topics:
+            for partition in _partitions(one, topic, counts[topic]):
+                if one.kind in (SHIFT, GROUP) and partition not in source:
+                    if one.partitions is not None:
+                        raise _nothing_there(partition, one.group or name)
+                    continue
+                hits += 1
+                found[partition] = Wish(OFFSET, source[partition]) if one.kind == GROUP else _wish(one, source, partition)
+        if not hits:
+            raise _nothing_there(TopicPartition(topics[0], 0), one.group or name)
+    return found
+
+
+def _wish(one: Declaration, base: Mapping[TopicPartition, int], partition: TopicPartition) -> Wish:
+    return Wish(OFFSET, base[partition] + one.value) if one.kind == SHIFT else Wish(one.kind, one.value)
+
+
+def _partitions(one: Declaration, topic: str, count: int | None) -> list[TopicPartition]:
+    if not count:
+        raise Refusal(
+            obj=f"topic {topic}",
+            problem="it does not exist" if count is None else "it has no partitions",
+            next_step="Correct the name in offsets, or create the topic first",
+        )
+    beyond = [number for number in one.partitions or () if not 0 <= number < count]
+    if beyond:
+        raise Refusal(
+            obj=f"topic {topic}",
+            problem=f"it has partitions 0 to {count - 1}, and offsets names {', '.join(map(str, beyond))}",
+            next_step="Correct partitions in offsets",
+        )
+    return [TopicPartition(topic, number) for number in (range(count) if one.partitions is None else one.partitions)]
+
+
+def _nothing_there(partition: TopicPartition, group: str) -> Refusal:
+    return Refusal(
+        obj=f"{partition.topic}, group {group}",
+        problem=f"the group has committed nothing there (first looked for: {partition})",
+        next_step="Declare to or offset for it instead",
+    )
+
+
+def times_named(wished: Mapping[TopicPartition, Wish]) -> dict[int, list[TopicPartition]]:
+    """Time stamps to look up, with the partitions to look in."""
+    found: dict[int, list[TopicPartition]] = {}
+    for partition, wish in wished.items():
+        if wish.kind == TIME:
+            found.setdefault(wish.value, []).append(partition)
+    return found
+
+
+def moves(
+    wished: Mapping[TopicPartition, Wish],
+    *,
+    committed: Mapping[TopicPartition, int],
+    starts: Mapping[TopicPartition, int],
+    ends: Mapping[TopicPartition, int],
+    at_time: Mapping[TopicPartition, int | None],
+) -> list[Move]:
+    """One move a partition, sorted; every target lies within its log, and the note says where that made a difference."""
+    return [
+        move(partition, wish, committed.get(partition), log=(starts[partition], ends[partition]), at_time=at_time.get(partition))
+        for partition, wish in sorted(wished.items())
+    ]
+
+
+def move(
+    partition: TopicPartition, wish: Wish, before: int | None, *, log: tuple[int, int], at_time: int | None = None
+) -> Move:
+    """The move of one partition, whose log is ``[start, end)``; ``at_time``: what a TIME wish found.
+
+    Without a commit before, all that the log holds below the target counts as skipped.
+    """
+    start, end = log
+    note = ""
+    if wish.kind == START:
+        after = start
+    elif wish.kind == END:
+        after = end
+    elif wish.kind == TIME and at_time is None:
+        after, note = end, "no record is that new: log end"
+    else:
+        asked = wish.value if at_time is None else at_time
+        after = min(max(asked, start), end)
+        if asked < start:
+            note = f"{asked} is no longer in the log: its start"
+        elif asked > end:
+            note = f"{asked} is beyond the log: its end"
+    stood = start if before is None else min(max(before, start), end)
+    return Move(
+        partition=partition,
+        before=before,
+        after=after,
+        log_start=start,
+        log_end=end,
+        skipped=max(0, after - stood),
+        repeated=0 if before is None else max(0, stood - after),
+        note=note,
+    )

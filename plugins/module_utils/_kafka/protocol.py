@@ -1,0 +1,295 @@
+# Copyright (c) 2026 The lowtide.ops team
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The Kafka protocol client, on confluent-kafka. Private to lowtide.ops: do not import from other collections.
+
+Every question is one batch, whatever the number of partitions: one Metadata, one describe and one OffsetFetch a group,
+one ListOffsets a broker, one OffsetCommit.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import logging
+import typing as t
+
+from .._common.errors import OpsError
+from .._common.module import Deadline, require
+from .api import DEAD, MISSING, STATE_OF_NAME, UNKNOWN, BusClient, Group, Member, OutcomeUnknownError, TopicPartition
+from .errors import not_allowed, unreachable
+
+if t.TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    Future = concurrent.futures.Future[t.Any]
+    K = t.TypeVar("K")
+
+GROUP_ID_NOT_FOUND = "GROUP_ID_NOT_FOUND"
+UNKNOWN_TOPIC = "UNKNOWN_TOPIC_OR_PART"
+NON_EMPTY = ("UNKNOWN_MEMBER_ID", "NON_EMPTY_GROUP")
+"""What brokers answer to an offset commit from outside while the group has members."""
+REFUSED = ("_AUTHENTICATION", "_SSL", "SASL_AUTHENTICATION_FAILED", "UNSUPPORTED_SASL_MECHANISM")
+NO_ANSWER = ("_TRANSPORT", "_TIMED_OUT", "_ALL_BROKERS_DOWN", "REQUEST_TIMED_OUT", "_TIMED_OUT_QUEUE", "_DESTROY")
+PASSING = (
+    "NOT_COORDINATOR",
+    "NOT_COORDINATOR_FOR_GROUP",
+    "COORDINATOR_NOT_AVAILABLE",
+    "COORDINATOR_LOAD_IN_PROGRESS",
+    "GROUP_COORDINATOR_NOT_AVAILABLE",
+    "GROUP_LOAD_IN_PROGRESS",
+    "LEADER_NOT_AVAILABLE",
+    "NOT_LEADER_FOR_PARTITION",
+    "NOT_LEADER_OR_FOLLOWER",
+    "REBALANCE_IN_PROGRESS",
+)
+"""Conditions which brokers leave by themselves: a coordinator or a leader is moving, or loading its log."""
+PAUSE = 0.2
+"""Seconds before such a question is put again; bounded by ``request_timeout``."""
+SLICE = 0.05
+"""Seconds between looks at connection errors while an answer is awaited; an answer itself ends the wait at once."""
+
+CONFIG_OF_OPTION = {
+    "security_protocol": "security.protocol",
+    "sasl_mechanism": "sasl.mechanism",
+    "sasl_username": "sasl.username",
+    "sasl_password": "sasl.password",
+    "ssl_cafile": "ssl.ca.location",
+    "ssl_certfile": "ssl.certificate.location",
+    "ssl_keyfile": "ssl.key.location",
+}
+
+
+def client_config(options: Mapping[str, t.Any]) -> dict[str, t.Any]:
+    """Configuration of librdkafka from the module's connection options; options that are None are left out."""
+    milliseconds = int(options["request_timeout"] * 1000)
+    config: dict[str, t.Any] = {
+        "bootstrap.servers": ",".join(options["brokers"]),
+        "client.id": "lowtide.ops",
+        "socket.timeout.ms": max(1000, milliseconds),
+        "socket.connection.setup.timeout.ms": min(10_000, max(1000, milliseconds)),
+        "topic.metadata.refresh.interval.ms": -1,
+        "enable.metrics.push": False,
+    }
+    for option, name in CONFIG_OF_OPTION.items():
+        if options.get(option) is not None:
+            config[name] = options[option]
+    return config
+
+
+class ProtocolClient(BusClient):
+    """Asks the brokers themselves."""
+
+    def __init__(self, options: Mapping[str, t.Any]) -> None:
+        why = "to speak with Kafka brokers (client: kafka)"
+        self._kafka = require("confluent_kafka", package="confluent-kafka", why=why)
+        self._library = require("confluent_kafka.admin", package="confluent-kafka", why=why)
+        self.label = ",".join(options["brokers"])
+        self._timeout = float(options["request_timeout"])
+        self._answered = False
+        self._fatal: OpsError | None = None
+        self._last_detail = ""
+        self._cluster_id: str | None = None
+        logger = logging.getLogger("lowtide.ops.kafka")
+        logger.addHandler(logging.NullHandler())
+        logger.propagate = False
+        try:
+            self._admin = self._library.AdminClient({**client_config(options), "error_cb": self._on_error, "logger": logger})
+        except self._kafka.KafkaException as error:
+            raise OpsError(
+                obj=f"event bus {self.label}",
+                problem=f"these connection options cannot be used: {error.args[0].str()}",
+                next_step="Correct security_protocol, sasl_* or ssl_*",
+            ) from error
+
+    def _on_error(self, error: t.Any) -> None:
+        """Connection errors, reported by librdkafka beside the answers."""
+        if error.name() in REFUSED:
+            self._fatal = not_allowed(self.label, error.str())
+        elif error.name() == "_ALL_BROKERS_DOWN":
+            if not self._answered:
+                self._fatal = unreachable(self.label, self._last_detail or error.str())
+        else:
+            self._last_detail = error.str()
+
+    def _await(self, futures: Iterable[Future]) -> None:
+        """Until all are done; ends early when no broker can be reached, or none lets us in."""
+        deadline = Deadline(self._timeout + 2.0)
+        pending = set(futures)
+        while pending:
+            done, pending = concurrent.futures.wait(pending, timeout=SLICE)
+            self._admin.poll(0)
+            if done and any(future.exception() is None for future in done):
+                self._answered = True
+            elif self._fatal is not None:
+                raise self._fatal
+            if pending and deadline.passed:
+                raise unreachable(self.label, f"no answer within {self._timeout:g} s. {self._last_detail}".rstrip())
+
+    def _ask(self, send: Callable[[], Mapping[K, Future]]) -> Mapping[K, Future]:
+        """Put a batch of questions, and again while a coordinator or leader is moving; each is done when this returns."""
+        deadline = Deadline(self._timeout)
+        while True:
+            futures = send()
+            self._await(futures.values())
+            if deadline.passed or not any(self._name(future) in PASSING for future in futures.values()):
+                return futures
+            self._admin.poll(PAUSE)
+
+    def _name(self, future: Future) -> str:
+        """Kafka's name of what went wrong, empty when nothing did."""
+        error = future.exception()
+        return str(error.args[0].name()) if isinstance(error, self._kafka.KafkaException) else ""
+
+    def _value(self, future: Future, what: str) -> t.Any:
+        """The answer, or an :class:`OpsError` that names ``what`` was asked."""
+        try:
+            return future.result(timeout=0)
+        except self._kafka.KafkaException as error:
+            raise self._explain(error.args[0], what) from error
+
+    def _explain(self, error: t.Any, what: str) -> OpsError:
+        name, text = error.name(), error.str()
+        if name in NO_ANSWER:
+            return unreachable(self.label, f"{what}: {text}. {self._last_detail}".rstrip(". "))
+        if name.endswith("AUTHORIZATION_FAILED"):
+            return OpsError(
+                obj=f"event bus {self.label}",
+                problem=f"{what} is not allowed: {name}, {text}",
+                next_step="Give this user DESCRIBE on the cluster and topics, and READ on the group",
+            )
+        return OpsError(
+            obj=f"event bus {self.label}",
+            problem=f"{what} failed: {name}, {text}",
+            next_step="See the broker's log for this request, then run again",
+        )
+
+    def cluster_id(self) -> str:
+        """Asked once."""
+        if self._cluster_id is None:
+            self._cluster_id = self._ask_cluster_id()
+        return self._cluster_id
+
+    def _ask_cluster_id(self) -> str:
+        futures = self._ask(lambda: {"": self._admin.describe_cluster(request_timeout=self._timeout)})
+        return str(self._value(futures[""], "describing the cluster").cluster_id)
+
+    def partition_counts(self, topics: Iterable[str]) -> dict[str, int | None]:
+        wanted = sorted(set(topics))
+        if not wanted:
+            return {}
+        collection = self._kafka.TopicCollection(wanted)
+        futures = self._ask(lambda: self._admin.describe_topics(collection, request_timeout=self._timeout))
+        return {
+            topic: None
+            if self._name(future) == UNKNOWN_TOPIC
+            else len(self._value(future, f"describing topic {topic}").partitions)
+            for topic, future in futures.items()
+        }
+
+    def groups(self, names: Iterable[str]) -> dict[str, Group]:
+        wanted = list(dict.fromkeys(names))
+        futures = self._ask(lambda: self._admin.describe_consumer_groups(wanted, request_timeout=self._timeout))
+        groups = {name: self._group(name, future) for name, future in futures.items()}
+        if any(group.state == DEAD for group in groups.values()):
+            listed = self._listed()
+            for name, group in groups.items():
+                if group.state == DEAD and name not in listed:
+                    groups[name] = Group(name=name, state=MISSING)
+        return groups
+
+    def _listed(self) -> set[str]:
+        """Names of all groups. Brokers describe one that does not exist as Dead (DescribeGroups below version 6)."""
+        futures = self._ask(lambda: {"": self._admin.list_consumer_groups(request_timeout=self._timeout)})
+        answer = self._value(futures[""], "listing groups")
+        for error in answer.errors:
+            raise self._explain(error.args[0], "listing groups")
+        return {row.group_id for row in answer.valid}
+
+    def _group(self, name: str, future: Future) -> Group:
+        if self._name(future) == GROUP_ID_NOT_FOUND:
+            return Group(name=name, state=MISSING)
+        described = self._value(future, f"describing group {name}")
+        kind = described.type.name.lower()
+        members = tuple(
+            Member(
+                member_id=member.member_id,
+                client_id=member.client_id,
+                host=member.host.lstrip("/"),
+                instance_id=member.group_instance_id,
+                assignments=tuple(
+                    TopicPartition(own.topic, own.partition)
+                    for own in (member.assignment.topic_partitions if member.assignment else [])
+                ),
+            )
+            for member in described.members
+        )
+        return Group(
+            name=name,
+            state=STATE_OF_NAME.get(described.state.name.replace("_", "").lower(), UNKNOWN),
+            protocol=kind if kind in ("classic", "consumer") else None,
+            assignor=described.partition_assignor or "",
+            coordinator=f"{described.coordinator.host}:{described.coordinator.port}" if described.coordinator else "",
+            members=members,
+            member_count=len(members),
+        )
+
+    def committed(self, group: str) -> dict[TopicPartition, int]:
+        request = [self._kafka.ConsumerGroupTopicPartitions(group)]
+        future = self._ask(lambda: self._admin.list_consumer_group_offsets(request, request_timeout=self._timeout))[group]
+        if self._name(future) == GROUP_ID_NOT_FOUND:
+            return {}
+        answer = self._value(future, f"reading the offsets of group {group}").topic_partitions
+        for row in answer:
+            if row.error is not None:
+                raise self._explain(row.error, f"reading the offset of group {group} in {row.topic}[{row.partition}]")
+        return {TopicPartition(row.topic, row.partition): row.offset for row in answer if row.offset >= 0}
+
+    def log_starts(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+        return self._offsets(partitions, self._library.OffsetSpec.earliest())
+
+    def log_ends(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+        return self._offsets(partitions, self._library.OffsetSpec.latest())
+
+    def offsets_at(self, milliseconds: int, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int | None]:
+        found = self._offsets(partitions, self._library.OffsetSpec.for_timestamp(milliseconds))
+        return {partition: (offset if offset >= 0 else None) for partition, offset in found.items()}
+
+    def _offsets(self, partitions: Iterable[TopicPartition], spec: t.Any) -> dict[TopicPartition, int]:
+        request = {self._kafka.TopicPartition(topic, number): spec for topic, number in partitions}
+        if not request:
+            return {}
+        futures = self._ask(lambda: self._admin.list_offsets(request, request_timeout=self._timeout))
+        return {
+            TopicPartition(asked.topic, asked.partition): self._value(
+                future, f"reading the log of {asked.topic}[{asked.partition}]"
+            ).offset
+            for asked, future in futures.items()
+        }
+
+    def commit(self, group: str, offsets: Mapping[TopicPartition, int]) -> dict[TopicPartition, str]:
+        rows = [self._kafka.TopicPartition(topic, number, offset) for (topic, number), offset in offsets.items()]
+        request = [self._kafka.ConsumerGroupTopicPartitions(group, rows)]
+        future = self._admin.alter_consumer_group_offsets(request, request_timeout=self._timeout)[group]
+        try:
+            self._await([future])
+        except OpsError as error:
+            raise OutcomeUnknownError(str(error)) from error
+        failure = future.exception()
+        if failure is None:
+            return {
+                TopicPartition(row.topic, row.partition): _reason(row.error)
+                for row in future.result().topic_partitions
+                if row.error is not None
+            }
+        if not isinstance(failure, self._kafka.KafkaException):
+            raise failure
+        name = failure.args[0].name()
+        if name in NO_ANSWER or name in PASSING:
+            raise OutcomeUnknownError(f"{name}, {failure.args[0].str()}")
+        return dict.fromkeys(offsets, _reason(failure.args[0]))
+
+
+def _reason(error: t.Any) -> str:
+    if error.name() in NON_EMPTY:
+        return f"{error.name()}: the group has members"
+    return f"{error.name()}: {error.str()}"

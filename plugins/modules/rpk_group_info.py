@@ -1,0 +1,195 @@
+#!/usr/bin/python
+# Copyright (c) 2026 The lowtide.ops team
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Read consumer groups and topics, and wait for groups to be as wanted."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: rpk_group_info
+short_description: Read consumer groups, their members, offsets and lag, and wait for a condition
+version_added: 0.1.0
+author:
+  - The lowtide.ops team (@lowtide-ops)
+description:
+  - Reads consumer groups of Apache Kafka or Redpanda, all of them in one go, and the logs of topics.
+  - Can wait, with a deadline, until groups are empty, or have worked off their backlog.
+extends_documentation_fragment:
+  - lowtide.ops._attributes
+  - lowtide.ops._attributes.info_module
+  - lowtide.ops._attributes.actiongroup_kafka
+  - lowtide.ops._kafka
+attributes:
+  check_mode:
+    details:
+      - This module only reads. In check mode it does not wait, because what it would wait for has not been done; see RV(condition_met).
+options:
+  names:
+    description: Consumer groups to read.
+    type: list
+    elements: str
+    default: []
+  topics:
+    description: Topics to read the partitions and logs of. They are read last, after the wait.
+    type: list
+    elements: str
+    default: []
+  wait_for:
+    description:
+      - Wait until every group of O(names) meets this. Kafka offers nothing to watch, so it is asked again and again,
+        after 0.1 seconds first, then less often, at most every 2 seconds.
+    type: dict
+    suboptions:
+      states:
+        description:
+          - States of which a group must have one.
+          - A group that does not exist is never taken for an empty one; add V(missing) where that is good enough.
+        type: list
+        elements: str
+        choices: [missing, dead, empty, stable, rebalancing]
+      max_lag:
+        description: The lag of all partitions together must not be above this. An unknown lag is.
+        type: int
+      timeout:
+        description: Seconds to wait at most.
+        type: float
+        default: 300.0
+seealso:
+  - module: lowtide.ops.rpk_group
+"""
+
+EXAMPLES = r"""
+- name: Wait until the workers have left their group
+  lowtide.ops.rpk_group_info:
+    brokers: ["redpanda-0.redpanda:9092"]
+    names: [feature-workers]
+    wait_for:
+      states: [empty]
+      timeout: 120
+
+- name: Wait until the backlog is worked off, and see how many events there ever were
+  lowtide.ops.rpk_group_info:
+    brokers: ["redpanda-0.redpanda:9092"]
+    names: [feature-workers]
+    topics: [feature.events]
+    wait_for:
+      states: [stable]
+      max_lag: 0
+  register: bus
+"""
+
+RETURN = r"""
+cluster_id:
+  description: The id of the cluster that was reached.
+  returned: when it was reached
+  type: str
+groups:
+  description: Each group of O(names) once, as it was read last.
+  returned: when they could be read
+  type: list
+  elements: dict
+  contains:
+    name:
+      description: The group.
+      type: str
+    state:
+      description:
+        - V(missing), V(dead) (the coordinator is removing it), V(empty) (offsets, no members), V(stable), V(rebalancing),
+          or V(unknown), where rpk cannot tell.
+      type: str
+    protocol:
+      description: V(classic) or V(consumer) (KIP-848), null where that is not known.
+      type: str
+    assignor:
+      description: How its partitions are shared out.
+      type: str
+    coordinator:
+      description: The broker that coordinates it.
+      type: str
+    member_count:
+      description: How many members it has. While they join, C(rpk) does not name them.
+      type: int
+    members:
+      description: Its members, with member_id, client_id, host, instance_id and assignments (topic and partition).
+      type: list
+      elements: dict
+    partitions:
+      description:
+        - Every partition of each topic that it has committed to or is assigned, with topic, partition, committed (null for none),
+          log_start, log_end, lag (from the commit, or from the log's start where that is later or there is none) and member_id.
+        - C(rpk) 23.3 prints 0 for no commit while a group has members.
+      type: list
+      elements: dict
+    total_lag:
+      description: Sum over its partitions. Null when it has none, or when one of its topics is gone.
+      type: int
+topics:
+  description: Each topic of O(topics) once.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    name:
+      description: The topic.
+      type: str
+    exists:
+      description: Whether there is such a topic.
+      type: bool
+    partition_count:
+      description: How many partitions it has, null if it does not exist.
+      type: int
+    partitions:
+      description: Its partitions, each with partition, log_start and log_end.
+      type: list
+      elements: dict
+    held:
+      description: Offsets that its logs hold.
+      type: int
+    written:
+      description: Offsets that its logs ever gave out.
+      type: int
+condition_met:
+  description: Whether O(wait_for) is met by every group. True without O(wait_for).
+  returned: when groups could be read
+  type: bool
+plan:
+  description: Always empty.
+  returned: always
+  type: list
+  elements: dict
+blockers:
+  description: Always empty.
+  returned: always
+  type: list
+  elements: dict
+waited:
+  description: Seconds that were waited.
+  returned: always
+  type: float
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ..module_utils._common.module import run_module
+from ..module_utils._kafka.connection import connection_spec
+from ..module_utils._kafka.reading import report
+
+
+def main() -> None:
+    """Argument checking, and the work."""
+    wait_for = {
+        "states": {"type": "list", "elements": "str", "choices": ["missing", "dead", "empty", "stable", "rebalancing"]},
+        "max_lag": {"type": "int"},
+        "timeout": {"type": "float", "default": 300.0},
+    }
+    spec = {
+        "names": {"type": "list", "elements": "str", "default": []},
+        "topics": {"type": "list", "elements": "str", "default": []},
+        "wait_for": {"type": "dict", "options": wait_for},
+    }
+    run_module(AnsibleModule(argument_spec={**connection_spec(), **spec}, supports_check_mode=True), report)
+
+
+if __name__ == "__main__":
+    main()
