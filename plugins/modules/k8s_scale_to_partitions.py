@@ -1,0 +1,334 @@
+#!/usr/bin/python
+# Copyright (c) 2026 The lowtide.ops team
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: k8s_scale_to_partitions
+short_description: Give a workload as many replicas as its topics have partitions
+version_added: 0.1.0
+description:
+  - Scales a StatefulSet or Deployment of consumers to the number of partitions of the topics that it reads, since more
+    replicas than partitions sit idle and fewer leave work undone.
+  - The partition counts are data (O(partitions)) or are read from the bus (O(bus)). A topic that is missing, and a count that
+    is null, zero or not a number, is a refusal before any write; scaling to zero is impossible.
+  - It then waits until the replicas serve, also when nothing had to be changed, and ends early on a state that waiting does
+    not mend, which it names.
+  - After the wait it reads partition counts from the bus again and follows partitions that were added meanwhile.
+  - Reading, writing and waiting take at most five requests, however many replicas there are; O(guards) and O(cluster_uid) come
+    on top. Lost connections and conflicts are repeated, and those repetitions count as well.
+author:
+  - The lowtide.ops team (@lowtide-ops)
+options:
+  kind:
+    description: What kind of workload it is.
+    type: str
+    required: true
+    choices: [StatefulSet, Deployment]
+  name:
+    description: The name of the workload.
+    type: str
+    required: true
+  topics:
+    description:
+      - The topics that the workload consumes.
+      - It may be left out when O(partitions) is given; a mapping's keys are the topics then.
+    type: list
+    elements: str
+    default: []
+  partitions:
+    description:
+      - The number of partitions as data, either a mapping of topic to number or, for one topic, the number.
+      - A number may be written as text. Anything that is not a whole number of at least 1 is refused.
+    type: raw
+  bus:
+    description: The connection to the event bus from which the partitions are read.
+    type: dict
+    suboptions:
+      brokers:
+        description: Addresses of brokers to begin with, as C(host:port).
+        type: list
+        elements: str
+        default: []
+      security_protocol:
+        description: How to speak to the brokers.
+        type: str
+        choices: [PLAINTEXT, SSL, SASL_PLAINTEXT, SASL_SSL]
+        default: PLAINTEXT
+      sasl_mechanism:
+        description: How to authenticate.
+        type: str
+        choices: [PLAIN, SCRAM-SHA-256, SCRAM-SHA-512]
+      sasl_username:
+        description: The user.
+        type: str
+      sasl_password:
+        description: The user's password.
+        type: str
+      ssl_cafile:
+        description: File with the certificate of the authority that signed the brokers' certificates.
+        type: path
+      ssl_certfile:
+        description: File with a client certificate.
+        type: path
+      ssl_keyfile:
+        description: File with the key of O(bus.ssl_certfile).
+        type: path
+      cluster_id:
+        description: What the cluster's id must be. Another one is a refusal.
+        type: str
+      client:
+        description: The Kafka protocol, or the C(rpk) command.
+        type: str
+        choices: [kafka, rpk]
+        default: kafka
+      rpk_command:
+        description: The C(rpk) program, with O(bus.client=rpk).
+        type: str
+        default: rpk
+      rpk_pod:
+        description: Run C(rpk) in this pod, with O(bus.client=rpk), instead of on this host.
+        type: dict
+        suboptions:
+          namespace:
+            description: Namespace of the pod.
+            type: str
+            required: true
+          name:
+            description: Name of the pod.
+            type: str
+            required: true
+          container:
+            description: The container, where the pod has several.
+            type: str
+          kubeconfig:
+            description: The kubeconfig for C(kubectl).
+            type: path
+          context:
+            description: The context for C(kubectl).
+            type: str
+          kubectl:
+            description: The C(kubectl) program.
+            type: str
+            default: kubectl
+      request_timeout:
+        description: Seconds that one question to the bus may take.
+        type: float
+        default: 15.0
+  combine:
+    description:
+      - How the counts of several topics become one number.
+      - V(max) suits consumers that read each topic with all replicas (Kafka's range assignor gives partition 0 of every topic
+        to the same replica); V(sum) suits assignors that spread all partitions of all topics over the replicas.
+    type: str
+    choices: [max, sum]
+    default: max
+  floor:
+    description: Never fewer replicas than this.
+    type: int
+    default: 1
+  ceiling:
+    description: Never scale to more replicas than this, whatever the number of partitions.
+    type: int
+  even_divisors_only:
+    description:
+      - Choose the largest number of replicas up to the limit that gives each replica the same number of partitions. With
+        O(combine=max) it divides the count of each topic, with O(combine=sum) their sum.
+      - A refusal when no such number lies between O(floor) and the limit.
+    type: bool
+    default: false
+  allow_scale_down:
+    description:
+      - Whether replicas that are more than wanted are let go.
+      - Without it their number stays, which is reported in RV(blockers).
+    type: bool
+    default: false
+  autoscaler:
+    description:
+      - What to do when an HPA or a KEDA ScaledObject owns the replicas and their number is not the wanted one.
+      - With V(refuse) nothing is written, and the message names it and its bounds.
+      - With V(adjust) both its bounds become the wanted number, so that it holds that number instead of fighting it. The bounds
+        that it had first are kept in its annotation C(lowtide.ops/bounds-before).
+    type: str
+    choices: [refuse, adjust]
+    default: refuse
+  guards:
+    description:
+      - What is looked at before a change. Each costs one request, except V(headroom), which costs two (nodes and pods), and
+        V(gitops), which costs none.
+      - V(hpa) and V(keda) find the autoscaler that owns the replicas.
+      - V(gitops) refuses when Argo CD or Flux tracks the workload.
+      - V(disruption_budget) refuses fewer replicas than a PodDisruptionBudget's C(minAvailable).
+      - V(quota) refuses more pods than a ResourceQuota has left. Quotas with scopes are not looked at.
+      - V(headroom) refuses more pods than fit on the nodes by requests, cordons, taints and C(nodeSelector). Leave it out where
+        a cluster autoscaler adds nodes.
+    type: list
+    elements: str
+    choices: [hpa, keda, gitops, disruption_budget, quota, headroom]
+    default: [hpa, keda, gitops]
+  start_stopped:
+    description:
+      - What to do with a workload that M(lowtide.ops.k8s_workload) has stopped. Without this it is refused, since it was stopped
+        on purpose; with it, it is started at the right number at once, and the note on it is removed.
+      - For O(allow_scale_down) it counts as having the replicas that it had when it was stopped.
+    type: bool
+    default: false
+  assume:
+    description:
+      - For a rehearsal in check mode, where an earlier step would have stopped the workload. It is taken for stopped, with the
+        replicas that it has now.
+      - Outside check mode it is refused.
+    type: str
+    choices: [stopped]
+extends_documentation_fragment:
+  - lowtide.ops._attributes
+  - lowtide.ops._attributes.actiongroup_kubernetes
+  - lowtide.ops._kubernetes
+  - lowtide.ops._kubernetes.acting
+attributes:
+  check_mode:
+    support: full
+    details:
+      - Nothing is written, and nothing is waited for.
+  diff_mode:
+    support: full
+  idempotent:
+    support: full
+seealso:
+  - module: lowtide.ops.k8s_workload
+"""
+
+EXAMPLES = r"""
+- name: As many workers as the topic has partitions, read from the bus
+  lowtide.ops.k8s_scale_to_partitions:
+    kind: StatefulSet
+    name: feature-worker
+    namespace: feature-system
+    topics: [feature.events]
+    bus:
+      brokers: [redpanda-0.redpanda:9092]
+    ceiling: 64
+
+- name: Two topics, counts known, the same share for each worker, room on the nodes looked at
+  lowtide.ops.k8s_scale_to_partitions:
+    kind: Deployment
+    name: indexer
+    namespace: search
+    partitions:
+      documents: 24
+      deletions: 12
+    ceiling: 10
+    even_divisors_only: true
+    guards: [hpa, keda, gitops, quota, headroom]
+
+- name: Where an HPA owns the workers, give it these bounds
+  lowtide.ops.k8s_scale_to_partitions:
+    kind: StatefulSet
+    name: feature-worker
+    namespace: feature-system
+    partitions: 12
+    autoscaler: adjust
+"""
+
+RETURN = r"""
+partitions:
+  description: The number of partitions of each topic, as last read.
+  returned: when they are known
+  type: dict
+  sample: {feature.events: 12}
+target:
+  description: The wanted number of replicas.
+  returned: when it is known
+  type: int
+  sample: 12
+replicas:
+  description: The number of replicas that the workload has, or in check mode would have.
+  returned: when the workload was read
+  type: int
+  sample: 12
+reason:
+  description: Why it is that number.
+  returned: when the workload was read
+  type: str
+  sample: feature.events has 12 partitions
+ready:
+  description: How many replicas serve.
+  returned: success, except in check mode
+  type: int
+  sample: 12
+run_id:
+  description: The run's name, as it is left in the field manager of each write.
+  returned: when the cluster was reached
+  type: str
+  sample: 20260101T000000Z
+requests:
+  description: How many requests were sent to the API server.
+  returned: when the cluster was reached
+  type: int
+  sample: 3
+plan:
+  description: What is changed (in check mode, would be), and why.
+  returned: always
+  type: list
+  elements: dict
+  sample:
+    - object: StatefulSet feature-system/feature-worker
+      what: replicas 3 -> 12
+      why: feature.events has 12 partitions
+      reversible: true
+      estimate: null
+blockers:
+  description: What stands in the way, who holds it, and what to do about it.
+  returned: always
+  type: list
+  elements: dict
+waited:
+  description: Seconds spent waiting.
+  returned: always
+  type: float
+  sample: 2.1
+error:
+  description: The parts of the message (C(object), C(problem), C(next_step)), and whether it was C(refused) before any write.
+  returned: failure
+  type: dict
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.lowtide.ops.plugins.module_utils._common.module import run_module
+from ansible_collections.lowtide.ops.plugins.module_utils._kafka.connection import connection_spec
+from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.connection import ACTING_SPEC, CONNECTION_SPEC
+from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.guards import GUARDS
+from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.scale import scale
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            **CONNECTION_SPEC,
+            **ACTING_SPEC,
+            "kind": {"type": "str", "required": True, "choices": ["StatefulSet", "Deployment"]},
+            "name": {"type": "str", "required": True},
+            "topics": {"type": "list", "elements": "str", "default": []},
+            "partitions": {"type": "raw"},
+            "bus": {"type": "dict", "options": connection_spec()},
+            "combine": {"type": "str", "choices": ["max", "sum"], "default": "max"},
+            "floor": {"type": "int", "default": 1},
+            "ceiling": {"type": "int"},
+            "even_divisors_only": {"type": "bool", "default": False},
+            "allow_scale_down": {"type": "bool", "default": False},
+            "autoscaler": {"type": "str", "choices": ["refuse", "adjust"], "default": "refuse"},
+            "guards": {"type": "list", "elements": "str", "choices": list(GUARDS), "default": ["hpa", "keda", "gitops"]},
+            "start_stopped": {"type": "bool", "default": False},
+            "assume": {"type": "str", "choices": ["stopped"]},
+        },
+        mutually_exclusive=[("partitions", "bus")],
+        supports_check_mode=True,
+    )
+    run_module(module, scale)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,143 @@
+#!/usr/bin/python
+# Copyright (c) 2026 The lowtide.ops team
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: k8s_workload_info
+short_description: What runs in a namespace, and what was left stopped, since when and by which run
+version_added: 0.1.0
+description:
+  - Lists the StatefulSets, Deployments and CronJobs of a namespace, or those named, with the notes that
+    M(lowtide.ops.k8s_workload) left on those that it stopped.
+  - With RV(stopped_by_us) a playbook can put back whatever was left stopped.
+author:
+  - The lowtide.ops team (@lowtide-ops)
+options:
+  namespace:
+    description: The namespace.
+    type: str
+    required: true
+  workloads:
+    description: Only these; without it all of the namespace. One that does not exist is a refusal.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      kind:
+        description: What kind of workload it is.
+        type: str
+        required: true
+        choices: [StatefulSet, Deployment, CronJob]
+      name:
+        description: Its name.
+        type: str
+        required: true
+  timeout:
+    description: Seconds that the whole module may take.
+    type: float
+    default: 30.0
+extends_documentation_fragment:
+  - lowtide.ops._attributes
+  - lowtide.ops._attributes.info_module
+  - lowtide.ops._attributes.actiongroup_kubernetes
+  - lowtide.ops._kubernetes
+seealso:
+  - module: lowtide.ops.k8s_workload
+"""
+
+EXAMPLES = r"""
+- name: Look
+  lowtide.ops.k8s_workload_info:
+    namespace: feature-system
+  register: seen
+
+- name: Start what was left stopped
+  lowtide.ops.k8s_workload:
+    state: running
+    namespace: feature-system
+    workloads: "{{ seen.stopped_by_us | map('dict2items') | map('selectattr', 'key', 'in', ['kind', 'name']) | map('items2dict') }}"
+  when: seen.stopped_by_us | length > 0
+"""
+
+RETURN = r"""
+workloads:
+  description: The workloads as seen.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    kind:
+      description: The kind.
+      type: str
+    name:
+      description: The name.
+      type: str
+    namespace:
+      description: The namespace.
+      type: str
+    replicas:
+      description: How many replicas are asked for; for a CronJob 0 when it is suspended and 1 otherwise.
+      type: int
+    pods:
+      description: How many pods its controller counts; for a CronJob, active jobs.
+      type: int
+    ready:
+      description: How many pods serve.
+      type: int
+    settled:
+      description: Whether exactly as many pods as asked for are up to date and serve.
+      type: bool
+    stopped_by_us:
+      description: The note of the run that stopped it (C(run), C(since), and what there was), while it is stopped.
+      type: dict
+    stale_note:
+      description: Such a note on a workload that runs again; somebody else has started it.
+      type: dict
+    problem:
+      description: Why the note on it cannot be understood.
+      type: str
+stopped_by_us:
+  description: Those of RV(workloads) that M(lowtide.ops.k8s_workload) stopped and nobody has started since.
+  returned: success
+  type: list
+  elements: dict
+requests:
+  description: How many requests were sent to the API server.
+  returned: when the cluster was reached
+  type: int
+error:
+  description: The parts of the message (C(object), C(problem), C(next_step)).
+  returned: failure
+  type: dict
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.lowtide.ops.plugins.module_utils._common.module import run_module
+from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.connection import CONNECTION_SPEC
+from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.workloads import KINDS, read_workloads
+
+WORKLOAD = {
+    "kind": {"type": "str", "required": True, "choices": list(KINDS)},
+    "name": {"type": "str", "required": True},
+}
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            **CONNECTION_SPEC,
+            "namespace": {"type": "str", "required": True},
+            "workloads": {"type": "list", "elements": "dict", "default": [], "options": WORKLOAD},
+            "timeout": {"type": "float", "default": 30.0},
+        },
+        supports_check_mode=True,
+    )
+    run_module(module, read_workloads)
+
+
+if __name__ == "__main__":
+    main()
