@@ -11,6 +11,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -53,6 +54,8 @@ class Lab:
         self.network = Network(f"lowtide-{name}")
         self.cgroup = Cgroup(f"lowtide-{name}")
         """Put what must die with the lab below it: ``lab.cgroup.create("node1")`` makes lowtide-NAME/node1 everywhere."""
+        self.interrupted = threading.Event()
+        """Set when the person at the terminal gave up: long waits and builds end."""
         self.checkout = CHECKOUT
         self._begin = time.monotonic()
 
@@ -169,17 +172,19 @@ class Lab:
                 env={**os.environ, **(env or {})},
                 cwd=cwd,
             )
-        while True:
-            try:
-                code = child.wait(PROGRESS_SECONDS)
-                break
-            except subprocess.TimeoutExpired:
-                last = processes.tail(log, 1).splitlines()[1:]
-                self.say(f"{what}: {time.monotonic() - begin:.0f} s{': ' if last else ''}{''.join(last).strip()[:100]}")
-            except BaseException:
+        pidfd = os.pidfd_open(child.pid)
+        said = begin
+        try:
+            while not processes.ended(pidfd, 0.5) and not self.interrupted.is_set():
+                if time.monotonic() - said >= PROGRESS_SECONDS:
+                    said = time.monotonic()
+                    last = processes.last_line(log)
+                    self.say(f"{what}: {said - begin:.0f} s{': ' if last else ''}{last[:100]}")
+        finally:
+            os.close(pidfd)
+            if child.poll() is None:
                 child.terminate()
-                child.wait()
-                raise
+            code = child.wait()
         if code != 0:
             raise LabError(obj=what, problem=f"exit {code}; {processes.tail(log)}", next_step="Mend the cause and run it again")
         self.say(f"{what}: done in {time.monotonic() - begin:.1f} s")
@@ -205,17 +210,16 @@ class Lab:
         if running is not None and running.alive():
             return running
         with self.network.entered():
-            process = processes.spawn(
+            return processes.spawn(
                 name,
                 [str(part) for part in argv],
+                records=self._records(component),
                 log=log or self.log(component, name),
                 env={**CLEAN, **(env or {})},
                 cgroups=self.cgroup.create(),
                 user=user,
                 cwd=cwd or self.state(component),
             )
-        processes.record(self._records(component), process)
-        return process
 
     def _records(self, component: str) -> Path:
         return self.root / component / "processes"
@@ -244,7 +248,8 @@ class Lab:
         The condition may raise OSError or LabError for "not yet": the last one is named in the failure, with the end
         of the logs of ``process``.
         """
-        deadline = time.monotonic() + seconds
+        begin = time.monotonic()
+        deadline = begin + seconds
         pause = 0.02
         why = "the condition does not hold"
         while True:
@@ -255,8 +260,8 @@ class Lab:
             except (OSError, LabError) as error:
                 why = f"{type(error).__name__}: {error}"
             dead = [one for one in process if not one.alive()]
-            if dead or time.monotonic() > deadline:
-                problem = f"{dead[0].name} ended" if dead else f"not within {seconds:g} s"
+            if dead or time.monotonic() > deadline or self.interrupted.is_set():
+                problem = f"{dead[0].name} ended" if dead else f"not after {time.monotonic() - begin:.1f} s"
                 logs = "\n".join(one.tail() for one in dead or process)
                 raise LabError(obj=what, problem=f"{problem}; {why}\n{logs}", next_step="Mend the cause and run `lab up` again")
             time.sleep(pause)

@@ -13,12 +13,19 @@ import os
 import pwd
 import sys
 
+RECORDED = b"1"
+"""What the parent writes once the process is on record: nothing runs that `up` and `down` do not know."""
+
 
 def main(arguments: list[str]) -> None:
     """``USER CGROUP... -- PROGRAM ARGUMENT...``; an empty USER stays root."""
     split = arguments.index("--")
     user, *cgroups = arguments[:split]
     command = arguments[split + 1 :]
+    if sys.stdin.buffer.read(1) != RECORDED:
+        raise SystemExit(f"{command[0]}: not started, since the lab command ended before it had recorded this process")
+    with open(os.devnull, "rb") as nothing:
+        os.dup2(nothing.fileno(), 0)
     for cgroup in cgroups:
         with open(f"{cgroup}/cgroup.procs", "w", encoding="ascii") as handle:
             handle.write(str(os.getpid()))

@@ -83,22 +83,30 @@ def up(lab: Lab, components: dict[str, Component], wanted: list[str]) -> None:
         with ThreadPoolExecutor(WORKERS) as pool:
             for component in ordered:
                 futures[component.name] = pool.submit(bring, component)
-            pending = set(futures.values())
-            while pending:
-                done, pending = wait(pending, return_when=FIRST_COMPLETED)
-                if any(not one.cancelled() and one.exception() for one in done):
-                    for one in pending:
-                        one.cancel()
-        _raise_first(futures)
+            try:
+                _finish(lab, futures)
+            except BaseException:
+                lab.interrupted.set()
+                raise
 
 
-def _raise_first(futures: dict[str, Future[None]]) -> None:
-    """Raise the cause: the first failure in order, since what failed because of it comes after it."""
+def _finish(lab: Lab, futures: dict[str, Future[None]]) -> None:
+    """Wait for all; after a failure start nothing new, let the others come to their end, and raise the first failure.
+
+    In the order of ``futures`` what failed because of another comes after that one.
+    """
+    pending = set(futures.values())
+    while pending:
+        done, pending = wait(pending, return_when=FIRST_COMPLETED)
+        if pending and any(not one.cancelled() and one.exception() for one in done):
+            waiting = [name for name, future in futures.items() if future in pending and not future.cancel()]
+            failed = [name for name, future in futures.items() if future in done]
+            lab.say(f"{', '.join(failed)}: failed; waiting for {', '.join(waiting)} to come to an end")
+            pending = {futures[name] for name in waiting}
     for future in futures.values():
-        if not future.cancelled():
-            error = future.exception()
-            if error is not None:
-                raise error
+        error = None if future.cancelled() else future.exception()
+        if error is not None:
+            raise error
 
 
 def down(lab: Lab, components: dict[str, Component]) -> None:

@@ -53,15 +53,23 @@ def apt(lab: Lab, *names: str) -> None:
         if not POLICY.exists():
             POLICY.write_text(NO_SERVICES)
             POLICY.chmod(0o755)
-        quiet = {"DEBIAN_FRONTEND": "noninteractive"}
         options = ["-o", "DPkg::Lock::Timeout=600", "-o", "APT::Sandbox::User=root"]
-        if not any(Path("/var/lib/apt/lists").glob("*Packages*")):
-            lab.build("apt-get update", ["apt-get", *options, "update"], env=quiet)
-        lab.build(
-            f"apt-get install {' '.join(absent)}"[:120],
-            ["apt-get", *options, "install", "--yes", "--no-install-recommends", *absent],
-            env=quiet,
-        )
+        action = ["install", "--yes", "--no-install-recommends", *absent]
+        what = f"apt-get install {' '.join(absent)}"[:120]
+        _with_lists(lab, what, action, lists=Path("/var/lib/apt/lists"), options=options)
+
+
+def _with_lists(lab: Lab, what: str, action: list[str], *, lists: Path, options: list[str], cwd: Path | None = None) -> None:
+    """Run an apt-get action; when its package lists are missing or too old, fetch them and run it (again)."""
+    quiet = {"DEBIAN_FRONTEND": "noninteractive"}
+    if any(lists.glob("*Packages*")):
+        try:
+            lab.build(what, ["apt-get", *options, *action], env=quiet, cwd=cwd)
+            return
+        except LabError as error:
+            lab.say(f"trying again with new package lists: {error.problem.splitlines()[-1].strip()}")
+    lab.build("apt-get update", ["apt-get", *options, "update"], env=quiet)
+    lab.build(what, ["apt-get", *options, *action], env=quiet, cwd=cwd)
 
 
 def base(lab: Lab) -> None:
@@ -100,11 +108,10 @@ def trixie_deb(lab: Lab, package: str) -> Path:
             )
             for part in ("-o", option)
         ]
-        if not any((place / "lists").glob("*Packages*")):
-            lab.build("apt-get update (Debian 13 lists)", ["apt-get", *options, "update"])
         for old in (place / "download").glob(f"{package}_*.deb"):
             old.unlink()
-        lab.build(f"apt-get download {package} (Debian 13)", ["apt-get", *options, "download", package], cwd=place / "download")
+        what = f"apt-get download {package} (Debian 13)"
+        _with_lists(lab, what, ["download", package], lists=place / "lists", options=options, cwd=place / "download")
         (archive,) = (place / "download").glob(f"{package}_*.deb")
         partial = root.with_name(f".{package}.partial")
         shutil.rmtree(partial, ignore_errors=True)
@@ -211,9 +218,6 @@ def _uv(lab: Lab) -> Path:
 def lock_requirements(lab: Lab) -> None:
     """Resolve the .in files anew, with the hash of every file."""
     for name in ("requirements", "requirements-test"):
-        lab.build(
-            f"python: lock {name}.txt",
-            [_uv(lab), "pip", "compile", "--quiet", "--upgrade", "--no-header", "--generate-hashes"]
-            + ["--python", "/usr/bin/python3", f"{name}.in", "--output-file", f"{name}.txt"],
-            cwd=lab.checkout,
-        )
+        options = ["--quiet", "--upgrade", "--no-header", "--generate-hashes", "--python", "/usr/bin/python3"]
+        command_line: list[str | Path] = [_uv(lab), "pip", "compile", *options, f"{name}.in", "--output-file", f"{name}.txt"]
+        lab.build(f"python: lock {name}.txt", command_line, cwd=lab.checkout)

@@ -14,7 +14,8 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-LAUNCH = Path(__file__).with_name("launch.py")
+from labkit import launch
+
 TAIL_LINES = 15
 
 
@@ -28,15 +29,23 @@ def start_time(pid: int) -> int | None:
     return None if state in "ZX" else int(fields[18])
 
 
-def tail(log: Path, lines: int = TAIL_LINES) -> str:
-    """The end of ``log``, indented for an error message."""
+def last_lines(log: Path, lines: int) -> list[str]:
+    """At most ``lines`` lines from the end of ``log``, none when there is no such file."""
     if not log.exists():
-        return f"(no log at {log})"
+        return []
     with log.open("rb") as handle:
         handle.seek(max(0, log.stat().st_size - 16384))
-        text = handle.read().decode(errors="replace")
-    last = text.splitlines()[-lines:]
-    return f"the end of {log}:\n" + "\n".join(f"    {line}" for line in last)
+        return handle.read().decode(errors="replace").splitlines()[-lines:]
+
+
+def last_line(log: Path) -> str:
+    """The last line of ``log`` without white space around it."""
+    return "".join(last_lines(log, 1)).strip()
+
+
+def tail(log: Path) -> str:
+    """The end of ``log``, indented for an error message."""
+    return f"the end of {log}:\n" + "\n".join(f"    {line}" for line in last_lines(log, TAIL_LINES))
 
 
 @dataclass(frozen=True)
@@ -79,21 +88,31 @@ def recorded(folder: Path) -> list[Process]:
     return sorted((Process(**json.loads(path.read_text())) for path in folder.glob("*.json")), key=lambda p: (p.started, p.pid))
 
 
-def spawn(name: str, argv: list[str], *, log: Path, env: dict[str, str], cgroups: list[Path], user: str, cwd: Path) -> Process:
-    """Start ``argv`` in a session of its own, in ``cgroups``, as ``user``; output is appended to ``log``."""
+def spawn(
+    name: str, argv: list[str], *, records: Path, log: Path, env: dict[str, str], cgroups: list[Path], user: str, cwd: Path
+) -> Process:
+    """Start ``argv`` in a session of its own, in ``cgroups``, as ``user``; output is appended to ``log``.
+
+    The program runs only once its record is in ``records``.
+    """
     log.parent.mkdir(parents=True, exist_ok=True)
-    launcher = ["/usr/bin/python3", "-IS", str(LAUNCH), user, *map(str, cgroups), "--", *argv]
+    launcher = ["/usr/bin/python3", "-IS", launch.__file__, user, *map(str, cgroups), "--", *argv]
     with log.open("ab") as output:
         child = subprocess.Popen(
             launcher,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=output,
             stderr=subprocess.STDOUT,
             env=env,
             cwd=cwd,
             start_new_session=True,
         )
-    return Process(name=name, pid=child.pid, started=start_time(child.pid) or 0, log=str(log))
+    process = Process(name=name, pid=child.pid, started=start_time(child.pid) or 0, log=str(log))
+    record(records, process)
+    if child.stdin is not None:
+        with child.stdin as channel:
+            channel.write(launch.RECORDED)
+    return process
 
 
 def stop(process: Process, seconds: float) -> str:
