@@ -1,0 +1,167 @@
+# Copyright (c) 2026 The lowtide.ops team
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Who runs a window, and whether they still live (Linux, /proc). Private to lowtide.ops: do not import from other collections."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import select
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+PROC = Path("/proc")
+ENVIRONMENT_MARK = "LOWTIDE_WINDOW_RUN"
+"""Environment variable that every module process of a step carries: ``<journal path>#<fencing token>``."""
+
+Life = Literal["alive", "dead", "unknown"]
+
+
+def boot_id() -> str:
+    """The kernel's random id of this boot."""
+    return (PROC / "sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+
+
+def pid_namespace() -> str:
+    """The pid namespace of this process (``pid:[4026531836]``): a pid means nothing outside of it."""
+    return os.readlink(PROC / "self/ns/pid")
+
+
+def start_ticks(pid: int) -> int | None:
+    """When process ``pid`` started, in clock ticks since boot (/proc/PID/stat field 22); None when there is no such
+    process, or only what is left of it (a zombie does nothing any more)."""
+    try:
+        stat = (PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    fields = stat.rpartition(")")[2].split()  # the command name may hold blanks and parentheses
+    return None if fields[0] in {"Z", "X"} else int(fields[19])
+
+
+@dataclass(frozen=True)
+class Owner:
+    """The controller process that holds a window. ``since`` is in seconds since the epoch."""
+
+    host: str
+    user: str
+    pid: int
+    started: int
+    boot: str
+    namespace: str
+    since: float
+
+    @classmethod
+    def of(cls, pid: int) -> Owner:
+        """The process ``pid`` of this host, which must live."""
+        started = start_ticks(pid)
+        if started is None:
+            raise ProcessLookupError(f"no process {pid}")
+        return cls(socket.gethostname(), getpass.getuser(), pid, started, boot_id(), pid_namespace(), time.time())
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Owner:
+        """Back from :meth:`as_dict`; keys of later versions are ignored."""
+        return cls(**{key: values[key] for key in cls.__dataclass_fields__})
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+    def same_process(self, other: Owner) -> bool:
+        """Whether both are one and the same process (a pid alone is reused)."""
+        return (self.pid, self.started, self.boot, self.namespace) == (
+            other.pid,
+            other.started,
+            other.boot,
+            other.namespace,
+        )
+
+    def life(self) -> Life:
+        """``alive`` or ``dead`` where this process can prove it, ``unknown`` for another host, boot or pid namespace."""
+        if (self.boot, self.namespace) != (boot_id(), pid_namespace()):
+            return "unknown"
+        return "alive" if start_ticks(self.pid) == self.started else "dead"
+
+    def describe(self) -> str:
+        """``user@host, process 123, since 2026-11-21T01:00:00Z``."""
+        return f"{self.user}@{self.host}, process {self.pid}, since {utc(self.since)}"
+
+
+def utc(epoch: float) -> str:
+    """Seconds since the epoch as ISO 8601 in UTC, to the second."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(epoch))
+
+
+@dataclass(frozen=True)
+class Orphan:
+    """A process that a dead controller left behind, still at work."""
+
+    pid: int
+    command: str
+
+    def describe(self) -> str:
+        """``process 123 (python3 .../AnsiballZ_pg_maintenance.py)``."""
+        return f"process {self.pid} ({self.command})"
+
+
+def _pids() -> Iterator[int]:
+    for entry in os.listdir(PROC):
+        if entry.isdigit():
+            yield int(entry)
+
+
+def _has_mark(pid: int, mark: bytes) -> bool:
+    return mark in (PROC / str(pid) / "environ").read_bytes().split(b"\0")
+
+
+def _holds_pipe(pid: int, pipe: str) -> bool:
+    folder = PROC / str(pid) / "fd"
+    for descriptor in os.listdir(folder):
+        try:
+            if os.readlink(folder / descriptor) == pipe:
+                return True
+        except FileNotFoundError:  # closed between the listing and the look: it does not hold the pipe
+            continue
+    return False
+
+
+def orphans(*, mark: str, pipe: str | None, ignore: frozenset[int] = frozenset()) -> list[Orphan]:
+    """Processes of a dead run: module processes carry ``mark`` (value of :data:`ENVIRONMENT_MARK`) in their environment,
+    forked workers still hold ``pipe`` (``pipe:[inode]``), the result queue of their controller.
+
+    Only processes of users that this one may look at are seen; a remote host's are not.
+    """
+    found = []
+    wanted = f"{ENVIRONMENT_MARK}={mark}".encode()
+    for pid in _pids():
+        if pid in ignore:
+            continue
+        try:
+            if _has_mark(pid, wanted) or (pipe is not None and _holds_pipe(pid, pipe)):
+                command = (
+                    (PROC / str(pid) / "cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace").strip()
+                )
+                if start_ticks(pid) is not None:
+                    found.append(Orphan(pid, command[:200]))
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            continue  # gone meanwhile, or another user's: not a child of this window
+    return found
+
+
+def wait_for_end(pid: int, seconds: float) -> bool:
+    """Wait until process ``pid`` has ended, at most ``seconds``; whether it has."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        poller = select.poll()
+        poller.register(descriptor, select.POLLIN)
+        return bool(poller.poll(max(0.0, seconds) * 1000))
+    finally:
+        os.close(descriptor)
