@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The options of a PostgreSQL connection. Private to lowtide.ops: do not import from other collections.
 
-Mirrors ``CONNECTION_SPEC`` in module_utils/_postgresql/connection.py.
+Mirrors ``CONNECTION_SPEC`` in module_utils/_postgresql/connection.py and ``CONDITION_SPEC`` in assess.py.
 """
 
 from __future__ import annotations
@@ -68,4 +68,68 @@ options:
     type: str
 requirements:
   - psycopg2 (psycopg2-binary) >= 2.9
+"""
+
+    CONDITION = r"""
+options:
+  schemas:
+    description: Only tables in these schemas, each by its exact name.
+    type: list
+    elements: str
+  tables:
+    description:
+      - Only these tables, as C(table) (in any schema) or C(schema.table).
+      - Names are in SQL's notation. A name that is not made of lower-case letters, digits and underscores goes in double quotes.
+    type: list
+    elements: str
+  exclude:
+    description: Not these tables, written as in O(tables).
+    type: list
+    elements: str
+    default: []
+  system_catalogs:
+    description: Look at the tables of C(pg_catalog) and C(information_schema) as well.
+    type: bool
+    default: false
+  dead_tuple_ratio:
+    description:
+      - The share of dead rows that a table, or its TOAST table, may have; above it the table is vacuumed and analyzed.
+      - A table of which the server has lost all statistics (crash, failover, reset) is vacuumed, since nobody knows.
+    type: float
+  changed_tuple_ratio:
+    description: The share of rows that may have changed since the last ANALYZE.
+    type: float
+  minimum_tuples:
+    description: Ratios count from this many dead or changed rows on.
+    type: int
+    default: 1000
+  statistics_age:
+    description: Seconds that the statistics of a table may be old, if it has changed since; one never analyzed is due.
+    type: int
+  transaction_id_age:
+    description: How old the oldest unfrozen transaction (or multixact) id of a table may be; above it the table is frozen.
+    type: int
+  invalid_indexes:
+    description:
+      - With V(none) there may be no invalid index. Copies left by an interrupted rebuild are dropped, others are rebuilt.
+      - With V(ignore) they are not looked at.
+    type: str
+    choices: [none, ignore]
+    default: ignore
+  index_bloat_ratio:
+    description: The share of a btree index that may be wasted space.
+    type: float
+  minimum_index_size:
+    description: Bytes; O(index_bloat_ratio) counts for indexes of at least this size.
+    type: int
+    default: 1048576
+  jobs:
+    description: How many connections work at once.
+    type: int
+    default: 2
+  time_budget:
+    description:
+      - Seconds for the whole run. What does not fit by its estimate is not started, and reported.
+      - A command that has begun is not cancelled.
+    type: int
 """

@@ -1,0 +1,76 @@
+# Copyright (c) 2026 The lowtide.ops team
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Names of tables as people write them. Private to lowtide.ops: do not import from other collections.
+
+Pure. Names in statements are quoted by the driver (:mod:`.sql`); what is here reads options and writes messages.
+"""
+
+from __future__ import annotations
+
+import re
+import typing as t
+
+from .._common.errors import Refusal
+
+# PostgreSQL's own rule for a name that needs no quotes (keywords aside, which do not matter in a message or an option).
+_PLAIN = re.compile(r"[a-z_\u0080-\U0010ffff][a-z0-9_$\u0080-\U0010ffff]*")
+_PART = re.compile(r'"((?:[^"]|"")+)"|([A-Za-z_\u0080-\U0010ffff][A-Za-z0-9_$\u0080-\U0010ffff]*)')
+
+
+class TableName(t.NamedTuple):
+    """A table as an option names it; ``schema`` is None when any schema is meant."""
+
+    schema: str | None
+    name: str
+
+
+def parse_name(text: str, *, option: str) -> TableName:
+    """``table`` or ``schema.table`` in SQL's notation: quoted parts as they are, others folded to lower case.
+
+    >>> parse_name('public."Weird.Name"', option="tables")
+    TableName(schema='public', name='Weird.Name')
+    """
+    parts: list[str] = []
+    position = 0
+    stripped = text.strip()
+    while True:
+        match = _PART.match(stripped, position)
+        if match is None or len(parts) == 2:
+            break
+        quoted, plain = match.groups()
+        parts.append(quoted.replace('""', '"') if quoted is not None else plain.lower())
+        position = match.end()
+        if position == len(stripped):
+            return TableName(None, parts[0]) if len(parts) == 1 else TableName(parts[0], parts[1])
+        if stripped[position] != ".":
+            break
+        position += 1
+    raise Refusal(
+        obj=f"option {option}: {text!r}",
+        problem="it is not the name of a table (table, or schema.table)",
+        next_step='Write a name with other characters than letters, digits and _ in double quotes, as in public."My Table"',
+    )
+
+
+def shown(*parts: str) -> str:
+    """A qualified name for messages, each part in double quotes where PostgreSQL needs them."""
+    return ".".join(part if _PLAIN.fullmatch(part) else '"' + part.replace('"', '""') + '"' for part in parts)
+
+
+def leftover_base(index_name: str) -> str | None:
+    """The name before ``_ccnew``, ``_ccnew1``, ``_ccold`` ..., or None: what REINDEX CONCURRENTLY calls its own indexes."""
+    match = re.fullmatch(r"(.+)_cc(?:new|old)[0-9]*", index_name, flags=re.DOTALL)
+    return match.group(1) if match else None
+
+
+def is_leftover_of(index_name: str, other: str) -> bool:
+    """Whether ``index_name`` is what REINDEX CONCURRENTLY would call its copy of index ``other``.
+
+    The server cuts the base so that the whole fits into 63 bytes, so the base may be a beginning of ``other``.
+    """
+    base = leftover_base(index_name)
+    if base is None or not other.startswith(base):
+        return False
+    # A cut happens only when there was no room: within 3 bytes, since a character is never cut in two.
+    return base == other or len(index_name.encode()) >= 60

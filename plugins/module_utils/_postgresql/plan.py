@@ -1,0 +1,448 @@
+# Copyright (c) 2026 The lowtide.ops team
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is due, why, and in which order. Private to lowtide.ops: do not import from other collections.
+
+Pure: no clock, no connection. Conditions and states in, steps out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from .._common.outcome import Blocker
+from . import blockers, names
+from .bloat import Bloat
+from .blockers import Horizon
+from .catalog import IndexState, TableState
+
+# Bytes a second that an estimate assumes before the run has measured its own: a disk and a core of some years ago.
+VACUUM_RATE = 100 * 2**20
+REINDEX_RATE = 40 * 2**20
+SECONDS_EACH = 0.001
+
+# Phases, in the order that helps most: danger first, then what costs every write, then the biggest effect.
+FREEZE, LEFTOVERS, INVALID, CLEAN, PARENTS, BLOAT = range(6)
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """The declared condition; what is None is not asked for. Ages in seconds or transactions, sizes in bytes, ratios 0 to 1."""
+
+    dead_tuple_ratio: float | None = None
+    changed_tuple_ratio: float | None = None
+    minimum_tuples: int = 1000
+    statistics_age: float | None = None
+    transaction_id_age: int | None = None
+    invalid_indexes: bool = False
+    index_bloat_ratio: float | None = None
+    minimum_index_size: int = 2**20
+
+
+@dataclass(frozen=True)
+class Step:
+    """One thing to do to one table or index. ``failing`` are the conditions that do not hold, with the values seen.
+
+    ``weight`` orders steps of one phase (more first); ``table`` is the oid of the table whose lock the step takes.
+    """
+
+    phase: int
+    table: int
+    oid: int
+    schema: str
+    name: str
+    shown: str
+    what: str
+    failing: dict[str, str]
+    weight: float
+    size: int
+    estimate: float
+    vacuum: bool = False
+    analyze: bool = False
+
+    @property
+    def why(self) -> str:
+        """All reasons on one line."""
+        return "; ".join(self.failing.values())
+
+    @property
+    def options(self) -> tuple[bool, bool, bool]:
+        """(vacuum, freeze, analyze): steps of one statement have the same."""
+        return self.vacuum, self.phase == FREEZE, self.analyze
+
+
+@dataclass
+class Plan:
+    """Steps in order; ``not_done`` are due, or may be, and will not be done: object, what, why; ``blockers`` say who is in the way."""
+
+    steps: list[Step] = field(default_factory=list)
+    not_done: list[dict[str, str]] = field(default_factory=list)
+    blockers: list[Blocker] = field(default_factory=list)
+
+    def leave(self, obj: str, what: str, why: str) -> None:
+        """Put on record that something due is not done."""
+        self.not_done.append({"object": obj, "what": what, "why": why})
+
+
+def table_shown(table: TableState) -> str:
+    """How messages name a table."""
+    return f"table {names.shown(table.schema, table.name)}"
+
+
+def _percent(part: int, whole: int) -> str:
+    return f"{100 * part / max(whole, 1):.1f} %"
+
+
+def _dead(table: TableState, conditions: Conditions) -> str | None:
+    """Why the dead rows call for a VACUUM, or None. Chunks of TOAST count as the rows do."""
+    limit = conditions.dead_tuple_ratio
+    if limit is None or table.kind == "p":
+        return None
+    for label, dead, live in (("rows", table.dead, table.live), ("TOAST chunks", table.toast_dead, table.toast_live)):
+        if dead >= max(conditions.minimum_tuples, 1) and dead / (dead + live) > limit:
+            return f"{_percent(dead, dead + live)} dead {label} ({dead} of {dead + live}), more than {100 * limit:g} %"
+    if statistics_lost(table) and table.reltuples >= max(conditions.minimum_tuples, 1):
+        return f"the server lost its statistics (crash, failover or reset), so the dead among about {table.reltuples:.0f} rows are not known"
+    return None
+
+
+def statistics_lost(table: TableState) -> bool:
+    """Whether the table has rows by the catalog, and the statistics know nothing of it at all: they do not survive a crash or failover."""
+    return (
+        table.kind != "p"
+        and table.reltuples > 0
+        and table.since_vacuum is None
+        and table.since_analyze is None
+        and table.live == table.dead == table.changed == 0
+    )
+
+
+def _statistics(table: TableState, conditions: Conditions, newest_child: float | None) -> dict[str, str]:
+    """Why the planner's statistics call for an ANALYZE, by condition."""
+    due: dict[str, str] = {}
+    limit, age = conditions.changed_tuple_ratio, conditions.statistics_age
+    rows = max(table.live, 1)
+    if limit is not None and table.changed >= max(conditions.minimum_tuples, 1) and table.changed / rows > limit:
+        due["changed_tuple_ratio"] = (
+            f"{_percent(table.changed, rows)} of the rows changed since the last ANALYZE, more than {100 * limit:g} %"
+        )
+    if age is None:
+        return due
+    if table.since_analyze is None:
+        if table.kind == "p" or table.live > 0 or table.changed > 0 or table.reltuples > 0:
+            due["statistics_age"] = "never analyzed, as far as the server knows"
+    elif table.since_analyze > age:
+        parts_newer = newest_child is not None and newest_child < table.since_analyze
+        if table.changed > 0 or parts_newer:
+            due["statistics_age"] = f"changed, and last analyzed more than {age:.0f} s ago"
+    return due
+
+
+def _wraparound(table: TableState, conditions: Conditions) -> str | None:
+    limit = conditions.transaction_id_age
+    if limit is None or table.kind == "p":
+        return None
+    for label, age in (("transaction", table.xid_age), ("multixact", table.multixact_age)):
+        if age > limit:
+            return f"its oldest {label} id is {age} old, more than {limit}"
+    return None
+
+
+def roll_up(tables: list[TableState]) -> tuple[list[TableState], dict[int, float]]:
+    """Give partitioned tables the row counts of their leaves; second, by oid, the seconds since the newest ANALYZE of a leaf."""
+    by_oid = {table.oid: table for table in tables}
+    if not any(table.kind == "p" for table in tables):
+        return tables, {}
+    live: dict[int, int] = {}
+    changed: dict[int, int] = {}
+    newest: dict[int, float] = {}
+    for table in tables:
+        parent = table.parent
+        while table.kind != "p" and parent is not None and parent in by_oid:
+            live[parent] = live.get(parent, 0) + table.live
+            changed[parent] = changed.get(parent, 0) + table.changed
+            if table.since_analyze is not None:
+                newest[parent] = min(newest.get(parent, table.since_analyze), table.since_analyze)
+            parent = by_oid[parent].parent
+    rolled = [
+        table._replace(live=live.get(table.oid, 0), changed=changed.get(table.oid, 0)) if table.kind == "p" else table
+        for table in tables
+    ]
+    return rolled, newest
+
+
+def _catalog(schema: str) -> bool:
+    return schema in {"pg_catalog", "information_schema"}
+
+
+def plan_tables(
+    tables: list[TableState],
+    conditions: Conditions,
+    *,
+    horizons: list[Horizon],
+    block_size: int,
+    plan: Plan,
+) -> None:
+    """Add to ``plan`` what is due for tables, in order."""
+    rolled, newest = roll_up(tables)
+    steps: list[Step] = []
+    for table in rolled:
+        failing: dict[str, str] = {}
+        danger, dead = _wraparound(table, conditions), _dead(table, conditions)
+        statistics = _statistics(table, conditions, newest.get(table.oid))
+        danger, dead = _without_useless(table, conditions, horizons, plan, danger=danger, dead=dead)
+        if danger:
+            failing["transaction_id_age"] = danger
+        if dead:
+            failing["dead_tuple_ratio"] = dead
+        failing.update(statistics)
+        if not failing:
+            continue
+        vacuum = bool(danger or dead)
+        # A table that is read for its dead rows anyway gets new statistics: their counts are what the next run decides by.
+        analyze = bool(statistics or dead)
+        what = _statement(vacuum=vacuum, freeze=bool(danger), analyze=analyze)
+        shown = table_shown(table)
+        if not table.may_vacuum:
+            plan.leave(
+                shown, what, "login_user neither owns it nor the database; connect as the owner or grant that role"
+            )
+            plan.blockers.append(
+                Blocker(
+                    object=shown,
+                    what="no permission",
+                    holder="the owner of the table",
+                    next_step="Connect as its owner, or as the owner of the database",
+                )
+            )
+            continue
+        size = table.pages * block_size
+        phase = FREEZE if danger else PARENTS if table.kind == "p" else CLEAN
+        weight = float(
+            max(table.xid_age, table.multixact_age)
+            if danger
+            else (table.dead + table.toast_dead) * 1000 + table.changed
+        )
+        steps.append(
+            Step(
+                phase=phase,
+                table=table.oid,
+                oid=table.oid,
+                schema=table.schema,
+                name=table.name,
+                shown=shown,
+                what=what,
+                failing=failing,
+                weight=weight,
+                size=size,
+                estimate=size / VACUUM_RATE + SECONDS_EACH,
+                vacuum=vacuum,
+                analyze=analyze,
+            )
+        )
+    plan.steps.extend(steps)
+
+
+def _without_useless(
+    table: TableState,
+    conditions: Conditions,
+    horizons: list[Horizon],
+    plan: Plan,
+    *,
+    danger: str | None,
+    dead: str | None,
+) -> tuple[str | None, str | None]:
+    """``danger`` and ``dead`` without what a VACUUM could not cure now; that goes into the plan's blockers instead."""
+    catalog = _catalog(table.schema)
+    shown = table_shown(table)
+    if danger and conditions.transaction_id_age is not None:
+        holder = blockers.oldest(horizons, catalog=catalog)
+        if (
+            holder is not None
+            and holder.age > conditions.transaction_id_age
+            and table.xid_age > conditions.transaction_id_age
+        ):
+            plan.leave(shown, "VACUUM (FREEZE)", f"{danger}, and rows cannot be frozen past the oldest transaction")
+            plan.blockers.append(
+                blockers.horizon_blocker(shown, holder, "a VACUUM could not lower its transaction-id age")
+            )
+            danger = None
+    if dead:
+        holder = blockers.useless(
+            horizons,
+            since_vacuum=table.since_vacuum,
+            changed=table.changed,
+            minimum=max(conditions.minimum_tuples, 1),
+            catalog=catalog,
+        )
+        if holder is not None:
+            plan.leave(shown, "VACUUM", f"{dead}, and another VACUUM would remove none of them")
+            plan.blockers.append(blockers.horizon_blocker(shown, holder, "its dead rows cannot be removed"))
+            dead = None
+    return danger, dead
+
+
+def _statement(*, vacuum: bool, freeze: bool, analyze: bool) -> str:
+    if not vacuum:
+        return "ANALYZE"
+    options = [word for word, wanted in (("FREEZE", freeze), ("ANALYZE", analyze)) if wanted]
+    return f"VACUUM ({', '.join(options)})" if options else "VACUUM"
+
+
+def leftover_of(index: IndexState, siblings: list[IndexState]) -> IndexState | None:
+    """The valid index that ``index`` is a broken copy of, left behind by REINDEX CONCURRENTLY; None when there is none.
+
+    An index is dropped only when a valid one of the same definition stands beside it.
+    """
+    if index.valid or index.constraint:
+        return None
+    for other in siblings:
+        same = other.oid != index.oid and other.signature == index.signature and other.schema == index.schema
+        if same and other.valid and names.is_leftover_of(index.name, other.name):
+            return other
+    return None
+
+
+def _index_step(
+    index: IndexState, *, phase: int, what: str, failing: dict[str, str], weight: float, block_size: int
+) -> Step:
+    size = 0 if phase == LEFTOVERS else index.pages * block_size
+    return Step(
+        phase=phase,
+        table=index.table_oid,
+        oid=index.oid,
+        schema=index.schema,
+        name=index.name,
+        shown=f"index {names.shown(index.schema, index.name)}",
+        what=what,
+        failing=failing,
+        weight=weight,
+        size=size,
+        estimate=size / REINDEX_RATE + 20 * SECONDS_EACH,
+    )
+
+
+def plan_invalid(indexes: list[IndexState], *, building: dict[int, str], block_size: int, plan: Plan) -> None:
+    """Add what is due for invalid indexes: leftovers are dropped, others built anew. ``building``: oid -> who is at work on it."""
+    by_table: dict[int, list[IndexState]] = {}
+    for index in indexes:
+        by_table.setdefault(index.table_oid, []).append(index)
+    for index in indexes:
+        if index.valid:
+            continue
+        shown = f"index {names.shown(index.schema, index.name)}"
+        original = leftover_of(index, by_table[index.table_oid])
+        what = "DROP INDEX CONCURRENTLY" if original else "REINDEX INDEX CONCURRENTLY"
+        if index.oid in building or index.table_oid in building:
+            holder = building.get(index.oid) or building[index.table_oid]
+            plan.leave(shown, what, f"it is invalid, and may be under construction by {holder}; left alone")
+            plan.blockers.append(
+                Blocker(
+                    object=shown,
+                    what="perhaps under construction",
+                    holder=holder,
+                    next_step="Run again when that has ended",
+                )
+            )
+            continue
+        reason = _cannot_rebuild(index, dropping=original is not None)
+        if reason:
+            plan.leave(shown, what, reason)
+            plan.blockers.append(
+                Blocker(
+                    object=shown,
+                    what="an invalid index",
+                    holder=names.shown(index.table_schema, index.table),
+                    next_step=reason,
+                )
+            )
+            continue
+        why = (
+            f"invalid, left behind by an interrupted REINDEX of {names.shown(original.schema, original.name)}"
+            if original
+            else "invalid"
+        )
+        plan.steps.append(
+            _index_step(
+                index,
+                phase=LEFTOVERS if original else INVALID,
+                what=what,
+                failing={"invalid_indexes": why},
+                weight=float(index.pages),
+                block_size=block_size,
+            )
+        )
+
+
+def _cannot_rebuild(index: IndexState, *, dropping: bool) -> str | None:
+    if not index.may_reindex:
+        return "login_user does not own it; connect as the owner of its table"
+    if dropping:
+        return None
+    if not index.live:
+        return "somebody began to drop it; finish that with DROP INDEX CONCURRENTLY"
+    if index.kind == "I":
+        return "it is the index of a partitioned table, which becomes valid when every partition has its index attached (ALTER INDEX ... ATTACH PARTITION)"
+    if index.exclusion:
+        return "an exclusion constraint's index cannot be built concurrently; run REINDEX INDEX on it in a quiet hour"
+    return None
+
+
+def plan_bloat(
+    indexes: list[tuple[IndexState, Bloat | None]],
+    conditions: Conditions,
+    *,
+    block_size: int,
+    plan: Plan,
+) -> None:
+    """Add rebuilds of indexes whose waste is for certain above the declared ratio; name those that cannot be decided."""
+    limit = conditions.index_bloat_ratio
+    if limit is None:
+        return
+    for index, bloat in indexes:
+        shown = f"index {names.shown(index.schema, index.name)}"
+        what = "REINDEX INDEX CONCURRENTLY"
+        if bloat is None or bloat.most <= limit or not index.valid:
+            continue
+        if bloat.least <= limit:
+            plan.leave(
+                shown,
+                what,
+                f"by the statistics between {100 * bloat.least:.0f} % and {100 * bloat.most:.0f} % of it is wasted, which does not"
+                f" decide about {100 * limit:g} %; install the extension pgstattuple to have it measured",
+            )
+            continue
+        reason = _cannot_rebuild(index, dropping=False)
+        if reason:
+            plan.leave(shown, what, reason)
+            continue
+        wasted = bloat.least * index.pages * block_size
+        why = f"{100 * bloat.least:.0f} % of its {index.pages * block_size / 2**20:.1f} MiB is wasted, more than {100 * limit:g} %"
+        plan.steps.append(
+            _index_step(
+                index, phase=BLOAT, what=what, failing={"index_bloat_ratio": why}, weight=wasted, block_size=block_size
+            )
+        )
+
+
+def in_order(steps: list[Step]) -> list[Step]:
+    """Phase by phase, the biggest effect first, names last so that two runs agree."""
+    return sorted(steps, key=lambda step: (step.phase, -step.weight, step.schema, step.name))
+
+
+def fit(plan: Plan, *, budget: float | None, jobs: int) -> None:
+    """Order the plan, and take out what does not fit into ``budget`` seconds by its estimates, on ``jobs`` connections."""
+    ordered = in_order(plan.steps)
+    plan.steps = []
+    used = 0.0
+    for step in ordered:
+        cost = step.estimate / jobs
+        if budget is not None and used + cost > budget:
+            plan.leave(
+                step.shown,
+                step.what,
+                f"{step.why}; about {step.estimate:.0f} s, which does not fit into what is left of the time budget of {budget:g} s",
+            )
+            continue
+        used += cost
+        plan.steps.append(step)

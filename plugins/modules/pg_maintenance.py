@@ -1,0 +1,201 @@
+#!/usr/bin/python
+# Copyright (c) 2026 The lowtide.ops team
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Bring the tables and indexes of a PostgreSQL database into declared condition."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: pg_maintenance
+short_description: Bring the tables and indexes of a PostgreSQL database into declared condition
+version_added: 0.1.0
+author: The lowtide.ops team (@lowtide-ops)
+description:
+  - Compares the tables and indexes of one database with a declared condition (dead rows, statistics, transaction-id age,
+    invalid and bloated indexes) and does to each only what it needs. Where nothing is due, nothing is done.
+  - Works in the order that helps most. Transaction-id age comes first, then invalid indexes, then the tables with the most
+    dead rows, then the indexes with the most wasted space.
+  - Many tables are vacuumed by one command, and on several connections. One locked table does not stop the others.
+  - Indexes are rebuilt with C(REINDEX INDEX CONCURRENTLY). What an interrupted rebuild left behind (C(_ccnew), C(_ccold)),
+    now or earlier, is dropped, unless somebody is building it at that moment.
+  - What the server reports is not taken on trust. The statistics and the catalog are read back.
+  - What would make a VACUUM useless (an old snapshot, a replication slot, a prepared transaction, a standby with
+    C(hot_standby_feedback)) is named with its owner and age, and the table is not vacuumed over and over.
+  - Never works on a standby, and never twice at once in one database.
+extends_documentation_fragment:
+  - lowtide.ops._attributes
+  - lowtide.ops._attributes.actiongroup_postgresql
+  - lowtide.ops._postgresql
+  - lowtide.ops._postgresql.condition
+attributes:
+  check_mode:
+    support: full
+    details:
+      - Reads only; takes no lock either.
+  diff_mode:
+    support: full
+  idempotent:
+    support: full
+options:
+  lock_timeout:
+    description:
+      - Seconds to wait for each lock. A table or index that is not to be had in that time is left for last.
+      - An index is not rebuilt while a transaction older than this is open, since the rebuild would wait for it in vain.
+    type: float
+    default: 5.0
+  lock_retries:
+    description: How many times more a locked table or index is tried, after all others.
+    type: int
+    default: 1
+  on_blocked:
+    description:
+      - What to do about things that are due and cannot be done now because somebody is in the way.
+      - With V(fail) the module fails once everything else is done; with V(report) they are in RV(blockers) and RV(not_done) only.
+    type: str
+    choices: [fail, report]
+    default: fail
+notes:
+  - Connect to the server itself, not through a pooler in transaction mode, since locks and settings belong to a session.
+  - To see what other users' sessions hold back, O(login_user) needs the role C(pg_read_all_stats) (or C(pg_monitor)).
+  - Bloat of an index is estimated from statistics, without reading the index, as an interval. The upper end of what a fresh
+    index of the same rows could need (no deduplication, full padding) decides for a rebuild, so a fresh index is never taken
+    for a bloated one. An index that the estimate does not decide is measured with C(pgstatindex) where the extension
+    C(pgstattuple) is installed, else reported in RV(not_done).
+  - Foreign tables, and temporary tables of other sessions, are not touched. TOAST tables are handled with their tables.
+    A partitioned table gets statistics of its own; its partitions are tables like any other.
+seealso:
+  - module: lowtide.ops.pg_maintenance_info
+"""
+
+EXAMPLES = r"""
+- name: Keep the tables of an application in condition, within half an hour
+  lowtide.ops.pg_maintenance:
+    login_host: db1.example.com,db2.example.com,db3.example.com
+    login_user: maintenance
+    passfile: /etc/ansible/pgpass
+    login_db: feature_db
+    system_identifier: "7428119042137459183"
+    dead_tuple_ratio: 0.1
+    changed_tuple_ratio: 0.1
+    statistics_age: 604800
+    transaction_id_age: 150000000
+    invalid_indexes: none
+    index_bloat_ratio: 0.5
+    time_budget: 1800
+
+- name: Remove what interrupted index builds left behind, nothing else
+  lowtide.ops.pg_maintenance:
+    login_host: db1.example.com
+    login_db: feature_db
+    invalid_indexes: none
+
+- name: Clean up two tables, and go on when somebody holds them
+  lowtide.ops.pg_maintenance:
+    login_host: db1.example.com
+    login_db: feature_db
+    tables:
+      - public.feature_executions
+      - public."Audit Log"
+    dead_tuple_ratio: 0.05
+    on_blocked: report
+"""
+
+RETURN = r"""
+plan:
+  description: What is due, in the order in which it is done. The same in check mode and in the run that follows.
+  returned: always
+  type: list
+  elements: dict
+  sample:
+    - object: table public.feature_executions
+      what: VACUUM (ANALYZE)
+      why: 24.1 % dead rows (241003 of 1000012), more than 10 %
+      reversible: true
+      estimate: 0.9
+done:
+  description: What was done, with the seconds of the command that did it (one command may be for many tables).
+  returned: success
+  type: list
+  elements: dict
+  sample:
+    - object: table public.feature_executions
+      what: VACUUM (ANALYZE)
+      seconds: 0.812
+not_done:
+  description: What is due, or may be, and was left, and why.
+  returned: success
+  type: list
+  elements: dict
+  sample:
+    - object: table public.execution_steps
+      what: VACUUM (ANALYZE)
+      why: "no lock within 5 s in 2 attempts: pid 4711, user app, application report, idle in transaction for 3600 s"
+blockers:
+  description: Who or what is in the way, since when, and what to do about it.
+  returned: always
+  type: list
+  elements: dict
+  sample:
+    - object: table public.execution_steps
+      what: locked by somebody else (ShareLock)
+      holder: pid 4711, user app, application report, idle in transaction for 3600 s
+      since: "2026-11-21 02:00:00+00"
+      next_step: End that transaction, or the session with SELECT pg_terminate_backend(4711)
+errors:
+  description: Commands that failed for another reason than a lock.
+  returned: when there are any
+  type: list
+  elements: dict
+invalid_indexes_left:
+  description: Invalid indexes among those that were looked at, at the end. Empty when O(invalid_indexes=none) holds.
+  returned: success
+  type: list
+  elements: str
+  sample: []
+database:
+  description: The database.
+  returned: success
+  type: str
+  sample: feature_db
+server:
+  description: The address of the server that was reached.
+  returned: success
+  type: str
+  sample: 192.0.2.11
+system_identifier:
+  description: The identity of the cluster, for O(system_identifier).
+  returned: success
+  type: str
+  sample: "7428119042137459183"
+tables_assessed:
+  description: How many tables were looked at.
+  returned: success
+  type: int
+  sample: 42
+transaction_id_age:
+  description: How many transactions old the database's oldest unfrozen rows may be (C(age(datfrozenxid))).
+  returned: success
+  type: int
+  sample: 1204332
+waited:
+  description: Seconds spent waiting for statistics to arrive.
+  returned: always
+  type: float
+  sample: 0.0
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.lowtide.ops.plugins.module_utils._common.module import run_module
+from ansible_collections.lowtide.ops.plugins.module_utils._postgresql.assess import MAINTENANCE_SPEC
+from ansible_collections.lowtide.ops.plugins.module_utils._postgresql.maintenance import maintain
+
+
+def main() -> None:
+    """Run the module."""
+    run_module(AnsibleModule(argument_spec=MAINTENANCE_SPEC, supports_check_mode=True), maintain)
+
+
+if __name__ == "__main__":
+    main()
