@@ -14,6 +14,7 @@ import ssl
 import time
 import urllib.error
 import urllib.request
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -25,6 +26,7 @@ from labkit.kubernetes_node import Node
 from labkit.kubernetes_pki import Pki, Subject
 from labkit.lab import Lab
 from labkit.network import CONTROL
+from labkit.private import write_private
 from labkit.process import Process
 
 SERVER = f"https://{CONTROL}:{config.API_PORT}"
@@ -46,10 +48,16 @@ class Kubernetes(Component):
     def start(self, lab: Lab) -> None:
         state = lab.state(self.name)
         pki = self._pki(lab)
-        users = {"admin": f"lowtide-{lab.name}", "controller-manager": "lab", "scheduler": "lab", "node1": "lab", "node2": "lab"}
+        users = {
+            "admin": f"lowtide-{lab.name}",
+            "controller-manager": "lab",
+            "scheduler": "lab",
+            "node1": "lab",
+            "node2": "lab",
+        }
         for user, context in users.items():
             text = pki.kubeconfig(user, server=SERVER, context=context)
-            _write_private(self._kubeconfig(lab, user), text)
+            write_private(self._kubeconfig(lab, user), text)
         audit = state / "audit-policy.json"
         audit.write_text(config.audit_policy())
         containerd = kubernetes_install.containerd(lab)
@@ -57,7 +65,7 @@ class Kubernetes(Component):
         runtimes = [node.start_runtime(containerd) for node in nodes]
         self._start_control_plane(lab)
         for node, runtime in zip(nodes, runtimes, strict=True):
-            lab.wait_for(f"{runtime.name} answers", lambda node=node: node.ctr(containerd, "version"), 30, runtime)
+            lab.wait_for(f"{runtime.name} answers", partial(node.ctr, containerd, "version"), 30, runtime)
             node.load(containerd, kubernetes_install.basic_images(lab))
         self._wait_for_api(lab)
         for node in nodes:
@@ -71,14 +79,25 @@ class Kubernetes(Component):
             self.name,
             "etcd",
             [
-                *[packages.etcd_binary(lab), "--data-dir", state / "etcd", "--unsafe-no-fsync", "--log-level", "warn"],
+                *[
+                    str(packages.etcd_binary(lab)),
+                    "--data-dir",
+                    str(state / "etcd"),
+                    "--unsafe-no-fsync",
+                    "--log-level",
+                    "warn",
+                ],
                 *["--listen-client-urls", config.ETCD, "--advertise-client-urls", config.ETCD],
                 *["--listen-peer-urls", "http://127.0.0.1:2380"],
             ],
         )
-        arguments = config.apiserver(address=CONTROL, pki=pki, audit=f"{state}/audit-policy.json", audit_log=f"{state}/audit.log")
+        arguments = config.apiserver(
+            address=CONTROL, pki=pki, audit=f"{state}/audit-policy.json", audit_log=f"{state}/audit.log"
+        )
         lab.spawn(self.name, "kube-apiserver", [programs / "kube-apiserver", *arguments])
-        manager = config.controller_manager(address=CONTROL, pki=pki, kubeconfig=str(self._kubeconfig(lab, "controller-manager")))
+        manager = config.controller_manager(
+            address=CONTROL, pki=pki, kubeconfig=str(self._kubeconfig(lab, "controller-manager"))
+        )
         lab.spawn(self.name, "kube-controller-manager", [programs / "kube-controller-manager", *manager])
         scheduler = config.scheduler(address=CONTROL, kubeconfig=str(self._kubeconfig(lab, "scheduler")))
         lab.spawn(self.name, "kube-scheduler", [programs / "kube-scheduler", *scheduler])
@@ -88,7 +107,7 @@ class Kubernetes(Component):
         running = lab.processes(self.name)
         for node in self._nodes(lab):
             kubelet = next(one for one in running if one.name == f"{node.spec.name}-kubelet")
-            lab.wait_for(f"node {node.spec.name} ready", lambda node=node, kubelet=kubelet: self._node_ready(lab, node, kubelet), 60, kubelet)
+            lab.wait_for(f"node {node.spec.name} ready", partial(self._node_ready, lab, node, kubelet), 60, kubelet)
         account = "/api/v1/namespaces/default/serviceaccounts/default"
         lab.wait_for("default service account", lambda: self.get(lab, account), 30, *running)
         scheduler = next(one for one in running if one.name == "kube-scheduler")
@@ -114,15 +133,22 @@ class Kubernetes(Component):
 
     # -- for components that run in the cluster -----------------------------------------------------------------------
 
-    def load_images(self, lab: Lab, archives: list[Path]) -> None:
-        """Import image archives on every node."""
+    def load_images(self, lab: Lab, archive: Path) -> None:
+        """Import an image archive on every node."""
         for node in self._nodes(lab):
-            node.load(kubernetes_install.containerd(lab), archives)
+            node.load(kubernetes_install.containerd(lab), archive)
 
     def get(self, lab: Lab, path: str) -> dict[str, Any]:
         """GET ``path`` as administrator. OSError when the server cannot be reached or answers with an error."""
         answer: dict[str, Any] = json.loads(self._open(lab, SERVER + path))
         return answer
+
+    def exists(self, lab: Lab, kind: str, metadata: dict[str, Any]) -> bool:
+        """Whether there is an object of this kind with this name and namespace."""
+        place = ["--namespace", str(metadata["namespace"])] if "namespace" in metadata else []
+        return bool(
+            self.kubectl(lab, "get", kind, str(metadata["name"]), *place, "--ignore-not-found", "--output=name").strip()
+        )
 
     def kubectl(self, lab: Lab, *arguments: str, stdin: str | None = None) -> str:
         """Run kubectl as administrator; what it prints."""
@@ -138,7 +164,13 @@ class Kubernetes(Component):
 
     def _pki(self, lab: Lab) -> Pki:
         pki = Pki(lab.state(self.name) / "pki", lab.run)
-        own = (f"IP:{CONTROL}", "IP:127.0.0.1", f"IP:{config.FIRST_SERVICE_IP}", "DNS:kubernetes.default.svc", "DNS:localhost")
+        own = (
+            f"IP:{CONTROL}",
+            "IP:127.0.0.1",
+            f"IP:{config.FIRST_SERVICE_IP}",
+            "DNS:kubernetes.default.svc",
+            "DNS:localhost",
+        )
         pki.create(
             [
                 Subject("apiserver", "kube-apiserver", names=own),
@@ -147,7 +179,12 @@ class Kubernetes(Component):
                 Subject("controller-manager", "system:kube-controller-manager"),
                 Subject("scheduler", "system:kube-scheduler"),
                 *(
-                    Subject(node.name, f"system:node:{node.name}", "system:nodes", (f"IP:{node.address}", f"DNS:{node.name}"))
+                    Subject(
+                        node.name,
+                        f"system:node:{node.name}",
+                        "system:nodes",
+                        (f"IP:{node.address}", f"DNS:{node.name}"),
+                    )
                     for node in config.NODES
                 ),
             ]
@@ -169,7 +206,9 @@ class Kubernetes(Component):
         started = time.gmtime(boot + kubelet.started / TICKS_PER_SECOND)
         fresh = str(condition["lastHeartbeatTime"]) >= time.strftime("%Y-%m-%dT%H:%M:%SZ", started)
         if condition["status"] != "True":
-            raise LabError(obj=f"node {node.spec.name}", problem=str(condition["message"]), next_step="See the kubelet's log")
+            raise LabError(
+                obj=f"node {node.spec.name}", problem=str(condition["message"]), next_step="See the kubelet's log"
+            )
         return fresh
 
     def _open(self, lab: Lab, url: str) -> bytes:
@@ -186,10 +225,3 @@ class Kubernetes(Component):
         except urllib.error.HTTPError as error:
             raise OSError(f"{url}: {error.code} {error.read()[:300]!r}") from error
         return body
-
-
-def _write_private(path: Path, text: str) -> None:
-    """Write a file that holds a key, readable by its owner only."""
-    path.unlink(missing_ok=True)
-    path.touch(mode=0o600)
-    path.write_text(text)

@@ -13,7 +13,7 @@ import hashlib
 import io
 import json
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -48,21 +48,29 @@ def layer(tree: Path) -> bytes:
     return buffer.getvalue()
 
 
-def write(target: Path, image: Image, layers: Sequence[bytes]) -> None:
-    """Write ``image``, made of ``layers`` (lowest first), as an archive that ``ctr image import`` takes."""
-    blobs: dict[str, bytes] = {}
+class Archive:
+    """Several images in one archive that ``ctr image import`` takes; what they share is in it once."""
 
-    def blob(content: bytes, media_type: str) -> dict[str, object]:
+    def __init__(self) -> None:
+        self._blobs: dict[str, bytes] = {}
+        self._manifests: list[dict[str, object]] = []
+
+    def _blob(self, content: bytes, media_type: str) -> dict[str, object]:
         digest = hashlib.sha256(content).hexdigest()
-        blobs[f"blobs/sha256/{digest}"] = content
-        return {"mediaType": f"application/vnd.oci.image.{media_type}", "digest": f"sha256:{digest}", "size": len(content)}
+        self._blobs[f"blobs/sha256/{digest}"] = content
+        return {
+            "mediaType": f"application/vnd.oci.image.{media_type}",
+            "digest": f"sha256:{digest}",
+            "size": len(content),
+        }
 
-    def document(content: dict[str, object], media_type: str) -> dict[str, object]:
-        return blob(json.dumps(content, sort_keys=True).encode(), media_type)
+    def _document(self, content: Mapping[str, object], media_type: str) -> dict[str, object]:
+        return self._blob(json.dumps(content, sort_keys=True).encode(), media_type)
 
-    descriptors = [blob(content, "layer.v1.tar") for content in layers]
-    configuration = document(
-        {
+    def add(self, image: Image, layers: Sequence[bytes]) -> None:
+        """Add ``image``, made of ``layers``, lowest first."""
+        descriptors = [self._blob(content, "layer.v1.tar") for content in layers]
+        configuration = {
             **PLATFORM,
             "config": {
                 "User": image.user,
@@ -72,18 +80,20 @@ def write(target: Path, image: Image, layers: Sequence[bytes]) -> None:
                 "Labels": image.labels,
             },
             "rootfs": {"type": "layers", "diff_ids": [descriptor["digest"] for descriptor in descriptors]},
-        },
-        "config.v1+json",
-    )
-    manifest = document({"schemaVersion": 2, "config": configuration, "layers": descriptors}, "manifest.v1+json")
-    manifest["platform"] = PLATFORM
-    manifest["annotations"] = {"io.containerd.image.name": image.name}
-    index = json.dumps({"schemaVersion": 2, "manifests": [manifest]}, sort_keys=True).encode()
+        }
+        config = self._document(configuration, "config.v1+json")
+        manifest = self._document({"schemaVersion": 2, "config": config, "layers": descriptors}, "manifest.v1+json")
+        annotations = {"io.containerd.image.name": image.name}
+        self._manifests.append({**manifest, "platform": PLATFORM, "annotations": annotations})
 
-    partial = target.with_suffix(".partial")
-    with tarfile.open(partial, "w") as archive:
-        for name, content in [("oci-layout", b'{"imageLayoutVersion": "1.0.0"}'), ("index.json", index), *blobs.items()]:
-            entry = tarfile.TarInfo(name)
-            entry.size = len(content)
-            archive.addfile(entry, io.BytesIO(content))
-    partial.replace(target)
+    def write(self, target: Path) -> None:
+        """Write the archive; it is there whole or not at all."""
+        index = json.dumps({"schemaVersion": 2, "manifests": self._manifests}, sort_keys=True).encode()
+        files = {"oci-layout": b'{"imageLayoutVersion": "1.0.0"}', "index.json": index, **self._blobs}
+        partial = target.with_suffix(".partial")
+        with tarfile.open(partial, "w") as archive:
+            for name, content in files.items():
+                entry = tarfile.TarInfo(name)
+                entry.size = len(content)
+                archive.addfile(entry, io.BytesIO(content))
+        partial.replace(target)

@@ -27,7 +27,7 @@ def binaries(lab: Lab) -> Path:
         return target
     environment = packages.go_environment(lab)
     go = packages.go_binary(lab)
-    listing = [go, "list", "-deps", "tool"]
+    listing = [str(go), "list", "-deps", "tool"]
     lab.build("kubernetes: download its Go modules", listing, env=environment, cwd=SOURCE)
     total = len(lab.run_outside(listing, env=environment, cwd=SOURCE).stdout.splitlines())
     major, minor, _patch = VERSION.split(".")
@@ -38,8 +38,8 @@ def binaries(lab: Lab) -> Path:
     partial = lab.cache / f".kubernetes-{VERSION}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
-    numbered = ["/usr/bin/python3", "-IS", Path(__file__).with_name("numbered.py"), str(total), "--"]
-    build = [go, "build", "-v", "-p", "2", "-ldflags", " ".join(flags), "-o", f"{partial}/", "tool"]
+    numbered = ["/usr/bin/python3", "-IS", str(Path(__file__).with_name("numbered.py")), str(total), "--"]
+    build = [str(go), "build", "-v", "-p", "2", "-ldflags", " ".join(flags), "-o", f"{partial}/", "tool"]
     lab.build(f"kubernetes {VERSION}: go build (6 min on 2 cores)", [*numbered, *build], env=environment, cwd=SOURCE)
     partial.rename(target)
     return target
@@ -63,37 +63,36 @@ def unpack(lab: Lab, tree: Path, names: Sequence[str]) -> None:
     shutil.rmtree(place)
 
 
-def basic_images(lab: Lab) -> list[Path]:
-    """Archives of the pause image and of a tiny image with a shell, the latter under two tags with different content."""
-    folder = lab.cache / "images"
-    folder.mkdir(parents=True, exist_ok=True)
-    names = ["pause-1.0.0.tar", *(f"busybox-{tag}.tar" for tag in BUSYBOX_TAGS)]
-    archives = [folder / name for name in names]
-    if all(archive.exists() for archive in archives):
-        return archives
+def basic_images(lab: Lab) -> Path:
+    """Archive of the pause image and of a tiny image with a shell, the latter under two tags with different content."""
+    target = lab.cache / "images" / "basic-1.tar"
+    if target.exists():
+        return target
     with lab.locked("images"):
-        tree = folder / ".basic"
+        tree = target.with_name(".basic")
         shutil.rmtree(tree, ignore_errors=True)
         unpack(lab, tree, ["catatonit", "busybox-static"])
+        archive = images.Archive()
         pause = tree / "pause"
         (pause / "bin").mkdir(parents=True)
         (tree / "usr/bin/catatonit").rename(pause / "bin/catatonit")
-        images.write(
-            archives[0], images.Image(config.SANDBOX_IMAGE, ("/bin/catatonit", "-P"), user="65535:65535"), [images.layer(pause)]
-        )
+        pausing = images.Image(config.SANDBOX_IMAGE, ("/bin/catatonit", "-P"), user="65535:65535")
+        archive.add(pausing, [images.layer(pause)])
         shell = tree / "shell"
         (shell / "bin").mkdir(parents=True)
-        (shell / "tmp").mkdir(mode=0o1777)
+        (shell / "tmp").mkdir()
+        (shell / "tmp").chmod(0o1777)
         (tree / "bin/busybox").rename(shell / "bin/busybox")
         for applet in packages.command([str(shell / "bin/busybox"), "--list"]).split():
             if applet != "busybox":
                 (shell / "bin" / applet).symlink_to("busybox")
         base = images.layer(shell)
-        for tag, archive in zip(BUSYBOX_TAGS, archives[1:], strict=True):
+        for tag in BUSYBOX_TAGS:
             mark = tree / tag / "etc"
             mark.mkdir(parents=True)
             (mark / "release").write_text(f"{tag}\n")
             image = images.Image(f"localhost/busybox:{tag}", ("/bin/sleep", "infinity"), labels={"version": tag})
-            images.write(archive, image, [base, images.layer(tree / tag)])
+            archive.add(image, [base, images.layer(tree / tag)])
+        archive.write(target)
         shutil.rmtree(tree)
-    return archives
+    return target

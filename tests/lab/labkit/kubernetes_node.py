@@ -11,7 +11,7 @@ state. Every pod's mounts live there too and end with its last process, whatever
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 from labkit import kubernetes_config as config
@@ -67,7 +67,7 @@ class Node:
         return self._inside(
             mounts,
             "containerd",
-            [programs / "containerd", "--config", configuration],
+            [str(programs / "containerd"), "--config", str(configuration)],
             env={"PATH": f"{programs}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},
         )
 
@@ -78,16 +78,11 @@ class Node:
         configuration.write_text(
             config.kubelet(self.spec, pki=str(pki), cgroup_root=f"/{self.cgroup.name}", runtime_socket=str(self.socket))
         )
-        return self._inside(
-            self._mounts(),
-            "kubelet",
-            [
-                *[self.programs / "kubelet", f"--config={configuration}", f"--kubeconfig={kubeconfig}"],
-                *[f"--hostname-override={self.spec.name}", f"--node-ip={self.spec.address}"],
-            ],
-        )
+        argv = [str(self.programs / "kubelet"), f"--config={configuration}", f"--kubeconfig={kubeconfig}"]
+        argv += [f"--hostname-override={self.spec.name}", f"--node-ip={self.spec.address}"]
+        return self._inside(self._mounts(), "kubelet", argv)
 
-    def _inside(self, mounts: Process, name: str, argv: list[str | Path], env: dict[str, str] | None = None) -> Process:
+    def _inside(self, mounts: Process, name: str, argv: list[str], env: dict[str, str] | None = None) -> Process:
         enter = ["/usr/bin/nsenter", f"--mount=/proc/{mounts.pid}/ns/mnt", "--"]
         return self.lab.spawn(COMPONENT, self._name(name), [*enter, *argv], env=env)
 
@@ -123,13 +118,11 @@ class Node:
         argv = [containerd / "usr/bin/ctr", "--address", self.socket, "--namespace", "k8s.io", *arguments]
         return self.lab.run(argv, seconds=120, check=check).stdout
 
-    def load(self, containerd: Path, archives: Iterable[Path]) -> None:
-        """Import image archives, those that this node has already had in the same form excepted."""
-        for archive in archives:
-            stat = archive.stat()
-            marker = self.folder / "images" / f"{archive.name}-{stat.st_size}-{stat.st_mtime_ns}"
-            if marker.exists():
-                continue
+    def load(self, containerd: Path, archive: Path) -> None:
+        """Import an image archive, unless this node has had it already."""
+        stat = archive.stat()
+        marker = self.folder / "images" / f"{archive.name}-{stat.st_size}-{stat.st_mtime_ns}"
+        if not marker.exists():
             self.ctr(containerd, "images", "import", archive)
             marker.parent.mkdir(exist_ok=True)
             marker.touch()
