@@ -27,6 +27,8 @@ SUPERUSER = "postgres"
 ETCD = f"{CONTROL}:2389"
 ETCD_PEER = f"{CONTROL}:2390"
 PODS = "10.78.0.0/16"
+BOOTSTRAPPED = "bootstrapped"
+"""Marks, in the state directory, that the cluster has been ready once."""
 NO_MAIN_CLUSTER = Path("/etc/postgresql-common/createcluster.d/lowtide-lab.conf")
 PARAMETERS = {
     "max_connections": 100,
@@ -55,6 +57,7 @@ class PostgreSQL(Component):
     def start(self, lab: Lab) -> None:
         """etcd, then the three Patroni daemons, which bootstrap or find their data."""
         state = lab.state(self.name)
+        self._forget_half_made(lab, state)
         passwords = self._passwords(state)
         etcd: list[str | Path] = [etcd_binary(lab), "--name", "patroni", "--data-dir", state / "etcd", "--unsafe-no-fsync"]
         etcd += ["--listen-client-urls", f"http://{ETCD}", "--advertise-client-urls", f"http://{ETCD}"]
@@ -70,6 +73,19 @@ class PostgreSQL(Component):
             settings = self._settings(lab, f"pg{number}", address, node, passwords)
             self._write_secret(config, json.dumps(settings, indent=2), "postgres")
             lab.spawn(self.name, f"pg{number}", ["/usr/bin/patroni", config], user="postgres", cwd=node)
+
+    def _forget_half_made(self, lab: Lab, state: Path) -> None:
+        """Begin anew when an earlier run was killed before the cluster had ever been ready.
+
+        Patroni's mark of who initializes the cluster stays in etcd when that node dies, and all wait for it for ever.
+        """
+        processes = lab.processes(self.name)
+        if (state / BOOTSTRAPPED).exists() or all(process.alive() for process in processes):
+            return
+        lab.say("postgresql: an earlier run ended before its cluster was ready: making it anew")
+        self.stop(lab)
+        for folder in ("etcd", *(f"pg{number}" for number, _address in enumerate(POSTGRESQL, start=1))):
+            shutil.rmtree(state / folder, ignore_errors=True)
 
     @staticmethod
     def _write_secret(path: Path, text: str, user: str) -> None:
@@ -150,6 +166,7 @@ class PostgreSQL(Component):
     def ready(self, lab: Lab) -> None:
         """A running leader with two streaming standbys."""
         lab.wait_for("PostgreSQL: a leader and two streaming standbys", self._leader, 120, *lab.processes(self.name))
+        (lab.state(self.name) / BOOTSTRAPPED).touch()
 
     def stop(self, lab: Lab) -> None:
         """The three nodes at once, then the etcd that they sign off from."""

@@ -230,7 +230,7 @@ class Lab:
 
     def process(self, component: str, name: str) -> Process | None:
         """The recorded process ``name``; it may be dead: ask ``alive()``."""
-        return next((process for process in self.processes(component) if process.name == name), None)
+        return processes.read_record(self._records(component), name)
 
     def stop_process(self, component: str, name: str, *, seconds: float = 15.0) -> None:
         """SIGTERM, wait, after ``seconds`` SIGKILL; forgets the record. Nothing to do when it is not running."""

@@ -8,16 +8,38 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 
 from labkit import cgroup
 from labkit.errors import LabError
 from labkit.lab import Lab
 
-COLD_BYTES = 12 * 1024**3
-"""Cache, Go build and module caches, packages and one lab's state, from nothing (measured; see docs/lab.md)."""
-WARM_BYTES = 2 * 1024**3
-MEMORY_BYTES = 6 * 1024**3
+GIB = 1024**3
+COLD_BYTES = 12 * GIB
+"""From nothing: packages, Go build and module caches, Python environment, images, one lab's state."""
+WARM_BYTES = 2 * GIB
+"""One more lab's state on a filled cache."""
+MEMORY_BYTES = 6 * GIB
+DEBIAN = "12"
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What was found; sizes in bytes. ``space_at`` is the directory whose filesystem takes the cache."""
+
+    root: bool
+    system: dict[str, str]
+    architecture: str
+    memory: int
+    free: int
+    needed: int
+    space_at: Path
+    overlay: bool
+    cgroups: bool
+    namespaces: str
+    """Why a network or mount namespace cannot be made; empty when both can."""
 
 
 def os_release(text: str) -> dict[str, str]:
@@ -27,63 +49,64 @@ def os_release(text: str) -> dict[str, str]:
 
 
 def kernel_has(filesystem: str) -> bool:
-    """Whether the kernel knows a filesystem, loading its module when it is one."""
-    known = Path("/proc/filesystems")
-    if filesystem in known.read_text().split():
+    """Whether the kernel knows a filesystem, or has a module for it."""
+    if filesystem in Path("/proc/filesystems").read_text().split():
         return True
     modules = Path("/lib/modules") / platform.release() / "kernel/fs"
     return any(modules.glob(f"{filesystem}*/{filesystem}*.ko*"))
 
 
-def missing(lab: Lab) -> list[str]:
-    """What this machine lacks, each with how to get it."""
-    found = []
-    if os.geteuid() != 0:
-        found.append("it does not run as root: namespaces, mounts and cgroups need it (sudo make ...)")
+def look(lab: Lab) -> Machine:
+    """Look at this machine; changes nothing."""
     release = Path("/etc/os-release")
-    fields = os_release(release.read_text()) if release.exists() else {}
-    if fields.get("ID") != "debian" or int(fields.get("VERSION_ID", "0").split(".")[0]) < 12:
-        seen = fields.get("PRETTY_NAME", "unknown")
-        found.append(f"the system is {seen}, not Debian 12 or later: packages come from Debian's archive (use such a machine)")
-    if platform.machine() != "x86_64":
-        found.append(f"the architecture is {platform.machine()}: the lab is built and tested on x86_64 only")
-    found += _missing_kernel()
-    found += _missing_space(lab)
-    return found
-
-
-def _missing_kernel() -> list[str]:
-    found = []
-    if not Path("/proc/self/ns/net").exists():
-        found.append("the kernel has no network namespaces (CONFIG_NET_NS)")
-    if not kernel_has("overlay"):
-        found.append("the kernel has no overlay filesystem (CONFIG_OVERLAY_FS; modprobe overlay)")
-    if not cgroup.hierarchies(cgroup.MOUNTS.read_text()):
-        found.append("no cgroup hierarchy is mounted (mount -t cgroup2 none /sys/fs/cgroup)")
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if memory < MEMORY_BYTES:
-        found.append(f"it has {memory / 1024**3:.1f} GiB of memory; the whole lab takes {MEMORY_BYTES / 1024**3:.0f} GiB")
-    return found
-
-
-def _missing_space(lab: Lab) -> list[str]:
     place = next(path for path in (lab.cache, *lab.cache.parents) if path.exists())
-    free = shutil.disk_usage(place).free
-    needed = WARM_BYTES if (lab.cache / "venv").exists() else COLD_BYTES
-    if free >= needed:
-        return []
-    return [
-        f"{place} has {free / 1024**3:.1f} GiB free, {needed / 1024**3:.0f} GiB are needed "
-        "(free some, or set LOWTIDE_CACHE to a directory on a larger disk)"
-    ]
+    unshare = subprocess.run(["unshare", "--net", "--mount", "true"], capture_output=True, text=True, check=False)
+    return Machine(
+        root=os.geteuid() == 0,
+        system=os_release(release.read_text()) if release.exists() else {},
+        architecture=platform.machine(),
+        memory=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        free=shutil.disk_usage(place).free,
+        needed=WARM_BYTES if (lab.cache / "venv").exists() else COLD_BYTES,
+        space_at=place,
+        overlay=kernel_has("overlay"),
+        cgroups=bool(cgroup.hierarchies(cgroup.MOUNTS.read_text())),
+        namespaces=unshare.stderr.strip() if unshare.returncode else "",
+    )
+
+
+def missing(machine: Machine) -> list[str]:
+    """What ``machine`` lacks, each with how to get it."""
+    found = []
+    if not machine.root:
+        found.append("you are not root, which namespaces, mounts and cgroups need (run it with sudo)")
+    if (machine.system.get("ID"), machine.system.get("VERSION_ID")) != ("debian", DEBIAN):
+        seen = machine.system.get("PRETTY_NAME", "unknown")
+        found.append(f"the system is {seen}; the lab is made of Debian {DEBIAN}'s packages (use such a machine)")
+    if machine.architecture != "x86_64":
+        found.append(f"the architecture is {machine.architecture}; the lab is known to work on x86_64 only")
+    if machine.memory < MEMORY_BYTES:
+        found.append(f"it has {machine.memory / GIB:.1f} GiB of memory; {MEMORY_BYTES / GIB:.0f} GiB are needed")
+    if machine.free < machine.needed:
+        found.append(
+            f"{machine.space_at} has {machine.free / GIB:.1f} GiB free; {machine.needed / GIB:.0f} GiB are needed "
+            "(free some, or set LOWTIDE_CACHE to a directory on a larger disk)"
+        )
+    if not machine.overlay:
+        found.append("the kernel has no overlay filesystem (modprobe overlay, or a kernel with CONFIG_OVERLAY_FS)")
+    if not machine.cgroups:
+        found.append("no cgroup hierarchy is mounted (mount -t cgroup2 none /sys/fs/cgroup)")
+    if machine.root and machine.namespaces:
+        found.append(f"namespaces cannot be made: {machine.namespaces} (in a container: give it CAP_SYS_ADMIN)")
+    return found
 
 
 def check(lab: Lab) -> None:
-    """Refuse at once, and name everything that is missing."""
-    found = missing(lab)
+    """Refuse at once, before anything is changed, and name everything that is missing."""
+    found = missing(look(lab))
     if found:
         raise LabError(
             obj="this machine",
-            problem="it cannot run the lab:\n" + "\n".join(f"  - {one}" for one in found) + "\nNothing has been changed",
+            problem="it cannot run the lab, and nothing has been changed:\n" + "\n".join(f"  - {one}" for one in found),
             next_step="The inventories also work against servers of your own: see README.md",
         )

@@ -10,6 +10,7 @@ import threading
 import time
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
+from typing import Any
 
 from labkit import packages, process
 from labkit.component import Component, in_order
@@ -54,7 +55,7 @@ def up(lab: Lab, components: dict[str, Component], wanted: list[str]) -> None:
     with lab.locked(f"lab-{lab.name}"):
         packages.base(lab)
         prepare(lab)
-        facts = lab.facts() if lab.facts_file.exists() else {}
+        facts = _facts_of_the_living(lab, components)
         facts["lab"] = {
             "name": lab.name,
             "netns": str(lab.netns),
@@ -88,6 +89,17 @@ def up(lab: Lab, components: dict[str, Component], wanted: list[str]) -> None:
             except BaseException:
                 lab.interrupted.set()
                 raise
+
+
+def _facts_of_the_living(lab: Lab, components: dict[str, Component]) -> dict[str, Any]:
+    """The facts of an earlier run, without the components that have died since or stand on one that has."""
+    before = lab.facts() if lab.facts_file.exists() else {}
+    kept: dict[str, Any] = {}
+    for component in in_order([], components):
+        alive = all(process.alive() for process in lab.processes(component.name))
+        if component.name in before and alive and all(required in kept for required in component.requires):
+            kept[component.name] = before[component.name]
+    return kept
 
 
 def _finish(lab: Lab, futures: dict[str, Future[None]]) -> None:

@@ -83,9 +83,18 @@ def record(folder: Path, process: Process) -> None:
     partial.replace(target)
 
 
+def read_record(folder: Path, name: str) -> Process | None:
+    """The process recorded in ``folder`` as ``name``."""
+    try:
+        return Process(**json.loads((folder / f"{name}.json").read_text()))
+    except FileNotFoundError:
+        return None
+
+
 def recorded(folder: Path) -> list[Process]:
     """The processes recorded in ``folder``, first started first, dead ones included."""
-    return sorted((Process(**json.loads(path.read_text())) for path in folder.glob("*.json")), key=lambda p: (p.started, p.pid))
+    found = (read_record(folder, path.stem) for path in folder.glob("*.json"))
+    return sorted((one for one in found if one is not None), key=lambda one: (one.started, one.pid))
 
 
 def spawn(
