@@ -13,7 +13,8 @@ from .._common.module import Deadline
 from .._postgresql.connection import Session, new_run_id, settings_from
 from .._s3.api import Reader
 from .._s3.connection import connection_from
-from . import catalogue, keys, verify
+from . import catalogue, keys
+from .ensure import Backup, Encryption, Options, run_backup
 from .plan import bad_summary, parse_age, summary
 
 if t.TYPE_CHECKING:
@@ -55,9 +56,6 @@ def _positive(params: t.Mapping[str, t.Any], *names: str) -> None:
 
 def backup(module: AnsibleModule, outcome: Outcome) -> None:
     """The work of pg_backup."""
-    from .upload import Encryption
-    from .work import Backup, Options, run_backup
-
     params = module.params
     _positive(params, "lock_timeout", "timeout")
     if params["kms_key_id"] and params["encryption"] != "aws:kms":
@@ -127,7 +125,7 @@ def backup_info(module: AnsibleModule, outcome: Outcome) -> None:
 
 def _decode(module: AnsibleModule, reader: Reader, newest: list[catalogue.Examined], outcome: Outcome) -> list[str]:
     """Decode the newest verified backup of each database; the names of those that passed, an error for the first that does not."""
-    from . import database
+    from . import database, verify
 
     if not newest:
         raise OpsError(

@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import typing as t
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 
 from .._common.errors import OpsError
 from .._common.module import require
@@ -21,23 +20,11 @@ from .manifest import Part
 
 if t.TYPE_CHECKING:
     from .catalogue import Leftovers
+    from .ensure import Encryption
 
 WORKERS = 3
 # Above this S3 copies only part by part (Amazon S3 API reference, CopyObject: 5 GB).
 COPY_LIMIT = 5_000_000_000
-
-
-@dataclass(frozen=True)
-class Encryption:
-    """Server-side encryption asked for: ``AES256`` or ``aws:kms``, with a key's id for the latter (None: the bucket's)."""
-
-    method: str
-    kms_key_id: str | None = None
-
-    def arguments(self) -> dict[str, str]:
-        """As boto3 takes it."""
-        found = {"ServerSideEncryption": self.method}
-        return found | {"SSEKMSKeyId": self.kms_key_id} if self.kms_key_id else found
 
 
 class Bucket:

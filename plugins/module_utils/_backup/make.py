@@ -1,7 +1,7 @@
 # Copyright (c) 2026 The lowtide.ops team
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One backup from the first read to the manifest. Private to lowtide.ops: do not import from other collections.
+"""One new backup, from the snapshot to the manifest. Private to lowtide.ops: do not import from other collections.
 
 Order, and why a kill at any point is harmless: everything goes up below ``.incoming`` first; it is read back and
 decoded there; only then it is copied to its final name; the manifest, without which nothing counts, comes last;
@@ -16,152 +16,53 @@ import json
 import time
 import typing as t
 import uuid
-from dataclasses import asdict, dataclass
-from datetime import datetime, timedelta
+from dataclasses import asdict
 
-from .._common.errors import OpsError, Refusal
-from .._common.module import Deadline, require
-from .._postgresql.connection import Session, driver_error
+from .._common.errors import OpsError
+from .._postgresql.connection import driver_error
 from .._postgresql.errors import sql_error
-from .._s3.api import Reader
-from .._s3.connection import Connection, write_client
+from .._s3.connection import write_client
 from . import catalogue, database, keys, verify
 from .manifest import Manifest, Part
 from .pipeline import Pipeline, run
-from .plan import Decision, bad_summary, decide, part_size, plan, summary
-from .upload import Bucket, Encryption
+from .plan import part_size, summary
+from .upload import Bucket
 
 if t.TYPE_CHECKING:
-    from .._common.outcome import Outcome
+    from datetime import datetime
+
+    from .._postgresql.connection import Settings
+    from .ensure import Backup, State
 
 GLOBALS_END = b"-- PostgreSQL database cluster dump complete"
 
 
-@dataclass(frozen=True)
-class Options:
-    """What the module was asked for; durations in seconds unless typed otherwise."""
-
-    max_age: timedelta
-    lock_timeout: int
-    timeout: int
-    role_passwords: bool
-    encryption: Encryption | None
-    bin_dir: str | None
-
-
-@dataclass(frozen=True)
-class State:
-    """What was found: the decision, the newest verified backup, what does not count, what was left behind."""
-
-    now: datetime
-    decision: Decision
-    newest: Manifest | None
-    bad: list[catalogue.Examined]
-    left: catalogue.Leftovers
-
-
-class Backup:
-    """The work of one module run on one database and one place."""
-
-    def __init__(
-        self,
-        *,
-        session: Session,
-        reader: Reader,
-        connection: Connection,
-        place: keys.Place,
-        options: Options,
-        outcome: Outcome,
-    ) -> None:
-        self.session = session
-        self.reader = reader
-        self.connection = connection
-        self.place = place
-        self.options = options
-        self.outcome = outcome
-        self.lock = database.Lock(session)
-        self.deadline = Deadline(options.timeout)
-
-    def ensure(self, *, check: bool) -> None:
-        """Read, plan, and unless ``check`` do what is due."""
-        state = self._read()
-        if not (state.decision.due or state.left):
-            self._report(state, planned=True)
-            return
-        programs = None
-        if state.decision.due:
-            require("boto3", package="boto3", why="to write to S3")
-            programs = database.find_programs(self.session, bin_dir=self.options.bin_dir, deadline=self.deadline)
-        holder = self.lock.holder() if check else self.lock.take()
-        if holder is not None:
-            self._report(state, planned=False)
-            if not state.decision.due:
-                return  # what lies in .incoming belongs to the run that is active
-            self.outcome.blockers.append(holder)
-            raise Refusal(
-                obj=holder.object,
-                problem=f"{holder.what}: {holder.holder}, since {holder.since or 'just now'}",
-                next_step=holder.next_step,
-            )
-        if not check:
-            state = self._read()  # the run that held the lock before may have finished in between
-        self._report(state, planned=True)
-        if check:
-            self.outcome.changed = bool(self.outcome.plan)
-        elif self.outcome.plan:
-            self._apply(state, programs)
-
-    def _read(self) -> State:
-        """The state, in two S3 requests plus one for each manifest looked at, normally one."""
-        now = self.session.query("SELECT pg_catalog.clock_timestamp()")[0][0]
-        runs = catalogue.group(self.reader.objects(self.place.root), self.place.prefix)
-        uploads = self.reader.uploads(self.place.root)
-        found, bad = catalogue.newest_verified(self.reader, runs)
-        newest = None if found is None else found.manifest
-        return State(
-            now=now,
-            decision=decide(newest=newest, now=now, max_age=self.options.max_age),
-            newest=newest,
-            bad=bad,
-            left=catalogue.leftovers(runs, uploads),
-        )
-
-    def _report(self, state: State, *, planned: bool) -> None:
-        self.outcome.facts |= {
-            "due": state.decision.due,
-            "why": state.decision.why,
-            "backup": None if state.newest is None else summary(state.newest, state.now),
-            "location": self.place.url(),
-            "bad": [bad_summary(examined) for examined in state.bad],
-            "leftovers": state.left.names if planned else [],
-        }
-        if planned:
-            self.outcome.plan = plan(self.place, state.decision, state.left, state.newest)
-            self.outcome.before = {"verified_backup_is_recent": not state.decision.due, "leftovers": state.left.names}
-            self.outcome.after = {"verified_backup_is_recent": True, "leftovers": []}
-
-    def _apply(self, state: State, programs: database.Programs | None) -> None:
-        run_token = uuid.uuid4().hex
-        bucket = Bucket(
-            write_client(self.connection),
-            name=self.place.bucket,
-            endpoint=self.connection.endpoint,
-            encryption=self.options.encryption,
-            metadata={"lowtide-run": run_token[:8]},
-        )
-        if state.left:
-            bucket.remove(state.left)
-            self.outcome.changed = True
-        if state.decision.due and programs is not None:
-            One(self, bucket, programs, run_token).make()
+def apply(backup: Backup, state: State, lock: database.Lock, programs: database.Programs | None) -> None:
+    """Remove what interrupted runs left, and make a backup if one is due (``programs`` are at hand then)."""
+    token = uuid.uuid4().hex
+    bucket = Bucket(
+        write_client(backup.connection),
+        name=backup.place.bucket,
+        endpoint=backup.connection.endpoint,
+        encryption=backup.options.encryption,
+        metadata={"lowtide-run": token[:8]},
+    )
+    if state.left:
+        bucket.remove(state.left)
+        backup.outcome.changed = True
+    if state.decision.due and programs is not None:
+        One(backup, bucket, lock, programs, token).make()
 
 
 class One:
     """One new backup in the making."""
 
-    def __init__(self, backup: Backup, bucket: Bucket, programs: database.Programs, token: str) -> None:
+    def __init__(
+        self, backup: Backup, bucket: Bucket, lock: database.Lock, programs: database.Programs, token: str
+    ) -> None:
         self.backup = backup
         self.bucket = bucket
+        self.lock = lock
         self.programs = programs
         self.token = token
         self.parts: dict[str, Part] = {}
@@ -190,7 +91,7 @@ class One:
     def _key(self, part: str) -> str:
         return self.backup.place.key(self.run_id, part, incoming=True)
 
-    def _dump(self, settings: t.Any, snapshot: database.Snapshot) -> tuple[list[database.Rows], float]:
+    def _dump(self, settings: Settings, snapshot: database.Snapshot) -> tuple[list[database.Rows], float]:
         """Upload everything below ``.incoming``; the small parts first, so that a refusal comes before the long work."""
         started = time.monotonic()
         options, deadline = self.backup.options, self.backup.deadline
@@ -243,7 +144,7 @@ class One:
         self, taken_at: datetime, rows: list[database.Rows], dump_seconds: float, verify_seconds: float
     ) -> None:
         backup, place = self.backup, self.backup.place
-        backup.lock.assert_held()
+        self.lock.assert_held()
         published = {
             name: self.bucket.copy(self._key(name), place.key(self.run_id, name), part)
             for name, part in self.parts.items()
@@ -266,7 +167,7 @@ class One:
             encryption=None if backup.options.encryption is None else backup.options.encryption.method,
             parts=published,
         )
-        backup.lock.assert_held()
+        self.lock.assert_held()
         self.bucket.put(place.key(self.run_id, keys.MANIFEST), manifest.to_json(), content_type="application/json")
         self.published = True
         backup.outcome.changed = True
@@ -310,11 +211,3 @@ class One:
             )
         now = backup.session.query("SELECT pg_catalog.clock_timestamp()")[0][0]
         backup.outcome.facts["backup"] = summary(found.manifest, now)
-
-
-def run_backup(backup: Backup, *, check: bool) -> None:
-    """:meth:`Backup.ensure`, with the driver's errors told as ours."""
-    try:
-        backup.ensure(check=check)
-    except driver_error() as error:
-        raise sql_error(backup.session.settings.target, error) from error
