@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 from labkit.errors import LabError
@@ -20,6 +21,7 @@ NO_SERVICES = "#!/bin/sh\n# Packages installed for the lab must not start servic
 BASE = ("iproute2", "util-linux", "procps", "python3-venv", "ca-certificates")
 COMPLETE = ".complete"
 """Marks an environment whose installation came to its end."""
+SUPERSEDED_SECONDS = 24 * 3600
 GO_AT_LEAST = (1, 25)
 GO_TOOLCHAIN = "golang.org/toolchain@v0.0.1-go1.25.4.linux-amd64"
 
@@ -195,7 +197,6 @@ def python_environment(lab: Lab) -> Path:
             lab.build(
                 "python: install the locked requirements",
                 [uv, "pip", "install", "--python", target / "bin/python", "--require-hashes", "--compile-bytecode", "-r", lock],
-                env={"UV_LINK_MODE": "copy"},
             )
             (target / COMPLETE).touch()
         if link.is_dir() and not link.is_symlink():
@@ -203,7 +204,15 @@ def python_environment(lab: Lab) -> Path:
         fresh = link.with_name(f".venv-link-{os.getpid()}")
         fresh.symlink_to(target.name)
         fresh.replace(link)
+        _remove_superseded(lab, target)
     return target
+
+
+def _remove_superseded(lab: Lab, current: Path) -> None:
+    """Remove environments of earlier locks, a day after they were made: a running test may still use a younger one."""
+    for old in lab.cache.glob("venv-*"):
+        if old != current and time.time() - old.stat().st_mtime > SUPERSEDED_SECONDS:
+            shutil.rmtree(old)
 
 
 def _uv(lab: Lab) -> Path:
