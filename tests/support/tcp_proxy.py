@@ -56,7 +56,9 @@ class TcpProxy:
     def __enter__(self) -> TcpProxy:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def close(self) -> None:
@@ -131,7 +133,9 @@ class KafkaProxy(TcpProxy):
     @property
     def named_counts(self) -> dict[str, int]:
         """Requests by name, without the handshake of each connection."""
-        return {API_NAMES.get(key, str(key)): count for key, count in sorted(self.counts.items()) if key != API_VERSIONS}
+        return {
+            API_NAMES.get(key, str(key)): count for key, count in sorted(self.counts.items()) if key != API_VERSIONS
+        }
 
     def from_client(self, client: socket.socket, server: socket.socket) -> None:
         """Count requests, and drop what is to be dropped."""

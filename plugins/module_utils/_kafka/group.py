@@ -16,10 +16,10 @@ from .._common.outcome import Blocker, PlanItem
 from . import plan, undo
 from .api import DEAD, EMPTY, MISSING, UNKNOWN, Group, OutcomeUnknownError, TopicPartition
 from .connection import open_client
-from .errors import topics_missing
+from .errors import BusUnreachableError, topics_missing
 
 if t.TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from ansible.module_utils.basic import AnsibleModule
 
@@ -30,6 +30,22 @@ SHOWN = 10
 """Members or partitions named in one message; all of them are in the result."""
 PAUSE = 0.2
 """Seconds before a commit whose answer was lost, and which was not done, is repeated."""
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long a commit without an answer is read back and repeated, and how the pauses between are made."""
+
+    deadline: Deadline
+    sleep: Callable[[float], None] = time.sleep
+
+    @property
+    def ended(self) -> bool:
+        """Whether to give up; otherwise a pause has passed."""
+        if self.deadline.passed:
+            return True
+        self.sleep(PAUSE)
+        return False
 
 
 @dataclass(frozen=True)
@@ -50,7 +66,7 @@ def set_offsets(module: AnsibleModule, outcome: Outcome) -> None:
     request = read_request(module.params)
     client = open_client(module.params)
     try:
-        run(client, request, outcome, check_mode=module.check_mode, deadline=Deadline(module.params["request_timeout"]))
+        run(client, request, outcome, check_mode=module.check_mode, patience=module.params["request_timeout"])
     finally:
         client.close()
 
@@ -61,7 +77,9 @@ def read_request(params: Mapping[str, t.Any]) -> Request:
         raise Refusal(obj="option name", problem="it is empty", next_step="Name the consumer group")
     if params["max_skipped"] < 0:
         raise Refusal(
-            obj="option max_skipped", problem=f"it is {params['max_skipped']}", next_step="Give the records that may be skipped, 0 or more"
+            obj="option max_skipped",
+            problem=f"it is {params['max_skipped']}",
+            next_step="Give the records that may be skipped, 0 or more",
         )
     undo.check_place(params["undo_file"])
     restore = None
@@ -69,7 +87,11 @@ def read_request(params: Mapping[str, t.Any]) -> Request:
     if params.get("restore_file"):
         restore = undo.load(params["restore_file"])
         if restore is None:
-            raise Refusal(obj=f"restore_file {params['restore_file']}", problem="there is no such file", next_step="Name an undo file")
+            raise Refusal(
+                obj=f"restore_file {params['restore_file']}",
+                problem="there is no such file",
+                next_step="Name an undo file",
+            )
         if os.path.realpath(params["restore_file"]) == os.path.realpath(params["undo_file"]):
             raise Refusal(
                 obj=f"undo_file {params['undo_file']}",
@@ -92,8 +114,11 @@ def read_request(params: Mapping[str, t.Any]) -> Request:
     )
 
 
-def run(client: BusClient, request: Request, outcome: Outcome, *, check_mode: bool, deadline: Deadline) -> None:
-    """Fill the outcome; raises :class:`OpsError` for what stands in the way."""
+def run(client: BusClient, request: Request, outcome: Outcome, *, check_mode: bool, patience: float) -> None:
+    """Fill the outcome; raises :class:`OpsError` for what stands in the way.
+
+    ``patience``: seconds during which a commit without an answer is read back, and repeated where it was not done.
+    """
     cluster_id = client.cluster_id()
     others = plan.groups_named(request.declarations)
     groups = client.groups([request.group, *sorted(others)])
@@ -128,7 +153,7 @@ def run(client: BusClient, request: Request, outcome: Outcome, *, check_mode: bo
         targets={move.partition: move.after for move in needed},
         committed=committed,
         outcome=outcome,
-        deadline=deadline,
+        patience=Patience(Deadline(patience)),
     )
 
 
@@ -231,14 +256,18 @@ def restore_wishes(
             problem=f"it is of group {restore.group} in cluster {restore.cluster_id}, not of group {group} in cluster {cluster_id}",
             next_step="Name the undo file of this group",
         )
-    unset = [str(partition) for partition, before in restore.before.items() if before is None and partition in committed]
+    unset = [
+        str(partition) for partition, before in restore.before.items() if before is None and partition in committed
+    ]
     if unset:
         raise Refusal(
             obj=f"group {group}",
             problem=f"it had no commit before in {', '.join(unset[:SHOWN])} ({len(unset)} partitions), and a commit cannot be taken back here",
             next_step="Delete those offsets (rpk group offset-delete), then restore the others",
         )
-    return {partition: plan.Wish(plan.OFFSET, before) for partition, before in restore.before.items() if before is not None}
+    return {
+        partition: plan.Wish(plan.OFFSET, before) for partition, before in restore.before.items() if before is not None
+    }
 
 
 def refuse_absent(client: BusClient, wished: Mapping[TopicPartition, plan.Wish]) -> None:
@@ -249,7 +278,9 @@ def refuse_absent(client: BusClient, wished: Mapping[TopicPartition, plan.Wish])
         raise topics_missing(client.label, absent)
 
 
-def _moves(client: BusClient, wished: Mapping[TopicPartition, plan.Wish], committed: Mapping[TopicPartition, int]) -> list[plan.Move]:
+def _moves(
+    client: BusClient, wished: Mapping[TopicPartition, plan.Wish], committed: Mapping[TopicPartition, int]
+) -> list[plan.Move]:
     at_time: dict[TopicPartition, int | None] = {}
     for milliseconds, partitions in plan.times_named(wished).items():
         at_time.update(client.offsets_at(milliseconds, partitions))
@@ -292,7 +323,7 @@ def commit(
     targets: Mapping[TopicPartition, int],
     committed: Mapping[TopicPartition, int],
     outcome: Outcome,
-    deadline: Deadline,
+    patience: Patience,
 ) -> None:
     """One commit, then what is really there. A commit whose answer was lost is repeated only where it was not done."""
     wrong = dict(targets)
@@ -304,27 +335,35 @@ def commit(
             lost = ""
         except OutcomeUnknownError as error:
             lost = str(error)
-        actual = _read_back(client, request, lost, outcome)
+        actual = _read_back(client, request, lost=lost, outcome=outcome, patience=patience)
         wrong = {partition: after for partition, after in targets.items() if actual.get(partition) != after}
         outcome.changed = any(actual.get(partition) != committed.get(partition) for partition in targets)
         if not wrong:
             return
-        if not lost or deadline.passed or client.groups([request.group])[request.group].member_count:
+        if not lost or patience.ended or client.groups([request.group])[request.group].member_count:
             break
-        time.sleep(PAUSE)
     _fail_partial(client, request, targets=targets, actual=actual, errors=errors, lost=lost, outcome=outcome)
 
 
-def _read_back(client: BusClient, request: Request, lost: str, outcome: Outcome) -> dict[TopicPartition, int]:
-    try:
-        return client.committed(request.group)
-    except OpsError as error:
-        outcome.changed = True
-        raise OpsError(
-            obj=f"group {request.group} on event bus {client.label}",
-            problem=f"a commit was sent{' and its answer lost (' + lost + ')' if lost else ''}, and reading back failed: {error.problem}",
-            next_step=f"Run again when the bus answers: {request.undo_file} holds the offsets before, and the run goes on from what is there",
-        ) from error
+def _read_back(
+    client: BusClient, request: Request, *, lost: str, outcome: Outcome, patience: Patience
+) -> dict[TopicPartition, int]:
+    """What is committed now, asked until the deadline: without it nobody knows what the commit did."""
+    while True:
+        try:
+            return client.committed(request.group)
+        except BusUnreachableError as error:
+            if not patience.ended:
+                continue
+            outcome.changed = True
+            raise OpsError(
+                obj=f"group {request.group} on event bus {client.label}",
+                problem=(
+                    f"a commit was sent{f' and its answer lost ({lost})' if lost else ''}, and what it did is not known, "
+                    f"because reading back failed: {error.problem}"
+                ),
+                next_step=f"Run again when the bus answers: {request.undo_file} holds the offsets before, and the run goes on from what is there",
+            ) from error
 
 
 def _fail_partial(
@@ -352,5 +391,8 @@ def _fail_partial(
             f"{len(wrong)} of {len(targets)} partitions are not where they were set: {first} is at {actual.get(first)}, "
             f"not {targets[first]} ({why})"
         ),
-        next_step=f"Stop the group's consumers, and run again; {request.undo_file} holds the offsets before",
+        next_step=(
+            f"{'Repair the connection' if lost else 'Stop the consumers of the group'}, and run again; "
+            f"{request.undo_file} holds the offsets before"
+        ),
     )

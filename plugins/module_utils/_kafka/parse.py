@@ -162,7 +162,9 @@ def _group(keys: dict[str, str], rows: list[dict[str, str]]) -> DescribedGroup:
     total = number(keys["TOTAL-LAG"], "TOTAL-LAG")
     shown = sum(max(0, _optional(row, "LAG") or 0) for row in rows)
     if rows and shown != total:
-        raise UnreadableError(f"group {keys['GROUP']}: the rows' lag is {shown} and TOTAL-LAG {total}: rows are missing")
+        raise UnreadableError(
+            f"group {keys['GROUP']}: the rows' lag is {shown} and TOTAL-LAG {total}: rows are missing"
+        )
     if not rows and total:
         raise UnreadableError(f"group {keys['GROUP']}: TOTAL-LAG {total} without a row: the table is missing")
     group = Group(
@@ -197,7 +199,8 @@ def topic_list(text: str) -> dict[str, int | None]:
 def topic_partitions(topic: str, text: str) -> dict[TopicPartition, tuple[int, int]]:
     """``rpk topic describe TOPIC -p``: log start and end by partition; a row without them raises."""
     rows = table(
-        [line for line in text.split("\n") if line], required=["PARTITION", "LEADER", "LOG-START-OFFSET", "HIGH-WATERMARK"]
+        [line for line in text.split("\n") if line],
+        required=["PARTITION", "LEADER", "LOG-START-OFFSET", "HIGH-WATERMARK"],
     )
     return {
         TopicPartition(topic, number(row["PARTITION"], "PARTITION")): (

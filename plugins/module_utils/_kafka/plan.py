@@ -87,12 +87,16 @@ def parse_target(text: str) -> tuple[str, int]:
         return text, 0
     if re.fullmatch(r"\d+", text):
         if int(text) < OLDEST_MILLISECONDS:
-            raise _bad_target(text, "as milliseconds since 1970 that is before 1973", "Give milliseconds, or use offset")
+            raise _bad_target(
+                text, "as milliseconds since 1970 that is before 1973", "Give milliseconds, or use offset"
+            )
         return TIME, int(text)
     try:
         moment = datetime.datetime.fromisoformat(text[:-1] + "+00:00" if text[-1:] in "zZ" else text)
     except ValueError as error:
-        raise _bad_target(text, "it is no time", "Use start, end, 2026-01-31T02:00:00Z or milliseconds since 1970") from error
+        raise _bad_target(
+            text, "it is no time", "Use start, end, 2026-01-31T02:00:00Z or milliseconds since 1970"
+        ) from error
     if moment.tzinfo is None:
         raise _bad_target(text, "it has no zone", "Append Z or an offset such as +01:00")
     return TIME, round(moment.timestamp() * 1000)
@@ -174,7 +178,9 @@ def wishes(
                         raise _nothing_there(partition, one.group or name)
                     continue
                 hits += 1
-                found[partition] = Wish(OFFSET, source[partition]) if one.kind == GROUP else _wish(one, source, partition)
+                found[partition] = (
+                    Wish(OFFSET, source[partition]) if one.kind == GROUP else _wish(one, source, partition)
+                )
         if not hits:
             raise _nothing_there(TopicPartition(topics[0], 0), one.group or name)
     return found
@@ -228,7 +234,13 @@ def moves(
 ) -> list[Move]:
     """One move a partition, sorted; every target lies within its log, and the note says where that made a difference."""
     return [
-        move(partition, wish, committed.get(partition), log=(starts[partition], ends[partition]), at_time=at_time.get(partition))
+        move(
+            partition,
+            wish,
+            committed.get(partition),
+            log=(starts[partition], ends[partition]),
+            at_time=at_time.get(partition),
+        )
         for partition, wish in sorted(wished.items())
     ]
 

@@ -88,12 +88,17 @@ class ProtocolClient(BusClient):
         self._answered = False
         self._fatal: OpsError | None = None
         self._last_detail = ""
-        self._cluster_id: str | None = None
+        self._config = client_config(options)
+        self._admin = self._connect()
+
+    def _connect(self) -> t.Any:
+        """A client with connections of its own; broken ones are left behind with the client that held them."""
         logger = logging.getLogger("lowtide.ops.kafka")
         logger.addHandler(logging.NullHandler())
         logger.propagate = False
+        self._answered, self._fatal = False, None
         try:
-            self._admin = self._library.AdminClient({**client_config(options), "error_cb": self._on_error, "logger": logger})
+            return self._library.AdminClient({**self._config, "error_cb": self._on_error, "logger": logger})
         except self._kafka.KafkaException as error:
             raise OpsError(
                 obj=f"event bus {self.label}",
@@ -111,6 +116,11 @@ class ProtocolClient(BusClient):
         else:
             self._last_detail = error.str()
 
+    def _end(self) -> OpsError:
+        """What ends a question early. Brokers may be back when the next one is put, so it is not kept."""
+        error, self._fatal = self._fatal, None
+        return error or unreachable(self.label, self._last_detail)
+
     def _await(self, futures: Iterable[Future]) -> None:
         """Until all are done; ends early when no broker can be reached, or none lets us in."""
         deadline = Deadline(self._timeout + 2.0)
@@ -121,9 +131,9 @@ class ProtocolClient(BusClient):
             if done and any(future.exception() is None for future in done):
                 self._answered = True
             elif self._fatal is not None:
-                raise self._fatal
+                raise self._end()
             if pending and deadline.passed:
-                raise unreachable(self.label, f"no answer within {self._timeout:g} s. {self._last_detail}".rstrip())
+                raise unreachable(self.label, f"no answer within {self._timeout:g} s. {self._last_detail}".rstrip(". "))
 
     def _ask(self, send: Callable[[], Mapping[K, Future]]) -> Mapping[K, Future]:
         """Put a batch of questions, and again while a coordinator or leader is moving; each is done when this returns."""
@@ -164,14 +174,24 @@ class ProtocolClient(BusClient):
         )
 
     def cluster_id(self) -> str:
-        """Asked once."""
-        if self._cluster_id is None:
-            self._cluster_id = self._ask_cluster_id()
-        return self._cluster_id
+        """As the metadata say that a client gets when it connects: no request of its own."""
+        deadline = Deadline(self._timeout)
+        while not (found := self._known_cluster_id()):
+            self._admin.poll(0)
+            if self._fatal is not None:
+                raise self._end()
+            if deadline.passed:
+                raise unreachable(self.label, f"no answer within {self._timeout:g} s. {self._last_detail}".rstrip(". "))
+        self._answered = True
+        return found
 
-    def _ask_cluster_id(self) -> str:
-        futures = self._ask(lambda: {"": self._admin.describe_cluster(request_timeout=self._timeout)})
-        return str(self._value(futures[""], "describing the cluster").cluster_id)
+    def _known_cluster_id(self) -> str:
+        try:
+            return str(self._admin.cluster_id(timeout=SLICE) or "")
+        except self._kafka.KafkaException as error:
+            if error.args[0].name() == "_TIMED_OUT":
+                return ""
+            raise self._explain(error.args[0], "reading the cluster's id") from error
 
     def partition_counts(self, topics: Iterable[str]) -> dict[str, int | None]:
         wanted = sorted(set(topics))
@@ -235,7 +255,9 @@ class ProtocolClient(BusClient):
 
     def committed(self, group: str) -> dict[TopicPartition, int]:
         request = [self._kafka.ConsumerGroupTopicPartitions(group)]
-        future = self._ask(lambda: self._admin.list_consumer_group_offsets(request, request_timeout=self._timeout))[group]
+        future = self._ask(lambda: self._admin.list_consumer_group_offsets(request, request_timeout=self._timeout))[
+            group
+        ]
         if self._name(future) == GROUP_ID_NOT_FOUND:
             return {}
         answer = self._value(future, f"reading the offsets of group {group}").topic_partitions
@@ -273,7 +295,8 @@ class ProtocolClient(BusClient):
         try:
             self._await([future])
         except OpsError as error:
-            raise OutcomeUnknownError(str(error)) from error
+            self._admin = self._connect()
+            raise OutcomeUnknownError(error.problem) from error
         failure = future.exception()
         if failure is None:
             return {
@@ -285,6 +308,7 @@ class ProtocolClient(BusClient):
             raise failure
         name = failure.args[0].name()
         if name in NO_ANSWER or name in PASSING:
+            self._admin = self._connect()
             raise OutcomeUnknownError(f"{name}, {failure.args[0].str()}")
         return dict.fromkeys(offsets, _reason(failure.args[0]))
 

@@ -13,6 +13,7 @@ from .._common.errors import Hopeless, Refusal, WaitTimeout
 from .._common.module import Deadline
 from .api import DEAD, EMPTY, MISSING, UNKNOWN, Group, TopicPartition
 from .connection import open_client
+from .errors import BusUnreachableError
 
 if t.TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -102,7 +103,9 @@ class Wanted:
         """What is not so yet, in words; empty when the condition holds."""
         reasons = []
         if self.states and view.group.state not in self.states:
-            reasons.append(f"it is {view.group.state} with {view.group.member_count} members, not {' or '.join(self.states)}")
+            reasons.append(
+                f"it is {view.group.state} with {view.group.member_count} members, not {' or '.join(self.states)}"
+            )
         if self.max_lag is not None and (view.total_lag is None or view.total_lag > self.max_lag):
             lag = "unknown" if view.total_lag is None else str(view.total_lag)
             reasons.append(f"its lag is {lag}, not {self.max_lag} or less")
@@ -164,10 +167,12 @@ def read_groups(client: BusClient, names: Iterable[str]) -> list[GroupView]:
     wanted = list(dict.fromkeys(names))
     groups = client.groups(wanted)
     committed = {
-        name: {} if group.state in (MISSING, DEAD, UNKNOWN) else client.committed(name) for name, group in groups.items()
+        name: {} if group.state in (MISSING, DEAD, UNKNOWN) else client.committed(name)
+        for name, group in groups.items()
     }
     owners = {
-        name: {own: member.member_id for member in group.members for own in member.assignments} for name, group in groups.items()
+        name: {own: member.member_id for member in group.members for own in member.assignments}
+        for name, group in groups.items()
     }
     topics = {name: {partition.topic for partition in (*committed[name], *owners[name])} for name in wanted}
     counts = client.partition_counts({topic for own in topics.values() for topic in own})
@@ -175,7 +180,10 @@ def read_groups(client: BusClient, names: Iterable[str]) -> list[GroupView]:
     starts, ends = client.log_starts(logs), client.log_ends(logs)
     views = []
     for name in wanted:
-        partitions = {partition for partition in logs if partition.topic in topics[name]} | {*committed[name], *owners[name]}
+        partitions = {partition for partition in logs if partition.topic in topics[name]} | {
+            *committed[name],
+            *owners[name],
+        }
         rows = []
         for partition in sorted(partitions):
             commit, known = committed[name].get(partition), partition in ends
@@ -205,7 +213,9 @@ def read_topics(client: BusClient, names: Iterable[str]) -> list[dict[str, t.Any
             "exists": counts[topic] is not None,
             "partition_count": counts[topic],
             "partitions": [
-                {"partition": own.partition, "log_start": starts[own], "log_end": ends[own]} for own in logs if own.topic == topic
+                {"partition": own.partition, "log_start": starts[own], "log_end": ends[own]}
+                for own in logs
+                if own.topic == topic
             ],
             "held": sum(ends[own] - starts[own] for own in logs if own.topic == topic) if counts[topic] else None,
             "written": sum(ends[own] for own in logs if own.topic == topic) if counts[topic] else None,
@@ -223,7 +233,10 @@ def wait(
     tell: Callable[[Sequence[GroupView]], None],
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Read again until the condition holds for every group; ``views`` is the first reading, ``tell`` is given each later one."""
+    """Read again until the condition holds for every group; ``views`` is the first reading, ``tell`` is given each later one.
+
+    Brokers that do not answer for a while are asked again until the deadline.
+    """
     pause = FIRST_PAUSE
     while True:
         unmet = {view.group.name: wanted.unmet(view) for view in views if wanted.unmet(view)}
@@ -239,8 +252,13 @@ def wait(
             )
         sleep(min(pause, deadline.remaining))
         pause = min(pause * 1.5, LONGEST_PAUSE)
-        views = read()
-        tell(views)
+        try:
+            views = read()
+        except BusUnreachableError:
+            if deadline.passed:
+                raise
+        else:
+            tell(views)
 
 
 def _end_early(views: Sequence[GroupView], wanted: Wanted) -> None:

@@ -16,7 +16,7 @@ import typing as t
 from .._common.errors import OpsError, Refusal
 from . import parse
 from .api import DEAD, MISSING, UNKNOWN, BusClient, Group, OutcomeUnknownError, TopicPartition
-from .errors import topics_missing, unreadable
+from .errors import topics_missing, unreachable, unreadable
 
 if t.TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -24,6 +24,8 @@ if t.TYPE_CHECKING:
     Runner = Callable[[Sequence[str], str], "Printed"]
 
 T = t.TypeVar("T")
+NO_ANSWER = ("unable to dial", "i/o timeout", "connection refused", "unable to open connection to broker")
+"""What rpk (franz-go) writes when it reaches no broker."""
 CREDENTIALS = ("sasl_mechanism", "sasl_username", "sasl_password", "ssl_cafile", "ssl_certfile", "ssl_keyfile")
 
 
@@ -111,16 +113,14 @@ class RpkClient(BusClient):
         self._cluster_id: str | None = None
         self.label = label
 
-    def _ask(self, arguments: Sequence[str], read: Callable[[str], T], *, expected: str, may_be_empty: bool = False) -> T:
+    def _ask(
+        self, arguments: Sequence[str], read: Callable[[str], T], *, expected: str, may_be_empty: bool = False
+    ) -> T:
         """Run, and read; whatever cannot be read is an error that shows what rpk said."""
         try:
             printed = self._run(arguments, "")
         except OutcomeUnknownError as error:
-            raise OpsError(
-                obj=f"event bus {self.label}",
-                problem=str(error),
-                next_step="Check that rpk reaches the brokers from there, or raise request_timeout",
-            ) from error
+            raise unreachable(self.label, str(error)) from error
         text = printed.stdout
         try:
             if not text.endswith("\n") and not (may_be_empty and not text and not printed.stderr.strip()):
@@ -128,6 +128,8 @@ class RpkClient(BusClient):
             return read(text)
         except parse.UnreadableError as error:
             seen = f"{printed.stderr} {text}".strip()
+            if any(sign in seen for sign in NO_ANSWER):
+                raise unreachable(self.label, " ".join(seen.split())[:300]) from error
             raise unreadable(self.label, f"rpk {' '.join(arguments)}", expected=expected, seen=seen) from error
 
     def cluster_id(self) -> str:
@@ -147,10 +149,14 @@ class RpkClient(BusClient):
         return {topic: listed[topic] for topic in wanted}
 
     def _described(self, names: Sequence[str]) -> dict[str, parse.DescribedGroup]:
-        described = self._ask(["group", "describe", "--", *names], parse.group_describe, expected="a description of each group")
+        described = self._ask(
+            ["group", "describe", "--", *names], parse.group_describe, expected="a description of each group"
+        )
         absent = [name for name in names if name not in described]
         if absent:
-            raise unreadable(self.label, "rpk group describe", expected=f"group {', '.join(absent)}", seen=str(list(described)))
+            raise unreadable(
+                self.label, "rpk group describe", expected=f"group {', '.join(absent)}", seen=str(list(described))
+            )
         return described
 
     def groups(self, names: Iterable[str]) -> dict[str, Group]:
@@ -250,4 +256,8 @@ class RpkClient(BusClient):
         except parse.UnreadableError as error:
             said = " ".join(f"{printed.stderr} {printed.stdout}".split()) or "nothing"
             raise OutcomeUnknownError(f"rpk group seek said: {said[:300]}") from error
-        return {partition: answered.get(partition, "rpk did not mention it") for partition in offsets if answered.get(partition, "?")}
+        return {
+            partition: answered.get(partition, "rpk did not mention it")
+            for partition in offsets
+            if answered.get(partition, "?")
+        }

@@ -42,7 +42,12 @@ class Record:
     def as_json(self) -> str:
         """The file's text."""
         rows = [
-            {"topic": partition.topic, "partition": partition.partition, "before": self.before[partition], "after": after}
+            {
+                "topic": partition.topic,
+                "partition": partition.partition,
+                "before": self.before[partition],
+                "after": after,
+            }
             for partition, after in sorted(self.after.items())
         ]
         head = {
@@ -74,8 +79,13 @@ def parse(text: str, path: str) -> Record:
         data = json.loads(text)
         if data["format"] != FORMAT:
             raise _unusable(path, f"its format is {data['format']!r}, not {FORMAT!r}")
-        rows = [(TopicPartition(str(row["topic"]), int(row["partition"])), row["before"], row["after"]) for row in data["offsets"]]
-        if not all(isinstance(after, int) and (before is None or isinstance(before, int)) for _partition, before, after in rows):
+        rows = [
+            (TopicPartition(str(row["topic"]), int(row["partition"])), row["before"], row["after"])
+            for row in data["offsets"]
+        ]
+        if not all(
+            isinstance(after, int) and (before is None or isinstance(before, int)) for _partition, before, after in rows
+        ):
             raise _unusable(path, "an offset in it is no number")
         return Record(
             group=str(data["group"]),
@@ -90,7 +100,9 @@ def parse(text: str, path: str) -> Record:
 
 
 def _unusable(path: str, problem: str) -> Refusal:
-    return Refusal(obj=f"file {path}", problem=problem, next_step="Name a file which rpk_group has written, or another path")
+    return Refusal(
+        obj=f"file {path}", problem=problem, next_step="Name a file which rpk_group has written, or another path"
+    )
 
 
 def load(path: str) -> Record | None:
@@ -104,7 +116,9 @@ def load(path: str) -> Record | None:
         raise _unusable(path, f"it cannot be read ({error.strerror})") from error
 
 
-def interrupted(earlier: Record, *, group: str, cluster_id: str, declared: t.Any, committed: Mapping[TopicPartition, int]) -> str:
+def interrupted(
+    earlier: Record, *, group: str, cluster_id: str, declared: t.Any, committed: Mapping[TopicPartition, int]
+) -> str:
     """Why ``earlier`` is not the record of this same change, done, half done or not begun; empty when it is."""
     if (earlier.group, earlier.cluster_id) != (group, cluster_id):
         return f"it holds the undo of group {earlier.group} in cluster {earlier.cluster_id}"
@@ -121,7 +135,9 @@ def interrupted(earlier: Record, *, group: str, cluster_id: str, declared: t.Any
 
 def in_use(path: str, why: str) -> Refusal:
     """The path holds what this run must not overwrite."""
-    return Refusal(obj=f"undo_file {path}", problem=why, next_step="Name another undo_file, or remove that one if it is not needed")
+    return Refusal(
+        obj=f"undo_file {path}", problem=why, next_step="Name another undo_file, or remove that one if it is not needed"
+    )
 
 
 def merged(earlier: Record | None, new: Record) -> Record:
@@ -139,7 +155,9 @@ def check_place(path: str) -> None:
         raise Refusal(obj=f"undo_file {path}", problem=problem, next_step="Name a file in a folder that exists")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise Refusal(
-            obj=f"undo_file {path}", problem=f"the folder {folder} cannot be written to", next_step="Name a file in another folder"
+            obj=f"undo_file {path}",
+            problem=f"the folder {folder} cannot be written to",
+            next_step="Name a file in another folder",
         )
 
 

@@ -1,0 +1,181 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The rpk client over recorded answers, and the command lines that it builds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import OpsError, Refusal
+from ansible_collections.lowtide.ops.plugins.module_utils._kafka import rpk
+from ansible_collections.lowtide.ops.plugins.module_utils._kafka.api import OutcomeUnknownError, TopicPartition
+from ansible_collections.lowtide.ops.plugins.module_utils._kafka.connection import connection_spec
+from ansible_collections.lowtide.ops.plugins.module_utils._kafka.errors import BusUnreachableError
+from unit.kafka.recordings import VERSIONS, cases
+
+both = pytest.mark.parametrize("version", VERSIONS)
+DEFAULTS = {name: option.get("default") for name, option in connection_spec().items()}
+
+
+class Replay:
+    """A runner that answers each command pair with one recorded case."""
+
+    def __init__(self, version: str, **answers: str) -> None:
+        self.answers = {pair.replace("_", " "): cases(version)[case] for pair, case in answers.items()}
+        self.asked: list[tuple[list[str], str]] = []
+
+    def __call__(self, arguments: Sequence[str], stdin: str) -> rpk.Printed:
+        """The recording's streams."""
+        self.asked.append((list(arguments), stdin))
+        case = self.answers[" ".join(arguments[:2])]
+        return rpk.Printed(case["stdout"], case["stderr"])
+
+
+def client(version: str, **answers: str) -> rpk.RpkClient:
+    """A client over recordings."""
+    return rpk.RpkClient(Replay(version, **answers), "the recorded bus")
+
+
+@both
+def test_missing_and_new_protocol_are_told_apart_by_the_list(version: str) -> None:
+    """rpk describes both as Dead; only one of them is listed."""
+    missing = client(version, group_describe="group-describe-never-seen", group_list="group-list").groups(
+        ["never-seen"]
+    )
+    assert missing["never-seen"].state == "missing"
+    hidden = client(version, group_describe="group-describe-new-style", group_list="group-list").groups(["new-style"])
+    assert hidden["new-style"].state == "unknown"
+
+
+@both
+def test_an_empty_group_needs_no_list(version: str) -> None:
+    """One command."""
+    run = Replay(version, group_describe="group-describe-empty")
+    assert rpk.RpkClient(run, "x").groups(["reports"])["reports"].state == "empty"
+    assert [arguments for arguments, _stdin in run.asked] == [["group", "describe", "--", "reports"]]
+
+
+@both
+def test_committed_offsets_must_cover_every_partition_of_their_topics(version: str) -> None:
+    """A table with a row less than the topic has partitions is refused."""
+    run = Replay(version, group_describe="group-describe-stable", topic_list="topic-list-one")
+    found = rpk.RpkClient(run, "x").committed("billing")
+    assert found == {TopicPartition("orders", 0): 7, TopicPartition("orders", 1): 8, TopicPartition("orders", 2): 1}
+
+    def without_a_row(arguments: Sequence[str], stdin: str) -> rpk.Printed:
+        """Partition 1 has no lag, so that the sum of the others still agrees."""
+        lines = run(arguments, stdin).stdout.splitlines(keepends=True)
+        return rpk.Printed("".join(line for line in lines if not line.startswith("orders  1")), "")
+
+    with pytest.raises(OpsError, match="a row for each of the 3 partitions of orders"):
+        rpk.RpkClient(without_a_row, "x").committed("billing")
+
+
+@both
+def test_commit_reports_the_error_column(version: str) -> None:
+    """Exit code 0, one of two rows refused."""
+    run = Replay(version, group_seek="seek-file-unknown-topic")
+    good, bad = TopicPartition("orders", 0), TopicPartition("not-created", 0)
+    errors = rpk.RpkClient(run, "x").commit("seek-a", {good: 9, bad: 1})
+    assert list(errors) == [bad]
+    assert run.asked == [
+        (["group", "seek", "--to-file", "/dev/stdin", "--", "seek-a"], "orders 0 9\nnot-created 0 1\n")
+    ]
+
+
+@both
+def test_a_row_that_rpk_does_not_mention_is_an_error(version: str) -> None:
+    """Silence is no success."""
+    other = TopicPartition("other", 0)
+    assert client(version, group_seek="seek-file").commit("seek-a", {other: 1}) == {other: "rpk did not mention it"}
+
+
+@both
+def test_commit_without_an_answer_is_unknown_not_failed(version: str) -> None:
+    """It must be read back."""
+    with pytest.raises(OutcomeUnknownError, match="connection refused"):
+        client(version, group_seek="refused-group-seek-file").commit("billing", {TopicPartition("orders", 0): 1})
+
+
+@both
+def test_refused_connection_is_named_whichever_stream_it_is_on(version: str) -> None:
+    """``group list`` writes it to standard output."""
+    with pytest.raises(BusUnreachableError, match=r"the recorded bus.*connection refused"):
+        client(version, group_describe="refused-group-describe").groups(["billing"])
+    with pytest.raises(BusUnreachableError, match="connection refused"):
+        client(version, group_describe="group-describe-never-seen", group_list="refused-group-list").groups(
+            ["never-seen"]
+        )
+
+
+@both
+def test_logs_and_counts(version: str) -> None:
+    """One call a topic for logs, one for all counts; None for a missing topic."""
+    one = client(version, topic_describe="topic-describe-partitions", topic_list="topic-list-two-one-missing")
+    assert one.log_ends([TopicPartition("orders", 1)]) == {TopicPartition("orders", 1): 8}
+    assert one.log_starts([TopicPartition("orders", 1)]) == {TopicPartition("orders", 1): 0}
+    assert one.partition_counts(["not-created", "orders"]) == {"not-created": None, "orders": 3}
+    with pytest.raises(Refusal, match="no topic named orders"):
+        client(version, topic_describe="topic-describe-missing-partitions").log_ends([TopicPartition("orders", 1)])
+
+
+@both
+def test_no_record_printed_is_no_proof_that_there_is_none(version: str) -> None:
+    """It may as well be an answer cut short, so it never becomes the end of the log."""
+    one = client(version, topic_describe="topic-describe-partitions", topic_consume="consume-timestamp-future")
+    with pytest.raises(Refusal, match=r"orders\[0\].*no proof"):
+        one.offsets_at(1794229000000, [TopicPartition("orders", 0)])
+
+
+def test_output_without_its_last_newline_is_refused() -> None:
+    """A stream from a pod may end early."""
+    with pytest.raises(OpsError, match="did not print"):
+        rpk.RpkClient(lambda _arguments, _stdin: rpk.Printed("BROKER  GROUP\n1       bill", ""), "x").partition_counts(
+            ["t"]
+        )
+
+
+def test_settings_hold_no_secret() -> None:
+    """The password is not among the arguments."""
+    options = {
+        **DEFAULTS,
+        "brokers": ["a:1", "b:2"],
+        "security_protocol": "SASL_SSL",
+        "sasl_username": "u",
+        "sasl_password": "s3cret",
+    }
+    settings = rpk.rpk_settings(options)
+    assert settings == ["-X", "brokers=a:1,b:2", "-X", "tls.enabled=true", "-X", "user=u"]
+    assert "s3cret" not in " ".join(settings)
+
+
+def test_pod_command() -> None:
+    """No terminal, no shell, the namespace always said."""
+    pod: dict[str, Any] = {
+        "namespace": "n",
+        "name": "p",
+        "container": "c",
+        "kubeconfig": "/k",
+        "context": "x",
+        "kubectl": "kubectl",
+    }
+    assert rpk.pod_prefix(pod) == [
+        *("kubectl", "--kubeconfig", "/k", "--context", "x", "exec", "--stdin", "--quiet"),
+        *("--namespace", "n", "p", "--container", "c", "--"),
+    ]
+
+
+def test_credentials_for_a_pod_are_refused() -> None:
+    """They would be on a command line."""
+    pod = {"namespace": "n", "name": "p"}
+    with pytest.raises(Refusal, match="sasl_password") as caught:
+        rpk.command_runner({**DEFAULTS, "rpk_pod": pod, "sasl_password": "s3cret"})
+    assert "s3cret" not in str(caught.value)
+
+
+def test_missing_program() -> None:
+    """By name."""
+    with pytest.raises(Refusal, match="command no-such-rpk"):
+        rpk.command_runner({**DEFAULTS, "rpk_command": "no-such-rpk"})(["group", "list"], "")
