@@ -71,8 +71,8 @@ def _object(kind: str, name: str, api_version: str = "v1", **content: Any) -> di
 def objects(*, image: str, bus: dict[str, str], database: dict[str, str], password: str) -> list[dict[str, Any]]:
     """Everything, in the order of creation. ``bus`` and ``database`` are environment variables."""
     service = {"clusterIP": "None", "ports": [{"name": "http", "port": PORT}]}
-    worker = _container("worker", image, "worker.py", {**bus, **database}, "/")
-    api = _container("api", image, "api.py", database, "/healthz")
+    worker = _container(WORKER, image, "worker.py", {**bus, **database}, "/")
+    api = _container(API, image, "api.py", database, "/healthz")
     return [
         _object("Namespace", NAMESPACE),
         _object("Secret", SECRET, stringData={"password": password}),
