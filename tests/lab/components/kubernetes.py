@@ -63,15 +63,17 @@ class Kubernetes(Component):
         containerd = kubernetes_install.containerd(lab)
         nodes = self._nodes(lab)
         runtimes = [node.start_runtime(containerd) for node in nodes]
-        self._start_control_plane(lab)
+        self._start_api(lab)
         for node, runtime in zip(nodes, runtimes, strict=True):
             lab.wait_for(f"{runtime.name} answers", partial(node.ctr, containerd, "version"), 30, runtime)
             node.load(containerd, kubernetes_install.basic_images(lab))
         self._wait_for_api(lab)
+        # Not earlier: on a slow machine the controller manager would give up on the API server after 10 s.
+        self._start_controllers(lab)
         for node in nodes:
             node.start_kubelet(pki=pki.folder, kubeconfig=self._kubeconfig(lab, node.spec.name))
 
-    def _start_control_plane(self, lab: Lab) -> None:
+    def _start_api(self, lab: Lab) -> None:
         state = lab.state(self.name)
         programs = kubernetes_install.binaries(lab)
         pki = str(self._pki(lab).folder)
@@ -95,6 +97,10 @@ class Kubernetes(Component):
             address=CONTROL, pki=pki, audit=f"{state}/audit-policy.json", audit_log=f"{state}/audit.log"
         )
         lab.spawn(self.name, "kube-apiserver", [programs / "kube-apiserver", *arguments])
+
+    def _start_controllers(self, lab: Lab) -> None:
+        programs = kubernetes_install.binaries(lab)
+        pki = str(self._pki(lab).folder)
         manager = config.controller_manager(
             address=CONTROL, pki=pki, kubeconfig=str(self._kubeconfig(lab, "controller-manager"))
         )
@@ -197,7 +203,7 @@ class Kubernetes(Component):
     def _wait_for_api(self, lab: Lab) -> None:
         names = {"etcd", "kube-apiserver"}
         needed = [one for one in lab.processes(self.name) if one.name in names]
-        lab.wait_for("Kubernetes API", lambda: self._open(lab, f"{SERVER}/readyz") == b"ok", 60, *needed)
+        lab.wait_for("Kubernetes API", lambda: self._open(lab, f"{SERVER}/readyz") == b"ok", 120, *needed)
 
     def _node_ready(self, lab: Lab, node: Node, kubelet: Process) -> bool:
         status = self.get(lab, f"/api/v1/nodes/{node.spec.name}")["status"]

@@ -149,7 +149,7 @@ class PostgreSQL(Component):
     @staticmethod
     def _ask(address: str, path: str) -> dict[str, Any]:
         """What a node's REST interface says; its status code stands for the role, not for success."""
-        found: dict[str, Any] = json.loads(probe.get(f"{address}:{REST_PORT}", path).body)
+        found: dict[str, Any] = json.loads(probe.request(f"{address}:{REST_PORT}", path).body)
         return found
 
     def _leader(self) -> dict[str, Any] | None:

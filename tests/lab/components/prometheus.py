@@ -75,7 +75,7 @@ class Prometheus(Component):
 
         def ready() -> bool:
             ready_at = ((SINK, "/"), (ALERTMANAGER, "/-/ready"), (PROMETHEUS, "/-/ready"))
-            return all(probe.get(address, path).status == HTTPStatus.OK for address, path in ready_at)
+            return all(probe.request(address, path).status == HTTPStatus.OK for address, path in ready_at)
 
         lab.wait_for("Prometheus, Alertmanager and their sink", ready, 60, *lab.processes(self.name))
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from labkit.lab import Lab
 
 PORT = 5000
+BUCKET = "lowtide-backups"
 ADDRESS = f"{CONTROL}:{PORT}"
 
 
@@ -34,12 +35,12 @@ class S3(Component):
         lab.spawn(self.name, "moto", [lab.cache / "venv/bin/moto_server", "--host", CONTROL, "--port", str(PORT)])
 
     def ready(self, lab: Lab) -> None:
-        """It answers requests."""
+        """It answers requests and has a bucket (creating one that exists changes nothing in us-east-1)."""
 
-        def answers() -> bool:
-            return probe.get(ADDRESS, "/moto-api/data.json").status == HTTPStatus.OK
+        def has_bucket() -> bool:
+            return probe.request(ADDRESS, f"/{BUCKET}", method="PUT").status == HTTPStatus.OK
 
-        lab.wait_for(f"moto at {ADDRESS}", answers, 60, *lab.processes(self.name))
+        lab.wait_for(f"moto at {ADDRESS}", has_bucket, 60, *lab.processes(self.name))
 
     def facts(self, lab: Lab) -> dict[str, Any]:
         """Endpoint and credentials, in the form that every S3 component has."""
@@ -48,4 +49,5 @@ class S3(Component):
             "credentials_file": str(aws_credentials(lab.state(self.name)).file),
             "profile": "default",
             "region": "us-east-1",
+            "bucket": BUCKET,
         }

@@ -63,7 +63,7 @@ class Versitygw(Component):
         """It answers, and refuses a request without a signature."""
 
         def refuses() -> bool:
-            return probe.get(ADDRESS, "/").status == HTTPStatus.FORBIDDEN
+            return probe.request(ADDRESS, "/").status == HTTPStatus.FORBIDDEN
 
         lab.wait_for(f"versitygw at {ADDRESS}", refuses, 60, *lab.processes(self.name))
 

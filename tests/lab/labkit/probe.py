@@ -17,11 +17,11 @@ class Answer:
     body: bytes
 
 
-def get(address: str, path: str, *, seconds: float = 5.0) -> Answer:
-    """``GET path`` from ``address`` (host:port), following nothing; OSError where nobody answers."""
+def request(address: str, path: str, *, method: str = "GET", seconds: float = 5.0) -> Answer:
+    """``GET path`` (or another method without a body) from ``address`` (host:port), following nothing; OSError where nobody answers."""
     connection = http.client.HTTPConnection(address, timeout=seconds)
     try:
-        connection.request("GET", path)
+        connection.request(method, path)
         answer = connection.getresponse()
         return Answer(status=answer.status, body=answer.read())
     except http.client.HTTPException as error:
