@@ -71,10 +71,7 @@ class ActionModule(ActionBase):
     def _step(self, phases: Phases, arguments: dict[str, Any], call: StepCall) -> dict[str, Any]:
         if arguments["phase"] == "end":
             return phases.end(call, error=plain(arguments["error"]), failed_task=plain(arguments["failed_task"]))
-        result = phases.begin(call, required=arguments["required"])
-        if result["run"] and phases.is_open:
-            self._preload(call.role, call.tasks_from)
-        return result
+        return phases.begin(call, required=arguments["required"], preload=self._preload)
 
     def _preload(self, role: str, tasks_from: str = "main") -> None:
         task: Any = self._task
@@ -92,6 +89,7 @@ class ActionModule(ActionBase):
             host=str(variables["inventory_hostname"]),
             members={str(name): frozenset(map(str, hosts)) for name, hosts in groups.items()},
             play_hosts=[str(host) for host in variables.get("ansible_play_hosts_all", [])],
+            batch=[str(host) for host in variables.get("ansible_play_batch", [])],
             digest=digest(short, variables, self._templar),
             result=plain(self._templar.template(variables.get(f"{short}_result"))),
         )
@@ -99,6 +97,7 @@ class ActionModule(ActionBase):
     def _controller(self, variables: dict[str, Any]) -> Controller:
         arguments = context.CLIARGS
         queue: Any = Display()._final_q
+        task: Any = self._task
         return Controller(
             pid=os.getppid(),
             folder=vars(constants)["DEFAULT_LOCAL_TMP"],
@@ -106,6 +105,7 @@ class ActionModule(ActionBase):
             rehearsal=bool(self._task.check_mode),
             control=[str(host) for host in variables.get("groups", {}).get("control", [])],
             host=str(variables.get("inventory_hostname", "")),
+            strategy=str(task.get_play().strategy),
             limits={
                 "--limit": arguments.get("subset"),
                 "--tags": [tag for tag in arguments.get("tags") or () if tag != "all"],

@@ -21,6 +21,7 @@ from ansible.playbook.role import Role
 from ansible.playbook.role.include import RoleInclude
 from ansible.playbook.role_include import IncludeRole
 from ansible.playbook.task_include import TaskInclude
+from ansible.vars.manager import VariableManager
 
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import Refusal
 
@@ -36,6 +37,7 @@ class Preload:
     def __init__(self, play: Any, loader: DataLoader) -> None:
         self._play = play
         self._loader = loader
+        self._variables = VariableManager(loader=loader)
         self._seen: set[tuple[str, str]] = set()
 
     def check(self, name: str, tasks_from: str = "main") -> None:
@@ -53,7 +55,7 @@ class Preload:
         if (name, tasks_from) in self._seen:
             return
         self._seen.add((name, tasks_from))
-        include = LOAD_INCLUDE(name, play=self._play, loader=self._loader)
+        include = LOAD_INCLUDE(name, play=self._play, loader=self._loader, variable_manager=self._variables)
         role = LOAD_ROLE(include, self._play, from_files={"tasks": tasks_from}, from_include=True)
         if any(block.block for block in role.get_handler_blocks(play=self._play)):
             raise self._unsafe(
@@ -65,7 +67,8 @@ class Preload:
 
     def _blocks(self, role: Any, entries: Iterable[Any], name: str) -> None:
         for entry in entries:
-            if entry.any_errors_fatal:
+            # Its own value, not that of the play around it.
+            if getattr(entry, "_any_errors_fatal", None) is True:
                 raise self._unsafe(
                     name, "it sets any_errors_fatal, which ends the run before its closing plays", "Leave it out"
                 )
@@ -90,7 +93,9 @@ class Preload:
         self._seen.add((f"{name}/{role.get_name()}", file))
         path = Path(role._role_path, "tasks", file)
         entries = self._loader.load_from_file(str(path)) or []
-        blocks = LOAD_BLOCKS(ds=entries, play=self._play, role=role, loader=self._loader)
+        blocks = LOAD_BLOCKS(
+            ds=entries, play=self._play, role=role, loader=self._loader, variable_manager=self._variables
+        )
         self._blocks(role, blocks, name)
 
     @staticmethod

@@ -4,8 +4,8 @@
 """What a window has to do next, from its journal alone; pure. Private to lowtide.ops: do not import from other collections.
 
 Record kinds: ``open`` (id, name, run, steps, selected, version, resumed), ``plan`` (step, host, expected, due, summary, plan, blockers),
-``begin`` (step, host, expected, digest, closer), ``end`` (step, host, ok, changed, summary, error, digest, version, closes,
-closes_all), ``skip`` (step, host, why), ``failure`` (step, host, error, refused), ``settle`` and ``close`` (state, cause).
+``planning`` (step, host, expected), ``begin`` (step, host, expected, digest, closer), ``end`` (step, host, ok, changed, summary, error, digest, version, closes,
+closes_all), ``skip`` (step, host, why), ``failure`` (step, host, error, refused, planning), ``settle`` and ``close`` (state, cause).
 All carry ``id`` (the occurrence) and ``run`` (the fencing token of the controller run).
 """
 
@@ -25,6 +25,7 @@ FINISHED = frozenset({"nothing_to_do", "done"})
 RESUME_WITHIN = 86400.0
 """Seconds after its opening for which an unfinished occurrence is resumed when no ``window_start`` is given."""
 
+DIED = "it was begun and never ended (host unreachable, or its process died)"
 Key = tuple[str, str]
 """A step on a host."""
 
@@ -71,6 +72,8 @@ class Occurrence:
     begun: dict[Key, Record] = field(default_factory=dict)
     ends: dict[Key, Record] = field(default_factory=dict)
     skips: dict[Key, Record] = field(default_factory=dict)
+    planning: set[Key] = field(default_factory=set)
+    """Plannings that were begun and have not ended."""
     plans: dict[Key, Record] = field(default_factory=dict)
     failures: list[Record] = field(default_factory=list)
     owed: dict[Key, Record] = field(default_factory=dict)
@@ -95,6 +98,7 @@ class Occurrence:
         for part in (self.done, self.begun, self.ends, self.skips, self.plans):
             part.clear()
         self.failures.clear()
+        self.planning.clear()
         self.acted.clear()
         self.expected.clear()
         self.first_opened = 0.0
@@ -115,6 +119,7 @@ class Occurrence:
         self.resumed = bool(self.first_opened)
         self.first_opened = self.first_opened or record["at"]
         self.failures.clear()  # a resumed run starts with a clean slate; what was done stays done
+        self.planning.clear()
         self.plans.clear()
         self.begun.clear()
         self.ends.clear()
@@ -129,8 +134,11 @@ class Occurrence:
             self._fold_open(record)
         elif kind == "close" and record["state"] in FINISHED:
             self._finish()
+        elif kind == "planning":
+            self.planning.add(key)
         elif kind == "plan":
             self.plans[key] = record
+            self.planning.discard(key)
         elif kind == "begin":
             self.begun[key] = record
             self.done.pop(key, None)
@@ -143,6 +151,7 @@ class Occurrence:
                 self.failures.append(record)
         elif kind == "failure":
             self.failures.append(record)
+            self.planning.discard(key)
         elif kind == "skip":
             self.skips[key] = record
 
@@ -310,12 +319,8 @@ class Window:
     # -- the end --------------------------------------------------------------------------------------------------
 
     def unfinished(self) -> list[tuple[Key, str]]:
-        """Steps on hosts that should have ended and did not in this run, with the reason."""
-        found = {
-            key: "it was begun and never ended (host unreachable, or its process died)"
-            for key in self.now.begun
-            if key not in self.now.ends
-        }
+        """Steps that never came to hosts on which they were due, with the reason."""
+        found: dict[Key, str] = {}
         if not self.now.failed:
             for name, hosts in self.now.expected.items():
                 for key in ((name, host) for host in sorted(hosts)):
@@ -332,6 +337,15 @@ class Window:
             if key[0] in self.steps and (record["closer"], key[1]) not in self.now.ends:
                 found.setdefault((record["closer"], key[1]), f"it was to close {key[0]} and its play never came")
         return list(found.items())
+
+    def died(self, name: str, batch: Iterable[str]) -> list[tuple[Key, bool]]:
+        """Steps that nobody performs any more and that never ended (and whether that was their planning), as seen from step
+        ``name`` with ``batch`` at work on it: plays follow each other, so what another step or batch began has ended or died."""
+        here = set(batch)
+        known = {(failure["step"], failure["host"]) for failure in self.now.failures}
+        begun = [(key, False) for key in self.now.begun if key not in self.now.ends and key not in known]
+        planning = [(key, True) for key in sorted(self.now.planning)]
+        return [(key, plan) for key, plan in planning + begun if not (key[0] == name and key[1] in here)]
 
     def cause(self) -> str:
         """The first failure, in words; empty when there is none."""
@@ -357,7 +371,7 @@ class Window:
 
 def describe_failure(record: Record) -> str:
     """``step on host: error``."""
-    return f"{record['step']} on {record['host']}: {record['error']}"
+    return f"{'plan of ' if record.get('planning') else ''}{record['step']} on {record['host']}: {record['error']}"
 
 
 def summarise(changed: bool, result: Any) -> tuple[bool, str]:

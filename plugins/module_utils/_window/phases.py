@@ -18,12 +18,12 @@ from .._common.errors import OpsError, Refusal
 from . import report
 from .journal import Journal
 from .lease import FileLease, Held
-from .model import Here, Window, choose_start, summarise, window_id
+from .model import DIED, Here, Window, choose_start, summarise, window_id
 from .processes import Orphan, Owner, boot_id, orphans, pid_namespace, utc, wait_for_end
-from .run import Run, mark, stem
+from .results import Result, collection_version, describe_error, dicts, public, stats, write_report
+from .run import Run, Session, mark, stem
 from .steps import Steps
 
-Result = dict[str, Any]
 VERDICT = "lowtide_window_verdict.json"
 FAILED = frozenset({"refused", "failed_closed", "failed_open"})
 
@@ -31,7 +31,7 @@ FAILED = frozenset({"refused", "failed_closed", "failed_open"})
 @dataclass(frozen=True)
 class Controller:
     """The ansible-playbook process: its ``pid``, temporary ``folder`` and result queue (``pipe:[inode]``), whether it rehearses
-    (``--check``), the group ``control``, the ``host`` of this task, and the options that leave parts of a playbook out."""
+    (``--check``), the group ``control``, the ``host`` of this task, its play's ``strategy``, and the options that leave parts of a playbook out."""
 
     pid: int
     folder: str
@@ -39,6 +39,7 @@ class Controller:
     rehearsal: bool
     control: list[str]
     host: str
+    strategy: str
     limits: dict[str, Any]
 
 
@@ -53,6 +54,7 @@ class StepCall:
     host: str
     members: dict[str, frozenset[str]]
     play_hosts: list[str]
+    batch: list[str]
     digest: str
     result: Any
 
@@ -68,11 +70,6 @@ class Phases:
         self._controller = controller
         self._clock = clock
         self._run = Run.load(controller.folder)
-
-    @property
-    def is_open(self) -> bool:
-        """Whether a window was opened in this controller run."""
-        return self._run is not None
 
     # -- open -----------------------------------------------------------------------------------------------------
 
@@ -91,7 +88,7 @@ class Phases:
                 "refused": True,
                 "error": error.as_dict(),
                 "msg": line,
-                **_stats({"state": "refused", "cause": str(error)}),
+                **stats({"state": "refused", "cause": str(error)}),
             }
 
     def _open(self, given: dict[str, Any], *, preload: Callable[[str], None]) -> Result:
@@ -113,7 +110,14 @@ class Phases:
         place = stem(given["dir"], given["site"], given["name"])
         if controller.rehearsal:
             return self._open_rehearsal(given, steps, selected, place)
-        return self._open_really(given, steps, selected, place)
+        try:
+            return self._open_really(given, steps, selected, place)
+        except OSError as error:
+            raise Refusal(
+                obj=f"window_dir {given['dir']}",
+                problem=f"it cannot be written ({error})",
+                next_step="Make room there, or set window_dir to a folder of yours",
+            ) from error
 
     def _refuse_partial_runs(self) -> None:
         for option, value in self._controller.limits.items():
@@ -139,6 +143,7 @@ class Phases:
             rehearsal=self._controller.rehearsal,
             stem=place,
             version=collection_version(),
+            folder=self._controller.folder,
         )
 
     def _start(self, journal: Journal, given: dict[str, Any]) -> str:
@@ -211,6 +216,7 @@ class Phases:
         with run.writing() as session:
             session.write(
                 "open",
+                durable=True,
                 name=run.name,
                 steps=run.steps,
                 selected=run.selected,
@@ -218,7 +224,7 @@ class Phases:
                 pid=self._controller.pid,
             )
             window = session.window()
-        run.save(self._controller.folder)
+        run.save()
         resumed = window.now.resumed
         owed = sorted(f"{step} on {host}" for step, host in window.now.owed)
         words = f"{'Rehearsal of window' if run.rehearsal else 'Window'} {run.id} is {'resumed' if resumed else 'open'}"
@@ -247,8 +253,8 @@ class Phases:
             if window.steps.performs(step, host, call.groups_of(host), control=run.control)
         ]
 
-    def begin(self, call: StepCall, *, required: bool) -> Result:
-        """Whether this host performs (or plans) the step now."""
+    def begin(self, call: StepCall, *, required: bool, preload: Callable[[str, str], None]) -> Result:
+        """Whether this host performs (or plans) the step now; its role is loaded once before it is begun."""
         run = self._run
         if run is None:
             if required:
@@ -258,26 +264,41 @@ class Phases:
                     next_step="Run the whole playbook, and choose steps with -e window_only=STEP,... or -e window_skip=STEP,...",
                 )
             return {"changed": False, "run": True, "why": "no window is open", "environment": {}, "assumed": []}
+        if not self._controller.strategy.endswith("linear"):
+            raise Refusal(
+                obj=f"step {call.step}",
+                problem=f"its play has the strategy {self._controller.strategy}, under which steps overlap",
+                next_step="Leave strategy out of the plays of a window",
+            )
         with run.writing() as session:
+            _bury(session, call.step, call.batch)
             window = session.window()
             here = self._here(run, call)
             if call.planning:
                 decision = window.decide_plan(call.step, here)
             else:
                 decision = window.decide(call.step, here, now=self._clock())
+            if decision.run:
+                preload(call.role, call.tasks_from)
+            if call.planning:
                 if decision.run:
-                    closer = window.steps.closer_of(call.step)
                     session.write(
-                        "begin",
-                        step=call.step,
-                        host=call.host,
-                        expected=self._expected(run, window, call),
-                        digest=call.digest,
-                        why=decision.why,
-                        closer=closer.name if closer else None,
+                        "planning", step=call.step, host=call.host, expected=self._expected(run, window, call)
                     )
-                elif decision.skip:
-                    session.write("skip", step=call.step, host=call.host, why=decision.why)
+            elif decision.run:
+                closer = window.steps.closer_of(call.step)
+                session.write(
+                    "begin",
+                    durable=not window.steps[call.step].closes,
+                    step=call.step,
+                    host=call.host,
+                    expected=self._expected(run, window, call),
+                    digest=call.digest,
+                    why=decision.why,
+                    closer=closer.name if closer else None,
+                )
+            elif decision.skip:
+                session.write("skip", step=call.step, host=call.host, why=decision.why)
         assumed = sorted(window.now.acted) if run.rehearsal else []
         return {
             "changed": False,
@@ -292,7 +313,7 @@ class Phases:
         """Record how the step ended; outside a window an error is raised again as it was."""
         run = self._run
         if run is None:
-            return {"changed": False} if error is None else {**_public(error), "failed": True, "changed": False}
+            return {"changed": False} if error is None else {**public(error), "failed": True, "changed": False}
         changed, summary = summarise(not call.planning, call.result)
         with run.writing() as session:
             if error is not None:
@@ -309,7 +330,7 @@ class Phases:
             self._write_end(session, run, call, ok=True, changed=changed, summary=summary)
         return {"changed": False, "msg": summary}
 
-    def _write_plan(self, session: Any, run: Run, call: StepCall, due: bool, summary: str) -> None:
+    def _write_plan(self, session: Session, run: Run, call: StepCall, due: bool, summary: str) -> None:
         result = call.result if isinstance(call.result, dict) else {}
         session.write(
             "plan",
@@ -318,21 +339,20 @@ class Phases:
             expected=self._expected(run, session.window(), call),
             due=due,
             summary=summary,
-            plan=_dicts(result.get("plan")),
-            blockers=_dicts(result.get("blockers")),
+            plan=dicts(result.get("plan")),
+            blockers=dicts(result.get("blockers")),
         )
 
-    def _write_failure(self, session: Any, run: Run, call: StepCall, words: str, refused: bool) -> None:
+    def _write_failure(self, session: Session, run: Run, call: StepCall, words: str, refused: bool) -> None:
         if call.planning or call.step not in session.window().steps:
-            step = f"plan of {call.step}" if call.planning else call.step
-            session.write("failure", step=step, host=call.host, error=words, refused=True)
+            session.write("failure", step=call.step, host=call.host, error=words, refused=True, planning=call.planning)
             return
         begun = (call.step, call.host) in session.window().now.begun
         self._write_end(session, run, call, ok=False, changed=False, error=words, refused=refused or not begun)
 
     def _write_end(
         self,
-        session: Any,
+        session: Session,
         run: Run,
         call: StepCall,
         *,
@@ -371,8 +391,12 @@ class Phases:
                 next_step="Run the whole playbook, and choose steps with -e window_only=STEP,... or -e window_skip=STEP,...",
             )
         with run.writing() as session:
+            _bury(session, "", ())
+            if session.lost_records:
+                words = f"{len(session.lost_records)} records could not be written to the journal"
+                session.write("failure", step="journal", host=run.control, error=words, refused=False, planning=False)
             for (step, host), why in session.window().unfinished():
-                session.write("failure", step=step, host=host, error=why, refused=False)
+                session.write("failure", step=step, host=host, error=why, refused=False, planning=False)
             window = session.window()
             told = report.build(
                 window,
@@ -385,7 +409,7 @@ class Phases:
             )
             if not run.rehearsal:
                 told["path"] = f"{run.stem}.{run.token}.html"
-                _write_report(told, Path(run.stem))
+                write_report(told, Path(run.stem))
             session.write("close", state=told["state"], cause=told["cause"])
             if not run.rehearsal:
                 run.lease.release(run.token)
@@ -397,7 +421,7 @@ class Phases:
             "report": told.get("path"),
         }
         self._leave_verdict(verdict, report.last_line(told))
-        return {"changed": False, "summary": report.text(told), "msg": report.last_line(told), **_stats(verdict)}
+        return {"changed": False, "summary": report.text(told), "msg": report.last_line(told), **stats(verdict)}
 
     def settle(self, given: dict[str, Any]) -> Result:
         """Record that every bracket was put back by other means (the playbook restore_service)."""
@@ -443,52 +467,7 @@ class Phases:
         )
 
 
-def _write_report(told: dict[str, Any], base: Path) -> None:
-    for suffix, content in ((".html", report.html(told)), (".json", json.dumps(told, indent=2) + "\n")):
-        path = Path(f"{base}.{told['run']}{suffix}")
-        temporary = path.with_suffix(f"{suffix}.new")
-        temporary.write_text(content, encoding="utf-8")
-        os.replace(temporary, path)
-
-
-def _stats(verdict: dict[str, Any]) -> Result:
-    """The result as ``set_stats`` gives it, which AWX keeps as a job's artifacts."""
-    return {"ansible_stats": {"data": {"lowtide_window": verdict}, "per_host": False, "aggregate": False}}
-
-
-def _dicts(value: Any) -> list[dict[str, Any]]:
-    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
-
-
-def _public(result: Any) -> Result:
-    """A task's result without Ansible's own keys."""
-    return (
-        {key: value for key, value in result.items() if not key.startswith("_ansible_")}
-        if isinstance(result, dict)
-        else {}
-    )
-
-
-def describe_error(result: Any, task: Any) -> tuple[str, bool]:
-    """The failed task and its message in words, and whether it said that nothing had been changed. A ``no_log`` task stays silent."""
-    result = result if isinstance(result, dict) else {}
-    task = task if isinstance(task, dict) else {}
-    name = str(task.get("name") or task.get("action") or "task")
-    if result.get("_ansible_no_log") or task.get("no_log"):
-        return f"{name}: failed (its output is hidden by no_log)", False
-    error = result.get("error")
-    refused = isinstance(error, dict) and bool(error.get("refused"))
-    return f"{name}: {str(result.get('msg') or 'failed')[:2000]}", refused
-
-
-def collection_version() -> str:
-    """This collection's version: from MANIFEST.json where it was installed, from galaxy.yml in a checkout."""
-    root = Path(__file__).resolve().parents[3]
-    manifest = root / "MANIFEST.json"
-    if manifest.exists():
-        return str(json.loads(manifest.read_text(encoding="utf-8"))["collection_info"]["version"])
-    for line in (root / "galaxy.yml").read_text(encoding="utf-8").splitlines():
-        key, _colon, value = line.partition(":")
-        if key == "version":
-            return value.strip().strip("'\"")
-    return "unknown"
+def _bury(session: Session, step: str, batch: Iterable[str]) -> None:
+    """Record steps whose host was lost as failed, before anything builds on them."""
+    for (name, host), planning in session.window().died(step, batch):
+        session.write("failure", step=name, host=host, error=DIED, refused=planning, planning=planning)

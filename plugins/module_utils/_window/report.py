@@ -34,7 +34,9 @@ def _rows(window: Window) -> list[dict[str, Any]]:
         for host in hosts:
             key = (step.name, host)
             end, begun, skip, plan = now.ends.get(key), now.begun.get(key), now.skips.get(key), now.plans.get(key)
+            builds_on = sorted(({step.closes} if step.closes else set(step.needs)) & now.acted)
             row: dict[str, Any] = {
+                "builds_on": builds_on,
                 "step": step.name,
                 "host": host,
                 "closes": step.closes,
@@ -120,6 +122,10 @@ def text(report: Report) -> list[str]:
             f"      blocked: {item.get('object')}: {item.get('what')}, held by {item.get('holder')}. {item.get('next_step')}"
             for item in row["blockers"]
         ]
+        if report["rehearsal"] and row["builds_on"] and row["outcome"] == "ok":
+            lines.append(
+                f"      builds on {', '.join(row['builds_on'])}, which was only rehearsed: the real run may differ"
+            )
         if report["rehearsal"] and row["irreversible"] and row["outcome"] == "ok" and row["changed"]:
             lines.append("      cannot be undone")
     if report["phases"]:

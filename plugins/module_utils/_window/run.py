@@ -19,6 +19,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from .._common.errors import OpsError
 from .journal import Journal, Record
 from .lease import FileLease
 from .model import Window, read
@@ -42,6 +43,12 @@ class Run:
     rehearsal: bool
     stem: str
     version: str
+    folder: str
+
+    @property
+    def fallback(self) -> Journal:
+        """Where records go that the journal cannot take (disk full), so that this run still closes what it opened."""
+        return Journal(Path(self.folder, "lowtide_window.fallback"))
 
     @property
     def journal(self) -> Journal:
@@ -58,11 +65,11 @@ class Run:
         """What the module processes of a step carry, so that an orphan is known by it."""
         return {ENVIRONMENT_MARK: mark(self.stem, self.token)}
 
-    def save(self, folder: str) -> None:
+    def save(self) -> None:
         """Make the window known to every worker of this run."""
-        temporary = Path(folder, f"{FILE}.new")
+        temporary = Path(self.folder, f"{FILE}.new")
         temporary.write_text(json.dumps(asdict(self)), encoding="utf-8")
-        os.replace(temporary, Path(folder, FILE))
+        os.replace(temporary, Path(self.folder, FILE))
 
     @classmethod
     def load(cls, folder: str) -> Run | None:
@@ -86,7 +93,8 @@ class Session:
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        self._records: list[Record] = run.journal.read().records
+        self.lost_records = run.fallback.read().records
+        self._records: list[Record] = run.journal.read().records + self.lost_records
 
     def window(self) -> Window:
         """The rules over what is on record now."""
@@ -96,9 +104,20 @@ class Session:
             Steps(run.steps), occurrence, selected=frozenset(run.selected), control=run.control, ends=run.ends
         )
 
-    def write(self, kind: str, **fields: Any) -> None:
-        """Append one record of this occurrence and run."""
-        self._records.append(self.run.journal.append(kind, id=self.run.id, run=self.run.token, **fields))
+    def write(self, kind: str, *, durable: bool = False, **fields: Any) -> None:
+        """Append one record of this occurrence and run. ``durable``: nothing may be done that is not on record."""
+        values = {**fields, "id": self.run.id, "run": self.run.token}
+        try:
+            record = self.run.journal.append(kind, **values)
+        except OSError as error:
+            if durable:
+                raise OpsError(
+                    obj=f"journal {self.run.journal.path}",
+                    problem=f"it cannot be written ({error})",
+                    next_step="Make room or set window_dir, then run the window again; closing steps run all the same",
+                ) from error
+            record = self.run.fallback.append(kind, **values)
+        self._records.append(record)
 
 
 def mark(stem: str, token: int) -> str:

@@ -25,7 +25,11 @@ class ActionModule(ActionBase):
         path = Path(os.environ["WORLD"], f"{host}.json")
         world = json.loads(path.read_text())
         wanted = {key: value for key, value in args["set"].items() if world.get(key) != value}
-        result = {"changed": bool(wanted), "summary": args["why"] if wanted else "as it should be", "plan": []}
+        result: dict[str, Any] = {
+            "changed": bool(wanted),
+            "summary": args["why"] if wanted else "as it should be",
+            "plan": [],
+        }
         if wanted:
             result["plan"] = [
                 {"object": host, "what": json.dumps(wanted), "why": args["why"], "reversible": True, "estimate": 1}
