@@ -34,9 +34,9 @@ class Line:
 def at_most(obj: str, what: str, value: float | None, limit: float, warn_ratio: float, *, unit: str = "") -> Line:
     """A value that must not be above its limit, and is worth a warning above ``warn_ratio`` of it."""
     if value is None:
-        return Line("FAIL", obj, f"{what} is not known (limit {limit:g}{unit})")
+        return Line("FAIL", obj, f"{what} is not known (limit {limit:.15g}{unit})")
     level = "FAIL" if value > limit else "WARN" if value > limit * warn_ratio else "OK"
-    return Line(level, obj, f"{what} {value:g}{unit} (limit {limit:g}{unit})")
+    return Line(level, obj, f"{what} {value:.15g}{unit} (limit {limit:.15g}{unit})")
 
 
 def workload_lines(result: Result, limits: Limits) -> list[Line]:

@@ -44,10 +44,16 @@ def require(library: str, *, package: str, why: str) -> t.Any:
 
 
 class Deadline:
-    """A point in time that a wait must not pass. Clock in seconds, monotonic, injectable for tests."""
+    """A point in time that a wait must not pass. Clock in seconds, monotonic; it and the sleep injectable for tests."""
 
-    def __init__(self, seconds: float, clock: t.Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        seconds: float,
+        clock: t.Callable[[], float] = time.monotonic,
+        sleep: t.Callable[[float], None] = time.sleep,
+    ) -> None:
         self._clock = clock
+        self._sleep = sleep
         self._start = clock()
         self.seconds = seconds
 
@@ -65,3 +71,7 @@ class Deadline:
     def passed(self) -> bool:
         """Whether no time is left."""
         return self.remaining <= 0.0
+
+    def pause(self, seconds: float) -> None:
+        """Sleep between two looks at a condition that nothing announces, but not past the deadline."""
+        self._sleep(min(seconds, self.remaining))

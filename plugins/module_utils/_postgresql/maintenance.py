@@ -159,7 +159,7 @@ def read_back(
         deadline = Deadline(STATISTICS_WAIT)
         errors = vacuum.not_shown(before, vacuumed, vacuum.read_counts(session, oids))
         while errors and session.server.version < 150000 and not deadline.passed:
-            time.sleep(0.1)
+            deadline.pause(0.1)
             errors = vacuum.not_shown(before, vacuumed, vacuum.read_counts(session, oids))
         outcome.waited = deadline.elapsed if session.server.version < 150000 else 0.0
         _still_failing(session, oids, conditions, outcome)

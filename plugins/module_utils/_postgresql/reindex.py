@@ -13,6 +13,7 @@ import time
 import typing as t
 
 from .._common.module import require
+from .._common.module import Deadline
 from .._common.outcome import Blocker
 from . import blockers, names
 from .catalog import NO_BLOAT, IndexState, read_indexes
@@ -114,12 +115,12 @@ class Reindex:
 
         Asked before the build, since a build that waits in vain has been for nothing and leaves an invalid index.
         """
-        until = time.monotonic() + self._crew.lock_timeout
+        deadline = Deadline(self._crew.lock_timeout)
         while True:
             blocker = self._old_now(session, step)
-            if blocker is None or time.monotonic() >= until or self._crew.too_late(step.estimate):
+            if blocker is None or deadline.passed or self._crew.too_late(step.estimate):
                 return blocker
-            time.sleep(POLL)
+            deadline.pause(POLL)
 
     def _old_now(self, session: Session, step: Step) -> Blocker | None:
         limit = self._crew.lock_timeout
