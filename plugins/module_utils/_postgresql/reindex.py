@@ -12,8 +12,7 @@ from __future__ import annotations
 import time
 import typing as t
 
-from .._common.module import require
-from .._common.module import Deadline
+from .._common.module import Deadline, require
 from .._common.outcome import Blocker
 from . import blockers, names
 from .catalog import NO_BLOAT, IndexState, read_indexes
