@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import shutil
+import socket
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,10 +18,10 @@ from labkit.packages import apt
 
 if TYPE_CHECKING:
     from labkit.lab import Lab
-    from labkit.process import Process
 
 VERSION = "4.1.1"
-BOOTSTRAP = f"{CONTROL}:9092"
+PORT = 9092
+BOOTSTRAP = f"{CONTROL}:{PORT}"
 CONTROLLER = f"{CONTROL}:9193"
 JAVA = "/usr/bin/java"
 # A small heap, and only the fast compiler: the broker is up sooner and leaves the processors to the others.
@@ -100,8 +101,12 @@ class Kafka(Component):
 
     def ready(self, lab: Lab) -> None:
         """A client sees the broker in the cluster's metadata."""
-        processes: list[Process] = lab.processes(self.name)
-        lab.wait_for(f"Kafka at {BOOTSTRAP}", lambda: self._cluster_id(lab), 90, *processes)
+
+        def seen() -> str:
+            with socket.create_connection((CONTROL, PORT), timeout=5):  # costs less than a client that waits
+                return self._cluster_id(lab)
+
+        lab.wait_for(f"Kafka at {BOOTSTRAP}", seen, 90, *lab.processes(self.name))
 
     def facts(self, lab: Lab) -> dict[str, Any]:
         """Where it listens, and which cluster it is."""
