@@ -228,7 +228,7 @@ def dump_commands(
             f"--lock-wait-timeout={lock_timeout * 1000}",
         ),
         env=environment,
-        next_step="Nothing has been published; correct what the message says and run again",
+        next_step="Nothing has been published; correct what the message says and run again (a lock: end its holder, or raise lock_timeout)",
     )
     return [dump, Command((programs.zstd, "-1", "-T2", "-q", "-c"))]
 

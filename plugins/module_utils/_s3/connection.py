@@ -159,7 +159,7 @@ def write_client(connection: Connection) -> t.Any:
     boto3 = require("boto3", package="boto3", why=why)
     config = require("botocore.config", package="botocore", why=why)
     options: dict[str, t.Any] = {
-        "retries": {"mode": "standard", "max_attempts": 5},
+        "retries": {"mode": "standard", "total_max_attempts": 5},
         "connect_timeout": 10,
         "read_timeout": 120,
         "request_checksum_calculation": "when_required",
