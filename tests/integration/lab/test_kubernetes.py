@@ -152,9 +152,9 @@ def _worker_pid(lab_name: str, pod: str) -> int:
     pytest.fail(f"no process of pod {pod} in lab {lab_name}")
 
 
-def _audit(service: dict[str, Any]) -> dict[str, Any]:
+def _audit(service: dict[str, Any], *, patience: float = PATIENCE_SECONDS) -> dict[str, Any]:
     """The audit's verdict, once everything in the topic is recorded or time is over."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + patience
     while True:
         done = subprocess.run(
             service["audit"],
@@ -204,19 +204,62 @@ def test_a_killed_worker_loses_nothing_and_doubles_nothing(kubectl: Kubectl, lab
     kubectl.must("wait", "-n", service["namespace"], "--for=condition=Ready", f"pod/{pod}", "--timeout=60s")
 
 
+def _sql(service: dict[str, Any], statement: str, **values: object) -> str:
+    """What a statement answers, as the owner of the database; ``values`` stand for :'name' in it."""
+    done = subprocess.run(
+        [
+            *["psql", "--no-psqlrc", "-qtA", "-v", "ON_ERROR_STOP=1"],
+            *(part for name, value in values.items() for part in ("-v", f"{name}={value}")),
+        ],
+        input=statement,
+        env={**os.environ, **service["database_environment"]},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
 def _recorded_by(service: dict[str, Any], pod: str, *, since: int) -> int:
     """How many of the newest events (all but ``since``) this worker has recorded."""
     statement = (
         "SELECT count(*) FROM (SELECT worker FROM execution_events ORDER BY recorded_at DESC "
         "LIMIT greatest(0, (SELECT count(*) FROM execution_events) - :since)) AS newest WHERE worker = :'pod'"
     )
-    done = subprocess.run(
-        ["psql", "--no-psqlrc", "-qtA", "-v", f"since={since}", "-v", f"pod={pod}"],
-        input=statement,
-        env={**os.environ, **service["database_environment"]},
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=True,
-    )
-    return int(done.stdout)
+    return int(_sql(service, statement, since=since, pod=pod))
+
+
+@pytest.mark.lab("feature_service")
+@pytest.mark.parametrize(
+    ("damage", "repair", "seen"),
+    [
+        pytest.param(
+            "UPDATE feature_executions SET events_applied = events_applied + 1 WHERE id = :'feature'",
+            "UPDATE feature_executions SET events_applied = events_applied - 1 WHERE id = :'feature'",
+            {"doubled": 1, "wrong_features": 1, "missing": 0},
+            id="applied twice",
+        ),
+        pytest.param(
+            "UPDATE execution_events SET topic = 'lost' WHERE event_id = :'event'",
+            "UPDATE execution_events SET topic = :'topic' WHERE event_id = :'event'",
+            {"doubled": 0, "wrong_features": 0, "missing": 1},
+            id="not recorded",
+        ),
+    ],
+)
+def test_the_audit_sees_what_is_wrong(lab: dict[str, Any], damage: str, repair: str, seen: dict[str, int]) -> None:
+    service = lab["feature_service"]
+    subprocess.run([*service["producer"], "--count", "50"], capture_output=True, timeout=60, check=True)
+    assert _audit(service)["ok"]
+    row = _sql(service, "SELECT event_id, feature_execution_id FROM execution_events LIMIT 1")
+    event, feature = row.split("|")
+    _sql(service, damage, event=event, feature=feature)
+    try:
+        verdict = _audit(service, patience=0)
+    finally:
+        _sql(service, repair, event=event, feature=feature, topic=service["topic"])
+    assert not verdict["ok"]
+    assert {key: verdict[key] for key in seen} == seen
+    assert _audit(service)["ok"]
