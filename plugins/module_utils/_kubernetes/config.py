@@ -203,12 +203,11 @@ def _through_library(
             config_file=os.pathsep.join(files), context=context, client_configuration=configuration, persist_config=False
         )
     except (library.config.ConfigException, OSError, ValueError) as error:
-        raise Refusal(
-            obj=source,
-            problem=f"its credential plugin gave no credentials: {error}",
-            next_step="Run the plugin by hand, or give api_key",
-        ) from error
-    header = str((configuration.api_key or {}).get("authorization") or (configuration.api_key or {}).get("BearerToken") or "")
+        raise _no_credentials(source, str(error)) from error
+    keys = configuration.api_key or {}
+    header = str(keys.get("authorization") or keys.get("BearerToken") or "")
+    if not header and not configuration.cert_file:  # the library only logs a plugin's failure
+        raise _no_credentials(source, "it ended without any")
     return Access(
         server=str(configuration.host),
         source=source,
@@ -219,6 +218,12 @@ def _through_library(
         verify=bool(configuration.verify_ssl) if params.get("validate_certs") is None else bool(params["validate_certs"]),
         server_name=cluster.get("tls-server-name"),
         proxy=cluster.get("proxy-url"),
+    )
+
+
+def _no_credentials(source: str, why: str) -> Refusal:
+    return Refusal(
+        obj=source, problem=f"its credential plugin gave no credentials: {why}", next_step="Run the plugin by hand, or give api_key"
     )
 
 

@@ -62,9 +62,14 @@ def connect(module: AnsibleModule, *, seconds: float) -> Api:
     return api
 
 
-def _check_identity(api: Api, expected: str) -> None:
+def read_cluster_uid(api: Api) -> str:
+    """The identity of a cluster: the UID of its namespace kube-system, which lives as long as the cluster."""
     system = api.get("/api/v1/namespaces/kube-system", obj="namespace kube-system")
-    seen = str(system["metadata"]["uid"])
+    return str(system["metadata"]["uid"])
+
+
+def _check_identity(api: Api, expected: str) -> None:
+    seen = read_cluster_uid(api)
     if seen != expected:
         raise Refusal(
             obj=f"cluster at {api.access.server} ({api.access.source})",

@@ -50,9 +50,12 @@ def checked_counts(counts: t.Mapping[str, t.Any], topics: t.Sequence[str]) -> di
 
 
 def checked_count(value: t.Any, obj: str) -> int:
-    """A partition count of at least 1 from a number or its decimal text; anything else is a Refusal, never a number."""
+    """A partition count of at least 1 from a number or its decimal text; anything else is a Refusal, never a number.
+
+    Text with a carriage return is refused too: it is what a terminal adds, and what came through one is not to be trusted.
+    """
     number = value
-    if isinstance(value, str) and value.strip().isascii() and value.strip().isdigit():
+    if isinstance(value, str) and value.isascii() and value.isdigit():
         number = int(value)
     if isinstance(number, bool) or not isinstance(number, int) or number < 1:
         seen = "null" if value is None else repr(value)

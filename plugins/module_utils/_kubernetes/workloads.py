@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import time
 import typing as t
+from http import HTTPStatus
 
 from .._common.errors import Refusal
 from .._common.outcome import Blocker, Outcome, PlanItem
 from . import guards, stopping
 from .api import Api, Json, check_name, collection_path, object_path
-from .connection import connect, missing
+from .connection import connect, missing, read_cluster_uid
+from .errors import ApiError
 from .parse import Scaler, Workload, scaled_object, workload
 from .wait import Waiter
 
@@ -194,6 +196,7 @@ def read_workloads(module: AnsibleModule, outcome: Outcome) -> None:
     params = module.params
     api = connect(module, seconds=params["timeout"])
     try:
+        outcome.facts["cluster_uid"] = params["cluster_uid"] or _cluster_uid(api)
         views = _named(api, params) if params["workloads"] else _all(api, params)
     finally:
         api.close()
@@ -201,6 +204,15 @@ def read_workloads(module: AnsibleModule, outcome: Outcome) -> None:
     found = [stopping.described(view) for view in views]
     outcome.facts["workloads"] = found
     outcome.facts["stopped_by_us"] = [one for one in found if one["stopped_by_us"]]
+
+
+def _cluster_uid(api: Api) -> str | None:
+    try:
+        return read_cluster_uid(api)
+    except ApiError as error:
+        if error.status == HTTPStatus.FORBIDDEN:
+            return None
+        raise
 
 
 def _named(api: Api, params: t.Mapping[str, t.Any]) -> list[Workload]:

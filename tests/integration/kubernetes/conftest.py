@@ -1,0 +1,146 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""A namespace of the lab's cluster for each test, and workloads of it."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from support.kubernetes_proxy import KubernetesProxy, upstream
+from support.modules import ModuleRun, run_module
+
+Json = dict[str, Any]
+
+
+PATHS = {
+    "Namespace": "api/v1//namespaces",
+    "Pod": "api/v1/{}/pods",
+    "ResourceQuota": "api/v1/{}/resourcequotas",
+    "StatefulSet": "apis/apps/v1/{}/statefulsets",
+    "Deployment": "apis/apps/v1/{}/deployments",
+    "CronJob": "apis/batch/v1/{}/cronjobs",
+    "HorizontalPodAutoscaler": "apis/autoscaling/v2/{}/horizontalpodautoscalers",
+    "PodDisruptionBudget": "apis/policy/v1/{}/poddisruptionbudgets",
+    "ScaledObject": "apis/keda.sh/v1alpha1/{}/scaledobjects",
+    "CustomResourceDefinition": "apis/apiextensions.k8s.io/v1//customresourcedefinitions",
+}
+
+
+class Namespace:
+    """A namespace of the test's own, seen through plain requests and used through the modules."""
+
+    def __init__(self, name: str, facts: Json) -> None:
+        self.name = name
+        self.facts = facts
+        host, port, tls = upstream(facts["kubeconfig"])
+        self._connection = http.client.HTTPSConnection(host, port, context=tls)
+
+    def request(self, method: str, kind: str, name: str = "", body: Any = None, *, type_: str = "apply-patch+yaml", manager: str = "test") -> Json:
+        """One request about objects of a kind; an error is a failed test."""
+        path = "/" + PATHS[kind].replace("{}", f"namespaces/{self.name}").replace("//", "/")
+        query = f"?fieldManager={manager}" + ("&force=true" if type_.startswith("apply") else "") if method == "PATCH" else ""
+        target = f"{path}/{name}{query}" if name else path
+        payload = None if body is None else json.dumps(body)
+        self._connection.request(method, target, body=payload, headers={"Content-Type": f"application/{type_}"})
+        response = self._connection.getresponse()
+        answer: Json = json.loads(response.read())
+        assert response.status < 300, answer
+        return answer
+
+    def apply(self, *objects: Json) -> None:
+        """Create or change objects."""
+        for one in objects:
+            self.request("PATCH", one["kind"], one["metadata"]["name"], one)
+
+    def get(self, kind: str, name: str) -> Json:
+        """One object."""
+        return self.request("GET", kind, name)
+
+    def list(self, kind: str) -> list[Json]:
+        """All objects of a kind."""
+        return list(self.request("GET", kind)["items"])
+
+    def delete(self, kind: str, name: str) -> None:
+        """Delete an object; its pods follow."""
+        self.request("DELETE", kind, name)
+
+    def set_replicas(self, kind: str, name: str, replicas: int, *, manager: str) -> None:
+        """As somebody else would."""
+        self.request("PATCH", kind, name, {"spec": {"replicas": replicas}}, type_="merge-patch+json", manager=manager)
+
+    def wait(self, what: str, condition: Callable[[], bool], seconds: float = 30.0) -> None:
+        """Until ``condition`` holds."""
+        end = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < end, f"{what} did not happen within {seconds} s"
+            time.sleep(0.1)
+
+    def ready(self, kind: str, name: str, replicas: int) -> None:
+        """Until so many replicas are ready."""
+        self.wait(f"{name} ready", lambda: self.get(kind, name)["status"].get("readyReplicas", 0) == replicas)
+
+    def module(self, module: str, /, *, check: bool = False, env: dict[str, str] | None = None, **params: Any) -> ModuleRun:
+        """Run a module here."""
+        return run_module(module, self.params(**params), check=check, env=env)
+
+    def params(self, **params: Any) -> Json:
+        """Module parameters with this namespace and the lab's connection, unless others are given."""
+        connection = {} if "host" in params else {"kubeconfig": self.facts["kubeconfig"]}
+        return {"namespace": self.name, **connection, **params}
+
+    def workload(self, name: str, /, *, kind: str = "StatefulSet", replicas: int = 1, **pod: Any) -> Json:
+        """A workload of pods that do nothing and end at once; ``pod`` adds to their container, or to their spec (``spec``)."""
+        spec = pod.pop("spec", {})
+        container = {"name": "main", "image": self.facts["images"][0], "command": ["sleep", "100000"], **pod}
+        template = {
+            "metadata": {"labels": {"app": name}},
+            "spec": {"terminationGracePeriodSeconds": 0, "containers": [container], **spec},
+        }
+        body: Json = {"replicas": replicas, "selector": {"matchLabels": {"app": name}}, "template": template}
+        if kind == "StatefulSet":
+            body |= {"serviceName": name, "podManagementPolicy": "Parallel"}
+        return {"apiVersion": "apps/v1", "kind": kind, "metadata": {"name": name, "namespace": self.name}, "spec": body}
+
+
+@pytest.fixture
+def namespace(lab: Json, unique_name: Callable[..., str]) -> Iterator[Namespace]:
+    """A new namespace, removed afterwards."""
+    space = Namespace(unique_name("k8s"), lab["kubernetes"])
+    space.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": space.name}})
+    yield space
+    space.delete("Namespace", space.name)
+
+
+@pytest.fixture
+def proxy(lab: Json) -> Iterator[KubernetesProxy]:
+    """A counting and failing proxy before the API server."""
+    with KubernetesProxy(lab["kubernetes"]["kubeconfig"]) as one:
+        yield one
+
+
+@pytest.fixture(scope="session")
+def keda(lab_facts: Json) -> None:
+    """The ScaledObject's resource definition, as far as the modules look at it. No KEDA operator runs: this is its API only."""
+    schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    names = {"kind": "ScaledObject", "plural": "scaledobjects", "singular": "scaledobject"}
+    version = {"name": "v1alpha1", "served": True, "storage": True, "schema": {"openAPIV3Schema": schema}}
+    definition = {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": "scaledobjects.keda.sh"},
+        "spec": {"group": "keda.sh", "scope": "Namespaced", "names": names, "versions": [version]},
+    }
+    default = Namespace("default", lab_facts["kubernetes"])
+    default.apply(definition)
+    default.wait("ScaledObjects served", lambda: served(default))
+
+
+def served(space: Namespace) -> bool:
+    """Whether the definition is established and its path answers."""
+    status = space.get("CustomResourceDefinition", "scaledobjects.keda.sh").get("status", {})
+    return any(one["type"] == "Established" and one["status"] == "True" for one in status.get("conditions", []))

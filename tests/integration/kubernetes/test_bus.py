@@ -1,0 +1,123 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Partitions read from a real bus, partitions added meanwhile, and the roles startup and shutdown with a consumer group."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from confluent_kafka import Consumer, Producer
+from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
+
+from support.modules import finish_module, start_module
+from support.playbooks import PlaybookRun
+
+from .conftest import Namespace
+
+pytestmark = pytest.mark.lab("kubernetes", "kafka")
+SCALE = "k8s_scale_to_partitions"
+
+
+@pytest.fixture
+def admin(lab: dict[str, Any]) -> AdminClient:
+    """The bus as an administrator sees it."""
+    return AdminClient({"bootstrap.servers": lab["kafka"]["bootstrap_servers"]})
+
+
+@pytest.fixture
+def topic(admin: AdminClient, unique_name: Callable[..., str]) -> Iterator[str]:
+    """A topic of two partitions."""
+    name = unique_name("topic")
+    admin.create_topics([NewTopic(name, 2, 1)])[name].result(30)
+    yield name
+    admin.delete_topics([name])[name].result(30)
+
+
+@pytest.fixture
+def bus(lab: dict[str, Any]) -> dict[str, Any]:
+    """The connection."""
+    return {"brokers": [lab["kafka"]["bootstrap_servers"]], "cluster_id": lab["kafka"]["cluster_id"]}
+
+
+@pytest.mark.procedure("A18", "A29")
+def test_partitions_added_meanwhile_are_followed(namespace: Namespace, admin: AdminClient, topic: str, bus: dict[str, Any]) -> None:
+    """Read again after the wait; never past the ceiling."""
+    probe = {"exec": {"command": ["true"]}, "initialDelaySeconds": 2, "periodSeconds": 1}
+    namespace.apply(namespace.workload("w", readinessProbe=probe))
+    process = start_module(SCALE, namespace.params(kind="StatefulSet", name="w", topics=[topic], bus=bus, ceiling=3))
+    namespace.wait("scaled", lambda: namespace.get("StatefulSet", "w")["spec"]["replicas"] == 2)
+    admin.create_partitions([NewPartitions(topic, 5)])[topic].result(30)
+    run = finish_module(process)
+    assert not run.failed, run.msg
+    assert (run["partitions"], run["ready"], run["target"]) == ({topic: 5}, 3, 3)
+    assert run["diff"] == {"before": {"replicas": 1}, "after": {"replicas": 3}}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"topics": ["no-such-topic"]}, "no-such-topic"),
+        ({"topics": []}, "names no topic"),
+        ({"bus": {"brokers": ["10.77.0.1:1"], "request_timeout": 2}}, "10.77.0.1:1"),
+        ({"bus": {"brokers": ["10.77.0.1:9092"], "cluster_id": "another"}}, "another"),
+    ],
+)
+def test_bus_that_cannot_say_is_a_refusal(namespace: Namespace, topic: str, bus: dict[str, Any], change: dict[str, Any], said: str) -> None:
+    """Topic missing, none named, broker down, another cluster: nothing is scaled."""
+    namespace.apply(namespace.workload("w"))
+    run = namespace.module(SCALE, **{"kind": "StatefulSet", "name": "w", "topics": [topic], "bus": bus, **change})
+    assert run.failed
+    assert said in run.msg
+    assert run["error"]["refused"] is True
+    assert namespace.get("StatefulSet", "w")["spec"]["replicas"] == 1
+
+
+def play(namespace: Namespace, role: str, variables: dict[str, Any]) -> list[dict[str, Any]]:
+    """A play that runs a role and shows its result."""
+    connection = {"kubeconfig": namespace.facts["kubeconfig"], "cluster_uid": namespace.facts["cluster_uid"]}
+    tiers = [[{"kind": "StatefulSet", "name": "w"}], [{"kind": "Deployment", "name": "d"}]]
+    common = {"connection": connection, "namespace": namespace.name, "tiers": tiers}
+    inputs = {f"{role}_{key}": value for key, value in {**common, **variables}.items()}
+    include = {"ansible.builtin.include_role": {"name": f"lowtide.ops.{role}"}, "vars": inputs}
+    show = {"ansible.builtin.debug": {"msg": f"SUMMARY {{{{ {role}_result.summary }}}}"}}
+    return [{"hosts": "localhost", "connection": "local", "gather_facts": False, "tasks": [include, show]}]
+
+
+def test_roles_drain_and_restore(
+    namespace: Namespace, topic: str, bus: dict[str, Any], unique_name: Callable[..., str], ansible_playbook: Callable[..., PlaybookRun]
+) -> None:
+    """Refused for a group that does not exist; not drained while a member is left; then drained, and started at the partitions."""
+    namespace.apply(namespace.workload("w"), namespace.workload("d", kind="Deployment"))
+    group = unique_name("group")
+    inputs = {"consumer_groups": [group], "bus_connection": bus, "drain_timeout": 2}
+    refused = ansible_playbook(play(namespace, "shutdown", inputs))
+    assert refused.rc != 0
+    assert f"Consumer group {group}: it does not exist" in " ".join(refused.stdout.split())
+    assert namespace.get("StatefulSet", "w")["spec"]["replicas"] == 1
+
+    producer = Producer({"bootstrap.servers": bus["brokers"][0]})
+    for number in range(3):
+        producer.produce(topic, str(number))
+    producer.flush(10)
+    consumer = Consumer({"bootstrap.servers": bus["brokers"][0], "group.id": group, "auto.offset.reset": "earliest"})
+    consumer.subscribe([topic])
+    message = consumer.poll(20)
+    assert message is not None
+    consumer.commit(message=message, asynchronous=False)
+    active = ansible_playbook(play(namespace, "shutdown", inputs))
+    assert active.rc != 0
+    assert group in active.stdout
+    assert namespace.get("Deployment", "d")["spec"]["replicas"] == 0
+    consumer.close()
+
+    drained = ansible_playbook(play(namespace, "shutdown", inputs))
+    assert drained.rc == 0, drained.stdout
+    assert f"drained: {group} empty, lag 2" in drained.stdout
+    started = ansible_playbook(
+        play(namespace, "startup", {"bus_connection": bus, "scale_to_partitions": [{"kind": "StatefulSet", "name": "w", "topics": [topic]}]})
+    )
+    assert started.rc == 0, started.stdout
+    assert f"StatefulSet {namespace.name}/w replicas 0 -> 2" in started.stdout
+    assert namespace.get("StatefulSet", "w")["status"]["readyReplicas"] == 2
+    assert namespace.get("Deployment", "d")["status"]["readyReplicas"] == 1

@@ -1,0 +1,249 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""k8s_workload and k8s_workload_info against a real cluster: stop, restore, refuse, wait, survive a kill."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from typing import Any
+
+import pytest
+
+from support.kubernetes_proxy import Fault, KubernetesProxy
+from support.modules import finish_module, start_module
+
+from .conftest import Namespace
+from .test_scale import hpa, scaled_object
+
+pytestmark = pytest.mark.lab("kubernetes")
+NOTE = "lowtide.ops/stopped"
+
+
+def note_of(namespace: Namespace, kind: str, name: str) -> dict[str, Any] | None:
+    """What is noted on an object."""
+    text = namespace.get(kind, name)["metadata"].get("annotations", {}).get(NOTE)
+    return json.loads(text) if text else None
+
+
+def cron_job(namespace: Namespace, name: str) -> dict[str, Any]:
+    """One that is due once a year."""
+    template = namespace.workload(name)["spec"]["template"]
+    template["spec"]["restartPolicy"] = "Never"
+    job = {"spec": {"template": {"spec": template["spec"]}}}
+    return {"apiVersion": "batch/v1", "kind": "CronJob", "metadata": {"name": name}, "spec": {"schedule": "0 0 1 1 *", "jobTemplate": job}}
+
+
+def test_stop_and_start_a_tier(namespace: Namespace, proxy: KubernetesProxy) -> None:
+    """Three kinds in one task: one patch each; what was there comes back; twice is unchanged; check mode predicts."""
+    namespace.apply(namespace.workload("w", replicas=2), namespace.workload("d", kind="Deployment"), cron_job(namespace, "c"))
+    namespace.ready("StatefulSet", "w", 2)
+    workloads = [{"kind": "StatefulSet", "name": "w"}, {"kind": "Deployment", "name": "d"}, {"kind": "CronJob", "name": "c"}]
+    base: dict[str, Any] = {"host": proxy.url, "workloads": workloads, "run_id": "night"}
+
+    predicted = namespace.module("k8s_workload", check=True, state="stopped", **base)
+    assert predicted.changed
+    assert set(proxy.verbs) == {"LIST"}
+    stopped = namespace.module("k8s_workload", state="stopped", **base)
+    assert (stopped.changed, stopped["diff"], stopped["plan"]) == (True, predicted["diff"], predicted["plan"])
+    assert stopped["diff"]["before"] == {"StatefulSet/w": 2, "Deployment/d": 1, "CronJob/c": 1}
+    assert proxy.verbs["PATCH"] == 3
+    assert namespace.list("Pod") == []
+    assert namespace.get("CronJob", "c")["spec"]["suspend"] is True
+    noted = note_of(namespace, "StatefulSet", "w")
+    assert noted is not None
+    assert (noted["format"], noted["replicas"], noted["run"]) == (1, 2, "night")
+    for check in (True, False):
+        again = namespace.module("k8s_workload", check=check, state="stopped", **{**base, "run_id": "later"})
+        assert (again.changed, again["plan"]) == (False, [])
+    assert note_of(namespace, "StatefulSet", "w") == noted
+
+    seen = namespace.module("k8s_workload_info")
+    assert [one["name"] for one in seen["stopped_by_us"]] == ["w", "d", "c"]
+    assert seen["stopped_by_us"][0]["stopped_by_us"]["since"] == noted["at"]
+
+    predicted = namespace.module("k8s_workload", check=True, state="running", **base)
+    started = namespace.module("k8s_workload", state="running", **base)
+    assert (started.changed, started["diff"], started["plan"]) == (True, predicted["diff"], predicted["plan"])
+    assert [one["settled"] for one in started["workloads"]] == [True, True, True]
+    assert namespace.get("StatefulSet", "w")["status"]["readyReplicas"] == 2
+    assert namespace.get("CronJob", "c")["spec"]["suspend"] is False
+    assert [note_of(namespace, one["kind"], one["name"]) for one in workloads] == [None, None, None]
+    assert not namespace.module("k8s_workload", state="running", **base).changed
+    assert namespace.module("k8s_workload_info")["stopped_by_us"] == []
+
+
+def test_rehearsal_of_stop_and_start(namespace: Namespace) -> None:
+    """Told that it would be stopped, it predicts the start; outside check mode that is refused."""
+    namespace.apply(namespace.workload("w", replicas=2))
+    namespace.ready("StatefulSet", "w", 2)
+    params: dict[str, Any] = {"state": "running", "workloads": [{"kind": "StatefulSet", "name": "w"}], "assume": "stopped"}
+    predicted = namespace.module("k8s_workload", check=True, **params)
+    assert (predicted.changed, predicted["diff"]) == (True, {"before": {"StatefulSet/w": 0}, "after": {"StatefulSet/w": 2}})
+    assert namespace.module("k8s_workload", **params)["error"]["refused"] is True
+    scaled = namespace.module(
+        "k8s_scale_to_partitions", check=True, kind="StatefulSet", name="w", partitions=3, assume="stopped", start_stopped=True
+    )
+    assert scaled["diff"] == {"before": {"replicas": 0}, "after": {"replicas": 3}}
+
+
+def test_start_without_a_note_needs_replicas(namespace: Namespace) -> None:
+    """Scaled to zero by somebody else: nobody knows how many there were."""
+    namespace.apply(namespace.workload("w", replicas=0), namespace.workload("v", replicas=1))
+    one = {"kind": "StatefulSet", "name": "w"}
+    already = namespace.module("k8s_workload", state="stopped", workloads=[one])
+    assert not already.changed
+    assert "not by k8s_workload" in already["reasons"]["StatefulSet/w"]
+    refused = namespace.module("k8s_workload", state="running", workloads=[one, {"kind": "StatefulSet", "name": "v"}])
+    assert refused.failed
+    assert f"StatefulSet {namespace.name}/w" in refused.msg
+    assert "no note" in refused.msg
+    assert refused["error"]["refused"] is True
+    given = namespace.module("k8s_workload", state="running", workloads=[{**one, "replicas": 1}])
+    assert given["workloads"][0]["ready"] == 1
+
+
+def test_note_that_cannot_be_read_is_refused(namespace: Namespace) -> None:
+    """Of a later format, or edited by hand: named, with the way out."""
+    one = namespace.workload("w", replicas=0)
+    one["metadata"]["annotations"] = {NOTE: '{"format": 2, "replicas": 3}'}
+    namespace.apply(one)
+    wanted = [{"kind": "StatefulSet", "name": "w"}]
+    refused = namespace.module("k8s_workload", state="running", workloads=wanted)
+    assert "is not of format 1" in refused.msg
+    assert "Give replicas" in refused.msg
+    assert "not of format 1" in namespace.module("k8s_workload_info")["workloads"][0]["problem"]
+    namespace.module("k8s_workload", state="running", workloads=[{**wanted[0], "replicas": 1}])
+    assert note_of(namespace, "StatefulSet", "w") is None
+
+
+def test_stopped_workload_is_scaled_only_on_request(namespace: Namespace) -> None:
+    """It was stopped on purpose; with start_stopped it comes up at the right number at once."""
+    namespace.apply(namespace.workload("w", replicas=1))
+    namespace.module("k8s_workload", state="stopped", workloads=[{"kind": "StatefulSet", "name": "w"}], run_id="night")
+    params: dict[str, Any] = {"kind": "StatefulSet", "name": "w", "partitions": 2}
+    refused = namespace.module("k8s_scale_to_partitions", **params)
+    assert "stopped on purpose by run night" in refused.msg
+    assert refused["error"]["refused"] is True
+    done = namespace.module("k8s_scale_to_partitions", start_stopped=True, **params)
+    assert (done.changed, done["ready"]) == (True, 2)
+    assert note_of(namespace, "StatefulSet", "w") is None
+    assert not namespace.module("k8s_scale_to_partitions", start_stopped=True, **params).changed
+
+
+@pytest.mark.usefixtures("keda")
+def test_keda_is_refused_or_frozen(namespace: Namespace) -> None:
+    """KEDA would start pods again: named, or paused with a note and released at the start."""
+    namespace.apply(namespace.workload("w"), scaled_object(namespace, "w", 1, 5))
+    base: dict[str, Any] = {"workloads": [{"kind": "StatefulSet", "name": "w"}]}
+    refused = namespace.module("k8s_workload", state="stopped", **base)
+    assert f"ScaledObject {namespace.name}/w-keda owns its replicas (1 to 5)" in refused.msg
+    assert namespace.get("StatefulSet", "w")["spec"]["replicas"] == 1
+    stopped = namespace.module("k8s_workload", state="stopped", autoscaler="freeze", **base)
+    assert stopped.changed
+    frozen = namespace.get("ScaledObject", "w-keda")["metadata"]["annotations"]
+    assert frozen["autoscaling.keda.sh/paused-replicas"] == "0"
+    assert not namespace.module("k8s_workload", state="stopped", autoscaler="freeze", **base).changed
+    started = namespace.module("k8s_workload", state="running", **base)
+    assert started.changed
+    released = namespace.get("ScaledObject", "w-keda")["metadata"].get("annotations", {})
+    assert "autoscaling.keda.sh/paused-replicas" not in released
+    assert NOTE not in released
+    assert not namespace.module("k8s_workload", state="running", **base).changed
+
+
+def test_hpa_rests_while_its_workload_is_stopped(namespace: Namespace) -> None:
+    """The controller says so itself (ScalingDisabled), so it is no obstacle."""
+    namespace.apply(namespace.workload("w"), hpa(namespace, "w", 2, 5))
+    stopped = namespace.module("k8s_workload", state="stopped", workloads=[{"kind": "StatefulSet", "name": "w"}])
+    assert stopped.changed, stopped.msg
+
+    def resting() -> bool:
+        conditions = namespace.get("HorizontalPodAutoscaler", "w-hpa").get("status", {}).get("conditions") or []
+        return any(one["type"] == "ScalingActive" and one["reason"] == "ScalingDisabled" for one in conditions)
+
+    namespace.wait("HPA rests", resting, 40)
+    assert namespace.get("StatefulSet", "w")["spec"]["replicas"] == 0
+
+
+def test_pods_that_stay_are_named(namespace: Namespace) -> None:
+    """A finalizer keeps a terminating pod: not gone, whatever the StatefulSet counts."""
+    one = namespace.workload("w")
+    one["spec"]["template"]["metadata"]["finalizers"] = ["example.org/hold"]
+    namespace.apply(one)
+    namespace.ready("StatefulSet", "w", 1)
+    run = namespace.module("k8s_workload", state="stopped", workloads=[{"kind": "StatefulSet", "name": "w"}], timeout=2)
+    assert run.failed
+    assert run.changed
+    assert f"Pod {namespace.name}/w-0" in run.msg
+    namespace.request("PATCH", "Pod", "w-0", {"metadata": {"finalizers": None}}, type_="merge-patch+json")
+    again = namespace.module("k8s_workload", state="stopped", workloads=[{"kind": "StatefulSet", "name": "w"}], timeout=20)
+    assert (again.failed, again.changed) == (False, False)
+
+
+def test_killed_while_stopping_and_run_again(namespace: Namespace) -> None:
+    """The note is in the write itself: after SIGKILL the start restores what was there."""
+    namespace.apply(namespace.workload("w", replicas=2, spec={"terminationGracePeriodSeconds": 2}))
+    namespace.ready("StatefulSet", "w", 2)
+    workloads = [{"kind": "StatefulSet", "name": "w"}]
+    process = start_module("k8s_workload", namespace.params(state="stopped", workloads=workloads))
+    namespace.wait("scaled", lambda: namespace.get("StatefulSet", "w")["spec"]["replicas"] == 0)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    run = namespace.module("k8s_workload", state="running", workloads=workloads)
+    assert (run.failed, run["workloads"][0]["ready"]) == (False, 2)
+    assert note_of(namespace, "StatefulSet", "w") is None
+
+
+@pytest.mark.parametrize("fault", [Fault("PATCH", reset="after"), Fault("PATCH", status=409), Fault("LIST", "/pods", status=500)], ids=["reset", "409", "500"])
+def test_note_survives_doubtful_writes(namespace: Namespace, proxy: KubernetesProxy, fault: Fault) -> None:
+    """A lost answer is not a second stop: the note still says what there was at first."""
+    namespace.apply(namespace.workload("w", replicas=2))
+    proxy.faults = [fault]
+    run = namespace.module("k8s_workload", host=proxy.url, state="stopped", workloads=[{"kind": "StatefulSet", "name": "w"}])
+    assert (run.failed, run.changed) == (False, True)
+    assert fault.times == 0
+    noted = note_of(namespace, "StatefulSet", "w")
+    assert noted is not None
+    assert noted["replicas"] == 2
+
+
+def test_one_who_starts_it_again_is_named(namespace: Namespace) -> None:
+    """While its pods are waited to be gone."""
+    namespace.apply(namespace.workload("w", spec={"terminationGracePeriodSeconds": 10}))
+    namespace.ready("StatefulSet", "w", 1)
+    process = start_module("k8s_workload", namespace.params(state="stopped", workloads=[{"kind": "StatefulSet", "name": "w"}], timeout=60))
+    namespace.wait("scaled", lambda: namespace.get("StatefulSet", "w")["spec"]["replicas"] == 0)
+    namespace.set_replicas("StatefulSet", "w", 1, manager="rival")
+    run = finish_module(process)
+    assert "rival has set them to 1 since" in run.msg
+
+
+BAD_INPUT: list[tuple[dict[str, Any], str]] = [
+    ({"namespace": "no-such-space"}, "namespace no-such-space: it does not exist"),
+    ({"workloads": [{"kind": "StatefulSet", "name": "x"}, {"kind": "StatefulSet", "name": "y"}]}, "StatefulSets there: w"),
+    ({"workloads": []}, "it names nothing"),
+    ({"cluster_uid": "other"}, "not the expected other"),
+    ({"context": "other"}, "it has no context 'other'"),
+    ({"timeout": 0}, "option timeout"),
+]
+
+
+def test_bad_input_is_refused(namespace: Namespace) -> None:
+    """Object, value, next step; nothing is stopped."""
+    namespace.apply(namespace.workload("w"))
+    for params, said in BAD_INPUT:
+        for state in ("stopped", "running"):
+            run = namespace.module("k8s_workload", **{"state": state, "workloads": [{"kind": "StatefulSet", "name": "w"}], **params})
+            assert run.failed
+            assert said in run.msg
+            assert run["error"]["refused"] is True
+    assert namespace.get("StatefulSet", "w")["metadata"]["generation"] == 1
+
+
+def test_info_of_what_is_missing(namespace: Namespace) -> None:
+    """A namespace that does not exist is not an empty one."""
+    assert namespace.module("k8s_workload_info")["workloads"] == []
+    assert "404" in namespace.module("k8s_workload_info", namespace="no-such-space").msg
+    named = namespace.module("k8s_workload_info", workloads=[{"kind": "Deployment", "name": "x"}])
+    assert "Deployments there: none" in named.msg
