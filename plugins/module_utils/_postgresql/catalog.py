@@ -103,7 +103,38 @@ WHERE c.relkind = ANY(%(kinds)s) AND c.relpersistence <> 't'
 _MAY_VACUUM = "pg_has_role(c.relowner, 'USAGE') OR (d.owner AND NOT c.relisshared)"
 _MAY_VACUUM_17 = _MAY_VACUUM + " OR has_table_privilege(c.oid, 'MAINTAIN')"
 
+# First the few that matter, then what they look like, so that nothing is joined that is not asked about.
 _INDEXES = """
+WITH scope AS MATERIALIZED (
+  SELECT unnest(%(tables)s::bigint[]::oid[]) AS oid
+  UNION ALL SELECT reltoastrelid FROM pg_catalog.pg_class WHERE oid = ANY(%(tables)s::bigint[]::oid[])
+), broken AS MATERIALIZED (
+  SELECT DISTINCT indrelid FROM pg_catalog.pg_index WHERE NOT indisvalid
+    AND (%(tables)s::bigint[] IS NULL OR indrelid IN (SELECT oid FROM scope))
+), wanted AS MATERIALIZED (
+  SELECT indexrelid, indrelid, indkey FROM pg_catalog.pg_index WHERE indrelid IN (SELECT indrelid FROM broken)
+  UNION
+  SELECT x.indexrelid, x.indrelid, x.indkey
+  FROM pg_catalog.pg_class ic JOIN pg_catalog.pg_am am ON am.oid = ic.relam AND am.amname = 'btree'
+  JOIN pg_catalog.pg_index x ON x.indexrelid = ic.oid
+  WHERE ic.relkind = 'i' AND ic.relpages >= %(pages)s
+    AND (%(tables)s::bigint[] IS NULL OR x.indrelid IN (SELECT oid FROM scope))
+), measured AS MATERIALIZED (
+  SELECT w.indexrelid, a.attnum, a.attlen, a.attalign, rn.nspname, r.relname, coalesce(ta.attname, a.attname) AS attname
+  FROM wanted w
+  JOIN pg_catalog.pg_class ic ON ic.oid = w.indexrelid AND ic.relpages >= %(pages)s
+  JOIN pg_catalog.pg_attribute a ON a.attrelid = w.indexrelid
+  LEFT JOIN pg_catalog.pg_attribute ta ON ta.attrelid = w.indrelid AND ta.attnum = w.indkey[a.attnum - 1]
+  JOIN pg_catalog.pg_class r ON r.oid = CASE WHEN ta.attnum IS NULL THEN w.indexrelid ELSE w.indrelid END
+  JOIN pg_catalog.pg_namespace rn ON rn.oid = r.relnamespace
+), described AS (
+  SELECT m.indexrelid,
+    jsonb_agg(jsonb_build_array(m.attlen, m.attalign, s.avg_width, s.null_frac, s.n_distinct) ORDER BY m.attnum) AS columns
+  FROM measured m
+  LEFT JOIN pg_catalog.pg_stats s
+    ON s.schemaname = m.nspname AND s.tablename = m.relname AND s.attname = m.attname AND NOT s.inherited
+  GROUP BY m.indexrelid
+)
 SELECT ic.oid::bigint, owner.oid::bigint, xn.nspname::text, ic.relname::text, hn.nspname::text, owner.relname::text,
   ic.relkind::text, am.amname::text, ic.relpages, ic.reltuples, x.indisvalid, x.indislive,
   x.indisunique, x.indisexclusion,
@@ -113,18 +144,11 @@ SELECT ic.oid::bigint, owner.oid::bigint, xn.nspname::text, ic.relname::text, hn
     AND current_setting('server_version_num')::int >= 130000,
   pg_has_role(ic.relowner, 'USAGE'),
   hc.relkind = 't',
-  CASE WHEN broken.table_oid IS NOT NULL THEN concat_ws('|', am.amname, x.indisunique, x.indkey, x.indclass, x.indcollation,
-    x.indoption, pg_get_expr(x.indexprs, x.indrelid), pg_get_expr(x.indpred, x.indrelid)) END,
-  CASE WHEN am.amname = 'btree' AND ic.relpages >= %(pages)s AND hc.relkind <> 't' AND ic.relkind = 'i' THEN (
-    SELECT jsonb_agg(jsonb_build_array(a.attlen, a.attalign, s.avg_width, s.null_frac, s.n_distinct) ORDER BY a.attnum)
-    FROM pg_catalog.pg_attribute a
-    LEFT JOIN pg_catalog.pg_attribute ta ON ta.attrelid = x.indrelid AND ta.attnum = x.indkey[a.attnum - 1]
-    LEFT JOIN pg_catalog.pg_stats s ON NOT s.inherited
-      AND s.schemaname = CASE WHEN ta.attnum IS NULL THEN xn.nspname ELSE hn.nspname END
-      AND s.tablename = CASE WHEN ta.attnum IS NULL THEN ic.relname ELSE hc.relname END
-      AND s.attname = coalesce(ta.attname, a.attname)
-    WHERE a.attrelid = ic.oid) END
-FROM pg_catalog.pg_index x
+  CASE WHEN x.indrelid IN (SELECT indrelid FROM broken) THEN concat_ws('|', am.amname, x.indisunique, x.indkey, x.indclass,
+    x.indcollation, x.indoption, pg_get_expr(x.indexprs, x.indrelid), pg_get_expr(x.indpred, x.indrelid)) END,
+  CASE WHEN am.amname = 'btree' AND hc.relkind <> 't' AND ic.relkind = 'i' THEN d.columns END
+FROM wanted w
+JOIN pg_catalog.pg_index x ON x.indexrelid = w.indexrelid
 JOIN pg_catalog.pg_class ic ON ic.oid = x.indexrelid
 JOIN pg_catalog.pg_namespace xn ON xn.oid = ic.relnamespace
 JOIN pg_catalog.pg_class hc ON hc.oid = x.indrelid
@@ -132,11 +156,8 @@ LEFT JOIN pg_catalog.pg_class th ON hc.relkind = 't' AND th.reltoastrelid = hc.o
 JOIN pg_catalog.pg_class owner ON owner.oid = coalesce(th.oid, hc.oid)
 JOIN pg_catalog.pg_namespace hn ON hn.oid = owner.relnamespace
 JOIN pg_catalog.pg_am am ON am.oid = ic.relam
-LEFT JOIN (SELECT DISTINCT indrelid AS table_oid FROM pg_catalog.pg_index WHERE NOT indisvalid) broken
-  ON broken.table_oid = x.indrelid
+LEFT JOIN described d ON d.indexrelid = x.indexrelid
 WHERE ic.relpersistence <> 't'
-  AND (broken.table_oid IS NOT NULL OR (am.amname = 'btree' AND ic.relpages >= %(pages)s AND ic.relkind = 'i'))
-  AND (%(tables)s::bigint[] IS NULL OR owner.oid = ANY(%(tables)s::bigint[]::oid[]))
   AND (%(system)s OR hn.nspname NOT IN ('pg_catalog', 'information_schema'))
 """
 
