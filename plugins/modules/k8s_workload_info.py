@@ -63,6 +63,12 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+cluster_uid:
+  description:
+    - The identity of the cluster (the UID of its namespace kube-system), for O(cluster_uid).
+    - Null where the account may not read it.
+  returned: success
+  type: str
 workloads:
   description: The workloads as seen.
   returned: success
