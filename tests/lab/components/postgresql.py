@@ -34,6 +34,7 @@ PARAMETERS = {
     "max_connections": 100,
     "shared_buffers": "32MB",
     "max_prepared_transactions": 10,
+    "max_wal_size": "512MB",
     "password_encryption": "scram-sha-256",
     # Three servers share one disk. Killing a server loses nothing by this; only a crash of the machine does, and
     # then the lab is made anew.

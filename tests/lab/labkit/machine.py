@@ -19,8 +19,8 @@ from labkit.lab import Lab
 GIB = 1024**3
 COLD_BYTES = 12 * GIB
 """From nothing: packages, Go build and module caches, Python environment, images, one lab's state."""
-WARM_BYTES = 2 * GIB
-"""One more lab's state on a filled cache."""
+WARM_BYTES = 4 * GIB
+"""One more lab's state on a filled cache; three database servers keep their logs in it."""
 MEMORY_BYTES = 6 * GIB
 DEBIAN = "12"
 
