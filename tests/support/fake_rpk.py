@@ -197,8 +197,8 @@ def main() -> None:
     parser.add_argument("-p", type=int)
     for flag in ("-o", "-n", "-f"):
         parser.add_argument(flag)
-    parser.add_argument("names", nargs="*")
-    options = parser.parse_args()
+    split = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
+    options = parser.parse_args(sys.argv[1:split], argparse.Namespace(names=sys.argv[split + 1 :]))
     settings = dict(pair.split("=", 1) for pair in options.X)
     fake = FakeRpk(settings.get("brokers") or os.environ["RPK_BROKERS"], os.environ.get("FAKE_RPK_VERSION") == "23.3")
     command = f"{options.noun} {options.verb}"

@@ -113,6 +113,8 @@ class KafkaProxy(TcpProxy):
 
     ``cut_before_answer``: the api key whose answer is swallowed, the connection being cut, ``cut_times`` times in all.
     ``drop_request``: the api key of which requests are not passed on at all (the connection is cut instead), as often.
+    ``hold_request``, ``hold_answer``: the api key of which requests, or answers, wait until ``release`` is set; ``held``
+    is set when one does, so that a test can change the world or kill the client just then.
     ``counts``: requests that were passed on, by api key.
     """
 
@@ -124,8 +126,13 @@ class KafkaProxy(TcpProxy):
         cut_before_answer: int | None = None,
         drop_request: int | None = None,
         cut_times: int = 1,
+        hold_request: int | None = None,
+        hold_answer: int | None = None,
     ) -> None:
         self.cut_before_answer, self.drop_request, self.cut_times = cut_before_answer, drop_request, cut_times
+        self.hold_request, self.hold_answer = hold_request, hold_answer
+        self.held, self.release = threading.Event(), threading.Event()
+        self._closing = False
         self.counts: Counter[int] = Counter()
         self._asked: dict[tuple[int, int], int] = {}
         super().__init__(host, target_port)
@@ -137,6 +144,19 @@ class KafkaProxy(TcpProxy):
             API_NAMES.get(key, str(key)): count for key, count in sorted(self.counts.items()) if key != API_VERSIONS
         }
 
+    def hold(self) -> None:
+        """Wait for the test. What is still held when the proxy closes is not passed on."""
+        self.held.set()
+        self.release.wait()
+        if self._closing:
+            raise ConnectionAbortedError
+
+    def close(self) -> None:
+        """Drop what is held, and cut every connection."""
+        self._closing = True
+        self.release.set()
+        super().close()
+
     def from_client(self, client: socket.socket, server: socket.socket) -> None:
         """Count requests, and drop what is to be dropped."""
         while (frame := _frame(client)) is not None:
@@ -144,6 +164,8 @@ class KafkaProxy(TcpProxy):
             if key == self.drop_request and self.cuts < self.cut_times:
                 self.cut(client)
                 return
+            if key == self.hold_request:
+                self.hold()
             self.counts[key] += 1
             self._asked[id(client), correlation] = key
             server.sendall(struct.pack(">i", len(frame)) + frame)
@@ -157,6 +179,8 @@ class KafkaProxy(TcpProxy):
             if key == self.cut_before_answer and self.cuts < self.cut_times:
                 self.cut(client)
                 return
+            if key == self.hold_answer:
+                self.hold()
             frame = frame.replace(own, mine)
             client.sendall(struct.pack(">i", len(frame)) + frame)
 

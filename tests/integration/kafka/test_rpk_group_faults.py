@@ -1,0 +1,190 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""rpk_group when something breaks at the worst moment: between the undo and the commit, and between the commit and its answer.
+
+A proxy before the real broker (``support.tcp_proxy``) holds, drops or cuts the one request, and counts all of them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.kafka_consumer import consumer
+from support.modules import ModuleRun, finish_module, run_module, start_module
+from support.tcp_proxy import OFFSET_COMMIT, OFFSET_FETCH, KafkaProxy
+
+from .conftest import PARTITIONS, RECORDS, Bus
+
+pytestmark = [pytest.mark.lab("kafka"), pytest.mark.procedure("A15")]
+AT_FOUR, AT_END = dict.fromkeys(range(PARTITIONS), 4), dict.fromkeys(range(PARTITIONS), RECORDS)
+HOST, PORT = "10.77.0.1", 9092
+
+
+def params(bus: Bus, proxy: KafkaProxy | None = None, **options: Any) -> dict[str, Any]:
+    """To the end, by the proxy."""
+    return {
+        "brokers": [proxy.address if proxy else bus.brokers],
+        "name": bus.group,
+        "offsets": [{"to": "end"}],
+        "undo_file": str(bus.undo),
+        "max_skipped": 1000,
+        "request_timeout": 10.0,
+        **options,
+    }
+
+
+def restored(bus: Bus) -> bool:
+    """Whether the undo file puts every partition back to the offset before."""
+    back = run_module(
+        "rpk_group",
+        {
+            "brokers": [bus.brokers],
+            "name": bus.group,
+            "restore_file": str(bus.undo),
+            "undo_file": str(bus.undo) + ".back",
+        },
+    )
+    return back.changed and bus.offsets() == AT_FOUR
+
+
+@pytest.mark.parametrize("where", ["before the commit", "after the commit"])
+@pytest.mark.parametrize("declared", [{"to": "end"}, {"shift": 6}])
+def test_killed_then_run_again(bus: Bus, where: str, declared: dict[str, Any]) -> None:
+    """SIGKILL with the undo on disk: the next run ends in the same state, and the first undo still restores."""
+    held: dict[str, Any] = (
+        {"hold_request": OFFSET_COMMIT} if where == "before the commit" else {"hold_answer": OFFSET_COMMIT}
+    )
+    with KafkaProxy(HOST, PORT, **held) as proxy:
+        process = start_module("rpk_group", params(bus, proxy, offsets=[declared]))
+        assert proxy.held.wait(30)
+        process.kill()
+        process.wait(timeout=10)
+        assert bus.undo.exists()
+        assert bus.offsets() == (AT_FOUR if where == "before the commit" else AT_END)
+    again = run_module("rpk_group", params(bus, offsets=[declared]))
+    assert not again.failed, again.msg
+    assert again.changed == (where == "before the commit")
+    assert bus.offsets() == AT_END
+    assert restored(bus)
+
+
+def test_commit_answered_but_the_connection_cut(bus: Bus) -> None:
+    """F16: read back before repeating; one commit is enough, and changed is true."""
+    with KafkaProxy(HOST, PORT, cut_before_answer=OFFSET_COMMIT) as proxy:
+        made = run_module("rpk_group", params(bus, proxy))
+    assert made.changed, made.msg
+    assert not made.failed
+    assert (proxy.cuts, proxy.counts[OFFSET_COMMIT]) == (1, 1)
+    assert bus.offsets() == AT_END
+    assert restored(bus)
+
+
+def test_commit_that_never_arrived_is_repeated(bus: Bus) -> None:
+    """Read back, found undone, done."""
+    with KafkaProxy(HOST, PORT, drop_request=OFFSET_COMMIT) as proxy:
+        made = run_module("rpk_group", params(bus, proxy))
+    assert made.changed, made.msg
+    assert (proxy.cuts, proxy.counts[OFFSET_COMMIT]) == (1, 1)
+    assert bus.offsets() == AT_END
+
+
+def test_commit_that_never_arrives_is_reported_as_not_done(bus: Bus) -> None:
+    """After the deadline: failed, not changed, every partition where it was."""
+    with KafkaProxy(HOST, PORT, drop_request=OFFSET_COMMIT, cut_times=1000) as proxy:
+        failed = run_module("rpk_group", params(bus, proxy, request_timeout=2.0))
+    assert failed.failed
+    assert not failed.changed
+    assert not failed["error"]["refused"]
+    assert "3 of 3 partitions are not where they were set" in failed.msg
+    assert str(bus.undo) in failed.msg
+    assert [row["actual"] for row in failed["partitions"]] == [4, 4, 4]
+    assert bus.offsets() == AT_FOUR
+
+
+def test_what_a_commit_did_is_not_guessed(bus: Bus) -> None:
+    """Committed, but the bus is gone before it can be read back: says that it is not known, and a further run tells."""
+    with KafkaProxy(HOST, PORT, cut_before_answer=OFFSET_COMMIT, hold_answer=OFFSET_FETCH, cut_times=1) as proxy:
+        proxy.release.set()
+        process = start_module("rpk_group", params(bus, proxy, request_timeout=2.0))
+        while not proxy.cuts and process.poll() is None:
+            proxy.held.wait(0.01)
+        proxy.release.clear()
+        failed = finish_module(process)
+    assert "what it did is not known" in failed.msg
+    assert failed.failed
+    assert bus.offsets() == AT_END
+    assert not run_module("rpk_group", params(bus)).changed
+    assert restored(bus)
+
+
+def test_partial_success_is_reported_as_what_it_is(bus: Bus, unique_name: Callable[..., str]) -> None:
+    """A topic vanishes between the plan and the commit: its partitions failed, the others are done, and both are said."""
+    other = unique_name("doomed")
+    bus.create(other, 2)
+    bus.produce(other, 2)
+    bus.set({0: 1, 1: 1}, topic=other)
+    declared = [{"topic": bus.topic, "to": "end"}, {"topic": other, "to": "end"}]
+    with KafkaProxy(HOST, PORT, hold_request=OFFSET_COMMIT) as proxy:
+        process = start_module("rpk_group", params(bus, proxy, offsets=declared))
+        assert proxy.held.wait(30)
+        bus.remove([other], [])
+        proxy.release.set()
+        failed = finish_module(process)
+    assert failed.failed
+    assert failed.changed
+    assert "2 of 5 partitions are not where they were set" in failed.msg
+    assert f"{other}[0]" in failed.msg
+    assert "UNKNOWN_TOPIC_OR_PART" in failed.msg
+    done = {(row["topic"], row["partition"]): row["error"] for row in failed["partitions"]}
+    assert [done[bus.topic, number] for number in range(PARTITIONS)] == [""] * PARTITIONS
+    assert all(done[other, number] for number in range(2))
+    assert bus.offsets() == AT_END
+
+
+def test_member_that_joins_after_the_plan(bus: Bus) -> None:
+    """The broker refuses; nothing has moved, and the result says so."""
+    with KafkaProxy(HOST, PORT, hold_request=OFFSET_COMMIT) as proxy:
+        process = start_module("rpk_group", params(bus, proxy))
+        assert proxy.held.wait(30)
+        with consumer(bus.brokers, bus.group, bus.topic):
+            proxy.release.set()
+            failed = finish_module(process)
+            assert bus.offsets() == AT_FOUR
+    assert "the group has members" in failed.msg
+    assert failed.failed
+    assert not failed.changed
+
+
+def counted(bus: Bus, **options: Any) -> tuple[ModuleRun, dict[str, int]]:
+    """A run by a counting proxy."""
+    with KafkaProxy(HOST, PORT) as proxy:
+        made = run_module("rpk_group", params(bus, proxy, **options))
+        assert not made.failed, made.msg
+        return made, proxy.named_counts
+
+
+def test_requests_do_not_grow_with_partitions(bus: Bus, unique_name: Callable[..., str], tmp_path: Path) -> None:
+    """Goal P13 by count: 3 and 300 partitions cost the same; one OffsetCommit, and one reading back."""
+    wide = unique_name("wide")
+    bus.create(wide, 300)
+    try:
+        _made, few = counted(bus)
+        offsets = [{"topic": wide, "to": "end"}]
+        made, many = counted(bus, offsets=offsets, undo_file=str(tmp_path / "wide.json"))
+        assert len(made["partitions"]) == 300
+        assert few["OffsetCommit"] == many["OffsetCommit"] == 1
+        assert few["OffsetFetch"] == many["OffsetFetch"] == 2
+        assert few["ListOffsets"] == many["ListOffsets"] == 2
+        assert sum(many.values()) <= 13
+        again, idle = counted(bus, offsets=offsets, undo_file=str(tmp_path / "wide.json"))
+        assert not again.changed
+        assert "OffsetCommit" not in idle
+        assert sum(idle.values()) <= 11
+        record = json.loads((tmp_path / "wide.json").read_text())
+        assert {row["before"] for row in record["offsets"]} == {None}
+    finally:
+        bus.remove([wide], [])

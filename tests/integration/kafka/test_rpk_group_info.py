@@ -1,0 +1,147 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""rpk_group_info on a real broker: states, members, lag, topics, and waits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from support.kafka_consumer import CLIENT_ID, consumer
+from support.modules import ModuleRun, finish_module, run_module, start_module
+from support.tcp_proxy import OFFSET_FETCH, KafkaProxy
+
+from .conftest import Bus
+
+pytestmark = [pytest.mark.lab("kafka"), pytest.mark.procedure("A9")]
+CLIENTS = ["kafka", "rpk 23.3", "rpk 24.3"]
+
+
+def info(bus: Bus, *names: str, client: str = "kafka", rpk: str = "", check: bool = False, **options: Any) -> ModuleRun:
+    """Read groups."""
+    name, _blank, version = client.partition(" ")
+    params = {"brokers": [bus.brokers], "names": list(names), "client": name, "rpk_command": rpk or "rpk", **options}
+    return run_module("rpk_group_info", params, check=check, env={"FAKE_RPK_VERSION": version})
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_missing_empty_and_live_groups_are_three_answers(
+    bus: Bus, unique_name: Callable[..., str], rpk: str, client: str
+) -> None:
+    """All in one call; with members, their partitions, offsets and lag, and logs of the topic."""
+    live, never = unique_name("live"), unique_name("never")
+    bus.set({0: 1, 1: 2, 2: 10}, group=live)
+    try:
+        with consumer(bus.brokers, live, bus.topic):
+            seen = info(bus, bus.group, live, never, client=client, rpk=rpk, topics=[bus.topic, "no.such.topic"])
+    finally:
+        bus.remove([], [live])
+    assert not seen.failed, seen.msg
+    empty, stable, missing = seen["groups"]
+    assert [group["state"] for group in (empty, stable, missing)] == ["empty", "stable", "missing"]
+    assert (empty["member_count"], empty["total_lag"]) == (0, 18)
+    assert (stable["member_count"], stable["total_lag"]) == (1, 17)
+    assert (missing["total_lag"], missing["partitions"]) == (None, [])
+    member = stable["members"][0]
+    assert (member["client_id"], member["host"]) == (CLIENT_ID, "10.77.0.1")
+    assert [own["partition"] for own in member["assignments"]] == [0, 1, 2]
+    assert [(row["committed"], row["log_start"], row["log_end"], row["lag"]) for row in stable["partitions"]] == [
+        (1, 0, 10, 9),
+        (2, 0, 10, 8),
+        (10, 0, 10, 0),
+    ]
+    assert {row["member_id"] for row in stable["partitions"]} == {member["member_id"]}
+    topic, absent = seen["topics"]
+    assert (topic["partition_count"], topic["held"], topic["written"]) == (3, 30, 30)
+    assert (absent["exists"], absent["partition_count"], absent["written"]) == (False, None, None)
+    assert seen["cluster_id"] == bus.cluster_id
+    assert not seen.changed
+
+
+def test_new_consumer_protocol(bus: Bus, unique_name: Callable[..., str], rpk: str) -> None:
+    """The protocol client tells its members and state; rpk says that it cannot, and no wait hangs on that."""
+    group = unique_name("new-style")
+    try:
+        with consumer(bus.brokers, group, bus.topic, protocol="consumer"):
+            seen = info(bus, group)["groups"][0]
+            assert (seen["state"], seen["protocol"], seen["member_count"]) == ("stable", "consumer", 1)
+            assert seen["members"][0]["client_id"] == CLIENT_ID
+            blind = info(bus, group, client="rpk 24.3", rpk=rpk)["groups"][0]
+            assert (blind["state"], blind["total_lag"]) == ("unknown", None)
+            hopeless = info(bus, group, client="rpk 24.3", rpk=rpk, wait_for={"states": ["empty"], "timeout": 60})
+            assert "client: kafka" in hopeless.msg
+            assert hopeless.failed
+    finally:
+        bus.remove([], [group])
+
+
+def test_drain_is_waited_for(bus: Bus) -> None:
+    """A consumer leaves while the module waits; it returns with the group empty."""
+    wait = {"states": ["empty"], "timeout": 60.0}
+    with consumer(bus.brokers, bus.group, bus.topic) as member, KafkaProxy("10.77.0.1", 9092) as proxy:
+        process = start_module("rpk_group_info", {"brokers": [proxy.address], "names": [bus.group], "wait_for": wait})
+        while proxy.counts[OFFSET_FETCH] < 2 and process.poll() is None:  # it has read twice, so it waits
+            proxy.held.wait(0.02)
+        assert process.poll() is None
+        member.terminate()
+        drained = finish_module(process)
+    assert not drained.failed, drained.msg
+    assert drained["condition_met"]
+    assert drained["waited"] > 0
+    assert drained["groups"][0]["state"] == "empty"
+
+
+def test_backlog_is_waited_for(bus: Bus) -> None:
+    """Until every record has been read; the totals are those of topic and group."""
+    with consumer(bus.brokers, bus.group, bus.topic, consume=True):
+        done = info(bus, bus.group, topics=[bus.topic], wait_for={"states": ["stable"], "max_lag": 0, "timeout": 30.0})
+    assert not done.failed, done.msg
+    group, topic = done["groups"][0], done["topics"][0]
+    assert group["total_lag"] == 0
+    assert sum(row["committed"] for row in group["partitions"]) == topic["written"] == 30
+
+
+def test_deadline_names_what_is_missing(bus: Bus) -> None:
+    """Group, value, member; and what was read last is in the result."""
+    with consumer(bus.brokers, bus.group, bus.topic):
+        late = info(bus, bus.group, wait_for={"states": ["empty"], "max_lag": 0, "timeout": 0.5})
+    assert late.failed
+    assert f"group {bus.group}" in late.msg
+    assert "it is stable with 1 members, not empty, and its lag is 18, not 0 or less" in late.msg
+    assert CLIENT_ID in late.msg
+    assert not late["condition_met"]
+    assert late["groups"][0]["total_lag"] == 18
+    assert late["waited"] >= 0.5
+
+
+def test_check_mode_does_not_wait(bus: Bus) -> None:
+    """What it would wait for has not been done; it says whether the condition holds."""
+    seen = info(bus, bus.group, check=True, wait_for={"states": ["stable"], "timeout": 60.0})
+    assert not seen.failed
+    assert (seen["condition_met"], seen["waited"]) == (False, 0)
+
+
+def test_missing_group_is_not_drained(bus: Bus, unique_name: Callable[..., str]) -> None:
+    """A wrong name must not look like an empty group, unless that is said to be good enough."""
+    name = unique_name("never")
+    assert "no such group" in info(bus, name, wait_for={"states": ["empty"], "timeout": 60.0}).msg
+    assert info(bus, name, wait_for={"states": ["empty", "missing"], "timeout": 60.0})["condition_met"]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"cluster_id": "other"}, "cluster_id says other"),
+        ({"brokers": ["10.77.0.1:9"]}, "event bus 10.77.0.1:9: no broker answers"),
+        ({"wait_for": {"timeout": 1.0}}, "names no condition"),
+    ],
+)
+def test_refused(bus: Bus, options: dict[str, Any], words: str) -> None:
+    """By name."""
+    assert words in info(bus, bus.group, **options).msg
+
+
+def test_nothing_asked(bus: Bus) -> None:
+    """Is a mistake."""
+    assert "names and topics: both are empty" in info(bus).msg
