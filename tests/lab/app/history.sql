@@ -15,7 +15,7 @@ ALTER TABLE execution_steps SET (autovacuum_enabled = false);
 -- Statistics from the first thousand rows only.
 INSERT INTO feature_executions (id, state, created_at, updated_at, completed_at, error)
     SELECT md5('feature-' || n)::uuid, 6, begun, begun + interval '8 minutes', begun + interval '8 minutes', NULL
-    FROM (SELECT n, now() - interval '180 days' + n * interval '90 seconds' AS begun FROM generate_series(1, 1000) AS n) AS history;
+    FROM (SELECT n, now() - interval '180 days' + n * interval '2 minutes' AS begun FROM generate_series(1, 1000) AS n) AS history;
 INSERT INTO execution_steps (feature_execution_id, name, finished_at)
     SELECT md5('feature-' || n)::uuid, 'analyzing', now() - interval '180 days' FROM generate_series(1, 1000) AS n;
 SELECT pg_stat_force_next_flush();
@@ -26,14 +26,14 @@ INSERT INTO feature_executions (id, state, created_at, updated_at, completed_at,
            CASE WHEN state >= 6 THEN begun + interval '8 minutes' END,
            CASE WHEN state = 7 THEN 'verification failed' END
     FROM (
-        SELECT n, now() - interval '180 days' + n * interval '90 seconds' AS begun,
+        SELECT n, now() - interval '180 days' + n * interval '2 minutes' AS begun,
                CASE WHEN n % 50 = 0 THEN 8 WHEN n % 20 = 0 THEN 7 WHEN n % 500 = 1 THEN 4 ELSE 6 END AS state
-        FROM generate_series(1001, 150000) AS n
+        FROM generate_series(1001, 100000) AS n
     ) AS history;
 
 -- idx_step_feature is filled in random order and then loses most of what it holds: its pages stay, mostly empty.
 INSERT INTO execution_steps (feature_execution_id, name, finished_at)
-    SELECT md5('feature-' || 1 + n % 150000)::uuid, 'executing', now() - interval '90 days' FROM generate_series(1001, 300000) AS n;
+    SELECT md5('feature-' || 1 + n % 100000)::uuid, 'executing', now() - interval '90 days' FROM generate_series(1001, 200000) AS n;
 DELETE FROM execution_steps WHERE id > 1000 AND id % 3 <> 0;
 SELECT pg_stat_force_next_flush();
 VACUUM (INDEX_CLEANUP on, TRUNCATE off) execution_steps;

@@ -96,7 +96,7 @@ class FeatureService(Component):
 
     def ready(self, lab: Lab) -> None:
         """All pods that are wanted are ready, and the group is stable with every worker in it."""
-        lab.wait_for("feature service: pods", lambda: self._pods_ready(lab), 60)
+        lab.wait_for("feature service: pods", lambda: self._pods_ready(lab), 120)
         lab.wait_for(f"consumer group {GROUP}", lambda: self._group_complete(lab), 60)
 
     @staticmethod

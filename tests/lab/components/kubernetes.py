@@ -65,7 +65,7 @@ class Kubernetes(Component):
         runtimes = [node.start_runtime(containerd) for node in nodes]
         self._start_api(lab)
         for node, runtime in zip(nodes, runtimes, strict=True):
-            lab.wait_for(f"{runtime.name} answers", partial(node.ctr, containerd, "version"), 30, runtime)
+            lab.wait_for(f"{runtime.name} answers", partial(node.ctr, containerd, "version"), 60, runtime)
             node.load(containerd, kubernetes_install.basic_images(lab))
         self._wait_for_api(lab)
         # Not earlier: on a slow machine the controller manager would give up on the API server after 10 s.
@@ -113,9 +113,9 @@ class Kubernetes(Component):
         running = lab.processes(self.name)
         for node in self._nodes(lab):
             kubelet = next(one for one in running if one.name == f"{node.spec.name}-kubelet")
-            lab.wait_for(f"node {node.spec.name} ready", partial(self._node_ready, lab, node, kubelet), 60, kubelet)
+            lab.wait_for(f"node {node.spec.name} ready", partial(self._node_ready, lab, node, kubelet), 120, kubelet)
         account = "/api/v1/namespaces/default/serviceaccounts/default"
-        lab.wait_for("default service account", lambda: self.get(lab, account), 30, *running)
+        lab.wait_for("default service account", lambda: self.get(lab, account), 60, *running)
         scheduler = next(one for one in running if one.name == "kube-scheduler")
         lab.wait_for("scheduler", lambda: self._open(lab, f"https://{CONTROL}:10259/readyz") == b"ok", 30, scheduler)
 
