@@ -207,7 +207,7 @@ class Api:
                     raise self._unreachable(error) from error
                 self._pause(attempt, None, obj)
                 continue
-            if status in RETRIED and not last:
+            if status in RETRIED and not last and not self.deadline.passed:
                 self._pause(attempt, headers, obj)
                 continue
             return self._decode(status, answer, obj)
@@ -271,12 +271,14 @@ class Api:
     def _pause(self, attempt: int, headers: http.client.HTTPMessage | None, obj: str) -> None:
         """Wait before the next attempt: what Retry-After says, else 0.1 s doubling, with jitter; never past the deadline."""
         asked = (headers.get("Retry-After") or "") if headers is not None else ""
-        seconds = float(asked) if asked.isdigit() else 0.1 * 2**attempt * (0.5 + self._jitter())
-        if seconds > self.deadline.remaining:
+        if not asked.isdigit():
+            self._sleep(min(0.1 * 2**attempt * (0.5 + self._jitter()), self.deadline.remaining))
+            return
+        if int(asked) > self.deadline.remaining:
             raise self._error(
-                ApiError, obj, f"the server asks to wait {seconds:.1f} s, and only {self.deadline.remaining:.1f} s are left", 429
+                ApiError, obj, f"the server asks to wait {asked} s, and only {self.deadline.remaining:.1f} s are left", 429
             )
-        self._sleep(seconds)
+        self._sleep(float(asked))
 
     def _decode(self, status: int, answer: bytes, obj: str) -> Json:
         if 200 <= status < 300:

@@ -91,7 +91,7 @@ class Scaling:
         """Fill the outcome; raise OpsError."""
         params = self.params
         rule = Rule(params["combine"], params["floor"], params["ceiling"], params["even_divisors_only"])
-        counts = partitions.counts()
+        counts = self._counts(partitions)
         target = target_replicas(counts, rule)
         obj = read_object(self.api, params["kind"], params["namespace"], params["name"])
         self.around = guards.read(self.api, params["namespace"], params["guards"])
@@ -101,7 +101,7 @@ class Scaling:
         for _round in range(ROUNDS):
             if self.module.check_mode or not partitions.live:
                 break
-            counts = partitions.counts()
+            counts = self._counts(partitions)
             again = target_replicas(counts, rule)
             if again.replicas == target.replicas:
                 break
@@ -116,6 +116,14 @@ class Scaling:
             )
         if not self.module.check_mode:
             self.outcome.facts["ready"] = view.ready
+
+    def _counts(self, partitions: Partitions) -> dict[str, int]:
+        """The counts; an error of the bus before the first write is a refusal like any other."""
+        try:
+            return partitions.counts()
+        except OpsError as error:
+            error.refused = not self.api.touched
+            raise
 
     def _approach(self, obj: Json, target: Target) -> Workload:
         """Bring the workload to ``target`` from what was read, and wait until it serves."""

@@ -113,11 +113,11 @@ def test_roles_drain_and_restore(
 
     drained = ansible_playbook(play(namespace, "shutdown", inputs))
     assert drained.rc == 0, drained.stdout
-    assert f"drained: {group} empty, lag 2" in drained.stdout
+    assert f"drained: {group} empty, lag 2" in " ".join(drained.stdout.split()), drained.stdout
     started = ansible_playbook(
         play(namespace, "startup", {"bus_connection": bus, "scale_to_partitions": [{"kind": "StatefulSet", "name": "w", "topics": [topic]}]})
     )
     assert started.rc == 0, started.stdout
-    assert f"StatefulSet {namespace.name}/w replicas 0 -> 2" in started.stdout
+    assert f"StatefulSet {namespace.name}/w replicas 0 -> 2" in " ".join(started.stdout.split())
     assert namespace.get("StatefulSet", "w")["status"]["readyReplicas"] == 2
     assert namespace.get("Deployment", "d")["status"]["readyReplicas"] == 1
