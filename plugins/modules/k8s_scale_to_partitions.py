@@ -233,6 +233,11 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+check_mode:
+  description: Whether this was a rehearsal in check mode, so that all else is a prediction.
+  returned: always
+  type: bool
+  sample: false
 partitions:
   description: The number of partitions of each topic, as last read.
   returned: when they are known

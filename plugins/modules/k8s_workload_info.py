@@ -63,6 +63,11 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+check_mode:
+  description: Whether this was a rehearsal in check mode, so that all else is a prediction.
+  returned: always
+  type: bool
+  sample: false
 cluster_uid:
   description:
     - The identity of the cluster (the UID of its namespace kube-system), for O(cluster_uid).

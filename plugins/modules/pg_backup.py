@@ -119,6 +119,11 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+check_mode:
+  description: Whether this was a rehearsal in check mode, so that all else is a prediction.
+  returned: always
+  type: bool
+  sample: false
 due:
   description: Whether a new backup was due (in check mode, is due).
   returned: when the state could be read

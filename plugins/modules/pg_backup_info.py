@@ -76,6 +76,11 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+check_mode:
+  description: Whether this was a rehearsal in check mode, so that all else is a prediction.
+  returned: always
+  type: bool
+  sample: false
 backups:
   description: Verified backups, newest first; the fields are those of RV(lowtide.ops.pg_backup#module:backup).
   returned: when the bucket could be read

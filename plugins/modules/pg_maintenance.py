@@ -102,6 +102,11 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+check_mode:
+  description: Whether this was a rehearsal in check mode, so that all else is a prediction.
+  returned: always
+  type: bool
+  sample: false
 plan:
   description: What is due, in the order in which it is done. The same in check mode and in the run that follows.
   returned: always

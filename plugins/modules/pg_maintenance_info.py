@@ -39,6 +39,11 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+check_mode:
+  description: Whether this was a rehearsal in check mode, so that all else is a prediction.
+  returned: always
+  type: bool
+  sample: false
 due:
   description: Whether M(lowtide.ops.pg_maintenance) with the same options would do anything.
   returned: success

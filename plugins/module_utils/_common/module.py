@@ -23,7 +23,7 @@ def run_module(module: AnsibleModule, work: t.Callable[[AnsibleModule, Outcome],
     ``work`` fills the outcome as it goes and raises :class:`OpsError`; whatever the outcome holds by then is
     part of the failure, so that nobody loses sight of how far it got.
     """
-    outcome = Outcome()
+    outcome = Outcome(check_mode=module.check_mode)
     try:
         work(module, outcome)
     except OpsError as error:

@@ -36,6 +36,7 @@ class Outcome:
     """The result of a module run, filled while it happens, so that a failure still reports how far it got.
 
     ``before`` and ``after`` are the plain values whose difference is the diff; ``waited`` is in seconds;
+    ``check_mode`` says that all of it is a prediction (a variable of the play cannot: check mode is a property of a task);
     ``facts`` holds the module's own return values, merged into the top level of the result.
     """
 
@@ -45,6 +46,7 @@ class Outcome:
     plan: list[PlanItem] = field(default_factory=list)
     blockers: list[Blocker] = field(default_factory=list)
     waited: float = 0.0
+    check_mode: bool = False
     facts: dict[str, Any] = field(default_factory=dict)
 
     def as_result(self) -> dict[str, Any]:
@@ -53,6 +55,7 @@ class Outcome:
         result["changed"] = self.changed
         result["plan"] = [asdict(item) for item in self.plan]
         result["blockers"] = [asdict(blocker) for blocker in self.blockers]
+        result["check_mode"] = self.check_mode
         result["waited"] = round(self.waited, 3)
         if self.before is not None or self.after is not None:
             result["diff"] = {"before": self.before or {}, "after": self.after or {}}

@@ -237,6 +237,7 @@ class Phases:
             "window_id": run.id,
             "run": run.token,
             "resumed": resumed,
+            "opened_at": utc(window.now.first_opened),
             "still_open": owed,
         }
 
