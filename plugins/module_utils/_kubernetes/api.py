@@ -130,7 +130,11 @@ class Api:
         payload = json.dumps(body).encode()
         for attempt in range(READ_ATTEMPTS):
             try:
-                status, headers, answer = self._exchange("PATCH", target, payload)
+                connection = self._kept()
+            except _LOST as error:
+                raise self._unreachable(error) from error
+            try:
+                status, headers, answer = self._exchange(connection, "PATCH", target, payload)
             except _LOST as error:
                 self._drop()
                 self.touched = True
@@ -198,7 +202,7 @@ class Api:
         for attempt in range(READ_ATTEMPTS):
             last = attempt + 1 == READ_ATTEMPTS
             try:
-                status, headers, answer = self._exchange(method, target, None)
+                status, headers, answer = self._exchange(self._kept(), method, target, None)
             except ssl.SSLCertVerificationError as error:
                 raise self._untrusted(error) from error
             except _LOST as error:
@@ -213,10 +217,15 @@ class Api:
             return self._decode(status, answer, obj)
         raise AssertionError("unreachable: the last attempt returns or raises")
 
-    def _exchange(self, method: str, target: str, payload: bytes | None) -> tuple[int, http.client.HTTPMessage, bytes]:
-        connection = self._connection
-        if connection is None:
-            connection = self._connection = self._connect()
+    def _kept(self) -> http.client.HTTPConnection:
+        """The kept-alive connection, opened when there is none."""
+        if self._connection is None:
+            self._connection = self._connect()
+        return self._connection
+
+    def _exchange(
+        self, connection: http.client.HTTPConnection, method: str, target: str, payload: bytes | None
+    ) -> tuple[int, http.client.HTTPMessage, bytes]:
         headers = self._headers()
         if payload is not None:
             headers["Content-Type"] = "application/merge-patch+json"

@@ -137,18 +137,23 @@ class Waiter:
         """Until none of the workloads has a pod left, terminating ones included. Raises Hopeless and WaitTimeout."""
         begun = self._clock()
         goals = dict.fromkeys(self._first, 0)
+        source = self._pod_source(listed=True)
+        answer = self._api.get(source.path, obj=source.obj, params=source.params)
+        pods = list(answer.get("items") or [])
+        if self._idle(pods):
+            return
         with Watches(self._api) as watches:
             self._watch_workloads(watches)
-            if any(view.kind != "CronJob" for view in self.views):
-                watches.open(self._pod_source(listed=True))
+            source.version = str(answer["metadata"]["resourceVersion"])
+            watches.open(source, pods)
             try:
                 while True:
                     self._look(watches, goals)
-                    left = self._pods_left(watches)
-                    if not left and all(view.pods == 0 and view.observed >= view.generation for view in self.views):
+                    pods = list(watches.objects["pods"].values())
+                    if self._idle(pods):
                         return
                     if self._deadline.passed:
-                        raise self._late(goals, [Trouble("terminating", f"Pod {self._namespace}/{one.name}", "is still there") for one in left])
+                        raise self._late(goals, [Trouble("terminating", one, "is still there") for one in self._left(pods)])
                     watches.next(self._deadline.remaining)
             finally:
                 self._outcome.waited += self._clock() - begun
@@ -245,9 +250,14 @@ class Waiter:
         late = [view.title for view in self.views if not view.settled(goals[view.key])] or [view.title for view in self.views]
         return ", ".join(late[:5])
 
-    def _pods_left(self, watches: Watches) -> list[Pod]:
-        pods = [pod(obj) for obj in watches.objects.get("pods", {}).values()]
-        return [one for one in pods if any(matches(view.selector, one.labels) for view in self.views)]
+    def _left(self, pods: t.Sequence[Json]) -> list[str]:
+        """Those of the pods that belong to one of the workloads."""
+        named = [pod(obj) for obj in pods]
+        return [f"Pod {self._namespace}/{one.name}" for one in named if any(matches(view.selector, one.labels) for view in self.views)]
+
+    def _idle(self, pods: t.Sequence[Json]) -> bool:
+        """Whether nothing is left, as the pods and the controllers of the newest specs say."""
+        return not self._left(pods) and all(view.settled(0) for view in self.views)
 
     def _watch_workloads(self, watches: Watches) -> None:
         for kind, version in self._versions.items():
