@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import base64
+import socketserver
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,9 @@ import pytest
 import yaml
 
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import Refusal
-from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.config import resolve
+from ansible_collections.lowtide.ops.plugins.module_utils._common.module import Deadline
+from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.api import Api
+from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.config import Access, resolve
 
 
 def kubeconfig(folder: Path, cluster: dict[str, Any] | None = None, *, name: str = "config", user: dict[str, Any] | None = None) -> str:
@@ -101,3 +105,36 @@ def test_exec_plugin_credentials_come_through_the_library(tmp_path: Path) -> Non
     plugin.write_text(f"#!{sys.executable}\nraise SystemExit(1)\n", encoding="utf-8")
     with pytest.raises(Refusal, match="gave no credentials"):
         resolve({"kubeconfig": kubeconfig(tmp_path, user=user)}, {})
+
+
+class Tunnel(socketserver.StreamRequestHandler):
+    """Fault-free stand-in for an HTTP proxy: notes a CONNECT, then answers the request inside the tunnel itself."""
+
+    def handle(self) -> None:
+        """One tunnel, one request."""
+        seen: list[str] = self.server.seen  # type: ignore[attr-defined]
+        for answer in (b"HTTP/1.1 200 Connection established\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 13\r\n\r\n" + b'{"items": []}'):
+            seen.append(self.rfile.readline().decode().strip())
+            while (line := self.rfile.readline()) not in (b"\r\n", b""):
+                seen.append(line.decode().strip())
+            self.wfile.write(answer)
+
+
+def test_proxy_url_is_a_tunnel() -> None:
+    """Requests go through CONNECT; the proxy's password goes to the proxy only; other schemes are refused."""
+    with socketserver.TCPServer(("127.0.0.1", 0), Tunnel) as server:
+        server.seen = []  # type: ignore[attr-defined]
+        thread = threading.Thread(target=server.handle_request)
+        thread.start()
+        proxy = f"http://me:s3cret@127.0.0.1:{server.server_address[1]}"
+        api = Api(Access(server="http://10.0.0.1:8001", source="test", proxy=proxy), run_id="r", deadline=Deadline(10))
+        assert api.get("/api/v1/nodes", obj="nodes") == {"items": []}
+        api.close()
+        thread.join()
+        seen: list[str] = server.seen  # type: ignore[attr-defined]
+    assert seen[0].startswith("CONNECT 10.0.0.1:8001 HTTP/1.")
+    assert "Proxy-Authorization: Basic " + base64.b64encode(b"me:s3cret").decode() in seen
+    inside = seen[seen.index("GET /api/v1/nodes HTTP/1.1") :]
+    assert not any(line.startswith("Proxy-Authorization") for line in inside)
+    with pytest.raises(Refusal, match="only http proxies"):
+        Api(Access(server="http://10.0.0.1", source="test", proxy="socks5://h:1"), run_id="r", deadline=Deadline(10)).get("/", obj="x")
