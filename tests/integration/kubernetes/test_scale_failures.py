@@ -161,7 +161,7 @@ def test_killed_and_run_again(namespace: Namespace) -> None:
 )
 def test_faults_are_ridden_out(namespace: Namespace, proxy: KubernetesProxy, faults: list[Fault], patches: int) -> None:
     """Lost connections, conflicts, overload, ended and expired watches: the same end, truthfully reported, without a busy loop."""
-    slow = {"readinessProbe": {"exec": {"command": ["true"]}, "initialDelaySeconds": 1, "periodSeconds": 1}}
+    slow: dict[str, Any] = {"readinessProbe": {"exec": {"command": ["true"]}, "initialDelaySeconds": 1, "periodSeconds": 1}}
     namespace.apply(namespace.workload("w", replicas=0, **(slow if faults[0].verb == "WATCH" else {})))
     namespace.wait("seen", lambda: namespace.get("StatefulSet", "w")["status"].get("observedGeneration") == 1)
     proxy.faults = faults
