@@ -17,8 +17,8 @@ from labkit.component import Component, in_order
 from labkit.errors import LabError
 from labkit.lab import Lab
 
-WORKERS = 3
-"""Components at work at once: mostly waiting for one another's disk and processors, which are two."""
+WORKERS = 4
+"""Components at work at once. Most of their time is waiting, also for the components they require."""
 
 
 def install(lab: Lab, components: dict[str, Component], wanted: list[str]) -> None:
