@@ -4,8 +4,8 @@
 """What a window has to do next, from its journal alone; pure. Private to lowtide.ops: do not import from other collections.
 
 Record kinds: ``open`` (id, name, run, steps, selected, version, resumed), ``plan`` (step, host, expected, due, summary, plan, blockers),
-``planning`` (step, host, expected), ``begin`` (step, host, expected, digest, closer), ``end`` (step, host, ok, changed, summary, error, digest, version, closes,
-closes_all), ``skip`` (step, host, why), ``failure`` (step, host, error, refused, planning), ``settle`` and ``close`` (state, cause).
+``planning`` (step, host, expected), ``begin`` (step, host, expected, digest, closer), ``end`` (step, host, ok, changed, summary, error, digest, version,
+closes, closes_all), ``skip`` (step, host, why), ``failure`` (step, host, error, refused, planning), ``settle`` and ``close`` (state, cause).
 All carry ``id`` (the occurrence) and ``run`` (the fencing token of the controller run).
 """
 

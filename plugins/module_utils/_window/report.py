@@ -158,17 +158,17 @@ def html(report: Report) -> str:
     span = max(0.1, report["closed"] - report["opened"])
     rows = []
     for row in report["steps"]:
-        bar = ""
+        strip = ""
         if row["begin"] is not None and row["seconds"] is not None:
             left = 100 * max(0.0, row["begin"] - report["opened"]) / span
-            bar = f'<div class="bar"><i style="left:{left:.1f}%;width:{100 * row["seconds"] / span:.1f}%"></i></div>'
+            strip = f'<div class="bar"><i style="left:{left:.1f}%;width:{100 * row["seconds"] / span:.1f}%"></i></div>'
         seconds = "" if row["seconds"] is None else f"{row['seconds']:.1f} s"
         outcome = "changed" if row["outcome"] == "ok" and row["changed"] else row["outcome"]
         cells = (row["step"], row["host"], outcome, seconds, row["summary"] or row["why"])
         rows.append(
             f'<tr class="{escape(row["outcome"])}">'
             + "".join(f"<td>{escape(str(cell))}</td>" for cell in cells)
-            + f"<td>{bar}</td></tr>"
+            + f"<td>{strip}</td></tr>"
         )
     lists = ""
     for title, items in (("Still open", report["still_open"]), ("Evidence", report["evidence"])):
