@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import configparser
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -49,12 +50,18 @@ class Site:
         """A session of the superuser on the primary, in autocommit."""
         facts = self.lab["postgresql"]
         connection = psycopg2.connect(
-            host=self.primary, port=facts["port"], user=facts["superuser"], passfile=facts["passfile"], dbname=database or self.database
+            host=self.primary,
+            port=facts["port"],
+            user=facts["superuser"],
+            passfile=facts["passfile"],
+            dbname=database or self.database,
         )
         connection.autocommit = True
         return connection
 
-    def sql(self, statement: str, *, database: str | None = None, values: dict[str, Any] | None = None) -> list[tuple[Any, ...]]:
+    def sql(
+        self, statement: str, *, database: str | None = None, values: dict[str, Any] | None = None
+    ) -> list[tuple[Any, ...]]:
         """Run one statement and return its rows, if it has any."""
         with closing(self.connect(database)) as connection, connection.cursor() as cursor:
             cursor.execute(statement, values)
@@ -82,7 +89,7 @@ class Site:
             **more,
         }
 
-    def keys(self) -> list[str]:
+    def names(self) -> list[str]:
         """Every key in the bucket."""
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket)
         return [entry["Key"] for page in pages for entry in page.get("Contents", [])]
@@ -98,14 +105,23 @@ class Site:
 
     def key(self, part: str) -> str:
         """The key of ``part`` of the only published backup."""
-        found = [key for key in self.keys() if key.endswith(f"/{part}") and "/.incoming/" not in key]
+        found = [key for key in self.names() if key.endswith(f"/{part}") and "/.incoming/" not in key]
         assert len(found) == 1, found
         return found[0]
 
     def nothing_left(self) -> None:
         """Neither incoming objects nor unfinished uploads."""
-        assert [key for key in self.keys() if "/.incoming/" in key] == []
+        assert [key for key in self.names() if "/.incoming/" in key] == []
         assert self.uploads() == []
+
+    def wait_replayed(self) -> None:
+        """Until every standby has what the primary has written so far."""
+        end = time.monotonic() + 30
+        while not self.sql(
+            "SELECT coalesce(bool_and(replay_lsn >= pg_current_wal_lsn()), false) FROM pg_stat_replication"
+        )[0][0]:
+            assert time.monotonic() < end, "a standby does not catch up"
+            time.sleep(0.05)
 
     def wait_unlocked(self) -> None:
         """Until the server has noticed that a killed run's session is gone."""
@@ -120,21 +136,25 @@ class Site:
 def find_primary(facts: dict[str, Any]) -> str:
     """The host that accepts writes."""
     for host in facts["hosts"]:
-        with closing(psycopg2.connect(host=host, port=facts["port"], user=facts["superuser"], passfile=facts["passfile"], dbname="postgres")) as connection:
-            with connection.cursor() as cursor:
-                cursor.execute("SELECT pg_is_in_recovery()")
-                if not cursor.fetchone()[0]:
-                    return str(host)
+        connection = psycopg2.connect(
+            host=host, port=facts["port"], user=facts["superuser"], passfile=facts["passfile"], dbname="postgres"
+        )
+        with closing(connection), connection.cursor() as cursor:
+            cursor.execute("SELECT pg_is_in_recovery()")
+            if cursor.fetchone() == (False,):
+                return str(host)
     raise AssertionError("the lab has no primary")
 
 
 @contextmanager
-def make_site(lab: dict[str, Any], server: str, unique_name: Callable[..., str], *, rows: int = 2000, database: str | None = None) -> Iterator[Site]:
+def make_site(
+    lab: dict[str, Any], server: str, unique_name: Callable[..., str], *, rows: int = 2000, database: str | None = None
+) -> Iterator[Site]:
     """A seeded database and an empty bucket on the lab's ``server``, removed afterwards."""
     facts = lab[server]
-    client = boto3.Session(
-        **_keys(facts),
-    ).client("s3", endpoint_url=facts["endpoint_url"], region_name=facts["region"])
+    access_key, secret_key = _keys(facts)
+    session = boto3.Session(aws_access_key_id=access_key, aws_secret_access_key=secret_key)
+    client: Any = session.client("s3", endpoint_url=facts["endpoint_url"], region_name=facts["region"])
     site = Site(
         lab=lab,
         primary=find_primary(lab["postgresql"]),
@@ -150,18 +170,16 @@ def make_site(lab: dict[str, Any], server: str, unique_name: Callable[..., str],
         try:
             yield site
         finally:
-            for key in site.keys():
+            for key in site.names():
                 client.delete_object(Bucket=site.bucket, Key=key)
             client.delete_bucket(Bucket=site.bucket)
     finally:
         site.sql(f"DROP DATABASE IF EXISTS {quoted(site.database)} WITH (FORCE)", database="postgres")
 
 
-def _keys(facts: dict[str, Any]) -> dict[str, str]:
+def _keys(facts: dict[str, Any]) -> tuple[str, str]:
     """Access and secret key from a shared credentials file."""
-    import configparser
-
     parser = configparser.RawConfigParser()
     parser.read(facts["credentials_file"])
     section = parser[facts["profile"]]
-    return {"aws_access_key_id": section["aws_access_key_id"], "aws_secret_access_key": section["aws_secret_access_key"]}
+    return section["aws_access_key_id"], section["aws_secret_access_key"]

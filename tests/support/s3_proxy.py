@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import cast
 from urllib.parse import urlsplit
 
 HOP_HEADERS = {"connection", "transfer-encoding", "expect", "keep-alive"}
@@ -48,7 +49,6 @@ class Fault:
     status: int | None = None  # do not pass on; answer with this status
     code: str = ""
     drop_answer: bool = False  # pass on, then close the connection without an answer
-    header: tuple[str, str] | None = None  # replace this header of the answer
 
 
 @dataclass
@@ -59,81 +59,87 @@ class Proxy:
     seen: list[Request]
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, upstream: str, rule: Callable[[Request], Fault | None], host: str) -> None:
+        super().__init__((host, 0), _Handler)
+        parts = urlsplit(upstream)
+        assert parts.hostname is not None
+        self.upstream = (parts.hostname, parts.port)
+        self.rule = rule
+        self.seen: list[Request] = []
+        self.lock = threading.Lock()
+
+    def note(self, method: str, target: str) -> Request:
+        """Number a request and keep it."""
+        with self.lock:
+            request = Request(len(self.seen) + 1, method, target)
+            self.seen.append(request)
+        return request
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that was killed leaves a broken connection: that is what these tests are about."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def _serve(self) -> None:
+        server = cast("_Server", self.server)
+        body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+        fault = server.rule(server.note(self.command, self.path)) or Fault()
+        if fault.status is not None:
+            text = f"<Error><Code>{fault.code}</Code><Message>injected</Message></Error>"
+            self._answer(fault.status, [], text.encode(), Fault())
+            return
+        connection = http.client.HTTPConnection(*server.upstream, timeout=60)
+        headers = {name: value for name, value in self.headers.items() if name.lower() not in HOP_HEADERS}
+        connection.request(self.command, self.path, body or None, headers)
+        response = connection.getresponse()
+        answer = response.read()
+        if fault.drop_answer:
+            self._hang_up()
+        else:
+            self._answer(response.status, response.getheaders(), answer, fault)
+        connection.close()
+
+    def _hang_up(self) -> None:
+        self.close_connection = True
+        self.connection.shutdown(socket.SHUT_RDWR)
+
+    def _answer(self, status: int, headers: list[tuple[str, str]], body: bytes, fault: Fault) -> None:
+        if fault.flip_at is not None and body:
+            place = fault.flip_at % len(body)
+            body = body[:place] + bytes([body[place] ^ 1]) + body[place + 1 :]
+        body = body[: fault.cut_to]
+        dropped = HOP_HEADERS if self.command == "HEAD" else HOP_HEADERS | {"content-length"}
+        self.send_response_only(status)
+        for name, value in headers:
+            if name.lower() not in dropped:
+                self.send_header(name, value)
+        if self.command != "HEAD":
+            self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(b"" if self.command == "HEAD" else body[: fault.break_at])
+        if fault.break_at is not None:
+            self.wfile.flush()
+            self._hang_up()
+
+    do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _serve  # noqa: N815  # names are http.server's
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Keep the test's output clean."""
+
+
 @contextmanager
 def s3_proxy(upstream: str, rule: Callable[[Request], Fault | None], *, host: str = "127.0.0.1") -> Iterator[Proxy]:
     """Run the proxy for ``upstream`` on a free port of ``host`` while the block lasts."""
-    parts = urlsplit(upstream)
-    seen: list[Request] = []
-    lock = threading.Lock()
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def _serve(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
-            with lock:
-                request = Request(len(seen) + 1, self.command, self.path)
-                seen.append(request)
-            fault = rule(request) or Fault()
-            if fault.status is not None:
-                self._answer(fault.status, [], f"<Error><Code>{fault.code}</Code><Message>injected</Message></Error>".encode(), Fault())
-                return
-            assert parts.hostname is not None
-            connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=60)
-            headers = {name: value for name, value in self.headers.items() if name.lower() not in HOP_HEADERS}
-            connection.request(self.command, self.path, body or None, headers)
-            response = connection.getresponse()
-            answer = response.read()
-            if fault.drop_answer:
-                self._hang_up()
-            else:
-                self._answer(response.status, response.getheaders(), answer, fault)
-            connection.close()
-
-        def _hang_up(self) -> None:
-            self.close_connection = True
-            self.connection.shutdown(socket.SHUT_RDWR)
-
-        def _answer(self, status: int, headers: list[tuple[str, str]], body: bytes, fault: Fault) -> None:
-            if fault.flip_at is not None and body:
-                place = fault.flip_at % len(body)
-                body = body[:place] + bytes([body[place] ^ 1]) + body[place + 1 :]
-            if fault.cut_to is not None:
-                body = body[: fault.cut_to]
-            self.send_response_only(status)
-            for name, value in headers:
-                if fault.header is not None and name.lower() == fault.header[0].lower():
-                    continue
-                if name.lower() not in HOP_HEADERS | {"content-length"} or (self.command == "HEAD" and name.lower() == "content-length"):
-                    self.send_header(name, value)
-            if fault.header is not None:
-                self.send_header(*fault.header)
-            if self.command != "HEAD":
-                self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            if fault.break_at is not None:
-                self.wfile.write(body[: fault.break_at])
-                self.wfile.flush()
-                self._hang_up()
-            elif self.command != "HEAD":
-                self.wfile.write(body)
-
-        do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _serve  # noqa: N815  # names are http.server's
-
-        def log_message(self, format: str, *args: object) -> None:
-            """Keep the test's output clean."""
-
-    class Server(ThreadingHTTPServer):
-        daemon_threads = True
-
-        def handle_error(self, request: object, client_address: object) -> None:
-            """A client that was killed leaves a broken connection: that is what these tests are about."""
-
-    server = Server((host, 0), Handler)
+    server = _Server(upstream, rule, host)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
     try:
-        yield Proxy(url=f"http://{host}:{server.server_address[1]}", seen=seen)
+        yield Proxy(url=f"http://{host}:{server.server_address[1]}", seen=server.seen)
     finally:
         server.shutdown()
         server.server_close()

@@ -26,7 +26,9 @@ SELECT c.oid::regclass::text, (xpath('/row/h/text()', query_to_xml(format(
 
 def content(site: Site, database: str) -> tuple[list[Any], list[Any]]:
     """Row count and hash of every table, and the sequence's state."""
-    return site.sql(HASHES, database=database, values={}), site.sql("SELECT last_value, is_called FROM counter", database=database)
+    return site.sql(HASHES, database=database, values={}), site.sql(
+        "SELECT last_value, is_called FROM counter", database=database
+    )
 
 
 def restore(site: Site, dump: bytes, name: str) -> None:
@@ -40,7 +42,9 @@ def restore(site: Site, dump: bytes, name: str) -> None:
         "PGUSER": facts["superuser"],
         "PGPASSFILE": facts["passfile"],
     }
-    subprocess.run(["pg_restore", "--exit-on-error", "--single-transaction", "-d", name], input=plain, check=True, env=environment)
+    subprocess.run(
+        ["pg_restore", "--exit-on-error", "--single-transaction", "-d", name], input=plain, check=True, env=environment
+    )
 
 
 @pytest.mark.procedure("A22")
@@ -48,12 +52,12 @@ def test_publishes_one_verified_backup_and_is_then_content(site: Site) -> None:
     """Check, real, check, real: predicted, done, nothing more to do."""
     predicted = run_module("pg_backup", site.params(), check=True)
     assert predicted.changed
-    assert site.keys() == []
+    assert site.names() == []
     done = run_module("pg_backup", site.params())
     assert done.changed, done.msg
     assert predicted["plan"] == done["plan"]
     assert predicted["diff"] == done["diff"]
-    before = sorted(site.keys())
+    before = sorted(site.names())
     for check in (True, False):
         again = run_module("pg_backup", site.params(), check=check)
         assert not again.failed, again.msg
@@ -61,7 +65,7 @@ def test_publishes_one_verified_backup_and_is_then_content(site: Site) -> None:
         assert again["plan"] == []
         assert again["backup"]["run_id"] == done["backup"]["run_id"]
         assert done["backup"]["run_id"] in again["why"]
-    assert sorted(site.keys()) == before
+    assert sorted(site.names()) == before
     assert [key.rsplit("/", 1)[1] for key in before] == ["dump.pgc.zst", "globals.sql", "manifest.json", "tables.json"]
     site.nothing_left()
     # One time stamp names the run, everything in it and its manifest.
@@ -84,7 +88,12 @@ def test_what_is_published_restores_to_the_same_rows(site: Site, unique_name: Ca
     finally:
         site.sql(f"DROP DATABASE IF EXISTS {quoted(copy)} WITH (FORCE)", database="postgres")
     rows = {(entry["schema"], entry["name"]): entry["rows"] for entry in json.loads(site.get(site.key("tables.json")))}
-    assert rows == {("public", "feature"): 2000, ("public", 'we"ird\nname'): 1, ("public", "parted_1"): 100, ("public", "empty_one"): 0}
+    assert rows == {
+        ("public", "feature"): 2000,
+        ("public", 'we"ird\nname'): 1,
+        ("public", "parted_1"): 100,
+        ("public", "empty_one"): 0,
+    }
     roles = site.get(site.key("globals.sql")).decode()
     assert f"CREATE ROLE {site.lab['postgresql']['superuser']}" in roles
     assert "PASSWORD" not in roles
@@ -137,24 +146,27 @@ def test_full_verification_decodes_the_newest_again(real_site: Site) -> None:
 
 
 @pytest.mark.parametrize("name", ["../up/b c", "-o a=b $(id)", 'postgresql://q"uo;te', "\U0001f600%2F.incoming"])
-def test_hostile_database_names_stay_in_their_folder(lab: dict[str, Any], unique_name: Callable[..., str], name: str) -> None:
+def test_hostile_database_names_stay_in_their_folder(
+    lab: dict[str, Any], unique_name: Callable[..., str], name: str
+) -> None:
     """Names are data: for libpq, for the programs' arguments and for the key."""
     database = f"{name} {os.getpid()}"
     with make_site(lab, "versitygw", unique_name, rows=5, database=database) as site:
         done = run_module("pg_backup", site.params())
         assert done.changed, done.msg
         assert done["backup"]["database"] == database
-        assert all(key.startswith("team a/pg/") and key.count("/") == 5 for key in site.keys())
+        assert all(key.startswith("team a/pg/") and key.count("/") == 5 for key in site.names())
         assert not run_module("pg_backup", site.params()).changed
         listed = run_module("pg_backup_info", site.s3_params(database=database))
         assert [one["database"] for one in listed["backups"]] == [database]
 
 
+@pytest.mark.procedure("C18")
 def test_encryption_is_asked_for_and_read_back(moto_site: Site) -> None:
     """Every object carries it."""
     done = run_module("pg_backup", moto_site.params(encryption="AES256"))
     assert done.changed, done.msg
-    heads = [moto_site.client.head_object(Bucket=moto_site.bucket, Key=key) for key in moto_site.keys()]
+    heads = [moto_site.client.head_object(Bucket=moto_site.bucket, Key=key) for key in moto_site.names()]
     assert [head["ServerSideEncryption"] for head in heads] == ["AES256"] * 4
 
 
@@ -163,8 +175,24 @@ def test_a_server_that_does_not_encrypt_is_found_out(real_site: Site) -> None:
     done = run_module("pg_backup", real_site.params(encryption="AES256"))
     assert done.failed
     assert "encryption AES256 was asked for, the server reports none" in done.msg
-    assert real_site.keys() == []
+    assert real_site.names() == []
     real_site.nothing_left()
+
+
+@pytest.mark.procedure("A22")
+def test_only_the_primary_is_dumped(real_site: Site) -> None:
+    """A standby is refused by what it is; a list of all members leads to the primary, whichever comes first."""
+    hosts = real_site.lab["postgresql"]["hosts"]
+    real_site.wait_replayed()
+    refused = run_module(
+        "pg_backup", real_site.params(login_host=next(host for host in hosts if host != real_site.primary))
+    )
+    assert refused["error"]["refused"] is True
+    assert "standby" in refused.msg
+    assert real_site.names() == []
+    last = [host for host in hosts if host != real_site.primary] + [real_site.primary]
+    done = run_module("pg_backup", real_site.params(login_host=",".join(last)))
+    assert done.changed, done.msg
 
 
 def test_role_passwords_are_saved_only_on_request(real_site: Site) -> None:
@@ -181,7 +209,13 @@ def test_no_byte_touches_the_local_disk(moto_site: Site, tmp_path: Path) -> None
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(full)], check=True)
     try:
         subprocess.run(["dd", "if=/dev/zero", f"of={full}/fill", "bs=64k", "count=1"], check=True, capture_output=True)
-        blocked = {"TMPDIR": str(full), "TMP": str(full), "TEMP": str(full), "HOME": str(full), "PYTHONDONTWRITEBYTECODE": "1"}
+        blocked = {
+            "TMPDIR": str(full),
+            "TMP": str(full),
+            "TEMP": str(full),
+            "HOME": str(full),
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
         done = run_module("pg_backup", moto_site.params(), env=blocked)
         assert done.changed, done.msg
         assert sorted(path.name for path in full.iterdir()) == ["fill"]
@@ -203,7 +237,11 @@ def test_the_run_that_changes_nothing_imports_no_sdk(real_site: Site) -> None:
     from support.modules import module_environment
 
     process = subprocess.run(
-        ["python", "-c", script, json.dumps(real_site.params())], capture_output=True, text=True, check=True, env=module_environment()
+        ["python", "-c", script, json.dumps(real_site.params())],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=module_environment(),
     )
     result, loaded = (json.loads(line) for line in process.stdout.splitlines()[-2:])
     assert result["changed"] is False

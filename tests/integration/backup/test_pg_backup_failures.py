@@ -78,15 +78,35 @@ def kill_pg_dump(process: subprocess.Popen[str], *, after: int) -> None:
 
 BAD_INPUT: list[tuple[str, dict[str, Any], list[str]]] = [
     ("no bucket", {"bucket": "lt-no-such-bucket"}, ["bucket lt-no-such-bucket", "does not exist", "Create the bucket"]),
-    ("wrong secret", {"credentials_file": None, "profile": None, "secret_key": "canary-4c1d"}, ["secret key is wrong", "SignatureDoesNotMatch", "secret_key"]),
-    ("wrong key", {"credentials_file": None, "profile": None, "access_key": "nobody", "secret_key": "canary-4c1d"}, ["InvalidAccessKeyId", "access_key"]),
+    (
+        "wrong secret",
+        {"credentials_file": None, "profile": None, "secret_key": "canary-4c1d"},
+        ["secret key is wrong", "SignatureDoesNotMatch", "secret_key"],
+    ),
+    (
+        "wrong key",
+        {"credentials_file": None, "profile": None, "access_key": "nobody", "secret_key": "canary-4c1d"},
+        ["InvalidAccessKeyId", "access_key"],
+    ),
     ("wrong region", {"region": "eu-west-7"}, ["eu-west-7", "Correct the option region"]),
-    ("endpoint down", {"endpoint_url": "http://127.0.0.1:9"}, ["http://127.0.0.1:9", "Connection refused", "endpoint_url"]),
+    (
+        "endpoint down",
+        {"endpoint_url": "http://127.0.0.1:9"},
+        ["http://127.0.0.1:9", "Connection refused", "endpoint_url"],
+    ),
     ("no endpoint", {"endpoint_url": "ftp://x"}, ["ftp://x", "https://host"]),
     ("no profile", {"profile": "nobody"}, ["'nobody'", "credentials"]),
-    ("no credentials file", {"credentials_file": "/nowhere/keys"}, ["/nowhere/keys", "No such file", "credentials_file"]),
+    (
+        "no credentials file",
+        {"credentials_file": "/nowhere/keys"},
+        ["/nowhere/keys", "No such file", "credentials_file"],
+    ),
     ("wrong database", {"login_db": "lt_no_such_db"}, ["lt_no_such_db", "there is no database", "login_db"]),
-    ("wrong password", {"passfile": None, "login_password": "canary-wrong-password"}, ["refused the password", "login_password"]),
+    (
+        "wrong password",
+        {"passfile": None, "login_password": "canary-wrong-password"},
+        ["refused the password", "login_password"],
+    ),
     ("wrong cluster", {"system_identifier": "42"}, ["another cluster", "42", "system_identifier"]),
     ("bad prefix", {"prefix": "a/../b"}, ["a/../b", "option prefix"]),
     ("bad age", {"max_age": "yesterday"}, ["yesterday", "24h"]),
@@ -113,7 +133,7 @@ def test_bad_input_is_refused_and_nothing_is_written(real_site: Site) -> None:
         if number % 4 == 0:
             assert run_module("pg_backup", params, check=True).msg == run.msg, name
         assert "canary-wrong-password" not in json.dumps(run.result) + run.stderr, name
-    assert real_site.keys() == []
+    assert real_site.names() == []
     real_site.nothing_left()
 
 
@@ -132,7 +152,7 @@ def test_an_older_pg_dump_is_refused(real_site: Site, tmp_path: Path) -> None:
     assert run.failed
     assert "9.6.24" in run.msg
     assert "postgresql-client-15" in run.msg
-    assert real_site.keys() == []
+    assert real_site.names() == []
 
 
 @pytest.mark.procedure("A22")
@@ -140,7 +160,9 @@ def test_an_older_pg_dump_is_refused(real_site: Site, tmp_path: Path) -> None:
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
 def test_a_killed_pg_dump_publishes_nothing(real_site: Site, share: float) -> None:
     """SIGKILL of pg_dump at the start, half way and near the end: no object, no open upload; then a run that succeeds."""
-    real_site.sql("INSERT INTO feature SELECT g, g::text, repeat(md5(g::text), 20), now() FROM generate_series(10000, 60000) g")
+    real_site.sql(
+        "INSERT INTO feature SELECT g, g::text, repeat(md5(g::text), 20), now() FROM generate_series(10000, 60000) g"
+    )
     total = real_site.sql("SELECT sum(length(x::text)) FROM feature x")[0][0]
     for _attempt in range(5):
         process = start_module("pg_backup", real_site.params())
@@ -149,12 +171,12 @@ def test_a_killed_pg_dump_publishes_nothing(real_site: Site, share: float) -> No
         if run.failed:
             break
         # It was quicker than the signal: remove what it made, and try again.
-        for key in real_site.keys():
+        for key in real_site.names():
             real_site.client.delete_object(Bucket=real_site.bucket, Key=key)
     assert "pg_dump: killed by signal 9" in run.msg
     assert run.rc != 0
     assert not run.changed
-    assert real_site.keys() == []
+    assert real_site.names() == []
     real_site.nothing_left()
     assert run_module("pg_backup", real_site.params()).changed
 
@@ -170,7 +192,7 @@ def test_a_lock_that_pg_dump_cannot_get_ends_it(real_site: Site) -> None:
     assert "pg_dump: exit status 1" in run.msg
     assert "LOCK TABLE public.feature" in run.msg
     assert "lock_timeout" in run["error"]["next_step"]
-    assert real_site.keys() == []
+    assert real_site.names() == []
     real_site.nothing_left()
 
 
@@ -183,7 +205,7 @@ def test_the_deadline_ends_a_backup_that_waits(real_site: Site) -> None:
             run = run_module("pg_backup", real_site.params(timeout=3))
     assert run.failed
     assert "not finished within the time allowed (3 s)" in run.msg
-    assert real_site.keys() == []
+    assert real_site.names() == []
     real_site.nothing_left()
 
 
@@ -212,7 +234,9 @@ def test_a_second_backup_of_the_same_database_is_refused(real_site: Site) -> Non
 
 
 @pytest.mark.procedure("D27")
-@pytest.mark.parametrize("fault", [Fault(flip_at=100), Fault(flip_at=-5), Fault(cut_to=1000)], ids=["head", "tail", "truncated"])
+@pytest.mark.parametrize(
+    "fault", [Fault(flip_at=100), Fault(flip_at=-5), Fault(cut_to=1000)], ids=["head", "tail", "truncated"]
+)
 def test_an_object_altered_between_upload_and_verification_is_not_published(real_site: Site, fault: Fault) -> None:
     """One bit, or the end missing, in what the server gives back."""
     with s3_proxy(real_site.server["endpoint_url"], lambda request: fault if request.is_dump_read else None) as proxy:
@@ -220,7 +244,7 @@ def test_an_object_altered_between_upload_and_verification_is_not_published(real
     assert run.failed
     assert "dump.pgc.zst" in run.msg
     assert ("SHA-256" if fault.flip_at else "bytes, not") in run.msg
-    assert real_site.keys() == []
+    assert real_site.names() == []
     real_site.nothing_left()
 
 
@@ -252,12 +276,15 @@ def test_reads_and_writes_survive_a_server_that_stumbles(real_site: Site) -> Non
 
 def test_a_server_that_stays_busy_ends_the_run(real_site: Site) -> None:
     """Bounded retries; the upload is aborted."""
-    with s3_proxy(real_site.server["endpoint_url"], lambda request: Fault(status=503, code="SlowDown") if request.is_part else None) as proxy:
+    with s3_proxy(
+        real_site.server["endpoint_url"],
+        lambda request: Fault(status=503, code="SlowDown") if request.is_part else None,
+    ) as proxy:
         run = run_module("pg_backup", real_site.params(endpoint_url=proxy.url))
     assert run.failed
     assert "SlowDown" in run.msg
     assert len([request for request in proxy.seen if request.is_part]) == 5
-    assert real_site.keys() == []
+    assert real_site.names() == []
     real_site.nothing_left()
 
 
@@ -280,8 +307,14 @@ def test_no_secret_is_seen_anywhere(real_site: Site, unique_name: Callable[..., 
     watcher.start()
     secrets = real_site.client._request_signer._credentials
     try:
-        params = real_site.params(login_user=role, login_password=canary, access_key=secrets.access_key, secret_key=secrets.secret_key)
-        params = {option: value for option, value in params.items() if option not in ("passfile", "credentials_file", "profile")}
+        params = real_site.params(
+            login_user=role, login_password=canary, access_key=secrets.access_key, secret_key=secrets.secret_key
+        )
+        params = {
+            option: value
+            for option, value in params.items()
+            if option not in ("passfile", "credentials_file", "profile")
+        }
         good = run_module("pg_backup", params)
         bad = run_module("pg_backup", params | {"bucket": "lt-no-such-bucket"})
     finally:
@@ -292,7 +325,7 @@ def test_no_secret_is_seen_anywhere(real_site: Site, unique_name: Callable[..., 
     assert bad.failed
     seen = b"\n".join(lines)
     assert b"pg_dump" in seen
-    stored = b"\n".join(real_site.get(key) for key in real_site.keys())
+    stored = b"\n".join(real_site.get(key) for key in real_site.names())
     told = json.dumps([good.result, bad.result]) + good.stderr + bad.stderr
     for secret in (canary, secrets.secret_key):
         assert secret.encode() not in seen
