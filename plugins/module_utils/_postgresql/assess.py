@@ -150,6 +150,8 @@ def select(tables: list[TableState], scope: Scope, *, target: str) -> list[Table
                 problem="no table in it, or no such schema",
                 next_step=f"{hint}Correct schemas",
             )
+    if scope.schemas is not None:
+        tables = [table for table in tables if table.schema in scope.schemas]
     excluded = {name.name for name in scope.exclude}
     kept = [
         table
@@ -202,9 +204,7 @@ def with_bloat(
 def assess(session: Session, conditions: Conditions, scope: Scope, *, jobs: int, budget: float | None) -> Assessment:
     """Read everything that the conditions are about, and plan."""
     block_size = session.server.block_size
-    tables = select(
-        catalog.read_tables(session, schemas=scope.schemas, system=scope.system), scope, target=session.settings.target
-    )
+    tables = select(catalog.read_tables(session, system=scope.system), scope, target=session.settings.target)
     horizons: list[blockers.Horizon] = []
     if conditions.dead_tuple_ratio is not None or conditions.transaction_id_age is not None:
         horizons = blockers.read_horizons(session)

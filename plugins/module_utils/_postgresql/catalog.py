@@ -94,7 +94,6 @@ LEFT JOIN pg_catalog.pg_inherits i ON i.inhrelid = c.oid AND c.relispartition
 CROSS JOIN (SELECT pg_has_role(datdba, 'USAGE') AS owner FROM pg_catalog.pg_database WHERE datname = current_database()) d
 WHERE c.relkind = ANY(%(kinds)s) AND c.relpersistence <> 't'
   AND (%(oids)s::bigint[] IS NULL OR c.oid = ANY(%(oids)s::bigint[]::oid[]))
-  AND (%(schemas)s::text[] IS NULL OR n.nspname = ANY(%(schemas)s::text[]))
   AND (%(system)s OR n.nspname NOT IN ('pg_catalog', 'information_schema'))
   AND n.nspname <> 'pg_toast'
 """
@@ -173,6 +172,9 @@ _DATABASE = """
 SELECT age(datfrozenxid), current_database()::text FROM pg_catalog.pg_database WHERE datname = current_database()
 """
 
+# The one table that the server silently does not analyze: it is where statistics are kept (src/include/catalog/pg_statistic.h).
+PG_STATISTIC = 2619
+
 # No index that is smaller than this many pages is examined when bloat is not asked for: none is.
 NO_BLOAT = 2**31 - 1
 
@@ -180,13 +182,12 @@ NO_BLOAT = 2**31 - 1
 def read_tables(
     session: Session,
     *,
-    schemas: list[str] | None = None,
     system: bool = False,
     oids: list[int] | None = None,
 ) -> list[TableState]:
     """Every table, in one round trip; foreign tables and views too (kinds f, v), so that a name given for one can be explained."""
     sql = _TABLES.replace("{may_vacuum}", _MAY_VACUUM_17 if session.server.version >= 170000 else _MAY_VACUUM)
-    values = {"kinds": list("rmpfv"), "oids": oids, "schemas": schemas, "system": system}
+    values = {"kinds": list("rmpfv"), "oids": oids, "system": system}
     return [TableState(*row) for row in session.query(sql, values)]
 
 

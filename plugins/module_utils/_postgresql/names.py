@@ -13,9 +13,10 @@ import typing as t
 
 from .._common.errors import Refusal
 
-# PostgreSQL's own rule for a name that needs no quotes (keywords aside, which do not matter in a message or an option).
-_PLAIN = re.compile(r"[a-z_\u0080-\U0010ffff][a-z0-9_$\u0080-\U0010ffff]*")
-_PART = re.compile(r'"((?:[^"]|"")+)"|([A-Za-z_\u0080-\U0010ffff][A-Za-z0-9_$\u0080-\U0010ffff]*)')
+# What needs no quotes: ASCII only, since the server folds other letters by rules of its own (keywords aside, which do not
+# matter in a message or an option).
+_PLAIN = re.compile(r"[a-z_][a-z0-9_$]*")
+_PART = re.compile(r'"((?:[^"]|"")+)"|([A-Za-z_][A-Za-z0-9_$]*)')
 
 
 class TableName(t.NamedTuple):
@@ -33,7 +34,7 @@ def parse_name(text: str, *, option: str) -> TableName:
     """
     parts: list[str] = []
     position = 0
-    stripped = text.strip()
+    stripped = text.strip(" \t\r\n")
     while True:
         match = _PART.match(stripped, position)
         if match is None or len(parts) == 2:

@@ -14,7 +14,7 @@ from .._common.outcome import Blocker
 from . import blockers, names
 from .bloat import Bloat
 from .blockers import Horizon
-from .catalog import IndexState, TableState
+from .catalog import PG_STATISTIC, IndexState, TableState
 
 # Bytes a second that an estimate assumes before the run has measured its own: a disk and a core of some years ago.
 VACUUM_RATE = 100 * 2**20
@@ -120,6 +120,8 @@ def statistics_lost(table: TableState) -> bool:
 def _statistics(table: TableState, conditions: Conditions, newest_child: float | None) -> dict[str, str]:
     """Why the planner's statistics call for an ANALYZE, by condition."""
     due: dict[str, str] = {}
+    if table.oid == PG_STATISTIC:
+        return due
     limit, age = conditions.changed_tuple_ratio, conditions.statistics_age
     rows = max(table.live, 1)
     if limit is not None and table.changed >= max(conditions.minimum_tuples, 1) and table.changed / rows > limit:
@@ -200,7 +202,7 @@ def plan_tables(
             continue
         vacuum = bool(danger or dead)
         # A table that is read for its dead rows anyway gets new statistics: their counts are what the next run decides by.
-        analyze = bool(statistics or dead)
+        analyze = bool(statistics or dead) and table.oid != PG_STATISTIC
         what = _statement(vacuum=vacuum, freeze=bool(danger), analyze=analyze)
         shown = table_shown(table)
         if not table.may_vacuum:
@@ -271,7 +273,8 @@ def _without_useless(
         holder = blockers.useless(
             horizons,
             since_vacuum=table.since_vacuum,
-            changed=table.changed,
+            # Nothing resets this counter of pg_statistic, so it cannot tell what died since the last VACUUM.
+            changed=0 if table.oid == PG_STATISTIC else table.changed,
             minimum=max(conditions.minimum_tuples, 1),
             catalog=catalog,
         )
@@ -290,15 +293,16 @@ def _statement(*, vacuum: bool, freeze: bool, analyze: bool) -> str:
 
 
 def leftover_of(index: IndexState, siblings: list[IndexState]) -> IndexState | None:
-    """The valid index that ``index`` is a broken copy of, left behind by REINDEX CONCURRENTLY; None when there is none.
+    """The index that ``index`` is a broken copy of, left behind by REINDEX CONCURRENTLY; None when there is none.
 
-    An index is dropped only when a valid one of the same definition stands beside it.
+    A copy is dropped only when its original, of the same definition, stands beside it: valid, or broken and to be rebuilt.
     """
     if index.valid or index.constraint:
         return None
     for other in siblings:
         same = other.oid != index.oid and other.signature == index.signature and other.schema == index.schema
-        if same and other.valid and names.is_leftover_of(index.name, other.name):
+        original = other.valid or names.leftover_base(other.name) is None
+        if same and original and names.is_leftover_of(index.name, other.name):
             return other
     return None
 
