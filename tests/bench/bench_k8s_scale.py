@@ -90,7 +90,7 @@ class Cluster:
         """Requests of a client between two times, as the server recorded them."""
         found = set()
         for line in Path(self.facts["audit_log"]).read_text(encoding="utf-8").splitlines():
-            if f'"userAgent":"{agent}' in line:
+            if f'"userAgent":"{agent}' in line and NAMESPACE in line:
                 entry = json.loads(line)
                 at = datetime.fromisoformat(entry["requestReceivedTimestamp"])
                 if begin <= at <= end:
