@@ -172,7 +172,7 @@ def server() -> Iterator[Server]:
             connection.cursor() as cursor,
         ):
             cursor.execute("SELECT system_identifier::text FROM pg_control_system()")
-            identifier = cursor.fetchone()[0]
+            ((identifier,),) = cursor.fetchall()
         yield Server(folder, port, identifier)
     finally:
         _as_postgres(BIN / "pg_ctl", "-D", data, "-m", "immediate", "-w", "stop", cwd=folder)
