@@ -79,6 +79,16 @@ def cluster(lab: dict[str, Any], unique_name: Callable[..., str]) -> Iterator[di
         "system_identifier": facts["system_identifier"],
     }
     _primary(params, "postgres", f"CREATE DATABASE {name}")
+    # libpq does not go on to the next host when one that lags behind says that there is no such database.
+    end = time.monotonic() + 30
+    while (
+        _primary(
+            params, "postgres", "SELECT count(*) FROM pg_stat_replication WHERE replay_lsn >= pg_current_wal_lsn()"
+        )[0][0]
+        < 2
+    ):
+        assert time.monotonic() < end, "the standbys do not catch up"
+        time.sleep(0.1)
     yield params
     _primary(params, "postgres", f"DROP DATABASE {name} WITH (FORCE)")
 
