@@ -177,5 +177,6 @@ def health_lines(result: Result, kind: str, limits: Limits) -> list[dict[str, st
     """The lines for one kind of system; a read that failed is one failing line with its message."""
     if result.get("failed"):
         message = " ".join(str(result.get("msg") or "no message").split())
-        return [Line("FAIL", str(limits["name"]), f"cannot be read: {message}").as_dict()]
+        advice = "" if result.get("error") else ". Correct health_connection and what is named here"
+        return [Line("FAIL", str(limits["name"]), f"cannot be read: {message}{advice}").as_dict()]
     return [line.as_dict() for line in KINDS[kind](result, limits)]

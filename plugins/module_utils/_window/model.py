@@ -362,10 +362,17 @@ class Window:
     def _changed_anything(self) -> bool:
         return any(record["ok"] and record["changed"] for record in (*self.now.ends.values(), *self.now.done.values()))
 
+    def _reads_only(self, name: str) -> bool:
+        return name in self.steps and self.steps[name].reads_only
+
     def _touched(self) -> bool:
         """Whether anything may have changed: a step changed something, or one failed without saying that it had not begun."""
-        failed = [record for record in self.now.failures if record["kind"] == "end" and not record.get("refused")]
-        unended = [key for key in self.now.begun if key not in self.now.ends]
+        failed = [
+            record
+            for record in self.now.failures
+            if record["kind"] == "end" and not record.get("refused") and not self._reads_only(record["step"])
+        ]
+        unended = [key for key in self.now.begun if key not in self.now.ends and not self._reads_only(key[0])]
         return self._changed_anything() or bool(failed) or bool(unended)
 
 

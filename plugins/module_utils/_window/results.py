@@ -51,6 +51,9 @@ def describe_error(result: Any, task: Any) -> tuple[str, bool]:
     name = "" if own else f"{task.get('name') or task.get('action') or 'task'}: "
     if result.get("_ansible_no_log") or task.get("no_log"):
         return f"{name}failed (its output is hidden by no_log)", False
+    items = result.get("results")
+    if isinstance(items, list):  # of a loop: the first item that failed says why
+        result = next((item for item in items if isinstance(item, dict) and item.get("failed")), result)
     error = result.get("error")
     refused = isinstance(error, dict) and bool(error.get("refused"))
     return f"{name}{str(result.get('msg') or 'failed')[:2000]}", refused

@@ -22,6 +22,7 @@ class Step:
     needs: tuple[str, ...] = ()
     follows: tuple[str, ...] = ()
     irreversible: bool = False
+    reads_only: bool = False
     estimate: float | None = None
     hosts: tuple[str, ...] = ()
     role: str | None = None

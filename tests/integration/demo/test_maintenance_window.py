@@ -1,0 +1,128 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The whole maintenance window on the lab: rehearsed, run, run again, and refused."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from support.playbooks import PlaybookRun
+from support.site import INVENTORY, WINDOW, Site
+
+pytestmark = [
+    pytest.mark.lab("kubernetes", "kafka", "postgresql", "s3", "feature_service"),
+    pytest.mark.timeout(600),
+]
+Playbook = Callable[..., PlaybookRun]
+ALWAYS = {"backup_max_age": "0s"}
+"""A backup is due in every window."""
+
+
+@pytest.fixture
+def site(lab: dict[str, Any]) -> Site:
+    """System A."""
+    return Site(lab)
+
+
+def seen(site: Site) -> dict[str, Any]:
+    """Everything that a window may change."""
+    return {
+        "workers": site.workers(),
+        "maintenance": site.maintenance(),
+        "backups": site.backup_keys(),
+        "writes": site.api_writes(),
+    }
+
+
+def test_a_window_is_rehearsed_without_a_write_then_does_what_it_said_and_then_nothing(site: Site, ansible_playbook: Playbook) -> None:
+    site.make_due()
+    before = seen(site)
+    reports = len(site.reports())
+
+    rehearsal = ansible_playbook(WINDOW, *INVENTORY, "--check", "--diff", extra_vars=ALWAYS, timeout=300)
+
+    assert rehearsal.rc == 0, rehearsal.stdout
+    assert seen(site) == before
+    assert len(site.reports()) == reports
+    assert re.search(r"would: StatefulSet \S*feature-worker: \S* ?0 -> 12|would: .*feature-worker.* 12", rehearsal.stdout), rehearsal.stdout
+
+    producer = site.produce(count=20_000, rate=50)
+    try:
+        run = ansible_playbook(WINDOW, *INVENTORY, extra_vars=ALWAYS, timeout=300)
+    finally:
+        producer.terminate()
+        producer.communicate(timeout=60)
+
+    assert run.rc == 0, run.stdout
+    report = site.reports()[-1]
+    assert report["state"] == "done"
+    changed = {row["step"] for row in report["steps"] if row["changed"]}
+    assert changed == {"backup", "shutdown", "database_maintenance", "startup"}
+    assert site.workers() == {"replicas": 12, "ready": 12, "notes": []}
+    after = seen(site)
+    assert after["maintenance"]["invalid"] == []
+    assert after["maintenance"]["tables"] != before["maintenance"]["tables"]
+    assert set(before["backups"]) < set(after["backups"])
+    assert not [key for key in after["backups"] if "incoming" in key or key.startswith("upload:")]
+    assert site.audit()["ok"], site.audit()
+
+    again = ansible_playbook(WINDOW, *INVENTORY, timeout=300)
+
+    assert again.rc == 0, again.stdout
+    assert site.reports()[-1]["state"] == "nothing_to_do"
+    assert again.changed == 0
+    assert seen(site) == after
+
+
+MISTAKES = {
+    "wrong context": ({"kubernetes_connection": {"context": "production"}}, ["production"]),
+    "other cluster": ({"kubernetes_connection": {"cluster_uid": "11111111-1111-1111-1111-111111111111"}}, ["11111111-1111", "cluster_uid"]),
+    "wrong namespace": ({"feature_namespace": "feature-sistem"}, ["feature-sistem"]),
+    "wrong database": ({"postgresql_connection": {"login_db": "feature_bd"}}, ["feature_bd"]),
+    "wrong password": ({"postgresql_connection": {"passfile": None, "login_password": "guessed-canary"}}, ["password", "postgres"]),
+    "broker down": ({"event_bus_connection": {"brokers": ["10.77.0.1:9"]}}, ["10.77.0.1:9"]),
+    "no bucket": ({"backup_bucket": "lowtide-bakups"}, ["lowtide-bakups"]),
+    "topic missing": ({"startup_scale_to_partitions": [{"kind": "StatefulSet", "name": "feature-worker", "topics": ["feature.evens"]}]}, ["feature.evens"]),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_wrong_site_is_refused_before_any_change(site: Site, ansible_playbook: Playbook, mistake: str) -> None:
+    given, words = MISTAKES[mistake]
+    window = f"mistaken-{mistake.replace(' ', '-')}"
+    extra: dict[str, Any] = {"window_name": window}
+    for key, value in given.items():
+        whole = connection(site, key)
+        extra[key] = {**whole, **value} if isinstance(value, dict) else value
+    before = seen(site)
+
+    run = ansible_playbook(WINDOW, *INVENTORY, extra_vars=extra, timeout=300)
+
+    assert run.rc != 0
+    last = re.findall(rf"lowtide window {window}@\S+ (\w+)", run.stdout)
+    assert "refused" in last, run.stdout[-3000:]
+    cause = next(line for line in run.stdout.splitlines() if "First cause" in line)
+    for word in words:
+        assert word in cause, cause
+    assert "guessed-canary" not in run.stdout + run.stderr
+    assert seen(site) == before
+
+
+def connection(site: Site, name: str) -> dict[str, Any]:
+    """What the inventory has under ``name``, as data."""
+    lab = site.facts
+    known = {
+        "kubernetes_connection": {key: lab["kubernetes"][key] for key in ("kubeconfig", "context", "cluster_uid")},
+        "event_bus_connection": {"brokers": [lab["kafka"]["bootstrap_servers"]], "cluster_id": lab["kafka"]["cluster_id"]},
+        "postgresql_connection": {
+            "login_host": ",".join(lab["postgresql"]["hosts"]),
+            "login_port": lab["postgresql"]["port"],
+            "login_user": lab["postgresql"]["superuser"],
+            "login_db": site.service["database"],
+            "passfile": lab["postgresql"]["passfile"],
+            "system_identifier": lab["postgresql"]["system_identifier"],
+        },
+    }
+    return known.get(name, {})

@@ -1,0 +1,124 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""System A as the demo's inventory has it, seen by other clients than the collection's own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import boto3
+import psycopg2
+
+from .modules import CHECKOUT
+
+INVENTORY = ("-i", str(CHECKOUT / "inventories/demo"))
+WINDOW = CHECKOUT / "maintenance-window.yml"
+
+
+class Site:
+    """The feature service and what it runs on. Everything here is read from the servers themselves."""
+
+    def __init__(self, facts: dict[str, Any]) -> None:
+        self.facts = facts
+        self.service = facts["feature_service"]
+
+    # -- Kubernetes -----------------------------------------------------------------------------------------------
+
+    def kubectl(self, *arguments: str) -> str:
+        """The output of kubectl in the service's namespace."""
+        kubernetes = self.facts["kubernetes"]
+        command = [kubernetes["kubectl"], "--kubeconfig", kubernetes["kubeconfig"], "-n", self.service["namespace"], *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
+
+    def workers(self) -> dict[str, Any]:
+        """The workers' StatefulSet: replicas asked for and ready, and which annotations of ours it carries."""
+        found = json.loads(self.kubectl("get", "statefulset", self.service["worker"], "-o", "json"))
+        ours = [key for key in found["metadata"].get("annotations", {}) if "lowtide" in key]
+        return {"replicas": found["spec"]["replicas"], "ready": found["status"].get("readyReplicas", 0), "notes": ours}
+
+    def api_writes(self) -> int:
+        """How many writing requests the API server has answered to users outside the cluster, ever."""
+        with open(self.facts["kubernetes"]["audit_log"], encoding="utf-8") as log:
+            verbs = [json.loads(line)["verb"] for line in log if line.strip()]
+        return sum(verb not in ("get", "list", "watch") for verb in verbs)
+
+    # -- PostgreSQL -----------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def database(self, name: str | None = None) -> Iterator[Any]:
+        """A cursor on the primary as superuser, in autocommit."""
+        postgresql = self.facts["postgresql"]
+        connection = psycopg2.connect(
+            host=",".join(postgresql["hosts"]),
+            port=postgresql["port"],
+            user=postgresql["superuser"],
+            passfile=postgresql["passfile"],
+            dbname=name or self.service["database"],
+            target_session_attrs="read-write",
+        )
+        connection.autocommit = True
+        with closing(connection), connection.cursor() as cursor:
+            yield cursor
+
+    def maintenance(self) -> dict[str, Any]:
+        """What maintenance leaves in the catalogs: how often each table was vacuumed, each index' file, invalid indexes."""
+        with self.database() as cursor:
+            cursor.execute("SELECT relname, vacuum_count, analyze_count FROM pg_stat_user_tables ORDER BY 1")
+            tables = cursor.fetchall()
+            cursor.execute(
+                "SELECT relname, relfilenode, indisvalid FROM pg_index JOIN pg_class ON oid = indexrelid"
+                " WHERE relnamespace = 'public'::regnamespace ORDER BY 1"
+            )
+            indexes = cursor.fetchall()
+        return {"tables": tables, "indexes": indexes, "invalid": [name for name, _file, valid in indexes if not valid]}
+
+    # -- the other stores -----------------------------------------------------------------------------------------
+
+    def backup_keys(self) -> list[str]:
+        """Every key of the backup bucket; unfinished multipart uploads as ``upload:KEY``."""
+        store = self.facts["s3"]
+        os.environ["AWS_SHARED_CREDENTIALS_FILE"] = store["credentials_file"]
+        client = boto3.Session(profile_name=store["profile"]).client(
+            "s3", endpoint_url=store["endpoint_url"], region_name=store["region"]
+        )
+        objects = client.list_objects_v2(Bucket=store["bucket"]).get("Contents", [])
+        uploads = client.list_multipart_uploads(Bucket=store["bucket"]).get("Uploads", [])
+        return sorted([one["Key"] for one in objects] + [f"upload:{one['Key']}" for one in uploads])
+
+    def audit(self) -> dict[str, Any]:
+        """The service's own audit: topic and ledger compared, without any code of the collection."""
+        environment = {**os.environ, **self.service["database_environment"]}
+        done = subprocess.run(self.service["audit"], env=environment, capture_output=True, text=True, timeout=120, check=False)
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
+
+    def produce(self, count: int, rate: int) -> subprocess.Popen[str]:
+        """Start the bounded producer."""
+        command = [*self.service["producer"], "--count", str(count), "--rate", str(rate)]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+    def reports(self) -> list[dict[str, Any]]:
+        """The reports of all runs of windows so far, oldest first."""
+        paths = sorted(Path(self.facts["lab"]["state"]).glob("windows/*/*.json"), key=lambda path: path.stat().st_mtime_ns)
+        return [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+
+    # -- something to do ------------------------------------------------------------------------------------------
+
+    def make_due(self) -> None:
+        """Leave a third of the history as dead rows, statistics that do not fit, and fewer workers than partitions.
+
+        Both tables have autovacuum switched off, so nobody but a window does anything about it.
+        """
+        with self.database() as cursor:
+            cursor.execute("UPDATE feature_executions SET updated_at = updated_at + interval '1 second' WHERE hashtext(id::text) % 3 = 0")
+            cursor.execute("UPDATE execution_steps SET detail = 'again' WHERE id % 3 = 0")
+            cursor.execute("SELECT pg_stat_force_next_flush()")
+        self.kubectl("scale", "statefulset", self.service["worker"], "--replicas=4")
+        for counted in ("replicas", "readyReplicas"):
+            condition = f"--for=jsonpath={{.status.{counted}}}=4"
+            self.kubectl("wait", condition, f"statefulset/{self.service['worker']}", "--timeout=55s")
