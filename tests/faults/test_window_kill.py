@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+
 from support.playbooks import PlaybookRun, finish_playbook, start_playbook
 from support.site import INVENTORY, WINDOW, Site
 

@@ -14,6 +14,7 @@ import threading
 import time
 from collections import Counter
 from types import TracebackType
+from typing import Self
 
 METADATA, OFFSET_COMMIT, OFFSET_FETCH, FIND_COORDINATOR, LIST_OFFSETS, API_VERSIONS = 3, 8, 9, 10, 2, 18
 API_NAMES = {
@@ -53,7 +54,7 @@ class TcpProxy:
         """``host:port`` to connect to."""
         return f"{self.host}:{self.port}"
 
-    def __enter__(self) -> TcpProxy:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+
 from support.playbooks import PlaybookRun
 from support.site import INVENTORY, WINDOW, Site
 
@@ -76,7 +77,7 @@ def test_a_window_is_rehearsed_without_a_write_then_does_what_it_said_and_then_n
     assert seen(site) == after
 
 
-MISTAKES = {
+MISTAKES: dict[str, tuple[dict[str, Any], list[str]]] = {
     "wrong context": ({"kubernetes_connection": {"context": "production"}}, ["production"]),
     "other cluster": ({"kubernetes_connection": {"cluster_uid": "11111111-1111-1111-1111-111111111111"}}, ["11111111-1111", "cluster_uid"]),
     "wrong namespace": ({"feature_namespace": "feature-sistem"}, ["feature-sistem"]),

@@ -173,9 +173,11 @@ def test_a_prometheus_that_answers_otherwise_fails(answer: dict[str, Any]) -> No
 
 @pytest.mark.parametrize("kind", sorted(KINDS))
 def test_a_failed_read_is_one_failing_line(kind: str) -> None:
-    """With the object and the message, in one line."""
+    """With the object, the message and the next step, in one line; our own modules' messages have their next step."""
     (line,) = health_lines({"failed": True, "msg": "no route\n  to host"}, kind, LIMITS[kind])
-    assert line["text"] == f"FAIL {LIMITS[kind]['name']}: cannot be read: no route to host"
+    assert line["text"] == f"FAIL {LIMITS[kind]['name']}: cannot be read: no route to host. Correct health_connection and what is named here"
+    own = {"failed": True, "msg": "broker b:1: closed. Start it.", "error": {"next_step": "Start it"}}
+    assert health_lines(own, kind, LIMITS[kind])[0]["text"].endswith("cannot be read: broker b:1: closed. Start it.")
 
 
 @given(value=st.floats(0, 1e9), limit=st.floats(0, 1e9), ratio=st.floats(0, 1))
