@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import tarfile
 from pathlib import Path
 
@@ -12,7 +10,7 @@ import pytest
 
 from support.checkout import below, playbook_names, tracked_files
 from support.modules import CHECKOUT
-from support.playbooks import PlaybookRun, run_playbook
+from support.tarball import build, install, run_installed
 
 # Every tracked file below these is shipped; beside them only the files of ROOT.
 SHIPPED = ("meta", "playbooks", "plugins", "roles")
@@ -21,20 +19,10 @@ GENERATED = {"FILES.json", "MANIFEST.json"}
 NEVER = ("tests", "molecule", "collections", ".git", ".config", ".ci", "galaxy.yml")
 
 
-def galaxy(*arguments: str | Path, cwd: Path) -> None:
-    """Run ``ansible-galaxy collection`` and show what it said when it failed."""
-    command = [str(Path(sys.executable).with_name("ansible-galaxy")), "collection", *map(str, arguments)]
-    process = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120, check=False)
-    assert process.returncode == 0, process.stdout + process.stderr
-
-
 @pytest.fixture(scope="module")
 def tarball(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The collection, built from the checkout as it is on disk."""
-    output = tmp_path_factory.mktemp("build")
-    galaxy("build", CHECKOUT, "--output-path", output, cwd=output)
-    (built,) = output.glob("lowtide-ops-*.tar.gz")
-    return built
+    return build(tmp_path_factory.mktemp("build"))
 
 
 @pytest.fixture(scope="module")
@@ -47,16 +35,7 @@ def content(tarball: Path) -> set[str]:
 @pytest.fixture(scope="module")
 def installed(tarball: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of collections with nothing but this one in it."""
-    folder = tmp_path_factory.mktemp("installed")
-    galaxy("install", tarball, "--no-deps", "--offline", "-p", folder, cwd=folder)
-    return folder
-
-
-def run_installed(installed: Path, playbook: str, *arguments: str) -> PlaybookRun:
-    """Run a playbook from outside of the checkout, by its full name, from the installed tarball."""
-    (installed / "ansible.cfg").write_text("", encoding="utf-8")
-    env = {"ANSIBLE_COLLECTIONS_PATH": str(installed), "ANSIBLE_CONFIG": str(installed / "ansible.cfg")}
-    return run_playbook(playbook, *arguments, env=env, cwd=installed)
+    return install(tarball, tmp_path_factory.mktemp("installed"))
 
 
 def test_holds_everything_that_users_need(content: set[str]) -> None:
