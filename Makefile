@@ -2,24 +2,25 @@
 # `make` says what there is. LOWTIDE_LAB names the lab (default: main), LOWTIDE_CACHE the place of downloads and builds.
 
 LAB := tests/lab/lab
-CACHE := $(or $(LOWTIDE_CACHE),/var/cache/lowtide-lab)
+export LOWTIDE_CACHE ?= /var/cache/lowtide-lab
+CACHE := $(LOWTIDE_CACHE)
 PYTHON := $(CACHE)/venv/bin/python
 DEMO_COMPONENTS := feature_service s3
 # What `make test` runs, in this order; lab-down comes last where nobody would use the lab afterwards.
-PARTS := lint unit lab-up integration molecule $(if $(filter true,$(CI)),lab-down)
+PARTS := lint unit lab-up integration system molecule $(if $(filter true,$(CI)),lab-down)
 
 # Timings are those of a user, whose Python keeps its bytecode.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint unit integration molecule lab-up lab-down lab-facts lab-shell lab-run lock tools
+.PHONY: help demo test lint unit integration system molecule lab-up lab-down lab-facts lab-shell lab-run lock tools
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: ## a lab of real servers, and one whole maintenance window through it
 	@$(LAB) up $(DEMO_COMPONENTS)
-	@$(LAB) run -- ansible-playbook -i inventories/demo maintenance-window.yml
+	@tests/lab/demo
 
 test: tools ## everything that CI runs; the lab stays up afterwards, with CI=true it is taken down
 	@tests/all $(PARTS)
@@ -28,10 +29,13 @@ lint: tools ## all static checks (tests/lint --list names them)
 	@$(PYTHON) tests/lint
 
 unit: tools ## tests that need no server
-	@$(PYTHON) -m pytest -q tests/unit
+	@$(PYTHON) -m pytest -q -n 2 tests/unit
 
-integration: ## tests against the running lab (make lab-up first)
-	@$(LAB) run -- $(PYTHON) -m pytest -q tests/integration $(wildcard tests/faults)
+integration: ## tests against the running lab, three at a time (make lab-up first)
+	@$(LAB) run -- $(PYTHON) -m pytest -q -n 3 --dist loadfile -m "not alone" tests/integration
+
+system: ## whole windows, kills and failovers on the running lab, one at a time (make lab-up first)
+	@$(LAB) run -- $(PYTHON) -m pytest -q -m alone tests/integration tests/faults
 
 molecule: ## every role on the running lab (make lab-up first)
 	@$(LAB) run -- $(PYTHON) tests/scenarios

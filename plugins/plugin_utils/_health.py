@@ -32,11 +32,11 @@ class Line:
 
 
 def at_most(obj: str, what: str, value: float | None, limit: float, warn_ratio: float, *, unit: str = "") -> Line:
-    """A value that must not be above its limit, and is worth a warning above ``warn_ratio`` of it."""
+    """A value that must not be above its limit, and is worth a warning above ``warn_ratio`` of it; rounded only to be shown."""
     if value is None:
         return Line("FAIL", obj, f"{what} is not known (limit {limit:.15g}{unit})")
     level = "FAIL" if value > limit else "WARN" if value > limit * warn_ratio else "OK"
-    return Line(level, obj, f"{what} {value:.15g}{unit} (limit {limit:.15g}{unit})")
+    return Line(level, obj, f"{what} {round(value, 2):.15g}{unit} (limit {limit:.15g}{unit})")
 
 
 def workload_lines(result: Result, limits: Limits) -> list[Line]:
@@ -105,7 +105,7 @@ def database_lines(result: Result, limits: Limits) -> list[Line]:
 
 
 def _percent(row: Result) -> float:
-    return round(100 * float(row["connections"]) / float(row["max_connections"]), 1)
+    return 100 * float(row["connections"]) / float(row["max_connections"])
 
 
 def backup_lines(result: Result, limits: Limits) -> list[Line]:
@@ -122,7 +122,7 @@ def backup_lines(result: Result, limits: Limits) -> list[Line]:
         limit = parse_age(str(declared["max_age"])).total_seconds() / 3600
         if ages:
             # Two clusters may have a database of that name: the older of their newest backups counts.
-            lines.append(at_most(obj, "age", round(max(ages) / 3600, 1), limit, limits["warn_ratio"], unit=" h"))
+            lines.append(at_most(obj, "age", max(ages) / 3600, limit, limits["warn_ratio"], unit=" h"))
         else:
             lines.append(Line("FAIL", obj, f"there is no verified one in bucket {limits['bucket']} (limit {limit:g} h)"))
     lines.extend(Line("WARN", f"backup {bad.get('run_id', '')}".strip(), f"does not count: {bad['problem']}") for bad in result.get("bad") or [])

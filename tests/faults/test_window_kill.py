@@ -14,10 +14,12 @@ from typing import Any
 
 import pytest
 
+from support.modules import CHECKOUT
 from support.playbooks import PlaybookRun, finish_playbook, start_playbook
 from support.site import INVENTORY, WINDOW, Site
 
 pytestmark = [
+    pytest.mark.alone,
     pytest.mark.lab("kubernetes", "kafka", "postgresql", "s3", "feature_service"),
     pytest.mark.timeout(900),
 ]
@@ -27,8 +29,15 @@ DUE = ("-e", "backup_max_age=0s")
 
 @pytest.fixture(scope="module")
 def undisturbed(lab_facts: dict[str, Any]) -> float:
-    """How many seconds an undisturbed window takes, from start to end."""
+    """How many seconds an undisturbed window takes: as long as the last one that did everything, else one is run."""
     site = Site(lab_facts)
+    whole = [
+        one["seconds"]
+        for one in site.reports()
+        if one["window"] == "feature-maintenance" and set(one["phases"]) == {row["step"] for row in one["steps"]} and not one["resumed"]
+    ]
+    if whole:
+        return float(whole[-1])
     site.make_due()
     begin = time.monotonic()
     run = finish_playbook(start_playbook(WINDOW, *INVENTORY, *DUE), timeout=400)
@@ -64,6 +73,7 @@ def test_killed_and_run_again_it_ends_in_the_same_state(
     assert not [key for key in keys if "incoming" in key or key.startswith("upload:")]
     audit = site.audit()
     assert audit["ok"], audit
-    due = ansible_playbook(WINDOW, *INVENTORY, "--check", timeout=400)
+    assert site.reports()[-1]["state"] == "done"
+    due = ansible_playbook(CHECKOUT / "playbooks/database_maintenance.yml", *INVENTORY, "--check", timeout=100)
     assert due.rc == 0, due.stdout
     assert due.changed == 0, f"killed at point {point}, something is still due:\n{due.stdout}"

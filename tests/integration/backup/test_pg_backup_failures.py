@@ -29,12 +29,12 @@ def children(pid: int) -> dict[int, list[str]]:
     """Processes below ``pid``, with their arguments."""
     found: dict[int, list[str]] = {}
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        for child in task.read_text().split():
-            try:
+        try:  # threads and processes end while they are being read
+            for child in task.read_text().split():
                 found[int(child)] = Path(f"/proc/{child}/cmdline").read_text().split("\0")
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-            found |= children(int(child))
+                found |= children(int(child))
+        except (FileNotFoundError, ProcessLookupError):
+            continue
     return found
 
 

@@ -15,6 +15,7 @@ from support.site import INVENTORY, WINDOW, Site
 from support.tarball import build, install, run_installed
 
 pytestmark = [
+    pytest.mark.alone,
     pytest.mark.lab("kubernetes", "kafka", "postgresql", "s3", "feature_service"),
     pytest.mark.timeout(600),
 ]
