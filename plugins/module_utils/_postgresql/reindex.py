@@ -110,20 +110,22 @@ class Reindex:
         return True
 
     def _old_transaction(self, session: Session, step: Step) -> Blocker | None:
-        """Who would keep a concurrent build waiting at its end; None when nobody is older than lock_timeout after waiting that long.
+        """Who would keep a concurrent build waiting at its end; None when nobody uses the table, or nobody is older than
+        lock_timeout after waiting that long (whoever comes and goes does not keep it waiting).
 
         Asked before the build, since a build that waits in vain has been for nothing and leaves an invalid index.
         """
         deadline = Deadline(self._crew.lock_timeout)
         while True:
-            blocker = self._old_now(session, step)
-            if blocker is None or deadline.passed or self._crew.too_late(step.estimate):
+            holders = blockers.read_lock_holders(session, [step.table], blockers.ANY_LOCK)
+            blocker = self._old_now(session, step, holders)
+            if (not holders and blocker is None) or deadline.passed or self._crew.too_late(step.estimate):
                 return blocker
             deadline.pause(POLL)
 
-    def _old_now(self, session: Session, step: Step) -> Blocker | None:
+    def _old_now(self, session: Session, step: Step, holders: list[blockers.LockHolder]) -> Blocker | None:
         limit = self._crew.lock_timeout
-        for holder in blockers.read_lock_holders(session, [step.table], blockers.ANY_LOCK):
+        for holder in holders:
             if holder.seconds is None or holder.seconds >= limit:
                 return blockers.lock_blocker(step.shown, holder)
         if step.phase == LEFTOVERS:

@@ -264,7 +264,10 @@ class Phases:
                     problem="its window was not opened in this run (--limit, --tags, --skip-tags or --start-at-task left the opening out?)",
                     next_step="Run the whole playbook, and choose steps with -e window_only=STEP,... or -e window_skip=STEP,...",
                 )
-            return {"changed": False, "run": True, "why": "no window is open", "environment": {}, "assumed": []}
+            control = call.members.get("control", frozenset())
+            stands_by = call.host in control and not control.issuperset(call.play_hosts)
+            why = "the control host stands by" if stands_by else "no window is open"
+            return {"changed": False, "run": not stands_by, "why": why, "environment": {}, "assumed": []}
         if not self._controller.strategy.endswith("linear"):
             raise Refusal(
                 obj=f"step {call.step}",

@@ -131,6 +131,7 @@ def test_never_on_a_standby(lab: dict[str, Any], cluster: dict[str, Any]) -> Non
 
 
 @pytest.mark.lab("postgresql")
+@pytest.mark.alone
 def test_switchover_in_the_middle_stops_and_the_next_run_ends_it(lab: dict[str, Any], cluster: dict[str, Any]) -> None:
     """F22: the session dies with the old primary; nothing runs on what is a standby now, and the next run finds the new one."""
     name = cluster["login_db"]
