@@ -32,10 +32,10 @@ unit: tools ## tests that need no server
 	@$(PYTHON) -m pytest -q -n 2 tests/unit
 
 integration: ## tests against the running lab, three at a time (make lab-up first)
-	@$(LAB) run -- $(PYTHON) -m pytest -q -n 3 --dist loadfile -m "not alone" tests/integration
+	@$(LAB) run -- $(PYTHON) -m pytest -q -n 3 --dist loadfile --durations=10 -m "not alone" tests/integration
 
 system: ## whole windows, kills and failovers on the running lab, one at a time (make lab-up first)
-	@$(LAB) run -- $(PYTHON) -m pytest -q -m alone tests/integration tests/faults
+	@$(LAB) run -- $(PYTHON) -m pytest -q --durations=10 -m alone tests/integration tests/faults
 
 molecule: ## every role on the running lab (make lab-up first)
 	@$(LAB) run -- $(PYTHON) tests/scenarios

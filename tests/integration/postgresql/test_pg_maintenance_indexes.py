@@ -184,8 +184,9 @@ def test_killed_run_is_finished_by_the_next(database: Database) -> None:
     database.table("bloated", rows=40000, dead=False)
     _waste(database, "bloated")
     with contextlib.closing(database.connect(autocommit=False)) as holder, holder.cursor() as cursor:
-        # Young enough for the run to begin, and in the way of its end.
-        cursor.execute("INSERT INTO bloated VALUES (-1)")
+        # A young snapshot without a lock on the table: the run begins, and its end has to wait.
+        cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        cursor.execute("SELECT count(*) FROM pg_class")
         process = start_module(
             "pg_maintenance", {**database.server.params(database.name), **COMPACT, "lock_timeout": 60}
         )
