@@ -100,11 +100,11 @@ options:
     description: The share of rows that may have changed since the last ANALYZE.
     type: float
   minimum_tuples:
-    description: Ratios count from this many dead or changed rows on.
+    description: Ratios count from this many dead or changed rows on, and the lack of statistics from this many rows on.
     type: int
     default: 1000
   statistics_age:
-    description: Seconds that the statistics of a table may be old, if it has changed since; one never analyzed is due.
+    description: Seconds that the statistics of a table may be old, if it has changed since; one never analyzed is due from O(minimum_tuples) rows on.
     type: int
   transaction_id_age:
     description: How old the oldest unfrozen transaction (or multixact) id of a table may be; above it the table is frozen.

@@ -131,7 +131,8 @@ def _statistics(table: TableState, conditions: Conditions, newest_child: float |
     if age is None:
         return due
     if table.since_analyze is None:
-        if table.kind == "p" or table.live > 0 or table.changed > 0 or table.reltuples > 0:
+        # A table of a few rows that has just got its first one is no reason for a maintenance window.
+        if table.kind == "p" or max(table.live, table.changed, table.reltuples) >= max(conditions.minimum_tuples, 1):
             due["statistics_age"] = "never analyzed, as far as the server knows"
     elif table.since_analyze > age:
         parts_newer = newest_child is not None and newest_child < table.since_analyze
