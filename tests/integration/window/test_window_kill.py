@@ -19,18 +19,15 @@ from .harness import BEGINNING, END, FastWindow, Played
 TASKS = 81
 """Task starts of a whole fast window (asserted below), so that points can be chosen before it ran."""
 EXHAUSTIVE = os.environ.get("LOWTIDE_KILL_EXHAUSTIVE") == "1"
-SAMPLE = sorted(random.Random(2026).sample(range(2, TASKS), 5))  # noqa: S311 (a sample, no secret)
+SAMPLE = sorted(random.Random(2026).sample(range(2, TASKS), 3))  # noqa: S311 (a sample, no secret)
 BOUNDARIES = [(number, signal.SIGKILL) for number in (range(1, TASKS + 1) if EXHAUSTIVE else SAMPLE)] + [
     (SAMPLE[1], signal.SIGTERM),
-    (SAMPLE[2], signal.SIGTERM),
     (SAMPLE[2], signal.SIGINT),
-    (SAMPLE[3], signal.SIGINT),
 ]
 STOP, DEAD, START = "workers stop", "dead rows above the limit", "workers start"
 INSIDE = [
     ("between", "web1", STOP, signal.SIGKILL),
-    ("after", "web2", STOP, signal.SIGTERM),
-    ("between", "db1", DEAD, signal.SIGKILL),
+    ("between", "db1", DEAD, signal.SIGTERM),
     ("after", "db2", DEAD, signal.SIGINT),
     ("before", "web1", START, signal.SIGKILL),
 ]
@@ -42,10 +39,6 @@ def ends_well(window: FastWindow, killed: Played) -> None:
     assert again.rc == 0, killed.out + again.out
     assert window.world() == END
     assert window.states()[-1] in {"done", "nothing_to_do"}
-    third = window.play()
-    assert third.rc == 0
-    assert ": nothing_to_do (" in third.verdict
-    assert window.world() == END
 
 
 def test_the_points_are_those_of_the_whole_window(window: FastWindow) -> None:
