@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import os
 import typing as t
-import uuid
 from dataclasses import dataclass
 
 from .._common.errors import Refusal
 from .._common.module import require
-from .errors import connect_error, sql_error
+from .errors import connect_error, server_refused, sql_error
 
 SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 
@@ -127,8 +126,7 @@ class Settings:
         return environment
 
 
-@dataclass(frozen=True)
-class Server:
+class Server(t.NamedTuple):
     """What answered: ``version`` as server_version_num (150018), ``block_size`` in bytes, ``pid`` of this session."""
 
     version: int
@@ -187,7 +185,27 @@ def settings_from(params: t.Mapping[str, t.Any]) -> Settings:
 
 def new_run_id() -> str:
     """Eight characters that tell one run from another in pg_stat_activity."""
-    return uuid.uuid4().hex[:8]
+    return os.urandom(4).hex()
+
+
+def _connect(psycopg2: t.Any, settings: Settings, keywords: dict[str, t.Any]) -> t.Any:
+    """A connection, or a refusal that says why there is none.
+
+    libpq goes on to the next host when one does not answer or is not the primary, and gives up when one answers that there
+    is no such database, role or password. That may be a standby that lags behind, so all hosts are then asked one by one.
+    """
+    try:
+        return psycopg2.connect(**keywords)
+    except psycopg2.OperationalError as error:
+        if len(settings.hosts) < 2 or not server_refused(error):
+            raise connect_error(settings.target, error) from error
+    errors: list[Exception] = []
+    for host in settings.hosts:
+        try:
+            return psycopg2.connect(**{**keywords, "host": host})
+        except psycopg2.OperationalError as error:
+            errors.append(error)
+    raise connect_error(settings.target, *errors) from errors[-1]
 
 
 class Session:
@@ -206,10 +224,7 @@ class Session:
         keywords["application_name"] = f"lowtide.ops {module} {run_id}"[:63]
         if settings.password is not None:
             keywords["password"] = settings.password
-        try:
-            self.connection = psycopg2.connect(**keywords)
-        except psycopg2.OperationalError as error:
-            raise connect_error(settings.target, error) from error
+        self.connection = _connect(psycopg2, settings, keywords)
         try:
             self.connection.autocommit = True
             self.server = self._identify()

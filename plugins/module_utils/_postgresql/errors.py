@@ -10,6 +10,8 @@ import typing as t
 
 from .._common.errors import OpsError, Refusal
 
+_NOT_PRIMARY = r"session is read-only|hot standby mode"
+
 # libpq gives no SQLSTATE for a connection that never came to be, so its English text is what there is to go by; a server
 # whose lc_messages is not English falls through to the last line, which still carries the whole text.
 # Pattern, problem, next step. {name} is the first group of the pattern.
@@ -68,7 +70,7 @@ _CONNECT: tuple[tuple[str, str, str], ...] = (
         "Correct ssl_cert and ssl_key; the key must not be readable by others (mode 0600)",
     ),
     (
-        r"session is read-only|hot standby mode",
+        _NOT_PRIMARY,
         "no host of login_host is a primary that accepts writes",
         "Name the primary, or every member of the cluster, in login_host",
     ),
@@ -105,12 +107,27 @@ def one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def connect_error(target: str, error: Exception) -> Refusal:
-    """A failed connection to ``target`` (``host:port/database as user``) as a refusal: nothing has been changed."""
-    text = one_line(str(error))
+def server_refused(error: Exception) -> bool:
+    """Whether a server answered, and refused the session; libpq's own errors have no severity."""
+    return re.search(r"\bFATAL\b", str(error)) is not None
+
+
+def _not_the_primary(error: Exception) -> bool:
+    return re.search(_NOT_PRIMARY, str(error)) is not None
+
+
+def connect_error(target: str, *errors: Exception) -> Refusal:
+    """A failed connection to ``target`` (``host:port/database as user``) as a refusal: nothing has been changed.
+
+    Of several errors, one for each host, the one counts that may be the primary's: first that of a host that did not answer,
+    since what the others know may be old, then what one answered that does not call itself a standby.
+    """
+    decisive = min(errors, key=lambda error: 2 if _not_the_primary(error) else 1 if server_refused(error) else 0)
+    matched = one_line(str(decisive))
+    text = "; ".join(one_line(str(error)) for error in errors)
     # The password is asked about first: with several hosts libpq joins one message for each.
     for pattern, problem, next_step in _CONNECT:
-        found = re.search(pattern, text)
+        found = re.search(pattern, matched)
         if found:
             name = found.group(1) if found.groups() else ""
             return Refusal(obj=target, problem=f"{problem.replace('{name}', name)} ({text})", next_step=next_step)

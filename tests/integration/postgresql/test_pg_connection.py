@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import signal
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -79,16 +81,7 @@ def cluster(lab: dict[str, Any], unique_name: Callable[..., str]) -> Iterator[di
         "system_identifier": facts["system_identifier"],
     }
     _primary(params, "postgres", f"CREATE DATABASE {name}")
-    # libpq does not go on to the next host when one that lags behind says that there is no such database.
-    end = time.monotonic() + 30
-    while (
-        _primary(
-            params, "postgres", "SELECT count(*) FROM pg_stat_replication WHERE replay_lsn >= pg_current_wal_lsn()"
-        )[0][0]
-        < 2
-    ):
-        assert time.monotonic() < end, "the standbys do not catch up"
-        time.sleep(0.1)
+    _caught_up(params)
     yield params
     _primary(params, "postgres", f"DROP DATABASE {name} WITH (FORCE)")
 
@@ -112,6 +105,15 @@ def _primary(params: dict[str, Any], database: str, *statements: str) -> list[tu
         for statement in statements:
             cursor.execute(statement)
         return cursor.fetchall() if cursor.description else []
+
+
+def _caught_up(params: dict[str, Any]) -> None:
+    """Wait until both standbys know all that the primary knows, also the one that was a primary just now."""
+    end = time.monotonic() + 60
+    behind = "SELECT 2 - count(*) FROM pg_stat_replication WHERE replay_lsn >= pg_current_wal_lsn()"
+    while _primary(params, "postgres", behind)[0][0]:
+        assert time.monotonic() < end, "the standbys do not catch up"
+        time.sleep(0.1)
 
 
 def _members(lab: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -173,3 +175,71 @@ def test_switchover_in_the_middle_stops_and_the_next_run_ends_it(lab: dict[str, 
     assert not again.failed
     assert again["server"] == candidate["host"]
     assert not run_module("pg_maintenance", {**cluster, **CONDITION}).changed
+
+
+@contextlib.contextmanager
+def _lagging(lab: dict[str, Any], host: str) -> Iterator[None]:
+    """A standby that receives and does not replay, until the end of the block; Patroni would undo pg_wal_replay_pause()."""
+    facts = lab["postgresql"]
+    with (
+        contextlib.closing(
+            psycopg2.connect(
+                host=host,
+                port=facts["port"],
+                user=facts["superuser"],
+                passfile=facts["passfile"],
+                dbname="postgres",
+            )
+        ) as connection,
+        connection.cursor() as cursor,
+    ):
+        cursor.execute("SELECT pid FROM pg_stat_activity WHERE backend_type = 'startup'")
+        ((pid,),) = cursor.fetchall()
+        connection.rollback()
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(pid, signal.SIGCONT)
+
+
+@pytest.mark.lab("postgresql")
+@pytest.mark.alone
+def test_a_standby_that_lags_behind_does_not_decide_what_exists(
+    lab: dict[str, Any], unique_name: Callable[..., str]
+) -> None:
+    """A database just made on the primary is found there, although the first host of the list does not know it yet."""
+    facts = lab["postgresql"]
+    roles = {member["host"]: member["role"] for member in _members(lab).values()}
+    primary = next(host for host, role in roles.items() if role == "leader")
+    standbys = [host for host in roles if host != primary]
+    name = unique_name("db", separator="_")
+    params = {
+        "login_host": ",".join([*standbys, primary]),
+        "login_port": facts["port"],
+        "login_user": facts["superuser"],
+        "passfile": facts["passfile"],
+        "login_db": name,
+        **CONDITION,
+    }
+    _caught_up({**params, "login_host": ",".join([primary, *standbys])})
+    with _lagging(lab, standbys[0]):
+        _primary(params, "postgres", f"CREATE DATABASE {name}")
+        try:
+            with pytest.raises(psycopg2.OperationalError, match="does not exist"):
+                _connect(params, name)  # libpq by itself stops at the first host
+            for module in ("pg_maintenance_info", "pg_maintenance"):
+                run = run_module(module, params)
+                assert not run.failed, run.msg
+                assert run["server"] == primary
+
+            away = run_module("pg_maintenance", {**params, "login_host": f"{standbys[0]},127.0.0.9"})
+            assert away["error"]["refused"]
+            assert "nothing listens there" in away.msg, away.msg
+            assert "127.0.0.9" in away.msg
+        finally:
+            _primary(params, "postgres", f"DROP DATABASE {name} WITH (FORCE)")
+        nowhere = run_module("pg_maintenance", params)
+        assert nowhere["error"]["refused"]
+        assert f"there is no database {name}" in nowhere.msg
+        assert nowhere["error"]["next_step"] == "Correct login_db"
