@@ -62,6 +62,11 @@ notes:
     index of the same rows could need (no deduplication, full padding) decides for a rebuild, so a fresh index is never taken
     for a bloated one. An index that the estimate does not decide is measured with C(pgstatindex) where the extension
     C(pgstattuple) is installed, else reported in RV(not_done).
+  - Connections that work side by side use one core of the server each. Parallel workers (C(max_parallel_maintenance_workers))
+    are used where O(jobs) is 1, and for what alone is more than a connection's share of all the work.
+  - The working connections commit asynchronously (C(synchronous_commit=off)). A crash of the server within a second may undo the
+    maintenance of a table, never its rows; the next run finds it due again.
+  - The diff is in the result when it is asked for (C(--diff)).
   - Foreign tables, and temporary tables of other sessions, are not touched. TOAST tables are handled with their tables.
     A partitioned table gets statistics of its own; its partitions are tables like any other.
 seealso:

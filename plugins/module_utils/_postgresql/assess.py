@@ -5,9 +5,7 @@
 
 from __future__ import annotations
 
-import difflib
 import typing as t
-from dataclasses import dataclass, field
 
 from .._common.errors import Refusal
 from .._common.outcome import Outcome, PlanItem
@@ -45,8 +43,7 @@ MAINTENANCE_SPEC = {**INFO_SPEC, **RUN_SPEC}
 KINDS = {"v": "a view", "f": "a foreign table, whose rows are another server's to maintain"}
 
 
-@dataclass(frozen=True)
-class Scope:
+class Scope(t.NamedTuple):
     """Which tables are meant."""
 
     schemas: list[str] | None
@@ -55,13 +52,12 @@ class Scope:
     system: bool
 
 
-@dataclass
-class Assessment:
+class Assessment(t.NamedTuple):
     """What was read, and the plan made of it."""
 
     tables: list[TableState]
     indexes: list[tuple[IndexState, bloat.Bloat | None]]
-    plan: Plan = field(default_factory=Plan)
+    plan: Plan
 
 
 def conditions_from(params: t.Mapping[str, t.Any]) -> Conditions:
@@ -138,13 +134,20 @@ def _matches(table: TableState, name: TableName) -> bool:
     return table.name == name.name and name.schema in {None, table.schema}
 
 
+def _closest(name: str, known: t.Iterable[str]) -> str | None:
+    """The known name that was probably meant; the library for that is needed for this alone."""
+    import difflib
+
+    return next(iter(difflib.get_close_matches(name, list(known), n=1)), None)
+
+
 def select(tables: list[TableState], scope: Scope, *, target: str) -> list[TableState]:
     """The tables of the scope; refuses a name that means none, or something that is not a table here."""
     schemas = {table.schema for table in tables}
     for schema in scope.schemas or []:
         if schema not in schemas:
-            close = difflib.get_close_matches(schema, schemas, n=1)
-            hint = f"Did you mean {close[0]}? " if close else ""
+            close = _closest(schema, schemas)
+            hint = f"Did you mean {close}? " if close else ""
             raise Refusal(
                 obj=f"{target}, schema {names.shown(schema)}",
                 problem="no table in it, or no such schema",
@@ -168,8 +171,8 @@ def select(tables: list[TableState], scope: Scope, *, target: str) -> list[Table
         found = [table for table in by_name.get(name.name, []) if _matches(table, name)]
         shown = names.shown(*(part for part in name if part is not None))
         if not found:
-            close = difflib.get_close_matches(name.name, by_name, n=1)
-            hint = f"Did you mean {names.shown(by_name[close[0]][0].schema, close[0])}? " if close else ""
+            close = _closest(name.name, by_name)
+            hint = f"Did you mean {names.shown(by_name[close][0].schema, close)}? " if close else ""
             raise Refusal(
                 obj=f"{target}, table {shown}", problem="there is no such table", next_step=f"{hint}Correct tables"
             )
@@ -204,6 +207,7 @@ def with_bloat(
 def assess(session: Session, conditions: Conditions, scope: Scope, *, jobs: int, budget: float | None) -> Assessment:
     """Read everything that the conditions are about, and plan."""
     block_size = session.server.block_size
+    catalog.uncompiled(session)
     tables = select(catalog.read_tables(session, system=scope.system), scope, target=session.settings.target)
     horizons: list[blockers.Horizon] = []
     if conditions.dead_tuple_ratio is not None or conditions.transaction_id_age is not None:
@@ -218,7 +222,7 @@ def assess(session: Session, conditions: Conditions, scope: Scope, *, jobs: int,
         everything = scope.tables is None and scope.schemas is None and not scope.exclude
         oids = None if everything else [table.oid for table in tables]
         indexes = catalog.read_indexes(session, pages=pages, tables=oids, system=scope.system)
-    found = Assessment(tables=tables, indexes=with_bloat(session, indexes, conditions))
+    found = Assessment(tables=tables, indexes=with_bloat(session, indexes, conditions), plan=Plan())
     plan_tables(tables, conditions, horizons=horizons, block_size=block_size, plan=found.plan)
     if conditions.invalid_indexes:
         invalid = [index for index in indexes if not index.valid]
@@ -230,15 +234,16 @@ def assess(session: Session, conditions: Conditions, scope: Scope, *, jobs: int,
     return found
 
 
-def report(outcome: Outcome, session: Session, found: Assessment) -> None:
-    """Fill the outcome with what is planned; the diff says which conditions do not hold, and that they will."""
+def report(outcome: Outcome, session: Session, found: Assessment, *, diff: bool) -> None:
+    """Fill the outcome with what is planned; the diff, if asked for, says which conditions do not hold, and that they will."""
     outcome.plan = [
         PlanItem(object=step.shown, what=step.what, why=step.why, estimate=round(step.estimate, 3))
         for step in found.plan.steps
     ]
     outcome.blockers = list(found.plan.blockers)
-    outcome.before = diff_of(found.plan.steps)
-    outcome.after = {key: dict.fromkeys(value, "holds") for key, value in outcome.before.items()}
+    if diff:
+        outcome.before = diff_of(found.plan.steps)
+        outcome.after = {key: dict.fromkeys(value, "holds") for key, value in outcome.before.items()}
     outcome.facts.update(
         database=session.server.database,
         server=session.server.address or session.settings.host,

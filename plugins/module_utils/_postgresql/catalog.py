@@ -175,8 +175,16 @@ SELECT age(datfrozenxid), current_database()::text FROM pg_catalog.pg_database W
 # The one table that the server silently does not analyze: it is where statistics are kept (src/include/catalog/pg_statistic.h).
 PG_STATISTIC = 2619
 
+# As many oids as are worth being sent to the server.
+FEW = 1000
+
 # No index that is smaller than this many pages is examined when bloat is not asked for: none is.
 NO_BLOAT = 2**31 - 1
+
+
+def uncompiled(session: Session) -> None:
+    """Have the server interpret this session's queries: those over the catalogs take longer to compile than to run."""
+    session.query("SELECT set_config('jit', 'off', false)")
 
 
 def read_tables(
@@ -185,10 +193,17 @@ def read_tables(
     system: bool = False,
     oids: list[int] | None = None,
 ) -> list[TableState]:
-    """Every table, in one round trip; foreign tables and views too (kinds f, v), so that a name given for one can be explained."""
+    """Every table, or those of ``oids``, in one round trip; foreign tables and views too (kinds f, v), so that a name given for
+    one can be explained.
+    """
     sql = _TABLES.replace("{may_vacuum}", _MAY_VACUUM_17 if session.server.version >= 170000 else _MAY_VACUUM)
-    values = {"kinds": list("rmpfv"), "oids": oids, "system": system}
-    return [TableState(*row) for row in session.query(sql, values)]
+    # To send and compare thousands of oids takes longer than to read all tables.
+    few = oids if oids is not None and len(oids) <= FEW else None
+    rows = session.query(sql, {"kinds": list("rmpfv"), "oids": few, "system": system})
+    if oids is not few:
+        wanted = set(oids or ())
+        rows = [row for row in rows if row[0] in wanted]
+    return list(map(TableState._make, rows))
 
 
 def read_indexes(session: Session, *, pages: int, tables: list[int] | None, system: bool = False) -> list[IndexState]:

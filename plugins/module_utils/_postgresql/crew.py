@@ -9,14 +9,21 @@ import threading
 import time
 import typing as t
 from collections import deque
-from dataclasses import dataclass, field
 
 from .._common.errors import OpsError
 from .._common.outcome import Blocker
 from . import blockers, guard
+from .catalog import uncompiled
 from .connection import Session, Settings
 from .errors import sqlstate
 from .plan import Step
+
+# Settings of a working session. Its commits need not reach the disk one by one: what a crash within the next half second
+# undoes was consistent before, too, and the next run finds it due. (The server waits where files are removed all the same.)
+_SETTINGS = """
+SELECT set_config('lock_timeout', %(lock)s, false), set_config('statement_timeout', '0', false),
+  set_config('synchronous_commit', 'off', false)
+"""
 
 # lock_not_available, deadlock_detected: somebody else was in the way, so another attempt may succeed.
 IN_THE_WAY = {"55P03", "40P01"}
@@ -24,17 +31,15 @@ IN_THE_WAY = {"55P03", "40P01"}
 Task = t.TypeVar("Task")
 
 
-@dataclass
 class Record:
     """What became of the steps, filled by all workers under one lock."""
 
-    done: list[tuple[Step, float]] = field(default_factory=list)
-    not_done: list[dict[str, str]] = field(default_factory=list)
-    blockers: list[Blocker] = field(default_factory=list)
-    errors: list[OpsError] = field(default_factory=list)
-    settled: list[Step] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
+    def __init__(self) -> None:
+        self.done: list[tuple[Step, float]] = []
+        self.not_done: list[dict[str, str]] = []
+        self.blockers: list[Blocker] = []
+        self.errors: list[OpsError] = []
+        self.settled: list[Step] = []
         self._lock = threading.Lock()
 
     def add_done(self, steps: t.Iterable[Step], seconds: float) -> None:
@@ -64,6 +69,8 @@ class Crew:
     """``jobs`` working sessions, opened when first needed, closed at the end of the ``with`` block.
 
     ``lock_timeout`` in seconds for every wait for a lock; ``budget`` in seconds from the start of the run, None for no end.
+    Sessions that work side by side use one core each: the server's parallel workers are left to a task that alone is more than
+    a session's share of all the work.
     """
 
     def __init__(
@@ -87,6 +94,7 @@ class Crew:
         self._budget = budget
         self._started = started
         self._sessions: list[Session] = []
+        self._wide: dict[Session, bool] = {}
         self.record = Record()
 
     def __enter__(self) -> Crew:
@@ -101,10 +109,8 @@ class Crew:
             session = Session(self._settings, module=self._module, run_id=self._run_id)
             self._sessions.append(session)
             guard.join(session)
-            session.query(
-                "SELECT set_config('lock_timeout', %(lock)s, false), set_config('statement_timeout', '0', false)",
-                {"lock": f"{max(1, round(self.lock_timeout * 1000))}ms"},
-            )
+            uncompiled(session)
+            session.query(_SETTINGS, {"lock": f"{max(1, round(self.lock_timeout * 1000))}ms"})
         return self._sessions[number]
 
     def too_late(self, estimate: float) -> bool:
@@ -117,9 +123,26 @@ class Crew:
             step, f"{step.why}; about {step.estimate:.0f} s, and less is left of the time budget of {self._budget:g} s"
         )
 
-    def run(self, tasks: t.Sequence[Task], perform: t.Callable[[Session, Task], list[Task]]) -> None:
-        """Work through ``tasks``; what ``perform`` returns comes last in the queue. The first lost connection ends all."""
+    def _widen(self, session: Session, *, wide: bool) -> None:
+        """Let this session use parallel workers as the server is set up, or none."""
+        if wide != self._wide.get(session, True):
+            name = "max_parallel_maintenance_workers"
+            session.execute(f"RESET {name}" if wide else f"SET {name} = 0")
+            self._wide[session] = wide
+
+    def run(
+        self,
+        tasks: t.Sequence[Task],
+        perform: t.Callable[[Session, Task], list[Task]],
+        *,
+        size: t.Callable[[Task], float],
+    ) -> None:
+        """Work through ``tasks``; what ``perform`` returns comes last in the queue. The first lost connection ends all.
+
+        ``size`` is the work of a task, in any unit.
+        """
         queue: deque[Task] = deque(tasks)
+        share = sum(size(task) for task in tasks) / self.jobs if self.jobs > 1 else -1.0
         failures: list[BaseException] = []
 
         def work(session: Session) -> None:
@@ -129,6 +152,7 @@ class Crew:
                 except IndexError:
                     return
                 try:
+                    self._widen(session, wide=size(task) > share)
                     queue.extend(perform(session, task))
                 except BaseException as error:  # handed to the caller's thread below
                     failures.append(error)

@@ -8,6 +8,7 @@ Pure. Names in statements are quoted by the driver (:mod:`.sql`); what is here r
 
 from __future__ import annotations
 
+import functools
 import re
 import typing as t
 
@@ -54,9 +55,14 @@ def parse_name(text: str, *, option: str) -> TableName:
     )
 
 
+@functools.cache
+def _quoted(part: str) -> str:
+    return part if _PLAIN.fullmatch(part) else '"' + part.replace('"', '""') + '"'
+
+
 def shown(*parts: str) -> str:
     """A qualified name for messages, each part in double quotes where PostgreSQL needs them."""
-    return ".".join(part if _PLAIN.fullmatch(part) else '"' + part.replace('"', '""') + '"' for part in parts)
+    return ".".join(map(_quoted, parts))
 
 
 def leftover_base(index_name: str) -> str | None:

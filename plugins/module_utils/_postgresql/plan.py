@@ -8,7 +8,7 @@ Pure: no clock, no connection. Conditions and states in, steps out.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import typing as t
 
 from .._common.outcome import Blocker
 from . import blockers, names
@@ -25,8 +25,7 @@ SECONDS_EACH = 0.001
 FREEZE, LEFTOVERS, INVALID, CLEAN, PARENTS, BLOAT = range(6)
 
 
-@dataclass(frozen=True)
-class Conditions:
+class Conditions(t.NamedTuple):
     """The declared condition; what is None is not asked for. Ages in seconds or transactions, sizes in bytes, ratios 0 to 1."""
 
     dead_tuple_ratio: float | None = None
@@ -39,8 +38,7 @@ class Conditions:
     minimum_index_size: int = 2**20
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(t.NamedTuple):
     """One thing to do to one table or index. ``failing`` are the conditions that do not hold, with the values seen.
 
     ``weight`` orders steps of one phase (more first); ``table`` is the oid of the table whose lock the step takes.
@@ -71,13 +69,13 @@ class Step:
         return self.vacuum, self.phase == FREEZE, self.analyze
 
 
-@dataclass
 class Plan:
     """Steps in order; ``not_done`` are due, or may be, and will not be done: object, what, why; ``blockers`` say who is in the way."""
 
-    steps: list[Step] = field(default_factory=list)
-    not_done: list[dict[str, str]] = field(default_factory=list)
-    blockers: list[Blocker] = field(default_factory=list)
+    def __init__(self) -> None:
+        self.steps: list[Step] = []
+        self.not_done: list[dict[str, str]] = []
+        self.blockers: list[Blocker] = []
 
     def leave(self, obj: str, what: str, why: str) -> None:
         """Put on record that something due is not done."""
@@ -256,6 +254,8 @@ def _without_useless(
     dead: str | None,
 ) -> tuple[str | None, str | None]:
     """``danger`` and ``dead`` without what a VACUUM could not cure now; that goes into the plan's blockers instead."""
+    if not danger and not dead:
+        return danger, dead
     catalog = _catalog(table.schema)
     shown = table_shown(table)
     if danger and conditions.transaction_id_age is not None:

@@ -23,8 +23,16 @@ from .plan import BLOAT, LEFTOVERS, Step, leftover_of
 
 POLL = 0.1  # seconds between two looks at old transactions
 
+# The index, and whether anybody may be in its way: uses the table, or is in a transaction that is old enough to matter.
 _INDEX = """
-SELECT n.nspname::text, c.relname::text, x.indisvalid FROM pg_catalog.pg_index x
+SELECT n.nspname::text, c.relname::text, x.indisvalid,
+  EXISTS (SELECT FROM pg_catalog.pg_locks l WHERE l.locktype = 'relation' AND l.granted AND l.relation = %(table)s::bigint::oid
+    AND l.database IN (0, (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database()))
+    AND l.pid IS DISTINCT FROM pg_backend_pid())
+  OR EXISTS (SELECT FROM pg_catalog.pg_stat_activity a WHERE (a.backend_xmin IS NOT NULL OR a.backend_xid IS NOT NULL)
+    AND a.datname = current_database() AND a.xact_start <= clock_timestamp() - %(old)s * interval '1 second'
+    AND a.application_name <> current_setting('application_name'))
+FROM pg_catalog.pg_index x
 JOIN pg_catalog.pg_class c ON c.oid = x.indexrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE x.indexrelid = %(oid)s::bigint::oid
 """
@@ -67,7 +75,7 @@ class Reindex:
 
     def run(self, steps: list[Step]) -> None:
         """All steps of one phase."""
-        self._crew.run(by_table(steps), self._perform)
+        self._crew.run(by_table(steps), self._perform, size=lambda task: sum(step.size for step in task.steps))
 
     def _perform(self, session: Session, task: TableTask) -> list[TableTask]:
         again: list[Step] = []
@@ -81,13 +89,13 @@ class Reindex:
         if self._crew.too_late(step.estimate):
             self._crew.skip_late(step)
             return True
-        now = session.query(_INDEX, {"oid": step.oid})
+        now = session.query(_INDEX, {"oid": step.oid, "table": step.table, "old": self._crew.lock_timeout})
         # Somebody else dropped, rebuilt or validated it since it was planned.
         if not now or (step.phase != BLOAT and now[0][2]):
             self._crew.record.add_settled(step)
             return True
-        schema, name, _valid = now[0]
-        holder = self._old_transaction(session, step)
+        schema, name, _valid, somebody = now[0]
+        holder = self._old_transaction(session, step) if somebody else None
         if holder is not None:
             self._crew.record.add_not_done(step, f"{step.why}; {holder.what}: {holder.holder}", holder)
             return True

@@ -95,7 +95,9 @@ class Vacuum:
 
     def run(self, steps: list[Step], *, jobs: int) -> None:
         """All steps of one phase."""
-        self._crew.run(chunks(steps, jobs=jobs), self._perform)
+        self._crew.run(
+            chunks(steps, jobs=jobs), self._perform, size=lambda chunk: sum(step.size for step in chunk.steps)
+        )
 
     def finish(self, session: Session) -> None:
         """From 16 on: what every chunk left to the end."""

@@ -9,6 +9,14 @@ from typing import Any
 import pytest
 from psycopg2 import sql
 
+from ansible_collections.lowtide.ops.plugins.module_utils._postgresql import catalog
+from ansible_collections.lowtide.ops.plugins.module_utils._postgresql.connection import (
+    CONNECTION_SPEC,
+    Session,
+    Settings,
+    settings_from,
+)
+from ansible_collections.lowtide.ops.plugins.module_utils._postgresql.crew import Crew
 from support.modules import finish_module, run_module, start_module
 
 from .conftest import Database, until
@@ -297,3 +305,74 @@ def test_second_run_beside_the_first_is_refused(database: Database) -> None:
         assert "lowtide.ops pg_maintenance" in refused.msg
     assert finish_module(first).changed
     assert database.vacuums("busy") == 2
+
+
+def test_diff_is_told_when_it_is_asked_for(database: Database) -> None:
+    database.table("busy")
+    params = {**database.server.params(database.name), **DEAD}
+    silent = run_module("pg_maintenance", params, check=True, diff=False)
+    assert silent.changed
+    assert "diff" not in silent.result
+    assert "table public.busy" in run_module("pg_maintenance", params, check=True)["diff"]["before"]
+    assert "diff" not in run_module("pg_maintenance", params, diff=False).result
+    assert not database.maintain(**DEAD).changed
+
+
+def test_many_tables_are_read_back_like_few(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Above some number all tables are read instead of those that are asked for; the answer is the same."""
+    for number in range(4):
+        database.table(f"t{number}", rows=10, dead=False)
+    with _session(database) as session:
+        oids = [table.oid for table in catalog.read_tables(session)][:3]
+        few = catalog.read_tables(session, system=True, oids=oids)
+        monkeypatch.setattr(catalog, "FEW", 2)
+        many = catalog.read_tables(session, system=True, oids=oids)
+        none = catalog.read_tables(session, system=True, oids=[])
+    assert [table.oid for table in many] == [table.oid for table in few]
+    assert {table.oid for table in many} == set(oids)
+    assert none == []
+
+
+def _session(database: Database) -> Session:
+    return Session(_settings(database), module="test", run_id="test")
+
+
+def _settings(database: Database) -> Settings:
+    defaults = {name: option.get("default") for name, option in CONNECTION_SPEC.items()}
+    return settings_from({**defaults, **database.server.params(database.name)})
+
+
+@pytest.mark.parametrize(
+    ("jobs", "sizes", "wide"),
+    [
+        (2, [5, 5, 5, 5], []),
+        (2, [50, 5, 5, 5], [50]),  # longer than all the rest: the others would wait for it
+        (2, [5], [5]),
+        (1, [5, 6], [5, 6]),  # nobody works beside it
+        (2, [0, 0], []),
+    ],
+)
+def test_sessions_side_by_side_leave_parallel_workers_to_what_is_longest(
+    database: Database, jobs: int, sizes: list[int], wide: list[int]
+) -> None:
+    seen: dict[int, tuple[str, str]] = {}
+
+    def look(session: Session, size: int) -> list[int]:
+        seen[size] = session.query(
+            "SELECT current_setting('max_parallel_maintenance_workers'), current_setting('synchronous_commit')"
+        )[0]
+        return []
+
+    with Crew(
+        _settings(database),
+        module="test",
+        run_id="test",
+        jobs=jobs,
+        lock_timeout=1,
+        retries=0,
+        budget=None,
+        started=0,
+    ) as crew:
+        crew.run(sizes, look, size=float)
+    assert {size for size, (workers, _commit) in seen.items() if workers != "0"} == set(wide)
+    assert {commit for _workers, commit in seen.values()} == {"off"}
