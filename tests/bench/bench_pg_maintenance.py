@@ -93,14 +93,15 @@ class Bench:
     def pairs(
         self, name: str, spoil: Callable[[], object], ours: Callable[[], float], theirs: Callable[[], float]
     ) -> None:
-        """Turn by turn, each time on what was spoilt anew."""
+        """By turns, each time on what was spoilt anew, and each the first of every other pair."""
         ratios, seconds = [], []
         load = os.getloadavg()[0]
-        for _ in range(self.options.pairs):
-            spoil()
-            first = ours()
-            spoil()
-            second = theirs()
+        for number in range(self.options.pairs):
+            measured: dict[Callable[[], float], float] = {}
+            for measure in (ours, theirs) if number % 2 == 0 else (theirs, ours):
+                spoil()
+                measured[measure] = measure()
+            first, second = measured[ours], measured[theirs]
             ratios.append(first / second)
             seconds.append((first, second))
         middle = statistics.median(ratios)

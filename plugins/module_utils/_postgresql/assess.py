@@ -9,11 +9,14 @@ import typing as t
 
 from .._common.errors import Refusal
 from .._common.outcome import Outcome, PlanItem
-from . import bloat, blockers, catalog, names
+from . import blockers, catalog, names
 from .catalog import IndexState, TableState
 from .connection import CONNECTION_SPEC, Session
 from .names import TableName
-from .plan import Conditions, Plan, Step, fit, plan_bloat, plan_invalid, plan_tables
+from .plan import Conditions, Plan, Step, fit, plan_tables
+
+if t.TYPE_CHECKING:
+    from .bloat import Bloat
 
 # The declared condition and its scope, shared by pg_maintenance and pg_maintenance_info.
 CONDITION_SPEC: dict[str, dict[str, t.Any]] = {
@@ -56,7 +59,7 @@ class Assessment(t.NamedTuple):
     """What was read, and the plan made of it."""
 
     tables: list[TableState]
-    indexes: list[tuple[IndexState, bloat.Bloat | None]]
+    indexes: list[tuple[IndexState, Bloat | None]]
     plan: Plan
 
 
@@ -187,11 +190,13 @@ def select(tables: list[TableState], scope: Scope, *, target: str) -> list[Table
 
 def with_bloat(
     session: Session, indexes: list[IndexState], conditions: Conditions
-) -> list[tuple[IndexState, bloat.Bloat | None]]:
+) -> list[tuple[IndexState, Bloat | None]]:
     """Each index with its waste: estimated, and measured where the estimate does not decide and pgstattuple is there."""
     limit = conditions.index_bloat_ratio
     if limit is None:
         return [(index, None) for index in indexes]
+    from . import bloat
+
     estimated = [(index, bloat.estimate(index, block_size=session.server.block_size)) for index in indexes]
     open_ones = [index for index, waste in estimated if waste is not None and waste.least <= limit < waste.most]
     schema = catalog.stattuple_schema(session) if open_ones else None
@@ -224,14 +229,23 @@ def assess(session: Session, conditions: Conditions, scope: Scope, *, jobs: int,
         indexes = catalog.read_indexes(session, pages=pages, tables=oids, system=scope.system)
     found = Assessment(tables=tables, indexes=with_bloat(session, indexes, conditions), plan=Plan())
     plan_tables(tables, conditions, horizons=horizons, block_size=block_size, plan=found.plan)
+    if indexes:
+        _plan_indexes(session, found, conditions, block_size=block_size)
+    fit(found.plan, budget=budget, jobs=jobs)
+    return found
+
+
+def _plan_indexes(session: Session, found: Assessment, conditions: Conditions, *, block_size: int) -> None:
+    """Add what is due for the indexes that were found."""
+    from . import plan_indexes
+
+    indexes = [index for index, _waste in found.indexes]
     if conditions.invalid_indexes:
         invalid = [index for index in indexes if not index.valid]
         locked = [oid for index in invalid for oid in (index.oid, index.table_oid)]
         building = blockers.read_builders(session, locked) if locked else {}
-        plan_invalid(indexes, building=building, block_size=block_size, plan=found.plan)
-    plan_bloat(found.indexes, conditions, block_size=block_size, plan=found.plan)
-    fit(found.plan, budget=budget, jobs=jobs)
-    return found
+        plan_indexes.plan_invalid(indexes, building=building, block_size=block_size, plan=found.plan)
+    plan_indexes.plan_bloat(found.indexes, conditions, block_size=block_size, plan=found.plan)
 
 
 def report(outcome: Outcome, session: Session, found: Assessment, *, diff: bool) -> None:

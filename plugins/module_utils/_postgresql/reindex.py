@@ -19,7 +19,8 @@ from .catalog import NO_BLOAT, IndexState, read_indexes
 from .connection import Session, driver_error
 from .crew import Crew, somebody_in_the_way
 from .errors import is_lost, sql_error
-from .plan import BLOAT, LEFTOVERS, Step, leftover_of
+from .plan import BLOAT, LEFTOVERS, Step
+from .plan_indexes import leftover_of
 
 POLL = 0.1  # seconds between two looks at old transactions
 

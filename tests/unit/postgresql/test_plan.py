@@ -17,10 +17,12 @@ from ansible_collections.lowtide.ops.plugins.module_utils._postgresql.plan impor
     Conditions,
     Plan,
     fit,
+    plan_tables,
+)
+from ansible_collections.lowtide.ops.plugins.module_utils._postgresql.plan_indexes import (
     leftover_of,
     plan_bloat,
     plan_invalid,
-    plan_tables,
 )
 from ansible_collections.lowtide.ops.plugins.module_utils._postgresql.vacuum import CHUNK_BYTES, CHUNK_TABLES, chunks
 
