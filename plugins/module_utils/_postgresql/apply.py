@@ -13,8 +13,8 @@ import typing as t
 from .._common.errors import OpsError
 from .._common.module import Deadline
 from .._common.outcome import Blocker, Outcome
-from . import blockers, catalog, names, vacuum
-from .assess import Assessment, diff_of, with_bloat
+from . import catalog, names, vacuum
+from .assess import Assessment, diff_of, horizons_of, with_bloat
 from .catalog import TableState
 from .connection import Session, driver_error
 from .crew import Crew
@@ -144,9 +144,8 @@ def read_back(
 
 def _still_failing(session: Session, now: list[TableState], conditions: Conditions, outcome: Outcome) -> None:
     """Tables that were done and whose condition does not hold all the same: who holds it. ``now`` is their state."""
-    horizons = blockers.read_horizons(session)
     remaining = Plan()
-    plan_tables(now, conditions, horizons=horizons, block_size=session.server.block_size, plan=remaining)
+    plan_tables(now, conditions, horizons=horizons_of(session), block_size=session.server.block_size, plan=remaining)
     known = {(blocker.object, blocker.holder.split(" for ")[0]) for blocker in outcome.blockers}
     outcome.blockers.extend(
         blocker for blocker in remaining.blockers if (blocker.object, blocker.holder.split(" for ")[0]) not in known

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import typing as t
 
 from .._common.errors import Refusal
@@ -214,9 +215,6 @@ def assess(session: Session, conditions: Conditions, scope: Scope, *, jobs: int,
     block_size = session.server.block_size
     catalog.uncompiled(session)
     tables = select(catalog.read_tables(session, system=scope.system), scope, target=session.settings.target)
-    horizons: list[blockers.Horizon] = []
-    if conditions.dead_tuple_ratio is not None or conditions.transaction_id_age is not None:
-        horizons = blockers.read_horizons(session)
     indexes: list[IndexState] = []
     if conditions.invalid_indexes or conditions.index_bloat_ratio is not None:
         pages = (
@@ -228,11 +226,16 @@ def assess(session: Session, conditions: Conditions, scope: Scope, *, jobs: int,
         oids = None if everything else [table.oid for table in tables]
         indexes = catalog.read_indexes(session, pages=pages, tables=oids, system=scope.system)
     found = Assessment(tables=tables, indexes=with_bloat(session, indexes, conditions), plan=Plan())
-    plan_tables(tables, conditions, horizons=horizons, block_size=block_size, plan=found.plan)
+    plan_tables(tables, conditions, horizons=horizons_of(session), block_size=block_size, plan=found.plan)
     if indexes:
         _plan_indexes(session, found, conditions, block_size=block_size)
     fit(found.plan, budget=budget, jobs=jobs)
     return found
+
+
+def horizons_of(session: Session) -> t.Callable[[], list[blockers.Horizon]]:
+    """What gives the horizons of this database, asked of the server once and only when somebody wants to know."""
+    return functools.cache(lambda: blockers.read_horizons(session))
 
 
 def _plan_indexes(session: Session, found: Assessment, conditions: Conditions, *, block_size: int) -> None:

@@ -179,11 +179,11 @@ def plan_tables(
     tables: list[TableState],
     conditions: Conditions,
     *,
-    horizons: list[Horizon],
+    horizons: t.Callable[[], list[Horizon]],
     block_size: int,
     plan: Plan,
 ) -> None:
-    """Add to ``plan`` what is due for tables, in order."""
+    """Add to ``plan`` what is due for tables, in order. ``horizons`` is called only for a table that is to be vacuumed, and often."""
     rolled, newest = roll_up(tables)
     steps: list[Step] = []
     for table in rolled:
@@ -246,7 +246,7 @@ def plan_tables(
 def _without_useless(
     table: TableState,
     conditions: Conditions,
-    horizons: list[Horizon],
+    horizons: t.Callable[[], list[Horizon]],
     plan: Plan,
     *,
     danger: str | None,
@@ -258,7 +258,7 @@ def _without_useless(
     catalog = _catalog(table.schema)
     shown = table_shown(table)
     if danger and conditions.transaction_id_age is not None:
-        holder = blockers.oldest(horizons, catalog=catalog)
+        holder = blockers.oldest(horizons(), catalog=catalog)
         if (
             holder is not None
             and holder.age > conditions.transaction_id_age
@@ -271,7 +271,7 @@ def _without_useless(
             danger = None
     if dead:
         holder = blockers.useless(
-            horizons,
+            horizons(),
             since_vacuum=table.since_vacuum,
             # Nothing resets this counter of pg_statistic, so it cannot tell what died since the last VACUUM.
             changed=0 if table.oid == PG_STATISTIC else table.changed,

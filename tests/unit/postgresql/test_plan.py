@@ -51,7 +51,7 @@ def planned(
     *tables: TableState, horizons: tuple[Horizon, ...] = (), budget: float | None = None, **conditions: Any
 ) -> Plan:
     plan = Plan()
-    plan_tables(list(tables), Conditions(**conditions), horizons=list(horizons), block_size=8192, plan=plan)
+    plan_tables(list(tables), Conditions(**conditions), horizons=lambda: list(horizons), block_size=8192, plan=plan)
     fit(plan, budget=budget, jobs=1)
     return plan
 
@@ -241,3 +241,15 @@ def test_undecided_bloat_is_said_and_not_acted_on() -> None:
     assert plan.steps == []
     assert len(plan.not_done) == 1
     assert "pgstattuple" in plan.not_done[0]["why"]
+
+
+def test_who_holds_rows_is_asked_only_when_a_table_is_due() -> None:
+    """The question costs more than all others where nothing is due, which is most of the time."""
+
+    def asked() -> list[Horizon]:
+        raise AssertionError("asked")
+
+    conditions = Conditions(dead_tuple_ratio=0.1, transaction_id_age=500)
+    plan_tables([TABLE], conditions, horizons=asked, block_size=8192, plan=Plan())
+    with pytest.raises(AssertionError, match="asked"):
+        plan_tables([TABLE._replace(dead=9000)], conditions, horizons=asked, block_size=8192, plan=Plan())
