@@ -9,12 +9,21 @@ import sys
 
 
 def main() -> None:
-    """Read ``{"module": name, "args": {...}}`` and call that module's ``main()``."""
+    """Read ``{"module": name, "args": {...}}`` and call that module's ``main()``.
+
+    With ``"report_imports": true`` a second line lists the Python modules that it imported.
+    """
     from ansible.module_utils.testing import patch_module_args
 
+    importlib.import_module("ansible.module_utils.basic")  # brings what Ansible itself looks for, whatever the module
     request = json.load(sys.stdin)
-    with patch_module_args(request["args"]):
-        importlib.import_module(f"ansible_collections.lowtide.ops.plugins.modules.{request['module']}").main()
+    before = set(sys.modules)
+    try:
+        with patch_module_args(request["args"]):
+            importlib.import_module(f"ansible_collections.lowtide.ops.plugins.modules.{request['module']}").main()
+    finally:
+        if request.get("report_imports"):
+            print(json.dumps(sorted(set(sys.modules) - before)))
 
 
 if __name__ == "__main__":

@@ -80,3 +80,25 @@ def finish_module(process: subprocess.Popen[str], *, timeout: float = 120.0) -> 
 def run_module(name: str, params: dict[str, Any], *, check: bool = False, diff: bool = True, env: dict[str, str] | None = None, timeout: float = 120.0) -> ModuleRun:
     """Run module ``name`` with ``params`` to its end."""
     return finish_module(start_module(name, params, check=check, diff=diff, env=env), timeout=timeout)
+
+
+def modules_imported(name: str, params: dict[str, Any]) -> list[str]:
+    """Every Python module which a run of module ``name`` imports that changes nothing, on top of Ansible's own."""
+    process = subprocess.run(
+        [sys.executable, str(MAIN)],
+        input=json.dumps({"module": name, "args": params, "report_imports": True}),
+        capture_output=True,
+        text=True,
+        env=module_environment(),
+        check=False,
+    )
+    assert process.returncode == 0, process.stdout + process.stderr
+    result, imported = (json.loads(line) for line in process.stdout.splitlines()[-2:])
+    assert not result["changed"], result
+    return [str(one) for one in imported]
+
+
+def libraries_imported(name: str, params: dict[str, Any]) -> set[str]:
+    """The packages among them that are neither Python's nor Ansible's (nor "cython", which compiled ones share)."""
+    packages = {one.partition(".")[0] for one in modules_imported(name, params)} - {"ansible", "ansible_collections"}
+    return {one for one in packages - sys.stdlib_module_names if "cython" not in one}

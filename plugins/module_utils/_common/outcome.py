@@ -5,12 +5,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
+
+# Named tuples and plain classes where a dataclass would do: each task compiles what it imports, and a dataclass
+# writes and compiles its methods anew each time (four times the cost of a named tuple).
 
 
-@dataclass(frozen=True)
-class PlanItem:
+class PlanItem(NamedTuple):
     """One intended change: which object, what, and why; ``estimate`` in seconds, None when unknown."""
 
     object: str
@@ -20,8 +21,7 @@ class PlanItem:
     estimate: float | None = None
 
 
-@dataclass(frozen=True)
-class Blocker:
+class Blocker(NamedTuple):
     """What stands in the way, who holds it (and since when), and what to do about it."""
 
     object: str
@@ -31,7 +31,6 @@ class Blocker:
     since: str | None = None
 
 
-@dataclass
 class Outcome:
     """The result of a module run, filled while it happens, so that a failure still reports how far it got.
 
@@ -40,21 +39,22 @@ class Outcome:
     ``facts`` holds the module's own return values, merged into the top level of the result.
     """
 
-    changed: bool = False
-    before: Any = None
-    after: Any = None
-    plan: list[PlanItem] = field(default_factory=list)
-    blockers: list[Blocker] = field(default_factory=list)
-    waited: float = 0.0
-    check_mode: bool = False
-    facts: dict[str, Any] = field(default_factory=dict)
+    def __init__(self, *, check_mode: bool = False) -> None:
+        self.changed = False
+        self.before: Any = None
+        self.after: Any = None
+        self.plan: list[PlanItem] = []
+        self.blockers: list[Blocker] = []
+        self.waited = 0.0
+        self.check_mode = check_mode
+        self.facts: dict[str, Any] = {}
 
     def as_result(self) -> dict[str, Any]:
         """The dictionary for ``exit_json`` and ``fail_json``."""
         result: dict[str, Any] = dict(self.facts)
         result["changed"] = self.changed
-        result["plan"] = [asdict(item) for item in self.plan]
-        result["blockers"] = [asdict(blocker) for blocker in self.blockers]
+        result["plan"] = [item._asdict() for item in self.plan]
+        result["blockers"] = [blocker._asdict() for blocker in self.blockers]
         result["check_mode"] = self.check_mode
         result["waited"] = round(self.waited, 3)
         if self.before is not None or self.after is not None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import typing as t
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -46,8 +45,7 @@ class TopicPartition(t.NamedTuple):
         return f"{self.topic}[{self.partition}]"
 
 
-@dataclass(frozen=True)
-class Member:
+class Member(t.NamedTuple):
     """One consumer in a group, as the coordinator knows it; ``host`` is where it connects from."""
 
     member_id: str
@@ -60,8 +58,7 @@ class Member:
         return f"client {self.client_id} at {self.host} (member {self.member_id})"
 
 
-@dataclass(frozen=True)
-class Group:
+class Group(t.NamedTuple):
     """A consumer group: ``state`` one of :data:`STATES`, ``protocol`` "classic", "consumer" (KIP-848) or None.
 
     ``member_count`` may exceed ``len(members)``: rpk lists only members which own a partition.

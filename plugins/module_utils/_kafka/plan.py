@@ -12,7 +12,6 @@ from __future__ import annotations
 import datetime
 import re
 import typing as t
-from dataclasses import dataclass
 
 from .._common.errors import Refusal
 from .api import TopicPartition
@@ -37,8 +36,7 @@ class Wish(t.NamedTuple):
     value: int
 
 
-@dataclass(frozen=True)
-class Declaration:
+class Declaration(t.NamedTuple):
     """Where some partitions should stand; ``topic`` None means each topic of the group, ``partitions`` None each of the topic."""
 
     kind: str
@@ -48,8 +46,7 @@ class Declaration:
     partitions: tuple[int, ...] | None = None
 
 
-@dataclass(frozen=True)
-class Move:
+class Move(t.NamedTuple):
     """One partition: the offset before (None: no commit) and after, what its log holds, and what the move costs."""
 
     partition: TopicPartition

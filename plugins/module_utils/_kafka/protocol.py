@@ -68,6 +68,8 @@ def client_config(options: Mapping[str, t.Any]) -> dict[str, t.Any]:
         "socket.timeout.ms": max(1000, milliseconds),
         "socket.connection.setup.timeout.ms": min(10_000, max(1000, milliseconds)),
         "topic.metadata.refresh.interval.ms": -1,
+        # A new client may connect to a second broker (here the coordinator) only after half of this, 50 ms by default.
+        "reconnect.backoff.ms": 20,
         "enable.metrics.push": False,
     }
     for option, name in CONFIG_OF_OPTION.items():

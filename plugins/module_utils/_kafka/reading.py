@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 import typing as t
-from dataclasses import dataclass
 
 from .._common.errors import Hopeless, Refusal, WaitTimeout
 from .._common.module import Deadline
@@ -28,8 +27,7 @@ LONGEST_PAUSE = 2.0
 """Seconds between two readings while waiting: Kafka has nothing to watch, so it is asked, less and less often."""
 
 
-@dataclass(frozen=True)
-class PartitionView:
+class PartitionView(t.NamedTuple):
     """A partition as a group sees it. ``lag``: records between the commit (or the log's start) and the log's end.
 
     Everything but the commit is None when the topic is gone.
@@ -43,8 +41,7 @@ class PartitionView:
     member_id: str | None
 
 
-@dataclass(frozen=True)
-class GroupView:
+class GroupView(t.NamedTuple):
     """A group with every partition of each topic that it has committed to or is assigned."""
 
     group: Group
@@ -92,8 +89,7 @@ class GroupView:
         }
 
 
-@dataclass(frozen=True)
-class Wanted:
+class Wanted(t.NamedTuple):
     """The condition of a wait: one of ``states`` (empty: any), and at most ``max_lag`` (None: any), for every group."""
 
     states: tuple[str, ...] = ()

@@ -15,7 +15,6 @@ import json
 import os
 import tempfile
 import typing as t
-from dataclasses import dataclass, replace
 
 from .._common.errors import Refusal
 from .api import TopicPartition
@@ -28,8 +27,7 @@ if t.TYPE_CHECKING:
 FORMAT = "lowtide.ops/rpk_group/undo/1"
 
 
-@dataclass(frozen=True)
-class Record:
+class Record(t.NamedTuple):
     """Offsets ``before`` (None: no commit) and ``after`` a change of ``group``; ``declared`` is what asked for it."""
 
     group: str
@@ -144,7 +142,7 @@ def merged(earlier: Record | None, new: Record) -> Record:
     """What to keep: for every partition the oldest offset before, and the newest after."""
     if earlier is None:
         return new
-    return replace(earlier, before={**new.before, **earlier.before}, after={**earlier.after, **new.after})
+    return earlier._replace(before={**new.before, **earlier.before}, after={**earlier.after, **new.after})
 
 
 def check_place(path: str) -> None:

@@ -14,7 +14,6 @@ import os
 import ssl
 import tempfile
 import typing as t
-from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from .._common.errors import Refusal
@@ -23,8 +22,7 @@ from .._common.module import require
 SERVICE_ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 
 
-@dataclass(frozen=True)
-class Pem:
+class Pem(t.NamedTuple):
     """A certificate or key: the path of a file, or its text; neither when not given."""
 
     path: str | None = None
@@ -34,8 +32,7 @@ class Pem:
         return bool(self.path or self.text)
 
 
-@dataclass(frozen=True)
-class Access:
+class Access(t.NamedTuple):
     """Everything needed to open a connection. ``source`` says where it came from, for messages."""
 
     server: str

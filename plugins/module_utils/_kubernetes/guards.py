@@ -3,20 +3,19 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What stands around a workload's number of replicas: autoscalers, budgets, quotas, room on the nodes, GitOps owners.
 
-Reading costs one request for each guard (headroom two: nodes and pods); judging is pure.
+Reading costs one request for each guard (headroom two: nodes and pods). What budgets, quotas and nodes allow is judged by
+``capacity``.
 Private to lowtide.ops: do not import from other collections.
 """
 
 from __future__ import annotations
 
 import typing as t
-from dataclasses import dataclass, field
-from decimal import Decimal
 
 from .._common.outcome import Blocker
 from .api import Api, Json, collection_path
 from .errors import NotFound
-from .parse import Scaler, Workload, dig, hpa, mapping, matches, pod_requests, quantity, scaled_object, sequence
+from .parse import Scaler, Workload, hpa, scaled_object
 
 GUARDS = ("hpa", "keda", "gitops", "disruption_budget", "quota", "headroom")
 _GITOPS = {
@@ -27,15 +26,15 @@ _GITOPS = {
 }
 
 
-@dataclass
 class Surroundings:
     """What the declared guards read. ``pods`` are those of all namespaces that occupy a node."""
 
-    scalers: list[Scaler] = field(default_factory=list)
-    budgets: list[Json] = field(default_factory=list)
-    quotas: list[Json] = field(default_factory=list)
-    nodes: list[Json] = field(default_factory=list)
-    pods: list[Json] = field(default_factory=list)
+    def __init__(self) -> None:
+        self.scalers: list[Scaler] = []
+        self.budgets: list[Json] = []
+        self.quotas: list[Json] = []
+        self.nodes: list[Json] = []
+        self.pods: list[Json] = []
 
     def scalers_of(self, workload: Workload) -> list[Scaler]:
         """The autoscalers of a workload; an HPA that KEDA made is represented by its ScaledObject."""
@@ -81,123 +80,3 @@ def gitops_owner(workload: Workload) -> Blocker | None:
                 next_step="Let that tool ignore spec.replicas (or pause it), then leave gitops out of guards",
             )
     return None
-
-
-def budget_blockers(workload: Workload, replicas: int, budgets: t.Sequence[Json]) -> list[Blocker]:
-    """Budgets that fewer replicas would break for good: minAvailable above the new number."""
-    labels = mapping(dig(workload.template, "metadata", "labels"))
-    blockers: list[Blocker] = []
-    for budget in budgets:
-        least = dig(budget, "spec", "minAvailable")
-        if not isinstance(least, int) or least <= replicas or replicas >= workload.replicas:
-            continue
-        if matches(mapping(dig(budget, "spec", "selector")), labels):
-            name = f"PodDisruptionBudget {workload.namespace}/{dig(budget, 'metadata', 'name')}"
-            blockers.append(
-                Blocker(
-                    object=workload.title,
-                    what=f"{name} wants at least {least} pods available; {replicas} replicas can never give that",
-                    holder=name,
-                    next_step=f"Lower its minAvailable, raise floor to {least}, or leave disruption_budget out of guards",
-                )
-            )
-    return blockers
-
-
-def quota_blockers(workload: Workload, replicas: int, quotas: t.Sequence[Json]) -> list[Blocker]:
-    """Quotas without scopes that leave too little for the additional pods."""
-    extra = replicas - workload.pods
-    if extra <= 0:
-        return []
-    need = _quota_needs(workload)
-    blockers: list[Blocker] = []
-    for quota in quotas:
-        if dig(quota, "spec", "scopes") or dig(quota, "spec", "scopeSelector"):
-            continue
-        used = mapping(dig(quota, "status", "used"))
-        for resource, hard in mapping(dig(quota, "status", "hard")).items():
-            wanted = need.get(resource, Decimal(0)) * extra
-            free = quantity(hard) - quantity(used.get(resource, 0))
-            if wanted > free:
-                name = f"ResourceQuota {workload.namespace}/{dig(quota, 'metadata', 'name')}"
-                blockers.append(
-                    Blocker(
-                        object=workload.title,
-                        what=f"{extra} more pods need {_plain(wanted)} of {resource}; {name} has {_plain(free)} of {hard} left",
-                        holder=name,
-                        next_step="Raise that quota or lower ceiling",
-                    )
-                )
-    return blockers
-
-
-def _quota_needs(workload: Workload) -> dict[str, Decimal]:
-    """What one pod counts for, by the names that a quota uses."""
-    need = {"pods": Decimal(1), "count/pods": Decimal(1)}
-    for resource, amount in pod_requests(mapping(workload.template.get("spec"))).items():
-        need[f"requests.{resource}"] = amount
-        if resource in ("cpu", "memory", "ephemeral-storage"):
-            need[resource] = amount
-    for container in sequence(dig(workload.template, "spec", "containers")):
-        for resource, amount in mapping(dig(container, "resources", "limits")).items():
-            need[f"limits.{resource}"] = need.get(f"limits.{resource}", Decimal(0)) + quantity(amount)
-    return need
-
-
-def headroom_blockers(workload: Workload, replicas: int, nodes: t.Sequence[Json], pods: t.Sequence[Json]) -> list[Blocker]:
-    """Whether the additional pods fit on the nodes, by requests, cordons, taints and nodeSelector (affinity is not looked at)."""
-    extra = replicas - workload.pods
-    if extra <= 0:
-        return []
-    spec = mapping(workload.template.get("spec"))
-    need = {**pod_requests(spec), "pods": Decimal(1)}
-    usable = [node for node in nodes if _usable(node, spec)]
-    free = {str(dig(node, "metadata", "name")): _allocatable(node) for node in usable}
-    for one in pods:
-        left = free.get(str(dig(one, "spec", "nodeName")))
-        if left is not None:
-            for resource, amount in {**pod_requests(mapping(one.get("spec"))), "pods": Decimal(1)}.items():
-                left[resource] = left.get(resource, Decimal(0)) - amount
-    fits = sum(max(0, min(int(left.get(r, Decimal(0)) // amount) for r, amount in need.items() if amount)) for left in free.values())
-    if fits >= extra:
-        return []
-    wants = ", ".join(f"{_plain(amount)} {resource}" for resource, amount in sorted(need.items()) if resource != "pods")
-    return [
-        Blocker(
-            object=workload.title,
-            what=f"{extra} more pods are wanted and {fits} fit on the {len(usable)} usable of {len(nodes)} nodes (each pod requests {wants or 'nothing'})",
-            holder="nodes: " + (", ".join(sorted(free)) or "none usable"),
-            next_step="Add or uncordon nodes, lower the requests or ceiling, or leave headroom out of guards (cluster autoscaler)",
-        )
-    ]
-
-
-def _usable(node: Json, spec: t.Mapping[str, t.Any]) -> bool:
-    """Ready, not cordoned, selected by nodeSelector, and its taints are tolerated."""
-    if dig(node, "spec", "unschedulable"):
-        return False
-    conditions = sequence(dig(node, "status", "conditions"))
-    if not any(c.get("type") == "Ready" and c.get("status") == "True" for c in conditions):
-        return False
-    labels = mapping(dig(node, "metadata", "labels"))
-    if any(labels.get(key) != value for key, value in mapping(spec.get("nodeSelector")).items()):
-        return False
-    tolerations = sequence(spec.get("tolerations"))
-    taints = [taint for taint in sequence(dig(node, "spec", "taints")) if taint.get("effect") != "PreferNoSchedule"]
-    return all(any(_tolerates(toleration, taint) for toleration in tolerations) for taint in taints)
-
-
-def _tolerates(toleration: t.Mapping[str, t.Any], taint: t.Mapping[str, t.Any]) -> bool:
-    if toleration.get("effect") and toleration["effect"] != taint.get("effect"):
-        return False
-    if toleration.get("operator") == "Exists":
-        return not toleration.get("key") or toleration["key"] == taint.get("key")
-    return toleration.get("key") == taint.get("key") and (toleration.get("value") or "") == (taint.get("value") or "")
-
-
-def _allocatable(node: Json) -> dict[str, Decimal]:
-    return {name: quantity(amount) for name, amount in mapping(dig(node, "status", "allocatable")).items()}
-
-
-def _plain(amount: Decimal) -> str:
-    return f"{amount.normalize():f}"

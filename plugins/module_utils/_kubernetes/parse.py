@@ -7,16 +7,12 @@ from __future__ import annotations
 
 import json
 import typing as t
-from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
 
 Json = t.Mapping[str, t.Any]
 
 STOPPED = "lowtide.ops/stopped"
 BOUNDS = "lowtide.ops/bounds-before"
 FORMAT = 1
-_SUFFIXES = {"": 0, "n": -9, "u": -6, "m": -3, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
-_BINARY = {"Ki": 1, "Mi": 2, "Gi": 3, "Ti": 4, "Pi": 5, "Ei": 6}
 
 
 def dig(value: t.Any, *keys: str) -> t.Any:
@@ -43,8 +39,7 @@ def sequence(value: t.Any) -> list[t.Any]:
     return list(value) if isinstance(value, list) else []
 
 
-@dataclass(frozen=True)
-class Record:
+class Record(t.NamedTuple):
     """What this collection wrote onto an object together with the change that it made (format 1).
 
     ``value`` holds what to restore: {"replicas": n}, {"suspend": bool}, or an autoscaler's bounds.
@@ -78,8 +73,7 @@ def record(annotations: Json, key: str) -> Record | None:
     return Record(value=value, run=str(document.get("run", "")), at=str(document.get("at", "")))
 
 
-@dataclass(frozen=True)
-class Workload:
+class Workload(t.NamedTuple):
     """A StatefulSet, Deployment or CronJob as far as scaling and stopping look at it.
 
     For a CronJob ``replicas`` is 0 when it is suspended and 1 otherwise, and ``pods`` counts its active jobs.
@@ -184,78 +178,7 @@ def _writer(meta: Json) -> str | None:
     return None
 
 
-@dataclass(frozen=True)
-class Pod:
-    """A pod: whether it is ready, and what keeps it from becoming so (class and message), if that is visible."""
-
-    name: str
-    uid: str
-    labels: dict[str, t.Any]
-    ready: bool
-    terminating: bool
-    trouble: tuple[str, str] | None
-
-
-_IMAGE = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError")
-_CONFIG = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError")
-
-
-def pod(obj: Json) -> Pod:
-    """The typed view of a pod."""
-    status = mapping(obj.get("status"))
-    conditions = {str(c.get("type")): c for c in sequence(status.get("conditions"))}
-    return Pod(
-        name=str(dig(obj, "metadata", "name") or ""),
-        uid=str(dig(obj, "metadata", "uid") or ""),
-        labels=mapping(dig(obj, "metadata", "labels")),
-        ready=dig(conditions, "Ready", "status") == "True",
-        terminating=dig(obj, "metadata", "deletionTimestamp") is not None,
-        trouble=_trouble(status, conditions),
-    )
-
-
-def _trouble(status: Json, conditions: Json) -> tuple[str, str] | None:
-    scheduled = mapping(conditions.get("PodScheduled"))
-    if scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable":
-        return "unschedulable", str(scheduled.get("message") or "no node fits")
-    for container in sequence(status.get("initContainerStatuses")) + sequence(status.get("containerStatuses")):
-        waiting = mapping(dig(container, "state", "waiting"))
-        reason = str(waiting.get("reason") or "")
-        detail = f"container {container.get('name')}: {reason}: {waiting.get('message') or ''}".rstrip(": ")
-        if reason in _IMAGE:
-            return "image pull", f"{detail} (image {container.get('image')})"
-        if reason in _CONFIG:
-            return "container configuration", detail
-        if reason == "CrashLoopBackOff":
-            ended = mapping(dig(container, "lastState", "terminated"))
-            return "crash loop", f"{detail}; it last ended with exit code {ended.get('exitCode')} ({ended.get('reason')})"
-    return None
-
-
-@dataclass(frozen=True)
-class Event:
-    """An event about the creation of a workload's pods. ``at`` is RFC 3339 and sorts as text."""
-
-    about: str
-    reason: str
-    message: str
-    at: str
-
-
-def event(obj: Json) -> Event:
-    """The typed view of a core/v1 event."""
-    involved = mapping(obj.get("involvedObject"))
-    at = dig(obj, "series", "lastObservedTime") or obj.get("lastTimestamp") or obj.get("eventTime")
-    return Event(
-        about=f"{involved.get('kind')}/{involved.get('name')}",
-        reason=str(obj.get("reason") or ""),
-        message=str(obj.get("message") or ""),
-        at=str(at or dig(obj, "metadata", "creationTimestamp") or ""),
-    )
-
-
-@dataclass(frozen=True)
-class Scaler:
+class Scaler(t.NamedTuple):
     """An HPA or a KEDA ScaledObject that owns a workload's replicas."""
 
     kind: str
@@ -310,60 +233,3 @@ def scaled_object(obj: Json) -> Scaler:
         annotations=mapping(meta.get("annotations")),
         raw=obj,
     )
-
-
-def matches(selector: Json, labels: Json) -> bool:
-    """Whether a label selector (matchLabels and matchExpressions) selects ``labels``; an empty one selects nothing here."""
-    wanted, expressions = mapping(selector.get("matchLabels")), sequence(selector.get("matchExpressions"))
-    if not wanted and not expressions:
-        return False
-    if any(labels.get(key) != value for key, value in wanted.items()):
-        return False
-    return all(_expression(expression, labels) for expression in expressions)
-
-
-def _expression(expression: Json, labels: Json) -> bool:
-    key, values = str(expression.get("key")), sequence(expression.get("values"))
-    match expression.get("operator"):
-        case "In":
-            return labels.get(key) in values
-        case "NotIn":
-            return labels.get(key) not in values
-        case "Exists":
-            return key in labels
-        case "DoesNotExist":
-            return key not in labels
-        case operator:
-            raise ValueError(f"unknown selector operator {operator!r}")
-
-
-def quantity(value: t.Any) -> Decimal:
-    """A resource quantity as a plain number: cores, bytes or pieces. ValueError when it is none."""
-    text = str(value).strip()
-    digits = text.rstrip("KMGTPEkinum") if not text[-1:].isdigit() else text
-    suffix = text[len(digits) :]
-    try:
-        if suffix in _BINARY:
-            return Decimal(digits) * Decimal(1024) ** _BINARY[suffix]
-        return Decimal(digits).scaleb(_SUFFIXES[suffix])
-    except (InvalidOperation, KeyError) as error:
-        raise ValueError(f"not a quantity: {value!r}") from error
-
-
-def pod_requests(template_spec: Json) -> dict[str, Decimal]:
-    """What one pod requests, per resource: the sum of its containers, or its largest init container if that is more."""
-    total: dict[str, Decimal] = {}
-    for container in sequence(template_spec.get("containers")):
-        for name, amount in _requests(container).items():
-            total[name] = total.get(name, Decimal(0)) + amount
-    for container in sequence(template_spec.get("initContainers")):
-        for name, amount in _requests(container).items():
-            total[name] = max(total.get(name, Decimal(0)), amount)
-    return total
-
-
-def _requests(container: Json) -> dict[str, Decimal]:
-    """A container's requests; a limit without a request is its request."""
-    resources = mapping(container.get("resources"))
-    asked = {**mapping(resources.get("limits")), **mapping(resources.get("requests"))}
-    return {name: quantity(amount) for name, amount in asked.items()}

@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import math
 import typing as t
-from dataclasses import dataclass
 
 from .._common.errors import Refusal
 
 
-@dataclass(frozen=True)
-class Rule:
+class Rule(t.NamedTuple):
     """How partitions become replicas: the options of k8s_scale_to_partitions that decide it."""
 
     combine: str = "max"
@@ -22,8 +20,7 @@ class Rule:
     even_divisors_only: bool = False
 
 
-@dataclass(frozen=True)
-class Target:
+class Target(t.NamedTuple):
     """The wanted number of replicas, the partitions that it follows from, and the reason in words."""
 
     replicas: int

@@ -15,7 +15,6 @@ from .api import Api, Json, object_path
 from .connection import connect, read_object
 from .parse import BOUNDS, STOPPED, Record, Scaler, UnreadableRecord, Workload, workload
 from .plan import Rule, Target, checked_count, checked_counts, target_replicas, with_direction
-from .wait import Waiter
 
 if t.TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
@@ -142,6 +141,10 @@ class Scaling:
         if wrote and view.replicas != replicas:  # somebody else moved it meanwhile, and it was decided anew
             self.outcome.after = {**self.outcome.after, "replicas": view.replicas}
         self.outcome.facts["replicas"] = view.replicas
+        if view.settled(view.replicas):
+            return view
+        from .wait import Waiter  # here, because a run that has nothing to wait for need not compile it
+
         waiter = Waiter(
             self.api,
             self.outcome,
@@ -241,10 +244,12 @@ class Scaling:
             outcome.changed = before != after or STOPPED in view.annotations
 
     def _refuse_if_blocked(self, view: Workload, replicas: int) -> None:
+        from . import capacity  # here, because a run that scales nothing need not compile it
+
         around, declared = self.around, self.params["guards"]
-        found = guards.budget_blockers(view, replicas, around.budgets) + guards.quota_blockers(view, replicas, around.quotas)
+        found = capacity.budget_blockers(view, replicas, around.budgets) + capacity.quota_blockers(view, replicas, around.quotas)
         if "headroom" in declared:
-            found += guards.headroom_blockers(view, replicas, around.nodes, around.pods)
+            found += capacity.headroom_blockers(view, replicas, around.nodes, around.pods)
         owner = guards.gitops_owner(view) if "gitops" in declared else None
         found += [owner] if owner else []
         if found:

@@ -9,7 +9,6 @@ What was there before is written in the same patch that changes it, so that any 
 from __future__ import annotations
 
 import typing as t
-from dataclasses import dataclass
 
 from .._common.errors import Refusal
 from .api import Json
@@ -18,8 +17,7 @@ from .parse import STOPPED, Record, Scaler, UnreadableRecord, Workload, record
 PAUSED = "autoscaling.keda.sh/paused-replicas"
 
 
-@dataclass(frozen=True)
-class Change:
+class Change(t.NamedTuple):
     """What one object needs: a merge patch (None: nothing), its replicas before and after, and the reason."""
 
     body: Json | None

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import time
 import typing as t
-from dataclasses import dataclass
 
 from .._common.errors import Hopeless, WaitTimeout
 from .._common.module import Deadline
 from .._common.outcome import Blocker, Outcome
 from .api import Api, Json, collection_path
-from .parse import Event, Pod, Workload, event, matches, pod, workload
+from .parse import Workload, workload
+from .pods import Event, Pod, event, matches, pod
 from .watch import Source, Watches
 
 DIAGNOSE_AFTER = 1.0  # seconds; most scalings are done by then and never need the two watches that explain a delay
@@ -28,8 +28,7 @@ ADVICE = {
 }
 
 
-@dataclass(frozen=True)
-class Trouble:
+class Trouble(t.NamedTuple):
     """A state that waiting does not mend: its class (a key of ADVICE), the object that shows it, and what it says."""
 
     reason: str

@@ -37,8 +37,7 @@ class Source:
     turn: int = 0
 
 
-@dataclass(frozen=True)
-class _Message:
+class _Message(t.NamedTuple):
     key: str
     turn: int
     event: Json | None = None

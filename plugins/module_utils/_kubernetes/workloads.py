@@ -16,7 +16,6 @@ from .api import Api, Json, check_name, collection_path, object_path
 from .connection import connect, missing, read_cluster_uid
 from .errors import ApiError
 from .parse import Scaler, Workload, scaled_object, workload
-from .wait import Waiter
 
 if t.TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
@@ -145,6 +144,10 @@ class Tier:
             self.outcome.changed = self.outcome.changed or wrote
 
     def _wait(self, views: list[Workload], goals: t.Mapping[str, int]) -> list[Workload]:
+        if not self.stopping and all(view.settled(goals[view.key]) for view in views):
+            return views
+        from .wait import Waiter  # here, because a run that has nothing to wait for need not compile it
+
         versions = dict(self.versions)
         if len(views) == 1:
             versions = {views[0].kind: views[0].resource_version}

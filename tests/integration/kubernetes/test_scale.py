@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from support.kubernetes_proxy import KubernetesProxy
+from support.modules import libraries_imported, modules_imported
 
 from .conftest import Namespace
 
@@ -179,6 +180,19 @@ def test_requests_are_few_and_known(namespace: Namespace, proxy: KubernetesProxy
         run = namespace.module(SCALE, partitions=2, guards=guards, **params)
         assert (run.changed, run["requests"], sum(proxy.verbs.values())) == (False, 1 + cost, 1 + cost), guards
         assert proxy.verbs["PATCH"] == 0
+
+
+def test_no_change_imports_only_what_reads_a_kubeconfig(namespace: Namespace) -> None:
+    """Goal P1: neither kubernetes nor requests, nor our own code for what is not needed."""
+    namespace.apply(namespace.workload("w"))
+    namespace.ready("StatefulSet", "w", 1)
+    one = {"kind": "StatefulSet", "name": "w"}
+    tasks: dict[str, dict[str, Any]] = {SCALE: {**one, "partitions": 1}, "k8s_workload": {"state": "running", "workloads": [one]}}
+    for module, params in tasks.items():
+        assert libraries_imported(module, namespace.params(**params)) == {"yaml"}
+        unneeded = {"capacity", "pods", "wait", "watch"}
+        loaded = {name.rpartition(".")[2] for name in modules_imported(module, namespace.params(**params)) if "_kubernetes." in name}
+        assert not unneeded & loaded
 
 
 def test_check_mode_sends_no_write(namespace: Namespace, proxy: KubernetesProxy) -> None:

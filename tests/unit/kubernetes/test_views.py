@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes import guards, parse, wait
+from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes import capacity, guards, parse, pods, wait
 
 json_values = st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=5), lambda inner: st.lists(inner, max_size=3), max_leaves=5)
 
@@ -29,8 +29,8 @@ def test_missing_and_null_fields_are_borne(kind: str, obj: dict[str, Any]) -> No
     """One replica is Kubernetes' default; nothing is ready."""
     view = parse.workload(obj, kind)
     assert (view.replicas, view.ready) == (1, 0)
-    assert parse.pod(obj).trouble is None
-    assert parse.event(obj).reason == ""
+    assert pods.pod(obj).trouble is None
+    assert pods.event(obj).reason == ""
     assert parse.hpa(obj).bounds == {"min": 1, "max": 1}
     assert parse.scaled_object(obj).bounds == {"min": 0, "max": 100}
 
@@ -64,14 +64,14 @@ def test_pods_left_old_on_purpose_are_no_obstacle(strategy: Any, needed: int) ->
 )
 def test_quantity(text: Any, value: Any) -> None:
     """As https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/ writes them."""
-    assert parse.quantity(text) == Decimal(value)
+    assert capacity.quantity(text) == Decimal(value)
 
 
 @given(json_values)
 def test_quantity_is_a_number_or_an_error(value: Any) -> None:
     """Nothing else."""
     try:
-        assert isinstance(parse.quantity(value), Decimal)
+        assert isinstance(capacity.quantity(value), Decimal)
     except ValueError as error:
         assert "not a quantity" in str(error)  # noqa: PT017 - either outcome is right
 
@@ -82,13 +82,13 @@ def test_selectors_here_and_as_text_agree(labels: dict[str, str], operator: str)
     expression = {"key": "a", "operator": operator, "values": ["1"] if operator.endswith("In") else []}
     selector = {"matchExpressions": [expression]}
     expected = {"In": labels.get("a") == "1", "NotIn": labels.get("a") != "1", "Exists": "a" in labels, "DoesNotExist": "a" not in labels}
-    assert parse.matches(selector, labels) is expected[operator]
+    assert pods.matches(selector, labels) is expected[operator]
     assert wait.selector_text(selector) == {"In": "a in (1)", "NotIn": "a notin (1)", "Exists": "a", "DoesNotExist": "!a"}[operator]
 
 
 def test_empty_selector_selects_nothing() -> None:
     """An empty selector means everything to the server; nobody's pods may be taken for another's here."""
-    assert parse.matches({}, {"app": "w"}) is False
+    assert pods.matches({}, {"app": "w"}) is False
 
 
 def waiting(reason: str, message: str = "") -> dict[str, Any]:
@@ -113,7 +113,7 @@ def waiting(reason: str, message: str = "") -> dict[str, Any]:
 )
 def test_what_a_waiting_container_means(reason: str, kind: str | None) -> None:
     """Making a container is no trouble."""
-    trouble = parse.pod(waiting(reason, "because")).trouble
+    trouble = pods.pod(waiting(reason, "because")).trouble
     assert (trouble[0] if trouble else None) == kind
     assert trouble is None or "because" in trouble[1]
 
@@ -132,9 +132,9 @@ def test_patience_tells_passing_from_lasting() -> None:
     assert patience.lasting([crash], [], 12) == []
 
 
-def event(reason: str, at: str) -> parse.Event:
+def event(reason: str, at: str) -> pods.Event:
     """About the creation of pods."""
-    return parse.Event("StatefulSet/w", reason, f"{reason} said", at)
+    return pods.Event("StatefulSet/w", reason, f"{reason} said", at)
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def event(reason: str, at: str) -> parse.Event:
         ([event("FailedCreate", "2026-01-01T00:00:01Z"), event("SuccessfulCreate", "2026-01-01T00:00:01Z")], 1),
     ],
 )
-def test_newest_event_about_creation_counts(events: list[parse.Event], found: int) -> None:
+def test_newest_event_about_creation_counts(events: list[pods.Event], found: int) -> None:
     """An old failure that has been overcome is none."""
     obj = {"metadata": {"name": "w", "namespace": "n"}, "spec": {"replicas": 3}, "status": {"replicas": 1}}
     view = parse.workload(obj, "StatefulSet")
@@ -178,16 +178,16 @@ def node(name: str = "n1", *, cpu: str = "2", pods: str = "10", **spec: Any) -> 
 )
 def test_headroom_for_two_more_pods(nodes: list[dict[str, Any]], fits: bool) -> None:
     """Half a core each; a node counts whole pods only."""
-    blockers = guards.headroom_blockers(statefulset(3), 5, nodes, [])
+    blockers = capacity.headroom_blockers(statefulset(3), 5, nodes, [])
     assert (blockers == []) is fits
 
 
 def test_headroom_counts_what_runs() -> None:
     """Pods of any namespace occupy their node."""
     running = {"spec": {"nodeName": "n1", "containers": [{"resources": {"limits": {"cpu": "1500m"}}}]}}
-    assert guards.headroom_blockers(statefulset(3), 5, [node()], [running])[0].holder == "nodes: n1"
-    assert guards.headroom_blockers(statefulset(3), 4, [node()], [running]) == []
-    assert guards.headroom_blockers(statefulset(3), 2, [], []) == []
+    assert capacity.headroom_blockers(statefulset(3), 5, [node()], [running])[0].holder == "nodes: n1"
+    assert capacity.headroom_blockers(statefulset(3), 4, [node()], [running]) == []
+    assert capacity.headroom_blockers(statefulset(3), 2, [], []) == []
 
 
 @pytest.mark.parametrize(
@@ -204,8 +204,8 @@ def test_headroom_counts_what_runs() -> None:
 def test_quota(hard: dict[str, str], used: dict[str, str], blocked: bool) -> None:
     """Two more pods of half a core, without memory."""
     quota = {"metadata": {"name": "q"}, "status": {"hard": hard, "used": used}}
-    assert bool(guards.quota_blockers(statefulset(3), 5, [quota])) is blocked
-    assert guards.quota_blockers(statefulset(3), 5, [{**quota, "spec": {"scopes": ["BestEffort"]}}]) == []
+    assert bool(capacity.quota_blockers(statefulset(3), 5, [quota])) is blocked
+    assert capacity.quota_blockers(statefulset(3), 5, [{**quota, "spec": {"scopes": ["BestEffort"]}}]) == []
 
 
 def test_hpa_made_by_keda_is_represented_by_its_scaled_object() -> None:
@@ -213,7 +213,7 @@ def test_hpa_made_by_keda_is_represented_by_its_scaled_object() -> None:
     target = {"kind": "StatefulSet", "name": "w"}
     made = {"metadata": {"name": "keda-hpa-s", "ownerReferences": [{"kind": "ScaledObject", "name": "s"}]}, "spec": {"scaleTargetRef": target}}
     scaled = {"metadata": {"name": "s"}, "spec": {"scaleTargetRef": target}}
-    around = guards.Surroundings(scalers=[parse.hpa(made), parse.scaled_object(scaled)])
+    around, alone = guards.Surroundings(), guards.Surroundings()
+    around.scalers, alone.scalers = [parse.hpa(made), parse.scaled_object(scaled)], [parse.hpa(made)]
     assert [one.kind for one in around.scalers_of(statefulset())] == ["ScaledObject"]
-    alone = guards.Surroundings(scalers=[parse.hpa(made)])
     assert [one.kind for one in alone.scalers_of(statefulset())] == ["HorizontalPodAutoscaler"]
