@@ -6,14 +6,15 @@ export LOWTIDE_CACHE ?= /var/cache/lowtide-lab
 CACHE := $(LOWTIDE_CACHE)
 PYTHON := $(CACHE)/venv/bin/python
 DEMO_COMPONENTS := feature_service s3
-# What `make test` runs, in this order; lab-down comes last where nobody would use the lab afterwards.
-PARTS := lint unit lab-up integration system molecule $(if $(filter true,$(CI)),lab-down)
+# What `make test` runs, side by side: what needs the lab, and what needs none. The lab goes down where nobody would use it.
+WITH_LAB := lab-up integration system molecule $(if $(filter true,$(CI)),lab-down)
+WITHOUT_LAB := lint unit window
 
 # Timings are those of a user, whose Python keeps its bytecode.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint unit integration system molecule lab-up lab-down lab-facts lab-shell lab-run lock tools
+.PHONY: help demo test lint unit window integration system molecule lab-up lab-down lab-facts lab-shell lab-run lock tools
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,13 +24,16 @@ demo: ## a lab of real servers, and one whole maintenance window through it
 	@tests/lab/demo
 
 test: tools ## everything that CI runs; the lab stays up afterwards, with CI=true it is taken down
-	@tests/all $(PARTS)
+	@tests/all "$(WITH_LAB)" "$(WITHOUT_LAB)"
 
 lint: tools ## all static checks (tests/lint --list names them)
 	@$(PYTHON) tests/lint
 
 unit: tools ## tests that need no server
 	@$(PYTHON) -m pytest -q -n 2 tests/unit
+
+window: ## the fast window: real ansible-playbook runs of trivial steps, killed and run again; needs no server
+	@$(PYTHON) -m pytest -q -n 2 --durations=5 tests/window
 
 integration: ## tests against the running lab, three at a time (make lab-up first)
 	@$(LAB) run -- $(PYTHON) -m pytest -q -n 3 --dist loadfile --durations=10 -m "not alone" tests/integration

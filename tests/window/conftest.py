@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from integration.window.harness import FastWindow
+from window.harness import FastWindow
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from typing import Any
 
 from ansible_collections.lowtide.ops.plugins.module_utils._window.journal import Journal, Record
 
-CHECKOUT = Path(__file__).resolve().parents[3]
+CHECKOUT = Path(__file__).resolve().parents[2]
 FAST = Path(__file__).with_name("fast")
 BEGINNING = {
     "web1": {"replicas": 3},

@@ -36,4 +36,8 @@ class CallbackModule(CallbackBase):
         del task, is_conditional
         self._count += 1
         if self._count == self._at:
+            if self._signal == signal.SIGINT:
+                # ansible-core 2.19 hangs when a worker is terminated while it holds the lock of the result queue
+                # (StrategyBase.cleanup waits for it). Whoever sits before it would kill it; here the alarm does.
+                signal.alarm(10)
             os.kill(os.getpid(), signal.Signals(self._signal))

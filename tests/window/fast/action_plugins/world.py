@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,10 @@ class ActionModule(ActionBase):
     _requires_connection = False
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Kill points inside the step: WORLD_KILL is ``before|between|after:HOST:WHY:SIGNAL``, for the controller."""
+        """Kill points inside the step: WORLD_KILL is ``before|between|after:HOST:WHY:SIGNAL``, for the controller.
+
+        SIGKILL takes the step's own process along, as the end of a container does; otherwise it could go on to write.
+        """
         del tmp
         variables = task_vars or {}
         host = variables["inventory_hostname"]
@@ -56,3 +60,5 @@ class ActionModule(ActionBase):
         wanted = os.environ.get("WORLD_KILL", "").split(":")
         if wanted[:3] == [point, host, why]:
             os.kill(os.getppid(), int(wanted[3]))
+            if int(wanted[3]) == signal.SIGKILL:
+                os.kill(os.getpid(), signal.SIGKILL)

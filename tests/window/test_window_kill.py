@@ -1,7 +1,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 """The fast window's controller killed by real signals and run again (F1), two controllers at once (F3). No lab is needed.
 
-LOWTIDE_KILL_EXHAUSTIVE=1 kills at every task boundary instead of a seeded sample.
+LOWTIDE_KILL_EXHAUSTIVE=1 sends each signal at every task boundary instead of a seeded sample.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ TASKS = 81
 """Task starts of a whole fast window (asserted below), so that points can be chosen before it ran."""
 EXHAUSTIVE = os.environ.get("LOWTIDE_KILL_EXHAUSTIVE") == "1"
 SAMPLE = sorted(random.Random(2026).sample(range(2, TASKS), 3))  # noqa: S311 (a sample, no secret)
-BOUNDARIES = [(number, signal.SIGKILL) for number in (range(1, TASKS + 1) if EXHAUSTIVE else SAMPLE)] + [
-    (SAMPLE[1], signal.SIGTERM),
-    (SAMPLE[2], signal.SIGINT),
-]
+SIGNALS = [signal.SIGKILL, signal.SIGTERM, signal.SIGINT]
+BOUNDARIES = (
+    [(number, sent) for number in range(1, TASKS + 1) for sent in SIGNALS] if EXHAUSTIVE else list(zip(SAMPLE, SIGNALS, strict=True))
+)
 STOP, DEAD, START = "workers stop", "dead rows above the limit", "workers start"
 INSIDE = [
     ("between", "web1", STOP, signal.SIGKILL),
     ("between", "db1", DEAD, signal.SIGTERM),
-    ("after", "db2", DEAD, signal.SIGINT),
+    ("after", "db2", DEAD, signal.SIGKILL),
     ("before", "web1", START, signal.SIGKILL),
 ]
 
@@ -57,6 +57,7 @@ def test_killed_between_tasks_and_run_again(window: FastWindow, number: int, sen
 def test_killed_inside_a_step_and_run_again(window: FastWindow, point: str, host: str, why: str, sent: signal.Signals) -> None:
     killed = window.play(env={"WORLD_KILL": f"{point}:{host}:{why}:{int(sent)}"})
     assert killed.rc != 0, "it was not killed"
+    assert window.states() == []
     assert window.world() not in (BEGINNING, END)
     ends_well(window, killed)
 
