@@ -14,6 +14,8 @@ from typing import Any
 import boto3
 import psycopg2
 
+from ansible_collections.lowtide.ops.plugins.module_utils._window.journal import Journal, Record
+
 from .modules import CHECKOUT
 
 INVENTORY = ("-i", str(CHECKOUT / "inventories/demo"))
@@ -106,6 +108,11 @@ class Site:
         """The reports of all runs of windows so far, oldest first."""
         paths = sorted(Path(self.facts["lab"]["state"]).glob("windows/*/*.json"), key=lambda path: path.stat().st_mtime_ns)
         return [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+
+    def journal(self) -> list[Record]:
+        """All records of the demo window's journal."""
+        paths = Path(self.facts["lab"]["state"]).glob("windows/*/feature-maintenance.journal")
+        return [record for path in paths for record in Journal(path).read().records]
 
     # -- something to do ------------------------------------------------------------------------------------------
 

@@ -14,7 +14,8 @@ if t.TYPE_CHECKING:
 
 
 class Horizon(t.NamedTuple):
-    """Something that keeps dead rows from being removed. ``age`` is in transactions, ``seconds`` since when, if the server knows.
+    """Something that keeps dead rows from being removed. ``age`` is in transactions; ``began`` (by the server's clock, seconds
+    since 1970) and ``seconds`` (ago) tell since when, if the server knows.
 
     ``catalogs_only`` is true for what holds rows of system catalogs alone (a logical slot's catalog_xmin).
     """
@@ -22,6 +23,7 @@ class Horizon(t.NamedTuple):
     what: str
     holder: str
     since: str | None
+    began: float | None
     seconds: float | None
     age: int
     catalogs_only: bool
@@ -47,7 +49,8 @@ _WHO = """nullif(concat_ws(', ', 'pid ' || a.pid, 'user ' || a.usename, 'applica
 # A statement that reads under READ COMMITTED holds its own snapshot only, so what counts is when it began.
 # Lazy VACUUM, CREATE INDEX CONCURRENTLY and this module's own sessions are not waited for by a VACUUM.
 _HORIZONS = """
-SELECT 'an open snapshot', {who}, s.since::text, extract(epoch FROM clock_timestamp() - s.since)::float8,
+SELECT 'an open snapshot', {who}, s.since::text, extract(epoch FROM s.since)::float8,
+  extract(epoch FROM clock_timestamp() - s.since)::float8,
   greatest(age(a.backend_xmin), age(a.backend_xid)), false,
   'End that transaction, or the session with SELECT pg_terminate_backend(' || a.pid || ')'
 FROM pg_catalog.pg_stat_activity a
@@ -58,19 +61,19 @@ WHERE (a.backend_xmin IS NOT NULL OR a.backend_xid IS NOT NULL) AND a.datname = 
   AND NOT EXISTS (SELECT FROM pg_catalog.pg_stat_progress_vacuum v WHERE v.pid = a.pid)
 UNION ALL
 SELECT 'a prepared transaction', concat_ws(', ', 'prepared transaction ' || quote_literal(gid), 'user ' || owner),
-  prepared::text, extract(epoch FROM clock_timestamp() - prepared)::float8, age(transaction), false,
+  prepared::text, extract(epoch FROM prepared)::float8, extract(epoch FROM clock_timestamp() - prepared)::float8, age(transaction), false,
   'COMMIT PREPARED or ROLLBACK PREPARED ' || quote_literal(gid)
 FROM pg_catalog.pg_prepared_xacts WHERE database = current_database()
 UNION ALL
 SELECT 'a replication slot', concat_ws(', ', slot_type || ' slot ' || quote_ident(slot_name), CASE WHEN active THEN 'active' ELSE 'inactive' END,
     'used by pid ' || active_pid),
-  NULL, NULL, CASE WHEN xmin IS NOT NULL THEN age(xmin) ELSE age(catalog_xmin) END, xmin IS NULL,
+  NULL, NULL, NULL, CASE WHEN xmin IS NOT NULL THEN age(xmin) ELSE age(catalog_xmin) END, xmin IS NULL,
   'Let its consumer catch up, or SELECT pg_drop_replication_slot(' || quote_literal(slot_name) || ')'
 FROM pg_catalog.pg_replication_slots
 WHERE xmin IS NOT NULL OR (catalog_xmin IS NOT NULL AND (database IS NULL OR database = current_database()))
 UNION ALL
 SELECT 'a standby with hot_standby_feedback', concat_ws(', ', 'standby ' || nullif(application_name, ''), 'pid ' || pid, 'client ' || client_addr::text),
-  NULL, NULL, age(backend_xmin), false,
+  NULL, NULL, NULL, age(backend_xmin), false,
   'End the long query on that standby, or turn hot_standby_feedback off there'
 FROM pg_catalog.pg_stat_replication WHERE backend_xmin IS NOT NULL
 """.replace("{who}", _WHO)
@@ -118,7 +121,7 @@ ANY_LOCK = [*CONFLICTS_WITH_VACUUM, "AccessShareLock", "RowShareLock", "RowExclu
 
 def read_horizons(session: Session) -> list[Horizon]:
     """Everything that holds the horizon of this database back, the oldest first."""
-    found = [Horizon(*row) for row in session.query(_HORIZONS) if row[4] is not None]
+    found = [Horizon(*row) for row in session.query(_HORIZONS) if row[5] is not None]
     return sorted(found, key=lambda horizon: -horizon.age)
 
 
@@ -135,7 +138,7 @@ def read_builders(session: Session, oids: list[int]) -> dict[int, str]:
 def useless(
     horizons: list[Horizon],
     *,
-    since_vacuum: float | None,
+    vacuumed: float | None,
     changed: int,
     minimum: int,
     catalog: bool,
@@ -143,16 +146,16 @@ def useless(
     """The holder that makes another VACUUM of a table remove nothing, or None.
 
     The table was vacuumed after the holder began: rows that died before it are gone already, and rows that died after it
-    stay until it ends. Of a slot or a standby the server does not tell since when; it counts when the table was vacuumed
+    stay until it ends. Both times are read from the server's clock, not as ages: these would be taken at different moments. Of a slot or a standby the server does not tell since when; it counts when the table was vacuumed
     and hardly changed since, so that its dead rows are those that the last VACUUM had to leave.
     """
-    if since_vacuum is None:
+    if vacuumed is None:
         return None
     for horizon in horizons:
         if horizon.catalogs_only and not catalog:
             continue
-        if horizon.seconds is not None:
-            if horizon.seconds >= since_vacuum:
+        if horizon.began is not None:
+            if horizon.began <= vacuumed:
                 return horizon
         elif changed < minimum:
             return horizon

@@ -17,7 +17,8 @@ if t.TYPE_CHECKING:
 
 
 class TableState(t.NamedTuple):
-    """One table, partitioned table or materialized view. Ages of time are seconds by the server's clock, None for never.
+    """One table, partitioned table or materialized view. By the server's clock, None for never: ``vacuumed`` is the
+    second since 1970 in which its last VACUUM ended, ``since_analyze`` the seconds since the last ANALYZE.
 
     ``kind`` is pg_class.relkind; ``pages`` are blocks of heap and TOAST as of the last VACUUM or ANALYZE; ``live``, ``dead``
     and ``changed`` are the statistics' row counts (``changed``: since the last ANALYZE); the ``toast_*`` ones count chunks.
@@ -34,7 +35,7 @@ class TableState(t.NamedTuple):
     live: int
     dead: int
     changed: int
-    since_vacuum: float | None
+    vacuumed: float | None
     since_analyze: float | None
     vacuum_count: int
     analyze_count: int
@@ -79,8 +80,7 @@ SELECT c.oid::bigint, n.nspname::text, c.relname::text, c.relkind::text, c.relpa
   CASE WHEN c.relfrozenxid <> '0' THEN greatest(age(c.relfrozenxid), age(t.relfrozenxid)) ELSE 0 END,
   CASE WHEN c.relminmxid <> '0' THEN greatest(mxid_age(c.relminmxid), mxid_age(t.relminmxid)) ELSE 0 END,
   pg_stat_get_live_tuples(c.oid), pg_stat_get_dead_tuples(c.oid), pg_stat_get_mod_since_analyze(c.oid),
-  extract(epoch FROM clock_timestamp()
-    - greatest(pg_stat_get_last_vacuum_time(c.oid), pg_stat_get_last_autovacuum_time(c.oid)))::float8,
+  extract(epoch FROM greatest(pg_stat_get_last_vacuum_time(c.oid), pg_stat_get_last_autovacuum_time(c.oid)))::float8,
   extract(epoch FROM clock_timestamp()
     - greatest(pg_stat_get_last_analyze_time(c.oid), pg_stat_get_last_autoanalyze_time(c.oid)))::float8,
   pg_stat_get_vacuum_count(c.oid), pg_stat_get_analyze_count(c.oid),

@@ -108,7 +108,7 @@ def statistics_lost(table: TableState) -> bool:
     return (
         table.kind != "p"
         and table.reltuples > 0
-        and table.since_vacuum is None
+        and table.vacuumed is None
         and table.since_analyze is None
         and table.live == table.dead == table.changed == 0
     )
@@ -272,7 +272,7 @@ def _without_useless(
     if dead:
         holder = blockers.useless(
             horizons(),
-            since_vacuum=table.since_vacuum,
+            vacuumed=table.vacuumed,
             # Nothing resets this counter of pg_statistic, so it cannot tell what died since the last VACUUM.
             changed=0 if table.oid == PG_STATISTIC else table.changed,
             minimum=max(conditions.minimum_tuples, 1),

@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from confluent_kafka import Consumer, Producer
-from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
+from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic, OffsetSpec
 
 from support.modules import finish_module, start_module
 from support.playbooks import PlaybookRun
@@ -27,9 +28,14 @@ def admin(lab: dict[str, Any]) -> AdminClient:
 
 @pytest.fixture
 def topic(admin: AdminClient, unique_name: Callable[..., str]) -> Iterator[str]:
-    """A topic of two partitions."""
+    """A topic of two partitions, each of which answers: the broker learns of it after the controller."""
     name = unique_name("topic")
     admin.create_topics([NewTopic(name, 2, 1)])[name].result(30)
+    logs = {TopicPartition(name, number): OffsetSpec.latest() for number in range(2)}
+    end = time.monotonic() + 30
+    while any(future.exception() for future in admin.list_offsets(logs).values()):
+        assert time.monotonic() < end, f"the partitions of {name} do not answer"
+        admin.poll(0.05)
     yield name
     admin.delete_topics([name])[name].result(30)
 
@@ -46,7 +52,7 @@ def test_partitions_added_meanwhile_are_followed(namespace: Namespace, admin: Ad
     probe = {"exec": {"command": ["true"]}, "initialDelaySeconds": 2, "periodSeconds": 1}
     namespace.apply(namespace.workload("w", readinessProbe=probe))
     process = start_module(SCALE, namespace.params(kind="StatefulSet", name="w", topics=[topic], bus=bus, ceiling=3))
-    namespace.wait("scaled", lambda: namespace.get("StatefulSet", "w")["spec"]["replicas"] == 2)
+    namespace.wait("scaled", lambda: process.poll() is not None or namespace.get("StatefulSet", "w")["spec"]["replicas"] == 2)
     admin.create_partitions([NewPartitions(topic, 5)])[topic].result(30)
     run = finish_module(process)
     assert not run.failed, run.msg

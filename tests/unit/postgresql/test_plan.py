@@ -28,7 +28,7 @@ from ansible_collections.lowtide.ops.plugins.module_utils._postgresql.vacuum imp
 
 TABLE = TableState(
     oid=1, schema="public", name="t", kind="r", pages=10, reltuples=1000, xid_age=10, multixact_age=0, live=1000, dead=0, changed=0,
-    since_vacuum=10.0, since_analyze=10.0, vacuum_count=1, analyze_count=1, toast_live=0, toast_dead=0, parent=None, may_vacuum=True,
+    vacuumed=1000.0, since_analyze=10.0, vacuum_count=1, analyze_count=1, toast_live=0, toast_dead=0, parent=None, may_vacuum=True,
 )  # fmt: skip
 INT4 = [4, "i", 4, 0.0, -1.0]
 INDEX = IndexState(
@@ -40,6 +40,7 @@ SNAPSHOT = Horizon(
     what="an open snapshot",
     holder="pid 7",
     since="2026-11-21",
+    began=900.0,
     seconds=100.0,
     age=50,
     catalogs_only=False,
@@ -105,21 +106,21 @@ def test_nothing_is_started_that_does_not_fit() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "since_vacuum", "changed", "catalogs_only", "holds"),
+    ("began", "vacuumed", "changed", "catalogs_only", "holds"),
     [
-        (100.0, 10.0, 9000, False, True),  # vacuumed after it began
-        (5.0, 10.0, 0, False, False),  # it began after the last VACUUM: what died before it can go
-        (100.0, None, 0, False, False),  # never vacuumed
-        (None, 10.0, 5, False, True),  # a slot; hardly changed since
-        (None, 10.0, 9000, False, False),  # a slot; much has died since
-        (100.0, 10.0, 0, True, False),  # holds catalogs, and this is no catalog
+        (900.0, 990.0, 9000, False, True),  # vacuumed after it began
+        (995.0, 990.0, 0, False, False),  # it began after the last VACUUM: what died before it can go
+        (900.0, None, 0, False, False),  # never vacuumed
+        (None, 990.0, 5, False, True),  # a slot; hardly changed since
+        (None, 990.0, 9000, False, False),  # a slot; much has died since
+        (900.0, 990.0, 0, True, False),  # holds catalogs, and this is no catalog
     ],
 )
 def test_when_another_vacuum_is_useless(
-    seconds: float | None, since_vacuum: float | None, changed: int, catalogs_only: bool, holds: bool
+    began: float | None, vacuumed: float | None, changed: int, catalogs_only: bool, holds: bool
 ) -> None:
-    horizon = SNAPSHOT._replace(seconds=seconds, catalogs_only=catalogs_only)
-    found = useless([horizon], since_vacuum=since_vacuum, changed=changed, minimum=1000, catalog=False)
+    horizon = SNAPSHOT._replace(began=began, catalogs_only=catalogs_only)
+    found = useless([horizon], vacuumed=vacuumed, changed=changed, minimum=1000, catalog=False)
     assert (found is horizon) is holds
 
 
