@@ -146,8 +146,9 @@ def useless(
     """The holder that makes another VACUUM of a table remove nothing, or None.
 
     The table was vacuumed after the holder began: rows that died before it are gone already, and rows that died after it
-    stay until it ends. Both times are read from the server's clock, not as ages: these would be taken at different moments. Of a slot or a standby the server does not tell since when; it counts when the table was vacuumed
-    and hardly changed since, so that its dead rows are those that the last VACUUM had to leave.
+    stay until it ends. Both times are the server's clock, since ages would be taken at different moments. Of a slot or a
+    standby the server does not tell since when; it counts when the table was vacuumed and hardly changed since, so that its
+    dead rows are those that the last VACUUM had to leave.
     """
     if vacuumed is None:
         return None
