@@ -7,7 +7,8 @@ CACHE := $(LOWTIDE_CACHE)
 PYTHON := $(CACHE)/venv/bin/python
 DEMO_COMPONENTS := feature_service s3
 # What `make test` runs, side by side: what needs the lab, and what needs none. The lab goes down where nobody would use it.
-WITH_LAB := lab-up integration system molecule $(if $(filter true,$(CI)),lab-down)
+# `system` is one thing at a time and leaves a core to the other lane; what comes after it can use both.
+WITH_LAB := lab-up system integration molecule $(if $(filter true,$(CI)),lab-down)
 WITHOUT_LAB := lint unit window
 
 # Timings are those of a user, whose Python keeps its bytecode.
