@@ -81,8 +81,13 @@ class Namespace:
             time.sleep(0.1)
 
     def ready(self, kind: str, name: str, replicas: int) -> None:
-        """Until so many replicas are ready."""
-        self.wait(f"{name} ready", lambda: self.get(kind, name)["status"].get("readyReplicas", 0) == replicas)
+        """Until so many replicas are ready and counted as available, so that the status comes to rest."""
+
+        def counted() -> bool:
+            status = self.get(kind, name)["status"]
+            return all(status.get(count, 0) == replicas for count in ("readyReplicas", "availableReplicas"))
+
+        self.wait(f"{name} ready", counted)
 
     def module(self, module: str, /, *, check: bool = False, env: dict[str, str] | None = None, **params: Any) -> ModuleRun:
         """Run a module here."""

@@ -38,6 +38,7 @@ def test_stop_and_start_a_tier(namespace: Namespace, proxy: KubernetesProxy) -> 
     """Three kinds in one task: one patch each; what was there comes back; twice is unchanged; check mode predicts."""
     namespace.apply(namespace.workload("w", replicas=2), namespace.workload("d", kind="Deployment"), cron_job(namespace, "c"))
     namespace.ready("StatefulSet", "w", 2)
+    namespace.ready("Deployment", "d", 1)  # while its status still changes, a patch may have to be repeated
     workloads = [{"kind": "StatefulSet", "name": "w"}, {"kind": "Deployment", "name": "d"}, {"kind": "CronJob", "name": "c"}]
     base: dict[str, Any] = {"host": proxy.url, "workloads": workloads, "run_id": "night"}
 
