@@ -34,10 +34,10 @@ unit: tools ## tests that need no server
 	@$(PYTHON) -m pytest -q -n 2 tests/unit
 
 window: ## the fast window: real ansible-playbook runs of trivial steps, killed and run again; needs no server
-	@$(PYTHON) -m pytest -q --durations=5 tests/window
+	@$(PYTHON) -m pytest -q -n 2 --durations=5 tests/window
 
-integration: ## tests against the running lab, four at a time (make lab-up first)
-	@$(LAB) run -- $(PYTHON) -m pytest -q -n 4 --dist loadfile --durations=10 -m "not alone" tests/integration
+integration: ## tests against the running lab, three at a time (make lab-up first)
+	@$(LAB) run -- $(PYTHON) -m pytest -q -n 3 --dist loadfile --durations=10 -m "not alone" tests/integration
 
 system: ## whole windows, kills and failovers on the running lab, one at a time (make lab-up first)
 	@$(LAB) run -- $(PYTHON) -m pytest -q --durations=10 -m alone tests/integration tests/faults
