@@ -41,10 +41,10 @@ POINTS = [
 SAMPLE = [("shutdown", 2.0), ("database_maintenance", 1.5)]
 
 
-def wait_for_begin(site: Site, step: str, window: subprocess.Popen[str], known: int) -> None:
-    """Until the journal, of which ``known`` records are older, says that ``step`` has begun."""
+def wait_for_begin(site: Site, step: str, window: subprocess.Popen[str], since: float) -> None:
+    """Until the journal says that ``step`` has begun after ``since`` (seconds since 1970)."""
     end = time.monotonic() + 300
-    while not any((record["kind"], record.get("step")) == ("begin", step) for record in site.journal()[known:]):
+    while not any((one["kind"], one.get("step")) == ("begin", step) and one["at"] > since for one in site.journal()):
         assert window.poll() is None, f"the window ended before its step {step}"
         assert time.monotonic() < end, f"step {step} did not begin"
         time.sleep(0.05)
@@ -56,11 +56,11 @@ def test_killed_and_run_again_it_ends_in_the_same_state(
 ) -> None:
     site = Site(lab)
     site.make_due()
-    backups, known = site.backup_keys(), len(site.journal())
+    backups, since = site.backup_keys(), time.time()
     producer = site.produce(count=20_000, rate=50)
     try:
         killed = start_playbook(WINDOW, *INVENTORY, *DUE)
-        wait_for_begin(site, step, killed, known)
+        wait_for_begin(site, step, killed, since)
         time.sleep(seconds)  # the kill comes at a time, not at a condition
         assert killed.poll() is None, "the window was over before the kill"
         os.kill(killed.pid, signal.SIGKILL)
