@@ -234,10 +234,9 @@ class Session:
             raise
 
     def _identify(self) -> Server:
-        psycopg2 = require("psycopg2", package="psycopg2-binary", why="to talk to PostgreSQL")
         try:
             row = self.query(_FACTS_SQL)[0]
-        except psycopg2.Error as error:
+        except driver_error() as error:
             raise sql_error(self.settings.target, error) from error
         return Server(*row[1:])
 
