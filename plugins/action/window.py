@@ -90,7 +90,7 @@ class ActionModule(ActionBase):
             members={str(name): frozenset(map(str, hosts)) for name, hosts in groups.items()},
             play_hosts=[str(host) for host in variables.get("ansible_play_hosts_all", [])],
             batch=[str(host) for host in variables.get("ansible_play_batch", [])],
-            digest=digest(short, variables, self._templar),
+            digest=lambda: digest(short, variables, self._templar),
             result=plain(self._templar.template(variables.get(f"{short}_result"))),
         )
 

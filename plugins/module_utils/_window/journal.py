@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from .._common.errors import Refusal
 from .lease import sync_folder
@@ -26,13 +26,30 @@ FORMAT = 1
 Record = dict[str, Any]
 
 
+class Place(NamedTuple):
+    """A place in a journal between two lines: how many records stand before it, in how many bytes."""
+
+    records: int = 0
+    size: int = 0
+
+
 @dataclass(frozen=True)
 class Reading:
-    """All whole records, how many bytes they take, and whether a cut-off line follows them."""
+    """Whole records, where the first of them stands and where each of them ends, and whether a cut-off line follows them."""
 
     records: list[Record]
-    size: int
+    places: list[Place]
     torn: bool
+
+    @property
+    def end(self) -> Place:
+        """Where the next record belongs."""
+        return self.places[-1]
+
+    @property
+    def size(self) -> int:
+        """How many bytes all whole records take."""
+        return self.end.size
 
 
 def checksum(record: Record) -> str:
@@ -46,13 +63,15 @@ def encode(record: Record) -> bytes:
     return json.dumps({**record, "sum": checksum(record)}, sort_keys=True).encode() + b"\n"
 
 
-def decode(data: bytes, *, name: str) -> Reading:
-    """Records of a journal's bytes; refuses a damaged line and a format from the future. ``name`` is for the message."""
-    whole, newline, rest = data.rpartition(b"\n")
-    records = []
-    for number, line in enumerate(whole.split(b"\n") if newline else [], start=1):
+def decode(data: bytes, *, name: str, after: Place = Place()) -> Reading:  # noqa: B008 (immutable)
+    """Records of a journal's bytes from ``after`` on; refuses a damaged line and a format from the future. ``name`` is for the message."""
+    *lines, rest = data.split(b"\n")
+    records, places = [], [after]
+    for line in lines:
+        number, size = places[-1].records + 1, places[-1].size + len(line) + 1
         records.append(_decode_line(line, number, name))
-    return Reading(records, len(whole) + len(newline), bool(rest))
+        places.append(Place(number, size))
+    return Reading(records, places, bool(rest))
 
 
 def _decode_line(line: bytes, number: int, name: str) -> Record:
@@ -63,11 +82,7 @@ def _decode_line(line: bytes, number: int, name: str) -> Record:
     except (ValueError, KeyError, TypeError):
         intact = False
     if not intact:
-        raise Refusal(
-            obj=f"journal {name}",
-            problem=f"line {number} is damaged ({line[:60]!r})",
-            next_step="Run the playbook restore_service, so that nothing stays stopped, then move the journal away and run the window again",
-        )
+        raise _damaged(name, f"line {number} is damaged ({line[:60]!r})")
     if version > FORMAT:
         raise Refusal(
             obj=f"journal {name}",
@@ -77,42 +92,67 @@ def _decode_line(line: bytes, number: int, name: str) -> Record:
     return dict(record)
 
 
-class Journal:
-    """The journal in the file ``path``. ``append`` is called inside the lease's lock."""
+def _damaged(name: str, problem: str) -> Refusal:
+    return Refusal(
+        obj=f"journal {name}",
+        problem=problem,
+        next_step="Run the playbook restore_service, so that nothing stays stopped, then move the journal away and run the window again",
+    )
 
-    def __init__(self, path: Path, *, clock: Callable[[], float] = time.time) -> None:
+
+class Journal:
+    """The journal in the file ``path``, read from ``after`` on. ``append`` is called inside the lease's lock."""
+
+    def __init__(self, path: Path, *, after: Place = Place(), clock: Callable[[], float] = time.time) -> None:  # noqa: B008 (immutable)
         self.path = path
+        self._after = after
         self._clock = clock
+        self._end: Place | None = None
 
     def read(self) -> Reading:
-        """Everything on record; an absent file is an empty journal."""
+        """What is on record; an absent file is an empty journal."""
         try:
-            data = self.path.read_bytes()
+            with self.path.open("rb") as file:
+                size = file.seek(0, os.SEEK_END)
+                file.seek(self._after.size)
+                data = file.read()
         except FileNotFoundError:
-            data = b""
-        return decode(data, name=str(self.path))
+            size, data = 0, b""
+        if size < self._after.size:
+            raise _damaged(str(self.path), f"it is cut off ({size} bytes, and it had {self._after.size} when the window opened)")
+        reading = decode(data, name=str(self.path), after=self._after)
+        self._end = None if reading.torn else reading.end
+        return reading
+
+    def _place_to_write(self) -> Place:
+        # Lines are only ever added: a file as long as it was holds what it held.
+        if self._end is not None and self.path.exists() and self.path.stat().st_size == self._end.size:
+            return self._end
+        return self.read().end
 
     def append(self, kind: str, **fields: Any) -> Record:
         """Write one record and sync it; a cut-off line before it is removed. The record as written."""
-        reading = self.read()
+        before = self._place_to_write()
         record: Record = {
             **fields,
             "v": FORMAT,
-            "n": len(reading.records) + 1,
+            "n": before.records + 1,
             "at": round(self._clock(), 3),
             "kind": kind,
         }
+        line = encode(record)
         new = not self.path.exists()
         descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            os.ftruncate(descriptor, reading.size)
+            os.ftruncate(descriptor, before.size)
             os.lseek(descriptor, 0, os.SEEK_END)
-            line = encode(record)
-            while line:  # what a full disk cuts off has no newline, and so never happened
-                line = line[os.write(descriptor, line) :]
+            left = line
+            while left:  # what a full disk cuts off has no newline, and so never happened
+                left = left[os.write(descriptor, left) :]
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
         if new:
             sync_folder(self.path.parent)
+        self._end = Place(before.records + 1, before.size + len(line))
         return record

@@ -11,7 +11,7 @@ All carry ``id`` (the occurrence) and ``run`` (the fencing token of the controll
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -170,13 +170,28 @@ def read(records: Iterable[Record], *, identity: str, run: int) -> Occurrence:
     return occurrence
 
 
+def obsolete(records: Sequence[Record], *, identity: str) -> int:
+    """How many records, from the first on, tell nothing more of the occurrence ``identity``: it was not open then (or was
+    finished later), and no bracket of then is still open."""
+    occurrence = Occurrence(identity, 0)
+    first = len(records)
+    for number, record in enumerate(records):
+        if record["id"] == identity and record["kind"] == "open" and not occurrence.first_opened:
+            first = number
+        occurrence.fold(record)
+        if not occurrence.first_opened:
+            first = len(records)
+    owed = [number for number, record in enumerate(records) if record in occurrence.owed.values()]
+    return min([first, *owed])
+
+
 @dataclass(frozen=True)
 class Here:
-    """The host that asks, its inputs for the step, and the collection's version."""
+    """The host that asks, what computes the digest of its inputs for the step, and the collection's version."""
 
     host: str
     groups: Sequence[str]
-    digest: str
+    digest: Callable[[], str]
     version: str
 
 
@@ -265,7 +280,7 @@ class Window:
             raise self._changed(
                 step, here, f"lowtide.ops {record['version']} did it at {utc(record['at'])}, and this is {here.version}"
             )
-        if record["digest"] != here.digest:
+        if record["digest"] != here.digest():
             raise self._changed(step, here, f"it was done at {utc(record['at'])} with other inputs")
         return Decision(False, f"done at {utc(record['at'])}", skip=True)
 

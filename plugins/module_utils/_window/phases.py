@@ -10,7 +10,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,8 @@ class Controller:
 
 @dataclass(frozen=True)
 class StepCall:
-    """One step on one host; ``members`` are the inventory's groups with their hosts, ``result`` is the role's public result."""
+    """One step on one host; ``members`` are the inventory's groups with their hosts, ``digest`` computes that of the role's inputs,
+    ``result`` is the role's public result."""
 
     step: str
     role: str
@@ -55,7 +56,7 @@ class StepCall:
     members: dict[str, frozenset[str]]
     play_hosts: list[str]
     batch: list[str]
-    digest: str
+    digest: Callable[[], str]
     result: Any
 
     def groups_of(self, host: str) -> list[str]:
@@ -214,6 +215,7 @@ class Phases:
 
     def _begin_run(self, run: Run) -> Result:
         with run.writing() as session:
+            run = replace(run, since=session.since())
             session.write(
                 "open",
                 durable=True,
@@ -297,7 +299,7 @@ class Phases:
                     step=call.step,
                     host=call.host,
                     expected=self._expected(run, window, call),
-                    digest=call.digest,
+                    digest=call.digest(),
                     why=decision.why,
                     closer=closer.name if closer else None,
                 )
@@ -368,6 +370,7 @@ class Phases:
     ) -> None:
         window = session.window()
         step = window.steps[call.step]
+        begun = window.now.begun.get((call.step, call.host), {})
         session.write(
             "end",
             step=call.step,
@@ -377,7 +380,8 @@ class Phases:
             summary=summary,
             error=error,
             refused=refused,
-            digest=call.digest,
+            # That of what it was begun with: the role itself may have set facts of its name since.
+            digest=begun.get("digest", ""),
             version=run.version,
             closes=step.closes,
             closes_all=window.closes_all(step),

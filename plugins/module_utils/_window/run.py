@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from .._common.errors import OpsError
-from .journal import Journal, Record
+from .journal import Journal, Place, Record
 from .lease import FileLease
-from .model import Window, read
+from .model import Window, obsolete, read
 from .processes import ENVIRONMENT_MARK
 from .steps import Steps
 
@@ -44,6 +44,8 @@ class Run:
     stem: str
     version: str
     folder: str
+    since: tuple[int, int] = (0, 0)
+    """From where on the journal tells of this occurrence (:class:`.journal.Place`): history costs nothing."""
 
     @property
     def fallback(self) -> Journal:
@@ -53,7 +55,7 @@ class Run:
     @property
     def journal(self) -> Journal:
         """Where this run writes: the window's journal, or the rehearsal's own."""
-        return Journal(Path(f"{self.stem}.journal"))
+        return Journal(Path(f"{self.stem}.journal"), after=Place(*self.since))
 
     @property
     def lease(self) -> FileLease:
@@ -93,8 +95,10 @@ class Session:
 
     def __init__(self, run: Run) -> None:
         self.run = run
+        self._journal = run.journal
         self.lost_records = run.fallback.read().records
-        self._records: list[Record] = run.journal.read().records + self.lost_records
+        self._reading = self._journal.read()
+        self._records: list[Record] = self._reading.records + self.lost_records
 
     def window(self) -> Window:
         """The rules over what is on record now."""
@@ -104,15 +108,19 @@ class Session:
             Steps(run.steps), occurrence, selected=frozenset(run.selected), control=run.control, ends=run.ends
         )
 
+    def since(self) -> Place:
+        """Where the records begin that this occurrence rests on."""
+        return self._reading.places[obsolete(self._reading.records, identity=self.run.id)]
+
     def write(self, kind: str, *, durable: bool = False, **fields: Any) -> None:
         """Append one record of this occurrence and run. ``durable``: nothing may be done that is not on record."""
         values = {**fields, "id": self.run.id, "run": self.run.token}
         try:
-            record = self.run.journal.append(kind, **values)
+            record = self._journal.append(kind, **values)
         except OSError as error:
             if durable:
                 raise OpsError(
-                    obj=f"journal {self.run.journal.path}",
+                    obj=f"journal {self._journal.path}",
                     problem=f"it cannot be written ({error})",
                     next_step="Make room or set window_dir, then run the window again; closing steps run all the same",
                 ) from error

@@ -59,6 +59,8 @@ class Simulation:
     points: int = 0
     runs: int = 0
     digest: str = "inputs"
+    own_facts: bool = False
+    """Whether a role sets facts of its own name while it runs."""
     world: dict[str, dict[str, int]] = field(
         default_factory=lambda: {host: dict(values) for host, values in BEGINNING.items()}
     )
@@ -95,7 +97,8 @@ class Simulation:
 
     def call(self, step: str, host: str, hosts: list[str], *, planning: bool = False, result: Any = None) -> StepCall:
         """One step on one host."""
-        return StepCall(step, step, "main", planning, host, MEMBERS, hosts, hosts, self.digest, result)
+        digest = f"{self.digest} and facts" if self.own_facts and result else self.digest
+        return StepCall(step, step, "main", planning, host, MEMBERS, hosts, hosts, lambda: digest, result)
 
     def point(self) -> None:
         """A point at which the controller may be killed."""

@@ -55,6 +55,14 @@ def test_a_line_cut_off_by_a_crash_never_happened(tmp_path: Path, cut: int) -> N
     assert [(record["n"], record["kind"]) for record in journal.read().records] == [(1, "open"), (2, "end")]
 
 
+def test_another_writer_in_between_is_seen(tmp_path: Path) -> None:
+    mine, other = Journal(tmp_path / "j"), Journal(tmp_path / "j")
+    mine.append("open")
+    other.append("begin")
+    mine.append("end")
+    assert [(record["n"], record["kind"]) for record in other.read().records] == [(1, "open"), (2, "begin"), (3, "end")]
+
+
 @pytest.mark.parametrize(
     "line",
     [

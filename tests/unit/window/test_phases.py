@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,26 +20,6 @@ from ansible_collections.lowtide.ops.plugins.module_utils._window.phases import 
 from ansible_collections.lowtide.ops.plugins.module_utils._window.results import describe_error
 
 from .simulation import BEGINNING, END, KilledError, Simulation
-
-
-@pytest.fixture(scope="module")
-def controllers() -> Iterator[list[int]]:
-    """Pids of living processes, each a controller of its own."""
-    code = "import signal; print('up', flush=True); signal.pause()"
-    processes = [subprocess.Popen([sys.executable, "-S", "-c", code], stdout=subprocess.PIPE) for _ in range(6)]
-    yield [process.pid for process in processes]
-    for process in processes:
-        process.kill()
-        process.wait()
-
-
-@pytest.fixture
-def simulation(tmp_path: Path, controllers: list[int], monkeypatch: pytest.MonkeyPatch) -> Simulation:
-    """A window whose world is at its beginning. Its renewers are not started: the lease has tests of its own."""
-    monkeypatch.setattr(
-        "ansible_collections.lowtide.ops.plugins.module_utils._window.lease.FileLease.start_renewer", lambda *_, **__: 0
-    )
-    return Simulation(tmp_path, controllers)
 
 
 def killed(simulation: Simulation, point: int) -> bool:
@@ -182,6 +161,15 @@ def test_a_done_step_is_not_done_again_on_resume_and_other_inputs_are_refused(si
     assert "it was done at" in cause
     assert "with other inputs" in cause
     simulation.digest = "inputs"
+    assert simulation.run() == "done"
+    assert simulation.world == END
+
+
+def test_facts_that_a_role_sets_while_it_runs_are_not_other_inputs(simulation: Simulation) -> None:
+    simulation.own_facts = True
+    simulation.fail = {("maintain", "db2")}
+    assert simulation.run() == "failed_closed"
+    simulation.fail = set()
     assert simulation.run() == "done"
     assert simulation.world == END
 
