@@ -148,4 +148,4 @@ def keda(lab_facts: Json) -> None:
 def served(space: Namespace) -> bool:
     """Whether the definition is established and its path answers."""
     status = space.get("CustomResourceDefinition", "scaledobjects.keda.sh").get("status", {})
-    return any(one["type"] == "Established" and one["status"] == "True" for one in status.get("conditions", []))
+    return any(one["type"] == "Established" and one["status"] == "True" for one in status.get("conditions") or [])
