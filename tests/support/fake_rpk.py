@@ -27,9 +27,11 @@ UNKNOWN_PARTITION = "UNKNOWN_TOPIC_OR_PARTITION: This server does not host this 
 
 
 def write_launcher(path: Path, script: Path = Path(__file__)) -> str:
-    """Make ``path`` an executable which runs ``script`` with this interpreter; returns it."""
+    """Make ``path`` an executable which imports ``script`` with this interpreter and calls its ``main``; returns it."""
     path.write_text(
-        f"#!{sys.executable}\nimport runpy\nrunpy.run_path({str(script)!r}, run_name='__main__')\n", encoding="utf-8"
+        f"#!{sys.executable}\nimport sys\nsys.path.insert(0, {str(script.parent)!r})\nimport {script.stem}\n"
+        f"sys.exit({script.stem}.main())\n",
+        encoding="utf-8",
     )
     path.chmod(0o755)
     return str(path)
