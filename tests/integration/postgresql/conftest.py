@@ -74,11 +74,14 @@ class Database:
         return connection
 
     def sql(self, *statements: Any) -> list[tuple[Any, ...]]:
-        """Statements on a session of their own; the rows of the last one."""
+        """Statements on a session of their own; the rows of the last one. What they did is in the statistics afterwards."""
         with contextlib.closing(self.connect()) as connection, connection.cursor() as cursor:
             for statement in statements:
                 cursor.execute(statement)
-            return cursor.fetchall() if cursor.description else []
+            rows = cursor.fetchall() if cursor.description else []
+            # Else it is reported some time after the session has been closed.
+            cursor.execute("SELECT pg_stat_force_next_flush()")
+            return rows
 
     def one(self, statement: Any) -> Any:
         """The single value of a query."""
@@ -102,7 +105,7 @@ class Database:
             ),
             sql.SQL("CREATE INDEX {} ON {} (state)").format(index, table),
         )
-        # A session reports its row counts when it ends: what VACUUM counted would be added to.
+        # On a session of its own: what VACUUM has counted, an INSERT that is reported later would be added to.
         self.sql(sql.SQL("VACUUM ANALYZE {}").format(table))
         if dead:
             self.sql(sql.SQL("UPDATE {} SET note = 'y' WHERE id % 2 = 0").format(table))
@@ -152,9 +155,9 @@ def _as_postgres(*command: str | Path, cwd: Path) -> None:
 
 
 @pytest.fixture(scope="session")
-def server() -> Iterator[Server]:
-    """A server with logical WAL, prepared transactions and no autovacuum, that asks for a password."""
-    folder = Path(tempfile.mkdtemp(prefix="lowtide-pg-"))
+def server(lab_facts: dict[str, Any]) -> Iterator[Server]:
+    """A server with logical WAL, prepared transactions and no autovacuum, that asks for a password; beside the lab's own."""
+    folder = Path(tempfile.mkdtemp(prefix="test-", dir=Path(lab_facts["postgresql"]["passfile"]).parent))
     folder.chmod(0o755)
     shutil.chown(folder, "postgres", "postgres")
     data, password = folder / "data", folder / "password"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from labkit import probe
 from labkit.component import Component
 from labkit.network import CONTROL, NETWORK, POSTGRESQL
-from labkit.packages import apt, etcd_binary, installed
+from labkit.packages import apt, command, etcd_binary, installed
 
 if TYPE_CHECKING:
     from labkit.lab import Lab
@@ -36,8 +36,7 @@ PARAMETERS = {
     "max_prepared_transactions": 10,
     "max_wal_size": "512MB",
     "password_encryption": "scram-sha-256",
-    # Three servers share one disk. Killing a server loses nothing by this; only a crash of the machine does, and
-    # then the lab is made anew.
+    # Killing a server loses nothing by this; only a crash of the machine does, and then the lab is made anew.
     "fsync": "off",
 }
 
@@ -58,6 +57,7 @@ class PostgreSQL(Component):
     def start(self, lab: Lab) -> None:
         """etcd, then the three Patroni daemons, which bootstrap or find their data."""
         state = lab.state(self.name)
+        self._keep_in_memory(state)
         self._forget_half_made(lab, state)
         passwords = self._passwords(state)
         etcd: list[str | Path] = [etcd_binary(lab), "--name", "patroni", "--data-dir", state / "etcd", "--unsafe-no-fsync"]
@@ -74,6 +74,13 @@ class PostgreSQL(Component):
             settings = self._settings(lab, f"pg{number}", address, node, passwords)
             self._write_secret(config, json.dumps(settings, indent=2), "postgres")
             lab.spawn(self.name, f"pg{number}", ["/usr/bin/patroni", config], user="postgres", cwd=node)
+
+    @staticmethod
+    def _keep_in_memory(state: Path) -> None:
+        """Databases come and go here by the hundred, with 300 files each on each node. ext4 keeps the inodes of deleted files
+        for minutes and looks at every one of them for each new file: 7 % of the processor's time in the integration tests."""
+        if not state.is_mount() and not any(state.iterdir()):
+            command(["mount", "-t", "tmpfs", "-o", "mode=755", "lowtide-postgresql", str(state)])
 
     def _forget_half_made(self, lab: Lab, state: Path) -> None:
         """Begin anew when an earlier run was killed before the cluster had ever been ready.

@@ -41,6 +41,7 @@ def prepare(lab: Lab) -> None:
     """Have network, cgroups and state directory; end the remains of a lab whose network is gone."""
     lab.root.mkdir(parents=True, exist_ok=True)
     if lab.network.create():
+        lab.facts_file.unlink(missing_ok=True)  # nobody lives on in a network that is new
         left = lab.cgroup.pids()
         if left:
             lab.say(f"ending {len(left)} processes of an earlier run whose network is gone")
