@@ -6,16 +6,16 @@ from __future__ import annotations
 import importlib
 import json
 import sys
+from typing import Any
 
 
-def main() -> None:
-    """Read ``{"module": name, "args": {...}}`` and call that module's ``main()``.
+def call(request: dict[str, Any]) -> None:
+    """Call the ``main()`` of the module in ``{"module": name, "args": {...}}``.
 
     With ``"report_imports": true`` a second line lists the Python modules that it imported.
     """
     from ansible.module_utils import basic  # brings what Ansible itself looks for, whatever the module
 
-    request = json.load(sys.stdin)
     # As ansible.module_utils.testing does it, which takes a fifth of a module's start for importing unittest and asyncio.
     vars(basic).update(_ANSIBLE_ARGS=json.dumps({"ANSIBLE_MODULE_ARGS": request["args"]}).encode(), _ANSIBLE_PROFILE="legacy")
     before = set(sys.modules)
@@ -27,4 +27,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    call(json.load(sys.stdin))
