@@ -18,7 +18,7 @@ from ansible_collections.lowtide.ops.plugins.plugin_utils._window_inputs import 
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window_preload import Preload
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
-    "phase": {"type": "str", "required": True, "choices": ["open", "begin", "end", "close", "verdict", "settle"]},
+    "phase": {"type": "str", "required": True, "choices": ["open", "begin", "end", "proceed", "close", "verdict", "settle"]},
     "name": {"type": "str"},
     "start": {"type": "str", "default": ""},
     "steps": {"type": "list", "elements": "dict", "default": []},
@@ -66,7 +66,9 @@ class ActionModule(ActionBase):
             return phases.open(arguments, preload=self._preload)
         if phase == "close":
             return phases.close(plain(arguments["evidence"]))
-        return phases.verdict() if phase == "verdict" else phases.settle(arguments)
+        if phase == "settle":
+            return phases.settle(arguments)
+        return phases.verdict() if phase == "verdict" else phases.proceed()
 
     def _step(self, phases: Phases, arguments: dict[str, Any], call: StepCall) -> dict[str, Any]:
         if arguments["phase"] == "end":

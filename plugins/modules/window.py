@@ -38,11 +38,12 @@ options:
       - What to do.
       - V(open) and V(close) stand in the first and in the last play, on the only host of the group C(control).
       - V(begin) and V(end) stand around a step on each of its hosts, and around its planning when O(planning=true).
+      - V(proceed) says whether any later step can begin or close something.
       - V(verdict) is the last task; it fails when the window did.
       - V(settle) records that everything left open was put back by other means.
     type: str
     required: true
-    choices: [open, begin, end, close, verdict, settle]
+    choices: [open, begin, end, proceed, close, verdict, settle]
   name:
     description: Name of the window. Required for V(open) and V(settle).
     type: str

@@ -109,10 +109,16 @@ class Site:
         paths = sorted(Path(self.facts["lab"]["state"]).glob("windows/*/*.json"), key=lambda path: path.stat().st_mtime_ns)
         return [json.loads(path.read_text(encoding="utf-8")) for path in paths]
 
+    def _journals(self) -> list[Path]:
+        return list(Path(self.facts["lab"]["state"]).glob("windows/*/feature-maintenance.journal"))
+
     def journal(self) -> list[Record]:
         """All records of the demo window's journal."""
-        paths = Path(self.facts["lab"]["state"]).glob("windows/*/feature-maintenance.journal")
-        return [record for path in paths for record in Journal(path).read().records]
+        return [record for path in self._journals() for record in Journal(path).read().records]
+
+    def journal_size(self) -> int:
+        """Bytes of the demo window's journal, to which records are only ever added."""
+        return sum(path.stat().st_size for path in self._journals())
 
     # -- something to do ------------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from .harness import BEGINNING, END, FAST, FastWindow
+from .harness import BEGINNING, END, FAST, TASKS, FastWindow
 
 WEBS_AS_BEFORE = {"web1": {"replicas": 3}, "web2": {"replicas": 3}}
 
@@ -32,6 +32,7 @@ def closed_port() -> Iterator[int]:
 def test_done_then_nothing_due(window: FastWindow) -> None:
     first = window.play()
     assert first.rc == 0
+    assert first.ran == TASKS
     assert first.verdict.startswith("fast@")
     assert ": done (" in first.verdict
     assert window.world() == END
@@ -157,6 +158,8 @@ def test_a_host_that_is_unreachable_from_the_start_refuses_the_window(window: Fa
     assert played.rc == 2
     assert ": refused (" in played.verdict
     assert "plan of save on db2: Step | reach the host: timed out" in window.report()["cause"]
+    assert "PLAY [Proceed, or end here]" in played.out
+    assert "PLAY [Back up" not in played.out, "it went on after that"
     assert window.world() == BEGINNING
 
 
@@ -167,7 +170,7 @@ def test_a_host_that_is_unreachable_from_the_start_refuses_the_window(window: Fa
         (["--tags", "x"], "--tags x: it would silently leave out"),
         (["--skip-tags", "x"], "--skip-tags x: it would silently leave out"),
         (["--limit", "workloads"], "its window was not opened in this run"),
-        (["--start-at-task", "Step | decide"], "its window was not opened in this run"),
+        (["--start-at-task", "Step | decide"], "it was not opened in this run"),
         (["--start-at-task", "Close | write*"], "it was not opened in this run"),
     ],
     ids=["limit_with_control", "tags", "skip_tags", "limit_without_control", "start_at_step", "start_at_close"],

@@ -333,6 +333,11 @@ class Window:
 
     # -- the end --------------------------------------------------------------------------------------------------
 
+    @property
+    def over(self) -> bool:
+        """Whether no step can begin any more: one has failed, and there is nothing to close."""
+        return self.now.failed and not self.now.owed
+
     def unfinished(self) -> list[tuple[Key, str]]:
         """Steps that never came to hosts on which they were due, with the reason."""
         found: dict[Key, str] = {}

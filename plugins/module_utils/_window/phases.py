@@ -389,15 +389,26 @@ class Phases:
 
     # -- close ----------------------------------------------------------------------------------------------------
 
-    def close(self, evidence: Iterable[str]) -> Result:
-        """Close the occurrence: record the state, write the report, give the lease back."""
-        run = self._run
-        if run is None:
+    def _opened(self) -> Run:
+        if self._run is None:
             raise Refusal(
                 obj="window",
                 problem="it was not opened in this run (--limit, --tags, --skip-tags or --start-at-task left the opening out?)",
                 next_step="Run the whole playbook, and choose steps with -e window_only=STEP,... or -e window_skip=STEP,...",
             )
+        return self._run
+
+    def proceed(self) -> Result:
+        """Whether a later step can have anything to do: not after a failure with nothing open."""
+        with self._opened().writing() as session:
+            _bury(session, "", ())
+            window = session.window()
+        words = f"nothing is left to do after: {window.cause()}" if window.over else "go on"
+        return {"changed": False, "proceed": not window.over, "msg": words}
+
+    def close(self, evidence: Iterable[str]) -> Result:
+        """Close the occurrence: record the state, write the report, give the lease back."""
+        run = self._opened()
         with run.writing() as session:
             _bury(session, "", ())
             if session.lost_records:

@@ -111,7 +111,7 @@ class Worker:
                 "partition.assignment.strategy": "cooperative-sticky",
                 "session.timeout.ms": 6000,
                 "heartbeat.interval.ms": 500,
-                "fetch.wait.max.ms": 100,
+                "fetch.wait.max.ms": 1000,
             }
         )
 

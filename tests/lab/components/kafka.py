@@ -5,10 +5,9 @@
 
 from __future__ import annotations
 
-import base64
+import secrets
 import shutil
 import socket
-import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,9 +63,16 @@ class Kafka(Component):
         properties.write_text("".join(f"{key}={value}\n" for key, value in self._settings(state / "data").items()))
         java = [JAVA, *JAVA_OPTIONS, "-cp", f"{self._jars(lab)}/*"]
         if not (state / "data/meta.properties").exists():
-            cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-            lab.run([*java, "kafka.tools.StorageTool", "format", "--cluster-id", cluster_id, "--config", properties])
+            lab.run([*java, "kafka.tools.StorageTool", "format", "--cluster-id", self._new_cluster_id(), "--config", properties])
         lab.spawn(self.name, "broker", [*java, "kafka.Kafka", properties])
+
+    @staticmethod
+    def _new_cluster_id() -> str:
+        """128 random bits as Kafka writes them (Uuid.randomUuid): never with a dash in front, which looks like an option."""
+        drawn = "-"
+        while drawn.startswith("-"):
+            drawn = secrets.token_urlsafe(16)
+        return drawn
 
     @staticmethod
     def _settings(data: Path) -> dict[str, object]:

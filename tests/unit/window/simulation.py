@@ -59,6 +59,8 @@ class Simulation:
     points: int = 0
     runs: int = 0
     digest: str = "inputs"
+    ends_early: bool = True
+    """Whether a run ends where the window says that nothing is left to do."""
     own_facts: bool = False
     """Whether a role sets facts of its own name while it runs."""
     world: dict[str, dict[str, int]] = field(
@@ -169,14 +171,21 @@ class Simulation:
         opened = self.phases("ctl").open(self.given(**changes), preload=lambda *_: None)
         if opened["refused"]:
             return f"refused: {opened['error']['object']}: {opened['error']['problem']}"
-        self.step("save", ["db1", "db2"], planning=True)
-        self.step("maintain", ["db1", "db2"], planning=True)
-        self.step("save", ["db1", "db2"])
-        self.step("quiesce", ["web1", "web2"])
-        self.step("maintain", ["db1"])
-        self.step("maintain", ["db2"])
-        self.step("resume", ["web1", "web2"])
-        self.step("verify", ["web1", "web2"])
+        webs, databases = ["web1", "web2"], ["db1", "db2"]
+        self.step("save", databases, planning=True)
+        self.step("maintain", databases, planning=True)
+        for step, hosts in (
+            ("save", databases),
+            ("quiesce", webs),
+            ("maintain", ["db1"]),
+            ("maintain", ["db2"]),
+            ("resume", webs),
+            ("verify", webs),
+        ):
+            self.point()
+            if not self.phases("ctl").proceed()["proceed"] and self.ends_early:
+                break
+            self.step(step, hosts)
         self.point()
         self.phases("ctl").close(["a line"])
         self.point()

@@ -140,6 +140,28 @@ def test_a_host_lost_while_planning_is_refused_before_any_change(simulation: Sim
     assert simulation.run() == "refused"
     assert simulation.world == BEGINNING
     assert simulation.records("close")[0]["cause"].startswith("plan of save on db1: ")
+    assert simulation.records("skip") == [], "it went on after that"
+
+
+@pytest.mark.parametrize("lost", [{("plan of save", "db1")}, {("maintain", "db1")}, {("resume", "web1")}])
+@pytest.mark.parametrize("failing", ["save", "quiesce", "maintain", "resume", "verify", ""])
+def test_ending_where_nothing_is_left_to_do_leaves_nothing_out(
+    tmp_path: Path, simulation: Simulation, failing: str, lost: set[tuple[str, str]]
+) -> None:
+    """The same state, world and brackets as of a run that goes on; and never while something is open."""
+    simulation.fail = {(failing, host) for host in ("db1", "web2")}
+    simulation.lost = lost
+    seen = []
+    for ends_early in (True, False):
+        simulation.place = tmp_path / str(ends_early)
+        simulation.runs = 0
+        simulation.world = {host: dict(values) for host, values in BEGINNING.items()}
+        simulation.ends_early = ends_early
+        state = simulation.run()
+        closed = [(record["cause"], record["state"]) for record in simulation.records("close")]
+        begun = [(record["step"], record["host"]) for record in simulation.records("begin")]
+        seen.append((state, simulation.world, closed, begun))
+    assert seen[0] == seen[1]
 
 
 def test_a_later_occurrence_closes_what_an_earlier_one_left_open(simulation: Simulation) -> None:
@@ -254,6 +276,8 @@ def test_without_a_window_a_step_is_transparent_or_refused(simulation: Simulatio
         phases.begin(call, required=True, preload=lambda *_: None)
     with pytest.raises(Refusal, match="it was not opened in this run"):
         phases.close([])
+    with pytest.raises(Refusal, match="it was not opened in this run"):
+        phases.proceed()
     with pytest.raises(Refusal, match="neither opened nor refused"):
         phases.verdict()
     assert not (simulation.place / "run" / VERDICT).exists()
