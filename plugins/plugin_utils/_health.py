@@ -1,7 +1,7 @@
 # Copyright (c) 2026 The lowtide.ops team
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""From what was read of a system to lines of a verdict. Private to lowtide.ops: do not import from other collections.
+"""From what was read of a system to a verdict on it. Private to lowtide.ops: do not import from other collections.
 
 Every function is pure: the result of the module that read, and the limits that the caller declared, give lines.
 What is not known is a failure, never an OK.
@@ -180,3 +180,18 @@ def health_lines(result: Result, kind: str, limits: Limits) -> list[dict[str, st
         advice = "" if result.get("error") else ". Correct health_connection and what is named here"
         return [Line("FAIL", str(limits["name"]), f"cannot be read: {message}{advice}").as_dict()]
     return [line.as_dict() for line in KINDS[kind](result, limits)]
+
+
+def health_result(result: Result, kind: str, limits: Limits, host: str) -> dict[str, t.Any]:
+    """The public result of the role health for ``host``."""
+    lines = health_lines(result, kind, limits)
+    failed, warned = ([line for line in lines if line["level"] == level] for level in ("FAIL", "WARN"))
+    verdict = "FAIL" if failed else "WARN" if warned else "OK"
+    count = f"{host} {verdict}: {len(failed)} of {len(lines)} checks failed, {len(warned)} warned"
+    return {
+        "changed": False,
+        "summary": "; ".join([count, *(line["text"] for line in failed + warned)]),
+        "plan": [],
+        "blockers": failed,
+        "evidence": {"verdict": verdict, "lines": lines},
+    }

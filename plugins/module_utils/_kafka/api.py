@@ -45,6 +45,13 @@ class TopicPartition(t.NamedTuple):
         return f"{self.topic}[{self.partition}]"
 
 
+class Log(t.NamedTuple):
+    """``start``: the first offset that a log still holds; ``end``: the one that its next record will get."""
+
+    start: int
+    end: int
+
+
 class Member(t.NamedTuple):
     """One consumer in a group, as the coordinator knows it; ``host`` is where it connects from."""
 
@@ -100,12 +107,8 @@ class BusClient(ABC):
         """Every offset which the group has committed; a partition without a commit is not in it."""
 
     @abstractmethod
-    def log_starts(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
-        """The first offset each log still holds."""
-
-    @abstractmethod
-    def log_ends(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
-        """The offset which the next record of each log will get."""
+    def logs(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, Log]:
+        """What each log holds."""
 
     @abstractmethod
     def offsets_at(self, milliseconds: int, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int | None]:

@@ -267,8 +267,7 @@ def _moves(
     return plan.moves(
         wished,
         committed=committed,
-        starts=client.log_starts(wished),
-        ends=client.log_ends(wished),
+        logs=client.logs(wished),
         at_time=at_time,
     )
 

@@ -14,7 +14,7 @@ import re
 import typing as t
 from dataclasses import dataclass
 
-from .api import STATE_OF_NAME, UNKNOWN, Group, Member, TopicPartition
+from .api import STATE_OF_NAME, UNKNOWN, Group, Log, Member, TopicPartition
 
 if t.TYPE_CHECKING:
     from collections.abc import Sequence
@@ -196,14 +196,14 @@ def topic_list(text: str) -> dict[str, int | None]:
     return {row["NAME"]: number(row["PARTITIONS"], "PARTITIONS") or None for row in rows}
 
 
-def topic_partitions(topic: str, text: str) -> dict[TopicPartition, tuple[int, int]]:
+def topic_partitions(topic: str, text: str) -> dict[TopicPartition, Log]:
     """``rpk topic describe TOPIC -p``: log start and end by partition; a row without them raises."""
     rows = table(
         [line for line in text.split("\n") if line],
         required=["PARTITION", "LEADER", "LOG-START-OFFSET", "HIGH-WATERMARK"],
     )
     return {
-        TopicPartition(topic, number(row["PARTITION"], "PARTITION")): (
+        TopicPartition(topic, number(row["PARTITION"], "PARTITION")): Log(
             number(row["LOG-START-OFFSET"], f"LOG-START-OFFSET of {topic}[{row['PARTITION']}]"),
             number(row["HIGH-WATERMARK"], f"HIGH-WATERMARK of {topic}[{row['PARTITION']}]"),
         )

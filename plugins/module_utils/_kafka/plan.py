@@ -14,7 +14,7 @@ import re
 import typing as t
 
 from .._common.errors import Refusal
-from .api import TopicPartition
+from .api import Log, TopicPartition
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -225,8 +225,7 @@ def moves(
     wished: Mapping[TopicPartition, Wish],
     *,
     committed: Mapping[TopicPartition, int],
-    starts: Mapping[TopicPartition, int],
-    ends: Mapping[TopicPartition, int],
+    logs: Mapping[TopicPartition, Log],
     at_time: Mapping[TopicPartition, int | None],
 ) -> list[Move]:
     """One move a partition, sorted; every target lies within its log, and the note says where that made a difference."""
@@ -235,7 +234,7 @@ def moves(
             partition,
             wish,
             committed.get(partition),
-            log=(starts[partition], ends[partition]),
+            log=logs[partition],
             at_time=at_time.get(partition),
         )
         for partition, wish in sorted(wished.items())
@@ -243,9 +242,9 @@ def moves(
 
 
 def move(
-    partition: TopicPartition, wish: Wish, before: int | None, *, log: tuple[int, int], at_time: int | None = None
+    partition: TopicPartition, wish: Wish, before: int | None, *, log: Log, at_time: int | None = None
 ) -> Move:
-    """The move of one partition, whose log is ``[start, end)``; ``at_time``: what a TIME wish found.
+    """The move of one partition; ``at_time``: what a TIME wish found.
 
     Without a commit before, all that the log holds below the target counts as skipped.
     """

@@ -15,7 +15,18 @@ import typing as t
 
 from .._common.errors import OpsError
 from .._common.module import Deadline, require
-from .api import DEAD, MISSING, STATE_OF_NAME, UNKNOWN, BusClient, Group, Member, OutcomeUnknownError, TopicPartition
+from .api import (
+    DEAD,
+    MISSING,
+    STATE_OF_NAME,
+    UNKNOWN,
+    BusClient,
+    Group,
+    Log,
+    Member,
+    OutcomeUnknownError,
+    TopicPartition,
+)
 from .errors import not_allowed, unreachable
 
 if t.TYPE_CHECKING:
@@ -268,11 +279,11 @@ class ProtocolClient(BusClient):
                 raise self._explain(row.error, f"reading the offset of group {group} in {row.topic}[{row.partition}]")
         return {TopicPartition(row.topic, row.partition): row.offset for row in answer if row.offset >= 0}
 
-    def log_starts(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
-        return self._offsets(partitions, self._library.OffsetSpec.earliest())
-
-    def log_ends(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
-        return self._offsets(partitions, self._library.OffsetSpec.latest())
+    def logs(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, Log]:
+        wanted = list(partitions)
+        starts = self._offsets(wanted, self._library.OffsetSpec.earliest())
+        ends = self._offsets(wanted, self._library.OffsetSpec.latest())
+        return {partition: Log(starts[partition], ends[partition]) for partition in wanted}
 
     def offsets_at(self, milliseconds: int, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int | None]:
         found = self._offsets(partitions, self._library.OffsetSpec.for_timestamp(milliseconds))

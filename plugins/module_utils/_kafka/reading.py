@@ -10,7 +10,7 @@ import typing as t
 
 from .._common.errors import Hopeless, Refusal, WaitTimeout
 from .._common.module import Deadline
-from .api import DEAD, EMPTY, MISSING, UNKNOWN, Group, TopicPartition
+from .api import DEAD, EMPTY, MISSING, UNKNOWN, Group, Log, TopicPartition
 from .connection import open_client
 from .errors import BusUnreachableError
 
@@ -108,9 +108,9 @@ class Wanted(t.NamedTuple):
         return ", and ".join(reasons)
 
 
-def lag(committed: int | None, start: int, end: int) -> int:
+def lag(committed: int | None, log: Log) -> int:
     """Records still to be read; without a commit the whole log; never negative, and never counting what retention removed."""
-    return max(0, end - max(start if committed is None else committed, start))
+    return max(0, log.end - max(log.start if committed is None else committed, log.start))
 
 
 def report(module: AnsibleModule, outcome: Outcome) -> None:
@@ -172,8 +172,9 @@ def read_groups(client: BusClient, names: Iterable[str]) -> list[GroupView]:
     }
     topics = {name: {partition.topic for partition in (*committed[name], *owners[name])} for name in wanted}
     counts = client.partition_counts({topic for own in topics.values() for topic in own})
-    logs = [TopicPartition(topic, number) for topic, count in counts.items() for number in range(count or 0)]
-    starts, ends = client.log_starts(logs), client.log_ends(logs)
+    logs = client.logs(
+        TopicPartition(topic, number) for topic, count in counts.items() for number in range(count or 0)
+    )
     views = []
     for name in wanted:
         partitions = {partition for partition in logs if partition.topic in topics[name]} | {
@@ -182,14 +183,14 @@ def read_groups(client: BusClient, names: Iterable[str]) -> list[GroupView]:
         }
         rows = []
         for partition in sorted(partitions):
-            commit, known = committed[name].get(partition), partition in ends
+            commit, log = committed[name].get(partition), logs.get(partition)
             rows.append(
                 PartitionView(
                     partition=partition,
                     committed=commit,
-                    log_start=starts[partition] if known else None,
-                    log_end=ends[partition] if known else None,
-                    lag=lag(commit, starts[partition], ends[partition]) if known else None,
+                    log_start=log.start if log else None,
+                    log_end=log.end if log else None,
+                    lag=lag(commit, log) if log else None,
                     member_id=owners[name].get(partition),
                 )
             )
@@ -201,20 +202,19 @@ def read_topics(client: BusClient, names: Iterable[str]) -> list[dict[str, t.Any
     """Partitions and logs of topics; ``written`` counts every offset ever given, ``held`` those the log still has."""
     wanted = list(dict.fromkeys(names))
     counts = client.partition_counts(wanted)
-    logs = [TopicPartition(topic, number) for topic in wanted for number in range(counts[topic] or 0)]
-    starts, ends = client.log_starts(logs), client.log_ends(logs)
+    logs = client.logs(TopicPartition(topic, number) for topic in wanted for number in range(counts[topic] or 0))
     return [
         {
             "name": topic,
             "exists": counts[topic] is not None,
             "partition_count": counts[topic],
             "partitions": [
-                {"partition": own.partition, "log_start": starts[own], "log_end": ends[own]}
-                for own in logs
+                {"partition": own.partition, "log_start": log.start, "log_end": log.end}
+                for own, log in logs.items()
                 if own.topic == topic
             ],
-            "held": sum(ends[own] - starts[own] for own in logs if own.topic == topic) if counts[topic] else None,
-            "written": sum(ends[own] for own in logs if own.topic == topic) if counts[topic] else None,
+            "held": sum(log.end - log.start for own, log in logs.items() if own.topic == topic) if counts[topic] else None,
+            "written": sum(log.end for own, log in logs.items() if own.topic == topic) if counts[topic] else None,
         }
         for topic in wanted
     ]

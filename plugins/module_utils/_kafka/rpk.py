@@ -15,7 +15,7 @@ import typing as t
 
 from .._common.errors import OpsError, Refusal
 from . import parse
-from .api import DEAD, MISSING, UNKNOWN, BusClient, Group, OutcomeUnknownError, TopicPartition
+from .api import DEAD, MISSING, UNKNOWN, BusClient, Group, Log, OutcomeUnknownError, TopicPartition
 from .errors import topics_missing, unreachable, unreadable
 
 if t.TYPE_CHECKING:
@@ -199,10 +199,10 @@ class RpkClient(BusClient):
                 )
         return {row.partition: row.committed for row in rows if row.committed is not None}
 
-    def _logs(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, tuple[int, int]]:
+    def logs(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, Log]:
         """One rpk call a topic: 23.3 does not describe several."""
         wanted = list(partitions)
-        logs: dict[TopicPartition, tuple[int, int]] = {}
+        logs: dict[TopicPartition, Log] = {}
         for topic in sorted({partition.topic for partition in wanted}):
             logs.update(
                 self._ask(
@@ -218,17 +218,11 @@ class RpkClient(BusClient):
             raise unreadable(self.label, "rpk topic describe", expected=f"a row for {', '.join(absent)}", seen="none")
         return {partition: logs[partition] for partition in wanted}
 
-    def log_starts(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
-        return {partition: start for partition, (start, _end) in self._logs(partitions).items()}
-
-    def log_ends(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
-        return {partition: end for partition, (_start, end) in self._logs(partitions).items()}
-
     def offsets_at(self, milliseconds: int, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int | None]:
         """One rpk call a partition. Nothing printed may be a lost answer as well as "no such record": that is refused."""
         found: dict[TopicPartition, int | None] = {}
-        for partition, (start, end) in self._logs(partitions).items():
-            if start == end:
+        for partition, log in self.logs(partitions).items():
+            if log.start == log.end:
                 found[partition] = None
                 continue
             arguments = ["topic", "consume", "-p", str(partition.partition), "-o", f"@{milliseconds}:end", "-n", "1"]

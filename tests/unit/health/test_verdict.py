@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import Refusal
-from ansible_collections.lowtide.ops.plugins.plugin_utils._health import KINDS, at_most, health_lines
+from ansible_collections.lowtide.ops.plugins.plugin_utils._health import KINDS, at_most, health_lines, health_result
 
 LIMITS: dict[str, dict[str, Any]] = {
     "workloads": {"name": "namespace n", "namespace": "n"},
@@ -178,6 +178,22 @@ def test_a_failed_read_is_one_failing_line(kind: str) -> None:
     assert line["text"] == f"FAIL {LIMITS[kind]['name']}: cannot be read: no route to host. Correct health_connection and what is named here"
     own = {"failed": True, "msg": "broker b:1: closed. Start it.", "error": {"next_step": "Start it"}}
     assert health_lines(own, kind, LIMITS[kind])[0]["text"].endswith("cannot be read: broker b:1: closed. Start it.")
+
+
+@pytest.mark.parametrize(
+    ("workloads", "verdict"),
+    [([{}], "OK"), ([{"replicas": 0, "ready": 0}], "WARN"), ([{}, {"replicas": 0, "ready": 0}, {"ready": 2, "settled": False}], "FAIL")],
+)
+def test_the_result_names_whatever_is_not_well(workloads: list[dict[str, Any]], verdict: str) -> None:
+    """Failures before warnings; only failures are blockers; all lines are evidence; nothing is ever changed."""
+    read = {"workloads": [{**WORKLOAD, **workload} for workload in workloads]}
+    lines = health_lines(read, "workloads", LIMITS["workloads"])
+    failed, warned = ([line for line in lines if line["level"] == level] for level in ("FAIL", "WARN"))
+    told = health_result(read, "workloads", LIMITS["workloads"], "web")
+    head = f"web {verdict}: {len(failed)} of {len(lines)} checks failed, {len(warned)} warned"
+    assert told["summary"] == "; ".join([head, *(line["text"] for line in failed), *(line["text"] for line in warned)])
+    assert told["evidence"] == {"verdict": verdict, "lines": lines}
+    assert (told["blockers"], told["plan"], told["changed"]) == (failed, [], False)
 
 
 @given(value=st.floats(0, 1e9), limit=st.floats(0, 1e9), ratio=st.floats(0, 1))

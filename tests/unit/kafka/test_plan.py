@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import Refusal
 from ansible_collections.lowtide.ops.plugins.module_utils._kafka import plan
-from ansible_collections.lowtide.ops.plugins.module_utils._kafka.api import TopicPartition
+from ansible_collections.lowtide.ops.plugins.module_utils._kafka.api import Log, TopicPartition
 
 T0, T1, T2 = (TopicPartition("t", number) for number in range(3))
 U0 = TopicPartition("u", 0)
 COUNTS: dict[str, int | None] = {"t": 3, "u": 1, "gone": None, "hollow": 0}
 COMMITTED = {T0: 5, T1: 7}
 
-logs = st.tuples(st.integers(0, 1000), st.integers(0, 1000)).map(lambda pair: (min(pair), max(pair)))
+logs = st.tuples(st.integers(0, 1000), st.integers(0, 1000)).map(lambda pair: Log(min(pair), max(pair)))
 offsets = st.integers(0, 1200)
 wishes = st.one_of(
     st.just(plan.Wish(plan.START, 0)),
@@ -29,7 +29,7 @@ wishes = st.one_of(
 
 @given(wish=wishes, before=st.none() | offsets, log=logs)
 def test_a_move_ends_within_the_log_and_its_sums_agree(
-    wish: plan.Wish, before: int | None, log: tuple[int, int]
+    wish: plan.Wish, before: int | None, log: Log
 ) -> None:
     """Skipped less repeated is the way, as far as the log holds it; never both; and a move made is no move any more."""
     start, end = log
@@ -46,7 +46,7 @@ def test_a_move_ends_within_the_log_and_its_sums_agree(
 
 
 @given(wish=wishes, log=logs, data=st.data())
-def test_the_undo_is_the_inverse(wish: plan.Wish, log: tuple[int, int], data: st.DataObject) -> None:
+def test_the_undo_is_the_inverse(wish: plan.Wish, log: Log, data: st.DataObject) -> None:
     """Back at the offset before, and what was skipped is repeated."""
     before = data.draw(st.integers(*log))
     move = plan.move(T0, wish, before, log=log)
@@ -57,7 +57,7 @@ def test_the_undo_is_the_inverse(wish: plan.Wish, log: tuple[int, int], data: st
 
 @given(wish=wishes, before=st.none() | offsets, log=logs)
 def test_a_note_says_that_the_log_does_not_hold_what_was_asked(
-    wish: plan.Wish, before: int | None, log: tuple[int, int]
+    wish: plan.Wish, before: int | None, log: Log
 ) -> None:
     """And only then."""
     move = plan.move(T0, wish, before, log=log)
@@ -66,11 +66,11 @@ def test_a_note_says_that_the_log_does_not_hold_what_was_asked(
 
 def test_notes() -> None:
     """In words."""
-    assert plan.move(T0, plan.Wish(plan.OFFSET, 5000), 4, log=(2, 10)).note == "5000 is beyond the log: its end"
-    assert plan.move(T0, plan.Wish(plan.OFFSET, 1), 4, log=(2, 10)).note == "1 is no longer in the log: its start"
-    late = plan.move(T0, plan.Wish(plan.TIME, 99), 4, log=(2, 10), at_time=None)
+    assert plan.move(T0, plan.Wish(plan.OFFSET, 5000), 4, log=Log(2, 10)).note == "5000 is beyond the log: its end"
+    assert plan.move(T0, plan.Wish(plan.OFFSET, 1), 4, log=Log(2, 10)).note == "1 is no longer in the log: its start"
+    late = plan.move(T0, plan.Wish(plan.TIME, 99), 4, log=Log(2, 10), at_time=None)
     assert (late.after, late.note) == (10, "no record is that new: log end")
-    assert plan.move(T0, plan.Wish(plan.TIME, 99), 4, log=(2, 10), at_time=6).after == 6
+    assert plan.move(T0, plan.Wish(plan.TIME, 99), 4, log=Log(2, 10), at_time=6).after == 6
 
 
 def wish_for(*rows: dict[str, Any], base: dict[TopicPartition, int] | None = None) -> dict[TopicPartition, plan.Wish]:

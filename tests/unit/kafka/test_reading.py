@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import Hopeless, Refusal, WaitTimeout
 from ansible_collections.lowtide.ops.plugins.module_utils._common.module import Deadline
 from ansible_collections.lowtide.ops.plugins.module_utils._kafka import reading
-from ansible_collections.lowtide.ops.plugins.module_utils._kafka.api import Group, Member, TopicPartition
+from ansible_collections.lowtide.ops.plugins.module_utils._kafka.api import Group, Log, Member, TopicPartition
 from ansible_collections.lowtide.ops.plugins.module_utils._kafka.errors import unreachable
 
 
@@ -60,7 +60,7 @@ EMPTY = reading.Wanted(states=("empty",))
 def test_lag_counts_what_can_still_be_read(committed: int | None, log: tuple[int, int]) -> None:
     """Not what retention removed, and never below 0."""
     start, end = log
-    found = reading.lag(committed, start, end)
+    found = reading.lag(committed, Log(start, end))
     assert found == len([offset for offset in range(start, end) if committed is None or offset >= committed])
 
 

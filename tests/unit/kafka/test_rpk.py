@@ -10,7 +10,7 @@ import pytest
 
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import OpsError, Refusal
 from ansible_collections.lowtide.ops.plugins.module_utils._kafka import rpk
-from ansible_collections.lowtide.ops.plugins.module_utils._kafka.api import OutcomeUnknownError, TopicPartition
+from ansible_collections.lowtide.ops.plugins.module_utils._kafka.api import Log, OutcomeUnknownError, TopicPartition
 from ansible_collections.lowtide.ops.plugins.module_utils._kafka.connection import connection_spec
 from ansible_collections.lowtide.ops.plugins.module_utils._kafka.errors import BusUnreachableError
 from unit.kafka.recordings import VERSIONS, cases
@@ -114,11 +114,10 @@ def test_refused_connection_is_named_whichever_stream_it_is_on(version: str) -> 
 def test_logs_and_counts(version: str) -> None:
     """One call a topic for logs, one for all counts; None for a missing topic."""
     one = client(version, topic_describe="topic-describe-partitions", topic_list="topic-list-two-one-missing")
-    assert one.log_ends([TopicPartition("orders", 1)]) == {TopicPartition("orders", 1): 8}
-    assert one.log_starts([TopicPartition("orders", 1)]) == {TopicPartition("orders", 1): 0}
+    assert one.logs([TopicPartition("orders", 1)]) == {TopicPartition("orders", 1): Log(start=0, end=8)}
     assert one.partition_counts(["not-created", "orders"]) == {"not-created": None, "orders": 3}
     with pytest.raises(Refusal, match="no topic named orders"):
-        client(version, topic_describe="topic-describe-missing-partitions").log_ends([TopicPartition("orders", 1)])
+        client(version, topic_describe="topic-describe-missing-partitions").logs([TopicPartition("orders", 1)])
 
 
 @both

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import Refusal
 from ansible_collections.lowtide.ops.plugins.module_utils._kafka import plan, undo
-from ansible_collections.lowtide.ops.plugins.module_utils._kafka.api import TopicPartition
+from ansible_collections.lowtide.ops.plugins.module_utils._kafka.api import Log, TopicPartition
 from ansible_collections.lowtide.ops.plugins.module_utils._kafka.group import restore_wishes
 
 T0, T1, T2 = (TopicPartition("t", number) for number in range(3))
@@ -24,7 +24,7 @@ def moved(before: dict[TopicPartition, int | None], after: int = 10) -> undo.Rec
     """The record of moves to ``after`` in a log of [0, 10)."""
     wish = plan.Wish(plan.OFFSET, after)
     return undo.record(
-        "g", "c", DECLARED, [plan.move(one, wish, offset, log=(0, 10)) for one, offset in before.items()]
+        "g", "c", DECLARED, [plan.move(one, wish, offset, log=Log(0, 10)) for one, offset in before.items()]
     )
 
 

@@ -1,13 +1,13 @@
 # Copyright (c) 2026 The lowtide.ops team
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Filter lowtide.ops.health_lines."""
+"""Filter lowtide.ops.health_verdict."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
-name: health_lines
-short_description: "[INTERNAL] Turn what was read of a system into the lines of a verdict"
+name: health_verdict
+short_description: "[INTERNAL] Compare what was read of a system with what is declared"
 version_added: 0.1.0
 author:
   - The lowtide.ops team (@lowtide)
@@ -27,18 +27,23 @@ options:
     description: What was declared, C(name) among it, the object to name when nothing could be read.
     type: dict
     required: true
-positional: kind, limits
+  host:
+    description: Whose verdict it is.
+    type: str
+    required: true
+positional: kind, limits, host
 """
 
 EXAMPLES = r"""
-lines: "{{ seen | lowtide.ops.health_lines('groups', {'name': 'bus', 'warn_ratio': 0.8, 'groups': [{'name': 'g', 'max_lag': 10}]}) }}"
+health_result: "{{ seen | lowtide.ops.health_verdict('groups', {'name': 'bus', 'warn_ratio': 0.8, 'groups': [{'name': 'g', 'max_lag': 10}]}, 'bus1') }}"
 """
 
 RETURN = r"""
 _value:
-  description: Lines, each with C(level) (OK, WARN or FAIL), C(object), C(seen) and C(text).
-  type: list
-  elements: dict
+  description:
+    - The public result of the role. Its C(evidence.lines) have C(level) (OK, WARN or FAIL), C(object), C(seen) and C(text);
+      those that failed are its C(blockers).
+  type: dict
 """
 
 import typing as t
@@ -46,13 +51,13 @@ import typing as t
 from ansible.errors import AnsibleFilterError
 
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import OpsError
-from ansible_collections.lowtide.ops.plugins.plugin_utils._health import health_lines
+from ansible_collections.lowtide.ops.plugins.plugin_utils._health import health_result
 
 
-def lines(result: t.Mapping[str, t.Any], kind: str, limits: t.Mapping[str, t.Any]) -> list[dict[str, str]]:
+def verdict(result: t.Mapping[str, t.Any], kind: str, limits: t.Mapping[str, t.Any], host: str) -> dict[str, t.Any]:
     """The filter: an input that cannot be understood fails the task with object, value and next step."""
     try:
-        return health_lines(result, kind, limits)
+        return health_result(result, kind, limits, host)
     except OpsError as error:
         raise AnsibleFilterError(str(error)) from error
 
@@ -62,4 +67,4 @@ class FilterModule:
 
     def filters(self) -> dict[str, t.Callable[..., t.Any]]:
         """The one filter."""
-        return {"health_lines": lines}
+        return {"health_verdict": verdict}
