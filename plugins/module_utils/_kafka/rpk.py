@@ -111,6 +111,7 @@ class RpkClient(BusClient):
     def __init__(self, run: Runner, label: str) -> None:
         self._run = run
         self._cluster_id: str | None = None
+        self._rows: dict[str, tuple[parse.DescribedPartition, ...]] = {}
         self.label = label
 
     def _ask(
@@ -161,7 +162,9 @@ class RpkClient(BusClient):
 
     def groups(self, names: Iterable[str]) -> dict[str, Group]:
         """rpk says Dead both of a group that does not exist and of any group of the new protocol; its list tells more."""
-        described = {name: one.group for name, one in self._described(list(dict.fromkeys(names))).items()}
+        answer = self._described(list(dict.fromkeys(names)))
+        self._rows.update({name: one.partitions for name, one in answer.items()})
+        described = {name: one.group for name, one in answer.items()}
         if any(group.state == DEAD for group in described.values()):
             rows = self._ask(["group", "list"], parse.group_list, expected="a table of groups")
             listed = {row.name: row.state for row in rows}
@@ -179,7 +182,8 @@ class RpkClient(BusClient):
         return Group(name=group.name, state=UNKNOWN, coordinator=group.coordinator)
 
     def committed(self, group: str) -> dict[TopicPartition, int]:
-        rows = self._described([group])[group].partitions
+        """rpk tells state and offsets in one answer: what :meth:`groups` was told just before is used, once."""
+        rows = self._rows.pop(group) if group in self._rows else self._described([group])[group].partitions
         seen: dict[str, set[int]] = {}
         for row in rows:
             if row.error:
@@ -243,6 +247,7 @@ class RpkClient(BusClient):
 
     def commit(self, group: str, offsets: Mapping[TopicPartition, int]) -> dict[TopicPartition, str]:
         """``rpk group seek --to-file``, the file being rpk's standard input, so that nothing is left behind in a pod."""
+        self._rows.clear()
         lines = "".join(f"{topic} {number} {offset}\n" for (topic, number), offset in offsets.items())
         printed = self._run(["group", "seek", "--to-file", "/dev/stdin", "--", group], lines)
         try:

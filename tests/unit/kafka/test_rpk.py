@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -71,6 +71,25 @@ def test_committed_offsets_must_cover_every_partition_of_their_topics(version: s
 
     with pytest.raises(OpsError, match="a row for each of the 3 partitions of orders"):
         rpk.RpkClient(without_a_row, "x").committed("billing")
+
+
+@both
+def test_state_and_offsets_are_one_answer_until_something_is_committed(version: str) -> None:
+    """Offsets read once more, or after a commit, are asked for again."""
+    run = Replay(version, group_describe="group-describe-stable", topic_list="topic-list-one", group_seek="seek-file")
+    bus = rpk.RpkClient(run, "x")
+    reads: dict[str, Callable[[], object]] = {
+        "with the state": lambda: (bus.groups(["billing"]), bus.committed("billing")),
+        "once more": lambda: bus.committed("billing"),
+        "state again": lambda: bus.groups(["billing"]),
+        "after a commit": lambda: (bus.commit("billing", {TopicPartition("orders", 0): 1}), bus.committed("billing")),
+    }
+    described = {}
+    for name, read in reads.items():
+        run.asked.clear()
+        read()
+        described[name] = sum(arguments[:2] == ["group", "describe"] for arguments, _stdin in run.asked)
+    assert described == {"with the state": 1, "once more": 1, "state again": 1, "after a commit": 1}
 
 
 @both

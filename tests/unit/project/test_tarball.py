@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import tarfile
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from support.modules import CHECKOUT
 from support.tarball import build, install, run_installed
 
 # Every tracked file below these is shipped; beside them only the files of ROOT.
-SHIPPED = ("meta", "playbooks", "plugins", "roles")
+SHIPPED = ("inventories", "meta", "playbooks", "plugins", "roles")
 ROOT = {"CHANGELOG.md", "CONTRIBUTING.md", "COPYING", "README.md", "requirements.txt"}
 GENERATED = {"FILES.json", "MANIFEST.json"}
 NEVER = ("tests", "molecule", "collections", ".git", ".config", ".ci", "galaxy.yml")
@@ -39,7 +40,7 @@ def installed(tarball: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_holds_everything_that_users_need(content: set[str]) -> None:
-    """Every tracked plugin, role, playbook and piece of metadata."""
+    """Every tracked plugin, role, playbook, inventory and piece of metadata."""
     wanted = {str(path) for folder in SHIPPED for path in below(folder)} | {name for name in ROOT if (CHECKOUT / name).exists()}
     assert wanted - content == set()
 
@@ -53,10 +54,13 @@ def test_holds_nothing_else(content: set[str]) -> None:
 def test_installed_playbooks_are_found_by_name(installed: Path) -> None:
     """Each playbook parses from the installed tarball, from any folder, with an inventory of the tarball."""
     inventory = installed / "ansible_collections" / "lowtide" / "ops" / "inventories" / "demo"
-    for name in playbook_names():
-        run = run_installed(installed, f"lowtide.ops.{name}", "--syntax-check", "-i", str(inventory))
-        assert run.rc == 0, run.stdout + run.stderr
-        assert f"playbook: lowtide.ops.{name}" in run.stdout or f"{name}.yml" in run.stdout
+    assert os.access(inventory / "lab.sh", os.X_OK)
+    names = [f"lowtide.ops.{name}" for name in playbook_names()]
+    run = run_installed(installed, names[0], *names[1:], "--syntax-check", "-i", str(inventory))
+    assert run.rc == 0, run.stdout + run.stderr
+    parsed = {line.removeprefix("playbook: ") for line in run.stdout.splitlines() if line.startswith("playbook: ")}
+    playbooks = installed / "ansible_collections" / "lowtide" / "ops" / "playbooks"
+    assert parsed == {str(playbooks / f"{name}.yml") for name in playbook_names()}
 
 
 def test_window_is_among_the_installed_playbooks(installed: Path) -> None:
