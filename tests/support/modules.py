@@ -58,9 +58,13 @@ def module_environment(extra: dict[str, str] | None = None) -> dict[str, str]:
     return environment
 
 
+def _request(name: str, params: dict[str, Any], *, check: bool, diff: bool) -> dict[str, Any]:
+    """What ``_module_main`` takes."""
+    return {"module": name, "args": {**params, "_ansible_check_mode": check, "_ansible_diff": diff}}
+
+
 def start_module(name: str, params: dict[str, Any], *, check: bool = False, diff: bool = True, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
     """Start module ``name`` and return its process, for tests that disturb it while it runs."""
-    args = {**params, "_ansible_check_mode": check, "_ansible_diff": diff}
     process = subprocess.Popen(
         [sys.executable, str(MAIN)],
         stdin=subprocess.PIPE,
@@ -71,7 +75,7 @@ def start_module(name: str, params: dict[str, Any], *, check: bool = False, diff
         start_new_session=True,
     )
     assert process.stdin is not None
-    process.stdin.write(json.dumps({"module": name, "args": args}))
+    process.stdin.write(json.dumps(_request(name, params, check=check, diff=diff)))
     process.stdin.close()
     process.stdin = None
     return process
@@ -93,7 +97,7 @@ def run_module(name: str, params: dict[str, Any], *, check: bool = False, diff: 
     """Run module ``name`` with ``params`` to its end, in a process of its own; from its start on only where ``env`` is given."""
     if env is not None:
         return finish_module(start_module(name, params, check=check, diff=diff, env=env), timeout=timeout)
-    request = {"module": name, "args": {**params, "_ansible_check_mode": check, "_ansible_diff": diff}}
+    request = _request(name, params, check=check, diff=diff)
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         process = WARM.Process(target=_become_module, args=(request, module_environment(), DupFd(out.fileno()), DupFd(err.fileno())))
         process.start()

@@ -111,6 +111,7 @@ class RpkClient(BusClient):
     def __init__(self, run: Runner, label: str) -> None:
         self._run = run
         self._cluster_id: str | None = None
+        # Offsets that rpk told with a group's state, until they are asked for or changed.
         self._rows: dict[str, tuple[parse.DescribedPartition, ...]] = {}
         self.label = label
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ STEPS: list[dict[str, Any]] = [
     {"name": "verify", "follows": ["resume", "save"]},
 ]
 MEMBERS = {"control": frozenset({"ctl"}), "web": frozenset({"web1", "web2"}), "db": frozenset({"db1", "db2"})}
-BEGINNING = {
+World = dict[str, dict[str, int]]
+BEGINNING: World = {
     "web1": {"replicas": 3},
     "web2": {"replicas": 3},
     "db1": {"dead": 9, "age": 9},
@@ -63,9 +65,11 @@ class Simulation:
     """Whether a run ends where the window says that nothing is left to do."""
     own_facts: bool = False
     """Whether a role sets facts of its own name while it runs."""
-    world: dict[str, dict[str, int]] = field(
-        default_factory=lambda: {host: dict(values) for host, values in BEGINNING.items()}
-    )
+    world: World = field(default_factory=lambda: deepcopy(BEGINNING))
+
+    def begin_anew(self, place: Path) -> None:
+        """As if nothing had been run yet, in ``place``."""
+        self.place, self.runs, self.world = place, 0, deepcopy(BEGINNING)
 
     def phases(self, host: str, **changes: Any) -> Phases:
         """The phases as a worker of this controller run finds them."""

@@ -50,7 +50,7 @@ def journaled(drawn: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return records
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(RECORDS, RECORDS)
 def test_what_is_left_out_changes_nothing(history: list[dict[str, Any]], later: list[dict[str, Any]]) -> None:
     before, now = ({"kind": "open", "step": "", "host": "", "id": identity} for identity in IDS)

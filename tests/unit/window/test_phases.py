@@ -74,9 +74,7 @@ def test_a_need_is_per_window_not_per_host(simulation: Simulation) -> None:
 def test_killed_at_every_point_the_next_run_ends_in_the_same_state(tmp_path: Path, simulation: Simulation) -> None:
     point = 1
     while True:
-        simulation.place = tmp_path / str(point)
-        simulation.runs = 0
-        simulation.world = {host: dict(values) for host, values in BEGINNING.items()}
+        simulation.begin_anew(tmp_path / str(point))
         if not killed(simulation, point):
             break
         assert simulation.run() in {"done", "nothing_to_do"}, f"point {point}"
@@ -90,9 +88,7 @@ def test_killed_at_every_point_the_next_run_ends_in_the_same_state(tmp_path: Pat
 def test_killed_again_and_again_it_still_ends_in_the_same_state(
     tmp_path_factory: pytest.TempPathFactory, simulation: Simulation, points: list[int]
 ) -> None:
-    simulation.place = tmp_path_factory.mktemp("again")
-    simulation.runs = 0
-    simulation.world = {host: dict(values) for host, values in BEGINNING.items()}
+    simulation.begin_anew(tmp_path_factory.mktemp("again"))
     for point in points:
         killed(simulation, point)
     assert simulation.run() in {"done", "nothing_to_do"}
@@ -153,9 +149,7 @@ def test_ending_where_nothing_is_left_to_do_leaves_nothing_out(
     simulation.lost = lost
     seen = []
     for ends_early in (True, False):
-        simulation.place = tmp_path / str(ends_early)
-        simulation.runs = 0
-        simulation.world = {host: dict(values) for host, values in BEGINNING.items()}
+        simulation.begin_anew(tmp_path / str(ends_early))
         simulation.ends_early = ends_early
         state = simulation.run()
         closed = [(record["cause"], record["state"]) for record in simulation.records("close")]
