@@ -21,11 +21,11 @@ def main() -> None:
         if error.args[0].code() != fine:
             raise
     if verb == "create":
-        producer = Producer({"bootstrap.servers": brokers})
+        producer, errors = Producer({"bootstrap.servers": brokers}), []
         for number in range(3):
-            producer.produce(topic, str(number).encode())
-        if producer.flush(30):
-            raise SystemExit("messages were not delivered")
+            producer.produce(topic, str(number).encode(), on_delivery=lambda error, _message: errors.append(error))
+        if producer.flush(30) or any(errors):
+            raise SystemExit(f"messages were not delivered: {errors}")
 
 
 if __name__ == "__main__":

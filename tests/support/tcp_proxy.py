@@ -13,6 +13,7 @@ import struct
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -116,6 +117,7 @@ class KafkaProxy(TcpProxy):
     ``drop_request``: the api key of which requests are not passed on at all (the connection is cut instead), as often.
     ``hold_request``, ``hold_answer``: the api key of which requests, or answers, wait until ``release`` is set; ``held``
     is set when one does, so that a test can change the world or kill the client just then.
+    ``alter``: given the api key of an answer and its frame (from the correlation id on), returns the frame to pass on.
     ``counts``: requests that were passed on, by api key.
     """
 
@@ -129,9 +131,10 @@ class KafkaProxy(TcpProxy):
         cut_times: int = 1,
         hold_request: int | None = None,
         hold_answer: int | None = None,
+        alter: Callable[[int, bytes], bytes] | None = None,
     ) -> None:
         self.cut_before_answer, self.drop_request, self.cut_times = cut_before_answer, drop_request, cut_times
-        self.hold_request, self.hold_answer = hold_request, hold_answer
+        self.hold_request, self.hold_answer, self.alter = hold_request, hold_answer, alter
         self.held, self.release = threading.Event(), threading.Event()
         self._closing = False
         self.counts: Counter[int] = Counter()
@@ -183,6 +186,8 @@ class KafkaProxy(TcpProxy):
             if key == self.hold_answer:
                 self.hold()
             frame = frame.replace(own, mine)
+            if self.alter is not None:
+                frame = self.alter(key, frame)
             client.sendall(struct.pack(">i", len(frame)) + frame)
 
 

@@ -51,9 +51,15 @@ PASSING = (
     "LEADER_NOT_AVAILABLE",
     "NOT_LEADER_FOR_PARTITION",
     "NOT_LEADER_OR_FOLLOWER",
+    "REPLICA_NOT_AVAILABLE",
+    "FENCED_LEADER_EPOCH",
+    "UNKNOWN_LEADER_EPOCH",
+    "OFFSET_NOT_AVAILABLE",
+    "KAFKA_STORAGE_ERROR",
     "REBALANCE_IN_PROGRESS",
 )
-"""Conditions which brokers leave by themselves: a coordinator or a leader is moving, or loading its log."""
+"""Conditions which brokers leave by themselves, those that the protocol guide calls retriable: a coordinator or a leader is
+moving, or loading its log, or a broker has not heard of it yet."""
 PAUSE = 0.2
 """Seconds before such a question is put again; bounded by ``request_timeout``."""
 SLICE = 0.05
@@ -148,13 +154,15 @@ class ProtocolClient(BusClient):
             if pending and deadline.passed:
                 raise unreachable(self.label, f"no answer within {self._timeout:g} s. {self._last_detail}".rstrip(". "))
 
-    def _ask(self, send: Callable[[], Mapping[K, Future]]) -> Mapping[K, Future]:
+    def _ask(
+        self, send: Callable[[], Mapping[K, Future]], *, passing: tuple[str, ...] = PASSING
+    ) -> Mapping[K, Future]:
         """Put a batch of questions, and again while a coordinator or leader is moving; each is done when this returns."""
         deadline = Deadline(self._timeout)
         while True:
             futures = send()
             self._await(futures.values())
-            if deadline.passed or not any(self._name(future) in PASSING for future in futures.values()):
+            if deadline.passed or not any(self._name(future) in passing for future in futures.values()):
                 return futures
             self._admin.poll(PAUSE)
 
@@ -293,7 +301,10 @@ class ProtocolClient(BusClient):
         request = {self._kafka.TopicPartition(topic, number): spec for topic, number in partitions}
         if not request:
             return {}
-        futures = self._ask(lambda: self._admin.list_offsets(request, request_timeout=self._timeout))
+        # Metadata know the topic already, or nobody would ask: a broker that does not is about to learn of it.
+        futures = self._ask(
+            lambda: self._admin.list_offsets(request, request_timeout=self._timeout), passing=(*PASSING, UNKNOWN_TOPIC)
+        )
         return {
             TopicPartition(asked.topic, asked.partition): self._value(
                 future, f"reading the log of {asked.topic}[{asked.partition}]"

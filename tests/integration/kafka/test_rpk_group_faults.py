@@ -7,15 +7,17 @@ A proxy before the real broker (``support.tcp_proxy``) holds, drops or cuts the 
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from confluent_kafka import KafkaError
 
 from support.kafka_consumer import consumer
 from support.modules import ModuleRun, finish_module, run_module, start_module
-from support.tcp_proxy import OFFSET_COMMIT, OFFSET_FETCH, KafkaProxy
+from support.tcp_proxy import LIST_OFFSETS, OFFSET_COMMIT, OFFSET_FETCH, KafkaProxy
 
 from .conftest import PARTITIONS, RECORDS, Bus
 
@@ -70,6 +72,46 @@ def test_killed_then_run_again(bus: Bus, where: str, declared: dict[str, Any]) -
     assert again.changed == (where == "before the commit")
     assert bus.offsets() == AT_END
     assert restored(bus)
+
+
+class Unready:
+    """Alters the first ``times`` answers to ListOffsets: an error of the broker's for the first partition of ``topic``."""
+
+    def __init__(self, topic: str, code: int, *, times: int) -> None:
+        self.topic, self.code, self.left = topic.encode(), code, times
+
+    def __call__(self, key: int, frame: bytes) -> bytes:
+        # After the topic's name: the number of partitions (1 byte), then of the first one its number (4) and error code (2).
+        place = frame.find(self.topic) + len(self.topic) + 5
+        if key != LIST_OFFSETS or not self.left:
+            return frame
+        assert frame[place : place + 2] == b"\0\0", "the answer has another shape, or an error of its own"
+        self.left -= 1
+        return frame[:place] + struct.pack(">h", self.code) + frame[place + 2 :]
+
+
+@pytest.mark.parametrize("code", [3, 56, 74, 75, 78], ids=lambda code: KafkaError(code).name())
+def test_a_broker_that_is_not_ready_yet_is_asked_again(bus: Bus, code: int) -> None:
+    """A leader has just moved, or a topic was just made: what Kafka calls retriable passes by itself."""
+    unready = Unready(bus.topic, code, times=2)
+    with KafkaProxy(HOST, PORT, alter=unready) as proxy:
+        made = run_module("rpk_group", params(bus, proxy))
+    assert not made.failed, made.msg
+    assert unready.left == 0
+    assert bus.offsets() == AT_END
+
+
+def test_a_broker_that_does_not_get_ready_is_named(bus: Bus) -> None:
+    """Bounded by request_timeout; nothing is committed."""
+    unready = Unready(bus.topic, 75, times=1000)
+    with KafkaProxy(HOST, PORT, alter=unready) as proxy:
+        failed = run_module("rpk_group", params(bus, proxy, request_timeout=1.0))
+        assert not proxy.counts[OFFSET_COMMIT]
+    assert failed.failed
+    assert not failed.changed
+    assert f"reading the log of {bus.topic}[" in failed.msg
+    assert "failed: UNKNOWN_LEADER_EPOCH" in failed.msg
+    assert bus.offsets() == AT_FOUR
 
 
 def test_commit_answered_but_the_connection_cut(bus: Bus) -> None:
