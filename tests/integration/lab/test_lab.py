@@ -49,8 +49,9 @@ def facts() -> dict[str, Any]:
 
 
 def cgroups() -> list[Path]:
-    """The small lab's cgroups in all hierarchies."""
-    return [path for path in Path("/sys/fs/cgroup").glob(f"**/lowtide-{NAME}") if path.is_dir()]
+    """The small lab's cgroups, at the root of each hierarchy; deeper, the pods of other labs come and go under the walk."""
+    mounted = Path("/sys/fs/cgroup")
+    return [*mounted.glob(f"lowtide-{NAME}"), *mounted.glob(f"*/lowtide-{NAME}")]
 
 
 def service_pids() -> set[int]:
