@@ -17,7 +17,6 @@ import json
 import random
 import signal
 import sys
-import threading
 import time
 import uuid
 from collections import Counter
@@ -71,8 +70,18 @@ class Tally:
             self.errors[str(error)] += 1
 
 
-def produce(options: argparse.Namespace, stopping: threading.Event) -> dict[str, object]:
-    """Produce until the count is reached or ``stopping`` is set; what happened."""
+class Stop:
+    """Set by a signal. No ``threading.Event``: its lock may be held by the very ``wait`` that the handler interrupts."""
+
+    asked = False
+
+    def __call__(self, *_signal: object) -> None:
+        """The handler."""
+        self.asked = True
+
+
+def produce(options: argparse.Namespace, stop: Stop) -> dict[str, object]:
+    """Produce until the count is reached or ``stop`` is asked for; what happened."""
     tally = Tally()
     producer = Producer(
         {
@@ -86,11 +95,11 @@ def produce(options: argparse.Namespace, stopping: threading.Event) -> dict[str,
     begin = time.monotonic()
     handed = 0
     source = events(options.seed, options.active)
-    while handed < options.count and not stopping.is_set():
+    while handed < options.count and not stop.asked:
         wait = begin + handed / options.rate - time.monotonic() if options.rate else 0.0
         if wait > 0:
             producer.poll(0)
-            stopping.wait(min(wait, 0.2))
+            time.sleep(min(wait, 0.2))
             continue
         event = next(source)
         message = {"key": str(event["feature_execution_id"]), "value": json.dumps(event)}
@@ -112,7 +121,7 @@ def produce(options: argparse.Namespace, stopping: threading.Event) -> dict[str,
         "partitions": {str(partition): tally.partitions[partition] for partition in sorted(tally.partitions)},
         "seed": options.seed,
         "seconds": round(time.monotonic() - begin, 3),
-        "ended_by": "signal" if stopping.is_set() else "count",
+        "ended_by": "signal" if stop.asked else "count",
     }
 
 
@@ -130,10 +139,10 @@ def main() -> int:
     options = parser.parse_args()
     if options.count < 1 or options.rate < 0 or options.active < 1:
         parser.error("--count and --active must be at least 1, --rate at least 0")
-    stopping = threading.Event()
+    stop = Stop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.set())
-    result = produce(options, stopping)
+        signal.signal(number, stop)
+    result = produce(options, stop)
     print(json.dumps(result))
     return 0 if result["unconfirmed"] == 0 else 1
 
