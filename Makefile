@@ -22,13 +22,13 @@ help: ## this list
 
 demo: ## a lab of real servers, and one whole maintenance window through it
 	@$(LAB) up $(DEMO_COMPONENTS)
-	@tests/lab/demo
+	@tests/lab/demo.py
 
 test: tools ## everything that CI runs; the lab stays up afterwards, with CI=true it is taken down
-	@tests/all "$(WITH_LAB)" "$(WITHOUT_LAB)"
+	@tests/all.py "$(WITH_LAB)" "$(WITHOUT_LAB)"
 
-lint: tools ## all static checks (tests/lint --list names them)
-	@$(PYTHON) tests/lint
+lint: tools ## all static checks (tests/lint.py --list names them)
+	@$(PYTHON) tests/lint.py
 
 unit: tools ## tests that need no server
 	@$(PYTHON) -m pytest -q -n 2 tests/unit
@@ -43,7 +43,7 @@ system: ## whole windows, kills and failovers on the running lab, one at a time 
 	@$(LAB) run -- $(PYTHON) -m pytest -q --durations=10 -m alone tests/integration tests/faults
 
 molecule: ## every role on the running lab (make lab-up first)
-	@$(LAB) run -- $(PYTHON) tests/scenarios
+	@$(LAB) run -- $(PYTHON) tests/scenarios.py
 
 lab-up: ## install and start all servers; COMPONENTS="kafka s3" only these
 	@$(LAB) up $(COMPONENTS)

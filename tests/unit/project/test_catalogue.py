@@ -27,7 +27,7 @@ def test_catalogue_holds() -> None:
 
 
 def test_page_is_current() -> None:
-    """The committed page is what ``tests/catalogue`` would write."""
+    """The committed page is what ``tests/catalogue.py`` would write."""
     assert text(catalogue.PAGE) == catalogue.checkout_page()
 
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 """Write docs/coverage/README.md from docs/coverage/procedures.yml and the tests' marks, and say what does not hold.
 
-tests/catalogue; the exit code is 1 when a row and the tests disagree.
+tests/catalogue.py; the exit code is 1 when a row and the tests disagree.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 """Run targets of the Makefile, all of them; say how long each took; fail when one failed.
 
-    tests/all "lab-up integration ..." "lint unit ..."
+    tests/all.py "lab-up integration ..." "lint unit ..."
 
 Each argument is a lane: its targets run one after another, the lanes side by side. The first lane's output is shown as it
 comes, that of the others when a target has ended; they are served last by the processor, so that the first is not held up.

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 """Run ``ansible-test sanity`` on a copy of the checkout, since it insists on a path ending in ansible_collections/lowtide/ops.
 
-    tests/sanity/run [NAME_OF_A_TEST...]
+    tests/sanity/run.py [NAME_OF_A_TEST...]
 
 The virtual environments that ansible-test makes are kept in a cache (LOWTIDE_CACHE, else ~/.cache/lowtide), so only
 the first run is slow. The tests run in two groups side by side, of about the same length.

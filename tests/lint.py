@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 """Every static gate, two at a time: all of them run before the first failure decides, and each says how long it took.
 
-    tests/lint [GATE...]      (tests/lint --list names them)
+    tests/lint.py [GATE...]      (tests/lint.py --list names them)
 
 Run it with the Python of the test environment; the other tools are taken from beside it.
 """
@@ -21,7 +21,7 @@ TOOLS = Path(sys.executable).parent
 CACHE = Path(os.environ.get("LOWTIDE_CACHE", "/var/cache/lowtide-lab"))
 # The slow ones first, so that the two lanes end together.
 GATES: dict[str, list[str]] = {
-    "sanity": [sys.executable, "tests/sanity/run"],
+    "sanity": [sys.executable, "tests/sanity/run.py"],
     "mypy": [str(TOOLS / "mypy")],
     "ansible-lint": [str(TOOLS / "ansible-lint"), "--nocolor"],
     "docs": [str(TOOLS / "antsibull-docs"), "--config-file", "tests/antsibull.cfg", "lint-collection-docs", "--plugin-docs", "--skip-rstcheck", "."],

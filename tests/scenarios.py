@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 """Run the molecule scenarios, three at a time, and end with one line as pytest's.
 
-    tests/lab/lab run -- tests/scenarios [-j 3] [NAME...]
+    tests/lab/lab run -- tests/scenarios.py [-j 3] [NAME...]
 
 The output of a scenario is shown when it failed, and at the end once more where it failed: a log is often kept in part only,
 its end. The exit code is 0 only when every scenario passed.
@@ -93,7 +93,7 @@ def main() -> int:
         print("molecule is not installed beside this Python, nor on PATH", file=sys.stderr)
         return 2
     if not os.environ.get("LOWTIDE_LAB_FACTS"):
-        print("not inside a lab. Run it as: tests/lab/lab run -- tests/scenarios", file=sys.stderr)
+        print("not inside a lab. Run it as: tests/lab/lab run -- tests/scenarios.py", file=sys.stderr)
         return 2
     started = time.monotonic()
     failures: dict[str, str] = {}
