@@ -42,7 +42,10 @@ def run(part: str, *, first: bool) -> Result:
     if first:
         print(f"==== make {part} ====", flush=True)
     with subprocess.Popen(
-        command if first else ["nice", "-n", str(BEHIND), *command], cwd=CHECKOUT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        command if first else ["nice", "-n", str(BEHIND), *command],
+        cwd=CHECKOUT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
     ) as process:
         printed, output = b"", cast("IO[bytes]", process.stdout).fileno()
         while piece := os.read(output, 65536):

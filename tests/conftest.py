@@ -56,7 +56,9 @@ def lab_facts() -> dict[str, Any]:
     """Everything that ``tests/lab/lab facts`` says: endpoints, credential files, identities, by component."""
     path = os.environ.get("LOWTIDE_LAB_FACTS")
     if not path:
-        pytest.fail("not inside a lab: LOWTIDE_LAB_FACTS is not set. Run it as: tests/lab/lab run -- pytest ...", pytrace=False)
+        pytest.fail(
+            "not inside a lab: LOWTIDE_LAB_FACTS is not set. Run it as: tests/lab/lab run -- pytest ...", pytrace=False
+        )
     facts: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
     return facts
 
@@ -67,5 +69,7 @@ def lab(lab_facts: dict[str, Any], request: pytest.FixtureRequest) -> dict[str, 
     wanted = {component for mark in request.node.iter_markers("lab") for component in mark.args}
     missing = sorted(wanted - lab_facts.keys())
     if missing:
-        pytest.fail(f"this lab has no {', '.join(missing)}. Start it with: tests/lab/lab up {' '.join(missing)}", pytrace=False)
+        pytest.fail(
+            f"this lab has no {', '.join(missing)}. Start it with: tests/lab/lab up {' '.join(missing)}", pytrace=False
+        )
     return lab_facts

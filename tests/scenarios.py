@@ -29,7 +29,9 @@ MOLECULE = shutil.which("molecule", path=f"{Path(sys.executable).parent}:{os.env
 def known_scenarios() -> list[str]:
     """Every scenario of the checkout; those with the most files first, so that none of them is left alone at the end."""
     folders = [path.parent for path in CHECKOUT.glob("molecule/*/molecule.yml")]
-    return [folder.name for folder in sorted(folders, key=lambda folder: (-len(list(folder.rglob("*.yml"))), folder.name))]
+    return [
+        folder.name for folder in sorted(folders, key=lambda folder: (-len(list(folder.rglob("*.yml"))), folder.name))
+    ]
 
 
 def molecule(command: str, name: str) -> tuple[bool, str]:
@@ -87,7 +89,10 @@ def main() -> int:
     names = options.names or known_scenarios()
     unknown = sorted(set(names) - set(known_scenarios()))
     if unknown or not names:
-        print(f"no such scenario: {', '.join(unknown) or 'there is none at all'}; known: {', '.join(known_scenarios())}", file=sys.stderr)
+        print(
+            f"no such scenario: {', '.join(unknown) or 'there is none at all'}; known: {', '.join(known_scenarios())}",
+            file=sys.stderr,
+        )
         return 2
     if MOLECULE is None:
         print("molecule is not installed beside this Python, nor on PATH", file=sys.stderr)

@@ -18,7 +18,11 @@ from ansible_collections.lowtide.ops.plugins.plugin_utils._window_inputs import 
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window_preload import Preload
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
-    "phase": {"type": "str", "required": True, "choices": ["open", "begin", "end", "proceed", "close", "verdict", "settle"]},
+    "phase": {
+        "type": "str",
+        "required": True,
+        "choices": ["open", "begin", "end", "proceed", "close", "verdict", "settle"],
+    },
     "name": {"type": "str"},
     "start": {"type": "str", "default": ""},
     "steps": {"type": "list", "elements": "dict", "default": []},

@@ -325,7 +325,12 @@ def main() -> None:
             "even_divisors_only": {"type": "bool", "default": False},
             "allow_scale_down": {"type": "bool", "default": False},
             "autoscaler": {"type": "str", "choices": ["refuse", "adjust"], "default": "refuse"},
-            "guards": {"type": "list", "elements": "str", "choices": list(GUARDS), "default": ["hpa", "keda", "gitops"]},
+            "guards": {
+                "type": "list",
+                "elements": "str",
+                "choices": list(GUARDS),
+                "default": ["hpa", "keda", "gitops"],
+            },
             "start_stopped": {"type": "bool", "default": False},
             "assume": {"type": "str", "choices": ["stopped"]},
         },

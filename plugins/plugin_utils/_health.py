@@ -56,7 +56,11 @@ def _workload_line(workload: Result) -> Line:
     if not workload["settled"]:
         return Line("FAIL", obj, ready)
     if workload.get("stale_note"):
-        return Line("WARN", obj, f"{ready}, and still carries the note of run {workload['stale_note'].get('run')} that stopped it")
+        return Line(
+            "WARN",
+            obj,
+            f"{ready}, and still carries the note of run {workload['stale_note'].get('run')} that stopped it",
+        )
     return Line("OK" if workload["replicas"] else "WARN", obj, ready)
 
 
@@ -69,7 +73,13 @@ def group_lines(result: Result, limits: Limits) -> list[Line]:
         group = seen.get(declared["name"], {"state": "missing"})
         states = declared.get("states") or ["stable"]
         level = "OK" if group["state"] in states else "FAIL"
-        lines.append(Line(level, obj, f"{group['state']} with {group.get('member_count', 0)} members (declared {' or '.join(states)})"))
+        lines.append(
+            Line(
+                level,
+                obj,
+                f"{group['state']} with {group.get('member_count', 0)} members (declared {' or '.join(states)})",
+            )
+        )
         lines.append(at_most(obj, "lag", group.get("total_lag"), declared["max_lag"], limits["warn_ratio"]))
     return lines
 
@@ -83,7 +93,9 @@ def database_lines(result: Result, limits: Limits) -> list[Line]:
     if wanted and str(wanted) != str(row["system_identifier"]):
         return [Line("FAIL", obj, f"{identity} (declared {wanted}; health_connection.system_identifier settles it)")]
     lines = [
-        Line("FAIL" if row["in_recovery"] else "OK", obj, f"{'standby' if row['in_recovery'] else 'primary'}, {identity}"),
+        Line(
+            "FAIL" if row["in_recovery"] else "OK", obj, f"{'standby' if row['in_recovery'] else 'primary'}, {identity}"
+        ),
         at_most(
             obj,
             f"{row['connections']} of {row['max_connections']} connections, percent",
@@ -98,7 +110,13 @@ def database_lines(result: Result, limits: Limits) -> list[Line]:
         level = "OK" if streaming >= limits["standbys"] else "FAIL"
         lines.append(Line(level, obj, f"{streaming} standbys streaming (declared {limits['standbys']} at least)"))
     lines.extend(
-        at_most(f"standby {standby['name']}", "bytes behind", standby["behind"], limits["standby_bytes"], limits["warn_ratio"])
+        at_most(
+            f"standby {standby['name']}",
+            "bytes behind",
+            standby["behind"],
+            limits["standby_bytes"],
+            limits["warn_ratio"],
+        )
         for standby in standbys
     )
     return lines
@@ -117,15 +135,21 @@ def backup_lines(result: Result, limits: Limits) -> list[Line]:
             backup["age_seconds"]
             for backup in result["newest"]
             if backup["database"] == declared["database"]
-            and str(declared.get("system_identifier") or backup["system_identifier"]) == str(backup["system_identifier"])
+            and str(declared.get("system_identifier") or backup["system_identifier"])
+            == str(backup["system_identifier"])
         ]
         limit = parse_age(str(declared["max_age"])).total_seconds() / 3600
         if ages:
             # Two clusters may have a database of that name: the older of their newest backups counts.
             lines.append(at_most(obj, "age", max(ages) / 3600, limit, limits["warn_ratio"], unit=" h"))
         else:
-            lines.append(Line("FAIL", obj, f"there is no verified one in bucket {limits['bucket']} (limit {limit:g} h)"))
-    lines.extend(Line("WARN", f"backup {bad.get('run_id', '')}".strip(), f"does not count: {bad['problem']}") for bad in result.get("bad") or [])
+            lines.append(
+                Line("FAIL", obj, f"there is no verified one in bucket {limits['bucket']} (limit {limit:g} h)")
+            )
+    lines.extend(
+        Line("WARN", f"backup {bad.get('run_id', '')}".strip(), f"does not count: {bad['problem']}")
+        for bad in result.get("bad") or []
+    )
     return lines
 
 
@@ -138,7 +162,13 @@ def alert_lines(result: Result, limits: Limits) -> list[Line]:
     obj = f"alerts of {limits['url']}"
     answer = result.get("json") or {}
     if answer.get("status") != "success":
-        return [Line("FAIL", obj, f"Prometheus did not answer with success: {answer.get('error') or 'no answer in its format'}")]
+        return [
+            Line(
+                "FAIL",
+                obj,
+                f"Prometheus did not answer with success: {answer.get('error') or 'no answer in its format'}",
+            )
+        ]
     rules = [rule for group in answer["data"]["groups"] for rule in group["rules"] if rule.get("type") == "alerting"]
     missing = sorted(set(limits["required"]) - {rule["name"] for rule in rules})
     lines = [Line("FAIL", f"alert {name}", "there is no such rule, so it can never fire") for name in missing]

@@ -43,7 +43,12 @@ with patch_module_args(json.load(sys.stdin)):
     from ansible_collections.kubernetes.core.plugins.modules.k8s_scale import main
     main()
 """
-AGENTS = {"ours": "lowtide.ops/", "kubectl cold": "kubectl/", "kubectl warm": "kubectl/", "k8s_scale": "OpenAPI-Generator/"}
+AGENTS = {
+    "ours": "lowtide.ops/",
+    "kubectl cold": "kubectl/",
+    "kubectl warm": "kubectl/",
+    "k8s_scale": "OpenAPI-Generator/",
+}
 NOOP_MODULE = """#!/usr/bin/python
 from ansible.module_utils.basic import AnsibleModule
 AnsibleModule(argument_spec={}, supports_check_mode=True).exit_json(changed=False)
@@ -101,11 +106,28 @@ class Cluster:
 def prepare(cluster: Cluster) -> None:
     """A namespace and a StatefulSet of three pods that do nothing."""
     container = {"name": "main", "image": cluster.facts["images"][0], "command": ["sleep", "100000"]}
-    template = {"metadata": {"labels": {"app": "w"}}, "spec": {"terminationGracePeriodSeconds": 0, "containers": [container]}}
-    spec = {"replicas": 3, "serviceName": "w", "podManagementPolicy": "Parallel", "selector": {"matchLabels": {"app": "w"}}, "template": template}
+    template = {
+        "metadata": {"labels": {"app": "w"}},
+        "spec": {"terminationGracePeriodSeconds": 0, "containers": [container]},
+    }
+    spec = {
+        "replicas": 3,
+        "serviceName": "w",
+        "podManagementPolicy": "Parallel",
+        "selector": {"matchLabels": {"app": "w"}},
+        "template": template,
+    }
     apply = "?fieldManager=bench&force=true"
-    cluster.request("PATCH", f"/api/v1/namespaces/{NAMESPACE}{apply}", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
-    cluster.request("PATCH", f"{PATH}/w{apply}", {"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "w"}, "spec": spec})
+    cluster.request(
+        "PATCH",
+        f"/api/v1/namespaces/{NAMESPACE}{apply}",
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}},
+    )
+    cluster.request(
+        "PATCH",
+        f"{PATH}/w{apply}",
+        {"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "w"}, "spec": spec},
+    )
     cluster.settled(3)
 
 
@@ -123,7 +145,10 @@ def run_tool(tool: str, facts: dict[str, Any], folder: str) -> float:
     else:
         cache = f"{folder}/{time.monotonic_ns() if 'cold' in tool else 'cache'}"
         base = [facts["kubectl"], "--kubeconfig", facts["kubeconfig"], "--cache-dir", cache, "-n", NAMESPACE]
-        commands, text = [[*base, "scale", "statefulset/w", "--replicas=6"], [*base, "rollout", "status", "statefulset/w"]], ""
+        commands, text = (
+            [[*base, "scale", "statefulset/w", "--replicas=6"], [*base, "rollout", "status", "statefulset/w"]],
+            "",
+        )
     for command in commands:
         done = subprocess.run(command, input=text, capture_output=True, text=True, env=environment, check=False)
         if done.returncode:
@@ -142,7 +167,11 @@ def measure(cluster: Cluster, tool: str, folder: str) -> dict[str, float]:
     end = datetime.now(UTC)
     observer.join()
     time.sleep(0.3)  # the audit log is written in batches
-    return {"reaction": ended - seen[0], "total": ended - started, "requests": cluster.audited(AGENTS[tool], begin, end)}
+    return {
+        "reaction": ended - seen[0],
+        "total": ended - started,
+        "requests": cluster.audited(AGENTS[tool], begin, end),
+    }
 
 
 def task_seconds(task: dict[str, Any], folder: str) -> float:
@@ -212,7 +241,10 @@ def main() -> None:
             for name, task in tasks(cluster.facts).items():
                 idle[name].append(task_seconds(task, folder))
         report["nothing to do"] = {
-            name: {"seconds": spread(values), "against no-op": spread([a / b for a, b in zip(values, idle["no-op"], strict=True)])}
+            name: {
+                "seconds": spread(values),
+                "against no-op": spread([a / b for a, b in zip(values, idle["no-op"], strict=True)]),
+            }
             for name, values in idle.items()
         }
         report["load after"] = os.getloadavg()[0]

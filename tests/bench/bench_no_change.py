@@ -51,7 +51,9 @@ def kubernetes(facts: dict[str, Any]) -> Iterator[Tasks]:
     }
     subprocess.run([*kubectl[:-2], "create", "namespace", NAME], check=True, stdout=subprocess.DEVNULL)
     try:
-        subprocess.run([*kubectl, "apply", "-f", "-"], input=json.dumps(workload), text=True, check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(
+            [*kubectl, "apply", "-f", "-"], input=json.dumps(workload), text=True, check=True, stdout=subprocess.DEVNULL
+        )
         subprocess.run([*kubectl, "rollout", "status", "statefulset/w"], check=True, stdout=subprocess.DEVNULL)
         target = {"kubeconfig": facts["kubeconfig"], "namespace": NAME}
         one = {"kind": "StatefulSet", "name": "w"}
@@ -86,7 +88,12 @@ def postgresql(facts: dict[str, Any]) -> Iterator[Tasks]:
     with make_site(facts, "s3", lambda *_words, **_options: NAME) as site:
         backup = site.params(max_age="1d")
         database = {key: value for key, value in backup.items() if key.startswith("login_") or key == "passfile"}
-        maintenance = {**database, "dead_tuple_ratio": 0.2, "transaction_id_age": 150_000_000, "invalid_indexes": "none"}
+        maintenance = {
+            **database,
+            "dead_tuple_ratio": 0.2,
+            "transaction_id_age": 150_000_000,
+            "invalid_indexes": "none",
+        }
         for name, params in (("pg_maintenance", maintenance), ("pg_backup", backup)):
             made = run_module(name, params)
             assert not made.failed, made.msg
@@ -105,7 +112,10 @@ def line(name: str, costs: list[Cost], libraries: set[str]) -> str:
         return f"{statistics.median(ratios):5.2f} ({min(ratios):.2f}-{max(ratios):.2f})"
 
     wall, cpu = cell([one.seconds / one.noop_seconds for one in costs]), cell([one.cpu / one.noop_cpu for one in costs])
-    more = [f"{1000 * statistics.median(values):5.0f}" for values in ([c.seconds - c.noop_seconds for c in costs], [c.cpu - c.noop_cpu for c in costs])]
+    more = [
+        f"{1000 * statistics.median(values):5.0f}"
+        for values in ([c.seconds - c.noop_seconds for c in costs], [c.cpu - c.noop_cpu for c in costs])
+    ]
     return f"{name:24} {wall:18} {cpu:18} {more[0]} ms {more[1]} ms  {', '.join(sorted(libraries)) or '-'}"
 
 
@@ -129,10 +139,14 @@ def main() -> None:
         tasks = {name: params for name, params in wanted.items() if not options.modules or name in options.modules}
         libraries = {name: libraries_imported(name, params) for name, params in tasks.items()}
         load = os.getloadavg()[0]
-        costs = task_costs({name: {f"lowtide.ops.{name}": params} for name, params in tasks.items()}, options.pairs, Path(folder))
+        costs = task_costs(
+            {name: {f"lowtide.ops.{name}": params} for name, params in tasks.items()}, options.pairs, Path(folder)
+        )
     noop = [one.noop_seconds for rows in costs.values() for one in rows]
     used = [one.noop_cpu for rows in costs.values() for one in rows]
-    print(f"load {load:.1f} to {os.getloadavg()[0]:.1f}; no-op task: {statistics.median(noop):.3f} s, {statistics.median(used):.3f} s of CPU")
+    print(
+        f"load {load:.1f} to {os.getloadavg()[0]:.1f}; no-op task: {statistics.median(noop):.3f} s, {statistics.median(used):.3f} s of CPU"
+    )
     print(f"{'module':24} {'time / no-op':18} {'CPU / no-op':18} {'on top':>8} {'CPU':>8}  libraries")
     for name, rows in costs.items():
         print(line(name, rows, libraries[name]))

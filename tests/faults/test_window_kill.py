@@ -57,7 +57,9 @@ def wait_for_begin(site: Site, step: str, window: subprocess.Popen[str], since: 
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize("points", [[one] for one in POINTS] if os.environ.get("LOWTIDE_KILL_EXHAUSTIVE") == "1" else SAMPLE)
+@pytest.mark.parametrize(
+    "points", [[one] for one in POINTS] if os.environ.get("LOWTIDE_KILL_EXHAUSTIVE") == "1" else SAMPLE
+)
 def test_killed_and_run_again_it_ends_in_the_same_state(
     lab: dict[str, Any], ansible_playbook: Callable[..., PlaybookRun], points: list[tuple[str, float]]
 ) -> None:

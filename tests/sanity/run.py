@@ -22,7 +22,18 @@ from pathlib import Path
 CHECKOUT = Path(__file__).resolve().parents[2]
 PYTHON = "3.11"
 # What ansible-core asks of a collection is asked of what is shipped.
-SHIPPED = ("changelogs", "docs", "meta", "playbooks", "plugins", "roles", "tests/config.yml", "tests/sanity/ignore-*.txt", "galaxy.yml", "README.md")
+SHIPPED = (
+    "changelogs",
+    "docs",
+    "meta",
+    "playbooks",
+    "plugins",
+    "roles",
+    "tests/config.yml",
+    "tests/sanity/ignore-*.txt",
+    "galaxy.yml",
+    "README.md",
+)
 SLOW = ("pylint", "import", "yamllint")
 
 
@@ -57,7 +68,15 @@ def ansible_test(collection: Path, home: Path, arguments: list[str]) -> tuple[in
         "LC_ALL": "C.UTF-8",
     }
     process = subprocess.run(
-        [str(Path(sys.executable).with_name("ansible-test")), "sanity", "--python", PYTHON, "--color", "no", *arguments],
+        [
+            str(Path(sys.executable).with_name("ansible-test")),
+            "sanity",
+            "--python",
+            PYTHON,
+            "--color",
+            "no",
+            *arguments,
+        ],
         cwd=collection,
         env=environment,
         stdin=subprocess.DEVNULL,
@@ -94,7 +113,9 @@ def main() -> int:
         results = [run.result() for run in runs]
     for code, output in results:
         print(output if code or "-v" in wanted else output.rstrip().rpartition("\n")[2])
-    print(f"sanity: {'failed' if any(code for code, _output in results) else 'passed'} in {time.monotonic() - started:.1f}s")
+    print(
+        f"sanity: {'failed' if any(code for code, _output in results) else 'passed'} in {time.monotonic() - started:.1f}s"
+    )
     return max(code for code, _output in results)
 
 

@@ -17,7 +17,9 @@ def call(request: dict[str, Any]) -> None:
     from ansible.module_utils import basic  # brings what Ansible itself looks for, whatever the module
 
     # As ansible.module_utils.testing does it, which takes a fifth of a module's start for importing unittest and asyncio.
-    vars(basic).update(_ANSIBLE_ARGS=json.dumps({"ANSIBLE_MODULE_ARGS": request["args"]}).encode(), _ANSIBLE_PROFILE="legacy")
+    vars(basic).update(
+        _ANSIBLE_ARGS=json.dumps({"ANSIBLE_MODULE_ARGS": request["args"]}).encode(), _ANSIBLE_PROFILE="legacy"
+    )
     before = set(sys.modules)
     try:
         importlib.import_module(f"ansible_collections.lowtide.ops.plugins.modules.{request['module']}").main()

@@ -126,7 +126,9 @@ def findings(data: Mapping[str, Any], proofs: list[tuple[str, Proof]], existing:
         if row.by and not row.proofs:
             found.append(f"{key} claims {', '.join(row.by)}; no test is marked with it")
         if row.proofs and not row.by:
-            found.append(f"{row.proofs[0].node} proves {key}, whose row names nothing that performs it (add `by` in {DATA})")
+            found.append(
+                f"{row.proofs[0].node} proves {key}, whose row names nothing that performs it (add `by` in {DATA})"
+            )
         for claim in row.by:
             kind, _space, name = claim.partition(" ")
             if name not in existing.get(kind, []):
@@ -152,7 +154,9 @@ def page(data: Mapping[str, Any], rows: Mapping[str, Row]) -> str:
         for key, row in rows.items():
             if not key.startswith(guide):
                 continue
-            performed = ", ".join(f"{claim.partition(' ')[0]} `{claim.partition(' ')[2]}`" for claim in row.by) or "not yet"
+            performed = (
+                ", ".join(f"{claim.partition(' ')[0]} `{claim.partition(' ')[2]}`" for claim in row.by) or "not yet"
+            )
             if row.note:
                 performed += f" ({row.note})"
             proven = "<br>".join(f"`{proof.node}`" for proof in row.proofs)

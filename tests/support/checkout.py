@@ -66,7 +66,9 @@ def module_names() -> list[str]:
 
 def role_names() -> list[str]:
     """The collection's roles: folders below ``roles`` with tasks."""
-    return sorted({path.parts[1] for path in below("roles", ".yml") if len(path.parts) > 3 and path.parts[2] == "tasks"})
+    return sorted(
+        {path.parts[1] for path in below("roles", ".yml") if len(path.parts) > 3 and path.parts[2] == "tasks"}
+    )
 
 
 def playbook_names() -> list[str]:

@@ -7,7 +7,14 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 # What documentation and argument specification both say of an option, and what silence means.
-COMPARED: dict[str, Any] = {"type": "str", "default": None, "required": False, "choices": None, "elements": None, "aliases": []}
+COMPARED: dict[str, Any] = {
+    "type": "str",
+    "default": None,
+    "required": False,
+    "choices": None,
+    "elements": None,
+    "aliases": [],
+}
 
 
 def _spec_findings(role: str, specs: Mapping[str, Any], entry_points: set[str]) -> Iterator[str]:
@@ -29,7 +36,11 @@ def _spec_findings(role: str, specs: Mapping[str, Any], entry_points: set[str]) 
 def _default_finding(name: str, option: Mapping[str, Any], defaults: Mapping[str, Any]) -> str | None:
     """How one documented input differs from ``defaults/main.yml``, None when it does not."""
     if name not in defaults:
-        return f"input {name} has the default {option['default']!r}, which defaults/main.yml lacks" if "default" in option else None
+        return (
+            f"input {name} has the default {option['default']!r}, which defaults/main.yml lacks"
+            if "default" in option
+            else None
+        )
     if "default" not in option:
         return f"defaults/main.yml sets {name} to {defaults[name]!r}, its documentation names no default"
     if option["default"] != defaults[name] or type(option["default"]) is not type(defaults[name]):
@@ -65,7 +76,9 @@ def option_drift(documented: Mapping[str, Any], specified: Mapping[str, Any]) ->
     return found
 
 
-def group_drift(groups: Mapping[str, list[str]], fragments: Mapping[str, list[str]], collection: str = "lowtide.ops") -> list[str]:
+def group_drift(
+    groups: Mapping[str, list[str]], fragments: Mapping[str, list[str]], collection: str = "lowtide.ops"
+) -> list[str]:
     """Action groups of ``meta/runtime.yml`` against the fragments that each module extends.
 
     ``fragments`` maps a module's short name to the full names of its fragments. Membership is documented by

@@ -97,7 +97,9 @@ class KubernetesProxy:
     def __enter__(self) -> KubernetesProxy:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._server.shutdown()
         self._server.server_close()
 
@@ -124,7 +126,11 @@ class _Handler(BaseHTTPRequestHandler):
         if parse_qs(parts.query).get("watch") == ["true"]:
             return "WATCH"
         segments = parts.path.strip("/").split("/")
-        resource = segments[segments.index("namespaces") + 2 :] if "namespaces" in segments else segments[2 if segments[0] == "api" else 3 :]
+        resource = (
+            segments[segments.index("namespaces") + 2 :]
+            if "namespaces" in segments
+            else segments[2 if segments[0] == "api" else 3 :]
+        )
         return "LIST" if len(resource) == 1 else "GET"
 
     def _pass_on(self) -> None:
@@ -133,14 +139,20 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0)) or None
         fault = proxy.take(verb, self.path)
         if fault is not None and fault.status:
-            self._answer(fault.status, json.dumps({"kind": "Status", "message": f"injected {fault.status}"}).encode(), fault.headers)
+            self._answer(
+                fault.status,
+                json.dumps({"kind": "Status", "message": f"injected {fault.status}"}).encode(),
+                fault.headers,
+            )
             return
         if fault is not None and fault.reset == "before":
             self._reset()
             return
         host, port, tls = proxy.target
         connection = http.client.HTTPSConnection(host, port, context=tls)
-        headers = {key: value for key, value in self.headers.items() if key.lower() in ("accept", "content-type", "user-agent")}
+        headers = {
+            key: value for key, value in self.headers.items() if key.lower() in ("accept", "content-type", "user-agent")
+        }
         connection.request(self.command, self.path, body=body, headers=headers)
         response = connection.getresponse()
         if fault is not None and fault.reset == "after":

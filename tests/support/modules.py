@@ -63,7 +63,9 @@ def _request(name: str, params: dict[str, Any], *, check: bool, diff: bool) -> d
     return {"module": name, "args": {**params, "_ansible_check_mode": check, "_ansible_diff": diff}}
 
 
-def start_module(name: str, params: dict[str, Any], *, check: bool = False, diff: bool = True, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
+def start_module(
+    name: str, params: dict[str, Any], *, check: bool = False, diff: bool = True, env: dict[str, str] | None = None
+) -> subprocess.Popen[str]:
     """Start module ``name`` and return its process, for tests that disturb it while it runs."""
     process = subprocess.Popen(
         [sys.executable, str(MAIN)],
@@ -93,13 +95,23 @@ def _left(out: str, err: str, rc: int | None) -> ModuleRun:
     return ModuleRun(result=json.loads(lines[-1]), rc=rc or 0, stderr=err)
 
 
-def run_module(name: str, params: dict[str, Any], *, check: bool = False, diff: bool = True, env: dict[str, str] | None = None, timeout: float = 120.0) -> ModuleRun:
+def run_module(
+    name: str,
+    params: dict[str, Any],
+    *,
+    check: bool = False,
+    diff: bool = True,
+    env: dict[str, str] | None = None,
+    timeout: float = 120.0,
+) -> ModuleRun:
     """Run module ``name`` with ``params`` to its end, in a process of its own; from its start on only where ``env`` is given."""
     if env is not None:
         return finish_module(start_module(name, params, check=check, diff=diff, env=env), timeout=timeout)
     request = _request(name, params, check=check, diff=diff)
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
-        process = WARM.Process(target=_become_module, args=(request, module_environment(), DupFd(out.fileno()), DupFd(err.fileno())))
+        process = WARM.Process(
+            target=_become_module, args=(request, module_environment(), DupFd(out.fileno()), DupFd(err.fileno()))
+        )
         process.start()
         process.join(timeout)
         if process.is_alive():

@@ -65,7 +65,9 @@ def write_yaml(path: Path, data: list[dict[str, Any]] | dict[str, Any]) -> Path:
     return path
 
 
-def start_playbook(playbook: str | Path, *arguments: str, env: dict[str, str] | None = None, cwd: Path = CHECKOUT) -> subprocess.Popen[str]:
+def start_playbook(
+    playbook: str | Path, *arguments: str, env: dict[str, str] | None = None, cwd: Path = CHECKOUT
+) -> subprocess.Popen[str]:
     """Start a playbook in a process group of its own, for tests that disturb it while it runs."""
     return subprocess.Popen(
         playbook_command(playbook, *arguments),

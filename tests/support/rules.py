@@ -64,7 +64,11 @@ def sleeps(source: str) -> list[str]:
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Call) and dotted(node.func) == "time.sleep":
             found.append(f"{node.lineno}: time.sleep")
-        if isinstance(node, ast.ImportFrom) and node.module == "time" and any(alias.name == "sleep" for alias in node.names):
+        if (
+            isinstance(node, ast.ImportFrom)
+            and node.module == "time"
+            and any(alias.name == "sleep" for alias in node.names)
+        ):
             found.append(f"{node.lineno}: from time import sleep")
     return found
 
@@ -90,7 +94,9 @@ def test_findings(source: str) -> list[str]:
 
 def unfinished(source: str) -> list[str]:
     """Lines that announce work for later."""
-    return [f"{number}: {line.strip()}" for number, line in enumerate(source.splitlines(), 1) if UNFINISHED.search(line)]
+    return [
+        f"{number}: {line.strip()}" for number, line in enumerate(source.splitlines(), 1) if UNFINISHED.search(line)
+    ]
 
 
 def task_findings(data: Any, where: str = "") -> list[str]:
@@ -104,7 +110,11 @@ def task_findings(data: Any, where: str = "") -> list[str]:
         for key, value in data.items():
             if not isinstance(key, str):
                 continue
-            if key.rpartition(".")[2] in FORBIDDEN_TASKS and key.rpartition(".")[0] in {"", "ansible.builtin", "ansible.legacy"}:
+            if key.rpartition(".")[2] in FORBIDDEN_TASKS and key.rpartition(".")[0] in {
+                "",
+                "ansible.builtin",
+                "ansible.legacy",
+            }:
                 found.append(f"{here}: {key}")
             if key in FORBIDDEN_KEYWORDS:
                 found.append(f"{here}: {key}")

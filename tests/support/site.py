@@ -34,7 +34,14 @@ class Site:
     def kubectl(self, *arguments: str) -> str:
         """The output of kubectl in the service's namespace."""
         kubernetes = self.facts["kubernetes"]
-        command = [kubernetes["kubectl"], "--kubeconfig", kubernetes["kubeconfig"], "-n", self.service["namespace"], *arguments]
+        command = [
+            kubernetes["kubectl"],
+            "--kubeconfig",
+            kubernetes["kubeconfig"],
+            "-n",
+            self.service["namespace"],
+            *arguments,
+        ]
         return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
 
     def workers(self) -> dict[str, Any]:
@@ -95,7 +102,9 @@ class Site:
     def audit(self) -> dict[str, Any]:
         """The service's own audit: topic and ledger compared, without any code of the collection."""
         environment = {**os.environ, **self.service["database_environment"]}
-        done = subprocess.run(self.service["audit"], env=environment, capture_output=True, text=True, timeout=120, check=False)
+        done = subprocess.run(
+            self.service["audit"], env=environment, capture_output=True, text=True, timeout=120, check=False
+        )
         found: dict[str, Any] = json.loads(done.stdout)
         return found
 
@@ -106,7 +115,9 @@ class Site:
 
     def reports(self) -> list[dict[str, Any]]:
         """The reports of all runs of windows so far, oldest first."""
-        paths = sorted(Path(self.facts["lab"]["state"]).glob("windows/*/*.json"), key=lambda path: path.stat().st_mtime_ns)
+        paths = sorted(
+            Path(self.facts["lab"]["state"]).glob("windows/*/*.json"), key=lambda path: path.stat().st_mtime_ns
+        )
         return [json.loads(path.read_text(encoding="utf-8")) for path in paths]
 
     def _journals(self) -> list[Path]:
@@ -128,7 +139,9 @@ class Site:
         Both tables have autovacuum switched off, so nobody but a window does anything about it.
         """
         with self.database() as cursor:
-            cursor.execute("UPDATE feature_executions SET updated_at = updated_at + interval '1 second' WHERE hashtext(id::text) % 3 = 0")
+            cursor.execute(
+                "UPDATE feature_executions SET updated_at = updated_at + interval '1 second' WHERE hashtext(id::text) % 3 = 0"
+            )
             cursor.execute("UPDATE execution_steps SET detail = 'again' WHERE id % 3 = 0")
             cursor.execute("SELECT pg_stat_force_next_flush()")
         self.kubectl("scale", "statefulset", self.service["worker"], "--replicas=4")

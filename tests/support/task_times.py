@@ -79,5 +79,8 @@ def task_costs(tasks: dict[str, dict[str, Any]], pairs: int, folder: Path) -> di
             name, seconds, cpu = json.loads(line.removeprefix("TIME "))
             times.setdefault(name, []).append((seconds, cpu))
     return {
-        name: [Cost(*ours, *noop) for ours, noop in zip(times[name][1:], times[f"no-op beside {name}"][1:], strict=True)] for name in tasks
+        name: [
+            Cost(*ours, *noop) for ours, noop in zip(times[name][1:], times[f"no-op beside {name}"][1:], strict=True)
+        ]
+        for name in tasks
     }

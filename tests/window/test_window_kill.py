@@ -20,7 +20,9 @@ EXHAUSTIVE = os.environ.get("LOWTIDE_KILL_EXHAUSTIVE") == "1"
 SAMPLE = sorted(random.Random(2026).sample(range(2, TASKS), 3))  # noqa: S311 (a sample, no secret)
 SIGNALS = [signal.SIGKILL, signal.SIGTERM, signal.SIGINT]
 BOUNDARIES = (
-    [(number, sent) for number in range(1, TASKS + 1) for sent in SIGNALS] if EXHAUSTIVE else list(zip(SAMPLE, SIGNALS, strict=True))
+    [(number, sent) for number in range(1, TASKS + 1) for sent in SIGNALS]
+    if EXHAUSTIVE
+    else list(zip(SAMPLE, SIGNALS, strict=True))
 )
 STOP, DEAD, START = "workers stop", "dead rows above the limit", "workers start"
 INSIDE = [
@@ -48,7 +50,9 @@ def test_killed_between_tasks_and_run_again(window: FastWindow, number: int, sen
 
 
 @pytest.mark.parametrize(("point", "host", "why", "sent"), INSIDE)
-def test_killed_inside_a_step_and_run_again(window: FastWindow, point: str, host: str, why: str, sent: signal.Signals) -> None:
+def test_killed_inside_a_step_and_run_again(
+    window: FastWindow, point: str, host: str, why: str, sent: signal.Signals
+) -> None:
     killed = window.play(env={"WORLD_KILL": f"{point}:{host}:{why}:{int(sent)}"})
     assert killed.rc != 0, "it was not killed"
     assert window.states() == []

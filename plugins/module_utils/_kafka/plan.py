@@ -241,9 +241,7 @@ def moves(
     ]
 
 
-def move(
-    partition: TopicPartition, wish: Wish, before: int | None, *, log: Log, at_time: int | None = None
-) -> Move:
+def move(partition: TopicPartition, wish: Wish, before: int | None, *, log: Log, at_time: int | None = None) -> Move:
     """The move of one partition; ``at_time``: what a TIME wish found.
 
     Without a commit before, all that the log holds below the target counts as skipped.

@@ -154,9 +154,7 @@ class ProtocolClient(BusClient):
             if pending and deadline.passed:
                 raise unreachable(self.label, f"no answer within {self._timeout:g} s. {self._last_detail}".rstrip(". "))
 
-    def _ask(
-        self, send: Callable[[], Mapping[K, Future]], *, passing: tuple[str, ...] = PASSING
-    ) -> Mapping[K, Future]:
+    def _ask(self, send: Callable[[], Mapping[K, Future]], *, passing: tuple[str, ...] = PASSING) -> Mapping[K, Future]:
         """Put a batch of questions, and again while a coordinator or leader is moving; each is done when this returns."""
         deadline = Deadline(self._timeout)
         while True:

@@ -172,9 +172,7 @@ def read_groups(client: BusClient, names: Iterable[str]) -> list[GroupView]:
     }
     topics = {name: {partition.topic for partition in (*committed[name], *owners[name])} for name in wanted}
     counts = client.partition_counts({topic for own in topics.values() for topic in own})
-    logs = client.logs(
-        TopicPartition(topic, number) for topic, count in counts.items() for number in range(count or 0)
-    )
+    logs = client.logs(TopicPartition(topic, number) for topic, count in counts.items() for number in range(count or 0))
     views = []
     for name in wanted:
         partitions = {partition for partition in logs if partition.topic in topics[name]} | {
@@ -213,7 +211,9 @@ def read_topics(client: BusClient, names: Iterable[str]) -> list[dict[str, t.Any
                 for own, log in logs.items()
                 if own.topic == topic
             ],
-            "held": sum(log.end - log.start for own, log in logs.items() if own.topic == topic) if counts[topic] else None,
+            "held": sum(log.end - log.start for own, log in logs.items() if own.topic == topic)
+            if counts[topic]
+            else None,
             "written": sum(log.end for own, log in logs.items() if own.topic == topic) if counts[topic] else None,
         }
         for topic in wanted

@@ -138,7 +138,9 @@ class Api:
             except _LOST as error:
                 self._drop()
                 self.touched = True
-                raise self._error(Uncertain, obj, f"the connection was lost after the write was sent ({_text(error)})") from error
+                raise self._error(
+                    Uncertain, obj, f"the connection was lost after the write was sent ({_text(error)})"
+                ) from error
             if status == 429 and attempt + 1 < READ_ATTEMPTS:
                 self._pause(attempt, headers, obj)
                 continue
@@ -285,7 +287,10 @@ class Api:
             return
         if int(asked) > self.deadline.remaining:
             raise self._error(
-                ApiError, obj, f"the server asks to wait {asked} s, and only {self.deadline.remaining:.1f} s are left", 429
+                ApiError,
+                obj,
+                f"the server asks to wait {asked} s, and only {self.deadline.remaining:.1f} s are left",
+                429,
             )
         self._sleep(float(asked))
 
@@ -296,7 +301,9 @@ class Api:
             except ValueError as error:
                 raise self._error(ApiError, obj, f"the server's answer is not JSON ({error})", status) from error
             if not isinstance(document, dict):
-                raise self._error(ApiError, obj, f"the server answered a {type(document).__name__}, not an object", status)
+                raise self._error(
+                    ApiError, obj, f"the server answered a {type(document).__name__}, not an object", status
+                )
             return document
         kind = {404: NotFound, 409: Conflict, 410: Gone}.get(status, ApiError)
         raise self._error(kind, obj, f"the server answered {_status(status, answer)}", status)

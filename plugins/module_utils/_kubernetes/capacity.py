@@ -80,7 +80,9 @@ def _quota_needs(workload: Workload) -> dict[str, Decimal]:
     return need
 
 
-def headroom_blockers(workload: Workload, replicas: int, nodes: t.Sequence[Json], pods: t.Sequence[Json]) -> list[Blocker]:
+def headroom_blockers(
+    workload: Workload, replicas: int, nodes: t.Sequence[Json], pods: t.Sequence[Json]
+) -> list[Blocker]:
     """Whether the additional pods fit on the nodes, by requests, cordons, taints and nodeSelector (affinity is not looked at)."""
     extra = replicas - workload.pods
     if extra <= 0:
@@ -94,7 +96,10 @@ def headroom_blockers(workload: Workload, replicas: int, nodes: t.Sequence[Json]
         if left is not None:
             for resource, amount in {**pod_requests(mapping(one.get("spec"))), "pods": Decimal(1)}.items():
                 left[resource] = left.get(resource, Decimal(0)) - amount
-    fits = sum(max(0, min(int(left.get(r, Decimal(0)) // amount) for r, amount in need.items() if amount)) for left in free.values())
+    fits = sum(
+        max(0, min(int(left.get(r, Decimal(0)) // amount) for r, amount in need.items() if amount))
+        for left in free.values()
+    )
     if fits >= extra:
         return []
     wants = ", ".join(f"{_plain(amount)} {resource}" for resource, amount in sorted(need.items()) if resource != "pods")

@@ -197,7 +197,10 @@ def _through_library(
     configuration = library.client.Configuration()
     try:
         library.config.load_kube_config(
-            config_file=os.pathsep.join(files), context=context, client_configuration=configuration, persist_config=False
+            config_file=os.pathsep.join(files),
+            context=context,
+            client_configuration=configuration,
+            persist_config=False,
         )
     except (library.config.ConfigException, OSError, ValueError) as error:
         raise _no_credentials(source, str(error)) from error
@@ -212,7 +215,9 @@ def _through_library(
         cert=Pem(path=configuration.cert_file),
         key=Pem(path=configuration.key_file),
         token=header.removeprefix("Bearer ") or None,
-        verify=bool(configuration.verify_ssl) if params.get("validate_certs") is None else bool(params["validate_certs"]),
+        verify=bool(configuration.verify_ssl)
+        if params.get("validate_certs") is None
+        else bool(params["validate_certs"]),
         server_name=cluster.get("tls-server-name"),
         proxy=cluster.get("proxy-url"),
     )
@@ -220,7 +225,9 @@ def _through_library(
 
 def _no_credentials(source: str, why: str) -> Refusal:
     return Refusal(
-        obj=source, problem=f"its credential plugin gave no credentials: {why}", next_step="Run the plugin by hand, or give api_key"
+        obj=source,
+        problem=f"its credential plugin gave no credentials: {why}",
+        next_step="Run the plugin by hand, or give api_key",
     )
 
 
@@ -238,7 +245,9 @@ class _Kubeconfig:
                 document = yaml.load(_read(path), Loader=loader)
             except yaml.YAMLError as error:
                 raise Refusal(
-                    obj=f"kubeconfig {path}", problem=f"it is not YAML: {error}", next_step="Correct or replace the file"
+                    obj=f"kubeconfig {path}",
+                    problem=f"it is not YAML: {error}",
+                    next_step="Correct or replace the file",
                 ) from error
             if not isinstance(document, dict):
                 raise Refusal(
@@ -288,4 +297,6 @@ def _read(path: str) -> str:
         with open(path, encoding="utf-8") as file:
             return file.read()
     except OSError as error:
-        raise Refusal(obj=f"file {path}", problem=f"it cannot be read: {error.strerror}", next_step="Correct the path or its mode") from error
+        raise Refusal(
+            obj=f"file {path}", problem=f"it cannot be read: {error.strerror}", next_step="Correct the path or its mode"
+        ) from error

@@ -205,7 +205,9 @@ class Scaler(t.NamedTuple):
 def hpa(obj: Json) -> Scaler:
     """The typed view of a HorizontalPodAutoscaler (autoscaling/v2); ``managed_by`` names KEDA's object where it made this one."""
     spec, meta = mapping(obj.get("spec")), mapping(obj.get("metadata"))
-    owner = next((str(o.get("name")) for o in sequence(meta.get("ownerReferences")) if o.get("kind") == "ScaledObject"), None)
+    owner = next(
+        (str(o.get("name")) for o in sequence(meta.get("ownerReferences")) if o.get("kind") == "ScaledObject"), None
+    )
     return Scaler(
         kind="HorizontalPodAutoscaler",
         namespace=str(meta.get("namespace", "")),

@@ -99,7 +99,9 @@ def target_replicas(counts: t.Mapping[str, int], rule: Rule) -> Target:
 
 
 def _words(counts: t.Mapping[str, int]) -> str:
-    return ", ".join(f"{topic} has {count} partition{'s' if count > 1 else ''}" for topic, count in sorted(counts.items()))
+    return ", ".join(
+        f"{topic} has {count} partition{'s' if count > 1 else ''}" for topic, count in sorted(counts.items())
+    )
 
 
 def with_direction(current: int, target: Target, *, allow_scale_down: bool) -> int:

@@ -56,7 +56,10 @@ def _trouble(status: Json, conditions: Json) -> tuple[str, str] | None:
             return "container configuration", detail
         if reason == "CrashLoopBackOff":
             ended = mapping(dig(container, "lastState", "terminated"))
-            return "crash loop", f"{detail}; it last ended with exit code {ended.get('exitCode')} ({ended.get('reason')})"
+            return (
+                "crash loop",
+                f"{detail}; it last ended with exit code {ended.get('exitCode')} ({ended.get('reason')})",
+            )
     return None
 
 

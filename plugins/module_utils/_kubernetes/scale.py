@@ -233,7 +233,11 @@ class Scaling:
         after: Json = {"replicas": replicas}
         for scaler in adjust:
             before[scaler.title], after[scaler.title] = scaler.bounds, {"min": replicas, "max": replicas}
-            outcome.plan.append(PlanItem(scaler.title, f"bounds {scaler.minimum}..{scaler.maximum} -> {replicas}..{replicas}", target.why))
+            outcome.plan.append(
+                PlanItem(
+                    scaler.title, f"bounds {scaler.minimum}..{scaler.maximum} -> {replicas}..{replicas}", target.why
+                )
+            )
         if assumed != replicas:
             self._refuse_if_blocked(view, replicas)
             outcome.plan.append(PlanItem(view.title, f"replicas {assumed} -> {replicas}", target.why))
@@ -247,7 +251,9 @@ class Scaling:
         from . import capacity  # here, because a run that scales nothing need not compile it
 
         around, declared = self.around, self.params["guards"]
-        found = capacity.budget_blockers(view, replicas, around.budgets) + capacity.quota_blockers(view, replicas, around.quotas)
+        found = capacity.budget_blockers(view, replicas, around.budgets) + capacity.quota_blockers(
+            view, replicas, around.quotas
+        )
         if "headroom" in declared:
             found += capacity.headroom_blockers(view, replicas, around.nodes, around.pods)
         owner = guards.gitops_owner(view) if "gitops" in declared else None
@@ -261,7 +267,9 @@ class Scaling:
             )
 
     def _adjust(self, scaler: Scaler, replicas: int) -> None:
-        names = ("minReplicaCount", "maxReplicaCount") if scaler.kind == "ScaledObject" else ("minReplicas", "maxReplicas")
+        names = (
+            ("minReplicaCount", "maxReplicaCount") if scaler.kind == "ScaledObject" else ("minReplicas", "maxReplicas")
+        )
 
         def decide(obj: Json) -> Json | None:
             spec, annotations = obj.get("spec") or {}, obj["metadata"].get("annotations") or {}
@@ -281,7 +289,9 @@ class Scaling:
 def scale(module: AnsibleModule, outcome: Outcome) -> None:
     """Read, plan, apply unless check mode, wait, look again, report."""
     if module.params["assume"] and not module.check_mode:
-        raise Refusal(obj="option assume", problem="it is set outside check mode", next_step="Use it for rehearsals only")
+        raise Refusal(
+            obj="option assume", problem="it is set outside check mode", next_step="Use it for rehearsals only"
+        )
     partitions = Partitions(module.params)
     api: Api | None = None
     try:

@@ -32,7 +32,12 @@ def stop(view: Workload, *, run: str, at: str) -> Change:
         return Change(None, 0, 0, _stopped_by(view))
     value = {"suspend": False} if view.kind == "CronJob" else {"replicas": view.replicas}
     note = Record(value, run, at).encode()
-    return Change({"metadata": {"annotations": {STOPPED: note}}, "spec": _spec(view.kind, 0)}, view.replicas, 0, "asked to be stopped")
+    return Change(
+        {"metadata": {"annotations": {STOPPED: note}}, "spec": _spec(view.kind, 0)},
+        view.replicas,
+        0,
+        "asked to be stopped",
+    )
 
 
 def start(view: Workload, *, replicas: int | None, assume_stopped: bool = False) -> Change:
@@ -43,7 +48,9 @@ def start(view: Workload, *, replicas: int | None, assume_stopped: bool = False)
     """
     if assume_stopped and view.replicas:
         wanted = _wanted(view, replicas)
-        return Change({"spec": _spec(view.kind, wanted)}, 0, wanted, "restores what is there now (assumed to be stopped by then)")
+        return Change(
+            {"spec": _spec(view.kind, wanted)}, 0, wanted, "restores what is there now (assumed to be stopped by then)"
+        )
     note = read_note(view, needed=replicas is None and view.replicas == 0)
     if view.replicas:
         return _keep_running(view, replicas)
@@ -85,7 +92,9 @@ def read_note(view: Workload, *, needed: bool = True) -> Record | None:
     except UnreadableRecord as error:
         if not needed:
             return None
-        raise Refusal(obj=view.title, problem=str(error), next_step="Give replicas for it, which overrides the note") from error
+        raise Refusal(
+            obj=view.title, problem=str(error), next_step="Give replicas for it, which overrides the note"
+        ) from error
 
 
 def _wanted(view: Workload, replicas: int | None) -> int:
@@ -101,7 +110,11 @@ def _stopped_by(view: Workload) -> str:
         note = record(view.annotations, STOPPED)
     except UnreadableRecord as error:
         return f"it is stopped already; {error}"
-    return f"it is stopped already, by run {note.run} at {note.at}" if note else "it is stopped already, not by k8s_workload"
+    return (
+        f"it is stopped already, by run {note.run} at {note.at}"
+        if note
+        else "it is stopped already, not by k8s_workload"
+    )
 
 
 def freeze(scaler: Scaler, *, run: str, at: str) -> Json | None:
@@ -119,7 +132,11 @@ def unfreeze(scaler: Scaler) -> Json | None:
     try:
         note = record(scaler.annotations, STOPPED)
     except UnreadableRecord as error:
-        raise Refusal(obj=scaler.title, problem=str(error), next_step=f"Set its annotation {PAUSED} as it should be and remove the note") from error
+        raise Refusal(
+            obj=scaler.title,
+            problem=str(error),
+            next_step=f"Set its annotation {PAUSED} as it should be and remove the note",
+        ) from error
     return {"metadata": {"annotations": {PAUSED: note.value.get("paused") if note else None, STOPPED: None}}}
 
 

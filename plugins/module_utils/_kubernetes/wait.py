@@ -152,7 +152,9 @@ class Waiter:
                     if self._idle(pods):
                         return
                     if self._deadline.passed:
-                        raise self._late(goals, [Trouble("terminating", one, "is still there") for one in self._left(pods)])
+                        raise self._late(
+                            goals, [Trouble("terminating", one, "is still there") for one in self._left(pods)]
+                        )
                     watches.next(self._deadline.remaining)
             finally:
                 self._outcome.waited += self._clock() - begun
@@ -243,16 +245,24 @@ class Waiter:
 
     def _progress(self, goals: t.Mapping[str, int]) -> str:
         late = [view for view in self.views if not view.settled(goals[view.key])] or self.views
-        return ", ".join(f"{view.key} has {view.ready} of {goals[view.key]} replicas ready ({view.pods} pods)" for view in late[:5])
+        return ", ".join(
+            f"{view.key} has {view.ready} of {goals[view.key]} replicas ready ({view.pods} pods)" for view in late[:5]
+        )
 
     def _title(self, goals: t.Mapping[str, int]) -> str:
-        late = [view.title for view in self.views if not view.settled(goals[view.key])] or [view.title for view in self.views]
+        late = [view.title for view in self.views if not view.settled(goals[view.key])] or [
+            view.title for view in self.views
+        ]
         return ", ".join(late[:5])
 
     def _left(self, pods: t.Sequence[Json]) -> list[str]:
         """Those of the pods that belong to one of the workloads."""
         named = [pod(obj) for obj in pods]
-        return [f"Pod {self._namespace}/{one.name}" for one in named if any(matches(view.selector, one.labels) for view in self.views)]
+        return [
+            f"Pod {self._namespace}/{one.name}"
+            for one in named
+            if any(matches(view.selector, one.labels) for view in self.views)
+        ]
 
     def _idle(self, pods: t.Sequence[Json]) -> bool:
         """Whether nothing is left, as the pods and the controllers of the newest specs say."""
@@ -261,13 +271,17 @@ class Waiter:
     def _watch_workloads(self, watches: Watches) -> None:
         for kind, version in self._versions.items():
             mine = [view for view in self.views if view.kind == kind]
-            source = Source(kind, collection_path(kind, self._namespace), f"{kind}s of namespace {self._namespace}", version=version)
+            source = Source(
+                kind, collection_path(kind, self._namespace), f"{kind}s of namespace {self._namespace}", version=version
+            )
             if len(mine) == 1:
                 source.params["fieldSelector"] = f"metadata.name={mine[0].name}"
             watches.open(source, [t.cast("Json", view.raw) for view in mine])
 
     def _pod_source(self, *, listed: bool) -> Source:
-        source = Source("pods", collection_path("Pod", self._namespace), f"pods of namespace {self._namespace}", listed=listed)
+        source = Source(
+            "pods", collection_path("Pod", self._namespace), f"pods of namespace {self._namespace}", listed=listed
+        )
         if len(self.views) == 1:
             source.params["labelSelector"] = selector_text(self.views[0].selector)
         source.optional = not listed
@@ -278,7 +292,14 @@ class Waiter:
         if len(self.views) == 1:
             selector += f",involvedObject.name={self.views[0].name}"
         path = collection_path("Event", self._namespace)
-        return Source("events", path, f"events of namespace {self._namespace}", {"fieldSelector": selector}, listed=False, optional=True)
+        return Source(
+            "events",
+            path,
+            f"events of namespace {self._namespace}",
+            {"fieldSelector": selector},
+            listed=False,
+            optional=True,
+        )
 
 
 def selector_text(selector: t.Mapping[str, t.Any]) -> str:
@@ -287,6 +308,11 @@ def selector_text(selector: t.Mapping[str, t.Any]) -> str:
     for expression in selector.get("matchExpressions") or []:
         key, values = expression["key"], ",".join(expression.get("values") or [])
         parts.append(
-            {"In": f"{key} in ({values})", "NotIn": f"{key} notin ({values})", "Exists": key, "DoesNotExist": f"!{key}"}[expression["operator"]]
+            {
+                "In": f"{key} in ({values})",
+                "NotIn": f"{key} notin ({values})",
+                "Exists": key,
+                "DoesNotExist": f"!{key}",
+            }[expression["operator"]]
         )
     return ",".join(parts)

@@ -100,7 +100,9 @@ class Watches:
             return
         kind, obj = message.event.get("type"), message.event.get("object") or {}
         if kind == "ERROR":
-            self._ended(source, Gone(obj=source.obj, problem=str(obj.get("message")), next_step="List again", status=410))
+            self._ended(
+                source, Gone(obj=source.obj, problem=str(obj.get("message")), next_step="List again", status=410)
+            )
             return
         source.failures = 0
         source.version = str(obj["metadata"]["resourceVersion"])

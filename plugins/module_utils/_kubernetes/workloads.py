@@ -84,7 +84,9 @@ class Tier:
             return stopping.freeze(scaler, run=self.api.run_id, at=self.at)
         return None
 
-    def _refuse_fights(self, views: list[Workload], around: guards.Surroundings, changes: t.Mapping[str, stopping.Change]) -> None:
+    def _refuse_fights(
+        self, views: list[Workload], around: guards.Surroundings, changes: t.Mapping[str, stopping.Change]
+    ) -> None:
         found: list[Blocker] = []
         for view in views:
             owner = guards.gitops_owner(view) if "gitops" in self.params["guards"] else None
@@ -139,7 +141,10 @@ class Tier:
         for scaler in scalers:  # HPAs rest at 0 by themselves; those to patch are all ScaledObjects
             path = object_path(scaler.kind, self.namespace, scaler.name)
             _obj, wrote = self.api.converge(
-                path, lambda obj: self._scaler_body(scaled_object(obj)), obj=scaler.title, first=t.cast("Json", scaler.raw)
+                path,
+                lambda obj: self._scaler_body(scaled_object(obj)),
+                obj=scaler.title,
+                first=t.cast("Json", scaler.raw),
             )
             self.outcome.changed = self.outcome.changed or wrote
 
@@ -171,14 +176,18 @@ def _fight(view: Workload, scaler: Scaler) -> Blocker:
         object=view.title,
         what=f"{scaler.title} owns its replicas ({scaler.minimum} to {scaler.maximum}) and would start pods again",
         holder=scaler.title,
-        next_step="Set autoscaler to freeze, or pause it yourself" if keda else "Set its minReplicas to 1 or more, or remove it",
+        next_step="Set autoscaler to freeze, or pause it yourself"
+        if keda
+        else "Set its minReplicas to 1 or more, or remove it",
     )
 
 
 def run_workloads(module: AnsibleModule, outcome: Outcome) -> None:
     """Read, plan, apply unless check mode, wait, report."""
     if module.params["assume"] and not module.check_mode:
-        raise Refusal(obj="option assume", problem="it is set outside check mode", next_step="Use it for rehearsals only")
+        raise Refusal(
+            obj="option assume", problem="it is set outside check mode", next_step="Use it for rehearsals only"
+        )
     keys = [f"{one['kind']}/{one['name']}" for one in module.params["workloads"]]
     if len(set(keys)) != len(keys) or not keys:
         raise Refusal(

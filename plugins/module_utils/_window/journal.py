@@ -119,7 +119,9 @@ class Journal:
         except FileNotFoundError:
             size, data = 0, b""
         if size < self._after.size:
-            raise _damaged(str(self.path), f"it is cut off ({size} bytes, and it had {self._after.size} when the window opened)")
+            raise _damaged(
+                str(self.path), f"it is cut off ({size} bytes, and it had {self._after.size} when the window opened)"
+            )
         reading = decode(data, name=str(self.path), after=self._after)
         self._end = None if reading.torn else reading.end
         return reading

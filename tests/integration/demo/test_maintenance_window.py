@@ -56,7 +56,9 @@ def test_a_window_is_rehearsed_without_a_write_then_does_what_it_said_and_then_n
     assert rehearsal.rc == 0, rehearsal.stdout
     assert seen(site) == before
     assert len(site.reports()) == reports
-    assert re.search(r"would: StatefulSet \S*feature-worker: \S* ?0 -> 12|would: .*feature-worker.* 12", rehearsal.stdout), rehearsal.stdout
+    assert re.search(
+        r"would: StatefulSet \S*feature-worker: \S* ?0 -> 12|would: .*feature-worker.* 12", rehearsal.stdout
+    ), rehearsal.stdout
 
     producer = site.produce(count=20_000, rate=50)
     try:
@@ -91,13 +93,26 @@ def test_a_window_is_rehearsed_without_a_write_then_does_what_it_said_and_then_n
 
 MISTAKES: dict[str, tuple[dict[str, Any], list[str]]] = {
     "wrong context": ({"kubernetes_connection": {"context": "production"}}, ["production"]),
-    "other cluster": ({"kubernetes_connection": {"cluster_uid": "11111111-1111-1111-1111-111111111111"}}, ["11111111-1111", "cluster_uid"]),
+    "other cluster": (
+        {"kubernetes_connection": {"cluster_uid": "11111111-1111-1111-1111-111111111111"}},
+        ["11111111-1111", "cluster_uid"],
+    ),
     "wrong namespace": ({"feature_namespace": "feature-sistem"}, ["feature-sistem"]),
     "wrong database": ({"postgresql_connection": {"login_db": "feature_bd"}}, ["feature_bd"]),
-    "wrong password": ({"postgresql_connection": {"passfile": None, "login_password": "guessed-canary"}}, ["password", "postgres"]),
+    "wrong password": (
+        {"postgresql_connection": {"passfile": None, "login_password": "guessed-canary"}},
+        ["password", "postgres"],
+    ),
     "broker down": ({"event_bus_connection": {"brokers": ["10.77.0.1:9"]}}, ["10.77.0.1:9"]),
     "no bucket": ({"backup_bucket": "lowtide-bakups"}, ["lowtide-bakups"]),
-    "topic missing": ({"startup_scale_to_partitions": [{"kind": "StatefulSet", "name": "feature-worker", "topics": ["feature.evens"]}]}, ["feature.evens"]),
+    "topic missing": (
+        {
+            "startup_scale_to_partitions": [
+                {"kind": "StatefulSet", "name": "feature-worker", "topics": ["feature.evens"]}
+            ]
+        },
+        ["feature.evens"],
+    ),
 }
 
 
@@ -150,7 +165,10 @@ def connection(site: Site, name: str) -> dict[str, Any]:
     lab = site.facts
     known = {
         "kubernetes_connection": {key: lab["kubernetes"][key] for key in ("kubeconfig", "context", "cluster_uid")},
-        "event_bus_connection": {"brokers": [lab["kafka"]["bootstrap_servers"]], "cluster_id": lab["kafka"]["cluster_id"]},
+        "event_bus_connection": {
+            "brokers": [lab["kafka"]["bootstrap_servers"]],
+            "cluster_id": lab["kafka"]["cluster_id"],
+        },
         "postgresql_connection": {
             "login_host": ",".join(lab["postgresql"]["hosts"]),
             "login_port": lab["postgresql"]["port"],

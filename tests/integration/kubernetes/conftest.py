@@ -40,10 +40,23 @@ class Namespace:
         host, port, tls = upstream(facts["kubeconfig"])
         self._connection = http.client.HTTPSConnection(host, port, context=tls)
 
-    def request(self, method: str, kind: str, name: str = "", body: Any = None, *, type_: str = "apply-patch+yaml", manager: str = "test") -> Json:
+    def request(
+        self,
+        method: str,
+        kind: str,
+        name: str = "",
+        body: Any = None,
+        *,
+        type_: str = "apply-patch+yaml",
+        manager: str = "test",
+    ) -> Json:
         """One request about objects of a kind; an error is a failed test."""
         path = "/" + PATHS[kind].replace("{}", f"namespaces/{self.name}").replace("//", "/")
-        query = f"?fieldManager={manager}" + ("&force=true" if type_.startswith("apply") else "") if method == "PATCH" else ""
+        query = (
+            f"?fieldManager={manager}" + ("&force=true" if type_.startswith("apply") else "")
+            if method == "PATCH"
+            else ""
+        )
         target = f"{path}/{name}{query}" if name else path
         payload = None if body is None else json.dumps(body)
         self._connection.request(method, target, body=payload, headers={"Content-Type": f"application/{type_}"})
@@ -89,7 +102,9 @@ class Namespace:
 
         self.wait(f"{name} ready", counted)
 
-    def module(self, module: str, /, *, check: bool = False, env: dict[str, str] | None = None, **params: Any) -> ModuleRun:
+    def module(
+        self, module: str, /, *, check: bool = False, env: dict[str, str] | None = None, **params: Any
+    ) -> ModuleRun:
         """Run a module here."""
         return run_module(module, self.params(**params), check=check, env=env)
 

@@ -47,12 +47,16 @@ def bus(lab: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.procedure("A18", "A29")
-def test_partitions_added_meanwhile_are_followed(namespace: Namespace, admin: AdminClient, topic: str, bus: dict[str, Any]) -> None:
+def test_partitions_added_meanwhile_are_followed(
+    namespace: Namespace, admin: AdminClient, topic: str, bus: dict[str, Any]
+) -> None:
     """Read again after the wait; never past the ceiling."""
     probe = {"exec": {"command": ["true"]}, "initialDelaySeconds": 2, "periodSeconds": 1}
     namespace.apply(namespace.workload("w", readinessProbe=probe))
     process = start_module(SCALE, namespace.params(kind="StatefulSet", name="w", topics=[topic], bus=bus, ceiling=3))
-    namespace.wait("scaled", lambda: process.poll() is not None or namespace.get("StatefulSet", "w")["spec"]["replicas"] == 2)
+    namespace.wait(
+        "scaled", lambda: process.poll() is not None or namespace.get("StatefulSet", "w")["spec"]["replicas"] == 2
+    )
     admin.create_partitions([NewPartitions(topic, 5)])[topic].result(30)
     run = finish_module(process)
     assert not run.failed, run.msg
@@ -69,7 +73,9 @@ def test_partitions_added_meanwhile_are_followed(namespace: Namespace, admin: Ad
         ({"bus": {"brokers": ["10.77.0.1:9092"], "cluster_id": "another"}}, "another"),
     ],
 )
-def test_bus_that_cannot_say_is_a_refusal(namespace: Namespace, topic: str, bus: dict[str, Any], change: dict[str, Any], said: str) -> None:
+def test_bus_that_cannot_say_is_a_refusal(
+    namespace: Namespace, topic: str, bus: dict[str, Any], change: dict[str, Any], said: str
+) -> None:
     """Topic missing, none named, broker down, another cluster: nothing is scaled."""
     namespace.apply(namespace.workload("w"))
     run = namespace.module(SCALE, **{"kind": "StatefulSet", "name": "w", "topics": [topic], "bus": bus, **change})
@@ -91,7 +97,11 @@ def play(namespace: Namespace, role: str, variables: dict[str, Any]) -> list[dic
 
 
 def test_roles_drain_and_restore(
-    namespace: Namespace, topic: str, bus: dict[str, Any], unique_name: Callable[..., str], ansible_playbook: Callable[..., PlaybookRun]
+    namespace: Namespace,
+    topic: str,
+    bus: dict[str, Any],
+    unique_name: Callable[..., str],
+    ansible_playbook: Callable[..., PlaybookRun],
 ) -> None:
     """Refused for a group that does not exist; not drained while a member is left; then drained, and started at the partitions."""
     namespace.apply(namespace.workload("w"), namespace.workload("d", kind="Deployment"))
@@ -121,7 +131,11 @@ def test_roles_drain_and_restore(
     assert drained.rc == 0, drained.stdout
     assert f"drained: {group} empty, lag 2" in " ".join(drained.stdout.split()), drained.stdout
     started = ansible_playbook(
-        play(namespace, "startup", {"bus_connection": bus, "scale_to_partitions": [{"kind": "StatefulSet", "name": "w", "topics": [topic]}]})
+        play(
+            namespace,
+            "startup",
+            {"bus_connection": bus, "scale_to_partitions": [{"kind": "StatefulSet", "name": "w", "topics": [topic]}]},
+        )
     )
     assert started.rc == 0, started.stdout
     assert f"StatefulSet {namespace.name}/w replicas 0 -> 2" in " ".join(started.stdout.split())

@@ -21,7 +21,10 @@ SCALE = "k8s_scale_to_partitions"
 def hpa(namespace: Namespace, name: str, low: int, high: int) -> dict[str, Any]:
     """A real autoscaler on a StatefulSet."""
     target = {"apiVersion": "apps/v1", "kind": "StatefulSet", "name": name}
-    metric = {"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 80}}}
+    metric = {
+        "type": "Resource",
+        "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 80}},
+    }
     return {
         "apiVersion": "autoscaling/v2",
         "kind": "HorizontalPodAutoscaler",
@@ -51,7 +54,13 @@ def test_up_and_down(namespace: Namespace, kind: str) -> None:
     """Check, real, check again, real again; up, and down only where that is allowed."""
     namespace.apply(namespace.workload("w", kind=kind))
     namespace.ready(kind, "w", 1)
-    params: dict[str, Any] = {"kind": kind, "name": "w", "topics": ["events"], "partitions": {"events": 3}, "run_id": "run-1"}
+    params: dict[str, Any] = {
+        "kind": kind,
+        "name": "w",
+        "topics": ["events"],
+        "partitions": {"events": 3},
+        "run_id": "run-1",
+    }
 
     before = namespace.get(kind, "w")["metadata"]["resourceVersion"]
     predicted = namespace.module(SCALE, check=True, **params)
@@ -78,9 +87,17 @@ def test_up_and_down(namespace: Namespace, kind: str) -> None:
 
 def test_bad_counts_are_refused_before_anything_is_sent(namespace: Namespace, proxy: KubernetesProxy) -> None:
     """Missing, null, zero and unparsable: an error, never a number, and no request."""
-    cases = [({}, "none"), ({"other": 3}, "other"), ({"events": None}, "null"), ({"events": 0}, "is 0"), ({"events": "12\r"}, "'12\\r'")]
+    cases = [
+        ({}, "none"),
+        ({"other": 3}, "other"),
+        ({"events": None}, "null"),
+        ({"events": 0}, "is 0"),
+        ({"events": "12\r"}, "'12\\r'"),
+    ]
     for partitions, said in cases:
-        run = namespace.module(SCALE, host=proxy.url, kind="StatefulSet", name="w", topics=["events"], partitions=partitions)
+        run = namespace.module(
+            SCALE, host=proxy.url, kind="StatefulSet", name="w", topics=["events"], partitions=partitions
+        )
         assert run.failed, partitions
         assert "events" in run.msg
         assert said in run.msg
@@ -110,14 +127,20 @@ def test_autoscaler_is_named_or_adjusted(namespace: Namespace, scaler: str) -> N
     done = namespace.module(SCALE, autoscaler="adjust", run_id="r2", **params)
     assert (done.changed, done["diff"], done["plan"]) == (True, predicted["diff"], predicted["plan"])
     seen = namespace.get(scaler, "w-hpa" if make is hpa else "w-keda")
-    assert [seen["spec"][key] for key in ("minReplicas", "maxReplicas", "minReplicaCount", "maxReplicaCount") if key in seen["spec"]] == [2, 2]
+    assert [
+        seen["spec"][key]
+        for key in ("minReplicas", "maxReplicas", "minReplicaCount", "maxReplicaCount")
+        if key in seen["spec"]
+    ] == [2, 2]
     note = json.loads(seen["metadata"]["annotations"]["lowtide.ops/bounds-before"])
     assert (note["min"], note["max"], note["run"], note["format"]) == (1, 5, "r2", 1)
     assert not namespace.module(SCALE, autoscaler="adjust", **params).changed
     assert not namespace.module(SCALE, **params).changed
     third = namespace.module(SCALE, autoscaler="adjust", **{**params, "partitions": 3})
     assert third.changed
-    note = json.loads(namespace.get(scaler, seen["metadata"]["name"])["metadata"]["annotations"]["lowtide.ops/bounds-before"])
+    note = json.loads(
+        namespace.get(scaler, seen["metadata"]["name"])["metadata"]["annotations"]["lowtide.ops/bounds-before"]
+    )
     assert note["max"] == 5
 
 
@@ -142,17 +165,35 @@ def test_guard_refuses(namespace: Namespace, guard: str, said: str) -> None:
         one["spec"]["template"]["spec"]["nodeSelector"] = {"disk": "fast"}
     selector = {"matchLabels": {"app": "w"}}
     objects = {
-        "quota": [{"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "q"}, "spec": {"hard": {"pods": "2"}}}],
+        "quota": [
+            {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "q"}, "spec": {"hard": {"pods": "2"}}}
+        ],
         "disruption_budget": [
-            {"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": {"name": "b"}, "spec": {"minAvailable": 2, "selector": selector}}
+            {
+                "apiVersion": "policy/v1",
+                "kind": "PodDisruptionBudget",
+                "metadata": {"name": "b"},
+                "spec": {"minAvailable": 2, "selector": selector},
+            }
         ],
     }.get(guard, [])
     namespace.apply(*objects, one)
-    namespace.wait("pod counted", lambda: namespace.get("StatefulSet", "w").get("status", {}).get("replicas") == one["spec"]["replicas"])
+    namespace.wait(
+        "pod counted",
+        lambda: namespace.get("StatefulSet", "w").get("status", {}).get("replicas") == one["spec"]["replicas"],
+    )
     if guard == "quota":
-        namespace.wait("quota counted", lambda: namespace.get("ResourceQuota", "q").get("status", {}).get("used", {}).get("pods") == "1")
+        namespace.wait(
+            "quota counted",
+            lambda: namespace.get("ResourceQuota", "q").get("status", {}).get("used", {}).get("pods") == "1",
+        )
     before = namespace.get("StatefulSet", "w")["spec"]["replicas"]
-    params: dict[str, Any] = {"kind": "StatefulSet", "name": "w", "partitions": 1 if guard == "disruption_budget" else 4, "allow_scale_down": True}
+    params: dict[str, Any] = {
+        "kind": "StatefulSet",
+        "name": "w",
+        "partitions": 1 if guard == "disruption_budget" else 4,
+        "allow_scale_down": True,
+    }
     run = namespace.module(SCALE, guards=[guard], **params)
     assert run.failed
     assert said in run.msg
@@ -175,7 +216,15 @@ def test_requests_are_few_and_known(namespace: Namespace, proxy: KubernetesProxy
     assert run["requests"] == sum(proxy.verbs.values()) == 5
     assert proxy.verbs == {"GET": 1, "PATCH": 1, "WATCH": 3}
     assert all(f"/namespaces/{namespace.name}/" in path for _verb, path in proxy.seen)
-    for guards, cost in [([], 0), (["gitops"], 0), (["hpa"], 1), (["keda"], 1), (["quota"], 1), (["disruption_budget"], 1), (["headroom"], 2)]:
+    for guards, cost in [
+        ([], 0),
+        (["gitops"], 0),
+        (["hpa"], 1),
+        (["keda"], 1),
+        (["quota"], 1),
+        (["disruption_budget"], 1),
+        (["headroom"], 2),
+    ]:
         proxy.seen.clear()
         run = namespace.module(SCALE, partitions=2, guards=guards, **params)
         assert (run.changed, run["requests"], sum(proxy.verbs.values())) == (False, 1 + cost, 1 + cost), guards
@@ -187,18 +236,27 @@ def test_no_change_imports_only_what_reads_a_kubeconfig(namespace: Namespace) ->
     namespace.apply(namespace.workload("w"))
     namespace.ready("StatefulSet", "w", 1)
     one = {"kind": "StatefulSet", "name": "w"}
-    tasks: dict[str, dict[str, Any]] = {SCALE: {**one, "partitions": 1}, "k8s_workload": {"state": "running", "workloads": [one]}}
+    tasks: dict[str, dict[str, Any]] = {
+        SCALE: {**one, "partitions": 1},
+        "k8s_workload": {"state": "running", "workloads": [one]},
+    }
     for module, params in tasks.items():
         assert libraries_imported(module, namespace.params(**params)) == {"yaml"}
         unneeded = {"capacity", "pods", "wait", "watch"}
-        loaded = {name.rpartition(".")[2] for name in modules_imported(module, namespace.params(**params)) if "_kubernetes." in name}
+        loaded = {
+            name.rpartition(".")[2]
+            for name in modules_imported(module, namespace.params(**params))
+            if "_kubernetes." in name
+        }
         assert not unneeded & loaded
 
 
 def test_check_mode_sends_no_write(namespace: Namespace, proxy: KubernetesProxy) -> None:
     """Seen from the wire."""
     namespace.apply(namespace.workload("w"), hpa(namespace, "w", 1, 5))
-    run = namespace.module(SCALE, check=True, host=proxy.url, kind="StatefulSet", name="w", partitions=4, autoscaler="adjust")
+    run = namespace.module(
+        SCALE, check=True, host=proxy.url, kind="StatefulSet", name="w", partitions=4, autoscaler="adjust"
+    )
     assert run.changed
     assert set(proxy.verbs) <= {"GET", "LIST"}
 
@@ -217,7 +275,10 @@ def test_audit_log_knows_the_run(namespace: Namespace) -> None:
         return [entry for entry in found if entry.get("userAgent") == f"lowtide.ops/{run_id}"]
 
     namespace.wait("audited", lambda: len({entry["auditID"] for entry in entries()}) == run["requests"])
-    assert sorted({entry["verb"] for entry in entries()}) in (["get", "list", "patch", "watch"], ["get", "list", "patch"])
+    assert sorted({entry["verb"] for entry in entries()}) in (
+        ["get", "list", "patch", "watch"],
+        ["get", "list", "patch"],
+    )
 
 
 def test_nothing_heavy_is_imported(namespace: Namespace) -> None:
@@ -226,6 +287,10 @@ def test_nothing_heavy_is_imported(namespace: Namespace) -> None:
     namespace.ready("StatefulSet", "w", 1)
     run = namespace.module(SCALE, kind="StatefulSet", name="w", partitions=1, env={"PYTHONPROFILEIMPORTTIME": "1"})
     assert not run.changed
-    imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in run.stderr.splitlines() if line.startswith("import time:")}
+    imported = {
+        line.rpartition("|")[2].strip().partition(".")[0]
+        for line in run.stderr.splitlines()
+        if line.startswith("import time:")
+    }
     assert "yaml" in imported
     assert not imported & {"kubernetes", "requests", "urllib3", "boto3", "confluent_kafka", "kafka", "psycopg2"}

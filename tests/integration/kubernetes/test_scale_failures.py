@@ -21,7 +21,12 @@ NEVER_READY: dict[str, Any] = {"readinessProbe": {"exec": {"command": ["false"]}
 
 def quota(pods: int) -> dict[str, Any]:
     """A quota on the number of pods."""
-    return {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "q"}, "spec": {"hard": {"pods": str(pods)}}}
+    return {
+        "apiVersion": "v1",
+        "kind": "ResourceQuota",
+        "metadata": {"name": "q"},
+        "spec": {"hard": {"pods": str(pods)}},
+    }
 
 
 @pytest.mark.parametrize(
@@ -31,7 +36,12 @@ def quota(pods: int) -> dict[str, Any]:
         ("Deployment", {"image": "10.77.0.1:1/none:1"}, "image pull", "10.77.0.1:1/none:1"),
         ("StatefulSet", {"spec": {"nodeSelector": {"disk": "fast"}}}, "unschedulable", "nodes are available"),
         ("StatefulSet", {"command": ["sh", "-c", "exit 3"]}, "crash loop", "exit code 3"),
-        ("StatefulSet", {"envFrom": [{"secretRef": {"name": "absent"}}]}, "container configuration", '"absent" not found'),
+        (
+            "StatefulSet",
+            {"envFrom": [{"secretRef": {"name": "absent"}}]},
+            "container configuration",
+            '"absent" not found',
+        ),
         ("StatefulSet", {"quota": 1}, "quota", "exceeded quota: q"),
         ("Deployment", {"quota": 1}, "quota", "exceeded quota: q"),
     ],
@@ -93,7 +103,13 @@ def test_bad_input_is_refused_with_object_value_and_next_step(namespace: Namespa
 def test_untrusted_and_unauthorized(namespace: Namespace) -> None:
     """TLS is verified; an unverified connection warns; a bad token is named."""
     server = namespace.facts["server"]
-    params: dict[str, Any] = {"host": server, "api_key": "wrong-token-value", "kind": "StatefulSet", "name": "w", "partitions": 3}
+    params: dict[str, Any] = {
+        "host": server,
+        "api_key": "wrong-token-value",
+        "kind": "StatefulSet",
+        "name": "w",
+        "partitions": 3,
+    }
     untrusted = namespace.module(SCALE, **params)
     assert "its certificate is not trusted" in untrusted.msg
     rejected = namespace.module(SCALE, validate_certs=False, **params)
@@ -157,11 +173,17 @@ def test_killed_and_run_again(namespace: Namespace) -> None:
         ([Fault("WATCH", "/statefulsets", status=410)], 1),
         ([Fault("WATCH", "/pods", status=403), Fault("WATCH", "/events", status=403)], 1),
     ],
-    ids=lambda value: "+".join(f"{f.verb}-{f.status or f.reset or ('gone' if f.gone else 'ended')}" for f in value) if isinstance(value, list) else None,
+    ids=lambda value: (
+        "+".join(f"{f.verb}-{f.status or f.reset or ('gone' if f.gone else 'ended')}" for f in value)
+        if isinstance(value, list)
+        else None
+    ),
 )
 def test_faults_are_ridden_out(namespace: Namespace, proxy: KubernetesProxy, faults: list[Fault], patches: int) -> None:
     """Lost connections, conflicts, overload, ended and expired watches: the same end, truthfully reported, without a busy loop."""
-    slow: dict[str, Any] = {"readinessProbe": {"exec": {"command": ["true"]}, "initialDelaySeconds": 1, "periodSeconds": 1}}
+    slow: dict[str, Any] = {
+        "readinessProbe": {"exec": {"command": ["true"]}, "initialDelaySeconds": 1, "periodSeconds": 1}
+    }
     namespace.apply(namespace.workload("w", replicas=0, **(slow if faults[0].verb == "WATCH" else {})))
     namespace.wait("seen", lambda: namespace.get("StatefulSet", "w")["status"].get("observedGeneration") == 1)
     proxy.faults = faults

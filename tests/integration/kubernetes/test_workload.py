@@ -31,15 +31,26 @@ def cron_job(namespace: Namespace, name: str) -> dict[str, Any]:
     template = namespace.workload(name)["spec"]["template"]
     template["spec"]["restartPolicy"] = "Never"
     job = {"spec": {"template": {"spec": template["spec"]}}}
-    return {"apiVersion": "batch/v1", "kind": "CronJob", "metadata": {"name": name}, "spec": {"schedule": "0 0 1 1 *", "jobTemplate": job}}
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "CronJob",
+        "metadata": {"name": name},
+        "spec": {"schedule": "0 0 1 1 *", "jobTemplate": job},
+    }
 
 
 def test_stop_and_start_a_tier(namespace: Namespace, proxy: KubernetesProxy) -> None:
     """Three kinds in one task: one patch each; what was there comes back; twice is unchanged; check mode predicts."""
-    namespace.apply(namespace.workload("w", replicas=2), namespace.workload("d", kind="Deployment"), cron_job(namespace, "c"))
+    namespace.apply(
+        namespace.workload("w", replicas=2), namespace.workload("d", kind="Deployment"), cron_job(namespace, "c")
+    )
     namespace.ready("StatefulSet", "w", 2)
     namespace.ready("Deployment", "d", 1)  # while its status still changes, a patch may have to be repeated
-    workloads = [{"kind": "StatefulSet", "name": "w"}, {"kind": "Deployment", "name": "d"}, {"kind": "CronJob", "name": "c"}]
+    workloads = [
+        {"kind": "StatefulSet", "name": "w"},
+        {"kind": "Deployment", "name": "d"},
+        {"kind": "CronJob", "name": "c"},
+    ]
     base: dict[str, Any] = {"host": proxy.url, "workloads": workloads, "run_id": "night"}
 
     predicted = namespace.module("k8s_workload", check=True, state="stopped", **base)
@@ -78,12 +89,25 @@ def test_rehearsal_of_stop_and_start(namespace: Namespace) -> None:
     """Told that it would be stopped, it predicts the start; outside check mode that is refused."""
     namespace.apply(namespace.workload("w", replicas=2))
     namespace.ready("StatefulSet", "w", 2)
-    params: dict[str, Any] = {"state": "running", "workloads": [{"kind": "StatefulSet", "name": "w"}], "assume": "stopped"}
+    params: dict[str, Any] = {
+        "state": "running",
+        "workloads": [{"kind": "StatefulSet", "name": "w"}],
+        "assume": "stopped",
+    }
     predicted = namespace.module("k8s_workload", check=True, **params)
-    assert (predicted.changed, predicted["diff"]) == (True, {"before": {"StatefulSet/w": 0}, "after": {"StatefulSet/w": 2}})
+    assert (predicted.changed, predicted["diff"]) == (
+        True,
+        {"before": {"StatefulSet/w": 0}, "after": {"StatefulSet/w": 2}},
+    )
     assert namespace.module("k8s_workload", **params)["error"]["refused"] is True
     scaled = namespace.module(
-        "k8s_scale_to_partitions", check=True, kind="StatefulSet", name="w", partitions=3, assume="stopped", start_stopped=True
+        "k8s_scale_to_partitions",
+        check=True,
+        kind="StatefulSet",
+        name="w",
+        partitions=3,
+        assume="stopped",
+        start_stopped=True,
     )
     assert scaled["diff"] == {"before": {"replicas": 0}, "after": {"replicas": 3}}
 
@@ -178,7 +202,9 @@ def test_pods_that_stay_are_named(namespace: Namespace) -> None:
     assert run.changed
     assert f"Pod {namespace.name}/w-0" in run.msg
     namespace.request("PATCH", "Pod", "w-0", {"metadata": {"finalizers": None}}, type_="merge-patch+json")
-    again = namespace.module("k8s_workload", state="stopped", workloads=[{"kind": "StatefulSet", "name": "w"}], timeout=20)
+    again = namespace.module(
+        "k8s_workload", state="stopped", workloads=[{"kind": "StatefulSet", "name": "w"}], timeout=20
+    )
     assert (again.failed, again.changed) == (False, False)
 
 
@@ -196,12 +222,18 @@ def test_killed_while_stopping_and_run_again(namespace: Namespace) -> None:
     assert note_of(namespace, "StatefulSet", "w") is None
 
 
-@pytest.mark.parametrize("fault", [Fault("PATCH", reset="after"), Fault("PATCH", status=409), Fault("LIST", "/pods", status=500)], ids=["reset", "409", "500"])
+@pytest.mark.parametrize(
+    "fault",
+    [Fault("PATCH", reset="after"), Fault("PATCH", status=409), Fault("LIST", "/pods", status=500)],
+    ids=["reset", "409", "500"],
+)
 def test_note_survives_doubtful_writes(namespace: Namespace, proxy: KubernetesProxy, fault: Fault) -> None:
     """A lost answer is not a second stop: the note still says what there was at first."""
     namespace.apply(namespace.workload("w", replicas=2))
     proxy.faults = [fault]
-    run = namespace.module("k8s_workload", host=proxy.url, state="stopped", workloads=[{"kind": "StatefulSet", "name": "w"}])
+    run = namespace.module(
+        "k8s_workload", host=proxy.url, state="stopped", workloads=[{"kind": "StatefulSet", "name": "w"}]
+    )
     assert (run.failed, run.changed) == (False, True)
     assert fault.times == 0
     noted = note_of(namespace, "StatefulSet", "w")
@@ -213,7 +245,9 @@ def test_one_who_starts_it_again_is_named(namespace: Namespace) -> None:
     """While its pods are waited to be gone."""
     namespace.apply(namespace.workload("w", spec={"terminationGracePeriodSeconds": 10}))
     namespace.ready("StatefulSet", "w", 1)
-    process = start_module("k8s_workload", namespace.params(state="stopped", workloads=[{"kind": "StatefulSet", "name": "w"}], timeout=60))
+    process = start_module(
+        "k8s_workload", namespace.params(state="stopped", workloads=[{"kind": "StatefulSet", "name": "w"}], timeout=60)
+    )
     namespace.wait("scaled", lambda: namespace.get("StatefulSet", "w")["spec"]["replicas"] == 0)
     namespace.set_replicas("StatefulSet", "w", 1, manager="rival")
     run = finish_module(process)
@@ -222,7 +256,10 @@ def test_one_who_starts_it_again_is_named(namespace: Namespace) -> None:
 
 BAD_INPUT: list[tuple[dict[str, Any], str]] = [
     ({"namespace": "no-such-space"}, "namespace no-such-space: it does not exist"),
-    ({"workloads": [{"kind": "StatefulSet", "name": "x"}, {"kind": "StatefulSet", "name": "y"}]}, "StatefulSets there: w"),
+    (
+        {"workloads": [{"kind": "StatefulSet", "name": "x"}, {"kind": "StatefulSet", "name": "y"}]},
+        "StatefulSets there: w",
+    ),
     ({"workloads": []}, "it names nothing"),
     ({"cluster_uid": "other"}, "not the expected other"),
     ({"context": "other"}, "it has no context 'other'"),
@@ -235,7 +272,9 @@ def test_bad_input_is_refused(namespace: Namespace) -> None:
     namespace.apply(namespace.workload("w"))
     for params, said in BAD_INPUT:
         for state in ("stopped", "running"):
-            run = namespace.module("k8s_workload", **{"state": state, "workloads": [{"kind": "StatefulSet", "name": "w"}], **params})
+            run = namespace.module(
+                "k8s_workload", **{"state": state, "workloads": [{"kind": "StatefulSet", "name": "w"}], **params}
+            )
             assert run.failed
             assert said in run.msg
             assert run["error"]["refused"] is True

@@ -30,7 +30,11 @@ NETNS = Path(f"/run/netns/lowtide-{NAME}")
 def start(*arguments: str) -> subprocess.Popen[str]:
     """Start the lab's command line for the small lab."""
     return subprocess.Popen(
-        [LAB, *arguments], env={**os.environ, "LOWTIDE_LAB": NAME}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [LAB, *arguments],
+        env={**os.environ, "LOWTIDE_LAB": NAME},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
 
 
@@ -89,7 +93,9 @@ def select_one() -> str:
     """One query to the leader of the small lab, with what the facts say."""
     postgresql = facts()["postgresql"]
     hosts = ",".join(postgresql["hosts"])
-    address = f"host={hosts} user={postgresql['superuser']} passfile={postgresql['passfile']} target_session_attrs=read-write"
+    address = (
+        f"host={hosts} user={postgresql['superuser']} passfile={postgresql['passfile']} target_session_attrs=read-write"
+    )
     return lab("run", "--", "psql", "-XAt", address, "-c", "select 1").strip()
 
 

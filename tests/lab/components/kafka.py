@@ -24,7 +24,13 @@ BOOTSTRAP = f"{CONTROL}:{PORT}"
 CONTROLLER = f"{CONTROL}:9193"
 JAVA = "/usr/bin/java"
 # A small heap, and only the fast compiler: the broker is up sooner and leaves the processors to the others.
-JAVA_OPTIONS = ("-Xms128m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Dorg.slf4j.simpleLogger.showDateTime=true")
+JAVA_OPTIONS = (
+    "-Xms128m",
+    "-Xmx512m",
+    "-XX:+UseSerialGC",
+    "-XX:TieredStopAtLevel=1",
+    "-Dorg.slf4j.simpleLogger.showDateTime=true",
+)
 ASK_CLUSTER = (
     "import sys; from confluent_kafka.admin import AdminClient; "
     "seen = AdminClient({'bootstrap.servers': sys.argv[1]}).list_topics(timeout=5); "
@@ -63,7 +69,17 @@ class Kafka(Component):
         properties.write_text("".join(f"{key}={value}\n" for key, value in self._settings(state / "data").items()))
         java = [JAVA, *JAVA_OPTIONS, "-cp", f"{self._jars(lab)}/*"]
         if not (state / "data/meta.properties").exists():
-            lab.run([*java, "kafka.tools.StorageTool", "format", "--cluster-id", self._new_cluster_id(), "--config", properties])
+            lab.run(
+                [
+                    *java,
+                    "kafka.tools.StorageTool",
+                    "format",
+                    "--cluster-id",
+                    self._new_cluster_id(),
+                    "--config",
+                    properties,
+                ]
+            )
         lab.spawn(self.name, "broker", [*java, "kafka.Kafka", properties])
 
     @staticmethod

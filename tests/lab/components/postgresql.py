@@ -60,7 +60,14 @@ class PostgreSQL(Component):
         self._keep_in_memory(state)
         self._forget_half_made(lab, state)
         passwords = self._passwords(state)
-        etcd: list[str | Path] = [etcd_binary(lab), "--name", "patroni", "--data-dir", state / "etcd", "--unsafe-no-fsync"]
+        etcd: list[str | Path] = [
+            etcd_binary(lab),
+            "--name",
+            "patroni",
+            "--data-dir",
+            state / "etcd",
+            "--unsafe-no-fsync",
+        ]
         etcd += ["--listen-client-urls", f"http://{ETCD}", "--advertise-client-urls", f"http://{ETCD}"]
         etcd += ["--listen-peer-urls", f"http://{ETCD_PEER}", "--initial-advertise-peer-urls", f"http://{ETCD_PEER}"]
         etcd += ["--initial-cluster", f"patroni=http://{ETCD_PEER}", "--log-level", "warn"]

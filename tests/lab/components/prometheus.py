@@ -48,8 +48,14 @@ class Prometheus(Component):
         alertmanager = ["/usr/bin/prometheus-alertmanager", f"--config.file={state}/alertmanager.yml"]
         alertmanager += [f"--storage.path={state}/alertmanager", f"--web.listen-address={ALERTMANAGER}"]
         lab.spawn(self.name, "alertmanager", [*alertmanager, "--cluster.listen-address="])
-        prometheus = ["/usr/bin/prometheus", f"--config.file={state}/prometheus.yml", f"--storage.tsdb.path={state}/data"]
-        lab.spawn(self.name, "prometheus", [*prometheus, f"--web.listen-address={PROMETHEUS}", "--web.enable-lifecycle"])
+        prometheus = [
+            "/usr/bin/prometheus",
+            f"--config.file={state}/prometheus.yml",
+            f"--storage.tsdb.path={state}/data",
+        ]
+        lab.spawn(
+            self.name, "prometheus", [*prometheus, f"--web.listen-address={PROMETHEUS}", "--web.enable-lifecycle"]
+        )
 
     @staticmethod
     def _alertmanager() -> dict[str, Any]:
@@ -66,7 +72,10 @@ class Prometheus(Component):
             "alerting": {"alertmanagers": [{"static_configs": [{"targets": [ALERTMANAGER]}]}]},
             "scrape_configs": [
                 {"job_name": "prometheus", "static_configs": [{"targets": [PROMETHEUS]}]},
-                {"job_name": "lab", "file_sd_configs": [{"files": [f"{state}/targets/*.json"], "refresh_interval": "5s"}]},
+                {
+                    "job_name": "lab",
+                    "file_sd_configs": [{"files": [f"{state}/targets/*.json"], "refresh_interval": "5s"}],
+                },
             ],
         }
 

@@ -38,7 +38,14 @@ class Versitygw(Component):
         shutil.rmtree(partial, ignore_errors=True)
         lab.build(
             f"versitygw: go install {VERSION}",
-            [go_binary(lab), "install", "-p", "2", "-trimpath", f"github.com/versity/versitygw/cmd/versitygw@v{VERSION}"],
+            [
+                go_binary(lab),
+                "install",
+                "-p",
+                "2",
+                "-trimpath",
+                f"github.com/versity/versitygw/cmd/versitygw@v{VERSION}",
+            ],
             env={**go_environment(lab), "GOBIN": str(partial)},
         )
         partial.rename(target)
@@ -53,10 +60,19 @@ class Versitygw(Component):
         for folder in ("data", "versions", "accounts"):
             (state / folder).mkdir(exist_ok=True)
         keys = aws_credentials(state)
-        command: list[str | Path] = [self._folder(lab) / "versitygw", "--port", ADDRESS, "--iam-dir", state / "accounts"]
+        command: list[str | Path] = [
+            self._folder(lab) / "versitygw",
+            "--port",
+            ADDRESS,
+            "--iam-dir",
+            state / "accounts",
+        ]
         command += ["--quiet", "posix", "--versioning-dir", state / "versions", state / "data"]
         lab.spawn(
-            self.name, "versitygw", command, env={"ROOT_ACCESS_KEY": keys.access_key, "ROOT_SECRET_KEY": keys.secret_key}
+            self.name,
+            "versitygw",
+            command,
+            env={"ROOT_ACCESS_KEY": keys.access_key, "ROOT_SECRET_KEY": keys.secret_key},
         )
 
     def ready(self, lab: Lab) -> None:

@@ -35,12 +35,16 @@ def inside(lab: Lab, command: list[str]) -> None:
     """Become ``command`` inside the lab's network."""
     lab.facts()
     if not lab.network.exists():
-        raise LabError(obj=f"lab {lab.name}", problem="its network namespace is gone", next_step="Run `tests/lab/lab up`")
+        raise LabError(
+            obj=f"lab {lab.name}", problem="its network namespace is gone", next_step="Run `tests/lab/lab up`"
+        )
     network.enter(lab.netns)
     try:
         os.execvpe(command[0], command, environment(lab, dict(os.environ)))
     except FileNotFoundError as error:
-        raise LabError(obj=f"command {command[0]}", problem="there is no such program", next_step="Check its name") from error
+        raise LabError(
+            obj=f"command {command[0]}", problem="there is no such program", next_step="Check its name"
+        ) from error
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:

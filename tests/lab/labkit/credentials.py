@@ -33,4 +33,6 @@ def aws_credentials(state: Path) -> AwsCredentials:
     parser = configparser.ConfigParser()
     parser.read(path)
     profile = parser["default"]
-    return AwsCredentials(file=path, access_key=profile["aws_access_key_id"], secret_key=profile["aws_secret_access_key"])
+    return AwsCredentials(
+        file=path, access_key=profile["aws_access_key_id"], secret_key=profile["aws_secret_access_key"]
+    )

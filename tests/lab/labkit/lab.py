@@ -113,7 +113,9 @@ class Lab:
         check: bool = True,
     ) -> subprocess.CompletedProcess[str]:
         """The same with the machine's own network and environment, for ``install``; see ``build`` for long ones."""
-        return self._run(argv, env={**os.environ, **(env or {})}, user=None, cwd=cwd, stdin=None, seconds=seconds, check=check)
+        return self._run(
+            argv, env={**os.environ, **(env or {})}, user=None, cwd=cwd, stdin=None, seconds=seconds, check=check
+        )
 
     def _run(
         self,
@@ -152,11 +154,15 @@ class Lab:
         if check and done.returncode != 0:
             said = (done.stderr.strip() or done.stdout.strip())[-2000:]
             raise LabError(
-                obj=f"command {' '.join(command[:4])}", problem=f"exit {done.returncode}: {said}", next_step="See what it said"
+                obj=f"command {' '.join(command[:4])}",
+                problem=f"exit {done.returncode}: {said}",
+                next_step="See what it said",
             )
         return done
 
-    def build(self, what: str, argv: Sequence[str | Path], *, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> None:
+    def build(
+        self, what: str, argv: Sequence[str | Path], *, env: Mapping[str, str] | None = None, cwd: Path | None = None
+    ) -> None:
         """Run a long command of ``install`` outside the lab; say every 10 s how far it is; its output is in the cache.
 
         ``what`` names it in the output and its log: ``"kubernetes: go build"``.
@@ -188,7 +194,9 @@ class Lab:
                 child.terminate()
             code = child.wait()
         if code != 0:
-            raise LabError(obj=what, problem=f"exit {code}; {processes.tail(log)}", next_step="Mend the cause and run it again")
+            raise LabError(
+                obj=what, problem=f"exit {code}; {processes.tail(log)}", next_step="Mend the cause and run it again"
+            )
         self.say(f"{what}: done in {time.monotonic() - begin:.1f} s")
 
     # -- processes --------------------------------------------------------------------------------------------------
@@ -265,7 +273,9 @@ class Lab:
             if dead or time.monotonic() > deadline or self.interrupted.is_set():
                 problem = f"{dead[0].name} ended" if dead else f"not after {time.monotonic() - begin:.1f} s"
                 logs = "\n".join(one.tail() for one in dead or process)
-                raise LabError(obj=what, problem=f"{problem}; {why}\n{logs}", next_step="Mend the cause and run `lab up` again")
+                raise LabError(
+                    obj=what, problem=f"{problem}; {why}\n{logs}", next_step="Mend the cause and run `lab up` again"
+                )
             time.sleep(pause)
             pause = min(pause * 1.3, 0.25)
 

@@ -60,7 +60,12 @@ def look(lab: Lab) -> Machine:
     """Look at this machine; changes nothing."""
     release = Path("/etc/os-release")
     place = next(path for path in (lab.cache, *lab.cache.parents) if path.exists())
-    unshare = subprocess.run(["unshare", "--net", "--mount", "--propagation", "unchanged", "true"], capture_output=True, text=True, check=False)
+    unshare = subprocess.run(
+        ["unshare", "--net", "--mount", "--propagation", "unchanged", "true"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     return Machine(
         root=os.geteuid() == 0,
         system=os_release(release.read_text()) if release.exists() else {},

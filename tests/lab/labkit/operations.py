@@ -157,7 +157,9 @@ def _kill_all(lab: Lab, seconds: float = 20.0) -> None:
             return
         if time.monotonic() > deadline:
             raise LabError(
-                obj=f"lab {lab.name}", problem=f"processes {sorted(left)} cannot be killed", next_step="See what they wait for (ps -o stat,wchan)"
+                obj=f"lab {lab.name}",
+                problem=f"processes {sorted(left)} cannot be killed",
+                next_step="See what they wait for (ps -o stat,wchan)",
             )
         process.kill(left)
         process.wait_gone(left, 2.0)

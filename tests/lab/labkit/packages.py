@@ -30,14 +30,19 @@ def command(argv: list[str]) -> str:
     """Run a short system command outside the lab and return what it prints."""
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise LabError(obj=" ".join(argv), problem=f"exit {done.returncode}: {done.stderr.strip()}", next_step="See what it said")
+        raise LabError(
+            obj=" ".join(argv), problem=f"exit {done.returncode}: {done.stderr.strip()}", next_step="See what it said"
+        )
     return done.stdout
 
 
 def installed(names: tuple[str, ...]) -> set[str]:
     """Those of ``names`` that dpkg has installed."""
     done = subprocess.run(
-        ["dpkg-query", "-W", "-f", "${db:Status-Status} ${Package}\n", *names], capture_output=True, text=True, check=False
+        ["dpkg-query", "-W", "-f", "${db:Status-Status} ${Package}\n", *names],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     lines = (line.split() for line in done.stdout.splitlines())
     return {fields[1] for fields in lines if fields[0] == "installed"}
@@ -61,7 +66,9 @@ def apt(lab: Lab, *names: str) -> None:
         _with_lists(lab, what, action, lists=Path("/var/lib/apt/lists"), options=options)
 
 
-def _with_lists(lab: Lab, what: str, action: list[str], *, lists: Path, options: list[str], cwd: Path | None = None) -> None:
+def _with_lists(
+    lab: Lab, what: str, action: list[str], *, lists: Path, options: list[str], cwd: Path | None = None
+) -> None:
     """Run an apt-get action; when its package lists are missing or too old, fetch them and run it (again)."""
     quiet = {"DEBIAN_FRONTEND": "noninteractive"}
     if any(lists.glob("*Packages*")):
@@ -155,7 +162,10 @@ def go_binary(lab: Lab) -> Path:
             cwd=lab.cache,
         )
         toolchain = modules / GO_TOOLCHAIN
-        for program in [*(toolchain / "bin").iterdir(), *(path for path in (toolchain / "pkg/tool").rglob("*") if path.is_file())]:
+        for program in [
+            *(toolchain / "bin").iterdir(),
+            *(path for path in (toolchain / "pkg/tool").rglob("*") if path.is_file()),
+        ]:
             program.chmod(0o755)
         toolchain.rename(target)
         shutil.rmtree(modules)
@@ -196,7 +206,17 @@ def python_environment(lab: Lab) -> Path:
             lab.build("python: venv", [uv, "venv", "--quiet", "--clear", "--python", "/usr/bin/python3", target])
             lab.build(
                 "python: install the locked requirements",
-                [uv, "pip", "install", "--python", target / "bin/python", "--require-hashes", "--compile-bytecode", "-r", lock],
+                [
+                    uv,
+                    "pip",
+                    "install",
+                    "--python",
+                    target / "bin/python",
+                    "--require-hashes",
+                    "--compile-bytecode",
+                    "-r",
+                    lock,
+                ],
             )
             (target / COMPLETE).touch()
         if link.is_dir() and not link.is_symlink():
@@ -228,5 +248,13 @@ def lock_requirements(lab: Lab) -> None:
     """Resolve the .in files anew, with the hash of every file."""
     for name in ("requirements", "requirements-test"):
         options = ["--quiet", "--upgrade", "--no-header", "--generate-hashes", "--python", "/usr/bin/python3"]
-        command_line: list[str | Path] = [_uv(lab), "pip", "compile", *options, f"{name}.in", "--output-file", f"{name}.txt"]
+        command_line: list[str | Path] = [
+            _uv(lab),
+            "pip",
+            "compile",
+            *options,
+            f"{name}.in",
+            "--output-file",
+            f"{name}.txt",
+        ]
         lab.build(f"python: lock {name}.txt", command_line, cwd=lab.checkout)

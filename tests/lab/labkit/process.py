@@ -98,7 +98,15 @@ def recorded(folder: Path) -> list[Process]:
 
 
 def spawn(
-    name: str, argv: list[str], *, records: Path, log: Path, env: dict[str, str], cgroups: list[Path], user: str, cwd: Path
+    name: str,
+    argv: list[str],
+    *,
+    records: Path,
+    log: Path,
+    env: dict[str, str],
+    cgroups: list[Path],
+    user: str,
+    cwd: Path,
 ) -> Process:
     """Start ``argv`` in a session of its own, in ``cgroups``, as ``user``; output is appended to ``log``.
 

@@ -25,7 +25,13 @@ LIMITS: dict[str, dict[str, Any]] = {
         "warn_ratio": 0.8,
     },
     "backups": {"name": "bucket b", "bucket": "b", "warn_ratio": 0.8, "backups": [{"database": "d", "max_age": "24h"}]},
-    "alerts": {"name": "alerts", "url": "http://p", "required": ["Down"], "ignored": ["Watchdog"], "fail_severities": ["critical"]},
+    "alerts": {
+        "name": "alerts",
+        "url": "http://p",
+        "required": ["Down"],
+        "ignored": ["Watchdog"],
+        "fail_severities": ["critical"],
+    },
 }
 WORKLOAD = {"kind": "Deployment", "namespace": "n", "name": "w", "replicas": 3, "ready": 3, "settled": True}
 GROUP = {"name": "g", "state": "stable", "member_count": 2, "total_lag": 3}
@@ -175,14 +181,21 @@ def test_a_prometheus_that_answers_otherwise_fails(answer: dict[str, Any]) -> No
 def test_a_failed_read_is_one_failing_line(kind: str) -> None:
     """With the object, the message and the next step, in one line; our own modules' messages have their next step."""
     (line,) = health_lines({"failed": True, "msg": "no route\n  to host"}, kind, LIMITS[kind])
-    assert line["text"] == f"FAIL {LIMITS[kind]['name']}: cannot be read: no route to host. Correct health_connection and what is named here"
+    assert (
+        line["text"]
+        == f"FAIL {LIMITS[kind]['name']}: cannot be read: no route to host. Correct health_connection and what is named here"
+    )
     own = {"failed": True, "msg": "broker b:1: closed. Start it.", "error": {"next_step": "Start it"}}
     assert health_lines(own, kind, LIMITS[kind])[0]["text"].endswith("cannot be read: broker b:1: closed. Start it.")
 
 
 @pytest.mark.parametrize(
     ("workloads", "verdict"),
-    [([{}], "OK"), ([{"replicas": 0, "ready": 0}], "WARN"), ([{}, {"replicas": 0, "ready": 0}, {"ready": 2, "settled": False}], "FAIL")],
+    [
+        ([{}], "OK"),
+        ([{"replicas": 0, "ready": 0}], "WARN"),
+        ([{}, {"replicas": 0, "ready": 0}, {"ready": 2, "settled": False}], "FAIL"),
+    ],
 )
 def test_the_result_names_whatever_is_not_well(workloads: list[dict[str, Any]], verdict: str) -> None:
     """Failures before warnings; only failures are blockers; all lines are evidence; nothing is ever changed."""

@@ -28,9 +28,7 @@ wishes = st.one_of(
 
 
 @given(wish=wishes, before=st.none() | offsets, log=logs)
-def test_a_move_ends_within_the_log_and_its_sums_agree(
-    wish: plan.Wish, before: int | None, log: Log
-) -> None:
+def test_a_move_ends_within_the_log_and_its_sums_agree(wish: plan.Wish, before: int | None, log: Log) -> None:
     """Skipped less repeated is the way, as far as the log holds it; never both; and a move made is no move any more."""
     start, end = log
     move = plan.move(T0, wish, before, log=log)
@@ -56,9 +54,7 @@ def test_the_undo_is_the_inverse(wish: plan.Wish, log: Log, data: st.DataObject)
 
 
 @given(wish=wishes, before=st.none() | offsets, log=logs)
-def test_a_note_says_that_the_log_does_not_hold_what_was_asked(
-    wish: plan.Wish, before: int | None, log: Log
-) -> None:
+def test_a_note_says_that_the_log_does_not_hold_what_was_asked(wish: plan.Wish, before: int | None, log: Log) -> None:
     """And only then."""
     move = plan.move(T0, wish, before, log=log)
     assert bool(move.note) == (wish.kind == plan.OFFSET and move.after != wish.value)

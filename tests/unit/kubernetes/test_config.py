@@ -19,7 +19,9 @@ from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.api import
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.config import Access, resolve
 
 
-def kubeconfig(folder: Path, cluster: dict[str, Any] | None = None, *, name: str = "config", user: dict[str, Any] | None = None) -> str:
+def kubeconfig(
+    folder: Path, cluster: dict[str, Any] | None = None, *, name: str = "config", user: dict[str, Any] | None = None
+) -> str:
     """A file with one context, ``demo``."""
     document = {
         "current-context": "demo",
@@ -36,7 +38,12 @@ def test_options_override_the_kubeconfig(tmp_path: Path) -> None:
     """What is given explicitly counts."""
     path = kubeconfig(tmp_path, {"insecure-skip-tls-verify": True, "tls-server-name": "api"})
     access = resolve({"kubeconfig": path}, {})
-    assert (access.token, access.verify, access.server_name, access.address) == ("t0ken", False, "api", ("10.0.0.1", 6443))
+    assert (access.token, access.verify, access.server_name, access.address) == (
+        "t0ken",
+        False,
+        "api",
+        ("10.0.0.1", 6443),
+    )
     assert resolve({"kubeconfig": path, "api_key": "mine"}, {}).token in {"mine"}
     assert resolve({"kubeconfig": path, "validate_certs": True}, {}).verify is True
     assert resolve({"kubeconfig": path, "host": "https://h"}, {}).address == ("h", 443)
@@ -58,7 +65,9 @@ def test_inline_data_and_token_file(tmp_path: Path) -> None:
     """Inline data is decoded; a token file is read."""
     (tmp_path / "token").write_text("from-file\n", encoding="utf-8")
     data = base64.b64encode(b"-----BEGIN CERTIFICATE-----").decode()
-    access = resolve({"kubeconfig": kubeconfig(tmp_path, {"certificate-authority-data": data}, user={"tokenFile": "token"})}, {})
+    access = resolve(
+        {"kubeconfig": kubeconfig(tmp_path, {"certificate-authority-data": data}, user={"tokenFile": "token"})}, {}
+    )
     assert (access.token, access.ca.text) == ("from-file", "-----BEGIN CERTIFICATE-----")
     with pytest.raises(Refusal, match="ca_cert from context 'demo'"):
         access.tls()
@@ -66,7 +75,13 @@ def test_inline_data_and_token_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("{", "is not YAML"), ("[]", "holds a list"), ("", "holds a NoneType"), ("current-context: a", "no context 'a'; it has none"), ("a: 1", "no context ''")],
+    [
+        ("{", "is not YAML"),
+        ("[]", "holds a list"),
+        ("", "holds a NoneType"),
+        ("current-context: a", "no context 'a'; it has none"),
+        ("a: 1", "no context ''"),
+    ],
 )
 def test_broken_files_are_refused(tmp_path: Path, text: str, said: str) -> None:
     """With the path."""
@@ -97,10 +112,14 @@ def test_nothing_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_exec_plugin_credentials_come_through_the_library(tmp_path: Path) -> None:
     """A real plugin: a program that prints an ExecCredential."""
     plugin = tmp_path / "plugin"
-    status = '{"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential", "status": {"token": "issued"}}'
+    status = (
+        '{"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential", "status": {"token": "issued"}}'
+    )
     plugin.write_text(f"#!{sys.executable}\nprint('{status}')\n", encoding="utf-8")
     plugin.chmod(0o755)
-    user = {"exec": {"apiVersion": "client.authentication.k8s.io/v1", "command": str(plugin), "interactiveMode": "Never"}}
+    user = {
+        "exec": {"apiVersion": "client.authentication.k8s.io/v1", "command": str(plugin), "interactiveMode": "Never"}
+    }
     assert resolve({"kubeconfig": kubeconfig(tmp_path, user=user)}, {}).token in {"issued"}
     plugin.write_text(f"#!{sys.executable}\nraise SystemExit(1)\n", encoding="utf-8")
     with pytest.raises(Refusal, match="gave no credentials"):
@@ -113,7 +132,10 @@ class Tunnel(socketserver.StreamRequestHandler):
     def handle(self) -> None:
         """One tunnel, one request."""
         seen: list[str] = self.server.seen  # type: ignore[attr-defined]
-        for answer in (b"HTTP/1.1 200 Connection established\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 13\r\n\r\n" + b'{"items": []}'):
+        for answer in (
+            b"HTTP/1.1 200 Connection established\r\n\r\n",
+            b"HTTP/1.1 200 OK\r\nContent-Length: 13\r\n\r\n" + b'{"items": []}',
+        ):
             seen.append(self.rfile.readline().decode().strip())
             while (line := self.rfile.readline()) not in (b"\r\n", b""):
                 seen.append(line.decode().strip())
@@ -137,4 +159,6 @@ def test_proxy_url_is_a_tunnel() -> None:
     inside = seen[seen.index("GET /api/v1/nodes HTTP/1.1") :]
     assert not any(line.startswith("Proxy-Authorization") for line in inside)
     with pytest.raises(Refusal, match="only http proxies"):
-        Api(Access(server="http://10.0.0.1", source="test", proxy="socks5://h:1"), run_id="r", deadline=Deadline(10)).get("/", obj="x")
+        Api(
+            Access(server="http://10.0.0.1", source="test", proxy="socks5://h:1"), run_id="r", deadline=Deadline(10)
+        ).get("/", obj="x")

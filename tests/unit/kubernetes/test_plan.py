@@ -65,7 +65,9 @@ def test_down_only_with_the_flag(current: int, counts: dict[str, int], allowed: 
     assert replicas >= 1
 
 
-@pytest.mark.parametrize("value", [None, 0, -1, "", "0", " ", "12\r", "1e2", "0x10", "-3", 1.5, True, [], {}, "None", "null", "²", "١٢"])
+@pytest.mark.parametrize(
+    "value", [None, 0, -1, "", "0", " ", "12\r", "1e2", "0x10", "-3", 1.5, True, [], {}, "None", "null", "²", "١٢"]
+)
 def test_what_is_no_count_is_refused(value: Any) -> None:
     """With the topic and the value seen."""
     with pytest.raises(Refusal, match="topic 'events'") as caught:
@@ -84,7 +86,10 @@ def test_a_count_is_at_least_one_or_a_refusal(value: Any) -> None:
     assert str(count) == str(value).lstrip("0")
 
 
-@pytest.mark.parametrize(("counts", "topics", "said"), [({}, ["a"], "none"), ({"b": 1}, ["a"], "known are b"), ({"a": 1}, [], "names no topic")])
+@pytest.mark.parametrize(
+    ("counts", "topics", "said"),
+    [({}, ["a"], "none"), ({"b": 1}, ["a"], "known are b"), ({"a": 1}, [], "names no topic")],
+)
 def test_missing_topics_are_refused(counts: dict[str, int], topics: list[str], said: str) -> None:
     """Also when there is none at all."""
     with pytest.raises(Refusal, match=said):
@@ -104,8 +109,18 @@ def test_bounds_that_make_no_sense_are_refused(floor: int, ceiling: int | None) 
         ({"a": 12}, Rule(), 12, "a has 12 partitions"),
         ({"a": 12, "b": 8}, Rule("sum"), 20, "sum of a has 12 partitions, b has 8 partitions"),
         ({"a": 12}, Rule(ceiling=8), 8, "a has 12 partitions, at most 8 (ceiling)"),
-        ({"a": 12}, Rule(ceiling=8, even_divisors_only=True), 6, "a has 12 partitions, at most 8 (ceiling), largest even divisor of 12"),
-        ({"a": 12, "b": 8}, Rule(even_divisors_only=True), 4, "max of a has 12 partitions, b has 8 partitions, largest even divisor of 4"),
+        (
+            {"a": 12},
+            Rule(ceiling=8, even_divisors_only=True),
+            6,
+            "a has 12 partitions, at most 8 (ceiling), largest even divisor of 12",
+        ),
+        (
+            {"a": 12, "b": 8},
+            Rule(even_divisors_only=True),
+            4,
+            "max of a has 12 partitions, b has 8 partitions, largest even divisor of 4",
+        ),
         ({"a": 1}, Rule(floor=2), 2, "a has 1 partition, at least 2 (floor)"),
     ],
 )

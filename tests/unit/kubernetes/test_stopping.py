@@ -50,7 +50,11 @@ def start(one: Json, kind: str = "StatefulSet", replicas: int | None = None) -> 
     return one if change.body is None else dict(merged(one, change.body))
 
 
-@given(st.none() | st.integers(1, 1000), st.dictionaries(st.sampled_from(["a", "b"]), st.text(max_size=3)), st.integers(1, 3))
+@given(
+    st.none() | st.integers(1, 1000),
+    st.dictionaries(st.sampled_from(["a", "b"]), st.text(max_size=3)),
+    st.integers(1, 3),
+)
 def test_start_undoes_stop(replicas: int | None, annotations: dict[str, str], stops: int) -> None:
     """Also when it is stopped several times, by reruns."""
     before = obj(replicas, annotations)
@@ -76,7 +80,21 @@ def test_cron_job(suspended: bool) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "3", "null", "{", "[]", '{"format": 2, "replicas": 3}', '{"replicas": 3}', '{"format": 1}', '{"format": 1, "replicas": 0}', '{"format": 1, "replicas": "3"}', '{"format": 1, "replicas": true}', '{"format": 1, "replicas": -1}', '{"format": 1, "replicas": null}'],
+    [
+        "",
+        "3",
+        "null",
+        "{",
+        "[]",
+        '{"format": 2, "replicas": 3}',
+        '{"replicas": 3}',
+        '{"format": 1}',
+        '{"format": 1, "replicas": 0}',
+        '{"format": 1, "replicas": "3"}',
+        '{"format": 1, "replicas": true}',
+        '{"format": 1, "replicas": -1}',
+        '{"format": 1, "replicas": null}',
+    ],
 )
 def test_no_usable_note_is_a_refusal_unless_replicas_are_given(text: str) -> None:
     """No number is ever made of it."""
@@ -109,7 +127,10 @@ def test_stale_note_is_dropped_or_replaced() -> None:
 
 def test_assumed_stop_predicts_the_start_and_its_patch_is_that_of_one_from_zero() -> None:
     """Of what is there now, or of what is given."""
-    assert (stopping.start(view(obj(4)), replicas=None, assume_stopped=True).before, stopping.start(view(obj(4)), replicas=None, assume_stopped=True).after) == (0, 4)
+    assert (
+        stopping.start(view(obj(4)), replicas=None, assume_stopped=True).before,
+        stopping.start(view(obj(4)), replicas=None, assume_stopped=True).after,
+    ) == (0, 4)
     assert stopping.start(view(obj(4)), replicas=6, assume_stopped=True).after == 6
 
 

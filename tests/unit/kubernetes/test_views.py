@@ -12,19 +12,37 @@ from hypothesis import strategies as st
 
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes import capacity, guards, parse, pods, wait
 
-json_values = st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=5), lambda inner: st.lists(inner, max_size=3), max_leaves=5)
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3),
+    max_leaves=5,
+)
 
 
 def statefulset(replicas: int = 3, /, **status: Any) -> parse.Workload:
     """A StatefulSet whose status says so; ready unless told otherwise."""
-    full = {"observedGeneration": 2, "replicas": replicas, "readyReplicas": replicas, "updatedReplicas": replicas, **status}
-    template = {"metadata": {"labels": {"app": "w"}}, "spec": {"containers": [{"resources": {"requests": {"cpu": "500m"}}}]}}
+    full = {
+        "observedGeneration": 2,
+        "replicas": replicas,
+        "readyReplicas": replicas,
+        "updatedReplicas": replicas,
+        **status,
+    }
+    template = {
+        "metadata": {"labels": {"app": "w"}},
+        "spec": {"containers": [{"resources": {"requests": {"cpu": "500m"}}}]},
+    }
     spec = {"replicas": replicas, "selector": {"matchLabels": {"app": "w"}}, "template": template}
-    return parse.workload({"metadata": {"name": "w", "namespace": "n", "generation": 2}, "spec": spec, "status": full}, "StatefulSet")
+    return parse.workload(
+        {"metadata": {"name": "w", "namespace": "n", "generation": 2}, "spec": spec, "status": full}, "StatefulSet"
+    )
 
 
 @pytest.mark.parametrize("kind", ["StatefulSet", "Deployment", "CronJob"])
-@pytest.mark.parametrize("obj", [{}, {"metadata": None, "spec": None, "status": None}, {"metadata": {}, "spec": {"replicas": None}, "status": {}}])
+@pytest.mark.parametrize(
+    "obj",
+    [{}, {"metadata": None, "spec": None, "status": None}, {"metadata": {}, "spec": {"replicas": None}, "status": {}}],
+)
 def test_missing_and_null_fields_are_borne(kind: str, obj: dict[str, Any]) -> None:
     """One replica is Kubernetes' default; nothing is ready."""
     view = parse.workload(obj, kind)
@@ -52,7 +70,9 @@ def test_settled(status: dict[str, Any], settled: bool) -> None:
     assert statefulset(**status).settled(4) is False
 
 
-@pytest.mark.parametrize(("strategy", "needed"), [({"type": "OnDelete"}, 0), ({"rollingUpdate": {"partition": 2}}, 1), ({}, 3), (None, 3)])
+@pytest.mark.parametrize(
+    ("strategy", "needed"), [({"type": "OnDelete"}, 0), ({"rollingUpdate": {"partition": 2}}, 1), ({}, 3), (None, 3)]
+)
 def test_pods_left_old_on_purpose_are_no_obstacle(strategy: Any, needed: int) -> None:
     """A partition or OnDelete keeps old pods."""
     assert parse.workload({"spec": {"replicas": 3, "updateStrategy": strategy}}, "StatefulSet").must_update == needed
@@ -60,7 +80,17 @@ def test_pods_left_old_on_purpose_are_no_obstacle(strategy: Any, needed: int) ->
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("1", 1), ("500m", "0.5"), ("1Gi", 2**30), ("1.5k", 1500), ("2e3", 2000), ("100Mi", 100 * 2**20), (4, 4), ("1E", 10**18), ("1n", "1e-9")],
+    [
+        ("1", 1),
+        ("500m", "0.5"),
+        ("1Gi", 2**30),
+        ("1.5k", 1500),
+        ("2e3", 2000),
+        ("100Mi", 100 * 2**20),
+        (4, 4),
+        ("1E", 10**18),
+        ("1n", "1e-9"),
+    ],
 )
 def test_quantity(text: Any, value: Any) -> None:
     """As https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/ writes them."""
@@ -76,14 +106,25 @@ def test_quantity_is_a_number_or_an_error(value: Any) -> None:
         assert "not a quantity" in str(error)  # noqa: PT017 - either outcome is right
 
 
-@given(st.dictionaries(st.sampled_from(["a", "b"]), st.sampled_from(["1", "2"])), st.sampled_from(["In", "NotIn", "Exists", "DoesNotExist"]))
+@given(
+    st.dictionaries(st.sampled_from(["a", "b"]), st.sampled_from(["1", "2"])),
+    st.sampled_from(["In", "NotIn", "Exists", "DoesNotExist"]),
+)
 def test_selectors_here_and_as_text_agree(labels: dict[str, str], operator: str) -> None:
     """What is matched here is what the text asks the server for."""
     expression = {"key": "a", "operator": operator, "values": ["1"] if operator.endswith("In") else []}
     selector = {"matchExpressions": [expression]}
-    expected = {"In": labels.get("a") == "1", "NotIn": labels.get("a") != "1", "Exists": "a" in labels, "DoesNotExist": "a" not in labels}
+    expected = {
+        "In": labels.get("a") == "1",
+        "NotIn": labels.get("a") != "1",
+        "Exists": "a" in labels,
+        "DoesNotExist": "a" not in labels,
+    }
     assert pods.matches(selector, labels) is expected[operator]
-    assert wait.selector_text(selector) == {"In": "a in (1)", "NotIn": "a notin (1)", "Exists": "a", "DoesNotExist": "!a"}[operator]
+    assert (
+        wait.selector_text(selector)
+        == {"In": "a in (1)", "NotIn": "a notin (1)", "Exists": "a", "DoesNotExist": "!a"}[operator]
+    )
 
 
 def test_empty_selector_selects_nothing() -> None:
@@ -211,7 +252,10 @@ def test_quota(hard: dict[str, str], used: dict[str, str], blocked: bool) -> Non
 def test_hpa_made_by_keda_is_represented_by_its_scaled_object() -> None:
     """One owner, named once."""
     target = {"kind": "StatefulSet", "name": "w"}
-    made = {"metadata": {"name": "keda-hpa-s", "ownerReferences": [{"kind": "ScaledObject", "name": "s"}]}, "spec": {"scaleTargetRef": target}}
+    made = {
+        "metadata": {"name": "keda-hpa-s", "ownerReferences": [{"kind": "ScaledObject", "name": "s"}]},
+        "spec": {"scaleTargetRef": target},
+    }
     scaled = {"metadata": {"name": "s"}, "spec": {"scaleTargetRef": target}}
     around, alone = guards.Surroundings(), guards.Surroundings()
     around.scalers, alone.scalers = [parse.hpa(made), parse.scaled_object(scaled)], [parse.hpa(made)]

@@ -35,7 +35,10 @@ def test_a_fit_machine_lacks_nothing() -> None:
     ("change", "said"),
     [
         ({"root": False}, "you are not root"),
-        ({"system": {"ID": "ubuntu", "VERSION_ID": "24.04", "PRETTY_NAME": "Ubuntu 24.04"}}, "the system is Ubuntu 24.04"),
+        (
+            {"system": {"ID": "ubuntu", "VERSION_ID": "24.04", "PRETTY_NAME": "Ubuntu 24.04"}},
+            "the system is Ubuntu 24.04",
+        ),
         ({"system": {"ID": "debian", "VERSION_ID": "13"}}, "Debian 12's packages"),
         ({"system": {}}, "the system is unknown"),
         ({"architecture": "aarch64"}, "aarch64"),

@@ -51,7 +51,8 @@ def test_mounts_below_come_last_mounted_first() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "version"), [("go version go1.26.8 linux/amd64", (1, 26)), ("go version go1.19.8 linux/amd64", (1, 19)), ("", (0, 0))]
+    ("text", "version"),
+    [("go version go1.26.8 linux/amd64", (1, 26)), ("go version go1.19.8 linux/amd64", (1, 19)), ("", (0, 0))],
 )
 def test_go_version(text: str, version: tuple[int, int]) -> None:
     """Unreadable is too old."""
@@ -60,7 +61,14 @@ def test_go_version(text: str, version: tuple[int, int]) -> None:
 
 def test_a_command_in_the_lab_gets_none_of_the_users_own_servers(lab: Lab) -> None:
     """Only what is not about servers is kept, and the lab's facts are named."""
-    given = {"KUBECONFIG": "/k", "PGHOST": "h", "AWS_PROFILE": "p", "PYTHONDONTWRITEBYTECODE": "1", "PATH": "/bin", "TERM": "xterm"}
+    given = {
+        "KUBECONFIG": "/k",
+        "PGHOST": "h",
+        "AWS_PROFILE": "p",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PATH": "/bin",
+        "TERM": "xterm",
+    }
     made = environment(lab, given)
     assert made.keys() == {"PATH", "TERM", "LOWTIDE_LAB", "LOWTIDE_CACHE", "LOWTIDE_LAB_FACTS"}
     assert made["PATH"] == f"{lab.cache}/venv/bin:/bin"

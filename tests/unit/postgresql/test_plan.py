@@ -73,7 +73,10 @@ def test_dead_rows_count_above_the_ratio_and_from_the_minimum_on(dead: int, live
     assert bool(plan.steps) is due
 
 
-@pytest.mark.parametrize(("kind", "live", "changed", "due"), [("r", 99, 0, False), ("r", 100, 0, True), ("r", 0, 100, True), ("p", 0, 0, True)])
+@pytest.mark.parametrize(
+    ("kind", "live", "changed", "due"),
+    [("r", 99, 0, False), ("r", 100, 0, True), ("r", 0, 100, True), ("p", 0, 0, True)],
+)
 def test_lack_of_statistics_counts_from_the_minimum_on(kind: str, live: int, changed: int, due: bool) -> None:
     table = TABLE._replace(kind=kind, live=live, changed=changed, reltuples=0, since_analyze=None)
     assert bool(planned(table, statistics_age=10, minimum_tuples=100).steps) is due

@@ -63,7 +63,10 @@ def test_missing_and_unknown_ids_are_found() -> None:
     """137 ids, no more, no fewer."""
     shortened = data(Z1={"title": "t"})
     del shortened["procedures"]["B7"]
-    assert findings(shortened, [], EXISTING) == ["B7 is missing from docs/coverage/procedures.yml", "Z1 is no procedure of the guides"]
+    assert findings(shortened, [], EXISTING) == [
+        "B7 is missing from docs/coverage/procedures.yml",
+        "Z1 is no procedure of the guides",
+    ]
 
 
 def test_marks_are_read_from_functions_classes_and_modules() -> None:

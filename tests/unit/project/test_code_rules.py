@@ -24,7 +24,15 @@ def test_python_file(path: Path) -> None:
     assert len(source.splitlines()) <= 600
 
 
-@pytest.mark.parametrize("path", [*below("plugins/module_utils", ".py"), *below("plugins/plugin_utils", ".py"), *below("plugins/doc_fragments", ".py")], ids=str)
+@pytest.mark.parametrize(
+    "path",
+    [
+        *below("plugins/module_utils", ".py"),
+        *below("plugins/plugin_utils", ".py"),
+        *below("plugins/doc_fragments", ".py"),
+    ],
+    ids=str,
+)
 def test_private_file_says_so(path: Path) -> None:
     """Whatever is no module or role is nobody else's to import, by its name and in words."""
     assert any(part.startswith("_") for part in path.parts[2:])
@@ -38,7 +46,9 @@ def test_plugin_pauses_only_by_an_injected_sleep(path: Path) -> None:
     assert rules.sleeps(text(path)) == []
 
 
-@pytest.mark.parametrize("path", [path for path in python_files("tests") if path.name.startswith(("test_", "conftest"))], ids=str)
+@pytest.mark.parametrize(
+    "path", [path for path in python_files("tests") if path.name.startswith(("test_", "conftest"))], ids=str
+)
 def test_test_file(path: Path) -> None:
     """Tests mock nothing, skip nothing and expect no failure of their own."""
     assert rules.test_findings(text(path)) == []
@@ -54,7 +64,9 @@ def test_task_file(path: Path) -> None:
 def test_playbooks_can_be_called_by_name() -> None:
     """A dash cannot be in a fully qualified name; the one wrapper with a dash lies outside of the collection's playbooks."""
     assert [name for name in playbook_names() if "-" in name] == []
-    assert [path.name for path in tracked_files() if len(path.parts) == 1 and "-" in path.name and path.suffix == ".yml"] == ["maintenance-window.yml"]
+    assert [
+        path.name for path in tracked_files() if len(path.parts) == 1 and "-" in path.name and path.suffix == ".yml"
+    ] == ["maintenance-window.yml"]
 
 
 def test_roles_have_no_handlers() -> None:
@@ -93,7 +105,10 @@ def test_rule_finds_bad_tasks(tasks: list[dict[str, object]]) -> None:
     assert len(rules.task_findings(tasks)) == 1
 
 
-@pytest.mark.parametrize("source", ["from unittest import mock", "import unittest.mock", "pytest.skip('x')", "@pytest.mark.xfail\ndef test_x(): ..."])
+@pytest.mark.parametrize(
+    "source",
+    ["from unittest import mock", "import unittest.mock", "pytest.skip('x')", "@pytest.mark.xfail\ndef test_x(): ..."],
+)
 def test_rule_finds_bad_tests(source: str) -> None:
     """Each rule can fail."""
     assert len(rules.test_findings(source)) == 1

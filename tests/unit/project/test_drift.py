@@ -84,7 +84,10 @@ def test_connection_options_are_what_is_documented(name: str) -> None:
 
 def test_every_connection_fragment_is_compared() -> None:
     """A new fragment gets a line in the table above."""
-    assert {path.stem for path in below("plugins/doc_fragments", ".py")} - {"_attributes", "__init__"} == CONNECTIONS.keys()
+    assert {path.stem for path in below("plugins/doc_fragments", ".py")} - {
+        "_attributes",
+        "__init__",
+    } == CONNECTIONS.keys()
 
 
 @pytest.mark.parametrize("name", module_names())
@@ -112,7 +115,10 @@ def test_role_and_playbook_are_documented_in_the_readme(name: str) -> None:
 )
 def test_role_drift_is_found(defaults: dict[str, Any], option: dict[str, Any]) -> None:
     """A value, a type, a name that one side lacks, an input without words."""
-    good = {"r_a": 1}, {"main": {"short_description": "s", "options": {"r_a": {"type": "int", "default": 1, "description": "d"}}}}
+    good = (
+        {"r_a": 1},
+        {"main": {"short_description": "s", "options": {"r_a": {"type": "int", "default": 1, "description": "d"}}}},
+    )
     assert role_drift("r", *good, {"main"}) == []
     assert role_drift("r", defaults, {"main": {"short_description": "s", "options": {"r_a": option}}}, {"main"}) != []
 
@@ -148,5 +154,7 @@ def test_option_drift_is_found(documented: dict[str, Any]) -> None:
 )
 def test_group_drift_is_found(groups: dict[str, list[str]], fragments: dict[str, list[str]]) -> None:
     """A member that is no module, a module that is no member, a member without the connection."""
-    assert group_drift({"g": ["lowtide.ops.m"]}, {"m": ["lowtide.ops._g", "lowtide.ops._attributes.actiongroup_g"]}) == []
+    assert (
+        group_drift({"g": ["lowtide.ops.m"]}, {"m": ["lowtide.ops._g", "lowtide.ops._attributes.actiongroup_g"]}) == []
+    )
     assert len(group_drift(groups, fragments)) == 1

@@ -28,7 +28,9 @@ print(json.dumps(sorted(loaded - sys.stdlib_module_names - {{"ansible", "ansible
 def foreign_imports(*names: str) -> list[str]:
     """Top-level packages, neither Python's nor Ansible's, that a fresh interpreter loads with ``names``."""
     program = PROGRAM.format(collections=str(CHECKOUT / "collections"), names=list(names))
-    process = subprocess.run([sys.executable, "-I", "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    process = subprocess.run(
+        [sys.executable, "-I", "-c", program], capture_output=True, text=True, timeout=60, check=False
+    )
     assert process.returncode == 0, process.stderr
     found: list[Any] = json.loads(process.stdout)
     return [str(name) for name in found]
@@ -42,7 +44,10 @@ def test_module_imports_no_library(name: str) -> None:
 
 def test_module_utils_import_no_library() -> None:
     """All of them at once: whatever one of them loaded would show."""
-    names = [f"ansible_collections.lowtide.ops.{str(path.with_suffix('')).replace('/', '.')}" for path in below("plugins/module_utils", ".py")]
+    names = [
+        f"ansible_collections.lowtide.ops.{str(path.with_suffix('')).replace('/', '.')}"
+        for path in below("plugins/module_utils", ".py")
+    ]
     assert foreign_imports(*[name.removesuffix(".__init__") for name in names]) == []
 
 

@@ -41,7 +41,9 @@ def installed(tarball: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_holds_everything_that_users_need(content: set[str]) -> None:
     """Every tracked plugin, role, playbook, inventory and piece of metadata."""
-    wanted = {str(path) for folder in SHIPPED for path in below(folder)} | {name for name in ROOT if (CHECKOUT / name).exists()}
+    wanted = {str(path) for folder in SHIPPED for path in below(folder)} | {
+        name for name in ROOT if (CHECKOUT / name).exists()
+    }
     assert wanted - content == set()
 
 

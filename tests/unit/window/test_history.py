@@ -86,7 +86,11 @@ def test_steps_read_back_to_what_is_still_open(simulation: Simulation) -> None:
     assert simulation.run(start="monday") == "failed_open"
     simulation.fail = set()
     assert simulation.run(start="tuesday") == "done"
-    begun = next(number for number, record in enumerate(simulation.journal.read().records) if number >= over and record["kind"] == "begin")
+    begun = next(
+        number
+        for number, record in enumerate(simulation.journal.read().records)
+        if number >= over and record["kind"] == "begin"
+    )
     kept_from = simulation.journal.read().records[since(simulation)]
     assert since(simulation) >= begun
     assert (kept_from["kind"], kept_from["step"], kept_from["host"]) == ("begin", "quiesce", "web1")
