@@ -35,6 +35,7 @@ GATES: dict[str, list[str]] = {
     ],
     "yamllint": [str(TOOLS / "yamllint"), "--strict", "."],
     "ruff": [str(TOOLS / "ruff"), "check", "--no-cache", "--quiet", "."],
+    "format": [str(TOOLS / "ruff"), "format", "--no-cache", "--check", "--quiet", "."],
     "changelog": [str(TOOLS / "antsibull-changelog"), "lint"],
 }
 
