@@ -1,46 +1,61 @@
 # Copyright (c) 2026 The lowtide.ops team
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The window's one action: open, begin and end of each step, close. It runs on the controller whatever the host's connection is."""
+"""The window's one action. It runs on the controller whatever the host's connection is."""
 
 from __future__ import annotations
 
-import os
+import time
 from typing import Any
 
-from ansible import constants, context
 from ansible.plugins.action import ActionBase
-from ansible.utils.display import Display
 
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import OpsError
-from ansible_collections.lowtide.ops.plugins.module_utils._window.phases import Controller, Phases, StepCall
-from ansible_collections.lowtide.ops.plugins.plugin_utils._window_inputs import digest, plain
-from ansible_collections.lowtide.ops.plugins.plugin_utils._window_preload import Preload
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window.ansible_context import AnsibleContext
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window.closing import close_window
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window.declaration import split_names
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window.engine import Engine
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window.inputs import as_plain
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window.opening import Opening, Request
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window.results import Result
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window.session import OpenWindow
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window.status import describe_holder, read_status
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window.store_file import FileStore
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window.verdict import read_verdict
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window.version import read_version
 
-ARGUMENTS: dict[str, dict[str, Any]] = {
-    "phase": {
-        "type": "str",
-        "required": True,
-        "choices": ["open", "begin", "end", "proceed", "close", "verdict", "settle"],
-    },
-    "name": {"type": "str"},
+Spec = dict[str, dict[str, Any]]
+SITE: Spec = {"dir": {"type": "str", "required": True}, "site": {"type": "str", "default": ""}}
+STEP: Spec = {
+    "place": {"type": "int"},
+    "step": {"type": "str", "default": ""},
+    "batch": {"type": "int", "default": 0},
+    "planning": {"type": "bool", "default": False},
+}
+OPEN: Spec = {
+    **SITE,
+    "name": {"type": "str", "required": True},
+    "mode": {"type": "str", "choices": ["window", "restore"], "default": "window"},
     "start": {"type": "str", "default": ""},
-    "steps": {"type": "list", "elements": "dict", "default": []},
+    "steps": {"type": "list", "elements": "raw", "default": []},
     "only": {"type": "list", "elements": "str", "default": []},
     "skip": {"type": "list", "elements": "str", "default": []},
-    "dir": {"type": "str"},
-    "site": {"type": "str", "default": ""},
     "duration": {"type": "int", "default": 14400},
     "orphan_timeout": {"type": "int", "default": 300},
-    "step": {"type": "str"},
-    "role": {"type": "str"},
-    "tasks_from": {"type": "str", "default": "main"},
-    "planning": {"type": "bool", "default": False},
-    "required": {"type": "bool", "default": False},
-    "error": {"type": "dict"},
-    "failed_task": {"type": "dict"},
-    "evidence": {"type": "list", "elements": "str", "default": []},
+    "keep_days": {"type": "int", "default": 90},
+    "places": {"type": "int", "default": 0},
 }
+PHASES: dict[str, Spec] = {
+    "open": OPEN,
+    "begin": STEP,
+    "end": {**STEP, "result_variable": {"type": "str", "required": True}},
+    "fail": {**STEP, "error": {"type": "dict", "required": True}, "failed_task": {"type": "dict", "required": True}},
+    "close": {},
+    "verdict": {},
+    "status": SITE,
+    "holder": SITE,
+}
+"""The options of each phase."""
 
 
 class ActionModule(ActionBase):
@@ -49,73 +64,66 @@ class ActionModule(ActionBase):
     TRANSFERS_FILES = False
     _requires_connection = False
 
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> Result:
         """Do one phase; a refusal is a failed task with the parts of its message in ``error``."""
         del tmp
-        variables = task_vars or {}
         base: Any = self
-        _validated, arguments = base.validate_argument_spec(argument_spec=ARGUMENTS)
-        phases = Phases(self._controller(variables))
+        phase = str(self._task.args.get("phase", ""))
+        spec: Spec = {"phase": {"type": "str", "required": True, "choices": list(PHASES)}, **PHASES.get(phase, {})}
+        _validated, arguments = base.validate_argument_spec(argument_spec=spec)
+        ansible = AnsibleContext(self._task, self._loader, self._templar, task_vars or {})
         try:
-            return self._phase(phases, arguments, variables)
+            if phase in {"status", "holder"}:
+                return self._read(phase, arguments)
+            return self._run(phase, arguments, ansible)
         except OpsError as error:
             return {"failed": True, "msg": str(error), "error": error.as_dict()}
 
-    def _phase(self, phases: Phases, arguments: dict[str, Any], variables: dict[str, Any]) -> dict[str, Any]:
-        phase = arguments["phase"]
-        if phase in {"begin", "end"}:
-            return self._step(phases, arguments, self._call(arguments, variables))
+    def _run(self, phase: str, arguments: dict[str, Any], ansible: AnsibleContext) -> Result:
+        controller = ansible.read_controller()
         if phase == "open":
-            arguments["steps"] = plain(arguments["steps"])
-            return phases.open(arguments, preload=self._preload)
+            return Opening(controller).open(make_request(arguments), ansible.read_inventory(), preload=ansible.preload)
+        if phase == "verdict":
+            return read_verdict(controller.folder)
+        engine = Engine(OpenWindow.load(controller.folder))
         if phase == "close":
-            return phases.close(plain(arguments["evidence"]))
-        if phase == "settle":
-            return phases.settle(arguments)
-        return phases.verdict() if phase == "verdict" else phases.proceed()
+            return close_window(engine.window)
+        call = ansible.read_call(arguments)
+        result: Result
+        if phase == "begin":
+            result = engine.begin_step(call, preload=ansible.preload)
+            result["stale"] = ansible.read_result(result["result_variable"]) is not None
+        elif phase == "fail":
+            error, task = as_plain(arguments["error"]), as_plain(arguments["failed_task"])
+            result = engine.fail_step(call, error=error, task=task)
+        else:
+            result = engine.finish_step(call, ansible.read_result(arguments["result_variable"]))
+        return result
 
-    def _step(self, phases: Phases, arguments: dict[str, Any], call: StepCall) -> dict[str, Any]:
-        if arguments["phase"] == "end":
-            return phases.end(call, error=plain(arguments["error"]), failed_task=plain(arguments["failed_task"]))
-        return phases.begin(call, required=arguments["required"], preload=self._preload)
+    @staticmethod
+    def _read(phase: str, arguments: dict[str, Any]) -> Result:
+        store = FileStore.of_site(arguments["dir"], arguments["site"])
+        if phase == "status":
+            return read_status(store, now=time.time())
+        holder = describe_holder(store.read_lease())
+        warnings = [f"site {store.location} is held by {holder}"] if holder else []
+        return {"changed": False, "holder": holder, "warnings": warnings}
 
-    def _preload(self, role: str, tasks_from: str = "main") -> None:
-        task: Any = self._task
-        Preload(task.get_play(), self._loader).check(role, tasks_from)
 
-    def _call(self, arguments: dict[str, Any], variables: dict[str, Any]) -> StepCall:
-        role = arguments["role"] or ""
-        short = role.rpartition(".")[2]
-        groups: dict[str, list[str]] = variables["groups"]
-        return StepCall(
-            step=arguments["step"] or "",
-            role=role,
-            tasks_from=arguments["tasks_from"],
-            planning=arguments["planning"],
-            host=str(variables["inventory_hostname"]),
-            members={str(name): frozenset(map(str, hosts)) for name, hosts in groups.items()},
-            play_hosts=[str(host) for host in variables.get("ansible_play_hosts_all", [])],
-            batch=[str(host) for host in variables.get("ansible_play_batch", [])],
-            digest=lambda: digest(short, variables, self._templar),
-            result=plain(self._templar.template(variables.get(f"{short}_result"))),
-        )
-
-    def _controller(self, variables: dict[str, Any]) -> Controller:
-        arguments = context.CLIARGS
-        queue: Any = Display()._final_q
-        task: Any = self._task
-        return Controller(
-            pid=os.getppid(),
-            folder=vars(constants)["DEFAULT_LOCAL_TMP"],
-            pipe=None if queue is None else os.readlink(f"/proc/self/fd/{queue._writer.fileno()}"),
-            rehearsal=bool(self._task.check_mode),
-            control=[str(host) for host in variables.get("groups", {}).get("control", [])],
-            host=str(variables.get("inventory_hostname", "")),
-            strategy=str(task.get_play().strategy),
-            limits={
-                "--limit": arguments.get("subset"),
-                "--tags": [tag for tag in arguments.get("tags") or () if tag != "all"],
-                "--skip-tags": list(arguments.get("skip_tags") or ()),
-                "--start-at-task": arguments.get("start_at_task"),
-            },
-        )
+def make_request(arguments: dict[str, Any]) -> Request:
+    """Return what the opening is asked for, from the options of the action."""
+    return Request(
+        name=arguments["name"],
+        mode=arguments["mode"],
+        start=arguments["start"],
+        steps=as_plain(arguments["steps"]),
+        only=split_names(arguments["only"]),
+        skip=split_names(arguments["skip"]),
+        directory=arguments["dir"],
+        site=arguments["site"],
+        duration=float(arguments["duration"]),
+        orphan_timeout=float(arguments["orphan_timeout"]),
+        keep_days=arguments["keep_days"],
+        places=arguments["places"],
+        version=read_version(),
+    )

@@ -1,7 +1,10 @@
 # Copyright (c) 2026 The lowtide.ops team
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Who runs a window, and whether they still live (Linux, /proc). Private to lowtide.ops: do not import from other collections."""
+"""Identity of a process, whether it still lives, and what it left running (Linux, /proc).
+
+Private to lowtide.ops: do not import from other collections.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +18,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from ansible_collections.lowtide.ops.plugins.module_utils._common.timestamps import format_utc
+
 PROC = Path("/proc")
 ENVIRONMENT_MARK = "LOWTIDE_WINDOW_RUN"
-"""Environment variable that every module process of a step carries: ``<journal path>#<fencing token>``."""
+"""Environment variable that every module process of a step carries: ``<site>#<fencing token>``."""
 
-Life = Literal["alive", "dead", "unknown"]
+Liveness = Literal["alive", "dead", "unknown"]
 
 
 def boot_id() -> str:
@@ -30,6 +35,14 @@ def boot_id() -> str:
 def pid_namespace() -> str:
     """The pid namespace of this process (``pid:[4026531836]``): a pid means nothing outside of it."""
     return os.readlink(PROC / "self/ns/pid")
+
+
+def user_name() -> str:
+    """Return the name of the user, or its number: containers run as numbers without a passwd entry."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"
 
 
 def start_ticks(pid: int) -> int | None:
@@ -61,7 +74,7 @@ class Owner:
         started = start_ticks(pid)
         if started is None:
             raise ProcessLookupError(f"no process {pid}")
-        return cls(socket.gethostname(), getpass.getuser(), pid, started, boot_id(), pid_namespace(), time.time())
+        return cls(socket.gethostname(), user_name(), pid, started, boot_id(), pid_namespace(), time.time())
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Owner:
@@ -81,20 +94,16 @@ class Owner:
             other.namespace,
         )
 
-    def life(self) -> Life:
-        """``alive`` or ``dead`` where this process can prove it, ``unknown`` for another host, boot or pid namespace."""
+    def liveness(self) -> Liveness:
+        """Return ``alive`` or ``dead`` where this process can prove it, ``unknown`` for another boot, host or pid
+        namespace."""
         if (self.boot, self.namespace) != (boot_id(), pid_namespace()):
             return "unknown"
         return "alive" if start_ticks(self.pid) == self.started else "dead"
 
     def describe(self) -> str:
         """``user@host, process 123, since 2026-11-21T01:00:00Z``."""
-        return f"{self.user}@{self.host}, process {self.pid}, since {utc(self.since)}"
-
-
-def utc(epoch: float) -> str:
-    """Seconds since the epoch as ISO 8601 in UTC, to the second."""
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(epoch))
+        return f"{self.user}@{self.host}, process {self.pid}, since {format_utc(self.since)}"
 
 
 @dataclass(frozen=True)
@@ -131,8 +140,8 @@ def _holds_pipe(pid: int, pipe: str) -> bool:
 
 
 def orphans(*, mark: str, pipe: str | None, ignore: frozenset[int] = frozenset()) -> list[Orphan]:
-    """Processes of a dead run: module processes carry ``mark`` (value of :data:`ENVIRONMENT_MARK`) in their environment,
-    forked workers still hold ``pipe`` (``pipe:[inode]``), the result queue of their controller.
+    """Processes of a dead run: module processes carry ``mark`` (value of :data:`ENVIRONMENT_MARK`) in their
+    environment, forked workers still hold ``pipe`` (``pipe:[inode]``), the result queue of their controller.
 
     Only processes of users that this one may look at are seen; a remote host's are not.
     """

@@ -1,0 +1,91 @@
+# Copyright (c) 2026 The lowtide.ops team
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Closing a window: its final state, its report, and the lease given back.
+
+Private to lowtide.ops: do not import from other collections.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+
+from . import report, report_html, report_text
+from .events import StepFailed, WindowClosed
+from .journal import JournalDamaged
+from .results import Result, make_stats
+from .session import OpenWindow, Session
+from .state import compute_state
+from .store import Store
+from .verdict import leave_verdict
+
+DAY = 86400.0
+
+
+def close_window(window: OpenWindow, *, clock: Callable[[], float] = time.time) -> Result:
+    """Record what was not reached, write the report, end the run of the occurrence, release the lease, remove old
+    journals."""
+    with window.session() as session:
+        record_failures(session)
+        data = report.build_report(
+            session.rules,
+            at=clock(),
+            check_mode=window.check_mode,
+            journal=f"{session.store.location}: {window.journal}",
+            version=window.version,
+        )
+        if not window.check_mode:
+            contents = {".html": report_html.render(data), ".json": json.dumps(data, indent=2) + "\n"}
+            data["path"] = session.store.write_report(window.journal, window.token, contents)
+        session.append(WindowClosed(state=data["state"], cause=data["cause"]))
+        if not window.check_mode:
+            session.store.release(window.token)
+            remove_old_journals(session.store, keep_days=window.keep_days, now=clock())
+    verdict = {
+        "state": data["state"],
+        "window": window.window,
+        "window_id": window.window_id,
+        "cause": data["cause"],
+        "report": data.get("path"),
+    }
+    line = report_text.render_last_line(data)
+    leave_verdict(window.folder, verdict, line)
+    return {"changed": False, "lines": report_text.render(data), "msg": line, **make_stats(verdict)}
+
+
+def record_failures(session: Session) -> None:
+    """Record as failures what was started and never ended, what was not reached, and events that could not be written."""
+    for failure in session.rules.find_abandoned():
+        session.append(failure)
+    if session.lost:
+        words = f"{len(session.lost)} events could not be written to the journal of the window"
+        session.append(StepFailed(step="journal", host=session.window.control, error=words, refused=False))
+    for failure in session.rules.find_unreached():
+        session.append(failure)
+
+
+def _leaves_something(store: Store, name: str) -> bool:
+    """Return whether a journal tells of something to revert; one that cannot be trusted may."""
+    try:
+        return bool(compute_state(store.load(name)).pending)
+    except JournalDamaged:
+        return True
+
+
+def remove_old_journals(store: Store, *, keep_days: int, now: float) -> list[str]:
+    """Remove journals and reports whose last event is older than ``keep_days`` days (0 keeps all), and return their
+    names.
+
+    What left something to revert is kept however old it is; so is a journal that cannot be trusted.
+    """
+    old = []
+    for name in store.list_occurrences() if keep_days else []:
+        last = store.last_event(name)
+        if last is None or last.at > now - keep_days * DAY:
+            continue
+        if not _leaves_something(store, name):
+            old.append(name)
+    store.remove(old)
+    return old

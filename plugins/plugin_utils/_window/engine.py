@@ -1,0 +1,265 @@
+# Copyright (c) 2026 The lowtide.ops team
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What happens around each step on each host: decide and record before it, record how it ended.
+
+Private to lowtide.ops: do not import from other collections. Each method loads the state, decides, and appends an
+event.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import Refusal
+from ansible_collections.lowtide.ops.plugins.module_utils._common.timestamps import format_utc
+
+from .declaration import Play, Step
+from .events import (
+    PlanStarted,
+    StepFailed,
+    StepPlanned,
+    StepReached,
+    StepReverted,
+    StepSkipped,
+    StepStarted,
+    StepSucceeded,
+)
+from .results import Failure, Result, RoleResult, describe_error
+from .rules import Decision, HostContext
+from .session import OpenWindow, Session
+
+
+@dataclass(frozen=True)
+class StepCall:
+    """One step on one host, as a task of a play asks for it.
+
+    ``play`` is its number among the window's plays, None when it is named by ``step`` and ``batch``; ``play_hosts``
+    are the hosts of the Ansible play, ``serial`` its keyword, ``strategy`` its strategy; ``digest`` computes that of a
+    step's inputs on this host.
+    """
+
+    host: str
+    step: str = ""
+    batch: int = 0
+    play: int | None = None
+    planning: bool = False
+    play_hosts: tuple[str, ...] = ()
+    serial: bool = False
+    strategy: str = "linear"
+    digest: Callable[[Step], str] = lambda _step: ""
+
+
+class Engine:
+    """The steps of the window that is open in this controller run."""
+
+    def __init__(self, window: OpenWindow | None, *, clock: Callable[[], float] = time.time) -> None:
+        self._window = window
+        self._clock = clock
+
+    @property
+    def window(self) -> OpenWindow:
+        """The open window. Raise Refusal when none was opened in this run."""
+        if self._window is None:
+            raise Refusal(
+                obj="window",
+                problem="it was not opened in this run "
+                "(--limit, --tags, --skip-tags or --start-at-task left the opening out?)",
+                next_step="Run the whole playbook, and choose steps with -e window_only=STEP,... or -e window_skip=STEP,...",
+            )
+        return self._window
+
+    # -- before a step --------------------------------------------------------------------------------------------
+
+    def begin_step(self, call: StepCall, *, preload: Callable[[Step], None]) -> Result:
+        """Decide whether the host performs (or plans) the step now, and record that. The role is loaded before it is
+        started."""
+        with self.window.session() as session:
+            rules = session.rules
+            if call.planning:
+                step = rules.declaration[call.step]
+                decision = rules.decide_plan(step.name, self._context(call, step))
+                if decision.perform:
+                    preload(step)
+                    session.append(PlanStarted(step=step.name, host=call.host))
+            else:
+                number = rules.declaration.find_play(call.step, call.batch) if call.play is None else call.play
+                play = rules.declaration.plays[number]
+                step = rules.declaration[play.step]
+                decision = self._begin(session, call, number, preload)
+            return self._answer(session, call, step, decision)
+
+    def _context(self, call: StepCall, step: Step) -> HostContext:
+        return HostContext(call.host, lambda: call.digest(step), self.window.version)
+
+    def _begin(self, session: Session, call: StepCall, number: int, preload: Callable[[Step], None]) -> Decision:
+        declaration = session.rules.declaration
+        play = declaration.plays[number]
+        step = declaration[play.step]
+        for failure in session.rules.find_abandoned(number):
+            session.append(failure)
+        if (play.step, play.batch) not in session.state.reached:
+            session.append(StepReached(step=play.step, batch=play.batch))
+        self._require_play(call, play)
+        decision = session.rules.decide(number, self._context(call, step), now=self._clock())
+        if decision.perform:
+            preload(step)
+            reverting = declaration.reverting(step.name)
+            started = StepStarted(
+                step=step.name,
+                host=call.host,
+                batch=play.batch,
+                why=decision.why,
+                digest=call.digest(step),
+                reverted_by=reverting.name if reverting else None,
+            )
+            session.append(started, durable=not step.reverts and not session.rules.restores)
+        elif decision.record:
+            session.append(StepSkipped(step=step.name, host=call.host, why=decision.why, not_due=decision.not_due))
+        return decision
+
+    def _require_play(self, call: StepCall, play: Play) -> None:
+        """Refuse a play that does not run the step as it is declared."""
+        name = play.step
+        if call.serial:
+            raise Refusal(
+                obj=f"play of step {name}",
+                problem="it has serial, and Ansible ends a run whose batch is lost as a whole",
+                next_step=f"Leave serial out and declare batches for {name} in window_steps",
+            )
+        if not call.strategy.endswith("linear"):
+            raise Refusal(
+                obj=f"play of step {name}",
+                problem=f"it runs with strategy {call.strategy}, under which steps overlap",
+                next_step="Set strategy linear: in the play, in ansible.cfg or in ANSIBLE_STRATEGY, wherever it is set",
+            )
+        expected = {*play.hosts, self.window.control}
+        different = sorted(expected ^ set(call.play_hosts))
+        if different:
+            raise Refusal(
+                obj=f"play of step {name}",
+                problem=f"its hosts differ from those that window_steps declares, with the control host, by {', '.join(different)}",
+                next_step="Import the playbook lowtide.ops.step, which takes the hosts from the declaration",
+            )
+
+    def _answer(self, session: Session, call: StepCall, step: Step, decision: Decision) -> Result:
+        window, state = self.window, session.state
+        reversible = state.ended.get((step.reverts or "", call.host))
+        return {
+            "changed": False,
+            "perform": decision.perform,
+            "msg": decision.why,
+            "over": session.rules.is_over,
+            "step": step.name,
+            "role": step.role,
+            "tasks": step.tasks,
+            "tasks_from": step.tasks_from,
+            "result_variable": step.result_variable,
+            "environment": window.environment,
+            "variables": {
+                "window_id": window.window_id,
+                "window_opened_at": format_utc(state.first_opened),
+                "window_assumed": sorted(state.started_steps) if window.check_mode else [],
+                "window_revert_assumed": window.check_mode
+                and isinstance(reversible, StepSucceeded)
+                and reversible.changed,
+                "window_pending": sorted({name for name, _host in state.pending}),
+            },
+        }
+
+    # -- after a step ---------------------------------------------------------------------------------------------
+
+    def finish_step(self, call: StepCall, result: Any) -> Result:
+        """Record that the step, or its planning, ended well."""
+        with self.window.session() as session:
+            step = self._find_step(session, call)
+            role = RoleResult.from_value(result, otherwise_changed=not step.reads_only)
+            if call.planning:
+                return self._finish_plan(session, call, step, role)
+            started = session.state.started.get((step.name, call.host))
+            session.append(
+                StepSucceeded(
+                    step=step.name,
+                    host=call.host,
+                    changed=role.changed,
+                    summary=role.summary,
+                    plan=role.plan,
+                    blockers=role.blockers,
+                    evidence=role.evidence,
+                    # That of what it was started with: the role itself may have set facts of its name since.
+                    digest=started.digest if started else "",
+                    version=self.window.version,
+                    reverts=step.reverts,
+                    reverts_all=session.rules.declaration.reverts_all(step),
+                )
+            )
+            self._mark_inherited(session, step, call.host)
+        return {"changed": False, "msg": role.summary}
+
+    def _find_step(self, session: Session, call: StepCall) -> Step:
+        declaration = session.rules.declaration
+        return declaration[call.step if call.play is None else declaration.plays[call.play].step]
+
+    def _finish_plan(self, session: Session, call: StepCall, step: Step, role: RoleResult) -> Result:
+        if not role.given and not step.reverts:
+            error = (
+                f"{step.performer}: it left no result, so whether the step is due is unknown. "
+                f"Set the fact {step.result_variable} (changed, summary) in it, or leave plan out of step {step.name}."
+            )
+            session.append(StepFailed(step=step.name, host=call.host, error=error, refused=True, planning=True))
+            return {"changed": False, "msg": error}
+        due = role.given and role.changed
+        session.append(
+            StepPlanned(
+                step=step.name,
+                host=call.host,
+                due=due,
+                summary=role.summary,
+                plan=role.plan,
+                blockers=role.blockers,
+                reverts=step.reverts,
+            )
+        )
+        return {"changed": False, "msg": f"{'due' if due else 'not due'}: {role.summary}"}
+
+    def _mark_inherited(self, session: Session, step: Step, host: str) -> None:
+        """Tell the journals of older occurrences that what they left was reverted here, and nothing else."""
+        opened = session.rules.opened
+        for left in opened.inherited:
+            if left["reverted_by"] != step.name or (left["host"] != host and left["host"] in step.hosts):
+                continue
+            reverted = StepReverted(
+                step=left["step"], host=left["host"], by=self.window.window_id, token=self.window.token
+            )
+            if not self.window.check_mode:
+                session.store.append(session.store.name_of(left["window_id"]), reverted)
+            session.append(reverted)
+
+    def fail_step(self, call: StepCall, *, error: Any, task: Any) -> Result:
+        """Record that the step, or its planning, failed; the play goes on."""
+        failure = describe_error(error, task)
+        with self.window.session() as session:
+            step = call.step
+            if call.play is not None:
+                step = session.rules.declaration.plays[call.play].step
+            session.append(self._make_failed(session, call, step, failure))
+        return {
+            "changed": False,
+            "failure": failure.error,
+            "msg": f"{step} failed on {call.host}; later steps are skipped, reverting steps run",
+        }
+
+    def _make_failed(self, session: Session, call: StepCall, step: str, failure: Failure) -> StepFailed:
+        is_started = (step, call.host) in session.state.started
+        return StepFailed(
+            step=step,
+            host=call.host,
+            error=failure.error,
+            refused=call.planning or failure.refused or not is_started,
+            planning=call.planning,
+            plan=failure.plan,
+            blockers=failure.blockers,
+        )

@@ -1,0 +1,483 @@
+# Copyright (c) 2026 The lowtide.ops team
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Opening a window: check everything, take the site's lease, open or resume the occurrence.
+
+Private to lowtide.ops: do not import from other collections.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import OpsError, Refusal
+from ansible_collections.lowtide.ops.plugins.module_utils._common.timestamps import format_utc
+
+from .declaration import Declaration, Inventory, Step
+from .events import StepFailed, WindowClosed, WindowOpened
+from .journal import JournalDamaged
+from .lease import LeaseRecord
+from .processes import Orphan, Owner, boot_id, orphans, pid_namespace, wait_for_end
+from .results import Result, make_stats
+from .rules import RESTORE, describe_pending
+from .session import Controller, OpenWindow, make_run_marker
+from .state import SUCCESSFUL, WindowState, compute_state
+from .store import Store, find_obstacle
+from .store_file import FileStore
+from .verdict import leave_verdict
+
+POLL_INTERVAL = 1.0
+"""Seconds between two looks at a lease whose owner cannot be looked at."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the opening is asked for: options of the action. ``duration`` and ``orphan_timeout`` are in seconds;
+    ``places`` is how many plays the playbook has, 0 for any number; ``mode`` is ``window`` or :data:`.rules.RESTORE`.
+    """
+
+    name: str
+    steps: list[Any]
+    directory: str
+    site: str
+    version: str
+    start: str = ""
+    only: list[str] = field(default_factory=list)
+    skip: list[str] = field(default_factory=list)
+    duration: float = 14400.0
+    orphan_timeout: float = 300.0
+    keep_days: int = 90
+    places: int = 0
+    mode: str = "window"
+
+
+@dataclass(frozen=True)
+class Occurrences:
+    """The occurrences of a site that are not settled, by window id, and the journals that cannot be trusted."""
+
+    states: dict[str, WindowState]
+    damaged: dict[str, JournalDamaged]
+
+    def of_window(self, window: str) -> dict[str, WindowState]:
+        """Return those of one window."""
+        return {
+            window_id: state
+            for window_id, state in self.states.items()
+            if state.opened is not None and state.opened.window == window
+        }
+
+
+def read_occurrences(store: Store) -> Occurrences:
+    """Read every journal of the site but those whose last event says that all is done and nothing is left."""
+    states: dict[str, WindowState] = {}
+    damaged: dict[str, JournalDamaged] = {}
+    for name in store.list_occurrences():
+        last = store.last_event(name)
+        if isinstance(last, WindowClosed) and last.state in SUCCESSFUL:
+            continue
+        try:
+            state = compute_state(store.load(name))
+        except JournalDamaged as error:
+            damaged[name] = error
+            continue
+        if state.opened is not None:
+            states[state.opened.window_id] = state
+    return Occurrences(states, damaged)
+
+
+def choose_start(occurrences: Mapping[str, WindowState], *, start: str, now: float) -> str:
+    """Return the start of the occurrence that this run belongs to: the given one; else that of the newest one that was
+    not brought to a good end and whose time is not over; else now, to the second.
+
+    Raise Refusal when the given one is over. ``occurrences`` are those of the window that are not settled.
+    """
+    by_start = {state.opened.start: state for state in occurrences.values() if state.opened is not None}
+    if start:
+        state = by_start.get(start)
+        if state is not None and state.opened is not None and now >= state.opened.ends:
+            raise Refusal(
+                obj=f"window {state.opened.window_id}",
+                problem=f"its time was over at {format_utc(state.opened.ends)}, and an occurrence cannot be resumed after it",
+                next_step="Start another occurrence: leave window_start empty, or give another one",
+            )
+        return start
+    resumable = [state for state in by_start.values() if state.opened is not None and now < state.opened.ends]
+    if not resumable:
+        return format_utc(now)
+    newest: Any = max(resumable, key=lambda state: state.first_opened).opened
+    return str(newest.start)
+
+
+class Opening:
+    """Opens the window of one controller run."""
+
+    def __init__(
+        self,
+        controller: Controller,
+        *,
+        clock: Callable[[], float] = time.time,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._controller = controller
+        self._clock = clock
+        self._sleep = sleep
+
+    def open(self, request: Request, inventory: Inventory, *, preload: Callable[[Step], None]) -> Result:
+        """Open or resume the occurrence. A refusal is a result, which the last line tells, so that it also reaches
+        set_stats."""
+        try:
+            return self._open(request, inventory, preload)
+        except OpsError as error:
+            return self._refuse(request, error)
+
+    def _refuse(self, request: Request, error: OpsError) -> Result:
+        line = f"lowtide window {request.name or 'without a name'}: refused (refused before any change): {error}"
+        verdict = {"state": "refused", "window": request.name, "window_id": None, "cause": str(error), "report": None}
+        leave_verdict(self._controller.folder, verdict, line)
+        return {"changed": False, "refused": True, "error": error.as_dict(), "msg": line, **make_stats(verdict)}
+
+    def _open(self, request: Request, inventory: Inventory, preload: Callable[[Step], None]) -> Result:
+        controller = self._controller
+        refuse_partial_runs(controller.limits)
+        if controller.control != [controller.host]:
+            raise Refusal(
+                obj="group control",
+                problem=f"it has {', '.join(controller.control) or 'no host'}, and the window is opened on {controller.host}",
+                next_step="Give the group control exactly one host (ansible_connection: local)",
+            )
+        if not request.name:
+            raise Refusal(obj="window_name", problem="it is empty", next_step="Name the window")
+        if not request.directory:
+            raise Refusal(obj="window_dir", problem="it is empty", next_step="Give a directory that outlives this run")
+        store = FileStore.of_site(request.directory, request.site)
+        builder = RestoreBuilder if request.mode == RESTORE else WindowBuilder
+        build = builder(request, inventory, preload)
+        if controller.check_mode:
+            return self._open_copy(request, store, build)
+        try:
+            return self._open_really(request, store, build)
+        except OSError as error:
+            raise Refusal(
+                obj=f"window_dir {request.directory}",
+                problem=f"it cannot be written ({error})",
+                next_step="Make room there, or set window_dir to a directory of yours",
+            ) from error
+
+    def _open_copy(self, request: Request, store: FileStore, build: WindowBuilder | RestoreBuilder) -> Result:
+        """Open in check mode: on a private copy of the journals, without the lease."""
+        copy = FileStore(Path(self._controller.folder, "lowtide_window_check"))
+        copy.create()
+        try:
+            held = store.read_lease()
+            occurrences = read_occurrences(store)
+            for window_id in occurrences.states:
+                copy.copy(copy.name_of(window_id), store.load(store.name_of(window_id)))
+        except OSError as error:
+            raise Refusal(
+                obj=f"window_dir {request.directory}",
+                problem=f"it cannot be read ({error})",
+                next_step="Run check mode as a user who may read it, or set window_dir",
+            ) from error
+        opened = build.build(occurrences, now=self._clock())
+        result = self._begin_run(request, copy, opened, build, token=held.token + 1 if held else 1)
+        if held is not None and not held.released and held.owner.liveness() != "dead":
+            warning = f"{held.owner.describe()}, holds the site now: what it changes is not in this prediction"
+            result["warnings"] = [*result.get("warnings", []), warning]
+        return result
+
+    def _open_really(self, request: Request, store: FileStore, build: WindowBuilder | RestoreBuilder) -> Result:
+        store.create()
+        owner = Owner.of(self._controller.pid)
+        deadline = self._clock() + request.orphan_timeout
+        seen: float | None = None
+        while True:
+            with store.lock():
+                held = store.read_lease()
+                orphan = self._find_orphan(store, held, owner)
+                obstacle = find_obstacle(store, held, owner)
+                if orphan is None and obstacle is None:
+                    opened = build.build(read_occurrences(store), now=self._clock())
+                    record = store.acquire(owner, opened.window_id, pipe=self._controller.pipe)
+                    break
+            if orphan is not None:
+                self._wait_for_orphan(orphan, deadline - self._clock(), request.orphan_timeout)
+                continue
+            renewed = store.last_renewal()
+            if obstacle is not None and (
+                held is None or held.owner.liveness() != "unknown" or seen not in (None, renewed)
+            ):
+                raise obstacle  # it lives: seen, or renewed while this run waited
+            seen = renewed
+            self._sleep(POLL_INTERVAL)
+        try:
+            result = self._begin_run(request, store, opened, build, token=record.token)
+        except (OpsError, OSError):
+            with store.lock():
+                store.release(record.token)
+            raise
+        store.start_renewer(record)
+        return result
+
+    def _find_orphan(self, store: FileStore, held: LeaseRecord | None, owner: Owner) -> Orphan | None:
+        """Return a process that the last owner, which ended without giving the lease back, left running on this host."""
+        if held is None or held.released or held.owner.same_process(owner) or held.owner.liveness() != "dead":
+            return None
+        if (held.owner.boot, held.owner.namespace) != (boot_id(), pid_namespace()):
+            return None
+        left = orphans(
+            mark=make_run_marker(store, held.token), pipe=held.pipe, ignore=frozenset({os.getpid(), owner.pid})
+        )
+        return left[0] if left else None
+
+    @staticmethod
+    def _wait_for_orphan(orphan: Orphan, seconds: float, timeout: float) -> None:
+        if seconds <= 0 or not wait_for_end(orphan.pid, seconds):
+            raise Refusal(
+                obj="a step of the run before",
+                problem=f"{orphan.describe()} still runs after {timeout:.0f} s, though its controller ended",
+                next_step="Let it end and run the window again, or raise window_orphan_timeout",
+            )
+
+    def _begin_run(
+        self,
+        request: Request,
+        store: FileStore,
+        opened: WindowOpened,
+        build: WindowBuilder | RestoreBuilder,
+        *,
+        token: int,
+    ) -> Result:
+        controller = self._controller
+        window = OpenWindow(
+            window=opened.window,
+            window_id=opened.window_id,
+            token=token,
+            journal=store.name_of(opened.window_id),
+            directory=store.location,
+            control=opened.control,
+            check_mode=controller.check_mode,
+            version=request.version,
+            folder=controller.folder,
+            keep_days=request.keep_days,
+        )
+        with window.session() as session:
+            session.append(opened, durable=True)
+            for failure in build.failures:
+                session.append(failure)
+            state, rules = session.state, session.rules
+        window.save()
+        left = describe_pending(state)
+        kind = "Check mode of window" if controller.check_mode else "Window"
+        words = f"{kind} {opened.window_id} is {'resumed' if state.resumed else 'open'}"
+        if left:
+            words += f"; not reverted by a run before: {', '.join(left)}"
+        planning = {host: rules.planned_steps(host) for host in {h for step in rules.declaration for h in step.hosts}}
+        return {
+            "changed": False,
+            "refused": False,
+            "msg": words,
+            "window_id": opened.window_id,
+            "token": token,
+            "resumed": state.resumed,
+            "opened_at": format_utc(state.first_opened),
+            "ends_at": format_utc(opened.ends),
+            "not_reverted": left,
+            "plays": [
+                {"title": play.title, "step": play.step, "batch": play.batch, "hosts": list(play.hosts)}
+                for play in rules.declaration.plays
+            ],
+            "planning": {host: names for host, names in sorted(planning.items()) if names},
+            "warnings": build.warnings,
+        }
+
+
+class WindowBuilder:
+    """Checks the declaration, and makes the opening event of a window."""
+
+    def __init__(self, request: Request, inventory: Inventory, preload: Callable[[Step], None]) -> None:
+        self._request = request
+        self._control = inventory.control
+        self._declaration = Declaration.from_entries(request.steps, inventory)
+        self._selected = self._declaration.select(only=request.only, skip=request.skip)
+        self.failures: list[StepFailed] = []
+        self.warnings: list[str] = []
+        plays = self._declaration.plays
+        if request.places and len(plays) > request.places:
+            raise Refusal(
+                obj="window_steps",
+                problem=f"its steps and batches are {len(plays)} plays, and this playbook has places for {request.places}",
+                next_step="Join batches, or write a playbook from window_open, step and window_close",
+            )
+        for step in self._declaration:
+            if step.name in self._selected or step.reverts:
+                preload(step)
+
+    def build(self, occurrences: Occurrences, *, now: float) -> WindowOpened:
+        """Return the event that opens or resumes the occurrence. Raise Refusal when a journal of this window is
+        damaged."""
+        request = self._request
+        self._look_at_damaged(occurrences.damaged)
+        own = occurrences.of_window(request.name)
+        start = choose_start(own, start=request.start, now=now)
+        window_id = f"{request.name}@{start}"
+        resumed = own.get(window_id)
+        inherited: list[dict[str, str]] = []
+        if resumed is not None and resumed.opened is not None:
+            inherited = resumed.opened.inherited
+        else:
+            inherited = self._inherit(own)
+        self._warn_of_others(occurrences, own)
+        return WindowOpened(
+            window=request.name,
+            window_id=window_id,
+            start=start,
+            mode=request.mode,
+            steps=self._declaration.as_dicts(),
+            selected=sorted(self._selected),
+            control=self._control,
+            ends=resumed.opened.ends if resumed is not None and resumed.opened is not None else now + request.duration,
+            version=request.version,
+            inherited=inherited,
+        )
+
+    def _look_at_damaged(self, damaged: Mapping[str, JournalDamaged]) -> None:
+        prefix = FileStore(Path("/")).name_of(f"{self._request.name}@")
+        for name, error in damaged.items():
+            if name.startswith(prefix):
+                raise error
+            self.warnings.append(str(error))
+
+    def _inherit(self, own: Mapping[str, WindowState]) -> list[dict[str, str]]:
+        """Return what older occurrences of this window left in force and this one reverts."""
+        inherited = []
+        for window_id, state in own.items():
+            for step, host in state.pending:
+                reverting = self._declaration.reverting(step) if step in self._declaration else None
+                if reverting is None or (host not in reverting.hosts and not self._declaration.reverts_all(reverting)):
+                    self.warnings.append(
+                        f"{step} on {host} was left by {window_id}, and no step of this window reverts it there. "
+                        "Run the playbook restore_service"
+                    )
+                    continue
+                inherited.append({"window_id": window_id, "step": step, "host": host, "reverted_by": reverting.name})
+        return inherited
+
+    def _warn_of_others(self, occurrences: Occurrences, own: Mapping[str, WindowState]) -> None:
+        for window_id, state in occurrences.states.items():
+            if window_id not in own and state.pending:
+                left = ", ".join(describe_pending(state))
+                self.warnings.append(f"window {window_id} left not reverted: {left}. Run the playbook restore_service")
+
+
+class RestoreBuilder:
+    """Makes the opening event of an occurrence that reverts everything that is in force at the site, whatever window
+    left it."""
+
+    def __init__(self, request: Request, inventory: Inventory, preload: Callable[[Step], None]) -> None:
+        self._request = request
+        self._inventory = inventory
+        self._preload = preload
+        self._declared = Declaration([])
+        self.failures: list[StepFailed] = []
+        self.warnings: list[str] = []
+        try:
+            self._declared = Declaration.from_entries(request.steps, inventory) if request.steps else self._declared
+        except OpsError as error:  # the way back must not depend on a list that is being edited
+            self.warnings.append(f"{error} Only what journals know of is reverted.")
+
+    def build(self, occurrences: Occurrences, *, now: float) -> WindowOpened:
+        """Return the opening event: the declared reverting steps, on all their hosts, since what is in force is seen
+        on the objects; and those of journals, on the hosts where these say so."""
+        self.warnings += [str(error) for error in occurrences.damaged.values()]
+        steps: dict[str, Step] = {step.name: as_plain_step(step) for step in self._declared if step.reverts}
+        inherited: list[dict[str, str]] = []
+        for window_id, state in occurrences.states.items():
+            if not state.pending or state.opened is None:
+                continue
+            declaration = Declaration.from_dicts(state.opened.steps)
+            for (step_name, host), left in state.pending.items():
+                if left.reverted_by not in declaration:
+                    self._fail(left.reverted_by, host, f"the journal of {window_id} does not declare it")
+                    continue
+                reverting = declaration[left.reverted_by]
+                name = self._add(steps, reverting, window_id, host, reverts_all=declaration.reverts_all(reverting))
+                inherited.append({"window_id": window_id, "step": step_name, "host": host, "reverted_by": name})
+        steps = {name: step for name, step in steps.items() if self._can_load(step)}
+        start = format_utc(now)
+        return WindowOpened(
+            window=self._request.name,
+            window_id=f"{self._request.name}@{start}",
+            start=start,
+            mode=RESTORE,
+            steps=[step.as_dict() for step in steps.values()],
+            selected=sorted(steps),
+            control=self._inventory.control,
+            ends=now + self._request.duration,
+            version=self._request.version,
+            inherited=inherited,
+        )
+
+    def _add(self, steps: dict[str, Step], reverting: Step, window_id: str, host: str, *, reverts_all: bool) -> str:
+        """Add the reverting step of a journal to ``steps`` unless a declared one does the same; return its name."""
+        known = set(self._inventory.hosts)
+        hosts = reverting.hosts if reverts_all else (host,)
+        present = tuple(name for name in hosts if name in known)
+        name = next((name for name, step in steps.items() if _does_the_same(step, reverting)), "")
+        if not present:
+            name = name or reverting.name
+            self._fail(name, host, f"window {window_id} left it in force there, and this inventory has no such host")
+            return name
+        if not name:
+            name = reverting.name if reverting.name not in steps else f"{reverting.name} of {window_id}"
+            steps[name] = as_plain_step(reverting, batches=())
+        step = steps[name]
+        missing = tuple(host for host in present if host not in step.hosts)
+        if missing:
+            steps[name] = as_plain_step(step, batches=(*step.batches, missing))
+        return name
+
+    def _can_load(self, step: Step) -> bool:
+        """A role that cannot be loaded does not hold back the others."""
+        try:
+            self._preload(step)
+        except OpsError as error:
+            for host in step.hosts:
+                self._fail(step.name, host, str(error))
+            return False
+        return True
+
+    def _fail(self, step: str, host: str, problem: str) -> None:
+        self.failures.append(StepFailed(step=step, host=host, error=problem, refused=True))
+
+
+def as_plain_step(step: Step, *, batches: Iterable[tuple[str, ...]] | None = None) -> Step:
+    """Return the step as one that stands for itself."""
+    return Step(
+        name=step.name,
+        role=step.role,
+        tasks_from=step.tasks_from,
+        tasks=step.tasks,
+        batches=step.batches if batches is None else tuple(batches),
+        estimate=step.estimate,
+    )
+
+
+def _does_the_same(step: Step, other: Step) -> bool:
+    return (step.role, step.tasks_from, step.tasks) == (other.role, other.tasks_from, other.tasks)
+
+
+def refuse_partial_runs(limits: Mapping[str, Any]) -> None:
+    """Refuse the options that would silently leave out the opening or the closing."""
+    for option, value in limits.items():
+        if value:
+            shown = value if isinstance(value, str) else ",".join(value)
+            raise Refusal(
+                obj=f"{option} {shown}",
+                problem="it would silently leave out the opening or the closing of the window",
+                next_step="Choose steps by name with -e window_only=STEP,... or -e window_skip=STEP,...",
+            )

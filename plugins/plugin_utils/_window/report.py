@@ -1,0 +1,111 @@
+# Copyright (c) 2026 The lowtide.ops team
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a window has to tell at its end, as data; pure. Private to lowtide.ops: do not import from other collections."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .events import StepFailed, StepPlanned, StepSkipped, StepStarted, StepSucceeded
+from .rules import WindowRules, describe_pending
+from .state import Key
+
+Report = dict[str, Any]
+
+
+def describe_outcome(row: Report) -> str:
+    """Return one word for how a step ended on a host."""
+    return "changed" if row["outcome"] == "ok" and row["changed"] else str(row["outcome"])
+
+
+def build_rows(rules: WindowRules) -> list[Report]:
+    """Return one row for each step and host that took part, in the order in which they happened."""
+    state = rules.state
+    planned = [
+        key
+        for key in state.plans
+        if key not in state.order and (state.plans[key].due or not rules.declaration[key[0]].reverts)
+    ]
+    return [_build_row(rules, key) for key in [*state.order, *planned]]
+
+
+def _build_row(rules: WindowRules, key: Key) -> Report:
+    state = rules.state
+    started, ended = state.started.get(key), state.ended.get(key)
+    skipped, plan = state.skipped.get(key), state.plans.get(key)
+    step = rules.declaration[key[0]] if key[0] in rules.declaration else None
+    builds_on = {step.reverts} if step and step.reverts else set(step.needs if step else ())
+    told = ended or plan
+    row: Report = {
+        "step": key[0],
+        "host": key[1],
+        "reverts": step.reverts if step else None,
+        "irreversible": bool(step and step.irreversible),
+        "estimate": step.estimate if step else None,
+        "builds_on": sorted(name for name in builds_on if name in state.started_steps),
+        "why": _explain(started, skipped, plan),
+        "begin": started.at if started else None,
+        "seconds": round(max(0.0, ended.at - started.at), 1) if started and ended else None,
+        "changed": False,
+        "summary": "",
+        "plan": told.plan if told else [],
+        "blockers": told.blockers if told else [],
+        "evidence": ended.evidence if isinstance(ended, StepSucceeded) else [],
+    }
+    if isinstance(ended, StepFailed):
+        row.update(outcome="failed", summary=ended.error)
+    elif isinstance(ended, StepSucceeded):
+        row.update(outcome="ok", summary=ended.summary, changed=ended.changed)
+    elif started:
+        row.update(outcome="failed", summary="started and never finished")
+    elif skipped:
+        row["outcome"] = "skipped"
+    else:
+        row["outcome"] = "due" if plan and plan.due else "not due"
+    return row
+
+
+def _explain(started: StepStarted | None, skipped: StepSkipped | None, plan: StepPlanned | None) -> str:
+    if started:
+        return started.why
+    if skipped:
+        return skipped.why
+    return plan.summary if plan else ""
+
+
+def _measure_durations(rules: WindowRules, rows: list[Report]) -> dict[str, float]:
+    """Return the seconds of each step that was performed, from the first host's start to the last host's end."""
+    durations = {}
+    for step in rules.declaration:
+        spans = [
+            (row["begin"], row["begin"] + row["seconds"])
+            for row in rows
+            if row["step"] == step.name and row["seconds"] is not None
+        ]
+        if spans:
+            durations[step.name] = round(max(end for _begin, end in spans) - min(begin for begin, _end in spans), 1)
+    return durations
+
+
+def build_report(rules: WindowRules, *, at: float, check_mode: bool, journal: str, version: str) -> Report:
+    """Return everything there is to tell; times in seconds since the epoch, durations in seconds."""
+    opened, rows = rules.opened, build_rows(rules)
+    return {
+        "format": 1,
+        "window": opened.window,
+        "window_id": opened.window_id,
+        "token": opened.token,
+        "version": version,
+        "check_mode": check_mode,
+        "resumed": rules.state.resumed,
+        "state": rules.final_state(),
+        "cause": rules.first_cause(),
+        "opened": opened.at,
+        "closed": at,
+        "seconds": round(at - opened.at, 1),
+        "durations": _measure_durations(rules, rows),
+        "steps": rows,
+        "not_reverted": describe_pending(rules.state),
+        "journal": journal,
+    }

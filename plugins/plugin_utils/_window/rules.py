@@ -1,0 +1,362 @@
+# Copyright (c) 2026 The lowtide.ops team
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a window does next, from its declaration and its state; pure.
+
+Private to lowtide.ops: do not import from other collections.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import Refusal
+from ansible_collections.lowtide.ops.plugins.module_utils._common.timestamps import format_utc
+
+from .declaration import Declaration, Step
+from .events import StepFailed, WindowOpened
+from .state import ABANDONED, FinalState, Key, WindowState
+
+RESTORE = "restore"
+"""Mode of an occurrence that only reverts (playbook restore_service): a failure does not hold back the other steps."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Whether a host performs a step now, and why (not). ``record``: worth an event; ``not_due``: there is nothing to
+    do."""
+
+    perform: bool
+    why: str
+    record: bool = False
+    not_due: bool = False
+
+
+@dataclass(frozen=True)
+class HostContext:
+    """The host that asks, what computes the digest of its inputs for the step, and the collection's version."""
+
+    host: str
+    digest: Callable[[], str]
+    version: str
+
+
+NOT_ASSIGNED = Decision(False, "not assigned to this host")
+
+
+class WindowRules:
+    """The rules over one occurrence: which step is due, where, and how it ends."""
+
+    def __init__(self, state: WindowState) -> None:
+        """``state`` is that of an occurrence that was opened."""
+        assert_opened(state.opened)
+        opened: Any = state.opened
+        self.state = state
+        self.opened: WindowOpened = opened
+        self.declaration = Declaration.from_dicts(opened.steps)
+        self.selected = frozenset(opened.selected)
+
+    @property
+    def restores(self) -> bool:
+        """Whether this occurrence only reverts what is in force."""
+        return self.opened.mode == RESTORE
+
+    # -- whether a step is due anywhere ---------------------------------------------------------------------------
+
+    def is_due(self, name: str) -> bool:
+        """Return whether the step has work on any host in this run, as far as is known now."""
+        step = self.declaration[name]
+        if step.reverts and self.state.pending_hosts(step.reverts):
+            return True
+        if name not in self.selected or not self._has_trigger(step):
+            return False
+        if step.reverts:
+            return self.is_due(step.reverts)
+        if self.declaration.reverting(name):
+            return self._is_needed(name)
+        plans = [plan.due for (planned, _host), plan in self.state.plans.items() if planned == name]
+        if plans:
+            return any(plans)
+        return any(not self._is_done(step, host) for host in step.hosts)
+
+    def _has_trigger(self, step: Step) -> bool:
+        """Whether one of the steps after which alone this one is due was started, or is due."""
+        if not step.only_after:
+            return True
+        return any(other in self.state.started_steps or self.is_due(other) for other in step.only_after)
+
+    def _is_needed(self, name: str) -> bool:
+        needing = self.declaration.needing(name)
+        return any(self.is_due(step.name) for step in needing) if needing else True
+
+    def _is_done(self, step: Step, host: str) -> bool:
+        """Whether a success of this occurrence counts: in this run any, of an earlier run only that of a plain step."""
+        success = self.state.succeeded.get((step.name, host))
+        if success is None:
+            return False
+        if success.token == self.opened.token:
+            return True
+        return not (step.reads_only or step.plan or self.declaration.reverting(step.name))
+
+    # -- what one host does ---------------------------------------------------------------------------------------
+
+    def decide(self, play: int, context: HostContext, *, now: float) -> Decision:
+        """Return what the host does about the play numbered ``play`` at ``now`` (seconds since the epoch).
+
+        Raise Refusal when the step is due and must not start; that is a failure of the step.
+        """
+        current = self.declaration.plays[play]
+        step = self.declaration[current.step]
+        if context.host not in current.hosts:
+            return NOT_ASSIGNED
+        self._require_order(play)
+        if self.restores:
+            return Decision(True, "restores the service")
+        return self._decide_reverting(step, context) if step.reverts else self._decide_plain(step, context, now)
+
+    def _decide_plain(self, step: Step, context: HostContext, now: float) -> Decision:
+        if step.name not in self.selected:
+            return Decision(False, "left out by window_only or window_skip", record=True)
+        if self.state.failed:
+            return Decision(False, self._after_failure(), record=True)
+        if self._is_done(step, context.host):
+            return self._decide_done(step, context)
+        decision = self._decide_need(step, context)
+        if decision.perform:
+            self._require_needs(step)
+            self._require_time(step, now)
+        return decision
+
+    def _after_failure(self) -> str:
+        first = self.state.failures[0]
+        return f"skipped after the failure of {first.step} on {first.host}"
+
+    def _decide_reverting(self, step: Step, context: HostContext) -> Decision:
+        reversible = step.reverts or ""
+        hosts = self.state.pending_hosts(reversible)
+        if context.host in hosts or (hosts and self.declaration.reverts_all(step)):
+            return Decision(True, f"reverts {reversible}")
+        return Decision(False, f"{reversible} is not in force here", record=True, not_due=True)
+
+    def _decide_done(self, step: Step, context: HostContext) -> Decision:
+        success = self.state.succeeded[(step.name, context.host)]
+        if success.token != self.opened.token:
+            when = format_utc(success.at)
+            if success.version != context.version:
+                problem = f"lowtide.ops {success.version} did it at {when}, and this is {context.version}"
+                raise self._inputs_changed(step, context, problem)
+            if success.digest != context.digest():
+                raise self._inputs_changed(step, context, f"it was done at {when} with other inputs")
+        return Decision(False, f"done at {format_utc(success.at)}", record=True)
+
+    def _inputs_changed(self, step: Step, context: HostContext, problem: str) -> Refusal:
+        return Refusal(
+            obj=f"step {step.name} on {context.host}",
+            problem=problem,
+            next_step=f"Resume {self.opened.window_id} with what it was started with, "
+            "or start another occurrence with window_start",
+        )
+
+    def _decide_need(self, step: Step, context: HostContext) -> Decision:
+        if step.only_after and not self.state.started_steps.intersection(step.only_after):
+            why = f"none of {', '.join(step.only_after)} was performed"
+            return Decision(False, why, record=True, not_due=True)
+        if self.declaration.reverting(step.name):
+            if not self._is_needed(step.name):
+                return Decision(False, "no due step needs it", record=True, not_due=True)
+            needing = [other.name for other in self.declaration.needing(step.name) if self.is_due(other.name)]
+            return Decision(
+                True, f"needed by {', '.join(needing)}" if needing else "declared without a step that needs it"
+            )
+        planned = self.state.plans.get((step.name, context.host))
+        if planned is None:
+            return Decision(True, "not planned: always due")
+        if not planned.due:
+            return Decision(False, planned.summary or "nothing to do", record=True, not_due=True)
+        return Decision(True, planned.summary or "due")
+
+    def _require_order(self, play: int) -> None:
+        """Refuse a play that comes before one that is declared before it, or after one that is declared after it."""
+        plays = self.declaration.plays
+        current = plays[play]
+        reached = set(self.state.reached)
+        for number, other in enumerate(plays):
+            is_reached = (other.step, other.batch) in reached
+            due = other.step in self.selected or self.declaration[other.step].reverts
+            if (number < play and not is_reached and due) or (number > play and is_reached):
+                first, then = (other, current) if number < play else (current, other)
+                raise Refusal(
+                    obj=f"play of step {current.step}",
+                    problem=f"it comes {'before' if number < play else 'after'} that of {other.step}, "
+                    f"and window_steps declares {first.step} before {then.step}",
+                    next_step="Put the plays in the order of window_steps, or use the playbook maintenance_window",
+                )
+
+    def _require_needs(self, step: Step) -> None:
+        for name in step.needs:
+            for host in self.declaration[name].hosts:
+                if not self._is_satisfied(name, host):
+                    raise Refusal(
+                        obj=f"step {step.name}",
+                        problem=f"it needs {name}, which is not {self._wanted_of(name)} on {host}",
+                        next_step=f"See why {name} did not run there, then run the window again",
+                    )
+
+    def _wanted_of(self, name: str) -> str:
+        return "in force" if self.declaration.reverting(name) else "done"
+
+    def _is_satisfied(self, name: str, host: str) -> bool:
+        if self.declaration.reverting(name):
+            return (name, host) in self.state.pending and (name, host) in self.state.succeeded
+        skipped = self.state.skipped.get((name, host))
+        return self._is_done(self.declaration[name], host) or (skipped is not None and skipped.not_due)
+
+    def _require_time(self, step: Step, now: float) -> None:
+        """Refuse a step that cannot be over before the window's end, with the reverting steps that come after it."""
+        pending = [
+            self.declaration[left.reverted_by]
+            for left in self.state.pending.values()
+            if left.reverted_by in self.declaration
+        ]
+        reverting = self.declaration.reverting(step.name)
+        after = {other.name: other.estimate or 0.0 for other in (*pending, *filter(None, [reverting]))}
+        needed = (step.estimate or 0.0) + sum(after.values())
+        if now + needed <= self.opened.ends:
+            return
+        left = max(0.0, self.opened.ends - now)
+        problem = f"the window ended at {format_utc(self.opened.ends)}"
+        if left:
+            problem = (
+                f"{left:.0f} s are left until {format_utc(self.opened.ends)}, and it is expected to take {needed:.0f} s"
+            )
+            problem += f" with {', '.join(after)}" if after else ""
+        raise Refusal(
+            obj=f"step {step.name}",
+            problem=problem,
+            next_step="Start another occurrence (window_start), with a longer window_duration if it needs more time",
+        )
+
+    def decide_plan(self, name: str, context: HostContext) -> Decision:
+        """Return whether the host has to find out if step ``name`` is due there."""
+        step = self.declaration[name]
+        if not step.plan or context.host not in step.hosts:
+            return NOT_ASSIGNED
+        if step.reverts:
+            if (step.reverts, context.host) in self.state.pending:
+                return Decision(False, f"{step.reverts} is in force here, as the journal says")
+            return Decision(True, f"find out whether {step.reverts} is in force")
+        if name not in self.selected:
+            return Decision(False, "left out by window_only or window_skip")
+        if self.state.failed:
+            return Decision(False, self._after_failure())
+        return Decision(True, "find out whether it is due")
+
+    def planned_steps(self, host: str) -> list[str]:
+        """Return the names of the steps that ``host`` plans, in order."""
+        if self.restores:
+            return []
+        return [
+            step.name
+            for step in self.declaration
+            if step.plan and host in step.hosts and (step.name in self.selected or step.reverts)
+        ]
+
+    # -- the end --------------------------------------------------------------------------------------------------
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no step can start any more: one has failed, and nothing is left to revert."""
+        return self.state.failed and not self.state.pending and not self.restores
+
+    def find_abandoned(self, play: int | None = None) -> list[StepFailed]:
+        """Return failures for what was started and cannot end any more, as seen from the play numbered ``play``, None
+        at the closing: plays follow each other, so what an earlier one started has ended by now, or its host is lost.
+        """
+        current = self.declaration.plays[play] if play is not None else None
+        known = {failure.key for failure in self.state.failures}
+        abandoned = [
+            StepFailed(step=step, host=host, error=ABANDONED, refused=True, planning=True)
+            for step, host in sorted(self.state.planning)
+        ]
+        for key, started in self.state.started.items():
+            same_play = current is not None and (started.step, started.batch) == (current.step, current.batch)
+            if key not in self.state.ended and key not in known and not same_play:
+                abandoned.append(StepFailed(step=key[0], host=key[1], error=ABANDONED, refused=False))
+        return abandoned
+
+    def find_unreached(self) -> list[StepFailed]:
+        """Return failures for what was due and whose play or host was never reached. After a failure only reverting
+        steps."""
+        missing: dict[Key, str] = {}
+        reached = set(self.state.reached)
+        if not self.state.failed:
+            for play in self.declaration.plays:
+                for host in play.hosts:
+                    key = (play.step, host)
+                    if play.step not in self.selected or key in self.state.ended or key in self.state.skipped:
+                        continue
+                    if (play.step, play.batch) not in reached:
+                        missing[key] = (
+                            "its play was not reached: there is no play of this step between opening and closing"
+                        )
+                    else:
+                        missing[key] = "this host was not reached (unreachable?)"
+        for (step, host), left in self.state.pending.items():
+            key = (left.reverted_by, host)
+            if key not in self.state.ended and left.reverted_by in self.declaration:
+                missing.setdefault(key, f"it was to revert {step}, and it did not run")
+        return [StepFailed(step=step, host=host, error=why, refused=False) for (step, host), why in missing.items()]
+
+    def first_cause(self) -> str:
+        """Return the first failure in words; empty when there is none."""
+        return describe_failure(self.state.failures[0]) if self.state.failures else ""
+
+    def final_state(self) -> FinalState:
+        """Return how the run ends, from what is on record."""
+        if not self.state.failed:
+            return "succeeded" if self._has_changed() else "no_changes"
+        if self.state.pending or self.restores:
+            return "failed_not_reverted"
+        return "failed_reverted" if self._may_have_changed() else "refused"
+
+    def _has_changed(self) -> bool:
+        successes = [event for event in self.state.ended.values() if not isinstance(event, StepFailed)]
+        return any(event.changed for event in (*successes, *self.state.succeeded.values()))
+
+    def _reads_only(self, name: str) -> bool:
+        return name in self.declaration and self.declaration[name].reads_only
+
+    def _may_have_changed(self) -> bool:
+        """Whether something was changed, or a step failed without saying that it had changed nothing."""
+        failed = [
+            failure
+            for failure in self.state.failures
+            if not failure.planning
+            and not failure.refused
+            and not self._reads_only(failure.step)
+            and failure.key in self.state.started
+        ]
+        unfinished = [key for key in self.state.started if key not in self.state.ended and not self._reads_only(key[0])]
+        return self._has_changed() or bool(failed) or bool(unfinished)
+
+
+def assert_opened(opened: WindowOpened | None) -> None:
+    """Raise Refusal for an occurrence whose journal does not begin with its opening."""
+    if opened is None:
+        raise Refusal(
+            obj="window",
+            problem="its journal has no opening",
+            next_step="Run the playbook restore_service, then open another occurrence",
+        )
+
+
+def describe_failure(failure: StepFailed) -> str:
+    """Return ``step on host: error``."""
+    return f"{'plan of ' if failure.planning else ''}{failure.step} on {failure.host}: {failure.error}"
+
+
+def describe_pending(state: WindowState) -> list[str]:
+    """Return what is not reverted yet, one line each, sorted."""
+    return sorted(f"{step} on {host}" for step, host in state.pending)

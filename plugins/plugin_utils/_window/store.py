@@ -1,0 +1,137 @@
+# Copyright (c) 2026 The lowtide.ops team
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Where a site's lease, journals and reports are kept: the contract that every backend fulfils.
+
+Private to lowtide.ops: do not import from other collections. ``tests/unit/window/test_store_contract.py`` is the
+contract as tests; it runs over every backend.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+
+from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import Refusal
+from ansible_collections.lowtide.ops.plugins.module_utils._common.timestamps import format_utc
+
+from .events import Event
+from .lease import LeaseRecord
+from .processes import Owner
+
+
+class Store(ABC):
+    """The lease, the journals (one for each occurrence) and the reports of one site.
+
+    Every method may raise OSError when the place cannot be reached or written; nothing was written then, or a line that
+    readers ignore.
+    """
+
+    @property
+    @abstractmethod
+    def location(self) -> str:
+        """Where it is, for people."""
+
+    @abstractmethod
+    def lock(self) -> AbstractContextManager[None]:
+        """Return a context in which no other process is inside :meth:`lock` of this site.
+
+        It ends with the process that holds it, however that ends. Held for milliseconds; waited for without limit.
+        """
+
+    # -- the lease ------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def read_lease(self) -> LeaseRecord | None:
+        """Return who holds or last held the lease; None when nobody ever did. Raise Refusal when it cannot be read."""
+
+    @abstractmethod
+    def is_expired(self) -> bool:
+        """Return whether the lease was not renewed for its whole time, judged by the backend's clock, never by a
+        holder's."""
+
+    @abstractmethod
+    def last_renewal(self) -> float:
+        """Return when the lease was last written or renewed, by the backend's clock (seconds since the epoch)."""
+
+    @abstractmethod
+    def acquire(self, owner: Owner, window_id: str, *, pipe: str | None = None) -> LeaseRecord:
+        """Make ``owner`` the holder and return the record, whose token is higher than any before, also than those of
+        journals whose lease was removed.
+
+        Atomic (call it inside :meth:`lock`): it writes only if :func:`find_obstacle` finds none, and raises Refusal
+        otherwise.
+        """
+
+    @abstractmethod
+    def check(self, token: int) -> None:
+        """Raise LeaseLost unless ``token`` holds the lease. Call it inside :meth:`lock`, before each write."""
+
+    @abstractmethod
+    def release(self, token: int) -> None:
+        """Give the lease back. The token stays on record. Raise LeaseLost when another owner has it. Call it inside
+        :meth:`lock`."""
+
+    @abstractmethod
+    def start_renewer(self, record: LeaseRecord) -> int:
+        """Start the process that renews the lease for as long as the owner's process lives and holds it; return its
+        pid."""
+
+    # -- journals and reports -------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def list_occurrences(self) -> list[str]:
+        """Return the names of all journals of the site, in no particular order. A name is what :meth:`load` takes."""
+
+    @abstractmethod
+    def name_of(self, window_id: str) -> str:
+        """Return the journal's name for an occurrence."""
+
+    @abstractmethod
+    def load(self, name: str) -> list[Event]:
+        """Return the events of a journal in order, [] when there is none. Raise JournalDamaged when it cannot be
+        trusted."""
+
+    @abstractmethod
+    def last_event(self, name: str) -> Event | None:
+        """Return the last event of a journal without reading the rest of it; None when there is none or it is damaged."""
+
+    @abstractmethod
+    def append(self, name: str, event: Event) -> Event:
+        """Add one event and return it as written, with its time. Durable when it returns; an event that was cut off by
+        a crash is as if it had never been written. Call it inside :meth:`lock`."""
+
+    @abstractmethod
+    def write_report(self, name: str, token: int, contents: dict[str, str]) -> str:
+        """Write the report of a run, one text for each suffix, each whole or not at all; return where the first one
+        is."""
+
+    @abstractmethod
+    def remove(self, names: Sequence[str]) -> None:
+        """Remove journals with their reports. Call it inside :meth:`lock`."""
+
+
+def find_obstacle(store: Store, held: LeaseRecord | None, owner: Owner) -> Refusal | None:
+    """Return why ``owner`` may not succeed the holder now; None when it may.
+
+    A holder that provably ended is succeeded at once, one that provably lives never; any other one when the lease
+    expired.
+    """
+    if held is None or held.released:
+        return None
+    if held.owner.same_process(owner):
+        return Refusal(
+            obj=f"window {held.window_id}",
+            problem="it is already open in this run",
+            next_step="Open a window once for each ansible-playbook run, and close it in its last play",
+        )
+    liveness = held.owner.liveness()
+    if liveness == "dead" or (liveness == "unknown" and store.is_expired()):
+        return None
+    why = "that process lives" if liveness == "alive" else f"last renewed at {format_utc(store.last_renewal())}"
+    return Refusal(
+        obj=f"site {store.location}",
+        problem=f"{held.owner.describe()}, holds it with window {held.window_id} ({why})",
+        next_step="Wait for its end, or stop that process and run this again",
+    )
