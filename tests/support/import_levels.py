@@ -56,7 +56,7 @@ def find_level(module: str, levels: Levels) -> tuple[str, int] | None:
 
 
 def check_levels(source: str, module: str, levels: Levels) -> Iterator[tuple[str, str]]:
-    """Find imports inside the module's package that do not point to a lower level: the entry imported, and a message."""
+    """Find imports inside the module's package that do not point to a lower level: what is imported, and a message."""
     package = package_of(module)
     own = find_level(module, levels)
     if own is None:

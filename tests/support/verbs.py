@@ -10,30 +10,30 @@ from dataclasses import dataclass
 VERBS = frozenset(
     """
     abort accept acquire add adjust advance aggregate allow announce answer append apply approve archive arrange ask
-    assemble assert assign attach authenticate await become begin bind bisect block broadcast build bury calculate call
-    cancel capture carry cast catch change check choose claim classify clean clear clone close collect commit
-    compact compare compile complete compose compress compute confirm connect construct consume continue convert copy
-    count create cut deactivate decide declare decode decrypt delete deliver demand deny deploy derive describe
-    deserialize detach detect determine diagnose die diff digest disable discard disconnect discover dispatch display
-    distribute divide do download drain drop dump emit enable encode encrypt end enforce ensure enter enumerate escape
-    establish estimate evaluate examine exchange exclude execute exit expand expect expire explain export expose extend
-    extract fail fence fetch fight fill filter find finish fit fix flatten flush fold follow forbid force forget format
-    forward freeze gather generate get give go grant group guard guess handle hash hide hold identify ignore import
-    include increment index infer inform initialize insert inspect install interpret interrupt invalidate invoke issue
-    iterate join judge keep kill leave let limit link list listen load locate lock log look maintain make manage
-    map mark match measure merge migrate modify monitor mount move name narrow normalize note notify observe obtain offer
-    open order pack pad parse pass patch pause perform persist pick ping place plan poll pop populate post predict
-    prefix preload prepare present preserve prevent print proceed process produce prompt propose protect prove provide
-    prune publish pull purge push put query queue quote raise reach read rebuild receive recognize reconcile record
-    recover redact reduce refresh refuse register reject relate release reload relist remember remove rename render
-    renew reopen repair repeat replace replay reply report request require reserve reset resolve respond restart restore
-    resume retain retire retrieve retry return reuse reverse revert revoke rewrite roll rotate round run sample save
-    scale scan schedule search seek select send separate serialize serve set settle share shift show shut sign signal
-    simulate skip sleep solve sort specify split spawn stamp start state stop store stream strip submit substitute
-    subtract suggest summarise summarize supply suspend swap sweep switch sync take tell terminate test throw toggle
-    touch track transfer transform translate traverse trim truncate try turn undo unfreeze unlink unlock unmount
-    unpack unregister update upgrade upload use validate verify view visit wait wake walk want warn watch widen withdraw
-    work wrap write yield
+    assemble assert assign attach authenticate await become begin bind bisect block broadcast build bury calculate
+    call cancel capture carry cast catch change check choose claim classify clean clear clone close collect commit
+    compact compare compile complete compose compress compute confirm connect construct consume continue convert
+    copy count create cut deactivate decide declare decode decrypt delete deliver demand deny deploy derive describe
+    deserialize detach detect determine diagnose die diff digest disable discard disconnect discover dispatch
+    display distribute divide do download drain drop dump emit enable encode encrypt end enforce ensure enter
+    enumerate escape establish estimate evaluate examine exchange exclude execute exit expand expect expire explain
+    export expose extend extract fail fence fetch fight fill filter find finish fit fix flatten flush fold follow
+    forbid force forget format forward freeze gather generate get give go grant group guard guess handle hash hide
+    hold identify ignore import include increment index infer inform initialize insert inspect install interpret
+    interrupt invalidate invoke issue iterate join judge keep kill leave let limit link list listen load locate lock
+    log look maintain make manage map mark match measure merge migrate modify monitor mount move name narrow
+    normalize note notify observe obtain offer open order pack pad parse pass patch pause perform persist pick ping
+    place plan poll pop populate post predict prefix preload prepare present preserve prevent print proceed process
+    produce prompt propose protect prove provide prune publish pull purge push put query queue quote raise reach
+    read rebuild receive recognize reconcile record recover redact reduce refresh refuse register reject relate
+    release reload relist remember remove rename render renew reopen repair repeat replace replay reply report
+    request require reserve reset resolve respond restart restore resume retain retire retrieve retry return reuse
+    reverse revert revoke rewrite roll rotate round run sample save scale scan schedule search seek select send
+    separate serialize serve set settle share shift show shut sign signal simulate skip sleep solve sort specify
+    split spawn stamp start state stop store stream strip submit substitute subtract suggest summarise summarize
+    supply suspend swap sweep switch sync take tell terminate test throw toggle touch track transfer transform
+    translate traverse trim truncate try turn undo unfreeze unlink unlock unmount unpack unregister update upgrade
+    upload use validate verify view visit wait wake walk want warn watch widen withdraw work wrap write yield
     are can could did does exists had has have is may must needs should was were will
     """.split()  # noqa: SIM905 (one literal reads better than 300)
 )

@@ -4,8 +4,8 @@
 """Installs the versions of ansible-core that the window is tested with, and says where their ansible-playbook is.
 
 ansible-core 2.20 and 2.21 need Python 3.12, and Debian 12 has 3.11. They run on Debian 13's Python 3.13, unpacked into
-the cache with the libraries that it needs. Its program header is set to use Debian 13's loader and libraries from there,
-so it is an ordinary program: no chroot, no wrapper, the machine's own paths and processes.
+the cache with the libraries that it needs. Its program header is set to use Debian 13's loader and libraries from
+there, so it is an ordinary program: no chroot, no wrapper, the machine's own paths and processes.
 """
 
 from __future__ import annotations

@@ -159,7 +159,7 @@ def go_version(text: str) -> tuple[int, int]:
 
 
 def go_binary(lab: Lab) -> Path:
-    """A Go compiler of at least 1.25: the machine's, or the official toolchain fetched as a module by Debian's older one."""
+    """A Go compiler of at least 1.25: the machine's, or the official toolchain, fetched as a module by an older one."""
     found = shutil.which("go")
     if found and go_version(command([found, "version"])) >= GO_AT_LEAST:
         return Path(found)
@@ -223,7 +223,7 @@ def python_environment(lab: Lab) -> Path:
 
 
 def install_environment(lab: Lab, target: Path, *, python: Path, lock: Path) -> None:
-    """Make the virtual environment ``target`` of the locked requirements, unless it is complete. The caller holds a lock."""
+    """Make the virtual environment ``target`` of the locked requirements unless it is complete. The caller locks."""
     if (target / COMPLETE).exists():
         return
     uv = _uv(lab)
@@ -251,7 +251,7 @@ def _uv(lab: Lab) -> Path:
 
 
 def lock_requirements(lab: Lab, source: str, *, python: Path) -> None:
-    """Resolve ``source`` (NAME.in) anew for that Python; NAME.txt gets the hash of every file. Paths are the checkout's."""
+    """Resolve ``source`` (NAME.in in the checkout) anew for that Python; NAME.txt gets the hash of every file."""
     options: list[str | Path] = ["--quiet", "--upgrade", "--no-header", "--generate-hashes", "--python", python]
     target = source.removesuffix(".in") + ".txt"
     argv: list[str | Path] = [_uv(lab), "pip", "compile", *options, source, "--output-file", target]

@@ -9,7 +9,7 @@ from support.checkout import plugin_packages, text
 from support.verbs import measure
 
 FLOORS = {"module_utils/_common": 95, "plugin_utils/_window": 90}
-"""Percent. A package may be here before it exists; `tests/verbs.py PACKAGE` prints the names that begin with no verb."""
+"""Percent. A package may be here before it exists. `tests/verbs.py PACKAGE` prints the names without a verb."""
 
 
 @pytest.mark.parametrize("package", FLOORS)
