@@ -33,7 +33,7 @@ lint: tools ## all static checks (tests/lint.py --list names them)
 unit: tools ## tests that need no server
 	@$(PYTHON) -m pytest -q -n 2 tests/unit
 
-window: ## the fast window: real ansible-playbook runs of trivial steps, killed and run again; needs no server
+window: tools ## the fast window: real ansible-playbook runs of trivial steps, killed and run again; needs no server
 	@$(PYTHON) -m pytest -q -n 2 --durations=5 tests/window
 
 integration: ## tests against the running lab, three at a time (make lab-up first)
@@ -60,8 +60,8 @@ lab-shell: ## a shell inside the lab's network
 lab-run: ## CMD="..." inside the lab's network
 	@$(LAB) run -- $(CMD)
 
-tools: ## the Python environment of requirements-test.txt
+tools: ## the Python environment of requirements-test.txt, and one for each other version of ansible-core
 	@$(LAB) tools
 
-lock: tools ## renew requirements.txt and requirements-test.txt from their .in files
+lock: tools ## renew the locks of Python requirements from their .in files
 	@$(LAB) lock

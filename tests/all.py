@@ -4,9 +4,9 @@
 
     tests/all.py "lab-up integration ..." "lint unit ..."
 
-Each argument is a lane: its targets run one after another, the lanes side by side. The first lane's output is shown as it
-comes, that of the others when a target has ended; they are served last by the processor, so that the first is not held up.
-How a target that failed ended is shown once more at the end: a log is often kept in part only, its end.
+Each argument is a lane: its targets run one after another, the lanes side by side. The first lane's output is shown as
+it comes, that of the others when a target has ended; they are served last by the processor, so that the first is not
+held up. How a target that failed ended is shown once more at the end: a log is often kept in part only, its end.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@
 
     tests/lab/lab run -- tests/scenarios.py [-j 3] [NAME...]
 
-The output of a scenario is shown when it failed, and at the end once more where it failed: a log is often kept in part only,
-its end. The exit code is 0 only when every scenario passed.
+The output of a scenario is shown when it failed, and at the end once more where it failed: a log is often kept in part
+only, its end. The exit code is 0 only when every scenario passed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ MOLECULE = shutil.which("molecule", path=f"{Path(sys.executable).parent}:{os.env
 
 
 def known_scenarios() -> list[str]:
-    """Every scenario of the checkout; those with the most files first, so that none of them is left alone at the end."""
+    """Every scenario of the checkout; those with the most files first, so that none is left alone at the end."""
     folders = [path.parent for path in CHECKOUT.glob("molecule/*/molecule.yml")]
     return [
         folder.name for folder in sorted(folders, key=lambda folder: (-len(list(folder.rglob("*.yml"))), folder.name))
@@ -55,7 +55,10 @@ def molecule(command: str, name: str) -> tuple[bool, str]:
 
 
 def run(name: str) -> tuple[bool, float, str]:
-    """Test one scenario, after removing what a run of it that did not pass may have left: passed, seconds, all that was printed."""
+    """Test one scenario, after removing what a run of it that did not pass may have left.
+
+    Returned are whether it passed, seconds, and all that was printed.
+    """
     started = time.monotonic()
     unfinished = Path(os.environ["LOWTIDE_LAB_FACTS"]).with_name(f"molecule-{name}.unfinished")
     passed, printed = molecule("cleanup", name) if unfinished.exists() else (True, "")
@@ -70,7 +73,8 @@ def run(name: str) -> tuple[bool, float, str]:
 def where_it_failed(printed: str) -> str:
     """The last task that failed, with the beginning of what it said; the last lines of a scenario without such a task.
 
-    A task that failed and was rescued comes before the one that ended its play; the clean-up after it does not fail as a rule.
+    A task that failed and was rescued comes before the one that ended its play; the clean-up after it does not fail as
+    a rule.
     """
     lines = [re.sub("\x1b\\[[0-9;]*m", "", line).removeprefix("  │ ") for line in printed.splitlines()]
     errors = [number for number, line in enumerate(lines) if line.startswith("[ERROR]: ")]

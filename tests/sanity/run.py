@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Run ``ansible-test sanity`` on a copy of the checkout, since it insists on a path ending in ansible_collections/lowtide/ops.
+"""Run ``ansible-test sanity`` on a copy of the checkout: its path must end in ansible_collections/lowtide/ops.
 
     tests/sanity/run.py [NAME_OF_A_TEST...]
 
@@ -113,9 +113,8 @@ def main() -> int:
         results = [run.result() for run in runs]
     for code, output in results:
         print(output if code or "-v" in wanted else output.rstrip().rpartition("\n")[2])
-    print(
-        f"sanity: {'failed' if any(code for code, _output in results) else 'passed'} in {time.monotonic() - started:.1f}s"
-    )
+    how = "failed" if any(code for code, _output in results) else "passed"
+    print(f"sanity: {how} in {time.monotonic() - started:.1f}s")
     return max(code for code, _output in results)
 
 

@@ -1,5 +1,5 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Runs one module of the collection as Ansible would: arguments from standard input, one JSON document on standard output."""
+"""Runs one module of the collection as Ansible would: arguments from standard input, JSON on standard output."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def call(request: dict[str, Any]) -> None:
     """
     from ansible.module_utils import basic  # brings what Ansible itself looks for, whatever the module
 
-    # As ansible.module_utils.testing does it, which takes a fifth of a module's start for importing unittest and asyncio.
+    # As ansible.module_utils.testing does it, which takes a fifth of a module's start to import unittest and asyncio.
     vars(basic).update(
         _ANSIBLE_ARGS=json.dumps({"ANSIBLE_MODULE_ARGS": request["args"]}).encode(), _ANSIBLE_PROFILE="legacy"
     )

@@ -15,7 +15,8 @@ import psycopg2
 
 SEED = """
 CREATE TABLE feature (id bigint PRIMARY KEY, name text, payload text, done timestamptz);
-INSERT INTO feature SELECT g, 'feature-' || g, md5(g::text) || md5((g + 1)::text), timestamptz '2026-01-01' + g * interval '1 s'
+INSERT INTO feature
+  SELECT g, 'feature-' || g, md5(g::text) || md5((g + 1)::text), timestamptz '2026-01-01' + g * interval '1 s'
   FROM generate_series(1, %(rows)s) g;
 CREATE TABLE "we""ird
 name" ("a b" text);

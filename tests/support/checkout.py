@@ -49,6 +49,15 @@ def python_files(*folders: str) -> list[Path]:
     return found
 
 
+def plugin_packages() -> dict[str, list[Path]]:
+    """The Python files of each directory below plugins/, packages one by one: ``module_utils/_kafka``, ``modules``."""
+    packages: dict[str, list[Path]] = {}
+    for path in below("plugins", ".py"):
+        parts = path.parent.parts[1:3]
+        packages.setdefault("/".join(parts), []).append(path)
+    return packages
+
+
 def text(path: Path) -> str:
     """The content of a file of the checkout."""
     return (CHECKOUT / path).read_text(encoding="utf-8")

@@ -1,8 +1,8 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""A FAKE of Redpanda's rpk command, which is in no package registry: it asks a real broker and prints as rpk 23.3 or 24.3 does.
+"""A FAKE of Redpanda's rpk, which is in no package registry: it asks a real broker and prints as rpk 23.3 or 24.3 does.
 
-It knows the commands that the rpk client uses, and like rpk it exits 0 when it refuses. Layout and words are those of the
-recordings in ``tests/unit/kafka/data``. Environment of the fake, for tests:
+It knows the commands that the rpk client uses, and like rpk it exits 0 when it refuses. Layout and words are those of
+the recordings in ``tests/unit/kafka/data``. Environment of the fake, for tests:
 ``FAKE_RPK_VERSION`` 23.3 or 24.3 (default); ``FAKE_RPK_LOG`` a file to append each argument list to;
 ``FAKE_RPK_CUT`` ends the output of ``group describe`` after so many characters; ``FAKE_RPK_MUTE`` names a command pair
 (``group seek``) that does its work and prints nothing.

@@ -1,8 +1,8 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 """A real consumer in a process of its own, for tests that need a group with a member.
 
-``python kafka_consumer.py BROKERS GROUP TOPIC PROTOCOL [CONSUME]``: prints ``joined`` once it owns partitions, then, unless
-CONSUME is ``idle``, commits what it reads. SIGTERM makes it leave its group.
+``python kafka_consumer.py BROKERS GROUP TOPIC PROTOCOL [CONSUME]``: prints ``joined`` once it owns partitions, then,
+unless CONSUME is ``idle``, commits what it reads. SIGTERM makes it leave its group.
 """
 
 from __future__ import annotations

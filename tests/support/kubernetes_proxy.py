@@ -1,5 +1,5 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Fault injector: an HTTP proxy before a real Kubernetes API server, which counts requests by verb and fails as scripted."""
+"""Fault injector: an HTTP proxy before a real Kubernetes API server that counts requests by verb and fails as told."""
 
 from __future__ import annotations
 
@@ -25,8 +25,9 @@ import yaml
 class Fault:
     """What happens to the next ``times`` requests of a verb (GET, LIST, WATCH, PATCH) whose path contains ``path``.
 
-    ``status``: answered by the proxy, with ``headers``. ``reset``: "before" the request reaches the server, or "after" it
-    did and before its answer. ``end_after``: a watch ends after so many events; ``gone`` then adds the event that says 410.
+    ``status``: answered by the proxy, with ``headers``. ``reset``: "before" the request reaches the server, or "after"
+    it did and before its answer. ``end_after``: a watch ends after so many events; ``gone`` then adds the event that
+    says 410.
     """
 
     verb: str

@@ -104,7 +104,7 @@ def run_module(
     env: dict[str, str] | None = None,
     timeout: float = 120.0,
 ) -> ModuleRun:
-    """Run module ``name`` with ``params`` to its end, in a process of its own; from its start on only where ``env`` is given."""
+    """Run module ``name`` with ``params`` to its end, in a process of its own: started for it if ``env`` is given."""
     if env is not None:
         return finish_module(start_module(name, params, check=check, diff=diff, env=env), timeout=timeout)
     request = _request(name, params, check=check, diff=diff)

@@ -75,7 +75,7 @@ class Site:
             yield cursor
 
     def maintenance(self) -> dict[str, Any]:
-        """What maintenance leaves in the catalogs: how often each table was vacuumed, each index' file, invalid indexes."""
+        """What maintenance leaves in the catalogs: how often tables were vacuumed, indexes' files, invalid indexes."""
         with self.database() as cursor:
             cursor.execute("SELECT relname, vacuum_count, analyze_count FROM pg_stat_user_tables ORDER BY 1")
             tables = cursor.fetchall()
@@ -140,7 +140,8 @@ class Site:
         """
         with self.database() as cursor:
             cursor.execute(
-                "UPDATE feature_executions SET updated_at = updated_at + interval '1 second' WHERE hashtext(id::text) % 3 = 0"
+                "UPDATE feature_executions SET updated_at = updated_at + interval '1 second'"
+                " WHERE hashtext(id::text) % 3 = 0"
             )
             cursor.execute("UPDATE execution_steps SET detail = 'again' WHERE id % 3 = 0")
             cursor.execute("SELECT pg_stat_force_next_flush()")

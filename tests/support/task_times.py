@@ -43,7 +43,7 @@ class CallbackModule(CallbackBase):
 
 @dataclass(frozen=True)
 class Cost:
-    """One task of a module and the no-op beside it: seconds from each task's start to the next one's, and seconds of CPU."""
+    """One task of a module and the no-op next to it: seconds from its start to the next one's, and seconds of CPU."""
 
     seconds: float
     cpu: float

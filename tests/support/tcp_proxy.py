@@ -2,7 +2,7 @@
 """Fault injector: TCP proxies between a client and a real server, which cut, delay and count.
 
 ``TcpProxy`` passes bytes. ``KafkaProxy`` reads Kafka's framing, so that a test can cut the connection before one kind
-of answer and count requests by kind; it replaces the broker's own port in answers by its own, so that clients stay on it.
+of answer and count requests by kind; it replaces the broker's own port in answers by its own, so that clients stay.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ API_NAMES = {
 class TcpProxy:
     """Listens on ``host`` at a free port and passes each connection on to ``host:target_port``.
 
-    ``cut_after`` bytes from the server, a connection is reset; ``delay`` seconds pass before each chunk from the server.
+    ``cut_after`` bytes from the server, a connection is reset; ``delay`` seconds pass before each of its chunks.
     """
 
     def __init__(self, host: str, target_port: int, *, cut_after: int | None = None, delay: float = 0.0) -> None:
@@ -115,8 +115,8 @@ class KafkaProxy(TcpProxy):
 
     ``cut_before_answer``: the api key whose answer is swallowed, the connection being cut, ``cut_times`` times in all.
     ``drop_request``: the api key of which requests are not passed on at all (the connection is cut instead), as often.
-    ``hold_request``, ``hold_answer``: the api key of which requests, or answers, wait until ``release`` is set; ``held``
-    is set when one does, so that a test can change the world or kill the client just then.
+    ``hold_request``, ``hold_answer``: the api key of which requests, or answers, wait until ``release`` is set;
+    ``held`` is set when one does, so that a test can change the world or kill the client just then.
     ``alter``: given the api key of an answer and its frame (from the correlation id on), returns the frame to pass on.
     ``counts``: requests that were passed on, by api key.
     """

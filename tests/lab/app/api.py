@@ -20,7 +20,8 @@ import psycopg2
 
 RELEASE = Path(__file__).with_name("RELEASE").read_text().strip()
 FEATURE = """
-SELECT json_build_object('id', id, 'state', name, 'completed_at', completed_at, 'error', error, 'events', events_applied)
+SELECT json_build_object('id', id, 'state', name, 'completed_at', completed_at, 'error', error,
+                         'events', events_applied)
 FROM feature_executions JOIN feature_states USING (state) WHERE id = %s
 """
 

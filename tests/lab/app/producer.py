@@ -71,7 +71,7 @@ class Tally:
 
 
 class Stop:
-    """Set by a signal. No ``threading.Event``: its lock may be held by the very ``wait`` that the handler interrupts."""
+    """Set by a signal. No ``threading.Event``: its lock may be held by the ``wait`` that the handler interrupts."""
 
     asked = False
 

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Have what the feature service needs outside its cluster: its topic, its role, its database with a history.
 
-    setup.py --brokers HOST:PORT --topic NAME --partitions 12 --role NAME --database NAME   (superuser by libpq variables)
+    setup.py --brokers HOST:PORT --topic NAME --partitions 12 --role NAME --database NAME  (superuser: libpq variables)
 
 The role's password is read from the environment (FEATURE_PASSWORD). Run again, it changes nothing; an earlier run that
 was killed on the way is begun anew.

@@ -47,14 +47,15 @@ ledger AS (
 ),
 fresh AS (
     SELECT batch.*, row_number() OVER (PARTITION BY feature ORDER BY sequence DESC) AS newest,
-           count(*) OVER (PARTITION BY feature) AS number, min(produced_at::timestamptz) OVER (PARTITION BY feature) AS begun
+           count(*) OVER (PARTITION BY feature) AS number,
+           min(produced_at::timestamptz) OVER (PARTITION BY feature) AS begun
     FROM batch JOIN ledger USING (partition, "offset")
 ),
 applied AS (
     INSERT INTO feature_executions AS feature
         (id, state, created_at, updated_at, completed_at, error, events_applied, last_sequence)
-    SELECT feature::uuid, state, begun, produced_at::timestamptz, CASE WHEN state >= 6 THEN produced_at::timestamptz END,
-           error, number, sequence
+    SELECT feature::uuid, state, begun, produced_at::timestamptz,
+           CASE WHEN state >= 6 THEN produced_at::timestamptz END, error, number, sequence
     FROM fresh WHERE newest = 1 ORDER BY feature
     ON CONFLICT (id) DO UPDATE SET
         events_applied = feature.events_applied + excluded.events_applied,

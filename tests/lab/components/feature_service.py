@@ -35,7 +35,7 @@ CLUSTER = Kubernetes()
 
 
 class FeatureService(Component):
-    """Workers and API in the cluster. On a running lab only what is missing is made: scaling and images stay as they are."""
+    """Workers and API in the cluster. On a running lab only what is missing is made: scaling and images stay."""
 
     name: ClassVar[str] = "feature_service"
     requires: ClassVar[tuple[str, ...]] = ("kubernetes", "kafka", "postgresql")

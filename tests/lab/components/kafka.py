@@ -84,7 +84,7 @@ class Kafka(Component):
 
     @staticmethod
     def _new_cluster_id() -> str:
-        """128 random bits as Kafka writes them (Uuid.randomUuid): never with a dash in front, which looks like an option."""
+        """128 random bits as Kafka writes them (Uuid.randomUuid): never with a dash in front, as options have."""
         drawn = "-"
         while drawn.startswith("-"):
             drawn = secrets.token_urlsafe(16)

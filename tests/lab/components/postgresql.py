@@ -84,8 +84,9 @@ class PostgreSQL(Component):
 
     @staticmethod
     def _keep_in_memory(state: Path) -> None:
-        """Databases come and go here by the hundred, with 300 files each on each node. ext4 keeps the inodes of deleted files
-        for minutes and looks at every one of them for each new file: 7 % of the processor's time in the integration tests."""
+        """Databases come and go here by the hundred, with 300 files each on each node. ext4 keeps the inodes of deleted
+        files for minutes and looks at every one of them for each new file: 7 % of the processor's time in the
+        integration tests."""
         if not state.is_mount() and not any(state.iterdir()):
             command(["mount", "-t", "tmpfs", "-o", "mode=755", "lowtide-postgresql", str(state)])
 

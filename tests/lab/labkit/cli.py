@@ -11,7 +11,7 @@ import os
 import sys
 from pathlib import Path
 
-from labkit import machine, network, operations, packages
+from labkit import ansible_versions, machine, network, operations, packages
 from labkit.component import discover
 from labkit.errors import LabError
 from labkit.lab import Lab
@@ -60,8 +60,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         sub = verbs.add_parser(verb, help=text)
         sub.add_argument("components", nargs="*", metavar="COMPONENT")
     verbs.add_parser("check", help="say what this machine lacks")
-    verbs.add_parser("tools", help="have the Python environment of the locked requirements")
-    verbs.add_parser("lock", help="renew requirements.txt and requirements-test.txt from their .in files")
+    verbs.add_parser("tools", help="have the Python environments of the locked requirements")
+    verbs.add_parser("lock", help="renew the locks of Python requirements from their .in files")
     verbs.add_parser("down", help="stop everything and leave nothing behind")
     verbs.add_parser("facts", help="print endpoints, credential files and identities as JSON")
     verbs.add_parser("status", help="list components and processes")
@@ -84,11 +84,9 @@ def act(lab: Lab, options: argparse.Namespace) -> None:
     elif options.verb == "down":
         operations.down(lab, discover())
     elif options.verb == "lock":
-        packages.lock_requirements(lab)
+        lock(lab)
     elif options.verb == "tools":
-        if not packages.python_environment_is_current(lab):
-            machine.check(lab)
-            packages.base(lab)
+        install_tools(lab)
     else:
         machine.check(lab)
         if options.verb == "check":
@@ -99,6 +97,22 @@ def act(lab: Lab, options: argparse.Namespace) -> None:
             operations.up(lab, discover(), options.components)
 
 
+def install_tools(lab: Lab) -> None:
+    """Have the locked environments: that of the tests, and one for each other version of ansible-core."""
+    if packages.python_environment_is_current(lab) and ansible_versions.are_installed(lab):
+        return
+    machine.check(lab)
+    packages.base(lab)
+    ansible_versions.install(lab)
+
+
+def lock(lab: Lab) -> None:
+    """Renew all locks from their .in files."""
+    for source in ("requirements.in", "requirements-test.in"):
+        packages.lock_requirements(lab, source, python=packages.SYSTEM_PYTHON)
+    ansible_versions.lock(lab)
+
+
 def main() -> int:
     """Entry point; the exit code."""
     options = parse(sys.argv[1:])
@@ -106,7 +120,7 @@ def main() -> int:
     try:
         lab = Lab(
             os.environ.get("LOWTIDE_LAB", "main"),
-            cache=Path(os.environ.get("LOWTIDE_CACHE", "/var/cache/lowtide-lab")),
+            cache=packages.cache(),
             states=Path("/var/lib/lowtide-lab"),
         )
         act(lab, options)

@@ -27,7 +27,8 @@ def aws_credentials(state: Path) -> AwsCredentials:
         partial = state / "credentials.partial"
         partial.touch(mode=0o600)
         partial.write_text(
-            f"[default]\naws_access_key_id = LAB{secrets.token_hex(8).upper()}\naws_secret_access_key = {secrets.token_hex(20)}\n"
+            f"[default]\naws_access_key_id = LAB{secrets.token_hex(8).upper()}\n"
+            f"aws_secret_access_key = {secrets.token_hex(20)}\n"
         )
         partial.rename(path)
     parser = configparser.ConfigParser()

@@ -133,7 +133,8 @@ def containerd(*, root: str, socket: str, runc: str, cni_plugins: str, cni_confi
 version = 2
 root = "{root}"
 state = "/run/containerd"
-disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.nri.v1.nri", "io.containerd.tracing.processor.v1.otlp"]
+disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.nri.v1.nri", \
+"io.containerd.tracing.processor.v1.otlp"]
 
 [grpc]
   address = "{socket}"

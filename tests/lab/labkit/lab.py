@@ -55,7 +55,7 @@ class Lab:
         """Everything of this lab on disk; ``down`` removes it."""
         self.network = Network(f"lowtide-{name}")
         self.cgroup = Cgroup(f"lowtide-{name}")
-        """Put what must die with the lab below it: ``lab.cgroup.create("node1")`` makes lowtide-NAME/node1 everywhere."""
+        """Put what must die with the lab below it: ``lab.cgroup.create("node1")`` makes every lowtide-NAME/node1."""
         self.interrupted = threading.Event()
         """Set when the person at the terminal gave up: long waits and builds end."""
         self.checkout = CHECKOUT
@@ -296,7 +296,7 @@ class Lab:
 
     @contextmanager
     def locked(self, name: str) -> Iterator[None]:
-        """Hold the machine-wide lock ``name`` (say so when somebody else has it); it ends with this process at the latest."""
+        """Hold the machine-wide lock ``name`` (say so when another process has it); it ends with this process."""
         folder = Path("/run/lowtide-lab")
         folder.mkdir(exist_ok=True)
         path = folder / f"{name}.lock"

@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from labkit.errors import LabError
@@ -19,11 +20,17 @@ from labkit.lab import Lab
 POLICY = Path("/usr/sbin/policy-rc.d")
 NO_SERVICES = "#!/bin/sh\n# Packages installed for the lab must not start services.\nexit 101\n"
 BASE = ("iproute2", "util-linux", "procps", "python3-venv", "ca-certificates")
+SYSTEM_PYTHON = Path("/usr/bin/python3")
 COMPLETE = ".complete"
 """Marks an environment whose installation came to its end."""
 SUPERSEDED_SECONDS = 24 * 3600
 GO_AT_LEAST = (1, 25)
 GO_TOOLCHAIN = "golang.org/toolchain@v0.0.1-go1.25.4.linux-amd64"
+
+
+def cache() -> Path:
+    """Where downloads and builds are kept."""
+    return Path(os.environ.get("LOWTIDE_CACHE", "/var/cache/lowtide-lab"))
 
 
 def command(argv: list[str]) -> str:
@@ -99,35 +106,40 @@ def trixie_deb(lab: Lab, package: str) -> Path:
     with lab.locked("trixie"):
         if root.is_dir():
             return root
-        place = lab.cache / "trixie" / "apt"
-        for folder in ("lists/partial", "cache/archives/partial", "download"):
-            (place / folder).mkdir(parents=True, exist_ok=True)
-        sources = place / "sources.list"
-        sources.write_text(
-            "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian trixie main\n"
-        )
-        options = [
-            part
-            for option in (
-                f"Dir::Etc::sourcelist={sources}",
-                "Dir::Etc::sourceparts=-",
-                f"Dir::State::Lists={place / 'lists'}",
-                f"Dir::Cache={place / 'cache'}",
-                "APT::Sandbox::User=root",
-            )
-            for part in ("-o", option)
-        ]
-        for old in (place / "download").glob(f"{package}_*.deb"):
-            old.unlink()
-        what = f"apt-get download {package} (Debian 13)"
-        _with_lists(lab, what, ["download", package], lists=place / "lists", options=options, cwd=place / "download")
-        (archive,) = (place / "download").glob(f"{package}_*.deb")
         partial = root.with_name(f".{package}.partial")
         shutil.rmtree(partial, ignore_errors=True)
-        command(["dpkg-deb", "-x", str(archive), str(partial)])
-        archive.unlink()
+        unpack_trixie(lab, [package], partial)
         partial.rename(root)
     return root
+
+
+def unpack_trixie(lab: Lab, names: Sequence[str], root: Path) -> None:
+    """Download packages of Debian 13 and unpack them into ``root``. The caller holds the lock ``trixie``."""
+    place = lab.cache / "trixie" / "apt"
+    downloads = place / "download"
+    for folder in ("lists/partial", "cache/archives/partial", "download"):
+        (place / folder).mkdir(parents=True, exist_ok=True)
+    sources = place / "sources.list"
+    sources.write_text(
+        "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian trixie main\n"
+    )
+    settings = (
+        f"Dir::Etc::sourcelist={sources}",
+        "Dir::Etc::sourceparts=-",
+        f"Dir::State::Lists={place / 'lists'}",
+        f"Dir::Cache={place / 'cache'}",
+        "APT::Sandbox::User=root",
+    )
+    options = [part for setting in settings for part in ("-o", setting)]
+    for name in names:
+        for old in downloads.glob(f"{name}_*.deb"):
+            old.unlink()
+    what = f"apt-get download {' '.join(names)} (Debian 13)"
+    _with_lists(lab, what[:120], ["download", *names], lists=place / "lists", options=options, cwd=downloads)
+    for name in names:
+        (archive,) = downloads.glob(f"{name}_*.deb")
+        command(["dpkg-deb", "-x", str(archive), str(root)])
+        archive.unlink()
 
 
 def etcd_binary(lab: Lab) -> Path:
@@ -147,7 +159,7 @@ def go_version(text: str) -> tuple[int, int]:
 
 
 def go_binary(lab: Lab) -> Path:
-    """A Go compiler of at least 1.25: the machine's, or the official toolchain fetched as a module by Debian's older one."""
+    """A Go compiler of at least 1.25: the machine's, or the official toolchain, fetched as a module by an older one."""
     found = shutil.which("go")
     if found and go_version(command([found, "version"])) >= GO_AT_LEAST:
         return Path(found)
@@ -195,42 +207,36 @@ def python_environment_is_current(lab: Lab) -> bool:
 
 def python_environment(lab: Lab) -> Path:
     """The virtual environment of the locked requirements, from the system's Python; ``cache/venv`` points at it."""
-    lock = _requirements(lab)
     target = _python_target(lab)
     link = lab.cache / "venv"
     if python_environment_is_current(lab):
         return target
     with lab.locked("venv"):
-        if not (target / COMPLETE).exists():
-            uv = _uv(lab)
-            lab.build("python: venv", [uv, "venv", "--quiet", "--clear", "--python", "/usr/bin/python3", target])
-            lab.build(
-                "python: install the locked requirements",
-                [
-                    uv,
-                    "pip",
-                    "install",
-                    "--python",
-                    target / "bin/python",
-                    "--require-hashes",
-                    "--compile-bytecode",
-                    "-r",
-                    lock,
-                ],
-            )
-            (target / COMPLETE).touch()
+        install_environment(lab, target, python=SYSTEM_PYTHON, lock=_requirements(lab))
         if link.is_dir() and not link.is_symlink():
             raise LabError(obj=str(link), problem="it is a directory, not the lab's link", next_step="Remove it")
         fresh = link.with_name(f".venv-link-{os.getpid()}")
         fresh.symlink_to(target.name)
         fresh.replace(link)
-        _remove_superseded(lab, target)
+        remove_superseded(lab, "venv-*", target)
     return target
 
 
-def _remove_superseded(lab: Lab, current: Path) -> None:
+def install_environment(lab: Lab, target: Path, *, python: Path, lock: Path) -> None:
+    """Make the virtual environment ``target`` of the locked requirements unless it is complete. The caller locks."""
+    if (target / COMPLETE).exists():
+        return
+    uv = _uv(lab)
+    lab.build(f"python: {target.name}", [uv, "venv", "--quiet", "--clear", "--python", python, target])
+    options: list[str | Path] = ["--python", target / "bin/python", "--require-hashes", "--compile-bytecode"]
+    what = f"python: {target.name}: install the locked requirements"
+    lab.build(what, [uv, "pip", "install", *options, "-r", lock])
+    (target / COMPLETE).touch()
+
+
+def remove_superseded(lab: Lab, pattern: str, current: Path) -> None:
     """Remove environments of earlier locks, a day after they were made: a running test may still use a younger one."""
-    for old in lab.cache.glob("venv-*"):
+    for old in lab.cache.glob(pattern):
         if old != current and time.time() - old.stat().st_mtime > SUPERSEDED_SECONDS:
             shutil.rmtree(old)
 
@@ -244,17 +250,9 @@ def _uv(lab: Lab) -> Path:
     return bootstrap / "bin/uv"
 
 
-def lock_requirements(lab: Lab) -> None:
-    """Resolve the .in files anew, with the hash of every file."""
-    for name in ("requirements", "requirements-test"):
-        options = ["--quiet", "--upgrade", "--no-header", "--generate-hashes", "--python", "/usr/bin/python3"]
-        command_line: list[str | Path] = [
-            _uv(lab),
-            "pip",
-            "compile",
-            *options,
-            f"{name}.in",
-            "--output-file",
-            f"{name}.txt",
-        ]
-        lab.build(f"python: lock {name}.txt", command_line, cwd=lab.checkout)
+def lock_requirements(lab: Lab, source: str, *, python: Path) -> None:
+    """Resolve ``source`` (NAME.in in the checkout) anew for that Python; NAME.txt gets the hash of every file."""
+    options: list[str | Path] = ["--quiet", "--upgrade", "--no-header", "--generate-hashes", "--python", python]
+    target = source.removesuffix(".in") + ".txt"
+    argv: list[str | Path] = [_uv(lab), "pip", "compile", *options, source, "--output-file", target]
+    lab.build(f"python: lock {target}", argv, cwd=lab.checkout)

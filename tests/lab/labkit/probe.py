@@ -18,7 +18,10 @@ class Answer:
 
 
 def request(address: str, path: str, *, method: str = "GET", seconds: float = 5.0) -> Answer:
-    """``GET path`` (or another method without a body) from ``address`` (host:port), following nothing; OSError where nobody answers."""
+    """``GET path`` (or another method without a body) from ``address`` (host:port), following nothing.
+
+    OSError where no server answers.
+    """
     connection = http.client.HTTPConnection(address, timeout=seconds)
     try:
         connection.request(method, path)

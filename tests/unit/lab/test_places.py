@@ -99,7 +99,10 @@ def test_a_process_is_known_by_its_start_time_too(tmp_path: Path) -> None:
 
 def test_a_process_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
     """After the time it was given."""
-    program = "import signal, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('set', flush=True); time.sleep(60)"
+    program = (
+        "import signal, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
+        " print('set', flush=True); time.sleep(60)"
+    )
     child = subprocess.Popen(["/usr/bin/python3", "-c", program], stdout=subprocess.PIPE)
     assert child.stdout is not None
     assert child.stdout.readline() == b"set\n"

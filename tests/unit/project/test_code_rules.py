@@ -62,7 +62,7 @@ def test_task_file(path: Path) -> None:
 
 
 def test_playbooks_can_be_called_by_name() -> None:
-    """A dash cannot be in a fully qualified name; the one wrapper with a dash lies outside of the collection's playbooks."""
+    """A dash cannot be in a fully qualified name; the one wrapper with a dash is not among the playbooks."""
     assert [name for name in playbook_names() if "-" in name] == []
     assert [
         path.name for path in tracked_files() if len(path.parts) == 1 and "-" in path.name and path.suffix == ".yml"
