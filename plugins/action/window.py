@@ -102,7 +102,7 @@ class ActionModule(ActionBase):
 
     @staticmethod
     def _read(phase: str, arguments: dict[str, Any]) -> Result:
-        store = FileStore.of_site(arguments["dir"], arguments["site"])
+        store = FileStore.from_site(arguments["dir"], arguments["site"])
         if phase == "status":
             return read_status(store, now=time.time())
         holder = describe_holder(store.read_lease())

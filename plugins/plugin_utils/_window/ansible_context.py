@@ -95,7 +95,7 @@ class AnsibleContext:
 
     def read_result(self, variable: str) -> Any:
         """Return what the role left in its public result, None when it left none."""
-        return as_plain(self._template(self._variables.get(variable)))
+        return as_plain(self._templar.template(self._variables.get(variable)))
 
     def preload(self, step: Step) -> None:
         """Load what performs the step. Raise Refusal when it cannot be loaded or its failure could not be rescued."""
@@ -116,9 +116,9 @@ class AnsibleContext:
         if step.performer not in self._defaults:
             self.preload(step)
         variables = {**self._defaults.get(step.performer, {}), **self._variables}
-        return compute_digest(step.result_variable.removesuffix("_result"), variables, self._template_in(variables))
+        return compute_digest(step.result_variable.removesuffix("_result"), variables, self._make_resolver(variables))
 
-    def _template_in(self, variables: Mapping[str, Any]) -> Any:
+    def _make_resolver(self, variables: Mapping[str, Any]) -> Any:
         templar = self._templar.copy_with_new_env(available_variables=variables)
 
         def resolve(value: Any) -> Any:
@@ -128,9 +128,6 @@ class AnsibleContext:
                 return str(value)
 
         return resolve
-
-    def _template(self, value: Any) -> Any:
-        return self._templar.template(value)
 
 
 def find_result_pipe() -> str | None:

@@ -27,7 +27,7 @@ DAY = 86400.0
 def close_window(window: OpenWindow, *, clock: Callable[[], float] = time.time) -> Result:
     """Record what was not reached, write the report, end the run of the occurrence, release the lease, remove old
     journals."""
-    with window.session() as session:
+    with window.open_session() as session:
         record_failures(session)
         data = report.build_report(
             session.rules,
@@ -56,7 +56,7 @@ def close_window(window: OpenWindow, *, clock: Callable[[], float] = time.time) 
 
 
 def record_failures(session: Session) -> None:
-    """Record as failures what was started and never ended, what was not reached, and events that could not be written."""
+    """Record as failures what was started and never ended, what was not reached, and events that were not written."""
     for failure in session.rules.find_abandoned():
         session.append(failure)
     if session.lost:
@@ -66,7 +66,7 @@ def record_failures(session: Session) -> None:
         session.append(failure)
 
 
-def _leaves_something(store: Store, name: str) -> bool:
+def _has_pending(store: Store, name: str) -> bool:
     """Return whether a journal tells of something to revert; one that cannot be trusted may."""
     try:
         return bool(compute_state(store.load(name)).pending)
@@ -82,10 +82,10 @@ def remove_old_journals(store: Store, *, keep_days: int, now: float) -> list[str
     """
     old = []
     for name in store.list_occurrences() if keep_days else []:
-        last = store.last_event(name)
+        last = store.read_last_event(name)
         if last is None or last.at > now - keep_days * DAY:
             continue
-        if not _leaves_something(store, name):
+        if not _has_pending(store, name):
             old.append(name)
     store.remove(old)
     return old

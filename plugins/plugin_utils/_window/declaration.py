@@ -286,6 +286,10 @@ class Declaration:
             )
         return self._steps[name]
 
+    def get(self, name: str) -> Step | None:
+        """Return the step, None when there is none."""
+        return self._steps.get(name)
+
     @property
     def plays(self) -> list[Play]:
         """The plays in the order in which they run; a batch without hosts has none."""
@@ -308,15 +312,15 @@ class Declaration:
             next_step="Import the playbook step once for each step of window_steps, and no other",
         )
 
-    def reverting(self, name: str) -> Step | None:
+    def find_reverting(self, name: str) -> Step | None:
         """The step that reverts ``name``; None when nothing does."""
         return next((step for step in self if step.reverts == name), None)
 
-    def needing(self, name: str) -> list[Step]:
+    def list_needing(self, name: str) -> list[Step]:
         """The steps that declare that they need ``name``."""
         return [step for step in self if name in step.needs]
 
-    def reverts_all(self, step: Step) -> bool:
+    def is_reverting_all(self, step: Step) -> bool:
         """Whether the reverting step, on any of its hosts, reverts for all hosts: others performed the reversible
         step."""
         reversible = self._steps.get(step.reverts or "")
@@ -344,7 +348,7 @@ class Declaration:
                         f"Put it before {reverted[name]}",
                     )
             if step.reverts is None:
-                if self.reverting(step.name) is not None:
+                if self.find_reverting(step.name) is not None:
                     open_steps.append(step.name)
                 continue
             if step.reverts in reverted or not open_steps or open_steps[-1] != step.reverts:
@@ -364,7 +368,7 @@ class Declaration:
         chosen = set(only) or set(self._steps)
         while True:
             more = {need for name in chosen for need in self[name].needs}
-            more |= {step.name for name in chosen if (step := self.reverting(name))}
+            more |= {step.name for name in chosen if (step := self.find_reverting(name))}
             more |= {reverts for name in chosen if (reverts := self[name].reverts)}
             if more <= chosen:
                 break
@@ -376,7 +380,7 @@ class Declaration:
                 if other not in chosen:
                     verb = "reverts" if step.reverts == other else "needs"
                     raise refuse(f"window_skip leaves out {other}, which {name} {verb}", f"Leave out {name} as well")
-            reverting = self.reverting(name)
+            reverting = self.find_reverting(name)
             if reverting is not None and reverting.name not in chosen:
                 raise refuse(
                     f"window_skip leaves out {reverting.name}, which reverts {name}", f"Leave out {name} as well"

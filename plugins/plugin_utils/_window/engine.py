@@ -68,7 +68,8 @@ class Engine:
                 obj="window",
                 problem="it was not opened in this run "
                 "(--limit, --tags, --skip-tags or --start-at-task left the opening out?)",
-                next_step="Run the whole playbook, and choose steps with -e window_only=STEP,... or -e window_skip=STEP,...",
+                next_step="Run the whole playbook, and choose steps with -e window_only=STEP,... or "
+                "-e window_skip=STEP,...",
             )
         return self._window
 
@@ -77,11 +78,11 @@ class Engine:
     def begin_step(self, call: StepCall, *, preload: Callable[[Step], None]) -> Result:
         """Decide whether the host performs (or plans) the step now, and record that. The role is loaded before it is
         started."""
-        with self.window.session() as session:
+        with self.window.open_session() as session:
             rules = session.rules
             if call.planning:
                 step = rules.declaration[call.step]
-                decision = rules.decide_plan(step.name, self._context(call, step))
+                decision = rules.decide_plan(step.name, self._make_context(call, step))
                 if decision.perform:
                     preload(step)
                     session.append(PlanStarted(step=step.name, host=call.host))
@@ -90,9 +91,9 @@ class Engine:
                 play = rules.declaration.plays[number]
                 step = rules.declaration[play.step]
                 decision = self._begin(session, call, number, preload)
-            return self._answer(session, call, step, decision)
+            return self._build_answer(session, call, step, decision)
 
-    def _context(self, call: StepCall, step: Step) -> HostContext:
+    def _make_context(self, call: StepCall, step: Step) -> HostContext:
         return HostContext(call.host, lambda: call.digest(step), self.window.version)
 
     def _begin(self, session: Session, call: StepCall, number: int, preload: Callable[[Step], None]) -> Decision:
@@ -104,10 +105,10 @@ class Engine:
         if (play.step, play.batch) not in session.state.reached:
             session.append(StepReached(step=play.step, batch=play.batch))
         self._require_play(call, play)
-        decision = session.rules.decide(number, self._context(call, step), now=self._clock())
+        decision = session.rules.decide(number, self._make_context(call, step), now=self._clock())
         if decision.perform:
             preload(step)
-            reverting = declaration.reverting(step.name)
+            reverting = declaration.find_reverting(step.name)
             started = StepStarted(
                 step=step.name,
                 host=call.host,
@@ -141,11 +142,12 @@ class Engine:
         if different:
             raise Refusal(
                 obj=f"play of step {name}",
-                problem=f"its hosts differ from those that window_steps declares, with the control host, by {', '.join(different)}",
+                problem="its hosts differ from those that window_steps declares, with the control host, "
+                f"by {', '.join(different)}",
                 next_step="Import the playbook lowtide.ops.step, which takes the hosts from the declaration",
             )
 
-    def _answer(self, session: Session, call: StepCall, step: Step, decision: Decision) -> Result:
+    def _build_answer(self, session: Session, call: StepCall, step: Step, decision: Decision) -> Result:
         window, state = self.window, session.state
         reversible = state.ended.get((step.reverts or "", call.host))
         return {
@@ -174,7 +176,7 @@ class Engine:
 
     def finish_step(self, call: StepCall, result: Any) -> Result:
         """Record that the step, or its planning, ended well."""
-        with self.window.session() as session:
+        with self.window.open_session() as session:
             step = self._find_step(session, call)
             role = RoleResult.from_value(result, otherwise_changed=not step.reads_only)
             if call.planning:
@@ -193,7 +195,7 @@ class Engine:
                     digest=started.digest if started else "",
                     version=self.window.version,
                     reverts=step.reverts,
-                    reverts_all=session.rules.declaration.reverts_all(step),
+                    reverts_all=session.rules.declaration.is_reverting_all(step),
                 )
             )
             self._mark_inherited(session, step, call.host)
@@ -235,13 +237,13 @@ class Engine:
                 step=left["step"], host=left["host"], by=self.window.window_id, token=self.window.token
             )
             if not self.window.check_mode:
-                session.store.append(session.store.name_of(left["window_id"]), reverted)
+                session.store.append(session.store.make_name(left["window_id"]), reverted)
             session.append(reverted)
 
     def fail_step(self, call: StepCall, *, error: Any, task: Any) -> Result:
         """Record that the step, or its planning, failed; the play goes on."""
         failure = describe_error(error, task)
-        with self.window.session() as session:
+        with self.window.open_session() as session:
             step = call.step
             if call.play is not None:
                 step = session.rules.declaration.plays[call.play].step

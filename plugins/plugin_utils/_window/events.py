@@ -24,7 +24,7 @@ MAX_ITEMS = 50
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """What all events have: ``at`` in seconds since the epoch (set when written), ``token`` of the run that wrote it."""
+    """What all events have: ``at`` (seconds since the epoch, set when written) and the ``token`` of the run."""
 
     at: float = 0.0
     token: int = 0

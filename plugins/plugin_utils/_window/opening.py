@@ -19,15 +19,16 @@ from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import 
 from ansible_collections.lowtide.ops.plugins.module_utils._common.timestamps import format_utc
 
 from .declaration import Declaration, Inventory, Step
-from .events import StepFailed, WindowClosed, WindowOpened
+from .events import StepFailed, WindowOpened
 from .journal import JournalDamaged
 from .lease import LeaseRecord
-from .processes import Orphan, Owner, boot_id, orphans, pid_namespace, wait_for_end
+from .occurrences import Occurrences, read_occurrences
+from .processes import Orphan, Owner, find_orphans, read_boot_id, read_pid_namespace, wait_for_end
 from .results import Result, make_stats
 from .rules import RESTORE, describe_pending
 from .session import Controller, OpenWindow, make_run_marker
-from .state import SUCCESSFUL, WindowState, compute_state
-from .store import Store, find_obstacle
+from .state import WindowState
+from .store import find_obstacle
 from .store_file import FileStore
 from .verdict import leave_verdict
 
@@ -56,40 +57,6 @@ class Request:
     mode: str = "window"
 
 
-@dataclass(frozen=True)
-class Occurrences:
-    """The occurrences of a site that are not settled, by window id, and the journals that cannot be trusted."""
-
-    states: dict[str, WindowState]
-    damaged: dict[str, JournalDamaged]
-
-    def of_window(self, window: str) -> dict[str, WindowState]:
-        """Return those of one window."""
-        return {
-            window_id: state
-            for window_id, state in self.states.items()
-            if state.opened is not None and state.opened.window == window
-        }
-
-
-def read_occurrences(store: Store) -> Occurrences:
-    """Read every journal of the site but those whose last event says that all is done and nothing is left."""
-    states: dict[str, WindowState] = {}
-    damaged: dict[str, JournalDamaged] = {}
-    for name in store.list_occurrences():
-        last = store.last_event(name)
-        if isinstance(last, WindowClosed) and last.state in SUCCESSFUL:
-            continue
-        try:
-            state = compute_state(store.load(name))
-        except JournalDamaged as error:
-            damaged[name] = error
-            continue
-        if state.opened is not None:
-            states[state.opened.window_id] = state
-    return Occurrences(states, damaged)
-
-
 def choose_start(occurrences: Mapping[str, WindowState], *, start: str, now: float) -> str:
     """Return the start of the occurrence that this run belongs to: the given one; else that of the newest one that was
     not brought to a good end and whose time is not over; else now, to the second.
@@ -102,7 +69,8 @@ def choose_start(occurrences: Mapping[str, WindowState], *, start: str, now: flo
         if state is not None and state.opened is not None and now >= state.opened.ends:
             raise Refusal(
                 obj=f"window {state.opened.window_id}",
-                problem=f"its time was over at {format_utc(state.opened.ends)}, and an occurrence cannot be resumed after it",
+                problem=f"its time was over at {format_utc(state.opened.ends)}, "
+                "and an occurrence cannot be resumed after it",
                 next_step="Start another occurrence: leave window_start empty, or give another one",
             )
         return start
@@ -147,14 +115,15 @@ class Opening:
         if controller.control != [controller.host]:
             raise Refusal(
                 obj="group control",
-                problem=f"it has {', '.join(controller.control) or 'no host'}, and the window is opened on {controller.host}",
+                problem=f"it has {', '.join(controller.control) or 'no host'}, "
+                f"and the window is opened on {controller.host}",
                 next_step="Give the group control exactly one host (ansible_connection: local)",
             )
         if not request.name:
             raise Refusal(obj="window_name", problem="it is empty", next_step="Name the window")
         if not request.directory:
             raise Refusal(obj="window_dir", problem="it is empty", next_step="Give a directory that outlives this run")
-        store = FileStore.of_site(request.directory, request.site)
+        store = FileStore.from_site(request.directory, request.site)
         builder = RestoreBuilder if request.mode == RESTORE else WindowBuilder
         build = builder(request, inventory, preload)
         if controller.check_mode:
@@ -176,7 +145,7 @@ class Opening:
             held = store.read_lease()
             occurrences = read_occurrences(store)
             for window_id in occurrences.states:
-                copy.copy(copy.name_of(window_id), store.load(store.name_of(window_id)))
+                copy.copy(copy.make_name(window_id), store.load(store.make_name(window_id)))
         except OSError as error:
             raise Refusal(
                 obj=f"window_dir {request.directory}",
@@ -185,14 +154,14 @@ class Opening:
             ) from error
         opened = build.build(occurrences, now=self._clock())
         result = self._begin_run(request, copy, opened, build, token=held.token + 1 if held else 1)
-        if held is not None and not held.released and held.owner.liveness() != "dead":
+        if held is not None and not held.released and held.owner.check_liveness() != "dead":
             warning = f"{held.owner.describe()}, holds the site now: what it changes is not in this prediction"
             result["warnings"] = [*result.get("warnings", []), warning]
         return result
 
     def _open_really(self, request: Request, store: FileStore, build: WindowBuilder | RestoreBuilder) -> Result:
         store.create()
-        owner = Owner.of(self._controller.pid)
+        owner = Owner.from_pid(self._controller.pid)
         deadline = self._clock() + request.orphan_timeout
         seen: float | None = None
         while True:
@@ -207,9 +176,9 @@ class Opening:
             if orphan is not None:
                 self._wait_for_orphan(orphan, deadline - self._clock(), request.orphan_timeout)
                 continue
-            renewed = store.last_renewal()
+            renewed = store.read_last_renewal()
             if obstacle is not None and (
-                held is None or held.owner.liveness() != "unknown" or seen not in (None, renewed)
+                held is None or held.owner.check_liveness() != "unknown" or seen not in (None, renewed)
             ):
                 raise obstacle  # it lives: seen, or renewed while this run waited
             seen = renewed
@@ -224,12 +193,12 @@ class Opening:
         return result
 
     def _find_orphan(self, store: FileStore, held: LeaseRecord | None, owner: Owner) -> Orphan | None:
-        """Return a process that the last owner, which ended without giving the lease back, left running on this host."""
-        if held is None or held.released or held.owner.same_process(owner) or held.owner.liveness() != "dead":
+        """Return a process that the last owner, which ended without giving the lease back, left running here."""
+        if held is None or held.released or held.owner.is_same_process(owner) or held.owner.check_liveness() != "dead":
             return None
-        if (held.owner.boot, held.owner.namespace) != (boot_id(), pid_namespace()):
+        if (held.owner.boot, held.owner.namespace) != (read_boot_id(), read_pid_namespace()):
             return None
-        left = orphans(
+        left = find_orphans(
             mark=make_run_marker(store, held.token), pipe=held.pipe, ignore=frozenset({os.getpid(), owner.pid})
         )
         return left[0] if left else None
@@ -257,7 +226,7 @@ class Opening:
             window=opened.window,
             window_id=opened.window_id,
             token=token,
-            journal=store.name_of(opened.window_id),
+            journal=store.make_name(opened.window_id),
             directory=store.location,
             control=opened.control,
             check_mode=controller.check_mode,
@@ -265,7 +234,7 @@ class Opening:
             folder=controller.folder,
             keep_days=request.keep_days,
         )
-        with window.session() as session:
+        with window.open_session() as session:
             session.append(opened, durable=True)
             for failure in build.failures:
                 session.append(failure)
@@ -276,7 +245,9 @@ class Opening:
         words = f"{kind} {opened.window_id} is {'resumed' if state.resumed else 'open'}"
         if left:
             words += f"; not reverted by a run before: {', '.join(left)}"
-        planning = {host: rules.planned_steps(host) for host in {h for step in rules.declaration for h in step.hosts}}
+        planning = {
+            host: rules.list_planned_steps(host) for host in {h for step in rules.declaration for h in step.hosts}
+        }
         return {
             "changed": False,
             "refused": False,
@@ -310,7 +281,8 @@ class WindowBuilder:
         if request.places and len(plays) > request.places:
             raise Refusal(
                 obj="window_steps",
-                problem=f"its steps and batches are {len(plays)} plays, and this playbook has places for {request.places}",
+                problem=f"its steps and batches are {len(plays)} plays, "
+                f"and this playbook has places for {request.places}",
                 next_step="Join batches, or write a playbook from window_open, step and window_close",
             )
         for step in self._declaration:
@@ -322,7 +294,7 @@ class WindowBuilder:
         damaged."""
         request = self._request
         self._look_at_damaged(occurrences.damaged)
-        own = occurrences.of_window(request.name)
+        own = occurrences.select_window(request.name)
         start = choose_start(own, start=request.start, now=now)
         window_id = f"{request.name}@{start}"
         resumed = own.get(window_id)
@@ -330,7 +302,7 @@ class WindowBuilder:
         if resumed is not None and resumed.opened is not None:
             inherited = resumed.opened.inherited
         else:
-            inherited = self._inherit(own)
+            inherited = self._find_inherited(own)
         self._warn_of_others(occurrences, own)
         return WindowOpened(
             window=request.name,
@@ -346,19 +318,21 @@ class WindowBuilder:
         )
 
     def _look_at_damaged(self, damaged: Mapping[str, JournalDamaged]) -> None:
-        prefix = FileStore(Path("/")).name_of(f"{self._request.name}@")
+        prefix = FileStore(Path("/")).make_name(f"{self._request.name}@")
         for name, error in damaged.items():
             if name.startswith(prefix):
                 raise error
             self.warnings.append(str(error))
 
-    def _inherit(self, own: Mapping[str, WindowState]) -> list[dict[str, str]]:
+    def _find_inherited(self, own: Mapping[str, WindowState]) -> list[dict[str, str]]:
         """Return what older occurrences of this window left in force and this one reverts."""
         inherited = []
         for window_id, state in own.items():
             for step, host in state.pending:
-                reverting = self._declaration.reverting(step) if step in self._declaration else None
-                if reverting is None or (host not in reverting.hosts and not self._declaration.reverts_all(reverting)):
+                reverting = self._declaration.find_reverting(step) if step in self._declaration else None
+                if reverting is None or (
+                    host not in reverting.hosts and not self._declaration.is_reverting_all(reverting)
+                ):
                     self.warnings.append(
                         f"{step} on {host} was left by {window_id}, and no step of this window reverts it there. "
                         "Run the playbook restore_service"
@@ -405,7 +379,7 @@ class RestoreBuilder:
                     self._fail(left.reverted_by, host, f"the journal of {window_id} does not declare it")
                     continue
                 reverting = declaration[left.reverted_by]
-                name = self._add(steps, reverting, window_id, host, reverts_all=declaration.reverts_all(reverting))
+                name = self._add(steps, reverting, window_id, host, reverts_all=declaration.is_reverting_all(reverting))
                 inherited.append({"window_id": window_id, "step": step_name, "host": host, "reverted_by": name})
         steps = {name: step for name, step in steps.items() if self._can_load(step)}
         start = format_utc(now)

@@ -54,7 +54,7 @@ class Preload:
         try:
             role = self._load_role(name, tasks_from)
         except AnsibleError as error:
-            raise self._cannot_load(f"role {name}", error) from error
+            raise self._make_load_refusal(f"role {name}", error) from error
         return dict(role.get_default_vars()) if role is not None else {}
 
     def check_tasks(self, path: str) -> None:
@@ -62,14 +62,15 @@ class Preload:
         try:
             self._load_file(None, Path(path), Path(path).parent, f"file {path}")
         except AnsibleError as error:
-            raise self._cannot_load(f"file {path}", error) from error
+            raise self._make_load_refusal(f"file {path}", error) from error
 
     @staticmethod
-    def _cannot_load(obj: str, error: AnsibleError) -> Refusal:
+    def _make_load_refusal(obj: str, error: AnsibleError) -> Refusal:
         return Refusal(
             obj=obj,
             problem=f"it cannot be loaded ({str(error).strip()})",
-            next_step="Install what is missing on the controller (collections_path, roles_path); nothing has been changed",
+            next_step="Install what is missing on the controller (collections_path, roles_path); "
+            "nothing has been changed",
         )
 
     def _load_role(self, name: str, tasks_from: str, collections: list[str] | None = None) -> Any:
@@ -90,7 +91,9 @@ class Preload:
         for entry in entries:
             # Its own value, not that of the play around it; a template of it could become true.
             if getattr(entry, "_any_errors_fatal", None) not in (None, False) and not _is_unset(entry):
-                raise self._cannot_rescue(obj, "it sets any_errors_fatal, which ends the run before its last plays")
+                raise self._make_rescue_refusal(
+                    obj, "it sets any_errors_fatal, which ends the run before its last plays"
+                )
             if isinstance(entry, Block):
                 for part in (entry.block, entry.rescue, entry.always):
                     self._check_blocks(role, part, folder, obj)
@@ -100,7 +103,9 @@ class Preload:
                 self._check_included_tasks(role, entry, folder, obj)
             elif str(entry.action).rpartition(".")[2] == "meta" and entry.args.get("_raw_params") in ENDING_META:
                 meta = entry.args["_raw_params"]
-                raise self._cannot_rescue(obj, f"it has meta: {meta}, so the window would not hear how the step ended")
+                raise self._make_rescue_refusal(
+                    obj, f"it has meta: {meta}, so the window would not hear how the step ended"
+                )
 
     def _check_included_role(self, role: Any, task: IncludeRole) -> None:
         tasks_from = str(task._from_files.get("tasks", "main"))
@@ -128,7 +133,7 @@ class Preload:
         self._check_blocks(role, blocks, folder, obj)
 
     @staticmethod
-    def _cannot_rescue(obj: str, problem: str) -> Refusal:
+    def _make_rescue_refusal(obj: str, problem: str) -> Refusal:
         return Refusal(obj=obj, problem=problem, next_step="Leave it out; meta end_role ends only the role")
 
 

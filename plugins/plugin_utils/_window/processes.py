@@ -27,17 +27,17 @@ ENVIRONMENT_MARK = "LOWTIDE_WINDOW_RUN"
 Liveness = Literal["alive", "dead", "unknown"]
 
 
-def boot_id() -> str:
+def read_boot_id() -> str:
     """The kernel's random id of this boot."""
     return (PROC / "sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
 
 
-def pid_namespace() -> str:
+def read_pid_namespace() -> str:
     """The pid namespace of this process (``pid:[4026531836]``): a pid means nothing outside of it."""
     return os.readlink(PROC / "self/ns/pid")
 
 
-def user_name() -> str:
+def read_user_name() -> str:
     """Return the name of the user, or its number: containers run as numbers without a passwd entry."""
     try:
         return getpass.getuser()
@@ -69,12 +69,14 @@ class Owner:
     since: float
 
     @classmethod
-    def of(cls, pid: int) -> Owner:
+    def from_pid(cls, pid: int) -> Owner:
         """The process ``pid`` of this host, which must live."""
         started = start_ticks(pid)
         if started is None:
             raise ProcessLookupError(f"no process {pid}")
-        return cls(socket.gethostname(), user_name(), pid, started, boot_id(), pid_namespace(), time.time())
+        return cls(
+            socket.gethostname(), read_user_name(), pid, started, read_boot_id(), read_pid_namespace(), time.time()
+        )
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Owner:
@@ -85,7 +87,7 @@ class Owner:
         """Plain values for JSON."""
         return asdict(self)
 
-    def same_process(self, other: Owner) -> bool:
+    def is_same_process(self, other: Owner) -> bool:
         """Whether both are one and the same process (a pid alone is reused)."""
         return (self.pid, self.started, self.boot, self.namespace) == (
             other.pid,
@@ -94,10 +96,10 @@ class Owner:
             other.namespace,
         )
 
-    def liveness(self) -> Liveness:
+    def check_liveness(self) -> Liveness:
         """Return ``alive`` or ``dead`` where this process can prove it, ``unknown`` for another boot, host or pid
         namespace."""
-        if (self.boot, self.namespace) != (boot_id(), pid_namespace()):
+        if (self.boot, self.namespace) != (read_boot_id(), read_pid_namespace()):
             return "unknown"
         return "alive" if start_ticks(self.pid) == self.started else "dead"
 
@@ -118,7 +120,7 @@ class Orphan:
         return f"process {self.pid} ({self.command})"
 
 
-def _pids() -> Iterator[int]:
+def _list_pids() -> Iterator[int]:
     for entry in os.listdir(PROC):
         if entry.isdigit():
             yield int(entry)
@@ -128,7 +130,7 @@ def _has_mark(pid: int, mark: bytes) -> bool:
     return mark in (PROC / str(pid) / "environ").read_bytes().split(b"\0")
 
 
-def _holds_pipe(pid: int, pipe: str) -> bool:
+def _is_holding_pipe(pid: int, pipe: str) -> bool:
     folder = PROC / str(pid) / "fd"
     for descriptor in os.listdir(folder):
         try:
@@ -139,7 +141,7 @@ def _holds_pipe(pid: int, pipe: str) -> bool:
     return False
 
 
-def orphans(*, mark: str, pipe: str | None, ignore: frozenset[int] = frozenset()) -> list[Orphan]:
+def find_orphans(*, mark: str, pipe: str | None, ignore: frozenset[int] = frozenset()) -> list[Orphan]:
     """Processes of a dead run: module processes carry ``mark`` (value of :data:`ENVIRONMENT_MARK`) in their
     environment, forked workers still hold ``pipe`` (``pipe:[inode]``), the result queue of their controller.
 
@@ -147,11 +149,11 @@ def orphans(*, mark: str, pipe: str | None, ignore: frozenset[int] = frozenset()
     """
     found = []
     wanted = f"{ENVIRONMENT_MARK}={mark}".encode()
-    for pid in _pids():
+    for pid in _list_pids():
         if pid in ignore:
             continue
         try:
-            if _has_mark(pid, wanted) or (pipe is not None and _holds_pipe(pid, pipe)):
+            if _has_mark(pid, wanted) or (pipe is not None and _is_holding_pipe(pid, pipe)):
                 command = (
                     (PROC / str(pid) / "cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace").strip()
                 )

@@ -27,7 +27,7 @@ def _is_held(path: str, token: int) -> bool:
     return bool(lease["token"] == token and not lease["released"])
 
 
-def _started(pid: int) -> int:
+def _read_start(pid: int) -> int:
     """Return the start time of ``pid`` in clock ticks since boot."""
     with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as handle:
         return int(handle.read().rpartition(")")[2].split()[19])
@@ -37,7 +37,7 @@ def renew(path: str, token: int, pid: int, started: int, *, interval: float) -> 
     """Renew every ``interval`` seconds and return why it ended."""
     try:
         controller = os.pidfd_open(pid)
-        if _started(pid) != started:
+        if _read_start(pid) != started:
             return "controller ended"
     except (ProcessLookupError, FileNotFoundError):
         return "controller ended"

@@ -34,7 +34,7 @@ def _build_row(rules: WindowRules, key: Key) -> Report:
     state = rules.state
     started, ended = state.started.get(key), state.ended.get(key)
     skipped, plan = state.skipped.get(key), state.plans.get(key)
-    step = rules.declaration[key[0]] if key[0] in rules.declaration else None
+    step = rules.declaration.get(key[0])
     builds_on = {step.reverts} if step and step.reverts else set(step.needs if step else ())
     told = ended or plan
     row: Report = {
@@ -99,8 +99,8 @@ def build_report(rules: WindowRules, *, at: float, check_mode: bool, journal: st
         "version": version,
         "check_mode": check_mode,
         "resumed": rules.state.resumed,
-        "state": rules.final_state(),
-        "cause": rules.first_cause(),
+        "state": rules.compute_final_state(),
+        "cause": rules.describe_cause(),
         "opened": opened.at,
         "closed": at,
         "seconds": round(at - opened.at, 1),

@@ -16,7 +16,8 @@ from .report import Report, describe_outcome
 from .state import FINAL_STATES
 
 _STYLE = (
-    "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:72rem;padding:0 1rem;color:#1d2733;background:#fff}"
+    "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:72rem;padding:0 1rem}"
+    "body{color:#1d2733;background:#fff}"
     "h1{font-size:1.4rem}h2{font-size:1.1rem}table{border-collapse:collapse;width:100%}"
     "td,th{padding:.3rem .6rem;text-align:left;border-bottom:1px solid #dde3ea;vertical-align:top}"
     ".bar{position:relative;min-width:14rem;height:1rem;background:#eef2f6}"
@@ -62,9 +63,11 @@ def render(report: Report) -> str:
     resumed = ", resumed" if report["resumed"] else ""
     rows = "".join(_render_row(row, report) for row in report["steps"])
     return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style></head>'
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
+        f"<style>{_STYLE}</style></head>"
         f'<body><h1>{title} <span class="state {state}">{state}</span></h1>'
-        f"<p>{escape(FINAL_STATES[report['state']])}. {format_utc(report['opened'])} to {format_utc(report['closed'])}, "
+        f"<p>{escape(FINAL_STATES[report['state']])}. "
+        f"{format_utc(report['opened'])} to {format_utc(report['closed'])}, "
         f"{report['seconds']:.1f} s{resumed}.</p>{cause}"
         "<table><tr><th>Step</th><th>Host</th><th>Outcome</th><th>Time</th><th>What and why</th><th>When</th></tr>"
         f'{rows}</table>{not_reverted}<p class="muted">Journal: {escape(report["journal"])}; '

@@ -68,13 +68,13 @@ class WindowRules:
     def is_due(self, name: str) -> bool:
         """Return whether the step has work on any host in this run, as far as is known now."""
         step = self.declaration[name]
-        if step.reverts and self.state.pending_hosts(step.reverts):
+        if step.reverts and self.state.list_pending_hosts(step.reverts):
             return True
         if name not in self.selected or not self._has_trigger(step):
             return False
         if step.reverts:
             return self.is_due(step.reverts)
-        if self.declaration.reverting(name):
+        if self.declaration.find_reverting(name):
             return self._is_needed(name)
         plans = [plan.due for (planned, _host), plan in self.state.plans.items() if planned == name]
         if plans:
@@ -88,7 +88,7 @@ class WindowRules:
         return any(other in self.state.started_steps or self.is_due(other) for other in step.only_after)
 
     def _is_needed(self, name: str) -> bool:
-        needing = self.declaration.needing(name)
+        needing = self.declaration.list_needing(name)
         return any(self.is_due(step.name) for step in needing) if needing else True
 
     def _is_done(self, step: Step, host: str) -> bool:
@@ -98,7 +98,7 @@ class WindowRules:
             return False
         if success.token == self.opened.token:
             return True
-        return not (step.reads_only or step.plan or self.declaration.reverting(step.name))
+        return not (step.reads_only or step.plan or self.declaration.find_reverting(step.name))
 
     # -- what one host does ---------------------------------------------------------------------------------------
 
@@ -120,7 +120,7 @@ class WindowRules:
         if step.name not in self.selected:
             return Decision(False, "left out by window_only or window_skip", record=True)
         if self.state.failed:
-            return Decision(False, self._after_failure(), record=True)
+            return Decision(False, self._explain_failure(), record=True)
         if self._is_done(step, context.host):
             return self._decide_done(step, context)
         decision = self._decide_need(step, context)
@@ -129,14 +129,14 @@ class WindowRules:
             self._require_time(step, now)
         return decision
 
-    def _after_failure(self) -> str:
+    def _explain_failure(self) -> str:
         first = self.state.failures[0]
         return f"skipped after the failure of {first.step} on {first.host}"
 
     def _decide_reverting(self, step: Step, context: HostContext) -> Decision:
         reversible = step.reverts or ""
-        hosts = self.state.pending_hosts(reversible)
-        if context.host in hosts or (hosts and self.declaration.reverts_all(step)):
+        hosts = self.state.list_pending_hosts(reversible)
+        if context.host in hosts or (hosts and self.declaration.is_reverting_all(step)):
             return Decision(True, f"reverts {reversible}")
         return Decision(False, f"{reversible} is not in force here", record=True, not_due=True)
 
@@ -146,12 +146,12 @@ class WindowRules:
             when = format_utc(success.at)
             if success.version != context.version:
                 problem = f"lowtide.ops {success.version} did it at {when}, and this is {context.version}"
-                raise self._inputs_changed(step, context, problem)
+                raise self._make_inputs_refusal(step, context, problem)
             if success.digest != context.digest():
-                raise self._inputs_changed(step, context, f"it was done at {when} with other inputs")
+                raise self._make_inputs_refusal(step, context, f"it was done at {when} with other inputs")
         return Decision(False, f"done at {format_utc(success.at)}", record=True)
 
-    def _inputs_changed(self, step: Step, context: HostContext, problem: str) -> Refusal:
+    def _make_inputs_refusal(self, step: Step, context: HostContext, problem: str) -> Refusal:
         return Refusal(
             obj=f"step {step.name} on {context.host}",
             problem=problem,
@@ -163,10 +163,10 @@ class WindowRules:
         if step.only_after and not self.state.started_steps.intersection(step.only_after):
             why = f"none of {', '.join(step.only_after)} was performed"
             return Decision(False, why, record=True, not_due=True)
-        if self.declaration.reverting(step.name):
+        if self.declaration.find_reverting(step.name):
             if not self._is_needed(step.name):
                 return Decision(False, "no due step needs it", record=True, not_due=True)
-            needing = [other.name for other in self.declaration.needing(step.name) if self.is_due(other.name)]
+            needing = [other.name for other in self.declaration.list_needing(step.name) if self.is_due(other.name)]
             return Decision(
                 True, f"needed by {', '.join(needing)}" if needing else "declared without a step that needs it"
             )
@@ -200,15 +200,15 @@ class WindowRules:
                 if not self._is_satisfied(name, host):
                     raise Refusal(
                         obj=f"step {step.name}",
-                        problem=f"it needs {name}, which is not {self._wanted_of(name)} on {host}",
+                        problem=f"it needs {name}, which is not {self._describe_need(name)} on {host}",
                         next_step=f"See why {name} did not run there, then run the window again",
                     )
 
-    def _wanted_of(self, name: str) -> str:
-        return "in force" if self.declaration.reverting(name) else "done"
+    def _describe_need(self, name: str) -> str:
+        return "in force" if self.declaration.find_reverting(name) else "done"
 
     def _is_satisfied(self, name: str, host: str) -> bool:
-        if self.declaration.reverting(name):
+        if self.declaration.find_reverting(name):
             return (name, host) in self.state.pending and (name, host) in self.state.succeeded
         skipped = self.state.skipped.get((name, host))
         return self._is_done(self.declaration[name], host) or (skipped is not None and skipped.not_due)
@@ -220,7 +220,7 @@ class WindowRules:
             for left in self.state.pending.values()
             if left.reverted_by in self.declaration
         ]
-        reverting = self.declaration.reverting(step.name)
+        reverting = self.declaration.find_reverting(step.name)
         after = {other.name: other.estimate or 0.0 for other in (*pending, *filter(None, [reverting]))}
         needed = (step.estimate or 0.0) + sum(after.values())
         if now + needed <= self.opened.ends:
@@ -250,10 +250,10 @@ class WindowRules:
         if name not in self.selected:
             return Decision(False, "left out by window_only or window_skip")
         if self.state.failed:
-            return Decision(False, self._after_failure())
+            return Decision(False, self._explain_failure())
         return Decision(True, "find out whether it is due")
 
-    def planned_steps(self, host: str) -> list[str]:
+    def list_planned_steps(self, host: str) -> list[str]:
         """Return the names of the steps that ``host`` plans, in order."""
         if self.restores:
             return []
@@ -309,11 +309,11 @@ class WindowRules:
                 missing.setdefault(key, f"it was to revert {step}, and it did not run")
         return [StepFailed(step=step, host=host, error=why, refused=False) for (step, host), why in missing.items()]
 
-    def first_cause(self) -> str:
+    def describe_cause(self) -> str:
         """Return the first failure in words; empty when there is none."""
         return describe_failure(self.state.failures[0]) if self.state.failures else ""
 
-    def final_state(self) -> FinalState:
+    def compute_final_state(self) -> FinalState:
         """Return how the run ends, from what is on record."""
         if not self.state.failed:
             return "succeeded" if self._has_changed() else "no_changes"
@@ -325,7 +325,7 @@ class WindowRules:
         successes = [event for event in self.state.ended.values() if not isinstance(event, StepFailed)]
         return any(event.changed for event in (*successes, *self.state.succeeded.values()))
 
-    def _reads_only(self, name: str) -> bool:
+    def _is_reader(self, name: str) -> bool:
         return name in self.declaration and self.declaration[name].reads_only
 
     def _may_have_changed(self) -> bool:
@@ -335,10 +335,10 @@ class WindowRules:
             for failure in self.state.failures
             if not failure.planning
             and not failure.refused
-            and not self._reads_only(failure.step)
+            and not self._is_reader(failure.step)
             and failure.key in self.state.started
         ]
-        unfinished = [key for key in self.state.started if key not in self.state.ended and not self._reads_only(key[0])]
+        unfinished = [key for key in self.state.started if key not in self.state.ended and not self._is_reader(key[0])]
         return self._has_changed() or bool(failed) or bool(unfinished)
 
 

@@ -82,7 +82,7 @@ class OpenWindow:
             return None
 
     @contextmanager
-    def session(self) -> Iterator[Session]:
+    def open_session(self) -> Iterator[Session]:
         """Hold the lock with the journal read. Raise LeaseLost when another run has taken over the site."""
         store = self.store
         with store.lock():
@@ -118,7 +118,8 @@ class Session:
                 raise OpsError(
                     obj=f"journal of {self.window.window_id} in {self.store.location}",
                     problem=f"it cannot be written ({error})",
-                    next_step="Make room or set window_dir, then run the window again; reverting steps run all the same",
+                    next_step="Make room or set window_dir, then run the window again; "
+                    "reverting steps run all the same",
                 ) from error
             self._fallback.create()
             written = self._fallback.append(self.window.journal, event)

@@ -94,7 +94,7 @@ class WindowState:
         """Whether the occurrence came to a good end: a next run of it plans everything anew."""
         return self.closed is not None and self.closed.state in SUCCESSFUL
 
-    def pending_hosts(self, step: str) -> list[str]:
+    def list_pending_hosts(self, step: str) -> list[str]:
         """Return the hosts on which the reversible ``step`` is in force."""
         return [host for name, host in self.pending if name == step]
 

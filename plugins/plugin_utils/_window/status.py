@@ -11,7 +11,7 @@ from __future__ import annotations
 from ansible_collections.lowtide.ops.plugins.module_utils._common.timestamps import format_utc
 
 from .lease import LeaseRecord
-from .opening import read_occurrences
+from .occurrences import read_occurrences
 from .report import build_rows
 from .results import Result
 from .rules import WindowRules, describe_pending
@@ -24,9 +24,9 @@ SHOWN = 5
 
 def describe_holder(held: LeaseRecord | None) -> str:
     """Return who holds the site now, in words; empty when nobody does."""
-    if held is None or held.released or held.owner.liveness() == "dead":
+    if held is None or held.released or held.owner.check_liveness() == "dead":
         return ""
-    doubt = "" if held.owner.liveness() == "alive" else ", on a machine that cannot be looked at from here"
+    doubt = "" if held.owner.check_liveness() == "alive" else ", on a machine that cannot be looked at from here"
     return f"{held.owner.describe()}, with window {held.window_id}{doubt}"
 
 
@@ -42,7 +42,8 @@ def read_status(store: Store, *, now: float) -> Result:
     newest = _read_newest(store)
     lines = [f"Site {store.location}: {f'held by {holder}' if holder else 'not held by anybody'}"]
     lines += [
-        f"Not reverted yet: {left['step']} on {left['host']}, by {left['window_id']} (reverting step: {left['reverted_by']})"
+        f"Not reverted yet: {left['step']} on {left['host']}, by {left['window_id']} "
+        f"(reverting step: {left['reverted_by']})"
         for left in not_reverted
     ] or ["Everything that windows did for a time is reverted, as far as their journals know"]
     lines += [f"Damaged: {error}" for error in unsettled.damaged.values()]
@@ -62,7 +63,7 @@ def _read_newest(store: Store) -> list[WindowState]:
     """Return the newest occurrences, those with the latest event first; damaged journals are told elsewhere."""
     names = []
     for name in store.list_occurrences():
-        last = store.last_event(name)
+        last = store.read_last_event(name)
         if last is not None:
             names.append((last.at, name))
     states = [compute_state(store.load(name)) for _at, name in sorted(names, reverse=True)[:SHOWN]]

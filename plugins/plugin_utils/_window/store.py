@@ -52,7 +52,7 @@ class Store(ABC):
         holder's."""
 
     @abstractmethod
-    def last_renewal(self) -> float:
+    def read_last_renewal(self) -> float:
         """Return when the lease was last written or renewed, by the backend's clock (seconds since the epoch)."""
 
     @abstractmethod
@@ -85,7 +85,7 @@ class Store(ABC):
         """Return the names of all journals of the site, in no particular order. A name is what :meth:`load` takes."""
 
     @abstractmethod
-    def name_of(self, window_id: str) -> str:
+    def make_name(self, window_id: str) -> str:
         """Return the journal's name for an occurrence."""
 
     @abstractmethod
@@ -94,8 +94,8 @@ class Store(ABC):
         trusted."""
 
     @abstractmethod
-    def last_event(self, name: str) -> Event | None:
-        """Return the last event of a journal without reading the rest of it; None when there is none or it is damaged."""
+    def read_last_event(self, name: str) -> Event | None:
+        """Return the last event of a journal without reading the rest; None when there is none or it is damaged."""
 
     @abstractmethod
     def append(self, name: str, event: Event) -> Event:
@@ -120,16 +120,16 @@ def find_obstacle(store: Store, held: LeaseRecord | None, owner: Owner) -> Refus
     """
     if held is None or held.released:
         return None
-    if held.owner.same_process(owner):
+    if held.owner.is_same_process(owner):
         return Refusal(
             obj=f"window {held.window_id}",
             problem="it is already open in this run",
             next_step="Open a window once for each ansible-playbook run, and close it in its last play",
         )
-    liveness = held.owner.liveness()
+    liveness = held.owner.check_liveness()
     if liveness == "dead" or (liveness == "unknown" and store.is_expired()):
         return None
-    why = "that process lives" if liveness == "alive" else f"last renewed at {format_utc(store.last_renewal())}"
+    why = "that process lives" if liveness == "alive" else f"last renewed at {format_utc(store.read_last_renewal())}"
     return Refusal(
         obj=f"site {store.location}",
         problem=f"{held.owner.describe()}, holds it with window {held.window_id} ({why})",

@@ -55,7 +55,7 @@ class FileStore(Store):
         """Bytes and events of journals as this process read or wrote them last."""
 
     @classmethod
-    def of_site(cls, directory: str, site: str) -> FileStore:
+    def from_site(cls, directory: str, site: str) -> FileStore:
         """Return the store of ``site`` below ``directory`` (window_dir and window_site)."""
         return cls(Path(os.path.expanduser(directory)).absolute() / make_slug(site or "default"))
 
@@ -68,7 +68,7 @@ class FileStore(Store):
     def _lease(self) -> Path:
         return self.directory / "lease"
 
-    def _journal(self, name: str) -> Path:
+    def _find_journal(self, name: str) -> Path:
         return self.directory / "journals" / f"{name}{JOURNAL}"
 
     def create(self) -> None:
@@ -78,7 +78,7 @@ class FileStore(Store):
         for path in (*reversed(missing), self.directory / "journals", self.directory / "reports"):
             if not path.exists():
                 path.mkdir(mode=0o700, exist_ok=True)
-                os.chmod(path, 0o700 | _shared_bits(path.parent, is_directory=True))
+                os.chmod(path, 0o700 | _find_shared_bits(path.parent, is_directory=True))
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -87,7 +87,7 @@ class FileStore(Store):
         created = not path.exists()
         with open(path, "a", encoding="utf-8") as handle:
             if created:
-                _share(path)
+                _apply_group_access(path)
             fcntl.flock(handle, fcntl.LOCK_EX)
             yield
 
@@ -108,7 +108,7 @@ class FileStore(Store):
                 next_step="Make sure that no window runs, then remove the file",
             ) from error
 
-    def last_renewal(self) -> float:
+    def read_last_renewal(self) -> float:
         """Return the file's time stamp, which its server sets."""
         return self._lease.stat().st_mtime
 
@@ -117,7 +117,7 @@ class FileStore(Store):
         with tempfile.TemporaryFile(dir=self.directory) as probe:
             os.utime(probe.fileno())
             now = os.fstat(probe.fileno()).st_mtime
-        return now >= self.last_renewal() + self.ttl
+        return now >= self.read_last_renewal() + self.ttl
 
     def acquire(self, owner: Owner, window_id: str, *, pipe: str | None = None) -> LeaseRecord:
         """Replace the file ``lease``."""
@@ -125,16 +125,16 @@ class FileStore(Store):
         obstacle = find_obstacle(self, held, owner)
         if obstacle is not None:
             raise obstacle
-        last = max([held.token if held else 0, *(self._last_token(name) for name in self._unleased(held))])
+        last = max([held.token if held else 0, *(self._find_last_token(name) for name in self._list_unleased(held))])
         record = LeaseRecord(last + 1, owner, window_id, pipe=pipe)
         self._write_lease(record)
         return record
 
-    def _unleased(self, held: LeaseRecord | None) -> list[str]:
+    def _list_unleased(self, held: LeaseRecord | None) -> list[str]:
         """Journals to be looked at for the last token: only where the lease is gone."""
         return [] if held else self.list_occurrences()
 
-    def _last_token(self, name: str) -> int:
+    def _find_last_token(self, name: str) -> int:
         return max((event.token for event in self.load(name)), default=0)
 
     def check(self, token: int) -> None:
@@ -144,7 +144,8 @@ class FileStore(Store):
             who = held.owner.describe() if held else "nobody"
             raise LeaseLost(
                 obj=f"lease {self._lease}",
-                problem=f"this run held it with token {token}, and now {who} does (token {held.token if held else 'none'})",
+                problem=f"this run held it with token {token}, "
+                f"and now {who} does (token {held.token if held else 'none'})",
                 next_step="Leave the site to that run; this one writes no more",
             )
 
@@ -188,7 +189,7 @@ class FileStore(Store):
             return []
         return [name.removesuffix(JOURNAL) for name in sorted(names) if name.endswith(JOURNAL)]
 
-    def name_of(self, window_id: str) -> str:
+    def make_name(self, window_id: str) -> str:
         """Return the file's name without its suffix."""
         return make_slug(window_id)
 
@@ -197,7 +198,7 @@ class FileStore(Store):
         return self._read(name).events
 
     def _read(self, name: str) -> Lines:
-        path = self._journal(name)
+        path = self._find_journal(name)
         try:
             data = path.read_bytes()
         except FileNotFoundError:
@@ -206,10 +207,10 @@ class FileStore(Store):
         self._ends[name] = (lines.size, len(lines.events))
         return lines
 
-    def last_event(self, name: str) -> Event | None:
+    def read_last_event(self, name: str) -> Event | None:
         """Read the end of the file."""
         try:
-            with self._journal(name).open("rb") as file:
+            with self._find_journal(name).open("rb") as file:
                 size = file.seek(0, os.SEEK_END)
                 file.seek(max(0, size - TAIL))
                 lines = file.read().split(b"\n")[:-1]
@@ -220,7 +221,7 @@ class FileStore(Store):
     def copy(self, name: str, events: Sequence[Event]) -> None:
         """Write a journal whole, as another store has it (for check mode)."""
         lines = [encode_line(event, number) for number, event in enumerate(events, start=1)]
-        self._journal(name).write_bytes(b"".join(lines))
+        self._find_journal(name).write_bytes(b"".join(lines))
 
     def _find_end(self, name: str, path: Path) -> tuple[int, int]:
         """Where the next event belongs. Lines are only ever added: a file as long as it was holds what it held."""
@@ -231,7 +232,7 @@ class FileStore(Store):
 
     def append(self, name: str, event: Event) -> Event:
         """Write one line and sync it; a cut-off line before it is removed."""
-        path = self._journal(name)
+        path = self._find_journal(name)
         size, count = self._find_end(name, path)
         event = replace(event, at=round(self._clock(), 3))
         line = encode_line(event, count + 1)
@@ -247,7 +248,7 @@ class FileStore(Store):
         finally:
             os.close(descriptor)
         if created:
-            _share(path)
+            _apply_group_access(path)
             sync_directory(path.parent)
         self._ends[name] = (size + len(line), count + 1)
         return event
@@ -266,7 +267,7 @@ class FileStore(Store):
             for path in (self.directory / "reports").iterdir():
                 if pattern.fullmatch(path.name):
                     path.unlink()
-            self._journal(name).unlink(missing_ok=True)
+            self._find_journal(name).unlink(missing_ok=True)
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -277,7 +278,7 @@ def write_atomically(path: Path, text: str) -> None:
             handle.write(text)
             handle.flush()
             os.fsync(handle.fileno())
-        _share(Path(temporary))
+        _apply_group_access(Path(temporary))
         os.replace(temporary, path)
     except OSError:
         os.unlink(temporary)
@@ -294,7 +295,7 @@ def sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
-def _shared_bits(parent: Path, *, is_directory: bool = False) -> int:
+def _find_shared_bits(parent: Path, *, is_directory: bool = False) -> int:
     """Return the group bits that something new in the directory ``parent`` gets: none unless its group may write
     there."""
     mode = parent.stat().st_mode
@@ -303,5 +304,5 @@ def _shared_bits(parent: Path, *, is_directory: bool = False) -> int:
     return 0o2070 if is_directory else 0o060
 
 
-def _share(path: Path) -> None:
-    os.chmod(path, 0o600 | _shared_bits(path.parent))
+def _apply_group_access(path: Path) -> None:
+    os.chmod(path, 0o600 | _find_shared_bits(path.parent))

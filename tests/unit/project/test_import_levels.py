@@ -11,7 +11,7 @@ from support.checkout import below, text
 from support.import_levels import check_levels, check_packages, find_level, package_of
 
 LEVELS = {
-    "module_utils._common": [["errors", "text", "durations"], ["outcome"], ["module"]],
+    "module_utils._common": [["errors", "text", "durations", "timestamps"], ["outcome"], ["module"]],
     "module_utils._backup": [
         ["keys", "pipeline"],
         ["manifest"],
@@ -46,21 +46,13 @@ LEVELS = {
         ["maintenance", "operations"],
     ],
     "module_utils._s3": [["errors", "parse", "signing"], ["connection"], ["api"]],
-    "module_utils._window": [
-        ["processes", "renewer", "steps"],
-        ["lease"],
-        ["journal"],
-        ["model"],
-        ["report", "run"],
-        ["results"],
-        ["phases"],
-    ],
     "plugin_utils._window": [
-        ["events", "declaration", "processes"],
-        ["state", "lease"],
+        ["declaration", "events", "inputs", "preload", "processes", "renewer", "version"],
+        ["journal", "lease", "results", "state"],
         ["rules", "store"],
-        ["store_file", "renewer", "report", "report_html", "report_text"],
-        ["engine"],
+        ["report", "store_file"],
+        ["occurrences", "report_html", "report_text", "session", "verdict"],
+        ["closing", "engine", "opening", "status"],
         ["ansible_context"],
     ],
 }

@@ -1,0 +1,47 @@
+# Copyright (c) 2026 The lowtide.ops team
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The occurrences of a site that are not settled. Private to lowtide.ops: do not import from other collections."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .events import WindowClosed
+from .journal import JournalDamaged
+from .state import SUCCESSFUL, WindowState, compute_state
+from .store import Store
+
+
+@dataclass(frozen=True)
+class Occurrences:
+    """The occurrences of a site that are not settled, by window id, and the journals that cannot be trusted."""
+
+    states: dict[str, WindowState]
+    damaged: dict[str, JournalDamaged]
+
+    def select_window(self, window: str) -> dict[str, WindowState]:
+        """Return those of one window."""
+        return {
+            window_id: state
+            for window_id, state in self.states.items()
+            if state.opened is not None and state.opened.window == window
+        }
+
+
+def read_occurrences(store: Store) -> Occurrences:
+    """Read every journal of the site but those whose last event says that all is done and nothing is left."""
+    states: dict[str, WindowState] = {}
+    damaged: dict[str, JournalDamaged] = {}
+    for name in store.list_occurrences():
+        last = store.read_last_event(name)
+        if isinstance(last, WindowClosed) and last.state in SUCCESSFUL:
+            continue
+        try:
+            state = compute_state(store.load(name))
+        except JournalDamaged as error:
+            damaged[name] = error
+            continue
+        if state.opened is not None:
+            states[state.opened.window_id] = state
+    return Occurrences(states, damaged)
