@@ -1,5 +1,6 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The fast window's controller killed by real signals and run again (F1), two controllers at once (F3). No lab is needed.
+"""The fast window's controller killed by real signals and run again (F1), two controllers at once (F3). No lab is
+needed.
 
 LOWTIDE_KILL_EXHAUSTIVE=1 sends each signal at every task boundary instead of a seeded sample.
 """

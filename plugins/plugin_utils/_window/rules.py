@@ -111,10 +111,12 @@ class WindowRules:
         step = self.declaration[current.step]
         if context.host not in current.hosts:
             return NOT_ASSIGNED
-        self._require_order(play)
         if self.restores:
             return Decision(True, "restores the service")
-        return self._decide_reverting(step, context) if step.reverts else self._decide_plain(step, context, now)
+        if step.reverts:  # whatever is wrong with the plays: the way back is never refused
+            return self._decide_reverting(step, context)
+        self._require_order(play)
+        return self._decide_plain(step, context, now)
 
     def _decide_plain(self, step: Step, context: HostContext, now: float) -> Decision:
         if step.name not in self.selected:
