@@ -65,11 +65,8 @@ def test_a_site_declares_other_steps_in_another_order_with_five_batches(window: 
 
 
 def test_the_batches_of_a_reverting_step_are_those_of_what_it_reverts_in_reverse(window: FastWindow) -> None:
-    steps = [
-        {**QUIESCE, "batches": ["web1", "web2"], "hosts": ["workloads"]},
-        {**MAINTAIN, "needs": ["quiesce"]},
-        RESUME,
-    ]
+    quiesce = {**QUIESCE, "batches": ["web1", "web2"], "hosts": ["workloads"]}
+    steps = [quiesce, {**MAINTAIN, "needs": ["quiesce"]}, RESUME]
     assert window.play(window_steps=steps).rc == 0
     order = [(row["step"], row["host"]) for row in window.report()["steps"] if row["step"] != "maintain"]
     assert order == [("quiesce", "web1"), ("quiesce", "web2"), ("resume", "web2"), ("resume", "web1")]
@@ -108,7 +105,7 @@ def test_a_role_without_result_that_is_not_planned_is_performed(window: FastWind
     assert window.states() == ["succeeded"]
 
 
-# -- a playbook of one's own --------------------------------------------------------------------------------------------
+# -- a playbook of one's own ------------------------------------------------------------------------------------
 
 
 def test_a_playbook_of_ones_own_with_plain_plays_between(window: FastWindow) -> None:

@@ -196,7 +196,7 @@ def test_restore_service_works_with_a_damaged_journal_and_a_broken_declaration(w
     assert window.world()["web1"] == {"replicas": 3}
 
 
-# -- side by side -------------------------------------------------------------------------------------------------------
+# -- side by side -----------------------------------------------------------------------------------------------
 
 
 def start_and_wait_in_maintenance(window: FastWindow, **variables: Any) -> Any:
