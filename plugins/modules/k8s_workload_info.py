@@ -17,9 +17,10 @@ author:
   - The lowtide.ops team (@lowtide-ops)
 options:
   namespace:
-    description: The namespace.
+    description:
+      - The namespace.
+      - Without it nothing but RV(cluster_uid) is read, which needs the right to C(get) the namespace C(kube-system).
     type: str
-    required: true
   workloads:
     description: Only these; without it all of the namespace. One that does not exist is a refusal.
     type: list
@@ -71,7 +72,7 @@ check_mode:
 cluster_uid:
   description:
     - The identity of the cluster (the UID of its namespace kube-system), for O(cluster_uid).
-    - Null where the account may not read it.
+    - Null where the account may not read it, unless nothing else was asked for.
   returned: success
   type: str
 workloads:
@@ -141,7 +142,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             **CONNECTION_SPEC,
-            "namespace": {"type": "str", "required": True},
+            "namespace": {"type": "str"},
             "workloads": {"type": "list", "elements": "dict", "default": [], "options": WORKLOAD},
             "timeout": {"type": "float", "default": 30.0},
         },

@@ -15,6 +15,7 @@ author:
 description:
   - Reads consumer groups of Apache Kafka or Redpanda, all of them in one go, and the logs of topics.
   - Can wait, with a deadline, until groups are empty, or have worked off their backlog.
+  - Without O(names) and O(topics) it only says which cluster it is, in RV(cluster_id).
 extends_documentation_fragment:
   - lowtide.ops._attributes
   - lowtide.ops._attributes.info_module

@@ -117,8 +117,10 @@ def report(module: AnsibleModule, outcome: Outcome) -> None:
     """The work of ``rpk_group_info``."""
     params = module.params
     wanted, timeout = read_wanted(params.get("wait_for"))
-    if not params["names"] and not params["topics"]:
-        raise Refusal(obj="options names and topics", problem="both are empty", next_step="Name a group or a topic")
+    if params["wait_for"] and not params["names"]:
+        raise Refusal(
+            obj="option names", problem="it is empty, and wait_for waits for groups", next_step="Name a group"
+        )
     client = open_client(params)
     try:
         outcome.facts["cluster_id"] = client.cluster_id()

@@ -204,12 +204,20 @@ def run_workloads(module: AnsibleModule, outcome: Outcome) -> None:
 
 
 def read_workloads(module: AnsibleModule, outcome: Outcome) -> None:
-    """List the workloads of a namespace, or those named, and what was left stopped."""
+    """List the workloads of a namespace, or those named, and what was left stopped; without a namespace, only the identity."""
     params = module.params
+    if params["workloads"] and params["namespace"] is None:
+        raise Refusal(
+            obj="option namespace", problem="it is not set, and workloads names some", next_step="Set namespace"
+        )
     api = connect(module, seconds=params["timeout"])
     try:
-        outcome.facts["cluster_uid"] = params["cluster_uid"] or _cluster_uid(api)
-        views = _named(api, params) if params["workloads"] else _all(api, params)
+        if params["namespace"] is None:
+            outcome.facts["cluster_uid"] = params["cluster_uid"] or read_cluster_uid(api)
+            views = []
+        else:
+            outcome.facts["cluster_uid"] = params["cluster_uid"] or _cluster_uid(api)
+            views = _named(api, params) if params["workloads"] else _all(api, params)
     finally:
         api.close()
         outcome.facts["requests"] = api.requests

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 from typing import Any
 
 import pytest
@@ -287,3 +288,29 @@ def test_info_of_what_is_missing(namespace: Namespace) -> None:
     assert "404" in namespace.module("k8s_workload_info", namespace="no-such-space").msg
     named = namespace.module("k8s_workload_info", workloads=[{"kind": "Deployment", "name": "x"}])
     assert "Deployments there: none" in named.msg
+
+
+def test_the_identity_can_be_asked_for_alone(namespace: Namespace) -> None:
+    """Without a namespace only the cluster's identity is read, and compared where it is declared."""
+    run = namespace.module("k8s_workload_info", namespace=None)
+    assert (run["cluster_uid"], run["workloads"], run["requests"]) == (namespace.facts["cluster_uid"], [], 1)
+    other = namespace.module("k8s_workload_info", namespace=None, cluster_uid="another")
+    assert "not the expected another" in other.msg
+    named = namespace.module("k8s_workload_info", namespace=None, workloads=[{"kind": "Deployment", "name": "x"}])
+    assert "option namespace: it is not set" in named.msg
+
+
+def test_an_account_that_may_not_read_the_identity_is_told_what_it_lacks(namespace: Namespace) -> None:
+    """As refusal where the identity is asked for or declared; elsewhere the identity is just not known."""
+    kubectl = [namespace.facts["kubectl"], "--kubeconfig", namespace.facts["kubeconfig"], "-n", namespace.name]
+    subprocess.run([*kubectl, "create", "serviceaccount", "restricted"], check=True, capture_output=True)
+    token = subprocess.run(
+        [*kubectl, "create", "token", "restricted"], check=True, capture_output=True, text=True
+    ).stdout.strip()
+    account = {"host": namespace.facts["server"], "api_key": token, "validate_certs": False}
+    for options in ({"namespace": None}, {"cluster_uid": namespace.facts["cluster_uid"]}):
+        run = namespace.module("k8s_workload_info", **account, **options)
+        assert run.failed
+        assert "answered 403" in run["error"]["problem"]
+        assert "get on the namespace kube-system" in run["error"]["next_step"]
+        assert token not in run.msg
