@@ -75,7 +75,7 @@ requirements:
   - boto3, when a backup is made
   - pg_dump, pg_dumpall, pg_restore (of the server's major version or newer) and zstd, when a backup is made
 author:
-  - The lowtide.ops team (@lowtide)
+  - The lowtide.ops team (@lowtide-ops)
 extends_documentation_fragment:
   - lowtide.ops._attributes
   - lowtide.ops._attributes.actiongroup_postgresql

@@ -53,7 +53,7 @@ seealso:
 requirements:
   - pg_restore and zstd, with O(verify=full)
 author:
-  - The lowtide.ops team (@lowtide)
+  - The lowtide.ops team (@lowtide-ops)
 extends_documentation_fragment:
   - lowtide.ops._attributes
   - lowtide.ops._attributes.info_module

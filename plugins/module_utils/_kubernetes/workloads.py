@@ -59,7 +59,7 @@ class StopStart:
         """Fill the outcome; raise OpsError."""
         self.first = self._read([entry for tier in self.tiers for entry in tier])
         self.latest = dict(self.first)
-        self.around = guards.read(self.api, self.namespace, self.params["guards"])
+        self.around = self._read_guards()
         self.changes = {key: self._decide(workload) for key, workload in self.first.items()}
         self._refuse_fights()
         for tier in self.tiers:
@@ -94,6 +94,16 @@ class StopStart:
             by_name, self.versions[kind] = read_kind(self.api, kind, self.namespace, of_kind)
             objects.update({f"{kind}/{name}": obj for name, obj in by_name.items()})
         return {entry.key: workload(objects[entry.key], entry.kind) for entry in entries}
+
+    def _read_guards(self) -> guards.Surroundings:
+        """Read what the guards need. For a start, what this account may not read is a warning, since it is the way back."""
+        try:
+            return guards.read(self.api, self.namespace, self.params["guards"])
+        except ApiError as error:
+            if self.stopping or error.status != HTTPStatus.FORBIDDEN:
+                raise
+            self.module.warn(f"{error} Until then nothing is known of the autoscalers of these workloads.")
+            return guards.Surroundings()
 
     def _decide(self, view: Workload) -> stopping.Change:
         if self.stopping:
