@@ -10,7 +10,7 @@ name: health_verdict
 short_description: "[INTERNAL] Compare what was read of a host's systems with what is declared"
 version_added: 0.1.0
 author:
-  - The lowtide.ops team (@lowtide)
+  - The lowtide.ops team (@lowtide-ops)
 description:
   - This filter belongs to the role P(lowtide.ops.health#role) and may change with it.
 options:

@@ -59,11 +59,25 @@ EXAMPLES = r"""
   lowtide.ops.k8s_workload:
     state: running
     namespace: feature-system
-    workloads: "{{ seen.stopped_by_us | map('dict2items') | map('selectattr', 'key', 'in', ['kind', 'name']) | map('items2dict') }}"
+    workloads: "{{ seen.stopped_by_us }}"
   when: seen.stopped_by_us | length > 0
 """
 
 RETURN = r"""
+summary:
+  description:
+    - One line that says what was done, would be done in check mode, or was found.
+    - Empty on a failure before that was known.
+  returned: always
+  type: str
+  sample: "3 of 3 workloads as asked for"
+evidence:
+  description: Short lines that prove the summary.
+  returned: always
+  type: list
+  elements: str
+  sample:
+    - "Deployment shop/api: 2 of 2 replicas ready"
 check_mode:
   description: Whether this was a rehearsal in check mode, so that all else is a prediction.
   returned: always
@@ -130,7 +144,8 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.lowtide.ops.plugins.module_utils._common.module import run_module
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.connection import CONNECTION_SPEC
-from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.workloads import KINDS, read_workloads
+from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.tiers import KINDS
+from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.workloads import read_workloads
 
 WORKLOAD = {
     "kind": {"type": "str", "required": True, "choices": list(KINDS)},

@@ -75,7 +75,7 @@ requirements:
   - boto3, when a backup is made
   - pg_dump, pg_dumpall, pg_restore (of the server's major version or newer) and zstd, when a backup is made
 author:
-  - The lowtide.ops team (@lowtide)
+  - The lowtide.ops team (@lowtide-ops)
 extends_documentation_fragment:
   - lowtide.ops._attributes
   - lowtide.ops._attributes.actiongroup_postgresql
@@ -119,6 +119,20 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+summary:
+  description:
+    - One line that says what was done, would be done in check mode, or was found.
+    - Empty on a failure before that was known.
+  returned: always
+  type: str
+  sample: "backed up shop: 12.3 MiB to s3://shop-backups/shop/7428119042137459183/20261121T020000Z-5f1c2a77, verified"
+evidence:
+  description: Short lines that prove the summary.
+  returned: always
+  type: list
+  elements: str
+  sample:
+    - "s3://shop-backups/shop/7428119042137459183/20261121T020000Z-5f1c2a77: 3000 rows of 12 tables, 12.3 MiB, taken 2026-11-21T02:00:00Z, verified 2026-11-21T02:00:09Z, sha256 0123456789abcdef"
 check_mode:
   description: Whether this was a rehearsal in check mode, so that all else is a prediction.
   returned: always
@@ -132,7 +146,7 @@ why:
   description: The reason, in one line.
   returned: when the state could be read
   type: str
-  sample: the newest verified backup 20261121T020000Z-5f1c2a77 is 1 h 32 min old, allowed are 1 d
+  sample: newest verified backup 20261121T020000Z-5f1c2a77 is 1 h 32 min old, younger than 1 d
 location:
   description: The folder of this database's backups.
   returned: when the state could be read

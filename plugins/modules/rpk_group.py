@@ -131,6 +131,20 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+summary:
+  description:
+    - One line that says what was done, would be done in check mode, or was found.
+    - Empty on a failure before that was known.
+  returned: always
+  type: str
+  sample: "set 12 offsets of order-consumer: skips 340 records, repeats 0"
+evidence:
+  description: Short lines that prove the summary.
+  returned: always
+  type: list
+  elements: str
+  sample:
+    - "the offsets before are in /var/lib/ops/undo.json"
 check_mode:
   description: Whether this was a rehearsal in check mode, so that all else is a prediction.
   returned: always

@@ -25,6 +25,7 @@ attributes:
   check_mode:
     details:
       - This module only reads. In check mode it does not wait, because what it would wait for has not been done; see RV(condition_met).
+      - What waiting cannot mend fails in check mode as well, such as a group that does not exist and is to become empty.
 options:
   names:
     description: Consumer groups to read.
@@ -52,6 +53,12 @@ options:
       max_lag:
         description: The lag of all partitions together must not be above this. An unknown lag is.
         type: int
+      lag_known:
+        description:
+          - Whether the lag must be known, however large it is. It is unknown when a topic that the group has committed to is
+            gone, and then nothing shows what is left to do. A group that has committed nothing has no lag to be known.
+        type: bool
+        default: false
       timeout:
         description: Seconds to wait at most.
         type: float
@@ -81,6 +88,20 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+summary:
+  description:
+    - One line that says what was done, would be done in check mode, or was found.
+    - Empty on a failure before that was known.
+  returned: always
+  type: str
+  sample: "order-consumer empty, lag 0"
+evidence:
+  description: Short lines that prove the summary.
+  returned: always
+  type: list
+  elements: str
+  sample:
+    - "consumer group order-consumer empty, lag 0, 12 partitions (cluster b3ZSNdnvSSC2P5vRG8OdWQ)"
 check_mode:
   description: Whether this was a rehearsal in check mode, so that all else is a prediction.
   returned: always
@@ -187,6 +208,7 @@ def main() -> None:
     wait_for = {
         "states": {"type": "list", "elements": "str", "choices": ["missing", "dead", "empty", "stable", "rebalancing"]},
         "max_lag": {"type": "int"},
+        "lag_known": {"type": "bool", "default": False},
         "timeout": {"type": "float", "default": 300.0},
     }
     spec = {

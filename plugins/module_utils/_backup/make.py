@@ -48,8 +48,10 @@ def apply(backup: Backup, state: State, lock: database.Lock, programs: database.
         metadata={"lowtide-run": token[:8]},
     )
     if state.left:
-        bucket.remove(state.left)
-        backup.outcome.changed = True
+        try:
+            bucket.remove(state.left)
+        finally:
+            backup.outcome.changed = bucket.has_removed
     if state.decision.due and programs is not None:
         One(backup, bucket, lock, programs, token).make()
 
@@ -193,6 +195,7 @@ class One:
                 )
             )
         except OpsError as error:
+            outcome.changed = True
             outcome.facts["left_behind"] = (
                 f"{place.url(place.key(self.run_id, '', incoming=True))} could not be cleared ({error.problem}); the next run does it"
             )

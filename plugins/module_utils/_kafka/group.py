@@ -14,6 +14,7 @@ from . import plan, undo
 from .api import DEAD, EMPTY, MISSING, UNKNOWN, Group, TopicPartition
 from .connection import open_client
 from .errors import topics_missing
+from .summary import list_offset_evidence, summarize_offsets
 
 if t.TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -47,6 +48,17 @@ def set_offsets(module: AnsibleModule, outcome: Outcome) -> None:
         run(client, request, outcome, check_mode=module.check_mode, patience=module.params["request_timeout"])
     finally:
         client.close()
+        _tell(outcome, check_mode=module.check_mode)
+
+
+def _tell(outcome: Outcome, *, check_mode: bool) -> None:
+    """Set summary and evidence as far as the run got; nothing where no plan could be made."""
+    if "partitions" not in outcome.facts:
+        return
+    outcome.summary = summarize_offsets(
+        outcome.facts["group"], outcome.facts["partitions"], changed=outcome.changed, check_mode=check_mode
+    )
+    outcome.evidence = list_offset_evidence(outcome.facts, changed=outcome.changed and not check_mode)
 
 
 def read_request(params: Mapping[str, t.Any]) -> Request:

@@ -50,10 +50,12 @@ def bus(lab: dict[str, Any]) -> dict[str, Any]:
 def test_partitions_added_meanwhile_are_followed(
     namespace: Namespace, admin: AdminClient, topic: str, bus: dict[str, Any]
 ) -> None:
-    """Read again after the wait; never past the ceiling."""
+    """Read again after the wait; never past the max_replicas."""
     probe = {"exec": {"command": ["true"]}, "initialDelaySeconds": 2, "periodSeconds": 1}
     namespace.apply(namespace.workload("w", readinessProbe=probe))
-    process = start_module(SCALE, namespace.params(kind="StatefulSet", name="w", topics=[topic], bus=bus, ceiling=3))
+    process = start_module(
+        SCALE, namespace.params(kind="StatefulSet", name="w", topics=[topic], kafka_connection=bus, max_replicas=3)
+    )
     namespace.wait(
         "scaled", lambda: process.poll() is not None or namespace.get("StatefulSet", "w")["spec"]["replicas"] == 2
     )
@@ -69,8 +71,8 @@ def test_partitions_added_meanwhile_are_followed(
     [
         ({"topics": ["no-such-topic"]}, "no-such-topic"),
         ({"topics": []}, "names no topic"),
-        ({"bus": {"brokers": ["10.77.0.1:1"], "request_timeout": 2}}, "10.77.0.1:1"),
-        ({"bus": {"brokers": ["10.77.0.1:9092"], "cluster_id": "another"}}, "another"),
+        ({"kafka_connection": {"brokers": ["10.77.0.1:1"], "request_timeout": 2}}, "10.77.0.1:1"),
+        ({"kafka_connection": {"brokers": ["10.77.0.1:9092"], "cluster_id": "another"}}, "another"),
     ],
 )
 def test_bus_that_cannot_say_is_a_refusal(
@@ -78,7 +80,9 @@ def test_bus_that_cannot_say_is_a_refusal(
 ) -> None:
     """Topic missing, none named, broker down, another cluster: nothing is scaled."""
     namespace.apply(namespace.workload("w"))
-    run = namespace.module(SCALE, **{"kind": "StatefulSet", "name": "w", "topics": [topic], "bus": bus, **change})
+    run = namespace.module(
+        SCALE, **{"kind": "StatefulSet", "name": "w", "topics": [topic], "kafka_connection": bus, **change}
+    )
     assert run.failed
     assert said in run.msg
     assert run["error"]["refused"] is True

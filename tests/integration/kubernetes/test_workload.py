@@ -158,18 +158,18 @@ def test_stopped_workload_is_scaled_only_on_request(namespace: Namespace) -> Non
 
 
 @pytest.mark.usefixtures("keda")
-def test_keda_is_refused_or_frozen(namespace: Namespace) -> None:
+def test_keda_is_refused_or_paused(namespace: Namespace) -> None:
     """KEDA would start pods again: named, or paused with a note and released at the start."""
     namespace.apply(namespace.workload("w"), scaled_object(namespace, "w", 1, 5))
     base: dict[str, Any] = {"workloads": [{"kind": "StatefulSet", "name": "w"}]}
     refused = namespace.module("k8s_workload", state="stopped", **base)
     assert f"ScaledObject {namespace.name}/w-keda owns its replicas (1 to 5)" in refused.msg
     assert namespace.get("StatefulSet", "w")["spec"]["replicas"] == 1
-    stopped = namespace.module("k8s_workload", state="stopped", autoscaler="freeze", **base)
+    stopped = namespace.module("k8s_workload", state="stopped", autoscaler="pause", **base)
     assert stopped.changed
     frozen = namespace.get("ScaledObject", "w-keda")["metadata"]["annotations"]
     assert frozen["autoscaling.keda.sh/paused-replicas"] == "0"
-    assert not namespace.module("k8s_workload", state="stopped", autoscaler="freeze", **base).changed
+    assert not namespace.module("k8s_workload", state="stopped", autoscaler="pause", **base).changed
     started = namespace.module("k8s_workload", state="running", **base)
     assert started.changed
     released = namespace.get("ScaledObject", "w-keda")["metadata"].get("annotations", {})
