@@ -10,7 +10,7 @@ name: event_reconciliation
 short_description: "[INTERNAL] Compare the events that a consumer group has passed with those that a database recorded"
 version_added: 0.1.0
 author:
-  - The lowtide.ops team (@lowtide)
+  - The lowtide.ops team (@lowtide-ops)
 description:
   - This filter belongs to the role P(lowtide.ops.event_reconciliation#role) and may change with it.
 options:

@@ -10,7 +10,7 @@ name: health_plan
 short_description: "[INTERNAL] Decide from the inputs of the role health what is to be checked on a host"
 version_added: 0.1.0
 author:
-  - The lowtide.ops team (@lowtide)
+  - The lowtide.ops team (@lowtide-ops)
 description:
   - This filter belongs to the role P(lowtide.ops.health#role) and may change with it.
 options:

@@ -85,10 +85,17 @@ check_mode:
   type: bool
   sample: false
 summary:
-  description: What was read, in one line.
-  returned: success
+  description: What was read, in one line. Empty on a failure.
+  returned: always
   type: str
   sample: 1 row from database feature_db
+evidence:
+  description: Short lines that prove the summary.
+  returned: always
+  type: list
+  elements: str
+  sample:
+    - 1 row from database feature_db (cluster 7428119042137459183)
 rows:
   description:
     - The rows, in the statement's order, each a dictionary by column name. NULL is null.

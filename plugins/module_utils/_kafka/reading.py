@@ -183,7 +183,7 @@ def _tell(outcome: Outcome, views: Sequence[GroupView], wanted: Wanted) -> None:
 def _summarize(outcome: Outcome) -> None:
     """Set summary and evidence from the groups and topics read so far."""
     groups, topics = outcome.facts["groups"], outcome.facts.get("topics", [])
-    outcome.summary = summarize_reading(groups, topics)
+    outcome.summary = summarize_reading(groups, topics) or f"cluster {outcome.facts['cluster_id']}"
     outcome.evidence = list_reading_evidence(outcome.facts["cluster_id"], groups, topics)
 
 

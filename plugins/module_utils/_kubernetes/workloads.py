@@ -299,7 +299,11 @@ def read_workloads(module: AnsibleModule, outcome: Outcome) -> None:
     found = [stopping.described(view) for view in views]
     outcome.facts["workloads"] = found
     outcome.facts["stopped_by_us"] = [one for one in found if one["stopped_by_us"]]
-    outcome.summary = summary.summarize_workloads(views, outcome.facts["stopped_by_us"])
+    outcome.summary = (
+        f"cluster {outcome.facts['cluster_uid']}"
+        if params["namespace"] is None
+        else summary.summarize_workloads(views, outcome.facts["stopped_by_us"])
+    )
     outcome.evidence = [summary.describe_state(view) for view in views]
 
 

@@ -15,6 +15,7 @@ import typing as t
 
 from ..._common.errors import OpsError, Refusal
 from ..._common.module import require
+from ..._common.text import format_count
 from ..connection import CONNECTION_SPEC, Session, driver_error, new_run_id, settings_from
 from ..errors import one_line, sqlstate
 from ..json_values import register_casters, to_json_value
@@ -91,13 +92,14 @@ def run_query(module: AnsibleModule, outcome: Outcome) -> None:
         "columns": list(answer.columns),
         "rows": [dict(zip(answer.columns, map(to_json_value, row), strict=True)) for row in answer.rows],
         "row_count": len(answer.rows),
-        "summary": summarize_rows(len(answer.rows), server.database),
     }
+    outcome.summary = summarize_rows(len(answer.rows), server.database)
+    outcome.evidence = [f"{outcome.summary} (cluster {server.system_identifier})"]
 
 
 def summarize_rows(count: int, database: str) -> str:
     """Return the one line that says what was read."""
-    return f"{count} {'row' if count == 1 else 'rows'} from database {database}"
+    return f"{format_count(count, 'row')} from database {database}"
 
 
 def check_options(params: Mapping[str, t.Any]) -> None:
