@@ -187,21 +187,27 @@ def list_consumer_groups(inputs: Inputs, host: str) -> list[Json]:
     variable = name_variable(CONSUMER_GROUPS, inputs)
     groups: list[Json] = []
     for entry in require_entries(CONSUMER_GROUPS, inputs, host, "consumer groups"):
-        group = {"name": entry} if isinstance(entry, str) else entry
-        if not isinstance(group, dict) or not group.get("name") or group.keys() - {"name", "max_lag", "states"}:
+        given: Json = {"name": entry} if isinstance(entry, str) else entry
+        group = {"max_lag": inputs["max_lag"], "states": ["stable"], **given} if isinstance(given, dict) else {}
+        if not is_group(group):
             raise Refusal(
                 obj=f"host {host}: variable {variable}",
                 problem=f"{entry!r} is no consumer group",
-                next_step="Give a name, or a dictionary of name, max_lag and states",
+                next_step="Give a name, or a dictionary of name, max_lag (a number) and states (a list)",
             )
-        groups.append(
-            {
-                "name": str(group["name"]),
-                "max_lag": int(group.get("max_lag", inputs["max_lag"])),
-                "states": list(group.get("states") or ["stable"]),
-            }
-        )
+        groups.append({**group, "max_lag": int(group["max_lag"])})
     return groups
+
+
+def is_group(group: Json) -> bool:
+    """Return whether a dictionary describes a consumer group and nothing else."""
+    return (
+        group.keys() == {"name", "max_lag", "states"}
+        and bool(group["name"])
+        and str(group["max_lag"]).isdecimal()
+        and isinstance(group["states"], list)
+        and bool(group["states"])
+    )
 
 
 def list_backups(inputs: Inputs, host: str) -> list[Json]:

@@ -77,7 +77,6 @@ def read_cluster_uid(api: Api) -> str:
             next_step="Grant this account the verb get on the namespace kube-system (a ClusterRole with resources namespaces and"
             " resourceNames kube-system), whose UID is the identity of the cluster",
             status=error.status,
-            refused=error.refused,
         ) from error
     return str(system["metadata"]["uid"])
 

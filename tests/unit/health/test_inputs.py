@@ -89,7 +89,12 @@ def test_what_is_declared_is_checked(inputs: dict[str, Any], checks: list[str]) 
         ({"workloads": ["api"]}, ["'api' is no workload"]),
         ({"workloads": [{"kind": "DaemonSet", "name": "x"}]}, ["DaemonSet", "StatefulSet, Deployment, CronJob"]),
         ({"consumer_groups": []}, ["variable consumer_groups: it is empty"]),
-        ({"consumer_groups": [{"name": "g", "lag": 1}]}, ["is no consumer group", "name, max_lag and states"]),
+        (
+            {"consumer_groups": [{"name": "g", "lag": 1}]},
+            ["is no consumer group", "name, max_lag (a number) and states"],
+        ),
+        ({"consumer_groups": [{"name": "g", "max_lag": "many"}]}, ["is no consumer group"]),
+        ({"consumer_groups": [{"name": "g", "states": "stable"}]}, ["is no consumer group"]),
         ({"consumer_groups": [""]}, ["'' is no consumer group"]),
         ({"backups": []}, ["variable health_backups: it is empty"]),
         ({"backups": [{"max_age": "1h"}]}, ["names no database"]),

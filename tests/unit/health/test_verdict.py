@@ -279,7 +279,7 @@ def test_the_result_is_short_and_has_every_failure(workloads: list[dict[str, Any
 
 def test_one_unreadable_system_does_not_hide_the_others() -> None:
     """All kinds of a host in one verdict, in order; what was read beside them is not looked at."""
-    reads = {
+    reads: dict[str, Any] = {
         "workloads": {"failed": True, "msg": "down"},
         "consumer_groups": {"groups": [GROUP], "check_mode": True},
         "backups": {"newest": []},
