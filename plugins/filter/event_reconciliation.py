@@ -19,7 +19,7 @@ options:
     type: dict
     required: true
   ledger:
-    description: The result of M(lowtide.ops.pg_query_info), one row with the columns recorded, doubled and recorded_since.
+    description: The result of M(lowtide.ops.pg_query_info), one row with the columns recorded, doubled, recorded_since.
     type: dict
     required: true
   since:
@@ -35,7 +35,7 @@ event_reconciliation_result: "{{ bus | lowtide.ops.event_reconciliation(ledger, 
 
 RETURN = r"""
 _value:
-  description: The public result of the role. It has a blocker when an event was lost or doubled, or when that is not known.
+  description: The public result of the role, with a blocker when an event was lost or doubled, or that is not known.
   type: dict
 """
 

@@ -24,8 +24,8 @@ options:
     required: true
   pending:
     description:
-      - The steps of a window that are in force. What they explain is a warning instead of a failure, such as a workload that is
-        stopped, its empty consumer group and its lag.
+      - The steps of a window that are in force. What they explain is a warning instead of a failure, such as a workload
+        that is stopped, its empty consumer group and its lag.
     type: list
     elements: str
     default: []
@@ -39,8 +39,8 @@ health_result: "{{ {'database': answer} | lowtide.ops.health_verdict(plan, ['shu
 RETURN = r"""
 _value:
   description:
-    - The public result of the role. Its C(evidence) has every line, its C(blockers) those that failed, and its C(verdict) is
-      V(OK), V(WARN) or V(FAIL).
+    - The public result of the role. Its C(evidence) has every line, its C(blockers) those that failed, and its
+      C(verdict) is V(OK), V(WARN) or V(FAIL).
   type: dict
 """
 

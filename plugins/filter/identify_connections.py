@@ -33,8 +33,9 @@ connections: "{{ hostvars | lowtide.ops.identify_connections(ansible_play_hosts_
 RETURN = r"""
 _value:
   description:
-    - By kind of system (C(kubernetes), C(kafka), C(postgresql), C(s3)) a list of connections, each with the C(host) to ask
-      and all of its C(hosts), and without what it connects with; and under C(unreadable) the variables without a value.
+    - By kind of system (C(kubernetes), C(kafka), C(postgresql), C(s3)) a list of connections, each with the C(host) to
+      ask and all of its C(hosts), and without what it connects with.
+    - Under C(unreadable) the variables that have no value, and why.
   type: dict
 """
 

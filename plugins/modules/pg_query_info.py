@@ -13,8 +13,8 @@ version_added: 0.1.0
 author: The lowtide.ops team (@lowtide-ops)
 description:
   - Runs one statement that returns rows, and returns them as values that JSON can hold without loss.
-  - The server itself sees to it that nothing is written. The transaction is read only before the statement is sent, and is
-    rolled back after it; a second statement in the same text, and one that returns no rows, are refused.
+  - The server itself sees to it that nothing is written. The transaction is read only before the statement is sent, and
+    is rolled back after it; a second statement in the same text, and one that returns no rows, are refused.
   - A function that acts outside of tables, such as C(pg_terminate_backend), acts in a read-only transaction too.
     Use a role that may not call it.
   - Names are looked up in the C(search_path) of O(login_user), as in a session of its own.
@@ -99,11 +99,11 @@ evidence:
 rows:
   description:
     - The rows, in the statement's order, each a dictionary by column name. NULL is null.
-    - Booleans, C(smallint), C(integer), C(bigint), C(real), C(double precision), C(json), C(jsonb) and arrays are what they
-      are in JSON. A C(numeric) without decimal places is an integer, any other one a string of its exact digits.
-    - C(timestamptz) is a string after RFC 3339, C(timestamp) the same without an offset. An infinity of either, and a year
-      before Christ, is as the server writes it.
-    - C(bytea) is hexadecimal after C(\x). Every other type is a string as the server writes it, as if it were cast to C(text).
+    - Booleans, C(smallint), C(integer), C(bigint), C(real), C(double precision), C(json), C(jsonb) and arrays are what
+      they are in JSON. A C(numeric) without decimal places is an integer, any other one a string of its exact digits.
+    - C(timestamptz) is a string after RFC 3339, C(timestamp) the same without an offset. An infinity of either, and a
+      year before Christ, is as the server writes it.
+    - C(bytea) is hexadecimal after C(\x). Every other type is a string as the server writes it, like a cast to C(text).
   returned: success
   type: list
   elements: dict

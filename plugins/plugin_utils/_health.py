@@ -1,10 +1,12 @@
 # Copyright (c) 2026 The lowtide.ops team
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""From what was read of a system to a verdict on it. Private to lowtide.ops: do not import from other collections.
+"""Turn what was read of the systems of a host into a verdict on them.
 
-Pure. What was read of each system, and the plan that :mod:`._health_inputs` made of the inputs, give lines. What is not
-known is a failure, never an OK.
+Private to lowtide.ops: do not import from other collections.
+
+Pure. What was read of each system, and the plan that :mod:`._health_inputs` made of the inputs, give lines. What is
+not known is a failure, never an OK.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ IDENTITY_KEYS = {"workloads": "cluster_uid", "consumer_groups": "cluster_id", "d
 
 @dataclass(frozen=True)
 class Line:
-    """One check: ``level`` is OK, WARN or FAIL; ``object`` is what was looked at; ``what`` has the value and its limit."""
+    """One check: ``level`` is OK, WARN or FAIL, ``object`` what was looked at, ``what`` the value and its limit."""
 
     level: str
     object: str
@@ -62,7 +64,7 @@ class Window(t.NamedTuple):
         return Line("WARN", line.object, f"{line.what}; stopped by window {steps}, reverted later in this window")
 
 
-def at_most(
+def compare_with_limit(
     obj: str, what: str, value: float | None, limit: float, warn_ratio: float, *, unit: str = "", next_step: str = ""
 ) -> Line:
     """Compare a value with its limit, and warn above ``warn_ratio`` of it; the value is rounded only to be shown."""
@@ -72,12 +74,12 @@ def at_most(
     return Line(level, obj, f"{what} {round(value, 2):.15g}{unit} (limit {limit:.15g}{unit})", next_step)
 
 
-def workload_lines(result: Result, window: Window) -> list[Line]:
-    """Return lines for ``k8s_workload_info``: every workload has exactly the pods it asks for, and nobody left it stopped."""
-    return [_workload_line(workload, window) for workload in result["workloads"]]
+def check_workloads(result: Result, window: Window) -> list[Line]:
+    """Return a line for each workload of ``k8s_workload_info``: it has exactly the pods that it asks for."""
+    return [_check_workload(workload, window) for workload in result["workloads"]]
 
 
-def _workload_line(workload: Result, window: Window) -> Line:
+def _check_workload(workload: Result, window: Window) -> Line:
     obj = f"{workload['kind']} {workload['namespace']}/{workload['name']}"
     ready = f"{workload['ready']} of {workload['replicas']} ready"
     stopped = workload.get("stopped_by_us")
@@ -96,17 +98,17 @@ def _workload_line(workload: Result, window: Window) -> Line:
     return Line("OK" if workload["replicas"] else "WARN", obj, ready)
 
 
-def group_lines(result: Result, plan: Plan, window: Window) -> list[Line]:
-    """Return lines for ``rpk_group_info``: each declared group is in one of its states and its lag is below its limit."""
+def check_consumer_groups(result: Result, plan: Plan, window: Window) -> list[Line]:
+    """Return lines for ``rpk_group_info``: each group is in one of its states, and its lag below its limit."""
     groups = {group["name"]: group for group in result["groups"]}
     lines = []
     for declared in plan["consumer_groups"]:
         group = groups.get(declared["name"], {"state": "missing"})
-        lines += [_state_line(group, declared, window), _lag_line(group, declared, plan, window)]
+        lines += [_check_state(group, declared, window), _check_lag(group, declared, plan, window)]
     return lines
 
 
-def _state_line(group: Result, declared: Result, window: Window) -> Line:
+def _check_state(group: Result, declared: Result, window: Window) -> Line:
     state, states = group["state"], declared["states"]
     line = Line(
         "OK" if state in states else "FAIL",
@@ -117,14 +119,16 @@ def _state_line(group: Result, declared: Result, window: Window) -> Line:
     return window.excuse(line) if state == "empty" else line
 
 
-def _lag_line(group: Result, declared: Result, plan: Plan, window: Window) -> Line:
+def _check_lag(group: Result, declared: Result, plan: Plan, window: Window) -> Line:
     lag = group.get("total_lag")
     obj, ratio = f"consumer group {declared['name']}", plan["limits"]["warn_ratio"]
-    line = at_most(obj, "lag", lag, declared["max_lag"], ratio, next_step="See whether its consumers work it off")
+    line = compare_with_limit(
+        obj, "lag", lag, declared["max_lag"], ratio, next_step="See whether its consumers work it off"
+    )
     return line if lag is None else window.excuse(line)
 
 
-def database_lines(result: Result, plan: Plan) -> list[Line]:
+def check_database(result: Result, plan: Plan) -> list[Line]:
     """Return lines for the one row that the role asks a primary for: connections, standbys and how far they are."""
     obj, limits = f"database {plan['database']}", plan["limits"]
     (row,) = result["rows"]
@@ -135,15 +139,15 @@ def database_lines(result: Result, plan: Plan) -> list[Line]:
             Line(
                 "FAIL",
                 obj,
-                f"role {row['role']} may not read the statistics of other sessions, so connections and standbys are not known",
+                f"role {row['role']} may not read other sessions' statistics: connections and standbys are not known",
                 f"GRANT pg_monitor TO {row['role']}",
             ),
         ]
     lines.append(
-        at_most(
+        compare_with_limit(
             obj,
             f"{row['connections']} of {row['max_connections']} connections, percent",
-            _percent(row),
+            _compute_percent(row),
             100 * limits["connection_ratio"],
             limits["warn_ratio"],
             next_step="Look who holds them in pg_stat_activity",
@@ -156,7 +160,7 @@ def database_lines(result: Result, plan: Plan) -> list[Line]:
         what = f"{streaming} standbys streaming (declared {limits['standbys']} at least)"
         lines.append(Line(level, obj, what, "Look at the standbys that are missing from pg_stat_replication"))
     for standby in standbys:
-        standby_line = at_most(
+        standby_line = compare_with_limit(
             f"standby {standby['name']}",
             "bytes behind",
             standby["behind"],
@@ -168,11 +172,11 @@ def database_lines(result: Result, plan: Plan) -> list[Line]:
     return lines
 
 
-def _percent(row: Result) -> float:
+def _compute_percent(row: Result) -> float:
     return 100 * float(row["connections"]) / float(row["max_connections"])
 
 
-def backup_lines(result: Result, plan: Plan) -> list[Line]:
+def check_backups(result: Result, plan: Plan) -> list[Line]:
     """Return lines for ``pg_backup_info``: each declared database has a verified backup that is young enough."""
     lines = []
     for declared in plan["backups"]:
@@ -188,7 +192,7 @@ def backup_lines(result: Result, plan: Plan) -> list[Line]:
         if ages:
             # Two clusters may have a database of that name: the older of their newest backups counts.
             ratio = plan["limits"]["warn_ratio"]
-            lines.append(at_most(obj, "age", max(ages) / 3600, limit, ratio, unit=" h", next_step=step))
+            lines.append(compare_with_limit(obj, "age", max(ages) / 3600, limit, ratio, unit=" h", next_step=step))
         else:
             what = f"there is no verified one in bucket {plan['bucket']} (limit {limit:g} h)"
             lines.append(Line("FAIL", obj, what, step))
@@ -199,11 +203,11 @@ def backup_lines(result: Result, plan: Plan) -> list[Line]:
     return lines
 
 
-def alert_lines(result: Result, plan: Plan) -> list[Line]:
+def check_alerts(result: Result, plan: Plan) -> list[Line]:
     """Return lines for Prometheus' ``/api/v1/rules``: alerting rules are loaded, work, and none of them fires.
 
-    An alert of a severity in ``alert_fail_severities``, or without any, is a failure, another one a warning. A rule that
-    cannot be evaluated never fires, and therefore is a failure; so is an empty set of rules.
+    An alert of a severity in ``alerts_fail_severities``, or without any, is a failure, another one a warning. A rule
+    that cannot be evaluated never fires, and therefore is a failure; so is an empty set of rules.
     """
     obj, limits = f"alerts of {plan['alerts_url']}", plan["limits"]
     answer = result.get("json") or {}
@@ -217,11 +221,11 @@ def alert_lines(result: Result, plan: Plan) -> list[Line]:
     if not rules:
         return [*lines, Line("FAIL", obj, "no alerting rule is loaded", "Load the rules into Prometheus")]
     for rule in rules:
-        lines.extend(_rule_lines(rule, limits))
+        lines.extend(_check_rule(rule, limits))
     return lines or [Line("OK", obj, f"none of {len(rules)} rules fires")]
 
 
-def _rule_lines(rule: Result, limits: t.Mapping[str, t.Any]) -> t.Iterator[Line]:
+def _check_rule(rule: Result, limits: t.Mapping[str, t.Any]) -> t.Iterator[Line]:
     obj = f"alert {rule['name']}"
     if rule.get("health") == "unknown":
         yield Line("WARN", obj, "the rule has not been evaluated yet")
@@ -241,11 +245,11 @@ def _rule_lines(rule: Result, limits: t.Mapping[str, t.Any]) -> t.Iterator[Line]
 
 
 COMPARE: dict[str, t.Callable[[Result, Plan, Window], list[Line]]] = {
-    "workloads": lambda result, _plan, window: workload_lines(result, window),
-    "consumer_groups": group_lines,
-    "database": lambda result, plan, _window: database_lines(result, plan),
-    "backups": lambda result, plan, _window: backup_lines(result, plan),
-    "alerts": lambda result, plan, _window: alert_lines(result, plan),
+    "workloads": lambda result, _plan, window: check_workloads(result, window),
+    "consumer_groups": check_consumer_groups,
+    "database": lambda result, plan, _window: check_database(result, plan),
+    "backups": lambda result, plan, _window: check_backups(result, plan),
+    "alerts": lambda result, plan, _window: check_alerts(result, plan),
 }
 
 

@@ -1,10 +1,12 @@
 # Copyright (c) 2026 The lowtide.ops team
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the role health has to check on a host, from its inputs. Private to lowtide.ops: do not import from other collections.
+"""Decide from the inputs of the role health what it has to check on a host.
 
-Pure. A kind of system is declared by the variables that it needs, each an input of the role or the site variable that it
-falls back on. An input that is not set is None here, which an empty list is not.
+Private to lowtide.ops: do not import from other collections.
+
+Pure. A kind of system is declared by the variables that it needs, each an input of the role or the site variable that
+it falls back on. An input that is not set is None here, which an empty list is not.
 """
 
 from __future__ import annotations
@@ -74,7 +76,7 @@ def name_variable(need: Need, inputs: Inputs) -> str:
 
 
 def plan_checks(inputs: Inputs, host: str) -> Json:
-    """Return what is to be checked on ``host``, normalised; raise a Refusal where that is nothing or cannot be meant."""
+    """Return what is to be checked on ``host``; raise a Refusal where that is nothing or cannot be meant."""
     checks = list_checks(inputs, host)
     plan: Json = {
         "checks": checks,
@@ -157,7 +159,7 @@ def require_entries(need: Need, inputs: Inputs, host: str, what: str) -> list[t.
 
 
 def list_workloads(inputs: Inputs, host: str) -> list[Json]:
-    """Return kind and name of every workload of the tiers; a flat list is one tier, other keys are not health's business."""
+    """Return kind and name of every workload of the tiers, without their other keys; a flat list is one tier."""
     variable = name_variable(WORKLOADS, inputs)
     tiers = require_entries(WORKLOADS, inputs, host, "workloads")
     entries = [entry for tier in tiers for entry in (tier if isinstance(tier, list) else [tier])]

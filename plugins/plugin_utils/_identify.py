@@ -1,10 +1,12 @@
 # Copyright (c) 2026 The lowtide.ops team
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which systems an inventory names, and the identities to write into it. Private to lowtide.ops: do not import from other collections.
+"""List the systems that an inventory names, and report the identities to write into it.
 
-Pure. First every distinct connection with the hosts that use it, without what it connects with; then, from the answers,
-what to paste and which system could not be identified.
+Private to lowtide.ops: do not import from other collections.
+
+Pure. First every distinct connection with the hosts that use it, without what it connects with; then, from the
+answers, what to paste and which system could not be identified.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ Variables = t.Mapping[str, t.Mapping[str, t.Any]]
 
 
 class Kind(t.NamedTuple):
-    """A kind of system: the site variable of its connection, and the key of its identity in it, None where it has none."""
+    """A kind of system: the site variable of its connection, and the key of its identity, None where it has none."""
 
     variable: str
     identity: str | None
@@ -40,8 +42,8 @@ SHOWN_HOSTS = 5
 def list_connections(variables: Variables, hosts: t.Sequence[str]) -> dict[str, t.Any]:
     """Return, by kind, every distinct connection: the first host that has it, all of its hosts, what is declared of it.
 
-    Connections that differ by their identity alone are one: the identity is what is asked for. Nothing of a connection itself
-    is in the answer, since it may hold secrets. ``unreadable`` says which variables have no value, and why.
+    Connections that differ by their identity alone are one: the identity is what is asked for. Nothing of a connection
+    itself is in the answer, since it may hold secrets. ``unreadable`` says which variables have no value, and why.
     """
     connections: dict[str, t.Any] = {"unreadable": []}
     for kind, (variable, _identity) in KINDS.items():
@@ -92,7 +94,7 @@ def is_local(variables: t.Mapping[str, t.Any]) -> bool:
 
 
 def report_identities(connections: t.Mapping[str, t.Any], answers: t.Mapping[str, t.Any]) -> Json:
-    """Return what to show: blocks to paste, each with its hosts, and notes; and in ``failures`` what could not be identified."""
+    """Return blocks to paste, each with its hosts, notes, and in ``failures`` what could not be identified."""
     blocks: dict[str, Json] = {}
     notes: list[str] = []
     failures: list[str] = list(connections["unreadable"])

@@ -1,7 +1,9 @@
 # Copyright (c) 2026 The lowtide.ops team
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Events that a group has passed against events that a database recorded. Private to lowtide.ops: do not import from other collections.
+"""Compare events that a group has passed with events that a database recorded.
+
+Private to lowtide.ops: do not import from other collections.
 
 Pure: the results of rpk_group_info and pg_query_info give the public result of the role event_reconciliation.
 """
@@ -111,8 +113,8 @@ def compare_counts(group: str, counts: Counts) -> Blocker | None:
     return Blocker(
         f"consumer group {group}",
         f"events in the topic and events recorded differ ({counts.describe()})",
-        "Keep the topic's retention from removing anything, and compare the ledger with the topic partition by partition"
-        " before anything else is changed",
+        "Keep the topic's retention from removing anything, and compare the ledger with the topic partition by"
+        " partition before anything else is changed",
     )
 
 

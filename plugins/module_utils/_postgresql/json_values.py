@@ -1,11 +1,13 @@
 # Copyright (c) 2026 The lowtide.ops team
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Values of PostgreSQL as values of JSON, without loss. Private to lowtide.ops: do not import from other collections.
+"""Turn values of PostgreSQL into values of JSON without loss.
 
-What JSON has is given as it is: booleans, integers, texts, NULL, and documents of json and jsonb. What it lacks is given
-as text: decimal fractions of numeric, not-a-number and infinity, times (RFC 3339), bytea (hexadecimal), everything else as
-the server writes it.
+Private to lowtide.ops: do not import from other collections.
+
+What JSON has is given as it is: booleans, integers, texts, NULL, and documents of json and jsonb. What it lacks is
+given as text: decimal fractions of numeric, not-a-number and infinity, times (RFC 3339), bytea (hexadecimal),
+everything else as the server writes it.
 """
 
 from __future__ import annotations
@@ -15,8 +17,8 @@ import re
 import typing as t
 from decimal import Decimal
 
-# pg_type.oid of what psycopg2 would turn into objects of Python that hold less than the server's text: no infinity, no year
-# before Christ, no months in an interval. Scalars, and below the arrays of them.
+# pg_type.oid of what psycopg2 would turn into objects of Python that hold less than the server's text: no infinity, no
+# year before Christ, no months in an interval. Scalars, and below the arrays of them.
 _TIMES = (1082, 1083, 1114, 1184, 1186, 1266)
 _RANGES = (3904, 3906, 3908, 3910, 3912, 3926)
 _ARRAYS_OF_TIMES = (1115, 1182, 1183, 1185, 1187, 1270)

@@ -1,5 +1,5 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The roles health and event_reconciliation as a site's inventory uses them: by its own variables, and what is missing."""
+"""The roles health and event_reconciliation as an inventory uses them: by site variables, and without them."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_a_host_of_which_nothing_is_expected_is_refused(
 
 
 def test_what_cannot_be_read_hides_nothing(play: Play, database: dict[str, Any], lab: dict[str, Any]) -> None:
-    """A variable without a value, and a bucket that is not there; the database between them is read, and all is told."""
+    """A variable without a value, and a bucket that is not there; the database between them is read too."""
     variables = {
         "kafka_connection": {"brokers": ["{{ nosuch }}"]},
         "consumer_groups": ["orders"],

@@ -1,5 +1,5 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The playbook identify on real systems: right, wrong and missing identities, systems that are down, restricted accounts."""
+"""The playbook identify on real systems: right, wrong and missing identities, systems that are down, no rights."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_a_site_is_identified_in_one_block(site: dict[str, Any], lab: dict[str, 
 def test_what_fails_is_told_and_hides_nothing(
     site: dict[str, Any], lab: dict[str, Any], restricted: dict[str, Any], identify: Identify
 ) -> None:
-    """A wrong identity, an account without rights, a broker that is down, a wrong password, a bucket that is not there."""
+    """A wrong identity, an account without rights, a broker that is down, a wrong password, no such bucket."""
     wrong = {**site["postgresql_connection"], "passfile": None, "login_password": "guessed-canary"}
     run = identify(
         {

@@ -1,5 +1,5 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""What is checked on a host follows from what it declares; what cannot be meant is refused by the name of its variable."""
+"""What is checked on a host follows from what it declares; what cannot be meant is refused by its variable."""
 
 from __future__ import annotations
 

@@ -10,7 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import Refusal
-from ansible_collections.lowtide.ops.plugins.plugin_utils._health import COMPARE, Window, at_most, judge_health
+from ansible_collections.lowtide.ops.plugins.plugin_utils._health import (
+    COMPARE,
+    Window,
+    compare_with_limit,
+    judge_health,
+)
 
 LIMITS: dict[str, Any] = {
     "warn_ratio": 0.8,
@@ -215,7 +220,8 @@ def test_another_cluster_names_the_variable_of_the_inventory() -> None:
     told = judge("database", {"failed": True, "msg": "not shown", "error": error})
     assert told["evidence"] == [
         "FAIL database d: cannot be read: PostgreSQL database d: this is another cluster. Correct login_host, or"
-        " health_postgresql_connection.system_identifier if this is the cluster that is meant (in health_postgresql_connection)."
+        " health_postgresql_connection.system_identifier if this is the cluster that is meant"
+        " (in health_postgresql_connection)."
     ]
 
 
@@ -293,6 +299,6 @@ def test_one_unreadable_system_does_not_hide_the_others() -> None:
 @given(value=st.floats(0, 1e9), limit=st.floats(0, 1e9), ratio=st.floats(0, 1))
 def test_at_most_never_passes_what_is_above(value: float, limit: float, ratio: float) -> None:
     """Above the limit fails, below the warning is fine, and nothing else."""
-    level = at_most("o", "w", value, limit, ratio).level
+    level = compare_with_limit("o", "w", value, limit, ratio).level
     assert (level == "FAIL") == (value > limit)
     assert (level == "OK") == (value <= limit and value <= limit * ratio)

@@ -1,5 +1,5 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Offsets that a group has passed against what a ledger recorded: proven, lost, doubled, and what cannot be compared."""
+"""Offsets that a group has passed against what a ledger recorded: proven, lost, doubled, not comparable."""
 
 from __future__ import annotations
 

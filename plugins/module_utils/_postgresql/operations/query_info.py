@@ -1,11 +1,13 @@
 # Copyright (c) 2026 The lowtide.ops team
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The work of pg_query_info: one statement that only reads. Private to lowtide.ops: do not import from other collections.
+"""Run one statement that only reads, for the module pg_query_info.
 
-The statement is opened as a cursor on the server, in a transaction that is read only. So it is the server, which knows its
-own grammar, that refuses a second statement, one that returns no rows, and any write; and no more rows are fetched than
-the caller asked for. It is handed over as a setting of the transaction, since a DO block takes no parameters.
+Private to lowtide.ops: do not import from other collections.
+
+The statement is opened as a cursor on the server, in a transaction that is read only. So it is the server, which knows
+its own grammar, that refuses a second statement, one that returns no rows, and any write; and no more rows are fetched
+than the caller asked for. It is handed over as a setting of the transaction, since a DO block takes no parameters.
 """
 
 from __future__ import annotations
@@ -165,7 +167,8 @@ def bind_values(extensions: t.Any, cursor: t.Any, query: str, values: Mapping[st
 
 def adapt_value(value: t.Any) -> t.Any:
     """Return a value as the driver can quote it: dictionaries, and lists of them, as JSON; other lists are arrays."""
-    is_document = isinstance(value, dict) or (isinstance(value, list) and any(isinstance(item, dict) for item in value))
+    items = value if isinstance(value, list) else [value]
+    is_document = any(isinstance(item, dict) for item in items)
     if not is_document:
         return value
     return require("psycopg2.extras", package="psycopg2-binary", why="to bind JSON values").Json(value)
@@ -183,7 +186,7 @@ def refuse_ambiguous_columns(target: str, columns: Sequence[str]) -> None:
 
 
 def describe_failure(target: str, statement: str, error: Exception) -> OpsError:
-    """Return the server's refusal of ``statement`` with the server's own words, its SQLSTATE and the place it points at."""
+    """Return the server's refusal of ``statement`` with its own words, its SQLSTATE and the place it points at."""
     code = sqlstate(error)
     diagnosis = getattr(error, "diag", None)
     said = one_line(str(getattr(diagnosis, "message_primary", None) or error))
