@@ -62,11 +62,15 @@ def _template_finding(role: str, name: str, option: Mapping[str, Any], template:
     environment = jinja2.Environment(autoescape=True)
     environment.filters["mandatory"] = str  # Ansible's; only names are looked for
     used = jinja2.meta.find_undeclared_variables(environment.parse(template))
-    site = sorted(variable for variable in used if variable != "inventory_hostname" and not variable.startswith(f"{role}_"))
+    site = sorted(
+        variable for variable in used if variable != "inventory_hostname" and not variable.startswith(f"{role}_")
+    )
     described = str(option.get("description"))
     missing = [variable for variable in site if f"C({variable})" not in described]
     if missing or not site:
-        return f"input {name} comes from {', '.join(site) or 'no variable'}, its documentation lacks {', '.join(missing)}"
+        return (
+            f"input {name} comes from {', '.join(site) or 'no variable'}, its documentation lacks {', '.join(missing)}"
+        )
     if bool(option.get("required")) is not ("mandatory(" in template and " if " not in template):
         return f"input {name} is required={bool(option.get('required'))}, its default is {template!r}"
     return None

@@ -151,7 +151,8 @@ def report(module: AnsibleModule, outcome: Outcome) -> None:
             finally:
                 outcome.waited = deadline.elapsed
         outcome.facts["topics"] = read_topics(client, params["topics"])
-        _summarize(outcome)
+        if params["topics"]:
+            _summarize(outcome, [view.group.name for view in views if wanted.unmet(view)])
     finally:
         client.close()
 
@@ -174,14 +175,15 @@ def read_wanted(wait_for: Mapping[str, t.Any] | None) -> tuple[Wanted, float]:
 
 def _tell(outcome: Outcome, views: Sequence[GroupView], wanted: Wanted) -> None:
     outcome.facts["groups"] = [view.as_dict() for view in views]
-    outcome.facts["condition_met"] = not any(wanted.unmet(view) for view in views)
-    _summarize(outcome)
+    unmet = [view.group.name for view in views if wanted.unmet(view)]
+    outcome.facts["condition_met"] = not unmet
+    _summarize(outcome, unmet)
 
 
-def _summarize(outcome: Outcome) -> None:
-    """Set summary and evidence from the groups and topics read so far."""
+def _summarize(outcome: Outcome, unmet: Sequence[str]) -> None:
+    """Set summary and evidence from the groups and topics read so far; ``unmet`` names groups that are not as wanted."""
     groups, topics = outcome.facts["groups"], outcome.facts.get("topics", [])
-    outcome.summary = summarize_reading(groups, topics)
+    outcome.summary = summarize_reading(groups, topics, would_wait_for=unmet if outcome.check_mode else ())
     outcome.evidence = list_reading_evidence(outcome.facts["cluster_id"], groups, topics)
 
 

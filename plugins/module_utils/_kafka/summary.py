@@ -35,9 +35,18 @@ def summarize_topic(topic: Facts) -> str:
     return f"{topic['name']} has {format_count(topic['partition_count'], 'partition')}, {format_count(topic['held'], 'record')}"
 
 
-def summarize_reading(groups: t.Sequence[Facts], topics: t.Sequence[Facts]) -> str:
-    """Return one line about all groups and topics that were read."""
-    return join_some([*map(summarize_group, groups), *map(summarize_topic, topics)], limit=10)
+def summarize_reading(
+    groups: t.Sequence[Facts], topics: t.Sequence[Facts], *, would_wait_for: t.Collection[str] = ()
+) -> str:
+    """Return one line about all groups and topics that were read.
+
+    ``would_wait_for`` names the groups that a run outside check mode would wait for.
+    """
+    words = [
+        f"would wait for {summarize_group(group)}" if group["name"] in would_wait_for else summarize_group(group)
+        for group in groups
+    ]
+    return join_some([*words, *map(summarize_topic, topics)], limit=10)
 
 
 def list_reading_evidence(cluster_id: str, groups: t.Sequence[Facts], topics: t.Sequence[Facts]) -> list[str]:
