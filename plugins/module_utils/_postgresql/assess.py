@@ -10,7 +10,7 @@ import typing as t
 
 from .._common.errors import Refusal
 from .._common.outcome import Outcome, PlanItem
-from . import blockers, bloat, catalog, names, plan_indexes
+from . import bloat, blockers, catalog, names, plan_indexes
 from .catalog import IndexState, TableState
 from .connection import CONNECTION_SPEC, Session
 from .names import TableName
