@@ -21,7 +21,7 @@ def run_module(module: AnsibleModule, work: t.Callable[[AnsibleModule, Outcome],
     """Run ``work(module, outcome)`` and leave through ``exit_json`` or ``fail_json``.
 
     ``work`` fills the outcome as it goes and raises :class:`OpsError`; whatever the outcome holds by then is
-    part of the failure, so that nobody loses sight of how far it got. A write without an answer must have set ``changed``.
+    part of the failure, so that it shows how far it got. A write without an answer must have set ``changed``.
     """
     outcome = Outcome(check_mode=module.check_mode)
     try:

@@ -181,7 +181,7 @@ def _tell(outcome: Outcome, views: Sequence[GroupView], wanted: Wanted) -> None:
 
 
 def _summarize(outcome: Outcome, unmet: Sequence[str]) -> None:
-    """Set summary and evidence from the groups and topics read so far; ``unmet`` names groups that are not as wanted."""
+    """Set summary and evidence from what was read so far; ``unmet`` names groups that are not as declared."""
     groups, topics = outcome.facts["groups"], outcome.facts.get("topics", [])
     outcome.summary = summarize_reading(groups, topics, would_wait_for=unmet if outcome.check_mode else ())
     outcome.evidence = list_reading_evidence(outcome.facts["cluster_id"], groups, topics)
@@ -297,7 +297,7 @@ class LastingProblem(t.NamedTuple):
 
 
 def find_lasting_problem(views: Sequence[GroupView], wanted: Wanted) -> LastingProblem | None:
-    """Return the first group that cannot be seen, cannot become empty because it is absent, or whose lag stays unknown."""
+    """Return the first group that cannot be seen, cannot become empty as it is absent, or whose lag stays unknown."""
     for view in views:
         obj = f"group {view.group.name}"
         if view.group.state == UNKNOWN:
@@ -315,7 +315,7 @@ def find_lasting_problem(views: Sequence[GroupView], wanted: Wanted) -> LastingP
         if wanted.lag_known and view.lost_topics:
             return LastingProblem(
                 obj,
-                f"its lag is unknown, since topic {', '.join(view.lost_topics)} is gone, so nothing shows what is left to do",
+                f"its lag is unknown, since topic {', '.join(view.lost_topics)} is gone: nothing shows what is left",
                 "Create the topic again, or delete the group's offsets of it (rpk group offset-delete)",
             )
     return None

@@ -106,11 +106,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], list[str]]] = {
     "broker down": ({"kafka_connection": {"brokers": ["10.77.0.1:9"]}}, ["10.77.0.1:9"]),
     "no bucket": ({"bucket": "lowtide-bakups"}, ["lowtide-bakups"]),
     "topic missing": (
-        {
-            "scaling_workloads": [
-                {"kind": "StatefulSet", "name": "feature-worker", "topics": ["feature.evens"]}
-            ]
-        },
+        {"scaling_workloads": [{"kind": "StatefulSet", "name": "feature-worker", "topics": ["feature.evens"]}]},
         ["feature.evens"],
     ),
 }
