@@ -12,7 +12,8 @@ version_added: 0.1.0
 author:
   - The lowtide.ops team (@lowtide-ops)
 description:
-  - For a role that calls several modules of lowtide.ops and sets one fact C(ROLE_result), as a window and the playbooks read it.
+  - For a role that calls several modules of lowtide.ops and sets one fact C(ROLE_result), as a window and the playbooks
+    read it.
   - The results of skipped tasks are left out.
 options:
   _input:
@@ -44,8 +45,8 @@ EXAMPLES = r"""
 RETURN = r"""
 _value:
   description:
-    - C(changed) and C(check_mode), true if any of the results has them; C(summary), joined by a semicolon; C(plan), C(blockers) and
-      C(evidence), one after the other.
+    - C(changed) and C(check_mode), true if any of the results has them; C(summary), joined by a semicolon; C(plan),
+      C(blockers) and C(evidence), one after the other.
   type: dict
   sample:
     changed: true

@@ -12,13 +12,13 @@ version_added: 0.1.0
 description:
   - Scales a StatefulSet or Deployment of consumers to the number of partitions of the topics that it reads, since more
     replicas than partitions sit idle and fewer leave work undone.
-  - The partition counts are data (O(partitions)) or are read from Kafka (O(kafka_connection)). A topic that is missing, and a count that
-    is null, zero or not a number, is a refusal before any write; scaling to zero is impossible.
-  - It then waits until the replicas serve, also when nothing had to be changed, and ends early on a state that waiting does
-    not mend, which it names.
+  - The partition counts are data (O(partitions)) or are read from Kafka (O(kafka_connection)). A topic that is missing,
+    and a count that is null, zero or not a number, is a refusal before any write; scaling to zero is impossible.
+  - It then waits until the replicas serve, also when nothing had to be changed, and ends early on a state that waiting
+    does not mend, which it names.
   - After the wait it reads partition counts from Kafka again and follows partitions that were added meanwhile.
-  - Reading, writing and waiting take at most five requests, however many replicas there are; O(guards) and O(cluster_uid) come
-    on top. Lost connections and conflicts are repeated, and those repetitions count as well.
+  - Reading, writing and waiting take at most five requests, however many replicas there are; O(guards) and
+    O(cluster_uid) come on top. Lost connections and conflicts are repeated, and those repetitions count as well.
 author:
   - The lowtide.ops team (@lowtide-ops)
 options:
@@ -120,8 +120,8 @@ options:
   combine:
     description:
       - How the counts of several topics become one number.
-      - V(max) suits consumers that read each topic with all replicas (Kafka's range assignor gives partition 0 of every topic
-        to the same replica); V(sum) suits assignors that spread all partitions of all topics over the replicas.
+      - V(max) suits consumers that read each topic with all replicas (Kafka's range assignor gives partition 0 of every
+        topic to the same replica); V(sum) suits assignors that spread all partitions of all topics over the replicas.
     type: str
     choices: [max, sum]
     default: max
@@ -134,8 +134,8 @@ options:
     type: int
   even_divisors_only:
     description:
-      - Choose the largest number of replicas up to the limit that gives each replica the same number of partitions. With
-        O(combine=max) it divides the count of each topic, with O(combine=sum) their sum.
+      - Choose the largest number of replicas up to the limit that gives each replica the same number of partitions.
+        With O(combine=max) it divides the count of each topic, with O(combine=sum) their sum.
       - A refusal when no such number lies between O(min_replicas) and the limit.
     type: bool
     default: false
@@ -149,36 +149,36 @@ options:
     description:
       - What to do when an HPA or a KEDA ScaledObject owns the replicas and their number is not the wanted one.
       - With V(refuse) nothing is written, and the message names it and its bounds.
-      - With V(adjust) both its bounds become the wanted number, so that it holds that number instead of fighting it. The bounds
-        that it had first are kept in its annotation C(lowtide.ops/bounds-before).
+      - With V(adjust) both its bounds become the wanted number, so that it holds that number instead of fighting it.
+        The bounds that it had first are kept in its annotation C(lowtide.ops/bounds-before).
     type: str
     choices: [refuse, adjust]
     default: refuse
   guards:
     description:
-      - What is looked at before a change. Each costs one request, except V(headroom), which costs two (nodes and pods), and
-        V(gitops), which costs none.
+      - What is looked at before a change. Each costs one request, except V(headroom), which costs two (nodes and pods),
+        and V(gitops), which costs none.
       - V(hpa) and V(keda) find the autoscaler that owns the replicas.
       - V(gitops) refuses when Argo CD or Flux tracks the workload.
       - V(disruption_budget) refuses fewer replicas than a PodDisruptionBudget's C(minAvailable).
       - V(quota) refuses more pods than a ResourceQuota has left. Quotas with scopes are not looked at.
-      - V(headroom) refuses more pods than fit on the nodes by requests, cordons, taints and C(nodeSelector). Leave it out where
-        a cluster autoscaler adds nodes.
+      - V(headroom) refuses more pods than fit on the nodes by requests, cordons, taints and C(nodeSelector). Leave it
+        out where a cluster autoscaler adds nodes.
     type: list
     elements: str
     choices: [hpa, keda, gitops, disruption_budget, quota, headroom]
     default: [hpa, keda, gitops]
   start_stopped:
     description:
-      - What to do with a workload that M(lowtide.ops.k8s_workload) has stopped. Without this it is refused, since it was stopped
-        on purpose; with it, it is started at the right number at once, and the note on it is removed.
+      - What to do with a workload that M(lowtide.ops.k8s_workload) has stopped. Without this it is refused, since it
+        was stopped on purpose; with it, it is started at the right number at once, and the note on it is removed.
       - For O(allow_scale_down) it counts as having the replicas that it had when it was stopped.
     type: bool
     default: false
   assume:
     description:
-      - For a rehearsal in check mode, where an earlier step would have stopped the workload. It is taken for stopped, with the
-        replicas that it has now.
+      - For a rehearsal in check mode, where an earlier step would have stopped the workload. It is taken for stopped,
+        with the replicas that it has now.
       - Outside check mode it is refused.
     type: str
     choices: [stopped]
@@ -310,8 +310,8 @@ waited:
   sample: 2.1
 error:
   description:
-    - The parts of the message (C(object), C(problem), C(next_step)), and whether it was C(refused), that is, before this run
-      changed anything.
+    - The parts of the message (C(object), C(problem), C(next_step)), and whether it was C(refused), that is, before
+      this run changed anything.
   returned: failure
   type: dict
 """

@@ -12,15 +12,16 @@ version_added: 0.1.0
 description:
   - Brings workloads of one namespace, in tiers, to V(stopped) or V(running).
   - Stopping is one patch for each object, which sets its replicas to 0 and at the same time saves in its annotation
-    C(lowtide.ops/stopped) how many there were, when, and which run it was. So any later run, on any controller, or a person
-    with C(kubectl), can restore it. A CronJob is suspended.
+    C(lowtide.ops/stopped) how many there were, when, and which run it was. So any later run, on any controller, or a
+    person with C(kubectl), can restore it. A CronJob is suspended.
   - Starting restores what was saved and removes the annotation, in one patch.
-  - Everything is read once and planned, and what must be refused is refused, before the first write. Then the tiers follow each
-    other, in their order to start and in exactly the reverse order to stop. The next tier begins when the one before is done.
-  - A tier is done when its pods are gone, terminating ones included, or when as many as declared are up to date and serve. That is
-    waited for also when nothing had to be changed.
-  - Up to the first patch it takes one request for each kind of workload and for each of the guards V(hpa) and V(keda), and one
-    more for O(cluster_uid).
+  - Everything is read once and planned, and what must be refused is refused, before the first write. Then the tiers
+    follow each other, in their order to start and in exactly the reverse order to stop. The next tier begins when the
+    one before is done.
+  - A tier is done when its pods are gone, terminating ones included, or when as many as declared are up to date and
+    serve. That is waited for also when nothing had to be changed.
+  - Up to the first patch it takes one request for each kind of workload and for each of the guards V(hpa) and V(keda),
+    and one more for O(cluster_uid).
 author:
   - The lowtide.ops team (@lowtide-ops)
 options:
@@ -32,8 +33,8 @@ options:
   workloads:
     description:
       - The workloads, as one tier. All of them are changed before any is waited for.
-      - An entry may be what M(lowtide.ops.k8s_workload_info) returns for a workload. Only its kind and name are used then, and its
-        namespace must be that of O(namespace).
+      - An entry may be what M(lowtide.ops.k8s_workload_info) returns for a workload. Only its kind and name are used
+        then, and its namespace must be that of O(namespace).
       - Exactly one of O(workloads) and O(tiers) is given.
     type: list
     elements: dict
@@ -50,8 +51,8 @@ options:
       replicas:
         description:
           - With O(state=running), this many replicas instead of what there was before; at least 1.
-          - It is needed for a workload that another client scaled to 0, since nothing says how many there were. Not used for a
-            CronJob.
+          - It is needed for a workload that another client scaled to 0, since nothing says how many there were. Not
+            used for a CronJob.
         type: int
       namespace:
         description: Of M(lowtide.ops.k8s_workload_info). It must be that of the option O(namespace).
@@ -76,20 +77,21 @@ options:
         type: raw
   tiers:
     description:
-      - The tiers in the order in which they start, each a list of workloads with the same keys as an entry of O(workloads). With
-        O(state=stopped) the last tier comes first.
+      - The tiers in the order in which they start, each a list of workloads with the same keys as an entry of
+        O(workloads). With O(state=stopped) the last tier comes first.
       - A flat list of workloads is one tier.
     type: list
     elements: raw
   timeout:
     description:
-      - Seconds that each tier may take, and that reading may take before the first. Running again after a timeout goes on waiting.
+      - Seconds that each tier may take, and that reading may take before the first. Running again after a timeout goes
+        on waiting.
     type: float
     default: 300.0
   on_missing_state:
     description:
-      - What to do, with O(state=running), about a workload that is stopped, on which nothing was saved, and for which no replicas
-        are given. Another client stopped it, and nothing says whether it is meant to run.
+      - What to do, with O(state=running), about a workload that is stopped, on which nothing was saved, and for which
+        no replicas are given. Another client stopped it, and nothing says whether it is meant to run.
       - With V(fail) nothing is written, and the message names it.
       - With V(report) it stays as it is and is in RV(blockers), and all others are started.
     type: str
@@ -98,10 +100,10 @@ options:
   guards:
     description:
       - What is looked at before a change. V(hpa) and V(keda) cost one request each, V(gitops) none.
-      - They refuse a stop that an autoscaler or a GitOps tool would undo. An HPA with a minimum of 1 or more rests while its
-        workload has 0 replicas, so it is no obstacle.
-      - They never refuse a start, since it is the way back. With V(hpa) and V(keda) it accepts the number of replicas to which an
-        autoscaler moves the workload meanwhile.
+      - They refuse a stop that an autoscaler or a GitOps tool would undo. An HPA with a minimum of 1 or more rests
+        while its workload has 0 replicas, so it is no obstacle.
+      - They never refuse a start, since it is the way back. With V(hpa) and V(keda) it accepts the number of replicas
+        to which an autoscaler moves the workload meanwhile.
     type: list
     elements: str
     choices: [hpa, keda, gitops]
@@ -110,15 +112,15 @@ options:
     description:
       - What to do with a KEDA ScaledObject, which would start pods again.
       - With V(refuse) nothing is written, and the message names it.
-      - With V(pause) its annotation C(autoscaling.keda.sh/paused-replicas) becomes V(0), with a note of what it was; starting
-        puts that back, whatever this option is then.
+      - With V(pause) its annotation C(autoscaling.keda.sh/paused-replicas) becomes V(0), with a note of what it was;
+        starting puts that back, whatever this option is then.
     type: str
     choices: [refuse, pause]
     default: refuse
   assume:
     description:
-      - For a rehearsal in check mode, where an earlier step would have stopped the workloads. They are taken for stopped, with
-        the replicas that they have now noted on them.
+      - For a rehearsal in check mode, where an earlier step would have stopped the workloads. They are taken for
+        stopped, with the replicas that they have now noted on them.
       - Outside check mode it is refused.
     type: str
     choices: [stopped]
@@ -260,8 +262,8 @@ waited:
   type: float
 error:
   description:
-    - The parts of the message (C(object), C(problem), C(next_step)), and whether it was C(refused), that is, before this run
-      changed anything.
+    - The parts of the message (C(object), C(problem), C(next_step)), and whether it was C(refused), that is, before
+      this run changed anything.
   returned: failure
   type: dict
 """

@@ -12,7 +12,8 @@ short_description: Assess the tables and indexes of a PostgreSQL database agains
 version_added: 0.1.0
 author: The lowtide.ops team (@lowtide-ops)
 description:
-  - Reads what M(lowtide.ops.pg_maintenance) would do and why, and what stands in its way. Writes nothing and takes no lock.
+  - Reads what M(lowtide.ops.pg_maintenance) would do and why, and what stands in its way. Writes nothing and takes no
+    lock.
   - A standby is refused, since its statistics do not count dead rows and would say that nothing is due.
 extends_documentation_fragment:
   - lowtide.ops._attributes

@@ -24,8 +24,10 @@ extends_documentation_fragment:
 attributes:
   check_mode:
     details:
-      - This module only reads. In check mode it does not wait, because what it would wait for has not been done; see RV(condition_met).
-      - What waiting cannot mend fails in check mode as well, such as a group that does not exist and is to become empty.
+      - This module only reads. In check mode it does not wait, because what it would wait for has not been done; see
+        RV(condition_met).
+      - What waiting cannot mend fails in check mode as well, such as a group that does not exist and is to become
+        empty.
 options:
   names:
     description: Consumer groups to read.
@@ -55,8 +57,9 @@ options:
         type: int
       lag_known:
         description:
-          - Whether the lag must be known, however large it is. It is unknown when a topic that the group has committed to is
-            gone, and then nothing shows what is left to do. A group that has committed nothing has no lag to be known.
+          - Whether the lag must be known, however large it is. It is unknown when a topic that the group has committed
+            to is gone, and then nothing shows what is left to do. A group that has committed nothing has no lag to be
+            known.
         type: bool
         default: false
       timeout:
@@ -122,8 +125,8 @@ groups:
       type: str
     state:
       description:
-        - V(missing), V(dead) (the coordinator is removing it), V(empty) (offsets, no members), V(stable), V(rebalancing),
-          or V(unknown), where rpk cannot tell.
+        - V(missing), V(dead) (the coordinator is removing it), V(empty) (offsets, no members), V(stable),
+          V(rebalancing), or V(unknown), where rpk cannot tell.
       type: str
     protocol:
       description: V(classic) or V(consumer) (KIP-848), null where that is not known.
@@ -143,8 +146,9 @@ groups:
       elements: dict
     partitions:
       description:
-        - Every partition of each topic that it has committed to or is assigned, with topic, partition, committed (null for none),
-          log_start, log_end, lag (from the commit, or from the log's start where that is later or there is none) and member_id.
+        - Every partition of each topic that it has committed to or is assigned, with topic, partition, committed (null
+          for none), log_start, log_end, lag (from the commit, or from the log's start where that is later or there is
+          none) and member_id.
         - C(rpk) 23.3 prints 0 for no commit while a group has members.
       type: list
       elements: dict

@@ -16,8 +16,8 @@ LISTS = ("plan", "blockers", "evidence")
 def merge_results(results: t.Any) -> dict[str, t.Any]:
     """Return one result for several registered ones, in their order. Results of skipped tasks are left out.
 
-    ``changed`` and ``check_mode`` are true if one of them is, summaries are joined, and plan, blockers and evidence follow
-    each other. Where no result has a summary it is ``nothing to do``. A Refusal names a result that is not one.
+    ``changed`` and ``check_mode`` are true if one of them is, summaries are joined, and plan, blockers and evidence
+    follow each other. Where no result has a summary it is ``nothing to do``. A Refusal names a result that is not one.
     """
     if not isinstance(results, list | tuple):
         raise Refusal(

@@ -1,10 +1,9 @@
 # Copyright (c) 2026 The lowtide.ops team
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Read, decide, and only then load what writes. Private to lowtide.ops: do not import from other collections.
+"""Read, decide, and make a backup where one is due. Private to lowtide.ops: do not import from other collections.
 
-A run that has nothing to do ends here, after one query and three S3 requests; neither boto3 nor the code that
-makes a backup is imported for it.
+A run that has nothing to do ends after one query and three S3 requests, and imports no boto3.
 """
 
 from __future__ import annotations
@@ -16,7 +15,8 @@ from .._common.errors import Refusal
 from .._common.module import Deadline, require
 from .._postgresql.connection import driver_error
 from .._postgresql.errors import sql_error
-from . import catalogue
+from . import catalogue, database
+from .make import apply
 from .plan import Decision, bad_summary, decide, describe_backup, plan, summarize_backup, summary
 
 if t.TYPE_CHECKING:
@@ -94,8 +94,6 @@ class Backup:
             self._report(state, planned=True)
             self._summarize(state, check=check, made=False)
             return
-        from . import database
-
         programs = None
         require("boto3", package="boto3", why="to write to S3")
         if state.decision.due:
@@ -119,8 +117,6 @@ class Backup:
         if check:
             self.outcome.changed = bool(self.outcome.plan)
         elif self.outcome.plan:
-            from .make import apply
-
             apply(self, state, lock, programs)
         self._summarize(state, check=check, made=not check and state.decision.due)
 

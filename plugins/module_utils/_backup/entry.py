@@ -13,7 +13,7 @@ from .._common.module import Deadline
 from .._postgresql.connection import Session, new_run_id, settings_from
 from .._s3.api import Reader
 from .._s3.connection import connection_from
-from . import catalogue, keys
+from . import catalogue, database, keys, verify
 from .ensure import Backup, Encryption, Options, run_backup
 from .plan import bad_summary, describe_backup, parse_age, summarize_backups, summary
 
@@ -140,8 +140,6 @@ def _summarize_info(outcome: Outcome, bucket: str, prefix: str, *, decoded: list
 
 def _decode(module: AnsibleModule, reader: Reader, newest: list[catalogue.Examined], outcome: Outcome) -> list[str]:
     """Decode the newest verified backup of each database; the names of those that passed, an error for the first that does not."""
-    from . import database, verify
-
     if not newest:
         raise OpsError(
             obj=f"s3://{reader.bucket}/{module.params['prefix']}",

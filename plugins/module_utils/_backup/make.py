@@ -40,6 +40,7 @@ GLOBALS_END = b"-- PostgreSQL database cluster dump complete"
 def apply(backup: Backup, state: State, lock: database.Lock, programs: database.Programs | None) -> None:
     """Remove what interrupted runs left, and make a backup if one is due (``programs`` are at hand then)."""
     token = uuid.uuid4().hex
+    backup.outcome.write_attempted = True
     bucket = Bucket(
         write_client(backup.connection),
         name=backup.place.bucket,

@@ -177,7 +177,7 @@ def describe_backup(backup: t.Mapping[str, t.Any], url: str) -> str:
 def summarize_backups(
     newest: t.Sequence[t.Mapping[str, t.Any]], *, location: str, bad: int, decoded: t.Sequence[str] | None
 ) -> str:
-    """Return one line about what is in the bucket: the newest verified backup of each database, and how many do not count.
+    """Return one line about the bucket: the newest verified backup of each database, and how many do not count.
 
     ``decoded`` names the backups that were decoded in this run, None where none was asked to be.
     """

@@ -28,7 +28,7 @@ COPY_LIMIT = 5_000_000_000
 
 
 class Bucket:
-    """Write access to one bucket through a boto3 client. ``has_removed`` says whether a removal may have taken effect."""
+    """Write access to one bucket through a boto3 client. ``has_removed``: a removal may have taken effect."""
 
     def __init__(
         self, client: t.Any, *, name: str, endpoint: str, encryption: Encryption | None, metadata: dict[str, str]
@@ -216,7 +216,7 @@ class Bucket:
                 )
 
     def _remove(self, operation: str, key: str, method: str, /, **arguments: t.Any) -> t.Any:
-        """Call a removing method; also one that got no answer, or whose answer is only in part an error, may have removed."""
+        """Call a removing method. Without an answer, or with one that is an error in part only, it may have removed."""
         try:
             answer = self._call(operation, key, method, **arguments)
         except S3Error as error:

@@ -21,7 +21,7 @@ def run_module(module: AnsibleModule, work: t.Callable[[AnsibleModule, Outcome],
     """Run ``work(module, outcome)`` and leave through ``exit_json`` or ``fail_json``.
 
     ``work`` fills the outcome as it goes and raises :class:`OpsError`; whatever the outcome holds by then is
-    part of the failure, so that nobody loses sight of how far it got. A write without an answer must have set ``changed``.
+    part of the failure, so that it shows how far it got. A write without an answer must have set ``changed``.
     """
     outcome = Outcome(check_mode=module.check_mode)
     try:
@@ -33,11 +33,12 @@ def run_module(module: AnsibleModule, work: t.Callable[[AnsibleModule, Outcome],
 
 
 def is_refused(error: OpsError, outcome: Outcome) -> bool:
-    """Return whether the run ended before it changed anything, and not because a wait had no success.
+    """Return whether the run ended before it changed or tried to change anything, and not because a wait had no success.
 
     In check mode nothing is changed, whatever ``outcome.changed`` predicts.
     """
-    return (outcome.check_mode or not outcome.changed) and not isinstance(error, WaitError)
+    acted = outcome.write_attempted or (outcome.changed and not outcome.check_mode)
+    return not acted and not isinstance(error, WaitError)
 
 
 def require(library: str, *, package: str, why: str) -> t.Any:

@@ -34,14 +34,16 @@ class Blocker(NamedTuple):
 class Outcome:
     """The result of a module run, filled while it happens, so that a failure still reports how far it got.
 
-    ``summary`` is one line for the journal and the report, empty on a failure before anything was known; ``evidence`` are
-    short lines that prove it. ``before`` and ``after`` are the plain values whose difference is the diff; ``waited`` is in seconds;
+    ``summary`` is one line for the journal and the report, empty on a failure before anything was known; ``evidence``
+    are short lines that prove it. ``write_attempted``: something was sent that could have changed the world.
+    ``before`` and ``after`` are the plain values whose difference is the diff; ``waited`` is in seconds;
     ``check_mode`` says that all of it is a prediction (a variable of the play cannot: check mode is a property of a task);
     ``facts`` holds the module's own return values, merged into the top level of the result.
     """
 
     def __init__(self, *, check_mode: bool = False) -> None:
         self.changed = False
+        self.write_attempted = False
         self.summary = ""
         self.evidence: list[str] = []
         self.before: Any = None

@@ -12,6 +12,7 @@ from .._common.errors import Refusal
 from .._common.outcome import Blocker, PlanItem
 from . import plan, undo
 from .api import DEAD, EMPTY, MISSING, UNKNOWN, Group, TopicPartition
+from .commit import commit
 from .connection import open_client
 from .errors import topics_missing
 from .summary import list_offset_evidence, summarize_offsets
@@ -136,8 +137,6 @@ def run(client: BusClient, request: Request, outcome: Outcome, *, check_mode: bo
     if check_mode:
         outcome.changed = True
         return
-    from .commit import commit  # here, because a run that moves nothing need not compile it
-
     undo.save(request.undo_file, undo.merged(earlier, undo.record(request.group, cluster_id, request.declared, needed)))
     commit(
         client,

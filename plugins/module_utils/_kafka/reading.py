@@ -153,7 +153,8 @@ def report(module: AnsibleModule, outcome: Outcome) -> None:
             finally:
                 outcome.waited = deadline.elapsed
         outcome.facts["topics"] = read_topics(client, params["topics"])
-        _summarize(outcome)
+        if params["topics"]:
+            _summarize(outcome, [view.group.name for view in views if wanted.unmet(view)])
     finally:
         client.close()
 
@@ -176,14 +177,16 @@ def read_wanted(wait_for: Mapping[str, t.Any] | None) -> tuple[Wanted, float]:
 
 def _tell(outcome: Outcome, views: Sequence[GroupView], wanted: Wanted) -> None:
     outcome.facts["groups"] = [view.as_dict() for view in views]
-    outcome.facts["condition_met"] = not any(wanted.unmet(view) for view in views)
-    _summarize(outcome)
+    unmet = [view.group.name for view in views if wanted.unmet(view)]
+    outcome.facts["condition_met"] = not unmet
+    _summarize(outcome, unmet)
 
 
-def _summarize(outcome: Outcome) -> None:
-    """Set summary and evidence from the groups and topics read so far."""
+def _summarize(outcome: Outcome, unmet: Sequence[str]) -> None:
+    """Set summary and evidence from what was read so far; ``unmet`` names groups that are not as declared."""
     groups, topics = outcome.facts["groups"], outcome.facts.get("topics", [])
-    outcome.summary = summarize_reading(groups, topics) or f"cluster {outcome.facts['cluster_id']}"
+    summary = summarize_reading(groups, topics, would_wait_for=unmet if outcome.check_mode else ())
+    outcome.summary = summary or f"cluster {outcome.facts['cluster_id']}"
     outcome.evidence = list_reading_evidence(outcome.facts["cluster_id"], groups, topics)
 
 
@@ -297,7 +300,7 @@ class LastingProblem(t.NamedTuple):
 
 
 def find_lasting_problem(views: Sequence[GroupView], wanted: Wanted) -> LastingProblem | None:
-    """Return the first group that cannot be seen, cannot become empty because it is absent, or whose lag stays unknown."""
+    """Return the first group that cannot be seen, cannot become empty as it is absent, or whose lag stays unknown."""
     for view in views:
         obj = f"group {view.group.name}"
         if view.group.state == UNKNOWN:
@@ -315,7 +318,7 @@ def find_lasting_problem(views: Sequence[GroupView], wanted: Wanted) -> LastingP
         if wanted.lag_known and view.lost_topics:
             return LastingProblem(
                 obj,
-                f"its lag is unknown, since topic {', '.join(view.lost_topics)} is gone, so nothing shows what is left to do",
+                f"its lag is unknown, since topic {', '.join(view.lost_topics)} is gone: nothing shows what is left",
                 "Create the topic again, or delete the group's offsets of it (rpk group offset-delete)",
             )
     return None

@@ -1,7 +1,10 @@
 # Copyright (c) 2026 The lowtide.ops team
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The one line and the evidence of rpk_group and rpk_group_info, without I/O. Private to lowtide.ops: do not import from other collections."""
+"""The one line and the evidence of rpk_group and rpk_group_info, without I/O.
+
+Private to lowtide.ops: do not import from other collections.
+"""
 
 from __future__ import annotations
 
@@ -32,27 +35,37 @@ def summarize_topic(topic: Facts) -> str:
     """Return a topic's size: ``orders has 12 partitions, 340 records``."""
     if not topic["exists"]:
         return f"{topic['name']} does not exist"
-    return f"{topic['name']} has {format_count(topic['partition_count'], 'partition')}, {format_count(topic['held'], 'record')}"
+    partitions, records = format_count(topic["partition_count"], "partition"), format_count(topic["held"], "record")
+    return f"{topic['name']} has {partitions}, {records}"
 
 
-def summarize_reading(groups: t.Sequence[Facts], topics: t.Sequence[Facts]) -> str:
-    """Return one line about all groups and topics that were read."""
-    return join_some([*map(summarize_group, groups), *map(summarize_topic, topics)], limit=10)
+def summarize_reading(
+    groups: t.Sequence[Facts], topics: t.Sequence[Facts], *, would_wait_for: t.Collection[str] = ()
+) -> str:
+    """Return one line about all groups and topics that were read.
+
+    ``would_wait_for`` names the groups that a run outside check mode would wait for.
+    """
+    words = [
+        f"would wait for {summarize_group(group)}" if group["name"] in would_wait_for else summarize_group(group)
+        for group in groups
+    ]
+    return join_some([*words, *map(summarize_topic, topics)], limit=10)
 
 
 def list_reading_evidence(cluster_id: str, groups: t.Sequence[Facts], topics: t.Sequence[Facts]) -> list[str]:
     """Return one line for each group and topic, with the cluster that was asked."""
-    lines = [
-        f"consumer group {summarize_group(group)}, {format_count(len(group['partitions']), 'partition')} (cluster {cluster_id})"
-        for group in groups
-    ]
+    lines = []
+    for group in groups:
+        partitions = format_count(len(group["partitions"]), "partition")
+        lines.append(f"consumer group {summarize_group(group)}, {partitions} (cluster {cluster_id})")
     return lines + [f"topic {summarize_topic(topic)} (cluster {cluster_id})" for topic in topics]
 
 
 def summarize_offsets(group: str, partitions: t.Sequence[Facts], *, changed: bool, check_mode: bool) -> str:
     """Return one line: which offsets were set, or would be, and how many records that skips and repeats.
 
-    ``partitions`` are the module's own rows (before, after, skipped, repeated, and actual where the change is not fully done).
+    ``partitions`` are the module's own rows: before, after, skipped, repeated, and actual where not all was done.
     """
     moved = [row for row in partitions if row["before"] != row["after"]]
     if not moved:

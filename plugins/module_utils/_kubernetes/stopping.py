@@ -47,8 +47,8 @@ def stop(view: Workload, *, run: str, at: str) -> Change:
 def start(view: Workload, *, replicas: int | None, assume_stopped: bool = False, leave_unsaved: bool = False) -> Change:
     """Restore what the note on the object says, or ``replicas``; drop the note in the same patch.
 
-    With ``assume_stopped`` a running workload is taken for one that was stopped as it is now. Where it is stopped without a
-    note, nobody knows how many replicas there were: a Refusal, or with ``leave_unsaved`` no change.
+    With ``assume_stopped`` a running workload is taken for one that was stopped as it is now. Where it is stopped
+    without a note, nothing says how many replicas there were: a Refusal, or with ``leave_unsaved`` no change.
     """
     if assume_stopped and view.replicas:
         wanted = _wanted(view, replicas)

@@ -1,7 +1,10 @@
 # Copyright (c) 2026 The lowtide.ops team
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The one line and the evidence of the Kubernetes modules, without I/O. Private to lowtide.ops: do not import from other collections."""
+"""The one line and the evidence of the Kubernetes modules, without I/O.
+
+Private to lowtide.ops: do not import from other collections.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ NAMED = 10
 def summarize_stop(
     workloads: t.Sequence[Workload], changes: t.Mapping[str, Change], *, written: t.Collection[str] | None
 ) -> str:
-    """Return one line: what was stopped, or in check mode (``written`` is None) would be. Workloads are as they were before."""
+    """Return one line: what was stopped, or in check mode (``written`` is None) would be, from what was there before."""
     due = [workload for workload in workloads if changes[workload.key].body is not None]
     if not due:
         return "all workloads were already stopped"
@@ -79,7 +82,7 @@ def list_change_evidence(
 
 
 def describe_state(workload: Workload) -> str:
-    """Return what a workload is: ``StatefulSet n/w: 3 of 3 replicas ready``, ``stopped``, with the pods that are left."""
+    """Return what a workload is, such as ``StatefulSet n/w: 3 of 3 replicas ready``, with the pods that are left."""
     if workload.kind == "CronJob":
         state = "running" if workload.replicas else "suspended"
         return f"{workload.title}: {state}, {format_count(workload.pods, 'active job')}"

@@ -1,7 +1,10 @@
 # Copyright (c) 2026 The lowtide.ops team
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The options workloads and tiers of k8s_workload, as typed values. Private to lowtide.ops: do not import from other collections."""
+"""The options workloads and tiers of k8s_workload, as typed values.
+
+Private to lowtide.ops: do not import from other collections.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from .._common.errors import Refusal
 from .api import check_name
 
 KINDS = ("StatefulSet", "Deployment", "CronJob")
-# What k8s_workload_info returns for a workload besides kind, name and replicas: accepted, so that its result can be passed on.
+# What k8s_workload_info returns for a workload besides kind, name and replicas: its result can be passed on.
 INFO_KEYS = ("namespace", "pods", "ready", "settled", "stopped_by_us", "stale_note", "problem")
 _KEYS = ("kind", "name", "replicas", *INFO_KEYS)
 _EXAMPLE = "Write a list of tiers such as [[{kind: StatefulSet, name: worker}], [{kind: Deployment, name: api}]]"
@@ -34,7 +37,7 @@ Tier = tuple[Entry, ...]
 
 
 def parse_tiers(params: t.Mapping[str, t.Any]) -> list[Tier]:
-    """Return the declared tiers in start order, from ``tiers`` or ``workloads``. A Refusal where they cannot be meant."""
+    """Return the declared tiers in start order, from ``tiers`` or ``workloads``. Raise a Refusal for invalid ones."""
     option = "workloads" if params["tiers"] is None else "tiers"
     declared = params[option]
     if not declared:

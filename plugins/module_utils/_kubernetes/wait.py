@@ -92,7 +92,7 @@ class Waiter:
     """Waits for the workloads ``views`` of one namespace, as they were last read or written.
 
     ``versions`` holds for each kind the resource version to watch from: any that is not newer than its views.
-    ``scaled_by_others`` are the keys of those whose replicas an autoscaler may change meanwhile: its number is waited for then.
+    ``scaled_by_others`` are the keys of those whose replicas an autoscaler may change: its number is the goal then.
     """
 
     def __init__(

@@ -96,7 +96,7 @@ class StopStart:
         return {entry.key: workload(objects[entry.key], entry.kind) for entry in entries}
 
     def _read_guards(self) -> guards.Surroundings:
-        """Read what the guards need. For a start, what this account may not read is a warning, since it is the way back."""
+        """Read what the guards need. For a start, the way back, what this account may not read is only a warning."""
         try:
             return guards.read(self.api, self.namespace, self.params["guards"])
         except ApiError as error:

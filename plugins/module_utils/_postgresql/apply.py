@@ -60,6 +60,7 @@ def apply(session: Session, crew: Crew, found: Assessment, conditions: Condition
         for step in steps
         if step.oid in states
     }
+    outcome.write_attempted = True
     vacuums, reindexes = Vacuum(crew, before), Reindex(crew)
     lost: Exception | None = None
     stopped: OpsError | None = None

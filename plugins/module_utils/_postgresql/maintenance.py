@@ -11,6 +11,7 @@ import typing as t
 from .._common.errors import OpsError, Refusal
 from .._common.outcome import Outcome
 from . import guard
+from .apply import carry_out
 from .assess import assess, conditions_from, report, scope_from
 from .connection import Session, new_run_id, settings_from
 from .summary import list_evidence, summarize_assessment, tell_maintenance
@@ -42,8 +43,6 @@ def maintain(module: AnsibleModule, outcome: Outcome) -> None:
         report(outcome, session, found, diff=module._diff)
         outcome.changed = module.check_mode and bool(found.plan.steps)
         if found.plan.steps and not module.check_mode:
-            from .apply import carry_out
-
             try:
                 carry_out(params, session, found, conditions, outcome, run_id=run_id, started=started)
             finally:
