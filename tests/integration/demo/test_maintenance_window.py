@@ -97,20 +97,16 @@ MISTAKES: dict[str, tuple[dict[str, Any], list[str]]] = {
         {"kubernetes_connection": {"cluster_uid": "11111111-1111-1111-1111-111111111111"}},
         ["11111111-1111", "cluster_uid"],
     ),
-    "wrong namespace": ({"feature_namespace": "feature-sistem"}, ["feature-sistem"]),
+    "wrong namespace": ({"kubernetes_namespace": "feature-sistem"}, ["feature-sistem"]),
     "wrong database": ({"postgresql_connection": {"login_db": "feature_bd"}}, ["feature_bd"]),
     "wrong password": (
         {"postgresql_connection": {"passfile": None, "login_password": "guessed-canary"}},
         ["password", "postgres"],
     ),
-    "broker down": ({"event_bus_connection": {"brokers": ["10.77.0.1:9"]}}, ["10.77.0.1:9"]),
-    "no bucket": ({"backup_bucket": "lowtide-bakups"}, ["lowtide-bakups"]),
+    "broker down": ({"kafka_connection": {"brokers": ["10.77.0.1:9"]}}, ["10.77.0.1:9"]),
+    "no bucket": ({"bucket": "lowtide-bakups"}, ["lowtide-bakups"]),
     "topic missing": (
-        {
-            "startup_scale_to_partitions": [
-                {"kind": "StatefulSet", "name": "feature-worker", "topics": ["feature.evens"]}
-            ]
-        },
+        {"scaling_workloads": [{"kind": "StatefulSet", "name": "feature-worker", "topics": ["feature.evens"]}]},
         ["feature.evens"],
     ),
 }
@@ -165,7 +161,7 @@ def connection(site: Site, name: str) -> dict[str, Any]:
     lab = site.facts
     known = {
         "kubernetes_connection": {key: lab["kubernetes"][key] for key in ("kubeconfig", "context", "cluster_uid")},
-        "event_bus_connection": {
+        "kafka_connection": {
             "brokers": [lab["kafka"]["bootstrap_servers"]],
             "cluster_id": lab["kafka"]["cluster_id"],
         },

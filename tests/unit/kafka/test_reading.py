@@ -108,6 +108,22 @@ def test_a_missing_group_is_not_an_empty_one() -> None:
     world.wait(reading.Wanted(states=("stable",)))
 
 
+def test_a_lag_that_stays_unknown_ends_the_wait_and_is_refused_in_check_mode() -> None:
+    """A topic is gone; a group that has committed nothing has nothing to be unknown."""
+    drained = reading.Wanted(states=("empty",), lag_known=True)
+    World(view("empty", 3, 4)).wait(drained)
+    World(view("empty")).wait(drained)
+    with pytest.raises(Hopeless, match="its lag is unknown, since topic t is gone"):
+        World(view("empty", 3, None)).wait(drained)
+    World(view("empty", 3, None)).wait(EMPTY)
+    with pytest.raises(Refusal, match="topic t is gone"):
+        reading.refuse_lasting([view("empty", 3, None)], drained)
+    with pytest.raises(Refusal, match="no such group"):
+        reading.refuse_lasting([view("missing")], drained)
+    reading.refuse_lasting([view("stable", 3, members=1)], drained)
+    assert reading.read_wanted({"lag_known": True, "timeout": 1.0}) == (reading.Wanted(lag_known=True), 1.0)
+
+
 def test_a_group_that_rpk_cannot_see_ends_the_wait() -> None:
     """Rather than waiting for what will never be shown."""
     with pytest.raises(Hopeless, match="client: kafka"):
