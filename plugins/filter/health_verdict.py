@@ -29,7 +29,11 @@ options:
     type: list
     elements: str
     default: []
-positional: plan, pending
+  in_window:
+    description: Whether a window is open, whose steps decide about backups; a missing or old one is then a warning.
+    type: bool
+    default: false
+positional: plan, pending, in_window
 """
 
 EXAMPLES = r"""
@@ -52,10 +56,12 @@ from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import 
 from ansible_collections.lowtide.ops.plugins.plugin_utils._health import judge_health
 
 
-def judge(reads: t.Mapping[str, t.Any], plan: t.Mapping[str, t.Any], pending: t.Sequence[str] = ()) -> dict[str, t.Any]:
+def judge(
+    reads: t.Mapping[str, t.Any], plan: t.Mapping[str, t.Any], pending: t.Sequence[str] = (), in_window: bool = False
+) -> dict[str, t.Any]:
     """Return the verdict; an input that cannot be understood fails the task with object, value and next step."""
     try:
-        return judge_health(reads, plan, pending)
+        return judge_health(reads, plan, pending, in_window=in_window)
     except OpsError as error:
         raise AnsibleFilterError(str(error)) from error
 

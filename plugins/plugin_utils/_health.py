@@ -55,6 +55,13 @@ class Window(t.NamedTuple):
     """The window in which the check is made: the ``pending`` steps have stopped something and are not reverted yet."""
 
     pending: tuple[str, ...] = ()
+    is_open: bool = False
+
+    def excuse_backup(self, line: Line) -> Line:
+        """Return a missing or old backup as a warning: a window that takes it must not be refused for the lack of it."""
+        if not self.is_open or line.level != "FAIL":
+            return line
+        return Line("WARN", line.object, f"{line.what}; the steps of the window that is open decide about backups")
 
     def excuse(self, line: Line) -> Line:
         """Return a failure that a pending step explains as a warning with that reason; any other line as it is."""
@@ -176,7 +183,7 @@ def _compute_percent(row: Result) -> float:
     return 100 * float(row["connections"]) / float(row["max_connections"])
 
 
-def check_backups(result: Result, plan: Plan) -> list[Line]:
+def check_backups(result: Result, plan: Plan, window: Window) -> list[Line]:
     """Return lines for ``pg_backup_info``: each declared database has a verified backup that is young enough."""
     lines = []
     for declared in plan["backups"]:
@@ -192,10 +199,11 @@ def check_backups(result: Result, plan: Plan) -> list[Line]:
         if ages:
             # Two clusters may have a database of that name: the older of their newest backups counts.
             ratio = plan["limits"]["warn_ratio"]
-            lines.append(compare_with_limit(obj, "age", max(ages) / 3600, limit, ratio, unit=" h", next_step=step))
+            line = compare_with_limit(obj, "age", max(ages) / 3600, limit, ratio, unit=" h", next_step=step)
         else:
             what = f"there is no verified one in bucket {plan['bucket']} (limit {limit:g} h)"
-            lines.append(Line("FAIL", obj, what, step))
+            line = Line("FAIL", obj, what, step)
+        lines.append(window.excuse_backup(line))
     lines.extend(
         Line("WARN", f"backup {bad.get('run_id', '')}".strip(), f"does not count: {bad['problem']}")
         for bad in result.get("bad") or []
@@ -248,7 +256,7 @@ COMPARE: dict[str, t.Callable[[Result, Plan, Window], list[Line]]] = {
     "workloads": lambda result, _plan, window: check_workloads(result, window),
     "consumer_groups": check_consumer_groups,
     "database": lambda result, plan, _window: check_database(result, plan),
-    "backups": lambda result, plan, _window: check_backups(result, plan),
+    "backups": check_backups,
     "alerts": lambda result, plan, _window: check_alerts(result, plan),
 }
 
@@ -308,9 +316,11 @@ def summarize_lines(lines: t.Sequence[Line]) -> str:
     )
 
 
-def judge_health(reads: t.Mapping[str, Result], plan: Plan, pending: t.Sequence[str]) -> dict[str, t.Any]:
+def judge_health(
+    reads: t.Mapping[str, Result], plan: Plan, pending: t.Sequence[str], *, in_window: bool = False
+) -> dict[str, t.Any]:
     """Return the public result of the role health."""
-    lines = list_lines(reads, plan, Window(tuple(map(str, pending))))
+    lines = list_lines(reads, plan, Window(tuple(map(str, pending)), in_window))
     failed = [line for line in lines if line.level == "FAIL"]
     warned = [line for line in lines if line.level == "WARN"]
     return {

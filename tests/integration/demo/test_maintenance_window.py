@@ -69,9 +69,9 @@ def test_a_window_is_rehearsed_without_a_write_then_does_what_it_said_and_then_n
 
     assert run.rc == 0, run.stdout
     report = site.reports()[-1]
-    assert report["state"] == "done"
+    assert report["state"] == "succeeded"
     changed = {row["step"] for row in report["steps"] if row["changed"]}
-    assert changed == {"backup", "shutdown", "database_maintenance", "startup"}
+    assert changed == {"backup", "shutdown", "database_maintenance", "startup", "scaling"}
     assert site.workers() == {"replicas": 12, "ready": 12, "notes": []}
     after = seen(site)
     assert after["maintenance"]["invalid"] == []
@@ -85,7 +85,7 @@ def test_a_window_is_rehearsed_without_a_write_then_does_what_it_said_and_then_n
 
     assert again.rc == 0, again.stdout
     assert str(installed) in again.stdout
-    assert site.reports()[-1]["state"] == "nothing_to_do"
+    assert site.reports()[-1]["state"] == "no_changes"
     assert 0 < again.stdout.count("Using module file") <= MODULE_TASKS
     assert again.changed == 0
     assert seen(site) == after
@@ -131,7 +131,7 @@ def refusals(lab_facts: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
     site, folder = Site(lab_facts), tmp_path_factory.mktemp("mistaken")
 
     def mistaken(mistake: str) -> PlaybookRun:
-        extra: dict[str, Any] = {"window_name": window_of(mistake)}
+        extra: dict[str, Any] = {"window_name": window_of(mistake), "window_site": window_of(mistake)}
         for key, value in MISTAKES[mistake][0].items():
             extra[key] = {**connection(site, key), **value} if isinstance(value, dict) else value
         given = write_yaml(folder / f"{window_of(mistake)}.yml", extra)
@@ -143,6 +143,7 @@ def refusals(lab_facts: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
     return Refusals(runs, before, seen(site))
 
 
+@pytest.mark.procedure("B24")
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_wrong_site_is_refused_before_any_change(refusals: Refusals, mistake: str) -> None:
     run = refusals.runs[mistake]

@@ -153,6 +153,16 @@ def test_backups(newest: list[dict[str, Any]], expected: list[str]) -> None:
     assert levels("backups", {"newest": newest}) == expected
 
 
+def test_a_window_is_not_refused_for_the_backup_that_it_takes() -> None:
+    """Missing or too old, it is a warning there; a backup that cannot be read is a failure all the same."""
+    plan = {**PLAN, "checks": ["backups"]}
+    told = judge_health({"backups": {"newest": []}}, plan, [], in_window=True)
+    assert told["verdict"] == "WARN"
+    assert "the steps of the window that is open decide about backups" in told["evidence"][0]
+    read = {"failed": True, "msg": "no such bucket"}
+    assert judge_health({"backups": read}, plan, [], in_window=True)["verdict"] == "FAIL"
+
+
 def test_backups_of_a_declared_cluster() -> None:
     """With the identity declared, another cluster's database of that name does not count."""
     old = {**BACKUP, "system_identifier": "8", "age_seconds": 25 * 3600}
