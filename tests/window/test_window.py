@@ -185,7 +185,12 @@ def test_hosts_that_become_unreachable_in_a_step(window: FastWindow, closed_port
 
 def test_a_batch_that_is_lost_whole_does_not_end_the_run(window: FastWindow, closed_port: int) -> None:
     """With serial, Ansible ends the run there, with the workers at 0."""
-    lost = {"maintain_role": "vanish", "maintain_plan": False, "vanishing": "db1", "closed_port": closed_port}
+    lost: dict[str, Any] = {
+        "maintain_role": "vanish",
+        "maintain_plan": False,
+        "vanishing": "db1",
+        "closed_port": closed_port,
+    }
     played = window.play(**lost, window_connect_timeout=1)
     assert played.rc in {2, 4}
     assert ": failed_reverted (" in played.verdict, played.out
