@@ -313,9 +313,23 @@ class WindowRules:
                         missing[key] = "this host was not reached (unreachable?)"
         for (step, host), left in self.state.pending.items():
             key = (left.reverted_by, host)
-            if key not in self.state.ended and left.reverted_by in self.declaration:
-                missing.setdefault(key, f"it was to revert {step}, and it did not run")
+            if key not in self.state.ended and not self._has_failed_elsewhere(left.reverted_by, host):
+                declared = left.reverted_by in self.declaration
+                missing.setdefault(
+                    key,
+                    f"it was to revert {step}, and "
+                    + ("it did not run" if declared else "window_steps does not declare it any more"),
+                )
         return [StepFailed(step=step, host=host, error=why, refused=False) for (step, host), why in missing.items()]
+
+    def _has_failed_elsewhere(self, name: str, host: str) -> bool:
+        """Whether a step that reverts for ``host`` on other hosts failed on one of them."""
+        step = self.declaration.get(name)
+        return step is not None and any(
+            isinstance(self.state.ended.get((name, other)), StepFailed)
+            for other in step.hosts
+            if host not in step.hosts
+        )
 
     def describe_cause(self) -> str:
         """Return the first failure in words; empty when there is none."""
