@@ -39,9 +39,14 @@ TAIL = 65536
 """Bytes at the end of a journal in which its last line is looked for."""
 
 
+def make_readable(name: str) -> str:
+    """Return the part of a file name that people read: what begins alike, begins alike here."""
+    return re.sub(r"[^A-Za-z0-9._:@-]+", "-", name).strip("-.")[:80]
+
+
 def make_slug(name: str) -> str:
     """Return a file name for any text: readable, and different for different texts."""
-    plain = re.sub(r"[^A-Za-z0-9._:@-]+", "-", name).strip("-.")[:80]
+    plain = make_readable(name)
     return plain if plain == name else f"{plain}-{sha256(name.encode()).hexdigest()[:8]}"
 
 
