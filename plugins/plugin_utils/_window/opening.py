@@ -370,7 +370,7 @@ class RestoreBuilder:
         for window_id, state in occurrences.states.items():
             if not state.pending or state.opened is None:
                 continue
-            declaration = Declaration.from_dicts(state.opened.steps)
+            declaration = Declaration.from_dicts(state.declared.values())
             order = {step.name: number for number, step in enumerate(declaration)}
             pending = sorted(state.pending.items(), key=lambda item: order.get(item[1].reverted_by, -1))
             for (step_name, host), left in pending:
