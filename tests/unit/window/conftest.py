@@ -1,0 +1,37 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Processes that stand for controllers, and file systems of a few kilobytes."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from .builders import start_process
+
+
+@pytest.fixture
+def start_controller() -> Iterator[Callable[[], subprocess.Popen[bytes]]]:
+    """Start a process that lives until the test ends it, or is over."""
+    processes: list[subprocess.Popen[bytes]] = []
+
+    def start() -> subprocess.Popen[bytes]:
+        processes.append(start_process())
+        return processes[-1]
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 128 KB (root only, as the tests of this project are run)."""
+    directory = tmp_path / "disk"
+    directory.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128k,mode=700", "none", directory], check=True)
+    yield directory
+    subprocess.run(["umount", "--lazy", directory], check=True)
