@@ -29,7 +29,7 @@ from .rules import RESTORE, describe_pending
 from .session import Controller, OpenWindow, make_run_marker
 from .state import WindowState
 from .store import find_obstacle
-from .store_file import FileStore
+from .store_file import FileStore, make_readable
 from .verdict import leave_verdict
 
 POLL_INTERVAL = 1.0
@@ -298,11 +298,8 @@ class WindowBuilder:
         start = choose_start(own, start=request.start, now=now)
         window_id = f"{request.name}@{start}"
         resumed = own.get(window_id)
-        inherited: list[dict[str, str]] = []
-        if resumed is not None and resumed.opened is not None:
-            inherited = resumed.opened.inherited
-        else:
-            inherited = self._find_inherited(own)
+        # What older ones left may have been reverted since the run that is resumed, by it or by another.
+        inherited = self._find_inherited({key: state for key, state in own.items() if key != window_id})
         self._warn_of_others(occurrences, own)
         return WindowOpened(
             window=request.name,
@@ -318,7 +315,7 @@ class WindowBuilder:
         )
 
     def _look_at_damaged(self, damaged: Mapping[str, JournalDamaged]) -> None:
-        prefix = FileStore(Path("/")).make_name(f"{self._request.name}@")
+        prefix = make_readable(f"{self._request.name}@")
         for name, error in damaged.items():
             if name.startswith(prefix):
                 raise error
@@ -373,8 +370,10 @@ class RestoreBuilder:
         for window_id, state in occurrences.states.items():
             if not state.pending or state.opened is None:
                 continue
-            declaration = Declaration.from_dicts(state.opened.steps)
-            for (step_name, host), left in state.pending.items():
+            declaration = Declaration.from_dicts(state.declared.values())
+            order = {step.name: number for number, step in enumerate(declaration)}
+            pending = sorted(state.pending.items(), key=lambda item: order.get(item[1].reverted_by, -1))
+            for (step_name, host), left in pending:
                 if left.reverted_by not in declaration:
                     self._fail(left.reverted_by, host, f"the journal of {window_id} does not declare it")
                     continue
@@ -411,8 +410,11 @@ class RestoreBuilder:
             steps[name] = as_plain_step(reverting, batches=())
         step = steps[name]
         missing = tuple(host for host in present if host not in step.hosts)
-        if missing:
-            steps[name] = as_plain_step(step, batches=(*step.batches, missing))
+        if missing:  # one batch for all that journals add to a step: a playbook has places for so many plays only
+            declared = self._declared.get(name)
+            kept = step.batches[: len(declared.batches)] if declared is not None else ()
+            added = [host for batch in step.batches[len(kept) :] for host in batch]
+            steps[name] = as_plain_step(step, batches=(*kept, (*added, *missing)))
         return name
 
     def _can_load(self, step: Step) -> bool:
