@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import os
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -545,8 +546,9 @@ def test_a_directory_that_everybody_may_write_to_is_not_shared(tmp_path: Path) -
 @pytest.fixture
 def shared(tmp_path: Path) -> Path:
     """A directory of a group, as the documentation makes it: install -d -m 2770 -g GROUP."""
-    for path in (tmp_path, *tmp_path.parents[:2]):
-        path.chmod(0o755)
+    for path in (tmp_path, *tmp_path.parents[:3]):  # also below a directory of each worker of pytest-xdist
+        if path != Path(tempfile.gettempdir()):
+            path.chmod(0o755)
     directory = tmp_path / "windows"
     directory.mkdir()
     os.chown(directory, 0, 4000)
