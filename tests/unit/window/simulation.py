@@ -154,8 +154,7 @@ class Simulation:
             "maintain": {"dead": 0},
             "quiesce": {"replicas": 0, "before": 3},
             "resume": {"replicas": world.get("before", world.get("replicas", 0))},
-            "verify": {},
-        }[step]
+        }.get(step, {})
         changed = "before" in world if step == "resume" else any(world.get(key) != target[key] for key in target)
         if changed and not check:
             self.point()

@@ -30,14 +30,6 @@ POINTS = 100
 
 
 @pytest.fixture
-def simulation(tmp_path: Path) -> Iterator[Simulation]:
-    """A site whose world is at its beginning."""
-    simulation = Simulation(tmp_path)
-    yield simulation
-    simulation.end_controller()
-
-
-@pytest.fixture
 def fast_directory() -> Iterator[Callable[[], Path]]:
     """Make directories in memory, where a sync costs nothing."""
     root = Path("/dev/shm", f"lowtide-window-{os.getpid()}")

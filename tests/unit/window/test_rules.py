@@ -207,8 +207,7 @@ def test_a_play_out_of_order_is_refused(reached: list[int], play: int, words: st
 
 def test_a_play_that_was_left_out_need_not_be_reached_but_a_reverting_one_must() -> None:
     reached = [reach_until("quiesce")[-1], *reach_until("maintain", 1)[-2:]]
-    opening = {"selected": ["quiesce", "maintain", "resume", "verify"]}
-    rules = make_rules(*MAINTAIN_DUE, *reached[:1], **opening)
+    rules = make_rules(*MAINTAIN_DUE, *reached[:1], selected=["quiesce", "maintain", "resume", "verify"])
     assert decide(rules, "quiesce", "web1").perform
     only = make_rules(
         start("save", "db1"), *reach_until("save"), *reach_until("verify")[-1:], selected=["save", "verify"]
@@ -309,7 +308,7 @@ def test_after_a_resume_a_reversible_step_is_done_again() -> None:
         ({"version": "2.0.0"}, "step a on web1: lowtide.ops 1.0.0 did it at 1970-01-01T00:16:42Z, and this is 2.0.0"),
     ],
 )
-def test_what_was_done_with_other_inputs_or_by_another_version_is_refused(context: dict[str, str], words: str) -> None:
+def test_what_was_done_with_other_inputs_or_by_another_version_is_refused(context: dict[str, Any], words: str) -> None:
     declaration = declare(make_step("a"))
     done = [start("a", "web1"), succeed("a", "web1")]
     with pytest.raises(Refusal, match=words):
