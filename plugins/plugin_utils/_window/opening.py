@@ -153,7 +153,9 @@ class Opening:
                 next_step="Run check mode as a user who may read it, or set window_dir",
             ) from error
         opened = build.build(occurrences, now=self._clock())
-        result = self._begin_run(request, copy, opened, build, token=held.token + 1 if held else 1)
+        tokens = [state.opened.token for state in occurrences.states.values() if state.opened is not None]
+        token = max([held.token if held else 0, *tokens]) + 1
+        result = self._begin_run(request, copy, opened, build, token=token)
         if held is not None and not held.released and held.owner.check_liveness() != "dead":
             warning = f"{held.owner.describe()}, holds the site now: what it changes is not in this prediction"
             result["warnings"] = [*result.get("warnings", []), warning]

@@ -403,3 +403,17 @@ def test_check_mode_refuses_a_directory_that_it_may_not_read(simulation: Simulat
     cause = simulation.run()
     assert "window_dir" in cause
     assert "it cannot be read" in cause
+
+
+def test_check_mode_does_again_what_an_earlier_run_read_also_after_the_lease_was_removed(
+    simulation: Simulation,
+) -> None:
+    simulation.failing = {("verify", "web1")}
+    assert simulation.run(start="monday") == "failed_reverted"
+    (simulation.store.directory / "lease").unlink()
+    simulation.failing = set()
+    simulation.check_mode = True
+    assert simulation.run(start="monday") == "succeeded"
+    assert simulation.opened["token"] == 2
+    rows = [line.split()[:3] for line in simulation.closed["lines"] if line.startswith("  verify")]
+    assert rows == [["verify", "web1", "ok"], ["verify", "web2", "ok"]]
