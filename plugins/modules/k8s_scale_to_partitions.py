@@ -12,13 +12,13 @@ version_added: 0.1.0
 description:
   - Scales a StatefulSet or Deployment of consumers to the number of partitions of the topics that it reads, since more
     replicas than partitions sit idle and fewer leave work undone.
-  - The partition counts are data (O(partitions)) or are read from the bus (O(bus)). A topic that is missing, and a count that
-    is null, zero or not a number, is a refusal before any write; scaling to zero is impossible.
-  - It then waits until the replicas serve, also when nothing had to be changed, and ends early on a state that waiting does
-    not mend, which it names.
-  - After the wait it reads partition counts from the bus again and follows partitions that were added meanwhile.
-  - Reading, writing and waiting take at most five requests, however many replicas there are; O(guards) and O(cluster_uid) come
-    on top. Lost connections and conflicts are repeated, and those repetitions count as well.
+  - The partition counts are data (O(partitions)) or are read from Kafka (O(kafka_connection)). A topic that is missing,
+    and a count that is null, zero or not a number, is a refusal before any write; scaling to zero is impossible.
+  - It then waits until the replicas serve, also when nothing had to be changed, and ends early on a state that waiting
+    does not mend, which it names.
+  - After the wait it reads partition counts from Kafka again and follows partitions that were added meanwhile.
+  - Reading, writing and waiting take at most five requests, however many replicas there are; O(guards) and
+    O(cluster_uid) come on top. Lost connections and conflicts are repeated, and those repetitions count as well.
 author:
   - The lowtide.ops team (@lowtide-ops)
 options:
@@ -43,8 +43,8 @@ options:
       - The number of partitions as data, either a mapping of topic to number or, for one topic, the number.
       - A number may be written as text. Anything that is not a whole number of at least 1 is refused.
     type: raw
-  bus:
-    description: The connection to the event bus from which the partitions are read.
+  kafka_connection:
+    description: The connection to the Kafka cluster from which the partitions are read.
     type: dict
     suboptions:
       brokers:
@@ -74,7 +74,7 @@ options:
         description: File with a client certificate.
         type: path
       ssl_keyfile:
-        description: File with the key of O(bus.ssl_certfile).
+        description: File with the key of O(kafka_connection.ssl_certfile).
         type: path
       cluster_id:
         description: What the cluster's id must be. Another one is a refusal.
@@ -85,11 +85,11 @@ options:
         choices: [kafka, rpk]
         default: kafka
       rpk_command:
-        description: The C(rpk) program, with O(bus.client=rpk).
+        description: The C(rpk) program, with O(kafka_connection.client=rpk).
         type: str
         default: rpk
       rpk_pod:
-        description: Run C(rpk) in this pod, with O(bus.client=rpk), instead of on this host.
+        description: Run C(rpk) in this pod, with O(kafka_connection.client=rpk), instead of on this host.
         type: dict
         suboptions:
           namespace:
@@ -114,29 +114,29 @@ options:
             type: str
             default: kubectl
       request_timeout:
-        description: Seconds that one question to the bus may take.
+        description: Seconds that one request to Kafka may take.
         type: float
         default: 15.0
   combine:
     description:
       - How the counts of several topics become one number.
-      - V(max) suits consumers that read each topic with all replicas (Kafka's range assignor gives partition 0 of every topic
-        to the same replica); V(sum) suits assignors that spread all partitions of all topics over the replicas.
+      - V(max) suits consumers that read each topic with all replicas (Kafka's range assignor gives partition 0 of every
+        topic to the same replica); V(sum) suits assignors that spread all partitions of all topics over the replicas.
     type: str
     choices: [max, sum]
     default: max
-  floor:
+  min_replicas:
     description: Never fewer replicas than this.
     type: int
     default: 1
-  ceiling:
+  max_replicas:
     description: Never scale to more replicas than this, whatever the number of partitions.
     type: int
   even_divisors_only:
     description:
-      - Choose the largest number of replicas up to the limit that gives each replica the same number of partitions. With
-        O(combine=max) it divides the count of each topic, with O(combine=sum) their sum.
-      - A refusal when no such number lies between O(floor) and the limit.
+      - Choose the largest number of replicas up to the limit that gives each replica the same number of partitions.
+        With O(combine=max) it divides the count of each topic, with O(combine=sum) their sum.
+      - A refusal when no such number lies between O(min_replicas) and the limit.
     type: bool
     default: false
   allow_scale_down:
@@ -149,36 +149,36 @@ options:
     description:
       - What to do when an HPA or a KEDA ScaledObject owns the replicas and their number is not the wanted one.
       - With V(refuse) nothing is written, and the message names it and its bounds.
-      - With V(adjust) both its bounds become the wanted number, so that it holds that number instead of fighting it. The bounds
-        that it had first are kept in its annotation C(lowtide.ops/bounds-before).
+      - With V(adjust) both its bounds become the wanted number, so that it holds that number instead of fighting it.
+        The bounds that it had first are kept in its annotation C(lowtide.ops/bounds-before).
     type: str
     choices: [refuse, adjust]
     default: refuse
   guards:
     description:
-      - What is looked at before a change. Each costs one request, except V(headroom), which costs two (nodes and pods), and
-        V(gitops), which costs none.
+      - What is looked at before a change. Each costs one request, except V(headroom), which costs two (nodes and pods),
+        and V(gitops), which costs none.
       - V(hpa) and V(keda) find the autoscaler that owns the replicas.
       - V(gitops) refuses when Argo CD or Flux tracks the workload.
       - V(disruption_budget) refuses fewer replicas than a PodDisruptionBudget's C(minAvailable).
       - V(quota) refuses more pods than a ResourceQuota has left. Quotas with scopes are not looked at.
-      - V(headroom) refuses more pods than fit on the nodes by requests, cordons, taints and C(nodeSelector). Leave it out where
-        a cluster autoscaler adds nodes.
+      - V(headroom) refuses more pods than fit on the nodes by requests, cordons, taints and C(nodeSelector). Leave it
+        out where a cluster autoscaler adds nodes.
     type: list
     elements: str
     choices: [hpa, keda, gitops, disruption_budget, quota, headroom]
     default: [hpa, keda, gitops]
   start_stopped:
     description:
-      - What to do with a workload that M(lowtide.ops.k8s_workload) has stopped. Without this it is refused, since it was stopped
-        on purpose; with it, it is started at the right number at once, and the note on it is removed.
+      - What to do with a workload that M(lowtide.ops.k8s_workload) has stopped. Without this it is refused, since it
+        was stopped on purpose; with it, it is started at the right number at once, and the note on it is removed.
       - For O(allow_scale_down) it counts as having the replicas that it had when it was stopped.
     type: bool
     default: false
   assume:
     description:
-      - For a rehearsal in check mode, where an earlier step would have stopped the workload. It is taken for stopped, with the
-        replicas that it has now.
+      - For a rehearsal in check mode, where an earlier step would have stopped the workload. It is taken for stopped,
+        with the replicas that it has now.
       - Outside check mode it is refused.
     type: str
     choices: [stopped]
@@ -201,15 +201,15 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: As many workers as the topic has partitions, read from the bus
+- name: As many workers as the topic has partitions, read from Kafka
   lowtide.ops.k8s_scale_to_partitions:
     kind: StatefulSet
     name: feature-worker
     namespace: feature-system
     topics: [feature.events]
-    bus:
+    kafka_connection:
       brokers: [redpanda-0.redpanda:9092]
-    ceiling: 64
+    max_replicas: 64
 
 - name: Two topics, counts known, the same share for each worker, room on the nodes looked at
   lowtide.ops.k8s_scale_to_partitions:
@@ -219,7 +219,7 @@ EXAMPLES = r"""
     partitions:
       documents: 24
       deletions: 12
-    ceiling: 10
+    max_replicas: 10
     even_divisors_only: true
     guards: [hpa, keda, gitops, quota, headroom]
 
@@ -233,6 +233,20 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+summary:
+  description:
+    - One line that says what was done, would be done in check mode, or was found.
+    - Empty on a failure before that was known.
+  returned: always
+  type: str
+  sample: "scaled StatefulSet shop/order-consumer from 3 to 12 replicas (orders has 12 partitions)"
+evidence:
+  description: Short lines that prove the summary.
+  returned: always
+  type: list
+  elements: str
+  sample:
+    - "StatefulSet shop/order-consumer: 12 of 12 replicas ready"
 check_mode:
   description: Whether this was a rehearsal in check mode, so that all else is a prediction.
   returned: always
@@ -295,7 +309,9 @@ waited:
   type: float
   sample: 2.1
 error:
-  description: The parts of the message (C(object), C(problem), C(next_step)), and whether it was C(refused) before any write.
+  description:
+    - The parts of the message (C(object), C(problem), C(next_step)), and whether it was C(refused), that is, before
+      this run changed anything.
   returned: failure
   type: dict
 """
@@ -318,10 +334,10 @@ def main() -> None:
             "name": {"type": "str", "required": True},
             "topics": {"type": "list", "elements": "str", "default": []},
             "partitions": {"type": "raw"},
-            "bus": {"type": "dict", "options": connection_spec()},
+            "kafka_connection": {"type": "dict", "options": connection_spec()},
             "combine": {"type": "str", "choices": ["max", "sum"], "default": "max"},
-            "floor": {"type": "int", "default": 1},
-            "ceiling": {"type": "int"},
+            "min_replicas": {"type": "int", "default": 1},
+            "max_replicas": {"type": "int"},
             "even_divisors_only": {"type": "bool", "default": False},
             "allow_scale_down": {"type": "bool", "default": False},
             "autoscaler": {"type": "str", "choices": ["refuse", "adjust"], "default": "refuse"},
@@ -334,7 +350,7 @@ def main() -> None:
             "start_stopped": {"type": "bool", "default": False},
             "assume": {"type": "str", "choices": ["stopped"]},
         },
-        mutually_exclusive=[("partitions", "bus")],
+        mutually_exclusive=[("partitions", "kafka_connection")],
         supports_check_mode=True,
     )
     run_module(module, scale)

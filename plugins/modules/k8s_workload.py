@@ -10,13 +10,18 @@ module: k8s_workload
 short_description: Stop workloads so that anybody can restore them, and start them as they were
 version_added: 0.1.0
 description:
-  - Brings a tier of workloads of one namespace, treated alike, to V(stopped) or V(running).
-  - Stopping is one patch for each object, which sets its replicas to 0 and at the same time notes in its annotation
-    C(lowtide.ops/stopped) how many there were, when, and which run it was. So any later run, on any controller, or a person
-    with C(kubectl), can restore it. A CronJob is suspended.
-  - Starting restores what the note says and removes it, in one patch.
-  - It waits until the pods are gone, terminating ones included, or until as many as wanted are up to date and serve, also
-    when nothing had to be changed.
+  - Brings workloads of one namespace, in tiers, to V(stopped) or V(running).
+  - Stopping is one patch for each object, which sets its replicas to 0 and at the same time saves in its annotation
+    C(lowtide.ops/stopped) how many there were, when, and which run it was. So any later run, on any controller, or a
+    person with C(kubectl), can restore it. A CronJob is suspended.
+  - Starting restores what was saved and removes the annotation, in one patch.
+  - Everything is read once and planned, and what must be refused is refused, before the first write. Then the tiers
+    follow each other, in their order to start and in exactly the reverse order to stop. The next tier begins when the
+    one before is done.
+  - A tier is done when its pods are gone, terminating ones included, or when as many as declared are up to date and
+    serve. That is waited for also when nothing had to be changed.
+  - Up to the first patch it takes one request for each kind of workload and for each of the guards V(hpa) and V(keda),
+    and one more for O(cluster_uid).
 author:
   - The lowtide.ops team (@lowtide-ops)
 options:
@@ -26,10 +31,13 @@ options:
     required: true
     choices: [stopped, running]
   workloads:
-    description: The workloads. All are changed before any is waited for.
+    description:
+      - The workloads, as one tier. All of them are changed before any is waited for.
+      - An entry may be what M(lowtide.ops.k8s_workload_info) returns for a workload. Only its kind and name are used
+        then, and its namespace must be that of O(namespace).
+      - Exactly one of O(workloads) and O(tiers) is given.
     type: list
     elements: dict
-    required: true
     suboptions:
       kind:
         description: What kind of workload it is.
@@ -42,14 +50,60 @@ options:
         required: true
       replicas:
         description:
-          - With O(state=running), this many replicas instead of what there was before.
-          - It is needed for a workload that somebody else scaled to 0, since nobody knows how many there were; without it such
-            a workload is a refusal. Not used for a CronJob.
+          - With O(state=running), this many replicas instead of what there was before; at least 1.
+          - It is needed for a workload that another client scaled to 0, since nothing says how many there were. Not
+            used for a CronJob.
         type: int
+      namespace:
+        description: Of M(lowtide.ops.k8s_workload_info). It must be that of the option O(namespace).
+        type: str
+      pods:
+        description: Of M(lowtide.ops.k8s_workload_info). Ignored.
+        type: raw
+      ready:
+        description: Of M(lowtide.ops.k8s_workload_info). Ignored.
+        type: raw
+      settled:
+        description: Of M(lowtide.ops.k8s_workload_info). With it, RV(ignore:replicas) of the same entry is ignored.
+        type: raw
+      stopped_by_us:
+        description: Of M(lowtide.ops.k8s_workload_info). Ignored.
+        type: raw
+      stale_note:
+        description: Of M(lowtide.ops.k8s_workload_info). Ignored.
+        type: raw
+      problem:
+        description: Of M(lowtide.ops.k8s_workload_info). Ignored.
+        type: raw
+  tiers:
+    description:
+      - The tiers in the order in which they start, each a list of workloads with the same keys as an entry of
+        O(workloads). With O(state=stopped) the last tier comes first.
+      - A flat list of workloads is one tier.
+    type: list
+    elements: raw
+  timeout:
+    description:
+      - Seconds that each tier may take, and that reading may take before the first. Running again after a timeout goes
+        on waiting.
+    type: float
+    default: 300.0
+  on_missing_state:
+    description:
+      - What to do, with O(state=running), about a workload that is stopped, on which nothing was saved, and for which
+        no replicas are given. Another client stopped it, and nothing says whether it is meant to run.
+      - With V(fail) nothing is written, and the message names it.
+      - With V(report) it stays as it is and is in RV(blockers), and all others are started.
+    type: str
+    choices: [fail, report]
+    default: fail
   guards:
     description:
       - What is looked at before a change. V(hpa) and V(keda) cost one request each, V(gitops) none.
-      - An HPA with a minimum of 1 or more rests while its workload has 0 replicas, so it stands in nobody's way.
+      - They refuse a stop that an autoscaler or a GitOps tool would undo. An HPA with a minimum of 1 or more rests
+        while its workload has 0 replicas, so it is no obstacle.
+      - They never refuse a start, since it is the way back. With V(hpa) and V(keda) it accepts the number of replicas
+        to which an autoscaler moves the workload meanwhile.
     type: list
     elements: str
     choices: [hpa, keda, gitops]
@@ -58,15 +112,15 @@ options:
     description:
       - What to do with a KEDA ScaledObject, which would start pods again.
       - With V(refuse) nothing is written, and the message names it.
-      - With V(freeze) its annotation C(autoscaling.keda.sh/paused-replicas) becomes V(0), with a note of what it was; starting
-        puts that back, whatever this option is then.
+      - With V(pause) its annotation C(autoscaling.keda.sh/paused-replicas) becomes V(0), with a note of what it was;
+        starting puts that back, whatever this option is then.
     type: str
-    choices: [refuse, freeze]
+    choices: [refuse, pause]
     default: refuse
   assume:
     description:
-      - For a rehearsal in check mode, where an earlier step would have stopped the workloads. They are taken for stopped, with
-        the replicas that they have now noted on them.
+      - For a rehearsal in check mode, where an earlier step would have stopped the workloads. They are taken for
+        stopped, with the replicas that they have now noted on them.
       - Outside check mode it is refused.
     type: str
     choices: [stopped]
@@ -103,6 +157,16 @@ EXAMPLES = r"""
     workloads:
       - {kind: StatefulSet, name: feature-worker}
 
+- name: Stop three tiers, the API first and the database last
+  lowtide.ops.k8s_workload:
+    state: stopped
+    namespace: shop
+    tiers:
+      - [{kind: StatefulSet, name: database}]
+      - [{kind: StatefulSet, name: order-consumer}, {kind: CronJob, name: report}]
+      - [{kind: Deployment, name: api}]
+    timeout: 120
+
 - name: Predict that start in a rehearsal, in which nothing was stopped
   lowtide.ops.k8s_workload:
     state: running
@@ -114,14 +178,28 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+summary:
+  description:
+    - One line that says what was done, would be done in check mode, or was found.
+    - Empty on a failure before that was known.
+  returned: always
+  type: str
+  sample: "stopped StatefulSet shop/order-consumer (3 replicas), Deployment shop/api (2 replicas)"
+evidence:
+  description: Short lines that prove the summary.
+  returned: always
+  type: list
+  elements: str
+  sample:
+    - "StatefulSet shop/order-consumer: stopped, 0 pods left; asked to be stopped"
 check_mode:
   description: Whether this was a rehearsal in check mode, so that all else is a prediction.
   returned: always
   type: bool
   sample: false
 workloads:
-  description: The workloads as last seen.
-  returned: success
+  description: The workloads of all tiers as last seen, in the order in which they are changed.
+  returned: when the workloads were read
   type: list
   elements: dict
   contains:
@@ -183,21 +261,28 @@ waited:
   returned: always
   type: float
 error:
-  description: The parts of the message (C(object), C(problem), C(next_step)), and whether it was C(refused) before any write.
+  description:
+    - The parts of the message (C(object), C(problem), C(next_step)), and whether it was C(refused), that is, before
+      this run changed anything.
   returned: failure
   type: dict
 """
+
+import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.lowtide.ops.plugins.module_utils._common.module import run_module
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.connection import ACTING_SPEC, CONNECTION_SPEC
-from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.workloads import KINDS, run_workloads
+from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.tiers import INFO_KEYS, KINDS
+from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.workloads import run_workloads
 
-WORKLOAD = {
+WORKLOAD: dict[str, dict[str, t.Any]] = {
     "kind": {"type": "str", "required": True, "choices": list(KINDS)},
     "name": {"type": "str", "required": True},
     "replicas": {"type": "int"},
+    **{key: {"type": "raw"} for key in INFO_KEYS},
+    "namespace": {"type": "str"},
 }
 
 
@@ -207,16 +292,20 @@ def main() -> None:
             **CONNECTION_SPEC,
             **ACTING_SPEC,
             "state": {"type": "str", "required": True, "choices": ["stopped", "running"]},
-            "workloads": {"type": "list", "elements": "dict", "required": True, "options": WORKLOAD},
+            "workloads": {"type": "list", "elements": "dict", "options": WORKLOAD},
+            "tiers": {"type": "list", "elements": "raw"},
+            "on_missing_state": {"type": "str", "choices": ["fail", "report"], "default": "fail"},
             "guards": {
                 "type": "list",
                 "elements": "str",
                 "choices": ["hpa", "keda", "gitops"],
                 "default": ["hpa", "keda", "gitops"],
             },
-            "autoscaler": {"type": "str", "choices": ["refuse", "freeze"], "default": "refuse"},
+            "autoscaler": {"type": "str", "choices": ["refuse", "pause"], "default": "refuse"},
             "assume": {"type": "str", "choices": ["stopped"]},
         },
+        required_one_of=[("workloads", "tiers")],
+        mutually_exclusive=[("workloads", "tiers")],
         supports_check_mode=True,
     )
     run_module(module, run_workloads)

@@ -17,9 +17,10 @@ author:
   - The lowtide.ops team (@lowtide-ops)
 options:
   namespace:
-    description: The namespace.
+    description:
+      - The namespace.
+      - Without it nothing but RV(cluster_uid) is read, which needs the right to C(get) the namespace C(kube-system).
     type: str
-    required: true
   workloads:
     description: Only these; without it all of the namespace. One that does not exist is a refusal.
     type: list
@@ -58,11 +59,25 @@ EXAMPLES = r"""
   lowtide.ops.k8s_workload:
     state: running
     namespace: feature-system
-    workloads: "{{ seen.stopped_by_us | map('dict2items') | map('selectattr', 'key', 'in', ['kind', 'name']) | map('items2dict') }}"
+    workloads: "{{ seen.stopped_by_us }}"
   when: seen.stopped_by_us | length > 0
 """
 
 RETURN = r"""
+summary:
+  description:
+    - One line that says what was done, would be done in check mode, or was found.
+    - Empty on a failure before that was known.
+  returned: always
+  type: str
+  sample: "3 of 3 workloads as asked for"
+evidence:
+  description: Short lines that prove the summary.
+  returned: always
+  type: list
+  elements: str
+  sample:
+    - "Deployment shop/api: 2 of 2 replicas ready"
 check_mode:
   description: Whether this was a rehearsal in check mode, so that all else is a prediction.
   returned: always
@@ -71,7 +86,7 @@ check_mode:
 cluster_uid:
   description:
     - The identity of the cluster (the UID of its namespace kube-system), for O(cluster_uid).
-    - Null where the account may not read it.
+    - Null where the account may not read it, unless nothing else was asked for.
   returned: success
   type: str
 workloads:
@@ -129,7 +144,8 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.lowtide.ops.plugins.module_utils._common.module import run_module
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.connection import CONNECTION_SPEC
-from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.workloads import KINDS, read_workloads
+from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.tiers import KINDS
+from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.workloads import read_workloads
 
 WORKLOAD = {
     "kind": {"type": "str", "required": True, "choices": list(KINDS)},
@@ -141,7 +157,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             **CONNECTION_SPEC,
-            "namespace": {"type": "str", "required": True},
+            "namespace": {"type": "str"},
             "workloads": {"type": "list", "elements": "dict", "default": [], "options": WORKLOAD},
             "timeout": {"type": "float", "default": 30.0},
         },

@@ -14,10 +14,11 @@ description:
   - Declares that a verified backup of a database is in a bucket and not older than O(max_age). If there is one, nothing
     is done; otherwise one is made.
   - The dump is streamed (C(pg_dump -Fc -Z0), C(zstd), multipart upload) without touching the local disk. Roles and
-    tablespaces (C(pg_dumpall --globals-only)), the number of rows of each table in the dump's own snapshot and a manifest
-    lie beside it.
-  - Nothing gets its final name before it has been read back from the server, compared with the SHA-256 of what was sent,
-    and decoded as a whole (C(zstd -d | pg_restore)). The manifest is written last; without it nothing counts as a backup.
+    tablespaces (C(pg_dumpall --globals-only)), the number of rows of each table in the dump's own snapshot and a
+    manifest lie beside it.
+  - Nothing gets its final name before it has been read back from the server, compared with the SHA-256 of what was
+    sent, and decoded as a whole (C(zstd -d | pg_restore)). The manifest is written last; without it nothing counts as a
+    backup.
   - A run that was killed leaves at most objects below C(.incoming) and unfinished uploads. The next run removes them,
     also if no backup is due.
   - Two runs on one database exclude each other by an advisory lock in that database.
@@ -65,8 +66,8 @@ options:
     default: 86400
   bin_dir:
     description:
-      - Folder of C(pg_dump), C(pg_dumpall) and C(pg_restore) on the host that runs this task, if they are not on PATH or
-        several versions are installed. Their major version must not be lower than the server's.
+      - Folder of C(pg_dump), C(pg_dumpall) and C(pg_restore) on the host that runs this task, if they are not on PATH
+        or several versions are installed. Their major version must not be lower than the server's.
     type: path
 seealso:
   - module: lowtide.ops.pg_backup_info
@@ -75,7 +76,7 @@ requirements:
   - boto3, when a backup is made
   - pg_dump, pg_dumpall, pg_restore (of the server's major version or newer) and zstd, when a backup is made
 author:
-  - The lowtide.ops team (@lowtide)
+  - The lowtide.ops team (@lowtide-ops)
 extends_documentation_fragment:
   - lowtide.ops._attributes
   - lowtide.ops._attributes.actiongroup_postgresql
@@ -119,6 +120,22 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+summary:
+  description:
+    - One line that says what was done, would be done in check mode, or was found.
+    - Empty on a failure before that was known.
+  returned: always
+  type: str
+  sample: "backed up shop: 12.3 MiB to s3://shop-backups/shop/7428119042137459183/20261121T020000Z-5f1c2a77, verified"
+evidence:
+  description: Short lines that prove the summary.
+  returned: always
+  type: list
+  elements: str
+  sample:
+    - >-
+      s3://shop-backups/shop/7428119042137459183/20261121T020000Z-5f1c2a77: 3000 rows of 12 tables, 12.3 MiB,
+      taken 2026-11-21T02:00:00Z, verified 2026-11-21T02:00:09Z, sha256 0123456789abcdef
 check_mode:
   description: Whether this was a rehearsal in check mode, so that all else is a prediction.
   returned: always
@@ -132,7 +149,7 @@ why:
   description: The reason, in one line.
   returned: when the state could be read
   type: str
-  sample: the newest verified backup 20261121T020000Z-5f1c2a77 is 1 h 32 min old, allowed are 1 d
+  sample: newest verified backup 20261121T020000Z-5f1c2a77 is 1 h 32 min old, younger than 1 d
 location:
   description: The folder of this database's backups.
   returned: when the state could be read

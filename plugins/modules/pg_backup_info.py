@@ -11,10 +11,10 @@ module: pg_backup_info
 short_description: List the verified backups of PostgreSQL databases in an S3 bucket
 version_added: 0.1.0
 description:
-  - Lists what M(lowtide.ops.pg_backup) has put below a prefix, with age and size, names the newest verified backup of each
-    database, and names what does not count as a backup and why.
-  - A backup counts as verified when it was published by M(lowtide.ops.pg_backup) (and so read back and decoded as a whole
-    then), and every object in it still has the size and the ETag of that moment.
+  - Lists what M(lowtide.ops.pg_backup) has put below a prefix, with age and size, names the newest verified backup of
+    each database, and names what does not count as a backup and why.
+  - A backup counts as verified when it was published by M(lowtide.ops.pg_backup) (and so read back and decoded as a
+    whole then), and every object in it still has the size and the ETag of that moment.
   - No database is asked; ages are judged by the S3 server's clock.
 options:
   bucket:
@@ -34,8 +34,8 @@ options:
   verify:
     description:
       - V(published) trusts the verification at publishing, as long as nothing has changed since.
-      - V(full) reads the newest verified backup of each database back and decodes it as a whole. One that does not pass,
-        or none at all, is a failure.
+      - V(full) reads the newest verified backup of each database back and decodes it as a whole. One that does not
+        pass, or none at all, is a failure.
     type: str
     choices:
       - published
@@ -53,7 +53,7 @@ seealso:
 requirements:
   - pg_restore and zstd, with O(verify=full)
 author:
-  - The lowtide.ops team (@lowtide)
+  - The lowtide.ops team (@lowtide-ops)
 extends_documentation_fragment:
   - lowtide.ops._attributes
   - lowtide.ops._attributes.info_module
@@ -76,6 +76,22 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+summary:
+  description:
+    - One line that says what was done, would be done in check mode, or was found.
+    - Empty on a failure before that was known.
+  returned: always
+  type: str
+  sample: "newest verified backup in s3://shop-backups: shop 3 h 20 min old"
+evidence:
+  description: Short lines that prove the summary.
+  returned: always
+  type: list
+  elements: str
+  sample:
+    - >-
+      s3://shop-backups/shop/7428119042137459183/20261121T020000Z-5f1c2a77: 3000 rows of 12 tables, 12.3 MiB,
+      taken 2026-11-21T02:00:00Z, verified 2026-11-21T02:00:09Z, sha256 0123456789abcdef
 check_mode:
   description: Whether this was a rehearsal in check mode, so that all else is a prediction.
   returned: always

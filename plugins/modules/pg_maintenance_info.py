@@ -12,7 +12,8 @@ short_description: Assess the tables and indexes of a PostgreSQL database agains
 version_added: 0.1.0
 author: The lowtide.ops team (@lowtide-ops)
 description:
-  - Reads what M(lowtide.ops.pg_maintenance) would do and why, and what stands in its way. Writes nothing and takes no lock.
+  - Reads what M(lowtide.ops.pg_maintenance) would do and why, and what stands in its way. Writes nothing and takes no
+    lock.
   - A standby is refused, since its statistics do not count dead rows and would say that nothing is due.
 extends_documentation_fragment:
   - lowtide.ops._attributes
@@ -39,6 +40,20 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+summary:
+  description:
+    - One line that says what was done, would be done in check mode, or was found.
+    - Empty on a failure before that was known.
+  returned: always
+  type: str
+  sample: "12 tables of shop in condition"
+evidence:
+  description: Short lines that prove the summary.
+  returned: always
+  type: list
+  elements: str
+  sample:
+    - "database shop on 10.0.0.1, system identifier 7428119042137459183: 12 tables assessed, transaction id age 4711"
 check_mode:
   description: Whether this was a rehearsal in check mode, so that all else is a prediction.
   returned: always

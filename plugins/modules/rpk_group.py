@@ -13,13 +13,15 @@ version_added: 0.1.0
 author:
   - The lowtide.ops team (@lowtide-ops)
 description:
-  - Sets the committed offsets of a consumer group, on Apache Kafka or Redpanda. Before anything is changed it is known, and reported,
-    what each partition moves from and to, and how many records that skips or repeats.
-  - A group with members is refused, by the names of its members. Brokers refuse such a change too, but C(rpk group seek) exits 0 then.
+  - Sets the committed offsets of a consumer group, on Apache Kafka or Redpanda. Before anything is changed it is known,
+    and reported, what each partition moves from and to, and how many records that skips or repeats.
+  - A group with members is refused, by the names of its members. Brokers refuse such a change too, but C(rpk group
+    seek) exits 0 then.
   - Offsets beyond what a log holds are brought to its start or end, which RV(partitions) says.
-  - All partitions are changed by one commit, and then each is read back. Where that finds another offset than the declared one,
-    the module fails and says of each partition where it is.
-  - Records are counted by offsets, which is at most the number of records, because compaction and transactions leave holes.
+  - All partitions are changed by one commit, and then each is read back. Where that finds another offset than the
+    declared one, the module fails and says of each partition where it is.
+  - Records are counted by offsets, which is at most the number of records, because compaction and transactions leave
+    holes.
 extends_documentation_fragment:
   - lowtide.ops._attributes
   - lowtide.ops._attributes.actiongroup_kafka
@@ -32,7 +34,8 @@ attributes:
   idempotent:
     support: full
     details:
-      - O(offsets[].shift) counts from the offsets that O(undo_file) holds once it is written, so that a repeated run does not shift again.
+      - O(offsets[].shift) counts from the offsets that O(undo_file) holds once it is written, so that a repeated run
+        does not shift again.
       - "V(end) is where the log ends at the time of the run: while somebody produces, each run has another one."
 options:
   name:
@@ -57,9 +60,9 @@ options:
         elements: int
       to:
         description:
-          - V(start) or V(end) of the log,
-            or a time, for the first record that is not older. A time is RFC 3339 with its zone, as V(2026-01-31T02:00:00Z),
-            or milliseconds since 1970. Where no record is that new, it is the end of the log.
+          - V(start) or V(end) of the log, or a time, for the first record that is not older. A time is RFC 3339 with
+            its zone, as V(2026-01-31T02:00:00Z), or milliseconds since 1970. Where no record is that new, it is the end
+            of the log.
         type: str
       offset:
         description: This offset.
@@ -69,14 +72,16 @@ options:
         type: str
       shift:
         description:
-          - The group's own offset plus this number. A negative number repeats records. Partitions without an offset are left alone.
+          - The group's own offset plus this number. A negative number repeats records. Partitions without an offset are
+            left alone.
         type: int
   restore_file:
     description: Put back the offsets from before a change. The file is the O(undo_file) of that change.
     type: path
   undo_file:
     description:
-      - Where to write the offsets before the change, as JSON, readable by its owner only. It is on disk before the first change.
+      - Where to write the offsets before the change, as JSON, readable by its owner only. It is on disk before the
+        first change.
       - A file that holds the undo of anything else is never overwritten but refused.
         One of the same change, interrupted, is kept and completed.
       - Not written when there is nothing to change, nor in check mode.
@@ -131,6 +136,20 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+summary:
+  description:
+    - One line that says what was done, would be done in check mode, or was found.
+    - Empty on a failure before that was known.
+  returned: always
+  type: str
+  sample: "set 12 offsets of order-consumer: skips 340 records, repeats 0"
+evidence:
+  description: Short lines that prove the summary.
+  returned: always
+  type: list
+  elements: str
+  sample:
+    - "the offsets before are in /var/lib/ops/undo.json"
 check_mode:
   description: Whether this was a rehearsal in check mode, so that all else is a prediction.
   returned: always

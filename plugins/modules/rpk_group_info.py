@@ -15,6 +15,7 @@ author:
 description:
   - Reads consumer groups of Apache Kafka or Redpanda, all of them in one go, and the logs of topics.
   - Can wait, with a deadline, until groups are empty, or have worked off their backlog.
+  - Without O(names) and O(topics) it only says which cluster it is, in RV(cluster_id).
 extends_documentation_fragment:
   - lowtide.ops._attributes
   - lowtide.ops._attributes.info_module
@@ -23,7 +24,10 @@ extends_documentation_fragment:
 attributes:
   check_mode:
     details:
-      - This module only reads. In check mode it does not wait, because what it would wait for has not been done; see RV(condition_met).
+      - This module only reads. In check mode it does not wait, because what it would wait for has not been done; see
+        RV(condition_met).
+      - What waiting cannot mend fails in check mode as well, such as a group that does not exist and is to become
+        empty.
 options:
   names:
     description: Consumer groups to read.
@@ -51,6 +55,13 @@ options:
       max_lag:
         description: The lag of all partitions together must not be above this. An unknown lag is.
         type: int
+      lag_known:
+        description:
+          - Whether the lag must be known, however large it is. It is unknown when a topic that the group has committed
+            to is gone, and then nothing shows what is left to do. A group that has committed nothing has no lag to be
+            known.
+        type: bool
+        default: false
       timeout:
         description: Seconds to wait at most.
         type: float
@@ -80,6 +91,20 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+summary:
+  description:
+    - One line that says what was done, would be done in check mode, or was found.
+    - Empty on a failure before that was known.
+  returned: always
+  type: str
+  sample: "order-consumer empty, lag 0"
+evidence:
+  description: Short lines that prove the summary.
+  returned: always
+  type: list
+  elements: str
+  sample:
+    - "consumer group order-consumer empty, lag 0, 12 partitions (cluster b3ZSNdnvSSC2P5vRG8OdWQ)"
 check_mode:
   description: Whether this was a rehearsal in check mode, so that all else is a prediction.
   returned: always
@@ -100,8 +125,8 @@ groups:
       type: str
     state:
       description:
-        - V(missing), V(dead) (the coordinator is removing it), V(empty) (offsets, no members), V(stable), V(rebalancing),
-          or V(unknown), where rpk cannot tell.
+        - V(missing), V(dead) (the coordinator is removing it), V(empty) (offsets, no members), V(stable),
+          V(rebalancing), or V(unknown), where rpk cannot tell.
       type: str
     protocol:
       description: V(classic) or V(consumer) (KIP-848), null where that is not known.
@@ -121,8 +146,9 @@ groups:
       elements: dict
     partitions:
       description:
-        - Every partition of each topic that it has committed to or is assigned, with topic, partition, committed (null for none),
-          log_start, log_end, lag (from the commit, or from the log's start where that is later or there is none) and member_id.
+        - Every partition of each topic that it has committed to or is assigned, with topic, partition, committed (null
+          for none), log_start, log_end, lag (from the commit, or from the log's start where that is later or there is
+          none) and member_id.
         - C(rpk) 23.3 prints 0 for no commit while a group has members.
       type: list
       elements: dict
@@ -186,6 +212,7 @@ def main() -> None:
     wait_for = {
         "states": {"type": "list", "elements": "str", "choices": ["missing", "dead", "empty", "stable", "rebalancing"]},
         "max_lag": {"type": "int"},
+        "lag_known": {"type": "bool", "default": False},
         "timeout": {"type": "float", "default": 300.0},
     }
     spec = {

@@ -11,19 +11,20 @@ module: window
 short_description: Opens and closes a maintenance window, and stands around each of its steps
 version_added: 0.1.0
 description:
-  - The one action behind the role P(lowtide.ops.window#role), which is how it is meant to be used.
+  - The one action behind the role P(lowtide.ops.window#role), which the playbooks of the collection use. Write windows with
+    those playbooks; this page is for reading their results.
   - It runs on the controller, whatever the host's connection is, and starts no module.
-  - Opening takes the window's lease and opens or resumes the journal of its occurrence. Each step asks whether it is due, and
-    records how it ended. Closing writes the report and gives the lease back.
-  - A failed step is recorded; later steps are then left out, except those that close what is open.
+  - Opening checks the declaration, takes the site's lease and opens or resumes the journal of an occurrence. Each step asks
+    whether it is due, and records how it ended. Closing writes the report and gives the lease back.
+  - A failed step is recorded; later steps are then skipped, except those that revert what is in force.
 extends_documentation_fragment:
   - lowtide.ops._attributes
 attributes:
   check_mode:
     support: full
     details:
-      - The whole window rehearses. Neither lease, journal nor report is written; the rehearsal's own journal lives in Ansible's
-        temporary folder of that run.
+      - The whole window is predicted. Neither lease, journal nor report is written; a copy of the journal lives in Ansible's
+        temporary directory of that run.
   diff_mode:
     support: none
     details:
@@ -31,109 +32,120 @@ attributes:
   idempotent:
     support: full
     details:
-      - A window that finds nothing due touches nothing but its own journal and report.
+      - A window that finds nothing due changes nothing but its own journal and report.
 options:
   phase:
     description:
       - What to do.
-      - V(open) and V(close) stand in the first and in the last play, on the only host of the group C(control).
-      - V(begin) and V(end) stand around a step on each of its hosts, and around its planning when O(planning=true).
-      - V(proceed) says whether any later step can begin or close something.
+      - V(open) stands in the first play, V(close) and V(verdict) in the last one, on the only host of the group C(control).
+      - V(begin) stands before a step on each of its hosts, and V(end) or V(fail) after it; O(planning=true) around its planning.
       - V(verdict) is the last task; it fails when the window did.
-      - V(settle) records that everything left open was put back by other means.
+      - V(status) reads what is open at a site, V(holder) who holds it now.
     type: str
     required: true
-    choices: [open, begin, end, proceed, close, verdict, settle]
+    choices: [open, begin, end, fail, close, verdict, status, holder]
   name:
-    description: Name of the window. Required for V(open) and V(settle).
+    description: Name of the window. Required for V(open).
     type: str
+  mode:
+    description: For V(open), V(restore) only reverts what windows of the site left in force.
+    type: str
+    choices: [window, restore]
+    default: window
   start:
     description:
-      - Scheduled start, which together with O(name) is the occurrence.
-      - When empty, that of an unfinished occurrence opened within the last 24 hours, else the day in UTC.
+      - For V(open), the scheduled start, any text, which together with O(name) is the occurrence.
+      - When empty, that of the newest occurrence that came to no good end and whose time is not over, else now.
+      - An occurrence can be resumed until its end, which its first opening sets by O(duration).
     type: str
     default: ""
   steps:
-    description: The declared steps in their order. See the role's entry point C(open).
+    description: For V(open), the declared steps in their order. See C(window_steps) of the role's entry point C(open).
     type: list
-    elements: dict
+    elements: raw
     default: []
   only:
-    description: Names of the steps to perform, with what these need and what closes that. Empty means all.
+    description: For V(open), names of the steps to perform, with what these need and what reverts that. Empty means all.
     type: list
     elements: str
     default: []
   skip:
-    description: Names of steps to leave out. Leaving out what another step needs is refused.
+    description: For V(open), names of steps to leave out. Leaving out what another step needs is refused.
     type: list
     elements: str
     default: []
   dir:
-    description: Folder on the controller for journals, leases and reports. Required for V(open) and V(settle).
+    description: Directory on the controller for lease, journals and reports. Required for V(open), V(status) and V(holder).
     type: path
   site:
-    description: What keeps windows of the same name apart; one folder for each below O(dir).
+    description: Name of the site; there is one lease for it, whatever the window. One directory for each below O(dir).
     type: str
     default: ""
   duration:
-    description: Seconds after which no further step begins, except closing ones, and the lease is no longer renewed.
+    description: For V(open), seconds from the first opening of an occurrence to its end. Later only reverting steps are started.
     type: int
     default: 14400
   orphan_timeout:
-    description: Seconds to wait for a step that a killed run left running on this host.
+    description: For V(open), seconds to wait for a process that a killed run left running on the controller.
     type: int
     default: 300
+  keep_days:
+    description: For V(open), days after which closing removes old journals and reports. V(0) keeps them.
+    type: int
+    default: 90
+  places:
+    description: For V(open), how many plays the playbook has for steps. V(0) means that it names its steps.
+    type: int
+    default: 0
+  place:
+    description: For V(begin), V(end) and V(fail), the number of the play among all plays of the window.
+    type: int
   step:
-    description: Name of the step.
+    description: For V(begin), V(end) and V(fail), the name of the step, instead of O(place).
     type: str
-  role:
-    description: Role that performs the step.
-    type: str
-  tasks_from:
-    description: Entry point of that role.
-    type: str
-    default: main
+    default: ""
+  batch:
+    description: The batch of O(step), from 0.
+    type: int
+    default: 0
   planning:
     description: Whether the role is run in check mode to find out whether the step is due.
     type: bool
     default: false
-  required:
-    description: Whether to refuse the step when no window was opened in this run, instead of performing it plainly.
-    type: bool
-    default: false
+  result_variable:
+    description: For V(end), the name of the variable in which the role left its result. Required for it.
+    type: str
   error:
-    description: Result of the task that failed. Absent when the step succeeded.
+    description: For V(fail), the result of the task that failed. Required for it.
     type: dict
   failed_task:
-    description: The task that failed.
+    description: For V(fail), name, action and no_log of the task that failed. Required for it.
     type: dict
-  evidence:
-    description: Lines for the report, for instance how many messages were processed.
-    type: list
-    elements: str
-    default: []
 author:
-  - The lowtide.ops team (@lowtide)
+  - The lowtide.ops team (@lowtide-ops)
 """
 
 EXAMPLES = r"""
-- name: Open the window, through the role
-  hosts: control
-  gather_facts: false
-  tags: [always]
-  tasks:
-    - name: Open
-      ansible.builtin.include_role:
-        name: lowtide.ops.window
-        tasks_from: open
-      vars:
-        window_name: weekly
-        window_steps:
-          - name: shutdown
-          - name: maintenance
-            needs: [shutdown]
-          - name: startup
-            closes: shutdown
+- name: Open
+  import_playbook: lowtide.ops.window_open
+
+- name: Stop the workers
+  import_playbook: lowtide.ops.step
+  vars:
+    window_step: shutdown
+
+- name: Maintain
+  import_playbook: lowtide.ops.step
+  vars:
+    window_step: database_maintenance
+
+- name: Start the workers
+  import_playbook: lowtide.ops.step
+  vars:
+    window_step: startup
+
+- name: Close
+  import_playbook: lowtide.ops.window_close
 """
 
 RETURN = r"""
@@ -141,32 +153,71 @@ msg:
   description: What happened, in one line.
   returned: always
   type: str
-summary:
-  description: The window in words, line by line; steps with hosts, outcome, duration and reason, then evidence.
-  returned: for O(phase=close)
+lines:
+  description: The report or the status for people, line by line.
+  returned: for O(phase=close) and O(phase=status)
   type: list
   elements: str
-run:
-  description: For V(begin), whether this host performs the step now. For V(open), the fencing token of this run.
-  returned: for O(phase=begin) and O(phase=open)
-  type: raw
-why:
-  description: Why the step is or is not performed here.
+perform:
+  description: Whether this host performs the step now; C(msg) says why.
   returned: for O(phase=begin)
-  type: str
+  type: bool
+over:
+  description: Whether nothing is left to do in this run, after a failure.
+  returned: for O(phase=begin)
+  type: bool
 window_id:
   description: The occurrence, C(name@start).
   returned: for O(phase=open) and O(phase=verdict)
+  type: str
+token:
+  description: The fencing token of this run, higher than that of any run of the site before.
+  returned: for O(phase=open)
+  type: int
+plays:
+  description: The plays of the window in their order, with C(title), C(step), C(batch) and C(hosts).
+  returned: for O(phase=open)
+  type: list
+  elements: dict
+planning:
+  description: The steps that are planned, by host.
+  returned: for O(phase=open)
+  type: dict
+not_reverted:
+  description: What is in force from runs before. For V(open) one text each, for V(status) one dictionary each.
+  returned: for O(phase=open) and O(phase=status)
+  type: list
+  elements: raw
+resumed:
+  description: Whether an occurrence is resumed.
+  returned: for O(phase=open)
+  type: bool
+opened_at:
+  description: When the occurrence was first opened, in RFC 3339.
+  returned: for O(phase=open)
+  type: str
+ends_at:
+  description: When the occurrence ends, in RFC 3339.
+  returned: for O(phase=open)
   type: str
 state:
   description: How the window ended.
   returned: for O(phase=verdict)
   type: str
-  choices: [nothing_to_do, done, refused, failed_closed, failed_open]
+  choices: [no_changes, succeeded, refused, failed_reverted, failed_not_reverted]
 report:
-  description: Path of the report's HTML page; the same as JSON lies beside it.
+  description: Path of the report's HTML page; the same as JSON is in the file beside it.
   returned: for O(phase=verdict)
   type: str
+holder:
+  description: Who holds the site now, empty when nobody does.
+  returned: for O(phase=status) and O(phase=holder)
+  type: str
+occurrences:
+  description: The newest occurrences, with C(window_id), C(state), C(opened_at), C(ends_at), C(cause) and C(not_reverted).
+  returned: for O(phase=status)
+  type: list
+  elements: dict
 error:
   description: Object, problem and next step of a refusal.
   returned: on failure

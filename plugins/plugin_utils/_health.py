@@ -1,151 +1,209 @@
 # Copyright (c) 2026 The lowtide.ops team
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""From what was read of a system to a verdict on it. Private to lowtide.ops: do not import from other collections.
+"""Turn what was read of the systems of a host into a verdict on them.
 
-Every function is pure: the result of the module that read, and the limits that the caller declared, give lines.
-What is not known is a failure, never an OK.
+Private to lowtide.ops: do not import from other collections.
+
+Pure. What was read of each system, and the plan that :mod:`._health_inputs` made of the inputs, give lines. What is
+not known is a failure, never an OK.
 """
 
 from __future__ import annotations
 
+import re
 import typing as t
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from ansible_collections.lowtide.ops.plugins.module_utils._backup.plan import parse_age
 
 Result = t.Mapping[str, t.Any]
-Limits = t.Mapping[str, t.Any]
+Plan = t.Mapping[str, t.Any]
+
+# By which option a module knows the identity of the system that it reaches.
+IDENTITY_KEYS = {"workloads": "cluster_uid", "consumer_groups": "cluster_id", "database": "system_identifier"}
 
 
 @dataclass(frozen=True)
 class Line:
-    """One finding: ``level`` is OK, WARN or FAIL; ``object`` is what was looked at; ``seen`` has value and limit."""
+    """One check: ``level`` is OK, WARN or FAIL, ``object`` what was looked at, ``what`` the value and its limit."""
 
     level: str
     object: str
-    seen: str
+    what: str
+    next_step: str = ""
 
-    def as_dict(self) -> dict[str, str]:
-        """The parts, and ``text``, the line as people read it."""
-        return {**asdict(self), "text": f"{self.level:4} {self.object}: {self.seen}"}
+    @property
+    def text(self) -> str:
+        """The line as people read it; a failure says what to do."""
+        advice = f". {self.next_step}." if self.level == "FAIL" and self.next_step else ""
+        return f"{self.level:4} {self.object}: {self.what}{advice}"
+
+    def as_blocker(self) -> dict[str, t.Any]:
+        """The line as an entry of a result's ``blockers``."""
+        return {
+            "object": self.object,
+            "what": self.what,
+            "holder": "",
+            "since": None,
+            "next_step": self.next_step,
+            "text": self.text,
+        }
 
 
-def at_most(obj: str, what: str, value: float | None, limit: float, warn_ratio: float, *, unit: str = "") -> Line:
-    """A value that must not be above its limit, and is worth a warning above ``warn_ratio`` of it; rounded only to be shown."""
+class Window(t.NamedTuple):
+    """The window in which the check is made: the ``pending`` steps have stopped something and are not reverted yet."""
+
+    pending: tuple[str, ...] = ()
+    is_open: bool = False
+
+    def excuse_backup(self, line: Line) -> Line:
+        """Return a missing or old backup as a warning: a window that takes it must not be refused for the lack of it."""
+        if not self.is_open or line.level != "FAIL":
+            return line
+        return Line("WARN", line.object, f"{line.what}; the steps of the window that is open decide about backups")
+
+    def excuse(self, line: Line) -> Line:
+        """Return a failure that a pending step explains as a warning with that reason; any other line as it is."""
+        if not self.pending or line.level != "FAIL":
+            return line
+        steps = f"step {self.pending[0]}" if len(self.pending) == 1 else f"steps {', '.join(self.pending)}"
+        return Line("WARN", line.object, f"{line.what}; stopped by window {steps}, reverted later in this window")
+
+
+def compare_with_limit(
+    obj: str, what: str, value: float | None, limit: float, warn_ratio: float, *, unit: str = "", next_step: str = ""
+) -> Line:
+    """Compare a value with its limit, and warn above ``warn_ratio`` of it; the value is rounded only to be shown."""
     if value is None:
-        return Line("FAIL", obj, f"{what} is not known (limit {limit:.15g}{unit})")
+        return Line("FAIL", obj, f"{what} is not known (limit {limit:.15g}{unit})", next_step)
     level = "FAIL" if value > limit else "WARN" if value > limit * warn_ratio else "OK"
-    return Line(level, obj, f"{what} {round(value, 2):.15g}{unit} (limit {limit:.15g}{unit})")
+    return Line(level, obj, f"{what} {round(value, 2):.15g}{unit} (limit {limit:.15g}{unit})", next_step)
 
 
-def workload_lines(result: Result, limits: Limits) -> list[Line]:
-    """Lines for ``k8s_workload_info``: every workload has exactly the pods it asks for, and nobody left it stopped."""
-    lines = [_workload_line(workload) for workload in result["workloads"]]
-    return lines or [Line("FAIL", f"namespace {limits['namespace']}", "there is no workload in it")]
+def check_workloads(result: Result, window: Window) -> list[Line]:
+    """Return a line for each workload of ``k8s_workload_info``: it has exactly the pods that it asks for."""
+    return [_check_workload(workload, window) for workload in result["workloads"]]
 
 
-def _workload_line(workload: Result) -> Line:
+def _check_workload(workload: Result, window: Window) -> Line:
     obj = f"{workload['kind']} {workload['namespace']}/{workload['name']}"
     ready = f"{workload['ready']} of {workload['replicas']} ready"
     stopped = workload.get("stopped_by_us")
     if workload.get("problem"):
-        return Line("FAIL", obj, str(workload["problem"]))
-    if stopped:
-        return Line("FAIL", obj, f"left stopped by run {stopped.get('run')} since {stopped.get('since')}")
-    if not workload["settled"]:
-        return Line("FAIL", obj, ready)
-    if workload.get("stale_note"):
         return Line(
-            "WARN",
-            obj,
-            f"{ready}, and still carries the note of run {workload['stale_note'].get('run')} that stopped it",
+            "FAIL", obj, str(workload["problem"]), "Set its replicas as they should be and remove the annotation"
         )
+    if stopped:
+        since = f"left stopped by run {stopped.get('run')} since {stopped.get('since')}"
+        return window.excuse(Line("FAIL", obj, since, "Start it with lowtide.ops.restore_service"))
+    if not workload["settled"]:
+        return Line("FAIL", obj, ready, "Look at the events of its pods")
+    if workload.get("stale_note"):
+        run = workload["stale_note"].get("run")
+        return Line("WARN", obj, f"{ready}, and still carries the note of run {run} that stopped it")
     return Line("OK" if workload["replicas"] else "WARN", obj, ready)
 
 
-def group_lines(result: Result, limits: Limits) -> list[Line]:
-    """Lines for ``rpk_group_info``: each declared group is in one of its states and its lag is below its limit."""
-    seen = {group["name"]: group for group in result["groups"]}
+def check_consumer_groups(result: Result, plan: Plan, window: Window) -> list[Line]:
+    """Return lines for ``rpk_group_info``: each group is in one of its states, and its lag below its limit."""
+    groups = {group["name"]: group for group in result["groups"]}
     lines = []
-    for declared in limits["groups"]:
-        obj = f"consumer group {declared['name']}"
-        group = seen.get(declared["name"], {"state": "missing"})
-        states = declared.get("states") or ["stable"]
-        level = "OK" if group["state"] in states else "FAIL"
-        lines.append(
-            Line(
-                level,
-                obj,
-                f"{group['state']} with {group.get('member_count', 0)} members (declared {' or '.join(states)})",
-            )
-        )
-        lines.append(at_most(obj, "lag", group.get("total_lag"), declared["max_lag"], limits["warn_ratio"]))
+    for declared in plan["consumer_groups"]:
+        group = groups.get(declared["name"], {"state": "missing"})
+        lines += [_check_state(group, declared, window), _check_lag(group, declared, plan, window)]
     return lines
 
 
-def database_lines(result: Result, limits: Limits) -> list[Line]:
-    """Lines for the one row that the role asks a primary for: identity, connections, standbys and how far they are."""
-    obj = f"database {limits['database']}"
-    (row,) = result["query_result"]
-    wanted = limits.get("system_identifier")
-    identity = f"system identifier {row['system_identifier']}"
-    if wanted and str(wanted) != str(row["system_identifier"]):
-        return [Line("FAIL", obj, f"{identity} (declared {wanted}; health_connection.system_identifier settles it)")]
-    lines = [
-        Line(
-            "FAIL" if row["in_recovery"] else "OK", obj, f"{'standby' if row['in_recovery'] else 'primary'}, {identity}"
-        ),
-        at_most(
+def _check_state(group: Result, declared: Result, window: Window) -> Line:
+    state, states = group["state"], declared["states"]
+    line = Line(
+        "OK" if state in states else "FAIL",
+        f"consumer group {declared['name']}",
+        f"{state} with {group.get('member_count', 0)} members (declared {' or '.join(states)})",
+        "Correct the name, or start its consumers" if state == "missing" else "Look at its consumers",
+    )
+    return window.excuse(line) if state == "empty" else line
+
+
+def _check_lag(group: Result, declared: Result, plan: Plan, window: Window) -> Line:
+    lag = group.get("total_lag")
+    obj, ratio = f"consumer group {declared['name']}", plan["limits"]["warn_ratio"]
+    line = compare_with_limit(
+        obj, "lag", lag, declared["max_lag"], ratio, next_step="See whether its consumers work it off"
+    )
+    return line if lag is None else window.excuse(line)
+
+
+def check_database(result: Result, plan: Plan) -> list[Line]:
+    """Return lines for the one row that the role asks a primary for: connections, standbys and how far they are."""
+    obj, limits = f"database {plan['database']}", plan["limits"]
+    (row,) = result["rows"]
+    lines = [Line("OK", obj, f"primary, system identifier {result['system_identifier']}")]
+    if not row["may_read_statistics"]:
+        return [
+            *lines,
+            Line(
+                "FAIL",
+                obj,
+                f"role {row['role']} may not read other sessions' statistics: connections and standbys are not known",
+                f"GRANT pg_monitor TO {row['role']}",
+            ),
+        ]
+    lines.append(
+        compare_with_limit(
             obj,
             f"{row['connections']} of {row['max_connections']} connections, percent",
-            _percent(row),
+            _compute_percent(row),
             100 * limits["connection_ratio"],
             limits["warn_ratio"],
-        ),
-    ]
+            next_step="Look who holds them in pg_stat_activity",
+        )
+    )
     standbys = row["standbys"] or []
     if limits["standbys"] or standbys:
         streaming = sum(standby["state"] == "streaming" for standby in standbys)
         level = "OK" if streaming >= limits["standbys"] else "FAIL"
-        lines.append(Line(level, obj, f"{streaming} standbys streaming (declared {limits['standbys']} at least)"))
-    lines.extend(
-        at_most(
+        what = f"{streaming} standbys streaming (declared {limits['standbys']} at least)"
+        lines.append(Line(level, obj, what, "Look at the standbys that are missing from pg_stat_replication"))
+    for standby in standbys:
+        standby_line = compare_with_limit(
             f"standby {standby['name']}",
             "bytes behind",
             standby["behind"],
             limits["standby_bytes"],
             limits["warn_ratio"],
+            next_step="Look at its log and at the network between them",
         )
-        for standby in standbys
-    )
+        lines.append(standby_line)
     return lines
 
 
-def _percent(row: Result) -> float:
+def _compute_percent(row: Result) -> float:
     return 100 * float(row["connections"]) / float(row["max_connections"])
 
 
-def backup_lines(result: Result, limits: Limits) -> list[Line]:
-    """Lines for ``pg_backup_info``: each declared database has a verified backup that is young enough."""
+def check_backups(result: Result, plan: Plan, window: Window) -> list[Line]:
+    """Return lines for ``pg_backup_info``: each declared database has a verified backup that is young enough."""
     lines = []
-    for declared in limits["backups"]:
-        obj = f"backup of {declared['database']}"
+    for declared in plan["backups"]:
+        obj, cluster = f"backup of {declared['database']}", declared.get("system_identifier")
         ages = [
             backup["age_seconds"]
             for backup in result["newest"]
             if backup["database"] == declared["database"]
-            and str(declared.get("system_identifier") or backup["system_identifier"])
-            == str(backup["system_identifier"])
+            and str(cluster or backup["system_identifier"]) == str(backup["system_identifier"])
         ]
         limit = parse_age(str(declared["max_age"])).total_seconds() / 3600
+        step = "Make one with lowtide.ops.backup"
         if ages:
             # Two clusters may have a database of that name: the older of their newest backups counts.
-            lines.append(at_most(obj, "age", max(ages) / 3600, limit, limits["warn_ratio"], unit=" h"))
+            ratio = plan["limits"]["warn_ratio"]
+            line = compare_with_limit(obj, "age", max(ages) / 3600, limit, ratio, unit=" h", next_step=step)
         else:
-            lines.append(
-                Line("FAIL", obj, f"there is no verified one in bucket {limits['bucket']} (limit {limit:g} h)")
-            )
+            what = f"there is no verified one in bucket {plan['bucket']} (limit {limit:g} h)"
+            line = Line("FAIL", obj, what, step)
+        lines.append(window.excuse_backup(line))
     lines.extend(
         Line("WARN", f"backup {bad.get('run_id', '')}".strip(), f"does not count: {bad['problem']}")
         for bad in result.get("bad") or []
@@ -153,75 +211,125 @@ def backup_lines(result: Result, limits: Limits) -> list[Line]:
     return lines
 
 
-def alert_lines(result: Result, limits: Limits) -> list[Line]:
-    """Lines for Prometheus' ``/api/v1/rules``: alerting rules are loaded, work, and none of them fires.
+def check_alerts(result: Result, plan: Plan) -> list[Line]:
+    """Return lines for Prometheus' ``/api/v1/rules``: alerting rules are loaded, work, and none of them fires.
 
-    An alert of a severity in ``fail_severities``, or without any, is a failure, another one a warning. A rule that
-    cannot be evaluated never fires, and therefore is a failure; so is an empty set of rules.
+    An alert of a severity in ``alerts_fail_severities``, or without any, is a failure, another one a warning. A rule
+    that cannot be evaluated never fires, and therefore is a failure; so is an empty set of rules.
     """
-    obj = f"alerts of {limits['url']}"
+    obj, limits = f"alerts of {plan['alerts_url']}", plan["limits"]
     answer = result.get("json") or {}
     if answer.get("status") != "success":
-        return [
-            Line(
-                "FAIL",
-                obj,
-                f"Prometheus did not answer with success: {answer.get('error') or 'no answer in its format'}",
-            )
-        ]
+        what = f"Prometheus did not answer with success: {answer.get('error') or 'no answer in its format'}"
+        return [Line("FAIL", obj, what, "Correct health_alerts_url")]
     rules = [rule for group in answer["data"]["groups"] for rule in group["rules"] if rule.get("type") == "alerting"]
-    missing = sorted(set(limits["required"]) - {rule["name"] for rule in rules})
-    lines = [Line("FAIL", f"alert {name}", "there is no such rule, so it can never fire") for name in missing]
+    missing = sorted(set(limits["alerts_required"]) - {rule["name"] for rule in rules})
+    load = "Load it into Prometheus"
+    lines = [Line("FAIL", f"alert {name}", "there is no such rule, so it can never fire", load) for name in missing]
     if not rules:
-        return [*lines, Line("FAIL", obj, "no alerting rule is loaded")]
+        return [*lines, Line("FAIL", obj, "no alerting rule is loaded", "Load the rules into Prometheus")]
     for rule in rules:
-        lines.extend(_rule_lines(rule, limits))
+        lines.extend(_check_rule(rule, limits))
     return lines or [Line("OK", obj, f"none of {len(rules)} rules fires")]
 
 
-def _rule_lines(rule: Result, limits: Limits) -> t.Iterator[Line]:
+def _check_rule(rule: Result, limits: t.Mapping[str, t.Any]) -> t.Iterator[Line]:
     obj = f"alert {rule['name']}"
     if rule.get("health") == "unknown":
         yield Line("WARN", obj, "the rule has not been evaluated yet")
     elif rule.get("health") != "ok":
-        yield Line("FAIL", obj, f"the rule cannot be evaluated: {rule.get('lastError') or rule.get('health')}")
-    if rule["name"] in limits["ignored"]:
+        what = f"the rule cannot be evaluated: {rule.get('lastError') or rule.get('health')}"
+        yield Line("FAIL", obj, what, "Correct its expression")
+    if rule["name"] in limits["alerts_ignored"]:
         return
     for alert in rule.get("alerts") or []:
         severity = alert["labels"].get("severity")
         labels = ", ".join(f"{key}={value}" for key, value in sorted(alert["labels"].items()) if key != "alertname")
-        serious = alert["state"] == "firing" and (severity is None or severity in limits["fail_severities"])
-        yield Line("FAIL" if serious else "WARN", obj, f"{alert['state']} since {alert.get('activeAt')} ({labels})")
+        serious = alert["state"] == "firing" and (severity is None or severity in limits["alerts_fail_severities"])
+        what = f"{alert['state']} since {alert.get('activeAt')} ({labels})"
+        yield Line(
+            "FAIL" if serious else "WARN", obj, what, "Mend what it is about, or add it to health_alerts_ignored"
+        )
 
 
-KINDS: dict[str, t.Callable[[Result, Limits], list[Line]]] = {
-    "workloads": workload_lines,
-    "groups": group_lines,
-    "database": database_lines,
-    "backups": backup_lines,
-    "alerts": alert_lines,
+COMPARE: dict[str, t.Callable[[Result, Plan, Window], list[Line]]] = {
+    "workloads": lambda result, _plan, window: check_workloads(result, window),
+    "consumer_groups": check_consumer_groups,
+    "database": lambda result, plan, _window: check_database(result, plan),
+    "backups": check_backups,
+    "alerts": lambda result, plan, _window: check_alerts(result, plan),
 }
 
 
-def health_lines(result: Result, kind: str, limits: Limits) -> list[dict[str, str]]:
-    """The lines for one kind of system; a read that failed is one failing line with its message."""
-    if result.get("failed"):
-        message = " ".join(str(result.get("msg") or "no message").split())
-        advice = "" if result.get("error") else ". Correct health_connection and what is named here"
-        return [Line("FAIL", str(limits["name"]), f"cannot be read: {message}{advice}").as_dict()]
-    return [line.as_dict() for line in KINDS[kind](result, limits)]
+def name_system(kind: str, plan: Plan) -> str:
+    """Return how a line names a system of which nothing could be read."""
+    return {
+        "workloads": f"namespace {plan['namespace']}",
+        "consumer_groups": f"consumer groups {', '.join(group['name'] for group in plan['consumer_groups'])}",
+        "database": f"database {plan['database']}",
+        "backups": f"bucket {plan['bucket']}",
+        "alerts": f"alerts of {plan['alerts_url']}",
+    }[kind]
 
 
-def health_result(result: Result, kind: str, limits: Limits, host: str) -> dict[str, t.Any]:
-    """The public result of the role health for ``host``."""
-    lines = health_lines(result, kind, limits)
-    failed, warned = ([line for line in lines if line["level"] == level] for level in ("FAIL", "WARN"))
-    verdict = "FAIL" if failed else "WARN" if warned else "OK"
-    count = f"{host} {verdict}: {len(failed)} of {len(lines)} checks failed, {len(warned)} warned"
+def explain_failed_read(kind: str, result: Result, plan: Plan) -> Line:
+    """Return the failing line for a system that could not be read, naming the variable that settles it."""
+    variable = plan["variables"][kind]
+    error = result.get("error") or {}
+    message = " ".join(str(result.get("msg") or "nothing has been read").split()).rstrip(".")
+    if error.get("problem") and error.get("next_step"):
+        message = " ".join(f"{error.get('object')}: {error['problem']}".split())
+        next_step = f"{name_identity(kind, str(error['next_step']), variable)} (in {variable})"
+    else:
+        next_step = f"Correct {variable}, or what is named here"
+    return Line("FAIL", name_system(kind, plan), f"cannot be read: {message}", next_step)
+
+
+def name_identity(kind: str, next_step: str, variable: str) -> str:
+    """Return a module's advice with its option for the identity written as the key of the inventory's variable."""
+    key = IDENTITY_KEYS.get(kind)
+    return next_step if key is None else re.sub(rf"\b{key}\b", f"{variable}.{key}", next_step)
+
+
+def list_lines(reads: t.Mapping[str, Result], plan: Plan, window: Window) -> list[Line]:
+    """Return the lines of every kind that is checked; a read that failed, or was not made, is one failing line."""
+    lines: list[Line] = []
+    for kind in plan["checks"]:
+        result = reads.get(kind) or {}
+        if result.get("failed") or result.get("skipped") or not result:
+            lines.append(explain_failed_read(kind, result, plan))
+        else:
+            lines += COMPARE[kind](result, plan, window)
+    return lines
+
+
+def summarize_lines(lines: t.Sequence[Line]) -> str:
+    """Return the verdict in one short line: the counts, and the first of what is not well."""
+    failed, warned = ([line for line in lines if line.level == level] for level in ("FAIL", "WARN"))
+    if not failed and not warned:
+        return f"OK: all {len(lines)} checks passed"
+    count = f"{len(failed)} of {len(lines)} checks failed, {len(warned)} warned"
+    first = (failed or warned)[0]
+    more = len(failed or warned) - 1
+    return f"{'FAIL' if failed else 'WARN'}: {count}: {first.object}: {first.what}" + (
+        f" and {more} more" if more else ""
+    )
+
+
+def judge_health(
+    reads: t.Mapping[str, Result], plan: Plan, pending: t.Sequence[str], *, in_window: bool = False
+) -> dict[str, t.Any]:
+    """Return the public result of the role health."""
+    lines = list_lines(reads, plan, Window(tuple(map(str, pending)), in_window))
+    failed = [line for line in lines if line.level == "FAIL"]
+    warned = [line for line in lines if line.level == "WARN"]
     return {
         "changed": False,
-        "summary": "; ".join([count, *(line["text"] for line in failed + warned)]),
+        "summary": summarize_lines(lines),
         "plan": [],
-        "blockers": failed,
-        "evidence": {"verdict": verdict, "lines": lines},
+        "blockers": [line.as_blocker() for line in failed],
+        "check_mode": any(bool(result.get("check_mode")) for result in reads.values()),
+        "evidence": [line.text for line in lines],
+        "verdict": "FAIL" if failed else "WARN" if warned else "OK",
+        "checks": list(plan["checks"]),
     }

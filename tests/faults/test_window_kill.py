@@ -1,13 +1,15 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The window killed on real servers and run again: the same end, the service up, no event lost or doubled (F1).
+"""The window killed on real servers and then run again, run again without its journal, or restored (F1).
 
-By default at two points one after the other, the second while the first is being resumed; LOWTIDE_KILL_EXHAUSTIVE=1 takes
-each of ten by itself, which are spread over the whole run.
+It ends in the same state: the service up, no event lost or doubled. By default at two points one after the other, the second
+while the first is being resumed, and at one point each for the other ways on; LOWTIDE_KILL_EXHAUSTIVE=1 takes each of ten
+points, which are spread over the whole run, with each way on.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -16,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window.events import StepStarted
 from support.modules import CHECKOUT
 from support.playbooks import PlaybookRun, start_playbook
 from support.site import INVENTORY, WINDOW, Site
@@ -39,7 +42,16 @@ POINTS = [
     ("event_reconciliation", 0.2),
 ]
 """A step, and how many seconds after its begin. The first comes after planning; planning writes nothing."""
-SAMPLE = [[("shutdown", 2.0), ("database_maintenance", 1.5)]]
+WAYS_ON = ("run_again", "journal_lost", "restored")
+CASES: list[tuple[list[tuple[str, float]], str]] = (
+    [([point], way) for point in POINTS for way in WAYS_ON]
+    if os.environ.get("LOWTIDE_KILL_EXHAUSTIVE") == "1"
+    else [
+        ([("shutdown", 2.0), ("database_maintenance", 1.5)], "run_again"),
+        ([("database_maintenance", 0.2)], "journal_lost"),
+        ([("shutdown", 0.2)], "restored"),
+    ]
+)
 
 
 def wait_for_begin(site: Site, step: str, window: subprocess.Popen[str], since: float) -> None:
@@ -50,18 +62,29 @@ def wait_for_begin(site: Site, step: str, window: subprocess.Popen[str], since: 
         # Reading takes a processor that the window needs: only when something was added.
         if (size := site.journal_size()) > read:
             read = size
-            if any((one["kind"], one.get("step")) == ("begin", step) and one["at"] > since for one in site.journal()):
+            started = [event for event in site.events() if isinstance(event, StepStarted)]
+            if any(event.step == step and event.at > since for event in started):
                 return
         assert window.poll() is None, f"the window ended before its step {step}"
         assert time.monotonic() < end, f"step {step} did not begin"
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize(
-    "points", [[one] for one in POINTS] if os.environ.get("LOWTIDE_KILL_EXHAUSTIVE") == "1" else SAMPLE
-)
-def test_killed_and_run_again_it_ends_in_the_same_state(
-    lab: dict[str, Any], ansible_playbook: Callable[..., PlaybookRun], points: list[tuple[str, float]]
+def go_on(site: Site, way: str, ansible_playbook: Callable[..., PlaybookRun]) -> None:
+    """What comes between the kill and the run that has to end well."""
+    if way == "journal_lost":
+        shutil.rmtree(site.windows)
+    if way == "restored":
+        restored = ansible_playbook("lowtide.ops.restore_service", *INVENTORY, timeout=300)
+        assert restored.rc == 0, restored.stdout
+        workers = site.workers()
+        assert workers["replicas"] == workers["ready"] > 0
+        assert workers["notes"] == []
+
+
+@pytest.mark.parametrize(("points", "way"), CASES)
+def test_killed_it_ends_in_the_same_state(
+    lab: dict[str, Any], ansible_playbook: Callable[..., PlaybookRun], points: list[tuple[str, float]], way: str
 ) -> None:
     site = Site(lab)
     site.make_due()
@@ -78,6 +101,7 @@ def test_killed_and_run_again_it_ends_in_the_same_state(
             os.kill(killed.pid, signal.SIGKILL)
             seen.append((step, site.workers()))
             runs.append(killed)
+        go_on(site, way, ansible_playbook)
         run = ansible_playbook(WINDOW, *INVENTORY, *DUE, timeout=400)
         for killed in runs:
             killed.communicate(timeout=60)
@@ -85,7 +109,7 @@ def test_killed_and_run_again_it_ends_in_the_same_state(
         producer.terminate()
         producer.communicate(timeout=60)
 
-    assert run.rc == 0, f"killed in {seen}:\n{run.stdout}"
+    assert run.rc == 0, f"killed in {seen}, {way}:\n{run.stdout}"
     assert site.workers() == {"replicas": 12, "ready": 12, "notes": []}
     assert site.maintenance()["invalid"] == []
     keys = site.backup_keys()
@@ -93,7 +117,7 @@ def test_killed_and_run_again_it_ends_in_the_same_state(
     assert not [key for key in keys if "incoming" in key or key.startswith("upload:")]
     audit = site.audit()
     assert audit["ok"], audit
-    assert site.reports()[-1]["state"] == "done"
+    assert site.reports()[-1]["state"] == "succeeded"
     due = ansible_playbook(CHECKOUT / "playbooks/database_maintenance.yml", *INVENTORY, "--check", timeout=100)
     assert due.rc == 0, due.stdout
     assert due.changed == 0, f"killed in {seen}, something is still due:\n{due.stdout}"

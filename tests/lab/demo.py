@@ -23,10 +23,10 @@ sys.path.insert(0, str(CHECKOUT / "collections"))
 
 def summary(state: Path) -> list[str]:
     """The newest report below the lab's state, in words; the window itself printed the same above the recap."""
-    from ansible_collections.lowtide.ops.plugins.module_utils._window.report import text
+    from ansible_collections.lowtide.ops.plugins.plugin_utils._window.report_text import render
 
-    newest = max(state.glob("windows/*/*.json"), key=lambda path: path.stat().st_mtime)
-    return text({**json.loads(newest.read_text()), "path": str(newest.with_suffix(".html"))})
+    newest = max(state.glob("windows/*/reports/*.json"), key=lambda path: path.stat().st_mtime)
+    return render({**json.loads(newest.read_text()), "path": str(newest.with_suffix(".html"))})
 
 
 def main() -> int:

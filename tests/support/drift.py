@@ -6,6 +6,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import jinja2
+import jinja2.meta
+
 # What documentation and argument specification both say of an option, and what silence means.
 COMPARED: dict[str, Any] = {
     "type": "str",
@@ -33,7 +36,7 @@ def _spec_findings(role: str, specs: Mapping[str, Any], entry_points: set[str]) 
                 yield f"input {name} is required and has a default"
 
 
-def _default_finding(name: str, option: Mapping[str, Any], defaults: Mapping[str, Any]) -> str | None:
+def _default_finding(role: str, name: str, option: Mapping[str, Any], defaults: Mapping[str, Any]) -> str | None:
     """How one documented input differs from ``defaults/main.yml``, None when it does not."""
     if name not in defaults:
         return (
@@ -41,10 +44,35 @@ def _default_finding(name: str, option: Mapping[str, Any], defaults: Mapping[str
             if "default" in option
             else None
         )
+    if "default" not in option and isinstance(defaults[name], str) and "{{" in defaults[name]:
+        return _template_finding(role, name, option, defaults[name])
     if "default" not in option:
         return f"defaults/main.yml sets {name} to {defaults[name]!r}, its documentation names no default"
     if option["default"] != defaults[name] or type(option["default"]) is not type(defaults[name]):
         return f"input {name} is documented as {option['default']!r} and is {defaults[name]!r}"
+    return None
+
+
+def _template_finding(role: str, name: str, option: Mapping[str, Any], template: str) -> str | None:
+    """How an input whose default comes from other variables differs from its documentation, None when it does not.
+
+    The documentation names each of these variables and no value. It is ``required`` exactly where the default cannot
+    do without them, that is, where it begins with a variable that is ``mandatory``.
+    """
+    environment = jinja2.Environment(autoescape=True)
+    environment.filters["mandatory"] = str  # Ansible's; only names are looked for
+    used = jinja2.meta.find_undeclared_variables(environment.parse(template))
+    site = sorted(
+        variable for variable in used if variable != "inventory_hostname" and not variable.startswith(f"{role}_")
+    )
+    described = str(option.get("description"))
+    missing = [variable for variable in site if f"C({variable})" not in described]
+    if missing or not site:
+        return (
+            f"input {name} comes from {', '.join(site) or 'no variable'}, its documentation lacks {', '.join(missing)}"
+        )
+    if bool(option.get("required")) is not ("mandatory(" in template and " if " not in template):
+        return f"input {name} is required={bool(option.get('required'))}, its default is {template!r}"
     return None
 
 
@@ -58,7 +86,7 @@ def role_drift(role: str, defaults: Mapping[str, Any], specs: Mapping[str, Any],
     return [
         *_spec_findings(role, specs, entry_points),
         *(f"default {name} is no input" for name in defaults if name not in documented),
-        *filter(None, (_default_finding(name, option, defaults) for name, option in inputs)),
+        *filter(None, (_default_finding(role, name, option, defaults) for name, option in inputs)),
     ]
 
 

@@ -14,7 +14,8 @@ from typing import Any
 import boto3
 import psycopg2
 
-from ansible_collections.lowtide.ops.plugins.module_utils._window.journal import Journal, Record
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window.events import Event
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window.store_file import FileStore
 
 from .modules import CHECKOUT
 
@@ -113,23 +114,25 @@ class Site:
         command = [*self.service["producer"], "--count", str(count), "--rate", str(rate)]
         return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
+    @property
+    def windows(self) -> Path:
+        """Where the windows of the demo's site keep lease, journals and reports."""
+        return Path(self.facts["lab"]["state"], "windows", "feature")
+
     def reports(self) -> list[dict[str, Any]]:
         """The reports of all runs of windows so far, oldest first."""
-        paths = sorted(
-            Path(self.facts["lab"]["state"]).glob("windows/*/*.json"), key=lambda path: path.stat().st_mtime_ns
-        )
+        paths = sorted(self.windows.glob("reports/*.json"), key=lambda path: path.stat().st_mtime_ns)
         return [json.loads(path.read_text(encoding="utf-8")) for path in paths]
 
-    def _journals(self) -> list[Path]:
-        return list(Path(self.facts["lab"]["state"]).glob("windows/*/feature-maintenance.journal"))
-
-    def journal(self) -> list[Record]:
-        """All records of the demo window's journal."""
-        return [record for path in self._journals() for record in Journal(path).read().records]
+    def events(self) -> list[Event]:
+        """All events of the site's journals, oldest first."""
+        store = FileStore(self.windows)
+        events = [event for name in store.list_occurrences() for event in store.load(name)]
+        return sorted(events, key=lambda event: event.at)
 
     def journal_size(self) -> int:
-        """Bytes of the demo window's journal, to which records are only ever added."""
-        return sum(path.stat().st_size for path in self._journals())
+        """Bytes of the site's journals, to which events are only ever added."""
+        return sum(path.stat().st_size for path in self.windows.glob("journals/*"))
 
     # -- something to do ------------------------------------------------------------------------------------------
 

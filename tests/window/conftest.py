@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from labkit.ansible_versions import VERSIONS
 
 from window.harness import FastWindow
 
 
-@pytest.fixture
-def window(tmp_path: Path) -> Iterator[FastWindow]:
-    """A fast window whose world is at its beginning."""
-    fast = FastWindow(tmp_path / "fast")
+@pytest.fixture(params=VERSIONS)
+def window(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[FastWindow]:
+    """A fast window whose world is at its beginning, run by each supported version of ansible-core."""
+    fast = FastWindow(tmp_path / "fast", request.param)
     yield fast
     fast.end()

@@ -1,5 +1,6 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Runs of the fast window: a world of one JSON file a host, real ansible-playbook processes, and what they leave behind."""
+"""Runs of the fast window: a world of one JSON file a host, real ansible-playbook processes, and what they leave
+behind."""
 
 from __future__ import annotations
 
@@ -7,15 +8,27 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.lowtide.ops.plugins.module_utils._window.journal import Journal, Record
+from labkit.ansible_versions import find_ansible_playbook
+
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window.events import (
+    Event,
+    StepFailed,
+    StepSkipped,
+    StepStarted,
+    WindowClosed,
+    WindowOpened,
+)
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window.store_file import FileStore
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 FAST = Path(__file__).with_name("fast")
+WINDOW = CHECKOUT / "maintenance-window.yml"
+RESTORE = CHECKOUT / "playbooks/restore_service.yml"
+STATUS = CHECKOUT / "playbooks/window_status.yml"
 BEGINNING = {
     "web1": {"replicas": 3},
     "web2": {"replicas": 3},
@@ -28,7 +41,7 @@ END = {
     "db1": {"dead": 0, "backup_age": 0, "backups": 1, "vacuums": 1},
     "db2": {"dead": 0, "backup_age": 0, "backups": 1, "vacuums": 1},
 }
-TASKS = 66
+TASKS = 99
 """Task starts of a whole fast window (asserted of one), so that points of its run can be chosen before it ran."""
 World = dict[str, dict[str, Any]]
 
@@ -57,6 +70,7 @@ class FastWindow:
     """The fast window in a folder of its own."""
 
     folder: Path
+    version: str
     started: list[subprocess.Popen[str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -74,11 +88,11 @@ class FastWindow:
 
     def start(self, *options: str, env: dict[str, str] | None = None, **variables: Any) -> subprocess.Popen[str]:
         """Start the window with extra variables; ``playbook`` and ``inventory`` may be given as well."""
-        playbook = variables.pop("playbook", FAST / "window.yml")
+        playbook = variables.pop("playbook", WINDOW)
         inventory = variables.pop("inventory", FAST / "inventory.yml")
         variables = {"window_dir": str(self.folder / "state"), "window_site": "test", **variables}
         command = [
-            str(Path(sys.executable).with_name("ansible-playbook")),
+            str(find_ansible_playbook(self.version)),
             "-i",
             str(inventory),
             str(playbook),
@@ -123,18 +137,65 @@ class FastWindow:
         """Run the window to its end."""
         return self.finish(self.start(*options, env=env, **variables))
 
-    def records(self) -> list[Record]:
-        """The whole journal."""
-        return Journal(self.folder / "state/test/fast.journal").read().records
+    @property
+    def store(self) -> FileStore:
+        """The store of the site that all runs share."""
+        return FileStore(self.folder / "state/test")
+
+    def events(self) -> list[Event]:
+        """The events of all journals, oldest first."""
+        found = [event for name in self.store.list_occurrences() for event in self.store.load(name)]
+        return sorted(found, key=lambda event: event.at)
 
     def states(self) -> list[str]:
         """How each closed run ended."""
-        return [record["state"] for record in self.records() if record["kind"] == "close"]
+        return [event.state for event in self.events() if isinstance(event, WindowClosed)]
+
+    def window_ids(self) -> list[str]:
+        """The occurrence of each opening."""
+        return [event.window_id for event in self.events() if isinstance(event, WindowOpened)]
+
+    def started_steps(self, token: int) -> list[tuple[str, str]]:
+        """Steps and hosts that a run started, in order."""
+        return [event.key for event in self.events() if isinstance(event, StepStarted) and event.token == token]
+
+    def skips(self, token: int) -> dict[tuple[str, str], str]:
+        """Steps and hosts that a run left out, with the reason."""
+        return {
+            event.key: event.why for event in self.events() if isinstance(event, StepSkipped) and event.token == token
+        }
+
+    def failures(self, token: int) -> list[str]:
+        """What failed in a run."""
+        return [
+            f"{event.step} on {event.host}: {event.error}"
+            for event in self.events()
+            if isinstance(event, StepFailed) and event.token == token
+        ]
 
     def report(self, run: int = 1) -> dict[str, Any]:
-        """The JSON report of a run."""
-        report: dict[str, Any] = json.loads((self.folder / f"state/test/fast.{run}.json").read_text())
+        """The JSON report of the run with this token."""
+        (path,) = (self.folder / "state/test/reports").glob(f"*.{run}.json")
+        report: dict[str, Any] = json.loads(path.read_text())
         return report
+
+    def page(self, run: int = 1) -> str:
+        """The HTML report of the run with this token."""
+        (path,) = (self.folder / "state/test/reports").glob(f"*.{run}.html")
+        return path.read_text()
+
+    def write_playbook(self, *plays: dict[str, Any] | str) -> Path:
+        """A playbook of one's own: names of steps, and plays as data, between opening and closing."""
+        entries: list[dict[str, Any]] = [{"name": "Open", "import_playbook": "lowtide.ops.window_open"}]
+        for play in plays:
+            if isinstance(play, str):
+                entries.append({"name": play, "import_playbook": "lowtide.ops.step", "vars": {"window_step": play}})
+            else:
+                entries.append(play)
+        entries.append({"name": "Close", "import_playbook": "lowtide.ops.window_close"})
+        path = self.folder / "own.yml"
+        path.write_text(json.dumps(entries))
+        return path
 
     def end(self) -> None:
         """End what a test left running."""

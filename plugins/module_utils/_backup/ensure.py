@@ -1,10 +1,9 @@
 # Copyright (c) 2026 The lowtide.ops team
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Read, decide, and only then load what writes. Private to lowtide.ops: do not import from other collections.
+"""Read, decide, and make a backup where one is due. Private to lowtide.ops: do not import from other collections.
 
-A run that has nothing to do ends here, after one query and three S3 requests; neither boto3 nor the code that
-makes a backup is imported for it.
+A run that has nothing to do ends after one query and three S3 requests, and imports no boto3.
 """
 
 from __future__ import annotations
@@ -16,8 +15,9 @@ from .._common.errors import Refusal
 from .._common.module import Deadline, require
 from .._postgresql.connection import driver_error
 from .._postgresql.errors import sql_error
-from . import catalogue
-from .plan import Decision, bad_summary, decide, plan, summary
+from . import catalogue, database
+from .make import apply
+from .plan import Decision, bad_summary, decide, describe_backup, plan, summarize_backup, summary
 
 if t.TYPE_CHECKING:
     from datetime import datetime, timedelta
@@ -92,9 +92,8 @@ class Backup:
         state = self._read()
         if not (state.decision.due or state.left):
             self._report(state, planned=True)
+            self._summarize(state, check=check, made=False)
             return
-        from . import database
-
         programs = None
         require("boto3", package="boto3", why="to write to S3")
         if state.decision.due:
@@ -104,6 +103,7 @@ class Backup:
         if holder is not None:
             self._report(state, planned=False)
             if not state.decision.due:
+                self._summarize(state, check=check, made=False)
                 return  # what lies in .incoming belongs to the run that is active
             self.outcome.blockers.append(holder)
             raise Refusal(
@@ -117,9 +117,8 @@ class Backup:
         if check:
             self.outcome.changed = bool(self.outcome.plan)
         elif self.outcome.plan:
-            from .make import apply
-
             apply(self, state, lock, programs)
+        self._summarize(state, check=check, made=not check and state.decision.due)
 
     def _read(self) -> State:
         """The state, in two S3 requests plus one for each manifest looked at, normally one."""
@@ -149,6 +148,21 @@ class Backup:
             self.outcome.plan = plan(self.place, state.decision, state.left, state.newest)
             self.outcome.before = {"verified_backup_is_recent": not state.decision.due, "leftovers": state.left.names}
             self.outcome.after = {"verified_backup_is_recent": True, "leftovers": []}
+
+    def _summarize(self, state: State, *, check: bool, made: bool) -> None:
+        """Word the summary and the evidence from what was reported; ``made`` says that the backup is a new one."""
+        facts = self.outcome.facts
+        url = None if facts["backup"] is None else f"{self.place.url()}{facts['backup']['run_id']}"
+        self.outcome.summary = summarize_backup(
+            database=self.place.database,
+            url=url,
+            decision=state.decision,
+            check_mode=check,
+            backup=facts["backup"] if made else None,
+            leftovers=facts["leftovers"],
+        )
+        if url is not None:
+            self.outcome.evidence = [describe_backup(facts["backup"], url)]
 
 
 def run_backup(backup: Backup, *, check: bool) -> None:

@@ -13,9 +13,9 @@ from .._common.module import Deadline
 from .._postgresql.connection import Session, new_run_id, settings_from
 from .._s3.api import Reader
 from .._s3.connection import connection_from
-from . import catalogue, keys
+from . import catalogue, database, keys, verify
 from .ensure import Backup, Encryption, Options, run_backup
-from .plan import bad_summary, parse_age, summary
+from .plan import bad_summary, describe_backup, parse_age, summarize_backups, summary
 
 if t.TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
@@ -116,17 +116,30 @@ def backup_info(module: AnsibleModule, outcome: Outcome) -> None:
             for run in active
         ],
     }
+    _summarize_info(outcome, params["bucket"], prefix, decoded=None)
     if params["verify"] == "full":
         wanted = {one["run_id"] for one in newest.values()}
         outcome.facts["decoded"] = _decode(
             module, reader, [one for one in examined if one.run.run_id in wanted], outcome
         )
+        _summarize_info(outcome, params["bucket"], prefix, decoded=outcome.facts["decoded"])
+
+
+def _summarize_info(outcome: Outcome, bucket: str, prefix: str, *, decoded: list[str] | None) -> None:
+    """Word the summary and the evidence of pg_backup_info from its facts."""
+    newest = outcome.facts["newest"]
+    location = f"s3://{bucket}/{prefix}".rstrip("/")
+    outcome.summary = summarize_backups(newest, location=location, bad=len(outcome.facts["bad"]), decoded=decoded)
+    outcome.evidence = [
+        describe_backup(
+            entry, f"{keys.Place(bucket, prefix, entry['database'], entry['system_identifier']).url()}{entry['run_id']}"
+        )
+        for entry in newest
+    ]
 
 
 def _decode(module: AnsibleModule, reader: Reader, newest: list[catalogue.Examined], outcome: Outcome) -> list[str]:
     """Decode the newest verified backup of each database; the names of those that passed, an error for the first that does not."""
-    from . import database, verify
-
     if not newest:
         raise OpsError(
             obj=f"s3://{reader.bucket}/{module.params['prefix']}",

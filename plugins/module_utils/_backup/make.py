@@ -40,6 +40,7 @@ GLOBALS_END = b"-- PostgreSQL database cluster dump complete"
 def apply(backup: Backup, state: State, lock: database.Lock, programs: database.Programs | None) -> None:
     """Remove what interrupted runs left, and make a backup if one is due (``programs`` are at hand then)."""
     token = uuid.uuid4().hex
+    backup.outcome.write_attempted = True
     bucket = Bucket(
         write_client(backup.connection),
         name=backup.place.bucket,
@@ -48,8 +49,10 @@ def apply(backup: Backup, state: State, lock: database.Lock, programs: database.
         metadata={"lowtide-run": token[:8]},
     )
     if state.left:
-        bucket.remove(state.left)
-        backup.outcome.changed = True
+        try:
+            bucket.remove(state.left)
+        finally:
+            backup.outcome.changed = bucket.has_removed
     if state.decision.due and programs is not None:
         One(backup, bucket, lock, programs, token).make()
 
@@ -193,6 +196,7 @@ class One:
                 )
             )
         except OpsError as error:
+            outcome.changed = True
             outcome.facts["left_behind"] = (
                 f"{place.url(place.key(self.run_id, '', incoming=True))} could not be cleared ({error.problem}); the next run does it"
             )

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 
 from .._common.errors import Refusal
 from .._common.outcome import PlanItem
+from .._common.text import format_count, format_duration, format_size, join_some
 from .manifest import Manifest, stamp
 
 if t.TYPE_CHECKING:
@@ -44,14 +45,8 @@ def parse_age(text: str) -> timedelta:
 
 
 def readable_age(age: timedelta) -> str:
-    """A duration as a person says it: the two largest units."""
-    seconds = max(0, int(age.total_seconds()))
-    words = []
-    for name, size in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
-        if seconds >= size:
-            words.append(f"{seconds // size} {name}")
-            seconds %= size
-    return " ".join(words[:2]) or "0 s"
+    """Return a duration as a person says it: the two largest units."""
+    return format_duration(age.total_seconds())
 
 
 @dataclass(frozen=True)
@@ -76,7 +71,7 @@ def decide(*, newest: Manifest | None, now: datetime, max_age: timedelta) -> Dec
         )
     return Decision(
         False,
-        f"the newest verified backup {newest.run_id} is {readable_age(age)} old, allowed are {readable_age(max_age)}",
+        f"newest verified backup {newest.run_id} is {readable_age(age)} old, younger than {readable_age(max_age)}",
     )
 
 
@@ -141,3 +136,56 @@ def bad_summary(examined: Examined) -> dict[str, t.Any]:
         "system_identifier": examined.run.system_identifier,
         "problem": examined.problem,
     }
+
+
+def summarize_backup(
+    *,
+    database: str,
+    url: str | None,
+    decision: Decision,
+    check_mode: bool,
+    backup: t.Mapping[str, t.Any] | None,
+    leftovers: t.Sequence[str],
+) -> str:
+    """Return one line: what was backed up and to where, what would be, or why nothing is due.
+
+    ``backup`` is the new backup as :func:`summary` reports it, at ``url``; None where none was made.
+    """
+    if not decision.due:
+        words = decision.why
+    elif check_mode:
+        words = f"would back up {database} ({decision.why})"
+    elif backup is None:
+        words = f"{database} was not backed up ({decision.why})"
+    else:
+        words = f"backed up {database}: {format_size(backup['size'])} to {url}, verified"
+    if leftovers:
+        verb = "would remove" if check_mode else "removed"
+        words += f"; {verb} {format_count(len(leftovers), 'leftover')} of an interrupted run"
+    return words
+
+
+def describe_backup(backup: t.Mapping[str, t.Any], url: str) -> str:
+    """Return one line of evidence: which backup it is, what is in it, and when it was verified."""
+    return (
+        f"{url}: {format_count(backup['rows'], 'row')} of"
+        f" {format_count(backup['tables'], 'table')}, {format_size(backup['size'])},"
+        f" taken {backup['taken_at']}, verified {backup['verified_at']}, sha256 {backup['sha256'][:16]}"
+    )
+
+
+def summarize_backups(
+    newest: t.Sequence[t.Mapping[str, t.Any]], *, location: str, bad: int, decoded: t.Sequence[str] | None
+) -> str:
+    """Return one line about the bucket: the newest verified backup of each database, and how many do not count.
+
+    ``decoded`` names the backups that were decoded in this run, None where none was asked to be.
+    """
+    if newest:
+        ages = [f"{entry['database']} {format_duration(entry['age_seconds'])} old" for entry in newest]
+        words = f"newest verified {'backup' if len(newest) == 1 else 'backups'} in {location}: {join_some(ages)}"
+    else:
+        words = f"no verified backup in {location}"
+    if decoded is not None:
+        words += f"; {len(decoded)} decoded as a whole"
+    return f"{words}; {bad} not verified" if bad else words

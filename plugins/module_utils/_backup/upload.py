@@ -28,7 +28,7 @@ COPY_LIMIT = 5_000_000_000
 
 
 class Bucket:
-    """Write access to one bucket through a boto3 client."""
+    """Write access to one bucket through a boto3 client. ``has_removed``: a removal may have taken effect."""
 
     def __init__(
         self, client: t.Any, *, name: str, endpoint: str, encryption: Encryption | None, metadata: dict[str, str]
@@ -37,6 +37,7 @@ class Bucket:
         self._name = name
         self._endpoint = endpoint
         self._encryption = encryption
+        self.has_removed = False
         self._create = {"Metadata": metadata} | ({} if encryption is None else encryption.arguments())
         errors = require("botocore.exceptions", package="botocore", why="to write to S3")
         self._errors: tuple[type[Exception], ...] = (errors.BotoCoreError, errors.ClientError)
@@ -195,16 +196,16 @@ class Bucket:
             raise
 
     def remove(self, found: Leftovers) -> None:
-        """Delete keys and abort uploads. An upload that is gone already is as wanted."""
+        """Delete keys and abort uploads. An upload that is gone already is as it should be."""
         for upload in found.uploads:
             try:
-                self._call("abort", upload.key, "abort_multipart_upload", Key=upload.key, UploadId=upload.upload_id)
+                self._remove("abort", upload.key, "abort_multipart_upload", Key=upload.key, UploadId=upload.upload_id)
             except S3Error as error:
                 if error.code != "NoSuchUpload":
                     raise
         for first in range(0, len(found.keys), 1000):
             chunk = found.keys[first : first + 1000]
-            answer = self._call(
+            answer = self._remove(
                 "delete", chunk[0], "delete_objects", Delete={"Objects": [{"Key": key} for key in chunk], "Quiet": True}
             )
             for refused in answer.get("Errors", []):
@@ -213,3 +214,14 @@ class Bucket:
                     problem=f"the server refused to delete it: {refused.get('Code')} {refused.get('Message', '')}".rstrip(),
                     next_step="Grant these credentials s3:DeleteObject below the prefix, or remove it by hand",
                 )
+
+    def _remove(self, operation: str, key: str, method: str, /, **arguments: t.Any) -> t.Any:
+        """Call a removing method. Without an answer, or with one that is an error in part only, it may have removed."""
+        try:
+            answer = self._call(operation, key, method, **arguments)
+        except S3Error as error:
+            self.has_removed = self.has_removed or error.code == "Connection"
+            raise
+        keys = len(arguments.get("Delete", {}).get("Objects", [key]))
+        self.has_removed = self.has_removed or len(answer.get("Errors", [])) < keys
+        return answer

@@ -10,10 +10,7 @@ class OpsError(Exception):
     """Something went wrong with one named object.
 
     A message always has three parts: which object, what is wrong (with the value seen), what to do next.
-    ``refused`` is true only where nothing at all has been changed.
     """
-
-    refused = False
 
     def __init__(self, *, obj: str, problem: str, next_step: str) -> None:
         self.obj = obj
@@ -27,19 +24,20 @@ class OpsError(Exception):
             "object": self.obj,
             "problem": self.problem,
             "next_step": self.next_step,
-            "refused": self.refused,
         }
 
 
 class Refusal(OpsError):
-    """Refused before the first write: the world is as it was."""
-
-    refused = True
+    """Something must not or cannot be done. Whether anything was changed before is known by ``run_module``."""
 
 
-class WaitTimeout(OpsError):
+class WaitError(OpsError):
+    """A wait ended and its condition does not hold. It is never reported as refused, since a wait decides nothing."""
+
+
+class WaitTimeout(WaitError):
     """A deadline passed before the awaited condition held."""
 
 
-class Hopeless(OpsError):
+class Hopeless(WaitError):
     """A wait ended early: the state seen cannot reach the awaited condition by waiting."""

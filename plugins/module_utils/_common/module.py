@@ -10,7 +10,7 @@ import sys
 import time
 import typing as t
 
-from .errors import OpsError, Refusal
+from .errors import OpsError, Refusal, WaitError
 from .outcome import Outcome
 
 if t.TYPE_CHECKING:
@@ -21,14 +21,24 @@ def run_module(module: AnsibleModule, work: t.Callable[[AnsibleModule, Outcome],
     """Run ``work(module, outcome)`` and leave through ``exit_json`` or ``fail_json``.
 
     ``work`` fills the outcome as it goes and raises :class:`OpsError`; whatever the outcome holds by then is
-    part of the failure, so that nobody loses sight of how far it got.
+    part of the failure, so that it shows how far it got. A write without an answer must have set ``changed``.
     """
     outcome = Outcome(check_mode=module.check_mode)
     try:
         work(module, outcome)
     except OpsError as error:
-        module.fail_json(msg=str(error), error=error.as_dict(), **outcome.as_result())
+        details = {**error.as_dict(), "refused": is_refused(error, outcome)}
+        module.fail_json(msg=str(error), error=details, **outcome.as_result())
     module.exit_json(**outcome.as_result())
+
+
+def is_refused(error: OpsError, outcome: Outcome) -> bool:
+    """Return whether the run ended before it changed or tried to change anything, and not because a wait had no success.
+
+    In check mode nothing is changed, whatever ``outcome.changed`` predicts.
+    """
+    acted = outcome.write_attempted or (outcome.changed and not outcome.check_mode)
+    return not acted and not isinstance(error, WaitError)
 
 
 def require(library: str, *, package: str, why: str) -> t.Any:

@@ -34,6 +34,8 @@ class Blocker(NamedTuple):
 class Outcome:
     """The result of a module run, filled while it happens, so that a failure still reports how far it got.
 
+    ``summary`` is one line for the journal and the report, empty on a failure before anything was known; ``evidence``
+    are short lines that prove it. ``write_attempted``: something was sent that could have changed the world.
     ``before`` and ``after`` are the plain values whose difference is the diff; ``waited`` is in seconds;
     ``check_mode`` says that all of it is a prediction (a variable of the play cannot: check mode is a property of a task);
     ``facts`` holds the module's own return values, merged into the top level of the result.
@@ -41,6 +43,9 @@ class Outcome:
 
     def __init__(self, *, check_mode: bool = False) -> None:
         self.changed = False
+        self.write_attempted = False
+        self.summary = ""
+        self.evidence: list[str] = []
         self.before: Any = None
         self.after: Any = None
         self.plan: list[PlanItem] = []
@@ -53,6 +58,8 @@ class Outcome:
         """The dictionary for ``exit_json`` and ``fail_json``."""
         result: dict[str, Any] = dict(self.facts)
         result["changed"] = self.changed
+        result["summary"] = self.summary
+        result["evidence"] = list(self.evidence)
         result["plan"] = [item._asdict() for item in self.plan]
         result["blockers"] = [blocker._asdict() for blocker in self.blockers]
         result["check_mode"] = self.check_mode

@@ -52,6 +52,7 @@ def commit(
     patience = Patience(Deadline(seconds))
     wrong = dict(targets)
     lost = ""
+    outcome.write_attempted = True
     while True:
         errors: dict[TopicPartition, str] = {}
         try:

@@ -12,8 +12,10 @@ from .._common.errors import Refusal
 from .._common.outcome import Blocker, PlanItem
 from . import plan, undo
 from .api import DEAD, EMPTY, MISSING, UNKNOWN, Group, TopicPartition
+from .commit import commit
 from .connection import open_client
 from .errors import topics_missing
+from .summary import list_offset_evidence, summarize_offsets
 
 if t.TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -47,6 +49,17 @@ def set_offsets(module: AnsibleModule, outcome: Outcome) -> None:
         run(client, request, outcome, check_mode=module.check_mode, patience=module.params["request_timeout"])
     finally:
         client.close()
+        _tell(outcome, check_mode=module.check_mode)
+
+
+def _tell(outcome: Outcome, *, check_mode: bool) -> None:
+    """Set summary and evidence as far as the run got; nothing where no plan could be made."""
+    if "partitions" not in outcome.facts:
+        return
+    outcome.summary = summarize_offsets(
+        outcome.facts["group"], outcome.facts["partitions"], changed=outcome.changed, check_mode=check_mode
+    )
+    outcome.evidence = list_offset_evidence(outcome.facts, changed=outcome.changed and not check_mode)
 
 
 def read_request(params: Mapping[str, t.Any]) -> Request:
@@ -124,8 +137,6 @@ def run(client: BusClient, request: Request, outcome: Outcome, *, check_mode: bo
     if check_mode:
         outcome.changed = True
         return
-    from .commit import commit  # here, because a run that moves nothing need not compile it
-
     undo.save(request.undo_file, undo.merged(earlier, undo.record(request.group, cluster_id, request.declared, needed)))
     commit(
         client,

@@ -13,6 +13,7 @@ from .._common.module import Deadline
 from .api import DEAD, EMPTY, MISSING, UNKNOWN, Group, Log, TopicPartition
 from .connection import open_client
 from .errors import BusUnreachableError
+from .summary import list_reading_evidence, summarize_reading
 
 if t.TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -53,6 +54,11 @@ class GroupView(t.NamedTuple):
         lags = [row.lag for row in self.partitions]
         return sum(lag for lag in lags if lag is not None) if lags and None not in lags else None
 
+    @property
+    def lost_topics(self) -> list[str]:
+        """The topics that it has committed to or is assigned, and that are gone: their lag cannot be known."""
+        return sorted({row.partition.topic for row in self.partitions if row.lag is None})
+
     def as_dict(self) -> dict[str, t.Any]:
         """For a module's result."""
         group = self.group
@@ -90,10 +96,14 @@ class GroupView(t.NamedTuple):
 
 
 class Wanted(t.NamedTuple):
-    """The condition of a wait: one of ``states`` (empty: any), and at most ``max_lag`` (None: any), for every group."""
+    """The condition of a wait, for every group: one of ``states`` (empty: any), at most ``max_lag`` (None: any).
+
+    ``lag_known``: whether the lag must be known. A group without partitions has nothing to be behind of, so it is.
+    """
 
     states: tuple[str, ...] = ()
     max_lag: int | None = None
+    lag_known: bool = False
 
     def unmet(self, view: GroupView) -> str:
         """What is not so yet, in words; empty when the condition holds."""
@@ -105,6 +115,8 @@ class Wanted(t.NamedTuple):
         if self.max_lag is not None and (view.total_lag is None or view.total_lag > self.max_lag):
             lag = "unknown" if view.total_lag is None else str(view.total_lag)
             reasons.append(f"its lag is {lag}, not {self.max_lag} or less")
+        if self.lag_known and view.lost_topics:
+            reasons.append(f"its lag is unknown, since topic {', '.join(view.lost_topics)} is gone")
         return ", and ".join(reasons)
 
 
@@ -117,14 +129,18 @@ def report(module: AnsibleModule, outcome: Outcome) -> None:
     """The work of ``rpk_group_info``."""
     params = module.params
     wanted, timeout = read_wanted(params.get("wait_for"))
-    if not params["names"] and not params["topics"]:
-        raise Refusal(obj="options names and topics", problem="both are empty", next_step="Name a group or a topic")
+    if params["wait_for"] and not params["names"]:
+        raise Refusal(
+            obj="option names", problem="it is empty, and wait_for waits for groups", next_step="Name a group"
+        )
     client = open_client(params)
     try:
         outcome.facts["cluster_id"] = client.cluster_id()
         views = read_groups(client, params["names"]) if params["names"] else []
         _tell(outcome, views, wanted)
-        if params["wait_for"] and not module.check_mode:
+        if module.check_mode:
+            refuse_lasting(views, wanted)
+        elif params["wait_for"]:
             deadline = Deadline(timeout)
             try:
                 wait(
@@ -137,6 +153,8 @@ def report(module: AnsibleModule, outcome: Outcome) -> None:
             finally:
                 outcome.waited = deadline.elapsed
         outcome.facts["topics"] = read_topics(client, params["topics"])
+        if params["topics"]:
+            _summarize(outcome, [view.group.name for view in views if wanted.unmet(view)])
     finally:
         client.close()
 
@@ -145,9 +163,13 @@ def read_wanted(wait_for: Mapping[str, t.Any] | None) -> tuple[Wanted, float]:
     """Condition and timeout in seconds of the option ``wait_for``."""
     if wait_for is None:
         return Wanted(), 0.0
-    wanted = Wanted(tuple(wait_for.get("states") or ()), wait_for.get("max_lag"))
-    if not wanted.states and wanted.max_lag is None:
-        raise Refusal(obj="option wait_for", problem="it names no condition", next_step="Set states, max_lag or both")
+    wanted = Wanted(
+        tuple(wait_for.get("states") or ()), wait_for.get("max_lag"), bool(wait_for.get("lag_known", False))
+    )
+    if not wanted.states and wanted.max_lag is None and not wanted.lag_known:
+        raise Refusal(
+            obj="option wait_for", problem="it names no condition", next_step="Set states, max_lag or lag_known"
+        )
     if (wanted.max_lag is not None and wanted.max_lag < 0) or wait_for["timeout"] < 0:
         raise Refusal(obj="option wait_for", problem="max_lag or timeout is below 0", next_step="Give 0 or more")
     return wanted, float(wait_for["timeout"])
@@ -155,7 +177,17 @@ def read_wanted(wait_for: Mapping[str, t.Any] | None) -> tuple[Wanted, float]:
 
 def _tell(outcome: Outcome, views: Sequence[GroupView], wanted: Wanted) -> None:
     outcome.facts["groups"] = [view.as_dict() for view in views]
-    outcome.facts["condition_met"] = not any(wanted.unmet(view) for view in views)
+    unmet = [view.group.name for view in views if wanted.unmet(view)]
+    outcome.facts["condition_met"] = not unmet
+    _summarize(outcome, unmet)
+
+
+def _summarize(outcome: Outcome, unmet: Sequence[str]) -> None:
+    """Set summary and evidence from what was read so far; ``unmet`` names groups that are not as declared."""
+    groups, topics = outcome.facts["groups"], outcome.facts.get("topics", [])
+    summary = summarize_reading(groups, topics, would_wait_for=unmet if outcome.check_mode else ())
+    outcome.summary = summary or f"cluster {outcome.facts['cluster_id']}"
+    outcome.evidence = list_reading_evidence(outcome.facts["cluster_id"], groups, topics)
 
 
 def read_groups(client: BusClient, names: Iterable[str]) -> list[GroupView]:
@@ -238,7 +270,9 @@ def wait(
         unmet = {view.group.name: wanted.unmet(view) for view in views if wanted.unmet(view)}
         if not unmet:
             return
-        _end_early(views, wanted)
+        lasting = find_lasting_problem(views, wanted)
+        if lasting is not None:
+            raise Hopeless(obj=lasting.obj, problem=lasting.problem, next_step=lasting.next_step)
         if deadline.passed:
             name, why = next(iter(unmet.items()))
             raise WaitTimeout(
@@ -257,21 +291,44 @@ def wait(
             tell(views)
 
 
-def _end_early(views: Sequence[GroupView], wanted: Wanted) -> None:
-    """A group that cannot be seen, or that cannot become empty because it is not there."""
+class LastingProblem(t.NamedTuple):
+    """Why waiting cannot help, in the parts of an error message."""
+
+    obj: str
+    problem: str
+    next_step: str
+
+
+def find_lasting_problem(views: Sequence[GroupView], wanted: Wanted) -> LastingProblem | None:
+    """Return the first group that cannot be seen, cannot become empty as it is absent, or whose lag stays unknown."""
     for view in views:
+        obj = f"group {view.group.name}"
         if view.group.state == UNKNOWN:
-            raise Hopeless(
-                obj=f"group {view.group.name}",
-                problem="rpk describes it as dead although it is listed: a group of the new consumer protocol (KIP-848)",
-                next_step="Use client: kafka, which sees its members and offsets",
+            return LastingProblem(
+                obj,
+                "rpk describes it as dead although it is listed: a group of the new consumer protocol (KIP-848)",
+                "Use client: kafka, which sees its members and offsets",
             )
         if view.group.state == MISSING and wanted.states and set(wanted.states) <= {EMPTY, DEAD}:
-            raise Hopeless(
-                obj=f"group {view.group.name}",
-                problem="there is no such group, and waiting does not make one",
-                next_step="Correct the name, or add missing to wait_for.states if that is good enough",
+            return LastingProblem(
+                obj,
+                "there is no such group, and waiting does not make one",
+                "Correct the name, or add missing to wait_for.states if that is good enough",
             )
+        if wanted.lag_known and view.lost_topics:
+            return LastingProblem(
+                obj,
+                f"its lag is unknown, since topic {', '.join(view.lost_topics)} is gone: nothing shows what is left",
+                "Create the topic again, or delete the group's offsets of it (rpk group offset-delete)",
+            )
+    return None
+
+
+def refuse_lasting(views: Sequence[GroupView], wanted: Wanted) -> None:
+    """Refuse, in check mode, what a wait would end early for: no step before it can mend that."""
+    problem = find_lasting_problem([view for view in views if wanted.unmet(view)], wanted)
+    if problem is not None:
+        raise Refusal(obj=problem.obj, problem=problem.problem, next_step=problem.next_step)
 
 
 def _advice(view: GroupView) -> str:

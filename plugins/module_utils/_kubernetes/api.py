@@ -309,14 +309,13 @@ class Api:
         raise self._error(kind, obj, f"the server answered {_status(status, answer)}", status)
 
     def _error(self, kind: type[ApiError], obj: str, problem: str, status: int = 0) -> ApiError:
-        return kind(obj=obj, problem=problem, next_step=_advice(status), status=status, refused=not self.touched)
+        return kind(obj=obj, problem=problem, next_step=_advice(status), status=status)
 
     def _unreachable(self, error: BaseException) -> OpsError:
         return ApiError(
             obj=f"API server {self.access.server}",
             problem=f"it cannot be reached: {_text(error)}",
             next_step=f"Check the address from {self.access.source}, and that the server runs",
-            refused=not self.touched,
         )
 
     def _untrusted(self, error: ssl.SSLCertVerificationError) -> OpsError:
@@ -324,7 +323,6 @@ class Api:
             obj=f"API server {self.access.server}",
             problem=f"its certificate is not trusted: {error.verify_message}",
             next_step="Set ca_cert to the authority that signed it",
-            refused=not self.touched,
         )
 
     def _count(self) -> None:

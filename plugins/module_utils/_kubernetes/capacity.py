@@ -34,7 +34,7 @@ def budget_blockers(workload: Workload, replicas: int, budgets: t.Sequence[Json]
                     object=workload.title,
                     what=f"{name} wants at least {least} pods available; {replicas} replicas can never give that",
                     holder=name,
-                    next_step=f"Lower its minAvailable, raise floor to {least}, or leave disruption_budget out of guards",
+                    next_step=f"Lower its minAvailable, raise min_replicas to {least}, or leave disruption_budget out of guards",
                 )
             )
     return blockers
@@ -61,7 +61,7 @@ def quota_blockers(workload: Workload, replicas: int, quotas: t.Sequence[Json]) 
                         object=workload.title,
                         what=f"{extra} more pods need {_plain(wanted)} of {resource}; {name} has {_plain(free)} of {hard} left",
                         holder=name,
-                        next_step="Raise that quota or lower ceiling",
+                        next_step="Raise that quota or lower max_replicas",
                     )
                 )
     return blockers
@@ -108,7 +108,7 @@ def headroom_blockers(
             object=workload.title,
             what=f"{extra} more pods are wanted and {fits} fit on the {len(usable)} usable of {len(nodes)} nodes (each pod requests {wants or 'nothing'})",
             holder="nodes: " + (", ".join(sorted(free)) or "none usable"),
-            next_step="Add or uncordon nodes, lower the requests or ceiling, or leave headroom out of guards (cluster autoscaler)",
+            next_step="Add or uncordon nodes, lower the requests or max_replicas, or leave headroom out of guards (cluster autoscaler)",
         )
     ]
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import time
 import typing as t
+from http import HTTPStatus
 
 from .._common.errors import OpsError, Refusal
 from .._common.module import Deadline
@@ -49,7 +50,8 @@ def connect(module: AnsibleModule, *, seconds: float) -> Api:
     Nothing is sent unless ``cluster_uid`` is given, which costs one request.
     """
     params = module.params
-    check_name("namespace", params["namespace"])
+    if params["namespace"] is not None:
+        check_name("namespace", params["namespace"])
     if seconds <= 0:
         raise Refusal(obj="option timeout", problem=f"it is {seconds:g} s", next_step="Set it above 0")
     access = resolve(params, os.environ)
@@ -63,8 +65,19 @@ def connect(module: AnsibleModule, *, seconds: float) -> Api:
 
 
 def read_cluster_uid(api: Api) -> str:
-    """The identity of a cluster: the UID of its namespace kube-system, which lives as long as the cluster."""
-    system = api.get("/api/v1/namespaces/kube-system", obj="namespace kube-system")
+    """Return the identity of a cluster: the UID of its namespace kube-system, which lives as long as the cluster."""
+    try:
+        system = api.get("/api/v1/namespaces/kube-system", obj="namespace kube-system")
+    except ApiError as error:
+        if error.status != HTTPStatus.FORBIDDEN:
+            raise
+        raise ApiError(
+            obj=error.obj,
+            problem=error.problem,
+            next_step="Grant this account the verb get on the namespace kube-system (a ClusterRole with resources namespaces and"
+            " resourceNames kube-system), whose UID is the identity of the cluster",
+            status=error.status,
+        ) from error
     return str(system["metadata"]["uid"])
 
 

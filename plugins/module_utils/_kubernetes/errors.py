@@ -11,13 +11,12 @@ from .._common.errors import OpsError
 class ApiError(OpsError):
     """The API server could not be asked, or answered with an error.
 
-    ``status`` is the HTTP status, 0 when no answer came. ``refused`` is true while this run has sent no write.
+    ``status`` is the HTTP status, 0 when no answer came.
     """
 
-    def __init__(self, *, obj: str, problem: str, next_step: str, status: int = 0, refused: bool = False) -> None:
+    def __init__(self, *, obj: str, problem: str, next_step: str, status: int = 0) -> None:
         super().__init__(obj=obj, problem=problem, next_step=next_step)
         self.status = status
-        self.refused = refused
 
 
 class NotFound(ApiError):

@@ -15,8 +15,8 @@ class Rule(t.NamedTuple):
     """How partitions become replicas: the options of k8s_scale_to_partitions that decide it."""
 
     combine: str = "max"
-    floor: int = 1
-    ceiling: int | None = None
+    min_replicas: int = 1
+    max_replicas: int | None = None
     even_divisors_only: bool = False
 
 
@@ -65,36 +65,36 @@ def checked_count(value: t.Any, obj: str) -> int:
 
 
 def target_replicas(counts: t.Mapping[str, int], rule: Rule) -> Target:
-    """The replicas for these partition counts: never 0, never above the ceiling.
+    """The replicas for these partition counts: never 0, never above the max_replicas.
 
     With ``even_divisors_only`` every replica gets the same share: the result divides each topic's count (combine max), or
     their sum (combine sum).
     """
-    ceiling = rule.ceiling
-    if rule.floor < 1 or (ceiling is not None and ceiling < rule.floor):
+    max_replicas = rule.max_replicas
+    if rule.min_replicas < 1 or (max_replicas is not None and max_replicas < rule.min_replicas):
         raise Refusal(
-            obj="options floor and ceiling",
-            problem=f"floor is {rule.floor} and ceiling is {ceiling}",
-            next_step="Use 1 <= floor <= ceiling",
+            obj="options min_replicas and max_replicas",
+            problem=f"min_replicas is {rule.min_replicas} and max_replicas is {max_replicas}",
+            next_step="Use 1 <= min_replicas <= max_replicas",
         )
     partitions = sum(counts.values()) if rule.combine == "sum" else max(counts.values())
     why = f"{rule.combine} of {_words(counts)}" if len(counts) > 1 else _words(counts)
     replicas = partitions
-    if ceiling is not None and replicas > ceiling:
-        replicas, why = ceiling, f"{why}, at most {ceiling} (ceiling)"
+    if max_replicas is not None and replicas > max_replicas:
+        replicas, why = max_replicas, f"{why}, at most {max_replicas} (max_replicas)"
     if rule.even_divisors_only:
         divided = partitions if rule.combine == "sum" else math.gcd(*counts.values())
         divisors = [n for n in range(1, min(replicas, divided) + 1) if divided % n == 0]
-        if divisors[-1] < rule.floor:
+        if divisors[-1] < rule.min_replicas:
             raise Refusal(
                 obj=", ".join(f"topic {topic!r}" for topic in counts),
-                problem=f"no even divisor of {divided} lies between floor {rule.floor} and {replicas}",
-                next_step="Lower floor, raise ceiling, or set even_divisors_only to false",
+                problem=f"no even divisor of {divided} lies between min_replicas {rule.min_replicas} and {replicas}",
+                next_step="Lower min_replicas, raise max_replicas, or set even_divisors_only to false",
             )
         if divisors[-1] != replicas:
             replicas, why = divisors[-1], f"{why}, largest even divisor of {divided}"
-    if replicas < rule.floor:
-        replicas, why = rule.floor, f"{why}, at least {rule.floor} (floor)"
+    if replicas < rule.min_replicas:
+        replicas, why = rule.min_replicas, f"{why}, at least {rule.min_replicas} (min_replicas)"
     return Target(replicas=replicas, partitions=partitions, why=why)
 
 

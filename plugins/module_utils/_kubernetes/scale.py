@@ -10,11 +10,15 @@ import typing as t
 
 from .._common.errors import OpsError, Refusal
 from .._common.outcome import Blocker, Outcome, PlanItem
-from . import guards
+from .._common.text import format_count
+from .._kafka.connection import open_client
+from . import capacity, guards
 from .api import Api, Json, object_path
 from .connection import connect, read_object
 from .parse import BOUNDS, STOPPED, Record, Scaler, UnreadableRecord, Workload, workload
 from .plan import Rule, Target, checked_count, checked_counts, target_replicas, with_direction
+from .summary import describe_state, summarize_scaling
+from .wait import Waiter
 
 if t.TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
@@ -25,12 +29,12 @@ ROUNDS = 3  # how often partitions that were added meanwhile are followed in one
 
 
 class Partitions:
-    """The partition counts: data that was passed, or a bus that is asked each time."""
+    """The partition counts: data that was passed, or Kafka that is asked each time."""
 
     def __init__(self, params: t.Mapping[str, t.Any]) -> None:
         self._topics: list[str] = list(params["topics"])
         self._given = params["partitions"]
-        self._bus = params["bus"]
+        self._bus = params["kafka_connection"]
         self._client: BusClient | None = None
 
     @property
@@ -55,8 +59,6 @@ class Partitions:
 
     def _ask(self) -> dict[str, int | None]:
         if self._client is None:
-            from .._kafka.connection import open_client
-
             self._client = open_client(self._bus)
         found = self._client.partition_counts(self._topics)
         absent = [topic for topic in self._topics if found.get(topic) is None]
@@ -85,12 +87,21 @@ class Scaling:
         self.path = object_path(self.params["kind"], self.params["namespace"], self.params["name"])
         self.around = guards.Surroundings()
         self.at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        self.view: Workload | None = None  # as last read or written
+        self.serves = False
+        self.adjusted: list[str] = []
 
     def run(self, partitions: Partitions) -> None:
         """Fill the outcome; raise OpsError."""
+        try:
+            self._run(partitions)
+        finally:
+            self._report()
+
+    def _run(self, partitions: Partitions) -> None:
         params = self.params
-        rule = Rule(params["combine"], params["floor"], params["ceiling"], params["even_divisors_only"])
-        counts = self._counts(partitions)
+        rule = Rule(params["combine"], params["min_replicas"], params["max_replicas"], params["even_divisors_only"])
+        counts = partitions.counts()
         target = target_replicas(counts, rule)
         obj = read_object(self.api, params["kind"], params["namespace"], params["name"])
         self.around = guards.read(self.api, params["namespace"], params["guards"])
@@ -100,7 +111,7 @@ class Scaling:
         for _round in range(ROUNDS):
             if self.module.check_mode or not partitions.live:
                 break
-            counts = self._counts(partitions)
+            counts = partitions.counts()
             again = target_replicas(counts, rule)
             if again.replicas == target.replicas:
                 break
@@ -115,18 +126,31 @@ class Scaling:
             )
         if not self.module.check_mode:
             self.outcome.facts["ready"] = view.ready
+            self.serves = True
 
-    def _counts(self, partitions: Partitions) -> dict[str, int]:
-        """The counts; an error of the bus before the first write is a refusal like any other."""
-        try:
-            return partitions.counts()
-        except OpsError as error:
-            error.refused = not self.api.touched
-            raise
+    def _report(self) -> None:
+        """Set the summary and the evidence, as far as the run got."""
+        if self.view is None or "reason" not in self.outcome.facts:
+            return
+        replicas = self.outcome.facts["replicas"]
+        self.outcome.summary = summarize_scaling(
+            self.view.title,
+            before=self.outcome.before["replicas"],
+            after=replicas,
+            why=self.outcome.facts["reason"],
+            adjusted=self.adjusted,
+            check_mode=self.module.check_mode,
+            done=self.serves,
+        )
+        counts = self.outcome.facts["partitions"]
+        self.outcome.evidence = [
+            describe_state(self.view),
+            *(f"topic {topic}: {format_count(count, 'partition')}" for topic, count in sorted(counts.items())),
+        ]
 
     def _approach(self, obj: Json, target: Target) -> Workload:
         """Bring the workload to ``target`` from what was read, and wait until it serves."""
-        view = workload(obj, self.params["kind"])
+        view = self.view = workload(obj, self.params["kind"])
         replicas = self._decide(view, target)
         scalers = self.around.scalers_of(view)
         adjust = self._adjustable(view, replicas, scalers)
@@ -137,14 +161,12 @@ class Scaling:
             self._adjust(scaler, replicas)
         obj, wrote = self.api.converge(self.path, lambda now: self._patch(now, target), obj=view.title, first=obj)
         self.outcome.changed = self.outcome.changed or wrote
-        view = workload(obj, self.params["kind"])
+        view = self.view = workload(obj, self.params["kind"])
         if wrote and view.replicas != replicas:  # somebody else moved it meanwhile, and it was decided anew
             self.outcome.after = {**self.outcome.after, "replicas": view.replicas}
         self.outcome.facts["replicas"] = view.replicas
         if view.settled(view.replicas):
             return view
-        from .wait import Waiter  # here, because a run that has nothing to wait for need not compile it
-
         waiter = Waiter(
             self.api,
             self.outcome,
@@ -156,6 +178,7 @@ class Scaling:
         try:
             waiter.settle({view.key: view.replicas})
         finally:
+            self.view = waiter.views[0]
             for warning in waiter.warnings:
                 self.module.warn(warning)
         return waiter.views[0]
@@ -231,6 +254,7 @@ class Scaling:
             )
         before: Json = {"replicas": assumed}
         after: Json = {"replicas": replicas}
+        self.adjusted += [scaler.title for scaler in adjust]
         for scaler in adjust:
             before[scaler.title], after[scaler.title] = scaler.bounds, {"min": replicas, "max": replicas}
             outcome.plan.append(
@@ -248,8 +272,6 @@ class Scaling:
             outcome.changed = before != after or STOPPED in view.annotations
 
     def _refuse_if_blocked(self, view: Workload, replicas: int) -> None:
-        from . import capacity  # here, because a run that scales nothing need not compile it
-
         around, declared = self.around, self.params["guards"]
         found = capacity.budget_blockers(view, replicas, around.budgets) + capacity.quota_blockers(
             view, replicas, around.quotas
@@ -301,4 +323,5 @@ def scale(module: AnsibleModule, outcome: Outcome) -> None:
         partitions.close()
         if api is not None:
             api.close()
+            outcome.changed = outcome.changed or api.touched
             outcome.facts.update(requests=api.requests, run_id=api.run_id)

@@ -18,12 +18,16 @@ PAUSED = "autoscaling.keda.sh/paused-replicas"
 
 
 class Change(t.NamedTuple):
-    """What one object needs: a merge patch (None: nothing), its replicas before and after, and the reason."""
+    """What one object needs: a merge patch (None: nothing), its replicas before and after, and the reason.
+
+    ``is_left``: it is stopped and stays so, because nothing was saved on it.
+    """
 
     body: Json | None
     before: int
     after: int
     why: str
+    is_left: bool = False
 
 
 def stop(view: Workload, *, run: str, at: str) -> Change:
@@ -40,11 +44,11 @@ def stop(view: Workload, *, run: str, at: str) -> Change:
     )
 
 
-def start(view: Workload, *, replicas: int | None, assume_stopped: bool = False) -> Change:
+def start(view: Workload, *, replicas: int | None, assume_stopped: bool = False, leave_unsaved: bool = False) -> Change:
     """Restore what the note on the object says, or ``replicas``; drop the note in the same patch.
 
-    With ``assume_stopped`` a running workload is taken for one that was stopped as it is now. A Refusal where it is stopped
-    and nobody knows how many replicas there were.
+    With ``assume_stopped`` a running workload is taken for one that was stopped as it is now. Where it is stopped
+    without a note, nothing says how many replicas there were: a Refusal, or with ``leave_unsaved`` no change.
     """
     if assume_stopped and view.replicas:
         wanted = _wanted(view, replicas)
@@ -54,6 +58,8 @@ def start(view: Workload, *, replicas: int | None, assume_stopped: bool = False)
     note = read_note(view, needed=replicas is None and view.replicas == 0)
     if view.replicas:
         return _keep_running(view, replicas)
+    if leave_unsaved and replicas is None and note is None:
+        return Change(None, 0, 0, "it is stopped, and nothing was saved on it", is_left=True)
     if replicas is not None or view.kind == "CronJob":
         wanted, why = _wanted(view, replicas), "replicas as given" if replicas is not None else "asked to be running"
     else:

@@ -92,6 +92,7 @@ class Waiter:
     """Waits for the workloads ``views`` of one namespace, as they were last read or written.
 
     ``versions`` holds for each kind the resource version to watch from: any that is not newer than its views.
+    ``scaled_by_others`` are the keys of those whose replicas an autoscaler may change: its number is the goal then.
     """
 
     def __init__(
@@ -103,8 +104,10 @@ class Waiter:
         *,
         deadline: Deadline,
         patience: float,
+        scaled_by_others: t.Collection[str] = (),
         clock: t.Callable[[], float] = time.monotonic,
     ) -> None:
+        self._scaled_by_others = scaled_by_others
         self._api = api
         self._outcome = outcome
         self._first = {view.key: view for view in views}
@@ -123,6 +126,7 @@ class Waiter:
         """
         if all(view.settled(goals[view.key]) for view in self.views):
             return
+        goals = dict(goals)
         begun = self._clock()
         with Watches(self._api) as watches:
             self._watch_workloads(watches)
@@ -160,7 +164,7 @@ class Waiter:
                 self._outcome.waited += self._clock() - begun
                 self.warnings = watches.warnings
 
-    def _until_settled(self, watches: Watches, goals: t.Mapping[str, int], begun: float) -> None:
+    def _until_settled(self, watches: Watches, goals: dict[str, int], begun: float) -> None:
         diagnosing = False
         while True:
             self._look(watches, goals)
@@ -179,7 +183,7 @@ class Waiter:
             pause = self._patience.next_check(now) if diagnosing else DIAGNOSE_AFTER - (now - begun)
             watches.next(min(self._deadline.remaining, max(pause, 0.001)))
 
-    def _final_look(self, watches: Watches, goals: t.Mapping[str, int], troubles: t.Sequence[Trouble]) -> None:
+    def _final_look(self, watches: Watches, goals: dict[str, int], troubles: t.Sequence[Trouble]) -> None:
         """At the deadline: what the server says itself, so that a watch that fell silent is not the reason to fail."""
         for kind in self._versions:
             watches.refresh(kind)
@@ -202,8 +206,11 @@ class Waiter:
             )
         return troubles
 
-    def _look(self, watches: Watches, goals: t.Mapping[str, int]) -> None:
-        """Take the newest objects; a deleted one, or one whose replicas somebody else has changed, is hopeless."""
+    def _look(self, watches: Watches, goals: dict[str, int]) -> None:
+        """Take the newest objects; a deleted one, or one whose replicas somebody else has changed, is hopeless.
+
+        An autoscaler's number becomes the goal of its workload.
+        """
         views: list[Workload] = []
         for key, first in self._first.items():
             obj = watches.objects[first.kind].get(first.name)
@@ -214,6 +221,8 @@ class Waiter:
                     problem="it was deleted while its pods were waited for",
                     next_step="Find out who deleted it; create it again, then run again",
                 )
+            if view.replicas and key in self._scaled_by_others:
+                goals[key] = view.replicas
             if view.generation > first.generation and view.replicas != goals[key]:
                 raise Hopeless(
                     obj=view.title,

@@ -60,8 +60,10 @@ def apply(session: Session, crew: Crew, found: Assessment, conditions: Condition
         for step in steps
         if step.oid in states
     }
+    outcome.write_attempted = True
     vacuums, reindexes = Vacuum(crew, before), Reindex(crew)
     lost: Exception | None = None
+    stopped: OpsError | None = None
     try:
         for phase in (FREEZE, LEFTOVERS, INVALID, CLEAN, PARENTS, BLOAT):
             due = [step for step in steps if step.phase == phase]
@@ -74,14 +76,18 @@ def apply(session: Session, crew: Crew, found: Assessment, conditions: Condition
         vacuums.finish(session)
     except driver_error() as error:
         lost = error
+    except OpsError as error:
+        stopped = error
     record = crew.record
     outcome.facts["done"] = [
         {"object": step.shown, "what": step.what, "seconds": round(seconds, 3)} for step, seconds in record.done
     ]
     outcome.facts["not_done"].extend(record.not_done)
     outcome.blockers.extend(record.blockers)
-    outcome.changed = bool(record.done)
+    outcome.changed = bool(record.done) or lost is not None  # what was running may have been done, without an answer
     _set_after(outcome, steps, [step for step, _seconds in record.done] + record.settled)
+    if stopped is not None:
+        raise stopped
     if lost is not None:
         raise OpsError(
             obj=session.settings.target,

@@ -10,7 +10,7 @@ import typing as t
 
 from .._common.errors import Refusal
 from .._common.outcome import Outcome, PlanItem
-from . import blockers, catalog, names
+from . import bloat, blockers, catalog, names, plan_indexes
 from .catalog import IndexState, TableState
 from .connection import CONNECTION_SPEC, Session
 from .names import TableName
@@ -196,8 +196,6 @@ def with_bloat(
     limit = conditions.index_bloat_ratio
     if limit is None:
         return [(index, None) for index in indexes]
-    from . import bloat
-
     estimated = [(index, bloat.estimate(index, block_size=session.server.block_size)) for index in indexes]
     open_ones = [index for index, waste in estimated if waste is not None and waste.least <= limit < waste.most]
     schema = catalog.stattuple_schema(session) if open_ones else None
@@ -240,8 +238,6 @@ def horizons_of(session: Session) -> t.Callable[[], list[blockers.Horizon]]:
 
 def _plan_indexes(session: Session, found: Assessment, conditions: Conditions, *, block_size: int) -> None:
     """Add what is due for the indexes that were found."""
-    from . import plan_indexes
-
     indexes = [index for index, _waste in found.indexes]
     if conditions.invalid_indexes:
         invalid = [index for index in indexes if not index.valid]

@@ -38,6 +38,9 @@ CONNECTION_SPEC: dict[str, dict[str, t.Any]] = {
 # What libpq would take from the environment to go somewhere else than the options say.
 _REDIRECTING = ("PGHOSTADDR", "PGSERVICE", "PGSERVICEFILE", "PGOPTIONS", "PGTARGETSESSIONATTRS", "PGREALM", "PGAPPNAME")
 
+# From this version on libpq can look for a primary without asking that its transactions be writable.
+LIBPQ_14 = 140000
+
 _FACTS_SQL = """
 SELECT pg_catalog.set_config('search_path', '', false),
        pg_catalog.current_setting('server_version_num')::int,
@@ -213,14 +216,19 @@ class Session:
 
     ``application_name`` reads ``lowtide.ops <module> <run id>``, so that an auditor finds every statement.
     search_path is empty: every name in a statement is qualified. Errors of statements pass through as psycopg2's own.
+    Without ``writes``, a role whose transactions are read only (default_transaction_read_only) is as good as any.
     """
 
-    def __init__(self, settings: Settings, *, module: str, run_id: str, primary: bool = True) -> None:
+    def __init__(
+        self, settings: Settings, *, module: str, run_id: str, primary: bool = True, writes: bool = True
+    ) -> None:
         self.settings = settings
         psycopg2 = require("psycopg2", package="psycopg2-binary", why="to talk to PostgreSQL")
         for name in _REDIRECTING:
             os.environ.pop(name, None)
         keywords = settings.libpq(primary=primary)
+        if not writes and "target_session_attrs" in keywords and psycopg2.extensions.libpq_version() >= LIBPQ_14:
+            keywords["target_session_attrs"] = "primary"
         keywords["application_name"] = f"lowtide.ops {module} {run_id}"[:63]
         if settings.password is not None:
             keywords["password"] = settings.password
@@ -228,7 +236,7 @@ class Session:
         try:
             self.connection.autocommit = True
             self.server = self._identify()
-            self._check(primary=primary)
+            self._check(primary=primary, writes=writes)
         except BaseException:
             self.connection.close()
             raise
@@ -240,7 +248,7 @@ class Session:
             raise sql_error(self.settings.target, error) from error
         return Server(*row[1:])
 
-    def _check(self, *, primary: bool) -> None:
+    def _check(self, *, primary: bool, writes: bool) -> None:
         wanted = self.settings.system_identifier
         if wanted and wanted != self.server.system_identifier:
             raise Refusal(
@@ -254,7 +262,7 @@ class Session:
                 problem="this server is a standby (pg_is_in_recovery() is true)",
                 next_step="Name the primary, or every member of the cluster, in login_host",
             )
-        if primary and self.server.read_only:
+        if primary and writes and self.server.read_only:
             raise Refusal(
                 obj=self.settings.target,
                 problem="transactions are read only here (default_transaction_read_only is on)",

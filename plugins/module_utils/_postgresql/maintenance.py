@@ -11,8 +11,10 @@ import typing as t
 from .._common.errors import OpsError, Refusal
 from .._common.outcome import Outcome
 from . import guard
+from .apply import carry_out
 from .assess import assess, conditions_from, report, scope_from
 from .connection import Session, new_run_id, settings_from
+from .summary import list_evidence, summarize_assessment, tell_maintenance
 
 if t.TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
@@ -39,11 +41,13 @@ def maintain(module: AnsibleModule, outcome: Outcome) -> None:
             guard.take(session)
         found = assess(session, conditions, scope, jobs=params["jobs"], budget=budget)
         report(outcome, session, found, diff=module._diff)
-        outcome.changed = bool(found.plan.steps)
+        outcome.changed = module.check_mode and bool(found.plan.steps)
         if found.plan.steps and not module.check_mode:
-            from .apply import carry_out
-
-            carry_out(params, session, found, conditions, outcome, run_id=run_id, started=started)
+            try:
+                carry_out(params, session, found, conditions, outcome, run_id=run_id, started=started)
+            finally:
+                tell_maintenance(outcome, check_mode=False)
+    tell_maintenance(outcome, check_mode=module.check_mode)
     if params["on_blocked"] == "fail" and outcome.blockers:
         first = outcome.blockers[0]
         more = f" ({len(outcome.blockers) - 1} more in blockers)" if len(outcome.blockers) > 1 else ""
@@ -64,3 +68,5 @@ def inform(module: AnsibleModule, outcome: Outcome) -> None:
         report(outcome, session, found, diff=False)
         outcome.facts["due"] = bool(found.plan.steps)
         del outcome.facts["done"]
+    outcome.summary = summarize_assessment(outcome.facts, outcome.plan)
+    outcome.evidence = list_evidence(outcome.facts)

@@ -260,7 +260,8 @@ class Engine:
             step=step,
             host=call.host,
             error=failure.error,
-            refused=call.planning or failure.refused or not is_started,
+            # A module's word that it changed nothing is not the step's: another one may have run before it.
+            refused=call.planning or not is_started,
             planning=call.planning,
             plan=failure.plan,
             blockers=failure.blockers,

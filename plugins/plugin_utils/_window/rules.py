@@ -16,7 +16,7 @@ from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import 
 from ansible_collections.lowtide.ops.plugins.module_utils._common.timestamps import format_utc
 
 from .declaration import Declaration, Step
-from .events import StepFailed, WindowOpened
+from .events import StepFailed, StepSucceeded, WindowOpened
 from .state import ABANDONED, FinalState, Key, WindowState
 
 RESTORE = "restore"
@@ -119,10 +119,12 @@ class WindowRules:
         step = self.declaration[current.step]
         if context.host not in current.hosts:
             return NOT_ASSIGNED
-        self._require_order(play)
         if self.restores:
             return Decision(True, "restores the service")
-        return self._decide_reverting(step, context) if step.reverts else self._decide_plain(step, context, now)
+        if step.reverts:  # whatever is wrong with the plays: the way back is never refused
+            return self._decide_reverting(step, context)
+        self._require_order(play)
+        return self._decide_plain(step, context, now)
 
     def _decide_plain(self, step: Step, context: HostContext, now: float) -> Decision:
         if step.name not in self.selected:
@@ -351,17 +353,13 @@ class WindowRules:
         return name in self.declaration and self.declaration[name].reads_only
 
     def _may_have_changed(self) -> bool:
-        """Whether something was changed, or a step failed without saying that it had changed nothing."""
-        failed = [
-            failure
-            for failure in self.state.failures
-            if not failure.planning
-            and not failure.refused
-            and not self._is_reader(failure.step)
-            and failure.key in self.state.started
+        """Whether something was changed, or a step was started that may have changed something before it failed."""
+        ended_badly = [
+            key
+            for key in self.state.started
+            if not isinstance(self.state.ended.get(key), StepSucceeded) and not self._is_reader(key[0])
         ]
-        unfinished = [key for key in self.state.started if key not in self.state.ended and not self._is_reader(key[0])]
-        return self._has_changed() or bool(failed) or bool(unfinished)
+        return self._has_changed() or bool(ended_badly)
 
 
 def assert_opened(opened: WindowOpened | None) -> None:

@@ -69,9 +69,9 @@ def test_a_window_is_rehearsed_without_a_write_then_does_what_it_said_and_then_n
 
     assert run.rc == 0, run.stdout
     report = site.reports()[-1]
-    assert report["state"] == "done"
+    assert report["state"] == "succeeded"
     changed = {row["step"] for row in report["steps"] if row["changed"]}
-    assert changed == {"backup", "shutdown", "database_maintenance", "startup"}
+    assert changed == {"backup", "shutdown", "database_maintenance", "startup", "scaling"}
     assert site.workers() == {"replicas": 12, "ready": 12, "notes": []}
     after = seen(site)
     assert after["maintenance"]["invalid"] == []
@@ -85,7 +85,7 @@ def test_a_window_is_rehearsed_without_a_write_then_does_what_it_said_and_then_n
 
     assert again.rc == 0, again.stdout
     assert str(installed) in again.stdout
-    assert site.reports()[-1]["state"] == "nothing_to_do"
+    assert site.reports()[-1]["state"] == "no_changes"
     assert 0 < again.stdout.count("Using module file") <= MODULE_TASKS
     assert again.changed == 0
     assert seen(site) == after
@@ -97,20 +97,16 @@ MISTAKES: dict[str, tuple[dict[str, Any], list[str]]] = {
         {"kubernetes_connection": {"cluster_uid": "11111111-1111-1111-1111-111111111111"}},
         ["11111111-1111", "cluster_uid"],
     ),
-    "wrong namespace": ({"feature_namespace": "feature-sistem"}, ["feature-sistem"]),
+    "wrong namespace": ({"kubernetes_namespace": "feature-sistem"}, ["feature-sistem"]),
     "wrong database": ({"postgresql_connection": {"login_db": "feature_bd"}}, ["feature_bd"]),
     "wrong password": (
         {"postgresql_connection": {"passfile": None, "login_password": "guessed-canary"}},
         ["password", "postgres"],
     ),
-    "broker down": ({"event_bus_connection": {"brokers": ["10.77.0.1:9"]}}, ["10.77.0.1:9"]),
-    "no bucket": ({"backup_bucket": "lowtide-bakups"}, ["lowtide-bakups"]),
+    "broker down": ({"kafka_connection": {"brokers": ["10.77.0.1:9"]}}, ["10.77.0.1:9"]),
+    "no bucket": ({"bucket": "lowtide-bakups"}, ["lowtide-bakups"]),
     "topic missing": (
-        {
-            "startup_scale_to_partitions": [
-                {"kind": "StatefulSet", "name": "feature-worker", "topics": ["feature.evens"]}
-            ]
-        },
+        {"scaling_workloads": [{"kind": "StatefulSet", "name": "feature-worker", "topics": ["feature.evens"]}]},
         ["feature.evens"],
     ),
 }
@@ -135,7 +131,7 @@ def refusals(lab_facts: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
     site, folder = Site(lab_facts), tmp_path_factory.mktemp("mistaken")
 
     def mistaken(mistake: str) -> PlaybookRun:
-        extra: dict[str, Any] = {"window_name": window_of(mistake)}
+        extra: dict[str, Any] = {"window_name": window_of(mistake), "window_site": window_of(mistake)}
         for key, value in MISTAKES[mistake][0].items():
             extra[key] = {**connection(site, key), **value} if isinstance(value, dict) else value
         given = write_yaml(folder / f"{window_of(mistake)}.yml", extra)
@@ -147,6 +143,7 @@ def refusals(lab_facts: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
     return Refusals(runs, before, seen(site))
 
 
+@pytest.mark.procedure("B24")
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_wrong_site_is_refused_before_any_change(refusals: Refusals, mistake: str) -> None:
     run = refusals.runs[mistake]
@@ -165,7 +162,7 @@ def connection(site: Site, name: str) -> dict[str, Any]:
     lab = site.facts
     known = {
         "kubernetes_connection": {key: lab["kubernetes"][key] for key in ("kubeconfig", "context", "cluster_uid")},
-        "event_bus_connection": {
+        "kafka_connection": {
             "brokers": [lab["kafka"]["bootstrap_servers"]],
             "cluster_id": lab["kafka"]["cluster_id"],
         },

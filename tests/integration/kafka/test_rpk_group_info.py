@@ -142,6 +142,8 @@ def test_refused(bus: Bus, options: dict[str, Any], words: str) -> None:
     assert words in info(bus, bus.group, **options).msg
 
 
-def test_nothing_asked(bus: Bus) -> None:
-    """Is a mistake."""
-    assert "names and topics: both are empty" in info(bus).msg
+def test_the_identity_can_be_asked_for_alone(bus: Bus) -> None:
+    """Without groups and topics it says which cluster it is; but nothing can be waited for then."""
+    run = info(bus)
+    assert (run["cluster_id"], run["groups"], run["topics"]) == (bus.cluster_id, [], [])
+    assert "option names: it is empty" in info(bus, wait_for={"states": ["empty"], "timeout": 1.0}).msg

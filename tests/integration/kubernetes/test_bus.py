@@ -50,10 +50,12 @@ def bus(lab: dict[str, Any]) -> dict[str, Any]:
 def test_partitions_added_meanwhile_are_followed(
     namespace: Namespace, admin: AdminClient, topic: str, bus: dict[str, Any]
 ) -> None:
-    """Read again after the wait; never past the ceiling."""
+    """Read again after the wait; never past the max_replicas."""
     probe = {"exec": {"command": ["true"]}, "initialDelaySeconds": 2, "periodSeconds": 1}
     namespace.apply(namespace.workload("w", readinessProbe=probe))
-    process = start_module(SCALE, namespace.params(kind="StatefulSet", name="w", topics=[topic], bus=bus, ceiling=3))
+    process = start_module(
+        SCALE, namespace.params(kind="StatefulSet", name="w", topics=[topic], kafka_connection=bus, max_replicas=3)
+    )
     namespace.wait(
         "scaled", lambda: process.poll() is not None or namespace.get("StatefulSet", "w")["spec"]["replicas"] == 2
     )
@@ -69,8 +71,8 @@ def test_partitions_added_meanwhile_are_followed(
     [
         ({"topics": ["no-such-topic"]}, "no-such-topic"),
         ({"topics": []}, "names no topic"),
-        ({"bus": {"brokers": ["10.77.0.1:1"], "request_timeout": 2}}, "10.77.0.1:1"),
-        ({"bus": {"brokers": ["10.77.0.1:9092"], "cluster_id": "another"}}, "another"),
+        ({"kafka_connection": {"brokers": ["10.77.0.1:1"], "request_timeout": 2}}, "10.77.0.1:1"),
+        ({"kafka_connection": {"brokers": ["10.77.0.1:9092"], "cluster_id": "another"}}, "another"),
     ],
 )
 def test_bus_that_cannot_say_is_a_refusal(
@@ -78,7 +80,9 @@ def test_bus_that_cannot_say_is_a_refusal(
 ) -> None:
     """Topic missing, none named, broker down, another cluster: nothing is scaled."""
     namespace.apply(namespace.workload("w"))
-    run = namespace.module(SCALE, **{"kind": "StatefulSet", "name": "w", "topics": [topic], "bus": bus, **change})
+    run = namespace.module(
+        SCALE, **{"kind": "StatefulSet", "name": "w", "topics": [topic], "kafka_connection": bus, **change}
+    )
     assert run.failed
     assert said in run.msg
     assert run["error"]["refused"] is True
@@ -86,30 +90,48 @@ def test_bus_that_cannot_say_is_a_refusal(
 
 
 def play(namespace: Namespace, role: str, variables: dict[str, Any]) -> list[dict[str, Any]]:
-    """A play that runs a role and shows its result."""
-    connection = {"kubeconfig": namespace.facts["kubeconfig"], "cluster_uid": namespace.facts["cluster_uid"]}
-    tiers = [[{"kind": "StatefulSet", "name": "w"}], [{"kind": "Deployment", "name": "d"}]]
-    common = {"connection": connection, "namespace": namespace.name, "tiers": tiers}
-    inputs = {f"{role}_{key}": value for key, value in {**common, **variables}.items()}
-    include = {"ansible.builtin.include_role": {"name": f"lowtide.ops.{role}"}, "vars": inputs}
+    """A play that runs a role, which finds the site variables, and shows its result."""
+    site = {
+        "kubernetes_connection": {
+            "kubeconfig": namespace.facts["kubeconfig"],
+            "cluster_uid": namespace.facts["cluster_uid"],
+        },
+        "kubernetes_namespace": namespace.name,
+        "tiers": [[{"kind": "StatefulSet", "name": "w"}], [{"kind": "Deployment", "name": "d"}]],
+        **variables,
+    }
+    include = {"ansible.builtin.include_role": {"name": f"lowtide.ops.{role}"}}
     show = {"ansible.builtin.debug": {"msg": f"SUMMARY {{{{ {role}_result.summary }}}}"}}
-    return [{"hosts": "localhost", "connection": "local", "gather_facts": False, "tasks": [include, show]}]
+    return [
+        {"hosts": "localhost", "connection": "local", "gather_facts": False, "vars": site, "tasks": [include, show]}
+    ]
 
 
-def test_roles_drain_and_restore(
+SCALING = {"scaling_workloads": [{"kind": "StatefulSet", "name": "w"}]}
+
+
+def words(run: PlaybookRun) -> str:
+    """What was printed, without the line breaks."""
+    return " ".join(run.stdout.split())
+
+
+def test_roles_drain_scale_and_restore(
     namespace: Namespace,
     topic: str,
     bus: dict[str, Any],
     unique_name: Callable[..., str],
     ansible_playbook: Callable[..., PlaybookRun],
 ) -> None:
-    """Refused for a group that does not exist; not drained while a member is left; then drained, and started at the partitions."""
+    """A group that does not exist is found by a rehearsal; not drained while a member is left; then drained, started, scaled."""
     namespace.apply(namespace.workload("w"), namespace.workload("d", kind="Deployment"))
     group = unique_name("group")
-    inputs = {"consumer_groups": [group], "bus_connection": bus, "drain_timeout": 2}
-    refused = ansible_playbook(play(namespace, "shutdown", inputs))
-    assert refused.rc != 0
-    assert f"Consumer group {group}: it does not exist" in " ".join(refused.stdout.split())
+    inputs = {"consumer_groups": [group], "kafka_connection": bus, "shutdown_drain_timeout": 2}
+    unconnected = ansible_playbook(play(namespace, "shutdown", {"consumer_groups": [group]}))
+    assert unconnected.rc != 0
+    assert "localhost: set kafka_connection or shutdown_kafka_connection" in words(unconnected)
+    rehearsed = ansible_playbook(play(namespace, "shutdown", inputs), "--check")
+    assert rehearsed.rc != 0
+    assert f"group {group}: there is no such group" in words(rehearsed)
     assert namespace.get("StatefulSet", "w")["spec"]["replicas"] == 1
 
     producer = Producer({"bootstrap.servers": bus["brokers"][0]})
@@ -129,15 +151,21 @@ def test_roles_drain_and_restore(
 
     drained = ansible_playbook(play(namespace, "shutdown", inputs))
     assert drained.rc == 0, drained.stdout
-    assert f"drained: {group} empty, lag 2" in " ".join(drained.stdout.split()), drained.stdout
-    started = ansible_playbook(
-        play(
-            namespace,
-            "startup",
-            {"bus_connection": bus, "scale_to_partitions": [{"kind": "StatefulSet", "name": "w", "topics": [topic]}]},
-        )
-    )
+    assert f"SUMMARY all workloads were already stopped; {group} empty, lag 2" in words(drained)
+    # The include, the validation of its arguments, two modules, the result, and this test's own message.
+    assert drained.stats["localhost"]["ok"] == 6
+    stopped = ansible_playbook(play(namespace, "scaling", {**inputs, **SCALING, "topics": [topic]}))
+    assert "it was stopped on purpose" in words(stopped)
+    started = ansible_playbook(play(namespace, "startup", {}))
     assert started.rc == 0, started.stdout
-    assert f"StatefulSet {namespace.name}/w replicas 0 -> 2" in " ".join(started.stdout.split())
+    assert (
+        f"SUMMARY started StatefulSet {namespace.name}/w (1 replica), Deployment {namespace.name}/d (1 replica)"
+        in words(started)
+    )
+    scaled = ansible_playbook(play(namespace, "scaling", {**inputs, **SCALING, "topics": [topic]}))
+    assert scaled.rc == 0, scaled.stdout
+    assert f"SUMMARY scaled StatefulSet {namespace.name}/w from 1 to 2 replicas ({topic} has 2 partitions)" in words(
+        scaled
+    )
     assert namespace.get("StatefulSet", "w")["status"]["readyReplicas"] == 2
     assert namespace.get("Deployment", "d")["status"]["readyReplicas"] == 1

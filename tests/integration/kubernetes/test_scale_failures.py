@@ -83,7 +83,7 @@ BAD_INPUT: list[tuple[dict[str, Any], str]] = [
     ({"kubeconfig": "/nowhere/config"}, "there is no such file"),
     ({"name": "../../nodes"}, "this is not a Kubernetes name"),
     ({"name": "W"}, "this is not a Kubernetes name"),
-    ({"floor": 4, "ceiling": 3}, "floor is 4 and ceiling is 3"),
+    ({"min_replicas": 4, "max_replicas": 3}, "min_replicas is 4 and max_replicas is 3"),
 ]
 
 

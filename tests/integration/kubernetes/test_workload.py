@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 from typing import Any
 
 import pytest
@@ -56,6 +57,10 @@ def test_stop_and_start_a_tier(namespace: Namespace, proxy: KubernetesProxy) -> 
     predicted = namespace.module("k8s_workload", check=True, state="stopped", **base)
     assert predicted.changed
     assert set(proxy.verbs) == {"LIST"}
+    assert predicted["summary"] == (
+        f"would stop StatefulSet {namespace.name}/w (2 replicas), Deployment {namespace.name}/d (1 replica),"
+        f" CronJob {namespace.name}/c"
+    )
     stopped = namespace.module("k8s_workload", state="stopped", **base)
     assert (stopped.changed, stopped["diff"], stopped["plan"]) == (True, predicted["diff"], predicted["plan"])
     assert stopped["diff"]["before"] == {"StatefulSet/w": 2, "Deployment/d": 1, "CronJob/c": 1}
@@ -68,6 +73,7 @@ def test_stop_and_start_a_tier(namespace: Namespace, proxy: KubernetesProxy) -> 
     for check in (True, False):
         again = namespace.module("k8s_workload", check=check, state="stopped", **{**base, "run_id": "later"})
         assert (again.changed, again["plan"]) == (False, [])
+        assert again["summary"] == "all workloads were already stopped"
     assert note_of(namespace, "StatefulSet", "w") == noted
 
     seen = namespace.module("k8s_workload_info")
@@ -75,13 +81,15 @@ def test_stop_and_start_a_tier(namespace: Namespace, proxy: KubernetesProxy) -> 
     assert seen["stopped_by_us"][0]["stopped_by_us"]["since"] == noted["at"]
 
     predicted = namespace.module("k8s_workload", check=True, state="running", **base)
-    started = namespace.module("k8s_workload", state="running", **base)
+    # What the info module returned can be passed on as it is: its replicas of 0 are not what is to run.
+    started = namespace.module("k8s_workload", state="running", **{**base, "workloads": seen["stopped_by_us"]})
     assert (started.changed, started["diff"], started["plan"]) == (True, predicted["diff"], predicted["plan"])
     assert [one["settled"] for one in started["workloads"]] == [True, True, True]
     assert namespace.get("StatefulSet", "w")["status"]["readyReplicas"] == 2
     assert namespace.get("CronJob", "c")["spec"]["suspend"] is False
     assert [note_of(namespace, one["kind"], one["name"]) for one in workloads] == [None, None, None]
-    assert not namespace.module("k8s_workload", state="running", **base).changed
+    again = namespace.module("k8s_workload", state="running", **base)
+    assert (again.changed, again["summary"]) == (False, "all workloads run")
     assert namespace.module("k8s_workload_info")["stopped_by_us"] == []
 
 
@@ -157,18 +165,18 @@ def test_stopped_workload_is_scaled_only_on_request(namespace: Namespace) -> Non
 
 
 @pytest.mark.usefixtures("keda")
-def test_keda_is_refused_or_frozen(namespace: Namespace) -> None:
+def test_keda_is_refused_or_paused(namespace: Namespace) -> None:
     """KEDA would start pods again: named, or paused with a note and released at the start."""
     namespace.apply(namespace.workload("w"), scaled_object(namespace, "w", 1, 5))
     base: dict[str, Any] = {"workloads": [{"kind": "StatefulSet", "name": "w"}]}
     refused = namespace.module("k8s_workload", state="stopped", **base)
     assert f"ScaledObject {namespace.name}/w-keda owns its replicas (1 to 5)" in refused.msg
     assert namespace.get("StatefulSet", "w")["spec"]["replicas"] == 1
-    stopped = namespace.module("k8s_workload", state="stopped", autoscaler="freeze", **base)
+    stopped = namespace.module("k8s_workload", state="stopped", autoscaler="pause", **base)
     assert stopped.changed
     frozen = namespace.get("ScaledObject", "w-keda")["metadata"]["annotations"]
     assert frozen["autoscaling.keda.sh/paused-replicas"] == "0"
-    assert not namespace.module("k8s_workload", state="stopped", autoscaler="freeze", **base).changed
+    assert not namespace.module("k8s_workload", state="stopped", autoscaler="pause", **base).changed
     started = namespace.module("k8s_workload", state="running", **base)
     assert started.changed
     released = namespace.get("ScaledObject", "w-keda")["metadata"].get("annotations", {})
@@ -287,3 +295,208 @@ def test_info_of_what_is_missing(namespace: Namespace) -> None:
     assert "404" in namespace.module("k8s_workload_info", namespace="no-such-space").msg
     named = namespace.module("k8s_workload_info", workloads=[{"kind": "Deployment", "name": "x"}])
     assert "Deployments there: none" in named.msg
+
+
+def test_the_identity_can_be_asked_for_alone(namespace: Namespace) -> None:
+    """Without a namespace only the cluster's identity is read, and compared where it is declared."""
+    run = namespace.module("k8s_workload_info", namespace=None)
+    assert (run["cluster_uid"], run["workloads"], run["requests"]) == (namespace.facts["cluster_uid"], [], 1)
+    other = namespace.module("k8s_workload_info", namespace=None, cluster_uid="another")
+    assert "not the expected another" in other.msg
+    named = namespace.module("k8s_workload_info", namespace=None, workloads=[{"kind": "Deployment", "name": "x"}])
+    assert "option namespace: it is not set" in named.msg
+
+
+def test_an_account_that_may_not_read_the_identity_is_told_what_it_lacks(namespace: Namespace) -> None:
+    """As refusal where the identity is asked for or declared; elsewhere the identity is just not known."""
+    kubectl = [namespace.facts["kubectl"], "--kubeconfig", namespace.facts["kubeconfig"], "-n", namespace.name]
+    subprocess.run([*kubectl, "create", "serviceaccount", "restricted"], check=True, capture_output=True)
+    token = subprocess.run(
+        [*kubectl, "create", "token", "restricted"], check=True, capture_output=True, text=True
+    ).stdout.strip()
+    account = {"host": namespace.facts["server"], "api_key": token, "validate_certs": False}
+    for options in ({"namespace": None}, {"cluster_uid": namespace.facts["cluster_uid"]}):
+        run = namespace.module("k8s_workload_info", **account, **options)
+        assert run.failed
+        assert "answered 403" in run["error"]["problem"]
+        assert "get on the namespace kube-system" in run["error"]["next_step"]
+        assert token not in run.msg
+
+
+TIERS = [
+    [{"kind": "StatefulSet", "name": "w"}],
+    [{"kind": "Deployment", "name": "d"}, {"kind": "Deployment", "name": "e"}],
+]
+
+
+def written_objects(proxy: KubernetesProxy) -> list[str]:
+    """The names of the objects that were patched, in their order."""
+    return [path.partition("?")[0].rpartition("/")[2] for verb, path in proxy.seen if verb == "PATCH"]
+
+
+def test_tiers_follow_each_other(namespace: Namespace, proxy: KubernetesProxy) -> None:
+    """Start order to start, the reverse to stop; each tier is waited for; one reading, one plan, one result over all."""
+    probe = {"exec": {"command": ["true"]}, "initialDelaySeconds": 1, "periodSeconds": 1}
+    namespace.apply(
+        namespace.workload("w", replicas=2, readinessProbe=probe),
+        namespace.workload("d", kind="Deployment"),
+        namespace.workload("e", kind="Deployment"),
+    )
+    namespace.ready("StatefulSet", "w", 2)
+    for name in ("d", "e"):
+        namespace.ready("Deployment", name, 1)
+    base: dict[str, Any] = {"host": proxy.url, "tiers": TIERS, "run_id": "night"}
+
+    predicted = namespace.module("k8s_workload", check=True, state="stopped", **base)
+    assert predicted["requests"] == 4  # two kinds of workload, HPAs, ScaledObjects
+    proxy.seen.clear()
+    stopped = namespace.module("k8s_workload", state="stopped", **base)
+    assert not stopped.failed, stopped.msg
+    assert (stopped["plan"], stopped["diff"]) == (predicted["plan"], predicted["diff"])
+    assert [item["object"].rpartition("/")[2] for item in stopped["plan"]] == ["d", "e", "w"]
+    assert written_objects(proxy) == ["d", "e", "w"]
+    first_patch, last_patch = (
+        [number for number, (verb, _path) in enumerate(proxy.seen) if verb == "PATCH"][index] for index in (0, -1)
+    )
+    assert [verb for verb, _path in proxy.seen[:first_patch]] == ["LIST"] * 4
+    assert any(
+        "/pods" in path for _verb, path in proxy.seen[first_patch:last_patch]
+    )  # tier 2 was waited for before tier 1
+    assert [one["name"] for one in stopped["workloads"]] == ["d", "e", "w"]
+    assert stopped["summary"] == (
+        f"stopped Deployment {namespace.name}/d (1 replica), Deployment {namespace.name}/e (1 replica),"
+        f" StatefulSet {namespace.name}/w (2 replicas)"
+    )
+    assert f"Deployment {namespace.name}/d: stopped, 0 pods left; asked to be stopped" in stopped["evidence"]
+
+    proxy.seen.clear()
+    started = namespace.module("k8s_workload", state="running", **base)
+    assert not started.failed, started.msg
+    assert written_objects(proxy) == ["w", "d", "e"]
+    ready = [one["ready"] for one in started["workloads"]]
+    assert ready == [2, 1, 1]
+    patched = [path for verb, path in proxy.seen if verb in ("PATCH", "WATCH")]
+    assert "/statefulsets/w" in patched[0]
+    assert "statefulsets" in patched[1]  # the watch of tier 1 comes before the first patch of tier 2
+    assert not namespace.module("k8s_workload", state="running", **base).changed
+
+
+def test_a_flat_list_is_one_tier(namespace: Namespace, proxy: KubernetesProxy) -> None:
+    """As the option workloads."""
+    namespace.apply(namespace.workload("w"), namespace.workload("v"))
+    for name in ("w", "v"):
+        namespace.ready("StatefulSet", name, 1)
+    flat = [{"kind": "StatefulSet", "name": "w"}, {"kind": "StatefulSet", "name": "v"}]
+    stopped = namespace.module("k8s_workload", host=proxy.url, state="stopped", tiers=flat)
+    assert not stopped.failed, stopped.msg
+    assert written_objects(proxy) == ["w", "v"]
+
+
+def test_all_tiers_are_refused_before_the_first_write(namespace: Namespace, proxy: KubernetesProxy) -> None:
+    """What stands against the last tier to be stopped keeps the first from being touched."""
+    owned = namespace.workload("w")
+    owned["metadata"]["annotations"] = {"argocd.argoproj.io/tracking-id": "shop:apps/StatefulSet:w"}
+    namespace.apply(owned, namespace.workload("d", kind="Deployment"))
+    tiers = [[{"kind": "StatefulSet", "name": "w"}], [{"kind": "Deployment", "name": "d"}]]
+    for check in (True, False):
+        refused = namespace.module("k8s_workload", check=check, host=proxy.url, state="stopped", tiers=tiers)
+        assert "Argo CD application shop:apps/StatefulSet:w" in refused.msg
+        assert (refused["error"]["refused"], refused.changed) == (True, False)
+    absent = [[{"kind": "StatefulSet", "name": "x"}], [{"kind": "Deployment", "name": "d"}]]
+    refused = namespace.module("k8s_workload", host=proxy.url, state="stopped", tiers=absent)
+    assert f"StatefulSet {namespace.name}/x" in refused.msg
+    assert proxy.verbs["PATCH"] == 0
+    assert namespace.get("Deployment", "d")["spec"]["replicas"] == 1
+
+
+def test_a_start_is_not_refused_for_its_owner(namespace: Namespace) -> None:
+    """A GitOps tool, or an HPA that moves the replicas at once, does not stand in the way back."""
+    owned = namespace.workload("w")
+    owned["metadata"]["annotations"] = {"argocd.argoproj.io/tracking-id": "shop:apps/StatefulSet:w"}
+    namespace.apply(owned, hpa(namespace, "w", 2, 5))
+    one: dict[str, Any] = {"tiers": [{"kind": "StatefulSet", "name": "w"}]}
+    stopped = namespace.module("k8s_workload", state="stopped", guards=["hpa", "keda"], **one)
+    assert not stopped.failed, stopped.msg
+    started = namespace.module("k8s_workload", state="running", **one)
+    assert not started.failed, started.msg
+    assert started["blockers"] == []
+    assert started["workloads"][0]["ready"] >= 1
+
+
+def test_failure_in_the_second_tier_says_what_was_done(namespace: Namespace) -> None:
+    """The first tier is stopped and reported; running again goes on; a start puts everything back."""
+    held = namespace.workload("w")
+    held["spec"]["template"]["metadata"]["finalizers"] = ["example.org/hold"]
+    namespace.apply(held, namespace.workload("d", kind="Deployment"), namespace.workload("v"))
+    namespace.ready("StatefulSet", "w", 1)
+    namespace.ready("Deployment", "d", 1)
+    tiers = [
+        [{"kind": "StatefulSet", "name": "v"}],
+        [{"kind": "StatefulSet", "name": "w"}],
+        [{"kind": "Deployment", "name": "d"}],
+    ]
+    run = namespace.module("k8s_workload", state="stopped", tiers=tiers, timeout=3)
+    assert run.failed
+    assert f"Pod {namespace.name}/w-0" in run.msg
+    assert (run.changed, run["error"]["refused"]) == (True, False)
+    assert [one["name"] for one in run["workloads"]] == ["d", "w", "v"]
+    assert run["summary"] == (
+        f"stopped Deployment {namespace.name}/d (1 replica), StatefulSet {namespace.name}/w (1 replica);"
+        f" not stopped: StatefulSet {namespace.name}/v"
+    )
+    assert namespace.get("StatefulSet", "v")["spec"]["replicas"] == 1
+    namespace.request("PATCH", "Pod", "w-0", {"metadata": {"finalizers": None}}, type_="merge-patch+json")
+    again = namespace.module("k8s_workload", state="stopped", tiers=tiers, timeout=30)
+    assert not again.failed, again.msg
+    assert [item["object"].rpartition("/")[2] for item in again["plan"]] == ["v"]
+    started = namespace.module("k8s_workload", state="running", tiers=tiers, timeout=60)
+    assert [one["replicas"] for one in started["workloads"]] == [1, 1, 1]
+
+
+def test_what_another_client_stopped_is_left_where_asked(namespace: Namespace) -> None:
+    """The others are started, and it is reported; a CronJob that was suspended before stays so."""
+    suspended = cron_job(namespace, "c")
+    suspended["spec"]["suspend"] = True
+    namespace.apply(namespace.workload("w"), namespace.workload("v", replicas=0), suspended)
+    tiers = [
+        [{"kind": "StatefulSet", "name": "w"}, {"kind": "StatefulSet", "name": "v"}],
+        [{"kind": "CronJob", "name": "c"}],
+    ]
+    assert not namespace.module("k8s_workload", state="stopped", tiers=tiers).failed
+    for check in (True, False):
+        run = namespace.module("k8s_workload", check=check, state="running", on_missing_state="report", tiers=tiers)
+        assert not run.failed, run.msg
+        assert run.changed
+        assert [blocker["object"].rpartition("/")[2] for blocker in run["blockers"]] == ["v", "c"]
+    assert [namespace.get("StatefulSet", name)["spec"]["replicas"] for name in ("w", "v")] == [1, 0]
+    assert namespace.get("CronJob", "c")["spec"]["suspend"] is True
+    again = namespace.module("k8s_workload", state="running", on_missing_state="report", tiers=tiers)
+    assert (again.changed, "nothing to start; left at 0 replicas" in again["summary"]) == (False, True)
+
+
+def test_a_lost_answer_to_the_last_write_is_no_refusal(namespace: Namespace, proxy: KubernetesProxy) -> None:
+    """The write was sent, and reading back fails too: changed, whatever the error."""
+    namespace.apply(namespace.workload("w"))
+    namespace.ready("StatefulSet", "w", 1)
+    proxy.faults = [Fault("PATCH", reset="after"), Fault("GET", status=500, times=50)]
+    run = namespace.module(
+        "k8s_workload", host=proxy.url, state="stopped", workloads=[{"kind": "StatefulSet", "name": "w"}], timeout=2
+    )
+    assert run.failed
+    assert (run.changed, run["error"]["refused"]) == (True, False)
+
+
+def test_one_workload_takes_five_requests_up_to_its_patch(namespace: Namespace, proxy: KubernetesProxy) -> None:
+    """Identity, the workload, two guards, the patch."""
+    namespace.apply(namespace.workload("w"))
+    namespace.ready("StatefulSet", "w", 1)
+    run = namespace.module(
+        "k8s_workload",
+        host=proxy.url,
+        cluster_uid=namespace.facts["cluster_uid"],
+        state="stopped",
+        tiers=[[{"kind": "StatefulSet", "name": "w"}]],
+    )
+    assert not run.failed, run.msg
+    verbs = [verb for verb, _path in proxy.seen]
+    assert verbs[: verbs.index("PATCH") + 1] == ["GET", "LIST", "LIST", "LIST", "PATCH"]

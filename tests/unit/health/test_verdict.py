@@ -10,34 +10,43 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import Refusal
-from ansible_collections.lowtide.ops.plugins.plugin_utils._health import KINDS, at_most, health_lines, health_result
+from ansible_collections.lowtide.ops.plugins.plugin_utils._health import (
+    COMPARE,
+    Window,
+    compare_with_limit,
+    judge_health,
+)
 
-LIMITS: dict[str, dict[str, Any]] = {
-    "workloads": {"name": "namespace n", "namespace": "n"},
-    "groups": {"name": "bus", "warn_ratio": 0.8, "groups": [{"name": "g", "max_lag": 10, "states": ["stable"]}]},
-    "database": {
-        "name": "database d",
-        "database": "d",
-        "system_identifier": "7",
-        "connection_ratio": 0.8,
-        "standbys": 1,
-        "standby_bytes": 1000,
-        "warn_ratio": 0.8,
+LIMITS: dict[str, Any] = {
+    "warn_ratio": 0.8,
+    "connection_ratio": 0.8,
+    "standbys": 1,
+    "standby_bytes": 1000,
+    "alerts_required": ["Down"],
+    "alerts_ignored": ["Watchdog"],
+    "alerts_fail_severities": ["critical"],
+}
+PLAN: dict[str, Any] = {
+    "variables": {
+        "workloads": "kubernetes_connection",
+        "consumer_groups": "kafka_connection",
+        "database": "health_postgresql_connection",
+        "backups": "s3_connection",
+        "alerts": "health_alerts_url",
     },
-    "backups": {"name": "bucket b", "bucket": "b", "warn_ratio": 0.8, "backups": [{"database": "d", "max_age": "24h"}]},
-    "alerts": {
-        "name": "alerts",
-        "url": "http://p",
-        "required": ["Down"],
-        "ignored": ["Watchdog"],
-        "fail_severities": ["critical"],
-    },
+    "namespace": "n",
+    "bucket": "b",
+    "alerts_url": "http://p",
+    "database": "d",
+    "consumer_groups": [{"name": "g", "max_lag": 10, "states": ["stable"]}],
+    "backups": [{"database": "d", "max_age": "24h", "system_identifier": None}],
+    "limits": LIMITS,
 }
 WORKLOAD = {"kind": "Deployment", "namespace": "n", "name": "w", "replicas": 3, "ready": 3, "settled": True}
 GROUP = {"name": "g", "state": "stable", "member_count": 2, "total_lag": 3}
 ROW = {
-    "system_identifier": "7",
-    "in_recovery": False,
+    "role": "monitor",
+    "may_read_statistics": True,
     "connections": 10,
     "max_connections": 100,
     "standbys": [{"name": "s", "state": "streaming", "behind": 10}],
@@ -56,9 +65,15 @@ def rules(*found: dict[str, Any]) -> dict[str, Any]:
     return {"json": {"status": "success", "data": {"groups": [{"rules": list(found)}]}}}
 
 
-def levels(kind: str, result: dict[str, Any], **limits: Any) -> list[str]:
+def judge(kind: str, result: dict[str, Any], *, pending: tuple[str, ...] = (), **changes: Any) -> dict[str, Any]:
+    """The role's result for one kind; ``changes`` go into the plan, or into its limits."""
+    limits = {key: changes.pop(key, value) for key, value in LIMITS.items()}
+    return judge_health({kind: result}, {**PLAN, "checks": [kind], **changes, "limits": limits}, pending)
+
+
+def levels(kind: str, result: dict[str, Any], **changes: Any) -> list[str]:
     """The levels of the lines, in order."""
-    return [line["level"] for line in health_lines(result, kind, {**LIMITS[kind], **limits})]
+    return [line.partition(" ")[0] for line in judge(kind, result, **changes)["evidence"]]
 
 
 @pytest.mark.parametrize(
@@ -90,30 +105,36 @@ def test_workloads(workload: dict[str, Any], level: str) -> None:
 )
 def test_groups(group: dict[str, Any], expected: list[str]) -> None:
     """State and lag, each for itself; a group that was not seen is missing."""
-    assert levels("groups", {"groups": [{**GROUP, **group}]}) == expected
+    assert levels("consumer_groups", {"groups": [{**GROUP, **group}]}) == expected
 
 
 @pytest.mark.parametrize(
     ("row", "expected"),
     [
         ({}, ["OK", "OK", "OK", "OK"]),
-        ({"in_recovery": True}, ["FAIL", "OK", "OK", "OK"]),
         ({"connections": 70}, ["OK", "WARN", "OK", "OK"]),
         ({"connections": 81}, ["OK", "FAIL", "OK", "OK"]),
         ({"standbys": None}, ["OK", "OK", "FAIL"]),
         ({"standbys": [{"name": "s", "state": "catchup", "behind": 5000}]}, ["OK", "OK", "FAIL", "FAIL"]),
         ({"standbys": [{"name": "s", "state": "streaming", "behind": None}]}, ["OK", "OK", "OK", "FAIL"]),
-        ({"system_identifier": "8"}, ["FAIL"]),
+        ({"may_read_statistics": False}, ["OK", "FAIL"]),
     ],
 )
 def test_database(row: dict[str, Any], expected: list[str]) -> None:
-    """Primary, connections, standbys and how far they are; of another cluster nothing else is said."""
-    assert levels("database", {"query_result": [{**ROW, **row}]}) == expected
+    """Connections, standbys and how far they are; to a role that may not see them nothing is said to be well."""
+    assert levels("database", {"system_identifier": "7", "rows": [{**ROW, **row}]}) == expected
 
 
 def test_database_without_standbys_may_have_none() -> None:
     """Nothing is said about standbys where none is declared and none is there."""
-    assert levels("database", {"query_result": [{**ROW, "standbys": None}]}, standbys=0) == ["OK", "OK"]
+    answer = {"system_identifier": "7", "rows": [{**ROW, "standbys": None}]}
+    assert levels("database", answer, standbys=0) == ["OK", "OK"]
+
+
+def test_a_role_without_rights_is_told_what_to_grant() -> None:
+    """By name."""
+    answer = {"system_identifier": "7", "rows": [{**ROW, "may_read_statistics": False}]}
+    assert "GRANT pg_monitor TO monitor" in judge("database", answer)["blockers"][0]["next_step"]
 
 
 @pytest.mark.parametrize(
@@ -130,6 +151,16 @@ def test_database_without_standbys_may_have_none() -> None:
 def test_backups(newest: list[dict[str, Any]], expected: list[str]) -> None:
     """Young, ageing, too old, of another cluster too, of another database, none."""
     assert levels("backups", {"newest": newest}) == expected
+
+
+def test_a_window_is_not_refused_for_the_backup_that_it_takes() -> None:
+    """Missing or too old, it is a warning there; a backup that cannot be read is a failure all the same."""
+    plan = {**PLAN, "checks": ["backups"]}
+    told = judge_health({"backups": {"newest": []}}, plan, [], in_window=True)
+    assert told["verdict"] == "WARN"
+    assert "the steps of the window that is open decide about backups" in told["evidence"][0]
+    read = {"failed": True, "msg": "no such bucket"}
+    assert judge_health({"backups": read}, plan, [], in_window=True)["verdict"] == "FAIL"
 
 
 def test_backups_of_a_declared_cluster() -> None:
@@ -177,41 +208,107 @@ def test_a_prometheus_that_answers_otherwise_fails(answer: dict[str, Any]) -> No
     assert levels("alerts", answer) == ["FAIL"]
 
 
-@pytest.mark.parametrize("kind", sorted(KINDS))
-def test_a_failed_read_is_one_failing_line(kind: str) -> None:
-    """With the object, the message and the next step, in one line; our own modules' messages have their next step."""
-    (line,) = health_lines({"failed": True, "msg": "no route\n  to host"}, kind, LIMITS[kind])
-    assert (
-        line["text"]
-        == f"FAIL {LIMITS[kind]['name']}: cannot be read: no route to host. Correct health_connection and what is named here"
-    )
-    own = {"failed": True, "msg": "broker b:1: closed. Start it.", "error": {"next_step": "Start it"}}
-    assert health_lines(own, kind, LIMITS[kind])[0]["text"].endswith("cannot be read: broker b:1: closed. Start it.")
+@pytest.mark.parametrize("kind", sorted(COMPARE))
+@pytest.mark.parametrize("read", [{"failed": True, "msg": "no route\n  to host."}, {"skipped": True}, {}])
+def test_a_read_that_failed_or_was_not_made_is_one_failing_line(kind: str, read: dict[str, Any]) -> None:
+    """With the message, and the variable to correct, in one line."""
+    told = judge(kind, read)
+    (blocker,) = told["blockers"]
+    message = "no route to host" if read.get("failed") else "nothing has been read"
+    assert blocker["what"] == f"cannot be read: {message}"
+    assert blocker["next_step"] == f"Correct {PLAN['variables'][kind]}, or what is named here"
+    assert told["evidence"] == [f"FAIL {blocker['object']}: {blocker['what']}. {blocker['next_step']}."]
+
+
+def test_another_cluster_names_the_variable_of_the_inventory() -> None:
+    """A module knows its option, the role knows which variable set it."""
+    error = {
+        "object": "PostgreSQL database d",
+        "problem": "this is another cluster",
+        "next_step": "Correct login_host, or system_identifier if this is the cluster that is meant",
+    }
+    told = judge("database", {"failed": True, "msg": "not shown", "error": error})
+    assert told["evidence"] == [
+        "FAIL database d: cannot be read: PostgreSQL database d: this is another cluster. Correct login_host, or"
+        " health_postgresql_connection.system_identifier if this is the cluster that is meant"
+        " (in health_postgresql_connection)."
+    ]
+
+
+STOPPED = {"replicas": 0, "ready": 0, "stopped_by_us": {"run": "r", "since": "s"}}
 
 
 @pytest.mark.parametrize(
-    ("workloads", "verdict"),
+    ("kind", "result", "without", "within"),
     [
-        ([{}], "OK"),
-        ([{"replicas": 0, "ready": 0}], "WARN"),
-        ([{}, {"replicas": 0, "ready": 0}, {"ready": 2, "settled": False}], "FAIL"),
+        ("workloads", {"workloads": [{**WORKLOAD, **STOPPED}]}, ["FAIL"], ["WARN"]),
+        ("workloads", {"workloads": [{**WORKLOAD, "ready": 1, "settled": False}]}, ["FAIL"], ["FAIL"]),
+        ("workloads", {"workloads": [{**WORKLOAD, "problem": "unreadable"}]}, ["FAIL"], ["FAIL"]),
+        ("consumer_groups", {"groups": [{**GROUP, "state": "empty"}]}, ["FAIL", "OK"], ["WARN", "OK"]),
+        ("consumer_groups", {"groups": [{**GROUP, "total_lag": 11}]}, ["OK", "FAIL"], ["OK", "WARN"]),
+        ("consumer_groups", {"groups": [{**GROUP, "state": "missing", "total_lag": None}]}, ["FAIL"] * 2, ["FAIL"] * 2),
+        ("backups", {"newest": []}, ["FAIL"], ["FAIL"]),
     ],
 )
-def test_the_result_names_whatever_is_not_well(workloads: list[dict[str, Any]], verdict: str) -> None:
-    """Failures before warnings; only failures are blockers; all lines are evidence; nothing is ever changed."""
-    read = {"workloads": [{**WORKLOAD, **workload} for workload in workloads]}
-    lines = health_lines(read, "workloads", LIMITS["workloads"])
-    failed, warned = ([line for line in lines if line["level"] == level] for level in ("FAIL", "WARN"))
-    told = health_result(read, "workloads", LIMITS["workloads"], "web")
-    head = f"web {verdict}: {len(failed)} of {len(lines)} checks failed, {len(warned)} warned"
-    assert told["summary"] == "; ".join([head, *(line["text"] for line in failed), *(line["text"] for line in warned)])
-    assert told["evidence"] == {"verdict": verdict, "lines": lines}
-    assert (told["blockers"], told["plan"], told["changed"]) == (failed, [], False)
+def test_what_a_pending_step_explains_is_a_warning(
+    kind: str, result: dict[str, Any], without: list[str], within: list[str]
+) -> None:
+    """Stopped by us, an empty group and its lag; nothing else, and not outside of a window."""
+    assert levels(kind, result) == without
+    assert levels(kind, result, pending=("shutdown",)) == within
+
+
+def test_the_reason_names_the_steps() -> None:
+    """One, or several."""
+    told = judge("workloads", {"workloads": [{**WORKLOAD, **STOPPED}]}, pending=("shutdown",))
+    assert told["evidence"][0].endswith("since s; stopped by window step shutdown, reverted later in this window")
+    told = judge("workloads", {"workloads": [{**WORKLOAD, **STOPPED}]}, pending=("shutdown", "silence"))
+    assert "stopped by window steps shutdown, silence" in told["evidence"][0]
+    assert Window().pending == ()
+
+
+@pytest.mark.parametrize(
+    ("workloads", "verdict", "summary"),
+    [
+        ([{}], "OK", "OK: all 1 checks passed"),
+        (
+            [{}, {"replicas": 0, "ready": 0}],
+            "WARN",
+            "WARN: 0 of 2 checks failed, 1 warned: Deployment n/w: 0 of 0 ready",
+        ),
+        (
+            [{}, {"replicas": 0, "ready": 0}, {"ready": 2, "settled": False}, {"ready": 1, "settled": False}],
+            "FAIL",
+            "FAIL: 2 of 4 checks failed, 1 warned: Deployment n/w: 2 of 3 ready and 1 more",
+        ),
+    ],
+)
+def test_the_result_is_short_and_has_every_failure(workloads: list[dict[str, Any]], verdict: str, summary: str) -> None:
+    """The summary names the first; each failure is a blocker; all lines are evidence; nothing is ever changed."""
+    told = judge("workloads", {"workloads": [{**WORKLOAD, **workload} for workload in workloads]})
+    assert (told["verdict"], told["summary"]) == (verdict, summary)
+    assert [blocker["text"] for blocker in told["blockers"]] == [
+        line for line in told["evidence"] if line[:4] == "FAIL"
+    ]
+    assert (len(told["evidence"]), told["plan"], told["changed"]) == (len(workloads), [], False)
+
+
+def test_one_unreadable_system_does_not_hide_the_others() -> None:
+    """All kinds of a host in one verdict, in order; what was read beside them is not looked at."""
+    reads: dict[str, Any] = {
+        "workloads": {"failed": True, "msg": "down"},
+        "consumer_groups": {"groups": [GROUP], "check_mode": True},
+        "backups": {"newest": []},
+        "alerts": {"failed": True},
+    }
+    told = judge_health(reads, {**PLAN, "checks": ["workloads", "consumer_groups", "backups"]}, [])
+    assert [line[:4] for line in told["evidence"]] == ["FAIL", "OK  ", "OK  ", "FAIL"]
+    assert (told["checks"], told["check_mode"]) == (["workloads", "consumer_groups", "backups"], True)
 
 
 @given(value=st.floats(0, 1e9), limit=st.floats(0, 1e9), ratio=st.floats(0, 1))
 def test_at_most_never_passes_what_is_above(value: float, limit: float, ratio: float) -> None:
     """Above the limit fails, below the warning is fine, and nothing else."""
-    level = at_most("o", "w", value, limit, ratio).level
+    level = compare_with_limit("o", "w", value, limit, ratio).level
     assert (level == "FAIL") == (value > limit)
     assert (level == "OK") == (value <= limit and value <= limit * ratio)

@@ -7,12 +7,13 @@ import itertools
 from collections.abc import Sequence
 
 import pytest
+from confluent_kafka import ConsumerGroupState
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import Hopeless, Refusal, WaitTimeout
 from ansible_collections.lowtide.ops.plugins.module_utils._common.module import Deadline
-from ansible_collections.lowtide.ops.plugins.module_utils._kafka import reading
+from ansible_collections.lowtide.ops.plugins.module_utils._kafka import protocol, reading
 from ansible_collections.lowtide.ops.plugins.module_utils._kafka.api import Group, Log, Member, TopicPartition
 from ansible_collections.lowtide.ops.plugins.module_utils._kafka.errors import unreachable
 
@@ -108,10 +109,40 @@ def test_a_missing_group_is_not_an_empty_one() -> None:
     world.wait(reading.Wanted(states=("stable",)))
 
 
+def test_a_lag_that_stays_unknown_ends_the_wait_and_is_refused_in_check_mode() -> None:
+    """A topic is gone; a group that has committed nothing has nothing to be unknown."""
+    drained = reading.Wanted(states=("empty",), lag_known=True)
+    World(view("empty", 3, 4)).wait(drained)
+    World(view("empty")).wait(drained)
+    with pytest.raises(Hopeless, match="its lag is unknown, since topic t is gone"):
+        World(view("empty", 3, None)).wait(drained)
+    World(view("empty", 3, None)).wait(EMPTY)
+    with pytest.raises(Refusal, match="topic t is gone"):
+        reading.refuse_lasting([view("empty", 3, None)], drained)
+    with pytest.raises(Refusal, match="no such group"):
+        reading.refuse_lasting([view("missing")], drained)
+    reading.refuse_lasting([view("stable", 3, members=1)], drained)
+    assert reading.read_wanted({"lag_known": True, "timeout": 1.0}) == (reading.Wanted(lag_known=True), 1.0)
+
+
 def test_a_group_that_rpk_cannot_see_ends_the_wait() -> None:
     """Rather than waiting for what will never be shown."""
     with pytest.raises(Hopeless, match="client: kafka"):
         World(view("unknown")).wait(EMPTY)
+
+
+def test_every_state_of_the_client_library_is_known() -> None:
+    """Joining members are a rebalance, and so is a state newer than the library; a wait goes on through both."""
+    states = {state.name: protocol.state_of(state.name) for state in ConsumerGroupState}
+    assert states == {
+        "UNKNOWN": "rebalancing",
+        "PREPARING_REBALANCING": "rebalancing",
+        "COMPLETING_REBALANCING": "rebalancing",
+        "STABLE": "stable",
+        "DEAD": "dead",
+        "EMPTY": "empty",
+    }
+    World(view("rebalancing", 1, members=2), view("empty", 1)).wait(EMPTY)
 
 
 def test_brokers_that_are_away_for_a_while_are_waited_for() -> None:

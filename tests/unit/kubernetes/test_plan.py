@@ -22,33 +22,33 @@ counts_of_topics = st.dictionaries(st.text("abc", min_size=1), st.integers(1, 50
 
 @st.composite
 def rules(draw: st.DrawFn) -> Rule:
-    """Every rule whose floor is not above its ceiling."""
-    floor = draw(st.integers(1, 50))
-    ceiling = draw(st.none() | st.integers(floor, 6000))
-    return Rule(draw(st.sampled_from(["max", "sum"])), floor, ceiling, draw(st.booleans()))
+    """Every rule whose min_replicas is not above its max_replicas."""
+    min_replicas = draw(st.integers(1, 50))
+    max_replicas = draw(st.none() | st.integers(min_replicas, 6000))
+    return Rule(draw(st.sampled_from(["max", "sum"])), min_replicas, max_replicas, draw(st.booleans()))
 
 
 @given(counts_of_topics, rules())
 def test_never_zero_never_above_the_ceiling_never_below_the_floor(counts: dict[str, int], rule: Rule) -> None:
-    """And never more than partitions, unless the floor asks for it; or a refusal, where no even divisor fits."""
+    """And never more than partitions, unless the min_replicas asks for it; or a refusal, where no even divisor fits."""
     try:
         target = target_replicas(counts, rule)
     except Refusal:
         assert rule.even_divisors_only
         return
-    assert target.replicas >= max(1, rule.floor)
-    assert rule.ceiling is None or target.replicas <= rule.ceiling
+    assert target.replicas >= max(1, rule.min_replicas)
+    assert rule.max_replicas is None or target.replicas <= rule.max_replicas
     assert target.partitions == (sum(counts.values()) if rule.combine == "sum" else max(counts.values()))
-    assert target.replicas <= max(target.partitions, rule.floor)
+    assert target.replicas <= max(target.partitions, rule.min_replicas)
 
 
 @given(counts_of_topics, rules())
 def test_even_divisors_give_each_replica_the_same_share(counts: dict[str, int], rule: Rule) -> None:
     """And no larger one would have been allowed."""
-    rule = Rule(rule.combine, rule.floor, rule.ceiling, True)
+    rule = Rule(rule.combine, rule.min_replicas, rule.max_replicas, True)
     shares = [sum(counts.values())] if rule.combine == "sum" else list(counts.values())
-    limit = min(max(counts.values()) if rule.combine == "max" else shares[0], rule.ceiling or 10**9)
-    fitting = [n for n in range(rule.floor, limit + 1) if all(share % n == 0 for share in shares)]
+    limit = min(max(counts.values()) if rule.combine == "max" else shares[0], rule.max_replicas or 10**9)
+    fitting = [n for n in range(rule.min_replicas, limit + 1) if all(share % n == 0 for share in shares)]
     if not fitting:
         with pytest.raises(Refusal, match="no even divisor"):
             target_replicas(counts, rule)
@@ -96,11 +96,11 @@ def test_missing_topics_are_refused(counts: dict[str, int], topics: list[str], s
         checked_counts(counts, topics)
 
 
-@pytest.mark.parametrize(("floor", "ceiling"), [(0, None), (-1, 5), (3, 2), (1, 0)])
-def test_bounds_that_make_no_sense_are_refused(floor: int, ceiling: int | None) -> None:
+@pytest.mark.parametrize(("min_replicas", "max_replicas"), [(0, None), (-1, 5), (3, 2), (1, 0)])
+def test_bounds_that_make_no_sense_are_refused(min_replicas: int, max_replicas: int | None) -> None:
     """Zero replicas can be reached by no option."""
-    with pytest.raises(Refusal, match="floor is"):
-        target_replicas({"a": 4}, Rule(floor=floor, ceiling=ceiling))
+    with pytest.raises(Refusal, match="min_replicas is"):
+        target_replicas({"a": 4}, Rule(min_replicas=min_replicas, max_replicas=max_replicas))
 
 
 @pytest.mark.parametrize(
@@ -108,12 +108,12 @@ def test_bounds_that_make_no_sense_are_refused(floor: int, ceiling: int | None) 
     [
         ({"a": 12}, Rule(), 12, "a has 12 partitions"),
         ({"a": 12, "b": 8}, Rule("sum"), 20, "sum of a has 12 partitions, b has 8 partitions"),
-        ({"a": 12}, Rule(ceiling=8), 8, "a has 12 partitions, at most 8 (ceiling)"),
+        ({"a": 12}, Rule(max_replicas=8), 8, "a has 12 partitions, at most 8 (max_replicas)"),
         (
             {"a": 12},
-            Rule(ceiling=8, even_divisors_only=True),
+            Rule(max_replicas=8, even_divisors_only=True),
             6,
-            "a has 12 partitions, at most 8 (ceiling), largest even divisor of 12",
+            "a has 12 partitions, at most 8 (max_replicas), largest even divisor of 12",
         ),
         (
             {"a": 12, "b": 8},
@@ -121,7 +121,7 @@ def test_bounds_that_make_no_sense_are_refused(floor: int, ceiling: int | None) 
             4,
             "max of a has 12 partitions, b has 8 partitions, largest even divisor of 4",
         ),
-        ({"a": 1}, Rule(floor=2), 2, "a has 1 partition, at least 2 (floor)"),
+        ({"a": 1}, Rule(min_replicas=2), 2, "a has 1 partition, at least 2 (min_replicas)"),
     ],
 )
 def test_reasons(counts: dict[str, int], rule: Rule, replicas: int, why: str) -> None:

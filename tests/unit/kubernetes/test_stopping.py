@@ -115,6 +115,18 @@ def test_zero_without_a_note_is_a_refusal() -> None:
     assert stop(obj(0)) == obj(0)
 
 
+@pytest.mark.parametrize("kind", ["StatefulSet", "CronJob"])
+def test_what_nothing_was_saved_on_is_left_where_asked(kind: str) -> None:
+    """Not started, unless replicas are given; what was saved on is started as ever."""
+    unsaved: Json = {"metadata": {"name": "w", "namespace": "n"}, "spec": {"replicas": 0, "suspend": True}}
+    left = stopping.start(view(unsaved, kind), replicas=None, leave_unsaved=True)
+    assert (left.body, left.is_left, left.after) == (None, True, 0)
+    assert not stopping.start(view(unsaved, kind), replicas=2, leave_unsaved=True).is_left
+    saved = stop({"metadata": {"name": "w", "namespace": "n"}, "spec": {"replicas": 3, "suspend": False}}, kind)
+    started = stopping.start(view(saved, kind), replicas=None, leave_unsaved=True)
+    assert (started.is_left, started.body is not None) == (False, True)
+
+
 def test_stale_note_is_dropped_or_replaced() -> None:
     """Started by somebody else meanwhile: running drops the note, the next stop writes a new one."""
     stopped = stop(obj(3))

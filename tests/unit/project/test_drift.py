@@ -123,6 +123,29 @@ def test_role_drift_is_found(defaults: dict[str, Any], option: dict[str, Any]) -
     assert role_drift("r", defaults, {"main": {"short_description": "s", "options": {"r_a": option}}}, {"main"}) != []
 
 
+@pytest.mark.parametrize(
+    ("default", "option"),
+    [
+        ("{{ site | mandatory('set site') }}", {"required": True, "description": "Without it, the site's."}),
+        ("{{ site | mandatory('set site') }}", {"description": "Without it, C(site)."}),
+        ("{{ site | default([]) }}", {"required": True, "description": "Without it, C(site)."}),
+        ("{{ [] }}", {"description": "Nothing."}),
+        ("{{ site | default([]) }}", {"default": "x", "description": "Without it, C(site)."}),
+    ],
+    ids=["undocumented", "mandatory_and_optional", "optional_and_required", "constant", "two_defaults"],
+)
+def test_drift_of_defaults_from_site_variables_is_found(default: str, option: dict[str, Any]) -> None:
+    """The variable that is not named, a need that only one side states, a template of nothing."""
+
+    def drift(option: dict[str, Any], default: str) -> list[str]:
+        spec = {"main": {"short_description": "s", "options": {"r_a": option}}}
+        return role_drift("r", {"r_a": default}, spec, {"main"})
+
+    assert drift({"description": "Without it, C(site)."}, "{{ site | default([]) }}") == []
+    assert drift({"required": True, "description": "C(site)."}, "{{ site | mandatory(inventory_hostname) }}") == []
+    assert len(drift(option, default)) == 1
+
+
 def test_role_drift_is_found_in_names_and_entry_points() -> None:
     """A default nobody documented, an input of another name, an entry point without tasks."""
     specs = {"other": {"short_description": "s", "options": {"x_a": {"description": "d"}}}}

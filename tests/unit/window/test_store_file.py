@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -225,8 +226,9 @@ def test_a_directory_that_everybody_may_write_to_is_not_shared(tmp_path: Path) -
 @pytest.fixture
 def shared(tmp_path: Path) -> Path:
     """A directory of a group, as the documentation makes it: install -d -m 2770 -g GROUP."""
-    for path in (tmp_path, *tmp_path.parents[:2]):
-        path.chmod(0o755)
+    for path in (tmp_path, *tmp_path.parents[:3]):  # also below a directory of each worker of pytest-xdist
+        if path != Path(tempfile.gettempdir()):
+            path.chmod(0o755)
     directory = tmp_path / "windows"
     directory.mkdir()
     os.chown(directory, 0, 4000)

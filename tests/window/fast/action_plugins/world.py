@@ -13,7 +13,8 @@ from ansible.plugins.action import ActionBase
 
 
 class ActionModule(ActionBase):
-    """Bring the keys of ``set`` to their values; ``count`` names a counter of real changes; ``fail`` fails on these hosts."""
+    """Bring the keys of ``set`` to their values; ``count`` names a counter of real changes; ``fail`` fails on these
+    hosts."""
 
     _requires_connection = False
 
@@ -28,11 +29,15 @@ class ActionModule(ActionBase):
         args = self._task.args
         path = Path(os.environ["WORLD"], f"{host}.json")
         world = json.loads(path.read_text())
+        if self._task.check_mode:
+            world.update(args.get("assume") or {})
         wanted = {key: value for key, value in args["set"].items() if world.get(key) != value}
         result: dict[str, Any] = {
             "changed": bool(wanted),
             "summary": args["why"] if wanted else "as it should be",
             "plan": [],
+            "blockers": args.get("blockers", []),
+            "evidence": args.get("evidence", []),
         }
         if wanted:
             result["plan"] = [

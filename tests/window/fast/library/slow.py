@@ -1,5 +1,6 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""A module that says that it runs, waits for a word, and only then changes the world: the orphan of a killed controller."""
+"""A module that says that it runs, waits for a word, and only then changes the world: the orphan of a killed
+controller."""
 
 from __future__ import annotations
 

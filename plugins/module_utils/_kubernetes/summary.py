@@ -1,0 +1,113 @@
+# Copyright (c) 2026 The lowtide.ops team
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The one line and the evidence of the Kubernetes modules, without I/O.
+
+Private to lowtide.ops: do not import from other collections.
+"""
+
+from __future__ import annotations
+
+import typing as t
+
+from .._common.text import format_count, join_some
+
+if t.TYPE_CHECKING:
+    from .parse import Workload
+    from .stopping import Change
+
+NAMED = 10
+"""Workloads named in a summary at most; the plan and the evidence have all."""
+
+
+def summarize_stop(
+    workloads: t.Sequence[Workload], changes: t.Mapping[str, Change], *, written: t.Collection[str] | None
+) -> str:
+    """Return one line: what was stopped, or in check mode (``written`` is None) would be, from what was there before."""
+    due = [workload for workload in workloads if changes[workload.key].body is not None]
+    if not due:
+        return "all workloads were already stopped"
+    if written is None:
+        return f"would stop {join_some([_title(workload, changes) for workload in due], limit=NAMED)}"
+    return _done_and_not("stopped", due, changes, written)
+
+
+def summarize_start(
+    workloads: t.Sequence[Workload], changes: t.Mapping[str, Change], *, written: t.Collection[str] | None
+) -> str:
+    """Return one line: what was started, or in check mode (``written`` is None) would be, and what was left stopped."""
+    left = [workload.title for workload in workloads if changes[workload.key].is_left]
+    due = [workload for workload in workloads if changes[workload.key].body is not None]
+    if due and written is None:
+        summary = f"would start {join_some([_title(workload, changes) for workload in due], limit=NAMED)}"
+    elif due:
+        summary = _done_and_not("started", due, changes, written or ())
+    else:
+        summary = "nothing to start" if left else "all workloads run"
+    return (
+        f"{summary}; left at 0 replicas, as nothing was saved on it: {join_some(left, limit=NAMED)}"
+        if left
+        else summary
+    )
+
+
+def _done_and_not(
+    verb: str, due: t.Sequence[Workload], changes: t.Mapping[str, Change], written: t.Collection[str]
+) -> str:
+    done = [_title(workload, changes) for workload in due if workload.key in written]
+    missing = [workload.title for workload in due if workload.key not in written]
+    parts = [f"{verb} {join_some(done, limit=NAMED)}"] if done else []
+    if missing:
+        parts.append(f"not {verb}: {join_some(missing, limit=NAMED)}")
+    return "; ".join(parts)
+
+
+def _title(workload: Workload, changes: t.Mapping[str, Change]) -> str:
+    """Name a workload with the replicas that it had, or gets."""
+    change = changes[workload.key]
+    if workload.kind == "CronJob":
+        return workload.title
+    if change.before and change.after and change.before != change.after:
+        return f"{workload.title} ({change.before} -> {format_count(change.after, 'replica')})"
+    return f"{workload.title} ({format_count(max(change.before, change.after), 'replica')})"
+
+
+def list_change_evidence(
+    workloads: t.Sequence[Workload], changes: t.Mapping[str, Change], *, check_mode: bool
+) -> list[str]:
+    """Return one line for each workload, as last seen: its pods, and why it was changed or not."""
+    if check_mode:
+        return [f"{workload.title}: {changes[workload.key].why}" for workload in workloads]
+    return [f"{describe_state(workload)}; {changes[workload.key].why}" for workload in workloads]
+
+
+def describe_state(workload: Workload) -> str:
+    """Return what a workload is, such as ``StatefulSet n/w: 3 of 3 replicas ready``, with the pods that are left."""
+    if workload.kind == "CronJob":
+        state = "running" if workload.replicas else "suspended"
+        return f"{workload.title}: {state}, {format_count(workload.pods, 'active job')}"
+    if workload.replicas == 0:
+        return f"{workload.title}: stopped, {format_count(workload.pods, 'pod')} left"
+    return f"{workload.title}: {workload.ready} of {format_count(workload.replicas, 'replica')} ready"
+
+
+def summarize_workloads(workloads: t.Sequence[Workload], stopped_by_us: t.Sequence[t.Mapping[str, t.Any]]) -> str:
+    """Return one line for k8s_workload_info: how many there are, how many are as asked for, what was left stopped."""
+    settled = sum(workload.settled(workload.replicas) for workload in workloads)
+    summary = f"{settled} of {format_count(len(workloads), 'workload')} as asked for"
+    names = [f"{entry['kind']} {entry['namespace']}/{entry['name']}" for entry in stopped_by_us]
+    return f"{summary}; stopped by lowtide.ops: {join_some(names, limit=NAMED)}" if names else summary
+
+
+def summarize_scaling(
+    title: str, *, before: int, after: int, why: str, adjusted: t.Sequence[str], check_mode: bool, done: bool
+) -> str:
+    """Return one line for k8s_scale_to_partitions; ``done`` says that the replicas were written and serve."""
+    bounds = f"; {'would adjust' if check_mode else 'adjusted'} {join_some(adjusted)}" if adjusted else ""
+    if before == after:
+        return f"{title} has {format_count(after, 'replica')} ({why}){bounds}"
+    if check_mode:
+        return f"would scale {title} from {before} to {format_count(after, 'replica')} ({why}){bounds}"
+    if not done:
+        return f"{title} is not at {format_count(after, 'replica')} yet, it had {before} ({why}){bounds}"
+    return f"scaled {title} from {before} to {format_count(after, 'replica')} ({why}){bounds}"

@@ -1,0 +1,159 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What is checked on a host follows from what it declares; what cannot be meant is refused by its variable."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import Refusal
+from ansible_collections.lowtide.ops.plugins.plugin_utils._health_inputs import NEEDS, plan_checks
+
+NOTHING: dict[str, Any] = {
+    "checks": None,
+    "kubernetes_connection": None,
+    "namespace": None,
+    "workloads": None,
+    "kafka_connection": None,
+    "consumer_groups": None,
+    "max_lag": 1000,
+    "postgresql_connection": None,
+    "s3_connection": None,
+    "bucket": None,
+    "backups": None,
+    "backup_max_age": None,
+    "backup_due_age": None,
+    "alerts_url": None,
+    "set_inputs": [],
+    "limits": {"warn_ratio": 0.8},
+}
+API = {"kind": "Deployment", "name": "api"}
+SITE: dict[str, Any] = {
+    **NOTHING,
+    "kubernetes_connection": {},
+    "namespace": "shop",
+    "workloads": [[API]],
+    "kafka_connection": {},
+    "consumer_groups": ["orders"],
+    "postgresql_connection": {"login_db": "shop", "system_identifier": "7"},
+    "s3_connection": {},
+    "bucket": "backups",
+}
+
+
+def plan(**inputs: Any) -> dict[str, Any]:
+    """The plan of a site with these inputs changed."""
+    return plan_checks({**SITE, **inputs}, "web1")
+
+
+@pytest.mark.parametrize(
+    ("inputs", "checks"),
+    [
+        ({}, ["workloads", "consumer_groups", "database", "backups"]),
+        ({"alerts_url": "http://p"}, list(NEEDS)),
+        ({"workloads": None}, ["consumer_groups", "database", "backups"]),
+        ({"namespace": None, "consumer_groups": None}, ["database", "backups"]),
+        ({"postgresql_connection": None}, ["workloads", "consumer_groups"]),
+        (
+            {"postgresql_connection": None, "backups": [{"database": "d"}]},
+            ["workloads", "consumer_groups", "backups"],
+        ),
+        ({"checks": ["backups", "workloads"]}, ["workloads", "backups"]),
+    ],
+)
+def test_what_is_declared_is_checked(inputs: dict[str, Any], checks: list[str]) -> None:
+    """Each kind whose variables are set, an empty connection included; or those asked for, in the order of reading."""
+    assert plan(**inputs)["checks"] == checks
+
+
+@pytest.mark.parametrize(
+    ("inputs", "words"),
+    [
+        (
+            {key: None for key in SITE if NOTHING[key] is None},
+            ["host web1: it declares nothing", "workloads: kubernetes_connection and kubernetes_namespace and tiers"],
+        ),
+        ({"checks": []}, ["variable health_checks: it is empty"]),
+        ({"checks": ["disks"]}, ["disks is no kind of check"]),
+        ({"checks": ["alerts"]}, ["it names alerts, and health_alerts_url is not set"]),
+        (
+            {"checks": ["workloads"], "namespace": None},
+            ["kubernetes_namespace is not set", "Set kubernetes_namespace (or health_namespace)"],
+        ),
+        ({"checks": ["backups"], "postgresql_connection": None}, ["postgresql_connection is not set"]),
+        ({"workloads": []}, ["host web1: variable tiers: it is empty"]),
+        ({"workloads": [], "set_inputs": ["health_workloads"]}, ["variable health_workloads: it is empty"]),
+        ({"workloads": [[], []]}, ["variable tiers: its tiers are empty"]),
+        ({"workloads": "api"}, ["variable tiers: it is 'api', not a list"]),
+        ({"workloads": ["api"]}, ["'api' is no workload"]),
+        ({"workloads": [{"kind": "DaemonSet", "name": "x"}]}, ["DaemonSet", "StatefulSet, Deployment, CronJob"]),
+        ({"consumer_groups": []}, ["variable consumer_groups: it is empty"]),
+        (
+            {"consumer_groups": [{"name": "g", "lag": 1}]},
+            ["is no consumer group", "name, max_lag (a number) and states"],
+        ),
+        ({"consumer_groups": [{"name": "g", "max_lag": "many"}]}, ["is no consumer group"]),
+        ({"consumer_groups": [{"name": "g", "states": "stable"}]}, ["is no consumer group"]),
+        ({"consumer_groups": [""]}, ["'' is no consumer group"]),
+        ({"backups": []}, ["variable health_backups: it is empty"]),
+        ({"backups": [{"max_age": "1h"}]}, ["names no database"]),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_by_name(inputs: dict[str, Any], words: list[str]) -> None:
+    """Host, variable and what to set."""
+    with pytest.raises(Refusal) as caught:
+        plan(**inputs)
+    assert [word for word in words if word not in str(caught.value)] == []
+
+
+@pytest.mark.parametrize(
+    "tiers",
+    [
+        [API, {"kind": "StatefulSet", "name": "db", "replicas": 3}],
+        [[API], [{"kind": "StatefulSet", "name": "db", "replicas": 3}]],
+        [[API, API], [], [{"kind": "StatefulSet", "name": "db"}]],
+    ],
+)
+def test_workloads_are_taken_from_tiers(tiers: list[Any]) -> None:
+    """A flat list, tiers, and keys that are not health's business; each workload once."""
+    assert plan(workloads=tiers)["workloads"] == [API, {"kind": "StatefulSet", "name": "db"}]
+
+
+def test_consumer_groups_get_the_common_limits() -> None:
+    """Those that are only named, and those that leave something out."""
+    groups = plan(consumer_groups=["a", {"name": "b", "max_lag": 5}, {"name": "c", "states": ["empty"]}])[
+        "consumer_groups"
+    ]
+    assert groups == [
+        {"name": "a", "max_lag": 1000, "states": ["stable"]},
+        {"name": "b", "max_lag": 5, "states": ["stable"]},
+        {"name": "c", "max_lag": 1000, "states": ["empty"]},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "age"),
+    [
+        ({}, "25h"),
+        ({"backup_due_age": "7d"}, f"{7 * 86400 + 3600}s"),
+        ({"backup_due_age": "7d", "backup_max_age": "2d"}, "2d"),
+    ],
+)
+def test_the_age_of_a_backup_follows_from_when_it_is_due(inputs: dict[str, Any], age: str) -> None:
+    """As set; else an hour more than what the site's backups are due by; else 25 hours."""
+    assert plan(**inputs)["backups"] == [{"database": "shop", "system_identifier": "7", "max_age": age}]
+    (own, other) = plan(**inputs, backups=[{"database": "d"}, {"database": "e", "max_age": "1h"}])["backups"]
+    assert (own["max_age"], other["max_age"]) == (age, "1h")
+
+
+def test_the_variables_are_those_that_were_set() -> None:
+    """A role's own input where it is set, else the site's variable."""
+    variables = plan(set_inputs=["health_kafka_connection"])["variables"]
+    assert variables["consumer_groups"] == "health_kafka_connection"
+    assert variables["workloads"] == "kubernetes_connection"
+
+
+def test_the_plan_holds_no_connection() -> None:
+    """It becomes a fact, and connections have secrets."""
+    assert "canary" not in str(plan(postgresql_connection={"login_db": "shop", "login_password": "canary"}))

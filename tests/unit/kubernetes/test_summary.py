@@ -1,0 +1,138 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The one line and the evidence of the Kubernetes modules."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes import parse, stopping, summary
+
+Json = dict[str, Any]
+
+
+def workload(name: str, replicas: int, *, kind: str = "Deployment", ready: int | None = None) -> parse.Workload:
+    """A workload whose controller has seen its spec."""
+    spec = {"suspend": not replicas} if kind == "CronJob" else {"replicas": replicas}
+    counted = replicas if ready is None else ready
+    status = {"replicas": replicas, "readyReplicas": counted, "availableReplicas": counted, "updatedReplicas": replicas}
+    return parse.workload({"metadata": {"name": name, "namespace": "n"}, "spec": spec, "status": status}, kind)
+
+
+def stops(*workloads: parse.Workload) -> dict[str, stopping.Change]:
+    """The changes of a stop."""
+    return {one.key: stopping.stop(one, run="r", at="t") for one in workloads}
+
+
+def starts(*workloads: parse.Workload, replicas: int | None = None) -> dict[str, stopping.Change]:
+    """The changes of a start that leaves what nothing was saved on."""
+    return {one.key: stopping.start(one, replicas=replicas, leave_unsaved=True) for one in workloads}
+
+
+RUNNING = (workload("a", 3, kind="StatefulSet"), workload("b", 1), workload("c", 1, kind="CronJob"))
+ALL = "StatefulSet n/a (3 replicas), Deployment n/b (1 replica), CronJob n/c"
+
+
+def test_stop() -> None:
+    """Predicted, done, half done, nothing to do."""
+    changes = stops(*RUNNING)
+    assert summary.summarize_stop(RUNNING, changes, written=None) == f"would stop {ALL}"
+    everything = {one.key for one in RUNNING}
+    assert summary.summarize_stop(RUNNING, changes, written=everything) == f"stopped {ALL}"
+    assert (
+        summary.summarize_stop(RUNNING, changes, written={"StatefulSet/a"})
+        == "stopped StatefulSet n/a (3 replicas); not stopped: Deployment n/b, CronJob n/c"
+    )
+    assert (
+        summary.summarize_stop(RUNNING, changes, written=set())
+        == "not stopped: StatefulSet n/a, Deployment n/b, CronJob n/c"
+    )
+    stopped = workload("a", 0)
+    assert summary.summarize_stop([stopped], stops(stopped), written=set()) == "all workloads were already stopped"
+
+
+def saved(name: str, replicas: int) -> parse.Workload:
+    """A Deployment that was stopped by run r."""
+    running = workload(name, replicas)
+    body = stopping.stop(running, run="r", at="t").body
+    assert body is not None
+    return parse.workload(
+        {"metadata": {"name": name, "namespace": "n", **body["metadata"]}, "spec": {"replicas": 0}}, "Deployment"
+    )
+
+
+def test_start() -> None:
+    """Predicted, done, scaled, nothing to do, left."""
+    stopped = saved("a", 3)
+    changes = starts(stopped)
+    assert summary.summarize_start([stopped], changes, written=None) == "would start Deployment n/a (3 replicas)"
+    assert (
+        summary.summarize_start([stopped], changes, written={"Deployment/a"}) == "started Deployment n/a (3 replicas)"
+    )
+    running = workload("a", 2)
+    assert summary.summarize_start([running], starts(running), written=set()) == "all workloads run"
+    scaled = starts(running, replicas=5)
+    assert summary.summarize_start([running], scaled, written=None) == "would start Deployment n/a (2 -> 5 replicas)"
+    unsaved = workload("b", 0)
+    left = "; left at 0 replicas, as nothing was saved on it: Deployment n/b"
+    assert summary.summarize_start([unsaved], starts(unsaved), written=set()) == f"nothing to start{left}"
+    both = starts(stopped, unsaved)
+    assert (
+        summary.summarize_start([stopped, unsaved], both, written={"Deployment/a"})
+        == f"started Deployment n/a (3 replicas){left}"
+    )
+
+
+def test_many_are_counted() -> None:
+    """A tier of a hundred is still one line."""
+    many = [workload(f"w{number}", 1) for number in range(100)]
+    line = summary.summarize_stop(many, stops(*many), written=None)
+    assert line.endswith("Deployment n/w9 (1 replica) and 90 more")
+
+
+def test_evidence() -> None:
+    """What each workload is, and why; in check mode only why, since nothing has been done."""
+    changes = stops(*RUNNING)
+    after = [workload("a", 0, kind="StatefulSet"), workload("b", 0), workload("c", 0, kind="CronJob")]
+    assert summary.list_change_evidence(after, changes, check_mode=False) == [
+        "StatefulSet n/a: stopped, 0 pods left; asked to be stopped",
+        "Deployment n/b: stopped, 0 pods left; asked to be stopped",
+        "CronJob n/c: suspended, 0 active jobs; asked to be stopped",
+    ]
+    assert summary.list_change_evidence(after[:1], changes, check_mode=True) == ["StatefulSet n/a: asked to be stopped"]
+    assert summary.describe_state(workload("b", 3, ready=1)) == "Deployment n/b: 1 of 3 replicas ready"
+
+
+def test_info() -> None:
+    """How many are as asked for, and what was left stopped."""
+    assert summary.summarize_workloads(RUNNING, []) == "3 of 3 workloads as asked for"
+    late = [workload("b", 3, ready=1)]
+    entry = {"kind": "Deployment", "namespace": "n", "name": "x"}
+    assert (
+        summary.summarize_workloads(late, [entry])
+        == "0 of 1 workload as asked for; stopped by lowtide.ops: Deployment n/x"
+    )
+
+
+SCALED: list[tuple[dict[str, Any], str]] = [
+    ({"check_mode": True}, "would scale StatefulSet n/w from 1 to 3 replicas (t has 3 partitions)"),
+    ({"done": True}, "scaled StatefulSet n/w from 1 to 3 replicas (t has 3 partitions)"),
+    ({}, "StatefulSet n/w is not at 3 replicas yet, it had 1 (t has 3 partitions)"),
+    ({"before": 3, "done": True}, "StatefulSet n/w has 3 replicas (t has 3 partitions)"),
+    (
+        {"before": 3, "done": True, "adjusted": ["HPA n/h"]},
+        "StatefulSet n/w has 3 replicas (t has 3 partitions); adjusted HPA n/h",
+    ),
+    (
+        {"before": 3, "check_mode": True, "adjusted": ["HPA n/h"]},
+        "StatefulSet n/w has 3 replicas (t has 3 partitions); would adjust HPA n/h",
+    ),
+]
+
+
+@pytest.mark.parametrize(("given", "expected"), SCALED)
+def test_scaling(given: dict[str, Any], expected: str) -> None:
+    """Predicted, done, not yet, nothing to do, an autoscaler adjusted."""
+    run: dict[str, Any] = {"before": 1, "after": 3, "adjusted": [], "check_mode": False, "done": False, **given}
+    assert summary.summarize_scaling("StatefulSet n/w", why="t has 3 partitions", **run) == expected

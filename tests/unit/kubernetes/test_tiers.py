@@ -1,0 +1,69 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The options workloads and tiers: what they mean, and what is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import Refusal
+from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes import parse, stopping
+from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.tiers import INFO_KEYS, Entry, parse_tiers
+
+W = {"kind": "StatefulSet", "name": "w"}
+D = {"kind": "Deployment", "name": "d"}
+
+
+def tiers(declared: Any, option: str = "tiers") -> list[tuple[Entry, ...]]:
+    """The tiers of an option of k8s_workload."""
+    return parse_tiers({"namespace": "n", "workloads": None, "tiers": None, option: declared})
+
+
+def test_a_flat_list_is_one_tier() -> None:
+    """Of either option; a list of lists keeps its order."""
+    entries = (Entry("StatefulSet", "w"), Entry("Deployment", "d"))
+    assert tiers([W, D]) == tiers([W, D], "workloads") == tiers([[W, D]]) == [entries]
+    assert tiers([[D], [W]]) == [(entries[1],), (entries[0],)]
+
+
+@pytest.mark.parametrize(("given", "expected"), [(3, 3), ("3", 3), (None, None)])
+def test_replicas(given: Any, expected: int | None) -> None:
+    """A number, as text as well."""
+    assert tiers([{**W, "replicas": given}])[0][0].replicas == expected
+
+
+def test_what_the_info_module_returns_is_accepted() -> None:
+    """All of its keys; the replicas that it saw are not those that are to run."""
+    described = stopping.described(
+        parse.workload({"metadata": {"name": "w", "namespace": "n"}, "spec": {"replicas": 0}}, "StatefulSet")
+    )
+    assert described.keys() == {"kind", "name", "replicas", *INFO_KEYS}
+    assert tiers([described]) == [(Entry("StatefulSet", "w"),)]
+    with pytest.raises(Refusal, match="is in namespace n, and the option namespace is other"):
+        parse_tiers({"namespace": "other", "workloads": [described], "tiers": None})
+
+
+@pytest.mark.parametrize(
+    ("declared", "words"),
+    [
+        ([], "option tiers: it names nothing"),
+        ([[W], []], r"option tiers\[1\]: this tier is empty"),
+        ([[W], D], "it mixes tiers"),
+        ([["w"]], r"option tiers\[0\]\[0\]: it is 'w', not a mapping"),
+        ([[W], [[D]]], r"option tiers\[1\]\[0\]: it is \[.*\], not a mapping"),
+        ([{"kind": "Deployment"}], "its name is None"),
+        ([{"name": "d"}], "its kind is None"),
+        ([{"kind": "DaemonSet", "name": "d"}], "its kind is 'DaemonSet'. Use one of StatefulSet, Deployment, CronJob"),
+        ([{**W, "replica": 2}], "it has the unknown keys replica"),
+        ([{**W, "replicas": 0}], "its replicas are 0"),
+        ([{**W, "replicas": True}], "its replicas are True"),
+        ([{**W, "replicas": "many"}], "its replicas are 'many'"),
+        ([{**W, "name": "W/../x"}], "this is not a Kubernetes name"),
+        ([[W], [D, W]], "it names StatefulSet/w more than once"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(declared: Any, words: str) -> None:
+    """With its place, the value and what to write."""
+    with pytest.raises(Refusal, match=words):
+        tiers(declared)

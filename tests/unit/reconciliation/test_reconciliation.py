@@ -1,0 +1,89 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Offsets that a group has passed against what a ledger recorded: proven, lost, doubled, not comparable."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ansible_collections.lowtide.ops.plugins.plugin_utils._reconciliation import reconcile
+
+PASSED = {"topic": "t", "partition": 0, "log_start": 5, "committed": 15}
+NOT_STARTED = {"topic": "t", "partition": 1, "log_start": 0, "committed": None}
+EQUAL = {"recorded": 10, "doubled": 0, "recorded_since": 4}
+
+
+def bus(*partitions: dict[str, Any]) -> dict[str, Any]:
+    """The answer of rpk_group_info."""
+    return {"groups": [{"name": "g", "partitions": list(partitions), "total_lag": 3}], "check_mode": False}
+
+
+def ledger(*rows: dict[str, Any]) -> dict[str, Any]:
+    """The answer of pg_query_info."""
+    return {"rows": list(rows), "columns": list(rows[0] if rows else EQUAL)}
+
+
+def test_equal_counts_are_a_proof() -> None:
+    """Partitions without a commit do not count; what is gone from the log does not either."""
+    told = reconcile(bus(PASSED, NOT_STARTED), ledger(EQUAL), "2026-11-26T03:00:00Z")
+    assert told["blockers"] == []
+    assert told["summary"] == (
+        "no event lost, none doubled: topic 10, recorded 10, lost 0, doubled 0; 4 recorded since 2026-11-26T03:00:00Z"
+    )
+    assert told["evidence"] == [
+        "consumer group g: topic 10, recorded 10, lost 0, doubled 0; 4 recorded since 2026-11-26T03:00:00Z; lag 3"
+    ]
+    assert told["counts"] == {**EQUAL, "expected": 10, "lost": 0, "lag": 3}
+    assert "since" not in reconcile(bus(PASSED), ledger(EQUAL), "")["summary"]
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ({"recorded": 9}, "lost 1, doubled 0"),
+        ({"doubled": 3}, "lost 0, doubled 3"),
+        ({"recorded": 11}, "lost -1, doubled 0"),
+    ],
+)
+def test_differences_are_told(row: dict[str, Any], words: str) -> None:
+    """Lost, doubled, and more recorded than there ever were."""
+    told = reconcile(bus(PASSED), ledger({**EQUAL, **row}), "")
+    (blocker,) = told["blockers"]
+    assert words in blocker["what"]
+    assert words in told["summary"]
+    assert blocker["object"] == "consumer group g"
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (ledger(), "it returned 0 rows with the columns recorded, doubled, recorded_since"),
+        (ledger(EQUAL, EQUAL), "it returned 2 rows"),
+        (ledger({"recorded": 10}), "it returned 1 rows with the columns recorded"),
+        (ledger({**EQUAL, "more": 1}), "recorded_since, more"),
+        (ledger({**EQUAL, "recorded": None}), "it returned recorded None"),
+        (ledger({**EQUAL, "doubled": "0.5"}), "it returned doubled '0.5'"),
+        (ledger({**EQUAL, "doubled": False}), "it returned doubled False"),
+    ],
+)
+def test_a_statement_of_another_shape_is_told_what_is_expected(answer: dict[str, Any], words: str) -> None:
+    """Rows, columns, values."""
+    (blocker,) = reconcile(bus(PASSED), answer, "")["blockers"]
+    assert blocker["object"] == "event_reconciliation_query"
+    assert words in blocker["what"]
+    assert "one row with the columns recorded, doubled, recorded_since, each a whole number" in blocker["next_step"]
+
+
+@pytest.mark.parametrize(
+    ("partitions", "words"),
+    [
+        ([], "it has committed no offset"),
+        ([NOT_STARTED], "it has committed no offset"),
+        ([PASSED, {**PASSED, "topic": "gone", "log_start": None}], "offsets of gone, which does not exist any more"),
+    ],
+)
+def test_offsets_that_prove_nothing_are_told(partitions: list[dict[str, Any]], words: str) -> None:
+    """No group of that name, no commit, a topic that was removed."""
+    (blocker,) = reconcile(bus(*partitions), ledger(EQUAL), "")["blockers"]
+    assert words in blocker["what"]
