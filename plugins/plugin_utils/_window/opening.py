@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -153,7 +153,9 @@ class Opening:
                 next_step="Run check mode as a user who may read it, or set window_dir",
             ) from error
         opened = build.build(occurrences, now=self._clock())
-        result = self._begin_run(request, copy, opened, build, token=held.token + 1 if held else 1)
+        tokens = [state.opened.token for state in occurrences.states.values() if state.opened is not None]
+        token = max([held.token if held else 0, *tokens]) + 1
+        result = self._begin_run(request, copy, opened, build, token=token)
         if held is not None and not held.released and held.owner.check_liveness() != "dead":
             warning = f"{held.owner.describe()}, holds the site now: what it changes is not in this prediction"
             result["warnings"] = [*result.get("warnings", []), warning]
@@ -379,7 +381,8 @@ class RestoreBuilder:
                     continue
                 reverting = declaration[left.reverted_by]
                 name = self._add(steps, reverting, window_id, host, reverts_all=declaration.is_reverting_all(reverting))
-                inherited.append({"window_id": window_id, "step": step_name, "host": host, "reverted_by": name})
+                if name is not None:
+                    inherited.append({"window_id": window_id, "step": step_name, "host": host, "reverted_by": name})
         steps = {name: step for name, step in steps.items() if self._can_load(step)}
         start = format_utc(now)
         return WindowOpened(
@@ -395,19 +398,22 @@ class RestoreBuilder:
             inherited=inherited,
         )
 
-    def _add(self, steps: dict[str, Step], reverting: Step, window_id: str, host: str, *, reverts_all: bool) -> str:
-        """Add the reverting step of a journal to ``steps`` unless a declared one does the same; return its name."""
+    def _add(
+        self, steps: dict[str, Step], reverting: Step, window_id: str, host: str, *, reverts_all: bool
+    ) -> str | None:
+        """Add the reverting step of a journal to ``steps`` unless a declared one does the same; return its name, None
+        when no host that would perform it is there."""
         known = set(self._inventory.hosts)
         hosts = reverting.hosts if reverts_all else (host,)
         present = tuple(name for name in hosts if name in known)
         name = next((name for name, step in steps.items() if _does_the_same(step, reverting)), "")
         if not present:
-            name = name or reverting.name
-            self._fail(name, host, f"window {window_id} left it in force there, and this inventory has no such host")
-            return name
+            problem = f"window {window_id} left it in force there, and this inventory has no such host"
+            self._fail(name or reverting.name, host, problem)
+            return None
         if not name:
             name = reverting.name if reverting.name not in steps else f"{reverting.name} of {window_id}"
-            steps[name] = as_plain_step(reverting, batches=())
+            steps[name] = replace(as_plain_step(reverting, batches=()), name=name)
         step = steps[name]
         missing = tuple(host for host in present if host not in step.hosts)
         if missing:  # one batch for all that journals add to a step: a playbook has places for so many plays only

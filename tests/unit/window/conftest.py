@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from .builders import start_process
+from .simulation import Simulation
 
 
 @pytest.fixture
@@ -35,3 +36,11 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128k,mode=700", "none", directory], check=True)
     yield directory
     subprocess.run(["umount", "--lazy", directory], check=True)
+
+
+@pytest.fixture
+def simulation(tmp_path: Path) -> Iterator[Simulation]:
+    """A site whose world is at its beginning."""
+    simulation = Simulation(tmp_path)
+    yield simulation
+    simulation.end_controller()

@@ -154,8 +154,7 @@ class Simulation:
             "maintain": {"dead": 0},
             "quiesce": {"replicas": 0, "before": 3},
             "resume": {"replicas": world.get("before", world.get("replicas", 0))},
-            "verify": {},
-        }[step]
+        }.get(step, {})
         changed = "before" in world if step == "resume" else any(world.get(key) != target[key] for key in target)
         if changed and not check:
             self.point()
@@ -314,3 +313,17 @@ def make_entries(*, without: str = "", **changes: Any) -> list[Entry]:
 def make_groups(**changes: Any) -> dict[str, list[str]]:
     """Return the groups of the inventory with changes."""
     return {**GROUPS, **changes}
+
+
+def leave_in_force(simulation: Simulation, *hosts: str, **options: Any) -> None:
+    """Run a window whose reverting step fails on some hosts."""
+    simulation.failing = {("resume", host) for host in hosts}
+    assert simulation.run(**{"start": "monday", **options}) == "failed_not_reverted"
+    simulation.failing = set()
+
+
+def damage(simulation: Simulation, window_id: str) -> None:
+    """Change a byte in the first line of a journal."""
+    store = simulation.store
+    path = store.directory / "journals" / f"{store.make_name(window_id)}.jsonl"
+    path.write_bytes(path.read_bytes().replace(b"quiesce", b"quiezce", 1))

@@ -30,14 +30,6 @@ POINTS = 100
 
 
 @pytest.fixture
-def simulation(tmp_path: Path) -> Iterator[Simulation]:
-    """A site whose world is at its beginning."""
-    simulation = Simulation(tmp_path)
-    yield simulation
-    simulation.end_controller()
-
-
-@pytest.fixture
 def fast_directory() -> Iterator[Callable[[], Path]]:
     """Make directories in memory, where a sync costs nothing."""
     root = Path("/dev/shm", f"lowtide-window-{os.getpid()}")
@@ -563,3 +555,21 @@ def test_a_step_that_is_told_to_fail_in_the_simulation_fails() -> None:
     with pytest.raises(KilledError):
         simulation.act("save", "db2", check=False)
     assert json.loads(json.dumps(simulation.act("verify", "web1", check=True)))["changed"] is False
+
+
+def test_events_that_were_lost_for_a_while_are_taken_in_where_they_happened(
+    simulation: Simulation, small_disk: Path
+) -> None:
+    """Found in force while the journal was read-only, reverted when it was writable again."""
+    simulation.directory = small_disk / "windows"
+    simulation.world["web1"] = {"replicas": 0, "before": 3}
+    simulation.open(start="monday", only=["save"])
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    simulation.plan()
+    subprocess.run(["mount", "-o", "remount,rw", small_disk], check=True)
+    simulation.perform()
+    assert ("resume", "web1") in simulation.performed
+    verdict = simulation.close()
+    assert verdict["state"] == "failed_reverted"
+    assert "events could not be written to the journal of the window" in verdict["cause"]
+    assert "Not reverted yet" not in "\n".join(simulation.closed["lines"])

@@ -152,7 +152,7 @@ def test_a_resume_clears_what_belongs_to_the_run_and_keeps_what_belongs_to_the_o
     assert (state.resumed, state.first_opened, state.closed) == (True, 1000.0, None)
     assert state.opened is not None
     assert (state.opened.at, state.opened.token) == (1500.0, 2)
-    assert state.plans == state.started == state.ended == state.skipped == {}
+    assert [state.plans, state.started, state.ended, state.skipped] == [{}, {}, {}, {}]
     assert (state.planning, state.reached, state.failures, state.order) == (set(), [], [], [])
     assert state.succeeded.keys() == {("save", "db1"), STOPPED}
     assert state.started_steps == {"save", "quiesce"}
