@@ -45,10 +45,17 @@ _value:
 
 import typing as t
 
+from ansible import context
+
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.inputs import as_plain
 
 NO_HOST = "all:!all"
 PLANNING = "planning"
+
+
+def is_listing() -> bool:
+    """Return whether ansible-playbook only lists or parses: nothing can have been opened then."""
+    return any(context.CLIARGS.get(option) for option in ("listhosts", "listtasks", "listtags", "syntax"))
 
 
 def find_hosts_to_plan(control: t.Mapping[str, t.Any]) -> list[str]:
@@ -66,7 +73,7 @@ def window_play(
     # As after --limit or --start-at-task: each host is told so, instead of nothing being done and rc 0.
     not_opened = {"title": "The window was not opened", "hosts": "all"}
     if not hostvars or not members:
-        return not_opened if hostvars and place != PLANNING else unused
+        return unused if place == PLANNING or is_listing() else not_opened
     name = str(members[0])
     control = hostvars[name]
     if place == PLANNING:
