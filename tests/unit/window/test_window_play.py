@@ -6,10 +6,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from ansible import context
 
 from ansible_collections.lowtide.ops.plugins.filter.window_play import NO_HOST, PLANNING, FilterModule, window_play
 
-from .builders import GROUPS, STEPS, make_step
+from .builders import GROUPS, STEPS
 
 PLAYS = [
     {"title": "Step a (1 of 2)", "step": "a", "batch": 0, "hosts": ["web1"]},
@@ -58,25 +59,21 @@ def test_after_the_end_no_place_has_a_host() -> None:
     assert find(1, window_opened=OPENED, __window_begin={"failed": True})[1] == ["web2", "ctl"]
 
 
-def test_where_no_window_was_opened_the_declaration_is_listed() -> None:
-    assert find(0, window_steps=STEPS) == ("Step save", ["db1", "db2", "ctl"])
-    assert find(3, window_steps=STEPS) == ("Step maintain (2 of 2)", ["db2", "ctl"])
-    assert find("resume", window_steps=STEPS) == ("Step resume", ["web1", "web2", "ctl"])
-    assert find(6, window_steps=STEPS)[1] == NO_HOST
-    assert find(PLANNING, window_steps=STEPS)[1] == NO_HOST
-    assert find(0, window_steps=[make_step("a", "control")]) == ("Step a", ["ctl"])
-    tasks = [{"name": "a", "hosts": "web", "tasks": "nowhere.yml"}]
-    assert find(0, window_steps=tasks)[1] == ["web1", "web2", "ctl"], "files are looked for at the opening"
-
-
-@pytest.mark.parametrize("steps", [None, [], [{"name": "a"}], [make_step("a", "nowhere")]])
-def test_a_declaration_that_the_opening_refuses_has_no_plays(steps: Any) -> None:
-    assert find(0, window_steps=steps)[1] == NO_HOST
-
-
 @pytest.mark.parametrize(("hostvars", "groups"), [({}, GROUPS), ({"ctl": {}}, {}), ({"ctl": {}}, {"control": []})])
-def test_where_nothing_is_known_no_host_is_matched(hostvars: Any, groups: Any) -> None:
-    assert window_play(hostvars, groups, 0) == {"title": "Place 0 is not used", "hosts": NO_HOST}
+def test_where_no_window_was_opened_every_host_is_told(hostvars: Any, groups: Any) -> None:
+    """As after --limit: a play without hosts would end well, with nothing done."""
+    assert window_play(hostvars, groups, 0) == {"title": "The window was not opened", "hosts": "all"}
+    assert window_play(hostvars, groups, PLANNING)["hosts"] == NO_HOST
+
+
+def test_where_the_opening_was_left_out_every_host_is_told() -> None:
+    assert find(0, window_steps=STEPS) == ("The window was not opened", "all")
+
+
+@pytest.mark.parametrize("option", ["listhosts", "listtasks", "listtags", "syntax"])
+def test_a_playbook_that_is_only_listed_has_no_plays(option: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(context, "CLIARGS", {option: True})
+    assert window_play({}, {}, 0) == {"title": "Place 0 is not used", "hosts": NO_HOST}
 
 
 def test_ansible_finds_it() -> None:
