@@ -304,6 +304,23 @@ def test_a_plain_step_is_not_done_again_on_a_resume_and_other_inputs_are_refused
     assert not {step for step, _host in simulation.performed} & {"save"}
 
 
+def test_facts_that_a_role_sets_while_it_runs_are_not_other_inputs(simulation: Simulation) -> None:
+    steps = make_entries(save={"plan": False})
+    simulation.failing = {("maintain", "db2")}
+
+    def set_facts(step: str, _host: str) -> None:
+        if step == "save":
+            simulation.digest = "inputs and facts"
+
+    simulation.before = set_facts
+    assert simulation.run(steps=steps) == "failed_reverted"
+    simulation.failing = set()
+    simulation.digest = "inputs"
+    simulation.before = lambda _step, _host: None
+    assert simulation.run(steps=steps) == "succeeded"
+    assert simulation.world == END
+
+
 def test_a_planned_role_without_a_result_is_a_failure_and_says_what_to_do(simulation: Simulation) -> None:
     simulation.open()
     call = StepCall(host="db1", step="save", planning=True)
