@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import subprocess
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -211,3 +213,31 @@ def test_a_restore_goes_on_past_damaged_journals(simulation: Simulation) -> None
     assert simulation.restore() == "succeeded"
     assert simulation.world["web1"] == {"replicas": 3}
     assert "line 1 is damaged" in simulation.opened["warnings"][0]
+
+
+def test_a_restore_goes_on_when_its_journal_cannot_be_written_any_more(
+    simulation: Simulation, small_disk: Path
+) -> None:
+    simulation.directory = small_disk / "windows"
+    leave_in_force(simulation, "web1", "web2")
+    open_restore(simulation)
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    simulation.perform()
+    assert simulation.performed == [("resume", "web1"), ("resume", "web2")]
+    assert [simulation.world[web] for web in ("web1", "web2")] == [{"replicas": 3}, {"replicas": 3}]
+    assert simulation.close()["state"] == "failed_not_reverted"
+    assert "quiesce is reverted, and the journal of weekly@monday cannot be told" in simulation.closed["msg"]
+    simulation.end_controller()
+    subprocess.run(["mount", "-o", "remount,rw", small_disk], check=True)
+    assert simulation.restore() == "no_changes"
+    assert simulation.list_left() == {}
+
+
+def test_a_journal_that_was_damaged_meanwhile_does_not_hold_back_a_restore(simulation: Simulation) -> None:
+    leave_in_force(simulation, "web1", "web2")
+    simulation.open(**{"name": "restore_service", "mode": "restore", "places": 0})
+    damage(simulation, "weekly@monday")
+    simulation.perform()
+    assert simulation.performed == [("resume", "web1"), ("resume", "web2")]
+    assert simulation.close()["state"] == "failed_not_reverted"
+    assert "cannot be told (journal " in simulation.closed["msg"]
