@@ -13,10 +13,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import Refusal
+
 from . import report, report_html, report_text
 from .events import StepFailed, WindowClosed
-from .journal import JournalDamaged
 from .results import Result, make_stats
+from .rules import RESTORE
 from .session import OpenWindow, Session
 from .state import compute_state
 from .store import Store
@@ -81,17 +83,21 @@ def record_failures(session: Session) -> None:
         session.append(failure)
     if session.lost:
         words = f"{len(session.lost)} events could not be written to the journal of the window"
-        session.append(StepFailed(step="journal", host=session.window.control, error=words, refused=False))
+        session.append(StepFailed(step="journal", host=session.window.control, error=words))
     for failure in session.rules.find_unreached():
         session.append(failure)
 
 
 def _has_pending(store: Store, name: str) -> bool:
-    """Return whether a journal tells of something to revert; one that cannot be trusted may."""
+    """Return whether a journal tells of something to revert; one that cannot be trusted may.
+
+    That of restore_service does not: what it was to revert stands in the journals of others.
+    """
     try:
-        return bool(compute_state(store.load(name)).pending)
-    except JournalDamaged:
+        state = compute_state(store.load(name))
+    except Refusal:
         return True
+    return bool(state.pending) and state.opened is not None and state.opened.mode != RESTORE
 
 
 def remove_old_journals(store: Store, *, keep_days: int, now: float) -> list[str]:

@@ -28,7 +28,6 @@ from .events import (
     StepStarted,
     StepSucceeded,
 )
-from .journal import JournalDamaged
 from .results import Failure, Result, RoleResult, describe_error
 from .rules import Decision, HostContext
 from .session import OpenWindow, Session
@@ -89,6 +88,12 @@ class Engine:
                     session.append(PlanStarted(step=step.name, host=call.host))
             else:
                 number = rules.declaration.find_play(call.step, call.batch) if call.play is None else call.play
+                if not 0 <= number < len(rules.declaration.plays):
+                    raise Refusal(
+                        obj=f"place {number}",
+                        problem=f"the window has {len(rules.declaration.plays)} plays",
+                        next_step="Use the playbook maintenance_window, or name steps with window_step",
+                    )
                 play = rules.declaration.plays[number]
                 step = rules.declaration[play.step]
                 decision = self._begin(session, call, number, preload)
@@ -212,7 +217,7 @@ class Engine:
                 f"{step.performer}: it left no result, so whether the step is due is unknown. "
                 f"Set the fact {step.result_variable} (changed, summary) in it, or leave plan out of step {step.name}."
             )
-            session.append(StepFailed(step=step.name, host=call.host, error=error, refused=True, planning=True))
+            session.append(StepFailed(step=step.name, host=call.host, error=error, planning=True))
             return {"changed": False, "msg": error}
         due = role.given and role.changed
         session.append(
@@ -242,9 +247,9 @@ class Engine:
                 continue
             try:
                 session.store.append(session.store.make_name(left["window_id"]), reverted)
-            except (OSError, JournalDamaged) as error:  # the service is back; a next run settles that journal
+            except (OSError, Refusal) as error:  # the service is back; a next run settles that journal
                 problem = f"{left['step']} is reverted, and the journal of {left['window_id']} cannot be told ({error})"
-                session.append(StepFailed(step="journal", host=left["host"], error=problem, refused=False))
+                session.append(StepFailed(step="journal", host=left["host"], error=problem))
 
     def fail_step(self, call: StepCall, *, error: Any, task: Any) -> Result:
         """Record that the step, or its planning, failed; the play goes on."""
@@ -253,21 +258,19 @@ class Engine:
             step = call.step
             if call.play is not None:
                 step = session.rules.declaration.plays[call.play].step
-            session.append(self._make_failed(session, call, step, failure))
+            session.append(self._make_failed(call, step, failure))
         return {
             "changed": False,
             "failure": failure.error,
             "msg": f"{step} failed on {call.host}; later steps are skipped, reverting steps run",
         }
 
-    def _make_failed(self, session: Session, call: StepCall, step: str, failure: Failure) -> StepFailed:
-        is_started = (step, call.host) in session.state.started
+    @staticmethod
+    def _make_failed(call: StepCall, step: str, failure: Failure) -> StepFailed:
         return StepFailed(
             step=step,
             host=call.host,
             error=failure.error,
-            # A module's word that it changed nothing is not the step's: another one may have run before it.
-            refused=call.planning or not is_started,
             planning=call.planning,
             plan=failure.plan,
             blockers=failure.blockers,

@@ -118,11 +118,9 @@ class StepSucceeded(StepEvent):
 
 @dataclass(frozen=True, kw_only=True)
 class StepFailed(StepEvent):
-    """The step, or (``planning``) finding out whether it is due, failed. ``refused``: nothing had been changed by
-    then."""
+    """The step, or (``planning``) finding out whether it is due, failed."""
 
     error: str
-    refused: bool
     planning: bool = False
     plan: list[dict[str, Any]] = field(default_factory=list)
     blockers: list[dict[str, Any]] = field(default_factory=list)

@@ -53,7 +53,7 @@ class LeaseRecord:
                 next_step="Run the window with the newer version of lowtide.ops",
             )
         return cls(
-            values["token"],
+            int(values["token"]),
             Owner.from_dict(values["owner"]),
             values["window_id"],
             values["released"],

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import Refusal
+
 from .events import WindowClosed
-from .journal import JournalDamaged
+from .rules import RESTORE
 from .state import SUCCESSFUL, WindowState, compute_state
 from .store import Store
 
@@ -18,7 +20,7 @@ class Occurrences:
     """The occurrences of a site that are not settled, by window id, and the journals that cannot be trusted."""
 
     states: dict[str, WindowState]
-    damaged: dict[str, JournalDamaged]
+    damaged: dict[str, Refusal]
 
     def select_window(self, window: str) -> dict[str, WindowState]:
         """Return those of one window."""
@@ -30,18 +32,21 @@ class Occurrences:
 
 
 def read_occurrences(store: Store) -> Occurrences:
-    """Read every journal of the site but those whose last event says that all is done and nothing is left."""
+    """Read every journal of the site but those whose last event says that all is done and nothing is left.
+
+    Those of restore_service are left out as well: what these revert was left by others, whose journals tell of it.
+    """
     states: dict[str, WindowState] = {}
-    damaged: dict[str, JournalDamaged] = {}
+    damaged: dict[str, Refusal] = {}
     for name in store.list_occurrences():
         last = store.read_last_event(name)
         if isinstance(last, WindowClosed) and last.state in SUCCESSFUL:
             continue
         try:
             state = compute_state(store.load(name))
-        except JournalDamaged as error:
+        except Refusal as error:  # damaged, or of a later format
             damaged[name] = error
             continue
-        if state.opened is not None:
+        if state.opened is not None and state.opened.mode != RESTORE:
             states[state.opened.window_id] = state
     return Occurrences(states, damaged)

@@ -20,7 +20,6 @@ from ansible_collections.lowtide.ops.plugins.module_utils._common.timestamps imp
 
 from .declaration import Declaration, Inventory, Step
 from .events import StepFailed, WindowOpened
-from .journal import JournalDamaged
 from .lease import LeaseRecord
 from .occurrences import Occurrences, read_occurrences
 from .processes import Orphan, Owner, find_orphans, read_boot_id, read_pid_namespace, wait_for_end
@@ -32,6 +31,7 @@ from .store import find_obstacle
 from .store_file import FileStore, make_readable
 from .verdict import leave_verdict
 
+RESTORE_NAME = "restore_service"
 POLL_INTERVAL = 1.0
 """Seconds between two looks at a lease whose owner cannot be looked at."""
 
@@ -121,6 +121,12 @@ class Opening:
             )
         if not request.name:
             raise Refusal(obj="window_name", problem="it is empty", next_step="Name the window")
+        if request.name == RESTORE_NAME and request.mode != RESTORE:
+            raise Refusal(
+                obj=f"window_name {request.name}",
+                problem="the playbook restore_service keeps its journals under that name",
+                next_step="Give the window another name",
+            )
         if not request.directory:
             raise Refusal(obj="window_dir", problem="it is empty", next_step="Give a directory that outlives this run")
         store = FileStore.from_site(request.directory, request.site)
@@ -316,7 +322,7 @@ class WindowBuilder:
             inherited=inherited,
         )
 
-    def _look_at_damaged(self, damaged: Mapping[str, JournalDamaged]) -> None:
+    def _look_at_damaged(self, damaged: Mapping[str, Refusal]) -> None:
         prefix = make_readable(f"{self._request.name}@")
         for name, error in damaged.items():
             if name.startswith(prefix):
@@ -434,7 +440,7 @@ class RestoreBuilder:
         return True
 
     def _fail(self, step: str, host: str, problem: str) -> None:
-        self.failures.append(StepFailed(step=step, host=host, error=problem, refused=True))
+        self.failures.append(StepFailed(step=step, host=host, error=problem))
 
 
 def as_plain_step(step: Step, *, batches: Iterable[tuple[str, ...]] | None = None) -> Step:

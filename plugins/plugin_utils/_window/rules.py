@@ -287,13 +287,13 @@ class WindowRules:
         current = self.declaration.plays[play] if play is not None else None
         known = {failure.key for failure in self.state.failures}
         abandoned = [
-            StepFailed(step=step, host=host, error=ABANDONED, refused=True, planning=True)
+            StepFailed(step=step, host=host, error=ABANDONED, planning=True)
             for step, host in sorted(self.state.planning)
         ]
         for key, started in self.state.started.items():
             same_play = current is not None and (started.step, started.batch) == (current.step, current.batch)
             if key not in self.state.ended and key not in known and not same_play:
-                abandoned.append(StepFailed(step=key[0], host=key[1], error=ABANDONED, refused=False))
+                abandoned.append(StepFailed(step=key[0], host=key[1], error=ABANDONED))
         return abandoned
 
     def find_unreached(self) -> list[StepFailed]:
@@ -322,7 +322,7 @@ class WindowRules:
                     f"it was to revert {step}, and "
                     + ("it did not run" if declared else "window_steps does not declare it any more"),
                 )
-        return [StepFailed(step=step, host=host, error=why, refused=False) for (step, host), why in missing.items()]
+        return [StepFailed(step=step, host=host, error=why) for (step, host), why in missing.items()]
 
     def _has_failed_elsewhere(self, name: str, host: str) -> bool:
         """Whether a step that reverts for ``host`` on other hosts failed on one of them."""

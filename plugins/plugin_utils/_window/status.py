@@ -8,9 +8,9 @@ Private to lowtide.ops: do not import from other collections.
 
 from __future__ import annotations
 
+from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import Refusal
 from ansible_collections.lowtide.ops.plugins.module_utils._common.timestamps import format_utc
 
-from .journal import JournalDamaged
 from .lease import LeaseRecord
 from .occurrences import read_occurrences
 from .report import build_rows
@@ -62,7 +62,7 @@ def read_status(store: Store, *, now: float) -> Result:
     }
 
 
-def _read_newest(store: Store, damaged: dict[str, JournalDamaged]) -> list[WindowState]:
+def _read_newest(store: Store, damaged: dict[str, Refusal]) -> list[WindowState]:
     """Return the newest occurrences, those with the latest event first; add journals that are found damaged to
     ``damaged``."""
     names = []
@@ -74,7 +74,7 @@ def _read_newest(store: Store, damaged: dict[str, JournalDamaged]) -> list[Windo
     for _at, name in sorted(names, reverse=True)[:SHOWN]:
         try:
             states.append(compute_state(store.load(name)))
-        except JournalDamaged as error:
+        except Refusal as error:
             damaged[name] = error
     return [state for state in states if state.opened is not None]
 

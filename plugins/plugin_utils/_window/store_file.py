@@ -220,7 +220,11 @@ class FileStore(Store):
             with self._find_journal(name).open("rb") as file:
                 size = file.seek(0, os.SEEK_END)
                 file.seek(max(0, size - TAIL))
-                lines = file.read().split(b"\n")[:-1]
+                data = file.read()
+                if size > TAIL and data.count(b"\n") == 1:  # the last line is longer than that
+                    file.seek(0)
+                    data = file.read()
+                lines = data.split(b"\n")[:-1]
         except FileNotFoundError:
             return None
         return decode_last_line(lines[-1]) if lines else None

@@ -109,9 +109,9 @@ def succeed(step: str, host: str, changed: bool = True, **changes: Any) -> StepS
     return StepSucceeded(step=step, host=host, changed=changed, **values)
 
 
-def fail(step: str, host: str, *, refused: bool = False, **changes: Any) -> StepFailed:
+def fail(step: str, host: str, **changes: Any) -> StepFailed:
     """Return the event of a step that failed."""
-    return StepFailed(step=step, host=host, error=changes.pop("error", "broken"), refused=refused, **changes)
+    return StepFailed(step=step, host=host, error=changes.pop("error", "broken"), **changes)
 
 
 def skip(step: str, host: str, *, not_due: bool = False) -> StepSkipped:

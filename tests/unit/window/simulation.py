@@ -20,8 +20,8 @@ from ansible_collections.lowtide.ops.plugins.plugin_utils._window.closing import
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.declaration import Step
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.engine import Engine, StepCall
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.events import Event
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window.occurrences import read_occurrences
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.opening import Opening, Request
-from ansible_collections.lowtide.ops.plugins.plugin_utils._window.rules import WindowRules
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.session import Controller, OpenWindow
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.state import SUCCESSFUL, WindowState, compute_state
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.store_file import FileStore
@@ -301,8 +301,8 @@ class Simulation:
 
     def list_left(self) -> dict[str, list[tuple[str, str]]]:
         """Return what journals say is in force, by occurrence."""
-        states = [compute_state(self.store.load(name)) for name in self.store.list_occurrences()]
-        return {WindowRules(state).opened.window_id: sorted(state.pending) for state in states if state.pending}
+        states = read_occurrences(self.store).states
+        return {window_id: sorted(state.pending) for window_id, state in states.items() if state.pending}
 
 
 def make_entries(*, without: str = "", **changes: Any) -> list[Entry]:

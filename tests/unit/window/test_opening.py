@@ -364,9 +364,12 @@ def test_a_damaged_journal_of_this_window_is_refused_and_of_another_warned_of(
 
 def test_a_journal_of_a_later_release_is_refused(simulation: Simulation) -> None:
     simulation.store.create()
-    path = simulation.store.directory / "journals" / "other@1.jsonl"
+    path = simulation.store.directory / "journals" / "weekly@1.jsonl"
     path.write_text('{"v": 2}\n')
     assert "it has format 2, and this version of lowtide.ops knows 1" in simulation.run()
+    path.rename(path.with_name("other@1.jsonl"))
+    simulation.open()
+    assert "it has format 2" in simulation.opened["warnings"][0], "of another window it is a warning"
 
 
 # -- check mode -----------------------------------------------------------------------------------------------------
@@ -417,3 +420,7 @@ def test_check_mode_does_again_what_an_earlier_run_read_also_after_the_lease_was
     assert simulation.opened["token"] == 2
     rows = [line.split()[:3] for line in simulation.closed["lines"] if line.startswith("  verify")]
     assert rows == [["verify", "web1", "ok"], ["verify", "web2", "ok"]]
+
+
+def test_the_name_of_the_restore_is_reserved(simulation: Simulation) -> None:
+    assert "keeps its journals under that name" in simulation.run(name="restore_service")

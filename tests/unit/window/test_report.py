@@ -88,8 +88,8 @@ def test_a_step_that_never_ended_a_due_plan_and_a_planning_that_failed_have_rows
     rows = build_rows(
         make_rules(
             plan("save", "db1"),
-            fail("maintain", "db1", planning=True, refused=True, error="no answer", blockers=BLOCKERS),
-            fail("save", "db2", planning=True, refused=True, error="no role"),
+            fail("maintain", "db1", planning=True, error="no answer", blockers=BLOCKERS),
+            fail("save", "db2", planning=True, error="no role"),
             skip("maintain", "db1"),
             start("quiesce", "web1"),
         )

@@ -462,9 +462,8 @@ def test_what_was_started_and_never_ended_is_abandoned() -> None:
     assert name(rules.find_abandoned(find_number(rules, "quiesce"))) == [("save", "db2")]
     assert name(rules.find_abandoned(find_number(rules, "save"))) == [("quiesce", "web1")]
     first = rules.find_abandoned()[0]
-    assert (first.error, first.refused, first.planning) == (
+    assert (first.error, first.planning) == (
         "it was started and never finished (host unreachable, or its process ended)",
-        False,
         False,
     )
     rules = make_rules(start("save", "db1"), fail("save", "db1"), start("maintain", "db1", batch=0))
@@ -476,7 +475,7 @@ def test_a_planning_that_did_not_end_is_abandoned_and_nothing_was_changed() -> N
     rules = make_rules(PlanStarted(step="save", host="db2"), PlanStarted(step="save", host="db1"), plan("save", "db2"))
     for number in (None, 0):
         (failure,) = rules.find_abandoned(number)
-        assert (failure.key, failure.planning, failure.refused) == (("save", "db1"), True, True)
+        assert (failure.key, failure.planning) == (("save", "db1"), True)
 
 
 ALL_DONE = [
@@ -506,10 +505,9 @@ def test_what_was_due_and_was_not_reached() -> None:
 def test_after_a_failure_only_reverting_steps_are_missed() -> None:
     assert make_rules(fail("save", "db1")).find_unreached() == []
     (failure,) = make_rules(*stop_and_start(), fail("maintain", "db1")).find_unreached()
-    assert (failure.key, failure.error, failure.refused) == (
+    assert (failure.key, failure.error) == (
         ("resume", "web1"),
         "it was to revert quiesce, and it did not run",
-        False,
     )
     failed = [start("resume", "web1"), fail("resume", "web1")]
     assert make_rules(*stop_and_start(), fail("maintain", "db1"), *failed).find_unreached() == []
@@ -552,17 +550,15 @@ def test_a_step_that_reverts_for_all_and_failed_is_not_also_missed_on_other_host
         ([], "no_changes"),
         ([start("save", "db1"), succeed("save", "db1", changed=False)], "no_changes"),
         ([start("save", "db1"), succeed("save", "db1")], "succeeded"),
-        ([fail("save", "db1", planning=True, refused=True)], "refused"),
-        ([fail("save", "db1", refused=True)], "refused"),
-        ([fail("save", "db1", refused=False)], "refused"),  # it was never started
-        ([start("save", "db1"), fail("save", "db1", refused=True)], "failed_reverted"),  # it was started
-        ([start("save", "db1"), fail("save", "db1")], "failed_reverted"),
-        ([start("save", "db1"), fail("quiesce", "web1", refused=True)], "failed_reverted"),  # unfinished: who knows
-        ([start("save", "db1"), succeed("save", "db1"), fail("quiesce", "web1", refused=True)], "failed_reverted"),
-        ([start("save", "db1"), succeed("save", "db1", changed=False), fail("x", "h", refused=True)], "refused"),
+        ([fail("save", "db1", planning=True)], "refused"),
+        ([fail("save", "db1")], "refused"),  # it was never started
+        ([start("save", "db1"), fail("save", "db1")], "failed_reverted"),  # it was started
+        ([start("save", "db1"), fail("quiesce", "web1")], "failed_reverted"),  # unfinished: who knows
+        ([start("save", "db1"), succeed("save", "db1"), fail("quiesce", "web1")], "failed_reverted"),
+        ([start("save", "db1"), succeed("save", "db1", changed=False), fail("x", "h")], "refused"),
         ([start("verify", "web1"), fail("verify", "web1")], "refused"),  # only read
-        ([start("verify", "web1"), fail("x", "h", refused=True)], "refused"),
-        ([*stop_and_start(), fail("maintain", "db1", refused=True)], "failed_not_reverted"),
+        ([start("verify", "web1"), fail("x", "h")], "refused"),
+        ([*stop_and_start(), fail("maintain", "db1")], "failed_not_reverted"),
         ([start("quiesce", "web1", reverted_by="resume"), fail("quiesce", "web1")], "failed_not_reverted"),
         (
             [*stop_and_start(), start("resume", "web1"), succeed("resume", "web1", reverts="quiesce"), fail("x", "h")],
@@ -578,7 +574,7 @@ def test_every_final_state(events: list[Event], state: str) -> None:
 @pytest.mark.parametrize(
     ("events", "state"),
     [
-        ([fail("resume", "web1", refused=True)], "failed_not_reverted"),
+        ([fail("resume", "web1")], "failed_not_reverted"),
         ([start("resume", "web1"), succeed("resume", "web1", changed=False)], "no_changes"),
         ([start("resume", "web1"), succeed("resume", "web1")], "succeeded"),
     ],

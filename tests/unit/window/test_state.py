@@ -72,7 +72,7 @@ def test_a_step_from_its_plan_to_its_success() -> None:
 
 def test_a_planning_that_did_not_end_and_one_that_failed() -> None:
     asked = [PlanStarted(step="save", host=host) for host in ("db1", "db2")]
-    state = compute(OPEN, *asked, fail("save", "db1", planning=True, refused=True))
+    state = compute(OPEN, *asked, fail("save", "db1", planning=True))
     assert state.planning == {("save", "db2")}
     assert state.failed
     assert (state.ended, state.order) == ({}, [])
