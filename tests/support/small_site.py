@@ -1,6 +1,6 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Make a site as inventories/example has it, with objects of its own in the lab, and accounts that may do no more than the
-roles' READMEs ask for. Nothing of the demo is used but the worker's image and program."""
+"""Make a site as inventories/example has it, with objects of its own in the lab, and accounts that may do no more than
+the roles' READMEs ask for. Nothing of the demo is used but the worker's image and program."""
 
 from __future__ import annotations
 
@@ -289,7 +289,7 @@ def write_kubeconfig(cluster: Cluster, path: Path) -> Json:
 
 
 def derive_variables(lab: Json, cluster: Cluster, store: Store, account: str, folder: Path) -> Json:
-    """Return the example's variables with this site's values; what the lab has no use for (passwords, TLS) is left out."""
+    """Return the example's variables with this site's values, without what the lab has no use for (passwords, TLS)."""
     postgresql, s3 = lab["postgresql"], store.server
     passfile = folder / "pgpass"
     passfile.write_text(f"*:*:*:{account}:{PASSWORD}\n", encoding="utf-8")
@@ -331,7 +331,7 @@ def describe_objects(lab: Json, tiers: list[list[Json]], container: Json | None)
 
 
 def describe_consumer(lab: Json, topic: str, database: str, owner: str) -> Json:
-    """Return the container of the demo's worker on a topic, a group and a database of its own; ready while it is a member of its group."""
+    """Return the container of the demo's worker, on a topic, a group and a database of its own."""
     postgresql = lab["postgresql"]
     environment = {
         "FEATURE_BROKERS": lab["kafka"]["bootstrap_servers"],
@@ -361,7 +361,7 @@ def produce(lab: Json, topic: str) -> None:
 
 @contextmanager
 def make_small_site(lab: Json, unique_name: Callable[..., str], folder: Path) -> Iterator[SmallSite]:
-    """Make the site of inventories/example: two Deployments, a StatefulSet that consumes a topic, a database, a bucket."""
+    """Make the site of inventories/example: two Deployments, a consumer in a StatefulSet, a database, a bucket."""
     with ExitStack() as stack:
         topic = stack.enter_context(make_topic(lab, unique_name("orders")))
         store, owner, account = stack.enter_context(make_store(lab, unique_name))
