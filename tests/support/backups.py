@@ -149,7 +149,13 @@ def find_primary(facts: dict[str, Any]) -> str:
 
 @contextmanager
 def make_site(
-    lab: dict[str, Any], server: str, unique_name: Callable[..., str], *, rows: int = 2000, database: str | None = None
+    lab: dict[str, Any],
+    server: str,
+    unique_name: Callable[..., str],
+    *,
+    rows: int = 2000,
+    database: str | None = None,
+    seed: str = SEED,
 ) -> Iterator[Site]:
     """A seeded database and an empty bucket on the lab's ``server``, removed afterwards."""
     facts = lab[server]
@@ -166,7 +172,7 @@ def make_site(
     )
     site.sql(f"CREATE DATABASE {quoted(site.database)}", database="postgres")
     try:
-        site.sql(SEED, values={"rows": rows})
+        site.sql(seed, values={"rows": rows})
         client.create_bucket(Bucket=site.bucket)
         try:
             yield site

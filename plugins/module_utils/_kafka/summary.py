@@ -39,6 +39,11 @@ def summarize_topic(topic: Facts) -> str:
     return f"{topic['name']} has {partitions}, {records}"
 
 
+def _describe_wait(group: Facts) -> str:
+    name = str(group["name"])
+    return f"would wait for {name}, now {summarize_group(group).removeprefix(name).strip()}"
+
+
 def summarize_reading(
     groups: t.Sequence[Facts], topics: t.Sequence[Facts], *, would_wait_for: t.Collection[str] = ()
 ) -> str:
@@ -46,10 +51,7 @@ def summarize_reading(
 
     ``would_wait_for`` names the groups that a run outside check mode would wait for.
     """
-    words = [
-        f"would wait for {summarize_group(group)}" if group["name"] in would_wait_for else summarize_group(group)
-        for group in groups
-    ]
+    words = [_describe_wait(group) if group["name"] in would_wait_for else summarize_group(group) for group in groups]
     return join_some([*words, *map(summarize_topic, topics)], limit=10)
 
 

@@ -112,7 +112,9 @@ def missing(api: Api, kind: str, namespace: str, names: t.Sequence[str]) -> OpsE
             next_step="Correct namespace, or kubeconfig and context",
         )
     except ApiError as error:
-        return error
+        # An account of one namespace may not read the namespace itself, and does not need to.
+        if error.status != HTTPStatus.FORBIDDEN:
+            return error
     items = api.get(collection_path(kind, namespace), obj=f"{kind}s of namespace {namespace}").get("items") or []
     known = ", ".join(sorted(str(item["metadata"]["name"]) for item in items)[:20])
     return Refusal(

@@ -47,7 +47,7 @@ def test_reading() -> None:
     assert (
         summary.summarize_reading(groups, topics) == "g empty, lag 0, t has 2 partitions, 30 records, u does not exist"
     )
-    assert summary.summarize_reading(groups, [], would_wait_for=["g"]) == "would wait for g empty, lag 0"
+    assert summary.summarize_reading(groups, [], would_wait_for=["g"]) == "would wait for g, now empty, lag 0"
     assert summary.list_reading_evidence("id", groups, topics) == [
         "consumer group g empty, lag 0, 12 partitions (cluster id)",
         "topic t has 2 partitions, 30 records (cluster id)",
