@@ -12,13 +12,12 @@ from typing import Any
 
 import pytest
 import yaml
-
 from labkit.ansible_versions import VERSIONS
 
 from .harness import CHECKOUT, FAST, FastWindow
 
 PAGE = (CHECKOUT / "docs/writing-a-step.md").read_text(encoding="utf-8")
-FILE = re.compile(r"```yaml\n# (roles/\S+)\n(.*?)```", re.DOTALL)
+FILE = re.compile(r"```yaml\n# (maintenance_page\S*/main.yml)\n(.*?)```", re.DOTALL)
 KILL_IN_MAINTENANCE = f"before:db1:dead rows above the limit:{int(signal.SIGKILL)}"
 
 
@@ -36,7 +35,7 @@ def window(tmp_path: Path) -> Iterator[FastWindow]:
     """A fast window with the documented roles in its folder, on one version: the page says nothing about others."""
     fast = FastWindow(tmp_path / "fast", VERSIONS[0])
     for name, content in FILE.findall(PAGE):
-        path = fast.folder / name
+        path = fast.folder / "roles" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content, encoding="utf-8")
     yield fast
