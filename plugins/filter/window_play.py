@@ -45,24 +45,17 @@ _value:
 
 import typing as t
 
-from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import OpsError
-from ansible_collections.lowtide.ops.plugins.plugin_utils._window.declaration import Declaration, Inventory
+from ansible import context
+
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.inputs import as_plain
 
 NO_HOST = "all:!all"
 PLANNING = "planning"
 
 
-def read_plays(control: t.Mapping[str, t.Any], groups: t.Mapping[str, t.Any], name: str) -> list[dict[str, t.Any]]:
-    """Return the plays that the opening decided on; where none was opened (--list-hosts), those of the declaration."""
-    if "window_opened" in control:
-        return list(as_plain(control["window_opened"]).get("plays") or [])
-    inventory = Inventory(as_plain(groups), name, lambda path: path)
-    try:
-        plays = Declaration.from_entries(as_plain(control.get("window_steps")), inventory).plays
-    except OpsError:
-        return []  # the opening refuses it and says why
-    return [{"title": play.title, "step": play.step, "batch": play.batch, "hosts": list(play.hosts)} for play in plays]
+def is_listing() -> bool:
+    """Return whether ansible-playbook only lists or parses: nothing can have been opened then."""
+    return any(context.CLIARGS.get(option) for option in ("listhosts", "listtasks", "listtags", "syntax"))
 
 
 def find_hosts_to_plan(control: t.Mapping[str, t.Any]) -> list[str]:
@@ -77,8 +70,10 @@ def window_play(
     """Return title and hosts of a play."""
     unused = {"title": f"Place {place} is not used", "hosts": NO_HOST}
     members = list(groups.get("control") or []) if groups else []
+    # As after --limit or --start-at-task: each host is told so, instead of nothing being done and rc 0.
+    not_opened = {"title": "The window was not opened", "hosts": "all"}
     if not hostvars or not members:
-        return unused
+        return unused if place == PLANNING or is_listing() else not_opened
     name = str(members[0])
     control = hostvars[name]
     if place == PLANNING:
@@ -86,7 +81,9 @@ def window_play(
         return {"title": "Find out what is due", "hosts": [*hosts, name]} if hosts else unused
     if "__window_begin" in control and as_plain(control["__window_begin"]).get("over"):
         return {**unused, "title": f"Place {place}: nothing is left to do after a failure"}
-    for number, play in enumerate(read_plays(control, groups, name)):
+    if "window_opened" not in control:
+        return not_opened
+    for number, play in enumerate(as_plain(control["window_opened"]).get("plays") or []):
         if place == number if isinstance(place, int) else (place, batch) == (play["step"], play["batch"]):
             return {"title": play["title"], "hosts": [*play["hosts"], *([name] if name not in play["hosts"] else [])]}
     return unused

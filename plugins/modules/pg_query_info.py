@@ -54,6 +54,8 @@ options:
     default: primary
 requirements:
   - the language plpgsql in the database, which is there unless somebody dropped it
+notes:
+  - While it runs, C(pg_stat_activity) shows it as a C(FETCH) of an application named C(lowtide.ops pg_query_info).
 seealso:
   - module: lowtide.ops.pg_maintenance_info
 """

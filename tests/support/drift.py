@@ -56,8 +56,8 @@ def _default_finding(role: str, name: str, option: Mapping[str, Any], defaults: 
 def _template_finding(role: str, name: str, option: Mapping[str, Any], template: str) -> str | None:
     """How an input whose default comes from other variables differs from its documentation, None when it does not.
 
-    The documentation names each of these variables and no value. It is ``required`` exactly where the default cannot do without
-    them, that is, where it begins with a variable that is ``mandatory``.
+    The documentation names each of these variables and no value. It is ``required`` exactly where the default cannot
+    do without them, that is, where it begins with a variable that is ``mandatory``.
     """
     environment = jinja2.Environment(autoescape=True)
     environment.filters["mandatory"] = str  # Ansible's; only names are looked for

@@ -181,7 +181,9 @@ def test_an_empty_control_group_is_named(window: FastWindow) -> None:
     inventory = window.folder / "inventory.yml"
     inventory.write_text("all: {hosts: {controller: {ansible_connection: local}}, children: {control: {}}}\n")
     played = window.play(inventory=inventory)
+    assert played.rc == 2
     assert "No first item" not in played.out
+    assert "it was not opened in this run" in " ".join(played.out.split())
     assert not (window.folder / "state").exists()
 
 

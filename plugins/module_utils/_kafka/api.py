@@ -28,11 +28,13 @@ STATE_OF_NAME = {
     "empty": EMPTY,
     "stable": STABLE,
     "preparingrebalance": REBALANCING,
+    "preparingrebalancing": REBALANCING,
     "completingrebalance": REBALANCING,
+    "completingrebalancing": REBALANCING,
     "assigning": REBALANCING,
     "reconciling": REBALANCING,
 }
-"""Kafka's names of states (``ClassicGroupState`` and ``ConsumerGroupState``), lower case, without separators."""
+"""Names of states, lower case, without separators: Kafka's (``ClassicGroupState``, ``ConsumerGroupState``) and librdkafka's."""
 
 
 class TopicPartition(t.NamedTuple):

@@ -18,8 +18,8 @@ from .._common.module import Deadline, require
 from .api import (
     DEAD,
     MISSING,
+    REBALANCING,
     STATE_OF_NAME,
-    UNKNOWN,
     BusClient,
     Group,
     Log,
@@ -264,7 +264,7 @@ class ProtocolClient(BusClient):
         )
         return Group(
             name=name,
-            state=STATE_OF_NAME.get(described.state.name.replace("_", "").lower(), UNKNOWN),
+            state=state_of(described.state.name),
             protocol=kind if kind in ("classic", "consumer") else None,
             assignor=described.partition_assignor or "",
             coordinator=f"{described.coordinator.host}:{described.coordinator.port}" if described.coordinator else "",
@@ -339,3 +339,12 @@ def _reason(error: t.Any) -> str:
     if error.name() in NON_EMPTY:
         return f"{error.name()}: the group has members"
     return f"{error.name()}: {error.str()}"
+
+
+def state_of(name: str) -> str:
+    """Return the state for librdkafka's name of it.
+
+    What it calls UNKNOWN are states that came after it, such as a KIP-848 group's assigning and reconciling. The broker is
+    sharing out partitions then: the group is neither empty nor stable, and it will be one of them.
+    """
+    return STATE_OF_NAME.get(name.replace("_", "").lower(), REBALANCING)

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from . import report, report_html, report_text
 from .events import StepFailed, WindowClosed
@@ -27,6 +28,7 @@ DAY = 86400.0
 def close_window(window: OpenWindow, *, clock: Callable[[], float] = time.time) -> Result:
     """Record what was not reached, write the report, end the run of the occurrence, release the lease, remove old
     journals."""
+    warnings: list[str] = []
     with window.open_session() as session:
         record_failures(session)
         data = report.build_report(
@@ -38,11 +40,14 @@ def close_window(window: OpenWindow, *, clock: Callable[[], float] = time.time) 
         )
         if not window.check_mode:
             contents = {".html": report_html.render(data), ".json": json.dumps(data, indent=2) + "\n"}
-            data["path"] = session.store.write_report(window.journal, window.token, contents)
+            with _warn_of_errors(warnings, "the report could not be written"):
+                data["path"] = session.store.write_report(window.journal, window.token, contents)
         session.append(WindowClosed(state=data["state"], cause=data["cause"]))
         if not window.check_mode:
-            session.store.release(window.token)
-            remove_old_journals(session.store, keep_days=window.keep_days, now=clock())
+            with _warn_of_errors(warnings, "the lease could not be given back, it ends with this run"):
+                session.store.release(window.token)
+            with _warn_of_errors(warnings, "old journals could not be removed"):
+                remove_old_journals(session.store, keep_days=window.keep_days, now=clock())
     verdict = {
         "state": data["state"],
         "window": window.window,
@@ -52,7 +57,22 @@ def close_window(window: OpenWindow, *, clock: Callable[[], float] = time.time) 
     }
     line = report_text.render_last_line(data)
     leave_verdict(window.folder, verdict, line)
-    return {"changed": False, "lines": report_text.render(data), "msg": line, **make_stats(verdict)}
+    return {
+        "changed": False,
+        "lines": report_text.render(data),
+        "msg": line,
+        "warnings": warnings,
+        **make_stats(verdict),
+    }
+
+
+@contextmanager
+def _warn_of_errors(warnings: list[str], words: str) -> Iterator[None]:
+    """Keep an error of the file system as a warning: how the window ended must be told all the same."""
+    try:
+        yield
+    except OSError as error:
+        warnings.append(f"{words} ({error})")
 
 
 def record_failures(session: Session) -> None:

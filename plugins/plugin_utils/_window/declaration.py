@@ -134,6 +134,14 @@ def _check_keys(entry: Any) -> str:
     return name
 
 
+def _as_names(entry: Mapping[str, Any], key: str, value: Any) -> list[str]:
+    """Return the names in a value of ``key``. Raise Refusal for what is neither a text nor a list of texts."""
+    items = value if isinstance(value, (list, tuple)) else [value]
+    if not all(item is None or isinstance(item, str) for item in items):
+        raise refuse(f"step {entry['name']} has {key}: {value!r}", "Give a name or a list of names")
+    return split_names(value)
+
+
 def _as_bool(entry: Mapping[str, Any], key: str, default: bool = False) -> bool:
     value = entry.get(key)
     if value is None:
@@ -146,7 +154,7 @@ def _as_bool(entry: Mapping[str, Any], key: str, default: bool = False) -> bool:
 def _as_estimate(entry: Mapping[str, Any]) -> float | None:
     value = entry.get("estimate")
     try:
-        seconds = None if value is None else float(value)
+        seconds = None if value is None else -1.0 if isinstance(value, bool) else float(value)
     except (TypeError, ValueError):
         seconds = -1.0
     if seconds is not None and not 0 <= seconds < float("inf"):
@@ -157,7 +165,9 @@ def _as_estimate(entry: Mapping[str, Any]) -> float | None:
 def _read_batches(entry: Mapping[str, Any], inventory: Inventory) -> tuple[tuple[str, ...], ...] | None:
     name = str(entry["name"])
     declared = entry.get("batches")
-    hosts = [host for item in split_names(entry.get("hosts")) for host in inventory.resolve(item, step=name)]
+    hosts = [
+        host for item in _as_names(entry, "hosts", entry.get("hosts")) for host in inventory.resolve(item, step=name)
+    ]
     if declared is None:
         return (tuple(dict.fromkeys(hosts)),) if entry.get("hosts") is not None else None
     if isinstance(declared, str) or not isinstance(declared, (list, tuple)) or not declared:
@@ -165,7 +175,11 @@ def _read_batches(entry: Mapping[str, Any], inventory: Inventory) -> tuple[tuple
             f"step {name} has batches: {declared!r}", "Give a list; each item is a host, a group or a list of them"
         )
     batches = [
-        tuple(dict.fromkeys(host for item in split_names(batch) for host in inventory.resolve(item, step=name)))
+        tuple(
+            dict.fromkeys(
+                host for item in _as_names(entry, "batches", batch) for host in inventory.resolve(item, step=name)
+            )
+        )
         for batch in declared
     ]
     flat = [host for batch in batches for host in batch]
@@ -197,11 +211,13 @@ def _find_task_file(entry: Mapping[str, Any], inventory: Inventory) -> str | Non
 def _read_step(entry: Any, inventory: Inventory, earlier: Mapping[str, Step]) -> Step:
     name = _check_keys(entry)
     reverts = entry.get("reverts") or None
+    if reverts is not None and not isinstance(reverts, str):
+        raise refuse(f"step {name} has reverts: {reverts!r}", "Give the name of one step")
     batches = _read_batches(entry, inventory)
     if batches is None:
-        if reverts not in earlier:
+        if reverts is None or reverts not in earlier:
             raise refuse(f"step {name} has no hosts", "Give hosts or batches: names of hosts or groups")
-        batches = tuple(reversed(earlier[str(reverts)].batches))
+        batches = tuple(reversed(earlier[reverts].batches))
     return Step(
         name=name,
         role=str(entry["role"]) if entry.get("role") else None,
@@ -209,9 +225,9 @@ def _read_step(entry: Any, inventory: Inventory, earlier: Mapping[str, Step]) ->
         tasks=_find_task_file(entry, inventory),
         batches=batches,
         plan=_as_bool(entry, "plan", bool(reverts)),
-        reverts=str(reverts) if reverts else None,
-        needs=tuple(split_names(entry.get("needs"))),
-        only_after=tuple(split_names(entry.get("only_after"))),
+        reverts=reverts,
+        needs=tuple(_as_names(entry, "needs", entry.get("needs"))),
+        only_after=tuple(_as_names(entry, "only_after", entry.get("only_after"))),
         reads_only=_as_bool(entry, "reads_only"),
         irreversible=_as_bool(entry, "irreversible"),
         estimate=_as_estimate(entry),
@@ -239,7 +255,9 @@ class Declaration:
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise refuse(f"step {twice[0]} is declared twice", "Give each step a name of its own")
-        _check_circles({name: split_names(entry.get("needs")) for name, entry in zip(names, entries, strict=True)})
+        _check_circles(
+            {name: _as_names(entry, "needs", entry.get("needs")) for name, entry in zip(names, entries, strict=True)}
+        )
         steps: dict[str, Step] = {}
         for entry in entries:
             step = _read_step(entry, inventory, steps)
@@ -351,6 +369,11 @@ class Declaration:
                 if self.find_reverting(step.name) is not None:
                     open_steps.append(step.name)
                 continue
+            if self[step.reverts].reverts is not None:
+                raise refuse(
+                    f"step {step.name} reverts {step.reverts}, which reverts a step itself",
+                    "Revert only steps that revert nothing",
+                )
             if step.reverts in reverted or not open_steps or open_steps[-1] != step.reverts:
                 inner = open_steps[-1] if open_steps else reverted.get(step.reverts, step.reverts)
                 raise refuse(
@@ -390,14 +413,16 @@ class Declaration:
 
 def _check_circles(needs: Mapping[str, Sequence[str]]) -> None:
     """Refuse a circle by showing it; otherwise it would only be called a step that comes too late."""
-    for start in needs:
-        path = [start]
-        while True:
-            following = [name for name in needs.get(path[-1], ()) if name in needs]
-            circle = next((name for name in following if name in path), None)
-            if circle is not None:
-                shown = " -> ".join([*path[path.index(circle) :], circle])
+    without: set[str] = set()
+
+    def follow(path: list[str]) -> None:
+        for name in needs.get(path[-1], ()):
+            if name in path:
+                shown = " -> ".join([*path[path.index(name) :], name])
                 raise refuse(f"needs form a circle: {shown}", "Take one of these needs away")
-            if not following:
-                break
-            path.append(following[0])
+            if name not in without:
+                follow([*path, name])
+        without.add(path[-1])
+
+    for start in needs:
+        follow([start])

@@ -28,6 +28,7 @@ from .events import (
     StepStarted,
     StepSucceeded,
 )
+from .journal import JournalDamaged
 from .results import Failure, Result, RoleResult, describe_error
 from .rules import Decision, HostContext
 from .session import OpenWindow, Session
@@ -236,9 +237,14 @@ class Engine:
             reverted = StepReverted(
                 step=left["step"], host=left["host"], by=self.window.window_id, token=self.window.token
             )
-            if not self.window.check_mode:
-                session.store.append(session.store.make_name(left["window_id"]), reverted)
             session.append(reverted)
+            if self.window.check_mode:
+                continue
+            try:
+                session.store.append(session.store.make_name(left["window_id"]), reverted)
+            except (OSError, JournalDamaged) as error:  # the service is back; a next run settles that journal
+                problem = f"{left['step']} is reverted, and the journal of {left['window_id']} cannot be told ({error})"
+                session.append(StepFailed(step="journal", host=left["host"], error=problem, refused=False))
 
     def fail_step(self, call: StepCall, *, error: Any, task: Any) -> Result:
         """Record that the step, or its planning, failed; the play goes on."""
@@ -260,7 +266,8 @@ class Engine:
             step=step,
             host=call.host,
             error=failure.error,
-            refused=call.planning or failure.refused or not is_started,
+            # A module's word that it changed nothing is not the step's: another one may have run before it.
+            refused=call.planning or not is_started,
             planning=call.planning,
             plan=failure.plan,
             blockers=failure.blockers,

@@ -51,8 +51,17 @@ def decode_lines(data: bytes, *, source: str) -> Lines:
     Raise JournalDamaged for a line that was changed, lost or moved, Refusal for a later format.
     """
     *lines, rest = data.split(b"\n")
+    if _is_object(rest[:-1]):  # a whole line whose newline became something else: no crash leaves that
+        lines.append(rest)
     decoded = [_decode_line(line, number, source) for number, line in enumerate(lines, start=1)]
     return Lines(decoded, len(data) - len(rest), bool(rest))
+
+
+def _is_object(data: bytes) -> bool:
+    try:
+        return isinstance(json.loads(data), dict)
+    except ValueError:
+        return False
 
 
 def _decode_line(line: bytes, number: int, source: str) -> Event:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from .rules import RESTORE, describe_pending
 from .session import Controller, OpenWindow, make_run_marker
 from .state import WindowState
 from .store import find_obstacle
-from .store_file import FileStore
+from .store_file import FileStore, make_readable
 from .verdict import leave_verdict
 
 POLL_INTERVAL = 1.0
@@ -153,7 +153,9 @@ class Opening:
                 next_step="Run check mode as a user who may read it, or set window_dir",
             ) from error
         opened = build.build(occurrences, now=self._clock())
-        result = self._begin_run(request, copy, opened, build, token=held.token + 1 if held else 1)
+        tokens = [state.opened.token for state in occurrences.states.values() if state.opened is not None]
+        token = max([held.token if held else 0, *tokens]) + 1
+        result = self._begin_run(request, copy, opened, build, token=token)
         if held is not None and not held.released and held.owner.check_liveness() != "dead":
             warning = f"{held.owner.describe()}, holds the site now: what it changes is not in this prediction"
             result["warnings"] = [*result.get("warnings", []), warning]
@@ -298,11 +300,8 @@ class WindowBuilder:
         start = choose_start(own, start=request.start, now=now)
         window_id = f"{request.name}@{start}"
         resumed = own.get(window_id)
-        inherited: list[dict[str, str]] = []
-        if resumed is not None and resumed.opened is not None:
-            inherited = resumed.opened.inherited
-        else:
-            inherited = self._find_inherited(own)
+        # What older ones left may have been reverted since the run that is resumed, by it or by another.
+        inherited = self._find_inherited({key: state for key, state in own.items() if key != window_id})
         self._warn_of_others(occurrences, own)
         return WindowOpened(
             window=request.name,
@@ -318,7 +317,7 @@ class WindowBuilder:
         )
 
     def _look_at_damaged(self, damaged: Mapping[str, JournalDamaged]) -> None:
-        prefix = FileStore(Path("/")).make_name(f"{self._request.name}@")
+        prefix = make_readable(f"{self._request.name}@")
         for name, error in damaged.items():
             if name.startswith(prefix):
                 raise error
@@ -373,14 +372,17 @@ class RestoreBuilder:
         for window_id, state in occurrences.states.items():
             if not state.pending or state.opened is None:
                 continue
-            declaration = Declaration.from_dicts(state.opened.steps)
-            for (step_name, host), left in state.pending.items():
+            declaration = Declaration.from_dicts(state.declared.values())
+            order = {step.name: number for number, step in enumerate(declaration)}
+            pending = sorted(state.pending.items(), key=lambda item: order.get(item[1].reverted_by, -1))
+            for (step_name, host), left in pending:
                 if left.reverted_by not in declaration:
                     self._fail(left.reverted_by, host, f"the journal of {window_id} does not declare it")
                     continue
                 reverting = declaration[left.reverted_by]
                 name = self._add(steps, reverting, window_id, host, reverts_all=declaration.is_reverting_all(reverting))
-                inherited.append({"window_id": window_id, "step": step_name, "host": host, "reverted_by": name})
+                if name is not None:
+                    inherited.append({"window_id": window_id, "step": step_name, "host": host, "reverted_by": name})
         steps = {name: step for name, step in steps.items() if self._can_load(step)}
         start = format_utc(now)
         return WindowOpened(
@@ -396,23 +398,29 @@ class RestoreBuilder:
             inherited=inherited,
         )
 
-    def _add(self, steps: dict[str, Step], reverting: Step, window_id: str, host: str, *, reverts_all: bool) -> str:
-        """Add the reverting step of a journal to ``steps`` unless a declared one does the same; return its name."""
+    def _add(
+        self, steps: dict[str, Step], reverting: Step, window_id: str, host: str, *, reverts_all: bool
+    ) -> str | None:
+        """Add the reverting step of a journal to ``steps`` unless a declared one does the same; return its name, None
+        when no host that would perform it is there."""
         known = set(self._inventory.hosts)
         hosts = reverting.hosts if reverts_all else (host,)
         present = tuple(name for name in hosts if name in known)
         name = next((name for name, step in steps.items() if _does_the_same(step, reverting)), "")
         if not present:
-            name = name or reverting.name
-            self._fail(name, host, f"window {window_id} left it in force there, and this inventory has no such host")
-            return name
+            problem = f"window {window_id} left it in force there, and this inventory has no such host"
+            self._fail(name or reverting.name, host, problem)
+            return None
         if not name:
             name = reverting.name if reverting.name not in steps else f"{reverting.name} of {window_id}"
-            steps[name] = as_plain_step(reverting, batches=())
+            steps[name] = replace(as_plain_step(reverting, batches=()), name=name)
         step = steps[name]
         missing = tuple(host for host in present if host not in step.hosts)
-        if missing:
-            steps[name] = as_plain_step(step, batches=(*step.batches, missing))
+        if missing:  # one batch for all that journals add to a step: a playbook has places for so many plays only
+            declared = self._declared.get(name)
+            kept = step.batches[: len(declared.batches)] if declared is not None else ()
+            added = [host for batch in step.batches[len(kept) :] for host in batch]
+            steps[name] = as_plain_step(step, batches=(*kept, (*added, *missing)))
         return name
 
     def _can_load(self, step: Step) -> bool:

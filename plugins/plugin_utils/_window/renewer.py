@@ -43,11 +43,15 @@ def renew(path: str, token: int, pid: int, started: int, *, interval: float) -> 
         return "controller ended"
     poller = select.poll()
     poller.register(controller, select.POLLIN)
-    while _is_held(path, token):
-        os.utime(path)
+    while True:
+        try:
+            if not _is_held(path, token):
+                return "lease passed on"
+            os.utime(path)
+        except OSError as error:  # the file server does not answer now: that is no other owner
+            sys.stderr.write(f"{path}: not renewed ({error})\n")
         if poller.poll(interval * 1000):
             return "controller ended"
-    return "lease passed on"
 
 
 def main(arguments: list[str]) -> None:

@@ -27,7 +27,8 @@ def build_rows(rules: WindowRules) -> list[Report]:
         for key in state.plans
         if key not in state.order and (state.plans[key].due or not rules.declaration[key[0]].reverts)
     ]
-    return [_build_row(rules, key) for key in [*state.order, *planned]]
+    not_planned = [failure.key for failure in state.failures if failure.planning and failure.key not in state.order]
+    return [_build_row(rules, key) for key in [*not_planned, *state.order, *planned]]
 
 
 def _build_row(rules: WindowRules, key: Key) -> Report:
@@ -36,7 +37,8 @@ def _build_row(rules: WindowRules, key: Key) -> Report:
     skipped, plan = state.skipped.get(key), state.plans.get(key)
     step = rules.declaration.get(key[0])
     builds_on = {step.reverts} if step and step.reverts else set(step.needs if step else ())
-    told = ended or plan
+    not_planned = next((event for event in state.failures if event.planning and event.key == key), None)
+    told = ended or not_planned or plan
     row: Report = {
         "step": key[0],
         "host": key[1],
@@ -59,6 +61,8 @@ def _build_row(rules: WindowRules, key: Key) -> Report:
         row.update(outcome="ok", summary=ended.summary, changed=ended.changed)
     elif started:
         row.update(outcome="failed", summary="started and never finished")
+    elif not_planned:
+        row.update(outcome="failed", summary=f"whether it is due is unknown: {not_planned.error}")
     elif skipped:
         row["outcome"] = "skipped"
     else:

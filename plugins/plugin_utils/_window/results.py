@@ -48,10 +48,9 @@ class RoleResult:
 
 @dataclass(frozen=True)
 class Failure:
-    """A failed task in words. ``refused``: it said that nothing had been changed."""
+    """A failed task in words."""
 
     error: str
-    refused: bool
     plan: list[Result] = field(default_factory=list)
     blockers: list[Result] = field(default_factory=list)
 
@@ -68,14 +67,12 @@ def describe_error(result: Any, task: Any) -> Failure:
     is_own = str(task.get("action", "")).endswith("ops.window")  # the window's own refusal names its object itself
     name = "" if is_own else f"{task.get('name') or task.get('action') or 'task'}: "
     if result.get("_ansible_no_log") or task.get("no_log"):
-        return Failure(f"{name}failed (its output is hidden by no_log)", False)
+        return Failure(f"{name}failed (its output is hidden by no_log)")
     items = result.get("results")
     if isinstance(items, list):  # of a loop: the first item that failed says why
         result = next((item for item in items if isinstance(item, dict) and item.get("failed")), result)
-    error = result.get("error")
     return Failure(
         f"{name}{str(result.get('msg') or 'failed')[:MAX_TEXT]}",
-        isinstance(error, dict) and bool(error.get("refused")),
         list_dicts(result.get("plan")),
         list_dicts(result.get("blockers")),
     )

@@ -16,7 +16,7 @@ from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import 
 from ansible_collections.lowtide.ops.plugins.module_utils._common.timestamps import format_utc
 
 from .declaration import Declaration, Step
-from .events import StepFailed, WindowOpened
+from .events import StepFailed, StepSucceeded, WindowOpened
 from .state import ABANDONED, FinalState, Key, WindowState
 
 RESTORE = "restore"
@@ -65,31 +65,39 @@ class WindowRules:
 
     # -- whether a step is due anywhere ---------------------------------------------------------------------------
 
-    def is_due(self, name: str) -> bool:
-        """Return whether the step has work on any host in this run, as far as is known now."""
+    def is_due(self, name: str, asking: frozenset[str] = frozenset()) -> bool:
+        """Return whether the step has work on any host in this run, as far as is known now.
+
+        ``asking`` are the steps whose answer depends on this one: a step that is due only after another, and that
+        alone needs it, makes neither due.
+        """
         step = self.declaration[name]
         if step.reverts and self.state.list_pending_hosts(step.reverts):
             return True
-        if name not in self.selected or not self._has_trigger(step):
+        asking |= {name}
+        if name not in self.selected or not self._has_trigger(step, asking):
             return False
         if step.reverts:
-            return self.is_due(step.reverts)
+            return step.reverts not in asking and self.is_due(step.reverts, asking)
         if self.declaration.find_reverting(name):
-            return self._is_needed(name)
+            return self._is_needed(name, asking)
         plans = [plan.due for (planned, _host), plan in self.state.plans.items() if planned == name]
         if plans:
             return any(plans)
         return any(not self._is_done(step, host) for host in step.hosts)
 
-    def _has_trigger(self, step: Step) -> bool:
+    def _has_trigger(self, step: Step, asking: frozenset[str]) -> bool:
         """Whether one of the steps after which alone this one is due was started, or is due."""
         if not step.only_after:
             return True
-        return any(other in self.state.started_steps or self.is_due(other) for other in step.only_after)
+        return any(
+            other in self.state.started_steps or (other not in asking and self.is_due(other, asking))
+            for other in step.only_after
+        )
 
-    def _is_needed(self, name: str) -> bool:
+    def _is_needed(self, name: str, asking: frozenset[str] = frozenset()) -> bool:
         needing = self.declaration.list_needing(name)
-        return any(self.is_due(step.name) for step in needing) if needing else True
+        return any(self.is_due(step.name, asking) for step in needing if step.name not in asking) if needing else True
 
     def _is_done(self, step: Step, host: str) -> bool:
         """Whether a success of this occurrence counts: in this run any, of an earlier run only that of a plain step."""
@@ -307,9 +315,23 @@ class WindowRules:
                         missing[key] = "this host was not reached (unreachable?)"
         for (step, host), left in self.state.pending.items():
             key = (left.reverted_by, host)
-            if key not in self.state.ended and left.reverted_by in self.declaration:
-                missing.setdefault(key, f"it was to revert {step}, and it did not run")
+            if key not in self.state.ended and not self._has_failed_elsewhere(left.reverted_by, host):
+                declared = left.reverted_by in self.declaration
+                missing.setdefault(
+                    key,
+                    f"it was to revert {step}, and "
+                    + ("it did not run" if declared else "window_steps does not declare it any more"),
+                )
         return [StepFailed(step=step, host=host, error=why, refused=False) for (step, host), why in missing.items()]
+
+    def _has_failed_elsewhere(self, name: str, host: str) -> bool:
+        """Whether a step that reverts for ``host`` on other hosts failed on one of them."""
+        step = self.declaration.get(name)
+        return step is not None and any(
+            isinstance(self.state.ended.get((name, other)), StepFailed)
+            for other in step.hosts
+            if host not in step.hosts
+        )
 
     def describe_cause(self) -> str:
         """Return the first failure in words; empty when there is none."""
@@ -331,17 +353,13 @@ class WindowRules:
         return name in self.declaration and self.declaration[name].reads_only
 
     def _may_have_changed(self) -> bool:
-        """Whether something was changed, or a step failed without saying that it had changed nothing."""
-        failed = [
-            failure
-            for failure in self.state.failures
-            if not failure.planning
-            and not failure.refused
-            and not self._is_reader(failure.step)
-            and failure.key in self.state.started
+        """Whether something was changed, or a step was started that may have changed something before it failed."""
+        ended_badly = [
+            key
+            for key in self.state.started
+            if not isinstance(self.state.ended.get(key), StepSucceeded) and not self._is_reader(key[0])
         ]
-        unfinished = [key for key in self.state.started if key not in self.state.ended and not self._is_reader(key[0])]
-        return self._has_changed() or bool(failed) or bool(unfinished)
+        return self._has_changed() or bool(ended_badly)
 
 
 def assert_opened(opened: WindowOpened | None) -> None:

@@ -10,6 +10,7 @@ its end, so another run never sees it.
 
 from __future__ import annotations
 
+import heapq
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -100,7 +101,10 @@ class Session:
         self._fallback = FileStore(Path(window.folder, "lowtide_window_fallback"))
         self.lost = self._fallback.load(window.journal)
         """Events that the journal could not take (disk full), so that this run still reverts what it started."""
-        self.state: WindowState = compute_state([*store.load(window.journal), *self.lost])
+        events = heapq.merge(
+            store.load(window.journal), self.lost, key=lambda event: event.at
+        )  # keeps each one's order
+        self.state: WindowState = compute_state(events)
 
     @property
     def rules(self) -> WindowRules:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from .events import (
     Event,
@@ -81,6 +81,9 @@ class WindowState:
     """The last success of each step on each host in this occurrence, whatever run."""
     started_steps: set[str] = field(default_factory=set)
     """Steps that were started on any host in this occurrence."""
+    declared: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Every step that a run of this occurrence declared, as it was declared last: what is in force may be reverted by
+    one that is declared no more."""
     pending: dict[Key, PendingRevert] = field(default_factory=dict)
     """Reversible steps that are in force."""
 
@@ -130,6 +133,7 @@ class WindowState:
         if self.finished:
             self.succeeded.clear()
             self.started_steps.clear()
+            self.declared.clear()
             self.first_opened = 0.0
         self.resumed = bool(self.first_opened)
         self.first_opened = self.first_opened or event.at
@@ -140,6 +144,7 @@ class WindowState:
         self.reached.clear()
         self.failures.clear()
         self.order.clear()
+        self.declared.update({str(step["name"]): step for step in event.steps})
         for left in event.inherited:
             self.pending.setdefault(
                 (left["step"], left["host"]), PendingRevert(left["reverted_by"], window_id=left["window_id"])

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from ansible_collections.lowtide.ops.plugins.module_utils._common.timestamps import format_utc
 
+from .journal import JournalDamaged
 from .lease import LeaseRecord
 from .occurrences import read_occurrences
 from .report import build_rows
@@ -39,7 +40,9 @@ def read_status(store: Store, *, now: float) -> Result:
         for window_id, state in unsettled.states.items()
         for (step, host), left in sorted(state.pending.items())
     ]
-    newest = _read_newest(store)
+    newest = _read_newest(store, unsettled.damaged)
+    held = store.read_lease() if holder else None
+    running = held.window_id if held else ""
     lines = [f"Site {store.location}: {f'held by {holder}' if holder else 'not held by anybody'}"]
     lines += [
         f"Not reverted yet: {left['step']} on {left['host']}, by {left['window_id']} "
@@ -48,7 +51,7 @@ def read_status(store: Store, *, now: float) -> Result:
     ] or ["Everything that windows did for a time is reverted, as far as their journals know"]
     lines += [f"Damaged: {error}" for error in unsettled.damaged.values()]
     for state in newest:
-        lines += _describe_occurrence(state, is_held=bool(holder), now=now)
+        lines += _describe_occurrence(state, running=running, now=now)
     return {
         "changed": False,
         "holder": holder,
@@ -59,23 +62,29 @@ def read_status(store: Store, *, now: float) -> Result:
     }
 
 
-def _read_newest(store: Store) -> list[WindowState]:
-    """Return the newest occurrences, those with the latest event first; damaged journals are told elsewhere."""
+def _read_newest(store: Store, damaged: dict[str, JournalDamaged]) -> list[WindowState]:
+    """Return the newest occurrences, those with the latest event first; add journals that are found damaged to
+    ``damaged``."""
     names = []
     for name in store.list_occurrences():
         last = store.read_last_event(name)
         if last is not None:
             names.append((last.at, name))
-    states = [compute_state(store.load(name)) for _at, name in sorted(names, reverse=True)[:SHOWN]]
+    states = []
+    for _at, name in sorted(names, reverse=True)[:SHOWN]:
+        try:
+            states.append(compute_state(store.load(name)))
+        except JournalDamaged as error:
+            damaged[name] = error
     return [state for state in states if state.opened is not None]
 
 
-def _describe_state(state: WindowState, *, is_held: bool, now: float) -> str:
+def _describe_state(state: WindowState, *, is_running: bool, now: float) -> str:
     opened = state.opened
     if state.closed is not None:
         return f"{state.closed.state} at {format_utc(state.closed.at)}"
     if opened is not None and now < opened.ends:
-        return f"{'running' if is_held else 'interrupted'}, can be resumed until {format_utc(opened.ends)}"
+        return f"{'running' if is_running else 'interrupted'}, can be resumed until {format_utc(opened.ends)}"
     return "interrupted, and its time is over"
 
 
@@ -91,9 +100,10 @@ def _summarize(state: WindowState, *, now: float) -> Result:
     }
 
 
-def _describe_occurrence(state: WindowState, *, is_held: bool, now: float) -> list[str]:
+def _describe_occurrence(state: WindowState, *, running: str, now: float) -> list[str]:
     opened = WindowRules(state).opened
-    head = f"Window {opened.window_id}: {_describe_state(state, is_held=is_held, now=now)}"
+    is_running = opened.window_id == running
+    head = f"Window {opened.window_id}: {_describe_state(state, is_running=is_running, now=now)}"
     if state.closed is not None and state.closed.state in FINAL_STATES and state.closed.cause:
         head += f"; first cause: {state.closed.cause}"
     rows = [

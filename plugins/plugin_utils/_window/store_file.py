@@ -10,6 +10,7 @@ group permissions of the directory, so that several users can share one: ``insta
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -38,9 +39,14 @@ TAIL = 65536
 """Bytes at the end of a journal in which its last line is looked for."""
 
 
+def make_readable(name: str) -> str:
+    """Return the part of a file name that people read: what begins alike, begins alike here."""
+    return re.sub(r"[^A-Za-z0-9._:@-]+", "-", name).strip("-.")[:80]
+
+
 def make_slug(name: str) -> str:
     """Return a file name for any text: readable, and different for different texts."""
-    plain = re.sub(r"[^A-Za-z0-9._:@-]+", "-", name).strip("-.")[:80]
+    plain = make_readable(name)
     return plain if plain == name else f"{plain}-{sha256(name.encode()).hexdigest()[:8]}"
 
 
@@ -83,24 +89,23 @@ class FileStore(Store):
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Hold an flock, which the kernel releases with the process."""
-        path = self.directory / "lease.lock"
-        created = not path.exists()
-        with open(path, "a", encoding="utf-8") as handle:
-            if created:
-                _apply_group_access(path)
-            fcntl.flock(handle, fcntl.LOCK_EX)
+        descriptor = _open_lock(self.directory / "lease.lock")
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
+        finally:
+            os.close(descriptor)
 
     # -- the lease ------------------------------------------------------------------------------------------------
 
     def read_lease(self) -> LeaseRecord | None:
         """Read the file ``lease``."""
         try:
-            text = self._lease.read_text(encoding="utf-8")
+            data = self._lease.read_bytes()
         except FileNotFoundError:
             return None
         try:
-            return LeaseRecord.from_dict(json.loads(text), source=str(self._lease))
+            return LeaseRecord.from_dict(json.loads(data), source=str(self._lease))
         except (ValueError, KeyError, TypeError) as error:
             raise Refusal(
                 obj=f"lease {self._lease}",
@@ -135,7 +140,9 @@ class FileStore(Store):
         return [] if held else self.list_occurrences()
 
     def _find_last_token(self, name: str) -> int:
-        return max((event.token for event in self.load(name)), default=0)
+        """Look at every line that can be read: a damaged journal must not keep others from the site."""
+        lines = self._find_journal(name).read_bytes().split(b"\n")
+        return max((event.token for line in lines if (event := decode_last_line(line))), default=0)
 
     def check(self, token: int) -> None:
         """Read the file ``lease``."""
@@ -268,6 +275,21 @@ class FileStore(Store):
                 if pattern.fullmatch(path.name):
                     path.unlink()
             self._find_journal(name).unlink(missing_ok=True)
+
+
+def _open_lock(path: Path) -> int:
+    """Open the file, which anybody who may write there can create. On a file system that became read-only it can still
+    be locked: what is in force must be reverted there too."""
+    created = not path.exists()
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        if error.errno != errno.EROFS:
+            raise
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    if created:
+        _apply_group_access(path)
+    return descriptor
 
 
 def write_atomically(path: Path, text: str) -> None:

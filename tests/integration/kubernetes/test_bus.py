@@ -152,6 +152,8 @@ def test_roles_drain_scale_and_restore(
     drained = ansible_playbook(play(namespace, "shutdown", inputs))
     assert drained.rc == 0, drained.stdout
     assert f"SUMMARY all workloads were already stopped; {group} empty, lag 2" in words(drained)
+    # The include, the validation of its arguments, two modules, the result, and this test's own message.
+    assert drained.stats["localhost"]["ok"] == 6
     stopped = ansible_playbook(play(namespace, "scaling", {**inputs, **SCALING, "topics": [topic]}))
     assert "it was stopped on purpose" in words(stopped)
     started = ansible_playbook(play(namespace, "startup", {}))

@@ -27,7 +27,8 @@ PARTS = {"obj": "x", "problem": "is wrong", "next_step": "Correct it"}
 @pytest.mark.parametrize("changed", [False, True])
 @pytest.mark.parametrize("check_mode", [False, True])
 def test_refused_is_a_property_of_the_run(kind: type[OpsError], changed: bool, check_mode: bool) -> None:
-    """Nothing was changed, and it was no wait that failed; the class says nothing about it, and neither does a prediction."""
+    """Nothing was changed, and it was no wait that failed; the class says nothing about it, and neither does a
+    prediction."""
     outcome = Outcome(check_mode=check_mode)
     outcome.changed = changed
     expected = (check_mode or not changed) and kind in (OpsError, Refusal)

@@ -7,12 +7,13 @@ import itertools
 from collections.abc import Sequence
 
 import pytest
+from confluent_kafka import ConsumerGroupState
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import Hopeless, Refusal, WaitTimeout
 from ansible_collections.lowtide.ops.plugins.module_utils._common.module import Deadline
-from ansible_collections.lowtide.ops.plugins.module_utils._kafka import reading
+from ansible_collections.lowtide.ops.plugins.module_utils._kafka import protocol, reading
 from ansible_collections.lowtide.ops.plugins.module_utils._kafka.api import Group, Log, Member, TopicPartition
 from ansible_collections.lowtide.ops.plugins.module_utils._kafka.errors import unreachable
 
@@ -128,6 +129,20 @@ def test_a_group_that_rpk_cannot_see_ends_the_wait() -> None:
     """Rather than waiting for what will never be shown."""
     with pytest.raises(Hopeless, match="client: kafka"):
         World(view("unknown")).wait(EMPTY)
+
+
+def test_every_state_of_the_client_library_is_known() -> None:
+    """Joining members are a rebalance, and so is a state newer than the library; a wait goes on through both."""
+    states = {state.name: protocol.state_of(state.name) for state in ConsumerGroupState}
+    assert states == {
+        "UNKNOWN": "rebalancing",
+        "PREPARING_REBALANCING": "rebalancing",
+        "COMPLETING_REBALANCING": "rebalancing",
+        "STABLE": "stable",
+        "DEAD": "dead",
+        "EMPTY": "empty",
+    }
+    World(view("rebalancing", 1, members=2), view("empty", 1)).wait(EMPTY)
 
 
 def test_brokers_that_are_away_for_a_while_are_waited_for() -> None:

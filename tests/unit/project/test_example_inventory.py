@@ -1,5 +1,6 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""inventories/example, by real Ansible: every variable of every host has a value, and the site is as small as promised."""
+"""inventories/example, by real Ansible: every variable of every host has a value, and the site is as small as
+promised."""
 
 from __future__ import annotations
 

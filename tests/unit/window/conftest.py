@@ -1,33 +1,51 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The simulated window as a fixture."""
+"""Processes that stand for controllers, and file systems of a few kilobytes."""
 
 from __future__ import annotations
 
 import subprocess
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
+from .builders import start_process
 from .simulation import Simulation
 
+# Times are not asserted: a busy machine is no failure.
+settings.register_profile("window", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("window")
 
-@pytest.fixture(scope="module")
-def controllers() -> Iterator[list[int]]:
-    """Pids of living processes, each a controller of its own."""
-    code = "import signal; print('up', flush=True); signal.pause()"
-    processes = [subprocess.Popen([sys.executable, "-S", "-c", code], stdout=subprocess.PIPE) for _ in range(6)]
-    yield [process.pid for process in processes]
+
+@pytest.fixture
+def start_controller() -> Iterator[Callable[[], subprocess.Popen[bytes]]]:
+    """Start a process that lives until the test ends it, or is over."""
+    processes: list[subprocess.Popen[bytes]] = []
+
+    def start() -> subprocess.Popen[bytes]:
+        processes.append(start_process())
+        return processes[-1]
+
+    yield start
     for process in processes:
         process.kill()
         process.wait()
 
 
 @pytest.fixture
-def simulation(tmp_path: Path, controllers: list[int], monkeypatch: pytest.MonkeyPatch) -> Simulation:
-    """A window whose world is at its beginning. Its renewers are not started: the lease has tests of its own."""
-    monkeypatch.setattr(
-        "ansible_collections.lowtide.ops.plugins.module_utils._window.lease.FileLease.start_renewer", lambda *_, **__: 0
-    )
-    return Simulation(tmp_path, controllers)
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 128 KB (root only, as the tests of this project are run)."""
+    directory = tmp_path / "disk"
+    directory.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128k,mode=700", "none", directory], check=True)
+    yield directory
+    subprocess.run(["umount", "--lazy", directory], check=True)
+
+
+@pytest.fixture
+def simulation(tmp_path: Path) -> Iterator[Simulation]:
+    """A site whose world is at its beginning."""
+    simulation = Simulation(tmp_path)
+    yield simulation
+    simulation.end_controller()

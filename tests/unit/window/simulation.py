@@ -1,27 +1,34 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The fast window without Ansible: the same phases in the same order, on a world in memory, killed at any point."""
+"""A window without Ansible: it follows the plays that the opening returns, on a world in memory, and can be killed.
+
+Files, leases and controllers (processes that do nothing) are real. How Ansible loses hosts is not here: that is tested
+by real runs.
+"""
 
 from __future__ import annotations
 
 import subprocess
-import sys
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.lowtide.ops.plugins.filter.window_play import NO_HOST, PLANNING, window_play
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import OpsError
-from ansible_collections.lowtide.ops.plugins.module_utils._window.journal import Journal, Record
-from ansible_collections.lowtide.ops.plugins.module_utils._window.phases import Controller, Phases, StepCall
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window.closing import close_window
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window.declaration import Step
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window.engine import Engine, StepCall
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window.events import Event
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window.opening import Opening, Request
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window.rules import WindowRules
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window.session import Controller, OpenWindow
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window.state import SUCCESSFUL, WindowState, compute_state
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window.store_file import FileStore
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window.verdict import read_verdict
 
-STEPS: list[dict[str, Any]] = [
-    {"name": "save"},
-    {"name": "quiesce"},
-    {"name": "maintain", "needs": ["quiesce"], "irreversible": True},
-    {"name": "resume", "closes": "quiesce"},
-    {"name": "verify", "follows": ["resume", "save"]},
-]
-MEMBERS = {"control": frozenset({"ctl"}), "web": frozenset({"web1", "web2"}), "db": frozenset({"db1", "db2"})}
+from .builders import GROUPS, STEPS, Entry, make_inventory
+
 World = dict[str, dict[str, int]]
 BEGINNING: World = {
     "web1": {"replicas": 3},
@@ -29,7 +36,7 @@ BEGINNING: World = {
     "db1": {"dead": 9, "age": 9},
     "db2": {"dead": 9, "age": 9},
 }
-END = {
+END: World = {
     "web1": {"replicas": 3},
     "web2": {"replicas": 3},
     "db1": {"dead": 0, "age": 0, "maintained": 1, "saved": 1},
@@ -41,88 +48,114 @@ class KilledError(Exception):
     """The controller was killed here."""
 
 
-def dead_pid() -> int:
-    """The pid of a process of the past."""
-    process = subprocess.Popen([sys.executable, "-S", "-c", ""])
-    process.wait()
-    return process.pid
+def load_nothing(_step: Step) -> None:
+    """Load no role: there is none."""
 
 
 @dataclass
 class Simulation:
-    """One place with its world. ``fail``: (step, host) pairs that fail; ``lost``: hosts that vanish when they begin a step."""
+    """One site with its world, one controller run after the other.
+
+    ``failing``: pairs of step and host that fail, of ``plan of STEP`` and host for plannings; ``kill_at``: the number
+    of the point at which the run's controller is killed; ``before``: called with the step and the host before a role.
+    """
 
     place: Path
-    pids: list[int]
-    fail: set[tuple[str, str]] = field(default_factory=set)
-    lost: set[tuple[str, str]] = field(default_factory=set)
+    failing: set[tuple[str, str]] = field(default_factory=set)
+    before: Callable[[str, str], None] = lambda _step, _host: None
+    preload: Callable[[Step], None] = load_nothing
     kill_at: int = 0
-    rehearsal: bool = False
+    check_mode: bool = False
+    digest: str = "inputs"
+    strategy: str = "linear"
+    serial: bool = False
     points: int = 0
     runs: int = 0
-    digest: str = "inputs"
-    ends_early: bool = True
-    """Whether a run ends where the window says that nothing is left to do."""
-    own_facts: bool = False
-    """Whether a role sets facts of its own name while it runs."""
     world: World = field(default_factory=lambda: deepcopy(BEGINNING))
+    performed: list[tuple[str, str]] = field(default_factory=list)
+    """What the roles of the last run were performed for, check mode left out."""
+    opened: dict[str, Any] = field(default_factory=dict)
+    closed: dict[str, Any] = field(default_factory=dict)
+    controller: subprocess.Popen[bytes] | None = None
+    clock: Callable[[], float] | None = None
+    directory: Path | None = None
 
-    def begin_anew(self, place: Path) -> None:
-        """As if nothing had been run yet, in ``place``."""
-        self.place, self.runs, self.world = place, 0, deepcopy(BEGINNING)
+    @property
+    def store(self) -> FileStore:
+        """The store of the site."""
+        return FileStore.from_site(str(self.directory or self.place / "windows"), "site")
 
-    def phases(self, host: str, **changes: Any) -> Phases:
-        """The phases as a worker of this controller run finds them."""
+    @property
+    def folder(self) -> str:
+        """Ansible's temporary directory of this run."""
+        return str(self.place / f"run{self.runs}")
+
+    @property
+    def _clock(self) -> dict[str, Any]:
+        return {"clock": self.clock} if self.clock else {}
+
+    def make_request(self, **changes: Any) -> Request:
+        """Return what a run asks for."""
         values: dict[str, Any] = {
-            "pid": self.pids[self.runs - 1],
-            "folder": str(self.place / f"run{self.runs}"),
-            "pipe": None,
-            "rehearsal": self.rehearsal,
-            "control": ["ctl"],
-            "host": host,
-            "strategy": "linear",
-            "limits": {},
-            **changes,
-        }
-        return Phases(Controller(**values))
-
-    def given(self, **changes: Any) -> dict[str, Any]:
-        """Arguments of the opening."""
-        return {
             "name": "weekly",
-            "start": "",
             "steps": STEPS,
-            "only": [],
-            "skip": [],
-            "dir": str(self.place / "state"),
+            "directory": str(self.directory or self.place / "windows"),
             "site": "site",
-            "duration": 600,
-            "orphan_timeout": 0,
+            "version": "1.0.0",
+            "duration": 600.0,
+            "orphan_timeout": 0.0,
+            "places": 24,
             **changes,
         }
+        return Request(**values)
 
-    def call(self, step: str, host: str, hosts: list[str], *, planning: bool = False, result: Any = None) -> StepCall:
-        """One step on one host."""
-        digest = f"{self.digest} and facts" if self.own_facts and result else self.digest
-        return StepCall(step, step, "main", planning, host, MEMBERS, hosts, hosts, lambda: digest, result)
+    def start_controller(self) -> Controller:
+        """Start the process of one more run, with a temporary directory of its own."""
+        self.runs += 1
+        self.points = 0
+        self.performed = []
+        Path(self.folder).mkdir(parents=True)
+        self.controller = subprocess.Popen(["sleep", "1000"])
+        return Controller(
+            pid=self.controller.pid,
+            folder=self.folder,
+            pipe=None,
+            check_mode=self.check_mode,
+            control=["ctl"],
+            host="ctl",
+            limits={},
+        )
+
+    def end_controller(self) -> None:
+        """End the process of the run."""
+        if self.controller is not None:
+            self.controller.kill()
+            self.controller.wait()
+            self.controller = None
+
+    @property
+    def engine(self) -> Engine:
+        """The engine as a worker of this run finds it."""
+        return Engine(OpenWindow.load(self.folder), **self._clock)
 
     def point(self) -> None:
-        """A point at which the controller may be killed."""
+        """Be killed, if it is here."""
         self.points += 1
         if self.points == self.kill_at:
             raise KilledError
 
     def act(self, step: str, host: str, *, check: bool) -> dict[str, Any]:
-        """What the step's role does, in one write, idempotently; between two points."""
+        """Do what the step's role does: one write, idempotent, between two points."""
+        if (f"plan of {step}" if check else step, host) in self.failing:
+            raise OpsError(obj=f"{step} of {host}", problem="told to fail", next_step="Go on")
         world = self.world[host]
         target = {
             "save": {"age": 0},
             "maintain": {"dead": 0},
             "quiesce": {"replicas": 0, "before": 3},
-            "resume": {"replicas": 3},
-            "verify": {},
-        }[step]
-        changed = any(world.get(key) != value for key, value in target.items())
+            "resume": {"replicas": world.get("before", world.get("replicas", 0))},
+        }.get(step, {})
+        changed = "before" in world if step == "resume" else any(world.get(key) != target[key] for key in target)
         if changed and not check:
             self.point()
             world.update(target)
@@ -134,74 +167,163 @@ class Simulation:
             self.point()
         return {
             "changed": changed,
-            "summary": f"{step} {'due' if changed else 'as it should be'}",
-            "plan": [{"object": host}],
+            "summary": f"{step} {'was due' if changed else 'is as it should be'}",
+            "plan": [{"object": host, "what": step, "why": "due"}] if changed else [],
+            "evidence": [f"{step} of {host} read back"],
         }
 
-    def step(self, step: str, hosts: list[str], *, planning: bool = False) -> None:
-        """The play of one step, host after host, phase by phase."""
-        running = []
-        for host in [*hosts, "ctl"]:
+    def call_step(self, step: str, host: str, *, hosts: Sequence[str], planning: bool, play: int | None) -> StepCall:
+        """Return the step on the host as a task asks for it."""
+        return StepCall(
+            host=host,
+            step=step,
+            play=play,
+            planning=planning,
+            play_hosts=tuple(hosts),
+            serial=self.serial,
+            strategy=self.strategy,
+            digest=lambda _step: self.digest,
+        )
+
+    def run_tasks(self, calls: Sequence[StepCall]) -> list[dict[str, Any]]:
+        """Run the tasks around a step on some hosts, task after task as the linear strategy does; return what each
+        host's first one said."""
+        answers: list[dict[str, Any]] = []
+        for call in calls:
             self.point()
-            call = self.call(step, host, hosts, planning=planning)
             try:
-                if self.phases(host).begin(call, required=True, preload=lambda *_: None)["run"]:
-                    running.append(host)
+                answers.append(self.engine.begin_step(call, preload=self.preload))
             except OpsError as error:
-                self.phases(host).end(
-                    call,
-                    error={"msg": str(error), "error": error.as_dict()},
-                    failed_task={"action": "lowtide.ops.window"},
-                )
-        for host in running:
-            if (f"plan of {step}" if planning else step, host) in self.lost:
+                answers.append({"perform": False, "over": False})
+                self._fail(call, error, "lowtide.ops.window")
+        for call, answer in zip(calls, answers, strict=True):
+            if not answer["perform"]:
                 continue
-            if (step, host) in self.fail and not planning:
-                call = self.call(step, host, hosts)
-                self.phases(host).end(call, error={"msg": "told to fail"}, failed_task={"name": "work"})
+            try:
+                check = call.planning or self.check_mode
+                if not check:
+                    self.performed.append((str(answer["role"]).removeprefix("demo."), call.host))
+                self.before(answer["role"].removeprefix("demo."), call.host)
+                result = self.act(answer["role"].removeprefix("demo."), call.host, check=check)
+            except OpsError as error:
+                self._fail(call, error, "demo")
                 continue
-            result = self.act(step, host, check=planning or self.rehearsal)
-            call = self.call(step, host, hosts, planning=planning, result=result)
             self.point()
-            self.phases(host).end(call, error=None, failed_task=None)
+            self.engine.finish_step(call, result)
             self.point()
+        return answers
+
+    def _fail(self, call: StepCall, error: OpsError, action: str) -> None:
+        self.engine.fail_step(call, error={"msg": str(error), "error": error.as_dict()}, task={"action": action})
+
+    def open(self, **changes: Any) -> dict[str, Any]:
+        """Open in a new controller; ``inventory`` replaces the inventory."""
+        controller = self.start_controller()
+        self.point()
+        inventory = changes.pop("inventory", None) or make_inventory()
+        opening = Opening(controller, **self._clock)
+        self.opened = opening.open(self.make_request(**changes), inventory, preload=self.preload)
+        return self.opened
+
+    def plan(self) -> None:
+        """Run the play that finds out what is due."""
+        hosts = self.find_play(PLANNING)["hosts"]
+        for host in hosts if hosts != NO_HOST else []:
+            for step in self.opened["planning"].get(host, []):
+                self.run_tasks([self.call_step(step, host, hosts=hosts, planning=True, play=None)])
+
+    def find_play(self, place: int | str, **control: Any) -> dict[str, Any]:
+        """Return the play at a place as the playbook finds it."""
+        return window_play({"ctl": {"window_opened": self.opened, **control}}, {"control": ["ctl"]}, place)
+
+    def perform(self) -> None:
+        """Run the plays of the steps, as many as the playbook has places."""
+        begun: dict[str, Any] = {}
+        for place in range(24):
+            hosts = self.find_play(place, **begun)["hosts"]
+            if hosts == NO_HOST:
+                continue
+            self.point()
+            calls = [self.call_step("", host, hosts=hosts, planning=False, play=place) for host in hosts]
+            answers = self.run_tasks(calls)
+            begun = {"__window_begin": answers[hosts.index("ctl")]}
+
+    def close(self) -> dict[str, Any]:
+        """Run the last play."""
+        self.point()
+        self.closed = close_window(self.engine.window, **self._clock)
+        self.point()
+        verdict = read_verdict(self.folder)
+        assert verdict["failed"] == (verdict["state"] not in SUCCESSFUL)
+        return verdict
 
     def run(self, **changes: Any) -> str:
-        """One controller run of the whole window; its state, ``refused`` when it was not opened."""
-        self.runs += 1
-        self.points = 0
-        (self.place / f"run{self.runs}").mkdir(parents=True)
-        self.point()
-        opened = self.phases("ctl").open(self.given(**changes), preload=lambda *_: None)
-        if opened["refused"]:
-            return f"refused: {opened['error']['object']}: {opened['error']['problem']}"
-        webs, databases = ["web1", "web2"], ["db1", "db2"]
-        self.step("save", databases, planning=True)
-        self.step("maintain", databases, planning=True)
-        for step, hosts in (
-            ("save", databases),
-            ("quiesce", webs),
-            ("maintain", ["db1"]),
-            ("maintain", ["db2"]),
-            ("resume", webs),
-            ("verify", webs),
-        ):
-            self.point()
-            if not self.phases("ctl").proceed()["proceed"] and self.ends_early:
-                break
-            self.step(step, hosts)
-        self.point()
-        self.phases("ctl").close(["a line"])
-        self.point()
-        verdict = self.phases("ctl").verdict()
-        assert verdict["failed"] == (verdict["state"] not in {"done", "nothing_to_do"})
-        return str(verdict["state"])
+        """Run a whole window; return its state, with its cause when it was refused before anything was recorded."""
+        try:
+            if self.open(**changes)["refused"]:
+                verdict = read_verdict(self.folder)
+                assert verdict["failed"]
+                return f"refused: {verdict['cause']}"
+            self.plan()
+            self.perform()
+            return str(self.close()["state"])
+        finally:
+            self.end_controller()
 
-    @property
-    def journal(self) -> Journal:
-        """The journal of the window."""
-        return Journal(self.place / "state/site/weekly.journal")
+    def kill(self, point: int, **changes: Any) -> bool:
+        """Run and kill at ``point``; return whether the run came so far."""
+        self.kill_at = point
+        try:
+            self.run(**changes)
+        except KilledError:
+            return True
+        finally:
+            self.kill_at = 0
+        return False
 
-    def records(self, kind: str) -> list[Record]:
-        """Its records of one kind."""
-        return [record for record in self.journal.read().records if record["kind"] == kind]
+    def restore(self, **changes: Any) -> str:
+        """Run the playbook restore_service."""
+        return self.run(**{"name": "restore_service", "mode": "restore", "places": 0, **changes})
+
+    # -- what is on record ----------------------------------------------------------------------------------------
+
+    def read_events(self, window_id: str | None = None) -> list[Event]:
+        """Return the events of an occurrence, of the last opened one by default."""
+        return self.store.load(self.store.make_name(window_id or self.opened["window_id"]))
+
+    def read_state(self, window_id: str | None = None) -> WindowState:
+        """Return the state of an occurrence."""
+        return compute_state(self.read_events(window_id))
+
+    def read_skips(self) -> dict[tuple[str, str], str]:
+        """Return why steps were left out by the last run."""
+        return {key: event.why for key, event in self.read_state().skipped.items()}
+
+    def list_left(self) -> dict[str, list[tuple[str, str]]]:
+        """Return what journals say is in force, by occurrence."""
+        states = [compute_state(self.store.load(name)) for name in self.store.list_occurrences()]
+        return {WindowRules(state).opened.window_id: sorted(state.pending) for state in states if state.pending}
+
+
+def make_entries(*, without: str = "", **changes: Any) -> list[Entry]:
+    """Return the steps, without one, or with other keys for some of them."""
+    return [{**step, **changes.get(step["name"], {})} for step in STEPS if step["name"] != without]
+
+
+def make_groups(**changes: Any) -> dict[str, list[str]]:
+    """Return the groups of the inventory with changes."""
+    return {**GROUPS, **changes}
+
+
+def leave_in_force(simulation: Simulation, *hosts: str, **options: Any) -> None:
+    """Run a window whose reverting step fails on some hosts."""
+    simulation.failing = {("resume", host) for host in hosts}
+    assert simulation.run(**{"start": "monday", **options}) == "failed_not_reverted"
+    simulation.failing = set()
+
+
+def damage(simulation: Simulation, window_id: str) -> None:
+    """Change a byte in the first line of a journal."""
+    store = simulation.store
+    path = store.directory / "journals" / f"{store.make_name(window_id)}.jsonl"
+    path.write_bytes(path.read_bytes().replace(b"quiesce", b"quiezce", 1))

@@ -1,0 +1,419 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Opening: which occurrence, what is refused, who is waited for, what is inherited, what a restore reverts."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import Refusal
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window.declaration import Step
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window.events import WindowOpened
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window.opening import (
+    Opening,
+    choose_start,
+    refuse_partial_runs,
+)
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window.processes import ENVIRONMENT_MARK, Owner
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window.verdict import read_verdict
+
+from .builders import (
+    close,
+    compute,
+    declare,
+    list_files,
+    make_inventory,
+    make_step,
+    open_window,
+    start_process,
+)
+from .simulation import Simulation, damage, leave_in_force, load_nothing, make_entries
+
+# -- which occurrence -----------------------------------------------------------------------------------------------
+
+
+def occurrence(name: str, *, opened: float, ends: float, state: str = "failed_reverted") -> tuple[str, Any]:
+    """Return an occurrence that is not settled."""
+    event = open_window(declare(), window_id=f"weekly@{name}", start=name, at=opened, ends=ends)
+    return f"weekly@{name}", compute(event, close(state))
+
+
+@pytest.mark.parametrize(
+    ("occurrences", "given", "expected"),
+    [
+        ([], "", "1970-01-01T00:16:40Z"),
+        ([], "monday", "monday"),
+        ([occurrence("monday", opened=500, ends=1001)], "", "monday"),
+        ([occurrence("monday", opened=500, ends=1000)], "", "1970-01-01T00:16:40Z"),
+        ([occurrence("monday", opened=500, ends=1001)], "tuesday", "tuesday"),
+        ([occurrence("monday", opened=500, ends=1001)], "monday", "monday"),
+        ([occurrence("b", opened=500, ends=2000), occurrence("a", opened=600, ends=1500)], "", "a"),
+        ([occurrence("b", opened=600, ends=2000), occurrence("a", opened=500, ends=1500)], "", "b"),
+        ([occurrence("b", opened=600, ends=900), occurrence("a", opened=500, ends=1500)], "", "a"),
+        ([occurrence("b", opened=600, ends=900)], "a", "a"),
+    ],
+)
+def test_choose_start(occurrences: list[Any], given: str, expected: str) -> None:
+    assert choose_start(dict(occurrences), start=given, now=1000.0) == expected
+
+
+@pytest.mark.parametrize("ends", [1000.0, 999.0])
+def test_an_occurrence_whose_time_is_over_cannot_be_asked_for(ends: float) -> None:
+    occurrences = dict([occurrence("monday", opened=500, ends=ends)])
+    with pytest.raises(Refusal, match=r"window weekly@monday: its time was over at 1970-01-01T00:16:.*Start another"):
+        choose_start(occurrences, start="monday", now=1000.0)
+
+
+def test_a_killed_run_is_resumed_until_its_end_and_keeps_it(simulation: Simulation) -> None:
+    now = [1_800_000_000.0]
+    simulation.clock = lambda: now[0]
+    simulation.kill(50)
+    first = simulation.opened
+    now[0] += 599
+    simulation.open()
+    assert simulation.opened["resumed"]
+    assert {simulation.opened[key] == first[key] for key in ("window_id", "ends_at", "opened_at")} == {True}
+    assert simulation.opened["token"] == 2
+    simulation.end_controller()
+    now[0] += 1
+    assert simulation.run() == "succeeded"
+    assert not simulation.opened["resumed"]
+    assert simulation.opened["window_id"] == "weekly@2027-01-15T08:10:00Z"
+    assert simulation.opened["ends_at"] == "2027-01-15T08:20:00Z"
+
+
+def test_a_settled_occurrence_is_not_resumed(simulation: Simulation) -> None:
+    now = [1_800_000_000.0]
+    simulation.clock = lambda: now[0]
+    assert simulation.run() == "succeeded"
+    now[0] += 1
+    assert simulation.run() == "no_changes"
+    assert simulation.opened["window_id"] == "weekly@2027-01-15T08:00:01Z"
+
+
+def test_what_the_opening_returns(simulation: Simulation) -> None:
+    opened = simulation.open(start="monday")
+    assert (opened["changed"], opened["refused"], opened["token"], opened["resumed"]) == (False, False, 1, False)
+    assert opened["msg"] == "Window weekly@monday is open"
+    assert opened["plays"][2] == {"title": "Step maintain (1 of 2)", "step": "maintain", "batch": 0, "hosts": ["db1"]}
+    assert opened["planning"] == {
+        "db1": ["save", "maintain"],
+        "db2": ["save", "maintain"],
+        "web1": ["resume"],
+        "web2": ["resume"],
+    }
+    assert (opened["not_reverted"], opened["warnings"]) == ([], [])
+    (event,) = simulation.read_events()
+    assert isinstance(event, WindowOpened)
+    assert (event.window, event.start, event.mode, event.control, event.version) == (
+        "weekly", "monday", "window", "ctl", "1.0.0",
+    )  # fmt: skip
+    assert event.ends == pytest.approx(event.at + 600, abs=1)
+    assert event.selected == sorted(step["name"] for step in make_entries())
+    held = simulation.store.read_lease()
+    assert held is not None
+    assert simulation.controller is not None
+    assert (held.owner.pid, held.window_id) == (simulation.controller.pid, "weekly@monday")
+
+
+# -- what is refused ------------------------------------------------------------------------------------------------
+
+
+def open_with(simulation: Simulation, controller: dict[str, Any], **request: Any) -> dict[str, Any]:
+    """Open with another controller, or request."""
+    changed = replace(simulation.start_controller(), **controller)
+    inventory = request.pop("inventory", None) or make_inventory()
+    return Opening(changed).open(simulation.make_request(**request), inventory, preload=simulation.preload)
+
+
+@pytest.mark.parametrize(
+    ("controller", "request_changes", "words"),
+    [
+        ({"limits": {"--limit": "db1"}}, {}, "--limit db1: it would silently leave out the opening or the closing"),
+        ({"limits": {"--limit": None, "--tags": ["a", "b"]}}, {}, "--tags a,b: it would silently leave out"),
+        ({"limits": {"--skip-tags": ["a"]}}, {}, "--skip-tags a: it would"),
+        ({"limits": {"--start-at-task": "x"}}, {}, "--start-at-task x: it would"),
+        ({"control": []}, {}, "group control: it has no host, and the window is opened on ctl. Give the group control"),
+        ({"control": ["ctl", "ctl2"]}, {}, "group control: it has ctl, ctl2, and"),
+        ({"control": ["other"]}, {}, "group control: it has other, and the window is opened on ctl"),
+        ({}, {"name": ""}, "window_name: it is empty. Name the window"),
+        ({}, {"directory": ""}, "window_dir: it is empty. Give a directory that outlives this run"),
+        (
+            {},
+            {"places": 5},
+            "window_steps: its steps and batches are 6 plays, and this playbook has places for 5.",
+        ),
+        ({}, {"steps": []}, "window_steps: the list is empty"),
+        ({}, {"only": ["nothing"]}, "step nothing: it is not in window_steps"),
+        ({}, {"skip": ["quiesce"]}, "window_steps: window_skip leaves out quiesce, which maintain needs"),
+        ({}, {"directory": "/proc/nowhere"}, "window_dir /proc/nowhere: it cannot be written ([Errno 2] No such file"),
+    ],
+)
+def test_refused(
+    simulation: Simulation, controller: dict[str, Any], request_changes: dict[str, Any], words: str
+) -> None:
+    result = open_with(simulation, controller, **request_changes)
+    assert (result["refused"], result["changed"]) == (True, False)
+    assert words in result["msg"]
+    name = request_changes.get("name", "weekly") or "without a name"
+    assert result["msg"].startswith(f"lowtide window {name}: refused (refused before any change): ")
+    stats = result["ansible_stats"]["data"]["lowtide_window"]
+    assert (stats["state"], stats["window_id"], stats["report"]) == ("refused", None, None)
+    verdict = read_verdict(simulation.folder)
+    assert (verdict["failed"], verdict["state"], verdict["msg"]) == (True, "refused", result["msg"])
+    assert not (simulation.place / "windows").exists()
+
+
+def test_no_option_that_leaves_parts_out_is_no_reason() -> None:
+    refuse_partial_runs({"--limit": None, "--tags": [], "--start-at-task": ""})
+
+
+def test_there_may_be_any_number_of_plays_where_places_are_not_counted(simulation: Simulation) -> None:
+    assert not open_with(simulation, {}, places=0)["refused"]
+    simulation.end_controller()
+    assert not open_with(simulation, {}, places=6)["refused"]
+
+
+def test_a_directory_that_is_a_file_is_refused(simulation: Simulation) -> None:
+    (simulation.place / "file").write_text("")
+    assert "window_dir" in simulation.run(directory=str(simulation.place / "file"))
+
+
+def test_a_role_that_does_not_load_is_refused_but_one_that_is_left_out_is_not_loaded(simulation: Simulation) -> None:
+    loaded: list[str] = []
+
+    def load(step: Step) -> None:
+        loaded.append(step.name)
+        if step.name == "maintain":
+            raise Refusal(obj="role demo.maintain", problem="it cannot be loaded", next_step="Install it")
+
+    simulation.preload = load
+    assert simulation.run() == "refused: role demo.maintain: it cannot be loaded. Install it."
+    assert loaded == ["save", "quiesce", "maintain"]
+    loaded.clear()
+    simulation.open(only=["save"])
+    assert loaded == ["save", "resume"], "what reverts is loaded too: it may be found in force"
+
+
+def test_a_journal_that_cannot_be_written_is_a_refusal(simulation: Simulation, small_disk: Path) -> None:
+    simulation.directory = small_disk / "windows"
+    long = [*make_entries(), *(make_step(f"s{number}", "web") for number in range(900))]
+    cause = simulation.run(steps=long, places=0)
+    assert cause.startswith("refused: ")
+    assert "cannot be written ([Errno 28] No space left on device). Make room" in cause
+    assert simulation.store.load(simulation.store.list_occurrences()[0]) == []
+
+
+# -- who is waited for ----------------------------------------------------------------------------------------------
+
+
+def test_a_site_is_held_by_one_window_whatever_its_name(simulation: Simulation) -> None:
+    simulation.open(start="monday")
+    other = Simulation(simulation.place / "other", directory=simulation.place / "windows")
+    cause = other.run(name="other")
+    assert simulation.controller is not None
+    assert f"process {simulation.controller.pid}, since " in cause
+    assert "holds it with window weekly@monday (that process lives)" in cause
+    assert other.restore().startswith("refused: site ")
+    assert simulation.store.list_occurrences() == ["weekly@monday"]
+
+
+def test_an_orphan_is_waited_for_and_then_named(simulation: Simulation) -> None:
+    assert simulation.kill(45)
+    orphan = start_process(env={ENVIRONMENT_MARK: f"{simulation.store.location}#1"})
+    try:
+        cause = simulation.run(orphan_timeout=0.05)
+        assert f"a step of the run before: process {orphan.pid} (" in cause
+        assert "still runs after 0 s, though its controller ended. Let it end and run the window again" in cause
+        subprocess.Popen(["sh", "-c", f"sleep 0.3; kill -9 {orphan.pid}"])
+        assert simulation.run(orphan_timeout=20.0) == "succeeded"
+    finally:
+        orphan.kill()
+        orphan.wait()
+
+
+def test_a_process_that_another_token_left_is_no_orphan_of_the_last_run(simulation: Simulation) -> None:
+    assert simulation.kill(45)
+    orphan = start_process(env={ENVIRONMENT_MARK: f"{simulation.store.location}#7"})
+    try:
+        assert simulation.run() == "succeeded"
+    finally:
+        orphan.kill()
+        orphan.wait()
+
+
+def hold_from_elsewhere(simulation: Simulation) -> Path:
+    """Make a controller of another machine the holder; return the lease."""
+    store = simulation.store
+    store.create()
+    owner = replace(Owner.from_pid(os.getpid()), host="elsewhere", boot="another")
+    with store.lock():
+        store.acquire(owner, "weekly@sunday")
+    return store.directory / "lease"
+
+
+def open_waiting(simulation: Simulation, on_sleep: Callable[[int], None]) -> tuple[dict[str, Any], list[float]]:
+    """Open with a sleep that does what time does."""
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        on_sleep(len(slept))
+
+    opening = Opening(simulation.start_controller(), sleep=sleep)
+    return opening.open(simulation.make_request(), make_inventory(), preload=load_nothing), slept
+
+
+def test_a_holder_that_cannot_be_looked_at_and_does_not_renew_is_waited_for(simulation: Simulation) -> None:
+    lease = hold_from_elsewhere(simulation)
+    stamp = lease.stat().st_mtime - simulation.store.ttl + 0.3
+    os.utime(lease, (stamp, stamp))  # expires soon, by the clock of the file system
+    opened, slept = open_waiting(simulation, lambda _times: time.sleep(0.1))
+    assert not opened["refused"]
+    assert opened["token"] == 2
+    assert slept
+    assert set(slept) == {1.0}
+
+
+def test_a_holder_that_cannot_be_looked_at_and_renews_is_not_waited_for(simulation: Simulation) -> None:
+    lease = hold_from_elsewhere(simulation)
+
+    def renew(times: int) -> None:
+        assert times == 1, "it was seen to live"
+        stamp = lease.stat().st_mtime + 15
+        os.utime(lease, (stamp, stamp))
+
+    opened, slept = open_waiting(simulation, renew)
+    assert opened["refused"]
+    assert "elsewhere, process" in opened["msg"]
+    assert "holds it with window weekly@sunday (last renewed at " in opened["msg"]
+    assert slept == [1.0]
+
+
+# -- what is inherited ----------------------------------------------------------------------------------------------
+
+
+def test_the_same_window_inherits_what_an_older_occurrence_left(simulation: Simulation) -> None:
+    leave_in_force(simulation, "web1")
+    simulation.open(start="tuesday")
+    (event,) = simulation.read_events()
+    assert isinstance(event, WindowOpened)
+    assert event.inherited == [
+        {"window_id": "weekly@monday", "step": "quiesce", "host": "web1", "reverted_by": "resume"}
+    ]
+    assert simulation.opened["msg"] == ("Window weekly@tuesday is open; not reverted by a run before: quiesce on web1")
+    assert simulation.opened["warnings"] == []
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"steps": [make_step("save", "db")]},
+        {"steps": [make_step("quiesce"), make_step("save", "db")]},
+        {"steps": make_entries(quiesce={"hosts": "web2"})},
+    ],
+    ids=["step_gone", "reverting_step_gone", "host_gone"],
+)
+def test_what_no_step_reverts_any_more_is_warned_of(simulation: Simulation, changes: dict[str, Any]) -> None:
+    leave_in_force(simulation, "web1")
+    simulation.open(start="tuesday", **changes)
+    assert simulation.opened["warnings"] == [
+        "quiesce on web1 was left by weekly@monday, and no step of this window reverts it there. "
+        "Run the playbook restore_service"
+    ]
+    assert simulation.opened["not_reverted"] == []
+
+
+def test_a_step_that_reverts_for_all_inherits_hosts_that_are_not_its_own(simulation: Simulation) -> None:
+    leave_in_force(simulation, "web1")
+    simulation.open(start="tuesday", steps=make_entries(resume={"hosts": "ctl"}))
+    assert simulation.opened["not_reverted"] == ["quiesce on web1"]
+
+
+def test_what_another_window_left_is_warned_of_and_not_touched(simulation: Simulation) -> None:
+    leave_in_force(simulation, "web1")
+    assert (
+        simulation.run(name="other", steps=[step for step in make_entries() if step["name"] == "save"]) == "no_changes"
+    )
+    assert simulation.opened["warnings"] == [
+        "window weekly@monday left not reverted: quiesce on web1. Run the playbook restore_service"
+    ]
+    assert simulation.list_left() == {"weekly@monday": [("quiesce", "web1")]}
+
+
+@pytest.mark.parametrize("name", ["weekly", "wöchentlich", "w" * 90, "every week"])
+def test_a_damaged_journal_of_this_window_is_refused_and_of_another_warned_of(
+    simulation: Simulation, name: str
+) -> None:
+    leave_in_force(simulation, "web1", name=name)
+    damage(simulation, f"{name}@monday")
+    cause = simulation.run(name=name, start="tuesday")
+    assert cause.startswith("refused: journal ")
+    assert "line 1 is damaged" in cause
+    assert simulation.run(name="other", steps=[make_step("a", "web")], start="tuesday") == "no_changes"
+    (warning,) = simulation.opened["warnings"]
+    assert "line 1 is damaged" in warning
+
+
+def test_a_journal_of_a_later_release_is_refused(simulation: Simulation) -> None:
+    simulation.store.create()
+    path = simulation.store.directory / "journals" / "other@1.jsonl"
+    path.write_text('{"v": 2}\n')
+    assert "it has format 2, and this version of lowtide.ops knows 1" in simulation.run()
+
+
+# -- check mode -----------------------------------------------------------------------------------------------------
+
+
+def test_check_mode_writes_nothing_below_the_directory_and_needs_no_lease(simulation: Simulation) -> None:
+    leave_in_force(simulation, "web1")
+    simulation.open(start="tuesday")
+    before = list_files(simulation.place / "windows")
+    other = Simulation(simulation.place / "other", directory=simulation.place / "windows", world=simulation.world)
+    other.check_mode = True
+    assert other.run(start="wednesday") == "succeeded"
+    assert other.opened["not_reverted"] == ["quiesce on web1"]
+    assert other.opened["msg"].startswith("Check mode of window weekly@wednesday is open; not reverted by a run before")
+    assert other.opened["token"] == 3
+    (warning,) = other.opened["warnings"]
+    assert "holds the site now: what it changes is not in this prediction" in warning
+    assert list_files(simulation.place / "windows") == before
+
+
+def test_check_mode_resumes_a_copy(simulation: Simulation) -> None:
+    simulation.kill(50)
+    simulation.check_mode = True
+    before = list_files(simulation.place / "windows")
+    simulation.open()
+    assert simulation.opened["resumed"]
+    assert list_files(simulation.place / "windows") == before
+
+
+def test_check_mode_refuses_a_directory_that_it_may_not_read(simulation: Simulation) -> None:
+    (simulation.place / "windows/site/journals").mkdir(parents=True)
+    (simulation.place / "windows/site/lease").symlink_to("lease")
+    simulation.check_mode = True
+    cause = simulation.run()
+    assert "window_dir" in cause
+    assert "it cannot be read" in cause
+
+
+def test_check_mode_does_again_what_an_earlier_run_read_also_after_the_lease_was_removed(
+    simulation: Simulation,
+) -> None:
+    simulation.failing = {("verify", "web1")}
+    assert simulation.run(start="monday") == "failed_reverted"
+    (simulation.store.directory / "lease").unlink()
+    simulation.failing = set()
+    simulation.check_mode = True
+    assert simulation.run(start="monday") == "succeeded"
+    assert simulation.opened["token"] == 2
+    rows = [line.split()[:3] for line in simulation.closed["lines"] if line.startswith("  verify")]
+    assert rows == [["verify", "web1", "ok"], ["verify", "web2", "ok"]]

@@ -1,0 +1,96 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The process that renews a lease: as long as its controller lives and holds it, and no longer."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window import renewer
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window.processes import Owner, start_ticks, wait_for_end
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window.store_file import FileStore
+
+from .builders import wait_until
+
+Start = Callable[[], subprocess.Popen[bytes]]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> FileStore:
+    """A store whose leases are renewed forty times a second."""
+    store = FileStore(tmp_path / "site", ttl=0.1)
+    store.create()
+    return store
+
+
+def make_old(store: FileStore) -> None:
+    """Give the lease a time stamp of the past."""
+    os.utime(store.directory / "lease", (1, 1))
+
+
+def is_renewed(store: FileStore) -> bool:
+    """Whether the lease has a time stamp of today."""
+    return store.read_last_renewal() > 1
+
+
+def test_it_renews_while_the_controller_lives_and_ends_with_it(store: FileStore, start_controller: Start) -> None:
+    controller = start_controller()
+    pid = store.start_renewer(store.acquire(Owner.from_pid(controller.pid), "w@1"))
+    for _ in range(3):
+        make_old(store)
+        assert wait_until(lambda: is_renewed(store))
+    assert os.getpgid(pid) == pid, "a signal to the controller's process group does not reach it"
+    controller.kill()
+    assert wait_for_end(pid, 10)
+    make_old(store)
+    assert not is_renewed(store)
+
+
+@pytest.mark.parametrize("how", ["released", "passed on", "removed"])
+def test_it_ends_when_the_lease_is_another_owners(store: FileStore, start_controller: Start, how: str) -> None:
+    controller = start_controller()
+    record = store.acquire(Owner.from_pid(controller.pid), "w@1")
+    pid = store.start_renewer(record)
+    make_old(store)
+    assert wait_until(lambda: is_renewed(store))
+    if how == "released":
+        store.release(record.token)
+    elif how == "removed":
+        (store.directory / "lease").unlink()
+    else:
+        store._write_lease(replace(record, token=2))
+    assert wait_for_end(pid, 10)
+    assert controller.poll() is None
+
+
+def test_it_says_why_it_ended(store: FileStore, start_controller: Start) -> None:
+    controller = start_controller()
+    record = store.acquire(Owner.from_pid(controller.pid), "w@1")
+    lease = str(store.directory / "lease")
+    started = record.owner.started
+    assert start_ticks(controller.pid) == started
+    assert renewer.renew(lease, 1, controller.pid, started - 1, interval=9) == "controller ended", "its pid was reused"
+    assert renewer.renew(lease, 2, controller.pid, started, interval=9) == "lease passed on"
+    controller.kill()
+    assert renewer.renew(lease, 1, controller.pid, started, interval=9) == "controller ended"
+    controller.wait()
+    assert renewer.renew(lease, 1, controller.pid, started, interval=9) == "controller ended"
+
+
+def test_a_lease_that_cannot_be_read_for_a_moment_does_not_end_it(store: FileStore, start_controller: Start) -> None:
+    """A file server that does not answer is no other owner."""
+    controller = start_controller()
+    pid = store.start_renewer(store.acquire(Owner.from_pid(controller.pid), "w@1"))
+    lease, copy, loop = (store.directory / name for name in ("lease", "copy", "loop"))
+    copy.write_bytes(lease.read_bytes())
+    loop.symlink_to("lease")
+    loop.replace(lease)  # ELOOP: an error of the file system that is not its absence
+    assert not wait_for_end(pid, 0.3)
+    copy.replace(lease)
+    make_old(store)
+    assert wait_until(lambda: is_renewed(store))

@@ -1,0 +1,243 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The playbook restore_service: what it reverts, in which order, what it does not depend on, what it marks."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import Refusal
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window.declaration import Declaration, Step
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window.events import Event, StepReverted
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window.store_file import FileStore
+
+from .builders import (
+    Entry,
+    declare,
+    list_files,
+    make_inventory,
+    make_step,
+    open_window,
+    start,
+    succeed,
+)
+from .simulation import Simulation, damage, leave_in_force, make_entries, make_groups
+
+
+def test_a_restore_runs_the_declared_reverting_steps_on_all_their_hosts(simulation: Simulation) -> None:
+    simulation.world["web2"] = {"replicas": 0, "before": 3}  # stopped by a window whose journal is lost
+    assert simulation.restore() == "succeeded"
+    assert simulation.performed == [("resume", "web1"), ("resume", "web2")]
+    assert simulation.world["web2"] == {"replicas": 3}
+    assert [play["step"] for play in simulation.opened["plays"]] == ["resume"]
+    assert simulation.opened["planning"] == {}
+    assert simulation.restore() == "no_changes"
+
+
+def test_a_restore_joins_the_declaration_with_the_journals_of_all_windows(simulation: Simulation) -> None:
+    leave_in_force(simulation, "web1", "web2", name="other")
+    leave_in_force(simulation, "web1", start="sunday")
+    # Declared now: only web1, by the same role. What the journals know of web2 comes to it.
+    steps = make_entries(quiesce={"hosts": "web1"})
+    assert simulation.restore(steps=steps) == "succeeded"
+    assert [(play["step"], play["hosts"]) for play in simulation.opened["plays"]] == [
+        ("resume", ["web1"]),
+        ("resume", ["web2"]),
+    ]
+    assert simulation.list_left() == {}
+    by = simulation.opened["window_id"]
+    for window_id, hosts in (("other@monday", ["web1", "web2"]), ("weekly@sunday", ["web1", "web2"])):
+        marks = [event for event in simulation.read_events(window_id) if isinstance(event, StepReverted)]
+        assert {mark.by for mark in marks} == {by}
+        assert {mark.host for mark in marks} <= set(hosts)
+
+
+def test_a_restore_marks_exactly_what_it_reverted(simulation: Simulation) -> None:
+    leave_in_force(simulation, "web1", "web2")
+    simulation.failing = {("resume", "web2")}
+    assert simulation.restore() == "failed_not_reverted"
+    left = simulation.list_left()
+    assert left["weekly@monday"] == [("quiesce", "web2")]
+    assert left[simulation.opened["window_id"]] == [("quiesce", "web2")]
+    simulation.failing = set()
+    assert simulation.restore() == "succeeded"
+    assert simulation.list_left() == {}
+    assert simulation.run(start="monday") == "succeeded"
+    assert simulation.opened["not_reverted"] == []
+
+
+def test_one_failure_of_a_restore_does_not_hold_back_the_others(simulation: Simulation) -> None:
+    leave_in_force(simulation, "web1", "web2")
+    simulation.failing = {("resume", "web1")}
+    assert simulation.restore(steps=make_entries(quiesce={"hosts": None, "batches": ["web2", "web1"]})) == (
+        "failed_not_reverted"
+    )
+    assert simulation.performed == [("resume", "web1"), ("resume", "web2")]
+    assert simulation.world["web2"] == {"replicas": 3}
+
+
+@pytest.mark.parametrize("steps", [[], [{"name": "broken", "hosts": "nowhere"}], [make_step("save", "db")]])
+def test_a_restore_needs_no_valid_declaration(simulation: Simulation, steps: list[Entry]) -> None:
+    leave_in_force(simulation, "web1")
+    assert simulation.restore(steps=steps) == "succeeded"
+    assert simulation.performed == [("resume", "web1")]
+    assert simulation.list_left() == {}
+    warned = [warning for warning in simulation.opened["warnings"] if "Only what journals know of is" in warning]
+    assert len(warned) == (1 if steps and steps[0]["name"] == "broken" else 0)
+
+
+def write_journal(store: FileStore, window_id: str, declaration: Declaration, *events: Event) -> None:
+    """Write the journal of a window that was killed."""
+    with store.lock():
+        name = store.make_name(window_id)
+        opened = open_window(
+            declaration, window=window_id.split("@", maxsplit=1)[0], window_id=window_id, start=window_id
+        )
+        for event in (opened, *events):
+            store.append(name, replace(event, token=1))
+
+
+BRACKETS = [
+    make_step("freeze", "web"),
+    make_step("stop", "web"),
+    make_step("start", None, reverts="stop"),
+    make_step("thaw", None, reverts="freeze"),
+]
+
+
+def open_restore(simulation: Simulation, **changes: Any) -> dict[str, Any]:
+    """Open a restore and return what the opening says."""
+    return simulation.open(**{"name": "restore_service", "mode": "restore", "places": 0, "steps": [], **changes})
+
+
+def test_a_restore_reverts_in_the_order_in_which_the_window_would_have(simulation: Simulation) -> None:
+    simulation.store.create()
+    write_journal(
+        simulation.store,
+        "nightly@1",
+        declare(*BRACKETS),
+        *(start("freeze", host, reverted_by="thaw") for host in ("web1", "web2")),
+        *(start("stop", host, reverted_by="start") for host in ("web1", "web2")),
+    )
+    opened = open_restore(simulation)
+    assert [(play["step"], play["hosts"]) for play in opened["plays"]] == [
+        ("start", ["web1", "web2"]),
+        ("thaw", ["web1", "web2"]),
+    ], "one play a step, however many hosts journals name one by one"
+
+
+def test_steps_of_one_name_and_different_roles_are_both_run(simulation: Simulation) -> None:
+    simulation.store.create()
+    other = declare(make_step("stop"), make_step("resume", None, role="other.resume", reverts="stop"))
+    write_journal(simulation.store, "other@1", other, start("stop", "web1", reverted_by="resume"))
+    opened = open_restore(simulation, steps=make_entries())
+    assert [(play["step"], play["hosts"]) for play in opened["plays"]] == [
+        ("resume", ["web1", "web2"]),
+        ("resume of other@1", ["web1"]),
+    ]
+
+
+def test_a_host_that_left_the_inventory_is_a_failure_and_the_others_are_restored(simulation: Simulation) -> None:
+    leave_in_force(simulation, "web1", "web2")
+    smaller = make_inventory(make_groups(web=["web2"]))
+    assert simulation.restore(inventory=smaller) == "failed_not_reverted"
+    assert simulation.performed == [("resume", "web2")]
+    assert (
+        "resume on web1: window weekly@monday left it in force there, and this inventory has no such host"
+        in (simulation.closed["msg"])
+    )
+    assert simulation.list_left()["weekly@monday"] == [("quiesce", "web1")]
+
+
+def test_a_role_that_does_not_load_does_not_hold_back_the_others(simulation: Simulation) -> None:
+    def load(step: Step) -> None:
+        if step.name == "thaw":
+            raise Refusal(obj="role demo.thaw", problem="it cannot be loaded", next_step="Install it")
+
+    simulation.preload = load
+    simulation.store.create()
+    write_journal(
+        simulation.store,
+        "nightly@1",
+        declare(*BRACKETS),
+        start("freeze", "web1", reverted_by="thaw"),
+        start("stop", "web1", reverted_by="start"),
+    )
+    opened = open_restore(simulation)
+    assert [play["step"] for play in opened["plays"]] == ["start"]
+    assert [(failure.key, failure.refused) for failure in simulation.read_state().failures] == [
+        (("thaw", "web1"), True)
+    ]
+
+
+def test_a_step_that_no_journal_declares_is_a_failure(simulation: Simulation) -> None:
+    simulation.store.create()
+    write_journal(simulation.store, "nightly@1", declare(make_step("stop")), start("stop", "web1", reverted_by="gone"))
+    open_restore(simulation)
+    (failure,) = simulation.read_state().failures
+    assert (failure.key, failure.error) == (("gone", "web1"), "the journal of nightly@1 does not declare it")
+
+
+def test_a_step_that_reverts_for_all_is_restored_on_its_own_hosts(simulation: Simulation) -> None:
+    simulation.store.create()
+    declaration = declare(make_step("stop"), make_step("start", "ctl", reverts="stop"))
+    stopped = [start("stop", host, reverted_by="start") for host in ("web1", "web2")]
+    write_journal(simulation.store, "nightly@1", declaration, *stopped, succeed("stop", "web1"))
+    opened = open_restore(simulation)
+    assert [(play["step"], play["hosts"]) for play in opened["plays"]] == [("start", ["ctl"])]
+    assert opened["not_reverted"] == ["stop on web1", "stop on web2"]
+    simulation.world["ctl"] = {}
+    simulation.act = lambda *_args, **_keys: {"changed": True, "summary": "started"}  # type: ignore[method-assign]
+    simulation.perform()
+    assert simulation.close()["state"] == "succeeded"
+    assert simulation.list_left() == {}
+
+
+def test_a_restore_in_check_mode_writes_nothing(simulation: Simulation) -> None:
+    leave_in_force(simulation, "web1")
+    before = list_files(simulation.place / "windows")
+    simulation.check_mode = True
+    assert simulation.restore() == "succeeded"
+    assert list_files(simulation.place / "windows") == before
+    assert simulation.world["web1"] == {"replicas": 0, "before": 3}
+
+
+def test_a_restore_goes_on_past_damaged_journals(simulation: Simulation) -> None:
+    leave_in_force(simulation, "web1")
+    damage(simulation, "weekly@monday")
+    (simulation.store.directory / "lease").unlink()
+    assert simulation.restore() == "succeeded"
+    assert simulation.world["web1"] == {"replicas": 3}
+    assert "line 1 is damaged" in simulation.opened["warnings"][0]
+
+
+def test_a_restore_goes_on_when_its_journal_cannot_be_written_any_more(
+    simulation: Simulation, small_disk: Path
+) -> None:
+    simulation.directory = small_disk / "windows"
+    leave_in_force(simulation, "web1", "web2")
+    open_restore(simulation)
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    simulation.perform()
+    assert simulation.performed == [("resume", "web1"), ("resume", "web2")]
+    assert [simulation.world[web] for web in ("web1", "web2")] == [{"replicas": 3}, {"replicas": 3}]
+    assert simulation.close()["state"] == "failed_not_reverted"
+    assert "quiesce is reverted, and the journal of weekly@monday cannot be told" in simulation.closed["msg"]
+    simulation.end_controller()
+    subprocess.run(["mount", "-o", "remount,rw", small_disk], check=True)
+    assert simulation.restore() == "no_changes"
+    assert simulation.list_left() == {}
+
+
+def test_a_journal_that_was_damaged_meanwhile_does_not_hold_back_a_restore(simulation: Simulation) -> None:
+    leave_in_force(simulation, "web1", "web2")
+    simulation.open(**{"name": "restore_service", "mode": "restore", "places": 0})
+    damage(simulation, "weekly@monday")
+    simulation.perform()
+    assert simulation.performed == [("resume", "web1"), ("resume", "web2")]
+    assert simulation.close()["state"] == "failed_not_reverted"
+    assert "cannot be told (journal " in simulation.closed["msg"]
