@@ -60,7 +60,7 @@ lab-shell: ## a shell inside the lab's network
 lab-run: ## CMD="..." inside the lab's network
 	@$(LAB) run -- $(CMD)
 
-tools: ## the Python environment of requirements-test.txt, and one for each other version of ansible-core
+tools: ## the Python environment of tests/requirements-test.txt, and one for each other version of ansible-core
 	@$(LAB) tools
 
 lock: tools ## renew the locks of Python requirements from their .in files

@@ -108,7 +108,7 @@ def install_tools(lab: Lab) -> None:
 
 def lock(lab: Lab) -> None:
     """Renew all locks from their .in files."""
-    for source in ("requirements.in", "requirements-test.in"):
+    for source in ("tests/requirements.in", "tests/requirements-test.in"):
         packages.lock_requirements(lab, source, python=packages.SYSTEM_PYTHON)
     ansible_versions.lock(lab)
 

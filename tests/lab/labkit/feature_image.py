@@ -47,7 +47,7 @@ LAYOUT = "1"
 
 def _parts(lab: Lab) -> Iterator[bytes]:
     yield LAYOUT.encode()
-    yield (lab.checkout / "requirements-test.txt").read_bytes()
+    yield (lab.checkout / "tests/requirements-test.txt").read_bytes()
     for name in FILES:
         yield (PROGRAMS / name).read_bytes()
 

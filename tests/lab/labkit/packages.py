@@ -191,7 +191,7 @@ def go_environment(lab: Lab) -> dict[str, str]:
 
 
 def _requirements(lab: Lab) -> Path:
-    return lab.checkout / "requirements-test.txt"
+    return lab.checkout / "tests/requirements-test.txt"
 
 
 def _python_target(lab: Lab) -> Path:

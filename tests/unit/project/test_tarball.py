@@ -4,20 +4,35 @@
 from __future__ import annotations
 
 import os
+import re
 import tarfile
 from pathlib import Path
 
 import pytest
 
-from support.checkout import below, playbook_names, tracked_files
+from support.checkout import below, playbook_names, text, tracked_files
 from support.modules import CHECKOUT
 from support.tarball import build, install, run_installed
 
 # Every tracked file below these is shipped; beside them only the files of ROOT.
 SHIPPED = ("inventories", "meta", "playbooks", "plugins", "roles")
-ROOT = {"CHANGELOG.md", "CONTRIBUTING.md", "COPYING", "README.md", "requirements.txt"}
+ROOT = {"CHANGELOG.md", "CONTRIBUTING.md", "COPYING", "README.md"}
 GENERATED = {"FILES.json", "MANIFEST.json"}
-NEVER = ("tests", "molecule", "collections", ".git", ".config", ".ci", "galaxy.yml")
+# Pages about work on the collection, and locks: an execution environment would install what they pin.
+NEVER = (
+    "tests",
+    "molecule",
+    "collections",
+    "docs/contributing",
+    "docs/coverage",
+    "requirements",
+    ".git",
+    ".config",
+    ".ci",
+    "galaxy.yml",
+)
+LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
+"""A link in Markdown to another file of the collection."""
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +60,37 @@ def test_holds_everything_that_users_need(content: set[str]) -> None:
         name for name in ROOT if (CHECKOUT / name).exists()
     }
     assert wanted - content == set()
+
+
+def test_holds_the_documentation_of_users(content: set[str]) -> None:
+    """Every page but those for work on the collection."""
+    pages = {str(path) for path in below("docs", ".md")}
+    assert {page for page in pages if not page.startswith(NEVER)} - content == set()
+
+
+def find_dead_links(pages: dict[str, str], content: set[str]) -> list[str]:
+    """Return the links of these pages (name and text) to files that are not in ``content``."""
+    folders = {str(parent) for name in content for parent in Path(name).parents}
+    return [
+        f"{name}: {link}"
+        for name, words in pages.items()
+        for link in LINK.findall(words)
+        if os.path.normpath(Path(name).parent / link) not in content | folders
+    ]
+
+
+def test_links_of_pages_lead_to_files_of_the_tarball(content: set[str]) -> None:
+    """What a user reads names no file that only the repository has."""
+    pages = {name: text(Path(name)) for name in content - GENERATED if name.endswith(".md")}
+    assert find_dead_links(pages, content) == []
+
+
+def test_dead_links_are_found() -> None:
+    """A file that is not shipped; sections, addresses and directories are links as well."""
+    page = "[a](x.md#part) [b](../README.md) [c](https://example.com) [d](#here) [e](../roles) [f](../tests/z.md)"
+    assert find_dead_links({"docs/y.md": page}, {"docs/x.md", "README.md", "roles/r/README.md"}) == [
+        "docs/y.md: ../tests/z.md"
+    ]
 
 
 def test_holds_nothing_else(content: set[str]) -> None:
