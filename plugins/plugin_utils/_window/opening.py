@@ -32,6 +32,8 @@ from .store_file import FileStore, make_readable
 from .verdict import leave_verdict
 
 RESTORE_NAME = "restore_service"
+BATCHES_OF_STEP = 8
+"""Batches of a step for which the playbook step has places."""
 POLL_INTERVAL = 1.0
 """Seconds between two looks at a lease whose owner cannot be looked at."""
 
@@ -294,6 +296,13 @@ class WindowBuilder:
                 next_step="Join batches, or write a playbook from window_open, step and window_close",
             )
         for step in self._declaration:
+            if not request.places and len(step.batches) > BATCHES_OF_STEP:
+                raise Refusal(
+                    obj=f"step {step.name}",
+                    problem=f"it has {len(step.batches)} batches, "
+                    f"and the playbook step has places for {BATCHES_OF_STEP}",
+                    next_step="Join batches, or use the playbook maintenance_window",
+                )
             if step.name in self._selected or step.reverts:
                 preload(step)
 

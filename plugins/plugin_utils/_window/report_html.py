@@ -13,7 +13,7 @@ from html import escape
 from ansible_collections.lowtide.ops.plugins.module_utils._common.timestamps import format_utc
 
 from .report import Report, describe_outcome
-from .state import FINAL_STATES
+from .state import explain
 
 _STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:72rem;padding:0 1rem}"
@@ -66,7 +66,7 @@ def render(report: Report) -> str:
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
         f"<style>{_STYLE}</style></head>"
         f'<body><h1>{title} <span class="state {state}">{state}</span></h1>'
-        f"<p>{escape(FINAL_STATES[report['state']])}. "
+        f"<p>{escape(explain(report['state'], check_mode=report['check_mode']))}. "
         f"{format_utc(report['opened'])} to {format_utc(report['closed'])}, "
         f"{report['seconds']:.1f} s{resumed}.</p>{cause}"
         "<table><tr><th>Step</th><th>Host</th><th>Outcome</th><th>Time</th><th>What and why</th><th>When</th></tr>"

@@ -9,7 +9,7 @@ Private to lowtide.ops: do not import from other collections.
 from __future__ import annotations
 
 from .report import Report, describe_outcome
-from .state import FINAL_STATES
+from .state import explain
 
 
 def _render_row(row: Report, *, check_mode: bool) -> list[str]:
@@ -38,7 +38,8 @@ def render(report: Report) -> list[str]:
     """Return the summary for a person, line by line: the steps in the order in which they happened."""
     head = "Check mode of window" if report["check_mode"] else "Window"
     resumed = ", resumed" if report["resumed"] else ""
-    lines = [f"{head} {report['window_id']}: {FINAL_STATES[report['state']]} ({report['seconds']:.0f} s{resumed})"]
+    meaning = explain(report["state"], check_mode=report["check_mode"])
+    lines = [f"{head} {report['window_id']}: {meaning} ({report['seconds']:.0f} s{resumed})"]
     if report["cause"]:
         lines.append(f"First cause: {report['cause']}")
     for row in report["steps"]:
@@ -56,4 +57,5 @@ def render(report: Report) -> list[str]:
 def render_last_line(report: Report) -> str:
     """Return ``lowtide window NAME@START: state`` with the state's meaning and the first cause."""
     cause = f": {report['cause']}" if report["cause"] else ""
-    return f"lowtide window {report['window_id']}: {report['state']} ({FINAL_STATES[report['state']]}){cause}"
+    meaning = explain(report["state"], check_mode=report["check_mode"])
+    return f"lowtide window {report['window_id']}: {report['state']} ({meaning}){cause}"

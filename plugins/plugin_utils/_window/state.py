@@ -36,6 +36,11 @@ FINAL_STATES: dict[FinalState, str] = {
     "failed_not_reverted": "failed, and NOT REVERTED yet: run the window again, or the playbook restore_service",
 }
 """How a run of a window can end, with the words for people."""
+PREDICTED = {
+    "no_changes": "nothing is due, nothing would be changed",
+    "succeeded": "everything that is due would be done; nothing was changed",
+}
+"""The words for the same in check mode, where they differ."""
 SUCCESSFUL = frozenset({"no_changes", "succeeded"})
 
 ABANDONED = "it was started and never finished (host unreachable, or its process ended)"
@@ -184,3 +189,8 @@ def compute_state(events: Iterable[Event]) -> WindowState:
     for event in events:
         state.apply(event)
     return state
+
+
+def explain(state: FinalState, *, check_mode: bool) -> str:
+    """Return the words for how a run ended."""
+    return (PREDICTED.get(state) if check_mode else None) or FINAL_STATES[state]

@@ -13,7 +13,7 @@ from ansible_collections.lowtide.ops.plugins.module_utils._common.timestamps imp
 
 from .lease import LeaseRecord
 from .occurrences import read_occurrences
-from .report import build_rows
+from .report import build_rows, describe_outcome
 from .results import Result
 from .rules import WindowRules, describe_pending
 from .state import FINAL_STATES, WindowState, compute_state
@@ -48,7 +48,7 @@ def read_status(store: Store, *, now: float) -> Result:
         f"Not reverted yet: {left['step']} on {left['host']}, by {left['window_id']} "
         f"(reverting step: {left['reverted_by']})"
         for left in not_reverted
-    ] or ["Everything that windows did for a time is reverted, as far as their journals know"]
+    ] or ["Nothing is left to revert, as far as the journals know"]
     lines += [f"Damaged: {error}" for error in unsettled.damaged.values()]
     for state in newest:
         lines += _describe_occurrence(state, running=running, now=now)
@@ -107,7 +107,7 @@ def _describe_occurrence(state: WindowState, *, running: str, now: float) -> lis
     if state.closed is not None and state.closed.state in FINAL_STATES and state.closed.cause:
         head += f"; first cause: {state.closed.cause}"
     rows = [
-        f"  {row['step']:<24} {row['host']:<20} {row['outcome']:<9} {row['summary'] or row['why']}".rstrip()
+        f"  {row['step']:<24} {row['host']:<20} {describe_outcome(row):<9} {row['summary'] or row['why']}".rstrip()
         for row in build_rows(WindowRules(state))
     ]
     return [head, *rows]

@@ -21,7 +21,7 @@ from .builders import list_files
 from .simulation import Simulation
 
 NOW = 1_800_000_000.0
-EVERYTHING = "Everything that windows did for a time is reverted, as far as their journals know"
+EVERYTHING = "Nothing is left to revert, as far as the journals know"
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def test_a_window_that_came_to_its_end(site: Simulation) -> None:
     assert (occurrence["state"], occurrence["cause"], occurrence["not_reverted"]) == ("succeeded", "", [])
     assert status["lines"][1] == EVERYTHING
     assert status["lines"][2].startswith("Window weekly@monday: succeeded at 20")
-    assert status["lines"][3] == "  save                     db1                  ok        save was due"
+    assert status["lines"][3] == "  save                     db1                  changed   save was due"
     assert len(status["lines"]) == 13
 
 
