@@ -31,6 +31,7 @@ STEP: Spec = {
     "step": {"type": "str", "default": ""},
     "batch": {"type": "int", "default": 0},
     "planning": {"type": "bool", "default": False},
+    "reverting": {"type": "bool", "default": False},
 }
 OPEN: Spec = {
     **SITE,
@@ -50,6 +51,7 @@ PHASES: dict[str, Spec] = {
     "begin": STEP,
     "end": {**STEP, "result_variable": {"type": "str", "required": True}},
     "fail": {**STEP, "error": {"type": "dict", "required": True}, "failed_task": {"type": "dict", "required": True}},
+    "in_force": {"opening": {"type": "bool", "default": False}},
     "close": {},
     "verdict": {},
     "status": SITE,
@@ -86,6 +88,8 @@ class ActionModule(ActionBase):
         if phase == "verdict":
             return read_verdict(controller.folder)
         engine = Engine(OpenWindow.load(controller.folder))
+        if phase == "in_force":
+            return engine.list_in_force(at_opening=arguments["opening"])
         if phase == "close":
             return close_window(engine.window)
         call = ansible.read_call(arguments)
@@ -105,8 +109,11 @@ class ActionModule(ActionBase):
         store = FileStore.from_site(arguments["dir"], arguments["site"])
         if phase == "status":
             return read_status(store, now=time.time())
-        holder = describe_holder(store.read_lease())
-        warnings = [f"site {store.location} is held by {holder}"] if holder else []
+        try:
+            holder = describe_holder(store.read_lease())
+            warnings = [f"site {store.location} is held by {holder}"] if holder else []
+        except (OpsError, OSError) as error:  # it is advice: the procedure goes on
+            holder, warnings = "", [f"whether a window holds the site is unknown: {error}"]
         return {"changed": False, "holder": holder, "warnings": warnings}
 
 

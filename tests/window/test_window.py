@@ -200,6 +200,29 @@ def test_a_batch_that_is_lost_whole_does_not_end_the_run(window: FastWindow, clo
     assert window.skips(1)[("maintain", "db2")].startswith("skipped after")
 
 
+@pytest.mark.parametrize("last", [False, True], ids=["between", "last"])
+def test_a_control_host_that_is_lost_does_not_end_the_run(window: FastWindow, closed_port: int, last: bool) -> None:
+    """A task that is delegated to a host that cannot be reached makes the delegating host unreachable, past any
+    rescue."""
+    quiesce = {"name": "quiesce", "role": "quiesce", "hosts": ["workloads"]}
+    stray = {"name": "stray", "role": "strays", "hosts": ["control"]}
+    maintain = {"name": "maintain", "role": "maintain", "hosts": ["databases"], "needs": ["quiesce"]}
+    resume = {"name": "resume", "role": "resume", "reverts": "quiesce"}
+    steps = [quiesce, maintain, resume, stray] if last else [quiesce, stray, maintain, resume]
+    played = window.play(window_steps=steps, closed_port=closed_port)
+    assert played.rc in {2, 4}
+    assert ": failed_reverted (" in played.verdict, played.out
+    assert webs(window) == WEBS_AS_BEFORE
+    assert vacuums(window) == ({"db1": 1, "db2": 1} if last else {"db1": 0, "db2": 0})
+    assert "stray on controller: it was started and never finished" in window.report()["cause"]
+
+
+def test_a_result_that_failed_is_a_failed_step(window: FastWindow) -> None:
+    played = window.play(window_steps=[{"name": "ignores", "role": "ignores", "hosts": ["databases"]}])
+    assert played.rc == 2
+    assert "its result says that it failed" in window.report()["cause"]
+
+
 def test_a_host_that_is_unreachable_from_the_start_refuses_the_window(window: FastWindow, closed_port: int) -> None:
     inventory = window.folder / "inventory.yml"
     text = (FAST / "inventory.yml").read_text()

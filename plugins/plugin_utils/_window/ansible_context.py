@@ -87,6 +87,7 @@ class AnsibleContext:
             batch=int(arguments.get("batch") or 0),
             play=arguments.get("place"),
             planning=bool(arguments.get("planning")),
+            reverting=bool(arguments.get("reverting")),
             play_hosts=tuple(str(host) for host in self._variables.get("ansible_play_hosts_all", [])),
             serial=bool(play.serial),
             strategy=str(play.strategy),

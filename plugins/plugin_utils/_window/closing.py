@@ -49,7 +49,7 @@ def close_window(window: OpenWindow, *, clock: Callable[[], float] = time.time) 
             with _warn_of_errors(warnings, "the lease could not be given back, it ends with this run"):
                 session.store.release(window.token)
             with _warn_of_errors(warnings, "old journals could not be removed"):
-                remove_old_journals(session.store, keep_days=window.keep_days, now=clock())
+                remove_old_journals(session.store, keep_days=window.keep_days, now=clock(), current=window.journal)
     verdict = {
         "state": data["state"],
         "window": window.window,
@@ -100,7 +100,7 @@ def _has_pending(store: Store, name: str) -> bool:
     return bool(state.pending) and state.opened is not None and state.opened.mode != RESTORE
 
 
-def remove_old_journals(store: Store, *, keep_days: int, now: float) -> list[str]:
+def remove_old_journals(store: Store, *, keep_days: int, now: float, current: str = "") -> list[str]:
     """Remove journals and reports whose last event is older than ``keep_days`` days (0 keeps all), and return their
     names.
 
@@ -109,7 +109,7 @@ def remove_old_journals(store: Store, *, keep_days: int, now: float) -> list[str
     old = []
     for name in store.list_occurrences() if keep_days else []:
         last = store.read_last_event(name)
-        if last is None or last.at > now - keep_days * DAY:
+        if name == current or last is None or last.at > now - keep_days * DAY:
             continue
         if not _has_pending(store, name):
             old.append(name)

@@ -20,6 +20,11 @@ OLD_KEYS = {"closes": "reverts", "follows": "only_after", "serial": "batches"}
 """Keys that people are likely to try, with the key that does it."""
 
 
+STANDBY = "localhost"
+"""Implicit host that stands in plays whose other hosts could all be lost: Ansible ends a run when all hosts of a play
+are lost (ansible-core, seen on 2.19 to 2.21)."""
+
+
 @dataclass(frozen=True)
 class Step:
     """One declared step. ``batches`` holds the names of the hosts that perform it, batch after batch; ``estimate`` is
@@ -195,6 +200,12 @@ def _read_batches(entry: Mapping[str, Any], inventory: Inventory) -> tuple[tuple
     return tuple(batches)
 
 
+def _list_declared_names(entry: Mapping[str, Any]) -> list[str]:
+    """Return the names in hosts and batches, as declared."""
+    batches = [name for batch in entry.get("batches") or () for name in split_names(batch)]
+    return list(dict.fromkeys([*split_names(entry.get("hosts")), *batches]))
+
+
 def _find_task_file(entry: Mapping[str, Any], inventory: Inventory) -> str | None:
     path = entry.get("tasks")
     if not path:
@@ -218,6 +229,11 @@ def _read_step(entry: Any, inventory: Inventory, earlier: Mapping[str, Step]) ->
         if reverts is None or reverts not in earlier:
             raise refuse(f"step {name} has no hosts", "Give hosts or batches: names of hosts or groups")
         batches = tuple(reversed(earlier[reverts].batches))
+    if not any(batches):
+        raise refuse(
+            f"step {name} has no host: {', '.join(_list_declared_names(entry)) or 'the list'} is empty",
+            "Fill the group, or leave the step out of window_steps",
+        )
     return Step(
         name=name,
         role=str(entry["role"]) if entry.get("role") else None,

@@ -17,7 +17,7 @@ from typing import Any
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import Refusal
 from ansible_collections.lowtide.ops.plugins.module_utils._common.timestamps import format_utc
 
-from .declaration import Play, Step
+from .declaration import STANDBY, Play, Step
 from .events import (
     PlanStarted,
     StepFailed,
@@ -37,9 +37,9 @@ from .session import OpenWindow, Session
 class StepCall:
     """One step on one host, as a task of a play asks for it.
 
-    ``play`` is its number among the window's plays, None when it is named by ``step`` and ``batch``; ``play_hosts``
-    are the hosts of the Ansible play, ``serial`` its keyword, ``strategy`` its strategy; ``digest`` computes that of a
-    step's inputs on this host.
+    ``reverting``: the step runs out of turn, at the opening or the closing. ``play`` is its number among the window's
+    plays, None when it is named by ``step`` and ``batch``; ``play_hosts`` are the hosts of the Ansible play,
+    ``serial`` its keyword, ``strategy`` its strategy; ``digest`` computes that of a step's inputs on this host.
     """
 
     host: str
@@ -47,10 +47,25 @@ class StepCall:
     batch: int = 0
     play: int | None = None
     planning: bool = False
+    reverting: bool = False
     play_hosts: tuple[str, ...] = ()
     serial: bool = False
     strategy: str = "linear"
     digest: Callable[[Step], str] = lambda _step: ""
+
+
+class _DigestNeededError(Exception):
+    """The digest of a step's inputs is needed, which is computed outside the site's lock."""
+
+    def __init__(self, step: Step) -> None:
+        super().__init__(step.name)
+        self.step = step
+
+
+def _require_digest(digest: str | None, step: Step) -> str:
+    if digest is None:
+        raise _DigestNeededError(step)
+    return digest
 
 
 class Engine:
@@ -73,18 +88,39 @@ class Engine:
             )
         return self._window
 
+    def list_in_force(self, *, at_opening: bool) -> Result:
+        """Return the batches of reverting steps that are to run out of turn, and their hosts."""
+        with self.window.open_session() as session:
+            plays = session.rules.list_reverts(at_opening=at_opening)
+        items = [{"step": play.step, "batch": play.batch} for play in plays]
+        hosts = list(dict.fromkeys(host for play in plays for host in play.hosts))
+        words = ", ".join(play.title for play in plays) or "nothing"
+        return {"changed": False, "items": items, "hosts": hosts, "msg": f"to be reverted out of turn: {words}"}
+
     # -- before a step --------------------------------------------------------------------------------------------
 
     def begin_step(self, call: StepCall, *, preload: Callable[[Step], None]) -> Result:
-        """Decide whether the host performs (or plans) the step now, and record that. The role is loaded before it is
-        started."""
+        """Decide whether the host performs (or plans) the step now, and record that.
+
+        The role is loaded, and its inputs are digested, before it is started and outside the site's lock: both may run
+        code of others, such as a lookup that waits.
+        """
+        digest: str | None = None
+        while True:
+            try:
+                return self._try_to_begin(call, digest)
+            except _DigestNeededError as needed:
+                preload(needed.step)
+                digest = "" if call.planning else call.digest(needed.step)
+
+    def _try_to_begin(self, call: StepCall, digest: str | None) -> Result:
         with self.window.open_session() as session:
             rules = session.rules
             if call.planning:
                 step = rules.declaration[call.step]
-                decision = rules.decide_plan(step.name, self._make_context(call, step))
+                decision = rules.decide_plan(step.name, self._make_context(call, step, digest))
                 if decision.perform:
-                    preload(step)
+                    _require_digest(digest, step)
                     session.append(PlanStarted(step=step.name, host=call.host))
             else:
                 number = rules.declaration.find_play(call.step, call.batch) if call.play is None else call.play
@@ -94,36 +130,39 @@ class Engine:
                         problem=f"the window has {len(rules.declaration.plays)} plays",
                         next_step="Use the playbook maintenance_window, or name steps with window_step",
                     )
-                play = rules.declaration.plays[number]
-                step = rules.declaration[play.step]
-                decision = self._begin(session, call, number, preload)
+                step = rules.declaration[rules.declaration.plays[number].step]
+                decision = self._begin(session, call, number, digest)
             return self._build_answer(session, call, step, decision)
 
-    def _make_context(self, call: StepCall, step: Step) -> HostContext:
-        return HostContext(call.host, lambda: call.digest(step), self.window.version)
+    def _make_context(self, call: StepCall, step: Step, digest: str | None) -> HostContext:
+        return HostContext(call.host, lambda: _require_digest(digest, step), self.window.version)
 
-    def _begin(self, session: Session, call: StepCall, number: int, preload: Callable[[Step], None]) -> Decision:
-        declaration = session.rules.declaration
-        play = declaration.plays[number]
-        step = declaration[play.step]
-        for failure in session.rules.find_abandoned(number):
+    def _begin(self, session: Session, call: StepCall, number: int, digest: str | None) -> Decision:
+        rules = session.rules
+        play = rules.declaration.plays[number]
+        step = rules.declaration[play.step]
+        context = self._make_context(call, step, digest)
+        for failure in rules.find_abandoned(number):
             session.append(failure)
-        if (play.step, play.batch) not in session.state.reached:
-            session.append(StepReached(step=play.step, batch=play.batch))
-        self._require_play(call, play)
-        decision = session.rules.decide(number, self._make_context(call, step), now=self._clock())
+        if call.reverting:
+            decision = rules.decide_revert(number, context)
+        else:
+            if (play.step, play.batch) not in session.state.reached:
+                session.append(StepReached(step=play.step, batch=play.batch))
+            if not step.reverts and not rules.restores:  # whatever is wrong with a play: the way back is never refused
+                self._require_play(call, play)
+            decision = rules.decide(number, context, now=self._clock())
         if decision.perform:
-            preload(step)
-            reverting = declaration.find_reverting(step.name)
+            reverting = rules.declaration.find_reverting(step.name)
             started = StepStarted(
                 step=step.name,
                 host=call.host,
                 batch=play.batch,
                 why=decision.why,
-                digest=call.digest(step),
+                digest=_require_digest(digest, step),
                 reverted_by=reverting.name if reverting else None,
             )
-            session.append(started, durable=not step.reverts and not session.rules.restores)
+            session.append(started, durable=not step.reverts and not rules.restores)
         elif decision.record:
             session.append(StepSkipped(step=step.name, host=call.host, why=decision.why, not_due=decision.not_due))
         return decision
@@ -144,7 +183,7 @@ class Engine:
                 next_step="Set strategy linear: in the play, in ansible.cfg or in ANSIBLE_STRATEGY, wherever it is set",
             )
         expected = {*play.hosts, self.window.control}
-        different = sorted(expected ^ set(call.play_hosts))
+        different = sorted((expected ^ set(call.play_hosts)) - ({STANDBY} - expected))
         if different:
             raise Refusal(
                 obj=f"play of step {name}",
@@ -160,7 +199,8 @@ class Engine:
             "changed": False,
             "perform": decision.perform,
             "msg": decision.why,
-            "over": session.rules.is_over,
+            # Not while it plans: what is in force may not be known yet.
+            "over": session.rules.is_over and not call.planning and not call.reverting,
             "step": step.name,
             "role": step.role,
             "tasks": step.tasks,
@@ -174,6 +214,7 @@ class Engine:
                 "window_revert_assumed": window.check_mode
                 and isinstance(reversible, StepSucceeded)
                 and reversible.changed,
+                "window_restoring": session.rules.restores,
                 "window_pending": sorted({name for name, _host in state.pending}),
             },
         }
@@ -182,6 +223,8 @@ class Engine:
 
     def finish_step(self, call: StepCall, result: Any) -> Result:
         """Record that the step, or its planning, ended well."""
+        if isinstance(result, dict) and (result.get("failed") or result.get("unreachable")):
+            return self.fail_step(call, error=result, task={"name": "its result says that it failed"})
         with self.window.open_session() as session:
             step = self._find_step(session, call)
             role = RoleResult.from_value(result, otherwise_changed=not step.reads_only)

@@ -11,7 +11,18 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 IDENTITY_KEYS = frozenset(
-    {"brokers", "cluster_id", "cluster_uid", "context", "endpoint_url", "login_db", "system_identifier"}
+    {
+        "brokers",
+        "cluster_id",
+        "cluster_uid",
+        "context",
+        "endpoint_url",
+        "host",
+        "login_db",
+        "login_host",
+        "login_port",
+        "system_identifier",
+    }
 )
 """Keys of a connection that say which system it is. All others (credentials, their paths, timeouts) may differ on a
 resume."""

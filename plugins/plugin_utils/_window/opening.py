@@ -24,7 +24,7 @@ from .lease import LeaseRecord
 from .occurrences import Occurrences, read_occurrences
 from .processes import Orphan, Owner, find_orphans, read_boot_id, read_pid_namespace, wait_for_end
 from .results import Result, make_stats
-from .rules import RESTORE, describe_pending
+from .rules import RESTORE, WindowRules, describe_pending
 from .session import Controller, OpenWindow, make_run_marker
 from .state import WindowState
 from .store import find_obstacle
@@ -129,6 +129,12 @@ class Opening:
                 problem="the playbook restore_service keeps its journals under that name",
                 next_step="Give the window another name",
             )
+        if request.keep_days < 0:
+            raise Refusal(
+                obj=f"window_keep_days {request.keep_days}",
+                problem="it is negative",
+                next_step="Give days, or 0 to keep all journals",
+            )
         if not request.directory:
             raise Refusal(obj="window_dir", problem="it is empty", next_step="Give a directory that outlives this run")
         store = FileStore.from_site(request.directory, request.site)
@@ -195,11 +201,11 @@ class Opening:
             self._sleep(POLL_INTERVAL)
         try:
             result = self._begin_run(request, store, opened, build, token=record.token)
+            store.start_renewer(record)
         except (OpsError, OSError):
             with store.lock():
                 store.release(record.token)
             raise
-        store.start_renewer(record)
         return result
 
     def _find_orphan(self, store: FileStore, held: LeaseRecord | None, owner: Owner) -> Orphan | None:
@@ -255,9 +261,7 @@ class Opening:
         words = f"{kind} {opened.window_id} is {'resumed' if state.resumed else 'open'}"
         if left:
             words += f"; not reverted by a run before: {', '.join(left)}"
-        planning = {
-            host: rules.list_planned_steps(host) for host in {h for step in rules.declaration for h in step.hosts}
-        }
+        hosts = sorted({host for step in rules.declaration for host in step.hosts})
         return {
             "changed": False,
             "refused": False,
@@ -272,9 +276,16 @@ class Opening:
                 {"title": play.title, "step": play.step, "batch": play.batch, "hosts": list(play.hosts)}
                 for play in rules.declaration.plays
             ],
-            "planning": {host: names for host, names in sorted(planning.items()) if names},
+            "planning_reverts": _list_planned(rules, hosts, reverting=True),
+            "planning": _list_planned(rules, hosts, reverting=False),
             "warnings": build.warnings,
         }
+
+
+def _list_planned(rules: WindowRules, hosts: Iterable[str], *, reverting: bool) -> dict[str, list[str]]:
+    """Return the steps that each host plans, without the hosts that plan none."""
+    planned = {host: rules.list_planned_steps(host, reverting=reverting) for host in hosts}
+    return {host: names for host, names in planned.items() if names}
 
 
 class WindowBuilder:
@@ -376,12 +387,16 @@ class RestoreBuilder:
         try:
             self._declared = Declaration.from_entries(request.steps, inventory) if request.steps else self._declared
         except OpsError as error:  # the way back must not depend on a list that is being edited
-            self.warnings.append(f"{error} Only what journals know of is reverted.")
+            self._declared = read_reverting(request.steps, inventory)
+            self._fail(
+                "window_steps", inventory.control, f"{error} What can be read of it, and of journals, is reverted."
+            )
 
     def build(self, occurrences: Occurrences, *, now: float) -> WindowOpened:
         """Return the opening event: the declared reverting steps, on all their hosts, since what is in force is seen
         on the objects; and those of journals, on the hosts where these say so."""
-        self.warnings += [str(error) for error in occurrences.damaged.values()]
+        for error in occurrences.damaged.values():
+            self._fail("journal", self._inventory.control, f"{error} What else it left in force is not known.")
         steps: dict[str, Step] = {step.name: as_plain_step(step) for step in self._declared if step.reverts}
         inherited: list[dict[str, str]] = []
         for window_id, state in occurrences.states.items():
@@ -450,6 +465,23 @@ class RestoreBuilder:
 
     def _fail(self, step: str, host: str, problem: str) -> None:
         self.failures.append(StepFailed(step=step, host=host, error=problem))
+
+
+def read_reverting(entries: Iterable[Any], inventory: Inventory) -> Declaration:
+    """Return the pairs of a reversible and its reverting step that can be read of a declaration that cannot be read
+    whole."""
+    by_name = {str(entry.get("name")): entry for entry in entries if isinstance(entry, dict)}
+    steps: list[Step] = []
+    for entry in by_name.values():
+        reversible = by_name.get(str(entry.get("reverts")))
+        if reversible is None:
+            continue
+        pair = [{**reversible, "needs": [], "only_after": []}, {**entry, "needs": [], "only_after": []}]
+        try:
+            steps += list(Declaration.from_entries(pair, inventory))
+        except OpsError:
+            continue  # the failure of the whole list is told
+    return Declaration(steps)
 
 
 def as_plain_step(step: Step, *, batches: Iterable[tuple[str, ...]] | None = None) -> Step:

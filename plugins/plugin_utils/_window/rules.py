@@ -15,7 +15,7 @@ from typing import Any
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import Refusal
 from ansible_collections.lowtide.ops.plugins.module_utils._common.timestamps import format_utc
 
-from .declaration import Declaration, Step
+from .declaration import Declaration, Play, Step
 from .events import StepFailed, StepSucceeded, WindowOpened
 from .state import ABANDONED, FinalState, Key, WindowState
 
@@ -181,6 +181,12 @@ class WindowRules:
                 True, f"needed by {', '.join(needing)}" if needing else "declared without a step that needs it"
             )
         planned = self.state.plans.get((step.name, context.host))
+        if planned is None and step.plan:
+            raise Refusal(
+                obj=f"step {step.name} on {context.host}",
+                problem="whether it is due was not found out in this run",
+                next_step="Run the whole playbook; leave window_* out of extra variables but those that are documented",
+            )
         if planned is None:
             return Decision(True, "not planned: always due")
         if not planned.due:
@@ -263,15 +269,45 @@ class WindowRules:
             return Decision(False, self._explain_failure())
         return Decision(True, "find out whether it is due")
 
-    def list_planned_steps(self, host: str) -> list[str]:
-        """Return the names of the steps that ``host`` plans, in order."""
+    def list_planned_steps(self, host: str, *, reverting: bool) -> list[str]:
+        """Return the names of the steps that ``host`` plans, in order: the reverting ones, or all others."""
         if self.restores:
             return []
         return [
             step.name
             for step in self.declaration
-            if step.plan and host in step.hosts and (step.name in self.selected or step.reverts)
+            if step.plan and host in step.hosts and bool(step.reverts) == reverting
+            if step.name in self.selected or step.reverts
         ]
+
+    def list_reverts(self, *, at_opening: bool) -> list[Play]:
+        """Return the batches of reverting steps that are to run out of turn, in their order.
+
+        When the window opens, those for what it does not know from its own journal: another occurrence left it, or it
+        was seen on the objects. When it closes, those for all that is still in force and was not tried in vain.
+        """
+        if self.restores:
+            return []
+        plays = []
+        for play in self.declaration.plays:
+            step = self.declaration[play.step]
+            in_force = [
+                host
+                for (name, host), left in self.state.pending.items()
+                if name == step.reverts and (not at_opening or left.found or left.window_id)
+            ]
+            hosts = play.hosts if in_force and self.declaration.is_reverting_all(step) else in_force
+            tried = (*self.state.started, *self.state.ended)
+            if any(host in hosts and (step.name, host) not in tried for host in play.hosts):
+                plays.append(play)
+        return plays
+
+    def decide_revert(self, play: int, context: HostContext) -> Decision:
+        """Return what the host does about a reverting step that runs out of turn."""
+        current = self.declaration.plays[play]
+        if context.host not in current.hosts or (current.step, context.host) in self.state.ended:
+            return NOT_ASSIGNED
+        return self._decide_reverting(self.declaration[current.step], context)
 
     # -- the end --------------------------------------------------------------------------------------------------
 
@@ -305,9 +341,11 @@ class WindowRules:
             for play in self.declaration.plays:
                 for host in play.hosts:
                     key = (play.step, host)
-                    if play.step not in self.selected or key in self.state.ended or key in self.state.skipped:
+                    is_reached = (play.step, play.batch) in reached
+                    is_settled = key in self.state.ended or key in self.state.skipped
+                    if play.step not in self.selected or (is_reached and is_settled):
                         continue
-                    if (play.step, play.batch) not in reached:
+                    if not is_reached:
                         missing[key] = (
                             "its play was not reached: there is no play of this step between opening and closing"
                         )

@@ -15,6 +15,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -106,9 +107,9 @@ class Session:
         )  # keeps each one's order
         self.state: WindowState = compute_state(events)
 
-    @property
+    @cached_property
     def rules(self) -> WindowRules:
-        """The rules over the state as it is now."""
+        """The rules over the state, which they see as it changes."""
         return WindowRules(self.state)
 
     def append(self, event: Event, *, durable: bool = False) -> None:

@@ -80,7 +80,7 @@ class WindowState:
     """(run)"""
     failures: list[StepFailed] = field(default_factory=list)
     """(run)"""
-    order: list[Key] = field(default_factory=list)
+    order: dict[Key, None] = field(default_factory=dict)
     """(run) Steps on hosts in the order in which they were first heard of, plannings left out."""
     succeeded: dict[Key, StepSucceeded] = field(default_factory=dict)
     """The last success of each step on each host in this occurrence, whatever run."""
@@ -110,8 +110,8 @@ class WindowState:
         """Take in one more event."""
         if isinstance(event, StepEvent) and not isinstance(event, (PlanStarted, StepPlanned, StepReverted)):
             planning = isinstance(event, StepFailed) and event.planning
-            if event.key not in self.order and not planning:
-                self.order.append(event.key)
+            if not planning:
+                self.order.setdefault(event.key)
         match event:
             case WindowOpened():
                 self._apply_opened(event)
@@ -167,6 +167,9 @@ class WindowState:
         self.started_steps.add(event.step)
         if event.reverted_by:
             self.pending[event.key] = PendingRevert(event.reverted_by)
+            for part in (self.started, self.ended):  # what was reverted before in this run has to be reverted again
+                for key in [key for key in part if key[0] == event.reverted_by]:
+                    del part[key]
 
     def _apply_succeeded(self, event: StepSucceeded) -> None:
         self.ended[event.key] = event

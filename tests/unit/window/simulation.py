@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.lowtide.ops.plugins.filter.window_play import NO_HOST, PLANNING, window_play
+from ansible_collections.lowtide.ops.plugins.filter.window_play import NO_HOST, window_play
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import OpsError
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.closing import close_window
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.declaration import Step
@@ -172,13 +172,25 @@ class Simulation:
             "evidence": [f"{step} of {host} read back"],
         }
 
-    def call_step(self, step: str, host: str, *, hosts: Sequence[str], planning: bool, play: int | None) -> StepCall:
+    def call_step(
+        self,
+        step: str,
+        host: str,
+        *,
+        hosts: Sequence[str],
+        planning: bool = False,
+        play: int | None = None,
+        batch: int = 0,
+        reverting: bool = False,
+    ) -> StepCall:
         """Return the step on the host as a task asks for it."""
         return StepCall(
             host=host,
             step=step,
             play=play,
+            batch=batch,
             planning=planning,
+            reverting=reverting,
             play_hosts=tuple(hosts),
             serial=self.serial,
             strategy=self.strategy,
@@ -226,11 +238,28 @@ class Simulation:
         return self.opened
 
     def plan(self) -> None:
-        """Run the play that finds out what is due."""
-        hosts = self.find_play(PLANNING)["hosts"]
+        """Run the plays that find out what is in force, revert what runs before left, and find out what is due."""
+        self._plan("planning_reverts")
+        self.revert(at_opening=True)
+        self._plan("planning")
+
+    def _plan(self, which: str) -> None:
+        hosts = self.find_play(f":{which}")["hosts"]
         for host in hosts if hosts != NO_HOST else []:
-            for step in self.opened["planning"].get(host, []):
-                self.run_tasks([self.call_step(step, host, hosts=hosts, planning=True, play=None)])
+            for step in self.opened[which].get(host, []):
+                self.run_tasks([self.call_step(step, host, hosts=hosts, planning=True)])
+
+    def revert(self, *, at_opening: bool) -> None:
+        """Run the plays that revert out of turn what has no place of its own."""
+        self.point()
+        in_force = self.engine.list_in_force(at_opening=at_opening)
+        hosts = self.find_play(":reverting", __window_in_force=in_force)["hosts"]
+        assert (hosts == NO_HOST) == (not in_force["items"])
+        for item in in_force["items"]:
+            calls = [
+                self.call_step(item["step"], host, hosts=hosts, batch=item["batch"], reverting=True) for host in hosts
+            ]
+            self.run_tasks(calls)
 
     def find_play(self, place: int | str, **control: Any) -> dict[str, Any]:
         """Return the play at a place as the playbook finds it."""
@@ -244,12 +273,13 @@ class Simulation:
             if hosts == NO_HOST:
                 continue
             self.point()
-            calls = [self.call_step("", host, hosts=hosts, planning=False, play=place) for host in hosts]
+            calls = [self.call_step("", host, hosts=hosts, play=place) for host in hosts]
             answers = self.run_tasks(calls)
             begun = {"__window_begin": answers[hosts.index("ctl")]}
 
     def close(self) -> dict[str, Any]:
-        """Run the last play."""
+        """Run the last plays."""
+        self.revert(at_opening=False)
         self.point()
         self.closed = close_window(self.engine.window, **self._clock)
         self.point()

@@ -98,6 +98,9 @@ START = make_step("start", None, reverts="stop")
         ([make_step("a", None, batches=[["web1"], 5])], "step a has batches: 5. Give a name or a list of names"),
         ([STOP, make_step("a", None, reverts=["stop"])], "step a has reverts: ['stop']. Give the name of one step"),
         ([make_step("a"), make_step("b", reverts=5)], "step b has reverts: 5. Give the name of one step"),
+        ([make_step("a", "empty")], "step a has no host: empty is empty. Fill the group"),
+        ([make_step("a", [])], "step a has no host"),
+        ([make_step("a", None, batches=["empty"])], "step a has no host: empty is empty"),
     ],
 )  # fmt: skip
 def test_refused(entries: Any, words: str) -> None:
@@ -135,8 +138,6 @@ def test_a_reverting_step_is_planned_unless_it_says_otherwise(given_plan: bool |
         ("web", (("web1", "web2"),)),
         ("web2,db", (("web2", "db1", "db2"),)),
         (["db2", "db", "web1"], (("db2", "db1", "web1"),)),
-        ("empty", ((),)),
-        ([], ((),)),
     ],
 )
 def test_hosts_are_one_batch_in_the_order_of_their_names(hosts: Any, batches: Any) -> None:
@@ -162,9 +163,7 @@ def test_a_reverting_step_on_other_hosts_reverts_for_all() -> None:
 
 
 def test_a_batch_without_hosts_has_no_play_and_titles_count_batches() -> None:
-    declaration = declare(
-        make_step("a", None, batches=["web1", "empty", "db1"]), make_step("b", "empty"), make_step("c")
-    )
+    declaration = declare(make_step("a", None, batches=["web1", "empty", "db1"]), make_step("c"))
     assert [(play.title, play.hosts) for play in declaration.plays] == [
         ("Step a (1 of 3)", ("web1",)),
         ("Step a (3 of 3)", ("db1",)),
@@ -173,7 +172,7 @@ def test_a_batch_without_hosts_has_no_play_and_titles_count_batches() -> None:
     assert [declaration.find_play(*key) for key in (("a", 0), ("a", 2), ("c", 0))] == [0, 1, 2]
     with pytest.raises(Refusal, match="step a: it has no batch number 2 with hosts"):
         declaration.find_play("a", 1)
-    with pytest.raises(Refusal, match=r"step d: it is not in window_steps \(a, b, c\)"):
+    with pytest.raises(Refusal, match=r"step d: it is not in window_steps \(a, c\)"):
         declaration.find_play("d", 0)
 
 

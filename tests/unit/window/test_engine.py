@@ -407,6 +407,7 @@ def test_a_role_that_does_not_load_is_not_started(simulation: Simulation) -> Non
         raise Refusal(obj="role demo.save", problem="it cannot be loaded", next_step="Install it")
 
     simulation.open(only=["save"])
+    simulation.plan()
     call = StepCall(host="db1", step="save", play_hosts=("db1", "db2", "ctl"))
     with pytest.raises(Refusal, match="it cannot be loaded"):
         simulation.engine.begin_step(call, preload=refuse)
@@ -438,6 +439,7 @@ def test_what_a_role_is_told(simulation: Simulation) -> None:
         "window_assumed": [],
         "window_revert_assumed": False,
         "window_pending": ["quiesce"],
+        "window_restoring": False,
     }
 
 

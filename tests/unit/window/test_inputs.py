@@ -40,7 +40,7 @@ def digest(template: Any = lambda value: value, **changes: Any) -> str:
         {"backupper": 2},
         {"backup_result": None},
         {"backup_connection": {**CONNECTION, "passfile": "/tmp/awx_2/pass"}},
-        {"backup_connection": {**CONNECTION, "login_host": "pg2", "login_user": "eve", "connect_timeout": 9}},
+        {"backup_connection": {**CONNECTION, "login_user": "eve", "connect_timeout": 9}},
         {"backup_connection": dict(reversed(CONNECTION.items()))},
     ],
 )

@@ -103,12 +103,8 @@ def test_what_the_opening_returns(simulation: Simulation) -> None:
     assert (opened["changed"], opened["refused"], opened["token"], opened["resumed"]) == (False, False, 1, False)
     assert opened["msg"] == "Window weekly@monday is open"
     assert opened["plays"][2] == {"title": "Step maintain (1 of 2)", "step": "maintain", "batch": 0, "hosts": ["db1"]}
-    assert opened["planning"] == {
-        "db1": ["save", "maintain"],
-        "db2": ["save", "maintain"],
-        "web1": ["resume"],
-        "web2": ["resume"],
-    }
+    assert opened["planning"] == {"db1": ["save", "maintain"], "db2": ["save", "maintain"]}
+    assert opened["planning_reverts"] == {"web1": ["resume"], "web2": ["resume"]}
     assert (opened["not_reverted"], opened["warnings"]) == ([], [])
     (event,) = simulation.read_events()
     assert isinstance(event, WindowOpened)

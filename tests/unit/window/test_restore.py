@@ -83,11 +83,19 @@ def test_one_failure_of_a_restore_does_not_hold_back_the_others(simulation: Simu
 @pytest.mark.parametrize("steps", [[], [{"name": "broken", "hosts": "nowhere"}], [make_step("save", "db")]])
 def test_a_restore_needs_no_valid_declaration(simulation: Simulation, steps: list[Entry]) -> None:
     leave_in_force(simulation, "web1")
-    assert simulation.restore(steps=steps) == "succeeded"
+    is_broken = bool(steps) and steps[0]["name"] == "broken"
+    assert simulation.restore(steps=steps) == ("failed_not_reverted" if is_broken else "succeeded")
     assert simulation.performed == [("resume", "web1")]
     assert simulation.list_left() == {}
-    warned = [warning for warning in simulation.opened["warnings"] if "Only what journals know of is" in warning]
-    assert len(warned) == (1 if steps and steps[0]["name"] == "broken" else 0)
+    assert ("What can be read of it, and of journals, is reverted" in simulation.closed["msg"]) == is_broken
+
+
+def test_a_restore_reads_of_a_broken_declaration_what_can_be_read(simulation: Simulation) -> None:
+    """A typo in another step must not hide what is in force, and must not end as if nothing were."""
+    simulation.world["web1"] = {"replicas": 0, "before": 3}
+    assert simulation.restore(steps=make_entries(verify={"hosts": "wbe"})) == "failed_not_reverted"
+    assert simulation.world["web1"] == {"replicas": 3}
+    assert "step verify names wbe" in simulation.closed["msg"]
 
 
 def write_journal(store: FileStore, window_id: str, declaration: Declaration, *events: Event) -> None:
@@ -208,9 +216,9 @@ def test_a_restore_goes_on_past_damaged_journals(simulation: Simulation) -> None
     leave_in_force(simulation, "web1")
     damage(simulation, "weekly@monday")
     (simulation.store.directory / "lease").unlink()
-    assert simulation.restore() == "succeeded"
+    assert simulation.restore() == "failed_not_reverted", "what else it left in force is not known"
     assert simulation.world["web1"] == {"replicas": 3}
-    assert "line 1 is damaged" in simulation.opened["warnings"][0]
+    assert "line 1 is damaged" in simulation.closed["msg"]
 
 
 def test_a_restore_goes_on_when_its_journal_cannot_be_written_any_more(

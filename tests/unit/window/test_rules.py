@@ -130,7 +130,6 @@ def come_to_stop(due: bool) -> WindowRules:
         ("save", "web1", [], NOT_ASSIGNED),
         ("save", "db1", [plan("save", "db1")], Decision(True, "save is due")),
         ("save", "db1", [plan("save", "db1", due=False)], SAVE_NOT_DUE),
-        ("save", "db1", [], Decision(True, "not planned: always due")),
         ("quiesce", "web1", MAINTAIN_DUE, Decision(True, "needed by maintain")),
         ("quiesce", "web1", NOTHING_DUE, Decision(False, "no due step needs it", record=True, not_due=True)),
         ("resume", "web1", stop_and_start(), Decision(True, "reverts quiesce")),
@@ -154,6 +153,11 @@ def come_to_stop(due: bool) -> WindowRules:
 )  # fmt: skip
 def test_decide(step: str, host: str, events: list[Event], answer: Decision) -> None:
     assert decide(come(step, *events), step, host) == answer
+
+
+def test_a_planned_step_that_was_not_planned_in_this_run_is_refused() -> None:
+    with pytest.raises(Refusal, match="step save on db1: whether it is due was not found out in this run"):
+        decide(come("save"), "save", "db1")
 
 
 @pytest.mark.parametrize("step", ["save", "quiesce"])
@@ -291,10 +295,11 @@ def test_a_step_that_is_not_due_needs_nothing() -> None:
 def test_after_a_resume_only_a_plain_step_stays_done(keys: dict[str, Any], again: bool) -> None:
     declaration = declare(make_step("a", **keys))
     done = [start("a", "web1"), succeed("a", "web1"), close("failed_reverted")]
-    rules = come("a", *done, open_window(declaration), declaration=declaration)
+    plans = [plan("a", host) for host in ("web1", "web2")] if keys.get("plan") else []
+    rules = come("a", *done, open_window(declaration), *plans, declaration=declaration)
     assert rules.state.resumed
     assert decide(rules, "a", "web1").perform is again
-    same_run = come("a", *done[:2], declaration=declaration)
+    same_run = come("a", *plans, *done[:2], declaration=declaration)
     assert not decide(same_run, "a", "web1").perform
     assert decide(same_run, "a", "web2").perform
 
@@ -419,7 +424,36 @@ def test_decide_plan(step: str, host: str, events: list[Event], opening: dict[st
     ],
 )
 def test_list_planned_steps(host: str, opening: dict[str, Any], steps: list[str]) -> None:
-    assert make_rules(**opening).list_planned_steps(host) == steps
+    rules = make_rules(**opening)
+    reverting = [name for name in steps if name == "resume"]
+    assert rules.list_planned_steps(host, reverting=True) == reverting
+    assert rules.list_planned_steps(host, reverting=False) == [name for name in steps if name not in reverting]
+
+
+def test_what_is_reverted_out_of_turn() -> None:
+    """At the opening what the own journal does not know; at the closing all that is in force and was not tried in
+    vain."""
+
+    def name(rules: WindowRules, *, at_opening: bool) -> list[tuple[str, int]]:
+        return [(play.step, play.batch) for play in rules.list_reverts(at_opening=at_opening)]
+
+    own = make_rules(start("quiesce", "web1", reverted_by="resume"))
+    assert name(own, at_opening=True) == [], "it is reverted at its place"
+    assert name(own, at_opening=False) == [("resume", 0)]
+    found = make_rules(plan("resume", "web1", reverts="quiesce"))
+    assert name(found, at_opening=True) == [("resume", 0)]
+    in_vain = make_rules(
+        start("quiesce", "web1", reverted_by="resume"), start("resume", "web1"), fail("resume", "web1")
+    )
+    assert name(in_vain, at_opening=False) == []
+    again = make_rules(
+        plan("resume", "web1", reverts="quiesce"),
+        start("resume", "web1"),
+        succeed("resume", "web1", reverts="quiesce"),
+        start("quiesce", "web1", reverted_by="resume"),
+    )
+    assert name(again, at_opening=False) == [("resume", 0)], "what was reverted at the opening was stopped again"
+    assert make_rules(mode=RESTORE).list_reverts(at_opening=False) == []
 
 
 # -- restoring ------------------------------------------------------------------------------------------------------
@@ -489,7 +523,7 @@ def test_what_was_due_and_was_not_reached() -> None:
     assert make_rules(*ALL_DONE).find_unreached() == []
     assert make_rules(selected=[]).find_unreached() == []
     missing = {failure.key: failure.error for failure in make_rules(*ALL_DONE[:-1]).find_unreached()}
-    assert missing == {}, "every host has said that there is nothing to do"
+    assert set(missing) == {("verify", "web1"), ("verify", "web2")}, "without its play nobody was asked"
     rules = make_rules(*reach_until("save"), skip("save", "db1", not_due=True))
     missing = {failure.key: failure.error for failure in rules.find_unreached()}
     assert missing.pop(("save", "db2")) == "this host was not reached (unreachable?)"
