@@ -16,6 +16,7 @@ import typing as t
 from dataclasses import dataclass
 
 from ansible_collections.lowtide.ops.plugins.module_utils._backup.plan import parse_age
+from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.parse import is_window
 
 Result = t.Mapping[str, t.Any]
 Plan = t.Mapping[str, t.Any]
@@ -95,7 +96,10 @@ def _check_workload(workload: Result, window: Window) -> Line:
             "FAIL", obj, str(workload["problem"]), "Set its replicas as they should be and remove the annotation"
         )
     if stopped:
-        since = f"left stopped by run {stopped.get('run')} since {stopped.get('since')}"
+        run = str(stopped.get("run"))
+        since = f"left stopped by run {run} since {stopped.get('since')}"
+        if not is_window(run):
+            return Line("FAIL", obj, since, "Start it with lowtide.ops.startup")
         return window.excuse(Line("FAIL", obj, since, "Start it with lowtide.ops.restore_service"))
     if not workload["settled"]:
         return Line("FAIL", obj, ready, "Look at the events of its pods")

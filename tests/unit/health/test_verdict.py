@@ -237,13 +237,15 @@ def test_another_cluster_names_the_variable_of_the_inventory() -> None:
     ]
 
 
-STOPPED = {"replicas": 0, "ready": 0, "stopped_by_us": {"run": "r", "since": "s"}}
+STOPPED = {"replicas": 0, "ready": 0, "stopped_by_us": {"run": "weekly@r", "since": "s"}}
+BY_OPERATOR = {"replicas": 0, "ready": 0, "stopped_by_us": {"run": "20260101T000000Z", "since": "s"}}
 
 
 @pytest.mark.parametrize(
     ("kind", "result", "without", "within"),
     [
         ("workloads", {"workloads": [{**WORKLOAD, **STOPPED}]}, ["FAIL"], ["WARN"]),
+        ("workloads", {"workloads": [{**WORKLOAD, **BY_OPERATOR}]}, ["FAIL"], ["FAIL"]),
         ("workloads", {"workloads": [{**WORKLOAD, "ready": 1, "settled": False}]}, ["FAIL"], ["FAIL"]),
         ("workloads", {"workloads": [{**WORKLOAD, "problem": "unreadable"}]}, ["FAIL"], ["FAIL"]),
         ("consumer_groups", {"groups": [{**GROUP, "state": "empty"}]}, ["FAIL", "OK"], ["WARN", "OK"]),
