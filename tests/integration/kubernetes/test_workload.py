@@ -493,7 +493,9 @@ def test_a_window_leaves_what_an_operator_stopped(
         connection = {"kubeconfig": namespace.facts["kubeconfig"]}
         site = {"kubernetes_connection": connection, "kubernetes_namespace": namespace.name, "tiers": tiers}
         include = {"ansible.builtin.include_role": {"name": f"lowtide.ops.{role}"}}
-        result = f"TOLD {{{{ {role}_result.changed }}}} {{{{ {role}_result.summary }}}} {{{{ {role}_result.blockers }}}}"
+        result = (
+            f"TOLD {{{{ {role}_result.changed }}}} {{{{ {role}_result.summary }}}} {{{{ {role}_result.blockers }}}}"
+        )
         tasks = [include, {"ansible.builtin.debug": {"msg": result}}]
         run = ansible_playbook(
             [{"hosts": "localhost", "gather_facts": False, "vars": site | variables, "tasks": tasks}]
