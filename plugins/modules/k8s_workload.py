@@ -97,6 +97,16 @@ options:
     type: str
     choices: [fail, report]
     default: fail
+  saved_by:
+    description:
+      - With O(state=running), whose stops are taken back.
+      - With V(window) only those of windows. A run that is no window, such as the playbook C(lowtide.ops.shutdown),
+        stopped a workload on purpose. It stays as it is, whatever O(workloads[].replicas) says, and is in RV(blockers);
+        so does a ScaledObject that such a run has paused.
+      - A run is a window if its O(run_id) contains C(@), as the variable C(window_id) does.
+    type: str
+    choices: [any, window]
+    default: any
   guards:
     description:
       - What is looked at before a change. V(hpa) and V(keda) cost one request each, V(gitops) none.
@@ -295,6 +305,7 @@ def main() -> None:
             "workloads": {"type": "list", "elements": "dict", "options": WORKLOAD},
             "tiers": {"type": "list", "elements": "raw"},
             "on_missing_state": {"type": "str", "choices": ["fail", "report"], "default": "fail"},
+            "saved_by": {"type": "str", "choices": ["any", "window"], "default": "any"},
             "guards": {
                 "type": "list",
                 "elements": "str",

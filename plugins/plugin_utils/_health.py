@@ -16,6 +16,7 @@ import typing as t
 from dataclasses import dataclass
 
 from ansible_collections.lowtide.ops.plugins.module_utils._backup.plan import parse_age
+from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.parse import is_window
 
 Result = t.Mapping[str, t.Any]
 Plan = t.Mapping[str, t.Any]
@@ -95,7 +96,10 @@ def _check_workload(workload: Result, window: Window) -> Line:
             "FAIL", obj, str(workload["problem"]), "Set its replicas as they should be and remove the annotation"
         )
     if stopped:
-        since = f"left stopped by run {stopped.get('run')} since {stopped.get('since')}"
+        run = str(stopped.get("run"))
+        since = f"left stopped by run {run} since {stopped.get('since')}"
+        if not is_window(run):
+            return Line("FAIL", obj, since, "Start it with lowtide.ops.startup")
         return window.excuse(Line("FAIL", obj, since, "Start it with lowtide.ops.restore_service"))
     if not workload["settled"]:
         return Line("FAIL", obj, ready, "Look at the events of its pods")
@@ -303,29 +307,41 @@ def list_lines(reads: t.Mapping[str, Result], plan: Plan, window: Window) -> lis
     return lines
 
 
-def summarize_lines(lines: t.Sequence[Line]) -> str:
-    """Return the verdict in one short line: the counts, and the first of what is not well."""
+def summarize_lines(lines: t.Sequence[Line], plan: Plan) -> str:
+    """Return the verdict in one short line: the counts, the first of what is not well, and what was not checked."""
+    unchecked = [
+        f"{kind} ({' and '.join(lacks)} is not set on {plan['host']})" for kind, lacks in plan["unchecked"].items()
+    ]
+    omitted = f"; not checked: {', '.join(unchecked)}" if unchecked else ""
     failed, warned = ([line for line in lines if line.level == level] for level in ("FAIL", "WARN"))
     if not failed and not warned:
-        return f"OK: all {len(lines)} checks passed"
+        return f"{'WARN' if unchecked else 'OK'}: all {len(lines)} checks passed{omitted}"
     count = f"{len(failed)} of {len(lines)} checks failed, {len(warned)} warned"
     first = (failed or warned)[0]
     more = len(failed or warned) - 1
-    return f"{'FAIL' if failed else 'WARN'}: {count}: {first.object}: {first.what}" + (
-        f" and {more} more" if more else ""
-    )
+    rest = f" and {more} more" if more else ""
+    return f"{'FAIL' if failed else 'WARN'}: {count}: {first.object}: {first.what}{rest}{omitted}"
+
+
+def list_unchecked(plan: Plan) -> list[Line]:
+    """Return a warning for each kind that is declared in part, and therefore was not looked at."""
+    return [
+        Line("WARN", kind, f"not checked: {' and '.join(lacks)} is not set on {plan['host']}")
+        for kind, lacks in plan["unchecked"].items()
+    ]
 
 
 def judge_health(
     reads: t.Mapping[str, Result], plan: Plan, pending: t.Sequence[str], *, in_window: bool = False
 ) -> dict[str, t.Any]:
     """Return the public result of the role health."""
-    lines = list_lines(reads, plan, Window(tuple(map(str, pending)), in_window))
+    checked = list_lines(reads, plan, Window(tuple(map(str, pending)), in_window))
+    lines = [*checked, *list_unchecked(plan)]
     failed = [line for line in lines if line.level == "FAIL"]
     warned = [line for line in lines if line.level == "WARN"]
     return {
         "changed": False,
-        "summary": summarize_lines(lines),
+        "summary": summarize_lines(checked, plan),
         "plan": [],
         "blockers": [line.as_blocker() for line in failed],
         "check_mode": any(bool(result.get("check_mode")) for result in reads.values()),

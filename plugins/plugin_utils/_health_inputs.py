@@ -80,6 +80,8 @@ def plan_checks(inputs: Inputs, host: str) -> Json:
     checks = list_checks(inputs, host)
     plan: Json = {
         "checks": checks,
+        "host": host,
+        "unchecked": list_unchecked(inputs),
         "variables": {kind: name_variable(CONNECTIONS[kind], inputs) for kind in checks},
         "namespace": inputs["namespace"],
         "bucket": inputs["bucket"],
@@ -107,11 +109,13 @@ def list_checks(inputs: Inputs, host: str) -> list[str]:
     if asked is None:
         declared = [kind for kind in NEEDS if not list_missing(kind, inputs)]
         if not declared:
+            partial = "; ".join(f"{kind} lacks {' and '.join(lacks)}" for kind, lacks in list_unchecked(inputs).items())
             raise Refusal(
                 obj=f"host {host}",
-                problem="it declares nothing whose health could be checked",
-                next_step="Set what one of the checks needs: "
-                + "; ".join(f"{kind}: {' and '.join(need.to_set for need in needs)}" for kind, needs in NEEDS.items()),
+                problem="it declares nothing whose health could be checked" + (f" ({partial})" if partial else ""),
+                next_step="Set what one of the checks needs ("
+                + "; ".join(f"{kind}: {' and '.join(need.to_set for need in needs)}" for kind, needs in NEEDS.items())
+                + "), or name another host for the step",
             )
         return declared
     unknown = [str(kind) for kind in asked if kind not in NEEDS]
@@ -130,6 +134,26 @@ def list_checks(inputs: Inputs, host: str) -> list[str]:
                 next_step=f"Set {' and '.join(show_alternatives(need) for need in missing)}, or take {kind} out of it",
             )
     return [kind for kind in NEEDS if kind in asked]
+
+
+def list_unchecked(inputs: Inputs) -> dict[str, list[str]]:
+    """Return, by kind that is declared in part, what is not set; nothing where health_checks names the kinds.
+
+    A database of which no bucket is known declares no backups.
+    """
+    if inputs["checks"] is not None:
+        return {}
+    return {
+        kind: [need.to_set for need in missing]
+        for kind in NEEDS
+        if (missing := list_missing(kind, inputs)) and is_begun(kind, inputs)
+    }
+
+
+def is_begun(kind: str, inputs: Inputs) -> bool:
+    """Return whether something is set that only serves to declare this kind or its system."""
+    needs = (*NEEDS[kind], BACKUPS) if kind == "backups" else NEEDS[kind]
+    return any(inputs[need.key] is not None for need in needs)
 
 
 def list_missing(kind: str, inputs: Inputs) -> list[Need]:

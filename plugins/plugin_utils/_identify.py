@@ -101,9 +101,8 @@ def report_identities(connections: t.Mapping[str, t.Any], answers: t.Mapping[str
     for kind, (variable, _identity) in KINDS.items():
         for number, entry in enumerate(connections[kind]):
             answer, where = find_answer(answers.get(kind), number), entry["where"]
-            if answer.get("failed") or not answer:
-                message = " ".join(str(answer.get("msg") or "it was not asked").split())
-                failures.append(f"{variable} of {where}: {message}")
+            if answer.get("failed") or answer.get("unreachable") or not answer:
+                failures.append(f"{variable} of {where}: {explain_failure(entry, answer)}")
                 continue
             identity = read_identity(kind, answer)
             if identity is not None:
@@ -128,6 +127,17 @@ def find_answer(registered: t.Any, number: int) -> Json:
     if results is None:
         return dict(answer)
     return dict(results[number]) if number < len(results) else {}
+
+
+def explain_failure(entry: Json, answer: t.Mapping[str, t.Any]) -> str:
+    """Return why a system is not identified: the module's message, or that its host cannot be reached."""
+    message = " ".join(str(answer.get("msg") or "it was not asked").split())
+    if not answer.get("unreachable"):
+        return message
+    return (
+        f"host {entry['host']}, which is to ask it, cannot be reached: {message.rstrip('.')}."
+        " Correct how Ansible connects to it, or set ansible_connection: local if the controller reaches the system."
+    )
 
 
 def read_identity(kind: str, answer: t.Mapping[str, t.Any]) -> Json | None:

@@ -64,7 +64,8 @@ class Member(t.NamedTuple):
     assignments: tuple[TopicPartition, ...] = ()
 
     def __str__(self) -> str:
-        return f"client {self.client_id} at {self.host} (member {self.member_id})"
+        static = f", group.instance.id {self.instance_id}" if self.instance_id else ""
+        return f"client {self.client_id} at {self.host} (member {self.member_id}{static})"
 
 
 class Group(t.NamedTuple):

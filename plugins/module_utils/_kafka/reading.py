@@ -27,6 +27,14 @@ FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 2.0
 """Seconds between two readings while waiting: Kafka has nothing to watch, so it is asked, less and less often."""
 
+SHOWN = 3
+"""Members named in one message; all of them are in the result."""
+
+STATIC_ADVICE = (
+    "Members with a group.instance.id are static: they stay in the group after they have stopped, until their"
+    " session is over (session.timeout.ms). Wait longer than that"
+)
+
 
 class PartitionView(t.NamedTuple):
     """A partition as a group sees it. ``lag``: records between the commit (or the log's start) and the log's end.
@@ -278,7 +286,7 @@ def wait(
             raise WaitTimeout(
                 obj=f"group {name}" + (f" and {len(unmet) - 1} more" if len(unmet) > 1 else ""),
                 problem=f"after {deadline.elapsed:.1f} s {why}",
-                next_step=_advice(next(view for view in views if view.group.name == name)),
+                next_step=_advice(next(view for view in views if view.group.name == name), wanted),
             )
         sleep(min(pause, deadline.remaining))
         pause = min(pause * 1.5, LONGEST_PAUSE)
@@ -331,10 +339,14 @@ def refuse_lasting(views: Sequence[GroupView], wanted: Wanted) -> None:
         raise Refusal(obj=problem.obj, problem=problem.problem, next_step=problem.next_step)
 
 
-def _advice(view: GroupView) -> str:
-    members = "; ".join(str(member) for member in view.group.members[:3])
+def _advice(view: GroupView, wanted: Wanted) -> str:
+    members = view.group.members
     if members:
-        return f"Look at its members: {members}"
+        rest = view.group.member_count - min(len(members), SHOWN)
+        more = f" and {rest} more" if rest > 0 else ""
+        advice = f"Look at its members: {'; '.join(str(member) for member in members[:SHOWN])}{more}"
+        static = any(member.instance_id for member in members)
+        return f"{advice}. {STATIC_ADVICE}" if static and EMPTY in wanted.states else advice
     if view.group.state == MISSING:
         return "Correct the name, or start its consumers"
     return "Start its consumers if they should be working, or wait longer"

@@ -53,6 +53,16 @@ class Record(t.NamedTuple):
         """The annotation's text."""
         return json.dumps({"format": FORMAT, "run": self.run, "at": self.at, **self.value}, sort_keys=True)
 
+    @property
+    def is_of_window(self) -> bool:
+        """Whether a window's run wrote it."""
+        return is_window(self.run)
+
+
+def is_window(run: str) -> bool:
+    """Return whether a run's name is that of a window's occurrence, NAME@START."""
+    return "@" in run
+
 
 class UnreadableRecord(ValueError):
     """An annotation of ours whose text or format version is not understood."""

@@ -20,7 +20,7 @@ PAUSED = "autoscaling.keda.sh/paused-replicas"
 class Change(t.NamedTuple):
     """What one object needs: a merge patch (None: nothing), its replicas before and after, and the reason.
 
-    ``is_left``: it is stopped and stays so, because nothing was saved on it.
+    ``is_left``: it is stopped and stays so, because nothing was saved on it, or because ``stopper`` stopped it.
     """
 
     body: Json | None
@@ -28,6 +28,7 @@ class Change(t.NamedTuple):
     after: int
     why: str
     is_left: bool = False
+    stopper: Record | None = None
 
 
 def stop(view: Workload, *, run: str, at: str) -> Change:
@@ -44,11 +45,19 @@ def stop(view: Workload, *, run: str, at: str) -> Change:
     )
 
 
-def start(view: Workload, *, replicas: int | None, assume_stopped: bool = False, leave_unsaved: bool = False) -> Change:
+def start(
+    view: Workload,
+    *,
+    replicas: int | None,
+    assume_stopped: bool = False,
+    leave_unsaved: bool = False,
+    only_of_windows: bool = False,
+) -> Change:
     """Restore what the note on the object says, or ``replicas``; drop the note in the same patch.
 
     With ``assume_stopped`` a running workload is taken for one that was stopped as it is now. Where it is stopped
-    without a note, nothing says how many replicas there were: a Refusal, or with ``leave_unsaved`` no change.
+    without a note, nothing says how many replicas there were: a Refusal, or with ``leave_unsaved`` no change. With
+    ``only_of_windows`` there is no change either where a run that is no window stopped it, whatever ``replicas`` says.
     """
     if assume_stopped and view.replicas:
         wanted = _wanted(view, replicas)
@@ -58,6 +67,9 @@ def start(view: Workload, *, replicas: int | None, assume_stopped: bool = False,
     note = read_note(view, needed=replicas is None and view.replicas == 0)
     if view.replicas:
         return _keep_running(view, replicas)
+    if only_of_windows and note is not None and not note.is_of_window:
+        why = f"it is stopped by run {note.run} since {note.at}, not by a window"
+        return Change(None, 0, 0, why, is_left=True, stopper=note)
     if leave_unsaved and replicas is None and note is None:
         return Change(None, 0, 0, "it is stopped, and nothing was saved on it", is_left=True)
     if replicas is not None or view.kind == "CronJob":
@@ -131,8 +143,8 @@ def freeze(scaler: Scaler, *, run: str, at: str) -> Json | None:
     return {"metadata": {"annotations": {PAUSED: "0", STOPPED: note}}}
 
 
-def unfreeze(scaler: Scaler) -> Json | None:
-    """The patch that undoes :func:`freeze`; None where there is no note of it."""
+def unfreeze(scaler: Scaler, *, only_of_windows: bool = False) -> Json | None:
+    """The patch that undoes :func:`freeze`; None where there is no note of it, or of a window if that is asked."""
     if STOPPED not in scaler.annotations:
         return None
     try:
@@ -143,6 +155,8 @@ def unfreeze(scaler: Scaler) -> Json | None:
             problem=str(error),
             next_step=f"Set its annotation {PAUSED} as it should be and remove the note",
         ) from error
+    if only_of_windows and note is not None and not note.is_of_window:
+        return None
     return {"metadata": {"annotations": {PAUSED: note.value.get("paused") if note else None, STOPPED: None}}}
 
 

@@ -19,6 +19,9 @@ if t.TYPE_CHECKING:
 NAMED = 10
 """Workloads named in a summary at most; the plan and the evidence have all."""
 
+START_AGAIN = "; lowtide.ops.startup starts them again"
+"""After what was stopped by a run that is no window: the next window does not start it."""
+
 
 def summarize_stop(
     workloads: t.Sequence[Workload], changes: t.Mapping[str, Change], *, written: t.Collection[str] | None
@@ -36,7 +39,7 @@ def summarize_start(
     workloads: t.Sequence[Workload], changes: t.Mapping[str, Change], *, written: t.Collection[str] | None
 ) -> str:
     """Return one line: what was started, or in check mode (``written`` is None) would be, and what was left stopped."""
-    left = [workload.title for workload in workloads if changes[workload.key].is_left]
+    left = [workload for workload in workloads if changes[workload.key].is_left]
     due = [workload for workload in workloads if changes[workload.key].body is not None]
     if due and written is None:
         summary = f"would start {join_some([_title(workload, changes) for workload in due], limit=NAMED)}"
@@ -44,11 +47,13 @@ def summarize_start(
         summary = _done_and_not("started", due, changes, written or ())
     else:
         summary = "nothing to start" if left else "all workloads run"
-    return (
-        f"{summary}; left at 0 replicas, as nothing was saved on it: {join_some(left, limit=NAMED)}"
-        if left
-        else summary
-    )
+    unsaved = [workload.title for workload in left if changes[workload.key].stopper is None]
+    if unsaved:
+        summary += f"; left at 0 replicas, as nothing was saved on it: {join_some(unsaved, limit=NAMED)}"
+    of_others = [workload.title for workload in left if changes[workload.key].stopper is not None]
+    if of_others:
+        summary += f"; left stopped, as no window stopped it: {join_some(of_others, limit=NAMED)}"
+    return summary
 
 
 def _done_and_not(

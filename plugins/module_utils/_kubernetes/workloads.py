@@ -16,7 +16,7 @@ from . import guards, stopping, summary
 from .api import Api, Json, check_name, collection_path, object_path
 from .connection import connect, missing, read_cluster_uid
 from .errors import ApiError
-from .parse import Scaler, Workload, scaled_object, workload
+from .parse import Record, Scaler, Workload, is_window, scaled_object, workload
 from .tiers import KINDS, Entry, Tier, parse_tiers
 from .wait import Waiter
 
@@ -45,6 +45,7 @@ class StopStart:
         self.api = api
         self.namespace = str(self.params["namespace"])
         self.stopping = self.params["state"] == "stopped"
+        self.only_of_windows = self.params["saved_by"] == "window"
         self.at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         self.tiers = list(reversed(tiers)) if self.stopping else list(tiers)
         self.replicas = {entry.key: entry.replicas for tier in tiers for entry in tier}
@@ -113,11 +114,14 @@ class StopStart:
             replicas=self.replicas[view.key],
             assume_stopped=self.params["assume"] == "stopped",
             leave_unsaved=self.params["on_missing_state"] == "report",
+            only_of_windows=self.only_of_windows,
         )
 
     def _scaler_body(self, scaler: Scaler) -> Json | None:
         if not self.stopping:
-            return stopping.unfreeze(scaler) if scaler.kind == "ScaledObject" else None
+            if scaler.kind != "ScaledObject":
+                return None
+            return stopping.unfreeze(scaler, only_of_windows=self.only_of_windows)
         if scaler.kind == "ScaledObject" and self.params["autoscaler"] == "pause":
             return stopping.freeze(scaler, run=self.api.run_id, at=self.at)
         return None
@@ -169,14 +173,9 @@ class StopStart:
         outcome.plan += [*scalers, *items] if self.stopping else [*items, *scalers]
 
     def _report_left(self) -> None:
-        """Report what stays stopped because nothing was saved on it."""
+        """Report what stays stopped because nothing was saved on it, or because no window stopped it."""
         self.outcome.blockers += [
-            Blocker(
-                object=view.title,
-                what="it has 0 replicas and nothing was saved on it, so it is left as it is",
-                holder="the client that scaled it to 0",
-                next_step="Give replicas for it, if it is meant to run",
-            )
+            _name_stopper(view, self.changes[view.key].stopper)
             for view in self.first.values()
             if self.changes[view.key].is_left
         ]
@@ -245,9 +244,28 @@ class StopStart:
         self.outcome.summary = summarize(
             list(self.first.values()), self.changes, written=None if check_mode else self.written
         )
+        if self.stopping and self.written and not is_window(self.api.run_id):
+            self.outcome.summary += summary.START_AGAIN
         latest = list(self.latest.values())
         self.outcome.evidence = summary.list_change_evidence(latest, self.changes, check_mode=check_mode)
         self.outcome.facts["workloads"] = [stopping.described(view) for view in latest]
+
+
+def _name_stopper(view: Workload, stopper: Record | None) -> Blocker:
+    if stopper is None:
+        return Blocker(
+            object=view.title,
+            what="it has 0 replicas and nothing was saved on it, so it is left as it is",
+            holder="the client that scaled it to 0",
+            next_step="Give replicas for it, if it is meant to run",
+        )
+    return Blocker(
+        object=view.title,
+        what=f"it is stopped by run {stopper.run} since {stopper.at}, not by a window, so it is left as it is",
+        holder=f"run {stopper.run}",
+        since=stopper.at,
+        next_step="Start it with lowtide.ops.startup or lowtide.ops.restore_service, if it is meant to run",
+    )
 
 
 def _fight(view: Workload, scaler: Scaler) -> Blocker:

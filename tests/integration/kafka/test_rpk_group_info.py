@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from confluent_kafka import Consumer
 
 from support.kafka_consumer import CLIENT_ID, consumer
 from support.modules import ModuleRun, finish_module, run_module, start_module
@@ -113,6 +114,27 @@ def test_deadline_names_what_is_missing(bus: Bus) -> None:
     assert not late["condition_met"]
     assert late["groups"][0]["total_lag"] == 18
     assert late["waited"] >= 0.5
+
+
+def test_a_static_member_outlives_its_process(bus: Bus) -> None:
+    """Closed, it is still in the group: the message says why, and a wait that is longer than its session ends well."""
+    settings = {
+        "bootstrap.servers": bus.brokers,
+        "group.id": bus.group,
+        "group.instance.id": "worker-0",
+        "session.timeout.ms": 6000,
+    }
+    joined: list[bool] = []
+    member = Consumer(settings)
+    member.subscribe([bus.topic], on_assign=lambda *_: joined.append(True))
+    while not joined:
+        assert member.poll(20) is not None, "it was assigned nothing"
+    member.close()
+    late = info(bus, bus.group, wait_for={"states": ["empty"], "timeout": 0.5})
+    assert late.failed
+    assert "group.instance.id worker-0" in late.msg
+    assert "session is over (session.timeout.ms). Wait longer than that" in late.msg
+    assert info(bus, bus.group, wait_for={"states": ["empty"], "timeout": 60.0})["condition_met"]
 
 
 def test_check_mode_does_not_wait(bus: Bus) -> None:

@@ -7,12 +7,14 @@ import json
 import os
 import signal
 import subprocess
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from support.kubernetes_proxy import Fault, KubernetesProxy
 from support.modules import finish_module, start_module
+from support.playbooks import PlaybookRun
 
 from .conftest import Namespace
 from .test_scale import hpa, scaled_object
@@ -25,6 +27,11 @@ def note_of(namespace: Namespace, kind: str, name: str) -> dict[str, Any] | None
     """What is noted on an object."""
     text = namespace.get(kind, name)["metadata"].get("annotations", {}).get(NOTE)
     return json.loads(text) if text else None
+
+
+def told(run: PlaybookRun) -> str:
+    """What was printed, without line breaks."""
+    return " ".join(run.stdout.split())
 
 
 def cron_job(namespace: Namespace, name: str) -> dict[str, Any]:
@@ -365,7 +372,7 @@ def test_tiers_follow_each_other(namespace: Namespace, proxy: KubernetesProxy) -
     assert [one["name"] for one in stopped["workloads"]] == ["d", "e", "w"]
     assert stopped["summary"] == (
         f"stopped Deployment {namespace.name}/d (1 replica), Deployment {namespace.name}/e (1 replica),"
-        f" StatefulSet {namespace.name}/w (2 replicas)"
+        f" StatefulSet {namespace.name}/w (2 replicas); lowtide.ops.startup starts them again"
     )
     assert f"Deployment {namespace.name}/d: stopped, 0 pods left; asked to be stopped" in stopped["evidence"]
 
@@ -442,7 +449,7 @@ def test_failure_in_the_second_tier_says_what_was_done(namespace: Namespace) -> 
     assert [one["name"] for one in run["workloads"]] == ["d", "w", "v"]
     assert run["summary"] == (
         f"stopped Deployment {namespace.name}/d (1 replica), StatefulSet {namespace.name}/w (1 replica);"
-        f" not stopped: StatefulSet {namespace.name}/v"
+        f" not stopped: StatefulSet {namespace.name}/v; lowtide.ops.startup starts them again"
     )
     assert namespace.get("StatefulSet", "v")["spec"]["replicas"] == 1
     namespace.request("PATCH", "Pod", "w-0", {"metadata": {"finalizers": None}}, type_="merge-patch+json")
@@ -472,6 +479,66 @@ def test_what_another_client_stopped_is_left_where_asked(namespace: Namespace) -
     assert namespace.get("CronJob", "c")["spec"]["suspend"] is True
     again = namespace.module("k8s_workload", state="running", on_missing_state="report", tiers=tiers)
     assert (again.changed, "nothing to start; left at 0 replicas" in again["summary"]) == (False, True)
+
+
+def test_a_window_leaves_what_an_operator_stopped(
+    namespace: Namespace, ansible_playbook: Callable[..., PlaybookRun]
+) -> None:
+    """Not started and named by a window; what the window stopped is started; the role alone and the restoring start all."""
+    namespace.apply(namespace.workload("w", replicas=2), namespace.workload("d", kind="Deployment"))
+    tiers = [[{"kind": "StatefulSet", "name": "w"}], [{"kind": "Deployment", "name": "d", "replicas": 1}]]
+    window = "weekly@2026-11-21T02:00:00Z"
+
+    def play(role: str, **variables: Any) -> PlaybookRun:
+        connection = {"kubeconfig": namespace.facts["kubeconfig"]}
+        site = {"kubernetes_connection": connection, "kubernetes_namespace": namespace.name, "tiers": tiers}
+        include = {"ansible.builtin.include_role": {"name": f"lowtide.ops.{role}"}}
+        result = (
+            f"TOLD {{{{ {role}_result.changed }}}} {{{{ {role}_result.summary }}}} {{{{ {role}_result.blockers }}}}"
+        )
+        tasks = [include, {"ansible.builtin.debug": {"msg": result}}]
+        run = ansible_playbook(
+            [{"hosts": "localhost", "gather_facts": False, "vars": site | variables, "tasks": tasks}]
+        )
+        assert run.rc == 0, run.stdout
+        return run
+
+    def count() -> list[int]:
+        return [namespace.get(*key)["spec"]["replicas"] for key in (("StatefulSet", "w"), ("Deployment", "d"))]
+
+    by_operator = play("shutdown", shutdown_tiers=tiers[1])
+    assert "lowtide.ops.startup starts them again" in told(by_operator)
+    note = note_of(namespace, "Deployment", "d")
+    assert note is not None
+    assert "starts them again" not in told(play("shutdown", window_id=window))
+    assert count() == [0, 0]
+
+    reverted = play("startup", window_id=window)
+    assert count() == [2, 0]
+    assert "TOLD True started StatefulSet" in told(reverted)
+    assert f"stopped by run {note['run']} since" in told(reverted)
+    assert "Start it with lowtide.ops.startup or lowtide.ops.restore_service" in told(reverted)
+    assert "TOLD False nothing to start; left stopped, as no window stopped it" in told(
+        play("startup", window_id=window)
+    )
+    play("startup", window_id="restore_service@2026-11-21T04:00:00Z", window_restoring=True)
+    assert count() == [2, 1]
+    play("shutdown", shutdown_tiers=tiers[0])
+    play("startup")
+    assert count() == [2, 1]
+
+
+@pytest.mark.usefixtures("keda")
+def test_a_window_leaves_a_scaled_object_that_an_operator_paused(namespace: Namespace) -> None:
+    """Else KEDA would start what was stopped on purpose."""
+    namespace.apply(namespace.workload("w"), scaled_object(namespace, "w", 1, 5))
+    base: dict[str, Any] = {"workloads": [{"kind": "StatefulSet", "name": "w"}]}
+    assert namespace.module("k8s_workload", state="stopped", autoscaler="pause", **base).changed
+    left = namespace.module("k8s_workload", state="running", saved_by="window", **base)
+    assert (left.failed, left.changed, len(left["blockers"])) == (False, False, 1)
+    annotations = namespace.get("ScaledObject", "w-keda")["metadata"]["annotations"]
+    assert annotations["autoscaling.keda.sh/paused-replicas"] == "0"
+    assert namespace.module("k8s_workload", state="running", **base).changed
 
 
 def test_a_lost_answer_to_the_last_write_is_no_refusal(namespace: Namespace, proxy: KubernetesProxy) -> None:

@@ -117,6 +117,21 @@ def test_what_cannot_be_read_hides_nothing(play: Play, database: dict[str, Any],
         assert words in told, run.stdout
 
 
+def test_what_is_declared_in_part_is_told(play: Play, database: dict[str, Any]) -> None:
+    """The database is well; a bus of which no group is named, and a bucket without its server, were not looked at."""
+    run = play(
+        "health", {"postgresql_connection": database, "kafka_connection": {"brokers": []}, "bucket": "lowtide-backups"}
+    )
+    assert run.rc == 0, run.stdout
+    told = text(run)
+    for words in (
+        "OK database postgres: primary, system identifier",
+        "WARN consumer_groups: not checked: consumer_groups is not set on localhost",
+        "WARN backups: not checked: s3_connection is not set on localhost",
+    ):
+        assert words in told, run.stdout
+
+
 def test_what_was_read_before_is_not_taken_for_now(play: Play, database: dict[str, Any]) -> None:
     """The role twice in one play: the database is well, and then another one."""
     other = {**database, "system_identifier": "1"}

@@ -112,3 +112,28 @@ def test_what_fails_is_told_and_hides_nothing(
         assert words in told, run.stdout
     assert "guessed-canary" not in run.stdout + run.stderr
     assert restricted["api_key"] not in run.stdout + run.stderr
+
+
+def test_a_host_that_cannot_be_reached_hides_nothing(
+    site: dict[str, Any], lab: dict[str, Any], identify: Identify
+) -> None:
+    """The first host of the play and one between others, behind ssh on a port where nobody listens."""
+    other = {**site["postgresql_connection"], "login_db": "template1"}
+    ssh = {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": 9, "ansible_ssh_timeout": 3}
+    first = {**ssh, "kafka_connection": {"brokers": ["far:9092"]}}
+    away = {**ssh, "postgresql_connection": site["postgresql_connection"]}
+    here = {**{key: site[key] for key in ("kubernetes_connection", "kafka_connection", "s3_connection", "bucket")}}
+    run = identify({"first": first, "away": away, "near": {"postgresql_connection": other}, "here": here})
+    assert run.rc == 2, run.stdout
+    told = " ".join(run.stdout.split())
+    for words in (
+        f"cluster_uid: {lab['kubernetes']['cluster_uid']}",
+        f"cluster_id: {lab['kafka']['cluster_id']}",
+        f"system_identifier: '{lab['postgresql']['system_identifier']}'",
+        "Bucket lowtide-backups can be listed with these credentials",
+        "2 of the declared systems could not be identified",
+        "kafka_connection of first: host first, which is to ask it, cannot be reached: ",
+        "postgresql_connection of away: host away, which is to ask it, cannot be reached: ",
+        "Connection refused",
+    ):
+        assert words in told, run.stdout

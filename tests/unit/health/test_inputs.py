@@ -68,11 +68,44 @@ def test_what_is_declared_is_checked(inputs: dict[str, Any], checks: list[str]) 
 
 
 @pytest.mark.parametrize(
+    ("inputs", "unchecked"),
+    [
+        ({}, {}),
+        ({"postgresql_connection": None}, {"backups": ["postgresql_connection"]}),
+        ({"postgresql_connection": None, "backups": [{"database": "d"}]}, {}),
+        ({"s3_connection": None, "bucket": None}, {}),
+        ({"s3_connection": None}, {"backups": ["s3_connection"]}),
+        (
+            {"s3_connection": None, "bucket": None, "backups": [{"database": "d"}]},
+            {"backups": ["s3_connection", "bucket"]},
+        ),
+        (
+            {"namespace": None, "workloads": None, "consumer_groups": None},
+            {"workloads": ["kubernetes_namespace", "tiers"], "consumer_groups": ["consumer_groups"]},
+        ),
+        ({"kafka_connection": None, "consumer_groups": None}, {}),
+        ({"postgresql_connection": None, "checks": ["workloads"]}, {}),
+    ],
+)
+def test_what_is_declared_in_part_is_known(inputs: dict[str, Any], unchecked: dict[str, list[str]]) -> None:
+    """By kind, with what is missing; not where nothing of it is set, nor where the kinds are asked for."""
+    assert plan(**inputs)["unchecked"] == unchecked
+
+
+@pytest.mark.parametrize(
     ("inputs", "words"),
     [
         (
             {key: None for key in SITE if NOTHING[key] is None},
-            ["host web1: it declares nothing", "workloads: kubernetes_connection and kubernetes_namespace and tiers"],
+            [
+                "host web1: it declares nothing whose health could be checked. Set",
+                "workloads: kubernetes_connection and kubernetes_namespace and tiers",
+                "or name another host for the step",
+            ],
+        ),
+        (
+            {key: None for key in SITE if NOTHING[key] is None and key not in ("s3_connection", "bucket")},
+            ["it declares nothing whose health could be checked (backups lacks postgresql_connection)"],
         ),
         ({"checks": []}, ["variable health_checks: it is empty"]),
         ({"checks": ["disks"]}, ["disks is no kind of check"]),

@@ -27,6 +27,8 @@ LIMITS: dict[str, Any] = {
     "alerts_fail_severities": ["critical"],
 }
 PLAN: dict[str, Any] = {
+    "host": "web1",
+    "unchecked": {},
     "variables": {
         "workloads": "kubernetes_connection",
         "consumer_groups": "kafka_connection",
@@ -235,13 +237,15 @@ def test_another_cluster_names_the_variable_of_the_inventory() -> None:
     ]
 
 
-STOPPED = {"replicas": 0, "ready": 0, "stopped_by_us": {"run": "r", "since": "s"}}
+STOPPED = {"replicas": 0, "ready": 0, "stopped_by_us": {"run": "weekly@r", "since": "s"}}
+BY_OPERATOR = {"replicas": 0, "ready": 0, "stopped_by_us": {"run": "20260101T000000Z", "since": "s"}}
 
 
 @pytest.mark.parametrize(
     ("kind", "result", "without", "within"),
     [
         ("workloads", {"workloads": [{**WORKLOAD, **STOPPED}]}, ["FAIL"], ["WARN"]),
+        ("workloads", {"workloads": [{**WORKLOAD, **BY_OPERATOR}]}, ["FAIL"], ["FAIL"]),
         ("workloads", {"workloads": [{**WORKLOAD, "ready": 1, "settled": False}]}, ["FAIL"], ["FAIL"]),
         ("workloads", {"workloads": [{**WORKLOAD, "problem": "unreadable"}]}, ["FAIL"], ["FAIL"]),
         ("consumer_groups", {"groups": [{**GROUP, "state": "empty"}]}, ["FAIL", "OK"], ["WARN", "OK"]),
@@ -312,3 +316,21 @@ def test_at_most_never_passes_what_is_above(value: float, limit: float, ratio: f
     level = compare_with_limit("o", "w", value, limit, ratio).level
     assert (level == "FAIL") == (value > limit)
     assert (level == "OK") == (value <= limit and value <= limit * ratio)
+
+
+def test_what_is_declared_in_part_is_a_warning_that_the_summary_names() -> None:
+    """A verdict that has not looked at it is not simply OK; a failure does not hide it."""
+    unchecked = {"backups": ["postgresql_connection"], "consumer_groups": ["kafka_connection", "consumer_groups"]}
+    told = judge("workloads", {"workloads": [WORKLOAD]}, unchecked=unchecked)
+    assert told["evidence"][1:] == [
+        "WARN backups: not checked: postgresql_connection is not set on web1",
+        "WARN consumer_groups: not checked: kafka_connection and consumer_groups is not set on web1",
+    ]
+    assert (told["verdict"], told["blockers"]) == ("WARN", [])
+    assert told["summary"] == (
+        "WARN: all 1 checks passed; not checked: backups (postgresql_connection is not set on web1),"
+        " consumer_groups (kafka_connection and consumer_groups is not set on web1)"
+    )
+    failed = judge("workloads", {"workloads": [{**WORKLOAD, "settled": False, "ready": 1}]}, unchecked=unchecked)
+    assert failed["summary"].startswith("FAIL: 1 of 1 checks failed")
+    assert "; not checked: backups (" in failed["summary"]

@@ -126,6 +126,15 @@ def test_one_that_does_not_answer_does_not_hide_the_others() -> None:
     ]
     assert told["summary"].splitlines()[0] == "3 of the declared systems could not be identified:"
     assert [block["hosts"] for block in told["blocks"]] == ["b"]
+    away = report(
+        {"a": {"kafka_connection": BUS}, "b": {"kafka_connection": OTHER}},
+        kafka=[{"unreachable": True, "msg": "Connection refused."}, {"cluster_id": "two"}],
+    )
+    (failure,) = away["failures"]
+    assert failure.startswith(
+        "kafka_connection of a: host a, which is to ask it, cannot be reached: Connection refused. "
+    )
+    assert [block["hosts"] for block in away["blocks"]] == ["b"]
     early = report_identities(
         list_connections({"a": variables["a"]}, ["a"]), {"kafka": {"failed": True, "msg": "no loop"}}
     )

@@ -100,6 +100,27 @@ def test_timeout_names_group_value_and_members() -> None:
     assert "client app at 10.0.0.1 (member m0)" in message
 
 
+@pytest.mark.parametrize(
+    ("members", "static", "told", "not_told"),
+    [
+        (3, False, "(member m2)", "more"),
+        (5, False, "(member m2) and 2 more", "static"),
+        (1, True, "(member m0, group.instance.id i0). Members with a group.instance.id are static: they stay", "more"),
+        (4, True, "(member m2, group.instance.id i2) and 1 more. Members with a group.instance.id", "m3"),
+    ],
+)
+def test_timeout_tells_of_static_members_and_counts_the_rest(
+    members: int, static: bool, told: str, not_told: str
+) -> None:
+    """They stay in the group until their session is over, which a wait for an empty group has to outlast."""
+    who = tuple(Member(f"m{number}", "app", "10.0.0.1", f"i{number}" if static else None) for number in range(members))
+    held = reading.GroupView(Group("g", "stable", members=who, member_count=members), ())
+    with pytest.raises(WaitTimeout) as caught:
+        World(held).wait(EMPTY, timeout=1.0)
+    assert told in str(caught.value)
+    assert not_told not in str(caught.value)
+
+
 def test_a_missing_group_is_not_an_empty_one() -> None:
     """Unless the caller says so."""
     with pytest.raises(Hopeless, match="no such group"):

@@ -127,6 +127,30 @@ def test_what_nothing_was_saved_on_is_left_where_asked(kind: str) -> None:
     assert (started.is_left, started.body is not None) == (False, True)
 
 
+def stopped_by(run: str, kind: str, replicas: int = 3) -> parse.Workload:
+    """A workload that this run has stopped."""
+    running: Json = {"metadata": {"name": "w", "namespace": "n"}, "spec": {"replicas": replicas, "suspend": False}}
+    body = stopping.stop(view(running, kind), run=run, at="2026-01-01T00:00:00Z").body
+    return view(dict(merged(running, body)), kind)
+
+
+@pytest.mark.parametrize("kind", ["StatefulSet", "Deployment", "CronJob"])
+@pytest.mark.parametrize("replicas", [None, 2])
+def test_what_an_operator_stopped_is_left_by_a_window(kind: str, replicas: int | None) -> None:
+    """Whatever number the site gives; what a window stopped, what runs, and any stop outside a window are as ever."""
+    by_hand, by_window = stopped_by("20260101T000000Z", kind), stopped_by("weekly@2026-01-01", kind)
+    left = stopping.start(by_hand, replicas=replicas, only_of_windows=True)
+    assert (left.body, left.is_left, left.after) == (None, True, 0)
+    assert left.why == "it is stopped by run 20260101T000000Z since 2026-01-01T00:00:00Z, not by a window"
+    assert left.stopper is not None
+    assert left.stopper.run == "20260101T000000Z"
+    assert not stopping.start(by_hand, replicas=replicas).is_left
+    started = stopping.start(by_window, replicas=replicas, only_of_windows=True)
+    assert (started.is_left, started.after) == (False, 1 if kind == "CronJob" else replicas or 3)
+    # The predicted stop of a window does not take what is stopped already.
+    assert stopping.start(by_hand, replicas=replicas, assume_stopped=True, only_of_windows=True).is_left
+
+
 def test_stale_note_is_dropped_or_replaced() -> None:
     """Started by somebody else meanwhile: running drops the note, the next stop writes a new one."""
     stopped = stop(obj(3))
@@ -156,3 +180,12 @@ def test_keda_is_released_as_it_was(paused: str | None) -> None:
     assert stopping.freeze(parse.scaled_object(frozen), run="r", at="t") is None
     assert merged(frozen, stopping.unfreeze(parse.scaled_object(frozen))) == one
     assert stopping.unfreeze(parse.scaled_object(one)) is None
+
+
+@pytest.mark.parametrize(("run", "released"), [("20260101T000000Z", False), ("weekly@2026-01-01", True)])
+def test_keda_that_an_operator_paused_stays_paused_in_a_window(run: str, released: bool) -> None:
+    """Else KEDA would start what the operator stopped."""
+    one: Json = {"metadata": {"name": "s"}, "spec": {}}
+    frozen = parse.scaled_object(merged(one, stopping.freeze(parse.scaled_object(one), run=run, at="t")))
+    assert (stopping.unfreeze(frozen, only_of_windows=True) is not None) is released
+    assert stopping.unfreeze(frozen) is not None

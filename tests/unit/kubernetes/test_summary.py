@@ -84,6 +84,16 @@ def test_start() -> None:
     )
 
 
+def test_a_start_names_what_no_window_stopped() -> None:
+    """Beside what nothing was saved on, which is another reason."""
+    stopped, unsaved = saved("a", 3), workload("b", 0)
+    changes = starts(unsaved) | {stopped.key: stopping.start(stopped, replicas=None, only_of_windows=True)}
+    assert summary.summarize_start([stopped, unsaved], changes, written=set()) == (
+        "nothing to start; left at 0 replicas, as nothing was saved on it: Deployment n/b;"
+        " left stopped, as no window stopped it: Deployment n/a"
+    )
+
+
 def test_many_are_counted() -> None:
     """A tier of a hundred is still one line."""
     many = [workload(f"w{number}", 1) for number in range(100)]

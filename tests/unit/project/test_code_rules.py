@@ -91,12 +91,20 @@ def test_rule_finds_bad_python(source: str) -> None:
     assert len(rules.python_findings(source)) == 1
 
 
+def test_rule_lets_a_task_tell_of_an_unreachable_host() -> None:
+    """By what it registers."""
+    assert rules.task_findings([{"name": "t", "command": "x", "ignore_unreachable": True, "register": "r"}]) == []
+
+
 @pytest.mark.parametrize(
     "tasks",
     [
         [{"name": "t", "ansible.builtin.shell": "x"}],
         [{"name": "t", "block": [{"name": "u", "shell": "x"}]}],
         [{"name": "t", "command": "x", "ignore_errors": True}],
+        [{"name": "t", "command": "x", "ignore_errors": True, "register": "r"}],
+        [{"name": "t", "command": "x", "ignore_unreachable": True}],
+        [{"hosts": "all", "ignore_unreachable": True, "tasks": []}],
         [{"hosts": "all", "tasks": [{"name": "t", "command": "x", "failed_when": False}]}],
     ],
 )
