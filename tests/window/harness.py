@@ -41,7 +41,7 @@ END = {
     "db1": {"dead": 0, "backup_age": 0, "backups": 1, "vacuums": 1},
     "db2": {"dead": 0, "backup_age": 0, "backups": 1, "vacuums": 1},
 }
-TASKS = 99
+TASKS = 104
 """Task starts of a whole fast window (asserted of one), so that points of its run can be chosen before it ran."""
 World = dict[str, dict[str, Any]]
 

@@ -31,8 +31,10 @@ class Occurrences:
         }
 
 
-def read_occurrences(store: Store) -> Occurrences:
+def read_occurrences(store: Store, *, also: str = "") -> Occurrences:
     """Read every journal of the site but those whose last event says that all is done and nothing is left.
+
+    ``also`` is an occurrence that is read even so.
 
     Those of restore_service are left out as well: what these revert was left by others, whose journals tell of it.
     """
@@ -40,7 +42,8 @@ def read_occurrences(store: Store) -> Occurrences:
     damaged: dict[str, Refusal] = {}
     for name in store.list_occurrences():
         last = store.read_last_event(name)
-        if isinstance(last, WindowClosed) and last.state in SUCCESSFUL:
+        is_settled = isinstance(last, WindowClosed) and last.state in SUCCESSFUL
+        if is_settled and (not also or name != store.make_name(also)):
             continue
         try:
             state = compute_state(store.load(name))

@@ -58,12 +58,18 @@ class Request:
     places: int = 0
     mode: str = "window"
 
+    @property
+    def window_id(self) -> str:
+        """The occurrence that is asked for, empty when it is not named."""
+        return f"{self.name}@{self.start}" if self.start else ""
+
 
 def choose_start(occurrences: Mapping[str, WindowState], *, start: str, now: float) -> str:
     """Return the start of the occurrence that this run belongs to: the given one; else that of the newest one that was
     not brought to a good end and whose time is not over; else now, to the second.
 
-    Raise Refusal when the given one is over. ``occurrences`` are those of the window that are not settled.
+    Raise Refusal when the given one is over. ``occurrences`` are those of the window that are not settled, and the
+    given one.
     """
     by_start = {state.opened.start: state for state in occurrences.values() if state.opened is not None}
     if start:
@@ -157,7 +163,7 @@ class Opening:
         copy.create()
         try:
             held = store.read_lease()
-            occurrences = read_occurrences(store)
+            occurrences = read_occurrences(store, also=request.window_id)
             for window_id in occurrences.states:
                 copy.copy(copy.make_name(window_id), store.load(store.make_name(window_id)))
         except OSError as error:
@@ -186,7 +192,8 @@ class Opening:
                 orphan = self._find_orphan(store, held, owner)
                 obstacle = find_obstacle(store, held, owner)
                 if orphan is None and obstacle is None:
-                    opened = build.build(read_occurrences(store), now=self._clock())
+                    occurrences = read_occurrences(store, also=request.window_id)
+                    opened = build.build(occurrences, now=self._clock())
                     record = store.acquire(owner, opened.window_id, pipe=self._controller.pipe)
                     break
             if orphan is not None:

@@ -9,7 +9,7 @@ Private to lowtide.ops: do not import from other collections.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from .events import (
@@ -99,7 +99,7 @@ class WindowState:
 
     @property
     def finished(self) -> bool:
-        """Whether the occurrence came to a good end: a next run of it plans everything anew."""
+        """Whether the occurrence came to a good end."""
         return self.closed is not None and self.closed.state in SUCCESSFUL
 
     def list_pending_hosts(self, step: str) -> list[str]:
@@ -135,11 +135,9 @@ class WindowState:
                 self.pending.pop(event.key, None)
 
     def _apply_opened(self, event: WindowOpened) -> None:
-        if self.finished:
-            self.succeeded.clear()
+        if self.finished:  # what was done stays done, and its changes were told
+            self.succeeded = {key: replace(success, changed=False) for key, success in self.succeeded.items()}
             self.started_steps.clear()
-            self.declared.clear()
-            self.first_opened = 0.0
         self.resumed = bool(self.first_opened)
         self.first_opened = self.first_opened or event.at
         self.opened, self.closed = event, None

@@ -75,13 +75,20 @@ def test_what_is_due_is_done_and_the_next_run_finds_nothing(simulation: Simulati
     }
 
 
-def test_a_finished_occurrence_is_planned_anew(simulation: Simulation) -> None:
+def test_a_finished_occurrence_that_is_asked_for_again_is_planned_anew(simulation: Simulation) -> None:
     assert simulation.run(start="monday") == "succeeded"
     simulation.world["db1"]["age"] = 9
     assert simulation.run(start="monday") == "succeeded"
-    assert not simulation.opened["resumed"]
+    assert simulation.opened["resumed"]
     assert simulation.performed == [("save", "db1"), ("verify", "web1"), ("verify", "web2")]
     assert simulation.run(start="monday") == "no_changes"
+
+
+def test_a_plain_step_of_a_finished_occurrence_is_not_done_again(simulation: Simulation) -> None:
+    plain = make_entries(save={"plan": False})
+    assert simulation.run(start="monday", steps=plain) == "succeeded"
+    assert simulation.run(start="monday", steps=plain) == "no_changes"
+    assert ("save", "db1") not in simulation.performed
 
 
 def test_a_need_is_one_of_the_window_not_of_a_host(simulation: Simulation) -> None:

@@ -160,12 +160,14 @@ def test_a_resume_clears_what_belongs_to_the_run_and_keeps_what_belongs_to_the_o
 
 
 @pytest.mark.parametrize("final", ["succeeded", "no_changes"])
-def test_an_occurrence_that_came_to_a_good_end_begins_anew(final: str) -> None:
+def test_an_occurrence_that_came_to_a_good_end_and_is_asked_for_again_keeps_what_was_done(final: str) -> None:
+    """A scheduler's retry must not do everything twice; nor does it tell the changes again."""
     done = [OPEN, start("save", "db1"), succeed("save", "db1"), close(final)]
     assert compute(*done).finished
-    assert compute(*done, open_window(declare(), at=1500.0)) == compute_state(
-        [open_window(declare(), at=1500.0, token=2)]
-    )
+    state = compute(*done, open_window(declare(), at=1500.0))
+    assert state.succeeded.keys() == {("save", "db1")}
+    assert not state.succeeded[("save", "db1")].changed
+    assert (state.started_steps, state.first_opened, state.resumed) == (set(), 1000.0, True)
 
 
 @pytest.mark.parametrize("final", ["failed_reverted", "failed_not_reverted", "refused"])
