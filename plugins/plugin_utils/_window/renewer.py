@@ -52,9 +52,7 @@ class _Controller:
         self._can_hear = True
         try:
             self._poller.register(os.pidfd_open(pid), select.POLLIN)
-        except ProcessLookupError:
-            pass  # it has ended, which is_at_work tells
-        except (AttributeError, OSError):
+        except (AttributeError, OSError):  # missing, barred, or the process has ended
             self._can_hear = False
 
     def is_at_work(self) -> bool:

@@ -39,7 +39,7 @@ START = make_step("start", None, reverts="stop")
         ([make_step("a", serial=1)], "step a has the unknown key serial. Use batches instead"),
         ([make_step("a", host="web")], "step a has the unknown key host. Did you mean hosts? Known keys: batches, "),
         ([make_step("a", xyz="web")], "step a has the unknown key xyz. Known keys: batches, estimate, hosts, "),
-        ([{**make_step("a"), 5: 6, None: 7}], "step a has the unknown key 5. Known keys: batches, estimate, hosts, "),
+        ([dict([*make_step("a").items(), (5, 6), (None, 7)])], "step a has the unknown key 5. Known keys: "),
         ([make_step("save"), make_step("b", needs=["svae"])], "step b has needs: svae, which is no step before it. "
          "Did you mean save? Name a step"),
         ([make_step("save"), make_step("b", only_after="svae")], "step b has only_after: svae, which is no step before "

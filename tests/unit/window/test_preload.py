@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.preload import NO_ROLE
-from support.checkout import CHECKOUT
+from support.modules import CHECKOUT
 
 FINE = "- name: Say it\n  ansible.builtin.debug:\n    msg: fine\n"
 MISSING = "- name: A module that nobody has\n  nobody.has.this:\n"
