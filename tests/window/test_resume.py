@@ -261,7 +261,7 @@ def test_two_windows_of_a_site_see_each_other(window: FastWindow) -> None:
     assert "is held by" in " ".join(procedure.out.split())
     status = " ".join(window.play(playbook=STATUS).out.split())
     assert f"process {weekly.pid}" in status
-    assert "running, can be resumed until" in status
+    assert "running; no new step starts after" in status
     assert window.world() == stopped
     let_go(window)
     assert window.finish(weekly).rc == 0

@@ -101,17 +101,21 @@ class Inventory:
         hosts = self.hosts
         if name in hosts:
             return (name,)
-        near = difflib.get_close_matches(name, [*self.groups, *hosts], n=1)
-        hint = f"Did you mean {near[0]}? " if near else ""
         raise refuse(
             f"step {step} names {name}, which is neither a group nor a host of this inventory",
-            f"{hint}Correct the name in hosts or batches of step {step}",
+            f"{suggest(name, [*self.groups, *hosts])}Correct the name in hosts or batches of step {step}",
         )
 
 
 def refuse(problem: str, next_step: str) -> Refusal:
     """Return a refusal of the list of steps."""
     return Refusal(obj="window_steps", problem=problem, next_step=next_step)
+
+
+def suggest(name: str, names: Iterable[str]) -> str:
+    """Return ``Did you mean NAME? `` with the name that is most like ``name``; empty when none is."""
+    near = difflib.get_close_matches(name, list(names), n=1)
+    return f"Did you mean {near[0]}? " if near else ""
 
 
 def split_names(value: Any) -> list[str]:
@@ -130,8 +134,10 @@ def _check_keys(entry: Any) -> str:
         raise refuse(f"an entry has no name ({entry!r})", "Give each step a name")
     known = {item.name for item in fields(Step)} | {"hosts"}
     name = str(entry["name"])
-    for key in sorted(set(entry) - known):
-        hint = f"Use {OLD_KEYS[key]} instead" if key in OLD_KEYS else f"Known keys: {', '.join(sorted(known))}"
+    for key in sorted(set(entry) - known, key=str):
+        hint = f"{suggest(str(key), known)}Known keys: {', '.join(sorted(known))}"
+        if key in OLD_KEYS:
+            hint = f"Use {OLD_KEYS[key]} instead"
         raise refuse(f"step {name} has the unknown key {key}", hint)
     if bool(entry.get("role")) == bool(entry.get("tasks")):
         given = "both role and tasks" if entry.get("role") else "neither role nor tasks"
@@ -226,9 +232,10 @@ def _read_step(entry: Any, inventory: Inventory, earlier: Mapping[str, Step]) ->
         raise refuse(f"step {name} has reverts: {reverts!r}", "Give the name of one step")
     batches = _read_batches(entry, inventory)
     if batches is None:
-        if reverts is None or reverts not in earlier:
+        if reverts is None:
             raise refuse(f"step {name} has no hosts", "Give hosts or batches: names of hosts or groups")
-        batches = tuple(reversed(earlier[reverts].batches))
+        reversible = earlier.get(reverts)  # without one the reference is refused, once all names are known
+        batches = tuple(reversed(reversible.batches)) if reversible else ((inventory.control,),)
     if not any(batches):
         raise refuse(
             f"step {name} has no host: {', '.join(_list_declared_names(entry)) or 'the list'} is empty",
@@ -316,7 +323,7 @@ class Declaration:
             raise Refusal(
                 obj=f"step {name}",
                 problem=f"it is not in window_steps ({', '.join(self._steps)})",
-                next_step="Declare it there, or correct the name",
+                next_step=f"{suggest(name, self._steps)}Declare it there, or correct the name",
             )
         return self._steps[name]
 
@@ -362,12 +369,14 @@ class Declaration:
 
     def _check_references(self, step: Step) -> None:
         reverts = (step.reverts,) if step.reverts else ()
+        earlier = list(self._steps)[: self._order[step.name]]
         for key, names in (("needs", step.needs), ("only_after", step.only_after), ("reverts", reverts)):
             for name in names:
-                if name not in self._steps or self._order[name] >= self._order[step.name]:
+                if name not in earlier:
+                    hint = "" if name in self._steps else suggest(name, earlier)
                     raise refuse(
                         f"step {step.name} has {key}: {name}, which is no step before it",
-                        "Name a step that stands earlier in the list",
+                        f"{hint}Name a step that stands earlier in the list",
                     )
 
     def _check_nesting(self) -> None:

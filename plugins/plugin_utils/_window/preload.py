@@ -12,7 +12,11 @@ AttributeError or TypeError from it, goes on without.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from fnmatch import fnmatch
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +32,8 @@ from ansible.vars.manager import VariableManager
 
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import Refusal
 
+from .declaration import suggest
+
 # ansible-core's own loaders carry no types.
 LOAD_INCLUDE: Callable[..., Any] = RoleInclude.load
 LOAD_ROLE: Callable[..., Any] = Role.load
@@ -35,6 +41,12 @@ LOAD_BLOCKS: Callable[..., list[Any]] = load_list_of_blocks
 
 ENDING_META = frozenset({"end_play", "end_host", "end_batch"})
 """Values of ``meta`` that end more than the role: the window would never hear how the step ended."""
+
+
+NO_ROLE = re.compile(r"[Tt]he role '(?P<name>[^']+)' was not found in:? (?P<places>.+)", re.DOTALL)
+"""What ansible-core 2.19 to 2.21 say of a role that is not there, with the places where it was looked for."""
+ORIGIN = re.compile(r"^Origin: (/.+)$", re.MULTILINE)
+TEMPLATE = re.compile(r"\{\{.*?\}\}|\{%.*?%\}", re.DOTALL)
 
 
 class Preload:
@@ -66,11 +78,18 @@ class Preload:
 
     @staticmethod
     def _make_load_refusal(obj: str, error: AnsibleError) -> Refusal:
+        words, origin = str(error).strip(), _find_origin(error)
+        next_step = "Install what is missing on the controller"
+        missing = NO_ROLE.search(words)
+        if origin:
+            words = f"{words.rstrip('.')}; see {origin}"
+        if missing:
+            near = suggest(missing["name"], _list_roles(missing["name"], missing["places"]))
+            next_step = f"{near}Correct the name, or install it"
         return Refusal(
             obj=obj,
-            problem=f"it cannot be loaded ({str(error).strip()})",
-            next_step="Install what is missing on the controller (collections_path, roles_path); "
-            "nothing has been changed",
+            problem=f"it cannot be loaded ({words})",
+            next_step=f"{next_step} (collections_path, roles_path); nothing has been changed",
         )
 
     def _load_role(self, name: str, tasks_from: str, collections: list[str] | None = None) -> Any:
@@ -110,12 +129,30 @@ class Preload:
     def _check_included_role(self, role: Any, task: IncludeRole) -> None:
         tasks_from = str(task._from_files.get("tasks", "main"))
         name = str(task._role_name)
-        if "{{" not in name + tasks_from:
-            self._load_role(name, tasks_from, list(getattr(role, "collections", None) or []))
+        if _is_template(name):  # which role that is turns out when it is included
+            return
+        collections = list(getattr(role, "collections", None) or [])
+        names = [tasks_from]
+        if _is_template(tasks_from):
+            include = LOAD_INCLUDE(
+                name,
+                play=self._play,
+                loader=self._loader,
+                variable_manager=self._variables,
+                collection_list=collections,
+            )
+            folder = Path(include.get_role_path(), "tasks")
+            names = [str(path.relative_to(folder)) for path in self._list_task_files(folder, tasks_from)]
+        for tasks in names:
+            self._load_role(name, tasks, collections)
 
     def _check_included_tasks(self, role: Any, task: TaskInclude, folder: Path, obj: str) -> None:
         file = str(task.args.get("_raw_params") or task.args.get("file") or "")
-        if not file or "{{" in file:
+        if not file:
+            return
+        if _is_template(file):  # one of these it will be; those of a plain file of tasks may be anywhere
+            for path in self._list_task_files(Path(role._role_path, "tasks"), file) if role is not None else ():
+                self._load_file(role, path, path.parent, obj)
             return
         # As ansible-core looks for it: beside the file that includes it, then in the role's directory of tasks.
         places = [folder, *([Path(role._role_path, "tasks")] if role is not None else [])]
@@ -132,6 +169,16 @@ class Preload:
         )
         self._check_blocks(role, blocks, folder, obj)
 
+    def _list_task_files(self, folder: Path, template: str) -> Iterator[Path]:
+        """Yield the lists of tasks below ``folder`` whose names a template can give; other files are none of them."""
+        pattern = TEMPLATE.sub("*", template).rpartition("/")[2]
+        for path in sorted(folder.rglob("*")):
+            is_like = fnmatch(path.name, pattern) or fnmatch(path.stem, pattern)
+            if is_like and path.suffix in {".yml", ".yaml"} and path.is_file():
+                entries = self._loader.load_from_file(str(path))
+                if isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries):
+                    yield path
+
     @staticmethod
     def _make_rescue_refusal(obj: str, problem: str) -> Refusal:
         return Refusal(obj=obj, problem=problem, next_step="Leave it out; meta end_role ends only the role")
@@ -140,3 +187,31 @@ class Preload:
 def _is_unset(entry: Any) -> bool:
     """Whether the attribute holds ansible-core's own mark for a value that nobody gave (a sentinel class)."""
     return isinstance(getattr(entry, "_any_errors_fatal", None), type)
+
+
+def _is_template(name: str) -> bool:
+    return TEMPLATE.search(name) is not None
+
+
+def _find_origin(error: AnsibleError) -> str:
+    """Return the file, line and column that the error is about (``PATH:3:5``); empty where it is about none."""
+    match = ORIGIN.search(str(getattr(error, "_formatted_source_context", None) or ""))
+    return match[1] if match else ""
+
+
+def _list_roles(name: str, places: str) -> list[str]:
+    """Return the names of installed roles that could have been meant: those of the same collection, and those in the
+    places where a role was looked for."""
+    folders = {Path(place): "" for place in places.split(":")}
+    collection, dot, _role = name.rpartition(".")
+    if dot:
+        with suppress(ImportError):  # there is no such collection
+            for folder in import_module(f"ansible_collections.{collection}").__path__:
+                folders[Path(folder, "roles")] = f"{collection}."
+    return [
+        f"{prefix}{path.name}"
+        for folder, prefix in folders.items()
+        if folder.is_dir()
+        for path in sorted(folder.iterdir())
+        if any((path / part).is_dir() for part in ("tasks", "meta"))
+    ]

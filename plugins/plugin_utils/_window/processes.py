@@ -24,6 +24,9 @@ PROC = Path("/proc")
 ENVIRONMENT_MARK = "LOWTIDE_WINDOW_RUN"
 """Environment variable that every module process of a step carries: ``<site>#<fencing token>``."""
 
+LOOK_INTERVAL = 1.0
+"""Seconds between two looks at a process whose end cannot be waited for."""
+
 Liveness = Literal["alive", "dead", "unknown"]
 
 
@@ -45,15 +48,40 @@ def read_user_name() -> str:
         return f"uid {os.getuid()}"
 
 
-def start_ticks(pid: int) -> int | None:
-    """When process ``pid`` started, in clock ticks since boot (/proc/PID/stat field 22); None when there is no such
-    process, or only what is left of it (a zombie does nothing any more)."""
-    try:
-        stat = (PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace")
-    except (FileNotFoundError, ProcessLookupError):
-        return None
+def _read_start(pid: int) -> int | None:
+    """Return when process ``pid`` started, in clock ticks since boot (/proc/PID/stat field 22); None for what is left
+    of one that ended (a zombie does nothing any more). Raise OSError for one that /proc does not show."""
+    stat = (PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace")
     fields = stat.rpartition(")")[2].split()  # the command name may hold blanks and parentheses
     return None if fields[0] in {"Z", "X"} else int(fields[19])
+
+
+def start_ticks(pid: int) -> int | None:
+    """When process ``pid`` started; None when /proc shows none with that number that is still at work."""
+    try:
+        return _read_start(pid)
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return None
+
+
+def check_process(pid: int, started: int) -> Liveness:
+    """Return ``alive`` or ``dead`` where that is proved, ``unknown`` for a process that is hidden (/proc mounted with
+    hidepid, ProtectProc of systemd): then the kernel still tells whether any process has that number."""
+    try:
+        return "alive" if _read_start(pid) == started else "dead"
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return "unknown" if _has_any_process(pid) else "dead"
+
+
+def _has_any_process(pid: int) -> bool:
+    """Return whether any process may have that number: only the kernel's own "no such process" says that none has."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's process
+        return True
+    return True
 
 
 @dataclass(frozen=True)
@@ -98,10 +126,10 @@ class Owner:
 
     def check_liveness(self) -> Liveness:
         """Return ``alive`` or ``dead`` where this process can prove it, ``unknown`` for another boot, host or pid
-        namespace."""
+        namespace, and for a process that is hidden from this user."""
         if (self.boot, self.namespace) != (read_boot_id(), read_pid_namespace()):
             return "unknown"
-        return "alive" if start_ticks(self.pid) == self.started else "dead"
+        return check_process(self.pid, self.started)
 
     def describe(self) -> str:
         """``user@host, process 123, since 2026-11-21T01:00:00Z``."""
@@ -170,9 +198,25 @@ def wait_for_end(pid: int, seconds: float) -> bool:
         descriptor = os.pidfd_open(pid)
     except ProcessLookupError:
         return True
+    except (AttributeError, OSError):  # not in this build of Python, or barred by a seccomp filter
+        return _look_for_end(pid, seconds)
     try:
         poller = select.poll()
         poller.register(descriptor, select.POLLIN)
         return bool(poller.poll(max(0.0, seconds) * 1000))
     finally:
         os.close(descriptor)
+
+
+def _look_for_end(pid: int, seconds: float) -> bool:
+    """Do as :func:`wait_for_end` does, by looking at the process once a second."""
+    started = start_ticks(pid)
+    if started is None:
+        return True
+    deadline = time.monotonic() + seconds
+    while check_process(pid, started) != "dead":
+        left = deadline - time.monotonic()
+        if left <= 0:
+            return False
+        select.poll().poll(min(LOOK_INTERVAL, left) * 1000)
+    return True

@@ -5,8 +5,8 @@
 
 Private to lowtide.ops: do not import from other collections. Usage: renewer.py LEASE TOKEN PID STARTED INTERVAL
 
-It ends with the controller (pidfd, so at once) or when the lease passes to another owner. It never takes or releases a
-lease: it only moves the file's time stamp, which the file's server sets.
+It ends with the controller (at once by its pidfd, without that within a second) or when the lease passes to another
+owner. It never takes or releases a lease: it only moves the file's time stamp, which the file's server sets.
 """
 
 from __future__ import annotations
@@ -15,6 +15,10 @@ import json
 import os
 import select
 import sys
+import time
+
+LOOK_INTERVAL = 1.0
+"""Seconds between two looks at a controller whose end cannot be heard of."""
 
 
 def _is_held(path: str, token: int) -> bool:
@@ -27,22 +31,52 @@ def _is_held(path: str, token: int) -> bool:
     return bool(lease["token"] == token and not lease["released"])
 
 
-def _read_start(pid: int) -> int:
-    """Return the start time of ``pid`` in clock ticks since boot."""
-    with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as handle:
-        return int(handle.read().rpartition(")")[2].split()[19])
+def _is_at_work(pid: int, started: int) -> bool:
+    """Return whether ``pid`` is the process that started at ``started`` (clock ticks since boot), and no zombie."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as handle:
+            fields = handle.read().rpartition(")")[2].split()
+    except (ProcessLookupError, FileNotFoundError):
+        return False
+    return fields[0] not in {"Z", "X"} and int(fields[19]) == started
+
+
+class _Controller:
+    """The controller's process, whose end is heard of at once (pidfd), or by looking at it once a second where
+    pidfd_open is barred (by a seccomp filter) or missing (in this build of Python)."""
+
+    def __init__(self, pid: int, started: int) -> None:
+        self._pid = pid
+        self._started = started
+        self._poller = select.poll()
+        self._can_hear = True
+        try:
+            self._poller.register(os.pidfd_open(pid), select.POLLIN)
+        except (AttributeError, OSError):  # missing, barred, or the process has ended
+            self._can_hear = False
+
+    def is_at_work(self) -> bool:
+        """Return whether it still lives."""
+        return _is_at_work(self._pid, self._started)
+
+    def wait_for_end(self, seconds: float) -> bool:
+        """Wait for its end, at most ``seconds``; return whether it has ended."""
+        if self._can_hear:
+            return bool(self._poller.poll(seconds * 1000))
+        deadline = time.monotonic() + seconds
+        while self.is_at_work():
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return False
+            self._poller.poll(min(LOOK_INTERVAL, left) * 1000)
+        return True
 
 
 def renew(path: str, token: int, pid: int, started: int, *, interval: float) -> str:
     """Renew every ``interval`` seconds and return why it ended."""
-    try:
-        controller = os.pidfd_open(pid)
-        if _read_start(pid) != started:
-            return "controller ended"
-    except (ProcessLookupError, FileNotFoundError):
+    controller = _Controller(pid, started)
+    if not controller.is_at_work():
         return "controller ended"
-    poller = select.poll()
-    poller.register(controller, select.POLLIN)
     while True:
         try:
             if not _is_held(path, token):
@@ -50,7 +84,7 @@ def renew(path: str, token: int, pid: int, started: int, *, interval: float) -> 
             os.utime(path)
         except OSError as error:  # the file server does not answer now: that is no other owner
             sys.stderr.write(f"{path}: not renewed ({error})\n")
-        if poller.poll(interval * 1000):
+        if controller.wait_for_end(interval):
             return "controller ended"
 
 

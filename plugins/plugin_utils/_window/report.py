@@ -7,20 +7,28 @@ from __future__ import annotations
 
 from typing import Any
 
+from ansible_collections.lowtide.ops.plugins.module_utils._common.timestamps import format_utc
+
 from .events import StepFailed, StepPlanned, StepSkipped, StepStarted, StepSucceeded
+from .results import NO_RESULT
 from .rules import WindowRules, describe_pending
 from .state import Key
 
 Report = dict[str, Any]
 
 
-def describe_outcome(row: Report) -> str:
-    """Return one word for how a step ended on a host."""
-    return "changed" if row["outcome"] == "ok" and row["changed"] else str(row["outcome"])
+def describe_outcome(row: Report, *, check_mode: bool = False) -> str:
+    """Return in a word how a step ended on a host."""
+    if row["outcome"] == "ok" and row["changed"]:
+        return "would change" if check_mode else "changed"
+    return str(row["outcome"])
 
 
-def build_rows(rules: WindowRules) -> list[Report]:
-    """Return one row for each step and host that took part, in the order in which they happened."""
+def build_rows(rules: WindowRules, *, check_mode: bool = False, running: int | None = None) -> list[Report]:
+    """Return one row for each step and host that took part, in the order in which they happened.
+
+    ``running`` is the token of a run that is at work now: what it started and has not ended is running.
+    """
     state = rules.state
     planned = [
         key
@@ -28,7 +36,18 @@ def build_rows(rules: WindowRules) -> list[Report]:
         if key not in state.order and (state.plans[key].due or not rules.declaration[key[0]].reverts)
     ]
     not_planned = [failure.key for failure in state.failures if failure.planning and failure.key not in state.order]
-    return [_build_row(rules, key) for key in [*not_planned, *state.order, *planned]]
+    rows = [_build_row(rules, key) for key in [*not_planned, *state.order, *planned]]
+    for row in rows:
+        if row["outcome"] == "interrupted" and running == state.started[row["step"], row["host"]].token:
+            row.update(outcome="running", summary=f"since {format_time(row['begin'])}")
+        elif row["outcome"] == "ok" and row["summary"] == NO_RESULT and not check_mode:
+            row["summary"] = f"done ({NO_RESULT})"
+    return rows
+
+
+def format_time(at: float) -> str:
+    """Return the time of day in UTC."""
+    return format_utc(at).partition("T")[2]
 
 
 def _build_row(rules: WindowRules, key: Key) -> Report:
@@ -60,7 +79,7 @@ def _build_row(rules: WindowRules, key: Key) -> Report:
     elif isinstance(ended, StepSucceeded):
         row.update(outcome="ok", summary=ended.summary, changed=ended.changed)
     elif started:
-        row.update(outcome="failed", summary="started and never finished")
+        row.update(outcome="interrupted", summary=f"started at {format_utc(started.at)}, and its end is not on record")
     elif not_planned:
         row.update(outcome="failed", summary=f"whether it is due is unknown: {not_planned.error}")
     elif skipped:
@@ -94,7 +113,7 @@ def _measure_durations(rules: WindowRules, rows: list[Report]) -> dict[str, floa
 
 def build_report(rules: WindowRules, *, at: float, check_mode: bool, journal: str, version: str) -> Report:
     """Return everything there is to tell; times in seconds since the epoch, durations in seconds."""
-    opened, rows = rules.opened, build_rows(rules)
+    opened, rows = rules.opened, build_rows(rules, check_mode=check_mode)
     return {
         "format": 1,
         "window": opened.window,

@@ -42,7 +42,7 @@ def _render_list(items: list[str]) -> str:
 
 def _render_row(row: Report, report: Report) -> str:
     seconds = "" if row["seconds"] is None else f"{row['seconds']:.1f} s"
-    cells = (row["step"], row["host"], describe_outcome(row), seconds)
+    cells = (row["step"], row["host"], describe_outcome(row, check_mode=report["check_mode"]), seconds)
     blockers = [f"blocked: {item.get('object')}: {item.get('what')}" for item in row["blockers"]]
     words = escape(str(row["summary"] or row["why"])) + _render_list([*row["evidence"], *blockers])
     return (

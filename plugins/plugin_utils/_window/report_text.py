@@ -15,10 +15,12 @@ from .state import explain
 def _render_row(row: Report, *, check_mode: bool) -> list[str]:
     duration = "" if row["seconds"] is None else f"{row['seconds']:.1f} s"
     words = row["summary"] or row["why"]
-    lines = [f"  {row['step']:<24} {row['host']:<20} {describe_outcome(row):<9} {duration:>8}  {words}".rstrip()]
+    outcome = describe_outcome(row, check_mode=check_mode)
+    lines = [f"  {row['step']:<24} {row['host']:<20} {outcome:<12} {duration:>8}  {words}".rstrip()]
     if check_mode:
         lines += [f"      would: {item.get('object')}: {item.get('what')} ({item.get('why')})" for item in row["plan"]]
-    lines += [f"      {line}" for line in row["evidence"]]
+    else:  # what was not done is proved by nothing
+        lines += [f"      {line}" for line in row["evidence"]]
     lines += [
         f"      blocked: {item.get('object')}: {item.get('what')}"
         + (f", held by {item['holder']}" if item.get("holder") else "")

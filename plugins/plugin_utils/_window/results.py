@@ -11,11 +11,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from ansible.module_utils.parsing.convert_bool import BOOLEANS_FALSE
+
 from .events import MAX_ITEMS
 
 Result = dict[str, Any]
 MAX_TEXT = 2000
 """At most so many characters of one message are kept."""
+NO_RESULT = "it gave no result"
+"""The summary of a role that left none."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,7 @@ class RoleResult:
         """Read a role's public result. A role that left none is taken to have changed something if
         ``otherwise_changed``."""
         if not isinstance(value, dict) or "changed" not in value:
-            return cls(False, otherwise_changed, "it gave no result")
+            return cls(False, otherwise_changed, NO_RESULT)
         evidence = value.get("evidence")
         return cls(
             True,
@@ -60,13 +64,19 @@ def list_dicts(value: Any) -> list[Result]:
     return [item for item in value[:MAX_ITEMS] if isinstance(item, dict)] if isinstance(value, list) else []
 
 
+def _is_set(value: Any) -> bool:
+    """Return whether a keyword of a task is on. A failed task may come with its keywords as text; what is neither true
+    nor false (a template) counts as on, so that nothing hidden is told."""
+    return (value.strip().lower() not in BOOLEANS_FALSE) if isinstance(value, str) else bool(value)
+
+
 def describe_error(result: Any, task: Any) -> Failure:
     """Return the failed task and its message in words. A ``no_log`` task stays silent."""
     result = result if isinstance(result, dict) else {}
     task = task if isinstance(task, dict) else {}
     is_own = str(task.get("action", "")).endswith("ops.window")  # the window's own refusal names its object itself
     name = "" if is_own else f"{task.get('name') or task.get('action') or 'task'}: "
-    if result.get("_ansible_no_log") or task.get("no_log"):
+    if result.get("_ansible_no_log") or _is_set(task.get("no_log")):
         return Failure(f"{name}failed (its output is hidden by no_log)")
     items = result.get("results")
     if isinstance(items, list):  # of a loop: the first item that failed says why

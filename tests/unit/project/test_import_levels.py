@@ -47,8 +47,8 @@ LEVELS = {
     ],
     "module_utils._s3": [["errors", "parse", "signing"], ["connection"], ["api"]],
     "plugin_utils._window": [
-        ["declaration", "events", "inputs", "preload", "processes", "renewer", "version"],
-        ["journal", "lease", "results", "state"],
+        ["declaration", "events", "inputs", "processes", "renewer", "version"],
+        ["journal", "lease", "preload", "results", "state"],
         ["rules", "store"],
         ["report", "store_file"],
         ["occurrences", "report_html", "report_text", "session", "verdict"],

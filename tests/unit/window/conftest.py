@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -49,3 +51,19 @@ def simulation(tmp_path: Path) -> Iterator[Simulation]:
     simulation = Simulation(tmp_path)
     yield simulation
     simulation.end_controller()
+
+
+@pytest.fixture
+def fast_directory() -> Iterator[Callable[[], Path]]:
+    """Make directories in memory, where a sync costs nothing."""
+    root = Path("/dev/shm", f"lowtide-window-{os.getpid()}")
+    shutil.rmtree(root, ignore_errors=True)
+    numbers = iter(range(10**6))
+
+    def make() -> Path:
+        directory = root / str(next(numbers))
+        directory.mkdir(parents=True)
+        return directory
+
+    yield make
+    shutil.rmtree(root, ignore_errors=True)

@@ -37,7 +37,17 @@ START = make_step("start", None, reverts="stop")
         ([make_step("a", closes="b")], "step a has the unknown key closes. Use reverts instead"),
         ([make_step("a", follows=["b"])], "step a has the unknown key follows. Use only_after instead"),
         ([make_step("a", serial=1)], "step a has the unknown key serial. Use batches instead"),
-        ([make_step("a", host="web")], "step a has the unknown key host. Known keys: batches, estimate, hosts, "),
+        ([make_step("a", host="web")], "step a has the unknown key host. Did you mean hosts? Known keys: batches, "),
+        ([make_step("a", xyz="web")], "step a has the unknown key xyz. Known keys: batches, estimate, hosts, "),
+        ([dict([*make_step("a").items(), (5, 6), (None, 7)])], "step a has the unknown key 5. Known keys: "),
+        ([make_step("save"), make_step("b", needs=["svae"])], "step b has needs: svae, which is no step before it. "
+         "Did you mean save? Name a step"),
+        ([make_step("save"), make_step("b", only_after="svae")], "step b has only_after: svae, which is no step before "
+         "it. Did you mean save? Name a step"),
+        ([make_step("save"), make_step("b", reverts="svae")], "step b has reverts: svae, which is no step before it. "
+         "Did you mean save? Name a step"),
+        ([make_step("b1", needs=["b2"]), make_step("b2"), make_step("b3")], "step b1 has needs: b2, which is no step "
+         "before it. Name a step"),
         ([make_step("a", tasks="x.yml")], "step a has both role and tasks. Give the role that performs it"),
         ([{"name": "a", "hosts": "web"}], "step a has neither role nor tasks"),
         ([{"name": "a", "hosts": "web", "role": ""}], "step a has neither role nor tasks"),
@@ -49,7 +59,9 @@ START = make_step("start", None, reverts="stop")
         ([make_step("a", "zzzzzz")], "step a names zzzzzz, which is neither a group nor a host of this inventory. "
          "Correct the name"),
         ([make_step("a", None)], "step a has no hosts. Give hosts or batches"),
-        ([make_step("a", None, reverts="b")], "step a has no hosts"),
+        ([make_step("a", None, reverts="b")], "step a has reverts: b, which is no step before it. Name a step"),
+        ([STOP, make_step("start", None, reverts="stpo")], "step start has reverts: stpo, which is no step before it. "
+         "Did you mean stop? Name a step"),
         ([make_step("a"), make_step("b"), make_step("a")], "step a is declared twice. Give each step a name"),
         ([make_step("a", needs=["b"]), make_step("b", needs=["a"])], "needs form a circle: a -> b -> a. Take one"),
         ([make_step("a", needs=["a"])], "needs form a circle: a -> a"),
@@ -226,8 +238,9 @@ def test_select(only: list[str], skip: list[str], expected: str) -> None:
 @pytest.mark.parametrize(
     ("only", "skip", "words"),
     [
-        (["wrok"], [], r"step wrok: it is not in window_steps \(check, freeze"),
-        ([], ["wrok"], r"step wrok: it is not in window_steps \(check, freeze"),
+        (["wrok"], [], r"step wrok: it is not in window_steps \(check, .*\). Did you mean work\? Declare it there"),
+        ([], ["wrok"], r"step wrok: it is not in window_steps \(check, .*\). Did you mean work\? Declare it there"),
+        (["zzzzz"], [], r"step zzzzz: it is not in window_steps \(check, .*\). Declare it there"),
         ([], ["check"], "window_skip leaves out check, which stop needs. Leave out stop as well"),
         ([], ["start"], "window_skip leaves out start, which reverts stop. Leave out stop as well"),
         ([], ["stop"], "window_skip leaves out stop, which work needs. Leave out work as well"),

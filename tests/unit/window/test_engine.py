@@ -4,11 +4,10 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,22 +26,6 @@ from .simulation import BEGINNING, END, KilledError, Simulation, load_nothing, m
 
 POINTS = 100
 """More points at which a run can be killed than a run has."""
-
-
-@pytest.fixture
-def fast_directory() -> Iterator[Callable[[], Path]]:
-    """Make directories in memory, where a sync costs nothing."""
-    root = Path("/dev/shm", f"lowtide-window-{os.getpid()}")
-    shutil.rmtree(root, ignore_errors=True)
-    numbers = iter(range(10**6))
-
-    def make() -> Path:
-        directory = root / str(next(numbers))
-        directory.mkdir(parents=True)
-        return directory
-
-    yield make
-    shutil.rmtree(root, ignore_errors=True)
 
 
 # -- need-driven ----------------------------------------------------------------------------------------------------

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -20,6 +22,41 @@ from ansible_collections.lowtide.ops.plugins.plugin_utils._window.processes impo
 from .builders import start_process
 
 Start = Callable[[], subprocess.Popen[bytes]]
+NOBODY = 65534
+LOOK_AS_ANOTHER = """
+import json, os, subprocess, sys
+option, user, owner, sys.path = int(sys.argv[1]), int(sys.argv[2]), json.loads(sys.argv[3]), json.loads(sys.argv[4])
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window.processes import Owner, find_orphans
+subprocess.run(["mount", "-t", "proc", "-o", f"hidepid={option}", "proc", "/proc"], check=True)
+os.setgroups([])
+os.setgid(user)
+os.setuid(user)
+owner = Owner.from_dict(owner)
+print(owner.check_liveness(), len(find_orphans(mark="/x#1", pipe="pipe:[1]")))
+print(Owner.from_pid(os.getpid()).check_liveness())
+"""
+"""Looks at an owner in a mount namespace whose /proc hides processes, as another user."""
+WITHOUT_PIDFD = """
+import os, sys, json
+sys.path = json.loads(sys.argv[2])
+del os.pidfd_open
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window.processes import wait_for_end
+print(wait_for_end(int(sys.argv[1]), 0.01), flush=True)
+print(wait_for_end(int(sys.argv[1]), 60), wait_for_end(int(sys.argv[1]), 0))
+"""
+
+
+def look_as_another(owner: Owner, *, hidepid: int, user: int = NOBODY) -> list[str]:
+    """Return what another user is told of the owner, of orphans, and of itself."""
+    arguments = [str(hidepid), str(user), json.dumps(owner.as_dict()), json.dumps(sys.path)]
+    process = subprocess.run(
+        ["unshare", "--mount", sys.executable, "-c", LOOK_AS_ANOTHER, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert process.returncode == 0, process.stderr
+    return process.stdout.split()
 
 
 def test_liveness_is_only_told_where_it_can_be_proved(start_controller: Start) -> None:
@@ -36,6 +73,44 @@ def test_liveness_is_only_told_where_it_can_be_proved(start_controller: Start) -
     assert owner.check_liveness() == "dead"
     with pytest.raises(ProcessLookupError, match=f"no process {process.pid}"):
         Owner.from_pid(process.pid)
+
+
+@pytest.mark.parametrize(
+    ("hidepid", "user", "lives", "reused"),
+    [
+        (0, NOBODY, "alive", "dead"),
+        (1, NOBODY, "unknown", "unknown"),
+        (2, NOBODY, "unknown", "unknown"),
+        (1, 0, "alive", "dead"),
+        (2, 0, "alive", "dead"),
+    ],
+)
+def test_a_process_that_is_hidden_is_not_dead(
+    start_controller: Start, hidepid: int, user: int, lives: str, reused: str
+) -> None:
+    """The process of another user, under a /proc that does not show it, or not what it is."""
+    process = start_controller()
+    owner = Owner.from_pid(process.pid)
+    assert look_as_another(owner, hidepid=hidepid, user=user) == [lives, "0", "alive"]
+    other = dataclasses.replace(owner, started=owner.started - 1)
+    assert look_as_another(other, hidepid=hidepid, user=user)[0] == reused
+    process.kill()
+    process.wait()
+    assert look_as_another(owner, hidepid=hidepid, user=user)[0] == "dead", "no process has that number"
+
+
+def test_the_end_of_a_process_is_heard_of_without_pidfd(start_controller: Start) -> None:
+    """A seccomp filter bars pidfd_open, or Python was built without it."""
+    process = start_controller()
+    waiting = subprocess.Popen(
+        [sys.executable, "-c", WITHOUT_PIDFD, str(process.pid), json.dumps(sys.path)],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert waiting.stdout is not None
+    assert waiting.stdout.readline() == "False\n"
+    process.kill()  # a zombie: its parent, this process, has not asked for it yet
+    assert waiting.communicate(timeout=60)[0] == "True True\n"
 
 
 def test_an_owner_comes_back_from_json_and_describes_itself() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,18 @@ from ansible_collections.lowtide.ops.plugins.plugin_utils._window.store_file imp
 from .builders import wait_until
 
 Start = Callable[[], subprocess.Popen[bytes]]
+WITHOUT_PIDFD = """
+import os, runpy, sys
+{barred}
+sys.argv[:] = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+MISSING = "del os.pidfd_open"
+BARRED = """
+def pidfd_open(pid, flags=0):
+    raise PermissionError(1, "Operation not permitted")
+os.pidfd_open = pidfd_open
+"""
 
 
 @pytest.fixture
@@ -80,6 +93,31 @@ def test_it_says_why_it_ended(store: FileStore, start_controller: Start) -> None
     assert renewer.renew(lease, 1, controller.pid, started, interval=9) == "controller ended"
     controller.wait()
     assert renewer.renew(lease, 1, controller.pid, started, interval=9) == "controller ended"
+
+
+@pytest.mark.parametrize("barred", [MISSING, BARRED], ids=["missing", "barred"])
+@pytest.mark.parametrize("ending", ["killed", "zombie", "lease passed on"])
+def test_it_renews_without_pidfd(store: FileStore, start_controller: Start, barred: str, ending: str) -> None:
+    """As on a controller whose Python or seccomp filter has no pidfd_open."""
+    controller = start_controller()
+    record = store.acquire(Owner.from_pid(controller.pid), "w@1")
+    arguments = [str(store.directory / "lease"), "1", str(controller.pid), str(record.owner.started), "0.025"]
+    process = subprocess.Popen(
+        [sys.executable, "-I", "-c", WITHOUT_PIDFD.format(barred=barred), renewer.__file__, *arguments]
+    )
+    for _ in range(3):
+        make_old(store)
+        assert wait_until(lambda: is_renewed(store))
+    assert process.poll() is None
+    if ending == "lease passed on":
+        store._write_lease(replace(record, token=2))
+    else:
+        controller.kill()
+    if ending == "killed":
+        controller.wait()
+    assert process.wait(10) == 0
+    make_old(store)
+    assert not is_renewed(store)
 
 
 def test_a_lease_that_cannot_be_read_for_a_moment_does_not_end_it(store: FileStore, start_controller: Start) -> None:

@@ -19,6 +19,7 @@ from ansible_collections.lowtide.ops.plugins.plugin_utils._window.report import 
     build_rows,
     describe_outcome,
 )
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window.results import NO_RESULT
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.state import FINAL_STATES
 
 from .builders import (
@@ -97,11 +98,28 @@ def test_a_step_that_never_ended_a_due_plan_and_a_planning_that_failed_have_rows
     assert [(row["step"], row["host"], row["outcome"], row["summary"]) for row in rows] == [
         ("save", "db2", "failed", "whether it is due is unknown: no role"),
         ("maintain", "db1", "failed", "whether it is due is unknown: no answer"),
-        ("quiesce", "web1", "failed", "started and never finished"),
+        ("quiesce", "web1", "interrupted", "started at 1970-01-01T00:16:45Z, and its end is not on record"),
         ("save", "db1", "due", ""),
     ]
     assert rows[1]["blockers"] == BLOCKERS
     assert rows[3]["why"] == "save is due"
+
+
+def test_what_a_run_at_work_has_started_is_running() -> None:
+    rules = make_rules(start("quiesce", "web1"), start("quiesce", "web2"), succeed("quiesce", "web2"))
+    for token, outcome, words in (
+        (1, "running", "since 00:16:41Z"),
+        (2, "interrupted", "started at 1970-01-01T00:16:41Z, and its end is not on record"),
+        (None, "interrupted", "started at 1970-01-01T00:16:41Z, and its end is not on record"),
+    ):
+        rows = build_rows(rules, running=token)
+        assert [(row["outcome"], row["summary"]) for row in rows] == [(outcome, words), ("ok", "quiesce is done")]
+
+
+def test_a_step_that_left_no_result_is_done_all_the_same() -> None:
+    events = [start("save", "db1"), succeed("save", "db1", changed=False, summary=NO_RESULT)]
+    assert [row["summary"] for row in build(*events)["steps"]] == ["done (it gave no result)"]
+    assert [row["summary"] for row in build(*events, check_mode=True)["steps"]] == ["it gave no result"]
 
 
 def test_durations_are_from_the_first_start_to_the_last_end_of_a_step() -> None:
@@ -136,14 +154,14 @@ def test_the_lines() -> None:
     assert report_text.render({**build(*EVENTS), "path": "/d/report.html"}) == [
         f"Window weekly@monday: {FINAL_STATES['failed_not_reverted']} (100 s)",
         "First cause: maintain on db1: Vacuum: no",
-        "  save                     db1                  skipped             nothing to do",
-        "  quiesce                  web2                 changed      4.5 s  quiesce is done",
-        "  quiesce                  web1                 changed      2.0 s  quiesce is done",
-        "  maintain                 db1                  failed      30.0 s  Vacuum: no",
+        "  save                     db1                  skipped                nothing to do",
+        "  quiesce                  web2                 changed         4.5 s  quiesce is done",
+        "  quiesce                  web1                 changed         2.0 s  quiesce is done",
+        "  maintain                 db1                  failed         30.0 s  Vacuum: no",
         "      blocked: db1: a lock, held by pid 7. End it",
-        "  resume                   web1                 changed      1.0 s  resume is done",
+        "  resume                   web1                 changed         1.0 s  resume is done",
         "      3 of 3 ready",
-        "  maintain                 db2                  not due             maintain is not due",
+        "  maintain                 db2                  not due                maintain is not due",
         "      blocked: db2: planned",
         "Durations: quiesce 4.5 s, maintain 30.0 s, resume 1.0 s",
         "Not reverted yet: quiesce on web2",
@@ -155,7 +173,7 @@ def test_check_mode_tells_what_would_be_done_and_on_what_that_builds() -> None:
     events = [
         *stop_and_start(),
         start("maintain", "db1"),
-        succeed("maintain", "db1", plan=[{"object": "t1", "what": "vacuum", "why": "9 dead rows"}]),
+        succeed("maintain", "db1", plan=[{"object": "t1", "what": "vacuum", "why": "9 dead rows"}], evidence=["read"]),
         start("maintain", "db2"),
         succeed("maintain", "db2", changed=False),
         fail("verify", "web1"),
@@ -163,6 +181,7 @@ def test_check_mode_tells_what_would_be_done_and_on_what_that_builds() -> None:
     lines = report_text.render(build(*events, check_mode=True))
     assert lines[0].startswith("Check mode of window weekly@monday: ")
     first = next(number for number, line in enumerate(lines) if line.startswith("  maintain"))
+    assert lines[first] == "  maintain                 db1                  would change    1.0 s  maintain is done"
     assert lines[first + 1 : first + 4] == [
         "      would: t1: vacuum (9 dead rows)",
         "      builds on quiesce, which was only predicted: the real run may differ",
@@ -170,7 +189,10 @@ def test_check_mode_tells_what_would_be_done_and_on_what_that_builds() -> None:
     ]
     assert lines[first + 4].startswith("  maintain                 db2                  ok")
     assert "cannot be undone" not in lines[first + 5 :]
-    assert not [line for line in report_text.render(build(*events)) if "would:" in line or "builds on" in line]
+    assert "would change" in Page(report_html.render(build(*events, check_mode=True))).text
+    real = report_text.render(build(*events))
+    assert "      read" in real
+    assert not [line for line in real if "would" in line or "builds on" in line]
 
 
 def test_a_resumed_run_says_so() -> None:

@@ -4,24 +4,28 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ansible_collections.lowtide.ops.plugins.module_utils._common.timestamps import format_utc
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.events import WindowClosed
-from ansible_collections.lowtide.ops.plugins.plugin_utils._window.lease import LeaseRecord
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window.lease import TTL, LeaseRecord
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.occurrences import read_occurrences
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.processes import Owner
-from ansible_collections.lowtide.ops.plugins.plugin_utils._window.status import describe_holder, read_status
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window.status import SOURCE, describe_holder, read_status
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.store_file import FileStore
 
 from .builders import list_files
-from .simulation import Simulation
+from .simulation import KilledError, Simulation
 
 NOW = 1_800_000_000.0
-EVERYTHING = "Nothing is left to revert, as far as the journals know"
+EVERYTHING = "Nothing is left to revert"
+RESTORE = "lowtide.ops.restore_service"
+AGAIN = f"Run the window again, or {RESTORE}"
 
 
 @pytest.fixture
@@ -41,7 +45,7 @@ def read(site: Simulation, *, now: float = NOW) -> dict[str, Any]:
 
 def test_a_site_that_was_never_used(tmp_path: Path) -> None:
     status = read_status(FileStore(tmp_path / "never"), now=NOW)
-    assert status["lines"] == [f"Site {tmp_path / 'never'}: not held by anybody", EVERYTHING]
+    assert status["lines"] == [f"Site {tmp_path / 'never'}: not held by anybody", EVERYTHING, SOURCE]
     assert (status["holder"], status["not_reverted"], status["occurrences"], status["changed"]) == ("", [], [], False)
     assert status["msg"] == status["lines"][0]
     assert not (tmp_path / "never").exists()
@@ -54,9 +58,10 @@ def test_a_window_that_came_to_its_end(site: Simulation) -> None:
     assert occurrence["window_id"] == "weekly@monday"
     assert (occurrence["state"], occurrence["cause"], occurrence["not_reverted"]) == ("succeeded", "", [])
     assert status["lines"][1] == EVERYTHING
-    assert status["lines"][2].startswith("Window weekly@monday: succeeded at 20")
-    assert status["lines"][3] == "  save                     db1                  changed   save was due"
-    assert len(status["lines"]) == 13
+    assert status["lines"][2] == SOURCE
+    assert re.fullmatch(r"Window weekly@monday: succeeded at 20\d\d-[^ ]*Z", status["lines"][3])
+    assert status["lines"][4] == "  save                     db1                  changed      save was due"
+    assert len(status["lines"]) == 14
 
 
 def test_a_window_that_runs_and_one_that_was_interrupted(site: Simulation) -> None:
@@ -68,16 +73,58 @@ def test_a_window_that_runs_and_one_that_was_interrupted(site: Simulation) -> No
     assert status["holder"].endswith(", with window weekly@monday")
     assert status["lines"][0] == f"Site {site.store.location}: held by {status['holder']}"
     lines = "\n".join(status["lines"])
-    assert "Window weekly@monday: running, can be resumed until 2027-01-15T08:10:00Z" in lines
-    assert "Window weekly@sunday: interrupted, can be resumed until 2027-01-15T08:10:00Z" in lines
+    assert "Window weekly@monday: running; no new step starts after 08:10:00Z" in lines
+    assert "Window weekly@sunday: interrupted; the next run resumes it until 2027-01-15T08:10:00Z" in lines
+    assert "Window weekly@monday: running; no new step starts since 08:10:00Z" in read(site, now=NOW + 600)["lines"]
     site.end_controller()
     status = read(site)
     assert status["holder"] == ""
-    assert "Window weekly@monday: interrupted, can be resumed until" in "\n".join(status["lines"])
+    assert "Window weekly@monday: interrupted; the next run resumes it until" in "\n".join(status["lines"])
     assert {occurrence["state"] for occurrence in status["occurrences"]} == {"open"}
     status = read(site, now=NOW + 600)
-    assert "Window weekly@monday: interrupted, and its time is over" in status["lines"]
+    assert "Window weekly@monday: interrupted; its time is over" in status["lines"]
     assert {occurrence["state"] for occurrence in status["occurrences"]} == {"interrupted"}
+
+
+def test_a_step_that_runs_now_is_running_and_after_a_kill_interrupted(site: Simulation) -> None:
+    told: list[list[str]] = []
+
+    def look(step: str, host: str) -> None:
+        if (step, host) == ("maintain", "db1") and (step, host) in site.read_state().started:
+            told.append(read(site)["lines"])
+            raise KilledError
+
+    site.before = look
+    with pytest.raises(KilledError):
+        site.run(start="monday")
+    row, left = "  maintain                 db1                  ", "Not reverted yet: quiesce on web"
+    (running,) = told
+    assert [line for line in running if re.fullmatch(rf"{row}running      since \d\d:\d\d:\d\dZ", line)]
+    assert not [line for line in running if "failed" in line or "interrupted" in line]
+    next_steps = {line.partition(" (reverting step: resume). ")[2] for line in running if line.startswith(left)}
+    assert next_steps == {"The window runs, and reverts it"}
+    killed = read(site)["lines"]
+    told_row = rf"{row}interrupted  started at 20\d\d-.*Z, and its end is not on record"
+    assert [line for line in killed if re.fullmatch(told_row, line)]
+    assert not [line for line in killed if "failed" in line or "running" in line]
+    assert {line.partition(" (reverting step: resume). ")[2] for line in killed if line.startswith(left)} == {AGAIN}
+
+
+def test_a_holder_that_cannot_be_looked_at_is_at_work_as_long_as_it_renews(site: Simulation) -> None:
+    site.open(start="monday")
+    held = site.store.read_lease()
+    assert held is not None
+    with site.store.lock():
+        site.store._write_lease(replace(held, owner=replace(held.owner, boot="other")))
+    renewed = site.store.read_last_renewal()
+    status = read(site, now=renewed + TTL - 1)
+    assert "Window weekly@monday: running; " in "\n".join(status["lines"])
+    assert status["holder"].endswith(", with window weekly@monday, a process that cannot be looked at from here")
+    status = read(site, now=renewed + TTL)
+    assert "Window weekly@monday: interrupted; " in "\n".join(status["lines"])
+    assert status["holder"].endswith(
+        f"; its lease was last renewed at {format_utc(renewed)}, so another run may take over"
+    )
 
 
 def test_what_is_not_reverted(site: Simulation) -> None:
@@ -87,12 +134,23 @@ def test_what_is_not_reverted(site: Simulation) -> None:
     assert status["not_reverted"] == [
         {"window_id": "weekly@monday", "step": "quiesce", "host": "web1", "reverted_by": "resume"}
     ]
-    assert status["lines"][1] == "Not reverted yet: quiesce on web1, by weekly@monday (reverting step: resume)"
-    assert status["lines"][2].endswith("; first cause: resume on web1: demo: resume of web1: told to fail. Go on.")
+    assert (
+        status["lines"][1] == "Not reverted yet: quiesce on web1, by weekly@monday (reverting step: resume). " + AGAIN
+    )
+    resuming = "; the next run resumes it until 2027-01-15T08:10:00Z; first cause: "
+    assert re.match(rf"Window weekly@monday: failed_not_reverted at 20[^ ]*Z{resuming}", status["lines"][3])
+    assert status["lines"][3].endswith("; first cause: resume on web1: demo: resume of web1: told to fail. Go on.")
     assert status["occurrences"][0]["not_reverted"] == ["quiesce on web1"]
+    site.open(name="other", start="monday")
+    assert read(site)["lines"][1].endswith(f"). Wait for window other@monday, then run the window again, or {RESTORE}")
+    site.end_controller()
     site.failing = set()
     site.restore()
-    assert read(site)["not_reverted"] == []
+    status = read(site)
+    assert status["not_reverted"] == []
+    restored = [line for line in status["lines"] if line.startswith("Window restore_service@")]
+    assert len(restored) == 1
+    assert re.search(r": succeeded at 20[^ ]*Z$", restored[0])
 
 
 def test_the_five_newest_are_told_the_newest_first(site: Simulation) -> None:
@@ -140,4 +198,4 @@ def test_a_holder_in_words() -> None:
     assert describe_holder(replace(held, released=True)) == ""
     assert describe_holder(replace(held, owner=replace(me, started=1))) == ""
     doubtful = describe_holder(replace(held, owner=replace(me, boot="other")))
-    assert doubtful.endswith(", with window weekly@1, on a machine that cannot be looked at from here")
+    assert doubtful.endswith(", with window weekly@1, a process that cannot be looked at from here")
