@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -26,6 +27,10 @@ IDENTITY_KEYS = frozenset(
 )
 """Keys of a connection that say which system it is. All others (credentials, their paths, timeouts) may differ on a
 resume."""
+
+
+SECRET = re.compile(r"passw|secret|token|private_key", re.IGNORECASE)
+"""Names of variables that hold secrets."""
 
 
 def as_plain(value: Any) -> Any:
@@ -53,6 +58,12 @@ def keep_identity(connection: Any) -> Any:
     return {key: value for key, value in connection.items() if key in IDENTITY_KEYS}
 
 
+def is_input(name: str, prefix: str) -> bool:
+    """Return whether a variable is an input of the role ``prefix``: not a result of it or of a role whose name begins
+    alike, and no secret, which may change and must not be guessable from a digest."""
+    return name.startswith(f"{prefix}_") and not name.endswith("_result") and not SECRET.search(name)
+
+
 def compute_digest(prefix: str, variables: Mapping[str, Any], template: Callable[[Any], Any]) -> str:
     """Return the SHA-256 (16 hex digits) over the variables ``<prefix>_*``, of connections only the identity, without
     the result.
@@ -61,7 +72,7 @@ def compute_digest(prefix: str, variables: Mapping[str, Any], template: Callable
     """
     inputs = {}
     for name in sorted(map(str, variables)):
-        if name.startswith(f"{prefix}_") and name != f"{prefix}_result":
+        if is_input(name, prefix):
             value = as_plain(template(variables[name]))
             inputs[name] = keep_identity(value) if is_connection(name) else value
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]

@@ -39,6 +39,8 @@ def digest(template: Any = lambda value: value, **changes: Any) -> str:
         {"other_bucket": "y"},
         {"backupper": 2},
         {"backup_result": None},
+        {"backup_check_result": {"at": 2}},
+        {"backup_password": "other"},
         {"backup_connection": {**CONNECTION, "passfile": "/tmp/awx_2/pass"}},
         {"backup_connection": {**CONNECTION, "login_user": "eve", "connect_timeout": 9}},
         {"backup_connection": dict(reversed(CONNECTION.items()))},
