@@ -102,7 +102,7 @@ def _check_workload(workload: Result, window: Window) -> Line:
             return Line("FAIL", obj, since, "Start it with lowtide.ops.startup")
         return window.excuse(Line("FAIL", obj, since, "Start it with lowtide.ops.restore_service"))
     if not workload["settled"]:
-        return Line("FAIL", obj, ready, "Look at the events of its pods")
+        return window.excuse(Line("FAIL", obj, ready, "Look at the events of its pods"))
     if workload.get("stale_note"):
         run = workload["stale_note"].get("run")
         return Line("WARN", obj, f"{ready}, and still carries the note of run {run} that stopped it")
@@ -127,7 +127,8 @@ def _check_state(group: Result, declared: Result, window: Window) -> Line:
         f"{state} with {group.get('member_count', 0)} members (declared {' or '.join(states)})",
         "Correct the name, or start its consumers" if state == "missing" else "Look at its consumers",
     )
-    return window.excuse(line) if state == "empty" else line
+    # Its consumers leave or come back while the window stops or starts them.
+    return window.excuse(line) if state in {"empty", "rebalancing"} else line
 
 
 def _check_lag(group: Result, declared: Result, plan: Plan, window: Window) -> Line:

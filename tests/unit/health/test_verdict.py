@@ -246,9 +246,10 @@ BY_OPERATOR = {"replicas": 0, "ready": 0, "stopped_by_us": {"run": "20260101T000
     [
         ("workloads", {"workloads": [{**WORKLOAD, **STOPPED}]}, ["FAIL"], ["WARN"]),
         ("workloads", {"workloads": [{**WORKLOAD, **BY_OPERATOR}]}, ["FAIL"], ["FAIL"]),
-        ("workloads", {"workloads": [{**WORKLOAD, "ready": 1, "settled": False}]}, ["FAIL"], ["FAIL"]),
+        ("workloads", {"workloads": [{**WORKLOAD, "ready": 1, "settled": False}]}, ["FAIL"], ["WARN"]),
         ("workloads", {"workloads": [{**WORKLOAD, "problem": "unreadable"}]}, ["FAIL"], ["FAIL"]),
         ("consumer_groups", {"groups": [{**GROUP, "state": "empty"}]}, ["FAIL", "OK"], ["WARN", "OK"]),
+        ("consumer_groups", {"groups": [{**GROUP, "state": "rebalancing"}]}, ["FAIL", "OK"], ["WARN", "OK"]),
         ("consumer_groups", {"groups": [{**GROUP, "total_lag": 11}]}, ["OK", "FAIL"], ["OK", "WARN"]),
         ("consumer_groups", {"groups": [{**GROUP, "state": "missing", "total_lag": None}]}, ["FAIL"] * 2, ["FAIL"] * 2),
         ("backups", {"newest": []}, ["FAIL"], ["FAIL"]),
@@ -257,7 +258,7 @@ BY_OPERATOR = {"replicas": 0, "ready": 0, "stopped_by_us": {"run": "20260101T000
 def test_what_a_pending_step_explains_is_a_warning(
     kind: str, result: dict[str, Any], without: list[str], within: list[str]
 ) -> None:
-    """Stopped by us, an empty group and its lag; nothing else, and not outside of a window."""
+    """Stopped or on its way by us, a group whose members are gone or on their way, its lag; not outside of a window."""
     assert levels(kind, result) == without
     assert levels(kind, result, pending=("shutdown",)) == within
 
