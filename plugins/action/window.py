@@ -51,7 +51,7 @@ PHASES: dict[str, Spec] = {
     "begin": STEP,
     "end": {**STEP, "result_variable": {"type": "str", "required": True}},
     "fail": {**STEP, "error": {"type": "dict", "required": True}, "failed_task": {"type": "dict", "required": True}},
-    "in_force": {"opening": {"type": "bool", "default": False}},
+    "in_force": {},
     "close": {},
     "verdict": {},
     "status": SITE,
@@ -89,7 +89,7 @@ class ActionModule(ActionBase):
             return read_verdict(controller.folder)
         engine = Engine(OpenWindow.load(controller.folder))
         if phase == "in_force":
-            return engine.list_in_force(at_opening=arguments["opening"])
+            return engine.list_in_force()
         if phase == "close":
             return close_window(engine.window)
         call = ansible.read_call(arguments)

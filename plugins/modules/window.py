@@ -40,10 +40,11 @@ options:
       - V(open) stands in the first play, V(close) and V(verdict) in the last one, on the only host of the group C(control).
       - V(begin) stands before a step on each of its hosts, and V(end) or V(fail) after it; O(planning=true) around its planning.
       - V(verdict) is the last task; it fails when the window did.
+      - V(in_force) tells which reverting steps are to run out of turn, when the window opens and when it closes.
       - V(status) reads what is open at a site, V(holder) who holds it now.
     type: str
     required: true
-    choices: [open, begin, end, fail, close, verdict, status, holder]
+    choices: [open, begin, end, fail, in_force, close, verdict, status, holder]
   name:
     description: Name of the window. Required for V(open).
     type: str
@@ -110,6 +111,10 @@ options:
     default: 0
   planning:
     description: Whether the role is run in check mode to find out whether the step is due.
+    type: bool
+    default: false
+  reverting:
+    description: For V(begin), whether the step runs out of turn, as V(in_force) told.
     type: bool
     default: false
   result_variable:
@@ -183,6 +188,20 @@ planning:
   description: The steps that are planned, by host.
   returned: for O(phase=open)
   type: dict
+planning_reverts:
+  description: The reverting steps that are planned, by host.
+  returned: for O(phase=open)
+  type: dict
+items:
+  description: The reverting steps that are to run out of turn, with C(step) and C(batch).
+  returned: for O(phase=in_force)
+  type: list
+  elements: dict
+hosts:
+  description: The hosts of C(items).
+  returned: for O(phase=in_force)
+  type: list
+  elements: str
 not_reverted:
   description: What is in force from runs before. For V(open) one text each, for V(status) one dictionary each.
   returned: for O(phase=open) and O(phase=status)

@@ -88,10 +88,10 @@ class Engine:
             )
         return self._window
 
-    def list_in_force(self, *, at_opening: bool) -> Result:
+    def list_in_force(self) -> Result:
         """Return the batches of reverting steps that are to run out of turn, and their hosts."""
         with self.window.open_session() as session:
-            plays = session.rules.list_reverts(at_opening=at_opening)
+            plays = session.rules.list_reverts()
         items = [{"step": play.step, "batch": play.batch} for play in plays]
         hosts = list(dict.fromkeys(host for play in plays for host in play.hosts))
         words = ", ".join(play.title for play in plays) or "nothing"

@@ -280,22 +280,18 @@ class WindowRules:
             if step.name in self.selected or step.reverts
         ]
 
-    def list_reverts(self, *, at_opening: bool) -> list[Play]:
+    def list_reverts(self) -> list[Play]:
         """Return the batches of reverting steps that are to run out of turn, in their order.
 
-        When the window opens, those for what it does not know from its own journal: another occurrence left it, or it
-        was seen on the objects. When it closes, those for all that is still in force and was not tried in vain.
+        When the window opens, those for what runs before left in force, so that nothing else can come before the way
+        back. When it closes, those for all that is still in force and was not tried in vain.
         """
         if self.restores:
             return []
         plays = []
         for play in self.declaration.plays:
             step = self.declaration[play.step]
-            in_force = [
-                host
-                for (name, host), left in self.state.pending.items()
-                if name == step.reverts and (not at_opening or left.found or left.window_id)
-            ]
+            in_force = self.state.list_pending_hosts(step.reverts) if step.reverts else []
             hosts = play.hosts if in_force and self.declaration.is_reverting_all(step) else in_force
             tried = (*self.state.started, *self.state.ended)
             if any(host in hosts and (step.name, host) not in tried for host in play.hosts):

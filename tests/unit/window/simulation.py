@@ -240,7 +240,7 @@ class Simulation:
     def plan(self) -> None:
         """Run the plays that find out what is in force, revert what runs before left, and find out what is due."""
         self._plan("planning_reverts")
-        self.revert(at_opening=True)
+        self.revert()
         self._plan("planning")
 
     def _plan(self, which: str) -> None:
@@ -249,10 +249,10 @@ class Simulation:
             for step in self.opened[which].get(host, []):
                 self.run_tasks([self.call_step(step, host, hosts=hosts, planning=True)])
 
-    def revert(self, *, at_opening: bool) -> None:
+    def revert(self) -> None:
         """Run the plays that revert out of turn what has no place of its own."""
         self.point()
-        in_force = self.engine.list_in_force(at_opening=at_opening)
+        in_force = self.engine.list_in_force()
         hosts = self.find_play(":reverting", __window_in_force=in_force)["hosts"]
         assert (hosts == NO_HOST) == (not in_force["items"])
         for item in in_force["items"]:
@@ -279,7 +279,7 @@ class Simulation:
 
     def close(self) -> dict[str, Any]:
         """Run the last plays."""
-        self.revert(at_opening=False)
+        self.revert()
         self.point()
         self.closed = close_window(self.engine.window, **self._clock)
         self.point()

@@ -429,29 +429,28 @@ def test_list_planned_steps(host: str, opening: dict[str, Any], steps: list[str]
 
 
 def test_what_is_reverted_out_of_turn() -> None:
-    """At the opening what the own journal does not know; at the closing all that is in force and was not tried in
-    vain."""
+    """At the opening and at the closing all that is in force and was not tried in vain."""
 
-    def name(rules: WindowRules, *, at_opening: bool) -> list[tuple[str, int]]:
-        return [(play.step, play.batch) for play in rules.list_reverts(at_opening=at_opening)]
+    def name(rules: WindowRules) -> list[tuple[str, int]]:
+        return [(play.step, play.batch) for play in rules.list_reverts()]
 
+    assert name(make_rules()) == []
     own = make_rules(start("quiesce", "web1", reverted_by="resume"))
-    assert name(own, at_opening=True) == [], "it is reverted at its place"
-    assert name(own, at_opening=False) == [("resume", 0)]
+    assert name(own) == [("resume", 0)]
     found = make_rules(plan("resume", "web1", reverts="quiesce"))
-    assert name(found, at_opening=True) == [("resume", 0)]
+    assert name(found) == [("resume", 0)]
     in_vain = make_rules(
         start("quiesce", "web1", reverted_by="resume"), start("resume", "web1"), fail("resume", "web1")
     )
-    assert name(in_vain, at_opening=False) == []
+    assert name(in_vain) == []
     again = make_rules(
         plan("resume", "web1", reverts="quiesce"),
         start("resume", "web1"),
         succeed("resume", "web1", reverts="quiesce"),
         start("quiesce", "web1", reverted_by="resume"),
     )
-    assert name(again, at_opening=False) == [("resume", 0)], "what was reverted at the opening was stopped again"
-    assert make_rules(mode=RESTORE).list_reverts(at_opening=False) == []
+    assert name(again) == [("resume", 0)], "what was reverted at the opening was stopped again"
+    assert name(make_rules(start("quiesce", "web1", reverted_by="resume"), mode=RESTORE)) == []
 
 
 # -- restoring ------------------------------------------------------------------------------------------------------
