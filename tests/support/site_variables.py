@@ -30,7 +30,15 @@ SITE_VARIABLES = {
     "bucket": "a name",
 }
 """The variables that inputs of roles default to, with the shape of each."""
-SET_BY_PLAYBOOKS = {"window_batch", "window_mode", "window_place", "window_places", "window_procedure", "window_step"}
+SET_BY_PLAYBOOKS = {
+    "window_batch",
+    "window_mode",
+    "window_place",
+    "window_places",
+    "window_planning",
+    "window_procedure",
+    "window_step",
+}
 """Inputs of the role window that are no business of a site."""
 TABLE = re.compile(r"(<!-- table (\w+) -->\n).*?(<!-- end \2 -->)", re.DOTALL)
 MARKUP = re.compile(r"\b[A-Z]\(((?:[^()]|\([^()]*\))*)\)")
