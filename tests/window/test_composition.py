@@ -40,7 +40,7 @@ Steps = list[dict[str, Any]]
             "are 25 plays, and this playbook has places for 24",
         ),
         ([], "the list is empty"),
-        ("save", "an entry has no name ('save')"),
+        ("save", "an entry has no name"),
     ],
 )
 def test_a_declaration_that_cannot_hold_is_refused(window: FastWindow, steps: Steps, words: str) -> None:
