@@ -48,7 +48,7 @@ def test_the_documented_pair(window: FastWindow) -> None:
     declared: dict[str, Any] = {"window_steps": read_steps(), "maintenance_page_file": str(page)}
     checked = window.play("--check", "--diff", env=env, **declared)
     assert checked.rc == 0, checked.out
-    assert re.search(r"page_off +web1 +changed", checked.out), "the revert of what is predicted is not predicted"
+    assert re.search(r"page_off +web1 +would change", checked.out), "the revert of what is predicted is not predicted"
     assert not page.exists()
 
     killed = window.play(env={**env, "WORLD_KILL": KILL_IN_MAINTENANCE}, **declared)
