@@ -22,7 +22,7 @@ help: ## this list
 
 demo: ## a lab of real servers, and one whole maintenance window through it
 	@$(LAB) up $(DEMO_COMPONENTS)
-	@tests/lab/demo.py
+	@$(PYTHON) tests/lab/demo.py
 
 test: tools ## everything that CI runs; the lab stays up afterwards, with CI=true it is taken down
 	@tests/all.py "$(WITH_LAB)" "$(WITHOUT_LAB)"
