@@ -48,7 +48,6 @@ class WindowOpened(Event):
     control: str
     ends: float
     version: str
-    holder: str = ""
     inherited: list[dict[str, str]] = field(default_factory=list)
 
 
