@@ -49,7 +49,9 @@ def test_readers_run_again_and_plans_are_made_anew_on_a_resume(window: FastWindo
     again = window.play(window_steps=PLAIN)
     assert again.rc == 0
     assert len(set(window.window_ids())) == 1
-    assert window.started_steps(2) == [("check", "db1"), ("check", "db2"), ("maintain", "db2")]
+    *checks, last = window.started_steps(2)
+    assert sorted(checks) == [("check", "db1"), ("check", "db2")], "hosts of one step start in any order"
+    assert last == ("maintain", "db2")
     assert window.skips(2)[("save", "db1")].startswith("done at")
     assert window.skips(2)[("maintain", "db1")] == "as it should be"
 

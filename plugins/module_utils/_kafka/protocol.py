@@ -60,6 +60,9 @@ PASSING = (
 )
 """Conditions which brokers leave by themselves, those that the protocol guide calls retriable: a coordinator or a leader is
 moving, or loading its log, or a broker has not heard of it yet."""
+NO_LEADER = "_NOENT"
+"""librdkafka's name for a log whose partition has no leader in the metadata that it keeps. It does not ask for newer ones by
+itself: ListOffsets fails with this for as long as the client lives, also when there has long been a leader."""
 PAUSE = 0.2
 """Seconds before such a question is put again; bounded by ``request_timeout``."""
 SLICE = 0.05
@@ -154,8 +157,17 @@ class ProtocolClient(BusClient):
             if pending and deadline.passed:
                 raise unreachable(self.label, f"no answer within {self._timeout:g} s. {self._last_detail}".rstrip(". "))
 
-    def _ask(self, send: Callable[[], Mapping[K, Future]], *, passing: tuple[str, ...] = PASSING) -> Mapping[K, Future]:
-        """Put a batch of questions, and again while a coordinator or leader is moving; each is done when this returns."""
+    def _ask(
+        self,
+        send: Callable[[], Mapping[K, Future]],
+        *,
+        passing: tuple[str, ...] = PASSING,
+        renew: Callable[[], None] | None = None,
+    ) -> Mapping[K, Future]:
+        """Put a batch of questions, and again while a coordinator or leader is moving; each is done when this returns.
+
+        ``renew`` is called before a question is put again.
+        """
         deadline = Deadline(self._timeout)
         while True:
             futures = send()
@@ -163,6 +175,16 @@ class ProtocolClient(BusClient):
             if deadline.passed or not any(self._name(future) in passing for future in futures.values()):
                 return futures
             self._admin.poll(PAUSE)
+            if renew is not None:
+                renew()
+
+    def _renew_metadata(self, topics: Iterable[str]) -> None:
+        """Ask the brokers who leads the partitions of these topics now."""
+        for topic in topics:
+            try:
+                self._admin.list_topics(topic, timeout=self._timeout)
+            except self._kafka.KafkaException as error:
+                raise self._explain(error.args[0], f"asking for the leaders of {topic}") from error
 
     def _name(self, future: Future) -> str:
         """Kafka's name of what went wrong, empty when nothing did."""
@@ -185,6 +207,12 @@ class ProtocolClient(BusClient):
                 obj=f"event bus {self.label}",
                 problem=f"{what} is not allowed: {name}, {text}",
                 next_step="Give this user DESCRIBE on the cluster and topics, and READ on the group",
+            )
+        if name == NO_LEADER:
+            return OpsError(
+                obj=f"event bus {self.label}",
+                problem=f"{what} failed: its partition has had no leader for {self._timeout:g} s",
+                next_step="Bring back the brokers that hold its replicas, then run again",
             )
         return OpsError(
             obj=f"event bus {self.label}",
@@ -301,7 +329,9 @@ class ProtocolClient(BusClient):
             return {}
         # Metadata know the topic already, or nobody would ask: a broker that does not is about to learn of it.
         futures = self._ask(
-            lambda: self._admin.list_offsets(request, request_timeout=self._timeout), passing=(*PASSING, UNKNOWN_TOPIC)
+            lambda: self._admin.list_offsets(request, request_timeout=self._timeout),
+            passing=(*PASSING, UNKNOWN_TOPIC, NO_LEADER),
+            renew=lambda: self._renew_metadata({partition.topic for partition in request}),
         )
         return {
             TopicPartition(asked.topic, asked.partition): self._value(

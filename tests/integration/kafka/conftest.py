@@ -53,7 +53,8 @@ class Bus:
         deadline = time.monotonic() + 30
         while any(future.exception() for future in self.admin.list_offsets(logs).values()):
             assert time.monotonic() < deadline, f"the partitions of {topic} do not answer"
-            self.admin.poll(0.05)
+            # librdkafka keeps metadata without leaders for good, and every later question fails by them.
+            self.admin.list_topics(topic, timeout=10)
 
     def produce(self, topic: str, partitions: int = PARTITIONS, records: int = RECORDS) -> None:
         """So many records into each partition, a minute apart."""

@@ -17,7 +17,7 @@ from confluent_kafka import KafkaError
 
 from support.kafka_consumer import consumer
 from support.modules import ModuleRun, finish_module, run_module, start_module
-from support.tcp_proxy import LIST_OFFSETS, OFFSET_COMMIT, OFFSET_FETCH, KafkaProxy
+from support.tcp_proxy import LIST_OFFSETS, METADATA, OFFSET_COMMIT, OFFSET_FETCH, KafkaProxy
 
 from .conftest import PARTITIONS, RECORDS, Bus
 
@@ -99,6 +99,50 @@ def test_a_broker_that_is_not_ready_yet_is_asked_again(bus: Bus, code: int) -> N
     assert not made.failed, made.msg
     assert unready.left == 0
     assert bus.offsets() == AT_END
+
+
+class Leaderless:
+    """Alters the first ``times`` answers to Metadata that tell of ``topic``: none of its partitions has a leader."""
+
+    PARTITION_BYTES = 26
+    """One partition of one replica: error code (2), number (4), leader (4), its epoch (4), and three arrays."""
+
+    def __init__(self, topic: str, *, times: int) -> None:
+        self.topic, self.left = topic.encode(), times
+
+    def __call__(self, key: int, frame: bytes) -> bytes:
+        if key != METADATA or self.topic not in frame or not self.left:
+            return frame
+        self.left -= 1
+        altered = bytearray(frame)
+        # After the topic's name: its id (16 bytes), whether it is internal (1), and how many partitions there are (1).
+        first = frame.find(self.topic) + len(self.topic) + 18
+        assert frame[first - 1] == PARTITIONS + 1, "the answer has another shape"
+        for place in range(first, first + PARTITIONS * self.PARTITION_BYTES, self.PARTITION_BYTES):
+            number = frame[place + 2 : place + 6]
+            assert int.from_bytes(number, "big") < PARTITIONS, "the answer has another shape"
+            altered[place : place + 10] = struct.pack(">h", 5) + number + struct.pack(">i", -1)
+        return bytes(altered)
+
+
+def test_a_topic_without_leaders_for_a_while_is_asked_again(bus: Bus) -> None:
+    """A broker restarts: librdkafka would keep metadata without leaders for as long as the client lives."""
+    leaderless = Leaderless(bus.topic, times=3)
+    with KafkaProxy(HOST, PORT, alter=leaderless) as proxy:
+        made = run_module("rpk_group", params(bus, proxy))
+    assert not made.failed, made.msg
+    assert leaderless.left == 0
+    assert bus.offsets() == AT_END
+
+
+def test_a_topic_that_stays_without_leaders_is_named(bus: Bus) -> None:
+    with KafkaProxy(HOST, PORT, alter=Leaderless(bus.topic, times=1000)) as proxy:
+        failed = run_module("rpk_group", params(bus, proxy, request_timeout=1.0))
+        assert not proxy.counts[OFFSET_COMMIT]
+    assert failed.failed
+    assert f"reading the log of {bus.topic}[" in failed.msg
+    assert "no leader" in failed.msg
+    assert bus.offsets() == AT_FOUR
 
 
 def test_a_broker_that_does_not_get_ready_is_named(bus: Bus) -> None:
