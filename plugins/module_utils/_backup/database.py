@@ -13,8 +13,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from .._common.dependencies import require
 from .._common.errors import OpsError, Refusal
-from .._common.module import require
 from .._common.outcome import Blocker
 from .._postgresql.connection import Session, Settings, driver_error
 from .._postgresql.errors import sql_error
@@ -22,7 +22,7 @@ from .manifest import stamp
 from .pipeline import Command, find_program, run
 
 if t.TYPE_CHECKING:
-    from .._common.module import Deadline
+    from .._common.retry import Deadline
 
 # Key of the advisory lock: "lowt" in ASCII, and 1 for backups. Advisory locks are per database already.
 LOCK = {"class": 0x6C6F7774, "object": 1}

@@ -11,8 +11,9 @@ from __future__ import annotations
 import typing as t
 from dataclasses import dataclass
 
+from .._common.dependencies import require
 from .._common.errors import Refusal
-from .._common.module import Deadline, require
+from .._common.retry import Deadline
 from .._postgresql.connection import driver_error
 from .._postgresql.errors import sql_error
 from . import catalogue, database

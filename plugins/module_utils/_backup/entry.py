@@ -9,7 +9,7 @@ import typing as t
 from datetime import UTC, datetime
 
 from .._common.errors import OpsError, Refusal
-from .._common.module import Deadline
+from .._common.retry import Deadline
 from .._postgresql.connection import Session, new_run_id, settings_from
 from .._s3.api import Reader
 from .._s3.connection import connection_from

@@ -16,7 +16,7 @@ import typing as t
 from dataclasses import dataclass
 
 from .._common.errors import OpsError, Refusal, WaitTimeout
-from .._common.module import Deadline
+from .._common.retry import Deadline
 
 STDERR_KEPT = 4000
 # Linux's default limit for one pipe; fewer, larger reads and writes than with its 64 KiB.

@@ -13,8 +13,8 @@ import hashlib
 import typing as t
 from concurrent.futures import Future, ThreadPoolExecutor
 
+from .._common.dependencies import require
 from .._common.errors import OpsError
-from .._common.module import require
 from .._s3.errors import S3Error, sdk_error
 from .manifest import Part
 

@@ -17,7 +17,7 @@ from .._common.errors import OpsError
 from .pipeline import Command, Pipeline
 
 if t.TYPE_CHECKING:
-    from .._common.module import Deadline
+    from .._common.retry import Deadline
     from .._s3.api import Reader
     from .manifest import Part
 

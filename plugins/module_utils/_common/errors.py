@@ -39,5 +39,9 @@ class WaitTimeout(WaitError):
     """A deadline passed before the awaited condition held."""
 
 
-class Hopeless(WaitError):
+class WaitFailed(WaitError):
     """A wait ended early: the state seen cannot reach the awaited condition by waiting."""
+
+
+class OutcomeUnknown(OpsError):
+    """A write was sent and no answer came: whether it took effect must be read before anything else is decided."""

@@ -5,12 +5,10 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
-import time
+import traceback
 import typing as t
 
-from .errors import OpsError, Refusal, WaitError
+from .errors import OpsError, WaitError
 from .outcome import Outcome
 
 if t.TYPE_CHECKING:
@@ -22,6 +20,7 @@ def run_module(module: AnsibleModule, work: t.Callable[[AnsibleModule, Outcome],
 
     ``work`` fills the outcome as it goes and raises :class:`OpsError`; whatever the outcome holds by then is
     part of the failure, so that it shows how far it got. A write without an answer must have set ``changed``.
+    An exception that nobody foresaw is reported in the same way, without its text, which may hold a credential.
     """
     outcome = Outcome(check_mode=module.check_mode)
     try:
@@ -29,6 +28,10 @@ def run_module(module: AnsibleModule, work: t.Callable[[AnsibleModule, Outcome],
     except OpsError as error:
         details = {**error.as_dict(), "refused": is_refused(error, outcome)}
         module.fail_json(msg=str(error), error=details, **outcome.as_result())
+    except Exception as error:  # pylint: disable=broad-exception-caught
+        unforeseen = explain_unforeseen(error, module._name)
+        details = {**unforeseen.as_dict(), "refused": is_refused(unforeseen, outcome)}
+        module.fail_json(msg=str(unforeseen), error=details, exception=format_frames(error), **outcome.as_result())
     module.exit_json(**outcome.as_result())
 
 
@@ -41,47 +44,23 @@ def is_refused(error: OpsError, outcome: Outcome) -> bool:
     return not acted and not isinstance(error, WaitError)
 
 
-def require(library: str, *, package: str, why: str) -> t.Any:
-    """Import ``library`` (a dotted module name) or refuse, naming the package, this interpreter and the reason."""
-    try:
-        return importlib.import_module(library)
-    except ImportError as error:
-        raise Refusal(
-            obj=f"Python library {package}",
-            problem=f"{sys.executable} cannot import {library} ({error}), which is needed {why}",
-            next_step=f"Install it for that interpreter (pip install {package}) or set ansible_python_interpreter",
-        ) from error
+def explain_unforeseen(error: Exception, name: str) -> OpsError:
+    """Return what to say of an exception that the module did not foresee: its type and place, never its text."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    place = frame.filename.rsplit("/plugins/", 1)[-1]
+    return OpsError(
+        obj=f"module {name}",
+        problem=f"an unforeseen {type(error).__name__} at {place}:{frame.lineno} ended it",
+        next_step="Look at what the result says was done, and report this with the result's exception",
+    )
 
 
-class Deadline:
-    """A point in time that a wait must not pass. Clock in seconds, monotonic; it and the sleep injectable for tests."""
-
-    def __init__(
-        self,
-        seconds: float,
-        clock: t.Callable[[], float] = time.monotonic,
-        sleep: t.Callable[[float], None] = time.sleep,
-    ) -> None:
-        self._clock = clock
-        self._sleep = sleep
-        self._start = clock()
-        self.seconds = seconds
-
-    @property
-    def elapsed(self) -> float:
-        """Seconds since the deadline was set."""
-        return self._clock() - self._start
-
-    @property
-    def remaining(self) -> float:
-        """Seconds left, never negative."""
-        return max(0.0, self.seconds - self.elapsed)
-
-    @property
-    def passed(self) -> bool:
-        """Whether no time is left."""
-        return self.remaining <= 0.0
-
-    def pause(self, seconds: float) -> None:
-        """Sleep between two looks at a condition that nothing announces, but not past the deadline."""
-        self._sleep(min(seconds, self.remaining))
+def format_frames(error: BaseException) -> str:
+    """Return the traceback of an exception and of its causes without their texts."""
+    parts: list[str] = []
+    current: BaseException | None = error
+    while current is not None:
+        frames = "".join(traceback.format_tb(current.__traceback__))
+        parts.append(f"Traceback (most recent call last):\n{frames}{type(current).__name__}")
+        current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)
+    return "\nbecause of\n".join(parts)

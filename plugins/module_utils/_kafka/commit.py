@@ -9,7 +9,7 @@ import time
 import typing as t
 
 from .._common.errors import OpsError
-from .._common.module import Deadline
+from .._common.retry import Deadline
 from .api import OutcomeUnknownError, TopicPartition
 from .errors import BusUnreachableError
 

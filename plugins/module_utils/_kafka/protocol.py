@@ -13,8 +13,9 @@ import concurrent.futures
 import logging
 import typing as t
 
+from .._common.dependencies import require
 from .._common.errors import OpsError
-from .._common.module import Deadline, require
+from .._common.retry import Deadline
 from .api import (
     DEAD,
     MISSING,

@@ -8,8 +8,8 @@ from __future__ import annotations
 import time
 import typing as t
 
-from .._common.errors import Hopeless, Refusal, WaitTimeout
-from .._common.module import Deadline
+from .._common.errors import Refusal, WaitFailed, WaitTimeout
+from .._common.retry import Deadline
 from .api import DEAD, EMPTY, MISSING, UNKNOWN, Group, Log, TopicPartition
 from .connection import open_client
 from .errors import BusUnreachableError
@@ -280,7 +280,7 @@ def wait(
             return
         lasting = find_lasting_problem(views, wanted)
         if lasting is not None:
-            raise Hopeless(obj=lasting.obj, problem=lasting.problem, next_step=lasting.next_step)
+            raise WaitFailed(obj=lasting.obj, problem=lasting.problem, next_step=lasting.next_step)
         if deadline.passed:
             name, why = next(iter(unmet.items()))
             raise WaitTimeout(

@@ -21,7 +21,7 @@ import typing as t
 from urllib.parse import quote, unquote, urlencode, urlsplit
 
 from .._common.errors import OpsError, Refusal
-from .._common.module import Deadline
+from .._common.retry import Deadline
 from .config import Access
 from .errors import ApiError, Conflict, Gone, NotFound, Uncertain
 

@@ -16,8 +16,8 @@ import tempfile
 import typing as t
 from urllib.parse import urlsplit
 
+from .._common.dependencies import require
 from .._common.errors import Refusal
-from .._common.module import require
 
 SERVICE_ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 

@@ -14,7 +14,7 @@ import typing as t
 from http import HTTPStatus
 
 from .._common.errors import OpsError, Refusal
-from .._common.module import Deadline
+from .._common.retry import Deadline
 from .api import Api, Json, check_name, collection_path, object_path
 from .config import resolve
 from .errors import ApiError, NotFound

@@ -8,9 +8,9 @@ from __future__ import annotations
 import time
 import typing as t
 
-from .._common.errors import Hopeless, WaitTimeout
-from .._common.module import Deadline
+from .._common.errors import WaitFailed, WaitTimeout
 from .._common.outcome import Blocker, Outcome
+from .._common.retry import Deadline
 from .api import Api, Json, collection_path
 from .parse import Workload, workload
 from .pods import Event, Pod, event, matches, pod
@@ -122,7 +122,7 @@ class Waiter:
     def settle(self, goals: t.Mapping[str, int]) -> None:
         """Until each workload has exactly the replicas of ``goals`` (by key), up to date and serving.
 
-        Raises Hopeless (named cause; deleted; somebody else set the replicas back) and WaitTimeout.
+        Raises WaitFailed (named cause; deleted; somebody else set the replicas back) and WaitTimeout.
         """
         if all(view.settled(goals[view.key]) for view in self.views):
             return
@@ -137,7 +137,7 @@ class Waiter:
                 self.warnings = watches.warnings
 
     def vanish(self) -> None:
-        """Until none of the workloads has a pod left, terminating ones included. Raises Hopeless and WaitTimeout."""
+        """Until none of the workloads has a pod left, terminating ones included. Raises WaitFailed and WaitTimeout."""
         begun = self._clock()
         goals = dict.fromkeys(self._first, 0)
         source = self._pod_source(listed=True)
@@ -199,7 +199,7 @@ class Waiter:
         lasting = self._patience.lasting(troubles, recovering, now)
         if lasting:
             self._report(troubles)
-            raise Hopeless(
+            raise WaitFailed(
                 obj=self._title(goals),
                 problem=f"{self._progress(goals)}; {lasting[0].reason}: {lasting[0].holder}: {lasting[0].message}",
                 next_step=ADVICE[lasting[0].reason],
@@ -216,7 +216,7 @@ class Waiter:
             obj = watches.objects[first.kind].get(first.name)
             view = workload(obj, first.kind) if obj is not None else None
             if view is None or view.uid != first.uid:
-                raise Hopeless(
+                raise WaitFailed(
                     obj=first.title,
                     problem="it was deleted while its pods were waited for",
                     next_step="Find out who deleted it; create it again, then run again",
@@ -224,7 +224,7 @@ class Waiter:
             if view.replicas and key in self._scaled_by_others:
                 goals[key] = view.replicas
             if view.generation > first.generation and view.replicas != goals[key]:
-                raise Hopeless(
+                raise WaitFailed(
                     obj=view.title,
                     problem=f"its replicas were set to {goals[key]}, and {view.writer or 'somebody'} has set them to {view.replicas} since",
                     next_step="Pause or adjust whoever owns the number of replicas (autoscaler, GitOps tool), then run again",

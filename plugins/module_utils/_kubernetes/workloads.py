@@ -10,8 +10,8 @@ import typing as t
 from http import HTTPStatus
 
 from .._common.errors import Refusal
-from .._common.module import Deadline
 from .._common.outcome import Blocker, Outcome, PlanItem
+from .._common.retry import Deadline
 from . import guards, stopping, summary
 from .api import Api, Json, check_name, collection_path, object_path
 from .connection import connect, missing, read_cluster_uid

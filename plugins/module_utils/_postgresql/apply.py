@@ -11,8 +11,8 @@ from __future__ import annotations
 import typing as t
 
 from .._common.errors import OpsError
-from .._common.module import Deadline
 from .._common.outcome import Blocker, Outcome
+from .._common.retry import Deadline
 from . import catalog, names, vacuum
 from .assess import Assessment, diff_of, horizons_of, with_bloat
 from .catalog import TableState

@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 import typing as t
 
-from .._common.module import require
+from .._common.dependencies import require
 from .catalog import IndexState
 
 if t.TYPE_CHECKING:

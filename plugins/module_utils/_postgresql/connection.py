@@ -13,8 +13,8 @@ import os
 import typing as t
 from dataclasses import dataclass
 
+from .._common.dependencies import require
 from .._common.errors import Refusal
-from .._common.module import require
 from .errors import connect_error, server_refused, sql_error
 
 SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")

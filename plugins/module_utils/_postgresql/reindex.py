@@ -12,8 +12,9 @@ from __future__ import annotations
 import time
 import typing as t
 
-from .._common.module import Deadline, require
+from .._common.dependencies import require
 from .._common.outcome import Blocker
+from .._common.retry import Deadline
 from . import blockers, names
 from .catalog import NO_BLOAT, IndexState, read_indexes
 from .connection import Session, driver_error

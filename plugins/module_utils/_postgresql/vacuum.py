@@ -13,8 +13,8 @@ import math
 import time
 import typing as t
 
+from .._common.dependencies import require
 from .._common.errors import OpsError
-from .._common.module import require
 from . import blockers
 from .connection import Session, driver_error
 from .crew import Crew, somebody_in_the_way

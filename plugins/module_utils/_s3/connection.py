@@ -16,8 +16,8 @@ import typing as t
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from .._common.dependencies import require
 from .._common.errors import Refusal
-from .._common.module import require
 from .errors import no_credentials
 from .signing import Credentials
 

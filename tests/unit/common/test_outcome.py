@@ -6,9 +6,9 @@ from __future__ import annotations
 import pytest
 
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import (
-    Hopeless,
     OpsError,
     Refusal,
+    WaitFailed,
     WaitTimeout,
 )
 from ansible_collections.lowtide.ops.plugins.module_utils._common.module import is_refused
@@ -23,7 +23,7 @@ from ansible_collections.lowtide.ops.plugins.module_utils._common.text import (
 PARTS = {"obj": "x", "problem": "is wrong", "next_step": "Correct it"}
 
 
-@pytest.mark.parametrize("kind", [OpsError, Refusal, WaitTimeout, Hopeless])
+@pytest.mark.parametrize("kind", [OpsError, Refusal, WaitTimeout, WaitFailed])
 @pytest.mark.parametrize("changed", [False, True])
 @pytest.mark.parametrize("check_mode", [False, True])
 def test_refused_is_a_property_of_the_run(kind: type[OpsError], changed: bool, check_mode: bool) -> None:

@@ -11,8 +11,8 @@ from confluent_kafka import ConsumerGroupState
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import Hopeless, Refusal, WaitTimeout
-from ansible_collections.lowtide.ops.plugins.module_utils._common.module import Deadline
+from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import Refusal, WaitFailed, WaitTimeout
+from ansible_collections.lowtide.ops.plugins.module_utils._common.retry import Deadline
 from ansible_collections.lowtide.ops.plugins.module_utils._kafka import protocol, reading
 from ansible_collections.lowtide.ops.plugins.module_utils._kafka.api import Group, Log, Member, TopicPartition
 from ansible_collections.lowtide.ops.plugins.module_utils._kafka.errors import unreachable
@@ -123,7 +123,7 @@ def test_timeout_tells_of_static_members_and_counts_the_rest(
 
 def test_a_missing_group_is_not_an_empty_one() -> None:
     """Unless the caller says so."""
-    with pytest.raises(Hopeless, match="no such group"):
+    with pytest.raises(WaitFailed, match="no such group"):
         World(view("missing")).wait(EMPTY)
     World(view("missing")).wait(reading.Wanted(states=("empty", "missing")))
     world = World(view("missing"), view("stable", 0, members=1))
@@ -135,7 +135,7 @@ def test_a_lag_that_stays_unknown_ends_the_wait_and_is_refused_in_check_mode() -
     drained = reading.Wanted(states=("empty",), lag_known=True)
     World(view("empty", 3, 4)).wait(drained)
     World(view("empty")).wait(drained)
-    with pytest.raises(Hopeless, match="its lag is unknown, since topic t is gone"):
+    with pytest.raises(WaitFailed, match="its lag is unknown, since topic t is gone"):
         World(view("empty", 3, None)).wait(drained)
     World(view("empty", 3, None)).wait(EMPTY)
     with pytest.raises(Refusal, match="topic t is gone"):
@@ -148,7 +148,7 @@ def test_a_lag_that_stays_unknown_ends_the_wait_and_is_refused_in_check_mode() -
 
 def test_a_group_that_rpk_cannot_see_ends_the_wait() -> None:
     """Rather than waiting for what will never be shown."""
-    with pytest.raises(Hopeless, match="client: kafka"):
+    with pytest.raises(WaitFailed, match="client: kafka"):
         World(view("unknown")).wait(EMPTY)
 
 

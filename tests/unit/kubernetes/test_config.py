@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import Refusal
-from ansible_collections.lowtide.ops.plugins.module_utils._common.module import Deadline
+from ansible_collections.lowtide.ops.plugins.module_utils._common.retry import Deadline
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.api import Api
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.config import Access, resolve
 

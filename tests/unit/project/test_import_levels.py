@@ -11,7 +11,11 @@ from support.checkout import below, text
 from support.import_levels import check_levels, check_packages, find_level, package_of
 
 LEVELS = {
-    "module_utils._common": [["errors", "text", "durations", "timestamps"], ["outcome"], ["module"]],
+    "module_utils._common": [
+        ["errors", "text", "durations", "timestamps", "retry"],
+        ["dependencies", "outcome"],
+        ["module"],
+    ],
     "module_utils._backup": [
         ["keys", "pipeline"],
         ["manifest"],

@@ -15,8 +15,8 @@ from __future__ import annotations
 import re
 import typing as t
 
+from ..._common.dependencies import require
 from ..._common.errors import OpsError, Refusal
-from ..._common.module import require
 from ..._common.text import format_count
 from ..connection import CONNECTION_SPEC, Session, driver_error, new_run_id, settings_from
 from ..errors import one_line, sqlstate
