@@ -58,7 +58,7 @@ class Backoff:
         self._jitter = jitter
         self._attempts = 0
 
-    def draw_pause(self) -> float:
+    def take_pause(self) -> float:
         """Return the seconds to wait before the next attempt."""
         pause = min(self._limit, self._first * 2.0 ** min(self._attempts, 32))
         self._attempts += 1
