@@ -411,12 +411,12 @@ class RestoreBuilder:
                 continue
             declaration = Declaration.from_dicts(state.declared.values())
             order = {step.name: number for number, step in enumerate(declaration)}
-            pending = sorted(state.pending.items(), key=lambda item: order.get(item[1].reverted_by, -1))
-            for (step_name, host), left in pending:
-                if left.reverted_by not in declaration:
-                    self._fail(left.reverted_by, host, f"the journal of {window_id} does not declare it")
+            pending = sorted(state.pending.items(), key=lambda item: order.get(item[1], -1))
+            for (step_name, host), reverted_by in pending:
+                if reverted_by not in declaration:
+                    self._fail(reverted_by, host, f"the journal of {window_id} does not declare it")
                     continue
-                reverting = declaration[left.reverted_by]
+                reverting = declaration[reverted_by]
                 name = self._add(steps, reverting, window_id, host, reverts_all=declaration.is_reverting_all(reverting))
                 if name is not None:
                     inherited.append({"window_id": window_id, "step": step_name, "host": host, "reverted_by": name})

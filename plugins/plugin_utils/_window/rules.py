@@ -232,9 +232,9 @@ class WindowRules:
     def _require_time(self, step: Step, now: float) -> None:
         """Refuse a step that cannot be over before the window's end, with the reverting steps that come after it."""
         pending = [
-            self.declaration[left.reverted_by]
-            for left in self.state.pending.values()
-            if left.reverted_by in self.declaration
+            self.declaration[reverted_by]
+            for reverted_by in self.state.pending.values()
+            if reverted_by in self.declaration
         ]
         reverting = self.declaration.find_reverting(step.name)
         after = {other.name: other.estimate or 0.0 for other in (*pending, *filter(None, [reverting]))}
@@ -347,10 +347,10 @@ class WindowRules:
                         )
                     else:
                         missing[key] = "this host was not reached (unreachable?)"
-        for (step, host), left in self.state.pending.items():
-            key = (left.reverted_by, host)
-            if key not in self.state.ended and not self._has_failed_elsewhere(left.reverted_by, host):
-                declared = left.reverted_by in self.declaration
+        for (step, host), reverted_by in self.state.pending.items():
+            key = (reverted_by, host)
+            if key not in self.state.ended and not self._has_failed_elsewhere(reverted_by, host):
+                declared = reverted_by in self.declaration
                 missing.setdefault(
                     key,
                     f"it was to revert {step}, and "

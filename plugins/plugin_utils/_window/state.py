@@ -48,16 +48,6 @@ Key = tuple[str, str]
 """A step and a host."""
 
 
-@dataclass(frozen=True)
-class PendingRevert:
-    """A reversible step that is in force on a host. ``found``: not known from a journal, but seen on the objects
-    themselves; ``window_id``: the older occurrence that left it, None for this one."""
-
-    reverted_by: str
-    window_id: str | None = None
-    found: bool = False
-
-
 @dataclass
 class WindowState:
     """What is on record of one occurrence. Parts marked (run) begin anew with each run of it."""
@@ -89,8 +79,8 @@ class WindowState:
     declared: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Every step that a run of this occurrence declared, as it was declared last: what is in force may be reverted by
     one that is declared no more."""
-    pending: dict[Key, PendingRevert] = field(default_factory=dict)
-    """Reversible steps that are in force."""
+    pending: dict[Key, str] = field(default_factory=dict)
+    """The reversible steps that are in force on a host, with the step that reverts them."""
 
     @property
     def failed(self) -> bool:
@@ -149,22 +139,20 @@ class WindowState:
         self.order.clear()
         self.declared.update({str(step["name"]): step for step in event.steps})
         for left in event.inherited:
-            self.pending.setdefault(
-                (left["step"], left["host"]), PendingRevert(left["reverted_by"], window_id=left["window_id"])
-            )
+            self.pending.setdefault((left["step"], left["host"]), left["reverted_by"])
 
     def _apply_planned(self, event: StepPlanned) -> None:
         self.plans[event.key] = event
         self.planning.discard(event.key)
         if event.reverts and event.due:
-            self.pending.setdefault((event.reverts, event.host), PendingRevert(event.step, found=True))
+            self.pending.setdefault((event.reverts, event.host), event.step)
 
     def _apply_started(self, event: StepStarted) -> None:
         self.started[event.key] = event
         self.succeeded.pop(event.key, None)
         self.started_steps.add(event.step)
         if event.reverted_by:
-            self.pending[event.key] = PendingRevert(event.reverted_by)
+            self.pending[event.key] = event.reverted_by
             for part in (self.started, self.ended):  # what was reverted before in this run has to be reverted again
                 for key in [key for key in part if key[0] == event.reverted_by]:
                     del part[key]

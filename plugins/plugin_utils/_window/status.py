@@ -56,9 +56,9 @@ def read_status(store: Store, *, now: float) -> Result:
         )
     unsettled = read_occurrences(store)
     not_reverted = [
-        {"window_id": window_id, "step": step, "host": host, "reverted_by": left.reverted_by}
+        {"window_id": window_id, "step": step, "host": host, "reverted_by": reverted_by}
         for window_id, state in unsettled.states.items()
-        for (step, host), left in sorted(state.pending.items())
+        for (step, host), reverted_by in sorted(state.pending.items())
     ]
     newest = _read_newest(store, unsettled.damaged)
     lines = [f"Site {store.location}: {f'held by {holder}' if holder else 'not held by anybody'}"]
