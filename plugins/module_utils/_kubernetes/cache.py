@@ -70,8 +70,8 @@ class Cache:
     """The newest objects of everything followed, by uid. A context manager: at its end every connection is closed.
 
     Each watch is read by a thread of its own, which only passes events on; everything else happens in the thread that
-    calls. ``looks`` counts snapshots. ``warnings`` says what could not be read, and what is polled because it may not be
-    watched.
+    calls. ``looks`` counts snapshots. ``warnings`` says what could not be read, and what is polled because it may not
+    be watched.
     """
 
     def __init__(self, client: Client, *, clock: t.Callable[[], float] = time.monotonic) -> None:

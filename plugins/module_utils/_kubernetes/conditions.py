@@ -164,7 +164,7 @@ def _serves(workload: Workload, goal: int) -> bool:
 
 
 def describe_progress(workload: Workload, goal: int) -> str:
-    """Return the numbers of a workload in words: 3 of 5 replicas ready (5 pods), and what else keeps it from its goal."""
+    """Return the numbers of a workload in words: 3 of 5 replicas ready (5 pods), and what else it lacks."""
     if workload.kind in _SUSPENDED:
         return "suspended" if workload.is_stopped else "not suspended"
     words = f"{workload.ready} of {format_count(goal, 'replica')} ready ({format_count(workload.pods, 'pod')})"

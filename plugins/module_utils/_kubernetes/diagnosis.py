@@ -85,9 +85,9 @@ class Finding(t.NamedTuple):
     """Something that keeps a workload from its goal: reason (a key of ``GRACE_SECONDS``), object, and what it says.
 
     ``holder`` is who can let go (a node, a finalizer), ``revision`` the template hash of the pod, ``since`` when it
-    began by the server's word. ``restarts`` are those of a crashing container, ``restarts_before`` those before the wait
-    began, None when that is not known. Until ``held_until`` somebody is at work on it, and it fails no wait. Times are
-    seconds since 1970.
+    began by the server's word. ``restarts`` are those of a crashing container, ``restarts_before`` those before the
+    wait began, None when that is not known. Until ``held_until`` somebody is at work on it, and it fails no wait. Times
+    are seconds since 1970.
     """
 
     reason: str
@@ -294,8 +294,8 @@ class GracePeriod:
     def find_expired(self, findings: t.Sequence[Finding], recovering: t.Collection[str], now: float) -> Finding | None:
         """Return the first finding that has lasted longer than its reason is borne; None if none has.
 
-        A finding counts from when it was first seen. One that has gone counts anew when it comes back, unless its object
-        is in ``recovering`` (a crashed container runs again, and its pod is not ready yet).
+        A finding counts from when it was first seen. One that has gone counts anew when it comes back, unless its
+        object is in ``recovering`` (a crashed container runs again, and its pod is not ready yet).
         """
         present = {(finding.object, finding.reason) for finding in findings}
         kept = {key for key in self._first_seen if key in present or key[0] in recovering}

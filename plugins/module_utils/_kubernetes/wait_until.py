@@ -73,10 +73,11 @@ def wait_until(
     """Return the first snapshot in which all conditions hold.
 
     The kinds that they need are followed from the beginning (those of the workloads themselves by the caller, who has
-    read them), what only explains a delay after ``DIAGNOSE_AFTER`` and if it may be read. Raises WaitFailed as soon as a
-    condition cannot hold any more, or a finding has lasted longer than ``grace`` bears it; WaitTimeout at the deadline;
-    the latter two after reading everything once more, so that no watch that fell silent is the reason. ``outcome`` gets
-    the findings as blockers, and the seconds waited. ``clock`` gives seconds since 1970 and is read once.
+    read them), what only explains a delay after ``DIAGNOSE_AFTER`` and if it may be read. Raises WaitFailed as soon as
+    a condition cannot hold any more, or a finding has lasted longer than ``grace`` bears it; WaitTimeout at the
+    deadline; the latter two after reading everything once more, so that no watch that fell silent is the reason.
+    ``outcome`` gets the findings as blockers, and the seconds waited. ``clock`` gives seconds since 1970 and is read
+    once.
     """
     began = deadline.elapsed
     try:

@@ -45,7 +45,7 @@ LEVELS = {
             "saved_state",
             "selectors",
         ],
-        ["access", "api", "objects", "patches", "pods"],
+        ["access", "api", "objects", "patches", "pods", "transport"],
         ["autoscalers", "capacity", "client", "connection", "constraints", "guards", "plans", "snapshot", "stopping"],
         ["cache", "cluster", "conditions", "diagnosis", "reviews", "summary", "tiers", "watch"],
         ["wait", "wait_until"],
