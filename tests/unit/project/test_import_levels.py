@@ -45,7 +45,7 @@ LEVELS = {
             "saved_state",
             "selectors",
         ],
-        ["access", "api", "objects", "patches", "pods"],
+        ["access", "api", "objects", "patches", "pods", "transport"],
         ["autoscalers", "capacity", "client", "connection", "constraints", "diagnosis", "guards", "plans", "stopping"],
         ["cluster", "conditions", "reviews", "snapshot", "summary", "tiers", "watch"],
         ["wait", "wait_until"],
