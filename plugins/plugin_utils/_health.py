@@ -89,8 +89,7 @@ def check_workloads(result: Result, window: Window) -> list[Line]:
 
 def _check_workload(workload: Result, window: Window) -> Line:
     obj = f"{workload['kind']} {workload['namespace']}/{workload['name']}"
-    ready = f"{workload['ready']} of {workload['replicas']} ready"
-    stopped = workload.get("stopped_by_us")
+    stopped = workload.get("stopped_by_lowtide")
     if workload.get("problem"):
         return Line(
             "FAIL", obj, str(workload["problem"]), "Set its replicas as they should be and remove the annotation"
@@ -101,12 +100,13 @@ def _check_workload(workload: Result, window: Window) -> Line:
         if not is_window(run):
             return Line("FAIL", obj, since, "Start it with lowtide.ops.startup")
         return window.excuse(Line("FAIL", obj, since, "Start it with lowtide.ops.restore_service"))
-    if not workload["settled"]:
-        return window.excuse(Line("FAIL", obj, ready, "Look at the events of its pods"))
-    if workload.get("stale_note"):
-        run = workload["stale_note"].get("run")
-        return Line("WARN", obj, f"{ready}, and still carries the note of run {run} that stopped it")
-    return Line("OK" if workload["replicas"] else "WARN", obj, ready)
+    message = str(workload["message"])
+    if workload["status"] != "Current":
+        return window.excuse(Line("FAIL", obj, message, "Look at the events of its pods"))
+    if workload.get("stale_saved_state") and workload["replicas"]:
+        run = workload["stale_saved_state"].get("run")
+        return Line("WARN", obj, f"{message}, and still carries what run {run} saved when it stopped it")
+    return Line("OK" if workload["replicas"] else "WARN", obj, message)
 
 
 def check_consumer_groups(result: Result, plan: Plan, window: Window) -> list[Line]:

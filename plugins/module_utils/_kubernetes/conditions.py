@@ -284,3 +284,15 @@ class JobDone:
             return Status(CURRENT, title, f"complete ({job.succeeded} succeeded)", 0)
         words = f"{job.succeeded} of {job.completions} succeeded, {job.active} active, {job.failed} failed"
         return Status(IN_PROGRESS, title, f"suspended, {words}" if job.suspended else words, job.completions)
+
+
+def assess_alone(workload: Workload) -> Status:
+    """Return where a workload stands by what it says of itself: whether as many pods as its spec asks for serve.
+
+    Of a stopped one, whether its controller counts no pod any more; which pods are left only a snapshot can tell.
+    """
+    snapshot = Snapshot.from_objects([{**workload.raw, "kind": workload.kind}])
+    if workload.is_stopped:
+        is_quiet = workload.is_observed and workload.pods == 0
+        return Status(CURRENT if is_quiet else IN_PROGRESS, workload.title, _describe_rest(workload, [], []), 0)
+    return Serving(workload, workload.replicas).evaluate(snapshot)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import typing as t
 
-from .autoscalers import Autoscaler
+from .autoscalers import Autoscaler, select_autoscalers
 from .client import Client
 from .errors import Forbidden, NotFound
 from .objects import Workload
@@ -32,18 +32,15 @@ class ScalingConstraints:
         self.autoscalers: list[Autoscaler] = []
         self.budgets: list[Json] = []
         self.quotas: list[Json] = []
+        self.limit_ranges: list[Json] = []
+        self.claims: list[str] | None = None
         self.nodes: list[Json] = []
         self.pods: list[Json] = []
         self.warnings: list[str] = []
 
     def list_autoscalers(self, workload: Workload) -> list[Autoscaler]:
         """Return the autoscalers of a workload; an HPA that KEDA made is represented by its ScaledObject."""
-        known = {autoscaler.name for autoscaler in self.autoscalers if autoscaler.kind == "ScaledObject"}
-        return [
-            autoscaler
-            for autoscaler in self.autoscalers
-            if autoscaler.target == workload.key and autoscaler.managed_by not in known
-        ]
+        return select_autoscalers(self.autoscalers, workload)
 
 
 def read_constraints(
