@@ -14,10 +14,10 @@ import threading
 import typing as t
 from urllib.parse import quote, urlencode
 
-from .._common.errors import OpsError
+from .._common.errors import OpsError, Refusal
 from .._common.retry import Backoff, Deadline
 from .access import ClusterAccess
-from .errors import BY_STATUS, ApiError, Conflict, Gone, TooManyRequests, WriteUnknown
+from .errors import BY_STATUS, ApiError, Conflict, Gone, TooManyRequests, Unauthorized, WriteUnknown
 from .patches import Json, Operations, Write, build_json_patch, changes_something, encode_json
 from .transport import LOST, DeadlineSocket, connect, is_final
 
@@ -34,6 +34,9 @@ RETRIED = frozenset({500, 502, 503, 504})
 _PRINTABLE = "!\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~"  # beside letters, digits and "%"
 # What the server says of a JSON patch that could not be applied; an invalid object has a message about its fields.
 _PATCH_NOT_APPLIED = "the server rejected our request due to an error in our request"
+
+
+Headers = list[tuple[str, str]]
 
 
 class Listing(t.NamedTuple):
@@ -110,7 +113,8 @@ class Client:
     Retry-After is obeyed. After 401 the credentials are obtained anew, once. The last answer is waited for until
     ``GRACE`` seconds after the deadline.
 
-    ``requests`` counts everything sent; ``write_attempted`` says whether a write may have taken effect.
+    ``requests`` counts everything sent; ``write_attempted`` says whether a write may have taken effect; ``rights`` keeps the
+    answers of access reviews; ``warnings`` is what the user should know.
     """
 
     def __init__(
@@ -127,6 +131,8 @@ class Client:
         self.deadline = deadline
         self.requests = 0
         self.write_attempted = False
+        self.rights: dict[t.Any, bool] = {}
+        self.warnings: list[str] = []
         self._backoff = backoff
         self._silence = silence
         self._connection: http.client.HTTPConnection | None = None
@@ -150,10 +156,14 @@ class Client:
                 continue
         raise AssertionError("unreachable: a list in one piece has no page that expires")
 
-    def create(self, path: str, body: Json, *, obj: str, dry_run: bool = False) -> Json:
-        """Create an object, or a subresource such as ``eviction``. Raises Conflict (``AlreadyExists``), WriteUnknown."""
+    def create(self, path: str, body: Json, *, obj: str, dry_run: bool = False, reads_only: bool = False) -> Json:
+        """Create an object, or a subresource such as ``eviction``. Raises Conflict (``AlreadyExists``), WriteUnknown.
+
+        ``reads_only`` is for what the server answers without keeping anything, such as an access review.
+        """
         params = {"fieldManager": FIELD_MANAGER, **_ask_dry_run(dry_run)}
-        return self._request("POST", _with(path, params), obj, body=body, safe=dry_run, writes=not dry_run)
+        safe = dry_run or reads_only
+        return self._request("POST", _with(path, params), obj, body=body, safe=safe, writes=not safe)
 
     def patch(
         self,
@@ -307,7 +317,7 @@ class Client:
                     connection, headers = self._open_kept()
                     sent = True
                     status, answer_headers, answer = self._exchange(
-                        connection, method, target, payload, {**headers, **_type_header(payload, content_type)}
+                        connection, method, target, payload, headers + _type_header(payload, content_type)
                     )
             except LOST as error:
                 doubtful = doubtful or sent
@@ -355,7 +365,7 @@ class Client:
                 sock = self._connect()
                 connection = self._wrap(sock)
                 self._count()
-                connection.request("GET", self.access.base_path + target, headers=headers)
+                _send(connection, "GET", self.access.base_path + target, None, headers)
                 response = connection.getresponse()
                 status = response.status
                 if status == 200:
@@ -380,7 +390,7 @@ class Client:
             self._decode(status, answer, obj, "")
             raise self._fail(ApiError, obj, f"the server answered a watch with {status}", status)
 
-    def _open_kept(self) -> tuple[http.client.HTTPConnection, dict[str, str]]:
+    def _open_kept(self) -> tuple[http.client.HTTPConnection, Headers]:
         """Return the kept-alive connection, opened when there is none or the server has closed it, and the headers to send."""
         headers = self._make_headers()
         if self._connection is not None and self._used and t.cast("DeadlineSocket", self._connection.sock).is_dropped():
@@ -396,10 +406,10 @@ class Client:
         method: str,
         target: str,
         payload: bytes | None,
-        headers: dict[str, str],
+        headers: Headers,
     ) -> tuple[int, http.client.HTTPMessage, bytes]:
         self._count()
-        connection.request(method, self.access.base_path + target, body=payload, headers=headers)
+        _send(connection, method, self.access.base_path + target, payload, headers)
         response = connection.getresponse()
         answer = response.read()
         self._used = True
@@ -423,19 +433,19 @@ class Client:
 
     def _wrap(self, sock: DeadlineSocket) -> http.client.HTTPConnection:
         connection = http.client.HTTPConnection(*self.access.address)
-        connection.sock = sock  # type: ignore[assignment]
+        connection.sock = sock
         connection.auto_open = 0  # a connection is opened here, with TLS, or not at all
         return connection
 
-    def _make_headers(self) -> dict[str, str]:
-        return {
-            "Accept": "application/json",
-            "User-Agent": f"lowtide.ops/{quote(self.run_id, safe=_PRINTABLE)}",
-            **self.access.impersonation,
-            **self.access.credentials(),
-        }
+    def _make_headers(self) -> Headers:
+        return [
+            ("Accept", "application/json"),
+            ("User-Agent", f"{FIELD_MANAGER}/{quote(self.run_id, safe=_PRINTABLE)}"),
+            *self.access.impersonation,
+            *self.access.credentials(seconds=self._left()).items(),
+        ]
 
-    def _renew(self, used: t.Mapping[str, str]) -> bool:
+    def _renew(self, used: Headers) -> bool:
         """Obtain credentials anew after a 401, unless another thread has done so since. Returns whether trying again can help."""
         with self._lock:
             self._drop()
@@ -443,7 +453,15 @@ class Client:
                 return True
             if not self.access.can_renew:
                 return False
-            self.access.credentials(renew=True)
+            try:
+                self.access.credentials(renew=True, seconds=self._left())
+            except Refusal as error:
+                raise Unauthorized(
+                    obj=error.obj,
+                    problem=f"the server no longer accepts its credentials, and {error.problem}",
+                    next_step=error.next_step,
+                    status=401,
+                ) from error
             return True
 
     def _left(self) -> float:
@@ -535,8 +553,18 @@ def _ask_dry_run(dry_run: bool) -> dict[str, str]:
     return {"dryRun": "All"} if dry_run else {}
 
 
-def _type_header(payload: bytes | None, content_type: str) -> dict[str, str]:
-    return {} if payload is None else {"Content-Type": content_type}
+def _type_header(payload: bytes | None, content_type: str) -> Headers:
+    return [] if payload is None else [("Content-Type", content_type), ("Content-Length", str(len(payload)))]
+
+
+def _send(
+    connection: http.client.HTTPConnection, method: str, target: str, payload: bytes | None, headers: Headers
+) -> None:
+    """Send a request whose headers may stand more than once, as those of impersonated groups do."""
+    connection.putrequest(method, target, skip_accept_encoding=True)
+    for name, value in headers:
+        connection.putheader(name, value)
+    connection.endheaders(payload)
 
 
 def _read_status(answer: bytes) -> Json:

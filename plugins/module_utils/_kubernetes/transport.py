@@ -12,6 +12,7 @@ for the two messages of a socks5 proxy (RFC 1928, RFC 1929) would be one more th
 from __future__ import annotations
 
 import base64
+import functools
 import http.client
 import io
 import ipaddress
@@ -153,9 +154,10 @@ class TlsInTls:
 
     def sendall(self, data: bytes) -> None:
         """Send everything."""
-        left = memoryview(data)
-        while left:
-            left = left[self._run(lambda: self._tls.write(left)) :]
+        sent = 0
+        while sent < len(data):
+            rest = memoryview(data)[sent:]
+            sent += self._run(functools.partial(self._tls.write, rest))
 
     def settimeout(self, seconds: float) -> None:
         """Limit each packet."""

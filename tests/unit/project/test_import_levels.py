@@ -34,9 +34,11 @@ LEVELS = {
     ],
     "module_utils._kubernetes": [
         [
+            "arguments",
             "config",
             "errors",
             "fields",
+            "files",
             "parse",
             "plan",
             "proxies",
@@ -45,7 +47,9 @@ LEVELS = {
             "saved_state",
             "selectors",
         ],
-        ["access", "api", "objects", "patches", "pods", "transport"],
+        ["certificates", "kubeconfig", "transport"],
+        ["credentials"],
+        ["access", "api", "objects", "patches", "pods"],
         ["autoscalers", "capacity", "client", "connection", "constraints", "diagnosis", "guards", "plans", "stopping"],
         ["cluster", "conditions", "reviews", "snapshot", "summary", "tiers", "watch"],
         ["wait", "wait_until"],
