@@ -19,7 +19,8 @@ from .._common.retry import Backoff, Deadline
 from .access import ClusterAccess
 from .errors import BY_STATUS, ApiError, Conflict, Gone, TooManyRequests, Unauthorized, WriteUnknown
 from .patches import Json, Operations, Write, build_json_patch, changes_something, encode_json
-from .transport import LOST, DeadlineSocket, connect, is_final
+from .streams import Stream
+from .transport import LOST, DeadlineSocket, connect, describe_error, is_final
 
 FIELD_MANAGER = "lowtide.ops"
 MERGE_PATCH = "application/merge-patch+json"
@@ -44,64 +45,6 @@ class Listing(t.NamedTuple):
 
     items: list[Json]
     version: str
-
-
-class Stream:
-    """A running watch: iterate to get its events, once. ``close`` from any thread ends the iteration.
-
-    The iteration ends when the server ends the watch. Raises ApiError (status 0) when the connection is lost, silent for
-    too long, or sends something else than JSON.
-    """
-
-    def __init__(self, sock: DeadlineSocket, response: http.client.HTTPResponse, obj: str) -> None:
-        self._sock = sock
-        self._response = response
-        self._obj = obj
-        self._closing = False
-        self._reading = False
-
-    def __iter__(self) -> t.Iterator[Json]:
-        for line in self.read_raw_lines():
-            try:
-                event = json.loads(line)
-            except ValueError as error:
-                raise self._lose("it sent a line that is not JSON") from error
-            if not isinstance(event, dict):
-                raise self._lose("it sent a line that is no event")
-            yield event
-
-    def read_raw_lines(self) -> t.Iterator[bytes]:
-        """Iterate over lines as they come, without decoding them."""
-        self._reading = True
-        try:
-            while not self._closing:
-                try:
-                    line = self._response.readline()
-                except (*LOST, ValueError, AttributeError) as error:  # the latter two: closed under the reader
-                    if self._closing:
-                        return
-                    raise self._lose(describe_error(error)) from error
-                if not line or self._closing:
-                    return
-                yield line
-        finally:
-            self._release()
-
-    def close(self) -> None:
-        """Cut the connection, which wakes up a reader."""
-        self._closing = True
-        self._sock.interrupt()
-        if not self._reading:
-            self._release()
-
-    def _release(self) -> None:
-        self._response.close()
-        self._sock.close()
-
-    def _lose(self, why: str) -> ApiError:
-        return ApiError(
-            obj=self._obj, problem=f"the stream of its changes broke off: {why}", next_step="Read it again and go on"
-        )
 
 
 class Client:
@@ -309,7 +252,7 @@ class Client:
         """Send until there is an answer to give. ``safe``: it may be sent again when it may have been carried out."""
         payload = None if body is None else encode_json(body)
         backoff = self._backoff()
-        doubtful = renewed = False
+        doubtful = renewed = False  # doubtful: an earlier sending may have been carried out
         while True:
             sent = False
             try:
@@ -321,38 +264,39 @@ class Client:
                     )
             except LOST as error:
                 doubtful = doubtful or sent
-                self._note_loss(error, obj, sent=sent and writes, safe=safe)
+                self._note_loss(error, obj, doubtful=writes and doubtful, ends=sent and not safe)
                 self._pause(backoff.take_pause())
                 continue
             if status == 401 and not renewed and self._renew(headers):
                 renewed = True
                 continue
             renewed = False
-            if (status == 429 or (safe and status in RETRIED)) and not self.deadline.passed:
-                doubtful = doubtful or status in RETRIED
-                self.write_attempted = self.write_attempted or (writes and status in RETRIED)
-                self._pause(self._read_retry_after(answer_headers, status, obj) or backoff.take_pause())
-                continue
             if writes and (status < 300 or status >= 500):
                 self.write_attempted = True
-            if writes and status >= 500 and not safe:
+            doubtful = doubtful or status >= 500
+            if (status == 429 or (safe and status in RETRIED)) and not self.deadline.passed:
+                self._pause(self._read_retry_after(answer_headers, status, obj) or backoff.take_pause())
+                continue
+            if vanishes and doubtful and status == 404:
+                return {"apiVersion": "v1", "kind": "Status", "status": "Success"}
+            if writes and doubtful and (status == 429 or status >= 500):
                 raise self._fail(
                     WriteUnknown, obj, f"the server answered a write with {_describe(status, answer)}", status
                 )
-            if vanishes and doubtful and status == 404:
-                return {"apiVersion": "v1", "kind": "Status", "status": "Success"}
             return self._decode(status, answer, obj, content_type)
 
-    def _note_loss(self, error: BaseException, obj: str, *, sent: bool, safe: bool) -> None:
-        """After a lost connection: raise unless the request may be sent again."""
+    def _note_loss(self, error: BaseException, obj: str, *, doubtful: bool, ends: bool) -> None:
+        """After a lost connection: raise unless the request may be sent again.
+
+        ``doubtful``: it is a write that may have been carried out. ``ends``: it must not be sent a second time.
+        """
         with self._lock:
             self._drop()
-        if sent:
-            self.write_attempted = True
-            if not safe:
+        self.write_attempted = self.write_attempted or doubtful
+        if ends or is_final(error) or self.deadline.passed or self._closed:
+            if doubtful:
                 problem = f"the connection was lost after the write was sent ({describe_error(error)})"
                 raise self._fail(WriteUnknown, obj, problem) from error
-        if is_final(error) or self.deadline.passed or self._closed:
             raise self._explain_loss(error) from error
 
     def _open_stream(self, target: str, obj: str, limit: t.Callable[[], float]) -> Stream:
@@ -538,11 +482,6 @@ class Client:
 
 class _Expired(Exception):
     """The continuation of a list has expired."""
-
-
-def describe_error(error: BaseException) -> str:
-    """Return what an exception says, its name when it says nothing."""
-    return str(error) or type(error).__name__
 
 
 def _with(path: str, params: t.Mapping[str, str] | None) -> str:

@@ -54,8 +54,8 @@ def split_url(url: str, *, obj: str, example: str) -> SplitResult:
         problem = "its port is 0" if port == 0 else problem
     except ValueError as error:
         problem = f"it is not a URL ({error})"
-    if not problem and re.search(r"[\x00-\x20\x7f]", url):
-        problem = "it holds blanks or control characters"
+    if not problem and re.search(r"[^\x21-\x7e]", url):
+        problem = "it holds blanks, control characters or letters outside ASCII"
     if problem:
         raise Refusal(obj=f"{obj} {hide_userinfo(url)!r}", problem=problem, next_step=f"Give a URL such as {example}")
     return parts
@@ -107,6 +107,11 @@ def is_loopback(host: str) -> bool:
         return True
     address = _parse_address(host)
     return address is not None and address.is_loopback
+
+
+def is_address(host: str) -> bool:
+    """Return whether a host is an IP address rather than a name."""
+    return _parse_address(host) is not None
 
 
 def is_exempt(host: str, port: int, exceptions: str) -> bool:

@@ -48,7 +48,7 @@ LEVELS = {
             "selectors",
         ],
         ["certificates", "kubeconfig", "transport"],
-        ["credentials"],
+        ["credentials", "streams"],
         ["access", "api", "objects", "patches", "pods"],
         ["autoscalers", "capacity", "client", "connection", "constraints", "diagnosis", "guards", "plans", "stopping"],
         ["cluster", "conditions", "reviews", "snapshot", "summary", "tiers", "watch"],
