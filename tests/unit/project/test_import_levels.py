@@ -33,23 +33,15 @@ LEVELS = {
         ["group", "reading"],
     ],
     "module_utils._kubernetes": [
-        [
-            "config",
-            "errors",
-            "fields",
-            "parse",
-            "plan",
-            "proxies",
-            "quantities",
-            "resources",
-            "saved_state",
-            "selectors",
-        ],
-        ["access", "api", "objects", "patches", "pods", "transport"],
-        ["autoscalers", "capacity", "client", "connection", "constraints", "guards", "plans", "snapshot", "stopping"],
-        ["cache", "cluster", "conditions", "diagnosis", "reviews", "summary", "tiers", "watch"],
-        ["wait", "wait_until"],
-        ["operations", "scale", "workloads"],
+        ["arguments", "errors", "fields", "files", "patches", "proxies"],
+        ["quantities", "resources", "saved_state", "selectors"],
+        ["certificates", "kubeconfig", "objects", "transport"],
+        ["credentials", "streams"],
+        ["access", "autoscalers", "constraints", "plans", "snapshot"],
+        ["client"],
+        ["cache", "cluster", "conditions", "diagnosis", "reviews", "scaling_constraints"],
+        ["preflight", "summary", "tiers", "wait"],
+        ["operations"],
     ],
     "module_utils._consumers": [["partitions"], ["operations"]],
     "module_utils._postgresql": [
@@ -84,8 +76,7 @@ EXCEPTIONS = {
 
 COMPOSES = {
     "module_utils._backup": {"module_utils._postgresql", "module_utils._s3"},
-    # Partition counts for k8s_scale_to_partitions; to become a package of their own that composes both systems.
-    "module_utils._kubernetes": {"module_utils._kafka"},
+    "module_utils._consumers": {"module_utils._kafka", "module_utils._kubernetes"},
 }
 """Packages that know others than ``_common``, because their work is to bring systems together."""
 
