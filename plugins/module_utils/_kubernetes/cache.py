@@ -74,11 +74,14 @@ class Cache:
     be watched.
     """
 
-    def __init__(self, client: Client, *, clock: t.Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, client: Client, *, clock: t.Callable[[], float] = time.monotonic, poll_seconds: float = POLL_SECONDS
+    ) -> None:
         self.warnings: list[str] = []
         self.looks = 0
         self._client = client
         self._clock = clock
+        self._poll_seconds = poll_seconds
         self._sources: list[_Source] = []
         self._queue: queue.SimpleQueue[_Message] = queue.SimpleQueue()
         self._taken: list[_Message] = []
@@ -127,7 +130,7 @@ class Cache:
         self._sources.append(source)
         self._take_list(source, listed)
         if source.is_polled:
-            self._schedule(source, POLL_SECONDS)
+            self._schedule(source, self._poll_seconds)
         else:
             self._connect(source)
 
@@ -175,7 +178,7 @@ class Cache:
             source.turn += 1  # what an older connection has still to say is older than this
             self._disconnect(source)
             self._take_list(source, listing)
-            self._schedule(source, POLL_SECONDS if source.is_polled else source.backoff.take_pause())
+            self._schedule(source, self._poll_seconds if source.is_polled else source.backoff.take_pause())
 
     def _list(self, source: _Source) -> Listing:
         """LIST a source; one object that may be read but not listed is read by itself, and polled from then on."""
@@ -208,7 +211,9 @@ class Cache:
 
     def _poll(self, source: _Source, why: str) -> None:
         source.is_polled = True
-        self.warnings.append(f"{source.title}: {why}, so it is read every {POLL_SECONDS:g} s instead of being watched")
+        self.warnings.append(
+            f"{source.title}: {why}, so it is read every {self._poll_seconds:g} s instead of being watched"
+        )
 
     def _schedule(self, source: _Source, pause: float) -> None:
         source.due = self._clock() + pause
@@ -233,7 +238,7 @@ class Cache:
                 is_changed |= self._end(source, error)
                 continue
             # The watch goes on at once after a LIST that was read; it is the LIST that had to wait for its turn.
-            self._schedule(source, POLL_SECONDS if source.is_polled else 0.0)
+            self._schedule(source, self._poll_seconds if source.is_polled else 0.0)
         return is_changed
 
     def _take_message(self, timeout: float | None) -> bool:

@@ -449,7 +449,7 @@ class Job(t.NamedTuple):
 
 
 class Event(t.NamedTuple):
-    """An event. ``at`` is when it was last seen, ``created_at`` when it was first written down."""
+    """An event, seen ``times`` times. ``at`` is when it was last seen, ``created_at`` when it was written down."""
 
     about_uid: str
     about_kind: str
@@ -458,7 +458,7 @@ class Event(t.NamedTuple):
     message: str
     at: float
     type: str
-    count: int
+    times: int
     created_at: float
 
     @classmethod
@@ -479,6 +479,6 @@ class Event(t.NamedTuple):
             message=as_text(obj.get("message") or obj.get("note")),
             at=at or created,
             type=as_text(obj.get("type")),
-            count=as_int(get_path(obj, "series", "count") or obj.get("count"), 1),
+            times=as_int(get_path(obj, "series", "count") or obj.get("count"), 1),
             created_at=created,
         )
