@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,12 @@ class KeptObject:
 
 
 def load_objects(name: str) -> list[Json]:
-    """The objects of a YAML file with several documents below ``tests/unit/kubernetes/data``."""
+    """The objects of a YAML file with several documents below ``tests/unit/kubernetes/data``, each time as copies."""
+    return copy.deepcopy(_read_objects(name))
+
+
+@functools.cache
+def _read_objects(name: str) -> list[Json]:
     path = Path(__file__).parents[1] / "unit" / "kubernetes" / "data" / f"{name}.yml"
     return [obj for obj in yaml.safe_load_all(path.read_text(encoding="utf-8")) if obj is not None]
 
