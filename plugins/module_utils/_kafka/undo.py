@@ -22,7 +22,7 @@ from .api import TopicPartition
 if t.TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from .plan import Move
+    from .plan import OffsetChange
 
 FORMAT = "lowtide.ops/rpk_group/undo/1"
 
@@ -58,16 +58,16 @@ class Record(t.NamedTuple):
         return json.dumps({**head, "offsets": rows}, indent=1) + "\n"
 
 
-def record(group: str, cluster_id: str, declared: t.Any, moves: Iterable[Move]) -> Record:
+def record(group: str, cluster_id: str, declared: t.Any, changes: Iterable[OffsetChange]) -> Record:
     """The record of a change that is about to be made."""
-    needed = [move for move in moves if move.needed]
+    needed = [change for change in changes if change.needed]
     return Record(
         group=group,
         cluster_id=cluster_id,
         written=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         declared=declared,
-        before={move.partition: move.before for move in needed},
-        after={move.partition: move.after for move in needed},
+        before={change.partition: change.before for change in needed},
+        after={change.partition: change.after for change in needed},
     )
 
 
@@ -114,7 +114,7 @@ def load(path: str) -> Record | None:
         raise _unusable(path, f"it cannot be read ({error.strerror})") from error
 
 
-def interrupted(
+def explain_mismatch(
     earlier: Record, *, group: str, cluster_id: str, declared: t.Any, committed: Mapping[TopicPartition, int]
 ) -> str:
     """Why ``earlier`` is not the record of this same change, done, half done or not begun; empty when it is."""
