@@ -94,12 +94,10 @@ def _find_obstacle(client: BusClient, group: str, problem: Problem) -> Problem:
         members = client.groups([group])[group].member_count
     except OpsError as error:
         words = f"{problem.words}; whether it has members is not known: {error.problem}"
-        return problem._replace(words=words, is_passing=False)
-    return (
-        problem._replace(words=f"{problem.words}; it has {members} members now", is_passing=False)
-        if members
-        else problem
-    )
+        return problem._replace(words=words, is_passing=problem.is_passing and isinstance(error, PASSING_ERRORS))
+    if not members:
+        return problem
+    return problem._replace(words=f"{problem.words}; it has {members} members now", is_passing=False)
 
 
 def _read_back(

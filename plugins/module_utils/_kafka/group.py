@@ -238,7 +238,7 @@ def _resolve_targets(
         refuse_absent(client, targets)
         return targets
     base = dict(committed)
-    if earlier is not None and any(one.kind == plan.SHIFT for one in request.declarations):
+    if earlier is not None and any(rule.kind == plan.SHIFT for rule in request.declarations):
         why = undo.explain_mismatch(
             earlier, group=request.group, cluster_id=cluster_id, declared=request.declared, committed=committed
         )

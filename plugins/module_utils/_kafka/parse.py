@@ -73,7 +73,7 @@ def table(lines: Sequence[str], *, required: Sequence[str]) -> list[dict[str, st
     if not lines:
         raise ParseError("no table")
     names = [(match.group(), match.start()) for match in re.finditer(r"\S+", lines[0])]
-    missing = [name for name in required if name not in [found for found, _start in names]]
+    missing = [name for name in required if name not in [own for own, _start in names]]
     if missing:
         raise ParseError(f"no column {', '.join(missing)} in: {lines[0]}")
     ends: list[int | None] = [start for _name, start in names[1:]]
@@ -101,14 +101,14 @@ def _optional(row: dict[str, str], column: str) -> int | None:
 
 def blocks(text: str) -> list[list[str]]:
     """Lines between empty lines; blanks at the end of a line are kept."""
-    found: list[list[str]] = [[]]
+    parts: list[list[str]] = [[]]
     for line in text.split("\n"):
         if line == "":
-            if found[-1]:
-                found.append([])
+            if parts[-1]:
+                parts.append([])
         else:
-            found[-1].append(line)
-    return [block for block in found if block]
+            parts[-1].append(line)
+    return [block for block in parts if block]
 
 
 def group_describe(text: str) -> dict[str, DescribedGroup]:

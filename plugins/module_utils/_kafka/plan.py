@@ -134,12 +134,12 @@ def declaration(row: Mapping[str, t.Any]) -> OffsetRule:
 
 def topics_named(declarations: Iterable[OffsetRule]) -> set[str]:
     """Topics which declarations name."""
-    return {one.topic for one in declarations if one.topic is not None}
+    return {rule.topic for rule in declarations if rule.topic is not None}
 
 
 def groups_named(declarations: Iterable[OffsetRule]) -> set[str]:
     """Groups whose offsets are to be copied."""
-    return {one.group for one in declarations if one.kind == GROUP}
+    return {rule.group for rule in declarations if rule.kind == GROUP}
 
 
 def resolve_targets(
@@ -156,12 +156,12 @@ def resolve_targets(
     ``others``: the offsets of groups to copy from. Shift and copy leave out partitions without a commit to start from,
     unless these are named one by one.
     """
-    found: dict[TopicPartition, OffsetTarget] = {}
-    for one in declarations:
-        source = others[one.group] if one.kind == GROUP else base
-        topics = [one.topic] if one.topic is not None else sorted({partition.topic for partition in source})
+    targets: dict[TopicPartition, OffsetTarget] = {}
+    for rule in declarations:
+        source = others[rule.group] if rule.kind == GROUP else base
+        topics = [rule.topic] if rule.topic is not None else sorted({partition.topic for partition in source})
         if not topics:
-            owner = one.group if one.kind == GROUP else name
+            owner = rule.group if rule.kind == GROUP else name
             raise Refusal(
                 obj=f"group {owner}",
                 problem="it has no committed offsets, so that there is no topic to set offsets of",
@@ -169,41 +169,45 @@ def resolve_targets(
             )
         hits = 0
         for topic in topics:
-            for partition in _partitions(one, topic, counts[topic]):
-                if one.kind in (SHIFT, GROUP) and partition not in source:
-                    if one.partitions is not None:
-                        raise _nothing_there(partition, one.group or name)
+            for partition in _partitions(rule, topic, counts[topic]):
+                if rule.kind in (SHIFT, GROUP) and partition not in source:
+                    if rule.partitions is not None:
+                        raise _nothing_there(partition, rule.group or name)
                     continue
                 hits += 1
-                found[partition] = (
+                targets[partition] = (
                     OffsetTarget(OFFSET, source[partition])
-                    if one.kind == GROUP
-                    else _make_target(one, source, partition)
+                    if rule.kind == GROUP
+                    else _make_target(rule, source, partition)
                 )
         if not hits:
-            raise _nothing_there(TopicPartition(topics[0], 0), one.group or name)
-    return found
+            raise _nothing_there(TopicPartition(topics[0], 0), rule.group or name)
+    return targets
 
 
-def _make_target(one: OffsetRule, base: Mapping[TopicPartition, int], partition: TopicPartition) -> OffsetTarget:
-    return OffsetTarget(OFFSET, base[partition] + one.value) if one.kind == SHIFT else OffsetTarget(one.kind, one.value)
+def _make_target(rule: OffsetRule, base: Mapping[TopicPartition, int], partition: TopicPartition) -> OffsetTarget:
+    return (
+        OffsetTarget(OFFSET, base[partition] + rule.value)
+        if rule.kind == SHIFT
+        else OffsetTarget(rule.kind, rule.value)
+    )
 
 
-def _partitions(one: OffsetRule, topic: str, count: int | None) -> list[TopicPartition]:
+def _partitions(rule: OffsetRule, topic: str, count: int | None) -> list[TopicPartition]:
     if not count:
         raise Refusal(
             obj=f"topic {topic}",
             problem="it does not exist, or this user may not describe it" if count is None else "it has no partitions",
             next_step="Correct the name in offsets, create the topic first, or give this user DESCRIBE on it",
         )
-    beyond = [number for number in one.partitions or () if not 0 <= number < count]
+    beyond = [number for number in rule.partitions or () if not 0 <= number < count]
     if beyond:
         raise Refusal(
             obj=f"topic {topic}",
             problem=f"it has partitions 0 to {count - 1}, and offsets names {', '.join(map(str, beyond))}",
             next_step="Correct partitions in offsets",
         )
-    return [TopicPartition(topic, number) for number in (range(count) if one.partitions is None else one.partitions)]
+    return [TopicPartition(topic, number) for number in (range(count) if rule.partitions is None else rule.partitions)]
 
 
 def _nothing_there(partition: TopicPartition, group: str) -> Refusal:
@@ -216,11 +220,11 @@ def _nothing_there(partition: TopicPartition, group: str) -> Refusal:
 
 def times_named(targets: Mapping[TopicPartition, OffsetTarget]) -> dict[int, list[TopicPartition]]:
     """Time stamps to look up, with the partitions to look in."""
-    found: dict[int, list[TopicPartition]] = {}
+    times: dict[int, list[TopicPartition]] = {}
     for partition, target in targets.items():
         if target.kind == TIME:
-            found.setdefault(target.value, []).append(partition)
-    return found
+            times.setdefault(target.value, []).append(partition)
+    return times
 
 
 def compute_changes(

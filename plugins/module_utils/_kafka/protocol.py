@@ -218,14 +218,14 @@ class ProtocolClient(BusClient):
     def cluster_id(self) -> str:
         """As the metadata say that a client gets when it connects: no request of its own."""
         deadline = Deadline(self._timeout)
-        while not (found := self._known_cluster_id()):
+        while not (cluster_id := self._known_cluster_id()):
             self._admin.poll(0)
             if self._fatal is not None:
                 raise self._end()
             if deadline.passed:
                 raise unreachable(self.label, f"no answer within {self._timeout:g} s. {self._last_detail}".rstrip(". "))
         self._answered = True
-        return found
+        return cluster_id
 
     def _known_cluster_id(self) -> str:
         try:
@@ -236,10 +236,10 @@ class ProtocolClient(BusClient):
             raise self.explain(error.args[0], "reading the cluster's id") from error
 
     def partition_counts(self, topics: Iterable[str]) -> dict[str, int | None]:
-        wanted = sorted(set(topics))
-        if not wanted:
+        names = sorted(set(topics))
+        if not names:
             return {}
-        collection = self._kafka.TopicCollection(wanted)
+        collection = self._kafka.TopicCollection(names)
         futures = self._request(lambda: self._admin.describe_topics(collection, request_timeout=self._timeout))
         return {
             topic: None
@@ -355,14 +355,14 @@ class ProtocolClient(BusClient):
             consumer.close()
 
     def offset_ranges(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, OffsetRange]:
-        wanted = list(partitions)
-        starts = self._offsets(wanted, self._library.OffsetSpec.earliest())
-        ends = self._offsets(wanted, self._library.OffsetSpec.latest())
-        return {partition: OffsetRange(starts[partition], ends[partition]) for partition in wanted}
+        partitions = list(partitions)
+        starts = self._offsets(partitions, self._library.OffsetSpec.earliest())
+        ends = self._offsets(partitions, self._library.OffsetSpec.latest())
+        return {partition: OffsetRange(starts[partition], ends[partition]) for partition in partitions}
 
     def offsets_at(self, milliseconds: int, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int | None]:
-        found = self._offsets(partitions, self._library.OffsetSpec.for_timestamp(milliseconds))
-        return {partition: (offset if offset >= 0 else None) for partition, offset in found.items()}
+        offsets = self._offsets(partitions, self._library.OffsetSpec.for_timestamp(milliseconds))
+        return {partition: (offset if offset >= 0 else None) for partition, offset in offsets.items()}
 
     def _offsets(self, partitions: Iterable[TopicPartition], spec: t.Any) -> dict[TopicPartition, int]:
         request = {self._kafka.TopicPartition(topic, number): spec for topic, number in partitions}

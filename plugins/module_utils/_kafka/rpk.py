@@ -196,16 +196,16 @@ class RpkClient(BusClient):
         return self._cluster_id
 
     def partition_counts(self, topics: Iterable[str]) -> dict[str, int | None]:
-        wanted = sorted(set(topics))
-        if not wanted:
+        names = sorted(set(topics))
+        if not names:
             return {}
-        listed = self._request(["topic", "list", "--", *wanted], parse.topic_list, expected="a table of topics")
-        absent = [topic for topic in wanted if topic not in listed]
+        listed = self._request(["topic", "list", "--", *names], parse.topic_list, expected="a table of topics")
+        absent = [topic for topic in names if topic not in listed]
         if absent:
             raise unreadable(
                 self.label, "rpk topic list", expected=f"a row for {', '.join(absent)}", output=str(listed)
             )
-        return {topic: listed[topic] for topic in wanted}
+        return {topic: listed[topic] for topic in names}
 
     def _described(self, names: Sequence[str]) -> dict[str, parse.DescribedGroup]:
         described = self._request(
@@ -271,9 +271,9 @@ class RpkClient(BusClient):
 
     def offset_ranges(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, OffsetRange]:
         """One rpk call a topic: 23.3 does not describe several."""
-        wanted = list(partitions)
+        partitions = list(partitions)
         logs: dict[TopicPartition, OffsetRange] = {}
-        for topic in sorted({partition.topic for partition in wanted}):
+        for topic in sorted({partition.topic for partition in partitions}):
             logs.update(
                 self._request(
                     ["topic", "describe", "--print-partitions", "--", topic],
@@ -283,17 +283,17 @@ class RpkClient(BusClient):
             )
             if not any(partition.topic == topic for partition in logs):
                 raise topics_missing(self.label, [topic])
-        absent = [str(partition) for partition in wanted if partition not in logs]
+        absent = [str(partition) for partition in partitions if partition not in logs]
         if absent:
             raise unreadable(self.label, "rpk topic describe", expected=f"a row for {', '.join(absent)}", output="none")
-        return {partition: logs[partition] for partition in wanted}
+        return {partition: logs[partition] for partition in partitions}
 
     def offsets_at(self, milliseconds: int, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int | None]:
         """One rpk call a partition. Nothing printed may be a lost answer as well as "no such record": that is refused."""
-        found: dict[TopicPartition, int | None] = {}
+        offsets: dict[TopicPartition, int | None] = {}
         for partition, log in self.offset_ranges(partitions).items():
             if log.start == log.end:
-                found[partition] = None
+                offsets[partition] = None
                 continue
             arguments = ["topic", "consume", "-p", str(partition.partition), "-o", f"@{milliseconds}:end", "-n", "1"]
             offset = self._request(
@@ -308,8 +308,8 @@ class RpkClient(BusClient):
                     problem=f"rpk shows no record at or after {milliseconds} ms, which is no proof that there is none",
                     next_step="Declare `to: end` or an exact offset for this partition, or use client: kafka",
                 )
-            found[partition] = offset
-        return found
+            offsets[partition] = offset
+        return offsets
 
     def commit(self, group: str, offsets: Mapping[TopicPartition, int]) -> dict[TopicPartition, str]:
         """``rpk group seek --to-file``, the file being rpk's standard input, so that nothing is left behind in a pod."""

@@ -159,14 +159,14 @@ def check_place(path: str) -> None:
         )
 
 
-def save(path: str, one: Record) -> None:
+def save(path: str, content: Record) -> None:
     """Write it whole or not at all, readable by its owner only, and on disk when this returns."""
     folder = os.path.dirname(os.path.abspath(path))
     try:
         handle, temporary = tempfile.mkstemp(dir=folder, prefix=f".{os.path.basename(path)}.")
         try:
             with open(handle, "w", encoding="utf-8") as file:
-                file.write(one.as_json())
+                file.write(content.as_json())
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)

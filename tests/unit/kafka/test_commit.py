@@ -141,6 +141,10 @@ def test_a_commit_is_not_repeated_over_members_or_without_knowing_of_them(undo: 
     error, outcome = fail(bus, undo, OpsError, seconds=30)
     assert "whether it has members is not known: reading the offsets of group g is not allowed" in error.problem
     assert bus.calls.count("commit") == 1
+    bus = MemoryBus()
+    bus.fail("commit", LOST)
+    bus.fail("groups", None, AWAY)
+    assert run(bus, undo.with_name("other.json"), seconds=30).changed
 
 
 def test_a_denied_commit_is_not_blamed_on_consumers(undo: Path) -> None:
