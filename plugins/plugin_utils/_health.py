@@ -116,6 +116,32 @@ def check_consumer_groups(result: Result, plan: Plan, window: Window) -> list[Li
     for declared in plan["consumer_groups"]:
         group = groups.get(declared["name"], {"state": "missing"})
         lines += [_check_state(group, declared, window), _check_lag(group, declared, plan, window)]
+        lines += _check_positions(group, declared)
+    return lines
+
+
+def _check_positions(group: Result, declared: Result) -> list[Line]:
+    """Return a line for offsets that the log does not hold: beyond its end, or removed before the group passed them."""
+    obj, rows = f"consumer group {declared['name']}", group.get("partitions") or []
+    beyond = [row for row in rows if row.get("beyond_end")]
+    lost = [row for row in rows if row.get("lost")]
+    lines = []
+    if beyond:
+        row = beyond[0]
+        what = (
+            f"{len(beyond)} offsets are beyond the end of their log (first {row['topic']}[{row['partition']}]: committed"
+            f" {row['committed']}, the log ends at {row['log_end']})"
+        )
+        step = "Find out whether the topic was made anew or has lost records, then set them with lowtide.ops.rpk_group"
+        lines.append(Line("FAIL", obj, what, step))
+    if lost:
+        row, total = lost[0], sum(row["lost"] for row in lost)
+        what = (
+            f"{total} offsets that it had not passed are no longer in the log (first {row['topic']}[{row['partition']}]:"
+            f" committed {row['committed']}, the log starts at {row['log_start']}; limit {declared['max_lag']})"
+        )
+        level = "FAIL" if total > declared["max_lag"] else "WARN"
+        lines.append(Line(level, obj, what, "Find out why its consumers were that late, and how to get these records"))
     return lines
 
 
@@ -124,7 +150,8 @@ def _check_state(group: Result, declared: Result, window: Window) -> Line:
     line = Line(
         "OK" if state in states else "FAIL",
         f"consumer group {declared['name']}",
-        f"{state} with {group.get('member_count', 0)} members (declared {' or '.join(states)})",
+        f"{state} with {group.get('member_count', 0)} members (declared {' or '.join(states)})"
+        + (f": {group['reason']}" if group.get("reason") else ""),
         "Correct the name, or start its consumers" if state == "missing" else "Look at its consumers",
     )
     # Its consumers leave or come back while the window stops or starts them.

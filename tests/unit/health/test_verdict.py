@@ -45,6 +45,15 @@ PLAN: dict[str, Any] = {
     "limits": LIMITS,
 }
 WORKLOAD = {"kind": "Deployment", "namespace": "n", "name": "w", "replicas": 3, "ready": 3, "settled": True}
+POSITION = {
+    "topic": "t",
+    "partition": 0,
+    "committed": 15,
+    "log_start": 5,
+    "log_end": 20,
+    "lost": 0,
+    "beyond_end": 0,
+}
 GROUP = {"name": "g", "state": "stable", "member_count": 2, "total_lag": 3}
 ROW = {
     "role": "monitor",
@@ -94,6 +103,20 @@ def test_workloads(workload: dict[str, Any], level: str) -> None:
     assert levels("workloads", {"workloads": [{**WORKLOAD, **workload}]}) == [level]
 
 
+def test_offsets_outside_of_the_log_are_told_with_their_place() -> None:
+    """And why a state is not known."""
+    rows = [{**POSITION, "committed": 3, "log_start": 100, "lost": 97}, {**POSITION, "committed": 50, "beyond_end": 30}]
+    group = {**GROUP, "state": "unknown", "reason": "a group of another kind", "partitions": rows, "total_lag": None}
+    told = judge_health({"consumer_groups": {"groups": [group]}}, {**PLAN, "checks": ["consumer_groups"]}, [])
+    text = "\n".join(told["evidence"])
+    assert "unknown with 2 members (declared stable): a group of another kind" in text
+    assert (
+        "97 offsets that it had not passed are no longer in the log (first t[0]: committed 3, the log starts at 100"
+        in text
+    )
+    assert "1 offsets are beyond the end of their log (first t[0]: committed 50, the log ends at 20)" in text
+
+
 @pytest.mark.parametrize(
     ("group", "expected"),
     [
@@ -103,6 +126,11 @@ def test_workloads(workload: dict[str, Any], level: str) -> None:
         ({"total_lag": None}, ["OK", "FAIL"]),
         ({"state": "rebalancing"}, ["FAIL", "OK"]),
         ({"name": "another"}, ["FAIL", "FAIL"]),
+        ({"partitions": [POSITION]}, ["OK", "OK"]),
+        ({"partitions": [{**POSITION, "lost": 2}, {**POSITION, "lost": 8}]}, ["OK", "OK", "WARN"]),
+        ({"partitions": [{**POSITION, "lost": 2}, {**POSITION, "lost": 9}]}, ["OK", "OK", "FAIL"]),
+        ({"partitions": [{**POSITION, "beyond_end": 1}], "total_lag": None}, ["OK", "FAIL", "FAIL"]),
+        ({"partitions": [{**POSITION, "lost": None, "beyond_end": None}], "total_lag": None}, ["OK", "FAIL"]),
     ],
 )
 def test_groups(group: dict[str, Any], expected: list[str]) -> None:

@@ -27,8 +27,8 @@ LEVELS = {
     ],
     "module_utils._kafka": [
         ["api", "errors", "summary"],
-        ["commit", "parse", "plan", "protocol"],
-        ["rpk", "undo"],
+        ["commit", "groups", "parse", "plan", "records"],
+        ["protocol", "rpk", "undo", "wait"],
         ["connection"],
         ["group", "reading"],
     ],
@@ -70,7 +70,6 @@ LEVELS = {
 EXCEPTIONS = {
     ("module_utils._backup.make", "ensure"): "a backup's options and state, for types: they belong into a file below",
     ("module_utils._backup.upload", "ensure"): "the type of encryption: it belongs into a file below",
-    ("module_utils._kafka.commit", "group"): "the type of a request: it belongs into a file below",
 }
 """Imports that point upwards today, with what is to be done about them."""
 
