@@ -14,7 +14,7 @@ CHUNK = 65536
 
 
 class ForwardProxy:
-    """Listens on loopback and joins each CONNECT to its target; it asks for ``credentials`` (user:password) if given."""
+    """Listens on loopback and joins each CONNECT to its target; it asks for ``credentials``, user:password."""
 
     def __init__(self, *, credentials: str = "") -> None:
         self.targets: list[str] = []

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -87,7 +87,7 @@ def request_token(server: ApiServer, namespace: str) -> str:
     return str(server.request("POST", path, review)["status"]["token"])
 
 
-def read_cluster_entry(facts: Json) -> Json:
+def read_cluster_entry(facts: Mapping[str, Any]) -> Json:
     """Return the entry of the lab's cluster in the administrator's kubeconfig: server and authority."""
     document = yaml.safe_load(Path(facts["kubeconfig"]).read_text(encoding="utf-8"))
     entry: Json = document["clusters"][0]["cluster"]

@@ -18,7 +18,6 @@ EVICTED = {
     "reason": "Evicted",
     "message": "The node was low on resource: ephemeral-storage.",
 }
-COMPLETED = {"phase": "Succeeded"}
 
 
 def refer_to(owner: Json, kind: str) -> Json:
@@ -90,7 +89,9 @@ def describe_volume(namespace: str, workload: str, number: int, folder: Path, no
 # -- pods that run nothing --------------------------------------------------------------------------------------------
 
 
-def leave_pod(server: ApiServer, namespace: str, name: str, status: Json, labels: Json, owner: Json | None) -> None:
+def leave_pod(
+    server: ApiServer, namespace: str, name: str, *, status: Json, labels: Json, owner: Json | None = None
+) -> None:
     """Leave a pod that has ended, as a kubelet that evicted it or a Job leaves it.
 
     It was never scheduled, so that no kubelet changes its status; it gets its labels and its owner after it has ended,
@@ -125,7 +126,7 @@ def leave_evicted_pod(server: ApiServer, namespace: str, deployment: str, name: 
     """Leave an evicted pod of a Deployment, which its ReplicaSet never deletes."""
     replica_set = find_replica_set(server, namespace, deployment)
     labels = replica_set["spec"]["template"]["metadata"]["labels"]
-    leave_pod(server, namespace, name, EVICTED, labels, refer_to(replica_set, "ReplicaSet"))
+    leave_pod(server, namespace, name, status=EVICTED, labels=labels, owner=refer_to(replica_set, "ReplicaSet"))
 
 
 # -- Jobs -------------------------------------------------------------------------------------------------------------

@@ -6,7 +6,10 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
+import json
+import ssl
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,6 +18,7 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
 
+from .kubernetes_account import read_cluster_entry
 from .kubernetes_proxy import upstream
 
 PASSED_ON = ("accept", "content-type", "user-agent", "accept-encoding")
@@ -36,14 +40,25 @@ class Rival:
 
 
 class RivalProxy:
-    """Listens on loopback without TLS and passes requests on, as the kubeconfig's user or with ``headers``."""
+    """Listens on loopback without TLS and passes requests on, as the lab's administrator or with ``token``.
 
-    def __init__(self, kubeconfig: str, *rivals: Rival, headers: Mapping[str, str] | None = None) -> None:
+    ``answers`` has paths that it answers by itself, each with a status.
+    """
+
+    def __init__(
+        self, facts: Mapping[str, Any], *rivals: Rival, token: str = "", answers: Mapping[str, int] | None = None
+    ) -> None:
         self.rivals = list(rivals)
+        self.answers = dict(answers or {})
         self.requests: list[tuple[str, str]] = []
         """Method and path with query of everything that arrived, in order."""
-        self.target = upstream(kubeconfig)
-        self.headers = dict(headers or {})
+        host, port, tls = upstream(facts["kubeconfig"])
+        self.headers = {}
+        if token:
+            authority = base64.b64decode(read_cluster_entry(facts)["certificate-authority-data"]).decode()
+            tls = ssl.create_default_context(cadata=authority)  # without the administrator's certificate
+            self.headers["Authorization"] = f"Bearer {token}"
+        self.target = (host, port, tls)
         self._lock = threading.Lock()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
         self._server.daemon_threads = True
@@ -102,6 +117,10 @@ class _Handler(BaseHTTPRequestHandler):
         proxy: RivalProxy = self.server.proxy  # type: ignore[attr-defined]
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0)) or None
         proxy.requests.append((self.command, self.path))
+        status = proxy.answers.get(urlsplit(self.path).path)
+        if status is not None:
+            self._answer(status, {}, json.dumps({"kind": "Status", "message": "answered by a test"}).encode())
+            return
         proxy.let_rivals_act(self.command, self.path, "before")
         host, port, tls = proxy.target
         connection = http.client.HTTPSConnection(host, port, context=tls)
@@ -113,14 +132,14 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             content = response.read()
             proxy.let_rivals_act(self.command, self.path, "after")
-            self._answer(response, content)
+            self._answer(response.status, dict(response.getheaders()), content)
         connection.close()
 
-    def _answer(self, response: http.client.HTTPResponse, content: bytes) -> None:
-        self.send_response(response.status)
+    def _answer(self, status: int, headers: Mapping[str, str], content: bytes) -> None:
+        self.send_response(status)
         for key in ("Content-Type", "Content-Encoding", "Retry-After"):
-            if (value := response.getheader(key)) is not None:
-                self.send_header(key, value)
+            if key in headers:
+                self.send_header(key, headers[key])
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         self.wfile.write(content)

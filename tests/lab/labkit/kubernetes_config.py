@@ -72,7 +72,7 @@ def apiserver(*, address: str, pki: str, audit: str, audit_log: str) -> list[str
 
 
 QUICK = ("--kube-api-qps=300", "--kube-api-burst=600")
-"""Controllers and scheduler make 1,000 pods in seconds; 20 requests a second, their default, are 50 s for each write."""
+"""Controllers and scheduler make 1,000 pods in seconds; by default the former send 20 requests a second."""
 
 
 def controller_manager(*, address: str, pki: str, kubeconfig: str) -> list[str]:
