@@ -25,6 +25,10 @@ PASSED_ON = ("accept", "content-type", "user-agent", "accept-encoding")
 CHUNK = 65536
 
 
+class CutOffError(Exception):
+    """Raised by a rival: the request does not reach the server, or its answer not the client; the connection ends."""
+
+
 @dataclass
 class Rival:
     """Acts before a request with this method whose path ends in ``path`` reaches the server, or after it was answered.
@@ -114,6 +118,12 @@ class _Handler(BaseHTTPRequestHandler):
         self._pass_on()
 
     def _pass_on(self) -> None:
+        try:
+            self._exchange()
+        except CutOffError:
+            self.close_connection = True
+
+    def _exchange(self) -> None:
         proxy: RivalProxy = self.server.proxy  # type: ignore[attr-defined]
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0)) or None
         proxy.requests.append((self.command, self.path))

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,7 +14,7 @@ import pytest
 from support.keda_stand_in import PAUSED, PAUSED_REPLICAS, KedaStandIn
 from support.modules import finish_module, start_module
 from support.moving_autoscaler import MovingAutoscaler, describe_autoscaler
-from support.rival_proxy import Rival, RivalProxy
+from support.rival_proxy import CutOffError, Rival, RivalProxy
 
 from .conftest import Namespace
 from .steps import (
@@ -50,16 +52,30 @@ def apply_scaled(namespace: Namespace, *, replicas: int = 2, low: int = 1, high:
 
 
 def check_stopped_and_started(namespace: Namespace, **connection: Any) -> None:
-    """Stop and start both; they come back with what there was, and KEDA owns them again."""
+    """Stop and start both: what there was is known, they serve, and KEDA owns their number again."""
     workloads = [f"StatefulSet/{name}" for name in NAMES]
     stopped = stop(namespace, *workloads, autoscaler="pause", timeout=30, **connection)
     assert not stopped.failed, stopped.msg
     assert read_replicas(namespace, "StatefulSet", *NAMES) == [0, 0]
+    assert predict_start(namespace, *NAMES) == [2, 2]
     started = start(namespace, *workloads, timeout=30, **connection)
     assert not started.failed, started.msg
-    assert read_replicas(namespace, "StatefulSet", *NAMES) == [2, 2]
-    for name in NAMES:
+    check_resumed(namespace, *NAMES)
+
+
+def predict_start(namespace: Namespace, *names: str) -> list[int]:
+    """Return how many replicas a start would give, by check mode: KEDA decides itself what becomes of them then."""
+    run = start(namespace, *(f"StatefulSet/{name}" for name in names), check=True)
+    assert not run.failed, run.msg
+    return [run["diff"]["after"][f"StatefulSet/{name}"] for name in names]
+
+
+def check_resumed(namespace: Namespace, *names: str) -> None:
+    """Check that workloads serve within KEDA's bounds, and that nothing of ours keeps KEDA from scaling them."""
+    for name in names:
         assert not {PAUSED_REPLICAS, SAVED} & read_annotations(namespace, "ScaledObject", f"{name}-keda").keys()
+        assert SAVED not in read_annotations(namespace, "StatefulSet", name)
+        assert 1 <= read_replicas(namespace, "StatefulSet", name)[0] <= 5
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
@@ -74,8 +90,7 @@ def test_keda_that_scales_first_does_not_lose_the_number(namespace: Namespace, w
     ]
     with RivalProxy(namespace.facts, *rivals) as proxy:
         check_stopped_and_started(namespace, host=proxy.url)
-    stand_in.reconcile()
-    assert read_replicas(namespace, "StatefulSet", *NAMES) == [2, 2]
+        assert stand_in.scalings[:1] == [("a", 0)]
 
 
 def test_keda_that_acts_by_itself_gives_the_number_back(namespace: Namespace, operator: KedaStandIn) -> None:
@@ -83,41 +98,52 @@ def test_keda_that_acts_by_itself_gives_the_number_back(namespace: Namespace, op
     apply_scaled(namespace)
     check_stopped_and_started(namespace)
     operator.reconcile()
-    assert read_replicas(namespace, "StatefulSet", *NAMES) == [2, 2]
+    check_resumed(namespace, *NAMES)
+
+
+class Killer:
+    """Kills a client when it wants to write once more than ``writes`` times."""
+
+    def __init__(self, writes: int) -> None:
+        self.writes = writes
+        self._process: subprocess.Popen[str] | None = None
+        self._is_aimed = threading.Event()
+
+    def aim(self, process: subprocess.Popen[str]) -> None:
+        """Name the client."""
+        self._process = process
+        self._is_aimed.set()
+
+    def act(self) -> None:
+        """Count a write, or kill."""
+        self._is_aimed.wait(10)
+        assert self._process is not None
+        self.writes -= 1
+        if self.writes < 0:
+            self._process.kill()
+            self._process.wait()
+            raise CutOffError
 
 
 @pytest.mark.parametrize("writes", [1, 2])
-def test_a_stop_that_is_cut_off_between_its_writes_can_be_taken_back(namespace: Namespace, writes: int) -> None:
+def test_a_stop_that_is_killed_between_its_writes_can_be_taken_back(namespace: Namespace, writes: int) -> None:
     """Whatever it wrote first, KEDA does its part then, and the next start restores what there was."""
     apply_scaled(namespace)
     stand_in = KedaStandIn(namespace.facts, namespace.name)
-    paths = ("/scaledobjects/a-keda", "/statefulsets/a")
-    with RivalProxy(namespace.facts) as proxy:
-        process = start_module(
-            WORKLOAD,
-            namespace.params(
-                host=proxy.url,
-                state="stopped",
-                workloads=name_workloads("StatefulSet/a"),
-                autoscaler="pause",
-                timeout=20,
-            ),
+    killer = Killer(writes)
+    rivals = [Rival("PATCH", path, killer.act, times=20) for path in ("/scaledobjects/a-keda", "/statefulsets/a")]
+    with RivalProxy(namespace.facts, *rivals) as proxy:
+        params = namespace.params(
+            host=proxy.url, state="stopped", workloads=name_workloads("StatefulSet/a"), autoscaler="pause", timeout=20
         )
-
-        def count_and_kill(passed: list[int] = []) -> None:  # noqa: B006 (it counts over all calls)
-            passed.append(1)
-            if len(passed) > writes:
-                process.kill()
-                process.wait()
-                raise ConnectionAbortedError("the client was killed")
-
-        proxy.rivals += [Rival("PATCH", path, count_and_kill, times=20) for path in paths]
+        process = start_module(WORKLOAD, params)
+        killer.aim(process)
         process.communicate(timeout=60)
     stand_in.reconcile()
+    assert predict_start(namespace, "a") == [2]
     started = start(namespace, "StatefulSet/a", timeout=30)
     assert not started.failed, started.msg
-    assert read_replicas(namespace, "StatefulSet", "a") == [2]
-    assert PAUSED_REPLICAS not in read_annotations(namespace, "ScaledObject", "a-keda")
+    check_resumed(namespace, "a")
 
 
 @pytest.mark.parametrize("guards", [["hpa", "keda", "gitops"], []], ids=["with guards", "without guards"])
@@ -130,8 +156,7 @@ def test_what_a_stop_paused_is_resumed_by_every_start(
     started = start(namespace, "StatefulSet/a", guards=guards, timeout=30)
     assert not started.failed, started.msg
     operator.reconcile()
-    assert PAUSED_REPLICAS not in read_annotations(namespace, "ScaledObject", "a-keda")
-    assert read_replicas(namespace, "StatefulSet", "a") == [2]
+    check_resumed(namespace, "a")
 
 
 def test_what_a_stop_paused_is_resumed_by_scaling_too(namespace: Namespace, operator: KedaStandIn) -> None:
