@@ -300,8 +300,8 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.lowtide.ops.plugins.module_utils._common.module import run_module
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.arguments import ACTING_SPEC, CONNECTION_SPEC
-from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.tiers import INFO_KEYS, KINDS
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.operations.workload import run_workload
+from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.tiers import INFO_KEYS, KINDS
 
 WORKLOAD: dict[str, dict[str, t.Any]] = {
     "kind": {"type": "str", "required": True, "choices": list(KINDS)},

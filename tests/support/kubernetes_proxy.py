@@ -23,7 +23,8 @@ import yaml
 
 @dataclass
 class Fault:
-    """What happens to the next ``times`` requests of a verb (GET, LIST, WATCH, PATCH) whose path contains ``path``.
+    """What happens to the next ``times`` requests of a verb (GET, LIST, WATCH, PATCH, POST, DELETE) whose path contains
+    ``path``. REVIEW is an access review, DRY_RUN a write that the server only tries.
 
     ``status``: answered by the proxy, with ``headers``. ``reset``: "before" the request reaches the server, or "after"
     it did and before its answer. ``end_after``: a watch ends after so many events; ``gone`` then adds the event that
@@ -120,11 +121,22 @@ class _Handler(BaseHTTPRequestHandler):
         """A write."""
         self._pass_on()
 
+    def do_POST(self) -> None:
+        """A question about rights, or a write."""
+        self._pass_on()
+
+    def do_DELETE(self) -> None:
+        """A write."""
+        self._pass_on()
+
     def _verb(self) -> str:
-        if self.command != "GET":
-            return self.command
         parts = urlsplit(self.path)
-        if parse_qs(parts.query).get("watch") == ["true"]:
+        query = parse_qs(parts.query)
+        if "dryRun" in query:
+            return "DRY_RUN"
+        if self.command != "GET":
+            return "REVIEW" if parts.path.endswith("accessreviews") else self.command
+        if query.get("watch") == ["true"]:
             return "WATCH"
         segments = parts.path.strip("/").split("/")
         resource = (

@@ -44,7 +44,7 @@ class Partitions:
             raise Refusal(
                 obj=", ".join(f"topic {topic!r}" for topic in absent),
                 problem=f"it does not exist on {self._client.label}, or this user may not describe it",
-                next_step="Correct the option topics, create the topic, or allow DESCRIBE on it; nothing has been scaled",
+                next_step="Correct topics, create the topic, or allow DESCRIBE on it; nothing has been scaled",
             )
         return check_counts(counts, self._topics)
 

@@ -40,7 +40,7 @@ def connect(module: AnsibleModule, *, seconds: float) -> Client:
     if seconds <= 0:
         raise Refusal(obj="option timeout", problem=f"it is {seconds:g} s", next_step="Set it above 0")
     access = resolve_access(params, environ=os.environ)
-    module.no_log_values.update(access.secrets())
+    _hide_secrets(module, access.secrets())
     if access.secure and not access.verify:
         module.warn(f"The certificate of API server {access.server} is not verified (validate_certs is false)")
     run_id = params.get("run_id") or time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
@@ -48,6 +48,14 @@ def connect(module: AnsibleModule, *, seconds: float) -> Client:
     if params.get("cluster_uid"):
         _check_identity(client, str(params["cluster_uid"]))
     return client
+
+
+def _hide_secrets(module: AnsibleModule, secrets: t.Iterable[str]) -> None:
+    """Keep credentials out of every result; the path of a kubeconfig, whose option may hold one as data, is none."""
+    given = module.params["kubeconfig"]
+    paths = given if isinstance(given, list) else [given]
+    module.no_log_values.difference_update(path for path in paths if isinstance(path, str))
+    module.no_log_values.update(secrets)
 
 
 def read_cluster_uid(client: Client) -> str:

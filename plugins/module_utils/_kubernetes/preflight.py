@@ -16,7 +16,7 @@ from .client import Client
 from .errors import ApiError
 from .patches import Write
 from .resources import find_resource
-from .reviews import Right, list_missing_rights
+from .reviews import Right, require_rights
 
 if t.TYPE_CHECKING:
     from .fields import Json
@@ -30,6 +30,10 @@ class Planned(t.NamedTuple):
     path: str
     raw: Json
     write: Write
+
+    def decide(self, _obj: Json) -> Write:
+        """Return the planned write, whatever the object is by then."""
+        return self.write
 
 
 def check_rights(
@@ -53,7 +57,9 @@ def check_rights(
     if check_mode:
         kinds = sorted({entry.kind for entry in planned})
         rights += [Right("patch", find_resource(kind), namespace) for kind in kinds]
-    missing = list_missing_rights(client, rights, warn=warn)
+    missing = require_rights(client, rights)
+    for warning in client.warnings:
+        warn(warning)
     if missing:
         rules = join_some([right.rule for right in missing], limit=10)
         raise Refusal(
@@ -68,11 +74,8 @@ def check_rights(
 def _try_writes(client: Client, planned: t.Sequence[Planned]) -> None:
     refused: list[OpsError] = []
     for entry in planned:
-        write = entry.write
         try:
-            client.patch_with_retry(
-                entry.path, lambda _obj, write=write: write, obj=entry.title, first=entry.raw, dry_run=True
-            )
+            client.patch_with_retry(entry.path, entry.decide, obj=entry.title, first=entry.raw, dry_run=True)
         except ApiError as error:
             if error.status in (0, 429) or error.status >= 500:
                 raise

@@ -33,8 +33,8 @@ LEVELS = {
         ["group", "reading"],
     ],
     "module_utils._kubernetes": [
-        ["arguments", "errors", "fields", "files", "patches", "proxies"],
-        ["quantities", "resources", "saved_state", "selectors"],
+        ["arguments", "errors", "fields", "files", "proxies"],
+        ["patches", "quantities", "resources", "saved_state", "selectors"],
         ["certificates", "kubeconfig", "objects", "transport"],
         ["credentials", "streams"],
         ["access", "autoscalers", "constraints", "plans", "snapshot"],

@@ -100,7 +100,10 @@ class ScaleToPartitions:
         else:
             raise OpsError(
                 obj=", ".join(counts),
-                problem=f"their partitions changed {ROUNDS} times while {first.title} was scaled; it has {workload.replicas} replicas",
+                problem=(
+                    f"their partitions changed {ROUNDS} times while {first.title} was scaled; it has"
+                    f" {workload.replicas} replicas"
+                ),
                 next_step="Run again when the number of partitions is stable",
             )
         if not self.module.check_mode:
@@ -168,9 +171,10 @@ class ScaleToPartitions:
                 blockers += [blocker] if blocker is not None else []
         self.outcome.blockers += blockers
         if blockers and workload.replicas != replicas:
+            words = "; ".join(blocker.what for blocker in blockers)
             raise Refusal(
                 obj=workload.title,
-                problem=f"it should go from {workload.replicas} to {replicas} replicas, but {'; '.join(blocker.what for blocker in blockers)}",
+                problem=f"it should go from {workload.replicas} to {replicas} replicas, but {words}",
                 next_step="Set autoscaler to adjust to give these bounds the wanted number, or change them yourself",
             )
         return writes
@@ -196,16 +200,17 @@ class ScaleToPartitions:
         what = f"bounds {scaler.minimum}..{scaler.maximum} -> {restored.minimum}..{restored.maximum}"
         return [ScalerWrite(scaler, what, scaler.bounds, restored.bounds, decide)]
 
-    def _describe(
-        self, workload: Workload, scaling: Scaling, target: Target, writes: t.Sequence[ScalerWrite]
-    ) -> None:
+    def _describe(self, workload: Workload, scaling: Scaling, target: Target, writes: t.Sequence[ScalerWrite]) -> None:
         """Add plan and diff; a Refusal when a guard stands against it."""
         outcome, replicas = self.outcome, scaling.after
         if replicas > target.replicas and self.params["autoscaler"] != "restore":
             outcome.blockers.append(
                 Blocker(
                     object=workload.title,
-                    what=f"it has {replicas} replicas and {target.replicas} are wanted ({target.reason}); {replicas - target.replicas} more than can be of use",
+                    what=(
+                        f"it has {replicas} replicas and {target.replicas} are wanted ({target.reason});"
+                        f" {replicas - target.replicas} more than can be of use"
+                    ),
                     holder="option allow_scale_down (false)",
                     next_step="Set allow_scale_down to true to let them go",
                 )
@@ -244,9 +249,10 @@ class ScaleToPartitions:
             blockers += find_volume_blockers(workload, replicas)
         if blockers:
             self.outcome.blockers += blockers
+            words = "; ".join(blocker.what for blocker in blockers)
             raise Refusal(
                 obj=workload.title,
-                problem=f"it cannot go from {workload.replicas} to {replicas} replicas: {'; '.join(blocker.what for blocker in blockers)}",
+                problem=f"it cannot go from {workload.replicas} to {replicas} replicas: {words}",
                 next_step=blockers[0].next_step,
             )
 
@@ -280,7 +286,7 @@ class ScaleToPartitions:
         def decide(obj: Json) -> Write | None:
             current = Workload.from_object(obj, workload.kind)
             scaling = self._plan(current, target)
-            if current.replicas != workload.replicas and scaling.after != current.replicas:
+            if current.replicas not in (workload.replicas, scaling.after):
                 self._refuse_blocked(current, scaling.after)
             return scaling.write
 
@@ -294,7 +300,7 @@ class ScaleToPartitions:
     def _wait(self, workload: Workload) -> Workload:
         if assess_alone(workload).is_current:
             return workload
-        # Only bounds that are given back leave the number to the autoscaler: else another one than the goal is a rival's.
+        # Only bounds that are given back leave the number to the autoscaler: otherwise another number is a rival's.
         is_autoscaled = self.params["autoscaler"] == "restore" and bool(self.constraints.list_autoscalers(workload))
         condition = Serving(workload, workload.replicas, autoscaled=is_autoscaled)
         with Cache(self.client) as cache:

@@ -212,7 +212,7 @@ class StopStart:
         """Return the kinds without which it cannot be said that a workload is gone."""
         if not self.is_stop:
             return set()
-        return {kind for workload in self.first.values() for kind in Gone(workload).needs()}
+        return {kind for workload in self.first.values() for kind in Gone(workload).needs() if kind != workload.kind}
 
     def _perform(self, tier: Tier, number: int) -> None:
         """Change the workloads of one tier and wait for them, with a deadline of its own."""
