@@ -117,7 +117,7 @@ class MemoryServer:
     """A context manager; ``client`` makes a client for it.
 
     ``log`` has every request, ``tokens`` the bearer tokens that are accepted (None: everybody), ``log_lines`` what a
-    pod has logged, by (namespace, name).
+    pod has logged, by (namespace, name), ``review_status`` what access reviews answer instead of what is denied.
     """
 
     def __init__(self) -> None:
@@ -127,6 +127,7 @@ class MemoryServer:
         self.faults: list[Fault] = []
         self.log_lines: dict[tuple[str, str], list[str]] = {}
         self.resources = {(resource.group_version, resource.plural): resource for resource in RESOURCES.values()}
+        self.review_status: Json | None = None
         self.changed = threading.Condition(threading.RLock())
         self.bookmarks = self.watch_ends = self.watch_cuts = 0
         self._denied: set[tuple[str, str, str]] = set()
@@ -549,7 +550,7 @@ class MemoryServer:
         allowed = self.check_access(
             attributes["verb"], resource, attributes.get("namespace", ""), attributes.get("subresource", "")
         )
-        return {**body, "status": {"allowed": allowed}}
+        return {**body, "status": {"allowed": allowed} if self.review_status is None else self.review_status}
 
 
 def _show(obj: Json, subresource: str) -> Json:
