@@ -31,6 +31,7 @@ class Request(NamedTuple):
     verb: str
     headers: dict[str, str]
     body: Any
+    header_list: list[tuple[str, str]]
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -43,6 +44,23 @@ class Handler(BaseHTTPRequestHandler):
     def memory(self) -> MemoryServer:
         """The server's memory."""
         return self.server.memory  # type: ignore[attr-defined, no-any-return]
+
+    def setup(self) -> None:
+        """Count it."""
+        super().setup()
+        with self.memory.changed:
+            self.memory.connections += 1
+            self.memory.open_connections.add(self.connection)
+
+    def finish(self) -> None:
+        """Count it no longer."""
+        with self.memory.changed:
+            self.memory.open_connections.discard(self.connection)
+            self.memory.changed.notify_all()
+        try:
+            super().finish()
+        except OSError:
+            self.close_connection = True  # cut on purpose
 
     def log_message(self, format: str, *args: Any) -> None:
         """Say nothing; the server keeps what arrived."""
@@ -70,8 +88,16 @@ class Handler(BaseHTTPRequestHandler):
         headers = {key.lower(): value for key, value in self.headers.items()}
         document = json.loads(body) if body else None
         request = Request(
-            self.command, parts.path, query, headers.get("content-type", ""), self._find_verb(query), headers, document
+            self.command,
+            parts.path,
+            query,
+            headers.get("content-type", ""),
+            self._find_verb(query),
+            headers,
+            document,
+            [(key.lower(), value) for key, value in self.headers.items()],
         )
+        self.memory.run_rivals("before", request)
         fault = self.memory.take_fault(request)
         try:
             if fault is not None and self._fail_before(fault):
@@ -80,9 +106,9 @@ class Handler(BaseHTTPRequestHandler):
             if request.verb == "watch":
                 self._watch(self.memory.parse_path(request.path), query)
                 return
-            self.memory.run_rivals("before", request)
             target = self.memory.parse_path(request.path)
             if target.subresource == "log":
+                self.memory.check_present(target)
                 self._send_log(target)
                 return
             answer = self.memory.answer(request)
@@ -125,6 +151,9 @@ class Handler(BaseHTTPRequestHandler):
         if fault.hang:
             threading.Event().wait(fault.hang)
             return False
+        if fault.body is not None:
+            self._send_as_it_is(fault, fault.body)
+            return True
         if fault.lose == "before":
             self._reset()
             return True
@@ -156,6 +185,18 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         try:
             self.wfile.write(body)
+        except OSError:
+            self.close_connection = True  # the client has gone
+
+    def _send_as_it_is(self, fault: Fault, body: bytes) -> None:
+        self.send_response(fault.status)
+        for key, value in {"Content-Length": str(len(body)), **fault.headers}.items():
+            self.send_header(key, value)
+        self.end_headers()
+        try:
+            for start in range(0, len(body), 1 if fault.drip else len(body) or 1):
+                threading.Event().wait(fault.drip)
+                self.wfile.write(body[start : start + 1] if fault.drip else body)
         except OSError:
             self.close_connection = True  # the client has gone
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import base64
 import copy
 import itertools
+import socket
 import threading
 import uuid
 from collections.abc import Callable
@@ -80,7 +81,7 @@ class Fault:
 
     ``status`` is answered; ``lose`` cuts the connection ``"before"`` the request is carried out, ``"after"`` it, or
     in the ``"middle"`` of the answer; ``hang`` seconds pass before the answer. ``is_after`` lets the request be
-    carried out before the error is answered.
+    carried out before the error is answered. ``body`` is answered as it is, with ``drip`` seconds before each byte.
     """
 
     times: int = 1
@@ -91,6 +92,9 @@ class Fault:
     lose: str = ""
     hang: float = 0.0
     is_after: bool = False
+    body: bytes | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+    drip: float = 0.0
 
 
 @dataclass
@@ -117,7 +121,8 @@ class MemoryServer:
     """A context manager; ``client`` makes a client for it.
 
     ``log`` has every request, ``tokens`` the bearer tokens that are accepted (None: everybody), ``log_lines`` what a
-    pod has logged, by (namespace, name).
+    pod has logged, by (namespace, name), ``review_status`` what access reviews answer instead of what is denied,
+    ``connections`` how many were opened.
     """
 
     def __init__(self) -> None:
@@ -127,6 +132,9 @@ class MemoryServer:
         self.faults: list[Fault] = []
         self.log_lines: dict[tuple[str, str], list[str]] = {}
         self.resources = {(resource.group_version, resource.plural): resource for resource in RESOURCES.values()}
+        self.review_status: Json | None = None
+        self.connections = 0
+        self.open_connections: set[socket.socket] = set()
         self.changed = threading.Condition(threading.RLock())
         self.bookmarks = self.watch_ends = self.watch_cuts = 0
         self._denied: set[tuple[str, str, str]] = set()
@@ -245,6 +253,20 @@ class MemoryServer:
         """Let the next requests wait for their answer."""
         self.faults.append(Fault(times, verb, path, hang=seconds))
 
+    def answer_next(
+        self, status: int, body: str | bytes, headers: dict[str, str] | None = None, *, drip: float = 0.0
+    ) -> None:
+        """Answer the next request with these very bytes."""
+        content = body.encode() if isinstance(body, str) else body
+        self.faults.append(Fault(1, status=status, body=content, headers=headers or {}, drip=drip))
+
+    def cut_idle_connections(self) -> None:
+        """Close every open connection in order, as a load balancer closes idle ones, and wait until that is done."""
+        with self.changed:
+            for connection in self.open_connections:
+                connection.shutdown(socket.SHUT_RDWR)
+            self.changed.wait_for(lambda: not self.open_connections, timeout=5)
+
     def add_rival(
         self,
         action: Callable[[], object],
@@ -318,6 +340,11 @@ class MemoryServer:
             raise Rejected(404, "NotFound", "the server could not find the requested resource")
         name, subresource = [*rest[1:], "", ""][:2]
         return Target(resource, namespace, name, subresource)
+
+    def check_present(self, target: Target) -> None:
+        """Raise the 404 of an object that is not there."""
+        if Key(target.resource, target.namespace, target.name) not in self._store.objects:
+            raise Rejected(404, "NotFound", f"{target.title} not found")
 
     def check_access(self, verb: str, resource: Resource, namespace: str, subresource: str) -> bool:
         """Whether nobody has denied it."""
@@ -549,7 +576,7 @@ class MemoryServer:
         allowed = self.check_access(
             attributes["verb"], resource, attributes.get("namespace", ""), attributes.get("subresource", "")
         )
-        return {**body, "status": {"allowed": allowed}}
+        return {**body, "status": {"allowed": allowed} if self.review_status is None else self.review_status}
 
 
 def _show(obj: Json, subresource: str) -> Json:

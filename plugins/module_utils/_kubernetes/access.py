@@ -95,7 +95,6 @@ class ClusterAccess:
         self.address = (parts.hostname or "", parts.port or (443 if self.secure else 80))
         self.base_path = parts.path.rstrip("/")
         self.server_name = server_name
-        self.proxy = proxy
         self.trust = trust or Trust()
         self.impersonation = tuple(impersonation)
         self.warnings: list[str] = []
@@ -104,8 +103,9 @@ class ClusterAccess:
         self._identity = identity
         self._current: Credentials | None = None
         self._context: ssl.SSLContext | None = None
-        self._secrets: set[str] = {proxy.password} if proxy and proxy.password else set()
+        self._secrets: set[str] = set()
         self._lock = threading.RLock()
+        self.use_proxy(proxy)
         if not identity.can_renew:
             self._obtain()  # costs nothing, and its secrets are known from the start
 
@@ -118,6 +118,12 @@ class ClusterAccess:
     def can_renew(self) -> bool:
         """Whether asking again may give other credentials: a file or a plugin, not a fixed token."""
         return self._identity.can_renew
+
+    def use_proxy(self, proxy: ProxyUrl | None) -> None:
+        """Go through a proxy, or with None directly."""
+        self.proxy = proxy
+        if proxy is not None and proxy.password:
+            self._secrets.add(proxy.password)
 
     def credentials(self, renew: bool = False, *, seconds: float = PLUGIN_SECONDS) -> t.Mapping[str, str]:
         """Return the headers that say who we are; with ``renew`` the file is read, or the plugin asked, again.
@@ -400,7 +406,7 @@ def _make_access(
         server_name=choice.get("tls_server_name") or cluster.get_text("tls-server-name") or None,
         impersonation=_choose_impersonation(choice, user),
     )
-    access.proxy = _choose_proxy(access, choice, environ, cluster)
+    access.use_proxy(_choose_proxy(access, choice, environ, cluster))
     _check_transport(access, has_identity=_has_identity(choice, user))
     return access
 

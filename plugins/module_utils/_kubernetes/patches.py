@@ -96,7 +96,7 @@ def _collect_changes(
             _collect_changes(present, value, path, tests, changes)
         else:
             made = _drop_nulls(value)
-            if made or not value:  # removing from what is not there is no change
+            if made or not value or present is not None:  # removing from what is not there is no change
                 tests.setdefault(path, present)
                 changes.append({"op": "add", "path": format_pointer(path), "value": made})
 
