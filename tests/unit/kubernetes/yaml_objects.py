@@ -32,9 +32,14 @@ def _parse(name: str) -> list[Json]:
     return list(yaml.load_all(path.read_text(encoding="utf-8"), Loader=loader))
 
 
-def load(name: str) -> list[Json]:
+def read_documents(name: str) -> list[Json]:
     """All documents of a file, as copies."""
     return copy.deepcopy(_parse(name))
+
+
+def load(name: str) -> list[Json]:
+    """The objects of a file."""
+    return read_documents(name)
 
 
 def find(objects: list[Json], kind: str, name: str = "") -> Json:
