@@ -58,7 +58,8 @@ def test_what_is_said_of_a_pod(case: str) -> None:
     defaults = {"restarts": 0, "restarts_before": None, "held_until": 0.0}
     expected = {**defaults, **data["expected"]}
     assert {key: getattr(finding, key) for key in expected} == expected
-    assert finding.holder == ("" if finding.reason == "Unschedulable" else "node-1")
+    of_nodes = {"FailedMount", "FailedAttachVolume", "FailedCreatePodSandBox"}
+    assert finding.holder == ("node-1" if finding.reason in of_nodes else "")
     assert str(finding) == f"{finding.reason}: Pod shop/web-1: {finding.message}"
 
 
