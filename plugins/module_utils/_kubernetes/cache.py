@@ -16,11 +16,12 @@ import typing as t
 
 from .._common.errors import OpsError
 from .._common.retry import Backoff
-from .client import Client, Listing, Stream
+from .client import Client, Listing
 from .errors import ApiError, Forbidden, Gone, NotFound, Unauthorized
 from .fields import Json, as_dict, as_text, get_path
 from .resources import collection_path, format_title, object_path
 from .snapshot import Kept, Snapshot, identify
+from .streams import Stream
 
 POLL_SECONDS = 2.0
 """Between two LISTs of what may not be watched."""

@@ -17,7 +17,7 @@ import pytest
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import OpsError
 from ansible_collections.lowtide.ops.plugins.module_utils._common.retry import Deadline
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.cache import Cache
-from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.client import Client, Listing, Stream
+from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.client import Client, Listing
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.errors import (
     ApiError,
     Forbidden,
@@ -25,6 +25,7 @@ from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.errors imp
     NotFound,
     Unauthorized,
 )
+from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.streams import Stream
 from support.memory_kubernetes import MemoryServer
 from unit.kubernetes.yaml_objects import NOW
 

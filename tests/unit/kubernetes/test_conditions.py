@@ -24,14 +24,14 @@ STATEFUL_SET, DEPLOYMENT = find(DB, "StatefulSet"), find(WEB, "Deployment")
 CRON_JOB, DAEMON_SET = find(PURGE, "CronJob"), find(AGENT, "DaemonSet")
 HPA = {"manager": "kube-controller-manager", "subresource": "scale", "fieldsV1": {"f:spec": {"f:replicas": {}}}}
 PERSON = {"manager": "kubectl-scale", "subresource": "scale", "fieldsV1": {"f:spec": {"f:replicas": {}}}}
-SERVING = {
+SERVING: Json = {
     "spec__replicas": 2,
     "status__replicas": 2,
     "status__readyReplicas": 2,
     "status__availableReplicas": 2,
     "status__updatedReplicas": 2,
 }
-STOPPED = {
+STOPPED: Json = {
     "spec__replicas": 0,
     "status__replicas": 0,
     "status__readyReplicas": 0,

@@ -39,7 +39,7 @@ KINDS = ("StatefulSet", "Deployment", "CronJob", "Job", "DaemonSet")
 class TimelineCache:
     """A cache whose changes come at written times: ``timeline`` has the objects that are there from a second on.
 
-    Waiting moves the clock. ``truth`` is what a refresh shows (None: what the watches show), an Exception is raised by it.
+    Waiting moves the clock. ``truth`` is what a refresh shows (None: what the watches show); an Exception is raised.
     """
 
     def __init__(self, timeline: dict[float, list[Json]], *, truth: list[Json] | Exception | None = None) -> None:
@@ -493,7 +493,7 @@ def test_a_crowd_of_findings_is_counted() -> None:
 
 def test_a_blocker_names_who_holds_it_and_since_when() -> None:
     """A finalizer of a pod that terminates."""
-    stopped = {f"status__{name}": 0 for name in ("readyReplicas", "availableReplicas", "updatedReplicas")}
+    stopped: Json = {f"status__{name}": 0 for name in ("readyReplicas", "availableReplicas", "updatedReplicas")}
     objects = without(swap(WEB, "Deployment", spec__replicas=0, status__replicas=0, **stopped), "Job")
     objects = [obj for obj in objects if obj["metadata"]["name"] not in ("web-5d4-old", "web-7c9-ready")]
     cache, outcome = TimelineCache({0: objects}), Outcome()
@@ -547,7 +547,9 @@ def test_a_start_is_seen_by_one_watch(server: MemoryServer) -> None:
 
 def test_a_stop_is_done_although_evicted_and_foreign_pods_are_left(server: MemoryServer) -> None:
     """Case 4: with the pods of a Helm hook's Job, which have the same labels."""
-    stopped = {f"status__{name}": 0 for name in ("replicas", "readyReplicas", "availableReplicas", "updatedReplicas")}
+    stopped: Json = {
+        f"status__{name}": 0 for name in ("replicas", "readyReplicas", "availableReplicas", "updatedReplicas")
+    }
     for obj in swap(WEB, "Deployment", spec__replicas=0, **stopped):
         server.put(obj)
     with Cache(server.client()) as cache:

@@ -34,9 +34,11 @@ LEVELS = {
     ],
     "module_utils._kubernetes": [
         [
+            "arguments",
             "config",
             "errors",
             "fields",
+            "files",
             "parse",
             "plan",
             "proxies",
@@ -44,7 +46,9 @@ LEVELS = {
             "resources",
             "saved_state",
         ],
-        ["access", "api", "objects", "patches", "pods", "selectors", "transport"],
+        ["certificates", "kubeconfig", "transport"],
+        ["credentials", "streams"],
+        ["access", "api", "objects", "patches", "pods", "selectors"],
         ["autoscalers", "capacity", "client", "connection", "constraints", "guards", "plans", "snapshot", "stopping"],
         ["cache", "cluster", "conditions", "diagnosis", "reviews", "summary", "tiers", "watch"],
         ["wait", "wait_until"],
