@@ -227,7 +227,7 @@ def _find_container_failure(pod: Pod, container: ContainerState, since: float) -
         detail += f" (image {container.image})"
         reason = "ImagePullBackOff"
     if reason == "ImagePullBackOff" or reason in _WAITING:
-        return Finding(reason, pod.title, detail, pod.node, pod.template_hash, pod.started_at)
+        return Finding(reason, pod.title, detail, revision=pod.template_hash, since=pod.started_at)
     if reason != "CrashLoopBackOff":
         return None
     is_new = pod.created_at is not None and pod.created_at >= since
@@ -238,9 +238,8 @@ def _find_container_failure(pod: Pod, container: ContainerState, since: float) -
         "CrashLoopBackOff",
         pod.title,
         detail,
-        pod.node,
-        pod.template_hash,
-        pod.started_at,
+        revision=pod.template_hash,
+        since=pod.started_at,
         restarts=container.restarts,
         restarts_before=0 if is_new else None,
     )
@@ -251,7 +250,7 @@ def _find_unready_containers(pod: Pod) -> Finding | None:
         if get_path(condition, "type") == "Ready" and get_path(condition, "status") == "False":
             message = as_text(condition.get("message")) or "it runs and is not ready"
             since = as_time(condition.get("lastTransitionTime"))
-            return Finding("ContainersNotReady", pod.title, message, pod.node, pod.template_hash, since)
+            return Finding("ContainersNotReady", pod.title, message, revision=pod.template_hash, since=since)
     return None
 
 

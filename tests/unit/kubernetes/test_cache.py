@@ -6,6 +6,7 @@ Most tests use a double of the API server; where the order of single events matt
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ import pytest
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import OpsError
 from ansible_collections.lowtide.ops.plugins.module_utils._common.retry import Deadline
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.cache import Cache
-from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.client import Client, Listing, Stream
+from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.client import Client, Listing
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.errors import (
     ApiError,
     Forbidden,
@@ -25,6 +26,7 @@ from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.errors imp
     NotFound,
     Unauthorized,
 )
+from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.streams import Stream
 from support.memory_kubernetes import MemoryServer
 from unit.kubernetes.yaml_objects import NOW
 
@@ -69,7 +71,7 @@ def server() -> Iterator[MemoryServer]:
 @pytest.fixture
 def cache(server: MemoryServer) -> Iterator[Cache]:
     """A cache of that server that polls quickly where it has to."""
-    with Cache(server.client(), poll_seconds=0.05) as opened:
+    with contextlib.closing(server.client()) as client, Cache(client, poll_seconds=0.05) as opened:
         yield opened
 
 
@@ -262,7 +264,7 @@ def test_a_refresh_that_fails_is_an_error_unless_it_is_optional(server: MemorySe
 
 def test_no_connection_is_left(server: MemoryServer) -> None:
     """Readers end when the cache does."""
-    with Cache(server.client()) as opened:
+    with contextlib.closing(server.client()) as client, Cache(client) as opened:
         opened.follow("Pod", "n")
         wait_for(opened, lambda: server.count("watch") == 1)
         readers = list_readers()

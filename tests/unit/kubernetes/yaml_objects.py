@@ -20,21 +20,29 @@ SINCE = 1777629600.0
 """2026-05-01T10:00:00Z, when a wait began in them."""
 
 
-@functools.cache
-def _parse(name: str) -> list[Json]:
-    path = Path(__file__).with_name("data") / f"{name}.yaml"
-    # Times stay text, as JSON has them.
-    loader = type("Loader", (yaml.SafeLoader,), {})
-    loader.yaml_implicit_resolvers = {
+class _Loader(yaml.SafeLoader):
+    """A loader to which times are text, as JSON has them."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 (the base class has it so)
         first: [entry for entry in entries if entry[0] != "tag:yaml.org,2002:timestamp"]
         for first, entries in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
-    return list(yaml.load_all(path.read_text(encoding="utf-8"), Loader=loader))
+
+
+@functools.cache
+def _parse(name: str) -> list[Json]:
+    path = Path(__file__).with_name("data") / f"{name}.yaml"
+    return list(yaml.load_all(path.read_text(encoding="utf-8"), Loader=_Loader))
+
+
+def read_documents(name: str) -> list[Json]:
+    """All documents of a file, as copies."""
+    return copy.deepcopy(_parse(name))
 
 
 def load(name: str) -> list[Json]:
-    """All documents of a file, as copies."""
-    return copy.deepcopy(_parse(name))
+    """The objects of a file."""
+    return read_documents(name)
 
 
 def find(objects: list[Json], kind: str, name: str = "") -> Json:
