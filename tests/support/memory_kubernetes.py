@@ -78,9 +78,9 @@ class Change(NamedTuple):
 class Fault:
     """What happens to the next ``times`` requests of a verb (empty: any) whose path contains ``path``.
 
-    ``status`` is answered; ``lose`` cuts the connection ``"before"`` the request is carried out, ``"after"`` it, or in the
-    ``"middle"`` of the answer; ``hang`` seconds pass before the answer. ``is_after`` lets the request be carried out
-    before the error is answered.
+    ``status`` is answered; ``lose`` cuts the connection ``"before"`` the request is carried out, ``"after"`` it, or
+    in the ``"middle"`` of the answer; ``hang`` seconds pass before the answer. ``is_after`` lets the request be
+    carried out before the error is answered.
     """
 
     times: int = 1
@@ -116,8 +116,8 @@ class _Store:
 class MemoryServer:
     """A context manager; ``client`` makes a client for it.
 
-    ``log`` has every request, ``tokens`` the bearer tokens that are accepted (None: everybody), ``log_lines`` what a pod
-    has logged, by (namespace, name). ``strict_namespaces`` refuses to create objects in a namespace that is not there.
+    ``log`` has every request, ``tokens`` the bearer tokens that are accepted (None: everybody), ``log_lines`` what a
+    pod has logged, by (namespace, name), ``review_status`` what access reviews answer instead of what is denied.
     """
 
     def __init__(self) -> None:
@@ -127,6 +127,7 @@ class MemoryServer:
         self.faults: list[Fault] = []
         self.log_lines: dict[tuple[str, str], list[str]] = {}
         self.resources = {(resource.group_version, resource.plural): resource for resource in RESOURCES.values()}
+        self.review_status: Json | None = None
         self.changed = threading.Condition(threading.RLock())
         self.bookmarks = self.watch_ends = self.watch_cuts = 0
         self._denied: set[tuple[str, str, str]] = set()
@@ -217,7 +218,7 @@ class MemoryServer:
             return [copy.deepcopy(obj) for key, obj in self._store.objects.items() if key.resource.kind == kind]
 
     def deny(self, verb: str, resource: str, namespace: str = "") -> None:
-        """Forbid a verb on a resource (``pods``, ``pods/eviction``, ``statefulsets.apps``), everywhere or in a namespace."""
+        """Forbid a verb on ``pods``, ``pods/eviction``, ``statefulsets.apps``, everywhere or in one namespace."""
         self._denied.add((verb, resource, namespace))
 
     def allow(self, verb: str, resource: str, namespace: str = "") -> None:
@@ -338,17 +339,20 @@ class MemoryServer:
                 return self._list(target, request.query)
             if request.verb == "create":
                 return self._create(target, request)
-            key = Key(target.resource, target.namespace, target.name)
-            if request.verb == "patch" and key not in self._store.objects and "apply" in request.content_type:
+            return self._answer_for(target, Key(target.resource, target.namespace, target.name), request)
+
+    def _answer_for(self, target: Target, key: Key, request: Request) -> Json:
+        """Carry out a request about one object."""
+        current = self._store.objects.get(key)
+        if current is None:
+            if request.verb == "patch" and "apply-patch" in request.content_type:
                 return self._save(key, {**request.body}, manager=_manager(request), dry_run=_is_dry(request))
-            current = self._store.objects.get(key)
-            if current is None:
-                raise Rejected(404, "NotFound", f"{target.title} not found")
-            if request.verb == "get":
-                return _show(current, target.subresource)
-            if request.verb == "patch":
-                return self._patch(target, key, current, request)
-            return self._delete(target, key, current, request)
+            raise Rejected(404, "NotFound", f"{target.title} not found")
+        if request.verb == "get":
+            return _show(current, target.subresource)
+        if request.verb == "patch":
+            return self._patch(target, key, current, request)
+        return self._delete(target, key, current, request)
 
     def list_changes(self, target: Target, query: dict[str, str], after: int) -> tuple[int, list[Json]]:
         """The events of a watch after a version, and the version they reach; an ERROR event when history is lost."""
@@ -546,7 +550,7 @@ class MemoryServer:
         allowed = self.check_access(
             attributes["verb"], resource, attributes.get("namespace", ""), attributes.get("subresource", "")
         )
-        return {**body, "status": {"allowed": allowed}}
+        return {**body, "status": {"allowed": allowed} if self.review_status is None else self.review_status}
 
 
 def _show(obj: Json, subresource: str) -> Json:

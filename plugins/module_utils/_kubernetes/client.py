@@ -14,12 +14,13 @@ import threading
 import typing as t
 from urllib.parse import quote, urlencode
 
-from .._common.errors import OpsError
+from .._common.errors import OpsError, Refusal
 from .._common.retry import Backoff, Deadline
 from .access import ClusterAccess
-from .errors import BY_STATUS, ApiError, Conflict, Gone, TooManyRequests, WriteUnknown
+from .errors import BY_STATUS, ApiError, Conflict, Gone, TooManyRequests, Unauthorized, WriteUnknown
 from .patches import Json, Operations, Write, build_json_patch, changes_something, encode_json
-from .transport import LOST, DeadlineSocket, connect, is_final
+from .streams import Stream
+from .transport import LOST, DeadlineSocket, connect, describe_error, is_final
 
 FIELD_MANAGER = "lowtide.ops"
 MERGE_PATCH = "application/merge-patch+json"
@@ -36,69 +37,14 @@ _PRINTABLE = "!\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~"  # beside letters, digits and "
 _PATCH_NOT_APPLIED = "the server rejected our request due to an error in our request"
 
 
+Headers = list[tuple[str, str]]
+
+
 class Listing(t.NamedTuple):
     """The objects of a collection, and the resourceVersion from which a watch misses nothing."""
 
     items: list[Json]
     version: str
-
-
-class Stream:
-    """A running watch: iterate to get its events, once. ``close`` from any thread ends the iteration.
-
-    The iteration ends when the server ends the watch. Raises ApiError (status 0) when the connection is lost, silent for
-    too long, or sends something else than JSON.
-    """
-
-    def __init__(self, sock: DeadlineSocket, response: http.client.HTTPResponse, obj: str) -> None:
-        self._sock = sock
-        self._response = response
-        self._obj = obj
-        self._closing = False
-        self._reading = False
-
-    def __iter__(self) -> t.Iterator[Json]:
-        for line in self.read_raw_lines():
-            try:
-                event = json.loads(line)
-            except ValueError as error:
-                raise self._lose("it sent a line that is not JSON") from error
-            if not isinstance(event, dict):
-                raise self._lose("it sent a line that is no event")
-            yield event
-
-    def read_raw_lines(self) -> t.Iterator[bytes]:
-        """Iterate over lines as they come, without decoding them."""
-        self._reading = True
-        try:
-            while not self._closing:
-                try:
-                    line = self._response.readline()
-                except (*LOST, ValueError, AttributeError) as error:  # the latter two: closed under the reader
-                    if self._closing:
-                        return
-                    raise self._lose(describe_error(error)) from error
-                if not line or self._closing:
-                    return
-                yield line
-        finally:
-            self._release()
-
-    def close(self) -> None:
-        """Cut the connection, which wakes up a reader."""
-        self._closing = True
-        self._sock.interrupt()
-        if not self._reading:
-            self._release()
-
-    def _release(self) -> None:
-        self._response.close()
-        self._sock.close()
-
-    def _lose(self, why: str) -> ApiError:
-        return ApiError(
-            obj=self._obj, problem=f"the stream of its changes broke off: {why}", next_step="Read it again and go on"
-        )
 
 
 class Client:
@@ -110,7 +56,8 @@ class Client:
     Retry-After is obeyed. After 401 the credentials are obtained anew, once. The last answer is waited for until
     ``GRACE`` seconds after the deadline.
 
-    ``requests`` counts everything sent; ``write_attempted`` says whether a write may have taken effect.
+    ``requests`` counts everything sent; ``write_attempted`` says whether a write may have taken effect; ``rights`` keeps the
+    answers of access reviews; ``warnings`` is what the user should know.
     """
 
     def __init__(
@@ -127,6 +74,8 @@ class Client:
         self.deadline = deadline
         self.requests = 0
         self.write_attempted = False
+        self.rights: dict[t.Any, bool] = {}
+        self.warnings: list[str] = []
         self._backoff = backoff
         self._silence = silence
         self._connection: http.client.HTTPConnection | None = None
@@ -150,10 +99,14 @@ class Client:
                 continue
         raise AssertionError("unreachable: a list in one piece has no page that expires")
 
-    def create(self, path: str, body: Json, *, obj: str, dry_run: bool = False) -> Json:
-        """Create an object, or a subresource such as ``eviction``. Raises Conflict (``AlreadyExists``), WriteUnknown."""
+    def create(self, path: str, body: Json, *, obj: str, dry_run: bool = False, reads_only: bool = False) -> Json:
+        """Create an object, or a subresource such as ``eviction``. Raises Conflict (``AlreadyExists``), WriteUnknown.
+
+        ``reads_only`` is for what the server answers without keeping anything, such as an access review.
+        """
         params = {"fieldManager": FIELD_MANAGER, **_ask_dry_run(dry_run)}
-        return self._request("POST", _with(path, params), obj, body=body, safe=dry_run, writes=not dry_run)
+        safe = dry_run or reads_only
+        return self._request("POST", _with(path, params), obj, body=body, safe=safe, writes=not safe)
 
     def patch(
         self,
@@ -299,7 +252,7 @@ class Client:
         """Send until there is an answer to give. ``safe``: it may be sent again when it may have been carried out."""
         payload = None if body is None else encode_json(body)
         backoff = self._backoff()
-        doubtful = renewed = False
+        doubtful = renewed = False  # doubtful: an earlier sending may have been carried out
         while True:
             sent = False
             try:
@@ -307,42 +260,43 @@ class Client:
                     connection, headers = self._open_kept()
                     sent = True
                     status, answer_headers, answer = self._exchange(
-                        connection, method, target, payload, {**headers, **_type_header(payload, content_type)}
+                        connection, method, target, payload, headers + _type_header(payload, content_type)
                     )
             except LOST as error:
                 doubtful = doubtful or sent
-                self._note_loss(error, obj, sent=sent and writes, safe=safe)
+                self._note_loss(error, obj, doubtful=writes and doubtful, ends=sent and not safe)
                 self._pause(backoff.take_pause())
                 continue
             if status == 401 and not renewed and self._renew(headers):
                 renewed = True
                 continue
             renewed = False
-            if (status == 429 or (safe and status in RETRIED)) and not self.deadline.passed:
-                doubtful = doubtful or status in RETRIED
-                self.write_attempted = self.write_attempted or (writes and status in RETRIED)
-                self._pause(self._read_retry_after(answer_headers, status, obj) or backoff.take_pause())
-                continue
             if writes and (status < 300 or status >= 500):
                 self.write_attempted = True
-            if writes and status >= 500 and not safe:
+            doubtful = doubtful or status >= 500
+            if (status == 429 or (safe and status in RETRIED)) and not self.deadline.passed:
+                self._pause(self._read_retry_after(answer_headers, status, obj) or backoff.take_pause())
+                continue
+            if vanishes and doubtful and status == 404:
+                return {"apiVersion": "v1", "kind": "Status", "status": "Success"}
+            if writes and doubtful and (status == 429 or status >= 500):
                 raise self._fail(
                     WriteUnknown, obj, f"the server answered a write with {_describe(status, answer)}", status
                 )
-            if vanishes and doubtful and status == 404:
-                return {"apiVersion": "v1", "kind": "Status", "status": "Success"}
             return self._decode(status, answer, obj, content_type)
 
-    def _note_loss(self, error: BaseException, obj: str, *, sent: bool, safe: bool) -> None:
-        """After a lost connection: raise unless the request may be sent again."""
+    def _note_loss(self, error: BaseException, obj: str, *, doubtful: bool, ends: bool) -> None:
+        """After a lost connection: raise unless the request may be sent again.
+
+        ``doubtful``: it is a write that may have been carried out. ``ends``: it must not be sent a second time.
+        """
         with self._lock:
             self._drop()
-        if sent:
-            self.write_attempted = True
-            if not safe:
+        self.write_attempted = self.write_attempted or doubtful
+        if ends or is_final(error) or self.deadline.passed or self._closed:
+            if doubtful:
                 problem = f"the connection was lost after the write was sent ({describe_error(error)})"
                 raise self._fail(WriteUnknown, obj, problem) from error
-        if is_final(error) or self.deadline.passed or self._closed:
             raise self._explain_loss(error) from error
 
     def _open_stream(self, target: str, obj: str, limit: t.Callable[[], float]) -> Stream:
@@ -355,7 +309,7 @@ class Client:
                 sock = self._connect()
                 connection = self._wrap(sock)
                 self._count()
-                connection.request("GET", self.access.base_path + target, headers=headers)
+                _send(connection, "GET", self.access.base_path + target, None, headers)
                 response = connection.getresponse()
                 status = response.status
                 if status == 200:
@@ -380,7 +334,7 @@ class Client:
             self._decode(status, answer, obj, "")
             raise self._fail(ApiError, obj, f"the server answered a watch with {status}", status)
 
-    def _open_kept(self) -> tuple[http.client.HTTPConnection, dict[str, str]]:
+    def _open_kept(self) -> tuple[http.client.HTTPConnection, Headers]:
         """Return the kept-alive connection, opened when there is none or the server has closed it, and the headers to send."""
         headers = self._make_headers()
         if self._connection is not None and self._used and t.cast("DeadlineSocket", self._connection.sock).is_dropped():
@@ -396,10 +350,10 @@ class Client:
         method: str,
         target: str,
         payload: bytes | None,
-        headers: dict[str, str],
+        headers: Headers,
     ) -> tuple[int, http.client.HTTPMessage, bytes]:
         self._count()
-        connection.request(method, self.access.base_path + target, body=payload, headers=headers)
+        _send(connection, method, self.access.base_path + target, payload, headers)
         response = connection.getresponse()
         answer = response.read()
         self._used = True
@@ -423,19 +377,19 @@ class Client:
 
     def _wrap(self, sock: DeadlineSocket) -> http.client.HTTPConnection:
         connection = http.client.HTTPConnection(*self.access.address)
-        connection.sock = sock  # type: ignore[assignment]
+        connection.sock = sock
         connection.auto_open = 0  # a connection is opened here, with TLS, or not at all
         return connection
 
-    def _make_headers(self) -> dict[str, str]:
-        return {
-            "Accept": "application/json",
-            "User-Agent": f"lowtide.ops/{quote(self.run_id, safe=_PRINTABLE)}",
-            **self.access.impersonation,
-            **self.access.credentials(),
-        }
+    def _make_headers(self) -> Headers:
+        return [
+            ("Accept", "application/json"),
+            ("User-Agent", f"{FIELD_MANAGER}/{quote(self.run_id, safe=_PRINTABLE)}"),
+            *self.access.impersonation,
+            *self.access.credentials(seconds=self._left()).items(),
+        ]
 
-    def _renew(self, used: t.Mapping[str, str]) -> bool:
+    def _renew(self, used: Headers) -> bool:
         """Obtain credentials anew after a 401, unless another thread has done so since. Returns whether trying again can help."""
         with self._lock:
             self._drop()
@@ -443,7 +397,15 @@ class Client:
                 return True
             if not self.access.can_renew:
                 return False
-            self.access.credentials(renew=True)
+            try:
+                self.access.credentials(renew=True, seconds=self._left())
+            except Refusal as error:
+                raise Unauthorized(
+                    obj=error.obj,
+                    problem=f"the server no longer accepts its credentials, and {error.problem}",
+                    next_step=error.next_step,
+                    status=401,
+                ) from error
             return True
 
     def _left(self) -> float:
@@ -522,11 +484,6 @@ class _Expired(Exception):
     """The continuation of a list has expired."""
 
 
-def describe_error(error: BaseException) -> str:
-    """Return what an exception says, its name when it says nothing."""
-    return str(error) or type(error).__name__
-
-
 def _with(path: str, params: t.Mapping[str, str] | None) -> str:
     return f"{path}?{urlencode(params)}" if params else path
 
@@ -535,8 +492,18 @@ def _ask_dry_run(dry_run: bool) -> dict[str, str]:
     return {"dryRun": "All"} if dry_run else {}
 
 
-def _type_header(payload: bytes | None, content_type: str) -> dict[str, str]:
-    return {} if payload is None else {"Content-Type": content_type}
+def _type_header(payload: bytes | None, content_type: str) -> Headers:
+    return [] if payload is None else [("Content-Type", content_type), ("Content-Length", str(len(payload)))]
+
+
+def _send(
+    connection: http.client.HTTPConnection, method: str, target: str, payload: bytes | None, headers: Headers
+) -> None:
+    """Send a request whose headers may stand more than once, as those of impersonated groups do."""
+    connection.putrequest(method, target, skip_accept_encoding=True)
+    for name, value in headers:
+        connection.putheader(name, value)
+    connection.endheaders(payload)
 
 
 def _read_status(answer: bytes) -> Json:

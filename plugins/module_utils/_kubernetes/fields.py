@@ -26,8 +26,8 @@ def get_path(value: t.Any, *keys: str) -> t.Any:
 
 def as_int(value: t.Any, default: int = 0) -> int:
     """Return an integer field, ``default`` when it is missing, null or no number."""
-    if isinstance(value, int):
-        return int(value)
+    if value is None:
+        return default
     try:
         return int(value)
     except (TypeError, ValueError):

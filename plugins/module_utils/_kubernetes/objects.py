@@ -47,11 +47,11 @@ class VolumePolicy(t.NamedTuple):
 class Workload(t.NamedTuple):
     """A StatefulSet, Deployment, DaemonSet, ReplicaSet, CronJob or Job.
 
-    ``replicas`` is how many the spec asks for: 0 or 1 of a CronJob (by ``suspend``), ``parallelism`` of a Job (0 when it is
-    suspended), the nodes that should run a pod of a DaemonSet. ``pods`` is what the controller counts, of a CronJob its
-    active Jobs. ``updated_wanted`` is how many pods must be of the newest revision (a StatefulSet's partition and OnDelete
-    leave the others alone on purpose). ``writer`` is the manager that set ``spec.replicas`` (or ``suspend``) last,
-    ``owner`` kind and name of its controller.
+    ``replicas`` is how many the spec asks for: 0 or 1 of a CronJob (by ``suspend``), ``parallelism`` of a Job (0 when
+    it is suspended), the nodes that should run a pod of a DaemonSet. ``pods`` is what the controller counts, of a
+    CronJob its active Jobs. ``updated_wanted`` is how many pods must be of the newest revision (a StatefulSet's
+    partition and OnDelete leave the others alone on purpose). ``writer`` is the manager that set ``spec.replicas``
+    (or ``suspend``) last, ``owner`` kind and name of its controller.
     """
 
     kind: str
@@ -441,13 +441,15 @@ class Job(t.NamedTuple):
         return f"Job {self.namespace}/{self.name}"
 
     @property
-    def is_ended(self) -> bool:
-        """Whether it will start no pod any more."""
-        return self.is_complete or self.is_failed
+    def may_run(self) -> bool:
+        """Whether it runs or may start pods: it has not ended, is not deleted, and not suspended without a pod."""
+        if self.is_complete or self.is_failed or get_path(self.raw, "metadata", "deletionTimestamp") is not None:
+            return False
+        return not self.suspended or self.active > 0
 
 
 class Event(t.NamedTuple):
-    """An event. ``at`` is when it was last seen, ``created_at`` when it was first written down."""
+    """An event, seen ``times`` times. ``at`` is when it was last seen, ``created_at`` when it was written down."""
 
     about_uid: str
     about_kind: str
@@ -456,7 +458,7 @@ class Event(t.NamedTuple):
     message: str
     at: float
     type: str
-    count: int
+    times: int
     created_at: float
 
     @classmethod
@@ -477,6 +479,6 @@ class Event(t.NamedTuple):
             message=as_text(obj.get("message") or obj.get("note")),
             at=at or created,
             type=as_text(obj.get("type")),
-            count=as_int(get_path(obj, "series", "count") or obj.get("count"), 1),
+            times=as_int(get_path(obj, "series", "count") or obj.get("count"), 1),
             created_at=created,
         )

@@ -38,9 +38,10 @@ def build_json_patch(current: Json, write: Write) -> Operations:
     without annotations), that it still is not there is tested too: otherwise another writer's branch would be lost.
     Raises ValueError when ``current`` has no uid or a path leads through something that is no object.
     """
-    tests = {("metadata", "uid"): current["metadata"]["uid"]} if current.get("metadata", {}).get("uid") else {}
-    if not tests:
+    uid = (current.get("metadata") or {}).get("uid")
+    if not uid:
         raise ValueError("an object without metadata.uid cannot be changed conditionally")
+    tests: dict[tuple[str, ...], t.Any] = {("metadata", "uid"): uid}
     for path in write.depends_on:
         deepest, value = _find_value(current, path)
         tests[deepest] = value
@@ -95,7 +96,7 @@ def _collect_changes(
             _collect_changes(present, value, path, tests, changes)
         else:
             made = _drop_nulls(value)
-            if made or not value:  # removing from what is not there is no change
+            if made or not value or present is not None:  # removing from what is not there is no change
                 tests.setdefault(path, present)
                 changes.append({"op": "add", "path": format_pointer(path), "value": made})
 

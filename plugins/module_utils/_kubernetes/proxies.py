@@ -17,6 +17,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 from .._common.errors import Refusal
 
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 DEFAULT_PORTS = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}
 
 
@@ -53,8 +54,8 @@ def split_url(url: str, *, obj: str, example: str) -> SplitResult:
         problem = "its port is 0" if port == 0 else problem
     except ValueError as error:
         problem = f"it is not a URL ({error})"
-    if not problem and re.search(r"[\x00-\x20\x7f]", url):
-        problem = "it holds blanks or control characters"
+    if not problem and re.search(r"[^\x21-\x7e]", url):
+        problem = "it holds blanks, control characters or letters outside ASCII"
     if problem:
         raise Refusal(obj=f"{obj} {hide_userinfo(url)!r}", problem=problem, next_step=f"Give a URL such as {example}")
     return parts
@@ -108,6 +109,11 @@ def is_loopback(host: str) -> bool:
     return address is not None and address.is_loopback
 
 
+def is_address(host: str) -> bool:
+    """Return whether a host is an IP address rather than a name."""
+    return _parse_address(host) is not None
+
+
 def is_exempt(host: str, port: int, exceptions: str) -> bool:
     """Return whether NO_PROXY exempts a server.
 
@@ -120,24 +126,19 @@ def is_exempt(host: str, port: int, exceptions: str) -> bool:
     return any(_matches(entry, name, port, address) for entry in re.split(r"[,\s]+", exceptions.strip()) if entry)
 
 
-def _matches(entry: str, name: str, port: int, address: ipaddress.IPv4Address | ipaddress.IPv6Address | None) -> bool:
+def _matches(entry: str, name: str, port: int, address: Address | None) -> bool:
     entry = entry.lower()
-    if entry == "*":
-        return True
     if "/" in entry:
         try:
-            network = ipaddress.ip_network(entry, strict=False)
+            return address is not None and address in ipaddress.ip_network(entry, strict=False)
         except ValueError:
             return False  # no network; kubectl ignores it as well
-        return address is not None and address in network
     entry, own_port = _split_port(entry)
+    own_address = _parse_address(entry)
     if own_port is not None and own_port != port:
         return False
-    own_address = _parse_address(entry)
-    if own_address is not None:
-        return own_address == address
-    if address is not None:
-        return False
+    if entry == "*" or own_address is not None or address is not None:
+        return entry == "*" or (own_address is not None and own_address == address)
     entry = entry.rstrip(".").removeprefix("*")
     if entry.startswith("."):
         return len(entry) > 1 and name.endswith(entry)
@@ -152,7 +153,7 @@ def _split_port(entry: str) -> tuple[str, int | None]:
     return match[1] or match[3], int(port) if port else None
 
 
-def _parse_address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+def _parse_address(text: str) -> Address | None:
     try:
         address = ipaddress.ip_address(text.strip("[]"))
     except ValueError:

@@ -12,6 +12,7 @@ for the two messages of a socks5 proxy (RFC 1928, RFC 1929) would be one more th
 from __future__ import annotations
 
 import base64
+import functools
 import http.client
 import io
 import ipaddress
@@ -19,13 +20,16 @@ import select
 import socket
 import ssl
 import struct
+import threading
 import time
 import typing as t
 
-from .proxies import ProxyUrl
+from .proxies import ProxyUrl, is_address
 
 LOST = (OSError, http.client.HTTPException)
 """What a connection fails with."""
+
+BUFFER = 65536  # bytes; lists of thousands of objects are read in fewer calls than with the usual 8192
 
 _SOCKS_ERRORS = {
     1: "general failure",
@@ -84,7 +88,7 @@ class DeadlineSocket:
     def makefile(self, _mode: str) -> io.BufferedReader:
         """Return a reader, for the response; it holds the socket open."""
         self._readers += 1
-        return io.BufferedReader(_Reader(self))
+        return io.BufferedReader(_Reader(self), BUFFER)
 
     def release_reader(self) -> None:
         """Close the socket if that is due and this was its last reader."""
@@ -153,9 +157,10 @@ class TlsInTls:
 
     def sendall(self, data: bytes) -> None:
         """Send everything."""
-        left = memoryview(data)
-        while left:
-            left = left[self._run(lambda: self._tls.write(left)) :]
+        sent = 0
+        while sent < len(data):
+            rest = memoryview(data)[sent:]
+            sent += self._run(functools.partial(self._tls.write, rest))
 
     def settimeout(self, seconds: float) -> None:
         """Limit each packet."""
@@ -199,7 +204,14 @@ def is_final(error: BaseException) -> bool:
         return not isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError | ssl.SSLSyscallError)
     if isinstance(error, socket.gaierror):
         return error.errno in (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME))
-    return isinstance(error, ProxyDenied)
+    return isinstance(error, ProxyDenied | http.client.InvalidURL)
+
+
+def describe_error(error: BaseException) -> str:
+    """Return what an exception says, its name when it says nothing."""
+    if isinstance(error, TimeoutError):
+        return "there was no answer in time"
+    return str(error) or type(error).__name__
 
 
 def connect(
@@ -231,7 +243,7 @@ def connect(
 
 def open_socket(address: tuple[str, int], proxy: ProxyUrl | None, end: float) -> socket.socket:
     """Connect to a server, through a proxy if there is one, until the moment ``end``. Raises OSError and ProxyError."""
-    sock = socket.create_connection((proxy.host, proxy.port) if proxy else address, _left(end))
+    sock = _connect_any((proxy.host, proxy.port) if proxy else address, end)
     try:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -250,6 +262,49 @@ def open_socket(address: tuple[str, int], proxy: ProxyUrl | None, end: float) ->
     return sock
 
 
+def _connect_any(address: tuple[str, int], end: float) -> socket.socket:
+    """Connect to the first address of a host that answers; each gets its share of the time that is left."""
+    places = _resolve(address, end)
+    last: OSError | None = None
+    for number, (family, kind, protocol, _name, place) in enumerate(places):
+        sock = socket.socket(family, kind, protocol)
+        try:
+            sock.settimeout(_left(end) / (len(places) - number))
+            sock.connect(place)
+        except OSError as error:
+            sock.close()
+            last = error
+            continue
+        return sock
+    raise last or OSError(f"{address[0]} has no address")
+
+
+def _resolve(address: tuple[str, int], end: float) -> list[t.Any]:
+    """Look up a host's addresses; in a thread, because the resolver of the system knows no deadline."""
+    host, port = address
+    answers: list[t.Any] = []
+
+    def look_up() -> None:
+        try:
+            answers.append(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+        except (OSError, UnicodeError) as error:
+            answers.append(error)
+
+    if is_address(host):
+        look_up()
+    else:
+        thread = threading.Thread(target=look_up, name="resolver", daemon=True)
+        thread.start()
+        thread.join(_left(end))
+    if not answers:
+        raise TimeoutError(f"the name {host} was not resolved in time")
+    if isinstance(answers[0], UnicodeError):
+        raise socket.gaierror(socket.EAI_NONAME, f"{host} is no host name") from answers[0]
+    if isinstance(answers[0], OSError):
+        raise answers[0]
+    return t.cast("list[t.Any]", answers[0])
+
+
 def _left(end: float) -> float:
     return max(0.01, end - time.monotonic())
 
@@ -264,7 +319,7 @@ def _make_proxy_tls() -> ssl.SSLContext:
 def _pass_http(sock: socket.socket, proxy: ProxyUrl, address: tuple[str, int]) -> None:
     """Ask an http proxy for a tunnel (RFC 9110, CONNECT)."""
     host, port = address
-    target = f"[{host}]:{port}" if ":" in host else f"{host if host.isascii() else host.encode('idna').decode()}:{port}"
+    target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}"]
     if proxy.username:
         pair = base64.b64encode(f"{proxy.username}:{proxy.password}".encode()).decode()
