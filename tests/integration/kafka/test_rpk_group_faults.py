@@ -123,9 +123,9 @@ class Revoked:
         if key != OFFSET_FETCH:
             return frame
         self.answers += 1
-        # At the end: the error code of the whole answer (2 bytes), and its tagged fields (1).
-        assert frame[-3:] == b"\0\0\0", "the answer has another shape, or an error of its own"
-        return frame if self.answers == 1 else frame[:-3] + struct.pack(">h", 30) + b"\0"
+        # At the end: the error code of the one group (2 bytes), its tagged fields (1) and those of the answer (1).
+        assert frame[-4:] == bytes(4), "the answer has another shape, or an error of its own"
+        return frame if self.answers == 1 else frame[:-4] + struct.pack(">h", 30) + bytes(2)
 
 
 def test_a_right_that_is_revoked_after_the_commit_hides_what_it_did(bus: Bus) -> None:

@@ -294,7 +294,7 @@ def test_a_consumer_without_membership_is_found_by_its_commits(bus: Bus) -> None
 
 def describe_as_dead(key: int, frame: bytes) -> bytes:
     """Alter answers to DescribeGroups: an empty group is said to be dead, as brokers say of groups of another kind."""
-    return frame.replace(b"\x00\x05Empty", b"\x00\x04Dead") if key == DESCRIBE_GROUPS else frame
+    return frame.replace(b"\x06Empty", b"\x05Dead") if key == DESCRIBE_GROUPS else frame
 
 
 def test_a_group_of_another_kind_is_not_dead(bus: Bus) -> None:
