@@ -54,6 +54,8 @@ class RivalProxy:
     ) -> None:
         self.rivals = list(rivals)
         self.answers = dict(answers or {})
+        self.is_silent = False
+        """Whether watches are begun and then pass on nothing, as on a connection that one side has forgotten."""
         self.requests: list[tuple[str, str]] = []
         """Method and path with query of everything that arrived, in order."""
         host, port, tls = upstream(facts["kubeconfig"])
@@ -159,7 +161,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", "application/json")
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
+        proxy: RivalProxy = self.server.proxy  # type: ignore[attr-defined]
         try:
+            if proxy.is_silent:
+                self.rfile.read(1)  # until the client closes the connection
             while part := response.read1(CHUNK):
                 self.wfile.write(b"%x\r\n%s\r\n" % (len(part), part))
             self.wfile.write(b"0\r\n\r\n")

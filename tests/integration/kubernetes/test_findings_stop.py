@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -16,9 +17,11 @@ from support.kubernetes_objects import (
     refer_to,
 )
 from support.kubernetes_server import ApiServer
+from support.modules import ModuleRun
+from support.rival_proxy import RivalProxy
 
 from .conftest import Namespace
-from .steps import apply_ready, list_pods, read_replicas, stop, tell
+from .steps import apply_ready, list_pods, read_replicas, start, stop, tell
 
 pytestmark = pytest.mark.lab("kubernetes")
 HOLD = "example.org/hold"
@@ -101,6 +104,18 @@ def test_a_pod_that_hangs_is_told_with_what_holds_it(namespace: Namespace) -> No
     assert HOLD in str(blocker)
     assert node in str(blocker)
     release_pod(namespace, "w-0")
+
+
+@pytest.mark.parametrize("act", [stop, start], ids=["stop", "start"])
+def test_watches_that_fall_silent_are_no_failure(namespace: Namespace, act: Callable[..., ModuleRun]) -> None:
+    """At the deadline the server is asked once more, and what it says then counts."""
+    apply_ready(namespace, namespace.workload("w"))
+    if act is start:
+        assert stop(namespace, "StatefulSet/w").changed
+    with RivalProxy(namespace.facts) as proxy:
+        proxy.is_silent = True
+        run = act(namespace, "StatefulSet/w", host=proxy.url, timeout=5)
+    assert not run.failed, run.msg
 
 
 def test_a_stop_that_ends_half_done_says_what_was_stopped(namespace: Namespace) -> None:
