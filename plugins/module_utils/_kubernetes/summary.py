@@ -31,12 +31,19 @@ def summarize_stop(
     workloads: t.Sequence[Workload], changes: t.Mapping[str, Change], *, written: t.Collection[str] | None
 ) -> str:
     """Return one line: what was stopped, or in check mode (``written`` is None) would be, from what was there before."""
-    due = [workload for workload in workloads if changes[workload.key].write is not None]
+    due = [workload for workload in workloads if changes[workload.key].before]
+    due = [workload for workload in due if changes[workload.key].write is not None]
     if not due:
-        return "all workloads were already stopped"
-    if written is None:
-        return f"would stop {join_some([_title(workload, changes) for workload in due], limit=NAMED)}"
-    return _done_and_not("stopped", due, changes, written)
+        summary = "all workloads were already stopped"
+    elif written is None:
+        summary = f"would stop {join_some([_title(workload, changes) for workload in due], limit=NAMED)}"
+    else:
+        summary = _done_and_not("stopped", due, changes, written)
+    at_zero = [workload.title for workload in workloads if _is_kept_at_zero(changes[workload.key])]
+    if at_zero:
+        summary += f"; stopped before, {'would be saved' if written is None else 'saved'} as such: "
+        summary += join_some(at_zero, limit=NAMED)
+    return summary
 
 
 def summarize_start(
@@ -44,13 +51,17 @@ def summarize_start(
 ) -> str:
     """Return one line: what was started, or in check mode (``written`` is None) would be, and what was left stopped."""
     left = [workload for workload in workloads if changes[workload.key].is_left]
-    due = [workload for workload in workloads if changes[workload.key].write is not None]
+    kept = [workload.title for workload in workloads if _is_kept_at_zero(changes[workload.key])]
+    due = [workload for workload in workloads if changes[workload.key].after]
+    due = [workload for workload in due if changes[workload.key].write is not None]
     if due and written is None:
         summary = f"would start {join_some([_title(workload, changes) for workload in due], limit=NAMED)}"
     elif due:
         summary = _done_and_not("started", due, changes, written or ())
     else:
-        summary = "nothing to start" if left else "all workloads run"
+        summary = "nothing to start" if left or kept else "all workloads run"
+    if kept:
+        summary += f"; left as it was before it was stopped: {join_some(kept, limit=NAMED)}"
     unsaved = [workload.title for workload in left if changes[workload.key].stopper is None]
     if unsaved:
         summary += f"; left at 0 replicas, as nothing was saved on it: {join_some(unsaved, limit=NAMED)}"
@@ -58,6 +69,11 @@ def summarize_start(
     if of_others:
         summary += f"; left stopped, as no window stopped it: {join_some(of_others, limit=NAMED)}"
     return summary
+
+
+def _is_kept_at_zero(change: Change) -> bool:
+    """Return whether the change only saves, or forgets, that there was nothing to stop."""
+    return change.write is not None and not change.before and not change.after
 
 
 def _done_and_not(

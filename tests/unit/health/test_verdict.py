@@ -44,7 +44,8 @@ PLAN: dict[str, Any] = {
     "backups": [{"database": "d", "max_age": "24h", "system_identifier": None}],
     "limits": LIMITS,
 }
-WORKLOAD = {"kind": "Deployment", "namespace": "n", "name": "w", "replicas": 3, "ready": 3, "settled": True}
+WORKLOAD = {"kind": "Deployment", "namespace": "n", "name": "w", "replicas": 3, "ready": 3}
+WORKLOAD |= {"status": "Current", "message": "3 of 3 ready"}
 POSITION = {
     "topic": "t",
     "partition": 0,
@@ -91,10 +92,10 @@ def levels(kind: str, result: dict[str, Any], **changes: Any) -> list[str]:
     ("workload", "level"),
     [
         ({}, "OK"),
-        ({"ready": 2, "settled": False}, "FAIL"),
-        ({"replicas": 0, "ready": 0}, "WARN"),
-        ({"replicas": 0, "ready": 0, "stopped_by_us": {"run": "r", "since": "s"}}, "FAIL"),
-        ({"stale_note": {"run": "r"}}, "WARN"),
+        ({"status": "InProgress", "message": "2 of 3 ready"}, "FAIL"),
+        ({"replicas": 0, "ready": 0, "message": "no pod left"}, "WARN"),
+        ({"replicas": 0, "ready": 0, "stopped_by_lowtide": {"run": "r", "since": "s"}}, "FAIL"),
+        ({"stale_saved_state": {"run": "r"}}, "WARN"),
         ({"problem": "unreadable note"}, "FAIL"),
     ],
 )
@@ -265,8 +266,8 @@ def test_another_cluster_names_the_variable_of_the_inventory() -> None:
     ]
 
 
-STOPPED = {"replicas": 0, "ready": 0, "stopped_by_us": {"run": "weekly@r", "since": "s"}}
-BY_OPERATOR = {"replicas": 0, "ready": 0, "stopped_by_us": {"run": "20260101T000000Z", "since": "s"}}
+STOPPED = {"replicas": 0, "ready": 0, "stopped_by_lowtide": {"run": "weekly@r", "since": "s"}}
+BY_OPERATOR = {"replicas": 0, "ready": 0, "stopped_by_lowtide": {"run": "20260101T000000Z", "since": "s"}}
 
 
 @pytest.mark.parametrize(
@@ -274,7 +275,12 @@ BY_OPERATOR = {"replicas": 0, "ready": 0, "stopped_by_us": {"run": "20260101T000
     [
         ("workloads", {"workloads": [{**WORKLOAD, **STOPPED}]}, ["FAIL"], ["WARN"]),
         ("workloads", {"workloads": [{**WORKLOAD, **BY_OPERATOR}]}, ["FAIL"], ["FAIL"]),
-        ("workloads", {"workloads": [{**WORKLOAD, "ready": 1, "settled": False}]}, ["FAIL"], ["WARN"]),
+        (
+            "workloads",
+            {"workloads": [{**WORKLOAD, "status": "InProgress", "message": "1 of 3 ready"}]},
+            ["FAIL"],
+            ["WARN"],
+        ),
         ("workloads", {"workloads": [{**WORKLOAD, "problem": "unreadable"}]}, ["FAIL"], ["FAIL"]),
         ("consumer_groups", {"groups": [{**GROUP, "state": "empty"}]}, ["FAIL", "OK"], ["WARN", "OK"]),
         ("consumer_groups", {"groups": [{**GROUP, "state": "rebalancing"}]}, ["FAIL", "OK"], ["WARN", "OK"]),
@@ -305,12 +311,17 @@ def test_the_reason_names_the_steps() -> None:
     [
         ([{}], "OK", "OK: all 1 checks passed"),
         (
-            [{}, {"replicas": 0, "ready": 0}],
+            [{}, {"replicas": 0, "ready": 0, "message": "no pod left"}],
             "WARN",
-            "WARN: 0 of 2 checks failed, 1 warned: Deployment n/w: 0 of 0 ready",
+            "WARN: 0 of 2 checks failed, 1 warned: Deployment n/w: no pod left",
         ),
         (
-            [{}, {"replicas": 0, "ready": 0}, {"ready": 2, "settled": False}, {"ready": 1, "settled": False}],
+            [
+                {},
+                {"replicas": 0, "ready": 0, "message": "no pod left"},
+                {"status": "InProgress", "message": "2 of 3 ready"},
+                {"status": "InProgress", "message": "1 of 3 ready"},
+            ],
             "FAIL",
             "FAIL: 2 of 4 checks failed, 1 warned: Deployment n/w: 2 of 3 ready and 1 more",
         ),
@@ -360,6 +371,10 @@ def test_what_is_declared_in_part_is_a_warning_that_the_summary_names() -> None:
         "WARN: all 1 checks passed; not checked: backups (postgresql_connection is not set on web1),"
         " consumer_groups (kafka_connection and consumer_groups is not set on web1)"
     )
-    failed = judge("workloads", {"workloads": [{**WORKLOAD, "settled": False, "ready": 1}]}, unchecked=unchecked)
+    failed = judge(
+        "workloads",
+        {"workloads": [{**WORKLOAD, "status": "InProgress", "message": "1 of 3 ready"}]},
+        unchecked=unchecked,
+    )
     assert failed["summary"].startswith("FAIL: 1 of 1 checks failed")
     assert "; not checked: backups (" in failed["summary"]

@@ -19,7 +19,7 @@ from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.conditions
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.diagnosis import GracePeriod
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.objects import Workload
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.snapshot import Snapshot
-from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.wait_until import wait_until
+from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.wait import wait_until
 from unit.kubernetes.yaml_objects import SINCE, find, load, replace, swap, take, without
 
 Json = dict[str, Any]

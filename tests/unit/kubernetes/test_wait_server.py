@@ -20,7 +20,7 @@ from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.diagnosis 
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.errors import Forbidden
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.objects import Workload
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.snapshot import Snapshot
-from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.wait_until import wait_until
+from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.wait import wait_until
 from support.memory_kubernetes import MemoryServer
 from unit.kubernetes.yaml_objects import find, load, replace, swap
 
