@@ -14,6 +14,7 @@ import base64
 import copy
 import itertools
 import socket
+import ssl
 import threading
 import uuid
 from collections.abc import Callable
@@ -118,14 +119,14 @@ class _Store:
 
 
 class MemoryServer:
-    """A context manager; ``client`` makes a client for it.
+    """A context manager; ``client`` makes a client for it. With ``tls`` it speaks TLS.
 
     ``log`` has every request, ``tokens`` the bearer tokens that are accepted (None: everybody), ``log_lines`` what a
     pod has logged, by (namespace, name), ``review_status`` what access reviews answer instead of what is denied,
     ``connections`` how many were opened.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, tls: ssl.SSLContext | None = None) -> None:
         self.log: list[Request] = []
         self.tokens: set[str] | None = None
         self.rivals: list[Rival] = []
@@ -142,6 +143,9 @@ class MemoryServer:
         self._numbers = itertools.count(1)
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._http.daemon_threads = True
+        self._scheme = "http" if tls is None else "https"
+        if tls is not None:
+            self._http.socket = tls.wrap_socket(self._http.socket, server_side=True, do_handshake_on_connect=False)
         self._http.memory = self  # type: ignore[attr-defined]
         self.is_closed = False
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True)
@@ -167,7 +171,7 @@ class MemoryServer:
     @property
     def url(self) -> str:
         """Where it listens."""
-        return f"http://127.0.0.1:{self._http.server_address[1]}"
+        return f"{self._scheme}://127.0.0.1:{self._http.server_address[1]}"
 
     def client(
         self, deadline: float | Deadline = 10, *, run_id: str = "test", token: str | None = None, silence: float = 90.0
@@ -479,6 +483,7 @@ class MemoryServer:
         elif target.subresource == "status":
             after["status"] = patched.get("status") or {}
         else:
+            patched.pop("status", None)
             after = {**patched, **({"status": current["status"]} if "status" in current else {})}
         saved = self._save(
             key,
