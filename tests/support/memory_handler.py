@@ -8,15 +8,16 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
-from .memory_objects import Json, Rejected
+from .memory_objects import Json, Rejected, Target
 
 if TYPE_CHECKING:
-    from .memory_kubernetes import Fault, MemoryServer, Target
+    from .memory_kubernetes import MemoryServer
 
 VERBS = {"POST": "create", "PATCH": "patch", "PUT": "update", "DELETE": "delete"}
 
@@ -32,6 +33,39 @@ class Request(NamedTuple):
     headers: dict[str, str]
     body: Any
     header_list: list[tuple[str, str]]
+
+
+@dataclass
+class Fault:
+    """What happens to the next ``times`` requests of a verb (empty: any) whose path contains ``path``.
+
+    ``status`` is answered; ``lose`` cuts the connection ``"before"`` the request is carried out, ``"after"`` it, or
+    in the ``"middle"`` of the answer; ``hang`` seconds pass before the answer. ``is_after`` lets the request be
+    carried out before the error is answered. ``body`` is answered as it is, with ``drip`` seconds before each byte.
+    """
+
+    times: int = 1
+    verb: str = ""
+    path: str = ""
+    status: int = 0
+    retry_after: int | None = None
+    lose: str = ""
+    hang: float = 0.0
+    is_after: bool = False
+    body: bytes | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+    drip: float = 0.0
+
+
+@dataclass
+class Rival:
+    """Another client, who acts ``when`` ("before" or "after") the next ``times`` requests of a verb are carried out."""
+
+    action: Callable[[], object]
+    when: str = "before"
+    verb: str = "patch"
+    path: str = ""
+    times: int = 1
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -272,3 +306,13 @@ def _make_bookmark(target: Target, version: int) -> Json:
             "metadata": {"resourceVersion": str(version)},
         },
     }
+
+
+def find_manager(request: Request) -> str:
+    """Return who says to be writing."""
+    return request.query.get("fieldManager") or request.headers.get("user-agent", "unknown").split("/")[0]
+
+
+def is_dry(request: Request) -> bool:
+    """Return whether nothing is to be kept."""
+    return request.query.get("dryRun") == "All"

@@ -58,7 +58,8 @@ WRITES: dict[str, Callable[[Client], Json]] = {
 # --- what is sent ---------------------------------------------------------------------------------------------------
 
 
-def test_patches(memory: MemoryServer, uid: str) -> None:
+@pytest.mark.usefixtures("uid")
+def test_patches(memory: MemoryServer) -> None:
     """With their content type, and always by the same manager, whom GitOps tools can name."""
     client = memory.client(run_id="nightly")
     for name, replicas in (("merge", 1), ("json", 1), ("apply", 1)):
@@ -104,9 +105,10 @@ def test_deleting(memory: MemoryServer, uid: str) -> None:
         "gracePeriodSeconds": 0,
         "dryRun": ["All"],
     }
-    for wrong in ({"uid": "other"}, {"version": "1"}):
-        with pytest.raises(Conflict, match="Precondition failed"):
-            client.delete(WORKER, obj=OBJ, **wrong)
+    with pytest.raises(Conflict, match="Precondition failed"):
+        client.delete(WORKER, obj=OBJ, uid="other")
+    with pytest.raises(Conflict, match="Precondition failed"):
+        client.delete(WORKER, obj=OBJ, version="1")
     assert not client.write_attempted
     assert client.delete(WORKER, obj=OBJ)["status"] == "Success"
     assert memory.log[-1].body == {"apiVersion": "v1", "kind": "DeleteOptions"}
@@ -115,7 +117,8 @@ def test_deleting(memory: MemoryServer, uid: str) -> None:
         client.delete(WORKER, obj=OBJ)
 
 
-def test_refused_writes_are_no_attempts(memory: MemoryServer, uid: str) -> None:
+@pytest.mark.usefixtures("uid")
+def test_refused_writes_are_no_attempts(memory: MemoryServer) -> None:
     """Nothing was carried out, and the server says why."""
     client = memory.client()
     with pytest.raises(Invalid, match=r"spec.replicas: Invalid value: -1"):
@@ -129,10 +132,14 @@ def test_refused_writes_are_no_attempts(memory: MemoryServer, uid: str) -> None:
     assert (client.write_attempted, len(memory.log)) == (False, 7)
 
 
-def test_a_json_patch_whose_test_fails_is_a_conflict(memory: MemoryServer, uid: str) -> None:
+@pytest.mark.usefixtures("uid")
+def test_a_json_patch_whose_test_fails_is_a_conflict(memory: MemoryServer) -> None:
     """An invalid object is not, although both are 422; nor is the same answer to another kind of patch."""
     client = memory.client()
-    operations = [{"op": "test", "path": "/spec/replicas", "value": 9}, {"op": "remove", "path": "/spec/replicas"}]
+    operations: list[Json] = [
+        {"op": "test", "path": "/spec/replicas", "value": 9},
+        {"op": "remove", "path": "/spec/replicas"},
+    ]
     with pytest.raises(Conflict, match="it is no longer as it was read") as caught:
         client.patch(WORKER, operations, obj=OBJ, content_type=JSON_PATCH)
     assert (caught.value.status, client.write_attempted) == (422, False)
@@ -147,7 +154,8 @@ def test_a_json_patch_whose_test_fails_is_a_conflict(memory: MemoryServer, uid: 
 
 
 @pytest.mark.parametrize("name", WRITES)
-def test_a_write_whose_answer_is_lost_is_in_doubt(memory: MemoryServer, uid: str, name: str) -> None:
+@pytest.mark.usefixtures("uid")
+def test_a_write_whose_answer_is_lost_is_in_doubt(memory: MemoryServer, name: str) -> None:
     """It is not sent again: it may have been carried out."""
     for when in ("after", "middle", "before"):
         memory.lose_next(when)
@@ -163,9 +171,8 @@ def test_a_write_whose_answer_is_lost_is_in_doubt(memory: MemoryServer, uid: str
 
 @pytest.mark.parametrize("status", [500, 501, 502, 503, 504])
 @pytest.mark.parametrize("name", WRITES)
-def test_a_write_that_is_answered_by_a_server_error_is_in_doubt(
-    memory: MemoryServer, uid: str, name: str, status: int
-) -> None:
+@pytest.mark.usefixtures("uid")
+def test_a_write_that_is_answered_by_a_server_error_is_in_doubt(memory: MemoryServer, name: str, status: int) -> None:
     """So it is not sent again either; Retry-After makes no difference."""
     memory.fail_next(status, is_after=True, retry_after=0)
     client = memory.client()
@@ -175,7 +182,8 @@ def test_a_write_that_is_answered_by_a_server_error_is_in_doubt(
 
 
 @pytest.mark.parametrize("name", WRITES)
-def test_a_write_that_was_not_carried_out_is_sent_again(memory: MemoryServer, uid: str, name: str) -> None:
+@pytest.mark.usefixtures("uid")
+def test_a_write_that_was_not_carried_out_is_sent_again(memory: MemoryServer, name: str) -> None:
     """429 says so; until the deadline, and then nothing was attempted."""
     clock = Clock()
     memory.fail_next(429, times=2)
@@ -287,7 +295,8 @@ def test_one_look_and_one_write(memory: MemoryServer, uid: str) -> None:
     ]
 
 
-def test_a_write_without_a_change_is_not_sent(memory: MemoryServer, uid: str) -> None:
+@pytest.mark.usefixtures("uid")
+def test_a_write_without_a_change_is_not_sent(memory: MemoryServer) -> None:
     """Removing what is not there is nothing to do."""
     client = memory.client()
     _answer, sent = client.patch_with_retry(
@@ -296,7 +305,8 @@ def test_a_write_without_a_change_is_not_sent(memory: MemoryServer, uid: str) ->
     assert (sent, len(memory.log), client.write_attempted) == (False, 1, False)
 
 
-def test_a_dry_run_changes_nothing(memory: MemoryServer, uid: str) -> None:
+@pytest.mark.usefixtures("uid")
+def test_a_dry_run_changes_nothing(memory: MemoryServer) -> None:
     """And says what it would do."""
     client = memory.client()
     answer, sent = client.patch_with_retry(WORKER, stop, obj=OBJ, dry_run=True)
@@ -304,14 +314,16 @@ def test_a_dry_run_changes_nothing(memory: MemoryServer, uid: str) -> None:
     assert (count_replicas(memory), client.write_attempted) == (3, False)
 
 
-def test_a_status_that_changes_meanwhile_is_no_conflict(memory: MemoryServer, uid: str) -> None:
+@pytest.mark.usefixtures("uid")
+def test_a_status_that_changes_meanwhile_is_no_conflict(memory: MemoryServer) -> None:
     """The condition is what was decided about, not the whole object."""
     memory.add_rival(lambda: memory.change("StatefulSet", "n", "w", lambda obj: obj.update(status={"replicas": 1})))
     memory.client().patch_with_retry(WORKER, stop, obj=OBJ)
     assert [request.method for request in memory.log] == ["GET", "PATCH"]
 
 
-def test_a_rival_is_decided_about_anew(memory: MemoryServer, uid: str) -> None:
+@pytest.mark.usefixtures("uid")
+def test_a_rival_is_decided_about_anew(memory: MemoryServer) -> None:
     """The note has what was there when it was written."""
     memory.add_rival(lambda: memory.change("StatefulSet", "n", "w", lambda obj: obj["spec"].update(replicas=7)))
     answer, sent = memory.client().patch_with_retry(WORKER, stop, obj=OBJ)
@@ -319,7 +331,8 @@ def test_a_rival_is_decided_about_anew(memory: MemoryServer, uid: str) -> None:
     assert [request.method for request in memory.log] == ["GET", "PATCH", "GET", "PATCH"]
 
 
-def test_a_rival_who_has_done_it_leaves_nothing_to_do(memory: MemoryServer, uid: str) -> None:
+@pytest.mark.usefixtures("uid")
+def test_a_rival_who_has_done_it_leaves_nothing_to_do(memory: MemoryServer) -> None:
     """No write of ours took effect."""
     memory.add_rival(lambda: memory.change("StatefulSet", "n", "w", lambda obj: obj["spec"].update(replicas=0)))
     client = memory.client()
@@ -346,7 +359,8 @@ def test_another_object_of_the_same_name_is_decided_about_anew(memory: MemorySer
 
 
 @pytest.mark.parametrize("fault", ["lost", "503"])
-def test_a_write_in_doubt_that_was_carried_out_is_not_repeated(memory: MemoryServer, uid: str, fault: str) -> None:
+@pytest.mark.usefixtures("uid")
+def test_a_write_in_doubt_that_was_carried_out_is_not_repeated(memory: MemoryServer, fault: str) -> None:
     """It is seen at the next look, and said to have been sent."""
     memory.lose_next("after", verb="patch") if fault == "lost" else memory.fail_next(503, verb="patch", is_after=True)
     client = memory.client()
@@ -356,7 +370,8 @@ def test_a_write_in_doubt_that_was_carried_out_is_not_repeated(memory: MemorySer
 
 
 @pytest.mark.parametrize("fault", ["lost", "503"])
-def test_a_write_in_doubt_that_was_not_carried_out_is_made(memory: MemoryServer, uid: str, fault: str) -> None:
+@pytest.mark.usefixtures("uid")
+def test_a_write_in_doubt_that_was_not_carried_out_is_made(memory: MemoryServer, fault: str) -> None:
     """After another look."""
     memory.lose_next("before", verb="patch") if fault == "lost" else memory.fail_next(503, verb="patch")
     answer, sent = memory.client().patch_with_retry(WORKER, stop, obj=OBJ)
@@ -365,9 +380,8 @@ def test_a_write_in_doubt_that_was_not_carried_out_is_made(memory: MemoryServer,
 
 
 @pytest.mark.parametrize(("fault", "kind"), [("rival", Conflict), ("lost", WriteUnknown), ("409", Conflict)])
-def test_conflicts_are_tried_until_the_deadline(
-    memory: MemoryServer, uid: str, fault: str, kind: type[ApiError]
-) -> None:
+@pytest.mark.usefixtures("uid")
+def test_conflicts_are_tried_until_the_deadline(memory: MemoryServer, fault: str, kind: type[ApiError]) -> None:
     """With pauses that grow: no busy loop."""
     clock = Clock()
     if fault == "rival":
@@ -390,21 +404,24 @@ def test_conflicts_are_tried_until_the_deadline(
     assert client.write_attempted == (fault == "lost")
 
 
-def test_an_object_that_vanishes_is_an_error(memory: MemoryServer, uid: str) -> None:
+@pytest.mark.usefixtures("uid")
+def test_an_object_that_vanishes_is_an_error(memory: MemoryServer) -> None:
     """Whoever removed it."""
     memory.add_rival(lambda: memory.remove("StatefulSet", "n", "w"))
     with pytest.raises(NotFound):
         memory.client().patch_with_retry(WORKER, stop, obj=OBJ)
 
 
-def test_an_invalid_change_is_not_repeated(memory: MemoryServer, uid: str) -> None:
+@pytest.mark.usefixtures("uid")
+def test_an_invalid_change_is_not_repeated(memory: MemoryServer) -> None:
     """It would be invalid again."""
     with pytest.raises(Invalid):
         memory.client().patch_with_retry(WORKER, lambda _current: Write({"spec": {"replicas": -1}}), obj=OBJ)
     assert len(memory.log) == 2
 
 
-def test_the_scale_of_an_object(memory: MemoryServer, uid: str) -> None:
+@pytest.mark.usefixtures("uid")
+def test_the_scale_of_an_object(memory: MemoryServer) -> None:
     """A subresource has the uid of its object."""
     path = object_path("StatefulSet", "n", "w", "scale")
     answer, sent = memory.client().patch_with_retry(
