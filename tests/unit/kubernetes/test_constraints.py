@@ -216,6 +216,8 @@ def test_budgets(selector: Json | None, least: Any, replicas: int, blocks: bool)
     others = [{}, budget({"matchLabels": {"app": "x"}}, 2)]
     blockers = disruption.find_budget_blockers(make_workload(), replicas, [*others, budget(selector, least)])
     assert bool(blockers) is blocks
+    for enough in (3, 4):
+        assert disruption.find_budget_blockers(make_workload(), enough, [budget({}, 9)]) == []
 
 
 def test_words_about_a_budget() -> None:
