@@ -319,7 +319,7 @@ def test_an_assumed_stop_predicts_the_scale(now: int, before: int, after: int, l
 @pytest.mark.parametrize(
     ("now", "allowed", "reversible"), [(20, True, False), (20, False, True), (12, True, True), (3, True, True)]
 )
-def test_a_scale_down_that_deletes_claims_is_not_reversible(now: int, allowed: bool, reversible: bool) -> None:
+def test_a_scale_down_that_will_delete_claims_is_not_reversible(now: int, allowed: bool, reversible: bool) -> None:
     """A part of them is enough."""
     kept = keep(now)
     kept.change({"spec": DELETES_CLAIMS})
