@@ -8,11 +8,10 @@ import functools
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.autoscalers import Autoscaler
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.objects import Workload
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.patches import Write, build_json_patch
+from support.checkout import load_yaml
 from support.memory_objects import apply_operations, merge, own_fields
 
 Json = dict[str, Any]
@@ -79,14 +78,14 @@ class KeptObject:
 
 
 def load_objects(name: str) -> list[Json]:
-    """The objects of a YAML file with several documents below ``tests/unit/kubernetes/data``, each time as copies."""
+    """The objects of a YAML file below ``tests/unit/kubernetes/data``, a list, each time as copies."""
     return copy.deepcopy(_read_objects(name))
 
 
 @functools.cache
 def _read_objects(name: str) -> list[Json]:
-    path = Path(__file__).parents[1] / "unit" / "kubernetes" / "data" / f"{name}.yml"
-    return [obj for obj in yaml.safe_load_all(path.read_text(encoding="utf-8")) if obj is not None]
+    objects: list[Json] = load_yaml(Path(f"tests/unit/kubernetes/data/{name}.yml"))
+    return objects
 
 
 def load_object(name: str, obj_name: str) -> Json:

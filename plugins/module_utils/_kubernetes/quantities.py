@@ -74,7 +74,7 @@ def _parse_all(amounts: t.Mapping[str, t.Any]) -> Amounts:
     return {name: parse_quantity(amount) for name, amount in amounts.items()}
 
 
-def sum_requests(spec: Spec, limit_ranges: t.Sequence[Spec] = ()) -> Amounts:
+def compute_requests(spec: Spec, limit_ranges: t.Sequence[Spec] = ()) -> Amounts:
     """Return what one pod requests.
 
     That is the sum of its containers and of its restartable init containers (sidecars), or more while an init container
@@ -90,7 +90,7 @@ def sum_requests(spec: Spec, limit_ranges: t.Sequence[Spec] = ()) -> Amounts:
     return total
 
 
-def sum_limits(spec: Spec, limit_ranges: t.Sequence[Spec] = ()) -> Amounts:
+def compute_limits(spec: Spec, limit_ranges: t.Sequence[Spec] = ()) -> Amounts:
     """Return what one pod is limited to, summed like its requests. Overhead counts where there is a limit."""
     total = _aggregate(spec, lambda container: read_limits(container, limit_ranges))
     total.update(_read_pod_level((spec.get("resources") or {}).get("limits")))

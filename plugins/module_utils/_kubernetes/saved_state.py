@@ -261,7 +261,7 @@ def read_stop(workload: ScaledWorkload) -> SavedStop:
     return SavedStop(stale=state)
 
 
-def deletes_claims(workload: ScaledWorkload, replicas: int) -> bool:
+def will_delete_claims(workload: ScaledWorkload, replicas: int) -> bool:
     """Return whether so few replicas make the controller delete volume claims, which no saved state can restore."""
     return (
         workload.kind == "StatefulSet"

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -412,7 +413,8 @@ def test_bounds_of_format_1_are_restored(minimum: int, manager: str | None, rest
 def test_bounds_that_cannot_be_read_are_a_refusal() -> None:
     """For pinning again too, since that would lose them."""
     kept = keep("hpa", {BOUNDS_BEFORE: "{}"})
-    for act in (lambda: unpin(kept), lambda: pin(kept, 4)):
+    acts: list[Callable[[], bool]] = [lambda: unpin(kept), lambda: pin(kept, 4)]
+    for act in acts:
         with pytest.raises(Refusal, match=r"bounds-before is not of format 1 or 2: '{}'\. Set its bounds as they"):
             act()
 
@@ -471,7 +473,8 @@ def test_several_operations_on_one_object() -> None:
     """Paused and pinned, it is resumed and restored in any order; what others saved stays."""
     other = SavedState({"x": 1}, "r", AT, 1, "other")
     notes: Json = {**save_state({}, PAUSED_BY, other), **save_state({}, BOUNDS_BEFORE, other)}
-    for first, second in ((resume, unpin), (unpin, resume)):
+    orders: list[tuple[Callable[[KeptObject], bool], Callable[[KeptObject], bool]]] = [(resume, unpin), (unpin, resume)]
+    for first, second in orders:
         kept = keep("so", notes)
         before = kept.spec
         pin(kept, 4)

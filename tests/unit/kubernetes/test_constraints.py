@@ -80,6 +80,30 @@ def test_words_about_owners(name: str, what: str, next_step: str) -> None:
     assert (blocker.what, blocker.next_step) == (what, next_step)
 
 
+@pytest.mark.parametrize(
+    ("group", "how"),
+    [
+        ("kafka.strimzi.io", "Annotate Kind n/o with strimzi.io/pause-reconciliation=true"),
+        ("cluster.redpanda.com", "Annotate Kind n/o with cluster.redpanda.com/managed=false"),
+        ("monitoring.coreos.com", "Set spec.paused of Kind n/o to true"),
+        ("rabbitmq.com", "Label Kind n/o with rabbitmq.com/pauseReconciliation=true"),
+        ("elasticsearch.k8s.elastic.co", "Annotate Kind n/o with eck.k8s.elastic.co/managed=false"),
+        ("kibana.k8s.elastic.co", "Annotate Kind n/o with eck.k8s.elastic.co/managed=false"),
+        ("example.com", "Pause Kind n/o, or set the replicas there"),
+    ],
+)
+def test_how_operators_are_told(group: str, how: str) -> None:
+    """Those that are known, whatever the version of their API; only Strimzi's references need not name a controller."""
+    reference = {"apiVersion": f"{group}/v9", "kind": "Kind", "name": "o", "controller": True}
+    meta: Json = {"name": "w", "namespace": "n", "ownerReferences": [reference]}
+    workload = Workload.from_object({"kind": "StatefulSet", "metadata": meta})
+    blocker = owners.find_operator_blocker(workload)
+    assert blocker is not None
+    assert blocker.next_step == f"{how}, then leave gitops out of guards"
+    reference["controller"] = False
+    assert (owners.find_operator_blocker(workload) is not None) is (group == "kafka.strimzi.io")
+
+
 def test_an_operators_object_that_is_in_git_has_two_owners() -> None:
     """Both are told."""
     obj = load_object("owners", "prometheus")
@@ -146,8 +170,8 @@ def test_what_one_pod_needs(pod: Json) -> None:
     meta = pod["metadata"]
     requests = {name: Decimal(amount) for name, amount in meta["requests"].items()}
     limits = {name: Decimal(amount) for name, amount in meta["limits"].items()}
-    assert quantities.sum_requests(pod["spec"]) == requests
-    assert quantities.sum_limits(pod["spec"]) == limits
+    assert quantities.compute_requests(pod["spec"]) == requests
+    assert quantities.compute_limits(pod["spec"]) == limits
 
 
 RANGES: list[Json] = [
@@ -162,9 +186,9 @@ def test_defaults_of_a_limit_range() -> None:
     """For what a container does not say, the first one's; a container's own limit is its request before that."""
     bare, stated = {"name": "a"}, {"name": "b", "resources": {"limits": {"cpu": "3"}}}
     spec = {"containers": [bare, stated], "initContainers": [bare]}
-    assert quantities.sum_requests(spec, RANGES) == {"cpu": Decimal("3.5")}
-    assert quantities.sum_limits(spec, RANGES) == {"cpu": Decimal(5), "memory": Decimal(40)}
-    assert quantities.sum_requests({"containers": [bare]}) == {}
+    assert quantities.compute_requests(spec, RANGES) == {"cpu": Decimal("3.5")}
+    assert quantities.compute_limits(spec, RANGES) == {"cpu": Decimal(5), "memory": Decimal(40)}
+    assert quantities.compute_requests({"containers": [bare]}) == {}
     assert quantities.read_requests(stated, RANGES) == {"cpu": Decimal(3)}
 
 
@@ -216,6 +240,8 @@ def test_budgets(selector: Json | None, least: Any, replicas: int, blocks: bool)
     others = [{}, budget({"matchLabels": {"app": "x"}}, 2)]
     blockers = disruption.find_budget_blockers(make_workload(), replicas, [*others, budget(selector, least)])
     assert bool(blockers) is blocks
+    for enough in (3, 4):
+        assert disruption.find_budget_blockers(make_workload(), enough, [budget({}, 9)]) == []
 
 
 def test_words_about_a_budget() -> None:

@@ -438,7 +438,7 @@ CLAIMS = {"volumeClaimTemplates": [{"metadata": {"name": "data"}}]}
 @pytest.mark.parametrize(
     ("extra", "reversible"), [({}, True), (DELETES, True), (CLAIMS, True), ({**DELETES, **CLAIMS}, False)]
 )
-def test_a_stop_that_deletes_claims_is_not_reversible(extra: Json, reversible: bool) -> None:
+def test_a_stop_that_will_delete_claims_is_not_reversible(extra: Json, reversible: bool) -> None:
     """Also where an autoscaler was faster; and fewer replicas of a running one, but not as many or more."""
     kept = keep("statefulset")
     kept.change({"spec": extra})

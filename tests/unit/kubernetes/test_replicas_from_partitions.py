@@ -14,7 +14,7 @@ from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.patches im
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.plans import replicas_from_partitions as scaling
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.plans.replicas_from_partitions import Rule, Target
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.plans.stop_start import plan_stop
-from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.saved_state import STOPPED, SavedState
+from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.saved_state import STOPPED, SavedState, save_state
 from support.kept_object import KeptObject, load_object
 from support.memory_objects import Rejected
 
@@ -91,9 +91,12 @@ def test_down_only_with_the_option(current: int, counts: dict[str, int], allowed
 )
 def test_what_is_no_count_is_refused(value: Any) -> None:
     """With the topic and the value."""
-    with pytest.raises(Refusal, match="topic 'events'") as caught:
+    with pytest.raises(Refusal) as caught:
         scaling.check_counts({"events": value}, ["events"])
-    assert ("null" if value is None else repr(value)) in str(caught.value)
+    assert str(caught.value) == (
+        f"topic 'events': its partition count is {'null' if value is None else repr(value)}, which is not a whole number"
+        " of at least 1. Check that the topic exists and how its partitions were read; nothing has been scaled."
+    )
 
 
 @given(st.none() | st.booleans() | st.floats() | st.text() | st.integers() | st.lists(st.integers()))
@@ -113,6 +116,7 @@ def test_a_count_is_at_least_one_or_a_refusal(value: Any) -> None:
         ({"a": 3, "b": "4"}, [], {"a": 3, "b": 4}),
         ({"a": 3, "b": 4}, ["b"], {"b": 4}),
         (12, [], {"the topic": 12}),
+        (1, [], {"the topic": 1}),
         ("12", ["a"], {"a": 12}),
     ],
 )
@@ -124,13 +128,28 @@ def test_counts_that_are_given(partitions: Any, topics: list[str], counts: dict[
 @pytest.mark.parametrize(
     ("partitions", "topics", "message"),
     [
-        (None, ["a"], "options partitions and kafka_connection: neither of them is set"),
-        (12, ["a", "b"], "option partitions: it is the one value 12 for the 2 topics a, b"),
-        (0, [], "option partitions: its partition count is 0"),
-        (0, ["a"], "topic 'a': its partition count is 0"),
-        ({}, [], "option topics: it names no topic"),
-        ({}, ["a"], "topic 'a': no partition count is known for it; known are none"),
-        ({"c": 1, "b": 1}, ["a"], "topic 'a': no partition count is known for it; known are b, c"),
+        (
+            None,
+            ["a"],
+            "options partitions and kafka_connection: neither of them is set, so that the number of partitions is not"
+            " known. Set partitions, or kafka_connection to read them from Kafka; nothing has been scaled.",
+        ),
+        (
+            12,
+            ["a", "b"],
+            "option partitions: it is the one value 12 for the 2 topics a, b."
+            " Give a mapping of topic to number of partitions.",
+        ),
+        (0, [], "option partitions: its partition count is 0, which"),
+        (0, ["a"], "topic 'a': its partition count is 0, which"),
+        ({}, [], "option topics: it names no topic. Name the topics that the workload consumes."),
+        ({}, ["a"], "topic 'a': no partition count is known for it; known are none. Correct the name of the topic or"),
+        (
+            {"c": 1, "b": 1},
+            ["a"],
+            "topic 'a': no partition count is known for it; known are b, c."
+            " Correct the name of the topic or the option partitions; nothing has been scaled.",
+        ),
     ],
 )
 def test_counts_that_are_missing_are_refused(partitions: Any, topics: list[str], message: str) -> None:
@@ -143,14 +162,20 @@ def test_counts_that_are_missing_are_refused(partitions: Any, topics: list[str],
 @pytest.mark.parametrize(("min_replicas", "max_replicas"), [(0, None), (-1, 5), (3, 2), (1, 0)])
 def test_bounds_that_make_no_sense_are_refused(min_replicas: int, max_replicas: int | None) -> None:
     """Zero replicas can be reached by no option."""
-    with pytest.raises(Refusal, match=f"min_replicas is {min_replicas} and max_replicas is {max_replicas}"):
+    with pytest.raises(Refusal) as caught:
         scaling.compute_target({"a": 4}, Rule(min_replicas=min_replicas, max_replicas=max_replicas))
+    assert str(caught.value) == (
+        f"options min_replicas and max_replicas: min_replicas is {min_replicas} and max_replicas is {max_replicas}."
+        " Use 1 <= min_replicas <= max_replicas."
+    )
 
 
 @pytest.mark.parametrize(
     ("counts", "rule", "replicas", "reason"),
     [
         ({"a": 12}, Rule(), 12, "a has 12 partitions"),
+        ({"a": 1}, Rule(), 1, "a has 1 partition"),
+        ({"a": 2}, Rule(min_replicas=2), 2, "a has 2 partitions"),
         ({"b": 8, "a": 12}, Rule("sum"), 20, "sum of a has 12 partitions, b has 8 partitions"),
         ({"a": 12}, Rule(max_replicas=8), 8, "a has 12 partitions, at most 8 (max_replicas)"),
         ({"a": 12}, Rule(max_replicas=12), 12, "a has 12 partitions"),
@@ -180,9 +205,17 @@ def test_no_even_divisor_names_the_topics_and_the_limits() -> None:
     """The one that would be too few is none."""
     with pytest.raises(Refusal) as caught:
         scaling.compute_target({"a": 7, "b": 7}, Rule(min_replicas=2, max_replicas=6, even_divisors_only=True))
-    assert str(caught.value).startswith(
-        "topic 'a', topic 'b': no even divisor of 7 lies between min_replicas 2 and 6. Lower min_replicas"
+    assert str(caught.value) == (
+        "topic 'a', topic 'b': no even divisor of 7 lies between min_replicas 2 and 6."
+        " Lower min_replicas, raise max_replicas, or set even_divisors_only to false."
     )
+
+
+def test_what_another_operation_saved_is_none_of_a_scales() -> None:
+    """Nothing is written for it."""
+    kept = keep(12)
+    kept.change({"metadata": {"annotations": save_state({}, STOPPED, SavedState({}, "r", AT, 1, "rollout"))}})
+    assert plan_scale(kept).write is None
 
 
 DELETES_CLAIMS = {
@@ -234,7 +267,7 @@ def test_a_scale_of_what_was_at_0_before_it_was_stopped_leaves_it_there() -> Non
     with pytest.raises(Refusal, match="when it had 0 replicas"):
         plan_scale(kept)
     plan = plan_scale(kept, start_stopped=True)
-    assert (plan.before, plan.after, plan.is_left) == (0, 0, True)
+    assert (plan.before, plan.after, plan.is_left, plan.reversible) == (0, 0, True, True)
     assert plan.reason == f"it was at 0 replicas before run r at {AT}, and stays so"
     kept.write(plan.write)
     assert (kept.spec["replicas"], kept.annotations) == (0, {})
@@ -253,7 +286,10 @@ def test_a_scale_uses_no_saved_state_that_is_out_of_date() -> None:
     fallback = SavedState({"replicas": 30}, "r", AT)
     assert plan_scale(kept, fallback=fallback).after == 12
     annotate(kept, "3")
-    with pytest.raises(Refusal, match=r"is not of format 1 or 2: '3'\. Remove the annotation lowtide\.ops/stopped"):
+    with pytest.raises(
+        Refusal,
+        match=r"is not of format 1 or 2: '3'\. Remove the annotation lowtide\.ops/stopped if it is not needed\.$",
+    ):
         plan_scale(kept)
     kept.scale(12)
     kept.write(plan_scale(kept).write)
@@ -283,7 +319,7 @@ def test_an_assumed_stop_predicts_the_scale(now: int, before: int, after: int, l
 @pytest.mark.parametrize(
     ("now", "allowed", "reversible"), [(20, True, False), (20, False, True), (12, True, True), (3, True, True)]
 )
-def test_a_scale_down_that_deletes_claims_is_not_reversible(now: int, allowed: bool, reversible: bool) -> None:
+def test_a_scale_down_that_will_delete_claims_is_not_reversible(now: int, allowed: bool, reversible: bool) -> None:
     """A part of them is enough."""
     kept = keep(now)
     kept.change({"spec": DELETES_CLAIMS})

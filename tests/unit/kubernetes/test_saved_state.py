@@ -68,6 +68,12 @@ def test_format_2() -> None:
         '{"format": 2, "operations": [{"at": "2026-01-01T00:00:00Z", "generation": 7, "operation": "stop",'
         ' "run": "weekly@2026-01-01", "spec": {"replicas": 3}}]}'
     )
+    assert (STOPPED, BOUNDS_BEFORE, PAUSED_BY) == (
+        "lowtide.ops/stopped",
+        "lowtide.ops/bounds-before",
+        "lowtide.ops/paused-by",
+    )
+    assert (STOP, BOUNDS, PAUSE) == ("stop", "bounds", "pause")
     sparse = json.dumps({"format": 2, "operations": [{"operation": "stop", "spec": {}, "generation": None}]})
     assert saved_state.read_states({STOPPED: sparse}, STOPPED) == [SavedState({}, "", "", 0, STOP)]
 
@@ -175,7 +181,7 @@ def test_owners_of_a_field() -> None:
     unknown: list[Json] = [{}, {"metadata": None}, {"metadata": {"managedFields": []}}]
     assert [saved_state.find_owners(other, "spec", "replicas") for other in unknown] == [None, None, None]
     key = "autoscaling.keda.sh/paused-replicas"
-    fields = {"f:metadata": {"f:annotations": {".": {}, f"f:{key}": {}}}}
+    fields: Json = {"f:metadata": {"f:annotations": {".": {}, f"f:{key}": {}}}}
     annotated = {"metadata": {"managedFields": [{"fieldsV1": fields}]}}
     assert saved_state.find_owners(annotated, "metadata", "annotations", key) == [FieldOwner("", "")]
 

@@ -13,20 +13,20 @@ from ansible_collections.lowtide.ops.plugins.module_utils._common.outcome import
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.constraints import volumes
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.objects import Workload
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.plans.stop_start import plan_stop
-from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.saved_state import deletes_claims
+from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.saved_state import will_delete_claims
 from support.kept_object import load_object, load_objects
 
 Json = dict[str, Any]
 
 
 @pytest.mark.parametrize("obj", load_objects("claims"), ids=lambda obj: obj["metadata"]["name"])
-def test_a_stop_that_deletes_claims_names_them(obj: Json) -> None:
+def test_a_stop_that_will_delete_claims_names_them(obj: Json) -> None:
     """Only a StatefulSet with claims, whose policy for scaling is Delete, and that has pods to lose."""
     workload = Workload.from_object(obj)
     blockers = volumes.find_volume_blockers(workload, 0)
-    named = (obj["metadata"].get("annotations") or {}).get("claims")
-    assert [named in blocker.what for blocker in blockers] == ([True] if named else [])
-    assert plan_stop(workload, run_id="r", now="t").reversible is (named is None)
+    named = str((obj["metadata"].get("annotations") or {}).get("claims", ""))
+    assert [f"the claims {named} with" in blocker.what for blocker in blockers] == ([True] if named else [])
+    assert plan_stop(workload, run_id="r", now="t").reversible is (named == "")
 
 
 def test_words_about_claims() -> None:
@@ -55,4 +55,4 @@ def test_a_scale_down_loses_the_claims_of_the_pods_that_go(replicas: int) -> Non
     claims = volumes.list_claims(workload, replicas)
     assert len(claims) == 2 * max(0, 3 - replicas)
     assert bool(volumes.find_volume_blockers(workload, replicas)) is (replicas < 3)
-    assert deletes_claims(workload, replicas) is (replicas < 3)
+    assert will_delete_claims(workload, replicas) is (replicas < 3)

@@ -15,7 +15,7 @@ from ..._common.outcome import Blocker
 from ..._common.text import format_count, join_some
 from ..fields import Json, as_dict, as_list, as_text, get_path
 from ..objects import Workload
-from ..quantities import Amounts, format_quantity, parse_quantity, sum_requests
+from ..quantities import Amounts, compute_requests, format_quantity, parse_quantity
 
 _FINISHED = ("Succeeded", "Failed")
 
@@ -36,12 +36,14 @@ def find_headroom_blockers(
     if extra <= 0:
         return []
     spec = as_dict(workload.template.get("spec"))
-    need = {**sum_requests(spec, limit_ranges), "pods": Decimal(1)}
-    free = {as_text(get_path(node, "metadata", "name")): _read_allocatable(node) for node in nodes if _fits(node, spec)}
+    need = {**compute_requests(spec, limit_ranges), "pods": Decimal(1)}
+    free = {
+        as_text(get_path(node, "metadata", "name")): _read_allocatable(node) for node in nodes if _is_usable(node, spec)
+    }
     for pod in pods:
         left = free.get(as_text(get_path(pod, "spec", "nodeName")))
         if left is not None and get_path(pod, "status", "phase") not in _FINISHED:
-            for resource, amount in {**sum_requests(as_dict(pod.get("spec"))), "pods": Decimal(1)}.items():
+            for resource, amount in {**compute_requests(as_dict(pod.get("spec"))), "pods": Decimal(1)}.items():
                 left[resource] = left.get(resource, Decimal(0)) - amount
     room = sum(_count_room(left, need) for left in free.values())
     if room >= extra:
@@ -71,7 +73,7 @@ def _count_room(left: Amounts, need: Amounts) -> int:
     return max(0, min(int(left.get(resource, Decimal(0)) // amount) for resource, amount in need.items() if amount))
 
 
-def _fits(node: Json, spec: Json) -> bool:
+def _is_usable(node: Json, spec: Json) -> bool:
     """Return whether the node is ready, not cordoned, selected by nodeSelector, and its taints are tolerated."""
     if get_path(node, "spec", "unschedulable"):
         return False
@@ -83,10 +85,10 @@ def _fits(node: Json, spec: Json) -> bool:
         return False
     taints = [taint for taint in as_list(get_path(node, "spec", "taints")) if taint.get("effect") != "PreferNoSchedule"]
     tolerations = as_list(spec.get("tolerations"))
-    return all(any(_tolerates(toleration, taint) for toleration in tolerations) for taint in taints)
+    return all(any(_is_tolerated(taint, toleration) for toleration in tolerations) for taint in taints)
 
 
-def _tolerates(toleration: Json, taint: Json) -> bool:
+def _is_tolerated(taint: Json, toleration: Json) -> bool:
     if toleration.get("effect") and toleration["effect"] != taint.get("effect"):
         return False
     if toleration.get("operator") == "Exists":

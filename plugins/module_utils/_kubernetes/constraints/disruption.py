@@ -28,7 +28,7 @@ def find_budget_blockers(workload: Workload, replicas: int, budgets: t.Sequence[
     blockers: list[Blocker] = []
     for budget in budgets:
         least = get_path(budget, "spec", "minAvailable")
-        if not isinstance(least, int) or least <= replicas or not _selects(budget, labels):
+        if not isinstance(least, int) or least <= replicas or not _is_about(budget, labels):
             continue
         name = f"PodDisruptionBudget {workload.namespace}/{as_text(get_path(budget, 'metadata', 'name'))}"
         blockers.append(
@@ -47,7 +47,7 @@ def find_budget_blockers(workload: Workload, replicas: int, budgets: t.Sequence[
     return blockers
 
 
-def _selects(budget: Json, labels: Json) -> bool:
+def _is_about(budget: Json, labels: Json) -> bool:
     """Return whether the budget is about these pods: an empty selector means all of the namespace, none means none."""
     selector = get_path(budget, "spec", "selector")
     return isinstance(selector, dict) and (not any(selector.values()) or matches(selector, labels))

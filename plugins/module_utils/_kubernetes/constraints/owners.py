@@ -15,7 +15,7 @@ import json
 import typing as t
 
 from ..._common.outcome import Blocker
-from ..fields import Json, as_list, as_text, get_path
+from ..fields import as_list, as_text, get_path
 from ..objects import Workload
 from ..saved_state import find_owners, get_scale_path
 
@@ -126,12 +126,9 @@ def _find_applied(workload: Workload, field: t.Sequence[str]) -> bool | None:
     Where it had not, the server gave the field its default, which belongs to the applying manager as well. (An apply by
     the server owns only what it was given.)
     """
-    text = workload.annotations.get(APPLIED)
-    if text is None:
-        return None
     try:
-        applied: Json = json.loads(text)
-    except (TypeError, ValueError):
+        applied = json.loads(as_text(workload.annotations.get(APPLIED)))
+    except ValueError:
         return None
     return get_path(applied, *field) is not None
 

@@ -15,7 +15,15 @@ from ..._common.outcome import Blocker
 from ..._common.text import format_count, join_some
 from ..fields import Json, as_dict, as_int, as_list, as_text, get_path
 from ..objects import Workload
-from ..quantities import Amounts, format_quantity, parse_quantity, read_limits, read_requests, sum_limits, sum_requests
+from ..quantities import (
+    Amounts,
+    compute_limits,
+    compute_requests,
+    format_quantity,
+    parse_quantity,
+    read_limits,
+    read_requests,
+)
 
 _DEMANDED = ("cpu", "memory", "requests.cpu", "requests.memory", "limits.cpu", "limits.memory")
 """What every container has to state where a quota limits it, or the server refuses its pod."""
@@ -48,7 +56,7 @@ def find_quota_blockers(
         hard = as_dict(get_path(quota, "status", "hard")) or as_dict(get_path(quota, "spec", "hard"))
         used = as_dict(get_path(quota, "status", "used"))
         needs = {} if _has_scopes(quota) else dict(for_claims)
-        if _counts_pods(quota, spec, limit_ranges):
+        if _is_about_pods(quota, spec, limit_ranges):
             needs.update(for_pods)
             blockers += _find_unstated(workload, spec, limit_ranges, name, hard)
         for resource, limit in hard.items():
@@ -72,11 +80,11 @@ def find_quota_blockers(
 def _count_pod(spec: Json, limit_ranges: t.Sequence[Json]) -> Amounts:
     """Return what one pod counts for, by the names that a quota uses."""
     needs = {"pods": Decimal(1), "count/pods": Decimal(1)}
-    for resource, amount in sum_requests(spec, limit_ranges).items():
+    for resource, amount in compute_requests(spec, limit_ranges).items():
         needs[f"requests.{resource}"] = amount
         if resource in _WITHOUT_PREFIX or resource.startswith("hugepages-"):
             needs[resource] = amount
-    for resource, amount in sum_limits(spec, limit_ranges).items():
+    for resource, amount in compute_limits(spec, limit_ranges).items():
         needs[f"limits.{resource}"] = amount
     return needs
 
@@ -104,36 +112,36 @@ def _has_scopes(quota: Json) -> bool:
     return bool(get_path(quota, "spec", "scopes") or get_path(quota, "spec", "scopeSelector", "matchExpressions"))
 
 
-def _counts_pods(quota: Json, spec: Json, limit_ranges: t.Sequence[Json]) -> bool:
+def _is_about_pods(quota: Json, spec: Json, limit_ranges: t.Sequence[Json]) -> bool:
     """Return whether all scopes of the quota hold for such a pod."""
     requirements: list[Json] = [
         {"scopeName": scope, "operator": "Exists"} for scope in as_list(get_path(quota, "spec", "scopes"))
     ]
     requirements += as_list(get_path(quota, "spec", "scopeSelector", "matchExpressions"))
-    return all(_matches_scope(requirement, spec, limit_ranges) for requirement in requirements)
+    return all(_is_in_scope(requirement, spec, limit_ranges) for requirement in requirements)
 
 
-def _matches_scope(requirement: Json, spec: Json, limit_ranges: t.Sequence[Json]) -> bool:
+def _is_in_scope(requirement: Json, spec: Json, limit_ranges: t.Sequence[Json]) -> bool:
     """Return whether one scope holds. One that is not about pods, or not known, never does."""
     scope = requirement.get("scopeName")
     if scope in ("Terminating", "NotTerminating"):
-        return (spec.get("activeDeadlineSeconds") is not None) == (scope == "Terminating")
+        return (scope == "Terminating") is (spec.get("activeDeadlineSeconds") is not None)
     if scope in ("BestEffort", "NotBestEffort"):
-        return _is_best_effort(spec, limit_ranges) == (scope == "BestEffort")
+        return (scope == "BestEffort") is _is_best_effort(spec, limit_ranges)
     if scope == "PriorityClass":
-        return _matches_priority(requirement, as_text(spec.get("priorityClassName")))
+        return _is_of_priority(requirement, as_text(spec.get("priorityClassName")))
     if scope == "CrossNamespacePodAffinity":
         return _has_foreign_affinity(spec)
     return False
 
 
-def _matches_priority(requirement: Json, priority: str) -> bool:
+def _is_of_priority(requirement: Json, priority: str) -> bool:
     operator, values = requirement.get("operator"), as_list(requirement.get("values"))
     if operator == "In":
         return priority in values
     if operator == "NotIn":
         return priority not in values
-    return bool(priority) == (operator == "Exists")
+    return (operator == "Exists") is bool(priority)
 
 
 def _is_best_effort(spec: Json, limit_ranges: t.Sequence[Json]) -> bool:

@@ -12,7 +12,7 @@ from ..._common.outcome import Blocker
 from ..._common.text import join_some
 from ..fields import as_int, get_path
 from ..objects import Workload
-from ..saved_state import deletes_claims
+from ..saved_state import will_delete_claims
 
 ALLOW_OPTION = "allow_volume_deletion"
 """The option with which claims may be deleted."""
@@ -27,7 +27,7 @@ def list_claims(workload: Workload, replicas: int) -> list[str]:
 
 def find_volume_blockers(workload: Workload, replicas: int) -> list[Blocker]:
     """Return what deletes data when the workload goes down to this number; this guard cannot be left out."""
-    if not deletes_claims(workload, replicas):
+    if not will_delete_claims(workload, replicas):
         return []
     claims = join_some(list_claims(workload, replicas))
     return [

@@ -16,7 +16,7 @@ from ..._common.text import format_count
 from ..fields import Json
 from ..objects import Workload
 from ..patches import Write
-from ..saved_state import STOP, STOPPED, SavedState, SavedStop, deletes_claims, drop_state, read_stop
+from ..saved_state import STOP, STOPPED, SavedState, SavedStop, drop_state, read_stop, will_delete_claims
 
 _ANNOTATION = ("metadata", "annotations", STOPPED)
 
@@ -202,7 +202,7 @@ def plan_scale(
         before,
         replicas,
         target.reason,
-        reversible=not deletes_claims(workload, replicas),
+        reversible=not will_delete_claims(workload, replicas),
     )
 
 

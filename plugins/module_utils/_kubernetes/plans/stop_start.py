@@ -23,11 +23,11 @@ from ..saved_state import (
     STOPPED,
     SavedState,
     SavedStop,
-    deletes_claims,
     drop_state,
     get_scale_path,
     read_stop,
     save_state,
+    will_delete_claims,
 )
 
 _ANNOTATION = ("metadata", "annotations", STOPPED)
@@ -73,7 +73,7 @@ def plan_stop(workload: Workload, *, run_id: str, now: str, first: Workload | No
     if workload.replicas == 0:
         return _plan_kept_stop(workload, first, run_id=run_id, now=now)
     write = _write_stop(workload, get_scale_value(workload), run_id=run_id, now=now, scales=True)
-    reversible = not deletes_claims(workload, 0)
+    reversible = not will_delete_claims(workload, 0)
     return Change(write, workload.replicas, 0, "asked to be stopped", reversible=reversible)
 
 
@@ -173,7 +173,7 @@ def _plan_kept_stop(workload: Workload, first: Workload | None, *, run_id: str, 
     if first is not None and first.uid == workload.uid and first.replicas:
         write = _write_stop(workload, get_scale_value(first), run_id=run_id, now=now, scales=False)
         reason = f"asked to be stopped; {workload.writer or 'another client'} has scaled it to 0 meanwhile"
-        return Change(write, first.replicas, 0, reason, reversible=not deletes_claims(first, 0))
+        return Change(write, first.replicas, 0, reason, reversible=not will_delete_claims(first, 0))
     if saved.state is not None:
         reason = f"it was stopped before run {saved.state.run_id} at {saved.state.at}, which is saved"
         return Change(None, 0, 0, reason)
@@ -208,7 +208,7 @@ def _plan_running(workload: Workload, replicas: int | None) -> Change:
         body["metadata"] = {"annotations": drop}
         reason += "; what an earlier stop saved is out of date"
     write = Write(body, (get_scale_path(workload.kind), _ANNOTATION)) if body else None
-    return Change(write, workload.replicas, count, reason, reversible=not deletes_claims(workload, count))
+    return Change(write, workload.replicas, count, reason, reversible=not will_delete_claims(workload, count))
 
 
 def _plan_from_saved(
