@@ -43,8 +43,13 @@ class Bus:
     def set(self, offsets: Mapping[int, int], group: str | None = None, topic: str | None = None) -> None:
         """Commit offsets for a group without members."""
         rows = [TopicPartition(topic or self.topic, number, offset) for number, offset in offsets.items()]
-        name = group or self.group
-        self.admin.alter_consumer_group_offsets([ConsumerGroupTopicPartitions(name, rows)])[name].result()
+        name, deadline = group or self.group, time.monotonic() + 30
+        while True:
+            answer = self.admin.alter_consumer_group_offsets([ConsumerGroupTopicPartitions(name, rows)])[name].result()
+            errors = [row.error for row in answer.topic_partitions if row.error is not None]
+            if not errors:
+                return
+            assert time.monotonic() < deadline, f"the offsets cannot be set: {errors}"
 
     def create(self, topic: str, partitions: int = PARTITIONS, **config: str) -> None:
         """A topic that keeps everything; each of its partitions answers when this returns."""
