@@ -103,7 +103,9 @@ class _Handler(socketserver.BaseRequestHandler):
         if kind == 3:
             host = _receive(client, _receive(client, 1)[0]).decode()
         else:
-            host = socket.inet_ntop(*((socket.AF_INET, _receive(client, 4)) if kind == 1 else (socket.AF_INET6, _receive(client, 16))))
+            host = socket.inet_ntop(
+                *((socket.AF_INET, _receive(client, 4)) if kind == 1 else (socket.AF_INET6, _receive(client, 16)))
+            )
         port = int.from_bytes(_receive(client, 2), "big")
         self.server.targets.append(f"{kind}:{host}:{port}")
         # The bound address is a name here, the rarest of the three forms.

@@ -122,10 +122,10 @@ def explain_missing(client: Client, kind: str, namespace: str, names: t.Sequence
             problem=f"it does not exist in {where}",
             next_step="Correct namespace, or kubeconfig and context",
         )
-    except Forbidden:
-        pass  # an account of one namespace may not read the namespace itself, and does not need to
     except ApiError as error:
-        return error
+        # An account of one namespace may not read the namespace itself, and does not need to.
+        if not isinstance(error, Forbidden):
+            return error
     titles = ", ".join(format_title(kind, namespace, name) for name in names)
     try:
         listing = client.list(collection_path(kind, namespace), obj=f"{kind}s of namespace {namespace}")
