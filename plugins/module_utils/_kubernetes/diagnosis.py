@@ -121,7 +121,8 @@ def diagnose(snapshot: Snapshot, workload: Workload, *, since: float, goal: int)
     if goal == 0:
         findings += [_describe_job(job) for job in snapshot.list_active_jobs(workload)]
     if goal == 0 or workload.kind == "StatefulSet":
-        pods = snapshot.list_running_pods(workload)
+        # One that has ended and is kept by a finalizer is still counted by its controller.
+        pods = snapshot.list_pods(workload)
         findings += [_describe_terminating(pod, snapshot.at) for pod in pods if pod.is_terminating]
     if goal == 0 or not workload.is_observed:
         return findings

@@ -65,7 +65,7 @@ def check_rights(
         raise Refusal(
             obj=f"account at {client.access.server} ({client.access.source})",
             problem=f"it may not {rules}, which this run needs; nothing has been changed",
-            next_step="Grant it by a Role in that namespace (docs/kubernetes-rights.md has one)",
+            next_step="Grant it by a Role in that namespace (docs/kubernetes-rights.yml has one)",
         )
     if not check_mode:
         _try_writes(client, planned)

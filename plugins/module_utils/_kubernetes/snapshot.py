@@ -78,15 +78,16 @@ class Snapshot:
     def list_pods(self, workload: Workload) -> list[Pod]:
         """Return the pods that the workload owns, itself or through its ReplicaSets or Jobs, finished ones included.
 
-        Labels do not make a pod the workload's. Only where the ReplicaSet in between is not known (not read, or deleted
-        before its pods were gone), a pod counts that the selector selects and whose ReplicaSet has the name that a
-        Deployment gives.
+        Labels do not make a pod the workload's. Only where the ReplicaSet or Job in between is not known (not read, or
+        deleted before its pods were gone), a pod counts whose ReplicaSet has the name that a Deployment gives (and that
+        the selector selects), or whose Job has the name that a CronJob gives.
         """
         if workload.kind == "Deployment":
             owners = [replica_set.uid for replica_set in self.list_replica_sets(workload)]
             pods = self._list_orphans(workload)
         elif workload.kind == "CronJob":
-            owners, pods = [job.uid for job in self.list_jobs(workload)], []
+            owners = [job.uid for job in self.list_jobs(workload)]
+            pods = self._list_orphans(workload)
         else:
             owners, pods = [workload.uid], []
         for owner in owners:
@@ -146,24 +147,13 @@ class Snapshot:
         return newest[-1].template_hash or None if newest else None
 
     def _list_orphans(self, workload: Workload) -> list[Pod]:
+        kind = "Job" if workload.kind == "CronJob" else "ReplicaSet"
         pods: list[Pod] = []
-        replica_sets = self._objects.get("ReplicaSet", {})
         for owner, owned in self._index_owners("Pod").items():
-            if owner in replica_sets or not self._is_made_by(workload, owned[0][1]):
+            if owner in self._objects.get(kind, {}) or not _is_made_by(workload, kind, owned[0][1]):
                 continue
-            pods += [self._type(Pod, "Pod", key, obj) for key, obj in owned if self._is_made_by(workload, obj)]
+            pods += [self._type(Pod, "Pod", key, obj) for key, obj in owned if _is_made_by(workload, kind, obj)]
         return pods
-
-    def _is_made_by(self, workload: Workload, obj: Json) -> bool:
-        """Return whether the selector selects a pod whose ReplicaSet has the name that this Deployment gives."""
-        meta = as_dict(obj.get("metadata"))
-        labels, controller = as_dict(meta.get("labels")), find_controller(meta)
-        return (
-            meta.get("namespace") == workload.namespace
-            and controller.get("kind") == "ReplicaSet"
-            and controller.get("name") == f"{workload.name}-{labels.get('pod-template-hash')}"
-            and matches(workload.selector, labels)
-        )
 
     def _list_owned(self, kind: str, form: type[_T], owner: str) -> list[_T]:
         return [self._type(form, kind, key, obj) for key, obj in self._index_owners(kind).get(owner, ())]
@@ -185,6 +175,21 @@ class Snapshot:
         typed = form.from_object(obj, kind)
         self._kept[kind, key] = (obj, typed)
         return t.cast("_T", typed)
+
+
+def _is_made_by(workload: Workload, kind: str, obj: Json) -> bool:
+    """Return whether a pod's controller, which is not known, has the name that the workload gives.
+
+    A Deployment adds the hash of the template to its own name, a CronJob the scheduled minute.
+    """
+    meta = as_dict(obj.get("metadata"))
+    labels, controller = as_dict(meta.get("labels")), find_controller(meta)
+    if meta.get("namespace") != workload.namespace or controller.get("kind") != kind:
+        return False
+    name = as_text(controller.get("name"))
+    if kind == "Job":
+        return name.startswith(f"{workload.name}-") and name.removeprefix(f"{workload.name}-").isdigit()
+    return name == f"{workload.name}-{labels.get('pod-template-hash')}" and matches(workload.selector, labels)
 
 
 def identify(obj: Json) -> str:

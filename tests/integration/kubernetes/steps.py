@@ -16,7 +16,7 @@ WORKLOAD = "k8s_workload"
 SCALE = "k8s_scale_to_partitions"
 INFO = "k8s_workload_info"
 SAVED = "lowtide.ops/stopped"
-QUICK: Json = {"patience": 1}
+QUICK: Json = {"failure_grace_factor": 0.1}
 """Judge what waiting does not mend as early as can be asked for."""
 
 

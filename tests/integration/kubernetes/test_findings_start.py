@@ -89,7 +89,7 @@ def test_what_a_person_did_since_outlives_what_was_saved(namespace: Namespace) -
     assert stop(namespace, "StatefulSet/w").changed
     for replicas in (2, 0):
         namespace.set_replicas("StatefulSet", "w", replicas, manager="kubectl-edit")
-    assert namespace.module(INFO)["stopped_by_us"] == []
+    assert namespace.module(INFO)["stopped_by_lowtide"] == []
     refused = start(namespace, "StatefulSet/w", timeout=20)
     assert refused.failed, tell(refused)
     assert (refused["error"]["refused"], refused.changed) == (True, False)

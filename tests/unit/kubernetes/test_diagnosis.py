@@ -340,8 +340,12 @@ def test_a_terminating_pod_keeps_its_successor_of_a_statefulset() -> None:
     objects = swap(DB, "Pod", "db-1", metadata__deletionTimestamp="2026-05-01T10:01:00Z")
     assert reasons(run(objects, "StatefulSet", 3)) == [("Terminating", "Pod shop/db-1")]
     assert run(WEB, "Deployment", 2) == []
-    ended = swap(objects, "Pod", "db-1", status__phase="Succeeded")
-    assert run(ended, "StatefulSet", 0) == []
+
+
+def test_a_pod_that_has_ended_and_is_kept_by_a_finalizer_is_named() -> None:
+    """Its controller counts it as long as it exists, so that a stop waits for it."""
+    objects = swap(DB, "Pod", "db-1", metadata__deletionTimestamp="2026-05-01T10:01:00Z", status__phase="Succeeded")
+    assert reasons(run(objects, "StatefulSet", 0)) == [("Terminating", "Pod shop/db-1")]
 
 
 def test_active_jobs_are_named() -> None:

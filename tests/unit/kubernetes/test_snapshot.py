@@ -64,6 +64,18 @@ def test_pods_whose_replica_set_is_not_known_are_found_by_its_name(gone: set[str
     assert names(snapshot.list_pods(read(snapshot, "Deployment", "web"))) == OWN_PODS
 
 
+def test_pods_of_a_job_that_is_gone_are_found_by_its_name() -> None:
+    """Deleted before its pods were gone; a Job that somebody named is still nobody's."""
+    left = [obj for obj in PURGE if obj["kind"] != "Job"]
+    snapshot = take(left)
+    assert names(snapshot.list_pods(read(snapshot, "CronJob", "purge"))) == {"purge-3-a", "purge-1-a"}
+    pod = next(obj for obj in left if obj["metadata"]["name"] == "purge-3-a")
+    (owner,) = pod["metadata"]["ownerReferences"]
+    renamed = replace(pod, metadata__ownerReferences=[{**owner, "name": "purge-by-hand"}])
+    snapshot = take([renamed if obj is pod else obj for obj in left])
+    assert names(snapshot.list_pods(read(snapshot, "CronJob", "purge"))) == {"purge-1-a"}
+
+
 @pytest.mark.parametrize(
     "fields",
     [
