@@ -297,7 +297,8 @@ def test_gone_names_who_scales_it_up_again() -> None:
     assert (status.state, status.goal) == ("Failed", 0)
     assert status.message == "it was stopped, and kubectl-scale has set its replicas to 2 since"
     assert "Pause or adjust" in status.next_step
-    assert "an unknown writer" in evaluate(Gone(stopped), changed(2, {})).message
+    unknown = evaluate(Gone(stopped), changed(2, {})).message
+    assert unknown == "it was stopped, and an unknown writer has set its replicas to 2 since"
 
 
 def test_gone_needs_to_know_pods() -> None:
@@ -431,6 +432,7 @@ def test_job_done(name: str, uid: str, state: str, words: str) -> None:
     assert words in status.message
     assert status.is_failed is (state in ("Failed", "NotFound"))
     assert bool(status.next_step) is status.is_failed
+    assert (condition.kind, condition.namespace, condition.name) == ("Job", "shop", name)
     found = condition.find_workload(take(PURGE))
     assert (found.uid if found is not None else None) == (uid if state != "NotFound" and uid != "j-other" else None)
 

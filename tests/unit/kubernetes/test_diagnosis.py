@@ -74,7 +74,18 @@ def test_the_cases_hold_every_reason_of_a_pod() -> None:
 def test_every_reason_has_a_grace_period_and_a_next_step() -> None:
     """And no other has."""
     assert GRACE_SECONDS.keys() == NEXT_STEPS.keys()
-    assert all(seconds is None or seconds >= 0 for seconds in GRACE_SECONDS.values())
+    # What a person has to correct is told soon; what an autoscaler of nodes or a registry mends by itself has minutes.
+    assert {
+        **dict.fromkeys(("InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError"), 15.0),
+        **dict.fromkeys(("CreateContainerError", "RunContainerError"), 30.0),
+        **dict.fromkeys(("QuotaExceeded", "FailedCreate"), 60.0),
+        **dict.fromkeys(("FailedMount", "FailedAttachVolume", "FailedCreatePodSandBox"), None),
+        **dict.fromkeys(("CrashLoopBackOff", "ContainersNotReady", "Terminating", "ActiveJob"), None),
+        "Paused": 10.0,
+        "ProgressDeadlineExceeded": 0.0,
+        "ImagePullBackOff": 120.0,
+        "Unschedulable": 180.0,
+    } == GRACE_SECONDS
     assert Finding("Paused", "x", "y").next_step == NEXT_STEPS["Paused"]
 
 
@@ -124,6 +135,7 @@ def test_nothing_is_said_of_pods_before_the_controller_has_seen_the_spec() -> No
             {"spec__updateStrategy": {"rollingUpdate": {"partition": 6}}, "spec__ordinals": {"start": 5}},
             {"db-0", "db-1"},
         ),
+        ({"spec__updateStrategy": None}, {"db-1"}),
         ({"status__updateRevision": None}, {"db-0", "db-1"}),
     ],
 )
@@ -152,6 +164,14 @@ def test_a_partition_counts_from_the_first_ordinal(start: int, partition: int, e
     workload = snapshot.workload("StatefulSet", "shop", "db")
     assert workload is not None
     assert bool(list_pods_to_start(snapshot, workload)) is expected
+
+
+def test_a_pod_without_an_ordinal_is_not_held_by_a_partition() -> None:
+    """As when a StatefulSet has adopted it."""
+    stateful_set = replace(find(DB, "StatefulSet"), spec__updateStrategy={"rollingUpdate": {"partition": 9}})
+    labels = {"controller-revision-hash": "db-old"}
+    pod = pending(replace(find(DB, "Pod", "db-0"), metadata__name="db-x", metadata__labels=labels))
+    assert run([stateful_set, pod], "StatefulSet", 3) == []
 
 
 def test_a_pod_without_a_hash_is_judged() -> None:
