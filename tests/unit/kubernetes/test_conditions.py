@@ -102,7 +102,8 @@ def test_min_ready_seconds_counts_for_every_kind(obj: Json) -> None:
 def test_pods_that_stay_old_on_purpose_serve(strategy: Json) -> None:
     """Two of three are held back by the partition, all three by OnDelete."""
     held = replace(STATEFUL_SET, spec__updateStrategy=strategy, status__updatedReplicas=1)
-    assert evaluate(Serving(written(held), 3), held).is_current
+    status = evaluate(Serving(written(held), 3), held)
+    assert (status.state, status.message) == ("Current", "3 of 3 replicas ready (3 pods)")
     fewer = replace(held, status__updatedReplicas=0)
     assert evaluate(Serving(written(held), 3), fewer).is_current is (strategy["type"] == "OnDelete")
 

@@ -221,6 +221,7 @@ def test_a_paused_deployment_whose_template_has_changed(fields: Json, found: boo
         left = 3 - fields["status__updatedReplicas"]
         assert f"spec.paused is true, and {left} pods of an older template" in findings[0].message
     assert reasons(run(without(swap(WEB, "Deployment", **fields), "Pod"), "Deployment", 0)) == []
+    assert bool(run(without(swap(WEB, "Deployment", **fields), "Pod"), "Deployment", 1)) is found
 
 
 @pytest.mark.parametrize(
@@ -342,13 +343,18 @@ def test_a_terminating_pod_says_what_it_waits_for() -> None:
         "on node node-2, 10 s of its grace period of 30 s left, finalizers example.com/drain, example.com/audit"
     )
     assert (findings[0].holder, findings[0].since, findings[0].revision) == ("example.com/drain", SINCE + 30, "7c9")
-    late = run(WEB, "Deployment", 0, at=NOW + 75)[0].message
-    assert "its grace period of 30 s ended 1 min 15 s ago" in late
+    late = run(swap(WEB, "Pod", "web-7c9-leaving", metadata__finalizers=None), "Deployment", 0, at=NOW + 75)[0]
+    assert late.message == "on node node-2, its grace period of 30 s ended 1 min 15 s ago"
     assert run(swap(WEB, "Pod", "web-7c9-leaving", metadata__finalizers=None), "Deployment", 0)[0].holder == "node-2"
 
 
 def test_a_terminating_pod_without_node_and_times() -> None:
-    """One that was never scheduled, with a time that cannot be read."""
+    """One that was never scheduled, with a time that cannot be read; without a grace period it began when it ended."""
+    bare = swap(WEB, "Pod", "web-7c9-leaving", metadata__deletionGracePeriodSeconds=None, metadata__finalizers=None)
+    began = run(bare, "Deployment", 0, at=NOW)[0]
+    assert (began.message, began.since) == ("on node node-2, its grace period of 0 s ended 0 s ago", NOW)
+    ending = run(bare, "Deployment", 0, at=NOW - 5)[0]
+    assert ending.message == "on node node-2, 5 s of its grace period of 0 s left"
     fields = {"spec__nodeName": None, "metadata__deletionTimestamp": "?", "metadata__deletionGracePeriodSeconds": None}
     objects = swap(WEB, "Pod", "web-7c9-leaving", **fields, metadata__finalizers=None)
     finding = run(objects, "Deployment", 0)[0]
