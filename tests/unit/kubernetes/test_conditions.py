@@ -102,7 +102,8 @@ def test_min_ready_seconds_counts_for_every_kind(obj: Json) -> None:
 def test_pods_that_stay_old_on_purpose_serve(strategy: Json) -> None:
     """Two of three are held back by the partition, all three by OnDelete."""
     held = replace(STATEFUL_SET, spec__updateStrategy=strategy, status__updatedReplicas=1)
-    assert evaluate(Serving(written(held), 3), held).is_current
+    status = evaluate(Serving(written(held), 3), held)
+    assert (status.state, status.message) == ("Current", "3 of 3 replicas ready (3 pods)")
     fewer = replace(held, status__updatedReplicas=0)
     assert evaluate(Serving(written(held), 3), fewer).is_current is (strategy["type"] == "OnDelete")
 
@@ -297,7 +298,8 @@ def test_gone_names_who_scales_it_up_again() -> None:
     assert (status.state, status.goal) == ("Failed", 0)
     assert status.message == "it was stopped, and kubectl-scale has set its replicas to 2 since"
     assert "Pause or adjust" in status.next_step
-    assert "an unknown writer" in evaluate(Gone(stopped), changed(2, {})).message
+    unknown = evaluate(Gone(stopped), changed(2, {})).message
+    assert unknown == "it was stopped, and an unknown writer has set its replicas to 2 since"
 
 
 def test_gone_needs_to_know_pods() -> None:
@@ -431,6 +433,7 @@ def test_job_done(name: str, uid: str, state: str, words: str) -> None:
     assert words in status.message
     assert status.is_failed is (state in ("Failed", "NotFound"))
     assert bool(status.next_step) is status.is_failed
+    assert (condition.kind, condition.namespace, condition.name) == ("Job", "shop", name)
     found = condition.find_workload(take(PURGE))
     assert (found.uid if found is not None else None) == (uid if state != "NotFound" and uid != "j-other" else None)
 

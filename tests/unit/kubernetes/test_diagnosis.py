@@ -74,7 +74,18 @@ def test_the_cases_hold_every_reason_of_a_pod() -> None:
 def test_every_reason_has_a_grace_period_and_a_next_step() -> None:
     """And no other has."""
     assert GRACE_SECONDS.keys() == NEXT_STEPS.keys()
-    assert all(seconds is None or seconds >= 0 for seconds in GRACE_SECONDS.values())
+    # What a person has to correct is told soon; what an autoscaler of nodes or a registry mends by itself has minutes.
+    assert {
+        **dict.fromkeys(("InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError"), 15.0),
+        **dict.fromkeys(("CreateContainerError", "RunContainerError"), 30.0),
+        **dict.fromkeys(("QuotaExceeded", "FailedCreate"), 60.0),
+        **dict.fromkeys(("FailedMount", "FailedAttachVolume", "FailedCreatePodSandBox"), None),
+        **dict.fromkeys(("CrashLoopBackOff", "ContainersNotReady", "Terminating", "ActiveJob"), None),
+        "Paused": 10.0,
+        "ProgressDeadlineExceeded": 0.0,
+        "ImagePullBackOff": 120.0,
+        "Unschedulable": 180.0,
+    } == GRACE_SECONDS
     assert Finding("Paused", "x", "y").next_step == NEXT_STEPS["Paused"]
 
 
@@ -124,6 +135,7 @@ def test_nothing_is_said_of_pods_before_the_controller_has_seen_the_spec() -> No
             {"spec__updateStrategy": {"rollingUpdate": {"partition": 6}}, "spec__ordinals": {"start": 5}},
             {"db-0", "db-1"},
         ),
+        ({"spec__updateStrategy": None}, {"db-1"}),
         ({"status__updateRevision": None}, {"db-0", "db-1"}),
     ],
 )
@@ -152,6 +164,14 @@ def test_a_partition_counts_from_the_first_ordinal(start: int, partition: int, e
     workload = snapshot.workload("StatefulSet", "shop", "db")
     assert workload is not None
     assert bool(list_pods_to_start(snapshot, workload)) is expected
+
+
+def test_a_pod_without_an_ordinal_is_not_held_by_a_partition() -> None:
+    """As when a StatefulSet has adopted it."""
+    stateful_set = replace(find(DB, "StatefulSet"), spec__updateStrategy={"rollingUpdate": {"partition": 9}})
+    labels = {"controller-revision-hash": "db-old"}
+    pod = pending(replace(find(DB, "Pod", "db-0"), metadata__name="db-x", metadata__labels=labels))
+    assert run([stateful_set, pod], "StatefulSet", 3) == []
 
 
 def test_a_pod_without_a_hash_is_judged() -> None:
@@ -201,6 +221,7 @@ def test_a_paused_deployment_whose_template_has_changed(fields: Json, found: boo
         left = 3 - fields["status__updatedReplicas"]
         assert f"spec.paused is true, and {left} pods of an older template" in findings[0].message
     assert reasons(run(without(swap(WEB, "Deployment", **fields), "Pod"), "Deployment", 0)) == []
+    assert bool(run(without(swap(WEB, "Deployment", **fields), "Pod"), "Deployment", 1)) is found
 
 
 @pytest.mark.parametrize(
@@ -322,13 +343,18 @@ def test_a_terminating_pod_says_what_it_waits_for() -> None:
         "on node node-2, 10 s of its grace period of 30 s left, finalizers example.com/drain, example.com/audit"
     )
     assert (findings[0].holder, findings[0].since, findings[0].revision) == ("example.com/drain", SINCE + 30, "7c9")
-    late = run(WEB, "Deployment", 0, at=NOW + 75)[0].message
-    assert "its grace period of 30 s ended 1 min 15 s ago" in late
+    late = run(swap(WEB, "Pod", "web-7c9-leaving", metadata__finalizers=None), "Deployment", 0, at=NOW + 75)[0]
+    assert late.message == "on node node-2, its grace period of 30 s ended 1 min 15 s ago"
     assert run(swap(WEB, "Pod", "web-7c9-leaving", metadata__finalizers=None), "Deployment", 0)[0].holder == "node-2"
 
 
 def test_a_terminating_pod_without_node_and_times() -> None:
-    """One that was never scheduled, with a time that cannot be read."""
+    """One that was never scheduled, with a time that cannot be read; without a grace period it began when it ended."""
+    bare = swap(WEB, "Pod", "web-7c9-leaving", metadata__deletionGracePeriodSeconds=None, metadata__finalizers=None)
+    began = run(bare, "Deployment", 0, at=NOW)[0]
+    assert (began.message, began.since) == ("on node node-2, its grace period of 0 s ended 0 s ago", NOW)
+    ending = run(bare, "Deployment", 0, at=NOW - 5)[0]
+    assert ending.message == "on node node-2, 5 s of its grace period of 0 s left"
     fields = {"spec__nodeName": None, "metadata__deletionTimestamp": "?", "metadata__deletionGracePeriodSeconds": None}
     objects = swap(WEB, "Pod", "web-7c9-leaving", **fields, metadata__finalizers=None)
     finding = run(objects, "Deployment", 0)[0]

@@ -124,6 +124,7 @@ def test_jobs_of_a_cronjob() -> None:
         (AGENT[::-1], "DaemonSet", "agent", "bbb"),
         (without(AGENT, "ControllerRevision"), "DaemonSet", "agent", "aaa"),
         (PURGE, "CronJob", "purge", None),
+        (WEB, "ReplicaSet", "web-7c9", None),
     ],
 )
 def test_the_hash_of_the_newest_revision(
@@ -187,6 +188,9 @@ def test_a_document_is_a_list_that_makes_the_same_snapshot() -> None:
     assert "Event" in document["known"]
     kinds = [obj["kind"] for obj in document["items"]]
     assert (len(kinds), kinds) == (len(ALL), sorted(kinds))
+    names_of_pods = [("a", "z"), ("b", "a"), ("b", "b")]
+    pods = [{"kind": "Pod", "metadata": {"namespace": space, "name": name}} for space, name in names_of_pods]
+    assert take(pods[::-1]).as_document()["items"] == pods
     again = Snapshot.from_objects(document["items"], known=document["known"], at=document["at"])
     assert again.as_document() == document
 
