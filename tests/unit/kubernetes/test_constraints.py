@@ -366,6 +366,7 @@ PREFERRED = "preferredDuringSchedulingIgnoredDuringExecution"
         (IN_GOLD, {"priorityClassName": "tin"}, False),
         ({**IN_GOLD, "operator": "NotIn"}, {"priorityClassName": "gold"}, False),
         ({**IN_GOLD, "operator": "NotIn"}, {}, True),
+        ({**IN_GOLD, "operator": "NotIn"}, {"priorityClassName": "tin"}, True),
         ({**IN_GOLD, "operator": "Exists"}, {"priorityClassName": "tin"}, True),
         ({**IN_GOLD, "operator": "DoesNotExist"}, {"priorityClassName": "tin"}, False),
         ({**IN_GOLD, "operator": "DoesNotExist"}, {}, True),
@@ -425,6 +426,7 @@ def test_what_a_quota_demands_of_each_container() -> None:
     ]
     of_pod = {**pod, "resources": {"limits": {"memory": "1"}, "requests": {"cpu": "1"}}}
     assert quota.find_quota_blockers(make_workload(0, of_pod), 1, [make_quota(hard)]) == []
+    assert quota.find_quota_blockers(make_workload(2, pod), 2, [make_quota(hard)]) == []
     not_counted = make_quota(hard, scopes=["Terminating"])
     assert quota.find_quota_blockers(make_workload(0, pod), 1, [not_counted]) == []
 

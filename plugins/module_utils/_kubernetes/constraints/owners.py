@@ -95,7 +95,7 @@ def find_gitops_blocker(workload: Workload) -> Blocker | None:
             evidence = f"manager {owner.manager} set {'.'.join(field)}"
         elif mark is not None and owners is None and applied is not False:
             evidence = mark
-        elif mark is not None and owner is None and applied:
+        elif mark is not None and applied:
             evidence = f"{mark}, and {APPLIED} has {'.'.join(field)}"
         else:
             continue
