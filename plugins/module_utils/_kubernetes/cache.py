@@ -130,10 +130,8 @@ class Cache:
             return
         self._sources.append(source)
         self._take_list(source, listed)
-        if source.is_polled:
-            self._schedule(source, self._poll_seconds)
-        else:
-            self._connect(source)
+        # The watch is opened with the first wait: where the first look is enough, there is none.
+        self._schedule(source, self._poll_seconds if source.is_polled else 0.0)
 
     def is_following(self, kind: str, namespace: str) -> bool:
         """Return whether something of this kind is followed in the namespace."""

@@ -390,6 +390,7 @@ def test_everything_that_is_queued_is_taken_in_at_once() -> None:
     ]
     client = ScriptedClient([EMPTY], [[*events, event("DELETED", "p3", "100"), None]])
     with follow(client) as cache:
+        cache.wait_for_change(0.0)
         wait_until_silent(client)
         cache.wait_for_change(LIMIT)
         assert len(names(cache)) == 49
@@ -492,6 +493,7 @@ def test_events_of_a_connection_that_was_replaced_are_dropped() -> None:
         [[event("MODIFIED", "a", "2", status={"phase": "old"}), event("DELETED", "a", "3"), None], [None]],
     )
     with follow(client) as cache:
+        cache.wait_for_change(0.0)
         wait_until_silent(client)
         cache.refresh()
         cache.wait_for_change(0.3)
@@ -520,10 +522,18 @@ def test_a_watch_that_opens_too_late_is_closed() -> None:
         return opened
 
     client.stream = stream_late  # type: ignore[method-assign]
-    with follow(client):
-        pass
+    with follow(client) as cache:
+        cache.wait_for_change(0.0)
     gate.set()
     assert opened._closed.wait(LIMIT)
+
+
+def test_no_watch_is_opened_before_the_first_wait() -> None:
+    """Where the first look is enough, a LIST is all that is sent."""
+    client = ScriptedClient([EMPTY], [[None]])
+    with follow(client) as cache:
+        assert names(cache) == []
+    assert client.asked == []
 
 
 def test_looks_are_counted_and_the_time_is_the_snapshots() -> None:
