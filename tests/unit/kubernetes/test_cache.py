@@ -26,6 +26,7 @@ from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.errors imp
     NotFound,
     Unauthorized,
 )
+from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.objects import Workload
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.streams import Stream
 from support.memory_kubernetes import MemoryServer
 from unit.kubernetes.yaml_objects import NOW
@@ -524,6 +525,22 @@ def test_a_watch_that_opens_too_late_is_closed() -> None:
         pass
     gate.set()
     assert opened._closed.wait(LIMIT)
+
+
+def test_what_is_kept_of_objects_that_are_gone_is_dropped() -> None:
+    """A long wait in a namespace of short-lived pods does not fill the memory."""
+    owner = {"kind": "StatefulSet", "name": "w", "uid": "s", "controller": True}
+    pods = [pod(f"p{number}", version="1") for number in range(1500)]
+    for obj in pods:
+        obj["metadata"]["ownerReferences"] = [owner]
+    workload = Workload.from_object({"metadata": {"uid": "s"}}, "StatefulSet")
+    with follow(ScriptedClient([(pods, "1"), ([], "2")], [[None]])) as cache:
+        assert len(cache.snapshot().list_pods(workload)) == 1500
+        assert len(cache._kept) == 1500
+        assert cache.snapshot().list_pods(workload)[7] is cache.snapshot().list_pods(workload)[7]
+        cache.refresh()
+        cache.snapshot()
+        assert len(cache._kept) == 0
 
 
 def test_looks_are_counted_and_the_time_is_the_snapshots() -> None:
