@@ -8,15 +8,16 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
-from .memory_objects import Json, Rejected
+from .memory_objects import Json, Rejected, Target
 
 if TYPE_CHECKING:
-    from .memory_kubernetes import Fault, MemoryServer, Target
+    from .memory_kubernetes import MemoryServer
 
 VERBS = {"POST": "create", "PATCH": "patch", "PUT": "update", "DELETE": "delete"}
 
@@ -31,6 +32,40 @@ class Request(NamedTuple):
     verb: str
     headers: dict[str, str]
     body: Any
+    header_list: list[tuple[str, str]]
+
+
+@dataclass
+class Fault:
+    """What happens to the next ``times`` requests of a verb (empty: any) whose path contains ``path``.
+
+    ``status`` is answered; ``lose`` cuts the connection ``"before"`` the request is carried out, ``"after"`` it, or
+    in the ``"middle"`` of the answer; ``hang`` seconds pass before the answer. ``is_after`` lets the request be
+    carried out before the error is answered. ``body`` is answered as it is, with ``drip`` seconds before each byte.
+    """
+
+    times: int = 1
+    verb: str = ""
+    path: str = ""
+    status: int = 0
+    retry_after: int | None = None
+    lose: str = ""
+    hang: float = 0.0
+    is_after: bool = False
+    body: bytes | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+    drip: float = 0.0
+
+
+@dataclass
+class Rival:
+    """Another client, who acts ``when`` ("before" or "after") the next ``times`` requests of a verb are carried out."""
+
+    action: Callable[[], object]
+    when: str = "before"
+    verb: str = "patch"
+    path: str = ""
+    times: int = 1
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -43,6 +78,23 @@ class Handler(BaseHTTPRequestHandler):
     def memory(self) -> MemoryServer:
         """The server's memory."""
         return self.server.memory  # type: ignore[attr-defined, no-any-return]
+
+    def setup(self) -> None:
+        """Count it."""
+        super().setup()
+        with self.memory.changed:
+            self.memory.connections += 1
+            self.memory.open_connections.add(self.connection)
+
+    def finish(self) -> None:
+        """Count it no longer."""
+        with self.memory.changed:
+            self.memory.open_connections.discard(self.connection)
+            self.memory.changed.notify_all()
+        try:
+            super().finish()
+        except OSError:
+            self.close_connection = True  # cut on purpose
 
     def log_message(self, format: str, *args: Any) -> None:
         """Say nothing; the server keeps what arrived."""
@@ -70,8 +122,16 @@ class Handler(BaseHTTPRequestHandler):
         headers = {key.lower(): value for key, value in self.headers.items()}
         document = json.loads(body) if body else None
         request = Request(
-            self.command, parts.path, query, headers.get("content-type", ""), self._find_verb(query), headers, document
+            self.command,
+            parts.path,
+            query,
+            headers.get("content-type", ""),
+            self._find_verb(query),
+            headers,
+            document,
+            [(key.lower(), value) for key, value in self.headers.items()],
         )
+        self.memory.run_rivals("before", request)
         fault = self.memory.take_fault(request)
         try:
             if fault is not None and self._fail_before(fault):
@@ -80,9 +140,9 @@ class Handler(BaseHTTPRequestHandler):
             if request.verb == "watch":
                 self._watch(self.memory.parse_path(request.path), query)
                 return
-            self.memory.run_rivals("before", request)
             target = self.memory.parse_path(request.path)
             if target.subresource == "log":
+                self.memory.check_present(target)
                 self._send_log(target)
                 return
             answer = self.memory.answer(request)
@@ -125,6 +185,9 @@ class Handler(BaseHTTPRequestHandler):
         if fault.hang:
             threading.Event().wait(fault.hang)
             return False
+        if fault.body is not None:
+            self._send_as_it_is(fault, fault.body)
+            return True
         if fault.lose == "before":
             self._reset()
             return True
@@ -156,6 +219,18 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         try:
             self.wfile.write(body)
+        except OSError:
+            self.close_connection = True  # the client has gone
+
+    def _send_as_it_is(self, fault: Fault, body: bytes) -> None:
+        self.send_response(fault.status)
+        for key, value in {"Content-Length": str(len(body)), **fault.headers}.items():
+            self.send_header(key, value)
+        self.end_headers()
+        try:
+            for start in range(0, len(body), 1 if fault.drip else len(body) or 1):
+                threading.Event().wait(fault.drip)
+                self.wfile.write(body[start : start + 1] if fault.drip else body)
         except OSError:
             self.close_connection = True  # the client has gone
 
@@ -231,3 +306,13 @@ def _make_bookmark(target: Target, version: int) -> Json:
             "metadata": {"resourceVersion": str(version)},
         },
     }
+
+
+def find_manager(request: Request) -> str:
+    """Return who says to be writing."""
+    return request.query.get("fieldManager") or request.headers.get("user-agent", "unknown").split("/")[0]
+
+
+def is_dry(request: Request) -> bool:
+    """Return whether nothing is to be kept."""
+    return request.query.get("dryRun") == "All"

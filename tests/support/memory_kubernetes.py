@@ -13,13 +13,15 @@ from __future__ import annotations
 import base64
 import copy
 import itertools
+import socket
+import ssl
 import threading
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import ThreadingHTTPServer
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Self
 from urllib.parse import unquote
 
 from ansible_collections.lowtide.ops.plugins.module_utils._common.retry import Backoff, Deadline
@@ -27,81 +29,23 @@ from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.access imp
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.client import Client
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.resources import RESOURCES, Resource
 
-from .memory_handler import Handler, Request
+from .memory_handler import Fault, Handler, Request, Rival, find_manager, is_dry
 from .memory_objects import (
+    Change,
     Json,
+    Key,
     Rejected,
+    Target,
     apply_operations,
+    fits,
     format_now,
-    matches_fields,
-    matches_labels,
+    ignore_managers,
+    is_in,
+    make_error,
     merge,
     own_fields,
+    show,
 )
-
-WITH_SCALE = {"StatefulSet", "Deployment", "ReplicaSet"}
-
-
-class Key(NamedTuple):
-    """Where an object is."""
-
-    resource: Resource
-    namespace: str
-    name: str
-
-
-class Target(NamedTuple):
-    """What a path means."""
-
-    resource: Resource
-    namespace: str
-    name: str
-    subresource: str
-
-    @property
-    def title(self) -> str:
-        """As the server calls it in messages."""
-        return f'{self.resource.qualified} "{self.name}"'
-
-
-class Change(NamedTuple):
-    """One entry of the history that watches follow."""
-
-    version: int
-    kind: str
-    key: Key
-    obj: Json
-    before: Json | None
-
-
-@dataclass
-class Fault:
-    """What happens to the next ``times`` requests of a verb (empty: any) whose path contains ``path``.
-
-    ``status`` is answered; ``lose`` cuts the connection ``"before"`` the request is carried out, ``"after"`` it, or
-    in the ``"middle"`` of the answer; ``hang`` seconds pass before the answer. ``is_after`` lets the request be
-    carried out before the error is answered.
-    """
-
-    times: int = 1
-    verb: str = ""
-    path: str = ""
-    status: int = 0
-    retry_after: int | None = None
-    lose: str = ""
-    hang: float = 0.0
-    is_after: bool = False
-
-
-@dataclass
-class Rival:
-    """Another client, who acts ``when`` ("before" or "after") the next ``times`` requests of a verb are carried out."""
-
-    action: Callable[[], object]
-    when: str = "before"
-    verb: str = "patch"
-    path: str = ""
-    times: int = 1
 
 
 @dataclass
@@ -114,13 +58,14 @@ class _Store:
 
 
 class MemoryServer:
-    """A context manager; ``client`` makes a client for it.
+    """A context manager; ``client`` makes a client for it. With ``tls`` it speaks TLS.
 
     ``log`` has every request, ``tokens`` the bearer tokens that are accepted (None: everybody), ``log_lines`` what a
-    pod has logged, by (namespace, name), ``review_status`` what access reviews answer instead of what is denied.
+    pod has logged, by (namespace, name), ``review_status`` what access reviews answer instead of what is denied,
+    ``connections`` how many were opened.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, tls: ssl.SSLContext | None = None) -> None:
         self.log: list[Request] = []
         self.tokens: set[str] | None = None
         self.rivals: list[Rival] = []
@@ -128,6 +73,8 @@ class MemoryServer:
         self.log_lines: dict[tuple[str, str], list[str]] = {}
         self.resources = {(resource.group_version, resource.plural): resource for resource in RESOURCES.values()}
         self.review_status: Json | None = None
+        self.connections = 0
+        self.open_connections: set[socket.socket] = set()
         self.changed = threading.Condition(threading.RLock())
         self.bookmarks = self.watch_ends = self.watch_cuts = 0
         self._denied: set[tuple[str, str, str]] = set()
@@ -135,6 +82,9 @@ class MemoryServer:
         self._numbers = itertools.count(1)
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._http.daemon_threads = True
+        self._scheme = "http" if tls is None else "https"
+        if tls is not None:
+            self._http.socket = tls.wrap_socket(self._http.socket, server_side=True, do_handshake_on_connect=False)
         self._http.memory = self  # type: ignore[attr-defined]
         self.is_closed = False
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True)
@@ -160,7 +110,7 @@ class MemoryServer:
     @property
     def url(self) -> str:
         """Where it listens."""
-        return f"http://127.0.0.1:{self._http.server_address[1]}"
+        return f"{self._scheme}://127.0.0.1:{self._http.server_address[1]}"
 
     def client(
         self, deadline: float | Deadline = 10, *, run_id: str = "test", token: str | None = None, silence: float = 90.0
@@ -246,6 +196,20 @@ class MemoryServer:
         """Let the next requests wait for their answer."""
         self.faults.append(Fault(times, verb, path, hang=seconds))
 
+    def answer_next(
+        self, status: int, body: str | bytes, headers: dict[str, str] | None = None, *, drip: float = 0.0
+    ) -> None:
+        """Answer the next request with these very bytes."""
+        content = body.encode() if isinstance(body, str) else body
+        self.faults.append(Fault(1, status=status, body=content, headers=headers or {}, drip=drip))
+
+    def cut_idle_connections(self) -> None:
+        """Close every open connection in order, as a load balancer closes idle ones, and wait until that is done."""
+        with self.changed:
+            for connection in self.open_connections:
+                connection.shutdown(socket.SHUT_RDWR)
+            self.changed.wait_for(lambda: not self.open_connections, timeout=5)
+
     def add_rival(
         self,
         action: Callable[[], object],
@@ -320,6 +284,11 @@ class MemoryServer:
         name, subresource = [*rest[1:], "", ""][:2]
         return Target(resource, namespace, name, subresource)
 
+    def check_present(self, target: Target) -> None:
+        """Raise the 404 of an object that is not there."""
+        if Key(target.resource, target.namespace, target.name) not in self._store.objects:
+            raise Rejected(404, "NotFound", f"{target.title} not found")
+
     def check_access(self, verb: str, resource: Resource, namespace: str, subresource: str) -> bool:
         """Whether nobody has denied it."""
         suffix = f"/{subresource}" if subresource else ""
@@ -346,10 +315,10 @@ class MemoryServer:
         current = self._store.objects.get(key)
         if current is None:
             if request.verb == "patch" and "apply-patch" in request.content_type:
-                return self._save(key, {**request.body}, manager=_manager(request), dry_run=_is_dry(request))
+                return self._save(key, {**request.body}, manager=find_manager(request), dry_run=is_dry(request))
             raise Rejected(404, "NotFound", f"{target.title} not found")
         if request.verb == "get":
-            return _show(current, target.subresource)
+            return show(current, target.subresource)
         if request.verb == "patch":
             return self._patch(target, key, current, request)
         return self._delete(target, key, current, request)
@@ -358,16 +327,16 @@ class MemoryServer:
         """The events of a watch after a version, and the version they reach; an ERROR event when history is lost."""
         store = self._store
         if after < store.oldest:
-            return after, [_make_error(410, "Expired", f"too old resource version: {after} ({store.oldest})")]
+            return after, [make_error(410, "Expired", f"too old resource version: {after} ({store.oldest})")]
         events = []
         for change in store.history:
-            if change.version <= after or not _is_in(change.key, target):
+            if change.version <= after or not is_in(change.key, target):
                 continue
-            fits, fitted = _fits(change.obj, query), change.before is not None and _fits(change.before, query)
+            is_in_now, was_in = fits(change.obj, query), change.before is not None and fits(change.before, query)
             kind = change.kind
             if kind != "DELETED":
-                kind = ("MODIFIED" if fitted else "ADDED") if fits else "DELETED"
-            if fits or fitted:
+                kind = ("MODIFIED" if was_in else "ADDED") if is_in_now else "DELETED"
+            if is_in_now or was_in:
                 events.append({"type": kind, "object": change.obj})
         return store.version, events
 
@@ -384,9 +353,9 @@ class MemoryServer:
     # --- storage ----------------------------------------------------------------------------------------------------
 
     def _select(self, target: Target, query: dict[str, str]) -> list[Json]:
-        chosen = [key for key in self._store.objects if _is_in(key, target)]
+        chosen = [key for key in self._store.objects if is_in(key, target)]
         objects = [self._store.objects[key] for key in sorted(chosen, key=lambda key: (key.namespace, key.name))]
-        return [obj for obj in objects if _fits(obj, query)]
+        return [obj for obj in objects if fits(obj, query)]
 
     def _list(self, target: Target, query: dict[str, str]) -> Json:
         store = self._store
@@ -417,7 +386,7 @@ class MemoryServer:
     def _create(self, target: Target, request: Request) -> Json:
         body = copy.deepcopy(request.body)
         if target.subresource == "eviction":
-            self._erase(Key(target.resource, target.namespace, target.name), dry_run=_is_dry(request))
+            self._erase(Key(target.resource, target.namespace, target.name), dry_run=is_dry(request))
             return {"kind": "Status", "apiVersion": "v1", "status": "Success", "code": 201}
         metadata = body.setdefault("metadata", {})
         if not metadata.get("name") and metadata.get("generateName"):
@@ -429,10 +398,10 @@ class MemoryServer:
             title = f'{target.resource.qualified} "{key.name}"'
             raise Rejected(409, "AlreadyExists", f"{title} already exists")
         body.pop("status", None)
-        return self._save(key, body, manager=_manager(request), dry_run=_is_dry(request))
+        return self._save(key, body, manager=find_manager(request), dry_run=is_dry(request))
 
     def _patch(self, target: Target, key: Key, current: Json, request: Request) -> Json:
-        shown = _show(current, target.subresource)
+        shown = show(current, target.subresource)
         if "json-patch" in request.content_type:
             patched = apply_operations(shown, request.body)
         elif "merge-patch" in request.content_type or "apply-patch" in request.content_type:
@@ -453,16 +422,17 @@ class MemoryServer:
         elif target.subresource == "status":
             after["status"] = patched.get("status") or {}
         else:
+            patched.pop("status", None)
             after = {**patched, **({"status": current["status"]} if "status" in current else {})}
         saved = self._save(
             key,
             after,
-            manager=_manager(request),
+            manager=find_manager(request),
             subresource=target.subresource,
-            dry_run=_is_dry(request),
+            dry_run=is_dry(request),
             operation="Apply" if "apply-patch" in request.content_type else "Update",
         )
-        return _show(saved, target.subresource)
+        return show(saved, target.subresource)
 
     def _delete(self, target: Target, key: Key, current: Json, request: Request) -> Json:
         options = request.body or {}
@@ -471,11 +441,11 @@ class MemoryServer:
             if name in preconditions and preconditions[name] != current["metadata"][name]:
                 message = f"Precondition failed: {name} in precondition: {preconditions[name]}"
                 raise Rejected(409, "Conflict", f"Operation cannot be fulfilled on {target.title}: {message}")
-        dry_run = bool(options.get("dryRun")) or _is_dry(request)
+        dry_run = bool(options.get("dryRun")) or is_dry(request)
         if current["metadata"].get("finalizers"):
             after = copy.deepcopy(current)
             after["metadata"].setdefault("deletionTimestamp", format_now())
-            return self._save(key, after, manager=_manager(request), dry_run=dry_run)
+            return self._save(key, after, manager=find_manager(request), dry_run=dry_run)
         self._erase(key, dry_run=dry_run, orphan=options.get("propagationPolicy") == "Orphan")
         return {"kind": "Status", "apiVersion": "v1", "status": "Success", "details": {"name": key.name}}
 
@@ -508,7 +478,7 @@ class MemoryServer:
         obj["kind"], obj["apiVersion"] = key.resource.kind, key.resource.group_version
         metadata["resourceVersion"] = old.get("resourceVersion", "")
         managed = own_fields(before or {}, obj, manager, subresource, operation)
-        if before is not None and _ignore_managers(before) == _ignore_managers(obj):
+        if before is not None and ignore_managers(before) == ignore_managers(obj):
             return before  # nothing changes, as on a real server
         metadata["managedFields"] = managed
         if dry_run:
@@ -551,46 +521,3 @@ class MemoryServer:
             attributes["verb"], resource, attributes.get("namespace", ""), attributes.get("subresource", "")
         )
         return {**body, "status": {"allowed": allowed} if self.review_status is None else self.review_status}
-
-
-def _show(obj: Json, subresource: str) -> Json:
-    if subresource != "scale":
-        return copy.deepcopy(obj)
-    if obj["kind"] not in WITH_SCALE:
-        raise Rejected(404, "NotFound", "the server could not find the requested resource")
-    metadata = {k: v for k, v in obj["metadata"].items() if k in ("name", "namespace", "uid", "resourceVersion")}
-    replicas = obj["spec"].get("replicas", 1)
-    status = {"replicas": (obj.get("status") or {}).get("replicas", 0)}
-    return {
-        "kind": "Scale",
-        "apiVersion": "autoscaling/v1",
-        "metadata": metadata,
-        "spec": {"replicas": replicas},
-        "status": status,
-    }
-
-
-def _ignore_managers(obj: Json) -> Json:
-    return {**obj, "metadata": {k: v for k, v in obj["metadata"].items() if k != "managedFields"}}
-
-
-def _is_in(key: Key, target: Target) -> bool:
-    return key.resource == target.resource and target.namespace in ("", key.namespace) and target.name in ("", key.name)
-
-
-def _fits(obj: Json, query: dict[str, str]) -> bool:
-    return matches_labels(query.get("labelSelector", ""), obj["metadata"].get("labels") or {}) and matches_fields(
-        query.get("fieldSelector", ""), obj
-    )
-
-
-def _manager(request: Request) -> str:
-    return request.query.get("fieldManager") or request.headers.get("user-agent", "unknown").split("/")[0]
-
-
-def _is_dry(request: Request) -> bool:
-    return request.query.get("dryRun") == "All"
-
-
-def _make_error(status: int, reason: str, message: str) -> Json:
-    return {"type": "ERROR", "object": Rejected(status, reason, message).as_status()}

@@ -10,11 +10,46 @@ import copy
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
+
+from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.resources import Resource
 
 Json = dict[str, Any]
 
+WITH_SCALE = {"StatefulSet", "Deployment", "ReplicaSet"}
 PATCH_NOT_APPLIED = "the server rejected our request due to an error in our request"
+
+
+class Key(NamedTuple):
+    """Where an object is."""
+
+    resource: Resource
+    namespace: str
+    name: str
+
+
+class Target(NamedTuple):
+    """What a path means."""
+
+    resource: Resource
+    namespace: str
+    name: str
+    subresource: str
+
+    @property
+    def title(self) -> str:
+        """As the server calls it in messages."""
+        return f'{self.resource.qualified} "{self.name}"'
+
+
+class Change(NamedTuple):
+    """One entry of the history that watches follow."""
+
+    version: int
+    kind: str
+    key: Key
+    obj: Json
+    before: Json | None
 
 
 class Rejected(Exception):
@@ -181,3 +216,43 @@ def _write_fields(paths: set[tuple[str, ...]]) -> Json:
         for part in path:
             node = node.setdefault(f"f:{part}", {})
     return fields
+
+
+def show(obj: Json, subresource: str) -> Json:
+    """Return an object, or its scale, as it is shown."""
+    if subresource != "scale":
+        return copy.deepcopy(obj)
+    if obj["kind"] not in WITH_SCALE:
+        raise Rejected(404, "NotFound", "the server could not find the requested resource")
+    metadata = {k: v for k, v in obj["metadata"].items() if k in ("name", "namespace", "uid", "resourceVersion")}
+    replicas = obj["spec"].get("replicas", 1)
+    status = {"replicas": (obj.get("status") or {}).get("replicas", 0)}
+    return {
+        "kind": "Scale",
+        "apiVersion": "autoscaling/v1",
+        "metadata": metadata,
+        "spec": {"replicas": replicas},
+        "status": status,
+    }
+
+
+def ignore_managers(obj: Json) -> Json:
+    """Return an object without its managedFields."""
+    return {**obj, "metadata": {k: v for k, v in obj["metadata"].items() if k != "managedFields"}}
+
+
+def is_in(key: Key, target: Target) -> bool:
+    """Return whether a path means an object."""
+    return key.resource == target.resource and target.namespace in ("", key.namespace) and target.name in ("", key.name)
+
+
+def fits(obj: Json, query: dict[str, str]) -> bool:
+    """Return whether an object fits the selectors of a query."""
+    return matches_labels(query.get("labelSelector", ""), obj["metadata"].get("labels") or {}) and matches_fields(
+        query.get("fieldSelector", ""), obj
+    )
+
+
+def make_error(status: int, reason: str, message: str) -> Json:
+    """Return the event of an error."""
+    return {"type": "ERROR", "object": Rejected(status, reason, message).as_status()}

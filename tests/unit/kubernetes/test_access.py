@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from .access_cases import make_document, read_authorization, resolve, write_kubeconfig, write_text
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import Refusal
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.access import (
     ClusterAccess,
@@ -17,6 +16,8 @@ from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.access imp
 )
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.files import PemSource
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.proxies import ProxyUrl
+
+from .access_cases import make_document, read_authorization, resolve, write_kubeconfig, write_text
 
 POD = {"KUBERNETES_SERVICE_HOST": "10.96.0.1", "KUBERNETES_SERVICE_PORT": "6443"}
 
@@ -113,7 +114,7 @@ def test_usual_place(tmp_path: Path) -> None:
     assert resolve(tmp_path).server == "https://10.0.0.1:6443"
     for text in ("", "# nothing\n", "apiVersion: v1\nkind: Config\nclusters: []\ncontexts: null\n"):
         write_text(tmp_path / ".kube" / "config", text)
-        with pytest.raises(Refusal, match="there is no ~/.kube/config"):
+        with pytest.raises(Refusal, match=r"there is no ~/\.kube/config"):
             resolve(tmp_path)
 
 
@@ -168,7 +169,7 @@ def test_kubeconfig_option_without_files_is_refused(tmp_path: Path) -> None:
     write_kubeconfig(tmp_path / ".kube")
     with pytest.raises(Refusal, match="it is empty"):
         resolve(tmp_path, {"kubeconfig": []})
-    with pytest.raises(Refusal, match="it has no contexts. Set the option context"):
+    with pytest.raises(Refusal, match=r"it has no contexts\. Set the option context"):
         resolve(tmp_path, {"kubeconfig": {}})
 
 

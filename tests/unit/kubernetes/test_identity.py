@@ -33,6 +33,7 @@ from .access_cases import (
     write_text,
 )
 
+PASSWORD = {"password": "pw"}
 BASIC = "Basic bWU6cHc="  # me:pw
 CANARY = "canary-3fe9"
 
@@ -78,7 +79,7 @@ def test_options_take_the_place_of_everything(tmp_path: Path) -> None:
     for base in (user, {**user, "token": "t"}, {**user, "tokenFile": "/nowhere"}, {"username": "u", "password": "p"}):
         access = resolve_user(tmp_path, base, api_key="mine")
         assert (read_authorization(access), find_certificate(access)) == ("Bearer mine", (None, None))
-        access = resolve_user(tmp_path, base, username="me", password="pw")
+        access = resolve_user(tmp_path, base, username="me", **PASSWORD)
         assert (read_authorization(access), find_certificate(access)) == (BASIC, (None, None))
         access = resolve_user(tmp_path, base, client_cert="/mine", client_key="/mykey")
         assert (read_authorization(access), find_certificate(access)) == ("", ("/mine", "/mykey"))
@@ -91,7 +92,7 @@ def test_options_add_up(tmp_path: Path) -> None:
     """A token beside a certificate, a key for the kubeconfig's certificate."""
     access = resolve_user(tmp_path, {"token": "t"}, api_key="mine", client_cert="/c", client_key="/k")
     assert (read_authorization(access), find_certificate(access)) == ("Bearer mine", ("/c", "/k"))
-    access = resolve_user(tmp_path, {"username": "u"}, username="me", password="pw", client_cert="/c", client_key="/k")
+    access = resolve_user(tmp_path, {"username": "u"}, username="me", client_cert="/c", client_key="/k", **PASSWORD)
     assert (read_authorization(access), find_certificate(access)) == (BASIC, ("/c", "/k"))
     access = resolve_user(tmp_path, {"client-certificate": "/c", "client-key": "/k"}, client_key="/mykey")
     assert find_certificate(access) == ("/c", "/mykey")
@@ -507,7 +508,7 @@ def test_an_encrypted_key_is_refused(tmp_path: Path) -> None:
     ):
         source = StaticSource(make_bearer("t")._replace(certificate=pair[0], key=pair[1]))
         access = ClusterAccess(server="https://h", source="x", identity=source)
-        with pytest.raises(Refusal, match="client_cert and client_key from x: .*the key is encrypted") as caught:
+        with pytest.raises(Refusal, match=r"client_cert and client_key from x: .*the key is encrypted") as caught:
             access.tls()
         assert "Give a key without a password" in str(caught.value)
 

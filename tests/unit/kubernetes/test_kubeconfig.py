@@ -83,12 +83,34 @@ def test_unknown_keys_are_refused_by_name(part: str, title: str) -> None:
 def test_every_key_that_kubectl_writes_is_known() -> None:
     """Of clusters, users and contexts."""
     user = dict.fromkeys(
-        "client-certificate client-certificate-data client-key client-key-data token tokenFile as as-uid as-groups"
-        " as-user-extra username password auth-provider exec extensions".split()
+        [
+            "client-certificate",
+            "client-certificate-data",
+            "client-key",
+            "client-key-data",
+            "token",
+            "tokenFile",
+            "as",
+            "as-uid",
+            "as-groups",
+            "as-user-extra",
+            "username",
+            "password",
+            "auth-provider",
+            "exec",
+            "extensions",
+        ]
     )
     cluster = dict.fromkeys(
-        "tls-server-name insecure-skip-tls-verify certificate-authority certificate-authority-data proxy-url"
-        " disable-compression extensions".split()
+        [
+            "tls-server-name",
+            "insecure-skip-tls-verify",
+            "certificate-authority",
+            "certificate-authority-data",
+            "proxy-url",
+            "disable-compression",
+            "extensions",
+        ]
     )
     document = make_document(user=user, cluster=cluster, context={"namespace": "n", "extensions": None})
     selection = Kubeconfig(document).select("demo")
