@@ -274,6 +274,37 @@ def test_no_connection_is_left(server: MemoryServer) -> None:
     assert not readers[0].is_alive()
 
 
+def test_an_idle_wait_blocks() -> None:
+    """It asks for the time a few times, not all the time, also when something is due later."""
+    times: list[float] = []
+
+    def clock() -> float:
+        times.append(time.monotonic())
+        return times[-1]
+
+    for watch in ([None], fail(Forbidden, 403)):
+        client = ScriptedClient([EMPTY], [watch])
+        with Cache(client, clock=clock, poll_seconds=60) as cache:
+            cache.follow("Pod", "n")
+            cache.wait_for_change(0.1)
+            cache.wait_for_change(0.1)
+            times.clear()
+            begun = time.monotonic()
+            cache.wait_for_change(0.2)
+            assert 0.2 <= time.monotonic() - begun < LIMIT
+            assert len(times) <= 8
+
+
+def test_what_is_due_before_the_timeout_is_done_before_it() -> None:
+    """A watch that ended is opened again after its pause, within one wait."""
+    client = ScriptedClient([EMPTY], [[], [event("ADDED", "a", "2"), None]])
+    with follow(client) as cache:
+        begun = time.monotonic()
+        cache.wait_for_change(60)
+        assert time.monotonic() - begun < 30
+        assert names(cache) == ["a"]
+
+
 def test_an_idle_wait_ends_at_its_timeout(cache: Cache) -> None:
     """And looks at nothing."""
     cache.follow("Pod", "n")
