@@ -451,7 +451,7 @@ def test_a_wait_that_begins_late_on_its_deadline() -> None:
     deadline = Deadline(60, clock=cache.clock)
     cache.now = 50.0
     condition = Serving(Workload.from_object(READY), 3)
-    with pytest.raises(WaitTimeout, match="after 60 s: .*FailedCreate: StatefulSet shop/db: of this wait"):
+    with pytest.raises(WaitTimeout, match=r"after 60 s: .*FailedCreate: StatefulSet shop/db: of this wait"):
         wait_until([condition], cache, deadline=deadline, grace=GracePeriod(), outcome=outcome, clock=lambda: SINCE)
     assert (cache.now, outcome.waited, cache.followed_at) == (60, 10, [51, 51])
 
