@@ -39,7 +39,9 @@ def _get_version(obj: Json) -> str:
 class _Source:
     """One followed collection, or one object of it. ``due`` is when its watch is opened or its LIST is repeated."""
 
-    def __init__(self, kind: str, namespace: str, name: str | None, params: dict[str, str], *, optional: bool) -> None:
+    def __init__(
+        self, kind: str, namespace: str, name: str | None, params: dict[str, str], *, optional: bool, backoff: Backoff
+    ) -> None:
         self.kind = kind
         self.namespace = namespace
         self.name = name
@@ -54,7 +56,7 @@ class _Source:
         self.is_single = False
         self.turn = 0
         self.due: float | None = None
-        self.backoff = Backoff()
+        self.backoff = backoff
         self.stream: Stream | None = None
 
 
@@ -76,12 +78,18 @@ class Cache:
     """
 
     def __init__(
-        self, client: Client, *, clock: t.Callable[[], float] = time.monotonic, poll_seconds: float = POLL_SECONDS
+        self,
+        client: Client,
+        *,
+        clock: t.Callable[[], float] = time.monotonic,
+        backoff: t.Callable[[], Backoff] = Backoff,
+        poll_seconds: float = POLL_SECONDS,
     ) -> None:
         self.warnings: list[str] = []
         self.looks = 0
         self._client = client
         self._clock = clock
+        self._backoff = backoff
         self._poll_seconds = poll_seconds
         self._sources: list[_Source] = []
         self._queue: queue.SimpleQueue[_Message] = queue.SimpleQueue()
@@ -119,7 +127,7 @@ class Cache:
         params = {"fieldSelector": ",".join(selectors)} if selectors else {}
         if label_selector:
             params["labelSelector"] = label_selector
-        source = _Source(kind, namespace, name, params, optional=optional)
+        source = _Source(kind, namespace, name, params, optional=optional, backoff=self._backoff())
         try:
             if listed is None:
                 listed = self._list(source)

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import OpsError
-from ansible_collections.lowtide.ops.plugins.module_utils._common.retry import Deadline
+from ansible_collections.lowtide.ops.plugins.module_utils._common.retry import Backoff, Deadline
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.cache import Cache
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.client import Client, Listing
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.errors import (
@@ -26,6 +26,7 @@ from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.errors imp
     NotFound,
     Unauthorized,
 )
+from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.objects import Workload
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.streams import Stream
 from support.memory_kubernetes import MemoryServer
 from unit.kubernetes.yaml_objects import NOW
@@ -167,7 +168,7 @@ def test_what_may_be_listed_but_not_watched_is_polled(server: MemoryServer, cach
     begun = time.monotonic()
     cache.wait_for_change(0.3)
     assert time.monotonic() - begun >= 0.3
-    assert server.count("list") - lists in range(2, 8)
+    assert server.count("list") - lists in range(1, 8)
     assert (cache.looks, server.count("watch")) == (looks, 1)
     assert len(cache.warnings) == 1
     assert "Pods of namespace n: watching it is not allowed" in cache.warnings[0]
@@ -273,6 +274,37 @@ def test_no_connection_is_left(server: MemoryServer) -> None:
     assert not readers[0].is_alive()
 
 
+def test_an_idle_wait_blocks() -> None:
+    """It asks for the time a few times, not all the time, also when something is due later."""
+    times: list[float] = []
+
+    def clock() -> float:
+        times.append(time.monotonic())
+        return times[-1]
+
+    for watch in ([None], fail(Forbidden, 403)):
+        client = ScriptedClient([EMPTY], [watch])
+        with Cache(client, clock=clock, poll_seconds=60) as cache:
+            cache.follow("Pod", "n")
+            cache.wait_for_change(0.1)
+            cache.wait_for_change(0.1)
+            times.clear()
+            begun = time.monotonic()
+            cache.wait_for_change(0.2)
+            assert 0.2 <= time.monotonic() - begun < LIMIT
+            assert len(times) <= 8
+
+
+def test_what_is_due_before_the_timeout_is_done_before_it() -> None:
+    """A watch that ended is opened again after its pause, within one wait."""
+    client = ScriptedClient([EMPTY], [[], [event("ADDED", "a", "2"), None]])
+    with follow(client) as cache:
+        begun = time.monotonic()
+        cache.wait_for_change(60)
+        assert time.monotonic() - begun < 30
+        assert names(cache) == ["a"]
+
+
 def test_an_idle_wait_ends_at_its_timeout(cache: Cache) -> None:
     """And looks at nothing."""
     cache.follow("Pod", "n")
@@ -368,7 +400,7 @@ def fail(kind: type[ApiError] = ApiError, status: int = 500) -> ApiError:
 
 def follow(client: ScriptedClient, **options: Any) -> Cache:
     """A cache that follows the pods of namespace n."""
-    cache = Cache(client)
+    cache = Cache(client, backoff=lambda: Backoff(first=0.05))
     cache.follow("Pod", "n", **options)
     return cache
 
@@ -429,20 +461,38 @@ def test_a_watch_that_ends_is_not_opened_in_a_loop(watch: list[Any]) -> None:
         end = time.monotonic() + 0.5
         while time.monotonic() < end:
             cache.wait_for_change(end - time.monotonic())
-        assert 2 <= len(client.asked) <= 11
+        assert 1 <= len(client.asked) <= 21
         assert client.lists == 1
 
 
+class RecordedBackoff(Backoff):
+    """Pauses without jitter, that are noted."""
+
+    def __init__(self) -> None:
+        super().__init__(first=0.01, jitter=lambda: 0.0)
+        self.pauses: list[float] = []
+
+    def take_pause(self) -> float:
+        """Note it."""
+        self.pauses.append(super().take_pause())
+        return self.pauses[-1]
+
+
+def watch_six_times(watch: list[Any]) -> list[float]:
+    """The pauses between six watches that all end like this."""
+    backoff = RecordedBackoff()
+    client = ScriptedClient([EMPTY], [watch] * 5 + [[*watch, None]])
+    with Cache(client, backoff=lambda: backoff) as cache:
+        cache.follow("Pod", "n")
+        wait_for(cache, lambda: len(client.asked) == 6)
+    return backoff.pauses
+
+
 def test_pauses_grow_while_nothing_comes_and_begin_again_after_an_event() -> None:
-    """Counted in opens."""
-    quiet, busy = ScriptedClient([EMPTY], [[]]), ScriptedClient([EMPTY], [[event("MODIFIED", "p", "5")]])
-    for client in (quiet, busy):
-        with follow(client) as cache:
-            end = time.monotonic() + 0.7
-            while time.monotonic() < end:
-                cache.wait_for_change(end - time.monotonic())
-    assert len(quiet.asked) <= 5
-    assert len(busy.asked) >= 6
+    """A bookmark is no event."""
+    assert watch_six_times([]) == [0.01, 0.02, 0.04, 0.08, 0.16]
+    assert watch_six_times([event("BOOKMARK", "", "5")]) == [0.01, 0.02, 0.04, 0.08, 0.16]
+    assert watch_six_times([event("MODIFIED", "p", "5")]) == [0.01] * 5
 
 
 @pytest.mark.parametrize("first", [[error_event(410)], [fail(Gone, 410)], [error_event(500)]])
@@ -534,6 +584,22 @@ def test_no_watch_is_opened_before_the_first_wait() -> None:
     with follow(client) as cache:
         assert names(cache) == []
     assert client.asked == []
+
+
+def test_what_is_kept_of_objects_that_are_gone_is_dropped() -> None:
+    """A long wait in a namespace of short-lived pods does not fill the memory."""
+    owner = {"kind": "StatefulSet", "name": "w", "uid": "s", "controller": True}
+    pods = [pod(f"p{number}", version="1") for number in range(1500)]
+    for obj in pods:
+        obj["metadata"]["ownerReferences"] = [owner]
+    workload = Workload.from_object({"metadata": {"uid": "s"}}, "StatefulSet")
+    with follow(ScriptedClient([(pods, "1"), ([], "2")], [[None]])) as cache:
+        assert len(cache.snapshot().list_pods(workload)) == 1500
+        assert len(cache._kept) == 1500
+        assert cache.snapshot().list_pods(workload)[7] is cache.snapshot().list_pods(workload)[7]
+        cache.refresh()
+        cache.snapshot()
+        assert len(cache._kept) == 0
 
 
 def test_looks_are_counted_and_the_time_is_the_snapshots() -> None:

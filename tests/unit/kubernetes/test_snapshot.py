@@ -114,6 +114,18 @@ def test_jobs_of_a_cronjob() -> None:
             "web",
             "5d4",
         ),
+        # Without numbers the younger one is the newer one.
+        (
+            swap(
+                swap(WEB, "ReplicaSet", "web-5d4", metadata__annotations={}),
+                "ReplicaSet",
+                "web-7c9",
+                metadata__annotations={},
+            ),
+            "Deployment",
+            "web",
+            "5d4",
+        ),
         # Where no ReplicaSet can be read, the youngest pod tells.
         (without(WEB, "ReplicaSet"), "Deployment", "web", "7c9"),
         (without(WEB, "ReplicaSet")[::-1], "Deployment", "web", "7c9"),
@@ -255,6 +267,33 @@ def test_every_pod_of_a_large_namespace_is_found_once() -> None:
     objects, workloads = make_namespace(200)
     snapshot = Snapshot(objects, objects.keys(), NOW)
     assert [len(names(snapshot.list_pods(workload))) for workload in workloads] == [20] * 10
+
+
+class CountedObjects(dict[str, dict[str, Any]]):
+    """Objects that count how often all of them are gone through."""
+
+    passes = 0
+
+    def items(self) -> Any:
+        """Count."""
+        self.passes += 1
+        return super().items()
+
+
+def test_one_pass_serves_all_workloads() -> None:
+    """However many there are: the indices are kept."""
+    objects, workloads = make_namespace(200)
+    counted = {kind: CountedObjects(entries) for kind, entries in {**objects, "Event": {}}.items()}
+    snapshot = Snapshot(counted, counted.keys(), NOW)
+    for workload in workloads * 2:
+        snapshot.list_pods(workload)
+        snapshot.list_events(workload.uid)
+    assert {kind: entries.passes for kind, entries in counted.items()} == {
+        "Pod": 1,
+        "ReplicaSet": 1,
+        "Event": 1,
+        "Deployment": 0,
+    }
 
 
 def measure_first_look(pods: int) -> float:

@@ -271,7 +271,7 @@ def test_a_finding_that_a_refresh_does_not_show_fails_nothing() -> None:
     assert cache.refreshed == [16.0, 60.0]
     assert "InvalidImageName" not in str(caught.value)
     cache = TimelineCache({0: BROKEN}, truth=[READY])
-    run(cache)
+    assert run(cache).find("StatefulSet", "shop", "db") == READY
     assert cache.now == 16.0
 
 
@@ -439,11 +439,19 @@ def test_old_events_are_not_of_this_wait() -> None:
 
 def test_a_wait_that_begins_late_on_its_deadline() -> None:
     """The operation before it has used some of the time: only the rest is waited, and said to have been."""
-    cache, outcome = TimelineCache({0: [LATE]}), Outcome()
+    event = {
+        "kind": "Event",
+        "metadata": {"name": "e", "namespace": "shop", "uid": "e"},
+        "involvedObject": {"uid": "s-db"},
+        "reason": "FailedCreate",
+        "message": "of this wait",
+        "lastTimestamp": "2026-05-01T10:00:00Z",
+    }
+    cache, outcome = TimelineCache({0: [replace(LATE, status__replicas=1), event]}), Outcome()
     deadline = Deadline(60, clock=cache.clock)
     cache.now = 50.0
     condition = Serving(Workload.from_object(READY), 3)
-    with pytest.raises(WaitTimeout, match="after 60 s"):
+    with pytest.raises(WaitTimeout, match=r"after 60 s: .*FailedCreate: StatefulSet shop/db: of this wait"):
         wait_until([condition], cache, deadline=deadline, grace=GracePeriod(), outcome=outcome, clock=lambda: SINCE)
     assert (cache.now, outcome.waited, cache.followed_at) == (60, 10, [51, 51])
 
