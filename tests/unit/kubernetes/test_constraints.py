@@ -424,6 +424,12 @@ def test_what_a_quota_demands_of_each_container() -> None:
             ("limits.memory", "2 containers (a, b)"),
         ]
     ]
+    bare = make_workload(0, BEST_EFFORT)
+    for resource in ("cpu", "memory", "requests.cpu", "requests.memory", "limits.cpu", "limits.memory"):
+        [blocker] = quota.find_quota_blockers(bare, 1, [make_quota({resource: "99"})])
+        assert blocker.what.startswith(f"ResourceQuota n/q limits {resource}, and 1 container (main)")
+    for resource in ("requests.ephemeral-storage", "requests.x/gpu"):
+        assert quota.find_quota_blockers(bare, 1, [make_quota({resource: "99"})]) == []
     of_pod = {**pod, "resources": {"limits": {"memory": "1"}, "requests": {"cpu": "1"}}}
     assert quota.find_quota_blockers(make_workload(0, of_pod), 1, [make_quota(hard)]) == []
     assert quota.find_quota_blockers(make_workload(2, pod), 2, [make_quota(hard)]) == []
@@ -464,7 +470,9 @@ def test_claims_of_new_pods_count_for_quotas(resource: str, needed: str) -> None
     [blocker] = quota.find_quota_blockers(workload, 3, [short], claims=existing)
     assert blocker.what.startswith(f"2 more pods need {needed} of {resource};")
     assert quota.find_quota_blockers(workload, 3, [short]) == []
-    assert quota.find_quota_blockers(workload, 3, [{**short, "spec": {"scopes": ["NotTerminating"]}}], claims=[]) == []
+    scoped: list[Json] = [{"scopes": ["NotTerminating"]}, {"scopeSelector": {"matchExpressions": [IN_GOLD]}}]
+    for spec in scoped:
+        assert quota.find_quota_blockers(workload, 3, [{**short, "spec": spec}], claims=[]) == []
 
 
 # --- room on the nodes ----------------------------------------------------------------------------------------------
