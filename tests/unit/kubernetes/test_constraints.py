@@ -192,10 +192,12 @@ def make_quota(hard: Json, used: Json | None = None, **spec: Any) -> Json:
     ],
 )
 def test_quota(hard: Json, used: Json, blocked: bool) -> None:
-    """Two more pods of half a core each."""
+    """Two more pods of half a core each; what the server enforces is in the status."""
     assert bool(quota.find_quota_blockers(make_workload(), 5, [make_quota(hard, used)])) is blocked
     for fewer in (3, 2):
         assert quota.find_quota_blockers(make_workload(), fewer, [make_quota(hard, used)]) == []
+    stricter = {**make_quota({"pods": "0", "cpu": "0"}), "status": {"hard": hard, "used": used}}
+    assert bool(quota.find_quota_blockers(make_workload(), 5, [stricter])) is blocked
     unsynced = {"metadata": {"name": "q"}, "spec": {"hard": hard}}
     assert quota.find_quota_blockers(make_workload(), 5, [unsynced]) == quota.find_quota_blockers(
         make_workload(), 5, [make_quota(hard)]
