@@ -39,7 +39,7 @@ ASK_CLUSTER = (
 
 
 class Kafka(Component):
-    """One broker. Session timeouts may be as short as 1 s; new groups rebalance for 3 s first, as they do everywhere."""
+    """One broker. Session timeouts may be as short as 1 s; new groups rebalance for 3 s first, as everywhere."""
 
     name = "kafka"
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import pytest
 from confluent_kafka import ConsumerGroupState, KafkaError
 
+from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import OpsError
 from ansible_collections.lowtide.ops.plugins.module_utils._kafka import errors, protocol
 from ansible_collections.lowtide.ops.plugins.module_utils._kafka.api import Group
 
@@ -65,10 +66,10 @@ def test_a_state_that_the_library_has_no_name_for_may_pass() -> None:
         (KafkaError.GROUP_AUTHORIZATION_FAILED, errors.BusDeniedError),
         (KafkaError.SASL_AUTHENTICATION_FAILED, errors.BusDeniedError),
         (KafkaError._AUTHENTICATION, errors.BusDeniedError),
-        (KafkaError.INVALID_REQUEST, errors.OpsError),
+        (KafkaError.INVALID_REQUEST, OpsError),
     ],
 )
-def test_what_goes_wrong_is_of_three_classes(code: int, kind: type[errors.OpsError]) -> None:
+def test_what_goes_wrong_is_of_three_classes(code: int, kind: type[OpsError]) -> None:
     """The first two pass, so that waits go on through them."""
     options = {"brokers": ["127.0.0.1:1"], "request_timeout": 1.0}
     client = protocol.ProtocolClient(options)
