@@ -130,12 +130,7 @@ def list_writes(server: MemoryServer) -> list[tuple[str, list[str]]]:
 
 
 def _list_fields(operations: list[dict[str, Any]]) -> list[str]:
-    return [
-        field
-        for operation in operations
-        if operation["op"] != "test"
-        for field in _expand(operation)
-    ]
+    return [field for operation in operations if operation["op"] != "test" for field in _expand(operation)]
 
 
 def _expand(operation: dict[str, Any]) -> list[str]:
