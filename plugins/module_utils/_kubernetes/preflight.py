@@ -49,7 +49,8 @@ def check_rights(
 
     ``reads`` are the kinds that the wait has to list. Each planned write is sent as a dry run, which also finds what
     admission webhooks and quotas say; in check mode, which sends no write at all, the right to patch is asked for
-    instead (SelfSubjectAccessReview). What is missing is named altogether.
+    instead (SelfSubjectAccessReview): for the kind, and where that is denied for each object, since a role may name
+    them (``resourceNames``). What is missing is named altogether.
     """
     if not planned:
         return
@@ -57,7 +58,7 @@ def check_rights(
     if check_mode:
         kinds = sorted({entry.kind for entry in planned})
         rights += [Right("patch", find_resource(kind), namespace) for kind in kinds]
-    missing = require_rights(client, rights)
+    missing = _find_missing(client, rights, planned)
     for warning in client.warnings:
         warn(warning)
     if missing:
@@ -69,6 +70,16 @@ def check_rights(
         )
     if not check_mode:
         _try_writes(client, planned)
+
+
+def _find_missing(client: Client, rights: t.Sequence[Right], planned: t.Sequence[Planned]) -> list[Right]:
+    missing: list[Right] = []
+    for right in require_rights(client, rights):
+        kind = right.resource.kind if right.verb == "patch" else None
+        named = [right._replace(name=str(entry.raw["metadata"]["name"])) for entry in planned if entry.kind == kind]
+        denied = require_rights(client, named)
+        missing += denied if len(denied) < len(named) else [right]
+    return missing
 
 
 def _try_writes(client: Client, planned: t.Sequence[Planned]) -> None:

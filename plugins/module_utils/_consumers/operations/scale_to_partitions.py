@@ -84,7 +84,7 @@ class ScaleToPartitions:
         target = compute_target(counts, rule)
         obj = read_object(self.client, params["kind"], params["namespace"], params["name"])
         first = self.workload = Workload.from_object(obj, params["kind"])
-        self.constraints = read_constraints(self.client, params["namespace"], self._list_guards(first))
+        self.constraints = read_constraints(self.client, params["namespace"], self._list_guards())
         self.outcome.facts.update(partitions=counts, target=target.replicas)
         workload = self._approach(first, target)
         for _round in range(ROUNDS):
@@ -110,10 +110,14 @@ class ScaleToPartitions:
             self.outcome.facts["ready"] = workload.ready
             self.serves = True
 
-    def _list_guards(self, workload: Workload) -> set[str]:
-        """Return what is to be read: what a stop has paused is resumed, whatever the guards are."""
+    def _list_guards(self) -> set[str]:
+        """Return what is to be read.
+
+        What a stop has paused is resumed by a start, whatever the guards are, also where the workload runs already
+        because another run was cut off in between.
+        """
         guards = set(self.params["guards"])
-        return guards | {"keda"} if workload.is_stopped and self.params["start_stopped"] else guards
+        return guards | {"keda"} if self.params["start_stopped"] else guards
 
     def _approach(self, workload: Workload, target: Target) -> Workload:
         """Bring the workload to ``target`` from what was read, and wait until it serves."""
@@ -125,6 +129,7 @@ class ScaleToPartitions:
         self._describe(workload, scaling, target, writes)
         self._check_rights(workload, scaling, writes)
         if self.module.check_mode:
+            self.outcome.changed = bool(self.outcome.plan)
             return workload
         for entry in writes:
             if entry.what != "resume":
@@ -230,8 +235,6 @@ class ScaleToPartitions:
         outcome.before = {**before, **(outcome.before or {})}
         outcome.after = {**(outcome.after or {}), **after}
         outcome.facts.update(replicas=replicas, reason=scaling.reason)
-        if self.module.check_mode:
-            outcome.changed = bool(outcome.plan)
 
     def _refuse_blocked(self, workload: Workload, replicas: int) -> None:
         constraints, declared = self.constraints, self.params["guards"]
@@ -317,16 +320,16 @@ class ScaleToPartitions:
             finally:
                 latest = cache.snapshot().workload(workload.kind, workload.namespace, workload.name)
                 self.workload = latest or workload
+                self.outcome.facts["replicas"] = self.workload.replicas
                 for warning in cache.warnings:
                     self.module.warn(warning)
-        self.outcome.facts["replicas"] = self.workload.replicas
         return self.workload
 
     def _report(self) -> None:
         """Set the summary and the evidence, as far as the run got."""
         if self.workload is None or "reason" not in self.outcome.facts:
             return
-        replicas = self.outcome.facts["replicas"]
+        replicas = self.workload.replicas if self.serves else self.outcome.after["replicas"]
         self.outcome.summary = summarize_scaling(
             self.workload.title,
             before=self.outcome.before["replicas"],

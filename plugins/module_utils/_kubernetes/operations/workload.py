@@ -58,29 +58,16 @@ class StopStart:
         self.first: dict[str, Workload] = {}
         self.latest: dict[str, Workload] = {}
         self.changes: dict[str, Change] = {}
+        self.saved: set[str] = set()
         self.written: set[str] = set()
+        self.is_planned = False
 
     def run(self) -> None:
         """Fill the outcome; raise OpsError."""
         self.first = self._read([entry for tier in self.tiers for entry in tier])
         self.latest = dict(self.first)
-        self.constraints = self._read_constraints()
-        self.changes = {key: self._plan(workload) for key, workload in self.first.items()}
-        if self.is_stop:
-            self._refuse_blocked()
-        for tier in self.tiers:
-            self._describe([self.first[entry.key] for entry in tier])
-        self.outcome.facts["reasons"] = {key: change.reason for key, change in self.changes.items()}
-        self._report_left()
         try:
-            check_rights(
-                self.client,
-                self._list_planned(),
-                namespace=self.namespace,
-                reads=self._list_kinds_to_read(),
-                check_mode=self.module.check_mode,
-                warn=self.module.warn,
-            )
+            self._prepare()
             if self.module.check_mode:
                 self.outcome.changed = bool(self.outcome.plan)
             else:
@@ -88,6 +75,26 @@ class StopStart:
                     self._perform(tier, number)
         finally:
             self._report()
+
+    def _prepare(self) -> None:
+        """Plan everything; a Refusal when something stands against it, or the server would not allow it."""
+        self.constraints = self._read_constraints()
+        for key, workload in self.first.items():
+            self.changes[key] = self._plan(workload)
+        if self.is_stop:
+            self._refuse_blocked()
+        for tier in self.tiers:
+            self._describe([self.first[entry.key] for entry in tier])
+        self._report_left()
+        self.is_planned = True
+        check_rights(
+            self.client,
+            self._list_planned(),
+            namespace=self.namespace,
+            reads=self._list_kinds_to_read(),
+            check_mode=self.module.check_mode,
+            warn=self.module.warn,
+        )
 
     def _read(self, entries: t.Iterable[Entry]) -> dict[str, Workload]:
         """Read the workloads by one LIST for each kind, by key and in the order of ``entries``."""
@@ -103,14 +110,13 @@ class StopStart:
         return {entry.key: Workload.from_object(objects[entry.key], entry.kind) for entry in entries}
 
     def _read_constraints(self) -> ScalingConstraints:
-        """Read the autoscalers, as far as the guards ask for them.
+        """Read the autoscalers: for a stop, as far as the guards ask for them.
 
-        A start, the way back, takes what may not be read for a warning. It looks for ScaledObjects wherever something
-        is stopped, whatever the guards are: what a stop has paused is resumed by each start.
+        A start, the way back, looks at them whatever the guards are: what a stop has paused is resumed by each start,
+        also by one that finds the workload running because another one was cut off, and they may move the number. It
+        takes what may not be read for a warning.
         """
-        guards = set(self.params["guards"])
-        if not self.is_stop and any(workload.is_stopped for workload in self.first.values()):
-            guards.add("keda")
+        guards = set(self.params["guards"]) if self.is_stop else {"hpa", "keda"}
         constraints = read_constraints(self.client, self.namespace, guards, required=self.is_stop)
         for warning in constraints.warnings:
             self.module.warn(warning)
@@ -240,18 +246,34 @@ class StopStart:
             return plan_save(current, run_id=self.client.run_id, now=self.now).write
 
         path = object_path(workload.kind, self.namespace, workload.name)
-        obj, _sent = self.client.patch_with_retry(path, decide, obj=workload.title, first=workload.raw)
+        obj, sent = self.client.patch_with_retry(path, decide, obj=workload.title, first=workload.raw)
+        if sent:
+            self.saved.add(workload.key)
         self.latest[workload.key] = Workload.from_object(obj, workload.kind)
 
     def _write_workload(self, workload: Workload) -> None:
+        key = workload.key
+        decided: list[Change] = []
+
         def decide(obj: Json) -> Write | None:
-            return self._plan(Workload.from_object(obj, workload.kind)).write
+            decided.append(self._plan(Workload.from_object(obj, workload.kind)))
+            return decided[-1].write
 
         path = object_path(workload.kind, self.namespace, workload.name)
         obj, sent = self.client.patch_with_retry(path, decide, obj=workload.title, first=workload.raw)
+        self.latest[key] = Workload.from_object(obj, workload.kind)
         if sent:
-            self.written.add(workload.key)
-        self.latest[workload.key] = Workload.from_object(obj, workload.kind)
+            self.written.add(key)
+            self._adopt(key, next(change for change in reversed(decided) if change.write is not None))
+        elif key in self.saved:
+            self.written.add(key)  # by the autoscaler that this run has paused, which was faster
+        else:
+            self._adopt(key, decided[-1])
+
+    def _adopt(self, key: str, change: Change) -> None:
+        """Report what was decided in the end, which another client may have made differ from what was planned."""
+        self.changes[key] = change
+        self.outcome.before[key], self.outcome.after[key] = change.before, change.after
 
     def _write_scalers(self, workloads: t.Sequence[Workload]) -> None:
         for workload in workloads:
@@ -306,23 +328,28 @@ class StopStart:
             by_kind.setdefault(workload.kind, []).append(workload)
         for kind, of_kind in by_kind.items():
             version = self.versions[kind]
-            name = None
-            if len(of_kind) == 1:
-                name, version = of_kind[0].name, of_kind[0].resource_version
-            cache.follow(kind, self.namespace, name=name, listed=Listing([w.raw for w in of_kind], version))
+            if len(of_kind) > 1 and version:
+                cache.follow(kind, self.namespace, listed=Listing([workload.raw for workload in of_kind], version))
+                continue
+            for workload in of_kind:  # one alone, or each by its name where they may not be listed
+                listed = Listing([workload.raw], workload.resource_version)
+                cache.follow(kind, self.namespace, name=workload.name, listed=listed)
 
     def _report(self) -> None:
-        """Set what is known of the workloads, the summary and the evidence, also on a failure."""
+        """Set what is known of the workloads; once all is planned the summary and the evidence too, also on a failure."""
         check_mode = self.module.check_mode
+        latest = list(self.latest.values())
+        self.outcome.facts["workloads"] = [summary.describe_workload(workload) for workload in latest]
+        self.outcome.facts["reasons"] = {key: change.reason for key, change in self.changes.items()}
+        if not self.is_planned:
+            return
         summarize = summary.summarize_stop if self.is_stop else summary.summarize_start
         self.outcome.summary = summarize(
             list(self.first.values()), self.changes, written=None if check_mode else self.written
         )
         if self.is_stop and self.written and not is_window(self.client.run_id):
             self.outcome.summary += summary.START_AGAIN
-        latest = list(self.latest.values())
         self.outcome.evidence = summary.list_change_evidence(latest, self.changes, check_mode=check_mode)
-        self.outcome.facts["workloads"] = [summary.describe_workload(workload) for workload in latest]
 
 
 def run_workload(module: AnsibleModule, outcome: Outcome) -> None:

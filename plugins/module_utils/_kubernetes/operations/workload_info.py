@@ -76,6 +76,17 @@ def _list_all(client: Client, namespace: str) -> list[Workload]:
     for kind in LISTED:
         listing = client.list(collection_path(kind, namespace), obj=f"{kind}s of namespace {namespace}")
         workloads += [Workload.from_object(obj, kind) for obj in listing.items]
-    if not workloads:  # an empty answer is also what a namespace that does not exist gives
-        client.get(object_path("Namespace", None, namespace), obj=f"namespace {namespace}")
+    if not workloads:
+        _check_namespace(client, namespace)
     return workloads
+
+
+def _check_namespace(client: Client, namespace: str) -> None:
+    """Raise NotFound for a namespace that does not exist: it lists as an empty one does.
+
+    An account of one namespace, which may not read it, has its rights in it, so that it exists.
+    """
+    try:
+        client.get(object_path("Namespace", None, namespace), obj=f"namespace {namespace}")
+    except Forbidden:
+        return

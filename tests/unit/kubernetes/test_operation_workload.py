@@ -1,0 +1,839 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""k8s_workload against the API server in memory: what is sent, in which order, and what is reported of it."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.operations.workload import run_workload
+from support.memory_controllers import (
+    ALWAYS,
+    NAMESPACE,
+    PAUSED_REPLICAS,
+    Controllers,
+    describe_hpa,
+    describe_scaled_object,
+    describe_workload,
+    play_keda,
+    scale,
+)
+from support.memory_handler import Fault
+from support.memory_kubernetes import MemoryServer
+from support.modules import ModuleRun
+from support.operation_runs import is_write, list_writes, name_workloads, run_operation
+
+Json = dict[str, Any]
+
+NOTE = "lowtide.ops/stopped"
+PAUSED_BY = "lowtide.ops/paused-by"
+WORKER = "StatefulSet/w"
+TITLE = "StatefulSet n/w"
+
+
+@pytest.fixture
+def controllers(memory: MemoryServer) -> Controllers:
+    """Who settles at once what is written."""
+    return Controllers(memory)
+
+
+def stop(memory: MemoryServer, *names: str, **params: Any) -> ModuleRun:
+    """Stop workloads, the one that there is unless others are named."""
+    return run_operation(memory, run_workload, state="stopped", workloads=name_workloads(names or [WORKER]), **params)
+
+
+def start(memory: MemoryServer, *names: str, **params: Any) -> ModuleRun:
+    """Start them."""
+    return run_operation(memory, run_workload, state="running", workloads=name_workloads(names or [WORKER]), **params)
+
+
+def run_tiers(memory: MemoryServer, state: str, *tiers: list[str], **params: Any) -> ModuleRun:
+    """Stop or start tiers."""
+    return run_operation(memory, run_workload, state=state, tiers=[name_workloads(tier) for tier in tiers], **params)
+
+
+def check_done(run: ModuleRun) -> ModuleRun:
+    """Check that a run came to a good end, and return it."""
+    assert not run.failed, run.msg
+    return run
+
+
+def count_replicas(memory: MemoryServer, name: str = "w", kind: str = "StatefulSet") -> Any:
+    """What its spec asks for."""
+    return memory.read(kind, NAMESPACE, name)["spec"]["replicas"]
+
+
+def read_annotations(memory: MemoryServer, kind: str, name: str) -> dict[str, str]:
+    """The annotations of an object."""
+    return dict(memory.read(kind, NAMESPACE, name)["metadata"].get("annotations") or {})
+
+
+def read_saved(memory: MemoryServer, name: str = "w", kind: str = "StatefulSet") -> Any:
+    """What a stop saved on a workload; None when there is nothing."""
+    text = read_annotations(memory, kind, name).get(NOTE)
+    return json.loads(text)["operations"][0]["spec"] if text else None
+
+
+def take_picture(memory: MemoryServer) -> dict[str, tuple[Json, Json]]:
+    """Spec and annotations of everything that a run may change."""
+    kinds = ("StatefulSet", "Deployment", "CronJob", "Job", "ScaledObject", "HorizontalPodAutoscaler")
+    return {
+        f"{kind}/{obj['metadata']['name']}": (obj["spec"], obj["metadata"].get("annotations") or {})
+        for kind in kinds
+        for obj in memory.read_all(kind)
+    }
+
+
+class Cut:
+    """Refuse every request once so many writes were carried out: for the server, the client is dead by then."""
+
+    def __init__(self, memory: MemoryServer, writes: int) -> None:
+        self._memory = memory
+        self._writes = writes
+        self.done = 0
+        memory.add_rival(self._act, when="after", times=ALWAYS)
+
+    def _act(self) -> None:
+        self.done += is_write(next(request for request in reversed(self._memory.log) if request.verb == "patch"))
+        if self.done >= self._writes:
+            self._memory.tokens = set()
+
+    def end(self, run: ModuleRun) -> None:
+        """Check that the run was cut off after so many writes, and answer again."""
+        assert (run.failed, run.changed, run["error"]["refused"]) == (True, True, False)
+        assert self.done == self._writes
+        self._memory.tokens = None
+        self._memory.rivals.pop()
+
+
+def act_between(memory: MemoryServer, action: Callable[[], object], path: str = "") -> None:
+    """Let another client act once, after the dry run and before the first write (of an object)."""
+    memory.add_rival(action, when="after", path=path)
+
+
+# --- check mode, and a second run -----------------------------------------------------------------------------------
+
+
+def put_shop(memory: MemoryServer, controllers: Controllers) -> None:
+    """Put workloads of all kinds, one of them KEDA's, one at 0 and one suspended."""
+    controllers.add("StatefulSet", "w")
+    controllers.add("Deployment", "d", 2)
+    controllers.add("StatefulSet", "zero", 0)
+    memory.put(describe_workload("CronJob", "c", 1))
+    memory.put(describe_workload("CronJob", "quiet", 0))
+    memory.put(describe_workload("Job", "j", 2))
+    memory.put(describe_scaled_object(WORKER, 1, 9))
+
+
+SHOP = [WORKER, "Deployment/d", "StatefulSet/zero", "CronJob/c", "CronJob/quiet", "Job/j"]
+
+
+def test_check_mode_predicts_and_writes_nothing(memory: MemoryServer) -> None:
+    """Plan, diff and changed are those of the real run, of the stop and of the start after it."""
+    play_keda(memory)
+    put_shop(memory, Controllers(memory))
+    for act in (stop, start):
+        predicted = check_done(act(memory, *SHOP, check=True, autoscaler="pause"))
+        assert (memory.count("patch"), list_writes(memory), predicted["check_mode"]) == (0, [], True)
+        real = check_done(act(memory, *SHOP, autoscaler="pause"))
+        for key in ("plan", "diff", "changed", "reasons"):
+            assert predicted[key] == real[key], key
+        assert real.changed
+        assert len(real["plan"]) == 7
+        memory.log.clear()
+    assert predicted["diff"]["before"][WORKER] == 0
+    assert predicted["diff"]["after"][WORKER] == 3
+
+
+def test_stop_and_start_give_back_what_there_was(memory: MemoryServer) -> None:
+    """Also that something was at 0, or suspended; and nothing of ours is left."""
+    play_keda(memory)
+    put_shop(memory, Controllers(memory))
+    before = take_picture(memory)
+    stopped = check_done(stop(memory, *SHOP, autoscaler="pause"))
+    now = take_picture(memory)
+    assert [now[name][0].get("replicas", now[name][0].get("suspend")) for name in SHOP] == [0, 0, 0, True, True, True]
+    assert read_annotations(memory, "ScaledObject", "k")[PAUSED_REPLICAS] == "0"
+    assert [entry["name"] for entry in stopped["workloads"]] == ["w", "d", "zero", "c", "quiet", "j"]
+    assert stopped["plan"][0] == {
+        "object": "ScaledObject n/k",
+        "what": "pause",
+        "why": "it owns the replicas of StatefulSet n/w",
+        "reversible": True,
+        "estimate": None,
+    }
+    started = check_done(start(memory, *SHOP))
+    assert take_picture(memory) == before
+    assert started["plan"][-1]["what"] == "resume"
+    assert "left as it was before it was stopped: StatefulSet n/zero, CronJob n/quiet" in started["summary"]
+
+
+@pytest.mark.parametrize("check", [False, True])
+def test_a_second_run_changes_nothing(memory: MemoryServer, check: bool) -> None:
+    """It sends no write, not even a dry run, and reports no change."""
+    play_keda(memory)
+    put_shop(memory, Controllers(memory))
+    for act in (stop, start):
+        check_done(act(memory, *SHOP, autoscaler="pause"))
+        picture = take_picture(memory)
+        memory.log.clear()
+        again = check_done(
+            act(memory, *SHOP, autoscaler="pause", on_missing_state="report", check=check, run_id="later")
+        )
+        assert (again.changed, again["plan"], memory.count("patch")) == (False, [], 0)
+        assert take_picture(memory) == picture
+    assert again["summary"].startswith("nothing to start; left at 0 replicas, as nothing was saved on it")
+    runs = check_done(start(memory))
+    assert (runs.changed, runs["summary"]) == (False, "all workloads run")
+
+
+def test_diff_and_summary_of_a_stop(memory: MemoryServer, controllers: Controllers) -> None:
+    """What was done by a run that is no window is what lowtide.ops.startup starts again."""
+    controllers.add("StatefulSet", "w")
+    predicted = stop(memory, check=True)
+    assert predicted["summary"] == "would stop StatefulSet n/w (3 replicas)"
+    stopped = check_done(stop(memory))
+    assert stopped["diff"] == {"before": {WORKER: 3}, "after": {WORKER: 0}}
+    assert stopped["summary"] == ("stopped StatefulSet n/w (3 replicas); lowtide.ops.startup starts them again")
+    assert stopped["evidence"] == ["StatefulSet n/w: stopped, 0 pods left; asked to be stopped"]
+    check_done(start(memory))
+    of_window = check_done(stop(memory, run_id="night@2026-05-01T22:00:00Z"))
+    assert of_window["summary"] == "stopped StatefulSet n/w (3 replicas)"
+
+
+def test_replicas_as_given_win(memory: MemoryServer, controllers: Controllers) -> None:
+    """Over what was saved."""
+    controllers.add("StatefulSet", "w")
+    check_done(stop(memory))
+    workloads = [{"kind": "StatefulSet", "name": "w", "replicas": 5}]
+    check_done(run_operation(memory, run_workload, state="running", workloads=workloads))
+    assert (count_replicas(memory), read_saved(memory)) == (5, None)
+
+
+# --- tiers ----------------------------------------------------------------------------------------------------------
+
+
+def test_each_tier_is_waited_for_before_the_next(memory: MemoryServer) -> None:
+    """They start in the order given and stop in the other one."""
+    controllers = Controllers(memory, seconds=0.1)
+    tiers = [["StatefulSet/db"], [WORKER, "StatefulSet/v"], ["Deployment/api"]]
+    for name in ("db", "w", "v"):
+        controllers.add("StatefulSet", name)
+    controllers.add("Deployment", "api")
+    order = [["api"], ["v", "w"], ["db"]]
+    for state in ("stopped", "running"):
+        controllers.history.clear()
+        run = check_done(run_tiers(memory, state, *tiers))
+        expected = [[f"{what} {name}" for name in tier] for tier in order for what in ("changed", "settled")]
+        entries = list(controllers.history)
+        assert [sorted(entries.pop(0) for _entry in group) for group in expected] == expected
+        assert entries == []
+        names = [name for tier in order for name in tier]
+        assert sorted(entry["name"] for entry in run["workloads"]) == sorted(names)
+        assert run["waited"] > 0.2
+        order.reverse()
+
+
+def test_a_pod_that_is_left_is_waited_for(memory: MemoryServer, controllers: Controllers) -> None:
+    """The status says 0, and a pod still ends: only when it is gone is a workload stopped."""
+    controllers.add("StatefulSet", "w", 1)
+    pod = memory.read("Pod", NAMESPACE, "w-0")
+    pod["metadata"]["name"] = "hangs"
+    memory.put(pod)
+    done = threading.Event()
+
+    def end() -> None:
+        done.set()
+        memory.remove("Pod", NAMESPACE, "hangs")
+
+    act_between(memory, lambda: threading.Timer(0.3, end).start())
+    check_done(stop(memory))
+    assert done.is_set()
+
+
+def test_a_later_tier_is_looked_at_again(memory: MemoryServer, controllers: Controllers) -> None:
+    """What served when the run began need not serve when its turn comes."""
+    controllers.add("StatefulSet", "a")
+    controllers.add("StatefulSet", "w")
+    check_done(stop(memory, "StatefulSet/a"))
+
+    def fail() -> None:
+        memory.change("StatefulSet", NAMESPACE, "w", lambda obj: obj["status"].update(readyReplicas=0))
+        threading.Timer(0.3, controllers.settle, ("StatefulSet", "w")).start()
+
+    act_between(memory, fail)
+    controllers.history.clear()
+    started = check_done(run_tiers(memory, "running", ["StatefulSet/a"], [WORKER]))
+    assert controllers.history[-1] == "settled w"
+    assert [entry["ready"] for entry in started["workloads"]] == [3, 3]
+
+
+def test_each_tier_has_a_deadline_of_its_own(memory: MemoryServer) -> None:
+    """Three tiers that need two thirds of the timeout each."""
+    controllers = Controllers(memory, seconds=0.8)
+    names = ["a", "b", "c"]
+    for name in names:
+        controllers.add("StatefulSet", name)
+    run = check_done(run_tiers(memory, "stopped", *([f"StatefulSet/{name}"] for name in names), timeout=1.5))
+    assert run["waited"] > 1.6
+
+
+def test_a_failure_in_the_second_tier_says_what_was_done(memory: MemoryServer, controllers: Controllers) -> None:
+    """The first tier is stopped, the second one written and not gone, the third one untouched."""
+    for name in ("a", "w", "z"):
+        controllers.add("StatefulSet", name)
+    controllers.held = {"w"}
+    run = run_tiers(memory, "stopped", ["StatefulSet/z"], [WORKER], ["StatefulSet/a"], timeout=0.4)
+    assert run.failed
+    assert (run.changed, run["error"]["refused"]) == (True, False)
+    assert run["error"]["object"] == TITLE
+    assert run["summary"].startswith("stopped StatefulSet n/a (3 replicas), StatefulSet n/w (3 replicas); not stopped:")
+    assert [(entry["name"], entry["replicas"], entry["pods"]) for entry in run["workloads"]] == [
+        ("a", 0, 0),
+        ("w", 0, 3),
+        ("z", 3, 3),
+    ]
+    assert (count_replicas(memory, "z"), run["run_id"], run["requests"]) == (3, "r", run["requests"])
+    assert set(run["reasons"]) == {"StatefulSet/a", WORKER, "StatefulSet/z"}
+
+
+# --- refusals -------------------------------------------------------------------------------------------------------
+
+
+def track_by_argo_cd(obj: Json) -> None:
+    """Let Argo CD have set the replicas."""
+    obj["metadata"]["annotations"] = {"argocd.argoproj.io/tracking-id": "shop:apps/StatefulSet:n/w"}
+    obj["spec"]["replicas"] = 4
+
+
+def own_by_operator(obj: Json) -> None:
+    """Let an operator own it."""
+    reference = {"apiVersion": "example.org/v1", "kind": "Shop", "name": "s", "uid": "u", "controller": True}
+    obj["metadata"]["ownerReferences"] = [reference]
+
+
+def delete_claims(obj: Json) -> None:
+    """Let its controller delete claims."""
+    obj["spec"]["persistentVolumeClaimRetentionPolicy"] = {"whenScaled": "Delete"}
+    obj["spec"]["volumeClaimTemplates"] = [{"metadata": {"name": "data"}}]
+
+
+def change_worker(change: Callable[[Json], None], manager: str = "argocd-controller") -> Callable[[MemoryServer], Any]:
+    """Return what makes a change of the workload."""
+    return lambda memory: memory.change("StatefulSet", NAMESPACE, "w", change, manager=manager)
+
+
+REFUSALS: dict[str, tuple[Callable[[MemoryServer], Any], str]] = {
+    "keda": (lambda memory: memory.put(describe_scaled_object(WORKER, 1, 9)), "ScaledObject n/k owns its replicas"),
+    "hpa to zero": (lambda memory: memory.put(describe_hpa(WORKER, 0, 9)), "HorizontalPodAutoscaler n/h owns"),
+    "gitops": (change_worker(track_by_argo_cd), "Argo CD application shop"),
+    "operator": (change_worker(own_by_operator), "Shop n/s"),
+    "claims": (change_worker(delete_claims), "deletes the claims data-w-2"),
+    "right to list pods": (lambda memory: memory.deny("list", "pods"), "may not list pods in namespace n"),
+    "right to patch": (lambda memory: memory.deny("patch", "statefulsets.apps"), "n/w|patch statefulsets.apps"),
+}
+
+
+@pytest.mark.parametrize("check", [False, True])
+@pytest.mark.parametrize("name", REFUSALS)
+def test_refusals_come_before_the_first_write(
+    memory: MemoryServer, controllers: Controllers, name: str, check: bool
+) -> None:
+    """Of a stop of several tiers, whichever of them is in the way; the result says what was read, and why."""
+    for other in ("a", "w"):
+        controllers.add("StatefulSet", other)
+    obstruct, words = REFUSALS[name]
+    obstruct(memory)
+    picture = take_picture(memory)
+    run = run_tiers(memory, "stopped", [WORKER], ["StatefulSet/a"], check=check)
+    assert run.failed
+    assert (run.changed, run["error"]["refused"], list_writes(memory)) == (False, True, [])
+    assert take_picture(memory) == picture
+    with pytest.raises(AssertionError, match=words):
+        raise AssertionError(run.msg)
+    assert run["error"]["next_step"]
+    assert [entry["name"] for entry in run["workloads"]] == ["a", "w"]
+    assert set(run["reasons"]) == {"StatefulSet/a", WORKER}
+    assert (run["run_id"], run["requests"]) == ("r", len(memory.log))
+    if "right" not in name:
+        assert [blocker["object"] for blocker in run["blockers"]] == [TITLE]
+        assert run["blockers"][0]["holder"] in run.msg
+
+
+def test_several_obstacles_are_named_together(memory: MemoryServer, controllers: Controllers) -> None:
+    """One run shows them all."""
+    controllers.add("StatefulSet", "w")
+    controllers.add("StatefulSet", "v", **describe_claims())
+    memory.put(describe_scaled_object(WORKER, 1, 9))
+    run = stop(memory, WORKER, "StatefulSet/v")
+    assert [blocker["object"] for blocker in run["blockers"]] == [TITLE, "StatefulSet n/v"]
+    assert "ScaledObject n/k" in run.msg
+    assert "data-v-0" in run.msg
+
+
+def describe_claims() -> Json:
+    """The fields of a StatefulSet whose controller deletes claims."""
+    return {
+        "persistentVolumeClaimRetentionPolicy": {"whenScaled": "Delete"},
+        "volumeClaimTemplates": [{"metadata": {"name": "data"}}],
+    }
+
+
+def test_claims_may_be_deleted_where_that_is_said(memory: MemoryServer, controllers: Controllers) -> None:
+    """The plan says that there is no way back."""
+    controllers.add("StatefulSet", "w", **describe_claims())
+    run = check_done(stop(memory, allow_volume_deletion=True))
+    assert [item["reversible"] for item in run["plan"]] == [False]
+
+
+def test_a_webhook_that_refuses_the_second_workload(memory: MemoryServer, controllers: Controllers) -> None:
+    """Its refusal is found by the dry run, before the first workload is stopped."""
+    for name in ("a", "w"):
+        controllers.add("StatefulSet", name)
+    memory.fail_next(400, verb="patch", path="/statefulsets/w")
+    run = run_tiers(memory, "stopped", [WORKER], ["StatefulSet/a"])
+    assert (run.failed, run.changed, run["error"]["refused"], list_writes(memory)) == (True, False, True, [])
+    assert "the server would refuse the change" in run.msg
+    assert "injected 400" in run.msg
+    assert run["error"]["object"] == TITLE
+    assert run["summary"] == "not stopped: StatefulSet n/a, StatefulSet n/w"
+
+
+def test_a_start_is_not_refused_by_guards(memory: MemoryServer, controllers: Controllers) -> None:
+    """It is the way back."""
+    controllers.add("StatefulSet", "w")
+    check_done(stop(memory))
+    memory.put(describe_hpa(WORKER, 0, 9))
+    change_worker(own_by_operator)(memory)
+    check_done(start(memory))
+    assert count_replicas(memory) == 3
+
+
+def test_what_is_stopped_needs_no_right_and_no_owner_s_leave(memory: MemoryServer, controllers: Controllers) -> None:
+    """Nothing is written then."""
+    controllers.add("StatefulSet", "w")
+    check_done(stop(memory))
+    change_worker(own_by_operator)(memory)
+    memory.deny("patch", "statefulsets.apps")
+    assert not check_done(stop(memory)).changed
+
+
+# --- KEDA -----------------------------------------------------------------------------------------------------------
+
+
+def test_saved_first_then_paused_then_scaled(memory: MemoryServer, controllers: Controllers) -> None:
+    """And on the way back the workload first, then KEDA."""
+    controllers.add("StatefulSet", "w")
+    memory.put(describe_scaled_object(WORKER, 1, 9))
+    check_done(stop(memory, autoscaler="pause"))
+    assert list_writes(memory) == [
+        ("w", ["stopped"]),
+        ("k", ["paused-replicas", "paused-by"]),
+        ("w", ["stopped", "replicas"]),
+    ]
+    memory.log.clear()
+    check_done(start(memory))
+    assert list_writes(memory) == [("w", ["stopped", "replicas"]), ("k", ["paused-by", "paused-replicas"])]
+
+
+def test_keda_that_is_faster_does_not_lose_the_replicas(memory: MemoryServer) -> None:
+    """It has scaled to 0 when the second write comes."""
+    play_keda(memory)
+    Controllers(memory).add("StatefulSet", "w")
+    memory.put(describe_scaled_object(WORKER, 1, 9))
+    run = check_done(stop(memory, autoscaler="pause"))
+    assert (count_replicas(memory), read_saved(memory), run.changed) == (0, {"replicas": 3}, True)
+    assert run["summary"].startswith("stopped StatefulSet n/w (3 replicas)")
+    assert run["diff"]["before"][WORKER] == 3
+    check_done(start(memory))
+    assert (count_replicas(memory), read_saved(memory)) == (3, None)
+    assert read_annotations(memory, "ScaledObject", "k") == {}
+
+
+@pytest.mark.parametrize("guards", [["hpa", "keda", "gitops"], []])
+def test_what_was_paused_is_resumed_by_every_start(memory: MemoryServer, guards: list[str]) -> None:
+    """Whatever it looks at before, and whatever the option for autoscalers is."""
+    Controllers(memory).add("StatefulSet", "w")
+    memory.put(describe_scaled_object(WORKER, 1, 9, annotations={PAUSED_REPLICAS: "7"}))
+    check_done(stop(memory, autoscaler="pause"))
+    check_done(start(memory, guards=guards))
+    assert read_annotations(memory, "ScaledObject", "k") == {PAUSED_REPLICAS: "7"}
+
+
+def test_keda_that_a_person_has_paused_stays_paused(memory: MemoryServer, controllers: Controllers) -> None:
+    """It is in nobody's way, and not ours to resume."""
+    controllers.add("StatefulSet", "w")
+    memory.put(describe_scaled_object(WORKER, 1, 9, annotations={PAUSED_REPLICAS: "0"}))
+    check_done(stop(memory))
+    check_done(start(memory))
+    assert read_annotations(memory, "ScaledObject", "k") == {PAUSED_REPLICAS: "0"}
+    assert memory.count("patch", "scaledobjects") == 0
+
+
+def test_the_replicas_are_saved_with_keda_too(memory: MemoryServer, controllers: Controllers) -> None:
+    """Where what was saved on the workload is lost, as with a GitOps tool that prunes annotations."""
+    controllers.add("StatefulSet", "w")
+    memory.put(describe_scaled_object(WORKER, 1, 9))
+    check_done(stop(memory, autoscaler="pause"))
+    memory.change("StatefulSet", NAMESPACE, "w", lambda obj: obj["metadata"].pop("annotations"))
+    check_done(start(memory))
+    assert count_replicas(memory) == 3
+
+
+# --- kills ----------------------------------------------------------------------------------------------------------
+
+
+def put_scaled_shop(memory: MemoryServer) -> Json:
+    """Put two tiers that KEDA scales, and return the picture of them."""
+    controllers = Controllers(memory)
+    for name in ("a", "w"):
+        controllers.add("StatefulSet", name)
+        memory.put(describe_scaled_object(f"StatefulSet/{name}", 1, 9, name=f"k-{name}"))
+    return take_picture(memory)
+
+
+TIERS = [["StatefulSet/a"], [WORKER]]
+
+
+@pytest.mark.parametrize("again", [True, False], ids=["run again", "started at once"])
+@pytest.mark.parametrize(("keda", "writes"), [*((True, n) for n in range(1, 4)), *((False, n) for n in range(1, 6))])
+def test_a_stop_that_is_killed_between_two_writes(memory: MemoryServer, keda: bool, writes: int, again: bool) -> None:
+    """Whatever was written by then: another run ends it, and a start gives back what there was."""
+    if keda:
+        play_keda(memory)
+    before = put_scaled_shop(memory)
+    cut = Cut(memory, writes)
+    killed = run_tiers(memory, "stopped", *TIERS, autoscaler="pause")
+    cut.end(killed)
+    if again:
+        check_done(run_tiers(memory, "stopped", *TIERS, autoscaler="pause", run_id="second"))
+        assert [count_replicas(memory, name) for name in ("a", "w")] == [0, 0]
+    check_done(run_tiers(memory, "running", *TIERS))
+    assert take_picture(memory) == before
+
+
+@pytest.mark.parametrize("guards", [["hpa", "keda", "gitops"], []], ids=["guards", "no guards"])
+@pytest.mark.parametrize("writes", range(1, 4))
+def test_a_start_that_is_killed_between_two_writes(memory: MemoryServer, writes: int, guards: list[str]) -> None:
+    """The next start goes on: KEDA is resumed also where the workload runs already."""
+    before = put_scaled_shop(memory)
+    check_done(run_tiers(memory, "stopped", *TIERS, autoscaler="pause"))
+    memory.log.clear()
+    cut = Cut(memory, writes)
+    killed = run_tiers(memory, "running", *TIERS, guards=guards)
+    cut.end(killed)
+    check_done(run_tiers(memory, "running", *TIERS, guards=guards))
+    assert take_picture(memory) == before
+
+
+# --- rivals, lost answers -------------------------------------------------------------------------------------------
+
+
+def test_a_rival_before_the_stop_is_decided_about_anew(memory: MemoryServer, controllers: Controllers) -> None:
+    """What the workload had in the end is saved and reported."""
+    controllers.add("StatefulSet", "w")
+    act_between(memory, lambda: scale(memory, "StatefulSet", "w", 5))
+    run = check_done(stop(memory))
+    assert (count_replicas(memory), read_saved(memory)) == (0, {"replicas": 5})
+    assert run["diff"] == {"before": {WORKER: 5}, "after": {WORKER: 0}}
+    assert "StatefulSet n/w (5 replicas)" in run["summary"]
+
+
+def test_a_rival_before_the_start_is_decided_about_anew(memory: MemoryServer, controllers: Controllers) -> None:
+    """What another client has started meanwhile is left as it is, and waited for as it is."""
+    controllers.add("StatefulSet", "w")
+    check_done(stop(memory))
+    act_between(memory, lambda: scale(memory, "StatefulSet", "w", 2))
+    run = check_done(start(memory))
+    assert (count_replicas(memory), read_saved(memory)) == (2, None)
+    assert [run["workloads"][0][key] for key in ("replicas", "ready")] == [2, 2]
+    assert run["diff"]["after"] == {WORKER: 2}
+    assert "3" not in run["summary"]
+
+
+def test_a_rival_who_is_faster_with_the_same_stop(memory: MemoryServer, controllers: Controllers) -> None:
+    """It is saved what there was before, as this run saw it."""
+    controllers.add("StatefulSet", "w")
+    act_between(memory, lambda: scale(memory, "StatefulSet", "w", 0))
+    check_done(stop(memory))
+    assert read_saved(memory) == {"replicas": 3}
+
+
+@pytest.mark.parametrize("act", [stop, start])
+def test_a_rival_after_the_write_is_named(
+    memory: MemoryServer, controllers: Controllers, act: Callable[..., ModuleRun]
+) -> None:
+    """It works against this run, and waiting would be in vain."""
+    controllers.add("StatefulSet", "w")
+    if act is start:
+        check_done(stop(memory))
+    controllers.held = {"w"}
+    memory.log.clear()
+    threading.Timer(0.3, scale, (memory, "StatefulSet", "w", 7), {"manager": "someone"}).start()
+    run = act(memory)
+    assert (run.failed, run.changed, run["error"]["refused"]) == (True, True, False)
+    assert "someone" in run.msg
+    assert "7" in run.msg
+    assert run["waited"] < 5
+
+
+def lose_writes(memory: MemoryServer, when: str) -> None:
+    """Lose the answer of the first write, and what is not a dry run."""
+    act_between(memory, lambda: memory.lose_next(when, verb="patch"))
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("act", [stop, start])
+def test_a_lost_answer_is_no_failure(
+    memory: MemoryServer, controllers: Controllers, act: Callable[..., ModuleRun], when: str
+) -> None:
+    """It is looked whether the write was carried out, and reported as it is."""
+    controllers.add("StatefulSet", "w")
+    if act is start:
+        check_done(stop(memory))
+    lose_writes(memory, when)
+    run = check_done(act(memory))
+    assert run.changed
+    assert count_replicas(memory) == (3 if act is start else 0)
+    assert run["diff"]["after"] == {WORKER: 3 if act is start else 0}
+    assert run["summary"].startswith("started" if act is start else "stopped")
+
+
+def test_a_server_that_is_lost_after_the_write(memory: MemoryServer, controllers: Controllers) -> None:
+    """It is not known whether it was carried out: changed, and no refusal."""
+    controllers.add("StatefulSet", "w")
+
+    def lose() -> None:
+        memory.lose_next("after", verb="patch")
+        memory.lose_next("before", times=ALWAYS)
+
+    act_between(memory, lose)
+    run = stop(memory, timeout=0.5)
+    assert (run.failed, run.changed, run["error"]["refused"]) == (True, True, False)
+    assert (run["run_id"], count_replicas(memory)) == ("r", 0)
+
+
+def test_a_wait_that_ends_without_a_write_is_no_refusal(memory: MemoryServer, controllers: Controllers) -> None:
+    """Nothing is changed by it either."""
+    controllers.add("StatefulSet", "w")
+    controllers.held = {"w"}
+    assert stop(memory, timeout=0.3).changed
+    run = stop(memory, timeout=0.3)
+    assert (run.failed, run.changed, run["error"]["refused"]) == (True, False, False)
+    assert "3 pods left" in run.msg
+
+
+def test_a_server_that_cannot_be_reached_is_a_refusal(memory: MemoryServer, controllers: Controllers) -> None:
+    """As long as nothing was written."""
+    controllers.add("StatefulSet", "w")
+    memory.lose_next("before", times=ALWAYS)
+    run = stop(memory, timeout=0.3)
+    assert (run.failed, run.changed, run["error"]["refused"]) == (True, False, True)
+    assert run["run_id"] == "r"
+    assert run["requests"] > 0
+
+
+# --- whose stops, what was not saved, rehearsals --------------------------------------------------------------------
+
+
+def test_only_what_a_window_stopped_is_started(memory: MemoryServer, controllers: Controllers) -> None:
+    """What another run stopped stays, its ScaledObject too, whatever replicas say; who stopped it is named."""
+    for name in ("a", "w"):
+        controllers.add("StatefulSet", name)
+        memory.put(describe_scaled_object(f"StatefulSet/{name}", 1, 9, name=f"k-{name}"))
+    check_done(stop(memory, "StatefulSet/a", run_id="night@2026-05-01T22:00:00Z", autoscaler="pause"))
+    check_done(stop(memory, autoscaler="pause", run_id="purpose"))
+    picture = take_picture(memory)
+    workloads = [{"kind": "StatefulSet", "name": "a"}, {"kind": "StatefulSet", "name": "w", "replicas": 4}]
+    run = check_done(run_operation(memory, run_workload, state="running", saved_by="window", workloads=workloads))
+    assert [count_replicas(memory, name) for name in ("a", "w")] == [3, 0]
+    now = take_picture(memory)
+    for name in (WORKER, "ScaledObject/k-w"):
+        assert now[name] == picture[name]
+    assert now["ScaledObject/k-a"][1] == {}
+    assert [(blocker["object"], blocker["holder"]) for blocker in run["blockers"]] == [(TITLE, "run purpose")]
+    assert "left stopped, as no window stopped it: StatefulSet n/w" in run["summary"]
+    check_done(start(memory, "StatefulSet/a", WORKER))
+    assert [count_replicas(memory, name) for name in ("a", "w")] == [3, 3]
+
+
+@pytest.mark.parametrize("policy", ["fail", "report"])
+def test_what_nothing_was_saved_about(memory: MemoryServer, controllers: Controllers, policy: str) -> None:
+    """Either nothing at all is started, or everything else is and that is named."""
+    controllers.add("StatefulSet", "a")
+    controllers.add("StatefulSet", "w", 0)
+    check_done(stop(memory, "StatefulSet/a"))
+    memory.log.clear()
+    run = start(memory, "StatefulSet/a", WORKER, on_missing_state=policy)
+    assert count_replicas(memory) == 0
+    if policy == "fail":
+        assert (run.failed, run["error"]["refused"], list_writes(memory)) == (True, True, [])
+        assert "nothing was saved on it" in run.msg
+        assert [entry["name"] for entry in run["workloads"]] == ["a", "w"]
+    else:
+        check_done(run)
+        assert count_replicas(memory, "a") == 3
+        assert [blocker["object"] for blocker in run["blockers"]] == [TITLE]
+        assert "left at 0 replicas, as nothing was saved on it: StatefulSet n/w" in run["summary"]
+
+
+@pytest.mark.parametrize("check", [True, False])
+def test_a_rehearsal_of_a_start(memory: MemoryServer, controllers: Controllers, check: bool) -> None:
+    """Told that it would be stopped; outside check mode nothing is even asked."""
+    controllers.add("StatefulSet", "w")
+    run = start(memory, assume="stopped", check=check)
+    if check:
+        assert (check_done(run).changed, run["diff"]) == (True, {"before": {WORKER: 0}, "after": {WORKER: 3}})
+    else:
+        assert (run.failed, run["error"]["refused"], memory.log) == (True, True, [])
+
+
+def test_a_person_s_later_change_makes_what_was_saved_stale(memory: MemoryServer, controllers: Controllers) -> None:
+    """It is scaled up and down again by hand: nothing says any more what it should have."""
+    controllers.add("StatefulSet", "w")
+    check_done(stop(memory))
+    scale(memory, "StatefulSet", "w", 2, manager="kubectl")
+    scale(memory, "StatefulSet", "w", 0, manager="kubectl")
+    run = start(memory)
+    assert run.failed
+    assert "kubectl" in run.msg
+    assert "since run r saved what it had" in run.msg
+
+
+# --- an HPA, and guards that are left out ---------------------------------------------------------------------------
+
+
+def move_during_start(memory: MemoryServer, controllers: Controllers, replicas: int, **params: Any) -> ModuleRun:
+    """Start while the HPA's controller moves the number of a workload that does not serve yet."""
+    controllers.add("StatefulSet", "w")
+    memory.put(describe_hpa(WORKER, 2, 9))
+    check_done(stop(memory, guards=[]))
+    controllers.held = {"w"}
+
+    def move() -> None:
+        scale(memory, "StatefulSet", "w", replicas, manager="kube-controller-manager")
+        controllers.settle("StatefulSet", "w")
+
+    timer = threading.Timer(0.4, move)
+    timer.start()
+    run = start(memory, timeout=5, **params)
+    timer.join()
+    return run
+
+
+def test_an_hpa_that_moves_the_number_sets_the_goal(memory: MemoryServer, controllers: Controllers) -> None:
+    """Within its bounds."""
+    run = check_done(move_during_start(memory, controllers, 6))
+    assert [run["workloads"][0][key] for key in ("replicas", "ready")] == [6, 6]
+
+
+def test_a_number_outside_the_bounds_is_somebody_else_s(memory: MemoryServer, controllers: Controllers) -> None:
+    """Whoever it is."""
+    run = move_during_start(memory, controllers, 10)
+    assert run.failed
+    assert "the autoscaler's bounds are 2 to 9" in run.msg
+
+
+def test_guards_that_are_left_out_ask_nothing(memory: MemoryServer, controllers: Controllers) -> None:
+    """Neither autoscalers nor owners are in the way; claims always are."""
+    controllers.add("StatefulSet", "w")
+    controllers.add("StatefulSet", "v", **describe_claims())
+    memory.put(describe_scaled_object(WORKER, 1, 9))
+    change_worker(own_by_operator)(memory)
+    check_done(stop(memory, guards=[]))
+    assert memory.count("list", "scaledobjects") + memory.count("list", "horizontalpodautoscalers") == 0
+    assert "data-v-0" in stop(memory, "StatefulSet/v", guards=[]).msg
+
+
+@pytest.mark.parametrize("guard", ["hpa", "keda"])
+def test_each_guard_costs_one_request(memory: MemoryServer, controllers: Controllers, guard: str) -> None:
+    """And a run in which nothing changes no other one but the read and the wait for pods."""
+    controllers.add("StatefulSet", "w")
+    bare = check_done(stop(memory, guards=["gitops"], check=True))
+    assert bare["requests"] == 3
+    assert check_done(stop(memory, guards=[guard], check=True))["requests"] == 4
+
+
+# --- rights ---------------------------------------------------------------------------------------------------------
+
+
+def forbid_keda(memory: MemoryServer) -> None:
+    """Answer as a server does that asks for rights before it looks whether there is such an API."""
+    memory.faults.append(Fault(ALWAYS, path="/scaledobjects", status=403))
+
+
+def test_no_right_for_an_api_that_does_not_exist(memory: MemoryServer, controllers: Controllers) -> None:
+    """403 for keda.sh says nothing in a cluster without KEDA."""
+    controllers.add("StatefulSet", "w")
+    memory.unregister("ScaledObject")
+    forbid_keda(memory)
+    assert check_done(stop(memory))["warnings"] == []
+    assert check_done(start(memory))["warnings"] == []
+
+
+def test_no_right_for_keda_that_is_there(memory: MemoryServer, controllers: Controllers) -> None:
+    """A stop is refused; a start, the way back, warns and goes on."""
+    controllers.add("StatefulSet", "w")
+    check_done(stop(memory))
+    forbid_keda(memory)
+    memory.faults.append(Fault(ALWAYS, "get", "/apis/keda.sh", status=200, body=b'{"kind": "APIGroup"}'))
+    run = stop(memory)
+    assert (run.failed, run["error"]["refused"]) == (True, True)
+    assert "ScaledObjects of namespace n" in run.msg
+    started = check_done(start(memory))
+    assert "nothing is known of the ScaledObjects" in " ".join(started["warnings"])
+
+
+def test_an_account_that_may_only_read_named_objects(memory: MemoryServer, controllers: Controllers) -> None:
+    """Its role has resourceNames: GET instead of LIST, for the first read and for the wait."""
+    for name in ("w", "v"):
+        controllers.add("StatefulSet", name)
+    for verb in ("list", "watch"):
+        memory.deny(verb, "statefulsets.apps")
+    for act in (stop, start):
+        run = check_done(act(memory, WORKER, "StatefulSet/v"))
+        assert run.changed
+        assert "it may be read, not listed" in " ".join(run["warnings"])
+        memory.log.clear()
+    assert [count_replicas(memory, name) for name in ("w", "v")] == [3, 3]
+
+
+def test_no_right_to_watch(memory: MemoryServer, controllers: Controllers) -> None:
+    """It is polled instead, and that is said."""
+    controllers.add("StatefulSet", "w")
+    memory.deny("watch", "*")
+    run = check_done(stop(memory))
+    assert "instead of being watched" in " ".join(run["warnings"])
+
+
+# --- the cluster and its objects ------------------------------------------------------------------------------------
+
+
+def test_another_cluster_is_refused_before_anything(memory: MemoryServer, controllers: Controllers) -> None:
+    """One request tells."""
+    controllers.add("StatefulSet", "w")
+    memory.put({"kind": "Namespace", "metadata": {"name": "kube-system", "uid": "here"}})
+    run = stop(memory, cluster_uid="elsewhere")
+    assert (run.failed, run["error"]["refused"], len(memory.log)) == (True, True, 1)
+    assert "here, not the expected elsewhere" in run.msg
+    check_done(stop(memory, cluster_uid="here"))
+
+
+def test_a_missing_workload_is_found_before_the_first_write(memory: MemoryServer, controllers: Controllers) -> None:
+    """It says what there is instead."""
+    controllers.add("StatefulSet", "w")
+    memory.put({"kind": "Namespace", "metadata": {"name": NAMESPACE}})
+    run = run_tiers(memory, "stopped", ["StatefulSet/gone"], [WORKER])
+    assert (run.failed, run["error"]["refused"], list_writes(memory)) == (True, True, [])
+    assert "StatefulSet n/gone: it does not exist" in run.msg
+    assert "StatefulSets there: w" in run.msg
+
+
+def test_an_invalid_option_asks_nothing(memory: MemoryServer) -> None:
+    """Names are checked before a path is made of them."""
+    run = stop(memory, namespace="n/../x")
+    assert (run.failed, run["error"]["refused"], memory.log) == (True, True, [])
