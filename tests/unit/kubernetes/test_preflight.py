@@ -81,7 +81,7 @@ def test_all_that_is_missing_is_named(memory: MemoryServer) -> None:
     for rule in ("list pods", "list replicasets.apps", "patch statefulsets.apps"):
         assert f"{rule} in namespace n" in message
     assert memory.url in message
-    assert "docs/kubernetes-rights.md" in message
+    assert "docs/kubernetes-rights.yml" in message
 
 
 def test_without_the_right_to_list_no_write_is_even_tried(memory: MemoryServer) -> None:
