@@ -97,8 +97,9 @@ class Namespace:
         return list(self.request("GET", kind)["items"])
 
     def delete(self, kind: str, name: str) -> None:
-        """Delete an object; its pods follow."""
-        self.request("DELETE", kind, name)
+        """Delete an object; its pods follow (those of a Job stay, unless that is asked for)."""
+        options = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
+        self.request("DELETE", kind, name, options, type_="json")
 
     def set_replicas(self, kind: str, name: str, replicas: int, *, manager: str) -> None:
         """As somebody else would."""

@@ -171,7 +171,7 @@ def test_a_pod_that_crashes_twice_and_then_runs_is_waited_for(namespace: Namespa
     command = ["sh", "-c", COUNTING]
     workload = namespace.workload("w", command=command, volumeMounts=mounts, readinessProbe=THIRD, spec=scratch)
     namespace.apply(workload)
-    started = start(namespace, "StatefulSet/w", timeout=60, **QUICK)
+    started = start(namespace, "StatefulSet/w", timeout=60)
     assert not started.failed, started.msg
     assert count_restarts(namespace) == 2
 
