@@ -50,14 +50,15 @@ class Authority:
         self.root, self._root_key = make_certificate(folder, "root", "-noenc")
         self.intermediate, _key = self._issue("intermediate", "root", "basicConstraints=critical,CA:TRUE")
         self.server = self._issue("server", "intermediate", "subjectAltName=IP:127.0.0.1,DNS:api.test")
+        self.expired = self._issue("expired", "root", "subjectAltName=IP:127.0.0.1", days=-1)
         self.client = self._issue("client", "root", "extendedKeyUsage=clientAuth")
 
-    def _issue(self, name: str, issuer: str, extension: str) -> tuple[str, str]:
+    def _issue(self, name: str, issuer: str, extension: str, *, days: int = 1) -> tuple[str, str]:
         request, key, certificate = (str(self.folder / f"{name}{suffix}") for suffix in (".csr", ".key", ".crt"))
         extensions = self.folder / f"{name}.ext"
         extensions.write_text(extension, encoding="utf-8")
         new = ["openssl", "req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-noenc"]
-        sign = ["openssl", "x509", "-req", "-days", "1", "-in", request, "-out", certificate, "-CAcreateserial"]
+        sign = ["openssl", "x509", "-req", "-days", str(days), "-in", request, "-out", certificate, "-CAcreateserial"]
         sign += ["-CA", str(self.folder / f"{issuer}.crt"), "-CAkey", str(self.folder / f"{issuer}.key")]
         for command in (
             [*new, "-subj", f"/CN={name}", "-keyout", key, "-out", request],
@@ -165,6 +166,17 @@ def test_a_server_without_tls_is_an_error_at_once(memory: MemoryServer, authorit
     with pytest.raises(ApiError, match=r"it cannot be reached: .*SSL"):
         client.get(PODS, obj="x")
     assert client.requests == 0
+
+
+def test_a_certificate_that_has_expired_is_refused(authority: Authority) -> None:
+    """At once."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*authority.expired)
+    with MemoryServer(tls=context) as server:
+        client = make_client(server.url, authority.root)
+        with pytest.raises(ApiError, match="its certificate is not trusted: certificate has expired"):
+            client.get(PODS, obj="x")
+        assert (client.requests, server.log) == (0, [])
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1])
