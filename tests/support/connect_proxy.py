@@ -93,8 +93,8 @@ class _Handler(socketserver.BaseRequestHandler):
 
     def _greet_socks(self, client: socket.socket) -> tuple[str, int] | None:
         methods = _receive(client, _receive(client, 2)[1])
-        wanted = 2 if self.server.login else 0
-        client.sendall(bytes([5, wanted if wanted in methods else 255]))
+        method = 2 if self.server.login else 0
+        client.sendall(bytes([5, method if method in methods else 255]))
         if self.server.login:
             name = _receive(client, _receive(client, 2)[1]).decode()
             password = _receive(client, _receive(client, 1)[0]).decode()

@@ -412,9 +412,9 @@ class MemoryServer:
             if patched["metadata"].get(field_name) != current["metadata"].get(field_name):
                 message = f"Operation cannot be fulfilled on {target.title}: the object has been modified"
                 raise Rejected(409, "Conflict", message)
-        wanted_replicas = (patched.get("spec") or {}).get("replicas", 0)
-        if not isinstance(wanted_replicas, int) or wanted_replicas < 0:
-            message = f"{target.title} is invalid: spec.replicas: Invalid value: {wanted_replicas}"
+        replicas = (patched.get("spec") or {}).get("replicas", 0)
+        if not isinstance(replicas, int) or replicas < 0:
+            message = f"{target.title} is invalid: spec.replicas: Invalid value: {replicas}"
             raise Rejected(422, "Invalid", message)
         after = copy.deepcopy(current)
         if target.subresource == "scale":

@@ -201,9 +201,9 @@ class Kubeconfig:
                     problem=f"it is a {type(values).__name__}, not a mapping",
                     next_step="Correct or replace the file",
                 )
-            found = Entry(values or {}, title=title, folder=folder)
-            found.check_keys(known_keys)
-            return found
+            match = Entry(values or {}, title=title, folder=folder)
+            match.check_keys(known_keys)
+            return match
         raise Refusal(
             obj=f"kubeconfig {self.label}",
             problem=f"it has no {key} {name!r}; it has {', '.join(names) or 'none'}",

@@ -327,16 +327,16 @@ def test_a_delete_of_one_uid_is_repeated(place: Place, proxy: KubernetesProxy) -
 def test_a_rival_is_decided_about_anew(place: Place) -> None:
     """A decision that was made about another value is not carried out."""
     place.create(a="1")
-    seen: list[str] = []
+    values: list[str] = []
 
     def decide(current: Json) -> Write | None:
-        seen.append(current["data"]["a"])
-        if len(seen) == 1:
+        values.append(current["data"]["a"])
+        if len(values) == 1:
             Place(place.namespace).client.patch(place.path, {"data": {"a": "rival"}}, obj=OBJ)
         return set_value("mine of " + current["data"]["a"])(current)
 
     answer, sent = place.client.patch_with_retry(place.path, decide, obj=OBJ)
-    assert (seen, answer["data"]["a"], sent) == (["1", "rival"], "mine of rival", True)
+    assert (values, answer["data"]["a"], sent) == (["1", "rival"], "mine of rival", True)
 
 
 def test_a_change_elsewhere_in_the_object_is_no_conflict(place: Place) -> None:

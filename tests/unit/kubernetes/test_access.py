@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import Refusal
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.access import (
@@ -128,6 +129,18 @@ def test_kubeconfig_variable(tmp_path: Path) -> None:
     assert read_authorization(access) == "Bearer second"
     assert access.trust.ca.path == str(tmp_path / "sub" / "ca.crt")
     assert access.source == f"context 'demo' of kubeconfig {first}:{second}:{third}"
+
+
+def test_the_first_current_context_counts(tmp_path: Path) -> None:
+    """As with kubectl; contexts of the later files are there as well."""
+    first = write_kubeconfig(tmp_path, "first")
+    other = make_document(cluster={"server": "https://other"})
+    other["current-context"] = other["contexts"][0]["name"] = "other"
+    other["contexts"][0]["context"]["cluster"] = other["clusters"][0]["name"] = "d"
+    second = write_text(tmp_path / "second", yaml.safe_dump(other))
+    assert resolve(tmp_path, {}, {"KUBECONFIG": f"{first}:{second}"}).server == "https://10.0.0.1:6443"
+    assert resolve(tmp_path, {}, {"KUBECONFIG": f"{second}:{first}"}).server == "https://other"
+    assert resolve(tmp_path, {"context": "other"}, {"KUBECONFIG": f"{first}:{second}"}).server == "https://other"
 
 
 @pytest.mark.parametrize("context", [None, "prod"])

@@ -16,6 +16,7 @@ import pytest
 from ansible_collections.lowtide.ops.plugins.module_utils._common.retry import Backoff, Deadline
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.access import ClusterAccess
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.client import Client
+from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.credentials import Credentials, make_bearer
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.errors import (
     ApiError,
     Conflict,
@@ -59,7 +60,8 @@ class Clock:
 def make_client(url: str, deadline: Deadline, **more: Any) -> Client:
     """With pauses of 1, 2, 4 seconds and so on, without jitter."""
     backoff = lambda: Backoff(first=1.0, limit=8.0, jitter=lambda: 0.0)  # noqa: E731
-    return Client(ClusterAccess(server=url, source="the test"), run_id="r", deadline=deadline, backoff=backoff, **more)
+    access = more.pop("access", None) or ClusterAccess(server=url, source="the test")
+    return Client(access, run_id="r", deadline=deadline, backoff=backoff, **more)
 
 
 def put_worker(memory: MemoryServer, name: str = "w", **metadata: Any) -> None:
@@ -352,20 +354,44 @@ def test_a_token_that_cannot_be_read_again(memory: MemoryServer, tmp_path: Path)
         client.get(WORKER, obj=OBJ)
 
 
-def test_a_token_that_another_thread_has_renewed_is_used(memory: MemoryServer, tmp_path: Path) -> None:
+class CountingSource:
+    """An identity that is another one each time it is asked."""
+
+    can_renew = True
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def obtain(self, _seconds: float) -> Credentials:
+        """The next token."""
+        self.asked += 1
+        return make_bearer(f"token-{self.asked}")
+
+
+@pytest.mark.parametrize("name", ["get", "stream"])
+def test_a_token_that_another_thread_has_renewed_is_used(memory: MemoryServer, name: str) -> None:
     """Without asking the source once more."""
     put_worker(memory)
-    client, path = make_renewable(memory, tmp_path)
-    client.get(WORKER, obj=OBJ)
-    path.write_text("second", encoding="utf-8")
-    memory.tokens = {"second"}
-    memory.add_rival(lambda: client.access.credentials(True), verb="get")
-    memory.fail_next(401)
-    assert client.get(WORKER, obj=OBJ)["kind"] == "StatefulSet"
-    path.unlink()  # a second reading would fail
-    memory.fail_next(401)
-    with pytest.raises(Unauthorized, match="cannot be read"):
-        client.get(WORKER, obj=OBJ)
+    source = CountingSource()
+    access = ClusterAccess(server=memory.url, source="x", identity=source)  # type: ignore[arg-type]
+    client = Client(access, run_id="r", deadline=Deadline(5))
+    memory.tokens = {"token-2"}
+    memory.add_rival(lambda: access.credentials(True), verb="watch" if name == "stream" else "get")
+    call(client, name)
+    assert source.asked == 2
+    assert [request.headers["authorization"] for request in memory.log] == ["Bearer token-1", "Bearer token-2"]
+
+
+@pytest.mark.parametrize("name", ["get", "stream"])
+def test_credentials_are_renewed_once_for_each_answer(memory: MemoryServer, name: str) -> None:
+    """Those that were accepted in between may have ended again."""
+    put_worker(memory)
+    source = CountingSource()
+    access = ClusterAccess(server=memory.url, source="x", identity=source)  # type: ignore[arg-type]
+    for status in (401, 503, 401):
+        memory.fail_next(status)
+    call(make_client(memory.url, Clock().deadline(9), access=access), name)
+    assert (source.asked, len(memory.log)) == (3, 4)
 
 
 # --- lists ----------------------------------------------------------------------------------------------------------
@@ -402,6 +428,14 @@ def test_a_list_whose_continuation_expires_begins_anew(memory: MemoryServer) -> 
         ("2", True),
         (None, False),
     ]
+
+
+def test_the_version_of_a_list_is_its_first_pages(memory: MemoryServer) -> None:
+    """A watch from a later one could miss what changed between two pages."""
+    memory.answer_next(200, '{"items": [{}], "metadata": {"resourceVersion": "5", "continue": "c"}}')
+    memory.answer_next(200, '{"items": null, "metadata": {"resourceVersion": "9"}}')
+    listing = memory.client().list(SETS, obj="x")
+    assert (listing.version, listing.items, memory.log[1].query["continue"]) == ("5", [{}], "c")
 
 
 def test_a_list_that_is_gone_at_its_first_page_is_an_error(memory: MemoryServer) -> None:

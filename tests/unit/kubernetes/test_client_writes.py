@@ -262,6 +262,18 @@ def test_a_repeated_delete_stays_in_doubt_at_the_deadline(memory: MemoryServer, 
     assert (clock.pauses, client.write_attempted) == ([1, 2], True)
 
 
+@pytest.mark.parametrize("when", ["before", "middle", "after"])
+def test_a_delete_stays_in_doubt_when_the_server_goes_down(memory: MemoryServer, uid: str, when: str) -> None:
+    """Although the last attempts could not be sent at all."""
+    clock = Clock()
+    memory.lose_next(when)
+    memory.add_rival(memory.close, verb="delete")
+    client = make_client(memory.url, clock.deadline(3))
+    with pytest.raises(WriteUnknown, match="Connection refused"):
+        client.delete(WORKER, obj=OBJ, uid=uid)
+    assert (clock.pauses, client.requests) == ([1, 2], 1)
+
+
 # --- read, decide, write --------------------------------------------------------------------------------------------
 
 

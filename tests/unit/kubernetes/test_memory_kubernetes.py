@@ -48,8 +48,8 @@ def test_versions_and_generations(memory: MemoryServer) -> None:
     status = memory.change("StatefulSet", "n", "w", lambda obj: obj.update(status={"replicas": 3}))["metadata"]
     spec = memory.change("StatefulSet", "n", "w", lambda obj: obj["spec"].update(replicas=4))["metadata"]
     none = memory.change("StatefulSet", "n", "w", len)["metadata"]
-    assert [one["generation"] for one in (status, spec, none)] == [1, 2, 2]
-    versions = [int(one["resourceVersion"]) for one in (first, status, spec, none)]
+    assert [metadata["generation"] for metadata in (status, spec, none)] == [1, 2, 2]
+    versions = [int(metadata["resourceVersion"]) for metadata in (first, status, spec, none)]
     assert versions == [1001, 1002, 1003, 1003]
     assert none["uid"] == first["uid"]
 

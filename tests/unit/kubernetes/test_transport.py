@@ -50,14 +50,15 @@ class Authority:
         self.root, self._root_key = make_certificate(folder, "root", "-noenc")
         self.intermediate, _key = self._issue("intermediate", "root", "basicConstraints=critical,CA:TRUE")
         self.server = self._issue("server", "intermediate", "subjectAltName=IP:127.0.0.1,DNS:api.test")
+        self.expired = self._issue("expired", "root", "subjectAltName=IP:127.0.0.1", days=-1)
         self.client = self._issue("client", "root", "extendedKeyUsage=clientAuth")
 
-    def _issue(self, name: str, issuer: str, extension: str) -> tuple[str, str]:
+    def _issue(self, name: str, issuer: str, extension: str, *, days: int = 1) -> tuple[str, str]:
         request, key, certificate = (str(self.folder / f"{name}{suffix}") for suffix in (".csr", ".key", ".crt"))
         extensions = self.folder / f"{name}.ext"
         extensions.write_text(extension, encoding="utf-8")
         new = ["openssl", "req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-noenc"]
-        sign = ["openssl", "x509", "-req", "-days", "1", "-in", request, "-out", certificate, "-CAcreateserial"]
+        sign = ["openssl", "x509", "-req", "-days", str(days), "-in", request, "-out", certificate, "-CAcreateserial"]
         sign += ["-CA", str(self.folder / f"{issuer}.crt"), "-CAkey", str(self.folder / f"{issuer}.key")]
         for command in (
             [*new, "-subj", f"/CN={name}", "-keyout", key, "-out", request],
@@ -165,6 +166,31 @@ def test_a_server_without_tls_is_an_error_at_once(memory: MemoryServer, authorit
     with pytest.raises(ApiError, match=r"it cannot be reached: .*SSL"):
         client.get(PODS, obj="x")
     assert client.requests == 0
+
+
+def test_a_certificate_that_has_expired_is_refused(authority: Authority) -> None:
+    """At once."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*authority.expired)
+    with MemoryServer(tls=context) as server:
+        client = make_client(server.url, authority.root)
+        with pytest.raises(ApiError, match="its certificate is not trusted: certificate has expired"):
+            client.get(PODS, obj="x")
+        assert (client.requests, server.log) == (0, [])
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_an_old_version_of_tls_is_refused(authority: Authority, version: ssl.TLSVersion) -> None:
+    """At once."""
+    context = authority.make_server_context()
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    context.minimum_version = context.maximum_version = version
+    with MemoryServer(tls=context) as server:
+        client = make_client(server.url, authority.root)
+        with pytest.raises(ApiError, match=r"it cannot be reached: .*SSL"):
+            client.get(PODS, obj="x")
+        assert client.requests == 0
 
 
 # --- proxies --------------------------------------------------------------------------------------------------------
@@ -275,6 +301,33 @@ def test_a_proxy_that_cannot_now_is_tried_again(memory: MemoryServer, proxy: dic
         assert len(server.targets) > 1
 
 
+def test_the_certificate_of_a_proxy_is_verified(memory: MemoryServer, authority: Authority) -> None:
+    """By the system's authorities; its password is not sent otherwise."""
+    with ConnectProxy(tls=authority.make_server_context(), login=LOGIN) as proxy:
+        access = ClusterAccess(server=memory.url, source="x", proxy=parse_proxy(proxy.url, source="x"))
+        begun = time.monotonic()
+        with pytest.raises(ApiError, match="certificate is not trusted"):
+            Client(access, run_id="r", deadline=Deadline(5)).get(PODS, obj="x")
+        assert (time.monotonic() - begun < 2, proxy.heads, memory.log) == (True, [], [])
+
+
+def test_a_proxy_that_never_stops_talking_is_left() -> None:
+    """Its answer has no end."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        connections = []
+
+        def talk() -> None:
+            connections.append(listener.accept()[0])
+            connections[0].sendall(b"x" * 20000)
+
+        threading.Thread(target=talk, daemon=True).start()
+        begun = time.monotonic()
+        with pytest.raises(ProxyError, match="gave no HTTP answer"):
+            open_through(parse_proxy(f"http://127.0.0.1:{listener.getsockname()[1]}", source="x"))
+        assert time.monotonic() - begun < 2
+        connections[0].close()
+
+
 def test_a_socks_proxy_that_asks_for_a_password_we_do_not_have(memory: MemoryServer) -> None:
     """Or one that is none."""
     with ConnectProxy("socks5", login=LOGIN) as server:
@@ -377,6 +430,28 @@ def test_every_address_of_a_host_is_tried(memory: MemoryServer, monkeypatch: pyt
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
     connect(("api.test", port), proxy=None, tls=None, server_name="x", seconds=3, limit=lambda: 1.0).close()
+
+
+def test_an_address_that_does_not_answer_leaves_time_for_the_next(
+    memory: MemoryServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each has its share."""
+    port = int(memory.url.rpartition(":")[2])
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
+        waiting = []
+        for _number in range(3):  # what is in the backlog, and one that is not let in any more
+            sock = socket.socket()
+            sock.setblocking(False)
+            sock.connect_ex(full.getsockname())
+            waiting.append(sock)
+        addresses = (full.getsockname(), ("127.0.0.1", port))
+        places = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address) for address in addresses]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_arguments, **_options: places)
+        begun = time.monotonic()
+        connect(("api.test", port), proxy=None, tls=None, server_name="x", seconds=1.0, limit=lambda: 1.0).close()
+        assert 0.4 < time.monotonic() - begun < 0.9
+        for sock in waiting:
+            sock.close()
 
 
 def test_a_resolver_that_hangs_holds_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
