@@ -8,6 +8,9 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.lowtide.ops.plugins.module_utils._consumers.operations.scale_to_partitions import (
+    run_scale_to_partitions,
+)
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.operations.workload import run_workload
 from support.memory_controllers import (
     NAMESPACE,
@@ -295,6 +298,58 @@ def test_the_replicas_are_saved_with_keda_too(memory: MemoryServer, controllers:
     assert count_replicas(memory) == 3
 
 
+# --- bounds that scaling has set ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["HorizontalPodAutoscaler", "ScaledObject"])
+def test_bounds_that_were_adjusted_are_given_back_by_a_start(memory: MemoryServer, kind: str) -> None:
+    """Before the workload has a pod again, so that nobody moves it meanwhile; check mode predicts it."""
+    play_keda(memory)
+    Controllers(memory).add("StatefulSet", "w")
+    describe, name = (describe_hpa, "h") if kind == "HorizontalPodAutoscaler" else (describe_scaled_object, "k")
+    memory.put(describe(WORKER, 1, 9))
+    before = take_picture(memory)
+    scaled = run_operation(memory, run_scale_to_partitions, partitions=3, autoscaler="adjust")
+    assert not scaled.failed, scaled.msg
+    pinned = take_picture(memory)[f"{kind}/{name}"]
+    check_done(stop(memory, autoscaler="pause"))
+    assert take_picture(memory)[f"{kind}/{name}"][0] == pinned[0]
+    predicted = check_done(start(memory, check=True))
+    memory.log.clear()
+    started = check_done(start(memory))
+    assert take_picture(memory) == before
+    assert [written for written, _fields in list_writes(memory)][:2] == [name, "w"]
+    for key in ("plan", "diff", "changed"):
+        assert predicted[key] == started[key], key
+    assert started["plan"][0]["what"] == "bounds 3..3 -> 1..9"
+    title = f"bounds of {kind} n/{name}"
+    assert [started["diff"][when][title] for when in ("before", "after")] == [
+        {"min": 3, "max": 3},
+        {"min": 1, "max": 9},
+    ]
+
+
+def test_bounds_of_what_runs_stay_as_they_were_adjusted(memory: MemoryServer, controllers: Controllers) -> None:
+    """A start that has nothing to start changes nothing."""
+    controllers.add("StatefulSet", "w")
+    memory.put(describe_hpa(WORKER, 1, 9))
+    scaled = run_operation(memory, run_scale_to_partitions, partitions=3, autoscaler="adjust")
+    assert not scaled.failed, scaled.msg
+    assert not check_done(start(memory)).changed
+
+
+def test_bounds_that_were_given_back_are_those_within_which_it_may_move(
+    memory: MemoryServer, controllers: Controllers
+) -> None:
+    """They are no longer what was read."""
+    controllers.add("StatefulSet", "w")
+    memory.put(describe_hpa(WORKER, 1, 9))
+    scaled = run_operation(memory, run_scale_to_partitions, partitions=3, autoscaler="adjust")
+    assert not scaled.failed, scaled.msg
+    run = check_done(move_during_start(memory, controllers, 6, hpa=False))
+    assert run["workloads"][0]["replicas"] == 6
+
+
 # --- whose stops, what was not saved, rehearsals --------------------------------------------------------------------
 
 
@@ -365,10 +420,13 @@ def test_a_person_s_later_change_makes_what_was_saved_stale(memory: MemoryServer
 # --- an HPA, and guards that are left out ---------------------------------------------------------------------------
 
 
-def move_during_start(memory: MemoryServer, controllers: Controllers, replicas: int, **params: Any) -> ModuleRun:
+def move_during_start(
+    memory: MemoryServer, controllers: Controllers, replicas: int, *, hpa: bool = True, **params: Any
+) -> ModuleRun:
     """Start while the HPA's controller moves the number of a workload that does not serve yet."""
-    controllers.add("StatefulSet", "w")
-    memory.put(describe_hpa(WORKER, 2, 9))
+    if hpa:
+        controllers.add("StatefulSet", "w")
+        memory.put(describe_hpa(WORKER, 2, 9))
     check_done(stop(memory, guards=[]))
     controllers.held = {"w"}
 
@@ -383,9 +441,12 @@ def move_during_start(memory: MemoryServer, controllers: Controllers, replicas: 
     return run
 
 
-def test_an_hpa_that_moves_the_number_sets_the_goal(memory: MemoryServer, controllers: Controllers) -> None:
-    """Within its bounds."""
-    run = check_done(move_during_start(memory, controllers, 6))
+@pytest.mark.parametrize("guards", [["hpa", "keda", "gitops"], []])
+def test_an_hpa_that_moves_the_number_sets_the_goal(
+    memory: MemoryServer, controllers: Controllers, guards: list[str]
+) -> None:
+    """Within its bounds, whatever the guards are."""
+    run = check_done(move_during_start(memory, controllers, 6, guards=guards))
     assert [run["workloads"][0][key] for key in ("replicas", "ready")] == [6, 6]
 
 
