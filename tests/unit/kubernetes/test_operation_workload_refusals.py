@@ -205,6 +205,7 @@ def test_another_cluster_is_refused_before_anything(memory: MemoryServer, contro
     run = stop(memory, cluster_uid="elsewhere")
     assert (run.failed, run["error"]["refused"], len(memory.log)) == (True, True, 1)
     assert "here, not the expected elsewhere" in run.msg
+    assert (run["requests"], run["run_id"]) == (1, "r")
     check_done(stop(memory, cluster_uid="here"))
 
 

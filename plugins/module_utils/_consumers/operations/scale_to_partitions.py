@@ -17,7 +17,7 @@ from ..._common.text import format_count
 from ..._kubernetes.autoscalers import Autoscaler
 from ..._kubernetes.cache import Cache
 from ..._kubernetes.client import Client, Listing
-from ..._kubernetes.cluster import connect, read_object
+from ..._kubernetes.cluster import check_identity, connect, read_object
 from ..._kubernetes.conditions import Serving, assess_alone
 from ..._kubernetes.constraints.capacity import find_headroom_blockers
 from ..._kubernetes.constraints.disruption import find_budget_blockers
@@ -354,6 +354,7 @@ def run_scale_to_partitions(module: AnsibleModule, outcome: Outcome) -> None:
     client: Client | None = None
     try:
         client = connect(module, seconds=module.params["timeout"])
+        check_identity(client, module.params["cluster_uid"])
         ScaleToPartitions(module, outcome, client).run(partitions)
     finally:
         partitions.close()

@@ -18,7 +18,7 @@ from .. import summary
 from ..autoscalers import Autoscaler
 from ..cache import Cache
 from ..client import Client, Listing
-from ..cluster import connect, list_named
+from ..cluster import check_identity, connect, list_named
 from ..conditions import Condition, Gone, Serving
 from ..constraints.owners import find_owner_blockers
 from ..constraints.volumes import find_volume_blockers
@@ -390,6 +390,7 @@ def run_workload(module: AnsibleModule, outcome: Outcome) -> None:
     tiers = parse_tiers(module.params)
     client = connect(module, seconds=module.params["timeout"])
     try:
+        check_identity(client, module.params["cluster_uid"])
         StopStart(module, outcome, client, tiers).run()
     finally:
         client.close()
