@@ -102,11 +102,11 @@ class Controllers:
     def _make_pods(self, owner: Json, count: int) -> None:
         name = owner["metadata"]["name"]
         present = {pod["metadata"]["name"] for pod in self.server.read_all("Pod")}
-        wanted = {f"{name}-{number}" for number in range(count)}
-        for pod in sorted(pod for pod in present - wanted if pod.startswith(f"{name}-")):
+        due = {f"{name}-{number}" for number in range(count)}
+        for pod in sorted(pod for pod in present - due if pod.startswith(f"{name}-")):
             self.server.remove("Pod", NAMESPACE, pod)
-        for pod in sorted(wanted - present):
-            metadata = {"name": pod, "namespace": NAMESPACE, "labels": {"app": name}}
+        for pod in sorted(due - present):
+            metadata: Json = {"name": pod, "namespace": NAMESPACE, "labels": {"app": name}}
             metadata["ownerReferences"] = [refer_to(owner, "StatefulSet")]
             self.server.put({"kind": "Pod", "metadata": metadata, "status": {"phase": "Running"}})
 

@@ -30,10 +30,7 @@ KNOWN_NAMES = 20
 
 
 def connect(module: AnsibleModule, *, seconds: float) -> Client:
-    """Return a client for the module's options, its deadline ``seconds`` away, and only for the expected cluster.
-
-    Nothing is sent unless ``cluster_uid`` is given, which costs one request.
-    """
+    """Return a client for the module's options, its deadline ``seconds`` away. Nothing is sent yet."""
     params = module.params
     if params["namespace"] is not None:
         check_name("namespace", params["namespace"])
@@ -44,10 +41,7 @@ def connect(module: AnsibleModule, *, seconds: float) -> Client:
     if access.secure and not access.verify:
         module.warn(f"The certificate of API server {access.server} is not verified (validate_certs is false)")
     run_id = params.get("run_id") or time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-    client = Client(access, run_id=run_id, deadline=Deadline(seconds))
-    if params.get("cluster_uid"):
-        _check_identity(client, str(params["cluster_uid"]))
-    return client
+    return Client(access, run_id=run_id, deadline=Deadline(seconds))
 
 
 def _hide_secrets(module: AnsibleModule, secrets: t.Iterable[str]) -> None:
@@ -73,7 +67,10 @@ def read_cluster_uid(client: Client) -> str:
     return str(system["metadata"]["uid"])
 
 
-def _check_identity(client: Client, expected: str) -> None:
+def check_identity(client: Client, expected: str | None) -> None:
+    """Refuse another cluster than the one of the option ``cluster_uid``: one request, none where it is not given."""
+    if not expected:
+        return
     actual = read_cluster_uid(client)
     if actual != expected:
         raise Refusal(

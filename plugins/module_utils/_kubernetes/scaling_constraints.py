@@ -14,11 +14,13 @@ import typing as t
 from .autoscalers import Autoscaler, select_autoscalers
 from .client import Client
 from .errors import Forbidden, NotFound
+from .fields import as_dict
 from .objects import Workload
 from .resources import collection_path, find_resource
 
 if t.TYPE_CHECKING:
     from .fields import Json
+    from .patches import Write
 
 GUARDS = ("hpa", "keda", "gitops", "disruption_budget", "quota", "headroom")
 OCCUPYING = "status.phase!=Succeeded,status.phase!=Failed"
@@ -41,6 +43,25 @@ class ScalingConstraints:
     def list_autoscalers(self, workload: Workload) -> list[Autoscaler]:
         """Return the autoscalers of a workload; an HPA that KEDA made is represented by its ScaledObject."""
         return select_autoscalers(self.autoscalers, workload)
+
+    def replace_autoscaler(self, scaler: Autoscaler) -> None:
+        """Take what an autoscaler is now in place of what it was."""
+        self.autoscalers = [
+            scaler if (known.kind, known.uid) == (scaler.kind, scaler.uid) else known for known in self.autoscalers
+        ]
+
+
+def apply_bounds(scaler: Autoscaler, write: Write) -> Autoscaler:
+    """Return an autoscaler with the bounds that a write gives it."""
+    spec = {**as_dict(scaler.raw.get("spec")), **as_dict(write.body.get("spec"))}
+    return Autoscaler.from_object({**scaler.raw, "spec": spec}, scaler.kind)
+
+
+def describe_bounds(before: Autoscaler, after: Autoscaler) -> str:
+    """Return what a change of bounds does, for a plan."""
+    if before.bounds == after.bounds:
+        return "remove the bounds that were saved on it"
+    return f"bounds {before.minimum}..{before.maximum} -> {after.minimum}..{after.maximum}"
 
 
 def read_constraints(

@@ -587,8 +587,9 @@ def test_a_rehearsal_takes_it_for_stopped(memory: MemoryServer, check: bool) -> 
 def test_another_cluster_is_refused_before_anything(memory: MemoryServer) -> None:
     """One request tells."""
     memory.put({"kind": "Namespace", "metadata": {"name": "kube-system", "uid": "here"}})
-    check_refused(memory, scale_to(memory, 5, cluster_uid="elsewhere"), "here, not the expected elsewhere")
-    assert len(memory.log) == 1
+    run = scale_to(memory, 5, cluster_uid="elsewhere")
+    check_refused(memory, run, "here, not the expected elsewhere")
+    assert (len(memory.log), run["requests"], run["run_id"]) == (1, 1, "r")
 
 
 @pytest.mark.usefixtures("controllers")

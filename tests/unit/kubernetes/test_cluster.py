@@ -12,6 +12,7 @@ import pytest
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import Refusal
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.cluster import (
     KNOWN_NAMES,
+    check_identity,
     connect,
     explain_missing,
     list_named,
@@ -50,18 +51,19 @@ def make(memory: MemoryServer, **params: Any) -> Any:
 def test_nothing_is_sent_unless_an_identity_is_expected(memory: MemoryServer) -> None:
     """And then one request."""
     put_identity(memory)
-    client = connect(make(memory), seconds=5)
-    assert (client.requests, memory.log, client.run_id) == (0, [], "r")
     client = connect(make(memory, cluster_uid="here"), seconds=5)
+    assert (client.run_id, client.deadline.seconds) == ("r", 5)
+    check_identity(client, None)
+    assert (client.requests, memory.log) == (0, [])
+    check_identity(client, "here")
     assert (client.requests, len(memory.log)) == (1, 1)
-    assert client.deadline.seconds == 5
 
 
 def test_another_cluster_is_refused(memory: MemoryServer) -> None:
     """With both identities, and where the address came from."""
     put_identity(memory)
     with pytest.raises(Refusal, match=r"the option host.*is here, not the expected elsewhere"):
-        connect(make(memory, cluster_uid="elsewhere"), seconds=5)
+        check_identity(connect(make(memory), seconds=5), "elsewhere")
 
 
 def test_the_identity_needs_one_right(memory: MemoryServer) -> None:

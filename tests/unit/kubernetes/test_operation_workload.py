@@ -1,18 +1,18 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""k8s_workload against the API server in memory: what is sent, in which order, and what is reported of it."""
+"""k8s_workload against the API server in memory: what is done, in which order, and what is reported of it."""
 
 from __future__ import annotations
 
-import json
 import threading
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from ansible_collections.lowtide.ops.plugins.module_utils._consumers.operations.scale_to_partitions import (
+    run_scale_to_partitions,
+)
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.operations.workload import run_workload
 from support.memory_controllers import (
-    ALWAYS,
     NAMESPACE,
     PAUSED_REPLICAS,
     Controllers,
@@ -22,97 +22,32 @@ from support.memory_controllers import (
     play_keda,
     scale,
 )
-from support.memory_handler import Fault
 from support.memory_kubernetes import MemoryServer
 from support.modules import ModuleRun
-from support.operation_runs import is_write, list_writes, name_workloads, run_operation
+from support.operation_runs import list_writes, run_operation
 
-Json = dict[str, Any]
-
-NOTE = "lowtide.ops/stopped"
-PAUSED_BY = "lowtide.ops/paused-by"
-WORKER = "StatefulSet/w"
-TITLE = "StatefulSet n/w"
+from .workload_steps import (
+    TITLE,
+    WORKER,
+    act_between,
+    change_worker,
+    check_done,
+    count_replicas,
+    describe_claims,
+    own_by_operator,
+    read_annotations,
+    read_saved,
+    run_tiers,
+    start,
+    stop,
+    take_picture,
+)
 
 
 @pytest.fixture
 def controllers(memory: MemoryServer) -> Controllers:
     """Who settles at once what is written."""
     return Controllers(memory)
-
-
-def stop(memory: MemoryServer, *names: str, **params: Any) -> ModuleRun:
-    """Stop workloads, the one that there is unless others are named."""
-    return run_operation(memory, run_workload, state="stopped", workloads=name_workloads(names or [WORKER]), **params)
-
-
-def start(memory: MemoryServer, *names: str, **params: Any) -> ModuleRun:
-    """Start them."""
-    return run_operation(memory, run_workload, state="running", workloads=name_workloads(names or [WORKER]), **params)
-
-
-def run_tiers(memory: MemoryServer, state: str, *tiers: list[str], **params: Any) -> ModuleRun:
-    """Stop or start tiers."""
-    return run_operation(memory, run_workload, state=state, tiers=[name_workloads(tier) for tier in tiers], **params)
-
-
-def check_done(run: ModuleRun) -> ModuleRun:
-    """Check that a run came to a good end, and return it."""
-    assert not run.failed, run.msg
-    return run
-
-
-def count_replicas(memory: MemoryServer, name: str = "w", kind: str = "StatefulSet") -> Any:
-    """What its spec asks for."""
-    return memory.read(kind, NAMESPACE, name)["spec"]["replicas"]
-
-
-def read_annotations(memory: MemoryServer, kind: str, name: str) -> dict[str, str]:
-    """The annotations of an object."""
-    return dict(memory.read(kind, NAMESPACE, name)["metadata"].get("annotations") or {})
-
-
-def read_saved(memory: MemoryServer, name: str = "w", kind: str = "StatefulSet") -> Any:
-    """What a stop saved on a workload; None when there is nothing."""
-    text = read_annotations(memory, kind, name).get(NOTE)
-    return json.loads(text)["operations"][0]["spec"] if text else None
-
-
-def take_picture(memory: MemoryServer) -> dict[str, tuple[Json, Json]]:
-    """Spec and annotations of everything that a run may change."""
-    kinds = ("StatefulSet", "Deployment", "CronJob", "Job", "ScaledObject", "HorizontalPodAutoscaler")
-    return {
-        f"{kind}/{obj['metadata']['name']}": (obj["spec"], obj["metadata"].get("annotations") or {})
-        for kind in kinds
-        for obj in memory.read_all(kind)
-    }
-
-
-class Cut:
-    """Refuse every request once so many writes were carried out: for the server, the client is dead by then."""
-
-    def __init__(self, memory: MemoryServer, writes: int) -> None:
-        self._memory = memory
-        self._writes = writes
-        self.done = 0
-        memory.add_rival(self._act, when="after", times=ALWAYS)
-
-    def _act(self) -> None:
-        self.done += is_write(next(request for request in reversed(self._memory.log) if request.verb == "patch"))
-        if self.done >= self._writes:
-            self._memory.tokens = set()
-
-    def end(self, run: ModuleRun) -> None:
-        """Check that the run was cut off after so many writes, and answer again."""
-        assert (run.failed, run.changed, run["error"]["refused"]) == (True, True, False)
-        assert self.done == self._writes
-        self._memory.tokens = None
-        self._memory.rivals.pop()
-
-
-def act_between(memory: MemoryServer, action: Callable[[], object], path: str = "") -> None:
-    """Let another client act once, after the dry run and before the first write (of an object)."""
-    memory.add_rival(action, when="after", path=path)
 
 
 # --- check mode, and a second run -----------------------------------------------------------------------------------
@@ -301,127 +236,6 @@ def test_a_failure_in_the_second_tier_says_what_was_done(memory: MemoryServer, c
     assert set(run["reasons"]) == {"StatefulSet/a", WORKER, "StatefulSet/z"}
 
 
-# --- refusals -------------------------------------------------------------------------------------------------------
-
-
-def track_by_argo_cd(obj: Json) -> None:
-    """Let Argo CD have set the replicas."""
-    obj["metadata"]["annotations"] = {"argocd.argoproj.io/tracking-id": "shop:apps/StatefulSet:n/w"}
-    obj["spec"]["replicas"] = 4
-
-
-def own_by_operator(obj: Json) -> None:
-    """Let an operator own it."""
-    reference = {"apiVersion": "example.org/v1", "kind": "Shop", "name": "s", "uid": "u", "controller": True}
-    obj["metadata"]["ownerReferences"] = [reference]
-
-
-def delete_claims(obj: Json) -> None:
-    """Let its controller delete claims."""
-    obj["spec"]["persistentVolumeClaimRetentionPolicy"] = {"whenScaled": "Delete"}
-    obj["spec"]["volumeClaimTemplates"] = [{"metadata": {"name": "data"}}]
-
-
-def change_worker(change: Callable[[Json], None], manager: str = "argocd-controller") -> Callable[[MemoryServer], Any]:
-    """Return what makes a change of the workload."""
-    return lambda memory: memory.change("StatefulSet", NAMESPACE, "w", change, manager=manager)
-
-
-REFUSALS: dict[str, tuple[Callable[[MemoryServer], Any], str]] = {
-    "keda": (lambda memory: memory.put(describe_scaled_object(WORKER, 1, 9)), "ScaledObject n/k owns its replicas"),
-    "hpa to zero": (lambda memory: memory.put(describe_hpa(WORKER, 0, 9)), "HorizontalPodAutoscaler n/h owns"),
-    "gitops": (change_worker(track_by_argo_cd), "Argo CD application shop"),
-    "operator": (change_worker(own_by_operator), "Shop n/s"),
-    "claims": (change_worker(delete_claims), "deletes the claims data-w-2"),
-    "right to list pods": (lambda memory: memory.deny("list", "pods"), "may not list pods in namespace n"),
-    "right to patch": (lambda memory: memory.deny("patch", "statefulsets.apps"), "n/w|patch statefulsets.apps"),
-}
-
-
-@pytest.mark.parametrize("check", [False, True])
-@pytest.mark.parametrize("name", REFUSALS)
-def test_refusals_come_before_the_first_write(
-    memory: MemoryServer, controllers: Controllers, name: str, check: bool
-) -> None:
-    """Of a stop of several tiers, whichever of them is in the way; the result says what was read, and why."""
-    for other in ("a", "w"):
-        controllers.add("StatefulSet", other)
-    obstruct, words = REFUSALS[name]
-    obstruct(memory)
-    picture = take_picture(memory)
-    run = run_tiers(memory, "stopped", [WORKER], ["StatefulSet/a"], check=check)
-    assert run.failed
-    assert (run.changed, run["error"]["refused"], list_writes(memory)) == (False, True, [])
-    assert take_picture(memory) == picture
-    with pytest.raises(AssertionError, match=words):
-        raise AssertionError(run.msg)
-    assert run["error"]["next_step"]
-    assert [entry["name"] for entry in run["workloads"]] == ["a", "w"]
-    assert set(run["reasons"]) == {"StatefulSet/a", WORKER}
-    assert (run["run_id"], run["requests"]) == ("r", len(memory.log))
-    if "right" not in name:
-        assert [blocker["object"] for blocker in run["blockers"]] == [TITLE]
-        assert run["blockers"][0]["holder"] in run.msg
-
-
-def test_several_obstacles_are_named_together(memory: MemoryServer, controllers: Controllers) -> None:
-    """One run shows them all."""
-    controllers.add("StatefulSet", "w")
-    controllers.add("StatefulSet", "v", **describe_claims())
-    memory.put(describe_scaled_object(WORKER, 1, 9))
-    run = stop(memory, WORKER, "StatefulSet/v")
-    assert [blocker["object"] for blocker in run["blockers"]] == [TITLE, "StatefulSet n/v"]
-    assert "ScaledObject n/k" in run.msg
-    assert "data-v-0" in run.msg
-
-
-def describe_claims() -> Json:
-    """The fields of a StatefulSet whose controller deletes claims."""
-    return {
-        "persistentVolumeClaimRetentionPolicy": {"whenScaled": "Delete"},
-        "volumeClaimTemplates": [{"metadata": {"name": "data"}}],
-    }
-
-
-def test_claims_may_be_deleted_where_that_is_said(memory: MemoryServer, controllers: Controllers) -> None:
-    """The plan says that there is no way back."""
-    controllers.add("StatefulSet", "w", **describe_claims())
-    run = check_done(stop(memory, allow_volume_deletion=True))
-    assert [item["reversible"] for item in run["plan"]] == [False]
-
-
-def test_a_webhook_that_refuses_the_second_workload(memory: MemoryServer, controllers: Controllers) -> None:
-    """Its refusal is found by the dry run, before the first workload is stopped."""
-    for name in ("a", "w"):
-        controllers.add("StatefulSet", name)
-    memory.fail_next(400, verb="patch", path="/statefulsets/w")
-    run = run_tiers(memory, "stopped", [WORKER], ["StatefulSet/a"])
-    assert (run.failed, run.changed, run["error"]["refused"], list_writes(memory)) == (True, False, True, [])
-    assert "the server would refuse the change" in run.msg
-    assert "injected 400" in run.msg
-    assert run["error"]["object"] == TITLE
-    assert run["summary"] == "not stopped: StatefulSet n/a, StatefulSet n/w"
-
-
-def test_a_start_is_not_refused_by_guards(memory: MemoryServer, controllers: Controllers) -> None:
-    """It is the way back."""
-    controllers.add("StatefulSet", "w")
-    check_done(stop(memory))
-    memory.put(describe_hpa(WORKER, 0, 9))
-    change_worker(own_by_operator)(memory)
-    check_done(start(memory))
-    assert count_replicas(memory) == 3
-
-
-def test_what_is_stopped_needs_no_right_and_no_owner_s_leave(memory: MemoryServer, controllers: Controllers) -> None:
-    """Nothing is written then."""
-    controllers.add("StatefulSet", "w")
-    check_done(stop(memory))
-    change_worker(own_by_operator)(memory)
-    memory.deny("patch", "statefulsets.apps")
-    assert not check_done(stop(memory)).changed
-
-
 # --- KEDA -----------------------------------------------------------------------------------------------------------
 
 
@@ -484,157 +298,56 @@ def test_the_replicas_are_saved_with_keda_too(memory: MemoryServer, controllers:
     assert count_replicas(memory) == 3
 
 
-# --- kills ----------------------------------------------------------------------------------------------------------
+# --- bounds that scaling has set ------------------------------------------------------------------------------------
 
 
-def put_scaled_shop(memory: MemoryServer) -> Json:
-    """Put two tiers that KEDA scales, and return the picture of them."""
-    controllers = Controllers(memory)
-    for name in ("a", "w"):
-        controllers.add("StatefulSet", name)
-        memory.put(describe_scaled_object(f"StatefulSet/{name}", 1, 9, name=f"k-{name}"))
-    return take_picture(memory)
-
-
-TIERS = [["StatefulSet/a"], [WORKER]]
-
-
-@pytest.mark.parametrize("again", [True, False], ids=["run again", "started at once"])
-@pytest.mark.parametrize(("keda", "writes"), [*((True, n) for n in range(1, 4)), *((False, n) for n in range(1, 6))])
-def test_a_stop_that_is_killed_between_two_writes(memory: MemoryServer, keda: bool, writes: int, again: bool) -> None:
-    """Whatever was written by then: another run ends it, and a start gives back what there was."""
-    if keda:
-        play_keda(memory)
-    before = put_scaled_shop(memory)
-    cut = Cut(memory, writes)
-    killed = run_tiers(memory, "stopped", *TIERS, autoscaler="pause")
-    cut.end(killed)
-    if again:
-        check_done(run_tiers(memory, "stopped", *TIERS, autoscaler="pause", run_id="second"))
-        assert [count_replicas(memory, name) for name in ("a", "w")] == [0, 0]
-    check_done(run_tiers(memory, "running", *TIERS))
-    assert take_picture(memory) == before
-
-
-@pytest.mark.parametrize("guards", [["hpa", "keda", "gitops"], []], ids=["guards", "no guards"])
-@pytest.mark.parametrize("writes", range(1, 4))
-def test_a_start_that_is_killed_between_two_writes(memory: MemoryServer, writes: int, guards: list[str]) -> None:
-    """The next start goes on: KEDA is resumed also where the workload runs already."""
-    before = put_scaled_shop(memory)
-    check_done(run_tiers(memory, "stopped", *TIERS, autoscaler="pause"))
+@pytest.mark.parametrize("kind", ["HorizontalPodAutoscaler", "ScaledObject"])
+def test_bounds_that_were_adjusted_are_given_back_by_a_start(memory: MemoryServer, kind: str) -> None:
+    """Before the workload has a pod again, so that nobody moves it meanwhile; check mode predicts it."""
+    play_keda(memory)
+    Controllers(memory).add("StatefulSet", "w")
+    describe, name = (describe_hpa, "h") if kind == "HorizontalPodAutoscaler" else (describe_scaled_object, "k")
+    memory.put(describe(WORKER, 1, 9))
+    before = take_picture(memory)
+    scaled = run_operation(memory, run_scale_to_partitions, partitions=3, autoscaler="adjust")
+    assert not scaled.failed, scaled.msg
+    pinned = take_picture(memory)[f"{kind}/{name}"]
+    check_done(stop(memory, autoscaler="pause"))
+    assert take_picture(memory)[f"{kind}/{name}"][0] == pinned[0]
+    predicted = check_done(start(memory, check=True))
     memory.log.clear()
-    cut = Cut(memory, writes)
-    killed = run_tiers(memory, "running", *TIERS, guards=guards)
-    cut.end(killed)
-    check_done(run_tiers(memory, "running", *TIERS, guards=guards))
+    started = check_done(start(memory))
     assert take_picture(memory) == before
+    assert [written for written, _fields in list_writes(memory)][:2] == [name, "w"]
+    for key in ("plan", "diff", "changed"):
+        assert predicted[key] == started[key], key
+    assert started["plan"][0]["what"] == "bounds 3..3 -> 1..9"
+    title = f"bounds of {kind} n/{name}"
+    assert [started["diff"][when][title] for when in ("before", "after")] == [
+        {"min": 3, "max": 3},
+        {"min": 1, "max": 9},
+    ]
 
 
-# --- rivals, lost answers -------------------------------------------------------------------------------------------
-
-
-def test_a_rival_before_the_stop_is_decided_about_anew(memory: MemoryServer, controllers: Controllers) -> None:
-    """What the workload had in the end is saved and reported."""
+def test_bounds_of_what_runs_stay_as_they_were_adjusted(memory: MemoryServer, controllers: Controllers) -> None:
+    """A start that has nothing to start changes nothing."""
     controllers.add("StatefulSet", "w")
-    act_between(memory, lambda: scale(memory, "StatefulSet", "w", 5))
-    run = check_done(stop(memory))
-    assert (count_replicas(memory), read_saved(memory)) == (0, {"replicas": 5})
-    assert run["diff"] == {"before": {WORKER: 5}, "after": {WORKER: 0}}
-    assert "StatefulSet n/w (5 replicas)" in run["summary"]
+    memory.put(describe_hpa(WORKER, 1, 9))
+    scaled = run_operation(memory, run_scale_to_partitions, partitions=3, autoscaler="adjust")
+    assert not scaled.failed, scaled.msg
+    assert not check_done(start(memory)).changed
 
 
-def test_a_rival_before_the_start_is_decided_about_anew(memory: MemoryServer, controllers: Controllers) -> None:
-    """What another client has started meanwhile is left as it is, and waited for as it is."""
-    controllers.add("StatefulSet", "w")
-    check_done(stop(memory))
-    act_between(memory, lambda: scale(memory, "StatefulSet", "w", 2))
-    run = check_done(start(memory))
-    assert (count_replicas(memory), read_saved(memory)) == (2, None)
-    assert [run["workloads"][0][key] for key in ("replicas", "ready")] == [2, 2]
-    assert run["diff"]["after"] == {WORKER: 2}
-    assert "3" not in run["summary"]
-
-
-def test_a_rival_who_is_faster_with_the_same_stop(memory: MemoryServer, controllers: Controllers) -> None:
-    """It is saved what there was before, as this run saw it."""
-    controllers.add("StatefulSet", "w")
-    act_between(memory, lambda: scale(memory, "StatefulSet", "w", 0))
-    check_done(stop(memory))
-    assert read_saved(memory) == {"replicas": 3}
-
-
-@pytest.mark.parametrize("act", [stop, start])
-def test_a_rival_after_the_write_is_named(
-    memory: MemoryServer, controllers: Controllers, act: Callable[..., ModuleRun]
+def test_bounds_that_were_given_back_are_those_within_which_it_may_move(
+    memory: MemoryServer, controllers: Controllers
 ) -> None:
-    """It works against this run, and waiting would be in vain."""
+    """They are no longer what was read."""
     controllers.add("StatefulSet", "w")
-    if act is start:
-        check_done(stop(memory))
-    controllers.held = {"w"}
-    memory.log.clear()
-    threading.Timer(0.3, scale, (memory, "StatefulSet", "w", 7), {"manager": "someone"}).start()
-    run = act(memory)
-    assert (run.failed, run.changed, run["error"]["refused"]) == (True, True, False)
-    assert "someone" in run.msg
-    assert "7" in run.msg
-    assert run["waited"] < 5
-
-
-def lose_writes(memory: MemoryServer, when: str) -> None:
-    """Lose the answer of the first write, and what is not a dry run."""
-    act_between(memory, lambda: memory.lose_next(when, verb="patch"))
-
-
-@pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize("act", [stop, start])
-def test_a_lost_answer_is_no_failure(
-    memory: MemoryServer, controllers: Controllers, act: Callable[..., ModuleRun], when: str
-) -> None:
-    """It is looked whether the write was carried out, and reported as it is."""
-    controllers.add("StatefulSet", "w")
-    if act is start:
-        check_done(stop(memory))
-    lose_writes(memory, when)
-    run = check_done(act(memory))
-    assert run.changed
-    assert count_replicas(memory) == (3 if act is start else 0)
-    assert run["diff"]["after"] == {WORKER: 3 if act is start else 0}
-    assert run["summary"].startswith("started" if act is start else "stopped")
-
-
-def test_a_server_that_is_lost_after_the_write(memory: MemoryServer, controllers: Controllers) -> None:
-    """It is not known whether it was carried out: changed, and no refusal."""
-    controllers.add("StatefulSet", "w")
-
-    def lose() -> None:
-        memory.lose_next("after", verb="patch")
-        memory.lose_next("before", times=ALWAYS)
-
-    act_between(memory, lose)
-    run = stop(memory, timeout=0.5)
-    assert (run.failed, run.changed, run["error"]["refused"]) == (True, True, False)
-    assert (run["run_id"], count_replicas(memory)) == ("r", 0)
-
-
-def test_a_wait_that_ends_without_a_write_is_no_refusal(memory: MemoryServer, controllers: Controllers) -> None:
-    """Nothing is changed by it either."""
-    controllers.add("StatefulSet", "w")
-    controllers.held = {"w"}
-    assert stop(memory, timeout=0.3).changed
-    run = stop(memory, timeout=0.3)
-    assert (run.failed, run.changed, run["error"]["refused"]) == (True, False, False)
-    assert "3 pods left" in run.msg
-
-
-def test_a_server_that_cannot_be_reached_is_a_refusal(memory: MemoryServer, controllers: Controllers) -> None:
-    """As long as nothing was written."""
-    controllers.add("StatefulSet", "w")
-    memory.lose_next("before", times=ALWAYS)
-    run = stop(memory, timeout=0.3)
-    assert (run.failed, run.changed, run["error"]["refused"]) == (True, False, True)
-    assert run["run_id"] == "r"
-    assert run["requests"] > 0
+    memory.put(describe_hpa(WORKER, 1, 9))
+    scaled = run_operation(memory, run_scale_to_partitions, partitions=3, autoscaler="adjust")
+    assert not scaled.failed, scaled.msg
+    run = check_done(move_during_start(memory, controllers, 6, hpa=False))
+    assert run["workloads"][0]["replicas"] == 6
 
 
 # --- whose stops, what was not saved, rehearsals --------------------------------------------------------------------
@@ -707,10 +420,13 @@ def test_a_person_s_later_change_makes_what_was_saved_stale(memory: MemoryServer
 # --- an HPA, and guards that are left out ---------------------------------------------------------------------------
 
 
-def move_during_start(memory: MemoryServer, controllers: Controllers, replicas: int, **params: Any) -> ModuleRun:
+def move_during_start(
+    memory: MemoryServer, controllers: Controllers, replicas: int, *, hpa: bool = True, **params: Any
+) -> ModuleRun:
     """Start while the HPA's controller moves the number of a workload that does not serve yet."""
-    controllers.add("StatefulSet", "w")
-    memory.put(describe_hpa(WORKER, 2, 9))
+    if hpa:
+        controllers.add("StatefulSet", "w")
+        memory.put(describe_hpa(WORKER, 2, 9))
     check_done(stop(memory, guards=[]))
     controllers.held = {"w"}
 
@@ -725,9 +441,12 @@ def move_during_start(memory: MemoryServer, controllers: Controllers, replicas: 
     return run
 
 
-def test_an_hpa_that_moves_the_number_sets_the_goal(memory: MemoryServer, controllers: Controllers) -> None:
-    """Within its bounds."""
-    run = check_done(move_during_start(memory, controllers, 6))
+@pytest.mark.parametrize("guards", [["hpa", "keda", "gitops"], []])
+def test_an_hpa_that_moves_the_number_sets_the_goal(
+    memory: MemoryServer, controllers: Controllers, guards: list[str]
+) -> None:
+    """Within its bounds, whatever the guards are."""
+    run = check_done(move_during_start(memory, controllers, 6, guards=guards))
     assert [run["workloads"][0][key] for key in ("replicas", "ready")] == [6, 6]
 
 
@@ -756,84 +475,3 @@ def test_each_guard_costs_one_request(memory: MemoryServer, controllers: Control
     bare = check_done(stop(memory, guards=["gitops"], check=True))
     assert bare["requests"] == 3
     assert check_done(stop(memory, guards=[guard], check=True))["requests"] == 4
-
-
-# --- rights ---------------------------------------------------------------------------------------------------------
-
-
-def forbid_keda(memory: MemoryServer) -> None:
-    """Answer as a server does that asks for rights before it looks whether there is such an API."""
-    memory.faults.append(Fault(ALWAYS, path="/scaledobjects", status=403))
-
-
-def test_no_right_for_an_api_that_does_not_exist(memory: MemoryServer, controllers: Controllers) -> None:
-    """403 for keda.sh says nothing in a cluster without KEDA."""
-    controllers.add("StatefulSet", "w")
-    memory.unregister("ScaledObject")
-    forbid_keda(memory)
-    assert check_done(stop(memory))["warnings"] == []
-    assert check_done(start(memory))["warnings"] == []
-
-
-def test_no_right_for_keda_that_is_there(memory: MemoryServer, controllers: Controllers) -> None:
-    """A stop is refused; a start, the way back, warns and goes on."""
-    controllers.add("StatefulSet", "w")
-    check_done(stop(memory))
-    forbid_keda(memory)
-    memory.faults.append(Fault(ALWAYS, "get", "/apis/keda.sh", status=200, body=b'{"kind": "APIGroup"}'))
-    run = stop(memory)
-    assert (run.failed, run["error"]["refused"]) == (True, True)
-    assert "ScaledObjects of namespace n" in run.msg
-    started = check_done(start(memory))
-    assert "nothing is known of the ScaledObjects" in " ".join(started["warnings"])
-
-
-def test_an_account_that_may_only_read_named_objects(memory: MemoryServer, controllers: Controllers) -> None:
-    """Its role has resourceNames: GET instead of LIST, for the first read and for the wait."""
-    for name in ("w", "v"):
-        controllers.add("StatefulSet", name)
-    for verb in ("list", "watch"):
-        memory.deny(verb, "statefulsets.apps")
-    for act in (stop, start):
-        run = check_done(act(memory, WORKER, "StatefulSet/v"))
-        assert run.changed
-        assert "it may be read, not listed" in " ".join(run["warnings"])
-        memory.log.clear()
-    assert [count_replicas(memory, name) for name in ("w", "v")] == [3, 3]
-
-
-def test_no_right_to_watch(memory: MemoryServer, controllers: Controllers) -> None:
-    """It is polled instead, and that is said."""
-    controllers.add("StatefulSet", "w")
-    memory.deny("watch", "*")
-    run = check_done(stop(memory))
-    assert "instead of being watched" in " ".join(run["warnings"])
-
-
-# --- the cluster and its objects ------------------------------------------------------------------------------------
-
-
-def test_another_cluster_is_refused_before_anything(memory: MemoryServer, controllers: Controllers) -> None:
-    """One request tells."""
-    controllers.add("StatefulSet", "w")
-    memory.put({"kind": "Namespace", "metadata": {"name": "kube-system", "uid": "here"}})
-    run = stop(memory, cluster_uid="elsewhere")
-    assert (run.failed, run["error"]["refused"], len(memory.log)) == (True, True, 1)
-    assert "here, not the expected elsewhere" in run.msg
-    check_done(stop(memory, cluster_uid="here"))
-
-
-def test_a_missing_workload_is_found_before_the_first_write(memory: MemoryServer, controllers: Controllers) -> None:
-    """It says what there is instead."""
-    controllers.add("StatefulSet", "w")
-    memory.put({"kind": "Namespace", "metadata": {"name": NAMESPACE}})
-    run = run_tiers(memory, "stopped", ["StatefulSet/gone"], [WORKER])
-    assert (run.failed, run["error"]["refused"], list_writes(memory)) == (True, True, [])
-    assert "StatefulSet n/gone: it does not exist" in run.msg
-    assert "StatefulSets there: w" in run.msg
-
-
-def test_an_invalid_option_asks_nothing(memory: MemoryServer) -> None:
-    """Names are checked before a path is made of them."""
-    run = stop(memory, namespace="n/../x")
-    assert (run.failed, run["error"]["refused"], memory.log) == (True, True, [])

@@ -147,3 +147,11 @@ def test_a_listing_that_is_forbidden_is_a_failure(memory: MemoryServer) -> None:
     run = read(memory)
     assert run.failed
     assert "Deployments of namespace n" in run.msg
+
+
+@pytest.mark.usefixtures("controllers")
+def test_another_cluster_is_refused_before_anything(memory: MemoryServer) -> None:
+    """One request tells; the cluster that is expected is not asked twice."""
+    run = read(memory, cluster_uid="elsewhere")
+    assert (run.failed, run["error"]["refused"], run["requests"], len(memory.log)) == (True, True, 1, 1)
+    assert read(memory, cluster_uid="here")["requests"] == 4

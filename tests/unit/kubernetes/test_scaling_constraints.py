@@ -48,7 +48,8 @@ def test_without_guards_nothing_is_asked(memory: MemoryServer) -> None:
     put_all(memory)
     constraints = read_constraints(memory.client(), NAMESPACE, ["gitops"])
     assert memory.log == []
-    assert constraints.autoscalers == constraints.budgets == constraints.quotas == constraints.nodes == []
+    assert (constraints.autoscalers, constraints.budgets, constraints.quotas) == ([], [], [])
+    assert (constraints.nodes, constraints.pods) == ([], [])
 
 
 def test_all_guards(memory: MemoryServer) -> None:

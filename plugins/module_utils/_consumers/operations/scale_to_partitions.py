@@ -17,7 +17,7 @@ from ..._common.text import format_count
 from ..._kubernetes.autoscalers import Autoscaler
 from ..._kubernetes.cache import Cache
 from ..._kubernetes.client import Client, Listing
-from ..._kubernetes.cluster import connect, read_object
+from ..._kubernetes.cluster import check_identity, connect, read_object
 from ..._kubernetes.conditions import Serving, assess_alone
 from ..._kubernetes.constraints.capacity import find_headroom_blockers
 from ..._kubernetes.constraints.disruption import find_budget_blockers
@@ -30,7 +30,7 @@ from ..._kubernetes.plans.replicas_from_partitions import Rule, Scaling, Target,
 from ..._kubernetes.preflight import Planned, check_rights
 from ..._kubernetes.resources import object_path
 from ..._kubernetes.saved_state import SavedState
-from ..._kubernetes.scaling_constraints import ScalingConstraints, read_constraints
+from ..._kubernetes.scaling_constraints import ScalingConstraints, apply_bounds, describe_bounds, read_constraints
 from ..._kubernetes.summary import describe_state, summarize_scaling
 from ..._kubernetes.wait import wait_until
 from ..partitions import Partitions
@@ -200,10 +200,8 @@ class ScaleToPartitions:
         write = decide(scaler)
         if write is None:
             return []
-        spec = {**(scaler.raw.get("spec") or {}), **write.body.get("spec", {})}
-        restored = Autoscaler.from_object({**scaler.raw, "spec": spec}, scaler.kind)
-        what = f"bounds {scaler.minimum}..{scaler.maximum} -> {restored.minimum}..{restored.maximum}"
-        return [ScalerWrite(scaler, what, scaler.bounds, restored.bounds, decide)]
+        restored = apply_bounds(scaler, write)
+        return [ScalerWrite(scaler, describe_bounds(scaler, restored), scaler.bounds, restored.bounds, decide)]
 
     def _describe(self, workload: Workload, scaling: Scaling, target: Target, writes: t.Sequence[ScalerWrite]) -> None:
         """Add plan and diff; a Refusal when a guard stands against it."""
@@ -356,6 +354,7 @@ def run_scale_to_partitions(module: AnsibleModule, outcome: Outcome) -> None:
     client: Client | None = None
     try:
         client = connect(module, seconds=module.params["timeout"])
+        check_identity(client, module.params["cluster_uid"])
         ScaleToPartitions(module, outcome, client).run(partitions)
     finally:
         partitions.close()

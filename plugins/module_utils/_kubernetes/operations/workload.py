@@ -18,7 +18,7 @@ from .. import summary
 from ..autoscalers import Autoscaler
 from ..cache import Cache
 from ..client import Client, Listing
-from ..cluster import connect, list_named
+from ..cluster import check_identity, connect, list_named
 from ..conditions import Condition, Gone, Serving
 from ..constraints.owners import find_owner_blockers
 from ..constraints.volumes import find_volume_blockers
@@ -28,7 +28,7 @@ from ..plans.stop_start import Change, plan_save, plan_start, plan_stop
 from ..preflight import Planned, check_rights
 from ..resources import object_path
 from ..saved_state import SavedState, is_window
-from ..scaling_constraints import ScalingConstraints, read_constraints
+from ..scaling_constraints import ScalingConstraints, apply_bounds, describe_bounds, read_constraints
 from ..tiers import Entry, Tier, parse_tiers
 from ..wait import wait_until
 
@@ -156,6 +156,17 @@ class StopStart:
         ]
         return [(scaler, write) for scaler, write in writes if write is not None]
 
+    def _list_bounds_to_restore(self, workload: Workload) -> list[tuple[Autoscaler, Write]]:
+        """Return the writes that give back the bounds that scaling set to one number, before a workload is started."""
+        change = self.changes[workload.key]
+        if self.is_stop or change.before or not change.after:
+            return []
+        writes = [
+            (scaler, scaler.plan_restore_bounds(only_windows=self.only_windows))
+            for scaler in self.constraints.list_autoscalers(workload)
+        ]
+        return [(scaler, write) for scaler, write in writes if write is not None]
+
     def _refuse_blocked(self) -> None:
         """Refuse a stop that another actor would undo, or that deletes volumes. A start is never refused."""
         blockers: list[Blocker] = []
@@ -185,6 +196,11 @@ class StopStart:
         for workload in workloads:
             change = self.changes[workload.key]
             outcome.before[workload.key], outcome.after[workload.key] = change.before, change.after
+            for scaler, write in self._list_bounds_to_restore(workload):
+                restored, key = apply_bounds(scaler, write), f"bounds of {scaler.title}"
+                what = describe_bounds(scaler, restored)
+                outcome.plan.append(PlanItem(scaler.title, what, f"{workload.title} is started"))
+                outcome.before[key], outcome.after[key] = scaler.bounds, restored.bounds
             if change.what:
                 items.append(PlanItem(workload.title, change.what, change.reason, reversible=change.reversible))
             for scaler, _write in self._list_scalers_to_write(workload):
@@ -209,7 +225,8 @@ class StopStart:
             if write is not None and write.body:
                 path = object_path(workload.kind, self.namespace, workload.name)
                 planned.append(Planned(workload.kind, workload.title, path, workload.raw, write))
-            for scaler, scaler_write in self._list_scalers_to_write(workload):
+            scaler_writes = self._list_bounds_to_restore(workload) + self._list_scalers_to_write(workload)
+            for scaler, scaler_write in scaler_writes:
                 path = object_path(scaler.kind, scaler.namespace, scaler.name)
                 planned.append(Planned(scaler.kind, scaler.title, path, scaler.raw, scaler_write))
         return planned
@@ -227,6 +244,7 @@ class StopStart:
             self.latest.update(self._read(tier))  # what serves now need not be what served before the tiers in between
         workloads = [self.latest[entry.key] for entry in tier]
         for workload in workloads:
+            self._restore_bounds(workload)
             self._save_before_pause(workload)
         if self.is_stop:
             self._write_scalers(workloads)
@@ -235,6 +253,17 @@ class StopStart:
         if not self.is_stop:
             self._write_scalers(workloads)
         self._wait([self.latest[entry.key] for entry in tier])
+
+    def _restore_bounds(self, workload: Workload) -> None:
+        """Give autoscalers their bounds back while the workload is still stopped, so that they move nothing yet."""
+        for scaler, _write in self._list_bounds_to_restore(workload):
+            path = object_path(scaler.kind, scaler.namespace, scaler.name)
+
+            def decide(obj: Json, kind: str = scaler.kind) -> Write | None:
+                return Autoscaler.from_object(obj, kind).plan_restore_bounds(only_windows=self.only_windows)
+
+            obj, _sent = self.client.patch_with_retry(path, decide, obj=scaler.title, first=scaler.raw)
+            self.constraints.replace_autoscaler(Autoscaler.from_object(obj, scaler.kind))
 
     def _save_before_pause(self, workload: Workload) -> None:
         """Save what a workload has before its autoscaler is paused, which may scale it to 0 faster than this run."""
@@ -361,6 +390,7 @@ def run_workload(module: AnsibleModule, outcome: Outcome) -> None:
     tiers = parse_tiers(module.params)
     client = connect(module, seconds=module.params["timeout"])
     try:
+        check_identity(client, module.params["cluster_uid"])
         StopStart(module, outcome, client, tiers).run()
     finally:
         client.close()

@@ -11,7 +11,7 @@ from ..._common.errors import Refusal
 from ..._common.outcome import Outcome
 from .. import summary
 from ..client import Client
-from ..cluster import connect, list_named, read_cluster_uid
+from ..cluster import check_identity, connect, list_named, read_cluster_uid
 from ..errors import Forbidden
 from ..objects import Workload
 from ..resources import check_name, collection_path, object_path
@@ -33,6 +33,7 @@ def read_workloads(module: AnsibleModule, outcome: Outcome) -> None:
         )
     client = connect(module, seconds=params["timeout"])
     try:
+        check_identity(client, params["cluster_uid"])
         if params["namespace"] is None:
             outcome.facts["cluster_uid"] = params["cluster_uid"] or read_cluster_uid(client)
             workloads = []
