@@ -33,7 +33,7 @@ options:
   api_key:
     description:
       - A bearer token. It is used instead of whatever credentials the kubeconfig has. (E(K8S_AUTH_API_KEY))
-      - Credentials are never sent over plain C(http), except to the host itself.
+      - Credentials are never sent over plain C(http), except to an address of the host itself.
     type: str
   username:
     description: User for basic authentication, with O(password). (E(K8S_AUTH_USERNAME))

@@ -82,12 +82,16 @@ def compare_with_limit(
     return Line(level, obj, f"{what} {round(value, 2):.15g}{unit} (limit {limit:.15g}{unit})", next_step)
 
 
-def check_workloads(result: Result, window: Window) -> list[Line]:
-    """Return a line for each workload of ``k8s_workload_info``: it has exactly the pods that it asks for."""
-    return [_check_workload(workload, window) for workload in result["workloads"]]
+def check_workloads(result: Result, plan: Plan, window: Window) -> list[Line]:
+    """Return a line for each workload of ``k8s_workload_info``: it has exactly the pods that it asks for.
+
+    One that is declared is meant to run: at 0 it is a failure, where none is declared a warning.
+    """
+    is_declared = bool(plan["workloads"])
+    return [_check_workload(workload, window, is_declared=is_declared) for workload in result["workloads"]]
 
 
-def _check_workload(workload: Result, window: Window) -> Line:
+def _check_workload(workload: Result, window: Window, *, is_declared: bool) -> Line:
     obj = f"{workload['kind']} {workload['namespace']}/{workload['name']}"
     stopped = workload.get("stopped_by_lowtide")
     if workload.get("problem"):
@@ -106,7 +110,12 @@ def _check_workload(workload: Result, window: Window) -> Line:
     if workload.get("stale_saved_state") and workload["replicas"]:
         run = workload["stale_saved_state"].get("run")
         return Line("WARN", obj, f"{message}, and still carries what run {run} saved when it stopped it")
-    return Line("OK" if workload["replicas"] else "WARN", obj, message)
+    if workload["replicas"]:
+        return Line("OK", obj, message)
+    stopped = f"another client stopped it, {message}"
+    if not is_declared:
+        return Line("WARN", obj, stopped)
+    return Line("FAIL", obj, stopped, "Start it, or leave it out of the declared workloads")
 
 
 def check_consumer_groups(result: Result, plan: Plan, window: Window) -> list[Line]:
@@ -285,7 +294,7 @@ def _check_rule(rule: Result, limits: t.Mapping[str, t.Any]) -> t.Iterator[Line]
 
 
 COMPARE: dict[str, t.Callable[[Result, Plan, Window], list[Line]]] = {
-    "workloads": lambda result, _plan, window: check_workloads(result, window),
+    "workloads": check_workloads,
     "consumer_groups": check_consumer_groups,
     "database": lambda result, plan, _window: check_database(result, plan),
     "backups": check_backups,

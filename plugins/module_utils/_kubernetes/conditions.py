@@ -172,7 +172,7 @@ def describe_progress(workload: Workload, goal: int) -> str:
         words += f", {workload.serving} of them for minReadySeconds ({workload.min_ready_seconds} s)"
     wanted = min(goal, workload.updated_wanted)
     if workload.updated < wanted:
-        words += f", {workload.updated} of {wanted} updated"
+        words += f", {workload.updated} of {wanted} updated{', paused' if workload.paused else ''}"
     if not workload.is_observed:
         words += f", its controller has not seen generation {workload.generation} yet"
     return words

@@ -238,11 +238,15 @@ def test_a_token_file_comes_before_a_token(namespace: Namespace, token: str, clu
     assert not run.failed, run.msg
 
 
+ADDRESS = "10.77.0.1"
+"""Of the lab's network: what is sent to loopback does not leave the machine, and is allowed."""
+
+
 @pytest.fixture
 def listener() -> Iterator[tuple[str, list[bytes]]]:
     """A server without TLS, by its URL, and all that it was sent."""
     received: list[bytes] = []
-    server = socket.create_server(("127.0.0.1", 0))
+    server = socket.create_server((ADDRESS, 0))
 
     def accept() -> None:
         while True:
@@ -256,7 +260,7 @@ def listener() -> Iterator[tuple[str, list[bytes]]]:
 
     thread = threading.Thread(target=accept, daemon=True)
     thread.start()
-    yield f"http://127.0.0.1:{server.getsockname()[1]}", received
+    yield f"http://{ADDRESS}:{server.getsockname()[1]}", received
     server.shutdown(socket.SHUT_RDWR)
     server.close()
     thread.join(10)

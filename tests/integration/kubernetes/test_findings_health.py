@@ -51,7 +51,7 @@ def test_each_kind_has_words_of_its_own(namespace: Namespace, check: Check) -> N
     namespace.apply(cron_job(namespace, "c"))
     run = check("StatefulSet/w", "CronJob/c")
     assert run.rc == 0, run.stdout
-    assert find_line(run, f"StatefulSet {namespace.name}/w").startswith("OK 1 of 1 ready")
+    assert find_line(run, f"StatefulSet {namespace.name}/w").startswith("OK 1 of 1 replica ready")
     line = find_line(run, f"CronJob {namespace.name}/c").partition("StatefulSet")[0]
     assert line.startswith("OK")
     assert "of 1 ready" not in line

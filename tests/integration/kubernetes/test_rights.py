@@ -61,7 +61,7 @@ def test_every_kind_is_stopped_started_and_scaled_with_the_documented_rights(
     stopped = stop(namespace, *ALL, autoscaler="pause", timeout=40, **account)
     assert not stopped.failed, stopped.msg
     named = namespace.module(INFO, workloads=workloads, **account)
-    assert [workload["name"] for workload in named["stopped_by_us"]] == ["s", "d", "c"]
+    assert [workload["name"] for workload in named["stopped_by_lowtide"]] == ["s", "d", "c"]
     started = start(namespace, *ALL, timeout=40, **account)
     assert not started.failed, started.msg
     assert PAUSED_REPLICAS not in read_annotations(namespace, "ScaledObject", "s-keda")

@@ -37,6 +37,7 @@ PLAN: dict[str, Any] = {
         "alerts": "health_alerts_url",
     },
     "namespace": "n",
+    "workloads": [],
     "bucket": "b",
     "alerts_url": "http://p",
     "database": "d",
@@ -313,7 +314,7 @@ def test_the_reason_names_the_steps() -> None:
         (
             [{}, {"replicas": 0, "ready": 0, "message": "no pod left"}],
             "WARN",
-            "WARN: 0 of 2 checks failed, 1 warned: Deployment n/w: no pod left",
+            "WARN: 0 of 2 checks failed, 1 warned: Deployment n/w: another client stopped it, no pod left",
         ),
         (
             [

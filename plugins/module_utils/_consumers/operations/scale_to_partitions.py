@@ -131,14 +131,11 @@ class ScaleToPartitions:
         if self.module.check_mode:
             self.outcome.changed = bool(self.outcome.plan)
             return workload
+        # Before the workload: as long as KEDA is paused at 0, it takes back what is started.
         for entry in writes:
-            if entry.what != "resume":
-                self._write_scaler(entry)
+            self._write_scaler(entry)
         if scaling.write is not None:
             workload = self._write_workload(workload, target, scaling.after)
-        for entry in writes:
-            if entry.what == "resume":
-                self._write_scaler(entry)
         return self._wait(workload)
 
     def _plan(self, workload: Workload, target: Target) -> Scaling:

@@ -129,12 +129,26 @@ class StopStart:
             )
         return plan_start(
             workload,
-            replicas=self.replicas[workload.key],
+            replicas=self._choose_replicas(workload),
             only_windows=self.only_windows,
             assume_stopped=self.params["assume"] == "stopped",
             leave_unsaved=self.params["on_missing_state"] == "report",
             fallback=self._find_fallback(workload),
         )
+
+    def _choose_replicas(self, workload: Workload) -> int | None:
+        """Return the declared replicas, None for what was saved.
+
+        An autoscaler that this run has resumed may have started the workload before the run did, with fewer replicas
+        than there were.
+        """
+        key = workload.key
+        planned = self.changes.get(key)
+        if planned is None or workload.is_stopped or not (self.first[key].is_stopped and planned.after):
+            return self.replicas[key]
+        if not self.constraints.list_autoscalers(workload):
+            return self.replicas[key]
+        return max(planned.after, workload.replicas)
 
     def _find_fallback(self, workload: Workload) -> SavedState | None:
         """Return what was saved on the workload's ScaledObject when a run paused it."""
@@ -142,7 +156,7 @@ class StopStart:
         return next((state for state in states if state is not None), None)
 
     def _plan_scaler(self, scaler: Autoscaler, replicas: int) -> Write | None:
-        """Return the write that pauses (before a stop) or resumes (after a start) an autoscaler, None for nothing."""
+        """Return the write that pauses (for a stop) or resumes (for a start) an autoscaler, None for nothing."""
         if not self.is_stop:
             return scaler.plan_resume(only_windows=self.only_windows)
         if self.params["autoscaler"] != "pause":
@@ -207,7 +221,7 @@ class StopStart:
                 verb = "pause" if self.is_stop else "resume"
                 scalers[scaler.title] = PlanItem(scaler.title, verb, f"it owns the replicas of {workload.title}")
                 outcome.before[scaler.title], outcome.after[scaler.title] = not self.is_stop, self.is_stop
-        outcome.plan += [*scalers.values(), *items] if self.is_stop else [*items, *scalers.values()]
+        outcome.plan += [*scalers.values(), *items]
 
     def _report_left(self) -> None:
         """Report what stays stopped because nothing was saved on it, or because no window stopped it."""
@@ -246,12 +260,10 @@ class StopStart:
         for workload in workloads:
             self._restore_bounds(workload)
             self._save_before_pause(workload)
-        if self.is_stop:
-            self._write_scalers(workloads)
+        # Also before a start: as long as KEDA is paused at 0, it takes back what is started.
+        self._write_scalers(workloads)
         for workload in workloads:
             self._write_workload(self.latest[workload.key])
-        if not self.is_stop:
-            self._write_scalers(workloads)
         self._wait([self.latest[entry.key] for entry in tier])
 
     def _restore_bounds(self, workload: Workload) -> None:
@@ -300,7 +312,13 @@ class StopStart:
             self._adopt(key, decided[-1])
 
     def _adopt(self, key: str, change: Change) -> None:
-        """Report what was decided in the end, which another client may have made differ from what was planned."""
+        """Report what was decided in the end, which another client may have made differ from what was planned.
+
+        What this run's autoscaler has started before the run did was stopped when the run began.
+        """
+        planned = self.changes[key]
+        if not self.is_stop and self.first[key].is_stopped and change.before:
+            change = planned._replace(write=change.write, after=change.after)
         self.changes[key] = change
         self.outcome.before[key], self.outcome.after[key] = change.before, change.after
 
