@@ -16,9 +16,9 @@ from typing import Self
 class ConnectProxy(socketserver.ThreadingTCPServer):
     """Listens on loopback; ``kind`` is http or socks5.
 
-    With ``tls`` the client speaks TLS with the proxy itself. ``login`` is the user name and password that it asks for. ``answer`` is given to an http CONNECT instead of a tunnel;
-    ``code`` to a socks5 request. ``targets`` has what was asked for, ``heads`` the head of each CONNECT.
-    ``chunk`` is how many bytes are passed on at once.
+    With ``tls`` the client speaks TLS with the proxy itself. ``login`` is the user name and password that it asks for.
+    ``answer`` is given to an http CONNECT instead of a tunnel; ``code`` to a socks5 request. ``targets`` has what was
+    asked for, ``heads`` the head of each CONNECT. ``chunk`` is how many bytes are passed on at once.
     """
 
     daemon_threads = True
