@@ -14,11 +14,11 @@ from typing import Self
 
 
 class ConnectProxy(socketserver.ThreadingTCPServer):
-    """Listens on loopback. ``kind`` is http or socks5; with ``tls`` the client speaks TLS with the proxy itself.
+    """Listens on loopback; ``kind`` is http or socks5.
 
-    ``login`` is the user name and password that it asks for. ``answer`` is given to an http CONNECT instead of a tunnel;
-    ``code`` to a socks5 request. ``targets`` has what was asked for, ``heads`` the head of each CONNECT.
-    ``chunk`` is how many bytes are passed on at once.
+    With ``tls`` the client speaks TLS with the proxy itself. ``login`` is the user name and password that it asks for.
+    ``answer`` is given to an http CONNECT instead of a tunnel; ``code`` to a socks5 request. ``targets`` has what was
+    asked for, ``heads`` the head of each CONNECT. ``chunk`` is how many bytes are passed on at once.
     """
 
     daemon_threads = True
@@ -103,9 +103,8 @@ class _Handler(socketserver.BaseRequestHandler):
         if kind == 3:
             host = _receive(client, _receive(client, 1)[0]).decode()
         else:
-            host = socket.inet_ntop(
-                *((socket.AF_INET, _receive(client, 4)) if kind == 1 else (socket.AF_INET6, _receive(client, 16)))
-            )
+            family, length = (socket.AF_INET, 4) if kind == 1 else (socket.AF_INET6, 16)
+            host = socket.inet_ntop(family, _receive(client, length))
         port = int.from_bytes(_receive(client, 2), "big")
         self.server.targets.append(f"{kind}:{host}:{port}")
         # The bound address is a name here, the rarest of the three forms.

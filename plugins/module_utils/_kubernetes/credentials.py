@@ -133,7 +133,7 @@ class PluginSource:
             limit = min(seconds, PLUGIN_SECONDS)
             raise self._refuse(f"it has not ended within {limit:.0f} s; it may be waiting for somebody to log in")
         if failures:
-            raise self._refuse("; ".join([*listener.words, str(failures[0])])) from failures[0]
+            raise self._refuse(str(failures[0]) or type(failures[0]).__name__) from failures[0]
         if self._get_refresh_token() != refresh_token:
             self._warnings.append(
                 f"The identity provider has issued another refresh token for {self._title}; the kubeconfig still holds the"

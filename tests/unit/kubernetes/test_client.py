@@ -28,6 +28,8 @@ from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.errors imp
     Unauthorized,
 )
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.resources import collection_path, object_path
+from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.streams import Stream
+from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.transport import DeadlineSocket
 from support.memory_kubernetes import MemoryServer
 
 from .access_cases import resolve, write_kubeconfig, write_text
@@ -475,6 +477,23 @@ def test_a_watch_can_be_closed_from_another_thread(memory: MemoryServer) -> None
     assert list(stream) == []
     stream.close()
     assert list(stream) == []
+
+
+def test_a_watch_that_is_closed_while_it_reads_ends_in_order() -> None:
+    """Whatever the read then fails with."""
+    ours, theirs = socket.socketpair()
+
+    class Response:
+        def readline(self) -> bytes:
+            stream.close()
+            raise OSError("closed under the reader")
+
+        def close(self) -> None:
+            theirs.close()
+
+    stream = Stream(DeadlineSocket(ours, lambda: 1.0), Response(), "x")  # type: ignore[arg-type]
+    assert list(stream) == []
+    assert (ours.fileno(), theirs.fileno()) == (-1, -1)
 
 
 def test_a_watch_that_breaks_off_is_an_error(memory: MemoryServer) -> None:

@@ -37,7 +37,7 @@ class Provider(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """The configuration."""
-        self._answer({"token_endpoint": f"https://127.0.0.1:{self.server.server_address[1]}/token"})
+        self._answer({"token_endpoint": f"https://{self.headers['Host']}/token"})
 
     def do_POST(self) -> None:
         """A new token."""
@@ -115,7 +115,7 @@ def test_a_provider_that_is_not_trusted_gets_nothing(
     config = {"id-token": make_token(-900), "idp-issuer-url": url}
     access = resolve_oidc(tmp_path, **config)
     with pytest.raises(
-        Refusal, match="its credential plugin gave no credentials: .*certificate verify failed"
+        Refusal, match=r"its credential plugin gave no credentials: .*certificate verify failed"
     ) as caught:
         access.credentials()
     assert CANARY not in str(caught.value)
