@@ -351,6 +351,36 @@ def test_bounds_that_were_given_back_are_those_within_which_it_may_move(
     assert run["workloads"][0]["replicas"] == 6
 
 
+@pytest.mark.parametrize("run_id", ["purpose", "night@2026-05-01T22:00:00Z"])
+def test_bounds_that_no_window_has_set(memory: MemoryServer, controllers: Controllers, run_id: str) -> None:
+    """They stay where only what windows did is taken back."""
+    controllers.add("StatefulSet", "w")
+    memory.put(describe_hpa(WORKER, 1, 9))
+    scaled = run_operation(memory, run_scale_to_partitions, partitions=3, autoscaler="adjust", run_id=run_id)
+    assert not scaled.failed, scaled.msg
+    check_done(stop(memory, run_id="night@2026-05-01T22:00:00Z"))
+    check_done(start(memory, saved_by="window"))
+    spec = memory.read("HorizontalPodAutoscaler", NAMESPACE, "h")["spec"]
+    assert (count_replicas(memory), spec["maxReplicas"]) == (3, 9 if "@" in run_id else 3)
+
+
+@pytest.mark.parametrize("check", [True, False])
+def test_bounds_that_may_not_be_given_back_are_found_first(
+    memory: MemoryServer, controllers: Controllers, check: bool
+) -> None:
+    """Before anything is started."""
+    controllers.add("StatefulSet", "w")
+    memory.put(describe_hpa(WORKER, 1, 9))
+    scaled = run_operation(memory, run_scale_to_partitions, partitions=3, autoscaler="adjust")
+    assert not scaled.failed, scaled.msg
+    check_done(stop(memory))
+    memory.deny("patch", "horizontalpodautoscalers.autoscaling")
+    memory.log.clear()
+    run = start(memory, check=check)
+    assert (run.failed, run["error"]["refused"], list_writes(memory)) == (True, True, [])
+    assert "patch" in run.msg
+
+
 # --- whose stops, what was not saved, rehearsals --------------------------------------------------------------------
 
 
