@@ -8,6 +8,7 @@ changed and settled.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from .kubernetes_objects import refer_to
@@ -132,3 +133,16 @@ def play_keda(server: MemoryServer) -> None:
 def scale(server: MemoryServer, kind: str, name: str, replicas: int, *, manager: str = "rival") -> None:
     """Set the replicas of a workload as another client."""
     server.change(kind, NAMESPACE, name, lambda obj: obj["spec"].update(replicas=replicas), manager=manager)
+
+
+def act_while_waiting(
+    server: MemoryServer, action: Callable[[], object], *, path: str = "/statefulsets", watch: int = 1
+) -> None:
+    """Let something happen when the client waits: it opens its first (or another) watch of these objects."""
+    watches = iter(range(1, ALWAYS))
+
+    def act() -> None:
+        if next(watches) == watch:
+            action()
+
+    server.add_rival(act, verb="watch", path=path, times=ALWAYS)

@@ -10,37 +10,38 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ansible_collections.lowtide.ops.plugins.module_utils._common.outcome import Outcome
-from ansible_collections.lowtide.ops.plugins.module_utils._consumers.operations.scale_to_partitions import (
-    ScaleToPartitions,
-    run_scale_to_partitions,
-)
-from ansible_collections.lowtide.ops.plugins.module_utils._consumers.partitions import Partitions
-from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.cluster import connect
-from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.operations.workload import run_workload
 from support.memory_controllers import (
     ALWAYS,
     NAMESPACE,
-    PAUSED_REPLICAS,
     Controllers,
+    act_while_waiting,
     describe_hpa,
-    describe_scaled_object,
-    play_keda,
     scale,
 )
 from support.memory_handler import Fault
 from support.memory_kubernetes import MemoryServer
 from support.modules import ModuleRun
-from support.operation_runs import list_writes, make_module, name_workloads, run_operation, run_work
+from support.operation_runs import list_writes
 
 if TYPE_CHECKING:
-    from ansible.module_utils.basic import AnsibleModule
+    pass
 
-Json = dict[str, Any]
+from .scale_steps import (
+    BOUNDS_BEFORE,
+    TITLE,
+    WORKER,
+    Growing,
+    Json,
+    act_between,
+    check_done,
+    check_refused,
+    count_replicas,
+    follow,
+    read_annotations,
+    read_bounds,
+    scale_to,
+)
 
-WORKER = "StatefulSet/w"
-TITLE = "StatefulSet n/w"
-BOUNDS_BEFORE = "lowtide.ops/bounds-before"
 GUARDS = ["hpa", "keda", "gitops", "disruption_budget", "quota", "headroom"]
 COSTS = [("gitops", 0), ("hpa", 1), ("keda", 1), ("disruption_budget", 1), ("quota", 1), ("headroom", 2)]
 
@@ -51,82 +52,6 @@ def controllers(memory: MemoryServer) -> Controllers:
     controllers = Controllers(memory)
     controllers.add("StatefulSet", "w")
     return controllers
-
-
-def scale_to(memory: MemoryServer, partitions: Any, *, check: bool = False, **params: Any) -> ModuleRun:
-    """Scale the workload to so many partitions."""
-    return run_operation(memory, run_scale_to_partitions, check=check, partitions=partitions, **params)
-
-
-class Growing(Partitions):
-    """Partitions that are others each time that they are asked for; the last number stays."""
-
-    def __init__(self, *counts: int) -> None:
-        super().__init__({"topics": ["t"], "partitions": None, "kafka_connection": {}})
-        self.counts = list(counts)
-        self.asked = 0
-
-    def read_counts(self) -> dict[str, int]:
-        """Return the next number."""
-        self.asked += 1
-        return {"t": self.counts.pop(0) if len(self.counts) > 1 else self.counts[0]}
-
-
-def follow(memory: MemoryServer, partitions: Growing, *, check: bool = False, **params: Any) -> ModuleRun:
-    """Scale to live partitions."""
-
-    def work(module: AnsibleModule, outcome: Outcome) -> None:
-        client = connect(module, seconds=module.params["timeout"])
-        try:
-            ScaleToPartitions(module, outcome, client).run(partitions)
-        finally:
-            client.close()
-            outcome.write_attempted = client.write_attempted
-
-    module = make_module(memory, run_scale_to_partitions, check=check, **params)
-    return run_work(work, module)
-
-
-def check_done(run: ModuleRun) -> ModuleRun:
-    """Check that a run came to a good end, and return it."""
-    assert not run.failed, run.msg
-    return run
-
-
-def check_refused(memory: MemoryServer, run: ModuleRun, words: str) -> None:
-    """Check that a run was refused before anything was written, and says why."""
-    assert run.failed
-    assert (run.changed, run["error"]["refused"], list_writes(memory)) == (False, True, [])
-    assert words in run.msg
-
-
-def count_replicas(memory: MemoryServer) -> Any:
-    """What the workload asks for."""
-    return memory.read("StatefulSet", NAMESPACE, "w")["spec"]["replicas"]
-
-
-def read_bounds(memory: MemoryServer, kind: str = "HorizontalPodAutoscaler", name: str = "h") -> list[int]:
-    """The bounds of an autoscaler."""
-    spec = memory.read(kind, NAMESPACE, name)["spec"]
-    fields = ("minReplicaCount", "maxReplicaCount") if kind == "ScaledObject" else ("minReplicas", "maxReplicas")
-    return [spec[field] for field in fields]
-
-
-def read_annotations(memory: MemoryServer, kind: str, name: str) -> dict[str, str]:
-    """The annotations of an object."""
-    return dict(memory.read(kind, NAMESPACE, name)["metadata"].get("annotations") or {})
-
-
-def act_between(memory: MemoryServer, action: Callable[[], object], path: str = "/statefulsets") -> None:
-    """Let another client act once, after the dry run of the workload's write and before that write."""
-    memory.add_rival(action, when="after", path=path)
-
-
-def stop(memory: MemoryServer, **params: Any) -> ModuleRun:
-    """Stop the workload."""
-    return check_done(
-        run_operation(memory, run_workload, state="stopped", workloads=name_workloads([WORKER]), run_id="s", **params)
-    )
 
 
 # --- what is done ---------------------------------------------------------------------------------------------------
@@ -167,6 +92,9 @@ def test_requests_are_few(memory: MemoryServer) -> None:
 def test_no_change_costs_one_request_and_the_guard(memory: MemoryServer, guard: str, cost: int) -> None:
     """What serves already is not waited for."""
     run = check_done(scale_to(memory, 3, guards=[guard]))
+    for thread in threading.enumerate():
+        if thread.name.startswith("watch "):
+            thread.join(5)
     assert (run.changed, run["requests"], len(memory.log), run["waited"]) == (False, 1 + cost, 1 + cost, 0.0)
 
 
@@ -174,10 +102,10 @@ def test_what_does_not_serve_yet_is_waited_for(memory: MemoryServer, controllers
     """Also where nothing has to be changed."""
     controllers.held = {"w"}
     scale(memory, "StatefulSet", "w", 5)
-    threading.Timer(0.3, controllers.settle, ("StatefulSet", "w")).start()
+    act_while_waiting(memory, lambda: controllers.settle("StatefulSet", "w"))
     run = check_done(scale_to(memory, 5))
     assert (run.changed, run["ready"]) == (False, 5)
-    assert run["waited"] > 0.1
+    assert memory.count("watch") == 1
 
 
 @pytest.mark.usefixtures("controllers")
@@ -245,78 +173,6 @@ def test_partitions_that_are_no_number_ask_nothing(memory: MemoryServer, partiti
     """Nothing is sent to the cluster."""
     run = scale_to(memory, partitions, topics=["t"])
     assert (run.failed, run["error"]["refused"], memory.log) == (True, True, [])
-
-
-# --- autoscalers ----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.usefixtures("controllers")
-@pytest.mark.parametrize("check", [True, False])
-def test_an_autoscaler_is_in_the_way(memory: MemoryServer, check: bool) -> None:
-    """It is named with its bounds; what it already allows only is no obstacle."""
-    memory.put(describe_hpa(WORKER, 1, 9))
-    run = scale_to(memory, 12, check=check)
-    check_refused(memory, run, "HorizontalPodAutoscaler n/h owns its replicas (1 to 9)")
-    assert [blocker["object"] for blocker in run["blockers"]] == [TITLE]
-    assert (run["partitions"], run["target"], run["run_id"], run["requests"]) == (
-        {"the topic": 12},
-        12,
-        "r",
-        len(memory.log),
-    )
-    check_done(scale_to(memory, 12, check=check, guards=["gitops"]))
-    memory.put(describe_hpa("StatefulSet/other", 1, 9))
-    check_done(scale_to(memory, 12, check=check))
-
-
-@pytest.mark.usefixtures("controllers")
-@pytest.mark.parametrize("kind", ["HorizontalPodAutoscaler", "ScaledObject"])
-def test_adjust_pins_the_bounds_first_and_restore_gives_them_back(memory: MemoryServer, kind: str) -> None:
-    """An autoscaler that was asked for less would scale down again at once."""
-    describe, name = (describe_hpa, "h") if kind == "HorizontalPodAutoscaler" else (describe_scaled_object, "k")
-    memory.put(describe(WORKER, 1, 9))
-    before = memory.read(kind, NAMESPACE, name)
-    run = check_done(scale_to(memory, 12, autoscaler="adjust"))
-    assert [name for name, _fields in list_writes(memory)] == [name, "w"]
-    assert read_bounds(memory, kind, name) == [12, 12]
-    assert run["plan"][0]["what"] == "bounds 1..9 -> 12..12"
-    assert run["diff"]["before"][f"{kind} n/{name}"] == {"min": 1, "max": 9}
-    assert run["diff"]["after"][f"{kind} n/{name}"] == {"min": 12, "max": 12}
-    memory.log.clear()
-    predicted = check_done(scale_to(memory, 12, autoscaler="restore", check=True))
-    restored = check_done(scale_to(memory, 12, autoscaler="restore"))
-    for key in ("plan", "diff", "changed"):
-        assert predicted[key] == restored[key], key
-    after = memory.read(kind, NAMESPACE, name)
-    assert (after["spec"], after["metadata"].get("annotations") or {}) == (before["spec"], {})
-    assert count_replicas(memory) == 12
-    assert [name for name, _fields in list_writes(memory)] == [name]
-    assert not check_done(scale_to(memory, 12, autoscaler="restore")).changed
-
-
-@pytest.mark.usefixtures("controllers")
-def test_restore_leaves_the_number_to_the_autoscaler(memory: MemoryServer) -> None:
-    """Neither the partitions nor a stop of scaling down says anything about it."""
-    memory.put(describe_hpa(WORKER, 1, 9))
-    check_done(scale_to(memory, 5, autoscaler="adjust"))
-    run = check_done(scale_to(memory, 20, autoscaler="restore"))
-    assert (count_replicas(memory), run["replicas"], run["blockers"]) == (5, 5, [])
-
-
-@pytest.mark.usefixtures("controllers")
-def test_a_kill_between_bounds_and_replicas(memory: MemoryServer) -> None:
-    """Another run goes on, and the bounds that come back are those of before the first one."""
-    memory.put(describe_hpa(WORKER, 1, 9))
-    memory.add_rival(
-        lambda: memory.fail_next(400, verb="patch", path="/statefulsets"), when="after", path="/statefulsets"
-    )
-    killed = scale_to(memory, 12, autoscaler="adjust")
-    assert (killed.failed, killed.changed, killed["error"]["refused"]) == (True, True, False)
-    assert (read_bounds(memory), count_replicas(memory)) == ([12, 12], 3)
-    assert killed["summary"].startswith("StatefulSet n/w is not at 12 replicas yet, it had 3")
-    check_done(scale_to(memory, 12, autoscaler="adjust"))
-    check_done(scale_to(memory, 12, autoscaler="restore"))
-    assert (read_bounds(memory), count_replicas(memory)) == ([1, 9], 12)
 
 
 # --- other guards ---------------------------------------------------------------------------------------------------
@@ -476,7 +332,7 @@ def test_a_rival_after_the_write_is_named(memory: MemoryServer, controllers: Con
     """Also where an HPA is known: its bounds are pinned, so that another number is somebody else's."""
     memory.put(describe_hpa(WORKER, 1, 9))
     controllers.held = {"w"}
-    threading.Timer(0.3, scale, (memory, "StatefulSet", "w", 7), {"manager": "someone"}).start()
+    act_while_waiting(memory, lambda: scale(memory, "StatefulSet", "w", 7, manager="someone"))
     run = scale_to(memory, 12, autoscaler="adjust")
     assert (run.failed, run.changed, run["error"]["refused"]) == (True, True, False)
     assert "replicas were set to 12, and someone has set them to 7 since" in run.msg
@@ -501,84 +357,17 @@ def test_a_server_that_is_lost_after_the_write(memory: MemoryServer) -> None:
         memory.lose_next("before", times=ALWAYS)
 
     act_between(memory, lose)
-    run = scale_to(memory, 12, timeout=0.5)
+    run = scale_to(memory, 12, timeout=1)
     assert (run.failed, run.changed, run["error"]["refused"], run["run_id"]) == (True, True, False, "r")
 
 
 def test_a_wait_without_success(memory: MemoryServer, controllers: Controllers) -> None:
     """The summary does not claim that it serves."""
     controllers.held = {"w"}
-    run = scale_to(memory, 12, timeout=0.3)
+    run = scale_to(memory, 12, timeout=1)
     assert (run.failed, run.changed, run["error"]["refused"]) == (True, True, False)
     assert run["summary"].startswith("StatefulSet n/w is not at 12 replicas yet, it had 3")
     assert "ready" not in run.result
-
-
-# --- what is stopped ------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.usefixtures("controllers")
-def test_what_was_stopped_on_purpose_stays_so(memory: MemoryServer) -> None:
-    """Unless it is said that it is to be started."""
-    stop(memory)
-    memory.log.clear()
-    check_refused(memory, scale_to(memory, 12), "it was stopped on purpose by run s")
-    run = check_done(scale_to(memory, 2, start_stopped=True))
-    assert (count_replicas(memory), read_annotations(memory, "StatefulSet", "w")) == (3, {})
-    assert run["diff"] == {"before": {"replicas": 0}, "after": {"replicas": 3}}
-
-
-def test_what_was_at_zero_stays_so(memory: MemoryServer) -> None:
-    """It is not started by partitions; only what was saved about it goes."""
-    Controllers(memory).add("StatefulSet", "w", 0)
-    stop(memory)
-    run = check_done(scale_to(memory, 12, start_stopped=True))
-    assert (count_replicas(memory), read_annotations(memory, "StatefulSet", "w")) == (0, {})
-    assert run["plan"][0]["what"] == "remove what was saved on it"
-
-
-@pytest.mark.parametrize("guards", [["hpa", "keda", "gitops"], []])
-def test_keda_that_was_paused_is_resumed_first(memory: MemoryServer, guards: list[str]) -> None:
-    """Paused, it would take back what is started; whatever the guards are."""
-    play_keda(memory)
-    Controllers(memory).add("StatefulSet", "w")
-    memory.put(describe_scaled_object(WORKER, 5, 5))
-    stop(memory, autoscaler="pause")
-    memory.log.clear()
-    predicted = check_done(scale_to(memory, 5, start_stopped=True, guards=guards, check=True))
-    run = check_done(scale_to(memory, 5, start_stopped=True, guards=guards))
-    assert (predicted["plan"], predicted["diff"]) == (run["plan"], run["diff"])
-    assert list(dict.fromkeys(name for name, _fields in list_writes(memory))) == ["k", "w"]
-    assert PAUSED_REPLICAS not in read_annotations(memory, "ScaledObject", "k")
-    assert count_replicas(memory) == 5
-
-
-@pytest.mark.parametrize("guards", [["hpa", "keda", "gitops"], []])
-def test_a_start_that_failed_at_keda_is_run_again(memory: MemoryServer, guards: list[str]) -> None:
-    """Nothing was started; the next run resumes KEDA and starts the workload."""
-    controllers = Controllers(memory)
-    controllers.add("StatefulSet", "w")
-    memory.put(describe_scaled_object(WORKER, 5, 5))
-    stop(memory, autoscaler="pause")
-    memory.add_rival(
-        lambda: memory.fail_next(400, verb="patch", path="/scaledobjects"), when="after", path="/scaledobjects"
-    )
-    killed = scale_to(memory, 5, start_stopped=True, guards=guards)
-    assert (killed.failed, killed.changed, count_replicas(memory)) == (True, False, 0)
-    check_done(scale_to(memory, 5, start_stopped=True, guards=guards))
-    assert count_replicas(memory) == 5
-    assert read_annotations(memory, "ScaledObject", "k") == {}
-
-
-@pytest.mark.usefixtures("controllers")
-@pytest.mark.parametrize("check", [True, False])
-def test_a_rehearsal_takes_it_for_stopped(memory: MemoryServer, check: bool) -> None:
-    """Outside check mode nothing is even asked."""
-    run = scale_to(memory, 5, assume="stopped", start_stopped=True, check=check)
-    if check:
-        assert check_done(run)["diff"] == {"before": {"replicas": 0}, "after": {"replicas": 5}}
-    else:
-        assert (run.failed, run["error"]["refused"], memory.log) == (True, True, [])
 
 
 # --- the cluster and its objects ------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from support.memory_controllers import (
     NAMESPACE,
     PAUSED_REPLICAS,
     Controllers,
+    act_while_waiting,
     describe_hpa,
     describe_scaled_object,
     describe_workload,
@@ -185,7 +186,7 @@ def test_a_pod_that_is_left_is_waited_for(memory: MemoryServer, controllers: Con
         done.set()
         memory.remove("Pod", NAMESPACE, "hangs")
 
-    act_between(memory, lambda: threading.Timer(0.3, end).start())
+    act_while_waiting(memory, end, path="/pods")
     check_done(stop(memory))
     assert done.is_set()
 
@@ -198,9 +199,9 @@ def test_a_later_tier_is_looked_at_again(memory: MemoryServer, controllers: Cont
 
     def fail() -> None:
         memory.change("StatefulSet", NAMESPACE, "w", lambda obj: obj["status"].update(readyReplicas=0))
-        threading.Timer(0.3, controllers.settle, ("StatefulSet", "w")).start()
 
     act_between(memory, fail)
+    act_while_waiting(memory, lambda: controllers.settle("StatefulSet", "w"), watch=2)
     controllers.history.clear()
     started = check_done(run_tiers(memory, "running", ["StatefulSet/a"], [WORKER]))
     assert controllers.history[-1] == "settled w"
@@ -208,13 +209,13 @@ def test_a_later_tier_is_looked_at_again(memory: MemoryServer, controllers: Cont
 
 
 def test_each_tier_has_a_deadline_of_its_own(memory: MemoryServer) -> None:
-    """Three tiers that need two thirds of the timeout each."""
-    controllers = Controllers(memory, seconds=0.8)
+    """Three tiers that need more than the timeout together."""
+    controllers = Controllers(memory, seconds=1.0)
     names = ["a", "b", "c"]
     for name in names:
         controllers.add("StatefulSet", name)
-    run = check_done(run_tiers(memory, "stopped", *([f"StatefulSet/{name}"] for name in names), timeout=1.5))
-    assert run["waited"] > 1.6
+    run = check_done(run_tiers(memory, "stopped", *([f"StatefulSet/{name}"] for name in names), timeout=2.5))
+    assert run["waited"] > 2.5
 
 
 def test_a_failure_in_the_second_tier_says_what_was_done(memory: MemoryServer, controllers: Controllers) -> None:
@@ -222,7 +223,7 @@ def test_a_failure_in_the_second_tier_says_what_was_done(memory: MemoryServer, c
     for name in ("a", "w", "z"):
         controllers.add("StatefulSet", name)
     controllers.held = {"w"}
-    run = run_tiers(memory, "stopped", ["StatefulSet/z"], [WORKER], ["StatefulSet/a"], timeout=0.4)
+    run = run_tiers(memory, "stopped", ["StatefulSet/z"], [WORKER], ["StatefulSet/a"], timeout=1)
     assert run.failed
     assert (run.changed, run["error"]["refused"]) == (True, False)
     assert run["error"]["object"] == TITLE
@@ -350,6 +351,36 @@ def test_bounds_that_were_given_back_are_those_within_which_it_may_move(
     assert run["workloads"][0]["replicas"] == 6
 
 
+@pytest.mark.parametrize("run_id", ["purpose", "night@2026-05-01T22:00:00Z"])
+def test_bounds_that_no_window_has_set(memory: MemoryServer, controllers: Controllers, run_id: str) -> None:
+    """They stay where only what windows did is taken back."""
+    controllers.add("StatefulSet", "w")
+    memory.put(describe_hpa(WORKER, 1, 9))
+    scaled = run_operation(memory, run_scale_to_partitions, partitions=3, autoscaler="adjust", run_id=run_id)
+    assert not scaled.failed, scaled.msg
+    check_done(stop(memory, run_id="night@2026-05-01T22:00:00Z"))
+    check_done(start(memory, saved_by="window"))
+    spec = memory.read("HorizontalPodAutoscaler", NAMESPACE, "h")["spec"]
+    assert (count_replicas(memory), spec["maxReplicas"]) == (3, 9 if "@" in run_id else 3)
+
+
+@pytest.mark.parametrize("check", [True, False])
+def test_bounds_that_may_not_be_given_back_are_found_first(
+    memory: MemoryServer, controllers: Controllers, check: bool
+) -> None:
+    """Before anything is started."""
+    controllers.add("StatefulSet", "w")
+    memory.put(describe_hpa(WORKER, 1, 9))
+    scaled = run_operation(memory, run_scale_to_partitions, partitions=3, autoscaler="adjust")
+    assert not scaled.failed, scaled.msg
+    check_done(stop(memory))
+    memory.deny("patch", "horizontalpodautoscalers.autoscaling")
+    memory.log.clear()
+    run = start(memory, check=check)
+    assert (run.failed, run["error"]["refused"], list_writes(memory)) == (True, True, [])
+    assert "patch" in run.msg
+
+
 # --- whose stops, what was not saved, rehearsals --------------------------------------------------------------------
 
 
@@ -380,6 +411,8 @@ def test_what_nothing_was_saved_about(memory: MemoryServer, controllers: Control
     controllers.add("StatefulSet", "a")
     controllers.add("StatefulSet", "w", 0)
     check_done(stop(memory, "StatefulSet/a"))
+    # It is not waited for: something hangs there for ever.
+    memory.change("StatefulSet", NAMESPACE, "w", lambda obj: obj["status"].update(replicas=1))
     memory.log.clear()
     run = start(memory, "StatefulSet/a", WORKER, on_missing_state=policy)
     assert count_replicas(memory) == 0
@@ -434,11 +467,8 @@ def move_during_start(
         scale(memory, "StatefulSet", "w", replicas, manager="kube-controller-manager")
         controllers.settle("StatefulSet", "w")
 
-    timer = threading.Timer(0.4, move)
-    timer.start()
-    run = start(memory, timeout=5, **params)
-    timer.join()
-    return run
+    act_while_waiting(memory, move)
+    return start(memory, **params)
 
 
 @pytest.mark.parametrize("guards", [["hpa", "keda", "gitops"], []])

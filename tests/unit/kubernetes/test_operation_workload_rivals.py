@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 
 import pytest
@@ -11,6 +10,7 @@ import pytest
 from support.memory_controllers import (
     ALWAYS,
     Controllers,
+    act_while_waiting,
     describe_scaled_object,
     play_keda,
     scale,
@@ -150,7 +150,7 @@ def test_a_rival_after_the_write_is_named(
         check_done(stop(memory))
     controllers.held = {"w"}
     memory.log.clear()
-    threading.Timer(0.3, scale, (memory, "StatefulSet", "w", 7), {"manager": "someone"}).start()
+    act_while_waiting(memory, lambda: scale(memory, "StatefulSet", "w", 7, manager="someone"))
     run = act(memory)
     assert (run.failed, run.changed, run["error"]["refused"]) == (True, True, False)
     assert "someone" in run.msg
@@ -189,7 +189,7 @@ def test_a_server_that_is_lost_after_the_write(memory: MemoryServer, controllers
         memory.lose_next("before", times=ALWAYS)
 
     act_between(memory, lose)
-    run = stop(memory, timeout=0.5)
+    run = stop(memory, timeout=1)
     assert (run.failed, run.changed, run["error"]["refused"]) == (True, True, False)
     assert (run["run_id"], count_replicas(memory)) == ("r", 0)
 
@@ -198,8 +198,8 @@ def test_a_wait_that_ends_without_a_write_is_no_refusal(memory: MemoryServer, co
     """Nothing is changed by it either."""
     controllers.add("StatefulSet", "w")
     controllers.held = {"w"}
-    assert stop(memory, timeout=0.3).changed
-    run = stop(memory, timeout=0.3)
+    assert stop(memory, timeout=1).changed
+    run = stop(memory, timeout=1)
     assert (run.failed, run.changed, run["error"]["refused"]) == (True, False, False)
     assert "3 pods left" in run.msg
 
