@@ -93,29 +93,32 @@ def check_workloads(result: Result, plan: Plan, window: Window) -> list[Line]:
 
 def _check_workload(workload: Result, window: Window, *, is_declared: bool) -> Line:
     obj = f"{workload['kind']} {workload['namespace']}/{workload['name']}"
-    stopped = workload.get("stopped_by_lowtide")
-    if workload.get("problem"):
-        return Line(
-            "FAIL", obj, str(workload["problem"]), "Set its replicas as they should be and remove the annotation"
-        )
-    if stopped:
-        run = str(stopped.get("run"))
-        since = f"left stopped by run {run} since {stopped.get('since')}"
-        if not is_window(run):
-            return Line("FAIL", obj, since, "Start it with lowtide.ops.startup")
-        return window.excuse(Line("FAIL", obj, since, "Start it with lowtide.ops.restore_service"))
     message = str(workload["message"])
-    if workload["status"] != "Current":
-        return window.excuse(Line("FAIL", obj, message, "Look at the events of its pods"))
-    if workload.get("stale_saved_state") and workload["replicas"]:
+    if workload.get("problem"):
+        next_step = "Set its replicas as they should be and remove the annotation"
+        line = Line("FAIL", obj, str(workload["problem"]), next_step)
+    elif workload.get("stopped_by_lowtide"):
+        line = _check_stopped(obj, workload["stopped_by_lowtide"], window)
+    elif workload["status"] != "Current":
+        line = window.excuse(Line("FAIL", obj, message, "Look at the events of its pods"))
+    elif workload["replicas"] and workload.get("stale_saved_state"):
         run = workload["stale_saved_state"].get("run")
-        return Line("WARN", obj, f"{message}, and still carries what run {run} saved when it stopped it")
-    if workload["replicas"]:
-        return Line("OK", obj, message)
-    stopped = f"another client stopped it, {message}"
-    if not is_declared:
-        return Line("WARN", obj, stopped)
-    return Line("FAIL", obj, stopped, "Start it, or leave it out of the declared workloads")
+        line = Line("WARN", obj, f"{message}, and still carries what run {run} saved when it stopped it")
+    elif workload["replicas"]:
+        line = Line("OK", obj, message)
+    else:
+        level = "FAIL" if is_declared else "WARN"
+        next_step = "Start it, or leave it out of the declared workloads"
+        line = Line(level, obj, f"another client stopped it, {message}", next_step if is_declared else "")
+    return line
+
+
+def _check_stopped(obj: str, saved: Result, window: Window) -> Line:
+    run = str(saved.get("run"))
+    since = f"left stopped by run {run} since {saved.get('since')}"
+    if not is_window(run):
+        return Line("FAIL", obj, since, "Start it with lowtide.ops.startup")
+    return window.excuse(Line("FAIL", obj, since, "Start it with lowtide.ops.restore_service"))
 
 
 def check_consumer_groups(result: Result, plan: Plan, window: Window) -> list[Line]:

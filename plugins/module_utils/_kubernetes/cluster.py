@@ -14,10 +14,12 @@ import time
 import typing as t
 
 from .._common.errors import OpsError, Refusal
+from .._common.outcome import Outcome
 from .._common.retry import Deadline
 from .access import resolve_access
 from .client import Client, Listing
 from .errors import ApiError, Forbidden, NotFound
+from .kubeconfig import limit_masking
 from .resources import check_name, collection_path, format_title, object_path
 
 if t.TYPE_CHECKING:
@@ -36,20 +38,24 @@ def connect(module: AnsibleModule, *, seconds: float) -> Client:
         check_name("namespace", params["namespace"])
     if seconds <= 0:
         raise Refusal(obj="option timeout", problem=f"it is {seconds:g} s", next_step="Set it above 0")
+    limit_masking(module.no_log_values, params["kubeconfig"])
     access = resolve_access(params, environ=os.environ)
-    _hide_secrets(module, access.secrets())
+    module.no_log_values.update(access.secrets())
     if access.secure and not access.verify:
         module.warn(f"The certificate of API server {access.server} is not verified (validate_certs is false)")
     run_id = params.get("run_id") or time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     return Client(access, run_id=run_id, deadline=Deadline(seconds))
 
 
-def _hide_secrets(module: AnsibleModule, secrets: t.Iterable[str]) -> None:
-    """Keep credentials out of every result; the path of a kubeconfig, whose option may hold one as data, is none."""
-    given = module.params["kubeconfig"]
-    paths = given if isinstance(given, list) else [given]
-    module.no_log_values.difference_update(path for path in paths if isinstance(path, str))
-    module.no_log_values.update(secrets)
+def disconnect(module: AnsibleModule, outcome: Outcome, client: Client) -> None:
+    """Close the client, and report what was sent; credentials that were renewed meanwhile stay out of the result."""
+    client.close()
+    module.no_log_values.update(client.access.secrets())
+    for warning in dict.fromkeys([*client.access.warnings, *client.warnings]):
+        module.warn(warning)
+    outcome.write_attempted = client.write_attempted
+    outcome.changed = outcome.changed or client.write_attempted
+    outcome.facts["requests"] = client.requests
 
 
 def read_cluster_uid(client: Client) -> str:

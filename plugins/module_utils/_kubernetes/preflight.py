@@ -43,7 +43,6 @@ def check_rights(
     namespace: str,
     reads: t.Collection[str],
     check_mode: bool,
-    warn: t.Callable[[str], None],
 ) -> None:
     """Refuse a run that the server would refuse half way. Nothing is asked where nothing is planned.
 
@@ -59,8 +58,6 @@ def check_rights(
         kinds = sorted({entry.kind for entry in planned})
         rights += [Right("patch", find_resource(kind), namespace) for kind in kinds]
     missing = _find_missing(client, rights, planned)
-    for warning in client.warnings:
-        warn(warning)
     if missing:
         rules = join_some([right.rule for right in missing], limit=10)
         raise Refusal(

@@ -36,9 +36,8 @@ def check(
     client: Client, planned: list[Planned], *, reads: Collection[str] = ("Pod",), check_mode: bool = False
 ) -> list[str]:
     """Ask for everything, and return the warnings."""
-    warnings: list[str] = []
-    check_rights(client, planned, namespace=NAMESPACE, reads=reads, check_mode=check_mode, warn=warnings.append)
-    return warnings
+    check_rights(client, planned, namespace=NAMESPACE, reads=reads, check_mode=check_mode)
+    return client.warnings
 
 
 @pytest.mark.parametrize("check_mode", [True, False])

@@ -17,7 +17,7 @@ from ..._common.text import format_count
 from ..._kubernetes.autoscalers import Autoscaler
 from ..._kubernetes.cache import Cache
 from ..._kubernetes.client import Client, Listing
-from ..._kubernetes.cluster import check_identity, connect, read_object
+from ..._kubernetes.cluster import check_identity, connect, disconnect, read_object
 from ..._kubernetes.conditions import Serving, assess_alone
 from ..._kubernetes.constraints.capacity import find_headroom_blockers
 from ..._kubernetes.constraints.disruption import find_budget_blockers
@@ -268,7 +268,6 @@ class ScaleToPartitions:
             namespace=workload.namespace,
             reads=(),
             check_mode=self.module.check_mode,
-            warn=self.module.warn,
         )
 
     def _write_scaler(self, entry: ScalerWrite) -> None:
@@ -351,12 +350,10 @@ def run_scale_to_partitions(module: AnsibleModule, outcome: Outcome) -> None:
     client: Client | None = None
     try:
         client = connect(module, seconds=module.params["timeout"])
+        outcome.facts["run_id"] = client.run_id
         check_identity(client, module.params["cluster_uid"])
         ScaleToPartitions(module, outcome, client).run(partitions)
     finally:
         partitions.close()
         if client is not None:
-            client.close()
-            outcome.write_attempted = client.write_attempted
-            outcome.changed = outcome.changed or client.write_attempted
-            outcome.facts.update(requests=client.requests, run_id=client.run_id)
+            disconnect(module, outcome, client)

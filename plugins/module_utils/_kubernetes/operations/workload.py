@@ -18,7 +18,7 @@ from .. import summary
 from ..autoscalers import Autoscaler
 from ..cache import Cache
 from ..client import Client, Listing
-from ..cluster import check_identity, connect, list_named
+from ..cluster import check_identity, connect, disconnect, list_named
 from ..conditions import Condition, Gone, Serving
 from ..constraints.owners import find_owner_blockers
 from ..constraints.volumes import find_volume_blockers
@@ -93,7 +93,6 @@ class StopStart:
             namespace=self.namespace,
             reads=self._list_kinds_to_read(),
             check_mode=self.module.check_mode,
-            warn=self.module.warn,
         )
 
     def _read(self, entries: t.Iterable[Entry]) -> dict[str, Workload]:
@@ -407,11 +406,9 @@ def run_workload(module: AnsibleModule, outcome: Outcome) -> None:
         )
     tiers = parse_tiers(module.params)
     client = connect(module, seconds=module.params["timeout"])
+    outcome.facts["run_id"] = client.run_id
     try:
         check_identity(client, module.params["cluster_uid"])
         StopStart(module, outcome, client, tiers).run()
     finally:
-        client.close()
-        outcome.write_attempted = client.write_attempted
-        outcome.changed = outcome.changed or client.write_attempted
-        outcome.facts.update(requests=client.requests, run_id=client.run_id)
+        disconnect(module, outcome, client)

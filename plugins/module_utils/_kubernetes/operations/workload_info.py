@@ -11,7 +11,7 @@ from ..._common.errors import Refusal
 from ..._common.outcome import Outcome
 from .. import summary
 from ..client import Client
-from ..cluster import check_identity, connect, list_named, read_cluster_uid
+from ..cluster import check_identity, connect, disconnect, list_named, read_cluster_uid
 from ..errors import Forbidden
 from ..objects import Workload
 from ..resources import check_name, collection_path, object_path
@@ -41,8 +41,7 @@ def read_workloads(module: AnsibleModule, outcome: Outcome) -> None:
             outcome.facts["cluster_uid"] = params["cluster_uid"] or _try_cluster_uid(client)
             workloads = _list_named(client, params) if params["workloads"] else _list_all(client, params["namespace"])
     finally:
-        client.close()
-        outcome.facts["requests"] = client.requests
+        disconnect(module, outcome, client)
     described = [summary.describe_workload(workload) for workload in workloads]
     outcome.facts["workloads"] = described
     outcome.facts["stopped_by_lowtide"] = [entry for entry in described if entry["stopped_by_lowtide"]]
