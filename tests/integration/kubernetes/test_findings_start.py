@@ -119,7 +119,7 @@ def test_a_paused_deployment_with_a_change_of_its_template_is_named(namespace: N
     namespace.request("PATCH", "Deployment", "w", {"spec": {"paused": True}}, type_="merge-patch+json")
     set_image(namespace, "Deployment", "w", 1)
     assert stop(namespace, "Deployment/w", timeout=30).changed
-    started = start(namespace, "Deployment/w", timeout=60, **QUICK)
+    started = start(namespace, "Deployment/w", timeout=40, **QUICK)
     assert started["waited"] < 30
     assert "paused" in tell(started).lower(), started.msg
     assert started.changed
@@ -160,7 +160,8 @@ def count_restarts(namespace: Namespace) -> int:
     return sum(state["restartCount"] for state in states)
 
 
-COUNTING = "n=$(cat /scratch/n || echo 0); echo $((n + 1)) > /scratch/n; [ $n -ge 2 ] && exec sleep 100000; exit 1"
+COUNTING = "n=$(cat /scratch/n || echo 0); echo $((n + 1)) > /scratch/n; [ $n -lt 2 ] && exit 1; exec sleep 100000"
+THIRD = {"exec": {"command": ["grep", "-q", "3", "/scratch/n"]}, "periodSeconds": 1}
 
 
 def test_a_pod_that_crashes_twice_and_then_runs_is_waited_for(namespace: Namespace) -> None:
@@ -168,7 +169,8 @@ def test_a_pod_that_crashes_twice_and_then_runs_is_waited_for(namespace: Namespa
     scratch = {"volumes": [{"name": "scratch", "emptyDir": {}}], "terminationGracePeriodSeconds": 0}
     mounts = [{"name": "scratch", "mountPath": "/scratch"}]
     command = ["sh", "-c", COUNTING]
-    namespace.apply(namespace.workload("w", command=command, volumeMounts=mounts, spec=scratch))
+    workload = namespace.workload("w", command=command, volumeMounts=mounts, readinessProbe=THIRD, spec=scratch)
+    namespace.apply(workload)
     started = start(namespace, "StatefulSet/w", timeout=60, **QUICK)
     assert not started.failed, started.msg
     assert count_restarts(namespace) == 2

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -33,15 +33,15 @@ def describe_pod(namespace: Namespace, *command: str) -> dict[str, Any]:
     return spec
 
 
-def hold_pods(workload: dict[str, Any]) -> dict[str, Any]:
-    """Give the pods of a workload a finalizer that nobody takes away."""
+@pytest.fixture
+def held(namespace: Namespace) -> Iterator[dict[str, Any]]:
+    """The StatefulSet ``w`` with a pod that a finalizer keeps until the test is over."""
+    workload = namespace.workload("w")
     workload["spec"]["template"]["metadata"]["finalizers"] = [HOLD]
-    return workload
-
-
-def release_pod(namespace: Namespace, name: str) -> None:
-    """Take the finalizer away."""
-    namespace.request("PATCH", "Pod", name, {"metadata": {"finalizers": None}}, type_="merge-patch+json")
+    apply_ready(namespace, workload)
+    yield workload
+    for name in list_pods(namespace):
+        namespace.request("PATCH", "Pod", name, {"metadata": {"finalizers": None}}, type_="merge-patch+json")
 
 
 def test_an_evicted_pod_does_not_keep_a_stop_from_ending(namespace: Namespace, server: ApiServer) -> None:
@@ -94,16 +94,15 @@ def test_a_job_that_runs_is_waited_for_and_named(namespace: Namespace) -> None:
     assert namespace.list("Pod") == []
 
 
+@pytest.mark.usefixtures("held")
 def test_a_pod_that_hangs_is_told_with_what_holds_it(namespace: Namespace) -> None:
     """The finalizer and the node are what a person needs to know."""
-    apply_ready(namespace, hold_pods(namespace.workload("w")))
     node = namespace.get("Pod", "w-0")["spec"]["nodeName"]
     run = stop(namespace, "StatefulSet/w", timeout=3)
     assert run.failed
     (blocker,) = [blocker for blocker in run["blockers"] if "w-0" in blocker["object"]]
     assert HOLD in str(blocker)
     assert node in str(blocker)
-    release_pod(namespace, "w-0")
 
 
 @pytest.mark.parametrize("act", [stop, start], ids=["stop", "start"])
@@ -118,16 +117,16 @@ def test_watches_that_fall_silent_are_no_failure(namespace: Namespace, act: Call
     assert not run.failed, run.msg
 
 
+@pytest.mark.usefixtures("held")
 def test_a_stop_that_ends_half_done_says_what_was_stopped(namespace: Namespace) -> None:
     """Each workload with its replicas and its pods, also on a timeout."""
-    apply_ready(namespace, hold_pods(namespace.workload("w")), namespace.workload("v"))
+    apply_ready(namespace, namespace.workload("v"))
     run = stop(namespace, "StatefulSet/w", "StatefulSet/v", timeout=3)
     assert run.failed
     assert (run.changed, run["error"]["refused"]) == (True, False)
     described = {workload["name"]: workload for workload in run["workloads"]}
     assert {name: workload["replicas"] for name, workload in described.items()} == {"w": 0, "v": 0}
     assert (described["w"]["pods"], described["v"]["pods"]) == (1, 0)
-    release_pod(namespace, "w-0")
 
 
 def test_pods_that_end_one_after_the_other_are_waited_for(namespace: Namespace) -> None:
