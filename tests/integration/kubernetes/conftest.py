@@ -191,6 +191,7 @@ def volume(namespace: Namespace, tmp_path: Path) -> Iterator[Callable[[str, int]
     def make(workload: str, number: int) -> Path:
         folder = tmp_path / f"{workload}-{number}"
         folder.mkdir()
+        folder.chmod(0o777)  # the image's user is nobody of this machine
         node = namespace.facts["nodes"][0]["name"]
         described = describe_volume(namespace.name, workload, number, folder, node)
         namespace.apply(described)

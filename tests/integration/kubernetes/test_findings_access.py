@@ -32,6 +32,7 @@ from support.tls_server import TlsServer, make_chain
 
 from .conftest import Namespace
 from .steps import INFO, apply_ready, read_replicas, start, stop, tell
+from .test_workload import cron_job
 
 pytestmark = pytest.mark.lab("kubernetes")
 Json = dict[str, Any]
@@ -42,8 +43,8 @@ NO_PROXY_SET = {"HTTPS_PROXY": "", "https_proxy": "", "NO_PROXY": "", "no_proxy"
 
 @pytest.fixture
 def token(namespace: Namespace, server: ApiServer) -> str:
-    """A token of an account with the documented rights."""
-    namespace.apply(*describe_account(namespace.name, read_rules("Role", "lowtide")))
+    """A token of an account with the documented rights, and something for it to see."""
+    namespace.apply(*describe_account(namespace.name, read_rules("Role", "lowtide")), cron_job(namespace, "c"))
     return request_token(server, namespace.name)
 
 

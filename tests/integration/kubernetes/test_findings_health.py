@@ -42,7 +42,7 @@ def find_line(run: PlaybookRun, title: str) -> str:
     words = " ".join(run.stdout.replace("- '", " ").replace('- "', " ").split())
     before, found, after = words.partition(f"{title}:")
     assert found, run.stdout
-    return f"{before.split()[-1]} {after[:200]}"
+    return f"{before.split()[-1]} {after[:200].strip()}"
 
 
 def test_each_kind_has_words_of_its_own(namespace: Namespace, check: Check) -> None:

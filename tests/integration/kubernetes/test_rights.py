@@ -128,18 +128,18 @@ def wait_for_what_never_serves(namespace: Namespace, account: Json) -> None:
 
 
 @pytest.mark.parametrize(
-    ("lacking", "words"),
+    "lacking",
     [
-        (Right("patch", "apps", "deployments"), "patch deployments"),
-        (Right("list", "", "pods"), "list pods"),
-        (Right("list", "keda.sh", "scaledobjects"), "list scaledobjects"),
-        (Right("list", "autoscaling", "horizontalpodautoscalers"), "list horizontalpodautoscalers"),
+        Right("patch", "apps", "deployments"),
+        Right("list", "", "pods"),
+        Right("list", "keda.sh", "scaledobjects"),
+        Right("list", "autoscaling", "horizontalpodautoscalers"),
     ],
-    ids=lambda value: value if isinstance(value, str) else "",
+    ids=lambda right: f"{right.verb} {right.resource}",
 )
 @pytest.mark.parametrize("check", [True, False], ids=["check mode", "real"])
 def test_a_right_that_a_stop_will_need_is_asked_for_first(
-    namespace: Namespace, connect: Connect, lacking: Right, words: str, check: bool
+    namespace: Namespace, connect: Connect, lacking: Right, check: bool
 ) -> None:
     """Nothing of two tiers is stopped when the second could not be, or could not be waited for."""
     apply_ready(namespace, namespace.workload("s"), namespace.workload("d", kind="Deployment"))
@@ -148,8 +148,8 @@ def test_a_right_that_a_stop_will_need_is_asked_for_first(
     refused = namespace.module("k8s_workload", check=check, state="stopped", tiers=tiers, timeout=20, **account)
     assert refused.failed, tell(refused)
     assert (refused["error"]["refused"], refused.changed) == (True, False)
-    assert words in refused.msg
-    assert namespace.name in refused.msg
+    for word in (lacking.verb, lacking.resource, namespace.name):
+        assert word in refused.msg
     assert read_replicas(namespace, "StatefulSet", "s") + read_replicas(namespace, "Deployment", "d") == [1, 1]
 
 
@@ -164,6 +164,13 @@ def test_without_the_right_to_watch_it_is_asked_again_and_again(namespace: Names
     started = start(namespace, "StatefulSet/s", timeout=30, **account)
     assert not started.failed, started.msg
     assert "watch" in str(started.result.get("warnings"))
+
+
+def test_an_empty_namespace_can_be_looked_at(namespace: Namespace, connect: Connect) -> None:
+    """Whether it exists, an account of this namespace may not ask; that it may list in it is answer enough."""
+    run = namespace.module(INFO, **connect())
+    assert not run.failed, run.msg
+    assert run["workloads"] == []
 
 
 def test_a_role_that_names_its_objects_is_enough_for_several(namespace: Namespace, connect: Connect) -> None:
