@@ -83,7 +83,7 @@ def describe_pod(name: str, node: str) -> Json:
 def are_all_running(server: ApiServer, namespace: str) -> bool:
     """Whether no pod of a namespace waits for its kubelet any more, without reading those that run."""
     path = f"{build_path('Pod', namespace)}?limit=1&fieldSelector=status.phase!%3DRunning"
-    return server.request("GET", path)["items"] == []
+    return not server.request("GET", path)["items"]
 
 
 def remove_pods(server: ApiServer, namespace: str) -> None:

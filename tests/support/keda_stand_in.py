@@ -37,7 +37,8 @@ def decide_replicas(scaled_object: Mapping[str, Any], replicas: int, demand: int
     if annotations.get(PAUSED) == "true":
         return replicas
     spec = scaled_object["spec"]
-    minimum, maximum = spec.get("minReplicaCount", 0), spec.get("maxReplicaCount", DEFAULT_MAXIMUM)
+    minimum: int = spec.get("minReplicaCount", 0)
+    maximum: int = spec.get("maxReplicaCount", DEFAULT_MAXIMUM)
     return max(minimum, min(maximum, replicas if demand is None else demand))
 
 

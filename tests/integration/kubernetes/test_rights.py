@@ -95,7 +95,7 @@ def interfere(namespace: Namespace, server: ApiServer) -> None:
     ]
     token = request_token(server, namespace.name)
     with RivalProxy(namespace.facts, *rivals, token=token) as proxy:
-        connection = {"host": proxy.url, "timeout": 40}
+        connection: Json = {"host": proxy.url, "timeout": 40}
         for kind, name in (("StatefulSet", "s"), ("Deployment", "d")):
             guards = ["hpa", "keda", "gitops", "quota", "disruption_budget"]
             scaled = namespace.module(
@@ -112,7 +112,7 @@ def interfere(namespace: Namespace, server: ApiServer) -> None:
 
 def wait_for_what_never_serves(namespace: Namespace, account: Json) -> None:
     """Wait long enough that the reasons are looked for: pods, ReplicaSets, Jobs, events."""
-    broken = {"image": "localhost/none:1", "imagePullPolicy": "Never"}
+    broken: Json = {"image": "localhost/none:1", "imagePullPolicy": "Never"}
     namespace.apply(
         namespace.workload("never-s", replicas=0, **broken), namespace.workload("never-d", kind="Deployment", **broken)
     )
