@@ -5,13 +5,17 @@ from __future__ import annotations
 
 import resource
 import subprocess
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from .kubernetes_server import ApiServer, build_path
+from .kwok_stages import STAGES
 from .modules import ModuleRun, finish_module, start_module
 
 Json = dict[str, Any]
@@ -19,29 +23,44 @@ Json = dict[str, Any]
 FAKE = "kwok.x-k8s.io/node"
 TOLERATION = {"key": FAKE, "operator": "Exists", "effect": "NoSchedule"}
 CAPACITY = {"cpu": "1000", "memory": "1Ti", "pods": "10000"}
+LEASE_SECONDS = 40
 WRITERS = 8
 """How many connections make pods at once."""
 
 
 @contextmanager
-def play_node(facts: Json, program: str, name: str, log: Path) -> Iterator[str]:
-    """Have a node of this name, on which every pod runs at once though nothing runs; its pods go with it."""
+def play_node(facts: Json, program: str, name: str, folder: Path) -> Iterator[str]:
+    """Have a node of this name, on which every pod runs at once though nothing runs; its pods go with it.
+
+    What KWOK does and says is in ``folder``.
+    """
     server = ApiServer(facts)
     server.request("POST", build_path("Node", ""), describe_node(name))
-    command = [
-        program,
-        f"--kubeconfig={facts['kubeconfig']}",
-        "--manage-all-nodes=false",
-        f"--manage-nodes-with-label-selector=kubernetes.io/hostname={name}",
-    ]
+    stages, log = folder / "kwok.yml", folder / "kwok.log"
+    stages.write_text(yaml.safe_dump_all(STAGES), encoding="utf-8")
+    command = [program, f"--kubeconfig={facts['kubeconfig']}", f"--config={stages}", f"--manage-single-node={name}"]
+    command.append(f"--node-lease-duration-seconds={LEASE_SECONDS}")
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
     try:
+        wait_until_ready(server, name, process, log)
         yield name
     finally:
         process.terminate()
         process.wait(30)
         server.request("DELETE", build_path("Node", "", name))
+
+
+def wait_until_ready(server: ApiServer, name: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Wait until KWOK has made the node ready; if it ends, what it said is the failure."""
+    deadline = time.monotonic() + 30
+    while True:
+        conditions = server.request("GET", build_path("Node", "", name))["status"].get("conditions") or []
+        if any((entry["type"], entry["status"]) == ("Ready", "True") for entry in conditions):
+            return
+        assert process.poll() is None, log.read_text(encoding="utf-8")
+        assert time.monotonic() < deadline, log.read_text(encoding="utf-8")
+        time.sleep(0.1)
 
 
 def describe_node(name: str) -> Json:

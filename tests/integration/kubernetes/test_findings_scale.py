@@ -26,7 +26,7 @@ NEVER_READY: Json = {"readinessProbe": {"exec": {"command": ["false"]}}}
 @pytest.fixture
 def node(lab: Json, namespace: Namespace, tmp_path: Path) -> Iterator[str]:
     """A node that KWOK plays, which only pods use that are made for it."""
-    with play_node(lab["kubernetes"], lab["kwok"]["program"], f"kwok-{namespace.name}", tmp_path / "kwok.log") as name:
+    with play_node(lab["kubernetes"], lab["kwok"]["program"], f"kwok-{namespace.name}", tmp_path) as name:
         yield name
 
 
