@@ -6,6 +6,7 @@ from __future__ import annotations
 import http.client
 import json
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,6 +17,8 @@ Json = dict[str, Any]
 MERGE = "application/merge-patch+json"
 APPLY = "application/apply-patch+yaml"
 JSON = "application/json"
+IDLE_SECONDS = 30
+"""The server closes a connection on which nothing was asked for longer."""
 RESOURCES = {
     "Namespace": ("api/v1", "namespaces"),
     "Node": ("api/v1", "nodes"),
@@ -93,6 +96,9 @@ class ApiServer:
         if connection is None:
             host, port, tls = self.target
             connection = self._local.connection = http.client.HTTPSConnection(host, port, context=tls)
+        elif time.monotonic() - self._local.used > IDLE_SECONDS:
+            connection.close()  # the next request opens it again
+        self._local.used = time.monotonic()
         return connection
 
 

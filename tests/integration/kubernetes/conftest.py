@@ -21,7 +21,7 @@ from support.kubernetes_account import (
 )
 from support.kubernetes_objects import describe_volume
 from support.kubernetes_proxy import KubernetesProxy, upstream
-from support.kubernetes_server import ApiServer
+from support.kubernetes_server import IDLE_SECONDS, ApiServer
 from support.modules import ModuleRun, run_module
 
 Json = dict[str, Any]
@@ -57,6 +57,7 @@ class Namespace:
         self.facts = facts
         host, port, tls = upstream(facts["kubeconfig"])
         self._connection = http.client.HTTPSConnection(host, port, context=tls)
+        self._used = time.monotonic()
 
     def request(
         self,
@@ -77,6 +78,9 @@ class Namespace:
         )
         target = f"{path}/{name}{query}" if name else path
         payload = None if body is None else json.dumps(body)
+        if time.monotonic() - self._used > IDLE_SECONDS:
+            self._connection.close()  # the request opens it again
+        self._used = time.monotonic()
         self._connection.request(method, target, body=payload, headers={"Content-Type": f"application/{type_}"})
         response = self._connection.getresponse()
         answer: Json = json.loads(response.read())

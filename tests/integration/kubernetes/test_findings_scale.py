@@ -13,7 +13,7 @@ from support.crowd import TOLERATION, add_pods, are_all_running, measure_module,
 from support.kubernetes_server import ApiServer
 
 from .conftest import Namespace
-from .steps import SCALE, WORKLOAD, apply_ready, name_workloads, start, stop
+from .steps import SCALE, WORKLOAD, apply_ready, name_workloads, stop
 
 pytestmark = [pytest.mark.alone, pytest.mark.lab("kubernetes", "kwok"), pytest.mark.timeout(600)]
 Json = dict[str, Any]
@@ -63,8 +63,8 @@ def test_a_look_at_thousands_of_pods_is_cheap_and_grows_with_their_number(
 
 
 @pytest.mark.parametrize("kind", ["Deployment", "StatefulSet"])
-def test_a_thousand_replicas(namespace: Namespace, server: ApiServer, node: str, kind: str) -> None:
-    """Scaled up, stopped and started again, each within its deadline."""
+def test_a_thousand_replicas(namespace: Namespace, node: str, kind: str) -> None:
+    """Scaled up and stopped, each within its deadline; what it takes is the controllers' own work."""
     selector = {"tolerations": [TOLERATION], "nodeSelector": {"kubernetes.io/hostname": node}}
     apply_ready(namespace, namespace.workload("w", kind=kind, spec={"terminationGracePeriodSeconds": 0, **selector}))
     scaled = namespace.module(SCALE, kind=kind, name="w", partitions=1_000, timeout=200)
@@ -73,7 +73,3 @@ def test_a_thousand_replicas(namespace: Namespace, server: ApiServer, node: str,
     stopped = stop(namespace, f"{kind}/w", timeout=200)
     assert not stopped.failed, stopped.msg
     assert namespace.list("Pod") == []
-    started = start(namespace, f"{kind}/w", timeout=200)
-    assert not started.failed, started.msg
-    assert started["workloads"][0]["ready"] == 1_000
-    remove_pods(server, namespace.name)
