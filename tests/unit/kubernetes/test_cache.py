@@ -10,15 +10,13 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
-from types import TracebackType
 from typing import Any
 
 import pytest
 
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import OpsError
-from ansible_collections.lowtide.ops.plugins.module_utils._common.retry import Backoff, Deadline
+from ansible_collections.lowtide.ops.plugins.module_utils._common.retry import Backoff
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.cache import Cache
-from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.client import Client, Listing
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.errors import (
     ApiError,
     Forbidden,
@@ -29,11 +27,10 @@ from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.errors imp
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.objects import Workload
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.streams import Stream
 from support.memory_kubernetes import MemoryServer
+from unit.kubernetes.scripted_client import LIMIT, ScriptedClient, ScriptedStream
 from unit.kubernetes.yaml_objects import NOW
 
 Json = dict[str, Any]
-LIMIT = 5.0
-"""Seconds that a test waits for what must come."""
 
 
 def pod(name: str, namespace: str = "n", version: str = "", **labels: str) -> Json:
@@ -316,71 +313,6 @@ def test_an_idle_wait_ends_at_its_timeout(cache: Cache) -> None:
 
 
 # --- single events, in an order that the test decides ---------------------------------------------------------------
-
-
-class ScriptedStream(Stream):
-    """A watch whose events are written out. An Exception in it is raised, None waits until it is closed."""
-
-    def __init__(self, client: ScriptedClient, events: list[Any]) -> None:
-        self._client = client
-        self._events = events
-        self._closed = threading.Event()
-
-    def __iter__(self) -> Iterator[Json]:
-        for entry in self._events:
-            if entry is None:
-                self._client.silent.set()
-                self._closed.wait(LIMIT)
-            elif isinstance(entry, Exception):
-                raise entry
-            else:
-                yield entry
-
-    def close(self) -> None:
-        """Wake up the reader."""
-        self._closed.set()
-
-
-class ScriptedClient(Client):
-    """A client that gives the listings and watches written out, the last ones again and again.
-
-    ``silent`` is set when a watch has said everything; ``asked`` holds the versions from which watches were opened.
-    """
-
-    def __init__(self, listings: list[Any], watches: list[Any]) -> None:
-        self.deadline = Deadline(60, clock=lambda: 0.0)
-        self.listings, self.watches = listings, watches
-        self.silent = threading.Event()
-        self.asked: list[str] = []
-        self.lists = 0
-
-    def list(self, *_arguments: Any, **_options: Any) -> Listing:
-        """The next listing."""
-        self.lists += 1
-        return Listing(*take_next(self.listings))
-
-    def stream(self, *_arguments: Any, params: Any, **_options: Any) -> Stream:
-        """The next watch."""
-        assert params["watch"] == params["allowWatchBookmarks"] == "true"
-        assert params["timeoutSeconds"] == "61"
-        self.asked.append(params["resourceVersion"])
-        return ScriptedStream(self, take_next(self.watches))
-
-    def __enter__(self) -> ScriptedClient:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.silent.set()
-
-
-def take_next(entries: list[Any]) -> Any:
-    """The first entry, which the last one stays."""
-    entry = entries.pop(0) if len(entries) > 1 else entries[0]
-    if isinstance(entry, Exception):
-        raise entry
-    return entry
 
 
 def event(kind: str, name: str, version: str, **fields: Any) -> Json:
