@@ -104,7 +104,7 @@ def test_stop_and_start_give_back_what_there_was(memory: MemoryServer) -> None:
     }
     started = check_done(start(memory, *SHOP))
     assert take_picture(memory) == before
-    assert started["plan"][-1]["what"] == "resume"
+    assert started["plan"][0]["what"] == "resume"
     assert "left as it was before it was stopped: StatefulSet n/zero, CronJob n/quiet" in started["summary"]
 
 
@@ -241,7 +241,7 @@ def test_a_failure_in_the_second_tier_says_what_was_done(memory: MemoryServer, c
 
 
 def test_saved_first_then_paused_then_scaled(memory: MemoryServer, controllers: Controllers) -> None:
-    """And on the way back the workload first, then KEDA."""
+    """And on the way back KEDA first, which would put the workload to 0 again."""
     controllers.add("StatefulSet", "w")
     memory.put(describe_scaled_object(WORKER, 1, 9))
     check_done(stop(memory, autoscaler="pause"))
@@ -252,7 +252,7 @@ def test_saved_first_then_paused_then_scaled(memory: MemoryServer, controllers: 
     ]
     memory.log.clear()
     check_done(start(memory))
-    assert list_writes(memory) == [("w", ["stopped", "replicas"]), ("k", ["paused-by", "paused-replicas"])]
+    assert list_writes(memory) == [("k", ["paused-by", "paused-replicas"]), ("w", ["stopped", "replicas"])]
 
 
 def test_keda_that_is_faster_does_not_lose_the_replicas(memory: MemoryServer) -> None:
@@ -319,7 +319,7 @@ def test_bounds_that_were_adjusted_are_given_back_by_a_start(memory: MemoryServe
     memory.log.clear()
     started = check_done(start(memory))
     assert take_picture(memory) == before
-    assert [written for written, _fields in list_writes(memory)][:2] == [name, "w"]
+    assert [written for written, _fields in list_writes(memory)] == [name] * (1 if name == "h" else 2) + ["w"]
     for key in ("plan", "diff", "changed"):
         assert predicted[key] == started[key], key
     assert started["plan"][0]["what"] == "bounds 3..3 -> 1..9"

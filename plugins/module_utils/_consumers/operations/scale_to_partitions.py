@@ -131,14 +131,11 @@ class ScaleToPartitions:
         if self.module.check_mode:
             self.outcome.changed = bool(self.outcome.plan)
             return workload
-        for entry in writes:
-            if entry.what != "resume":
-                self._write_scaler(entry)
+        # Bounds first, so that what is resumed does not move it; KEDA would put it to 0 again while it is paused there.
+        for entry in sorted(writes, key=lambda entry: entry.what == "resume"):
+            self._write_scaler(entry)
         if scaling.write is not None:
             workload = self._write_workload(workload, target, scaling.after)
-        for entry in writes:
-            if entry.what == "resume":
-                self._write_scaler(entry)
         return self._wait(workload)
 
     def _plan(self, workload: Workload, target: Target) -> Scaling:

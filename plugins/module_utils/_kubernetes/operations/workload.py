@@ -59,6 +59,7 @@ class StopStart:
         self.latest: dict[str, Workload] = {}
         self.changes: dict[str, Change] = {}
         self.saved: set[str] = set()
+        self.resumed: set[str] = set()
         self.written: set[str] = set()
         self.is_planned = False
 
@@ -142,7 +143,7 @@ class StopStart:
         return next((state for state in states if state is not None), None)
 
     def _plan_scaler(self, scaler: Autoscaler, replicas: int) -> Write | None:
-        """Return the write that pauses (before a stop) or resumes (after a start) an autoscaler, None for nothing."""
+        """Return the write that pauses (before a stop) or resumes (before a start) an autoscaler, None for nothing."""
         if not self.is_stop:
             return scaler.plan_resume(only_windows=self.only_windows)
         if self.params["autoscaler"] != "pause":
@@ -207,7 +208,7 @@ class StopStart:
                 verb = "pause" if self.is_stop else "resume"
                 scalers[scaler.title] = PlanItem(scaler.title, verb, f"it owns the replicas of {workload.title}")
                 outcome.before[scaler.title], outcome.after[scaler.title] = not self.is_stop, self.is_stop
-        outcome.plan += [*scalers.values(), *items] if self.is_stop else [*items, *scalers.values()]
+        outcome.plan += [*scalers.values(), *items]
 
     def _report_left(self) -> None:
         """Report what stays stopped because nothing was saved on it, or because no window stopped it."""
@@ -246,12 +247,10 @@ class StopStart:
         for workload in workloads:
             self._restore_bounds(workload)
             self._save_before_pause(workload)
-        if self.is_stop:
-            self._write_scalers(workloads)
+        # Before the workload also on the way back: KEDA would put it to 0 again as long as it is paused there.
+        self._write_scalers(workloads)
         for workload in workloads:
             self._write_workload(self.latest[workload.key])
-        if not self.is_stop:
-            self._write_scalers(workloads)
         self._wait([self.latest[entry.key] for entry in tier])
 
     def _restore_bounds(self, workload: Workload) -> None:
@@ -285,7 +284,7 @@ class StopStart:
         decided: list[Change] = []
 
         def decide(obj: Json) -> Write | None:
-            decided.append(self._plan(Workload.from_object(obj, workload.kind)))
+            decided.append(self._decide(Workload.from_object(obj, workload.kind)))
             return decided[-1].write
 
         path = object_path(workload.kind, self.namespace, workload.name)
@@ -299,6 +298,18 @@ class StopStart:
         else:
             self._adopt(key, decided[-1])
 
+    def _decide(self, workload: Workload) -> Change:
+        """Plan for a workload as it is now.
+
+        KEDA that this run has resumed may have been faster, with the number that it begins with: what was saved still
+        counts then, and KEDA moves it from there.
+        """
+        planned = self.changes[workload.key]
+        if workload.key in self.resumed and 0 < workload.replicas < planned.after and not planned.before:
+            change = plan_start(workload, replicas=planned.after, only_windows=self.only_windows)
+            return change._replace(before=planned.before, reason=planned.reason)
+        return self._plan(workload)
+
     def _adopt(self, key: str, change: Change) -> None:
         """Report what was decided in the end, which another client may have made differ from what was planned."""
         self.changes[key] = change
@@ -308,17 +319,19 @@ class StopStart:
         for workload in workloads:
             replicas = self.first[workload.key].replicas
             for scaler in self.constraints.list_autoscalers(workload):
-                self._write_scaler(scaler, replicas)
+                if self._write_scaler(scaler, replicas) and not self.is_stop:
+                    self.resumed.add(workload.key)
 
-    def _write_scaler(self, scaler: Autoscaler, replicas: int) -> None:
+    def _write_scaler(self, scaler: Autoscaler, replicas: int) -> bool:
+        """Pause or resume an autoscaler; return whether something was written."""
         if self._plan_scaler(scaler, replicas) is None:
-            return
+            return False
 
         def decide(obj: Json) -> Write | None:
             return self._plan_scaler(Autoscaler.from_object(obj, scaler.kind), replicas)
 
         path = object_path(scaler.kind, scaler.namespace, scaler.name)
-        self.client.patch_with_retry(path, decide, obj=scaler.title, first=scaler.raw)
+        return self.client.patch_with_retry(path, decide, obj=scaler.title, first=scaler.raw)[1]
 
     def _wait(self, workloads: t.Sequence[Workload]) -> None:
         """Wait until the tier is gone, or serves. What is left stopped is not waited for."""
