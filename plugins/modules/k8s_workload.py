@@ -66,7 +66,7 @@ options:
       status:
         description: Of M(lowtide.ops.k8s_workload_info). With it, RV(ignore:replicas) of the same entry is ignored.
         type: raw
-      message:
+      detail:
         description: Of M(lowtide.ops.k8s_workload_info). Ignored.
         type: raw
       stopped_by_lowtide:
@@ -247,7 +247,7 @@ workloads:
         - C(Current) if exactly as many pods as asked for are up to date and serve (of a stopped one, if none is counted
           any more), C(InProgress) if not yet, C(Failed) if that cannot become so by waiting.
       type: str
-    message:
+    detail:
       description: The numbers behind it.
       type: str
     stopped_by_lowtide:

@@ -31,7 +31,7 @@ options:
         description: What kind of workload it is.
         type: str
         required: true
-        choices: [StatefulSet, Deployment, CronJob]
+        choices: [StatefulSet, Deployment, CronJob, Job]
       name:
         description: Its name.
         type: str
@@ -118,7 +118,7 @@ workloads:
         - C(Current) if exactly as many pods as asked for are up to date and serve (of a stopped one, if none is counted
           any more), C(InProgress) if not yet, C(Failed) if that cannot become so by waiting.
       type: str
-    message:
+    detail:
       description: The numbers behind it.
       type: str
     stopped_by_lowtide:

@@ -93,7 +93,7 @@ def check_workloads(result: Result, plan: Plan, window: Window) -> list[Line]:
 
 def _check_workload(workload: Result, window: Window, *, is_declared: bool) -> Line:
     obj = f"{workload['kind']} {workload['namespace']}/{workload['name']}"
-    message = str(workload["message"])
+    message = str(workload["detail"])
     if workload.get("problem"):
         next_step = "Set its replicas as they should be and remove the annotation"
         line = Line("FAIL", obj, str(workload["problem"]), next_step)

@@ -113,7 +113,7 @@ class Controllers:
 
 
 def play_keda(server: MemoryServer) -> None:
-    """Let KEDA act between two requests of the client: to the paused number, and to its minimum when it is resumed.
+    """Let KEDA act between two requests of the client: to the paused number whenever it is another, and to its minimum.
 
     To be called before there are ``Controllers``, which then see what it did.
     """
@@ -127,7 +127,7 @@ def play_keda(server: MemoryServer) -> None:
             if number != now:
                 scale(server, target["kind"], target["name"], number, manager="keda-operator")
 
-    server.add_rival(act, when="after", path="scaledobjects", times=ALWAYS)
+    server.add_rival(act, when="after", times=ALWAYS)
 
 
 def scale(server: MemoryServer, kind: str, name: str, replicas: int, *, manager: str = "rival") -> None:

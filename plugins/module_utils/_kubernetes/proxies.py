@@ -17,7 +17,9 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 from .._common.errors import Refusal
 
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+if t.TYPE_CHECKING:
+    Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
 DEFAULT_PORTS = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}
 
 

@@ -128,7 +128,7 @@ def describe_workload(workload: Workload) -> dict[str, t.Any]:
         "pods": workload.pods,
         "ready": workload.ready,
         "status": status.state,
-        "message": status.message,
+        "detail": status.message,
         "stopped_by_lowtide": _describe_saved(saved.state),
         "stale_saved_state": _describe_saved(saved.stale),
         "problem": saved.problem or None,

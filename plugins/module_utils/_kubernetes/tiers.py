@@ -20,7 +20,7 @@ INFO_KEYS = (
     "pods",
     "ready",
     "status",
-    "message",
+    "detail",
     "stopped_by_lowtide",
     "stale_saved_state",
     "problem",

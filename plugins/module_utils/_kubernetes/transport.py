@@ -194,8 +194,9 @@ class TlsInTls:
             return result
 
     def _flush(self) -> None:
-        if self._outgoing.pending:
-            self._outer.sendall(self._outgoing.read())
+        data = self._outgoing.read()
+        if data:
+            self._outer.sendall(data)
 
 
 def is_final(error: BaseException) -> bool:

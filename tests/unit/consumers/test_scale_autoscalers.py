@@ -170,7 +170,7 @@ def test_the_replicas_that_keda_s_object_has(memory: MemoryServer, controllers: 
 
 @pytest.mark.parametrize("guards", [["hpa", "keda", "gitops"], []])
 def test_keda_that_was_paused_is_resumed_first(memory: MemoryServer, guards: list[str]) -> None:
-    """Paused, it would take back what is started; whatever the guards are."""
+    """It would put the workload to 0 again as long as it is paused; whatever the guards are."""
     play_keda(memory)
     Controllers(memory).add("StatefulSet", "w")
     memory.put(describe_scaled_object(WORKER, 5, 5))
@@ -179,25 +179,25 @@ def test_keda_that_was_paused_is_resumed_first(memory: MemoryServer, guards: lis
     predicted = check_done(scale_to(memory, 5, start_stopped=True, guards=guards, check=True))
     run = check_done(scale_to(memory, 5, start_stopped=True, guards=guards))
     assert (predicted["plan"], predicted["diff"]) == (run["plan"], run["diff"])
-    assert list(dict.fromkeys(name for name, _fields in list_writes(memory))) == ["k", "w"]
+    assert [name for name, _fields in list_writes(memory)][:2] == ["k", "w"]
     assert PAUSED_REPLICAS not in read_annotations(memory, "ScaledObject", "k")
     assert count_replicas(memory) == 5
 
 
 @pytest.mark.parametrize("guards", [["hpa", "keda", "gitops"], []])
-def test_a_start_that_failed_at_keda_is_run_again(memory: MemoryServer, guards: list[str]) -> None:
-    """Nothing was started; the next run resumes KEDA and starts the workload."""
+def test_a_start_that_was_killed_after_keda_was_resumed(memory: MemoryServer, guards: list[str]) -> None:
+    """The next run goes on from there."""
     controllers = Controllers(memory)
     controllers.add("StatefulSet", "w")
     memory.put(describe_scaled_object(WORKER, 5, 5))
     stop(memory, autoscaler="pause")
     memory.add_rival(
-        lambda: memory.fail_next(400, verb="patch", path="/scaledobjects"), when="after", path="/scaledobjects"
+        lambda: memory.fail_next(400, verb="patch", path="/statefulsets"), when="after", path="/statefulsets"
     )
     killed = scale_to(memory, 5, start_stopped=True, guards=guards)
-    assert (killed.failed, killed.changed, count_replicas(memory)) == (True, False, 0)
+    assert (killed.failed, killed.changed, count_replicas(memory)) == (True, True, 0)
     check_done(scale_to(memory, 5, start_stopped=True, guards=guards))
-    assert read_annotations(memory, "ScaledObject", "k") == {}
+    assert (count_replicas(memory), read_annotations(memory, "ScaledObject", "k")) == (5, {})
 
 
 @pytest.mark.usefixtures("controllers")

@@ -46,7 +46,7 @@ PLAN: dict[str, Any] = {
     "limits": LIMITS,
 }
 WORKLOAD = {"kind": "Deployment", "namespace": "n", "name": "w", "replicas": 3, "ready": 3}
-WORKLOAD |= {"status": "Current", "message": "3 of 3 ready"}
+WORKLOAD |= {"status": "Current", "detail": "3 of 3 ready"}
 POSITION = {
     "topic": "t",
     "partition": 0,
@@ -93,8 +93,8 @@ def levels(kind: str, result: dict[str, Any], **changes: Any) -> list[str]:
     ("workload", "level"),
     [
         ({}, "OK"),
-        ({"status": "InProgress", "message": "2 of 3 ready"}, "FAIL"),
-        ({"replicas": 0, "ready": 0, "message": "no pod left"}, "WARN"),
+        ({"status": "InProgress", "detail": "2 of 3 ready"}, "FAIL"),
+        ({"replicas": 0, "ready": 0, "detail": "no pod left"}, "WARN"),
         ({"replicas": 0, "ready": 0, "stopped_by_lowtide": {"run": "r", "since": "s"}}, "FAIL"),
         ({"stale_saved_state": {"run": "r"}}, "WARN"),
         ({"problem": "unreadable note"}, "FAIL"),
@@ -278,7 +278,7 @@ BY_OPERATOR = {"replicas": 0, "ready": 0, "stopped_by_lowtide": {"run": "2026010
         ("workloads", {"workloads": [{**WORKLOAD, **BY_OPERATOR}]}, ["FAIL"], ["FAIL"]),
         (
             "workloads",
-            {"workloads": [{**WORKLOAD, "status": "InProgress", "message": "1 of 3 ready"}]},
+            {"workloads": [{**WORKLOAD, "status": "InProgress", "detail": "1 of 3 ready"}]},
             ["FAIL"],
             ["WARN"],
         ),
@@ -312,16 +312,16 @@ def test_the_reason_names_the_steps() -> None:
     [
         ([{}], "OK", "OK: all 1 checks passed"),
         (
-            [{}, {"replicas": 0, "ready": 0, "message": "no pod left"}],
+            [{}, {"replicas": 0, "ready": 0, "detail": "no pod left"}],
             "WARN",
             "WARN: 0 of 2 checks failed, 1 warned: Deployment n/w: another client stopped it, no pod left",
         ),
         (
             [
                 {},
-                {"replicas": 0, "ready": 0, "message": "no pod left"},
-                {"status": "InProgress", "message": "2 of 3 ready"},
-                {"status": "InProgress", "message": "1 of 3 ready"},
+                {"replicas": 0, "ready": 0, "detail": "no pod left"},
+                {"status": "InProgress", "detail": "2 of 3 ready"},
+                {"status": "InProgress", "detail": "1 of 3 ready"},
             ],
             "FAIL",
             "FAIL: 2 of 4 checks failed, 1 warned: Deployment n/w: 2 of 3 ready and 1 more",
@@ -374,7 +374,7 @@ def test_what_is_declared_in_part_is_a_warning_that_the_summary_names() -> None:
     )
     failed = judge(
         "workloads",
-        {"workloads": [{**WORKLOAD, "status": "InProgress", "message": "1 of 3 ready"}]},
+        {"workloads": [{**WORKLOAD, "status": "InProgress", "detail": "1 of 3 ready"}]},
         unchecked=unchecked,
     )
     assert failed["summary"].startswith("FAIL: 1 of 1 checks failed")

@@ -147,7 +147,7 @@ def test_info() -> None:
         ("InProgress", None),
         ("Current", {"run": "r", "since": "t", "replicas": 2}),
     ]
-    assert described[0]["message"] == "1 of 3 replicas ready (3 pods)"
+    assert described[0]["detail"] == "1 of 3 replicas ready (3 pods)"
     assert (
         summary.summarize_workloads(late, described)
         == "1 of 2 workloads as asked for; stopped by lowtide.ops: Deployment n/x"

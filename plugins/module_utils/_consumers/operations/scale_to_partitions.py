@@ -131,8 +131,8 @@ class ScaleToPartitions:
         if self.module.check_mode:
             self.outcome.changed = bool(self.outcome.plan)
             return workload
-        # Before the workload: as long as KEDA is paused at 0, it takes back what is started.
-        for entry in writes:
+        # Bounds first, so that what is resumed does not move it; KEDA would put it to 0 again while it is paused there.
+        for entry in sorted(writes, key=lambda entry: entry.what == "resume"):
             self._write_scaler(entry)
         if scaling.write is not None:
             workload = self._write_workload(workload, target, scaling.after)

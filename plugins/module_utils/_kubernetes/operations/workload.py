@@ -59,6 +59,7 @@ class StopStart:
         self.latest: dict[str, Workload] = {}
         self.changes: dict[str, Change] = {}
         self.saved: set[str] = set()
+        self.resumed: set[str] = set()
         self.written: set[str] = set()
         self.is_planned = False
 
@@ -128,26 +129,12 @@ class StopStart:
             )
         return plan_start(
             workload,
-            replicas=self._choose_replicas(workload),
+            replicas=self.replicas[workload.key],
             only_windows=self.only_windows,
             assume_stopped=self.params["assume"] == "stopped",
             leave_unsaved=self.params["on_missing_state"] == "report",
             fallback=self._find_fallback(workload),
         )
-
-    def _choose_replicas(self, workload: Workload) -> int | None:
-        """Return the declared replicas, None for what was saved.
-
-        An autoscaler that this run has resumed may have started the workload before the run did, with fewer replicas
-        than there were.
-        """
-        key = workload.key
-        planned = self.changes.get(key)
-        if planned is None or workload.is_stopped or not (self.first[key].is_stopped and planned.after):
-            return self.replicas[key]
-        if not self.constraints.list_autoscalers(workload):
-            return self.replicas[key]
-        return max(planned.after, workload.replicas)
 
     def _find_fallback(self, workload: Workload) -> SavedState | None:
         """Return what was saved on the workload's ScaledObject when a run paused it."""
@@ -155,7 +142,7 @@ class StopStart:
         return next((state for state in states if state is not None), None)
 
     def _plan_scaler(self, scaler: Autoscaler, replicas: int) -> Write | None:
-        """Return the write that pauses (for a stop) or resumes (for a start) an autoscaler, None for nothing."""
+        """Return the write that pauses (before a stop) or resumes (before a start) an autoscaler, None for nothing."""
         if not self.is_stop:
             return scaler.plan_resume(only_windows=self.only_windows)
         if self.params["autoscaler"] != "pause":
@@ -259,7 +246,7 @@ class StopStart:
         for workload in workloads:
             self._restore_bounds(workload)
             self._save_before_pause(workload)
-        # Also before a start: as long as KEDA is paused at 0, it takes back what is started.
+        # Before the workload also on the way back: KEDA would put it to 0 again as long as it is paused there.
         self._write_scalers(workloads)
         for workload in workloads:
             self._write_workload(self.latest[workload.key])
@@ -296,7 +283,7 @@ class StopStart:
         decided: list[Change] = []
 
         def decide(obj: Json) -> Write | None:
-            decided.append(self._plan(Workload.from_object(obj, workload.kind)))
+            decided.append(self._decide(Workload.from_object(obj, workload.kind)))
             return decided[-1].write
 
         path = object_path(workload.kind, self.namespace, workload.name)
@@ -310,14 +297,20 @@ class StopStart:
         else:
             self._adopt(key, decided[-1])
 
-    def _adopt(self, key: str, change: Change) -> None:
-        """Report what was decided in the end, which another client may have made differ from what was planned.
+    def _decide(self, workload: Workload) -> Change:
+        """Plan for a workload as it is now.
 
-        What this run's autoscaler has started before the run did was stopped when the run began.
+        KEDA that this run has resumed may have been faster, with the number that it begins with: what was saved still
+        counts then, and KEDA moves it from there.
         """
-        planned = self.changes[key]
-        if not self.is_stop and self.first[key].is_stopped and change.before:
-            change = planned._replace(write=change.write, after=change.after)
+        planned = self.changes[workload.key]
+        if workload.key in self.resumed and 0 < workload.replicas < planned.after and not planned.before:
+            change = plan_start(workload, replicas=planned.after, only_windows=self.only_windows)
+            return change._replace(before=planned.before, reason=planned.reason)
+        return self._plan(workload)
+
+    def _adopt(self, key: str, change: Change) -> None:
+        """Report what was decided in the end, which another client may have made differ from what was planned."""
         self.changes[key] = change
         self.outcome.before[key], self.outcome.after[key] = change.before, change.after
 
@@ -325,17 +318,19 @@ class StopStart:
         for workload in workloads:
             replicas = self.first[workload.key].replicas
             for scaler in self.constraints.list_autoscalers(workload):
-                self._write_scaler(scaler, replicas)
+                if self._write_scaler(scaler, replicas) and not self.is_stop:
+                    self.resumed.add(workload.key)
 
-    def _write_scaler(self, scaler: Autoscaler, replicas: int) -> None:
+    def _write_scaler(self, scaler: Autoscaler, replicas: int) -> bool:
+        """Pause or resume an autoscaler; return whether something was written."""
         if self._plan_scaler(scaler, replicas) is None:
-            return
+            return False
 
         def decide(obj: Json) -> Write | None:
             return self._plan_scaler(Autoscaler.from_object(obj, scaler.kind), replicas)
 
         path = object_path(scaler.kind, scaler.namespace, scaler.name)
-        self.client.patch_with_retry(path, decide, obj=scaler.title, first=scaler.raw)
+        return self.client.patch_with_retry(path, decide, obj=scaler.title, first=scaler.raw)[1]
 
     def _wait(self, workloads: t.Sequence[Workload]) -> None:
         """Wait until the tier is gone, or serves. What is left stopped is not waited for."""
