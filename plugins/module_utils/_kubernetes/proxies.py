@@ -17,9 +17,6 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 from .._common.errors import Refusal
 
-if t.TYPE_CHECKING:
-    Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-
 DEFAULT_PORTS = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}
 
 
@@ -128,7 +125,7 @@ def is_exempt(host: str, port: int, exceptions: str) -> bool:
     return any(_matches(entry, name, port, address) for entry in re.split(r"[,\s]+", exceptions.strip()) if entry)
 
 
-def _matches(entry: str, name: str, port: int, address: Address | None) -> bool:
+def _matches(entry: str, name: str, port: int, address: ipaddress.IPv4Address | ipaddress.IPv6Address | None) -> bool:
     entry = entry.lower()
     if "/" in entry:
         try:
@@ -155,7 +152,7 @@ def _split_port(entry: str) -> tuple[str, int | None]:
     return match[1] or match[3], int(port) if port else None
 
 
-def _parse_address(text: str) -> Address | None:
+def _parse_address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
         address = ipaddress.ip_address(text.strip("[]"))
     except ValueError:
