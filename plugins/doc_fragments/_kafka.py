@@ -65,7 +65,10 @@ options:
     type: str
     default: rpk
   rpk_pod:
-    description: Run rpk in this pod, with C(kubectl exec), without a terminal and without a shell.
+    description:
+      - Run rpk in this pod, with C(kubectl exec), without a terminal and without a shell.
+      - It is bounded inside the pod by the program C(timeout), which has to be in the container, since a command in a
+        pod runs on when C(kubectl) ends.
     type: dict
     suboptions:
       namespace:

@@ -26,7 +26,11 @@ options:
     description: The time stamp of C(recorded_since), empty for since ever.
     type: str
     default: ""
-positional: ledger, since
+  records:
+    description: What M(lowtide.ops.rpk_group_info) has counted of the ranges in C(to_count), if it was asked.
+    type: list
+    elements: dict
+positional: ledger, since, records
 """
 
 EXAMPLES = r"""

@@ -150,18 +150,20 @@ options:
       - What to do when an HPA or a KEDA ScaledObject owns the replicas and their number is not the wanted one.
       - With V(refuse) nothing is written, and the message names it and its bounds.
       - With V(adjust) both its bounds become the wanted number, so that it holds that number instead of fighting it.
-        The bounds that it had first are kept in its annotation C(lowtide.ops/bounds-before).
+        The bounds that it had first are saved in its annotation C(lowtide.ops/bounds-before).
+      - With V(restore) it gets these bounds back, unless another client has changed them since, and the number of
+        replicas is left to it.
     type: str
-    choices: [refuse, adjust]
+    choices: [refuse, adjust, restore]
     default: refuse
   guards:
     description:
       - What is looked at before a change. Each costs one request, except V(headroom), which costs two (nodes and pods),
         and V(gitops), which costs none.
       - V(hpa) and V(keda) find the autoscaler that owns the replicas.
-      - V(gitops) refuses when Argo CD or Flux tracks the workload.
+      - V(gitops) refuses when Argo CD or Flux keeps the workload's replicas, or when an operator owns the workload.
       - V(disruption_budget) refuses fewer replicas than a PodDisruptionBudget's C(minAvailable).
-      - V(quota) refuses more pods than a ResourceQuota has left. Quotas with scopes are not looked at.
+      - V(quota) refuses more pods than a ResourceQuota has left. Quotas with scopes count where they cover the pods.
       - V(headroom) refuses more pods than fit on the nodes by requests, cordons, taints and C(nodeSelector). Leave it
         out where a cluster autoscaler adds nodes.
     type: list
@@ -171,8 +173,16 @@ options:
   start_stopped:
     description:
       - What to do with a workload that M(lowtide.ops.k8s_workload) has stopped. Without this it is refused, since it
-        was stopped on purpose; with it, it is started at the right number at once, and the note on it is removed.
+        was stopped on purpose; with it, it is started at the right number at once, and what was saved on it is removed.
       - For O(allow_scale_down) it counts as having the replicas that it had when it was stopped.
+    type: bool
+    default: false
+  allow_volume_deletion:
+    description:
+      - Whether a StatefulSet may be scaled down whose C(persistentVolumeClaimRetentionPolicy.whenScaled) is C(Delete), so
+        that its controller deletes the volume claims of the pods that go, with their data.
+      - With V(false) nothing is written, and the message names the claims. With V(true) the plan says that the step
+        cannot be reversed.
     type: bool
     default: false
   assume:
@@ -319,10 +329,12 @@ error:
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.lowtide.ops.plugins.module_utils._common.module import run_module
+from ansible_collections.lowtide.ops.plugins.module_utils._consumers.operations.scale_to_partitions import (
+    run_scale_to_partitions,
+)
 from ansible_collections.lowtide.ops.plugins.module_utils._kafka.connection import connection_spec
-from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.connection import ACTING_SPEC, CONNECTION_SPEC
-from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.guards import GUARDS
-from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.scale import scale
+from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.arguments import ACTING_SPEC, CONNECTION_SPEC
+from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.scaling_constraints import GUARDS
 
 
 def main() -> None:
@@ -340,7 +352,7 @@ def main() -> None:
             "max_replicas": {"type": "int"},
             "even_divisors_only": {"type": "bool", "default": False},
             "allow_scale_down": {"type": "bool", "default": False},
-            "autoscaler": {"type": "str", "choices": ["refuse", "adjust"], "default": "refuse"},
+            "autoscaler": {"type": "str", "choices": ["refuse", "adjust", "restore"], "default": "refuse"},
             "guards": {
                 "type": "list",
                 "elements": "str",
@@ -348,12 +360,14 @@ def main() -> None:
                 "default": ["hpa", "keda", "gitops"],
             },
             "start_stopped": {"type": "bool", "default": False},
+            "allow_volume_deletion": {"type": "bool", "default": False},
             "assume": {"type": "str", "choices": ["stopped"]},
         },
+        required_one_of=[("partitions", "kafka_connection")],
         mutually_exclusive=[("partitions", "kafka_connection")],
         supports_check_mode=True,
     )
-    run_module(module, scale)
+    run_module(module, run_scale_to_partitions)
 
 
 if __name__ == "__main__":

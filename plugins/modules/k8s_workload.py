@@ -43,7 +43,7 @@ options:
         description: What kind of workload it is.
         type: str
         required: true
-        choices: [StatefulSet, Deployment, CronJob]
+        choices: [StatefulSet, Deployment, CronJob, Job]
       name:
         description: Its name.
         type: str
@@ -63,13 +63,16 @@ options:
       ready:
         description: Of M(lowtide.ops.k8s_workload_info). Ignored.
         type: raw
-      settled:
+      status:
         description: Of M(lowtide.ops.k8s_workload_info). With it, RV(ignore:replicas) of the same entry is ignored.
         type: raw
-      stopped_by_us:
+      detail:
         description: Of M(lowtide.ops.k8s_workload_info). Ignored.
         type: raw
-      stale_note:
+      stopped_by_lowtide:
+        description: Of M(lowtide.ops.k8s_workload_info). Ignored.
+        type: raw
+      stale_saved_state:
         description: Of M(lowtide.ops.k8s_workload_info). Ignored.
         type: raw
       problem:
@@ -122,15 +125,23 @@ options:
     description:
       - What to do with a KEDA ScaledObject, which would start pods again.
       - With V(refuse) nothing is written, and the message names it.
-      - With V(pause) its annotation C(autoscaling.keda.sh/paused-replicas) becomes V(0), with a note of what it was;
+      - With V(pause) its annotation C(autoscaling.keda.sh/paused-replicas) becomes V(0), and what it was is saved;
         starting puts that back, whatever this option is then.
     type: str
     choices: [refuse, pause]
     default: refuse
+  allow_volume_deletion:
+    description:
+      - Whether a StatefulSet may be scaled down whose C(persistentVolumeClaimRetentionPolicy.whenScaled) is C(Delete), so
+        that its controller deletes the volume claims of the pods that go, with their data.
+      - With V(false) nothing is written, and the message names the claims. With V(true) the plan says that the step
+        cannot be reversed.
+    type: bool
+    default: false
   assume:
     description:
       - For a rehearsal in check mode, where an earlier step would have stopped the workloads. They are taken for
-        stopped, with the replicas that they have now noted on them.
+        stopped, with the replicas that they have now saved on them.
       - Outside check mode it is refused.
     type: str
     choices: [stopped]
@@ -231,17 +242,22 @@ workloads:
     ready:
       description: How many pods serve.
       type: int
-    settled:
-      description: Whether exactly as many pods as asked for are up to date and serve.
-      type: bool
-    stopped_by_us:
-      description: The note of the run that stopped it (C(run), C(since), and what there was), while it is stopped.
+    status:
+      description:
+        - C(Current) if exactly as many pods as asked for are up to date and serve (of a stopped one, if none is counted
+          any more), C(InProgress) if not yet, C(Failed) if that cannot become so by waiting.
+      type: str
+    detail:
+      description: The numbers behind it.
+      type: str
+    stopped_by_lowtide:
+      description: What the run that stopped it saved (C(run), C(since), and what there was), while it is stopped.
       type: dict
-    stale_note:
-      description: Such a note on a workload that runs again; somebody else has started it.
+    stale_saved_state:
+      description: Such a saved state that no longer counts, because another client has changed the workload since.
       type: dict
     problem:
-      description: Why the note on it cannot be understood.
+      description: Why what was saved on it cannot be understood.
       type: str
 reasons:
   description: For each workload why it is changed, or why not.
@@ -249,7 +265,7 @@ reasons:
   type: dict
   sample: {StatefulSet/feature-worker: "had 3 when run 20260101T000000Z stopped it at 2026-01-01T00:00:00Z"}
 run_id:
-  description: The run's name, as it is left in the note and the field manager.
+  description: The run's name, as it is left in what was saved on the objects.
   returned: when the cluster was reached
   type: str
 requests:
@@ -283,9 +299,9 @@ import typing as t
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.lowtide.ops.plugins.module_utils._common.module import run_module
-from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.connection import ACTING_SPEC, CONNECTION_SPEC
+from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.arguments import ACTING_SPEC, CONNECTION_SPEC
+from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.operations.workload import run_workload
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.tiers import INFO_KEYS, KINDS
-from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.workloads import run_workloads
 
 WORKLOAD: dict[str, dict[str, t.Any]] = {
     "kind": {"type": "str", "required": True, "choices": list(KINDS)},
@@ -313,13 +329,14 @@ def main() -> None:
                 "default": ["hpa", "keda", "gitops"],
             },
             "autoscaler": {"type": "str", "choices": ["refuse", "pause"], "default": "refuse"},
+            "allow_volume_deletion": {"type": "bool", "default": False},
             "assume": {"type": "str", "choices": ["stopped"]},
         },
         required_one_of=[("workloads", "tiers")],
         mutually_exclusive=[("workloads", "tiers")],
         supports_check_mode=True,
     )
-    run_module(module, run_workloads)
+    run_module(module, run_workload)
 
 
 if __name__ == "__main__":

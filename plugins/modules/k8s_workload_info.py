@@ -10,9 +10,9 @@ module: k8s_workload_info
 short_description: What runs in a namespace, and what was left stopped, since when and by which run
 version_added: 0.1.0
 description:
-  - Lists the StatefulSets, Deployments and CronJobs of a namespace, or those named, with the notes that
+  - Lists the StatefulSets, Deployments and CronJobs of a namespace, or those named, with what was saved on them by the runs that
     M(lowtide.ops.k8s_workload) left on those that it stopped.
-  - With RV(stopped_by_us) a playbook can put back whatever was left stopped.
+  - With RV(stopped_by_lowtide) a playbook can put back whatever was left stopped.
 author:
   - The lowtide.ops team (@lowtide-ops)
 options:
@@ -31,7 +31,7 @@ options:
         description: What kind of workload it is.
         type: str
         required: true
-        choices: [StatefulSet, Deployment, CronJob]
+        choices: [StatefulSet, Deployment, CronJob, Job]
       name:
         description: Its name.
         type: str
@@ -59,8 +59,8 @@ EXAMPLES = r"""
   lowtide.ops.k8s_workload:
     state: running
     namespace: feature-system
-    workloads: "{{ seen.stopped_by_us }}"
-  when: seen.stopped_by_us | length > 0
+    workloads: "{{ seen.stopped_by_lowtide }}"
+  when: seen.stopped_by_lowtide | length > 0
 """
 
 RETURN = r"""
@@ -113,20 +113,25 @@ workloads:
     ready:
       description: How many pods serve.
       type: int
-    settled:
-      description: Whether exactly as many pods as asked for are up to date and serve.
-      type: bool
-    stopped_by_us:
-      description: The note of the run that stopped it (C(run), C(since), and what there was), while it is stopped.
+    status:
+      description:
+        - C(Current) if exactly as many pods as asked for are up to date and serve (of a stopped one, if none is counted
+          any more), C(InProgress) if not yet, C(Failed) if that cannot become so by waiting.
+      type: str
+    detail:
+      description: The numbers behind it.
+      type: str
+    stopped_by_lowtide:
+      description: What the run that stopped it saved (C(run), C(since), and what there was), while it is stopped.
       type: dict
-    stale_note:
-      description: Such a note on a workload that runs again; somebody else has started it.
+    stale_saved_state:
+      description: Such a saved state that no longer counts, because another client has changed the workload since.
       type: dict
     problem:
-      description: Why the note on it cannot be understood.
+      description: Why what was saved on it cannot be understood.
       type: str
-stopped_by_us:
-  description: Those of RV(workloads) that M(lowtide.ops.k8s_workload) stopped and nobody has started since.
+stopped_by_lowtide:
+  description: Those of RV(workloads) that M(lowtide.ops.k8s_workload) stopped and no client has changed since.
   returned: success
   type: list
   elements: dict
@@ -143,9 +148,9 @@ error:
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.lowtide.ops.plugins.module_utils._common.module import run_module
-from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.connection import CONNECTION_SPEC
+from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.arguments import CONNECTION_SPEC
+from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.operations.workload_info import read_workloads
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.tiers import KINDS
-from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.workloads import read_workloads
 
 WORKLOAD = {
     "kind": {"type": "str", "required": True, "choices": list(KINDS)},

@@ -19,9 +19,12 @@ description:
     seek) exits 0 then.
   - Offsets beyond what a log holds are brought to its start or end, which RV(partitions) says.
   - All partitions are changed by one commit, and then each is read back. Where that finds another offset than the
-    declared one, the module fails and says of each partition where it is.
+    declared one, the module fails and says of each partition where it is. Where reading back fails too, it says that
+    what the commit did is not known, and it is reported as changed.
   - Records are counted by offsets, which is at most the number of records, because compaction and transactions leave
     holes.
+  - An offset that a transaction is about to commit is waited for, as long as O(request_timeout).
+  - A group of another kind (share or streams group) is refused.
 extends_documentation_fragment:
   - lowtide.ops._attributes
   - lowtide.ops._attributes.actiongroup_kafka
@@ -202,10 +205,12 @@ partitions:
       description: Where the declared offset is not in the log, what it was and what was taken.
       type: str
     actual:
-      description: The offset that was read back, when the change was not fully done.
+      description:
+        - The offset that was read back, when the change was not fully done. Null when there is none, or it could not be
+          read back, as RV(partitions[].error) then says.
       type: int
     error:
-      description: Why this partition was not changed, when the change was not fully done.
+      description: Why this partition was not changed, or why that is not known, when the change was not fully done.
       type: str
 skipped:
   description: Sum over the partitions that change.

@@ -16,7 +16,7 @@ import typing as t
 from dataclasses import dataclass
 
 from ansible_collections.lowtide.ops.plugins.module_utils._backup.plan import parse_age
-from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.parse import is_window
+from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.saved_state import is_window
 
 Result = t.Mapping[str, t.Any]
 Plan = t.Mapping[str, t.Any]
@@ -82,31 +82,43 @@ def compare_with_limit(
     return Line(level, obj, f"{what} {round(value, 2):.15g}{unit} (limit {limit:.15g}{unit})", next_step)
 
 
-def check_workloads(result: Result, window: Window) -> list[Line]:
-    """Return a line for each workload of ``k8s_workload_info``: it has exactly the pods that it asks for."""
-    return [_check_workload(workload, window) for workload in result["workloads"]]
+def check_workloads(result: Result, plan: Plan, window: Window) -> list[Line]:
+    """Return a line for each workload of ``k8s_workload_info``: it has exactly the pods that it asks for.
+
+    One that is declared is meant to run: at 0 it is a failure, where none is declared a warning.
+    """
+    is_declared = bool(plan["workloads"])
+    return [_check_workload(workload, window, is_declared=is_declared) for workload in result["workloads"]]
 
 
-def _check_workload(workload: Result, window: Window) -> Line:
+def _check_workload(workload: Result, window: Window, *, is_declared: bool) -> Line:
     obj = f"{workload['kind']} {workload['namespace']}/{workload['name']}"
-    ready = f"{workload['ready']} of {workload['replicas']} ready"
-    stopped = workload.get("stopped_by_us")
+    message = str(workload["detail"])
     if workload.get("problem"):
-        return Line(
-            "FAIL", obj, str(workload["problem"]), "Set its replicas as they should be and remove the annotation"
-        )
-    if stopped:
-        run = str(stopped.get("run"))
-        since = f"left stopped by run {run} since {stopped.get('since')}"
-        if not is_window(run):
-            return Line("FAIL", obj, since, "Start it with lowtide.ops.startup")
-        return window.excuse(Line("FAIL", obj, since, "Start it with lowtide.ops.restore_service"))
-    if not workload["settled"]:
-        return window.excuse(Line("FAIL", obj, ready, "Look at the events of its pods"))
-    if workload.get("stale_note"):
-        run = workload["stale_note"].get("run")
-        return Line("WARN", obj, f"{ready}, and still carries the note of run {run} that stopped it")
-    return Line("OK" if workload["replicas"] else "WARN", obj, ready)
+        next_step = "Set its replicas as they should be and remove the annotation"
+        line = Line("FAIL", obj, str(workload["problem"]), next_step)
+    elif workload.get("stopped_by_lowtide"):
+        line = _check_stopped(obj, workload["stopped_by_lowtide"], window)
+    elif workload["status"] != "Current":
+        line = window.excuse(Line("FAIL", obj, message, "Look at the events of its pods"))
+    elif workload["replicas"] and workload.get("stale_saved_state"):
+        run = workload["stale_saved_state"].get("run")
+        line = Line("WARN", obj, f"{message}, and still carries what run {run} saved when it stopped it")
+    elif workload["replicas"]:
+        line = Line("OK", obj, message)
+    else:
+        level = "FAIL" if is_declared else "WARN"
+        next_step = "Start it, or leave it out of the declared workloads"
+        line = Line(level, obj, f"another client stopped it, {message}", next_step if is_declared else "")
+    return line
+
+
+def _check_stopped(obj: str, saved: Result, window: Window) -> Line:
+    run = str(saved.get("run"))
+    since = f"left stopped by run {run} since {saved.get('since')}"
+    if not is_window(run):
+        return Line("FAIL", obj, since, "Start it with lowtide.ops.startup")
+    return window.excuse(Line("FAIL", obj, since, "Start it with lowtide.ops.restore_service"))
 
 
 def check_consumer_groups(result: Result, plan: Plan, window: Window) -> list[Line]:
@@ -116,6 +128,32 @@ def check_consumer_groups(result: Result, plan: Plan, window: Window) -> list[Li
     for declared in plan["consumer_groups"]:
         group = groups.get(declared["name"], {"state": "missing"})
         lines += [_check_state(group, declared, window), _check_lag(group, declared, plan, window)]
+        lines += _check_positions(group, declared)
+    return lines
+
+
+def _check_positions(group: Result, declared: Result) -> list[Line]:
+    """Return a line for offsets that the log does not hold: beyond its end, or removed before the group passed them."""
+    obj, rows = f"consumer group {declared['name']}", group.get("partitions") or []
+    beyond = [row for row in rows if row.get("beyond_end")]
+    lost = [row for row in rows if row.get("lost")]
+    lines = []
+    if beyond:
+        row = beyond[0]
+        what = (
+            f"{len(beyond)} offsets are beyond the end of their log (first {row['topic']}[{row['partition']}]: committed"
+            f" {row['committed']}, the log ends at {row['log_end']})"
+        )
+        step = "Find out whether the topic was made anew or has lost records, then set them with lowtide.ops.rpk_group"
+        lines.append(Line("FAIL", obj, what, step))
+    if lost:
+        row, total = lost[0], sum(row["lost"] for row in lost)
+        what = (
+            f"{total} offsets that it had not passed are no longer in the log (first {row['topic']}[{row['partition']}]:"
+            f" committed {row['committed']}, the log starts at {row['log_start']}; limit {declared['max_lag']})"
+        )
+        level = "FAIL" if total > declared["max_lag"] else "WARN"
+        lines.append(Line(level, obj, what, "Find out why its consumers were that late, and how to get these records"))
     return lines
 
 
@@ -124,7 +162,8 @@ def _check_state(group: Result, declared: Result, window: Window) -> Line:
     line = Line(
         "OK" if state in states else "FAIL",
         f"consumer group {declared['name']}",
-        f"{state} with {group.get('member_count', 0)} members (declared {' or '.join(states)})",
+        f"{state} with {group.get('member_count', 0)} members (declared {' or '.join(states)})"
+        + (f": {group['reason']}" if group.get("reason") else ""),
         "Correct the name, or start its consumers" if state == "missing" else "Look at its consumers",
     )
     # Its consumers leave or come back while the window stops or starts them.
@@ -258,7 +297,7 @@ def _check_rule(rule: Result, limits: t.Mapping[str, t.Any]) -> t.Iterator[Line]
 
 
 COMPARE: dict[str, t.Callable[[Result, Plan, Window], list[Line]]] = {
-    "workloads": lambda result, _plan, window: check_workloads(result, window),
+    "workloads": check_workloads,
     "consumer_groups": check_consumer_groups,
     "database": lambda result, plan, _window: check_database(result, plan),
     "backups": check_backups,

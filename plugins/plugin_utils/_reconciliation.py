@@ -6,6 +6,11 @@
 Private to lowtide.ops: do not import from other collections.
 
 Pure: the results of rpk_group_info and pg_query_info give the public result of the role event_reconciliation.
+
+Each record is one event, but not each offset is a record: a transaction ends with a control record, and records of an
+aborted one are never read. So offsets prove only where there are as many of them as recorded events. Where fewer are
+recorded, ``to_count`` names the ranges whose records have to be counted in the log itself. A compacted topic has lost
+records on purpose, so nothing can be proven of it.
 """
 
 from __future__ import annotations
@@ -32,7 +37,10 @@ class Blocker:
 
 @dataclass(frozen=True)
 class Counts:
-    """How many events the group has passed, and what the ledger has of them."""
+    """How many events the group has passed, and what the ledger has of them.
+
+    ``expected`` are the records of the log where these were counted, and its offsets otherwise.
+    """
 
     expected: int
     recorded: int
@@ -49,17 +57,23 @@ class Counts:
         return f"topic {self.expected}, recorded {self.recorded}, lost {self.lost}, doubled {self.doubled}"
 
 
-def reconcile(bus: Result, ledger: Result, since: str) -> dict[str, t.Any]:
-    """Return the public result of the role: the proof, or what stands against it."""
+def reconcile(bus: Result, ledger: Result, since: str, records: t.Sequence[Result] | None = None) -> dict[str, t.Any]:
+    """Return the public result of the role: the proof, or what stands against it; ``records``: as they were counted."""
     (group,) = bus["groups"]
     passed = [row for row in group["partitions"] if row["committed"] is not None]
-    blocker = check_partitions(group["name"], passed) or check_ledger(ledger)
+    blocker = check_topics(group) or check_partitions(group["name"], passed) or check_ledger(ledger)
     counts: Counts | None = None
+    to_count: list[dict[str, t.Any]] = []
     if blocker is None:
         (row,) = ledger["rows"]
-        expected = sum(row["committed"] - row["log_start"] for row in passed)
+        if records is None:
+            expected = sum(row["committed"] - row["log_start"] for row in passed)
+        else:
+            expected = sum(row["records"] for row in records)
         counts = Counts(expected, *(row[column] for column in COLUMNS))
-        blocker = compare_counts(group["name"], counts)
+        if records is None and counts.lost > 0:
+            to_count = [name_range(row) for row in passed if row["committed"] > row["log_start"]]
+        blocker = compare_counts(group["name"], counts, is_counted=records is not None)
     span = f"; {counts.recorded_since} recorded since {since}" if counts is not None and since else ""
     summary = (
         f"{blocker.object}: {blocker.what}. {blocker.next_step}."
@@ -74,7 +88,26 @@ def reconcile(bus: Result, ledger: Result, since: str) -> dict[str, t.Any]:
         "check_mode": bool(bus.get("check_mode")),
         "evidence": list_evidence(group, counts, span) if counts else [],
         "counts": {**asdict(counts), "lost": counts.lost, "lag": group["total_lag"]} if counts else {},
+        "to_count": to_count,
     }
+
+
+def name_range(row: Result) -> dict[str, t.Any]:
+    """Return what a group has passed of a partition, as an element of rpk_group_info's ``count_records``."""
+    return {"topic": row["topic"], "partition": row["partition"], "start": row["log_start"], "end": row["committed"]}
+
+
+def check_topics(group: Result) -> Blocker | None:
+    """Return which topics of the group are compacted."""
+    compacted = group.get("compacted_topics")
+    if not compacted:
+        return None
+    return Blocker(
+        f"consumer group {group['name']}",
+        f"topic {', '.join(compacted)} is compacted (cleanup.policy), so records that were events are no longer in it,"
+        " and nothing can be proven by counting",
+        "Leave this step out for that topic, or reconcile what it holds key by key in the application",
+    )
 
 
 def check_partitions(group: str, passed: t.Sequence[Result]) -> Blocker | None:
@@ -86,6 +119,18 @@ def check_partitions(group: str, passed: t.Sequence[Result]) -> Blocker | None:
     if gone:
         what = f"it has committed offsets of {', '.join(gone)}, which does not exist any more"
         return Blocker(obj, what, "Remove these offsets from the group, or restore the topic")
+    for row in passed:
+        place = f"{row['topic']}[{row['partition']}]"
+        if row["beyond_end"]:
+            what = f"it has committed {row['committed']} in {place}, beyond the log's end {row['log_end']}"
+            return Blocker(
+                obj, what, "Find out whether the topic was made anew or has lost records, before anything else"
+            )
+        if row["lost"]:
+            what = (
+                f"{row['lost']} offsets that it had not passed are no longer in {place}, so they may have been events"
+            )
+            return Blocker(obj, what, f"Compare the ledger with the producer's records up to offset {row['log_start']}")
     return None
 
 
@@ -106,13 +151,14 @@ def is_count(value: t.Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def compare_counts(group: str, counts: Counts) -> Blocker | None:
+def compare_counts(group: str, counts: Counts, *, is_counted: bool) -> Blocker | None:
     """Return how the ledger differs from the topic, None when it does not."""
     if counts.lost == 0 and counts.doubled == 0:
         return None
+    unsure = "" if is_counted or counts.lost <= 0 else "; by offsets, of which transactions take some for themselves"
     return Blocker(
         f"consumer group {group}",
-        f"events in the topic and events recorded differ ({counts.describe()})",
+        f"events in the topic and events recorded differ ({counts.describe()}{unsure})",
         "Keep the topic's retention from removing anything, and compare the ledger with the topic partition by"
         " partition before anything else is changed",
     )

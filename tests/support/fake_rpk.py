@@ -4,6 +4,7 @@
 It knows the commands that the rpk client uses, and like rpk it exits 0 when it refuses. Layout and words are those of
 the recordings in ``tests/unit/kafka/data``. Environment of the fake, for tests:
 ``FAKE_RPK_VERSION`` 23.3 or 24.3 (default); ``FAKE_RPK_LOG`` a file to append each argument list to;
+``FAKE_RPK_GROUP_ERROR`` is printed as the error of each described group, as rpk does when it cannot fetch its offsets;
 ``FAKE_RPK_CUT`` ends the output of ``group describe`` after so many characters; ``FAKE_RPK_MUTE`` names a command pair
 (``group seek``) that does its work and prints nothing.
 """
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicCollection, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka.admin import AdminClient, ConfigResource, OffsetSpec
 
 STATES = {"PREPARING_REBALANCING": "PreparingRebalance", "COMPLETING_REBALANCING": "CompletingRebalance"}
 NON_EMPTY = "INVALID_OPERATION: seeking a non-empty group is not allowed."
@@ -94,6 +95,13 @@ class FakeRpk:
         header = ["PARTITION", "LEADER", "EPOCH", "REPLICAS", "LOG-START-OFFSET", "HIGH-WATERMARK"]
         return table(header, [(number, 1, 0, "[1]", start, end) for number, (start, end) in enumerate(logs)])
 
+    def topic_configs(self, topic: str) -> str:
+        """``topic describe --print-configs NAME``."""
+        resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
+        entries = self.admin.describe_configs([resource])[resource].result()
+        rows = [(name, entry.value, "DEFAULT_CONFIG") for name, entry in sorted(entries.items())]
+        return table(["KEY", "VALUE", "SOURCE"], rows)
+
     def topic_consume(self, options: argparse.Namespace) -> str:
         """``topic consume -p P -o @MS:end -n 1 -f '%p %o\\n'``."""
         at = int(options.o.removeprefix("@").removesuffix(":end"))
@@ -114,6 +122,9 @@ class FakeRpk:
 
     def _describe(self, group: str) -> str:
         seen = self.admin.describe_consumer_groups([group])[group].result()
+        if error := os.environ.get("FAKE_RPK_GROUP_ERROR"):
+            keys = {"GROUP": group, "COORDINATOR": 1, "STATE": seen.state.name.title(), "BALANCER": "", "MEMBERS": 0}
+            return "".join(f"{key:<13}{value}\n" for key, value in {**keys, "TOTAL-LAG": 0, "ERROR": error}.items())
         new_style = seen.type.name == "CONSUMER"
         members = [] if new_style else seen.members
         state = "Dead" if new_style else STATES.get(seen.state.name, seen.state.name.title())
@@ -195,6 +206,7 @@ def main() -> None:
     parser.add_argument("-X", action="append", default=[])
     parser.add_argument("-c", action="store_true")
     parser.add_argument("--print-partitions", action="store_true")
+    parser.add_argument("--print-configs", action="store_true")
     parser.add_argument("--to-file")
     parser.add_argument("-p", type=int)
     for flag in ("-o", "-n", "-f"):
@@ -207,7 +219,9 @@ def main() -> None:
     commands: dict[str, Callable[[], str]] = {
         "cluster info": fake.cluster_info,
         "topic list": lambda: fake.topic_list(options.names),
-        "topic describe": lambda: fake.topic_describe(options.names[0]),
+        "topic describe": lambda: (
+            fake.topic_configs(options.names[0]) if options.print_configs else fake.topic_describe(options.names[0])
+        ),
         "topic consume": lambda: fake.topic_consume(options),
         "group list": fake.group_list,
         "group describe": lambda: fake.group_describe(options.names),

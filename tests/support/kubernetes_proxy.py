@@ -23,11 +23,13 @@ import yaml
 
 @dataclass
 class Fault:
-    """What happens to the next ``times`` requests of a verb (GET, LIST, WATCH, PATCH) whose path contains ``path``.
+    """What happens to the next ``times`` requests of a verb whose path contains ``path``.
 
-    ``status``: answered by the proxy, with ``headers``. ``reset``: "before" the request reaches the server, or "after"
-    it did and before its answer. ``end_after``: a watch ends after so many events; ``gone`` then adds the event that
-    says 410.
+    The verb is GET, LIST, WATCH, POST, PATCH or DELETE; REVIEW is an access review, DRY_RUN a write that is only tried.
+    ``status``: answered by the proxy, with ``headers``. ``reset``:
+    "before" the request reaches the server, "after" it did and before its answer, or in the "middle" of the answer.
+    ``hang``: so many seconds pass before the request reaches the server. ``end_after``: a watch ends after so many
+    events; ``gone`` then adds the event that says 410.
     """
 
     verb: str
@@ -36,6 +38,7 @@ class Fault:
     status: int = 0
     headers: dict[str, str] = field(default_factory=dict)
     reset: str = ""
+    hang: float = 0.0
     end_after: int | None = None
     gone: bool = False
 
@@ -120,11 +123,22 @@ class _Handler(BaseHTTPRequestHandler):
         """A write."""
         self._pass_on()
 
+    def do_POST(self) -> None:
+        """A new object, or a review."""
+        self._pass_on()
+
+    def do_DELETE(self) -> None:
+        """An object's end."""
+        self._pass_on()
+
     def _verb(self) -> str:
-        if self.command != "GET":
-            return self.command
         parts = urlsplit(self.path)
-        if parse_qs(parts.query).get("watch") == ["true"]:
+        query = parse_qs(parts.query)
+        if "dryRun" in query:
+            return "DRY_RUN"
+        if self.command != "GET":
+            return "REVIEW" if parts.path.endswith("accessreviews") else self.command
+        if query.get("watch") == ["true"]:
             return "WATCH"
         segments = parts.path.strip("/").split("/")
         resource = (
@@ -146,6 +160,8 @@ class _Handler(BaseHTTPRequestHandler):
                 fault.headers,
             )
             return
+        if fault is not None and fault.hang:
+            threading.Event().wait(fault.hang)
         if fault is not None and fault.reset == "before":
             self._reset()
             return
@@ -159,6 +175,13 @@ class _Handler(BaseHTTPRequestHandler):
         if fault is not None and fault.reset == "after":
             response.read()
             self._reset()
+        elif fault is not None and fault.reset == "middle":
+            body = response.read()
+            self.send_response(response.status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body[: len(body) // 2])
+            self._reset()
         elif verb == "WATCH" and response.status == 200:
             self._stream(response, fault)
         else:
@@ -170,7 +193,10 @@ class _Handler(BaseHTTPRequestHandler):
         for key, value in {"Content-Type": "application/json", "Content-Length": str(len(body)), **headers}.items():
             self.send_header(key, value)
         self.end_headers()
-        self.wfile.write(body)
+        try:
+            self.wfile.write(body)
+        except OSError:
+            self.close_connection = True  # the client has stopped waiting
 
     def _stream(self, response: http.client.HTTPResponse, fault: Fault | None) -> None:
         self.send_response(200)

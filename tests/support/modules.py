@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.reduction import DupFd
 from pathlib import Path
@@ -64,11 +65,20 @@ def _request(name: str, params: dict[str, Any], *, check: bool, diff: bool) -> d
 
 
 def start_module(
-    name: str, params: dict[str, Any], *, check: bool = False, diff: bool = True, env: dict[str, str] | None = None
+    name: str,
+    params: dict[str, Any],
+    *,
+    check: bool = False,
+    diff: bool = True,
+    env: dict[str, str] | None = None,
+    wrapper: Sequence[str] = (),
 ) -> subprocess.Popen[str]:
-    """Start module ``name`` and return its process, for tests that disturb it while it runs."""
+    """Start module ``name`` and return its process, for tests that disturb it while it runs.
+
+    ``wrapper`` is a program that becomes the module's process, with its arguments.
+    """
     process = subprocess.Popen(
-        [sys.executable, str(MAIN)],
+        [*wrapper, sys.executable, str(MAIN)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

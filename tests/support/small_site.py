@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic
 
@@ -23,6 +22,16 @@ from ansible_collections.lowtide.ops.plugins.plugin_utils._window.store_file imp
 from .backups import Site as Store
 from .backups import find_primary, make_site, quoted
 from .checkout import load_yaml
+from .kubernetes_account import (
+    ACCOUNT,
+    RBAC,
+    describe_account,
+    read_cluster_entry,
+    read_rules,
+    request_token,
+    write_kubeconfig,
+)
+from .kubernetes_server import ApiServer
 from .modules import CHECKOUT
 from .playbooks import write_yaml
 
@@ -31,19 +40,11 @@ PASSWORD = "canary-1c9f3b70"  # noqa: S105 - of roles that live for one test
 PARTITIONS = 3
 CONSUMER = "order-consumer"
 WINDOW_SITE = "small"
-RBAC = "rbac.authorization.k8s.io"
 Json = dict[str, Any]
 
-# What the READMEs of the roles list, and nothing else.
-RULES: list[Json] = [
-    {"apiGroups": ["apps"], "resources": ["deployments", "statefulsets"], "verbs": ["get", "list", "watch", "patch"]},
-    {"apiGroups": [""], "resources": ["pods", "events"], "verbs": ["list", "watch"]},
-    {"apiGroups": ["autoscaling"], "resources": ["horizontalpodautoscalers"], "verbs": ["list"]},
-    {"apiGroups": ["keda.sh"], "resources": ["scaledobjects"], "verbs": ["list"]},
-]
-IDENTITY_RULES: list[Json] = [
-    {"apiGroups": [""], "resources": ["namespaces"], "resourceNames": ["kube-system"], "verbs": ["get"]}
-]
+# What docs/kubernetes-rights.yml lists, and nothing else.
+RULES = read_rules("Role", "lowtide")
+IDENTITY_RULES = read_rules("ClusterRole", "lowtide-identity")
 
 
 class Cluster:
@@ -94,7 +95,7 @@ class Cluster:
 
 def describe_role(rules: list[Json]) -> Json:
     """Return what the restricted account may do in its namespace."""
-    return {"apiVersion": f"{RBAC}/v1", "kind": "Role", "metadata": {"name": "lowtide"}, "rules": rules}
+    return {"apiVersion": f"{RBAC}/v1", "kind": "Role", "metadata": {"name": ACCOUNT}, "rules": rules}
 
 
 def describe_role_without_patch_of(name: str, names: Iterable[str]) -> Json:
@@ -126,21 +127,12 @@ def describe_workload(kind: str, name: str, container: Json, replicas: int) -> J
 def make_cluster(lab: Json, name: str) -> Iterator[Cluster]:
     """Make a namespace and an account in it that may do what the READMEs list; both are removed."""
     cluster = Cluster(lab["kubernetes"], name)
-    account = [{"kind": "ServiceAccount", "name": "lowtide", "namespace": name}]
-    metadata = {"name": "lowtide"}
+    account = [{"kind": "ServiceAccount", "name": ACCOUNT, "namespace": name}]
     cluster.kubectl("create", "namespace", name)
     try:
         cluster.apply(
-            {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata},
-            describe_role(RULES),
+            *describe_account(name, RULES),
             {"apiVersion": f"{RBAC}/v1", "kind": "ClusterRole", "metadata": {"name": name}, "rules": IDENTITY_RULES},
-            {
-                "apiVersion": f"{RBAC}/v1",
-                "kind": "RoleBinding",
-                "metadata": metadata,
-                "subjects": account,
-                "roleRef": {"apiGroup": RBAC, "kind": "Role", "name": "lowtide"},
-            },
             {
                 "apiVersion": f"{RBAC}/v1",
                 "kind": "ClusterRoleBinding",
@@ -269,23 +261,12 @@ class SmallSite:
         return report
 
 
-def write_kubeconfig(cluster: Cluster, path: Path) -> Json:
+def make_connection(cluster: Cluster, path: Path) -> Json:
     """Write a kubeconfig of the restricted account, and return the connection."""
     facts = cluster.facts
-    admin = yaml.safe_load(Path(facts["kubeconfig"]).read_text(encoding="utf-8"))
-    token = cluster.kubectl("create", "token", "lowtide", "--duration=1h").strip()
-    write_yaml(
-        path,
-        {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "clusters": [{"name": "lab", "cluster": admin["clusters"][0]["cluster"]}],
-            "users": [{"name": "lowtide", "user": {"token": token}}],
-            "contexts": [{"name": "small", "context": {"cluster": "lab", "user": "lowtide"}}],
-        },
-    )
-    path.chmod(0o600)
-    return {"kubeconfig": str(path), "context": "small", "cluster_uid": facts["cluster_uid"]}
+    token = request_token(ApiServer(facts), cluster.namespace)
+    write_kubeconfig(path, read_cluster_entry(facts), {"token": token})
+    return {"kubeconfig": str(path), "context": "lab", "cluster_uid": facts["cluster_uid"]}
 
 
 def derive_variables(lab: Json, cluster: Cluster, store: Store, account: str, folder: Path) -> Json:
@@ -295,7 +276,7 @@ def derive_variables(lab: Json, cluster: Cluster, store: Store, account: str, fo
     passfile.write_text(f"*:*:*:{account}:{PASSWORD}\n", encoding="utf-8")
     passfile.chmod(0o600)
     values = {
-        "kubernetes_connection": write_kubeconfig(cluster, folder / "kubeconfig"),
+        "kubernetes_connection": make_connection(cluster, folder / "kubeconfig"),
         "kafka_connection": {
             "brokers": [lab["kafka"]["bootstrap_servers"]],
             "cluster_id": lab["kafka"]["cluster_id"],

@@ -21,20 +21,7 @@ STABLE = "stable"
 REBALANCING = "rebalancing"
 UNKNOWN = "unknown"
 STATES = (MISSING, DEAD, EMPTY, STABLE, REBALANCING, UNKNOWN)
-"""Missing: no such group. Dead: being removed. Empty: offsets, no members. Unknown: this client cannot tell."""
-
-STATE_OF_NAME = {
-    "dead": DEAD,
-    "empty": EMPTY,
-    "stable": STABLE,
-    "preparingrebalance": REBALANCING,
-    "preparingrebalancing": REBALANCING,
-    "completingrebalance": REBALANCING,
-    "completingrebalancing": REBALANCING,
-    "assigning": REBALANCING,
-    "reconciling": REBALANCING,
-}
-"""Names of states, lower case, without separators: Kafka's (``ClassicGroupState``, ``ConsumerGroupState``) and librdkafka's."""
+"""Missing: no such group. Dead: being removed. Empty: offsets, no members. Unknown: :attr:`Group.unknown` says why."""
 
 
 class TopicPartition(t.NamedTuple):
@@ -47,11 +34,22 @@ class TopicPartition(t.NamedTuple):
         return f"{self.topic}[{self.partition}]"
 
 
-class Log(t.NamedTuple):
-    """``start``: the first offset that a log still holds; ``end``: the one that its next record will get."""
+class OffsetRange(t.NamedTuple):
+    """The offsets ``[start, end)``; of a log, the first that it still holds and the one its next record will get."""
 
     start: int
     end: int
+
+
+class RecordCount(t.NamedTuple):
+    """How many records of a range a consumer with ``isolation.level=read_committed`` gets.
+
+    Control records of transactions, records of aborted ones, and what compaction has removed are no records.
+    ``reached``: the offset up to which that is known; below the range's end, a transaction is open from there on.
+    """
+
+    records: int
+    reached: int
 
 
 class Member(t.NamedTuple):
@@ -68,10 +66,26 @@ class Member(t.NamedTuple):
         return f"client {self.client_id} at {self.host} (member {self.member_id}{static})"
 
 
+class UnknownState(t.NamedTuple):
+    """Why a client cannot tell a group's state, what to do, and whether that stays so however long it is asked."""
+
+    problem: str
+    next_step: str
+    is_lasting: bool = True
+
+
+UNTOLD = UnknownState(
+    "its state is not told",
+    "Run again; if that does not help, look at the broker's log for this group",
+    is_lasting=False,
+)
+
+
 class Group(t.NamedTuple):
     """A consumer group: ``state`` one of :data:`STATES`, ``protocol`` "classic", "consumer" (KIP-848) or None.
 
-    ``member_count`` may exceed ``len(members)``: rpk lists only members which own a partition.
+    ``member_count`` may exceed ``len(members)``: rpk lists only members which own a partition. ``unknown`` goes with
+    the state of that name.
     """
 
     name: str
@@ -81,10 +95,7 @@ class Group(t.NamedTuple):
     coordinator: str = ""
     members: tuple[Member, ...] = ()
     member_count: int = 0
-
-
-class OutcomeUnknownError(Exception):
-    """A write was sent and its answer never came: it may or may not have been done. Read back before repeating."""
+    unknown: UnknownState = UNTOLD
 
 
 class BusClient(ABC):
@@ -99,7 +110,7 @@ class BusClient(ABC):
 
     @abstractmethod
     def partition_counts(self, topics: Iterable[str]) -> dict[str, int | None]:
-        """How many partitions each topic has; None for a topic that does not exist. Never creates one."""
+        """How many partitions each topic has; None for one that does not exist, or is hidden. Never creates one."""
 
     @abstractmethod
     def groups(self, names: Iterable[str]) -> dict[str, Group]:
@@ -107,10 +118,13 @@ class BusClient(ABC):
 
     @abstractmethod
     def committed(self, group: str) -> dict[TopicPartition, int]:
-        """Every offset which the group has committed; a partition without a commit is not in it."""
+        """Every offset which the group has committed; a partition without a commit is not in it.
+
+        An offset that a transaction is about to commit is waited for, and then an error.
+        """
 
     @abstractmethod
-    def logs(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, Log]:
+    def offset_ranges(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, OffsetRange]:
         """What each log holds."""
 
     @abstractmethod
@@ -121,7 +135,26 @@ class BusClient(ABC):
     def commit(self, group: str, offsets: Mapping[TopicPartition, int]) -> dict[TopicPartition, str]:
         """Commit all offsets in one request; returns what was refused, per partition, and why.
 
-        An empty answer is no proof: read back. Raises :class:`OutcomeUnknownError` when the answer never came.
+        An empty answer is no proof: read back. Raises :class:`.._common.errors.OutcomeUnknown` when no answer came.
+        """
+
+    @abstractmethod
+    def cleanup_policies(self, topics: Iterable[str]) -> dict[str, tuple[str, ...]]:
+        """What each topic's ``cleanup.policy`` names: delete, compact, or both."""
+
+    @abstractmethod
+    def count_records(
+        self,
+        group: str,
+        ranges: Mapping[TopicPartition, OffsetRange],
+        *,
+        limit: int | None = None,
+        seconds: float | None = None,
+    ) -> dict[TopicPartition, RecordCount]:
+        """How many records each range holds, read from the log, until there are ``limit`` of each (None: all).
+
+        Reads in the name of ``group``, of which it never becomes a member, and commits nothing. ``seconds`` it may
+        take, as long as any other question without it; then raises :class:`.._common.errors.WaitTimeout`.
         """
 
     def close(self) -> None:  # noqa: B027 (most clients hold nothing)

@@ -5,119 +5,168 @@
 
 from __future__ import annotations
 
-import time
 import typing as t
 
-from .._common.errors import OpsError
-from .._common.retry import Deadline
-from .api import OutcomeUnknownError, TopicPartition
-from .errors import BusUnreachableError
+from .._common.errors import OpsError, OutcomeUnknown
+from .api import TopicPartition
+from .errors import PASSING_ERRORS, find_error_name, is_denial
 
 if t.TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from .._common.outcome import Outcome
+    from .._common.retry import Deadline
     from .api import BusClient
-    from .group import Request
 
+MAY_HAPPEN = (
+    "The commit without an answer may still be done: repair the connection, and look at the offsets before the consumers"
+    " are started"
+)
 PAUSE = 0.2
 """Seconds before a commit whose answer was lost, and which was not done, is repeated."""
 
 
-class Patience(t.NamedTuple):
-    """How long a commit without an answer is read back and repeated, and how the pauses between are made."""
+class Change(t.NamedTuple):
+    """A commit to be made: the offsets of ``group`` before (as far as there are any) and after, and where they are kept."""
 
-    deadline: Deadline
-    sleep: Callable[[float], None] = time.sleep
+    group: str
+    committed: Mapping[TopicPartition, int]
+    targets: Mapping[TopicPartition, int]
+    undo_file: str
 
-    @property
-    def ended(self) -> bool:
-        """Whether to give up; otherwise a pause has passed."""
-        if self.deadline.passed:
-            return True
-        self.sleep(PAUSE)
-        return False
+    def find_wrong(self, actual: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
+        """Return the targets of the partitions that are not where they are to be."""
+        return {partition: after for partition, after in self.targets.items() if actual.get(partition) != after}
+
+    def is_begun(self, actual: Mapping[TopicPartition, int]) -> bool:
+        """Return whether any partition is elsewhere than before."""
+        return any(actual.get(partition) != self.committed.get(partition) for partition in self.targets)
 
 
-def commit(
-    client: BusClient,
-    request: Request,
-    *,
-    targets: Mapping[TopicPartition, int],
-    committed: Mapping[TopicPartition, int],
-    outcome: Outcome,
-    seconds: float,
-) -> None:
-    """One commit, then what is really there. A commit whose answer was lost is repeated only where it was not done."""
-    patience = Patience(Deadline(seconds))
-    wrong = dict(targets)
-    lost = ""
-    outcome.write_attempted = True
+def commit_offsets(client: BusClient, change: Change, outcome: Outcome, deadline: Deadline) -> None:
+    """Make one commit, then read what is really there. One whose answer was lost is repeated only where it was not done.
+
+    From the first commit on, ``outcome.changed`` is true until reading back has shown that nothing moved.
+    """
+    remaining = dict(change.targets)
     while True:
-        errors: dict[TopicPartition, str] = {}
-        try:
-            errors = client.commit(request.group, wrong)
-            lost = ""
-        except OutcomeUnknownError as error:
-            lost = str(error)
-        actual = _read_back(client, request, lost=lost, outcome=outcome, patience=patience)
-        wrong = {partition: after for partition, after in targets.items() if actual.get(partition) != after}
-        outcome.changed = any(actual.get(partition) != committed.get(partition) for partition in targets)
-        if not wrong:
+        outcome.write_attempted = outcome.changed = True
+        errors, problem = _send(client, change.group, remaining)
+        actual = _read_back(client, change, problem, outcome, deadline)
+        outcome.changed = change.is_begun(actual)
+        remaining = change.find_wrong(actual)
+        if not remaining:
             return
-        if not lost or patience.ended or client.groups([request.group])[request.group].member_count:
+        if problem:
+            problem = _find_obstacle(client, change.group, problem)
+        if not problem.is_passing or deadline.passed:
             break
-    _fail_partial(client, request, targets=targets, actual=actual, errors=errors, lost=lost, outcome=outcome)
+        deadline.pause(PAUSE)
+    _fail_partial(client, change, actual=actual, errors=errors, problem=problem, outcome=outcome)
+
+
+class Problem(t.NamedTuple):
+    """Why a commit has no answer, empty where it has one; what to do then, and whether it may be repeated."""
+
+    words: str = ""
+    next_step: str = ""
+    is_passing: bool = False
+
+    def __bool__(self) -> bool:
+        return bool(self.words)
+
+
+def _send(
+    client: BusClient, group: str, offsets: Mapping[TopicPartition, int]
+) -> tuple[dict[TopicPartition, str], Problem]:
+    """Send the commit; return what was refused of it, or why nobody knows."""
+    try:
+        return client.commit(group, offsets), Problem()
+    except (OutcomeUnknown, *PASSING_ERRORS) as error:
+        return {}, Problem(error.problem, MAY_HAPPEN, is_passing=True)
+    except OpsError as error:
+        return {}, Problem(error.problem, error.next_step)
+
+
+def _find_obstacle(client: BusClient, group: str, problem: Problem) -> Problem:
+    """Return the problem, and that the commit must not be repeated where the group has got members meanwhile."""
+    try:
+        members = client.groups([group])[group].member_count
+    except OpsError as error:
+        words = f"{problem.words}; whether it has members is not known: {error.problem}"
+        return problem._replace(words=words, is_passing=problem.is_passing and isinstance(error, PASSING_ERRORS))
+    if not members:
+        return problem
+    return problem._replace(words=f"{problem.words}; it has {members} members now", is_passing=False)
 
 
 def _read_back(
-    client: BusClient, request: Request, *, lost: str, outcome: Outcome, patience: Patience
+    client: BusClient, change: Change, problem: Problem, outcome: Outcome, deadline: Deadline
 ) -> dict[TopicPartition, int]:
-    """What is committed now, asked until the deadline: without it nobody knows what the commit did."""
+    """Return what is committed now, asked until the deadline: without it nobody knows what the commit did."""
     while True:
         try:
-            return client.committed(request.group)
-        except BusUnreachableError as error:
-            if not patience.ended:
+            return client.committed(change.group)
+        except OpsError as error:
+            if isinstance(error, PASSING_ERRORS) and not deadline.passed:
+                deadline.pause(PAUSE)
                 continue
-            outcome.changed = True
-            raise OpsError(
-                obj=f"group {request.group} on event bus {client.label}",
+            for row in _list_rows(change, outcome):
+                row["actual"] = None
+                row["error"] = f"it was not read back: {error.problem}"
+            raise OutcomeUnknown(
+                obj=f"group {change.group} on event bus {client.label}",
                 problem=(
-                    f"a commit was sent{f' and its answer lost ({lost})' if lost else ''}, and what it did is not known, "
+                    f"a commit of {len(change.targets)} offsets was sent"
+                    f"{f' and its answer lost ({problem.words})' if problem else ''}, and what it did is not known, "
                     f"because reading back failed: {error.problem}"
                 ),
-                next_step=f"Run again when the bus answers: {request.undo_file} holds the offsets before, and the run goes on from what is there",
+                next_step=(
+                    f"{error.next_step}. Then run again: {change.undo_file} holds the offsets before, and the run goes "
+                    "on from what is there"
+                ),
             ) from error
+
+
+def _list_rows(change: Change, outcome: Outcome) -> list[dict[str, t.Any]]:
+    """List the result's rows of the partitions that change."""
+    return [
+        row for row in outcome.facts["partitions"] if TopicPartition(row["topic"], row["partition"]) in change.targets
+    ]
 
 
 def _fail_partial(
     client: BusClient,
-    request: Request,
+    change: Change,
     *,
-    targets: Mapping[TopicPartition, int],
     actual: Mapping[TopicPartition, int],
     errors: Mapping[TopicPartition, str],
-    lost: str,
+    problem: Problem,
     outcome: Outcome,
 ) -> None:
-    """Say of every partition what it is at, and fail."""
-    wrong = sorted(partition for partition, after in targets.items() if actual.get(partition) != after)
-    for row in outcome.facts["partitions"]:
+    """Say of every partition where it is, and fail."""
+    wrong = sorted(change.find_wrong(actual))
+    for row in _list_rows(change, outcome):
         partition = TopicPartition(row["topic"], row["partition"])
         row["actual"] = actual.get(partition)
-        row["error"] = errors.get(partition, lost) if partition in wrong else ""
+        row["error"] = errors.get(partition, problem.words) if partition in wrong else ""
     outcome.after = {**(outcome.after or {}), **{str(partition): actual.get(partition) for partition in wrong}}
     first = wrong[0]
-    why = errors.get(first) or lost or "the broker reported no error; somebody else has committed in between"
+    why = errors.get(first) or problem.words or "the broker reported no error; another client has committed in between"
     raise OpsError(
-        obj=f"group {request.group} on event bus {client.label}",
+        obj=f"group {change.group} on event bus {client.label}",
         problem=(
-            f"{len(wrong)} of {len(targets)} partitions are not where they were set: {first} is at {actual.get(first)}, "
-            f"not {targets[first]} ({why})"
+            f"{len(wrong)} of {len(change.targets)} partitions are not where they were set: {first} is at "
+            f"{actual.get(first)}, not {change.targets[first]} ({why})"
         ),
-        next_step=(
-            f"{'Repair the connection' if lost else 'Stop the consumers of the group'}, and run again; "
-            f"{request.undo_file} holds the offsets before"
-        ),
+        next_step=f"{_advise(why, problem)}; {change.undo_file} holds the offsets before",
     )
+
+
+def _advise(why: str, problem: Problem) -> str:
+    """Return what to do about a commit that was refused or had no answer."""
+    if problem:
+        return f"{problem.next_step}, and run again"
+    if is_denial(find_error_name(why)):
+        return "Give this user READ on the group and the topics, and run again"
+    return "Stop the consumers of the group, and run again"

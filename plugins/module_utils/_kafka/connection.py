@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import typing as t
 
-from .._common.errors import Refusal
+from .._common.errors import OpsError, Refusal
 from .errors import other_cluster
+from .protocol import ProtocolClient
+from .rpk import RpkClient, command_runner
 
 if t.TYPE_CHECKING:
     from collections.abc import Mapping
@@ -53,23 +55,35 @@ def connection_spec() -> dict[str, dict[str, t.Any]]:
 
 
 def open_client(options: Mapping[str, t.Any]) -> BusClient:
-    """A client for these options, and, where ``cluster_id`` is given, only if that cluster answers.
+    """Open a client for these options, and, where ``cluster_id`` is given, only if that cluster answers."""
+    client = make_client(options)
+    if options.get("cluster_id"):
+        try:
+            check_identity(client, options)
+        except OpsError:
+            client.close()
+            raise
+    return client
 
-    The libraries of the client that is not used are not imported.
-    """
+
+def make_client(options: Mapping[str, t.Any]) -> BusClient:
+    """Make a client that has asked nothing yet. The libraries of the client that is not used are not imported."""
     if options["request_timeout"] <= 0:
         raise Refusal(
             obj="option request_timeout",
             problem=f"it is {options['request_timeout']:g} s, so no answer could be in time",
             next_step="Set it above 0",
         )
-    client = _rpk_client(options) if options["client"] == "rpk" else _protocol_client(options)
+    return _rpk_client(options) if options["client"] == "rpk" else _protocol_client(options)
+
+
+def check_identity(client: BusClient, options: Mapping[str, t.Any]) -> str:
+    """Return the cluster's id, if it is the one of the option ``cluster_id`` or that is not given."""
+    actual = client.cluster_id()
     expected = options.get("cluster_id")
-    if expected:
-        seen = client.cluster_id()
-        if seen != expected:
-            raise other_cluster(client.label, expected=expected, seen=seen)
-    return client
+    if expected and actual != expected:
+        raise other_cluster(client.label, expected=expected, actual=actual)
+    return actual
 
 
 def _protocol_client(options: Mapping[str, t.Any]) -> BusClient:
@@ -79,14 +93,10 @@ def _protocol_client(options: Mapping[str, t.Any]) -> BusClient:
             problem="it is empty, and client: kafka needs a broker to begin with",
             next_step="Set brokers to host:port of one broker or more",
         )
-    from .protocol import ProtocolClient
-
     return ProtocolClient(options)
 
 
 def _rpk_client(options: Mapping[str, t.Any]) -> BusClient:
-    from .rpk import RpkClient, command_runner
-
     pod = options.get("rpk_pod")
     place = f"rpk in pod {pod['namespace']}/{pod['name']}" if pod else f"command {options['rpk_command']}"
     brokers = ",".join(options["brokers"])

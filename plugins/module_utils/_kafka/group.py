@@ -8,13 +8,15 @@ from __future__ import annotations
 import os
 import typing as t
 
-from .._common.errors import Refusal
+from .._common.errors import OpsError, OutcomeUnknown, Refusal
 from .._common.outcome import Blocker, PlanItem
+from .._common.retry import Deadline
 from . import plan, undo
 from .api import DEAD, EMPTY, MISSING, UNKNOWN, Group, TopicPartition
-from .commit import commit
+from .commit import Change, commit_offsets
 from .connection import open_client
 from .errors import topics_missing
+from .groups import explain_static_members
 from .summary import list_offset_evidence, summarize_offsets
 
 if t.TYPE_CHECKING:
@@ -33,7 +35,7 @@ class Request(t.NamedTuple):
     """What the caller wants, checked as far as that needs no broker."""
 
     group: str
-    declarations: tuple[plan.Declaration, ...]
+    declarations: tuple[plan.OffsetRule, ...]
     restore: undo.Record | None
     declared: t.Any
     undo_file: str
@@ -45,19 +47,33 @@ def set_offsets(module: AnsibleModule, outcome: Outcome) -> None:
     """The work of ``rpk_group``."""
     request = read_request(module.params)
     client = open_client(module.params)
+    is_known = False
     try:
-        run(client, request, outcome, check_mode=module.check_mode, patience=module.params["request_timeout"])
+        run(client, request, outcome, check_mode=module.check_mode, seconds=module.params["request_timeout"])
+        is_known = True
+    except OutcomeUnknown:
+        raise
+    except OpsError:
+        is_known = True
+        raise
     finally:
         client.close()
-        _tell(outcome, check_mode=module.check_mode)
+        _update_result(outcome, is_known=is_known, check_mode=module.check_mode)
 
 
-def _tell(outcome: Outcome, *, check_mode: bool) -> None:
-    """Set summary and evidence as far as the run got; nothing where no plan could be made."""
+def _update_result(outcome: Outcome, *, is_known: bool, check_mode: bool) -> None:
+    """Set summary and evidence as far as the run got; nothing where no plan could be made.
+
+    ``is_known``: what a commit did was read back, or none was sent.
+    """
     if "partitions" not in outcome.facts:
         return
     outcome.summary = summarize_offsets(
-        outcome.facts["group"], outcome.facts["partitions"], changed=outcome.changed, check_mode=check_mode
+        outcome.facts["group"],
+        outcome.facts["partitions"],
+        changed=outcome.changed,
+        check_mode=check_mode,
+        is_known=is_known or not outcome.write_attempted,
     )
     outcome.evidence = list_offset_evidence(outcome.facts, changed=outcome.changed and not check_mode)
 
@@ -105,10 +121,10 @@ def read_request(params: Mapping[str, t.Any]) -> Request:
     )
 
 
-def run(client: BusClient, request: Request, outcome: Outcome, *, check_mode: bool, patience: float) -> None:
+def run(client: BusClient, request: Request, outcome: Outcome, *, check_mode: bool, seconds: float) -> None:
     """Fill the outcome; raises :class:`OpsError` for what stands in the way.
 
-    ``patience``: seconds during which a commit without an answer is read back, and repeated where it was not done.
+    ``seconds``: how long a commit without an answer is read back, and repeated where it was not done.
     """
     cluster_id = client.cluster_id()
     others = plan.groups_named(request.declarations)
@@ -120,15 +136,15 @@ def run(client: BusClient, request: Request, outcome: Outcome, *, check_mode: bo
         refuse_state(groups[other], create=False, label=client.label)
     committed = {} if group.state == MISSING else client.committed(request.group)
     earlier = undo.load(request.undo_file)
-    wished = _wishes(client, request, cluster_id, committed, earlier)
-    moves = _moves(client, wished, committed)
-    needed = [move for move in moves if move.needed]
-    report(outcome, request.group, moves)
+    targets = _resolve_targets(client, request, cluster_id, committed, earlier)
+    changes = _compute_changes(client, targets, committed)
+    needed = [change for change in changes if change.needed]
+    report(outcome, request.group, changes)
     if not needed:
         return
     refuse_members(group, outcome, client.label)
-    refuse_cap(request, moves)
-    why = earlier and undo.interrupted(
+    refuse_cap(request, changes)
+    why = earlier and undo.explain_mismatch(
         earlier, group=request.group, cluster_id=cluster_id, declared=request.declared, committed=committed
     )
     if why:
@@ -138,14 +154,13 @@ def run(client: BusClient, request: Request, outcome: Outcome, *, check_mode: bo
         outcome.changed = True
         return
     undo.save(request.undo_file, undo.merged(earlier, undo.record(request.group, cluster_id, request.declared, needed)))
-    commit(
-        client,
-        request,
-        targets={move.partition: move.after for move in needed},
+    change = Change(
+        group=request.group,
         committed=committed,
-        outcome=outcome,
-        seconds=patience,
+        targets={change.partition: change.after for change in needed},
+        undo_file=request.undo_file,
     )
+    commit_offsets(client, change, outcome, Deadline(seconds))
 
 
 def refuse_state(group: Group, *, create: bool, label: str) -> None:
@@ -153,8 +168,8 @@ def refuse_state(group: Group, *, create: bool, label: str) -> None:
     if group.state == UNKNOWN:
         raise Refusal(
             obj=f"group {group.name} on event bus {label}",
-            problem="it is listed, but rpk describes it as dead, as it does every group of the new consumer protocol (KIP-848)",
-            next_step="Use client: kafka, which sees its members and offsets",
+            problem=group.unknown.problem,
+            next_step=group.unknown.next_step,
         )
     if group.state == DEAD:
         raise Refusal(
@@ -179,25 +194,27 @@ def refuse_members(group: Group, outcome: Outcome, label: str) -> None:
             object=f"group {group.name}",
             what=f"it has a member with {len(member.assignments)} partitions",
             holder=str(member),
-            next_step="Stop that consumer (scale its workload to 0), and run again when the group is empty",
+            next_step=explain_static_members([member])
+            or "Stop that consumer (scale its workload to 0), and run again when the group is empty",
         )
         for member in group.members
     ]
     shown = "; ".join(str(member) for member in group.members[:SHOWN])
     rest = group.member_count - min(len(group.members), SHOWN)
     names = shown + (f"; and {rest} more" if shown and rest > 0 else "")
+    static = explain_static_members(group.members)
     raise Refusal(
         obj=f"group {group.name} on event bus {label}",
         problem=f"it is {group.state} with {group.member_count} members: {names or 'their names are not shown while they join'}",
-        next_step="Stop these consumers, and run again when the group is empty",
+        next_step="Stop these consumers, and run again when the group is empty" + (f". {static}" if static else ""),
     )
 
 
-def refuse_cap(request: Request, moves: Sequence[plan.Move]) -> None:
+def refuse_cap(request: Request, changes: Sequence[plan.OffsetChange]) -> None:
     """Refuse to skip more than is allowed."""
-    skipped = sum(move.skipped for move in moves if move.needed)
+    skipped = sum(change.skipped for change in changes if change.needed)
     if skipped > request.max_skipped:
-        worst = max(moves, key=lambda move: move.skipped)
+        worst = max(changes, key=lambda change: change.skipped)
         raise Refusal(
             obj=f"group {request.group}",
             problem=(
@@ -208,21 +225,21 @@ def refuse_cap(request: Request, moves: Sequence[plan.Move]) -> None:
         )
 
 
-def _wishes(
+def _resolve_targets(
     client: BusClient,
     request: Request,
     cluster_id: str,
     committed: Mapping[TopicPartition, int],
     earlier: undo.Record | None,
-) -> dict[TopicPartition, plan.Wish]:
+) -> dict[TopicPartition, plan.OffsetTarget]:
     """Wishes of the declarations, or of the record that is to be restored."""
     if request.restore is not None:
-        wished = restore_wishes(request.restore, request.group, cluster_id, committed)
-        refuse_absent(client, wished)
-        return wished
+        targets = restore_targets(request.restore, request.group, cluster_id, committed)
+        refuse_absent(client, targets)
+        return targets
     base = dict(committed)
-    if earlier is not None and any(one.kind == plan.SHIFT for one in request.declarations):
-        why = undo.interrupted(
+    if earlier is not None and any(rule.kind == plan.SHIFT for rule in request.declarations):
+        why = undo.explain_mismatch(
             earlier, group=request.group, cluster_id=cluster_id, declared=request.declared, committed=committed
         )
         if why:
@@ -232,15 +249,15 @@ def _wishes(
     topics = plan.topics_named(request.declarations)
     if len(topics) < len(request.declarations):
         topics.update(partition.topic for source in (base, *others.values()) for partition in source)
-    return plan.wishes(
+    return plan.resolve_targets(
         request.declarations, name=request.group, base=base, counts=client.partition_counts(topics), others=others
     )
 
 
-def restore_wishes(
+def restore_targets(
     restore: undo.Record, group: str, cluster_id: str, committed: Mapping[TopicPartition, int]
-) -> dict[TopicPartition, plan.Wish]:
-    """The offsets before a change, as wishes. Pure."""
+) -> dict[TopicPartition, plan.OffsetTarget]:
+    """The offsets before a change, as targets. Pure."""
     if (restore.group, restore.cluster_id) != (group, cluster_id):
         raise Refusal(
             obj=f"restore_file of {restore.written}",
@@ -257,50 +274,52 @@ def restore_wishes(
             next_step="Delete those offsets (rpk group offset-delete), then restore the others",
         )
     return {
-        partition: plan.Wish(plan.OFFSET, before) for partition, before in restore.before.items() if before is not None
+        partition: plan.OffsetTarget(plan.OFFSET, before)
+        for partition, before in restore.before.items()
+        if before is not None
     }
 
 
-def refuse_absent(client: BusClient, wished: Mapping[TopicPartition, plan.Wish]) -> None:
+def refuse_absent(client: BusClient, targets: Mapping[TopicPartition, plan.OffsetTarget]) -> None:
     """Refuse partitions which are not there any more."""
-    counts = client.partition_counts({partition.topic for partition in wished})
-    absent = [str(partition) for partition in wished if partition.partition >= (counts[partition.topic] or 0)]
+    counts = client.partition_counts({partition.topic for partition in targets})
+    absent = [str(partition) for partition in targets if partition.partition >= (counts[partition.topic] or 0)]
     if absent:
         raise topics_missing(client.label, absent)
 
 
-def _moves(
-    client: BusClient, wished: Mapping[TopicPartition, plan.Wish], committed: Mapping[TopicPartition, int]
-) -> list[plan.Move]:
+def _compute_changes(
+    client: BusClient, targets: Mapping[TopicPartition, plan.OffsetTarget], committed: Mapping[TopicPartition, int]
+) -> list[plan.OffsetChange]:
     at_time: dict[TopicPartition, int | None] = {}
-    for milliseconds, partitions in plan.times_named(wished).items():
+    for milliseconds, partitions in plan.times_named(targets).items():
         at_time.update(client.offsets_at(milliseconds, partitions))
-    return plan.moves(
-        wished,
+    return plan.compute_changes(
+        targets,
         committed=committed,
-        logs=client.logs(wished),
+        logs=client.offset_ranges(targets),
         at_time=at_time,
     )
 
 
-def report(outcome: Outcome, group: str, moves: Sequence[plan.Move]) -> None:
-    """Plan, diff and facts of these moves."""
-    needed = [move for move in moves if move.needed]
-    outcome.facts["partitions"] = [move.as_dict() for move in moves]
-    outcome.facts["skipped"] = sum(move.skipped for move in needed)
-    outcome.facts["repeated"] = sum(move.repeated for move in needed)
-    for topic in sorted({move.partition.topic for move in needed}):
-        own = [move for move in needed if move.partition.topic == topic]
-        notes = sorted({move.note for move in own if move.note})
+def report(outcome: Outcome, group: str, changes: Sequence[plan.OffsetChange]) -> None:
+    """Plan, diff and facts of these changes."""
+    needed = [change for change in changes if change.needed]
+    outcome.facts["partitions"] = [change.as_dict() for change in changes]
+    outcome.facts["skipped"] = sum(change.skipped for change in needed)
+    outcome.facts["repeated"] = sum(change.repeated for change in needed)
+    for topic in sorted({change.partition.topic for change in needed}):
+        own = [change for change in needed if change.partition.topic == topic]
+        notes = sorted({change.note for change in own if change.note})
         outcome.plan.append(
             PlanItem(
                 object=f"group {group}, topic {topic}",
                 what=(
-                    f"commit other offsets in {len(own)} partitions: skips {sum(move.skipped for move in own)} records, "
-                    f"repeats {sum(move.repeated for move in own)}"
+                    f"commit other offsets in {len(own)} partitions: skips {sum(change.skipped for change in own)} records, "
+                    f"repeats {sum(change.repeated for change in own)}"
                 ),
                 why="they differ from the declared ones" + (f" ({'; '.join(notes[:3])})" if notes else ""),
             )
         )
-    outcome.before = {str(move.partition): move.before for move in needed}
-    outcome.after = {str(move.partition): move.after for move in needed}
+    outcome.before = {str(change.partition): change.before for change in needed}
+    outcome.after = {str(change.partition): change.after for change in needed}

@@ -1,9 +1,9 @@
 # Copyright (c) 2026 The lowtide.ops team
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""From declared offsets to moves. Pure. Private to lowtide.ops: do not import from other collections.
+"""From declared offsets to changes. Pure. Private to lowtide.ops: do not import from other collections.
 
-A declaration names where partitions should stand; a wish is that for one partition; a move is what one commit does.
+A declaration names where partitions should stand; a target is that for one partition; a change is what one commit does.
 Skipped and repeated are counted in offsets, which is at most the number of records (compaction leaves holes).
 """
 
@@ -14,7 +14,7 @@ import re
 import typing as t
 
 from .._common.errors import Refusal
-from .api import Log, TopicPartition
+from .api import OffsetRange, TopicPartition
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -29,14 +29,14 @@ OLDEST_MILLISECONDS = 100_000_000_000
 """1973-03-03. A smaller number of milliseconds is far more likely seconds."""
 
 
-class Wish(t.NamedTuple):
+class OffsetTarget(t.NamedTuple):
     """Where one partition should stand. ``value``: ms for TIME, offset for OFFSET, difference for SHIFT, else 0."""
 
     kind: str
     value: int
 
 
-class Declaration(t.NamedTuple):
+class OffsetRule(t.NamedTuple):
     """Where some partitions should stand; ``topic`` None means each topic of the group, ``partitions`` None each of the topic."""
 
     kind: str
@@ -46,8 +46,8 @@ class Declaration(t.NamedTuple):
     partitions: tuple[int, ...] | None = None
 
 
-class Move(t.NamedTuple):
-    """One partition: the offset before (None: no commit) and after, what its log holds, and what the move costs."""
+class OffsetChange(t.NamedTuple):
+    """One partition: the offset before (None: no commit) and after, what its log holds, and what the change costs."""
 
     partition: TopicPartition
     before: int | None
@@ -104,7 +104,7 @@ def _bad_target(text: str, problem: str, next_step: str) -> Refusal:
     return Refusal(obj=f"offsets: to: {text}", problem=problem + hint, next_step=next_step)
 
 
-def declaration(row: Mapping[str, t.Any]) -> Declaration:
+def declaration(row: Mapping[str, t.Any]) -> OffsetRule:
     """One element of the module's ``offsets``, of which argument checking has left exactly one of the four targets."""
     scope: dict[str, t.Any] = {
         "topic": row.get("topic"),
@@ -118,7 +118,7 @@ def declaration(row: Mapping[str, t.Any]) -> Declaration:
         )
     if row.get("to") is not None:
         kind, value = parse_target(row["to"].strip())
-        return Declaration(kind, value, **scope)
+        return OffsetRule(kind, value, **scope)
     if row.get("offset") is not None:
         if row["offset"] < 0:
             raise Refusal(
@@ -126,42 +126,42 @@ def declaration(row: Mapping[str, t.Any]) -> Declaration:
                 problem=f"offset is {row['offset']}; brokers would store it, and consumers read it as no commit",
                 next_step="Use to: start, to: end, or an offset of 0 or more",
             )
-        return Declaration(OFFSET, row["offset"], **scope)
+        return OffsetRule(OFFSET, row["offset"], **scope)
     if row.get("shift") is not None:
-        return Declaration(SHIFT, row["shift"], **scope)
-    return Declaration(GROUP, group=row["from_group"], **scope)
+        return OffsetRule(SHIFT, row["shift"], **scope)
+    return OffsetRule(GROUP, group=row["from_group"], **scope)
 
 
-def topics_named(declarations: Iterable[Declaration]) -> set[str]:
+def topics_named(declarations: Iterable[OffsetRule]) -> set[str]:
     """Topics which declarations name."""
-    return {one.topic for one in declarations if one.topic is not None}
+    return {rule.topic for rule in declarations if rule.topic is not None}
 
 
-def groups_named(declarations: Iterable[Declaration]) -> set[str]:
+def groups_named(declarations: Iterable[OffsetRule]) -> set[str]:
     """Groups whose offsets are to be copied."""
-    return {one.group for one in declarations if one.kind == GROUP}
+    return {rule.group for rule in declarations if rule.kind == GROUP}
 
 
-def wishes(
-    declarations: Sequence[Declaration],
+def resolve_targets(
+    declarations: Sequence[OffsetRule],
     *,
     name: str,
     base: Mapping[TopicPartition, int],
     counts: Mapping[str, int | None],
     others: Mapping[str, Mapping[TopicPartition, int]],
-) -> dict[TopicPartition, Wish]:
+) -> dict[TopicPartition, OffsetTarget]:
     """What each partition should be at; a later declaration overrides an earlier one.
 
     ``base``: the offsets of group ``name``, from which a shift counts; ``counts``: partitions of every topic in question;
     ``others``: the offsets of groups to copy from. Shift and copy leave out partitions without a commit to start from,
     unless these are named one by one.
     """
-    found: dict[TopicPartition, Wish] = {}
-    for one in declarations:
-        source = others[one.group] if one.kind == GROUP else base
-        topics = [one.topic] if one.topic is not None else sorted({partition.topic for partition in source})
+    targets: dict[TopicPartition, OffsetTarget] = {}
+    for rule in declarations:
+        source = others[rule.group] if rule.kind == GROUP else base
+        topics = [rule.topic] if rule.topic is not None else sorted({partition.topic for partition in source})
         if not topics:
-            owner = one.group if one.kind == GROUP else name
+            owner = rule.group if rule.kind == GROUP else name
             raise Refusal(
                 obj=f"group {owner}",
                 problem="it has no committed offsets, so that there is no topic to set offsets of",
@@ -169,39 +169,45 @@ def wishes(
             )
         hits = 0
         for topic in topics:
-            for partition in _partitions(one, topic, counts[topic]):
-                if one.kind in (SHIFT, GROUP) and partition not in source:
-                    if one.partitions is not None:
-                        raise _nothing_there(partition, one.group or name)
+            for partition in _partitions(rule, topic, counts[topic]):
+                if rule.kind in (SHIFT, GROUP) and partition not in source:
+                    if rule.partitions is not None:
+                        raise _nothing_there(partition, rule.group or name)
                     continue
                 hits += 1
-                found[partition] = (
-                    Wish(OFFSET, source[partition]) if one.kind == GROUP else _wish(one, source, partition)
+                targets[partition] = (
+                    OffsetTarget(OFFSET, source[partition])
+                    if rule.kind == GROUP
+                    else _make_target(rule, source, partition)
                 )
         if not hits:
-            raise _nothing_there(TopicPartition(topics[0], 0), one.group or name)
-    return found
+            raise _nothing_there(TopicPartition(topics[0], 0), rule.group or name)
+    return targets
 
 
-def _wish(one: Declaration, base: Mapping[TopicPartition, int], partition: TopicPartition) -> Wish:
-    return Wish(OFFSET, base[partition] + one.value) if one.kind == SHIFT else Wish(one.kind, one.value)
+def _make_target(rule: OffsetRule, base: Mapping[TopicPartition, int], partition: TopicPartition) -> OffsetTarget:
+    return (
+        OffsetTarget(OFFSET, base[partition] + rule.value)
+        if rule.kind == SHIFT
+        else OffsetTarget(rule.kind, rule.value)
+    )
 
 
-def _partitions(one: Declaration, topic: str, count: int | None) -> list[TopicPartition]:
+def _partitions(rule: OffsetRule, topic: str, count: int | None) -> list[TopicPartition]:
     if not count:
         raise Refusal(
             obj=f"topic {topic}",
-            problem="it does not exist" if count is None else "it has no partitions",
-            next_step="Correct the name in offsets, or create the topic first",
+            problem="it does not exist, or this user may not describe it" if count is None else "it has no partitions",
+            next_step="Correct the name in offsets, create the topic first, or give this user DESCRIBE on it",
         )
-    beyond = [number for number in one.partitions or () if not 0 <= number < count]
+    beyond = [number for number in rule.partitions or () if not 0 <= number < count]
     if beyond:
         raise Refusal(
             obj=f"topic {topic}",
             problem=f"it has partitions 0 to {count - 1}, and offsets names {', '.join(map(str, beyond))}",
             next_step="Correct partitions in offsets",
         )
-    return [TopicPartition(topic, number) for number in (range(count) if one.partitions is None else one.partitions)]
+    return [TopicPartition(topic, number) for number in (range(count) if rule.partitions is None else rule.partitions)]
 
 
 def _nothing_there(partition: TopicPartition, group: str) -> Refusal:
@@ -212,57 +218,59 @@ def _nothing_there(partition: TopicPartition, group: str) -> Refusal:
     )
 
 
-def times_named(wished: Mapping[TopicPartition, Wish]) -> dict[int, list[TopicPartition]]:
+def times_named(targets: Mapping[TopicPartition, OffsetTarget]) -> dict[int, list[TopicPartition]]:
     """Time stamps to look up, with the partitions to look in."""
-    found: dict[int, list[TopicPartition]] = {}
-    for partition, wish in wished.items():
-        if wish.kind == TIME:
-            found.setdefault(wish.value, []).append(partition)
-    return found
+    times: dict[int, list[TopicPartition]] = {}
+    for partition, target in targets.items():
+        if target.kind == TIME:
+            times.setdefault(target.value, []).append(partition)
+    return times
 
 
-def moves(
-    wished: Mapping[TopicPartition, Wish],
+def compute_changes(
+    targets: Mapping[TopicPartition, OffsetTarget],
     *,
     committed: Mapping[TopicPartition, int],
-    logs: Mapping[TopicPartition, Log],
+    logs: Mapping[TopicPartition, OffsetRange],
     at_time: Mapping[TopicPartition, int | None],
-) -> list[Move]:
-    """One move a partition, sorted; every target lies within its log, and the note says where that made a difference."""
+) -> list[OffsetChange]:
+    """One change a partition, sorted; every target lies within its log, and the note says where that made a difference."""
     return [
-        move(
+        compute_change(
             partition,
-            wish,
+            target,
             committed.get(partition),
             log=logs[partition],
             at_time=at_time.get(partition),
         )
-        for partition, wish in sorted(wished.items())
+        for partition, target in sorted(targets.items())
     ]
 
 
-def move(partition: TopicPartition, wish: Wish, before: int | None, *, log: Log, at_time: int | None = None) -> Move:
-    """The move of one partition; ``at_time``: what a TIME wish found.
+def compute_change(
+    partition: TopicPartition, target: OffsetTarget, before: int | None, *, log: OffsetRange, at_time: int | None = None
+) -> OffsetChange:
+    """The change of one partition; ``at_time``: what a TIME target found.
 
     Without a commit before, all that the log holds below the target counts as skipped.
     """
     start, end = log
     note = ""
-    if wish.kind == START:
+    if target.kind == START:
         after = start
-    elif wish.kind == END:
+    elif target.kind == END:
         after = end
-    elif wish.kind == TIME and at_time is None:
+    elif target.kind == TIME and at_time is None:
         after, note = end, "no record is that new: log end"
     else:
-        asked = wish.value if at_time is None else at_time
+        asked = target.value if at_time is None else at_time
         after = min(max(asked, start), end)
         if asked < start:
             note = f"{asked} is no longer in the log: its start"
         elif asked > end:
             note = f"{asked} is beyond the log: its end"
     stood = start if before is None else min(max(before, start), end)
-    return Move(
+    return OffsetChange(
         partition=partition,
         before=before,
         after=after,

@@ -14,21 +14,25 @@ import logging
 import typing as t
 
 from .._common.dependencies import require
-from .._common.errors import OpsError
+from .._common.errors import OpsError, OutcomeUnknown
 from .._common.retry import Deadline
 from .api import (
     DEAD,
+    EMPTY,
     MISSING,
     REBALANCING,
-    STATE_OF_NAME,
+    STABLE,
+    UNKNOWN,
     BusClient,
     Group,
-    Log,
     Member,
-    OutcomeUnknownError,
+    OffsetRange,
+    RecordCount,
     TopicPartition,
+    UnknownState,
 )
-from .errors import not_allowed, unreachable
+from .errors import RETRIABLE, UNSTABLE, classify_error, not_allowed, not_ready, unreachable
+from .records import RecordCounter, count_records, reader_config
 
 if t.TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -40,27 +44,28 @@ GROUP_ID_NOT_FOUND = "GROUP_ID_NOT_FOUND"
 UNKNOWN_TOPIC = "UNKNOWN_TOPIC_OR_PART"
 NON_EMPTY = ("UNKNOWN_MEMBER_ID", "NON_EMPTY_GROUP")
 """What brokers answer to an offset commit from outside while the group has members."""
-REFUSED = ("_AUTHENTICATION", "_SSL", "SASL_AUTHENTICATION_FAILED", "UNSUPPORTED_SASL_MECHANISM")
-NO_ANSWER = ("_TRANSPORT", "_TIMED_OUT", "_ALL_BROKERS_DOWN", "REQUEST_TIMED_OUT", "_TIMED_OUT_QUEUE", "_DESTROY")
-PASSING = (
-    "NOT_COORDINATOR",
-    "NOT_COORDINATOR_FOR_GROUP",
-    "COORDINATOR_NOT_AVAILABLE",
-    "COORDINATOR_LOAD_IN_PROGRESS",
-    "GROUP_COORDINATOR_NOT_AVAILABLE",
-    "GROUP_LOAD_IN_PROGRESS",
-    "LEADER_NOT_AVAILABLE",
-    "NOT_LEADER_FOR_PARTITION",
-    "NOT_LEADER_OR_FOLLOWER",
-    "REPLICA_NOT_AVAILABLE",
-    "FENCED_LEADER_EPOCH",
-    "UNKNOWN_LEADER_EPOCH",
-    "OFFSET_NOT_AVAILABLE",
-    "KAFKA_STORAGE_ERROR",
-    "REBALANCE_IN_PROGRESS",
+AUTHENTICATION_ERRORS = ("_AUTHENTICATION", "_SSL", "SASL_AUTHENTICATION_FAILED", "UNSUPPORTED_SASL_MECHANISM")
+CONNECTION_ERRORS = (
+    "_TRANSPORT",
+    "_TIMED_OUT",
+    "_ALL_BROKERS_DOWN",
+    "REQUEST_TIMED_OUT",
+    "_TIMED_OUT_QUEUE",
+    "_DESTROY",
 )
-"""Conditions which brokers leave by themselves, those that the protocol guide calls retriable: a coordinator or a leader is
-moving, or loading its log, or a broker has not heard of it yet."""
+STATE_OF_NAME = {
+    "PREPARING_REBALANCING": REBALANCING,
+    "COMPLETING_REBALANCING": REBALANCING,
+    "STABLE": STABLE,
+    "DEAD": DEAD,
+    "EMPTY": EMPTY,
+}
+"""Members of librdkafka's ConsumerGroupState. It has none for a KIP-848 group's Assigning and Reconciling: UNKNOWN."""
+UNTOLD_STATE = UnknownState(
+    "the client library has no name for its state, and it has no members",
+    "Update confluent-kafka, or see the state with kafka-consumer-groups.sh --describe --state",
+    is_lasting=False,
+)
 NO_LEADER = "_NOENT"
 """librdkafka's name for a log whose partition has no leader in the metadata that it keeps. It does not ask for newer ones by
 itself: ListOffsets fails with this for as long as the client lives, also when there has long been a leader."""
@@ -112,16 +117,16 @@ class ProtocolClient(BusClient):
         self._fatal: OpsError | None = None
         self._last_detail = ""
         self._config = client_config(options)
+        self._logger = logging.getLogger("lowtide.ops.kafka")
+        self._logger.addHandler(logging.NullHandler())
+        self._logger.propagate = False
         self._admin = self._connect()
 
     def _connect(self) -> t.Any:
         """A client with connections of its own; broken ones are left behind with the client that held them."""
-        logger = logging.getLogger("lowtide.ops.kafka")
-        logger.addHandler(logging.NullHandler())
-        logger.propagate = False
         self._answered, self._fatal = False, None
         try:
-            return self._library.AdminClient({**self._config, "error_cb": self._on_error, "logger": logger})
+            return self._library.AdminClient({**self._config, "error_cb": self._on_error, "logger": self._logger})
         except self._kafka.KafkaException as error:
             raise OpsError(
                 obj=f"event bus {self.label}",
@@ -131,7 +136,7 @@ class ProtocolClient(BusClient):
 
     def _on_error(self, error: t.Any) -> None:
         """Connection errors, reported by librdkafka beside the answers."""
-        if error.name() in REFUSED:
+        if error.name() in AUTHENTICATION_ERRORS:
             self._fatal = not_allowed(self.label, error.str())
         elif error.name() == "_ALL_BROKERS_DOWN":
             if not self._answered:
@@ -158,11 +163,11 @@ class ProtocolClient(BusClient):
             if pending and deadline.passed:
                 raise unreachable(self.label, f"no answer within {self._timeout:g} s. {self._last_detail}".rstrip(". "))
 
-    def _ask(
+    def _request(
         self,
         send: Callable[[], Mapping[K, Future]],
         *,
-        passing: tuple[str, ...] = PASSING,
+        retriable: tuple[str, ...] = RETRIABLE,
         renew: Callable[[], None] | None = None,
     ) -> Mapping[K, Future]:
         """Put a batch of questions, and again while a coordinator or leader is moving; each is done when this returns.
@@ -173,7 +178,7 @@ class ProtocolClient(BusClient):
         while True:
             futures = send()
             self._await(futures.values())
-            if deadline.passed or not any(self._name(future) in passing for future in futures.values()):
+            if deadline.passed or not any(self._name(future) in retriable for future in futures.values()):
                 return futures
             self._admin.poll(PAUSE)
             if renew is not None:
@@ -185,7 +190,7 @@ class ProtocolClient(BusClient):
             try:
                 self._admin.list_topics(topic, timeout=self._timeout)
             except self._kafka.KafkaException as error:
-                raise self._explain(error.args[0], f"asking for the leaders of {topic}") from error
+                raise self.explain(error.args[0], f"asking for the leaders of {topic}") from error
 
     def _name(self, future: Future) -> str:
         """Kafka's name of what went wrong, empty when nothing did."""
@@ -197,41 +202,30 @@ class ProtocolClient(BusClient):
         try:
             return future.result(timeout=0)
         except self._kafka.KafkaException as error:
-            raise self._explain(error.args[0], what) from error
+            raise self.explain(error.args[0], what) from error
 
-    def _explain(self, error: t.Any, what: str) -> OpsError:
+    def explain(self, error: t.Any, what: str) -> OpsError:
+        """Return the error of the class that the library's error belongs to."""
         name, text = error.name(), error.str()
-        if name in NO_ANSWER:
+        if name in AUTHENTICATION_ERRORS:
+            return not_allowed(self.label, text)
+        if name in CONNECTION_ERRORS:
             return unreachable(self.label, f"{what}: {text}. {self._last_detail}".rstrip(". "))
-        if name.endswith("AUTHORIZATION_FAILED"):
-            return OpsError(
-                obj=f"event bus {self.label}",
-                problem=f"{what} is not allowed: {name}, {text}",
-                next_step="Give this user DESCRIBE on the cluster and topics, and READ on the group",
-            )
         if name == NO_LEADER:
-            return OpsError(
-                obj=f"event bus {self.label}",
-                problem=f"{what} failed: its partition has had no leader for {self._timeout:g} s",
-                next_step="Bring back the brokers that hold its replicas, then run again",
-            )
-        return OpsError(
-            obj=f"event bus {self.label}",
-            problem=f"{what} failed: {name}, {text}",
-            next_step="See the broker's log for this request, then run again",
-        )
+            return not_ready(self.label, what, f"its partition has had no leader for {self._timeout:g} s")
+        return classify_error(self.label, what, f"{name}, {text}")
 
     def cluster_id(self) -> str:
         """As the metadata say that a client gets when it connects: no request of its own."""
         deadline = Deadline(self._timeout)
-        while not (found := self._known_cluster_id()):
+        while not (cluster_id := self._known_cluster_id()):
             self._admin.poll(0)
             if self._fatal is not None:
                 raise self._end()
             if deadline.passed:
                 raise unreachable(self.label, f"no answer within {self._timeout:g} s. {self._last_detail}".rstrip(". "))
         self._answered = True
-        return found
+        return cluster_id
 
     def _known_cluster_id(self) -> str:
         try:
@@ -239,14 +233,14 @@ class ProtocolClient(BusClient):
         except self._kafka.KafkaException as error:
             if error.args[0].name() == "_TIMED_OUT":
                 return ""
-            raise self._explain(error.args[0], "reading the cluster's id") from error
+            raise self.explain(error.args[0], "reading the cluster's id") from error
 
     def partition_counts(self, topics: Iterable[str]) -> dict[str, int | None]:
-        wanted = sorted(set(topics))
-        if not wanted:
+        names = sorted(set(topics))
+        if not names:
             return {}
-        collection = self._kafka.TopicCollection(wanted)
-        futures = self._ask(lambda: self._admin.describe_topics(collection, request_timeout=self._timeout))
+        collection = self._kafka.TopicCollection(names)
+        futures = self._request(lambda: self._admin.describe_topics(collection, request_timeout=self._timeout))
         return {
             topic: None
             if self._name(future) == UNKNOWN_TOPIC
@@ -255,23 +249,32 @@ class ProtocolClient(BusClient):
         }
 
     def groups(self, names: Iterable[str]) -> dict[str, Group]:
-        wanted = list(dict.fromkeys(names))
-        futures = self._ask(lambda: self._admin.describe_consumer_groups(wanted, request_timeout=self._timeout))
-        groups = {name: self._group(name, future) for name, future in futures.items()}
-        if any(group.state == DEAD for group in groups.values()):
-            listed = self._listed()
-            for name, group in groups.items():
-                if group.state == DEAD and name not in listed:
-                    groups[name] = Group(name=name, state=MISSING)
+        groups = self._describe_groups(list(dict.fromkeys(names)))
+        suspects = [name for name, group in groups.items() if group.state in (DEAD, MISSING)]
+        if not suspects:
+            return groups
+        listed = self._list_groups()
+        # One that was made between the two questions is listed alive, and described so by now.
+        alive = [name for name in suspects if name in listed and listed[name] != "DEAD"]
+        described = self._describe_groups(alive) if alive else {}
+        for name in suspects:
+            group = described.get(name, groups[name])
+            if group.state in (DEAD, MISSING):
+                group = classify_dead_group(group, listed.get(name))
+            groups[name] = group
         return groups
 
-    def _listed(self) -> set[str]:
-        """Names of all groups. Brokers describe one that does not exist as Dead (DescribeGroups below version 6)."""
-        futures = self._ask(lambda: {"": self._admin.list_consumer_groups(request_timeout=self._timeout)})
+    def _describe_groups(self, names: list[str]) -> dict[str, Group]:
+        futures = self._request(lambda: self._admin.describe_consumer_groups(names, request_timeout=self._timeout))
+        return {name: self._group(name, future) for name, future in futures.items()}
+
+    def _list_groups(self) -> dict[str, str]:
+        """Librdkafka's name of the state of every group, by the group's name."""
+        futures = self._request(lambda: {"": self._admin.list_consumer_groups(request_timeout=self._timeout)})
         answer = self._value(futures[""], "listing groups")
         for error in answer.errors:
-            raise self._explain(error.args[0], "listing groups")
-        return {row.group_id for row in answer.valid}
+            raise self.explain(error.args[0], "listing groups")
+        return {row.group_id: row.state.name for row in answer.valid}
 
     def _group(self, name: str, future: Future) -> Group:
         if self._name(future) == GROUP_ID_NOT_FOUND:
@@ -293,45 +296,82 @@ class ProtocolClient(BusClient):
         )
         return Group(
             name=name,
-            state=state_of(described.state.name),
+            state=read_state(described.state.name, len(members)),
             protocol=kind if kind in ("classic", "consumer") else None,
             assignor=described.partition_assignor or "",
             coordinator=f"{described.coordinator.host}:{described.coordinator.port}" if described.coordinator else "",
             members=members,
             member_count=len(members),
+            unknown=UNTOLD_STATE,
         )
 
     def committed(self, group: str) -> dict[TopicPartition, int]:
         request = [self._kafka.ConsumerGroupTopicPartitions(group)]
-        future = self._ask(lambda: self._admin.list_consumer_group_offsets(request, request_timeout=self._timeout))[
-            group
-        ]
-        if self._name(future) == GROUP_ID_NOT_FOUND:
-            return {}
-        answer = self._value(future, f"reading the offsets of group {group}").topic_partitions
-        for row in answer:
-            if row.error is not None:
-                raise self._explain(row.error, f"reading the offset of group {group} in {row.topic}[{row.partition}]")
-        return {TopicPartition(row.topic, row.partition): row.offset for row in answer if row.offset >= 0}
+        what = f"reading the offsets of group {group}"
+        deadline = Deadline(self._timeout)
+        while True:
+            future = self._request(
+                lambda: self._admin.list_consumer_group_offsets(
+                    request, require_stable=True, request_timeout=self._timeout
+                )
+            )[group]
+            if self._name(future) == GROUP_ID_NOT_FOUND:
+                return {}
+            answer = self._value(future, what).topic_partitions
+            pending = [row for row in answer if row.error is not None]
+            if not pending:
+                return {TopicPartition(row.topic, row.partition): row.offset for row in answer if row.offset >= 0}
+            row = pending[0]
+            if deadline.passed or any(other.error.name() != UNSTABLE for other in pending):
+                raise self.explain(row.error, f"{what} in {row.topic}[{row.partition}]")
+            self._admin.poll(PAUSE)
 
-    def logs(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, Log]:
-        wanted = list(partitions)
-        starts = self._offsets(wanted, self._library.OffsetSpec.earliest())
-        ends = self._offsets(wanted, self._library.OffsetSpec.latest())
-        return {partition: Log(starts[partition], ends[partition]) for partition in wanted}
+    def cleanup_policies(self, topics: Iterable[str]) -> dict[str, tuple[str, ...]]:
+        names = sorted(set(topics))
+        if not names:
+            return {}
+        resources = [self._library.ConfigResource(self._library.ConfigResource.Type.TOPIC, name) for name in names]
+        futures = self._request(lambda: self._admin.describe_configs(resources, request_timeout=self._timeout))
+        policies = {}
+        for resource, future in futures.items():
+            entries = self._value(future, f"reading the configuration of topic {resource.name}")
+            policies[resource.name] = tuple(entries["cleanup.policy"].value.split(","))
+        return policies
+
+    def count_records(
+        self,
+        group: str,
+        ranges: Mapping[TopicPartition, OffsetRange],
+        *,
+        limit: int | None = None,
+        seconds: float | None = None,
+    ) -> dict[TopicPartition, RecordCount]:
+        deadline = Deadline(self._timeout if seconds is None else seconds)
+        config = {**reader_config(self._config, group, limit), "logger": self._logger}
+        consumer = self._kafka.Consumer(config)
+        try:
+            return count_records(self._kafka, consumer, self.label, RecordCounter(ranges, limit), deadline)
+        finally:
+            consumer.close()
+
+    def offset_ranges(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, OffsetRange]:
+        partitions = list(partitions)
+        starts = self._offsets(partitions, self._library.OffsetSpec.earliest())
+        ends = self._offsets(partitions, self._library.OffsetSpec.latest())
+        return {partition: OffsetRange(starts[partition], ends[partition]) for partition in partitions}
 
     def offsets_at(self, milliseconds: int, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int | None]:
-        found = self._offsets(partitions, self._library.OffsetSpec.for_timestamp(milliseconds))
-        return {partition: (offset if offset >= 0 else None) for partition, offset in found.items()}
+        offsets = self._offsets(partitions, self._library.OffsetSpec.for_timestamp(milliseconds))
+        return {partition: (offset if offset >= 0 else None) for partition, offset in offsets.items()}
 
     def _offsets(self, partitions: Iterable[TopicPartition], spec: t.Any) -> dict[TopicPartition, int]:
         request = {self._kafka.TopicPartition(topic, number): spec for topic, number in partitions}
         if not request:
             return {}
         # Metadata know the topic already, or nobody would ask: a broker that does not is about to learn of it.
-        futures = self._ask(
+        futures = self._request(
             lambda: self._admin.list_offsets(request, request_timeout=self._timeout),
-            passing=(*PASSING, UNKNOWN_TOPIC, NO_LEADER),
+            retriable=(*RETRIABLE, UNKNOWN_TOPIC, NO_LEADER),
             renew=lambda: self._renew_metadata({partition.topic for partition in request}),
         )
         return {
@@ -349,7 +389,7 @@ class ProtocolClient(BusClient):
             self._await([future])
         except OpsError as error:
             self._admin = self._connect()
-            raise OutcomeUnknownError(error.problem) from error
+            raise self._lose_answer(group, error.problem) from error
         failure = future.exception()
         if failure is None:
             return {
@@ -360,10 +400,17 @@ class ProtocolClient(BusClient):
         if not isinstance(failure, self._kafka.KafkaException):
             raise failure
         name = failure.args[0].name()
-        if name in NO_ANSWER or name in PASSING:
+        if name in CONNECTION_ERRORS or name in RETRIABLE:
             self._admin = self._connect()
-            raise OutcomeUnknownError(f"{name}, {failure.args[0].str()}")
+            raise self._lose_answer(group, f"{name}, {failure.args[0].str()}")
         return dict.fromkeys(offsets, _reason(failure.args[0]))
+
+    def _lose_answer(self, group: str, detail: str) -> OutcomeUnknown:
+        return OutcomeUnknown(
+            obj=f"group {group} on event bus {self.label}",
+            problem=detail,
+            next_step="Read the group's offsets before anything else is decided",
+        )
 
 
 def _reason(error: t.Any) -> str:
@@ -372,10 +419,27 @@ def _reason(error: t.Any) -> str:
     return f"{error.name()}: {error.str()}"
 
 
-def state_of(name: str) -> str:
-    """Return the state for librdkafka's name of it.
+def read_state(name: str, member_count: int) -> str:
+    """Return the state for the name of a member of librdkafka's ConsumerGroupState.
 
-    What it calls UNKNOWN are states that came after it, such as a KIP-848 group's assigning and reconciling. The broker is
-    sharing out partitions then: the group is neither empty nor stable, and it will be one of them.
+    What it calls UNKNOWN are states that came after it, such as a KIP-848 group's assigning and reconciling. With members
+    the broker is sharing out partitions then: the group is neither empty nor stable, and it will be one of them.
     """
-    return STATE_OF_NAME.get(name.replace("_", "").lower(), REBALANCING)
+    return STATE_OF_NAME.get(name, REBALANCING if member_count else UNKNOWN)
+
+
+def classify_dead_group(group: Group, listed_state: str | None) -> Group:
+    """Return what a group is that is described as dead or not found; ``listed_state``: as the broker lists it, if it does.
+
+    Librdkafka describes consumer groups. Of a group that does not exist, and of one of another kind, brokers say Dead.
+    """
+    if listed_state is None:
+        return Group(name=group.name, state=MISSING)
+    if listed_state == "DEAD":
+        return Group(name=group.name, state=DEAD, coordinator=group.coordinator)
+    state = "another state" if listed_state == "UNKNOWN" else listed_state.lower()
+    unknown = UnknownState(
+        f"it is listed ({state}), but described as dead: a group of another kind (share or streams group), not of consumers",
+        "Name a consumer group; look at this one with kafka-share-groups.sh or kafka-streams-groups.sh",
+    )
+    return Group(name=group.name, state=UNKNOWN, coordinator=group.coordinator, unknown=unknown)

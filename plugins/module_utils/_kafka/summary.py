@@ -22,13 +22,14 @@ def summarize_group(group: Facts) -> str:
         return f"{group['name']} does not exist"
     if group["member_count"]:
         state = f"{state} with {format_count(group['member_count'], 'member')}"
-    if group["total_lag"] is not None:
-        return f"{group['name']} {state}, lag {group['total_lag']}"
-    return (
-        f"{group['name']} {state}, lag unknown"
-        if group["partitions"]
-        else f"{group['name']} {state}, nothing committed"
-    )
+    if not group["partitions"]:
+        return f"{group['name']} {state}, nothing committed"
+    lost, beyond = (sum(row.get(key) or 0 for row in group["partitions"]) for key in ("lost", "beyond_end"))
+    lag = "unknown" if group["total_lag"] is None else group["total_lag"]
+    words = [f"{group['name']} {state}", f"lag {lag}"]
+    words += [f"{format_count(lost, 'offset')} no longer in the log"] if lost else []
+    words += [f"{format_count(beyond, 'offset')} beyond its end"] if beyond else []
+    return ", ".join(words)
 
 
 def summarize_topic(topic: Facts) -> str:
@@ -64,10 +65,13 @@ def list_reading_evidence(cluster_id: str, groups: t.Sequence[Facts], topics: t.
     return lines + [f"topic {summarize_topic(topic)} (cluster {cluster_id})" for topic in topics]
 
 
-def summarize_offsets(group: str, partitions: t.Sequence[Facts], *, changed: bool, check_mode: bool) -> str:
+def summarize_offsets(
+    group: str, partitions: t.Sequence[Facts], *, changed: bool, check_mode: bool, is_known: bool = True
+) -> str:
     """Return one line: which offsets were set, or would be, and how many records that skips and repeats.
 
     ``partitions`` are the module's own rows: before, after, skipped, repeated, and actual where not all was done.
+    ``is_known``: what a commit did was read back, or none was sent.
     """
     moved = [row for row in partitions if row["before"] != row["after"]]
     if not moved:
@@ -76,6 +80,8 @@ def summarize_offsets(group: str, partitions: t.Sequence[Facts], *, changed: boo
     effect = f"skips {format_count(skipped, 'record')}, repeats {repeated}"
     if check_mode:
         return f"would set {format_count(len(moved), 'offset')} of {group}: {effect}"
+    if not is_known:
+        return f"a commit of {format_count(len(moved), 'offset')} of {group} was sent, and what it did is not known"
     done = [row for row in moved if row.get("actual", row["after"]) == row["after"]]
     if not changed:
         return f"no offset of {group} was set, {len(moved)} differ from the declared ones"

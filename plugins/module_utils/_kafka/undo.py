@@ -22,7 +22,7 @@ from .api import TopicPartition
 if t.TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from .plan import Move
+    from .plan import OffsetChange
 
 FORMAT = "lowtide.ops/rpk_group/undo/1"
 
@@ -58,16 +58,16 @@ class Record(t.NamedTuple):
         return json.dumps({**head, "offsets": rows}, indent=1) + "\n"
 
 
-def record(group: str, cluster_id: str, declared: t.Any, moves: Iterable[Move]) -> Record:
+def record(group: str, cluster_id: str, declared: t.Any, changes: Iterable[OffsetChange]) -> Record:
     """The record of a change that is about to be made."""
-    needed = [move for move in moves if move.needed]
+    needed = [change for change in changes if change.needed]
     return Record(
         group=group,
         cluster_id=cluster_id,
         written=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         declared=declared,
-        before={move.partition: move.before for move in needed},
-        after={move.partition: move.after for move in needed},
+        before={change.partition: change.before for change in needed},
+        after={change.partition: change.after for change in needed},
     )
 
 
@@ -114,7 +114,7 @@ def load(path: str) -> Record | None:
         raise _unusable(path, f"it cannot be read ({error.strerror})") from error
 
 
-def interrupted(
+def explain_mismatch(
     earlier: Record, *, group: str, cluster_id: str, declared: t.Any, committed: Mapping[TopicPartition, int]
 ) -> str:
     """Why ``earlier`` is not the record of this same change, done, half done or not begun; empty when it is."""
@@ -159,14 +159,14 @@ def check_place(path: str) -> None:
         )
 
 
-def save(path: str, one: Record) -> None:
+def save(path: str, content: Record) -> None:
     """Write it whole or not at all, readable by its owner only, and on disk when this returns."""
     folder = os.path.dirname(os.path.abspath(path))
     try:
         handle, temporary = tempfile.mkstemp(dir=folder, prefix=f".{os.path.basename(path)}.")
         try:
             with open(handle, "w", encoding="utf-8") as file:
-                file.write(one.as_json())
+                file.write(content.as_json())
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)

@@ -5,18 +5,27 @@
 
 from __future__ import annotations
 
-from .._common.errors import OpsError
+from .._common.errors import OpsError, OutcomeUnknown
 
 
 class ApiError(OpsError):
     """The API server could not be asked, or answered with an error.
 
-    ``status`` is the HTTP status, 0 when no answer came.
+    ``status`` is the HTTP status, 0 when no answer came; ``reason`` the server's own word for it (``AlreadyExists``).
     """
 
-    def __init__(self, *, obj: str, problem: str, next_step: str, status: int = 0) -> None:
+    def __init__(self, *, obj: str, problem: str, next_step: str, status: int = 0, reason: str = "") -> None:
         super().__init__(obj=obj, problem=problem, next_step=next_step)
         self.status = status
+        self.reason = reason
+
+
+class Unauthorized(ApiError):
+    """401: the server does not accept the credentials, also after they were obtained anew."""
+
+
+class Forbidden(ApiError):
+    """403: this account may not do that."""
 
 
 class NotFound(ApiError):
@@ -24,12 +33,36 @@ class NotFound(ApiError):
 
 
 class Conflict(ApiError):
-    """409 on a write: the object is no longer the one that was read."""
+    """409, or a JSON patch whose test failed: the object is no longer the one that was read, or it exists already."""
+
+
+class Gone(ApiError):
+    """410: the resource version is too old to watch from, or the page to go on from; list again."""
+
+
+class Invalid(ApiError):
+    """422: the server considers the object invalid."""
+
+
+class TooManyRequests(ApiError):
+    """429 until the deadline, or with a Retry-After beyond it: nothing was carried out."""
+
+
+class WriteUnknown(ApiError, OutcomeUnknown):
+    """A write was sent and no answer came, or one that does not tell: read the object before deciding anything."""
 
 
 class Uncertain(ApiError):
     """A write was sent and its answer is not known: read the object before deciding anything."""
 
 
-class Gone(ApiError):
-    """410: the resource version is too old to watch from; list again."""
+BY_STATUS: dict[int, type[ApiError]] = {
+    401: Unauthorized,
+    403: Forbidden,
+    404: NotFound,
+    409: Conflict,
+    410: Gone,
+    422: Invalid,
+    429: TooManyRequests,
+}
+"""The class for each status that callers tell apart; any other one is a plain ApiError."""

@@ -10,12 +10,16 @@ from __future__ import annotations
 
 import typing as t
 
+from .._common.outcome import Blocker
 from .._common.text import format_count, join_some
+from .conditions import assess_alone
+from .saved_state import SavedState, read_stop
 
 if t.TYPE_CHECKING:
-    from .parse import Workload
-    from .stopping import Change
+    from .objects import Workload
+    from .plans.stop_start import Change
 
+SUSPENDED_KINDS = ("CronJob", "Job")
 NAMED = 10
 """Workloads named in a summary at most; the plan and the evidence have all."""
 
@@ -27,12 +31,19 @@ def summarize_stop(
     workloads: t.Sequence[Workload], changes: t.Mapping[str, Change], *, written: t.Collection[str] | None
 ) -> str:
     """Return one line: what was stopped, or in check mode (``written`` is None) would be, from what was there before."""
-    due = [workload for workload in workloads if changes[workload.key].body is not None]
+    due = [workload for workload in workloads if changes[workload.key].before]
+    due = [workload for workload in due if changes[workload.key].write is not None]
     if not due:
-        return "all workloads were already stopped"
-    if written is None:
-        return f"would stop {join_some([_title(workload, changes) for workload in due], limit=NAMED)}"
-    return _done_and_not("stopped", due, changes, written)
+        summary = "all workloads were already stopped"
+    elif written is None:
+        summary = f"would stop {join_some([_title(workload, changes) for workload in due], limit=NAMED)}"
+    else:
+        summary = _done_and_not("stopped", due, changes, written)
+    at_zero = [workload.title for workload in workloads if _is_kept_at_zero(changes[workload.key])]
+    if at_zero:
+        summary += f"; stopped before, {'would be saved' if written is None else 'saved'} as such: "
+        summary += join_some(at_zero, limit=NAMED)
+    return summary
 
 
 def summarize_start(
@@ -40,13 +51,17 @@ def summarize_start(
 ) -> str:
     """Return one line: what was started, or in check mode (``written`` is None) would be, and what was left stopped."""
     left = [workload for workload in workloads if changes[workload.key].is_left]
-    due = [workload for workload in workloads if changes[workload.key].body is not None]
+    kept = [workload.title for workload in workloads if _is_kept_at_zero(changes[workload.key])]
+    due = [workload for workload in workloads if changes[workload.key].after]
+    due = [workload for workload in due if changes[workload.key].write is not None]
     if due and written is None:
         summary = f"would start {join_some([_title(workload, changes) for workload in due], limit=NAMED)}"
     elif due:
         summary = _done_and_not("started", due, changes, written or ())
     else:
-        summary = "nothing to start" if left else "all workloads run"
+        summary = "nothing to start" if left or kept else "all workloads run"
+    if kept:
+        summary += f"; left as it was before it was stopped: {join_some(kept, limit=NAMED)}"
     unsaved = [workload.title for workload in left if changes[workload.key].stopper is None]
     if unsaved:
         summary += f"; left at 0 replicas, as nothing was saved on it: {join_some(unsaved, limit=NAMED)}"
@@ -54,6 +69,11 @@ def summarize_start(
     if of_others:
         summary += f"; left stopped, as no window stopped it: {join_some(of_others, limit=NAMED)}"
     return summary
+
+
+def _is_kept_at_zero(change: Change) -> bool:
+    """Return whether the change only saves, or forgets, that there was nothing to stop."""
+    return change.write is not None and not change.before and not change.after
 
 
 def _done_and_not(
@@ -70,7 +90,7 @@ def _done_and_not(
 def _title(workload: Workload, changes: t.Mapping[str, Change]) -> str:
     """Name a workload with the replicas that it had, or gets."""
     change = changes[workload.key]
-    if workload.kind == "CronJob":
+    if workload.kind in SUSPENDED_KINDS:
         return workload.title
     if change.before and change.after and change.before != change.after:
         return f"{workload.title} ({change.before} -> {format_count(change.after, 'replica')})"
@@ -82,25 +102,68 @@ def list_change_evidence(
 ) -> list[str]:
     """Return one line for each workload, as last seen: its pods, and why it was changed or not."""
     if check_mode:
-        return [f"{workload.title}: {changes[workload.key].why}" for workload in workloads]
-    return [f"{describe_state(workload)}; {changes[workload.key].why}" for workload in workloads]
+        return [f"{workload.title}: {changes[workload.key].reason}" for workload in workloads]
+    return [f"{describe_state(workload)}; {changes[workload.key].reason}" for workload in workloads]
 
 
 def describe_state(workload: Workload) -> str:
     """Return what a workload is, such as ``StatefulSet n/w: 3 of 3 replicas ready``, with the pods that are left."""
-    if workload.kind == "CronJob":
+    if workload.kind in SUSPENDED_KINDS:
         state = "running" if workload.replicas else "suspended"
-        return f"{workload.title}: {state}, {format_count(workload.pods, 'active job')}"
+        return f"{workload.title}: {state}, {format_count(workload.pods, 'active job' if workload.kind == 'CronJob' else 'pod')}"
     if workload.replicas == 0:
         return f"{workload.title}: stopped, {format_count(workload.pods, 'pod')} left"
     return f"{workload.title}: {workload.ready} of {format_count(workload.replicas, 'replica')} ready"
 
 
-def summarize_workloads(workloads: t.Sequence[Workload], stopped_by_us: t.Sequence[t.Mapping[str, t.Any]]) -> str:
+def describe_workload(workload: Workload) -> dict[str, t.Any]:
+    """Return the plain facts about a workload for a module's result."""
+    saved = read_stop(workload)
+    status = assess_alone(workload)
+    return {
+        "kind": workload.kind,
+        "name": workload.name,
+        "namespace": workload.namespace,
+        "replicas": workload.replicas,
+        "pods": workload.pods,
+        "ready": workload.ready,
+        "status": status.state,
+        "detail": status.message,
+        "stopped_by_lowtide": _describe_saved(saved.state),
+        "stale_saved_state": _describe_saved(saved.stale),
+        "problem": saved.problem or None,
+    }
+
+
+def _describe_saved(state: SavedState | None) -> dict[str, t.Any] | None:
+    return {"run": state.run_id, "since": state.at, **state.spec} if state is not None else None
+
+
+def name_stopper(workload: Workload, stopper: SavedState | None) -> Blocker:
+    """Return who keeps a workload stopped that a start leaves so: the run that stopped it, or another client."""
+    if stopper is None:
+        return Blocker(
+            object=workload.title,
+            what="it is stopped and nothing usable was saved on it, so it is left as it is",
+            holder="the client that stopped it",
+            next_step="Give replicas for it, if it is meant to run",
+        )
+    return Blocker(
+        object=workload.title,
+        what=f"it is stopped by run {stopper.run_id} since {stopper.at}, not by a window, so it is left as it is",
+        holder=f"run {stopper.run_id}",
+        since=stopper.at,
+        next_step="Start it with lowtide.ops.startup or lowtide.ops.restore_service, if it is meant to run",
+    )
+
+
+def summarize_workloads(workloads: t.Sequence[Workload], described: t.Sequence[t.Mapping[str, t.Any]]) -> str:
     """Return one line for k8s_workload_info: how many there are, how many are as asked for, what was left stopped."""
-    settled = sum(workload.settled(workload.replicas) for workload in workloads)
-    summary = f"{settled} of {format_count(len(workloads), 'workload')} as asked for"
-    names = [f"{entry['kind']} {entry['namespace']}/{entry['name']}" for entry in stopped_by_us]
+    current = sum(entry["status"] == "Current" for entry in described)
+    summary = f"{current} of {format_count(len(workloads), 'workload')} as asked for"
+    names = [
+        workload.title for workload, entry in zip(workloads, described, strict=True) if entry["stopped_by_lowtide"]
+    ]
     return f"{summary}; stopped by lowtide.ops: {join_some(names, limit=NAMED)}" if names else summary
 
 

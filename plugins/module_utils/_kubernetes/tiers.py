@@ -11,11 +11,20 @@ from __future__ import annotations
 import typing as t
 
 from .._common.errors import Refusal
-from .api import check_name
+from .resources import check_name
 
-KINDS = ("StatefulSet", "Deployment", "CronJob")
+KINDS = ("StatefulSet", "Deployment", "CronJob", "Job")
 # What k8s_workload_info returns for a workload besides kind, name and replicas: its result can be passed on.
-INFO_KEYS = ("namespace", "pods", "ready", "settled", "stopped_by_us", "stale_note", "problem")
+INFO_KEYS = (
+    "namespace",
+    "pods",
+    "ready",
+    "status",
+    "detail",
+    "stopped_by_lowtide",
+    "stale_saved_state",
+    "problem",
+)
 _KEYS = ("kind", "name", "replicas", *INFO_KEYS)
 _EXAMPLE = "Write a list of tiers such as [[{kind: StatefulSet, name: worker}], [{kind: Deployment, name: api}]]"
 
@@ -99,7 +108,7 @@ def _parse_entry(element: t.Any, where: str, namespace: str) -> Entry:
             next_step="Use one task for each namespace",
         )
     # In a result of k8s_workload_info, replicas says what the workload has, and not what it is to have.
-    given = None if element.get("settled") is not None else element.get("replicas")
+    given = None if element.get("status") is not None else element.get("replicas")
     return Entry(kind, check_name("name", name), _parse_replicas(given, f"{where} ({kind} {name})"))
 
 

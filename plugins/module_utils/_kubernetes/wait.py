@@ -1,327 +1,295 @@
 # Copyright (c) 2026 The lowtide.ops team
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Waiting for workloads by watch: until their pods serve, or until they are gone. Private to lowtide.ops: do not import from other collections."""
+"""The one loop that waits for conditions of workloads. Private to lowtide.ops: do not import from other collections."""
 
 from __future__ import annotations
 
+import datetime
 import time
 import typing as t
 
-from .._common.errors import WaitFailed, WaitTimeout
+from .._common.errors import OpsError, WaitFailed, WaitTimeout
 from .._common.outcome import Blocker, Outcome
 from .._common.retry import Deadline
-from .api import Api, Json, collection_path
-from .parse import Workload, workload
-from .pods import Event, Pod, event, matches, pod
-from .watch import Source, Watches
+from .._common.text import format_count, join_some
+from .conditions import Condition, Status
+from .diagnosis import Finding, GracePeriod, diagnose, list_pods_to_start
+from .objects import Workload
+from .selectors import format_selector
+from .snapshot import Snapshot
 
-DIAGNOSE_AFTER = 1.0  # seconds; most scalings are done by then and never need the two watches that explain a delay
+DIAGNOSE_AFTER = 1.0
+"""Seconds. Most scalings are done by then and never need the watches that explain a delay."""
+SHORTEST_PAUSE = 0.05
+"""Seconds between two looks if nothing has changed, whatever the times in between add up to."""
+REPORTED = 20
+"""Findings that become blockers of the result; the others are counted."""
 
-ADVICE = {
-    "image pull": "Correct the image or the registry's credentials; nothing more happens by waiting",
-    "unschedulable": "Add capacity, or lower the requests or the number of replicas",
-    "quota": "Raise the quota, or lower the number of replicas",
-    "pod creation": "Remove what the message names",
-    "crash loop": "Look at the container's previous log (kubectl logs --previous)",
-    "container configuration": "Create or correct the secret, config map or command that the message names",
-}
+REPORTED_STATUSES = 5
+"""Objects whose state is in the message."""
 
-
-class Trouble(t.NamedTuple):
-    """A state that waiting does not mend: its class (a key of ADVICE), the object that shows it, and what it says."""
-
-    reason: str
-    holder: str
-    message: str
+_USUAL_EVENTS = "Pulling Pulled Created Started Scheduled Killing SuccessfulDelete ScalingReplicaSet Unhealthy BackOff"
+_EVENT_SELECTOR = ",".join(f"reason!={reason}" for reason in _USUAL_EVENTS.split())
+"""Leaves out what every pod causes and no diagnosis looks at."""
 
 
-class Patience:
-    """Tells a passing trouble from a lasting one: it must have been there for ``seconds``. Times in seconds of any clock."""
+class SnapshotSource(t.Protocol):
+    """What the loop needs of a ``Cache``."""
 
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
-        self._since: dict[tuple[str, str], float] = {}
+    def follow(
+        self,
+        kind: str,
+        namespace: str,
+        *,
+        label_selector: str | None = None,
+        field_selector: str | None = None,
+        optional: bool = False,
+    ) -> None:
+        """Keep a collection up to date from now on."""
 
-    def lasting(self, troubles: t.Sequence[Trouble], recovering: t.Collection[str], now: float) -> list[Trouble]:
-        """The troubles that have lasted long enough.
+    def is_following(self, kind: str, namespace: str) -> bool:
+        """Return whether something of this kind is followed."""
 
-        A holder in ``recovering`` (a crashed container that runs again, not ready yet) keeps its start time.
-        """
-        seen = {(trouble.holder, trouble.reason) for trouble in troubles}
-        self._since = {key: at for key, at in self._since.items() if key in seen or key[0] in recovering}
-        for key in seen:
-            self._since.setdefault(key, now)
-        return [trouble for trouble in troubles if now - self._since[(trouble.holder, trouble.reason)] >= self.seconds]
+    def snapshot(self) -> Snapshot:
+        """Return everything as it is known now."""
 
-    def next_check(self, now: float) -> float:
-        """Seconds until a trouble known now becomes a lasting one."""
-        return min((at + self.seconds - now for at in self._since.values()), default=float("inf"))
+    def wait_for_change(self, timeout: float) -> None:
+        """Wait until an object has changed, at most ``timeout`` seconds."""
 
-
-def find_troubles(
-    views: t.Sequence[Workload], goals: t.Mapping[str, int], pods: t.Sequence[Pod], events: t.Sequence[Event]
-) -> list[Trouble]:
-    """What keeps these workloads from their goals, as far as it can be seen."""
-    troubles: list[Trouble] = []
-    for view in views:
-        goal = goals[view.key]
-        if view.settled(goal):
-            continue
-        failure = _create_failure(view, goal, events)
-        if failure:
-            troubles.append(Trouble("quota" if "exceeded quota" in failure else "pod creation", view.title, failure))
-        for one in pods:
-            if one.trouble and not one.ready and not one.terminating and matches(view.selector, one.labels):
-                troubles.append(Trouble(one.trouble[0], f"Pod {view.namespace}/{one.name}", one.trouble[1]))
-    return troubles
+    def refresh(self) -> None:
+        """Read everything again."""
 
 
-def _create_failure(view: Workload, goal: int, events: t.Sequence[Event]) -> str | None:
-    """Why no pod is created: a Deployment says so in its status; for a StatefulSet its newest event about creation does."""
-    if view.pods >= goal:
-        return None
-    if view.kind != "StatefulSet":
-        return view.create_failure
-    about = [one for one in events if one.about == view.key and one.reason in ("FailedCreate", "SuccessfulCreate")]
-    newest = max(about, key=lambda one: (one.at, one.reason == "FailedCreate"), default=None)
-    return newest.message if newest is not None and newest.reason == "FailedCreate" else None
+def wait_until(
+    conditions: t.Sequence[Condition],
+    cache: SnapshotSource,
+    *,
+    deadline: Deadline,
+    grace: GracePeriod,
+    outcome: Outcome,
+    clock: t.Callable[[], float] = time.time,
+) -> Snapshot:
+    """Return the first snapshot in which all conditions hold.
 
-
-class Waiter:
-    """Waits for the workloads ``views`` of one namespace, as they were last read or written.
-
-    ``versions`` holds for each kind the resource version to watch from: any that is not newer than its views.
-    ``scaled_by_others`` are the keys of those whose replicas an autoscaler may change: its number is the goal then.
+    The kinds that they need are followed from the beginning (those of the workloads themselves by the caller, who has
+    read them), what only explains a delay after ``DIAGNOSE_AFTER`` and if it may be read. Raises WaitFailed as soon as
+    a condition cannot hold any more, or a finding has lasted longer than ``grace`` bears it; WaitTimeout at the
+    deadline; the latter two after reading everything once more, so that no watch that fell silent is the reason.
+    ``outcome`` gets the findings as blockers, and the seconds waited. ``clock`` gives seconds since 1970 and is read
+    once.
     """
+    began = deadline.elapsed
+    try:
+        return _Wait(
+            conditions=conditions,
+            cache=cache,
+            deadline=deadline,
+            grace=grace,
+            outcome=outcome,
+            epoch=clock() - began,
+        ).run()
+    finally:
+        outcome.waited += deadline.elapsed - began
+
+
+class _Look(t.NamedTuple):
+    """What one snapshot says."""
+
+    snapshot: Snapshot
+    statuses: list[Status]
+    findings: list[Finding]
+    recovering: set[str]
+
+    @property
+    def late(self) -> list[Status]:
+        """Those for which there is still something to wait."""
+        return [status for status in self.statuses if not status.is_current]
+
+
+class _Wait:
+    """One wait. ``epoch`` turns the deadline's clock, which never jumps, into seconds since 1970."""
 
     def __init__(
         self,
-        api: Api,
-        outcome: Outcome,
-        views: t.Sequence[Workload],
-        versions: t.Mapping[str, str],
         *,
+        conditions: t.Sequence[Condition],
+        cache: SnapshotSource,
         deadline: Deadline,
-        patience: float,
-        scaled_by_others: t.Collection[str] = (),
-        clock: t.Callable[[], float] = time.monotonic,
+        grace: GracePeriod,
+        outcome: Outcome,
+        epoch: float,
     ) -> None:
-        self._scaled_by_others = scaled_by_others
-        self._api = api
-        self._outcome = outcome
-        self._first = {view.key: view for view in views}
-        self._versions = versions
+        self._conditions = conditions
+        self._cache = cache
         self._deadline = deadline
-        self._patience = Patience(patience)
-        self._clock = clock
-        self._namespace = views[0].namespace
-        self.views = list(views)
-        self.warnings: list[str] = []
+        self._grace = grace
+        self._outcome = outcome
+        self._epoch = epoch
+        self._began = deadline.elapsed
+        self._is_diagnosing = False
 
-    def settle(self, goals: t.Mapping[str, int]) -> None:
-        """Until each workload has exactly the replicas of ``goals`` (by key), up to date and serving.
+    @property
+    def _now(self) -> float:
+        return self._epoch + self._deadline.elapsed
 
-        Raises WaitFailed (named cause; deleted; somebody else set the replicas back) and WaitTimeout.
-        """
-        if all(view.settled(goals[view.key]) for view in self.views):
-            return
-        goals = dict(goals)
-        begun = self._clock()
-        with Watches(self._api) as watches:
-            self._watch_workloads(watches)
-            try:
-                self._until_settled(watches, goals, begun)
-            finally:
-                self._outcome.waited += self._clock() - begun
-                self.warnings = watches.warnings
+    @property
+    def _waited(self) -> float:
+        return self._deadline.elapsed - self._began
 
-    def vanish(self) -> None:
-        """Until none of the workloads has a pod left, terminating ones included. Raises WaitFailed and WaitTimeout."""
-        begun = self._clock()
-        goals = dict.fromkeys(self._first, 0)
-        source = self._pod_source(listed=True)
-        answer = self._api.get(source.path, obj=source.obj, params=source.params)
-        pods = list(answer.get("items") or [])
-        if self._idle(pods):
-            return
-        with Watches(self._api) as watches:
-            self._watch_workloads(watches)
-            source.version = str(answer["metadata"]["resourceVersion"])
-            watches.open(source, pods)
-            try:
-                while True:
-                    self._look(watches, goals)
-                    pods = list(watches.objects["pods"].values())
-                    if self._idle(pods):
-                        return
-                    if self._deadline.passed:
-                        raise self._late(
-                            goals, [Trouble("terminating", one, "is still there") for one in self._left(pods)]
-                        )
-                    watches.next(self._deadline.remaining)
-            finally:
-                self._outcome.waited += self._clock() - begun
-                self.warnings = watches.warnings
-
-    def _until_settled(self, watches: Watches, goals: dict[str, int], begun: float) -> None:
-        diagnosing = False
+    def run(self) -> Snapshot:
+        """Look, decide, wait for a change, again and again."""
+        self._follow_needed()
         while True:
-            self._look(watches, goals)
-            if all(view.settled(goals[view.key]) for view in self.views):
-                return
-            now = self._clock()
-            if not diagnosing and now - begun >= DIAGNOSE_AFTER:
-                diagnosing = True
-                watches.open(self._pod_source(listed=False))
-                if any(view.kind == "StatefulSet" for view in self.views):
-                    watches.open(self._event_source())
-            troubles = self._troubles(watches, goals, now)
+            look = self._look()
+            if not look.late:
+                return look.snapshot
+            self._raise_failed(look)
+            if not self._is_diagnosing and self._waited >= DIAGNOSE_AFTER:
+                self._is_diagnosing = True
+                self._follow_explaining()
+                continue
+            if self._grace.find_expired(look.findings, look.recovering, self._now) is not None:
+                confirmed = self._confirm_expired()
+                if confirmed is not None:
+                    return confirmed
             if self._deadline.passed:
-                self._final_look(watches, goals, troubles)
-                return
-            pause = self._patience.next_check(now) if diagnosing else DIAGNOSE_AFTER - (now - begun)
-            watches.next(min(self._deadline.remaining, max(pause, 0.001)))
+                return self._look_finally(look)
+            self._cache.wait_for_change(self._choose_pause())
 
-    def _final_look(self, watches: Watches, goals: dict[str, int], troubles: t.Sequence[Trouble]) -> None:
-        """At the deadline: what the server says itself, so that a watch that fell silent is not the reason to fail."""
-        for kind in self._versions:
-            watches.refresh(kind)
-        self._look(watches, goals)
-        if not all(view.settled(goals[view.key]) for view in self.views):
-            raise self._late(goals, troubles)
+    def _look(self) -> _Look:
+        snapshot = self._cache.snapshot()
+        statuses: list[Status] = []
+        findings: list[Finding] = []
+        recovering: set[str] = set()
+        for condition in self._conditions:
+            status = condition.evaluate(snapshot)
+            statuses.append(status)
+            workload = None if status.is_current else condition.find_workload(snapshot)
+            if workload is None:
+                continue
+            goal = workload.replicas if status.goal is None else status.goal
+            findings += diagnose(snapshot, workload, since=self._epoch + self._began, goal=goal)
+            recovering.update(pod.title for pod in list_pods_to_start(snapshot, workload))
+        return _Look(snapshot, statuses, findings, recovering)
 
-    def _troubles(self, watches: Watches, goals: t.Mapping[str, int], now: float) -> list[Trouble]:
-        pods = [pod(obj) for obj in watches.objects.get("pods", {}).values()]
-        events = [event(obj) for obj in watches.objects.get("events", {}).values()]
-        troubles = find_troubles(self.views, goals, pods, events)
-        recovering = {f"Pod {self._namespace}/{one.name}" for one in pods if not one.ready}
-        lasting = self._patience.lasting(troubles, recovering, now)
-        if lasting:
-            self._report(troubles)
-            raise WaitFailed(
-                obj=self._title(goals),
-                problem=f"{self._progress(goals)}; {lasting[0].reason}: {lasting[0].holder}: {lasting[0].message}",
-                next_step=ADVICE[lasting[0].reason],
-            )
-        return troubles
+    def _choose_pause(self) -> float:
+        pause = min(self._deadline.remaining, self._grace.next_expiry(self._now))
+        if not self._is_diagnosing:
+            pause = min(pause, DIAGNOSE_AFTER - self._waited)
+        return max(pause, SHORTEST_PAUSE)
 
-    def _look(self, watches: Watches, goals: dict[str, int]) -> None:
-        """Take the newest objects; a deleted one, or one whose replicas somebody else has changed, is hopeless.
+    def _raise_failed(self, look: _Look) -> None:
+        failed = [status for status in look.statuses if status.is_failed]
+        if failed:
+            self._report(look.findings)
+            raise WaitFailed(obj=failed[0].title, problem=failed[0].message, next_step=failed[0].next_step)
 
-        An autoscaler's number becomes the goal of its workload.
-        """
-        views: list[Workload] = []
-        for key, first in self._first.items():
-            obj = watches.objects[first.kind].get(first.name)
-            view = workload(obj, first.kind) if obj is not None else None
-            if view is None or view.uid != first.uid:
-                raise WaitFailed(
-                    obj=first.title,
-                    problem="it was deleted while its pods were waited for",
-                    next_step="Find out who deleted it; create it again, then run again",
+    def _confirm_expired(self) -> Snapshot | None:
+        """Read everything once more; raise if the finding is still there, return the snapshot if all holds by now."""
+        try:
+            self._cache.refresh()
+        except OpsError:
+            if not self._deadline.passed:
+                raise
+            return None
+        look = self._look()
+        if not look.late:
+            return look.snapshot
+        self._raise_failed(look)
+        expired = self._grace.find_expired(look.findings, look.recovering, self._now)
+        if expired is None:
+            return None
+        self._report(look.findings)
+        raise WaitFailed(
+            obj=_join_titles(look.late), problem=f"{_join_messages(look.late)}; {expired}", next_step=expired.next_step
+        )
+
+    def _look_finally(self, look: _Look) -> Snapshot:
+        """At the deadline: what the server says itself."""
+        unread = ""
+        try:
+            self._cache.refresh()
+        except OpsError as error:
+            unread = f"; reading it once more failed: {error.obj}: {error.problem}"
+        else:
+            look = self._look()
+            if not look.late:
+                return look.snapshot
+            self._raise_failed(look)
+        self._report(look.findings)
+        reasons = "".join(f"; {finding}" for finding in look.findings[:3])
+        advice = f"{look.findings[0].next_step}; or raise" if look.findings else "Raise"
+        raise WaitTimeout(
+            obj=_join_titles(look.late),
+            problem=f"after {self._deadline.seconds:g} s: {_join_messages(look.late)}{reasons}{unread}",
+            next_step=f"{advice} timeout if it only needs longer: running again goes on waiting",
+        )
+
+    def _report(self, findings: t.Sequence[Finding]) -> None:
+        """Add the findings to the blockers of the result."""
+        for finding in findings[:REPORTED]:
+            self._outcome.blockers.append(
+                Blocker(
+                    object=finding.object,
+                    what=f"{finding.reason}: {finding.message}",
+                    holder=finding.holder or finding.object,
+                    next_step=finding.next_step,
+                    since=_format_time(finding.since),
                 )
-            if view.replicas and key in self._scaled_by_others:
-                goals[key] = view.replicas
-            if view.generation > first.generation and view.replicas != goals[key]:
-                raise WaitFailed(
-                    obj=view.title,
-                    problem=f"its replicas were set to {goals[key]}, and {view.writer or 'somebody'} has set them to {view.replicas} since",
-                    next_step="Pause or adjust whoever owns the number of replicas (autoscaler, GitOps tool), then run again",
-                )
-            views.append(view)
-        self.views = views
-
-    def _late(self, goals: t.Mapping[str, int], troubles: t.Sequence[Trouble]) -> WaitTimeout:
-        self._report(troubles)
-        reasons = "; ".join(f"{one.reason}: {one.holder}: {one.message}" for one in troubles[:3])
-        return WaitTimeout(
-            obj=self._title(goals),
-            problem=f"after {self._deadline.seconds:g} s {self._progress(goals)}{'; ' + reasons if reasons else ''}",
-            next_step="Raise timeout if it only needs longer; running again goes on waiting",
-        )
-
-    def _report(self, troubles: t.Sequence[Trouble]) -> None:
-        self._outcome.blockers += [
-            Blocker(
-                object=one.holder,
-                what=f"{one.reason}: {one.message}",
-                holder=one.holder,
-                next_step=ADVICE.get(one.reason, "Find out what keeps it (node lost, finalizer, long grace period)"),
             )
-            for one in troubles
-        ]
+        rest = findings[REPORTED:]
+        if rest:
+            titles = join_some([finding.object for finding in rest], limit=3)
+            what = f"{format_count(len(rest), 'more finding')}: {join_some(sorted({f.reason for f in rest}))}"
+            self._outcome.blockers.append(Blocker(titles, what, titles, rest[0].next_step))
 
-    def _progress(self, goals: t.Mapping[str, int]) -> str:
-        late = [view for view in self.views if not view.settled(goals[view.key])] or self.views
-        return ", ".join(
-            f"{view.key} has {view.ready} of {goals[view.key]} replicas ready ({view.pods} pods)" for view in late[:5]
-        )
+    def _follow_needed(self) -> None:
+        for namespace, conditions in self._group_by_namespace():
+            for kind in dict.fromkeys(kind for condition in conditions for kind in condition.needs()):
+                self._follow(kind, namespace, conditions, optional=False)
 
-    def _title(self, goals: t.Mapping[str, int]) -> str:
-        late = [view.title for view in self.views if not view.settled(goals[view.key])] or [
-            view.title for view in self.views
-        ]
-        return ", ".join(late[:5])
+    def _follow_explaining(self) -> None:
+        """Follow what explains a delay, as far as it may be read."""
+        for namespace, conditions in self._group_by_namespace():
+            between = {"Deployment": "ReplicaSet", "DaemonSet": "ControllerRevision", "CronJob": "Job"}
+            kinds = [between[condition.kind] for condition in conditions if condition.kind in between]
+            for kind in dict.fromkeys([*kinds, "Pod", "Event"]):
+                self._follow(kind, namespace, conditions, optional=True)
 
-    def _left(self, pods: t.Sequence[Json]) -> list[str]:
-        """Those of the pods that belong to one of the workloads."""
-        named = [pod(obj) for obj in pods]
-        return [
-            f"Pod {self._namespace}/{one.name}"
-            for one in named
-            if any(matches(view.selector, one.labels) for view in self.views)
-        ]
+    def _group_by_namespace(self) -> list[tuple[str, list[Condition]]]:
+        groups: dict[str, list[Condition]] = {}
+        for condition in self._conditions:
+            groups.setdefault(condition.namespace, []).append(condition)
+        return list(groups.items())
 
-    def _idle(self, pods: t.Sequence[Json]) -> bool:
-        """Whether nothing is left, as the pods and the controllers of the newest specs say."""
-        return not self._left(pods) and all(view.settled(0) for view in self.views)
-
-    def _watch_workloads(self, watches: Watches) -> None:
-        for kind, version in self._versions.items():
-            mine = [view for view in self.views if view.kind == kind]
-            source = Source(
-                kind, collection_path(kind, self._namespace), f"{kind}s of namespace {self._namespace}", version=version
-            )
-            if len(mine) == 1:
-                source.params["fieldSelector"] = f"metadata.name={mine[0].name}"
-            watches.open(source, [t.cast("Json", view.raw) for view in mine])
-
-    def _pod_source(self, *, listed: bool) -> Source:
-        source = Source(
-            "pods", collection_path("Pod", self._namespace), f"pods of namespace {self._namespace}", listed=listed
-        )
-        if len(self.views) == 1:
-            source.params["labelSelector"] = selector_text(self.views[0].selector)
-        source.optional = not listed
-        return source
-
-    def _event_source(self) -> Source:
-        selector = "involvedObject.kind=StatefulSet"
-        if len(self.views) == 1:
-            selector += f",involvedObject.name={self.views[0].name}"
-        path = collection_path("Event", self._namespace)
-        return Source(
-            "events",
-            path,
-            f"events of namespace {self._namespace}",
-            {"fieldSelector": selector},
-            listed=False,
-            optional=True,
-        )
+    def _follow(self, kind: str, namespace: str, conditions: list[Condition], *, optional: bool) -> None:
+        if self._cache.is_following(kind, namespace):
+            return
+        labels = None
+        if kind == "Pod" and len(conditions) == 1:
+            labels = _format_labels(conditions[0].find_workload(self._cache.snapshot()))
+        fields = _EVENT_SELECTOR if kind == "Event" else None
+        self._cache.follow(kind, namespace, label_selector=labels, field_selector=fields, optional=optional)
 
 
-def selector_text(selector: t.Mapping[str, t.Any]) -> str:
-    """A label selector as the query parameter labelSelector writes it."""
-    parts = [f"{key}={value}" for key, value in sorted((selector.get("matchLabels") or {}).items())]
-    for expression in selector.get("matchExpressions") or []:
-        key, values = expression["key"], ",".join(expression.get("values") or [])
-        parts.append(
-            {
-                "In": f"{key} in ({values})",
-                "NotIn": f"{key} notin ({values})",
-                "Exists": key,
-                "DoesNotExist": f"!{key}",
-            }[expression["operator"]]
-        )
-    return ",".join(parts)
+def _format_labels(workload: Workload | None) -> str | None:
+    """Return the label selector of a workload's pods; None when it has none (a CronJob's), or is not known."""
+    return (format_selector(workload.selector) or None) if workload is not None else None
+
+
+def _join_titles(statuses: t.Sequence[Status]) -> str:
+    return join_some([status.title for status in statuses])
+
+
+def _join_messages(statuses: t.Sequence[Status]) -> str:
+    """Return what each object says, with its name where there are several."""
+    if len(statuses) == 1:
+        return statuses[0].message
+    words = [f"{status.title}: {status.message}" for status in statuses[:REPORTED_STATUSES]]
+    rest = len(statuses) - len(words)
+    return "; ".join([*words, f"{rest} more"] if rest > 0 else words)
+
+
+def _format_time(at: float | None) -> str | None:
+    return datetime.datetime.fromtimestamp(at, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if at is not None else None

@@ -43,12 +43,18 @@ class Bus:
     def set(self, offsets: Mapping[int, int], group: str | None = None, topic: str | None = None) -> None:
         """Commit offsets for a group without members."""
         rows = [TopicPartition(topic or self.topic, number, offset) for number, offset in offsets.items()]
-        name = group or self.group
-        self.admin.alter_consumer_group_offsets([ConsumerGroupTopicPartitions(name, rows)])[name].result()
+        name, deadline = group or self.group, time.monotonic() + 30
+        while True:
+            answer = self.admin.alter_consumer_group_offsets([ConsumerGroupTopicPartitions(name, rows)])[name].result()
+            errors = [row.error for row in answer.topic_partitions if row.error is not None]
+            if not errors:
+                return
+            assert time.monotonic() < deadline, f"the offsets cannot be set: {errors}"
 
-    def create(self, topic: str, partitions: int = PARTITIONS) -> None:
+    def create(self, topic: str, partitions: int = PARTITIONS, **config: str) -> None:
         """A topic that keeps everything; each of its partitions answers when this returns."""
-        self.admin.create_topics([NewTopic(topic, partitions, 1, config={"retention.ms": "-1"})])[topic].result()
+        made = NewTopic(topic, partitions, 1, config={"retention.ms": "-1", **config})
+        self.admin.create_topics([made])[topic].result()
         logs = {TopicPartition(topic, number): OffsetSpec.latest() for number in range(partitions)}
         deadline = time.monotonic() + 30
         while any(future.exception() for future in self.admin.list_offsets(logs).values()):
@@ -63,6 +69,12 @@ class Bus:
             for minute in range(records):
                 producer.produce(topic, b"x", partition=number, timestamp=FIRST + 60_000 * minute)
         assert producer.flush(20) == 0
+
+    def remove_records(self, starts: Mapping[int, int]) -> None:
+        """As retention does: the logs of the test's topic start at these offsets then."""
+        rows = [TopicPartition(self.topic, number, start) for number, start in starts.items()]
+        for future in self.admin.delete_records(rows).values():
+            future.result()
 
     def remove(self, topics: list[str], groups: list[str]) -> None:
         """Take away what a test made."""

@@ -18,7 +18,7 @@ import pytest
 
 from support import fake_rpk
 from support.kafka_consumer import CLIENT_ID, consumer
-from support.modules import ModuleRun
+from support.modules import ModuleRun, run_module
 
 from .conftest import FIRST, Bus
 
@@ -268,6 +268,31 @@ def test_rpk_that_prints_nothing_is_not_believed(bus: Bus, set_offsets: SetOffse
     else:
         assert "did not print a description of each group, but: nothing" in made.msg
         assert bus.offsets() == {0: 4, 1: 4, 2: 4}
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        ("COORDINATOR_LOAD_IN_PROGRESS: The coordinator is loading.", "Run again when the brokers are ready"),
+        ("UNKNOWN_SERVER_ERROR: The server experienced an unexpected error.", "See the broker's log"),
+    ],
+)
+def test_a_group_whose_offsets_rpk_cannot_fetch_is_not_one_without_any(
+    bus: Bus, set_offsets: SetOffsets, rpk: str, error: str, words: str
+) -> None:
+    """It prints a lag of 0 then, and no row: no undo is made of that, and no drain is proved by it."""
+    environment = {"FAKE_RPK_GROUP_ERROR": error}
+    declared = [{"topic": bus.topic, "to": "start"}]
+    refused = set_offsets(declared, client="rpk", rpk_command=rpk, env=environment)
+    assert error in refused.msg
+    assert words in refused.msg
+    assert not bus.undo.exists()
+    assert bus.offsets() == {0: 4, 1: 4, 2: 4}
+    wait = {"states": ["empty"], "lag_known": True, "timeout": 1.0}
+    options = {"brokers": [bus.brokers], "names": [bus.group], "client": "rpk", "rpk_command": rpk, "wait_for": wait}
+    drain = run_module("rpk_group_info", options, env=environment)
+    assert drain.failed
+    assert error in drain.msg
 
 
 def test_rpk_output_cut_short_is_refused(bus: Bus, set_offsets: SetOffsets, rpk: str) -> None:

@@ -101,6 +101,51 @@ def test_a_broker_that_is_not_ready_yet_is_asked_again(bus: Bus, code: int) -> N
     assert bus.offsets() == AT_END
 
 
+def test_a_wait_goes_on_while_a_broker_is_not_ready(bus: Bus) -> None:
+    """Longer than one question may take."""
+    unready = Unready(bus.topic, 75, times=12)
+    with KafkaProxy(HOST, PORT, alter=unready) as proxy:
+        wait = {"states": ["empty"], "timeout": 60.0}
+        options = {"brokers": [proxy.address], "names": [bus.group], "request_timeout": 1.0, "wait_for": wait}
+        read = run_module("rpk_group_info", options)
+    assert not read.failed, read.msg
+    assert unready.left == 0
+    assert read["waited"] > 1.0
+
+
+class Revoked:
+    """Alters answers to OffsetFetch from the second one on: the group may not be read any more."""
+
+    def __init__(self) -> None:
+        self.answers = 0
+
+    def __call__(self, key: int, frame: bytes) -> bytes:
+        if key != OFFSET_FETCH:
+            return frame
+        self.answers += 1
+        # At the end: the error code of the one group (2 bytes), its tagged fields (1) and those of the answer (1).
+        assert frame[-4:] == bytes(4), "the answer has another shape, or an error of its own"
+        return frame if self.answers == 1 else frame[:-4] + struct.pack(">h", 30) + bytes(2)
+
+
+def test_a_right_that_is_revoked_after_the_commit_hides_what_it_did(bus: Bus) -> None:
+    """The commit is named, what it did is not guessed, and a further run goes on from what is there."""
+    with KafkaProxy(HOST, PORT, alter=Revoked()) as proxy:
+        failed = run_module("rpk_group", params(bus, proxy))
+        assert proxy.counts[OFFSET_COMMIT] == 1
+    assert failed.failed
+    assert failed.changed
+    assert not failed["error"]["refused"]
+    assert "a commit of 3 offsets was sent, and what it did is not known, because reading back failed" in failed.msg
+    assert "GROUP_AUTHORIZATION_FAILED" in failed.msg
+    assert f"{bus.undo} holds the offsets before" in failed.msg
+    assert failed["summary"] == f"a commit of 3 offsets of {bus.group} was sent, and what it did is not known"
+    assert all("was not read back" in row["error"] for row in failed["partitions"])
+    assert bus.offsets() == AT_END
+    assert not run_module("rpk_group", params(bus)).changed
+    assert restored(bus)
+
+
 class Leaderless:
     """Alters the first ``times`` answers to Metadata that tell of ``topic``: none of its partitions has a leader."""
 

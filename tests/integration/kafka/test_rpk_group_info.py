@@ -3,15 +3,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from confluent_kafka import Consumer
+from confluent_kafka import Consumer, TopicPartition
 
 from support.kafka_consumer import CLIENT_ID, consumer
 from support.modules import ModuleRun, finish_module, run_module, start_module
-from support.tcp_proxy import OFFSET_FETCH, KafkaProxy
+from support.tcp_proxy import DESCRIBE_GROUPS, OFFSET_FETCH, KafkaProxy
 
 from .conftest import Bus
 
@@ -133,7 +134,18 @@ def test_a_static_member_outlives_its_process(bus: Bus) -> None:
     late = info(bus, bus.group, wait_for={"states": ["empty"], "timeout": 0.5})
     assert late.failed
     assert "group.instance.id worker-0" in late.msg
-    assert "session is over (session.timeout.ms). Wait longer than that" in late.msg
+    assert "worker-0 is a static member (group.instance.id): a consumer that was stopped stays in the group" in late.msg
+    assert "session.timeout.ms after its last heartbeat" in late.msg
+    refused = run_module(
+        "rpk_group",
+        {
+            "brokers": [bus.brokers],
+            "name": bus.group,
+            "offsets": [{"to": "start"}],
+            "undo_file": str(bus.undo),
+        },
+    )
+    assert "worker-0 is a static member (group.instance.id)" in refused["error"]["next_step"]
     assert info(bus, bus.group, wait_for={"states": ["empty"], "timeout": 60.0})["condition_met"]
 
 
@@ -169,3 +181,152 @@ def test_the_identity_can_be_asked_for_alone(bus: Bus) -> None:
     run = info(bus)
     assert (run["cluster_id"], run["groups"], run["topics"]) == (bus.cluster_id, [], [])
     assert "option names: it is empty" in info(bus, wait_for={"states": ["empty"], "timeout": 1.0}).msg
+
+
+def test_members_that_join_are_a_rebalance_and_are_waited_for(bus: Bus) -> None:
+    """Two real members of a new group: for its first 3 s (the broker's default) it rebalances, then it is stable."""
+    settings = {"bootstrap.servers": bus.brokers, "group.id": bus.group}
+    members = [Consumer(settings), Consumer(settings)]
+    try:
+        for member in members:
+            member.subscribe([bus.topic])
+        deadline = time.monotonic() + 20
+        early = info(bus, bus.group)
+        while early["groups"][0]["state"] == "empty":
+            assert time.monotonic() < deadline, "no member joins"
+            early = info(bus, bus.group)
+        assert early["groups"][0]["state"] == "rebalancing"
+        refused = run_module(
+            "rpk_group",
+            {
+                "brokers": [bus.brokers],
+                "name": bus.group,
+                "offsets": [{"to": "start"}],
+                "undo_file": str(bus.undo),
+            },
+        )
+        assert "it is rebalancing with" in refused.msg
+        waited = info(bus, bus.group, wait_for={"states": ["stable"], "timeout": 30.0})
+        assert not waited.failed, waited.msg
+        assert (waited["groups"][0]["state"], waited["groups"][0]["member_count"]) == ("stable", 2)
+    finally:
+        for member in members:
+            member.close()
+
+
+def test_a_member_that_does_not_answer_holds_the_group_in_its_rebalance(bus: Bus) -> None:
+    """It counts as one, by both clients, until it answers; a drain goes on through it, and its members are named."""
+    settings = {
+        "bootstrap.servers": bus.brokers,
+        "group.id": bus.group,
+        "partition.assignment.strategy": "range",
+    }
+    joined: list[bool] = []
+    first, second = Consumer(settings), Consumer(settings)
+    try:
+        first.subscribe([bus.topic], on_assign=lambda *_: joined.append(True))
+        while not joined:
+            first.poll(1)
+        second.subscribe([bus.topic])
+        deadline = time.monotonic() + 20
+        while (read := info(bus, bus.group))["groups"][0]["state"] == "stable":
+            assert time.monotonic() < deadline, "the second member does not join"
+        assert read["groups"][0]["state"] == "rebalancing"
+        late = info(bus, bus.group, wait_for={"states": ["empty"], "timeout": 0.5})
+        assert "it is rebalancing with" in late.msg
+        process = start_module(
+            "rpk_group_info",
+            {
+                "brokers": [bus.brokers],
+                "names": [bus.group],
+                "wait_for": {"states": ["empty"], "timeout": 60.0},
+            },
+        )
+        first.close()
+        second.close()
+        drained = finish_module(process)
+        assert not drained.failed, drained.msg
+    finally:
+        first.close()
+        second.close()
+
+
+def test_offsets_outside_of_the_log_are_told(bus: Bus) -> None:
+    """Records that retention removed before they were read, and a commit beyond the end: no small lag, and none of 0."""
+    bus.set({0: 2, 1: 10, 2: 5000})
+    bus.remove_records({0: 8})
+    read = info(bus, bus.group)["groups"][0]
+    assert [(row["lag"], row["lost"], row["beyond_end"]) for row in read["partitions"]] == [
+        (2, 6, 0),
+        (0, 0, 0),
+        (None, 0, 4990),
+    ]
+    assert read["total_lag"] is None
+    drain = info(bus, bus.group, wait_for={"states": ["empty"], "lag_known": True, "timeout": 60.0})
+    assert f"it has committed 5000 in {bus.topic}[2], beyond the log's end 10" in drain.msg
+    bus.set({2: 10})
+    behind = info(bus, bus.group, wait_for={"max_lag": 7, "timeout": 1.0})
+    assert "its lag is 2, not 7 or less, and 6 offsets that it had not passed are no longer in the log" in behind.msg
+    assert not info(bus, bus.group, wait_for={"max_lag": 8, "timeout": 1.0}).failed
+
+
+def test_a_consumer_without_membership_is_found_by_its_commits(bus: Bus) -> None:
+    """It assigns partitions to itself, so its group is empty while it consumes."""
+    member = Consumer({"bootstrap.servers": bus.brokers, "group.id": bus.group, "enable.auto.commit": False})
+    member.assign([TopicPartition(bus.topic, 0, 0)])
+    try:
+        assert info(bus, bus.group, wait_for={"states": ["empty"], "timeout": 5.0})["condition_met"]
+        params = {"names": [bus.group], "wait_for": {"states": ["empty"], "idle_for": 2.0, "timeout": 4.0}}
+        process = start_module("rpk_group_info", {"brokers": [bus.brokers], **params})
+        offset = 0
+        while process.poll() is None:
+            offset = (offset + 1) % 10
+            member.commit(offsets=[TopicPartition(bus.topic, 0, offset)], asynchronous=False)
+        found = finish_module(process)
+        assert "its offsets have stood still for" in found.msg
+        assert "assigns partitions to itself" in found.msg
+    finally:
+        member.close()
+    quiet = info(bus, bus.group, wait_for={"states": ["empty"], "idle_for": 1.0, "timeout": 10.0})
+    assert not quiet.failed, quiet.msg
+    assert quiet["waited"] >= 1.0
+
+
+def describe_as_dead(key: int, frame: bytes) -> bytes:
+    """Alter answers to DescribeGroups: an empty group is said to be dead, as brokers say of groups of another kind."""
+    return frame.replace(b"\x06Empty", b"\x05Dead") if key == DESCRIBE_GROUPS else frame
+
+
+def test_a_group_of_another_kind_is_not_dead(bus: Bus) -> None:
+    """The broker lists it alive: it is neither gone nor drained, and nothing is set or created there."""
+    with KafkaProxy("10.77.0.1", 9092, alter=describe_as_dead) as proxy:
+        params = {"brokers": [proxy.address], "names": [bus.group]}
+        read = run_module("rpk_group_info", params)
+        assert read["groups"][0]["state"] == "unknown"
+        assert "it is listed (empty), but described as dead: a group of another kind" in read["groups"][0]["reason"]
+        for states in (["dead"], ["empty", "dead"]):
+            waited = run_module("rpk_group_info", {**params, "wait_for": {"states": states, "timeout": 60.0}})
+            assert "a group of another kind" in waited.msg
+        refused = run_module(
+            "rpk_group",
+            {
+                "brokers": [proxy.address],
+                "name": bus.group,
+                "create": True,
+                "offsets": [{"topic": bus.topic, "to": "start"}],
+                "undo_file": str(bus.undo),
+            },
+        )
+        assert "a group of another kind" in refused.msg
+        assert refused["error"]["refused"]
+
+
+def test_a_bus_that_is_away_at_first_is_waited_for(bus: Bus) -> None:
+    """The wait begins before the broker answers."""
+    with KafkaProxy("10.77.0.1", 9092) as closed:
+        port = closed.port
+    params = {"brokers": [f"10.77.0.1:{port}"], "names": [bus.group], "request_timeout": 2.0}
+    away = run_module("rpk_group_info", {**params, "wait_for": {"states": ["empty"], "timeout": 1.0}})
+    assert f"event bus 10.77.0.1:{port}: after" in away.msg
+    assert "no broker answers" in away.msg
+    assert away["waited"] >= 1.0

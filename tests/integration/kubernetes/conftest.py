@@ -7,11 +7,21 @@ import http.client
 import json
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from support.kubernetes_account import (
+    describe_account,
+    read_cluster_entry,
+    read_rules,
+    request_token,
+    write_kubeconfig,
+)
+from support.kubernetes_objects import describe_volume
 from support.kubernetes_proxy import KubernetesProxy, upstream
+from support.kubernetes_server import IDLE_SECONDS, ApiServer
 from support.modules import ModuleRun, run_module
 
 Json = dict[str, Any]
@@ -23,7 +33,15 @@ PATHS = {
     "ResourceQuota": "api/v1/{}/resourcequotas",
     "StatefulSet": "apis/apps/v1/{}/statefulsets",
     "Deployment": "apis/apps/v1/{}/deployments",
+    "ReplicaSet": "apis/apps/v1/{}/replicasets",
     "CronJob": "apis/batch/v1/{}/cronjobs",
+    "Job": "apis/batch/v1/{}/jobs",
+    "ConfigMap": "api/v1/{}/configmaps",
+    "ServiceAccount": "api/v1/{}/serviceaccounts",
+    "Role": "apis/rbac.authorization.k8s.io/v1/{}/roles",
+    "RoleBinding": "apis/rbac.authorization.k8s.io/v1/{}/rolebindings",
+    "PersistentVolume": "api/v1//persistentvolumes",
+    "PersistentVolumeClaim": "api/v1/{}/persistentvolumeclaims",
     "HorizontalPodAutoscaler": "apis/autoscaling/v2/{}/horizontalpodautoscalers",
     "PodDisruptionBudget": "apis/policy/v1/{}/poddisruptionbudgets",
     "ScaledObject": "apis/keda.sh/v1alpha1/{}/scaledobjects",
@@ -39,6 +57,7 @@ class Namespace:
         self.facts = facts
         host, port, tls = upstream(facts["kubeconfig"])
         self._connection = http.client.HTTPSConnection(host, port, context=tls)
+        self._used = time.monotonic()
 
     def request(
         self,
@@ -59,6 +78,9 @@ class Namespace:
         )
         target = f"{path}/{name}{query}" if name else path
         payload = None if body is None else json.dumps(body)
+        if time.monotonic() - self._used > IDLE_SECONDS:
+            self._connection.close()  # the request opens it again
+        self._used = time.monotonic()
         self._connection.request(method, target, body=payload, headers={"Content-Type": f"application/{type_}"})
         response = self._connection.getresponse()
         answer: Json = json.loads(response.read())
@@ -79,8 +101,9 @@ class Namespace:
         return list(self.request("GET", kind)["items"])
 
     def delete(self, kind: str, name: str) -> None:
-        """Delete an object; its pods follow."""
-        self.request("DELETE", kind, name)
+        """Delete an object; its pods follow (those of a Job stay, unless that is asked for)."""
+        options = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
+        self.request("DELETE", kind, name, options, type_="json")
 
     def set_replicas(self, kind: str, name: str, replicas: int, *, manager: str) -> None:
         """As somebody else would."""
@@ -141,6 +164,48 @@ def proxy(lab: Json) -> Iterator[KubernetesProxy]:
     """A counting and failing proxy before the API server."""
     with KubernetesProxy(lab["kubernetes"]["kubeconfig"]) as one:
         yield one
+
+
+@pytest.fixture
+def server(lab: Json) -> ApiServer:
+    """The API server, as its administrator."""
+    return ApiServer(lab["kubernetes"])
+
+
+@pytest.fixture
+def connect(namespace: Namespace, server: ApiServer, tmp_path: Path) -> Callable[..., Json]:
+    """Make an account in the namespace, and return the options that connect as it: ``connect(rules)``.
+
+    Without rules it has those of docs/kubernetes-rights.yml.
+    """
+
+    def make(rules: list[Json] | None = None) -> Json:
+        namespace.apply(*describe_account(namespace.name, read_rules("Role", "lowtide") if rules is None else rules))
+        token = request_token(server, namespace.name)
+        path = write_kubeconfig(tmp_path / "account.kubeconfig", read_cluster_entry(namespace.facts), {"token": token})
+        return {"kubeconfig": str(path)}
+
+    return make
+
+
+@pytest.fixture
+def volume(namespace: Namespace, tmp_path: Path) -> Iterator[Callable[[str, int], Path]]:
+    """Make the volume of a StatefulSet's pod, ``volume("w", 0)``, and return its folder; it is removed afterwards."""
+    made: list[str] = []
+
+    def make(workload: str, number: int) -> Path:
+        folder = tmp_path / f"{workload}-{number}"
+        folder.mkdir()
+        folder.chmod(0o777)  # the image's user is nobody of this machine
+        node = namespace.facts["nodes"][0]["name"]
+        described = describe_volume(namespace.name, workload, number, folder, node)
+        namespace.apply(described)
+        made.append(described["metadata"]["name"])
+        return folder
+
+    yield make
+    for name in made:
+        namespace.delete("PersistentVolume", name)
 
 
 @pytest.fixture(scope="session")

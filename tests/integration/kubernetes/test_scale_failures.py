@@ -52,7 +52,7 @@ def test_hopeless_state_is_named(namespace: Namespace, kind: str, pod: dict[str,
     namespace.apply(*objects, namespace.workload("w", kind=kind, **pod))
     if objects:
         namespace.ready(kind, "w", 1)
-    run = namespace.module(SCALE, kind=kind, name="w", partitions=2, timeout=110, patience=1, guards=[])
+    run = namespace.module(SCALE, kind=kind, name="w", partitions=2, timeout=110, failure_grace_factor=0.05, guards=[])
     assert run.failed
     assert run["waited"] < 60
     assert f"{reason}:" in run.msg

@@ -24,9 +24,12 @@ NOTE = "lowtide.ops/stopped"
 
 
 def note_of(namespace: Namespace, kind: str, name: str) -> dict[str, Any] | None:
-    """What is noted on an object."""
+    """What a stop saved on an object."""
     text = namespace.get(kind, name)["metadata"].get("annotations", {}).get(NOTE)
-    return json.loads(text) if text else None
+    if not text:
+        return None
+    (operation,) = json.loads(text)["operations"]
+    return dict(operation)
 
 
 def told(run: PlaybookRun) -> str:
@@ -63,7 +66,7 @@ def test_stop_and_start_a_tier(namespace: Namespace, proxy: KubernetesProxy) -> 
 
     predicted = namespace.module("k8s_workload", check=True, state="stopped", **base)
     assert predicted.changed
-    assert set(proxy.verbs) == {"LIST"}
+    assert set(proxy.verbs) == {"LIST", "REVIEW"}
     assert predicted["summary"] == (
         f"would stop StatefulSet {namespace.name}/w (2 replicas), Deployment {namespace.name}/d (1 replica),"
         f" CronJob {namespace.name}/c"
@@ -76,7 +79,7 @@ def test_stop_and_start_a_tier(namespace: Namespace, proxy: KubernetesProxy) -> 
     assert namespace.get("CronJob", "c")["spec"]["suspend"] is True
     noted = note_of(namespace, "StatefulSet", "w")
     assert noted is not None
-    assert (noted["format"], noted["replicas"], noted["run"]) == (1, 2, "night")
+    assert (noted["operation"], noted["spec"], noted["run"]) == ("stop", {"replicas": 2}, "night")
     for check in (True, False):
         again = namespace.module("k8s_workload", check=check, state="stopped", **{**base, "run_id": "later"})
         assert (again.changed, again["plan"]) == (False, [])
@@ -84,20 +87,20 @@ def test_stop_and_start_a_tier(namespace: Namespace, proxy: KubernetesProxy) -> 
     assert note_of(namespace, "StatefulSet", "w") == noted
 
     seen = namespace.module("k8s_workload_info")
-    assert [one["name"] for one in seen["stopped_by_us"]] == ["w", "d", "c"]
-    assert seen["stopped_by_us"][0]["stopped_by_us"]["since"] == noted["at"]
+    assert [one["name"] for one in seen["stopped_by_lowtide"]] == ["w", "d", "c"]
+    assert seen["stopped_by_lowtide"][0]["stopped_by_lowtide"]["since"] == noted["at"]
 
     predicted = namespace.module("k8s_workload", check=True, state="running", **base)
     # What the info module returned can be passed on as it is: its replicas of 0 are not what is to run.
-    started = namespace.module("k8s_workload", state="running", **{**base, "workloads": seen["stopped_by_us"]})
+    started = namespace.module("k8s_workload", state="running", **{**base, "workloads": seen["stopped_by_lowtide"]})
     assert (started.changed, started["diff"], started["plan"]) == (True, predicted["diff"], predicted["plan"])
-    assert [one["settled"] for one in started["workloads"]] == [True, True, True]
+    assert [one["status"] for one in started["workloads"]] == ["Current"] * 3
     assert namespace.get("StatefulSet", "w")["status"]["readyReplicas"] == 2
     assert namespace.get("CronJob", "c")["spec"]["suspend"] is False
     assert [note_of(namespace, one["kind"], one["name"]) for one in workloads] == [None, None, None]
     again = namespace.module("k8s_workload", state="running", **base)
     assert (again.changed, again["summary"]) == (False, "all workloads run")
-    assert namespace.module("k8s_workload_info")["stopped_by_us"] == []
+    assert namespace.module("k8s_workload_info")["stopped_by_lowtide"] == []
 
 
 def test_rehearsal_of_stop_and_start(namespace: Namespace) -> None:
@@ -127,20 +130,37 @@ def test_rehearsal_of_stop_and_start(namespace: Namespace) -> None:
     assert scaled["diff"] == {"before": {"replicas": 0}, "after": {"replicas": 3}}
 
 
-def test_start_without_a_note_needs_replicas(namespace: Namespace) -> None:
-    """Scaled to zero by somebody else: nobody knows how many there were."""
+def test_start_without_a_saved_state_needs_replicas(namespace: Namespace) -> None:
+    """Another client scaled it to zero: nothing says how many there were."""
     namespace.apply(namespace.workload("w", replicas=0), namespace.workload("v", replicas=1))
     one = {"kind": "StatefulSet", "name": "w"}
-    already = namespace.module("k8s_workload", state="stopped", workloads=[one])
-    assert not already.changed
-    assert "not by k8s_workload" in already["reasons"]["StatefulSet/w"]
     refused = namespace.module("k8s_workload", state="running", workloads=[one, {"kind": "StatefulSet", "name": "v"}])
     assert refused.failed
     assert f"StatefulSet {namespace.name}/w" in refused.msg
-    assert "no note" in refused.msg
+    assert "nothing was saved on it" in refused.msg
     assert refused["error"]["refused"] is True
     given = namespace.module("k8s_workload", state="running", workloads=[{**one, "replicas": 1}])
     assert given["workloads"][0]["ready"] == 1
+
+
+def test_what_was_at_zero_before_a_stop_is_at_zero_after_the_start(namespace: Namespace) -> None:
+    """That is saved too, so that one such workload does not keep its tier from being started."""
+    suspended = cron_job(namespace, "c")
+    suspended["spec"]["suspend"] = True
+    namespace.apply(namespace.workload("w", replicas=0), namespace.workload("v", replicas=1), suspended)
+    tier = [
+        {"kind": "StatefulSet", "name": "w"},
+        {"kind": "StatefulSet", "name": "v"},
+        {"kind": "CronJob", "name": "c"},
+    ]
+    stopped = namespace.module("k8s_workload", state="stopped", workloads=tier)
+    assert not stopped.failed, stopped.msg
+    assert "a start leaves it so" in stopped["reasons"]["StatefulSet/w"]
+    assert not namespace.module("k8s_workload", state="stopped", workloads=tier).changed
+    started = namespace.module("k8s_workload", state="running", workloads=tier)
+    assert not started.failed, started.msg
+    assert [one["replicas"] for one in started["workloads"]] == [0, 1, 0]
+    assert [note_of(namespace, one["kind"], one["name"]) for one in tier] == [None, None, None]
 
 
 def test_note_that_cannot_be_read_is_refused(namespace: Namespace) -> None:
@@ -253,7 +273,7 @@ def test_note_survives_doubtful_writes(namespace: Namespace, proxy: KubernetesPr
     assert fault.times == 0
     noted = note_of(namespace, "StatefulSet", "w")
     assert noted is not None
-    assert noted["replicas"] == 2
+    assert noted["spec"] == {"replicas": 2}
 
 
 def test_one_who_starts_it_again_is_named(namespace: Namespace) -> None:
@@ -266,7 +286,7 @@ def test_one_who_starts_it_again_is_named(namespace: Namespace) -> None:
     namespace.wait("scaled", lambda: namespace.get("StatefulSet", "w")["spec"]["replicas"] == 0)
     namespace.set_replicas("StatefulSet", "w", 1, manager="rival")
     run = finish_module(process)
-    assert "rival has set them to 1 since" in run.msg
+    assert "rival has set its replicas to 1 since" in run.msg
 
 
 BAD_INPUT: list[tuple[dict[str, Any], str]] = [
@@ -355,7 +375,8 @@ def test_tiers_follow_each_other(namespace: Namespace, proxy: KubernetesProxy) -
     base: dict[str, Any] = {"host": proxy.url, "tiers": TIERS, "run_id": "night"}
 
     predicted = namespace.module("k8s_workload", check=True, state="stopped", **base)
-    assert predicted["requests"] == 4  # two kinds of workload, HPAs, ScaledObjects
+    assert proxy.verbs["LIST"] == 4  # two kinds of workload, HPAs, ScaledObjects
+    assert proxy.verbs["REVIEW"] == 4  # patch of both kinds, list of pods and ReplicaSets
     proxy.seen.clear()
     stopped = namespace.module("k8s_workload", state="stopped", **base)
     assert not stopped.failed, stopped.msg
@@ -365,7 +386,8 @@ def test_tiers_follow_each_other(namespace: Namespace, proxy: KubernetesProxy) -
     first_patch, last_patch = (
         [number for number, (verb, _path) in enumerate(proxy.seen) if verb == "PATCH"][index] for index in (0, -1)
     )
-    assert [verb for verb, _path in proxy.seen[:first_patch]] == ["LIST"] * 4
+    before = [verb for verb, _path in proxy.seen[:first_patch]]
+    assert before == ["LIST"] * 4 + ["REVIEW"] * 2 + ["DRY_RUN"] * 3
     assert any(
         "/pods" in path for _verb, path in proxy.seen[first_patch:last_patch]
     )  # tier 2 was waited for before tier 1
@@ -404,10 +426,11 @@ def test_all_tiers_are_refused_before_the_first_write(namespace: Namespace, prox
     owned = namespace.workload("w")
     owned["metadata"]["annotations"] = {"argocd.argoproj.io/tracking-id": "shop:apps/StatefulSet:w"}
     namespace.apply(owned, namespace.workload("d", kind="Deployment"))
+    namespace.set_replicas("StatefulSet", "w", 2, manager="argocd-controller")
     tiers = [[{"kind": "StatefulSet", "name": "w"}], [{"kind": "Deployment", "name": "d"}]]
     for check in (True, False):
         refused = namespace.module("k8s_workload", check=check, host=proxy.url, state="stopped", tiers=tiers)
-        assert "Argo CD application shop:apps/StatefulSet:w" in refused.msg
+        assert "Argo CD application shop (manager argocd-controller set spec.replicas)" in refused.msg
         assert (refused["error"]["refused"], refused.changed) == (True, False)
     absent = [[{"kind": "StatefulSet", "name": "x"}], [{"kind": "Deployment", "name": "d"}]]
     refused = namespace.module("k8s_workload", host=proxy.url, state="stopped", tiers=absent)
@@ -469,7 +492,7 @@ def test_what_another_client_stopped_is_left_where_asked(namespace: Namespace) -
         [{"kind": "StatefulSet", "name": "w"}, {"kind": "StatefulSet", "name": "v"}],
         [{"kind": "CronJob", "name": "c"}],
     ]
-    assert not namespace.module("k8s_workload", state="stopped", tiers=tiers).failed
+    assert not namespace.module("k8s_workload", state="stopped", workloads=tiers[0][:1]).failed
     for check in (True, False):
         run = namespace.module("k8s_workload", check=check, state="running", on_missing_state="report", tiers=tiers)
         assert not run.failed, run.msg
@@ -553,8 +576,8 @@ def test_a_lost_answer_to_the_last_write_is_no_refusal(namespace: Namespace, pro
     assert (run.changed, run["error"]["refused"]) == (True, False)
 
 
-def test_one_workload_takes_five_requests_up_to_its_patch(namespace: Namespace, proxy: KubernetesProxy) -> None:
-    """Identity, the workload, two guards, the patch."""
+def test_what_one_workload_costs_up_to_its_patch(namespace: Namespace, proxy: KubernetesProxy) -> None:
+    """Identity, the workload, two guards, the right to see whether its pods are gone, the patch tried and sent."""
     namespace.apply(namespace.workload("w"))
     namespace.ready("StatefulSet", "w", 1)
     run = namespace.module(
@@ -566,4 +589,4 @@ def test_one_workload_takes_five_requests_up_to_its_patch(namespace: Namespace, 
     )
     assert not run.failed, run.msg
     verbs = [verb for verb, _path in proxy.seen]
-    assert verbs[: verbs.index("PATCH") + 1] == ["GET", "LIST", "LIST", "LIST", "PATCH"]
+    assert verbs[: verbs.index("PATCH") + 1] == ["GET", "LIST", "LIST", "LIST", "REVIEW", "DRY_RUN", "PATCH"]

@@ -60,6 +60,7 @@ class FeatureService(Component):
             CLUSTER.kubectl(
                 lab, "create", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": missing})
             )
+        CLUSTER.grant_rights(lab, feature_objects.NAMESPACE)
 
     def _password(self, lab: Lab) -> str:
         """The owner's password, made once; also as a libpq passfile."""

@@ -39,7 +39,7 @@ ASK_CLUSTER = (
 
 
 class Kafka(Component):
-    """One broker. Session timeouts may be as short as 1 s, and groups form at once, so that tests need not wait."""
+    """One broker. Session timeouts may be as short as 1 s; new groups rebalance for 3 s first, as everywhere."""
 
     name = "kafka"
 
@@ -111,7 +111,6 @@ class Kafka(Component):
             "share.coordinator.state.topic.replication.factor": 1,
             "share.coordinator.state.topic.min.isr": 1,
             "share.coordinator.state.topic.num.partitions": 5,
-            "group.initial.rebalance.delay.ms": 0,
             "group.min.session.timeout.ms": 1000,
             "group.consumer.min.session.timeout.ms": 1000,
             "group.consumer.min.heartbeat.interval.ms": 500,

@@ -31,6 +31,10 @@ from labkit.process import Process
 
 SERVER = f"https://{CONTROL}:{config.API_PORT}"
 TICKS_PER_SECOND = 100
+RIGHTS = Path("docs/kubernetes-rights.yml")
+"""What the collection's users apply: a Role for each namespace, and a ClusterRole for the cluster's identity."""
+RESTRICTED = "lowtide"
+"""The account that demo and scenarios act as; it has no right but those of ``grant_rights``."""
 
 
 class Kubernetes(Component):
@@ -50,6 +54,7 @@ class Kubernetes(Component):
         pki = self._pki(lab)
         users = {
             "admin": f"lowtide-{lab.name}",
+            RESTRICTED: f"lowtide-{lab.name}",
             "controller-manager": "lab",
             "scheduler": "lab",
             "node1": "lab",
@@ -124,6 +129,11 @@ class Kubernetes(Component):
         return {
             "kubeconfig": str(self._kubeconfig(lab, "admin")),
             "context": f"lowtide-{lab.name}",
+            "restricted": {
+                "kubeconfig": str(self._kubeconfig(lab, RESTRICTED)),
+                "context": f"lowtide-{lab.name}",
+                "user": RESTRICTED,
+            },
             "server": SERVER,
             "cluster_uid": system["metadata"]["uid"],
             "kubectl": str(kubernetes_install.binaries(lab) / "kubectl"),
@@ -143,6 +153,24 @@ class Kubernetes(Component):
         """Import an image archive on every node."""
         for node in self._nodes(lab):
             node.load(kubernetes_install.containerd(lab), archive)
+
+    def grant_rights(self, lab: Lab, namespace: str) -> None:
+        """Give the restricted account the documented rights in a namespace, and that to identify the cluster."""
+        self.kubectl(lab, "apply", "--namespace", namespace, "-f", str(lab.checkout / RIGHTS))
+        group = "rbac.authorization.k8s.io"
+        subjects = [{"apiGroup": group, "kind": "User", "name": RESTRICTED}]
+        bindings = [
+            {
+                "apiVersion": f"{group}/v1",
+                "kind": kind.removesuffix("Role") + "RoleBinding",
+                "metadata": {"name": name},
+                "subjects": subjects,
+                "roleRef": {"apiGroup": group, "kind": kind, "name": name},
+            }
+            for kind, name in (("Role", "lowtide"), ("ClusterRole", "lowtide-identity"))
+        ]
+        listing = json.dumps({"apiVersion": "v1", "kind": "List", "items": bindings})
+        self.kubectl(lab, "apply", "--namespace", namespace, "-f", "-", stdin=listing)
 
     def get(self, lab: Lab, path: str) -> dict[str, Any]:
         """GET ``path`` as administrator. OSError when the server cannot be reached or answers with an error."""
@@ -182,6 +210,7 @@ class Kubernetes(Component):
                 Subject("apiserver", "kube-apiserver", names=own),
                 Subject("apiserver-kubelet", "kube-apiserver-kubelet-client", "system:masters"),
                 Subject("admin", "kubernetes-admin", "system:masters"),
+                Subject(RESTRICTED, RESTRICTED),
                 Subject("controller-manager", "system:kube-controller-manager"),
                 Subject("scheduler", "system:kube-scheduler"),
                 *(

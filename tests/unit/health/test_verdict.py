@@ -37,6 +37,7 @@ PLAN: dict[str, Any] = {
         "alerts": "health_alerts_url",
     },
     "namespace": "n",
+    "workloads": [],
     "bucket": "b",
     "alerts_url": "http://p",
     "database": "d",
@@ -44,7 +45,17 @@ PLAN: dict[str, Any] = {
     "backups": [{"database": "d", "max_age": "24h", "system_identifier": None}],
     "limits": LIMITS,
 }
-WORKLOAD = {"kind": "Deployment", "namespace": "n", "name": "w", "replicas": 3, "ready": 3, "settled": True}
+WORKLOAD = {"kind": "Deployment", "namespace": "n", "name": "w", "replicas": 3, "ready": 3}
+WORKLOAD |= {"status": "Current", "detail": "3 of 3 ready"}
+POSITION = {
+    "topic": "t",
+    "partition": 0,
+    "committed": 15,
+    "log_start": 5,
+    "log_end": 20,
+    "lost": 0,
+    "beyond_end": 0,
+}
 GROUP = {"name": "g", "state": "stable", "member_count": 2, "total_lag": 3}
 ROW = {
     "role": "monitor",
@@ -82,16 +93,30 @@ def levels(kind: str, result: dict[str, Any], **changes: Any) -> list[str]:
     ("workload", "level"),
     [
         ({}, "OK"),
-        ({"ready": 2, "settled": False}, "FAIL"),
-        ({"replicas": 0, "ready": 0}, "WARN"),
-        ({"replicas": 0, "ready": 0, "stopped_by_us": {"run": "r", "since": "s"}}, "FAIL"),
-        ({"stale_note": {"run": "r"}}, "WARN"),
+        ({"status": "InProgress", "detail": "2 of 3 ready"}, "FAIL"),
+        ({"replicas": 0, "ready": 0, "detail": "no pod left"}, "WARN"),
+        ({"replicas": 0, "ready": 0, "stopped_by_lowtide": {"run": "r", "since": "s"}}, "FAIL"),
+        ({"stale_saved_state": {"run": "r"}}, "WARN"),
         ({"problem": "unreadable note"}, "FAIL"),
     ],
 )
 def test_workloads(workload: dict[str, Any], level: str) -> None:
     """Ready, not ready, stopped by somebody, left stopped by a run, with a note that nobody can read."""
     assert levels("workloads", {"workloads": [{**WORKLOAD, **workload}]}) == [level]
+
+
+def test_offsets_outside_of_the_log_are_told_with_their_place() -> None:
+    """And why a state is not known."""
+    rows = [{**POSITION, "committed": 3, "log_start": 100, "lost": 97}, {**POSITION, "committed": 50, "beyond_end": 30}]
+    group = {**GROUP, "state": "unknown", "reason": "a group of another kind", "partitions": rows, "total_lag": None}
+    told = judge_health({"consumer_groups": {"groups": [group]}}, {**PLAN, "checks": ["consumer_groups"]}, [])
+    text = "\n".join(told["evidence"])
+    assert "unknown with 2 members (declared stable): a group of another kind" in text
+    assert (
+        "97 offsets that it had not passed are no longer in the log (first t[0]: committed 3, the log starts at 100"
+        in text
+    )
+    assert "1 offsets are beyond the end of their log (first t[0]: committed 50, the log ends at 20)" in text
 
 
 @pytest.mark.parametrize(
@@ -103,6 +128,11 @@ def test_workloads(workload: dict[str, Any], level: str) -> None:
         ({"total_lag": None}, ["OK", "FAIL"]),
         ({"state": "rebalancing"}, ["FAIL", "OK"]),
         ({"name": "another"}, ["FAIL", "FAIL"]),
+        ({"partitions": [POSITION]}, ["OK", "OK"]),
+        ({"partitions": [{**POSITION, "lost": 2}, {**POSITION, "lost": 8}]}, ["OK", "OK", "WARN"]),
+        ({"partitions": [{**POSITION, "lost": 2}, {**POSITION, "lost": 9}]}, ["OK", "OK", "FAIL"]),
+        ({"partitions": [{**POSITION, "beyond_end": 1}], "total_lag": None}, ["OK", "FAIL", "FAIL"]),
+        ({"partitions": [{**POSITION, "lost": None, "beyond_end": None}], "total_lag": None}, ["OK", "FAIL"]),
     ],
 )
 def test_groups(group: dict[str, Any], expected: list[str]) -> None:
@@ -237,8 +267,8 @@ def test_another_cluster_names_the_variable_of_the_inventory() -> None:
     ]
 
 
-STOPPED = {"replicas": 0, "ready": 0, "stopped_by_us": {"run": "weekly@r", "since": "s"}}
-BY_OPERATOR = {"replicas": 0, "ready": 0, "stopped_by_us": {"run": "20260101T000000Z", "since": "s"}}
+STOPPED = {"replicas": 0, "ready": 0, "stopped_by_lowtide": {"run": "weekly@r", "since": "s"}}
+BY_OPERATOR = {"replicas": 0, "ready": 0, "stopped_by_lowtide": {"run": "20260101T000000Z", "since": "s"}}
 
 
 @pytest.mark.parametrize(
@@ -246,7 +276,12 @@ BY_OPERATOR = {"replicas": 0, "ready": 0, "stopped_by_us": {"run": "20260101T000
     [
         ("workloads", {"workloads": [{**WORKLOAD, **STOPPED}]}, ["FAIL"], ["WARN"]),
         ("workloads", {"workloads": [{**WORKLOAD, **BY_OPERATOR}]}, ["FAIL"], ["FAIL"]),
-        ("workloads", {"workloads": [{**WORKLOAD, "ready": 1, "settled": False}]}, ["FAIL"], ["WARN"]),
+        (
+            "workloads",
+            {"workloads": [{**WORKLOAD, "status": "InProgress", "detail": "1 of 3 ready"}]},
+            ["FAIL"],
+            ["WARN"],
+        ),
         ("workloads", {"workloads": [{**WORKLOAD, "problem": "unreadable"}]}, ["FAIL"], ["FAIL"]),
         ("consumer_groups", {"groups": [{**GROUP, "state": "empty"}]}, ["FAIL", "OK"], ["WARN", "OK"]),
         ("consumer_groups", {"groups": [{**GROUP, "state": "rebalancing"}]}, ["FAIL", "OK"], ["WARN", "OK"]),
@@ -277,12 +312,17 @@ def test_the_reason_names_the_steps() -> None:
     [
         ([{}], "OK", "OK: all 1 checks passed"),
         (
-            [{}, {"replicas": 0, "ready": 0}],
+            [{}, {"replicas": 0, "ready": 0, "detail": "no pod left"}],
             "WARN",
-            "WARN: 0 of 2 checks failed, 1 warned: Deployment n/w: 0 of 0 ready",
+            "WARN: 0 of 2 checks failed, 1 warned: Deployment n/w: another client stopped it, no pod left",
         ),
         (
-            [{}, {"replicas": 0, "ready": 0}, {"ready": 2, "settled": False}, {"ready": 1, "settled": False}],
+            [
+                {},
+                {"replicas": 0, "ready": 0, "detail": "no pod left"},
+                {"status": "InProgress", "detail": "2 of 3 ready"},
+                {"status": "InProgress", "detail": "1 of 3 ready"},
+            ],
             "FAIL",
             "FAIL: 2 of 4 checks failed, 1 warned: Deployment n/w: 2 of 3 ready and 1 more",
         ),
@@ -332,6 +372,10 @@ def test_what_is_declared_in_part_is_a_warning_that_the_summary_names() -> None:
         "WARN: all 1 checks passed; not checked: backups (postgresql_connection is not set on web1),"
         " consumer_groups (kafka_connection and consumer_groups is not set on web1)"
     )
-    failed = judge("workloads", {"workloads": [{**WORKLOAD, "settled": False, "ready": 1}]}, unchecked=unchecked)
+    failed = judge(
+        "workloads",
+        {"workloads": [{**WORKLOAD, "status": "InProgress", "detail": "1 of 3 ready"}]},
+        unchecked=unchecked,
+    )
     assert failed["summary"].startswith("FAIL: 1 of 1 checks failed")
     assert "; not checked: backups (" in failed["summary"]

@@ -13,24 +13,27 @@ from hypothesis import strategies as st
 
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import Refusal
 from ansible_collections.lowtide.ops.plugins.module_utils._kafka import plan, undo
-from ansible_collections.lowtide.ops.plugins.module_utils._kafka.api import Log, TopicPartition
-from ansible_collections.lowtide.ops.plugins.module_utils._kafka.group import restore_wishes
+from ansible_collections.lowtide.ops.plugins.module_utils._kafka.api import OffsetRange, TopicPartition
+from ansible_collections.lowtide.ops.plugins.module_utils._kafka.group import restore_targets
 
 T0, T1, T2 = (TopicPartition("t", number) for number in range(3))
 DECLARED = [{"to": "end"}]
 
 
 def moved(before: dict[TopicPartition, int | None], after: int = 10) -> undo.Record:
-    """The record of moves to ``after`` in a log of [0, 10)."""
-    wish = plan.Wish(plan.OFFSET, after)
+    """The record of changes to ``after`` in a log of [0, 10)."""
+    target = plan.OffsetTarget(plan.OFFSET, after)
     return undo.record(
-        "g", "c", DECLARED, [plan.move(one, wish, offset, log=Log(0, 10)) for one, offset in before.items()]
+        "g",
+        "c",
+        DECLARED,
+        [plan.compute_change(one, target, offset, log=OffsetRange(0, 10)) for one, offset in before.items()],
     )
 
 
 def why(earlier: undo.Record, committed: dict[TopicPartition, int]) -> str:
     """Why it is another change's."""
-    return undo.interrupted(earlier, group="g", cluster_id="c", declared=DECLARED, committed=committed)
+    return undo.explain_mismatch(earlier, group="g", cluster_id="c", declared=DECLARED, committed=committed)
 
 
 names = st.text(min_size=1, max_size=20)
@@ -90,11 +93,13 @@ def test_another_change_is_told_apart() -> None:
     one = moved({T0: 3})
     assert "has since moved" in why(one, {T0: 6})
     assert "has since moved" in why(one, {})
-    assert "another declaration" in undo.interrupted(one, group="g", cluster_id="c", declared=[], committed={T0: 3})
-    assert "group g in cluster c" in undo.interrupted(
+    assert "another declaration" in undo.explain_mismatch(
+        one, group="g", cluster_id="c", declared=[], committed={T0: 3}
+    )
+    assert "group g in cluster c" in undo.explain_mismatch(
         one, group="h", cluster_id="c", declared=DECLARED, committed={T0: 3}
     )
-    assert "group g in cluster c" in undo.interrupted(
+    assert "group g in cluster c" in undo.explain_mismatch(
         one, group="g", cluster_id="d", declared=DECLARED, committed={T0: 3}
     )
 
@@ -107,13 +112,13 @@ def test_the_oldest_offsets_before_stay() -> None:
 
 
 def test_restore() -> None:
-    """The offsets before, as wishes; what cannot be put back is refused by name."""
+    """The offsets before, as targets; what cannot be put back is refused by name."""
     one = moved({T0: 3, T1: None})
-    assert restore_wishes(one, "g", "c", {T0: 10}) == {T0: plan.Wish(plan.OFFSET, 3)}
+    assert restore_targets(one, "g", "c", {T0: 10}) == {T0: plan.OffsetTarget(plan.OFFSET, 3)}
     with pytest.raises(Refusal, match=r"no commit before in t\[1\]"):
-        restore_wishes(one, "g", "c", {T0: 10, T1: 10})
+        restore_targets(one, "g", "c", {T0: 10, T1: 10})
     with pytest.raises(Refusal, match="not of group h"):
-        restore_wishes(one, "h", "c", {})
+        restore_targets(one, "h", "c", {})
 
 
 def test_place(tmp_path: Path) -> None:

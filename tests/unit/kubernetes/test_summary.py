@@ -7,27 +7,36 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes import parse, stopping, summary
+from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes import summary
+from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.objects import Workload
+from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.plans.stop_start import (
+    Change,
+    plan_start,
+    plan_stop,
+)
 
 Json = dict[str, Any]
 
 
-def workload(name: str, replicas: int, *, kind: str = "Deployment", ready: int | None = None) -> parse.Workload:
+def workload(name: str, replicas: int, *, kind: str = "Deployment", ready: int | None = None) -> Workload:
     """A workload whose controller has seen its spec."""
     spec = {"suspend": not replicas} if kind == "CronJob" else {"replicas": replicas}
     counted = replicas if ready is None else ready
     status = {"replicas": replicas, "readyReplicas": counted, "availableReplicas": counted, "updatedReplicas": replicas}
-    return parse.workload({"metadata": {"name": name, "namespace": "n"}, "spec": spec, "status": status}, kind)
+    meta = {"name": name, "namespace": "n", "uid": name}
+    return Workload.from_object({"metadata": meta, "spec": spec, "status": status}, kind)
 
 
-def stops(*workloads: parse.Workload) -> dict[str, stopping.Change]:
+def stops(*workloads: Workload) -> dict[str, Change]:
     """The changes of a stop."""
-    return {one.key: stopping.stop(one, run="r", at="t") for one in workloads}
+    return {one.key: plan_stop(one, run_id="r", now="t") for one in workloads}
 
 
-def starts(*workloads: parse.Workload, replicas: int | None = None) -> dict[str, stopping.Change]:
+def starts(*workloads: Workload, replicas: int | None = None, only_windows: bool = False) -> dict[str, Change]:
     """The changes of a start that leaves what nothing was saved on."""
-    return {one.key: stopping.start(one, replicas=replicas, leave_unsaved=True) for one in workloads}
+    return {
+        one.key: plan_start(one, replicas=replicas, only_windows=only_windows, leave_unsaved=True) for one in workloads
+    }
 
 
 RUNNING = (workload("a", 3, kind="StatefulSet"), workload("b", 1), workload("c", 1, kind="CronJob"))
@@ -48,18 +57,32 @@ def test_stop() -> None:
         summary.summarize_stop(RUNNING, changes, written=set())
         == "not stopped: StatefulSet n/a, Deployment n/b, CronJob n/c"
     )
-    stopped = workload("a", 0)
+    stopped = saved("a", 3)
     assert summary.summarize_stop([stopped], stops(stopped), written=set()) == "all workloads were already stopped"
 
 
-def saved(name: str, replicas: int) -> parse.Workload:
-    """A Deployment that was stopped by run r."""
-    running = workload(name, replicas)
-    body = stopping.stop(running, run="r", at="t").body
-    assert body is not None
-    return parse.workload(
-        {"metadata": {"name": name, "namespace": "n", **body["metadata"]}, "spec": {"replicas": 0}}, "Deployment"
+def test_what_was_at_zero_is_told_apart_from_what_is_stopped() -> None:
+    """A stop saves it, a start leaves it so."""
+    at_zero, running = workload("z", 0), workload("b", 1)
+    changes = stops(at_zero, running)
+    assert summary.summarize_stop([at_zero, running], changes, written=None) == (
+        "would stop Deployment n/b (1 replica); stopped before, would be saved as such: Deployment n/z"
     )
+    assert summary.summarize_stop([at_zero], stops(at_zero), written={"Deployment/z"}) == (
+        "all workloads were already stopped; stopped before, saved as such: Deployment n/z"
+    )
+    kept = saved("z", 0)
+    assert summary.summarize_start([kept], starts(kept), written={"Deployment/z"}) == (
+        "nothing to start; left as it was before it was stopped: Deployment n/z"
+    )
+
+
+def saved(name: str, replicas: int) -> Workload:
+    """A Deployment that was stopped by run r."""
+    write = plan_stop(workload(name, replicas), run_id="r", now="t").write
+    assert write is not None
+    meta = {"name": name, "namespace": "n", "uid": name, **write.body["metadata"]}
+    return Workload.from_object({"metadata": meta, "spec": {"replicas": 0}}, "Deployment")
 
 
 def test_start() -> None:
@@ -87,7 +110,7 @@ def test_start() -> None:
 def test_a_start_names_what_no_window_stopped() -> None:
     """Beside what nothing was saved on, which is another reason."""
     stopped, unsaved = saved("a", 3), workload("b", 0)
-    changes = starts(unsaved) | {stopped.key: stopping.start(stopped, replicas=None, only_of_windows=True)}
+    changes = starts(unsaved) | starts(stopped, only_windows=True)
     assert summary.summarize_start([stopped, unsaved], changes, written=set()) == (
         "nothing to start; left at 0 replicas, as nothing was saved on it: Deployment n/b;"
         " left stopped, as no window stopped it: Deployment n/a"
@@ -116,12 +139,18 @@ def test_evidence() -> None:
 
 def test_info() -> None:
     """How many are as asked for, and what was left stopped."""
-    assert summary.summarize_workloads(RUNNING, []) == "3 of 3 workloads as asked for"
-    late = [workload("b", 3, ready=1)]
-    entry = {"kind": "Deployment", "namespace": "n", "name": "x"}
+    described = [summary.describe_workload(one) for one in RUNNING]
+    assert summary.summarize_workloads(RUNNING, described) == "3 of 3 workloads as asked for"
+    late = [workload("b", 3, ready=1), saved("x", 2)]
+    described = [summary.describe_workload(one) for one in late]
+    assert [(entry["status"], entry["stopped_by_lowtide"]) for entry in described] == [
+        ("InProgress", None),
+        ("Current", {"run": "r", "since": "t", "replicas": 2}),
+    ]
+    assert described[0]["detail"] == "1 of 3 replicas ready (3 pods)"
     assert (
-        summary.summarize_workloads(late, [entry])
-        == "0 of 1 workload as asked for; stopped by lowtide.ops: Deployment n/x"
+        summary.summarize_workloads(late, described)
+        == "1 of 2 workloads as asked for; stopped by lowtide.ops: Deployment n/x"
     )
 
 

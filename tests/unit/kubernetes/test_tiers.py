@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import Refusal
-from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes import parse, stopping
+from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.objects import Workload
+from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.summary import describe_workload
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.tiers import INFO_KEYS, Entry, parse_tiers
 
 W = {"kind": "StatefulSet", "name": "w"}
@@ -35,9 +36,8 @@ def test_replicas(given: Any, expected: int | None) -> None:
 
 def test_what_the_info_module_returns_is_accepted() -> None:
     """All of its keys; the replicas that it saw are not those that are to run."""
-    described = stopping.described(
-        parse.workload({"metadata": {"name": "w", "namespace": "n"}, "spec": {"replicas": 0}}, "StatefulSet")
-    )
+    stopped = {"metadata": {"name": "w", "namespace": "n"}, "spec": {"replicas": 0}}
+    described = describe_workload(Workload.from_object(stopped, "StatefulSet"))
     assert described.keys() == {"kind", "name", "replicas", *INFO_KEYS}
     assert tiers([described]) == [(Entry("StatefulSet", "w"),)]
     with pytest.raises(Refusal, match="is in namespace n, and the option namespace is other"):

@@ -18,7 +18,7 @@ PLUGINS = "ansible_collections.lowtide.ops.plugins"
 # Each connection's documentation fragment, and where its argument specification lives.
 CONNECTIONS = {
     "_kafka": ("_kafka.connection", "connection_spec"),
-    "_kubernetes": ("_kubernetes.connection", "CONNECTION_SPEC"),
+    "_kubernetes": ("_kubernetes.arguments", "CONNECTION_SPEC"),
     "_postgresql": ("_postgresql.connection", "CONNECTION_SPEC"),
     "_s3": ("_s3.connection", "ARGUMENT_SPEC"),
 }

@@ -27,29 +27,21 @@ LEVELS = {
     ],
     "module_utils._kafka": [
         ["api", "errors", "summary"],
-        ["commit", "parse", "plan", "protocol"],
-        ["rpk", "undo"],
+        ["commit", "groups", "parse", "plan", "records"],
+        ["protocol", "rpk", "undo", "wait"],
         ["connection"],
         ["group", "reading"],
     ],
     "module_utils._kubernetes": [
-        [
-            "config",
-            "errors",
-            "fields",
-            "parse",
-            "plan",
-            "proxies",
-            "quantities",
-            "resources",
-            "saved_state",
-            "selectors",
-        ],
-        ["access", "api", "objects", "patches", "pods"],
-        ["autoscalers", "capacity", "client", "connection", "constraints", "diagnosis", "guards", "plans", "stopping"],
-        ["cluster", "conditions", "reviews", "snapshot", "summary", "tiers", "watch"],
-        ["wait", "wait_until"],
-        ["operations", "scale", "workloads"],
+        ["arguments", "errors", "fields", "files", "proxies"],
+        ["patches", "quantities", "resources", "saved_state", "selectors"],
+        ["certificates", "kubeconfig", "objects", "transport"],
+        ["credentials", "streams"],
+        ["access", "autoscalers", "constraints", "plans", "snapshot"],
+        ["client"],
+        ["cache", "cluster", "conditions", "diagnosis", "reviews", "scaling_constraints"],
+        ["preflight", "summary", "tiers", "wait"],
+        ["operations"],
     ],
     "module_utils._consumers": [["partitions"], ["operations"]],
     "module_utils._postgresql": [
@@ -78,14 +70,12 @@ LEVELS = {
 EXCEPTIONS = {
     ("module_utils._backup.make", "ensure"): "a backup's options and state, for types: they belong into a file below",
     ("module_utils._backup.upload", "ensure"): "the type of encryption: it belongs into a file below",
-    ("module_utils._kafka.commit", "group"): "the type of a request: it belongs into a file below",
 }
 """Imports that point upwards today, with what is to be done about them."""
 
 COMPOSES = {
     "module_utils._backup": {"module_utils._postgresql", "module_utils._s3"},
-    # Partition counts for k8s_scale_to_partitions; to become a package of their own that composes both systems.
-    "module_utils._kubernetes": {"module_utils._kafka"},
+    "module_utils._consumers": {"module_utils._kafka", "module_utils._kubernetes"},
 }
 """Packages that know others than ``_common``, because their work is to bring systems together."""
 

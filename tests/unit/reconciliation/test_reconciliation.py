@@ -9,8 +9,9 @@ import pytest
 
 from ansible_collections.lowtide.ops.plugins.plugin_utils._reconciliation import reconcile
 
-PASSED = {"topic": "t", "partition": 0, "log_start": 5, "committed": 15}
-NOT_STARTED = {"topic": "t", "partition": 1, "log_start": 0, "committed": None}
+IN_LOG = {"log_end": 18, "lost": 0, "beyond_end": 0}
+PASSED = {"topic": "t", "partition": 0, "log_start": 5, "committed": 15, **IN_LOG}
+NOT_STARTED = {"topic": "t", "partition": 1, "log_start": 0, "committed": None, **IN_LOG}
 EQUAL = {"recorded": 10, "doubled": 0, "recorded_since": 4}
 
 
@@ -55,6 +56,45 @@ def test_differences_are_told(row: dict[str, Any], words: str) -> None:
     assert blocker["object"] == "consumer group g"
 
 
+def counted(*numbers: int) -> list[dict[str, Any]]:
+    """What rpk_group_info has counted."""
+    return [{"topic": "t", "partition": number, "records": records} for number, records in enumerate(numbers)]
+
+
+def test_offsets_that_transactions_took_are_not_lost_events() -> None:
+    """Five events of five transactions have ten offsets: the records are counted, and only they."""
+    recorded = {**EQUAL, "recorded": 5}
+    first = reconcile(bus(PASSED, NOT_STARTED), ledger(recorded), "")
+    assert first["to_count"] == [{"topic": "t", "partition": 0, "start": 5, "end": 15}]
+    assert "lost 5, doubled 0; by offsets, of which transactions take some for themselves" in first["summary"]
+    proof = reconcile(bus(PASSED, NOT_STARTED), ledger(recorded), "", counted(5))
+    assert (proof["blockers"], proof["to_count"], proof["counts"]["expected"]) == ([], [], 5)
+
+
+def test_an_event_that_is_lost_among_transactions_is_lost() -> None:
+    """And one of an aborted transaction that took effect is one too many."""
+    told = reconcile(bus(PASSED), ledger({**EQUAL, "recorded": 5}), "", counted(6))
+    assert "topic 6, recorded 5, lost 1, doubled 0)" in told["summary"]
+    assert "lost -1" in reconcile(bus(PASSED), ledger({**EQUAL, "recorded": 5}), "", counted(4))["summary"]
+
+
+def test_nothing_is_counted_where_offsets_are_a_proof_or_counting_cannot_help() -> None:
+    """Equal, doubled, or more recorded than there are offsets."""
+    for row in ({}, {"doubled": 3}, {"recorded": 11}):
+        assert reconcile(bus(PASSED), ledger({**EQUAL, **row}), "")["to_count"] == []
+
+
+def test_a_compacted_topic_is_refused_by_name() -> None:
+    """Even where the counts agree."""
+    compacted = bus(PASSED)
+    compacted["groups"][0]["compacted_topics"] = ["t"]
+    told = reconcile(compacted, ledger(EQUAL), "")
+    assert "topic t is compacted (cleanup.policy)" in told["blockers"][0]["what"]
+    assert (told["counts"], told["to_count"]) == ({}, [])
+    compacted["groups"][0]["compacted_topics"] = []
+    assert reconcile(compacted, ledger(EQUAL), "")["blockers"] == []
+
+
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
@@ -81,6 +121,8 @@ def test_a_statement_of_another_shape_is_told_what_is_expected(answer: dict[str,
         ([], "it has committed no offset"),
         ([NOT_STARTED], "it has committed no offset"),
         ([PASSED, {**PASSED, "topic": "gone", "log_start": None}], "offsets of gone, which does not exist any more"),
+        ([{**PASSED, "committed": 3, "lost": 2}], "2 offsets that it had not passed are no longer in t[0]"),
+        ([{**PASSED, "committed": 50, "beyond_end": 32}], "committed 50 in t[0], beyond the log's end 18"),
     ],
 )
 def test_offsets_that_prove_nothing_are_told(partitions: list[dict[str, Any]], words: str) -> None:

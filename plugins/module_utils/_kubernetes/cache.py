@@ -1,0 +1,345 @@
+# Copyright (c) 2026 The lowtide.ops team
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Collections of a server, kept up to date by LIST and WATCH.
+
+Private to lowtide.ops: do not import from other collections.
+"""
+
+from __future__ import annotations
+
+import http.client
+import queue
+import threading
+import time
+import typing as t
+
+from .._common.errors import OpsError
+from .._common.retry import Backoff
+from .client import Client, Listing
+from .errors import ApiError, Forbidden, Gone, NotFound, Unauthorized
+from .fields import Json, as_dict, as_text, get_path
+from .resources import collection_path, format_title, object_path
+from .snapshot import Kept, Snapshot, identify
+from .streams import Stream
+
+POLL_SECONDS = 2.0
+"""Between two LISTs of what may not be watched."""
+
+_LOST = (OSError, http.client.HTTPException, ValueError)
+"""How a connection ends that nobody wanted to end, also in the middle of a line."""
+_NEVER = (Forbidden, Unauthorized, NotFound)
+"""Answers that another attempt does not change."""
+
+
+def _get_version(obj: Json) -> str:
+    return as_text(get_path(obj, "metadata", "resourceVersion"))
+
+
+class _Source:
+    """One followed collection, or one object of it. ``due`` is when its watch is opened or its LIST is repeated."""
+
+    def __init__(
+        self, kind: str, namespace: str, name: str | None, params: dict[str, str], *, optional: bool, backoff: Backoff
+    ) -> None:
+        self.kind = kind
+        self.namespace = namespace
+        self.name = name
+        self.params = params
+        self.optional = optional
+        self.title = format_title(kind, namespace, name) if name else f"{kind}s of namespace {namespace}"
+        self.path = collection_path(kind, namespace)
+        self.objects: dict[str, Json] = {}
+        self.version: str | None = None
+        self.is_known = False
+        self.is_polled = False
+        self.is_single = False
+        self.turn = 0
+        self.due: float | None = None
+        self.backoff = backoff
+        self.stream: Stream | None = None
+
+
+class _Message(t.NamedTuple):
+    """From the reader of a watch: an event, or (without one) its end. ``turn`` numbers the connections of a source."""
+
+    source: _Source
+    turn: int
+    event: Json | None = None
+    error: Exception | None = None
+
+
+class Cache:
+    """The newest objects of everything followed, by uid. A context manager: at its end every connection is closed.
+
+    Each watch is read by a thread of its own, which only passes events on; everything else happens in the thread that
+    calls. ``looks`` counts snapshots. ``warnings`` says what could not be read, and what is polled because it may not
+    be watched.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        *,
+        clock: t.Callable[[], float] = time.monotonic,
+        backoff: t.Callable[[], Backoff] = Backoff,
+        poll_seconds: float = POLL_SECONDS,
+    ) -> None:
+        self.warnings: list[str] = []
+        self.looks = 0
+        self._client = client
+        self._clock = clock
+        self._backoff = backoff
+        self._poll_seconds = poll_seconds
+        self._sources: list[_Source] = []
+        self._queue: queue.SimpleQueue[_Message] = queue.SimpleQueue()
+        self._taken: list[_Message] = []
+        self._stop = threading.Event()
+        self._kept: Kept = {}
+
+    def __enter__(self) -> Cache:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self._stop.set()
+        for source in self._sources:
+            self._disconnect(source)
+
+    def follow(
+        self,
+        kind: str,
+        namespace: str,
+        *,
+        name: str | None = None,
+        label_selector: str | None = None,
+        field_selector: str | None = None,
+        optional: bool = False,
+        listed: Listing | None = None,
+    ) -> None:
+        """Read a collection (or one object of it, by ``name``) and keep it up to date from now on.
+
+        ``listed`` has been read already: the watch goes on from its version. An ``optional`` collection that cannot be
+        read is a warning, and its kind stays unknown. What may be listed but not watched is listed every 2 s. Raises
+        ApiError.
+        """
+        selectors = [f"metadata.name={name}"] if name else []
+        selectors += [field_selector] if field_selector else []
+        params = {"fieldSelector": ",".join(selectors)} if selectors else {}
+        if label_selector:
+            params["labelSelector"] = label_selector
+        source = _Source(kind, namespace, name, params, optional=optional, backoff=self._backoff())
+        try:
+            if listed is None:
+                listed = self._list(source)
+        except OpsError as error:
+            if not optional:
+                raise
+            self.warnings.append(str(error))
+            return
+        self._sources.append(source)
+        self._take_list(source, listed)
+        # The watch is opened with the first wait: where the first look is enough, there is none.
+        self._schedule(source, self._poll_seconds if source.is_polled else 0.0)
+
+    def is_following(self, kind: str, namespace: str) -> bool:
+        """Return whether something of this kind is followed in the namespace."""
+        return any(source.kind == kind and source.namespace == namespace for source in self._sources)
+
+    def snapshot(self) -> Snapshot:
+        """Return everything as it is known now; later changes do not alter it."""
+        self.looks += 1
+        objects: dict[str, dict[str, Json]] = {}
+        for source in self._sources:
+            objects.setdefault(source.kind, {}).update(source.objects)
+        known = {source.kind for source in self._sources if source.is_known}
+        if len(self._kept) > 2 * sum(map(len, objects.values())) + 1000:
+            self._kept.clear()  # of objects that are gone
+        return Snapshot(objects, known, time.time(), kept=self._kept)
+
+    def wait_for_change(self, timeout: float) -> None:
+        """Wait until an object has changed, at most ``timeout`` seconds, and take in everything that has come then."""
+        end = self._clock() + timeout
+        while not (self._drain() | self._act_on_due()):
+            due = min((source.due for source in self._sources if source.due is not None), default=end)
+            now = self._clock()
+            if now >= end:
+                return
+            if due > now:
+                self._take_message(min(end, due) - now)
+
+    def refresh(self) -> None:
+        """Read everything again, whatever the watches said: the last look before a wait is given up.
+
+        Raises ApiError.
+        """
+        for source in self._sources:
+            if not source.is_known:
+                continue
+            try:
+                listing = self._list(source)
+            except OpsError as error:
+                if not source.optional:
+                    raise
+                self.warnings.append(str(error))
+                continue
+            source.turn += 1  # what an older connection has still to say is older than this
+            self._disconnect(source)
+            self._take_list(source, listing)
+            self._schedule(source, self._poll_seconds if source.is_polled else source.backoff.take_pause())
+
+    def _list(self, source: _Source) -> Listing:
+        """LIST a source; one object that may be read but not listed is read by itself, and polled from then on."""
+        if not source.is_single:
+            try:
+                return self._client.list(source.path, obj=source.title, params=source.params)
+            except Forbidden:
+                if source.name is None:
+                    raise
+        try:
+            path = object_path(source.kind, source.namespace, t.cast("str", source.name))
+            items = [self._client.get(path, obj=source.title)]
+        except NotFound:
+            items = []
+        if not source.is_single:
+            source.is_single = True
+            self._poll(source, "it may be read, not listed")
+        return Listing(items, "")
+
+    def _take_list(self, source: _Source, listing: Listing) -> bool:
+        """Replace a source's objects by those listed; return whether anything differs."""
+        objects = {identify(obj): obj for obj in listing.items}
+        before = {uid: _get_version(obj) for uid, obj in source.objects.items()}
+        is_changed = not source.is_known or before != {uid: _get_version(obj) for uid, obj in objects.items()}
+        if is_changed:
+            source.objects = objects
+        source.version = listing.version
+        source.is_known = True
+        return is_changed
+
+    def _poll(self, source: _Source, why: str) -> None:
+        source.is_polled = True
+        self.warnings.append(
+            f"{source.title}: {why}, so it is read every {self._poll_seconds:g} s instead of being watched"
+        )
+
+    def _schedule(self, source: _Source, pause: float) -> None:
+        source.due = self._clock() + pause
+
+    def _act_on_due(self) -> bool:
+        """Open the watches and repeat the LISTs whose time has come; return whether an object has changed."""
+        is_changed = False
+        now = self._clock()
+        for source in self._sources:
+            if source.due is None or source.due > now:
+                continue
+            source.due = None
+            if source.version is not None and not source.is_polled:
+                self._connect(source)
+                continue
+            try:
+                is_changed |= self._take_list(source, self._list(source))
+            except _NEVER as error:
+                is_changed |= self._give_up(source, error)
+                continue
+            except (OpsError, *_LOST) as error:
+                is_changed |= self._end(source, error)
+                continue
+            # The watch goes on at once after a LIST that was read; it is the LIST that had to wait for its turn.
+            self._schedule(source, self._poll_seconds if source.is_polled else 0.0)
+        return is_changed
+
+    def _take_message(self, timeout: float | None) -> bool:
+        """Take the next message off the queue, for ``_drain``; return whether there was one in ``timeout`` seconds."""
+        try:
+            self._taken.append(self._queue.get(block=timeout is not None, timeout=timeout))
+        except queue.Empty:
+            return False
+        return True
+
+    def _drain(self) -> bool:
+        """Take in everything that is queued; return whether an object has changed."""
+        while self._take_message(None):
+            pass
+        messages, self._taken = self._taken, []
+        is_changed = False
+        for message in messages:
+            if message.turn != message.source.turn:
+                continue  # of a connection that has been replaced
+            if message.event is None:
+                is_changed |= self._end(message.source, message.error)
+            else:
+                is_changed |= self._take_event(message.source, message.event)
+        return is_changed
+
+    def _take_event(self, source: _Source, event: Json) -> bool:
+        kind, obj = event.get("type"), as_dict(event.get("object"))
+        if kind == "ERROR":
+            source.turn += 1  # nothing that follows on this connection counts
+            status = f"the watch ended with {obj.get('code')}: {as_text(obj.get('message'))}"
+            return self._end(source, Gone(obj=source.title, problem=status, next_step="List it again", status=410))
+        source.version = _get_version(obj) or source.version
+        if kind == "BOOKMARK":
+            return False
+        source.backoff.reset()
+        if kind == "DELETED":
+            return source.objects.pop(identify(obj), None) is not None
+        source.objects[identify(obj)] = obj
+        return True
+
+    def _end(self, source: _Source, error: Exception | None) -> bool:
+        """Plan the next attempt after a watch has ended, or a LIST has failed; return whether its kind is unknown now.
+
+        There is a pause before it, however the watch ended. It goes on from the last version seen, unless that is too
+        old (410): then there is a LIST first.
+        """
+        source.turn += 1
+        self._disconnect(source)
+        if isinstance(error, Forbidden) and not source.is_polled:
+            self._poll(source, f"watching it is not allowed ({error.problem})")
+            self._schedule(source, 0.0)
+            return False
+        if isinstance(error, _NEVER):
+            return self._give_up(source, error)
+        if error is not None and not isinstance(error, (ApiError, *_LOST)):
+            raise error
+        if isinstance(error, Gone):
+            source.version = None
+        self._schedule(source, source.backoff.take_pause())
+        return False
+
+    def _give_up(self, source: _Source, error: OpsError) -> bool:
+        """Follow a source no longer, which is a warning if it is an optional one and an error otherwise."""
+        if not source.optional:
+            raise error
+        self.warnings.append(str(error))
+        source.is_known, source.objects = False, {}
+        return True
+
+    def _connect(self, source: _Source) -> None:
+        source.turn += 1
+        params = {**source.params, "watch": "true", "allowWatchBookmarks": "true"}
+        params["timeoutSeconds"] = str(max(1, int(self._client.deadline.remaining) + 1))
+        params["resourceVersion"] = source.version or ""
+        arguments = (source, source.turn, params)
+        threading.Thread(target=self._read, args=arguments, name=f"watch {source.title}", daemon=True).start()
+
+    def _disconnect(self, source: _Source) -> None:
+        if source.stream is not None:
+            source.stream.close()
+            source.stream = None
+
+    def _read(self, source: _Source, turn: int, params: dict[str, str]) -> None:
+        """In a thread of its own: pass every event on, at the end one message without an event."""
+        try:
+            stream = self._client.stream(source.path, obj=source.title, params=params)
+            if source.turn == turn:
+                source.stream = stream
+            if self._stop.is_set() or source.turn != turn:
+                stream.close()
+                return
+            for event in stream:
+                self._queue.put(_Message(source, turn, event=event))
+        except Exception as error:
+            self._queue.put(_Message(source, turn, error=error))
+        else:
+            self._queue.put(_Message(source, turn))

@@ -1,0 +1,298 @@
+# Copyright (c) 2026 The lowtide.ops team
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What can be waited for, as pure functions of a snapshot.
+
+Private to lowtide.ops: do not import from other collections.
+"""
+
+from __future__ import annotations
+
+import typing as t
+
+from .._common.text import format_count, join_some
+from .objects import Job, Pod, Workload
+from .snapshot import Snapshot
+
+CURRENT, IN_PROGRESS, FAILED, NOT_FOUND = "Current", "InProgress", "Failed", "NotFound"
+"""Words of kstatus (sigs.k8s.io/cli-utils) for what an object's state is."""
+
+_HOLD_OWNER = "Pause or adjust whoever owns the number of replicas (autoscaler, GitOps tool, operator), then run again"
+_FIND_DELETER = "Find out who deleted it; create it again, then run again"
+
+
+class Status(t.NamedTuple):
+    """Where an object stands: one of the four words, the object, and its numbers in words.
+
+    ``goal`` is the number of pods that the condition asks for now; ``next_step`` is filled where waiting is in vain.
+    """
+
+    state: str
+    title: str
+    message: str
+    goal: int | None = None
+    next_step: str = ""
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the condition holds."""
+        return self.state == CURRENT
+
+    @property
+    def is_failed(self) -> bool:
+        """Whether waiting cannot make it hold."""
+        return self.state in (FAILED, NOT_FOUND)
+
+
+class Condition(t.Protocol):
+    """What ``wait_until`` waits for."""
+
+    kind: str
+    namespace: str
+    name: str
+
+    def evaluate(self, snapshot: Snapshot) -> Status:
+        """Return where the object stands."""
+
+    def needs(self) -> tuple[str, ...]:
+        """Return the kinds that it cannot judge without."""
+
+    def find_workload(self, snapshot: Snapshot) -> Workload | None:
+        """Return the object whose pods are waited for, as it is now; None when it does not exist."""
+
+
+class _WorkloadCondition:
+    """What the conditions of a workload have in common: it is the same object still, and nobody deletes it."""
+
+    def __init__(self, workload: Workload) -> None:
+        self.kind = workload.kind
+        self.namespace = workload.namespace
+        self.name = workload.name
+        self._first = workload
+
+    def needs(self) -> tuple[str, ...]:
+        """Return the kinds that it cannot judge without."""
+        return (self.kind,)
+
+    def find_workload(self, snapshot: Snapshot) -> Workload | None:
+        """Return the workload as it is now; None when it does not exist any more."""
+        workload = snapshot.workload(self.kind, self.namespace, self.name)
+        return workload if workload is not None and workload.uid == self._first.uid else None
+
+    def evaluate(self, snapshot: Snapshot) -> Status:
+        """Return where the workload stands."""
+        workload = self.find_workload(snapshot)
+        if self.kind not in snapshot.known:
+            return Status(IN_PROGRESS, self._first.title, "it has not been read yet")
+        if workload is None or workload.is_being_deleted:
+            return Status(FAILED, self._first.title, self._describe_loss(snapshot), next_step=_FIND_DELETER)
+        return self._evaluate(snapshot, workload)
+
+    def _evaluate(self, snapshot: Snapshot, workload: Workload) -> Status:
+        """Return where the workload stands, which is the one that was begun with."""
+        raise NotImplementedError
+
+    def _describe_loss(self, snapshot: Snapshot) -> str:
+        workload = snapshot.workload(self.kind, self.namespace, self.name)
+        if workload is None:
+            return "it was deleted while it was waited for"
+        if workload.uid != self._first.uid:
+            return "it was deleted and created again while it was waited for"
+        return "it is being deleted while it is waited for"
+
+    def _is_rival(self, workload: Workload) -> bool:
+        """Return whether its spec was changed after what was read or written last; it decides nothing alone."""
+        return workload.generation > self._first.generation
+
+    def _is_observed(self, workload: Workload) -> bool:
+        """Return whether the object is as new as ours, and its controller has seen it."""
+        return workload.observed_generation >= max(workload.generation, self._first.generation)
+
+
+class Serving(_WorkloadCondition):
+    """Exactly ``goal`` pods exist, are up to date, and serve (ready, and for ``minReadySeconds``).
+
+    ``workload`` is what was last read or written. With ``autoscaled`` the goal follows the replicas that the autoscaler
+    sets, within ``bounds`` (all numbers when None), but never 0. Another number is somebody else's, and a failure that
+    names who. A DaemonSet's goal is the number of nodes; a CronJob or Job serves when it is not suspended.
+    """
+
+    def __init__(
+        self,
+        workload: Workload,
+        goal: int,
+        *,
+        bounds: tuple[int, int] | None = None,
+        autoscaled: bool = False,
+    ) -> None:
+        super().__init__(workload)
+        self.goal = goal
+        self._bounds = bounds
+        self._autoscaled = autoscaled
+
+    def _evaluate(self, snapshot: Snapshot, workload: Workload) -> Status:  # noqa: ARG002
+        goal = self._find_goal(workload)
+        if workload.replicas != goal and self._is_rival(workload):
+            return Status(FAILED, workload.title, self._describe_rival(workload, goal), goal, _HOLD_OWNER)
+        is_current = self._is_observed(workload) and workload.replicas == goal and _serves(workload, goal)
+        return Status(CURRENT if is_current else IN_PROGRESS, workload.title, describe_progress(workload, goal), goal)
+
+    def _find_goal(self, workload: Workload) -> int:
+        if workload.kind == "DaemonSet":
+            return workload.replicas
+        if not self._autoscaled or workload.replicas == 0:
+            return self.goal
+        low, high = self._bounds or (1, workload.replicas)
+        return workload.replicas if low <= workload.replicas <= high else self.goal
+
+    def _describe_rival(self, workload: Workload, goal: int) -> str:
+        who = workload.writer or "an unknown writer"
+        if workload.kind in _SUSPENDED:
+            return f"suspend was set to false, and {who} has set it to true since"
+        limits = f" (the autoscaler's bounds are {self._bounds[0]} to {self._bounds[1]})" if self._bounds else ""
+        return f"replicas were set to {goal}, and {who} has set them to {workload.replicas} since{limits}"
+
+
+_SUSPENDED = ("CronJob", "Job")
+
+
+def _serves(workload: Workload, goal: int) -> bool:
+    if workload.kind in _SUSPENDED:
+        return True
+    is_updated = workload.updated >= min(goal, workload.updated_wanted)
+    return workload.pods == goal and workload.serving == goal and is_updated
+
+
+def describe_progress(workload: Workload, goal: int) -> str:
+    """Return the numbers of a workload in words: 3 of 5 replicas ready (5 pods), and what else it lacks."""
+    if workload.kind in _SUSPENDED:
+        return "suspended" if workload.is_stopped else "not suspended"
+    words = f"{workload.ready} of {format_count(goal, 'replica')} ready ({format_count(workload.pods, 'pod')})"
+    if workload.serving < workload.ready:
+        words += f", {workload.serving} of them for minReadySeconds ({workload.min_ready_seconds} s)"
+    wanted = min(goal, workload.updated_wanted)
+    if workload.updated < wanted:
+        words += f", {workload.updated} of {wanted} updated{', paused' if workload.paused else ''}"
+    if not workload.is_observed:
+        words += f", its controller has not seen generation {workload.generation} yet"
+    return words
+
+
+class Gone(_WorkloadCondition):
+    """No pod that the workload owns runs any more, as the controller of the newest spec says; of a CronJob also no Job.
+
+    Pods that have ended (Succeeded, Failed, among them evicted ones) run nothing and do not count; nor do pods that
+    something else owns, whatever their labels are. ``workload`` is what was last read or written.
+    """
+
+    def needs(self) -> tuple[str, ...]:
+        """Return the kinds that it cannot judge without."""
+        between = {"Deployment": ("ReplicaSet",), "CronJob": ("Job",)}.get(self.kind, ())
+        return (self.kind, *between, "Pod")
+
+    def _evaluate(self, snapshot: Snapshot, workload: Workload) -> Status:
+        if not workload.is_stopped and self._is_rival(workload) and self.kind != "DaemonSet":
+            who = workload.writer or "an unknown writer"
+            now = "set suspend to false" if self.kind in _SUSPENDED else f"set its replicas to {workload.replicas}"
+            return Status(FAILED, workload.title, f"it was stopped, and {who} has {now} since", 0, _HOLD_OWNER)
+        pods = snapshot.list_running_pods(workload)
+        jobs = snapshot.list_active_jobs(workload)
+        is_known = all(kind in snapshot.known for kind in self.needs())
+        is_quiet = self._is_observed(workload) and workload.is_stopped and workload.pods == 0
+        state = CURRENT if is_known and is_quiet and not pods and not jobs else IN_PROGRESS
+        return Status(state, workload.title, _describe_rest(workload, pods, jobs), 0)
+
+
+def _describe_rest(workload: Workload, pods: list[Pod], jobs: list[Job]) -> str:
+    parts = []
+    if jobs:
+        parts.append(f"{format_count(len(jobs), 'active Job')} ({join_some([job.name for job in jobs], limit=3)})")
+    if pods:
+        parts.append(f"{format_count(len(pods), 'pod')} left ({join_some([pod.name for pod in pods], limit=3)})")
+    elif workload.pods and not jobs:
+        counted = "Job" if workload.kind == "CronJob" else "pod"
+        parts.append(f"its controller still counts {format_count(workload.pods, counted)}")
+    if not workload.is_observed:
+        parts.append(f"its controller has not seen generation {workload.generation} yet")
+    return ", ".join(parts) or "no pod left"
+
+
+class RolledOut(_WorkloadCondition):
+    """All pods are of ``revision`` and serve: nothing of another revision is left that is to be replaced.
+
+    ``revision`` is the Deployment's number (annotation deployment.kubernetes.io/revision), the StatefulSet's
+    ``updateRevision``, or the hash that pods of it carry. Another newest revision is somebody else's, and a failure.
+    """
+
+    def __init__(self, workload: Workload, revision: str) -> None:
+        super().__init__(workload)
+        self.revision = revision
+
+    def needs(self) -> tuple[str, ...]:
+        """Return the kinds that it cannot judge without."""
+        return (self.kind, "ControllerRevision") if self.kind == "DaemonSet" else (self.kind,)
+
+    def _evaluate(self, snapshot: Snapshot, workload: Workload) -> Status:
+        goal = workload.replicas
+        message = f"revision {self.revision}: {describe_progress(workload, goal)}"
+        if not self._is_observed(workload):
+            return Status(IN_PROGRESS, workload.title, message, goal)
+        newest = [name for name in (workload.revision, snapshot.update_hash(workload)) if name]
+        if newest and self.revision not in newest:
+            problem = f"revision {self.revision} was rolled out, and its newest revision is {newest[0]} now"
+            return Status(FAILED, workload.title, problem, goal, "Find out who changed the pod template since")
+        state = CURRENT if newest and _serves(workload, goal) else IN_PROGRESS
+        return Status(state, workload.title, message, goal)
+
+
+class JobDone:
+    """A Job has completed; a failed one, a deleted one and another one of the same name are failures."""
+
+    def __init__(self, namespace: str, name: str, uid: str) -> None:
+        self.kind = "Job"
+        self.namespace = namespace
+        self.name = name
+        self.uid = uid
+
+    def needs(self) -> tuple[str, ...]:
+        """Return the kinds that it cannot judge without."""
+        return ("Job",)
+
+    def find_workload(self, snapshot: Snapshot) -> Workload | None:
+        """Return the Job as it is now; None when it does not exist any more."""
+        workload = snapshot.workload("Job", self.namespace, self.name)
+        return workload if workload is not None and workload.uid == self.uid else None
+
+    def evaluate(self, snapshot: Snapshot) -> Status:
+        """Return where the Job stands."""
+        title = f"Job {self.namespace}/{self.name}"
+        obj = snapshot.find("Job", self.namespace, self.name)
+        if obj is None:
+            problem = "it does not exist any more, so it is not known how it ended"
+            return Status(
+                NOT_FOUND, title, problem, next_step="Set ttlSecondsAfterFinished higher; look for its effects"
+            )
+        job = Job.from_object(obj)
+        if job.uid != self.uid:
+            return Status(
+                FAILED, title, "it was deleted and created again while it was waited for", next_step=_FIND_DELETER
+            )
+        if job.is_failed:
+            problem = f"it has failed after {format_count(job.failed, 'failed pod')}: {job.failure_message}"
+            return Status(FAILED, title, problem, next_step="Look at the log of its last pod (kubectl logs job/NAME)")
+        if job.is_complete:
+            return Status(CURRENT, title, f"complete ({job.succeeded} succeeded)", 0)
+        words = f"{job.succeeded} of {job.completions} succeeded, {job.active} active, {job.failed} failed"
+        return Status(IN_PROGRESS, title, f"suspended, {words}" if job.suspended else words, job.completions)
+
+
+def assess_alone(workload: Workload) -> Status:
+    """Return where a workload stands by what it says of itself: whether as many pods as its spec asks for serve.
+
+    Of a stopped one, whether its controller counts no pod any more; which pods are left only a snapshot can tell.
+    """
+    snapshot = Snapshot.from_objects([{**workload.raw, "kind": workload.kind}])
+    if workload.is_stopped:
+        is_quiet = workload.is_observed and workload.pods == 0
+        return Status(CURRENT if is_quiet else IN_PROGRESS, workload.title, _describe_rest(workload, [], []), 0)
+    return Serving(workload, workload.replicas).evaluate(snapshot)

@@ -1,0 +1,409 @@
+# Copyright (c) 2026 The lowtide.ops team
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The work of k8s_workload: read once, plan everything, refuse before the first write, then tier by tier.
+
+Private to lowtide.ops: do not import from other collections.
+"""
+
+from __future__ import annotations
+
+import time
+import typing as t
+
+from ..._common.errors import Refusal
+from ..._common.outcome import Blocker, Outcome, PlanItem
+from ..._common.retry import Deadline
+from .. import summary
+from ..autoscalers import Autoscaler
+from ..cache import Cache
+from ..client import Client, Listing
+from ..cluster import check_identity, connect, disconnect, list_named
+from ..conditions import Condition, Gone, Serving
+from ..constraints.owners import find_owner_blockers
+from ..constraints.volumes import find_volume_blockers
+from ..diagnosis import GracePeriod
+from ..objects import Workload
+from ..plans.stop_start import Change, plan_save, plan_start, plan_stop
+from ..preflight import Planned, check_rights
+from ..resources import object_path
+from ..saved_state import SavedState, is_window
+from ..scaling_constraints import ScalingConstraints, apply_bounds, describe_bounds, read_constraints
+from ..tiers import Entry, Tier, parse_tiers
+from ..wait import wait_until
+
+if t.TYPE_CHECKING:
+    from ansible.module_utils.basic import AnsibleModule
+
+    from ..fields import Json
+    from ..patches import Write
+
+
+class StopStart:
+    """One run over all tiers."""
+
+    def __init__(self, module: AnsibleModule, outcome: Outcome, client: Client, tiers: t.Sequence[Tier]) -> None:
+        self.params = module.params
+        self.module = module
+        self.outcome = outcome
+        self.client = client
+        self.namespace = str(self.params["namespace"])
+        self.is_stop = self.params["state"] == "stopped"
+        self.only_windows = self.params["saved_by"] == "window"
+        self.now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        self.tiers = list(reversed(tiers)) if self.is_stop else list(tiers)
+        self.replicas = {entry.key: entry.replicas for tier in tiers for entry in tier}
+        self.versions: dict[str, str] = {}
+        self.constraints = ScalingConstraints()
+        self.first: dict[str, Workload] = {}
+        self.latest: dict[str, Workload] = {}
+        self.changes: dict[str, Change] = {}
+        self.saved: set[str] = set()
+        self.resumed: set[str] = set()
+        self.written: set[str] = set()
+        self.is_planned = False
+
+    def run(self) -> None:
+        """Fill the outcome; raise OpsError."""
+        self.first = self._read([entry for tier in self.tiers for entry in tier])
+        self.latest = dict(self.first)
+        try:
+            self._prepare()
+            if self.module.check_mode:
+                self.outcome.changed = bool(self.outcome.plan)
+            else:
+                for number, tier in enumerate(self.tiers):
+                    self._perform(tier, number)
+        finally:
+            self._report()
+
+    def _prepare(self) -> None:
+        """Plan everything; a Refusal when something stands against it, or the server would not allow it."""
+        self.constraints = self._read_constraints()
+        for key, workload in self.first.items():
+            self.changes[key] = self._plan(workload)
+        if self.is_stop:
+            self._refuse_blocked()
+        for tier in self.tiers:
+            self._describe([self.first[entry.key] for entry in tier])
+        self._report_left()
+        self.is_planned = True
+        check_rights(
+            self.client,
+            self._list_planned(),
+            namespace=self.namespace,
+            reads=self._list_kinds_to_read(),
+            check_mode=self.module.check_mode,
+        )
+
+    def _read(self, entries: t.Iterable[Entry]) -> dict[str, Workload]:
+        """Read the workloads by one LIST for each kind, by key and in the order of ``entries``."""
+        entries = list(entries)
+        names: dict[str, list[str]] = {}
+        for entry in entries:
+            names.setdefault(entry.kind, []).append(entry.name)
+        objects: dict[str, Json] = {}
+        for kind, of_kind in names.items():
+            listing = list_named(self.client, kind, self.namespace, of_kind)
+            self.versions[kind] = listing.version
+            objects.update({f"{kind}/{name}": obj for name, obj in zip(of_kind, listing.items, strict=True)})
+        return {entry.key: Workload.from_object(objects[entry.key], entry.kind) for entry in entries}
+
+    def _read_constraints(self) -> ScalingConstraints:
+        """Read the autoscalers: for a stop, as far as the guards ask for them.
+
+        A start, the way back, looks at them whatever the guards are: what a stop has paused is resumed by each start,
+        also by one that finds the workload running because another one was cut off, and they may move the number. It
+        takes what may not be read for a warning.
+        """
+        guards = set(self.params["guards"]) if self.is_stop else {"hpa", "keda"}
+        constraints = read_constraints(self.client, self.namespace, guards, required=self.is_stop)
+        for warning in constraints.warnings:
+            self.module.warn(warning)
+        return constraints
+
+    def _plan(self, workload: Workload) -> Change:
+        if self.is_stop:
+            return plan_stop(
+                workload, run_id=self.client.run_id, now=self.now, first=self.first.get(workload.key, workload)
+            )
+        return plan_start(
+            workload,
+            replicas=self.replicas[workload.key],
+            only_windows=self.only_windows,
+            assume_stopped=self.params["assume"] == "stopped",
+            leave_unsaved=self.params["on_missing_state"] == "report",
+            fallback=self._find_fallback(workload),
+        )
+
+    def _find_fallback(self, workload: Workload) -> SavedState | None:
+        """Return what was saved on the workload's ScaledObject when a run paused it."""
+        states = [scaler.find_saved_stop() for scaler in self.constraints.list_autoscalers(workload)]
+        return next((state for state in states if state is not None), None)
+
+    def _plan_scaler(self, scaler: Autoscaler, replicas: int) -> Write | None:
+        """Return the write that pauses (before a stop) or resumes (before a start) an autoscaler, None for nothing."""
+        if not self.is_stop:
+            return scaler.plan_resume(only_windows=self.only_windows)
+        if self.params["autoscaler"] != "pause":
+            return None
+        return scaler.plan_pause(replicas, run_id=self.client.run_id, now=self.now)
+
+    def _list_scalers_to_write(self, workload: Workload) -> list[tuple[Autoscaler, Write]]:
+        writes = [
+            (scaler, self._plan_scaler(scaler, workload.replicas))
+            for scaler in self.constraints.list_autoscalers(workload)
+        ]
+        return [(scaler, write) for scaler, write in writes if write is not None]
+
+    def _list_bounds_to_restore(self, workload: Workload) -> list[tuple[Autoscaler, Write]]:
+        """Return the writes that give back the bounds that scaling set to one number, before a workload is started."""
+        change = self.changes[workload.key]
+        if self.is_stop or change.before or not change.after:
+            return []
+        writes = [
+            (scaler, scaler.plan_restore_bounds(only_windows=self.only_windows))
+            for scaler in self.constraints.list_autoscalers(workload)
+        ]
+        return [(scaler, write) for scaler, write in writes if write is not None]
+
+    def _refuse_blocked(self) -> None:
+        """Refuse a stop that another actor would undo, or that deletes volumes. A start is never refused."""
+        blockers: list[Blocker] = []
+        for workload in self.first.values():
+            if self.changes[workload.key].write is not None and "gitops" in self.params["guards"]:
+                blockers += find_owner_blockers(workload)
+            if not self.params["allow_volume_deletion"]:
+                blockers += find_volume_blockers(workload, 0)
+            for scaler in self.constraints.list_autoscalers(workload):
+                afterwards = scaler.apply(self._plan_scaler(scaler, workload.replicas))
+                blocker = afterwards.find_stop_blocker(workload)
+                blockers += [blocker] if blocker is not None else []
+        if blockers:
+            self.outcome.blockers += blockers
+            raise Refusal(
+                obj=blockers[0].object,
+                problem="; ".join(f"{blocker.object}: {blocker.what}" for blocker in blockers),
+                next_step=blockers[0].next_step,
+            )
+
+    def _describe(self, workloads: t.Sequence[Workload]) -> None:
+        """Add the plan and the diff of one tier, in the order in which it will happen."""
+        outcome = self.outcome
+        outcome.before, outcome.after = outcome.before or {}, outcome.after or {}
+        items: list[PlanItem] = []
+        scalers: dict[str, PlanItem] = {}
+        for workload in workloads:
+            change = self.changes[workload.key]
+            outcome.before[workload.key], outcome.after[workload.key] = change.before, change.after
+            for scaler, write in self._list_bounds_to_restore(workload):
+                restored, key = apply_bounds(scaler, write), f"bounds of {scaler.title}"
+                what = describe_bounds(scaler, restored)
+                outcome.plan.append(PlanItem(scaler.title, what, f"{workload.title} is started"))
+                outcome.before[key], outcome.after[key] = scaler.bounds, restored.bounds
+            if change.what:
+                items.append(PlanItem(workload.title, change.what, change.reason, reversible=change.reversible))
+            for scaler, _write in self._list_scalers_to_write(workload):
+                verb = "pause" if self.is_stop else "resume"
+                scalers[scaler.title] = PlanItem(scaler.title, verb, f"it owns the replicas of {workload.title}")
+                outcome.before[scaler.title], outcome.after[scaler.title] = not self.is_stop, self.is_stop
+        outcome.plan += [*scalers.values(), *items]
+
+    def _report_left(self) -> None:
+        """Report what stays stopped because nothing was saved on it, or because no window stopped it."""
+        self.outcome.blockers += [
+            summary.name_stopper(workload, self.changes[key].stopper)
+            for key, workload in self.first.items()
+            if self.changes[key].is_left
+        ]
+
+    def _list_planned(self) -> list[Planned]:
+        """Return every write that is planned, to ask the server for it before the first one."""
+        planned: list[Planned] = []
+        for workload in self.first.values():
+            write = self.changes[workload.key].write
+            if write is not None and write.body:
+                path = object_path(workload.kind, self.namespace, workload.name)
+                planned.append(Planned(workload.kind, workload.title, path, workload.raw, write))
+            scaler_writes = self._list_bounds_to_restore(workload) + self._list_scalers_to_write(workload)
+            for scaler, scaler_write in scaler_writes:
+                path = object_path(scaler.kind, scaler.namespace, scaler.name)
+                planned.append(Planned(scaler.kind, scaler.title, path, scaler.raw, scaler_write))
+        return planned
+
+    def _list_kinds_to_read(self) -> set[str]:
+        """Return the kinds without which it cannot be said that a workload is gone."""
+        if not self.is_stop:
+            return set()
+        return {kind for workload in self.first.values() for kind in Gone(workload).needs() if kind != workload.kind}
+
+    def _perform(self, tier: Tier, number: int) -> None:
+        """Change the workloads of one tier and wait for them, with a deadline of its own."""
+        self.client.deadline = Deadline(self.params["timeout"])
+        if number and not self.is_stop and (self.client.write_attempted or self.outcome.waited):
+            self.latest.update(self._read(tier))  # what serves now need not be what served before the tiers in between
+        workloads = [self.latest[entry.key] for entry in tier]
+        for workload in workloads:
+            self._restore_bounds(workload)
+            self._save_before_pause(workload)
+        # Before the workload also on the way back: KEDA would put it to 0 again as long as it is paused there.
+        self._write_scalers(workloads)
+        for workload in workloads:
+            self._write_workload(self.latest[workload.key])
+        self._wait([self.latest[entry.key] for entry in tier])
+
+    def _restore_bounds(self, workload: Workload) -> None:
+        """Give autoscalers their bounds back while the workload is still stopped, so that they move nothing yet."""
+        for scaler, _write in self._list_bounds_to_restore(workload):
+            path = object_path(scaler.kind, scaler.namespace, scaler.name)
+
+            def decide(obj: Json, kind: str = scaler.kind) -> Write | None:
+                return Autoscaler.from_object(obj, kind).plan_restore_bounds(only_windows=self.only_windows)
+
+            obj, _sent = self.client.patch_with_retry(path, decide, obj=scaler.title, first=scaler.raw)
+            self.constraints.replace_autoscaler(Autoscaler.from_object(obj, scaler.kind))
+
+    def _save_before_pause(self, workload: Workload) -> None:
+        """Save what a workload has before its autoscaler is paused, which may scale it to 0 faster than this run."""
+        if not self.is_stop or not self._list_scalers_to_write(workload):
+            return
+
+        def decide(obj: Json) -> Write | None:
+            current = Workload.from_object(obj, workload.kind)
+            return plan_save(current, run_id=self.client.run_id, now=self.now).write
+
+        path = object_path(workload.kind, self.namespace, workload.name)
+        obj, sent = self.client.patch_with_retry(path, decide, obj=workload.title, first=workload.raw)
+        if sent:
+            self.saved.add(workload.key)
+        self.latest[workload.key] = Workload.from_object(obj, workload.kind)
+
+    def _write_workload(self, workload: Workload) -> None:
+        key = workload.key
+        decided: list[Change] = []
+
+        def decide(obj: Json) -> Write | None:
+            decided.append(self._decide(Workload.from_object(obj, workload.kind)))
+            return decided[-1].write
+
+        path = object_path(workload.kind, self.namespace, workload.name)
+        obj, sent = self.client.patch_with_retry(path, decide, obj=workload.title, first=workload.raw)
+        self.latest[key] = Workload.from_object(obj, workload.kind)
+        if sent:
+            self.written.add(key)
+            self._adopt(key, next(change for change in reversed(decided) if change.write is not None))
+        elif key in self.saved:
+            self.written.add(key)  # by the autoscaler that this run has paused, which was faster
+        else:
+            self._adopt(key, decided[-1])
+
+    def _decide(self, workload: Workload) -> Change:
+        """Plan for a workload as it is now.
+
+        KEDA that this run has resumed may have been faster, with the number that it begins with: what was saved still
+        counts then, and KEDA moves it from there.
+        """
+        planned = self.changes[workload.key]
+        if workload.key in self.resumed and 0 < workload.replicas < planned.after and not planned.before:
+            change = plan_start(workload, replicas=planned.after, only_windows=self.only_windows)
+            return change._replace(before=planned.before, reason=planned.reason)
+        return self._plan(workload)
+
+    def _adopt(self, key: str, change: Change) -> None:
+        """Report what was decided in the end, which another client may have made differ from what was planned."""
+        self.changes[key] = change
+        self.outcome.before[key], self.outcome.after[key] = change.before, change.after
+
+    def _write_scalers(self, workloads: t.Sequence[Workload]) -> None:
+        for workload in workloads:
+            replicas = self.first[workload.key].replicas
+            for scaler in self.constraints.list_autoscalers(workload):
+                if self._write_scaler(scaler, replicas) and not self.is_stop:
+                    self.resumed.add(workload.key)
+
+    def _write_scaler(self, scaler: Autoscaler, replicas: int) -> bool:
+        """Pause or resume an autoscaler; return whether something was written."""
+        if self._plan_scaler(scaler, replicas) is None:
+            return False
+
+        def decide(obj: Json) -> Write | None:
+            return self._plan_scaler(Autoscaler.from_object(obj, scaler.kind), replicas)
+
+        path = object_path(scaler.kind, scaler.namespace, scaler.name)
+        return self.client.patch_with_retry(path, decide, obj=scaler.title, first=scaler.raw)[1]
+
+    def _wait(self, workloads: t.Sequence[Workload]) -> None:
+        """Wait until the tier is gone, or serves. What is left stopped is not waited for."""
+        workloads = [workload for workload in workloads if not self.changes[workload.key].is_left]
+        if not workloads:
+            return
+        conditions = [self._make_condition(workload) for workload in workloads]
+        with Cache(self.client) as cache:
+            self._follow(cache, workloads)
+            try:
+                wait_until(
+                    conditions,
+                    cache,
+                    deadline=self.client.deadline,
+                    grace=GracePeriod(self.params["failure_grace_factor"]),
+                    outcome=self.outcome,
+                )
+            finally:
+                snapshot = cache.snapshot()
+                for workload in workloads:
+                    latest = snapshot.workload(workload.kind, workload.namespace, workload.name)
+                    self.latest[workload.key] = latest or workload
+                for warning in cache.warnings:
+                    self.module.warn(warning)
+
+    def _make_condition(self, workload: Workload) -> Condition:
+        if self.is_stop:
+            return Gone(workload)
+        scalers = self.constraints.list_autoscalers(workload)
+        bounds = (max(1, min(s.minimum for s in scalers)), max(s.maximum for s in scalers)) if scalers else None
+        return Serving(workload, workload.replicas, bounds=bounds, autoscaled=bool(scalers))
+
+    def _follow(self, cache: Cache, workloads: t.Sequence[Workload]) -> None:
+        by_kind: dict[str, list[Workload]] = {}
+        for workload in workloads:
+            by_kind.setdefault(workload.kind, []).append(workload)
+        for kind, of_kind in by_kind.items():
+            version = self.versions[kind]
+            if len(of_kind) > 1 and version:
+                cache.follow(kind, self.namespace, listed=Listing([workload.raw for workload in of_kind], version))
+                continue
+            for workload in of_kind:  # one alone, or each by its name where they may not be listed
+                listed = Listing([workload.raw], workload.resource_version)
+                cache.follow(kind, self.namespace, name=workload.name, listed=listed)
+
+    def _report(self) -> None:
+        """Set what is known of the workloads; once all is planned the summary and the evidence too, also on a failure."""
+        check_mode = self.module.check_mode
+        latest = list(self.latest.values())
+        self.outcome.facts["workloads"] = [summary.describe_workload(workload) for workload in latest]
+        self.outcome.facts["reasons"] = {key: change.reason for key, change in self.changes.items()}
+        if not self.is_planned:
+            return
+        summarize = summary.summarize_stop if self.is_stop else summary.summarize_start
+        self.outcome.summary = summarize(
+            list(self.first.values()), self.changes, written=None if check_mode else self.written
+        )
+        if self.is_stop and self.written and not is_window(self.client.run_id):
+            self.outcome.summary += summary.START_AGAIN
+        self.outcome.evidence = summary.list_change_evidence(latest, self.changes, check_mode=check_mode)
+
+
+def run_workload(module: AnsibleModule, outcome: Outcome) -> None:
+    """Read, plan, apply unless check mode, wait, report."""
+    if module.params["assume"] and not module.check_mode:
+        raise Refusal(
+            obj="option assume", problem="it is set outside check mode", next_step="Use it for rehearsals only"
+        )
+    tiers = parse_tiers(module.params)
+    client = connect(module, seconds=module.params["timeout"])
+    outcome.facts["run_id"] = client.run_id
+    try:
+        check_identity(client, module.params["cluster_uid"])
+        StopStart(module, outcome, client, tiers).run()
+    finally:
+        disconnect(module, outcome, client)

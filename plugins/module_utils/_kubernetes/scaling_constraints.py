@@ -1,0 +1,122 @@
+# Copyright (c) 2026 The lowtide.ops team
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What bounds a workload's number of replicas: autoscalers, budgets, quotas, room on the nodes.
+
+Reading costs one request for each guard (headroom two: nodes and pods). What they allow is judged by ``constraints``.
+Private to lowtide.ops: do not import from other collections.
+"""
+
+from __future__ import annotations
+
+import typing as t
+
+from .autoscalers import Autoscaler, select_autoscalers
+from .client import Client
+from .errors import Forbidden, NotFound
+from .fields import as_dict
+from .objects import Workload
+from .resources import collection_path, find_resource
+
+if t.TYPE_CHECKING:
+    from .fields import Json
+    from .patches import Write
+
+GUARDS = ("hpa", "keda", "gitops", "disruption_budget", "quota", "headroom")
+OCCUPYING = "status.phase!=Succeeded,status.phase!=Failed"
+"""Field selector of the pods that take room on a node."""
+
+
+class ScalingConstraints:
+    """What the declared guards read. ``pods`` are those of all namespaces that take room on a node."""
+
+    def __init__(self) -> None:
+        self.autoscalers: list[Autoscaler] = []
+        self.budgets: list[Json] = []
+        self.quotas: list[Json] = []
+        self.limit_ranges: list[Json] = []
+        self.claims: list[str] | None = None
+        self.nodes: list[Json] = []
+        self.pods: list[Json] = []
+        self.warnings: list[str] = []
+
+    def list_autoscalers(self, workload: Workload) -> list[Autoscaler]:
+        """Return the autoscalers of a workload; an HPA that KEDA made is represented by its ScaledObject."""
+        return select_autoscalers(self.autoscalers, workload)
+
+    def replace_autoscaler(self, scaler: Autoscaler) -> None:
+        """Take what an autoscaler is now in place of what it was."""
+        self.autoscalers = [
+            scaler if (known.kind, known.uid) == (scaler.kind, scaler.uid) else known for known in self.autoscalers
+        ]
+
+
+def apply_bounds(scaler: Autoscaler, write: Write) -> Autoscaler:
+    """Return an autoscaler with the bounds that a write gives it."""
+    spec = {**as_dict(scaler.raw.get("spec")), **as_dict(write.body.get("spec"))}
+    return Autoscaler.from_object({**scaler.raw, "spec": spec}, scaler.kind)
+
+
+def describe_bounds(before: Autoscaler, after: Autoscaler) -> str:
+    """Return what a change of bounds does, for a plan."""
+    if before.bounds == after.bounds:
+        return "remove the bounds that were saved on it"
+    return f"bounds {before.minimum}..{before.maximum} -> {after.minimum}..{after.maximum}"
+
+
+def read_constraints(
+    client: Client, namespace: str, guards: t.Collection[str], *, required: bool = True
+) -> ScalingConstraints:
+    """Read what the guards need.
+
+    Without ``required``, as for the way back, what this account may not read is a warning in the result.
+    """
+    constraints = ScalingConstraints()
+
+    def read(kind: str) -> list[Json]:
+        try:
+            return client.list(collection_path(kind, namespace), obj=f"{kind}s of namespace {namespace}").items
+        except NotFound:
+            if kind != "ScaledObject":
+                raise
+            return []  # 404 for the list of a kind: KEDA is not installed in this cluster
+        except Forbidden as error:
+            if kind == "ScaledObject" and not _is_served(client, kind):
+                return []
+            if required:
+                raise
+            constraints.warnings.append(f"{error} Until then nothing is known of the {kind}s there.")
+            return []
+
+    if "hpa" in guards:
+        kind = "HorizontalPodAutoscaler"
+        constraints.autoscalers += [Autoscaler.from_object(obj, kind) for obj in read(kind)]
+    if "keda" in guards:
+        kind = "ScaledObject"
+        constraints.autoscalers += [Autoscaler.from_object(obj, kind) for obj in read(kind)]
+    if "disruption_budget" in guards:
+        constraints.budgets = read("PodDisruptionBudget")
+    if "quota" in guards:
+        constraints.quotas = read("ResourceQuota")
+    if "headroom" in guards:
+        constraints.nodes = client.list(collection_path("Node", None), obj="nodes").items
+        constraints.pods = client.list(
+            collection_path("Pod", None), obj="pods of all namespaces", params={"fieldSelector": OCCUPYING}
+        ).items
+    return constraints
+
+
+def _is_served(client: Client, kind: str) -> bool:
+    """Whether the cluster has the API of a kind at all.
+
+    Authorization comes before routing: an account of one namespace gets 403, not 404, for an API that does not exist. All
+    that are authenticated may read the list of groups (ClusterRole system:discovery).
+    """
+    group = find_resource(kind).group_version.partition("/")[0]
+    try:
+        client.get(f"/apis/{group}", obj=f"API group {group}")
+    except NotFound:
+        return False
+    except Forbidden:
+        return True  # without system:discovery nothing is known, and the first answer stands
+    return True

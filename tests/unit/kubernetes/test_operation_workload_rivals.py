@@ -1,0 +1,214 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""k8s_workload that is killed, loses answers, or meets other clients, against the API server in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from support.memory_controllers import (
+    ALWAYS,
+    Controllers,
+    act_while_waiting,
+    describe_scaled_object,
+    play_keda,
+    scale,
+)
+from support.memory_kubernetes import MemoryServer
+from support.modules import ModuleRun
+from support.operation_runs import is_write
+
+from .workload_steps import (
+    WORKER,
+    Json,
+    act_between,
+    check_done,
+    count_replicas,
+    read_saved,
+    run_tiers,
+    start,
+    stop,
+    take_picture,
+)
+
+
+@pytest.fixture
+def controllers(memory: MemoryServer) -> Controllers:
+    """Who settles at once what is written."""
+    return Controllers(memory)
+
+
+class Cut:
+    """Refuse every request once so many writes were carried out: for the server, the client is dead by then."""
+
+    def __init__(self, memory: MemoryServer, writes: int) -> None:
+        self._memory = memory
+        self._writes = writes
+        self.done = 0
+        memory.add_rival(self._act, when="after", times=ALWAYS)
+
+    def _act(self) -> None:
+        self.done += is_write(next(request for request in reversed(self._memory.log) if request.verb == "patch"))
+        if self.done >= self._writes:
+            self._memory.tokens = set()
+
+    def end(self, run: ModuleRun) -> None:
+        """Check that the run was cut off after so many writes, and answer again."""
+        assert (run.failed, run.changed, run["error"]["refused"]) == (True, True, False)
+        assert self.done == self._writes
+        self._memory.tokens = None
+        self._memory.rivals.pop()
+
+
+# --- kills ----------------------------------------------------------------------------------------------------------
+
+
+def put_scaled_shop(memory: MemoryServer) -> Json:
+    """Put two tiers that KEDA scales, and return the picture of them."""
+    controllers = Controllers(memory)
+    for name in ("a", "w"):
+        controllers.add("StatefulSet", name)
+        memory.put(describe_scaled_object(f"StatefulSet/{name}", 1, 9, name=f"k-{name}"))
+    return take_picture(memory)
+
+
+TIERS = [["StatefulSet/a"], [WORKER]]
+
+
+@pytest.mark.parametrize("again", [True, False], ids=["run again", "started at once"])
+@pytest.mark.parametrize(("keda", "writes"), [*((True, n) for n in range(1, 4)), *((False, n) for n in range(1, 6))])
+def test_a_stop_that_is_killed_between_two_writes(memory: MemoryServer, keda: bool, writes: int, again: bool) -> None:
+    """Whatever was written by then: another run ends it, and a start gives back what there was."""
+    if keda:
+        play_keda(memory)
+    before = put_scaled_shop(memory)
+    cut = Cut(memory, writes)
+    killed = run_tiers(memory, "stopped", *TIERS, autoscaler="pause")
+    cut.end(killed)
+    if again:
+        check_done(run_tiers(memory, "stopped", *TIERS, autoscaler="pause", run_id="second"))
+        assert [count_replicas(memory, name) for name in ("a", "w")] == [0, 0]
+    check_done(run_tiers(memory, "running", *TIERS))
+    assert take_picture(memory) == before
+
+
+@pytest.mark.parametrize("guards", [["hpa", "keda", "gitops"], []], ids=["guards", "no guards"])
+@pytest.mark.parametrize("writes", range(1, 4))
+def test_a_start_that_is_killed_between_two_writes(memory: MemoryServer, writes: int, guards: list[str]) -> None:
+    """The next start goes on: KEDA is resumed also where the workload runs already."""
+    before = put_scaled_shop(memory)
+    check_done(run_tiers(memory, "stopped", *TIERS, autoscaler="pause"))
+    memory.log.clear()
+    cut = Cut(memory, writes)
+    killed = run_tiers(memory, "running", *TIERS, guards=guards)
+    cut.end(killed)
+    check_done(run_tiers(memory, "running", *TIERS, guards=guards))
+    assert take_picture(memory) == before
+
+
+# --- rivals, lost answers -------------------------------------------------------------------------------------------
+
+
+def test_a_rival_before_the_stop_is_decided_about_anew(memory: MemoryServer, controllers: Controllers) -> None:
+    """What the workload had in the end is saved and reported."""
+    controllers.add("StatefulSet", "w")
+    act_between(memory, lambda: scale(memory, "StatefulSet", "w", 5))
+    run = check_done(stop(memory))
+    assert (count_replicas(memory), read_saved(memory)) == (0, {"replicas": 5})
+    assert run["diff"] == {"before": {WORKER: 5}, "after": {WORKER: 0}}
+    assert "StatefulSet n/w (5 replicas)" in run["summary"]
+
+
+def test_a_rival_before_the_start_is_decided_about_anew(memory: MemoryServer, controllers: Controllers) -> None:
+    """What another client has started meanwhile is left as it is, and waited for as it is."""
+    controllers.add("StatefulSet", "w")
+    check_done(stop(memory))
+    act_between(memory, lambda: scale(memory, "StatefulSet", "w", 2))
+    run = check_done(start(memory))
+    assert (count_replicas(memory), read_saved(memory)) == (2, None)
+    assert [run["workloads"][0][key] for key in ("replicas", "ready")] == [2, 2]
+    assert run["diff"]["after"] == {WORKER: 2}
+    assert "3" not in run["summary"]
+
+
+def test_a_rival_who_is_faster_with_the_same_stop(memory: MemoryServer, controllers: Controllers) -> None:
+    """It is saved what there was before, as this run saw it."""
+    controllers.add("StatefulSet", "w")
+    act_between(memory, lambda: scale(memory, "StatefulSet", "w", 0))
+    check_done(stop(memory))
+    assert read_saved(memory) == {"replicas": 3}
+
+
+@pytest.mark.parametrize("act", [stop, start])
+def test_a_rival_after_the_write_is_named(
+    memory: MemoryServer, controllers: Controllers, act: Callable[..., ModuleRun]
+) -> None:
+    """It works against this run, and waiting would be in vain."""
+    controllers.add("StatefulSet", "w")
+    if act is start:
+        check_done(stop(memory))
+    controllers.held = {"w"}
+    memory.log.clear()
+    act_while_waiting(memory, lambda: scale(memory, "StatefulSet", "w", 7, manager="someone"))
+    run = act(memory)
+    assert (run.failed, run.changed, run["error"]["refused"]) == (True, True, False)
+    assert "someone" in run.msg
+    assert "7" in run.msg
+    assert run["waited"] < 5
+
+
+def lose_writes(memory: MemoryServer, when: str) -> None:
+    """Lose the answer of the first write, and what is not a dry run."""
+    act_between(memory, lambda: memory.lose_next(when, verb="patch"))
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("act", [stop, start])
+def test_a_lost_answer_is_no_failure(
+    memory: MemoryServer, controllers: Controllers, act: Callable[..., ModuleRun], when: str
+) -> None:
+    """It is looked whether the write was carried out, and reported as it is."""
+    controllers.add("StatefulSet", "w")
+    if act is start:
+        check_done(stop(memory))
+    lose_writes(memory, when)
+    run = check_done(act(memory))
+    assert run.changed
+    assert count_replicas(memory) == (3 if act is start else 0)
+    assert run["diff"]["after"] == {WORKER: 3 if act is start else 0}
+    assert run["summary"].startswith("started" if act is start else "stopped")
+
+
+def test_a_server_that_is_lost_after_the_write(memory: MemoryServer, controllers: Controllers) -> None:
+    """It is not known whether it was carried out: changed, and no refusal."""
+    controllers.add("StatefulSet", "w")
+
+    def lose() -> None:
+        memory.lose_next("after", verb="patch")
+        memory.lose_next("before", times=ALWAYS)
+
+    act_between(memory, lose)
+    run = stop(memory, timeout=1)
+    assert (run.failed, run.changed, run["error"]["refused"]) == (True, True, False)
+    assert (run["run_id"], count_replicas(memory)) == ("r", 0)
+
+
+def test_a_wait_that_ends_without_a_write_is_no_refusal(memory: MemoryServer, controllers: Controllers) -> None:
+    """Nothing is changed by it either."""
+    controllers.add("StatefulSet", "w")
+    controllers.held = {"w"}
+    assert stop(memory, timeout=1).changed
+    run = stop(memory, timeout=1)
+    assert (run.failed, run.changed, run["error"]["refused"]) == (True, False, False)
+    assert "3 pods left" in run.msg
+
+
+def test_a_server_that_cannot_be_reached_is_a_refusal(memory: MemoryServer, controllers: Controllers) -> None:
+    """As long as nothing was written."""
+    controllers.add("StatefulSet", "w")
+    memory.lose_next("before", times=ALWAYS)
+    run = stop(memory, timeout=0.3)
+    assert (run.failed, run.changed, run["error"]["refused"]) == (True, False, True)
+    assert run["run_id"] == "r"
+    assert run["requests"] > 0
