@@ -18,7 +18,8 @@ from .._common.errors import OpsError, Refusal
 from .._common.retry import Backoff, Deadline
 from .access import ClusterAccess
 from .errors import BY_STATUS, ApiError, Conflict, Gone, TooManyRequests, Unauthorized, WriteUnknown
-from .patches import Json, Operations, Write, build_json_patch, changes_something, encode_json
+from .fields import Json
+from .patches import Operations, Write, build_json_patch, changes_something, encode_json
 from .streams import Stream
 from .transport import LOST, DeadlineSocket, connect, describe_error, is_final
 

@@ -52,10 +52,6 @@ class WriteUnknown(ApiError, OutcomeUnknown):
     """A write was sent and no answer came, or one that does not tell: read the object before deciding anything."""
 
 
-class Uncertain(ApiError):
-    """A write was sent and its answer is not known: read the object before deciding anything."""
-
-
 BY_STATUS: dict[int, type[ApiError]] = {
     401: Unauthorized,
     403: Forbidden,

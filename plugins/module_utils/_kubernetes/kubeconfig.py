@@ -14,9 +14,8 @@ import typing as t
 
 from .._common.dependencies import require
 from .._common.errors import Refusal
+from .fields import Json
 from .files import PemSource, decode_base64, read_text
-
-Json = dict[str, t.Any]
 
 _CLUSTER_KEYS = frozenset(
     {

@@ -13,7 +13,8 @@ from __future__ import annotations
 import json
 import typing as t
 
-Json = dict[str, t.Any]
+from .fields import Json
+
 Operations = list[Json]
 
 _GO_ESCAPES = {ord(letter): f"\\u{ord(letter):04x}" for letter in "<>&\u2028\u2029"}

@@ -9,7 +9,7 @@ import typing as t
 
 from .client import Client
 from .errors import Forbidden, NotFound
-from .patches import Json
+from .fields import Json
 from .resources import Resource, collection_path
 
 

@@ -10,9 +10,8 @@ import json
 import typing as t
 
 from .errors import ApiError
+from .fields import Json
 from .transport import LOST, DeadlineSocket, describe_error
-
-Json = dict[str, t.Any]
 
 
 class Stream:

@@ -18,7 +18,8 @@ from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.errors imp
     TooManyRequests,
     WriteUnknown,
 )
-from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.patches import Json, Write
+from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.fields import Json
+from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.patches import Write
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.resources import collection_path, object_path
 from support.memory_kubernetes import MemoryServer
 

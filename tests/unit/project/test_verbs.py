@@ -8,7 +8,12 @@ import pytest
 from support.checkout import plugin_packages, text
 from support.verbs import measure
 
-FLOORS = {"module_utils/_common": 95, "plugin_utils/_window": 90}
+FLOORS = {
+    "module_utils/_common": 95,
+    "module_utils/_consumers": 90,
+    "module_utils/_kubernetes": 88,
+    "plugin_utils/_window": 90,
+}
 """Percent. A package may be here before it exists. `tests/verbs.py PACKAGE` prints the names without a verb."""
 
 
