@@ -308,6 +308,11 @@ class GracePeriod:
                 expired = finding
         return expired
 
+    def describe_limit(self, finding: Finding) -> str:
+        """Return for how long a finding was borne, in words; empty for one that is judged by restarts."""
+        seconds = self._seconds[finding.reason]
+        return "" if seconds is None else f" (for {seconds * self.factor:g} s, failure_grace_factor {self.factor:g})"
+
     def next_expiry(self, now: float) -> float:
         """Return the seconds until a finding of the last look expires by time alone; inf if none will."""
         return min((at - now for at in self._expiries if at > now), default=math.inf)

@@ -35,7 +35,6 @@ class ScalingConstraints:
         self.budgets: list[Json] = []
         self.quotas: list[Json] = []
         self.limit_ranges: list[Json] = []
-        self.claims: list[str] | None = None
         self.nodes: list[Json] = []
         self.pods: list[Json] = []
         self.warnings: list[str] = []
@@ -98,6 +97,7 @@ def read_constraints(
         constraints.budgets = read("PodDisruptionBudget")
     if "quota" in guards:
         constraints.quotas = read("ResourceQuota")
+        constraints.limit_ranges = read("LimitRange") if constraints.quotas else []
     if "headroom" in guards:
         constraints.nodes = client.list(collection_path("Node", None), obj="nodes").items
         constraints.pods = client.list(

@@ -28,9 +28,16 @@ START_AGAIN = "; lowtide.ops.startup starts them again"
 
 
 def summarize_stop(
-    workloads: t.Sequence[Workload], changes: t.Mapping[str, Change], *, written: t.Collection[str] | None
+    workloads: t.Sequence[Workload],
+    changes: t.Mapping[str, Change],
+    *,
+    written: t.Collection[str] | None,
+    late: t.Sequence[str] = (),
 ) -> str:
-    """Return one line: what was stopped, or in check mode (``written`` is None) would be, from what was there before."""
+    """Return one line: what was stopped, or in check mode (``written`` is None) would be, from what was there before.
+
+    ``late`` are those whose wait ended before they were gone, each with its numbers.
+    """
     due = [workload for workload in workloads if changes[workload.key].before]
     due = [workload for workload in due if changes[workload.key].write is not None]
     if not due:
@@ -39,6 +46,8 @@ def summarize_stop(
         summary = f"would stop {join_some([_title(workload, changes) for workload in due], limit=NAMED)}"
     else:
         summary = _done_and_not("stopped", due, changes, written)
+    if late:
+        summary = f"{summary}; not gone yet: {join_some(late, limit=NAMED)}"
     at_zero = [workload.title for workload in workloads if _is_kept_at_zero(changes[workload.key])]
     if at_zero:
         summary += f"; stopped before, {'would be saved' if written is None else 'saved'} as such: "
@@ -47,9 +56,16 @@ def summarize_stop(
 
 
 def summarize_start(
-    workloads: t.Sequence[Workload], changes: t.Mapping[str, Change], *, written: t.Collection[str] | None
+    workloads: t.Sequence[Workload],
+    changes: t.Mapping[str, Change],
+    *,
+    written: t.Collection[str] | None,
+    late: t.Sequence[str] = (),
 ) -> str:
-    """Return one line: what was started, or in check mode (``written`` is None) would be, and what was left stopped."""
+    """Return one line: what was started, or in check mode (``written`` is None) would be, and what was left stopped.
+
+    ``late`` are those whose wait ended before they served, each with its numbers.
+    """
     left = [workload for workload in workloads if changes[workload.key].is_left]
     kept = [workload.title for workload in workloads if _is_kept_at_zero(changes[workload.key])]
     due = [workload for workload in workloads if changes[workload.key].after]
@@ -59,12 +75,14 @@ def summarize_start(
     elif due:
         summary = _done_and_not("started", due, changes, written or ())
     else:
-        summary = "nothing to start" if left or kept else "all workloads run"
+        summary = "nothing to start" if left or kept else "nothing had to be started" if late else "all workloads run"
+    if late:
+        summary += f"; not serving yet: {join_some(late, limit=NAMED)}"
     if kept:
         summary += f"; left as it was before it was stopped: {join_some(kept, limit=NAMED)}"
     unsaved = [workload.title for workload in left if changes[workload.key].stopper is None]
     if unsaved:
-        summary += f"; left at 0 replicas, as nothing was saved on it: {join_some(unsaved, limit=NAMED)}"
+        summary += f"; left stopped, as nothing was saved on it: {join_some(unsaved, limit=NAMED)}"
     of_others = [workload.title for workload in left if changes[workload.key].stopper is not None]
     if of_others:
         summary += f"; left stopped, as no window stopped it: {join_some(of_others, limit=NAMED)}"

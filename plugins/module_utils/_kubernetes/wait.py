@@ -202,7 +202,9 @@ class _Wait:
             return None
         self._report(look.findings)
         raise WaitFailed(
-            obj=_join_titles(look.late), problem=f"{_join_messages(look.late)}; {expired}", next_step=expired.next_step
+            obj=_join_titles(look.late),
+            problem=f"{_join_messages(look.late)}; {expired}{self._grace.describe_limit(expired)}",
+            next_step=f"{expired.next_step}, or raise failure_grace_factor if it passes",
         )
 
     def _look_finally(self, look: _Look) -> Snapshot:

@@ -1,8 +1,12 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Thousands of pods: what a look costs, and that it grows with their number and not with its square."""
+"""Thousands of pods: what a look costs, and that it grows with their number and not with its square.
+
+LOWTIDE_KILL_EXHAUSTIVE=1 takes 5,000 pods and 1,000 replicas, instead of a fifth of them.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +21,10 @@ from .steps import SCALE, WORKLOAD, apply_ready, name_workloads, stop
 
 pytestmark = [pytest.mark.alone, pytest.mark.lab("kubernetes", "kwok"), pytest.mark.timeout(600)]
 Json = dict[str, Any]
-CROWD = 5_000
+EXHAUSTIVE = os.environ.get("LOWTIDE_KILL_EXHAUSTIVE") == "1"
+CROWD, REPLICAS = (5_000, 1_000) if EXHAUSTIVE else (1_000, 200)
+LOOKS = {"stop": 1, "start": 2}
+"""How often the pods are read: a start that does not come to its end reads them once more at its deadline."""
 BUDGET_SECONDS = 1.0
 """Of processor time, for the first look at a namespace with so many pods; what a look at an empty one costs is left out."""
 NEVER_READY: Json = {"readinessProbe": {"exec": {"command": ["false"]}}}
@@ -58,18 +65,18 @@ def test_a_look_at_thousands_of_pods_is_cheap_and_grows_with_their_number(
     whole = measure_looks(namespace)
     remove_pods(server, namespace.name)
     for look, seconds in whole.items():
-        assert seconds - alone[look] <= BUDGET_SECONDS, (look, alone, half, whole)
+        assert seconds - alone[look] <= BUDGET_SECONDS * LOOKS[look], (look, alone, half, whole)
         assert seconds - alone[look] <= 2.6 * max(half[look] - alone[look], 0.1), (look, alone, half, whole)
 
 
 @pytest.mark.parametrize("kind", ["Deployment", "StatefulSet"])
-def test_a_thousand_replicas(namespace: Namespace, node: str, kind: str) -> None:
+def test_many_replicas(namespace: Namespace, node: str, kind: str) -> None:
     """Scaled up and stopped, each within its deadline; what it takes is the controllers' own work."""
     selector = {"tolerations": [TOLERATION], "nodeSelector": {"kubernetes.io/hostname": node}}
     apply_ready(namespace, namespace.workload("w", kind=kind, spec={"terminationGracePeriodSeconds": 0, **selector}))
-    scaled = namespace.module(SCALE, kind=kind, name="w", partitions=1_000, timeout=200)
+    scaled = namespace.module(SCALE, kind=kind, name="w", partitions=REPLICAS, timeout=200)
     assert not scaled.failed, scaled.msg
-    assert scaled["ready"] == 1_000
+    assert scaled["ready"] == REPLICAS
     stopped = stop(namespace, f"{kind}/w", timeout=200)
     assert not stopped.failed, stopped.msg
     assert namespace.list("Pod") == []

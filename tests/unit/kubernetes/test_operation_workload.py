@@ -122,7 +122,7 @@ def test_a_second_run_changes_nothing(memory: MemoryServer, check: bool) -> None
         )
         assert (again.changed, again["plan"], memory.count("patch")) == (False, [], 0)
         assert take_picture(memory) == picture
-    assert again["summary"].startswith("nothing to start; left at 0 replicas, as nothing was saved on it")
+    assert again["summary"].startswith("nothing to start; left stopped, as nothing was saved on it")
     runs = check_done(start(memory))
     assert (runs.changed, runs["summary"]) == (False, "all workloads run")
 
@@ -425,7 +425,7 @@ def test_what_nothing_was_saved_about(memory: MemoryServer, controllers: Control
         check_done(run)
         assert count_replicas(memory, "a") == 3
         assert [blocker["object"] for blocker in run["blockers"]] == [TITLE]
-        assert "left at 0 replicas, as nothing was saved on it: StatefulSet n/w" in run["summary"]
+        assert "left stopped, as nothing was saved on it: StatefulSet n/w" in run["summary"]
 
 
 @pytest.mark.parametrize("check", [True, False])

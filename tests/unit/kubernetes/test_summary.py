@@ -98,7 +98,7 @@ def test_start() -> None:
     scaled = starts(running, replicas=5)
     assert summary.summarize_start([running], scaled, written=None) == "would start Deployment n/a (2 -> 5 replicas)"
     unsaved = workload("b", 0)
-    left = "; left at 0 replicas, as nothing was saved on it: Deployment n/b"
+    left = "; left stopped, as nothing was saved on it: Deployment n/b"
     assert summary.summarize_start([unsaved], starts(unsaved), written=set()) == f"nothing to start{left}"
     both = starts(stopped, unsaved)
     assert (
@@ -112,7 +112,7 @@ def test_a_start_names_what_no_window_stopped() -> None:
     stopped, unsaved = saved("a", 3), workload("b", 0)
     changes = starts(unsaved) | starts(stopped, only_windows=True)
     assert summary.summarize_start([stopped, unsaved], changes, written=set()) == (
-        "nothing to start; left at 0 replicas, as nothing was saved on it: Deployment n/b;"
+        "nothing to start; left stopped, as nothing was saved on it: Deployment n/b;"
         " left stopped, as no window stopped it: Deployment n/a"
     )
 

@@ -166,9 +166,9 @@ class ScaleToPartitions:
                 writes.append(ScalerWrite(scaler, "resume", True, False, lambda current: current.plan_resume()))
             if self.params["autoscaler"] == "restore":
                 writes += self._plan_restore(scaler)
-            elif replicas and self.params["autoscaler"] == "adjust":
+            elif replicas and self.params["autoscaler"] == "adjust" and not resumed.is_paused:
                 writes += self._plan_bounds(scaler, replicas)
-            elif replicas:
+            elif replicas:  # other bounds change nothing for one that another client has paused
                 blocker = resumed.find_scale_blocker(workload, replicas)
                 blockers += [blocker] if blocker is not None else []
         self.outcome.blockers += blockers
@@ -177,7 +177,7 @@ class ScaleToPartitions:
             raise Refusal(
                 obj=workload.title,
                 problem=f"it should go from {workload.replicas} to {replicas} replicas, but {words}",
-                next_step="Set autoscaler to adjust to give these bounds the wanted number, or change them yourself",
+                next_step=blockers[0].next_step,
             )
         return writes
 
@@ -234,9 +234,7 @@ class ScaleToPartitions:
     def _refuse_blocked(self, workload: Workload, replicas: int) -> None:
         constraints, declared = self.constraints, self.params["guards"]
         blockers = find_budget_blockers(workload, replicas, constraints.budgets)
-        blockers += find_quota_blockers(
-            workload, replicas, constraints.quotas, limit_ranges=constraints.limit_ranges, claims=constraints.claims
-        )
+        blockers += find_quota_blockers(workload, replicas, constraints.quotas, limit_ranges=constraints.limit_ranges)
         if "headroom" in declared:
             blockers += find_headroom_blockers(
                 workload, replicas, constraints.nodes, constraints.pods, limit_ranges=constraints.limit_ranges

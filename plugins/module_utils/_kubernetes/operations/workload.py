@@ -23,6 +23,7 @@ from ..conditions import Condition, Gone, Serving
 from ..constraints.owners import find_owner_blockers
 from ..constraints.volumes import find_volume_blockers
 from ..diagnosis import GracePeriod
+from ..errors import Forbidden
 from ..objects import Workload
 from ..plans.stop_start import Change, plan_save, plan_start, plan_stop
 from ..preflight import Planned, check_rights
@@ -61,6 +62,7 @@ class StopStart:
         self.saved: set[str] = set()
         self.resumed: set[str] = set()
         self.written: set[str] = set()
+        self.late: list[str] = []
         self.is_planned = False
 
     def run(self) -> None:
@@ -183,7 +185,7 @@ class StopStart:
             self.outcome.blockers += blockers
             raise Refusal(
                 obj=blockers[0].object,
-                problem="; ".join(f"{blocker.object}: {blocker.what}" for blocker in blockers),
+                problem=_join_blockers(blockers),
                 next_step=blockers[0].next_step,
             )
 
@@ -225,8 +227,8 @@ class StopStart:
             if write is not None and write.body:
                 path = object_path(workload.kind, self.namespace, workload.name)
                 planned.append(Planned(workload.kind, workload.title, path, workload.raw, write))
-            scaler_writes = self._list_bounds_to_restore(workload) + self._list_scalers_to_write(workload)
-            for scaler, scaler_write in scaler_writes:
+            # Bounds are not among them: a start that may not give them back is still the way back.
+            for scaler, scaler_write in self._list_scalers_to_write(workload):
                 path = object_path(scaler.kind, scaler.namespace, scaler.name)
                 planned.append(Planned(scaler.kind, scaler.title, path, scaler.raw, scaler_write))
         return planned
@@ -260,8 +262,18 @@ class StopStart:
             def decide(obj: Json, kind: str = scaler.kind) -> Write | None:
                 return Autoscaler.from_object(obj, kind).plan_restore_bounds(only_windows=self.only_windows)
 
-            obj, _sent = self.client.patch_with_retry(path, decide, obj=scaler.title, first=scaler.raw)
+            try:
+                obj, _sent = self.client.patch_with_retry(path, decide, obj=scaler.title, first=scaler.raw)
+            except Forbidden as error:
+                self._report_bounds(scaler, error)
+                continue
             self.constraints.replace_autoscaler(Autoscaler.from_object(obj, scaler.kind))
+
+    def _report_bounds(self, scaler: Autoscaler, error: Forbidden) -> None:
+        """Report bounds that this account may not give back."""
+        what = f"its bounds stay at {scaler.minimum} to {scaler.maximum}: {error.problem}"
+        self.outcome.blockers.append(Blocker(scaler.title, what, "the account of this run", error.next_step))
+        self.module.warn(f"{scaler.title}: {what}. {error.next_step}.")
 
     def _save_before_pause(self, workload: Workload) -> None:
         """Save what a workload has before its autoscaler is paused, which may scale it to 0 faster than this run."""
@@ -350,6 +362,8 @@ class StopStart:
                 )
             finally:
                 snapshot = cache.snapshot()
+                statuses = [condition.evaluate(snapshot) for condition in conditions]
+                self.late = [f"{status.title} ({status.message})" for status in statuses if not status.is_current]
                 for workload in workloads:
                     latest = snapshot.workload(workload.kind, workload.namespace, workload.name)
                     self.latest[workload.key] = latest or workload
@@ -386,11 +400,18 @@ class StopStart:
             return
         summarize = summary.summarize_stop if self.is_stop else summary.summarize_start
         self.outcome.summary = summarize(
-            list(self.first.values()), self.changes, written=None if check_mode else self.written
+            list(self.first.values()), self.changes, written=None if check_mode else self.written, late=self.late
         )
         if self.is_stop and self.written and not is_window(self.client.run_id):
             self.outcome.summary += summary.START_AGAIN
         self.outcome.evidence = summary.list_change_evidence(latest, self.changes, check_mode=check_mode)
+
+
+def _join_blockers(blockers: t.Sequence[Blocker]) -> str:
+    """Return what all of them say, each with its object where there are several."""
+    if len({blocker.object for blocker in blockers}) == 1:
+        return "; ".join(blocker.what for blocker in blockers)
+    return "; ".join(f"{blocker.object}: {blocker.what}" for blocker in blockers)
 
 
 def run_workload(module: AnsibleModule, outcome: Outcome) -> None:
