@@ -55,7 +55,9 @@ options:
       states:
         description:
           - States of which a group must have one.
-          - A group that does not exist is never taken for an empty one; add V(missing) where that is good enough.
+          - A group that does not exist is never taken for an empty one; add V(missing) where that is good enough. One that
+            the wait has read before, and that was removed since, meets V(empty), as brokers remove a group that has
+            committed nothing once its last member has left. RV(groups[].reason) says so.
           - A group of another kind (share or streams group) is V(unknown), and ends the wait.
         type: list
         elements: str
@@ -189,7 +191,7 @@ groups:
           V(rebalancing), or V(unknown), of which RV(groups[].reason) says why.
       type: str
     reason:
-      description: Why the state is V(unknown), null otherwise.
+      description: Why the state is V(unknown), or what a V(missing) group was earlier in the wait; null otherwise.
       type: str
     protocol:
       description: V(classic) or V(consumer) (KIP-848), null where that is not known.

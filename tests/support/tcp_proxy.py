@@ -119,7 +119,7 @@ class KafkaProxy(TcpProxy):
     ``hold_request``, ``hold_answer``: the api key of which requests, or answers, wait until ``release`` is set;
     ``held`` is set when one does, so that a test can change the world or kill the client just then.
     ``alter``: given the api key of an answer and its frame (from the correlation id on), returns the frame to pass on.
-    ``counts``: requests that were passed on, by api key.
+    ``counts``: requests that were passed on, by api key; ``last_request``: the last frame of each.
     """
 
     def __init__(
@@ -139,6 +139,7 @@ class KafkaProxy(TcpProxy):
         self.held, self.release = threading.Event(), threading.Event()
         self._closing = False
         self.counts: Counter[int] = Counter()
+        self.last_request: dict[int, bytes] = {}
         self._asked: dict[tuple[int, int], int] = {}
         super().__init__(host, target_port)
 
@@ -172,6 +173,7 @@ class KafkaProxy(TcpProxy):
             if key == self.hold_request:
                 self.hold()
             self.counts[key] += 1
+            self.last_request[key] = frame
             self._asked[id(client), correlation] = key
             server.sendall(struct.pack(">i", len(frame)) + frame)
 

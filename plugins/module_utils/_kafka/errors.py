@@ -53,7 +53,11 @@ class BusUnsupportedError(OpsError):
     """This client has no way to ask for that."""
 
 
-PASSING_ERRORS = (BusUnreachableError, BusNotReadyError)
+class BusChangedError(OpsError):
+    """Something that an earlier answer told of is gone; asked from the beginning, the bus tells of what there is."""
+
+
+PASSING_ERRORS = (BusUnreachableError, BusNotReadyError, BusChangedError)
 """What a wait goes on through, until its deadline."""
 
 
@@ -87,6 +91,15 @@ def not_ready(label: str, what: str, detail: str) -> BusNotReadyError:
     else:
         next_step = "Run again when the brokers are ready; see their logs for this request"
     return BusNotReadyError(obj=f"event bus {label}", problem=f"{what} failed: {detail}", next_step=next_step)
+
+
+def topic_gone(label: str, topic: str, seconds: float) -> BusChangedError:
+    """A topic that there was when its partitions were counted is known to no broker any more."""
+    return BusChangedError(
+        obj=f"topic {topic} on event bus {label}",
+        problem=f"it is gone: it was there when its partitions were counted, and no broker has known it for {seconds:g} s",
+        next_step="Run again: what is left is read then. Create the topic again if it was deleted by mistake",
+    )
 
 
 def not_allowed(label: str, detail: str) -> BusDeniedError:

@@ -37,10 +37,14 @@ class PartitionReading(t.NamedTuple):
 
 
 class GroupReading(t.NamedTuple):
-    """A group with every partition of each topic that it has committed to or is assigned."""
+    """A group with every partition of each topic that it has committed to or is assigned.
+
+    ``removed``: what a missing group was when the same wait read it before, in words; empty for one that it never saw.
+    """
 
     group: Group
     partitions: tuple[PartitionReading, ...]
+    removed: str = ""
 
     @property
     def total_lag(self) -> int | None:
@@ -69,7 +73,7 @@ class GroupReading(t.NamedTuple):
         return {
             "name": group.name,
             "state": group.state,
-            "reason": group.unknown.problem if group.state == UNKNOWN else None,
+            "reason": group.unknown.problem if group.state == UNKNOWN else self.removed or None,
             "protocol": group.protocol,
             "assignor": group.assignor,
             "coordinator": group.coordinator,

@@ -31,7 +31,7 @@ from .api import (
     TopicPartition,
     UnknownState,
 )
-from .errors import RETRIABLE, UNSTABLE, classify_error, not_allowed, not_ready, unreachable
+from .errors import RETRIABLE, UNSTABLE, classify_error, not_allowed, not_ready, topic_gone, unreachable
 from .records import RecordCounter, count_records, reader_config
 
 if t.TYPE_CHECKING:
@@ -69,6 +69,8 @@ UNTOLD_STATE = UnknownState(
 NO_LEADER = "_NOENT"
 """librdkafka's name for a log whose partition has no leader in the metadata that it keeps. It does not ask for newer ones by
 itself: ListOffsets fails with this for as long as the client lives, also when there has long been a leader."""
+WITHOUT_LOG = (UNKNOWN_TOPIC, NO_LEADER)
+"""What the question for a log's offsets gets where the topic is gone, or is not known yet, or has no leader."""
 PAUSE = 0.2
 """Seconds before such a question is put again; bounded by ``request_timeout``."""
 SLICE = 0.05
@@ -97,6 +99,8 @@ def client_config(options: Mapping[str, t.Any]) -> dict[str, t.Any]:
         # A new client may connect to a second broker (here the coordinator) only after half of this, 50 ms by default.
         "reconnect.backoff.ms": 20,
         "enable.metrics.push": False,
+        # An admin client asks for metadata of a topic by name, and brokers make the topic then unless this forbids it.
+        "allow.auto.create.topics": False,
     }
     for option, name in CONFIG_OF_OPTION.items():
         if options.get(option) is not None:
@@ -184,13 +188,17 @@ class ProtocolClient(BusClient):
             if renew is not None:
                 renew()
 
-    def _renew_metadata(self, topics: Iterable[str]) -> None:
-        """Ask the brokers who leads the partitions of these topics now."""
+    def _renew_metadata(self, topics: Iterable[str]) -> set[str]:
+        """Ask the brokers who leads the partitions of these topics now; return the topics that they do not know."""
+        unknown = set()
         for topic in topics:
             try:
-                self._admin.list_topics(topic, timeout=self._timeout)
+                answer = self._admin.list_topics(topic, timeout=self._timeout).topics[topic]
             except self._kafka.KafkaException as error:
                 raise self.explain(error.args[0], f"asking for the leaders of {topic}") from error
+            if answer.error is not None and answer.error.name() == UNKNOWN_TOPIC:
+                unknown.add(topic)
+        return unknown
 
     def _name(self, future: Future) -> str:
         """Kafka's name of what went wrong, empty when nothing did."""
@@ -368,12 +376,24 @@ class ProtocolClient(BusClient):
         request = {self._kafka.TopicPartition(topic, number): spec for topic, number in partitions}
         if not request:
             return {}
-        # Metadata know the topic already, or nobody would ask: a broker that does not is about to learn of it.
+        topics = {partition.topic for partition in request}
+        unknown: set[str] = set()
+
+        def renew() -> None:
+            """Remember which topics the brokers did not know when they were last asked for the leaders."""
+            nonlocal unknown
+            unknown = self._renew_metadata(topics)
+
+        # The topic was there when its partitions were counted: a broker that does not know it is about to learn of it,
+        # or it is gone, which is sure only when it stays unknown.
         futures = self._request(
             lambda: self._admin.list_offsets(request, request_timeout=self._timeout),
-            retriable=(*RETRIABLE, UNKNOWN_TOPIC, NO_LEADER),
-            renew=lambda: self._renew_metadata({partition.topic for partition in request}),
+            retriable=(*RETRIABLE, *WITHOUT_LOG),
+            renew=renew,
         )
+        for asked, future in futures.items():
+            if asked.topic in unknown and self._name(future) in WITHOUT_LOG:
+                raise topic_gone(self.label, asked.topic, self._timeout)
         return {
             TopicPartition(asked.topic, asked.partition): self._value(
                 future, f"reading the log of {asked.topic}[{asked.partition}]"

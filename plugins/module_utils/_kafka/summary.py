@@ -19,7 +19,8 @@ def summarize_group(group: Facts) -> str:
     """Return a group's state and lag: ``order-consumer empty, lag 0``."""
     state = str(group["state"])
     if state == "missing":
-        return f"{group['name']} does not exist"
+        removed = f" any more ({group['reason']})" if group.get("reason") else ""
+        return f"{group['name']} does not exist{removed}"
     if group["member_count"]:
         state = f"{state} with {format_count(group['member_count'], 'member')}"
     if not group["partitions"]:

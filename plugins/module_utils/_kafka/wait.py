@@ -8,6 +8,7 @@ from __future__ import annotations
 import typing as t
 
 from .._common.errors import OpsError, Refusal, WaitFailed, WaitTimeout
+from .._common.text import format_count
 from .api import DEAD, EMPTY, MISSING, UNKNOWN, OffsetRange, TopicPartition
 from .errors import PASSING_ERRORS, BusDeniedError, BusUnsupportedError
 from .groups import GroupReading, PartitionReading, explain_static_members
@@ -42,7 +43,7 @@ class Condition(t.NamedTuple):
         """Return what is not so yet, in words; empty when the condition holds. Of ``idle_for`` one reading cannot tell."""
         group = reading.group
         reasons = []
-        if self.states and group.state not in self.states:
+        if self.states and group.state not in self.states and not self.is_drained_by_removal(reading):
             why = f" ({group.unknown.problem})" if group.state == UNKNOWN else ""
             reasons.append(
                 f"it is {group.state} with {group.member_count} members{why}, not {' or '.join(self.states)}"
@@ -55,11 +56,16 @@ class Condition(t.NamedTuple):
             and not reading.gone_topics
             and not reading.beyond_end
         ):
-            reasons.append(f"its lag is unknown, not {self.max_lag} or less")
+            why = f"since {reading.removed}" if reading.removed else f"not {self.max_lag} or less"
+            reasons.append(f"its lag is unknown, {why}")
         if self.max_lag is not None and (reading.total_lag or 0) + reading.lost > self.max_lag:
             lost = f", and {explain_lost(reading)}" if reading.lost else ""
             reasons.append(f"its lag is {reading.total_lag}, not {self.max_lag} or less{lost}")
         return ", and ".join(reasons)
+
+    def is_drained_by_removal(self, reading: GroupReading) -> bool:
+        """Return whether a group that is to have no members had some, or none, before, and does not exist any more."""
+        return bool(reading.removed) and (EMPTY in self.states or DEAD in self.states)
 
     def is_lag_unmet(self, reading: GroupReading) -> bool:
         """Return whether the lag is known and above its limit."""
@@ -185,6 +191,34 @@ def is_kept(offsets: Mapping[tuple[str, TopicPartition], int | None], group: str
     return key in offsets and offsets[key] == row.committed
 
 
+class Sightings:
+    """How each group was when the wait last read it, so that one which was removed is not taken for one that never was.
+
+    Brokers remove a group that has committed nothing once its last member has left: it is drained, and never empty.
+    """
+
+    def __init__(self) -> None:
+        self._last: dict[str, GroupReading] = {}
+
+    def mark_removed(self, reading: GroupReading) -> GroupReading:
+        """Return the reading, with what the group was before where it is missing now."""
+        name, state = reading.group.name, reading.group.state
+        before = self._last.get(name)
+        if state == MISSING:
+            return reading if before is None else reading._replace(removed=describe_removal(before))
+        # Of a dead group no offsets are read, and what was read before tells more.
+        if state != UNKNOWN and (state != DEAD or before is None):
+            self._last[name] = reading
+        return reading
+
+
+def describe_removal(before: GroupReading) -> str:
+    """Say what a group was that has been removed since."""
+    members = format_count(before.group.member_count, "member")
+    offsets = format_count(sum(row.committed is not None for row in before.partitions), "committed offset")
+    return f"it was {before.group.state} with {members} and {offsets} earlier in this wait, and has been removed since"
+
+
 class IdleTimes:
     """Since when the offsets of each group have not moved, in seconds of the wait."""
 
@@ -216,13 +250,13 @@ def wait_for_groups(
     Brokers that do not answer, or are not ready, are asked again until the deadline.
     """
     pause = FIRST_PAUSE
-    idle = IdleTimes()
+    idle, sightings = IdleTimes(), Sightings()
     while True:
         problem: OpsError | None = None
         try:
             readings = [
                 tails.settle(reading, is_last=deadline.passed) if condition.is_lag_unmet(reading) else reading
-                for reading in read()
+                for reading in map(sightings.mark_removed, read())
             ]
         except PASSING_ERRORS as error:
             problem = error
@@ -280,7 +314,18 @@ def find_lasting_problem(readings: Sequence[GroupReading], condition: Condition)
         obj = f"group {group.name}"
         if group.state == UNKNOWN and group.unknown.is_lasting:
             return LastingProblem(obj, group.unknown.problem, group.unknown.next_step)
-        if group.state == MISSING and condition.states and set(condition.states) <= {EMPTY, DEAD}:
+        if reading.removed and condition.max_lag is not None and condition.is_drained_by_removal(reading):
+            return LastingProblem(
+                obj,
+                condition.explain_unmet(reading),
+                "Compare the topic's records with what was done; without max_lag a group that was removed is drained",
+            )
+        if (
+            group.state == MISSING
+            and not reading.removed
+            and condition.states
+            and set(condition.states) <= {EMPTY, DEAD}
+        ):
             return LastingProblem(
                 obj,
                 "there is no such group, and waiting does not make one",
@@ -336,7 +381,7 @@ def _advise(reading: GroupReading, condition: Condition) -> str:
         advice = f"Look at its members: {'; '.join(str(member) for member in group.members[:SHOWN])}{more}"
         static = explain_static_members(group.members) if EMPTY in condition.states else ""
         return f"{advice}. {static}" if static else advice
-    if group.state == MISSING:
+    if group.state == MISSING and not reading.removed:
         return "Correct the name, or start its consumers"
     if condition.idle_for and not condition.explain_unmet(reading):
         return "Stop what commits these offsets: a consumer that assigns partitions to itself is no member of the group"

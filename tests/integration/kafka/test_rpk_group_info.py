@@ -12,7 +12,7 @@ from confluent_kafka import Consumer, TopicPartition
 
 from support.kafka_consumer import CLIENT_ID, consumer
 from support.modules import ModuleRun, finish_module, run_module, start_module
-from support.tcp_proxy import DESCRIBE_GROUPS, OFFSET_FETCH, KafkaProxy
+from support.tcp_proxy import DESCRIBE_GROUPS, LIST_OFFSETS, OFFSET_FETCH, KafkaProxy
 
 from .conftest import Bus
 
@@ -92,6 +92,40 @@ def test_drain_is_waited_for(bus: Bus) -> None:
     assert drained["condition_met"]
     assert drained["waited"] > 0
     assert drained["groups"][0]["state"] == "empty"
+
+
+def test_a_group_that_is_removed_during_the_wait_is_drained(bus: Bus) -> None:
+    """As brokers do with one without offsets; here it is deleted once the wait has read it."""
+    wait = {"states": ["empty"], "idle_for": 20.0, "timeout": 60.0}
+    with KafkaProxy("10.77.0.1", 9092) as proxy:
+        process = start_module("rpk_group_info", {"brokers": [proxy.address], "names": [bus.group], "wait_for": wait})
+        while proxy.counts[OFFSET_FETCH] < 2 and process.poll() is None:  # it has read twice, so it waits
+            proxy.held.wait(0.02)
+        assert process.poll() is None
+        bus.remove([], [bus.group])
+        drained = finish_module(process)
+    assert not drained.failed, drained.msg
+    assert drained["condition_met"]
+    (group,) = drained["groups"]
+    assert group["state"] == "missing"
+    assert "it was empty with 0 members and 3 committed offsets earlier in this wait" in group["reason"]
+    assert group["reason"] in drained["evidence"][0]
+
+
+def test_a_topic_that_is_deleted_while_it_is_read_is_gone(bus: Bus, unique_name: Callable[..., str]) -> None:
+    """And the error says so. That no broker makes it again is for the unit tests: the lab's is told never to make any."""
+    doomed = unique_name("doomed")
+    bus.create(doomed)
+    with KafkaProxy("10.77.0.1", 9092, hold_request=LIST_OFFSETS) as proxy:
+        options = {"brokers": [proxy.address], "topics": [doomed], "request_timeout": 5.0}
+        process = start_module("rpk_group_info", options)
+        assert proxy.held.wait(30)
+        bus.remove([doomed], [])
+        proxy.release.set()
+        failed = finish_module(process)
+    assert f"topic {doomed} on event bus" in failed.msg
+    assert "it is gone" in failed.msg
+    assert doomed not in bus.admin.list_topics(timeout=10).topics
 
 
 def test_backlog_is_waited_for(bus: Bus) -> None:

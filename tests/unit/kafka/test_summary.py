@@ -9,6 +9,8 @@ import pytest
 
 from ansible_collections.lowtide.ops.plugins.module_utils._kafka import summary
 
+REMOVED = "g does not exist any more (it was stable, and was removed since)"
+
 
 def group(state: str, lag: int | None, *, members: int = 0, partitions: int = 12) -> dict[str, Any]:
     """A group as rpk_group_info returns it."""
@@ -25,6 +27,7 @@ def group(state: str, lag: int | None, *, members: int = 0, partitions: int = 12
     ("entry", "expected"),
     [
         (group("empty", 0), "g empty, lag 0"),
+        ({**group("missing", None, partitions=0), "reason": "it was stable, and was removed since"}, REMOVED),
         (group("stable", 7, members=4), "g stable with 4 members, lag 7"),
         (group("stable", 7, members=1), "g stable with 1 member, lag 7"),
         (group("empty", None), "g empty, lag unknown"),

@@ -186,6 +186,54 @@ def test_a_missing_group_is_not_an_empty_one() -> None:
     world.wait(wait.Condition(states=("stable",)))
 
 
+@pytest.mark.parametrize(
+    ("before", "told"),
+    [
+        (reading("stable", members=2), "it was stable with 2 members and 0 committed offsets"),
+        (reading("empty"), "it was empty with 0 members and 0 committed offsets"),
+        (reading("dead"), "it was rebalancing with 1 member and 0 committed offsets"),
+    ],
+)
+@pytest.mark.parametrize("condition", [EMPTY, DRAINED])
+def test_a_group_that_the_broker_removes_during_the_wait_is_drained(
+    before: GroupReading, told: str, condition: wait.Condition
+) -> None:
+    """Brokers remove a group that has committed nothing once its last member has left; the answer says so."""
+    world = World(reading("rebalancing", members=1), before, reading("missing"))
+    if before.group.state == "empty":
+        world.readings = [before, reading("missing")]  # offsets that stand still are waited for until it is removed
+        condition = condition._replace(idle_for=1.0)
+    (drained,) = world.wait(condition)
+    assert drained.group.state == "missing"
+    assert drained.removed == f"{told} earlier in this wait, and has been removed since"
+    assert drained.as_dict()["reason"] == drained.removed
+    assert world.told[-1] == [drained]
+
+
+def test_a_removed_group_is_told_with_the_offsets_that_it_had() -> None:
+    """Those went with it; it is read again through brokers that are away."""
+    (drained,) = World(reading("stable", 3, members=1), unreachable("b:1", "x"), reading("missing")).wait(EMPTY)
+    assert drained.removed.startswith("it was stable with 1 member and 1 committed offset ")
+
+
+def test_a_group_that_is_removed_is_not_what_other_conditions_wait_for() -> None:
+    """It is not stable, and with its offsets went what its lag was."""
+    with pytest.raises(WaitTimeout, match="it is missing with 0 members"):
+        World(reading("stable", 3, members=1), reading("missing")).wait(wait.Condition(("stable",), max_lag=0), 5.0)
+    with pytest.raises(WaitFailed, match="its lag is unknown, since it was stable with 1 member ") as caught:
+        World(reading("stable", 3, members=1), reading("missing")).wait(wait.Condition(("empty",), max_lag=0))
+    assert "no such group" not in str(caught.value)
+
+
+def test_a_group_of_another_name_or_kind_says_nothing_of_a_missing_one() -> None:
+    """Each name is judged by itself, and what could not be told was no sighting."""
+    other = GroupReading(Group("h", "empty"), ())
+    with pytest.raises(WaitFailed, match="group g: there is no such group"):
+        World().wait(EMPTY, read=lambda: [other, reading("missing")])
+    with pytest.raises(WaitFailed, match="no such group"):
+        World(reading("unknown"), reading("missing")).wait(EMPTY)
+
+
 def test_a_lag_that_stays_unknown_ends_the_wait_and_is_refused_in_check_mode() -> None:
     """A topic is gone; a group that has committed nothing has nothing to be unknown."""
     World(reading("empty", 3, 4)).wait(DRAINED)
