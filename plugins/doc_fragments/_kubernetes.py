@@ -96,7 +96,9 @@ requirements:
   - the Python package C(kubernetes), only for a kubeconfig user with an exec or auth-provider (OIDC) credential
     plugin
 notes:
-  - Requests go over fixed paths, without discovery; the result RV(ignore:requests) counts them.
+  - Requests go over fixed paths, and the result RV(ignore:requests) counts them. Discovery is asked for the group
+    C(keda.sh) only, by an account that may not list ScaledObjects.
+  - The file C(docs/kubernetes-rights.yml) of the collection has exactly the rights that an account needs.
   - Each connection option but O(cluster_uid) can be given by an environment variable with the name that
     kubernetes.core has for it, such as E(K8S_AUTH_HOST), E(K8S_AUTH_API_KEY), E(K8S_AUTH_VERIFY_SSL),
     E(K8S_AUTH_SSL_CA_CERT), E(K8S_AUTH_CERT_FILE), E(K8S_AUTH_KEY_FILE). An option wins over its variable. A task
@@ -120,7 +122,7 @@ options:
         depends on the state, since a scheduler that waits for a new node is not a wrong image name. It is 15 s where
         an image name is wrong or a secret is missing, 2 minutes where an image cannot be pulled, 3 where no node has
         room (longer while a cluster autoscaler adds one); a crash loop counts by the restarts since then. This number
-        multiplies all of these times.
+        multiplies all of these times. All of them are in C(docs/troubleshooting.md) of the collection.
     type: float
     default: 1.0
   run_id:

@@ -17,8 +17,12 @@ description:
   - It then waits until the replicas serve, also when nothing had to be changed, and ends early on a state that waiting
     does not mend, which it names.
   - After the wait it reads partition counts from Kafka again and follows partitions that were added meanwhile.
-  - Reading, writing and waiting take at most five requests, however many replicas there are; O(guards) and
-    O(cluster_uid) come on top. Lost connections and conflicts are repeated, and those repetitions count as well.
+  - Before the first write, each write is tried as a dry run, so that what a quota, an admission webhook or a lacking
+    right would refuse is refused before anything is changed. In check mode, which sends no write at all, the right to
+    C(patch) is asked for instead, by an access review (C(SelfSubjectAccessReview)).
+  - Reading, the dry run, writing and waiting take five requests, however many replicas there are, and one more for
+    each of O(guards) and for O(cluster_uid). It takes more when it waits longer than a second, since then it looks for
+    the reasons (pods, events). Lost connections and conflicts are repeated, and those repetitions count as well.
 author:
   - The lowtide.ops team (@lowtide-ops)
 options:
@@ -89,7 +93,9 @@ options:
         type: str
         default: rpk
       rpk_pod:
-        description: Run C(rpk) in this pod, with O(kafka_connection.client=rpk), instead of on this host.
+        description:
+            - Run C(rpk) in this pod, with O(kafka_connection.client=rpk), instead of on this host.
+            - It needs C(kubectl) on this host, and the rights to C(get) pods and to C(create) C(pods/exec) there.
         type: dict
         suboptions:
           namespace:
@@ -159,11 +165,12 @@ options:
   guards:
     description:
       - What is looked at before a change. Each costs one request, except V(headroom), which costs two (nodes and pods),
-        and V(gitops), which costs none.
+        V(quota), which costs two where there is a ResourceQuota, and V(gitops), which costs none.
       - V(hpa) and V(keda) find the autoscaler that owns the replicas.
       - V(gitops) refuses when Argo CD or Flux keeps the workload's replicas, or when an operator owns the workload.
       - V(disruption_budget) refuses fewer replicas than a PodDisruptionBudget's C(minAvailable).
-      - V(quota) refuses more pods than a ResourceQuota has left. Quotas with scopes count where they cover the pods.
+      - V(quota) refuses more pods than a ResourceQuota has left. Quotas with scopes count where they cover the pods,
+        and requests that a LimitRange sets count as well.
       - V(headroom) refuses more pods than fit on the nodes by requests, cordons, taints and C(nodeSelector). Leave it
         out where a cluster autoscaler adds nodes.
     type: list
@@ -192,6 +199,9 @@ options:
       - Outside check mode it is refused.
     type: str
     choices: [stopped]
+requirements:
+  - confluent-kafka >= 2.11.0 (with O(kafka_connection.client=kafka))
+  - C(rpk) (with O(kafka_connection.client=rpk)), and C(kubectl) (with O(kafka_connection.rpk_pod))
 extends_documentation_fragment:
   - lowtide.ops._attributes
   - lowtide.ops._attributes.actiongroup_kubernetes
@@ -288,7 +298,7 @@ ready:
   type: int
   sample: 12
 run_id:
-  description: The run's name, as it is left in the field manager of each write.
+  description: The run's name, as it is left in the user agent of each request and in what is saved on the objects.
   returned: when the cluster was reached
   type: str
   sample: 20260101T000000Z

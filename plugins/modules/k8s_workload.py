@@ -13,15 +13,26 @@ description:
   - Brings workloads of one namespace, in tiers, to V(stopped) or V(running).
   - Stopping is one patch for each object, which sets its replicas to 0 and at the same time saves in its annotation
     C(lowtide.ops/stopped) how many there were, when, and which run it was. So any later run, on any controller, or a
-    person with C(kubectl), can restore it. A CronJob is suspended.
+    person with C(kubectl), can restore it.
+  - A CronJob is suspended, and the Jobs that it has started are waited for. Of the runs that it misses meanwhile the
+    last one starts at once when the CronJob is resumed, unless its C(startingDeadlineSeconds) are over by then; without
+    that field it always does.
+  - A Job is suspended. Its pods are deleted then, and when it is resumed their work starts over; what has succeeded
+    counts. A Job that has ended is left as it is.
   - Starting restores what was saved and removes the annotation, in one patch.
   - Everything is read once and planned, and what must be refused is refused, before the first write. Then the tiers
     follow each other, in their order to start and in exactly the reverse order to stop. The next tier begins when the
     one before is done.
   - A tier is done when its pods are gone, terminating ones included, or when as many as declared are up to date and
     serve. That is waited for also when nothing had to be changed.
-  - Up to the first patch it takes one request for each kind of workload and for each of the guards V(hpa) and V(keda),
-    and one more for O(cluster_uid).
+  - Before the first patch the server is asked for the rights that the run needs (one access review for each, a
+    C(SelfSubjectAccessReview)), and each patch is tried as a dry run, so that what an admission webhook or a lacking
+    right would refuse half way is refused before anything is changed. In check mode, which sends no patch at all, the
+    right to C(patch) is asked for instead.
+  - Up to the first patch, a stop of one StatefulSet takes three reads (the workload, and one for each of the guards
+    V(hpa) and V(keda)), one access review and one dry run, and one more request for O(cluster_uid). Each further kind
+    of workload costs a read and each further object a dry run. A start looks at HPAs and ScaledObjects whatever
+    O(guards) are.
 author:
   - The lowtide.ops team (@lowtide-ops)
 options:
@@ -115,8 +126,8 @@ options:
       - What is looked at before a change. V(hpa) and V(keda) cost one request each, V(gitops) none.
       - They refuse a stop that an autoscaler or a GitOps tool would undo. An HPA with a minimum of 1 or more rests
         while its workload has 0 replicas, so it is no obstacle.
-      - They never refuse a start, since it is the way back. With V(hpa) and V(keda) it accepts the number of replicas
-        to which an autoscaler moves the workload meanwhile.
+      - They never refuse a start, since it is the way back. Whatever they are, it looks at HPAs and ScaledObjects, and
+        accepts the number of replicas to which an autoscaler moves the workload meanwhile.
     type: list
     elements: str
     choices: [hpa, keda, gitops]

@@ -10,8 +10,8 @@ module: k8s_workload_info
 short_description: What runs in a namespace, and what was left stopped, since when and by which run
 version_added: 0.1.0
 description:
-  - Lists the StatefulSets, Deployments and CronJobs of a namespace, or those named, with what was saved on them by the runs that
-    M(lowtide.ops.k8s_workload) left on those that it stopped.
+  - Lists the StatefulSets, Deployments and CronJobs of a namespace, or the workloads that are named, Jobs among them,
+    with what M(lowtide.ops.k8s_workload) saved on those that it has stopped.
   - With RV(stopped_by_lowtide) a playbook can put back whatever was left stopped.
 author:
   - The lowtide.ops team (@lowtide-ops)
@@ -139,6 +139,23 @@ requests:
   description: How many requests were sent to the API server.
   returned: when the cluster was reached
   type: int
+plan:
+  description: Empty, since it changes nothing.
+  returned: always
+  type: list
+  elements: dict
+  sample: []
+blockers:
+  description: Empty. A workload that is not as asked for is in RV(workloads).
+  returned: always
+  type: list
+  elements: dict
+  sample: []
+waited:
+  description: Seconds spent waiting; 0, since it waits for nothing.
+  returned: always
+  type: float
+  sample: 0.0
 error:
   description: The parts of the message (C(object), C(problem), C(next_step)).
   returned: failure

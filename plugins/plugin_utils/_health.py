@@ -23,6 +23,7 @@ Plan = t.Mapping[str, t.Any]
 
 # By which option a module knows the identity of the system that it reaches.
 IDENTITY_KEYS = {"workloads": "cluster_uid", "consumer_groups": "cluster_id", "database": "system_identifier"}
+SUSPENDED_KINDS = ("CronJob", "Job")
 
 
 @dataclass(frozen=True)
@@ -85,14 +86,40 @@ def compare_with_limit(
 def check_workloads(result: Result, plan: Plan, window: Window) -> list[Line]:
     """Return a line for each workload of ``k8s_workload_info``: it has exactly the pods that it asks for.
 
-    One that is declared is meant to run: at 0 it is a failure, where none is declared a warning.
+    One that is declared is meant to run: at 0 it is a failure, where none is declared a warning. One that is declared
+    as stopped is meant to be at 0.
     """
     is_declared = bool(plan["workloads"])
-    return [_check_workload(workload, window, is_declared=is_declared) for workload in result["workloads"]]
+    return [
+        _check_stopped_workload(workload, window)
+        if {"kind": workload["kind"], "name": workload["name"]} in plan["stopped_workloads"]
+        else _check_workload(workload, window, is_declared=is_declared)
+        for workload in result["workloads"]
+    ]
+
+
+def _name_workload(workload: Result) -> str:
+    return f"{workload['kind']} {workload['namespace']}/{workload['name']}"
+
+
+def _describe_zero(workload: Result) -> str:
+    """Return how a workload without replicas is stopped."""
+    return "it is suspended" if workload["kind"] in SUSPENDED_KINDS else "it has 0 replicas"
+
+
+def _check_stopped_workload(workload: Result, window: Window) -> Line:
+    """Return the line for a workload that is meant to be at 0 replicas, or suspended, whoever has stopped it."""
+    obj, message = _name_workload(workload), str(workload["detail"])
+    if workload["replicas"]:
+        what = f"it is not stopped, and declared to be in health_stopped_workloads: {message}"
+        return Line("FAIL", obj, what, "Stop it, or take it out of health_stopped_workloads")
+    if workload["status"] != "Current":
+        return window.excuse(Line("FAIL", obj, message, "Look at the events of its pods"))
+    return Line("OK", obj, f"{_describe_zero(workload)}, as declared")
 
 
 def _check_workload(workload: Result, window: Window, *, is_declared: bool) -> Line:
-    obj = f"{workload['kind']} {workload['namespace']}/{workload['name']}"
+    obj = _name_workload(workload)
     message = str(workload["detail"])
     if workload.get("problem"):
         next_step = "Set its replicas as they should be and remove the annotation"
@@ -108,8 +135,8 @@ def _check_workload(workload: Result, window: Window, *, is_declared: bool) -> L
         line = Line("OK", obj, message)
     else:
         level = "FAIL" if is_declared else "WARN"
-        next_step = "Start it, or leave it out of the declared workloads"
-        line = Line(level, obj, f"another client stopped it, {message}", next_step if is_declared else "")
+        next_step = "Start it, or name it in health_stopped_workloads if it is meant to be stopped"
+        line = Line(level, obj, f"{_describe_zero(workload)}, {message}", next_step if is_declared else "")
     return line
 
 

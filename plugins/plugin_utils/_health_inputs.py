@@ -64,7 +64,7 @@ CONNECTIONS: dict[str, Need] = {
     "backups": S3,
     "alerts": ALERTS_URL,
 }
-WORKLOAD_KINDS = ("StatefulSet", "Deployment", "CronJob")
+WORKLOAD_KINDS = ("StatefulSet", "Deployment", "CronJob", "Job")
 DEFAULT_BACKUP_AGE = "25h"
 GRACE_AFTER_DUE = timedelta(hours=1)
 """How much older than ``backup_max_age`` a backup may get, since a window makes it when it is due, and not earlier."""
@@ -87,13 +87,16 @@ def plan_checks(inputs: Inputs, host: str) -> Json:
         "bucket": inputs["bucket"],
         "alerts_url": inputs["alerts_url"],
         "workloads": [],
+        "stopped_workloads": [],
         "consumer_groups": [],
         "backups": [],
         "database": None,
         "limits": dict(inputs["limits"]),
     }
     if "workloads" in checks:
+        plan["stopped_workloads"] = list_stopped_workloads(inputs, host)
         plan["workloads"] = list_workloads(inputs, host)
+        plan["workloads"] += [entry for entry in plan["stopped_workloads"] if entry not in plan["workloads"]]
     if "consumer_groups" in checks:
         plan["consumer_groups"] = list_consumer_groups(inputs, host)
     if "database" in checks:
@@ -187,6 +190,30 @@ def list_workloads(inputs: Inputs, host: str) -> list[Json]:
     variable = name_variable(WORKLOADS, inputs)
     tiers = require_entries(WORKLOADS, inputs, host, "workloads")
     entries = [entry for tier in tiers for entry in (tier if isinstance(tier, list) else [tier])]
+    workloads = name_workloads(entries, variable, host)
+    if not workloads:
+        raise Refusal(
+            obj=f"host {host}: variable {variable}",
+            problem="its tiers are empty",
+            next_step="List the workloads that must be healthy, or leave that kind out of health_checks",
+        )
+    return workloads
+
+
+def list_stopped_workloads(inputs: Inputs, host: str) -> list[Json]:
+    """Return kind and name of every workload that is meant to be at 0 replicas, or suspended."""
+    variable, entries = "health_stopped_workloads", inputs["stopped_workloads"]
+    if not isinstance(entries, list):
+        raise Refusal(
+            obj=f"host {host}: variable {variable}",
+            problem=f"it is {entries!r}, not a list",
+            next_step="List the workloads that are meant to be at 0, or leave it out",
+        )
+    return name_workloads(entries, variable, host)
+
+
+def name_workloads(entries: t.Sequence[t.Any], variable: str, host: str) -> list[Json]:
+    """Return kind and name of the entries of a variable, each once, without their other keys."""
     workloads: list[Json] = []
     for entry in entries:
         known = isinstance(entry, dict) and entry.get("kind") in WORKLOAD_KINDS and bool(entry.get("name"))
@@ -199,12 +226,6 @@ def list_workloads(inputs: Inputs, host: str) -> list[Json]:
         workload = {"kind": str(entry["kind"]), "name": str(entry["name"])}
         if workload not in workloads:
             workloads.append(workload)
-    if not workloads:
-        raise Refusal(
-            obj=f"host {host}: variable {variable}",
-            problem="its tiers are empty",
-            next_step="List the workloads that must be healthy, or leave that kind out of health_checks",
-        )
     return workloads
 
 

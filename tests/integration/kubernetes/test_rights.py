@@ -10,6 +10,7 @@ import pytest
 
 from support.keda_stand_in import PAUSED_REPLICAS
 from support.kubernetes_account import AuditLog, Right, expand, name_user, narrow, read_rules, request_token
+from support.kubernetes_objects import describe_job
 from support.kubernetes_server import ApiServer
 from support.moving_autoscaler import describe_autoscaler
 from support.rival_proxy import Rival, RivalProxy
@@ -34,17 +35,20 @@ pytestmark = [pytest.mark.lab("kubernetes"), pytest.mark.usefixtures("keda")]
 Json = dict[str, Any]
 Connect = Callable[..., Json]
 RULES = read_rules("Role", "lowtide")
-ALL = ("StatefulSet/s", "Deployment/d", "CronJob/c")
+ALL = ("StatefulSet/s", "Deployment/d", "CronJob/c", "Job/j")
 
 
 def apply_all(namespace: Namespace) -> None:
-    """Have one workload of each kind, with an autoscaler for two of them."""
+    """Have one workload of each kind, with an autoscaler for two of them, and a quota, with which LimitRanges are read."""
     apply_ready(namespace, namespace.workload("s", replicas=2), namespace.workload("d", kind="Deployment"))
     namespace.apply(
         cron_job(namespace, "c"),
         scaled_object(namespace, "s", 1, 5),
         describe_autoscaler("d", 1, 5, kind="Deployment"),
+        describe_job("j", namespace.workload("j")["spec"]["template"]["spec"]),
+        {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "q"}, "spec": {"hard": {"pods": "50"}}},
     )
+    namespace.wait("Job runs", lambda: namespace.get("Job", "j").get("status", {}).get("ready") == 1)
 
 
 def test_every_kind_is_stopped_started_and_scaled_with_the_documented_rights(
@@ -61,7 +65,7 @@ def test_every_kind_is_stopped_started_and_scaled_with_the_documented_rights(
     stopped = stop(namespace, *ALL, autoscaler="pause", timeout=40, **account)
     assert not stopped.failed, stopped.msg
     named = namespace.module(INFO, workloads=workloads, **account)
-    assert [workload["name"] for workload in named["stopped_by_lowtide"]] == ["s", "d", "c"]
+    assert [workload["name"] for workload in named["stopped_by_lowtide"]] == ["s", "d", "c", "j"]
     started = start(namespace, *ALL, timeout=40, **account)
     assert not started.failed, started.msg
     assert PAUSED_REPLICAS not in read_annotations(namespace, "ScaledObject", "s-keda")
@@ -86,6 +90,7 @@ def interfere(namespace: Namespace, server: ApiServer) -> None:
         Rival("PATCH", "/statefulsets/s", lambda: change("StatefulSet", "s", {"replicas": 1})),
         Rival("PATCH", "/deployments/d", lambda: change("Deployment", "d", {"replicas": 2})),
         Rival("PATCH", "/cronjobs/c", lambda: change("CronJob", "c", {"suspend": True})),
+        Rival("PATCH", "/jobs/j", lambda: change("Job", "j", {"suspend": True})),
         Rival("PATCH", "/scaledobjects/s-keda", lambda: change("ScaledObject", "s-keda", {"maxReplicaCount": 9})),
         Rival(
             "PATCH",

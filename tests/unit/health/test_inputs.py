@@ -15,6 +15,7 @@ NOTHING: dict[str, Any] = {
     "kubernetes_connection": None,
     "namespace": None,
     "workloads": None,
+    "stopped_workloads": [],
     "kafka_connection": None,
     "consumer_groups": None,
     "max_lag": 1000,
@@ -120,7 +121,9 @@ def test_what_is_declared_in_part_is_known(inputs: dict[str, Any], unchecked: di
         ({"workloads": [[], []]}, ["variable tiers: its tiers are empty"]),
         ({"workloads": "api"}, ["variable tiers: it is 'api', not a list"]),
         ({"workloads": ["api"]}, ["'api' is no workload"]),
-        ({"workloads": [{"kind": "DaemonSet", "name": "x"}]}, ["DaemonSet", "StatefulSet, Deployment, CronJob"]),
+        ({"workloads": [{"kind": "DaemonSet", "name": "x"}]}, ["DaemonSet", "StatefulSet, Deployment, CronJob, Job"]),
+        ({"stopped_workloads": "api"}, ["variable health_stopped_workloads: it is 'api', not a list"]),
+        ({"stopped_workloads": [{"kind": "Job"}]}, ["health_stopped_workloads: {'kind': 'Job'} is no workload"]),
         ({"consumer_groups": []}, ["variable consumer_groups: it is empty"]),
         (
             {"consumer_groups": [{"name": "g", "lag": 1}]},
@@ -151,6 +154,14 @@ def test_what_cannot_be_meant_is_refused_by_name(inputs: dict[str, Any], words: 
 def test_workloads_are_taken_from_tiers(tiers: list[Any]) -> None:
     """A flat list, tiers, and keys that are not health's business; each workload once."""
     assert plan(workloads=tiers)["workloads"] == [API, {"kind": "StatefulSet", "name": "db"}]
+
+
+def test_what_is_meant_to_be_stopped_is_read_too() -> None:
+    """Whether it is among the tiers or not, and once; Jobs are workloads as well."""
+    job = {"kind": "Job", "name": "import"}
+    made = plan(stopped_workloads=[API, job])
+    assert made["workloads"] == [API, job]
+    assert made["stopped_workloads"] == [API, job]
 
 
 def test_consumer_groups_get_the_common_limits() -> None:

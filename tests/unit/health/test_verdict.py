@@ -38,6 +38,7 @@ PLAN: dict[str, Any] = {
     },
     "namespace": "n",
     "workloads": [],
+    "stopped_workloads": [],
     "bucket": "b",
     "alerts_url": "http://p",
     "database": "d",
@@ -103,6 +104,46 @@ def levels(kind: str, result: dict[str, Any], **changes: Any) -> list[str]:
 def test_workloads(workload: dict[str, Any], level: str) -> None:
     """Ready, not ready, stopped by somebody, left stopped by a run, with a note that nobody can read."""
     assert levels("workloads", {"workloads": [{**WORKLOAD, **workload}]}) == [level]
+
+
+ZERO = {"replicas": 0, "ready": 0, "detail": "no pod left"}
+
+
+@pytest.mark.parametrize(
+    ("workload", "line"),
+    [
+        (ZERO, "OK   Deployment n/w: it has 0 replicas, as declared"),
+        ({**ZERO, "kind": "CronJob"}, "OK   CronJob n/w: it is suspended, as declared"),
+        (
+            {**ZERO, "stopped_by_lowtide": {"run": "r", "since": "s"}},
+            "OK   Deployment n/w: it has 0 replicas, as declared",
+        ),
+        (
+            {**ZERO, "status": "InProgress", "detail": "1 pod left"},
+            "FAIL Deployment n/w: 1 pod left. Look at the events of its pods.",
+        ),
+        (
+            {},
+            "FAIL Deployment n/w: it is not stopped, and declared to be in health_stopped_workloads: 3 of 3 ready."
+            " Stop it, or take it out of health_stopped_workloads.",
+        ),
+    ],
+)
+def test_what_is_meant_to_be_stopped(workload: dict[str, Any], line: str) -> None:
+    """At 0 it is well, whoever stopped it; while its pods end, and when it runs, it is not."""
+    read = {**WORKLOAD, **workload}
+    declared = [{"kind": read["kind"], "name": "w"}]
+    assert judge("workloads", {"workloads": [read]}, stopped_workloads=declared)["evidence"] == [line]
+
+
+def test_a_declared_workload_at_zero_is_told_without_a_guess_at_who_did_it() -> None:
+    """It fails, with the variable that says that it is meant."""
+    read = {**WORKLOAD, **ZERO, "kind": "Job"}
+    declared = [{"kind": "Job", "name": "w"}]
+    assert judge("workloads", {"workloads": [read]}, workloads=declared)["evidence"] == [
+        "FAIL Job n/w: it is suspended, no pod left. Start it, or name it in health_stopped_workloads if it is meant to"
+        " be stopped."
+    ]
 
 
 def test_offsets_outside_of_the_log_are_told_with_their_place() -> None:
@@ -314,7 +355,7 @@ def test_the_reason_names_the_steps() -> None:
         (
             [{}, {"replicas": 0, "ready": 0, "detail": "no pod left"}],
             "WARN",
-            "WARN: 0 of 2 checks failed, 1 warned: Deployment n/w: another client stopped it, no pod left",
+            "WARN: 0 of 2 checks failed, 1 warned: Deployment n/w: it has 0 replicas, no pod left",
         ),
         (
             [
