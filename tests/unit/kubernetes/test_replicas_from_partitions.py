@@ -252,7 +252,7 @@ def test_a_scale_of_a_stopped_workload() -> None:
         plan_scale(kept)
     assert str(caught.value) == (
         f"StatefulSet n/statefulset: it was stopped on purpose by run r at {AT}, when it had 20 replicas."
-        " Start it with k8s_workload, or set start_stopped to true."
+        " Start it with the role startup or k8s_workload, or set start_stopped to true."
     )
     plan = plan_scale(kept, start_stopped=True)
     assert (plan.before, plan.after) == (0, 20)
@@ -314,6 +314,12 @@ def test_an_assumed_stop_predicts_the_scale(now: int, before: int, after: int, l
     if left:
         assert plan.write is not None
         assert plan.reason == "it is stopped now, and stays so (assumed to be stopped by then)"
+
+
+def test_an_assumed_stop_is_refused_as_the_stop_itself_would_be() -> None:
+    """A rehearsal does not promise what the run refuses."""
+    with pytest.raises(Refusal, match="it will be stopped by then"):
+        plan_scale(keep(3), start_stopped=False, assume_stopped=True)
 
 
 @pytest.mark.parametrize(

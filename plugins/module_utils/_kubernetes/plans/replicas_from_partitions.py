@@ -187,7 +187,7 @@ def plan_scale(
                     f"it was stopped on purpose by run {state.run_id} at {state.at}, when it had"
                     f" {format_count(current, 'replica')}"
                 ),
-                next_step="Start it with k8s_workload, or set start_stopped to true",
+                next_step="Start it with the role startup or k8s_workload, or set start_stopped to true",
             )
         if current == 0:
             reason = f"it was at 0 replicas before run {state.run_id} at {state.at}, and stays so"
@@ -195,6 +195,12 @@ def plan_scale(
     elif assume_stopped and current == 0:
         reason = "it is stopped now, and stays so (assumed to be stopped by then)"
         return Scaling(Write({}), 0, 0, reason, is_left=True)
+    elif assume_stopped and not start_stopped:
+        raise Refusal(
+            obj=workload.title,
+            problem="it will be stopped by then, as the option assume says, and what was stopped on purpose is not scaled",
+            next_step="Scale it after the step that starts it, or set start_stopped to true",
+        )
     replicas = limit_direction(current, target, allow_scale_down=allow_scale_down)
     before = 0 if assume_stopped else workload.replicas
     return Scaling(
