@@ -250,8 +250,11 @@ def test_a_lasting_finding_fails_the_wait() -> None:
         run(cache, outcome=outcome)
     assert cache.now == 16.0
     assert caught.value.obj == "StatefulSet shop/db"
-    assert caught.value.problem == (f"{LATE_TEXT}; InvalidImageName: Pod shop/db-1: container main: InvalidImageName")
-    assert caught.value.next_step == "Correct the name of the image"
+    assert caught.value.problem == (
+        f"{LATE_TEXT}; InvalidImageName: Pod shop/db-1: container main: InvalidImageName"
+        " (for 15 s, failure_grace_factor 1)"
+    )
+    assert caught.value.next_step == "Correct the name of the image, or raise failure_grace_factor if it passes"
     assert outcome.waited == 16.0
     (blocker,) = outcome.blockers
     assert blocker == (
@@ -435,6 +438,25 @@ def test_old_events_are_not_of_this_wait() -> None:
     with pytest.raises(WaitFailed, match="QuotaExceeded: StatefulSet shop/db: exceeded quota: q"):
         run(cache, seconds=120)
     assert cache.now == 61
+
+
+def test_what_is_found_is_about_the_goal_of_the_condition() -> None:
+    """Not about the number that the object has: a read from before the write still asks for none."""
+    fields: Json = {f"status__{name}": 0 for name in ("replicas", "readyReplicas", "availableReplicas")}
+    before = replace(READY, spec__replicas=0, status__updatedReplicas=0, **fields)
+    event = {
+        "kind": "Event",
+        "metadata": {"name": "e", "namespace": "shop", "uid": "e"},
+        "involvedObject": {"uid": "s-db"},
+        "reason": "FailedCreate",
+        "message": "exceeded quota: q",
+        "lastTimestamp": "2026-05-01T10:00:00Z",
+    }
+    with pytest.raises(WaitFailed, match="QuotaExceeded: StatefulSet shop/db: exceeded quota: q"):
+        run(TimelineCache({0: [before, event]}), Serving(Workload.from_object(before), 3), seconds=120)
+    with pytest.raises(WaitTimeout) as caught:
+        run(TimelineCache({0: [replace(READY, status__replicas=1), event]}), Gone(Workload.from_object(before)))
+    assert "quota" not in str(caught.value)
 
 
 def test_a_wait_that_begins_late_on_its_deadline() -> None:
