@@ -221,7 +221,9 @@ class _Wait:
             self._raise_failed(look)
         self._report(look.findings)
         reasons = "".join(f"; {finding}" for finding in look.findings[:3])
-        advice = f"{look.findings[0].next_step}; or raise" if look.findings else "Raise"
+        steps = [status.next_step for status in look.late if status.next_step]
+        steps += [finding.next_step for finding in look.findings]
+        advice = f"{steps[0]}; or raise" if steps else "Raise"
         raise WaitTimeout(
             obj=_join_titles(look.late),
             problem=f"after {self._deadline.seconds:g} s: {_join_messages(look.late)}{reasons}{unread}",

@@ -388,6 +388,18 @@ def test_a_condition_that_cannot_hold_any_more_fails_at_once() -> None:
         run(TimelineCache({0: []}), JobDone("shop", "import", "u"))
 
 
+def test_an_autoscaler_that_undoes_a_stop_is_named_at_the_deadline() -> None:
+    """Not before: it may come to rest; the next step is about it first."""
+    fields = [{"manager": "keda", "fieldsV1": {"f:spec": {"f:replicas": {}}}}]
+    undone = replace(READY, metadata__generation=5, status__observedGeneration=5, metadata__managedFields=fields)
+    stopped = Workload.from_object(replace(READY, spec__replicas=0))
+    cache = TimelineCache({0: [undone]})
+    with pytest.raises(WaitTimeout, match="it was stopped, and keda has set its replicas to 3 since") as caught:
+        run(cache, Gone(stopped))
+    assert cache.now == 60
+    assert caught.value.next_step.startswith("Pause or adjust whoever owns the number of replicas")
+
+
 def test_the_goal_of_an_autoscaler_is_followed_until_it_serves() -> None:
     """F8: it is no rival within its bounds."""
     six = {f"status__{name}Replicas": 6 for name in ("ready", "available", "updated")}
