@@ -60,6 +60,18 @@ class _Source:
         self.stream: Stream | None = None
 
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is all of a kind that a namespace has."""
+        return not self.params
+
+    def covers(self, kind: str, namespace: str, label_selector: str | None) -> bool:
+        """Return whether it holds all of a kind that the selector selects."""
+        if not self.is_known or self.name is not None or (self.kind, self.namespace) != (kind, namespace):
+            return False
+        return self.params.get("labelSelector") in (None, label_selector)
+
+
 class _Message(t.NamedTuple):
     """From the reader of a watch: an event, or (without one) its end. ``turn`` numbers the connections of a source."""
 
@@ -136,25 +148,48 @@ class Cache:
                 raise
             self.warnings.append(str(error))
             return
+        if source.is_whole and not optional:
+            self._drop_covered(source)
         self._sources.append(source)
         self._take_list(source, listed)
         # The watch is opened with the first wait: where the first look is enough, there is none.
         self._schedule(source, self._poll_seconds if source.is_polled else 0.0)
 
-    def is_following(self, kind: str, namespace: str) -> bool:
-        """Return whether something of this kind is followed in the namespace."""
-        return any(source.kind == kind and source.namespace == namespace for source in self._sources)
+    def is_following(self, kind: str, namespace: str, *, label_selector: str | None = None) -> bool:
+        """Return whether all of this kind is followed in the namespace, or all that the selector selects.
+
+        One object that is followed by its name, and what other selectors select, is not.
+        """
+        return any(source.covers(kind, namespace, label_selector) for source in self._sources)
+
+    def _drop_covered(self, collection: _Source) -> None:
+        """Follow no longer by itself what a collection holds too."""
+        kept = []
+        for source in self._sources:
+            if (source.kind, source.namespace) == (collection.kind, collection.namespace):
+                source.turn += 1
+                self._disconnect(source)
+            else:
+                kept.append(source)
+        self._sources = kept
 
     def snapshot(self) -> Snapshot:
         """Return everything as it is known now; later changes do not alter it."""
         self.looks += 1
         objects: dict[str, dict[str, Json]] = {}
-        for source in self._sources:
+        for source in sorted(self._sources, key=lambda source: source.name is not None):
             objects.setdefault(source.kind, {}).update(source.objects)
-        known = {source.kind for source in self._sources if source.is_known}
+        read = [source for source in self._sources if source.is_known]
+        collections = {
+            (source.kind, source.namespace, source.params.get("labelSelector", ""))
+            for source in read
+            if source.name is None
+        }
         if len(self._kept) > 2 * sum(map(len, objects.values())) + 1000:
             self._kept.clear()  # of objects that are gone
-        return Snapshot(objects, known, time.time(), kept=self._kept)
+        return Snapshot(
+            objects, {source.kind for source in read}, time.time(), kept=self._kept, collections=collections
+        )
 
     def wait_for_change(self, timeout: float) -> None:
         """Wait until an object has changed, at most ``timeout`` seconds, and take in everything that has come then."""

@@ -14,6 +14,7 @@ from .._common.text import format_count, join_some
 from .autoscalers import Autoscaler
 from .objects import Job, Pod, Workload
 from .saved_state import AUTOSCALER_MANAGERS
+from .selectors import format_selector
 from .snapshot import Snapshot
 
 CURRENT, IN_PROGRESS, FAILED, NOT_FOUND = "Current", "InProgress", "Failed", "NotFound"
@@ -216,7 +217,9 @@ class Gone(_WorkloadCondition):
             return self._describe_rival(workload)
         pods = snapshot.list_running_pods(workload)
         jobs = snapshot.list_active_jobs(workload)
-        is_known = all(kind in snapshot.known for kind in self.needs())
+        labels = format_selector(workload.selector)
+        needs = [kind for kind in self.needs() if kind != self.kind]
+        is_known = all(snapshot.covers(kind, self.namespace, labels if kind == "Pod" else "") for kind in needs)
         is_quiet = has_ended or (self._is_observed(workload) and workload.is_stopped and workload.pods == 0)
         state = CURRENT if is_known and is_quiet and not pods and not jobs else IN_PROGRESS
         return Status(state, workload.title, _describe_rest(workload, pods, jobs), 0)

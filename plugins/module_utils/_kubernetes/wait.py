@@ -48,8 +48,8 @@ class SnapshotSource(t.Protocol):
     ) -> None:
         """Keep a collection up to date from now on."""
 
-    def is_following(self, kind: str, namespace: str) -> bool:
-        """Return whether something of this kind is followed."""
+    def is_following(self, kind: str, namespace: str, *, label_selector: str | None = None) -> bool:
+        """Return whether all of this kind is followed, or all that the selector selects."""
 
     def snapshot(self) -> Snapshot:
         """Return everything as it is known now."""
@@ -250,7 +250,9 @@ class _Wait:
 
     def _follow_needed(self) -> None:
         for namespace, conditions in self._group_by_namespace():
-            for kind in dict.fromkeys(kind for condition in conditions for kind in condition.needs()):
+            # The workloads themselves are followed by the caller.
+            needs = [kind for condition in conditions for kind in condition.needs() if kind != condition.kind]
+            for kind in dict.fromkeys(needs):
                 self._follow(kind, namespace, conditions, optional=False)
 
     def _follow_explaining(self) -> None:
@@ -268,11 +270,11 @@ class _Wait:
         return list(groups.items())
 
     def _follow(self, kind: str, namespace: str, conditions: list[Condition], *, optional: bool) -> None:
-        if self._cache.is_following(kind, namespace):
-            return
         labels = None
         if kind == "Pod" and len(conditions) == 1:
             labels = _format_labels(conditions[0].find_workload(self._cache.snapshot()))
+        if self._cache.is_following(kind, namespace, label_selector=labels):
+            return
         fields = _EVENT_SELECTOR if kind == "Event" else None
         self._cache.follow(kind, namespace, label_selector=labels, field_selector=fields, optional=optional)
 

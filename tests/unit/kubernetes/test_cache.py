@@ -133,6 +133,27 @@ def test_selectors_are_the_servers(server: MemoryServer, cache: Cache) -> None:
     assert {query.get("fieldSelector") for query in watches} == {"metadata.name=a,status.phase!=Failed", None}
     assert (cache.is_following("Pod", "other"), cache.is_following("Pod", "x")) == (True, False)
     assert cache.is_following("Job", "n") is False
+    # One object, or some by a selector, are not the collection.
+    assert cache.is_following("Pod", "n") is False
+    assert cache.is_following("Pod", "n", label_selector="app=y") is True
+    assert cache.is_following("Pod", "n", label_selector="app=x") is False
+    snapshot = cache.snapshot()
+    assert (snapshot.covers("Pod", "n"), snapshot.covers("Pod", "other")) == (False, True)
+    assert snapshot.covers("Pod", "n", "app=y")
+
+
+def test_a_collection_takes_the_place_of_what_it_holds(server: MemoryServer, cache: Cache) -> None:
+    """One object of it that was followed is not watched twice; where the collection may not be read, it stays."""
+    cache.follow("Pod", "n", name="a")
+    cache.follow("Pod", "other", name="c")
+    cache.follow("Pod", "n", optional=True)
+    assert len(cache._sources) == 3
+    cache.follow("Pod", "n")
+    assert [(source.namespace, source.name) for source in cache._sources] == [("other", "c"), ("n", None)]
+    assert names(cache) == ["a", "b", "c"]
+    assert cache.is_following("Pod", "n", label_selector="app=y")
+    server.remove("Pod", "n", "a")
+    wait_for(cache, lambda: names(cache) == ["b", "c"])
 
 
 def test_a_kind_that_is_followed_and_absent_is_known(cache: Cache) -> None:

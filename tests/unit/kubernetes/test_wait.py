@@ -62,7 +62,7 @@ class TimelineCache:
         self.followed_at.append(self.now)
         self.known.add(kind)
 
-    def is_following(self, kind: str, namespace: str) -> bool:
+    def is_following(self, kind: str, namespace: str, *, label_selector: str | None = None) -> bool:  # noqa: ARG002
         """Whether it is known."""
         return kind in KINDS or any(entry[:2] == (kind, namespace) for entry in self.followed)
 
