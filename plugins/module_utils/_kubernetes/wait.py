@@ -22,7 +22,9 @@ from .snapshot import Snapshot
 DIAGNOSE_AFTER = 1.0
 """Seconds. Most scalings are done by then and never need the watches that explain a delay."""
 SHORTEST_PAUSE = 0.05
-"""Seconds between two looks if nothing has changed, whatever the times in between add up to."""
+"""Seconds between two looks, whatever the times in between add up to, and however many changes pour in."""
+LOOK_SHARE = 4
+"""The pause after a look is at least so many times what the look took: looking never takes most of the time."""
 REPORTED = 20
 """Findings that become blockers of the result; the others are counted."""
 
@@ -54,8 +56,8 @@ class SnapshotSource(t.Protocol):
     def snapshot(self) -> Snapshot:
         """Return everything as it is known now."""
 
-    def wait_for_change(self, timeout: float) -> None:
-        """Wait until an object has changed, at most ``timeout`` seconds."""
+    def wait_for_change(self, timeout: float, *, settle: float = 0.0) -> None:
+        """Wait until an object has changed, at most ``timeout`` seconds, and at least ``settle`` if that is less."""
 
     def refresh(self) -> None:
         """Read everything again."""
@@ -141,7 +143,9 @@ class _Wait:
         """Look, decide, wait for a change, again and again."""
         self._follow_needed()
         while True:
+            began = self._deadline.elapsed
             look = self._look()
+            cost = self._deadline.elapsed - began
             if not look.late:
                 return look.snapshot
             self._raise_failed(look)
@@ -155,7 +159,7 @@ class _Wait:
                     return confirmed
             if self._deadline.passed:
                 return self._look_finally(look)
-            self._cache.wait_for_change(self._choose_pause())
+            self._cache.wait_for_change(self._choose_pause(), settle=max(SHORTEST_PAUSE, LOOK_SHARE * cost))
 
     def _look(self) -> _Look:
         snapshot = self._cache.snapshot()
