@@ -78,7 +78,6 @@ class _Source:
         self.backoff = backoff
         self.stream: Stream | None = None
 
-
     @property
     def is_whole(self) -> bool:
         """Whether it is all of a kind that a namespace has."""

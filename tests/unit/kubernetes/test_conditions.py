@@ -208,7 +208,9 @@ FROM_TWO = read_scaled_object(minReplicaCount=2, maxReplicaCount=10)
         ([FROM_TWO, TO_ZERO], 1, "InProgress", 1),
     ],
 )
-def test_what_an_autoscaler_may_set_is_the_goal(scalers: list[Autoscaler], replicas: int, state: str, goal: int) -> None:
+def test_what_an_autoscaler_may_set_is_the_goal(
+    scalers: list[Autoscaler], replicas: int, state: str, goal: int
+) -> None:
     """And another number is somebody else's."""
     status = evaluate(Serving(BEFORE, 2, autoscalers=scalers), changed(replicas, KEDA))
     assert (status.state, status.goal) == (state, goal)
