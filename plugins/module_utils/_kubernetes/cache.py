@@ -30,6 +30,8 @@ REFUSAL_SECONDS = 30.0
 """For so long a 401 or 403 is borne for what was read before: a server that has just begun may not know all yet."""
 SILENT_SECONDS = 10.0
 """A watch that has said nothing for so long is doubted, then again after twice that and four times that."""
+TOGETHER = 1.0
+"""Seconds. Watches whose turn to be doubted comes within them are doubted together."""
 LATE_SECONDS = 1.0
 """For so long an event may be on its way that a LIST shows already."""
 
@@ -315,28 +317,39 @@ class Cache:
         self.warnings.append(
             f"{source.title}: {why}, so it is read every {self._poll_seconds:g} s instead of being watched"
         )
-        source.doubt_at = None
 
-    def _check_silent(self, source: _Source) -> bool:
-        """LIST what a watch has said nothing of for long; return whether an object has changed.
+    def _check_silent(self) -> bool:
+        """LIST what watches have said nothing of for long; return whether an object has changed.
 
-        Where the LIST shows what the watch does not deliver in a moment either, the watch is not believed any more.
+        Where a LIST shows what its watch does not deliver in a moment either, that watch is not believed any more.
         """
-        self._doubt_later(source)
-        heard = source.heard
-        try:
-            listing = self._list(source)
-        except (OpsError, *_LOST):
-            return False  # the watch may be as good as before
-        if not self._differs(source, listing):
+        now = self._clock()
+        doubted = [source for source in self._sources if source.doubt_at is not None]
+        if not any(source.doubt_at <= now for source in doubted if source.doubt_at is not None):
             return False
+        doubted = [source for source in doubted if source.doubt_at is not None and source.doubt_at <= now + TOGETHER]
+        listed: list[tuple[_Source, int, Listing]] = []
+        for source in doubted:
+            self._doubt_later(source)
+            heard = source.heard
+            try:
+                listing = self._list(source)
+            except (OpsError, *_LOST):
+                continue  # the watch may be as good as before
+            if self._differs(source, listing):
+                listed.append((source, heard, listing))
         is_changed = False
         late_at = self._clock() + self._late_seconds
-        while source.heard == heard and (now := self._clock()) < late_at:
+        while any(source.heard == heard for source, heard, _listing in listed) and (now := self._clock()) < late_at:
             self._take_message(late_at - now)
             is_changed |= self._drain()
-        if source.heard != heard:
-            return is_changed
+        for source, heard, listing in listed:
+            if source.heard == heard and not source.is_polled:
+                is_changed |= self._distrust(source, listing)
+        return is_changed
+
+    def _distrust(self, source: _Source, listing: Listing) -> bool:
+        """Poll from now on what its watch does not deliver; return whether an object has changed."""
         source.turn += 1
         self._disconnect(source)
         self._poll(
@@ -344,8 +357,7 @@ class Cache:
             "a LIST shows changes that its watch did not deliver (usually because of a proxy that buffers answers)",
         )
         self._schedule(source, self._poll_seconds)
-        self._take_list(source, listing)
-        return True
+        return self._take_list(source, listing)
 
     def _doubt_later(self, source: _Source, *, silence: float = 0.0) -> None:
         """Plan the next look at whether a watch delivers; each pause is twice the last one, unless it is given."""
@@ -357,11 +369,9 @@ class Cache:
 
     def _act_on_due(self) -> bool:
         """Open the watches and repeat the LISTs whose time has come; return whether an object has changed."""
-        is_changed = False
+        is_changed = self._check_silent()
         now = self._clock()
         for source in self._sources:
-            if source.doubt_at is not None and source.doubt_at <= now:
-                is_changed |= self._check_silent(source)
             if source.due is None or source.due > now:
                 continue
             source.due = None
@@ -462,11 +472,13 @@ class Cache:
         params["timeoutSeconds"] = str(max(1, int(self._client.deadline.remaining) + 1))
         params["resourceVersion"] = source.version or ""
         arguments = (source, source.turn, params)
-        if source.doubt_at is None and not source.optional:
-            self._doubt_later(source, silence=self._silent_seconds)
+        if not source.optional:
+            source.doubt_at = self._clock() + self._silent_seconds
+            source.silence = source.silence or self._silent_seconds
         threading.Thread(target=self._read, args=arguments, name=f"watch {source.title}", daemon=True).start()
 
     def _disconnect(self, source: _Source) -> None:
+        source.doubt_at = None
         if source.stream is not None:
             source.stream.close()
             source.stream = None

@@ -554,6 +554,19 @@ def test_a_watch_whose_events_do_not_come_is_polled() -> None:
         assert len(client.asked) == 1
 
 
+def test_several_watches_are_doubted_together() -> None:
+    """What may be on its way of one may be of the others at the same time."""
+    later = ([pod("a", version="7")], "7")
+    client = ScriptedClient([EMPTY, EMPTY, EMPTY, later], [[None]])
+    options: Json = {"poll_seconds": 60, "silent_seconds": 0.1, "late_seconds": 0.4}
+    with Cache(client, **options) as cache:
+        for namespace in ("n", "m", "o"):
+            cache.follow("Pod", namespace)
+        begun = time.monotonic()
+        wait_for(cache, lambda: len(cache.warnings) == 3)
+        assert 0.5 <= time.monotonic() - begun < 1.0
+
+
 def test_a_silent_watch_of_which_nothing_is_missing_is_asked_about_less_and_less() -> None:
     """It goes on, however long nothing happens; what only explains a delay is not asked about."""
     client = ScriptedClient([EMPTY], [[None]])
@@ -584,6 +597,18 @@ def test_a_watch_that_delivers_while_it_is_doubted_goes_on() -> None:
         threading.Timer(0.14, gate.set).start()
         wait_for(cache, lambda: names(cache) == ["a"])
         assert (client.lists, cache.warnings) == (2, [])
+
+
+def test_a_watch_that_has_ended_is_not_doubted() -> None:
+    """What happens until it is opened again it delivers then."""
+    listed = ([pod("a", version="7")], "7")
+    client = ScriptedClient([EMPTY, listed], [[], [event("ADDED", "a", "7"), None]])
+    with Cache(client, backoff=lambda: Backoff(first=0.8), silent_seconds=0.1, late_seconds=0.05) as cache:
+        cache.follow("Pod", "n")
+        cache.wait_for_change(0.3)
+        assert (client.lists, cache.warnings, names(cache)) == (1, [], [])
+        wait_for(cache, lambda: names(cache) == ["a"])
+        assert cache.warnings == []
 
 
 def test_a_list_in_doubt_that_fails_ends_nothing() -> None:
