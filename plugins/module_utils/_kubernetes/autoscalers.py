@@ -126,6 +126,17 @@ class Autoscaler(t.NamedTuple):
             return self.paused_at != 0
         return not self.is_paused
 
+    def accepts(self, replicas: int) -> bool:
+        """Return whether it may give the workload this number by itself.
+
+        That is a number within its bounds, which of KEDA are 0 and more by default, and KEDA's idle number or one at
+        which somebody has paused it. Of an HPA whose ScaledObject is not known all up to its maximum are. A pause at 0
+        does not count: it is a stop, which a start undoes.
+        """
+        if replicas == self.idle or (replicas > 0 and replicas == self.paused_at):
+            return True
+        return (0 if self.managed_by is not None else self.minimum) <= replicas <= self.maximum
+
     def blocks_scale(self, replicas: int) -> bool:
         """Return whether it could move the workload away from this number."""
         if self.is_paused:

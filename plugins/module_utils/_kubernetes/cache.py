@@ -26,10 +26,21 @@ from .streams import Stream
 POLL_SECONDS = 2.0
 """Between two LISTs of what may not be watched."""
 
+REFUSAL_SECONDS = 30.0
+"""For so long a 401 or 403 is borne for what was read before: a server that has just begun may not know all yet."""
+SILENT_SECONDS = 10.0
+"""A watch that has said nothing for so long is doubted, then again after twice that and four times that."""
+TOGETHER = 1.0
+"""Seconds. Watches whose turn to be doubted comes within them are doubted together."""
+LATE_SECONDS = 1.0
+"""For so long an event may be on its way that a LIST shows already."""
+
 _LOST = (OSError, http.client.HTTPException, ValueError)
 """How a connection ends that nobody wanted to end, also in the middle of a line."""
 _NEVER = (Forbidden, Unauthorized, NotFound)
 """Answers that another attempt does not change."""
+_REFUSED = (Forbidden, Unauthorized)
+"""Those that may pass, where it was allowed a moment ago."""
 
 
 def _get_version(obj: Json) -> str:
@@ -37,7 +48,12 @@ def _get_version(obj: Json) -> str:
 
 
 class _Source:
-    """One followed collection, or one object of it. ``due`` is when its watch is opened or its LIST is repeated."""
+    """One followed collection, or one object of it.
+
+    ``due`` is when its watch is opened or its LIST is repeated, ``doubt_at`` when a LIST shows whether a watch that says
+    nothing is to be believed, after ``silence`` seconds. ``heard`` counts what watches have said. ``refused_at`` is when
+    the first of the refusals came that have lasted since; ``opened`` is the newest turn whose watch was opened.
+    """
 
     def __init__(
         self, kind: str, namespace: str, name: str | None, params: dict[str, str], *, optional: bool, backoff: Backoff
@@ -55,9 +71,25 @@ class _Source:
         self.is_polled = False
         self.is_single = False
         self.turn = 0
+        self.opened = 0
         self.due: float | None = None
+        self.doubt_at: float | None = None
+        self.silence = 0.0
+        self.heard = 0
+        self.refused_at: float | None = None
         self.backoff = backoff
         self.stream: Stream | None = None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is all of a kind that a namespace has."""
+        return not self.params
+
+    def covers(self, kind: str, namespace: str, label_selector: str | None) -> bool:
+        """Return whether it holds all of a kind that the selector selects."""
+        if not self.is_known or self.name is not None or (self.kind, self.namespace) != (kind, namespace):
+            return False
+        return self.params.get("labelSelector") in (None, label_selector)
 
 
 class _Message(t.NamedTuple):
@@ -74,7 +106,7 @@ class Cache:
 
     Each watch is read by a thread of its own, which only passes events on; everything else happens in the thread that
     calls. ``looks`` counts snapshots. ``warnings`` says what could not be read, and what is polled because it may not
-    be watched.
+    be watched, or because its watch does not deliver.
     """
 
     def __init__(
@@ -84,6 +116,9 @@ class Cache:
         clock: t.Callable[[], float] = time.monotonic,
         backoff: t.Callable[[], Backoff] = Backoff,
         poll_seconds: float = POLL_SECONDS,
+        refusal_seconds: float = REFUSAL_SECONDS,
+        silent_seconds: float = SILENT_SECONDS,
+        late_seconds: float = LATE_SECONDS,
     ) -> None:
         self.warnings: list[str] = []
         self.looks = 0
@@ -91,6 +126,9 @@ class Cache:
         self._clock = clock
         self._backoff = backoff
         self._poll_seconds = poll_seconds
+        self._refusal_seconds = refusal_seconds
+        self._silent_seconds = silent_seconds
+        self._late_seconds = late_seconds
         self._sources: list[_Source] = []
         self._queue: queue.SimpleQueue[_Message] = queue.SimpleQueue()
         self._taken: list[_Message] = []
@@ -136,36 +174,72 @@ class Cache:
                 raise
             self.warnings.append(str(error))
             return
+        if source.is_whole and not optional:
+            self._drop_covered(source)
         self._sources.append(source)
         self._take_list(source, listed)
         # The watch is opened with the first wait: where the first look is enough, there is none.
         self._schedule(source, self._poll_seconds if source.is_polled else 0.0)
 
-    def is_following(self, kind: str, namespace: str) -> bool:
-        """Return whether something of this kind is followed in the namespace."""
-        return any(source.kind == kind and source.namespace == namespace for source in self._sources)
+    def is_following(self, kind: str, namespace: str, *, label_selector: str | None = None) -> bool:
+        """Return whether all of this kind is followed in the namespace, or all that the selector selects.
+
+        One object that is followed by its name, and what other selectors select, is not.
+        """
+        return any(source.covers(kind, namespace, label_selector) for source in self._sources)
+
+    def _drop_covered(self, collection: _Source) -> None:
+        """Follow no longer by itself what a collection holds too."""
+        kept = []
+        for source in self._sources:
+            if (source.kind, source.namespace) == (collection.kind, collection.namespace):
+                source.turn += 1
+                self._disconnect(source)
+            else:
+                kept.append(source)
+        self._sources = kept
 
     def snapshot(self) -> Snapshot:
         """Return everything as it is known now; later changes do not alter it."""
         self.looks += 1
         objects: dict[str, dict[str, Json]] = {}
-        for source in self._sources:
+        for source in sorted(self._sources, key=lambda source: source.name is not None):
             objects.setdefault(source.kind, {}).update(source.objects)
-        known = {source.kind for source in self._sources if source.is_known}
+        read = [source for source in self._sources if source.is_known]
+        collections = {
+            (source.kind, source.namespace, source.params.get("labelSelector", ""))
+            for source in read
+            if source.name is None
+        }
         if len(self._kept) > 2 * sum(map(len, objects.values())) + 1000:
             self._kept.clear()  # of objects that are gone
-        return Snapshot(objects, known, time.time(), kept=self._kept)
+        return Snapshot(
+            objects, {source.kind for source in read}, time.time(), kept=self._kept, collections=collections
+        )
 
-    def wait_for_change(self, timeout: float) -> None:
-        """Wait until an object has changed, at most ``timeout`` seconds, and take in everything that has come then."""
-        end = self._clock() + timeout
+    def wait_for_change(self, timeout: float, *, settle: float = 0.0) -> None:
+        """Wait until an object has changed, at most ``timeout`` seconds, and take in everything that has come then.
+
+        It takes at least ``settle`` seconds if that is less: changes that pour in are one change.
+        """
+        begun = self._clock()
+        end = begun + timeout
         while not (self._drain() | self._act_on_due()):
-            due = min((source.due for source in self._sources if source.due is not None), default=end)
             now = self._clock()
             if now >= end:
                 return
+            due = self._find_due(end)
             if due > now:
-                self._take_message(min(end, due) - now)
+                self._take_message(due - now)
+        settled = min(end, begun + settle)
+        while (now := self._clock()) < settled:
+            self._take_message(settled - now)
+        self._drain()
+
+    def _find_due(self, end: float) -> float:
+        """Return when there is something to do, at the latest ``end``."""
+        times = [at for source in self._sources for at in (source.due, source.doubt_at) if at is not None]
+        return min([end, *times])
 
     def refresh(self) -> None:
         """Read everything again, whatever the watches said: the last look before a wait is given up.
@@ -176,7 +250,7 @@ class Cache:
             if not source.is_known:
                 continue
             try:
-                listing = self._list(source)
+                listing = self._list(source) if source.optional else self._list_patiently(source)
             except OpsError as error:
                 if not source.optional:
                     raise
@@ -186,6 +260,23 @@ class Cache:
             self._disconnect(source)
             self._take_list(source, listing)
             self._schedule(source, self._poll_seconds if source.is_polled else source.backoff.take_pause())
+
+    def _list_patiently(self, source: _Source) -> Listing:
+        """LIST a source, again after a refusal that may pass."""
+        while True:
+            try:
+                return self._list(source)
+            except _REFUSED:
+                if not self._may_pass(source) or self._client.deadline.passed:
+                    raise
+                self._client.deadline.pause(source.backoff.take_pause())
+
+    def _may_pass(self, source: _Source) -> bool:
+        """Return whether a refusal that has just come is borne: it was allowed before, and not refused for long."""
+        now = self._clock()
+        if source.refused_at is None:
+            source.refused_at = now
+        return now - source.refused_at < self._refusal_seconds
 
     def _list(self, source: _Source) -> Listing:
         """LIST a source; one object that may be read but not listed is read by itself, and polled from then on."""
@@ -207,14 +298,19 @@ class Cache:
 
     def _take_list(self, source: _Source, listing: Listing) -> bool:
         """Replace a source's objects by those listed; return whether anything differs."""
-        objects = {identify(obj): obj for obj in listing.items}
-        before = {uid: _get_version(obj) for uid, obj in source.objects.items()}
-        is_changed = not source.is_known or before != {uid: _get_version(obj) for uid, obj in objects.items()}
+        is_changed = not source.is_known or self._differs(source, listing)
         if is_changed:
-            source.objects = objects
+            source.objects = {identify(obj): obj for obj in listing.items}
         source.version = listing.version
         source.is_known = True
+        source.refused_at = None
         return is_changed
+
+    @staticmethod
+    def _differs(source: _Source, listing: Listing) -> bool:
+        """Return whether a LIST shows others than the objects that are known, or other versions of them."""
+        before = {uid: _get_version(obj) for uid, obj in source.objects.items()}
+        return before != {identify(obj): _get_version(obj) for obj in listing.items}
 
     def _poll(self, source: _Source, why: str) -> None:
         source.is_polled = True
@@ -222,12 +318,58 @@ class Cache:
             f"{source.title}: {why}, so it is read every {self._poll_seconds:g} s instead of being watched"
         )
 
+    def _check_silent(self) -> bool:
+        """LIST what watches have said nothing of for long; return whether an object has changed.
+
+        Where a LIST shows what its watch does not deliver in a moment either, that watch is not believed any more.
+        """
+        now = self._clock()
+        doubted = [source for source in self._sources if source.doubt_at is not None]
+        if not any(source.doubt_at <= now for source in doubted if source.doubt_at is not None):
+            return False
+        doubted = [source for source in doubted if source.doubt_at is not None and source.doubt_at <= now + TOGETHER]
+        listed: list[tuple[_Source, int, Listing]] = []
+        for source in doubted:
+            self._doubt_later(source)
+            heard = source.heard
+            try:
+                listing = self._list(source)
+            except (OpsError, *_LOST):
+                continue  # the watch may be as good as before
+            if self._differs(source, listing):
+                listed.append((source, heard, listing))
+        is_changed = False
+        late_at = self._clock() + self._late_seconds
+        while any(source.heard == heard for source, heard, _listing in listed) and (now := self._clock()) < late_at:
+            self._take_message(late_at - now)
+            is_changed |= self._drain()
+        for source, heard, listing in listed:
+            if source.heard == heard and not source.is_polled:
+                is_changed |= self._distrust(source, listing)
+        return is_changed
+
+    def _distrust(self, source: _Source, listing: Listing) -> bool:
+        """Poll from now on what its watch does not deliver; return whether an object has changed."""
+        source.turn += 1
+        self._disconnect(source)
+        self._poll(
+            source,
+            "a LIST shows changes that its watch did not deliver (usually because of a proxy that buffers answers)",
+        )
+        self._schedule(source, self._poll_seconds)
+        return self._take_list(source, listing)
+
+    def _doubt_later(self, source: _Source, *, silence: float = 0.0) -> None:
+        """Plan the next look at whether a watch delivers; each pause is twice the last one, unless it is given."""
+        source.silence = silence or min(2 * source.silence, 4 * self._silent_seconds)
+        source.doubt_at = self._clock() + source.silence
+
     def _schedule(self, source: _Source, pause: float) -> None:
         source.due = self._clock() + pause
 
     def _act_on_due(self) -> bool:
         """Open the watches and repeat the LISTs whose time has come; return whether an object has changed."""
-        is_changed = False
+        is_changed = self._check_silent()
         now = self._clock()
         for source in self._sources:
             if source.due is None or source.due > now:
@@ -238,9 +380,6 @@ class Cache:
                 continue
             try:
                 is_changed |= self._take_list(source, self._list(source))
-            except _NEVER as error:
-                is_changed |= self._give_up(source, error)
-                continue
             except (OpsError, *_LOST) as error:
                 is_changed |= self._end(source, error)
                 continue
@@ -278,6 +417,7 @@ class Cache:
             status = f"the watch ended with {obj.get('code')}: {as_text(obj.get('message'))}"
             return self._end(source, Gone(obj=source.title, problem=status, next_step="List it again", status=410))
         source.version = _get_version(obj) or source.version
+        self._hear(source)
         if kind == "BOOKMARK":
             return False
         source.backoff.reset()
@@ -286,19 +426,30 @@ class Cache:
         source.objects[identify(obj)] = obj
         return True
 
+    def _hear(self, source: _Source) -> None:
+        """Note that a watch delivers."""
+        source.heard += 1
+        if source.doubt_at is not None:
+            self._doubt_later(source, silence=self._silent_seconds)
+
     def _end(self, source: _Source, error: Exception | None) -> bool:
         """Plan the next attempt after a watch has ended, or a LIST has failed; return whether its kind is unknown now.
 
         There is a pause before it, however the watch ended. It goes on from the last version seen, unless that is too
         old (410): then there is a LIST first.
         """
+        was_opened = source.opened > 0
+        if source.opened == source.turn:
+            source.refused_at = None
         source.turn += 1
         self._disconnect(source)
-        if isinstance(error, Forbidden) and not source.is_polled:
-            self._poll(source, f"watching it is not allowed ({error.problem})")
+        is_watch_forbidden = isinstance(error, Forbidden) and not source.is_polled and source.version is not None
+        if is_watch_forbidden and not (was_opened and self._may_pass(source)):
+            self._poll(source, f"watching it is not allowed ({t.cast('Forbidden', error).problem})")
+            source.refused_at = None
             self._schedule(source, 0.0)
             return False
-        if isinstance(error, _NEVER):
+        if isinstance(error, _NEVER) and not (isinstance(error, _REFUSED) and self._may_pass(source)):
             return self._give_up(source, error)
         if error is not None and not isinstance(error, (ApiError, *_LOST)):
             raise error
@@ -321,9 +472,13 @@ class Cache:
         params["timeoutSeconds"] = str(max(1, int(self._client.deadline.remaining) + 1))
         params["resourceVersion"] = source.version or ""
         arguments = (source, source.turn, params)
+        if not source.optional:
+            source.doubt_at = self._clock() + self._silent_seconds
+            source.silence = source.silence or self._silent_seconds
         threading.Thread(target=self._read, args=arguments, name=f"watch {source.title}", daemon=True).start()
 
     def _disconnect(self, source: _Source) -> None:
+        source.doubt_at = None
         if source.stream is not None:
             source.stream.close()
             source.stream = None
@@ -334,6 +489,7 @@ class Cache:
             stream = self._client.stream(source.path, obj=source.title, params=params)
             if source.turn == turn:
                 source.stream = stream
+                source.opened = turn
             if self._stop.is_set() or source.turn != turn:
                 stream.close()
                 return

@@ -11,7 +11,10 @@ from __future__ import annotations
 import typing as t
 
 from .._common.text import format_count, join_some
+from .autoscalers import Autoscaler
 from .objects import Job, Pod, Workload
+from .saved_state import AUTOSCALER_MANAGERS
+from .selectors import format_selector
 from .snapshot import Snapshot
 
 CURRENT, IN_PROGRESS, FAILED, NOT_FOUND = "Current", "InProgress", "Failed", "NotFound"
@@ -24,7 +27,8 @@ _FIND_DELETER = "Find out who deleted it; create it again, then run again"
 class Status(t.NamedTuple):
     """Where an object stands: one of the four words, the object, and its numbers in words.
 
-    ``goal`` is the number of pods that the condition asks for now; ``next_step`` is filled where waiting is in vain.
+    ``goal`` is the number of pods that the condition asks for now; ``next_step`` is filled where waiting is in vain, or
+    will be unless somebody acts.
     """
 
     state: str
@@ -112,9 +116,11 @@ class _WorkloadCondition:
 class Serving(_WorkloadCondition):
     """Exactly ``goal`` pods exist, are up to date, and serve (ready, and for ``minReadySeconds``).
 
-    ``workload`` is what was last read or written. With ``autoscaled`` the goal follows the replicas that the autoscaler
-    sets, within ``bounds`` (all numbers when None), but never 0. Another number is somebody else's, and a failure that
-    names who. A DaemonSet's goal is the number of nodes; a CronJob or Job serves when it is not suspended.
+    ``workload`` is what was last read or written. With ``autoscalers`` the goal follows the replicas that one of them
+    accepts, which may be 0; where none is known (an empty sequence), those that are written under the name of an
+    autoscaler. Without it, and with ``autoscaled``, the goal follows all numbers within ``bounds`` (None: all) but 0.
+    Another number is somebody else's, and a failure that names who. A DaemonSet's goal is the number of nodes; a CronJob
+    or Job serves when it is not suspended.
     """
 
     def __init__(
@@ -122,11 +128,15 @@ class Serving(_WorkloadCondition):
         workload: Workload,
         goal: int,
         *,
+        autoscalers: t.Sequence[Autoscaler] | None = None,
         bounds: tuple[int, int] | None = None,
         autoscaled: bool = False,
     ) -> None:
         super().__init__(workload)
         self.goal = goal
+        self._autoscalers = autoscalers
+        if autoscalers:
+            bounds = (min(scaler.minimum for scaler in autoscalers), max(scaler.maximum for scaler in autoscalers))
         self._bounds = bounds
         self._autoscaled = autoscaled
 
@@ -135,15 +145,25 @@ class Serving(_WorkloadCondition):
         if workload.replicas != goal and self._is_rival(workload):
             return Status(FAILED, workload.title, self._describe_rival(workload, goal), goal, _HOLD_OWNER)
         is_current = self._is_observed(workload) and workload.replicas == goal and _serves(workload, goal)
-        return Status(CURRENT if is_current else IN_PROGRESS, workload.title, describe_progress(workload, goal), goal)
+        is_resting = is_current and goal == 0 and self._is_accepted(workload)
+        message = "0 replicas, as its autoscaler asks" if is_resting else describe_progress(workload, goal)
+        return Status(CURRENT if is_current else IN_PROGRESS, workload.title, message, goal)
 
     def _find_goal(self, workload: Workload) -> int:
         if workload.kind == "DaemonSet":
             return workload.replicas
-        if not self._autoscaled or workload.replicas == 0:
-            return self.goal
-        low, high = self._bounds or (1, workload.replicas)
-        return workload.replicas if low <= workload.replicas <= high else self.goal
+        return workload.replicas if self._is_accepted(workload) else self.goal
+
+    def _is_accepted(self, workload: Workload) -> bool:
+        """Return whether its number is one that an autoscaler gives it; of an object from before the write it is not."""
+        if workload.generation < self._first.generation:
+            return False
+        if self._autoscalers is None:
+            low, high = self._bounds or (1, workload.replicas)
+            return self._autoscaled and workload.replicas > 0 and low <= workload.replicas <= high
+        if not self._autoscalers:
+            return workload.writer in AUTOSCALER_MANAGERS and workload.kind not in _SUSPENDED
+        return any(scaler.accepts(workload.replicas) for scaler in self._autoscalers)
 
     def _describe_rival(self, workload: Workload, goal: int) -> str:
         who = workload.writer or "an unknown writer"
@@ -182,7 +202,8 @@ class Gone(_WorkloadCondition):
     """No pod that the workload owns runs any more, as the controller of the newest spec says; of a CronJob also no Job.
 
     Pods that have ended (Succeeded, Failed, among them evicted ones) run nothing and do not count; nor do pods that
-    something else owns, whatever their labels are. ``workload`` is what was last read or written.
+    something else owns, whatever their labels are. A Job that has ended starts none, suspended or not. ``workload`` is
+    what was last read or written.
     """
 
     def needs(self) -> tuple[str, ...]:
@@ -191,16 +212,32 @@ class Gone(_WorkloadCondition):
         return (self.kind, *between, "Pod")
 
     def _evaluate(self, snapshot: Snapshot, workload: Workload) -> Status:
-        if not workload.is_stopped and self._is_rival(workload) and self.kind != "DaemonSet":
-            who = workload.writer or "an unknown writer"
-            now = "set suspend to false" if self.kind in _SUSPENDED else f"set its replicas to {workload.replicas}"
-            return Status(FAILED, workload.title, f"it was stopped, and {who} has {now} since", 0, _HOLD_OWNER)
+        has_ended = _has_ended(workload)
+        if not workload.is_stopped and not has_ended and self._is_rival(workload) and self.kind != "DaemonSet":
+            return self._describe_rival(workload)
         pods = snapshot.list_running_pods(workload)
         jobs = snapshot.list_active_jobs(workload)
-        is_known = all(kind in snapshot.known for kind in self.needs())
-        is_quiet = self._is_observed(workload) and workload.is_stopped and workload.pods == 0
+        labels = format_selector(workload.selector)
+        needs = [kind for kind in self.needs() if kind != self.kind]
+        is_known = all(snapshot.covers(kind, self.namespace, labels if kind == "Pod" else "") for kind in needs)
+        is_quiet = has_ended or (self._is_observed(workload) and workload.is_stopped and workload.pods == 0)
         state = CURRENT if is_known and is_quiet and not pods and not jobs else IN_PROGRESS
         return Status(state, workload.title, _describe_rest(workload, pods, jobs), 0)
+
+    def _describe_rival(self, workload: Workload) -> Status:
+        """Say who starts it again. An autoscaler may have begun before it was paused, and still comes to rest."""
+        who = workload.writer or "an unknown writer"
+        now = "set suspend to false" if self.kind in _SUSPENDED else f"set its replicas to {workload.replicas}"
+        state = IN_PROGRESS if workload.writer in AUTOSCALER_MANAGERS and self.kind not in _SUSPENDED else FAILED
+        return Status(state, workload.title, f"it was stopped, and {who} has {now} since", 0, _HOLD_OWNER)
+
+
+def _has_ended(workload: Workload) -> bool:
+    """Return whether it is a Job that has completed or failed, which starts no pod any more."""
+    if workload.kind != "Job":
+        return False
+    job = Job.from_object(workload.raw)
+    return job.is_complete or job.is_failed
 
 
 def _describe_rest(workload: Workload, pods: list[Pod], jobs: list[Job]) -> str:

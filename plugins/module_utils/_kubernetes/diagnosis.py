@@ -13,7 +13,7 @@ import typing as t
 
 from .._common.text import format_count, format_duration
 from .fields import as_dict, as_list, as_text, as_time, get_path
-from .objects import ContainerState, Event, Job, Pod, Workload, format_condition
+from .objects import ContainerState, Event, Job, Pod, Workload, format_condition, index_conditions
 from .snapshot import Snapshot
 
 CRASH_LOOP_RESTARTS = 4
@@ -30,6 +30,7 @@ GRACE_SECONDS: dict[str, float | None] = {
     "RunContainerError": 30.0,
     "CrashLoopBackOff": None,
     "Unschedulable": 180.0,
+    "SchedulingGated": None,
     "QuotaExceeded": 60.0,
     "FailedCreate": 60.0,
     "Paused": 10.0,
@@ -39,6 +40,7 @@ GRACE_SECONDS: dict[str, float | None] = {
     "FailedCreatePodSandBox": None,
     "ContainersNotReady": None,
     "Terminating": None,
+    "OrderedReady": None,
     "ActiveJob": None,
 }
 """For how long each reason may last before it fails a wait; None: it never does by itself.
@@ -55,6 +57,7 @@ NEXT_STEPS: dict[str, str] = {
     "RunContainerError": "Correct the command, mount or device that the message names",
     "CrashLoopBackOff": "Look at the container's previous log (kubectl logs --previous)",
     "Unschedulable": "Add capacity, or lower the requests or the number of replicas",
+    "SchedulingGated": "Find out who removes the gates that the message names (a queue such as Kueue, or an operator)",
     "QuotaExceeded": "Raise the quota, or lower the number of replicas",
     "FailedCreate": "Remove what the message names (admission webhook, pod security, service account)",
     "Paused": "Resume it (kubectl rollout resume), or take the change of its pod template back",
@@ -64,6 +67,10 @@ NEXT_STEPS: dict[str, str] = {
     "FailedCreatePodSandBox": "Look at the network plugin and the container runtime of the node",
     "ContainersNotReady": "Look at the pod's readiness probe and its log",
     "Terminating": "Find out what keeps it: a finalizer, a long grace period, or a node that is lost",
+    "OrderedReady": (
+        "Delete the pod (kubectl delete pod), or create the StatefulSet again with podManagementPolicy Parallel"
+        " (kubectl delete --cascade=orphan keeps its pods)"
+    ),
     "ActiveJob": "Wait for the Job, or suspend or delete it",
 }
 
@@ -124,13 +131,61 @@ def diagnose(snapshot: Snapshot, workload: Workload, *, since: float, goal: int)
         # One that has ended and is kept by a finalizer is still counted by its controller.
         pods = snapshot.list_pods(workload)
         findings += [_describe_terminating(pod, snapshot.at) for pod in pods if pod.is_terminating]
+    if workload.kind == "StatefulSet" and workload.is_observed:
+        findings += _find_held_by_order(snapshot, workload, since=since, goal=goal)
     if goal == 0 or not workload.is_observed:
         return findings
     for pod in list_pods_to_start(snapshot, workload):
-        finding = find_pod_failure(pod, snapshot.list_events(pod.uid), since=since)
+        finding = _find_failure(snapshot, pod, since)
         if finding is not None:
             findings.append(finding)
     return findings
+
+
+def _find_held_by_order(snapshot: Snapshot, workload: Workload, *, since: float, goal: int) -> list[Finding]:
+    """Return the pods that a StatefulSet waits for although nothing makes them ready.
+
+    With OrderedReady it deletes a pod that is not ready only if no lower one is unready too, and it neither replaces one
+    of an old revision nor creates the next one before that is ready. While one terminates it waits for that.
+    """
+    if get_path(workload.raw, "spec", "podManagementPolicy") == "Parallel":
+        return []
+    numbered = [(_find_ordinal(pod), pod) for pod in snapshot.list_running_pods(workload)]
+    by_ordinal = {ordinal: pod for ordinal, pod in numbered if ordinal is not None}
+    pods = [by_ordinal[ordinal] for ordinal in sorted(by_ordinal)]
+    if any(pod.is_terminating for pod in pods):
+        return []
+    unready = [pod for pod in pods if not pod.is_ready]
+    if goal == 0:
+        words = "its StatefulSet deletes it only once it is ready, since {lowest} is not ready either"
+        return [
+            _describe_held(pod, words.format(lowest=unready[0].name), _find_failure(snapshot, pod, since))
+            for pod in unready[1:]
+        ]
+    newest = snapshot.update_hash(workload)
+    findings = []
+    for pod in unready:
+        failure = _find_failure(snapshot, pod, since)
+        if failure is not None and not _is_to_stay(workload, pod, newest):
+            words = f"it is of revision {pod.template_hash}, and its StatefulSet replaces it only once it is ready"
+            findings.append(_describe_held(pod, words, failure))
+    return findings
+
+
+def _find_failure(snapshot: Snapshot, pod: Pod, since: float) -> Finding | None:
+    return find_pod_failure(pod, snapshot.list_events(pod.uid), since=since)
+
+
+def _describe_held(pod: Pod, why: str, failure: Finding | None) -> Finding:
+    own = f"{failure.reason}: {failure.message}" if failure is not None else "it is not ready"
+    message = f"{why} (podManagementPolicy OrderedReady); {own}"
+    return Finding("OrderedReady", pod.title, message, revision=pod.template_hash, since=pod.created_at)
+
+
+def _find_ordinal(pod: Pod) -> int | None:
+    """Return the number of a StatefulSet's pod; None for one that it does not count, whatever owns it."""
+    ordinal = pod.name.rpartition("-")[2]
+    return int(ordinal) if ordinal.isdigit() else None
 
 
 def list_pods_to_start(snapshot: Snapshot, workload: Workload) -> list[Pod]:
@@ -151,11 +206,11 @@ def _is_to_stay(workload: Workload, pod: Pod, newest: str | None) -> bool:
     if strategy.get("type") == "OnDelete":
         return True
     partition = get_path(strategy, "rollingUpdate", "partition")
-    ordinal = pod.name.rpartition("-")[2]
-    if not partition or not ordinal.isdigit():
+    ordinal = _find_ordinal(pod)
+    if not partition or ordinal is None:
         return False
     start = get_path(workload.raw, "spec", "ordinals", "start") or 0
-    return int(ordinal) - int(start) < int(partition)
+    return ordinal - int(start) < int(partition)
 
 
 def find_workload_failures(snapshot: Snapshot, workload: Workload, *, since: float, goal: int) -> list[Finding]:
@@ -197,6 +252,9 @@ def find_pod_failure(pod: Pod, events: t.Sequence[Event], *, since: float) -> Fi
     recent = [event for event in events if event.at >= since]
     if pod.unschedulable_message is not None:
         return _describe_unschedulable(pod, recent)
+    gated = _find_scheduling_gates(pod)
+    if gated is not None:
+        return gated
     for container in pod.containers:
         finding = _find_container_failure(pod, container, since)
         if finding is not None:
@@ -219,6 +277,18 @@ def _describe_unschedulable(pod: Pod, recent: t.Sequence[Event]) -> Finding:
     return Finding(
         "Unschedulable", pod.title, message, revision=pod.template_hash, since=pod.created_at, held_until=held_until
     )
+
+
+def _find_scheduling_gates(pod: Pod) -> Finding | None:
+    """Return what keeps the scheduler from looking at a pod, until somebody lets it in."""
+    scheduled = as_dict(index_conditions(as_dict(pod.raw.get("status"))).get("PodScheduled"))
+    if scheduled.get("status") != "False" or scheduled.get("reason") != "SchedulingGated":
+        return None
+    gates = [as_text(get_path(gate, "name")) for gate in as_list(get_path(pod.raw, "spec", "schedulingGates"))]
+    message = as_text(scheduled.get("message")) or "a scheduling gate holds it"
+    message += f" (gates {', '.join(gates)})" if gates else ""
+    holder = gates[0] if gates else ""
+    return Finding("SchedulingGated", pod.title, message, holder, pod.template_hash, pod.created_at)
 
 
 def _find_container_failure(pod: Pod, container: ContainerState, since: float) -> Finding | None:

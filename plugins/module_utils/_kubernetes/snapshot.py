@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import typing as t
 
-from .fields import Json, as_dict, as_text, get_path
+from .fields import Json, as_dict, as_list, as_text, get_path
 from .objects import Event, Job, Pod, ReplicaSet, Revision, Workload, find_controller
 from .selectors import matches
 
@@ -29,8 +29,10 @@ _T = t.TypeVar("_T", bound=_Typed)
 class Snapshot:
     """Objects of some kinds as they were at one moment (``at``, seconds since 1970), found by name, owner, or subject.
 
-    ``objects`` holds raw objects by kind and uid. ``known`` are the kinds that were read: of another kind nothing can
-    be said, of these an empty answer means that there is none. Each index is built once, when it is first asked for.
+    ``objects`` holds raw objects by kind and uid. ``known`` are the kinds of which something was read: of another kind
+    nothing can be said. ``collections`` are those that were read whole, by kind, namespace and label selector: only of
+    these an empty answer means that there is none. None: whatever is known is. Each index is built once, when it is first
+    asked for.
     """
 
     def __init__(
@@ -40,9 +42,11 @@ class Snapshot:
         at: float,
         *,
         kept: Kept | None = None,
+        collections: t.Collection[tuple[str, str, str]] | None = None,
     ) -> None:
         self.at = at
         self.known = frozenset(known)
+        self._collections = collections
         self._objects = objects
         self._kept: Kept = {} if kept is None else kept
         self._by_name: dict[str, dict[tuple[str, str], Json]] = {}
@@ -62,6 +66,12 @@ class Snapshot:
         items = [{**obj, "kind": kind} for kind, objects in self._objects.items() for obj in objects.values()]
         items.sort(key=lambda obj: (obj["kind"], get_path(obj, "metadata", "namespace") or "", _get_name(obj)))
         return {"apiVersion": "v1", "kind": "List", "at": self.at, "known": sorted(self.known), "items": items}
+
+    def covers(self, kind: str, namespace: str, label_selector: str = "") -> bool:
+        """Return whether all objects of a kind were read that a namespace has, or all that the selector selects."""
+        if self._collections is None:
+            return kind in self.known
+        return any((kind, namespace, labels) in self._collections for labels in ("", label_selector))
 
     def find(self, kind: str, namespace: str, name: str) -> Json | None:
         """Return an object by its name; None when there is none, or when its kind was not read."""
@@ -99,7 +109,7 @@ class Snapshot:
         return [pod for pod in self.list_pods(workload) if not pod.is_finished]
 
     def list_jobs(self, workload: Workload) -> list[Job]:
-        """Return the Jobs that a CronJob has made."""
+        """Return the Jobs of a CronJob, also those that were made from it by hand: it owns them, and need not control."""
         return self._list_owned("Job", Job, workload.uid)
 
     def list_active_jobs(self, workload: Workload) -> list[Job]:
@@ -162,8 +172,7 @@ class Snapshot:
         if kind not in self._by_owner:
             index: dict[str, list[tuple[str, Json]]] = {}
             for key, obj in self._objects.get(kind, {}).items():
-                owner = as_text(find_controller(as_dict(obj.get("metadata"))).get("uid"))
-                if owner:
+                for owner in _list_owner_uids(kind, as_dict(obj.get("metadata"))):
                     index.setdefault(owner, []).append((key, obj))
             self._by_owner[kind] = index
         return self._by_owner[kind]
@@ -175,6 +184,12 @@ class Snapshot:
         typed = form.from_object(obj, kind)
         self._kept[kind, key] = (obj, typed)
         return t.cast("_T", typed)
+
+
+def _list_owner_uids(kind: str, meta: Json) -> set[str]:
+    """Return the uid of an object's controller, of a Job those of all its owners."""
+    references = as_list(meta.get("ownerReferences")) if kind == "Job" else [find_controller(meta)]
+    return {as_text(get_path(reference, "uid")) for reference in references} - {""}
 
 
 def _is_made_by(workload: Workload, kind: str, obj: Json) -> bool:

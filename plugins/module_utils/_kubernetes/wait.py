@@ -22,7 +22,9 @@ from .snapshot import Snapshot
 DIAGNOSE_AFTER = 1.0
 """Seconds. Most scalings are done by then and never need the watches that explain a delay."""
 SHORTEST_PAUSE = 0.05
-"""Seconds between two looks if nothing has changed, whatever the times in between add up to."""
+"""Seconds between two looks, whatever the times in between add up to, and however many changes pour in."""
+LOOK_SHARE = 4
+"""The pause after a look is at least so many times what the look took: looking never takes most of the time."""
 REPORTED = 20
 """Findings that become blockers of the result; the others are counted."""
 
@@ -48,14 +50,14 @@ class SnapshotSource(t.Protocol):
     ) -> None:
         """Keep a collection up to date from now on."""
 
-    def is_following(self, kind: str, namespace: str) -> bool:
-        """Return whether something of this kind is followed."""
+    def is_following(self, kind: str, namespace: str, *, label_selector: str | None = None) -> bool:
+        """Return whether all of this kind is followed, or all that the selector selects."""
 
     def snapshot(self) -> Snapshot:
         """Return everything as it is known now."""
 
-    def wait_for_change(self, timeout: float) -> None:
-        """Wait until an object has changed, at most ``timeout`` seconds."""
+    def wait_for_change(self, timeout: float, *, settle: float = 0.0) -> None:
+        """Wait until an object has changed, at most ``timeout`` seconds, and at least ``settle`` if that is less."""
 
     def refresh(self) -> None:
         """Read everything again."""
@@ -141,7 +143,9 @@ class _Wait:
         """Look, decide, wait for a change, again and again."""
         self._follow_needed()
         while True:
+            began = self._deadline.elapsed
             look = self._look()
+            cost = self._deadline.elapsed - began
             if not look.late:
                 return look.snapshot
             self._raise_failed(look)
@@ -155,7 +159,7 @@ class _Wait:
                     return confirmed
             if self._deadline.passed:
                 return self._look_finally(look)
-            self._cache.wait_for_change(self._choose_pause())
+            self._cache.wait_for_change(self._choose_pause(), settle=max(SHORTEST_PAUSE, LOOK_SHARE * cost))
 
     def _look(self) -> _Look:
         snapshot = self._cache.snapshot()
@@ -221,7 +225,9 @@ class _Wait:
             self._raise_failed(look)
         self._report(look.findings)
         reasons = "".join(f"; {finding}" for finding in look.findings[:3])
-        advice = f"{look.findings[0].next_step}; or raise" if look.findings else "Raise"
+        steps = [status.next_step for status in look.late if status.next_step]
+        steps += [finding.next_step for finding in look.findings]
+        advice = f"{steps[0]}; or raise" if steps else "Raise"
         raise WaitTimeout(
             obj=_join_titles(look.late),
             problem=f"after {self._deadline.seconds:g} s: {_join_messages(look.late)}{reasons}{unread}",
@@ -248,7 +254,9 @@ class _Wait:
 
     def _follow_needed(self) -> None:
         for namespace, conditions in self._group_by_namespace():
-            for kind in dict.fromkeys(kind for condition in conditions for kind in condition.needs()):
+            # The workloads themselves are followed by the caller.
+            needs = [kind for condition in conditions for kind in condition.needs() if kind != condition.kind]
+            for kind in dict.fromkeys(needs):
                 self._follow(kind, namespace, conditions, optional=False)
 
     def _follow_explaining(self) -> None:
@@ -266,11 +274,11 @@ class _Wait:
         return list(groups.items())
 
     def _follow(self, kind: str, namespace: str, conditions: list[Condition], *, optional: bool) -> None:
-        if self._cache.is_following(kind, namespace):
-            return
         labels = None
         if kind == "Pod" and len(conditions) == 1:
             labels = _format_labels(conditions[0].find_workload(self._cache.snapshot()))
+        if self._cache.is_following(kind, namespace, label_selector=labels):
+            return
         fields = _EVENT_SELECTOR if kind == "Event" else None
         self._cache.follow(kind, namespace, label_selector=labels, field_selector=fields, optional=optional)
 

@@ -141,6 +141,27 @@ def test_both_annotations_of_keda(
 
 
 @pytest.mark.parametrize(
+    ("name", "annotations", "accepted"),
+    [
+        ("hpa", {}, {2, 10}),
+        ("hpa-default", {}, {1, 2, 10}),
+        ("hpa-to-zero", {}, {0, 1, 2, 10}),
+        ("keda-hpa-so", {}, {0, 1, 2, 10}),
+        ("so", {}, {2, 10}),
+        ("so-default", {}, {0, 1, 2, 10, 11}),
+        ("so-idle", {}, {0, 2, 10}),
+        ("so", {PAUSED_REPLICAS: "11"}, {2, 10, 11}),
+        ("so", {PAUSED_REPLICAS: "0"}, {2, 10}),
+    ],
+)
+def test_the_numbers_that_it_may_set(name: str, annotations: dict[str, str], accepted: set[int]) -> None:
+    """Its bounds, and what KEDA sets while nothing triggers it; 0 by a pause is a stop, which a start undoes."""
+    scaler = keep(name, annotations).autoscaler
+    assert {number for number in (0, 1, 2, 10, 11) if scaler.accepts(number)} == accepted
+    assert not scaler.accepts(101)
+
+
+@pytest.mark.parametrize(
     ("name", "blocks"), [("hpa", False), ("hpa-default", False), ("hpa-to-zero", True), ("keda-hpa-so", True)]
 )
 def test_an_hpa_rests_at_0_unless_its_minimum_is_0_or_keda_made_it(name: str, blocks: bool) -> None:

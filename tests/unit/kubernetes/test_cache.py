@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import OpsError
-from ansible_collections.lowtide.ops.plugins.module_utils._common.retry import Backoff
-from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.cache import Cache
+from ansible_collections.lowtide.ops.plugins.module_utils._common.retry import Backoff, Deadline
+from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.cache import Cache, _Message
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.errors import (
     ApiError,
     Forbidden,
@@ -69,7 +69,7 @@ def server() -> Iterator[MemoryServer]:
 @pytest.fixture
 def cache(server: MemoryServer) -> Iterator[Cache]:
     """A cache of that server that polls quickly where it has to."""
-    with contextlib.closing(server.client()) as client, Cache(client, poll_seconds=0.05) as opened:
+    with contextlib.closing(server.client()) as client, Cache(client, poll_seconds=0.05, refusal_seconds=0.1) as opened:
         yield opened
 
 
@@ -133,6 +133,27 @@ def test_selectors_are_the_servers(server: MemoryServer, cache: Cache) -> None:
     assert {query.get("fieldSelector") for query in watches} == {"metadata.name=a,status.phase!=Failed", None}
     assert (cache.is_following("Pod", "other"), cache.is_following("Pod", "x")) == (True, False)
     assert cache.is_following("Job", "n") is False
+    # One object, or some by a selector, are not the collection.
+    assert cache.is_following("Pod", "n") is False
+    assert cache.is_following("Pod", "n", label_selector="app=y") is True
+    assert cache.is_following("Pod", "n", label_selector="app=x") is False
+    snapshot = cache.snapshot()
+    assert (snapshot.covers("Pod", "n"), snapshot.covers("Pod", "other")) == (False, True)
+    assert snapshot.covers("Pod", "n", "app=y")
+
+
+def test_a_collection_takes_the_place_of_what_it_holds(server: MemoryServer, cache: Cache) -> None:
+    """One object of it that was followed is not watched twice; where the collection may not be read, it stays."""
+    cache.follow("Pod", "n", name="a")
+    cache.follow("Pod", "other", name="c")
+    cache.follow("Pod", "n", optional=True)
+    assert len(cache._sources) == 3
+    cache.follow("Pod", "n")
+    assert [(source.namespace, source.name) for source in cache._sources] == [("other", "c"), ("n", None)]
+    assert names(cache) == ["a", "b", "c"]
+    assert cache.is_following("Pod", "n", label_selector="app=y")
+    server.remove("Pod", "n", "a")
+    wait_for(cache, lambda: names(cache) == ["b", "c"])
 
 
 def test_a_kind_that_is_followed_and_absent_is_known(cache: Cache) -> None:
@@ -332,7 +353,7 @@ def fail(kind: type[ApiError] = ApiError, status: int = 500) -> ApiError:
 
 def follow(client: ScriptedClient, **options: Any) -> Cache:
     """A cache that follows the pods of namespace n."""
-    cache = Cache(client, backoff=lambda: Backoff(first=0.05))
+    cache = Cache(client, backoff=lambda: Backoff(first=0.05), refusal_seconds=0.2)
     cache.follow("Pod", "n", **options)
     return cache
 
@@ -444,8 +465,10 @@ def test_lost_history_and_a_relist_that_fails(first: list[Any]) -> None:
 def test_what_can_never_be_watched_ends_the_wait(error: ApiError) -> None:
     """Unless it is optional: then it is a warning, and what was known of it is forgotten."""
     client = ScriptedClient([([pod("a", version="1")], "1")], [error])
+    begun = time.monotonic()
     with follow(client) as cache, pytest.raises(type(error)):
         cache.wait_for_change(LIMIT)
+    assert (time.monotonic() - begun >= 0.2) is isinstance(error, Unauthorized)
     with follow(client, optional=True) as cache:
         cache.wait_for_change(LIMIT)
         assert (names(cache), "Pod" in cache.snapshot().known) == ([], False)
@@ -453,10 +476,184 @@ def test_what_can_never_be_watched_ends_the_wait(error: ApiError) -> None:
 
 
 def test_a_relist_that_is_forbidden_ends_the_wait() -> None:
-    """A right that was taken away meanwhile does not come back by waiting."""
+    """A right that was taken away meanwhile does not come back by waiting longer."""
     client = ScriptedClient([EMPTY, fail(Forbidden, 403)], [[error_event(410)]])
     with follow(client) as cache, pytest.raises(Forbidden):
-        wait_for(cache, lambda: client.lists > 2)
+        wait_for(cache, lambda: client.lists > 20)
+
+
+@pytest.mark.parametrize("error", [fail(Unauthorized, 401), fail(Forbidden, 403)])
+def test_a_short_refusal_of_what_was_read_before_is_borne(error: ApiError) -> None:
+    """A server that has just begun does not know all roles yet: neither is the wait over, nor is there polling."""
+    client = ScriptedClient(
+        [EMPTY, error, error, ([], "5")],
+        [[event("ADDED", "a", "2"), error_event(410)], error, error, [event("ADDED", "b", "9"), None]],
+    )
+    with Cache(client, backoff=lambda: Backoff(first=0.01)) as cache:
+        cache.follow("Pod", "n")
+        wait_for(cache, lambda: names(cache) == ["b"])
+        assert cache.warnings == []
+        assert client.lists == 4
+        cache._sources[0].refused_at = -1000.0
+        client.watches = [[None]]
+        cache._end(cache._sources[0], None)
+        wait_for(cache, lambda: len(client.asked) == 5)
+        wait_for(cache, lambda: cache._sources[0].stream is not None)
+        cache._end(cache._sources[0], error)  # long after the other refusal, and a watch was opened in between
+        assert cache.warnings == []
+
+
+def test_a_watch_that_is_forbidden_for_good_is_polled_in_the_end() -> None:
+    """After it had worked."""
+    client = ScriptedClient([EMPTY], [[event("ADDED", "a", "2")], fail(Forbidden, 403)])
+    begun = time.monotonic()
+    with follow(client) as cache:
+        wait_for(cache, lambda: bool(cache.warnings))
+        assert 0.2 <= time.monotonic() - begun < 2
+        assert "watching it is not allowed" in cache.warnings[0]
+
+
+def test_a_refresh_bears_a_short_refusal() -> None:
+    """One that lasts is an error."""
+    client = ScriptedClient([EMPTY, fail(Forbidden, 403), fail(Unauthorized, 401), ([pod("a")], "5")], [[None]])
+    client.deadline = Deadline(60)
+    with follow(client) as cache:
+        cache.refresh()
+        assert names(cache) == ["a"]
+        client.listings = [fail(Forbidden, 403)]
+        with pytest.raises(Forbidden):
+            cache.refresh()
+        client.deadline = Deadline(0)
+        lists = client.lists
+        with pytest.raises(Forbidden):
+            cache.refresh()
+        assert client.lists == lists + 1
+
+
+# --- watches that nothing comes of ----------------------------------------------------------------------------------
+
+
+def follow_silent(client: ScriptedClient, **options: Any) -> Cache:
+    """A cache that soon doubts a watch that says nothing."""
+    cache = Cache(client, backoff=lambda: Backoff(first=0.05), poll_seconds=0.05, silent_seconds=0.1, late_seconds=0.1)
+    cache.follow("Pod", "n", **options)
+    return cache
+
+
+def test_a_watch_whose_events_do_not_come_is_polled() -> None:
+    """A proxy buffers them: a LIST shows what was missed, and from then on it is asked again and again."""
+    client = ScriptedClient([EMPTY, EMPTY, ([pod("a", version="7")], "7"), ([pod("b", version="8")], "8")], [[None]])
+    with follow_silent(client) as cache:
+        begun = time.monotonic()
+        wait_for(cache, lambda: names(cache) == ["a"])
+        assert 0.3 <= time.monotonic() - begun < 1.0  # after 0.1 s nothing was amiss, after 0.2 s more something was
+        assert len(cache.warnings) == 1
+        assert cache.warnings[0].startswith("Pods of namespace n: a LIST shows changes that its watch did not deliver")
+        assert "a proxy that buffers" in cache.warnings[0]
+        wait_for(cache, lambda: names(cache) == ["b"])
+        assert len(client.asked) == 1
+
+
+def test_several_watches_are_doubted_together() -> None:
+    """What may be on its way of one may be of the others at the same time."""
+    later = ([pod("a", version="7")], "7")
+    client = ScriptedClient([EMPTY, EMPTY, EMPTY, later], [[None]])
+    options: Json = {"poll_seconds": 60, "silent_seconds": 0.1, "late_seconds": 0.4}
+    with Cache(client, **options) as cache:
+        for namespace in ("n", "m", "o"):
+            cache.follow("Pod", namespace)
+        begun = time.monotonic()
+        wait_for(cache, lambda: len(cache.warnings) == 3)
+        assert 0.5 <= time.monotonic() - begun < 1.0
+
+
+def test_a_silent_watch_of_which_nothing_is_missing_is_asked_about_less_and_less() -> None:
+    """It goes on, however long nothing happens; what only explains a delay is not asked about."""
+    client = ScriptedClient([EMPTY], [[None]])
+    with follow_silent(client) as cache:
+        end = time.monotonic() + 1.2
+        while time.monotonic() < end:
+            cache.wait_for_change(end - time.monotonic())
+        assert client.lists in (4, 5)  # after 0.1, 0.3, 0.7 and 1.1 s
+        assert (cache.warnings, len(client.asked)) == ([], 1)
+    client = ScriptedClient([EMPTY], [[None]])
+    with follow_silent(client, optional=True) as cache:
+        cache.wait_for_change(0.3)
+        assert client.lists == 1
+
+
+def test_a_watch_that_delivers_while_it_is_doubted_goes_on() -> None:
+    """What the LIST shows may be on its way: it has a moment to arrive."""
+    gate = threading.Event()
+
+    class Gated(ScriptedStream):
+        def __iter__(self) -> Iterator[Json]:
+            gate.wait(LIMIT)
+            yield from super().__iter__()
+
+    client = ScriptedClient([EMPTY, ([pod("a", version="7")], "7")], [[]])
+    client.stream = lambda *_args, **_options: Gated(client, [event("ADDED", "a", "7"), None])  # type: ignore[method-assign]
+    with follow_silent(client) as cache:
+        threading.Timer(0.14, gate.set).start()
+        wait_for(cache, lambda: names(cache) == ["a"])
+        assert (client.lists, cache.warnings) == (2, [])
+
+
+def test_a_watch_that_has_ended_is_not_doubted() -> None:
+    """What happens until it is opened again it delivers then."""
+    listed = ([pod("a", version="7")], "7")
+    client = ScriptedClient([EMPTY, listed], [[], [event("ADDED", "a", "7"), None]])
+    with Cache(client, backoff=lambda: Backoff(first=0.8), silent_seconds=0.1, late_seconds=0.05) as cache:
+        cache.follow("Pod", "n")
+        cache.wait_for_change(0.3)
+        assert (client.lists, cache.warnings, names(cache)) == (1, [], [])
+        wait_for(cache, lambda: names(cache) == ["a"])
+        assert cache.warnings == []
+
+
+def test_a_list_in_doubt_that_fails_ends_nothing() -> None:
+    """The watch may be as good as ever."""
+    client = ScriptedClient([EMPTY, fail(), fail(Forbidden, 403), OSError("x")], [[None]])
+    with follow_silent(client) as cache:
+        cache.wait_for_change(0.8)
+        assert (client.lists >= 4, cache.warnings, len(client.asked)) == (True, [], 1)
+
+
+# --- many events ----------------------------------------------------------------------------------------------------
+
+
+def test_events_that_pour_in_are_taken_in_together() -> None:
+    """For as long as the caller says; one that comes after that time is told at once."""
+    client = ScriptedClient([EMPTY], [[]])
+
+    class Slow(ScriptedStream):
+        def __iter__(self) -> Iterator[Json]:
+            for number in range(100):
+                time.sleep(0.002)
+                yield event("ADDED", f"p{number}", str(number + 2))
+            yield from super().__iter__()
+
+    client.stream = lambda *_args, **_options: Slow(client, [None])  # type: ignore[method-assign]
+    with follow(client) as cache:
+        waits = 0
+        while len(names(cache)) < 100:
+            cache.wait_for_change(LIMIT, settle=0.1)
+            waits += 1
+        assert waits <= 4
+        threading.Timer(0.2, lambda: cache._queue.put(next_message(cache))).start()
+        begun = time.monotonic()
+        cache.wait_for_change(LIMIT, settle=0.1)
+        assert time.monotonic() - begun < 0.3
+        begun = time.monotonic()
+        cache._queue.put(next_message(cache))
+        cache.wait_for_change(0.05, settle=10)
+        assert time.monotonic() - begun < 1.0
+
+
+def next_message(cache: Cache) -> Any:
+    """One more event of the first source."""
+    source = cache._sources[0]
+    return _Message(source, source.turn, event=event("ADDED", "late", "999"))
 
 
 def test_an_unforeseen_error_of_a_reader_is_raised() -> None:

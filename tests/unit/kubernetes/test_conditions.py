@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.autoscalers import Autoscaler
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.conditions import (
     Condition,
     Gone,
@@ -182,6 +183,62 @@ def test_an_autoscalers_number_is_the_new_goal(
         assert ("(the autoscaler's bounds are 2 to 10)" in status.message) is (bounds == (2, 10))
 
 
+def read_scaled_object(**spec: Any) -> Autoscaler:
+    """KEDA's object of the StatefulSet."""
+    target = {"kind": "StatefulSet", "name": "db"}
+    return Autoscaler.from_object({"kind": "ScaledObject", "metadata": {}, "spec": {"scaleTargetRef": target, **spec}})
+
+
+KEDA = {"manager": "keda-operator", "subresource": "scale", "fieldsV1": {"f:spec": {"f:replicas": {}}}}
+TO_ZERO = read_scaled_object(maxReplicaCount=10)
+IDLE = read_scaled_object(minReplicaCount=2, maxReplicaCount=10, idleReplicaCount=0)
+FROM_TWO = read_scaled_object(minReplicaCount=2, maxReplicaCount=10)
+
+
+@pytest.mark.parametrize(
+    ("scalers", "replicas", "state", "goal"),
+    [
+        ([TO_ZERO], 1, "InProgress", 1),
+        ([TO_ZERO], 10, "InProgress", 10),
+        ([TO_ZERO], 11, "Failed", 2),
+        ([IDLE], 1, "Failed", 2),
+        ([IDLE], 6, "InProgress", 6),
+        ([FROM_TWO], 0, "Failed", 2),
+        ([FROM_TWO], 11, "Failed", 2),
+        ([FROM_TWO, TO_ZERO], 1, "InProgress", 1),
+    ],
+)
+def test_what_an_autoscaler_may_set_is_the_goal(
+    scalers: list[Autoscaler], replicas: int, state: str, goal: int
+) -> None:
+    """And another number is somebody else's."""
+    status = evaluate(Serving(BEFORE, 2, autoscalers=scalers), changed(replicas, KEDA))
+    assert (status.state, status.goal) == (state, goal)
+
+
+@pytest.mark.parametrize("scaler", [TO_ZERO, IDLE])
+def test_0_by_its_autoscaler_serves(scaler: Autoscaler) -> None:
+    """As soon as its controller has done it; a read from before the write, at 0 as well, is not it."""
+    condition = Serving(BEFORE, 2, autoscalers=[scaler])
+    resting = replace(changed(0, KEDA), **STOPPED, status__observedGeneration=5)
+    status = evaluate(condition, resting)
+    assert (status.state, status.message, status.goal) == ("Current", "0 replicas, as its autoscaler asks", 0)
+    for fields in ({"status__replicas": 1}, {"status__observedGeneration": 4}):
+        assert evaluate(condition, replace(resting, **fields)).state == "InProgress"
+    status = evaluate(condition, replace(resting, metadata__generation=3))
+    assert (status.state, status.goal) == ("InProgress", 2)
+    assert status.message.startswith("0 of 2 replicas ready")
+
+
+@pytest.mark.parametrize(("manager", "state"), [(KEDA, "InProgress"), (HPA, "InProgress"), (PERSON, "Failed")])
+def test_an_autoscaler_that_could_not_be_read_is_no_rival(manager: Json, state: str) -> None:
+    """By the name under which it writes."""
+    assert evaluate(Serving(BEFORE, 2, autoscalers=[]), changed(6, manager)).state == state
+    assert evaluate(Serving(BEFORE, 2), changed(6, manager)).state == "Failed"
+    resting = replace(changed(0, manager), **STOPPED, status__observedGeneration=5)
+    assert evaluate(Serving(BEFORE, 2, autoscalers=[]), resting).is_current is (state == "InProgress")
+
+
 def test_it_serves_when_the_autoscalers_number_serves() -> None:
     """Also when that is not the number that was noted."""
     status = evaluate(
@@ -300,6 +357,30 @@ def test_gone_names_who_scales_it_up_again() -> None:
     assert "Pause or adjust" in status.next_step
     unknown = evaluate(Gone(stopped), changed(2, {})).message
     assert unknown == "it was stopped, and an unknown writer has set its replicas to 2 since"
+
+
+@pytest.mark.parametrize("manager", [KEDA, HPA])
+def test_an_autoscaler_that_interferes_with_a_stop_is_waited_for(manager: Json) -> None:
+    """It may have begun before it was paused; it is named, and what to do about it."""
+    status = evaluate(Gone(written(STATEFUL_SET, **STOPPED)), changed(2, manager))
+    assert (status.state, status.goal) == ("InProgress", 0)
+    assert status.message == f"it was stopped, and {manager['manager']} has set its replicas to 2 since"
+    assert "Pause or adjust" in status.next_step
+
+
+@pytest.mark.parametrize(("ended", "suspend"), [("Complete", False), ("Failed", False), ("Complete", True)])
+def test_a_job_that_has_ended_is_gone_without_running_pods(ended: str, suspend: bool) -> None:
+    """Whether it is suspended or not, and whoever has changed that."""
+    job = replace(find(PURGE, "Job", "purge-1"), spec__suspend=suspend, metadata__generation=3)
+    job["status"] = {"conditions": [{"type": ended, "status": "True"}]}
+    condition = Gone(written(job, spec__suspend=True, metadata__generation=2))
+    assert evaluate(condition, job) == Status("Current", "Job shop/purge-1", "no pod left", 0)
+    owner = {"kind": "Job", "name": "purge-1", "uid": job["metadata"]["uid"], "controller": True}
+    pod = replace(find(DB, "Pod", "db-0"), metadata__ownerReferences=[owner])
+    status = evaluate(condition, job, pod)
+    assert (status.state, status.message) == ("InProgress", "1 pod left (db-0)")
+    running = replace(job, status={"active": 1})
+    assert evaluate(condition, running).is_current is False
 
 
 def test_gone_needs_to_know_pods() -> None:

@@ -47,7 +47,8 @@ def test_what_is_said_of_a_pod(case: str) -> None:
         "labels": {"pod-template-hash": "7c9"},
         "creationTimestamp": data.get("created", "2026-05-01T10:00:00Z"),
     }
-    pod = Pod.from_object({"metadata": meta, "spec": {"nodeName": "node-1"}, "status": data["status"]})
+    spec = {"nodeName": "node-1", **data.get("spec", {})}
+    pod = Pod.from_object({"metadata": meta, "spec": spec, "status": data["status"]})
     events = [Event.from_object(obj) for obj in data.get("events", [])]
     finding = find_pod_failure(pod, events, since=SINCE)
     if data["expected"] is None:
@@ -59,7 +60,7 @@ def test_what_is_said_of_a_pod(case: str) -> None:
     expected = {**defaults, **data["expected"]}
     assert {key: getattr(finding, key) for key in expected} == expected
     of_nodes = {"FailedMount", "FailedAttachVolume", "FailedCreatePodSandBox"}
-    assert finding.holder == ("node-1" if finding.reason in of_nodes else "")
+    assert finding.holder == ("node-1" if finding.reason in of_nodes else expected.get("holder", ""))
     assert str(finding) == f"{finding.reason}: Pod shop/web-1: {finding.message}"
 
 
@@ -68,6 +69,7 @@ def test_the_cases_hold_every_reason_of_a_pod() -> None:
     assert len(CASES) == len(read_documents("pod-failures"))
     told = {case["expected"]["reason"] for case in CASES.values() if case["expected"]}
     of_workloads = {"QuotaExceeded", "FailedCreate", "Paused", "ProgressDeadlineExceeded", "Terminating", "ActiveJob"}
+    of_workloads.add("OrderedReady")
     assert told == GRACE_SECONDS.keys() - of_workloads
 
 
@@ -81,6 +83,7 @@ def test_every_reason_has_a_grace_period_and_a_next_step() -> None:
         **dict.fromkeys(("QuotaExceeded", "FailedCreate"), 60.0),
         **dict.fromkeys(("FailedMount", "FailedAttachVolume", "FailedCreatePodSandBox"), None),
         **dict.fromkeys(("CrashLoopBackOff", "ContainersNotReady", "Terminating", "ActiveJob"), None),
+        **dict.fromkeys(("OrderedReady", "SchedulingGated"), None),
         "Paused": 10.0,
         "ProgressDeadlineExceeded": 0.0,
         "ImagePullBackOff": 120.0,
@@ -383,8 +386,9 @@ def test_active_jobs_are_named() -> None:
 
 
 def test_a_stop_is_not_kept_by_pods_that_cannot_start() -> None:
-    """They go all the same."""
+    """They go all the same where no order is kept."""
     objects = [pending(obj) if obj["kind"] == "Pod" else obj for obj in DB]
+    objects = swap(objects, "StatefulSet", spec__podManagementPolicy="Parallel")
     assert run(objects, "StatefulSet", 0) == []
 
 
@@ -519,3 +523,87 @@ def test_a_pod_that_waits_for_a_node_that_is_coming_is_borne() -> None:
     assert grace.find_expired([coming], [], 499) is None
     assert grace.find_expired([coming], [], 500) == coming
     assert diagnosis.SCALE_UP_SECONDS == 300.0
+
+
+# --- a StatefulSet that goes on only when a pod is ready --------------------------------------------------------------
+
+
+def make_stuck(policy: str | None, *pods: Json, **fields: Any) -> list[Json]:
+    """A StatefulSet of this policy, and its pods."""
+    return [replace(find(DB, "StatefulSet"), spec__podManagementPolicy=policy, **fields), *pods]
+
+
+def make_pod(ordinal: int, reason: str = "", revision: str = "db-66f", **fields: Any) -> Json:
+    """A pod that waits for this reason, or serves without one."""
+    meta = {"metadata__name": f"db-{ordinal}", "metadata__uid": f"p-{ordinal}"}
+    labels = {"app": "db", "controller-revision-hash": revision}
+    pod = replace(find(DB, "Pod", "db-0"), **meta, metadata__labels=labels)
+    return replace(pending(pod, reason) if reason else pod, **fields)
+
+
+GONE_DOWN: Json = {"spec__replicas": 0, "status__readyReplicas": 0}
+CRASH = "CrashLoopBackOff"
+
+
+def test_a_stop_that_waits_for_a_pod_that_crashes_names_it() -> None:
+    """Of several pods that are not ready only the lowest one is deleted; the others have to be by hand."""
+    objects = make_stuck(None, make_pod(0, CRASH), make_pod(1, CRASH), **GONE_DOWN)
+    (finding,) = run(objects, "StatefulSet", 0)
+    assert (finding.reason, finding.object, finding.revision) == ("OrderedReady", "Pod shop/db-1", "db-66f")
+    assert finding.message == (
+        "its StatefulSet deletes it only once it is ready, since db-0 is not ready either"
+        " (podManagementPolicy OrderedReady); CrashLoopBackOff: container main: CrashLoopBackOff; 0 restarts"
+    )
+    assert finding.next_step.startswith("Delete the pod (kubectl delete pod)")
+    assert "podManagementPolicy Parallel" in finding.next_step
+    ready = make_stuck("OrderedReady", make_pod(0, "ContainerCreating"), make_pod(1), make_pod(2, CRASH), **GONE_DOWN)
+    assert reasons(run(ready, "StatefulSet", 0)) == [("OrderedReady", "Pod shop/db-2")]
+    silent = make_stuck(None, make_pod(0, CRASH), make_pod(1, "ContainerCreating"), **GONE_DOWN)
+    assert run(silent, "StatefulSet", 0)[0].message.endswith("(podManagementPolicy OrderedReady); it is not ready")
+
+
+def test_the_order_is_by_number() -> None:
+    """Not by name."""
+    objects = make_stuck(None, make_pod(10, CRASH), make_pod(9, CRASH), **GONE_DOWN)
+    assert reasons(run(objects, "StatefulSet", 0)) == [("OrderedReady", "Pod shop/db-10")]
+
+
+@pytest.mark.parametrize(
+    "objects",
+    [
+        make_stuck("Parallel", make_pod(0, CRASH), make_pod(1, CRASH), **GONE_DOWN),
+        make_stuck(None, make_pod(0, CRASH), make_pod(1), **GONE_DOWN),
+        make_stuck(None, make_pod(0, CRASH), make_pod(1, CRASH), **GONE_DOWN, status__observedGeneration=3),
+        make_stuck(None, make_pod(0), make_pod(1, CRASH), **GONE_DOWN),
+    ],
+)
+def test_a_stop_that_is_not_held_up_by_the_order(objects: list[Json]) -> None:
+    """Another policy, one pod that is not ready, a controller that has not begun."""
+    assert run(objects, "StatefulSet", 0) == []
+
+
+def test_a_pod_that_leaves_holds_up_a_stop_by_itself() -> None:
+    """The controller goes on when it is gone."""
+    leaving = make_pod(2, metadata__deletionTimestamp="2026-05-01T10:00:00Z")
+    objects = make_stuck(None, make_pod(0, CRASH), make_pod(1, CRASH), leaving, **GONE_DOWN)
+    assert reasons(run(objects, "StatefulSet", 0)) == [("Terminating", "Pod shop/db-2")]
+
+
+def test_a_start_that_waits_for_a_pod_of_an_old_revision_names_it() -> None:
+    """The template was corrected, and the pod of the wrong one is not replaced."""
+    objects = make_stuck(None, make_pod(0, "ImagePullBackOff", "db-old"), status__replicas=1, status__updatedReplicas=0)
+    (finding,) = run(objects, "StatefulSet", 1)
+    assert (finding.reason, finding.object) == ("OrderedReady", "Pod shop/db-0")
+    assert finding.message == (
+        "it is of revision db-old, and its StatefulSet replaces it only once it is ready"
+        " (podManagementPolicy OrderedReady); ImagePullBackOff: container main: ImagePullBackOff (image )"
+    )
+    for others in (
+        make_stuck("Parallel", make_pod(0, "ImagePullBackOff", "db-old")),
+        make_stuck(None, make_pod(0, "ContainerCreating", "db-old")),
+        make_stuck(None, make_pod(0, "", "db-old")),
+    ):
+        assert run(others, "StatefulSet", 1) == []
+    on_delete = make_stuck(None, make_pod(0, CRASH, "db-old"), spec__updateStrategy={"type": "OnDelete"})
+    assert reasons(run(on_delete, "StatefulSet", 1)) == [(CRASH, "Pod shop/db-0")]
+    assert reasons(run(make_stuck(None, make_pod(0, CRASH)), "StatefulSet", 1)) == [(CRASH, "Pod shop/db-0")]

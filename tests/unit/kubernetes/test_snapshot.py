@@ -317,3 +317,32 @@ def test_a_first_look_at_5000_pods_costs_at_most_a_second_and_grows_linearly() -
     small, large = measure_first_look(1000), measure_first_look(5000)
     assert large <= 1.0
     assert large / small <= 12
+
+
+def test_a_job_of_a_cronjob_need_not_be_controlled_by_it() -> None:
+    """As one that was made by hand from it: an owner reference with its uid is enough."""
+    owner = {"kind": "CronJob", "name": "purge", "uid": find(PURGE, "CronJob")["metadata"]["uid"]}
+    other = {"kind": "Thing", "name": "x", "uid": "x", "controller": True}
+    meta = {"name": "by-hand", "namespace": "shop", "uid": "j-9", "ownerReferences": [other, owner]}
+    job = {"kind": "Job", "metadata": meta, "spec": {}, "status": {"active": 1}}
+    pod_owner = {"kind": "Job", "name": "by-hand", "uid": "j-9", "controller": True}
+    pod = replace(find(DB, "Pod", "db-0"), metadata__ownerReferences=[pod_owner], metadata__name="by-hand-x")
+    snapshot = take([*PURGE, job, pod])
+    workload = read(snapshot, "CronJob", "purge")
+    assert "by-hand" in names(snapshot.list_active_jobs(workload))
+    assert "by-hand-x" in names(snapshot.list_running_pods(workload))
+    twice = replace(job, metadata__ownerReferences=[owner, {**owner, "controller": True}])
+    assert "by-hand" in names(take([*PURGE, twice]).list_jobs(workload))
+
+
+def test_what_was_read_of_a_kind_need_not_be_all_of_it() -> None:
+    """Objects by name or of a selector are known, and are not the collection."""
+    collections = {("Job", "n", ""), ("Pod", "n", "app=a")}
+    snapshot = Snapshot({}, {"Job", "Pod", "CronJob"}, NOW, collections=collections)
+    assert snapshot.covers("Job", "n")
+    assert snapshot.covers("Job", "n", "app=a")
+    assert snapshot.covers("Pod", "n", "app=a")
+    for kind, namespace, labels in (("Job", "m", ""), ("Pod", "n", ""), ("Pod", "n", "app=b"), ("CronJob", "n", "")):
+        assert not snapshot.covers(kind, namespace, labels)
+    assert take([], "Job").covers("Job", "n")
+    assert not take([], "Job").covers("Pod", "n")

@@ -46,6 +46,8 @@ class TimelineCache:
         self.known = set(KINDS)
         self.looks = 0
         self.shortest = 60.0
+        self.settled: list[float] = []
+        self.cost = 0.0
         self._override: list[Json] | None = None
 
     def follow(
@@ -62,20 +64,24 @@ class TimelineCache:
         self.followed_at.append(self.now)
         self.known.add(kind)
 
-    def is_following(self, kind: str, namespace: str) -> bool:
+    def is_following(self, kind: str, namespace: str, *, label_selector: str | None = None) -> bool:  # noqa: ARG002
         """Whether it is known."""
         return kind in KINDS or any(entry[:2] == (kind, namespace) for entry in self.followed)
 
     def snapshot(self) -> Snapshot:
         """What there is now, of the kinds that are followed."""
         self.looks += 1
+        self.now += self.cost
         objects = self._override or self.timeline[max(at for at in self.timeline if at <= self.now)]
         return take([obj for obj in objects if obj["kind"] in self.known], *self.known, at=SINCE + self.now)
 
-    def wait_for_change(self, timeout: float) -> None:
-        """Move the clock to the next change, or to the timeout."""
+    def wait_for_change(self, timeout: float, *, settle: float = 0.0) -> None:
+        """Move the clock to the next change, or to the timeout; at least to what comes while it settles."""
         self.shortest = min(self.shortest, timeout)
-        self.now = min([at for at in self.timeline if at > self.now] + [self.now + timeout])
+        self.settled.append(settle)
+        begun = self.now
+        changed = min([at for at in self.timeline if at > begun] + [begun + timeout])
+        self.now = max(changed, begun + min(settle, timeout))
 
     def refresh(self) -> None:
         """Show the truth."""
@@ -240,6 +246,17 @@ def test_a_clock_that_rounds_does_not_make_the_loop_spin() -> None:
     assert cache.shortest == 0.05
 
 
+@pytest.mark.parametrize(("cost", "most"), [(0.0, 205), (0.05, 45)])
+def test_looks_do_not_take_most_of_the_time(cost: float, most: int) -> None:
+    """1,000 changes within 10 s are not 1,000 looks; the dearer a look is, the fewer there are."""
+    cache = TimelineCache({number / 100: [LATE] for number in range(1000)} | {10.0: [READY]})
+    cache.cost = cost
+    run(cache)
+    assert cache.looks <= most
+    assert 10 <= cache.now <= 10.5
+    assert cache.settled[-1] == pytest.approx(max(0.05, 4 * cost))
+
+
 # --- the end --------------------------------------------------------------------------------------------------------
 
 
@@ -250,8 +267,11 @@ def test_a_lasting_finding_fails_the_wait() -> None:
         run(cache, outcome=outcome)
     assert cache.now == 16.0
     assert caught.value.obj == "StatefulSet shop/db"
-    assert caught.value.problem == (f"{LATE_TEXT}; InvalidImageName: Pod shop/db-1: container main: InvalidImageName")
-    assert caught.value.next_step == "Correct the name of the image"
+    assert caught.value.problem == (
+        f"{LATE_TEXT}; InvalidImageName: Pod shop/db-1: container main: InvalidImageName"
+        " (for 15 s, failure_grace_factor 1)"
+    )
+    assert caught.value.next_step == "Correct the name of the image, or raise failure_grace_factor if it passes"
     assert outcome.waited == 16.0
     (blocker,) = outcome.blockers
     assert blocker == (
@@ -385,6 +405,18 @@ def test_a_condition_that_cannot_hold_any_more_fails_at_once() -> None:
         run(TimelineCache({0: []}), JobDone("shop", "import", "u"))
 
 
+def test_an_autoscaler_that_undoes_a_stop_is_named_at_the_deadline() -> None:
+    """Not before: it may come to rest; the next step is about it first."""
+    fields = [{"manager": "keda", "fieldsV1": {"f:spec": {"f:replicas": {}}}}]
+    undone = replace(READY, metadata__generation=5, status__observedGeneration=5, metadata__managedFields=fields)
+    stopped = Workload.from_object(replace(READY, spec__replicas=0))
+    cache = TimelineCache({0: [undone]})
+    with pytest.raises(WaitTimeout, match="it was stopped, and keda has set its replicas to 3 since") as caught:
+        run(cache, Gone(stopped))
+    assert cache.now == 60
+    assert caught.value.next_step.startswith("Pause or adjust whoever owns the number of replicas")
+
+
 def test_the_goal_of_an_autoscaler_is_followed_until_it_serves() -> None:
     """F8: it is no rival within its bounds."""
     six = {f"status__{name}Replicas": 6 for name in ("ready", "available", "updated")}
@@ -435,6 +467,25 @@ def test_old_events_are_not_of_this_wait() -> None:
     with pytest.raises(WaitFailed, match="QuotaExceeded: StatefulSet shop/db: exceeded quota: q"):
         run(cache, seconds=120)
     assert cache.now == 61
+
+
+def test_what_is_found_is_about_the_goal_of_the_condition() -> None:
+    """Not about the number that the object has: a read from before the write still asks for none."""
+    fields: Json = {f"status__{name}": 0 for name in ("replicas", "readyReplicas", "availableReplicas")}
+    before = replace(READY, spec__replicas=0, status__updatedReplicas=0, **fields)
+    event = {
+        "kind": "Event",
+        "metadata": {"name": "e", "namespace": "shop", "uid": "e"},
+        "involvedObject": {"uid": "s-db"},
+        "reason": "FailedCreate",
+        "message": "exceeded quota: q",
+        "lastTimestamp": "2026-05-01T10:00:00Z",
+    }
+    with pytest.raises(WaitFailed, match="QuotaExceeded: StatefulSet shop/db: exceeded quota: q"):
+        run(TimelineCache({0: [before, event]}), Serving(Workload.from_object(before), 3), seconds=120)
+    with pytest.raises(WaitTimeout) as caught:
+        run(TimelineCache({0: [replace(READY, status__replicas=1), event]}), Gone(Workload.from_object(before)))
+    assert "quota" not in str(caught.value)
 
 
 def test_a_wait_that_begins_late_on_its_deadline() -> None:

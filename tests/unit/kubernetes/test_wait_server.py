@@ -134,3 +134,23 @@ def test_an_idle_wait_on_the_real_clock_looks_a_few_times(server: MemoryServer) 
         with pytest.raises(WaitTimeout):
             wait_on(cache, Serving(workload, 3), seconds=1.5)
         assert cache.looks - looks <= 8
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_the_jobs_of_a_cronjob_are_followed_beside_a_job_that_is_stopped_too(server: MemoryServer, named: bool) -> None:
+    """A Job that is followed by its name says nothing of the others."""
+    purge = [obj for obj in load("cronjob") if obj["metadata"]["name"] in ("purge", "purge-3")]
+    cron_job = replace(find(purge, "CronJob"), status__active=None)
+    other = {
+        "kind": "Job",
+        "metadata": {"name": "other", "namespace": "shop", "uid": "j-other"},
+        "spec": {"suspend": True},
+    }
+    for obj in (cron_job, find(purge, "Job"), other):
+        server.put(obj)
+    with contextlib.closing(server.client()) as client, Cache(client) as cache:
+        conditions = [Gone(follow(cache, cron_job))]
+        if named:
+            conditions.append(Gone(follow(cache, other)))
+        with pytest.raises(WaitTimeout, match=r"1 active Job \(purge-3\)"):
+            wait_on(cache, *conditions, seconds=0.3)

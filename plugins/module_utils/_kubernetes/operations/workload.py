@@ -373,9 +373,7 @@ class StopStart:
     def _make_condition(self, workload: Workload) -> Condition:
         if self.is_stop:
             return Gone(workload)
-        scalers = self.constraints.list_autoscalers(workload)
-        bounds = (max(1, min(s.minimum for s in scalers)), max(s.maximum for s in scalers)) if scalers else None
-        return Serving(workload, workload.replicas, bounds=bounds, autoscaled=bool(scalers))
+        return Serving(workload, workload.replicas, autoscalers=self.constraints.list_autoscalers(workload))
 
     def _follow(self, cache: Cache, workloads: t.Sequence[Workload]) -> None:
         by_kind: dict[str, list[Workload]] = {}
