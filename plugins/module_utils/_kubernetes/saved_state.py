@@ -36,6 +36,8 @@ BOUNDS = "bounds"
 PAUSE = "pause"
 _OPERATION_OF_KEY = {STOPPED: STOP, BOUNDS_BEFORE: BOUNDS, PAUSED_BY: PAUSE}
 _SUSPENDED_KINDS = ("CronJob", "Job")
+VOLUME_POLICY = ("spec", "persistentVolumeClaimRetentionPolicy")
+"""The field of a StatefulSet that says whether fewer replicas delete volume claims."""
 
 
 class SavedState(t.NamedTuple):
@@ -215,6 +217,12 @@ class ScaledWorkload(t.Protocol):
 def get_scale_path(kind: str) -> tuple[str, str]:
     """Return the field that stops and starts a kind."""
     return ("spec", "suspend") if kind in _SUSPENDED_KINDS else ("spec", "replicas")
+
+
+def list_scale_paths(kind: str) -> tuple[tuple[str, ...], ...]:
+    """Return what a write of fewer replicas is decided about: the field itself, and what becomes of the claims."""
+    policy = (VOLUME_POLICY,) if kind == "StatefulSet" else ()
+    return (get_scale_path(kind), *policy)
 
 
 def is_current(state: SavedState, workload: ScaledWorkload) -> bool:

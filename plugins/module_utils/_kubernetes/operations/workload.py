@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 import typing as t
 
-from ..._common.errors import Refusal
+from ..._common.errors import OpsError, Refusal
 from ..._common.outcome import Blocker, Outcome, PlanItem
 from ..._common.retry import Deadline
 from .. import summary
@@ -21,14 +21,15 @@ from ..client import Client, Listing
 from ..cluster import check_identity, connect, disconnect, list_named
 from ..conditions import Condition, Gone, Serving
 from ..constraints.owners import find_owner_blockers
-from ..constraints.volumes import find_volume_blockers
+from ..constraints.volumes import find_volume_blockers, refuse_volume_deletion
 from ..diagnosis import GracePeriod
 from ..errors import Forbidden
 from ..objects import Workload
-from ..plans.stop_start import Change, plan_save, plan_start, plan_stop
-from ..preflight import Planned, check_rights
+from ..patches import Write
+from ..plans.stop_start import Change, has_ended, plan_save, plan_start, plan_stop
+from ..preflight import Planned, check_answer, check_rights
 from ..resources import object_path
-from ..saved_state import SavedState, is_window
+from ..saved_state import STOP, STOPPED, SavedState, UnreadableSavedState, find_state, is_window, save_state
 from ..scaling_constraints import ScalingConstraints, apply_bounds, describe_bounds, read_constraints
 from ..tiers import Entry, Tier, parse_tiers
 from ..wait import wait_until
@@ -37,7 +38,6 @@ if t.TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
 
     from ..fields import Json
-    from ..patches import Write
 
 
 class StopStart:
@@ -96,6 +96,7 @@ class StopStart:
             namespace=self.namespace,
             reads=self._list_kinds_to_read(),
             check_mode=self.module.check_mode,
+            is_way_back=not self.is_stop,
         )
 
     def _read(self, entries: t.Iterable[Entry]) -> dict[str, Workload]:
@@ -282,6 +283,7 @@ class StopStart:
 
         def decide(obj: Json) -> Write | None:
             current = Workload.from_object(obj, workload.kind)
+            self._refuse_volume_deletion(current)
             return plan_save(current, run_id=self.client.run_id, now=self.now).write
 
         path = object_path(workload.kind, self.namespace, workload.name)
@@ -304,10 +306,39 @@ class StopStart:
         if sent:
             self.written.add(key)
             self._adopt(key, next(change for change in reversed(decided) if change.write is not None))
+            self._check_answer(obj, workload, decided[-1].write)
         elif key in self.saved:
             self.written.add(key)  # by the autoscaler that this run has paused, which was faster
         else:
             self._adopt(key, decided[-1])
+
+    def _check_answer(self, answer: Json, workload: Workload, write: Write | None) -> None:
+        """Fail when the server made something else of a write; what was saved is put back then."""
+        if write is None:  # its answer was lost, and the wait says what became of it
+            return
+        try:
+            check_answer(answer, write, workload.title)
+        except OpsError:
+            self._put_back_saved(answer, workload)
+            raise
+
+    def _put_back_saved(self, answer: Json, workload: Workload) -> None:
+        """Save again what a start has removed, for the object as it is now."""
+        try:
+            state = find_state(workload.annotations, STOPPED, STOP)
+        except UnreadableSavedState:
+            state = None
+        if self.is_stop or state is None:
+            return
+
+        def decide(obj: Json) -> Write:
+            current = Workload.from_object(obj, workload.kind)
+            saved = save_state(current.annotations, STOPPED, state._replace(generation=current.generation))
+            return Write({"metadata": {"annotations": saved}}, (("metadata", "annotations", STOPPED),))
+
+        path = object_path(workload.kind, self.namespace, workload.name)
+        obj, _sent = self.client.patch_with_retry(path, decide, obj=workload.title, first=answer)
+        self.latest[workload.key] = Workload.from_object(obj, workload.kind)
 
     def _decide(self, workload: Workload) -> Change:
         """Plan for a workload as it is now.
@@ -316,10 +347,17 @@ class StopStart:
         counts then, and KEDA moves it from there.
         """
         planned = self.changes[workload.key]
+        if self.is_stop:
+            self._refuse_volume_deletion(workload)
         if workload.key in self.resumed and 0 < workload.replicas < planned.after and not planned.before:
             change = plan_start(workload, replicas=planned.after, only_windows=self.only_windows)
             return change._replace(before=planned.before, reason=planned.reason)
         return self._plan(workload)
+
+    def _refuse_volume_deletion(self, workload: Workload) -> None:
+        """Refuse to stop a workload as it is now if that deletes claims, whatever was so when all was planned."""
+        if not self.params["allow_volume_deletion"]:
+            refuse_volume_deletion(workload, 0)
 
     def _adopt(self, key: str, change: Change) -> None:
         """Report what was decided in the end, which another client may have made differ from what was planned."""
@@ -345,8 +383,8 @@ class StopStart:
         return self.client.patch_with_retry(path, decide, obj=scaler.title, first=scaler.raw)[1]
 
     def _wait(self, workloads: t.Sequence[Workload]) -> None:
-        """Wait until the tier is gone, or serves. What is left stopped is not waited for."""
-        workloads = [workload for workload in workloads if not self.changes[workload.key].is_left]
+        """Wait until the tier is gone, or serves. What is left stopped, and a Job that has ended, is not waited for."""
+        workloads = [w for w in workloads if not self.changes[w.key].is_left and not has_ended(w)]
         if not workloads:
             return
         conditions = [self._make_condition(workload) for workload in workloads]
@@ -375,7 +413,11 @@ class StopStart:
             return Gone(workload)
         scalers = self.constraints.list_autoscalers(workload)
         bounds = (max(1, min(s.minimum for s in scalers)), max(s.maximum for s in scalers)) if scalers else None
-        return Serving(workload, workload.replicas, bounds=bounds, autoscaled=bool(scalers))
+        return Serving(workload, self._find_goal(workload), bounds=bounds, autoscaled=bool(scalers))
+
+    def _find_goal(self, workload: Workload) -> int:
+        """Return how many pods were asked for, which need not be what the server answered."""
+        return self.changes[workload.key].after if workload.key in self.written else workload.replicas
 
     def _follow(self, cache: Cache, workloads: t.Sequence[Workload]) -> None:
         by_kind: dict[str, list[Workload]] = {}

@@ -16,7 +16,16 @@ from ..._common.text import format_count
 from ..fields import Json
 from ..objects import Workload
 from ..patches import Write
-from ..saved_state import STOP, STOPPED, SavedState, SavedStop, drop_state, read_stop, will_delete_claims
+from ..saved_state import (
+    STOP,
+    STOPPED,
+    SavedState,
+    SavedStop,
+    drop_state,
+    list_scale_paths,
+    read_stop,
+    will_delete_claims,
+)
 
 _ANNOTATION = ("metadata", "annotations", STOPPED)
 
@@ -213,4 +222,4 @@ def _write(workload: Workload, saved: SavedStop, replicas: int) -> Write | None:
     drop = drop_state(workload.annotations, STOPPED, STOP) if saved != SavedStop() else {}
     if drop:
         body["metadata"] = {"annotations": drop}
-    return Write(body, (("spec", "replicas"), _ANNOTATION)) if body else None
+    return Write(body, (*list_scale_paths(workload.kind), _ANNOTATION)) if body else None

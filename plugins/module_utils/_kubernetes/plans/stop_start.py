@@ -25,6 +25,7 @@ from ..saved_state import (
     SavedStop,
     drop_state,
     get_scale_path,
+    list_scale_paths,
     read_stop,
     save_state,
     will_delete_claims,
@@ -37,7 +38,8 @@ class Change(t.NamedTuple):
     """What one workload needs: a write (None: nothing), its replicas before and after, and the reason.
 
     ``is_left``: it is stopped and stays so, because nothing usable was saved on it, or because ``stopper``, which is no
-    window, stopped it. ``reversible``: False where the write makes the controller delete volume claims.
+    window, stopped it. ``reversible``: False where the write makes the controller delete volume claims. ``loss`` is what
+    is lost though a start brings the workload back.
     """
 
     write: Write | None
@@ -47,12 +49,17 @@ class Change(t.NamedTuple):
     is_left: bool = False
     stopper: SavedState | None = None
     reversible: bool = True
+    loss: str = ""
 
     @property
     def what(self) -> str:
         """What the write does, for a plan; empty when there is none."""
         if self.write is None:
             return ""
+        suspend = get_path(self.write.body, "spec", "suspend")
+        if isinstance(suspend, bool):
+            what = f"suspend {str(not suspend).lower()} -> {str(suspend).lower()}"
+            return f"{what}, {self.loss}" if self.loss else what
         if self.before != self.after:
             return f"replicas {self.before} -> {self.after}"
         if get_path(self.write.body, "metadata", "annotations", STOPPED):
@@ -68,13 +75,14 @@ def plan_stop(workload: Workload, *, run_id: str, now: str, first: Workload | No
     autoscaler was faster, and what there was at first is saved. Refusal for a kind that cannot be stopped.
     """
     _refuse_unstoppable(workload)
-    if _has_ended(workload):
+    if has_ended(workload):
         return Change(None, 0, 0, "it has ended")
     if workload.replicas == 0:
         return _plan_kept_stop(workload, first, run_id=run_id, now=now)
     write = _write_stop(workload, get_scale_value(workload), run_id=run_id, now=now, scales=True)
     reversible = not will_delete_claims(workload, 0)
-    return Change(write, workload.replicas, 0, "asked to be stopped", reversible=reversible)
+    loss = "which ends its pods: their work begins anew after the start" if workload.kind == "Job" else ""
+    return Change(write, workload.replicas, 0, "asked to be stopped", reversible=reversible, loss=loss)
 
 
 def plan_save(workload: Workload, *, run_id: str, now: str) -> Change:
@@ -86,7 +94,7 @@ def plan_save(workload: Workload, *, run_id: str, now: str) -> Change:
     count = workload.replicas
     saved = read_stop(workload).stale
     is_saved = saved is not None and (saved.run_id, saved.replicas) == (run_id, count)
-    if count == 0 or is_saved or _has_ended(workload):
+    if count == 0 or is_saved or has_ended(workload):
         return Change(None, count, count, "there is nothing to save before an autoscaler is paused")
     write = _write_stop(workload, get_scale_value(workload), run_id=run_id, now=now, scales=False)
     return Change(write, count, count, "saved before its autoscaler is paused")
@@ -109,14 +117,14 @@ def plan_start(
     on its ScaledObject, for a workload on which nothing was saved.
     """
     _check_replicas(workload, replicas)
-    if workload.kind == "DaemonSet" or _has_ended(workload):
-        count, reason = (0, "it has ended") if _has_ended(workload) else (workload.replicas, "it is never stopped")
+    if workload.kind == "DaemonSet" or has_ended(workload):
+        count, reason = (0, "it has ended") if has_ended(workload) else (workload.replicas, "it is never stopped")
         return Change(None, count, count, reason)
     if workload.replicas and assume_stopped:
         count = _choose_replicas(workload, replicas)
         return _restore(workload, count, "restores what is there now (assumed to be stopped by then)")
     if workload.replicas:
-        return _plan_running(workload, replicas)
+        return _plan_running(workload, replicas if replicas is not None else _find_reduced(workload, only_windows))
     saved = read_stop(workload)
     state = saved.state or (fallback if saved.stale is None else None)
     if only_windows and state is not None and not state.is_of_window:
@@ -140,7 +148,7 @@ def _is_suspended_kind(kind: str) -> bool:
     return get_scale_path(kind)[1] == "suspend"
 
 
-def _has_ended(workload: Workload) -> bool:
+def has_ended(workload: Workload) -> bool:
     """Return whether it is a Job that will start no pod any more."""
     ends = (workload.conditions.get(name) for name in ("Complete", "Failed"))
     return workload.kind == "Job" and any(get_path(end, "status") == "True" for end in ends)
@@ -193,14 +201,28 @@ def _write_stop(workload: Workload, value: Json, *, run_id: str, now: str, scale
     body: Json = {"metadata": {"annotations": save_state(workload.annotations, STOPPED, state)}}
     if scales:
         body["spec"] = _make_spec(workload.kind, 0)
-    return Write(body, (get_scale_path(workload.kind), _ANNOTATION))
+    return Write(body, (*list_scale_paths(workload.kind), _ANNOTATION))
+
+
+def _find_reduced(workload: Workload, only_windows: bool) -> int | None:
+    """Return what a start should have restored when the server gave it fewer, and nobody has changed it since."""
+    state = read_stop(workload).stale
+    if state is None or not state.generation or state.generation != workload.generation:
+        return None
+    if state.replicas is None or (only_windows and not state.is_of_window):
+        return None
+    return max(state.replicas, workload.replicas)
 
 
 def _plan_running(workload: Workload, replicas: int | None) -> Change:
+    """Plan for a workload that runs: to ``replicas`` where those are more, since a start lowers nothing."""
     count = _choose_replicas(workload, replicas)
     drop = drop_state(workload.annotations, STOPPED, STOP) if _has_saved_stop(workload) else {}
     reason = "it is running"
     body: Json = {}
+    if count < workload.replicas:
+        reason = f"it is running with {workload.replicas} replicas, and a start does not lower them to {count}"
+        count = workload.replicas
     if count != workload.replicas:
         body["spec"] = _make_spec(workload.kind, count)
         reason = "replicas as given"
@@ -208,7 +230,7 @@ def _plan_running(workload: Workload, replicas: int | None) -> Change:
         body["metadata"] = {"annotations": drop}
         reason += "; what an earlier stop saved is out of date"
     write = Write(body, (get_scale_path(workload.kind), _ANNOTATION)) if body else None
-    return Change(write, workload.replicas, count, reason, reversible=not will_delete_claims(workload, count))
+    return Change(write, workload.replicas, count, reason)
 
 
 def _plan_from_saved(
