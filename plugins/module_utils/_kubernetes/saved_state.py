@@ -25,6 +25,9 @@ BOUNDS_BEFORE = "lowtide.ops/bounds-before"
 PAUSED_BY = "lowtide.ops/paused-by"
 """On a ScaledObject: which run paused it, and what its annotation was before."""
 
+TAKEN_FROM = "lowtide.ops/replicas-taken-from"
+"""On a workload: the GitOps tool that owned its replicas before this collection set them. It stays after a start."""
+
 FORMAT = 2
 MANAGER = "lowtide.ops"
 """The field manager of every write; format 1 was written as ``lowtide.ops/RUN``."""
@@ -34,7 +37,8 @@ AUTOSCALER_MANAGERS = frozenset({"keda", "keda-operator", "kube-controller-manag
 STOP = "stop"
 BOUNDS = "bounds"
 PAUSE = "pause"
-_OPERATION_OF_KEY = {STOPPED: STOP, BOUNDS_BEFORE: BOUNDS, PAUSED_BY: PAUSE}
+TAKE = "take"
+_OPERATION_OF_KEY = {STOPPED: STOP, BOUNDS_BEFORE: BOUNDS, PAUSED_BY: PAUSE, TAKEN_FROM: TAKE}
 _SUSPENDED_KINDS = ("CronJob", "Job")
 VOLUME_POLICY = ("spec", "persistentVolumeClaimRetentionPolicy")
 """The field of a StatefulSet that says whether fewer replicas delete volume claims."""

@@ -21,7 +21,7 @@ from ..._kubernetes.cluster import check_identity, connect, disconnect, read_obj
 from ..._kubernetes.conditions import Serving, assess_alone
 from ..._kubernetes.constraints.capacity import find_headroom_blockers
 from ..._kubernetes.constraints.disruption import find_budget_blockers
-from ..._kubernetes.constraints.owners import find_owner_blockers
+from ..._kubernetes.constraints.owners import find_owner_blockers, remember_owner
 from ..._kubernetes.constraints.quota import find_quota_blockers
 from ..._kubernetes.constraints.volumes import find_volume_blockers, refuse_volume_deletion
 from ..._kubernetes.diagnosis import GracePeriod
@@ -140,7 +140,7 @@ class ScaleToPartitions:
 
     def _plan(self, workload: Workload, target: Target) -> Scaling:
         """Plan the replicas: fewer than now only where that is allowed; what was stopped counts as what it had."""
-        return plan_scale(
+        scaling = plan_scale(
             workload,
             target,
             allow_scale_down=self.params["allow_scale_down"],
@@ -148,6 +148,8 @@ class ScaleToPartitions:
             assume_stopped=self.params["assume"] == "stopped" and self.module.check_mode,
             fallback=self._find_fallback(workload),
         )
+        write = remember_owner(scaling.write, workload, run_id=self.client.run_id, now=self.now)
+        return scaling._replace(write=write)
 
     def _find_fallback(self, workload: Workload) -> SavedState | None:
         """Return what was saved on the workload's ScaledObject when a run paused it."""

@@ -20,7 +20,7 @@ from ..cache import Cache
 from ..client import Client, Listing
 from ..cluster import check_identity, connect, disconnect, list_named
 from ..conditions import Condition, Gone, Serving
-from ..constraints.owners import find_owner_blockers
+from ..constraints.owners import find_owner_blockers, remember_owner
 from ..constraints.volumes import find_volume_blockers, refuse_volume_deletion
 from ..diagnosis import GracePeriod
 from ..errors import Forbidden
@@ -126,6 +126,14 @@ class StopStart:
         return constraints
 
     def _plan(self, workload: Workload) -> Change:
+        return self._remember_owner(workload, self._plan_change(workload))
+
+    def _remember_owner(self, workload: Workload, change: Change) -> Change:
+        """Save with a write which GitOps tool owned the replicas until then."""
+        write = remember_owner(change.write, workload, run_id=self.client.run_id, now=self.now)
+        return change._replace(write=write)
+
+    def _plan_change(self, workload: Workload) -> Change:
         if self.is_stop:
             return plan_stop(
                 workload, run_id=self.client.run_id, now=self.now, first=self.first.get(workload.key, workload)
@@ -284,7 +292,7 @@ class StopStart:
         def decide(obj: Json) -> Write | None:
             current = Workload.from_object(obj, workload.kind)
             self._refuse_volume_deletion(current)
-            return plan_save(current, run_id=self.client.run_id, now=self.now).write
+            return self._remember_owner(current, plan_save(current, run_id=self.client.run_id, now=self.now)).write
 
         path = object_path(workload.kind, self.namespace, workload.name)
         obj, sent = self.client.patch_with_retry(path, decide, obj=workload.title, first=workload.raw)
