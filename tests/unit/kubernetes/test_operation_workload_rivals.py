@@ -14,6 +14,7 @@ from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.operations
 from support.memory_controllers import (
     ALWAYS,
     NAMESPACE,
+    PAUSED_REPLICAS,
     Controllers,
     act_while_waiting,
     describe_scaled_object,
@@ -142,11 +143,13 @@ def test_a_rival_before_the_start_is_decided_about_anew(memory: MemoryServer, co
 
 
 def test_a_rival_who_is_faster_with_the_same_stop(memory: MemoryServer, controllers: Controllers) -> None:
-    """It is saved what there was before, as this run saw it."""
-    controllers.add("StatefulSet", "w")
-    act_between(memory, lambda: scale(memory, "StatefulSet", "w", 0))
-    check_done(stop(memory))
-    assert read_saved(memory) == {"replicas": 3}
+    """An autoscaler costs no replicas; a person has stopped it, and it stays so."""
+    for manager, count in (("keda-operator", 3), ("kubectl", 0)):
+        controllers.add("StatefulSet", "w")
+        act_between(memory, lambda manager=manager: scale(memory, "StatefulSet", "w", 0, manager=manager))
+        check_done(stop(memory))
+        assert read_saved(memory) == {"replicas": count}
+        memory.remove("StatefulSet", NAMESPACE, "w")
 
 
 @pytest.mark.parametrize("act", [stop, start])
@@ -363,3 +366,42 @@ def test_a_dry_run_without_a_verdict_stops_no_start(
     assert count_replicas(memory) == 3
     assert any("could not be tried beforehand" in warning for warning in run["warnings"])
     assert stop(memory, timeout=1).failed is (status != 400)
+
+
+def test_a_person_who_stops_a_workload_meanwhile_has_stopped_it(memory: MemoryServer, controllers: Controllers) -> None:
+    """It stays at 0 at the next start, unlike one that an autoscaler has scaled."""
+    for name in ("first", "by-hand", "by-keda"):
+        controllers.add("StatefulSet", name)
+    managers = {"by-hand": "kubectl", "by-keda": "keda-operator"}
+
+    def act() -> None:
+        for name, manager in managers.items():
+            scale(memory, "StatefulSet", name, 0, manager=manager)
+
+    act_while_waiting(memory, act)
+    tiers = [["StatefulSet/by-hand", "StatefulSet/by-keda"], ["StatefulSet/first"]]
+    check_done(run_tiers(memory, "stopped", *tiers))
+    assert [read_saved(memory, name) for name in managers] == [{"replicas": 0}, {"replicas": 3}]
+
+
+def test_what_keda_scales_after_somebody_resumed_it_is_no_stop_of_ours(
+    memory: MemoryServer, controllers: Controllers
+) -> None:
+    """A person took over in between: the number from before is out of date, and nobody goes back to it."""
+    controllers.add("StatefulSet", "w", 2)
+    memory.put(describe_scaled_object(WORKER, 0, 20))
+    check_done(stop(memory, run_id="march", autoscaler="pause"))
+    memory.change(
+        "ScaledObject",
+        NAMESPACE,
+        "k",
+        lambda obj: obj["metadata"]["annotations"].pop(PAUSED_REPLICAS),
+        manager="kubectl-edit",
+    )
+    scale(memory, "StatefulSet", "w", 9, manager="kubectl")
+    scale(memory, "StatefulSet", "w", 0, manager="keda-operator")
+    controllers.act()
+    check_done(stop(memory, run_id="june", autoscaler="pause"))
+    assert read_saved(memory) == {"replicas": 0}
+    check_done(start(memory))
+    assert count_replicas(memory) == 0

@@ -147,6 +147,7 @@ class ScaleToPartitions:
             start_stopped=self.params["start_stopped"],
             assume_stopped=self.params["assume"] == "stopped" and self.module.check_mode,
             fallback=self._find_fallback(workload),
+            pausing_runs=self.constraints.find_pausing_runs(workload),
         )
         write = remember_owner(scaling.write, workload, run_id=self.client.run_id, now=self.now)
         return scaling._replace(write=write)

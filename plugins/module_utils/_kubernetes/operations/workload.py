@@ -60,6 +60,7 @@ class StopStart:
         self.latest: dict[str, Workload] = {}
         self.changes: dict[str, Change] = {}
         self.saved: set[str] = set()
+        self.paused: set[str] = set()
         self.resumed: set[str] = set()
         self.written: set[str] = set()
         self.late: list[str] = []
@@ -136,7 +137,12 @@ class StopStart:
     def _plan_change(self, workload: Workload) -> Change:
         if self.is_stop:
             return plan_stop(
-                workload, run_id=self.client.run_id, now=self.now, first=self.first.get(workload.key, workload)
+                workload,
+                run_id=self.client.run_id,
+                now=self.now,
+                first=self.first.get(workload.key, workload),
+                has_paused=workload.key in self.paused,
+                pausing_runs=self.constraints.find_pausing_runs(workload),
             )
         return plan_start(
             workload,
@@ -145,6 +151,7 @@ class StopStart:
             assume_stopped=self.params["assume"] == "stopped",
             leave_unsaved=self.params["on_missing_state"] == "report",
             fallback=self._find_fallback(workload),
+            pausing_runs=self.constraints.find_pausing_runs(workload),
         )
 
     def _find_fallback(self, workload: Workload) -> SavedState | None:
@@ -376,8 +383,8 @@ class StopStart:
         for workload in workloads:
             replicas = self.first[workload.key].replicas
             for scaler in self.constraints.list_autoscalers(workload):
-                if self._write_scaler(scaler, replicas) and not self.is_stop:
-                    self.resumed.add(workload.key)
+                if self._write_scaler(scaler, replicas):
+                    (self.paused if self.is_stop else self.resumed).add(workload.key)
 
     def _write_scaler(self, scaler: Autoscaler, replicas: int) -> bool:
         """Pause or resume an autoscaler; return whether something was written."""
@@ -388,7 +395,10 @@ class StopStart:
             return self._plan_scaler(Autoscaler.from_object(obj, scaler.kind), replicas)
 
         path = object_path(scaler.kind, scaler.namespace, scaler.name)
-        return self.client.patch_with_retry(path, decide, obj=scaler.title, first=scaler.raw)[1]
+        obj, sent = self.client.patch_with_retry(path, decide, obj=scaler.title, first=scaler.raw)
+        if self.is_stop:  # on the way back what counts is that it was paused before
+            self.constraints.replace_autoscaler(Autoscaler.from_object(obj, scaler.kind))
+        return sent
 
     def _wait(self, workloads: t.Sequence[Workload]) -> None:
         """Wait until the tier is gone, or serves. What is left stopped, and a Job that has ended, is not waited for."""

@@ -170,15 +170,17 @@ def plan_scale(
     start_stopped: bool,
     assume_stopped: bool = False,
     fallback: SavedState | None = None,
+    pausing_runs: t.Collection[str] | None = None,
 ) -> Scaling:
     """Plan to give the workload the target's replicas, and to drop what a stop saved on it.
 
     One that a run has stopped is refused unless ``start_stopped``; it counts as having what it had then. Where that
-    was 0, it stays at 0. ``fallback`` is what was saved on its ScaledObject, for a workload on which nothing was saved.
+    was 0, it stays at 0. ``fallback`` is what was saved on its ScaledObject, for a workload on which nothing was saved, and
+    ``pausing_runs`` as for ``read_stop``.
     With ``assume_stopped`` it is taken for one that was stopped as it is now. Refusal where it is stopped and what was
     saved cannot be read.
     """
-    saved = read_stop(workload)
+    saved = read_stop(workload, pausing_runs=pausing_runs)
     if saved.problem and workload.replicas == 0:
         raise Refusal(
             obj=workload.title,

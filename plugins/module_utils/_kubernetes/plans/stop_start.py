@@ -19,6 +19,7 @@ from ..fields import Json, as_int, get_path
 from ..objects import Workload
 from ..patches import Write
 from ..saved_state import (
+    AUTOSCALER_MANAGERS,
     STOP,
     STOPPED,
     SavedState,
@@ -67,18 +68,29 @@ class Change(t.NamedTuple):
         return "remove what was saved on it"
 
 
-def plan_stop(workload: Workload, *, run_id: str, now: str, first: Workload | None = None) -> Change:
+def plan_stop(
+    workload: Workload,
+    *,
+    run_id: str,
+    now: str,
+    first: Workload | None = None,
+    has_paused: bool = False,
+    pausing_runs: t.Collection[str] | None = None,
+) -> Change:
     """Plan to scale to zero (to suspend a CronJob or Job) and to save what there was.
 
     One that is stopped already keeps what an earlier stop saved; where there is nothing of that, it is saved that it
-    was stopped. ``first`` is how this run saw the workload before: when it had replicas then and has none now, an
-    autoscaler was faster, and what there was at first is saved. Refusal for a kind that cannot be stopped.
+    was stopped. ``first`` is how this run saw the workload before: when it had replicas then and an autoscaler has set
+    it to 0 since, what there was at first is saved; who that was may be unknown where this run ``has_paused`` one. A
+    person who does so has stopped it. ``pausing_runs`` as for ``read_stop``. Refusal for a kind that cannot be stopped.
     """
     _refuse_unstoppable(workload)
     if has_ended(workload):
         return Change(None, 0, 0, "it has ended")
     if workload.replicas == 0:
-        return _plan_kept_stop(workload, first, run_id=run_id, now=now)
+        is_autoscaled = workload.writer in AUTOSCALER_MANAGERS or (workload.writer is None and has_paused)
+        saved = read_stop(workload, pausing_runs=pausing_runs)
+        return _plan_kept_stop(workload, saved, first, is_autoscaled=is_autoscaled, run_id=run_id, now=now)
     write = _write_stop(workload, get_scale_value(workload), run_id=run_id, now=now, scales=True)
     reversible = not will_delete_claims(workload, 0)
     loss = "which ends its pods: their work begins anew after the start" if workload.kind == "Job" else ""
@@ -108,13 +120,14 @@ def plan_start(
     assume_stopped: bool = False,
     leave_unsaved: bool = False,
     fallback: SavedState | None = None,
+    pausing_runs: t.Collection[str] | None = None,
 ) -> Change:
     """Plan to restore what was saved, or ``replicas`` (at least 1), and to drop what was saved, in one write.
 
     With ``only_windows`` nothing changes where a run that is no window stopped it, whatever ``replicas`` says. With
     ``assume_stopped`` a running workload is taken for one that was stopped as it is now. Where nothing usable was
     saved, nothing says what it should be: a Refusal, or with ``leave_unsaved`` no change. ``fallback`` is what was saved
-    on its ScaledObject, for a workload on which nothing was saved.
+    on its ScaledObject, for a workload on which nothing was saved; ``pausing_runs`` as for ``read_stop``.
     """
     _check_replicas(workload, replicas)
     if workload.kind == "DaemonSet" or has_ended(workload):
@@ -125,7 +138,7 @@ def plan_start(
         return _restore(workload, count, "restores what is there now (assumed to be stopped by then)")
     if workload.replicas:
         return _plan_running(workload, replicas if replicas is not None else _find_reduced(workload, only_windows))
-    saved = read_stop(workload)
+    saved = read_stop(workload, pausing_runs=pausing_runs)
     state = saved.state or (fallback if saved.stale is None else None)
     if only_windows and state is not None and not state.is_of_window:
         reason = f"it is stopped by run {state.run_id} since {state.at}, not by a window"
@@ -172,13 +185,23 @@ def _check_replicas(workload: Workload, replicas: int | None) -> None:
         )
 
 
-def _plan_kept_stop(workload: Workload, first: Workload | None, *, run_id: str, now: str) -> Change:
-    """Plan for a workload that is at 0: keep what an earlier stop saved, else save what there was."""
-    saved = read_stop(workload)
+def _plan_kept_stop(
+    workload: Workload, saved: SavedStop, first: Workload | None, *, is_autoscaled: bool, run_id: str, now: str
+) -> Change:
+    """Plan for a workload that is at 0: keep what an earlier stop saved, else save what there was.
+
+    What this run has saved before an autoscaler was faster is saved for the object as it is now: that counts also when
+    the autoscaler is not paused any more.
+    """
     if saved.state is not None and saved.state.replicas:
         before = first.replicas if first is not None else 0
-        return Change(None, before, 0, f"it is stopped already, by run {saved.state.run_id} at {saved.state.at}")
-    if first is not None and first.uid == workload.uid and first.replicas:
+        reason = f"it is stopped already, by run {saved.state.run_id} at {saved.state.at}"
+        is_older = saved.state.run_id == run_id and saved.state.generation != workload.generation
+        if before and is_autoscaled and is_older:
+            write = _write_stop(workload, saved.state.spec, run_id=run_id, now=now, scales=False)
+            return Change(write, before, 0, "asked to be stopped")
+        return Change(None, before, 0, reason)
+    if first is not None and first.uid == workload.uid and first.replicas and is_autoscaled:
         write = _write_stop(workload, get_scale_value(first), run_id=run_id, now=now, scales=False)
         reason = f"asked to be stopped; {workload.writer or 'another client'} has scaled it to 0 meanwhile"
         return Change(write, first.replicas, 0, reason, reversible=not will_delete_claims(first, 0))
