@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -146,7 +147,7 @@ def test_a_rival_who_is_faster_with_the_same_stop(memory: MemoryServer, controll
     """An autoscaler costs no replicas; a person has stopped it, and it stays so."""
     for manager, count in (("keda-operator", 3), ("kubectl", 0)):
         controllers.add("StatefulSet", "w")
-        act_between(memory, lambda manager=manager: scale(memory, "StatefulSet", "w", 0, manager=manager))
+        act_between(memory, partial(scale, memory, "StatefulSet", "w", 0, manager=manager))
         check_done(stop(memory))
         assert read_saved(memory) == {"replicas": count}
         memory.remove("StatefulSet", NAMESPACE, "w")

@@ -455,3 +455,18 @@ def test_a_stop_that_will_delete_claims_is_not_reversible(extra: Json, reversibl
     assert plan_stop(kept, first=first).reversible is reversible
     assert plan_stop(kept).reversible
     assert plan_start(kept, replicas=4).reversible
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("statefulset", "replicas 3 -> 0"),
+        ("cronjob", "suspend false -> true"),
+        ("job", "suspend false -> true, which ends its pods: their work begins anew after the start"),
+    ],
+)
+def test_the_words_of_a_plan_are_those_of_the_field(name: str, words: str) -> None:
+    """Of a Job also what is lost, which no start brings back."""
+    kept = keep(name)
+    assert stop(kept).what == words
+    assert plan_start(kept).what == ("replicas 0 -> 3" if name == "statefulset" else "suspend true -> false")
