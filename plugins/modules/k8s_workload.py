@@ -62,6 +62,7 @@ options:
       replicas:
         description:
           - With O(state=running), this many replicas instead of what there was before; at least 1.
+          - A workload that runs with more stays as it is, since a start lowers nothing.
           - It is needed for a workload that another client scaled to 0, since nothing says how many there were. Not
             used for a CronJob.
         type: int

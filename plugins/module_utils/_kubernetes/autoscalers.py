@@ -108,6 +108,15 @@ class Autoscaler(t.NamedTuple):
             return False
         return PAUSED_REPLICAS in self.annotations or self.annotations.get(PAUSED, "false") not in _FALSE
 
+    def list_pausing_runs(self) -> list[str]:
+        """Return the run that has paused it, if nobody has changed that since."""
+        key = PAUSED_BY if PAUSED_BY in self.annotations else STOPPED
+        try:
+            state = find_state(self.annotations, key, PAUSE)
+        except UnreadableSavedState:  # which run it was is not known, so that nothing counts by it
+            return []
+        return [state.run_id] if state is not None and self._is_pause_ours() else []
+
     @property
     def can_be_paused(self) -> bool:
         """Whether ``plan_pause`` keeps it from starting pods: KEDA can be paused, an HPA cannot."""

@@ -11,15 +11,21 @@ from __future__ import annotations
 import typing as t
 
 from .._common.errors import OpsError, Refusal
+from .._common.retry import Deadline
 from .._common.text import join_some
 from .client import Client
 from .errors import ApiError
+from .fields import get_path
 from .patches import Write
 from .resources import find_resource
 from .reviews import Right, require_rights
 
 if t.TYPE_CHECKING:
     from .fields import Json
+
+
+TRY_SECONDS = 30.0
+"""How long a start tries its writes at most, so that a server that gives no verdict does not cost its time."""
 
 
 class Planned(t.NamedTuple):
@@ -43,6 +49,7 @@ def check_rights(
     namespace: str,
     reads: t.Collection[str],
     check_mode: bool,
+    is_way_back: bool = False,
 ) -> None:
     """Refuse a run that the server would refuse half way. Nothing is asked where nothing is planned.
 
@@ -50,13 +57,29 @@ def check_rights(
     admission webhooks and quotas say; in check mode, which sends no write at all, the right to patch is asked for
     instead (SelfSubjectAccessReview): for the kind, and where that is denied for each object, since a role may name
     them (``resourceNames``). What is missing is named altogether.
+
+    Where a dry run cannot be made, because a webhook takes none, the right to patch is asked for in its place. On the
+    way back (a start) one without any verdict does not stop the run either.
     """
     if not planned:
         return
     rights = [Right("list", find_resource(kind), namespace) for kind in sorted(reads)]
     if check_mode:
-        kinds = sorted({entry.kind for entry in planned})
-        rights += [Right("patch", find_resource(kind), namespace) for kind in kinds]
+        rights += _list_patch_rights(planned, namespace)
+    _refuse_missing(client, rights, planned)
+    if check_mode:
+        return
+    untried = _try_writes(client, planned, is_way_back=is_way_back)
+    if untried:
+        _refuse_missing(client, _list_patch_rights(untried, namespace), untried)
+
+
+def _list_patch_rights(planned: t.Sequence[Planned], namespace: str) -> list[Right]:
+    kinds = sorted({entry.kind for entry in planned})
+    return [Right("patch", find_resource(kind), namespace) for kind in kinds]
+
+
+def _refuse_missing(client: Client, rights: t.Sequence[Right], planned: t.Sequence[Planned]) -> None:
     missing = _find_missing(client, rights, planned)
     if missing:
         rules = join_some([right.rule for right in missing], limit=10)
@@ -65,8 +88,6 @@ def check_rights(
             problem=f"it may not {rules}, which this run needs; nothing has been changed",
             next_step="Grant it by a Role in that namespace (docs/kubernetes-rights.yml has one)",
         )
-    if not check_mode:
-        _try_writes(client, planned)
 
 
 def _find_missing(client: Client, rights: t.Sequence[Right], planned: t.Sequence[Planned]) -> list[Right]:
@@ -79,15 +100,32 @@ def _find_missing(client: Client, rights: t.Sequence[Right], planned: t.Sequence
     return missing
 
 
-def _try_writes(client: Client, planned: t.Sequence[Planned]) -> None:
+def _try_writes(client: Client, planned: t.Sequence[Planned], *, is_way_back: bool) -> list[Planned]:
+    """Send every write as a dry run; return those that could not be tried, a Refusal for those that are refused."""
     refused: list[OpsError] = []
-    for entry in planned:
-        try:
-            client.patch_with_retry(entry.path, entry.decide, obj=entry.title, first=entry.raw, dry_run=True)
-        except ApiError as error:
-            if error.status in (0, 429) or error.status >= 500:
-                raise
-            refused.append(error)
+    untried: list[Planned] = []
+    deadline = client.deadline
+    if is_way_back:  # time is left for the writes themselves, and for the rights
+        client.deadline = Deadline(min(TRY_SECONDS, deadline.remaining / 2))
+    try:
+        for entry in planned:
+            try:
+                answer, _sent = client.patch_with_retry(
+                    entry.path, entry.decide, obj=entry.title, first=entry.raw, dry_run=True
+                )
+            except ApiError as error:
+                if not _is_without_verdict(error):
+                    refused.append(error)
+                    continue
+                if not is_way_back and not _takes_no_dry_run(error):
+                    raise
+                untried.append(entry)
+                client.warnings.append(f"{entry.title}: the change could not be tried beforehand: {error.problem}")
+            else:
+                difference = describe_difference(answer, entry.write)
+                refused += [_make_difference(entry.title, difference)] if difference else []
+    finally:
+        client.deadline = deadline
     if refused:
         raise Refusal(
             obj=join_some([error.obj for error in refused]),
@@ -95,3 +133,49 @@ def _try_writes(client: Client, planned: t.Sequence[Planned]) -> None:
             " nothing has been changed",
             next_step=refused[0].next_step,
         )
+    return untried
+
+
+def _takes_no_dry_run(error: ApiError) -> bool:
+    """Return whether an admission webhook with side effects keeps the server from making a dry run."""
+    return error.status == 400 and "does not support dry run" in error.problem
+
+
+def _is_without_verdict(error: ApiError) -> bool:
+    return error.status in (0, 429) or error.status >= 500 or _takes_no_dry_run(error)
+
+
+def describe_difference(answer: Json, write: Write) -> str:
+    """Return in which fields the server's answer is not what was asked for; empty where it is.
+
+    What was to be removed is left out: the server may put a default in its place.
+    """
+    differences = [
+        f"{'.'.join(path)} was asked to be {asked!r} and became {get_path(answer, *path)!r}"
+        for path, asked in _list_leaves(write.body)
+        if get_path(answer, *path) != asked
+    ]
+    return join_some(differences)
+
+
+def check_answer(answer: Json, write: Write, title: str) -> None:
+    """Raise OpsError when the server took a write and made something else of it."""
+    difference = describe_difference(answer, write)
+    if difference:
+        raise _make_difference(title, difference)
+
+
+def _make_difference(title: str, difference: str) -> OpsError:
+    return OpsError(
+        obj=title,
+        problem=f"the server makes something else of the change: {difference}",
+        next_step="Find the admission webhook or policy that changes it, and make an exception or ask for what it allows",
+    )
+
+
+def _list_leaves(body: Json, place: tuple[str, ...] = ()) -> t.Iterator[tuple[tuple[str, ...], t.Any]]:
+    for key, value in body.items():
+        if isinstance(value, dict):
+            yield from _list_leaves(value, (*place, key))
+        elif value is not None:
+            yield (*place, key), value

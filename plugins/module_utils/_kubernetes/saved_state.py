@@ -25,6 +25,9 @@ BOUNDS_BEFORE = "lowtide.ops/bounds-before"
 PAUSED_BY = "lowtide.ops/paused-by"
 """On a ScaledObject: which run paused it, and what its annotation was before."""
 
+TAKEN_FROM = "lowtide.ops/replicas-taken-from"
+"""On a workload: the GitOps tool that owned its replicas before this collection set them. It stays after a start."""
+
 FORMAT = 2
 MANAGER = "lowtide.ops"
 """The field manager of every write; format 1 was written as ``lowtide.ops/RUN``."""
@@ -34,8 +37,11 @@ AUTOSCALER_MANAGERS = frozenset({"keda", "keda-operator", "kube-controller-manag
 STOP = "stop"
 BOUNDS = "bounds"
 PAUSE = "pause"
-_OPERATION_OF_KEY = {STOPPED: STOP, BOUNDS_BEFORE: BOUNDS, PAUSED_BY: PAUSE}
+TAKE = "take"
+_OPERATION_OF_KEY = {STOPPED: STOP, BOUNDS_BEFORE: BOUNDS, PAUSED_BY: PAUSE, TAKEN_FROM: TAKE}
 _SUSPENDED_KINDS = ("CronJob", "Job")
+VOLUME_POLICY = ("spec", "persistentVolumeClaimRetentionPolicy")
+"""The field of a StatefulSet that says whether fewer replicas delete volume claims."""
 
 
 class SavedState(t.NamedTuple):
@@ -217,19 +223,27 @@ def get_scale_path(kind: str) -> tuple[str, str]:
     return ("spec", "suspend") if kind in _SUSPENDED_KINDS else ("spec", "replicas")
 
 
-def is_current(state: SavedState, workload: ScaledWorkload) -> bool:
+def list_scale_paths(kind: str) -> tuple[tuple[str, ...], ...]:
+    """Return what a write of fewer replicas is decided about: the field itself, and what becomes of the claims."""
+    policy = (VOLUME_POLICY,) if kind == "StatefulSet" else ()
+    return (get_scale_path(kind), *policy)
+
+
+def is_current(state: SavedState, workload: ScaledWorkload, *, pausing_runs: t.Collection[str] | None = None) -> bool:
     """Return whether nobody has set the replicas (or ``suspend``) of the workload since ``state`` was saved.
 
     The object is of the generation that it was saved for; or it has a later one, since something else was changed, and
-    the field still belongs to this collection, or to an autoscaler that was paused with it. Where managedFields say
-    nothing, the generation alone decides.
+    the field still belongs to this collection, or to an autoscaler that was paused with it. That counts no longer once
+    somebody has resumed the autoscaler: it scales by itself since. ``pausing_runs`` are those whose pause is still there,
+    None where that is not known. Where managedFields say nothing, the generation alone decides.
     """
     if state.generation and state.generation == workload.generation:
         return True
     owners = find_owners(workload.raw, *get_scale_path(workload.kind))
     if not owners:
         return not state.generation
-    return any(is_own_manager(owner.manager) or owner.manager in AUTOSCALER_MANAGERS for owner in owners)
+    autoscalers = AUTOSCALER_MANAGERS if pausing_runs is None or state.run_id in pausing_runs else frozenset()
+    return any(is_own_manager(owner.manager) or owner.manager in autoscalers for owner in owners)
 
 
 class SavedStop(t.NamedTuple):
@@ -243,7 +257,7 @@ class SavedStop(t.NamedTuple):
     problem: str = ""
 
 
-def read_stop(workload: ScaledWorkload) -> SavedStop:
+def read_stop(workload: ScaledWorkload, *, pausing_runs: t.Collection[str] | None = None) -> SavedStop:
     """Return what a stop saved on the workload.
 
     On one that runs it is out of date in any case. On one that is stopped, "it was stopped before" never is.
@@ -256,7 +270,7 @@ def read_stop(workload: ScaledWorkload) -> SavedStop:
         return SavedStop()
     if state.replicas is None:
         return SavedStop(problem=f"annotation {STOPPED} has no usable number of replicas: {state.spec!r}")
-    if workload.replicas == 0 and (state.replicas == 0 or is_current(state, workload)):
+    if workload.replicas == 0 and (state.replicas == 0 or is_current(state, workload, pausing_runs=pausing_runs)):
         return SavedStop(state=state)
     return SavedStop(stale=state)
 

@@ -38,10 +38,17 @@ class ScalingConstraints:
         self.nodes: list[Json] = []
         self.pods: list[Json] = []
         self.warnings: list[str] = []
+        self.is_keda_known = False
 
     def list_autoscalers(self, workload: Workload) -> list[Autoscaler]:
         """Return the autoscalers of a workload; an HPA that KEDA made is represented by its ScaledObject."""
         return select_autoscalers(self.autoscalers, workload)
+
+    def find_pausing_runs(self, workload: Workload) -> list[str] | None:
+        """Return the runs whose pause of the workload's ScaledObject is still there; None where that is not known."""
+        if not self.is_keda_known:
+            return None
+        return [run_id for scaler in self.list_autoscalers(workload) for run_id in scaler.list_pausing_runs()]
 
     def replace_autoscaler(self, scaler: Autoscaler) -> None:
         """Take what an autoscaler is now in place of what it was."""
@@ -92,7 +99,9 @@ def read_constraints(
         constraints.autoscalers += [Autoscaler.from_object(obj, kind) for obj in read(kind)]
     if "keda" in guards:
         kind = "ScaledObject"
+        known = len(constraints.warnings)
         constraints.autoscalers += [Autoscaler.from_object(obj, kind) for obj in read(kind)]
+        constraints.is_keda_known = len(constraints.warnings) == known
     if "disruption_budget" in guards:
         constraints.budgets = read("PodDisruptionBudget")
     if "quota" in guards:

@@ -14,6 +14,7 @@ from support.memory_controllers import (
     Controllers,
     describe_hpa,
     describe_scaled_object,
+    describe_workload,
 )
 from support.memory_handler import Fault
 from support.memory_kubernetes import MemoryServer
@@ -223,3 +224,17 @@ def test_an_invalid_option_asks_nothing(memory: MemoryServer) -> None:
     """Names are checked before a path is made of them."""
     run = stop(memory, namespace="n/../x")
     assert (run.failed, run["error"]["refused"], memory.log) == (True, True, [])
+
+
+def test_a_gitops_tool_is_found_again_after_our_own_stop_and_start(
+    memory: MemoryServer, controllers: Controllers
+) -> None:
+    """Our patch takes the field away from a tool, so that the tool is saved with it."""
+    memory.put(describe_workload("StatefulSet", "w"), manager="argocd-controller")
+    controllers.settle("StatefulSet", "w")
+    assert "argocd-controller" in stop(memory).msg
+    check_done(stop(memory, guards=["hpa", "keda"]))
+    check_done(start(memory))
+    run = stop(memory)
+    assert (run.failed, run["error"]["refused"]) == (True, True)
+    assert "manager argocd-controller set spec.replicas before run r" in run.msg

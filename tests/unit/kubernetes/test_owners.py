@@ -9,6 +9,7 @@ import pytest
 
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.constraints import owners
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.objects import Workload
+from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.patches import Write
 from support.kept_object import load_object, load_objects
 
 Json = dict[str, Any]
@@ -97,3 +98,60 @@ def test_an_operators_object_that_is_in_git_has_two_owners() -> None:
     obj["metadata"]["managedFields"] = load_object("owners", "flux")["metadata"]["managedFields"]
     blockers = owners.find_owner_blockers(Workload.from_object(obj))
     assert [blocker.holder for blocker in blockers] == ["Flux Kustomization", "Prometheus n/k8s"]
+
+
+def make_taken(*entries: Json, **metadata: Any) -> Workload:
+    """A workload whose fields belong to these managers."""
+    meta = {"name": "w", "namespace": "n", "uid": "u", "managedFields": list(entries), **metadata}
+    return Workload.from_object({"kind": "StatefulSet", "metadata": meta, "spec": {"replicas": 3}})
+
+
+def own(manager: str, *fields: str, operation: str = "Update") -> Json:
+    """What a manager owns of a spec."""
+    return {"manager": manager, "operation": operation, "fieldsV1": {"f:spec": {f"f:{name}": {} for name in fields}}}
+
+
+@pytest.mark.parametrize("manager", ["lowtide.ops", "lowtide.ops/r", "keda-operator", "kubectl"])
+def test_a_client_side_apply_keeps_what_was_taken_over(manager: str) -> None:
+    """By this collection or an autoscaler: Argo CD sets the other fields, and has the replicas in Git."""
+    applied = {"kubectl.kubernetes.io/last-applied-configuration": '{"spec": {"replicas": 3}}'}
+    workload = make_taken(own("argocd-controller", "template"), own(manager, "replicas"), annotations=applied)
+    blockers = owners.find_owner_blockers(workload)
+    assert [blocker.holder for blocker in blockers] == ([] if manager == "kubectl" else ["Argo CD application"])
+    assert all("last-applied-configuration has spec.replicas" in blocker.what for blocker in blockers)
+    of_none = make_taken(own("other", "template"), own(manager, "replicas"), annotations=applied)
+    assert owners.find_owner_blockers(of_none) == []
+
+
+def test_an_apply_by_the_server_is_remembered_by_the_write_that_takes_over() -> None:
+    """Nothing else tells of it afterwards; without replicas in Git nothing is remembered."""
+    before = make_taken(own("argocd-controller", "template", "replicas", operation="Apply"))
+    write = Write({"spec": {"replicas": 0}, "metadata": {"annotations": {"a": "b"}}}, (("spec", "replicas"),))
+    taking = owners.remember_owner(write, before, run_id="r", now="2026-01-01T00:00:00Z")
+    assert taking is not None
+    annotations = taking.body["metadata"]["annotations"]
+    assert (annotations["a"], taking.body["spec"]) == ("b", {"replicas": 0})
+    fields = [own("argocd-controller", "template", operation="Apply"), own("lowtide.ops", "replicas")]
+    [blocker] = owners.find_owner_blockers(make_taken(*fields, annotations=annotations))
+    assert "manager argocd-controller set spec.replicas before run r" in blocker.what
+    assert owners.find_owner_blockers(make_taken(*fields)) == []
+    unreadable = {"lowtide.ops/replicas-taken-from": "{"}
+    assert owners.find_owner_blockers(make_taken(*fields, annotations=unreadable)) == []
+    assert owners.find_owner_blockers(make_taken(fields[1], annotations=annotations)) == []
+    untouched = make_taken(own("argocd-controller", "template", operation="Apply"))
+    assert owners.remember_owner(write, untouched, run_id="r", now="") == write
+    assert owners.remember_owner(None, before, run_id="r", now="") is None
+
+
+@pytest.mark.parametrize(
+    ("marks", "is_kept"), [({}, True), ({"helm.toolkit.fluxcd.io/driftDetection": "disabled"}, False)]
+)
+@pytest.mark.parametrize("place", ["labels", "annotations"])
+def test_a_helm_release_keeps_what_it_looks_after(marks: Json, is_kept: bool, place: str) -> None:
+    """Before and after our own write, unless its drift detection is off for the object."""
+    first = make_taken(own("helm-controller", "template", "replicas"), **{place: marks})
+    later = make_taken(own("helm-controller", "template"), own("lowtide.ops", "replicas"), **{place: marks})
+    for workload in (first, later):
+        assert bool(owners.find_owner_blockers(workload)) is is_kept
+    scaled = make_taken(own("helm-controller", "template"), own("kube-controller-manager", "replicas"))
+    assert owners.find_owner_blockers(scaled) == []

@@ -298,7 +298,7 @@ def test_an_assumed_stop_predicts_the_start(replicas: int | None) -> None:
     assert (suspended.after, suspended.is_left) == (0, False)
 
 
-@pytest.mark.parametrize("manager", ["keda", "kubectl", "kube-controller-manager"])
+@pytest.mark.parametrize("manager", ["keda", "kube-controller-manager"])
 @pytest.mark.parametrize("managed", [True, False])
 def test_an_autoscaler_that_is_faster_costs_no_replicas(manager: str, managed: bool) -> None:
     """Saved first, then it is paused and scales to 0 by itself, then our write finds 0."""
@@ -312,7 +312,7 @@ def test_an_autoscaler_that_is_faster_costs_no_replicas(manager: str, managed: b
     assert stop_start.plan_save(kept.workload, run_id=WINDOW, now=AT).write is None
     assert stop_start.plan_save(kept.workload, run_id="other", now=AT).write is not None
     kept.scale(0, manager=manager)
-    change = stop(kept, WINDOW, first=first)
+    change = stop(kept, WINDOW, first=first, has_paused=True)
     assert (change.before, change.after) == (3, 0)
     saved = read_saved(kept)
     assert saved is not None
@@ -338,12 +338,16 @@ def test_a_second_look_that_finds_nothing_saved_saves_what_the_first_saw() -> No
     unmanaged = keep("deployment", managed=False)
     unmanaged.scale(0)
     assert (
-        plan_stop(unmanaged, first=first).reason == "asked to be stopped; another client has scaled it to 0 meanwhile"
+        plan_stop(unmanaged, first=first, has_paused=True).reason
+        == "asked to be stopped; another client has scaled it to 0 meanwhile"
     )
     other = keep("deployment", replicas=0)
     assert plan_stop(other, first=first._replace(uid="another")).before == 0
     assert plan_stop(other, first=first._replace(replicas=0)) == plan_stop(other)
-    assert plan_stop(keep("cronjob", suspend=True), first=keep("cronjob").workload).before == 1
+    by_hand = keep("deployment")
+    by_hand.scale(0, manager="kubectl")
+    for kept_at_zero, as_it_was in ((by_hand, first), (keep("cronjob", suspend=True), keep("cronjob").workload)):
+        assert plan_stop(kept_at_zero, first=as_it_was, has_paused=True).before == 0
 
 
 def test_a_kill_between_the_steps_of_a_stop_leaves_enough_to_start() -> None:
@@ -439,15 +443,30 @@ CLAIMS = {"volumeClaimTemplates": [{"metadata": {"name": "data"}}]}
     ("extra", "reversible"), [({}, True), (DELETES, True), (CLAIMS, True), ({**DELETES, **CLAIMS}, False)]
 )
 def test_a_stop_that_will_delete_claims_is_not_reversible(extra: Json, reversible: bool) -> None:
-    """Also where an autoscaler was faster; and fewer replicas of a running one, but not as many or more."""
+    """Also where an autoscaler was faster; a start never lowers what runs."""
     kept = keep("statefulset")
     kept.change({"spec": extra})
     first = kept.workload
     assert plan_stop(kept).reversible is reversible
-    assert plan_start(kept, replicas=2).reversible is reversible
+    assert (plan_start(kept, replicas=2).write, plan_start(kept, replicas=2).after) == (None, 3)
     assert plan_start(kept, replicas=3).reversible
     assert plan_start(kept, replicas=4).reversible
     kept.scale(0, manager="keda")
     assert plan_stop(kept, first=first).reversible is reversible
     assert plan_stop(kept).reversible
     assert plan_start(kept, replicas=4).reversible
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("statefulset", "replicas 3 -> 0"),
+        ("cronjob", "suspend false -> true"),
+        ("job", "suspend false -> true, which ends its pods: their work begins anew after the start"),
+    ],
+)
+def test_the_words_of_a_plan_are_those_of_the_field(name: str, words: str) -> None:
+    """Of a Job also what is lost, which no start brings back."""
+    kept = keep(name)
+    assert stop(kept).what == words
+    assert plan_start(kept).what == ("replicas 0 -> 3" if name == "statefulset" else "suspend true -> false")

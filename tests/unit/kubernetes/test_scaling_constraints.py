@@ -53,10 +53,10 @@ def test_without_guards_nothing_is_asked(memory: MemoryServer) -> None:
 
 
 def test_all_guards(memory: MemoryServer) -> None:
-    """One request each, two for headroom, which looks at all namespaces and at what takes room."""
+    """One request each, two for quota, two for headroom, which looks at all namespaces and at what takes room."""
     put_all(memory)
     constraints = read_constraints(memory.client(), NAMESPACE, GUARDS)
-    assert len(memory.log) == 6
+    assert len(memory.log) == 7
     assert sorted(scaler.kind for scaler in constraints.autoscalers) == ["HorizontalPodAutoscaler", "ScaledObject"]
     assert [len(constraints.budgets), len(constraints.quotas), len(constraints.nodes)] == [1, 1, 1]
     assert sorted(pod["metadata"]["name"] for pod in constraints.pods) == ["pending", "running"]
@@ -65,10 +65,13 @@ def test_all_guards(memory: MemoryServer) -> None:
 
 @pytest.mark.parametrize("guard", RESOURCES)
 def test_each_guard_reads_its_own(memory: MemoryServer, guard: str) -> None:
-    """And nothing else."""
+    """And nothing else; where there are quotas, what pods get by default counts against them."""
     put_all(memory)
     read_constraints(memory.client(), NAMESPACE, [guard])
-    assert [request.path.rpartition("/")[2] for request in memory.log] == [RESOURCES[guard].partition(".")[0]]
+    assert [request.path.rpartition("/")[2] for request in memory.log] == [
+        RESOURCES[guard].partition(".")[0],
+        *(["limitranges"] if guard == "quota" else []),
+    ]
 
 
 def test_an_hpa_of_keda_is_its_scaled_object(memory: MemoryServer) -> None:

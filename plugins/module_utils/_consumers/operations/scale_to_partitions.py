@@ -21,13 +21,13 @@ from ..._kubernetes.cluster import check_identity, connect, disconnect, read_obj
 from ..._kubernetes.conditions import Serving, assess_alone
 from ..._kubernetes.constraints.capacity import find_headroom_blockers
 from ..._kubernetes.constraints.disruption import find_budget_blockers
-from ..._kubernetes.constraints.owners import find_owner_blockers
+from ..._kubernetes.constraints.owners import find_owner_blockers, remember_owner
 from ..._kubernetes.constraints.quota import find_quota_blockers
-from ..._kubernetes.constraints.volumes import find_volume_blockers
+from ..._kubernetes.constraints.volumes import find_volume_blockers, refuse_volume_deletion
 from ..._kubernetes.diagnosis import GracePeriod
 from ..._kubernetes.objects import Workload
 from ..._kubernetes.plans.replicas_from_partitions import Rule, Scaling, Target, compute_target, plan_scale
-from ..._kubernetes.preflight import Planned, check_rights
+from ..._kubernetes.preflight import Planned, check_answer, check_rights
 from ..._kubernetes.resources import object_path
 from ..._kubernetes.saved_state import SavedState
 from ..._kubernetes.scaling_constraints import ScalingConstraints, apply_bounds, describe_bounds, read_constraints
@@ -140,14 +140,17 @@ class ScaleToPartitions:
 
     def _plan(self, workload: Workload, target: Target) -> Scaling:
         """Plan the replicas: fewer than now only where that is allowed; what was stopped counts as what it had."""
-        return plan_scale(
+        scaling = plan_scale(
             workload,
             target,
             allow_scale_down=self.params["allow_scale_down"],
             start_stopped=self.params["start_stopped"],
             assume_stopped=self.params["assume"] == "stopped" and self.module.check_mode,
             fallback=self._find_fallback(workload),
+            pausing_runs=self.constraints.find_pausing_runs(workload),
         )
+        write = remember_owner(scaling.write, workload, run_id=self.client.run_id, now=self.now)
+        return scaling._replace(write=write)
 
     def _find_fallback(self, workload: Workload) -> SavedState | None:
         """Return what was saved on the workload's ScaledObject when a run paused it."""
@@ -278,26 +281,35 @@ class ScaleToPartitions:
         self.client.patch_with_retry(path, decide, obj=scaler.title, first=scaler.raw)
 
     def _write_workload(self, workload: Workload, target: Target, replicas: int) -> Workload:
+        decided: list[Scaling] = []
+
         def decide(obj: Json) -> Write | None:
             current = Workload.from_object(obj, workload.kind)
             scaling = self._plan(current, target)
+            decided.append(scaling)
             if current.replicas not in (workload.replicas, scaling.after):
                 self._refuse_blocked(current, scaling.after)
+            if scaling.write is not None and not self.params["allow_volume_deletion"]:
+                refuse_volume_deletion(current, scaling.after)
             return scaling.write
 
-        obj, _sent = self.client.patch_with_retry(self.path, decide, obj=workload.title, first=workload.raw)
+        obj, sent = self.client.patch_with_retry(self.path, decide, obj=workload.title, first=workload.raw)
+        write = decided[-1].write
         written = self.workload = Workload.from_object(obj, workload.kind)
         if written.replicas != replicas:  # another client moved it meanwhile, and it was decided anew
             self.outcome.after = {**self.outcome.after, "replicas": written.replicas}
         self.outcome.facts["replicas"] = written.replicas
+        if sent and write is not None:
+            check_answer(obj, write, workload.title)
         return written
 
     def _wait(self, workload: Workload) -> Workload:
         if assess_alone(workload).is_current:
             return workload
         # Only bounds that are given back leave the number to the autoscaler: otherwise another number is a rival's.
-        is_autoscaled = self.params["autoscaler"] == "restore" and bool(self.constraints.list_autoscalers(workload))
-        condition = Serving(workload, workload.replicas, autoscaled=is_autoscaled)
+        is_autoscaled = self.params["autoscaler"] == "restore"
+        scalers = self.constraints.list_autoscalers(workload) if is_autoscaled else None
+        condition = Serving(workload, workload.replicas, autoscalers=scalers or None)
         with Cache(self.client) as cache:
             listed = Listing([workload.raw], workload.resource_version)
             cache.follow(workload.kind, workload.namespace, name=workload.name, listed=listed)

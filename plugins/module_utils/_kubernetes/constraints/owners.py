@@ -4,7 +4,8 @@
 """Who would put a workload's replicas back: GitOps tools that own the field, and operators that own the object.
 
 A tool that tracks a workload need not have its replicas in Git. Which manager set the field says so; what a client-side
-apply left in its annotation says so too, also after another client has taken the field over.
+apply left in its annotation says so too, also after another client has taken the field over. Our own write takes it over
+too, so that the tool that owned it is saved with it.
 
 Private to lowtide.ops: do not import from other collections.
 """
@@ -15,9 +16,22 @@ import json
 import typing as t
 
 from ..._common.outcome import Blocker
-from ..fields import as_list, as_text, get_path
+from ..fields import as_dict, as_list, as_text, get_path
 from ..objects import Workload
-from ..saved_state import find_owners, get_scale_path
+from ..patches import Write
+from ..saved_state import (
+    AUTOSCALER_MANAGERS,
+    TAKE,
+    TAKEN_FROM,
+    FieldOwner,
+    SavedState,
+    UnreadableSavedState,
+    find_owners,
+    find_state,
+    get_scale_path,
+    is_own_manager,
+    save_state,
+)
 
 APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 """What a client-side apply (kubectl, Argo CD) has applied."""
@@ -42,14 +56,16 @@ class _Tool(t.NamedTuple):
 _ARGO_CD = _Tool(
     "Argo CD application", ("argocd", "argocd-*"), ("argocd.argoproj.io/tracking-id", "argocd.argoproj.io/instance")
 )
+_HELM = _Tool("Flux HelmRelease", ("helm-controller",), ("helm.toolkit.fluxcd.io/name",))
 _TOOLS = (
     _ARGO_CD,
     _Tool("Flux Kustomization", ("kustomize-controller",), ("kustomize.toolkit.fluxcd.io/name",)),
-    _Tool("Flux HelmRelease", ("helm-controller",), ("helm.toolkit.fluxcd.io/name",)),
+    _HELM,
 )
 _LEFT_ALONE = {
     "kustomize.toolkit.fluxcd.io/reconcile": ("disabled",),
     "kustomize.toolkit.fluxcd.io/ssa": ("Ignore", "IfNotPresent"),
+    "helm.toolkit.fluxcd.io/driftDetection": ("disabled",),
 }
 """Labels or annotations with which Flux does not touch an object (again), though managedFields still name it."""
 
@@ -88,15 +104,27 @@ def find_gitops_blocker(workload: Workload) -> Blocker | None:
     field = get_scale_path(workload.kind)
     owners = find_owners(workload.raw, *field)
     applied = _find_applied(workload, field)
+    is_taken = bool(owners) and all(_sets_it_only_now(owner.manager) for owner in owners or [])
+    previous = _find_previous(workload)
     for tool in _TOOLS:
         mark = next((key for key in tool.marks if _get_mark(workload, key)), None)
         owner = next((owner for owner in owners or [] if tool.is_manager(owner.manager)), None)
-        if owner is not None and (owner.operation == "Apply" or applied is not False):
+        tracked = mark or _find_other_manager(workload, tool) if is_taken else None
+        if owner is not None and _has_field_in_git(owner, applied):
             evidence = f"manager {owner.manager} set {'.'.join(field)}"
         elif mark is not None and owners is None and applied is not False:
             evidence = mark
         elif mark is not None and applied:
             evidence = f"{mark}, and {APPLIED} has {'.'.join(field)}"
+        elif tracked is not None and applied:
+            evidence = f"{tracked} keeps its other fields, and {APPLIED} has {'.'.join(field)}"
+        elif tracked is not None and previous is not None and tool.is_manager(as_text(previous.spec.get("manager"))):
+            evidence = (
+                f"manager {previous.spec['manager']} set {'.'.join(field)} before run {previous.run_id}, as annotation"
+                f" {TAKEN_FROM} says"
+            )
+        elif tracked is not None and tool is _HELM and any(is_own_manager(name.manager) for name in owners or []):
+            evidence = f"{tracked}, and nothing says that drift detection is off"
         else:
             continue
         holder = " ".join(filter(None, [tool.name, _get_name(workload, tool, mark)]))
@@ -107,6 +135,48 @@ def find_gitops_blocker(workload: Workload) -> Blocker | None:
             next_step=f"Let that tool ignore {'.'.join(field)} (or pause it), then leave gitops out of guards",
         )
     return None
+
+
+def remember_owner(write: Write | None, workload: Workload, *, run_id: str, now: str) -> Write | None:
+    """Return the write with the GitOps tool in it that owns the replicas until then, where one has them in Git."""
+    field = get_scale_path(workload.kind)
+    applied = _find_applied(workload, field)
+    owner = next(
+        (
+            owner
+            for owner in find_owners(workload.raw, *field) or []
+            if any(tool.is_manager(owner.manager) for tool in _TOOLS) and _has_field_in_git(owner, applied)
+        ),
+        None,
+    )
+    if write is None or not write.body or owner is None:
+        return write
+    state = SavedState(owner._asdict(), run_id, now, operation=TAKE)
+    metadata = as_dict(write.body.get("metadata"))
+    annotations = {**as_dict(metadata.get("annotations")), **save_state(workload.annotations, TAKEN_FROM, state)}
+    return write._replace(body={**write.body, "metadata": {**metadata, "annotations": annotations}})
+
+
+def _has_field_in_git(owner: FieldOwner, applied: bool | None) -> bool:
+    return owner.operation == "Apply" or applied is not False
+
+
+def _sets_it_only_now(manager: str) -> bool:
+    """Return whether a manager that owns the replicas has taken them from whoever keeps the object."""
+    return is_own_manager(manager) or manager in AUTOSCALER_MANAGERS
+
+
+def _find_previous(workload: Workload) -> SavedState | None:
+    try:
+        return find_state(workload.annotations, TAKEN_FROM, TAKE)
+    except UnreadableSavedState:
+        return None
+
+
+def _find_other_manager(workload: Workload, tool: _Tool) -> str | None:
+    """Return in words the manager of a tool that sets any field of the spec; None when none does."""
+    managers = [owner.manager for owner in find_owners(workload.raw, "spec") or [] if tool.is_manager(owner.manager)]
+    return f"manager {managers[0]}" if managers else None
 
 
 def _get_mark(workload: Workload, key: str) -> str:

@@ -8,6 +8,7 @@ Private to lowtide.ops: do not import from other collections.
 
 from __future__ import annotations
 
+from ..._common.errors import Refusal
 from ..._common.outcome import Blocker
 from ..._common.text import join_some
 from ..fields import as_int, get_path
@@ -23,6 +24,12 @@ def list_claims(workload: Workload, replicas: int) -> list[str]:
     first = as_int(get_path(workload.raw, "spec", "ordinals", "start"))
     gone = range(first + workload.replicas - 1, first + replicas - 1, -1)
     return [f"{claim}-{workload.name}-{ordinal}" for ordinal in gone for claim in workload.volume_claims]
+
+
+def refuse_volume_deletion(workload: Workload, replicas: int) -> None:
+    """Raise a Refusal when the workload, as it is now, loses claims by going down to this number."""
+    for blocker in find_volume_blockers(workload, replicas):
+        raise Refusal(obj=blocker.object, problem=blocker.what, next_step=blocker.next_step)
 
 
 def find_volume_blockers(workload: Workload, replicas: int) -> list[Blocker]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 import typing as t
 
-from ..._common.errors import Refusal
+from ..._common.errors import OpsError, Refusal
 from ..._common.outcome import Blocker, Outcome, PlanItem
 from ..._common.retry import Deadline
 from .. import summary
@@ -20,15 +20,16 @@ from ..cache import Cache
 from ..client import Client, Listing
 from ..cluster import check_identity, connect, disconnect, list_named
 from ..conditions import Condition, Gone, Serving
-from ..constraints.owners import find_owner_blockers
-from ..constraints.volumes import find_volume_blockers
+from ..constraints.owners import find_owner_blockers, remember_owner
+from ..constraints.volumes import find_volume_blockers, refuse_volume_deletion
 from ..diagnosis import GracePeriod
 from ..errors import Forbidden
 from ..objects import Workload
-from ..plans.stop_start import Change, plan_save, plan_start, plan_stop
-from ..preflight import Planned, check_rights
+from ..patches import Write
+from ..plans.stop_start import Change, has_ended, plan_save, plan_start, plan_stop
+from ..preflight import Planned, check_answer, check_rights
 from ..resources import object_path
-from ..saved_state import SavedState, is_window
+from ..saved_state import STOP, STOPPED, SavedState, UnreadableSavedState, find_state, is_window, save_state
 from ..scaling_constraints import ScalingConstraints, apply_bounds, describe_bounds, read_constraints
 from ..tiers import Entry, Tier, parse_tiers
 from ..wait import wait_until
@@ -37,7 +38,6 @@ if t.TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
 
     from ..fields import Json
-    from ..patches import Write
 
 
 class StopStart:
@@ -60,6 +60,7 @@ class StopStart:
         self.latest: dict[str, Workload] = {}
         self.changes: dict[str, Change] = {}
         self.saved: set[str] = set()
+        self.paused: set[str] = set()
         self.resumed: set[str] = set()
         self.written: set[str] = set()
         self.late: list[str] = []
@@ -96,6 +97,7 @@ class StopStart:
             namespace=self.namespace,
             reads=self._list_kinds_to_read(),
             check_mode=self.module.check_mode,
+            is_way_back=not self.is_stop,
         )
 
     def _read(self, entries: t.Iterable[Entry]) -> dict[str, Workload]:
@@ -125,9 +127,22 @@ class StopStart:
         return constraints
 
     def _plan(self, workload: Workload) -> Change:
+        return self._remember_owner(workload, self._plan_change(workload))
+
+    def _remember_owner(self, workload: Workload, change: Change) -> Change:
+        """Save with a write which GitOps tool owned the replicas until then."""
+        write = remember_owner(change.write, workload, run_id=self.client.run_id, now=self.now)
+        return change._replace(write=write)
+
+    def _plan_change(self, workload: Workload) -> Change:
         if self.is_stop:
             return plan_stop(
-                workload, run_id=self.client.run_id, now=self.now, first=self.first.get(workload.key, workload)
+                workload,
+                run_id=self.client.run_id,
+                now=self.now,
+                first=self.first.get(workload.key, workload),
+                has_paused=workload.key in self.paused,
+                pausing_runs=self.constraints.find_pausing_runs(workload),
             )
         return plan_start(
             workload,
@@ -136,6 +151,7 @@ class StopStart:
             assume_stopped=self.params["assume"] == "stopped",
             leave_unsaved=self.params["on_missing_state"] == "report",
             fallback=self._find_fallback(workload),
+            pausing_runs=self.constraints.find_pausing_runs(workload),
         )
 
     def _find_fallback(self, workload: Workload) -> SavedState | None:
@@ -282,7 +298,8 @@ class StopStart:
 
         def decide(obj: Json) -> Write | None:
             current = Workload.from_object(obj, workload.kind)
-            return plan_save(current, run_id=self.client.run_id, now=self.now).write
+            self._refuse_volume_deletion(current)
+            return self._remember_owner(current, plan_save(current, run_id=self.client.run_id, now=self.now)).write
 
         path = object_path(workload.kind, self.namespace, workload.name)
         obj, sent = self.client.patch_with_retry(path, decide, obj=workload.title, first=workload.raw)
@@ -304,10 +321,39 @@ class StopStart:
         if sent:
             self.written.add(key)
             self._adopt(key, next(change for change in reversed(decided) if change.write is not None))
+            self._check_answer(obj, workload, decided[-1].write)
         elif key in self.saved:
             self.written.add(key)  # by the autoscaler that this run has paused, which was faster
         else:
             self._adopt(key, decided[-1])
+
+    def _check_answer(self, answer: Json, workload: Workload, write: Write | None) -> None:
+        """Fail when the server made something else of a write; what was saved is put back then."""
+        if write is None:  # its answer was lost, and the wait says what became of it
+            return
+        try:
+            check_answer(answer, write, workload.title)
+        except OpsError:
+            self._put_back_saved(answer, workload)
+            raise
+
+    def _put_back_saved(self, answer: Json, workload: Workload) -> None:
+        """Save again what a start has removed, for the object as it is now."""
+        try:
+            state = find_state(workload.annotations, STOPPED, STOP)
+        except UnreadableSavedState:
+            state = None
+        if self.is_stop or state is None:
+            return
+
+        def decide(obj: Json) -> Write:
+            current = Workload.from_object(obj, workload.kind)
+            saved = save_state(current.annotations, STOPPED, state._replace(generation=current.generation))
+            return Write({"metadata": {"annotations": saved}}, (("metadata", "annotations", STOPPED),))
+
+        path = object_path(workload.kind, self.namespace, workload.name)
+        obj, _sent = self.client.patch_with_retry(path, decide, obj=workload.title, first=answer)
+        self.latest[workload.key] = Workload.from_object(obj, workload.kind)
 
     def _decide(self, workload: Workload) -> Change:
         """Plan for a workload as it is now.
@@ -316,10 +362,17 @@ class StopStart:
         counts then, and KEDA moves it from there.
         """
         planned = self.changes[workload.key]
+        if self.is_stop:
+            self._refuse_volume_deletion(workload)
         if workload.key in self.resumed and 0 < workload.replicas < planned.after and not planned.before:
             change = plan_start(workload, replicas=planned.after, only_windows=self.only_windows)
             return change._replace(before=planned.before, reason=planned.reason)
         return self._plan(workload)
+
+    def _refuse_volume_deletion(self, workload: Workload) -> None:
+        """Refuse to stop a workload as it is now if that deletes claims, whatever was so when all was planned."""
+        if not self.params["allow_volume_deletion"]:
+            refuse_volume_deletion(workload, 0)
 
     def _adopt(self, key: str, change: Change) -> None:
         """Report what was decided in the end, which another client may have made differ from what was planned."""
@@ -330,8 +383,8 @@ class StopStart:
         for workload in workloads:
             replicas = self.first[workload.key].replicas
             for scaler in self.constraints.list_autoscalers(workload):
-                if self._write_scaler(scaler, replicas) and not self.is_stop:
-                    self.resumed.add(workload.key)
+                if self._write_scaler(scaler, replicas):
+                    (self.paused if self.is_stop else self.resumed).add(workload.key)
 
     def _write_scaler(self, scaler: Autoscaler, replicas: int) -> bool:
         """Pause or resume an autoscaler; return whether something was written."""
@@ -342,11 +395,14 @@ class StopStart:
             return self._plan_scaler(Autoscaler.from_object(obj, scaler.kind), replicas)
 
         path = object_path(scaler.kind, scaler.namespace, scaler.name)
-        return self.client.patch_with_retry(path, decide, obj=scaler.title, first=scaler.raw)[1]
+        obj, sent = self.client.patch_with_retry(path, decide, obj=scaler.title, first=scaler.raw)
+        if self.is_stop:  # on the way back what counts is that it was paused before
+            self.constraints.replace_autoscaler(Autoscaler.from_object(obj, scaler.kind))
+        return sent
 
     def _wait(self, workloads: t.Sequence[Workload]) -> None:
-        """Wait until the tier is gone, or serves. What is left stopped is not waited for."""
-        workloads = [workload for workload in workloads if not self.changes[workload.key].is_left]
+        """Wait until the tier is gone, or serves. What is left stopped, and a Job that has ended, is not waited for."""
+        workloads = [w for w in workloads if not self.changes[w.key].is_left and not has_ended(w)]
         if not workloads:
             return
         conditions = [self._make_condition(workload) for workload in workloads]
@@ -373,7 +429,12 @@ class StopStart:
     def _make_condition(self, workload: Workload) -> Condition:
         if self.is_stop:
             return Gone(workload)
-        return Serving(workload, workload.replicas, autoscalers=self.constraints.list_autoscalers(workload))
+        scalers = self.constraints.list_autoscalers(workload)
+        return Serving(workload, self._find_goal(workload), autoscalers=scalers)
+
+    def _find_goal(self, workload: Workload) -> int:
+        """Return how many pods were asked for, which need not be what the server answered."""
+        return self.changes[workload.key].after if workload.key in self.written else workload.replicas
 
     def _follow(self, cache: Cache, workloads: t.Sequence[Workload]) -> None:
         by_kind: dict[str, list[Workload]] = {}

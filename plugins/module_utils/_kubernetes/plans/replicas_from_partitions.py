@@ -16,7 +16,16 @@ from ..._common.text import format_count
 from ..fields import Json
 from ..objects import Workload
 from ..patches import Write
-from ..saved_state import STOP, STOPPED, SavedState, SavedStop, drop_state, read_stop, will_delete_claims
+from ..saved_state import (
+    STOP,
+    STOPPED,
+    SavedState,
+    SavedStop,
+    drop_state,
+    list_scale_paths,
+    read_stop,
+    will_delete_claims,
+)
 
 _ANNOTATION = ("metadata", "annotations", STOPPED)
 
@@ -161,15 +170,17 @@ def plan_scale(
     start_stopped: bool,
     assume_stopped: bool = False,
     fallback: SavedState | None = None,
+    pausing_runs: t.Collection[str] | None = None,
 ) -> Scaling:
     """Plan to give the workload the target's replicas, and to drop what a stop saved on it.
 
     One that a run has stopped is refused unless ``start_stopped``; it counts as having what it had then. Where that
-    was 0, it stays at 0. ``fallback`` is what was saved on its ScaledObject, for a workload on which nothing was saved.
+    was 0, it stays at 0. ``fallback`` is what was saved on its ScaledObject, for a workload on which nothing was saved, and
+    ``pausing_runs`` as for ``read_stop``.
     With ``assume_stopped`` it is taken for one that was stopped as it is now. Refusal where it is stopped and what was
     saved cannot be read.
     """
-    saved = read_stop(workload)
+    saved = read_stop(workload, pausing_runs=pausing_runs)
     if saved.problem and workload.replicas == 0:
         raise Refusal(
             obj=workload.title,
@@ -219,4 +230,4 @@ def _write(workload: Workload, saved: SavedStop, replicas: int) -> Write | None:
     drop = drop_state(workload.annotations, STOPPED, STOP) if saved != SavedStop() else {}
     if drop:
         body["metadata"] = {"annotations": drop}
-    return Write(body, (("spec", "replicas"), _ANNOTATION)) if body else None
+    return Write(body, (*list_scale_paths(workload.kind), _ANNOTATION)) if body else None

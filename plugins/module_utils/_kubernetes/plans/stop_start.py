@@ -19,12 +19,14 @@ from ..fields import Json, as_int, get_path
 from ..objects import Workload
 from ..patches import Write
 from ..saved_state import (
+    AUTOSCALER_MANAGERS,
     STOP,
     STOPPED,
     SavedState,
     SavedStop,
     drop_state,
     get_scale_path,
+    list_scale_paths,
     read_stop,
     save_state,
     will_delete_claims,
@@ -37,7 +39,8 @@ class Change(t.NamedTuple):
     """What one workload needs: a write (None: nothing), its replicas before and after, and the reason.
 
     ``is_left``: it is stopped and stays so, because nothing usable was saved on it, or because ``stopper``, which is no
-    window, stopped it. ``reversible``: False where the write makes the controller delete volume claims.
+    window, stopped it. ``reversible``: False where the write makes the controller delete volume claims. ``loss`` is what
+    is lost though a start brings the workload back.
     """
 
     write: Write | None
@@ -47,12 +50,17 @@ class Change(t.NamedTuple):
     is_left: bool = False
     stopper: SavedState | None = None
     reversible: bool = True
+    loss: str = ""
 
     @property
     def what(self) -> str:
         """What the write does, for a plan; empty when there is none."""
         if self.write is None:
             return ""
+        suspend = get_path(self.write.body, "spec", "suspend")
+        if isinstance(suspend, bool):
+            what = f"suspend {str(not suspend).lower()} -> {str(suspend).lower()}"
+            return f"{what}, {self.loss}" if self.loss else what
         if self.before != self.after:
             return f"replicas {self.before} -> {self.after}"
         if get_path(self.write.body, "metadata", "annotations", STOPPED):
@@ -60,21 +68,33 @@ class Change(t.NamedTuple):
         return "remove what was saved on it"
 
 
-def plan_stop(workload: Workload, *, run_id: str, now: str, first: Workload | None = None) -> Change:
+def plan_stop(
+    workload: Workload,
+    *,
+    run_id: str,
+    now: str,
+    first: Workload | None = None,
+    has_paused: bool = False,
+    pausing_runs: t.Collection[str] | None = None,
+) -> Change:
     """Plan to scale to zero (to suspend a CronJob or Job) and to save what there was.
 
     One that is stopped already keeps what an earlier stop saved; where there is nothing of that, it is saved that it
-    was stopped. ``first`` is how this run saw the workload before: when it had replicas then and has none now, an
-    autoscaler was faster, and what there was at first is saved. Refusal for a kind that cannot be stopped.
+    was stopped. ``first`` is how this run saw the workload before: when it had replicas then and an autoscaler has set
+    it to 0 since, what there was at first is saved; who that was may be unknown where this run ``has_paused`` one. A
+    person who does so has stopped it. ``pausing_runs`` as for ``read_stop``. Refusal for a kind that cannot be stopped.
     """
     _refuse_unstoppable(workload)
-    if _has_ended(workload):
+    if has_ended(workload):
         return Change(None, 0, 0, "it has ended")
     if workload.replicas == 0:
-        return _plan_kept_stop(workload, first, run_id=run_id, now=now)
+        is_autoscaled = workload.writer in AUTOSCALER_MANAGERS or (workload.writer is None and has_paused)
+        saved = read_stop(workload, pausing_runs=pausing_runs)
+        return _plan_kept_stop(workload, saved, first, is_autoscaled=is_autoscaled, run_id=run_id, now=now)
     write = _write_stop(workload, get_scale_value(workload), run_id=run_id, now=now, scales=True)
     reversible = not will_delete_claims(workload, 0)
-    return Change(write, workload.replicas, 0, "asked to be stopped", reversible=reversible)
+    loss = "which ends its pods: their work begins anew after the start" if workload.kind == "Job" else ""
+    return Change(write, workload.replicas, 0, "asked to be stopped", reversible=reversible, loss=loss)
 
 
 def plan_save(workload: Workload, *, run_id: str, now: str) -> Change:
@@ -86,7 +106,7 @@ def plan_save(workload: Workload, *, run_id: str, now: str) -> Change:
     count = workload.replicas
     saved = read_stop(workload).stale
     is_saved = saved is not None and (saved.run_id, saved.replicas) == (run_id, count)
-    if count == 0 or is_saved or _has_ended(workload):
+    if count == 0 or is_saved or has_ended(workload):
         return Change(None, count, count, "there is nothing to save before an autoscaler is paused")
     write = _write_stop(workload, get_scale_value(workload), run_id=run_id, now=now, scales=False)
     return Change(write, count, count, "saved before its autoscaler is paused")
@@ -100,24 +120,25 @@ def plan_start(
     assume_stopped: bool = False,
     leave_unsaved: bool = False,
     fallback: SavedState | None = None,
+    pausing_runs: t.Collection[str] | None = None,
 ) -> Change:
     """Plan to restore what was saved, or ``replicas`` (at least 1), and to drop what was saved, in one write.
 
     With ``only_windows`` nothing changes where a run that is no window stopped it, whatever ``replicas`` says. With
     ``assume_stopped`` a running workload is taken for one that was stopped as it is now. Where nothing usable was
     saved, nothing says what it should be: a Refusal, or with ``leave_unsaved`` no change. ``fallback`` is what was saved
-    on its ScaledObject, for a workload on which nothing was saved.
+    on its ScaledObject, for a workload on which nothing was saved; ``pausing_runs`` as for ``read_stop``.
     """
     _check_replicas(workload, replicas)
-    if workload.kind == "DaemonSet" or _has_ended(workload):
-        count, reason = (0, "it has ended") if _has_ended(workload) else (workload.replicas, "it is never stopped")
+    if workload.kind == "DaemonSet" or has_ended(workload):
+        count, reason = (0, "it has ended") if has_ended(workload) else (workload.replicas, "it is never stopped")
         return Change(None, count, count, reason)
     if workload.replicas and assume_stopped:
         count = _choose_replicas(workload, replicas)
         return _restore(workload, count, "restores what is there now (assumed to be stopped by then)")
     if workload.replicas:
-        return _plan_running(workload, replicas)
-    saved = read_stop(workload)
+        return _plan_running(workload, replicas if replicas is not None else _find_reduced(workload, only_windows))
+    saved = read_stop(workload, pausing_runs=pausing_runs)
     state = saved.state or (fallback if saved.stale is None else None)
     if only_windows and state is not None and not state.is_of_window:
         reason = f"it is stopped by run {state.run_id} since {state.at}, not by a window"
@@ -140,7 +161,7 @@ def _is_suspended_kind(kind: str) -> bool:
     return get_scale_path(kind)[1] == "suspend"
 
 
-def _has_ended(workload: Workload) -> bool:
+def has_ended(workload: Workload) -> bool:
     """Return whether it is a Job that will start no pod any more."""
     ends = (workload.conditions.get(name) for name in ("Complete", "Failed"))
     return workload.kind == "Job" and any(get_path(end, "status") == "True" for end in ends)
@@ -164,13 +185,23 @@ def _check_replicas(workload: Workload, replicas: int | None) -> None:
         )
 
 
-def _plan_kept_stop(workload: Workload, first: Workload | None, *, run_id: str, now: str) -> Change:
-    """Plan for a workload that is at 0: keep what an earlier stop saved, else save what there was."""
-    saved = read_stop(workload)
+def _plan_kept_stop(
+    workload: Workload, saved: SavedStop, first: Workload | None, *, is_autoscaled: bool, run_id: str, now: str
+) -> Change:
+    """Plan for a workload that is at 0: keep what an earlier stop saved, else save what there was.
+
+    What this run has saved before an autoscaler was faster is saved for the object as it is now: that counts also when
+    the autoscaler is not paused any more.
+    """
     if saved.state is not None and saved.state.replicas:
         before = first.replicas if first is not None else 0
-        return Change(None, before, 0, f"it is stopped already, by run {saved.state.run_id} at {saved.state.at}")
-    if first is not None and first.uid == workload.uid and first.replicas:
+        reason = f"it is stopped already, by run {saved.state.run_id} at {saved.state.at}"
+        is_older = saved.state.run_id == run_id and saved.state.generation != workload.generation
+        if before and is_autoscaled and is_older:
+            write = _write_stop(workload, saved.state.spec, run_id=run_id, now=now, scales=False)
+            return Change(write, before, 0, "asked to be stopped")
+        return Change(None, before, 0, reason)
+    if first is not None and first.uid == workload.uid and first.replicas and is_autoscaled:
         write = _write_stop(workload, get_scale_value(first), run_id=run_id, now=now, scales=False)
         reason = f"asked to be stopped; {workload.writer or 'another client'} has scaled it to 0 meanwhile"
         return Change(write, first.replicas, 0, reason, reversible=not will_delete_claims(first, 0))
@@ -193,14 +224,28 @@ def _write_stop(workload: Workload, value: Json, *, run_id: str, now: str, scale
     body: Json = {"metadata": {"annotations": save_state(workload.annotations, STOPPED, state)}}
     if scales:
         body["spec"] = _make_spec(workload.kind, 0)
-    return Write(body, (get_scale_path(workload.kind), _ANNOTATION))
+    return Write(body, (*list_scale_paths(workload.kind), _ANNOTATION))
+
+
+def _find_reduced(workload: Workload, only_windows: bool) -> int | None:
+    """Return what a start should have restored when the server gave it fewer, and nobody has changed it since."""
+    state = read_stop(workload).stale
+    if state is None or not state.generation or state.generation != workload.generation:
+        return None
+    if state.replicas is None or (only_windows and not state.is_of_window):
+        return None
+    return max(state.replicas, workload.replicas)
 
 
 def _plan_running(workload: Workload, replicas: int | None) -> Change:
+    """Plan for a workload that runs: to ``replicas`` where those are more, since a start lowers nothing."""
     count = _choose_replicas(workload, replicas)
     drop = drop_state(workload.annotations, STOPPED, STOP) if _has_saved_stop(workload) else {}
     reason = "it is running"
     body: Json = {}
+    if count < workload.replicas:
+        reason = f"it is running with {workload.replicas} replicas, and a start does not lower them to {count}"
+        count = workload.replicas
     if count != workload.replicas:
         body["spec"] = _make_spec(workload.kind, count)
         reason = "replicas as given"
@@ -208,7 +253,7 @@ def _plan_running(workload: Workload, replicas: int | None) -> Change:
         body["metadata"] = {"annotations": drop}
         reason += "; what an earlier stop saved is out of date"
     write = Write(body, (get_scale_path(workload.kind), _ANNOTATION)) if body else None
-    return Change(write, workload.replicas, count, reason, reversible=not will_delete_claims(workload, count))
+    return Change(write, workload.replicas, count, reason)
 
 
 def _plan_from_saved(
