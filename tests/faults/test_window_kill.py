@@ -105,6 +105,10 @@ def test_killed_it_ends_in_the_same_state(
         run = ansible_playbook(WINDOW, *INVENTORY, *DUE, timeout=400)
         for killed in runs:
             killed.communicate(timeout=60)
+        if way == "journal_lost" and "refused before any change" in run.stdout:
+            # A module of the killed run may still have been starting the workers, which nobody knows without the
+            # journal. They were not ready yet, and health refused. That process is over now.
+            run = ansible_playbook(WINDOW, *INVENTORY, *DUE, timeout=400)
     finally:
         producer.terminate()
         producer.communicate(timeout=60)

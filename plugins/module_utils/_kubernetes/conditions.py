@@ -118,8 +118,7 @@ class Serving(_WorkloadCondition):
 
     ``workload`` is what was last read or written. With ``autoscalers`` the goal follows the replicas that one of them
     accepts, which may be 0; where none is known (an empty sequence), those that are written under the name of an
-    autoscaler. Without it, and with ``autoscaled``, the goal follows all numbers within ``bounds`` (None: all) but 0.
-    Another number is somebody else's, and a failure that names who. A DaemonSet's goal is the number of nodes; a CronJob
+    autoscaler. Another number is somebody else's, and a failure that names who. A DaemonSet's goal is the number of nodes; a CronJob
     or Job serves when it is not suspended.
     """
 
@@ -129,16 +128,10 @@ class Serving(_WorkloadCondition):
         goal: int,
         *,
         autoscalers: t.Sequence[Autoscaler] | None = None,
-        bounds: tuple[int, int] | None = None,
-        autoscaled: bool = False,
     ) -> None:
         super().__init__(workload)
         self.goal = goal
         self._autoscalers = autoscalers
-        if autoscalers:
-            bounds = (min(scaler.minimum for scaler in autoscalers), max(scaler.maximum for scaler in autoscalers))
-        self._bounds = bounds
-        self._autoscaled = autoscaled
 
     def _evaluate(self, snapshot: Snapshot, workload: Workload) -> Status:  # noqa: ARG002
         goal = self._find_goal(workload)
@@ -159,8 +152,7 @@ class Serving(_WorkloadCondition):
         if workload.generation < self._first.generation:
             return False
         if self._autoscalers is None:
-            low, high = self._bounds or (1, workload.replicas)
-            return self._autoscaled and workload.replicas > 0 and low <= workload.replicas <= high
+            return False
         if not self._autoscalers:
             return workload.writer in AUTOSCALER_MANAGERS and workload.kind not in _SUSPENDED
         return any(scaler.accepts(workload.replicas) for scaler in self._autoscalers)
@@ -169,7 +161,7 @@ class Serving(_WorkloadCondition):
         who = workload.writer or "an unknown writer"
         if workload.kind in _SUSPENDED:
             return f"suspend was set to false, and {who} has set it to true since"
-        limits = f" (the autoscaler's bounds are {self._bounds[0]} to {self._bounds[1]})" if self._bounds else ""
+        limits = "".join(f" (the bounds of {s.title} are {s.minimum} to {s.maximum})" for s in self._autoscalers or ())
         return f"replicas were set to {goal}, and {who} has set them to {workload.replicas} since{limits}"
 
 

@@ -17,7 +17,7 @@ from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.conditions
     Status,
 )
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.objects import Workload
-from unit.kubernetes.yaml_objects import find, load, replace, swap, take, without
+from unit.kubernetes.yaml_objects import find, load, replace, scale_between, swap, take, without
 
 Json = dict[str, Any]
 WEB, DB, PURGE, AGENT = load("deployment"), load("statefulset"), load("cronjob"), load("daemonset")
@@ -157,32 +157,6 @@ def changed(replicas: int, manager: Json = HPA) -> Json:
 BEFORE = written(STATEFUL_SET, **SERVING)
 
 
-@pytest.mark.parametrize(
-    ("bounds", "replicas", "state", "goal"),
-    [
-        ((2, 10), 6, "InProgress", 6),
-        ((2, 10), 10, "InProgress", 10),
-        ((3, 10), 3, "InProgress", 3),
-        (None, 1, "InProgress", 1),
-        (None, 60, "InProgress", 60),
-        ((2, 10), 11, "Failed", 2),
-        ((2, 10), 1, "Failed", 2),
-        ((2, 10), 0, "Failed", 2),
-        ((0, 10), 0, "Failed", 2),
-        (None, 0, "Failed", 2),
-    ],
-)
-def test_an_autoscalers_number_is_the_new_goal(
-    bounds: tuple[int, int] | None, replicas: int, state: str, goal: int
-) -> None:
-    """Within its bounds, never 0."""
-    status = evaluate(Serving(BEFORE, 2, bounds=bounds, autoscaled=True), changed(replicas))
-    assert (status.state, status.goal) == (state, goal)
-    if state == "Failed":
-        assert f"kube-controller-manager has set them to {replicas} since" in status.message
-        assert ("(the autoscaler's bounds are 2 to 10)" in status.message) is (bounds == (2, 10))
-
-
 def read_scaled_object(**spec: Any) -> Autoscaler:
     """KEDA's object of the StatefulSet."""
     target = {"kind": "StatefulSet", "name": "db"}
@@ -242,7 +216,7 @@ def test_an_autoscaler_that_could_not_be_read_is_no_rival(manager: Json, state: 
 def test_it_serves_when_the_autoscalers_number_serves() -> None:
     """Also when that is not the number that was noted."""
     status = evaluate(
-        Serving(written(STATEFUL_SET, **SERVING), 2, bounds=(2, 10), autoscaled=True),
+        Serving(written(STATEFUL_SET, **SERVING), 2, autoscalers=scale_between(2, 10)),
         replace(STATEFUL_SET, metadata__generation=5, status__observedGeneration=5),
     )
     assert (status.state, status.goal) == ("Current", 3)
@@ -255,7 +229,7 @@ def test_a_persons_number_is_a_failure_that_names_the_manager() -> None:
     assert status.message == "replicas were set to 2, and kubectl-scale has set them to 5 since"
     assert "Pause or adjust" in status.next_step
     assert "an unknown writer has set them to 5" in evaluate(Serving(BEFORE, 2), changed(5, {})).message
-    assert evaluate(Serving(BEFORE, 2, bounds=(2, 4), autoscaled=True), changed(5, PERSON)).state == "Failed"
+    assert evaluate(Serving(BEFORE, 2, autoscalers=scale_between(2, 4)), changed(5, PERSON)).state == "Failed"
 
 
 def test_another_change_of_the_spec_is_no_rival() -> None:

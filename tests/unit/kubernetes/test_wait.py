@@ -20,7 +20,7 @@ from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.diagnosis 
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.objects import Workload
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.snapshot import Snapshot
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.wait import wait_until
-from unit.kubernetes.yaml_objects import SINCE, find, load, replace, swap, take, without
+from unit.kubernetes.yaml_objects import SINCE, find, load, replace, scale_between, swap, take, without
 
 Json = dict[str, Any]
 DB, WEB, PURGE, AGENT = load("statefulset"), load("deployment"), load("cronjob"), load("daemonset")
@@ -422,7 +422,7 @@ def test_the_goal_of_an_autoscaler_is_followed_until_it_serves() -> None:
     six = {f"status__{name}Replicas": 6 for name in ("ready", "available", "updated")}
     scaled = replace(LATE, spec__replicas=6, metadata__generation=5, status__observedGeneration=5)
     cache = TimelineCache({0: [LATE], 2: [scaled], 9: [replace(scaled, status__replicas=6, **six)]})
-    run(cache, Serving(Workload.from_object(LATE), 3, bounds=(2, 10), autoscaled=True))
+    run(cache, Serving(Workload.from_object(LATE), 3, autoscalers=scale_between(2, 10)))
     assert cache.now == 9
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.autoscalers import Autoscaler
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.objects import Workload
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.snapshot import Snapshot
 
@@ -84,3 +85,13 @@ def take(objects: list[Json], *known: str, at: float = NOW) -> Snapshot:
 def workload(obj: Json, **fields: Any) -> Workload:
     """The typed form of an object with fields replaced."""
     return Workload.from_object(replace(obj, **fields))
+
+
+def scale_between(minimum: int, maximum: int) -> list[Autoscaler]:
+    """An HPA with these bounds."""
+    spec = {"scaleTargetRef": {"kind": "StatefulSet", "name": "db"}, "minReplicas": minimum, "maxReplicas": maximum}
+    return [
+        Autoscaler.from_object(
+            {"metadata": {"namespace": "shop", "name": "h"}, "spec": spec}, "HorizontalPodAutoscaler"
+        )
+    ]

@@ -278,7 +278,9 @@ class ScaleToPartitions:
             return entry.decide(Autoscaler.from_object(obj, scaler.kind))
 
         path = object_path(scaler.kind, scaler.namespace, scaler.name)
-        self.client.patch_with_retry(path, decide, obj=scaler.title, first=scaler.raw)
+        obj, _sent = self.client.patch_with_retry(path, decide, obj=scaler.title, first=scaler.raw)
+        if entry.what != "resume":  # what was saved on one that is resumed still counts for its workload
+            self.constraints.replace_autoscaler(Autoscaler.from_object(obj, scaler.kind))
 
     def _write_workload(self, workload: Workload, target: Target, replicas: int) -> Workload:
         decided: list[Scaling] = []
