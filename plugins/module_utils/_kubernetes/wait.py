@@ -19,8 +19,8 @@ from .objects import Workload
 from .selectors import format_selector
 from .snapshot import Snapshot
 
-DIAGNOSE_AFTER = 1.0
-"""Seconds. Most scalings are done by then and never need the watches that explain a delay."""
+DIAGNOSE_AFTER = 5.0
+"""Seconds, or a fifth of the time that there is. Most scalings are done by then and never need what explains a delay."""
 SHORTEST_PAUSE = 0.05
 """Seconds between two looks, whatever the times in between add up to, and however many changes pour in."""
 LOOK_SHARE = 4
@@ -71,13 +71,14 @@ def wait_until(
     grace: GracePeriod,
     outcome: Outcome,
     clock: t.Callable[[], float] = time.time,
+    diagnose_after: float = DIAGNOSE_AFTER,
 ) -> Snapshot:
     """Return the first snapshot in which all conditions hold.
 
     The kinds that they need are followed from the beginning (those of the workloads themselves by the caller, who has
-    read them), what only explains a delay after ``DIAGNOSE_AFTER`` and if it may be read. Raises WaitFailed as soon as
-    a condition cannot hold any more, or a finding has lasted longer than ``grace`` bears it; WaitTimeout at the
-    deadline; the latter two after reading everything once more, so that no watch that fell silent is the reason.
+    read them), what only explains a delay after ``diagnose_after`` seconds (at most a fifth of the deadline) and if it
+    may be read. Raises WaitFailed as soon as a condition cannot hold any more, or a finding has lasted longer than
+    ``grace`` bears it; WaitTimeout at the deadline; the latter two after reading everything once more, so that no watch that fell silent is the reason.
     ``outcome`` gets the findings as blockers, and the seconds waited. ``clock`` gives seconds since 1970 and is read
     once.
     """
@@ -90,6 +91,7 @@ def wait_until(
             grace=grace,
             outcome=outcome,
             epoch=clock() - began,
+            diagnose_after=min(diagnose_after, deadline.seconds / 5),
         ).run()
     finally:
         outcome.waited += deadline.elapsed - began
@@ -121,6 +123,7 @@ class _Wait:
         grace: GracePeriod,
         outcome: Outcome,
         epoch: float,
+        diagnose_after: float,
     ) -> None:
         self._conditions = conditions
         self._cache = cache
@@ -130,6 +133,7 @@ class _Wait:
         self._epoch = epoch
         self._began = deadline.elapsed
         self._is_diagnosing = False
+        self._diagnose_after = diagnose_after
 
     @property
     def _now(self) -> float:
@@ -149,7 +153,7 @@ class _Wait:
             if not look.late:
                 return look.snapshot
             self._raise_failed(look)
-            if not self._is_diagnosing and self._waited >= DIAGNOSE_AFTER:
+            if not self._is_diagnosing and self._waited >= self._diagnose_after:
                 self._is_diagnosing = True
                 self._follow_explaining()
                 continue
@@ -180,7 +184,7 @@ class _Wait:
     def _choose_pause(self) -> float:
         pause = min(self._deadline.remaining, self._grace.next_expiry(self._now))
         if not self._is_diagnosing:
-            pause = min(pause, DIAGNOSE_AFTER - self._waited)
+            pause = min(pause, self._diagnose_after - self._waited)
         return max(pause, SHORTEST_PAUSE)
 
     def _raise_failed(self, look: _Look) -> None:

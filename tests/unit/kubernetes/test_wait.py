@@ -111,6 +111,7 @@ def run(
         grace=grace or GracePeriod(),
         outcome=outcome or Outcome(),
         clock=lambda: SINCE,
+        diagnose_after=1.0,
     )
 
 
@@ -503,7 +504,15 @@ def test_a_wait_that_begins_late_on_its_deadline() -> None:
     cache.now = 50.0
     condition = Serving(Workload.from_object(READY), 3)
     with pytest.raises(WaitTimeout, match=r"after 60 s: .*FailedCreate: StatefulSet shop/db: of this wait"):
-        wait_until([condition], cache, deadline=deadline, grace=GracePeriod(), outcome=outcome, clock=lambda: SINCE)
+        wait_until(
+            [condition],
+            cache,
+            deadline=deadline,
+            grace=GracePeriod(),
+            outcome=outcome,
+            clock=lambda: SINCE,
+            diagnose_after=1.0,
+        )
     assert (cache.now, outcome.waited, cache.followed_at) == (60, 10, [51, 51])
 
 
