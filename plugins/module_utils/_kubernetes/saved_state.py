@@ -235,13 +235,14 @@ def is_current(state: SavedState, workload: ScaledWorkload, *, pausing_runs: t.C
     The object is of the generation that it was saved for; or it has a later one, since something else was changed, and
     the field still belongs to this collection, or to an autoscaler that was paused with it. That counts no longer once
     somebody has resumed the autoscaler: it scales by itself since. ``pausing_runs`` are those whose pause is still there,
-    None where that is not known. Where managedFields say nothing, the generation alone decides.
+    None where that is not known. Where managedFields say nothing, the generation and that pause decide.
     """
     if state.generation and state.generation == workload.generation:
         return True
     owners = find_owners(workload.raw, *get_scale_path(workload.kind))
     if not owners:
-        return not state.generation
+        # A scale to 0 leaves the field without an owner. While the run's own pause is there, KEDA did it.
+        return not state.generation or state.run_id in (pausing_runs or ())
     autoscalers = AUTOSCALER_MANAGERS if pausing_runs is None or state.run_id in pausing_runs else frozenset()
     return any(is_own_manager(owner.manager) or owner.manager in autoscalers for owner in owners)
 

@@ -238,13 +238,13 @@ def start_and_wait(namespace: Namespace, act: Callable[[], object]) -> Any:
     return finish_module(process)
 
 
-def test_an_autoscaler_that_scales_to_zero_ends_no_start(namespace: Namespace) -> None:
-    """A workload without a pod does not serve, whoever took the pods away.
+def test_a_scale_to_zero_below_the_autoscalers_minimum_ends_no_start(namespace: Namespace) -> None:
+    """A workload without a pod serves only where its autoscaler may let it rest at 0.
 
     Who it was the server does not know: 0 is left out of a scale, so that nobody is the field's manager after it.
     """
     apply_ready(namespace, namespace.workload("a", **SLOW))
-    namespace.apply(scaled_object(namespace, "a", 0, 5))
+    namespace.apply(scaled_object(namespace, "a", 1, 5))
     assert stop(namespace, "StatefulSet/a", autoscaler="pause").changed
     autoscaler = MovingAutoscaler(namespace.facts, namespace.name, "a")
     run = start_and_wait(namespace, lambda: autoscaler.scale(0))

@@ -216,7 +216,8 @@ def test_requests_are_few_and_known(namespace: Namespace, proxy: KubernetesProxy
     run = namespace.module(SCALE, partitions=2, guards=[], **params)
     assert run["ready"] == 2, run.msg
     assert run["waited"] > 2
-    assert run["requests"] == sum(proxy.verbs.values()) <= 5
+    explaining = 4 if run["waited"] >= 5 else 0  # what explains a delay, looked for after five seconds
+    assert run["requests"] == sum(proxy.verbs.values()) <= 5 + explaining
     assert (proxy.verbs["GET"], proxy.verbs["DRY_RUN"], proxy.verbs["PATCH"]) == (1, 1, 1)
     assert all(f"/namespaces/{namespace.name}/" in path for _verb, path in proxy.seen)
     for guards, cost in [

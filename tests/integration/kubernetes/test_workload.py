@@ -472,7 +472,8 @@ def test_failure_in_the_second_tier_says_what_was_done(namespace: Namespace) -> 
     assert [one["name"] for one in run["workloads"]] == ["d", "w", "v"]
     assert run["summary"] == (
         f"stopped Deployment {namespace.name}/d (1 replica), StatefulSet {namespace.name}/w (1 replica);"
-        f" not stopped: StatefulSet {namespace.name}/v; lowtide.ops.startup starts them again"
+        f" not stopped: StatefulSet {namespace.name}/v; not gone yet: StatefulSet {namespace.name}/w"
+        " (its controller still counts 1 pod); lowtide.ops.startup starts them again"
     )
     assert namespace.get("StatefulSet", "v")["spec"]["replicas"] == 1
     namespace.request("PATCH", "Pod", "w-0", {"metadata": {"finalizers": None}}, type_="merge-patch+json")
@@ -501,7 +502,7 @@ def test_what_another_client_stopped_is_left_where_asked(namespace: Namespace) -
     assert [namespace.get("StatefulSet", name)["spec"]["replicas"] for name in ("w", "v")] == [1, 0]
     assert namespace.get("CronJob", "c")["spec"]["suspend"] is True
     again = namespace.module("k8s_workload", state="running", on_missing_state="report", tiers=tiers)
-    assert (again.changed, "nothing to start; left at 0 replicas" in again["summary"]) == (False, True)
+    assert (again.changed, "nothing to start; left stopped" in again["summary"]) == (False, True)
 
 
 def test_a_window_leaves_what_an_operator_stopped(

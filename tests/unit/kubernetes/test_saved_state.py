@@ -220,6 +220,13 @@ def test_a_later_change_of_the_field_wins(kind: str, saved: int, now: int, manag
     assert saved_state.is_current(state, stopped(kind, now, *managers)) is current
 
 
+@pytest.mark.parametrize(("runs", "current"), [(["r"], True), (["other"], False), ([], False), (None, False)])
+def test_a_zero_without_an_owner_is_kedas_while_the_runs_pause_is_there(runs: list[str] | None, current: bool) -> None:
+    """A scale to 0 by the subresource leaves the field without an owner, and makes another generation."""
+    state = SavedState({"replicas": 2}, "r", AT, 5)
+    assert saved_state.is_current(state, stopped("StatefulSet", 6), pausing_runs=runs) is current
+
+
 def encode(state: SavedState) -> str:
     """The annotation's text."""
     return str(saved_state.save_state({}, STOPPED, state)[STOPPED])
