@@ -136,7 +136,10 @@ class Serving(_WorkloadCondition):
     def _evaluate(self, snapshot: Snapshot, workload: Workload) -> Status:  # noqa: ARG002
         goal = self._find_goal(workload)
         if workload.replicas != goal and self._is_rival(workload):
-            return Status(FAILED, workload.title, self._describe_rival(workload, goal), goal, _HOLD_OWNER)
+            rival = self._describe_rival(workload, goal)
+            if self._may_be_late(workload):
+                return Status(IN_PROGRESS, workload.title, rival, goal)
+            return Status(FAILED, workload.title, rival, goal, _HOLD_OWNER)
         is_current = self._is_observed(workload) and workload.replicas == goal and _serves(workload, goal)
         is_resting = is_current and goal == 0 and self._is_accepted(workload)
         message = "0 replicas, as its autoscaler asks" if is_resting else describe_progress(workload, goal)
@@ -156,6 +159,14 @@ class Serving(_WorkloadCondition):
         if not self._autoscalers:
             return workload.writer in AUTOSCALER_MANAGERS and workload.kind not in _SUSPENDED
         return any(scaler.accepts(workload.replicas) for scaler in self._autoscalers)
+
+    def _may_be_late(self, workload: Workload) -> bool:
+        """Return whether KEDA may have scaled it to 0 after it was resumed, from what it had read before.
+
+        It scales by the subresource, which leaves a 0 without a manager; its next look corrects it.
+        """
+        scalers = [scaler for scaler in self._autoscalers or () if scaler.kind == "ScaledObject"]
+        return bool(scalers) and workload.replicas == 0 and workload.writer is None
 
     def _describe_rival(self, workload: Workload, goal: int) -> str:
         who = workload.writer or "an unknown writer"

@@ -241,7 +241,8 @@ def start_and_wait(namespace: Namespace, act: Callable[[], object]) -> Any:
 def test_a_scale_to_zero_below_the_autoscalers_minimum_ends_no_start(namespace: Namespace) -> None:
     """A workload without a pod serves only where its autoscaler may let it rest at 0.
 
-    Who it was the server does not know: 0 is left out of a scale, so that nobody is the field's manager after it.
+    Who it was the server does not know: 0 is left out of a scale, so that nobody is the field's manager after it. It may
+    be a late write of KEDA's, which it corrects itself, so that the deadline decides.
     """
     apply_ready(namespace, namespace.workload("a", **SLOW))
     namespace.apply(scaled_object(namespace, "a", 1, 5))
@@ -251,7 +252,7 @@ def test_a_scale_to_zero_below_the_autoscalers_minimum_ends_no_start(namespace: 
     assert run.failed, tell(run)
     assert (run.changed, run["error"]["refused"]) == (True, False)
     assert f"StatefulSet {namespace.name}/a" in run.msg
-    assert run["waited"] < 15
+    assert "have set them to 0" in run.msg or "has set them to 0" in run.msg
 
 
 @pytest.mark.parametrize("scaler", ["HorizontalPodAutoscaler", "ScaledObject"])

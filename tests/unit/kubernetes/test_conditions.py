@@ -190,6 +190,18 @@ def test_what_an_autoscaler_may_set_is_the_goal(
     assert (status.state, status.goal) == (state, goal)
 
 
+NOBODY = {"manager": "nobody", "fieldsV1": {"f:metadata": {}}}
+
+
+@pytest.mark.parametrize(
+    ("replicas", "scalers", "state"),
+    [(0, [FROM_TWO], "InProgress"), (0, scale_between(2, 10), "Failed"), (1, [FROM_TWO], "Failed")],
+)
+def test_a_late_zero_of_kedas_is_waited_for(replicas: int, scalers: list[Autoscaler], state: str) -> None:
+    """It leaves no manager of the field behind, and KEDA's next look corrects it; an HPA writes no 0."""
+    assert evaluate(Serving(BEFORE, 2, autoscalers=scalers), changed(replicas, NOBODY)).state == state
+
+
 @pytest.mark.parametrize("scaler", [TO_ZERO, IDLE])
 def test_0_by_its_autoscaler_serves(scaler: Autoscaler) -> None:
     """As soon as its controller has done it; a read from before the write, at 0 as well, is not it."""
