@@ -34,7 +34,7 @@ VERBS = frozenset(
     supply suspend swap sweep switch sync take tell terminate test throw toggle touch track transfer transform
     translate traverse trim truncate try turn undo unfreeze unlink unlock unmount unpack unregister update upgrade
     upload use validate verify view visit wait wake walk want warn watch widen withdraw work wrap write yield
-    are can could did does exists had has have is may must needs should was were will
+    accepts are blocks can could covers did does exists had has have is may must needs should was were will
     """.split()  # noqa: SIM905 (one literal reads better than 300)
 )
 NOUNS_ALONE = frozenset(

@@ -118,9 +118,9 @@ def test_what_goes_wrong_is_of_three_classes(code: int, kind: type[OpsError]) ->
     assert error.next_step
 
 
-def make_client(address: str) -> protocol.ProtocolClient:
+def make_client(address: str, seconds: float = 1.0) -> protocol.ProtocolClient:
     """A client that gives up soon."""
-    return protocol.ProtocolClient({"brokers": [address], "request_timeout": 1.0})
+    return protocol.ProtocolClient({"brokers": [address], "request_timeout": seconds})
 
 
 def test_a_read_makes_no_topic_and_says_that_it_is_gone(broker: MockBroker) -> None:
@@ -145,7 +145,7 @@ def test_a_topic_that_is_there_is_read(broker: MockBroker) -> None:
     """The mock broker's topics have 4 empty partitions."""
     broker.make_topic("orders")
     asked = [TopicPartition("orders", number) for number in range(4)]
-    with closing(make_client(broker.address)) as client:
+    with closing(make_client(broker.address, seconds=20.0)) as client:
         assert client.offset_ranges(asked) == dict.fromkeys(asked, OffsetRange(0, 0))
     assert broker.list_topics() == ["orders"]
 

@@ -24,11 +24,8 @@ from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.errors imp
     NotFound,
     Unauthorized,
 )
-from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.objects import Workload
-from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.streams import Stream
 from support.memory_kubernetes import MemoryServer
 from unit.kubernetes.scripted_client import LIMIT, ScriptedClient, ScriptedStream
-from unit.kubernetes.yaml_objects import NOW
 
 Json = dict[str, Any]
 
@@ -530,95 +527,6 @@ def test_a_refresh_bears_a_short_refusal() -> None:
         assert client.lists == lists + 1
 
 
-# --- watches that nothing comes of ----------------------------------------------------------------------------------
-
-
-def follow_silent(client: ScriptedClient, **options: Any) -> Cache:
-    """A cache that soon doubts a watch that says nothing."""
-    cache = Cache(client, backoff=lambda: Backoff(first=0.05), poll_seconds=0.05, silent_seconds=0.1, late_seconds=0.1)
-    cache.follow("Pod", "n", **options)
-    return cache
-
-
-def test_a_watch_whose_events_do_not_come_is_polled() -> None:
-    """A proxy buffers them: a LIST shows what was missed, and from then on it is asked again and again."""
-    client = ScriptedClient([EMPTY, EMPTY, ([pod("a", version="7")], "7"), ([pod("b", version="8")], "8")], [[None]])
-    with follow_silent(client) as cache:
-        begun = time.monotonic()
-        wait_for(cache, lambda: names(cache) == ["a"])
-        assert 0.3 <= time.monotonic() - begun < 1.0  # after 0.1 s nothing was amiss, after 0.2 s more something was
-        assert len(cache.warnings) == 1
-        assert cache.warnings[0].startswith("Pods of namespace n: a LIST shows changes that its watch did not deliver")
-        assert "a proxy that buffers" in cache.warnings[0]
-        wait_for(cache, lambda: names(cache) == ["b"])
-        assert len(client.asked) == 1
-
-
-def test_several_watches_are_doubted_together() -> None:
-    """What may be on its way of one may be of the others at the same time."""
-    later = ([pod("a", version="7")], "7")
-    client = ScriptedClient([EMPTY, EMPTY, EMPTY, later], [[None]])
-    options: Json = {"poll_seconds": 60, "silent_seconds": 0.1, "late_seconds": 0.4}
-    with Cache(client, **options) as cache:
-        for namespace in ("n", "m", "o"):
-            cache.follow("Pod", namespace)
-        begun = time.monotonic()
-        wait_for(cache, lambda: len(cache.warnings) == 3)
-        assert 0.5 <= time.monotonic() - begun < 1.0
-
-
-def test_a_silent_watch_of_which_nothing_is_missing_is_asked_about_less_and_less() -> None:
-    """It goes on, however long nothing happens; what only explains a delay is not asked about."""
-    client = ScriptedClient([EMPTY], [[None]])
-    with follow_silent(client) as cache:
-        end = time.monotonic() + 1.2
-        while time.monotonic() < end:
-            cache.wait_for_change(end - time.monotonic())
-        assert client.lists in (4, 5)  # after 0.1, 0.3, 0.7 and 1.1 s
-        assert (cache.warnings, len(client.asked)) == ([], 1)
-    client = ScriptedClient([EMPTY], [[None]])
-    with follow_silent(client, optional=True) as cache:
-        cache.wait_for_change(0.3)
-        assert client.lists == 1
-
-
-def test_a_watch_that_delivers_while_it_is_doubted_goes_on() -> None:
-    """What the LIST shows may be on its way: it has a moment to arrive."""
-    gate = threading.Event()
-
-    class Gated(ScriptedStream):
-        def __iter__(self) -> Iterator[Json]:
-            gate.wait(LIMIT)
-            yield from super().__iter__()
-
-    client = ScriptedClient([EMPTY, ([pod("a", version="7")], "7")], [[]])
-    client.stream = lambda *_args, **_options: Gated(client, [event("ADDED", "a", "7"), None])  # type: ignore[method-assign]
-    with follow_silent(client) as cache:
-        threading.Timer(0.14, gate.set).start()
-        wait_for(cache, lambda: names(cache) == ["a"])
-        assert (client.lists, cache.warnings) == (2, [])
-
-
-def test_a_watch_that_has_ended_is_not_doubted() -> None:
-    """What happens until it is opened again it delivers then."""
-    listed = ([pod("a", version="7")], "7")
-    client = ScriptedClient([EMPTY, listed], [[], [event("ADDED", "a", "7"), None]])
-    with Cache(client, backoff=lambda: Backoff(first=0.8), silent_seconds=0.1, late_seconds=0.05) as cache:
-        cache.follow("Pod", "n")
-        cache.wait_for_change(0.3)
-        assert (client.lists, cache.warnings, names(cache)) == (1, [], [])
-        wait_for(cache, lambda: names(cache) == ["a"])
-        assert cache.warnings == []
-
-
-def test_a_list_in_doubt_that_fails_ends_nothing() -> None:
-    """The watch may be as good as ever."""
-    client = ScriptedClient([EMPTY, fail(), fail(Forbidden, 403), OSError("x")], [[None]])
-    with follow_silent(client) as cache:
-        cache.wait_for_change(0.8)
-        assert (client.lists >= 4, cache.warnings, len(client.asked)) == (True, [], 1)
-
-
 # --- many events ----------------------------------------------------------------------------------------------------
 
 
@@ -663,77 +571,3 @@ def test_an_unforeseen_error_of_a_reader_is_raised() -> None:
     refusal = OpsError(obj="plugin", problem="gave no credentials", next_step="-")
     with follow(ScriptedClient([EMPTY], [refusal])) as cache, pytest.raises(OpsError, match="gave no credentials"):
         cache.wait_for_change(LIMIT)
-
-
-def test_events_of_a_connection_that_was_replaced_are_dropped() -> None:
-    """They are older than the LIST that replaced it."""
-    client = ScriptedClient(
-        [([pod("a", version="1")], "1"), ([pod("a", version="9")], "9")],
-        [[event("MODIFIED", "a", "2", status={"phase": "old"}), event("DELETED", "a", "3"), None], [None]],
-    )
-    with follow(client) as cache:
-        cache.wait_for_change(0.0)
-        wait_until_silent(client)
-        cache.refresh()
-        cache.wait_for_change(0.3)
-        assert names(cache) == ["a"]
-        assert (cache.snapshot().find("Pod", "n", "a") or {})["metadata"]["resourceVersion"] == "9"
-        assert client.asked == ["1", "9"]
-
-
-def test_what_follows_an_error_event_is_dropped() -> None:
-    """The connection is done for, whatever else it says."""
-    client = ScriptedClient([EMPTY, ([], "5")], [[error_event(410), event("ADDED", "x", "2"), None], [None]])
-    with follow(client) as cache:
-        for _attempt in range(4):
-            cache.wait_for_change(0.1)
-        assert names(cache) == []
-        assert client.asked == ["1", "5"]
-
-
-def test_a_watch_that_opens_too_late_is_closed() -> None:
-    """When the cache has ended, or when another connection has replaced it."""
-    client = ScriptedClient([EMPTY], [[None]])
-    gate, opened = threading.Event(), ScriptedStream(client, [event("ADDED", "x", "2"), None])
-
-    def stream_late(*_args: Any, **_options: Any) -> Stream:
-        gate.wait(LIMIT)
-        return opened
-
-    client.stream = stream_late  # type: ignore[method-assign]
-    with follow(client) as cache:
-        cache.wait_for_change(0.0)
-    gate.set()
-    assert opened._closed.wait(LIMIT)
-
-
-def test_no_watch_is_opened_before_the_first_wait() -> None:
-    """Where the first look is enough, a LIST is all that is sent."""
-    client = ScriptedClient([EMPTY], [[None]])
-    with follow(client) as cache:
-        assert names(cache) == []
-    assert client.asked == []
-
-
-def test_what_is_kept_of_objects_that_are_gone_is_dropped() -> None:
-    """A long wait in a namespace of short-lived pods does not fill the memory."""
-    owner = {"kind": "StatefulSet", "name": "w", "uid": "s", "controller": True}
-    pods = [pod(f"p{number}", version="1") for number in range(1500)]
-    for obj in pods:
-        obj["metadata"]["ownerReferences"] = [owner]
-    workload = Workload.from_object({"metadata": {"uid": "s"}}, "StatefulSet")
-    with follow(ScriptedClient([(pods, "1"), ([], "2")], [[None]])) as cache:
-        assert len(cache.snapshot().list_pods(workload)) == 1500
-        assert len(cache._kept) == 1500
-        assert cache.snapshot().list_pods(workload)[7] is cache.snapshot().list_pods(workload)[7]
-        cache.refresh()
-        cache.snapshot()
-        assert len(cache._kept) == 0
-
-
-def test_looks_are_counted_and_the_time_is_the_snapshots() -> None:
-    """For the measure of an idle wait."""
-    with follow(ScriptedClient([EMPTY], [[None]])) as cache:
-        assert cache.snapshot().at > NOW - 86400 * 365
-        cache.snapshot()
-        assert cache.looks == 2
