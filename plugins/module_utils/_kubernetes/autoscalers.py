@@ -18,6 +18,7 @@ from .._common.outcome import Blocker
 from .fields import Json, as_dict, as_int, as_list, as_text, get_path
 from .objects import Workload
 from .patches import Write
+from .resources import object_path
 from .saved_state import (
     BOUNDS,
     BOUNDS_BEFORE,
@@ -89,6 +90,11 @@ class Autoscaler(t.NamedTuple):
     def title(self) -> str:
         """Kind, namespace and name, for messages."""
         return f"{self.kind} {self.namespace}/{self.name}"
+
+    @property
+    def path(self) -> str:
+        """Where the API server has it."""
+        return object_path(self.kind, self.namespace, self.name)
 
     @property
     def bounds(self) -> dict[str, int]:

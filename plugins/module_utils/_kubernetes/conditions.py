@@ -9,6 +9,7 @@ Private to lowtide.ops: do not import from other collections.
 from __future__ import annotations
 
 import typing as t
+from abc import ABC, abstractmethod
 
 from .._common.text import format_count, join_some
 from .autoscalers import Autoscaler
@@ -65,7 +66,7 @@ class Condition(t.Protocol):
         """Return the object whose pods are waited for, as it is now; None when it does not exist."""
 
 
-class _WorkloadCondition:
+class _WorkloadCondition(ABC):
     """What the conditions of a workload have in common: it is the same object still, and nobody deletes it."""
 
     def __init__(self, workload: Workload) -> None:
@@ -92,9 +93,9 @@ class _WorkloadCondition:
             return Status(FAILED, self._first.title, self._describe_loss(snapshot), next_step=_FIND_DELETER)
         return self._evaluate(snapshot, workload)
 
+    @abstractmethod
     def _evaluate(self, snapshot: Snapshot, workload: Workload) -> Status:
         """Return where the workload stands, which is the one that was begun with."""
-        raise NotImplementedError
 
     def _describe_loss(self, snapshot: Snapshot) -> str:
         workload = snapshot.workload(self.kind, self.namespace, self.name)

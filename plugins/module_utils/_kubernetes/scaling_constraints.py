@@ -21,6 +21,7 @@ from .resources import collection_path, find_resource
 if t.TYPE_CHECKING:
     from .fields import Json
     from .patches import Write
+    from .saved_state import SavedState
 
 GUARDS = ("hpa", "keda", "gitops", "disruption_budget", "quota", "headroom")
 OCCUPYING = "status.phase!=Succeeded,status.phase!=Failed"
@@ -49,6 +50,11 @@ class ScalingConstraints:
         if not self.is_keda_known:
             return None
         return [run_id for scaler in self.list_autoscalers(workload) for run_id in scaler.list_pausing_runs()]
+
+    def find_saved_stop(self, workload: Workload) -> SavedState | None:
+        """Return what was saved on the workload's ScaledObject when a run paused it, None where nothing was."""
+        states = [scaler.find_saved_stop() for scaler in self.list_autoscalers(workload)]
+        return next((state for state in states if state is not None), None)
 
     def replace_autoscaler(self, scaler: Autoscaler) -> None:
         """Take what an autoscaler is now in place of what it was."""

@@ -29,7 +29,6 @@ from ..._kubernetes.objects import Workload
 from ..._kubernetes.plans.replicas_from_partitions import Rule, Scaling, Target, compute_target, plan_scale
 from ..._kubernetes.preflight import Planned, check_answer, check_rights
 from ..._kubernetes.resources import object_path
-from ..._kubernetes.saved_state import SavedState
 from ..._kubernetes.scaling_constraints import ScalingConstraints, apply_bounds, describe_bounds, read_constraints
 from ..._kubernetes.summary import describe_state, summarize_scaling
 from ..._kubernetes.wait import wait_until
@@ -146,16 +145,11 @@ class ScaleToPartitions:
             allow_scale_down=self.params["allow_scale_down"],
             start_stopped=self.params["start_stopped"],
             assume_stopped=self.params["assume"] == "stopped" and self.module.check_mode,
-            fallback=self._find_fallback(workload),
+            fallback=self.constraints.find_saved_stop(workload),
             pausing_runs=self.constraints.find_pausing_runs(workload),
         )
         write = remember_owner(scaling.write, workload, run_id=self.client.run_id, now=self.now)
         return scaling._replace(write=write)
-
-    def _find_fallback(self, workload: Workload) -> SavedState | None:
-        """Return what was saved on the workload's ScaledObject when a run paused it."""
-        states = [scaler.find_saved_stop() for scaler in self.constraints.list_autoscalers(workload)]
-        return next((state for state in states if state is not None), None)
 
     def _plan_scalers(self, workload: Workload, scaling: Scaling) -> list[ScalerWrite]:
         """Plan what the autoscalers get; a Refusal when one stands in the way and may not be touched."""
@@ -259,8 +253,7 @@ class ScaleToPartitions:
         planned: list[Planned] = []
         for scaler, write in [(entry.scaler, entry.decide(entry.scaler)) for entry in writes]:
             if write is not None:
-                path = object_path(scaler.kind, scaler.namespace, scaler.name)
-                planned.append(Planned(scaler.kind, scaler.title, path, scaler.raw, write))
+                planned.append(Planned(scaler.kind, scaler.title, scaler.path, scaler.raw, write))
         if scaling.write is not None and scaling.write.body:
             planned.append(Planned(workload.kind, workload.title, self.path, workload.raw, scaling.write))
         check_rights(
@@ -277,8 +270,7 @@ class ScaleToPartitions:
         def decide(obj: Json) -> Write | None:
             return entry.decide(Autoscaler.from_object(obj, scaler.kind))
 
-        path = object_path(scaler.kind, scaler.namespace, scaler.name)
-        obj, _sent = self.client.patch_with_retry(path, decide, obj=scaler.title, first=scaler.raw)
+        obj, _sent = self.client.patch_with_retry(scaler.path, decide, obj=scaler.title, first=scaler.raw)
         if entry.what != "resume":  # what was saved on one that is resumed still counts for its workload
             self.constraints.replace_autoscaler(Autoscaler.from_object(obj, scaler.kind))
 

@@ -29,7 +29,7 @@ from ..patches import Write
 from ..plans.stop_start import Change, has_ended, plan_save, plan_start, plan_stop
 from ..preflight import Planned, check_answer, check_rights
 from ..resources import object_path
-from ..saved_state import STOP, STOPPED, SavedState, UnreadableSavedState, find_state, is_window, save_state
+from ..saved_state import STOP, STOPPED, UnreadableSavedState, find_state, is_window, save_state
 from ..scaling_constraints import ScalingConstraints, apply_bounds, describe_bounds, read_constraints
 from ..tiers import Entry, Tier, parse_tiers
 from ..wait import wait_until
@@ -150,14 +150,9 @@ class StopStart:
             only_windows=self.only_windows,
             assume_stopped=self.params["assume"] == "stopped",
             leave_unsaved=self.params["on_missing_state"] == "report",
-            fallback=self._find_fallback(workload),
+            fallback=self.constraints.find_saved_stop(workload),
             pausing_runs=self.constraints.find_pausing_runs(workload),
         )
-
-    def _find_fallback(self, workload: Workload) -> SavedState | None:
-        """Return what was saved on the workload's ScaledObject when a run paused it."""
-        states = [scaler.find_saved_stop() for scaler in self.constraints.list_autoscalers(workload)]
-        return next((state for state in states if state is not None), None)
 
     def _plan_scaler(self, scaler: Autoscaler, replicas: int) -> Write | None:
         """Return the write that pauses (before a stop) or resumes (before a start) an autoscaler, None for nothing."""
@@ -245,8 +240,7 @@ class StopStart:
                 planned.append(Planned(workload.kind, workload.title, path, workload.raw, write))
             # Bounds are not among them: a start that may not give them back is still the way back.
             for scaler, scaler_write in self._list_scalers_to_write(workload):
-                path = object_path(scaler.kind, scaler.namespace, scaler.name)
-                planned.append(Planned(scaler.kind, scaler.title, path, scaler.raw, scaler_write))
+                planned.append(Planned(scaler.kind, scaler.title, scaler.path, scaler.raw, scaler_write))
         return planned
 
     def _list_kinds_to_read(self) -> set[str]:
@@ -273,13 +267,12 @@ class StopStart:
     def _restore_bounds(self, workload: Workload) -> None:
         """Give autoscalers their bounds back while the workload is still stopped, so that they move nothing yet."""
         for scaler, _write in self._list_bounds_to_restore(workload):
-            path = object_path(scaler.kind, scaler.namespace, scaler.name)
 
             def decide(obj: Json, kind: str = scaler.kind) -> Write | None:
                 return Autoscaler.from_object(obj, kind).plan_restore_bounds(only_windows=self.only_windows)
 
             try:
-                obj, _sent = self.client.patch_with_retry(path, decide, obj=scaler.title, first=scaler.raw)
+                obj, _sent = self.client.patch_with_retry(scaler.path, decide, obj=scaler.title, first=scaler.raw)
             except Forbidden as error:
                 self._report_bounds(scaler, error)
                 continue
@@ -394,8 +387,7 @@ class StopStart:
         def decide(obj: Json) -> Write | None:
             return self._plan_scaler(Autoscaler.from_object(obj, scaler.kind), replicas)
 
-        path = object_path(scaler.kind, scaler.namespace, scaler.name)
-        obj, sent = self.client.patch_with_retry(path, decide, obj=scaler.title, first=scaler.raw)
+        obj, sent = self.client.patch_with_retry(scaler.path, decide, obj=scaler.title, first=scaler.raw)
         if self.is_stop:  # on the way back what counts is that it was paused before
             self.constraints.replace_autoscaler(Autoscaler.from_object(obj, scaler.kind))
         return sent
