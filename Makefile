@@ -15,7 +15,7 @@ WITHOUT_LAB := lint unit window
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint unit window integration system molecule lab-up lab-down lab-facts lab-shell lab-run lock tools
+.PHONY: help demo test faults lint unit window integration system molecule lab-up lab-down lab-facts lab-shell lab-run lock tools
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,13 +27,16 @@ demo: ## a lab of real servers, and one whole maintenance window through it
 test: tools ## everything that CI runs; the lab stays up afterwards, with CI=true it is taken down
 	@tests/all.py "$(WITH_LAB)" "$(WITHOUT_LAB)"
 
+faults: tools ## what is a sample in `make test`, whole: each kill point, size and version of ansible-core (hours)
+	@LOWTIDE_EXHAUSTIVE=1 tests/all.py "lab-up system integration" window
+
 lint: tools ## all static checks (tests/lint.py --list names them)
 	@$(PYTHON) tests/lint.py
 
 unit: tools ## tests that need no server
 	@$(PYTHON) -m pytest -q -n 2 tests/unit
 
-window: tools ## the fast window: real ansible-playbook runs of trivial steps, killed and run again; needs no server
+window: tools ## the fast window: real ansible-playbook runs of trivial steps, killed and run again (no server)
 	@$(PYTHON) -m pytest -q -n 2 --durations=5 tests/window
 
 integration: ## tests against the running lab, three at a time (make lab-up first)

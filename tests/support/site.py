@@ -92,6 +92,15 @@ class Site:
             indexes = cursor.fetchall()
         return {"tables": tables, "indexes": indexes, "invalid": [name for name, _file, valid in indexes if not valid]}
 
+    def tables(self) -> list[tuple[Any, ...]]:
+        """What the statistics say of each table, for the message of a test that failed."""
+        with self.database() as cursor:
+            cursor.execute(
+                "SELECT relname, n_live_tup, n_dead_tup, vacuum_count, analyze_count, last_vacuum::text,"
+                " last_analyze::text, now()::text FROM pg_stat_user_tables ORDER BY 1"
+            )
+            return list(cursor.fetchall())
+
     # -- the other stores -----------------------------------------------------------------------------------------
 
     def backup_keys(self) -> list[str]:

@@ -154,6 +154,7 @@ def test_the_way_back_does_not_depend_on_a_setting(window: FastWindow, strategy:
     assert window.world()["web1"] == {"replicas": 3}
 
 
+@pytest.mark.every_version
 def test_restore_service_reverts_without_resuming(window: FastWindow) -> None:
     kill_in_maintenance(window)
     restored = window.play(playbook=RESTORE)
@@ -285,14 +286,14 @@ def test_a_run_waits_for_the_orphan_of_a_killed_one(window: FastWindow) -> None:
     assert window.world() == END
 
 
-ROUNDS = 100 if os.environ.get("LOWTIDE_KILL_EXHAUSTIVE") == "1" else 1
+ROUNDS = 100 if os.environ.get("LOWTIDE_EXHAUSTIVE") == "1" else 1
 SAVE = [{"name": "save", "role": "save", "hosts": ["databases"]}]
 
 
 @pytest.mark.parametrize("names", [("fast", "fast"), ("fast", "other")], ids=["same_name", "other_name"])
 @pytest.mark.parametrize("_round", range(ROUNDS))
 def test_two_controllers_at_once(window: FastWindow, names: tuple[str, str], _round: int) -> None:
-    """Exactly one runs; LOWTIDE_KILL_EXHAUSTIVE=1 tries it a hundred times for each."""
+    """Exactly one runs; LOWTIDE_EXHAUSTIVE=1 tries it a hundred times for each."""
     both = [window.start(window_name=name, window_steps=SAVE) for name in names]
     played = [window.finish(process) for process in both]
     assert sorted(run.rc for run in played) == [0, 2], played[0].out + played[1].out

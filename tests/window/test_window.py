@@ -34,6 +34,7 @@ def closed_port() -> Iterator[int]:
         yield holder.getsockname()[1]
 
 
+@pytest.mark.every_version
 def test_succeeded_then_no_changes(window: FastWindow) -> None:
     first = window.play()
     assert first.rc == 0, first.out
@@ -83,6 +84,7 @@ def test_succeeded_then_no_changes(window: FastWindow) -> None:
     ],
     ids=["one_host", "all_hosts", "first_batch", "reraised", "run_once", "handler"],
 )
+@pytest.mark.every_version
 def test_a_failure_is_recorded_later_steps_are_skipped_and_what_is_in_force_is_reverted(
     window: FastWindow, variables: dict[str, Any], cause: str
 ) -> None:
@@ -163,6 +165,7 @@ def test_a_reverting_step_that_fails_is_told_and_the_next_run_reverts(window: Fa
 
 
 @pytest.mark.parametrize("vanishing", ["web1", "web1,web2"], ids=["one", "all"])
+@pytest.mark.every_version
 def test_hosts_that_become_unreachable_in_a_step(window: FastWindow, closed_port: int, vanishing: str) -> None:
     played = window.play(quiesce_role="vanish", vanishing=vanishing, closed_port=closed_port, window_connect_timeout=1)
     assert played.rc in {2, 4}
@@ -272,6 +275,7 @@ def test_steps_are_chosen_by_name(window: FastWindow) -> None:
     assert "window_skip leaves out resume, which reverts quiesce" in " ".join(refused.out.split())
 
 
+@pytest.mark.every_version
 def test_check_mode_writes_nothing_and_predicts_the_run(window: FastWindow) -> None:
     played = window.play("--check", "--diff")
     assert played.rc == 0
@@ -316,6 +320,7 @@ def test_a_journal_that_cannot_be_trusted_is_refused(window: FastWindow) -> None
     assert window.world() == END
 
 
+@pytest.mark.every_version
 def test_the_result_reaches_set_stats(window: FastWindow) -> None:
     played = window.play("--check", env={"ANSIBLE_SHOW_CUSTOM_STATS": "1"})
     flat = " ".join(played.out.split())

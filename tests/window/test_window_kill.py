@@ -1,7 +1,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 """The fast window's controller killed by real signals (F1), and what comes after it. No lab is needed.
 
-LOWTIDE_KILL_EXHAUSTIVE=1 kills at every task boundary, with each way on, instead of a seeded sample.
+LOWTIDE_EXHAUSTIVE=1 kills at every task boundary, with each way on, instead of a seeded sample.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import pytest
 
 from .harness import BEGINNING, END, RESTORE, TASKS, FastWindow, Played
 
-EXHAUSTIVE = os.environ.get("LOWTIDE_KILL_EXHAUSTIVE") == "1"
+EXHAUSTIVE = os.environ.get("LOWTIDE_EXHAUSTIVE") == "1"
 SIGNALS = [signal.SIGKILL, signal.SIGTERM, signal.SIGINT]
 WAYS_ON = ["run_again", "journal_lost", "restored"]
 SAMPLE = random.Random(2026).sample(range(2, TASKS), 3)  # noqa: S311 (a sample, no secret)
@@ -58,6 +58,7 @@ def test_killed_between_tasks(window: FastWindow, number: int, sent: signal.Sign
 
 
 @pytest.mark.parametrize(("point", "sent", "way"), INSIDE)
+@pytest.mark.every_version
 def test_killed_inside_a_step(window: FastWindow, point: str, sent: signal.Signals, way: str) -> None:
     killed = window.play(env={"WORLD_KILL": f"{point}:{int(sent)}"})
     assert killed.rc != 0, "it was not killed"

@@ -1,7 +1,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 """pg_backup SIGKILLed at S3 requests from its first write on; then run again.
 
-By default at every third of them; LOWTIDE_KILL_EXHAUSTIVE=1 takes all.
+By default at every third of them; LOWTIDE_EXHAUSTIVE=1 takes all.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def kill_at(site: Site, number: int) -> None:
 
 
 @pytest.mark.procedure("A22")
-@pytest.mark.parametrize("third", [0, 1, 2] if os.environ.get("LOWTIDE_KILL_EXHAUSTIVE") == "1" else [2])
+@pytest.mark.parametrize("third", [0, 1, 2] if os.environ.get("LOWTIDE_EXHAUSTIVE") == "1" else [2])
 def test_killed_at_any_request_the_rerun_ends_right(real_site: Site, third: int) -> None:
     """Whatever the point: a manifest only with everything that it vouches for; the rerun leaves one backup and nothing else."""
     requests = undisturbed(real_site)
