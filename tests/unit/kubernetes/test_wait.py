@@ -20,7 +20,7 @@ from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.diagnosis 
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.objects import Workload
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.snapshot import Snapshot
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.wait import wait_until
-from unit.kubernetes.yaml_objects import SINCE, find, load, replace, scale_between, swap, take, without
+from unit.kubernetes.yaml_objects import SINCE, describe_event, find, load, replace, scale_between, swap, take, without
 
 Json = dict[str, Any]
 DB, WEB, PURGE, AGENT = load("statefulset"), load("deployment"), load("cronjob"), load("daemonset")
@@ -431,14 +431,7 @@ def test_a_scale_up_that_an_autoscaler_of_nodes_works_on_is_waited_for() -> None
     """Five minutes, then it counts."""
     pod = replace(POD, status={"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "False"}]})
     pod["status"]["conditions"][0].update(reason="Unschedulable", message="0/3 nodes are available")
-    event = {
-        "kind": "Event",
-        "metadata": {"name": "e", "namespace": "shop", "uid": "e"},
-        "involvedObject": {"uid": POD["metadata"]["uid"]},
-        "reason": "TriggeredScaleUp",
-        "message": "3->4",
-        "lastTimestamp": "2026-05-01T10:00:30Z",
-    }
+    event = describe_event(POD["metadata"]["uid"], "TriggeredScaleUp", "3->4", at="2026-05-01T10:00:30Z")
     cache = TimelineCache({0: [LATE, pod]})
     with pytest.raises(WaitFailed):
         run(cache, seconds=900)
@@ -452,14 +445,7 @@ def test_a_scale_up_that_an_autoscaler_of_nodes_works_on_is_waited_for() -> None
 def test_old_events_are_not_of_this_wait() -> None:
     """The clock is read when the wait begins, and goes on with the deadline's."""
     short = replace(LATE, status__replicas=1)
-    event = {
-        "kind": "Event",
-        "metadata": {"name": "e", "namespace": "shop", "uid": "e"},
-        "involvedObject": {"uid": "s-db"},
-        "reason": "FailedCreate",
-        "message": "exceeded quota: q",
-        "lastTimestamp": "2026-05-01T09:59:59Z",
-    }
+    event = describe_event("s-db", "FailedCreate", "exceeded quota: q", at="2026-05-01T09:59:59Z")
     with pytest.raises(WaitTimeout) as caught:
         run(TimelineCache({0: [short, event]}), seconds=120)
     assert "quota" not in str(caught.value)
@@ -474,14 +460,7 @@ def test_what_is_found_is_about_the_goal_of_the_condition() -> None:
     """Not about the number that the object has: a read from before the write still asks for none."""
     fields: Json = {f"status__{name}": 0 for name in ("replicas", "readyReplicas", "availableReplicas")}
     before = replace(READY, spec__replicas=0, status__updatedReplicas=0, **fields)
-    event = {
-        "kind": "Event",
-        "metadata": {"name": "e", "namespace": "shop", "uid": "e"},
-        "involvedObject": {"uid": "s-db"},
-        "reason": "FailedCreate",
-        "message": "exceeded quota: q",
-        "lastTimestamp": "2026-05-01T10:00:00Z",
-    }
+    event = describe_event("s-db", "FailedCreate", "exceeded quota: q")
     with pytest.raises(WaitFailed, match="QuotaExceeded: StatefulSet shop/db: exceeded quota: q"):
         run(TimelineCache({0: [before, event]}), Serving(Workload.from_object(before), 3), seconds=120)
     with pytest.raises(WaitTimeout) as caught:
@@ -491,14 +470,7 @@ def test_what_is_found_is_about_the_goal_of_the_condition() -> None:
 
 def test_a_wait_that_begins_late_on_its_deadline() -> None:
     """The operation before it has used some of the time: only the rest is waited, and said to have been."""
-    event = {
-        "kind": "Event",
-        "metadata": {"name": "e", "namespace": "shop", "uid": "e"},
-        "involvedObject": {"uid": "s-db"},
-        "reason": "FailedCreate",
-        "message": "of this wait",
-        "lastTimestamp": "2026-05-01T10:00:00Z",
-    }
+    event = describe_event("s-db", "FailedCreate", "of this wait")
     cache, outcome = TimelineCache({0: [replace(LATE, status__replicas=1), event]}), Outcome()
     deadline = Deadline(60, clock=cache.clock)
     cache.now = 50.0
