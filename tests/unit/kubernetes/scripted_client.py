@@ -53,6 +53,7 @@ class ScriptedClient(Client):
 
     def __init__(self, listings: list[Any], watches: list[Any]) -> None:
         self.deadline = Deadline(60, clock=lambda: 0.0)
+        self.clock_offset = 0.0
         self.listings, self.watches = listings, watches
         self.silent = threading.Event()
         self.asked: list[str] = []

@@ -91,6 +91,10 @@ class TimelineCache:
         if self.truth is not None:
             self._override = self.truth
 
+    def read_clock(self) -> float:
+        """The server's time."""
+        return SINCE + self.now
+
     def clock(self) -> float:
         """Its seconds."""
         return self.now
@@ -110,7 +114,6 @@ def run(
         deadline=Deadline(seconds, clock=cache.clock),
         grace=grace or GracePeriod(),
         outcome=outcome or Outcome(),
-        clock=lambda: SINCE,
         diagnose_after=1.0,
     )
 
@@ -470,21 +473,13 @@ def test_what_is_found_is_about_the_goal_of_the_condition() -> None:
 
 def test_a_wait_that_begins_late_on_its_deadline() -> None:
     """The operation before it has used some of the time: only the rest is waited, and said to have been."""
-    event = describe_event("s-db", "FailedCreate", "of this wait")
+    event = describe_event("s-db", "FailedCreate", "of this wait", at="2026-05-01T10:00:50Z")
     cache, outcome = TimelineCache({0: [replace(LATE, status__replicas=1), event]}), Outcome()
     deadline = Deadline(60, clock=cache.clock)
     cache.now = 50.0
     condition = Serving(Workload.from_object(READY), 3)
     with pytest.raises(WaitTimeout, match=r"after 60 s: .*FailedCreate: StatefulSet shop/db: of this wait"):
-        wait_until(
-            [condition],
-            cache,
-            deadline=deadline,
-            grace=GracePeriod(),
-            outcome=outcome,
-            clock=lambda: SINCE,
-            diagnose_after=1.0,
-        )
+        wait_until([condition], cache, deadline=deadline, grace=GracePeriod(), outcome=outcome, diagnose_after=1.0)
     assert (cache.now, outcome.waited, cache.followed_at) == (60, 10, [51, 51])
 
 
