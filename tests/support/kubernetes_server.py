@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from .kubernetes_proxy import upstream
+from .http_proxy import upstream
 
 Json = dict[str, Any]
 

@@ -99,6 +99,11 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:
         """Say nothing; the server keeps what arrived."""
 
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        """The header Date, by the server's own clock."""
+        now = time.time() if timestamp is None else timestamp
+        return super().date_time_string(now + self.memory.clock_ahead) if self.memory.date is None else self.memory.date
+
     def do_GET(self) -> None:
         """GET, LIST, WATCH or a log."""
         self._serve()

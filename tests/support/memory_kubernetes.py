@@ -62,7 +62,8 @@ class MemoryServer:
 
     ``log`` has every request, ``tokens`` the bearer tokens that are accepted (None: everybody), ``log_lines`` what a
     pod has logged, by (namespace, name), ``review_status`` what access reviews answer instead of what is denied,
-    ``connections`` how many were opened.
+    ``connections`` how many were opened. Its clock is ``clock_ahead`` seconds ahead of ours; ``date`` is what its
+    answers say of the time instead of that.
     """
 
     def __init__(self, *, tls: ssl.SSLContext | None = None) -> None:
@@ -74,6 +75,8 @@ class MemoryServer:
         self.resources = {(resource.group_version, resource.plural): resource for resource in RESOURCES.values()}
         self.review_status: Json | None = None
         self.connections = 0
+        self.clock_ahead = 0.0
+        self.date: str | None = None
         self.open_connections: set[socket.socket] = set()
         self.changed = threading.Condition(threading.RLock())
         self.bookmarks = self.watch_ends = self.watch_cuts = 0
@@ -445,7 +448,7 @@ class MemoryServer:
         dry_run = bool(options.get("dryRun")) or is_dry(request)
         if current["metadata"].get("finalizers"):
             after = copy.deepcopy(current)
-            after["metadata"].setdefault("deletionTimestamp", format_now())
+            after["metadata"].setdefault("deletionTimestamp", format_now(self.clock_ahead))
             return self._save(key, after, manager=find_manager(request), dry_run=dry_run)
         self._erase(key, dry_run=dry_run, orphan=options.get("propagationPolicy") == "Orphan")
         return {"kind": "Status", "apiVersion": "v1", "status": "Success", "details": {"name": key.name}}
@@ -469,7 +472,7 @@ class MemoryServer:
             metadata["namespace"] = key.namespace
         metadata["uid"] = old.get("uid") or metadata.get("uid") or str(uuid.uuid4())
         metadata["creationTimestamp"] = (
-            old.get("creationTimestamp") or metadata.get("creationTimestamp") or format_now()
+            old.get("creationTimestamp") or metadata.get("creationTimestamp") or format_now(self.clock_ahead)
         )
         if before is None:
             metadata["generation"] = metadata.get("generation") or 1

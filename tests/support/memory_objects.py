@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.resources import Resource
@@ -72,9 +72,9 @@ class Rejected(Exception):
         }
 
 
-def format_now() -> str:
-    """The time as in metadata."""
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+def format_now(ahead: float = 0.0) -> str:
+    """The time as in metadata, by a clock that is so many seconds ahead."""
+    return (datetime.now(UTC) + timedelta(seconds=ahead)).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def merge(target: Any, patch: Any) -> Any:

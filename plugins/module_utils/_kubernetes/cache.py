@@ -214,8 +214,12 @@ class Cache:
         if len(self._kept) > 2 * sum(map(len, objects.values())) + 1000:
             self._kept.clear()  # of objects that are gone
         return Snapshot(
-            objects, {source.kind for source in read}, time.time(), kept=self._kept, collections=collections
+            objects, {source.kind for source in read}, self.read_clock(), kept=self._kept, collections=collections
         )
+
+    def read_clock(self) -> float:
+        """Return the server's time in seconds since 1970: what its objects say of times is judged by it."""
+        return self._client.read_server_clock()
 
     def wait_for_change(self, timeout: float, *, settle: float = 0.0) -> None:
         """Wait until an object has changed, at most ``timeout`` seconds, and take in everything that has come then.

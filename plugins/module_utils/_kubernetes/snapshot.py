@@ -27,7 +27,7 @@ _T = t.TypeVar("_T", bound=_Typed)
 
 
 class Snapshot:
-    """Objects of some kinds as they were at one moment (``at``, seconds since 1970), found by name, owner, or subject.
+    """Objects of some kinds as they were at one moment (``at``, in the server's seconds since 1970), found by name, owner, or subject.
 
     ``objects`` holds raw objects by kind and uid. ``known`` are the kinds of which something was read: of another kind
     nothing can be said. ``collections`` are those that were read whole, by kind, namespace and label selector: only of

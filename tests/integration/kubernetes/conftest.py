@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from support.http_proxy import upstream
 from support.kubernetes_account import (
     describe_account,
     read_cluster_entry,
@@ -20,7 +21,7 @@ from support.kubernetes_account import (
     write_kubeconfig,
 )
 from support.kubernetes_objects import describe_volume
-from support.kubernetes_proxy import KubernetesProxy, upstream
+from support.kubernetes_proxy import KubernetesProxy
 from support.kubernetes_server import IDLE_SECONDS, ApiServer
 from support.modules import ModuleRun, run_module
 

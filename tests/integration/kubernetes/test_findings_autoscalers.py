@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
+from support.http_proxy import CutOffError
 from support.keda_stand_in import PAUSED, PAUSED_REPLICAS, KedaStandIn
 from support.modules import finish_module, start_module
 from support.moving_autoscaler import MovingAutoscaler, describe_autoscaler
-from support.rival_proxy import CutOffError, Rival, RivalProxy
+from support.rival_proxy import Rival, RivalProxy
 
 from .conftest import Namespace
 from .steps import (

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pytest
 
 from support.memory_controllers import (
@@ -20,9 +18,6 @@ from support.memory_controllers import (
 from support.memory_kubernetes import MemoryServer
 from support.operation_runs import list_writes
 
-if TYPE_CHECKING:
-    pass
-
 from .scale_steps import (
     TITLE,
     WORKER,
@@ -34,15 +29,6 @@ from .scale_steps import (
     scale_to,
     stop,
 )
-
-
-@pytest.fixture
-def controllers(memory: MemoryServer) -> Controllers:
-    """Who settles at once what is written; there is a workload of 3 replicas."""
-    controllers = Controllers(memory)
-    controllers.add("StatefulSet", "w")
-    return controllers
-
 
 # --- autoscalers ----------------------------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -22,9 +22,6 @@ from support.memory_handler import Fault
 from support.memory_kubernetes import MemoryServer
 from support.modules import ModuleRun
 from support.operation_runs import list_writes
-
-if TYPE_CHECKING:
-    pass
 
 from .scale_steps import (
     BOUNDS_BEFORE,
@@ -44,14 +41,6 @@ from .scale_steps import (
 
 GUARDS = ["hpa", "keda", "gitops", "disruption_budget", "quota", "headroom"]
 COSTS = [("gitops", 0), ("hpa", 1), ("keda", 1), ("disruption_budget", 1), ("quota", 1), ("headroom", 2)]
-
-
-@pytest.fixture
-def controllers(memory: MemoryServer) -> Controllers:
-    """Who settles at once what is written; there is a workload of 3 replicas."""
-    controllers = Controllers(memory)
-    controllers.add("StatefulSet", "w")
-    return controllers
 
 
 # --- what is done ---------------------------------------------------------------------------------------------------
