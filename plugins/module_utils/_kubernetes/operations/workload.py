@@ -64,6 +64,7 @@ class StopStart:
         self.resumed: set[str] = set()
         self.written: set[str] = set()
         self.late: list[str] = []
+        self.moved: dict[str, int] = {}
         self.is_planned = False
 
     def run(self) -> None:
@@ -152,6 +153,7 @@ class StopStart:
             leave_unsaved=self.params["on_missing_state"] == "report",
             fallback=self.constraints.find_saved_stop(workload),
             pausing_runs=self.constraints.find_pausing_runs(workload),
+            is_held_at_zero=self.constraints.holds_at_zero(workload),
         )
 
     def _plan_scaler(self, scaler: Autoscaler, replicas: int) -> Write | None:
@@ -412,9 +414,11 @@ class StopStart:
                 snapshot = cache.snapshot()
                 statuses = [condition.evaluate(snapshot) for condition in conditions]
                 self.late = [f"{status.title} ({status.message})" for status in statuses if not status.is_current]
-                for workload in workloads:
+                for workload, status in zip(workloads, statuses, strict=True):
                     latest = snapshot.workload(workload.kind, workload.namespace, workload.name)
                     self.latest[workload.key] = latest or workload
+                    if status.is_current and status.goal not in (None, self.changes[workload.key].after):
+                        self.moved[workload.key] = self.latest[workload.key].replicas
                 for warning in cache.warnings:
                     self.module.warn(warning)
 
@@ -449,10 +453,13 @@ class StopStart:
         self.outcome.facts["reasons"] = {key: change.reason for key, change in self.changes.items()}
         if not self.is_planned:
             return
-        summarize = summary.summarize_stop if self.is_stop else summary.summarize_start
-        self.outcome.summary = summarize(
-            list(self.first.values()), self.changes, written=None if check_mode else self.written, late=self.late
-        )
+        first, written = list(self.first.values()), None if check_mode else self.written
+        if self.is_stop:
+            self.outcome.summary = summary.summarize_stop(first, self.changes, written=written, late=self.late)
+        else:
+            self.outcome.summary = summary.summarize_start(
+                first, self.changes, written=written, late=self.late, moved=self.moved
+            )
         if self.is_stop and self.written and not is_window(self.client.run_id):
             self.outcome.summary += summary.START_AGAIN
         self.outcome.evidence = summary.list_change_evidence(latest, self.changes, check_mode=check_mode)

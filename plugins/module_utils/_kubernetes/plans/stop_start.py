@@ -32,6 +32,9 @@ from ..saved_state import (
     will_delete_claims,
 )
 
+HELD_AT_ZERO = "its autoscaler holds it at 0"
+"""Why there is nothing to start, though nothing was saved: nobody has stopped it."""
+
 _ANNOTATION = ("metadata", "annotations", STOPPED)
 
 
@@ -51,6 +54,11 @@ class Change(t.NamedTuple):
     stopper: SavedState | None = None
     reversible: bool = True
     loss: str = ""
+
+    @property
+    def is_held_at_zero(self) -> bool:
+        """Whether there is nothing to start, as an autoscaler has the workload at 0."""
+        return self.write is None and self.reason == HELD_AT_ZERO
 
     @property
     def what(self) -> str:
@@ -121,13 +129,15 @@ def plan_start(
     leave_unsaved: bool = False,
     fallback: SavedState | None = None,
     pausing_runs: t.Collection[str] | None = None,
+    is_held_at_zero: bool = False,
 ) -> Change:
     """Plan to restore what was saved, or ``replicas`` (at least 1), and to drop what was saved, in one write.
 
     With ``only_windows`` nothing changes where a run that is no window stopped it, whatever ``replicas`` says. With
     ``assume_stopped`` a running workload is taken for one that was stopped as it is now. Where nothing usable was
-    saved, nothing says what it should be: a Refusal, or with ``leave_unsaved`` no change. ``fallback`` is what was saved
-    on its ScaledObject, for a workload on which nothing was saved; ``pausing_runs`` as for ``read_stop``.
+    saved, nothing says what it should be: a Refusal, or with ``leave_unsaved`` no change; unless ``is_held_at_zero``:
+    an autoscaler has it at 0 and starts it by itself. ``fallback`` is what was saved on its ScaledObject, for a workload
+    on which nothing was saved; ``pausing_runs`` as for ``read_stop``.
     """
     _check_replicas(workload, replicas)
     if workload.kind == "DaemonSet" or has_ended(workload):
@@ -143,6 +153,8 @@ def plan_start(
     if only_windows and state is not None and not state.is_of_window:
         reason = f"it is stopped by run {state.run_id} since {state.at}, not by a window"
         return Change(None, 0, 0, reason, is_left=True, stopper=state)
+    if replicas is None and state is None and is_held_at_zero and not (saved.problem or assume_stopped):
+        return Change(None, 0, 0, HELD_AT_ZERO)
     if replicas is None:
         return _plan_from_saved(workload, saved, state, assume_stopped=assume_stopped, leave_unsaved=leave_unsaved)
     return _restore(workload, _choose_replicas(workload, replicas), "replicas as given")
