@@ -286,6 +286,39 @@ class RolledOut(_WorkloadCondition):
         return Status(state, workload.title, message, goal)
 
 
+class PauseTaken:
+    """KEDA's operator has acted on the pause of a ScaledObject, so that what it has begun undoes no stop.
+
+    It holds as well where there is nothing to wait for: KEDA has scaled the workload to 0 by itself (before 2.18 it says
+    later that it is paused), or the ScaledObject is gone, or not paused any more.
+    """
+
+    kind = "ScaledObject"
+
+    def __init__(self, scaler: Autoscaler, workload: Workload) -> None:
+        self.namespace = scaler.namespace
+        self.name = scaler.name
+        self._scaler = scaler
+        self._workload = workload
+
+    def needs(self) -> tuple[str, ...]:
+        """Return the kinds that it cannot judge without."""
+        return (self.kind,)
+
+    def find_workload(self, snapshot: Snapshot) -> Workload | None:  # noqa: ARG002
+        """Return nothing: no pods are waited for."""
+        return None
+
+    def evaluate(self, snapshot: Snapshot) -> Status:
+        """Return where the ScaledObject stands."""
+        obj = snapshot.find(self.kind, self.namespace, self.name)
+        workload = snapshot.workload(self._workload.kind, self._workload.namespace, self._workload.name)
+        is_awaited = obj is not None and Autoscaler.from_object(obj, self.kind).is_pause_awaited
+        if is_awaited and (workload is None or workload.replicas):
+            return Status(IN_PROGRESS, self._scaler.title, "its operator has not said that it has paused it")
+        return Status(CURRENT, self._scaler.title, "nothing has to be waited for before its workload is stopped")
+
+
 class JobDone:
     """A Job has completed; a failed one, a deleted one and another one of the same name are failures."""
 

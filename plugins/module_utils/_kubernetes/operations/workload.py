@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 import typing as t
 
-from ..._common.errors import OpsError, Refusal
+from ..._common.errors import OpsError, Refusal, WaitTimeout
 from ..._common.outcome import Blocker, Outcome, PlanItem
 from ..._common.retry import Deadline
 from .. import summary
@@ -19,11 +19,12 @@ from ..autoscalers import Autoscaler
 from ..cache import Cache
 from ..client import Client, Listing
 from ..cluster import check_identity, connect, disconnect, list_named
-from ..conditions import Condition, Gone, Serving
+from ..conditions import Condition, Gone, PauseTaken, Serving
 from ..constraints.owners import find_owner_blockers, remember_owner
 from ..constraints.volumes import find_volume_blockers, refuse_volume_deletion
 from ..diagnosis import GracePeriod
 from ..errors import Forbidden
+from ..fields import get_path
 from ..objects import Workload
 from ..patches import Write
 from ..plans.stop_start import Change, has_ended, plan_save, plan_start, plan_stop
@@ -38,6 +39,9 @@ if t.TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
 
     from ..fields import Json
+
+PAUSE_SLACK_SECONDS = 10.0
+"""What KEDA may take to say that it has paused, beyond the time between two turns of its loop."""
 
 
 class StopStart:
@@ -262,6 +266,8 @@ class StopStart:
             self._save_before_pause(workload)
         # Before the workload also on the way back: KEDA would put it to 0 again as long as it is paused there.
         self._write_scalers(workloads)
+        if self.is_stop:
+            self._wait_for_pauses([self.latest[entry.key] for entry in tier])
         for workload in workloads:
             self._write_workload(self.latest[workload.key])
         self._wait([self.latest[entry.key] for entry in tier])
@@ -393,6 +399,43 @@ class StopStart:
         if self.is_stop:  # on the way back what counts is that it was paused before
             self.constraints.replace_autoscaler(Autoscaler.from_object(obj, scaler.kind))
         return sent
+
+    def _wait_for_pauses(self, workloads: t.Sequence[Workload]) -> None:
+        """Wait until KEDA has acted on the pauses, so that what its loop has begun does not undo the stop.
+
+        No longer than its loop takes: where the operator is down nothing is begun, and it reads the pause when it
+        comes back. Then the stop goes on with a warning.
+        """
+        awaited = [
+            (scaler, workload)
+            for workload in workloads
+            for scaler in self.constraints.list_autoscalers(workload)
+            if workload.replicas and scaler.is_pause_awaited
+        ]
+        if not awaited:
+            return
+        loop = max(scaler.polling_seconds for scaler, _workload in awaited) + PAUSE_SLACK_SECONDS
+        deadline = Deadline(min(loop, self.client.deadline.remaining / 2))
+        with Cache(self.client) as cache:
+            self._follow(cache, list({workload.key: workload for _scaler, workload in awaited}.values()))
+            for scaler in {scaler.path: scaler for scaler, _workload in awaited}.values():
+                version = str(get_path(scaler.raw, "metadata", "resourceVersion") or "")
+                cache.follow(scaler.kind, scaler.namespace, name=scaler.name, listed=Listing([scaler.raw], version))
+            try:
+                wait_until(
+                    [PauseTaken(scaler, workload) for scaler, workload in awaited],
+                    cache,
+                    deadline=deadline,
+                    grace=GracePeriod(self.params["failure_grace_factor"]),
+                    outcome=self.outcome,
+                )
+            except WaitTimeout as error:
+                self.module.warn(
+                    f"{error.obj}: its operator has not said within {deadline.seconds:.0f} s that it has paused it"
+                    " (condition Paused), and the stop goes on. Look whether keda-operator runs."
+                )
+            for warning in cache.warnings:
+                self.module.warn(warning)
 
     def _wait(self, workloads: t.Sequence[Workload]) -> None:
         """Wait until the tier is gone, or serves. What is left stopped, and a Job that has ended, is not waited for."""
