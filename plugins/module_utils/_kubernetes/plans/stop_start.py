@@ -153,11 +153,9 @@ def plan_start(
     if only_windows and state is not None and not state.is_of_window:
         reason = f"it is stopped by run {state.run_id} since {state.at}, not by a window"
         return Change(None, 0, 0, reason, is_left=True, stopper=state)
-    if replicas is None and state is None and is_held_at_zero and not (saved.problem or assume_stopped):
-        return Change(None, 0, 0, HELD_AT_ZERO)
-    if replicas is None:
-        return _plan_from_saved(workload, saved, state, assume_stopped=assume_stopped, leave_unsaved=leave_unsaved)
-    return _restore(workload, _choose_replicas(workload, replicas), "replicas as given")
+    if replicas is None and state is None and not assume_stopped:
+        return _leave(workload, saved, leave_unsaved=leave_unsaved, is_held_at_zero=is_held_at_zero)
+    return _plan_given(workload, replicas) if replicas is not None else _plan_from_saved(workload, state)
 
 
 def get_scale_value(workload: Workload) -> Json:
@@ -268,10 +266,12 @@ def _plan_running(workload: Workload, replicas: int | None) -> Change:
     return Change(write, workload.replicas, count, reason)
 
 
-def _plan_from_saved(
-    workload: Workload, saved: SavedStop, state: SavedState | None, *, assume_stopped: bool, leave_unsaved: bool
-) -> Change:
-    """Plan what ``state`` says; without one, leave the workload stopped or refuse to guess."""
+def _plan_given(workload: Workload, replicas: int) -> Change:
+    return _restore(workload, _choose_replicas(workload, replicas), "replicas as given")
+
+
+def _plan_from_saved(workload: Workload, state: SavedState | None) -> Change:
+    """Plan what ``state`` says; without one the workload is assumed to be stopped as it is now, and stays so."""
     if state is not None and state.replicas:
         word = "was not suspended" if _is_suspended_kind(workload.kind) else f"had {state.replicas}"
         count = _choose_replicas(workload, state.replicas)
@@ -280,9 +280,7 @@ def _plan_from_saved(
         word = "suspended" if _is_suspended_kind(workload.kind) else "at 0 replicas"
         reason = f"it was {word} before run {state.run_id} at {state.at}, and stays so"
         return Change(_write_drop(workload), 0, 0, reason)
-    if assume_stopped:
-        return Change(_write_drop(workload), 0, 0, "it is stopped now, and stays so (assumed to be stopped by then)")
-    return _leave(workload, saved, leave_unsaved=leave_unsaved)
+    return Change(_write_drop(workload), 0, 0, "it is stopped now, and stays so (assumed to be stopped by then)")
 
 
 def _restore(workload: Workload, count: int, reason: str) -> Change:
@@ -310,8 +308,10 @@ def _choose_replicas(workload: Workload, replicas: int | None) -> int:
     return workload.replicas if replicas is None else replicas
 
 
-def _leave(workload: Workload, saved: SavedStop, *, leave_unsaved: bool) -> Change:
+def _leave(workload: Workload, saved: SavedStop, *, leave_unsaved: bool, is_held_at_zero: bool) -> Change:
     """Leave a workload stopped on which nothing usable was saved, or refuse to guess."""
+    if is_held_at_zero and not saved.problem:
+        return Change(None, 0, 0, HELD_AT_ZERO)
     state = "is suspended" if _is_suspended_kind(workload.kind) else "has 0 replicas"
     if saved.stale is not None:
         why = (
