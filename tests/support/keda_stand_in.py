@@ -4,8 +4,8 @@
 It does what KEDA does to the replicas of a target (keda.sh/docs/latest/concepts/scaling-deployments): with the
 annotation ``paused-replicas`` it scales the target to that number at once, with ``paused: "true"`` it leaves it alone,
 and otherwise it keeps the replicas within the ScaledObject's bounds. It makes the HPA that KEDA makes, and removes it
-while the ScaledObject is paused; and it publishes the conditions that KEDA publishes, the pause before it acts on it, as
-KEDA does since 2.19 (controllers/keda/scaledobject_controller.go there).
+while the ScaledObject is paused; and it publishes the conditions that KEDA publishes, the pause before it acts on it,
+as KEDA does since 2.19 (controllers/keda/scaledobject_controller.go there).
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def is_paused(scaled_object: Mapping[str, Any]) -> bool:
 
 
 def describe_conditions(scaled_object: Mapping[str, Any], demand: int | None = None) -> list[dict[str, str]]:
-    """Return the conditions that a ScaledObject is to have, which keeps what it has of its triggers while it is paused."""
+    """Return the conditions that a ScaledObject is to have; of its triggers it keeps what it has while it is paused."""
     present = (scaled_object.get("status") or {}).get("conditions") or []
     before = {entry["type"]: entry for entry in present}
     active = before.get("Active", _make_condition(*UNKNOWN))
@@ -81,7 +81,8 @@ def _make_condition(kind: str, status: str, reason: str, message: str) -> dict[s
 def describe_hpa(scaled_object: Mapping[str, Any]) -> Json:
     """Return the HPA that KEDA makes for a ScaledObject: with its annotations, of at least 1 replica, owned by it."""
     metadata, spec = scaled_object["metadata"], scaled_object["spec"]
-    name, target = metadata["name"], spec["scaleTargetRef"]
+    name = metadata["name"]
+    target = {"apiVersion": "apps/v1", "kind": "Deployment", **spec["scaleTargetRef"]}
     owner = {"apiVersion": "keda.sh/v1alpha1", "kind": "ScaledObject", "name": name, "uid": metadata["uid"]}
     metric = {"metric": {"name": "s0-stand-in"}, "target": {"type": "AverageValue", "averageValue": "5"}}
     return {
@@ -94,11 +95,7 @@ def describe_hpa(scaled_object: Mapping[str, Any]) -> Json:
             "ownerReferences": [{**owner, "controller": True, "blockOwnerDeletion": True}],
         },
         "spec": {
-            "scaleTargetRef": {
-                "apiVersion": "apps/v1",
-                "kind": target.get("kind", "Deployment"),
-                "name": target["name"],
-            },
+            "scaleTargetRef": target,
             "minReplicas": max(1, spec.get("minReplicaCount", 0)),
             "maxReplicas": spec.get("maxReplicaCount", DEFAULT_MAXIMUM),
             "metrics": [{"type": "External", "external": metric}],

@@ -19,7 +19,7 @@ from ..autoscalers import Autoscaler
 from ..cache import Cache
 from ..client import Client, Listing
 from ..cluster import check_identity, connect, disconnect, list_named
-from ..conditions import Condition, Gone, PauseTaken, Serving
+from ..conditions import Condition, Gone, PauseTaken, Serving, describe_foreign_pods
 from ..constraints.owners import find_owner_blockers, remember_owner
 from ..constraints.volumes import find_volume_blockers, refuse_volume_deletion
 from ..diagnosis import GracePeriod
@@ -69,6 +69,7 @@ class StopStart:
         self.written: set[str] = set()
         self.late: list[str] = []
         self.moved: dict[str, int] = {}
+        self.foreign: list[str] = []
         self.is_planned = False
 
     def run(self) -> None:
@@ -462,6 +463,8 @@ class StopStart:
                     self.latest[workload.key] = latest or workload
                     if status.is_current and status.goal not in (None, self.changes[workload.key].after):
                         self.moved[workload.key] = self.latest[workload.key].replicas
+                    foreign = describe_foreign_pods(snapshot, workload) if self.is_stop else ""
+                    self.foreign += [f"{workload.title}: {foreign}"] if foreign else []
                 for warning in cache.warnings:
                     self.module.warn(warning)
 
@@ -505,7 +508,8 @@ class StopStart:
             )
         if self.is_stop and self.written and not is_window(self.client.run_id):
             self.outcome.summary += summary.START_AGAIN
-        self.outcome.evidence = summary.list_change_evidence(latest, self.changes, check_mode=check_mode)
+        evidence = summary.list_change_evidence(latest, self.changes, check_mode=check_mode)
+        self.outcome.evidence = [*evidence, *self.foreign]
 
 
 def _join_blockers(blockers: t.Sequence[Blocker]) -> str:
