@@ -259,8 +259,10 @@ def describe_foreign_pods(snapshot: Snapshot, workload: Workload) -> str:
         counts[name] = counts.get(name, 0) + 1
     words = []
     for name, count in sorted(counts.items(), key=lambda entry: -entry[1]):
-        verbs = ("belongs", "stays") if count == 1 else ("belong", "stay")
-        words.append(f"{format_count(count, 'pod')} with the same labels {verbs[0]} to {name} and {verbs[1]}")
+        if count == 1:
+            words.append(f"1 pod with the same labels belongs to {name} and stays")
+        else:
+            words.append(f"{count} pods with the same labels belong to {name} and stay")
     return join_some(words, limit=3)
 
 

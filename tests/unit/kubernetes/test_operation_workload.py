@@ -196,7 +196,7 @@ def test_pods_of_another_owner_stay_and_are_named(memory: MemoryServer, controll
     controllers.add("StatefulSet", "w", 1)
     pod = memory.read("Pod", NAMESPACE, "w-0")
     owner = {"kind": "ReplicaSet", "name": "w-6d8", "uid": "rs", "controller": True}
-    pod["metadata"] = {**pod["metadata"], "name": "w-6d8-1", "uid": "p", "ownerReferences": [owner]}
+    pod["metadata"] = {**pod["metadata"], "name": "other-6d8-1", "uid": "p", "ownerReferences": [owner]}
     memory.put(pod)
     run = check_done(stop(memory))
     assert run["evidence"][1:] == ["StatefulSet n/w: 1 pod with the same labels belongs to ReplicaSet w-6d8 and stays"]
