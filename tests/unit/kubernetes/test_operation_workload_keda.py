@@ -179,6 +179,7 @@ def test_an_operator_that_does_not_answer_holds_up_no_stop(memory: MemoryServer,
     assert (count_replicas(memory), read_saved(memory)) == (0, {"replicas": 3})
     assert "ScaledObject n/k: its operator has not said within 1 s that it has paused it" in list_warnings(run)
     assert "keda-operator" in list_warnings(run)
+    assert memory.count("list", "events") == 0, "no pods are waited for, so nothing about them explains the delay"
 
 
 @pytest.mark.parametrize(
