@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.operations.workload import run_workload
@@ -115,9 +117,7 @@ def test_a_start_tells_the_number_that_its_autoscaler_gave(
 # --- a pause that the operator takes in -----------------------------------------------------------------------------
 
 
-def put_scaled(
-    memory: MemoryServer, controllers: Controllers, status: str | None = "False", **metadata: object
-) -> None:
+def put_scaled(memory: MemoryServer, controllers: Controllers, status: str | None = "False", **metadata: Any) -> None:
     """Put a workload that KEDA scales, whose operator publishes this condition Paused."""
     controllers.add("StatefulSet", "w")
     scaled = describe_scaled_object(WORKER, 1, 9, **metadata)
