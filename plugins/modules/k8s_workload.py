@@ -107,6 +107,7 @@ options:
     description:
       - What to do, with O(state=running), about a workload that is stopped, on which nothing was saved, and for which
         no replicas are given. Another client stopped it, and nothing says whether it is meant to run.
+      - One that an autoscaler holds at 0, as KEDA does while nothing triggers it, is not stopped. It stays as it is.
       - With V(fail) nothing is written, and the message names it.
       - With V(report) it stays as it is and is in RV(blockers), and all others are started.
     type: str
@@ -139,6 +140,10 @@ options:
       - With V(refuse) nothing is written, and the message names it.
       - With V(pause) its annotation C(autoscaling.keda.sh/paused-replicas) becomes V(0), and what it was is saved;
         starting puts that back, whatever this option is then.
+      - Where KEDA publishes the condition C(Paused) (2.11 and later), a stop waits until KEDA has acted on the pause before
+        it scales, for half of O(timeout) at most, and no longer than the C(pollingInterval) of the ScaledObject and 10
+        seconds. Then it goes on with a warning.
+      - An HPA that KEDA has made is never written; it is one with its ScaledObject.
     type: str
     choices: [refuse, pause]
     default: refuse

@@ -19,6 +19,8 @@ APPLY = "application/apply-patch+yaml"
 JSON = "application/json"
 IDLE_SECONDS = 30
 """The server closes a connection on which nothing was asked for longer."""
+ATTEMPTS = 5
+"""How often a request is sent that the server puts off (429)."""
 RESOURCES = {
     "Namespace": ("api/v1", "namespaces"),
     "Node": ("api/v1", "nodes"),
@@ -58,12 +60,19 @@ class ApiServer:
         self._local = threading.local()
 
     def ask(self, method: str, path: str, body: Any = None, *, content_type: str = JSON) -> tuple[int, Json]:
-        """Send a request and return status and answer, whatever they are."""
-        connection = self._connect()
+        """Send a request and return status and answer, whatever they are; again while the server asks for that.
+
+        As it does when a resource definition has just been changed.
+        """
         payload = None if body is None else json.dumps(body)
-        connection.request(method, path, body=payload, headers={"Content-Type": content_type})
-        response = connection.getresponse()
-        answer: Json = json.loads(response.read())
+        for attempt in range(ATTEMPTS):
+            connection = self._connect()
+            connection.request(method, path, body=payload, headers={"Content-Type": content_type})
+            response = connection.getresponse()
+            answer: Json = json.loads(response.read())
+            if response.status != http.client.TOO_MANY_REQUESTS or attempt == ATTEMPTS - 1:
+                break
+            time.sleep(float(response.headers.get("Retry-After", 1)))
         return response.status, answer
 
     def request(self, method: str, path: str, body: Any = None, *, content_type: str = JSON) -> Json:

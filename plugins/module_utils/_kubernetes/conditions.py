@@ -13,7 +13,8 @@ from abc import ABC, abstractmethod
 
 from .._common.text import format_count, join_some
 from .autoscalers import Autoscaler
-from .objects import Job, Pod, Workload
+from .fields import as_dict
+from .objects import Job, Pod, Workload, find_controller
 from .saved_state import AUTOSCALER_MANAGERS
 from .selectors import format_selector
 from .snapshot import Snapshot
@@ -226,7 +227,9 @@ class Gone(_WorkloadCondition):
         is_known = all(snapshot.covers(kind, self.namespace, labels if kind == "Pod" else "") for kind in needs)
         is_quiet = has_ended or (self._is_observed(workload) and workload.is_stopped and workload.pods == 0)
         state = CURRENT if is_known and is_quiet and not pods and not jobs else IN_PROGRESS
-        return Status(state, workload.title, _describe_rest(workload, pods, jobs), 0)
+        message = _describe_rest(workload, pods, jobs)
+        foreign = describe_foreign_pods(snapshot, workload) if state == CURRENT else ""
+        return Status(state, workload.title, f"{message}; {foreign}" if foreign else message, 0)
 
     def _describe_rival(self, workload: Workload) -> Status:
         """Say who starts it again. An autoscaler may have begun before it was paused, and still comes to rest."""
@@ -242,6 +245,25 @@ def _has_ended(workload: Workload) -> bool:
         return False
     job = Job.from_object(workload.raw)
     return job.is_complete or job.is_failed
+
+
+def describe_foreign_pods(snapshot: Snapshot, workload: Workload) -> str:
+    """Return to whom running pods belong that have a workload's labels and are not its own; "" where there are none.
+
+    A Rollout of Argo, for example, that took the pod template over.
+    """
+    counts: dict[str, int] = {}
+    for pod in snapshot.list_foreign_pods(workload):
+        controller = find_controller(as_dict(pod.raw.get("metadata")))
+        name = f"{controller['kind']} {controller.get('name')}" if controller.get("kind") else "no controller"
+        counts[name] = counts.get(name, 0) + 1
+    words = []
+    for name, count in sorted(counts.items(), key=lambda entry: -entry[1]):
+        if count == 1:
+            words.append(f"1 pod with the same labels belongs to {name} and stays")
+        else:
+            words.append(f"{count} pods with the same labels belong to {name} and stay")
+    return join_some(words, limit=3)
 
 
 def _describe_rest(workload: Workload, pods: list[Pod], jobs: list[Job]) -> str:
@@ -284,6 +306,39 @@ class RolledOut(_WorkloadCondition):
             return Status(FAILED, workload.title, problem, goal, "Find out who changed the pod template since")
         state = CURRENT if newest and _serves(workload, goal) else IN_PROGRESS
         return Status(state, workload.title, message, goal)
+
+
+class PauseTaken:
+    """KEDA's operator has acted on the pause of a ScaledObject, so that what it has begun undoes no stop.
+
+    It holds as well where there is nothing to wait for: KEDA has scaled the workload to 0 by itself (before 2.18 it says
+    later that it is paused), or the ScaledObject is gone, or not paused any more.
+    """
+
+    kind = "ScaledObject"
+
+    def __init__(self, scaler: Autoscaler, workload: Workload) -> None:
+        self.namespace = scaler.namespace
+        self.name = scaler.name
+        self._scaler = scaler
+        self._workload = workload
+
+    def needs(self) -> tuple[str, ...]:
+        """Return the kinds that it cannot judge without."""
+        return (self.kind,)
+
+    def find_workload(self, snapshot: Snapshot) -> Workload | None:  # noqa: ARG002
+        """Return nothing: no pods are waited for."""
+        return None
+
+    def evaluate(self, snapshot: Snapshot) -> Status:
+        """Return where the ScaledObject stands."""
+        obj = snapshot.find(self.kind, self.namespace, self.name)
+        workload = snapshot.workload(self._workload.kind, self._workload.namespace, self._workload.name)
+        is_awaited = obj is not None and Autoscaler.from_object(obj, self.kind).is_pause_awaited
+        if is_awaited and (workload is None or workload.replicas):
+            return Status(IN_PROGRESS, self._scaler.title, "its operator has not said that it has paused it")
+        return Status(CURRENT, self._scaler.title, "nothing has to be waited for before its workload is stopped")
 
 
 class JobDone:

@@ -56,6 +56,10 @@ class ScalingConstraints:
         states = [scaler.find_saved_stop() for scaler in self.list_autoscalers(workload)]
         return next((state for state in states if state is not None), None)
 
+    def holds_at_zero(self, workload: Workload) -> bool:
+        """Return whether an autoscaler that scales by itself has a workload at 0 as long as there is nothing to do."""
+        return any(scaler.holds_at_zero for scaler in self.list_autoscalers(workload))
+
     def replace_autoscaler(self, scaler: Autoscaler) -> None:
         """Take what an autoscaler is now in place of what it was."""
         self.autoscalers = [

@@ -108,6 +108,17 @@ class Snapshot:
         """Return the pods of a workload that have not ended, terminating ones included."""
         return [pod for pod in self.list_pods(workload) if not pod.is_finished]
 
+    def list_foreign_pods(self, workload: Workload) -> list[Pod]:
+        """Return the pods that run with the labels of a workload's pods, and belong to something else."""
+        own = {pod.uid for pod in self.list_pods(workload)}
+        pods = [
+            self._type(Pod, "Pod", key, obj)
+            for key, obj in self._objects.get("Pod", {}).items()
+            if _get_namespace(obj) == workload.namespace
+            and matches(workload.selector, as_dict(get_path(obj, "metadata", "labels")))
+        ]
+        return [pod for pod in pods if pod.uid not in own and not (pod.is_finished or pod.is_terminating)]
+
     def list_jobs(self, workload: Workload) -> list[Job]:
         """Return the Jobs of a CronJob, also those that were made from it by hand: it owns them, and need not control."""
         return self._list_owned("Job", Job, workload.uid)

@@ -264,8 +264,12 @@ class _Wait:
                 self._follow(kind, namespace, conditions, optional=False)
 
     def _follow_explaining(self) -> None:
-        """Follow what explains a delay, as far as it may be read."""
-        for namespace, conditions in self._group_by_namespace():
+        """Follow what explains a delay, as far as it may be read: only pods and what makes them are explained."""
+        snapshot = self._cache.snapshot()
+        for namespace, of_namespace in self._group_by_namespace():
+            conditions = [entry for entry in of_namespace if entry.find_workload(snapshot) is not None]
+            if not conditions:
+                continue
             between = {"Deployment": "ReplicaSet", "DaemonSet": "ControllerRevision", "CronJob": "Job"}
             kinds = [between[condition.kind] for condition in conditions if condition.kind in between]
             for kind in dict.fromkeys([*kinds, "Pod", "Event"]):

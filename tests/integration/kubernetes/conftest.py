@@ -215,6 +215,7 @@ def keda(lab_facts: Json) -> None:
     schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
     names = {"kind": "ScaledObject", "plural": "scaledobjects", "singular": "scaledobject"}
     version = {"name": "v1alpha1", "served": True, "storage": True, "schema": {"openAPIV3Schema": schema}}
+    version["subresources"] = {"status": {}}
     definition = {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",

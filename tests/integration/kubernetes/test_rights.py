@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from support.keda_stand_in import PAUSED_REPLICAS
+from support.keda_stand_in import PAUSED_REPLICAS, KedaStandIn
 from support.kubernetes_account import AuditLog, Right, expand, name_user, narrow, read_rules, request_token
 from support.kubernetes_objects import describe_job
 from support.kubernetes_server import ApiServer
@@ -62,7 +62,9 @@ def test_every_kind_is_stopped_started_and_scaled_with_the_documented_rights(
 
     looked = namespace.module(INFO, **account)
     assert not looked.failed, looked.msg
-    stopped = stop(namespace, *ALL, autoscaler="pause", timeout=40, **account)
+    with KedaStandIn(namespace.facts, namespace.name):
+        namespace.wait("published", lambda: bool(namespace.get("ScaledObject", "s-keda").get("status")))
+        stopped = stop(namespace, *ALL, autoscaler="pause", timeout=40, **account)
     assert not stopped.failed, stopped.msg
     named = namespace.module(INFO, workloads=workloads, **account)
     assert [workload["name"] for workload in named["stopped_by_lowtide"]] == ["s", "d", "c", "j"]

@@ -184,6 +184,17 @@ def test_a_pod_that_is_left_is_waited_for(memory: MemoryServer, controllers: Con
     assert done.is_set()
 
 
+def test_pods_of_another_owner_stay_and_are_named(memory: MemoryServer, controllers: Controllers) -> None:
+    """They have the same labels, as those of a Rollout that took the template over."""
+    controllers.add("StatefulSet", "w", 1)
+    pod = memory.read("Pod", NAMESPACE, "w-0")
+    owner = {"kind": "ReplicaSet", "name": "w-6d8", "uid": "rs", "controller": True}
+    pod["metadata"] = {**pod["metadata"], "name": "other-6d8-1", "uid": "p", "ownerReferences": [owner]}
+    memory.put(pod)
+    run = check_done(stop(memory))
+    assert run["evidence"][1:] == ["StatefulSet n/w: 1 pod with the same labels belongs to ReplicaSet w-6d8 and stays"]
+
+
 def test_a_later_tier_is_looked_at_again(memory: MemoryServer, controllers: Controllers) -> None:
     """What served when the run began need not serve when its turn comes."""
     controllers.add("StatefulSet", "a")

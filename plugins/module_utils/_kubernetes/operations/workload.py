@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 import typing as t
 
-from ..._common.errors import OpsError, Refusal
+from ..._common.errors import OpsError, Refusal, WaitTimeout
 from ..._common.outcome import Blocker, Outcome, PlanItem
 from ..._common.retry import Deadline
 from .. import summary
@@ -19,11 +19,12 @@ from ..autoscalers import Autoscaler
 from ..cache import Cache
 from ..client import Client, Listing
 from ..cluster import check_identity, connect, disconnect, list_named
-from ..conditions import Condition, Gone, Serving
+from ..conditions import Condition, Gone, PauseTaken, Serving, describe_foreign_pods
 from ..constraints.owners import find_owner_blockers, remember_owner
 from ..constraints.volumes import find_volume_blockers, refuse_volume_deletion
 from ..diagnosis import GracePeriod
 from ..errors import Forbidden
+from ..fields import get_path
 from ..objects import Workload
 from ..patches import Write
 from ..plans.stop_start import Change, has_ended, plan_save, plan_start, plan_stop
@@ -38,6 +39,9 @@ if t.TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
 
     from ..fields import Json
+
+PAUSE_SLACK_SECONDS = 10.0
+"""What KEDA may take to say that it has paused, beyond the time between two turns of its loop."""
 
 
 class StopStart:
@@ -64,6 +68,8 @@ class StopStart:
         self.resumed: set[str] = set()
         self.written: set[str] = set()
         self.late: list[str] = []
+        self.moved: dict[str, int] = {}
+        self.foreign: list[str] = []
         self.is_planned = False
 
     def run(self) -> None:
@@ -152,6 +158,7 @@ class StopStart:
             leave_unsaved=self.params["on_missing_state"] == "report",
             fallback=self.constraints.find_saved_stop(workload),
             pausing_runs=self.constraints.find_pausing_runs(workload),
+            is_held_at_zero=self.constraints.holds_at_zero(workload),
         )
 
     def _plan_scaler(self, scaler: Autoscaler, replicas: int) -> Write | None:
@@ -260,6 +267,8 @@ class StopStart:
             self._save_before_pause(workload)
         # Before the workload also on the way back: KEDA would put it to 0 again as long as it is paused there.
         self._write_scalers(workloads)
+        if self.is_stop:
+            self._wait_for_pauses([self.latest[entry.key] for entry in tier])
         for workload in workloads:
             self._write_workload(self.latest[workload.key])
         self._wait([self.latest[entry.key] for entry in tier])
@@ -392,6 +401,43 @@ class StopStart:
             self.constraints.replace_autoscaler(Autoscaler.from_object(obj, scaler.kind))
         return sent
 
+    def _wait_for_pauses(self, workloads: t.Sequence[Workload]) -> None:
+        """Wait until KEDA has acted on the pauses, so that what its loop has begun does not undo the stop.
+
+        No longer than its loop takes: where the operator is down nothing is begun, and it reads the pause when it
+        comes back. Then the stop goes on with a warning.
+        """
+        awaited = [
+            (scaler, workload)
+            for workload in workloads
+            for scaler in self.constraints.list_autoscalers(workload)
+            if workload.replicas and scaler.is_pause_awaited
+        ]
+        if not awaited:
+            return
+        loop = max(scaler.polling_seconds for scaler, _workload in awaited) + PAUSE_SLACK_SECONDS
+        deadline = Deadline(min(loop, self.client.deadline.remaining / 2))
+        with Cache(self.client) as cache:
+            self._follow(cache, list({workload.key: workload for _scaler, workload in awaited}.values()))
+            for scaler in {scaler.path: scaler for scaler, _workload in awaited}.values():
+                version = str(get_path(scaler.raw, "metadata", "resourceVersion") or "")
+                cache.follow(scaler.kind, scaler.namespace, name=scaler.name, listed=Listing([scaler.raw], version))
+            try:
+                wait_until(
+                    [PauseTaken(scaler, workload) for scaler, workload in awaited],
+                    cache,
+                    deadline=deadline,
+                    grace=GracePeriod(self.params["failure_grace_factor"]),
+                    outcome=self.outcome,
+                )
+            except WaitTimeout as error:
+                self.module.warn(
+                    f"{error.obj}: its operator has not said within {deadline.seconds:.0f} s that it has paused it"
+                    " (condition Paused), and the stop goes on. Look whether keda-operator runs."
+                )
+            for warning in cache.warnings:
+                self.module.warn(warning)
+
     def _wait(self, workloads: t.Sequence[Workload]) -> None:
         """Wait until the tier is gone, or serves. What is left stopped, and a Job that has ended, is not waited for."""
         workloads = [w for w in workloads if not self.changes[w.key].is_left and not has_ended(w)]
@@ -412,9 +458,13 @@ class StopStart:
                 snapshot = cache.snapshot()
                 statuses = [condition.evaluate(snapshot) for condition in conditions]
                 self.late = [f"{status.title} ({status.message})" for status in statuses if not status.is_current]
-                for workload in workloads:
+                for workload, status in zip(workloads, statuses, strict=True):
                     latest = snapshot.workload(workload.kind, workload.namespace, workload.name)
                     self.latest[workload.key] = latest or workload
+                    if status.is_current and status.goal not in (None, self.changes[workload.key].after):
+                        self.moved[workload.key] = self.latest[workload.key].replicas
+                    foreign = describe_foreign_pods(snapshot, workload) if self.is_stop else ""
+                    self.foreign += [f"{workload.title}: {foreign}"] if foreign else []
                 for warning in cache.warnings:
                     self.module.warn(warning)
 
@@ -449,13 +499,17 @@ class StopStart:
         self.outcome.facts["reasons"] = {key: change.reason for key, change in self.changes.items()}
         if not self.is_planned:
             return
-        summarize = summary.summarize_stop if self.is_stop else summary.summarize_start
-        self.outcome.summary = summarize(
-            list(self.first.values()), self.changes, written=None if check_mode else self.written, late=self.late
-        )
+        first, written = list(self.first.values()), None if check_mode else self.written
+        if self.is_stop:
+            self.outcome.summary = summary.summarize_stop(first, self.changes, written=written, late=self.late)
+        else:
+            self.outcome.summary = summary.summarize_start(
+                first, self.changes, written=written, late=self.late, moved=self.moved
+            )
         if self.is_stop and self.written and not is_window(self.client.run_id):
             self.outcome.summary += summary.START_AGAIN
-        self.outcome.evidence = summary.list_change_evidence(latest, self.changes, check_mode=check_mode)
+        evidence = summary.list_change_evidence(latest, self.changes, check_mode=check_mode)
+        self.outcome.evidence = [*evidence, *self.foreign]
 
 
 def _join_blockers(blockers: t.Sequence[Blocker]) -> str:
