@@ -100,7 +100,7 @@ def test_a_failure_is_named_in_time_and_undone(
         return question(server.list("Pod", namespace.name), ask(server))
 
     def is_undoing(server: ApiServer) -> bool:
-        return '"undoing"' in ask(server)["metadata"]["annotations"].get(NOTE, "")
+        return '"undoing"' in ask(server)["metadata"].get("annotations", {}).get(NOTE, "")
 
     with Onlooker(namespace.facts, visible=is_visible, undoing=is_undoing) as onlooker:
         run = roll_out(namespace, kind, **change, **QUICK, **account, guards=["gitops"])
