@@ -227,6 +227,18 @@ def test_what_the_account_may_not_do_is_found_before(
     assert (run.failed, run["error"]["refused"], list_writes(memory)) == (True, True, [])
 
 
+def test_an_undo_that_could_not_delete_pods_is_found_before(
+    memory: MemoryServer, controllers: RolloutControllers
+) -> None:
+    """A StatefulSet might be stuck for ever. Where no undo is asked for, the right is not needed."""
+    controllers.add("StatefulSet")
+    memory.deny("delete", "pods")
+    run = roll_out(memory, "StatefulSet", image="j")
+    assert "it may not delete pods" in run.msg
+    assert run["error"]["refused"] is True
+    check_done(roll_out(memory, "StatefulSet", image="j", on_failure="stop"))
+
+
 def test_a_write_without_an_answer_is_read_again(memory: MemoryServer, controllers: RolloutControllers) -> None:
     """It was carried out: it is not sent a second time, and the rollout is waited for and completed."""
     controllers.add("Deployment")

@@ -300,6 +300,7 @@ class Rollout:
             namespace=self.namespace,
             reads={"Pod", KINDS_OF_REVISIONS[self.kind]},
             check_mode=self.module.check_mode,
+            deletes={"Pod"} if self.kind == "StatefulSet" and self.params["on_failure"] == "undo" else (),
         )
 
     # --- writing and waiting ---------------------------------------------------------------------------------------
