@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -253,7 +254,7 @@ def test_the_documented_rights_are_those_that_are_used(
         kind = put(namespace, kind, 1, resources={})  # noqa: PLW2901
         limits = main(resources={"limits": {"memory": "16Mi"}})
         check_done(roll_out(namespace, kind, **limits, **account))
-        conflict = Rival("PATCH", f"/{kind.lower()}s/w", lambda kind=kind: change_template(namespace, kind, "x"))
+        conflict = Rival("PATCH", f"/{kind.lower()}s/w", partial(change_template, namespace, kind, "x"))
         with RivalProxy(namespace.facts, conflict, token=request_token(server, namespace.name)) as proxy:
             check_done(roll_out(namespace, kind, **main(env={"SETTING": "2"}), host=proxy.url))
         run = roll_out(namespace, kind, **change, **QUICK, **account)
