@@ -8,6 +8,7 @@ Private to lowtide.ops: do not import from other collections.
 
 from __future__ import annotations
 
+import contextlib
 import typing as t
 from collections import deque
 
@@ -49,6 +50,16 @@ class Log(t.NamedTuple):
         return f"{'previous ' if self.previous else ''}log of container {self.container} of Pod {self.pod}"
 
 
+@contextlib.contextmanager
+def allow_seconds(client: Client, deadline: Deadline) -> t.Iterator[None]:
+    """Give requests a deadline of their own, whatever is left of the client's: to say what stood at its end."""
+    own_deadline, client.deadline = client.deadline, deadline
+    try:
+        yield
+    finally:
+        client.deadline = own_deadline
+
+
 def read_log(
     client: Client,
     pod: Pod,
@@ -77,13 +88,11 @@ def read_log(
     path = object_path("Pod", pod.namespace, pod.name, "log")
     lines: deque[str] = deque(maxlen=tail_lines + MARGIN_LINES + 1)
     reason = ""
-    own_deadline, client.deadline = client.deadline, deadline or Deadline(LOG_SECONDS)
     try:
-        lines.extend(client.read_lines(path, obj=f"log of {pod.title}", params=params))
+        with allow_seconds(client, deadline or Deadline(LOG_SECONDS)):
+            lines.extend(client.read_lines(path, obj=f"log of {pod.title}", params=params))
     except ApiError as error:
         reason = _explain(error, pod, container, previous=previous)
-    finally:
-        client.deadline = own_deadline
     text, truncated = cut_tail(redact("\n".join(lines)), tail_lines=tail_lines, limit_bytes=limit_bytes)
     if not lines and not reason:
         reason = "it is empty"
