@@ -292,7 +292,7 @@ class MemoryServer:
             raise Rejected(404, "NotFound", f"{target.title} not found")
 
     def read_log(self, target: Target, query: dict[str, str]) -> list[str]:
-        """Return the last ``tailLines`` lines of a log; of a container that was not restarted there is no previous one."""
+        """Return the last ``tailLines`` lines of a log; without a restart there is no previous one."""
         key, container = (target.namespace, target.name), query.get("container", "")
         lines = self.log_lines.get(key, [])
         if query.get("previous") == "true":

@@ -16,6 +16,7 @@ import typing as t
 
 from ..._common.errors import OpsError, Refusal, WaitError, WaitFailed, WaitTimeout
 from ..._common.outcome import Outcome, PlanItem
+from ..._common.redaction import Redactor
 from ..._common.retry import Deadline
 from ..._common.text import join_some
 from ..._common.timestamps import format_utc
@@ -28,7 +29,7 @@ from ..diagnosis import GracePeriod
 from ..errors import Conflict, NotFound, WriteUnknown
 from ..fields import Json, as_dict, get_path
 from ..files import write_private
-from ..logs import Log, Redact, allow_seconds, list_logs
+from ..logs import Log, allow_seconds, list_logs
 from ..objects import ContainerState, Job, Pod, Workload
 from ..patches import Write
 from ..plans import job as plans
@@ -54,12 +55,11 @@ PATIENCE = {"CrashLoopBackOff": math.inf}
 class JobRun:
     """One run of k8s_job."""
 
-    def __init__(self, module: AnsibleModule, outcome: Outcome, client: Client, *, redact: Redact) -> None:
+    def __init__(self, module: AnsibleModule, outcome: Outcome, client: Client) -> None:
         self.params = module.params
         self.module = module
         self.outcome = outcome
         self.client = client
-        self.redact = redact
         self.namespace = str(self.params["namespace"])
         self.grace = GracePeriod(self.params["failure_grace_factor"], PATIENCE)
         self.request = self._read_request()
@@ -398,7 +398,7 @@ class JobRun:
         return list_logs(
             self.client,
             list(reversed(pods)),
-            redact=self.redact,
+            redact=Redactor().redact,
             tail_lines=self.params["log_lines"],
             limit_bytes=self.params["log_bytes"],
             select=has_begun,
@@ -525,6 +525,6 @@ def run_job(module: AnsibleModule, outcome: Outcome) -> None:
     outcome.facts["run_id"] = client.run_id
     try:
         check_identity(client, module.params["cluster_uid"])
-        JobRun(module, outcome, client, redact=str).run()
+        JobRun(module, outcome, client).run()
     finally:
         disconnect(module, outcome, client)
