@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 from .kubernetes_objects import refer_to
@@ -16,15 +17,18 @@ ALWAYS = 10**6
 
 
 class JobController:
-    """Starts each Job that is not suspended, and ends it with its exit code after so many looks of the client at pods.
+    """Starts each Job that is not suspended, and ends it ``seconds`` later; with ``holds`` when ``end`` is called.
 
-    ``exit_codes`` has one for each Job in the order in which they start, then 0. With ``holds`` they run until ``end``
-    is called. ``running`` has how many ran after each start.
+    ``exit_codes`` has one for each Job in the order in which they start, then 0. ``running`` has how many ran after
+    each start.
     """
 
-    def __init__(self, server: MemoryServer, *, holds: bool = False, lines: list[str] | None = None) -> None:
+    def __init__(
+        self, server: MemoryServer, *, holds: bool = False, seconds: float = 0.0, lines: list[str] | None = None
+    ) -> None:
         self.server = server
         self.holds = holds
+        self.seconds = seconds
         self.exit_codes: list[int] = []
         self.started: list[str] = []
         self.running: list[int] = []
@@ -34,6 +38,10 @@ class JobController:
 
     def act(self) -> None:
         """Start what may run."""
+        with self.server.changed:
+            self._act()
+
+    def _act(self) -> None:
         for job in self.server.read_all("Job"):
             status = job.get("status") or {}
             if not job["spec"].get("selector"):
@@ -66,7 +74,9 @@ class JobController:
         self._set_status(name, {"startTime": format_now(), "active": 1})
         self.started.append(name)
         self.running.append(len([pod for pod in self.server.read_all("Pod") if pod["status"]["phase"] == "Running"]))
-        if not self.holds:
+        if self.seconds:
+            threading.Timer(self.seconds, self.end, (name,)).start()
+        elif not self.holds:
             self.end(name)
 
     def end(self, name: str) -> None:
