@@ -90,7 +90,7 @@ options:
     type: int
   ttl_seconds:
     description:
-      - Seconds after its end until Kubernetes removes the Job and its pods. Until then its key is known.
+      - Seconds after its end until Kubernetes removes the Job and its pods, at least 60. Until then its key is known.
       - It takes the place of what the template says.
     type: int
     default: 86400

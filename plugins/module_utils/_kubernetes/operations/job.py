@@ -44,6 +44,8 @@ if t.TYPE_CHECKING:
 
 DEFAULT_DEADLINE = 3600
 """Seconds after which Kubernetes ends a Job for which nobody says when."""
+SHORTEST_TTL = 60
+"""Seconds. Kubernetes removes a Job with a shorter time before it is certain that its end and its log have been read."""
 REPORT_SECONDS = 10.0
 """For reading what became of a Job, also after the deadline."""
 WITHDRAW_SECONDS = 5.0
@@ -116,6 +118,7 @@ class JobRun:
             _check_template(spec)
         prefix = params["name_prefix"] or params["from_cronjob"]
         _check_prefix(prefix)
+        _check_seconds(params)
         _check_log_file(params["log_file"])
         lock = params["lock"] or ""
         if not lock and cron_job is not None and get_path(cron_job.raw, "spec", "concurrencyPolicy") == "Forbid":
@@ -508,6 +511,18 @@ def _check_lock(lock: str) -> None:
             problem=f"it has {len(lock)} characters, and a label has at most {plans.LONGEST_LOCK}",
             next_step="Give a shorter one",
         )
+
+
+def _check_seconds(params: t.Mapping[str, t.Any]) -> None:
+    for name, least in (("ttl_seconds", SHORTEST_TTL), ("deadline", 1), ("lock_timeout", 0)):
+        value = params[name]
+        if value is not None and value < least:
+            raise Refusal(
+                obj=f"option {name}",
+                problem=f"it is {value:g}, and the least is {least}",
+                next_step=f"Set it to {least} or more"
+                + ("; a Job that is removed at once cannot tell how it ended" if name == "ttl_seconds" else ""),
+            )
 
 
 def _check_log_file(path: str | None) -> None:
