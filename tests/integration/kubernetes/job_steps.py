@@ -18,7 +18,7 @@ from .conftest import Namespace
 Json = dict[str, Any]
 
 JOB = "k8s_job"
-SECRET_NAME = "database"
+SECRET_NAME = "database"  # noqa: S105
 SCRIPT = """
 import os, sys, time
 import psycopg2
