@@ -487,7 +487,7 @@ def test_rolled_out_of_other_kinds() -> None:
         ("purge-1", "j-1", "Current", "complete (1 succeeded)"),
         ("purge-2", "j-2", "Failed", "failed after 7 failed pods: Job has reached the specified backoff limit"),
         ("purge-3", "j-3", "InProgress", "1 of 4 succeeded, 2 active, 0 failed"),
-        ("purge-4", "j-4", "InProgress", "suspended, 0 of 1 succeeded"),
+        ("purge-4", "j-4", "InProgress", "suspended by an unknown writer, 0 of 1 succeeded"),
         ("purge-1", "j-other", "Failed", "created again"),
         ("purge-9", "j-9", "NotFound", "does not exist any more"),
     ],
