@@ -12,7 +12,7 @@ from support.import_levels import check_levels, check_packages, find_level, pack
 
 LEVELS = {
     "module_utils._common": [
-        ["errors", "text", "durations", "timestamps", "retry"],
+        ["durations", "errors", "redaction", "retry", "text", "timestamps"],
         ["dependencies", "outcome"],
         ["module"],
     ],
