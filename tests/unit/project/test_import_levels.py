@@ -39,7 +39,7 @@ LEVELS = {
         ["credentials", "streams"],
         ["access", "autoscalers", "constraints", "plans", "snapshot"],
         ["client"],
-        ["cache", "cluster", "conditions", "diagnosis", "reviews", "scaling_constraints"],
+        ["cache", "cluster", "conditions", "diagnosis", "logs", "reviews", "scaling_constraints"],
         ["preflight", "summary", "tiers", "wait"],
         ["operations"],
     ],
