@@ -37,6 +37,8 @@ PATHS = {
     "CronJob": "apis/batch/v1/{}/cronjobs",
     "Job": "apis/batch/v1/{}/jobs",
     "ConfigMap": "api/v1/{}/configmaps",
+    "Secret": "api/v1/{}/secrets",
+    "Service": "api/v1/{}/services",
     "ServiceAccount": "api/v1/{}/serviceaccounts",
     "Role": "apis/rbac.authorization.k8s.io/v1/{}/roles",
     "RoleBinding": "apis/rbac.authorization.k8s.io/v1/{}/rolebindings",
