@@ -160,6 +160,9 @@ verdict:
     object:
       description: The object. Of pods that fail alike it is the first, and the message counts the others.
       type: str
+    container:
+      description: The container that it is about; null where it is about none.
+      type: str
     message:
       description: What is so.
       type: str
@@ -185,6 +188,11 @@ workload:
   description: The workload as M(lowtide.ops.k8s_workload_info) describes it.
   returned: success
   type: dict
+containers:
+  description: The containers of its newest pods, init containers first, each with name, image, requests and limits.
+  returned: success
+  type: list
+  elements: dict
 pods:
   description: Its pods that have not ended, each with name, node, phase, ready, revision and restarts.
   returned: success

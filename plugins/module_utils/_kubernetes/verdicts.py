@@ -75,12 +75,14 @@ class Verdict(t.NamedTuple):
     evidence: tuple[str, ...] = ()
     is_current: bool = True
     subject: str = ""
+    container: str = ""
 
     def as_result(self, redact: t.Callable[[str], str]) -> dict[str, t.Any]:
         """Return it as plain data without secrets."""
         return {
             "reason": self.reason,
             "object": self.object,
+            "container": self.container or None,
             "message": redact(self.message),
             "since": None if self.since is None else format_utc(self.since),
             "next_step": self.next_step,
@@ -322,6 +324,7 @@ def _describe_ended(material: Material, reason: str, ended: _Termination, messag
         evidence=tuple(evidence),
         is_current=not ended.is_ready,
         subject=ended.container,
+        container=ended.container,
     )
 
 
@@ -391,6 +394,7 @@ def _judge_probe(
             evidence=tuple(lines),
             is_current=not is_ready,
             subject=f"{'killing ' if killed and probe != 'readiness' else ''}{probe} {name}",
+            container=name,
         )
     if is_ready or not _is_running(pod, name) or not container.get("readinessProbe"):
         return None
@@ -399,7 +403,7 @@ def _judge_probe(
         f"container {name} runs and is not ready; its readiness probe is {describe_probe(container['readinessProbe'])}"
     )
     lines = _find_last_lines(material, pod, name)
-    return _make("probe_failing", pod.title, what, evidence=tuple(lines), subject=f"readiness {name}")
+    return _make("probe_failing", pod.title, what, evidence=tuple(lines), subject=f"readiness {name}", container=name)
 
 
 def _find_container(event: Event, pod: Pod) -> str:

@@ -18,6 +18,7 @@ from ..._common.timestamps import format_utc
 from ..cluster import check_identity, connect, disconnect
 from ..evidence import Material, collect, list_event_lines, list_files
 from ..fields import Json, as_text, get_path
+from ..references import list_containers
 from ..summary import describe_state, describe_workload
 from ..verdicts import Question, Verdict, find_write_time, judge
 
@@ -75,6 +76,8 @@ def read_groups(state: t.Any) -> list[Json]:
     """Return the groups of a result of rpk_group_info, or the one that is given by itself. Raises Refusal."""
     if not state:
         return []
+    if state.get("failed") and "groups" not in state:
+        return [{"name": "of the workload", "state": "unknown", "reason": f"it could not be read: {state.get('msg')}"}]
     groups = state.get("groups", [state])
     if not isinstance(groups, list) or any("state" not in group or "name" not in group for group in groups):
         raise Refusal(
@@ -116,6 +119,7 @@ def _describe(material: Material, verdicts: t.Sequence[Verdict]) -> dict[str, t.
         "verdict": first,
         "others": others,
         "workload": describe_workload(material.workload),
+        "containers": _describe_containers(material),
         "pods": [_describe_pod(pod) for pod in material.pods],
         "revisions": list_revisions(material),
         "last_changes": _describe_changes(material),
@@ -124,6 +128,20 @@ def _describe(material: Material, verdicts: t.Sequence[Verdict]) -> dict[str, t.
         "services": list(material.services),
         "unreadable": list(material.unreadable),
     }
+
+
+def _describe_containers(material: Material) -> list[dict[str, t.Any]]:
+    """Return what the newest pods' containers are and what they may use."""
+    template = material.workload.template.get("spec") or {}
+    return [
+        {
+            "name": container.get("name"),
+            "image": container.get("image"),
+            "requests": get_path(container, "resources", "requests") or {},
+            "limits": get_path(container, "resources", "limits") or {},
+        }
+        for container in list_containers(template)
+    ]
 
 
 def _describe_pod(pod: t.Any) -> dict[str, t.Any]:
