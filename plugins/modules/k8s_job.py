@@ -22,7 +22,9 @@ description:
     (C(ttlSecondsAfterFinished)).
   - What waiting does not mend ends the wait early and is named, such as a wrong image name, a missing secret, or pods
     that a quota forbids. How often a pod may fail is said by the Job itself (C(backoffLimit)).
-  - The ends of the logs of all its pods are returned, with passwords, tokens and keys redacted.
+  - The ends of the logs of all its pods are returned, with passwords, tokens and keys redacted. Besides what looks like
+    one, the values of the Secrets that the pods use are redacted, where this account may read them (C(get) on
+    C(secrets) and C(configmaps)).
   - A pod of a Job that passes its deadline is deleted by Kubernetes, and with C(restartPolicy=OnFailure) also the pod of
     a Job that fails. Their logs are gone then, which RV(evidence) says. Without a C(restartPolicy), it is C(Never).
 author:

@@ -69,7 +69,8 @@ class JobController:
         }
         container = {"name": "main", "state": {"running": {}}}
         status = {"phase": "Running", "containerStatuses": [container]}
-        self.server.put({"kind": "Pod", "metadata": metadata, "status": status}, manager="controller")
+        spec = job["spec"]["template"]["spec"]
+        self.server.put({"kind": "Pod", "metadata": metadata, "spec": spec, "status": status}, manager="controller")
         self.server.log_lines[NAMESPACE, f"{name}-x"] = self.lines
         self._set_status(name, {"startTime": format_now(), "active": 1})
         self.started.append(name)

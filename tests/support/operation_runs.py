@@ -15,6 +15,7 @@ from ansible_collections.lowtide.ops.plugins.module_utils._consumers.operations.
 )
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.arguments import ACTING_SPEC, CONNECTION_SPEC
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.operations.job import run_job
+from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.operations.rollout import run_rollout
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.operations.workload import run_workload
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.operations.workload_info import read_workloads
 
@@ -53,6 +54,21 @@ DEFAULTS: dict[Work, dict[str, Any]] = {
         "start_stopped": False,
         "allow_volume_deletion": False,
         "assume": None,
+    },
+    run_rollout: {
+        "state": "present",
+        "kind": "Deployment",
+        "name": "w",
+        "containers": None,
+        "image": None,
+        "pod_annotations": None,
+        "restarted_after": None,
+        "revision": None,
+        "partition": None,
+        "until": None,
+        "on_failure": "undo",
+        "schema_version": None,
+        "guards": ["gitops", "hpa", "quota"],
     },
     read_workloads: {"workloads": []},
     run_job: {

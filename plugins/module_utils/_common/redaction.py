@@ -209,10 +209,15 @@ def _expand(value: str) -> t.Iterator[str]:
     lines = value.splitlines()
     if len(lines) > 1:
         yield from (line.strip() for line in lines if len(line.strip()) >= MINIMUM_LINE)
+    yield from list_secret_parts(value)
+
+
+def list_secret_parts(text: str) -> t.Iterator[str]:
+    """Yield the secrets in a text that is none as a whole: secret entries of configuration, passwords of URLs."""
     for pattern in (_PAIR, _FLAG, _ENTRY):
-        yield from (match["value"].strip("\\\"'") for match in pattern.finditer(value))
+        yield from (match["value"].strip("\\\"'") for match in pattern.finditer(text))
     for pattern in (_USERINFO, _DSN):
-        for match in pattern.finditer(value):
+        for match in pattern.finditer(text):
             password = match["value"].partition(":")[2] if pattern is _USERINFO else match["value"]
             yield from {password, unquote(password)}
 

@@ -15,7 +15,8 @@ from .._common.text import format_count, join_some
 from .autoscalers import Autoscaler
 from .objects import Job, Pod, Workload
 from .plans.job import Holder, find_holders
-from .saved_state import AUTOSCALER_MANAGERS
+from .pod_templates import fingerprint
+from .saved_state import AUTOSCALER_MANAGERS, find_owners, is_own_manager
 from .selectors import format_selector
 from .snapshot import Snapshot
 
@@ -264,11 +265,14 @@ class RolledOut(_WorkloadCondition):
 
     ``revision`` is the Deployment's number (annotation deployment.kubernetes.io/revision), the StatefulSet's
     ``updateRevision``, or the hash that pods of it carry. Another newest revision is somebody else's, and a failure.
+    None is the revision that the controller makes of the template of ``workload``, which is what was last written;
+    another template is somebody else's then.
     """
 
-    def __init__(self, workload: Workload, revision: str) -> None:
+    def __init__(self, workload: Workload, revision: str | None) -> None:
         super().__init__(workload)
         self.revision = revision
+        self._mark = fingerprint(workload.template)
 
     def needs(self) -> tuple[str, ...]:
         """Return the kinds that it cannot judge without."""
@@ -276,15 +280,37 @@ class RolledOut(_WorkloadCondition):
 
     def _evaluate(self, snapshot: Snapshot, workload: Workload) -> Status:
         goal = workload.replicas
-        message = f"revision {self.revision}: {describe_progress(workload, goal)}"
+        named = "its new pod template" if self.revision is None else f"revision {self.revision}"
+        message = f"{named}: {describe_progress(workload, goal)}"
+        if self.revision is None and self._is_rival(workload) and fingerprint(workload.template) != self._mark:
+            problem = f"its pod template was changed by {_find_template_writer(workload)} while it was rolled out"
+            return Status(FAILED, workload.title, problem, goal, "Find out who changed the pod template since")
         if not self._is_observed(workload):
             return Status(IN_PROGRESS, workload.title, message, goal)
+        if self.revision is None:
+            return Status(CURRENT if _serves(workload, goal) else IN_PROGRESS, workload.title, message, goal)
         newest = [name for name in (workload.revision, snapshot.update_hash(workload)) if name]
         if newest and self.revision not in newest:
             problem = f"revision {self.revision} was rolled out, and its newest revision is {newest[0]} now"
             return Status(FAILED, workload.title, problem, goal, "Find out who changed the pod template since")
         state = CURRENT if newest and _serves(workload, goal) else IN_PROGRESS
         return Status(state, workload.title, message, goal)
+
+
+def _find_template_writer(workload: Workload) -> str:
+    """Return who else has set something in the pod template."""
+    owners = find_owners(workload.raw, "spec", "template") or []
+    others = [owner.manager for owner in owners if not is_own_manager(owner.manager)]
+    return others[-1] if others else "another client"
+
+
+class Observed(_WorkloadCondition):
+    """Its controller has seen what was last written."""
+
+    def _evaluate(self, snapshot: Snapshot, workload: Workload) -> Status:  # noqa: ARG002
+        message = f"its controller has seen generation {workload.observed_generation} of {workload.generation}"
+        state = CURRENT if self._is_observed(workload) else IN_PROGRESS
+        return Status(state, workload.title, message, workload.replicas)
 
 
 class JobDone:

@@ -37,6 +37,14 @@ _EVENT_SELECTOR = ",".join(f"reason!={reason}" for reason in _USUAL_EVENTS.split
 """Leaves out what every pod causes and no diagnosis looks at."""
 
 
+class FindingLasted(WaitFailed):
+    """A wait ended early because of ``finding``, which has lasted longer than it is borne."""
+
+    def __init__(self, finding: Finding, *, obj: str, problem: str, next_step: str) -> None:
+        super().__init__(obj=obj, problem=problem, next_step=next_step)
+        self.finding = finding
+
+
 class SnapshotSource(t.Protocol):
     """What the loop needs of a ``Cache``."""
 
@@ -73,6 +81,7 @@ def wait_until(
     outcome: Outcome,
     clock: t.Callable[[], float] = time.time,
     diagnose_after: float = DIAGNOSE_AFTER,
+    since: float | None = None,
 ) -> Snapshot:
     """Return the first snapshot in which all conditions hold.
 
@@ -81,7 +90,7 @@ def wait_until(
     never) and if it may be read. Raises WaitFailed as soon as a condition cannot hold any more, or a finding has lasted longer than
     ``grace`` bears it; WaitTimeout at the deadline; the latter two after reading everything once more, so that no watch that fell silent is the reason.
     ``outcome`` gets the findings as blockers, and the seconds waited. ``clock`` gives seconds since 1970 and is read
-    once.
+    once. ``since`` is when what is waited for was begun, by a run that was cut off: now, where it is not given.
     """
     began = deadline.elapsed
     try:
@@ -93,6 +102,7 @@ def wait_until(
             outcome=outcome,
             epoch=clock() - began,
             diagnose_after=diagnose_after if math.isinf(diagnose_after) else min(diagnose_after, deadline.seconds / 5),
+            since=since,
         ).run()
     finally:
         outcome.waited += deadline.elapsed - began
@@ -125,6 +135,7 @@ class _Wait:
         outcome: Outcome,
         epoch: float,
         diagnose_after: float,
+        since: float | None,
     ) -> None:
         self._conditions = conditions
         self._cache = cache
@@ -135,6 +146,7 @@ class _Wait:
         self._began = deadline.elapsed
         self._is_diagnosing = False
         self._diagnose_after = diagnose_after
+        self._since = epoch + self._began if since is None else since
 
     @property
     def _now(self) -> float:
@@ -178,7 +190,7 @@ class _Wait:
             if workload is None:
                 continue
             goal = workload.replicas if status.goal is None else status.goal
-            findings += diagnose(snapshot, workload, since=self._epoch + self._began, goal=goal)
+            findings += diagnose(snapshot, workload, since=self._since, goal=goal)
             recovering.update(pod.title for pod in list_pods_to_start(snapshot, workload))
         return _Look(snapshot, statuses, findings, recovering)
 
@@ -210,7 +222,8 @@ class _Wait:
         if expired is None:
             return None
         self._report(look.findings)
-        raise WaitFailed(
+        raise FindingLasted(
+            expired,
             obj=_join_titles(look.late),
             problem=f"{_join_messages(look.late)}; {expired}{self._grace.describe_limit(expired)}",
             next_step=f"{expired.next_step}, or raise failure_grace_factor if it passes",

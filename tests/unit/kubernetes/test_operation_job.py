@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import stat
 from pathlib import Path
@@ -217,6 +218,21 @@ def test_what_cannot_be_meant_is_refused(memory: MemoryServer, params: Json, wor
     assert (refused.failed, refused["error"]["refused"]) == (True, True)
     assert words in refused.msg
     assert list_jobs(memory) == []
+
+
+@pytest.mark.parametrize("is_allowed", [True, False])
+def test_values_of_the_pods_secrets_are_redacted(memory: MemoryServer, is_allowed: bool) -> None:
+    """However the program prints them; where they may not be read, what looks like a secret is."""
+    JobController(memory, lines=["connecting with kangaroo77", "password=kangaroo77"])
+    data = {"pw": base64.b64encode(b"kangaroo77").decode()}
+    memory.put({"kind": "Secret", "metadata": {"name": "database", "namespace": "n"}, "data": data})
+    template = describe_template()
+    container = template["template"]["spec"]["containers"][0]
+    container["env"] = [{"name": "PGPASSWORD", "valueFrom": {"secretKeyRef": {"name": "database", "key": "pw"}}}]
+    if not is_allowed:
+        memory.deny("get", "secrets")
+    log = run(memory, template=template)["log"]
+    assert log == f"connecting with {'[redacted]' if is_allowed else 'kangaroo77'}\npassword=[redacted]"
 
 
 @pytest.mark.parametrize("check", [True, False])

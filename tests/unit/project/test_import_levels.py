@@ -13,7 +13,7 @@ from support.import_levels import check_levels, check_packages, find_level, pack
 LEVELS = {
     "module_utils._common": [
         ["durations", "errors", "redaction", "retry", "text", "timestamps"],
-        ["dependencies", "outcome"],
+        ["bundle", "dependencies", "outcome"],
         ["module"],
     ],
     "module_utils._backup": [
@@ -34,13 +34,15 @@ LEVELS = {
     ],
     "module_utils._kubernetes": [
         ["arguments", "errors", "fields", "files", "proxies"],
-        ["patches", "quantities", "resources", "saved_state", "selectors"],
+        ["patches", "quantities", "references", "resources", "saved_state", "selectors"],
         ["certificates", "kubeconfig", "objects", "transport"],
-        ["credentials", "streams"],
+        ["credentials", "pod_templates", "streams"],
+        ["revisions", "rollout_notes"],
         ["access", "autoscalers", "constraints", "plans", "snapshot"],
         ["client"],
         ["cache", "cluster", "conditions", "diagnosis", "logs", "reviews", "scaling_constraints"],
-        ["preflight", "summary", "tiers", "wait"],
+        ["evidence", "preflight", "rollout_summary", "summary", "tiers", "wait"],
+        ["rollout_cause", "verdicts"],
         ["operations"],
     ],
     "module_utils._consumers": [["partitions"], ["operations"]],

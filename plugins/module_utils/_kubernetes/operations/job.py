@@ -27,6 +27,7 @@ from ..cluster import check_identity, connect, disconnect, read_object
 from ..conditions import JobDone, Turn
 from ..diagnosis import GracePeriod
 from ..errors import Conflict, NotFound, WriteUnknown
+from ..evidence import read_known_secrets
 from ..fields import Json, as_dict, get_path
 from ..files import write_private
 from ..logs import Log, allow_seconds, list_logs
@@ -401,11 +402,19 @@ class JobRun:
         return list_logs(
             self.client,
             list(reversed(pods)),
-            redact=Redactor().redact,
+            redact=self._make_redactor(pods).redact,
             tail_lines=self.params["log_lines"],
             limit_bytes=self.params["log_bytes"],
             select=has_begun,
         )
+
+    def _make_redactor(self, pods: t.Sequence[Pod]) -> Redactor:
+        """Return what takes secrets out of logs: those that the pods use, as far as this account may read them."""
+        if not pods:
+            return Redactor()
+        with allow_seconds(self.client, Deadline(REPORT_SECONDS)):
+            known = read_known_secrets(self.client, self.namespace, [pods[-1].raw])
+        return Redactor([*known, *self.client.access.secrets()])
 
     def _summarize(self) -> None:
         self.outcome.summary = summary.summarize_job(
