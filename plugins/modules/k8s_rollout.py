@@ -33,8 +33,11 @@ options:
       - With V(present) the workload is brought to what is declared.
       - With V(expired) every temporary change of it whose O(until) has come is taken back, and nothing else. A value that
         somebody has set since stays.
+      - With V(undone) the revision is put back that there was before the run O(run_id) rolled something out, with the
+        partition and the temporary changes of then. Nothing is done where another run has rolled out something since, where
+        another client has changed the pod template, or where it was undone already. It needs O(run_id).
     type: str
-    choices: [present, expired]
+    choices: [present, expired, undone]
     default: present
   kind:
     description: What kind of workload it is.
@@ -305,7 +308,7 @@ def main() -> None:
         argument_spec={
             **CONNECTION_SPEC,
             **ACTING_SPEC,
-            "state": {"type": "str", "choices": ["present", "expired"], "default": "present"},
+            "state": {"type": "str", "choices": ["present", "expired", "undone"], "default": "present"},
             "kind": {"type": "str", "required": True, "choices": ["Deployment", "StatefulSet", "DaemonSet"]},
             "name": {"type": "str", "required": True},
             "containers": {"type": "list", "elements": "dict", "options": CONTAINER},
@@ -320,6 +323,7 @@ def main() -> None:
             "guards": {"type": "list", "elements": "str", "choices": [*guards, "capacity"], "default": guards},
         },
         mutually_exclusive=[("revision", name) for name in WHOLE],
+        required_if=[("state", "undone", ["run_id"])],
         supports_check_mode=True,
     )
     run_module(module, run_rollout)

@@ -155,15 +155,16 @@ class Rollout:
 
     def _read_declared(self, workload: Workload) -> Declared:
         params = self.params
-        if params["state"] == "expired":
+        if params["state"] != "present":
             given = [name for name in DECLARING if params[name] is not None]
             if given:
                 raise Refusal(
                     obj=f"option {given[0]}",
-                    problem="state expired takes back what has ended and declares nothing else",
+                    problem=f"state {params['state']} takes something back and declares nothing else",
                     next_step=f"Leave {', '.join(given)} out, or set state to present",
                 )
-            return Declared(takes_back=True)
+            run_id = self.client.run_id if params["state"] == "undone" else ""
+            return Declared(takes_back=True, undoes_run=run_id)
         until = read_moment("until", params["until"], as_time)
         if until is not None and until <= self.at:
             raise Refusal(
@@ -227,7 +228,7 @@ class Rollout:
             after["pods not older than"] = self.declared.restart
         if plan.partition[0] != plan.partition[1]:
             before["partition"], after["partition"] = plan.partition
-        if self.declared.revision is not None and plan.changes_template:
+        if (self.declared.revision is not None or self.declared.undoes_run) and plan.changes_template:
             before.update(list_images(workload.template))
             after.update(list_images(plan.template))
         self.outcome.before, self.outcome.after = before, after
@@ -331,7 +332,7 @@ class Rollout:
             self.state = words.AS_DECLARED
             return
         self._unstick(workload, plan.stuck)
-        since = as_time(note.at) if note is not None else None
+        since = as_time(note.at) if note is not None and note.phase != UNDOING else None
         failure = self._wait(workload, RolledOut(workload, None), since=since)
         if failure is not None:
             self._fail(plan, failure, since or self.at)

@@ -62,6 +62,7 @@ class Declared(t.NamedTuple):
     until: str = ""
     restart: str = ""
     takes_back: bool = False
+    undoes_run: str = ""
 
 
 class Plan(t.NamedTuple):
@@ -133,6 +134,8 @@ def plan_rollout(
     if note is not None and not note.is_of(workload):
         note = None  # somebody has changed the template since
     known = read_temporaries(workload)
+    if declared.undoes_run:
+        return _plan_undone(workload, revisions, note, declared.undoes_run)
     edits, desired, target = _find_target(workload, revisions, declared, note=note, known=known, at=at)
     current = find_by_template(revisions, workload.template)
     partition = read_partition(workload)
@@ -194,6 +197,33 @@ def plan_rollout(
         stuck,
         partitions,
     )
+
+
+def _plan_undone(workload: Workload, revisions: t.Sequence[Known], note: Note | None, run_id: str) -> Plan:
+    """Plan to put back what there was before a run rolled something out; nothing where it did not, or it was undone."""
+    current = find_by_template(revisions, workload.template)
+    partition = read_partition(workload)
+    if note is None or note.run_id != run_id or (note.failed_mark and note.phase == DONE):
+        why = f"nothing that run {run_id} has rolled out is in force"
+        return Plan(WAIT, workload.template, (), "", why, current=current, partition=(partition, partition))
+    if note.phase == UNDOING:
+        why = f"the undo of what run {run_id} has rolled out is not finished"
+        return Plan(WAIT, workload.template, (), "finish the undo", why, None, note, None, current, note.failed)
+    back = find_by_name(revisions, note.back[1])
+    if back is None:
+        raise Refusal(
+            obj=workload.title,
+            problem=f"revision {note.back[0]}, which there was before run {run_id}, does not exist any more"
+            if note.back[1]
+            else f"no revision of before run {run_id} is known",
+            next_step="Declare the earlier template itself (containers), and keep more revisions (revisionHistoryLimit)",
+        )
+    failed = current.hash if current is not None and note.phase == ROLLING else ""
+    write, undoing = t.cast("tuple[Write, Note]", plan_undo(workload, note, back, failed=failed, cause=f"run {run_id}"))
+    what = f"revision {current.number if current else '?'} -> {back.number} ({', '.join(list_images(back.template).values())})"
+    partitions = (partition, partition if note.partition_before is None else note.partition_before)
+    why = f"what run {run_id} has rolled out is taken back"
+    return Plan(ROLL, back.template, (), what, why, write, undoing, None, current, failed, partitions)
 
 
 def _find_target(
