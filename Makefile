@@ -20,9 +20,9 @@ unexport PYTHONDONTWRITEBYTECODE
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: ## a lab of real servers, and one whole maintenance window through it
+demo: ## a lab of real servers, and one whole maintenance window through it; BAD_IMAGE=1 with a release that is undone
 	@$(LAB) up $(DEMO_COMPONENTS)
-	@$(PYTHON) tests/lab/demo.py
+	@$(PYTHON) tests/lab/demo.py $(if $(BAD_IMAGE),-e demo_bad_image=true)
 
 test: tools ## everything that CI runs; the lab stays up afterwards, with CI=true it is taken down
 	@tests/all.py "$(WITH_LAB)" "$(WITHOUT_LAB)"

@@ -223,6 +223,13 @@ revision:
   returned: when the workload was read
   type: dict
   sample: {before: 7, after: 8}
+workload:
+  description:
+    - How many C(replicas) it has, the C(partition) of a StatefulSet, and C(run_id) of the run of this module that wrote the
+      pod template as it is, empty where that was somebody else. In check mode all as it is.
+  returned: when the workload was read
+  type: dict
+  sample: {replicas: 4, partition: 0, run_id: "release-7"}
 revisions:
   description: All revisions that there are, newest first, with C(number), C(name), C(images) and C(created).
   returned: when the workload was read

@@ -89,7 +89,7 @@ def read_queries(options: t.Sequence[t.Mapping[str, t.Any]]) -> list[Query]:
 
 
 def read_answer(query: Query, data: t.Any) -> Answer:
-    """Return the samples in ``data`` of an answer of the HTTP API. Raises Refusal for a result that cannot be judged."""
+    """Return the samples in ``data`` of an answer of the API. Raises Refusal for a result that cannot be judged."""
     kind, result = (data.get("resultType"), data.get("result")) if isinstance(data, dict) else (None, None)
     if kind == "scalar":
         return Answer(query, (Sample("", _read_value(result)),))

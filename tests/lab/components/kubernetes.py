@@ -33,6 +33,8 @@ SERVER = f"https://{CONTROL}:{config.API_PORT}"
 TICKS_PER_SECOND = 100
 RIGHTS = Path("docs/kubernetes-rights.yml")
 """What the collection's users apply: a Role for each namespace, and a ClusterRole for the cluster's identity."""
+GRANTED = (("Role", "lowtide"), ("Role", "lowtide-rollout"), ("ClusterRole", "lowtide-identity"))
+"""Which of them the account gets in the namespace of the feature service."""
 RESTRICTED = "lowtide"
 """The account that demo and scenarios act as; it has no right but those of ``grant_rights``."""
 
@@ -167,7 +169,7 @@ class Kubernetes(Component):
                 "subjects": subjects,
                 "roleRef": {"apiGroup": group, "kind": kind, "name": name},
             }
-            for kind, name in (("Role", "lowtide"), ("ClusterRole", "lowtide-identity"))
+            for kind, name in GRANTED
         ]
         listing = json.dumps({"apiVersion": "v1", "kind": "List", "items": bindings})
         self.kubectl(lab, "apply", "--namespace", namespace, "-f", "-", stdin=listing)

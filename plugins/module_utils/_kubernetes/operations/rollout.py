@@ -15,7 +15,6 @@ from ..._common.errors import OpsError, Refusal, WaitError, WaitFailed
 from ..._common.outcome import Blocker, Outcome, PlanItem
 from ..._common.retry import Deadline
 from .. import rollout_summary as words
-from ..autoscalers import Autoscaler
 from ..cache import Cache
 from ..client import Client, Listing
 from ..cluster import check_identity, connect, disconnect, read_object
@@ -39,6 +38,7 @@ from ..plans.rollout import (
     plan_rollout,
     plan_undo,
     read_moment,
+    read_partition,
     read_values,
 )
 from ..pod_templates import LIMITS, REQUESTS, RESTARTED_AT, find_schema_problem, fingerprint, list_images
@@ -285,7 +285,7 @@ class Rollout:
                     f"{scaler.title} has {workload.title} at its maximum of {scaler.maximum}: pods of a surge come on top"
                     " of it, and load that grows meanwhile does not add any"
                 )
-            if requests and _measures_utilization(scaler):
+            if requests and scaler.measures_utilization:
                 self.module.warn(
                     f"{scaler.title} scales by a share of what pods request: with other requests it will ask for another"
                     " number of replicas"
@@ -549,6 +549,12 @@ class Rollout:
             return
         current = find_by_template(self.revisions, workload.template)
         before = plan.current if plan is not None else current
+        note = read_note(workload)
+        facts["workload"] = {
+            "replicas": workload.replicas,
+            "partition": read_partition(workload),
+            "run_id": note.run_id if note is not None and note.is_of(workload) else "",
+        }
         facts["revisions"] = [entry.as_dict() for entry in self.revisions]
         facts["images"] = list_images(workload.template)
         facts["pods"] = self.images
@@ -572,15 +578,6 @@ class Rollout:
             partition=plan.partition[1],
         )
         self.outcome.evidence += words.list_rollout_evidence(workload, self.images, current)
-
-
-def _measures_utilization(scaler: Autoscaler) -> bool:
-    """Return whether an HPA has a metric that is a share of what pods request."""
-    metrics = (scaler.raw.get("spec") or {}).get("metrics") or []
-    targets = [
-        (metric.get(part) or {}).get("target") or {} for metric in metrics for part in ("resource", "containerResource")
-    ]
-    return any(target.get("type") == "Utilization" for target in targets)
 
 
 def run_rollout(module: AnsibleModule, outcome: Outcome) -> None:
