@@ -61,7 +61,7 @@ from ansible_collections.lowtide.ops.plugins.plugin_utils._rolling_upgrade impor
 def plan(predicted: t.Any, workloads: t.Any, batches: t.Any, begin: t.Any, resumed: bool) -> dict[str, t.Any]:
     """Return the batches; a size that cannot be understood fails the task with object, value and next step."""
     try:
-        return plan_upgrade(predicted, workloads, batches, begin, resumed)
+        return plan_upgrade(predicted, workloads, batches, begin, resumed=resumed)
     except OpsError as error:
         raise AnsibleFilterError(str(error)) from error
 

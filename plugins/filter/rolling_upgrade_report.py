@@ -32,15 +32,11 @@ options:
     type: dict
     required: true
   failure:
-    description: The name of the failed C(task) and its C(result), empty where nothing failed.
+    description:
+      - The name of the failed C(task), its C(result), and what was registered of putting back (C(undone)) and of saving the
+        evidence (C(diagnosed)). Empty where nothing failed.
     type: dict
-  undone:
-    description: What was registered of putting back.
-    type: dict
-  diagnosed:
-    description: What was registered of saving the evidence.
-    type: dict
-positional: begin, plan, before, failure, undone, diagnosed
+positional: begin, plan, before, failure
 """
 
 EXAMPLES = r"""
@@ -56,24 +52,15 @@ _value:
 import typing as t
 
 from ansible_collections.lowtide.ops.plugins.plugin_utils._rolling_upgrade import (
-    list_evidence_paths,
     report_failure,
     report_success,
 )
 
 
-def report(
-    results: t.Any,
-    begin: t.Any,
-    plan: t.Any,
-    before: t.Any,
-    failure: t.Any = None,
-    undone: t.Any = None,
-    diagnosed: t.Any = None,
-) -> dict[str, t.Any]:
+def report(results: t.Any, begin: t.Any, plan: t.Any, before: t.Any, failure: t.Any = None) -> dict[str, t.Any]:
     """Return the result of the role."""
     if failure:
-        return report_failure(begin, failure, results, undone, list_evidence_paths(diagnosed))
+        return report_failure(begin, failure, results)
     return report_success(begin, plan, results, before)
 
 

@@ -225,11 +225,11 @@ revision:
   sample: {before: 7, after: 8}
 workload:
   description:
-    - How many C(replicas) it has, the C(partition) of a StatefulSet, and C(run_id) of the run of this module that wrote the
+    - Its C(title) in messages, how many C(replicas) it has, the C(partition) of a StatefulSet, and C(run_id) of the run of this module that wrote the
       pod template as it is, empty where that was somebody else. In check mode all as it is.
   returned: when the workload was read
   type: dict
-  sample: {replicas: 4, partition: 0, run_id: "release-7"}
+  sample: {title: StatefulSet shop/worker, replicas: 4, partition: 0, run_id: "release-7"}
 revisions:
   description: All revisions that there are, newest first, with C(number), C(name), C(images) and C(created).
   returned: when the workload was read

@@ -14,7 +14,7 @@ import math
 import typing as t
 
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import Refusal
-from ansible_collections.lowtide.ops.plugins.module_utils._common.text import join_some
+from ansible_collections.lowtide.ops.plugins.module_utils._common.text import format_count, join_some
 from ansible_collections.lowtide.ops.plugins.plugin_utils._results import merge_results
 
 Json = dict[str, t.Any]
@@ -45,15 +45,14 @@ class Batch(t.NamedTuple):
 def make_begin(workloads: t.Any, *, run_id: str, now: str, has_migration: bool) -> Json:
     """Return what is known before anything was read: the name of the run, and the key of its migration.
 
-    The key is the run's and a digest of what is declared. Without a given name of the run it is the digest alone, so that a
-    run that was cut off is gone on with. Raises Refusal for a declaration that says nothing.
+    The key is the run's and a digest of what is declared. Without a given name of the run it is the digest alone, so
+    that a run that was cut off is gone on with. Raises Refusal for a declaration that says nothing.
     """
     for number, workload in enumerate(_check_list(workloads)):
         title = f"rolling_upgrade_workloads, entry {number} ({workload.get('kind')}/{workload.get('name')})"
         if not any(workload.get(key) is not None for key in DECLARES):
-            raise Refusal(
-                obj=title, problem="it does not say what it is to become", next_step=f"Give one of {', '.join(DECLARES)}"
-            )
+            next_step = f"Give one of {', '.join(DECLARES)}"
+            raise Refusal(obj=title, problem="it does not say what it is to become", next_step=next_step)
         if any((w["kind"], w["name"]) == (workload["kind"], workload["name"]) for w in workloads[:number]):
             raise Refusal(obj=title, problem="it is there twice", next_step="Join both entries into one")
     digest = hashlib.sha256(json.dumps(workloads, sort_keys=True, default=str).encode()).hexdigest()[:12]
@@ -70,13 +69,18 @@ def _check_list(workloads: t.Any) -> list[Result]:
 
 
 def plan_upgrade(
-    predicted: t.Sequence[Result], workloads: t.Sequence[Result], batches: t.Sequence[t.Any], begin: Result, resumed: bool
+    predicted: t.Sequence[Result],
+    workloads: t.Sequence[Result],
+    batches: t.Sequence[t.Any],
+    begin: Result,
+    *,
+    resumed: bool,
 ) -> Json:
     """Return the batches, and whether there is anything to do.
 
-    ``predicted`` are the results of k8s_rollout in check mode. A release that this very run has rolled out before it was cut
-    off (``resumed``: it has a name that a later run shares) is due as well, since nothing tells whether the gate was open
-    after its last batch.
+    ``predicted`` are the results of k8s_rollout in check mode. A release that this very run has rolled out before it was
+    cut off (``resumed``: it has a name that a later run shares) is due as well, since nothing tells whether the gate was
+    open after its last batch.
     """
     is_changing = [bool(result["plan"]) for result in predicted]
     is_own = [result.get("workload", {}).get("run_id") == begin["run_id"] for result in predicted]
@@ -133,8 +137,13 @@ def read_size(size: t.Any, replicas: int) -> int:
 
 def report_success(begin: Result, plan: Result, results: t.Sequence[Result], before: Result) -> Json:
     """Return the role's result where nothing failed: the migration, the batches and the gates, as one."""
-    merged = merge_results([result for result in results if not result.get("skipped")])
+    performed = [result for result in results if not result.get("skipped")]
+    merged = merge_results(performed)
+    merged["summary"] = summarize_release(performed, check_mode=bool(before.get("check_mode")))
     merged["evidence"] = [f"before: {line}" for line in before.get("evidence") or []] + merged["evidence"]
+    merged["evidence"] = list(dict.fromkeys(merged["evidence"]))
+    if before.get("check_mode"):
+        merged["changed"] = plan["changes"]
     if plan["judges_again"]:
         what = f"judge the gate again: run {begin['run_id']} rolled it out and did not end"
         merged["summary"] = f"{what}; {merged['summary']}" if results else what
@@ -145,13 +154,38 @@ def report_success(begin: Result, plan: Result, results: t.Sequence[Result], bef
     return merged
 
 
-def report_failure(
-    begin: Result, failure: Result, results: t.Sequence[Result], undone: t.Any, evidence_paths: t.Sequence[str] = ()
-) -> Json:
+def summarize_release(results: t.Sequence[Result], *, check_mode: bool) -> str:
+    """Return one line: what the migration did, and which revision each workload serves, after how many batches."""
+    rollouts: dict[str, list[Result]] = {}
+    others = []
+    for result in results:
+        if "revision" in result:
+            rollouts.setdefault(find_title(result), []).append(result)
+        elif result.get("job"):
+            others.append(str(result.get("summary")))
+    words = [_describe_rollouts(title, items, check_mode=check_mode) for title, items in rollouts.items()]
+    return "; ".join([*others, *words]) or "nothing to do"
+
+
+def _describe_rollouts(title: str, results: t.Sequence[Result], *, check_mode: bool) -> str:
+    changed = [result for result in results if result["changed"]]
+    if check_mode or not changed:
+        return str(results[-1].get("summary"))
+    last = results[-1]
+    numbers = f"revision {changed[0]['revision']['before']} -> {last['revision']['after']}"
+    images = ", ".join((last.get("images") or {}).values())
+    replicas = format_count((last.get("workload") or {}).get("replicas") or 0, "replica")
+    batches = f" after {len(changed)} batches" if len(changed) > 1 else ""
+    return f"rolled out {title}: {numbers} ({images}) serves with {replicas}{batches}"
+
+
+def report_failure(begin: Result, failure: Result, results: t.Sequence[Result]) -> Json:
     """Return the role's result where something failed, with a summary that says what became of each workload.
 
-    ``failure`` has the name of the failed ``task`` and its ``result``, ``undone`` what was registered of putting back.
+    ``failure`` has the name of the failed ``task`` and its ``result``, and what was registered of putting back (``undone``)
+    and of saving the evidence (``diagnosed``).
     """
+    undone = failure.get("undone")
     performed = [*results, *_list_items(undone)]
     merged = merge_results([result for result in performed if "changed" in result and not result.get("skipped")])
     cause = _find_cause(failure["result"])
@@ -159,7 +193,11 @@ def report_failure(
     merged["summary"] = " ".join([f"{failure['task']}: {cause}", *_describe_undo(undone)])
     merged["changed"] = merged["changed"] or bool(failure["result"].get("changed"))
     merged["blockers"] = [*(_first_failed(failure["result"]).get("blockers") or []), *merged["blockers"]]
-    merged["evidence"] += [f"evidence of before it was put back: {path}" for path in evidence_paths]
+    merged["evidence"] += [
+        f"evidence of before it was put back: {item['evidence_path']}"
+        for item in _list_items(failure.get("diagnosed"))
+        if item.get("evidence_path")
+    ]
     merged["run_id"], merged["failed"] = begin["run_id"], True
     return merged
 
@@ -197,17 +235,12 @@ def _describe_undo(undone: t.Any) -> list[str]:
 
 
 def _describe_back(item: Result) -> str:
-    workload = _find_title(item)
+    workload = find_title(item)
     number = (item.get("revision") or {}).get("after")
     images = ", ".join((item.get("images") or {}).values())
     return f"{workload} serves revision {number} ({images})"
 
 
-def _find_title(item: Result) -> str:
-    entry = next((value for value in item.values() if isinstance(value, dict) and {"kind", "name"} <= value.keys()), {})
-    return f"{entry.get('kind', 'workload')} {entry.get('name', '')}".strip()
-
-
-def list_evidence_paths(diagnosed: t.Any) -> list[str]:
-    """Return the folders where the evidence was saved."""
-    return [str(item["evidence_path"]) for item in _list_items(diagnosed) if item.get("evidence_path")]
+def find_title(result: Result) -> str:
+    """Return the name of the workload that a result of k8s_rollout is about."""
+    return str((result.get("workload") or {}).get("title") or "the workload")

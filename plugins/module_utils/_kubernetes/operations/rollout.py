@@ -551,6 +551,7 @@ class Rollout:
         before = plan.current if plan is not None else current
         note = read_note(workload)
         facts["workload"] = {
+            "title": workload.title,
             "replicas": workload.replicas,
             "partition": read_partition(workload),
             "run_id": note.run_id if note is not None and note.is_of(workload) else "",
