@@ -33,8 +33,8 @@ options:
     required: true
   failure:
     description:
-      - The name of the failed C(task), its C(result), and what was registered of putting back (C(undone)) and of saving the
-        evidence (C(diagnosed)). Empty where nothing failed.
+      - The name of the failed C(task), its C(result), and what was registered of putting back (C(undone)) and of
+        saving the evidence (C(diagnosed)). Empty where nothing failed.
     type: dict
 positional: begin, plan, before, failure
 """

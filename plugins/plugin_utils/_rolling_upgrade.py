@@ -78,9 +78,9 @@ def plan_upgrade(
 ) -> Json:
     """Return the batches, and whether there is anything to do.
 
-    ``predicted`` are the results of k8s_rollout in check mode. A release that this very run has rolled out before it was
-    cut off (``resumed``: it has a name that a later run shares) is due as well, since nothing tells whether the gate was
-    open after its last batch.
+    ``predicted`` are the results of k8s_rollout in check mode. A release that this very run has rolled out before it
+    was cut off (``resumed``: it has a name that a later run shares) is due as well, since nothing tells whether the gate
+    was open after its last batch.
     """
     is_changing = [bool(result["plan"]) for result in predicted]
     is_own = [result.get("workload", {}).get("run_id") == begin["run_id"] for result in predicted]
@@ -182,8 +182,8 @@ def _describe_rollouts(title: str, results: t.Sequence[Result], *, check_mode: b
 def report_failure(begin: Result, failure: Result, results: t.Sequence[Result]) -> Json:
     """Return the role's result where something failed, with a summary that says what became of each workload.
 
-    ``failure`` has the name of the failed ``task`` and its ``result``, and what was registered of putting back (``undone``)
-    and of saving the evidence (``diagnosed``).
+    ``failure`` has the name of the failed ``task`` and its ``result``, and what was registered of putting back
+    (``undone``) and of saving the evidence (``diagnosed``).
     """
     undone = failure.get("undone")
     performed = [*results, *_list_items(undone)]

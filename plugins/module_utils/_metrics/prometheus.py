@@ -75,7 +75,7 @@ class Prometheus:
 
     def _get(self, query: Query, seconds: float) -> t.Any:
         # Thanos answers with what it has where a store is away, unless it is told not to; Prometheus ignores it.
-        parameters = urlencode({"query": query.text, "timeout": f"{seconds:.3f}s", "partial_response": "false"})
+        parameters = urlencode({"query": query.text, "timeout": f"{seconds * 1000:.0f}ms", "partial_response": "false"})
         try:
             response = open_url(
                 f"{self.url}/api/v1/query?{parameters}",
