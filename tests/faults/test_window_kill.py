@@ -11,14 +11,12 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
 import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from ansible_collections.lowtide.ops.plugins.plugin_utils._window.events import StepStarted
 from support.modules import CHECKOUT
 from support.playbooks import PlaybookRun, start_playbook
 from support.site import INVENTORY, WINDOW, Site
@@ -54,22 +52,6 @@ CASES: list[tuple[list[tuple[str, float]], str]] = (
 )
 
 
-def wait_for_begin(site: Site, step: str, window: subprocess.Popen[str], since: float) -> None:
-    """Until the journal says that ``step`` has begun after ``since`` (seconds since 1970)."""
-    end = time.monotonic() + 300
-    read = 0
-    while True:
-        # Reading takes a processor that the window needs: only when something was added.
-        if (size := site.journal_size()) > read:
-            read = size
-            started = [event for event in site.events() if isinstance(event, StepStarted)]
-            if any(event.step == step and event.at > since for event in started):
-                return
-        assert window.poll() is None, f"the window ended before its step {step}"
-        assert time.monotonic() < end, f"step {step} did not begin"
-        time.sleep(0.05)
-
-
 def go_on(site: Site, way: str, ansible_playbook: Callable[..., PlaybookRun]) -> None:
     """What comes between the kill and the run that has to end well."""
     if way == "journal_lost":
@@ -95,7 +77,7 @@ def test_killed_it_ends_in_the_same_state(
         for step, seconds in points:
             since = time.time()
             killed = start_playbook(WINDOW, *INVENTORY, *DUE)
-            wait_for_begin(site, step, killed, since)
+            site.wait_for_begin(step, killed, since)
             time.sleep(seconds)  # the kill comes at a time, not at a condition
             assert killed.poll() is None, "the window was over before the kill"
             os.kill(killed.pid, signal.SIGKILL)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 import boto3
 import psycopg2
 
-from ansible_collections.lowtide.ops.plugins.plugin_utils._window.events import Event
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window.events import Event, StepStarted
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.store_file import FileStore
 
 from .modules import CHECKOUT
@@ -32,7 +33,7 @@ class Site:
 
     # -- Kubernetes -----------------------------------------------------------------------------------------------
 
-    def kubectl(self, *arguments: str) -> str:
+    def kubectl(self, *arguments: str, timeout: float = 60) -> str:
         """The output of kubectl in the service's namespace."""
         kubernetes = self.facts["kubernetes"]
         command = [
@@ -43,12 +44,14 @@ class Site:
             self.service["namespace"],
             *arguments,
         ]
-        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
+        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=timeout).stdout
 
     def workers(self) -> dict[str, Any]:
-        """The workers' StatefulSet: replicas asked for and ready, and which annotations of ours it carries."""
+        """The workers' StatefulSet: replicas asked for and ready, and which of our annotations say that something is in
+        force. What the last rollout left says where to go back to, and stays."""
         found = json.loads(self.kubectl("get", "statefulset", self.service["worker"], "-o", "json"))
-        ours = [key for key in found["metadata"].get("annotations", {}) if "lowtide" in key]
+        annotations = found["metadata"].get("annotations", {})
+        ours = [key for key in annotations if "lowtide" in key and key != "lowtide.ops/rollout"]
         return {"replicas": found["spec"]["replicas"], "ready": found["status"].get("readyReplicas", 0), "notes": ours}
 
     def api_writes(self) -> int:
@@ -148,12 +151,39 @@ class Site:
         """Bytes of the site's journals, to which events are only ever added."""
         return sum(path.stat().st_size for path in self.windows.glob("journals/*"))
 
+    def wait_for_begin(self, step: str, window: subprocess.Popen[str], since: float) -> None:
+        """Until the journal says that ``step`` has begun after ``since`` (seconds since 1970)."""
+        end = time.monotonic() + 300
+        read = 0
+        while True:
+            # Reading takes a processor that the window needs: only when something was added.
+            if (size := self.journal_size()) > read:
+                read = size
+                started = [event for event in self.events() if isinstance(event, StepStarted)]
+                if any(event.step == step and event.at > since for event in started):
+                    return
+            assert window.poll() is None, f"the window ended before its step {step}"
+            assert time.monotonic() < end, f"step {step} did not begin"
+            time.sleep(0.05)
+
     # -- something to do ------------------------------------------------------------------------------------------
 
-    def make_due(self) -> None:
+    def images(self) -> list[str]:
+        """The image of each of the workers' pods."""
+        pods = json.loads(self.kubectl("get", "pods", "-l", f"app={self.service['worker']}", "-o", "json"))["items"]
+        return [pod["spec"]["containers"][0]["image"] for pod in pods]
+
+    def use_image(self, image: str) -> None:
+        """Have the workers serve with an image, as somebody who uses kubectl does."""
+        worker = self.service["worker"]
+        self.kubectl("set", "image", f"statefulset/{worker}", f"{worker}={image}")
+        self.kubectl("rollout", "status", f"statefulset/{worker}", "--timeout=300s", timeout=310)
+
+    def make_due(self, *, release: bool = False) -> None:
         """Leave a third of the history as dead rows, statistics that do not fit, and fewer workers than partitions.
 
-        Both tables have autovacuum switched off, so nobody but a window does anything about it.
+        Both tables have autovacuum switched off, so nobody but a window does anything about it. With ``release`` the
+        workers are of the first image, so that the second one is to be rolled out too.
         """
         with self.database() as cursor:
             cursor.execute(
@@ -166,3 +196,6 @@ class Site:
         for counted in ("replicas", "readyReplicas"):
             condition = f"--for=jsonpath={{.status.{counted}}}=4"
             self.kubectl("wait", condition, f"statefulset/{self.service['worker']}", "--timeout=55s")
+        image = self.service["images"][0 if release else 1]
+        if set(self.images()) != {image}:
+            self.use_image(image)

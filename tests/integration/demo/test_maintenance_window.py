@@ -37,6 +37,7 @@ def seen(site: Site) -> dict[str, Any]:
     """Everything that a window may change."""
     return {
         "workers": site.workers(),
+        "images": sorted(site.images()),
         "maintenance": site.maintenance(),
         "backups": site.backup_keys(),
         "writes": site.api_writes(),
@@ -47,7 +48,7 @@ def test_a_window_is_rehearsed_without_a_write_then_does_what_it_said_and_then_n
     site: Site, ansible_playbook: Playbook, tmp_path: Path
 ) -> None:
     """The last of the three from the installed tarball, by its full name."""
-    site.make_due()
+    site.make_due(release=True)
     before = seen(site)
     reports = len(site.reports())
 
@@ -71,8 +72,9 @@ def test_a_window_is_rehearsed_without_a_write_then_does_what_it_said_and_then_n
     report = site.reports()[-1]
     assert report["state"] == "succeeded"
     changed = {row["step"] for row in report["steps"] if row["changed"]}
-    assert changed == {"backup", "shutdown", "database_maintenance", "startup", "scaling"}
+    assert changed == {"backup", "rolling_upgrade", "shutdown", "database_maintenance", "startup", "scaling"}
     assert site.workers() == {"replicas": 12, "ready": 12, "notes": []}
+    assert site.images() == [site.service["images"][1]] * 12
     after = seen(site)
     assert after["maintenance"]["invalid"] == []
     assert after["maintenance"]["tables"] != before["maintenance"]["tables"]

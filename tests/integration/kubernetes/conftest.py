@@ -51,6 +51,7 @@ PATHS = {
     "HorizontalPodAutoscaler": "apis/autoscaling/v2/{}/horizontalpodautoscalers",
     "PodDisruptionBudget": "apis/policy/v1/{}/poddisruptionbudgets",
     "ScaledObject": "apis/keda.sh/v1alpha1/{}/scaledobjects",
+    "Application": "apis/argoproj.io/v1alpha1/{}/applications",
     "CustomResourceDefinition": "apis/apiextensions.k8s.io/v1//customresourcedefinitions",
 }
 
@@ -217,22 +218,33 @@ def volume(namespace: Namespace, tmp_path: Path) -> Iterator[Callable[[str, int]
 @pytest.fixture(scope="session")
 def keda(lab_facts: Json) -> None:
     """The ScaledObject's resource definition, as far as the modules look at it. No KEDA operator runs: this is its API only."""
+    define(lab_facts, "ScaledObject", "scaledobjects", "keda.sh")
+
+
+@pytest.fixture(scope="session")
+def argo_cd(lab_facts: Json) -> None:
+    """The Application's resource definition. No Argo CD runs: this is its API only."""
+    define(lab_facts, "Application", "applications", "argoproj.io")
+
+
+def define(lab_facts: Json, kind: str, plural: str, group: str) -> None:
+    """Have the cluster serve a kind of v1alpha1 whose objects may have any field."""
     schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
-    names = {"kind": "ScaledObject", "plural": "scaledobjects", "singular": "scaledobject"}
+    names = {"kind": kind, "plural": plural, "singular": kind.lower()}
     version = {"name": "v1alpha1", "served": True, "storage": True, "schema": {"openAPIV3Schema": schema}}
     version["subresources"] = {"status": {}}
     definition = {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
-        "metadata": {"name": "scaledobjects.keda.sh"},
-        "spec": {"group": "keda.sh", "scope": "Namespaced", "names": names, "versions": [version]},
+        "metadata": {"name": f"{plural}.{group}"},
+        "spec": {"group": group, "scope": "Namespaced", "names": names, "versions": [version]},
     }
     default = Namespace("default", lab_facts["kubernetes"])
     default.apply(definition)
-    default.wait("ScaledObjects served", lambda: served(default))
+    default.wait(f"{kind}s served", lambda: served(default, f"{plural}.{group}"))
 
 
-def served(space: Namespace) -> bool:
+def served(space: Namespace, definition: str) -> bool:
     """Whether the definition is established and its path answers."""
-    status = space.get("CustomResourceDefinition", "scaledobjects.keda.sh").get("status", {})
+    status = space.get("CustomResourceDefinition", definition).get("status", {})
     return any(one["type"] == "Established" and one["status"] == "True" for one in status.get("conditions") or [])
