@@ -46,6 +46,7 @@ LEVELS = {
         ["operations"],
     ],
     "module_utils._consumers": [["partitions"], ["operations"]],
+    "module_utils._metrics": [["limits"], ["prometheus"], ["operations"]],
     "module_utils._postgresql": [
         ["errors", "json_values", "names", "summary"],
         ["connection"],
