@@ -79,8 +79,8 @@ def plan_upgrade(
     """Return the batches, and whether there is anything to do.
 
     ``predicted`` are the results of k8s_rollout in check mode. A release that this very run has rolled out before it
-    was cut off (``resumed``: it has a name that a later run shares) is due as well, since nothing tells whether the gate
-    was open after its last batch.
+    was cut off (``resumed``: it has a name that a later run shares) is due as well, since nothing tells whether the
+    gate was open after its last batch.
     """
     is_changing = [bool(result["plan"]) for result in predicted]
     is_own = [result.get("workload", {}).get("run_id") == begin["run_id"] for result in predicted]

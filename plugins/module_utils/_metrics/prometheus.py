@@ -6,14 +6,14 @@
 from __future__ import annotations
 
 import json
+import ssl
 import typing as t
 from http import HTTPStatus
 from http.client import HTTPException
 from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlencode, urlsplit
-
-from ansible.module_utils.urls import open_url
+from urllib.request import HTTPRedirectHandler, HTTPSHandler, OpenerDirector, Request, build_opener
 
 from .._common.errors import Refusal
 from .._common.retry import Backoff, Deadline
@@ -53,7 +53,7 @@ class Prometheus:
         self.url = url.rstrip("/")
         self._headers = dict(headers or {})
         self._token_file = token_file
-        self._tls: dict[str, t.Any] = {"ca_path": ca_path, "validate_certs": validate_certs}
+        self._opener = _make_opener(ca_path, validate_certs=validate_certs)
         self.warnings: list[str] = []
 
     def ask(self, query: Query, deadline: Deadline) -> Answer:
@@ -77,15 +77,10 @@ class Prometheus:
         # Thanos answers with what it has where a store is away, unless it is told not to; Prometheus ignores it.
         parameters = urlencode({"query": query.text, "timeout": f"{seconds * 1000:.0f}ms", "partial_response": "false"})
         try:
-            response = open_url(
-                f"{self.url}/api/v1/query?{parameters}",
-                headers=self._make_headers(),
-                timeout=seconds,
-                follow_redirects="no",
-                http_agent="lowtide.ops",
-                **self._tls,
-            )
-            body = response.read(MAX_BYTES)
+            address = f"{self.url}/api/v1/query?{parameters}"
+            request = Request(address, headers=self._make_headers())  # noqa: S310 (http or https: __init__ has checked it)
+            with self._opener.open(request, timeout=seconds) as response:
+                body = response.read(MAX_BYTES)
         except HTTPError as error:
             raise self._judge_status(query, error) from error
         except URLError as error:
@@ -104,7 +99,7 @@ class Prometheus:
 
     def _make_headers(self) -> dict[str, str]:
         if not self._token_file:
-            return self._headers
+            return {"User-Agent": "lowtide.ops", **self._headers}
         try:
             token = Path(self._token_file).read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
@@ -113,7 +108,7 @@ class Prometheus:
                 problem=f"it cannot be read: {getattr(error, 'strerror', None) or 'it is not text'}",
                 next_step="Correct the path, or its permissions",
             ) from error
-        return {**self._headers, "Authorization": f"Bearer {token}"}
+        return {"User-Agent": "lowtide.ops", **self._headers, "Authorization": f"Bearer {token}"}
 
     def _judge_status(self, query: Query, error: HTTPError) -> Exception:
         body = _parse(error.read(65536)) or {}
@@ -140,6 +135,28 @@ class Prometheus:
                 next_step="Give the certificate of its authority by ca_path",
             )
         return _NotNow(f"{self.url} does not answer: {reason}")
+
+
+class _NoRedirects(HTTPRedirectHandler):
+    """A header with a token is for the server that was named, not for another one."""
+
+    def redirect_request(self, *_arguments: t.Any) -> None:
+        """Return no request, so that the answer is an error."""
+
+
+def _make_opener(ca_path: str | None, *, validate_certs: bool) -> OpenerDirector:
+    try:
+        context = ssl.create_default_context(cafile=ca_path)
+    except (OSError, ssl.SSLError) as error:
+        raise Refusal(
+            obj=f"ca_path {ca_path}",
+            problem=f"it cannot be read as certificates: {error}",
+            next_step="Give a file of certificates in PEM",
+        ) from error
+    if not validate_certs:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return build_opener(HTTPSHandler(context=context), _NoRedirects())
 
 
 class _NotNow(Exception):

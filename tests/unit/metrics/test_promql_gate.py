@@ -218,3 +218,17 @@ def test_of_many_series_the_outermost_are_evidence() -> None:
         'q {n="8"}: 8 (at most 100)',
         "q: 7 more series between these",
     ]
+
+
+def test_a_file_of_certificates_that_is_none_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_text("no certificate")
+    run = run_module(
+        "promql_gate",
+        {
+            "url": "https://127.0.0.1:1",
+            "ca_path": str(tmp_path / "ca.pem"),
+            "queries": [{"name": "q", "query": "1", "max": 1.0}],
+        },
+    )
+    assert "it cannot be read as certificates" in run.msg
+    assert run["error"]["refused"] is True

@@ -72,6 +72,8 @@ def run_gate(module: AnsibleModule, outcome: Outcome) -> None:
         ca_path=params["ca_path"],
         validate_certs=params["validate_certs"],
     )
+    if not params["validate_certs"]:
+        module.warn(f"The TLS certificate of {server.url} is not verified: validate_certs is false.")
     gate = Gate(server, queries, params)
     deadline = Deadline(params["timeout"])
     held = gate.judge(deadline, wait=not module.check_mode)
