@@ -36,7 +36,8 @@ begin: "{{ rolling_upgrade_workloads | lowtide.ops.rolling_upgrade_begin('releas
 
 RETURN = r"""
 _value:
-  description: C(run_id), the name of the run, and C(key), that of the migration's Job.
+  description:
+    - C(run_id), the name of the run, C(known), the workloads that can be read, and C(key), that of the migration's Job.
   type: dict
 """
 

@@ -25,7 +25,10 @@ DECLARES = ("containers", "image", "pod_annotations", "restarted_after", "revisi
 
 
 class Batch(t.NamedTuple):
-    """One call of k8s_rollout: a workload with its declaration, and the partition for a StatefulSet."""
+    """One call of k8s_rollout: a workload with its declaration, and the partition for a StatefulSet.
+
+    ``resumes``: a run that was cut off may have finished it without judging the gate.
+    """
 
     workload: Result
     number: int
@@ -33,13 +36,14 @@ class Batch(t.NamedTuple):
     new: int
     replicas: int
     partition: int | None
+    resumes: bool = False
 
     def as_dict(self) -> Json:
         """Return it for the tasks."""
         title = f"{self.workload['kind']}/{self.workload['name']}"
         if self.count > 1:
             title += f", batch {self.number} of {self.count} ({self.new} of {self.replicas} pods)"
-        return {**self.workload, "partition": self.partition, "title": title}
+        return {**self.workload, "partition": self.partition, "title": title, "resumes": self.resumes}
 
 
 def make_begin(workloads: t.Any, *, run_id: str, now: str, has_migration: bool) -> Json:
@@ -57,7 +61,9 @@ def make_begin(workloads: t.Any, *, run_id: str, now: str, has_migration: bool) 
             raise Refusal(obj=title, problem="it is there twice", next_step="Join both entries into one")
     digest = hashlib.sha256(json.dumps(workloads, sort_keys=True, default=str).encode()).hexdigest()[:12]
     key = f"{run_id} {digest}".strip()
-    return {"run_id": run_id or f"rolling_upgrade@{now}", "key": key if has_migration else ""}
+    # Those that k8s_workload_info can read.
+    known = [{"kind": w["kind"], "name": w["name"]} for w in workloads if w["kind"] != "DaemonSet"]
+    return {"run_id": run_id or f"rolling_upgrade@{now}", "key": key if has_migration else "", "known": known}
 
 
 def _check_list(workloads: t.Any) -> list[Result]:
@@ -101,7 +107,7 @@ def plan_upgrade(
 def list_batches(result: Result, workload: Result, batches: t.Sequence[t.Any], *, changing: bool) -> list[Batch]:
     """Return the batches of a workload: those of a StatefulSet by its partition, highest ordinals first.
 
-    A batch that was done before a run was cut off is left out: its partition is not above the one that there is.
+    A batch that was done before a run was cut off is left out: its partition is above the one that there is.
     """
     state = result.get("workload") or {}
     replicas, live = int(state.get("replicas") or 0), int(state.get("partition") or 0)
@@ -111,10 +117,18 @@ def list_batches(result: Result, workload: Result, batches: t.Sequence[t.Any], *
     sizes = [read_size(size, replicas) for size in batches] if changing else []
     is_new = bool(set((result.get("diff") or {}).get("after") or {}) - {"partition"})
     partitions = [replicas - size for size in sizes if replicas - size > last]
-    partitions = sorted({p for p in partitions if is_new or p < live}, reverse=True)
+    partitions = sorted({p for p in partitions if is_new or p <= live}, reverse=True)
     partitions.append(last)
     return [
-        Batch(workload, number, len(partitions), replicas - partition, replicas, partition)
+        Batch(
+            workload,
+            number,
+            len(partitions),
+            replicas - partition,
+            replicas,
+            partition,
+            not is_new and partition == live > last,
+        )
         for number, partition in enumerate(partitions, 1)
     ]
 

@@ -100,10 +100,13 @@ def test_a_canary_that_is_declared_stays_one() -> None:
     ]
 
 
-def test_a_run_that_was_cut_off_goes_on_with_the_batch_that_is_next() -> None:
-    """The template is new and the partition that of the second batch."""
+def test_a_run_that_was_cut_off_goes_on_with_the_batch_that_it_was_at() -> None:
+    """The template is new and the partition that of the second batch, whose gate may not have been judged."""
     cut_off = predict(partition=6, template=False, run_id="release")
-    assert list_partitions(plan([cut_off], [WORKERS], [1, "50%", "100%"], BEGIN, True)["steps"]) == [0]
+    steps = plan([cut_off], [WORKERS], [1, "50%", "100%"], BEGIN, True)["steps"]
+    assert [(step["partition"], step["resumes"]) for step in steps] == [(6, True), (0, False)]
+    fresh = plan([predict(partition=6)], [WORKERS], [1, "50%", "100%"], BEGIN, True)["steps"]
+    assert [(step["partition"], step["resumes"]) for step in fresh] == [(11, False), (6, False), (0, False)]
 
 
 def test_another_kind_is_rolled_out_by_its_own_strategy() -> None:
@@ -152,7 +155,11 @@ def test_the_migration_has_a_key_of_the_run_and_the_release() -> None:
     unnamed = begin([WORKERS], "", True)
     assert unnamed["key"] == begin([WORKERS], "", True)["key"]
     assert unnamed["run_id"].startswith("rolling_upgrade@")
-    assert begin([WORKERS], "", False)["key"] == ""
+    assert begin([WORKERS, {**API, "kind": "DaemonSet"}], "", False) | {"run_id": ""} == {
+        "run_id": "",
+        "key": "",
+        "known": [{"kind": "StatefulSet", "name": "worker"}],
+    }
 
 
 @pytest.mark.parametrize(
