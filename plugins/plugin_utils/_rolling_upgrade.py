@@ -32,7 +32,7 @@ class Batch(t.NamedTuple):
 
     workload: Result
     number: int
-    count: int
+    total: int
     new: int
     replicas: int
     partition: int | None
@@ -41,8 +41,8 @@ class Batch(t.NamedTuple):
     def as_dict(self) -> Json:
         """Return it for the tasks."""
         title = f"{self.workload['kind']}/{self.workload['name']}"
-        if self.count > 1:
-            title += f", batch {self.number} of {self.count} ({self.new} of {self.replicas} pods)"
+        if self.total > 1:
+            title += f", batch {self.number} of {self.total} ({self.new} of {self.replicas} pods)"
         return {**self.workload, "partition": self.partition, "title": title, "resumes": self.resumes}
 
 
