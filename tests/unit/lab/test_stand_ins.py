@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from support.argo_cd_stand_in import describe_application, is_healing, track
 from support.keda_stand_in import (
     PAUSED,
     PAUSED_REPLICAS,
@@ -136,3 +137,18 @@ def test_rights_that_were_used_are_read_from_the_log(tmp_path: Path) -> None:
 )
 def test_paths(arguments: tuple[str, ...], path: str) -> None:
     assert build_path(*arguments) == path
+
+
+def test_argo_cd_heals_where_its_application_says_so() -> None:
+    assert is_healing(describe_application("shop"))
+    assert not is_healing(describe_application("shop", self_heal=False))
+    assert not is_healing({"spec": {}})
+
+
+def test_argo_cd_marks_what_it_applies() -> None:
+    """The object in Git stays as it is."""
+    obj = {"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "w", "annotations": {"a": "b"}}}
+    tracked = track(obj, "shop", "n")
+    identity = "shop:apps/StatefulSet:n/w"
+    assert tracked["metadata"]["annotations"] == {"a": "b", "argocd.argoproj.io/tracking-id": identity}
+    assert obj["metadata"]["annotations"] == {"a": "b"}
