@@ -124,5 +124,9 @@ def test_killed_it_ends_in_the_same_state(
     assert site.reports()[-1]["state"] == "succeeded"
     due = ansible_playbook(CHECKOUT / "playbooks/database_maintenance.yml", *INVENTORY, "--check", timeout=100)
     assert due.rc == 0, due.stdout
-    maintained = [step for report in site.reports() for step in report["steps"] if step["step"] == "database_maintenance"]
-    assert due.changed == 0, f"killed in {seen}, something is still due:\n{due.stdout}\n{maintained[-2:]}\n{site.tables()}"
+    maintained = [
+        step for report in site.reports() for step in report["steps"] if step["step"] == "database_maintenance"
+    ]
+    assert due.changed == 0, (
+        f"killed in {seen}, something is still due:\n{due.stdout}\n{maintained[-2:]}\n{site.tables()}"
+    )

@@ -32,8 +32,15 @@ KNOWN_NAMES = 20
 
 
 def connect(module: AnsibleModule, *, seconds: float) -> Client:
-    """Return a client for the module's options, its deadline ``seconds`` away. Nothing is sent yet."""
+    """Return a client for the module's options, its deadline ``seconds`` away. Nothing is sent yet.
+
+    Raises Refusal for options that cannot be meant, among them ``assume`` outside check mode.
+    """
     params = module.params
+    if params.get("assume") and not module.check_mode:
+        raise Refusal(
+            obj="option assume", problem="it is set outside check mode", next_step="Use it for rehearsals only"
+        )
     if params["namespace"] is not None:
         check_name("namespace", params["namespace"])
     if seconds <= 0:

@@ -71,9 +71,14 @@ def apply_bounds(scaler: Autoscaler, write: Write) -> Autoscaler:
 
 def describe_bounds(before: Autoscaler, after: Autoscaler) -> str:
     """Return what a change of bounds does, for a plan."""
-    if before.bounds == after.bounds:
+    if (before.bounds, before.idle) == (after.bounds, after.idle):
         return "remove the bounds that were saved on it"
-    return f"bounds {before.minimum}..{before.maximum} -> {after.minimum}..{after.maximum}"
+    what = f"bounds {before.minimum}..{before.maximum} -> {after.minimum}..{after.maximum}"
+    return what if before.idle == after.idle else f"{what}, idle {_format_idle(before)} -> {_format_idle(after)}"
+
+
+def _format_idle(scaler: Autoscaler) -> str:
+    return "none" if scaler.idle is None else str(scaler.idle)
 
 
 def read_constraints(

@@ -41,6 +41,7 @@ LEVELS = {
         ["client"],
         ["cache", "cluster", "conditions", "diagnosis", "reviews", "scaling_constraints"],
         ["preflight", "summary", "tiers", "wait"],
+        ["workload_wait"],
         ["operations"],
     ],
     "module_utils._consumers": [["partitions"], ["operations"]],

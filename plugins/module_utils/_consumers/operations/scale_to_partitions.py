@@ -15,8 +15,7 @@ from ..._common.errors import OpsError, Refusal
 from ..._common.outcome import Blocker, Outcome, PlanItem
 from ..._common.text import format_count
 from ..._kubernetes.autoscalers import Autoscaler
-from ..._kubernetes.cache import Cache
-from ..._kubernetes.client import Client, Listing
+from ..._kubernetes.client import Client
 from ..._kubernetes.cluster import check_identity, connect, disconnect, read_object
 from ..._kubernetes.conditions import Serving, assess_alone
 from ..._kubernetes.constraints.capacity import find_headroom_blockers
@@ -24,14 +23,14 @@ from ..._kubernetes.constraints.disruption import find_budget_blockers
 from ..._kubernetes.constraints.owners import find_owner_blockers, remember_owner
 from ..._kubernetes.constraints.quota import find_quota_blockers
 from ..._kubernetes.constraints.volumes import find_volume_blockers, refuse_volume_deletion
-from ..._kubernetes.diagnosis import GracePeriod
 from ..._kubernetes.objects import Workload
 from ..._kubernetes.plans.replicas_from_partitions import Rule, Scaling, Target, compute_target, plan_scale
 from ..._kubernetes.preflight import Planned, check_answer, check_rights
 from ..._kubernetes.resources import object_path
 from ..._kubernetes.scaling_constraints import ScalingConstraints, apply_bounds, describe_bounds, read_constraints
+from ..._kubernetes.snapshot import Snapshot
 from ..._kubernetes.summary import describe_state, summarize_scaling
-from ..._kubernetes.wait import wait_until
+from ..._kubernetes.workload_wait import follow_each, wait_for_workloads
 from ..partitions import Partitions
 
 if t.TYPE_CHECKING:
@@ -162,9 +161,11 @@ class ScaleToPartitions:
             if resumed is not scaler and resumed.annotations != scaler.annotations:
                 writes.append(ScalerWrite(scaler, "resume", True, False, lambda current: current.plan_resume()))
             if self.params["autoscaler"] == "restore":
-                writes += self._plan_restore(scaler)
+                writes += self._plan_bounds(scaler, lambda current: current.plan_restore_bounds())
             elif replicas and self.params["autoscaler"] == "adjust" and not resumed.is_paused:
-                writes += self._plan_bounds(scaler, replicas)
+                writes += self._plan_bounds(
+                    scaler, lambda current: current.plan_bounds(replicas, run_id=self.client.run_id, now=self.now)
+                )
             elif replicas:  # other bounds change nothing for one that another client has paused
                 blocker = resumed.find_scale_blocker(workload, replicas)
                 blockers += [blocker] if blocker is not None else []
@@ -178,24 +179,14 @@ class ScaleToPartitions:
             )
         return writes
 
-    def _plan_bounds(self, scaler: Autoscaler, replicas: int) -> list[ScalerWrite]:
-        def decide(current: Autoscaler) -> Write | None:
-            return current.plan_bounds(replicas, run_id=self.client.run_id, now=self.now)
-
-        if decide(scaler) is None:
-            return []
-        what = f"bounds {scaler.minimum}..{scaler.maximum} -> {replicas}..{replicas}"
-        return [ScalerWrite(scaler, what, scaler.bounds, {"min": replicas, "max": replicas}, decide)]
-
-    def _plan_restore(self, scaler: Autoscaler) -> list[ScalerWrite]:
-        def decide(current: Autoscaler) -> Write | None:
-            return current.plan_restore_bounds()
-
+    @staticmethod
+    def _plan_bounds(scaler: Autoscaler, decide: t.Callable[[Autoscaler], Write | None]) -> list[ScalerWrite]:
+        """Plan the bounds that ``decide`` gives an autoscaler; nothing where it has them."""
         write = decide(scaler)
         if write is None:
             return []
-        restored = apply_bounds(scaler, write)
-        return [ScalerWrite(scaler, describe_bounds(scaler, restored), scaler.bounds, restored.bounds, decide)]
+        changed = apply_bounds(scaler, write)
+        return [ScalerWrite(scaler, describe_bounds(scaler, changed), scaler.bounds, changed.bounds, decide)]
 
     def _describe(self, workload: Workload, scaling: Scaling, target: Target, writes: t.Sequence[ScalerWrite]) -> None:
         """Add plan and diff; a Refusal when a guard stands against it."""
@@ -304,24 +295,14 @@ class ScaleToPartitions:
         is_autoscaled = self.params["autoscaler"] == "restore"
         scalers = self.constraints.list_autoscalers(workload) if is_autoscaled else None
         condition = Serving(workload, workload.replicas, autoscalers=scalers or None)
-        with Cache(self.client) as cache:
-            listed = Listing([workload.raw], workload.resource_version)
-            cache.follow(workload.kind, workload.namespace, name=workload.name, listed=listed)
-            try:
-                wait_until(
-                    [condition],
-                    cache,
-                    deadline=self.client.deadline,
-                    grace=GracePeriod(self.params["failure_grace_factor"]),
-                    outcome=self.outcome,
-                )
-            finally:
-                latest = cache.snapshot().workload(workload.kind, workload.namespace, workload.name)
-                self.workload = latest or workload
-                self.outcome.facts["replicas"] = self.workload.replicas
-                for warning in cache.warnings:
-                    self.module.warn(warning)
-        return self.workload
+
+        def take(snapshot: Snapshot) -> None:
+            latest = snapshot.workload(workload.kind, workload.namespace, workload.name) or workload
+            self.workload = latest
+            self.outcome.facts["replicas"] = latest.replicas
+
+        wait_for_workloads(self.module, self.client, self.outcome, [condition], follow_each([workload]), take=take)
+        return self.workload or workload
 
     def _report(self) -> None:
         """Set the summary and the evidence, as far as the run got."""
@@ -346,10 +327,6 @@ class ScaleToPartitions:
 
 def run_scale_to_partitions(module: AnsibleModule, outcome: Outcome) -> None:
     """Read, plan, apply unless check mode, wait, look again, report."""
-    if module.params["assume"] and not module.check_mode:
-        raise Refusal(
-            obj="option assume", problem="it is set outside check mode", next_step="Use it for rehearsals only"
-        )
     partitions = Partitions(module.params)
     client: Client | None = None
     try:

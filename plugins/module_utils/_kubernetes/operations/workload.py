@@ -16,13 +16,11 @@ from ..._common.outcome import Blocker, Outcome, PlanItem
 from ..._common.retry import Deadline
 from .. import summary
 from ..autoscalers import Autoscaler
-from ..cache import Cache
 from ..client import Client, Listing
 from ..cluster import check_identity, connect, disconnect, list_named
 from ..conditions import Condition, Gone, Serving
 from ..constraints.owners import find_owner_blockers, remember_owner
 from ..constraints.volumes import find_volume_blockers, refuse_volume_deletion
-from ..diagnosis import GracePeriod
 from ..errors import Forbidden
 from ..objects import Workload
 from ..patches import Write
@@ -31,8 +29,9 @@ from ..preflight import Planned, check_answer, check_rights
 from ..resources import object_path
 from ..saved_state import STOP, STOPPED, UnreadableSavedState, find_state, is_window, save_state
 from ..scaling_constraints import ScalingConstraints, apply_bounds, describe_bounds, read_constraints
+from ..snapshot import Snapshot
 from ..tiers import Entry, Tier, parse_tiers
-from ..wait import wait_until
+from ..workload_wait import Followed, follow_each, wait_for_workloads
 
 if t.TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
@@ -398,25 +397,16 @@ class StopStart:
         if not workloads:
             return
         conditions = [self._make_condition(workload) for workload in workloads]
-        with Cache(self.client) as cache:
-            self._follow(cache, workloads)
-            try:
-                wait_until(
-                    conditions,
-                    cache,
-                    deadline=self.client.deadline,
-                    grace=GracePeriod(self.params["failure_grace_factor"]),
-                    outcome=self.outcome,
-                )
-            finally:
-                snapshot = cache.snapshot()
-                statuses = [condition.evaluate(snapshot) for condition in conditions]
-                self.late = [f"{status.title} ({status.message})" for status in statuses if not status.is_current]
-                for workload in workloads:
-                    latest = snapshot.workload(workload.kind, workload.namespace, workload.name)
-                    self.latest[workload.key] = latest or workload
-                for warning in cache.warnings:
-                    self.module.warn(warning)
+
+        def take(snapshot: Snapshot) -> None:
+            statuses = [condition.evaluate(snapshot) for condition in conditions]
+            self.late = [f"{status.title} ({status.message})" for status in statuses if not status.is_current]
+            for workload in workloads:
+                latest = snapshot.workload(workload.kind, workload.namespace, workload.name)
+                self.latest[workload.key] = latest or workload
+
+        followed = self._list_followed(workloads)
+        wait_for_workloads(self.module, self.client, self.outcome, conditions, followed, take=take)
 
     def _make_condition(self, workload: Workload) -> Condition:
         if self.is_stop:
@@ -428,18 +418,20 @@ class StopStart:
         """Return how many pods were asked for, which need not be what the server answered."""
         return self.changes[workload.key].after if workload.key in self.written else workload.replicas
 
-    def _follow(self, cache: Cache, workloads: t.Sequence[Workload]) -> None:
+    def _list_followed(self, workloads: t.Sequence[Workload]) -> list[Followed]:
+        """Return several of one kind as a collection, others (also where they may not be listed) each by its name."""
         by_kind: dict[str, list[Workload]] = {}
         for workload in workloads:
             by_kind.setdefault(workload.kind, []).append(workload)
+        followed: list[Followed] = []
         for kind, of_kind in by_kind.items():
             version = self.versions[kind]
             if len(of_kind) > 1 and version:
-                cache.follow(kind, self.namespace, listed=Listing([workload.raw for workload in of_kind], version))
-                continue
-            for workload in of_kind:  # one alone, or each by its name where they may not be listed
-                listed = Listing([workload.raw], workload.resource_version)
-                cache.follow(kind, self.namespace, name=workload.name, listed=listed)
+                listing = Listing([workload.raw for workload in of_kind], version)
+                followed.append(Followed(kind, self.namespace, listing))
+            else:
+                followed += follow_each(of_kind)
+        return followed
 
     def _report(self) -> None:
         """Set what is known of the workloads; once all is planned the summary and the evidence too, also on a failure."""
@@ -467,10 +459,6 @@ def _join_blockers(blockers: t.Sequence[Blocker]) -> str:
 
 def run_workload(module: AnsibleModule, outcome: Outcome) -> None:
     """Read, plan, apply unless check mode, wait, report."""
-    if module.params["assume"] and not module.check_mode:
-        raise Refusal(
-            obj="option assume", problem="it is set outside check mode", next_step="Use it for rehearsals only"
-        )
     tiers = parse_tiers(module.params)
     client = connect(module, seconds=module.params["timeout"])
     outcome.facts["run_id"] = client.run_id
