@@ -10,8 +10,9 @@ module: k8s_scale_to_partitions
 short_description: Give a workload as many replicas as its topics have partitions
 version_added: 0.1.0
 description:
-  - Scales a StatefulSet or Deployment of consumers to the number of partitions of the topics that it reads, since more
-    replicas than partitions sit idle and fewer leave work undone.
+  - Scales a StatefulSet or Deployment of consumers, or a workload of another API that has the subresource C(scale), to
+    the number of partitions of the topics that it reads, since more replicas than partitions sit idle and fewer leave
+    work undone.
   - The partition counts are data (O(partitions)) or are read from Kafka (O(kafka_connection)). A topic that is missing,
     and a count that is null, zero or not a number, is a refusal before any write; scaling to zero is impossible.
   - It then waits until the replicas serve, also when nothing had to be changed, and ends early on a state that waiting
@@ -27,14 +28,23 @@ author:
   - The lowtide.ops team (@lowtide-ops)
 options:
   kind:
-    description: What kind of workload it is.
+    description: What kind of workload it is, V(StatefulSet) or V(Deployment), or another one with O(api_version).
     type: str
     required: true
-    choices: [StatefulSet, Deployment]
   name:
     description: The name of the workload.
     type: str
     required: true
+  api_version:
+    description:
+      - The API of another kind, as the object has it (C(GROUP/VERSION)), such as C(argoproj.io/v1alpha1) for a C(Rollout).
+      - The kind needs the subresource C(scale), with its replicas at C(spec.replicas).
+    type: str
+  plural:
+    description:
+      - With O(api_version), the plural of that kind, as in paths and access rules, such as C(rollouts).
+      - Without it, it is found by one request for what the API serves.
+    type: str
   topics:
     description:
       - The topics that the workload consumes.
@@ -352,8 +362,10 @@ def main() -> None:
         argument_spec={
             **CONNECTION_SPEC,
             **ACTING_SPEC,
-            "kind": {"type": "str", "required": True, "choices": ["StatefulSet", "Deployment"]},
+            "kind": {"type": "str", "required": True},
             "name": {"type": "str", "required": True},
+            "api_version": {"type": "str"},
+            "plural": {"type": "str"},
             "topics": {"type": "list", "elements": "str", "default": []},
             "partitions": {"type": "raw"},
             "kafka_connection": {"type": "dict", "options": connection_spec()},

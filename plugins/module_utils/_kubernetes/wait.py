@@ -16,6 +16,7 @@ from .._common.text import format_count, join_some
 from .conditions import Condition, Status
 from .diagnosis import Finding, GracePeriod, diagnose, list_pods_to_start
 from .objects import Workload
+from .resources import list_kinds_between
 from .selectors import format_selector
 from .snapshot import Snapshot
 
@@ -266,8 +267,8 @@ class _Wait:
     def _follow_explaining(self) -> None:
         """Follow what explains a delay, as far as it may be read."""
         for namespace, conditions in self._group_by_namespace():
-            between = {"Deployment": "ReplicaSet", "DaemonSet": "ControllerRevision", "CronJob": "Job"}
-            kinds = [between[condition.kind] for condition in conditions if condition.kind in between]
+            kinds = ["ControllerRevision"] if any(condition.kind == "DaemonSet" for condition in conditions) else []
+            kinds += [kind for condition in conditions for kind in list_kinds_between(condition.resource)]
             for kind in dict.fromkeys([*kinds, "Pod", "Event"]):
                 self._follow(kind, namespace, conditions, optional=True)
 

@@ -16,6 +16,7 @@ from .client import Client, Listing
 from .conditions import Condition
 from .diagnosis import GracePeriod
 from .objects import Workload
+from .resources import Resource
 from .snapshot import Snapshot
 from .wait import wait_until
 
@@ -26,7 +27,7 @@ if t.TYPE_CHECKING:
 class Followed(t.NamedTuple):
     """What has been read already and is followed from there: a kind, or one object of it by its ``name``."""
 
-    kind: str
+    resource: Resource
     namespace: str
     listed: Listing
     name: str | None = None
@@ -35,7 +36,9 @@ class Followed(t.NamedTuple):
 def follow_each(workloads: t.Iterable[Workload]) -> list[Followed]:
     """Return each workload as it was read or written last, to be followed by its name."""
     return [
-        Followed(workload.kind, workload.namespace, Listing([workload.raw], workload.resource_version), workload.name)
+        Followed(
+            workload.resource, workload.namespace, Listing([workload.raw], workload.resource_version), workload.name
+        )
         for workload in workloads
     ]
 
@@ -55,7 +58,7 @@ def wait_for_workloads(
     """
     with Cache(client) as cache:
         for source in followed:
-            cache.follow(source.kind, source.namespace, name=source.name, listed=source.listed)
+            cache.follow(source.resource, source.namespace, name=source.name, listed=source.listed)
         try:
             wait_until(
                 conditions,

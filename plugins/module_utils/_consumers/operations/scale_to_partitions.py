@@ -27,9 +27,11 @@ from ..._kubernetes.objects import Workload
 from ..._kubernetes.plans.replicas_from_partitions import Rule, Scaling, Target, compute_target, plan_scale
 from ..._kubernetes.preflight import Planned, check_answer, check_rights
 from ..._kubernetes.resources import object_path
+from ..._kubernetes.scalable import check_scale, find_scaled_resource
 from ..._kubernetes.scaling_constraints import ScalingConstraints, apply_bounds, describe_bounds, read_constraints
 from ..._kubernetes.snapshot import Snapshot
 from ..._kubernetes.summary import describe_state, summarize_scaling
+from ..._kubernetes.tiers import parse_api
 from ..._kubernetes.workload_wait import follow_each, wait_for_workloads
 from ..partitions import Partitions
 
@@ -39,6 +41,8 @@ if t.TYPE_CHECKING:
     from ..._kubernetes.fields import Json
     from ..._kubernetes.patches import Write
 
+KINDS = ("StatefulSet", "Deployment")
+"""The kinds that need no api_version."""
 ROUNDS = 3
 """How often partitions that were added meanwhile are followed in one run."""
 
@@ -61,7 +65,7 @@ class ScaleToPartitions:
         self.module = module
         self.outcome = outcome
         self.client = client
-        self.path = object_path(self.params["kind"], self.params["namespace"], self.params["name"])
+        self.path = ""
         self.constraints = ScalingConstraints()
         self.now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         self.workload: Workload | None = None  # as last read or written
@@ -80,8 +84,7 @@ class ScaleToPartitions:
         rule = Rule(params["combine"], params["min_replicas"], params["max_replicas"], params["even_divisors_only"])
         counts = partitions.read_counts()
         target = compute_target(counts, rule)
-        obj = read_object(self.client, params["kind"], params["namespace"], params["name"])
-        first = self.workload = Workload.from_object(obj, params["kind"])
+        first = self.workload = self._read()
         self.constraints = read_constraints(self.client, params["namespace"], self._list_guards())
         self.outcome.facts.update(partitions=counts, target=target.replicas)
         workload = self._approach(first, target)
@@ -107,6 +110,15 @@ class ScaleToPartitions:
         if not self.module.check_mode:
             self.outcome.facts["ready"] = workload.ready
             self.serves = True
+
+    def _read(self) -> Workload:
+        """Read the workload; a Refusal for one that cannot be scaled."""
+        kind, namespace, name = (self.params[key] for key in ("kind", "namespace", "name"))
+        api_version, plural = parse_api(self.params, "option kind", kinds=KINDS)
+        resource = find_scaled_resource(self.client, kind, api_version, plural)
+        obj = read_object(self.client, resource, namespace, name)
+        self.path = object_path(resource, namespace, name)
+        return check_scale(self.client, Workload.from_object(obj, resource))
 
     def _list_guards(self) -> set[str]:
         """Return what is to be read.
@@ -246,12 +258,12 @@ class ScaleToPartitions:
             if write is not None:
                 planned.append(Planned(scaler.kind, scaler.title, scaler.path, scaler.raw, write))
         if scaling.write is not None and scaling.write.body:
-            planned.append(Planned(workload.kind, workload.title, self.path, workload.raw, scaling.write))
+            planned.append(Planned(workload.resource, workload.title, self.path, workload.raw, scaling.write))
         check_rights(
             self.client,
             planned,
             namespace=workload.namespace,
-            reads=(),
+            reads={kind for kind in Serving(workload, scaling.after).needs() if kind != workload.kind},
             check_mode=self.module.check_mode,
         )
 
@@ -269,7 +281,7 @@ class ScaleToPartitions:
         decided: list[Scaling] = []
 
         def decide(obj: Json) -> Write | None:
-            current = Workload.from_object(obj, workload.kind)
+            current = Workload.from_object(obj, workload.resource)
             scaling = self._plan(current, target)
             decided.append(scaling)
             if current.replicas not in (workload.replicas, scaling.after):
@@ -280,7 +292,7 @@ class ScaleToPartitions:
 
         obj, sent = self.client.patch_with_retry(self.path, decide, obj=workload.title, first=workload.raw)
         write = decided[-1].write
-        written = self.workload = Workload.from_object(obj, workload.kind)
+        written = self.workload = Workload.from_object(obj, workload.resource)
         if written.replicas != replicas:  # another client moved it meanwhile, and it was decided anew
             self.outcome.after = {**self.outcome.after, "replicas": written.replicas}
         self.outcome.facts["replicas"] = written.replicas
@@ -297,7 +309,7 @@ class ScaleToPartitions:
         condition = Serving(workload, workload.replicas, autoscalers=scalers or None)
 
         def take(snapshot: Snapshot) -> None:
-            latest = snapshot.workload(workload.kind, workload.namespace, workload.name) or workload
+            latest = snapshot.workload(workload.resource, workload.namespace, workload.name) or workload
             self.workload = latest
             self.outcome.facts["replicas"] = latest.replicas
 

@@ -26,8 +26,9 @@ from ..objects import Workload
 from ..patches import Write
 from ..plans.stop_start import Change, has_ended, plan_save, plan_start, plan_stop
 from ..preflight import Planned, check_answer, check_rights
-from ..resources import object_path
+from ..resources import Resource, object_path
 from ..saved_state import STOP, STOPPED, UnreadableSavedState, find_state, is_window, save_state
+from ..scalable import check_scale, find_resources
 from ..scaling_constraints import ScalingConstraints, apply_bounds, describe_bounds, read_constraints
 from ..snapshot import Snapshot
 from ..tiers import Entry, Tier, parse_tiers
@@ -53,6 +54,7 @@ class StopStart:
         self.now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         self.tiers = list(reversed(tiers)) if self.is_stop else list(tiers)
         self.replicas = {entry.key: entry.replicas for tier in tiers for entry in tier}
+        self.resources: dict[str, Resource] = {}
         self.versions: dict[str, str] = {}
         self.constraints = ScalingConstraints()
         self.first: dict[str, Workload] = {}
@@ -67,7 +69,9 @@ class StopStart:
 
     def run(self) -> None:
         """Fill the outcome; raise OpsError."""
-        self.first = self._read([entry for tier in self.tiers for entry in tier])
+        entries = [entry for tier in self.tiers for entry in tier]
+        self.resources = find_resources(self.client, entries)
+        self.first = {key: check_scale(self.client, workload) for key, workload in self._read(entries).items()}
         self.latest = dict(self.first)
         try:
             self._prepare()
@@ -107,10 +111,10 @@ class StopStart:
             names.setdefault(entry.kind, []).append(entry.name)
         objects: dict[str, Json] = {}
         for kind, of_kind in names.items():
-            listing = list_named(self.client, kind, self.namespace, of_kind)
+            listing = list_named(self.client, self.resources[kind], self.namespace, of_kind)
             self.versions[kind] = listing.version
             objects.update({f"{kind}/{name}": obj for name, obj in zip(of_kind, listing.items, strict=True)})
-        return {entry.key: Workload.from_object(objects[entry.key], entry.kind) for entry in entries}
+        return {entry.key: Workload.from_object(objects[entry.key], self.resources[entry.kind]) for entry in entries}
 
     def _read_constraints(self) -> ScalingConstraints:
         """Read the autoscalers: for a stop, as far as the guards ask for them.
@@ -235,18 +239,21 @@ class StopStart:
         for workload in self.first.values():
             write = self.changes[workload.key].write
             if write is not None and write.body:
-                path = object_path(workload.kind, self.namespace, workload.name)
-                planned.append(Planned(workload.kind, workload.title, path, workload.raw, write))
+                path = object_path(workload.resource, self.namespace, workload.name)
+                planned.append(Planned(workload.resource, workload.title, path, workload.raw, write))
             # Bounds are not among them: a start that may not give them back is still the way back.
             for scaler, scaler_write in self._list_scalers_to_write(workload):
                 planned.append(Planned(scaler.kind, scaler.title, scaler.path, scaler.raw, scaler_write))
         return planned
 
     def _list_kinds_to_read(self) -> set[str]:
-        """Return the kinds without which it cannot be said that a workload is gone."""
-        if not self.is_stop:
-            return set()
-        return {kind for workload in self.first.values() for kind in Gone(workload).needs() if kind != workload.kind}
+        """Return the kinds without which it cannot be said that a workload is gone, or serves."""
+        return {
+            kind
+            for workload in self.first.values()
+            for kind in self._make_condition(workload).needs()
+            if kind != workload.kind
+        }
 
     def _perform(self, tier: Tier, number: int) -> None:
         """Change the workloads of one tier and wait for them, with a deadline of its own."""
@@ -289,27 +296,27 @@ class StopStart:
             return
 
         def decide(obj: Json) -> Write | None:
-            current = Workload.from_object(obj, workload.kind)
+            current = Workload.from_object(obj, workload.resource)
             self._refuse_volume_deletion(current)
             return self._remember_owner(current, plan_save(current, run_id=self.client.run_id, now=self.now)).write
 
-        path = object_path(workload.kind, self.namespace, workload.name)
+        path = object_path(workload.resource, self.namespace, workload.name)
         obj, sent = self.client.patch_with_retry(path, decide, obj=workload.title, first=workload.raw)
         if sent:
             self.saved.add(workload.key)
-        self.latest[workload.key] = Workload.from_object(obj, workload.kind)
+        self.latest[workload.key] = Workload.from_object(obj, workload.resource)
 
     def _write_workload(self, workload: Workload) -> None:
         key = workload.key
         decided: list[Change] = []
 
         def decide(obj: Json) -> Write | None:
-            decided.append(self._decide(Workload.from_object(obj, workload.kind)))
+            decided.append(self._decide(Workload.from_object(obj, workload.resource)))
             return decided[-1].write
 
-        path = object_path(workload.kind, self.namespace, workload.name)
+        path = object_path(workload.resource, self.namespace, workload.name)
         obj, sent = self.client.patch_with_retry(path, decide, obj=workload.title, first=workload.raw)
-        self.latest[key] = Workload.from_object(obj, workload.kind)
+        self.latest[key] = Workload.from_object(obj, workload.resource)
         if sent:
             self.written.add(key)
             self._adopt(key, next(change for change in reversed(decided) if change.write is not None))
@@ -339,13 +346,13 @@ class StopStart:
             return
 
         def decide(obj: Json) -> Write:
-            current = Workload.from_object(obj, workload.kind)
+            current = Workload.from_object(obj, workload.resource)
             saved = save_state(current.annotations, STOPPED, state._replace(generation=current.generation))
             return Write({"metadata": {"annotations": saved}}, (("metadata", "annotations", STOPPED),))
 
-        path = object_path(workload.kind, self.namespace, workload.name)
+        path = object_path(workload.resource, self.namespace, workload.name)
         obj, _sent = self.client.patch_with_retry(path, decide, obj=workload.title, first=answer)
-        self.latest[workload.key] = Workload.from_object(obj, workload.kind)
+        self.latest[workload.key] = Workload.from_object(obj, workload.resource)
 
     def _decide(self, workload: Workload) -> Change:
         """Plan for a workload as it is now.
@@ -402,7 +409,7 @@ class StopStart:
             statuses = [condition.evaluate(snapshot) for condition in conditions]
             self.late = [f"{status.title} ({status.message})" for status in statuses if not status.is_current]
             for workload in workloads:
-                latest = snapshot.workload(workload.kind, workload.namespace, workload.name)
+                latest = snapshot.workload(workload.resource, workload.namespace, workload.name)
                 self.latest[workload.key] = latest or workload
 
         followed = self._list_followed(workloads)
@@ -428,7 +435,7 @@ class StopStart:
             version = self.versions[kind]
             if len(of_kind) > 1 and version:
                 listing = Listing([workload.raw for workload in of_kind], version)
-                followed.append(Followed(kind, self.namespace, listing))
+                followed.append(Followed(self.resources[kind], self.namespace, listing))
             else:
                 followed += follow_each(of_kind)
         return followed
