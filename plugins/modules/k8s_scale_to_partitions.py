@@ -175,12 +175,14 @@ options:
   guards:
     description:
       - What is looked at before a change. Each costs one request, except V(headroom), which costs two (nodes and pods),
-        V(quota), which costs two where there is a ResourceQuota, and V(gitops), which costs none.
+        V(quota), which costs two where there is a ResourceQuota and three where one limits the volume claims that a
+        StatefulSet is to get, and V(gitops), which costs none.
       - V(hpa) and V(keda) find the autoscaler that owns the replicas.
       - V(gitops) refuses when Argo CD or Flux keeps the workload's replicas, or when an operator owns the workload.
       - V(disruption_budget) refuses fewer replicas than a PodDisruptionBudget's C(minAvailable).
       - V(quota) refuses more pods than a ResourceQuota has left. Quotas with scopes count where they cover the pods,
-        and requests that a LimitRange sets count as well.
+        and requests that a LimitRange sets count as well, as do volume claims that are not there yet (their number and
+        size, also by the StorageClass that the StatefulSet names).
       - V(headroom) refuses more pods than fit on the nodes by requests, cordons, taints and C(nodeSelector). Leave it
         out where a cluster autoscaler adds nodes.
     type: list

@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What bounds a workload's number of replicas: autoscalers, budgets, quotas, room on the nodes.
 
-Reading costs one request for each guard (headroom two: nodes and pods). What they allow is judged by ``constraints``.
+Reading costs one request for each guard (headroom two: nodes and pods; quota one for what pods get by default, and one
+for volume claims where a quota limits them). What they allow is judged by ``constraints``.
 Private to lowtide.ops: do not import from other collections.
 """
 
@@ -14,7 +15,7 @@ import typing as t
 from .autoscalers import Autoscaler, select_autoscalers
 from .client import Client
 from .errors import Forbidden, NotFound
-from .fields import as_dict
+from .fields import as_dict, as_text, get_path
 from .objects import Workload
 from .resources import collection_path, find_resource
 
@@ -61,6 +62,13 @@ class ScalingConstraints:
         self.autoscalers = [
             scaler if (known.kind, known.uid) == (scaler.kind, scaler.uid) else known for known in self.autoscalers
         ]
+
+
+def list_claims(client: Client, namespace: str) -> list[str]:
+    """Return the names of the volume claims of a namespace: one request. Raises ApiError."""
+    path = collection_path("PersistentVolumeClaim", namespace)
+    listing = client.list(path, obj=f"PersistentVolumeClaims of namespace {namespace}")
+    return [as_text(get_path(obj, "metadata", "name")) for obj in listing.items]
 
 
 def apply_bounds(scaler: Autoscaler, write: Write) -> Autoscaler:

@@ -21,14 +21,20 @@ from ..._kubernetes.conditions import Serving, assess_alone
 from ..._kubernetes.constraints.capacity import find_headroom_blockers
 from ..._kubernetes.constraints.disruption import find_budget_blockers
 from ..._kubernetes.constraints.owners import find_owner_blockers, remember_owner
-from ..._kubernetes.constraints.quota import find_quota_blockers
+from ..._kubernetes.constraints.quota import find_quota_blockers, is_about_claims
 from ..._kubernetes.constraints.volumes import find_volume_blockers, refuse_volume_deletion
 from ..._kubernetes.objects import Workload
 from ..._kubernetes.plans.replicas_from_partitions import Rule, Scaling, Target, compute_target, plan_scale
 from ..._kubernetes.preflight import Planned, check_answer, check_rights
 from ..._kubernetes.resources import object_path
 from ..._kubernetes.scalable import check_scale, find_scaled_resource
-from ..._kubernetes.scaling_constraints import ScalingConstraints, apply_bounds, describe_bounds, read_constraints
+from ..._kubernetes.scaling_constraints import (
+    ScalingConstraints,
+    apply_bounds,
+    describe_bounds,
+    list_claims,
+    read_constraints,
+)
 from ..._kubernetes.snapshot import Snapshot
 from ..._kubernetes.summary import describe_state, summarize_scaling
 from ..._kubernetes.tiers import parse_api
@@ -234,7 +240,14 @@ class ScaleToPartitions:
     def _refuse_blocked(self, workload: Workload, replicas: int) -> None:
         constraints, declared = self.constraints, self.params["guards"]
         blockers = find_budget_blockers(workload, replicas, constraints.budgets)
-        blockers += find_quota_blockers(workload, replicas, constraints.quotas, limit_ranges=constraints.limit_ranges)
+        is_claiming = is_about_claims(workload, replicas, constraints.quotas)
+        blockers += find_quota_blockers(
+            workload,
+            replicas,
+            constraints.quotas,
+            limit_ranges=constraints.limit_ranges,
+            claims=list_claims(self.client, workload.namespace) if is_claiming else (),
+        )
         if "headroom" in declared:
             blockers += find_headroom_blockers(
                 workload, replicas, constraints.nodes, constraints.pods, limit_ranges=constraints.limit_ranges
