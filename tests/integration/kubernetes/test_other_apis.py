@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.lab("kubernetes"), pytest.mark.usefixtures("keda", "ot
 Json = dict[str, Any]
 Connect = Callable[..., Json]
 RULES = [*read_rules("Role", "lowtide"), *read_rules("Role", "lowtide-rollouts")]
-R = {"kind": "Rollout", "name": "r", "api_version": API}
+R: Json = {"kind": "Rollout", "name": "r", "api_version": API}
 OF_CREWS = {"api_version": "crews.example.org/v1alpha1", "kind": "Crew", "name": "c"}
 
 
@@ -32,6 +32,7 @@ def controller(namespace: Namespace, request: pytest.FixtureRequest) -> Iterator
     """Who gives a Rollout of 2 its pods, and says how many are ready, or not."""
     with RolloutStandIn(namespace.facts, namespace.name, says_ready=request.param) as stand_in:
         namespace.apply(describe_rollout(namespace, 2))
+        namespace.wait("ReplicaSet made", lambda: bool(namespace.list("ReplicaSet")))
         namespace.ready("ReplicaSet", "r-5f8d", 2)
         yield stand_in
 

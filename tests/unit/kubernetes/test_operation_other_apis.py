@@ -25,7 +25,7 @@ Json = dict[str, Any]
 
 API = "argoproj.io/v1alpha1"
 ROLLOUT = Resource(API, "rollouts", "Rollout")
-R = {"kind": "Rollout", "name": "r", "api_version": API}
+R: Json = {"kind": "Rollout", "name": "r", "api_version": API}
 TITLE = "Rollout n/r"
 
 
