@@ -31,8 +31,8 @@ options:
     suboptions:
       kind:
         description:
-          - What kind of workload it is, V(StatefulSet), V(Deployment), V(CronJob) or V(Job), or another one with
-            O(workloads[].api_version).
+          - What kind of workload it is, V(StatefulSet), V(Deployment), V(CronJob), V(Job) or V(DaemonSet), or another one
+            with O(workloads[].api_version).
         type: str
         required: true
       name:

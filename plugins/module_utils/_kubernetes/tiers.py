@@ -15,6 +15,8 @@ from .._common.errors import Refusal
 from .resources import RESOURCES, check_name
 
 KINDS = ("StatefulSet", "Deployment", "CronJob", "Job")
+READ_KINDS = (*KINDS, "DaemonSet")
+"""Kinds that can be read; a DaemonSet has no number by which it could be stopped."""
 # What k8s_workload_info returns for a workload besides kind, name and replicas: its result can be passed on.
 INFO_KEYS = (
     "namespace",
@@ -82,9 +84,10 @@ def parse_tiers(params: t.Mapping[str, t.Any]) -> list[Tier]:
 
 
 def parse_workloads(declared: t.Sequence[t.Any], namespace: str) -> list[Entry]:
-    """Return the entries of an option ``workloads``. Raise a Refusal for invalid ones."""
+    """Return the entries of an option ``workloads`` that are only read. Raise a Refusal for invalid ones."""
     entries = [
-        _parse_entry(element, f"option workloads[{position}]", namespace) for position, element in enumerate(declared)
+        _parse_entry(element, f"option workloads[{position}]", namespace, kinds=READ_KINDS)
+        for position, element in enumerate(declared)
     ]
     _refuse_duplicates(entries, "workloads")
     return entries
@@ -112,7 +115,7 @@ def _refuse_duplicates(entries: t.Sequence[Entry], option: str) -> None:
         )
 
 
-def _parse_entry(element: t.Any, where: str, namespace: str) -> Entry:
+def _parse_entry(element: t.Any, where: str, namespace: str, *, kinds: t.Collection[str] = KINDS) -> Entry:
     if not isinstance(element, dict):
         raise Refusal(obj=where, problem=f"it is {element!r}, not a mapping with kind and name", next_step=_EXAMPLE)
     unknown = sorted(str(key) for key in element if key not in _KEYS)
@@ -123,7 +126,7 @@ def _parse_entry(element: t.Any, where: str, namespace: str) -> Entry:
             next_step="Use kind, name and replicas, for another API api_version and plural too",
         )
     kind, name = element.get("kind"), element.get("name")
-    api_version, plural = parse_api(element, where)
+    api_version, plural = parse_api(element, where, kinds=kinds)
     if not isinstance(name, str) or not name:
         raise Refusal(obj=where, problem=f"its name is {name!r}", next_step="Name the workload")
     elsewhere = element.get("namespace")
@@ -145,7 +148,7 @@ def parse_api(element: t.Mapping[str, t.Any], where: str, *, kinds: t.Collection
     Refusal for a kind that is neither.
     """
     kind, api_version, plural = (element.get(key) or "" for key in ("kind", "api_version", "plural"))
-    if kind == "DaemonSet":
+    if kind == "DaemonSet" and kind not in kinds:
         refuse_daemon_set(f"{where} ({kind} {element.get('name')})")
     known = RESOURCES.get(kind) if isinstance(kind, str) else None
     if kind in kinds and api_version in ("", known.group_version if known is not None else ""):

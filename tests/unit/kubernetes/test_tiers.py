@@ -10,7 +10,12 @@ import pytest
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import Refusal
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.objects import Workload
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.summary import describe_workload
-from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.tiers import INFO_KEYS, Entry, parse_tiers
+from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.tiers import (
+    INFO_KEYS,
+    Entry,
+    parse_tiers,
+    parse_workloads,
+)
 
 W = {"kind": "StatefulSet", "name": "w"}
 D = {"kind": "Deployment", "name": "d"}
@@ -38,6 +43,17 @@ def test_a_workload_of_another_api() -> None:
     assert tiers([{**W, "api_version": "apps/v1", "plural": "statefulsets"}]) == tiers([W])
     core = {"kind": "ReplicationController", "name": "c", "api_version": "v1"}
     assert tiers([core]) == [(Entry("ReplicationController", "c", api_version="v1"),)]
+
+
+def test_what_is_only_read_may_be_a_daemon_set() -> None:
+    """It has pods, and no number that could be set."""
+    agent = {"kind": "DaemonSet", "name": "agent"}
+    assert parse_workloads([agent, ROLLOUT], "n") == [
+        Entry("DaemonSet", "agent"),
+        Entry("Rollout", "r", api_version="argoproj.io/v1alpha1"),
+    ]
+    with pytest.raises(Refusal, match="it names DaemonSet/agent more than once"):
+        parse_workloads([agent, agent], "n")
 
 
 @pytest.mark.parametrize(("given", "expected"), [(3, 3), ("3", 3), (None, None)])
