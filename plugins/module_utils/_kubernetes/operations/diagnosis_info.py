@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import time
 import typing as t
 
@@ -28,6 +29,7 @@ if t.TYPE_CHECKING:
 RESTARTED_AT = "kubectl.kubernetes.io/restartedAt"
 FIXED = "lowtide.ops/fixed"
 """On a pod template: which cause the role diagnose answered last, when, and how."""
+_FIXED_NOTE = re.compile(r"(?P<fix>\S+) for (?P<reason>\S+) at (?P<at>\S+)(?: by (?P<run>.+))?")
 
 
 def read_diagnosis(module: AnsibleModule, outcome: Outcome) -> None:
@@ -195,11 +197,8 @@ def _describe_changes(material: Material) -> dict[str, t.Any]:
 
 def _parse_fixed(text: t.Any) -> Json | None:
     """Return what a fix wrote about itself; None when there is nothing, or nothing that can be understood."""
-    try:
-        fixed = json.loads(text or "null")
-    except (TypeError, ValueError):
-        return None
-    return fixed if isinstance(fixed, dict) else None
+    match = _FIXED_NOTE.fullmatch(as_text(text))
+    return match.groupdict() if match is not None else None
 
 
 def _save(folder: str, material: Material, facts: t.Mapping[str, t.Any], server: str) -> str:
