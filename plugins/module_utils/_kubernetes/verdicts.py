@@ -196,6 +196,13 @@ def _judge_configuration(material: Material, question: Question) -> t.Iterator[V
         yield _make("missing_configuration", lack.object, message, is_current=not serves, evidence=tuple(waiting))
 
 
+def list_untold(material: Material, question: Question) -> list[str]:
+    """Return which required variables nothing can be said of, as what would hold them could not be read."""
+    workload = material.workload
+    spec = as_dict(workload.template.get("spec"))
+    return find_missing_variables(spec, question.required, material.contents, workload.title)[1]
+
+
 def _judge_nodes(material: Material) -> t.Iterator[Verdict]:
     for name in sorted({pod.node for pod in material.pods} - {""}):
         node = material.snapshot.find("Node", "", name)
@@ -336,13 +343,14 @@ def _find_memory_limit(pod: Pod, container: str) -> str:
 
 
 def _find_last_lines(material: Material, pod: Pod, container: str) -> list[str]:
-    """Return the end of the log of the container that ended: of the previous one, unless it was not restarted yet."""
-    own = [
-        log
-        for log in material.logs
-        if log.pod == f"{pod.namespace}/{pod.name}" and log.container == container and log.text
-    ]
-    own.sort(key=lambda log: not log.previous)
+    """Return the end of the log of the container that ended.
+
+    While it runs again that is the previous log. Until then it is the current one, and the previous one is that of the
+    container before it, which its node may have removed.
+    """
+    title = f"{pod.namespace}/{pod.name}"
+    own = [log for log in material.logs if (log.pod, log.container) == (title, container) and log.text]
+    own.sort(key=lambda log: log.previous != _is_running(pod, container))
     return [f"{log.title}: {line}" for log in own[:1] for line in log.text.splitlines()[-LAST_LINES:]]
 
 
@@ -550,7 +558,7 @@ def _drop_symptoms(verdicts: t.Sequence[Verdict]) -> list[Verdict]:
         for verdict in verdicts
         if verdict.reason == "probe_failing" and verdict.subject.startswith("killing ")
     }
-    is_named = any(verdict.reason == "missing_configuration" and not _is_pod(verdict) for verdict in verdicts)
+    is_named = any(verdict.object.startswith(("Secret ", "ConfigMap ")) for verdict in verdicts)
     covered = {
         "crash_loop": lambda verdict: verdict.object in killed,
         "not_ready": lambda verdict: len(reasons[verdict.object]) > 1,

@@ -89,7 +89,8 @@ def test_a_crash_loop_shows_the_end_of_the_previous_log_without_secrets(
     assert "container main ended by itself (Error, exit code 3" in verdict["message"]
     assert verdict["message"].endswith("1 other pod alike")
     assert any("fatal: cannot connect" in line for line in verdict["evidence"])
-    assert any(log["previous"] and "connect with [redacted]" in log["text"] for log in run["logs"])
+    assert all("connect with [redacted]" in log["text"] or log["reason"] for log in run["logs"])
+    assert not any("unable to retrieve" in log["text"] for log in run["logs"])
     assert {log["pod"] for log in run["logs"]} == {f"{namespace.name}/{pod['name']}" for pod in run["pods"]}
     check_bundle(Path(run["evidence_path"]))
 

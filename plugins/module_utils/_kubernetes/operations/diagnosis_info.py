@@ -21,7 +21,7 @@ from ..evidence import Material, collect, list_event_lines, list_files
 from ..fields import Json, as_text, get_path
 from ..references import list_containers
 from ..summary import describe_state, describe_workload
-from ..verdicts import Question, Verdict, find_write_time, judge
+from ..verdicts import Question, Verdict, find_write_time, judge, list_untold
 
 if t.TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
@@ -52,6 +52,7 @@ def read_diagnosis(module: AnsibleModule, outcome: Outcome) -> None:
         disconnect(module, outcome, client)
     verdicts = judge(material, question)
     facts = _describe(material, verdicts)
+    facts["unreadable"] += list_untold(material, question)
     outcome.facts.update(facts)
     outcome.summary = summarize(facts["verdict"], facts["others"])
     outcome.evidence = [describe_state(material.workload), *facts["verdict"]["evidence"]]
