@@ -456,10 +456,10 @@ def _judge_findings(material: Material) -> t.Iterator[Verdict]:
         yield _translate(finding)
     for pod in material.pods:
         events = snapshot.list_events(pod.uid)
-        finding = None if pod.is_ready or pod.is_terminating else find_pod_failure(pod, events, since=0.0)
-        if finding is not None and finding.reason != "CrashLoopBackOff":  # how its container ended says more
+        failure = None if pod.is_ready or pod.is_terminating else find_pod_failure(pod, events, since=0.0)
+        if failure is not None and failure.reason != "CrashLoopBackOff":  # how its container ended says more
             shown = [f"event {event.reason} (x{event.times}): {event.message}" for event in events[-3:]]
-            yield _translate(finding, (*shown,))
+            yield _translate(failure, (*shown,))
 
 
 def _translate(finding: Finding, evidence: tuple[str, ...] = ()) -> Verdict:

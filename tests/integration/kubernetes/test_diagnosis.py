@@ -68,7 +68,7 @@ def wait_for(namespace: Namespace, kind: str, name: str, reason: str, seconds: f
     return runs[-1]
 
 
-@pytest.mark.procedure("B3", "B4", "C2")
+@pytest.mark.procedure("A2", "B3", "B4", "C1")
 @pytest.mark.parametrize("kind", ["Deployment", "StatefulSet"])
 def test_a_crash_loop_shows_the_end_of_the_previous_log_without_secrets(
     namespace: Namespace, kind: str, tmp_path: Path
@@ -115,7 +115,7 @@ def check_bundle(folder: Path) -> None:
         check_no_secret(content.decode())
 
 
-@pytest.mark.procedure("A5", "B6", "D24", "E19")
+@pytest.mark.procedure("A5", "B6", "E19")
 def test_an_oom_kill_is_told_by_the_state_of_the_container(namespace: Namespace) -> None:
     """With its limit, also while the container runs again; a sidecar that was not killed is not blamed."""
     grow = "echo growing; x=aaaaaaaaaaaaaaaa; while true; do x=$x$x; done"
@@ -129,7 +129,7 @@ def test_an_oom_kill_is_told_by_the_state_of_the_container(namespace: Namespace)
     assert not [other for other in run["others"] if "sidecar" in other["message"]]
 
 
-@pytest.mark.procedure("A5", "D24")
+@pytest.mark.procedure("A5")
 def test_an_oom_kill_that_is_over_is_history(namespace: Namespace) -> None:
     """The pod serves again; what happened within the time that is asked for is told, and no more before it."""
     once = (
@@ -138,7 +138,7 @@ def test_an_oom_kill_that_is_over_is_history(namespace: Namespace) -> None:
     volume = {"volumes": [{"name": "data", "emptyDir": {}}]}
     mounts = [{"name": "data", "mountPath": "/data"}]
     limits = {"limits": {"memory": "24Mi"}}
-    pod = {"command": ["sh", "-c", once], "volumeMounts": mounts, "resources": limits, "spec": volume}
+    pod: Json = {"command": ["sh", "-c", once], "volumeMounts": mounts, "resources": limits, "spec": volume}
     namespace.apply(namespace.workload("w", kind="Deployment", **pod))
     namespace.wait("it was killed once", lambda: count_restarts(namespace) == [1], 60)
     namespace.ready("Deployment", "w", 1)
@@ -243,7 +243,7 @@ def test_a_config_map_that_does_not_exist_and_variables_that_nobody_sets(namespa
 
 def test_a_claim_without_a_volume_is_the_cause_of_a_pod_that_is_not_scheduled(namespace: Namespace) -> None:
     """No volume has its class."""
-    claim = {"metadata": {"name": "data"}, "spec": {"accessModes": ["ReadWriteOnce"], "storageClassName": ""}}
+    claim: Json = {"metadata": {"name": "data"}, "spec": {"accessModes": ["ReadWriteOnce"], "storageClassName": ""}}
     claim["spec"]["resources"] = {"requests": {"storage": "1Mi"}}
     workload = namespace.workload("w")
     workload["spec"]["volumeClaimTemplates"] = [claim]

@@ -22,7 +22,7 @@ SCALE = {"name": "scale", "parameters": {"step": 2}, "bound": {"maximum": 4}}
 
 def describe(reason: str, *, current: bool = True, changes: Json | None = None, **workload: Any) -> Json:
     """Return what a diagnosis says of a workload."""
-    verdict = {"reason": reason, "object": "Pod n/w-0", "container": "app", "message": "it is so", "since": None}
+    verdict: Json = {"reason": reason, "object": "Pod n/w-0", "container": "app", "message": "it is so", "since": None}
     verdict |= {"current": current, "next_step": "Look", "evidence": []}
     return {
         "verdict": verdict,
