@@ -295,7 +295,7 @@ def _judge_terminations(material: Material, since: float) -> t.Iterator[Verdict]
         if pod.is_terminating:
             continue
         for ended in _list_terminations(pod):
-            if ended.at is not None and ended.at < since and ended.is_ready:
+            if ended.at is not None and ended.at < since and _is_running(pod, ended.container):
                 continue
             if ended.reason == _OOM:
                 yield _describe_oom(material, ended)

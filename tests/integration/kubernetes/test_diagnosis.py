@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from support.kubernetes_account import read_rules
+from support.kubernetes_account import AuditLog, Right, expand, name_user, narrow, read_rules
 from support.modules import ModuleRun
 
 from .conftest import Namespace
@@ -283,15 +283,42 @@ def test_a_healthy_workload_whose_group_does_not_consume(namespace: Namespace) -
     assert sorted(len(log["text"].splitlines()) for log in run["logs"]) == [30, 30]
 
 
+def describe_daemon(namespace: Namespace, name: str) -> Json:
+    """Return a DaemonSet of pods that do nothing."""
+    daemon = namespace.workload(name, kind="DaemonSet")
+    del daemon["spec"]["replicas"]
+    return daemon
+
+
 def test_an_account_with_the_documented_rights_reads_everything(namespace: Namespace, connect: Connect) -> None:
-    """One that may read no Secret still gets a verdict, by the kubelet's words, and is told which right it lacks."""
+    """And uses each of them: a Deployment, a StatefulSet and a DaemonSet that all serve."""
+    put_secret(namespace)
+    service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "api"}}
+    service["spec"] = {"selector": {"app": "w"}, "ports": [{"port": 80}]}
+    settings = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}, "data": {"LEVEL": "debug"}}
+    env = {"env": refer_to_secret("P"), "envFrom": [{"configMapRef": {"name": "c"}}]}
+    namespace.apply(service, settings, namespace.workload("w", kind="Deployment", **env), namespace.workload("s"))
+    namespace.apply(describe_daemon(namespace, "d"))
+    for kind, name in (("Deployment", "w"), ("StatefulSet", "s")):
+        namespace.ready(kind, name, 1)
+    namespace.wait("daemons serve", lambda: namespace.get("DaemonSet", "d")["status"].get("numberAvailable", 0) >= 1)
+    account = connect(read_rules("Role", "lowtide-diagnosis"))
+    audit = AuditLog(namespace.facts)
+    for kind, name in (("Deployment", "w"), ("StatefulSet", "s"), ("DaemonSet", "d")):
+        run = wait_for(namespace, kind, name, "healthy", **account)
+        assert [line for line in run["unreadable"] if "grant get nodes" not in line] == []
+        assert [(log["reason"], log["text"]) for log in run["logs"] if log["reason"] != "it is empty"] == []
+    documented = expand(read_rules("Role", "lowtide-diagnosis"))
+    used = audit.read_rights(name_user(namespace.name))
+    assert used - documented == set(), "used, and not documented"
+    assert documented - used == set(), "documented, and not used"
+
+
+def test_an_account_that_may_read_no_secret_still_gets_a_verdict(namespace: Namespace, connect: Connect) -> None:
+    """By the kubelet's words, and it is told which right it lacks."""
     put_secret(namespace)
     namespace.apply(namespace.workload("w", env=refer_to_secret("TOKEN", key="token")))
-    rules = read_rules("Role", "lowtide-diagnosis")
-    run = wait_for(namespace, "StatefulSet", "w", "missing_configuration", **connect(rules))
-    assert [line for line in run["unreadable"] if "nodes" not in line] == []
-    fewer = [{**rule, "resources": [name for name in rule["resources"] if name != "secrets"]} for rule in rules]
-    fewer = [rule for rule in fewer if rule["resources"]]
-    less = wait_for(namespace, "StatefulSet", "w", "missing_configuration", **connect(fewer))
+    account = connect(narrow(read_rules("Role", "lowtide-diagnosis"), Right("get", "", "secrets")))
+    less = wait_for(namespace, "StatefulSet", "w", "missing_configuration", **account)
     assert less["verdict"]["object"] == f"Pod {namespace.name}/w-0"
     assert f"not allowed to read: grant get secrets db in namespace {namespace.name}" in less["unreadable"]

@@ -106,6 +106,17 @@ def test_what_is_over_counts_for_as_long_as_is_asked(memory: MemoryServer, since
     assert list_reasons(diagnose(memory, since=since))[0] == "crash_loop"
 
 
+def test_a_crash_of_long_ago_is_not_why_a_pod_is_not_ready(memory: MemoryServer) -> None:
+    """It runs since; its readiness probe is what keeps it, although no event is left of it."""
+    shop = Shop(memory, replicas=1, container={"readinessProbe": {"tcpSocket": {"port": 5432}}})
+    status = shop.end("Error", ago=90_000, ready=True)
+    shop.put_pod("web-1-0", **{**status, "ready": False})
+    shop.count(0)
+    run = diagnose(memory)
+    assert list_reasons(run) == ["probe_failing"]
+    assert "its readiness probe is a connection to port 5432" in run["verdict"]["message"]
+
+
 def test_a_probe_that_kills_is_the_cause_of_the_restarts(memory: MemoryServer) -> None:
     """Which probe of which container; the crash is the symptom."""
     probe = {"httpGet": {"path": "/ready", "port": 8080}, "periodSeconds": 5}
