@@ -140,6 +140,8 @@ def _plan_fix(diagnosis: Diagnosis, tree: Tree, now: float) -> Proposal:
 
 def _plan_scale(diagnosis: Diagnosis, tree: Tree) -> Proposal:
     """Return one step more, up to the bound; never against a limit that all replicas share and would reach sooner."""
+    if diagnosis["workload"]["kind"] == "DaemonSet":
+        return Proposal("scale", refused="a DaemonSet has a pod on each of its nodes and no number of replicas")
     if tree.when == "observation_above_limit" and tree.parameters.get("limit_is_per_instance") is not True:
         words = "more replicas raise the load on a limit that they share"
         return Proposal("scale", refused=f"{words}; set limit_is_per_instance if each has its own")

@@ -156,6 +156,12 @@ def test_it_is_not_scaled_twice_within_the_cooldown(writer: str, apply: bool) ->
     assert propose(describe("not_ready", changes=changes), tree)["apply"] is apply
 
 
+def test_a_daemon_set_is_not_scaled() -> None:
+    """It has no number of replicas."""
+    result = propose(describe("not_ready", kind="DaemonSet"), {"when": "not_ready", "fix": SCALE})
+    assert (result["apply"], "has a pod on each of its nodes" in result["proposal"]["refused"]) == (False, True)
+
+
 def test_what_is_over_is_not_restarted() -> None:
     """A limit that was too low still is."""
     result = propose(describe("group_not_consuming", current=False))

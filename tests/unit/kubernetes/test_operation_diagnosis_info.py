@@ -309,6 +309,25 @@ def test_scaled_to_zero_comes_before_everything_that_follows(memory: MemoryServe
     assert run["verdict"]["message"].startswith("its replicas were set to 0 by ")
 
 
+def test_a_fix_that_was_undone_is_remembered(memory: MemoryServer) -> None:
+    """Its revision still says what it was; one that nobody understands is no fix."""
+    shop = Shop(memory)
+    assert diagnose(memory)["last_changes"]["fixed"] is None
+    notes = [
+        "restart for oom_killed at 2026-05-01T08:00:00Z",
+        "raise_limit for oom_killed at 2026-05-01T09:00:00Z by a@b c",
+    ]
+    for number, note in enumerate([*notes, "something"], 2):
+        annotations = {"lowtide.ops/fixed": note, "kubectl.kubernetes.io/restartedAt": f"2026-05-01T0{number}:00:00Z"}
+        template = {"metadata": {"labels": {"app": "web"}, "annotations": annotations}}
+        labels = {"app": "web", "pod-template-hash": str(number)}
+        spec = {"replicas": 0, "template": template}
+        shop.put("ReplicaSet", f"web-{number}", owner=("Deployment", "web"), labels=labels, spec=spec)
+    changes = diagnose(memory)["last_changes"]
+    fixed = {"fix": "raise_limit", "reason": "oom_killed", "at": "2026-05-01T09:00:00Z", "run": "a@b c"}
+    assert (changes["fixed"], changes["restarted_at"]) == (fixed, "2026-05-01T04:00:00Z")
+
+
 def test_the_evidence_is_saved_without_secrets(memory: MemoryServer, tmp_path: Path) -> None:
     """Also not in the specification of a pod, in the annotation of kubectl, or in an event; and not in check mode."""
     env = [

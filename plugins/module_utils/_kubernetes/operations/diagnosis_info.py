@@ -18,7 +18,7 @@ from ..._common.text import format_count
 from ..._common.timestamps import format_utc
 from ..cluster import check_identity, connect, disconnect
 from ..evidence import Material, collect, list_event_lines, list_files
-from ..fields import Json, as_text, get_path
+from ..fields import Json, as_dict, as_text, as_time, get_path
 from ..references import list_containers
 from ..summary import describe_state, describe_workload
 from ..verdicts import Question, Verdict, find_write_time, judge, list_untold
@@ -184,16 +184,28 @@ def _list_images(obj: Json) -> list[str]:
 
 
 def _describe_changes(material: Material) -> dict[str, t.Any]:
-    """Return when its pods were restarted on purpose, who wrote its replicas, and what a fix said of itself."""
+    """Return when its pods were restarted on purpose, who wrote its replicas, and what the last fix said of itself.
+
+    Restarts and fixes are looked for in its earlier revisions too: a fix that failed has been undone.
+    """
     workload = material.workload
-    annotations = get_path(workload.template, "metadata", "annotations") or {}
+    annotations = [as_dict(get_path(template, "metadata", "annotations")) for template in _list_templates(material)]
+    restarts = [as_text(entry[RESTARTED_AT]) for entry in annotations if as_time(entry.get(RESTARTED_AT)) is not None]
+    fixes = [fixed for entry in annotations if (fixed := _parse_fixed(entry.get(FIXED))) is not None]
     written_at = find_write_time(workload.raw, "f:replicas", workload.writer)
     return {
-        "restarted_at": annotations.get(RESTARTED_AT),
-        "fixed": _parse_fixed(annotations.get(FIXED)),
+        "restarted_at": max(restarts, key=lambda at: as_time(at) or 0.0, default=None),
+        "fixed": max(fixes, key=lambda fixed: as_time(fixed["at"]) or 0.0, default=None),
         "replicas_by": workload.writer,
         "replicas_at": None if written_at is None else format_utc(written_at),
     }
+
+
+def _list_templates(material: Material) -> list[Json]:
+    workload, snapshot = material.workload, material.snapshot
+    earlier = [get_path(entry.raw, "spec", "template") for entry in snapshot.list_replica_sets(workload)]
+    earlier += [get_path(entry.raw, "data", "spec", "template") for entry in snapshot.list_revisions(workload)]
+    return [workload.template, *(as_dict(template) for template in earlier)]
 
 
 def _parse_fixed(text: t.Any) -> Json | None:
