@@ -66,6 +66,42 @@ def test_what_is_true_of_the_old_pods_does_not_count() -> None:
     assert evaluate(written, make(image="j")).is_current
 
 
+def test_pods_have_to_serve_for_a_while_without_a_break() -> None:
+    """One that crashes after its start is ready for a moment."""
+    written = make(image="j")
+    condition = RolledOut(written, None, serve_seconds=5.0)
+
+    def look(workload: Workload, at: float) -> tuple[bool, float | None]:
+        status = condition.evaluate(Snapshot.from_objects([workload.raw], at=at))
+        return status.is_current, status.look_again
+
+    unready = make(image="j", readyReplicas=2)
+    looks = [look(written, 10.0), look(written, 14.0), look(unready, 14.5), look(written, 15.5), look(written, 20.5)]
+    assert looks == [(False, 5.0), (False, 1.0), (False, None), (False, 5.0), (True, None)]
+    stopped = describe_stopped(written)
+    assert RolledOut(stopped, None, serve_seconds=5.0).evaluate(Snapshot.from_objects([stopped.raw])).is_current
+
+
+def describe_stopped(workload: Workload) -> Workload:
+    """Return the workload at 0 replicas, of which nothing can serve."""
+    raw = copy.deepcopy(workload.raw)
+    raw["spec"]["replicas"] = 0
+    raw["status"] |= dict.fromkeys(("replicas", "readyReplicas", "availableReplicas", "updatedReplicas"), 0)
+    return Workload.from_object(raw)
+
+
+def test_a_wait_looks_again_when_a_condition_may_hold_without_a_change(memory: MemoryServer) -> None:
+    """Nothing announces that time has passed."""
+    memory.put(make().raw)
+    client = memory.client(deadline=Deadline(5))
+    with Cache(client) as cache:
+        cache.follow("Deployment", NAMESPACE, name="w")
+        outcome = Outcome()
+        condition = RolledOut(make(), None, serve_seconds=0.3)
+        wait_until([condition], cache, deadline=client.deadline, grace=GracePeriod(), outcome=outcome)
+    assert 0.3 <= outcome.waited < 0.9
+
+
 def test_another_template_is_somebody_elses() -> None:
     """Another number of replicas is not."""
     written = make(image="j")

@@ -332,7 +332,9 @@ class Rollout:
             return
         self._unstick(workload, plan.stuck)
         since = as_time(note.at) if note is not None else None
-        failure = self._wait(workload, RolledOut(workload, None), since=since)
+        serve_seconds = self.params["serve_seconds"] if note is not None else 0.0
+        condition = RolledOut(workload, None, serve_seconds=serve_seconds)
+        failure = self._wait(workload, condition, since=since)
         if failure is not None:
             self._fail(plan, failure, since or self.at)
             return
@@ -490,7 +492,8 @@ class Rollout:
     def _verify_undo(self, workload: Workload, back: Known, cause: Cause, failed: str) -> t.NoReturn:
         try:
             self._unstick(workload, failed)
-            failure = self._wait(workload, RolledOut(workload, None))
+            condition = RolledOut(workload, None, serve_seconds=self.params["serve_seconds"])
+            failure = self._wait(workload, condition)
         except OpsError as error:
             raise self._give_up(workload, back, cause, str(error)) from error
         if failure is not None:
