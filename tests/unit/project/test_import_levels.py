@@ -42,7 +42,7 @@ LEVELS = {
         ["client"],
         ["cache", "cluster", "conditions", "diagnosis", "reviews", "scaling_constraints"],
         ["preflight", "rollout_summary", "summary", "tiers", "wait"],
-        ["rollout_cause"],
+        ["rollout_cause", "rollout_guards"],
         ["operations"],
     ],
     "module_utils._consumers": [["partitions"], ["operations"]],
