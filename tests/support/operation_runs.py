@@ -67,6 +67,7 @@ DEFAULTS: dict[Work, dict[str, Any]] = {
         "revision": None,
         "partition": None,
         "until": None,
+        "serve_seconds": 0.0,
         "on_failure": "undo",
         "schema_version": None,
         "guards": ["gitops", "hpa", "quota"],

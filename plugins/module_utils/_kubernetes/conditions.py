@@ -31,7 +31,7 @@ class Status(t.NamedTuple):
     """Where an object stands: one of the four words, the object, and its numbers in words.
 
     ``goal`` is the number of pods that the condition asks for now; ``next_step`` is filled where waiting is in vain, or
-    will be unless somebody acts.
+    will be unless somebody acts. ``look_again`` is after how many seconds it may hold without any change.
     """
 
     state: str
@@ -39,6 +39,7 @@ class Status(t.NamedTuple):
     message: str
     goal: int | None = None
     next_step: str = ""
+    look_again: float | None = None
 
     @property
     def is_current(self) -> bool:
@@ -266,13 +267,16 @@ class RolledOut(_WorkloadCondition):
     ``revision`` is the Deployment's number (annotation deployment.kubernetes.io/revision), the StatefulSet's
     ``updateRevision``, or the hash that pods of it carry. Another newest revision is somebody else's, and a failure.
     None is the revision that the controller makes of the template of ``workload``, which is what was last written;
-    another template is somebody else's then.
+    another template is somebody else's then. With ``serve_seconds`` they have to serve for so long without a break: a
+    container that crashes after its start is ready for a moment.
     """
 
-    def __init__(self, workload: Workload, revision: str | None) -> None:
+    def __init__(self, workload: Workload, revision: str | None, *, serve_seconds: float = 0.0) -> None:
         super().__init__(workload)
         self.revision = revision
         self._mark = fingerprint(workload.template)
+        self._serve_seconds = serve_seconds
+        self._served_since: float | None = None
 
     def needs(self) -> tuple[str, ...]:
         """Return the kinds that it cannot judge without."""
@@ -288,13 +292,27 @@ class RolledOut(_WorkloadCondition):
         if not self._is_observed(workload):
             return Status(IN_PROGRESS, workload.title, message, goal)
         if self.revision is None:
-            return Status(CURRENT if _serves(workload, goal) else IN_PROGRESS, workload.title, message, goal)
+            return self._assess_steadiness(snapshot, workload, message)
         newest = [name for name in (workload.revision, snapshot.update_hash(workload)) if name]
         if newest and self.revision not in newest:
             problem = f"revision {self.revision} was rolled out, and its newest revision is {newest[0]} now"
             return Status(FAILED, workload.title, problem, goal, "Find out who changed the pod template since")
         state = CURRENT if newest and _serves(workload, goal) else IN_PROGRESS
         return Status(state, workload.title, message, goal)
+
+    def _assess_steadiness(self, snapshot: Snapshot, workload: Workload, message: str) -> Status:
+        """Return whether its pods serve, and have for as long as they have to."""
+        goal = workload.replicas
+        if not _serves(workload, goal):
+            self._served_since = None
+            return Status(IN_PROGRESS, workload.title, message, goal)
+        if self._served_since is None:
+            self._served_since = snapshot.at
+        left = self._serve_seconds - (snapshot.at - self._served_since) if goal else 0.0
+        if left <= 0:
+            return Status(CURRENT, workload.title, message, goal)
+        message += f", and have to serve for {self._serve_seconds:g} s without a break"
+        return Status(IN_PROGRESS, workload.title, message, goal, look_again=left)
 
 
 def _find_template_writer(workload: Workload) -> str:

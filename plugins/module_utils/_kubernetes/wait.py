@@ -176,7 +176,7 @@ class _Wait:
                     return confirmed
             if self._deadline.passed:
                 return self._look_finally(look)
-            self._cache.wait_for_change(self._choose_pause(), settle=max(SHORTEST_PAUSE, LOOK_SHARE * cost))
+            self._cache.wait_for_change(self._choose_pause(look), settle=max(SHORTEST_PAUSE, LOOK_SHARE * cost))
 
     def _look(self) -> _Look:
         snapshot = self._cache.snapshot()
@@ -194,8 +194,9 @@ class _Wait:
             recovering.update(pod.title for pod in list_pods_to_start(snapshot, workload))
         return _Look(snapshot, statuses, findings, recovering)
 
-    def _choose_pause(self) -> float:
-        pause = min(self._deadline.remaining, self._grace.next_expiry(self._now))
+    def _choose_pause(self, look: _Look) -> float:
+        again = [status.look_again for status in look.statuses if status.look_again is not None]
+        pause = min(self._deadline.remaining, self._grace.next_expiry(self._now), *again)
         if not self._is_diagnosing:
             pause = min(pause, self._diagnose_after - self._waited)
         return max(pause, SHORTEST_PAUSE)

@@ -3,12 +3,18 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 
+from support.kubernetes_account import AuditLog, expand, name_user, request_token
 from support.kubernetes_server import ApiServer, build_path
+from support.modules import finish_module, start_module
+from support.rival_proxy import Rival, RivalProxy
 
 from .conftest import Namespace
 from .rollout_steps import (
@@ -16,11 +22,15 @@ from .rollout_steps import (
     KINDS,
     NOTE,
     QUICK,
+    ROLLOUT,
     RULES,
     Onlooker,
+    change_template,
     check_done,
+    list_running_images,
     put,
     read_image,
+    read_note,
     roll_out,
 )
 
@@ -93,7 +103,7 @@ def test_a_failure_is_named_in_time_and_undone(
         return question(server.list("Pod", namespace.name), ask(server))
 
     def is_undoing(server: ApiServer) -> bool:
-        return '"undoing"' in ask(server)["metadata"]["annotations"].get(NOTE, "")
+        return '"undoing"' in ask(server)["metadata"].get("annotations", {}).get(NOTE, "")
 
     with Onlooker(namespace.facts, visible=is_visible, undoing=is_undoing) as onlooker:
         run = roll_out(namespace, kind, **change, **QUICK, **account, guards=["gitops"])
@@ -108,3 +118,148 @@ def test_a_failure_is_named_in_time_and_undone(
         assert run["cause"]["log"][-1] == "cannot go on"
     again = check_done(roll_out(namespace, kind, **main(image=read_image(namespace, kind)), **account))
     assert again.changed is False
+
+
+# --- the undo fails as well, is not wanted, or is another's business ---------------------------------------------------
+
+
+def test_an_undo_that_fails_as_well_stops_with_the_step_for_a_person(namespace: Namespace) -> None:
+    """F11: what the old pods need is gone too. Nothing further is changed, the note stays, and the next run says so again."""
+    namespace.apply({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}, "stringData": {"K": "v"}})
+    kind = put(namespace, "OrderedReady", envFrom=[{"secretRef": {"name": "s"}}])
+    process = start_module(ROLLOUT, namespace.params(kind=kind, name="w", **main(image=BAD_IMAGE), **QUICK))
+    namespace.wait("rolled out", lambda: read_image(namespace, kind) == BAD_IMAGE)
+    namespace.delete("Secret", "s")
+    run = finish_module(process, timeout=200)
+    assert (run.failed, run["rolled_back"]) == (True, False)
+    assert "and the undo to revision 1 failed as well" in run.msg
+    assert "CreateContainerConfigError" in run.msg
+    assert f"kubectl describe pods --namespace {namespace.name} --selector 'app=w'" in run.msg
+    assert read_note(namespace, kind)["phase"] == "undoing"
+    generation = namespace.get(kind, "w")["metadata"]["generation"]
+    again = roll_out(namespace, kind, **main(image=BAD_IMAGE), **QUICK)
+    assert again.failed
+    assert namespace.get(kind, "w")["metadata"]["generation"] == generation
+    namespace.apply({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}, "stringData": {"K": "v"}})
+    finished = roll_out(namespace, kind, **main(image=BAD_IMAGE), failure_grace_factor=4)
+    assert (finished.failed, finished["rolled_back"]) == (True, True), finished.msg
+    assert finished["cause"]["reason"] == "ImagePullBackOff"
+
+
+@pytest.mark.procedure("C17")
+def test_a_set_that_is_stuck_on_a_failed_revision_takes_the_next_one(namespace: Namespace) -> None:
+    """kubernetes#67250: its controller would wait for the failed pod for ever."""
+    old, new = namespace.facts["images"]
+    kind = put(namespace, "OrderedReady")
+    stopped = roll_out(namespace, kind, **main(image=BAD_IMAGE), **QUICK, on_failure="stop")
+    assert (stopped.failed, stopped["rolled_back"], read_image(namespace, kind)) == (True, False, BAD_IMAGE)
+    assert f"kubectl rollout undo statefulset/w --namespace {namespace.name} --to-revision=1" in stopped.msg
+    fixed = check_done(roll_out(namespace, kind, **main(image=new)))
+    assert list_running_images(namespace) == {new}
+    assert any("was of the failed revision" in line for line in fixed["evidence"])
+    failed = roll_out(namespace, kind, **main(image=BAD_IMAGE), **QUICK)
+    assert (failed["rolled_back"], list_running_images(namespace)) == (True, {new})
+    assert old not in failed["images"].values()
+
+
+def test_a_person_who_changes_the_template_is_not_undone(namespace: Namespace) -> None:
+    """The run ends, and names them."""
+    kind = put(namespace, "Deployment")
+    process = start_module(ROLLOUT, namespace.params(kind=kind, name="w", **main(image=BAD_IMAGE), timeout=60))
+    namespace.wait("rolled out", lambda: read_image(namespace, kind) == BAD_IMAGE)
+    change_template(namespace, kind, "was here")
+    run = finish_module(process)
+    assert (run.failed, run["rolled_back"]) == (True, False)
+    assert "its pod template was changed by kubectl-edit while it was rolled out" in run.msg
+    assert read_image(namespace, kind) == BAD_IMAGE
+
+
+@pytest.mark.procedure("E10")
+def test_a_schema_that_is_newer_than_the_code_to_go_back_to_stops_the_undo(namespace: Namespace) -> None:
+    """It is said before that it could not be undone, and afterwards what a person may do."""
+    kind = put(namespace, "Deployment", 1)
+    versions = "lowtide.ops/schema-versions"
+    check_done(roll_out(namespace, kind, pod_annotations={versions: "41"}, schema_version=41))
+    refused = roll_out(namespace, kind, **main(env={"SETTING": "x"}), schema_version=42)
+    assert (refused.failed, refused["error"]["refused"]) == (True, True)
+    assert "it works with schema versions 41, and the schema is of version 42" in refused.msg
+    change = {**main(env={"CRASH": "1"}), "pod_annotations": {versions: "42"}, "schema_version": 42}
+    run = roll_out(namespace, kind, **change, **QUICK)
+    assert (run["rolled_back"], run["plan"][0]["reversible"]) == (False, False)
+    assert "it was not undone, since it works with schema versions 41" in run.msg
+    assert "--to-revision=2" in run.msg
+    again = roll_out(namespace, kind, revision="2", schema_version=42)
+    assert again["error"]["refused"] is True
+
+
+# --- killed -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bad", [False, True])
+@pytest.mark.parametrize("kind", ["Deployment", "OrderedReady"])
+def test_killed_and_run_again(namespace: Namespace, kind: str, bad: bool) -> None:
+    """After SIGKILL in the middle of the rollout the next run goes on: to its end, or back to what was complete."""
+    old, new = namespace.facts["images"]
+    kind = put(namespace, kind)
+    change = main(image=BAD_IMAGE if bad else new)
+    process = start_module(ROLLOUT, namespace.params(kind=kind, name="w", **change))
+    namespace.wait("rolled out", lambda: read_image(namespace, kind) != old)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    run = roll_out(namespace, kind, **change, **QUICK)
+    assert (run.failed, run["rolled_back"], list_running_images(namespace)) == (bad, bad, {old if bad else new})
+    assert run["plan"][0]["what"] == "go on with the rollout"
+    assert (run["revision"]["before"], run["revision"]["after"]) == (2, 3 if bad else 2)
+    assert read_note(namespace, kind)["completed"] is True
+
+
+@pytest.mark.parametrize("kind", ["Deployment", "OrderedReady"])
+def test_killed_in_the_undo_and_run_again(namespace: Namespace, kind: str) -> None:
+    """The next run finishes it, and fails as the first one would have."""
+    old = namespace.facts["images"][0]
+    kind = put(namespace, kind)
+    process = start_module(ROLLOUT, namespace.params(kind=kind, name="w", **main(image=BAD_IMAGE), **QUICK))
+    namespace.wait("undoing", lambda: is_undone(namespace, kind), 60)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    run = roll_out(namespace, kind, **main(image=BAD_IMAGE), **QUICK)
+    if run["plan"][0]["what"] == "finish the undo":  # unless it was finished when it was killed
+        assert run["revision"]["after"] == 3
+    assert (run.failed, run["rolled_back"], list_running_images(namespace)) == (True, True, {old})
+    assert run["cause"]["reason"] == "ImagePullBackOff"
+
+
+def is_undone(namespace: Namespace, kind: str) -> bool:
+    """Return whether the undo has been written."""
+    annotations = namespace.get(kind, "w")["metadata"].get("annotations", {})
+    return '"undoing"' in annotations.get(NOTE, "")
+
+
+# --- rights -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_documented_rights_are_those_that_are_used(
+    namespace: Namespace, server: ApiServer, connect: Callable[..., Json]
+) -> None:
+    """With none of them left over: the API server's log has exactly these verbs on these resources."""
+    audit = AuditLog(namespace.facts)
+    account = connect(RULES)
+    namespace.apply(QUOTA)
+    for kind, change in (
+        ("Deployment", main(env={"CRASH": "1"})),
+        ("OrderedReady", main(image=BAD_IMAGE)),
+        ("DaemonSet", main(image="Not An Image")),
+    ):
+        kind = put(namespace, kind, 1)  # noqa: PLW2901
+        limits = main(resources={"limits": {"memory": "64Mi"}})
+        check_done(roll_out(namespace, kind, **limits, **account))
+        conflict = Rival("PATCH", f"/{kind.lower()}s/w", partial(change_template, namespace, kind, "x"))
+        with RivalProxy(namespace.facts, conflict, token=request_token(server, namespace.name)) as proxy:
+            check_done(roll_out(namespace, kind, **main(env={"SETTING": "2"}), host=proxy.url))
+        run = roll_out(namespace, kind, **change, **QUICK, **account)
+        assert run["rolled_back"] is True, run.msg
+        namespace.delete(kind, "w")
+        namespace.wait("gone", lambda: namespace.list("Pod") == [])
+    used, documented = audit.read_rights(name_user(namespace.name)), expand(RULES)
+    assert used - documented == set(), "used, and not documented"
+    assert documented - used == set(), "documented, and not used"

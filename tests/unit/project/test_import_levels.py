@@ -42,7 +42,7 @@ LEVELS = {
         ["client"],
         ["cache", "cluster", "conditions", "diagnosis", "logs", "reviews", "scaling_constraints"],
         ["evidence", "preflight", "rollout_summary", "summary", "tiers", "wait"],
-        ["rollout_cause", "verdicts"],
+        ["rollout_cause", "rollout_guards", "verdicts"],
         ["operations"],
     ],
     "module_utils._consumers": [["partitions"], ["operations"]],
