@@ -26,7 +26,8 @@ description:
     one, the values of the Secrets that the pods use are redacted, where this account may read them (C(get) on
     C(secrets) and C(configmaps)).
   - A pod of a Job that passes its deadline is deleted by Kubernetes, and with C(restartPolicy=OnFailure) also the pod of
-    a Job that fails. Their logs are gone then, which RV(evidence) says. Without a C(restartPolicy), it is C(Never).
+    a Job that fails. Its log is read while the pod terminates; where that was too late, RV(evidence) says so. Without a
+    C(restartPolicy), it is C(Never).
 author:
   - The lowtide.ops team (@lowtide-ops)
 options:

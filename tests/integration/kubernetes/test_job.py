@@ -81,11 +81,16 @@ def test_a_failed_job_is_not_waited_for(namespace: Namespace) -> None:
 
 @pytest.mark.procedure("A16")
 def test_a_job_ends_by_itself(namespace: Namespace) -> None:
-    """At its deadline, which is named."""
-    failed = run(namespace, template=describe_shell(namespace, "sleep 1000"), deadline=3)
+    """At its deadline, which is named; its pod is deleted then, and its log has been read before."""
+    template = describe_shell(namespace, "echo row 17; sleep 1000")
+    template["template"]["spec"]["terminationGracePeriodSeconds"] = 5
+    failed = run(namespace, template=template, deadline=5)
     assert failed.failed
     assert "Job was active longer than specified deadline" in failed.msg
-    assert "no pod of it is left" in " ".join(failed["evidence"])
+    assert "its last line: row 17" in failed.msg
+    again = run(namespace, template=template, deadline=5)
+    assert again.failed
+    assert "no pod of it is left" in " ".join(again["evidence"])
 
 
 @pytest.mark.parametrize(
@@ -182,7 +187,7 @@ def test_the_documented_rights_are_enough_and_all_used(namespace: Namespace, con
     rules = read_rules("Role", "lowtide-job")
     audit = AuditLog(namespace.facts)
     account = connect(rules)
-    job = {"template": describe_shell(namespace, "sleep 7; echo done")}
+    job: Json = {"template": describe_shell(namespace, "sleep 7; echo done")}
     job["template"]["template"]["spec"]["restartPolicy"] = "Never"
     namespace.apply(
         {

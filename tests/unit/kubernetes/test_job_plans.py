@@ -41,8 +41,8 @@ from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.snapshot i
 Json = dict[str, Any]
 
 REQUEST = JobRequest("n", "migrate", "42", "", {"template": {"spec": {}}}, {}, {})
-COMPLETE = {"conditions": [{"type": "Complete", "status": "True"}], "succeeded": 1}
-FAILED = {"conditions": [{"type": "Failed", "status": "True", "message": "m"}], "failed": 1}
+COMPLETE: Json = {"conditions": [{"type": "Complete", "status": "True"}], "succeeded": 1}
+FAILED: Json = {"conditions": [{"type": "Failed", "status": "True", "message": "m"}], "failed": 1}
 
 
 def describe_job(name: str = "a", claim: Claim | None = None, *, suspend: bool = True, **status: Any) -> Json:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import base64
 import json
 import stat
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -259,6 +260,27 @@ def test_the_log_is_kept_in_a_private_file(memory: MemoryServer, tmp_path: Path)
     assert path.read_text() == f"==> log of container main of Pod n/{result['job']}-x (its end) <==\nb\n"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_log_of_a_pod_that_is_about_to_be_deleted_is_kept(memory: MemoryServer) -> None:
+    """A Job says that it is about to fail before Kubernetes deletes its pods, as at the deadline."""
+    controller = JobController(memory, holds=True, lines=["row 17"])
+    controller.exit_codes = [1]
+
+    def announce() -> None:
+        conditions = [{"type": "FailureTarget", "status": "True", "reason": "DeadlineExceeded"}]
+        memory.change("Job", "n", controller.started[0], lambda job: job["status"].update(conditions=conditions))
+
+    def end() -> None:
+        controller.end(controller.started[0])
+        memory.remove("Pod", "n", f"{controller.started[0]}-x")
+
+    memory.add_rival(announce, verb="watch", path="/jobs")
+    threading.Timer(2.0, end).start()
+    failed = run(memory)
+    assert failed.failed
+    assert "its last line: row 17" in failed.msg
+    assert (failed["log"], memory.read_all("Pod")) == ("row 17", [])
 
 
 def test_what_never_mends_ends_the_wait_early(memory: MemoryServer) -> None:

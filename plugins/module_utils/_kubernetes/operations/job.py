@@ -24,7 +24,7 @@ from .. import summary
 from ..cache import Cache
 from ..client import Client, Listing
 from ..cluster import check_identity, connect, disconnect, read_object
-from ..conditions import JobDone, Turn
+from ..conditions import Condition, JobDone, JobEnding, Turn
 from ..diagnosis import GracePeriod
 from ..errors import Conflict, NotFound, WriteUnknown
 from ..evidence import read_known_secrets
@@ -70,6 +70,7 @@ class JobRun:
         self.decision = plans.Decision("create", "", 1)
         self.created = False
         self.end: plans.Exit | None = None
+        self.kept_logs: list[Log] = []
 
     def run(self) -> None:
         """Fill the outcome; raise OpsError."""
@@ -345,16 +346,29 @@ class JobRun:
     def _await_end(self) -> None:
         job = self._get_job()
         listed = Listing([job.raw], str(job.raw["metadata"]["resourceVersion"]))
-        done = JobDone(self.namespace, job.name, job.uid)
+        # Of what fails, Kubernetes deletes pods that have not ended: at the deadline, and those that it restarts.
+        ending, done = (form(self.namespace, job.name, job.uid) for form in (JobEnding, JobDone))
         with Cache(self.client) as cache:
             cache.follow("Job", self.namespace, name=job.name, listed=listed)
             try:
-                wait_until([done], cache, deadline=self.client.deadline, grace=self.grace, outcome=self.outcome)
+                self._wait(ending, cache)
+                job = self._get_job()
+                if not job.is_complete and not job.is_failed:
+                    self.kept_logs = self._read_logs(self._list_pods(job))
+                    self._wait(done, cache)
             finally:
-                latest = cache.snapshot().find("Job", self.namespace, job.name)
-                if latest is not None and Job.from_object(latest).uid == job.uid:
-                    self.job = Job.from_object(latest)
                 self._warn(cache)
+
+    def _wait(self, condition: Condition, cache: Cache) -> None:
+        """Wait until the Job is as it should be, and keep it as it is then."""
+        job = self._get_job()
+        deadline, grace = self.client.deadline, self.grace
+        try:
+            wait_until([condition], cache, deadline=deadline, grace=grace, outcome=self.outcome)
+        finally:
+            latest = cache.snapshot().find("Job", self.namespace, job.name)
+            if latest is not None and Job.from_object(latest).uid == job.uid:
+                self.job = Job.from_object(latest)
 
     def _get_job(self) -> Job:
         if self.job is None:
@@ -375,6 +389,8 @@ class JobRun:
             pods = self._list_pods(job)
         end = plans.find_exit(pods, is_failed=not job.is_complete)
         logs = self._read_logs(pods)
+        present = {log.pod for log in logs if log.text}
+        logs += [log for log in self.kept_logs if log.pod not in present]
         facts["job"] = job.name
         facts["succeeded"], facts["failed_pods"] = job.succeeded, job.failed
         facts["exit_code"] = end.exit_code if end is not None else None
