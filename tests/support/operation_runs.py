@@ -73,6 +73,7 @@ DEFAULTS: dict[Work, dict[str, Any]] = {
     read_workloads: {"workloads": []},
     run_job: {
         "from_cronjob": None,
+        "from_workload": None,
         "template": None,
         "name_prefix": None,
         "labels": None,

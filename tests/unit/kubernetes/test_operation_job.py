@@ -89,6 +89,22 @@ def test_a_cron_job_is_run_now(memory: MemoryServer) -> None:
     assert result["plan"][0]["what"] == "create from CronJob n/purge and run"
 
 
+def test_a_command_is_run_like_a_workload_s_container(memory: MemoryServer) -> None:
+    """The plan says like which; without a command the workload itself would run."""
+    JobController(memory)
+    pod = {"serviceAccountName": "builder", "containers": [{"name": "main", "image": "i", "command": ["serve"]}]}
+    template = {"metadata": {"labels": {"app": "d"}}, "spec": pod}
+    memory.put({"kind": "Deployment", "metadata": {"name": "d", "namespace": "n"}, "spec": {"template": template}})
+    like = {"kind": "Deployment", "name": "d", "container": None, "image": None, "command": ["probe"], "args": None}
+    result = run(memory, from_workload=like)
+    assert not result.failed, result.msg
+    assert result["plan"][0]["what"] == "create like a pod of Deployment n/d and run"
+    made = list_jobs(memory)[0]["spec"]["template"]
+    assert "metadata" not in made
+    assert (made["spec"]["serviceAccountName"], made["spec"]["containers"][0]["command"]) == ("builder", ["probe"])
+    assert "option from_workload.command: it is empty" in run(memory, from_workload={**like, "command": []}).msg
+
+
 def test_a_failed_job_names_its_exit_and_its_last_line(memory: MemoryServer) -> None:
     """The same key fails again without a new Job; ``again`` starts another attempt, also from a corrected template."""
     JobController(memory, lines=["connecting", "password=hunter2hunter2", "relation x exists"]).exit_codes = [3]

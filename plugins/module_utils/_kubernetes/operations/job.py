@@ -116,6 +116,8 @@ class JobRun:
             raw = read_object(self.client, "CronJob", self.namespace, params["from_cronjob"])
             cron_job = Workload.from_object(raw, "CronJob")
             spec, labels, annotations = plans.read_cron_job(cron_job)
+        elif params["from_workload"]:
+            spec = self._read_spec_like(params["from_workload"])
         else:
             _check_template(spec)
         prefix = params["name_prefix"] or params["from_cronjob"]
@@ -144,6 +146,23 @@ class JobRun:
             cron_job=cron_job,
         )
 
+    def _read_spec_like(self, option: t.Mapping[str, t.Any]) -> Json:
+        kind = option["kind"]
+        workload = Workload.from_object(read_object(self.client, kind, self.namespace, option["name"]), kind)
+        if not option["command"]:
+            raise Refusal(
+                obj="option from_workload.command",
+                problem="it is empty, so that the workload itself would run",
+                next_step="Give the command and its arguments as a list",
+            )
+        return plans.build_spec_like(
+            workload,
+            container=option["container"],
+            image=option["image"],
+            command=option["command"],
+            args=option["args"],
+        )
+
     def _list_jobs(self) -> list[Job]:
         """Return the Jobs with this key."""
         listing = self._list("Job", f"{plans.KEY_LABEL}={self.request.key_label}")
@@ -170,7 +189,12 @@ class JobRun:
             why = f"key {self.request.key} has no Job yet"
             if before is not None:
                 why = f"attempt {self.decision.attempt - 1} with key {self.request.key}, {before.title}, has failed"
-            source = f"from {self.request.cron_job.title}" if self.request.cron_job else "from the template"
+            source = "from the template"
+            if self.request.cron_job is not None:
+                source = f"from {self.request.cron_job.title}"
+            elif self.params["from_workload"]:
+                like = self.params["from_workload"]
+                source = f"like a pod of {format_title(like['kind'], self.namespace, like['name'])}"
             lock = f", when it has the lock {self.request.lock}" if self.request.lock else ""
             self.outcome.plan.append(PlanItem(title, f"create {source} and run{lock}", why, reversible=False))
             self.outcome.before, self.outcome.after = {"job": None}, {"job": self.decision.name}
