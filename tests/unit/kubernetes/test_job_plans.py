@@ -111,7 +111,7 @@ def test_what_a_job_does_makes_its_digest() -> None:
 
 def test_a_spec_is_completed_and_what_it_says_stays() -> None:
     """The given one is not altered."""
-    spec = {"template": {"metadata": {"labels": {"a": "b"}}, "spec": {"restartPolicy": "OnFailure"}}}
+    spec: Json = {"template": {"metadata": {"labels": {"a": "b"}}, "spec": {"restartPolicy": "OnFailure"}}}
     own = complete_spec(spec, deadline=None, default_deadline=60, ttl=5, lock="schema")
     assert own["template"]["spec"]["restartPolicy"] == "OnFailure"
     assert own["template"]["metadata"]["labels"] == {"a": "b", LOCK_LABEL: "schema"}
