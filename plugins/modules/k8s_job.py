@@ -155,6 +155,7 @@ attributes:
     support: full
     details:
       - Nothing is created and nothing is waited for. Without a key the name of the Job is not the one that it gets.
+      - Who has the lock at that time is in RV(blockers).
   diff_mode:
     support: full
   idempotent:
@@ -230,6 +231,11 @@ check_mode:
   returned: always
   type: bool
   sample: false
+key:
+  description: The key of the Job, also where it was made up since none was given.
+  returned: when the options could be understood
+  type: str
+  sample: schema-42
 job:
   description: The name of the Job.
   returned: when there is a Job, also on a failure

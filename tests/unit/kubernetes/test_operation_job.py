@@ -165,6 +165,25 @@ def test_a_running_job_is_gone_on_with(memory: MemoryServer) -> None:
     assert again["summary"] == f"Job n/{late['job']}, which an earlier run began, is complete after 0 s"
 
 
+def test_a_job_without_a_key_can_be_gone_on_with_by_the_key_that_was_made_up(memory: MemoryServer) -> None:
+    """Running again without it would start another one, and the message says so."""
+    controller = JobController(memory, holds=True)
+    late = run(memory, key=None, run_id=None, timeout=0.5)
+    assert f"Run again with key={late['key']} and a longer timeout" in late.msg
+    assert "running again goes on" not in late.msg
+    controller.end(late["job"])
+    again = run(memory, key=late["key"], run_id=None)
+    assert (again.failed, again["job"]) == (False, late["job"])
+
+
+def test_labels_are_texts(memory: MemoryServer) -> None:
+    """Whatever YAML makes of them."""
+    JobController(memory)
+    run(memory, labels={"release": 42}, annotations={"urgent": True})
+    metadata = list_jobs(memory)[0]["metadata"]
+    assert (metadata["labels"]["release"], metadata["annotations"]["urgent"]) == ("42", "true")
+
+
 def test_a_write_without_an_answer_starts_no_second_job(memory: MemoryServer) -> None:
     """The name was chosen before, so that it is looked for."""
     JobController(memory)

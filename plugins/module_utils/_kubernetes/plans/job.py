@@ -91,14 +91,9 @@ class JobRequest(t.NamedTuple):
         return _digest(json.dumps(kept, sort_keys=True))[:16]
 
     @property
-    def awaits_cron_job(self) -> bool:
-        """Whether the CronJob lets none of its Jobs run beside another one."""
-        return self.cron_job is not None and get_path(self.cron_job.raw, "spec", "concurrencyPolicy") == "Forbid"
-
-    @property
     def cron_job_uid(self) -> str:
         """The uid of the CronJob whose active Jobs are waited for; "" where none are."""
-        return self.cron_job.uid if self.cron_job is not None and self.awaits_cron_job else ""
+        return self.cron_job.uid if self.cron_job is not None and forbids_others(self.cron_job) else ""
 
 
 class Note(t.NamedTuple):
@@ -163,9 +158,16 @@ def name_job(prefix: str, key: str, attempt: int) -> str:
     return f"{prefix}-{_digest(prefix, key, str(attempt))[:10]}"
 
 
-def lock_of_cron_job(name: str) -> str:
-    """Return the lock of the runs of a CronJob whose concurrencyPolicy is Forbid."""
-    return f"cronjob.{name}"
+def choose_lock(lock: str | None, cron_job: Workload | None) -> str:
+    """Return the lock that is asked for; without one, that of a CronJob which lets none of its Jobs run beside another."""
+    if not lock and cron_job is not None and forbids_others(cron_job):
+        return f"cronjob.{cron_job.name}"
+    return lock or ""
+
+
+def forbids_others(cron_job: Workload) -> bool:
+    """Return whether a CronJob lets none of its Jobs run beside another one."""
+    return as_text(get_path(cron_job.raw, "spec", "concurrencyPolicy")) == "Forbid"
 
 
 def read_cron_job(cron_job: Workload) -> tuple[Json, Json, Json]:
