@@ -86,6 +86,7 @@ DEFAULTS: dict[Work, dict[str, Any]] = {
     },
     run_job: {
         "from_cronjob": None,
+        "from_workload": None,
         "template": None,
         "name_prefix": None,
         "labels": None,

@@ -13,7 +13,8 @@ from abc import ABC, abstractmethod
 
 from .._common.text import format_count, join_some
 from .autoscalers import Autoscaler
-from .objects import Job, Pod, Workload
+from .fields import Json, as_dict, as_text, get_path
+from .objects import Job, Pod, Workload, index_conditions
 from .plans.job import Holder, find_holders
 from .pod_templates import fingerprint
 from .saved_state import AUTOSCALER_MANAGERS, find_owners, is_own_manager
@@ -374,6 +375,23 @@ class JobDone:
             words, advice = f"suspended by {writer}, {words}", f"Find out why {writer} suspended it, and let it go on"
             return Status(IN_PROGRESS, title, words, job.completions, advice)
         return Status(IN_PROGRESS, title, words, job.completions)
+
+
+class JobEnding(JobDone):
+    """A Job has ended, or is about to fail: its pods, which Kubernetes deletes then, may still be there with their logs."""
+
+    def evaluate(self, snapshot: Snapshot) -> Status:
+        """Return where the Job stands."""
+        obj = snapshot.find("Job", self.namespace, self.name)
+        if obj is not None and Job.from_object(obj).uid == self.uid and is_about_to_fail(obj):
+            return Status(CURRENT, f"Job {self.namespace}/{self.name}", "it is about to fail")
+        return super().evaluate(snapshot)
+
+
+def is_about_to_fail(job: Json) -> bool:
+    """Return whether the failure of a Job is decided, though its pods have not ended yet."""
+    conditions = index_conditions(as_dict(job.get("status")))
+    return as_text(get_path(conditions, "FailureTarget", "status")) == "True"
 
 
 class Turn:

@@ -72,7 +72,7 @@ def test_a_crash_is_told_with_the_last_lines_of_its_log(memory: MemoryServer, co
     """Those of the container before its last restart."""
     controllers.failures["bad"] = CRASH
     controllers.add("Deployment")
-    memory.log_lines[NAMESPACE, "w-new"] = ["begins", "cannot go on"]
+    memory.previous_lines[NAMESPACE, "w-new", "main"] = ["begins", "cannot go on"]
     run = roll_out(memory, image="bad", **QUICK)
     assert (run["cause"]["container"], run["cause"]["log"]) == ("main", ["begins", "cannot go on"])
     assert "its last line: cannot go on" in run.msg
