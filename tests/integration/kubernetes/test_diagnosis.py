@@ -296,7 +296,7 @@ def test_an_account_with_the_documented_rights_reads_everything(namespace: Names
     service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "api"}}
     service["spec"] = {"selector": {"app": "w"}, "ports": [{"port": 80}]}
     settings = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}, "data": {"LEVEL": "debug"}}
-    env = {"env": refer_to_secret("P"), "envFrom": [{"configMapRef": {"name": "c"}}]}
+    env: Json = {"env": refer_to_secret("P"), "envFrom": [{"configMapRef": {"name": "c"}}]}
     namespace.apply(service, settings, namespace.workload("w", kind="Deployment", **env), namespace.workload("s"))
     namespace.apply(describe_daemon(namespace, "d"))
     for kind, name in (("Deployment", "w"), ("StatefulSet", "s")):

@@ -152,6 +152,21 @@ def test_a_missing_key_is_the_object_s_and_covers_its_pods(memory: MemoryServer)
     assert "Pod n/web-1-1: container app: couldn't find key password in Secret n/db" in run["verdict"]["evidence"]
 
 
+def test_the_name_of_a_secret_is_no_secret(memory: MemoryServer) -> None:
+    """Although configuration has it under such a name; what else stands there is one."""
+    shop = Shop(memory, container={**SECRET_ENV, "envFrom": [{"configMapRef": {"name": "settings"}}]})
+    shop.put_secret("db-login", username="u")
+    shop.put("ConfigMap", "settings", data={"app.ini": f"secret = db-main\npassword = {PLANTED}\nuser=db-main"})
+    env = [{"name": "P", "valueFrom": {"secretKeyRef": {"name": "db-main", "key": "password"}}}]
+    template = {"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [{**shop.container, "env": env}]}}
+    memory.change("Deployment", NAMESPACE, "web", lambda obj: obj["spec"].update(template=template))
+    shop.put_event("Pod", "web-1-0", "Failed", f"secret db-main: login with {PLANTED} refused")
+    shop.count(1)
+    run = diagnose(memory)
+    assert (run["verdict"]["object"], run["verdict"]["reason"]) == ("Secret n/db-main", "missing_configuration")
+    assert run["events"][0].endswith(f"secret db-main: login with {MARKER} refused")
+
+
 def test_what_may_not_be_read_is_noted(memory: MemoryServer) -> None:
     """And the kubelet's words name the cause."""
     shop = Shop(memory, container=SECRET_ENV)
