@@ -41,6 +41,7 @@ PATHS = {
     "CronJob": "apis/batch/v1/{}/cronjobs",
     "Job": "apis/batch/v1/{}/jobs",
     "ConfigMap": "api/v1/{}/configmaps",
+    "Service": "api/v1/{}/services",
     "ServiceAccount": "api/v1/{}/serviceaccounts",
     "Role": "apis/rbac.authorization.k8s.io/v1/{}/roles",
     "RoleBinding": "apis/rbac.authorization.k8s.io/v1/{}/rolebindings",

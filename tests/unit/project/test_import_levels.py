@@ -12,8 +12,8 @@ from support.import_levels import check_levels, check_packages, find_level, pack
 
 LEVELS = {
     "module_utils._common": [
-        ["errors", "text", "durations", "timestamps", "retry"],
-        ["dependencies", "outcome"],
+        ["durations", "errors", "redaction", "retry", "text", "timestamps"],
+        ["bundle", "dependencies", "outcome"],
         ["module"],
     ],
     "module_utils._backup": [
@@ -34,15 +34,15 @@ LEVELS = {
     ],
     "module_utils._kubernetes": [
         ["arguments", "errors", "fields", "files", "proxies"],
-        ["patches", "quantities", "resources", "saved_state", "selectors"],
+        ["patches", "quantities", "references", "resources", "saved_state", "selectors"],
         ["certificates", "kubeconfig", "objects", "transport"],
         ["credentials", "pod_templates", "streams"],
         ["revisions", "rollout_notes"],
         ["access", "autoscalers", "constraints", "plans", "snapshot"],
         ["client"],
-        ["cache", "cluster", "conditions", "diagnosis", "reviews", "scaling_constraints"],
-        ["preflight", "rollout_summary", "summary", "tiers", "wait"],
-        ["rollout_cause", "rollout_guards"],
+        ["cache", "cluster", "conditions", "diagnosis", "logs", "reviews", "scaling_constraints"],
+        ["evidence", "preflight", "rollout_summary", "summary", "tiers", "wait"],
+        ["rollout_cause", "rollout_guards", "verdicts"],
         ["operations"],
     ],
     "module_utils._consumers": [["partitions"], ["operations"]],
