@@ -289,7 +289,7 @@ class Rollout:
             self.state = words.AS_DECLARED
             return
         self._unstick(workload, plan.stuck)
-        since = as_time(note.at) if note is not None else None
+        since = as_time(note.at) if note is not None and note.phase != UNDOING else None
         serve_seconds = self.params["serve_seconds"] if note is not None else 0.0
         condition = RolledOut(workload, None, serve_seconds=serve_seconds)
         failure = self._wait(workload, condition, since=since)
