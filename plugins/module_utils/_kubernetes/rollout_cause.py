@@ -17,7 +17,7 @@ from .client import Client
 from .diagnosis import Finding, diagnose
 from .errors import ApiError
 from .evidence import read_known_secrets
-from .fields import Json, as_list, as_text, get_path
+from .fields import Json, as_dict, as_list, as_text, as_time, get_path
 from .logs import read_log
 from .objects import ContainerState, Event, Pod, Workload
 from .pod_templates import find_container, find_digest, list_images
@@ -32,8 +32,8 @@ LOG_BYTES = 16384
 LogReader = t.Callable[[Client, Pod, str], list[str]]
 """Returns the last lines that a crashed container wrote: of a pod, by the name of the container."""
 
-_SYMPTOMS = ("ProgressDeadlineExceeded", "ContainersNotReady", "OrderedReady", "Terminating")
-"""Reasons that follow from others where there are any."""
+_SYMPTOMS = ("ContainersNotReady", "OrderedReady", "Terminating", "ProgressDeadlineExceeded")
+"""Reasons that follow from others where there are any, and the later ones from the earlier ones."""
 
 
 class Cause(t.NamedTuple):
@@ -59,13 +59,27 @@ def find_cause(error: WaitError, snapshot: Snapshot, workload: Workload, *, sinc
     """Return why a wait for a rollout ended without success, and the pod that shows it."""
     findings = diagnose(snapshot, workload, since=since, goal=workload.replicas)
     expired = error.finding if isinstance(error, FindingLasted) else None
-    causes = [finding for finding in findings if finding.reason not in _SYMPTOMS]
     if expired is None or expired.reason in _SYMPTOMS:
-        expired = next(iter(causes), None) or expired or next(iter(findings), None)
+        known = findings if expired is None else [*findings, expired]
+        expired = min(known, key=_rank, default=None)
     if expired is None:
         return Cause("Timeout", error.obj, error.problem, error.next_step), None
     pod = next((pod for pod in snapshot.list_pods(workload) if pod.title == expired.object), None)
     return _name_killed(_make_cause(expired), workload, pod), pod
+
+
+def _rank(finding: Finding) -> int:
+    return _SYMPTOMS.index(finding.reason) if finding.reason in _SYMPTOMS else -1
+
+
+def find_start(workload: Workload, at: float) -> float:
+    """Return from when on what a workload says of its progress counts, for a template that it has got at ``at``.
+
+    What it has said of the one before may stand there for a while, and its clock need not be ours.
+    """
+    progressing = as_dict(workload.conditions.get("Progressing"))
+    said = as_time(progressing.get("lastUpdateTime") or progressing.get("lastTransitionTime"))
+    return at if said is None else max(at, said + 1)
 
 
 def _make_cause(finding: Finding) -> Cause:
