@@ -27,12 +27,14 @@ from .rollout_steps import (
     Onlooker,
     change_template,
     check_done,
+    describe,
     list_running_images,
     put,
     read_image,
     read_note,
     roll_out,
 )
+from .steps import apply_ready
 
 pytestmark = pytest.mark.lab("kubernetes")
 Json = dict[str, Any]
@@ -118,6 +120,27 @@ def test_a_failure_is_named_in_time_and_undone(
         assert run["cause"]["log"][-1] == "cannot go on"
     again = check_done(roll_out(namespace, kind, **main(image=read_image(namespace, kind)), **account))
     assert again.changed is False
+
+
+@pytest.mark.procedure("B6")
+def test_one_that_takes_more_memory_than_its_limit_is_called_so(namespace: Namespace) -> None:
+    """By the container's last state, with its limit."""
+    kind = put(namespace, "Deployment", 1, resources={"limits": {"memory": "32Mi"}})
+    run = roll_out(namespace, kind, **main(env={"EAT": "1"}), **QUICK)
+    assert (run["rolled_back"], run["cause"]["reason"]) == (True, "OOMKilled"), run.msg
+    assert "container main took more memory than its limit (32Mi)" in run["cause"]["message"]
+
+
+def test_a_probe_that_fails_is_named_and_not_the_deadline(namespace: Namespace) -> None:
+    """The cause before the symptom: the progress deadline passes because of it."""
+    probe = {"exec": {"command": ["sh", "-c", '[ -z "$SETTING" ] || { echo "no answer"; false; }']}, "periodSeconds": 1}
+    workload = describe(namespace, "Deployment", 1, readinessProbe=probe)
+    workload["spec"]["progressDeadlineSeconds"] = 8
+    apply_ready(namespace, workload)
+    run = roll_out(namespace, "Deployment", **main(env={"SETTING": "1"}), timeout=90)
+    assert (run["rolled_back"], run["cause"]["reason"]) == (True, "ContainersNotReady"), run.msg
+    assert "Readiness probe failed: no answer" in run["cause"]["message"]
+    assert run["waited"] < 60
 
 
 # --- the undo fails as well, is not wanted, or is another's business ---------------------------------------------------

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import Refusal
-from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.verdicts import REASONS
+from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.reasons import REASONS
 from ansible_collections.lowtide.ops.plugins.plugin_utils._diagnosis import propose_fix, read_tree
 
 Json = dict[str, Any]

@@ -12,7 +12,7 @@ import pytest
 
 from ansible_collections.lowtide.ops.plugins.module_utils._common.redaction import MARKER
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.operations.diagnosis_info import read_diagnosis
-from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.verdicts import REASONS
+from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.reasons import REASONS
 from support.memory_controllers import NAMESPACE
 from support.memory_kubernetes import MemoryServer
 from support.modules import ModuleRun

@@ -21,6 +21,7 @@ from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.rollout_ca
     find_cause,
     find_digest_problem,
     find_mixed_tags,
+    find_start,
 )
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.rollout_summary import (
     AS_DECLARED,
@@ -194,6 +195,32 @@ def test_the_cause_comes_before_the_symptom() -> None:
     plain = WaitFailed(obj="o", problem="p", next_step="n")
     cause, shown = find_cause(plain, Snapshot.from_objects([workload.raw]), workload, since=0.0)
     assert (cause.reason, cause.message) == ("Timeout", "p")
+
+
+def test_a_pod_that_is_not_ready_comes_before_a_deadline_that_has_passed() -> None:
+    """Which follows from it."""
+    workload = make("StatefulSet", updatedReplicas=1)
+    workload.raw["status"]["updateRevision"] = "new"
+    workload = Workload.from_object(workload.raw)
+    pod = make_pod("w-2", "u")
+    pod["status"] |= {"phase": "Running", "conditions": [{"type": "Ready", "status": "False", "message": "unready"}]}
+    error = FindingLasted(
+        Finding("ProgressDeadlineExceeded", workload.title, "timed out"), obj="o", problem="p", next_step="n"
+    )
+    cause, _pod = find_cause(error, Snapshot.from_objects([workload.raw, pod]), workload, since=0.0)
+    assert (cause.reason, cause.message) == ("ContainersNotReady", "unready")
+
+
+def test_what_was_said_of_the_template_before_does_not_count() -> None:
+    """The condition may stand there for a while, by a clock that is ahead."""
+    said = {"type": "Progressing", "status": "False", "lastUpdateTime": "2026-05-01T12:00:00Z"}
+    raw = copy.deepcopy(make().raw)
+    raw["status"]["conditions"] = [said]
+    noon = 1_777_636_800.0
+    workload = Workload.from_object(raw)
+    assert find_start(workload, noon - 5) == find_start(workload, noon) == noon + 1
+    assert find_start(workload, noon + 60) == noon + 60
+    assert find_start(make(), noon) == noon
 
 
 DIGEST = f"sha256:{'a' * 64}"

@@ -41,7 +41,7 @@ LEVELS = {
         ["access", "autoscalers", "constraints", "plans", "snapshot"],
         ["client"],
         ["cache", "cluster", "conditions", "diagnosis", "logs", "reviews", "scaling_constraints"],
-        ["evidence", "job_options", "preflight", "rollout_summary", "summary", "tiers", "wait"],
+        ["evidence", "job_options", "preflight", "reasons", "rollout_summary", "summary", "tiers", "wait"],
         ["rollout_cause", "rollout_guards", "verdicts"],
         ["operations"],
     ],

@@ -19,9 +19,10 @@ from ..._common.timestamps import format_utc
 from ..cluster import check_identity, connect, disconnect
 from ..evidence import Material, collect, list_event_lines, list_files
 from ..fields import Json, as_dict, as_text, as_time, get_path
+from ..reasons import Verdict
 from ..references import list_containers
 from ..summary import describe_state, describe_workload
-from ..verdicts import Question, Verdict, find_write_time, judge, list_untold
+from ..verdicts import Question, find_write_time, judge, list_untold
 
 if t.TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule

@@ -46,6 +46,7 @@ from ..rollout_cause import (
     find_cause,
     find_digest_problem,
     find_mixed_tags,
+    find_start,
     list_image_ids,
     read_last_lines,
 )
@@ -289,7 +290,9 @@ class Rollout:
             self.state = words.AS_DECLARED
             return
         self._unstick(workload, plan.stuck)
-        since = as_time(note.at) if note is not None else None
+        since = as_time(note.at) if note is not None and note.phase != UNDOING else None
+        if plan.step == ROLL:
+            since = find_start(workload, self.at)
         serve_seconds = self.params["serve_seconds"] if note is not None else 0.0
         condition = RolledOut(workload, None, serve_seconds=serve_seconds)
         failure = self._wait(workload, condition, since=since)
@@ -451,7 +454,7 @@ class Rollout:
         try:
             self._unstick(workload, failed)
             condition = RolledOut(workload, None, serve_seconds=self.params["serve_seconds"])
-            failure = self._wait(workload, condition)
+            failure = self._wait(workload, condition, since=find_start(workload, time.time()))
         except OpsError as error:
             raise self._give_up(workload, back, cause, str(error)) from error
         if failure is not None:
