@@ -17,6 +17,7 @@ from .fields import Json, as_dict, as_text, get_path
 from .objects import Job, Pod, Workload, index_conditions
 from .plans.job import Holder, find_holders
 from .pod_templates import fingerprint
+from .resources import find_resource
 from .saved_state import AUTOSCALER_MANAGERS, find_owners, is_own_manager
 from .selectors import format_selector
 from .snapshot import Snapshot
@@ -402,7 +403,8 @@ class Turn:
     """
 
     def __init__(self, job: Job, *, lock: str, cron_job_uid: str) -> None:
-        self.kind = "Job"
+        self.resource = find_resource("Job")
+        self.kind = self.resource.kind
         self.namespace = job.namespace
         self.name = job.name
         self._job = job
