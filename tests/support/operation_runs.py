@@ -14,6 +14,9 @@ from ansible_collections.lowtide.ops.plugins.module_utils._consumers.operations.
     run_scale_to_partitions,
 )
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.arguments import ACTING_SPEC, CONNECTION_SPEC
+from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.operations.diagnosis_info import read_diagnosis
+from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.operations.job import run_job
+from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.operations.rollout import run_rollout
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.operations.workload import run_workload
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.operations.workload_info import read_workloads
 
@@ -55,7 +58,51 @@ DEFAULTS: dict[Work, dict[str, Any]] = {
         "allow_volume_deletion": False,
         "assume": None,
     },
+    run_rollout: {
+        "state": "present",
+        "kind": "Deployment",
+        "name": "w",
+        "containers": None,
+        "image": None,
+        "pod_annotations": None,
+        "restarted_after": None,
+        "revision": None,
+        "partition": None,
+        "until": None,
+        "serve_seconds": 0.0,
+        "on_failure": "undo",
+        "schema_version": None,
+        "guards": ["gitops", "hpa", "quota"],
+    },
     read_workloads: {"workloads": []},
+    read_diagnosis: {
+        "kind": "Deployment",
+        "name": "web",
+        "since": 3600.0,
+        "log_lines": 40,
+        "log_bytes": 8192,
+        "configuration": [],
+        "consumer_group_state": None,
+        "observations": [],
+        "evidence_folder": None,
+    },
+    run_job: {
+        "from_cronjob": None,
+        "from_workload": None,
+        "template": None,
+        "name_prefix": None,
+        "labels": None,
+        "annotations": None,
+        "key": None,
+        "on_failed": "fail",
+        "lock": None,
+        "lock_timeout": None,
+        "deadline": None,
+        "ttl_seconds": 86400,
+        "log_lines": 100,
+        "log_bytes": 65536,
+        "log_file": None,
+    },
 }
 """The options that a module has beside those of all, with their defaults."""
 

@@ -12,8 +12,8 @@ from support.import_levels import check_levels, check_packages, find_level, pack
 
 LEVELS = {
     "module_utils._common": [
-        ["errors", "text", "durations", "timestamps", "retry"],
-        ["dependencies", "outcome"],
+        ["durations", "errors", "redaction", "retry", "text", "timestamps"],
+        ["bundle", "dependencies", "outcome"],
         ["module"],
     ],
     "module_utils._backup": [
@@ -34,15 +34,16 @@ LEVELS = {
     ],
     "module_utils._kubernetes": [
         ["arguments", "errors", "fields", "files", "proxies"],
-        ["patches", "quantities", "resources", "saved_state", "selectors"],
+        ["patches", "quantities", "references", "resources", "saved_state", "selectors"],
         ["certificates", "kubeconfig", "objects", "tiers", "transport"],
-        ["credentials", "streams"],
+        ["credentials", "pod_templates", "streams"],
+        ["revisions", "rollout_notes"],
         ["access", "autoscalers", "constraints", "plans", "snapshot"],
         ["client"],
-        ["cache", "cluster", "conditions", "diagnosis", "reviews", "scaling_constraints"],
+        ["cache", "cluster", "conditions", "diagnosis", "logs", "reviews", "scaling_constraints"],
         ["scalable"],
-        ["preflight", "summary", "wait"],
-        ["workload_wait"],
+        ["evidence", "job_options", "preflight", "reasons", "rollout_summary", "summary", "wait"],
+        ["rollout_cause", "rollout_guards", "verdicts", "workload_wait"],
         ["operations"],
     ],
     "module_utils._consumers": [["partitions"], ["operations"]],
