@@ -47,6 +47,9 @@ from .memory_objects import (
     show,
 )
 
+PodAnswer = Callable[[str], tuple[int, str]]
+"""What a pod answers to a path: a status and a body."""
+
 
 @dataclass
 class _Store:
@@ -61,7 +64,8 @@ class MemoryServer:
     """A context manager; ``client`` makes a client for it. With ``tls`` it speaks TLS.
 
     ``log`` has every request, ``tokens`` the bearer tokens that are accepted (None: everybody), ``log_lines`` what a
-    pod has logged, by (namespace, name), ``review_status`` what access reviews answer instead of what is denied,
+    pod has logged, by (namespace, name), ``pod_answers`` what it answers through its proxy, by (namespace, name:port),
+    a function of the path, ``review_status`` what access reviews answer instead of what is denied,
     ``connections`` how many were opened.
     """
 
@@ -71,6 +75,7 @@ class MemoryServer:
         self.rivals: list[Rival] = []
         self.faults: list[Fault] = []
         self.log_lines: dict[tuple[str, str], list[str]] = {}
+        self.pod_answers: dict[tuple[str, str], PodAnswer] = {}
         self.resources = {(resource.group_version, resource.plural): resource for resource in RESOURCES.values()}
         self.review_status: Json | None = None
         self.connections = 0
@@ -288,6 +293,15 @@ class MemoryServer:
         """Raise the 404 of an object that is not there."""
         if Key(target.resource, target.namespace, target.name) not in self._store.objects:
             raise Rejected(404, "NotFound", f"{target.title} not found")
+
+    def ask_pod(self, target: Target, path: str) -> tuple[int, str]:
+        """Ask a pod through its proxy; raises Rejected as the API server answers where it cannot reach it."""
+        name = target.name.removeprefix("https:").partition(":")[0]
+        self.check_present(target._replace(name=name))
+        answer = self.pod_answers.get((target.namespace, target.name))
+        if answer is None:
+            raise Rejected(503, "ServiceUnavailable", "error trying to reach service: connection refused")
+        return answer(path.partition("/proxy")[2])
 
     def check_access(self, verb: str, resource: Resource, namespace: str, subresource: str) -> bool:
         """Whether nobody has denied it."""

@@ -14,6 +14,7 @@ from ansible_collections.lowtide.ops.plugins.module_utils._consumers.operations.
     run_scale_to_partitions,
 )
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.arguments import ACTING_SPEC, CONNECTION_SPEC
+from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.operations.traffic import run_traffic
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.operations.workload import run_workload
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.operations.workload_info import read_workloads
 
@@ -54,6 +55,18 @@ DEFAULTS: dict[Work, dict[str, Any]] = {
         "assume": None,
     },
     read_workloads: {"workloads": []},
+    run_traffic: {
+        "state": None,
+        "targets": [],
+        "in_flight": [],
+        "in_flight_timeout": 2.0,
+        "quiet_seconds": 0.0,
+        "smoke": [],
+        "smoke_timeout": 2.0,
+        "saved_by": "any",
+        "guards": ["gitops"],
+        "assume": None,
+    },
 }
 """The options that a module has beside those of all, with their defaults."""
 

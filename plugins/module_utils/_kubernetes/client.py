@@ -48,6 +48,13 @@ class Listing(t.NamedTuple):
     version: str
 
 
+class Answer(t.NamedTuple):
+    """What somebody behind the API server answered, such as a pod through its proxy: any status and any content."""
+
+    status: int
+    content: bytes
+
+
 class Client:
     """One kept-alive connection for requests, one more for each stream; a request may come from any thread.
 
@@ -212,6 +219,21 @@ class Client:
                     raise
             self._pause(backoff.take_pause())
             current = None
+
+    def ask(self, path: str, *, obj: str) -> Answer:
+        """Send a GET to who is behind the API server, once, and return the answer whatever it is. Raises OpsError without one."""
+        for can_renew in (True, False):
+            try:
+                with self._lock:
+                    connection, headers = self._open_kept()
+                    status, _headers, content = self._exchange(connection, "GET", path, None, headers)
+            except LOST as error:
+                with self._lock:
+                    self._drop()
+                raise self._fail(ApiError, obj, f"no answer came ({describe_error(error)})") from error
+            if status != 401 or not can_renew or not self._renew(headers):
+                break
+        return Answer(status, content)
 
     def close(self) -> None:
         """Close the kept-alive connection; what is being repeated ends with an error."""

@@ -86,22 +86,23 @@ _OPERATORS = {
     "elasticsearch.k8s.elastic.co": _Operator("annotate {} with eck.k8s.elastic.co/managed=false"),
     "kibana.k8s.elastic.co": _Operator("annotate {} with eck.k8s.elastic.co/managed=false"),
 }
-_OTHER_OPERATOR = _Operator("pause {}, or set the replicas there")
+_OTHER_OPERATOR = _Operator("pause {}, or set the {field} there")
 _OWN_CONTROLLERS = ("CronJob",)
 """Kinds of Kubernetes itself that make workloads and do not set their replicas back."""
 
 
-def find_owner_blockers(workload: Workload) -> list[Blocker]:
-    """Return who would put the replicas of the workload back: a GitOps tool, an operator, or both."""
-    blockers = [find_gitops_blocker(workload), find_operator_blocker(workload)]
+def find_owner_blockers(workload: Workload, *, field: tuple[str, ...] | None = None) -> list[Blocker]:
+    """Return who would put ``field`` (the replicas, unless another one is given) back: a GitOps tool, an operator, or both."""
+    blockers = [find_gitops_blocker(workload, field=field), find_operator_blocker(workload, field=field)]
     return [blocker for blocker in blockers if blocker is not None]
 
 
-def find_gitops_blocker(workload: Workload) -> Blocker | None:
-    """Return the GitOps tool that has the workload's replicas in Git; None when none has, or it leaves them alone."""
+def find_gitops_blocker(workload: Workload, *, field: tuple[str, ...] | None = None) -> Blocker | None:
+    """Return the GitOps tool that has the field (the replicas) in Git; None when none has, or it leaves them alone."""
+    label = _name_field(field)
     if any(_get_mark(workload, key) in values for key, values in _LEFT_ALONE.items()):
         return None
-    field = get_scale_path(workload.kind)
+    field = field or get_scale_path(workload.kind)
     owners = find_owners(workload.raw, *field)
     applied = _find_applied(workload, field)
     is_taken = bool(owners) and all(_sets_it_only_now(owner.manager) for owner in owners or [])
@@ -130,16 +131,18 @@ def find_gitops_blocker(workload: Workload) -> Blocker | None:
         holder = " ".join(filter(None, [tool.name, _get_name(workload, tool, mark)]))
         return Blocker(
             object=workload.title,
-            what=f"it is kept by {holder} ({evidence}), which may put its replicas back",
+            what=f"it is kept by {holder} ({evidence}), which may put its {label} back",
             holder=holder,
             next_step=f"Let that tool ignore {'.'.join(field)} (or pause it), then leave gitops out of guards",
         )
     return None
 
 
-def remember_owner(write: Write | None, workload: Workload, *, run_id: str, now: str) -> Write | None:
-    """Return the write with the GitOps tool in it that owns the replicas until then, where one has them in Git."""
-    field = get_scale_path(workload.kind)
+def remember_owner(
+    write: Write | None, workload: Workload, *, run_id: str, now: str, field: tuple[str, ...] | None = None
+) -> Write | None:
+    """Return the write with the GitOps tool in it that owns the field (the replicas) until then, where one has it in Git."""
+    field = field or get_scale_path(workload.kind)
     applied = _find_applied(workload, field)
     owner = next(
         (
@@ -155,6 +158,10 @@ def remember_owner(write: Write | None, workload: Workload, *, run_id: str, now:
     metadata = as_dict(write.body.get("metadata"))
     annotations = {**as_dict(metadata.get("annotations")), **save_state(workload.annotations, TAKEN_FROM, state)}
     return write._replace(body={**write.body, "metadata": {**metadata, "annotations": annotations}})
+
+
+def _name_field(field: tuple[str, ...] | None) -> str:
+    return ".".join(field) if field is not None else "replicas"
 
 
 def _has_field_in_git(owner: FieldOwner, applied: bool | None) -> bool:
@@ -203,19 +210,20 @@ def _find_applied(workload: Workload, field: t.Sequence[str]) -> bool | None:
     return get_path(applied, *field) is not None
 
 
-def find_operator_blocker(workload: Workload) -> Blocker | None:
+def find_operator_blocker(workload: Workload, *, field: tuple[str, ...] | None = None) -> Blocker | None:
     """Return the object of an operator that owns the workload, and how to tell the operator; None when none does."""
+    label = _name_field(field)
     for reference in as_list(get_path(workload.raw, "metadata", "ownerReferences")):
         kind, name = as_text(reference.get("kind")), as_text(reference.get("name"))
         operator = _OPERATORS.get(as_text(reference.get("apiVersion")).partition("/")[0], _OTHER_OPERATOR)
         if kind in _OWN_CONTROLLERS or not (reference.get("controller") is True or operator.by_any_reference):
             continue
         title = f"{kind} {workload.namespace}/{name}"
-        how = operator.how.format(title)
+        how = operator.how.format(title, field=label)
         return Blocker(
             object=workload.title,
             what=(
-                f"it belongs to {title} ({as_text(reference.get('apiVersion'))}), whose operator may put its replicas back"
+                f"it belongs to {title} ({as_text(reference.get('apiVersion'))}), whose operator may put its {label} back"
             ),
             holder=title,
             next_step=f"{how[0].upper()}{how[1:]}, then leave gitops out of guards",
