@@ -162,7 +162,7 @@ def choose_routes(obj: Json, target: Target) -> Routes:
         return {CANARY: "true", CANARY_WEIGHT: str(target.canary_weight)}
     spec = as_dict(obj.get("spec"))
     if target.kind == "HTTPRoute":
-        routes = {key: _shift_weights(refs, target) for key, refs in read_routes(obj, target.kind).items()}
+        routes: Routes = {key: _shift_weights(refs, target) for key, refs in read_routes(obj, target.kind).items()}
     else:
         backend = {"service": {"name": target.to_service, "port": {"number": target.to_port}}}
         routes = {key: backend for key, rule, path in _list_paths(spec) if _is_chosen(rule, path, target)}
