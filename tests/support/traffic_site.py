@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import http.client
 import itertools
+import socket
 import threading
 import time
 from dataclasses import dataclass, field
@@ -26,7 +27,7 @@ SLICES = "apis/discovery.k8s.io/v1"
 
 
 def describe_site(image: str, namespace: str) -> list[Json]:
-    """Return a Deployment web of two pods, a Deployment page of one, a Service for each, an Ingress, and their program."""
+    """Return Deployments web of two pods and page of one, a Service for each, an Ingress, and their program."""
     backend = {"service": {"name": "web", "port": {"number": PORT}}}
     paths = [{"path": "/", "pathType": "Prefix", "backend": backend}]
     rules = [{"host": host, "http": {"paths": paths}} for host in ("shop.example.org", "status.example.org")]
@@ -103,6 +104,7 @@ class Balancer:
         self._stop = threading.Event()
         path = f"/{SLICES}/namespaces/{self.namespace}/endpointslices"
         self._watch = self.server.open_watch(path)
+        self._socket: socket.socket = self._watch.sock
         self._threads = [
             threading.Thread(target=self._follow, daemon=True),
             threading.Thread(target=self._request, daemon=True),
@@ -117,7 +119,10 @@ class Balancer:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stop.set()
-        self._threads[1].join(15)
+        # Closing it while it is read would wait for the reader.
+        self._socket.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join(15)
         self._watch.close()
 
     def list_addresses(self) -> list[str]:

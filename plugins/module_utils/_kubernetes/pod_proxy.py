@@ -16,7 +16,7 @@ from urllib.parse import quote
 from .._common.errors import OpsError, Refusal
 from .client import Answer, Client
 from .errors import Forbidden
-from .fields import get_path
+from .fields import as_list, get_path
 from .objects import Pod, Workload
 from .readings import UnreadableAnswer, format_number, read_body, read_field, shorten, sum_metric
 from .resources import collection_path, find_resource
@@ -154,7 +154,7 @@ def run_check(client: Client, pod: Pod, check: Check) -> Reading:
 def _ask(client: Client, pod: Pod, place: Place) -> Answer:
     """Return what a pod answers. Raises UnreadableAnswer where none came, Forbidden where it may not be asked."""
     prefix = "https:" if place.scheme == "https" else ""
-    target = quote(f"{prefix}{pod.name}:{place.port}", safe=":")
+    target = quote(f"{prefix}{pod.name}:{_find_port(pod, place.port)}", safe=":")
     path = f"{collection_path('Pod', pod.namespace)}/{target}/proxy{place.path}"
     try:
         answer = client.ask(path, obj=pod.title)
@@ -171,6 +171,18 @@ def _ask(client: Client, pod: Pod, place: Place) -> Answer:
     if refusal:
         raise UnreadableAnswer(f"the API server could not ask it: {shorten(str(refusal.get('message')))}")
     return answer
+
+
+def _find_port(pod: Pod, port: str) -> str:
+    """Return the number of a port of a pod: for a name the API server would cut the connection without an answer."""
+    if port.isdigit():
+        return port
+    containers = as_list(get_path(pod.raw, "spec", "containers")) + as_list(get_path(pod.raw, "spec", "initContainers"))
+    ports = [entry for container in containers for entry in as_list(get_path(container, "ports"))]
+    numbers = [str(entry.get("containerPort")) for entry in ports if entry.get("name") == port]
+    if not numbers:
+        raise UnreadableAnswer(f"none of its containers has a port named {port}")
+    return numbers[0]
 
 
 def _read_refusal(answer: Answer) -> dict[str, t.Any]:

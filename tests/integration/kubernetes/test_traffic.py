@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from support.kubernetes_account import AuditLog, describe_account, expand, name_user, narrow, read_rules
+from support.kubernetes_account import AuditLog, expand, name_user, narrow, read_rules
 from support.kubernetes_server import ApiServer
 from support.modules import ModuleRun, finish_module, start_module
 from support.traffic_site import Balancer, describe_site, fetch
@@ -106,7 +106,7 @@ def balancer(site: Namespace, server: ApiServer) -> Iterator[Balancer]:
 
 
 @pytest.fixture
-def account(site: Namespace, connect: Connect) -> Json:
+def account(connect: Connect) -> Json:
     """The options that connect as an account with the documented rights, those of the Role lowtide included."""
     return connect([*read_rules("Role", "lowtide"), *RULES])
 
@@ -145,7 +145,7 @@ def test_no_request_fails_while_traffic_goes_to_the_page_and_back(
     site.wait("the slow request arrives", lambda: "in_flight 1" in fetch(address, "/metrics"))
 
     predicted = check_done(send_away(site, in_flight=[GAUGE], check=True, **account))
-    away = check_done(send_away(site, in_flight=[GAUGE], timeout=60, **account))
+    away = check_done(send_away(site, in_flight=[GAUGE], timeout=30, **account))
 
     assert slow == ["web"], "it has its answer when the module says that nothing is in flight"
     thread.join()

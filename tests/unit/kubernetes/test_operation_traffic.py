@@ -181,6 +181,20 @@ def test_nothing_has_to_hold_for_a_time(site: MemoryServer) -> None:
     assert run["waited"] >= 0.25
 
 
+def test_a_port_may_have_a_name(site: MemoryServer) -> None:
+    """Which the API server's proxy does not know: it is looked up in the pod."""
+    gauge = {**GAUGE, "port": "http"}
+    run = send_away(site, in_flight=[gauge], in_flight_timeout=0.2)
+    assert run.failed
+    assert "none of its containers has a port named http" in run.msg
+    ports = [{"name": "http", "containerPort": 8080}]
+    for pod in ("web-1-1", "web-1-2"):
+        site.change(
+            "Pod", NAMESPACE, pod, lambda obj: obj["spec"].update(containers=[{"name": "main", "ports": ports}])
+        )
+    check_done(send_away(site, in_flight=[gauge]))
+
+
 def test_fields_of_json_and_limits(site: MemoryServer) -> None:
     """A pod may count the request that asks."""
     for pod in ("web-1-1", "web-1-2"):

@@ -315,7 +315,13 @@ class Switch:
                 if not cache.is_following("Pod", self.namespace, label_selector=labels):
                     cache.follow("Pod", self.namespace, label_selector=labels)
             try:
-                wait_until(waited, cache, deadline=self.client.deadline, grace=GracePeriod(self.params["failure_grace_factor"]), outcome=self.outcome)
+                wait_until(
+                    waited,
+                    cache,
+                    deadline=self.client.deadline,
+                    grace=GracePeriod(self.params["failure_grace_factor"]),
+                    outcome=self.outcome,
+                )
             finally:
                 for warning in cache.warnings:
                     self.module.warn(warning)
@@ -325,7 +331,8 @@ class Switch:
         if not self.gauges:
             self.quiet = "requests in flight are not looked at"
             return
-        hold, seconds = float(self.params["quiet_seconds"]), float(self.params["in_flight_timeout"])
+        hold = float(self.params["quiet_seconds"])
+        seconds = min(float(self.params["in_flight_timeout"]), self.client.deadline.remaining)
         self.quiet = "requests may be in flight"
         if self._poll(self._read_gauges, seconds=seconds, hold=hold):
             self.quiet = summary.describe_quiet(self.readings, hold)
@@ -334,7 +341,7 @@ class Switch:
         problem = summary.describe_unmet(self.readings) or f"nothing was in flight for less than {hold:g} s"
         raise WaitTimeout(
             obj=unmet[0].pod if unmet else next(iter(self.targets)),
-            problem=f"after {seconds:g} s requests may still be in flight: {problem}",
+            problem=f"after {seconds:.1f} s requests may still be in flight: {problem}",
             next_step="Look at what holds them, or raise in_flight_timeout (and in_flight[].limit if a pod counts the"
             " request that asks); running again goes on waiting, state=normal gives traffic back",
         )
@@ -343,11 +350,11 @@ class Switch:
         """Refuse to give traffic back to pods that do not pass every smoke check within ``smoke_timeout``."""
         if not self.checks:
             return
-        seconds = float(self.params["smoke_timeout"])
+        seconds = min(float(self.params["smoke_timeout"]), self.client.deadline.remaining)
         if not self._poll(self._run_checks, seconds=seconds, hold=0.0):
             raise Refusal(
                 obj=next(reading.pod for reading in self.readings if not reading.is_met),
-                problem=f"after {seconds:g} s smoke checks fail, so traffic stays at the maintenance page:"
+                problem=f"after {seconds:.1f} s smoke checks fail, so traffic stays at the maintenance page:"
                 f" {summary.describe_unmet(self.readings)}",
                 next_step="Mend what fails and run again; or take that check out of smoke to give traffic back all the same",
             )
@@ -369,7 +376,7 @@ class Switch:
         Nothing announces what a pod says of itself, so there is nothing to watch.
         """
         whole = self.client.deadline
-        deadline = self.client.deadline = Deadline(min(seconds, whole.remaining))
+        deadline = self.client.deadline = Deadline(seconds)
         backoff = Backoff(first=FIRST_PAUSE, limit=LONGEST_PAUSE)
         since: float | None = None
         try:
