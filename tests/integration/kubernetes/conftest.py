@@ -23,6 +23,7 @@ from support.kubernetes_objects import describe_volume
 from support.kubernetes_proxy import KubernetesProxy, upstream
 from support.kubernetes_server import IDLE_SECONDS, ApiServer
 from support.modules import ModuleRun, run_module
+from support.traffic_site import Balancer, describe_site
 
 Json = dict[str, Any]
 
@@ -189,6 +190,23 @@ def connect(namespace: Namespace, server: ApiServer, tmp_path: Path) -> Callable
         return {"kubeconfig": str(path)}
 
     return make
+
+
+@pytest.fixture
+def site(lab: Json, namespace: Namespace) -> Namespace:
+    """A namespace with a site of two pods and its page, which serve."""
+    namespace.apply(*describe_site(lab["feature_service"]["images"][0], namespace.name))
+    namespace.ready("Deployment", "web", 2)
+    namespace.ready("Deployment", "page", 1)
+    return namespace
+
+
+@pytest.fixture
+def balancer(site: Namespace, server: ApiServer) -> Iterator[Balancer]:
+    """Who sends requests to the Service all the time."""
+    with Balancer(server, site.name, "web") as running:
+        running.wait_for("web")
+        yield running
 
 
 @pytest.fixture

@@ -7,15 +7,14 @@ import json
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from support.kubernetes_account import AuditLog, expand, name_user, narrow, read_rules
-from support.kubernetes_server import ApiServer
 from support.modules import ModuleRun, finish_module, start_module
-from support.traffic_site import Balancer, describe_site, fetch
+from support.traffic_site import Balancer, fetch
 
 from .conftest import Namespace
 
@@ -86,23 +85,6 @@ def gateway(lab_facts: Json) -> None:
         )
 
     default.wait("HTTPRoutes served", is_served)
-
-
-@pytest.fixture
-def site(lab: Json, namespace: Namespace) -> Namespace:
-    """A namespace with a site of two pods and its page, which serve."""
-    namespace.apply(*describe_site(lab["feature_service"]["images"][0], namespace.name))
-    namespace.ready("Deployment", "web", 2)
-    namespace.ready("Deployment", "page", 1)
-    return namespace
-
-
-@pytest.fixture
-def balancer(site: Namespace, server: ApiServer) -> Iterator[Balancer]:
-    """Who sends requests to the Service all the time."""
-    with Balancer(server, site.name, "web") as running:
-        running.wait_for("web")
-        yield running
 
 
 @pytest.fixture
