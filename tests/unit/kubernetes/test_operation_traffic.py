@@ -97,6 +97,8 @@ def test_a_rehearsal_assumes_that_traffic_was_sent_away(site: MemoryServer) -> N
     run = check_done(give_back(site, check=True, assume="maintenance", smoke=[CHECK]))
     assert (run.changed, run["summary"]) == (True, f"would give traffic back to {SERVICE}")
     assert run["plan"][0]["what"] == "selector: app=page -> app=web"
+    unnamed = give_back(site, {"kind": "Ingress", "name": "shop"}, check=True, assume="maintenance")
+    assert "to_service or to_port is missing" in unnamed.msg
     refused = give_back(site, assume="maintenance")
     assert refused.failed
     assert refused["error"]["refused"]
@@ -240,6 +242,9 @@ def test_a_gitops_tool_that_would_put_it_back_is_named(site: MemoryServer) -> No
     assert "spec.selector" in run.msg
     check_done(send_away(site, guards=[]))
     check_done(give_back(site))
+    again = send_away(site)
+    assert again.failed, "though the field is this collection's since"
+    assert "manager kustomize-controller set spec.selector before run r" in again.msg
 
 
 def test_smoke_checks_that_fail_keep_traffic_away(site: MemoryServer) -> None:

@@ -65,7 +65,8 @@ class Switch:
         self.is_away = self.params["state"] == "maintenance"
         self.now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         self.gauges, self.checks = parse_gauges(self.params["in_flight"]), parse_checks(self.params["smoke"])
-        targets = [parse_target(entry, is_away=self.is_away) for entry in self.params["targets"]]
+        names_page = self.is_away or self.params["assume"] == "maintenance"
+        targets = [parse_target(entry, is_away=names_page) for entry in self.params["targets"]]
         ordered = targets if self.is_away else list(reversed(targets))
         self.targets = {format_title(target.kind, self.namespace, target.name): target for target in ordered}
         if len(self.targets) < len(targets):
