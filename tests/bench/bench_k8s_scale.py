@@ -30,7 +30,7 @@ from typing import Any
 import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from support.kubernetes_proxy import upstream
+from support.http_proxy import upstream
 from support.modules import MAIN, module_environment
 from support.playbooks import playbook_command, playbook_environment
 

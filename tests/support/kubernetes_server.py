@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from .kubernetes_proxy import upstream
+from .http_proxy import upstream
 
 Json = dict[str, Any]
 
@@ -19,6 +19,8 @@ APPLY = "application/apply-patch+yaml"
 JSON = "application/json"
 IDLE_SECONDS = 30
 """The server closes a connection on which nothing was asked for longer."""
+ATTEMPTS = 5
+"""How often a request is sent that the server puts off (429)."""
 RESOURCES = {
     "Namespace": ("api/v1", "namespaces"),
     "Node": ("api/v1", "nodes"),
@@ -36,6 +38,7 @@ RESOURCES = {
     "CronJob": ("apis/batch/v1", "cronjobs"),
     "HorizontalPodAutoscaler": ("apis/autoscaling/v2", "horizontalpodautoscalers"),
     "ScaledObject": ("apis/keda.sh/v1alpha1", "scaledobjects"),
+    "Rollout": ("apis/argoproj.io/v1alpha1", "rollouts"),
     "Role": ("apis/rbac.authorization.k8s.io/v1", "roles"),
     "RoleBinding": ("apis/rbac.authorization.k8s.io/v1", "rolebindings"),
 }
@@ -58,12 +61,19 @@ class ApiServer:
         self._local = threading.local()
 
     def ask(self, method: str, path: str, body: Any = None, *, content_type: str = JSON) -> tuple[int, Json]:
-        """Send a request and return status and answer, whatever they are."""
-        connection = self._connect()
+        """Send a request and return status and answer, whatever they are; again while the server asks for that.
+
+        As it does when a resource definition has just been changed.
+        """
         payload = None if body is None else json.dumps(body)
-        connection.request(method, path, body=payload, headers={"Content-Type": content_type})
-        response = connection.getresponse()
-        answer: Json = json.loads(response.read())
+        for attempt in range(ATTEMPTS):
+            connection = self._connect()
+            connection.request(method, path, body=payload, headers={"Content-Type": content_type})
+            response = connection.getresponse()
+            answer: Json = json.loads(response.read())
+            if response.status != http.client.TOO_MANY_REQUESTS or attempt == ATTEMPTS - 1:
+                break
+            time.sleep(float(response.headers.get("Retry-After", 1)))
         return response.status, answer
 
     def request(self, method: str, path: str, body: Any = None, *, content_type: str = JSON) -> Json:

@@ -99,6 +99,11 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:
         """Say nothing; the server keeps what arrived."""
 
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        """The header Date, by the server's own clock."""
+        now = time.time() if timestamp is None else timestamp
+        return super().date_time_string(now + self.memory.clock_ahead) if self.memory.date is None else self.memory.date
+
     def do_GET(self) -> None:
         """GET, LIST, WATCH or a log."""
         self._serve()
@@ -135,6 +140,10 @@ class Handler(BaseHTTPRequestHandler):
         fault = self.memory.take_fault(request)
         try:
             if fault is not None and self._fail_before(fault):
+                return
+            served = self.memory.discover(request.path) if request.method == "GET" else None
+            if served is not None:
+                self._send(200, served)
                 return
             self._check(request)
             if request.verb == "watch":

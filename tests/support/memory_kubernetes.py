@@ -31,6 +31,7 @@ from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.resources 
 
 from .memory_handler import Fault, Handler, Request, Rival, find_manager, is_dry
 from .memory_objects import (
+    WITH_SCALE,
     Change,
     Json,
     Key,
@@ -65,8 +66,9 @@ class MemoryServer:
 
     ``log`` has every request, ``tokens`` the bearer tokens that are accepted (None: everybody), ``log_lines`` what a
     pod has logged, by (namespace, name), ``pod_answers`` what it answers through its proxy, by (namespace, name:port),
-    a function of the path, ``review_status`` what access reviews answer instead of what is denied,
-    ``connections`` how many were opened.
+    a function of the path, ``review_status`` what access reviews answer instead of what is denied, ``connections`` how
+    many were opened. Its clock is ``clock_ahead`` seconds ahead of ours; ``date`` is what its answers say of the time
+    instead of that.
     """
 
     def __init__(self, *, tls: ssl.SSLContext | None = None) -> None:
@@ -77,8 +79,11 @@ class MemoryServer:
         self.log_lines: dict[tuple[str, str], list[str]] = {}
         self.pod_answers: dict[tuple[str, str], PodAnswer] = {}
         self.resources = {(resource.group_version, resource.plural): resource for resource in RESOURCES.values()}
+        self.scaled = dict(WITH_SCALE)
         self.review_status: Json | None = None
         self.connections = 0
+        self.clock_ahead = 0.0
+        self.date: str | None = None
         self.open_connections: set[socket.socket] = set()
         self.changed = threading.Condition(threading.RLock())
         self.bookmarks = self.watch_ends = self.watch_cuts = 0
@@ -131,9 +136,11 @@ class MemoryServer:
 
     # --- what a test does -------------------------------------------------------------------------------------------
 
-    def register(self, resource: Resource) -> None:
-        """Serve another kind."""
+    def register(self, resource: Resource, *, scaled: str = "") -> None:
+        """Serve another kind; ``scaled`` is the field of its spec that its subresource scale shows, if it has one."""
         self.resources[resource.group_version, resource.plural] = resource
+        if scaled:
+            self.scaled[resource.kind] = scaled
 
     def unregister(self, kind: str) -> None:
         """Serve a kind no longer, as a cluster without its operator."""
@@ -289,6 +296,20 @@ class MemoryServer:
         name, subresource = [*rest[1:], "", ""][:2]
         return Target(resource, namespace, name, subresource)
 
+    def discover(self, path: str) -> Json | None:
+        """Return what a version of an API serves (with its subresources scale); None for any other path."""
+        version = path.removeprefix("/apis/").removeprefix("/api/")
+        served = [resource for resource in self.resources.values() if resource.group_version == version]
+        if not served:
+            return None
+        if ("get", path, "") in self._denied:
+            raise Rejected(403, "Forbidden", f'forbidden: User "test" cannot get path "{path}"')
+        entries = [{"name": entry.plural, "kind": entry.kind, "namespaced": entry.namespaced} for entry in served]
+        for entry in served:
+            if entry.kind in self.scaled:
+                entries.append({"name": f"{entry.plural}/scale", "kind": "Scale", "namespaced": entry.namespaced})
+        return {"kind": "APIResourceList", "groupVersion": version, "resources": entries}
+
     def check_present(self, target: Target) -> None:
         """Raise the 404 of an object that is not there."""
         if Key(target.resource, target.namespace, target.name) not in self._store.objects:
@@ -332,7 +353,7 @@ class MemoryServer:
                 return self._save(key, {**request.body}, manager=find_manager(request), dry_run=is_dry(request))
             raise Rejected(404, "NotFound", f"{target.title} not found")
         if request.verb == "get":
-            return show(current, target.subresource)
+            return show(current, target.subresource, self.scaled)
         if request.verb == "patch":
             return self.patch_object(target, key, current, request)
         return self._delete(target, key, current, request)
@@ -416,7 +437,7 @@ class MemoryServer:
 
     def patch_object(self, target: Target, key: Key, current: Json, request: Request) -> Json:
         """Carry out a patch; a test may put admission webhooks before it."""
-        shown = show(current, target.subresource)
+        shown = show(current, target.subresource, self.scaled)
         if "json-patch" in request.content_type:
             patched = apply_operations(shown, request.body)
         elif "merge-patch" in request.content_type or "apply-patch" in request.content_type:
@@ -433,7 +454,7 @@ class MemoryServer:
             raise Rejected(422, "Invalid", message)
         after = copy.deepcopy(current)
         if target.subresource == "scale":
-            after["spec"]["replicas"] = patched["spec"]["replicas"]
+            after["spec"][self.scaled[current["kind"]]] = patched["spec"]["replicas"]
         elif target.subresource == "status":
             after["status"] = patched.get("status") or {}
         else:
@@ -447,7 +468,7 @@ class MemoryServer:
             dry_run=is_dry(request),
             operation="Apply" if "apply-patch" in request.content_type else "Update",
         )
-        return show(saved, target.subresource)
+        return show(saved, target.subresource, self.scaled)
 
     def _delete(self, target: Target, key: Key, current: Json, request: Request) -> Json:
         options = request.body or {}
@@ -459,7 +480,7 @@ class MemoryServer:
         dry_run = bool(options.get("dryRun")) or is_dry(request)
         if current["metadata"].get("finalizers"):
             after = copy.deepcopy(current)
-            after["metadata"].setdefault("deletionTimestamp", format_now())
+            after["metadata"].setdefault("deletionTimestamp", format_now(self.clock_ahead))
             return self._save(key, after, manager=find_manager(request), dry_run=dry_run)
         self._erase(key, dry_run=dry_run, orphan=options.get("propagationPolicy") == "Orphan")
         return {"kind": "Status", "apiVersion": "v1", "status": "Success", "details": {"name": key.name}}
@@ -483,7 +504,7 @@ class MemoryServer:
             metadata["namespace"] = key.namespace
         metadata["uid"] = old.get("uid") or metadata.get("uid") or str(uuid.uuid4())
         metadata["creationTimestamp"] = (
-            old.get("creationTimestamp") or metadata.get("creationTimestamp") or format_now()
+            old.get("creationTimestamp") or metadata.get("creationTimestamp") or format_now(self.clock_ahead)
         )
         if before is None:
             metadata["generation"] = metadata.get("generation") or 1

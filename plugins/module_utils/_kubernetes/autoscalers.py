@@ -16,7 +16,7 @@ import typing as t
 from .._common.errors import Refusal
 from .._common.outcome import Blocker
 from .fields import Json, as_dict, as_int, as_list, as_text, get_path
-from .objects import Workload
+from .objects import Workload, index_conditions
 from .patches import Write
 from .resources import object_path
 from .saved_state import (
@@ -38,6 +38,12 @@ PAUSED_REPLICAS = "autoscaling.keda.sh/paused-replicas"
 """KEDA scales to this number and stays there. It wins over the other annotation."""
 PAUSED = "autoscaling.keda.sh/paused"
 """KEDA leaves the number as it is; every value that is not false counts as true."""
+PAUSED_SCALE_OUT = "autoscaling.keda.sh/paused-scale-out"
+"""KEDA gives no more than there are; its condition Paused is True then too, although it goes on lowering them."""
+MADE_FOR = "scaledobject.keda.sh/name"
+"""The label with the name of the ScaledObject, on it and on the HPA that KEDA makes for it."""
+POLLING_SECONDS = 30
+"""KEDA looks at triggers so often, unless a ScaledObject has its own ``pollingInterval``."""
 _FALSE = frozenset({"0", "f", "F", "false", "FALSE", "False"})
 """What Go's strconv.ParseBool, and so KEDA, takes for false."""
 
@@ -47,7 +53,8 @@ class Autoscaler(t.NamedTuple):
 
     ``target`` is Kind/name of what it scales, ``managed_by`` the ScaledObject that made an HPA. ``minimum`` and
     ``maximum`` are its bounds with Kubernetes' or KEDA's defaults; ``idle`` is what KEDA scales to while nothing
-    triggers it, None where that is the minimum.
+    triggers it, None where that is the minimum. ``annotations`` are none of an HPA that KEDA made: it copies those of
+    the ScaledObject, and what is saved there is to be restored there.
     """
 
     kind: str
@@ -70,7 +77,7 @@ class Autoscaler(t.NamedTuple):
         of_keda = kind == "ScaledObject"
         minimum, maximum = _BOUND_FIELDS[kind]
         idle = spec.get("idleReplicaCount")
-        makers = [ref for ref in as_list(meta.get("ownerReferences")) if get_path(ref, "kind") == "ScaledObject"]
+        managed_by = None if of_keda else _find_maker(meta)
         target_kind = as_text(get_path(spec, "scaleTargetRef", "kind")) or ("Deployment" if of_keda else "")
         return cls(
             kind=kind,
@@ -81,8 +88,8 @@ class Autoscaler(t.NamedTuple):
             minimum=as_int(spec.get(minimum), 0 if of_keda else 1),
             maximum=as_int(spec.get(maximum), 100 if of_keda else 1),
             idle=None if idle is None else as_int(idle),
-            managed_by=as_text(makers[0].get("name")) if makers else None,
-            annotations=as_dict(meta.get("annotations")),
+            managed_by=managed_by,
+            annotations={} if managed_by else as_dict(meta.get("annotations")),
             raw=obj,
         )
 
@@ -112,7 +119,32 @@ class Autoscaler(t.NamedTuple):
         """Whether KEDA does not scale by its triggers now, whoever paused it."""
         if self.kind != "ScaledObject":
             return False
-        return PAUSED_REPLICAS in self.annotations or self.annotations.get(PAUSED, "false") not in _FALSE
+        return PAUSED_REPLICAS in self.annotations or self._is_set(PAUSED)
+
+    @property
+    def is_pause_awaited(self) -> bool:
+        """Whether it is paused, and KEDA's operator, which says so in a condition, has not acted on that yet.
+
+        The annotations decide whether it is paused, never the condition: it is True as well for a pause in one direction
+        only, and may stay True after a resume (kedacore/keda#6982). KEDA before 2.11 publishes none.
+        """
+        conditions = index_conditions(as_dict(self.raw.get("status")))
+        return self.is_paused and "Paused" in conditions and get_path(conditions["Paused"], "status") != "True"
+
+    @property
+    def polling_seconds(self) -> int:
+        """How often KEDA looks at what triggers it."""
+        return as_int(get_path(self.raw, "spec", "pollingInterval"), POLLING_SECONDS)
+
+    @property
+    def holds_at_zero(self) -> bool:
+        """Whether a workload at 0 is there because it asks for no more: it scales to 0 and from there by itself.
+
+        Of an HPA that KEDA made nothing is known: its ScaledObject says how few there may be.
+        """
+        if self.is_paused or self.managed_by is not None or self._is_set(PAUSED_SCALE_OUT):
+            return False
+        return self.accepts(0)
 
     def list_pausing_runs(self) -> list[str]:
         """Return the run that has paused it, if nobody has changed that since."""
@@ -282,6 +314,9 @@ class Autoscaler(t.NamedTuple):
             values["idleReplicaCount"] = state.spec["idle"]
         return self._write_bounds(values, annotations)
 
+    def _is_set(self, annotation: str) -> bool:
+        return self.annotations.get(annotation, "false") not in _FALSE
+
     @property
     def _generation(self) -> int:
         return as_int(get_path(self.raw, "metadata", "generation"))
@@ -336,6 +371,12 @@ class Autoscaler(t.NamedTuple):
             body["spec"] = values
         fields = dict.fromkeys([*_BOUND_FIELDS[self.kind], *values])
         return Write(body, tuple(("spec", field) for field in fields))
+
+
+def _find_maker(meta: Json) -> str | None:
+    """Return the ScaledObject for which KEDA made an HPA; None for one of somebody else."""
+    makers = [ref for ref in as_list(meta.get("ownerReferences")) if get_path(ref, "kind") == "ScaledObject"]
+    return as_text(makers[0].get("name") if makers else get_path(meta, "labels", MADE_FOR)) or None
 
 
 _BOUND_FIELDS = {

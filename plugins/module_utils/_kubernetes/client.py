@@ -11,6 +11,7 @@ from __future__ import annotations
 import http.client
 import json
 import threading
+import time
 import typing as t
 from urllib.parse import quote, urlencode
 
@@ -18,7 +19,7 @@ from .._common.errors import OpsError, Refusal
 from .._common.retry import Backoff, Deadline
 from .access import ClusterAccess
 from .errors import BY_STATUS, ApiError, Conflict, Gone, TooManyRequests, Unauthorized, WriteUnknown
-from .fields import Json
+from .fields import Json, parse_http_date
 from .patches import Operations, Write, build_json_patch, changes_something, encode_json
 from .streams import Stream
 from .transport import LOST, DeadlineSocket, connect, describe_error, is_final
@@ -65,7 +66,8 @@ class Client:
     ``GRACE`` seconds after the deadline.
 
     ``requests`` counts everything sent; ``write_attempted`` says whether a write may have taken effect; ``rights`` keeps the
-    answers of access reviews; ``warnings`` is what the user should know.
+    answers of access reviews; ``warnings`` is what the user should know. ``clock_offset`` says how many seconds the
+    server's clock is ahead of ours, by the newest answer that told its time.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class Client:
         self.run_id = run_id
         self.deadline = deadline
         self.requests = 0
+        self.clock_offset = 0.0
         self.write_attempted = False
         self.rights: dict[t.Any, bool] = {}
         self.warnings: list[str] = []
@@ -221,12 +224,17 @@ class Client:
             current = None
 
     def ask(self, path: str, *, obj: str) -> Answer:
-        """Send a GET to who is behind the API server, once, and return the answer whatever it is. Raises OpsError without one."""
+        """Send a GET to who is behind the API server, once, and return the answer whatever it is. Raises OpsError without one.
+
+        Its time is not the server's.
+        """
+        offset = self.clock_offset
         for can_renew in (True, False):
             try:
                 with self._lock:
                     connection, headers = self._open_kept()
                     status, _headers, content = self._exchange(connection, "GET", path, None, headers)
+                    self.clock_offset = offset
             except LOST as error:
                 with self._lock:
                     self._drop()
@@ -234,6 +242,10 @@ class Client:
             if status != 401 or not can_renew or not self._renew(headers):
                 break
         return Answer(status, content)
+
+    def read_server_clock(self) -> float:
+        """Return the server's time in seconds since 1970, which is at most a second late; ours until it has told its own."""
+        return time.time() + self.clock_offset
 
     def close(self) -> None:
         """Close the kept-alive connection; what is being repeated ends with an error."""
@@ -333,7 +345,7 @@ class Client:
                 connection = self._wrap(sock)
                 self._count()
                 _send(connection, "GET", self.access.base_path + target, None, headers)
-                response = connection.getresponse()
+                response = self._receive(connection)
                 status = response.status
                 if status == 200:
                     sock.limit = limit
@@ -377,12 +389,20 @@ class Client:
     ) -> tuple[int, http.client.HTTPMessage, bytes]:
         self._count()
         _send(connection, method, self.access.base_path + target, payload, headers)
-        response = connection.getresponse()
+        response = self._receive(connection)
         answer = response.read()
         self._used = True
         if response.will_close:
             self._drop()
         return response.status, response.headers, answer
+
+    def _receive(self, connection: http.client.HTTPConnection) -> http.client.HTTPResponse:
+        """Wait for the head of an answer, and remember what it says of the server's clock."""
+        response = connection.getresponse()
+        told = parse_http_date(response.headers.get("Date"))
+        if told is not None:
+            self.clock_offset = told - time.time()
+        return response
 
     def _connect(self) -> DeadlineSocket:
         seconds = min(CONNECT_TIMEOUT, self._left())

@@ -13,7 +13,9 @@ from abc import ABC, abstractmethod
 
 from .._common.text import format_count, join_some
 from .autoscalers import Autoscaler
-from .objects import Job, Pod, Workload
+from .fields import as_dict
+from .objects import Job, Pod, Workload, find_controller
+from .resources import Resource, find_resource, list_kinds_between
 from .saved_state import AUTOSCALER_MANAGERS
 from .selectors import format_selector
 from .snapshot import Snapshot
@@ -53,6 +55,7 @@ class Condition(t.Protocol):
     """What ``wait_until`` waits for."""
 
     kind: str
+    resource: Resource
     namespace: str
     name: str
 
@@ -71,6 +74,7 @@ class _WorkloadCondition(ABC):
 
     def __init__(self, workload: Workload) -> None:
         self.kind = workload.kind
+        self.resource = workload.resource
         self.namespace = workload.namespace
         self.name = workload.name
         self._first = workload
@@ -81,7 +85,7 @@ class _WorkloadCondition(ABC):
 
     def find_workload(self, snapshot: Snapshot) -> Workload | None:
         """Return the workload as it is now; None when it does not exist any more."""
-        workload = snapshot.workload(self.kind, self.namespace, self.name)
+        workload = snapshot.workload(self.resource, self.namespace, self.name)
         return workload if workload is not None and workload.uid == self._first.uid else None
 
     def evaluate(self, snapshot: Snapshot) -> Status:
@@ -98,7 +102,7 @@ class _WorkloadCondition(ABC):
         """Return where the workload stands, which is the one that was begun with."""
 
     def _describe_loss(self, snapshot: Snapshot) -> str:
-        workload = snapshot.workload(self.kind, self.namespace, self.name)
+        workload = snapshot.workload(self.resource, self.namespace, self.name)
         if workload is None:
             return "it was deleted while it was waited for"
         if workload.uid != self._first.uid:
@@ -134,7 +138,14 @@ class Serving(_WorkloadCondition):
         self.goal = goal
         self._autoscalers = autoscalers
 
-    def _evaluate(self, snapshot: Snapshot, workload: Workload) -> Status:  # noqa: ARG002
+    def needs(self) -> tuple[str, ...]:
+        """Return the kinds that it cannot judge without: pods where the workload itself need not say how many serve."""
+        if self.resource.is_known:
+            return (self.kind,)
+        return (self.kind, *list_kinds_between(self.resource), "Pod")
+
+    def _evaluate(self, snapshot: Snapshot, workload: Workload) -> Status:
+        workload = _count_what_is_not_said(snapshot, workload)
         goal = self._find_goal(workload)
         if workload.replicas != goal and self._is_rival(workload):
             rival = self._describe_rival(workload, goal)
@@ -180,6 +191,20 @@ class Serving(_WorkloadCondition):
 _SUSPENDED = ("CronJob", "Job")
 
 
+def _count_what_is_not_said(snapshot: Snapshot, workload: Workload) -> Workload:
+    """Return a workload of another API with the numbers of its pods where its status does not have them."""
+    if workload.resource.is_known or "Pod" not in snapshot.known:
+        return workload
+    said = as_dict(workload.raw.get("status"))
+    pods = snapshot.list_running_pods(workload)
+    if said.get("replicas") is None:
+        workload = workload._replace(pods=len(pods))
+    if said.get("readyReplicas") is None and said.get("availableReplicas") is None:
+        serving = sum(pod.is_ready and not pod.is_terminating for pod in pods)
+        workload = workload._replace(ready=serving, available=serving)
+    return workload
+
+
 def _serves(workload: Workload, goal: int) -> bool:
     if workload.kind in _SUSPENDED:
         return True
@@ -212,8 +237,7 @@ class Gone(_WorkloadCondition):
 
     def needs(self) -> tuple[str, ...]:
         """Return the kinds that it cannot judge without."""
-        between = {"Deployment": ("ReplicaSet",), "CronJob": ("Job",)}.get(self.kind, ())
-        return (self.kind, *between, "Pod")
+        return (self.kind, *list_kinds_between(self.resource), "Pod")
 
     def _evaluate(self, snapshot: Snapshot, workload: Workload) -> Status:
         has_ended = _has_ended(workload)
@@ -226,7 +250,9 @@ class Gone(_WorkloadCondition):
         is_known = all(snapshot.covers(kind, self.namespace, labels if kind == "Pod" else "") for kind in needs)
         is_quiet = has_ended or (self._is_observed(workload) and workload.is_stopped and workload.pods == 0)
         state = CURRENT if is_known and is_quiet and not pods and not jobs else IN_PROGRESS
-        return Status(state, workload.title, _describe_rest(workload, pods, jobs), 0)
+        message = _describe_rest(workload, pods, jobs)
+        foreign = describe_foreign_pods(snapshot, workload) if state == CURRENT else ""
+        return Status(state, workload.title, f"{message}; {foreign}" if foreign else message, 0)
 
     def _describe_rival(self, workload: Workload) -> Status:
         """Say who starts it again. An autoscaler may have begun before it was paused, and still comes to rest."""
@@ -242,6 +268,25 @@ def _has_ended(workload: Workload) -> bool:
         return False
     job = Job.from_object(workload.raw)
     return job.is_complete or job.is_failed
+
+
+def describe_foreign_pods(snapshot: Snapshot, workload: Workload) -> str:
+    """Return to whom running pods belong that have a workload's labels and are not its own; "" where there are none.
+
+    A Rollout of Argo, for example, that took the pod template over.
+    """
+    counts: dict[str, int] = {}
+    for pod in snapshot.list_foreign_pods(workload):
+        controller = find_controller(as_dict(pod.raw.get("metadata")))
+        name = f"{controller['kind']} {controller.get('name')}" if controller.get("kind") else "no controller"
+        counts[name] = counts.get(name, 0) + 1
+    words = []
+    for name, count in sorted(counts.items(), key=lambda entry: -entry[1]):
+        if count == 1:
+            words.append(f"1 pod with the same labels belongs to {name} and stays")
+        else:
+            words.append(f"{count} pods with the same labels belong to {name} and stay")
+    return join_some(words, limit=3)
 
 
 def _describe_rest(workload: Workload, pods: list[Pod], jobs: list[Job]) -> str:
@@ -286,11 +331,45 @@ class RolledOut(_WorkloadCondition):
         return Status(state, workload.title, message, goal)
 
 
+class PauseTaken:
+    """KEDA's operator has acted on the pause of a ScaledObject, so that what it has begun undoes no stop.
+
+    It holds as well where there is nothing to wait for: KEDA has scaled the workload to 0 by itself (before 2.18 it says
+    later that it is paused), or the ScaledObject is gone, or not paused any more.
+    """
+
+    def __init__(self, scaler: Autoscaler, workload: Workload) -> None:
+        self.resource = find_resource(scaler.kind)
+        self.kind = self.resource.kind
+        self.namespace = scaler.namespace
+        self.name = scaler.name
+        self._scaler = scaler
+        self._workload = workload
+
+    def needs(self) -> tuple[str, ...]:
+        """Return the kinds that it cannot judge without."""
+        return (self.kind,)
+
+    def find_workload(self, snapshot: Snapshot) -> Workload | None:  # noqa: ARG002
+        """Return nothing: no pods are waited for."""
+        return None
+
+    def evaluate(self, snapshot: Snapshot) -> Status:
+        """Return where the ScaledObject stands."""
+        obj = snapshot.find(self.kind, self.namespace, self.name)
+        workload = snapshot.workload(self._workload.resource, self._workload.namespace, self._workload.name)
+        is_awaited = obj is not None and Autoscaler.from_object(obj, self.kind).is_pause_awaited
+        if is_awaited and (workload is None or workload.replicas):
+            return Status(IN_PROGRESS, self._scaler.title, "its operator has not said that it has paused it")
+        return Status(CURRENT, self._scaler.title, "nothing has to be waited for before its workload is stopped")
+
+
 class JobDone:
     """A Job has completed; a failed one, a deleted one and another one of the same name are failures."""
 
     def __init__(self, namespace: str, name: str, uid: str) -> None:
-        self.kind = "Job"
+        self.resource = find_resource("Job")
+        self.kind = self.resource.kind
         self.namespace = namespace
         self.name = name
         self.uid = uid

@@ -14,6 +14,7 @@ from .._common.text import format_count, join_some
 from .conditions import CURRENT, IN_PROGRESS, Status
 from .fields import Json, as_dict, as_list, as_text, get_path
 from .objects import Pod, Workload
+from .resources import find_resource
 from .routes import format_labels
 from .selectors import matches
 from .snapshot import Snapshot
@@ -52,7 +53,10 @@ def list_ready(slices: t.Iterable[Json], service: str) -> list[str]:
 class _ServiceCondition:
     """What is waited for around a Service. It has no workload: whose pods they are does not matter to a selector."""
 
+    kind = "Pod"
+
     def __init__(self, namespace: str, name: str, selector: t.Mapping[str, str] | None) -> None:
+        self.resource = find_resource(self.kind)
         self.namespace = namespace
         self.name = name
         self.title = f"Service {namespace}/{name}"
@@ -64,14 +68,12 @@ class _ServiceCondition:
 
     def _list_pods(self, snapshot: Snapshot) -> list[Pod]:
         selector = {"matchLabels": self.selector}
-        pods = [Pod.from_object(obj) for obj in snapshot.list_objects("Pod", self.namespace)]
+        pods = [Pod.from_object(obj) for obj in snapshot.list_all("Pod", self.namespace)]
         return [pod for pod in pods if matches(selector, pod.labels)]
 
 
 class PodsReady(_ServiceCondition):
     """At least one pod that a Service is to select is ready, so that requests have somewhere to go."""
-
-    kind = "Pod"
 
     def needs(self) -> tuple[str, ...]:
         """Return the kinds that it cannot judge without."""
@@ -103,7 +105,7 @@ class Routed(_ServiceCondition):
 
     def evaluate(self, snapshot: Snapshot) -> Status:
         """Return where its requests go."""
-        endpoints = list_endpoints(snapshot.list_objects("EndpointSlice", self.namespace), self.name)
+        endpoints = list_endpoints(snapshot.list_all("EndpointSlice", self.namespace), self.name)
         own = {pod.name for pod in self._list_pods(snapshot)}
         foreign = [endpoint.name for endpoint in endpoints if endpoint.name not in own]
         ready = [endpoint.name for endpoint in endpoints if endpoint.is_ready and endpoint.name in own]

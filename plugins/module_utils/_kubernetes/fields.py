@@ -9,6 +9,7 @@ Private to lowtide.ops: do not import from other collections.
 from __future__ import annotations
 
 import datetime
+import email.utils
 import typing as t
 
 Json = dict[str, t.Any]
@@ -60,3 +61,11 @@ def as_time(value: t.Any) -> float | None:
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=datetime.UTC)
     return moment.timestamp()
+
+
+def parse_http_date(text: str | None) -> float | None:
+    """Return the time of a header such as Date in seconds since 1970; None when it is missing or not a time."""
+    try:
+        return email.utils.parsedate_to_datetime(text or "").timestamp()
+    except (ValueError, OverflowError):
+        return None

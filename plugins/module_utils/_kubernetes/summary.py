@@ -61,25 +61,32 @@ def summarize_start(
     *,
     written: t.Collection[str] | None,
     late: t.Sequence[str] = (),
+    moved: t.Mapping[str, int] | None = None,
 ) -> str:
     """Return one line: what was started, or in check mode (``written`` is None) would be, and what was left stopped.
 
-    ``late`` are those whose wait ended before they served, each with its numbers.
+    ``late`` are those whose wait ended before they served, each with its numbers; ``moved`` says how many replicas those
+    have to which an autoscaler has given another number meanwhile.
     """
     left = [workload for workload in workloads if changes[workload.key].is_left]
     kept = [workload.title for workload in workloads if _is_kept_at_zero(changes[workload.key])]
+    held = [workload.title for workload in workloads if changes[workload.key].is_held_at_zero]
     due = [workload for workload in workloads if changes[workload.key].after]
     due = [workload for workload in due if changes[workload.key].write is not None]
     if due and written is None:
         summary = f"would start {join_some([_title(workload, changes) for workload in due], limit=NAMED)}"
     elif due:
-        summary = _done_and_not("started", due, changes, written or ())
+        summary = _done_and_not("started", due, changes, written or (), moved)
+    elif left or kept or held:
+        summary = "nothing to start"
     else:
-        summary = "nothing to start" if left or kept else "nothing had to be started" if late else "all workloads run"
+        summary = "nothing had to be started" if late else "all workloads run"
     if late:
         summary += f"; not serving yet: {join_some(late, limit=NAMED)}"
     if kept:
         summary += f"; left as it was before it was stopped: {join_some(kept, limit=NAMED)}"
+    if held:
+        summary += f"; left at 0, where its autoscaler holds it: {join_some(held, limit=NAMED)}"
     unsaved = [workload.title for workload in left if changes[workload.key].stopper is None]
     if unsaved:
         summary += f"; left stopped, as nothing was saved on it: {join_some(unsaved, limit=NAMED)}"
@@ -95,9 +102,13 @@ def _is_kept_at_zero(change: Change) -> bool:
 
 
 def _done_and_not(
-    verb: str, due: t.Sequence[Workload], changes: t.Mapping[str, Change], written: t.Collection[str]
+    verb: str,
+    due: t.Sequence[Workload],
+    changes: t.Mapping[str, Change],
+    written: t.Collection[str],
+    moved: t.Mapping[str, int] | None = None,
 ) -> str:
-    done = [_title(workload, changes) for workload in due if workload.key in written]
+    done = [_title(workload, changes, moved) for workload in due if workload.key in written]
     missing = [workload.title for workload in due if workload.key not in written]
     parts = [f"{verb} {join_some(done, limit=NAMED)}"] if done else []
     if missing:
@@ -105,11 +116,13 @@ def _done_and_not(
     return "; ".join(parts)
 
 
-def _title(workload: Workload, changes: t.Mapping[str, Change]) -> str:
-    """Name a workload with the replicas that it had, or gets."""
+def _title(workload: Workload, changes: t.Mapping[str, Change], moved: t.Mapping[str, int] | None = None) -> str:
+    """Name a workload with the replicas that it had, or gets, or that its autoscaler has given it."""
     change = changes[workload.key]
     if workload.kind in SUSPENDED_KINDS:
         return workload.title
+    if moved and workload.key in moved:
+        return f"{workload.title} ({format_count(moved[workload.key], 'replica')}, as its autoscaler asks)"
     if change.before and change.after and change.before != change.after:
         return f"{workload.title} ({change.before} -> {format_count(change.after, 'replica')})"
     return f"{workload.title} ({format_count(max(change.before, change.after), 'replica')})"
@@ -140,6 +153,7 @@ def describe_workload(workload: Workload) -> dict[str, t.Any]:
     status = assess_alone(workload)
     return {
         "kind": workload.kind,
+        "api_version": workload.resource.group_version,
         "name": workload.name,
         "namespace": workload.namespace,
         "replicas": workload.replicas,

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import datetime
-import time
 import typing as t
 
 from .._common.errors import OpsError, WaitFailed, WaitTimeout
@@ -16,6 +15,7 @@ from .._common.text import format_count, join_some
 from .conditions import Condition, Status
 from .diagnosis import Finding, GracePeriod, diagnose, list_pods_to_start
 from .objects import Workload
+from .resources import list_kinds_between
 from .selectors import format_selector
 from .snapshot import Snapshot
 
@@ -56,6 +56,9 @@ class SnapshotSource(t.Protocol):
     def snapshot(self) -> Snapshot:
         """Return everything as it is known now."""
 
+    def read_clock(self) -> float:
+        """Return the server's time in seconds since 1970."""
+
     def wait_for_change(self, timeout: float, *, settle: float = 0.0) -> None:
         """Wait until an object has changed, at most ``timeout`` seconds, and at least ``settle`` if that is less."""
 
@@ -70,7 +73,6 @@ def wait_until(
     deadline: Deadline,
     grace: GracePeriod,
     outcome: Outcome,
-    clock: t.Callable[[], float] = time.time,
     diagnose_after: float = DIAGNOSE_AFTER,
 ) -> Snapshot:
     """Return the first snapshot in which all conditions hold.
@@ -79,8 +81,7 @@ def wait_until(
     read them), what only explains a delay after ``diagnose_after`` seconds (at most a fifth of the deadline) and if it
     may be read. Raises WaitFailed as soon as a condition cannot hold any more, or a finding has lasted longer than
     ``grace`` bears it; WaitTimeout at the deadline; the latter two after reading everything once more, so that no watch that fell silent is the reason.
-    ``outcome`` gets the findings as blockers, and the seconds waited. ``clock`` gives seconds since 1970 and is read
-    once.
+    ``outcome`` gets the findings as blockers, and the seconds waited. The server's clock is read once.
     """
     began = deadline.elapsed
     try:
@@ -90,7 +91,7 @@ def wait_until(
             deadline=deadline,
             grace=grace,
             outcome=outcome,
-            epoch=clock() - began,
+            epoch=cache.read_clock() - began,
             diagnose_after=min(diagnose_after, deadline.seconds / 5),
         ).run()
     finally:
@@ -112,7 +113,7 @@ class _Look(t.NamedTuple):
 
 
 class _Wait:
-    """One wait. ``epoch`` turns the deadline's clock, which never jumps, into seconds since 1970."""
+    """One wait. ``epoch`` turns the deadline's clock, which never jumps, into the server's, in seconds since 1970."""
 
     def __init__(
         self,
@@ -264,10 +265,14 @@ class _Wait:
                 self._follow(kind, namespace, conditions, optional=False)
 
     def _follow_explaining(self) -> None:
-        """Follow what explains a delay, as far as it may be read."""
-        for namespace, conditions in self._group_by_namespace():
-            between = {"Deployment": "ReplicaSet", "DaemonSet": "ControllerRevision", "CronJob": "Job"}
-            kinds = [between[condition.kind] for condition in conditions if condition.kind in between]
+        """Follow what explains a delay, as far as it may be read: only pods and what makes them are explained."""
+        snapshot = self._cache.snapshot()
+        for namespace, of_namespace in self._group_by_namespace():
+            conditions = [entry for entry in of_namespace if entry.find_workload(snapshot) is not None]
+            if not conditions:
+                continue
+            kinds = ["ControllerRevision"] if any(condition.kind == "DaemonSet" for condition in conditions) else []
+            kinds += [kind for condition in conditions for kind in list_kinds_between(condition.resource)]
             for kind in dict.fromkeys([*kinds, "Pod", "Event"]):
                 self._follow(kind, namespace, conditions, optional=True)
 

@@ -32,6 +32,11 @@ class Bus:
     group: str
     undo: Path
 
+    @property
+    def params(self) -> dict[str, Any]:
+        """The options of ``rpk_group`` that say where and what: broker, group, and the file for the undo."""
+        return {"brokers": [self.brokers], "name": self.group, "undo_file": str(self.undo)}
+
     def offsets(self, group: str | None = None) -> dict[int, int]:
         """Committed offsets in the test's topic, by partition."""
         name = group or self.group
@@ -124,14 +129,8 @@ def set_offsets(bus: Bus) -> Callable[..., ModuleRun]:
     def run(
         offsets: list[dict[str, Any]] | None, *, check: bool = False, env: dict[str, str] | None = None, **options: Any
     ) -> ModuleRun:
-        params = {
-            "brokers": [bus.brokers],
-            "name": bus.group,
-            "undo_file": str(bus.undo),
-            "max_skipped": 1000,
-            **({} if offsets is None else {"offsets": offsets}),
-            **options,
-        }
+        declared = {} if offsets is None else {"offsets": offsets}
+        params = {**bus.params, "max_skipped": 1000, **declared, **options}
         return run_module("rpk_group", params, check=check, env=env)
 
     return run

@@ -28,28 +28,15 @@ HOST, PORT = "10.77.0.1", 9092
 
 def params(bus: Bus, proxy: KafkaProxy | None = None, **options: Any) -> dict[str, Any]:
     """To the end, by the proxy."""
-    return {
-        "brokers": [proxy.address if proxy else bus.brokers],
-        "name": bus.group,
-        "offsets": [{"to": "end"}],
-        "undo_file": str(bus.undo),
-        "max_skipped": 1000,
-        "request_timeout": 10.0,
-        **options,
-    }
+    through = {"brokers": [proxy.address]} if proxy else {}
+    general = {"offsets": [{"to": "end"}], "max_skipped": 1000, "request_timeout": 10.0}
+    return {**bus.params, **through, **general, **options}
 
 
 def restored(bus: Bus) -> bool:
     """Whether the undo file puts every partition back to the offset before."""
-    back = run_module(
-        "rpk_group",
-        {
-            "brokers": [bus.brokers],
-            "name": bus.group,
-            "restore_file": str(bus.undo),
-            "undo_file": str(bus.undo) + ".back",
-        },
-    )
+    files = {"restore_file": str(bus.undo), "undo_file": f"{bus.undo}.back"}
+    back = run_module("rpk_group", {**bus.params, **files})
     return back.changed and bus.offsets() == AT_FOUR
 
 

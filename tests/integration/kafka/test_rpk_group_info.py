@@ -170,15 +170,7 @@ def test_a_static_member_outlives_its_process(bus: Bus) -> None:
     assert "group.instance.id worker-0" in late.msg
     assert "worker-0 is a static member (group.instance.id): a consumer that was stopped stays in the group" in late.msg
     assert "session.timeout.ms after its last heartbeat" in late.msg
-    refused = run_module(
-        "rpk_group",
-        {
-            "brokers": [bus.brokers],
-            "name": bus.group,
-            "offsets": [{"to": "start"}],
-            "undo_file": str(bus.undo),
-        },
-    )
+    refused = run_module("rpk_group", {**bus.params, "offsets": [{"to": "start"}]})
     assert "worker-0 is a static member (group.instance.id)" in refused["error"]["next_step"]
     assert info(bus, bus.group, wait_for={"states": ["empty"], "timeout": 60.0})["condition_met"]
 
@@ -230,15 +222,7 @@ def test_members_that_join_are_a_rebalance_and_are_waited_for(bus: Bus) -> None:
             assert time.monotonic() < deadline, "no member joins"
             early = info(bus, bus.group)
         assert early["groups"][0]["state"] == "rebalancing"
-        refused = run_module(
-            "rpk_group",
-            {
-                "brokers": [bus.brokers],
-                "name": bus.group,
-                "offsets": [{"to": "start"}],
-                "undo_file": str(bus.undo),
-            },
-        )
+        refused = run_module("rpk_group", {**bus.params, "offsets": [{"to": "start"}]})
         assert "it is rebalancing with" in refused.msg
         waited = info(bus, bus.group, wait_for={"states": ["stable"], "timeout": 30.0})
         assert not waited.failed, waited.msg
@@ -341,16 +325,8 @@ def test_a_group_of_another_kind_is_not_dead(bus: Bus) -> None:
         for states in (["dead"], ["empty", "dead"]):
             waited = run_module("rpk_group_info", {**params, "wait_for": {"states": states, "timeout": 60.0}})
             assert "a group of another kind" in waited.msg
-        refused = run_module(
-            "rpk_group",
-            {
-                "brokers": [proxy.address],
-                "name": bus.group,
-                "create": True,
-                "offsets": [{"topic": bus.topic, "to": "start"}],
-                "undo_file": str(bus.undo),
-            },
-        )
+        declared = {"create": True, "offsets": [{"topic": bus.topic, "to": "start"}]}
+        refused = run_module("rpk_group", {**bus.params, "brokers": [proxy.address], **declared})
         assert "a group of another kind" in refused.msg
         assert refused["error"]["refused"]
 

@@ -36,7 +36,8 @@ from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.resources 
     object_path,
 )
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.reviews import Right, require_rights
-from support.kubernetes_proxy import Fault, KubernetesProxy, upstream
+from support.http_proxy import upstream
+from support.kubernetes_proxy import Fault, KubernetesProxy
 
 from .conftest import Namespace
 

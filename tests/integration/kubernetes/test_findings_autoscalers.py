@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
+from support.http_proxy import CutOffError
 from support.keda_stand_in import PAUSED, PAUSED_REPLICAS, KedaStandIn
 from support.modules import finish_module, start_module
 from support.moving_autoscaler import MovingAutoscaler, describe_autoscaler
-from support.rival_proxy import CutOffError, Rival, RivalProxy
+from support.rival_proxy import Rival, RivalProxy
 
 from .conftest import Namespace
 from .steps import (
@@ -82,7 +83,7 @@ def check_resumed(namespace: Namespace, *names: str) -> None:
 def test_keda_that_scales_first_does_not_lose_the_number(namespace: Namespace, when: str) -> None:
     """It scales to 0 as soon as it is paused, and is always faster than the next request of the stop."""
     apply_scaled(namespace)
-    stand_in = KedaStandIn(namespace.facts, namespace.name)
+    stand_in = KedaStandIn(namespace.facts, namespace.name, publishes=False)
     rivals = [
         Rival("PATCH", path, stand_in.reconcile, when, times=20)
         for name in NAMES
@@ -99,6 +100,102 @@ def test_keda_that_acts_by_itself_gives_the_number_back(namespace: Namespace, op
     check_stopped_and_started(namespace)
     operator.reconcile()
     check_resumed(namespace, *NAMES)
+
+
+def read_condition(namespace: Namespace, name: str, kind: str) -> str:
+    """Return the status of a condition of a ScaledObject, "" where it has none."""
+    status = namespace.get("ScaledObject", name).get("status") or {}
+    return next((entry["status"] for entry in status.get("conditions") or [] if entry["type"] == kind), "")
+
+
+def list_hpas(namespace: Namespace) -> dict[str, set[str]]:
+    """Return who has written each HPA, by its name."""
+    return {
+        hpa["metadata"]["name"]: {entry["manager"] for entry in hpa["metadata"]["managedFields"]}
+        for hpa in namespace.list("HorizontalPodAutoscaler")
+    }
+
+
+def test_a_stop_waits_until_keda_says_that_it_has_paused(namespace: Namespace) -> None:
+    """Its operator acts when it is waited for, and the workload has its number until then."""
+    apply_ready(namespace, namespace.workload("a", replicas=2))
+    namespace.apply(scaled_object(namespace, "a", 1, 5))
+    stand_in = KedaStandIn(namespace.facts, namespace.name)
+    stand_in.reconcile()
+    assert read_condition(namespace, "a-keda", "Paused") == "False"
+    numbers: list[int] = []
+
+    def act() -> None:
+        if PAUSED_REPLICAS in read_annotations(namespace, "ScaledObject", "a-keda"):
+            numbers.extend(read_replicas(namespace, "StatefulSet", "a"))
+            stand_in.reconcile()
+
+    with RivalProxy(namespace.facts, Rival("GET", "/scaledobjects", act, times=20)) as proxy:
+        stopped = stop(namespace, "StatefulSet/a", autoscaler="pause", timeout=60, host=proxy.url)
+    assert not stopped.failed, stopped.msg
+    assert numbers[:1] == [2]
+    assert stopped["waited"] < 30
+    assert read_replicas(namespace, "StatefulSet", "a") == [0]
+
+
+def test_keda_that_is_down_holds_up_no_stop(namespace: Namespace) -> None:
+    """It has published its conditions, and answers no more: it is named, and the stop goes on."""
+    apply_ready(namespace, namespace.workload("a"))
+    namespace.apply(scaled_object(namespace, "a", 1, 5))
+    KedaStandIn(namespace.facts, namespace.name).reconcile()
+    stopped = stop(namespace, "StatefulSet/a", autoscaler="pause", timeout=10)
+    assert not stopped.failed, stopped.msg
+    assert "its operator has not said within 5 s that it has paused it" in tell(stopped)
+    assert read_replicas(namespace, "StatefulSet", "a") == [0]
+
+
+def test_keda_and_its_hpa_are_one_autoscaler(namespace: Namespace, operator: KedaStandIn) -> None:
+    """KEDA removes its HPA while it is paused, and makes it anew; the modules write the ScaledObject only."""
+    apply_ready(namespace, namespace.workload("a", replicas=2))
+    namespace.apply(scaled_object(namespace, "a", 1, 5))
+    namespace.wait("HPA", lambda: "keda-hpa-a-keda" in list_hpas(namespace))
+    refused = stop(namespace, "StatefulSet/a")
+    assert [blocker["holder"] for blocker in refused["blockers"]] == [f"ScaledObject {namespace.name}/a-keda"]
+    stopped = stop(namespace, "StatefulSet/a", autoscaler="pause", timeout=30)
+    assert not stopped.failed, stopped.msg
+    assert read_condition(namespace, "a-keda", "Paused") == "True"
+    namespace.wait("HPA removed", lambda: list_hpas(namespace) == {})
+    started = start(namespace, "StatefulSet/a", timeout=30)
+    assert not started.failed, started.msg
+    namespace.wait("HPA", lambda: "keda-hpa-a-keda" in list_hpas(namespace))
+    namespace.wait("resumed", lambda: read_condition(namespace, "a-keda", "Paused") == "False")
+    scaled = namespace.module(SCALE, kind="StatefulSet", name="a", partitions=3, autoscaler="adjust", timeout=30)
+    assert not scaled.failed, scaled.msg
+    assert list_hpas(namespace)["keda-hpa-a-keda"] <= {"keda", "kube-controller-manager"}
+    operator.reconcile()
+    assert read_replicas(namespace, "StatefulSet", "a") == [3]
+
+
+def test_what_keda_holds_at_0_needs_no_start(namespace: Namespace, operator: KedaStandIn) -> None:
+    """It is empty in check mode and otherwise; once KEDA is paused, somebody has to say what it is to have."""
+    operator.ask_for("a-keda", 0)
+    namespace.apply(namespace.workload("a", replicas=0), scaled_object(namespace, "a", 0, 5))
+    namespace.wait("known", lambda: read_condition(namespace, "a-keda", "Active") == "False")
+    for check in (True, False):
+        run = start(namespace, "StatefulSet/a", check=check, timeout=20)
+        assert not run.failed, run.msg
+        assert (run.changed, run["reasons"]) == (False, {"StatefulSet/a": "its autoscaler holds it at 0"})
+    namespace.apply(
+        {**scaled_object(namespace, "a", 0, 5), "metadata": {"name": "a-keda", "annotations": {PAUSED: "true"}}}
+    )
+    assert start(namespace, "StatefulSet/a", timeout=20).failed
+
+
+def test_keda_that_puts_a_start_back_to_0_is_told(namespace: Namespace, operator: KedaStandIn) -> None:
+    """Nothing triggers it: the start has done its part."""
+    apply_ready(namespace, namespace.workload("a", **SLOW))
+    namespace.apply(scaled_object(namespace, "a", 0, 5))
+    assert stop(namespace, "StatefulSet/a", autoscaler="pause", timeout=60).changed
+    operator.ask_for("a-keda", 0)
+    started = start(namespace, "StatefulSet/a", timeout=60)
+    assert not started.failed, started.msg
+    assert "(0 replicas, as its autoscaler asks)" in started["summary"]
+    assert read_replicas(namespace, "StatefulSet", "a") == [0]
 
 
 class Killer:

@@ -103,7 +103,7 @@ def test_bad_counts_are_refused_before_anything_is_sent(namespace: Namespace, pr
         assert said in run.msg
         assert run["error"]["refused"] is True
         assert run.rc == 1
-    assert proxy.seen == []
+    assert proxy.requests == []
 
 
 @pytest.mark.parametrize("scaler", ["HorizontalPodAutoscaler", "ScaledObject"])
@@ -212,14 +212,14 @@ def test_requests_are_few_and_known(namespace: Namespace, proxy: KubernetesProxy
     namespace.apply(namespace.workload("w", readinessProbe=probe))
     namespace.ready("StatefulSet", "w", 1)
     params: dict[str, Any] = {"host": proxy.url, "kind": "StatefulSet", "name": "w"}
-    proxy.seen.clear()
+    proxy.requests.clear()
     run = namespace.module(SCALE, partitions=2, guards=[], **params)
     assert run["ready"] == 2, run.msg
     assert run["waited"] > 2
     explaining = 4 if run["waited"] >= 5 else 0  # what explains a delay, looked for after five seconds
     assert run["requests"] == sum(proxy.verbs.values()) <= 5 + explaining
     assert (proxy.verbs["GET"], proxy.verbs["DRY_RUN"], proxy.verbs["PATCH"]) == (1, 1, 1)
-    assert all(f"/namespaces/{namespace.name}/" in path for _verb, path in proxy.seen)
+    assert all(f"/namespaces/{namespace.name}/" in path for _verb, path in proxy.requests)
     for guards, cost in [
         ([], 0),
         (["gitops"], 0),
@@ -229,7 +229,7 @@ def test_requests_are_few_and_known(namespace: Namespace, proxy: KubernetesProxy
         (["disruption_budget"], 1),
         (["headroom"], 2),
     ]:
-        proxy.seen.clear()
+        proxy.requests.clear()
         run = namespace.module(SCALE, partitions=2, guards=guards, **params)
         assert (run.changed, run["requests"], sum(proxy.verbs.values())) == (False, 1 + cost, 1 + cost), guards
         assert proxy.verbs["PATCH"] == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 from typing import Any
 
 import pytest
@@ -123,11 +124,17 @@ def test_untrusted_and_unauthorized(namespace: Namespace) -> None:
     assert "wrong-token-value" not in str(rejected.result) + str(untrusted.result)
 
 
-def test_object_that_vanishes_is_named(namespace: Namespace) -> None:
-    """Deleted while its pods are waited for."""
-    namespace.apply(namespace.workload("w", **NEVER_READY))
+def scale_until_written(namespace: Namespace, **pod: Any) -> subprocess.Popen[str]:
+    """Scale a new workload to 2, and return the process once that is written and its pods are waited for."""
+    namespace.apply(namespace.workload("w", **pod))
     process = start_module(SCALE, namespace.params(kind="StatefulSet", name="w", partitions=2, timeout=60))
     namespace.wait("scaled", lambda: namespace.get("StatefulSet", "w")["spec"]["replicas"] == 2)
+    return process
+
+
+def test_object_that_vanishes_is_named(namespace: Namespace) -> None:
+    """Deleted while its pods are waited for."""
+    process = scale_until_written(namespace, **NEVER_READY)
     namespace.delete("StatefulSet", "w")
     run = finish_module(process)
     assert run.failed
@@ -137,9 +144,7 @@ def test_object_that_vanishes_is_named(namespace: Namespace) -> None:
 
 def test_one_who_sets_the_replicas_back_is_named(namespace: Namespace) -> None:
     """Within one observation."""
-    namespace.apply(namespace.workload("w", **NEVER_READY))
-    process = start_module(SCALE, namespace.params(kind="StatefulSet", name="w", partitions=2, timeout=60))
-    namespace.wait("scaled", lambda: namespace.get("StatefulSet", "w")["spec"]["replicas"] == 2)
+    process = scale_until_written(namespace, **NEVER_READY)
     namespace.set_replicas("StatefulSet", "w", 1, manager="rival")
     run = finish_module(process)
     assert run.failed
@@ -150,9 +155,7 @@ def test_one_who_sets_the_replicas_back_is_named(namespace: Namespace) -> None:
 def test_killed_and_run_again(namespace: Namespace) -> None:
     """After SIGKILL in the middle of the wait the next run changes nothing and waits to the end."""
     probe = {"exec": {"command": ["true"]}, "initialDelaySeconds": 2, "periodSeconds": 1}
-    namespace.apply(namespace.workload("w", readinessProbe=probe))
-    process = start_module(SCALE, namespace.params(kind="StatefulSet", name="w", partitions=2))
-    namespace.wait("scaled", lambda: namespace.get("StatefulSet", "w")["spec"]["replicas"] == 2)
+    process = scale_until_written(namespace, readinessProbe=probe)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
     run = namespace.module(SCALE, kind="StatefulSet", name="w", partitions=2)

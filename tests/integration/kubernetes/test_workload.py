@@ -358,7 +358,7 @@ TIERS = [
 
 def written_objects(proxy: KubernetesProxy) -> list[str]:
     """The names of the objects that were patched, in their order."""
-    return [path.partition("?")[0].rpartition("/")[2] for verb, path in proxy.seen if verb == "PATCH"]
+    return [path.partition("?")[0].rpartition("/")[2] for verb, path in proxy.requests if verb == "PATCH"]
 
 
 def test_tiers_follow_each_other(namespace: Namespace, proxy: KubernetesProxy) -> None:
@@ -377,19 +377,19 @@ def test_tiers_follow_each_other(namespace: Namespace, proxy: KubernetesProxy) -
     predicted = namespace.module("k8s_workload", check=True, state="stopped", **base)
     assert proxy.verbs["LIST"] == 4  # two kinds of workload, HPAs, ScaledObjects
     assert proxy.verbs["REVIEW"] == 4  # patch of both kinds, list of pods and ReplicaSets
-    proxy.seen.clear()
+    proxy.requests.clear()
     stopped = namespace.module("k8s_workload", state="stopped", **base)
     assert not stopped.failed, stopped.msg
     assert (stopped["plan"], stopped["diff"]) == (predicted["plan"], predicted["diff"])
     assert [item["object"].rpartition("/")[2] for item in stopped["plan"]] == ["d", "e", "w"]
     assert written_objects(proxy) == ["d", "e", "w"]
     first_patch, last_patch = (
-        [number for number, (verb, _path) in enumerate(proxy.seen) if verb == "PATCH"][index] for index in (0, -1)
+        [number for number, (verb, _path) in enumerate(proxy.requests) if verb == "PATCH"][index] for index in (0, -1)
     )
-    before = [verb for verb, _path in proxy.seen[:first_patch]]
+    before = [verb for verb, _path in proxy.requests[:first_patch]]
     assert before == ["LIST"] * 4 + ["REVIEW"] * 2 + ["DRY_RUN"] * 3
     assert any(
-        "/pods" in path for _verb, path in proxy.seen[first_patch:last_patch]
+        "/pods" in path for _verb, path in proxy.requests[first_patch:last_patch]
     )  # tier 2 was waited for before tier 1
     assert [one["name"] for one in stopped["workloads"]] == ["d", "e", "w"]
     assert stopped["summary"] == (
@@ -398,13 +398,13 @@ def test_tiers_follow_each_other(namespace: Namespace, proxy: KubernetesProxy) -
     )
     assert f"Deployment {namespace.name}/d: stopped, 0 pods left; asked to be stopped" in stopped["evidence"]
 
-    proxy.seen.clear()
+    proxy.requests.clear()
     started = namespace.module("k8s_workload", state="running", **base)
     assert not started.failed, started.msg
     assert written_objects(proxy) == ["w", "d", "e"]
     ready = [one["ready"] for one in started["workloads"]]
     assert ready == [2, 1, 1]
-    patched = [path for verb, path in proxy.seen if verb in ("PATCH", "WATCH")]
+    patched = [path for verb, path in proxy.requests if verb in ("PATCH", "WATCH")]
     assert "/statefulsets/w" in patched[0]
     assert "statefulsets" in patched[1]  # the watch of tier 1 comes before the first patch of tier 2
     assert not namespace.module("k8s_workload", state="running", **base).changed
@@ -589,5 +589,5 @@ def test_what_one_workload_costs_up_to_its_patch(namespace: Namespace, proxy: Ku
         tiers=[[{"kind": "StatefulSet", "name": "w"}]],
     )
     assert not run.failed, run.msg
-    verbs = [verb for verb, _path in proxy.seen]
+    verbs = [verb for verb, _path in proxy.requests]
     assert verbs[: verbs.index("PATCH") + 1] == ["GET", "LIST", "LIST", "LIST", "REVIEW", "DRY_RUN", "PATCH"]

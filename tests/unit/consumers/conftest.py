@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from support.memory_controllers import Controllers
 from support.memory_kubernetes import MemoryServer
 
 
@@ -15,3 +16,11 @@ def memory() -> Iterator[MemoryServer]:
     """A server with nothing in it."""
     with MemoryServer() as server:
         yield server
+
+
+@pytest.fixture
+def controllers(memory: MemoryServer) -> Controllers:
+    """Who settles at once what is written; there is a workload of 3 replicas."""
+    controllers = Controllers(memory)
+    controllers.add("StatefulSet", "w")
+    return controllers

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pytest
 
 from support.memory_controllers import (
@@ -20,9 +18,6 @@ from support.memory_controllers import (
 from support.memory_kubernetes import MemoryServer
 from support.operation_runs import list_writes
 
-if TYPE_CHECKING:
-    pass
-
 from .scale_steps import (
     TITLE,
     WORKER,
@@ -34,15 +29,6 @@ from .scale_steps import (
     scale_to,
     stop,
 )
-
-
-@pytest.fixture
-def controllers(memory: MemoryServer) -> Controllers:
-    """Who settles at once what is written; there is a workload of 3 replicas."""
-    controllers = Controllers(memory)
-    controllers.add("StatefulSet", "w")
-    return controllers
-
 
 # --- autoscalers ----------------------------------------------------------------------------------------------------
 
@@ -87,6 +73,18 @@ def test_adjust_pins_the_bounds_first_and_restore_gives_them_back(memory: Memory
     assert count_replicas(memory) == 12
     assert [name for name, _fields in list_writes(memory)] == [name]
     assert not check_done(scale_to(memory, 12, autoscaler="restore")).changed
+
+
+@pytest.mark.usefixtures("controllers")
+def test_an_idle_number_outside_the_bounds_is_told(memory: MemoryServer) -> None:
+    """Where the bounds are those already, only it changes."""
+    scaled_object = describe_scaled_object(WORKER, 3, 3)
+    scaled_object["spec"]["idleReplicaCount"] = 0
+    memory.put(scaled_object)
+    run = check_done(scale_to(memory, 3, autoscaler="adjust"))
+    assert run["plan"][0]["what"] == "bounds 3..3 -> 3..3, idle 0 -> none"
+    restored = check_done(scale_to(memory, 3, autoscaler="restore"))
+    assert restored["plan"][0]["what"] == "bounds 3..3 -> 3..3, idle none -> 0"
 
 
 @pytest.mark.usefixtures("controllers")

@@ -18,7 +18,10 @@ LIMIT = 5.0
 
 
 class ScriptedStream(Stream):
-    """A watch whose events are written out. An Exception in it is raised, None waits until it is closed."""
+    """A watch whose events are written out.
+
+    An Exception in it is raised, a gate (threading.Event) is waited for, None waits until it is closed.
+    """
 
     def __init__(self, client: ScriptedClient, events: list[Any]) -> None:
         self._client = client
@@ -30,6 +33,8 @@ class ScriptedStream(Stream):
             if entry is None:
                 self._client.silent.set()
                 self._closed.wait(LIMIT)
+            elif isinstance(entry, threading.Event):
+                entry.wait(LIMIT)
             elif isinstance(entry, Exception):
                 raise entry
             else:
@@ -48,6 +53,7 @@ class ScriptedClient(Client):
 
     def __init__(self, listings: list[Any], watches: list[Any]) -> None:
         self.deadline = Deadline(60, clock=lambda: 0.0)
+        self.clock_offset = 0.0
         self.listings, self.watches = listings, watches
         self.silent = threading.Event()
         self.asked: list[str] = []

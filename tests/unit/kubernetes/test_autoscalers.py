@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import Refusal
 from ansible_collections.lowtide.ops.plugins.module_utils._common.outcome import Blocker
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.autoscalers import (
+    MADE_FOR,
     PAUSED,
     PAUSED_REPLICAS,
+    PAUSED_SCALE_OUT,
     Autoscaler,
     select_autoscalers,
 )
@@ -467,6 +469,79 @@ def test_an_hpa_that_keda_made_is_represented_by_its_scaled_object() -> None:
     hpas = [scaler for scaler in scalers if scaler.kind != "ScaledObject"]
     assert "keda-hpa-so" in [scaler.name for scaler in select_autoscalers(hpas, WORKLOAD)]
     assert select_autoscalers(scalers, WORKLOAD._replace(name="x")) == []
+
+
+@pytest.mark.parametrize(("owned", "labelled"), [(True, False), (False, True), (True, True)])
+def test_an_hpa_of_kedas_is_known_by_owner_or_label(owned: bool, labelled: bool) -> None:
+    """It has the annotations of its ScaledObject, which are not its own; a ScaledObject has the label as well."""
+    obj = load_object("autoscalers", "keda-hpa-so")
+    obj["metadata"]["annotations"] = {PAUSED_BY: "{}", BOUNDS_BEFORE: "{}"}
+    obj["metadata"]["labels"] = {MADE_FOR: "so"} if labelled else {}
+    if not owned:
+        del obj["metadata"]["ownerReferences"]
+    scaler = Autoscaler.from_object(obj)
+    assert (scaler.managed_by, scaler.annotations) == ("so", {})
+    assert (scaler.plan_resume(), scaler.plan_restore_bounds(), scaler.list_pausing_runs()) == (None, None, [])
+    made = load_object("autoscalers", "so")
+    made["metadata"]["labels"] = {MADE_FOR: "so"}
+    assert select_autoscalers([scaler, Autoscaler.from_object(made)], WORKLOAD) == [Autoscaler.from_object(made)]
+
+
+@pytest.mark.parametrize(
+    ("annotations", "condition", "awaited"),
+    [
+        ({PAUSED_REPLICAS: "0"}, "False", True),
+        ({PAUSED_REPLICAS: "0"}, "Unknown", True),
+        ({PAUSED: "true"}, "False", True),
+        ({PAUSED_REPLICAS: "0"}, "True", False),
+        ({PAUSED_REPLICAS: "0"}, None, False),
+        ({PAUSED: "false"}, "False", False),
+        ({}, "False", False),
+    ],
+)
+def test_when_the_operator_has_still_to_act_on_a_pause(
+    annotations: dict[str, str], condition: str | None, awaited: bool
+) -> None:
+    """It is paused, and its condition, where the operator publishes it, does not say so."""
+    obj = load_object("autoscalers", "so")
+    obj["metadata"]["annotations"] = annotations
+    obj["status"] = {"conditions": [{"type": "Ready", "status": "True"}]}
+    if condition is not None:
+        obj["status"]["conditions"].append({"type": "Paused", "status": condition})
+    assert Autoscaler.from_object(obj).is_pause_awaited is awaited
+
+
+@pytest.mark.parametrize(
+    "annotations", [{}, {PAUSED_SCALE_OUT: "true"}, {"autoscaling.keda.sh/paused-scale-in": "true"}]
+)
+def test_the_condition_alone_is_no_pause(annotations: dict[str, str]) -> None:
+    """KEDA sets it for a pause in one direction too, and may leave it after a resume: it scales then."""
+    obj = load_object("autoscalers", "so")
+    obj["metadata"]["annotations"] = annotations
+    obj["status"] = {"conditions": [{"type": "Paused", "status": "True"}]}
+    scaler = Autoscaler.from_object(obj)
+    assert (scaler.is_paused, scaler.blocks_stop) == (False, True)
+    assert scaler.plan_pause(3, run_id="r", now=AT) is not None
+
+
+@pytest.mark.parametrize(
+    ("name", "annotations", "held"),
+    [
+        ("hpa", {}, False),
+        ("hpa-to-zero", {}, True),
+        ("keda-hpa-so", {}, False),
+        ("so", {}, False),
+        ("so-default", {}, True),
+        ("so-idle", {}, True),
+        ("so-idle", {PAUSED: "false"}, True),
+        ("so-idle", {PAUSED: "true"}, False),
+        ("so-idle", {PAUSED_REPLICAS: "0"}, False),
+        ("so-idle", {PAUSED_SCALE_OUT: "true"}, False),
+    ],
+)
+def test_who_holds_a_workload_at_0(name: str, annotations: dict[str, str], held: bool) -> None:
+    """Only who starts it by itself too."""
+    assert keep(name, annotations).autoscaler.holds_at_zero is held
 
 
 @pytest.mark.parametrize("known", [True, False])

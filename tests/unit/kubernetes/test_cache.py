@@ -382,15 +382,8 @@ def test_everything_that_is_queued_is_taken_in_at_once() -> None:
 def test_the_event_that_ends_a_wait_is_not_overtaken() -> None:
     """The first one wakes the wait up, and the others come after it."""
     gate = threading.Event()
-
-    class Gated(ScriptedStream):
-        def __iter__(self) -> Iterator[Json]:
-            gate.wait(LIMIT)
-            yield from super().__iter__()
-
-    client = ScriptedClient([EMPTY], [[]])
     phases = [event("MODIFIED", "p", str(number + 2), status={"phase": number}) for number in range(200)]
-    client.stream = lambda *_args, **_options: Gated(client, [*phases, None])  # type: ignore[method-assign]
+    client = ScriptedClient([EMPTY], [[gate, *phases, None]])
     with follow(client) as cache:
         threading.Timer(0.05, gate.set).start()
         last = -1

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
 from typing import Any
 
 from ansible_collections.lowtide.ops.plugins.module_utils._common.retry import Backoff
@@ -13,7 +12,7 @@ from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.cache impo
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.errors import (
     Forbidden,
 )
-from unit.kubernetes.scripted_client import LIMIT, ScriptedClient, ScriptedStream
+from unit.kubernetes.scripted_client import LIMIT, ScriptedClient
 
 from .test_cache import EMPTY, event, fail, names, pod, wait_for
 
@@ -75,14 +74,8 @@ def test_a_silent_watch_of_which_nothing_is_missing_is_asked_about_less_and_less
 def test_a_watch_that_delivers_while_it_is_doubted_goes_on() -> None:
     """What the LIST shows may be on its way: it has a moment to arrive."""
     gate = threading.Event()
-
-    class Gated(ScriptedStream):
-        def __iter__(self) -> Iterator[Json]:
-            gate.wait(LIMIT)
-            yield from super().__iter__()
-
-    client = ScriptedClient([EMPTY, ([pod("a", version="7")], "7")], [[]])
-    client.stream = lambda *_args, **_options: Gated(client, [event("ADDED", "a", "7"), None])  # type: ignore[method-assign]
+    listed = ([pod("a", version="7")], "7")
+    client = ScriptedClient([EMPTY, listed], [[gate, event("ADDED", "a", "7"), None]])
     with follow_silent(client) as cache:
         threading.Timer(0.14, gate.set).start()
         wait_for(cache, lambda: names(cache) == ["a"])

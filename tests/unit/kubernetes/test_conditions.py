@@ -15,6 +15,7 @@ from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.conditions
     RolledOut,
     Serving,
     Status,
+    describe_foreign_pods,
 )
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.objects import Workload
 from unit.kubernetes.yaml_objects import find, load, replace, scale_between, swap, take, without
@@ -292,24 +293,46 @@ def test_gone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("pod", "state"),
+    ("pod", "state", "message"),
     [
-        ("web-7c9-evicted", "Current"),
-        ("web-migrate-done", "Current"),
-        ("web-seed-stuck", "Current"),
-        ("web-test-alone", "Current"),
-        ("web-debug", "Current"),
-        ("web-5d4-old", "InProgress"),
-        ("web-7c9-ready", "InProgress"),
-        ("web-7c9-leaving", "InProgress"),
+        ("web-7c9-evicted", "Current", "no pod left"),
+        ("web-migrate-done", "Current", "no pod left"),
+        ("web-seed-stuck", "Current", "no pod left; 1 pod with the same labels belongs to Job web-seed and stays"),
+        (
+            "web-test-alone",
+            "Current",
+            "no pod left; 1 pod with the same labels belongs to ReplicaSet web-test and stays",
+        ),
+        ("web-debug", "Current", "no pod left; 1 pod with the same labels belongs to no controller and stays"),
+        ("web-5d4-old", "InProgress", "1 pod left (web-5d4-old)"),
+        ("web-7c9-ready", "InProgress", "1 pod left (web-7c9-ready)"),
+        ("web-7c9-leaving", "InProgress", "1 pod left (web-7c9-leaving)"),
     ],
 )
-def test_pods_that_have_ended_and_foreign_pods_do_not_keep_a_stop(pod: str, state: str) -> None:
+def test_pods_that_have_ended_and_foreign_pods_do_not_keep_a_stop(pod: str, state: str, message: str) -> None:
     """Evicted, of a Job, of another ReplicaSet, without controller: none is the Deployment's running pod."""
     objects = [obj for obj in stop(WEB, "Deployment") if obj["kind"] != "Pod" or obj["metadata"]["name"] == pod]
     status = evaluate(Gone(written(find(objects, "Deployment"))), *objects)
     assert (status.state, status.goal) == (state, 0)
-    assert status.message == ("no pod left" if state == "Current" else f"1 pod left ({pod})")
+    assert status.message == message
+
+
+def test_foreign_pods_are_counted_by_their_controller() -> None:
+    """Such as the ReplicaSets of an Argo Rollout; those of other labels, or another namespace, are not looked at."""
+    other = find(WEB, "Pod", "web-test-alone")
+    pods = [
+        replace(other, metadata__name="web-test-2", metadata__uid="p2"),
+        replace(other, metadata__name="web-test-3", metadata__uid="p3", metadata__labels={"app": "x"}),
+        replace(other, metadata__name="web-test-4", metadata__uid="p4", metadata__namespace="elsewhere"),
+    ]
+    objects = [*stop(without(WEB, "Pod"), "Deployment"), other, *pods, find(WEB, "Pod", "web-seed-stuck")]
+    workload = Workload.from_object(find(objects, "Deployment"))
+    assert describe_foreign_pods(take(objects), workload) == (
+        "2 pods with the same labels belong to ReplicaSet web-test and stay, "
+        "1 pod with the same labels belongs to Job web-seed and stays"
+    )
+    assert describe_foreign_pods(take(without(objects, "Pod")), workload) == ""
+    assert describe_foreign_pods(take(PURGE), Workload.from_object(CRON_JOB)) == ""
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,18 @@ from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.diagnosis 
     list_pods_to_start,
 )
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.objects import Event, Pod, Workload
-from unit.kubernetes.yaml_objects import NOW, SINCE, find, load, read_documents, replace, swap, take, without
+from unit.kubernetes.yaml_objects import (
+    NOW,
+    SINCE,
+    describe_event,
+    find,
+    load,
+    read_documents,
+    replace,
+    swap,
+    take,
+    without,
+)
 
 Json = dict[str, Any]
 WEB, DB, PURGE, AGENT = load("deployment"), load("statefulset"), load("cronjob"), load("daemonset")
@@ -189,15 +200,7 @@ def test_a_pod_without_a_hash_is_judged() -> None:
 def test_events_of_a_pod_are_its_own() -> None:
     """By uid."""
     pod = pending(find(DB, "Pod", "db-0"), "ContainerCreating")
-    event = {
-        "kind": "Event",
-        "metadata": {"name": "e", "namespace": "shop", "uid": "e"},
-        "involvedObject": {"kind": "Pod", "name": "db-0", "uid": "p-db-0"},
-        "reason": "FailedMount",
-        "message": "m",
-        "lastTimestamp": "2026-05-01T10:00:01Z",
-    }
-    objects = [find(DB, "StatefulSet"), pod, event]
+    objects = [find(DB, "StatefulSet"), pod, describe_event("p-db-0", "FailedMount", "m")]
     assert reasons(run(objects, "StatefulSet", 3)) == [("FailedMount", "Pod shop/db-0")]
     assert run(swap(objects, "Event", involvedObject={"kind": "Pod", "uid": "x"}), "StatefulSet", 3) == []
 
@@ -290,14 +293,7 @@ def test_a_quota_has_its_own_reason() -> None:
 
 def creation(reason: str, second: int, *, minute: int = 0, uid: str = "s-db") -> Json:
     """An event about the creation of the StatefulSet's pods."""
-    return {
-        "kind": "Event",
-        "metadata": {"name": f"{reason}-{minute}-{second}", "namespace": "shop", "uid": f"{reason}-{minute}-{second}"},
-        "involvedObject": {"kind": "StatefulSet", "name": "db", "uid": uid},
-        "reason": reason,
-        "message": f"{reason} said",
-        "lastTimestamp": f"2026-05-01T10:{minute:02}:{second:02}Z",
-    }
+    return describe_event(uid, reason, f"{reason} said", at=f"2026-05-01T10:{minute:02}:{second:02}Z")
 
 
 LONG_AGO = {**creation("FailedCreate", 0), "lastTimestamp": "2026-05-01T09:59:59Z"}
@@ -473,14 +469,6 @@ def test_a_factor_stretches_all_periods() -> None:
     assert grace.next_expiry(0) == 30
     assert grace.find_expired([BAD_NAME], [], 29) is None
     assert grace.find_expired([BAD_NAME], [], 30) == BAD_NAME
-
-
-def test_periods_can_be_overridden() -> None:
-    """Also to never, and for crash loops to a time."""
-    grace = GracePeriod(overrides={"InvalidImageName": None, "CrashLoopBackOff": 5.0})
-    assert grace.find_expired([BAD_NAME, crash(0)], [], 0) is None
-    assert grace.find_expired([BAD_NAME, crash(0)], [], 5) == crash(0)
-    assert GRACE_SECONDS["InvalidImageName"] == 15.0
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.fields imp
     as_text,
     as_time,
     get_path,
+    parse_http_date,
 )
 
 json_values = st.recursive(
@@ -90,3 +91,25 @@ def test_nothing_is_copied() -> None:
 def test_as_time(text: Any, seconds: float | None) -> None:
     """A time without a zone is UTC, as all of Kubernetes' are."""
     assert as_time(text) == seconds
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("Fri, 01 May 2026 10:00:00 GMT", 1777629600.0),
+        ("Fri, 99 May 2026 10:00:00 GMT", None),
+        ("Fri, 01 May 2026 10:00:00 +99999999999999999", None),
+        ("2026-05-01T10:00:00Z", None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_parse_http_date(text: str | None, seconds: float | None) -> None:
+    """As the header Date has it, and nothing else."""
+    assert parse_http_date(text) == seconds
+
+
+@given(st.text())
+def test_parse_http_date_bears_every_text(text: str) -> None:
+    """A header may say anything."""
+    assert parse_http_date(text) is None or isinstance(parse_http_date(text), float)

@@ -183,6 +183,20 @@ def test_nothing_has_to_hold_for_a_time(site: MemoryServer) -> None:
     assert run["waited"] >= 0.25
 
 
+def test_a_pods_clock_is_not_the_servers(site: MemoryServer) -> None:
+    """The proxy passes on the time that the pod says."""
+    client = site.client()
+    site.clock_ahead = 1000.0
+    client.get("/api/v1/namespaces/n/services/web", obj="the Service")
+    site.clock_ahead = 0.0
+    path = "/api/v1/namespaces/n/pods/web-1-1:8080/proxy/metrics"
+    assert client.ask(path, obj="the pod").content == b"in_flight 0\n"
+    assert client.clock_offset > 900
+    client.get("/api/v1/namespaces/n/services/web", obj="the Service")
+    assert client.clock_offset < 100
+    client.close()
+
+
 def test_a_port_may_have_a_name(site: MemoryServer) -> None:
     """Which the API server's proxy does not know: it is looked up in the pod."""
     gauge = {**GAUGE, "port": "http"}

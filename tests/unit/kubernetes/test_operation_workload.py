@@ -44,13 +44,6 @@ from .workload_steps import (
     take_picture,
 )
 
-
-@pytest.fixture
-def controllers(memory: MemoryServer) -> Controllers:
-    """Who settles at once what is written."""
-    return Controllers(memory)
-
-
 # --- check mode, and a second run -----------------------------------------------------------------------------------
 
 
@@ -189,6 +182,17 @@ def test_a_pod_that_is_left_is_waited_for(memory: MemoryServer, controllers: Con
     act_while_waiting(memory, end, path="/pods")
     check_done(stop(memory))
     assert done.is_set()
+
+
+def test_pods_of_another_owner_stay_and_are_named(memory: MemoryServer, controllers: Controllers) -> None:
+    """They have the same labels, as those of a Rollout that took the template over."""
+    controllers.add("StatefulSet", "w", 1)
+    pod = memory.read("Pod", NAMESPACE, "w-0")
+    owner = {"kind": "ReplicaSet", "name": "w-6d8", "uid": "rs", "controller": True}
+    pod["metadata"] = {**pod["metadata"], "name": "other-6d8-1", "uid": "p", "ownerReferences": [owner]}
+    memory.put(pod)
+    run = check_done(stop(memory))
+    assert run["evidence"][1:] == ["StatefulSet n/w: 1 pod with the same labels belongs to ReplicaSet w-6d8 and stays"]
 
 
 def test_a_later_tier_is_looked_at_again(memory: MemoryServer, controllers: Controllers) -> None:
@@ -331,12 +335,16 @@ def test_bounds_that_were_adjusted_are_given_back_by_a_start(memory: MemoryServe
     ]
 
 
-def test_bounds_of_what_runs_stay_as_they_were_adjusted(memory: MemoryServer, controllers: Controllers) -> None:
-    """A start that has nothing to start changes nothing."""
+def adjust_bounds(memory: MemoryServer, controllers: Controllers, **params: Any) -> None:
+    """Have a workload whose HPA was given the bounds 3 and 3 by a scale."""
     controllers.add("StatefulSet", "w")
     memory.put(describe_hpa(WORKER, 1, 9))
-    scaled = run_operation(memory, run_scale_to_partitions, partitions=3, autoscaler="adjust")
-    assert not scaled.failed, scaled.msg
+    check_done(run_operation(memory, run_scale_to_partitions, partitions=3, autoscaler="adjust", **params))
+
+
+def test_bounds_of_what_runs_stay_as_they_were_adjusted(memory: MemoryServer, controllers: Controllers) -> None:
+    """A start that has nothing to start changes nothing."""
+    adjust_bounds(memory, controllers)
     assert not check_done(start(memory)).changed
 
 
@@ -344,10 +352,7 @@ def test_bounds_that_were_given_back_are_those_within_which_it_may_move(
     memory: MemoryServer, controllers: Controllers
 ) -> None:
     """They are no longer what was read."""
-    controllers.add("StatefulSet", "w")
-    memory.put(describe_hpa(WORKER, 1, 9))
-    scaled = run_operation(memory, run_scale_to_partitions, partitions=3, autoscaler="adjust")
-    assert not scaled.failed, scaled.msg
+    adjust_bounds(memory, controllers)
     run = check_done(move_during_start(memory, controllers, 6, hpa=False))
     assert run["workloads"][0]["replicas"] == 6
 
@@ -355,10 +360,7 @@ def test_bounds_that_were_given_back_are_those_within_which_it_may_move(
 @pytest.mark.parametrize("run_id", ["purpose", "night@2026-05-01T22:00:00Z"])
 def test_bounds_that_no_window_has_set(memory: MemoryServer, controllers: Controllers, run_id: str) -> None:
     """They stay where only what windows did is taken back."""
-    controllers.add("StatefulSet", "w")
-    memory.put(describe_hpa(WORKER, 1, 9))
-    scaled = run_operation(memory, run_scale_to_partitions, partitions=3, autoscaler="adjust", run_id=run_id)
-    assert not scaled.failed, scaled.msg
+    adjust_bounds(memory, controllers, run_id=run_id)
     check_done(stop(memory, run_id="night@2026-05-01T22:00:00Z"))
     check_done(start(memory, saved_by="window"))
     spec = memory.read("HorizontalPodAutoscaler", NAMESPACE, "h")["spec"]
@@ -370,10 +372,7 @@ def test_bounds_that_may_not_be_given_back_do_not_stop_a_start(
     memory: MemoryServer, controllers: Controllers, check: bool
 ) -> None:
     """They stay, which is said, and the workload is started."""
-    controllers.add("StatefulSet", "w")
-    memory.put(describe_hpa(WORKER, 1, 9))
-    scaled = run_operation(memory, run_scale_to_partitions, partitions=3, autoscaler="adjust")
-    assert not scaled.failed, scaled.msg
+    adjust_bounds(memory, controllers)
     check_done(stop(memory))
     memory.deny("patch", "horizontalpodautoscalers.autoscaling")
     memory.log.clear()

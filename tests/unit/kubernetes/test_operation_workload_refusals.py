@@ -35,13 +35,6 @@ from .workload_steps import (
     take_picture,
 )
 
-
-@pytest.fixture
-def controllers(memory: MemoryServer) -> Controllers:
-    """Who settles at once what is written."""
-    return Controllers(memory)
-
-
 # --- refusals -------------------------------------------------------------------------------------------------------
 
 

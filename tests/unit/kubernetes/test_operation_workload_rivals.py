@@ -44,12 +44,6 @@ from .workload_steps import (
 )
 
 
-@pytest.fixture
-def controllers(memory: MemoryServer) -> Controllers:
-    """Who settles at once what is written."""
-    return Controllers(memory)
-
-
 class Cut:
     """Refuse every request once so many writes were carried out: for the server, the client is dead by then."""
 
@@ -230,7 +224,14 @@ def test_a_server_that_cannot_be_reached_is_a_refusal(memory: MemoryServer, cont
 # --- what other clients change of volumes and numbers ---------------------------------------------------------------
 
 
-def test_claims_that_would_be_deleted_by_now_refuse_a_stop(memory: MemoryServer, controllers: Controllers) -> None:
+@pytest.mark.parametrize(
+    "lower",
+    [stop, partial(run_operation, work=run_scale_to_partitions, partitions=1, allow_scale_down=True)],
+    ids=["stop", "scale"],
+)
+def test_claims_that_would_be_deleted_by_now_refuse_fewer_replicas(
+    memory: MemoryServer, controllers: Controllers, lower: Callable[[MemoryServer], ModuleRun]
+) -> None:
     """The policy is judged again for the object as it is written."""
     controllers.add("StatefulSet", "w", 3, volumeClaimTemplates=[{"metadata": {"name": "data"}}])
     act_between(
@@ -238,20 +239,7 @@ def test_claims_that_would_be_deleted_by_now_refuse_a_stop(memory: MemoryServer,
         lambda: memory.change("StatefulSet", NAMESPACE, "w", lambda obj: obj["spec"].update(describe_claims())),
         path="/statefulsets/w",
     )
-    run = stop(memory)
-    assert (run.failed, count_replicas(memory)) == (True, 3)
-    assert "deletes the claims data-w-2, data-w-1" in run.msg
-
-
-def test_claims_that_would_be_deleted_by_now_refuse_a_scale(memory: MemoryServer, controllers: Controllers) -> None:
-    """The same for fewer replicas."""
-    controllers.add("StatefulSet", "w", 3, volumeClaimTemplates=[{"metadata": {"name": "data"}}])
-    act_between(
-        memory,
-        lambda: memory.change("StatefulSet", NAMESPACE, "w", lambda obj: obj["spec"].update(describe_claims())),
-        path="/statefulsets/w",
-    )
-    run = run_operation(memory, run_scale_to_partitions, partitions=1, allow_scale_down=True)
+    run = lower(memory)
     assert (run.failed, count_replicas(memory)) == (True, 3)
     assert "deletes the claims data-w-2, data-w-1" in run.msg
 

@@ -146,6 +146,24 @@ def test_reasons_and_plans_of_a_stop() -> None:
     assert change.reason == f"it was at 0 replicas before run r at {AT}, and stays so"
 
 
+def test_what_an_autoscaler_holds_at_0_has_not_been_stopped() -> None:
+    """Where nothing says otherwise: what was saved, a number that is given, or what cannot be read."""
+    kept = keep("statefulset", replicas=0)
+    held = Change(None, 0, 0, "its autoscaler holds it at 0")
+    assert plan_start(kept, is_held_at_zero=True) == plan_start(kept, is_held_at_zero=True, leave_unsaved=True) == held
+    assert plan_start(kept, is_held_at_zero=True, replicas=2).after == 2
+    assert plan_start(kept, is_held_at_zero=True, fallback=SavedState({"replicas": 3}, "r", AT)).after == 3
+    annotate(kept, "no JSON")
+    with pytest.raises(Refusal, match="is not JSON"):
+        plan_start(kept, is_held_at_zero=True)
+    stopped = keep("statefulset")
+    stop(stopped)
+    assert plan_start(stopped, is_held_at_zero=True).after == 3
+    stopped.scale(2, manager="kubectl")
+    stopped.scale(0, manager="keda")
+    assert plan_start(stopped, is_held_at_zero=True, pausing_runs=()) == held
+
+
 @pytest.mark.parametrize("name", KINDS)
 def test_without_a_saved_state_nothing_is_guessed(name: str) -> None:
     """A suspended CronJob is left like the others; a number that is given decides."""

@@ -11,7 +11,7 @@ import pytest
 
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.objects import Workload
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.snapshot import Snapshot
-from unit.kubernetes.yaml_objects import NOW, find, load, replace, swap, take, without
+from unit.kubernetes.yaml_objects import NOW, describe_event, find, load, replace, swap, take, without
 
 WEB, DB, PURGE, AGENT = load("deployment"), load("statefulset"), load("cronjob"), load("daemonset")
 ALL = [*WEB, *DB, *PURGE, *AGENT]
@@ -158,13 +158,7 @@ def test_replica_sets_and_revisions() -> None:
 
 def event(uid: str, reason: str, second: int) -> dict[str, Any]:
     """An event about the object with this uid."""
-    return {
-        "kind": "Event",
-        "metadata": {"name": f"{uid}-{reason}", "namespace": "shop", "uid": f"{uid}-{reason}"},
-        "involvedObject": {"kind": "Pod", "uid": uid},
-        "reason": reason,
-        "lastTimestamp": f"2026-05-01T10:00:{second:02}Z",
-    }
+    return describe_event(uid, reason, at=f"2026-05-01T10:00:{second:02}Z")
 
 
 def test_events_about_an_object_oldest_first() -> None:

@@ -107,6 +107,22 @@ def test_start() -> None:
     )
 
 
+def test_a_start_tells_what_autoscalers_did() -> None:
+    """The number that they gave meanwhile, and what they hold at 0; what was not started is not theirs."""
+    first, second, held = saved("a", 3), saved("b", 2), workload("z", 0)
+    changes = starts(first, second)
+    changes[held.key] = plan_start(held, replicas=None, only_windows=False, is_held_at_zero=True)
+    moved = {first.key: 0, second.key: 5}
+    assert summary.summarize_start([first, second, held], changes, written={first.key, second.key}, moved=moved) == (
+        "started Deployment n/a (0 replicas, as its autoscaler asks), Deployment n/b (5 replicas, as its autoscaler asks);"
+        " left at 0, where its autoscaler holds it: Deployment n/z"
+    )
+    assert summary.summarize_start([held], changes, written=None) == (
+        "nothing to start; left at 0, where its autoscaler holds it: Deployment n/z"
+    )
+    assert summary.summarize_start([first], changes, written=set(), moved=moved) == "not started: Deployment n/a"
+
+
 def test_a_start_names_what_no_window_stopped() -> None:
     """Beside what nothing was saved on, which is another reason."""
     stopped, unsaved = saved("a", 3), workload("b", 0)

@@ -20,7 +20,7 @@ from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.diagnosis 
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.objects import Workload
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.snapshot import Snapshot
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.wait import wait_until
-from unit.kubernetes.yaml_objects import SINCE, find, load, replace, scale_between, swap, take, without
+from unit.kubernetes.yaml_objects import SINCE, describe_event, find, load, replace, scale_between, swap, take, without
 
 Json = dict[str, Any]
 DB, WEB, PURGE, AGENT = load("statefulset"), load("deployment"), load("cronjob"), load("daemonset")
@@ -91,6 +91,10 @@ class TimelineCache:
         if self.truth is not None:
             self._override = self.truth
 
+    def read_clock(self) -> float:
+        """The server's time."""
+        return SINCE + self.now
+
     def clock(self) -> float:
         """Its seconds."""
         return self.now
@@ -110,7 +114,6 @@ def run(
         deadline=Deadline(seconds, clock=cache.clock),
         grace=grace or GracePeriod(),
         outcome=outcome or Outcome(),
-        clock=lambda: SINCE,
         diagnose_after=1.0,
     )
 
@@ -234,7 +237,7 @@ def test_an_idle_wait_of_a_minute_looks_a_few_times(timeline: dict[float, list[J
     """At most 100 times is asked for; nothing that happens here is a reason for more than ten."""
     cache = TimelineCache(timeline)
     with pytest.raises(WaitTimeout):
-        run(cache, seconds=60, grace=GracePeriod(overrides={"InvalidImageName": 15.0, "ImagePullBackOff": None}))
+        run(cache, seconds=60)
     assert cache.looks <= 10
     assert 60 <= cache.now <= 60.1
 
@@ -243,7 +246,7 @@ def test_a_clock_that_rounds_does_not_make_the_loop_spin() -> None:
     """Two looks are at least 50 ms apart if nothing has changed."""
     cache = TimelineCache({0: BROKEN})
     with pytest.raises(WaitFailed):
-        run(cache, grace=GracePeriod(1.0, {"InvalidImageName": 1e-6}))
+        run(cache, grace=GracePeriod(1e-7))
     assert cache.shortest == 0.05
 
 
@@ -325,15 +328,14 @@ def test_the_grace_period_is_scaled() -> None:
 def test_a_recovering_pod_keeps_its_time() -> None:
     """It crashes, runs unready, and crashes: that is one failure; without the pod it is forgotten."""
     unready = replace(POD, status={"phase": "Running", "conditions": [{"type": "Ready", "status": "False"}]})
-    grace = {"CrashLoopBackOff": 10.0}
-    crashing = [LATE, break_pod(POD, "CrashLoopBackOff")]
+    crashing = [LATE, break_pod(POD, "RunContainerError")]
     cache = TimelineCache({0: crashing, 3: [LATE, unready], 12: crashing})
     with pytest.raises(WaitFailed):
-        run(cache, grace=GracePeriod(overrides=grace))
+        run(cache, grace=GracePeriod(1 / 3))
     assert cache.now == 12
     cache = TimelineCache({0: crashing, 3: [LATE], 12: crashing})
     with pytest.raises(WaitFailed):
-        run(cache, grace=GracePeriod(overrides=grace))
+        run(cache, grace=GracePeriod(1 / 3))
     assert cache.now == 22
 
 
@@ -431,14 +433,7 @@ def test_a_scale_up_that_an_autoscaler_of_nodes_works_on_is_waited_for() -> None
     """Five minutes, then it counts."""
     pod = replace(POD, status={"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "False"}]})
     pod["status"]["conditions"][0].update(reason="Unschedulable", message="0/3 nodes are available")
-    event = {
-        "kind": "Event",
-        "metadata": {"name": "e", "namespace": "shop", "uid": "e"},
-        "involvedObject": {"uid": POD["metadata"]["uid"]},
-        "reason": "TriggeredScaleUp",
-        "message": "3->4",
-        "lastTimestamp": "2026-05-01T10:00:30Z",
-    }
+    event = describe_event(POD["metadata"]["uid"], "TriggeredScaleUp", "3->4", at="2026-05-01T10:00:30Z")
     cache = TimelineCache({0: [LATE, pod]})
     with pytest.raises(WaitFailed):
         run(cache, seconds=900)
@@ -452,14 +447,7 @@ def test_a_scale_up_that_an_autoscaler_of_nodes_works_on_is_waited_for() -> None
 def test_old_events_are_not_of_this_wait() -> None:
     """The clock is read when the wait begins, and goes on with the deadline's."""
     short = replace(LATE, status__replicas=1)
-    event = {
-        "kind": "Event",
-        "metadata": {"name": "e", "namespace": "shop", "uid": "e"},
-        "involvedObject": {"uid": "s-db"},
-        "reason": "FailedCreate",
-        "message": "exceeded quota: q",
-        "lastTimestamp": "2026-05-01T09:59:59Z",
-    }
+    event = describe_event("s-db", "FailedCreate", "exceeded quota: q", at="2026-05-01T09:59:59Z")
     with pytest.raises(WaitTimeout) as caught:
         run(TimelineCache({0: [short, event]}), seconds=120)
     assert "quota" not in str(caught.value)
@@ -474,14 +462,7 @@ def test_what_is_found_is_about_the_goal_of_the_condition() -> None:
     """Not about the number that the object has: a read from before the write still asks for none."""
     fields: Json = {f"status__{name}": 0 for name in ("replicas", "readyReplicas", "availableReplicas")}
     before = replace(READY, spec__replicas=0, status__updatedReplicas=0, **fields)
-    event = {
-        "kind": "Event",
-        "metadata": {"name": "e", "namespace": "shop", "uid": "e"},
-        "involvedObject": {"uid": "s-db"},
-        "reason": "FailedCreate",
-        "message": "exceeded quota: q",
-        "lastTimestamp": "2026-05-01T10:00:00Z",
-    }
+    event = describe_event("s-db", "FailedCreate", "exceeded quota: q")
     with pytest.raises(WaitFailed, match="QuotaExceeded: StatefulSet shop/db: exceeded quota: q"):
         run(TimelineCache({0: [before, event]}), Serving(Workload.from_object(before), 3), seconds=120)
     with pytest.raises(WaitTimeout) as caught:
@@ -491,28 +472,13 @@ def test_what_is_found_is_about_the_goal_of_the_condition() -> None:
 
 def test_a_wait_that_begins_late_on_its_deadline() -> None:
     """The operation before it has used some of the time: only the rest is waited, and said to have been."""
-    event = {
-        "kind": "Event",
-        "metadata": {"name": "e", "namespace": "shop", "uid": "e"},
-        "involvedObject": {"uid": "s-db"},
-        "reason": "FailedCreate",
-        "message": "of this wait",
-        "lastTimestamp": "2026-05-01T10:00:00Z",
-    }
+    event = describe_event("s-db", "FailedCreate", "of this wait", at="2026-05-01T10:00:50Z")
     cache, outcome = TimelineCache({0: [replace(LATE, status__replicas=1), event]}), Outcome()
     deadline = Deadline(60, clock=cache.clock)
     cache.now = 50.0
     condition = Serving(Workload.from_object(READY), 3)
     with pytest.raises(WaitTimeout, match=r"after 60 s: .*FailedCreate: StatefulSet shop/db: of this wait"):
-        wait_until(
-            [condition],
-            cache,
-            deadline=deadline,
-            grace=GracePeriod(),
-            outcome=outcome,
-            clock=lambda: SINCE,
-            diagnose_after=1.0,
-        )
+        wait_until([condition], cache, deadline=deadline, grace=GracePeriod(), outcome=outcome, diagnose_after=1.0)
     assert (cache.now, outcome.waited, cache.followed_at) == (60, 10, [51, 51])
 
 

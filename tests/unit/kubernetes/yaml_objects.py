@@ -82,6 +82,19 @@ def take(objects: list[Json], *known: str, at: float = NOW) -> Snapshot:
     return Snapshot.from_objects(objects, known=known, at=at)
 
 
+def describe_event(uid: str, reason: str, message: str = "", *, at: str = "2026-05-01T10:00:00Z") -> Json:
+    """An event about the object with this uid."""
+    name = f"{uid}-{reason}-{at}"
+    return {
+        "kind": "Event",
+        "metadata": {"name": name, "namespace": "shop", "uid": name},
+        "involvedObject": {"uid": uid},
+        "reason": reason,
+        "message": message,
+        "lastTimestamp": at,
+    }
+
+
 def workload(obj: Json, **fields: Any) -> Workload:
     """The typed form of an object with fields replaced."""
     return Workload.from_object(replace(obj, **fields))

@@ -9,7 +9,13 @@ from typing import Any
 
 import pytest
 
-from support.keda_stand_in import PAUSED, PAUSED_REPLICAS, decide_replicas
+from support.keda_stand_in import (
+    PAUSED,
+    PAUSED_REPLICAS,
+    decide_replicas,
+    describe_conditions,
+    describe_hpa,
+)
 from support.kubernetes_account import AuditLog, Right, expand, narrow, read_rules
 from support.kubernetes_server import build_path
 
@@ -44,6 +50,34 @@ def test_keda_has_bounds_of_its_own() -> None:
     assert [decide_replicas(scaled_object, replicas) for replicas in (0, 7, 101)] == [0, 7, 100]
 
 
+def list_statuses(scaled_object: dict[str, Any], demand: int | None = None) -> list[tuple[str, str]]:
+    """Publish the conditions of a ScaledObject, and return type and status of each."""
+    scaled_object["status"] = {"conditions": describe_conditions(scaled_object, demand)}
+    return [(entry["type"], entry["status"]) for entry in scaled_object["status"]["conditions"]]
+
+
+def test_keda_publishes_that_it_is_paused_and_resumed() -> None:
+    """While it is paused it looks at no triggers."""
+    scaled_object: dict[str, Any] = {"metadata": {"annotations": {}}, "spec": SPEC}
+    running = [("Ready", "True"), ("Active", "False"), ("Fallback", "False"), ("Paused", "False")]
+    assert list_statuses(scaled_object, 0) == running
+    scaled_object["metadata"]["annotations"] = {PAUSED_REPLICAS: "0"}
+    assert list_statuses(scaled_object, 4) == [*running[:3], ("Paused", "True")]
+    scaled_object["metadata"]["annotations"] = {}
+    assert list_statuses(scaled_object, 0) == running
+    assert scaled_object["status"]["conditions"][3]["reason"] == "ScaledObjectUnpaused"
+
+
+def test_kedas_hpa_is_owned_by_its_scaled_object() -> None:
+    """It has at least one replica, and the annotations of the ScaledObject."""
+    metadata = {"name": "k", "uid": "u", "annotations": {"a": "b"}}
+    target = {"kind": "StatefulSet", "name": "w"}
+    hpa = describe_hpa({"metadata": metadata, "spec": {"scaleTargetRef": target, "minReplicaCount": 0}})
+    assert (hpa["metadata"]["name"], hpa["metadata"]["annotations"]) == ("keda-hpa-k", {"a": "b"})
+    assert [(owner["kind"], owner["uid"]) for owner in hpa["metadata"]["ownerReferences"]] == [("ScaledObject", "u")]
+    assert [hpa["spec"][bound] for bound in ("minReplicas", "maxReplicas")] == [1, 100]
+
+
 def test_rights_are_expanded_and_narrowed() -> None:
     """Each verb on each resource of each rule, and the same again without one of them."""
     rules = [{"apiGroups": ["apps"], "resources": ["deployments", "statefulsets"], "verbs": ["get", "patch"]}]
@@ -54,7 +88,12 @@ def test_rights_are_expanded_and_narrowed() -> None:
 
 def test_the_documented_role_has_no_right_twice() -> None:
     """And none that is a wildcard."""
-    for kind, name in (("Role", "lowtide"), ("ClusterRole", "lowtide-identity"), ("ClusterRole", "lowtide-headroom")):
+    for kind, name in (
+        ("Role", "lowtide"),
+        ("Role", "lowtide-rollouts"),
+        ("ClusterRole", "lowtide-identity"),
+        ("ClusterRole", "lowtide-headroom"),
+    ):
         rules = read_rules(kind, name)
         counted = sum(len(rule["verbs"]) * len(rule["resources"]) * len(rule["apiGroups"]) for rule in rules)
         assert counted == len(expand(rules))

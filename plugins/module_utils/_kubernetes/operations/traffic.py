@@ -477,10 +477,6 @@ def parse_checks(entries: t.Sequence[t.Mapping[str, t.Any]] | None) -> list[Chec
 
 def run_traffic(module: AnsibleModule, outcome: Outcome) -> None:
     """Read, plan, apply unless check mode, wait, report."""
-    if module.params["assume"] and not module.check_mode:
-        raise Refusal(
-            obj="option assume", problem="it is set outside check mode", next_step="Use it for rehearsals only"
-        )
     client = connect(module, seconds=module.params["timeout"])
     outcome.facts["run_id"] = client.run_id
     try:

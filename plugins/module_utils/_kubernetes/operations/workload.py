@@ -11,33 +11,37 @@ from __future__ import annotations
 import time
 import typing as t
 
-from ..._common.errors import OpsError, Refusal
+from ..._common.errors import OpsError, Refusal, WaitTimeout
 from ..._common.outcome import Blocker, Outcome, PlanItem
 from ..._common.retry import Deadline
 from .. import summary
 from ..autoscalers import Autoscaler
-from ..cache import Cache
 from ..client import Client, Listing
 from ..cluster import check_identity, connect, disconnect, list_named
-from ..conditions import Condition, Gone, Serving
+from ..conditions import Condition, Gone, PauseTaken, Serving, describe_foreign_pods
 from ..constraints.owners import find_owner_blockers, remember_owner
 from ..constraints.volumes import find_volume_blockers, refuse_volume_deletion
-from ..diagnosis import GracePeriod
 from ..errors import Forbidden
+from ..fields import get_path
 from ..objects import Workload
 from ..patches import Write
 from ..plans.stop_start import Change, has_ended, plan_save, plan_start, plan_stop
 from ..preflight import Planned, check_answer, check_rights
-from ..resources import object_path
+from ..resources import Resource, find_resource, object_path
 from ..saved_state import STOP, STOPPED, UnreadableSavedState, find_state, is_window, save_state
+from ..scalable import check_scale, find_resources
 from ..scaling_constraints import ScalingConstraints, apply_bounds, describe_bounds, read_constraints
+from ..snapshot import Snapshot
 from ..tiers import Entry, Tier, parse_tiers
-from ..wait import wait_until
+from ..workload_wait import Followed, follow_each, wait_for_workloads
 
 if t.TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
 
     from ..fields import Json
+
+PAUSE_SLACK_SECONDS = 10.0
+"""What KEDA may take to say that it has paused, beyond the time between two turns of its loop."""
 
 
 class StopStart:
@@ -54,6 +58,7 @@ class StopStart:
         self.now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         self.tiers = list(reversed(tiers)) if self.is_stop else list(tiers)
         self.replicas = {entry.key: entry.replicas for tier in tiers for entry in tier}
+        self.resources: dict[str, Resource] = {}
         self.versions: dict[str, str] = {}
         self.constraints = ScalingConstraints()
         self.first: dict[str, Workload] = {}
@@ -64,11 +69,15 @@ class StopStart:
         self.resumed: set[str] = set()
         self.written: set[str] = set()
         self.late: list[str] = []
+        self.moved: dict[str, int] = {}
+        self.foreign: list[str] = []
         self.is_planned = False
 
     def run(self) -> None:
         """Fill the outcome; raise OpsError."""
-        self.first = self._read([entry for tier in self.tiers for entry in tier])
+        entries = [entry for tier in self.tiers for entry in tier]
+        self.resources = find_resources(self.client, entries)
+        self.first = {key: check_scale(self.client, workload) for key, workload in self._read(entries).items()}
         self.latest = dict(self.first)
         try:
             self._prepare()
@@ -108,10 +117,10 @@ class StopStart:
             names.setdefault(entry.kind, []).append(entry.name)
         objects: dict[str, Json] = {}
         for kind, of_kind in names.items():
-            listing = list_named(self.client, kind, self.namespace, of_kind)
+            listing = list_named(self.client, self.resources[kind], self.namespace, of_kind)
             self.versions[kind] = listing.version
             objects.update({f"{kind}/{name}": obj for name, obj in zip(of_kind, listing.items, strict=True)})
-        return {entry.key: Workload.from_object(objects[entry.key], entry.kind) for entry in entries}
+        return {entry.key: Workload.from_object(objects[entry.key], self.resources[entry.kind]) for entry in entries}
 
     def _read_constraints(self) -> ScalingConstraints:
         """Read the autoscalers: for a stop, as far as the guards ask for them.
@@ -152,6 +161,7 @@ class StopStart:
             leave_unsaved=self.params["on_missing_state"] == "report",
             fallback=self.constraints.find_saved_stop(workload),
             pausing_runs=self.constraints.find_pausing_runs(workload),
+            is_held_at_zero=self.constraints.holds_at_zero(workload),
         )
 
     def _plan_scaler(self, scaler: Autoscaler, replicas: int) -> Write | None:
@@ -236,18 +246,21 @@ class StopStart:
         for workload in self.first.values():
             write = self.changes[workload.key].write
             if write is not None and write.body:
-                path = object_path(workload.kind, self.namespace, workload.name)
-                planned.append(Planned(workload.kind, workload.title, path, workload.raw, write))
+                path = object_path(workload.resource, self.namespace, workload.name)
+                planned.append(Planned(workload.resource, workload.title, path, workload.raw, write))
             # Bounds are not among them: a start that may not give them back is still the way back.
             for scaler, scaler_write in self._list_scalers_to_write(workload):
                 planned.append(Planned(scaler.kind, scaler.title, scaler.path, scaler.raw, scaler_write))
         return planned
 
     def _list_kinds_to_read(self) -> set[str]:
-        """Return the kinds without which it cannot be said that a workload is gone."""
-        if not self.is_stop:
-            return set()
-        return {kind for workload in self.first.values() for kind in Gone(workload).needs() if kind != workload.kind}
+        """Return the kinds without which it cannot be said that a workload is gone, or serves."""
+        return {
+            kind
+            for workload in self.first.values()
+            for kind in self._make_condition(workload).needs()
+            if kind != workload.kind
+        }
 
     def _perform(self, tier: Tier, number: int) -> None:
         """Change the workloads of one tier and wait for them, with a deadline of its own."""
@@ -260,6 +273,8 @@ class StopStart:
             self._save_before_pause(workload)
         # Before the workload also on the way back: KEDA would put it to 0 again as long as it is paused there.
         self._write_scalers(workloads)
+        if self.is_stop:
+            self._wait_for_pauses([self.latest[entry.key] for entry in tier])
         for workload in workloads:
             self._write_workload(self.latest[workload.key])
         self._wait([self.latest[entry.key] for entry in tier])
@@ -290,27 +305,27 @@ class StopStart:
             return
 
         def decide(obj: Json) -> Write | None:
-            current = Workload.from_object(obj, workload.kind)
+            current = Workload.from_object(obj, workload.resource)
             self._refuse_volume_deletion(current)
             return self._remember_owner(current, plan_save(current, run_id=self.client.run_id, now=self.now)).write
 
-        path = object_path(workload.kind, self.namespace, workload.name)
+        path = object_path(workload.resource, self.namespace, workload.name)
         obj, sent = self.client.patch_with_retry(path, decide, obj=workload.title, first=workload.raw)
         if sent:
             self.saved.add(workload.key)
-        self.latest[workload.key] = Workload.from_object(obj, workload.kind)
+        self.latest[workload.key] = Workload.from_object(obj, workload.resource)
 
     def _write_workload(self, workload: Workload) -> None:
         key = workload.key
         decided: list[Change] = []
 
         def decide(obj: Json) -> Write | None:
-            decided.append(self._decide(Workload.from_object(obj, workload.kind)))
+            decided.append(self._decide(Workload.from_object(obj, workload.resource)))
             return decided[-1].write
 
-        path = object_path(workload.kind, self.namespace, workload.name)
+        path = object_path(workload.resource, self.namespace, workload.name)
         obj, sent = self.client.patch_with_retry(path, decide, obj=workload.title, first=workload.raw)
-        self.latest[key] = Workload.from_object(obj, workload.kind)
+        self.latest[key] = Workload.from_object(obj, workload.resource)
         if sent:
             self.written.add(key)
             self._adopt(key, next(change for change in reversed(decided) if change.write is not None))
@@ -340,13 +355,13 @@ class StopStart:
             return
 
         def decide(obj: Json) -> Write:
-            current = Workload.from_object(obj, workload.kind)
+            current = Workload.from_object(obj, workload.resource)
             saved = save_state(current.annotations, STOPPED, state._replace(generation=current.generation))
             return Write({"metadata": {"annotations": saved}}, (("metadata", "annotations", STOPPED),))
 
-        path = object_path(workload.kind, self.namespace, workload.name)
+        path = object_path(workload.resource, self.namespace, workload.name)
         obj, _sent = self.client.patch_with_retry(path, decide, obj=workload.title, first=answer)
-        self.latest[workload.key] = Workload.from_object(obj, workload.kind)
+        self.latest[workload.key] = Workload.from_object(obj, workload.resource)
 
     def _decide(self, workload: Workload) -> Change:
         """Plan for a workload as it is now.
@@ -392,31 +407,62 @@ class StopStart:
             self.constraints.replace_autoscaler(Autoscaler.from_object(obj, scaler.kind))
         return sent
 
+    def _wait_for_pauses(self, workloads: t.Sequence[Workload]) -> None:
+        """Wait until KEDA has acted on the pauses, so that what its loop has begun does not undo the stop.
+
+        No longer than its loop takes: where the operator is down nothing is begun, and it reads the pause when it
+        comes back. Then the stop goes on with a warning.
+        """
+        awaited = [
+            (scaler, workload)
+            for workload in workloads
+            for scaler in self.constraints.list_autoscalers(workload)
+            if workload.replicas and scaler.is_pause_awaited
+        ]
+        if not awaited:
+            return
+        loop = max(scaler.polling_seconds for scaler, _workload in awaited) + PAUSE_SLACK_SECONDS
+        deadline = Deadline(min(loop, self.client.deadline.remaining / 2))
+        scalers = {scaler.path: scaler for scaler, _workload in awaited}.values()
+        followed = follow_each({workload.key: workload for _scaler, workload in awaited}.values())
+        followed += [
+            Followed(
+                find_resource(scaler.kind),
+                scaler.namespace,
+                Listing([scaler.raw], str(get_path(scaler.raw, "metadata", "resourceVersion") or "")),
+                scaler.name,
+            )
+            for scaler in scalers
+        ]
+        conditions = [PauseTaken(scaler, workload) for scaler, workload in awaited]
+        try:
+            wait_for_workloads(self.module, self.client, self.outcome, conditions, followed, deadline=deadline)
+        except WaitTimeout as error:
+            self.module.warn(
+                f"{error.obj}: its operator has not said within {deadline.seconds:.0f} s that it has paused it"
+                " (condition Paused), and the stop goes on. Look whether keda-operator runs."
+            )
+
     def _wait(self, workloads: t.Sequence[Workload]) -> None:
         """Wait until the tier is gone, or serves. What is left stopped, and a Job that has ended, is not waited for."""
         workloads = [w for w in workloads if not self.changes[w.key].is_left and not has_ended(w)]
         if not workloads:
             return
         conditions = [self._make_condition(workload) for workload in workloads]
-        with Cache(self.client) as cache:
-            self._follow(cache, workloads)
-            try:
-                wait_until(
-                    conditions,
-                    cache,
-                    deadline=self.client.deadline,
-                    grace=GracePeriod(self.params["failure_grace_factor"]),
-                    outcome=self.outcome,
-                )
-            finally:
-                snapshot = cache.snapshot()
-                statuses = [condition.evaluate(snapshot) for condition in conditions]
-                self.late = [f"{status.title} ({status.message})" for status in statuses if not status.is_current]
-                for workload in workloads:
-                    latest = snapshot.workload(workload.kind, workload.namespace, workload.name)
-                    self.latest[workload.key] = latest or workload
-                for warning in cache.warnings:
-                    self.module.warn(warning)
+
+        def take(snapshot: Snapshot) -> None:
+            statuses = [condition.evaluate(snapshot) for condition in conditions]
+            self.late = [f"{status.title} ({status.message})" for status in statuses if not status.is_current]
+            for workload, status in zip(workloads, statuses, strict=True):
+                latest = snapshot.workload(workload.resource, workload.namespace, workload.name)
+                self.latest[workload.key] = latest or workload
+                if status.is_current and status.goal not in (None, self.changes[workload.key].after):
+                    self.moved[workload.key] = self.latest[workload.key].replicas
+                foreign = describe_foreign_pods(snapshot, workload) if self.is_stop else ""
+                self.foreign += [f"{workload.title}: {foreign}"] if foreign else []
+
+        followed = self._list_followed(workloads)
+        wait_for_workloads(self.module, self.client, self.outcome, conditions, followed, take=take)
 
     def _make_condition(self, workload: Workload) -> Condition:
         if self.is_stop:
@@ -428,18 +474,20 @@ class StopStart:
         """Return how many pods were asked for, which need not be what the server answered."""
         return self.changes[workload.key].after if workload.key in self.written else workload.replicas
 
-    def _follow(self, cache: Cache, workloads: t.Sequence[Workload]) -> None:
+    def _list_followed(self, workloads: t.Sequence[Workload]) -> list[Followed]:
+        """Return several of one kind as a collection, others (also where they may not be listed) each by its name."""
         by_kind: dict[str, list[Workload]] = {}
         for workload in workloads:
             by_kind.setdefault(workload.kind, []).append(workload)
+        followed: list[Followed] = []
         for kind, of_kind in by_kind.items():
             version = self.versions[kind]
             if len(of_kind) > 1 and version:
-                cache.follow(kind, self.namespace, listed=Listing([workload.raw for workload in of_kind], version))
-                continue
-            for workload in of_kind:  # one alone, or each by its name where they may not be listed
-                listed = Listing([workload.raw], workload.resource_version)
-                cache.follow(kind, self.namespace, name=workload.name, listed=listed)
+                listing = Listing([workload.raw for workload in of_kind], version)
+                followed.append(Followed(self.resources[kind], self.namespace, listing))
+            else:
+                followed += follow_each(of_kind)
+        return followed
 
     def _report(self) -> None:
         """Set what is known of the workloads; once all is planned the summary and the evidence too, also on a failure."""
@@ -449,13 +497,17 @@ class StopStart:
         self.outcome.facts["reasons"] = {key: change.reason for key, change in self.changes.items()}
         if not self.is_planned:
             return
-        summarize = summary.summarize_stop if self.is_stop else summary.summarize_start
-        self.outcome.summary = summarize(
-            list(self.first.values()), self.changes, written=None if check_mode else self.written, late=self.late
-        )
+        first, written = list(self.first.values()), None if check_mode else self.written
+        if self.is_stop:
+            self.outcome.summary = summary.summarize_stop(first, self.changes, written=written, late=self.late)
+        else:
+            self.outcome.summary = summary.summarize_start(
+                first, self.changes, written=written, late=self.late, moved=self.moved
+            )
         if self.is_stop and self.written and not is_window(self.client.run_id):
             self.outcome.summary += summary.START_AGAIN
-        self.outcome.evidence = summary.list_change_evidence(latest, self.changes, check_mode=check_mode)
+        evidence = summary.list_change_evidence(latest, self.changes, check_mode=check_mode)
+        self.outcome.evidence = [*evidence, *self.foreign]
 
 
 def _join_blockers(blockers: t.Sequence[Blocker]) -> str:
@@ -467,10 +519,6 @@ def _join_blockers(blockers: t.Sequence[Blocker]) -> str:
 
 def run_workload(module: AnsibleModule, outcome: Outcome) -> None:
     """Read, plan, apply unless check mode, wait, report."""
-    if module.params["assume"] and not module.check_mode:
-        raise Refusal(
-            obj="option assume", problem="it is set outside check mode", next_step="Use it for rehearsals only"
-        )
     tiers = parse_tiers(module.params)
     client = connect(module, seconds=module.params["timeout"])
     outcome.facts["run_id"] = client.run_id

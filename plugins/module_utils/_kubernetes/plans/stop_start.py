@@ -31,6 +31,10 @@ from ..saved_state import (
     save_state,
     will_delete_claims,
 )
+from ..tiers import refuse_daemon_set
+
+HELD_AT_ZERO = "its autoscaler holds it at 0"
+"""Why there is nothing to start, though nothing was saved: nobody has stopped it."""
 
 _ANNOTATION = ("metadata", "annotations", STOPPED)
 
@@ -51,6 +55,11 @@ class Change(t.NamedTuple):
     stopper: SavedState | None = None
     reversible: bool = True
     loss: str = ""
+
+    @property
+    def is_held_at_zero(self) -> bool:
+        """Whether there is nothing to start, as an autoscaler has the workload at 0."""
+        return self.write is None and self.reason == HELD_AT_ZERO
 
     @property
     def what(self) -> str:
@@ -121,13 +130,15 @@ def plan_start(
     leave_unsaved: bool = False,
     fallback: SavedState | None = None,
     pausing_runs: t.Collection[str] | None = None,
+    is_held_at_zero: bool = False,
 ) -> Change:
     """Plan to restore what was saved, or ``replicas`` (at least 1), and to drop what was saved, in one write.
 
     With ``only_windows`` nothing changes where a run that is no window stopped it, whatever ``replicas`` says. With
     ``assume_stopped`` a running workload is taken for one that was stopped as it is now. Where nothing usable was
-    saved, nothing says what it should be: a Refusal, or with ``leave_unsaved`` no change. ``fallback`` is what was saved
-    on its ScaledObject, for a workload on which nothing was saved; ``pausing_runs`` as for ``read_stop``.
+    saved, nothing says what it should be: a Refusal, or with ``leave_unsaved`` no change; unless ``is_held_at_zero``:
+    an autoscaler has it at 0 and starts it by itself. ``fallback`` is what was saved on its ScaledObject, for a workload
+    on which nothing was saved; ``pausing_runs`` as for ``read_stop``.
     """
     _check_replicas(workload, replicas)
     if workload.kind == "DaemonSet" or has_ended(workload):
@@ -143,9 +154,9 @@ def plan_start(
     if only_windows and state is not None and not state.is_of_window:
         reason = f"it is stopped by run {state.run_id} since {state.at}, not by a window"
         return Change(None, 0, 0, reason, is_left=True, stopper=state)
-    if replicas is None:
-        return _plan_from_saved(workload, saved, state, assume_stopped=assume_stopped, leave_unsaved=leave_unsaved)
-    return _restore(workload, _choose_replicas(workload, replicas), "replicas as given")
+    if replicas is None and state is None and not assume_stopped:
+        return _leave(workload, saved, leave_unsaved=leave_unsaved, is_held_at_zero=is_held_at_zero)
+    return _plan_given(workload, replicas) if replicas is not None else _plan_from_saved(workload, state)
 
 
 def get_scale_value(workload: Workload) -> Json:
@@ -169,11 +180,7 @@ def has_ended(workload: Workload) -> bool:
 
 def _refuse_unstoppable(workload: Workload) -> None:
     if workload.kind == "DaemonSet":
-        raise Refusal(
-            obj=workload.title,
-            problem="a DaemonSet has no number of replicas: it runs a pod on each node that it selects",
-            next_step="Leave it out, or give its template a nodeSelector that no node has",
-        )
+        refuse_daemon_set(workload.title)
 
 
 def _check_replicas(workload: Workload, replicas: int | None) -> None:
@@ -256,10 +263,12 @@ def _plan_running(workload: Workload, replicas: int | None) -> Change:
     return Change(write, workload.replicas, count, reason)
 
 
-def _plan_from_saved(
-    workload: Workload, saved: SavedStop, state: SavedState | None, *, assume_stopped: bool, leave_unsaved: bool
-) -> Change:
-    """Plan what ``state`` says; without one, leave the workload stopped or refuse to guess."""
+def _plan_given(workload: Workload, replicas: int) -> Change:
+    return _restore(workload, _choose_replicas(workload, replicas), "replicas as given")
+
+
+def _plan_from_saved(workload: Workload, state: SavedState | None) -> Change:
+    """Plan what ``state`` says; without one the workload is assumed to be stopped as it is now, and stays so."""
     if state is not None and state.replicas:
         word = "was not suspended" if _is_suspended_kind(workload.kind) else f"had {state.replicas}"
         count = _choose_replicas(workload, state.replicas)
@@ -268,9 +277,7 @@ def _plan_from_saved(
         word = "suspended" if _is_suspended_kind(workload.kind) else "at 0 replicas"
         reason = f"it was {word} before run {state.run_id} at {state.at}, and stays so"
         return Change(_write_drop(workload), 0, 0, reason)
-    if assume_stopped:
-        return Change(_write_drop(workload), 0, 0, "it is stopped now, and stays so (assumed to be stopped by then)")
-    return _leave(workload, saved, leave_unsaved=leave_unsaved)
+    return Change(_write_drop(workload), 0, 0, "it is stopped now, and stays so (assumed to be stopped by then)")
 
 
 def _restore(workload: Workload, count: int, reason: str) -> Change:
@@ -298,8 +305,10 @@ def _choose_replicas(workload: Workload, replicas: int | None) -> int:
     return workload.replicas if replicas is None else replicas
 
 
-def _leave(workload: Workload, saved: SavedStop, *, leave_unsaved: bool) -> Change:
+def _leave(workload: Workload, saved: SavedStop, *, leave_unsaved: bool, is_held_at_zero: bool) -> Change:
     """Leave a workload stopped on which nothing usable was saved, or refuse to guess."""
+    if is_held_at_zero and not saved.problem:
+        return Change(None, 0, 0, HELD_AT_ZERO)
     state = "is suspended" if _is_suspended_kind(workload.kind) else "has 0 replicas"
     if saved.stale is not None:
         why = (
