@@ -1,7 +1,8 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""A web site that runs in a pod: it says who it is, takes as long as it is asked to, and counts what is in flight.
+"""A web site that runs in a pod: it says who it is, and counts what is in flight.
 
-``/metrics`` is Prometheus' text format. ``/healthz`` and ``/metrics`` are not counted.
+``/held`` is answered after ``/release``. ``/metrics`` is Prometheus' text format, and counts who asked for it ``?by``
+whom. ``/healthz``, ``/metrics`` and ``/release`` are not in flight.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import os
 import signal
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
 COUNT = threading.Lock()
 WHO = os.environ.get("WHO", "")
@@ -20,18 +21,24 @@ class Site(BaseHTTPRequestHandler):
     """One request."""
 
     in_flight = 0
+    asked = 0
+    released = threading.Event()
 
     def do_GET(self) -> None:
-        """Answer ``/healthz``, ``/metrics``, ``/slow?seconds=N`` and anything else."""
+        """Answer ``/healthz``, ``/metrics``, ``/release``, ``/held`` and anything else."""
         parts = urlsplit(self.path)
         if parts.path == "/healthz":
             self._send("ok")
         elif parts.path == "/metrics":
-            self._send(f"# TYPE http_requests_in_flight gauge\nhttp_requests_in_flight {Site.in_flight}\n")
+            Site.asked += parts.query == "by=module"
+            self._send(f"http_requests_in_flight {Site.in_flight}\nasked_by_module_total {Site.asked}\n")
+        elif parts.path == "/release":
+            Site.released.set()
+            self._send("released")
         else:
             self._count(1)
-            if parts.path == "/slow":
-                threading.Event().wait(float(parse_qs(parts.query)["seconds"][0]))
+            if parts.path == "/held":
+                Site.released.wait(120)
             self._send(WHO)
             self._count(-1)
 

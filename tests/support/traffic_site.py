@@ -86,6 +86,35 @@ def fetch(address: str, path: str = "/", *, seconds: float = 10.0) -> str:
     return text
 
 
+class HeldRequest:
+    """A request that a pod has and does not answer before it is released."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self.answers: list[str] = []
+        self._thread = threading.Thread(target=self._send, daemon=True)
+        self._thread.start()
+
+    @property
+    def has_arrived(self) -> bool:
+        """Whether it is in flight."""
+        return "http_requests_in_flight 1" in fetch(self.address, "/metrics")
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether somebody else than a test has asked the pod what is in flight."""
+        return "asked_by_module_total 0" not in fetch(self.address, "/metrics")
+
+    def release(self) -> str:
+        """Let it be answered, and return the answer."""
+        fetch(self.address, "/release")
+        self._thread.join(30)
+        return self.answers[0]
+
+    def _send(self) -> None:
+        self.answers.append(fetch(self.address, "/held", seconds=120))
+
+
 @dataclass
 class Balancer:
     """Follows who serves a Service, and sends requests there all the time. A context manager.

@@ -6,15 +6,15 @@ from __future__ import annotations
 import json
 import os
 import signal
-import threading
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from support.kubernetes_account import AuditLog, expand, name_user, narrow, read_rules
 from support.modules import ModuleRun, finish_module, start_module
-from support.traffic_site import Balancer, fetch
+from support.traffic_site import Balancer, HeldRequest
 
 from .conftest import Namespace
 
@@ -34,7 +34,13 @@ INGRESS: Json = {
     "to_port": 8080,
 }
 ROUTE: Json = {"kind": "HTTPRoute", "name": "shop", "to_service": "page", "to_port": 8080}
-GAUGE: Json = {"kind": "Deployment", "name": "web", "port": "http", "metric": "http_requests_in_flight"}
+GAUGE: Json = {
+    "kind": "Deployment",
+    "name": "web",
+    "port": "http",
+    "path": "/metrics?by=module",
+    "metric": "http_requests_in_flight",
+}
 SMOKE: list[Json] = [
     {"kind": "Deployment", "name": "web", "port": "8080", "path": "/healthz", "contains": "ok"},
     {"kind": "Deployment", "name": "web", "port": "8080", "path": "/", "contains": "web"},
@@ -115,26 +121,37 @@ def read_note(site: Namespace, kind: str = "Service", name: str = "web") -> Json
     return json.loads(text)["operations"][0]["spec"] if text else None
 
 
+@pytest.fixture
+def held(site: Namespace, balancer: Balancer) -> Iterator[HeldRequest]:
+    """A request that is in flight until it is released."""
+    request = HeldRequest(balancer.list_addresses()[0])
+    site.wait("the request arrives", lambda: request.has_arrived)
+    yield request
+    request.release()
+
+
+def start_away(site: Namespace, **params: Any) -> subprocess.Popen[str]:
+    """Begin to send the Service's traffic away."""
+    return start_module(MODULE, site.params(state="maintenance", targets=[WEB], in_flight=[GAUGE], **params))
+
+
 @pytest.mark.procedure("B25", "B27")
 def test_no_request_fails_while_traffic_goes_to_the_page_and_back(
-    site: Namespace, balancer: Balancer, account: Json
+    site: Namespace, balancer: Balancer, held: HeldRequest, account: Json
 ) -> None:
-    """A slow request is on its way: maintenance is not done before it has its answer, and that is measured."""
-    slow: list[str] = []
-    address = balancer.list_addresses()[0]
-    thread = threading.Thread(target=lambda: slow.append(fetch(address, "/slow?seconds=4", seconds=20)))
-    thread.start()
-    site.wait("the slow request arrives", lambda: "in_flight 1" in fetch(address, "/metrics"))
-
+    """A request is on its way: maintenance is not done before it has its answer, and that is measured."""
     predicted = check_done(send_away(site, in_flight=[GAUGE], check=True, **account))
-    away = check_done(send_away(site, in_flight=[GAUGE], timeout=30, **account))
+    assert (read_note(site), held.is_measured) == (None, False)
+    process = start_away(site, **account)
+    site.wait("what is in flight is asked", lambda: held.is_measured, seconds=60)
+    balancer.wait_for("page")
+    assert process.poll() is None
+    assert held.release() == "web"
+    away = check_done(finish_module(process))
 
-    assert slow == ["web"], "it has its answer when the module says that nothing is in flight"
-    thread.join()
     assert (away.changed, away["plan"], away["diff"]) == (True, predicted["plan"], predicted["diff"])
     assert [reading["value"] for reading in away["readings"]] == [0.0, 0.0]
     assert any("(was 1)" in line for line in away["evidence"])
-    balancer.wait_for("page")
     again = check_done(send_away(site, in_flight=[GAUGE], **account))
     assert not again.changed
 
@@ -149,36 +166,28 @@ def test_no_request_fails_while_traffic_goes_to_the_page_and_back(
 
 
 @pytest.mark.procedure("B25")
-def test_a_request_that_does_not_end_is_named(site: Namespace, balancer: Balancer) -> None:
+def test_a_request_that_does_not_end_is_named(site: Namespace, balancer: Balancer, held: HeldRequest) -> None:
     """With its pod; the page is shown, and running again goes on."""
-    address = balancer.list_addresses()[0]
-    thread = threading.Thread(target=lambda: fetch(address, "/slow?seconds=8", seconds=20))
-    thread.start()
-    site.wait("the slow request arrives", lambda: "in_flight 1" in fetch(address, "/metrics"))
     run = send_away(site, in_flight=[GAUGE], in_flight_timeout=2)
     assert run.failed
     assert run.changed
     assert "http_requests_in_flight 1" in run.msg
     assert run["error"]["object"].startswith(f"Pod {site.name}/web-")
     balancer.wait_for("page")
+    held.release()
     assert not check_done(send_away(site, in_flight=[GAUGE])).changed
-    thread.join()
 
 
 @pytest.mark.procedure("B25")
-def test_a_killed_run_is_finished_by_the_next(site: Namespace, balancer: Balancer) -> None:
+def test_a_killed_run_is_finished_by_the_next(site: Namespace, balancer: Balancer, held: HeldRequest) -> None:
     """It was killed after the switch, while it waited: what it saved is there, and leads back."""
-    address = balancer.list_addresses()[0]
-    thread = threading.Thread(target=lambda: fetch(address, "/slow?seconds=5", seconds=20))
-    thread.start()
-    site.wait("the slow request arrives", lambda: "in_flight 1" in fetch(address, "/metrics"))
-    process = start_module(MODULE, site.params(state="maintenance", targets=[WEB], in_flight=[GAUGE]))
-    site.wait("the switch", lambda: read_note(site) is not None)
+    process = start_away(site)
+    site.wait("what is in flight is asked", lambda: held.is_measured, seconds=60)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    rerun = finish_module(start_module(MODULE, site.params(state="maintenance", targets=[WEB], in_flight=[GAUGE])))
-    assert not check_done(rerun).changed
-    thread.join()
+    assert read_note(site) is not None
+    held.release()
+    assert not check_done(finish_module(start_away(site))).changed
     check_done(give_back(site, smoke=SMOKE))
     balancer.wait_for("web")
     assert balancer.failures == []
