@@ -17,6 +17,7 @@ from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.arguments 
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.operations.diagnosis_info import read_diagnosis
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.operations.job import run_job
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.operations.rollout import run_rollout
+from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.operations.traffic import run_traffic
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.operations.workload import run_workload
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.operations.workload_info import read_workloads
 
@@ -102,6 +103,18 @@ DEFAULTS: dict[Work, dict[str, Any]] = {
         "log_lines": 100,
         "log_bytes": 65536,
         "log_file": None,
+    },
+    run_traffic: {
+        "state": None,
+        "targets": [],
+        "in_flight": [],
+        "in_flight_timeout": 2.0,
+        "quiet_seconds": 0.0,
+        "smoke": [],
+        "smoke_timeout": 2.0,
+        "saved_by": "any",
+        "guards": ["gitops"],
+        "assume": None,
     },
 }
 """The options that a module has beside those of all, with their defaults."""

@@ -50,14 +50,14 @@ def check_rights(
     reads: t.Collection[str],
     check_mode: bool,
     is_way_back: bool = False,
-    deletes: t.Collection[str] = (),
+    others: t.Sequence[Right] = (),
 ) -> None:
     """Refuse a run that the server would refuse half way. Nothing is asked where nothing is planned.
 
-    ``reads`` are the kinds that the wait has to list, ``deletes`` those of which objects may have to be deleted. Each
-    planned write is sent as a dry run, which also finds what admission webhooks and quotas say; in check mode, which
-    sends no write at all, the right to patch is asked for instead (SelfSubjectAccessReview): for the kind, and where
-    that is denied for each object, since a role may name them (``resourceNames``). What is missing is named altogether.
+    ``reads`` are the kinds that the wait has to list, ``others`` what else the run needs to be allowed. Each planned
+    write is sent as a dry run, which also finds what admission webhooks and quotas say; in check mode, which sends no
+    write at all, the right to patch is asked for instead (SelfSubjectAccessReview): for the kind, and where that is
+    denied for each object, since a role may name them (``resourceNames``). What is missing is named altogether.
 
     Where a dry run cannot be made, because a webhook takes none, the right to patch is asked for in its place. On the
     way back (a start) one without any verdict does not stop the run either.
@@ -65,7 +65,7 @@ def check_rights(
     if not planned:
         return
     rights = [Right("list", find_resource(kind), namespace) for kind in sorted(reads)]
-    rights += [Right("delete", find_resource(kind), namespace) for kind in sorted(deletes)]
+    rights += others
     if check_mode:
         rights += _list_patch_rights(planned, namespace)
     _refuse_missing(client, rights, planned)

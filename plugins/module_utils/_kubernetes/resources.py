@@ -67,6 +67,8 @@ RESOURCES: dict[str, Resource] = {
         Resource("policy/v1", "poddisruptionbudgets", "PodDisruptionBudget"),
         Resource("authorization.k8s.io/v1", "selfsubjectaccessreviews", "SelfSubjectAccessReview", namespaced=False),
         Resource("coordination.k8s.io/v1", "leases", "Lease"),
+        Resource("networking.k8s.io/v1", "ingresses", "Ingress"),
+        Resource("gateway.networking.k8s.io/v1", "httproutes", "HTTPRoute"),
     )
 }
 """The kinds that this collection knows, by kind."""

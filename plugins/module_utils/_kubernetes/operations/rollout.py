@@ -37,7 +37,8 @@ from ..plans.rollout import (
 )
 from ..pod_templates import RESTARTED_AT, find_schema_problem, fingerprint, list_images
 from ..preflight import Planned, check_answer, check_rights
-from ..resources import collection_path, object_path
+from ..resources import collection_path, find_resource, object_path
+from ..reviews import Right
 from ..revisions import KINDS_OF_REVISIONS, Known, find_by_template, parse_revision, read_revisions
 from ..rollout_cause import (
     Cause,
@@ -250,6 +251,7 @@ class Rollout:
             )
 
     def _check_rights(self, plan: Plan, workload: Workload) -> None:
+        may_delete = self.kind == "StatefulSet" and self.params["on_failure"] == "undo"
         planned = []
         if plan.write is not None:
             planned.append(Planned(self.kind, workload.title, self.path, workload.raw, plan.write))
@@ -259,7 +261,7 @@ class Rollout:
             namespace=self.namespace,
             reads={"Pod", KINDS_OF_REVISIONS[self.kind]},
             check_mode=self.module.check_mode,
-            deletes={"Pod"} if self.kind == "StatefulSet" and self.params["on_failure"] == "undo" else (),
+            others=[Right("delete", find_resource("Pod"), self.namespace)] if may_delete else [],
         )
 
     # --- writing and waiting ---------------------------------------------------------------------------------------
