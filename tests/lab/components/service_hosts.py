@@ -173,5 +173,8 @@ class ServiceHosts(Component):
             "admin_user": ADMIN,
             "admin_key": str(keys / ADMIN),
             "known_hosts": str(keys / "known_hosts"),
+            "ssh_arguments": f"-F none -o BatchMode=yes -o UserKnownHostsFile={keys / 'known_hosts'}",
+            # Shared connections of two labs must not meet: their hosts have the same addresses.
+            "control_path": str(lab.state(self.name) / "cp"),
             "units": UNITS,
         }
