@@ -114,6 +114,8 @@ class UnitState(t.NamedTuple):
 
 def parse_tiers(given: t.Sequence[t.Any]) -> list[list[Unit]]:
     """Return the declared tiers. A flat list is one tier; a Refusal names what cannot be understood."""
+    if not given:
+        raise _refuse("tiers", "no unit is declared", "Declare at least one unit")
     flat = all(not isinstance(entry, list) for entry in given)
     tiers = [list(given)] if flat else list(given)
     parsed: list[list[Unit]] = []
@@ -125,8 +127,6 @@ def parse_tiers(given: t.Sequence[t.Any]) -> list[list[Unit]]:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise _refuse(f"unit {twice[0]}", "it is declared twice", "Leave one of the entries")
-    if not names:
-        raise _refuse("tiers", "no unit is declared", "Declare at least one unit")
     return parsed
 
 
