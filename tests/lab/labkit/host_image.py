@@ -19,21 +19,11 @@ ACCOUNT = "lowtide"
 """Who runs the procedures. It may read the journal; what else it may is a host's own configuration."""
 VERSION = 1
 """Counted up when a change of this file makes another image of the same packages."""
-MASKED = (
-    "apt-daily.timer",
-    "apt-daily-upgrade.timer",
-    "dpkg-db-backup.timer",
-    "e2scrub_all.timer",
-    "e2scrub_reap.service",
-    "fstrim.timer",
-    "systemd-networkd-wait-online.service",
-    "systemd-resolved.service",
-)
 
 
 def image_path(cache: Path) -> Path:
     """The finished image: its name changes with what it is made of."""
-    digest = hashlib.sha256(f"{VERSION} {RELEASE} {PACKAGES} {MASKED} {ACCOUNT}".encode()).hexdigest()
+    digest = hashlib.sha256(f"{VERSION} {RELEASE} {PACKAGES} {ACCOUNT}".encode()).hexdigest()
     return cache / f"service-host-{digest[:12]}"
 
 
@@ -75,15 +65,12 @@ def _mirror(lab: Lab) -> str:
 
 
 def _configure(lab: Lab, root: Path) -> None:
-    """Write what all hosts have in common: the account, SSH and network daemon, no timers, no host key."""
+    """Write what all hosts have in common: the account, and no host key."""
     for key in (root / "etc/ssh").glob("ssh_host_*"):
         key.unlink()
     inside = ["chroot", root]
     lab.run_outside([*inside, "useradd", "--create-home", "--shell", "/bin/bash", ACCOUNT])
     lab.run_outside([*inside, "usermod", "--append", "--groups", "systemd-journal", ACCOUNT])
-    systemctl = ["systemctl", f"--root={root}"]
-    lab.run_outside([*systemctl, "enable", "systemd-networkd.service", "ssh.service"])
-    lab.run_outside([*systemctl, "mask", *MASKED])
     for archive in (root / "var/cache/apt/archives").glob("*.deb"):
         archive.unlink()
     shutil.rmtree(root / "var/lib/apt/lists", ignore_errors=True)
