@@ -143,7 +143,7 @@ class Handler(BaseHTTPRequestHandler):
             target = self.memory.parse_path(request.path)
             if target.subresource == "log":
                 self.memory.check_present(target)
-                self._send_log(target)
+                self._send_log(self.memory.read_log(target, query))
                 return
             answer = self.memory.answer(request)
             self.memory.run_rivals("after", request)
@@ -234,9 +234,9 @@ class Handler(BaseHTTPRequestHandler):
         except OSError:
             self.close_connection = True  # the client has gone
 
-    def _send_log(self, target: Target) -> None:
+    def _send_log(self, lines: list[str]) -> None:
         self._begin_chunks("text/plain")
-        for line in self.memory.log_lines.get((target.namespace, target.name), []):
+        for line in lines:
             self._send_chunk(line.encode() + b"\n")
         self._send_chunk(b"")
 

@@ -61,7 +61,8 @@ class MemoryServer:
     """A context manager; ``client`` makes a client for it. With ``tls`` it speaks TLS.
 
     ``log`` has every request, ``tokens`` the bearer tokens that are accepted (None: everybody), ``log_lines`` what a
-    pod has logged, by (namespace, name), ``review_status`` what access reviews answer instead of what is denied,
+    pod has logged, by (namespace, name), and ``previous_lines`` what a container of it had before its last restart, by
+    (namespace, name, container), ``review_status`` what access reviews answer instead of what is denied,
     ``connections`` how many were opened.
     """
 
@@ -71,6 +72,7 @@ class MemoryServer:
         self.rivals: list[Rival] = []
         self.faults: list[Fault] = []
         self.log_lines: dict[tuple[str, str], list[str]] = {}
+        self.previous_lines: dict[tuple[str, str, str], list[str]] = {}
         self.resources = {(resource.group_version, resource.plural): resource for resource in RESOURCES.values()}
         self.review_status: Json | None = None
         self.connections = 0
@@ -288,6 +290,17 @@ class MemoryServer:
         """Raise the 404 of an object that is not there."""
         if Key(target.resource, target.namespace, target.name) not in self._store.objects:
             raise Rejected(404, "NotFound", f"{target.title} not found")
+
+    def read_log(self, target: Target, query: dict[str, str]) -> list[str]:
+        """Return the last ``tailLines`` lines of a log; of a container that was not restarted there is no previous one."""
+        key, container = (target.namespace, target.name), query.get("container", "")
+        lines = self.log_lines.get(key, [])
+        if query.get("previous") == "true":
+            if (*key, container) not in self.previous_lines:
+                problem = f'previous terminated container "{container}" in pod "{target.name}" not found'
+                raise Rejected(400, "BadRequest", problem)
+            lines = self.previous_lines[*key, container]
+        return lines[-int(query["tailLines"]) :] if "tailLines" in query else lines
 
     def check_access(self, verb: str, resource: Resource, namespace: str, subresource: str) -> bool:
         """Whether nobody has denied it."""

@@ -14,6 +14,7 @@ from abc import ABC, abstractmethod
 from .._common.text import format_count, join_some
 from .autoscalers import Autoscaler
 from .objects import Job, Pod, Workload
+from .plans.job import Holder, find_holders
 from .saved_state import AUTOSCALER_MANAGERS
 from .selectors import format_selector
 from .snapshot import Snapshot
@@ -324,7 +325,56 @@ class JobDone:
         if job.is_complete:
             return Status(CURRENT, title, f"complete ({job.succeeded} succeeded)", 0)
         words = f"{job.succeeded} of {job.completions} succeeded, {job.active} active, {job.failed} failed"
-        return Status(IN_PROGRESS, title, f"suspended, {words}" if job.suspended else words, job.completions)
+        if job.suspended:
+            writer = Workload.from_object(obj, "Job").writer or "an unknown writer"
+            words, advice = f"suspended by {writer}, {words}", f"Find out why {writer} suspended it, and let it go on"
+            return Status(IN_PROGRESS, title, words, job.completions, advice)
+        return Status(IN_PROGRESS, title, words, job.completions)
+
+
+class Turn:
+    """It is the turn of a Job that waits for a lock: nobody comes before it (``plans.job``).
+
+    ``job`` has its number. The Jobs and pods of the lock are followed by the caller, and where the CronJob's active Jobs
+    count too (``cron_job_uid``), all Jobs of the namespace.
+    """
+
+    def __init__(self, job: Job, *, lock: str, cron_job_uid: str) -> None:
+        self.kind = "Job"
+        self.namespace = job.namespace
+        self.name = job.name
+        self._job = job
+        self._lock = lock
+        self._cron_job_uid = cron_job_uid
+
+    def needs(self) -> tuple[str, ...]:
+        """Return the kinds that it cannot judge without, which the caller follows."""
+        return ()
+
+    def find_workload(self, snapshot: Snapshot) -> Workload | None:  # noqa: ARG002
+        """Return None: a Job that has not been started has no pods."""
+        return None
+
+    def list_holders(self, snapshot: Snapshot) -> list[Holder]:
+        """Return who comes before it; nobody once it has been started, by another run with the same key."""
+        own = snapshot.find("Job", self.namespace, self.name)
+        if own is not None and not Job.from_object(own).suspended:
+            return []
+        jobs = [Job.from_object(obj) for obj in snapshot.list_all("Job", self.namespace)]
+        pods = [Pod.from_object(obj) for obj in snapshot.list_all("Pod", self.namespace)]
+        return find_holders(self._job, jobs, pods, lock=self._lock, cron_job_uid=self._cron_job_uid)
+
+    def evaluate(self, snapshot: Snapshot) -> Status:
+        """Return where the Job stands."""
+        obj = snapshot.find("Job", self.namespace, self.name)
+        if obj is None or Job.from_object(obj).uid != self._job.uid:
+            problem = f"it was deleted while it waited for the lock {self._lock}"
+            return Status(NOT_FOUND, self._job.title, problem, next_step=_FIND_DELETER)
+        holders = self.list_holders(snapshot)
+        if not holders and {"Job", "Pod"} <= snapshot.known:
+            return Status(CURRENT, self._job.title, f"it has the lock {self._lock}")
+        words = join_some([f"{holder.title} ({holder.what})" for holder in holders], limit=3)
+        return Status(IN_PROGRESS, self._job.title, f"it waits for the lock {self._lock}: {words}")
 
 
 def assess_alone(workload: Workload) -> Status:

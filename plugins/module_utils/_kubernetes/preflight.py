@@ -80,7 +80,11 @@ def _list_patch_rights(planned: t.Sequence[Planned], namespace: str) -> list[Rig
 
 
 def _refuse_missing(client: Client, rights: t.Sequence[Right], planned: t.Sequence[Planned]) -> None:
-    missing = _find_missing(client, rights, planned)
+    refuse_missing(client, _find_missing(client, rights, planned))
+
+
+def refuse_missing(client: Client, missing: t.Sequence[Right]) -> None:
+    """Refuse a run whose account lacks rights, which are named altogether."""
     if missing:
         rules = join_some([right.rule for right in missing], limit=10)
         raise Refusal(

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import datetime
+import math
 import time
 import typing as t
 
@@ -76,8 +77,8 @@ def wait_until(
     """Return the first snapshot in which all conditions hold.
 
     The kinds that they need are followed from the beginning (those of the workloads themselves by the caller, who has
-    read them), what only explains a delay after ``diagnose_after`` seconds (at most a fifth of the deadline) and if it
-    may be read. Raises WaitFailed as soon as a condition cannot hold any more, or a finding has lasted longer than
+    read them), what only explains a delay after ``diagnose_after`` seconds (at most a fifth of the deadline; infinite:
+    never) and if it may be read. Raises WaitFailed as soon as a condition cannot hold any more, or a finding has lasted longer than
     ``grace`` bears it; WaitTimeout at the deadline; the latter two after reading everything once more, so that no watch that fell silent is the reason.
     ``outcome`` gets the findings as blockers, and the seconds waited. ``clock`` gives seconds since 1970 and is read
     once.
@@ -91,7 +92,7 @@ def wait_until(
             grace=grace,
             outcome=outcome,
             epoch=clock() - began,
-            diagnose_after=min(diagnose_after, deadline.seconds / 5),
+            diagnose_after=diagnose_after if math.isinf(diagnose_after) else min(diagnose_after, deadline.seconds / 5),
         ).run()
     finally:
         outcome.waited += deadline.elapsed - began

@@ -12,7 +12,7 @@ from support.import_levels import check_levels, check_packages, find_level, pack
 
 LEVELS = {
     "module_utils._common": [
-        ["errors", "text", "durations", "timestamps", "retry"],
+        ["durations", "errors", "redaction", "retry", "text", "timestamps"],
         ["dependencies", "outcome"],
         ["module"],
     ],
@@ -39,7 +39,7 @@ LEVELS = {
         ["credentials", "streams"],
         ["access", "autoscalers", "constraints", "plans", "snapshot"],
         ["client"],
-        ["cache", "cluster", "conditions", "diagnosis", "reviews", "scaling_constraints"],
+        ["cache", "cluster", "conditions", "diagnosis", "logs", "reviews", "scaling_constraints"],
         ["preflight", "summary", "tiers", "wait"],
         ["operations"],
     ],
