@@ -12,6 +12,7 @@ import os
 import typing as t
 
 from .._common.errors import OpsError, Refusal, WaitFailed, WaitTimeout
+from .._common.redaction import Redactor
 from .._common.retry import Backoff, Deadline
 from .._common.text import format_count, format_duration
 from . import probes, releases
@@ -47,7 +48,6 @@ class Run:
         limits: Limits,
         *,
         deadline: MakeDeadline = Deadline,
-        redact: t.Callable[[str], str] = str,
     ) -> None:
         self.tiers = tiers
         self.manager = manager
@@ -63,7 +63,7 @@ class Run:
         self.failed = ""
         """The unit on which the run failed."""
         self._deadline = deadline
-        self._redact = redact
+        self._redactor = Redactor()
 
     def look(self, unit: Unit) -> UnitState:
         """Return the unit's state now."""
@@ -234,7 +234,7 @@ class Run:
         if not self.failed:
             return
         shown = self.manager.show([self.failed])[self.failed]
-        lines = [self._redact(line) for line in self.manager.read_journal(self.failed, self.limits.log_lines)]
+        lines = [self._redactor.redact(line) for line in self.manager.read_journal(self.failed, self.limits.log_lines)]
         self.outcome.facts["failed_unit"] = {
             "unit": self.failed,
             "state": shown.describe(),
