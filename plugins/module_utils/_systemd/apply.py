@@ -274,7 +274,7 @@ class Run:
         return OpsError(
             obj=cause.obj,
             problem=f"{cause.problem}; put back and serving again: {words}",
-            next_step="Mend the release before it is declared again; hosts that come after this one were not touched",
+            next_step="Mend the release before it is declared again",
         )
 
     def _put_back(self, unproven: t.Mapping[str, tuple[Release, str]], units: t.Sequence[Unit]) -> None:
