@@ -47,7 +47,7 @@ def _debootstrap(lab: Lab, target: Path) -> None:
     """Install the packages. debootstrap's mounts and processes end with it, also when it is killed."""
     enter = ["unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--"]
     options = ["--variant=minbase", f"--include={','.join(PACKAGES)}"]
-    argv = [*enter, "debootstrap", *options, RELEASE, target, _mirror(lab)]
+    argv: list[str | Path] = [*enter, "debootstrap", *options, RELEASE, target, _mirror(lab)]
     lab.build("service hosts: debootstrap", argv, env={"DEBIAN_FRONTEND": "noninteractive"})
 
 
@@ -68,7 +68,7 @@ def _configure(lab: Lab, root: Path) -> None:
     """Write what all hosts have in common: the account, and no host key."""
     for key in (root / "etc/ssh").glob("ssh_host_*"):
         key.unlink()
-    inside = ["chroot", root]
+    inside: list[str | Path] = ["chroot", root]
     lab.run_outside([*inside, "useradd", "--create-home", "--shell", "/bin/bash", ACCOUNT])
     lab.run_outside([*inside, "usermod", "--append", "--groups", "systemd-journal", ACCOUNT])
     for archive in (root / "var/cache/apt/archives").glob("*.deb"):
