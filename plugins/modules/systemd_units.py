@@ -77,6 +77,11 @@ options:
     description: How many of the last lines of its journal are kept of a unit that failed.
     type: int
     default: 20
+  lock_timeout:
+    description:
+      - Seconds to wait for another run over the units of this host, such as one that a killed controller has left behind.
+    type: float
+    default: 300.0
 notes:
   - The account needs no root. It has to be allowed to manage these units, by a rule of polkit for
     C(org.freedesktop.systemd1.manage-units), or become another that is; to read the journal (group C(systemd-journal));

@@ -11,8 +11,10 @@ import time
 import typing as t
 
 from .._common.errors import OpsError, Refusal
+from .._common.retry import Deadline
 from . import probes, releases
 from .apply import Limits, Run
+from .lock import hold_host
 from .manager import Manager
 from .plan import Decision, decide, find_undeclared, flatten, list_plan, refuse_undeclared
 from .releases import LinkState, read_links
@@ -31,6 +33,7 @@ ARGUMENT_SPEC: dict[str, t.Any] = {
     "on_busy": {"type": "str", "choices": ["fail", "stop"], "default": "fail"},
     "canary_seconds": {"type": "float", "default": 0.0},
     "log_lines": {"type": "int", "default": 20},
+    "lock_timeout": {"type": "float", "default": 300.0},
 }
 RFC3339 = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d+)?(?:Z|([+-])(\d\d):(\d\d))")
 
@@ -81,7 +84,13 @@ def ensure_units(module: AnsibleModule, outcome: Outcome) -> None:
     after = read_restarted_after(params)
     limits = Limits(params["on_busy"], params["canary_seconds"], params["log_lines"])
     run = Run(tiers, Manager(), outcome, limits)
-    perform(run, state=params["state"], restarted_after=after)
+    if module.check_mode:
+        perform(run, state=params["state"], restarted_after=after)
+        return
+    deadline = Deadline(params["lock_timeout"])
+    with hold_host(deadline):
+        outcome.waited += deadline.elapsed
+        perform(run, state=params["state"], restarted_after=after)
 
 
 def perform(run: Run, *, state: str, restarted_after: float | None) -> None:

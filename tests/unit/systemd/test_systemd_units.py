@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +15,9 @@ import pytest
 
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import OpsError, Refusal
 from ansible_collections.lowtide.ops.plugins.module_utils._common.outcome import Outcome
+from ansible_collections.lowtide.ops.plugins.module_utils._common.retry import Deadline
 from ansible_collections.lowtide.ops.plugins.module_utils._systemd.ensure import parse_time, read_restarted_after
+from ansible_collections.lowtide.ops.plugins.module_utils._systemd.lock import hold_host
 from ansible_collections.lowtide.ops.plugins.module_utils._systemd.units import parse_tiers
 from unit.systemd.memory_systemd import MemorySystemd
 
@@ -289,6 +293,19 @@ def test_texts_of_templates_are_numbers() -> None:
     ((unit,),) = parse_tiers([{"name": "a", "ready": {"port": "80", "timeout": "5.5"}, "stop_timeout": "7"}])
     assert unit.ready is not None
     assert (unit.ready.port, unit.ready.timeout, unit.stop_timeout) == (80, 5.5, 7.0)
+
+
+def test_two_runs_on_a_host_wait_for_each_other(tmp_path: Path) -> None:
+    """The second is refused only when its time is over, and goes on when the first has ended, however it ended."""
+    place = str(tmp_path / "lock")
+    script = "import time; print('held', flush=True); time.sleep(0.3)"
+    with subprocess.Popen(["flock", place, sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(Refusal, match="still holds it after 0 s"), hold_host(Deadline(0), place):
+            raise AssertionError("both hold it")
+        with hold_host(Deadline(20), place):
+            pass
 
 
 def test_the_time_of_a_restart() -> None:
