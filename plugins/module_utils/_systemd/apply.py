@@ -196,10 +196,10 @@ class Run:
                 )
             deadline.pause(backoff.take_pause())
 
-    def watch(self) -> None:
+    def watch(self, decision: Decision) -> None:
         """Look at all units for a while after a change: one failed check, or one restart, is a failure."""
         seconds = self.limits.canary_seconds
-        if not self.started or not seconds:
+        if not seconds or not (self.started or decision.unproven):
             return
         units = flatten(self.tiers)
         names = [unit.name for unit in units]

@@ -104,7 +104,7 @@ def perform(run: Run, *, state: str, restarted_after: float | None) -> None:
     if undeclared:
         refuse_undeclared(undeclared, run.manager.show(list(undeclared)))
     outcome.plan = list_plan(run.tiers, decision, links)
-    outcome.before = _describe(states, links)
+    outcome.before = _describe(states, links, set())
     if outcome.check_mode:
         _predict(run, units, states, links, decision)
         return
@@ -124,7 +124,7 @@ def _apply(run: Run, decision: Decision, links: t.Mapping[str, LinkState], state
         return
     run.switch(decision, links)
     run.start()
-    run.watch()
+    run.watch(decision)
     for release in [*decision.switch, *decision.unproven]:
         run.outcome.changed = True
         releases.forget_previous(release)
@@ -156,7 +156,10 @@ def _predict(
     """Say what a run would do, and what each unit says of itself now."""
     outcome = run.outcome
     outcome.changed = due.due
-    outcome.after = _describe(states, links) | {item.object: item.what for item in outcome.plan}
+    outcome.after = _describe(states, links, set(due.stop) & set(due.start))
+    outcome.after |= {f"unit {name}": "inactive" for name in due.stop if name not in due.start}
+    outcome.after |= {f"unit {name}": "active" for name in due.start if name not in due.stop}
+    outcome.after |= {release.link: release.target for release in due.switch}
     outcome.summary = summarize(
         units, list(due.stop), list(due.start), [release.link for release in due.switch], mode="would"
     )
@@ -174,7 +177,7 @@ def _report(run: Run, units: t.Sequence[Unit], state: str) -> None:
     outcome = run.outcome
     states = run.manager.show([unit.name for unit in units])
     links = {} if state == "stopped" else read_links(units)
-    outcome.after = _describe(states, links)
+    outcome.after = _describe(states, links, set(run.stopped) & set(run.started))
     if outcome.facts.get("rolled_back"):
         outcome.summary = f"put back after a failure: {', '.join(link.target for link in links.values())}"
     else:
@@ -196,7 +199,12 @@ def _report(run: Run, units: t.Sequence[Unit], state: str) -> None:
     ]
 
 
-def _describe(states: t.Mapping[str, UnitState], links: t.Mapping[str, LinkState]) -> dict[str, str]:
-    """Return what a diff compares: a unit's state with its invocation, a link's target."""
-    words = {f"unit {name}": f"{shown.active} {shown.invocation}".strip() for name, shown in states.items()}
+def _describe(
+    states: t.Mapping[str, UnitState], links: t.Mapping[str, LinkState], anew: t.Collection[str]
+) -> dict[str, str]:
+    """Return what a diff compares, in words that a prediction can have too: a unit's state, a link's target."""
+    words = {
+        f"unit {name}": f"{shown.active}, started anew" if name in anew else shown.active
+        for name, shown in states.items()
+    }
     return words | {path: link.target for path, link in links.items()}

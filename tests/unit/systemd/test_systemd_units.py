@@ -52,7 +52,7 @@ def test_tiers_stop_in_exactly_the_reverse_order(systemd: MemorySystemd, ensure:
 
 @pytest.mark.parametrize("state", ["started", "stopped", "restarted"])
 def test_check_mode_predicts_and_writes_nothing(systemd: MemorySystemd, ensure: Ensure, state: str) -> None:
-    """The plan of the prediction is that of the run."""
+    """Plan and diff of the prediction are those of the run."""
     systemd.add("cache")
     systemd.add("db", "inactive")
     predicted = ensure([["cache"], ["db"]], state, check=True, restarted_after=time.time())
@@ -60,6 +60,7 @@ def test_check_mode_predicts_and_writes_nothing(systemd: MemorySystemd, ensure: 
     done = ensure([["cache"], ["db"]], state, restarted_after=time.time())
     assert predicted.plan == done.plan
     assert predicted.changed == done.changed
+    assert (predicted.before, predicted.after) == (done.before, done.after)
 
 
 def test_a_restart_is_due_once(systemd: MemorySystemd, ensure: Ensure) -> None:
@@ -238,6 +239,20 @@ def test_a_run_after_a_killed_one_goes_on(systemd: MemorySystemd, ensure: Ensure
     assert ensure(api(releases, "2")).changed
     assert sorted(os.listdir(releases)) == ["1", "2", "current"]
     assert systemd.commands == [("stop", "api"), ("start", "api")]
+
+
+def test_a_release_that_was_not_yet_watched_is_watched_by_the_next_run(
+    systemd: MemorySystemd, ensure: Ensure, serve: Serve, releases: Path
+) -> None:
+    """Killed while it was watched: nothing is started, and it is put back all the same when a check fails."""
+    (releases / "current.lowtide-previous").symlink_to(releases / "1")
+    (releases / "current").unlink()
+    (releases / "current").symlink_to(releases / "2")
+    systemd.add("api", ActiveEnterTimestampMonotonic=str(int(time.clock_gettime(time.CLOCK_MONOTONIC) * 1e6) + 10**6))
+    url = serve([(200, ""), (503, "broken"), (200, "")])
+    with pytest.raises(OpsError, match=r"did not stay so: .*status 503.* put back and serving again"):
+        ensure(api(releases, "2", url=url), canary_seconds=50)
+    assert (releases / "current").readlink() == releases / "1"
 
 
 @pytest.mark.parametrize(
