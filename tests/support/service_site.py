@@ -7,7 +7,8 @@ import json
 import os
 import shlex
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,14 +112,32 @@ class ServiceSite:
         self.run(host, "python3", "-c", script, stdin=json.dumps(files))
         self.run(host, "systemctl", "daemon-reload")
 
+    def start(self) -> None:
+        """Have everything serve on all hosts, as it is where a test begins with services that run."""
+        url = f"http://127.0.0.1:{self.port('api')}/ready"
+        wait = "import sys, time, urllib.request as u\nend = time.monotonic() + 30\nwhile True:\n    try:\n"
+        wait += f"        u.urlopen('{url}')\n        break\n    except OSError:\n"
+        wait += "        if time.monotonic() > end: raise\n        time.sleep(0.1)\n"
+
+        def serve(host: str) -> None:
+            self.run(host, "systemctl", "start", *map(self.unit, NAMES))
+            self.run(host, "python3", "-c", wait)
+
+        self.on_all(serve)
+
+    def on_all(self, work: Callable[[str], None]) -> None:
+        """Do something for all hosts at once."""
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(work, self.hosts))
+
     def remove(self, host: str) -> None:
         """Remove all of it."""
         units = [self.unit(name) for name in NAMES]
-        self.run(host, "systemctl", "kill", "--signal=KILL", *units, check=False)
-        self.run(host, "systemctl", "stop", *units, check=False)
+        script = "import subprocess, sys\nfor argv in (['kill', '--signal=KILL'], ['stop'], ['reset-failed']):\n"
+        script += "    subprocess.run(['systemctl', *argv, *sys.argv[1:]], stderr=subprocess.DEVNULL)\n"
+        self.run(host, "python3", "-c", script, *units)
         self.run(host, "rm", "-rf", self.place, *(f"/etc/systemd/system/{unit}" for unit in units))
         self.run(host, "systemctl", "daemon-reload")
-        self.run(host, "systemctl", "reset-failed")
 
     def show(self, host: str, prop: str) -> dict[str, str]:
         """A property of each unit, by name."""
@@ -139,9 +158,7 @@ def make_service_site(facts: dict[str, Any], name: str, folder: Path) -> Iterato
     prefix = f"lab-{name}"
     site = ServiceSite(facts["service_hosts"], folder, prefix, 20000 + os.getpid() * 8 % 30000)
     try:
-        for host in site.hosts:
-            site.install(host)
+        site.on_all(site.install)
         yield site
     finally:
-        for host in site.hosts:
-            site.remove(host)
+        site.on_all(site.remove)
