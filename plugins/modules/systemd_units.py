@@ -86,7 +86,7 @@ notes:
   - The account needs no root. It has to be allowed to manage these units, by a rule of polkit for
     C(org.freedesktop.systemd1.manage-units), or become another that is; to read the journal (group C(systemd-journal));
     and to write to the folder of a release's link.
-  - A unit has to stay active once it is started: a C(oneshot) needs C(RemainAfterExit=true).
+  - A unit has to stay active once it is started, so a C(oneshot) needs C(RemainAfterExit=true).
   - While a new release is not proven, the one before it is named by the link C(LINK.lowtide-previous) beside it. A run
     that follows a killed one goes on from there.
 seealso:
