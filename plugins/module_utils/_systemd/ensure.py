@@ -160,8 +160,13 @@ def _predict(
     outcome.after |= {f"unit {name}": "inactive" for name in due.stop if name not in due.start}
     outcome.after |= {f"unit {name}": "active" for name in due.start if name not in due.stop}
     outcome.after |= {release.link: release.target for release in due.switch}
+    names = [unit.name for unit in units]
     outcome.summary = summarize(
-        units, list(due.stop), list(due.start), [release.link for release in due.switch], mode="would"
+        units,
+        [name for name in reversed(names) if name in due.stop],
+        [name for name in names if name in due.start],
+        [release.link for release in due.switch],
+        mode="would",
     )
     for unit in units:
         shown = states[unit.name]

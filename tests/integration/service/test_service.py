@@ -234,3 +234,30 @@ def test_a_step_of_a_window_with_batches(site: ServiceSite, ansible_playbook: Ru
         assert run.rc == 0, run.stdout
         assert (run.changed > 0) is changed
         assert [site.release(host) for host in site.hosts] == ["2", "2", "2"]
+
+
+@pytest.mark.procedure("D2", "D3")
+def test_stopped_for_a_step_and_started_again_after_its_failure(site: ServiceSite, ansible_playbook: Run) -> None:
+    """A rehearsal predicts both; what the step needs down is down; nothing is left to start then."""
+    site.start()
+    before = states(site)
+    down = {"wait_for": {"port": site.port("api"), "state": "stopped", "timeout": 1}}
+    work = write_yaml(
+        site.folder / "work.yml", [down, {"fail": {"msg": "the work went wrong"}, "when": "not ansible_check_mode"}]
+    )
+    steps = [
+        {"name": "down", "role": "lowtide.ops.service", "tasks_from": "stop", "hosts": ["service_hosts"]},
+        {"name": "work", "tasks": str(work), "hosts": ["service_hosts"], "needs": ["down"]},
+        {"name": "up", "role": "lowtide.ops.service", "tasks_from": "start", "reverts": "down"},
+    ]
+    declared = variables(site, window_steps=steps)
+    rehearsal = ansible_playbook(WINDOW, "-i", site.inventory, "--check", extra_vars=declared, timeout=300)
+    assert f"would stop {site.unit('api')}, {site.unit('db')}, {site.unit('cache')}" in words(rehearsal)
+    assert states(site) == before
+    failed = ansible_playbook(WINDOW, "-i", site.inventory, extra_vars=declared, timeout=300)
+    assert failed.rc == 2, failed.stdout
+    assert "the work went wrong" in words(failed)
+    assert "failed_reverted" in words(failed)
+    after = states(site)
+    assert all(after[host][name] != before[host][name] for host in site.hosts for name in NAMES)
+    assert {state for host in site.hosts for state in site.show(host, "ActiveState").values()} == {"active"}

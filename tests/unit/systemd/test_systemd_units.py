@@ -60,6 +60,8 @@ def test_check_mode_predicts_and_writes_nothing(systemd: MemorySystemd, ensure: 
     done = ensure([["cache"], ["db"]], state, restarted_after=time.time())
     assert predicted.plan == done.plan
     assert predicted.changed == done.changed
+    stopping = predicted.summary.removeprefix("would stop ")
+    assert state != "stopped" or done.summary == f"stopped {stopping}"
     assert (predicted.before, predicted.after) == (done.before, done.after)
 
 
