@@ -42,28 +42,27 @@ class ServiceSite:
         """The folder of the releases on each host."""
         return f"/srv/{self.prefix}"
 
-    def unit(self, name: str) -> str:
-        """The unit's name."""
+    def name_unit(self, name: str) -> str:
+        """Return the unit's name."""
         return f"{self.prefix}-{name}.service"
 
-    def port(self, name: str) -> int:
-        """The service's port on its host."""
+    def find_port(self, name: str) -> int:
+        """Return the service's port on its host."""
         return self.base + NAMES.index(name)
 
-    def tiers(self, release: str = "1", **changes: dict[str, Any]) -> list[list[dict[str, Any]]]:
-        """The declaration; ``changes`` are laid over the entries by name."""
+    def make_tiers(self, release: str = "1", **changes: dict[str, Any]) -> list[list[dict[str, Any]]]:
+        """Return the declaration; ``changes`` are laid over the entries by name."""
         tiers: list[list[dict[str, Any]]] = []
         for name in NAMES:
-            url = f"http://127.0.0.1:{self.port(name)}"
-            entry: dict[str, Any] = {"name": self.unit(name), "ready": {"url": f"{url}/ready", "timeout": 30}}
+            url = f"http://127.0.0.1:{self.find_port(name)}"
+            entry: dict[str, Any] = {"name": self.name_unit(name), "ready": {"url": f"{url}/ready", "timeout": 30}}
             if name == "api":
                 entry["drain"] = {"url": f"{url}/inflight", "field": "in_flight", "limit": 30}
                 entry["release"] = {"link": f"{self.place}/current", "target": f"{self.place}/{release}"}
             tiers.append([{**entry, **changes.get(name, {})}])
         return tiers
 
-    @property
-    def inventory(self) -> str:
+    def write_inventory(self) -> str:
         """Write the inventory, and return its path."""
         variables = {
             "ansible_user": self.facts["user"],
@@ -101,10 +100,10 @@ class ServiceSite:
         needed = ""
         for name in NAMES:
             folder = "current" if name == "api" else "1"
-            start = f"/usr/bin/python3 {self.place}/{folder}/host_service.py {self.port(name)} {needed}"
+            start = f"/usr/bin/python3 {self.place}/{folder}/host_service.py {self.find_port(name)} {needed}"
             service = f"[Service]\nExecStart={start.strip()}\nRestart=on-failure\nRestartSec=100ms\n"
-            files[f"/etc/systemd/system/{self.unit(name)}"] = service
-            needed = str(self.port(name))
+            files[f"/etc/systemd/system/{self.name_unit(name)}"] = service
+            needed = str(self.find_port(name))
         script = "import json, os, sys, shutil\nfor path, text in json.load(sys.stdin).items():\n"
         script += "    os.makedirs(os.path.dirname(path), exist_ok=True)\n    open(path, 'w').write(text)\n"
         script += f"os.symlink('{self.place}/1', '{self.place}/current')\n"
@@ -114,13 +113,13 @@ class ServiceSite:
 
     def start(self) -> None:
         """Have everything serve on all hosts, as it is where a test begins with services that run."""
-        url = f"http://127.0.0.1:{self.port('api')}/ready"
+        url = f"http://127.0.0.1:{self.find_port('api')}/ready"
         wait = "import sys, time, urllib.request as u\nend = time.monotonic() + 30\nwhile True:\n    try:\n"
         wait += f"        u.urlopen('{url}')\n        break\n    except OSError:\n"
         wait += "        if time.monotonic() > end: raise\n        time.sleep(0.1)\n"
 
         def serve(host: str) -> None:
-            self.run(host, "systemctl", "start", *map(self.unit, NAMES))
+            self.run(host, "systemctl", "start", *map(self.name_unit, NAMES))
             self.run(host, "python3", "-c", wait)
 
         self.on_all(serve)
@@ -132,7 +131,7 @@ class ServiceSite:
 
     def remove(self, host: str) -> None:
         """Remove all of it."""
-        units = [self.unit(name) for name in NAMES]
+        units = [self.name_unit(name) for name in NAMES]
         script = "import subprocess, sys\nfor argv in (['kill', '--signal=KILL'], ['stop'], ['reset-failed']):\n"
         script += "    subprocess.run(['systemctl', *argv, *sys.argv[1:]], stderr=subprocess.DEVNULL)\n"
         self.run(host, "python3", "-c", script, *units)
@@ -140,14 +139,14 @@ class ServiceSite:
         self.run(host, "systemctl", "daemon-reload")
 
     def show(self, host: str, prop: str) -> dict[str, str]:
-        """A property of each unit, by name."""
-        units = [self.unit(name) for name in NAMES]
+        """Return a property of each unit, by name."""
+        units = [self.name_unit(name) for name in NAMES]
         lines = self.run(host, "systemctl", "show", "--value", f"--property={prop}", *units).split()
         return dict(zip(NAMES, lines, strict=True))
 
-    def release(self, host: str) -> str:
-        """The release that the API says it is; empty when it does not answer."""
-        url = f"http://127.0.0.1:{self.port('api')}/release"
+    def read_release(self, host: str) -> str:
+        """Return the release that the API says it is; empty when it does not answer."""
+        url = f"http://127.0.0.1:{self.find_port('api')}/release"
         script = f"import urllib.request as u\ntry: print(u.urlopen('{url}').read().decode())\nexcept OSError: pass"
         return self.run(host, "python3", "-c", script).strip()
 

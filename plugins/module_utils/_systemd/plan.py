@@ -63,14 +63,14 @@ def decide(
     return Decision(stop=stop, start=start, switch=list(switch.values()), unproven=list(unproven.values()))
 
 
-def _check_loaded(state: UnitState, wanted: str) -> None:
+def _check_loaded(state: UnitState, target: str) -> None:
     if state.load == "not-found":
         raise Refusal(
             obj=f"unit {state.name}",
             problem="systemd on this host knows no such unit",
             next_step="Correct its name, or install it and run `systemctl daemon-reload`",
         )
-    if wanted == "stopped":
+    if target == "stopped":
         return
     if state.load != "loaded":
         raise Refusal(
@@ -127,12 +127,12 @@ def _add_dependents(units: t.Sequence[Unit], states: States, due: dict[str, str]
 def find_undeclared(tiers: Tiers, states: States, decision: Decision) -> dict[str, list[str]]:
     """Return units that nobody declared and that systemd may stop together with a declared one: name, because of."""
     declared = {unit.name for unit in flatten(tiers)}
-    found: dict[str, list[str]] = {}
+    undeclared: dict[str, list[str]] = {}
     for name in decision.stop:
         for other in states[name].needed_by:
             if other not in declared:
-                found.setdefault(other, []).append(name)
-    return found
+                undeclared.setdefault(other, []).append(name)
+    return undeclared
 
 
 def refuse_undeclared(undeclared: t.Mapping[str, t.Sequence[str]], states: States) -> None:

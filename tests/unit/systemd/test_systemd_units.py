@@ -187,8 +187,8 @@ def test_a_drain_that_fails_is_taken_back(systemd: MemorySystemd, ensure: Ensure
     assert systemd.commands == [("stop", "api"), ("start", "api")]
 
 
-def api(releases: Path, target: str, **ready: Any) -> list[dict[str, Any]]:
-    """The unit api with a release."""
+def declare_api(releases: Path, target: str, **ready: Any) -> list[dict[str, Any]]:
+    """Return the unit api with a release."""
     release = {"link": str(releases / "current"), "target": str(releases / target)}
     return [{"name": "api", "release": release, **({"ready": ready} if ready else {})}]
 
@@ -196,12 +196,12 @@ def api(releases: Path, target: str, **ready: Any) -> list[dict[str, Any]]:
 def test_a_release_is_switched_and_proven(systemd: MemorySystemd, ensure: Ensure, releases: Path) -> None:
     """The note of what was before is gone once it serves; a second run is unchanged."""
     systemd.add("api")
-    outcome = ensure(api(releases, "2"), canary_seconds=5)
+    outcome = ensure(declare_api(releases, "2"), canary_seconds=5)
     assert (releases / "current").readlink() == releases / "2"
     assert systemd.commands == [("stop", "api"), ("start", "api")]
     assert sorted(os.listdir(releases)) == ["1", "2", "current"]
     assert "none failed" in " ".join(outcome.evidence)
-    assert not ensure(api(releases, "2"), canary_seconds=5).changed
+    assert not ensure(declare_api(releases, "2"), canary_seconds=5).changed
 
 
 def test_a_release_that_does_not_stay_ready_is_put_back(
@@ -212,7 +212,7 @@ def test_a_release_that_does_not_stay_ready_is_put_back(
     url = serve([(200, ""), (200, ""), (500, "broken"), (200, "")])
     outcome = Outcome()
     with pytest.raises(OpsError, match=r"did not stay so: .*status 500.* put back and serving again: .*/1"):
-        ensure(api(releases, "2", url=url), canary_seconds=50, outcome=outcome)
+        ensure(declare_api(releases, "2", url=url), canary_seconds=50, outcome=outcome)
     assert (releases / "current").readlink() == releases / "1"
     assert outcome.facts["rolled_back"] is True
     assert sorted(os.listdir(releases)) == ["1", "2", "current"]
@@ -226,7 +226,7 @@ def test_putting_back_that_fails_as_well_ends_with_the_step_for_a_person(
     systemd.add("api")
     systemd.on_start = lambda _name: "failed"
     with pytest.raises(OpsError, match=r"failed as well: .* By hand on this host: ln -sfn .*/1 .*/current; systemctl"):
-        ensure(api(releases, "2"))
+        ensure(declare_api(releases, "2"))
     assert (releases / "current.lowtide-previous").readlink() == releases / "1"
 
 
@@ -236,9 +236,9 @@ def test_a_run_after_a_killed_one_goes_on(systemd: MemorySystemd, ensure: Ensure
     (releases / "current.lowtide-previous").symlink_to(releases / "1")
     (releases / "current").unlink()
     (releases / "current").symlink_to(releases / "2")
-    predicted = ensure(api(releases, "2"), check=True)
+    predicted = ensure(declare_api(releases, "2"), check=True)
     assert [item.what for item in predicted.plan] == ["stop", "prove", "start"]
-    assert ensure(api(releases, "2")).changed
+    assert ensure(declare_api(releases, "2")).changed
     assert sorted(os.listdir(releases)) == ["1", "2", "current"]
     assert systemd.commands == [("stop", "api"), ("start", "api")]
 
@@ -253,7 +253,7 @@ def test_a_release_that_was_not_yet_watched_is_watched_by_the_next_run(
     systemd.add("api", ActiveEnterTimestampMonotonic=str(int(time.clock_gettime(time.CLOCK_MONOTONIC) * 1e6) + 10**6))
     url = serve([(200, ""), (503, "broken"), (200, "")])
     with pytest.raises(OpsError, match=r"did not stay so: .*status 503.* put back and serving again"):
-        ensure(api(releases, "2", url=url), canary_seconds=50)
+        ensure(declare_api(releases, "2", url=url), canary_seconds=50)
     assert (releases / "current").readlink() == releases / "1"
 
 
@@ -272,7 +272,7 @@ def test_a_release_that_cannot_be_switched_is_refused(
     systemd.add("api")
     damage(releases)
     with pytest.raises(Refusal, match=message):
-        ensure(api(releases, "2"))
+        ensure(declare_api(releases, "2"))
     assert systemd.commands == []
 
 
