@@ -67,6 +67,13 @@ LEVELS = {
         ["apply"],
         ["maintenance", "operations"],
     ],
+    "module_utils._systemd": [
+        ["units"],
+        ["lock", "manager", "probes", "releases"],
+        ["plan", "summary"],
+        ["apply"],
+        ["ensure"],
+    ],
     "module_utils._s3": [["errors", "parse", "signing"], ["connection"], ["api"]],
     "plugin_utils._window": [
         ["declaration", "events", "inputs", "processes", "renewer", "version"],
