@@ -37,7 +37,7 @@ begin: "{{ rolling_upgrade_workloads | lowtide.ops.rolling_upgrade_begin('releas
 RETURN = r"""
 _value:
   description:
-    - C(run_id), the name of the run, C(known), the workloads that can be read, and C(key), that of the migration's Job.
+    - C(run_id), the name of the run, C(names), kind and name of each workload, and C(key), that of the migration's Job.
   type: dict
 """
 

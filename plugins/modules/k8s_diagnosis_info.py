@@ -206,7 +206,8 @@ revisions:
 last_changes:
   description:
     - When its pods were restarted on purpose (restarted_at), who wrote its replicas and when (replicas_by, replicas_at),
-      and what the role diagnose answered last (fixed).
+      and what the role diagnose did last (fixed, with fix, reason, at and run).
+    - Restarts and fixes of earlier revisions count, since a fix that failed has been undone.
   returned: success
   type: dict
 events:

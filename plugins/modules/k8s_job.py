@@ -10,7 +10,7 @@ module: k8s_job
 short_description: Run a Kubernetes Job once, wait for its end, and keep its log
 version_added: 0.1.0
 description:
-  - Runs a Job that is made from a CronJob or from a template, under a name of its own, and waits until it is complete
+  - Runs a Job that is made from a CronJob, from a workload or from a template, under a name of its own, and waits until it is complete
     or has failed, whichever comes first.
   - O(key) tells one execution from others. A run that is cut off leaves the Job running, and the next run with the same
     key goes on waiting for it. Once the Job is complete, a run with this key changes nothing and returns its log again,
@@ -26,7 +26,8 @@ description:
     one, the values of the Secrets that the pods use are redacted, where this account may read them (C(get) on
     C(secrets) and C(configmaps)).
   - A pod of a Job that passes its deadline is deleted by Kubernetes, and with C(restartPolicy=OnFailure) also the pod of
-    a Job that fails. Their logs are gone then, which RV(evidence) says. Without a C(restartPolicy), it is C(Never).
+    a Job that fails. Its log is read while the pod terminates; where that was too late, RV(evidence) says so. Without a
+    C(restartPolicy), it is C(Never).
 author:
   - The lowtide.ops team (@lowtide-ops)
 options:
@@ -37,8 +38,43 @@ options:
       - If its C(concurrencyPolicy) is C(Forbid), the Jobs that the CronJob has started itself are waited for first, and
         without O(lock) the Job gets the lock C(cronjob.NAME). The CronJob does not look at this Job, though, and may
         start the next one beside it. Where that must not happen, suspend it first (M(lowtide.ops.k8s_workload)).
-      - Exactly one of O(from_cronjob) and O(template) is given.
+      - Exactly one of O(from_cronjob), O(from_workload) and O(template) is given.
     type: str
+  from_workload:
+    description:
+      - A command to run as a container of a workload would, with its image, environment, secrets and service account,
+        such as a probe of what it connects to, or the migration that comes with its image.
+      - The pod has none of the workload's labels, so that no Service sends it requests. Other containers, init
+        containers, probes, and volumes with data (claims, C(hostPath)) are left out. It is not repeated when it fails.
+    type: dict
+    suboptions:
+      kind:
+        description: The kind of the workload.
+        type: str
+        required: true
+        choices: [Deployment, StatefulSet]
+      name:
+        description: Its name.
+        type: str
+        required: true
+      container:
+        description: The container by its name, needed when there are several.
+        type: str
+      image:
+        description: Another image than the container has, such as the one that is about to be rolled out.
+        type: str
+      command:
+        description:
+          - The program and its arguments. No shell is put around it, so that C($NAME) means nothing here; Kubernetes
+            replaces C($(NAME)) by a variable of the container.
+          - A secret does not belong into it, since it is in the list of processes.
+        type: list
+        elements: str
+        required: true
+      args:
+        description: Further arguments.
+        type: list
+        elements: str
   template:
     description:
       - The C(spec) of the Job, with the pod's spec in C(template), and for example C(backoffLimit).
@@ -50,7 +86,7 @@ options:
   name_prefix:
     description:
       - What the Job's name begins with; a digest follows.
-      - Needed with O(template). Without it, the name of the CronJob.
+      - Needed with O(template) and O(from_workload). Without it, the name of the CronJob.
     type: str
   labels:
     description: Labels of the Job, beside those of the CronJob's template.
@@ -119,6 +155,7 @@ attributes:
     support: full
     details:
       - Nothing is created and nothing is waited for. Without a key the name of the Job is not the one that it gets.
+      - Who has the lock at that time is in RV(blockers).
   diff_mode:
     support: full
   idempotent:
@@ -161,29 +198,16 @@ EXAMPLES = r"""
               envFrom:
                 - secretRef: {name: shop-database}
 
-- name: Ask the git server with the workload's own account and secret
+- name: Ask the git server with the account, the secrets and the environment of the builders
   lowtide.ops.k8s_job:
     namespace: shop
     name_prefix: probe-git
     deadline: 60
     ttl_seconds: 600
-    template:
-      backoffLimit: 0
-      template:
-        spec:
-          serviceAccountName: builder
-          containers:
-            - name: probe
-              image: registry.example.org/builder:7
-              command: [git, ls-remote, https://git.example.org/shop.git]
-              env:
-                - name: GIT_ASKPASS
-                  value: /usr/local/bin/print-token
-              volumeMounts:
-                - {name: token, mountPath: /run/token, readOnly: true}
-          volumes:
-            - name: token
-              secret: {secretName: git-token, defaultMode: 0400}
+    from_workload:
+      kind: Deployment
+      name: builder
+      command: [git, ls-remote, https://git.example.org/shop.git]
 """
 
 RETURN = r"""
@@ -207,6 +231,11 @@ check_mode:
   returned: always
   type: bool
   sample: false
+key:
+  description: The key of the Job, also where it was made up since none was given.
+  returned: when the options could be understood
+  type: str
+  sample: schema-42
 job:
   description: The name of the Job.
   returned: when there is a Job, also on a failure
@@ -275,11 +304,22 @@ error:
   type: dict
 """
 
+import typing as t
+
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.lowtide.ops.plugins.module_utils._common.module import run_module
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.arguments import ACTING_SPEC, CONNECTION_SPEC
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.operations.job import run_job
+
+LIKE: dict[str, dict[str, t.Any]] = {
+    "kind": {"type": "str", "required": True, "choices": ["Deployment", "StatefulSet"]},
+    "name": {"type": "str", "required": True},
+    "container": {"type": "str"},
+    "image": {"type": "str"},
+    "command": {"type": "list", "elements": "str", "required": True},
+    "args": {"type": "list", "elements": "str"},
+}
 
 
 def main() -> None:
@@ -288,6 +328,7 @@ def main() -> None:
             **CONNECTION_SPEC,
             **ACTING_SPEC,
             "from_cronjob": {"type": "str"},
+            "from_workload": {"type": "dict", "options": LIKE},
             "template": {"type": "dict"},
             "name_prefix": {"type": "str"},
             "labels": {"type": "dict"},
@@ -302,8 +343,8 @@ def main() -> None:
             "log_bytes": {"type": "int", "default": 65536},
             "log_file": {"type": "path"},
         },
-        required_one_of=[("from_cronjob", "template")],
-        mutually_exclusive=[("from_cronjob", "template")],
+        required_one_of=[("from_cronjob", "from_workload", "template")],
+        mutually_exclusive=[("from_cronjob", "from_workload", "template")],
         supports_check_mode=True,
     )
     run_module(module, run_job)

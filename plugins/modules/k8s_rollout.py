@@ -102,6 +102,13 @@ options:
       - When the change ends, as in RFC 3339. O(state=expired) takes it back then.
       - Only values of O(containers), O(image) and O(pod_annotations) can be temporary.
     type: str
+  serve_seconds:
+    description:
+      - For so long all pods have to serve without a break before a rollout counts as done, since a container that crashes
+        after its start is ready for a moment where it has no readiness probe.
+      - The workload's own C(minReadySeconds) count beside it. Where nothing is changed nothing is waited for.
+    type: float
+    default: 5.0
   on_failure:
     description:
       - With V(undo) the recorded revision is put back, with V(stop) everything is left as it is.
@@ -325,6 +332,7 @@ def main() -> None:
             "revision": {"type": "str"},
             "partition": {"type": "int"},
             "until": {"type": "str"},
+            "serve_seconds": {"type": "float", "default": 5.0},
             "on_failure": {"type": "str", "choices": ["undo", "stop"], "default": "undo"},
             "schema_version": {"type": "int"},
             "guards": {"type": "list", "elements": "str", "choices": [*guards, "capacity"], "default": guards},

@@ -9,7 +9,6 @@ Private to lowtide.ops: do not import from other collections.
 from __future__ import annotations
 
 import datetime
-import json
 import typing as t
 
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import Refusal
@@ -66,8 +65,9 @@ def propose_fix(
     is_due = proposal.fix != "none" and not proposal.refused
     options = dict(proposal.options)
     if is_due and proposal.fix != "scale":
-        note = {"reason": verdict["reason"], "at": format_utc(now), "fix": proposal.fix, "run": run_id}
-        options["pod_annotations"] = {FIXED: json.dumps(note, sort_keys=True)}
+        by = f" by {run_id}" if run_id else ""
+        note = f"{proposal.fix} for {verdict['reason']} at {format_utc(now)}{by}"
+        options["pod_annotations"] = {FIXED: note}
     return {
         "changed": False,
         "check_mode": bool(diagnosis.get("check_mode")),
@@ -140,6 +140,8 @@ def _plan_fix(diagnosis: Diagnosis, tree: Tree, now: float) -> Proposal:
 
 def _plan_scale(diagnosis: Diagnosis, tree: Tree) -> Proposal:
     """Return one step more, up to the bound; never against a limit that all replicas share and would reach sooner."""
+    if diagnosis["workload"]["kind"] == "DaemonSet":
+        return Proposal("scale", refused="a DaemonSet has a pod on each of its nodes and no number of replicas")
     if tree.when == "observation_above_limit" and tree.parameters.get("limit_is_per_instance") is not True:
         words = "more replicas raise the load on a limit that they share"
         return Proposal("scale", refused=f"{words}; set limit_is_per_instance if each has its own")

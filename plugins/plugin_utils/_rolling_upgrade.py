@@ -61,9 +61,8 @@ def make_begin(workloads: t.Any, *, run_id: str, now: str, has_migration: bool) 
             raise Refusal(obj=title, problem="it is there twice", next_step="Join both entries into one")
     digest = hashlib.sha256(json.dumps(workloads, sort_keys=True, default=str).encode()).hexdigest()[:12]
     key = f"{run_id} {digest}".strip()
-    # Those that k8s_workload_info can read.
-    known = [{"kind": w["kind"], "name": w["name"]} for w in workloads if w["kind"] != "DaemonSet"]
-    return {"run_id": run_id or f"rolling_upgrade@{now}", "key": key if has_migration else "", "known": known}
+    names = [{"kind": workload["kind"], "name": workload["name"]} for workload in workloads]
+    return {"run_id": run_id or f"rolling_upgrade@{now}", "key": key if has_migration else "", "names": names}
 
 
 def _check_list(workloads: t.Any) -> list[Result]:

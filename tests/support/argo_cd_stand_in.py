@@ -48,13 +48,15 @@ def track(obj: Json, application: str, namespace: str) -> Json:
 class ArgoCdStandIn(OperatorStandIn):
     """A context manager; ``git`` has the objects of each Application, ``healed`` what was put back."""
 
+    watched = ("Application", *KINDS)
+
     def __init__(self, facts: Json, namespace: str, git: dict[str, list[Json]]) -> None:
-        super().__init__(facts, namespace, ("Application", *KINDS))
+        super().__init__(facts, namespace)
         self.git = git
         self.healed: list[str] = []
         self._synchronised: set[str] = set()
 
-    def reconcile(self) -> None:
+    def reconcile_each(self) -> None:
         """Apply what is in Git for each Application, the first time or where it heals."""
         for application in self.server.list("Application", self.namespace):
             name = application["metadata"]["name"]

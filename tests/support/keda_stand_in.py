@@ -11,7 +11,6 @@ as KEDA does since 2.19 (controllers/keda/scaledobject_controller.go there).
 from __future__ import annotations
 
 import http.client
-import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -105,30 +104,28 @@ def describe_hpa(scaled_object: Mapping[str, Any]) -> Json:
 class KedaStandIn(OperatorStandIn):
     """Scales the targets of all ScaledObjects of a namespace.
 
-    Entered, it watches and acts by itself, as an operator does. Without that, :meth:`reconcile` acts once, so that a
-    test decides when: before a request is passed on, for an operator that is faster than the second write of a stop.
     Without ``publishes`` there are no conditions, as with KEDA before 2.11 as far as the modules look at it.
     """
 
+    watched = ("ScaledObject", *TARGETS)
+
     def __init__(self, facts: Json, namespace: str, *, publishes: bool = True) -> None:
-        super().__init__(facts, namespace, ("ScaledObject", *TARGETS))
+        super().__init__(facts, namespace)
         self.publishes = publishes
         self.demand: dict[str, int] = {}
         """What the triggers of a ScaledObject ask for, by its name."""
         self.scalings: list[tuple[str, int]] = []
         """What it did: the target's name and its new replicas."""
-        self._lock = threading.Lock()
 
     def ask_for(self, name: str, replicas: int) -> None:
         """Have the triggers of a ScaledObject ask for so many replicas from now on."""
         self.demand[name] = replicas
-        self._due.set()
+        self.wake()
 
-    def reconcile(self) -> None:
+    def reconcile_each(self) -> None:
         """Publish, make or remove HPAs, and scale every target that is not as its ScaledObject says."""
-        with self._lock:
-            for scaled_object in self.server.list("ScaledObject", self.namespace):
-                self._reconcile(scaled_object)
+        for scaled_object in self.server.list("ScaledObject", self.namespace):
+            self._reconcile(scaled_object)
 
     def _reconcile(self, scaled_object: Json) -> None:
         if self.publishes:

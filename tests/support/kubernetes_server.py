@@ -39,6 +39,7 @@ RESOURCES = {
     "HorizontalPodAutoscaler": ("apis/autoscaling/v2", "horizontalpodautoscalers"),
     "ScaledObject": ("apis/keda.sh/v1alpha1", "scaledobjects"),
     "Application": ("apis/argoproj.io/v1alpha1", "applications"),
+    "Rollout": ("apis/argoproj.io/v1alpha1", "rollouts"),
     "Role": ("apis/rbac.authorization.k8s.io/v1", "roles"),
     "RoleBinding": ("apis/rbac.authorization.k8s.io/v1", "rolebindings"),
 }

@@ -141,6 +141,10 @@ class Handler(BaseHTTPRequestHandler):
         try:
             if fault is not None and self._fail_before(fault):
                 return
+            served = self.memory.discover(request.path) if request.method == "GET" else None
+            if served is not None:
+                self._send(200, served)
+                return
             self._check(request)
             if request.verb == "watch":
                 self._watch(self.memory.parse_path(request.path), query)
@@ -149,6 +153,9 @@ class Handler(BaseHTTPRequestHandler):
             if target.subresource == "log":
                 self.memory.check_present(target)
                 self._send_log(self.memory.read_log(target, query))
+                return
+            if target.subresource == "proxy":
+                self._send_text(*self.memory.ask_pod(target, parts.path))
                 return
             answer = self.memory.answer(request)
             self.memory.run_rivals("after", request)
@@ -238,6 +245,13 @@ class Handler(BaseHTTPRequestHandler):
                 self.wfile.write(body[start : start + 1] if fault.drip else body)
         except OSError:
             self.close_connection = True  # the client has gone
+
+    def _send_text(self, status: int, text: str) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", "text/plain")
+        self.send_header("Content-Length", str(len(text.encode())))
+        self.end_headers()
+        self.wfile.write(text.encode())
 
     def _send_log(self, lines: list[str]) -> None:
         self._begin_chunks("text/plain")

@@ -191,7 +191,8 @@ def _describe_status(container: Json, failure: Json | None) -> Json:
     if failure is None:
         return {**status, "containerStatuses": [{**container, "state": {"running": {}}}]}
     if "phase" not in failure:
-        return {**status, "phase": "Pending", "containerStatuses": [{**container, **failure}]}
+        phase = "Running" if "terminated" in failure["state"] else "Pending"
+        return {**status, "phase": phase, "containerStatuses": [{**container, **failure}]}
     if "message" in failure:
         scheduled = {
             "type": "PodScheduled",

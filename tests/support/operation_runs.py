@@ -14,8 +14,10 @@ from ansible_collections.lowtide.ops.plugins.module_utils._consumers.operations.
     run_scale_to_partitions,
 )
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.arguments import ACTING_SPEC, CONNECTION_SPEC
+from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.operations.diagnosis_info import read_diagnosis
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.operations.job import run_job
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.operations.rollout import run_rollout
+from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.operations.traffic import run_traffic
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.operations.workload import run_workload
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.operations.workload_info import read_workloads
 
@@ -41,6 +43,8 @@ DEFAULTS: dict[Work, dict[str, Any]] = {
     run_scale_to_partitions: {
         "kind": "StatefulSet",
         "name": "w",
+        "api_version": None,
+        "plural": None,
         "topics": [],
         "partitions": None,
         "kafka_connection": None,
@@ -66,13 +70,26 @@ DEFAULTS: dict[Work, dict[str, Any]] = {
         "revision": None,
         "partition": None,
         "until": None,
+        "serve_seconds": 0.0,
         "on_failure": "undo",
         "schema_version": None,
         "guards": ["gitops", "hpa", "quota"],
     },
     read_workloads: {"workloads": []},
+    read_diagnosis: {
+        "kind": "Deployment",
+        "name": "web",
+        "since": 3600.0,
+        "log_lines": 40,
+        "log_bytes": 8192,
+        "configuration": [],
+        "consumer_group_state": None,
+        "observations": [],
+        "evidence_folder": None,
+    },
     run_job: {
         "from_cronjob": None,
+        "from_workload": None,
         "template": None,
         "name_prefix": None,
         "labels": None,
@@ -86,6 +103,18 @@ DEFAULTS: dict[Work, dict[str, Any]] = {
         "log_lines": 100,
         "log_bytes": 65536,
         "log_file": None,
+    },
+    run_traffic: {
+        "state": None,
+        "targets": [],
+        "in_flight": [],
+        "in_flight_timeout": 2.0,
+        "quiet_seconds": 0.0,
+        "smoke": [],
+        "smoke_timeout": 2.0,
+        "saved_by": "any",
+        "guards": ["gitops"],
+        "assume": None,
     },
 }
 """The options that a module has beside those of all, with their defaults."""

@@ -95,10 +95,11 @@ class Redactor:
     def __init__(self, known: t.Iterable[str] = ()) -> None:
         values = {part for value in known for part in _expand(value)}
         values = {value for value in values if _is_searchable(value)}
-        forms = {form for value in values for form in _list_forms(value)}
-        # Long ones first: what a short one is part of is often gone by then.
-        self._plain = sorted((form for form in forms if _is_searchable(form)), key=lambda form: (-len(form), form))
-        self._encoded = sorted({core for value in values for core in _list_base64(value)})
+        forms = {(form, False) for value in values for form in _list_forms(value) if _is_searchable(form)}
+        forms |= {(core, True) for value in values for core in _list_base64(value)}
+        self._forms: dict[str, list[tuple[str, bool]]] = {}
+        for form, is_encoded in forms:
+            self._forms.setdefault(form[:MINIMUM], []).append((form, is_encoded))
         self._values = values
 
     def redact(self, text: str) -> str:
@@ -170,9 +171,18 @@ class Redactor:
 
     def _replace_known(self, text: str) -> str:
         """Replace known values. Those that overlap go together, so that no rest of either is left."""
+        # Most texts hold not even the beginning of a known value.
+        beginnings = {text[start : start + MINIMUM] for start in range(len(text) - MINIMUM + 1)} & self._forms.keys()
+        if not beginnings:
+            return text
         marks = _find_all(text, MARKER)
-        spans = [span for form in self._plain for span in _find_all(text, form) if not _is_inside(span, marks)]
-        spans += [_widen(text, span) for core in self._encoded for span in _find_all(text, core)]
+        spans = []
+        for form, is_encoded in (entry for beginning in beginnings for entry in self._forms[beginning]):
+            for span in _find_all(text, form):
+                if is_encoded:
+                    spans.append(_widen(text, span))
+                elif not _is_inside(span, marks):
+                    spans.append(span)
         if not spans:
             return text
         parts = []

@@ -335,13 +335,6 @@ class Autoscaler(t.NamedTuple):
         is_ours = not owners or any(is_own_manager(owner.manager) for owner in owners)
         return self.minimum == self.maximum and is_ours
 
-    @property
-    def measures_utilization(self) -> bool:
-        """Whether it has a metric that is a share of what pods request."""
-        metrics = as_list(get_path(self.raw, "spec", "metrics"))
-        parts = [get_path(metric, part, "target") for metric in metrics for part in ("resource", "containerResource")]
-        return any(get_path(target, "type") == "Utilization" for target in parts)
-
     def _is_pause_ours(self) -> bool:
         """Return whether nobody has set the annotation since this collection did."""
         if self.annotations.get(PAUSED_REPLICAS) != "0":

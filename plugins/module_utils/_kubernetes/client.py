@@ -49,6 +49,13 @@ class Listing(t.NamedTuple):
     version: str
 
 
+class Answer(t.NamedTuple):
+    """What somebody behind the API server answered, such as a pod through its proxy: any status and any content."""
+
+    status: int
+    content: bytes
+
+
 class Client:
     """One kept-alive connection for requests, one more for each stream; a request may come from any thread.
 
@@ -226,6 +233,26 @@ class Client:
                     raise
             self._pause(backoff.take_pause())
             current = None
+
+    def ask(self, path: str, *, obj: str) -> Answer:
+        """Send a GET to who is behind the API server, once, and return the answer whatever it is. Raises OpsError without one.
+
+        Its time is not the server's.
+        """
+        offset = self.clock_offset
+        for can_renew in (True, False):
+            try:
+                with self._lock:
+                    connection, headers = self._open_kept()
+                    status, _headers, content = self._exchange(connection, "GET", path, None, headers)
+                    self.clock_offset = offset
+            except LOST as error:
+                with self._lock:
+                    self._drop()
+                raise self._fail(ApiError, obj, f"no answer came ({describe_error(error)})") from error
+            if status != 401 or not can_renew or not self._renew(headers):
+                break
+        return Answer(status, content)
 
     def read_server_clock(self) -> float:
         """Return the server's time in seconds since 1970, which is at most a second late; ours until it has told its own."""

@@ -13,10 +13,11 @@ from abc import ABC, abstractmethod
 
 from .._common.text import format_count, join_some
 from .autoscalers import Autoscaler
-from .fields import as_dict
-from .objects import Job, Pod, Workload, find_controller
+from .fields import Json, as_dict, as_text, get_path
+from .objects import Job, Pod, Workload, find_controller, index_conditions
 from .plans.job import Holder, find_holders
 from .pod_templates import fingerprint
+from .resources import Resource, find_resource, list_kinds_between
 from .saved_state import AUTOSCALER_MANAGERS, find_owners, is_own_manager
 from .selectors import format_selector
 from .snapshot import Snapshot
@@ -32,7 +33,7 @@ class Status(t.NamedTuple):
     """Where an object stands: one of the four words, the object, and its numbers in words.
 
     ``goal`` is the number of pods that the condition asks for now; ``next_step`` is filled where waiting is in vain, or
-    will be unless somebody acts.
+    will be unless somebody acts. ``look_again`` is after how many seconds it may hold without any change.
     """
 
     state: str
@@ -40,6 +41,7 @@ class Status(t.NamedTuple):
     message: str
     goal: int | None = None
     next_step: str = ""
+    look_again: float | None = None
 
     @property
     def is_current(self) -> bool:
@@ -56,6 +58,7 @@ class Condition(t.Protocol):
     """What ``wait_until`` waits for."""
 
     kind: str
+    resource: Resource
     namespace: str
     name: str
 
@@ -74,6 +77,7 @@ class _WorkloadCondition(ABC):
 
     def __init__(self, workload: Workload) -> None:
         self.kind = workload.kind
+        self.resource = workload.resource
         self.namespace = workload.namespace
         self.name = workload.name
         self._first = workload
@@ -84,7 +88,7 @@ class _WorkloadCondition(ABC):
 
     def find_workload(self, snapshot: Snapshot) -> Workload | None:
         """Return the workload as it is now; None when it does not exist any more."""
-        workload = snapshot.workload(self.kind, self.namespace, self.name)
+        workload = snapshot.workload(self.resource, self.namespace, self.name)
         return workload if workload is not None and workload.uid == self._first.uid else None
 
     def evaluate(self, snapshot: Snapshot) -> Status:
@@ -101,7 +105,7 @@ class _WorkloadCondition(ABC):
         """Return where the workload stands, which is the one that was begun with."""
 
     def _describe_loss(self, snapshot: Snapshot) -> str:
-        workload = snapshot.workload(self.kind, self.namespace, self.name)
+        workload = snapshot.workload(self.resource, self.namespace, self.name)
         if workload is None:
             return "it was deleted while it was waited for"
         if workload.uid != self._first.uid:
@@ -137,7 +141,14 @@ class Serving(_WorkloadCondition):
         self.goal = goal
         self._autoscalers = autoscalers
 
-    def _evaluate(self, snapshot: Snapshot, workload: Workload) -> Status:  # noqa: ARG002
+    def needs(self) -> tuple[str, ...]:
+        """Return the kinds that it cannot judge without: pods where the workload itself need not say how many serve."""
+        if self.resource.is_known:
+            return (self.kind,)
+        return (self.kind, *list_kinds_between(self.resource), "Pod")
+
+    def _evaluate(self, snapshot: Snapshot, workload: Workload) -> Status:
+        workload = _count_what_is_not_said(snapshot, workload)
         goal = self._find_goal(workload)
         if workload.replicas != goal and self._is_rival(workload):
             rival = self._describe_rival(workload, goal)
@@ -183,6 +194,20 @@ class Serving(_WorkloadCondition):
 _SUSPENDED = ("CronJob", "Job")
 
 
+def _count_what_is_not_said(snapshot: Snapshot, workload: Workload) -> Workload:
+    """Return a workload of another API with the numbers of its pods where its status does not have them."""
+    if workload.resource.is_known or "Pod" not in snapshot.known:
+        return workload
+    said = as_dict(workload.raw.get("status"))
+    pods = snapshot.list_running_pods(workload)
+    if said.get("replicas") is None:
+        workload = workload._replace(pods=len(pods))
+    if said.get("readyReplicas") is None and said.get("availableReplicas") is None:
+        serving = sum(pod.is_ready and not pod.is_terminating for pod in pods)
+        workload = workload._replace(ready=serving, available=serving)
+    return workload
+
+
 def _serves(workload: Workload, goal: int) -> bool:
     if workload.kind in _SUSPENDED:
         return True
@@ -215,8 +240,7 @@ class Gone(_WorkloadCondition):
 
     def needs(self) -> tuple[str, ...]:
         """Return the kinds that it cannot judge without."""
-        between = {"Deployment": ("ReplicaSet",), "CronJob": ("Job",)}.get(self.kind, ())
-        return (self.kind, *between, "Pod")
+        return (self.kind, *list_kinds_between(self.resource), "Pod")
 
     def _evaluate(self, snapshot: Snapshot, workload: Workload) -> Status:
         has_ended = _has_ended(workload)
@@ -288,13 +312,16 @@ class RolledOut(_WorkloadCondition):
     ``revision`` is the Deployment's number (annotation deployment.kubernetes.io/revision), the StatefulSet's
     ``updateRevision``, or the hash that pods of it carry. Another newest revision is somebody else's, and a failure.
     None is the revision that the controller makes of the template of ``workload``, which is what was last written;
-    another template is somebody else's then.
+    another template is somebody else's then. With ``serve_seconds`` they have to serve for so long without a break: a
+    container that crashes after its start is ready for a moment.
     """
 
-    def __init__(self, workload: Workload, revision: str | None) -> None:
+    def __init__(self, workload: Workload, revision: str | None, *, serve_seconds: float = 0.0) -> None:
         super().__init__(workload)
         self.revision = revision
         self._mark = fingerprint(workload.template)
+        self._serve_seconds = serve_seconds
+        self._served_since: float | None = None
 
     def needs(self) -> tuple[str, ...]:
         """Return the kinds that it cannot judge without."""
@@ -310,7 +337,7 @@ class RolledOut(_WorkloadCondition):
         if not self._is_observed(workload):
             return Status(IN_PROGRESS, workload.title, message, goal)
         if self.revision is None:
-            return Status(CURRENT if _serves(workload, goal) else IN_PROGRESS, workload.title, message, goal)
+            return self._assess_steadiness(snapshot, workload, message)
         newest = [name for name in (workload.revision, snapshot.update_hash(workload)) if name]
         if newest and self.revision not in newest:
             problem = f"revision {self.revision} was rolled out, and its newest revision is {newest[0]} now"
@@ -318,38 +345,19 @@ class RolledOut(_WorkloadCondition):
         state = CURRENT if newest and _serves(workload, goal) else IN_PROGRESS
         return Status(state, workload.title, message, goal)
 
-
-class PauseTaken:
-    """KEDA's operator has acted on the pause of a ScaledObject, so that what it has begun undoes no stop.
-
-    It holds as well where there is nothing to wait for: KEDA has scaled the workload to 0 by itself (before 2.18 it says
-    later that it is paused), or the ScaledObject is gone, or not paused any more.
-    """
-
-    kind = "ScaledObject"
-
-    def __init__(self, scaler: Autoscaler, workload: Workload) -> None:
-        self.namespace = scaler.namespace
-        self.name = scaler.name
-        self._scaler = scaler
-        self._workload = workload
-
-    def needs(self) -> tuple[str, ...]:
-        """Return the kinds that it cannot judge without."""
-        return (self.kind,)
-
-    def find_workload(self, snapshot: Snapshot) -> Workload | None:  # noqa: ARG002
-        """Return nothing: no pods are waited for."""
-        return None
-
-    def evaluate(self, snapshot: Snapshot) -> Status:
-        """Return where the ScaledObject stands."""
-        obj = snapshot.find(self.kind, self.namespace, self.name)
-        workload = snapshot.workload(self._workload.kind, self._workload.namespace, self._workload.name)
-        is_awaited = obj is not None and Autoscaler.from_object(obj, self.kind).is_pause_awaited
-        if is_awaited and (workload is None or workload.replicas):
-            return Status(IN_PROGRESS, self._scaler.title, "its operator has not said that it has paused it")
-        return Status(CURRENT, self._scaler.title, "nothing has to be waited for before its workload is stopped")
+    def _assess_steadiness(self, snapshot: Snapshot, workload: Workload, message: str) -> Status:
+        """Return whether its pods serve, and have for as long as they have to."""
+        goal = workload.replicas
+        if not _serves(workload, goal):
+            self._served_since = None
+            return Status(IN_PROGRESS, workload.title, message, goal)
+        if self._served_since is None:
+            self._served_since = snapshot.at
+        left = self._serve_seconds - (snapshot.at - self._served_since) if goal else 0.0
+        if left <= 0:
+            return Status(CURRENT, workload.title, message, goal)
+        message += f", and have to serve for {self._serve_seconds:g} s without a break"
+        return Status(IN_PROGRESS, workload.title, message, goal, look_again=left)
 
 
 def _find_template_writer(workload: Workload) -> str:
@@ -368,11 +376,45 @@ class Observed(_WorkloadCondition):
         return Status(state, workload.title, message, workload.replicas)
 
 
+class PauseTaken:
+    """KEDA's operator has acted on the pause of a ScaledObject, so that what it has begun undoes no stop.
+
+    It holds as well where there is nothing to wait for: KEDA has scaled the workload to 0 by itself (before 2.18 it says
+    later that it is paused), or the ScaledObject is gone, or not paused any more.
+    """
+
+    def __init__(self, scaler: Autoscaler, workload: Workload) -> None:
+        self.resource = find_resource(scaler.kind)
+        self.kind = self.resource.kind
+        self.namespace = scaler.namespace
+        self.name = scaler.name
+        self._scaler = scaler
+        self._workload = workload
+
+    def needs(self) -> tuple[str, ...]:
+        """Return the kinds that it cannot judge without."""
+        return (self.kind,)
+
+    def find_workload(self, snapshot: Snapshot) -> Workload | None:  # noqa: ARG002
+        """Return nothing: no pods are waited for."""
+        return None
+
+    def evaluate(self, snapshot: Snapshot) -> Status:
+        """Return where the ScaledObject stands."""
+        obj = snapshot.find(self.kind, self.namespace, self.name)
+        workload = snapshot.workload(self._workload.resource, self._workload.namespace, self._workload.name)
+        is_awaited = obj is not None and Autoscaler.from_object(obj, self.kind).is_pause_awaited
+        if is_awaited and (workload is None or workload.replicas):
+            return Status(IN_PROGRESS, self._scaler.title, "its operator has not said that it has paused it")
+        return Status(CURRENT, self._scaler.title, "nothing has to be waited for before its workload is stopped")
+
+
 class JobDone:
     """A Job has completed; a failed one, a deleted one and another one of the same name are failures."""
 
     def __init__(self, namespace: str, name: str, uid: str) -> None:
-        self.kind = "Job"
+        self.resource = find_resource("Job")
+        self.kind = self.resource.kind
         self.namespace = namespace
         self.name = name
         self.uid = uid
@@ -413,6 +455,23 @@ class JobDone:
         return Status(IN_PROGRESS, title, words, job.completions)
 
 
+class JobEnding(JobDone):
+    """A Job has ended, or is about to fail: its pods, which Kubernetes deletes then, may still be there with their logs."""
+
+    def evaluate(self, snapshot: Snapshot) -> Status:
+        """Return where the Job stands."""
+        obj = snapshot.find("Job", self.namespace, self.name)
+        if obj is not None and Job.from_object(obj).uid == self.uid and is_about_to_fail(obj):
+            return Status(CURRENT, f"Job {self.namespace}/{self.name}", "it is about to fail")
+        return super().evaluate(snapshot)
+
+
+def is_about_to_fail(job: Json) -> bool:
+    """Return whether the failure of a Job is decided, though its pods have not ended yet."""
+    conditions = index_conditions(as_dict(job.get("status")))
+    return as_text(get_path(conditions, "FailureTarget", "status")) == "True"
+
+
 class Turn:
     """It is the turn of a Job that waits for a lock: nobody comes before it (``plans.job``).
 
@@ -421,7 +480,8 @@ class Turn:
     """
 
     def __init__(self, job: Job, *, lock: str, cron_job_uid: str) -> None:
-        self.kind = "Job"
+        self.resource = find_resource("Job")
+        self.kind = self.resource.kind
         self.namespace = job.namespace
         self.name = job.name
         self._job = job

@@ -119,7 +119,8 @@ class Finding(t.NamedTuple):
 def diagnose(snapshot: Snapshot, workload: Workload, *, since: float, goal: int) -> list[Finding]:
     """Return what keeps a workload from ``goal`` replicas, as far as the snapshot shows it; its own words first.
 
-    ``since`` is when the wait began by the server's clock: what events and conditions say of the time before does not count. Pods count if
+    ``since`` is when the wait began by the server's clock: what events and conditions say of the time before does not
+    count. Pods count if
     they are of the newest revision, or stay what they are on purpose (partition, OnDelete); ended ones never do.
     """
     # Events and creation times are whole seconds.

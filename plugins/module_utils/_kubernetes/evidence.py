@@ -196,7 +196,9 @@ def _read_contents(
         for key, value in values.items():
             is_secret = not _PUBLIC.fullmatch(key) if kind == "Secret" else is_secret_name(key)
             secrets += [value] if is_secret else list_secret_parts(value)
-    return contents, secrets
+    # What configuration calls a secret may be the name of one, and names are evidence.
+    public = {reader.namespace, *(name for _kind, name in used)}
+    return contents, [secret for secret in secrets if secret not in public]
 
 
 def read_known_secrets(client: Client, namespace: str, sources: t.Iterable[Json]) -> list[str]:

@@ -28,6 +28,9 @@ MARGIN_LINES = 100
 LOGS_LIMIT = 50
 """Logs that are read in one call at most; the others say that they were not."""
 
+_REMOVED = "unable to retrieve container logs for "
+"""What a kubelet answers, with the status of a success, when the container of the log is gone."""
+
 Redact = t.Callable[[str], str]
 
 
@@ -93,6 +96,8 @@ def read_log(
             lines.extend(client.read_lines(path, obj=f"log of {pod.title}", params=params))
     except ApiError as error:
         reason = _explain(error, pod, container, previous=previous)
+    if len(lines) == 1 and lines[0].startswith(_REMOVED):
+        reason = f"its node has removed it: {lines.pop()}"
     text, truncated = cut_tail(redact("\n".join(lines)), tail_lines=tail_lines, limit_bytes=limit_bytes)
     if not lines and not reason:
         reason = "it is empty"

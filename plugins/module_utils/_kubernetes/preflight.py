@@ -17,7 +17,7 @@ from .client import Client
 from .errors import ApiError
 from .fields import get_path
 from .patches import Write
-from .resources import find_resource
+from .resources import Kind, find_resource
 from .reviews import Right, require_rights
 
 if t.TYPE_CHECKING:
@@ -31,7 +31,7 @@ TRY_SECONDS = 30.0
 class Planned(t.NamedTuple):
     """A write that is planned: of which object (``raw`` as it was read), at which path, and what."""
 
-    kind: str
+    kind: Kind
     title: str
     path: str
     raw: Json
@@ -50,14 +50,14 @@ def check_rights(
     reads: t.Collection[str],
     check_mode: bool,
     is_way_back: bool = False,
-    deletes: t.Collection[str] = (),
+    others: t.Sequence[Right] = (),
 ) -> None:
     """Refuse a run that the server would refuse half way. Nothing is asked where nothing is planned.
 
-    ``reads`` are the kinds that the wait has to list, ``deletes`` those of which objects may have to be deleted. Each
-    planned write is sent as a dry run, which also finds what admission webhooks and quotas say; in check mode, which
-    sends no write at all, the right to patch is asked for instead (SelfSubjectAccessReview): for the kind, and where
-    that is denied for each object, since a role may name them (``resourceNames``). What is missing is named altogether.
+    ``reads`` are the kinds that the wait has to list, ``others`` what else the run needs to be allowed. Each planned
+    write is sent as a dry run, which also finds what admission webhooks and quotas say; in check mode, which sends no
+    write at all, the right to patch is asked for instead (SelfSubjectAccessReview): for the kind, and where that is
+    denied for each object, since a role may name them (``resourceNames``). What is missing is named altogether.
 
     Where a dry run cannot be made, because a webhook takes none, the right to patch is asked for in its place. On the
     way back (a start) one without any verdict does not stop the run either.
@@ -65,7 +65,7 @@ def check_rights(
     if not planned:
         return
     rights = [Right("list", find_resource(kind), namespace) for kind in sorted(reads)]
-    rights += [Right("delete", find_resource(kind), namespace) for kind in sorted(deletes)]
+    rights += others
     if check_mode:
         rights += _list_patch_rights(planned, namespace)
     _refuse_missing(client, rights, planned)
@@ -77,8 +77,8 @@ def check_rights(
 
 
 def _list_patch_rights(planned: t.Sequence[Planned], namespace: str) -> list[Right]:
-    kinds = sorted({entry.kind for entry in planned})
-    return [Right("patch", find_resource(kind), namespace) for kind in kinds]
+    resources = sorted({find_resource(entry.kind) for entry in planned}, key=lambda resource: resource.kind)
+    return [Right("patch", resource, namespace) for resource in resources]
 
 
 def _refuse_missing(client: Client, rights: t.Sequence[Right], planned: t.Sequence[Planned]) -> None:
@@ -99,8 +99,11 @@ def refuse_missing(client: Client, missing: t.Sequence[Right]) -> None:
 def _find_missing(client: Client, rights: t.Sequence[Right], planned: t.Sequence[Planned]) -> list[Right]:
     missing: list[Right] = []
     for right in require_rights(client, rights):
-        kind = right.resource.kind if right.verb == "patch" else None
-        named = [right._replace(name=str(entry.raw["metadata"]["name"])) for entry in planned if entry.kind == kind]
+        named = [
+            right._replace(name=str(entry.raw["metadata"]["name"]))
+            for entry in planned
+            if right.verb == "patch" and find_resource(entry.kind) == right.resource
+        ]
         denied = require_rights(client, named)
         missing += denied if len(denied) < len(named) else [right]
     return missing

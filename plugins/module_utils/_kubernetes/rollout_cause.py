@@ -11,14 +11,17 @@ from __future__ import annotations
 import typing as t
 
 from .._common.errors import OpsError, WaitError
+from .._common.redaction import Redactor
 from .._common.text import join_some
 from .client import Client
 from .diagnosis import Finding, diagnose
 from .errors import ApiError
-from .fields import Json, as_text, get_path
+from .evidence import read_known_secrets
+from .fields import Json, as_dict, as_list, as_text, as_time, get_path
+from .logs import read_log
 from .objects import ContainerState, Event, Pod, Workload
 from .pod_templates import find_container, find_digest, list_images
-from .resources import collection_path, object_path
+from .resources import collection_path
 from .snapshot import Snapshot
 from .wait import FindingLasted
 
@@ -29,8 +32,8 @@ LOG_BYTES = 16384
 LogReader = t.Callable[[Client, Pod, str], list[str]]
 """Returns the last lines that a crashed container wrote: of a pod, by the name of the container."""
 
-_SYMPTOMS = ("ProgressDeadlineExceeded", "ContainersNotReady", "OrderedReady", "Terminating")
-"""Reasons that follow from others where there are any."""
+_SYMPTOMS = ("ContainersNotReady", "OrderedReady", "Terminating", "ProgressDeadlineExceeded")
+"""Reasons that follow from others where there are any, and the later ones from the earlier ones."""
 
 
 class Cause(t.NamedTuple):
@@ -56,13 +59,27 @@ def find_cause(error: WaitError, snapshot: Snapshot, workload: Workload, *, sinc
     """Return why a wait for a rollout ended without success, and the pod that shows it."""
     findings = diagnose(snapshot, workload, since=since, goal=workload.replicas)
     expired = error.finding if isinstance(error, FindingLasted) else None
-    causes = [finding for finding in findings if finding.reason not in _SYMPTOMS]
     if expired is None or expired.reason in _SYMPTOMS:
-        expired = next(iter(causes), None) or expired or next(iter(findings), None)
+        known = findings if expired is None else [*findings, expired]
+        expired = min(known, key=_rank, default=None)
     if expired is None:
         return Cause("Timeout", error.obj, error.problem, error.next_step), None
     pod = next((pod for pod in snapshot.list_pods(workload) if pod.title == expired.object), None)
     return _name_killed(_make_cause(expired), workload, pod), pod
+
+
+def _rank(finding: Finding) -> int:
+    return _SYMPTOMS.index(finding.reason) if finding.reason in _SYMPTOMS else -1
+
+
+def find_start(workload: Workload, at: float) -> float:
+    """Return from when on what a workload says of its progress counts, for a template that it has got at ``at``.
+
+    What it has said of the one before may stand there for a while, and its clock need not be ours.
+    """
+    progressing = as_dict(workload.conditions.get("Progressing"))
+    said = as_time(progressing.get("lastUpdateTime") or progressing.get("lastTransitionTime"))
+    return at if said is None else max(at, said + 1)
 
 
 def _make_cause(finding: Finding) -> Cause:
@@ -92,16 +109,12 @@ def _name_killed(cause: Cause, workload: Workload, pod: Pod | None) -> Cause:
     )
 
 
-def complete_cause(client: Client, cause: Cause, pod: Pod | None, read_log: LogReader) -> Cause:
-    """Return the cause with the log of the container that crashed, or what its probe said. Costs one request."""
+def complete_cause(client: Client, cause: Cause, pod: Pod | None, read_lines: LogReader) -> Cause:
+    """Return the cause with the log of the container that crashed, or what its probe said."""
     if pod is None:
         return cause
     if cause.container:
-        try:
-            lines = read_log(client, pod, cause.container)
-        except ApiError as error:
-            lines = [f"(its log could not be read: {error.problem})"]
-        return cause._replace(log=tuple(lines))
+        return cause._replace(log=tuple(read_lines(client, pod, cause.container)))
     if cause.reason != "ContainersNotReady":
         return cause
     try:
@@ -120,10 +133,32 @@ def _read_probe(client: Client, pod: Pod) -> str:
 
 
 def read_last_lines(client: Client, pod: Pod, container: str) -> list[str]:
-    """Return the last lines that a container wrote before it ended."""
-    params = {"container": container, "tailLines": str(LOG_LINES), "limitBytes": str(LOG_BYTES), "previous": "true"}
-    path = object_path("Pod", pod.namespace, pod.name, "log")
-    return list(client.read_lines(path, obj=f"log of {pod.title}", params=params))
+    """Return the last lines that a container wrote before it ended, without secrets; or why there are none."""
+    known = read_known_secrets(client, pod.namespace, [pod.raw])
+    redactor = Redactor([*known, *client.access.secrets()])
+    log = read_log(
+        client,
+        pod,
+        container,
+        redact=redactor.redact,
+        previous=not _has_just_ended(pod, container),
+        tail_lines=LOG_LINES,
+        limit_bytes=LOG_BYTES,
+    )
+    return log.text.splitlines() or [f"({log.reason})"]
+
+
+def _has_just_ended(pod: Pod, container: str) -> bool:
+    """Return whether a container has ended and was not started again, so that its log is the present one."""
+    statuses = [
+        status
+        for part in ("initContainerStatuses", "containerStatuses")
+        for status in as_list(get_path(pod.raw, "status", part))
+    ]
+    return any(
+        get_path(status, "name") == container and get_path(status, "state", "terminated") is not None
+        for status in statuses
+    )
 
 
 def list_image_ids(pods: t.Sequence[Pod]) -> list[Json]:

@@ -30,6 +30,8 @@ TAKEN_FROM = "lowtide.ops/replicas-taken-from"
 
 ROLLED_OUT = "lowtide.ops/rollout"
 """On a workload: what a rollout replaced and where it stands, and the temporary changes of its template."""
+TRAFFIC = "lowtide.ops/traffic"
+"""On a Service, Ingress or HTTPRoute: where its requests went before they were sent to the maintenance page."""
 
 FORMAT = 2
 MANAGER = "lowtide.ops"
@@ -43,6 +45,7 @@ PAUSE = "pause"
 TAKE = "take"
 ROLL_OUT = "rollout"
 TEMPORARY = "temporary"
+SWITCH = "switch"
 _OPERATION_OF_KEY = {STOPPED: STOP, BOUNDS_BEFORE: BOUNDS, PAUSED_BY: PAUSE, TAKEN_FROM: TAKE}
 _SUSPENDED_KINDS = ("CronJob", "Job")
 VOLUME_POLICY = ("spec", "persistentVolumeClaimRetentionPolicy")

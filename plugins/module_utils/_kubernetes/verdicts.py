@@ -14,32 +14,13 @@ import typing as t
 from .._common.text import format_count, format_duration, join_some
 from .._common.timestamps import format_utc
 from .conditions import assess_alone
-from .diagnosis import NEXT_STEPS, Finding, find_pod_failure, find_workload_failures
+from .diagnosis import Finding, find_pod_failure, find_workload_failures
 from .evidence import SERVICE_NAME, Material
 from .fields import Json, as_dict, as_int, as_list, as_text, as_time, get_path
 from .objects import Event, Pod, index_conditions
+from .reasons import REASONS, Verdict, judge_group, judge_observation, make_verdict
 from .references import find_missing, find_missing_variables, list_containers, list_references
 from .saved_state import read_stop
-
-REASONS: dict[str, str] = {
-    "scaled_to_zero": "Start it, if it is meant to run: with lowtide.ops.startup if a run stopped it, else by its replicas",
-    "missing_configuration": "Create or correct what the message names; a restart adds nothing that is not there",
-    "node_not_ready": "Look at the node (kubectl describe node); its pods move once it is gone or drained",
-    "claim_pending": "Create a volume that fits the claim, or correct its storage class",
-    "quota": "Raise the quota, or lower the requests or the number of replicas",
-    "image_pull": NEXT_STEPS["ImagePullBackOff"],
-    "oom_killed": "Raise the container's memory limit as far as its nodes and quota bear it, or find what takes the memory",
-    "probe_failing": "Compare the probe (path, port, times) with what the program serves and how long it takes to start",
-    "crash_loop": "Look at the last lines of its previous log, and correct what it names",
-    "unschedulable": NEXT_STEPS["Unschedulable"],
-    "group_not_consuming": "Find out why its members do not hold their partitions, before anything is restarted",
-    "observation_above_limit": "Find out what raised it; more replicas do not help against a limit that all of them share",
-    "rollout_stuck": "Look at the objects that the message names",
-    "no_endpoints": "Make its pods ready, or correct the selector of the Service",
-    "not_ready": "Wait for it; run again if it stays so",
-    "healthy": "Nothing is to be done here",
-}
-"""Every reason with what to do about it. Their order is that of causes: what stands before may be why of what follows."""
 
 _RANKS = {reason: rank for rank, reason in enumerate(REASONS)}
 _OF_FINDINGS = {
@@ -58,37 +39,6 @@ _PROBES = ("startup", "liveness", "readiness")
 LAST_LINES = 5
 """Lines of a log that a verdict shows. The result and the saved evidence have more."""
 _OOM = "OOMKilled"
-
-
-class Verdict(t.NamedTuple):
-    """One answer to why: a key of ``REASONS``, the object, what is so, since when, and what proves it.
-
-    ``is_current``: it holds now; a container that runs well again after it was killed is history. ``subject`` is what
-    pods have in common that fail alike.
-    """
-
-    reason: str
-    object: str
-    message: str
-    since: float | None
-    next_step: str
-    evidence: tuple[str, ...] = ()
-    is_current: bool = True
-    subject: str = ""
-    container: str = ""
-
-    def as_result(self, redact: t.Callable[[str], str]) -> dict[str, t.Any]:
-        """Return it as plain data without secrets."""
-        return {
-            "reason": self.reason,
-            "object": self.object,
-            "container": self.container or None,
-            "message": redact(self.message),
-            "since": None if self.since is None else format_utc(self.since),
-            "next_step": self.next_step,
-            "evidence": [redact(line) for line in self.evidence],
-            "current": self.is_current,
-        }
 
 
 class Question(t.NamedTuple):
@@ -127,11 +77,6 @@ def _rank(verdict: Verdict) -> tuple[bool, int, float, str, str]:
     return (not verdict.is_current, _RANKS[verdict.reason], since, verdict.object, verdict.message)
 
 
-def _make(reason: str, obj: str, message: str, **fields: t.Any) -> Verdict:
-    fields.setdefault("next_step", REASONS[reason])
-    return Verdict(reason, obj, message, fields.pop("since", None), fields.pop("next_step"), **fields)
-
-
 def _judge_rest(material: Material, since: float) -> Verdict:
     """Return the verdict where nothing was found: all is well, or it is on its way."""
     workload = material.workload
@@ -139,8 +84,8 @@ def _judge_rest(material: Material, since: float) -> Verdict:
     if status.state == "Current":
         message = f"{workload.ready} of {format_count(workload.replicas, 'replica')} ready"
         ago = format_duration(material.snapshot.at - since)
-        return _make("healthy", workload.title, f"{message}, and nothing failed in the last {ago}")
-    return _make("not_ready", workload.title, f"{status.message}, and nothing that was read says why")
+        return make_verdict("healthy", workload.title, f"{message}, and nothing failed in the last {ago}")
+    return make_verdict("not_ready", workload.title, f"{status.message}, and nothing that was read says why")
 
 
 # -- the workload itself ----------------------------------------------------------------------------------------------
@@ -152,19 +97,19 @@ def _judge_replicas(material: Material) -> t.Iterator[Verdict]:
     if workload.replicas > 0:
         return
     if workload.kind == "DaemonSet":
-        yield _make("scaled_to_zero", workload.title, "no node matches its selector, affinity and tolerations")
+        yield make_verdict("scaled_to_zero", workload.title, "no node matches its selector, affinity and tolerations")
         return
     stopped = read_stop(workload).state
     if stopped is not None:
         message = f"it was stopped by run {stopped.run_id} at {stopped.at}, and had {format_count(stopped.replicas or 0, 'replica')}"
         step = "Start it with lowtide.ops.startup or lowtide.ops.restore_service, which give it what it had"
-        yield _make("scaled_to_zero", workload.title, message, since=as_time(stopped.at), next_step=step)
+        yield make_verdict("scaled_to_zero", workload.title, message, since=as_time(stopped.at), next_step=step)
         return
     written_at = find_write_time(workload.raw, "f:replicas", workload.writer)
     by = f"by {workload.writer}" if workload.writer else "by a client that the object does not name"
     at = f" at {format_utc(written_at)}" if written_at is not None else ""
     step = "Ask who set it to 0, and give it replicas if it is meant to run"
-    yield _make(
+    yield make_verdict(
         "scaled_to_zero", workload.title, f"its replicas were set to 0 {by}{at}", since=written_at, next_step=step
     )
 
@@ -193,7 +138,16 @@ def _judge_configuration(material: Material, question: Question) -> t.Iterator[V
     ]
     for lack in missing:
         message = lack.message + ("; its pods still run, and none that starts now will" if serves else "")
-        yield _make("missing_configuration", lack.object, message, is_current=not serves, evidence=tuple(waiting))
+        yield make_verdict(
+            "missing_configuration", lack.object, message, is_current=not serves, evidence=tuple(waiting)
+        )
+
+
+def list_untold(material: Material, question: Question) -> list[str]:
+    """Return which required variables nothing can be said of, as what would hold them could not be read."""
+    workload = material.workload
+    spec = as_dict(workload.template.get("spec"))
+    return find_missing_variables(spec, question.required, material.contents, workload.title)[1]
 
 
 def _judge_nodes(material: Material) -> t.Iterator[Verdict]:
@@ -206,7 +160,7 @@ def _judge_nodes(material: Material) -> t.Iterator[Verdict]:
         message = f"Ready is {ready.get('status')}: {as_text(ready.get('message')) or as_text(ready.get('reason'))}"
         evidence = (f"its pods of this workload: {join_some(pods)}",)
         since = as_time(ready.get("lastTransitionTime"))
-        yield _make("node_not_ready", f"Node {name}", message, since=since, evidence=evidence)
+        yield make_verdict("node_not_ready", f"Node {name}", message, since=since, evidence=evidence)
 
 
 def _judge_claims(material: Material) -> t.Iterator[Verdict]:
@@ -241,7 +195,7 @@ def _judge_claim(material: Material, pod: Pod, claim: Json) -> Verdict | None:
     )
     message = f"no volume is bound to it ({what})" + (f": {told}" if told else "")
     since = as_time(get_path(claim, "metadata", "creationTimestamp"))
-    return _make("claim_pending", title, message, since=since, evidence=(f"{pod.title} waits for it",))
+    return make_verdict("claim_pending", title, message, since=since, evidence=(f"{pod.title} waits for it",))
 
 
 def _lower(text: str | None) -> str:
@@ -288,7 +242,7 @@ def _judge_terminations(material: Material, since: float) -> t.Iterator[Verdict]
         if pod.is_terminating:
             continue
         for ended in _list_terminations(pod):
-            if ended.at is not None and ended.at < since and ended.is_ready:
+            if ended.at is not None and ended.at < since and _is_running(pod, ended.container):
                 continue
             if ended.reason == _OOM:
                 yield _describe_oom(material, ended)
@@ -316,7 +270,7 @@ def _describe_ended(material: Material, reason: str, ended: _Termination, messag
     if ended.message:
         evidence.append(f"termination message: {ended.message.strip()}")
     evidence += _find_last_lines(material, ended.pod, ended.container)
-    return _make(
+    return make_verdict(
         reason,
         ended.pod.title,
         message,
@@ -336,13 +290,14 @@ def _find_memory_limit(pod: Pod, container: str) -> str:
 
 
 def _find_last_lines(material: Material, pod: Pod, container: str) -> list[str]:
-    """Return the end of the log of the container that ended: of the previous one, unless it was not restarted yet."""
-    own = [
-        log
-        for log in material.logs
-        if log.pod == f"{pod.namespace}/{pod.name}" and log.container == container and log.text
-    ]
-    own.sort(key=lambda log: not log.previous)
+    """Return the end of the log of the container that ended.
+
+    While it runs again that is the previous log. Until then it is the current one, and the previous one is that of the
+    container before it, which its node may have removed.
+    """
+    title = f"{pod.namespace}/{pod.name}"
+    own = [log for log in material.logs if (log.pod, log.container) == (title, container) and log.text]
+    own.sort(key=lambda log: log.previous != _is_running(pod, container))
     return [f"{log.title}: {line}" for log in own[:1] for line in log.text.splitlines()[-LAST_LINES:]]
 
 
@@ -386,7 +341,7 @@ def _judge_probe(
             what += ", and its container is killed for it"
         last = unhealthy[-1]
         lines = [f"event {last.reason} (x{last.times}): {last.message}", *_find_last_lines(material, pod, name)]
-        return _make(
+        return make_verdict(
             "probe_failing",
             pod.title,
             f"{what}: {last.message}",
@@ -403,7 +358,9 @@ def _judge_probe(
         f"container {name} runs and is not ready; its readiness probe is {describe_probe(container['readinessProbe'])}"
     )
     lines = _find_last_lines(material, pod, name)
-    return _make("probe_failing", pod.title, what, evidence=tuple(lines), subject=f"readiness {name}", container=name)
+    return make_verdict(
+        "probe_failing", pod.title, what, evidence=tuple(lines), subject=f"readiness {name}", container=name
+    )
 
 
 def _find_container(event: Event, pod: Pod) -> str:
@@ -448,10 +405,10 @@ def _judge_findings(material: Material) -> t.Iterator[Verdict]:
         yield _translate(finding)
     for pod in material.pods:
         events = snapshot.list_events(pod.uid)
-        finding = None if pod.is_ready or pod.is_terminating else find_pod_failure(pod, events, since=0.0)
-        if finding is not None and finding.reason != "CrashLoopBackOff":  # how its container ended says more
+        failure = None if pod.is_ready or pod.is_terminating else find_pod_failure(pod, events, since=0.0)
+        if failure is not None and failure.reason != "CrashLoopBackOff":  # how its container ended says more
             shown = [f"event {event.reason} (x{event.times}): {event.message}" for event in events[-3:]]
-            yield _translate(finding, (*shown,))
+            yield _translate(failure, (*shown,))
 
 
 def _translate(finding: Finding, evidence: tuple[str, ...] = ()) -> Verdict:
@@ -459,7 +416,7 @@ def _translate(finding: Finding, evidence: tuple[str, ...] = ()) -> Verdict:
     if finding.reason == "FailedMount" and _NO_SUCH_SOURCE.search(finding.message):
         reason = "missing_configuration"
     message = finding.message if finding.reason in _OF_FINDINGS else f"{finding.reason}: {finding.message}"
-    return _make(
+    return make_verdict(
         reason,
         finding.object,
         message,
@@ -490,51 +447,7 @@ def _judge_services(material: Material) -> t.Iterator[Verdict]:
         if not ready:
             count = format_count(len(endpoints), "endpoint")
             title = f"Service {material.workload.namespace}/{service}"
-            yield _make("no_endpoints", title, f"none of its {count} is ready, so that it answers nobody")
-
-
-def judge_group(group: Json) -> Verdict | None:
-    """Return why a consumer group does not consume, None when each of its partitions has a member."""
-    title = f"consumer group {as_text(group.get('name'))}"
-    state = as_text(group.get("state"))
-    partitions = [as_dict(entry) for entry in as_list(group.get("partitions"))]
-    unassigned = [entry for entry in partitions if not entry.get("member_id")]
-    lag = group.get("total_lag")
-    counts = f"{len(partitions) - len(unassigned)} of {format_count(len(partitions), 'partition')} assigned"
-    known = f"{counts}, {format_count(as_int(group.get('member_count')), 'member')}, lag {'unknown' if lag is None else lag}"
-    if state == "stable" and not unassigned:
-        return None
-    words = {
-        "missing": "it does not exist: nobody has ever committed to it",
-        "dead": "the coordinator is removing it",
-        "empty": "it has no members, so that nobody consumes",
-        "rebalancing": "it rebalances, and consumes nothing meanwhile",
-        "stable": "partitions have no member",
-    }
-    message = f"{words.get(state, as_text(group.get('reason')) or 'its state is unknown')} ({known})"
-    lines = [
-        f"{entry.get('topic')}/{entry.get('partition')}: {'unassigned'}, lag {entry.get('lag')}"
-        for entry in unassigned[:5]
-    ]
-    steps = {"empty": "Look at the pods that should be its members", "rebalancing": "Look for members that come and go"}
-    return _make(
-        "group_not_consuming",
-        title,
-        message,
-        evidence=tuple(lines),
-        next_step=steps.get(state, REASONS["group_not_consuming"]),
-    )
-
-
-def judge_observation(observation: Json) -> Verdict | None:
-    """Return the verdict on a value above its limit; one that is not there is above any."""
-    name, value, limit = as_text(observation.get("name")), observation.get("value"), observation["limit"]
-    if value is None:
-        step = "Find out why it is not measured; a value that is missing proves nothing"
-        return _make("observation_above_limit", name, f"it has no value (limit {limit:g})", next_step=step)
-    if value <= limit:
-        return None
-    return _make("observation_above_limit", name, f"it is {value:g}, above its limit of {limit:g}")
+            yield make_verdict("no_endpoints", title, f"none of its {count} is ready, so that it answers nobody")
 
 
 # -- cause and symptom ------------------------------------------------------------------------------------------------
@@ -550,7 +463,7 @@ def _drop_symptoms(verdicts: t.Sequence[Verdict]) -> list[Verdict]:
         for verdict in verdicts
         if verdict.reason == "probe_failing" and verdict.subject.startswith("killing ")
     }
-    is_named = any(verdict.reason == "missing_configuration" and not _is_pod(verdict) for verdict in verdicts)
+    is_named = any(verdict.object.startswith(("Secret ", "ConfigMap ")) for verdict in verdicts)
     covered = {
         "crash_loop": lambda verdict: verdict.object in killed,
         "not_ready": lambda verdict: len(reasons[verdict.object]) > 1,

@@ -16,6 +16,7 @@ from .._common.text import format_count, join_some
 from .conditions import Condition, Status
 from .diagnosis import Finding, GracePeriod, diagnose, list_pods_to_start
 from .objects import Workload
+from .resources import list_kinds_between
 from .selectors import format_selector
 from .snapshot import Snapshot
 
@@ -177,7 +178,7 @@ class _Wait:
                     return confirmed
             if self._deadline.passed:
                 return self._look_finally(look)
-            self._cache.wait_for_change(self._choose_pause(), settle=max(SHORTEST_PAUSE, LOOK_SHARE * cost))
+            self._cache.wait_for_change(self._choose_pause(look), settle=max(SHORTEST_PAUSE, LOOK_SHARE * cost))
 
     def _look(self) -> _Look:
         snapshot = self._cache.snapshot()
@@ -195,8 +196,9 @@ class _Wait:
             recovering.update(pod.title for pod in list_pods_to_start(snapshot, workload))
         return _Look(snapshot, statuses, findings, recovering)
 
-    def _choose_pause(self) -> float:
-        pause = min(self._deadline.remaining, self._grace.next_expiry(self._now))
+    def _choose_pause(self, look: _Look) -> float:
+        again = [status.look_again for status in look.statuses if status.look_again is not None]
+        pause = min(self._deadline.remaining, self._grace.next_expiry(self._now), *again)
         if not self._is_diagnosing:
             pause = min(pause, self._diagnose_after - self._waited)
         return max(pause, SHORTEST_PAUSE)
@@ -285,8 +287,8 @@ class _Wait:
             conditions = [entry for entry in of_namespace if entry.find_workload(snapshot) is not None]
             if not conditions:
                 continue
-            between = {"Deployment": "ReplicaSet", "DaemonSet": "ControllerRevision", "CronJob": "Job"}
-            kinds = [between[condition.kind] for condition in conditions if condition.kind in between]
+            kinds = ["ControllerRevision"] if any(condition.kind == "DaemonSet" for condition in conditions) else []
+            kinds += [kind for condition in conditions for kind in list_kinds_between(condition.resource)]
             for kind in dict.fromkeys([*kinds, "Pod", "Event"]):
                 self._follow(kind, namespace, conditions, optional=True)
 

@@ -24,6 +24,8 @@ from support.kubernetes_objects import describe_volume
 from support.kubernetes_proxy import KubernetesProxy
 from support.kubernetes_server import IDLE_SECONDS, ApiServer
 from support.modules import ModuleRun, run_module
+from support.rollout_stand_in import describe_definition
+from support.traffic_site import Balancer, describe_site
 
 Json = dict[str, Any]
 
@@ -43,6 +45,8 @@ PATHS = {
     "Job": "apis/batch/v1/{}/jobs",
     "ConfigMap": "api/v1/{}/configmaps",
     "Service": "api/v1/{}/services",
+    "Ingress": "apis/networking.k8s.io/v1/{}/ingresses",
+    "HTTPRoute": "apis/gateway.networking.k8s.io/v1/{}/httproutes",
     "ServiceAccount": "api/v1/{}/serviceaccounts",
     "Role": "apis/rbac.authorization.k8s.io/v1/{}/roles",
     "RoleBinding": "apis/rbac.authorization.k8s.io/v1/{}/rolebindings",
@@ -52,6 +56,9 @@ PATHS = {
     "PodDisruptionBudget": "apis/policy/v1/{}/poddisruptionbudgets",
     "ScaledObject": "apis/keda.sh/v1alpha1/{}/scaledobjects",
     "Application": "apis/argoproj.io/v1alpha1/{}/applications",
+    "Rollout": "apis/argoproj.io/v1alpha1/{}/rollouts",
+    "Experiment": "apis/argoproj.io/v1alpha1/{}/experiments",
+    "Crew": "apis/crews.example.org/v1alpha1/{}/crews",
     "CustomResourceDefinition": "apis/apiextensions.k8s.io/v1//customresourcedefinitions",
 }
 
@@ -196,6 +203,23 @@ def connect(namespace: Namespace, server: ApiServer, tmp_path: Path) -> Callable
 
 
 @pytest.fixture
+def site(lab: Json, namespace: Namespace) -> Namespace:
+    """A namespace with a site of two pods and its page, which serve."""
+    namespace.apply(*describe_site(lab["feature_service"]["images"][0], namespace.name))
+    namespace.ready("Deployment", "web", 2)
+    namespace.ready("Deployment", "page", 1)
+    return namespace
+
+
+@pytest.fixture
+def balancer(site: Namespace, server: ApiServer) -> Iterator[Balancer]:
+    """Who sends requests to the Service all the time."""
+    with Balancer(server, site.name, "web") as running:
+        running.wait_for("web")
+        yield running
+
+
+@pytest.fixture
 def volume(namespace: Namespace, tmp_path: Path) -> Iterator[Callable[[str, int], Path]]:
     """Make the volume of a StatefulSet's pod, ``volume("w", 0)``, and return its folder; it is removed afterwards."""
     made: list[str] = []
@@ -218,33 +242,42 @@ def volume(namespace: Namespace, tmp_path: Path) -> Iterator[Callable[[str, int]
 @pytest.fixture(scope="session")
 def keda(lab_facts: Json) -> None:
     """The ScaledObject's resource definition, as far as the modules look at it. No KEDA operator runs: this is its API only."""
-    define(lab_facts, "ScaledObject", "scaledobjects", "keda.sh")
-
-
-@pytest.fixture(scope="session")
-def argo_cd(lab_facts: Json) -> None:
-    """The Application's resource definition. No Argo CD runs: this is its API only."""
-    define(lab_facts, "Application", "applications", "argoproj.io")
-
-
-def define(lab_facts: Json, kind: str, plural: str, group: str) -> None:
-    """Have the cluster serve a kind of v1alpha1 whose objects may have any field."""
     schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
-    names = {"kind": kind, "plural": plural, "singular": kind.lower()}
+    names = {"kind": "ScaledObject", "plural": "scaledobjects", "singular": "scaledobject"}
     version = {"name": "v1alpha1", "served": True, "storage": True, "schema": {"openAPIV3Schema": schema}}
     version["subresources"] = {"status": {}}
     definition = {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
-        "metadata": {"name": f"{plural}.{group}"},
-        "spec": {"group": group, "scope": "Namespaced", "names": names, "versions": [version]},
+        "metadata": {"name": "scaledobjects.keda.sh"},
+        "spec": {"group": "keda.sh", "scope": "Namespaced", "names": names, "versions": [version]},
     }
+    define(Namespace("default", lab_facts["kubernetes"]), definition)
+
+
+@pytest.fixture(scope="session")
+def argo_cd(lab_facts: Json) -> None:
+    """The Application's resource definition. No Argo CD runs: this is its API only."""
+    define(Namespace("default", lab_facts["kubernetes"]), describe_definition("Application", "applications"))
+
+
+@pytest.fixture(scope="session")
+def other_apis(lab_facts: Json) -> None:
+    """Kinds of other APIs: a Rollout, an Experiment without the subresource scale, a Crew whose replicas are its workers."""
     default = Namespace("default", lab_facts["kubernetes"])
-    default.apply(definition)
-    default.wait(f"{kind}s served", lambda: served(default, f"{plural}.{group}"))
+    define(default, describe_definition("Rollout", "rollouts", replicas_path=".spec.replicas"))
+    define(default, describe_definition("Experiment", "experiments"))
+    define(default, describe_definition("Crew", "crews", replicas_path=".spec.workers", group="crews.example.org"))
 
 
-def served(space: Namespace, definition: str) -> bool:
+def define(space: Namespace, definition: Json) -> None:
+    """Create a definition and wait until it is served."""
+    space.apply(definition)
+    name = definition["metadata"]["name"]
+    space.wait(f"{name} served", lambda: served(space, name))
+
+
+def served(space: Namespace, name: str) -> bool:
     """Whether the definition is established and its path answers."""
-    status = space.get("CustomResourceDefinition", definition).get("status", {})
+    status = space.get("CustomResourceDefinition", name).get("status", {})
     return any(one["type"] == "Established" and one["status"] == "True" for one in status.get("conditions") or [])

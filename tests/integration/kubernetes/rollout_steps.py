@@ -25,7 +25,12 @@ RULES = read_rules("Role", "lowtide-rollout")
 QUICK: Json = {"failure_grace_factor": 0.05, "timeout": 100}
 """Judge what waiting does not mend early."""
 BAD_IMAGE = "10.77.0.1:1/none:1"
-SCRIPT = 'echo "begins with $SETTING"; if [ -n "$CRASH" ]; then echo "cannot go on"; exit 3; fi; exec sleep 100000'
+SCRIPT = """
+echo "begins with $SETTING"
+if [ -n "$CRASH" ]; then echo "cannot go on"; exit 3; fi
+if [ -n "$EAT" ]; then exec tail /dev/zero; fi
+exec sleep 100000
+"""
 KINDS = ("Deployment", "Parallel", "OrderedReady")
 """A Deployment, and a StatefulSet of each policy."""
 

@@ -81,11 +81,16 @@ def test_a_failed_job_is_not_waited_for(namespace: Namespace) -> None:
 
 @pytest.mark.procedure("A16")
 def test_a_job_ends_by_itself(namespace: Namespace) -> None:
-    """At its deadline, which is named."""
-    failed = run(namespace, template=describe_shell(namespace, "sleep 1000"), deadline=3)
+    """At its deadline, which is named; its pod is deleted then, and its log has been read before."""
+    template = describe_shell(namespace, "echo row 17; sleep 1000")
+    template["template"]["spec"]["terminationGracePeriodSeconds"] = 5
+    failed = run(namespace, template=template, deadline=5)
     assert failed.failed
     assert "Job was active longer than specified deadline" in failed.msg
-    assert "no pod of it is left" in " ".join(failed["evidence"])
+    assert "its last line: row 17" in failed.msg
+    again = run(namespace, template=template, deadline=5)
+    assert again.failed
+    assert "no pod of it is left" in " ".join(again["evidence"])
 
 
 @pytest.mark.parametrize(
@@ -141,15 +146,17 @@ def test_a_probe_has_the_workload_s_account_and_secret(namespace: Namespace) -> 
         echo Authorization: Bearer $(cat /run/git/token)
         test "$ACCOUNT" = builder && echo account $ACCOUNT
     """
-    template = describe_shell(namespace, script)
-    pod = template["template"]["spec"]
-    pod["serviceAccountName"] = "builder"
-    pod["volumes"] = [{"name": "git", "secret": {"secretName": "git"}}]
+    workload = namespace.workload("builder", kind="Deployment", replicas=0)
+    pod = workload["spec"]["template"]["spec"]
+    pod |= {"serviceAccountName": "builder", "volumes": [{"name": "git", "secret": {"secretName": "git"}}]}
     account = {"name": "ACCOUNT", "valueFrom": {"fieldRef": {"fieldPath": "spec.serviceAccountName"}}}
     pod["containers"][0] |= {"env": [account], "volumeMounts": [{"name": "git", "mountPath": "/run/git"}]}
-    probed = run(namespace, template=template, name_prefix="probe")
+    namespace.apply(workload)
+    like = {"kind": "Deployment", "name": "builder", "command": ["sh", "-c", script]}
+    probed = run(namespace, from_workload=like, name_prefix="probe")
     assert not probed.failed, probed.msg
-    assert probed["log"].splitlines() == ["token has 40 bytes", "0", "Authorization: [redacted]", "account builder"]
+    told = probed["log"].splitlines()
+    assert told == ["token has 40 bytes", "0", "Authorization: [redacted]", "account builder"]
     assert token not in tell(probed)
     assert token not in str(namespace.get("Job", probed["job"])) + str(namespace.list("Pod"))
 
@@ -182,7 +189,7 @@ def test_the_documented_rights_are_enough_and_all_used(namespace: Namespace, con
     rules = read_rules("Role", "lowtide-job")
     audit = AuditLog(namespace.facts)
     account = connect(rules)
-    job = {"template": describe_shell(namespace, "sleep 7; echo done")}
+    job: Json = {"template": describe_shell(namespace, "sleep 7; echo done")}
     job["template"]["template"]["spec"]["restartPolicy"] = "Never"
     namespace.apply(
         {
@@ -199,6 +206,11 @@ def test_the_documented_rights_are_enough_and_all_used(namespace: Namespace, con
     assert "the lock schema is held after 1 s by Job" in held.msg
     done = finish_module(process)
     assert (done.failed, done["log"]) == (False, "done"), done.msg
+    for kind in ("Deployment", "StatefulSet"):
+        namespace.apply(namespace.workload("w", kind=kind, replicas=0))
+        like = {"kind": kind, "name": "w", "command": ["true"]}
+        predicted = run(namespace, check=True, key="c", from_workload=like, **account)
+        assert (predicted.failed, predicted.changed) == (False, True), predicted.msg
     used = audit.read_rights(name_user(namespace.name))
     assert used - expand(rules) == set(), "used, and not documented"
     assert expand(rules) - used == set(), "documented, and not used"

@@ -27,12 +27,14 @@ from .rollout_steps import (
     Onlooker,
     change_template,
     check_done,
+    describe,
     list_running_images,
     put,
     read_image,
     read_note,
     roll_out,
 )
+from .steps import apply_ready
 
 pytestmark = pytest.mark.lab("kubernetes")
 Json = dict[str, Any]
@@ -120,6 +122,27 @@ def test_a_failure_is_named_in_time_and_undone(
     assert again.changed is False
 
 
+@pytest.mark.procedure("B6")
+def test_one_that_takes_more_memory_than_its_limit_is_called_so(namespace: Namespace) -> None:
+    """By the container's last state, with its limit."""
+    kind = put(namespace, "Deployment", 1, resources={"limits": {"memory": "32Mi"}})
+    run = roll_out(namespace, kind, **main(env={"EAT": "1"}), **QUICK)
+    assert (run["rolled_back"], run["cause"]["reason"]) == (True, "OOMKilled"), run.msg
+    assert "container main took more memory than its limit (32Mi)" in run["cause"]["message"]
+
+
+def test_a_probe_that_fails_is_named_and_not_the_deadline(namespace: Namespace) -> None:
+    """The cause before the symptom: the progress deadline passes because of it."""
+    probe = {"exec": {"command": ["sh", "-c", '[ -z "$SETTING" ] || { echo "no answer"; false; }']}, "periodSeconds": 1}
+    workload = describe(namespace, "Deployment", 1, readinessProbe=probe)
+    workload["spec"]["progressDeadlineSeconds"] = 8
+    apply_ready(namespace, workload)
+    run = roll_out(namespace, "Deployment", **main(env={"SETTING": "1"}), timeout=90)
+    assert (run["rolled_back"], run["cause"]["reason"]) == (True, "ContainersNotReady"), run.msg
+    assert "Readiness probe failed: no answer" in run["cause"]["message"]
+    assert run["waited"] < 60
+
+
 # --- the undo fails as well, is not wanted, or is another's business ---------------------------------------------------
 
 
@@ -141,7 +164,7 @@ def test_an_undo_that_fails_as_well_stops_with_the_step_for_a_person(namespace: 
     assert again.failed
     assert namespace.get(kind, "w")["metadata"]["generation"] == generation
     namespace.apply({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}, "stringData": {"K": "v"}})
-    finished = roll_out(namespace, kind, **main(image=BAD_IMAGE), **QUICK)
+    finished = roll_out(namespace, kind, **main(image=BAD_IMAGE), failure_grace_factor=4)
     assert (finished.failed, finished["rolled_back"]) == (True, True), finished.msg
     assert finished["cause"]["reason"] == "ImagePullBackOff"
 
@@ -206,11 +229,10 @@ def test_killed_and_run_again(namespace: Namespace, kind: str, bad: bool) -> Non
     namespace.wait("rolled out", lambda: read_image(namespace, kind) != old)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
-    generation = namespace.get(kind, "w")["metadata"]["generation"]
     run = roll_out(namespace, kind, **change, **QUICK)
     assert (run.failed, run["rolled_back"], list_running_images(namespace)) == (bad, bad, {old if bad else new})
     assert run["plan"][0]["what"] == "go on with the rollout"
-    assert namespace.get(kind, "w")["metadata"]["generation"] == generation + bad
+    assert (run["revision"]["before"], run["revision"]["after"]) == (2, 3 if bad else 2)
     assert read_note(namespace, kind)["completed"] is True
 
 
@@ -251,8 +273,8 @@ def test_the_documented_rights_are_those_that_are_used(
         ("OrderedReady", main(image=BAD_IMAGE)),
         ("DaemonSet", main(image="Not An Image")),
     ):
-        kind = put(namespace, kind, 1, resources={})  # noqa: PLW2901
-        limits = main(resources={"limits": {"memory": "16Mi"}})
+        kind = put(namespace, kind, 1)  # noqa: PLW2901
+        limits = main(resources={"limits": {"memory": "64Mi"}})
         check_done(roll_out(namespace, kind, **limits, **account))
         conflict = Rival("PATCH", f"/{kind.lower()}s/w", partial(change_template, namespace, kind, "x"))
         with RivalProxy(namespace.facts, conflict, token=request_token(server, namespace.name)) as proxy:

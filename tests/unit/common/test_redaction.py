@@ -6,6 +6,7 @@ from __future__ import annotations
 import base64
 import json
 import string
+from collections.abc import Callable
 from urllib.parse import quote, quote_plus
 
 import pytest
@@ -22,7 +23,7 @@ VALUES = st.text(
 AROUND = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 PLANTED = st.text(SAFE, min_size=6, max_size=40).map(lambda text: f"Pl4{text}")
 
-ENCODINGS = {
+ENCODINGS: dict[str, Callable[[str], str]] = {
     "plain": lambda value: value,
     "base64": lambda value: base64.b64encode(value.encode()).decode(),
     "base64url": lambda value: base64.urlsafe_b64encode(value.encode()).decode().rstrip("="),

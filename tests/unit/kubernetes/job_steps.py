@@ -21,7 +21,7 @@ def describe_template(image: str = "i", **spec: Any) -> Json:
 def run(memory: MemoryServer, *, check: bool = False, **params: Any) -> ModuleRun:
     """Run the Job of a template with the key ``k``, unless another one is given."""
     own: Json = {"name_prefix": "job", "key": "k"}
-    if "from_cronjob" not in params:
+    if not {"from_cronjob", "from_workload"} & set(params):
         own["template"] = describe_template()
     return run_operation(memory, run_job, check=check, **{**own, **params})
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import Refusal
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes import summary
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.conditions import Status, Turn
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.logs import Log
@@ -24,6 +25,7 @@ from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.plans.job 
     Holder,
     JobRequest,
     build_job,
+    build_spec_like,
     complete_spec,
     decide,
     find_exit,
@@ -41,8 +43,8 @@ from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.snapshot i
 Json = dict[str, Any]
 
 REQUEST = JobRequest("n", "migrate", "42", "", {"template": {"spec": {}}}, {}, {})
-COMPLETE = {"conditions": [{"type": "Complete", "status": "True"}], "succeeded": 1}
-FAILED = {"conditions": [{"type": "Failed", "status": "True", "message": "m"}], "failed": 1}
+COMPLETE: Json = {"conditions": [{"type": "Complete", "status": "True"}], "succeeded": 1}
+FAILED: Json = {"conditions": [{"type": "Failed", "status": "True", "message": "m"}], "failed": 1}
 
 
 def describe_job(name: str = "a", claim: Claim | None = None, *, suspend: bool = True, **status: Any) -> Json:
@@ -109,7 +111,7 @@ def test_what_a_job_does_makes_its_digest() -> None:
 
 def test_a_spec_is_completed_and_what_it_says_stays() -> None:
     """The given one is not altered."""
-    spec = {"template": {"metadata": {"labels": {"a": "b"}}, "spec": {"restartPolicy": "OnFailure"}}}
+    spec: Json = {"template": {"metadata": {"labels": {"a": "b"}}, "spec": {"restartPolicy": "OnFailure"}}}
     own = complete_spec(spec, deadline=None, default_deadline=60, ttl=5, lock="schema")
     assert own["template"]["spec"]["restartPolicy"] == "OnFailure"
     assert own["template"]["metadata"]["labels"] == {"a": "b", LOCK_LABEL: "schema"}
@@ -121,6 +123,84 @@ def test_a_spec_is_completed_and_what_it_says_stays() -> None:
     assert bare["activeDeadlineSeconds"] == 7
     assert bare["template"] == {"spec": {"restartPolicy": "Never"}}
     assert complete_spec(given, deadline=9, default_deadline=60, ttl=5, lock="")["activeDeadlineSeconds"] == 9
+
+
+POD: Json = {
+    "serviceAccountName": "builder",
+    "affinity": {"podAntiAffinity": {}},
+    "terminationGracePeriodSeconds": 90,
+    "restartPolicy": "Always",
+    "securityContext": {"runAsUser": 5},
+    "initContainers": [{"name": "wait"}],
+    "containers": [
+        {
+            "name": "main",
+            "image": "shop:1",
+            "command": ["serve"],
+            "args": ["--port", "1"],
+            "env": [{"name": "PW", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}],
+            "readinessProbe": {},
+            "lifecycle": {},
+            "ports": [{"containerPort": 1}],
+            "volumeMounts": [{"name": "token", "mountPath": "/t"}, {"name": "data", "mountPath": "/d"}, {"name": "c"}],
+        },
+        {"name": "side", "image": "proxy:1", "volumeMounts": [{"name": "other", "mountPath": "/o"}]},
+    ],
+    "volumes": [
+        {"name": "token", "secret": {"secretName": "s"}},
+        {"name": "data", "persistentVolumeClaim": {"claimName": "d"}},
+        {"name": "other", "emptyDir": {}},
+    ],
+}
+
+
+def like(container: str | None, pod: Json = POD, **options: Any) -> Json:
+    """Return the spec of a Job that runs a command as a container of a Deployment would."""
+    template = {"metadata": {"labels": {"app": "shop"}}, "spec": pod}
+    obj = {"kind": "Deployment", "metadata": {"name": "d", "namespace": "n"}, "spec": {"template": template}}
+    given: Json = {"image": None, "command": ["probe"], "args": None, **options}
+    return build_spec_like(Workload.from_object(obj), container=container, **given)
+
+
+def test_a_command_runs_as_a_container_of_a_workload() -> None:
+    """With its account, secrets and environment; with no label, probe, data or other container of it."""
+    assert like("main") == {
+        "backoffLimit": 0,
+        "template": {
+            "spec": {
+                "serviceAccountName": "builder",
+                "securityContext": {"runAsUser": 5},
+                "containers": [
+                    {
+                        "name": "main",
+                        "image": "shop:1",
+                        "env": POD["containers"][0]["env"],
+                        "command": ["probe"],
+                        "volumeMounts": [{"name": "token", "mountPath": "/t"}],
+                    }
+                ],
+                "volumes": [{"name": "token", "secret": {"secretName": "s"}}],
+            }
+        },
+    }
+    (other,) = like("main", image="shop:2", args=["-v"])["template"]["spec"]["containers"]
+    assert (other["image"], other["args"]) == ("shop:2", ["-v"])
+    alone = {"containers": POD["containers"][:1]}
+    assert like(None, alone)["template"]["spec"]["containers"][0]["name"] == "main"
+
+
+@pytest.mark.parametrize(
+    ("container", "words"),
+    [
+        ("web", "Deployment n/d: it has no container 'web'"),
+        (None, "it has several containers, and none is named"),
+    ],
+)
+def test_a_container_that_there_is_not_is_refused(container: str | None, words: str) -> None:
+    """Those that there are are named; init containers are none."""
+    with pytest.raises(Refusal, match=words) as refused:
+        like(container)
+    assert refused.value.next_step == "Set from_workload.container to one of main, side"
 
 
 @pytest.mark.parametrize("lock", ["", "schema"])

@@ -164,3 +164,12 @@ def test_the_logs_of_all_pods_are_listed(memory: MemoryServer) -> None:
 def test_the_end_of_a_text(text: str, tail_lines: int, limit_bytes: int, kept: tuple[str, bool]) -> None:
     """Lines and bytes limit it, whichever is less; a character is never cut."""
     assert cut_tail(text, tail_lines=tail_lines, limit_bytes=limit_bytes) == kept
+
+
+def test_what_a_kubelet_says_of_a_log_that_it_removed_is_no_log(memory: MemoryServer) -> None:
+    """It says so with the status of a success, in place of the lines."""
+    pod = put_pod(memory)
+    memory.log_lines["n", "p"] = ["unable to retrieve container logs for containerd://69f5daa4"]
+    log = read(memory, pod)
+    assert log.text == ""
+    assert log.reason == "its node has removed it: unable to retrieve container logs for containerd://69f5daa4"

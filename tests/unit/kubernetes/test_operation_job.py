@@ -6,6 +6,7 @@ from __future__ import annotations
 import base64
 import json
 import stat
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,22 @@ def test_a_cron_job_is_run_now(memory: MemoryServer) -> None:
     assert result["plan"][0]["what"] == "create from CronJob n/purge and run"
 
 
+def test_a_command_is_run_like_a_workload_s_container(memory: MemoryServer) -> None:
+    """The plan says like which; without a command the workload itself would run."""
+    JobController(memory)
+    pod = {"serviceAccountName": "builder", "containers": [{"name": "main", "image": "i", "command": ["serve"]}]}
+    template = {"metadata": {"labels": {"app": "d"}}, "spec": pod}
+    memory.put({"kind": "Deployment", "metadata": {"name": "d", "namespace": "n"}, "spec": {"template": template}})
+    like = {"kind": "Deployment", "name": "d", "container": None, "image": None, "command": ["probe"], "args": None}
+    result = run(memory, from_workload=like)
+    assert not result.failed, result.msg
+    assert result["plan"][0]["what"] == "create like a pod of Deployment n/d and run"
+    made = list_jobs(memory)[0]["spec"]["template"]
+    assert "metadata" not in made
+    assert (made["spec"]["serviceAccountName"], made["spec"]["containers"][0]["command"]) == ("builder", ["probe"])
+    assert "option from_workload.command: it is empty" in run(memory, from_workload={**like, "command": []}).msg
+
+
 def test_a_failed_job_names_its_exit_and_its_last_line(memory: MemoryServer) -> None:
     """The same key fails again without a new Job; ``again`` starts another attempt, also from a corrected template."""
     JobController(memory, lines=["connecting", "password=hunter2hunter2", "relation x exists"]).exit_codes = [3]
@@ -146,6 +163,25 @@ def test_a_running_job_is_gone_on_with(memory: MemoryServer) -> None:
     again = run(memory)
     assert (again.failed, again.changed, again["job"], again["plan"]) == (False, False, late["job"], [])
     assert again["summary"] == f"Job n/{late['job']}, which an earlier run began, is complete after 0 s"
+
+
+def test_a_job_without_a_key_can_be_gone_on_with_by_the_key_that_was_made_up(memory: MemoryServer) -> None:
+    """Running again without it would start another one, and the message says so."""
+    controller = JobController(memory, holds=True)
+    late = run(memory, key=None, run_id=None, timeout=0.5)
+    assert f"Run again with key={late['key']} and a longer timeout" in late.msg
+    assert "running again goes on" not in late.msg
+    controller.end(late["job"])
+    again = run(memory, key=late["key"], run_id=None)
+    assert (again.failed, again["job"]) == (False, late["job"])
+
+
+def test_labels_are_texts(memory: MemoryServer) -> None:
+    """Whatever YAML makes of them."""
+    JobController(memory)
+    run(memory, labels={"release": 42}, annotations={"urgent": True})
+    metadata = list_jobs(memory)[0]["metadata"]
+    assert (metadata["labels"]["release"], metadata["annotations"]["urgent"]) == ("42", "true")
 
 
 def test_a_write_without_an_answer_starts_no_second_job(memory: MemoryServer) -> None:
@@ -259,6 +295,27 @@ def test_the_log_is_kept_in_a_private_file(memory: MemoryServer, tmp_path: Path)
     assert path.read_text() == f"==> log of container main of Pod n/{result['job']}-x (its end) <==\nb\n"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_log_of_a_pod_that_is_about_to_be_deleted_is_kept(memory: MemoryServer) -> None:
+    """A Job says that it is about to fail before Kubernetes deletes its pods, as at the deadline."""
+    controller = JobController(memory, holds=True, lines=["row 17"])
+    controller.exit_codes = [1]
+
+    def announce() -> None:
+        conditions = [{"type": "FailureTarget", "status": "True", "reason": "DeadlineExceeded"}]
+        memory.change("Job", "n", controller.started[0], lambda job: job["status"].update(conditions=conditions))
+
+    def end() -> None:
+        controller.end(controller.started[0])
+        memory.remove("Pod", "n", f"{controller.started[0]}-x")
+
+    memory.add_rival(announce, verb="watch", path="/jobs")
+    threading.Timer(2.0, end).start()
+    failed = run(memory)
+    assert failed.failed
+    assert "its last line: row 17" in failed.msg
+    assert (failed["log"], memory.read_all("Pod")) == ("row 17", [])
 
 
 def test_what_never_mends_ends_the_wait_early(memory: MemoryServer) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -73,6 +74,9 @@ def test_a_held_lock_is_refused_with_who_holds_it(memory: MemoryServer) -> None:
     assert f"the lock schema is held after 0 s by Job n/{holder} (it runs since " in refused.msg
     assert ", of run first); it was deleted again, and never ran" in refused.msg
     assert f"kubectl delete job --namespace n {holder}" in refused.msg
+    assert refused["summary"].endswith("did not run: another one has the lock schema")
+    predicted = run(memory, check=True, key="b", lock="schema", lock_timeout=0)
+    assert (predicted.failed, predicted["blockers"]) == (False, refused["blockers"])
     (blocker,) = refused["blockers"]
     assert (blocker["object"], blocker["holder"]) == (f"Job n/{holder}", "run first")
     assert [job["metadata"]["name"] for job in list_jobs(memory)] == [holder]
@@ -179,6 +183,33 @@ def test_a_run_that_comes_back_in_time_is_not_removed(memory: MemoryServer) -> N
     assert not result.failed, result.msg
     names = {job["metadata"]["name"]: job["status"]["succeeded"] for job in list_jobs(memory)}
     assert names == {left["metadata"]["name"]: 1, result["job"]: 1}
+
+
+def test_one_that_cannot_be_removed_is_waited_for_without_haste(memory: MemoryServer) -> None:
+    """Its time is over, but it has a pod: somebody has started it without saying so."""
+    JobController(memory, holds=True)
+    left = leave_unstarted(memory)
+    abandon(memory, left)
+    memory.change("Job", "n", left["metadata"]["name"], lambda job: job.update(status={"active": 1}))
+    refused = run(memory, key="b", lock="schema", lock_timeout=1.0)
+    assert "the lock schema is held after 1 s" in refused.msg
+    assert refused["requests"] < 40
+
+
+def test_another_run_with_the_same_key_that_waits_longer_keeps_the_job(memory: MemoryServer) -> None:
+    """The first one gives up, and does not take the Job away from it."""
+    controller = JobController(memory, holds=True)
+    holder = run(memory, key="a", lock="schema", timeout=0.5)["job"]
+    with ThreadPoolExecutor(1) as pool:
+        patient = pool.submit(run, memory, key="b", lock="schema", timeout=60.0)
+        while not any(job["spec"]["suspend"] and read_claim(job)["number"] for job in list_jobs(memory)):
+            threading.Event().wait(0.01)
+        hasty = run(memory, key="b", lock="schema", lock_timeout=0)
+        assert "another run with the same key goes on with it" in hasty.msg
+        controller.holds = False
+        controller.end(holder)
+        done = patient.result()
+    assert not done.failed, done.msg
 
 
 def test_a_job_that_was_suspended_in_the_middle_keeps_the_lock(memory: MemoryServer) -> None:

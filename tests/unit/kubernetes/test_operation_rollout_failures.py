@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from typing import Any
 
 import pytest
@@ -80,6 +82,35 @@ def test_a_crash_is_told_with_the_last_lines_of_its_log(memory: MemoryServer, co
     assert (request.query["previous"], request.query["container"]) == ("true", "main")
 
 
+def test_a_container_that_was_not_started_again_has_its_present_log(
+    memory: MemoryServer, controllers: RolloutControllers
+) -> None:
+    """There is none of before."""
+    ended = {"exitCode": 3, "reason": "Error"}
+    controllers.failures["bad"] = {"restartCount": 0, "state": {"terminated": ended}}
+    controllers.add("Deployment")
+    memory.log_lines[NAMESPACE, "w-new"] = ["ends at once"]
+    run = roll_out(memory, image="bad", timeout=0.5)
+    assert (run["rolled_back"], run["cause"]["log"]) == (True, ["ends at once"])
+
+
+def test_no_secret_of_a_log_is_told(memory: MemoryServer, controllers: RolloutControllers) -> None:
+    """Neither one that is known from the pod's Secret, nor what looks like one; in no part of the result."""
+    controllers.failures["bad"] = CRASH
+    controllers.add("Deployment")
+    value = base64.b64encode(b"planted-in-a-secret").decode()
+    memory.put({"kind": "Secret", "metadata": {"name": "s", "namespace": NAMESPACE}, "data": {"K": value}})
+    memory.previous_lines[NAMESPACE, "w-new", "main"] = ["it is planted-in-a-secret", "PASSWORD=planted-by-name"]
+
+    def use(obj: Json) -> None:
+        obj["spec"] = {"containers": [{"name": "main", "envFrom": [{"secretRef": {"name": "s"}}]}]}
+
+    memory.add_rival(lambda: memory.change("Pod", NAMESPACE, "w-new", use), when="before", verb="list", path="/events")
+    run = roll_out(memory, image="bad", **QUICK)
+    assert run["cause"]["log"] == ["it is [redacted]", "PASSWORD=[redacted]"]
+    assert "planted" not in json.dumps(run.result)
+
+
 def test_an_account_that_may_not_read_logs_is_told_so(memory: MemoryServer, controllers: RolloutControllers) -> None:
     """And the rollout is undone all the same."""
     controllers.failures["bad"] = CRASH
@@ -87,7 +118,7 @@ def test_an_account_that_may_not_read_logs_is_told_so(memory: MemoryServer, cont
     memory.deny("get", "pods/log")
     run = roll_out(memory, image="bad", **QUICK)
     assert run["rolled_back"] is True
-    assert "could not be read" in run["cause"]["log"][0]
+    assert "not allowed to read it" in run["cause"]["log"][0]
 
 
 def test_nothing_is_undone_where_that_is_not_asked_for(memory: MemoryServer, controllers: RolloutControllers) -> None:

@@ -21,6 +21,7 @@ from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.rollout_ca
     find_cause,
     find_digest_problem,
     find_mixed_tags,
+    find_start,
 )
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.rollout_summary import (
     AS_DECLARED,
@@ -64,6 +65,42 @@ def test_what_is_true_of_the_old_pods_does_not_count() -> None:
     assert evaluate(written, make(image="j", updatedReplicas=1)).state == "InProgress"
     assert evaluate(written, make(image="j", replicas=4)).state == "InProgress"
     assert evaluate(written, make(image="j")).is_current
+
+
+def test_pods_have_to_serve_for_a_while_without_a_break() -> None:
+    """One that crashes after its start is ready for a moment."""
+    written = make(image="j")
+    condition = RolledOut(written, None, serve_seconds=5.0)
+
+    def look(workload: Workload, at: float) -> tuple[bool, float | None]:
+        status = condition.evaluate(Snapshot.from_objects([workload.raw], at=at))
+        return status.is_current, status.look_again
+
+    unready = make(image="j", readyReplicas=2)
+    looks = [look(written, 10.0), look(written, 14.0), look(unready, 14.5), look(written, 15.5), look(written, 20.5)]
+    assert looks == [(False, 5.0), (False, 1.0), (False, None), (False, 5.0), (True, None)]
+    stopped = describe_stopped(written)
+    assert RolledOut(stopped, None, serve_seconds=5.0).evaluate(Snapshot.from_objects([stopped.raw])).is_current
+
+
+def describe_stopped(workload: Workload) -> Workload:
+    """Return the workload at 0 replicas, of which nothing can serve."""
+    raw = copy.deepcopy(workload.raw)
+    raw["spec"]["replicas"] = 0
+    raw["status"] |= dict.fromkeys(("replicas", "readyReplicas", "availableReplicas", "updatedReplicas"), 0)
+    return Workload.from_object(raw)
+
+
+def test_a_wait_looks_again_when_a_condition_may_hold_without_a_change(memory: MemoryServer) -> None:
+    """Nothing announces that time has passed."""
+    memory.put(make().raw)
+    client = memory.client(deadline=Deadline(5))
+    with Cache(client) as cache:
+        cache.follow("Deployment", NAMESPACE, name="w")
+        outcome = Outcome()
+        condition = RolledOut(make(), None, serve_seconds=0.3)
+        wait_until([condition], cache, deadline=client.deadline, grace=GracePeriod(), outcome=outcome)
+    assert 0.3 <= outcome.waited < 0.9
 
 
 def test_another_template_is_somebody_elses() -> None:
@@ -158,6 +195,32 @@ def test_the_cause_comes_before_the_symptom() -> None:
     plain = WaitFailed(obj="o", problem="p", next_step="n")
     cause, shown = find_cause(plain, Snapshot.from_objects([workload.raw]), workload, since=0.0)
     assert (cause.reason, cause.message) == ("Timeout", "p")
+
+
+def test_a_pod_that_is_not_ready_comes_before_a_deadline_that_has_passed() -> None:
+    """Which follows from it."""
+    workload = make("StatefulSet", updatedReplicas=1)
+    workload.raw["status"]["updateRevision"] = "new"
+    workload = Workload.from_object(workload.raw)
+    pod = make_pod("w-2", "u")
+    pod["status"] |= {"phase": "Running", "conditions": [{"type": "Ready", "status": "False", "message": "unready"}]}
+    error = FindingLasted(
+        Finding("ProgressDeadlineExceeded", workload.title, "timed out"), obj="o", problem="p", next_step="n"
+    )
+    cause, _pod = find_cause(error, Snapshot.from_objects([workload.raw, pod]), workload, since=0.0)
+    assert (cause.reason, cause.message) == ("ContainersNotReady", "unready")
+
+
+def test_what_was_said_of_the_template_before_does_not_count() -> None:
+    """The condition may stand there for a while, by a clock that is ahead."""
+    said = {"type": "Progressing", "status": "False", "lastUpdateTime": "2026-05-01T12:00:00Z"}
+    raw = copy.deepcopy(make().raw)
+    raw["status"]["conditions"] = [said]
+    noon = 1_777_636_800.0
+    workload = Workload.from_object(raw)
+    assert find_start(workload, noon - 5) == find_start(workload, noon) == noon + 1
+    assert find_start(workload, noon + 60) == noon + 60
+    assert find_start(make(), noon) == noon
 
 
 DIGEST = f"sha256:{'a' * 64}"

@@ -147,7 +147,9 @@ def test_another_declaration_goes_back_to_what_was_complete() -> None:
     after = carry_out(workload, plan(workload, revisions[1:], declare("j")))
     other = plan(after, revisions, declare("k"))
     assert (other.step, other.back, other.stuck) == (ROLL, revisions[1], "h8")
-    assert read(carry_out(after, other)).back == (7, "w-7")
+    cut_off = carry_out(after, other)
+    assert read(cut_off).back == (7, "w-7")
+    assert plan(cut_off, revisions, declare("k")).stuck == "h8"
     done = complete(after)
     assert plan(done, revisions, declare("k")).back == revisions[0]
     by_hand = plan(after, revisions, declare("i"))

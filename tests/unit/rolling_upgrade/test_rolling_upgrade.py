@@ -155,10 +155,10 @@ def test_the_migration_has_a_key_of_the_run_and_the_release() -> None:
     unnamed = begin([WORKERS], "", True)
     assert unnamed["key"] == begin([WORKERS], "", True)["key"]
     assert unnamed["run_id"].startswith("rolling_upgrade@")
-    assert begin([WORKERS, {**API, "kind": "DaemonSet"}], "", False) | {"run_id": ""} == {
+    assert begin([WORKERS], "", False) | {"run_id": ""} == {
         "run_id": "",
         "key": "",
-        "known": [{"kind": "StatefulSet", "name": "worker"}],
+        "names": [{"kind": "StatefulSet", "name": "worker"}],
     }
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import time
 import typing as t
 
@@ -17,10 +18,11 @@ from ..._common.text import format_count
 from ..._common.timestamps import format_utc
 from ..cluster import check_identity, connect, disconnect
 from ..evidence import Material, collect, list_event_lines, list_files
-from ..fields import Json, as_text, get_path
+from ..fields import Json, as_dict, as_text, as_time, get_path
+from ..reasons import Verdict
 from ..references import list_containers
 from ..summary import describe_state, describe_workload
-from ..verdicts import Question, Verdict, find_write_time, judge
+from ..verdicts import Question, find_write_time, judge, list_untold
 
 if t.TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
@@ -28,6 +30,7 @@ if t.TYPE_CHECKING:
 RESTARTED_AT = "kubectl.kubernetes.io/restartedAt"
 FIXED = "lowtide.ops/fixed"
 """On a pod template: which cause the role diagnose answered last, when, and how."""
+_FIXED_NOTE = re.compile(r"(?P<fix>\S+) for (?P<reason>\S+) at (?P<at>\S+)(?: by (?P<run>.+))?")
 
 
 def read_diagnosis(module: AnsibleModule, outcome: Outcome) -> None:
@@ -50,6 +53,7 @@ def read_diagnosis(module: AnsibleModule, outcome: Outcome) -> None:
         disconnect(module, outcome, client)
     verdicts = judge(material, question)
     facts = _describe(material, verdicts)
+    facts["unreadable"] += list_untold(material, question)
     outcome.facts.update(facts)
     outcome.summary = summarize(facts["verdict"], facts["others"])
     outcome.evidence = [describe_state(material.workload), *facts["verdict"]["evidence"]]
@@ -181,25 +185,34 @@ def _list_images(obj: Json) -> list[str]:
 
 
 def _describe_changes(material: Material) -> dict[str, t.Any]:
-    """Return when its pods were restarted on purpose, who wrote its replicas, and what a fix said of itself."""
+    """Return when its pods were restarted on purpose, who wrote its replicas, and what the last fix said of itself.
+
+    Restarts and fixes are looked for in its earlier revisions too: a fix that failed has been undone.
+    """
     workload = material.workload
-    annotations = get_path(workload.template, "metadata", "annotations") or {}
+    annotations = [as_dict(get_path(template, "metadata", "annotations")) for template in _list_templates(material)]
+    restarts = [as_text(entry[RESTARTED_AT]) for entry in annotations if as_time(entry.get(RESTARTED_AT)) is not None]
+    fixes = [fixed for entry in annotations if (fixed := _parse_fixed(entry.get(FIXED))) is not None]
     written_at = find_write_time(workload.raw, "f:replicas", workload.writer)
     return {
-        "restarted_at": annotations.get(RESTARTED_AT),
-        "fixed": _parse_fixed(annotations.get(FIXED)),
+        "restarted_at": max(restarts, key=lambda at: as_time(at) or 0.0, default=None),
+        "fixed": max(fixes, key=lambda fixed: as_time(fixed["at"]) or 0.0, default=None),
         "replicas_by": workload.writer,
         "replicas_at": None if written_at is None else format_utc(written_at),
     }
 
 
+def _list_templates(material: Material) -> list[Json]:
+    workload, snapshot = material.workload, material.snapshot
+    earlier = [get_path(entry.raw, "spec", "template") for entry in snapshot.list_replica_sets(workload)]
+    earlier += [get_path(entry.raw, "data", "spec", "template") for entry in snapshot.list_revisions(workload)]
+    return [workload.template, *(as_dict(template) for template in earlier)]
+
+
 def _parse_fixed(text: t.Any) -> Json | None:
     """Return what a fix wrote about itself; None when there is nothing, or nothing that can be understood."""
-    try:
-        fixed = json.loads(text or "null")
-    except (TypeError, ValueError):
-        return None
-    return fixed if isinstance(fixed, dict) else None
+    match = _FIXED_NOTE.fullmatch(as_text(text))
+    return match.groupdict() if match is not None else None
 
 
 def _save(folder: str, material: Material, facts: t.Mapping[str, t.Any], server: str) -> str:

@@ -9,8 +9,6 @@ Private to lowtide.ops: do not import from other collections.
 from __future__ import annotations
 
 import math
-import os
-import secrets
 import time
 import typing as t
 
@@ -23,19 +21,20 @@ from ..._common.timestamps import format_utc
 from .. import summary
 from ..cache import Cache
 from ..client import Client, Listing
-from ..cluster import check_identity, connect, disconnect, read_object
-from ..conditions import JobDone, Turn
+from ..cluster import check_identity, connect, disconnect
+from ..conditions import Condition, JobDone, JobEnding, Turn
 from ..diagnosis import GracePeriod
 from ..errors import Conflict, NotFound, WriteUnknown
 from ..evidence import read_known_secrets
 from ..fields import Json, as_dict, get_path
 from ..files import write_private
+from ..job_options import read_request
 from ..logs import Log, allow_seconds, list_logs
-from ..objects import ContainerState, Job, Pod, Workload
+from ..objects import ContainerState, Job, Pod
 from ..patches import Write
 from ..plans import job as plans
 from ..preflight import refuse_missing
-from ..resources import check_name, collection_path, find_resource, format_title, object_path
+from ..resources import collection_path, find_resource, format_title, object_path
 from ..reviews import Right, require_rights
 from ..selectors import format_selector
 from ..wait import wait_until
@@ -43,10 +42,6 @@ from ..wait import wait_until
 if t.TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
 
-DEFAULT_DEADLINE = 3600
-"""Seconds after which Kubernetes ends a Job for which nobody says when."""
-SHORTEST_TTL = 60
-"""Seconds. Kubernetes removes a Job with a shorter time before it is certain that its end and its log have been read."""
 REPORT_SECONDS = 10.0
 """For reading what became of a Job, also after the deadline."""
 WITHDRAW_SECONDS = 5.0
@@ -65,11 +60,16 @@ class JobRun:
         self.client = client
         self.namespace = str(self.params["namespace"])
         self.grace = GracePeriod(self.params["failure_grace_factor"], PATIENCE)
-        self.request = self._read_request()
+        self.is_keyed = bool(self.params["key"] or self.params["run_id"])
+        self.request = read_request(client, module.params)
         self.job: Job | None = None
         self.decision = plans.Decision("create", "", 1)
         self.created = False
+        self.is_withdrawn = False
+        self.until = 0.0
+        self.spared: set[str] = set()
         self.end: plans.Exit | None = None
+        self.kept_logs: list[Log] = []
 
     def run(self) -> None:
         """Fill the outcome; raise OpsError."""
@@ -78,6 +78,7 @@ class JobRun:
         self._describe()
         if self.decision.action == "changed":
             raise self._explain_changed()
+        self.outcome.facts["key"] = self.request.key
         if self.decision.action in ("create", "wait"):
             self._check_rights()
         try:
@@ -94,6 +95,8 @@ class JobRun:
                 raise self._explain_earlier_failure()
             return
         if self.module.check_mode:
+            if self.request.lock:
+                self._report_holders()
             return
         try:
             if self.request.lock:
@@ -104,44 +107,6 @@ class JobRun:
         self._report()
 
     # --- what is asked for ------------------------------------------------------------------------------------------
-
-    def _read_request(self) -> plans.JobRequest:
-        params = self.params
-        cron_job = None
-        spec = as_dict(params["template"])
-        labels: Json = {}
-        annotations: Json = {}
-        if params["from_cronjob"]:
-            raw = read_object(self.client, "CronJob", self.namespace, params["from_cronjob"])
-            cron_job = Workload.from_object(raw, "CronJob")
-            spec, labels, annotations = plans.read_cron_job(cron_job)
-        else:
-            _check_template(spec)
-        prefix = params["name_prefix"] or params["from_cronjob"]
-        _check_prefix(prefix)
-        _check_seconds(params)
-        _check_log_file(params["log_file"])
-        lock = params["lock"] or ""
-        if not lock and cron_job is not None and get_path(cron_job.raw, "spec", "concurrencyPolicy") == "Forbid":
-            lock = plans.lock_of_cron_job(cron_job.name)
-        if lock:
-            _check_lock(lock)
-        return plans.JobRequest(
-            namespace=self.namespace,
-            prefix=prefix,
-            key=params["key"] or params["run_id"] or secrets.token_hex(8),
-            lock=lock,
-            spec=plans.complete_spec(
-                spec,
-                deadline=params["deadline"],
-                default_deadline=DEFAULT_DEADLINE,
-                ttl=params["ttl_seconds"],
-                lock=lock,
-            ),
-            labels={**labels, **as_dict(params["labels"])},
-            annotations={**annotations, **as_dict(params["annotations"])},
-            cron_job=cron_job,
-        )
 
     def _list_jobs(self) -> list[Job]:
         """Return the Jobs with this key."""
@@ -169,7 +134,12 @@ class JobRun:
             why = f"key {self.request.key} has no Job yet"
             if before is not None:
                 why = f"attempt {self.decision.attempt - 1} with key {self.request.key}, {before.title}, has failed"
-            source = f"from {self.request.cron_job.title}" if self.request.cron_job else "from the template"
+            source = "from the template"
+            if self.request.cron_job is not None:
+                source = f"from {self.request.cron_job.title}"
+            elif self.params["from_workload"]:
+                like = self.params["from_workload"]
+                source = f"like a pod of {format_title(like['kind'], self.namespace, like['name'])}"
             lock = f", when it has the lock {self.request.lock}" if self.request.lock else ""
             self.outcome.plan.append(PlanItem(title, f"create {source} and run{lock}", why, reversible=False))
             self.outcome.before, self.outcome.after = {"job": None}, {"job": self.decision.name}
@@ -185,8 +155,8 @@ class JobRun:
         """Create the Job unless there is one. A rival with the same key may create it first: then it is the Job."""
         while self.decision.action == "create":
             now = time.time()
-            until = now + self._count_lock_seconds() + plans.CLAIM_MARGIN
-            body = plans.build_job(self.request, self.decision, run_id=self.client.run_id, now=now, until=until)
+            self.until = now + self._count_lock_seconds() + plans.CLAIM_MARGIN
+            body = plans.build_job(self.request, self.decision, run_id=self.client.run_id, now=now, until=self.until)
             path = object_path("Job", self.namespace, self.decision.name)
             title = format_title("Job", self.namespace, self.decision.name)
             obj, created = self.client.create_named(collection_path("Job", self.namespace), path, body, obj=title)
@@ -230,10 +200,19 @@ class JobRun:
 
     def _take_number(self, deadline: Deadline) -> bool:
         """Give the Job its number in the queue; return whether it still has to be started."""
-        until = time.time() + deadline.remaining + plans.CLAIM_MARGIN
-        others = [Job.from_object(obj) for obj in self._list("Job", f"{plans.LOCK_LABEL}={self.request.lock}").items]
+        self.until = until = time.time() + deadline.remaining + plans.CLAIM_MARGIN
+        others = self._list_of_lock()
         self._patch(lambda obj: plans.plan_number(Job.from_object(obj), others, run_id=self.client.run_id, until=until))
         return plans.is_unstarted(self._get_job())
+
+    def _list_of_lock(self) -> list[Job]:
+        return [Job.from_object(obj) for obj in self._list("Job", f"{plans.LOCK_LABEL}={self.request.lock}").items]
+
+    def _report_holders(self) -> None:
+        """Say in a rehearsal who has the lock now, which need not be so by then."""
+        own = self.job or Job.from_object({})
+        for holder in plans.find_holders(own, self._list_of_lock(), [], lock=self.request.lock, cron_job_uid=""):
+            self.outcome.blockers.append(summary.name_holder(holder, self.request.lock))
 
     def _await_turn(self, deadline: Deadline) -> list[plans.Holder]:
         """Wait for the Job's turn; return who still comes before it when time is up, or when one of them can be removed."""
@@ -246,7 +225,11 @@ class JobRun:
             cache.follow("Job", self.namespace, label_selector=None if request.cron_job_uid else labels)
             cache.follow("Pod", self.namespace, label_selector=labels)
             holders = turn.list_holders(cache.snapshot())
-            ends = [holder.until - time.time() for holder in holders if holder.until is not None]
+            ends = [
+                holder.until - time.time()
+                for holder in holders
+                if holder.until is not None and holder.uid not in self.spared
+            ]
             seconds = min([deadline.remaining, *(max(end, 0.0) for end in ends)])
             try:
                 wait_until(
@@ -268,25 +251,27 @@ class JobRun:
     def _remove_abandoned(self, holders: t.Sequence[plans.Holder]) -> bool:
         """Delete Jobs that were never started and whose runs wait no longer; return whether there were any."""
         now = time.time()
-        due = [holder for holder in holders if holder.until is not None and holder.until <= now]
-        for holder in due:
-            name = holder.title.rpartition("/")[2]
-            if self._delete_unstarted(name, holder.uid, now):
+        has_removed = False
+        for holder in holders:
+            if holder.until is None or holder.until > now or holder.uid in self.spared:
+                continue
+            if self._delete_unstarted(holder.title.rpartition("/")[2], holder.uid, now):
                 why = f"run {holder.run_id} made it and was cut off before it started it"
                 self.outcome.plan.append(PlanItem(holder.title, "delete", why, reversible=False))
-        return bool(due)
+                has_removed = True
+            else:
+                self.spared.add(holder.uid)
+        return has_removed
 
-    def _delete_unstarted(self, name: str, uid: str, now: float | None) -> bool:
-        """Delete a Job only while it has never been started, and if ``now`` is given only while its run is not back."""
+    def _delete_unstarted(self, name: str, uid: str, until: float) -> bool:
+        """Delete a Job only while it has never been started, and no run waits with it for longer than ``until``."""
         path, title = object_path("Job", self.namespace, name), format_title("Job", self.namespace, name)
         while True:
             try:
                 obj = self.client.get(path, obj=title)
                 job = Job.from_object(obj)
                 claim = plans.read_claim(job)
-                if job.uid != uid or not plans.is_unstarted(job) or claim is None:
-                    return False
-                if now is not None and claim.until > now:
+                if job.uid != uid or not plans.is_unstarted(job) or claim is None or claim.until > until:
                     return False
                 version = str(obj["metadata"]["resourceVersion"])
                 self.client.delete(path, obj=title, uid=uid, version=version, propagation="Background")
@@ -302,7 +287,8 @@ class JobRun:
         """Delete the Job whose turn did not come; return the Refusal that names who holds the lock."""
         job = self._get_job()
         with allow_seconds(self.client, Deadline(REPORT_SECONDS)):
-            is_gone = self._delete_unstarted(job.name, job.uid, None)
+            is_gone = self._delete_unstarted(job.name, job.uid, self.until)
+        self.is_withdrawn = True
         holder = holders[0]
         words = join_some([f"{entry.title} ({entry.what}{_name_run(entry)})" for entry in holders], limit=3)
         rest = "it was deleted again, and never ran" if is_gone else "another run with the same key goes on with it"
@@ -345,16 +331,29 @@ class JobRun:
     def _await_end(self) -> None:
         job = self._get_job()
         listed = Listing([job.raw], str(job.raw["metadata"]["resourceVersion"]))
-        done = JobDone(self.namespace, job.name, job.uid)
+        # Of what fails, Kubernetes deletes pods that have not ended: at the deadline, and those that it restarts.
+        ending, done = (form(self.namespace, job.name, job.uid) for form in (JobEnding, JobDone))
         with Cache(self.client) as cache:
             cache.follow("Job", self.namespace, name=job.name, listed=listed)
             try:
-                wait_until([done], cache, deadline=self.client.deadline, grace=self.grace, outcome=self.outcome)
+                self._wait(ending, cache)
+                job = self._get_job()
+                if not job.is_complete and not job.is_failed:
+                    self.kept_logs = self._read_logs(self._list_pods(job))
+                    self._wait(done, cache)
             finally:
-                latest = cache.snapshot().find("Job", self.namespace, job.name)
-                if latest is not None and Job.from_object(latest).uid == job.uid:
-                    self.job = Job.from_object(latest)
                 self._warn(cache)
+
+    def _wait(self, condition: Condition, cache: Cache) -> None:
+        """Wait until the Job is as it should be, and keep it as it is then."""
+        job = self._get_job()
+        deadline, grace = self.client.deadline, self.grace
+        try:
+            wait_until([condition], cache, deadline=deadline, grace=grace, outcome=self.outcome)
+        finally:
+            latest = cache.snapshot().find("Job", self.namespace, job.name)
+            if latest is not None and Job.from_object(latest).uid == job.uid:
+                self.job = Job.from_object(latest)
 
     def _get_job(self) -> Job:
         if self.job is None:
@@ -375,6 +374,8 @@ class JobRun:
             pods = self._list_pods(job)
         end = plans.find_exit(pods, is_failed=not job.is_complete)
         logs = self._read_logs(pods)
+        present = {log.pod for log in logs if log.text}
+        logs += [log for log in self.kept_logs if log.pod not in present]
         facts["job"] = job.name
         facts["succeeded"], facts["failed_pods"] = job.succeeded, job.failed
         facts["exit_code"] = end.exit_code if end is not None else None
@@ -417,6 +418,10 @@ class JobRun:
         return Redactor([*known, *self.client.access.secrets()])
 
     def _summarize(self) -> None:
+        if self.is_withdrawn:
+            title = format_title("Job", self.namespace, self.decision.name)
+            self.outcome.summary = f"{title} did not run: another one has the lock {self.request.lock}"
+            return
         self.outcome.summary = summary.summarize_job(
             format_title("Job", self.namespace, self.decision.name),
             self.decision.action,
@@ -434,6 +439,13 @@ class JobRun:
         except OpsError as second:
             self.module.warn(f"{job.title}: its pods could not be read: {second}")
             return error
+        if isinstance(error, WaitTimeout) and not self.is_keyed:
+            return WaitTimeout(
+                obj=error.obj,
+                problem=error.problem,
+                next_step=f"Run again with key={self.request.key} and a longer timeout to go on waiting for it; without a"
+                " key another Job would be started",
+            )
         if not job.is_failed:
             return error
         words = summary.describe_end(self.end, self.outcome.facts["log"])
@@ -474,73 +486,6 @@ def _choose_log(logs: t.Sequence[Log], end: plans.Exit | None) -> str:
         if end is not None and (log.pod, log.container) == (end.pod, end.container) and log.text:
             return log.text
     return next((log.text for log in logs if log.text), "")
-
-
-def _check_template(spec: Json) -> None:
-    """Refuse a whole object where the spec of a Job is asked for, and fields that this module sets."""
-    problem = ""
-    if "metadata" in spec or "kind" in spec or "apiVersion" in spec:
-        problem = "it is a whole object (it has apiVersion, kind or metadata)"
-    elif not isinstance(spec.get("template"), dict):
-        problem = f"it has no key template, but {', '.join(map(str, spec)) or 'nothing'}"
-    if problem:
-        raise Refusal(
-            obj="option template",
-            problem=problem,
-            next_step="Give the spec of a Job: template with the pod's spec in it, and for example backoffLimit",
-        )
-    own = [name for name in ("suspend", "selector", "manualSelector") if name in spec]
-    if own:
-        raise Refusal(
-            obj="option template",
-            problem=f"it sets {', '.join(own)}, which belongs to this module or to Kubernetes",
-            next_step=f"Remove {', '.join(own)}; a lock is given by the option lock",
-        )
-
-
-def _check_prefix(prefix: str | None) -> None:
-    if not prefix:
-        raise Refusal(
-            obj="option name_prefix", problem="it is not set, and a template has no name", next_step="Set name_prefix"
-        )
-    check_name("name_prefix", prefix)
-    if len(prefix) > plans.LONGEST_PREFIX:
-        raise Refusal(
-            obj=f"option name_prefix {prefix!r}",
-            problem=f"it has {len(prefix)} characters, and the name of a Job's pods has room for {plans.LONGEST_PREFIX}",
-            next_step="Give a shorter one",
-        )
-
-
-def _check_lock(lock: str) -> None:
-    check_name("lock", lock)
-    if len(lock) > plans.LONGEST_LOCK:
-        raise Refusal(
-            obj=f"option lock {lock!r}",
-            problem=f"it has {len(lock)} characters, and a label has at most {plans.LONGEST_LOCK}",
-            next_step="Give a shorter one",
-        )
-
-
-def _check_seconds(params: t.Mapping[str, t.Any]) -> None:
-    for name, least in (("ttl_seconds", SHORTEST_TTL), ("deadline", 1), ("lock_timeout", 0)):
-        value = params[name]
-        if value is not None and value < least:
-            raise Refusal(
-                obj=f"option {name}",
-                problem=f"it is {value:g}, and the least is {least}",
-                next_step=f"Set it to {least} or more"
-                + ("; a Job that is removed at once cannot tell how it ended" if name == "ttl_seconds" else ""),
-            )
-
-
-def _check_log_file(path: str | None) -> None:
-    if path and not os.access(os.path.dirname(os.path.abspath(path)), os.W_OK):
-        raise Refusal(
-            obj=f"option log_file {path}",
-            problem="its folder does not exist or may not be written to",
-            next_step="Create the folder first, since the log could not be kept after the Job has run",
-        )
 
 
 def run_job(module: AnsibleModule, outcome: Outcome) -> None:

@@ -12,17 +12,13 @@ import time
 import typing as t
 
 from ..._common.errors import OpsError, Refusal, WaitError, WaitFailed
-from ..._common.outcome import Blocker, Outcome, PlanItem
+from ..._common.outcome import Outcome, PlanItem
 from ..._common.retry import Deadline
 from .. import rollout_summary as words
 from ..cache import Cache
 from ..client import Client, Listing
 from ..cluster import check_identity, connect, disconnect, read_object
 from ..conditions import Condition, Observed, RolledOut
-from ..constraints.capacity import find_fit_blockers
-from ..constraints.limits import find_amount_blockers
-from ..constraints.owners import POD_TEMPLATE, find_owner_blockers
-from ..constraints.quota import find_rollout_quota_blockers
 from ..diagnosis import GracePeriod
 from ..errors import Conflict, NotFound
 from ..fields import as_time
@@ -32,7 +28,6 @@ from ..plans.rollout import (
     ROLL,
     Declared,
     Plan,
-    count_unavailable,
     describe_by_hand,
     plan_completion,
     plan_rollout,
@@ -41,9 +36,10 @@ from ..plans.rollout import (
     read_partition,
     read_values,
 )
-from ..pod_templates import LIMITS, REQUESTS, RESTARTED_AT, find_schema_problem, fingerprint, list_images
+from ..pod_templates import RESTARTED_AT, find_schema_problem, fingerprint, list_images
 from ..preflight import Planned, check_answer, check_rights
-from ..resources import collection_path, object_path
+from ..resources import collection_path, find_resource, object_path
+from ..reviews import Right
 from ..revisions import KINDS_OF_REVISIONS, Known, find_by_template, parse_revision, read_revisions
 from ..rollout_cause import (
     Cause,
@@ -52,11 +48,12 @@ from ..rollout_cause import (
     find_cause,
     find_digest_problem,
     find_mixed_tags,
+    find_start,
     list_image_ids,
     read_last_lines,
 )
+from ..rollout_guards import find_rollout_blockers
 from ..rollout_notes import DONE, UNDOING, Note, read_note, read_temporaries
-from ..scaling_constraints import ScalingConstraints, read_constraints
 from ..selectors import format_selector
 from ..snapshot import Snapshot
 from ..wait import wait_until
@@ -243,33 +240,10 @@ class Rollout:
         return find_schema_problem(back.template, self.params["schema_version"])
 
     def _refuse_blocked(self, plan: Plan, workload: Workload) -> None:
-        blockers: list[Blocker] = []
-        guards = set(self.params["guards"]) if plan.changes_template else set()
-        if "gitops" in guards:
-            blockers += find_owner_blockers(workload, POD_TEMPLATE)
-        reads = ({"hpa", "quota"} & guards) | ({"headroom"} if "capacity" in guards else set())
-        constraints = read_constraints(self.client, self.namespace, reads)
-        edited = {edit.place.container for edit in plan.edits if edit.place.container}
-        changes_amounts = any(edit.place.field in (REQUESTS, LIMITS) for edit in plan.edits)
-        if changes_amounts and "quota" in guards and not constraints.limit_ranges:
-            path = collection_path("LimitRange", self.namespace)
-            constraints.limit_ranges = self.client.list(path, obj=f"LimitRanges of namespace {self.namespace}").items
-        ranges = constraints.limit_ranges
-        blockers += find_amount_blockers(workload.title, plan.template, containers=edited, limit_ranges=ranges)
-        unavailable = count_unavailable(workload)
-        blockers += find_rollout_quota_blockers(
-            workload, plan.template, constraints.quotas, limit_ranges=ranges, unavailable=unavailable
-        )
-        if "capacity" in guards:
-            blockers += find_fit_blockers(
-                workload,
-                plan.template,
-                constraints.nodes,
-                constraints.pods,
-                limit_ranges=ranges,
-                replaces_first=unavailable > 0,
-            )
-        self._warn_of_autoscalers(constraints, workload, requests=any(e.place.field == REQUESTS for e in plan.edits))
+        guards = self.params["guards"] if plan.changes_template else ()
+        blockers, warnings = find_rollout_blockers(self.client, workload, plan, guards)
+        for warning in warnings:
+            self.module.warn(warning)
         if blockers:
             self.outcome.blockers += blockers
             raise Refusal(
@@ -278,20 +252,8 @@ class Rollout:
                 next_step=blockers[0].next_step,
             )
 
-    def _warn_of_autoscalers(self, constraints: ScalingConstraints, workload: Workload, *, requests: bool) -> None:
-        for scaler in constraints.list_autoscalers(workload):
-            if workload.replicas >= scaler.maximum:
-                self.module.warn(
-                    f"{scaler.title} has {workload.title} at its maximum of {scaler.maximum}: pods of a surge come on top"
-                    " of it, and load that grows meanwhile does not add any"
-                )
-            if requests and scaler.measures_utilization:
-                self.module.warn(
-                    f"{scaler.title} scales by a share of what pods request: with other requests it will ask for another"
-                    " number of replicas"
-                )
-
     def _check_rights(self, plan: Plan, workload: Workload) -> None:
+        may_delete = self.kind == "StatefulSet" and self.params["on_failure"] == "undo"
         planned = []
         if plan.write is not None:
             planned.append(Planned(self.kind, workload.title, self.path, workload.raw, plan.write))
@@ -301,7 +263,7 @@ class Rollout:
             namespace=self.namespace,
             reads={"Pod", KINDS_OF_REVISIONS[self.kind]},
             check_mode=self.module.check_mode,
-            deletes={"Pod"} if self.kind == "StatefulSet" and self.params["on_failure"] == "undo" else (),
+            others=[Right("delete", find_resource("Pod"), self.namespace)] if may_delete else [],
         )
 
     # --- writing and waiting ---------------------------------------------------------------------------------------
@@ -333,7 +295,11 @@ class Rollout:
             return
         self._unstick(workload, plan.stuck)
         since = as_time(note.at) if note is not None and note.phase != UNDOING else None
-        failure = self._wait(workload, RolledOut(workload, None), since=since)
+        if plan.step == ROLL:
+            since = find_start(workload, self.at)
+        serve_seconds = self.params["serve_seconds"] if note is not None else 0.0
+        condition = RolledOut(workload, None, serve_seconds=serve_seconds)
+        failure = self._wait(workload, condition, since=since)
         if failure is not None:
             self._fail(plan, failure, since or self.at)
             return
@@ -491,7 +457,8 @@ class Rollout:
     def _verify_undo(self, workload: Workload, back: Known, cause: Cause, failed: str) -> t.NoReturn:
         try:
             self._unstick(workload, failed)
-            failure = self._wait(workload, RolledOut(workload, None))
+            condition = RolledOut(workload, None, serve_seconds=self.params["serve_seconds"])
+            failure = self._wait(workload, condition, since=find_start(workload, time.time()))
         except OpsError as error:
             raise self._give_up(workload, back, cause, str(error)) from error
         if failure is not None:

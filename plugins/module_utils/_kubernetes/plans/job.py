@@ -17,6 +17,7 @@ import hashlib
 import json
 import typing as t
 
+from ..._common.errors import Refusal
 from ..._common.timestamps import format_utc
 from ..fields import Json, as_dict, as_int, as_list, as_text, as_time, get_path
 from ..objects import Job, Pod, Workload
@@ -37,6 +38,32 @@ LONGEST_LOCK = 63
 CLAIM_MARGIN = 60.0
 """Seconds after the end of its run's wait until a Job that was never started is removed by others."""
 
+_KEPT_OF_POD = [
+    "serviceAccountName",
+    "automountServiceAccountToken",
+    "imagePullSecrets",
+    "securityContext",
+    "nodeSelector",
+    "tolerations",
+    "runtimeClassName",
+    "priorityClassName",
+    "dnsPolicy",
+    "dnsConfig",
+    "hostAliases",
+    "enableServiceLinks",
+]
+_KEPT_OF_CONTAINER = [
+    "name",
+    "image",
+    "imagePullPolicy",
+    "env",
+    "envFrom",
+    "workingDir",
+    "securityContext",
+    "resources",
+]
+_OWN_VOLUMES = ("persistentVolumeClaim", "ephemeral", "hostPath")
+"""Volumes with data of the workload's own pods."""
 _MANUAL = {"cronjob.kubernetes.io/instantiate": "manual"}
 
 
@@ -64,14 +91,9 @@ class JobRequest(t.NamedTuple):
         return _digest(json.dumps(kept, sort_keys=True))[:16]
 
     @property
-    def awaits_cron_job(self) -> bool:
-        """Whether the CronJob lets none of its Jobs run beside another one."""
-        return self.cron_job is not None and get_path(self.cron_job.raw, "spec", "concurrencyPolicy") == "Forbid"
-
-    @property
     def cron_job_uid(self) -> str:
         """The uid of the CronJob whose active Jobs are waited for; "" where none are."""
-        return self.cron_job.uid if self.cron_job is not None and self.awaits_cron_job else ""
+        return self.cron_job.uid if self.cron_job is not None and forbids_others(self.cron_job) else ""
 
 
 class Note(t.NamedTuple):
@@ -136,9 +158,16 @@ def name_job(prefix: str, key: str, attempt: int) -> str:
     return f"{prefix}-{_digest(prefix, key, str(attempt))[:10]}"
 
 
-def lock_of_cron_job(name: str) -> str:
-    """Return the lock of the runs of a CronJob whose concurrencyPolicy is Forbid."""
-    return f"cronjob.{name}"
+def choose_lock(lock: str | None, cron_job: Workload | None) -> str:
+    """Return the lock that is asked for; without one, that of a CronJob which lets none of its Jobs run beside another."""
+    if not lock and cron_job is not None and forbids_others(cron_job):
+        return f"cronjob.{cron_job.name}"
+    return lock or ""
+
+
+def forbids_others(cron_job: Workload) -> bool:
+    """Return whether a CronJob lets none of its Jobs run beside another one."""
+    return as_text(get_path(cron_job.raw, "spec", "concurrencyPolicy")) == "Forbid"
 
 
 def read_cron_job(cron_job: Workload) -> tuple[Json, Json, Json]:
@@ -146,6 +175,39 @@ def read_cron_job(cron_job: Workload) -> tuple[Json, Json, Json]:
     template = as_dict(get_path(cron_job.raw, "spec", "jobTemplate"))
     metadata = as_dict(template.get("metadata"))
     return as_dict(template.get("spec")), as_dict(metadata.get("labels")), as_dict(metadata.get("annotations"))
+
+
+def build_spec_like(
+    workload: Workload, *, container: str | None, image: str | None, command: list[str], args: list[str] | None
+) -> Json:
+    """Return the spec of a Job that runs a command as a container of a workload would: account, secrets, environment.
+
+    Labels are left out, by which Services and controllers would take the pod for one of the workload's, and so are
+    probes, other containers, and volumes with data. Raises Refusal for a container that there is not.
+    """
+    pod = as_dict(workload.template.get("spec"))
+    by_name = {as_text(get_path(entry, "name")): as_dict(entry) for entry in as_list(pod.get("containers"))}
+    chosen = by_name.get(container or "") if container or len(by_name) != 1 else next(iter(by_name.values()))
+    if chosen is None:
+        raise Refusal(
+            obj=workload.title,
+            problem=f"it has no container {container!r}"
+            if container
+            else "it has several containers, and none is named",
+            next_step=f"Set from_workload.container to one of {', '.join(sorted(by_name))}",
+        )
+    volumes = [volume for volume in as_list(pod.get("volumes")) if not set(volume) & set(_OWN_VOLUMES)]
+    names = {as_text(volume.get("name")) for volume in volumes}
+    mounts = [mount for mount in as_list(chosen.get("volumeMounts")) if as_text(get_path(mount, "name")) in names]
+    used = {as_text(get_path(mount, "name")) for mount in mounts}
+    own: Json = {key: chosen[key] for key in _KEPT_OF_CONTAINER if key in chosen}
+    own |= {"command": command, **({"image": image} if image else {}), **({"args": args} if args else {})}
+    own |= {"volumeMounts": mounts} if mounts else {}
+    spec: Json = {key: pod[key] for key in _KEPT_OF_POD if key in pod}
+    spec["containers"] = [own]
+    kept = [volume for volume in volumes if as_text(volume.get("name")) in used]
+    spec |= {"volumes": kept} if kept else {}
+    return {"backoffLimit": 0, "template": {"spec": spec}}
 
 
 def complete_spec(spec: Json, *, deadline: int | None, default_deadline: int, ttl: int, lock: str) -> Json:
