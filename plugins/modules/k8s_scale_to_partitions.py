@@ -10,8 +10,9 @@ module: k8s_scale_to_partitions
 short_description: Give a workload as many replicas as its topics have partitions
 version_added: 0.1.0
 description:
-  - Scales a StatefulSet or Deployment of consumers to the number of partitions of the topics that it reads, since more
-    replicas than partitions sit idle and fewer leave work undone.
+  - Scales a StatefulSet or Deployment of consumers, or a workload of another API that has the subresource C(scale), to
+    the number of partitions of the topics that it reads, since more replicas than partitions sit idle and fewer leave
+    work undone.
   - The partition counts are data (O(partitions)) or are read from Kafka (O(kafka_connection)). A topic that is missing,
     and a count that is null, zero or not a number, is a refusal before any write; scaling to zero is impossible.
   - It then waits until the replicas serve, also when nothing had to be changed, and ends early on a state that waiting
@@ -27,14 +28,23 @@ author:
   - The lowtide.ops team (@lowtide-ops)
 options:
   kind:
-    description: What kind of workload it is.
+    description: What kind of workload it is, V(StatefulSet) or V(Deployment), or another one with O(api_version).
     type: str
     required: true
-    choices: [StatefulSet, Deployment]
   name:
     description: The name of the workload.
     type: str
     required: true
+  api_version:
+    description:
+      - The API of another kind, as the object has it (C(GROUP/VERSION)), such as C(argoproj.io/v1alpha1) for a C(Rollout).
+      - The kind needs the subresource C(scale), with its replicas at C(spec.replicas).
+    type: str
+  plural:
+    description:
+      - With O(api_version), the plural of that kind, as in paths and access rules, such as C(rollouts).
+      - Without it, it is found by one request for what the API serves.
+    type: str
   topics:
     description:
       - The topics that the workload consumes.
@@ -165,12 +175,14 @@ options:
   guards:
     description:
       - What is looked at before a change. Each costs one request, except V(headroom), which costs two (nodes and pods),
-        V(quota), which costs two where there is a ResourceQuota, and V(gitops), which costs none.
+        V(quota), which costs two where there is a ResourceQuota and three where one limits the volume claims that a
+        StatefulSet is to get, and V(gitops), which costs none.
       - V(hpa) and V(keda) find the autoscaler that owns the replicas.
       - V(gitops) refuses when Argo CD or Flux keeps the workload's replicas, or when an operator owns the workload.
       - V(disruption_budget) refuses fewer replicas than a PodDisruptionBudget's C(minAvailable).
       - V(quota) refuses more pods than a ResourceQuota has left. Quotas with scopes count where they cover the pods,
-        and requests that a LimitRange sets count as well.
+        and requests that a LimitRange sets count as well, as do volume claims that are not there yet (their number and
+        size, also by the StorageClass that the StatefulSet names).
       - V(headroom) refuses more pods than fit on the nodes by requests, cordons, taints and C(nodeSelector). Leave it
         out where a cluster autoscaler adds nodes.
     type: list
@@ -352,8 +364,10 @@ def main() -> None:
         argument_spec={
             **CONNECTION_SPEC,
             **ACTING_SPEC,
-            "kind": {"type": "str", "required": True, "choices": ["StatefulSet", "Deployment"]},
+            "kind": {"type": "str", "required": True},
             "name": {"type": "str", "required": True},
+            "api_version": {"type": "str"},
+            "plural": {"type": "str"},
             "topics": {"type": "list", "elements": "str", "default": []},
             "partitions": {"type": "raw"},
             "kafka_connection": {"type": "dict", "options": connection_spec()},

@@ -25,6 +25,11 @@ description:
     one before is done.
   - A tier is done when its pods are gone, terminating ones included, or when as many as declared are up to date and
     serve. That is waited for also when nothing had to be changed.
+  - Workloads of other APIs that have the subresource C(scale) (O(workloads[].api_version)), such as a C(Rollout), are
+    stopped and started by their C(spec.replicas) in the same way. How many serve is what their status says
+    (C(readyReplicas) or C(availableReplicas)), otherwise their pods are counted, which are those that they own, also
+    through what was read of theirs (ReplicaSets), or that their selector selects and nothing known owns. Each costs two
+    more reads.
   - Before the first patch the server is asked for the rights that the run needs (one access review for each, a
     C(SelfSubjectAccessReview)), and each patch is tried as a dry run, so that what an admission webhook or a lacking
     right would refuse half way is refused before anything is changed. In check mode, which sends no patch at all, the
@@ -44,21 +49,33 @@ options:
   workloads:
     description:
       - The workloads, as one tier. All of them are changed before any is waited for.
-      - An entry may be what M(lowtide.ops.k8s_workload_info) returns for a workload. Only its kind and name are used
-        then, and its namespace must be that of O(namespace).
+      - An entry may be what M(lowtide.ops.k8s_workload_info) returns for a workload. Only its API, kind and name are
+        used then, and its namespace must be that of O(namespace).
       - Exactly one of O(workloads) and O(tiers) is given.
     type: list
     elements: dict
     suboptions:
       kind:
-        description: What kind of workload it is.
+        description:
+          - What kind of workload it is, V(StatefulSet), V(Deployment), V(CronJob) or V(Job), or another one with
+            O(workloads[].api_version).
+          - A DaemonSet is refused, since it has no number of replicas.
         type: str
         required: true
-        choices: [StatefulSet, Deployment, CronJob, Job]
       name:
         description: Its name.
         type: str
         required: true
+      api_version:
+        description:
+          - The API of another kind, as the object has it (C(GROUP/VERSION)), such as C(argoproj.io/v1alpha1) for a C(Rollout).
+          - The kind needs the subresource C(scale), with its replicas at C(spec.replicas).
+        type: str
+      plural:
+        description:
+          - With O(workloads[].api_version), the plural of that kind, as in paths and access rules, such as C(rollouts).
+          - Without it, it is found by one request for what the API serves.
+        type: str
       replicas:
         description:
           - With O(state=running), this many replicas instead of what there was before; at least 1.
@@ -205,6 +222,13 @@ EXAMPLES = r"""
       - [{kind: Deployment, name: api}]
     timeout: 120
 
+- name: Stop a Rollout of Argo
+  lowtide.ops.k8s_workload:
+    state: stopped
+    namespace: shop
+    workloads:
+      - {api_version: argoproj.io/v1alpha1, kind: Rollout, name: web}
+
 - name: Predict that start in a rehearsal, in which nothing was stopped
   lowtide.ops.k8s_workload:
     state: running
@@ -244,6 +268,10 @@ workloads:
     kind:
       description: The kind.
       type: str
+    api_version:
+      description: The API of that kind.
+      type: str
+      sample: apps/v1
     name:
       description: The name.
       type: str
@@ -318,11 +346,13 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.lowtide.ops.plugins.module_utils._common.module import run_module
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.arguments import ACTING_SPEC, CONNECTION_SPEC
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.operations.workload import run_workload
-from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.tiers import INFO_KEYS, KINDS
+from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.tiers import INFO_KEYS
 
 WORKLOAD: dict[str, dict[str, t.Any]] = {
-    "kind": {"type": "str", "required": True, "choices": list(KINDS)},
+    "kind": {"type": "str", "required": True},
     "name": {"type": "str", "required": True},
+    "api_version": {"type": "str"},
+    "plural": {"type": "str"},
     "replicas": {"type": "int"},
     **{key: {"type": "raw"} for key in INFO_KEYS},
     "namespace": {"type": "str"},

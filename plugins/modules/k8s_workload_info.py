@@ -12,6 +12,8 @@ version_added: 0.1.0
 description:
   - Lists the StatefulSets, Deployments and CronJobs of a namespace, or the workloads that are named, Jobs among them,
     with what M(lowtide.ops.k8s_workload) saved on those that it has stopped.
+  - Workloads of other APIs are read where they are named. One whose status says neither C(readyReplicas) nor
+    C(availableReplicas) counts as not ready, since no pods are read.
   - With RV(stopped_by_lowtide) a playbook can put back whatever was left stopped.
 author:
   - The lowtide.ops team (@lowtide-ops)
@@ -28,14 +30,25 @@ options:
     default: []
     suboptions:
       kind:
-        description: What kind of workload it is.
+        description:
+          - What kind of workload it is, V(StatefulSet), V(Deployment), V(CronJob), V(Job) or V(DaemonSet), or another one
+            with O(workloads[].api_version).
         type: str
         required: true
-        choices: [StatefulSet, Deployment, CronJob, Job]
       name:
         description: Its name.
         type: str
         required: true
+      api_version:
+        description:
+          - The API of another kind, as the object has it (C(GROUP/VERSION)), such as C(argoproj.io/v1alpha1) for a C(Rollout).
+          - The kind needs the subresource C(scale), with its replicas at C(spec.replicas).
+        type: str
+      plural:
+        description:
+          - With O(workloads[].api_version), the plural of that kind, as in paths and access rules, such as C(rollouts).
+          - Without it, it is found by one request for what the API serves.
+        type: str
   timeout:
     description: Seconds that the whole module may take.
     type: float
@@ -98,6 +111,10 @@ workloads:
     kind:
       description: The kind.
       type: str
+    api_version:
+      description: The API of that kind.
+      type: str
+      sample: apps/v1
     name:
       description: The name.
       type: str
@@ -167,11 +184,12 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.lowtide.ops.plugins.module_utils._common.module import run_module
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.arguments import CONNECTION_SPEC
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.operations.workload_info import read_workloads
-from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.tiers import KINDS
 
 WORKLOAD = {
-    "kind": {"type": "str", "required": True, "choices": list(KINDS)},
+    "kind": {"type": "str", "required": True},
     "name": {"type": "str", "required": True},
+    "api_version": {"type": "str"},
+    "plural": {"type": "str"},
 }
 
 

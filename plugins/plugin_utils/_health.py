@@ -90,9 +90,10 @@ def check_workloads(result: Result, plan: Plan, window: Window) -> list[Line]:
     as stopped is meant to be at 0.
     """
     is_declared = bool(plan["workloads"])
+    stopped = {(entry["kind"], entry["name"]) for entry in plan["stopped_workloads"]}
     return [
         _check_stopped_workload(workload, window)
-        if {"kind": workload["kind"], "name": workload["name"]} in plan["stopped_workloads"]
+        if (workload["kind"], workload["name"]) in stopped
         else _check_workload(workload, window, is_declared=is_declared)
         for workload in result["workloads"]
     ]

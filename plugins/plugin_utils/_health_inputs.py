@@ -186,7 +186,7 @@ def require_entries(need: Need, inputs: Inputs, host: str, what: str) -> list[t.
 
 
 def list_workloads(inputs: Inputs, host: str) -> list[Json]:
-    """Return kind and name of every workload of the tiers, without their other keys; a flat list is one tier."""
+    """Return what names every workload of the tiers, without other keys; a flat list is one tier."""
     variable = name_variable(WORKLOADS, inputs)
     tiers = require_entries(WORKLOADS, inputs, host, "workloads")
     entries = [entry for tier in tiers for entry in (tier if isinstance(tier, list) else [tier])]
@@ -201,7 +201,7 @@ def list_workloads(inputs: Inputs, host: str) -> list[Json]:
 
 
 def list_stopped_workloads(inputs: Inputs, host: str) -> list[Json]:
-    """Return kind and name of every workload that is meant to be at 0 replicas, or suspended."""
+    """Return what names every workload that is meant to be at 0 replicas, or suspended."""
     variable, entries = "health_stopped_workloads", inputs["stopped_workloads"]
     if not isinstance(entries, list):
         raise Refusal(
@@ -213,17 +213,22 @@ def list_stopped_workloads(inputs: Inputs, host: str) -> list[Json]:
 
 
 def name_workloads(entries: t.Sequence[t.Any], variable: str, host: str) -> list[Json]:
-    """Return kind and name of the entries of a variable, each once, without their other keys."""
+    """Return kind and name of the entries of a variable, of another API also what finds it; each once."""
     workloads: list[Json] = []
     for entry in entries:
-        known = isinstance(entry, dict) and entry.get("kind") in WORKLOAD_KINDS and bool(entry.get("name"))
-        if not known:
+        kind = entry.get("kind") if isinstance(entry, dict) else None
+        is_other = kind not in WORKLOAD_KINDS
+        if not kind or not entry.get("name") or (is_other and not entry.get("api_version")):
             raise Refusal(
                 obj=f"host {host}: variable {variable}",
                 problem=f"{entry!r} is no workload",
-                next_step=f"Give each one a kind ({', '.join(WORKLOAD_KINDS)}) and a name",
+                next_step=(
+                    f"Give each one a name and a kind ({', '.join(WORKLOAD_KINDS)},"
+                    " or of another API, with its api_version)"
+                ),
             )
-        workload = {"kind": str(entry["kind"]), "name": str(entry["name"])}
+        keys = ("kind", "name", "api_version", "plural") if is_other else ("kind", "name")
+        workload = {key: str(entry[key]) for key in keys if entry.get(key)}
         if workload not in workloads:
             workloads.append(workload)
     return workloads

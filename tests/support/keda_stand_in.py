@@ -11,13 +11,11 @@ as KEDA does since 2.19 (controllers/keda/scaledobject_controller.go there).
 from __future__ import annotations
 
 import http.client
-import socket
-import threading
 from collections.abc import Mapping
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
-from .kubernetes_server import JSON, MERGE, ApiServer, build_path, read_events
+from .kubernetes_server import JSON, MERGE, build_path
+from .operator_stand_in import OperatorStandIn
 
 Json = dict[str, Any]
 
@@ -103,39 +101,31 @@ def describe_hpa(scaled_object: Mapping[str, Any]) -> Json:
     }
 
 
-class KedaStandIn:
+class KedaStandIn(OperatorStandIn):
     """Scales the targets of all ScaledObjects of a namespace.
 
-    Entered, it watches and acts by itself, as an operator does. Without that, :meth:`reconcile` acts once, so that a
-    test decides when: before a request is passed on, for an operator that is faster than the second write of a stop.
     Without ``publishes`` there are no conditions, as with KEDA before 2.11 as far as the modules look at it.
     """
 
+    watched = ("ScaledObject", *TARGETS)
+
     def __init__(self, facts: Json, namespace: str, *, publishes: bool = True) -> None:
-        self.server = ApiServer(facts)
-        self.namespace = namespace
+        super().__init__(facts, namespace)
         self.publishes = publishes
         self.demand: dict[str, int] = {}
         """What the triggers of a ScaledObject ask for, by its name."""
         self.scalings: list[tuple[str, int]] = []
         """What it did: the target's name and its new replicas."""
-        self._failures: list[Exception] = []
-        self._due = threading.Event()
-        self._ended = False
-        self._watches: list[http.client.HTTPSConnection] = []
-        self._threads: list[threading.Thread] = []
-        self._lock = threading.Lock()
 
     def ask_for(self, name: str, replicas: int) -> None:
         """Have the triggers of a ScaledObject ask for so many replicas from now on."""
         self.demand[name] = replicas
-        self._due.set()
+        self.wake()
 
-    def reconcile(self) -> None:
+    def reconcile_each(self) -> None:
         """Publish, make or remove HPAs, and scale every target that is not as its ScaledObject says."""
-        with self._lock:
-            for scaled_object in self.server.list("ScaledObject", self.namespace):
-                self._reconcile(scaled_object)
+        for scaled_object in self.server.list("ScaledObject", self.namespace):
+            self._reconcile(scaled_object)
 
     def _reconcile(self, scaled_object: Json) -> None:
         if self.publishes:
@@ -184,46 +174,3 @@ class KedaStandIn:
         if goal != replicas:
             self.server.scale(kind, self.namespace, name, goal, manager=MANAGER)
             self.scalings.append((name, goal))
-
-    # -- as an operator -----------------------------------------------------------------------------------------------
-
-    def __enter__(self) -> Self:
-        for kind in ("ScaledObject", *TARGETS):
-            watch = self.server.open_watch(build_path(kind, self.namespace))
-            self._watches.append(watch)
-            self._threads.append(threading.Thread(target=self._follow, args=(watch,), daemon=True))
-        self._threads.append(threading.Thread(target=self._operate, daemon=True))
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._ended = True
-        self._due.set()
-        for watch in self._watches:
-            if watch.sock is not None:
-                watch.sock.shutdown(socket.SHUT_RDWR)
-        for thread in self._threads:
-            thread.join(10)
-        assert self._failures == [] or value is not None, self._failures
-
-    def _follow(self, watch: http.client.HTTPSConnection) -> None:
-        try:
-            for _event in read_events(watch):
-                self._due.set()
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            if not self._ended:
-                self._failures.append(error)
-
-    def _operate(self) -> None:
-        while not self._ended:
-            self._due.wait()
-            self._due.clear()
-            try:
-                if not self._ended:
-                    self.reconcile()
-            except (AssertionError, OSError, http.client.HTTPException) as error:
-                self._failures.append(error)
-                return

@@ -38,6 +38,7 @@ RESOURCES = {
     "CronJob": ("apis/batch/v1", "cronjobs"),
     "HorizontalPodAutoscaler": ("apis/autoscaling/v2", "horizontalpodautoscalers"),
     "ScaledObject": ("apis/keda.sh/v1alpha1", "scaledobjects"),
+    "Rollout": ("apis/argoproj.io/v1alpha1", "rollouts"),
     "Role": ("apis/rbac.authorization.k8s.io/v1", "roles"),
     "RoleBinding": ("apis/rbac.authorization.k8s.io/v1", "rolebindings"),
 }

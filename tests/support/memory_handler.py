@@ -141,6 +141,10 @@ class Handler(BaseHTTPRequestHandler):
         try:
             if fault is not None and self._fail_before(fault):
                 return
+            served = self.memory.discover(request.path) if request.method == "GET" else None
+            if served is not None:
+                self._send(200, served)
+                return
             self._check(request)
             if request.verb == "watch":
                 self._watch(self.memory.parse_path(request.path), query)

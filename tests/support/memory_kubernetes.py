@@ -31,6 +31,7 @@ from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.resources 
 
 from .memory_handler import Fault, Handler, Request, Rival, find_manager, is_dry
 from .memory_objects import (
+    WITH_SCALE,
     Change,
     Json,
     Key,
@@ -73,6 +74,7 @@ class MemoryServer:
         self.faults: list[Fault] = []
         self.log_lines: dict[tuple[str, str], list[str]] = {}
         self.resources = {(resource.group_version, resource.plural): resource for resource in RESOURCES.values()}
+        self.scaled = dict(WITH_SCALE)
         self.review_status: Json | None = None
         self.connections = 0
         self.clock_ahead = 0.0
@@ -129,9 +131,11 @@ class MemoryServer:
 
     # --- what a test does -------------------------------------------------------------------------------------------
 
-    def register(self, resource: Resource) -> None:
-        """Serve another kind."""
+    def register(self, resource: Resource, *, scaled: str = "") -> None:
+        """Serve another kind; ``scaled`` is the field of its spec that its subresource scale shows, if it has one."""
         self.resources[resource.group_version, resource.plural] = resource
+        if scaled:
+            self.scaled[resource.kind] = scaled
 
     def unregister(self, kind: str) -> None:
         """Serve a kind no longer, as a cluster without its operator."""
@@ -287,6 +291,20 @@ class MemoryServer:
         name, subresource = [*rest[1:], "", ""][:2]
         return Target(resource, namespace, name, subresource)
 
+    def discover(self, path: str) -> Json | None:
+        """Return what a version of an API serves (with its subresources scale); None for any other path."""
+        version = path.removeprefix("/apis/").removeprefix("/api/")
+        served = [resource for resource in self.resources.values() if resource.group_version == version]
+        if not served:
+            return None
+        if ("get", path, "") in self._denied:
+            raise Rejected(403, "Forbidden", f'forbidden: User "test" cannot get path "{path}"')
+        entries = [{"name": entry.plural, "kind": entry.kind, "namespaced": entry.namespaced} for entry in served]
+        for entry in served:
+            if entry.kind in self.scaled:
+                entries.append({"name": f"{entry.plural}/scale", "kind": "Scale", "namespaced": entry.namespaced})
+        return {"kind": "APIResourceList", "groupVersion": version, "resources": entries}
+
     def check_present(self, target: Target) -> None:
         """Raise the 404 of an object that is not there."""
         if Key(target.resource, target.namespace, target.name) not in self._store.objects:
@@ -321,7 +339,7 @@ class MemoryServer:
                 return self._save(key, {**request.body}, manager=find_manager(request), dry_run=is_dry(request))
             raise Rejected(404, "NotFound", f"{target.title} not found")
         if request.verb == "get":
-            return show(current, target.subresource)
+            return show(current, target.subresource, self.scaled)
         if request.verb == "patch":
             return self.patch_object(target, key, current, request)
         return self._delete(target, key, current, request)
@@ -405,7 +423,7 @@ class MemoryServer:
 
     def patch_object(self, target: Target, key: Key, current: Json, request: Request) -> Json:
         """Carry out a patch; a test may put admission webhooks before it."""
-        shown = show(current, target.subresource)
+        shown = show(current, target.subresource, self.scaled)
         if "json-patch" in request.content_type:
             patched = apply_operations(shown, request.body)
         elif "merge-patch" in request.content_type or "apply-patch" in request.content_type:
@@ -422,7 +440,7 @@ class MemoryServer:
             raise Rejected(422, "Invalid", message)
         after = copy.deepcopy(current)
         if target.subresource == "scale":
-            after["spec"]["replicas"] = patched["spec"]["replicas"]
+            after["spec"][self.scaled[current["kind"]]] = patched["spec"]["replicas"]
         elif target.subresource == "status":
             after["status"] = patched.get("status") or {}
         else:
@@ -436,7 +454,7 @@ class MemoryServer:
             dry_run=is_dry(request),
             operation="Apply" if "apply-patch" in request.content_type else "Update",
         )
-        return show(saved, target.subresource)
+        return show(saved, target.subresource, self.scaled)
 
     def _delete(self, target: Target, key: Key, current: Json, request: Request) -> Json:
         options = request.body or {}

@@ -16,7 +16,8 @@ from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.resources 
 
 Json = dict[str, Any]
 
-WITH_SCALE = {"StatefulSet", "Deployment", "ReplicaSet"}
+WITH_SCALE = {"StatefulSet": "replicas", "Deployment": "replicas", "ReplicaSet": "replicas"}
+"""Kinds with the subresource scale, and the field of their spec that it shows as replicas."""
 PATCH_NOT_APPLIED = "the server rejected our request due to an error in our request"
 
 
@@ -218,14 +219,17 @@ def _write_fields(paths: set[tuple[str, ...]]) -> Json:
     return fields
 
 
-def show(obj: Json, subresource: str) -> Json:
-    """Return an object, or its scale, as it is shown."""
+def show(obj: Json, subresource: str, scaled: dict[str, str]) -> Json:
+    """Return an object, or its scale (for the kinds that are ``scaled``), as it is shown."""
     if subresource != "scale":
         return copy.deepcopy(obj)
-    if obj["kind"] not in WITH_SCALE:
+    if obj["kind"] not in scaled:
         raise Rejected(404, "NotFound", "the server could not find the requested resource")
+    field = scaled[obj["kind"]]
+    if obj["kind"] not in WITH_SCALE and field not in obj["spec"]:
+        raise Rejected(500, "InternalError", f'the spec replicas field ".spec.{field}" does not exist')
     metadata = {k: v for k, v in obj["metadata"].items() if k in ("name", "namespace", "uid", "resourceVersion")}
-    replicas = obj["spec"].get("replicas", 1)
+    replicas = obj["spec"].get(field, 1)
     status = {"replicas": (obj.get("status") or {}).get("replicas", 0)}
     return {
         "kind": "Scale",

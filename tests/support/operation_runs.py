@@ -39,6 +39,8 @@ DEFAULTS: dict[Work, dict[str, Any]] = {
     run_scale_to_partitions: {
         "kind": "StatefulSet",
         "name": "w",
+        "api_version": None,
+        "plural": None,
         "topics": [],
         "partitions": None,
         "kafka_connection": None,

@@ -24,7 +24,8 @@ SITE_VARIABLES = {
     "postgresql_connection": "a dictionary, see [below](#postgresql_connection)",
     "s3_connection": "a dictionary, see [below](#s3_connection)",
     "kubernetes_namespace": "a name",
-    "tiers": "a list of lists of `{kind, name}` (or with `replicas`) in start order; a flat list is one tier",
+    "tiers": "a list of lists of `{kind, name}` (also with `replicas`, and of another API `api_version`) in start"
+    " order; a flat list is one tier",
     "consumer_groups": "a list of names",
     "topics": "a list of names",
     "bucket": "a name",

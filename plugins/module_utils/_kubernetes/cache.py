@@ -19,7 +19,7 @@ from .._common.retry import Backoff
 from .client import Client, Listing
 from .errors import ApiError, Forbidden, Gone, NotFound, Unauthorized
 from .fields import Json, as_dict, as_text, get_path
-from .resources import collection_path, format_title, object_path
+from .resources import Kind, collection_path, find_resource, format_collection, format_title, object_path
 from .snapshot import Kept, Snapshot, identify
 from .streams import Stream
 
@@ -56,14 +56,15 @@ class _Source:
     """
 
     def __init__(
-        self, kind: str, namespace: str, name: str | None, params: dict[str, str], *, optional: bool, backoff: Backoff
+        self, kind: Kind, namespace: str, name: str | None, params: dict[str, str], *, optional: bool, backoff: Backoff
     ) -> None:
-        self.kind = kind
+        self.resource = find_resource(kind)
+        self.kind = self.resource.kind
         self.namespace = namespace
         self.name = name
         self.params = params
         self.optional = optional
-        self.title = format_title(kind, namespace, name) if name else f"{kind}s of namespace {namespace}"
+        self.title = format_title(kind, namespace, name) if name else format_collection(kind, namespace)
         self.path = collection_path(kind, namespace)
         self.objects: dict[str, Json] = {}
         self.version: str | None = None
@@ -145,7 +146,7 @@ class Cache:
 
     def follow(
         self,
-        kind: str,
+        kind: Kind,
         namespace: str,
         *,
         name: str | None = None,
@@ -291,7 +292,7 @@ class Cache:
                 if source.name is None:
                     raise
         try:
-            path = object_path(source.kind, source.namespace, t.cast("str", source.name))
+            path = object_path(source.resource, source.namespace, t.cast("str", source.name))
             items = [self._client.get(path, obj=source.title)]
         except NotFound:
             items = []

@@ -20,7 +20,7 @@ from .access import resolve_access
 from .client import Client, Listing
 from .errors import ApiError, Forbidden, NotFound
 from .kubeconfig import limit_masking
-from .resources import check_name, collection_path, format_title, object_path
+from .resources import Kind, check_name, collection_path, find_resource, format_collection, format_title, object_path
 
 if t.TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
@@ -32,8 +32,15 @@ KNOWN_NAMES = 20
 
 
 def connect(module: AnsibleModule, *, seconds: float) -> Client:
-    """Return a client for the module's options, its deadline ``seconds`` away. Nothing is sent yet."""
+    """Return a client for the module's options, its deadline ``seconds`` away. Nothing is sent yet.
+
+    Raises Refusal for options that cannot be meant, among them ``assume`` outside check mode.
+    """
     params = module.params
+    if params.get("assume") and not module.check_mode:
+        raise Refusal(
+            obj="option assume", problem="it is set outside check mode", next_step="Use it for rehearsals only"
+        )
     if params["namespace"] is not None:
         check_name("namespace", params["namespace"])
     if seconds <= 0:
@@ -86,7 +93,7 @@ def check_identity(client: Client, expected: str | None) -> None:
         )
 
 
-def read_object(client: Client, kind: str, namespace: str, name: str) -> Json:
+def read_object(client: Client, kind: Kind, namespace: str, name: str) -> Json:
     """Return one object; when it is missing the Refusal says whether the namespace is, and what there is instead."""
     path = object_path(kind, namespace, check_name("name", name))
     try:
@@ -95,12 +102,12 @@ def read_object(client: Client, kind: str, namespace: str, name: str) -> Json:
         raise explain_missing(client, kind, namespace, [name]) from error
 
 
-def list_named(client: Client, kind: str, namespace: str, names: t.Sequence[str]) -> Listing:
+def list_named(client: Client, kind: Kind, namespace: str, names: t.Sequence[str]) -> Listing:
     """Return the named objects of one kind, in the order of ``names``; a Refusal names those that are missing.
 
     It takes one LIST, or one GET each for an account whose role names the objects (``resourceNames``) and may not list.
     """
-    title = f"{kind}s of namespace {namespace}"
+    title = format_collection(kind, namespace)
     params = {"fieldSelector": f"metadata.name={names[0]}"} if len(names) == 1 else None
     try:
         listing = client.list(collection_path(kind, namespace), obj=title, params=params)
@@ -114,7 +121,7 @@ def list_named(client: Client, kind: str, namespace: str, names: t.Sequence[str]
     return Listing([by_name[name] for name in names], listing.version)
 
 
-def explain_missing(client: Client, kind: str, namespace: str, names: t.Sequence[str]) -> OpsError:
+def explain_missing(client: Client, kind: Kind, namespace: str, names: t.Sequence[str]) -> OpsError:
     """Return the Refusal for objects that do not exist. Costs up to two requests, on this path only."""
     where = f"cluster {client.access.server} ({client.access.source})"
     try:
@@ -131,12 +138,12 @@ def explain_missing(client: Client, kind: str, namespace: str, names: t.Sequence
             return error
     titles = ", ".join(format_title(kind, namespace, name) for name in names)
     try:
-        listing = client.list(collection_path(kind, namespace), obj=f"{kind}s of namespace {namespace}")
+        listing = client.list(collection_path(kind, namespace), obj=format_collection(kind, namespace))
     except Forbidden:
         instead = "this account may not list what there is"
     else:
         known = sorted(str(item["metadata"]["name"]) for item in listing.items)
-        instead = f"{kind}s there: {', '.join(known[:KNOWN_NAMES]) or 'none'}"
+        instead = f"{find_resource(kind).kind}s there: {', '.join(known[:KNOWN_NAMES]) or 'none'}"
     return Refusal(
         obj=titles,
         problem=f"it does not exist in {where}; {instead}",

@@ -15,6 +15,7 @@ from .._common.text import format_count, join_some
 from .autoscalers import Autoscaler
 from .fields import as_dict
 from .objects import Job, Pod, Workload, find_controller
+from .resources import Resource, find_resource, list_kinds_between
 from .saved_state import AUTOSCALER_MANAGERS
 from .selectors import format_selector
 from .snapshot import Snapshot
@@ -54,6 +55,7 @@ class Condition(t.Protocol):
     """What ``wait_until`` waits for."""
 
     kind: str
+    resource: Resource
     namespace: str
     name: str
 
@@ -72,6 +74,7 @@ class _WorkloadCondition(ABC):
 
     def __init__(self, workload: Workload) -> None:
         self.kind = workload.kind
+        self.resource = workload.resource
         self.namespace = workload.namespace
         self.name = workload.name
         self._first = workload
@@ -82,7 +85,7 @@ class _WorkloadCondition(ABC):
 
     def find_workload(self, snapshot: Snapshot) -> Workload | None:
         """Return the workload as it is now; None when it does not exist any more."""
-        workload = snapshot.workload(self.kind, self.namespace, self.name)
+        workload = snapshot.workload(self.resource, self.namespace, self.name)
         return workload if workload is not None and workload.uid == self._first.uid else None
 
     def evaluate(self, snapshot: Snapshot) -> Status:
@@ -99,7 +102,7 @@ class _WorkloadCondition(ABC):
         """Return where the workload stands, which is the one that was begun with."""
 
     def _describe_loss(self, snapshot: Snapshot) -> str:
-        workload = snapshot.workload(self.kind, self.namespace, self.name)
+        workload = snapshot.workload(self.resource, self.namespace, self.name)
         if workload is None:
             return "it was deleted while it was waited for"
         if workload.uid != self._first.uid:
@@ -135,7 +138,14 @@ class Serving(_WorkloadCondition):
         self.goal = goal
         self._autoscalers = autoscalers
 
-    def _evaluate(self, snapshot: Snapshot, workload: Workload) -> Status:  # noqa: ARG002
+    def needs(self) -> tuple[str, ...]:
+        """Return the kinds that it cannot judge without: pods where the workload itself need not say how many serve."""
+        if self.resource.is_known:
+            return (self.kind,)
+        return (self.kind, *list_kinds_between(self.resource), "Pod")
+
+    def _evaluate(self, snapshot: Snapshot, workload: Workload) -> Status:
+        workload = _count_what_is_not_said(snapshot, workload)
         goal = self._find_goal(workload)
         if workload.replicas != goal and self._is_rival(workload):
             rival = self._describe_rival(workload, goal)
@@ -181,6 +191,20 @@ class Serving(_WorkloadCondition):
 _SUSPENDED = ("CronJob", "Job")
 
 
+def _count_what_is_not_said(snapshot: Snapshot, workload: Workload) -> Workload:
+    """Return a workload of another API with the numbers of its pods where its status does not have them."""
+    if workload.resource.is_known or "Pod" not in snapshot.known:
+        return workload
+    said = as_dict(workload.raw.get("status"))
+    pods = snapshot.list_running_pods(workload)
+    if said.get("replicas") is None:
+        workload = workload._replace(pods=len(pods))
+    if said.get("readyReplicas") is None and said.get("availableReplicas") is None:
+        serving = sum(pod.is_ready and not pod.is_terminating for pod in pods)
+        workload = workload._replace(ready=serving, available=serving)
+    return workload
+
+
 def _serves(workload: Workload, goal: int) -> bool:
     if workload.kind in _SUSPENDED:
         return True
@@ -213,8 +237,7 @@ class Gone(_WorkloadCondition):
 
     def needs(self) -> tuple[str, ...]:
         """Return the kinds that it cannot judge without."""
-        between = {"Deployment": ("ReplicaSet",), "CronJob": ("Job",)}.get(self.kind, ())
-        return (self.kind, *between, "Pod")
+        return (self.kind, *list_kinds_between(self.resource), "Pod")
 
     def _evaluate(self, snapshot: Snapshot, workload: Workload) -> Status:
         has_ended = _has_ended(workload)
@@ -345,7 +368,8 @@ class JobDone:
     """A Job has completed; a failed one, a deleted one and another one of the same name are failures."""
 
     def __init__(self, namespace: str, name: str, uid: str) -> None:
-        self.kind = "Job"
+        self.resource = find_resource("Job")
+        self.kind = self.resource.kind
         self.namespace = namespace
         self.name = name
         self.uid = uid

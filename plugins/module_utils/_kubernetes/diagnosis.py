@@ -351,12 +351,11 @@ def _describe_job(job: Job) -> Finding:
 class GracePeriod:
     """Tells findings that pass from those that last: each reason has its time, and ``factor`` stretches them all.
 
-    ``overrides`` replaces entries of ``GRACE_SECONDS`` (None: never). One object serves one wait.
+    One object serves one wait.
     """
 
-    def __init__(self, factor: float = 1.0, overrides: t.Mapping[str, float | None] | None = None) -> None:
+    def __init__(self, factor: float = 1.0) -> None:
         self.factor = factor
-        self._seconds = {**GRACE_SECONDS, **(overrides or {})}
         self._first_seen: dict[tuple[str, str], float] = {}
         self._restarts: dict[tuple[str, str], int] = {}
         self._expiries: list[float] = []
@@ -380,7 +379,7 @@ class GracePeriod:
 
     def describe_limit(self, finding: Finding) -> str:
         """Return for how long a finding was borne, in words; empty for one that is judged by restarts."""
-        seconds = self._seconds[finding.reason]
+        seconds = GRACE_SECONDS[finding.reason]
         return "" if seconds is None else f" (for {seconds * self.factor:g} s, failure_grace_factor {self.factor:g})"
 
     def next_expiry(self, now: float) -> float:
@@ -390,11 +389,11 @@ class GracePeriod:
     def _is_expired(self, finding: Finding, now: float) -> bool:
         key = (finding.object, finding.reason)
         first_seen = self._first_seen.setdefault(key, now)
-        if finding.reason == "CrashLoopBackOff" and self._seconds[finding.reason] is None:
+        if finding.reason == "CrashLoopBackOff":
             before = finding.restarts_before
             before = self._restarts.setdefault(key, finding.restarts) if before is None else before
             return finding.restarts - before >= max(1, round(CRASH_LOOP_RESTARTS * self.factor))
-        seconds = self._seconds[finding.reason]
+        seconds = GRACE_SECONDS[finding.reason]
         if seconds is None:
             return False
         expiry = max(first_seen + seconds * self.factor, finding.held_until)

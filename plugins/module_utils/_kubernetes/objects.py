@@ -13,6 +13,8 @@ from __future__ import annotations
 import typing as t
 
 from .fields import Json, as_dict, as_int, as_list, as_text, as_time, get_path
+from .resources import Kind, Resource, find_resource
+from .selectors import parse_selector
 
 REVISION_ANNOTATION = "deployment.kubernetes.io/revision"
 POD_TEMPLATE_HASH = "pod-template-hash"
@@ -45,16 +47,18 @@ class VolumePolicy(t.NamedTuple):
 
 
 class Workload(t.NamedTuple):
-    """A StatefulSet, Deployment, DaemonSet, ReplicaSet, CronJob or Job.
+    """A StatefulSet, Deployment, DaemonSet, ReplicaSet, CronJob or Job, or an object of another API that can be scaled.
 
     ``replicas`` is how many the spec asks for: 0 or 1 of a CronJob (by ``suspend``), ``parallelism`` of a Job (0 when
     it is suspended), the nodes that should run a pod of a DaemonSet. ``pods`` is what the controller counts, of a
     CronJob its active Jobs. ``updated_wanted`` is how many pods must be of the newest revision (a StatefulSet's
-    partition and OnDelete leave the others alone on purpose). ``writer`` is the manager that set ``spec.replicas``
+    partition and OnDelete leave the others alone on purpose), of another API none, since its rollouts may pause by
+    themselves. ``writer`` is the manager that set ``spec.replicas``
     (or ``suspend``) last, ``owner`` kind and name of its controller.
     """
 
     kind: str
+    resource: Resource
     namespace: str
     name: str
     uid: str
@@ -82,33 +86,34 @@ class Workload(t.NamedTuple):
     raw: Json
 
     @classmethod
-    def from_object(cls, obj: Json, kind: str | None = None) -> Workload:
-        """Read an object; ``kind`` is needed for items of a list, which do not carry it."""
-        kind = kind or as_text(obj.get("kind"))
+    def from_object(cls, obj: Json, kind: Kind | None = None) -> Workload:
+        """Read an object; ``kind`` is needed for items of a list, which do not carry it, and for another API's."""
+        resource = find_resource(kind or as_text(obj.get("kind")))
+        kind = resource.kind
         meta, spec, status = as_dict(obj.get("metadata")), as_dict(obj.get("spec")), as_dict(obj.get("status"))
         generation = as_int(meta.get("generation"))
-        counts = _count_pods(kind, spec, status)
+        counts = _count_pods(resource, spec, status)
         controller = find_controller(meta)
         policy = as_dict(spec.get("persistentVolumeClaimRetentionPolicy"))
         claims = as_list(spec.get("volumeClaimTemplates"))
         template = get_path(spec, "jobTemplate", "spec", "template") if kind == "CronJob" else spec.get("template")
         return cls(
             kind=kind,
+            resource=resource,
             namespace=as_text(meta.get("namespace")),
             name=as_text(meta.get("name")),
             uid=as_text(meta.get("uid")),
             resource_version=as_text(meta.get("resourceVersion")),
             generation=generation,
-            # Kinds of the batch API do not say which generation they have seen.
-            observed_generation=generation if kind in _BATCH else as_int(status.get("observedGeneration")),
+            observed_generation=_find_observed_generation(resource, generation, status),
             replicas=counts.replicas,
             pods=counts.pods,
             ready=counts.ready,
             available=counts.available,
             updated=counts.updated,
-            updated_wanted=_count_updated_wanted(kind, spec, counts.replicas),
+            updated_wanted=_count_updated_wanted(resource, spec, counts.replicas),
             paused=spec.get("paused") is True,
-            selector=as_dict(spec.get("selector")),
+            selector=_find_selector(resource, spec, status),
             labels=as_dict(meta.get("labels")),
             annotations=as_dict(meta.get("annotations")),
             template=as_dict(template),
@@ -166,8 +171,32 @@ class _Counts(t.NamedTuple):
     updated: int
 
 
-def _count_pods(kind: str, spec: Json, status: Json) -> _Counts:
+def _find_observed_generation(resource: Resource, generation: int, status: Json) -> int:
+    """Return which generation its controller has seen; the newest where that is not said.
+
+    Kinds of the batch API do not say it, nor do some of other APIs, or in a way of their own (a hash).
+    """
+    if resource.kind in _BATCH:
+        return generation
+    return as_int(status.get("observedGeneration"), 0 if resource.is_known else generation)
+
+
+def _find_selector(resource: Resource, spec: Json, status: Json) -> Json:
+    """Return the selector of its pods; another API may have it as text in its status, an empty one where it is not known."""
+    selector = as_dict(spec.get("selector"))
+    if resource.is_known or {"matchLabels", "matchExpressions"} & selector.keys():
+        return selector
+    for stated in (status.get("selector"), status.get("labelSelector")):
+        if isinstance(stated, str) and stated:
+            return parse_selector(stated)
+        if isinstance(stated, dict):
+            return stated
+    return {}
+
+
+def _count_pods(resource: Resource, spec: Json, status: Json) -> _Counts:
     """Return the numbers of a workload under the names of a Deployment, whatever its kind calls them."""
+    kind = resource.kind
     if kind == "CronJob":
         return _Counts(0 if spec.get("suspend") is True else 1, len(as_list(status.get("active"))), 0, 0, 0)
     if kind == "Job":
@@ -182,6 +211,11 @@ def _count_pods(kind: str, spec: Json, status: Json) -> _Counts:
             as_int(status.get("numberAvailable")),
             as_int(status.get("updatedNumberScheduled")),
         )
+    if not resource.is_known:  # it may say only one of the two
+        ready = as_int(status.get("readyReplicas"), as_int(status.get("availableReplicas")))
+        available = as_int(status.get("availableReplicas"), ready)
+        updated = as_int(status.get("updatedReplicas"))
+        return _Counts(as_int(spec.get("replicas"), 1), as_int(status.get("replicas")), ready, available, updated)
     ready = as_int(status.get("readyReplicas"))
     # A server without the field for StatefulSets (before 1.22) knows no minReadySeconds either.
     default = ready if kind == "StatefulSet" and not as_int(spec.get("minReadySeconds")) else 0
@@ -194,7 +228,10 @@ def _count_pods(kind: str, spec: Json, status: Json) -> _Counts:
     )
 
 
-def _count_updated_wanted(kind: str, spec: Json, replicas: int) -> int:
+def _count_updated_wanted(resource: Resource, spec: Json, replicas: int) -> int:
+    kind = resource.kind
+    if not resource.is_known:
+        return 0
     if kind not in ("StatefulSet", "DaemonSet"):
         return replicas
     if get_path(spec, "updateStrategy", "type") == "OnDelete":

@@ -17,7 +17,7 @@ from .client import Client
 from .errors import ApiError
 from .fields import get_path
 from .patches import Write
-from .resources import find_resource
+from .resources import Kind, find_resource
 from .reviews import Right, require_rights
 
 if t.TYPE_CHECKING:
@@ -31,7 +31,7 @@ TRY_SECONDS = 30.0
 class Planned(t.NamedTuple):
     """A write that is planned: of which object (``raw`` as it was read), at which path, and what."""
 
-    kind: str
+    kind: Kind
     title: str
     path: str
     raw: Json
@@ -75,8 +75,8 @@ def check_rights(
 
 
 def _list_patch_rights(planned: t.Sequence[Planned], namespace: str) -> list[Right]:
-    kinds = sorted({entry.kind for entry in planned})
-    return [Right("patch", find_resource(kind), namespace) for kind in kinds]
+    resources = sorted({find_resource(entry.kind) for entry in planned}, key=lambda resource: resource.kind)
+    return [Right("patch", resource, namespace) for resource in resources]
 
 
 def _refuse_missing(client: Client, rights: t.Sequence[Right], planned: t.Sequence[Planned]) -> None:
@@ -93,8 +93,11 @@ def _refuse_missing(client: Client, rights: t.Sequence[Right], planned: t.Sequen
 def _find_missing(client: Client, rights: t.Sequence[Right], planned: t.Sequence[Planned]) -> list[Right]:
     missing: list[Right] = []
     for right in require_rights(client, rights):
-        kind = right.resource.kind if right.verb == "patch" else None
-        named = [right._replace(name=str(entry.raw["metadata"]["name"])) for entry in planned if entry.kind == kind]
+        named = [
+            right._replace(name=str(entry.raw["metadata"]["name"]))
+            for entry in planned
+            if right.verb == "patch" and find_resource(entry.kind) == right.resource
+        ]
         denied = require_rights(client, named)
         missing += denied if len(denied) < len(named) else [right]
     return missing

@@ -35,6 +35,11 @@ class Resource(t.NamedTuple):
         """The plural with its group, as kubectl writes it: ``statefulsets.apps``, ``pods``."""
         return f"{self.plural}.{self.group}" if self.group else self.plural
 
+    @property
+    def is_known(self) -> bool:
+        """Whether it is one of ``RESOURCES``, of which it is known how they count and own pods."""
+        return RESOURCES.get(self.kind) == self
+
 
 RESOURCES: dict[str, Resource] = {
     resource.kind: resource
@@ -64,16 +69,29 @@ RESOURCES: dict[str, Resource] = {
 """The kinds that this collection knows, by kind."""
 
 
-def find_resource(kind: str) -> Resource:
-    """Return the resource of a kind. Raises Refusal for a kind that is not in ``RESOURCES``."""
+Kind = str | Resource
+"""A kind of ``RESOURCES`` by its name, or a resource of any API."""
+
+
+def find_resource(kind: Kind) -> Resource:
+    """Return the resource of a kind, a resource as it is. Raises Refusal for a name that is not in ``RESOURCES``."""
+    if isinstance(kind, Resource):
+        return kind
     resource = RESOURCES.get(kind)
     if resource is None:
         raise Refusal(
             obj=f"kind {kind!r}",
             problem=f"it is not known here; known are {', '.join(sorted(RESOURCES))}",
-            next_step="Correct the kind, or give its api_version and plural",
+            next_step="Correct the kind, or give its api_version (and plural)",
         )
     return resource
+
+
+def list_kinds_between(resource: Resource) -> tuple[str, ...]:
+    """Return the kinds of the objects that stand between a workload and its pods; of another API often ReplicaSets."""
+    if not resource.is_known:
+        return ("ReplicaSet",)
+    return {"Deployment": ("ReplicaSet",), "CronJob": ("Job",)}.get(resource.kind, ())
 
 
 def path_of(resource: Resource, namespace: str | None, name: str = "", subresource: str = "") -> str:
@@ -92,19 +110,25 @@ def path_of(resource: Resource, namespace: str | None, name: str = "", subresour
     return "/" + "/".join(parts)
 
 
-def collection_path(kind: str, namespace: str | None) -> str:
+def collection_path(kind: Kind, namespace: str | None) -> str:
     """Return the path of all objects of a kind in a namespace; with None, of all namespaces."""
     return path_of(find_resource(kind), namespace)
 
 
-def object_path(kind: str, namespace: str | None, name: str, subresource: str = "") -> str:
+def object_path(kind: Kind, namespace: str | None, name: str, subresource: str = "") -> str:
     """Return the path of one object, or of its subresource."""
     return path_of(find_resource(kind), namespace, name, subresource)
 
 
-def format_title(kind: str, namespace: str | None, name: str) -> str:
+def format_title(kind: Kind, namespace: str | None, name: str) -> str:
     """Return what messages call an object: ``StatefulSet shop/worker``, ``Node n1``."""
+    kind = kind.kind if isinstance(kind, Resource) else kind
     return f"{kind} {namespace}/{name}" if namespace else f"{kind} {name}"
+
+
+def format_collection(kind: Kind, namespace: str) -> str:
+    """Return what messages call the objects of a kind: ``StatefulSets of namespace shop``."""
+    return f"{kind.kind if isinstance(kind, Resource) else kind}s of namespace {namespace}"
 
 
 def check_name(option: str, value: str) -> str:

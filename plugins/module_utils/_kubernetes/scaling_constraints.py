@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What bounds a workload's number of replicas: autoscalers, budgets, quotas, room on the nodes.
 
-Reading costs one request for each guard (headroom two: nodes and pods). What they allow is judged by ``constraints``.
+Reading costs one request for each guard (headroom two: nodes and pods; quota one for what pods get by default, and one
+for volume claims where a quota limits them). What they allow is judged by ``constraints``.
 Private to lowtide.ops: do not import from other collections.
 """
 
@@ -14,7 +15,7 @@ import typing as t
 from .autoscalers import Autoscaler, select_autoscalers
 from .client import Client
 from .errors import Forbidden, NotFound
-from .fields import as_dict
+from .fields import as_dict, as_text, get_path
 from .objects import Workload
 from .resources import collection_path, find_resource
 
@@ -67,6 +68,13 @@ class ScalingConstraints:
         ]
 
 
+def list_claims(client: Client, namespace: str) -> list[str]:
+    """Return the names of the volume claims of a namespace: one request. Raises ApiError."""
+    path = collection_path("PersistentVolumeClaim", namespace)
+    listing = client.list(path, obj=f"PersistentVolumeClaims of namespace {namespace}")
+    return [as_text(get_path(obj, "metadata", "name")) for obj in listing.items]
+
+
 def apply_bounds(scaler: Autoscaler, write: Write) -> Autoscaler:
     """Return an autoscaler with the bounds that a write gives it."""
     spec = {**as_dict(scaler.raw.get("spec")), **as_dict(write.body.get("spec"))}
@@ -75,9 +83,14 @@ def apply_bounds(scaler: Autoscaler, write: Write) -> Autoscaler:
 
 def describe_bounds(before: Autoscaler, after: Autoscaler) -> str:
     """Return what a change of bounds does, for a plan."""
-    if before.bounds == after.bounds:
+    if (before.bounds, before.idle) == (after.bounds, after.idle):
         return "remove the bounds that were saved on it"
-    return f"bounds {before.minimum}..{before.maximum} -> {after.minimum}..{after.maximum}"
+    what = f"bounds {before.minimum}..{before.maximum} -> {after.minimum}..{after.maximum}"
+    return what if before.idle == after.idle else f"{what}, idle {_format_idle(before)} -> {_format_idle(after)}"
+
+
+def _format_idle(scaler: Autoscaler) -> str:
+    return "none" if scaler.idle is None else str(scaler.idle)
 
 
 def read_constraints(

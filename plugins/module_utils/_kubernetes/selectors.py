@@ -5,7 +5,15 @@
 
 from __future__ import annotations
 
+import re
+
 from .fields import Json, as_dict, as_list, as_text
+
+_TERM = re.compile(
+    r"(?P<absent>!)?(?P<key>[\w./-]+)\s*"
+    r"(?:(?P<operator>==?|!=)\s*(?P<value>[\w.-]*)|(?P<set>in|notin)\s*\((?P<values>[^()]*)\))?"
+)
+_SETS = {"in": "In", "notin": "NotIn"}
 
 
 def matches(selector: Json, labels: Json) -> bool:
@@ -31,6 +39,31 @@ def _matches_expression(expression: Json, labels: Json) -> bool:
             return key not in labels
         case operator:
             raise ValueError(f"unknown selector operator {operator!r}")
+
+
+def parse_selector(text: str) -> Json:
+    """Return a selector from the form that ``labelSelector`` has, as in the status of many resources.
+
+    An empty one for what is empty or not understood: then nothing is known of the labels.
+    """
+    pairs: Json = {}
+    expressions: list[Json] = []
+    for term in filter(None, (part.strip() for part in re.split(r",(?![^(]*\))", text))):
+        match = _TERM.fullmatch(term)
+        if match is None:
+            return {}
+        key, operator = match["key"], match["operator"]
+        if operator in ("=", "=="):
+            pairs[key] = match["value"]
+        elif operator == "!=":
+            expressions.append({"key": key, "operator": "NotIn", "values": [match["value"]]})
+        elif match["set"]:
+            values = [value.strip() for value in match["values"].split(",")]
+            expressions.append({"key": key, "operator": _SETS[match["set"]], "values": values})
+        else:
+            expressions.append({"key": key, "operator": "DoesNotExist" if match["absent"] else "Exists"})
+    selector: Json = {"matchLabels": pairs} if pairs else {}
+    return {**selector, "matchExpressions": expressions} if expressions else selector
 
 
 def format_selector(selector: Json) -> str:

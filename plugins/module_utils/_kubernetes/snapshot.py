@@ -12,6 +12,7 @@ import typing as t
 
 from .fields import Json, as_dict, as_list, as_text, get_path
 from .objects import Event, Job, Pod, ReplicaSet, Revision, Workload, find_controller
+from .resources import Kind, find_resource
 from .selectors import matches
 
 Kept = dict[tuple[str, str], tuple[Json, t.Any]]
@@ -80,9 +81,9 @@ class Snapshot:
             self._by_name[kind] = {(_get_namespace(obj), _get_name(obj)): obj for obj in objects}
         return self._by_name[kind].get((namespace, name))
 
-    def workload(self, kind: str, namespace: str, name: str) -> Workload | None:
+    def workload(self, kind: Kind, namespace: str, name: str) -> Workload | None:
         """Return a workload by its name; None when there is none, or when its kind was not read."""
-        obj = self.find(kind, namespace, name)
+        obj = self.find(find_resource(kind).kind, namespace, name)
         return Workload.from_object(obj, kind) if obj is not None else None
 
     def list_pods(self, workload: Workload) -> list[Pod]:
@@ -90,9 +91,13 @@ class Snapshot:
 
         Labels do not make a pod the workload's. Only where the ReplicaSet or Job in between is not known (not read, or
         deleted before its pods were gone), a pod counts whose ReplicaSet has the name that a Deployment gives (and that
-        the selector selects), or whose Job has the name that a CronJob gives.
+        the selector selects), or whose Job has the name that a CronJob gives. What owns the pods of a workload of another
+        API need not be known at all: a pod that its selector selects counts if nothing that was read controls it.
         """
-        if workload.kind == "Deployment":
+        if not workload.resource.is_known:
+            owners = self._list_descendants(workload.uid)
+            pods = self._list_selected(workload, owners)
+        elif workload.kind == "Deployment":
             owners = [replica_set.uid for replica_set in self.list_replica_sets(workload)]
             pods = self._list_orphans(workload)
         elif workload.kind == "CronJob":
@@ -166,6 +171,26 @@ class Snapshot:
         if not newest:
             newest = sorted(self.list_pods(workload), key=lambda pod: pod.created_at or 0.0)
         return newest[-1].template_hash or None if newest else None
+
+    def _list_descendants(self, uid: str) -> list[str]:
+        """Return an object's uid, and those of whatever it controls, at any depth, of the kinds that were read."""
+        uids = [uid]
+        for owner in uids:  # grows while it is gone through
+            for kind in self._objects.keys() - {"Pod", "Event"}:
+                uids += [key for key, _obj in self._index_owners(kind).get(owner, ()) if key not in uids]
+        return uids
+
+    def _list_selected(self, workload: Workload, owners: t.Collection[str]) -> list[Pod]:
+        """Return the pods that the workload's selector selects and whose controller is none that was read."""
+        read = {*owners, *(uid for kind, objects in self._objects.items() if kind != "Pod" for uid in objects)}
+        return [
+            self._type(Pod, "Pod", key, obj)
+            for owner, owned in self._index_owners("Pod").items()
+            if owner not in read
+            for key, obj in owned
+            if _get_namespace(obj) == workload.namespace
+            and matches(workload.selector, as_dict(get_path(obj, "metadata", "labels")))
+        ]
 
     def _list_orphans(self, workload: Workload) -> list[Pod]:
         kind = "Job" if workload.kind == "CronJob" else "ReplicaSet"

@@ -153,6 +153,7 @@ def describe_workload(workload: Workload) -> dict[str, t.Any]:
     status = assess_alone(workload)
     return {
         "kind": workload.kind,
+        "api_version": workload.resource.group_version,
         "name": workload.name,
         "namespace": workload.namespace,
         "replicas": workload.replicas,

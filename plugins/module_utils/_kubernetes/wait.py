@@ -15,6 +15,7 @@ from .._common.text import format_count, join_some
 from .conditions import Condition, Status
 from .diagnosis import Finding, GracePeriod, diagnose, list_pods_to_start
 from .objects import Workload
+from .resources import list_kinds_between
 from .selectors import format_selector
 from .snapshot import Snapshot
 
@@ -270,8 +271,8 @@ class _Wait:
             conditions = [entry for entry in of_namespace if entry.find_workload(snapshot) is not None]
             if not conditions:
                 continue
-            between = {"Deployment": "ReplicaSet", "DaemonSet": "ControllerRevision", "CronJob": "Job"}
-            kinds = [between[condition.kind] for condition in conditions if condition.kind in between]
+            kinds = ["ControllerRevision"] if any(condition.kind == "DaemonSet" for condition in conditions) else []
+            kinds += [kind for condition in conditions for kind in list_kinds_between(condition.resource)]
             for kind in dict.fromkeys([*kinds, "Pod", "Event"]):
                 self._follow(kind, namespace, conditions, optional=True)
 

@@ -24,6 +24,7 @@ from support.kubernetes_objects import describe_volume
 from support.kubernetes_proxy import KubernetesProxy
 from support.kubernetes_server import IDLE_SECONDS, ApiServer
 from support.modules import ModuleRun, run_module
+from support.rollout_stand_in import describe_definition
 
 Json = dict[str, Any]
 
@@ -46,6 +47,9 @@ PATHS = {
     "HorizontalPodAutoscaler": "apis/autoscaling/v2/{}/horizontalpodautoscalers",
     "PodDisruptionBudget": "apis/policy/v1/{}/poddisruptionbudgets",
     "ScaledObject": "apis/keda.sh/v1alpha1/{}/scaledobjects",
+    "Rollout": "apis/argoproj.io/v1alpha1/{}/rollouts",
+    "Experiment": "apis/argoproj.io/v1alpha1/{}/experiments",
+    "Crew": "apis/crews.example.org/v1alpha1/{}/crews",
     "CustomResourceDefinition": "apis/apiextensions.k8s.io/v1//customresourcedefinitions",
 }
 
@@ -222,12 +226,26 @@ def keda(lab_facts: Json) -> None:
         "metadata": {"name": "scaledobjects.keda.sh"},
         "spec": {"group": "keda.sh", "scope": "Namespaced", "names": names, "versions": [version]},
     }
+    define(Namespace("default", lab_facts["kubernetes"]), definition)
+
+
+@pytest.fixture(scope="session")
+def other_apis(lab_facts: Json) -> None:
+    """Kinds of other APIs: a Rollout, an Experiment without the subresource scale, a Crew whose replicas are its workers."""
     default = Namespace("default", lab_facts["kubernetes"])
-    default.apply(definition)
-    default.wait("ScaledObjects served", lambda: served(default))
+    define(default, describe_definition("Rollout", "rollouts", replicas_path=".spec.replicas"))
+    define(default, describe_definition("Experiment", "experiments"))
+    define(default, describe_definition("Crew", "crews", replicas_path=".spec.workers", group="crews.example.org"))
 
 
-def served(space: Namespace) -> bool:
+def define(space: Namespace, definition: Json) -> None:
+    """Create a definition and wait until it is served."""
+    space.apply(definition)
+    name = definition["metadata"]["name"]
+    space.wait(f"{name} served", lambda: served(space, name))
+
+
+def served(space: Namespace, name: str) -> bool:
     """Whether the definition is established and its path answers."""
-    status = space.get("CustomResourceDefinition", "scaledobjects.keda.sh").get("status", {})
+    status = space.get("CustomResourceDefinition", name).get("status", {})
     return any(one["type"] == "Established" and one["status"] == "True" for one in status.get("conditions") or [])

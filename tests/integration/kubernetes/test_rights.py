@@ -10,7 +10,7 @@ import pytest
 
 from support.keda_stand_in import PAUSED_REPLICAS, KedaStandIn
 from support.kubernetes_account import AuditLog, Right, expand, name_user, narrow, read_rules, request_token
-from support.kubernetes_objects import describe_job
+from support.kubernetes_objects import add_claims, describe_job
 from support.kubernetes_server import ApiServer
 from support.moving_autoscaler import describe_autoscaler
 from support.rival_proxy import Rival, RivalProxy
@@ -46,7 +46,12 @@ def apply_all(namespace: Namespace) -> None:
         scaled_object(namespace, "s", 1, 5),
         describe_autoscaler("d", 1, 5, kind="Deployment"),
         describe_job("j", namespace.workload("j")["spec"]["template"]["spec"]),
-        {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "q"}, "spec": {"hard": {"pods": "50"}}},
+        {
+            "apiVersion": "v1",
+            "kind": "ResourceQuota",
+            "metadata": {"name": "q"},
+            "spec": {"hard": {"pods": "50", "persistentvolumeclaims": "50"}},
+        },
     )
     namespace.wait("Job runs", lambda: namespace.get("Job", "j").get("status", {}).get("ready") == 1)
 
@@ -72,6 +77,7 @@ def test_every_kind_is_stopped_started_and_scaled_with_the_documented_rights(
     assert not started.failed, started.msg
     assert PAUSED_REPLICAS not in read_annotations(namespace, "ScaledObject", "s-keda")
     interfere(namespace, server)
+    rehearse_with_claims(namespace, account)
     wait_for_what_never_serves(namespace, account)
 
     user = name_user(namespace.name)
@@ -115,6 +121,15 @@ def interfere(namespace: Namespace, server: ApiServer) -> None:
         ):
             assert not run.failed, run.msg
         assert [rival.path for rival in rivals if rival.times] == []
+
+
+def rehearse_with_claims(namespace: Namespace, account: Json) -> None:
+    """Predict the first pod of a StatefulSet with volumes, whose claims a quota limits."""
+    namespace.apply(add_claims(namespace.workload("v", replicas=0)))
+    scaled = namespace.module(
+        SCALE, check=True, kind="StatefulSet", name="v", partitions=1, guards=["quota"], **account
+    )
+    assert not scaled.failed, scaled.msg
 
 
 def wait_for_what_never_serves(namespace: Namespace, account: Json) -> None:

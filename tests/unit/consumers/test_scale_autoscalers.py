@@ -76,6 +76,18 @@ def test_adjust_pins_the_bounds_first_and_restore_gives_them_back(memory: Memory
 
 
 @pytest.mark.usefixtures("controllers")
+def test_an_idle_number_outside_the_bounds_is_told(memory: MemoryServer) -> None:
+    """Where the bounds are those already, only it changes."""
+    scaled_object = describe_scaled_object(WORKER, 3, 3)
+    scaled_object["spec"]["idleReplicaCount"] = 0
+    memory.put(scaled_object)
+    run = check_done(scale_to(memory, 3, autoscaler="adjust"))
+    assert run["plan"][0]["what"] == "bounds 3..3 -> 3..3, idle 0 -> none"
+    restored = check_done(scale_to(memory, 3, autoscaler="restore"))
+    assert restored["plan"][0]["what"] == "bounds 3..3 -> 3..3, idle none -> 0"
+
+
+@pytest.mark.usefixtures("controllers")
 def test_restore_leaves_the_number_to_the_autoscaler(memory: MemoryServer) -> None:
     """Neither the partitions nor a stop of scaling down says anything about it."""
     memory.put(describe_hpa(WORKER, 1, 9))

@@ -238,6 +238,53 @@ def test_what_a_guard_refuses(memory: MemoryServer, controllers: Controllers, gu
     check_done(scale_to(memory, partitions, guards=[], allow_scale_down=True, check=check))
 
 
+def put_claims(memory: MemoryServer, *numbers: int, hard: Json) -> None:
+    """Let each pod have a volume claim, some of which are there, and limit what there may be."""
+    template = {"metadata": {"name": "data"}, "spec": {"resources": {"requests": {"storage": "1Gi"}}}}
+    change_worker(memory, lambda obj: obj["spec"].update(volumeClaimTemplates=[template]))
+    for number in numbers:
+        metadata = {"name": f"data-w-{number}", "namespace": NAMESPACE}
+        memory.put({"kind": "PersistentVolumeClaim", "metadata": metadata})
+    status = {"hard": hard, "used": {"persistentvolumeclaims": "3", "requests.storage": "3Gi"}}
+    metadata = {"name": "q", "namespace": NAMESPACE}
+    memory.put({"kind": "ResourceQuota", "metadata": metadata, "spec": {"hard": hard}, "status": status})
+
+
+@pytest.mark.parametrize("check", [True, False])
+@pytest.mark.parametrize(
+    ("hard", "words"),
+    [
+        ({"persistentvolumeclaims": "4"}, "2 more pods need 2 of persistentvolumeclaims; ResourceQuota n/q has 1 of 4"),
+        ({"requests.storage": "4Gi"}, "2 more pods need 2147483648 of requests.storage; ResourceQuota n/q has 107374"),
+    ],
+)
+def test_a_quota_on_volumes_stops_no_scaling_half_way(
+    memory: MemoryServer, controllers: Controllers, hard: Json, words: str, check: bool
+) -> None:
+    """It is refused before; claims that are there already, of pods that are gone, need nothing more."""
+    put_claims(memory, 0, 1, 2, hard=hard)
+    controllers.settle("StatefulSet", "w")
+    check_refused(memory, scale_to(memory, 5, guards=["quota"], check=check), words)
+    metadata = {"name": "data-w-3", "namespace": NAMESPACE}
+    memory.put({"kind": "PersistentVolumeClaim", "metadata": metadata})
+    check_done(scale_to(memory, 5, guards=["quota"], check=check))
+
+
+def test_claims_are_read_only_where_a_quota_limits_them(memory: MemoryServer, controllers: Controllers) -> None:
+    """Nor where there are to be fewer pods, or without that guard."""
+    put_claims(memory, hard={"pods": "9"})
+    controllers.settle("StatefulSet", "w")
+    check_done(scale_to(memory, 4, guards=["quota"]))
+    put_claims(memory, hard={"persistentvolumeclaims": "4"})
+    check_done(scale_to(memory, 3, guards=["quota"], allow_scale_down=True))
+    check_done(scale_to(memory, 9, guards=[]))
+    assert memory.count("list", "/persistentvolumeclaims") == 0
+    memory.deny("list", "persistentvolumeclaims")
+    refused = scale_to(memory, 10, guards=["quota"])
+    assert (refused.failed, refused.changed) == (True, False)
+    assert "PersistentVolumeClaims of namespace n" in refused.msg
+
+
 @pytest.mark.usefixtures("controllers")
 def test_a_guard_refuses_a_change_only(memory: MemoryServer) -> None:
     """What is as it should be may be owned by anybody."""

@@ -122,6 +122,7 @@ def test_what_is_declared_in_part_is_known(inputs: dict[str, Any], unchecked: di
         ({"workloads": "api"}, ["variable tiers: it is 'api', not a list"]),
         ({"workloads": ["api"]}, ["'api' is no workload"]),
         ({"workloads": [{"kind": "DaemonSet", "name": "x"}]}, ["DaemonSet", "StatefulSet, Deployment, CronJob, Job"]),
+        ({"workloads": [{"kind": "Rollout", "name": "x"}]}, ["Rollout", "or of another API, with its api_version"]),
         ({"stopped_workloads": "api"}, ["variable health_stopped_workloads: it is 'api', not a list"]),
         ({"stopped_workloads": [{"kind": "Job"}]}, ["health_stopped_workloads: {'kind': 'Job'} is no workload"]),
         ({"consumer_groups": []}, ["variable consumer_groups: it is empty"]),
@@ -162,6 +163,14 @@ def test_what_is_meant_to_be_stopped_is_read_too() -> None:
     made = plan(stopped_workloads=[API, job])
     assert made["workloads"] == [API, job]
     assert made["stopped_workloads"] == [API, job]
+
+
+def test_a_workload_of_another_api_keeps_what_finds_it() -> None:
+    """Its API and the plural of its kind; of a known kind nothing is needed."""
+    rollout = {"kind": "Rollout", "name": "r", "api_version": "argoproj.io/v1alpha1"}
+    plural = {**rollout, "name": "s", "plural": "rollouts"}
+    made = plan(workloads=[[{**rollout, "plural": None, "replicas": 2}], [{**API, "api_version": "apps/v1"}, plural]])
+    assert made["workloads"] == [rollout, API, plural]
 
 
 def test_consumer_groups_get_the_common_limits() -> None:

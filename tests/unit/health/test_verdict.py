@@ -132,7 +132,9 @@ ZERO = {"replicas": 0, "ready": 0, "detail": "no pod left"}
 def test_what_is_meant_to_be_stopped(workload: dict[str, Any], line: str) -> None:
     """At 0 it is well, whoever stopped it; while its pods end, and when it runs, it is not."""
     read = {**WORKLOAD, **workload}
-    declared = [{"kind": read["kind"], "name": "w"}]
+    declared: list[dict[str, Any]] = [{"kind": read["kind"], "name": "w"}]
+    assert judge("workloads", {"workloads": [read]}, stopped_workloads=declared)["evidence"] == [line]
+    declared[0]["api_version"] = "example.org/v1"
     assert judge("workloads", {"workloads": [read]}, stopped_workloads=declared)["evidence"] == [line]
 
 

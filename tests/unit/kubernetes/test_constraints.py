@@ -382,10 +382,16 @@ def test_claims_of_new_pods_count_for_quotas(resource: str, needed: str) -> None
     short = make_quota({resource: needed}, {resource: "1"})
     [blocker] = quota.find_quota_blockers(workload, 3, [short], claims=existing)
     assert blocker.what.startswith(f"2 more pods need {needed} of {resource};")
-    assert quota.find_quota_blockers(workload, 3, [short]) == []
+    assert quota.is_about_claims(workload, 3, [make_quota({"pods": "1"}), short])
+    assert not quota.is_about_claims(workload, 1, [short])
+    assert not quota.is_about_claims(make_workload(1), 3, [short])
+    assert not quota.is_about_claims(
+        workload, 3, [make_quota({"pods": "1", "slow.storageclass.storage.k8s.io/x": "1"})]
+    )
     scoped: list[Json] = [{"scopes": ["NotTerminating"]}, {"scopeSelector": {"matchExpressions": [IN_GOLD]}}]
     for spec in scoped:
         assert quota.find_quota_blockers(workload, 3, [{**short, "spec": spec}], claims=[]) == []
+        assert not quota.is_about_claims(workload, 3, [{**short, "spec": spec}])
 
 
 # --- room on the nodes ----------------------------------------------------------------------------------------------

@@ -155,3 +155,17 @@ def test_another_cluster_is_refused_before_anything(memory: MemoryServer) -> Non
     run = read(memory, cluster_uid="elsewhere")
     assert (run.failed, run["error"]["refused"], run["requests"], len(memory.log)) == (True, True, 1, 1)
     assert read(memory, cluster_uid="here")["requests"] == 4
+
+
+@pytest.mark.parametrize(("ready", "status"), [(2, "Current"), (1, "InProgress")])
+def test_a_daemon_set_is_read_where_it_is_named(memory: MemoryServer, ready: int, status: str) -> None:
+    """Its number is that of the nodes, which nobody can set: it is refused for a stop."""
+    put_namespaces(memory)
+    numbers = {"desiredNumberScheduled": 2, "currentNumberScheduled": 2, "updatedNumberScheduled": 2}
+    counted = {**numbers, "numberReady": ready, "numberAvailable": ready, "observedGeneration": 1}
+    memory.put({**describe_workload("DaemonSet", "agent"), "status": counted})
+    run = read(memory, "DaemonSet/agent")
+    assert [(entry["replicas"], entry["ready"], entry["status"]) for entry in run["workloads"]] == [(2, ready, status)]
+    refused = run_operation(memory, run_workload, state="stopped", workloads=name_workloads(["DaemonSet/agent"]))
+    assert refused["error"]["refused"]
+    assert refused["error"]["next_step"] == "Leave it out, or give its template a nodeSelector that no node has"

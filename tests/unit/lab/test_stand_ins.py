@@ -88,7 +88,12 @@ def test_rights_are_expanded_and_narrowed() -> None:
 
 def test_the_documented_role_has_no_right_twice() -> None:
     """And none that is a wildcard."""
-    for kind, name in (("Role", "lowtide"), ("ClusterRole", "lowtide-identity"), ("ClusterRole", "lowtide-headroom")):
+    for kind, name in (
+        ("Role", "lowtide"),
+        ("Role", "lowtide-rollouts"),
+        ("ClusterRole", "lowtide-identity"),
+        ("ClusterRole", "lowtide-headroom"),
+    ):
         rules = read_rules(kind, name)
         counted = sum(len(rule["verbs"]) * len(rule["resources"]) * len(rule["apiGroups"]) for rule in rules)
         assert counted == len(expand(rules))

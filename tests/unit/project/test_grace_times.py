@@ -5,13 +5,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.diagnosis import (
     CRASH_LOOP_RESTARTS,
     GRACE_SECONDS,
     NEXT_STEPS,
     SCALE_UP_SECONDS,
 )
-from support.checkout import text
+from support.checkout import below, role_names, text
 
 HEADING = "## How long a state of pods is borne"
 
@@ -40,3 +42,24 @@ def test_the_table_has_every_reason_with_its_time_and_next_step() -> None:
 def test_an_autoscaler_of_nodes_has_the_time_of_the_code() -> None:
     """It is told below the table."""
     assert f"up to {SCALE_UP_SECONDS:g} s" in " ".join(read_section().split())
+
+
+WAITING_MODULES = ("lowtide.ops.k8s_workload:", "lowtide.ops.k8s_scale_to_partitions:")
+WAITING_ROLES = [
+    role
+    for role in role_names()
+    if any(module in text(path) for path in below(f"roles/{role}/tasks", ".yml") for module in WAITING_MODULES)
+]
+
+
+@pytest.mark.parametrize("role", WAITING_ROLES)
+def test_each_role_that_waits_for_workloads_passes_the_factor_on(role: str) -> None:
+    """As an input of its own, of which the page speaks."""
+    tasks = "".join(text(path) for path in below(f"roles/{role}/tasks", ".yml"))
+    assert f'failure_grace_factor: "{{{{ {role}_failure_grace_factor }}}}"' in tasks
+    assert f"`{role}_failure_grace_factor`" in read_section()
+
+
+def test_the_roles_that_wait_are_found() -> None:
+    """By the modules in their tasks."""
+    assert sorted(WAITING_ROLES) == ["scaling", "shutdown", "startup"]

@@ -15,23 +15,30 @@ from ..._common.errors import OpsError, Refusal
 from ..._common.outcome import Blocker, Outcome, PlanItem
 from ..._common.text import format_count
 from ..._kubernetes.autoscalers import Autoscaler
-from ..._kubernetes.cache import Cache
-from ..._kubernetes.client import Client, Listing
+from ..._kubernetes.client import Client
 from ..._kubernetes.cluster import check_identity, connect, disconnect, read_object
 from ..._kubernetes.conditions import Serving, assess_alone
 from ..._kubernetes.constraints.capacity import find_headroom_blockers
 from ..._kubernetes.constraints.disruption import find_budget_blockers
 from ..._kubernetes.constraints.owners import find_owner_blockers, remember_owner
-from ..._kubernetes.constraints.quota import find_quota_blockers
+from ..._kubernetes.constraints.quota import find_quota_blockers, is_about_claims
 from ..._kubernetes.constraints.volumes import find_volume_blockers, refuse_volume_deletion
-from ..._kubernetes.diagnosis import GracePeriod
 from ..._kubernetes.objects import Workload
 from ..._kubernetes.plans.replicas_from_partitions import Rule, Scaling, Target, compute_target, plan_scale
 from ..._kubernetes.preflight import Planned, check_answer, check_rights
 from ..._kubernetes.resources import object_path
-from ..._kubernetes.scaling_constraints import ScalingConstraints, apply_bounds, describe_bounds, read_constraints
+from ..._kubernetes.scalable import check_scale, find_scaled_resource
+from ..._kubernetes.scaling_constraints import (
+    ScalingConstraints,
+    apply_bounds,
+    describe_bounds,
+    list_claims,
+    read_constraints,
+)
+from ..._kubernetes.snapshot import Snapshot
 from ..._kubernetes.summary import describe_state, summarize_scaling
-from ..._kubernetes.wait import wait_until
+from ..._kubernetes.tiers import parse_api
+from ..._kubernetes.workload_wait import follow_each, wait_for_workloads
 from ..partitions import Partitions
 
 if t.TYPE_CHECKING:
@@ -40,6 +47,8 @@ if t.TYPE_CHECKING:
     from ..._kubernetes.fields import Json
     from ..._kubernetes.patches import Write
 
+KINDS = ("StatefulSet", "Deployment")
+"""The kinds that need no api_version."""
 ROUNDS = 3
 """How often partitions that were added meanwhile are followed in one run."""
 
@@ -62,7 +71,7 @@ class ScaleToPartitions:
         self.module = module
         self.outcome = outcome
         self.client = client
-        self.path = object_path(self.params["kind"], self.params["namespace"], self.params["name"])
+        self.path = ""
         self.constraints = ScalingConstraints()
         self.now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         self.workload: Workload | None = None  # as last read or written
@@ -81,8 +90,7 @@ class ScaleToPartitions:
         rule = Rule(params["combine"], params["min_replicas"], params["max_replicas"], params["even_divisors_only"])
         counts = partitions.read_counts()
         target = compute_target(counts, rule)
-        obj = read_object(self.client, params["kind"], params["namespace"], params["name"])
-        first = self.workload = Workload.from_object(obj, params["kind"])
+        first = self.workload = self._read()
         self.constraints = read_constraints(self.client, params["namespace"], self._list_guards())
         self.outcome.facts.update(partitions=counts, target=target.replicas)
         workload = self._approach(first, target)
@@ -108,6 +116,15 @@ class ScaleToPartitions:
         if not self.module.check_mode:
             self.outcome.facts["ready"] = workload.ready
             self.serves = True
+
+    def _read(self) -> Workload:
+        """Read the workload; a Refusal for one that cannot be scaled."""
+        kind, namespace, name = (self.params[key] for key in ("kind", "namespace", "name"))
+        api_version, plural = parse_api(self.params, "option kind", kinds=KINDS)
+        resource = find_scaled_resource(self.client, kind, api_version, plural)
+        obj = read_object(self.client, resource, namespace, name)
+        self.path = object_path(resource, namespace, name)
+        return check_scale(self.client, Workload.from_object(obj, resource))
 
     def _list_guards(self) -> set[str]:
         """Return what is to be read.
@@ -162,9 +179,11 @@ class ScaleToPartitions:
             if resumed is not scaler and resumed.annotations != scaler.annotations:
                 writes.append(ScalerWrite(scaler, "resume", True, False, lambda current: current.plan_resume()))
             if self.params["autoscaler"] == "restore":
-                writes += self._plan_restore(scaler)
+                writes += self._plan_bounds(scaler, lambda current: current.plan_restore_bounds())
             elif replicas and self.params["autoscaler"] == "adjust" and not resumed.is_paused:
-                writes += self._plan_bounds(scaler, replicas)
+                writes += self._plan_bounds(
+                    scaler, lambda current: current.plan_bounds(replicas, run_id=self.client.run_id, now=self.now)
+                )
             elif replicas:  # other bounds change nothing for one that another client has paused
                 blocker = resumed.find_scale_blocker(workload, replicas)
                 blockers += [blocker] if blocker is not None else []
@@ -178,24 +197,14 @@ class ScaleToPartitions:
             )
         return writes
 
-    def _plan_bounds(self, scaler: Autoscaler, replicas: int) -> list[ScalerWrite]:
-        def decide(current: Autoscaler) -> Write | None:
-            return current.plan_bounds(replicas, run_id=self.client.run_id, now=self.now)
-
-        if decide(scaler) is None:
-            return []
-        what = f"bounds {scaler.minimum}..{scaler.maximum} -> {replicas}..{replicas}"
-        return [ScalerWrite(scaler, what, scaler.bounds, {"min": replicas, "max": replicas}, decide)]
-
-    def _plan_restore(self, scaler: Autoscaler) -> list[ScalerWrite]:
-        def decide(current: Autoscaler) -> Write | None:
-            return current.plan_restore_bounds()
-
+    @staticmethod
+    def _plan_bounds(scaler: Autoscaler, decide: t.Callable[[Autoscaler], Write | None]) -> list[ScalerWrite]:
+        """Plan the bounds that ``decide`` gives an autoscaler; nothing where it has them."""
         write = decide(scaler)
         if write is None:
             return []
-        restored = apply_bounds(scaler, write)
-        return [ScalerWrite(scaler, describe_bounds(scaler, restored), scaler.bounds, restored.bounds, decide)]
+        changed = apply_bounds(scaler, write)
+        return [ScalerWrite(scaler, describe_bounds(scaler, changed), scaler.bounds, changed.bounds, decide)]
 
     def _describe(self, workload: Workload, scaling: Scaling, target: Target, writes: t.Sequence[ScalerWrite]) -> None:
         """Add plan and diff; a Refusal when a guard stands against it."""
@@ -231,7 +240,14 @@ class ScaleToPartitions:
     def _refuse_blocked(self, workload: Workload, replicas: int) -> None:
         constraints, declared = self.constraints, self.params["guards"]
         blockers = find_budget_blockers(workload, replicas, constraints.budgets)
-        blockers += find_quota_blockers(workload, replicas, constraints.quotas, limit_ranges=constraints.limit_ranges)
+        is_claiming = is_about_claims(workload, replicas, constraints.quotas)
+        blockers += find_quota_blockers(
+            workload,
+            replicas,
+            constraints.quotas,
+            limit_ranges=constraints.limit_ranges,
+            claims=list_claims(self.client, workload.namespace) if is_claiming else (),
+        )
         if "headroom" in declared:
             blockers += find_headroom_blockers(
                 workload, replicas, constraints.nodes, constraints.pods, limit_ranges=constraints.limit_ranges
@@ -255,12 +271,12 @@ class ScaleToPartitions:
             if write is not None:
                 planned.append(Planned(scaler.kind, scaler.title, scaler.path, scaler.raw, write))
         if scaling.write is not None and scaling.write.body:
-            planned.append(Planned(workload.kind, workload.title, self.path, workload.raw, scaling.write))
+            planned.append(Planned(workload.resource, workload.title, self.path, workload.raw, scaling.write))
         check_rights(
             self.client,
             planned,
             namespace=workload.namespace,
-            reads=(),
+            reads={kind for kind in Serving(workload, scaling.after).needs() if kind != workload.kind},
             check_mode=self.module.check_mode,
         )
 
@@ -278,7 +294,7 @@ class ScaleToPartitions:
         decided: list[Scaling] = []
 
         def decide(obj: Json) -> Write | None:
-            current = Workload.from_object(obj, workload.kind)
+            current = Workload.from_object(obj, workload.resource)
             scaling = self._plan(current, target)
             decided.append(scaling)
             if current.replicas not in (workload.replicas, scaling.after):
@@ -289,7 +305,7 @@ class ScaleToPartitions:
 
         obj, sent = self.client.patch_with_retry(self.path, decide, obj=workload.title, first=workload.raw)
         write = decided[-1].write
-        written = self.workload = Workload.from_object(obj, workload.kind)
+        written = self.workload = Workload.from_object(obj, workload.resource)
         if written.replicas != replicas:  # another client moved it meanwhile, and it was decided anew
             self.outcome.after = {**self.outcome.after, "replicas": written.replicas}
         self.outcome.facts["replicas"] = written.replicas
@@ -304,24 +320,14 @@ class ScaleToPartitions:
         is_autoscaled = self.params["autoscaler"] == "restore"
         scalers = self.constraints.list_autoscalers(workload) if is_autoscaled else None
         condition = Serving(workload, workload.replicas, autoscalers=scalers or None)
-        with Cache(self.client) as cache:
-            listed = Listing([workload.raw], workload.resource_version)
-            cache.follow(workload.kind, workload.namespace, name=workload.name, listed=listed)
-            try:
-                wait_until(
-                    [condition],
-                    cache,
-                    deadline=self.client.deadline,
-                    grace=GracePeriod(self.params["failure_grace_factor"]),
-                    outcome=self.outcome,
-                )
-            finally:
-                latest = cache.snapshot().workload(workload.kind, workload.namespace, workload.name)
-                self.workload = latest or workload
-                self.outcome.facts["replicas"] = self.workload.replicas
-                for warning in cache.warnings:
-                    self.module.warn(warning)
-        return self.workload
+
+        def take(snapshot: Snapshot) -> None:
+            latest = snapshot.workload(workload.resource, workload.namespace, workload.name) or workload
+            self.workload = latest
+            self.outcome.facts["replicas"] = latest.replicas
+
+        wait_for_workloads(self.module, self.client, self.outcome, [condition], follow_each([workload]), take=take)
+        return self.workload or workload
 
     def _report(self) -> None:
         """Set the summary and the evidence, as far as the run got."""
@@ -346,10 +352,6 @@ class ScaleToPartitions:
 
 def run_scale_to_partitions(module: AnsibleModule, outcome: Outcome) -> None:
     """Read, plan, apply unless check mode, wait, look again, report."""
-    if module.params["assume"] and not module.check_mode:
-        raise Refusal(
-            obj="option assume", problem="it is set outside check mode", next_step="Use it for rehearsals only"
-        )
     partitions = Partitions(module.params)
     client: Client | None = None
     try:

@@ -37,23 +37,23 @@ def find_quota_blockers(
     quotas: t.Sequence[Json],
     *,
     limit_ranges: t.Sequence[Json] = (),
-    claims: t.Collection[str] | None = None,
+    claims: t.Collection[str] = (),
 ) -> list[Blocker]:
     """Return the quotas that refuse the additional pods of the workload, and those that have too little left for them.
 
     ``limit_ranges`` are the namespace's, whose defaults count. ``claims`` are the names of the volume claims that are
-    there already; without them the claims of new pods are not counted.
+    there already: of the others that the pods need, each counts.
     """
     extra = replicas - workload.pods
     if extra <= 0:
         return []
     spec = as_dict(workload.template.get("spec"))
     for_pods = {name: amount * extra for name, amount in _count_pod(spec, limit_ranges).items()}
-    for_claims = _count_claims(workload, replicas, claims) if claims is not None else {}
+    for_claims = _count_claims(workload, replicas, claims)
     blockers: list[Blocker] = []
     for quota in quotas:
         name = f"ResourceQuota {workload.namespace}/{as_text(get_path(quota, 'metadata', 'name'))}"
-        hard = as_dict(get_path(quota, "status", "hard")) or as_dict(get_path(quota, "spec", "hard"))
+        hard = _read_hard(quota)
         used = as_dict(get_path(quota, "status", "used"))
         needs = {} if _has_scopes(quota) else dict(for_claims)
         if _is_about_pods(quota, spec, limit_ranges):
@@ -75,6 +75,16 @@ def find_quota_blockers(
                     )
                 )
     return blockers
+
+
+def is_about_claims(workload: Workload, replicas: int, quotas: t.Sequence[Json]) -> bool:
+    """Return whether a quota limits volume claims that more pods of the workload may need."""
+    needs = _count_claims(workload, replicas, ()) if replicas > workload.pods else {}
+    return any(not needs.keys().isdisjoint(_read_hard(quota)) for quota in quotas if not _has_scopes(quota))
+
+
+def _read_hard(quota: Json) -> Json:
+    return as_dict(get_path(quota, "status", "hard")) or as_dict(get_path(quota, "spec", "hard"))
 
 
 def _count_pod(spec: Json, limit_ranges: t.Sequence[Json]) -> Amounts:

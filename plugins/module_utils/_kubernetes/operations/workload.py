@@ -16,24 +16,24 @@ from ..._common.outcome import Blocker, Outcome, PlanItem
 from ..._common.retry import Deadline
 from .. import summary
 from ..autoscalers import Autoscaler
-from ..cache import Cache
 from ..client import Client, Listing
 from ..cluster import check_identity, connect, disconnect, list_named
 from ..conditions import Condition, Gone, PauseTaken, Serving, describe_foreign_pods
 from ..constraints.owners import find_owner_blockers, remember_owner
 from ..constraints.volumes import find_volume_blockers, refuse_volume_deletion
-from ..diagnosis import GracePeriod
 from ..errors import Forbidden
-from ..fields import get_path
+from ..fields import as_text, get_path
 from ..objects import Workload
 from ..patches import Write
 from ..plans.stop_start import Change, has_ended, plan_save, plan_start, plan_stop
 from ..preflight import Planned, check_answer, check_rights
-from ..resources import object_path
+from ..resources import Resource, find_resource, object_path
 from ..saved_state import STOP, STOPPED, UnreadableSavedState, find_state, is_window, save_state
+from ..scalable import check_scale, find_resources
 from ..scaling_constraints import ScalingConstraints, apply_bounds, describe_bounds, read_constraints
+from ..snapshot import Snapshot
 from ..tiers import Entry, Tier, parse_tiers
-from ..wait import wait_until
+from ..workload_wait import Followed, follow_each, wait_for_workloads
 
 if t.TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
@@ -58,6 +58,7 @@ class StopStart:
         self.now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         self.tiers = list(reversed(tiers)) if self.is_stop else list(tiers)
         self.replicas = {entry.key: entry.replicas for tier in tiers for entry in tier}
+        self.resources: dict[str, Resource] = {}
         self.versions: dict[str, str] = {}
         self.constraints = ScalingConstraints()
         self.first: dict[str, Workload] = {}
@@ -74,7 +75,9 @@ class StopStart:
 
     def run(self) -> None:
         """Fill the outcome; raise OpsError."""
-        self.first = self._read([entry for tier in self.tiers for entry in tier])
+        entries = [entry for tier in self.tiers for entry in tier]
+        self.resources = find_resources(self.client, entries)
+        self.first = {key: check_scale(self.client, workload) for key, workload in self._read(entries).items()}
         self.latest = dict(self.first)
         try:
             self._prepare()
@@ -114,10 +117,10 @@ class StopStart:
             names.setdefault(entry.kind, []).append(entry.name)
         objects: dict[str, Json] = {}
         for kind, of_kind in names.items():
-            listing = list_named(self.client, kind, self.namespace, of_kind)
+            listing = list_named(self.client, self.resources[kind], self.namespace, of_kind)
             self.versions[kind] = listing.version
             objects.update({f"{kind}/{name}": obj for name, obj in zip(of_kind, listing.items, strict=True)})
-        return {entry.key: Workload.from_object(objects[entry.key], entry.kind) for entry in entries}
+        return {entry.key: Workload.from_object(objects[entry.key], self.resources[entry.kind]) for entry in entries}
 
     def _read_constraints(self) -> ScalingConstraints:
         """Read the autoscalers: for a stop, as far as the guards ask for them.
@@ -243,18 +246,21 @@ class StopStart:
         for workload in self.first.values():
             write = self.changes[workload.key].write
             if write is not None and write.body:
-                path = object_path(workload.kind, self.namespace, workload.name)
-                planned.append(Planned(workload.kind, workload.title, path, workload.raw, write))
+                path = object_path(workload.resource, self.namespace, workload.name)
+                planned.append(Planned(workload.resource, workload.title, path, workload.raw, write))
             # Bounds are not among them: a start that may not give them back is still the way back.
             for scaler, scaler_write in self._list_scalers_to_write(workload):
                 planned.append(Planned(scaler.kind, scaler.title, scaler.path, scaler.raw, scaler_write))
         return planned
 
     def _list_kinds_to_read(self) -> set[str]:
-        """Return the kinds without which it cannot be said that a workload is gone."""
-        if not self.is_stop:
-            return set()
-        return {kind for workload in self.first.values() for kind in Gone(workload).needs() if kind != workload.kind}
+        """Return the kinds without which it cannot be said that a workload is gone, or serves."""
+        return {
+            kind
+            for workload in self.first.values()
+            for kind in self._make_condition(workload).needs()
+            if kind != workload.kind
+        }
 
     def _perform(self, tier: Tier, number: int) -> None:
         """Change the workloads of one tier and wait for them, with a deadline of its own."""
@@ -299,27 +305,27 @@ class StopStart:
             return
 
         def decide(obj: Json) -> Write | None:
-            current = Workload.from_object(obj, workload.kind)
+            current = Workload.from_object(obj, workload.resource)
             self._refuse_volume_deletion(current)
             return self._remember_owner(current, plan_save(current, run_id=self.client.run_id, now=self.now)).write
 
-        path = object_path(workload.kind, self.namespace, workload.name)
+        path = object_path(workload.resource, self.namespace, workload.name)
         obj, sent = self.client.patch_with_retry(path, decide, obj=workload.title, first=workload.raw)
         if sent:
             self.saved.add(workload.key)
-        self.latest[workload.key] = Workload.from_object(obj, workload.kind)
+        self.latest[workload.key] = Workload.from_object(obj, workload.resource)
 
     def _write_workload(self, workload: Workload) -> None:
         key = workload.key
         decided: list[Change] = []
 
         def decide(obj: Json) -> Write | None:
-            decided.append(self._decide(Workload.from_object(obj, workload.kind)))
+            decided.append(self._decide(Workload.from_object(obj, workload.resource)))
             return decided[-1].write
 
-        path = object_path(workload.kind, self.namespace, workload.name)
+        path = object_path(workload.resource, self.namespace, workload.name)
         obj, sent = self.client.patch_with_retry(path, decide, obj=workload.title, first=workload.raw)
-        self.latest[key] = Workload.from_object(obj, workload.kind)
+        self.latest[key] = Workload.from_object(obj, workload.resource)
         if sent:
             self.written.add(key)
             self._adopt(key, next(change for change in reversed(decided) if change.write is not None))
@@ -349,13 +355,13 @@ class StopStart:
             return
 
         def decide(obj: Json) -> Write:
-            current = Workload.from_object(obj, workload.kind)
+            current = Workload.from_object(obj, workload.resource)
             saved = save_state(current.annotations, STOPPED, state._replace(generation=current.generation))
             return Write({"metadata": {"annotations": saved}}, (("metadata", "annotations", STOPPED),))
 
-        path = object_path(workload.kind, self.namespace, workload.name)
+        path = object_path(workload.resource, self.namespace, workload.name)
         obj, _sent = self.client.patch_with_retry(path, decide, obj=workload.title, first=answer)
-        self.latest[workload.key] = Workload.from_object(obj, workload.kind)
+        self.latest[workload.key] = Workload.from_object(obj, workload.resource)
 
     def _decide(self, workload: Workload) -> Change:
         """Plan for a workload as it is now.
@@ -417,26 +423,26 @@ class StopStart:
             return
         loop = max(scaler.polling_seconds for scaler, _workload in awaited) + PAUSE_SLACK_SECONDS
         deadline = Deadline(min(loop, self.client.deadline.remaining / 2))
-        with Cache(self.client) as cache:
-            self._follow(cache, list({workload.key: workload for _scaler, workload in awaited}.values()))
-            for scaler in {scaler.path: scaler for scaler, _workload in awaited}.values():
-                version = str(get_path(scaler.raw, "metadata", "resourceVersion") or "")
-                cache.follow(scaler.kind, scaler.namespace, name=scaler.name, listed=Listing([scaler.raw], version))
-            try:
-                wait_until(
-                    [PauseTaken(scaler, workload) for scaler, workload in awaited],
-                    cache,
-                    deadline=deadline,
-                    grace=GracePeriod(self.params["failure_grace_factor"]),
-                    outcome=self.outcome,
-                )
-            except WaitTimeout as error:
-                self.module.warn(
-                    f"{error.obj}: its operator has not said within {deadline.seconds:.0f} s that it has paused it"
-                    " (condition Paused), and the stop goes on. Look whether keda-operator runs."
-                )
-            for warning in cache.warnings:
-                self.module.warn(warning)
+        followed = self._list_followed(list({workload.key: workload for _scaler, workload in awaited}.values()))
+        for scaler in {scaler.path: scaler for scaler, _workload in awaited}.values():
+            version = as_text(get_path(scaler.raw, "metadata", "resourceVersion"))
+            listed = Listing([scaler.raw], version)
+            followed.append(Followed(find_resource(scaler.kind), scaler.namespace, listed, scaler.name))
+        try:
+            wait_for_workloads(
+                self.module,
+                self.client,
+                self.outcome,
+                [PauseTaken(scaler, workload) for scaler, workload in awaited],
+                followed,
+                take=lambda _snapshot: None,
+                deadline=deadline,
+            )
+        except WaitTimeout as error:
+            self.module.warn(
+                f"{error.obj}: its operator has not said within {deadline.seconds:.0f} s that it has paused it"
+                " (condition Paused), and the stop goes on. Look whether keda-operator runs."
+            )
 
     def _wait(self, workloads: t.Sequence[Workload]) -> None:
         """Wait until the tier is gone, or serves. What is left stopped, and a Job that has ended, is not waited for."""
@@ -444,29 +450,20 @@ class StopStart:
         if not workloads:
             return
         conditions = [self._make_condition(workload) for workload in workloads]
-        with Cache(self.client) as cache:
-            self._follow(cache, workloads)
-            try:
-                wait_until(
-                    conditions,
-                    cache,
-                    deadline=self.client.deadline,
-                    grace=GracePeriod(self.params["failure_grace_factor"]),
-                    outcome=self.outcome,
-                )
-            finally:
-                snapshot = cache.snapshot()
-                statuses = [condition.evaluate(snapshot) for condition in conditions]
-                self.late = [f"{status.title} ({status.message})" for status in statuses if not status.is_current]
-                for workload, status in zip(workloads, statuses, strict=True):
-                    latest = snapshot.workload(workload.kind, workload.namespace, workload.name)
-                    self.latest[workload.key] = latest or workload
-                    if status.is_current and status.goal not in (None, self.changes[workload.key].after):
-                        self.moved[workload.key] = self.latest[workload.key].replicas
-                    foreign = describe_foreign_pods(snapshot, workload) if self.is_stop else ""
-                    self.foreign += [f"{workload.title}: {foreign}"] if foreign else []
-                for warning in cache.warnings:
-                    self.module.warn(warning)
+
+        def take(snapshot: Snapshot) -> None:
+            statuses = [condition.evaluate(snapshot) for condition in conditions]
+            self.late = [f"{status.title} ({status.message})" for status in statuses if not status.is_current]
+            for workload, status in zip(workloads, statuses, strict=True):
+                latest = snapshot.workload(workload.resource, workload.namespace, workload.name)
+                self.latest[workload.key] = latest or workload
+                if status.is_current and status.goal not in (None, self.changes[workload.key].after):
+                    self.moved[workload.key] = self.latest[workload.key].replicas
+                foreign = describe_foreign_pods(snapshot, workload) if self.is_stop else ""
+                self.foreign += [f"{workload.title}: {foreign}"] if foreign else []
+
+        followed = self._list_followed(workloads)
+        wait_for_workloads(self.module, self.client, self.outcome, conditions, followed, take=take)
 
     def _make_condition(self, workload: Workload) -> Condition:
         if self.is_stop:
@@ -478,18 +475,20 @@ class StopStart:
         """Return how many pods were asked for, which need not be what the server answered."""
         return self.changes[workload.key].after if workload.key in self.written else workload.replicas
 
-    def _follow(self, cache: Cache, workloads: t.Sequence[Workload]) -> None:
+    def _list_followed(self, workloads: t.Sequence[Workload]) -> list[Followed]:
+        """Return several of one kind as a collection, others (also where they may not be listed) each by its name."""
         by_kind: dict[str, list[Workload]] = {}
         for workload in workloads:
             by_kind.setdefault(workload.kind, []).append(workload)
+        followed: list[Followed] = []
         for kind, of_kind in by_kind.items():
             version = self.versions[kind]
             if len(of_kind) > 1 and version:
-                cache.follow(kind, self.namespace, listed=Listing([workload.raw for workload in of_kind], version))
-                continue
-            for workload in of_kind:  # one alone, or each by its name where they may not be listed
-                listed = Listing([workload.raw], workload.resource_version)
-                cache.follow(kind, self.namespace, name=workload.name, listed=listed)
+                listing = Listing([workload.raw for workload in of_kind], version)
+                followed.append(Followed(self.resources[kind], self.namespace, listing))
+            else:
+                followed += follow_each(of_kind)
+        return followed
 
     def _report(self) -> None:
         """Set what is known of the workloads; once all is planned the summary and the evidence too, also on a failure."""
@@ -521,10 +520,6 @@ def _join_blockers(blockers: t.Sequence[Blocker]) -> str:
 
 def run_workload(module: AnsibleModule, outcome: Outcome) -> None:
     """Read, plan, apply unless check mode, wait, report."""
-    if module.params["assume"] and not module.check_mode:
-        raise Refusal(
-            obj="option assume", problem="it is set outside check mode", next_step="Use it for rehearsals only"
-        )
     tiers = parse_tiers(module.params)
     client = connect(module, seconds=module.params["timeout"])
     outcome.facts["run_id"] = client.run_id

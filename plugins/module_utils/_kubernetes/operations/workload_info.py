@@ -14,8 +14,9 @@ from ..client import Client
 from ..cluster import check_identity, connect, disconnect, list_named, read_cluster_uid
 from ..errors import Forbidden
 from ..objects import Workload
-from ..resources import check_name, collection_path, object_path
-from ..tiers import KINDS
+from ..resources import collection_path, object_path
+from ..scalable import check_scale, find_resources
+from ..tiers import Entry, parse_workloads
 
 if t.TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
@@ -39,7 +40,8 @@ def read_workloads(module: AnsibleModule, outcome: Outcome) -> None:
             workloads = []
         else:
             outcome.facts["cluster_uid"] = params["cluster_uid"] or _try_cluster_uid(client)
-            workloads = _list_named(client, params) if params["workloads"] else _list_all(client, params["namespace"])
+            entries = parse_workloads(params["workloads"], params["namespace"])
+            workloads = _list_named(client, params["namespace"], entries) or _list_all(client, params["namespace"])
     finally:
         disconnect(module, outcome, client)
     described = [summary.describe_workload(workload) for workload in workloads]
@@ -61,13 +63,11 @@ def _try_cluster_uid(client: Client) -> str | None:
         return None
 
 
-def _list_named(client: Client, params: t.Mapping[str, t.Any]) -> list[Workload]:
+def _list_named(client: Client, namespace: str, entries: t.Sequence[Entry]) -> list[Workload]:
     workloads: list[Workload] = []
-    for kind in KINDS:
-        names = [check_name("name", entry["name"]) for entry in params["workloads"] if entry["kind"] == kind]
-        if names:
-            listing = list_named(client, kind, params["namespace"], names)
-            workloads += [Workload.from_object(obj, kind) for obj in listing.items]
+    for kind, resource in find_resources(client, entries).items():
+        listing = list_named(client, resource, namespace, [entry.name for entry in entries if entry.kind == kind])
+        workloads += [check_scale(client, Workload.from_object(obj, resource)) for obj in listing.items]
     return workloads
 
 

@@ -31,6 +31,7 @@ from ..saved_state import (
     save_state,
     will_delete_claims,
 )
+from ..tiers import refuse_daemon_set
 
 HELD_AT_ZERO = "its autoscaler holds it at 0"
 """Why there is nothing to start, though nothing was saved: nobody has stopped it."""
@@ -179,11 +180,7 @@ def has_ended(workload: Workload) -> bool:
 
 def _refuse_unstoppable(workload: Workload) -> None:
     if workload.kind == "DaemonSet":
-        raise Refusal(
-            obj=workload.title,
-            problem="a DaemonSet has no number of replicas: it runs a pod on each node that it selects",
-            next_step="Leave it out, or give its template a nodeSelector that no node has",
-        )
+        refuse_daemon_set(workload.title)
 
 
 def _check_replicas(workload: Workload, replicas: int | None) -> None:
