@@ -14,6 +14,7 @@ from ansible_collections.lowtide.ops.plugins.module_utils._consumers.operations.
     run_scale_to_partitions,
 )
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.arguments import ACTING_SPEC, CONNECTION_SPEC
+from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.operations.scale import run_scale
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.operations.workload import run_workload
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.operations.workload_info import read_workloads
 
@@ -53,6 +54,21 @@ DEFAULTS: dict[Work, dict[str, Any]] = {
         "guards": ["hpa", "keda", "gitops"],
         "start_stopped": False,
         "allow_volume_deletion": False,
+        "connection_budget": None,
+        "assume": None,
+    },
+    run_scale: {
+        "kind": "Deployment",
+        "name": "api",
+        "api_version": None,
+        "plural": None,
+        "replicas": 1,
+        "allow_scale_down": False,
+        "autoscaler": "refuse",
+        "guards": ["hpa", "keda", "gitops", "disruption_budget", "quota"],
+        "start_stopped": False,
+        "allow_volume_deletion": False,
+        "connection_budget": None,
         "assume": None,
     },
     read_workloads: {"workloads": []},

@@ -43,6 +43,8 @@ LEVELS = {
         ["scalable"],
         ["preflight", "summary", "wait"],
         ["workload_wait"],
+        ["connection_budget"],
+        ["scaling"],
         ["operations"],
     ],
     "module_utils._consumers": [["partitions"], ["operations"]],
