@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import re
 import typing as t
-from decimal import Decimal
+from decimal import ROUND_UP, Decimal
 
 Spec = t.Mapping[str, t.Any]
 """A pod's spec, or the one in a template."""
@@ -45,6 +45,25 @@ def _parse_text(text: str) -> Decimal:
 def format_quantity(amount: Decimal) -> str:
     """Return a number without an exponent and without zeros at its end."""
     return f"{amount.normalize():f}"
+
+
+def canonicalize_quantity(value: t.Any) -> str:
+    """Return a quantity as the API server writes it back: ``500m`` for 0.5, ``2k`` for 2000. ValueError when it is none.
+
+    Source: Quantity.CanonicalizeBytes of k8s.io/apimachinery, for amounts without an exponent.
+    """
+    text = str(value).strip()
+    amount = parse_quantity(text)
+    if text.endswith("i") and abs(amount) >= 1024 and amount == amount.to_integral_value():
+        for suffix, power in reversed(_BINARY.items()):
+            if amount % 1024**power == 0:
+                return f"{int(amount // 1024**power)}{suffix}"
+        return str(int(amount))
+    for suffix, exponent in sorted([*_DECIMAL.items(), ("", 0)], key=lambda entry: -entry[1]):
+        scaled = amount.scaleb(-exponent)
+        if amount and scaled == scaled.to_integral_value():
+            return f"{int(scaled)}{suffix}"
+    return "0" if not amount else f"{int(amount.scaleb(9).to_integral_value(ROUND_UP))}n"
 
 
 def read_requests(container: Spec, limit_ranges: t.Sequence[Spec] = ()) -> Amounts:

@@ -28,6 +28,9 @@ PAUSED_BY = "lowtide.ops/paused-by"
 TAKEN_FROM = "lowtide.ops/replicas-taken-from"
 """On a workload: the GitOps tool that owned its replicas before this collection set them. It stays after a start."""
 
+AUTOSCALER_BEFORE = "lowtide.ops/autoscaler-before"
+"""On an HPA: what a temporary change of it replaced, and what it put there."""
+
 FORMAT = 2
 MANAGER = "lowtide.ops"
 """The field manager of every write; format 1 was written as ``lowtide.ops/RUN``."""
@@ -38,6 +41,7 @@ STOP = "stop"
 BOUNDS = "bounds"
 PAUSE = "pause"
 TAKE = "take"
+AUTOSCALE = "autoscale"
 _OPERATION_OF_KEY = {STOPPED: STOP, BOUNDS_BEFORE: BOUNDS, PAUSED_BY: PAUSE, TAKEN_FROM: TAKE}
 _SUSPENDED_KINDS = ("CronJob", "Job")
 VOLUME_POLICY = ("spec", "persistentVolumeClaimRetentionPolicy")

@@ -35,6 +35,8 @@ from ..saved_state import (
 
 APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 """What a client-side apply (kubectl, Argo CD) has applied."""
+POD_TEMPLATE = ("spec", "template")
+"""The field that a rollout changes."""
 INSTANCE_LABEL = "app.kubernetes.io/instance"
 """Argo CD's default mark. Helm sets it too, so that it counts only together with Argo CD's manager."""
 
@@ -86,26 +88,30 @@ _OPERATORS = {
     "elasticsearch.k8s.elastic.co": _Operator("annotate {} with eck.k8s.elastic.co/managed=false"),
     "kibana.k8s.elastic.co": _Operator("annotate {} with eck.k8s.elastic.co/managed=false"),
 }
-_OTHER_OPERATOR = _Operator("pause {}, or set the replicas there")
+_OTHER_OPERATOR = _Operator("pause {0}, or set the {1} there")
 _OWN_CONTROLLERS = ("CronJob",)
 """Kinds of Kubernetes itself that make workloads and do not set their replicas back."""
 
 
-def find_owner_blockers(workload: Workload) -> list[Blocker]:
-    """Return who would put the replicas of the workload back: a GitOps tool, an operator, or both."""
-    blockers = [find_gitops_blocker(workload), find_operator_blocker(workload)]
+def find_owner_blockers(workload: Workload, field: tuple[str, ...] | None = None) -> list[Blocker]:
+    """Return who would put a field of the workload back: a GitOps tool, an operator, or both.
+
+    The field is the replicas (or ``suspend``) where none is given, or ``POD_TEMPLATE``.
+    """
+    blockers = [find_gitops_blocker(workload, field), find_operator_blocker(workload, field)]
     return [blocker for blocker in blockers if blocker is not None]
 
 
-def find_gitops_blocker(workload: Workload) -> Blocker | None:
-    """Return the GitOps tool that has the workload's replicas in Git; None when none has, or it leaves them alone."""
+def find_gitops_blocker(workload: Workload, field: tuple[str, ...] | None = None) -> Blocker | None:
+    """Return the GitOps tool that has the field in Git; None when none has, or it leaves it alone."""
     if any(_get_mark(workload, key) in values for key, values in _LEFT_ALONE.items()):
         return None
-    field = get_scale_path(workload.kind)
+    what = _name_field(field)
+    previous = _find_previous(workload) if field is None else None
+    field = field or get_scale_path(workload.kind)
     owners = find_owners(workload.raw, *field)
     applied = _find_applied(workload, field)
     is_taken = bool(owners) and all(_sets_it_only_now(owner.manager) for owner in owners or [])
-    previous = _find_previous(workload)
     for tool in _TOOLS:
         mark = next((key for key in tool.marks if _get_mark(workload, key)), None)
         owner = next((owner for owner in owners or [] if tool.is_manager(owner.manager)), None)
@@ -130,7 +136,7 @@ def find_gitops_blocker(workload: Workload) -> Blocker | None:
         holder = " ".join(filter(None, [tool.name, _get_name(workload, tool, mark)]))
         return Blocker(
             object=workload.title,
-            what=f"it is kept by {holder} ({evidence}), which may put its replicas back",
+            what=f"it is kept by {holder} ({evidence}), which may put its {what} back",
             holder=holder,
             next_step=f"Let that tool ignore {'.'.join(field)} (or pause it), then leave gitops out of guards",
         )
@@ -203,7 +209,11 @@ def _find_applied(workload: Workload, field: t.Sequence[str]) -> bool | None:
     return get_path(applied, *field) is not None
 
 
-def find_operator_blocker(workload: Workload) -> Blocker | None:
+def _name_field(field: tuple[str, ...] | None) -> str:
+    return "pod template" if field == POD_TEMPLATE else "replicas"
+
+
+def find_operator_blocker(workload: Workload, field: tuple[str, ...] | None = None) -> Blocker | None:
     """Return the object of an operator that owns the workload, and how to tell the operator; None when none does."""
     for reference in as_list(get_path(workload.raw, "metadata", "ownerReferences")):
         kind, name = as_text(reference.get("kind")), as_text(reference.get("name"))
@@ -211,11 +221,12 @@ def find_operator_blocker(workload: Workload) -> Blocker | None:
         if kind in _OWN_CONTROLLERS or not (reference.get("controller") is True or operator.by_any_reference):
             continue
         title = f"{kind} {workload.namespace}/{name}"
-        how = operator.how.format(title)
+        how = operator.how.format(title, _name_field(field))
         return Blocker(
             object=workload.title,
             what=(
-                f"it belongs to {title} ({as_text(reference.get('apiVersion'))}), whose operator may put its replicas back"
+                f"it belongs to {title} ({as_text(reference.get('apiVersion'))}), whose operator may put its"
+                f" {_name_field(field)} back"
             ),
             holder=title,
             next_step=f"{how[0].upper()}{how[1:]}, then leave gitops out of guards",
