@@ -338,9 +338,9 @@ class PauseTaken:
     later that it is paused), or the ScaledObject is gone, or not paused any more.
     """
 
-    kind = "ScaledObject"
-
     def __init__(self, scaler: Autoscaler, workload: Workload) -> None:
+        self.resource = find_resource(scaler.kind)
+        self.kind = self.resource.kind
         self.namespace = scaler.namespace
         self.name = scaler.name
         self._scaler = scaler
@@ -357,7 +357,7 @@ class PauseTaken:
     def evaluate(self, snapshot: Snapshot) -> Status:
         """Return where the ScaledObject stands."""
         obj = snapshot.find(self.kind, self.namespace, self.name)
-        workload = snapshot.workload(self._workload.kind, self._workload.namespace, self._workload.name)
+        workload = snapshot.workload(self._workload.resource, self._workload.namespace, self._workload.name)
         is_awaited = obj is not None and Autoscaler.from_object(obj, self.kind).is_pause_awaited
         if is_awaited and (workload is None or workload.replicas):
             return Status(IN_PROGRESS, self._scaler.title, "its operator has not said that it has paused it")

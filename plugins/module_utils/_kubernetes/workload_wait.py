@@ -51,13 +51,12 @@ def wait_for_workloads(
     conditions: t.Sequence[Condition],
     followed: t.Iterable[Followed],
     *,
-    take: t.Callable[[Snapshot], None],
     deadline: Deadline | None = None,
+    take: t.Callable[[Snapshot], None] = lambda _snapshot: None,
 ) -> None:
-    """Wait until all conditions hold, until the client's deadline; ``take`` gets what was seen last, also on a failure.
+    """Wait until all conditions hold; ``take`` gets what was seen last, also on a failure.
 
-    ``deadline`` is an earlier one.
-    Raises what ``wait_until`` raises.
+    Without ``deadline`` until the client's. Raises what ``wait_until`` raises.
     """
     with Cache(client) as cache:
         for source in followed:

@@ -335,7 +335,7 @@ def test_bounds_that_were_adjusted_are_given_back_by_a_start(memory: MemoryServe
     ]
 
 
-def adjust_bounds(memory: MemoryServer, controllers: Controllers, **params: str) -> None:
+def adjust_bounds(memory: MemoryServer, controllers: Controllers, **params: Any) -> None:
     """Have a workload whose HPA was given the bounds 3 and 3 by a scale."""
     controllers.add("StatefulSet", "w")
     memory.put(describe_hpa(WORKER, 1, 9))

@@ -22,7 +22,7 @@ from ..conditions import Condition, Gone, PauseTaken, Serving, describe_foreign_
 from ..constraints.owners import find_owner_blockers, remember_owner
 from ..constraints.volumes import find_volume_blockers, refuse_volume_deletion
 from ..errors import Forbidden
-from ..fields import as_text, get_path
+from ..fields import get_path
 from ..objects import Workload
 from ..patches import Write
 from ..plans.stop_start import Change, has_ended, plan_save, plan_start, plan_stop
@@ -423,21 +423,20 @@ class StopStart:
             return
         loop = max(scaler.polling_seconds for scaler, _workload in awaited) + PAUSE_SLACK_SECONDS
         deadline = Deadline(min(loop, self.client.deadline.remaining / 2))
-        followed = self._list_followed(list({workload.key: workload for _scaler, workload in awaited}.values()))
-        for scaler in {scaler.path: scaler for scaler, _workload in awaited}.values():
-            version = as_text(get_path(scaler.raw, "metadata", "resourceVersion"))
-            listed = Listing([scaler.raw], version)
-            followed.append(Followed(find_resource(scaler.kind), scaler.namespace, listed, scaler.name))
-        try:
-            wait_for_workloads(
-                self.module,
-                self.client,
-                self.outcome,
-                [PauseTaken(scaler, workload) for scaler, workload in awaited],
-                followed,
-                take=lambda _snapshot: None,
-                deadline=deadline,
+        scalers = {scaler.path: scaler for scaler, _workload in awaited}.values()
+        followed = follow_each({workload.key: workload for _scaler, workload in awaited}.values())
+        followed += [
+            Followed(
+                find_resource(scaler.kind),
+                scaler.namespace,
+                Listing([scaler.raw], str(get_path(scaler.raw, "metadata", "resourceVersion") or "")),
+                scaler.name,
             )
+            for scaler in scalers
+        ]
+        conditions = [PauseTaken(scaler, workload) for scaler, workload in awaited]
+        try:
+            wait_for_workloads(self.module, self.client, self.outcome, conditions, followed, deadline=deadline)
         except WaitTimeout as error:
             self.module.warn(
                 f"{error.obj}: its operator has not said within {deadline.seconds:.0f} s that it has paused it"
