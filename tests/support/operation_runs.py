@@ -14,6 +14,7 @@ from ansible_collections.lowtide.ops.plugins.module_utils._consumers.operations.
     run_scale_to_partitions,
 )
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.arguments import ACTING_SPEC, CONNECTION_SPEC
+from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.operations.autoscaler import run_autoscaler
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.operations.scale import run_scale
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.operations.workload import run_workload
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.operations.workload_info import read_workloads
@@ -70,6 +71,21 @@ DEFAULTS: dict[Work, dict[str, Any]] = {
         "allow_volume_deletion": False,
         "connection_budget": None,
         "assume": None,
+    },
+    run_autoscaler: {
+        "state": "present",
+        "name": "h",
+        "target": None,
+        "min_replicas": None,
+        "max_replicas": None,
+        "metrics": None,
+        "behavior": None,
+        "scale_down_utilisation": None,
+        "until": None,
+        "save_before": False,
+        "allow_scale_down": False,
+        "connection_budget": None,
+        "guards": ["keda", "gitops", "quota"],
     },
     read_workloads: {"workloads": []},
 }
