@@ -184,6 +184,9 @@ options:
             description: How many connections one of its replicas opens at most.
             type: int
             required: true
+          replicas:
+            description: Count it with so many replicas, instead of reading it.
+            type: int
 """
 
     SCALING = r"""

@@ -53,6 +53,7 @@ CONNECTION_BUDGET_SPEC: dict[str, dict[str, t.Any]] = {
             "api_version": {"type": "str"},
             "plural": {"type": "str"},
             "pool_per_replica": {"type": "int", "required": True},
+            "replicas": {"type": "int"},
         },
     },
 }

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Reads what shares the connections of a database with a workload: other workloads, and what their autoscalers allow.
 
-It costs one request for each of them.
+It costs one request for each of them that is read.
 Private to lowtide.ops: do not import from other collections.
 """
 
@@ -15,6 +15,7 @@ from .client import Client
 from .cluster import read_object
 from .constraints.connections import OPTION, ConnectionBudget, SharedPool, parse_budget
 from .objects import Workload
+from .resources import format_title
 from .scalable import find_scaled_resource
 from .tiers import parse_api
 
@@ -47,6 +48,8 @@ def read_budget(
 def _read_pool(
     client: Client, pool: t.Mapping[str, t.Any], namespace: str, constraints: ScalingConstraints
 ) -> SharedPool:
+    if pool.get("replicas") is not None:
+        return SharedPool(format_title(pool["kind"], namespace, pool["name"]), pool["replicas"], pool["pool_per_replica"])
     api_version, plural = parse_api(pool, f"{OPTION}: shared_with kind", kinds=KINDS)
     resource = find_scaled_resource(client, pool["kind"], api_version, plural)
     workload = Workload.from_object(read_object(client, resource, namespace, pool["name"]), resource)
