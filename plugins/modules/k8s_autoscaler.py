@@ -86,6 +86,13 @@ options:
     description: Save what is replaced on the HPA, for O(state=restored), as for a step of a window that another step reverts.
     type: bool
     default: false
+  saved_by:
+    description:
+      - With O(state=restored) and O(state=expired), whose changes for a time are given back.
+      - With V(window) only those of windows, whose O(run_id) contains C(@), as the variable C(window_id) does.
+    type: str
+    choices: [any, window]
+    default: any
   allow_scale_down:
     description: Whether a maximum below the replicas that there are is set, which lets them go at once.
     type: bool
@@ -261,6 +268,7 @@ def main() -> None:
             "scale_down_utilisation": {"type": "int", "aliases": ["scale_down_utilization"]},
             "until": {"type": "str"},
             "save_before": {"type": "bool", "default": False},
+            "saved_by": {"type": "str", "choices": ["any", "window"], "default": "any"},
             "allow_scale_down": {"type": "bool", "default": False},
             "connection_budget": {"type": "dict", "options": CONNECTION_BUDGET_SPEC},
             "guards": {

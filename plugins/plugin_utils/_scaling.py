@@ -4,8 +4,8 @@
 """Compute from the inputs of the role scaling what each workload and autoscaler may take of a database's connections.
 
 The role works through autoscalers, then workloads with a declared number, then those that follow partitions. What came
-before counts with the number that is declared for it, so that a rehearsal, which changes nothing, says the same; what is
-still to come counts with what it has.
+before counts with the number that is declared for it, so that a rehearsal, which changes nothing, says the same. What
+is still to come counts with what it has.
 
 Private to lowtide.ops: do not import from other collections.
 """

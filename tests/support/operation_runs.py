@@ -83,6 +83,7 @@ DEFAULTS: dict[Work, dict[str, Any]] = {
         "scale_down_utilisation": None,
         "until": None,
         "save_before": False,
+        "saved_by": "any",
         "allow_scale_down": False,
         "connection_budget": None,
         "guards": ["keda", "gitops", "quota"],

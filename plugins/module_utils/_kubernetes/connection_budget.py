@@ -49,7 +49,9 @@ def _read_pool(
     client: Client, pool: t.Mapping[str, t.Any], namespace: str, constraints: ScalingConstraints
 ) -> SharedPool:
     if pool.get("replicas") is not None:
-        return SharedPool(format_title(pool["kind"], namespace, pool["name"]), pool["replicas"], pool["pool_per_replica"])
+        return SharedPool(
+            format_title(pool["kind"], namespace, pool["name"]), pool["replicas"], pool["pool_per_replica"]
+        )
     api_version, plural = parse_api(pool, f"{OPTION}: shared_with kind", kinds=KINDS)
     resource = find_scaled_resource(client, pool["kind"], api_version, plural)
     workload = Workload.from_object(read_object(client, resource, namespace, pool["name"]), resource)

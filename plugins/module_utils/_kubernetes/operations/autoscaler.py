@@ -199,14 +199,21 @@ class ChangeAutoscaler:
             self.outcome.changed = True
             return
         self.client.create(path, body, obj=self.title, dry_run=True)
-        try:
-            hpa = self.client.create(path, body, obj=self.title)
-        except (Conflict, WriteUnknown):
-            hpa = self.client.get(self.path, obj=self.title)
-            rest = plan_present(hpa, self.declared, run_id=self.client.run_id, now=self.now)
-            if rest.write is not None:
-                raise
+        hpa = self._create(path, body)
         self._wait(workload, Autoscaler.from_object(hpa, KIND), hpa)
+
+    def _create(self, path: str, body: Json) -> Json:
+        """Make the HPA; one that is there by now counts if it is as declared, as after an answer that was lost."""
+        try:
+            return self.client.create(path, body, obj=self.title)
+        except (Conflict, WriteUnknown) as error:
+            try:
+                hpa = self.client.get(self.path, obj=self.title)
+            except NotFound:
+                raise error from None
+            if plan_present(hpa, self.declared, run_id=self.client.run_id, now=self.now).write is not None:
+                raise
+            return hpa
 
     def _describe(self, fields: t.Sequence[FieldChange]) -> str:
         return ", ".join(describe_change(field).replace(" None ->", "") for field in fields)
@@ -248,7 +255,8 @@ class ChangeAutoscaler:
         spec = as_dict(hpa.get("spec"))
         self.outcome.before = {self.title: {field.name: spec.get(field.name) for field in change.fields}}
         self.outcome.after = {self.title: change.after}
-        self._refuse_gitops(hpa, change)
+        if self.is_present:
+            self._refuse_gitops(hpa, change)
         if change.write is not None:
             planned = Planned(KIND, self.title, self.path, hpa, change.write)
             check_rights(self.client, [planned], namespace=self.namespace, reads=(), check_mode=self.module.check_mode)
@@ -262,7 +270,11 @@ class ChangeAutoscaler:
         if self.is_present:
             return plan_present(hpa, self.declared, run_id=self.client.run_id, now=self.now)
         is_expiry = self.params["state"] == "expired"
-        return plan_takeback(hpa, due_at=self.client.read_server_clock() if is_expiry else None)
+        return plan_takeback(
+            hpa,
+            due_at=self.client.read_server_clock() if is_expiry else None,
+            only_windows=self.params["saved_by"] == "window",
+        )
 
     @staticmethod
     def _apply(scaler: Autoscaler, change: HpaChange) -> Autoscaler:

@@ -306,11 +306,16 @@ def _plan_note(
     return save_state(annotations, AUTOSCALER_BEFORE, SavedState(note, run_id, now, operation=AUTOSCALE))
 
 
-def plan_takeback(hpa: Json, *, due_at: float | None) -> HpaChange:
-    """Plan to give back what a temporary change replaced; with ``due_at`` only where its end has come by then."""
+def plan_takeback(hpa: Json, *, due_at: float | None, only_windows: bool = False) -> HpaChange:
+    """Plan to give back what a temporary change replaced; with ``due_at`` only where its end has come by then.
+
+    With ``only_windows`` what a run that is no window has changed stays.
+    """
     saved = find_saved(hpa)
     if saved is None:
         return HpaChange(None, why="nothing was saved on it")
+    if only_windows and not saved.is_of_window:
+        return HpaChange(None, why=f"run {saved.run_id}, which is no window, changed it for a time at {saved.at}")
     until = as_text(saved.spec.get("until"))
     end = as_time(until)
     if due_at is not None and (end is None or end > due_at):
