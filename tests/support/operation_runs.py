@@ -153,9 +153,8 @@ def name_workloads(names: Iterable[str]) -> list[dict[str, Any]]:
 
 def is_write(request: Request) -> bool:
     """Whether a request is to change something: no dry run, no question about rights."""
-    if request.verb == "create":
-        return not request.path.endswith("accessreviews")
-    return request.verb in ("patch", "update", "delete") and "dryRun" not in request.query
+    is_question = request.path.endswith("accessreviews") or "dryRun" in request.query
+    return request.verb in ("create", "patch", "update", "delete") and not is_question
 
 
 def list_writes(server: MemoryServer) -> list[tuple[str, list[str]]]:
@@ -164,7 +163,9 @@ def list_writes(server: MemoryServer) -> list[tuple[str, list[str]]]:
     return [(request.path.rpartition("/")[2], _list_fields(request.body)) for request in writes]
 
 
-def _list_fields(operations: list[dict[str, Any]]) -> list[str]:
+def _list_fields(operations: list[dict[str, Any]] | dict[str, Any]) -> list[str]:
+    if isinstance(operations, dict):  # a whole object
+        return list(operations.get("spec") or {})
     return [field for operation in operations if operation["op"] != "test" for field in _expand(operation)]
 
 
