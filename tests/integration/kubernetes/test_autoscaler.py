@@ -96,7 +96,7 @@ def test_a_change_for_a_time_is_given_back(namespace: Namespace) -> None:
     namespace.apply({**describe_autoscaler("api", 2, 3, kind="Deployment"), "metadata": {"name": "api"}})
     before = read_spec(namespace)
     end = (datetime.datetime.now(datetime.UTC) + datetime.timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
-    wide = {"name": "api", "min_replicas": 3, "max_replicas": 5, "behavior": BEHAVIOR}
+    wide: Json = {"name": "api", "min_replicas": 3, "max_replicas": 5, "behavior": BEHAVIOR}
     done = namespace.module(AUTOSCALER, timeout=90, until=end, **wide)
     assert not done.failed, done.msg
     assert namespace.get("Deployment", "api")["spec"]["replicas"] == 3

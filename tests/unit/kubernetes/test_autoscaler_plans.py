@@ -98,8 +98,11 @@ def test_a_part_of_the_behavior_leaves_the_rest() -> None:
 
 def test_amounts_are_compared_as_amounts() -> None:
     """The server writes 0.5 as 500m."""
-    external = {"type": "External", "external": {"metric": {"name": "q"}, "target": {"type": "Value", "value": "500m"}}}
-    hpa = {**HPA, "spec": {**HPA["spec"], "metrics": [external]}}
+    external: Json = {
+        "type": "External",
+        "external": {"metric": {"name": "q"}, "target": {"type": "Value", "value": "500m"}},
+    }
+    hpa: Json = {**HPA, "spec": {**HPA["spec"], "metrics": [external]}}
     written = copy.deepcopy(external)
     written["external"]["target"]["value"] = 0.5
     assert present(hpa, metrics=[written]).write is None
@@ -188,7 +191,7 @@ def test_what_is_declared_for_good_is_not_given_back() -> None:
 def test_bounds_declared_for_good_drop_what_a_scaling_had_saved() -> None:
     """A later restore of pinned bounds must not undo a declaration."""
     annotations = {"lowtide.ops/bounds-before": '{"format": 1, "run": "r", "at": "t", "min": 1, "max": 3}'}
-    pinned = {**HPA, "metadata": {**HPA["metadata"], "annotations": annotations}}
+    pinned: Json = {**HPA, "metadata": {**HPA["metadata"], "annotations": annotations}}
     assert apply(pinned, present(pinned, max_replicas=9))["metadata"]["annotations"] == {}
     assert (
         "lowtide.ops/bounds-before"

@@ -39,7 +39,7 @@ def test_what_does_not_fit_is_named_with_the_number_that_does() -> None:
     assert find_connection_blockers(make_workload(2), 4, budget) == []
     blockers = find_connection_blockers(make_workload(2), 5, budget)
     assert [blocker.what for blocker in blockers] == [
-        "5 replicas may open 100 connections, beside other clients 17, 3 are reserved, of 100 connections of the database;"
+        "5 replicas may open 100 of the 100 connections of the database, beside 17 of other clients, 3 reserved;"
         " 4 replicas fit"
     ]
     assert blockers[0].next_step.startswith("Declare at most 4 replicas, or lower the pool of each replica (20)")
@@ -49,7 +49,7 @@ def test_others_count_with_their_whole_pools() -> None:
     """Also where nothing is left for one replica."""
     budget = ConnectionBudget(100, 20, shared=(SharedPool("StatefulSet n/w", 5, 19),))
     blockers = find_connection_blockers(make_workload(0), 1, budget)
-    assert "StatefulSet n/w 95" in blockers[0].what
+    assert "95 of StatefulSet n/w" in blockers[0].what
     assert blockers[0].what.endswith("not one replica fits")
 
 

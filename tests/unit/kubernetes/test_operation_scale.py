@@ -99,8 +99,8 @@ def test_the_database_bounds_the_number(memory: MemoryServer) -> None:
         check_refused(memory, scale(memory, 8, check=check, connection_budget=POOL), "7 replicas fit")
     fitting = scale(memory, 7, connection_budget=POOL)
     assert not fitting.failed, fitting.msg
-    assert fitting["evidence"][1].startswith(
-        "7 replicas may open 70 connections, beside StatefulSet n/w 20, other clients 10"
+    assert fitting["evidence"][1] == (
+        "7 replicas may open 70 of the 100 connections of the database, beside 20 of StatefulSet n/w, 10 of other clients"
     )
 
 

@@ -56,16 +56,12 @@ class ConnectionBudget(t.NamedTuple):
 
     def describe(self, replicas: int) -> str:
         """Return the sum in words, for evidence and messages."""
-        parts = [
-            f"{format_count(replicas, 'replica')} may open {format_count(replicas * self.per_replica, 'connection')}"
-        ]
-        pools = [f"{pool.title} {pool.connections}" for pool in self.shared]
-        beside = [f"{join_some(pools)}"] if pools else []
-        beside += [f"other clients {self.used_by_others}"] if self.used_by_others else []
-        beside += [f"{self.reserved} are reserved"] if self.reserved else []
-        if beside:
-            parts.append(", ".join(beside))
-        return f"{', beside '.join(parts)}, of {format_count(self.maximum, 'connection')} of the database"
+        beside = [f"{pool.connections} of {pool.title}" for pool in self.shared]
+        beside += [f"{self.used_by_others} of other clients"] if self.used_by_others else []
+        beside += [f"{self.reserved} reserved"] if self.reserved else []
+        words = f", beside {join_some(beside)}" if beside else ""
+        opened = replicas * self.per_replica
+        return f"{format_count(replicas, 'replica')} may open {opened} of the {self.maximum} connections of the database{words}"
 
 
 def parse_budget(option: t.Mapping[str, t.Any] | None) -> ConnectionBudget | None:

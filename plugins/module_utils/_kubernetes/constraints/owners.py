@@ -96,7 +96,8 @@ _OWN_CONTROLLERS = ("CronJob",)
 def find_owner_blockers(workload: Workload, field: tuple[str, ...] | None = None) -> list[Blocker]:
     """Return who would put a field of the workload back: a GitOps tool, an operator, or both.
 
-    The field is the replicas (or ``suspend``) where none is given, or ``POD_TEMPLATE``.
+    The field is the replicas (or ``suspend``) where none is given, ``POD_TEMPLATE``, or any other of an object that is
+    none of a workload.
     """
     blockers = [find_gitops_blocker(workload, field), find_operator_blocker(workload, field)]
     return [blocker for blocker in blockers if blocker is not None]
@@ -107,7 +108,7 @@ def find_gitops_blocker(workload: Workload, field: tuple[str, ...] | None = None
     if any(_get_mark(workload, key) in values for key, values in _LEFT_ALONE.items()):
         return None
     what = _name_field(field)
-    previous = _find_previous(workload) if field is None else None
+    previous = _find_previous(workload) if field != POD_TEMPLATE else None
     field = field or get_scale_path(workload.kind)
     owners = find_owners(workload.raw, *field)
     applied = _find_applied(workload, field)
@@ -143,9 +144,11 @@ def find_gitops_blocker(workload: Workload, field: tuple[str, ...] | None = None
     return None
 
 
-def remember_owner(write: Write | None, workload: Workload, *, run_id: str, now: str) -> Write | None:
-    """Return the write with the GitOps tool in it that owns the replicas until then, where one has them in Git."""
-    field = get_scale_path(workload.kind)
+def remember_owner(
+    write: Write | None, workload: Workload, *, run_id: str, now: str, field: tuple[str, ...] | None = None
+) -> Write | None:
+    """Return the write with the GitOps tool in it that owns the field (the replicas) until then, where one has it in Git."""
+    field = field or get_scale_path(workload.kind)
     applied = _find_applied(workload, field)
     owner = next(
         (
@@ -210,7 +213,9 @@ def _find_applied(workload: Workload, field: t.Sequence[str]) -> bool | None:
 
 
 def _name_field(field: tuple[str, ...] | None) -> str:
-    return "pod template" if field == POD_TEMPLATE else "replicas"
+    if field is None:
+        return "replicas"
+    return "pod template" if field == POD_TEMPLATE else ".".join(field)
 
 
 def find_operator_blocker(workload: Workload, field: tuple[str, ...] | None = None) -> Blocker | None:
