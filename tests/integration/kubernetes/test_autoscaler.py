@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from support.kubernetes_account import read_rules
+from support.kubernetes_account import AuditLog, expand, name_user, read_rules
 from support.moving_autoscaler import describe_autoscaler
 
 from .conftest import Namespace
@@ -153,3 +153,34 @@ def check_refused(namespace: Namespace, declared: Json, words: str) -> None:
         assert run["error"]["refused"], run.msg
         assert words in run.msg, (declared, run.msg)
     assert [hpa for hpa in namespace.list(HPA) if hpa["metadata"]["name"] == "api"] == []
+
+
+@pytest.mark.usefixtures("keda")
+def test_the_documented_rights_are_those_that_are_used(namespace: Namespace, connect: Callable[..., Json]) -> None:
+    """No more and no less, whatever it comes upon: a new HPA, one that exists, a quota, a target that never serves."""
+    apply_api(namespace, replicas=1)
+    namespace.apply(
+        namespace.workload("w"),
+        {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "q"}, "spec": {"hard": {"pods": "50"}}},
+        namespace.workload("never", kind="Deployment", image="localhost/none:1", imagePullPolicy="Never"),
+        namespace.workload("never-s", image="localhost/none:1", imagePullPolicy="Never"),
+    )
+    audit = AuditLog(namespace.facts)
+    rules = read_rules("Role", "lowtide-autoscaler")
+    account = connect(rules)
+    shared = [{"kind": "StatefulSet", "name": "w", "pool_per_replica": 1}]
+    budget = {"max_connections": 100, "pool_per_replica": 1, "shared_with": shared}
+    for maximum in (6, 7):
+        declared = {**DECLARED, "min_replicas": 1, "max_replicas": maximum, "connection_budget": budget}
+        done = namespace.module(AUTOSCALER, **declared, **account)
+        assert not done.failed, done.msg
+    for kind, name in (("Deployment", "never"), ("StatefulSet", "never-s")):
+        target = {"name": name, "target": {"kind": kind, "name": name}}
+        late = namespace.module(AUTOSCALER, **{**DECLARED, **target, "min_replicas": 1}, timeout=6, **account)
+        assert late.failed
+        assert "localhost/none:1" in late.msg
+    missing = namespace.module(AUTOSCALER, name="other", min_replicas=2, **account)
+    assert "HorizontalPodAutoscalers there: api, never, never-s" in missing.msg
+    used, documented = audit.read_rights(name_user(namespace.name)), expand(rules)
+    assert used - documented == set(), "used, and not documented"
+    assert documented - used == set(), "documented, and not used"
