@@ -152,7 +152,10 @@ class Handler(BaseHTTPRequestHandler):
             target = self.memory.parse_path(request.path)
             if target.subresource == "log":
                 self.memory.check_present(target)
-                self._send_log(target)
+                self._send_log(self.memory.read_log(target, query))
+                return
+            if target.subresource == "proxy":
+                self._send_text(*self.memory.ask_pod(target, parts.path))
                 return
             answer = self.memory.answer(request)
             self.memory.run_rivals("after", request)
@@ -243,9 +246,16 @@ class Handler(BaseHTTPRequestHandler):
         except OSError:
             self.close_connection = True  # the client has gone
 
-    def _send_log(self, target: Target) -> None:
+    def _send_text(self, status: int, text: str) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", "text/plain")
+        self.send_header("Content-Length", str(len(text.encode())))
+        self.end_headers()
+        self.wfile.write(text.encode())
+
+    def _send_log(self, lines: list[str]) -> None:
         self._begin_chunks("text/plain")
-        for line in self.memory.log_lines.get((target.namespace, target.name), []):
+        for line in lines:
             self._send_chunk(line.encode() + b"\n")
         self._send_chunk(b"")
 

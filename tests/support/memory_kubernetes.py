@@ -48,6 +48,9 @@ from .memory_objects import (
     show,
 )
 
+PodAnswer = Callable[[str], tuple[int, str]]
+"""What a pod answers to a path: a status and a body."""
+
 
 @dataclass
 class _Store:
@@ -62,9 +65,10 @@ class MemoryServer:
     """A context manager; ``client`` makes a client for it. With ``tls`` it speaks TLS.
 
     ``log`` has every request, ``tokens`` the bearer tokens that are accepted (None: everybody), ``log_lines`` what a
-    pod has logged, by (namespace, name), ``review_status`` what access reviews answer instead of what is denied,
-    ``connections`` how many were opened. Its clock is ``clock_ahead`` seconds ahead of ours; ``date`` is what its
-    answers say of the time instead of that.
+    pod has logged, by (namespace, name), and ``previous_lines`` what a container of it had before its last restart, by
+    (namespace, name, container), ``pod_answers`` what it answers through its proxy, by (namespace, name:port), a
+    function of the path, ``review_status`` what access reviews answer instead of what is denied, ``connections`` how
+    many were opened. Its clock is ``clock_ahead`` seconds ahead of ours; ``date`` is what its answers say of the time instead.
     """
 
     def __init__(self, *, tls: ssl.SSLContext | None = None) -> None:
@@ -73,6 +77,8 @@ class MemoryServer:
         self.rivals: list[Rival] = []
         self.faults: list[Fault] = []
         self.log_lines: dict[tuple[str, str], list[str]] = {}
+        self.previous_lines: dict[tuple[str, str, str], list[str]] = {}
+        self.pod_answers: dict[tuple[str, str], PodAnswer] = {}
         self.resources = {(resource.group_version, resource.plural): resource for resource in RESOURCES.values()}
         self.scaled = dict(WITH_SCALE)
         self.review_status: Json | None = None
@@ -309,6 +315,26 @@ class MemoryServer:
         """Raise the 404 of an object that is not there."""
         if Key(target.resource, target.namespace, target.name) not in self._store.objects:
             raise Rejected(404, "NotFound", f"{target.title} not found")
+
+    def read_log(self, target: Target, query: dict[str, str]) -> list[str]:
+        """Return the last ``tailLines`` lines of a log; without a restart there is no previous one."""
+        key, container = (target.namespace, target.name), query.get("container", "")
+        lines = self.log_lines.get(key, [])
+        if query.get("previous") == "true":
+            if (*key, container) not in self.previous_lines:
+                problem = f'previous terminated container "{container}" in pod "{target.name}" not found'
+                raise Rejected(400, "BadRequest", problem)
+            lines = self.previous_lines[*key, container]
+        return lines[-int(query["tailLines"]) :] if "tailLines" in query else lines
+
+    def ask_pod(self, target: Target, path: str) -> tuple[int, str]:
+        """Ask a pod through its proxy; raises Rejected as the API server answers where it cannot reach it."""
+        name = target.name.removeprefix("https:").partition(":")[0]
+        self.check_present(target._replace(name=name))
+        answer = self.pod_answers.get((target.namespace, target.name))
+        if answer is None:
+            raise Rejected(503, "ServiceUnavailable", "error trying to reach service: connection refused")
+        return answer(path.partition("/proxy")[2])
 
     def check_access(self, verb: str, resource: Resource, namespace: str, subresource: str) -> bool:
         """Whether nobody has denied it."""

@@ -15,7 +15,11 @@ from ansible_collections.lowtide.ops.plugins.module_utils._consumers.operations.
 )
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.arguments import ACTING_SPEC, CONNECTION_SPEC
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.operations.autoscaler import run_autoscaler
+from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.operations.diagnosis_info import read_diagnosis
+from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.operations.job import run_job
+from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.operations.rollout import run_rollout
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.operations.scale import run_scale
+from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.operations.traffic import run_traffic
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.operations.workload import run_workload
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.operations.workload_info import read_workloads
 
@@ -88,7 +92,63 @@ DEFAULTS: dict[Work, dict[str, Any]] = {
         "connection_budget": None,
         "guards": ["keda", "gitops", "quota"],
     },
+    run_rollout: {
+        "state": "present",
+        "kind": "Deployment",
+        "name": "w",
+        "containers": None,
+        "image": None,
+        "pod_annotations": None,
+        "restarted_after": None,
+        "revision": None,
+        "partition": None,
+        "until": None,
+        "serve_seconds": 0.0,
+        "on_failure": "undo",
+        "schema_version": None,
+        "guards": ["gitops", "hpa", "quota"],
+    },
     read_workloads: {"workloads": []},
+    read_diagnosis: {
+        "kind": "Deployment",
+        "name": "web",
+        "since": 3600.0,
+        "log_lines": 40,
+        "log_bytes": 8192,
+        "configuration": [],
+        "consumer_group_state": None,
+        "observations": [],
+        "evidence_folder": None,
+    },
+    run_job: {
+        "from_cronjob": None,
+        "from_workload": None,
+        "template": None,
+        "name_prefix": None,
+        "labels": None,
+        "annotations": None,
+        "key": None,
+        "on_failed": "fail",
+        "lock": None,
+        "lock_timeout": None,
+        "deadline": None,
+        "ttl_seconds": 86400,
+        "log_lines": 100,
+        "log_bytes": 65536,
+        "log_file": None,
+    },
+    run_traffic: {
+        "state": None,
+        "targets": [],
+        "in_flight": [],
+        "in_flight_timeout": 2.0,
+        "quiet_seconds": 0.0,
+        "smoke": [],
+        "smoke_timeout": 2.0,
+        "saved_by": "any",
+        "guards": ["gitops"],
+        "assume": None,
+    },
 }
 """The options that a module has beside those of all, with their defaults."""
 

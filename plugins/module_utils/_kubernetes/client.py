@@ -18,7 +18,7 @@ from urllib.parse import quote, urlencode
 from .._common.errors import OpsError, Refusal
 from .._common.retry import Backoff, Deadline
 from .access import ClusterAccess
-from .errors import BY_STATUS, ApiError, Conflict, Gone, TooManyRequests, Unauthorized, WriteUnknown
+from .errors import BY_STATUS, ApiError, Conflict, Gone, NotFound, TooManyRequests, Unauthorized, WriteUnknown
 from .fields import Json, parse_http_date
 from .patches import Operations, Write, build_json_patch, changes_something, encode_json
 from .streams import Stream
@@ -47,6 +47,13 @@ class Listing(t.NamedTuple):
 
     items: list[Json]
     version: str
+
+
+class Answer(t.NamedTuple):
+    """What somebody behind the API server answered, such as a pod through its proxy: any status and any content."""
+
+    status: int
+    content: bytes
 
 
 class Client:
@@ -103,12 +110,23 @@ class Client:
                 continue
         raise AssertionError("unreachable: a list in one piece has no page that expires")
 
-    def create(self, path: str, body: Json, *, obj: str, dry_run: bool = False, reads_only: bool = False) -> Json:
+    def create(
+        self,
+        path: str,
+        body: Json,
+        *,
+        obj: str,
+        dry_run: bool = False,
+        reads_only: bool = False,
+        strict: bool = False,
+    ) -> Json:
         """Create an object, or a subresource such as ``eviction``. Raises Conflict (``AlreadyExists``), WriteUnknown.
 
-        ``reads_only`` is for what the server answers without keeping anything, such as an access review.
+        ``reads_only`` is for what the server answers without keeping anything, such as an access review. ``strict``: the
+        server refuses fields that it does not know, which it otherwise drops.
         """
         params = {"fieldManager": FIELD_MANAGER, **_ask_dry_run(dry_run)}
+        params |= {"fieldValidation": "Strict"} if strict else {}
         safe = dry_run or reads_only
         return self._request("POST", _with(path, params), obj, body=body, safe=safe, writes=not safe)
 
@@ -216,9 +234,49 @@ class Client:
             self._pause(backoff.take_pause())
             current = None
 
+    def ask(self, path: str, *, obj: str) -> Answer:
+        """Send a GET to who is behind the API server, once, and return the answer whatever it is. Raises OpsError without one.
+
+        Its time is not the server's.
+        """
+        offset = self.clock_offset
+        for can_renew in (True, False):
+            try:
+                with self._lock:
+                    connection, headers = self._open_kept()
+                    status, _headers, content = self._exchange(connection, "GET", path, None, headers)
+                    self.clock_offset = offset
+            except LOST as error:
+                with self._lock:
+                    self._drop()
+                raise self._fail(ApiError, obj, f"no answer came ({describe_error(error)})") from error
+            if status != 401 or not can_renew or not self._renew(headers):
+                break
+        return Answer(status, content)
+
     def read_server_clock(self) -> float:
         """Return the server's time in seconds since 1970, which is at most a second late; ours until it has told its own."""
         return time.time() + self.clock_offset
+
+    def create_named(self, collection: str, path: str, body: Json, *, obj: str) -> tuple[Json, bool]:
+        """Create an object whose name was chosen before; read the one of this name when there is one by then.
+
+        So a write without an answer is no second object: it is looked for, and created again only where it is not there,
+        until the deadline. Returns the object, and whether it may be of this call. Raises the last WriteUnknown, ApiError.
+        """
+        sent = False
+        backoff = self._backoff()
+        while True:
+            try:
+                return self.create(collection, body, obj=obj, strict=True), True
+            except (Conflict, WriteUnknown) as error:
+                sent = sent or isinstance(error, WriteUnknown)
+                if self.deadline.passed:
+                    raise
+            try:
+                return self.get(path, obj=obj), sent
+            except NotFound:
+                self._pause(backoff.take_pause())
 
     def close(self) -> None:
         """Close the kept-alive connection; what is being repeated ends with an error."""

@@ -13,10 +13,12 @@ from abc import ABC, abstractmethod
 
 from .._common.text import format_count, join_some
 from .autoscalers import Autoscaler
-from .fields import as_dict
-from .objects import Job, Pod, Workload, find_controller
+from .fields import Json, as_dict, as_text, get_path
+from .objects import Job, Pod, Workload, find_controller, index_conditions
+from .plans.job import Holder, find_holders
+from .pod_templates import fingerprint
 from .resources import Resource, find_resource, list_kinds_between
-from .saved_state import AUTOSCALER_MANAGERS
+from .saved_state import AUTOSCALER_MANAGERS, find_owners, is_own_manager
 from .selectors import format_selector
 from .snapshot import Snapshot
 
@@ -31,7 +33,7 @@ class Status(t.NamedTuple):
     """Where an object stands: one of the four words, the object, and its numbers in words.
 
     ``goal`` is the number of pods that the condition asks for now; ``next_step`` is filled where waiting is in vain, or
-    will be unless somebody acts.
+    will be unless somebody acts. ``look_again`` is after how many seconds it may hold without any change.
     """
 
     state: str
@@ -39,6 +41,7 @@ class Status(t.NamedTuple):
     message: str
     goal: int | None = None
     next_step: str = ""
+    look_again: float | None = None
 
     @property
     def is_current(self) -> bool:
@@ -308,11 +311,17 @@ class RolledOut(_WorkloadCondition):
 
     ``revision`` is the Deployment's number (annotation deployment.kubernetes.io/revision), the StatefulSet's
     ``updateRevision``, or the hash that pods of it carry. Another newest revision is somebody else's, and a failure.
+    None is the revision that the controller makes of the template of ``workload``, which is what was last written;
+    another template is somebody else's then. With ``serve_seconds`` they have to serve for so long without a break: a
+    container that crashes after its start is ready for a moment.
     """
 
-    def __init__(self, workload: Workload, revision: str) -> None:
+    def __init__(self, workload: Workload, revision: str | None, *, serve_seconds: float = 0.0) -> None:
         super().__init__(workload)
         self.revision = revision
+        self._mark = fingerprint(workload.template)
+        self._serve_seconds = serve_seconds
+        self._served_since: float | None = None
 
     def needs(self) -> tuple[str, ...]:
         """Return the kinds that it cannot judge without."""
@@ -320,15 +329,51 @@ class RolledOut(_WorkloadCondition):
 
     def _evaluate(self, snapshot: Snapshot, workload: Workload) -> Status:
         goal = workload.replicas
-        message = f"revision {self.revision}: {describe_progress(workload, goal)}"
+        named = "its new pod template" if self.revision is None else f"revision {self.revision}"
+        message = f"{named}: {describe_progress(workload, goal)}"
+        if self.revision is None and self._is_rival(workload) and fingerprint(workload.template) != self._mark:
+            problem = f"its pod template was changed by {_find_template_writer(workload)} while it was rolled out"
+            return Status(FAILED, workload.title, problem, goal, "Find out who changed the pod template since")
         if not self._is_observed(workload):
             return Status(IN_PROGRESS, workload.title, message, goal)
+        if self.revision is None:
+            return self._assess_steadiness(snapshot, workload, message)
         newest = [name for name in (workload.revision, snapshot.update_hash(workload)) if name]
         if newest and self.revision not in newest:
             problem = f"revision {self.revision} was rolled out, and its newest revision is {newest[0]} now"
             return Status(FAILED, workload.title, problem, goal, "Find out who changed the pod template since")
         state = CURRENT if newest and _serves(workload, goal) else IN_PROGRESS
         return Status(state, workload.title, message, goal)
+
+    def _assess_steadiness(self, snapshot: Snapshot, workload: Workload, message: str) -> Status:
+        """Return whether its pods serve, and have for as long as they have to."""
+        goal = workload.replicas
+        if not _serves(workload, goal):
+            self._served_since = None
+            return Status(IN_PROGRESS, workload.title, message, goal)
+        if self._served_since is None:
+            self._served_since = snapshot.at
+        left = self._serve_seconds - (snapshot.at - self._served_since) if goal else 0.0
+        if left <= 0:
+            return Status(CURRENT, workload.title, message, goal)
+        message += f", and have to serve for {self._serve_seconds:g} s without a break"
+        return Status(IN_PROGRESS, workload.title, message, goal, look_again=left)
+
+
+def _find_template_writer(workload: Workload) -> str:
+    """Return who else has set something in the pod template."""
+    owners = find_owners(workload.raw, "spec", "template") or []
+    others = [owner.manager for owner in owners if not is_own_manager(owner.manager)]
+    return others[-1] if others else "another client"
+
+
+class Observed(_WorkloadCondition):
+    """Its controller has seen what was last written."""
+
+    def _evaluate(self, snapshot: Snapshot, workload: Workload) -> Status:  # noqa: ARG002
+        message = f"its controller has seen generation {workload.observed_generation} of {workload.generation}"
+        state = CURRENT if self._is_observed(workload) else IN_PROGRESS
+        return Status(state, workload.title, message, workload.replicas)
 
 
 class PauseTaken:
@@ -403,7 +448,74 @@ class JobDone:
         if job.is_complete:
             return Status(CURRENT, title, f"complete ({job.succeeded} succeeded)", 0)
         words = f"{job.succeeded} of {job.completions} succeeded, {job.active} active, {job.failed} failed"
-        return Status(IN_PROGRESS, title, f"suspended, {words}" if job.suspended else words, job.completions)
+        if job.suspended:
+            writer = Workload.from_object(obj, "Job").writer or "an unknown writer"
+            words, advice = f"suspended by {writer}, {words}", f"Find out why {writer} suspended it, and let it go on"
+            return Status(IN_PROGRESS, title, words, job.completions, advice)
+        return Status(IN_PROGRESS, title, words, job.completions)
+
+
+class JobEnding(JobDone):
+    """A Job has ended, or is about to fail: its pods, which Kubernetes deletes then, may still be there with their logs."""
+
+    def evaluate(self, snapshot: Snapshot) -> Status:
+        """Return where the Job stands."""
+        obj = snapshot.find("Job", self.namespace, self.name)
+        if obj is not None and Job.from_object(obj).uid == self.uid and is_about_to_fail(obj):
+            return Status(CURRENT, f"Job {self.namespace}/{self.name}", "it is about to fail")
+        return super().evaluate(snapshot)
+
+
+def is_about_to_fail(job: Json) -> bool:
+    """Return whether the failure of a Job is decided, though its pods have not ended yet."""
+    conditions = index_conditions(as_dict(job.get("status")))
+    return as_text(get_path(conditions, "FailureTarget", "status")) == "True"
+
+
+class Turn:
+    """It is the turn of a Job that waits for a lock: nobody comes before it (``plans.job``).
+
+    ``job`` has its number. The Jobs and pods of the lock are followed by the caller, and where the CronJob's active Jobs
+    count too (``cron_job_uid``), all Jobs of the namespace.
+    """
+
+    def __init__(self, job: Job, *, lock: str, cron_job_uid: str) -> None:
+        self.resource = find_resource("Job")
+        self.kind = self.resource.kind
+        self.namespace = job.namespace
+        self.name = job.name
+        self._job = job
+        self._lock = lock
+        self._cron_job_uid = cron_job_uid
+
+    def needs(self) -> tuple[str, ...]:
+        """Return the kinds that it cannot judge without, which the caller follows."""
+        return ()
+
+    def find_workload(self, snapshot: Snapshot) -> Workload | None:  # noqa: ARG002
+        """Return None: a Job that has not been started has no pods."""
+        return None
+
+    def list_holders(self, snapshot: Snapshot) -> list[Holder]:
+        """Return who comes before it; nobody once it has been started, by another run with the same key."""
+        own = snapshot.find("Job", self.namespace, self.name)
+        if own is not None and not Job.from_object(own).suspended:
+            return []
+        jobs = [Job.from_object(obj) for obj in snapshot.list_all("Job", self.namespace)]
+        pods = [Pod.from_object(obj) for obj in snapshot.list_all("Pod", self.namespace)]
+        return find_holders(self._job, jobs, pods, lock=self._lock, cron_job_uid=self._cron_job_uid)
+
+    def evaluate(self, snapshot: Snapshot) -> Status:
+        """Return where the Job stands."""
+        obj = snapshot.find("Job", self.namespace, self.name)
+        if obj is None or Job.from_object(obj).uid != self._job.uid:
+            problem = f"it was deleted while it waited for the lock {self._lock}"
+            return Status(NOT_FOUND, self._job.title, problem, next_step=_FIND_DELETER)
+        holders = self.list_holders(snapshot)
+        if not holders and {"Job", "Pod"} <= snapshot.known:
+            return Status(CURRENT, self._job.title, f"it has the lock {self._lock}")
+        words = join_some([f"{holder.title} ({holder.what})" for holder in holders], limit=3)
+        return Status(IN_PROGRESS, self._job.title, f"it waits for the lock {self._lock}: {words}")
 
 
 def assess_alone(workload: Workload) -> Status:

@@ -119,7 +119,8 @@ class Finding(t.NamedTuple):
 def diagnose(snapshot: Snapshot, workload: Workload, *, since: float, goal: int) -> list[Finding]:
     """Return what keeps a workload from ``goal`` replicas, as far as the snapshot shows it; its own words first.
 
-    ``since`` is when the wait began by the server's clock: what events and conditions say of the time before does not count. Pods count if
+    ``since`` is when the wait began by the server's clock: what events and conditions say of the time before does not
+    count. Pods count if
     they are of the newest revision, or stay what they are on purpose (partition, OnDelete); ended ones never do.
     """
     # Events and creation times are whole seconds.
@@ -351,11 +352,12 @@ def _describe_job(job: Job) -> Finding:
 class GracePeriod:
     """Tells findings that pass from those that last: each reason has its time, and ``factor`` stretches them all.
 
-    One object serves one wait.
+    ``overrides`` replaces entries of ``GRACE_SECONDS`` (None: never). One object serves one wait.
     """
 
-    def __init__(self, factor: float = 1.0) -> None:
+    def __init__(self, factor: float = 1.0, overrides: t.Mapping[str, float | None] | None = None) -> None:
         self.factor = factor
+        self._seconds = {**GRACE_SECONDS, **(overrides or {})}
         self._first_seen: dict[tuple[str, str], float] = {}
         self._restarts: dict[tuple[str, str], int] = {}
         self._expiries: list[float] = []
@@ -379,7 +381,7 @@ class GracePeriod:
 
     def describe_limit(self, finding: Finding) -> str:
         """Return for how long a finding was borne, in words; empty for one that is judged by restarts."""
-        seconds = GRACE_SECONDS[finding.reason]
+        seconds = self._seconds[finding.reason]
         return "" if seconds is None else f" (for {seconds * self.factor:g} s, failure_grace_factor {self.factor:g})"
 
     def next_expiry(self, now: float) -> float:
@@ -389,11 +391,11 @@ class GracePeriod:
     def _is_expired(self, finding: Finding, now: float) -> bool:
         key = (finding.object, finding.reason)
         first_seen = self._first_seen.setdefault(key, now)
-        if finding.reason == "CrashLoopBackOff":
+        if finding.reason == "CrashLoopBackOff" and self._seconds[finding.reason] is None:
             before = finding.restarts_before
             before = self._restarts.setdefault(key, finding.restarts) if before is None else before
             return finding.restarts - before >= max(1, round(CRASH_LOOP_RESTARTS * self.factor))
-        seconds = GRACE_SECONDS[finding.reason]
+        seconds = self._seconds[finding.reason]
         if seconds is None:
             return False
         expiry = max(first_seen + seconds * self.factor, finding.held_until)

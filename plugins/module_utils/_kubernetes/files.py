@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import base64
 import binascii
+import os
 import re
+import tempfile
 import typing as t
 
-from .._common.errors import Refusal
+from .._common.errors import OpsError, Refusal
 
 _TOKEN = re.compile(r"[\x21-\x7e]+")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -46,6 +48,25 @@ def read_text(path: str) -> str:
             obj=f"file {path}",
             problem=f"it cannot be read: {getattr(error, 'strerror', None) or error}",
             next_step="Correct the path or its mode",
+        ) from error
+
+
+def write_private(path: str, text: str) -> None:
+    """Replace a file by one that only its owner may read. Raises OpsError; what there was before stays then."""
+    folder, name = os.path.split(os.path.abspath(path))
+    temporary = ""
+    try:
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{name}.", dir=folder)  # mode 0600
+        with os.fdopen(descriptor, "w", encoding="utf-8", errors="replace") as file:
+            file.write(text)
+        os.replace(temporary, path)
+    except OSError as error:
+        if temporary and os.path.exists(temporary):
+            os.unlink(temporary)
+        raise OpsError(
+            obj=f"file {path}",
+            problem=f"it cannot be written: {error.strerror or error}",
+            next_step="Create its folder, or correct the path or the folder's mode",
         ) from error
 
 

@@ -486,7 +486,10 @@ class Job(t.NamedTuple):
 
 
 class Event(t.NamedTuple):
-    """An event, seen ``times`` times. ``at`` is when it was last seen, ``created_at`` when it was written down."""
+    """An event, seen ``times`` times. ``at`` is when it was last seen, ``created_at`` when it was written down.
+
+    ``about_field`` is the part of the object that it is about, such as ``spec.containers{main}``.
+    """
 
     about_uid: str
     about_kind: str
@@ -497,6 +500,7 @@ class Event(t.NamedTuple):
     type: str
     times: int
     created_at: float
+    about_field: str = ""
 
     @classmethod
     def from_object(cls, obj: Json, kind: str | None = None) -> Event:  # noqa: ARG003 (as for every class here)
@@ -518,4 +522,5 @@ class Event(t.NamedTuple):
             type=as_text(obj.get("type")),
             times=as_int(get_path(obj, "series", "count") or obj.get("count"), 1),
             created_at=created,
+            about_field=as_text(involved.get("fieldPath")),
         )

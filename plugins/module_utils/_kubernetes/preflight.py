@@ -50,13 +50,14 @@ def check_rights(
     reads: t.Collection[str],
     check_mode: bool,
     is_way_back: bool = False,
+    others: t.Sequence[Right] = (),
 ) -> None:
     """Refuse a run that the server would refuse half way. Nothing is asked where nothing is planned.
 
-    ``reads`` are the kinds that the wait has to list. Each planned write is sent as a dry run, which also finds what
-    admission webhooks and quotas say; in check mode, which sends no write at all, the right to patch is asked for
-    instead (SelfSubjectAccessReview): for the kind, and where that is denied for each object, since a role may name
-    them (``resourceNames``). What is missing is named altogether.
+    ``reads`` are the kinds that the wait has to list, ``others`` what else the run needs to be allowed. Each planned
+    write is sent as a dry run, which also finds what admission webhooks and quotas say; in check mode, which sends no
+    write at all, the right to patch is asked for instead (SelfSubjectAccessReview): for the kind, and where that is
+    denied for each object, since a role may name them (``resourceNames``). What is missing is named altogether.
 
     Where a dry run cannot be made, because a webhook takes none, the right to patch is asked for in its place. On the
     way back (a start) one without any verdict does not stop the run either.
@@ -64,6 +65,7 @@ def check_rights(
     if not planned:
         return
     rights = [Right("list", find_resource(kind), namespace) for kind in sorted(reads)]
+    rights += others
     if check_mode:
         rights += _list_patch_rights(planned, namespace)
     _refuse_missing(client, rights, planned)
@@ -80,7 +82,11 @@ def _list_patch_rights(planned: t.Sequence[Planned], namespace: str) -> list[Rig
 
 
 def _refuse_missing(client: Client, rights: t.Sequence[Right], planned: t.Sequence[Planned]) -> None:
-    missing = _find_missing(client, rights, planned)
+    refuse_missing(client, _find_missing(client, rights, planned))
+
+
+def refuse_missing(client: Client, missing: t.Sequence[Right]) -> None:
+    """Refuse a run whose account lacks rights, which are named altogether."""
     if missing:
         rules = join_some([right.rule for right in missing], limit=10)
         raise Refusal(

@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import re
 import typing as t
-from decimal import ROUND_UP, Decimal
+from decimal import Decimal
 
 Spec = t.Mapping[str, t.Any]
 """A pod's spec, or the one in a template."""
@@ -21,6 +21,7 @@ Amounts = dict[str, Decimal]
 _QUANTITY = re.compile(
     r"(?P<number>[+-]?(?:\d+\.?\d*|\.\d+))(?:(?P<exponent>[eE][+-]?\d+)|(?P<suffix>[numkMGTPE]|[KMGTPE]i))?", re.ASCII
 )
+_EXPONENT = re.compile(r"[eE][+-]?\d+$", re.ASCII)
 _DECIMAL = {"n": -9, "u": -6, "m": -3, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
 _BINARY = {"Ki": 1, "Mi": 2, "Gi": 3, "Ti": 4, "Pi": 5, "Ei": 6}
 
@@ -42,28 +43,31 @@ def _parse_text(text: str) -> Decimal:
     return number.scaleb(_DECIMAL.get(suffix, 0))
 
 
+def canonicalize_quantity(value: t.Any) -> str:
+    """Return a quantity as an API server writes it: ``1000m`` is ``1``, ``0.5`` is ``500m``, ``1024Mi`` is ``1Gi``.
+
+    The largest suffix of its family with which the number is whole. ValueError when it is none.
+    """
+    text = str(value).strip()
+    amount = _parse_text(text)
+    if _EXPONENT.search(text):
+        return text  # kept as it is written
+    if text.endswith("i") and abs(amount) >= 1024:
+        for suffix, power in reversed(_BINARY.items()):
+            number = amount / Decimal(1024) ** power
+            if number == number.to_integral_value():
+                return f"{number:f}".partition(".")[0] + suffix
+        return f"{amount.to_integral_value():f}"
+    for suffix, power in sorted([*_DECIMAL.items(), ("", 0)], key=lambda entry: -entry[1]):
+        number = amount.scaleb(-power)
+        if amount and number == number.to_integral_value():
+            return f"{number.to_integral_value():f}" + suffix
+    return "0" if not amount else text
+
+
 def format_quantity(amount: Decimal) -> str:
     """Return a number without an exponent and without zeros at its end."""
     return f"{amount.normalize():f}"
-
-
-def canonicalize_quantity(value: t.Any) -> str:
-    """Return a quantity as the API server writes it back: ``500m`` for 0.5, ``2k`` for 2000. ValueError when it is none.
-
-    Source: Quantity.CanonicalizeBytes of k8s.io/apimachinery, for amounts without an exponent.
-    """
-    text = str(value).strip()
-    amount = parse_quantity(text)
-    if text.endswith("i") and abs(amount) >= 1024 and amount == amount.to_integral_value():
-        for suffix, power in reversed(_BINARY.items()):
-            if amount % 1024**power == 0:
-                return f"{int(amount // 1024**power)}{suffix}"
-        return str(int(amount))
-    for suffix, exponent in sorted([*_DECIMAL.items(), ("", 0)], key=lambda entry: -entry[1]):
-        scaled = amount.scaleb(-exponent)
-        if amount and scaled == scaled.to_integral_value():
-            return f"{int(scaled)}{suffix}"
-    return "0" if not amount else f"{int(amount.scaleb(9).to_integral_value(ROUND_UP))}n"
 
 
 def read_requests(container: Spec, limit_ranges: t.Sequence[Spec] = ()) -> Amounts:

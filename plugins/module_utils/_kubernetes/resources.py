@@ -59,11 +59,16 @@ RESOURCES: dict[str, Resource] = {
         Resource("v1", "limitranges", "LimitRange"),
         Resource("v1", "persistentvolumeclaims", "PersistentVolumeClaim"),
         Resource("v1", "configmaps", "ConfigMap"),
+        Resource("v1", "secrets", "Secret"),
+        Resource("v1", "services", "Service"),
+        Resource("discovery.k8s.io/v1", "endpointslices", "EndpointSlice"),
         Resource("autoscaling/v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler"),
         Resource("keda.sh/v1alpha1", "scaledobjects", "ScaledObject"),
         Resource("policy/v1", "poddisruptionbudgets", "PodDisruptionBudget"),
         Resource("authorization.k8s.io/v1", "selfsubjectaccessreviews", "SelfSubjectAccessReview", namespaced=False),
         Resource("coordination.k8s.io/v1", "leases", "Lease"),
+        Resource("networking.k8s.io/v1", "ingresses", "Ingress"),
+        Resource("gateway.networking.k8s.io/v1", "httproutes", "HTTPRoute"),
     )
 }
 """The kinds that this collection knows, by kind."""

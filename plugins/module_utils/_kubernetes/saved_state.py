@@ -30,6 +30,10 @@ TAKEN_FROM = "lowtide.ops/replicas-taken-from"
 
 AUTOSCALER_BEFORE = "lowtide.ops/autoscaler-before"
 """On an HPA: what a temporary change of it replaced, and what it put there."""
+ROLLED_OUT = "lowtide.ops/rollout"
+"""On a workload: what a rollout replaced and where it stands, and the temporary changes of its template."""
+TRAFFIC = "lowtide.ops/traffic"
+"""On a Service, Ingress or HTTPRoute: where its requests went before they were sent to the maintenance page."""
 
 FORMAT = 2
 MANAGER = "lowtide.ops"
@@ -42,6 +46,9 @@ BOUNDS = "bounds"
 PAUSE = "pause"
 TAKE = "take"
 AUTOSCALE = "autoscale"
+ROLL_OUT = "rollout"
+TEMPORARY = "temporary"
+SWITCH = "switch"
 _OPERATION_OF_KEY = {STOPPED: STOP, BOUNDS_BEFORE: BOUNDS, PAUSED_BY: PAUSE, TAKEN_FROM: TAKE}
 _SUSPENDED_KINDS = ("CronJob", "Job")
 VOLUME_POLICY = ("spec", "persistentVolumeClaimRetentionPolicy")

@@ -81,6 +81,10 @@ class Snapshot:
             self._by_name[kind] = {(_get_namespace(obj), _get_name(obj)): obj for obj in objects}
         return self._by_name[kind].get((namespace, name))
 
+    def list_all(self, kind: str, namespace: str) -> list[Json]:
+        """Return all objects of a kind in a namespace that were read."""
+        return [obj for obj in self._objects.get(kind, {}).values() if _get_namespace(obj) == namespace]
+
     def workload(self, kind: Kind, namespace: str, name: str) -> Workload | None:
         """Return a workload by its name; None when there is none, or when its kind was not read."""
         obj = self.find(find_resource(kind).kind, namespace, name)

@@ -12,16 +12,24 @@ import typing as t
 
 from .._common.outcome import Blocker
 from .._common.text import format_count, join_some
+from .._common.timestamps import format_utc
 from .conditions import assess_alone
 from .saved_state import SavedState, read_stop
 
 if t.TYPE_CHECKING:
-    from .objects import Workload
+    from .logs import Log
+    from .objects import Job, Workload
+    from .plans.job import Exit, Holder
     from .plans.stop_start import Change
 
 SUSPENDED_KINDS = ("CronJob", "Job")
 NAMED = 10
 """Workloads named in a summary at most; the plan and the evidence have all."""
+
+LINE = 300
+"""Characters of a log's line that a message repeats."""
+EVIDENCE_LINES = 10
+"""Lines of each log that are evidence; the result has more."""
 
 START_AGAIN = "; lowtide.ops.startup starts them again"
 """After what was stopped by a run that is no window: the next window does not start it."""
@@ -211,3 +219,58 @@ def summarize_scaling(
     if not done:
         return f"{title} is not at {format_count(after, 'replica')} yet, it had {before} ({why}){bounds}"
     return f"scaled {title} from {before} to {format_count(after, 'replica')} ({why}){bounds}"
+
+
+def summarize_job(title: str, action: str, *, job: Job | None, created: bool, seconds: float | None, key: str) -> str:
+    """Return one line for k8s_job; ``action`` is what was decided (``plans.job.Decision``), ``job`` None in check mode."""
+    took = f" after {seconds:.0f} s" if seconds is not None else ""
+    if action == "done":
+        return f"{title} was complete already (key {key}), it took {seconds or 0:.0f} s"
+    if action == "failed":
+        return f"{title} has failed before (key {key})"
+    if job is None:
+        return f"would run {title}" if action == "create" else f"would wait for {title}, which an earlier run began"
+    begun = "" if created else ", which an earlier run began,"
+    if job.is_complete:
+        return f"{title}{begun} is complete{took}"
+    return f"{title}{begun} {'failed' + took if job.is_failed else 'has not completed'}"
+
+
+def describe_end(end: Exit | None, log: str) -> str:
+    """Return how a Job's container ended and the last line of its log, to be added to a message."""
+    words = f"; {end}" if end is not None else ""
+    last = next((line.strip() for line in reversed(log.splitlines()) if line.strip()), "")
+    return f"{words}; its last line: {last[:LINE]}" if last else words
+
+
+def list_job_evidence(job: Job, end: Exit | None, logs: t.Sequence[Log], *, seconds: float | None) -> list[str]:
+    """Return lines that prove how a Job ended: its state, its container's exit, the last lines of each log."""
+    state = "complete" if job.is_complete else f"failed: {job.failure_message}" if job.is_failed else "not ended"
+    took = f" after {seconds:.0f} s" if seconds is not None else ""
+    lines = [f"{job.title}: {state}{took} ({job.succeeded} succeeded, {job.failed} failed)"]
+    lines += [str(end)] if end is not None else []
+    if not logs:
+        lines.append("no pod of it is left, so that there is no log")
+    for log in logs:
+        told = log.text.splitlines()[-EVIDENCE_LINES:]
+        lines += [f"{log.title}: {line}" for line in told] or [f"{log.title}: {log.reason}"]
+    return lines
+
+
+def format_logs(logs: t.Sequence[Log]) -> str:
+    """Return logs as one text, each below a line that says whose it is."""
+    parts = [
+        f"==> {log.title}{' (its end)' if log.truncated else ''} <==\n{log.text or f'({log.reason})'}\n" for log in logs
+    ]
+    return "\n".join(parts) or "(no pod was left, so that there was no log)\n"
+
+
+def name_holder(holder: Holder, lock: str) -> Blocker:
+    """Return who holds the lock that a Job waits for."""
+    return Blocker(
+        object=holder.title,
+        what=f"it holds the lock {lock}: {holder.what}",
+        holder=f"run {holder.run_id}" if holder.run_id else holder.title,
+        next_step="Wait until it has ended, or delete it if nobody goes on with it",
+        since=format_utc(holder.since) if holder.since is not None else None,
+    )

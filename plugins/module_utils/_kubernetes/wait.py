@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import datetime
+import math
 import typing as t
 
 from .._common.errors import OpsError, WaitFailed, WaitTimeout
@@ -34,6 +35,14 @@ REPORTED_STATUSES = 5
 _USUAL_EVENTS = "Pulling Pulled Created Started Scheduled Killing SuccessfulDelete ScalingReplicaSet Unhealthy BackOff"
 _EVENT_SELECTOR = ",".join(f"reason!={reason}" for reason in _USUAL_EVENTS.split())
 """Leaves out what every pod causes and no diagnosis looks at."""
+
+
+class FindingLasted(WaitFailed):
+    """A wait ended early because of ``finding``, which has lasted longer than it is borne."""
+
+    def __init__(self, finding: Finding, *, obj: str, problem: str, next_step: str) -> None:
+        super().__init__(obj=obj, problem=problem, next_step=next_step)
+        self.finding = finding
 
 
 class SnapshotSource(t.Protocol):
@@ -74,14 +83,16 @@ def wait_until(
     grace: GracePeriod,
     outcome: Outcome,
     diagnose_after: float = DIAGNOSE_AFTER,
+    since: float | None = None,
 ) -> Snapshot:
     """Return the first snapshot in which all conditions hold.
 
     The kinds that they need are followed from the beginning (those of the workloads themselves by the caller, who has
-    read them), what only explains a delay after ``diagnose_after`` seconds (at most a fifth of the deadline) and if it
-    may be read. Raises WaitFailed as soon as a condition cannot hold any more, or a finding has lasted longer than
+    read them), what only explains a delay after ``diagnose_after`` seconds (at most a fifth of the deadline; infinite:
+    never) and if it may be read. Raises WaitFailed as soon as a condition cannot hold any more, or a finding has lasted longer than
     ``grace`` bears it; WaitTimeout at the deadline; the latter two after reading everything once more, so that no watch that fell silent is the reason.
-    ``outcome`` gets the findings as blockers, and the seconds waited. The server's clock is read once.
+    ``outcome`` gets the findings as blockers, and the seconds waited. The server's clock is read once. ``since`` is when
+    what is waited for was begun, by a run that was cut off: now, where it is not given.
     """
     began = deadline.elapsed
     try:
@@ -92,7 +103,8 @@ def wait_until(
             grace=grace,
             outcome=outcome,
             epoch=cache.read_clock() - began,
-            diagnose_after=min(diagnose_after, deadline.seconds / 5),
+            diagnose_after=diagnose_after if math.isinf(diagnose_after) else min(diagnose_after, deadline.seconds / 5),
+            since=since,
         ).run()
     finally:
         outcome.waited += deadline.elapsed - began
@@ -125,6 +137,7 @@ class _Wait:
         outcome: Outcome,
         epoch: float,
         diagnose_after: float,
+        since: float | None,
     ) -> None:
         self._conditions = conditions
         self._cache = cache
@@ -135,6 +148,7 @@ class _Wait:
         self._began = deadline.elapsed
         self._is_diagnosing = False
         self._diagnose_after = diagnose_after
+        self._since = epoch + self._began if since is None else since
 
     @property
     def _now(self) -> float:
@@ -164,7 +178,7 @@ class _Wait:
                     return confirmed
             if self._deadline.passed:
                 return self._look_finally(look)
-            self._cache.wait_for_change(self._choose_pause(), settle=max(SHORTEST_PAUSE, LOOK_SHARE * cost))
+            self._cache.wait_for_change(self._choose_pause(look), settle=max(SHORTEST_PAUSE, LOOK_SHARE * cost))
 
     def _look(self) -> _Look:
         snapshot = self._cache.snapshot()
@@ -178,12 +192,13 @@ class _Wait:
             if workload is None:
                 continue
             goal = workload.replicas if status.goal is None else status.goal
-            findings += diagnose(snapshot, workload, since=self._epoch + self._began, goal=goal)
+            findings += diagnose(snapshot, workload, since=self._since, goal=goal)
             recovering.update(pod.title for pod in list_pods_to_start(snapshot, workload))
         return _Look(snapshot, statuses, findings, recovering)
 
-    def _choose_pause(self) -> float:
-        pause = min(self._deadline.remaining, self._grace.next_expiry(self._now))
+    def _choose_pause(self, look: _Look) -> float:
+        again = [status.look_again for status in look.statuses if status.look_again is not None]
+        pause = min(self._deadline.remaining, self._grace.next_expiry(self._now), *again)
         if not self._is_diagnosing:
             pause = min(pause, self._diagnose_after - self._waited)
         return max(pause, SHORTEST_PAUSE)
@@ -210,7 +225,8 @@ class _Wait:
         if expired is None:
             return None
         self._report(look.findings)
-        raise WaitFailed(
+        raise FindingLasted(
+            expired,
             obj=_join_titles(look.late),
             problem=f"{_join_messages(look.late)}; {expired}{self._grace.describe_limit(expired)}",
             next_step=f"{expired.next_step}, or raise failure_grace_factor if it passes",

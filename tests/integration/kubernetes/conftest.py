@@ -25,6 +25,7 @@ from support.kubernetes_proxy import KubernetesProxy
 from support.kubernetes_server import IDLE_SECONDS, ApiServer
 from support.modules import ModuleRun, run_module
 from support.rollout_stand_in import describe_definition
+from support.traffic_site import Balancer, describe_site
 
 Json = dict[str, Any]
 
@@ -36,9 +37,16 @@ PATHS = {
     "StatefulSet": "apis/apps/v1/{}/statefulsets",
     "Deployment": "apis/apps/v1/{}/deployments",
     "ReplicaSet": "apis/apps/v1/{}/replicasets",
+    "DaemonSet": "apis/apps/v1/{}/daemonsets",
+    "ControllerRevision": "apis/apps/v1/{}/controllerrevisions",
+    "LimitRange": "api/v1/{}/limitranges",
+    "Secret": "api/v1/{}/secrets",
     "CronJob": "apis/batch/v1/{}/cronjobs",
     "Job": "apis/batch/v1/{}/jobs",
     "ConfigMap": "api/v1/{}/configmaps",
+    "Service": "api/v1/{}/services",
+    "Ingress": "apis/networking.k8s.io/v1/{}/ingresses",
+    "HTTPRoute": "apis/gateway.networking.k8s.io/v1/{}/httproutes",
     "ServiceAccount": "api/v1/{}/serviceaccounts",
     "Role": "apis/rbac.authorization.k8s.io/v1/{}/roles",
     "RoleBinding": "apis/rbac.authorization.k8s.io/v1/{}/rolebindings",
@@ -191,6 +199,23 @@ def connect(namespace: Namespace, server: ApiServer, tmp_path: Path) -> Callable
         return {"kubeconfig": str(path)}
 
     return make
+
+
+@pytest.fixture
+def site(lab: Json, namespace: Namespace) -> Namespace:
+    """A namespace with a site of two pods and its page, which serve."""
+    namespace.apply(*describe_site(lab["feature_service"]["images"][0], namespace.name))
+    namespace.ready("Deployment", "web", 2)
+    namespace.ready("Deployment", "page", 1)
+    return namespace
+
+
+@pytest.fixture
+def balancer(site: Namespace, server: ApiServer) -> Iterator[Balancer]:
+    """Who sends requests to the Service all the time."""
+    with Balancer(server, site.name, "web") as running:
+        running.wait_for("web")
+        yield running
 
 
 @pytest.fixture

@@ -211,10 +211,12 @@ class Lab:
         user: str = "",
         cwd: Path | None = None,
         log: Path | None = None,
+        cgroup: str = "services",
     ) -> Process:
         """Start a daemon inside the lab unless it is running: own session, in the lab's cgroups, output in its log.
 
-        It lives on after this program has ended. Secrets go in ``env`` or files, never in ``argv``.
+        It lives on after this program has ended. Secrets go in ``env`` or files, never in ``argv``. One that makes
+        cgroups below its own, such as a container with a systemd, needs a ``cgroup`` of its own.
         """
         running = self.process(component, name)
         if running is not None and running.alive():
@@ -226,7 +228,7 @@ class Lab:
                 records=self._records(component),
                 log=log or self.log(component, name),
                 env={**CLEAN, **(env or {})},
-                cgroups=self.cgroup.create(),
+                cgroups=self.cgroup.create(cgroup),
                 user=user,
                 cwd=cwd or self.state(component),
             )

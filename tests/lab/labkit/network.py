@@ -21,6 +21,8 @@ CONTROL = "10.77.0.1"
 """Control plane, Kafka, S3, Prometheus."""
 SECOND_KUBELET = "10.77.0.2"
 POSTGRESQL = ("10.77.0.11", "10.77.0.12", "10.77.0.13")
+SERVICE_HOSTS = ("10.77.0.21", "10.77.0.22", "10.77.0.23")
+"""Hosts with network namespaces of their own, on the bridge: these addresses are not local to the lab's."""
 ADDRESSES = (CONTROL, SECOND_KUBELET, *POSTGRESQL)
 PREFIX = 16
 NETWORK = "10.77.0.0/16"

@@ -471,6 +471,14 @@ def test_a_factor_stretches_all_periods() -> None:
     assert grace.find_expired([BAD_NAME], [], 30) == BAD_NAME
 
 
+def test_periods_can_be_overridden() -> None:
+    """Also to never, and for crash loops to a time."""
+    grace = GracePeriod(overrides={"InvalidImageName": None, "CrashLoopBackOff": 5.0})
+    assert grace.find_expired([BAD_NAME, crash(0)], [], 0) is None
+    assert grace.find_expired([BAD_NAME, crash(0)], [], 5) == crash(0)
+    assert GRACE_SECONDS["InvalidImageName"] == 15.0
+
+
 @pytest.mark.parametrize(
     ("restarts", "before", "factor", "expired"),
     [

@@ -12,8 +12,8 @@ from support.import_levels import check_levels, check_packages, find_level, pack
 
 LEVELS = {
     "module_utils._common": [
-        ["errors", "text", "durations", "timestamps", "retry"],
-        ["dependencies", "outcome"],
+        ["durations", "errors", "redaction", "retry", "text", "timestamps"],
+        ["bundle", "dependencies", "outcome"],
         ["module"],
     ],
     "module_utils._backup": [
@@ -34,15 +34,26 @@ LEVELS = {
     ],
     "module_utils._kubernetes": [
         ["arguments", "errors", "fields", "files", "proxies"],
-        ["patches", "quantities", "resources", "saved_state", "selectors"],
+        ["patches", "quantities", "readings", "references", "resources", "routes", "saved_state", "selectors"],
         ["certificates", "kubeconfig", "objects", "tiers", "transport"],
-        ["credentials", "streams"],
+        ["credentials", "pod_templates", "streams"],
+        ["revisions", "rollout_notes"],
         ["access", "autoscalers", "constraints", "plans", "snapshot"],
         ["client"],
-        ["cache", "cluster", "conditions", "diagnosis", "reviews", "scaling_constraints"],
+        ["cache", "cluster", "conditions", "diagnosis", "logs", "reviews", "scaling_constraints"],
         ["scalable"],
-        ["preflight", "summary", "wait"],
-        ["workload_wait"],
+        [
+            "endpoints",
+            "evidence",
+            "job_options",
+            "pod_proxy",
+            "preflight",
+            "reasons",
+            "rollout_summary",
+            "summary",
+            "wait",
+        ],
+        ["rollout_cause", "rollout_guards", "traffic_summary", "verdicts", "workload_wait"],
         ["connection_budget"],
         ["scaling"],
         ["operations"],
@@ -57,6 +68,13 @@ LEVELS = {
         ["assess", "reindex", "vacuum"],
         ["apply"],
         ["maintenance", "operations"],
+    ],
+    "module_utils._systemd": [
+        ["units"],
+        ["lock", "manager", "probes", "releases"],
+        ["plan", "summary"],
+        ["apply"],
+        ["ensure"],
     ],
     "module_utils._s3": [["errors", "parse", "signing"], ["connection"], ["api"]],
     "plugin_utils._window": [

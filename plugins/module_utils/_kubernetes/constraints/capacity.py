@@ -16,6 +16,7 @@ from ..._common.text import format_count, join_some
 from ..fields import Json, as_dict, as_list, as_text, get_path
 from ..objects import Workload
 from ..quantities import Amounts, compute_requests, format_quantity, parse_quantity
+from ..selectors import matches
 
 _FINISHED = ("Succeeded", "Failed")
 
@@ -27,6 +28,9 @@ def find_headroom_blockers(
     pods: t.Iterable[Json],
     *,
     limit_ranges: t.Sequence[Json] = (),
+    next_step: str = (
+        "Add or uncordon nodes, lower the requests or max_replicas, or leave headroom out of guards (cluster autoscaler)"
+    ),
 ) -> list[Blocker]:
     """Return that the additional pods do not fit, by requests, cordons, taints and nodeSelector.
 
@@ -60,12 +64,48 @@ def find_headroom_blockers(
                 f" (each pod requests {', '.join(requests) or 'nothing'})"
             ),
             holder="nodes: " + (join_some(sorted(free)) or "none usable"),
-            next_step=(
-                "Add or uncordon nodes, lower the requests or max_replicas, or leave headroom out of guards"
-                " (cluster autoscaler)"
-            ),
+            next_step=next_step,
         )
     ]
+
+
+def find_fit_blockers(
+    workload: Workload,
+    template: Json,
+    nodes: t.Sequence[Json],
+    pods: t.Sequence[Json],
+    *,
+    limit_ranges: t.Sequence[Json] = (),
+    replaces_first: bool,
+) -> list[Blocker]:
+    """Return that no node has room for a pod of this template.
+
+    With ``replaces_first`` an old pod goes before a new one comes, so that the room of one on each node counts as free.
+    """
+    if not workload.replicas:
+        return []
+    kept = _leave_out_replaced(workload, pods) if replaces_first else pods
+    return find_headroom_blockers(
+        workload._replace(template=template, pods=workload.replicas - 1),
+        workload.replicas,
+        nodes,
+        kept,
+        limit_ranges=limit_ranges,
+        next_step="Add or uncordon nodes, lower the requests, or leave capacity out of guards (cluster autoscaler)",
+    )
+
+
+def _leave_out_replaced(workload: Workload, pods: t.Sequence[Json]) -> list[Json]:
+    """Return the pods without one of the workload's on each node."""
+    kept, left_out = [], set()
+    for pod in pods:
+        node, meta = get_path(pod, "spec", "nodeName"), as_dict(pod.get("metadata"))
+        is_own = meta.get("namespace") == workload.namespace and matches(workload.selector, as_dict(meta.get("labels")))
+        if is_own and node not in left_out:
+            left_out.add(node)
+        else:
+            kept.append(pod)
+    return kept
 
 
 def _count_room(left: Amounts, need: Amounts) -> int:

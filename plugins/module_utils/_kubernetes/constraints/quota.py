@@ -87,6 +87,54 @@ def _read_hard(quota: Json) -> Json:
     return as_dict(get_path(quota, "status", "hard")) or as_dict(get_path(quota, "spec", "hard"))
 
 
+def find_rollout_quota_blockers(
+    workload: Workload,
+    template: Json,
+    quotas: t.Sequence[Json],
+    *,
+    limit_ranges: t.Sequence[Json] = (),
+    unavailable: int,
+) -> list[Blocker]:
+    """Return the quotas that leave no room for a first pod of this template, or not for as many as there are.
+
+    ``unavailable`` is how many old pods go before a new one comes.
+    """
+    if not workload.replicas:
+        return []
+    spec, old = as_dict(template.get("spec")), as_dict(workload.template.get("spec"))
+    need, freed = _count_pod(spec, limit_ranges), _count_pod(old, limit_ranges)
+    blockers: list[Blocker] = []
+    for quota in quotas:
+        if not _is_about_pods(quota, spec, limit_ranges):
+            continue
+        name = f"ResourceQuota {workload.namespace}/{as_text(get_path(quota, 'metadata', 'name'))}"
+        hard = _read_hard(quota)
+        used = as_dict(get_path(quota, "status", "used"))
+        is_about_old = _is_about_pods(quota, old, limit_ranges)
+        blockers += _find_unstated(workload, spec, limit_ranges, name, hard)
+        for resource, limit in hard.items():
+            wanted = need.get(resource, Decimal(0))
+            of_old = freed.get(resource, Decimal(0)) if is_about_old else Decimal(0)
+            free = parse_quantity(limit) - parse_quantity(used.get(resource, 0))
+            room = free + of_old * min(unavailable, workload.pods)
+            all_wanted, all_room = wanted * workload.replicas, free + of_old * workload.pods
+            if wanted <= room and all_wanted <= all_room:
+                continue
+            count, amount, left = (1, wanted, room) if wanted > room else (workload.replicas, all_wanted, all_room)
+            blockers.append(
+                Blocker(
+                    object=workload.title,
+                    what=(
+                        f"{format_count(count, 'new pod')} {'needs' if count == 1 else 'need'} {format_quantity(amount)} of"
+                        f" {resource}; {name} has {format_quantity(max(left, Decimal(0)))} of {limit} left for that"
+                    ),
+                    holder=name,
+                    next_step="Raise that quota or lower the requests",
+                )
+            )
+    return blockers
+
+
 def _count_pod(spec: Json, limit_ranges: t.Sequence[Json]) -> Amounts:
     """Return what one pod counts for, by the names that a quota uses."""
     needs = {"pods": Decimal(1), "count/pods": Decimal(1)}

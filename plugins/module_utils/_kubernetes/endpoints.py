@@ -1,0 +1,117 @@
+# Copyright (c) 2026 The lowtide.ops team
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Which pods a Service's requests reach, by its EndpointSlices: pure, and as conditions to wait for.
+
+Private to lowtide.ops: do not import from other collections.
+"""
+
+from __future__ import annotations
+
+import typing as t
+
+from .._common.text import format_count, join_some
+from .conditions import CURRENT, IN_PROGRESS, Status
+from .fields import Json, as_dict, as_list, as_text, get_path
+from .objects import Pod, Workload
+from .resources import find_resource
+from .routes import format_labels
+from .selectors import matches
+from .snapshot import Snapshot
+
+SERVICE_NAME = "kubernetes.io/service-name"
+"""The label of an EndpointSlice that says whose it is."""
+
+
+class Endpoint(t.NamedTuple):
+    """An address of a Service: the pod that it is, or the address, and whether requests are sent to it."""
+
+    name: str
+    is_ready: bool
+
+
+def list_endpoints(slices: t.Iterable[Json], service: str) -> list[Endpoint]:
+    """Return the endpoints of a Service, by name. One whose readiness is not stated is ready, as the API says."""
+    endpoints = [
+        Endpoint(_name_endpoint(entry), as_dict(entry.get("conditions")).get("ready") is not False)
+        for obj in slices
+        if get_path(obj, "metadata", "labels", SERVICE_NAME) == service
+        for entry in as_list(obj.get("endpoints"))
+    ]
+    return sorted(endpoints)
+
+
+def _name_endpoint(entry: Json) -> str:
+    return as_text(get_path(entry, "targetRef", "name")) or as_text(next(iter(as_list(entry.get("addresses"))), ""))
+
+
+def list_ready(slices: t.Iterable[Json], service: str) -> list[str]:
+    """Return the names of what a Service sends requests to."""
+    return [endpoint.name for endpoint in list_endpoints(slices, service) if endpoint.is_ready]
+
+
+class _ServiceCondition:
+    """What is waited for around a Service. It has no workload: whose pods they are does not matter to a selector."""
+
+    kind = "Pod"
+
+    def __init__(self, namespace: str, name: str, selector: t.Mapping[str, str] | None) -> None:
+        self.resource = find_resource(self.kind)
+        self.namespace = namespace
+        self.name = name
+        self.title = f"Service {namespace}/{name}"
+        self.selector = dict(selector or {})
+
+    def find_workload(self, snapshot: Snapshot) -> Workload | None:  # noqa: ARG002 (of every condition)
+        """Return None: no workload is waited for."""
+        return None
+
+    def _list_pods(self, snapshot: Snapshot) -> list[Pod]:
+        selector = {"matchLabels": self.selector}
+        pods = [Pod.from_object(obj) for obj in snapshot.list_all("Pod", self.namespace)]
+        return [pod for pod in pods if matches(selector, pod.labels)]
+
+
+class PodsReady(_ServiceCondition):
+    """At least one pod that a Service is to select is ready, so that requests have somewhere to go."""
+
+    def needs(self) -> tuple[str, ...]:
+        """Return the kinds that it cannot judge without."""
+        return ("Pod",)
+
+    def evaluate(self, snapshot: Snapshot) -> Status:
+        """Return whether one is ready."""
+        pods = self._list_pods(snapshot)
+        ready = [pod for pod in pods if pod.is_ready and not pod.is_terminating]
+        message = (
+            f"{len(ready)} of {format_count(len(pods), 'pod')} with {format_labels(self.selector) or 'no label'} ready"
+        )
+        next_step = "" if ready else "Start what serves it (kubectl get pods -l shows it), then run again"
+        return Status(CURRENT if ready else IN_PROGRESS, self.title, message, next_step=next_step)
+
+
+class Routed(_ServiceCondition):
+    """A Service's requests reach pods that its selector selects and no others, and at least one if ``is_serving``."""
+
+    kind = "EndpointSlice"
+
+    def __init__(self, namespace: str, name: str, selector: t.Mapping[str, str] | None, *, is_serving: bool) -> None:
+        super().__init__(namespace, name, selector)
+        self.is_serving = is_serving
+
+    def needs(self) -> tuple[str, ...]:
+        """Return the kinds that it cannot judge without, beside the pods that the selector selects."""
+        return ("EndpointSlice",)
+
+    def evaluate(self, snapshot: Snapshot) -> Status:
+        """Return where its requests go."""
+        endpoints = list_endpoints(snapshot.list_all("EndpointSlice", self.namespace), self.name)
+        own = {pod.name for pod in self._list_pods(snapshot)}
+        foreign = [endpoint.name for endpoint in endpoints if endpoint.name not in own]
+        ready = [endpoint.name for endpoint in endpoints if endpoint.is_ready and endpoint.name in own]
+        if foreign:
+            message = f"its EndpointSlices still have {join_some(foreign)}"
+            return Status(IN_PROGRESS, self.title, message, next_step="See whether the controller manager runs")
+        message = f"{format_count(len(ready), 'ready endpoint')} ({join_some(ready) or 'none'})"
+        is_current = bool(ready) or not self.is_serving
+        return Status(CURRENT if is_current else IN_PROGRESS, self.title, message)

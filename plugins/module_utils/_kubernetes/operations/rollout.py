@@ -1,0 +1,550 @@
+# Copyright (c) 2026 The lowtide.ops team
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The work of k8s_rollout: read, plan, ask, write, wait; on a failure name its cause and put back what there was.
+
+Private to lowtide.ops: do not import from other collections.
+"""
+
+from __future__ import annotations
+
+import time
+import typing as t
+
+from ..._common.errors import OpsError, Refusal, WaitError, WaitFailed
+from ..._common.outcome import Outcome, PlanItem
+from ..._common.retry import Deadline
+from .. import rollout_summary as words
+from ..cache import Cache
+from ..client import Client, Listing
+from ..cluster import check_identity, connect, disconnect, read_object
+from ..conditions import Condition, Observed, RolledOut
+from ..diagnosis import GracePeriod
+from ..errors import Conflict, NotFound
+from ..fields import as_time
+from ..objects import Pod, Workload
+from ..plans.rollout import (
+    FINISH_UNDO,
+    ROLL,
+    Declared,
+    Plan,
+    describe_by_hand,
+    plan_completion,
+    plan_rollout,
+    plan_undo,
+    read_moment,
+    read_values,
+)
+from ..pod_templates import RESTARTED_AT, find_schema_problem, fingerprint, list_images
+from ..preflight import Planned, check_answer, check_rights
+from ..resources import collection_path, find_resource, object_path
+from ..reviews import Right
+from ..revisions import KINDS_OF_REVISIONS, Known, find_by_template, parse_revision, read_revisions
+from ..rollout_cause import (
+    Cause,
+    LogReader,
+    complete_cause,
+    find_cause,
+    find_digest_problem,
+    find_mixed_tags,
+    find_start,
+    list_image_ids,
+    read_last_lines,
+)
+from ..rollout_guards import find_rollout_blockers
+from ..rollout_notes import DONE, UNDOING, Note, read_note, read_temporaries
+from ..selectors import format_selector
+from ..snapshot import Snapshot
+from ..wait import wait_until
+
+if t.TYPE_CHECKING:
+    from ansible.module_utils.basic import AnsibleModule
+
+    from ..fields import Json
+    from ..patches import Write
+
+DECLARING = ("containers", "image", "pod_annotations", "restarted_after", "revision", "partition", "until")
+"""Options that say what is declared."""
+SKEW_SECONDS = 60.0
+"""By so much the clocks of this machine and of the cluster may differ."""
+
+
+class _Failure(t.NamedTuple):
+    """A wait without success, and what was known then."""
+
+    error: WaitError
+    snapshot: Snapshot
+
+
+class Rollout:
+    """One run for one workload."""
+
+    def __init__(
+        self, module: AnsibleModule, outcome: Outcome, client: Client, *, read_log: LogReader = read_last_lines
+    ) -> None:
+        self.params = module.params
+        self.module = module
+        self.outcome = outcome
+        self.client = client
+        self.read_log = read_log
+        self.kind = str(self.params["kind"])
+        self.namespace = str(self.params["namespace"])
+        self.path = object_path(self.kind, self.namespace, self.params["name"])
+        self.at = time.time()
+        self.now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.at))
+        self.declared = Declared()
+        self.revisions: list[Known] = []
+        self.pods: list[Json] = []
+        self.workload: Workload | None = None
+        self.plan: Plan | None = None
+        self.state = words.PLANNED
+        self.cause = ""
+        self.images: list[Json] = []
+
+    def run(self) -> None:
+        """Fill the outcome; raise OpsError."""
+        try:
+            self._run()
+        finally:
+            self._report()
+
+    def _run(self) -> None:
+        obj = read_object(self.client, self.kind, self.namespace, self.params["name"])
+        workload = self.workload = Workload.from_object(obj, self.kind)
+        self.revisions = self._list_revisions(workload)
+        self.declared = self._read_declared(workload)
+        plan = self.plan = self._make_plan(workload)
+        self._describe(plan, workload)
+        if plan.step == ROLL:
+            self._refuse_blocked(plan, workload)
+        self._check_rights(plan, workload)
+        if self.module.check_mode:
+            self.outcome.changed = bool(self.outcome.plan)
+            return
+        if plan.step == FINISH_UNDO:
+            self._finish_undo(plan, workload)
+        if plan.write is not None:
+            workload = self._write(workload)
+            plan = self.plan
+        self._settle(plan, workload)
+
+    # --- reading and planning --------------------------------------------------------------------------------------
+
+    def _list_revisions(self, workload: Workload) -> list[Known]:
+        kind = KINDS_OF_REVISIONS[self.kind]
+        listing = self._list(kind, workload)
+        return read_revisions(workload, [{**obj, "kind": kind} for obj in listing])
+
+    def _list(self, kind: str, workload: Workload) -> list[Json]:
+        selector = format_selector(workload.selector)
+        title = f"{kind}s of {workload.title}"
+        path = collection_path(kind, self.namespace)
+        return self.client.list(path, obj=title, params={"labelSelector": selector} if selector else None).items
+
+    def _list_pods(self, workload: Workload) -> list[Pod]:
+        """Return the pods of the workload that have not ended and are not about to."""
+        objects: list[Json] = [{**pod, "kind": "Pod"} for pod in self._list("Pod", workload)]
+        if self.kind == "Deployment":
+            objects += [{**obj, "kind": "ReplicaSet"} for obj in self._list("ReplicaSet", workload)]
+        pods = Snapshot.from_objects(objects, known=("Pod",)).list_running_pods(workload)
+        return [pod for pod in pods if not pod.is_terminating]
+
+    def _read_declared(self, workload: Workload) -> Declared:
+        params = self.params
+        if params["state"] == "expired":
+            given = [name for name in DECLARING if params[name] is not None]
+            if given:
+                raise Refusal(
+                    obj=f"option {given[0]}",
+                    problem="state expired takes back what has ended and declares nothing else",
+                    next_step=f"Leave {', '.join(given)} out, or set state to present",
+                )
+            return Declared(takes_back=True)
+        until = read_moment("until", params["until"], as_time)
+        if until is not None and until <= self.at:
+            raise Refusal(
+                obj="option until",
+                problem=f"{params['until']} has passed",
+                next_step="Set a later end, or take the change back by state: expired",
+            )
+        current = find_by_template(self.revisions, workload.template)
+        values = read_values(params, workload)
+        if until is not None and not values:
+            raise Refusal(
+                obj="option until",
+                problem="there is no value that could be taken back then",
+                next_step="Give containers, image or pod_annotations with it",
+            )
+        return Declared(
+            values=values,
+            revision=parse_revision(params["revision"], self.revisions, current, workload.title),
+            partition=params["partition"],
+            until=params["until"] or "",
+            restart=self._find_restart(workload),
+        )
+
+    def _find_restart(self, workload: Workload) -> str:
+        """Return the moment to write into the template; empty where no pod is older, or it is written already."""
+        moment = read_moment("restarted_after", self.params["restarted_after"], as_time)
+        if moment is None:
+            return ""
+        if moment > self.at + SKEW_SECONDS:
+            raise Refusal(
+                obj="option restarted_after",
+                problem=f"{self.params['restarted_after']} is in the future, and no pod could be young enough",
+                next_step="Set a moment that has passed",
+            )
+        annotations = (workload.template.get("metadata") or {}).get("annotations") or {}
+        written = as_time(annotations.get(RESTARTED_AT))
+        if written is not None and written >= moment:
+            return ""
+        older = [pod for pod in self._list_pods(workload) if pod.created_at is not None and pod.created_at < moment]
+        return str(self.params["restarted_after"]) if older else ""
+
+    def _make_plan(self, workload: Workload) -> Plan:
+        plan = plan_rollout(
+            workload, self.revisions, self.declared, run_id=self.client.run_id, now=self.now, at=self.at
+        )
+        if plan.step != ROLL:
+            return plan
+        problem = find_schema_problem(plan.template, self.params["schema_version"])
+        if problem and plan.changes_template:
+            raise Refusal(
+                obj=f"pod template of {workload.title} ({', '.join(list_images(plan.template).values())})",
+                problem=problem,
+                next_step="Migrate the schema first, or declare a revision that works with it (schema_version)",
+            )
+        return plan
+
+    def _describe(self, plan: Plan, workload: Workload) -> None:
+        """Add plan and diff."""
+        before, after = words.describe_edits(plan.edits)
+        if self.declared.restart and plan.step == ROLL:
+            after["pods not older than"] = self.declared.restart
+        if plan.partition[0] != plan.partition[1]:
+            before["partition"], after["partition"] = plan.partition
+        if self.declared.revision is not None and plan.changes_template:
+            before.update(list_images(workload.template))
+            after.update(list_images(plan.template))
+        self.outcome.before, self.outcome.after = before, after
+        if plan.what:
+            reversible = plan.step != ROLL or self._explain_no_undo(plan.back) == ""
+            self.outcome.plan.append(PlanItem(workload.title, plan.what, plan.why, reversible=reversible))
+
+    def _explain_no_undo(self, back: Known | None) -> str:
+        """Return why a failure could not be undone; empty where it could."""
+        if back is None:
+            return "no earlier revision of it is known"
+        return find_schema_problem(back.template, self.params["schema_version"])
+
+    def _refuse_blocked(self, plan: Plan, workload: Workload) -> None:
+        guards = self.params["guards"] if plan.changes_template else ()
+        blockers, warnings = find_rollout_blockers(self.client, workload, plan, guards)
+        for warning in warnings:
+            self.module.warn(warning)
+        if blockers:
+            self.outcome.blockers += blockers
+            raise Refusal(
+                obj=workload.title,
+                problem=f"it cannot be rolled out: {'; '.join(blocker.what for blocker in blockers)}",
+                next_step=blockers[0].next_step,
+            )
+
+    def _check_rights(self, plan: Plan, workload: Workload) -> None:
+        may_delete = self.kind == "StatefulSet" and self.params["on_failure"] == "undo"
+        planned = []
+        if plan.write is not None:
+            planned.append(Planned(self.kind, workload.title, self.path, workload.raw, plan.write))
+        check_rights(
+            self.client,
+            planned,
+            namespace=self.namespace,
+            reads={"Pod", KINDS_OF_REVISIONS[self.kind]},
+            check_mode=self.module.check_mode,
+            others=[Right("delete", find_resource("Pod"), self.namespace)] if may_delete else [],
+        )
+
+    # --- writing and waiting ---------------------------------------------------------------------------------------
+
+    def _write(self, first: Workload) -> Workload:
+        decided: list[Plan] = []
+
+        def decide(obj: Json) -> Write | None:
+            current = Workload.from_object(obj, self.kind)
+            if fingerprint(current.template) != fingerprint(first.template):
+                self.revisions = self._list_revisions(current)
+            decided.append(self._make_plan(current))
+            return decided[-1].write
+
+        obj, sent = self.client.patch_with_retry(self.path, decide, obj=first.title, first=first.raw)
+        plan = decided[-1]
+        written = next((entry for entry in reversed(decided) if entry.step == ROLL), plan)
+        self.plan = written if written.step == ROLL else plan
+        workload = self.workload = Workload.from_object(obj, self.kind)
+        if sent and plan.write is not None:
+            check_answer(obj, plan.write, workload.title)
+        return workload
+
+    def _settle(self, plan: Plan, workload: Workload) -> None:
+        """Wait until the declared template serves, and say so on the object; undo what this collection began and failed."""
+        note = plan.note
+        if note is None and plan.step != ROLL and self.declared.takes_back:
+            self.state = words.AS_DECLARED
+            return
+        self._unstick(workload, plan.stuck)
+        since = as_time(note.at) if note is not None and note.phase != UNDOING else None
+        if plan.step == ROLL:
+            since = find_start(workload, self.at)
+        serve_seconds = self.params["serve_seconds"] if note is not None else 0.0
+        condition = RolledOut(workload, None, serve_seconds=serve_seconds)
+        failure = self._wait(workload, condition, since=since)
+        if failure is not None:
+            self._fail(plan, failure, since or self.at)
+            return
+        workload = t.cast("Workload", self.workload)
+        pods = self._list_pods(workload)
+        problem = self._read_images(workload, pods)
+        if problem is not None:
+            current = self._read_again(workload)
+            cause = Cause("WrongImage", problem.obj, problem.problem, problem.next_step)
+            self._fail_by(plan, current, cause, problem)
+        if note is not None:
+            self._complete(workload, note)
+        self.state = words.DONE if note is not None else words.AS_DECLARED
+
+    def _wait(self, workload: Workload, condition: Condition, *, since: float | None = None) -> _Failure | None:
+        """Wait for a condition; return why it does not hold where that is so."""
+        with Cache(self.client) as cache:
+            listed = Listing([workload.raw], workload.resource_version)
+            cache.follow(self.kind, self.namespace, name=workload.name, listed=listed)
+            try:
+                wait_until(
+                    [condition],
+                    cache,
+                    deadline=self.client.deadline,
+                    grace=GracePeriod(self.params["failure_grace_factor"]),
+                    outcome=self.outcome,
+                    since=since,
+                )
+            except WaitError as error:
+                return _Failure(error, cache.snapshot())
+            finally:
+                latest = cache.snapshot().workload(self.kind, self.namespace, workload.name)
+                self.workload = latest or workload
+                for warning in cache.warnings:
+                    self.module.warn(warning)
+        return None
+
+    def _unstick(self, workload: Workload, failed: str) -> None:
+        """Delete the pods of a failed revision that are not ready: a StatefulSet may wait for them for ever.
+
+        Only after its controller has seen the other template, or it would make them again as they were.
+        """
+        if self.kind != "StatefulSet" or not failed:
+            return
+        failure = self._wait(workload, Observed(workload))
+        if failure is not None:
+            raise failure.error
+        for pod in self._list_pods(workload):
+            if pod.template_hash != failed or pod.is_ready:
+                continue
+            path = object_path("Pod", pod.namespace, pod.name)
+            try:
+                self.client.delete(path, obj=pod.title, uid=pod.uid)
+            except (NotFound, Conflict):
+                continue  # its controller has replaced it already
+            self.outcome.evidence.append(
+                f"deleted {pod.title}, which was of the failed revision {failed} and not ready"
+            )
+
+    def _read_images(self, workload: Workload, pods: t.Sequence[Pod]) -> OpsError | None:
+        self.revisions = self._list_revisions(workload)
+        current = find_by_template(self.revisions, workload.template)
+        newest = [pod for pod in pods if current is None or pod.template_hash == current.hash]
+        self.images = list_image_ids(newest)
+        for warning in find_mixed_tags(workload.template, self.images):
+            self.module.warn(warning)
+        return find_digest_problem(workload.template, self.images)
+
+    def _complete(self, workload: Workload, note: Note) -> None:
+        """Say on the object that what was written serves. Its generation stays."""
+
+        def decide(obj: Json) -> Write | None:
+            current = Workload.from_object(obj, self.kind)
+            present = read_note(current)
+            if present is None or present.phase == DONE or present.run_id != note.run_id or not present.is_of(current):
+                return None
+            return plan_completion(current, present)
+
+        obj, _sent = self.client.patch_with_retry(self.path, decide, obj=workload.title)
+        self.workload = Workload.from_object(obj, self.kind)
+
+    # --- failure and undo ------------------------------------------------------------------------------------------
+
+    def _read_again(self, workload: Workload) -> Workload:
+        """Read the workload with time to act: what the rollout had may be used up."""
+        self.client.deadline = Deadline(self.params["timeout"])
+        current = Workload.from_object(self.client.get(self.path, obj=workload.title), self.kind)
+        self.workload = current
+        return current
+
+    def _fail(self, plan: Plan, failure: _Failure, since: float) -> None:
+        """Name the cause and undo where that is asked for and possible; raise OpsError in any case."""
+        known = t.cast("Workload", self.workload)
+        cause, pod = find_cause(failure.error, failure.snapshot, known, since=since)
+        try:
+            current = self._read_again(known)
+        except NotFound as error:
+            raise failure.error from error
+        note = read_note(current)
+        if current.uid != known.uid or note is None or not note.is_of(current):
+            raise failure.error  # another client owns what is there now
+        cause = complete_cause(self.client, cause, pod, self.read_log)
+        self._fail_by(plan, current, cause, failure.error)
+
+    def _fail_by(self, plan: Plan, workload: Workload, cause: Cause, error: OpsError) -> t.NoReturn:
+        self.cause, self.state = cause.reason, words.FAILED
+        self.outcome.facts["cause"] = cause.as_dict()
+        note = read_note(workload)
+        if plan.note is None or note is None or note.phase == DONE:
+            raise error  # no rollout of this collection is under way
+        back = plan.back
+        obstacle = self._explain_no_undo(back)
+        if self.params["on_failure"] == "stop":
+            obstacle = "on_failure is stop"
+        if obstacle or back is None:
+            number = back.number if back is not None else None
+            raise WaitFailed(
+                obj=workload.title,
+                problem=f"its rollout failed: {cause}; it was not undone, since {obstacle}",
+                next_step=f"{cause.next_step} and run again, or put the earlier one back:"
+                f" {describe_by_hand(workload, number)}",
+            )
+        self._undo(workload, back, cause)
+
+    def _undo(self, workload: Workload, back: Known, cause: Cause) -> t.NoReturn:
+        """Put the recorded revision back, verified; raise what the rollout failed by."""
+        self.state = words.NOT_UNDONE
+        failed = find_by_template(self._list_revisions(workload), workload.template)
+
+        def decide(obj: Json) -> Write | None:
+            current = Workload.from_object(obj, self.kind)
+            note = read_note(current)
+            if note is not None and note.phase == UNDOING and note.is_of(current):
+                return None  # the answer was lost
+            text = f"{cause.reason}: {cause.object}: {cause.message}"
+            made = plan_undo(current, note, back, failed=failed.hash if failed else "", cause=text) if note else None
+            if made is None:
+                raise Refusal(
+                    obj=current.title,
+                    problem=f"its rollout failed: {cause}; another client has changed its pod template since, so that"
+                    " nothing is undone",
+                    next_step="Find out who changed it, and look at what it is now",
+                )
+            return made[0]
+
+        try:
+            obj, _sent = self.client.patch_with_retry(self.path, decide, obj=workload.title, first=workload.raw)
+        except Refusal:
+            raise
+        except OpsError as error:
+            raise self._give_up(workload, back, cause, error.problem) from error
+        workload = self.workload = Workload.from_object(obj, self.kind)
+        self._verify_undo(workload, back, cause, failed.hash if failed else "")
+
+    def _verify_undo(self, workload: Workload, back: Known, cause: Cause, failed: str) -> t.NoReturn:
+        try:
+            self._unstick(workload, failed)
+            condition = RolledOut(workload, None, serve_seconds=self.params["serve_seconds"])
+            failure = self._wait(workload, condition, since=find_start(workload, time.time()))
+        except OpsError as error:
+            raise self._give_up(workload, back, cause, str(error)) from error
+        if failure is not None:
+            raise self._give_up(workload, back, cause, failure.error.problem, failure.error.next_step)
+        workload = t.cast("Workload", self.workload)
+        note = t.cast("Note", read_note(workload))
+        self._complete(workload, note)
+        self.revisions = self._list_revisions(workload)
+        self.images = list_image_ids(self._list_pods(workload))
+        self.state = words.UNDONE
+        self.outcome.facts["rolled_back"] = True
+        number = find_by_template(self.revisions, workload.template)
+        raise WaitFailed(
+            obj=workload.title,
+            problem=f"its rollout failed: {cause}; it was undone, and revision"
+            f" {number.number if number else back.number} ({', '.join(list_images(back.template).values())}) serves again",
+            next_step=cause.next_step,
+        )
+
+    def _give_up(self, workload: Workload, back: Known, cause: Cause, problem: str, next_step: str = "") -> OpsError:
+        """Return the error of an undo that failed as well: nothing more is changed, and a person is told what to do."""
+        current = t.cast("Workload", self.workload)
+        is_back = fingerprint(current.template) == fingerprint(back.template)
+        if is_back:
+            step = f"{next_step or 'Look at its pods'}; its pod template is the earlier one again: see"
+            step += f" kubectl describe pods --namespace {workload.namespace}"
+            step += f" --selector {format_selector(workload.selector)!r}, then run again"
+        else:
+            step = f"Put it back by hand: {describe_by_hand(workload, back.number)}"
+        return WaitFailed(
+            obj=workload.title,
+            problem=f"its rollout failed: {cause}; and the undo to revision {back.number} failed as well: {problem}",
+            next_step=step,
+        )
+
+    def _finish_undo(self, plan: Plan, workload: Workload) -> t.NoReturn:
+        """Go on with an undo that another run began, and fail as it would have."""
+        note = t.cast("Note", plan.note)
+        reason, _colon, rest = note.cause.partition(": ")
+        obj, _colon, message = rest.partition(": ")
+        cause = Cause(reason, obj, message, "Correct what the cause names, then run again")
+        self.cause, self.state = cause.reason, words.NOT_UNDONE
+        self.outcome.facts["cause"] = cause.as_dict()
+        back = plan.back or Known(note.back[0], note.back[1], "", workload.template)
+        self._verify_undo(workload, back, cause, note.failed)
+
+    # --- reporting -------------------------------------------------------------------------------------------------
+
+    def _report(self) -> None:
+        """Set what is known, also on a failure."""
+        facts, workload, plan = self.outcome.facts, self.workload, self.plan
+        facts.setdefault("rolled_back", False)
+        facts.setdefault("cause", None)
+        if workload is None:
+            return
+        current = find_by_template(self.revisions, workload.template)
+        before = plan.current if plan is not None else current
+        facts["revisions"] = [entry.as_dict() for entry in self.revisions]
+        facts["images"] = list_images(workload.template)
+        facts["pods"] = self.images
+        facts["revision"] = {
+            "before": before.number if before is not None else None,
+            "after": current.number if current is not None else None,
+        }
+        facts["temporary"] = [
+            {"until": entry.until, "what": [edit.describe() for edit in entry.edits]}
+            for entry in read_temporaries(workload)
+        ]
+        if plan is None:
+            return
+        is_same = self.module.check_mode and not self.outcome.plan
+        self.outcome.summary = words.summarize_rollout(
+            workload,
+            words.AS_DECLARED if is_same else self.state,
+            what=plan.what,
+            revision=current,
+            cause=self.cause,
+            partition=plan.partition[1],
+        )
+        self.outcome.evidence += words.list_rollout_evidence(workload, self.images, current)
+
+
+def run_rollout(module: AnsibleModule, outcome: Outcome) -> None:
+    """Read, plan, apply unless check mode, wait, undo on a failure, report."""
+    client = connect(module, seconds=module.params["timeout"])
+    outcome.facts["run_id"] = client.run_id
+    try:
+        check_identity(client, module.params["cluster_uid"])
+        Rollout(module, outcome, client).run()
+    finally:
+        disconnect(module, outcome, client)

@@ -1,0 +1,486 @@
+# Copyright (c) 2026 The lowtide.ops team
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The work of k8s_traffic: requests away to a maintenance page until none is in flight, and back once checks pass.
+
+Private to lowtide.ops: do not import from other collections.
+"""
+
+from __future__ import annotations
+
+import time
+import typing as t
+
+from ..._common.errors import OpsError, Refusal, WaitTimeout
+from ..._common.outcome import Blocker, Outcome
+from ..._common.retry import Backoff, Deadline
+from .. import traffic_summary as summary
+from ..cache import Cache
+from ..client import Client
+from ..cluster import check_identity, connect, disconnect, read_object
+from ..conditions import Condition
+from ..constraints.owners import find_owner_blockers, remember_owner
+from ..diagnosis import GracePeriod
+from ..endpoints import SERVICE_NAME, PodsReady, Routed, list_ready
+from ..fields import as_dict, as_list, get_path
+from ..objects import Pod, Workload
+from ..patches import Write
+from ..plans.traffic import Change, plan_away, plan_back, read_note
+from ..pod_proxy import (
+    Check,
+    Gauge,
+    Place,
+    Reading,
+    list_workload_pods,
+    parse_place,
+    read_gauge,
+    require_proxy,
+    run_check,
+)
+from ..preflight import Planned, check_answer, check_rights
+from ..resources import check_name, collection_path, format_title, object_path
+from ..routes import NO_PODS, SELECTOR, Target, format_labels, list_page_services, parse_target
+from ..saved_state import UnreadableSavedState, is_window
+from ..selectors import format_selector
+from ..wait import wait_until
+
+if t.TYPE_CHECKING:
+    from ansible.module_utils.basic import AnsibleModule
+
+    from ..fields import Json
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 1.0
+"""Seconds between two rounds of asking pods."""
+
+
+class Switch:
+    """One run over all targets. What is known of them is kept by their titles, in the order in which they are written."""
+
+    def __init__(self, module: AnsibleModule, outcome: Outcome, client: Client) -> None:
+        self.module = module
+        self.params = module.params
+        self.outcome = outcome
+        self.client = client
+        self.namespace = str(self.params["namespace"])
+        self.is_away = self.params["state"] == "maintenance"
+        self.now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        self.gauges, self.checks = parse_gauges(self.params["in_flight"]), parse_checks(self.params["smoke"])
+        names_page = self.is_away or self.params["assume"] == "maintenance"
+        targets = [parse_target(entry, is_away=names_page) for entry in self.params["targets"]]
+        ordered = targets if self.is_away else list(reversed(targets))
+        self.targets = {format_title(target.kind, self.namespace, target.name): target for target in ordered}
+        if len(self.targets) < len(targets):
+            raise Refusal(obj="option targets", problem="it names an object twice", next_step="Name each object once")
+        self.objects: dict[str, Json] = {}
+        self.workloads: dict[str, Workload] = {}
+        self.changes: dict[str, Change] = {}
+        self.endpoints: dict[str, int] = {}
+        self.written: set[str] = set()
+        self.readings: list[Reading] = []
+        self.highest: dict[str, float] = {}
+        self.quiet = self.smoke = ""
+        self.is_planned = False
+
+    def run(self) -> None:
+        """Fill the outcome; raise OpsError."""
+        self._read()
+        try:
+            self._prepare()
+            if self.module.check_mode:
+                self.outcome.changed = any(change.is_due for change in self.changes.values())
+                self._predict_back()
+            elif self.is_away:
+                self._send_away()
+            else:
+                self._give_back()
+            self._raise_problems()
+        finally:
+            self._report()
+
+    def _read(self) -> None:
+        for title, target in self.targets.items():
+            self.objects[title] = read_object(self.client, target.kind, self.namespace, target.name)
+
+    def _read_workloads(self) -> None:
+        """Read the workloads whose pods are asked. On the way back none is, where nothing is to be given back."""
+        if not self.is_away and not any(change.is_due for change in self.changes.values()):
+            return
+        for place in self._list_places():
+            if place.key not in self.workloads:
+                obj = read_object(self.client, place.kind, self.namespace, place.workload)
+                self.workloads[place.key] = Workload.from_object(obj, place.kind)
+
+    def _list_places(self) -> list[Place]:
+        """Return where pods are asked: for requests in flight on the way to the page, for smoke checks on the way back."""
+        return [gauge.place for gauge in self.gauges] if self.is_away else [check.place for check in self.checks]
+
+    def _prepare(self) -> None:
+        """Plan everything; a Refusal when something stands against it, or the server would not allow it."""
+        for title, target in self.targets.items():
+            self.endpoints[title] = self._count_endpoints(target) if self.is_away else 0
+            self.changes[title] = self._plan(title, self.objects[title])
+        self._read_workloads()
+        self._describe()
+        self.is_planned = True
+        if self.is_away:
+            self._raise_problems()
+            self._refuse_owned()
+            self._refuse_missing_page()
+        check_rights(
+            self.client,
+            self._list_planned(),
+            namespace=self.namespace,
+            reads={"EndpointSlice", "Pod"},
+            others=[require_proxy(self.namespace)] if self._list_places() else [],
+            check_mode=self.module.check_mode,
+            is_way_back=not self.is_away,
+        )
+
+    def _count_endpoints(self, target: Target) -> int:
+        """Return how many pods serve a Service's requests now, which is saved when they are sent away."""
+        if target.kind != "Service":
+            return 0
+        return len(list_ready(self._list_slices(target.name), target.name))
+
+    def _list_slices(self, service: str) -> list[Json]:
+        path = collection_path("EndpointSlice", self.namespace)
+        params = {"labelSelector": f"{SERVICE_NAME}={service}"}
+        return self.client.list(path, obj=f"EndpointSlices of Service {self.namespace}/{service}", params=params).items
+
+    def _plan(self, title: str, obj: Json) -> Change:
+        target = self.targets[title]
+        if not self.is_away:
+            return plan_back(
+                obj,
+                target,
+                only_windows=self.params["saved_by"] == "window",
+                assume_away=self.params["assume"] == "maintenance",
+            )
+        run_id = self.client.run_id
+        change = plan_away(obj, target, endpoints=self.endpoints[title], run_id=run_id, now=self.now)
+        workload = Workload.from_object(obj, target.kind)
+        write = remember_owner(change.write, workload, run_id=run_id, now=self.now, field=target.field)
+        return change._replace(write=write)
+
+    def _describe(self) -> None:
+        """Set plan, diff and what stays as it is."""
+        outcome = self.outcome
+        outcome.before, outcome.after = {}, {}
+        for title, change in self.changes.items():
+            outcome.plan += summary.list_plan(title, change)
+            self._set_diff(title, change)
+            if not self.is_away:
+                outcome.blockers += summary.list_left(title, change)
+
+    def _set_diff(self, title: str, change: Change) -> None:
+        self.outcome.before[title] = summary.describe_routes(change.before)
+        self.outcome.after[title] = summary.describe_routes(change.after if change.is_due else change.before)
+
+    def _raise_problems(self) -> None:
+        """Fail for objects whose annotation cannot be read: nobody knows where their requests went."""
+        problems = {title: change.problem for title, change in self.changes.items() if change.problem}
+        for title, problem in problems.items():
+            raise OpsError(
+                obj=title,
+                problem=f"{problem}, so where its requests went before is not known",
+                next_step="Set its routes by hand and remove that annotation (kubectl edit), then run again",
+            )
+
+    def _refuse_owned(self) -> None:
+        """Refuse to change what a GitOps tool or an operator would set back."""
+        if "gitops" not in self.params["guards"]:
+            return
+        for title, target in self.targets.items():
+            if self.changes[title].is_due:
+                workload = Workload.from_object(self.objects[title], target.kind)
+                self.outcome.blockers += find_owner_blockers(workload, field=target.field)
+        if self.outcome.blockers:
+            first = self.outcome.blockers[0]
+            raise Refusal(obj=first.object, problem=first.what, next_step=first.next_step)
+
+    def _refuse_missing_page(self) -> None:
+        """Refuse to send requests to where nobody answers them. Where nothing is sent, nothing is asked."""
+        for title, target in self.targets.items():
+            if not self.changes[title].is_due:
+                continue
+            if target.kind == "Service" and target.selector != NO_PODS:
+                self._refuse_unready_pods(title, target)
+            for service in list_page_services(self.objects[title], target):
+                self._refuse_unready_service(service, target)
+
+    def _refuse_unready_pods(self, title: str, target: Target) -> None:
+        params = {"labelSelector": format_selector({"matchLabels": target.selector})}
+        path = collection_path("Pod", self.namespace)
+        listing = self.client.list(path, obj=f"pods of namespace {self.namespace}", params=params)
+        pods = [Pod.from_object(obj) for obj in listing.items]
+        if not any(pod.is_ready and not pod.is_terminating for pod in pods):
+            raise Refusal(
+                obj=title,
+                problem=f"none of the {len(pods)} pods with {format_labels(target.selector)} is ready, so its requests"
+                " would fail instead of getting the maintenance page",
+                next_step="Start the maintenance page, or correct selector",
+            )
+
+    def _refuse_unready_service(self, name: str, target: Target) -> None:
+        service = read_object(self.client, "Service", self.namespace, check_name("to_service", name))
+        title = format_title("Service", self.namespace, name)
+        ports = [port.get("port") for port in as_list(get_path(service, "spec", "ports"))]
+        if target.to_port and target.to_port not in ports:
+            raise Refusal(
+                obj=title,
+                problem=f"it has no port {target.to_port}; its ports are {', '.join(map(str, ports)) or 'none'}",
+                next_step="Correct to_port",
+            )
+        if not list_ready(self._list_slices(name), name):
+            raise Refusal(
+                obj=title,
+                problem="it has no ready endpoint, so requests would fail instead of getting the maintenance page",
+                next_step="Start the maintenance page, or correct to_service",
+            )
+
+    def _list_planned(self) -> list[Planned]:
+        planned: list[Planned] = []
+        for title, target in self.targets.items():
+            write = self.changes[title].write
+            if write is not None:
+                path = object_path(target.kind, self.namespace, target.name)
+                planned.append(Planned(target.kind, title, path, self.objects[title], write))
+        return planned
+
+    def _send_away(self) -> None:
+        self._write_all()
+        self._wait_routed()
+        self._wait_quiet()
+
+    def _give_back(self) -> None:
+        if any(change.is_due for change in self.changes.values()):
+            self._wait([condition for condition in self._list_ready_conditions() if condition is not None])
+            self._require_smoke()
+        self._write_all()
+        self._wait_routed()
+
+    def _write_all(self) -> None:
+        for title in self.targets:
+            if self.changes[title].write is not None:
+                self._write(title)
+
+    def _write(self, title: str) -> None:
+        target = self.targets[title]
+        decided: list[Change] = []
+
+        def decide(obj: Json) -> Write | None:
+            decided.append(self._plan(title, obj))
+            return decided[-1].write
+
+        path = object_path(target.kind, self.namespace, target.name)
+        obj, sent = self.client.patch_with_retry(path, decide, obj=title, first=self.objects[title])
+        self.objects[title] = obj
+        change = next((change for change in reversed(decided) if change.write is not None), decided[-1])
+        endpoints = max(change.endpoints, self.changes[title].endpoints)
+        self.changes[title] = change._replace(endpoints=endpoints)
+        self._set_diff(title, change)
+        if sent:
+            self.written.add(title)
+        last = decided[-1].write
+        if last is not None:
+            check_answer(obj, last, title)
+
+    def _list_ready_conditions(self) -> list[PodsReady | None]:
+        """Return for each Service the condition that the pods are ready to which its requests go back."""
+        return [
+            PodsReady(self.namespace, target.name, self.changes[title].after.get(SELECTOR))
+            if self.changes[title].endpoints and self.changes[title].after.get(SELECTOR)
+            else None
+            for title, target in self.targets.items()
+        ]
+
+    def _wait_routed(self) -> None:
+        """Wait until each Service's endpoints are the pods that it selects, also where nothing had to be changed."""
+        conditions = []
+        for title, target in self.targets.items():
+            selector = as_dict(get_path(self.objects[title], "spec", "selector"))
+            if target.kind == "Service" and selector:
+                is_serving = target.selector != NO_PODS if self.is_away else self.changes[title].endpoints > 0
+                conditions.append(Routed(self.namespace, target.name, selector, is_serving=is_serving))
+        self._wait(conditions)
+
+    def _wait(self, conditions: t.Sequence[PodsReady | Routed]) -> None:
+        if not conditions:
+            return
+        waited: list[Condition] = list(conditions)
+        with Cache(self.client) as cache:
+            for condition in conditions:
+                if condition.kind == "EndpointSlice":
+                    cache.follow("EndpointSlice", self.namespace, label_selector=f"{SERVICE_NAME}={condition.name}")
+                labels = format_selector({"matchLabels": condition.selector})
+                if not cache.is_following("Pod", self.namespace, label_selector=labels):
+                    cache.follow("Pod", self.namespace, label_selector=labels)
+            try:
+                wait_until(
+                    waited,
+                    cache,
+                    deadline=self.client.deadline,
+                    grace=GracePeriod(self.params["failure_grace_factor"]),
+                    outcome=self.outcome,
+                )
+            finally:
+                for warning in cache.warnings:
+                    self.module.warn(warning)
+
+    def _wait_quiet(self) -> None:
+        """Ask every pod what is in flight until all have said nothing for ``quiet_seconds``."""
+        if not self.gauges:
+            self.quiet = "requests in flight are not looked at"
+            return
+        hold = float(self.params["quiet_seconds"])
+        seconds = min(float(self.params["in_flight_timeout"]), self.client.deadline.remaining)
+        self.quiet = "requests may be in flight"
+        if self._poll(self._read_gauges, seconds=seconds, hold=hold):
+            self.quiet = summary.describe_quiet(self.readings, hold)
+            return
+        unmet = [reading for reading in self.readings if not reading.is_met]
+        problem = summary.describe_unmet(self.readings) or f"nothing was in flight for less than {hold:g} s"
+        raise WaitTimeout(
+            obj=unmet[0].pod if unmet else next(iter(self.targets)),
+            problem=f"after {seconds:.1f} s requests may still be in flight: {problem}",
+            next_step="Look at what holds them, or raise in_flight_timeout (and in_flight[].limit if a pod counts the"
+            " request that asks); running again goes on waiting, state=normal gives traffic back",
+        )
+
+    def _require_smoke(self) -> None:
+        """Refuse to give traffic back to pods that do not pass every smoke check within ``smoke_timeout``."""
+        if not self.checks:
+            return
+        seconds = min(float(self.params["smoke_timeout"]), self.client.deadline.remaining)
+        if not self._poll(self._run_checks, seconds=seconds, hold=0.0):
+            raise Refusal(
+                obj=next(reading.pod for reading in self.readings if not reading.is_met),
+                problem=f"after {seconds:.1f} s smoke checks fail, so traffic stays at the maintenance page:"
+                f" {summary.describe_unmet(self.readings)}",
+                next_step="Mend what fails and run again; or take that check out of smoke to give traffic back all the same",
+            )
+        self.smoke = summary.describe_smoke(self.readings)
+
+    def _predict_back(self) -> None:
+        """In a rehearsal of the way back, report which smoke checks would fail now: by then they may pass."""
+        if self.is_away or not self.checks or not self.outcome.changed:
+            return
+        self.readings = self._run_checks()
+        for reading in self.readings:
+            if not reading.is_met:
+                step = "It has to pass before traffic is given back; mend it, or take it out of smoke"
+                self.outcome.blockers.append(Blocker(reading.pod, reading.message, reading.pod, step))
+
+    def _poll(self, read: t.Callable[[], list[Reading]], *, seconds: float, hold: float) -> bool:
+        """Ask again and again until all readings have been as they must be for ``hold`` seconds; False at the deadline.
+
+        Nothing announces what a pod says of itself, so there is nothing to watch.
+        """
+        whole = self.client.deadline
+        deadline = self.client.deadline = Deadline(seconds)
+        backoff = Backoff(first=FIRST_PAUSE, limit=LONGEST_PAUSE)
+        since: float | None = None
+        try:
+            while True:
+                began = deadline.elapsed
+                self.readings = read()
+                self._keep_highest()
+                is_met = all(reading.is_met for reading in self.readings)
+                since = (began if since is None else since) if is_met else None
+                if since is not None and deadline.elapsed - since >= hold:
+                    return True
+                if deadline.passed:
+                    return False
+                deadline.pause(backoff.take_pause())
+        finally:
+            self.outcome.waited += deadline.elapsed
+            self.client.deadline = whole
+
+    def _keep_highest(self) -> None:
+        for reading in self.readings:
+            if reading.value is not None:
+                self.highest[reading.pod] = max(reading.value, self.highest.get(reading.pod, 0.0))
+
+    def _read_gauges(self) -> list[Reading]:
+        pods = {key: list_workload_pods(self.client, workload) for key, workload in self.workloads.items()}
+        return [read_gauge(self.client, pod, gauge) for gauge in self.gauges for pod in pods[gauge.place.key]]
+
+    def _run_checks(self) -> list[Reading]:
+        readings: list[Reading] = []
+        pods = {key: list_workload_pods(self.client, workload) for key, workload in self.workloads.items()}
+        for check in self.checks:
+            ready = [pod for pod in pods[check.place.key] if pod.is_ready and not pod.is_terminating]
+            readings += [run_check(self.client, pod, check) for pod in ready]
+            if not ready:
+                title = self.workloads[check.place.key].title
+                message = f"{check.place.path}: no pod of it is ready"
+                readings.append(Reading(title, check.place.path, is_met=False, value=None, message=message))
+        return readings
+
+    def _report(self) -> None:
+        """Set what is known of the targets; once all is planned the summary and the evidence too, also on a failure."""
+        facts = self.outcome.facts
+        facts["targets"] = [self._describe_target(title) for title in self.targets]
+        facts["readings"] = [reading.as_dict() for reading in self.readings]
+        if not self.is_planned:
+            return
+        written = None if self.module.check_mode else self.written
+        if self.is_away:
+            self.outcome.summary = summary.summarize_away(
+                self.targets, self.changes, written=written, quiet="" if written is None else self.quiet
+            )
+            if self.written and not is_window(self.client.run_id):
+                self.outcome.summary += summary.GIVE_BACK
+        else:
+            self.outcome.summary = summary.summarize_back(self.changes, written=written, smoke=self.smoke)
+        self.outcome.evidence = summary.list_evidence(self.changes, self.readings, highest=self.highest)
+
+    def _describe_target(self, title: str) -> dict[str, t.Any]:
+        target = self.targets[title]
+        entry: dict[str, t.Any] = {"kind": target.kind, "name": target.name, "state": "normal"}
+        obj = self.objects.get(title)
+        if obj is None:
+            return entry
+        try:
+            note = read_note(obj)
+        except UnreadableSavedState as error:
+            return {**entry, "state": "unknown", "problem": str(error)}
+        if note is None:
+            return entry
+        state = note.state
+        return {**entry, "state": "maintenance", "run": state.run_id, "since": state.at, "before": note.before}
+
+
+def parse_gauges(entries: t.Sequence[t.Mapping[str, t.Any]] | None) -> list[Gauge]:
+    """Return the entries of the option in_flight. Raises Refusal."""
+    gauges = []
+    for entry in entries or ():
+        metric, field = str(entry.get("metric") or ""), str(entry.get("field") or "")
+        if metric and field:
+            raise Refusal(
+                obj="option in_flight",
+                problem=f"metric {metric} and field {field} are both given for {entry['kind']} {entry['name']}",
+                next_step="Give metric for Prometheus' text format, field for JSON",
+            )
+        labels = {str(key): str(value) for key, value in (entry.get("labels") or {}).items()}
+        gauges.append(Gauge(parse_place("in_flight", entry), metric, labels, field, float(entry["limit"])))
+    return gauges
+
+
+def parse_checks(entries: t.Sequence[t.Mapping[str, t.Any]] | None) -> list[Check]:
+    """Return the entries of the option smoke. Raises Refusal."""
+    return [
+        Check(parse_place("smoke", entry), int(entry["status"]), str(entry.get("contains") or ""))
+        for entry in entries or ()
+    ]
+
+
+def run_traffic(module: AnsibleModule, outcome: Outcome) -> None:
+    """Read, plan, apply unless check mode, wait, report."""
+    client = connect(module, seconds=module.params["timeout"])
+    outcome.facts["run_id"] = client.run_id
+    try:
+        check_identity(client, module.params["cluster_uid"])
+        Switch(module, outcome, client).run()
+    finally:
+        disconnect(module, outcome, client)

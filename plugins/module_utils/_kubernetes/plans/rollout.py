@@ -1,0 +1,388 @@
+# Copyright (c) 2026 The lowtide.ops team
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a declared pod template means for a workload as it is: the write, the revision to go back to, and why.
+
+Private to lowtide.ops: do not import from other collections.
+"""
+
+from __future__ import annotations
+
+import typing as t
+
+from ..._common.errors import Refusal
+from ..._common.text import join_some
+from ..fields import Json, as_int, get_path
+from ..objects import Workload
+from ..patches import Write
+from ..pod_templates import (
+    ANNOTATION,
+    ENV,
+    IMAGE,
+    LIMITS,
+    REQUESTS,
+    RESTARTED_AT,
+    Edit,
+    Place,
+    apply_edits,
+    diff_template,
+    fingerprint,
+    list_images,
+    plan_edits,
+)
+from ..revisions import Known, find_by_name, find_by_number, find_by_template
+from ..rollout_notes import (
+    DONE,
+    PARTITION,
+    ROLLING,
+    UNDOING,
+    Note,
+    Temporary,
+    add_temporary,
+    find_temporary,
+    read_note,
+    read_temporaries,
+    split_due,
+    take_back,
+    write_notes,
+)
+from ..saved_state import ROLLED_OUT
+
+ROLL, WAIT, FINISH_UNDO = "roll", "wait", "finish undo"
+_NOTES = ("metadata", "annotations", ROLLED_OUT)
+_TEMPLATE = ("spec", "template")
+
+
+class Declared(t.NamedTuple):
+    """What the options ask for. ``restart`` is the moment that pods must not be older than, where some are."""
+
+    values: t.Mapping[Place, t.Any] = {}
+    revision: int | None = None
+    partition: int | None = None
+    until: str = ""
+    restart: str = ""
+    takes_back: bool = False
+
+
+class Plan(t.NamedTuple):
+    """What is to be done: ``step`` says whether to write and wait, only to wait, or to finish an undo.
+
+    ``note`` is the unfinished rollout that is waited for, None where there is none. ``back`` is the revision that a
+    failure goes back to, None where it is the target itself. ``stuck`` names the revision of an earlier rollout that
+    failed, whose pods may hold up a StatefulSet.
+    """
+
+    step: str
+    template: Json
+    edits: tuple[Edit, ...]
+    what: str
+    why: str
+    write: Write | None = None
+    note: Note | None = None
+    back: Known | None = None
+    current: Known | None = None
+    stuck: str = ""
+    partition: tuple[int, int] = (0, 0)
+
+    @property
+    def changes_template(self) -> bool:
+        """Whether pods are replaced."""
+        return "template" in (get_path(self.write.body if self.write else {}, "spec") or {})
+
+
+def read_values(params: t.Mapping[str, t.Any], workload: Workload) -> dict[Place, t.Any]:
+    """Return the values that the options declare. A Refusal says which container is meant by ``image`` alone."""
+    values: dict[Place, t.Any] = {}
+    if params.get("image"):
+        images = list_images({"spec": {"containers": get_path(workload.template, "spec", "containers") or []}})
+        if len(images) != 1:
+            raise Refusal(
+                obj=f"option image for {workload.title}",
+                problem=f"its pods have {len(images)} containers: {', '.join(images)}",
+                next_step="Name the container in containers",
+            )
+        values[Place(next(iter(images)), IMAGE)] = params["image"]
+    for entry in params.get("containers") or []:
+        name = entry["name"]
+        if entry.get("image"):
+            values[Place(name, IMAGE)] = entry["image"]
+        for key, value in (entry.get("env") or {}).items():
+            values[Place(name, ENV, key)] = None if value is None else {"value": _as_variable(value)}
+        for part in (REQUESTS, LIMITS):
+            amounts = (entry.get("resources") or {}).get(part) or {}
+            values.update({Place(name, part, key): amount for key, amount in amounts.items()})
+    for key, value in (params.get("pod_annotations") or {}).items():
+        values[Place("", ANNOTATION, key)] = None if value is None else _as_variable(value)
+    return values
+
+
+def _as_variable(value: t.Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def read_partition(workload: Workload) -> int:
+    """Return how many of the lowest ordinals a StatefulSet leaves alone."""
+    return as_int(get_path(workload.raw, *PARTITION))
+
+
+def plan_rollout(
+    workload: Workload, revisions: t.Sequence[Known], declared: Declared, *, run_id: str, now: str, at: float
+) -> Plan:
+    """Return what the declaration means for the workload. Raises Refusal."""
+    note = read_note(workload)
+    if note is not None and not note.is_of(workload):
+        note = None  # somebody has changed the template since
+    known = read_temporaries(workload)
+    edits, desired, target = _find_target(workload, revisions, declared, note=note, known=known, at=at)
+    current = find_by_template(revisions, workload.template)
+    partition = read_partition(workload)
+    partitions = (partition, partition if declared.partition is None else declared.partition)
+    is_new = fingerprint(desired) != fingerprint(workload.template)
+    if note is not None and note.phase == UNDOING and fingerprint(desired) == note.failed_mark:
+        back = find_by_name(revisions, note.back[1])
+        why = f"run {note.run_id} began to undo it and did not finish"
+        return Plan(FINISH_UNDO, workload.template, (), "finish the undo", why, None, note, back, current, note.failed)
+    temporaries = _plan_temporaries(known, edits, declared, run_id=run_id, now=now, at=at)
+    if not is_new and partitions[0] == partitions[1]:
+        plan = _plan_wait(
+            workload,
+            declared,
+            note=note,
+            known=known,
+            temporaries=temporaries,
+            current=current,
+            partitions=partitions,
+        )
+        back = find_by_name(revisions, plan.note.back[1]) if plan.note is not None else None
+        is_target = back is not None and fingerprint(back.template) == fingerprint(workload.template)
+        return plan._replace(back=None if is_target else back)
+    _refuse_strategy(workload, declared, is_new=is_new)
+    unfinished = note is not None and (note.phase != DONE or note.canary > 0)
+    back = find_by_name(revisions, note.back[1]) if note is not None and unfinished else current
+    is_failing = note is not None and note.phase == ROLLING and is_new
+    stuck = current.hash if is_failing and current is not None else ""
+    made = Note(
+        phase=ROLLING,
+        mark=fingerprint(desired),
+        generation=workload.generation + 1,
+        back=(0, "") if back is None else (back.number, back.name),
+        partition_before=_find_partition_before(note, unfinished=unfinished, partitions=partitions),
+        declared=None if target is None else (t.cast("int", declared.revision), target.name),
+        temporary_before=known,
+        failed=stuck,
+        run_id=run_id,
+        at=now,
+    )
+    spec: Json = {}
+    if is_new:
+        spec["template"] = diff_template(workload.template, desired)
+    if partitions[0] != partitions[1]:
+        spec["updateStrategy"] = {"rollingUpdate": {"partition": partitions[1]}}
+    body: Json = {"metadata": {"annotations": write_notes(workload, made, temporaries)}, "spec": spec}
+    tests = (_TEMPLATE, _NOTES, *((PARTITION,) if workload.kind == "StatefulSet" else ()))
+    is_target = back is not None and fingerprint(back.template) == fingerprint(desired)
+    return Plan(
+        ROLL,
+        desired,
+        tuple(edits),
+        _describe_change(declared, edits, current, target, partitions),
+        _explain(declared, known, at),
+        Write(body, tests),
+        made,
+        None if is_target else back,
+        current,
+        stuck,
+        partitions,
+    )
+
+
+def _find_target(
+    workload: Workload,
+    revisions: t.Sequence[Known],
+    declared: Declared,
+    *,
+    note: Note | None,
+    known: t.Sequence[Temporary],
+    at: float,
+) -> tuple[list[Edit], Json, Known | None]:
+    """Return the changes of values, the template that they make, and the revision that was asked for by its number."""
+    title = workload.title
+    if declared.revision is not None:
+        again = note.declared if note is not None else None
+        target = find_by_number(revisions, declared.revision, title=title, declared=again)
+        return [], target.template, target
+    if declared.takes_back:
+        edits = take_back(workload.template, split_due(known, at)[0], title)
+    else:
+        edits = plan_edits(workload.template, declared.values, title)
+    restart = [Edit(Place("", ANNOTATION, RESTARTED_AT), None, declared.restart)] if declared.restart else []
+    return edits, apply_edits(workload.template, [*edits, *restart], title), None
+
+
+def _find_partition_before(note: Note | None, *, unfinished: bool, partitions: tuple[int, int]) -> int | None:
+    """Return the partition that an undo gives back: that of before the first of the changes that are not finished."""
+    if note is not None and unfinished and note.partition_before is not None:
+        return note.partition_before
+    return partitions[0] if partitions[0] != partitions[1] else None
+
+
+def _plan_temporaries(
+    known: tuple[Temporary, ...], edits: t.Sequence[Edit], declared: Declared, *, run_id: str, now: str, at: float
+) -> tuple[Temporary, ...]:
+    if declared.takes_back:
+        return tuple(split_due(known, at)[1])
+    if edits:
+        return add_temporary(known, edits, declared.until, run_id=run_id, at=now)
+    again = find_temporary(known, set(declared.values)) if declared.until else None
+    return tuple(entry._replace(until=declared.until) if entry is again else entry for entry in known)
+
+
+def _plan_wait(
+    workload: Workload,
+    declared: Declared,
+    *,
+    note: Note | None,
+    known: tuple[Temporary, ...],
+    temporaries: tuple[Temporary, ...],
+    current: Known | None,
+    partitions: tuple[int, int],
+) -> Plan:
+    """Plan for a template that is as declared: wait, for an unfinished rollout as the run that began it would have."""
+    unfinished = note if note is not None and note.phase != DONE else None
+    write, what, why = None, "", "its pod template is as declared"
+    if temporaries != known:
+        notes = write_notes(workload, None, temporaries)
+        write = Write({"metadata": {"annotations": notes}}, (_TEMPLATE, _NOTES))
+        what = "forget what has been given back already" if declared.takes_back else f"end at {declared.until}"
+        why = "somebody has set those values since" if declared.takes_back else "the temporary change has another end"
+    elif unfinished is not None:
+        what = "go on with the rollout"
+        why = f"run {unfinished.run_id} began it at {unfinished.at} and did not finish"
+    elif declared.takes_back:
+        ends = [entry.until for entry in known]
+        why = f"the next temporary change ends at {min(ends)}" if ends else "it has no temporary change"
+    stuck = unfinished.failed if unfinished is not None else ""
+    return Plan(WAIT, workload.template, (), what, why, write, unfinished, None, current, stuck, partitions)
+
+
+def _refuse_strategy(workload: Workload, declared: Declared, *, is_new: bool) -> None:
+    strategy = get_path(workload.raw, "spec", "updateStrategy", "type")
+    if declared.partition is not None and workload.kind != "StatefulSet":
+        raise Refusal(
+            obj="option partition",
+            problem=f"{workload.title} has no partition: only a StatefulSet has",
+            next_step="Leave partition out",
+        )
+    if declared.partition and 0 < workload.replicas <= declared.partition:
+        raise Refusal(
+            obj="option partition",
+            problem=f"it is {declared.partition}, and {workload.title} has {workload.replicas} replicas, so that none is new",
+            next_step=f"Set partition to a number below {workload.replicas}",
+        )
+    if strategy == "OnDelete" and (is_new or declared.partition is not None):
+        raise Refusal(
+            obj=workload.title,
+            problem="its updateStrategy is OnDelete, with which nothing replaces its pods",
+            next_step="Set spec.updateStrategy.type to RollingUpdate, then run again",
+        )
+    if workload.paused:
+        raise Refusal(
+            obj=workload.title,
+            problem="spec.paused is true, so that no pod of a new template is made",
+            next_step=f"Resume it (kubectl rollout resume deployment/{workload.name} --namespace {workload.namespace})",
+        )
+
+
+def _describe_change(
+    declared: Declared,
+    edits: t.Sequence[Edit],
+    current: Known | None,
+    target: Known | None,
+    partitions: tuple[int, int],
+) -> str:
+    words = [edit.describe() for edit in edits]
+    if target is not None:
+        before = "" if current is None else f"{current.number} -> "
+        words.append(f"revision {before}{declared.revision} ({', '.join(list_images(target.template).values())})")
+    if declared.restart:
+        words.append(f"replace pods that are older than {declared.restart}")
+    if partitions[0] != partitions[1]:
+        words.append(f"partition {partitions[0]} -> {partitions[1]}")
+    return join_some(words, limit=10)
+
+
+def _explain(declared: Declared, known: t.Sequence[Temporary], at: float) -> str:
+    if declared.takes_back:
+        ends = [entry.until for entry in split_due(known, at)[0]]
+        return f"its temporary change ended at {', '.join(ends)}"
+    return f"declared, until {declared.until}" if declared.until else "declared"
+
+
+def count_unavailable(workload: Workload) -> int:
+    """Return how many old pods may go before a new one comes."""
+    if workload.kind == "StatefulSet":
+        return 1
+    if get_path(workload.raw, "spec", "strategy", "type") == "Recreate":
+        return workload.replicas
+    strategy = "strategy" if workload.kind == "Deployment" else "updateStrategy"
+    rolling = get_path(workload.raw, "spec", strategy, "rollingUpdate") or {}
+    default = "25%" if workload.kind == "Deployment" else 1
+    unavailable = _resolve_share(rolling.get("maxUnavailable", default), workload.replicas)
+    surge = rolling.get("maxSurge", default if workload.kind == "Deployment" else 0)
+    return unavailable if unavailable or str(surge).strip("%") != "0" else 1
+
+
+def _resolve_share(value: t.Any, replicas: int) -> int:
+    text = str(value)
+    return replicas * as_int(text[:-1]) // 100 if text.endswith("%") else as_int(value)
+
+
+def plan_completion(workload: Workload, note: Note) -> Write:
+    """Return the write that says that a rollout is complete, or as far as its partition lets it be."""
+    partition = read_partition(workload) if workload.kind == "StatefulSet" else 0
+    done = note._replace(phase=DONE, canary=partition, mark=fingerprint(workload.template), temporary_before=())
+    body = {"metadata": {"annotations": write_notes(workload, done, read_temporaries(workload))}}
+    return Write(body, (_TEMPLATE, _NOTES))
+
+
+def plan_undo(workload: Workload, note: Note, back: Known, *, failed: str, cause: str) -> tuple[Write, Note] | None:
+    """Return the write that puts the recorded revision back, with its note; None when the template is not ours any more."""
+    if not note.is_of(workload):
+        return None
+    undoing = note._replace(
+        phase=UNDOING,
+        mark=fingerprint(back.template),
+        generation=workload.generation + 1,
+        failed_mark=fingerprint(workload.template),
+        failed=failed,
+        cause=cause,
+        declared=None,
+    )
+    spec: Json = {"template": diff_template(workload.template, back.template)}
+    tests: tuple[tuple[str, ...], ...] = (_TEMPLATE, _NOTES)
+    if note.partition_before is not None:
+        spec["updateStrategy"] = {"rollingUpdate": {"partition": note.partition_before}}
+        tests = (*tests, PARTITION)
+    notes = write_notes(workload, undoing, note.temporary_before)
+    return Write({"metadata": {"annotations": notes}, "spec": spec}, tests), undoing
+
+
+def describe_by_hand(workload: Workload, number: int | None) -> str:
+    """Return the commands by which a person puts a revision back."""
+    target = f"{workload.kind.lower()}/{workload.name} --namespace {workload.namespace}"
+    to = f" --to-revision={number}" if number else ""
+    return f"kubectl rollout undo {target}{to} && kubectl rollout status {target}"
+
+
+def read_moment(option: str, value: str | None, parse: t.Callable[[t.Any], float | None]) -> float | None:
+    """Return a moment in seconds since 1970, None where none is given. A Refusal says what a moment looks like."""
+    if not value:
+        return None
+    moment = parse(value)
+    if moment is None or "T" not in value.upper():
+        raise Refusal(
+            obj=f"option {option}",
+            problem=f"{value!r} is no moment",
+            next_step="Write it as in RFC 3339, such as 2026-05-01T22:00:00Z",
+        )
+    return moment

@@ -1,0 +1,83 @@
+# Copyright (c) 2026 The lowtide.ops team
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What stands in the way of another pod template: its owner, amounts, quotas, nodes; and what autoscalers make of it.
+
+Private to lowtide.ops: do not import from other collections.
+"""
+
+from __future__ import annotations
+
+import typing as t
+
+from .._common.outcome import Blocker
+from .autoscalers import Autoscaler
+from .client import Client
+from .constraints.capacity import find_fit_blockers
+from .constraints.limits import find_amount_blockers
+from .constraints.owners import POD_TEMPLATE, find_owner_blockers
+from .constraints.quota import find_rollout_quota_blockers
+from .fields import as_dict, as_list, get_path
+from .objects import Workload
+from .plans.rollout import Plan, count_unavailable
+from .pod_templates import LIMITS, REQUESTS
+from .resources import collection_path
+from .scaling_constraints import ScalingConstraints, read_constraints
+
+
+def find_rollout_blockers(
+    client: Client, workload: Workload, plan: Plan, guards: t.Collection[str]
+) -> tuple[list[Blocker], list[str]]:
+    """Return what stands in the way of a planned template, and what the user should know of autoscalers.
+
+    Each guard costs one request, capacity two, gitops none. Whatever they are, amounts that do not agree are found.
+    """
+    blockers = find_owner_blockers(workload, POD_TEMPLATE) if "gitops" in guards else []
+    reads = {"headroom" if guard == "capacity" else guard for guard in guards} - {"gitops"}
+    constraints = read_constraints(client, workload.namespace, reads)
+    if "quota" in guards and not constraints.limit_ranges and _changes(plan, REQUESTS, LIMITS):
+        path = collection_path("LimitRange", workload.namespace)
+        constraints.limit_ranges = client.list(path, obj=f"LimitRanges of namespace {workload.namespace}").items
+    ranges, unavailable = constraints.limit_ranges, count_unavailable(workload)
+    edited = {edit.place.container for edit in plan.edits if edit.place.container}
+    blockers += find_amount_blockers(workload.title, plan.template, containers=edited, limit_ranges=ranges)
+    blockers += find_rollout_quota_blockers(
+        workload, plan.template, constraints.quotas, limit_ranges=ranges, unavailable=unavailable
+    )
+    if "capacity" in guards:
+        blockers += find_fit_blockers(
+            workload,
+            plan.template,
+            constraints.nodes,
+            constraints.pods,
+            limit_ranges=ranges,
+            replaces_first=unavailable > 0,
+        )
+    return blockers, _list_warnings(constraints, workload, changes_requests=_changes(plan, REQUESTS))
+
+
+def _changes(plan: Plan, *fields: str) -> bool:
+    return any(edit.place.field in fields for edit in plan.edits)
+
+
+def _list_warnings(constraints: ScalingConstraints, workload: Workload, *, changes_requests: bool) -> list[str]:
+    warnings = []
+    for scaler in constraints.list_autoscalers(workload):
+        if workload.replicas >= scaler.maximum:
+            warnings.append(
+                f"{scaler.title} has {workload.title} at its maximum of {scaler.maximum}: pods of a surge come on top of"
+                " it, and load that grows meanwhile does not add any"
+            )
+        if changes_requests and _measures_utilization(scaler):
+            warnings.append(
+                f"{scaler.title} scales by a share of what pods request: with other requests it will ask for another"
+                " number of replicas"
+            )
+    return warnings
+
+
+def _measures_utilization(scaler: Autoscaler) -> bool:
+    """Return whether an HPA has a metric that is a share of what pods request."""
+    metrics = [as_dict(metric) for metric in as_list(get_path(scaler.raw, "spec", "metrics"))]
+    parts = ("resource", "containerResource")
+    return any(get_path(metric, part, "target", "type") == "Utilization" for metric in metrics for part in parts)

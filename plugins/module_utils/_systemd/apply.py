@@ -1,0 +1,329 @@
+# Copyright (c) 2026 The lowtide.ops team
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Does what was decided: drains and stops, switches, starts and waits, watches, puts back.
+
+Private to lowtide.ops: do not import from other collections.
+"""
+
+from __future__ import annotations
+
+import os
+import typing as t
+
+from .._common.errors import OpsError, Refusal, WaitFailed, WaitTimeout
+from .._common.redaction import Redactor
+from .._common.retry import Backoff, Deadline
+from .._common.text import format_count, format_duration
+from . import probes, releases
+from .plan import Decision, flatten
+from .releases import LinkState
+from .units import Drain, Ready, Release, Unit, UnitState
+
+if t.TYPE_CHECKING:
+    from .._common.outcome import Outcome
+    from .manager import Manager
+
+CRASHES = 3
+"""So many restarts by systemd itself while a unit is waited for are a crash loop."""
+MakeDeadline = t.Callable[[float], Deadline]
+
+
+class Limits(t.NamedTuple):
+    """What a run may do, and how long it looks."""
+
+    on_busy: str = "fail"
+    canary_seconds: float = 0.0
+    log_lines: int = 20
+
+
+class Run:
+    """One run over the units of this host. It keeps what it did, so that a failure can be taken back and told."""
+
+    def __init__(
+        self,
+        tiers: t.Sequence[t.Sequence[Unit]],
+        manager: Manager,
+        outcome: Outcome,
+        limits: Limits,
+        *,
+        deadline: MakeDeadline = Deadline,
+    ) -> None:
+        self.tiers = tiers
+        self.manager = manager
+        self.outcome = outcome
+        self.limits = limits
+        self.stopped: list[str] = []
+        self.started: list[str] = []
+        self.switched: list[str] = []
+        self.proofs: dict[str, str] = {}
+        """Name of a unit: what it answered when it was last found ready."""
+        self.notes: list[str] = []
+        """Lines of evidence of what happened on the way."""
+        self.failed = ""
+        """The unit on which the run failed."""
+        self._deadline = deadline
+        self._redactor = Redactor()
+
+    def look(self, unit: Unit) -> UnitState:
+        """Return the unit's state now."""
+        return self.manager.show([unit.name])[unit.name]
+
+    def _write(self) -> None:
+        self.outcome.write_attempted = True
+        self.outcome.changed = True
+
+    # -- stop -------------------------------------------------------------------------------------------------------
+
+    def stop(self, decision: Decision) -> None:
+        """Drain and stop what is due, the last tier first, in the reverse order of the declaration."""
+        for unit in reversed(flatten(self.tiers)):
+            if unit.name in decision.stop:
+                self.failed = unit.name
+                if unit.drain is not None and self.look(unit).pid:
+                    self._drain(unit, unit.drain)
+                self._stop(unit)
+        self.failed = ""
+
+    def _stop(self, unit: Unit) -> None:
+        self._write()
+        self.manager.stop(unit.name, unit.stop_timeout)
+        left = self.look(unit)
+        if left.running:
+            raise OpsError(
+                obj=f"unit {unit.name}",
+                problem=f"it was stopped and is {left.describe()} again",
+                next_step=f"See who starts it: `systemctl show --property=TriggeredBy,WantedBy {unit.name}`",
+            )
+        self.stopped.append(unit.name)
+        if left.result == "timeout":
+            self.notes.append(
+                f"{unit.name}: it did not end within its own TimeoutStopSec, and systemd killed its processes"
+            )
+
+    def _drain(self, unit: Unit, drain: Drain) -> None:
+        """Wait until nothing is in flight. What does not drain is refused, or stopped where that was asked for."""
+        if drain.begin_url:
+            self._tell(unit, drain.begin_url, drain, "take no new requests")
+        deadline, backoff = self._deadline(drain.limit), Backoff(limit=1.0)
+        while True:
+            try:
+                left = probes.count_in_flight(drain)
+                why = f"{format_count(left, 'request')} in flight"
+            except probes.Unanswered as error:
+                left, why = -1, f"how many requests are in flight is not known ({error})"
+            if left == 0:
+                self.outcome.waited += deadline.elapsed
+                self.notes.append(f"{unit.name}: 0 requests in flight before the stop")
+                return
+            if deadline.passed:
+                break
+            deadline.pause(backoff.take_pause())
+        self.outcome.waited += deadline.elapsed
+        if self.limits.on_busy == "stop":
+            self.notes.append(f"{unit.name}: stopped with {why} after {format_duration(drain.limit)}, as on_busy says")
+            return
+        if drain.cancel_url:
+            self._tell(unit, drain.cancel_url, drain, "take requests again")
+        raise Refusal(
+            obj=f"unit {unit.name}",
+            problem=f"{why} after {format_duration(drain.limit)}, so it was not stopped",
+            next_step="Find out what keeps them, raise the limit of its drain, or set on_busy: stop",
+        )
+
+    def _tell(self, unit: Unit, url: str, drain: Drain, what: str) -> None:
+        self._write()
+        try:
+            probes.tell(url, drain.ca_path)
+        except OSError as error:
+            raise OpsError(
+                obj=f"unit {unit.name}",
+                problem=f"it could not be told to {what}: {error}",
+                next_step=f"Correct {url}, or leave it out",
+            ) from error
+
+    # -- start ------------------------------------------------------------------------------------------------------
+
+    def switch(self, decision: Decision, links: t.Mapping[str, LinkState]) -> None:
+        """Point links at their declared releases, each with what was known to be good beside it."""
+        for release in decision.switch:
+            self._write()
+            link = links[release.link]
+            releases.switch(release, link.previous or link.target)
+            self.switched.append(release.link)
+
+    def start(self) -> None:
+        """Start what does not run, the first tier first; a tier is begun when the one before it is ready."""
+        for tier in self.tiers:
+            for unit in tier:
+                self.failed = unit.name
+                shown = self.look(unit)
+                if not shown.serving:
+                    self._start(unit, shown)
+            for unit in tier:
+                self.failed = unit.name
+                self._wait_ready(unit)
+        self.failed = ""
+
+    def _start(self, unit: Unit, shown: UnitState) -> None:
+        self._write()
+        if shown.active == "failed":
+            self.manager.forget_failure(unit.name)
+        self.started.append(unit.name)
+        self.manager.start(unit.name, unit.start_timeout)
+
+    def _wait_ready(self, unit: Unit) -> None:
+        ready = unit.ready
+        deadline, backoff = self._deadline(ready.timeout if ready else unit.start_timeout), Backoff(limit=0.5)
+        while True:
+            shown = self.look(unit)
+            why = "" if shown.serving else f"it is {shown.describe()}"
+            why = why or (probes.find_unready(ready) if ready else "")
+            if not why:
+                self.outcome.waited += deadline.elapsed
+                self.proofs[unit.name] = _describe_proof(ready)
+                return
+            hopeless = _find_hopeless(shown)
+            if hopeless or deadline.passed:
+                self.outcome.waited += deadline.elapsed
+                self.proofs.pop(unit.name, None)
+                problem = f"tier {unit.tier} is not ready, and no later tier was touched: {hopeless or why}"
+                kind = WaitFailed if hopeless else WaitTimeout
+                raise kind(
+                    obj=f"unit {unit.name}",
+                    problem=problem if hopeless else f"{problem} (after {format_duration(deadline.seconds)})",
+                    next_step="See its last lines in the evidence, mend the cause, and run this again",
+                )
+            deadline.pause(backoff.take_pause())
+
+    def watch(self, decision: Decision) -> None:
+        """Look at all units for a while after a change: one failed check, or one restart, is a failure."""
+        seconds = self.limits.canary_seconds
+        if not seconds or not (self.started or decision.unproven):
+            return
+        units = flatten(self.tiers)
+        names = [unit.name for unit in units]
+        before = self.manager.show(names)
+        deadline = self._deadline(seconds)
+        checks = 0
+        while True:
+            shown = self.manager.show(names)
+            for unit in units:
+                why = _find_change(before[unit.name], shown[unit.name])
+                why = why or (probes.find_unready(unit.ready) if unit.ready else "")
+                if why:
+                    self.failed = unit.name
+                    self.proofs.pop(unit.name, None)
+                    raise WaitFailed(
+                        obj=f"unit {unit.name}",
+                        problem=f"it was ready and did not stay so: {why} "
+                        f"({format_duration(deadline.elapsed)} of {format_duration(seconds)})",
+                        next_step="See its last lines in the evidence, mend the cause, and run this again",
+                    )
+            checks += 1
+            if deadline.passed:
+                break
+            deadline.pause(1.0)
+        self.outcome.waited += deadline.elapsed
+        self.notes.append(f"{format_count(checks, 'check')} in {format_duration(seconds)}, none failed")
+
+    # -- failure ----------------------------------------------------------------------------------------------------
+
+    def collect_evidence(self) -> None:
+        """Keep state and last journal lines of the unit that failed, before anything else is done to it."""
+        if not self.failed:
+            return
+        shown = self.manager.show([self.failed])[self.failed]
+        lines = [self._redactor.redact(line) for line in self.manager.read_journal(self.failed, self.limits.log_lines)]
+        self.outcome.facts["failed_unit"] = {
+            "unit": self.failed,
+            "state": shown.describe(),
+            "restarts": shown.restarts,
+            "exit_code": shown.exit_code,
+            "exit_status": shown.exit_status,
+            "journal": lines,
+        }
+        exit_words = f", last exit status {shown.exit_status}" if shown.exit_status not in {"", "0"} else ""
+        self.notes.append(
+            f"{self.failed}: {shown.describe()}, {format_count(shown.restarts, 'restart')} by systemd{exit_words}"
+        )
+        self.notes += [f"{self.failed}: {line}" for line in lines]
+
+    def put_back(self, unproven: t.Mapping[str, tuple[Release, str]], cause: OpsError) -> OpsError:
+        """Put back the releases that were known to be good, and prove it. Return what the run fails with.
+
+        ``unproven`` has for each link the declared release and the one to go back to.
+        """
+        units = [unit for unit in flatten(self.tiers) if unit.release and unit.release.link in unproven]
+        words = ", ".join(f"{link} -> {previous}" for link, (_release, previous) in unproven.items())
+        failed = self.failed
+        try:
+            self._put_back(unproven, units)
+        except OpsError as second:
+            commands = [f"ln -sfn {previous} {link}" for link, (_release, previous) in unproven.items()]
+            commands += [f"systemctl restart {unit.name}" for unit in units]
+            return OpsError(
+                obj=cause.obj,
+                problem=f"{cause.problem}; putting back what was there failed as well: {second}",
+                next_step=f"Nothing more was changed. By hand on this host: {'; '.join(commands)}",
+            )
+        finally:
+            self.failed = failed
+        self.outcome.facts["rolled_back"] = True
+        self.notes.append(f"put back and serving: {words}")
+        return OpsError(
+            obj=cause.obj,
+            problem=f"{cause.problem}; put back and serving again: {words}",
+            next_step="Mend the release before it is declared again",
+        )
+
+    def _put_back(self, unproven: t.Mapping[str, tuple[Release, str]], units: t.Sequence[Unit]) -> None:
+        for link, (release, previous) in unproven.items():
+            if not os.path.isdir(os.path.join(os.path.dirname(link), previous)):
+                raise OpsError(
+                    obj=f"release {previous}", problem="there is no such folder any more", next_step="Bring it back"
+                )
+            self._write()
+            releases.put_back(release, previous)
+        for unit in reversed(units):
+            if self.look(unit).running:
+                self._stop(unit)
+        self.start()
+        for release, _previous in unproven.values():
+            releases.forget_previous(release)
+
+    def bring_back(self, cause: OpsError) -> OpsError:
+        """Start again what a restart had stopped before it could not go on. Return what the run fails with."""
+        failed, stopped = self.failed, ", ".join(self.stopped)
+        try:
+            self.start()
+        except OpsError as second:
+            problem = f"{cause.problem}; {stopped} had been stopped before, and starting it again failed: {second}"
+            return OpsError(obj=cause.obj, problem=problem, next_step=cause.next_step)
+        finally:
+            self.failed = failed
+        problem = f"{cause.problem}; {stopped} had been stopped before and serves again"
+        return OpsError(obj=cause.obj, problem=problem, next_step=cause.next_step)
+
+
+def _describe_proof(ready: Ready | None) -> str:
+    if ready is None:
+        return ""
+    return f"{ready.url} answers {ready.status}" if ready.url else f"port {ready.port} accepts connections"
+
+
+def _find_hopeless(shown: UnitState) -> str:
+    """Return why waiting does not help: the unit has ended, or systemd restarts it again and again."""
+    if shown.active in {"failed", "inactive"}:
+        return f"it is {shown.describe()}"
+    if shown.restarts >= CRASHES:
+        return f"it crashes: systemd has restarted it {shown.restarts} times"
+    return ""
+
+
+def _find_change(before: UnitState, now: UnitState) -> str:
+    if not now.serving:
+        return f"it is {now.describe()}"
+    if now.invocation != before.invocation or now.restarts != before.restarts:
+        return "it was started anew"
+    return ""

@@ -1,0 +1,170 @@
+# Copyright (c) 2026 The lowtide.ops team
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is to be done to units, decided without I/O. Private to lowtide.ops: do not import from other collections."""
+
+from __future__ import annotations
+
+import typing as t
+
+from .._common.errors import Refusal
+from .._common.outcome import PlanItem
+from .._common.timestamps import format_utc
+from .releases import LinkState
+from .units import Release, Unit, UnitState
+
+Tiers = t.Sequence[t.Sequence[Unit]]
+States = t.Mapping[str, UnitState]
+
+
+class Decision(t.NamedTuple):
+    """What is due: each unit to stop and to start, with why; links to switch; links that are not proven yet."""
+
+    stop: dict[str, str]
+    start: dict[str, str]
+    switch: list[Release]
+    unproven: list[Release]
+
+    @property
+    def due(self) -> bool:
+        """Whether anything is to be done."""
+        return bool(self.stop or self.start or self.switch or self.unproven)
+
+
+def flatten(tiers: Tiers) -> list[Unit]:
+    """Return the units in start order."""
+    return [unit for tier in tiers for unit in tier]
+
+
+def decide(
+    tiers: Tiers, states: States, links: t.Mapping[str, LinkState], *, state: str, restarted_after: float | None
+) -> Decision:
+    """Return what is due for ``state`` started, stopped or restarted. Refuse what systemd cannot do."""
+    units = flatten(tiers)
+    for unit in units:
+        _check_loaded(states[unit.name], state)
+    if state == "stopped":
+        stop = {unit.name: "asked to be stopped" for unit in units if states[unit.name].running and not unit.shared}
+        return Decision(stop=stop, start={}, switch=[], unproven=[])
+    start = {unit.name: f"it is {states[unit.name].describe()}" for unit in units if not states[unit.name].serving}
+    stop = _find_restarts(units, states, links, restarted_after if state == "restarted" else None)
+    _add_dependents(units, states, stop)
+    stop = {name: why for name, why in stop.items() if states[name].running}
+    start |= {name: f"stopped before: {why}" for name, why in stop.items() if name not in start}
+    switch: dict[str, Release] = {}
+    unproven: dict[str, Release] = {}
+    for unit in units:
+        if unit.release is not None:
+            link = links[unit.release.link]
+            if link.target != unit.release.target:
+                switch[unit.release.link] = unit.release
+            elif link.previous:
+                unproven[unit.release.link] = unit.release
+    return Decision(stop=stop, start=start, switch=list(switch.values()), unproven=list(unproven.values()))
+
+
+def _check_loaded(state: UnitState, target: str) -> None:
+    if state.load == "not-found":
+        raise Refusal(
+            obj=f"unit {state.name}",
+            problem="systemd on this host knows no such unit",
+            next_step="Correct its name, or install it and run `systemctl daemon-reload`",
+        )
+    if target == "stopped":
+        return
+    if state.load != "loaded":
+        raise Refusal(
+            obj=f"unit {state.name}",
+            problem=f"its LoadState is {state.load}, so it cannot be started",
+            next_step=f"See `systemctl status {state.name}`; a masked unit needs `systemctl unmask`",
+        )
+    if state.outdated:
+        raise Refusal(
+            obj=f"unit {state.name}",
+            problem="its file has changed since systemd read it, so what would be started is not what is on the disk",
+            next_step="Run `systemctl daemon-reload` on the host",
+        )
+
+
+def _find_restarts(
+    units: t.Iterable[Unit], states: States, links: t.Mapping[str, LinkState], after: float | None
+) -> dict[str, str]:
+    """Return the units whose processes are older than what is declared, and why."""
+    due: dict[str, str] = {}
+    for unit in units:
+        shown = states[unit.name]
+        if unit.shared:
+            continue
+        if unit.release is not None:
+            link = links[unit.release.link]
+            if link.target != unit.release.target:
+                due[unit.name] = f"its release is {link.target}"
+            elif shown.entered < link.switched and link.previous:
+                due[unit.name] = f"it was started before its release was switched to {link.target}"
+        if after is not None and unit.name not in due and shown.entered < after:
+            due[unit.name] = f"it runs since {format_utc(shown.entered)}, before {format_utc(after)}"
+    return due
+
+
+def _add_dependents(units: t.Sequence[Unit], states: States, due: dict[str, str]) -> None:
+    """Add the declared units that systemd stops together with one that is due, so that they are drained before."""
+    declared = {unit.name: unit for unit in units}
+    pending = list(due)
+    while pending:
+        name = pending.pop()
+        for other in states[name].needed_by:
+            if other in declared and other not in due and states[other].running:
+                if declared[other].shared:
+                    raise Refusal(
+                        obj=f"unit {other}",
+                        problem=f"it is shared, and systemd stops it together with {name} ({due[name]})",
+                        next_step=f"Declare {name} as shared too, or take the dependency from {other}",
+                    )
+                due[other] = f"it requires {name}, which is restarted"
+                pending.append(other)
+
+
+def find_undeclared(tiers: Tiers, states: States, decision: Decision) -> dict[str, list[str]]:
+    """Return units that nobody declared and that systemd may stop together with a declared one: name, because of."""
+    declared = {unit.name for unit in flatten(tiers)}
+    undeclared: dict[str, list[str]] = {}
+    for name in decision.stop:
+        for other in states[name].needed_by:
+            if other not in declared:
+                undeclared.setdefault(other, []).append(name)
+    return undeclared
+
+
+def refuse_undeclared(undeclared: t.Mapping[str, t.Sequence[str]], states: States) -> None:
+    """Refuse to stop what running units that nobody declared need."""
+    for name, causes in undeclared.items():
+        if states[name].running:
+            raise Refusal(
+                obj=f"unit {name}",
+                problem=f"it runs, is not declared, and systemd would stop it together with {causes[0]}",
+                next_step=f"Declare it in a tier after {causes[0]}, or mark {causes[0]} as shared",
+            )
+
+
+def list_plan(tiers: Tiers, decision: Decision, links: t.Mapping[str, LinkState]) -> list[PlanItem]:
+    """Return what is done, in its order: stops from the last tier to the first, links, starts in order."""
+    units = flatten(tiers)
+    items = [
+        PlanItem(object=f"unit {unit.name}", what="stop", why=decision.stop[unit.name])
+        for unit in reversed(units)
+        if unit.name in decision.stop
+    ]
+    items += [
+        PlanItem(object=release.link, what=f"{links[release.link].target} -> {release.target}", why="declared release")
+        for release in decision.switch
+    ]
+    items += [
+        PlanItem(object=release.link, what="prove", why=f"{release.target} is not known to have served yet")
+        for release in decision.unproven
+    ]
+    items += [
+        PlanItem(object=f"unit {unit.name}", what="start", why=decision.start[unit.name])
+        for unit in units
+        if unit.name in decision.start
+    ]
+    return items

@@ -1,0 +1,109 @@
+# Copyright (c) 2026 The lowtide.ops team
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Releases behind a symbolic link: read, switched in one step, put back.
+
+Private to lowtide.ops: do not import from other collections.
+
+Before a link is switched, what it pointed at is kept in a second link beside it, ``LINK.lowtide-previous``. It is
+removed once the new release has served, so as long as it is there the new release is not known to be good.
+"""
+
+from __future__ import annotations
+
+import os
+import typing as t
+
+from .._common.errors import Refusal
+from .units import Release, Unit
+
+SUFFIX = ".lowtide-previous"
+
+
+class LinkState(t.NamedTuple):
+    """Where a link points, since when (seconds since the epoch), and the release that was known to be good before."""
+
+    target: str
+    switched: float
+    previous: str
+
+
+def read_link(release: Release) -> LinkState:
+    """Return the state of a link. Refuse one that is missing or no link, and a release that is not there."""
+    if not os.path.islink(release.link):
+        kind = "it is no symbolic link" if os.path.lexists(release.link) else "it does not exist"
+        raise Refusal(
+            obj=f"release link {release.link}",
+            problem=kind,
+            next_step="Make it once, pointing at the release that runs: ln -s FOLDER LINK",
+        )
+    if not os.path.isdir(release.target):
+        raise Refusal(
+            obj=f"release {release.target}",
+            problem="there is no such folder on this host",
+            next_step="Bring the release to the host first, then run this again",
+        )
+    folder = os.path.dirname(release.link)
+    if not os.access(folder, os.W_OK):
+        raise Refusal(
+            obj=f"release link {release.link}",
+            problem=f"this account cannot write to {folder}",
+            next_step="Give it that right, or set ansible_become for the host",
+        )
+    note = release.link + SUFFIX
+    return LinkState(
+        target=os.path.normpath(os.path.join(folder, os.readlink(release.link))),
+        switched=os.lstat(release.link).st_mtime,
+        previous=os.readlink(note) if os.path.islink(note) else "",
+    )
+
+
+def read_links(units: t.Iterable[Unit]) -> dict[str, LinkState]:
+    """Return the states of all links by path. Refuse two units that want different releases behind one link."""
+    links: dict[str, LinkState] = {}
+    targets: dict[str, str] = {}
+    for unit in units:
+        release = unit.release
+        if release is None:
+            continue
+        if targets.setdefault(release.link, release.target) != release.target:
+            raise Refusal(
+                obj=f"release link {release.link}",
+                problem=f"units want {targets[release.link]} and {release.target} behind it",
+                next_step="Declare one release for all units of a link",
+            )
+        if release.link not in links:
+            links[release.link] = read_link(release)
+    return links
+
+
+def switch(release: Release, previous: str) -> None:
+    """Point the link at its target in one step, after keeping ``previous``; a kill leaves the one or the other.
+
+    A target that is ``previous`` itself is known to be good: then nothing is left to prove.
+    """
+    if previous != release.target:
+        _point(release.link + SUFFIX, previous)
+    _point(release.link, release.target)
+    if previous == release.target:
+        forget_previous(release)
+
+
+def put_back(release: Release, previous: str) -> None:
+    """Point the link at what was known to be good."""
+    _point(release.link, previous)
+
+
+def forget_previous(release: Release) -> None:
+    """Remove the note of what was there before: the release behind the link is known to be good."""
+    note = release.link + SUFFIX
+    if os.path.islink(note):
+        os.unlink(note)
+
+
+def _point(link: str, target: str) -> None:
+    fresh = f"{link}.lowtide-new"
+    if os.path.islink(fresh):
+        os.unlink(fresh)
+    os.symlink(target, fresh)
+    os.replace(fresh, link)

@@ -1,0 +1,254 @@
+# Copyright (c) 2026 The lowtide.ops team
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Units as they are declared, and as systemd shows them.
+
+Private to lowtide.ops: do not import from other collections.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import typing as t
+
+from .._common.errors import OpsError, Refusal
+
+RUNNING = ("active", "activating", "reloading", "deactivating", "refreshing", "maintenance")
+"""Values of ActiveState in which processes of the unit may run."""
+SERVING = ("active", "reloading", "refreshing")
+"""Values of ActiveState of a unit that has been started."""
+PROPERTIES = (
+    "Id",
+    "LoadState",
+    "ActiveState",
+    "SubState",
+    "Result",
+    "MainPID",
+    "NRestarts",
+    "InvocationID",
+    "ActiveEnterTimestampMonotonic",
+    "ExecMainCode",
+    "ExecMainStatus",
+    "NeedDaemonReload",
+    "RequiredBy",
+    "BoundBy",
+    "ConsistsOf",
+)
+"""What is asked of systemd. Never Environment, nor anything else that may hold a secret."""
+
+
+class Ready(t.NamedTuple):
+    """How a unit shows that it serves: an answer of that status from ``url``, or a port that accepts connections."""
+
+    url: str = ""
+    status: int = 200
+    port: int = 0
+    address: str = "127.0.0.1"
+    timeout: float = 60.0
+    ca_path: str = ""
+
+
+class Drain(t.NamedTuple):
+    """Where the number of requests in flight is read, and how long they may take to end."""
+
+    url: str
+    field: str = ""
+    limit: float = 60.0
+    begin_url: str = ""
+    cancel_url: str = ""
+    ca_path: str = ""
+
+
+class Release(t.NamedTuple):
+    """A symbolic link, and the folder of the release that it has to point at."""
+
+    link: str
+    target: str
+
+
+class Unit(t.NamedTuple):
+    """One unit as declared. ``tier`` counts from 1."""
+
+    name: str
+    tier: int
+    ready: Ready | None = None
+    drain: Drain | None = None
+    release: Release | None = None
+    shared: bool = False
+    start_timeout: float = 90.0
+    stop_timeout: float = 90.0
+
+
+class UnitState(t.NamedTuple):
+    """One unit as systemd shows it; ``entered`` is when it became active, in seconds since the epoch."""
+
+    name: str
+    load: str
+    active: str
+    sub: str
+    result: str
+    pid: int
+    restarts: int
+    invocation: str
+    entered: float
+    exit_code: str
+    exit_status: str
+    outdated: bool
+    needed_by: tuple[str, ...]
+
+    @property
+    def running(self) -> bool:
+        """Whether processes of it may run."""
+        return self.active in RUNNING
+
+    @property
+    def serving(self) -> bool:
+        """Whether systemd calls it active."""
+        return self.active in SERVING
+
+    def describe(self) -> str:
+        """Return the state in systemd's words."""
+        words = f"{self.active} ({self.sub})"
+        return f"{words}, result {self.result}" if self.result not in {"", "success"} else words
+
+
+def parse_tiers(given: t.Sequence[t.Any]) -> list[list[Unit]]:
+    """Return the declared tiers. A flat list is one tier; a Refusal names what cannot be understood."""
+    if not given:
+        raise _refuse("tiers", "no unit is declared", "Declare at least one unit")
+    flat = all(not isinstance(entry, list) for entry in given)
+    tiers = [list(given)] if flat else list(given)
+    parsed: list[list[Unit]] = []
+    for number, tier in enumerate(tiers, start=1):
+        if not isinstance(tier, list) or not tier:
+            raise _refuse(f"tier {number}", f"it is {tier!r}, not a list of units", "Give a list of mappings with name")
+        parsed.append([_parse_unit(entry, number) for entry in tier])
+    names = [unit.name for tier in parsed for unit in tier]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise _refuse(f"unit {twice[0]}", "it is declared twice", "Leave one of the entries")
+    return parsed
+
+
+def _parse_unit(entry: t.Any, tier: int) -> Unit:
+    if isinstance(entry, str):
+        entry = {"name": entry}
+    if not isinstance(entry, dict) or not isinstance(entry.get("name"), str) or not entry["name"]:
+        raise _refuse(f"tier {tier}", f"{entry!r} is no unit", "Give a mapping with name")
+    name = entry["name"] if "." in entry["name"] else f"{entry['name']}.service"
+    place = f"unit {name}"
+    if not name.endswith(".service"):
+        raise _refuse(place, "it is no service", "Name a unit that ends in .service")
+    fields = _take(place, {**entry, "name": name}, Unit)
+    fields["tier"] = tier
+    for key, kind in (("ready", Ready), ("drain", Drain), ("release", Release)):
+        if fields.get(key) is not None:
+            fields[key] = _parse_part(f"{place}, {key}", fields[key], kind)
+    unit = Unit(**fields)
+    _check(place, unit)
+    return unit
+
+
+def _parse_part(place: str, given: t.Any, kind: type[t.Any]) -> t.Any:
+    if not isinstance(given, dict):
+        raise _refuse(place, f"{given!r} is no mapping", f"Give a mapping of {', '.join(kind._fields)}")
+    fields = _take(place, given, kind)
+    missing = [key for key in kind._fields if key not in fields and key not in kind._field_defaults]
+    if missing:
+        raise _refuse(place, f"{missing[0]} is missing", f"Set {missing[0]}")
+    return kind(**fields)
+
+
+def _take(place: str, given: t.Mapping[str, t.Any], kind: type[t.Any]) -> dict[str, t.Any]:
+    """Return the fields of a mapping in the types of their defaults; texts of a template are numbers where asked."""
+    allowed = [key for key in kind._fields if key != "tier"]
+    unknown = sorted(set(given) - set(allowed))
+    if unknown:
+        raise _refuse(place, f"unknown key {unknown[0]}", f"Use some of {', '.join(allowed)}")
+    fields: dict[str, t.Any] = {}
+    for key, value in given.items():
+        default = kind._field_defaults.get(key, "")
+        fields[key] = value if default is None else _convert(f"{place}, {key}", value, type(default))
+    return fields
+
+
+def _convert(place: str, value: t.Any, kind: type[t.Any]) -> t.Any:
+    if kind is bool:
+        if isinstance(value, bool):
+            return value
+        raise _refuse(place, f"{value!r} is not true or false", "Give true or false")
+    if kind is str:
+        if isinstance(value, str):
+            return value
+        raise _refuse(place, f"{value!r} is no text", "Give a text")
+    try:
+        number = kind(value)
+    except (TypeError, ValueError):
+        number = -1
+    if isinstance(value, bool) or number < 0:
+        raise _refuse(place, f"{value!r} is no number from 0", "Give a number")
+    return number
+
+
+def _check(place: str, unit: Unit) -> None:
+    """Refuse what contradicts itself."""
+    if unit.ready is not None and bool(unit.ready.url) == bool(unit.ready.port):
+        raise _refuse(f"{place}, ready", "it has neither or both of url and port", "Give one of url and port")
+    if unit.shared and (unit.release is not None or unit.drain is not None):
+        raise _refuse(
+            place,
+            "it is shared, so it is never stopped, and yet it has a release or a drain",
+            "Leave out shared, or release and drain",
+        )
+    if unit.release is not None:
+        for key, path in unit.release._asdict().items():
+            if not path.startswith("/") or posixpath.normpath(path) != path:
+                raise _refuse(
+                    f"{place}, release", f"{key} {path!r} is no absolute path in its shortest form", "Give such a path"
+                )
+
+
+def parse_shown(text: str, names: t.Sequence[str], boot: float) -> dict[str, UnitState]:
+    """Return the states by the names asked for, from what ``systemctl show`` printed: one block for each, in order.
+
+    ``boot`` is when the monotonic clock was 0, in seconds since the epoch.
+    """
+    blocks = [block for block in text.strip().split("\n\n") if block.strip()]
+    if len(blocks) != len(names):
+        raise OpsError(
+            obj="systemctl show",
+            problem=f"it printed {len(blocks)} units when asked for {len(names)}",
+            next_step="Run `systemctl show --property=Id` with these units on the host",
+        )
+    return {name: _parse_block(name, block, boot) for name, block in zip(names, blocks, strict=True)}
+
+
+def _parse_block(name: str, block: str, boot: float) -> UnitState:
+    shown = {key: value for key, _sign, value in (line.partition("=") for line in block.splitlines())}
+    if not shown.get("LoadState") or not shown.get("ActiveState"):
+        raise OpsError(
+            obj=f"unit {name}",
+            problem="systemctl show printed no LoadState or no ActiveState for it",
+            next_step=f"Run `systemctl show {name}` on the host",
+        )
+    needed_by = {other for key in ("RequiredBy", "BoundBy", "ConsistsOf") for other in shown.get(key, "").split()}
+    monotonic = int(shown.get("ActiveEnterTimestampMonotonic") or 0)
+    return UnitState(
+        name=name,
+        load=shown["LoadState"],
+        active=shown["ActiveState"],
+        sub=shown.get("SubState", ""),
+        result=shown.get("Result", ""),
+        pid=int(shown.get("MainPID") or 0),
+        restarts=int(shown.get("NRestarts") or 0),
+        invocation=shown.get("InvocationID", ""),
+        entered=boot + monotonic / 1e6 if monotonic else 0.0,
+        exit_code=shown.get("ExecMainCode", ""),
+        exit_status=shown.get("ExecMainStatus", ""),
+        outdated=shown.get("NeedDaemonReload") == "yes",
+        needed_by=tuple(sorted(other for other in needed_by if other.endswith(".service"))),
+    )
+
+
+def _refuse(obj: str, problem: str, next_step: str) -> Refusal:
+    return Refusal(obj=obj, problem=problem, next_step=next_step)

@@ -1,0 +1,271 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Services on three hosts over SSH, by an account that may manage its units and nothing else: order, drain, canary, kill."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.playbooks import PlaybookRun, finish_playbook, start_playbook, write_yaml
+from support.service_site import NAMES, ServiceSite, make_service_site
+
+pytestmark = [pytest.mark.lab("service_hosts"), pytest.mark.timeout(600)]
+PLAYBOOK = "lowtide.ops.service"
+WINDOW = "lowtide.ops.maintenance_window"
+Run = Callable[..., PlaybookRun]
+
+
+@pytest.fixture
+def site(lab: dict[str, Any], unique_name: Callable[..., str], tmp_path: Path) -> Iterator[ServiceSite]:
+    """Three hosts with three services each, none of which runs."""
+    with make_service_site(lab, unique_name("svc"), tmp_path) as made:
+        yield made
+
+
+def declare(site: ServiceSite, **given: Any) -> dict[str, Any]:
+    """Return what the site declares."""
+    return {"service_units": site.make_tiers(), "service_canary_seconds": 1, **given}
+
+
+def read_words(run: PlaybookRun) -> str:
+    """Return what was printed, without line breaks."""
+    return " ".join(run.stdout.split())
+
+
+def read_states(
+    site: ServiceSite, prop: str = "InvocationID", hosts: list[str] | None = None
+) -> dict[str, dict[str, str]]:
+    """Return a property of each unit on each host."""
+    return {host: site.show(host, prop) for host in hosts or site.hosts}
+
+
+def start_request(site: ServiceSite, host: str, seconds: float) -> threading.Thread:
+    """Begin a request to the API that takes so long; the thread's ``answer`` is what came of it."""
+    url = f"http://127.0.0.1:{site.find_port('api')}/work?{seconds}"
+    script = f"import urllib.request as u; print(u.urlopen('{url}').read().decode())"
+    answers: list[str] = []
+    thread = threading.Thread(target=lambda: answers.append(site.run(host, "python3", "-c", script, check=False)))
+    thread.answers = answers  # type: ignore[attr-defined]
+    thread.start()
+    count = f"import urllib.request as u; print(u.urlopen('{url.replace('work', 'inflight')}').read().decode())"
+    end = time.monotonic() + 30
+    while '{"in_flight": 0}' in site.run(host, "python3", "-c", count):
+        assert time.monotonic() < end, "the request did not begin"
+    return thread
+
+
+@pytest.mark.procedure("D2", "D3", "D28")
+def test_started_restarted_and_stopped_in_order(site: ServiceSite, ansible_playbook: Run) -> None:
+    """Nothing in check mode, nothing in a second run, no request lost, no other unit within reach."""
+    common = ["-i", site.write_inventory()]
+    predicted = ansible_playbook(PLAYBOOK, *common, "--check", extra_vars=declare(site))
+    assert predicted.rc == 0, predicted.stdout
+    assert f"would start {site.name_unit('cache')}, {site.name_unit('db')}, {site.name_unit('api')}" in read_words(
+        predicted
+    )
+    assert set(site.show(site.hosts[0], "ActiveState").values()) == {"inactive"}
+
+    started = ansible_playbook(PLAYBOOK, *common, extra_vars=declare(site))
+    assert started.rc == 0, started.stdout
+    entered = [int(value) for value in site.show(site.hosts[0], "ActiveEnterTimestampMonotonic").values()]
+    assert entered[0] + 500000 < entered[1]
+    assert entered[1] + 500000 < entered[2]
+
+    declared = declare(
+        site, service_state="restarted", service_restarted_after=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    )
+    before = read_states(site)
+    request = start_request(site, site.hosts[0], 5)
+    restarted = ansible_playbook(PLAYBOOK, *common, extra_vars=declared)
+    assert restarted.rc == 0, restarted.stdout
+    request.join()
+    assert request.answers == ["done\n"]  # type: ignore[attr-defined]
+    after = read_states(site)
+    assert all(after[host][name] != before[host][name] for host in site.hosts for name in NAMES)
+    assert f"{site.name_unit('api')}: 0 requests in flight before the stop" in read_words(restarted)
+    again = ansible_playbook(PLAYBOOK, *common, extra_vars=declared)
+    assert (again.rc, again.changed) == (0, 0), again.stdout
+    assert read_states(site) == after
+
+    shared = site.make_tiers(cache={"shared": True})
+    stopped = ansible_playbook(
+        PLAYBOOK, *common, extra_vars=declare(site, service_state="stopped", service_units=shared)
+    )
+    assert stopped.rc == 0, stopped.stdout
+    for host in site.hosts:
+        assert site.show(host, "ActiveState") == {"cache": "active", "db": "inactive", "api": "inactive"}
+    assert f"stopped {site.name_unit('api')}, {site.name_unit('db')}" in read_words(stopped)
+
+    foreign = ansible_playbook(
+        PLAYBOOK, *common, extra_vars=declare(site, service_state="stopped", service_units=["systemd-journald"])
+    )
+    assert foreign.rc != 0
+    assert "this account may not stop it" in read_words(foreign)
+
+
+@pytest.mark.procedure("D28", "D22")
+def test_a_failing_canary_is_put_back_and_stops_the_rest(site: ServiceSite, ansible_playbook: Run) -> None:
+    """One that crashes, with its last words and without its secret; one that is ready at first and then not."""
+    common = ["-i", site.write_inventory()]
+    site.start()
+    before = read_states(site)
+    canary, *rest = site.hosts
+    for release, cause in (("crash", "the setting feature_table is missing"), ("breaks", "did not stay so")):
+        failed = ansible_playbook(
+            PLAYBOOK,
+            *common,
+            extra_vars=declare(site, service_units=site.make_tiers(release), service_canary_seconds=10),
+        )
+        assert failed.rc != 0
+        assert cause in read_words(failed), failed.stdout
+        assert "put back and serving again" in read_words(failed)
+        assert "planted-5e1d" not in failed.stdout + failed.stderr
+        assert site.read_release(canary) == "1"
+        assert read_states(site, hosts=rest) == {host: before[host] for host in rest}
+    good = ansible_playbook(PLAYBOOK, *common, extra_vars=declare(site, service_units=site.make_tiers("2")))
+    assert good.rc == 0, good.stdout
+    assert [site.read_release(host) for host in site.hosts] == ["2", "2", "2"]
+
+
+@pytest.mark.procedure("D2", "D23")
+def test_a_dependency_that_is_never_ready_stops_the_rest(site: ServiceSite, ansible_playbook: Run) -> None:
+    """It says which one and what it answers; no later tier and no later host is touched."""
+    canary, *rest = site.hosts
+    site.run(canary, "tee", f"{site.place}/1/mode", stdin="never_ready")
+    failed = ansible_playbook(
+        PLAYBOOK,
+        "-i",
+        site.write_inventory(),
+        extra_vars=declare(
+            site,
+            service_units=site.make_tiers(
+                cache={"ready": {"url": f"http://127.0.0.1:{site.find_port('cache')}/ready", "timeout": 3}}
+            ),
+        ),
+    )
+    assert failed.rc != 0
+    assert f"unit {site.name_unit('cache')}: tier 1 is not ready, and no later tier was touched" in read_words(failed)
+    assert "status 503, not 200: the release does not work" in read_words(failed)
+    assert site.show(canary, "ActiveState") == {"cache": "active", "db": "inactive", "api": "inactive"}
+    for host in rest:
+        assert set(site.show(host, "ActiveState").values()) == {"inactive"}
+
+
+@pytest.mark.procedure("D28")
+def test_a_host_lost_in_the_middle_stops_the_rest(
+    site: ServiceSite, ansible_playbook: Run, lab: dict[str, Any]
+) -> None:
+    """The first has the new release, the lost one the old or the new, whole; the last is untouched; a rerun ends well."""
+    site.start()
+    first, lost, last = site.hosts
+    address = next(host["address"] for host in lab["service_hosts"]["hosts"] if host["name"] == lost)
+    before = site.show(last, "InvocationID")
+    request = start_request(site, lost, 20)
+    declared = declare(site, service_units=site.make_tiers("2"))
+    file = write_yaml(site.folder / "declared.yml", declared)
+    alive = "ansible_ssh_args='-o ServerAliveInterval=1 -o ServerAliveCountMax=3'"
+    process = start_playbook(PLAYBOOK, "-i", site.write_inventory(), "-e", f"@{file}", "-e", alive)
+    end = time.monotonic() + 120
+    while site.read_release(first) != "2":
+        assert time.monotonic() < end, "the first host did not change"
+    subprocess.run(["ip", "route", "add", "blackhole", f"{address}/32"], check=True)
+    try:
+        run = finish_playbook(process, timeout=180)
+    finally:
+        subprocess.run(["ip", "route", "del", "blackhole", f"{address}/32"], check=True)
+    request.join()
+    assert run.rc != 0
+    assert run.stats[lost]["unreachable"] == 1, run.stdout
+    assert site.read_release(first) == "2"
+    assert site.read_release(lost) in {"1", "2"}
+    assert site.show(last, "InvocationID") == before
+
+    again = ansible_playbook(PLAYBOOK, "-i", site.write_inventory(), extra_vars=declared)
+    assert again.rc == 0, again.stdout
+    assert [site.read_release(host) for host in site.hosts] == ["2", "2", "2"]
+
+
+@pytest.mark.procedure("D28")
+def test_killed_in_the_middle_and_run_again(site: ServiceSite, ansible_playbook: Run) -> None:
+    """Killed on the controller and on the host, while the new release is not yet proven."""
+    site.start()
+    declared = declare(site, service_units=site.make_tiers("2"), service_canary_seconds=20)
+    file = write_yaml(site.folder / "declared.yml", declared)
+    process = start_playbook(PLAYBOOK, "-i", site.write_inventory(), "-e", f"@{file}")
+    canary = site.hosts[0]
+    note = shlex.join(["test", "-L", f"{site.place}/current.lowtide-previous"])
+    end = time.monotonic() + 120
+    while "there" not in site.run(canary, "sh", "-c", f"{note} && echo there", check=False):
+        assert time.monotonic() < end, "nothing was switched"
+    os.killpg(process.pid, signal.SIGKILL)
+    site.run(canary, "pkill", "--signal", "KILL", "--uid", site.facts["user"])
+    process.communicate(timeout=60)
+
+    again = ansible_playbook(
+        PLAYBOOK, "-i", site.write_inventory(), extra_vars={**declared, "service_canary_seconds": 1}
+    )
+    assert again.rc == 0, again.stdout
+    assert [site.read_release(host) for host in site.hosts] == ["2", "2", "2"]
+    assert site.run(canary, "ls", site.place).split() == ["1", "2", "breaks", "crash", "current", "never_ready"]
+    unchanged = ansible_playbook(PLAYBOOK, "-i", site.write_inventory(), extra_vars=declared)
+    assert (unchanged.rc, unchanged.changed) == (0, 0), unchanged.stdout
+
+
+@pytest.mark.procedure("D28")
+def test_a_step_of_a_window_with_batches(site: ServiceSite, ansible_playbook: Run) -> None:
+    """Planned in check mode; the first batch is the canary of the second; then nothing is due."""
+    site.start()
+    canary, *rest = site.hosts
+    before = read_states(site)
+    step = {"name": "services", "role": "lowtide.ops.service", "batches": [[canary], rest], "plan": True}
+    declared = {"window_steps": [step], "service_canary_seconds": 4}
+    bad = {**declared, "service_units": site.make_tiers("breaks")}
+    failed = ansible_playbook(WINDOW, "-i", site.write_inventory(), extra_vars=bad, timeout=300)
+    assert failed.rc == 2, failed.stdout
+    assert "put back and serving again" in read_words(failed)
+    assert site.read_release(canary) == "1"
+    assert read_states(site, hosts=rest) == {host: before[host] for host in rest}
+    good = {**declared, "service_units": site.make_tiers("2"), "window_start": "second"}
+    for changed in (True, False):
+        run = ansible_playbook(WINDOW, "-i", site.write_inventory(), extra_vars=good, timeout=300)
+        assert run.rc == 0, run.stdout
+        assert (run.changed > 0) is changed
+        assert [site.read_release(host) for host in site.hosts] == ["2", "2", "2"]
+
+
+@pytest.mark.procedure("D2", "D3")
+def test_stopped_for_a_step_and_started_again_after_its_failure(site: ServiceSite, ansible_playbook: Run) -> None:
+    """A rehearsal predicts both; what the step needs down is down; nothing is left to start then."""
+    site.start()
+    before = read_states(site)
+    down = {"wait_for": {"port": site.find_port("api"), "state": "stopped", "timeout": 1}}
+    work = write_yaml(
+        site.folder / "work.yml", [down, {"fail": {"msg": "the work went wrong"}, "when": "not ansible_check_mode"}]
+    )
+    steps = [
+        {"name": "down", "role": "lowtide.ops.service", "tasks_from": "stop", "hosts": ["service_hosts"]},
+        {"name": "work", "tasks": str(work), "hosts": ["service_hosts"], "needs": ["down"]},
+        {"name": "up", "role": "lowtide.ops.service", "tasks_from": "start", "reverts": "down"},
+    ]
+    declared = declare(site, window_steps=steps)
+    rehearsal = ansible_playbook(WINDOW, "-i", site.write_inventory(), "--check", extra_vars=declared, timeout=300)
+    assert f"would stop {site.name_unit('api')}, {site.name_unit('db')}, {site.name_unit('cache')}" in read_words(
+        rehearsal
+    )
+    assert read_states(site) == before
+    failed = ansible_playbook(WINDOW, "-i", site.write_inventory(), extra_vars=declared, timeout=300)
+    assert failed.rc == 2, failed.stdout
+    assert "the work went wrong" in read_words(failed)
+    assert "failed_reverted" in read_words(failed)
+    after = read_states(site)
+    assert all(after[host][name] != before[host][name] for host in site.hosts for name in NAMES)
+    assert {state for host in site.hosts for state in site.show(host, "ActiveState").values()} == {"active"}

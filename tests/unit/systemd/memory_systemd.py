@@ -1,0 +1,62 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""A systemd in memory, which is asked and told by the same command lines as the real one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from ansible_collections.lowtide.ops.plugins.module_utils._systemd.manager import CommandOutput
+
+
+class MemorySystemd:
+    """Units by name, each with the properties that systemctl shows; every command that changes something is kept."""
+
+    def __init__(self) -> None:
+        self.units: dict[str, dict[str, str]] = {}
+        self.commands: list[tuple[str, str]] = []
+        self.journal: dict[str, list[str]] = {}
+        self.on_start: Callable[[str], str] = lambda _name: "active"
+        """What ActiveState a unit has once it was started."""
+        self.refusals: dict[tuple[str, str], str] = {}
+        """Verb and unit: what systemctl says instead of doing it."""
+
+    def add(self, name: str, active: str = "active", **properties: str) -> None:
+        """Have a unit, active for an hour unless said otherwise."""
+        entered = int((time.clock_gettime(time.CLOCK_MONOTONIC) - 3600) * 1e6) if active == "active" else 0
+        self.units[f"{name}.service"] = {
+            "LoadState": "loaded",
+            "ActiveState": active,
+            "SubState": "running" if active == "active" else "dead",
+            "Result": "success",
+            "MainPID": "100" if active == "active" else "0",
+            "NRestarts": "0",
+            "InvocationID": "first",
+            "ActiveEnterTimestampMonotonic": str(entered),
+            **properties,
+        }
+
+    def run(self, argv: Sequence[str], _seconds: float) -> CommandOutput:
+        """What a command line comes to."""
+        if argv[0] == "journalctl":
+            name = argv[1].removeprefix("--unit=")
+            return CommandOutput(0, "".join(f"{line}\n" for line in self.journal.get(name, [])), "")
+        verb, names = argv[1], argv[argv.index("--") + 1 :]
+        if verb == "show":
+            missing = {"LoadState": "not-found", "ActiveState": "inactive"}
+            blocks = [self.units.get(name, missing) for name in names]
+            text = "\n\n".join("\n".join(f"{key}={value}" for key, value in block.items()) for block in blocks)
+            return CommandOutput(0, text + "\n", "")
+        (name,) = names
+        self.commands.append((verb, name.removesuffix(".service")))
+        if (verb, name) in self.refusals:
+            return CommandOutput(1, "", self.refusals[(verb, name)])
+        shown = self.units[name]
+        if verb == "start":
+            active = self.on_start(name.removesuffix(".service"))
+            entered = int(time.clock_gettime(time.CLOCK_MONOTONIC) * 1e6)
+            shown |= {"ActiveState": active, "SubState": "running" if active == "active" else active, "MainPID": "200"}
+            shown |= {"ActiveEnterTimestampMonotonic": str(entered), "InvocationID": f"start-{len(self.commands)}"}
+        elif verb == "stop":
+            shown |= {"ActiveState": "inactive", "SubState": "dead", "MainPID": "0"}
+        return CommandOutput(0, "", "")
