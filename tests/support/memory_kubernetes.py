@@ -67,8 +67,9 @@ class MemoryServer:
     ``log`` has every request, ``tokens`` the bearer tokens that are accepted (None: everybody), ``log_lines`` what a
     pod has logged, by (namespace, name), and ``previous_lines`` what a container of it had before its last restart, by
     (namespace, name, container), ``pod_answers`` what it answers through its proxy, by (namespace, name:port), a
-    function of the path, ``review_status`` what access reviews answer instead of what is denied, ``connections``
-    how many were opened. Its clock is ``clock_ahead`` seconds ahead of ours; ``date`` is what its answers say of the time instead.
+    function of the path, ``review_status`` what access reviews answer instead of what is denied, ``connections`` how
+    many were opened. Its clock is ``clock_ahead`` seconds ahead of ours; ``date`` is what its answers say of the time
+    instead.
     """
 
     def __init__(self, *, tls: ssl.SSLContext | None = None) -> None:
