@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The options of a Kubernetes connection. Private to lowtide.ops: do not import from other collections.
 
-Mirrors ``CONNECTION_SPEC`` and ``ACTING_SPEC`` in module_utils/_kubernetes/arguments.py.
+Mirrors ``CONNECTION_SPEC``, ``ACTING_SPEC``, ``CONNECTION_BUDGET_SPEC`` and ``SCALING_SPEC`` in module_utils/_kubernetes/arguments.py.
 """
 
 from __future__ import annotations
@@ -130,4 +130,116 @@ options:
       - The name of this run, which is left in the user agent of each request and in the note on a stopped object.
       - Without it, the time at which the module started.
     type: str
+"""
+
+    CONNECTION_BUDGET = r"""
+options:
+  connection_budget:
+    description:
+      - What a database has for the replicas, each of which may open its whole pool. What is asked for beyond that is
+        refused, with the number that fits. Fewer replicas than now, and as many, are not refused for it.
+      - The numbers of the server come from M(lowtide.ops.pg_query_info); the role C(scaling) reads them.
+    type: dict
+    suboptions:
+      max_connections:
+        description: The setting of that name of the server.
+        type: int
+        required: true
+      pool_per_replica:
+        description: How many connections one replica opens at most, for all its processes together.
+        type: int
+        required: true
+      used_by_others:
+        description: Connections of clients that are neither this workload nor in O(connection_budget.shared_with).
+        type: int
+        default: 0
+      reserved:
+        description: Connections that are kept free, among them the server's own C(superuser_reserved_connections).
+        type: int
+        default: 0
+      shared_with:
+        description:
+          - Other workloads of the namespace that open connections to the same server. Each is read, one request each,
+            and counts with as many replicas as it has, or as its autoscaler allows.
+          - The workload itself may be among them, and is left out then.
+        type: list
+        elements: dict
+        default: []
+        suboptions:
+          kind:
+            description: Kind of the workload, as O(connection_budget.shared_with[].name) has it.
+            type: str
+            required: true
+          name:
+            description: Its name.
+            type: str
+            required: true
+          api_version:
+            description: The API of another kind than StatefulSet and Deployment.
+            type: str
+          plural:
+            description: With the API of another kind, the plural of that kind.
+            type: str
+          pool_per_replica:
+            description: How many connections one of its replicas opens at most.
+            type: int
+            required: true
+          replicas:
+            description: Count it with so many replicas, instead of reading it.
+            type: int
+"""
+
+    SCALING = r"""
+options:
+  kind:
+    description: What kind of workload it is, V(StatefulSet) or V(Deployment), or another one with O(api_version).
+    type: str
+    required: true
+  name:
+    description: The name of the workload.
+    type: str
+    required: true
+  api_version:
+    description:
+      - The API of another kind, as the object has it (C(GROUP/VERSION)), such as C(argoproj.io/v1alpha1) for a C(Rollout).
+      - The kind needs the subresource C(scale), with its replicas at C(spec.replicas).
+    type: str
+  plural:
+    description:
+      - With O(api_version), the plural of that kind, as in paths and access rules, such as C(rollouts).
+      - Without it, it is found by one request for what the API serves.
+    type: str
+  autoscaler:
+    description:
+      - What to do when an HPA or a KEDA ScaledObject owns the replicas and their number is not the wanted one.
+      - With V(refuse) nothing is written, and the message names it and its bounds.
+      - With V(adjust) both its bounds become the wanted number, so that it holds that number instead of fighting it.
+        The bounds that it had first are saved in its annotation C(lowtide.ops/bounds-before).
+      - With V(restore) it gets these bounds back, unless another client has changed them since, and the number of
+        replicas is left to it.
+    type: str
+    choices: [refuse, adjust, restore]
+    default: refuse
+  start_stopped:
+    description:
+      - What to do with a workload that M(lowtide.ops.k8s_workload) has stopped. Without this it is refused, since it
+        was stopped on purpose; with it, it is started at the right number at once, and what was saved on it is removed.
+      - For O(allow_scale_down) it counts as having the replicas that it had when it was stopped.
+    type: bool
+    default: false
+  allow_volume_deletion:
+    description:
+      - Whether a StatefulSet may be scaled down whose C(persistentVolumeClaimRetentionPolicy.whenScaled) is C(Delete), so
+        that its controller deletes the volume claims of the pods that go, with their data.
+      - With V(false) nothing is written, and the message names the claims. With V(true) the plan says that the step
+        cannot be reversed.
+    type: bool
+    default: false
+  assume:
+    description:
+      - For a rehearsal in check mode, where an earlier step would have stopped the workload. It is taken for stopped,
+        with the replicas that it has now.
+      - Outside check mode it is refused.
+    type: str
+    choices: [stopped]
 """

@@ -27,24 +27,6 @@ description:
 author:
   - The lowtide.ops team (@lowtide-ops)
 options:
-  kind:
-    description: What kind of workload it is, V(StatefulSet) or V(Deployment), or another one with O(api_version).
-    type: str
-    required: true
-  name:
-    description: The name of the workload.
-    type: str
-    required: true
-  api_version:
-    description:
-      - The API of another kind, as the object has it (C(GROUP/VERSION)), such as C(argoproj.io/v1alpha1) for a C(Rollout).
-      - The kind needs the subresource C(scale), with its replicas at C(spec.replicas).
-    type: str
-  plural:
-    description:
-      - With O(api_version), the plural of that kind, as in paths and access rules, such as C(rollouts).
-      - Without it, it is found by one request for what the API serves.
-    type: str
   topics:
     description:
       - The topics that the workload consumes.
@@ -161,17 +143,6 @@ options:
       - Without it their number stays, which is reported in RV(blockers).
     type: bool
     default: false
-  autoscaler:
-    description:
-      - What to do when an HPA or a KEDA ScaledObject owns the replicas and their number is not the wanted one.
-      - With V(refuse) nothing is written, and the message names it and its bounds.
-      - With V(adjust) both its bounds become the wanted number, so that it holds that number instead of fighting it.
-        The bounds that it had first are saved in its annotation C(lowtide.ops/bounds-before).
-      - With V(restore) it gets these bounds back, unless another client has changed them since, and the number of
-        replicas is left to it.
-    type: str
-    choices: [refuse, adjust, restore]
-    default: refuse
   guards:
     description:
       - What is looked at before a change. Each costs one request, except V(headroom), which costs two (nodes and pods),
@@ -189,28 +160,6 @@ options:
     elements: str
     choices: [hpa, keda, gitops, disruption_budget, quota, headroom]
     default: [hpa, keda, gitops]
-  start_stopped:
-    description:
-      - What to do with a workload that M(lowtide.ops.k8s_workload) has stopped. Without this it is refused, since it
-        was stopped on purpose; with it, it is started at the right number at once, and what was saved on it is removed.
-      - For O(allow_scale_down) it counts as having the replicas that it had when it was stopped.
-    type: bool
-    default: false
-  allow_volume_deletion:
-    description:
-      - Whether a StatefulSet may be scaled down whose C(persistentVolumeClaimRetentionPolicy.whenScaled) is C(Delete), so
-        that its controller deletes the volume claims of the pods that go, with their data.
-      - With V(false) nothing is written, and the message names the claims. With V(true) the plan says that the step
-        cannot be reversed.
-    type: bool
-    default: false
-  assume:
-    description:
-      - For a rehearsal in check mode, where an earlier step would have stopped the workload. It is taken for stopped,
-        with the replicas that it has now.
-      - Outside check mode it is refused.
-    type: str
-    choices: [stopped]
 requirements:
   - confluent-kafka >= 2.11.0 (with O(kafka_connection.client=kafka))
   - C(rpk) (with O(kafka_connection.client=rpk)), and C(kubectl) (with O(kafka_connection.rpk_pod))
@@ -219,6 +168,8 @@ extends_documentation_fragment:
   - lowtide.ops._attributes.actiongroup_kubernetes
   - lowtide.ops._kubernetes
   - lowtide.ops._kubernetes.acting
+  - lowtide.ops._kubernetes.connection_budget
+  - lowtide.ops._kubernetes.scaling
 attributes:
   check_mode:
     support: full
@@ -355,7 +306,11 @@ from ansible_collections.lowtide.ops.plugins.module_utils._consumers.operations.
     run_scale_to_partitions,
 )
 from ansible_collections.lowtide.ops.plugins.module_utils._kafka.connection import connection_spec
-from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.arguments import ACTING_SPEC, CONNECTION_SPEC
+from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.arguments import (
+    ACTING_SPEC,
+    CONNECTION_SPEC,
+    SCALING_SPEC,
+)
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.scaling_constraints import GUARDS
 
 
@@ -364,10 +319,7 @@ def main() -> None:
         argument_spec={
             **CONNECTION_SPEC,
             **ACTING_SPEC,
-            "kind": {"type": "str", "required": True},
-            "name": {"type": "str", "required": True},
-            "api_version": {"type": "str"},
-            "plural": {"type": "str"},
+            **SCALING_SPEC,
             "topics": {"type": "list", "elements": "str", "default": []},
             "partitions": {"type": "raw"},
             "kafka_connection": {"type": "dict", "options": connection_spec()},
@@ -376,16 +328,12 @@ def main() -> None:
             "max_replicas": {"type": "int"},
             "even_divisors_only": {"type": "bool", "default": False},
             "allow_scale_down": {"type": "bool", "default": False},
-            "autoscaler": {"type": "str", "choices": ["refuse", "adjust", "restore"], "default": "refuse"},
             "guards": {
                 "type": "list",
                 "elements": "str",
                 "choices": list(GUARDS),
                 "default": ["hpa", "keda", "gitops"],
             },
-            "start_stopped": {"type": "bool", "default": False},
-            "allow_volume_deletion": {"type": "bool", "default": False},
-            "assume": {"type": "str", "choices": ["stopped"]},
         },
         required_one_of=[("partitions", "kafka_connection")],
         mutually_exclusive=[("partitions", "kafka_connection")],

@@ -14,9 +14,11 @@ from ansible_collections.lowtide.ops.plugins.module_utils._consumers.operations.
     run_scale_to_partitions,
 )
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.arguments import ACTING_SPEC, CONNECTION_SPEC
+from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.operations.autoscaler import run_autoscaler
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.operations.diagnosis_info import read_diagnosis
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.operations.job import run_job
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.operations.rollout import run_rollout
+from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.operations.scale import run_scale
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.operations.traffic import run_traffic
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.operations.workload import run_workload
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.operations.workload_info import read_workloads
@@ -57,7 +59,38 @@ DEFAULTS: dict[Work, dict[str, Any]] = {
         "guards": ["hpa", "keda", "gitops"],
         "start_stopped": False,
         "allow_volume_deletion": False,
+        "connection_budget": None,
         "assume": None,
+    },
+    run_scale: {
+        "kind": "Deployment",
+        "name": "api",
+        "api_version": None,
+        "plural": None,
+        "replicas": 1,
+        "allow_scale_down": False,
+        "autoscaler": "refuse",
+        "guards": ["hpa", "keda", "gitops", "disruption_budget", "quota"],
+        "start_stopped": False,
+        "allow_volume_deletion": False,
+        "connection_budget": None,
+        "assume": None,
+    },
+    run_autoscaler: {
+        "state": "present",
+        "name": "h",
+        "target": None,
+        "min_replicas": None,
+        "max_replicas": None,
+        "metrics": None,
+        "behavior": None,
+        "scale_down_utilisation": None,
+        "until": None,
+        "save_before": False,
+        "saved_by": "any",
+        "allow_scale_down": False,
+        "connection_budget": None,
+        "guards": ["keda", "gitops", "quota"],
     },
     run_rollout: {
         "state": "present",
@@ -180,9 +213,8 @@ def name_workloads(names: Iterable[str]) -> list[dict[str, Any]]:
 
 def is_write(request: Request) -> bool:
     """Whether a request is to change something: no dry run, no question about rights."""
-    if request.verb == "create":
-        return not request.path.endswith("accessreviews")
-    return request.verb in ("patch", "update", "delete") and "dryRun" not in request.query
+    is_question = request.path.endswith("accessreviews") or "dryRun" in request.query
+    return request.verb in ("create", "patch", "update", "delete") and not is_question
 
 
 def list_writes(server: MemoryServer) -> list[tuple[str, list[str]]]:
@@ -191,7 +223,9 @@ def list_writes(server: MemoryServer) -> list[tuple[str, list[str]]]:
     return [(request.path.rpartition("/")[2], _list_fields(request.body)) for request in writes]
 
 
-def _list_fields(operations: list[dict[str, Any]]) -> list[str]:
+def _list_fields(operations: list[dict[str, Any]] | dict[str, Any]) -> list[str]:
+    if isinstance(operations, dict):  # a whole object
+        return list(operations.get("spec") or {})
     return [field for operation in operations if operation["op"] != "test" for field in _expand(operation)]
 
 

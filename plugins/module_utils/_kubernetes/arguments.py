@@ -37,3 +37,36 @@ ACTING_SPEC: dict[str, dict[str, t.Any]] = {
     "failure_grace_factor": {"type": "float", "default": 1.0},
     "run_id": {"type": "str"},
 }
+
+CONNECTION_BUDGET_SPEC: dict[str, dict[str, t.Any]] = {
+    "max_connections": {"type": "int", "required": True},
+    "pool_per_replica": {"type": "int", "required": True},
+    "used_by_others": {"type": "int", "default": 0},
+    "reserved": {"type": "int", "default": 0},
+    "shared_with": {
+        "type": "list",
+        "elements": "dict",
+        "default": [],
+        "options": {
+            "kind": {"type": "str", "required": True},
+            "name": {"type": "str", "required": True},
+            "api_version": {"type": "str"},
+            "plural": {"type": "str"},
+            "pool_per_replica": {"type": "int", "required": True},
+            "replicas": {"type": "int"},
+        },
+    },
+}
+
+# What every module that scales one workload takes besides; documented by the same fragment's SCALING part.
+SCALING_SPEC: dict[str, dict[str, t.Any]] = {
+    "kind": {"type": "str", "required": True},
+    "name": {"type": "str", "required": True},
+    "api_version": {"type": "str"},
+    "plural": {"type": "str"},
+    "autoscaler": {"type": "str", "choices": ["refuse", "adjust", "restore"], "default": "refuse"},
+    "connection_budget": {"type": "dict", "options": CONNECTION_BUDGET_SPEC},
+    "start_stopped": {"type": "bool", "default": False},
+    "allow_volume_deletion": {"type": "bool", "default": False},
+    "assume": {"type": "str", "choices": ["stopped"]},
+}

@@ -18,7 +18,19 @@ from urllib.parse import quote, urlencode
 from .._common.errors import OpsError, Refusal
 from .._common.retry import Backoff, Deadline
 from .access import ClusterAccess
-from .errors import BY_STATUS, ApiError, Conflict, Gone, NotFound, TooManyRequests, Unauthorized, WriteUnknown
+from .errors import (
+    BY_STATUS,
+    ApiError,
+    Conflict,
+    Gone,
+    NotFound,
+    TooManyRequests,
+    Unauthorized,
+    WriteUnknown,
+    advise,
+    describe_answer,
+    read_status,
+)
 from .fields import Json, parse_http_date
 from .patches import Operations, Write, build_json_patch, changes_something, encode_json
 from .streams import Stream
@@ -347,7 +359,7 @@ class Client:
                 return {"apiVersion": "v1", "kind": "Status", "status": "Success"}
             if writes and doubtful and (status == 429 or status >= 500):
                 raise self._fail(
-                    WriteUnknown, obj, f"the server answered a write with {_describe(status, answer)}", status
+                    WriteUnknown, obj, f"the server answered a write with {describe_answer(status, answer)}", status
                 )
             return self._decode(status, answer, obj, content_type)
 
@@ -518,15 +530,15 @@ class Client:
                 problem = f"the server answered a {type(document).__name__}, not an object"
                 raise self._fail(ApiError, obj, problem, status)
             return document
-        document = _read_status(answer)
+        document = read_status(answer)
         kind = BY_STATUS.get(status, ApiError)
         if status == 422 and content_type == JSON_PATCH and document.get("message") == _PATCH_NOT_APPLIED:
             raise self._fail(Conflict, obj, "it is no longer as it was read: the patch's tests failed (422)", status)
         reason = str(document.get("reason") or "")
-        raise self._fail(kind, obj, f"the server answered {_describe(status, answer)}", status, reason)
+        raise self._fail(kind, obj, f"the server answered {describe_answer(status, answer)}", status, reason)
 
     def _fail(self, kind: type[ApiError], obj: str, problem: str, status: int = 0, reason: str = "") -> ApiError:
-        return kind(obj=obj, problem=problem, next_step=_advise(status, kind), status=status, reason=reason)
+        return kind(obj=obj, problem=problem, next_step=advise(status, kind), status=status, reason=reason)
 
     def _explain_loss(self, error: BaseException) -> OpsError:
         obj = f"API server {self.access.server}"
@@ -578,31 +590,3 @@ def _send(
     for name, value in headers:
         connection.putheader(name, value)
     connection.endheaders(payload)
-
-
-def _read_status(answer: bytes) -> Json:
-    """Return the Status object of an error; empty when the answer is something else."""
-    try:
-        document = json.loads(answer)
-    except ValueError:
-        return {}
-    return document if isinstance(document, dict) else {}
-
-
-def _describe(status: int, answer: bytes) -> str:
-    """Return the status and the server's own message, shortened."""
-    message = str(_read_status(answer).get("message") or answer.decode("utf-8", "replace")).strip()
-    return f"{status}: {message[:400]}" if message else str(status)
-
-
-def _advise(status: int, kind: type[ApiError]) -> str:
-    if issubclass(kind, Conflict):
-        return "Another client changes this object at the same time; run again when that has ended"
-    return {
-        401: "Give valid credentials: api_key, client_cert and client_key, or another context",
-        403: "Grant the permission that the message names, or use another account",
-        404: "Correct name, kind or namespace",
-        410: "Run again",
-        422: "The server considers the change invalid; its message says why",
-        429: "The server is overloaded; run again later",
-    }.get(status, "Check the API server; what has been done can be seen in this result, and running again is safe")

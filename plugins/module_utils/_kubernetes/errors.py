@@ -5,6 +5,9 @@
 
 from __future__ import annotations
 
+import json
+import typing as t
+
 from .._common.errors import OpsError, OutcomeUnknown
 
 
@@ -62,3 +65,32 @@ BY_STATUS: dict[int, type[ApiError]] = {
     429: TooManyRequests,
 }
 """The class for each status that callers tell apart; any other one is a plain ApiError."""
+
+
+def read_status(answer: bytes) -> dict[str, t.Any]:
+    """Return the Status object of an error; empty when the answer is something else."""
+    try:
+        document = json.loads(answer)
+    except ValueError:
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def describe_answer(status: int, answer: bytes) -> str:
+    """Return the status and the server's own message, shortened."""
+    message = str(read_status(answer).get("message") or answer.decode("utf-8", "replace")).strip()
+    return f"{status}: {message[:400]}" if message else str(status)
+
+
+def advise(status: int, kind: type[ApiError]) -> str:
+    """Return what to do about an error."""
+    if issubclass(kind, Conflict):
+        return "Another client changes this object at the same time; run again when that has ended"
+    return {
+        401: "Give valid credentials: api_key, client_cert and client_key, or another context",
+        403: "Grant the permission that the message names, or use another account",
+        404: "Correct name, kind or namespace",
+        410: "Run again",
+        422: "The server considers the change invalid; its message says why",
+        429: "The server is overloaded; run again later",
+    }.get(status, "Check the API server; what has been done can be seen in this result, and running again is safe")

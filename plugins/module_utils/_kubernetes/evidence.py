@@ -144,7 +144,7 @@ def collect(
         names = [as_text(service["metadata"]["name"]) for service in services]
         reader.keep(reader.list("EndpointSlice", label_selector=f"{SERVICE_NAME} in ({','.join(names)})"))
     for node in sorted({as_text(get_path(pod, "spec", "nodeName")) for pod in pods} - {""})[:NODES_LIMIT]:
-        found, _ = reader.get("Node", node)
+        found, _problem = reader.get("Node", node)
         reader.keep([] if found is None else [found])
     about = {identify(other) for other in reader.objects}
     reader.keep(event for event in by_kind["Event"] if get_path(event, "involvedObject", "uid") in about)

@@ -12,7 +12,7 @@ import typing as t
 
 from .fields import Json, as_dict, as_list, as_text, get_path
 
-Contents = t.Mapping[tuple[str, str], t.Collection[str] | None]
+Contents: t.TypeAlias = "t.Mapping[tuple[str, str], t.Collection[str] | None]"
 """Keys by kind and name of what was read; None for what does not exist. What may not be read is not in it."""
 
 _ENV_SOURCES = (("Secret", "secretKeyRef"), ("ConfigMap", "configMapKeyRef"))

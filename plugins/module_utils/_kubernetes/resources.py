@@ -74,7 +74,7 @@ RESOURCES: dict[str, Resource] = {
 """The kinds that this collection knows, by kind."""
 
 
-Kind = str | Resource
+Kind: t.TypeAlias = "str | Resource"
 """A kind of ``RESOURCES`` by its name, or a resource of any API."""
 
 

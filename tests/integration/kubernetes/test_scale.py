@@ -48,7 +48,7 @@ def scaled_object(namespace: Namespace, name: str, low: int, high: int) -> dict[
     }
 
 
-@pytest.mark.procedure("A18", "A19", "A29")
+@pytest.mark.procedure("A18", "A29")
 @pytest.mark.parametrize("kind", ["StatefulSet", "Deployment"])
 def test_up_and_down(namespace: Namespace, kind: str) -> None:
     """Check, real, check again, real again; up, and down only where that is allowed."""

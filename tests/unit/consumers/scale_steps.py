@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from ansible_collections.lowtide.ops.plugins.module_utils._common.outcome import Outcome
 from ansible_collections.lowtide.ops.plugins.module_utils._consumers.operations.scale_to_partitions import (
-    ScaleToPartitions,
+    PartitionTarget,
     run_scale_to_partitions,
 )
 from ansible_collections.lowtide.ops.plugins.module_utils._consumers.partitions import Partitions
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.cluster import connect
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.operations.workload import run_workload
+from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.scaling import ScaleWorkload
 from support.memory_controllers import (
     NAMESPACE,
 )
@@ -56,7 +57,7 @@ def follow(memory: MemoryServer, partitions: Growing, *, check: bool = False, **
     def work(module: AnsibleModule, outcome: Outcome) -> None:
         client = connect(module, seconds=module.params["timeout"])
         try:
-            ScaleToPartitions(module, outcome, client).run(partitions)
+            ScaleWorkload(module, outcome, client).run(PartitionTarget(partitions, module.params))
         finally:
             client.close()
             outcome.write_attempted = client.write_attempted

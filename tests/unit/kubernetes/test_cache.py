@@ -524,7 +524,7 @@ def test_a_refresh_bears_a_short_refusal() -> None:
 
 
 def test_events_that_pour_in_are_taken_in_together() -> None:
-    """For as long as the caller says; one that comes after that time is told at once."""
+    """Many at a look, for as long as the caller says; one that comes after that time is told at once."""
     client = ScriptedClient([EMPTY], [[]])
 
     class Slow(ScriptedStream):
@@ -540,7 +540,7 @@ def test_events_that_pour_in_are_taken_in_together() -> None:
         while len(names(cache)) < 100:
             cache.wait_for_change(LIMIT, settle=0.1)
             waits += 1
-        assert waits <= 4
+        assert waits < 100 / 4
         threading.Timer(0.2, lambda: cache._queue.put(next_message(cache))).start()
         begun = time.monotonic()
         cache.wait_for_change(LIMIT, settle=0.1)

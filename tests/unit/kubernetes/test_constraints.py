@@ -162,7 +162,7 @@ def test_words_about_a_budget() -> None:
             object="StatefulSet n/w",
             what="PodDisruptionBudget n/b wants at least 2 pods available; 1 replica can never give that",
             holder="PodDisruptionBudget n/b",
-            next_step="Lower its minAvailable, raise min_replicas to 2, or leave disruption_budget out of guards",
+            next_step="Lower its minAvailable, keep at least 2 replicas, or leave disruption_budget out of guards",
         )
     ]
 

@@ -44,7 +44,7 @@ def test_an_autoscaler_of_nodes_has_the_time_of_the_code() -> None:
     assert f"up to {SCALE_UP_SECONDS:g} s" in " ".join(read_section().split())
 
 
-WAITING_MODULES = ("lowtide.ops.k8s_workload:", "lowtide.ops.k8s_scale_to_partitions:")
+WAITING_MODULES = ("lowtide.ops.k8s_workload:", "lowtide.ops.k8s_scale_to_partitions:", "lowtide.ops.k8s_rollout:")
 WAITING_ROLES = [
     role
     for role in role_names()
@@ -62,4 +62,4 @@ def test_each_role_that_waits_for_workloads_passes_the_factor_on(role: str) -> N
 
 def test_the_roles_that_wait_are_found() -> None:
     """By the modules in their tasks."""
-    assert sorted(WAITING_ROLES) == ["scaling", "shutdown", "startup"]
+    assert sorted(WAITING_ROLES) == ["diagnose", "scaling", "shutdown", "startup"]

@@ -54,6 +54,8 @@ LEVELS = {
             "wait",
         ],
         ["rollout_cause", "rollout_guards", "traffic_summary", "verdicts", "workload_wait"],
+        ["connection_budget"],
+        ["scaling"],
         ["operations"],
     ],
     "module_utils._consumers": [["partitions"], ["operations"]],

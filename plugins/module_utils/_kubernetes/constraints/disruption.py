@@ -40,7 +40,7 @@ def find_budget_blockers(workload: Workload, replicas: int, budgets: t.Sequence[
                 ),
                 holder=name,
                 next_step=(
-                    f"Lower its minAvailable, raise min_replicas to {least}, or leave disruption_budget out of guards"
+                    f"Lower its minAvailable, keep at least {least} replicas, or leave disruption_budget out of guards"
                 ),
             )
         )
