@@ -152,8 +152,8 @@ def test_argo_cd_heals_where_its_application_says_so() -> None:
 
 def test_argo_cd_marks_what_it_applies() -> None:
     """The object in Git stays as it is."""
-    obj = {"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "w", "annotations": {"a": "b"}}}
-    tracked = track(obj, "shop", "n")
+    metadata = {"name": "w", "annotations": {"a": "b"}}
+    tracked = track({"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": metadata}, "shop", "n")
     identity = "shop:apps/StatefulSet:n/w"
     assert tracked["metadata"]["annotations"] == {"a": "b", "argocd.argoproj.io/tracking-id": identity}
-    assert obj["metadata"]["annotations"] == {"a": "b"}
+    assert metadata["annotations"] == {"a": "b"}
