@@ -149,7 +149,7 @@ def _plan_scale(diagnosis: Diagnosis, tree: Tree) -> Proposal:
     goal = min(maximum, replicas + int(tree.parameters.get("step", 1)))
     if goal <= replicas:
         return Proposal("scale", refused=f"it has {replicas} replicas, and its bound is {maximum}")
-    return Proposal("scale", f"replicas {replicas} -> {goal}", {"replicas": goal, "maximum": maximum})
+    return Proposal("scale", f"replicas {replicas} -> {goal}", {"replicas": goal})
 
 
 def _plan_limit(diagnosis: Diagnosis, tree: Tree) -> Proposal:

@@ -236,10 +236,8 @@ def test_quantities_are_written_as_the_server_writes_them(value: Any, canonical:
     assert canonicalize_quantity(value) == canonical
 
 
-@given(
-    st.decimals(min_value=0, max_value=10**12, places=3, allow_nan=False), st.sampled_from(["", "k", "M", "Ki", "Mi"])
-)
-def test_the_canonical_form_is_the_same_amount(number: Any, suffix: str) -> None:
+@given(st.integers(0, 10**9), st.sampled_from(["n", "u", "m", "", "k", "M", "Ki", "Mi", "Gi"]))
+def test_the_canonical_form_is_the_same_amount(number: int, suffix: str) -> None:
     """And its own canonical form."""
     text = f"{number}{suffix}"
     canonical = canonicalize_quantity(text)

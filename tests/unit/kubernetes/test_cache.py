@@ -310,6 +310,16 @@ def test_an_idle_wait_blocks() -> None:
             assert len(times) <= 8
 
 
+@pytest.mark.timeout(20)
+def test_a_watch_that_is_not_allowed_is_polled_at_once() -> None:
+    """Not after a pause: by a clock that stands still nothing would ever be due then."""
+    client = ScriptedClient([EMPTY, ([pod("a")], "5")], [fail(Forbidden, 403)])
+    with Cache(client, clock=lambda: 100.0, poll_seconds=60) as cache:
+        cache.follow("Pod", "n")
+        cache.wait_for_change(30)
+        assert names(cache) == ["a"]
+
+
 def test_what_is_due_before_the_timeout_is_done_before_it() -> None:
     """A watch that ended is opened again after its pause, within one wait."""
     client = ScriptedClient([EMPTY], [[], [event("ADDED", "a", "2"), None]])

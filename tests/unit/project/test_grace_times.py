@@ -44,7 +44,10 @@ def test_an_autoscaler_of_nodes_has_the_time_of_the_code() -> None:
     assert f"up to {SCALE_UP_SECONDS:g} s" in " ".join(read_section().split())
 
 
-WAITING_MODULES = ("lowtide.ops.k8s_workload:", "lowtide.ops.k8s_scale_to_partitions:", "lowtide.ops.k8s_rollout:")
+WAITING_MODULES = tuple(
+    f"lowtide.ops.{name}:"
+    for name in ("k8s_autoscaler", "k8s_rollout", "k8s_scale", "k8s_scale_to_partitions", "k8s_workload")
+)
 WAITING_ROLES = [
     role
     for role in role_names()
