@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import Refusal
@@ -200,6 +200,7 @@ def test_limits_that_judge_nothing_are_refused(options: list[Json], problem: str
 VALUES = st.floats(allow_nan=True, allow_infinity=True)
 
 
+@settings(deadline=None)
 @given(values=st.lists(VALUES, max_size=6), low=st.floats(-10, 10), high=st.floats(-10, 10))
 def test_the_gate_is_open_only_where_every_value_is_within_both_limits(
     values: list[float], low: float, high: float

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from ansible.errors import AnsibleFilterError
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ansible_collections.lowtide.ops.plugins.filter.rolling_upgrade_begin import FilterModule as Begin
@@ -133,6 +133,7 @@ def test_a_size_that_is_none_is_refused(size: Any) -> None:
         plan([predict()], [WORKERS], [size], BEGIN, False)
 
 
+@settings(deadline=None)
 @given(
     replicas=st.integers(0, 50),
     sizes=st.lists(st.one_of(st.integers(1, 60), st.integers(1, 100).map(lambda n: f"{n}%")), max_size=5),
