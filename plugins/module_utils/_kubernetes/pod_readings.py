@@ -138,6 +138,11 @@ def _read(pod: Pod, metric: Metric, text: str, problem: str) -> PodReading:
         except UnreadableAnswer as error:
             problem = str(error)
         else:
+            undefined = [sample for sample in samples if math.isnan(sample.value)]
+            if undefined:
+                return PodReading(
+                    pod.title, container, problem=f"{format_sample(undefined[0])} is NaN, which is no number"
+                )
             ordered = sorted(samples, key=lambda sample: -_measure_excess(metric, sample.value))
             return PodReading(pod.title, container, tuple(ordered))
     return PodReading(pod.title, container, problem=shorten(problem, 400))

@@ -94,7 +94,7 @@ def format_sample(sample: Sample) -> str:
 
 
 def select_samples(text: str, name: str, labels: t.Mapping[str, str]) -> list[Sample]:
-    """Return the samples of a metric that have these labels. Raises UnreadableAnswer when there is none, or no number.
+    """Return the samples of a metric that have these labels. Raises UnreadableAnswer when there is none.
 
     That there is none is no zero: a metric that was renamed would otherwise prove anything.
     """
@@ -103,9 +103,6 @@ def select_samples(text: str, name: str, labels: t.Mapping[str, str]) -> list[Sa
     if not chosen:
         described = f"metric {name}" + (f" with the labels {dict(labels)}" if labels else "")
         raise UnreadableAnswer(f"it has no {described}")
-    for sample in chosen:
-        if math.isnan(sample.value):
-            raise UnreadableAnswer(f"{format_sample(sample)} is {sample.value}, which is no number")
     return chosen
 
 
