@@ -73,7 +73,7 @@ LEVELS = {
     "module_utils._systemd": [
         ["units"],
         ["lock", "manager", "probes", "releases"],
-        ["plan", "summary"],
+        ["memory", "plan", "summary"],
         ["apply"],
         ["ensure"],
     ],
