@@ -1,5 +1,5 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""A unit that the OOM killer has hit is named as such, with its evidence, before it is started again."""
+"""The module systemd_units, and with it the role service: what the OOM killer has hit is named, with evidence taken first."""
 
 from __future__ import annotations
 
@@ -65,6 +65,7 @@ def test_another_result_has_no_words_on_memory() -> None:
     assert shown["api.service"].describe() == "failed (failed), result signal"
 
 
+@pytest.mark.procedure("D24")
 def test_the_evidence_is_taken_before_the_start(systemd: MemorySystemd, ensure: Ensure) -> None:
     """Which makes systemd forget the result; the journal is bounded and has no secret. It is started all the same."""
     systemd.add("db")
