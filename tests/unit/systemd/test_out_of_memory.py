@@ -1,5 +1,5 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The module systemd_units, and with it the role service: what the OOM killer has hit is named, with evidence taken first."""
+"""The module systemd_units (role service) names what the OOM killer has hit, with its evidence taken first."""
 
 from __future__ import annotations
 
