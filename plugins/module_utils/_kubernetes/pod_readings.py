@@ -169,12 +169,15 @@ def judge_answers(answers: Answers) -> list[Verdict]:
     """Return the verdicts on samples beyond a bound, the worst pod's in words."""
     metric = answers.metric
     verdicts: list[Verdict] = []
-    for reason, bound, words, is_beyond in (
-        ("observation_above_limit", metric.limit, "above its limit of", lambda value: value > metric.limit),
-        ("observation_below_minimum", metric.minimum, "below its minimum of", lambda value: value < metric.minimum),
+    for reason, bound, words, sign in (
+        ("observation_above_limit", metric.limit, "above its limit of", 1),
+        ("observation_below_minimum", metric.minimum, "below its minimum of", -1),
     ):
         beyond = [
-            (sample, reading) for reading in answers.pods for sample in reading.samples if is_beyond(sample.value)
+            (sample, reading)
+            for reading in answers.pods
+            for sample in reading.samples
+            if sign * sample.value > sign * bound
         ]
         if not beyond:
             continue
