@@ -88,6 +88,49 @@ options:
         description: Above it, it is part of the verdict.
         type: float
         required: true
+  readings:
+    description:
+      - What each pod of the workload is asked for through the API server's pod proxy, a metric in Prometheus' text format.
+      - Each sample is judged. One beyond its bounds is the verdict V(observation_above_limit) or
+        V(observation_below_minimum), with the reading's name as its object and pod, sample and value in its message.
+      - A pod that does not answer, or not with that metric, is the finding V(reading_missing), and the workload is then
+        not called healthy.
+      - A sidecar is asked at its own port, such as Envoy at 15090, so it matters neither which programs its image has nor
+        which container is the first. The program has to listen on the pod's address, not only on C(127.0.0.1).
+      - The account needs C(get) of C(pods/proxy) only with this option; the Role C(lowtide-diagnosis-readings) has it.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      name:
+        description: What it is, for the verdict.
+        type: str
+        required: true
+      port:
+        description: The number of the port, or its name in the pod.
+        type: str
+        required: true
+      path:
+        description: The path that is asked for.
+        type: str
+        default: /metrics
+      scheme:
+        description: How the pod is asked. The API server does not check its certificate.
+        type: str
+        choices: [http, https]
+        default: http
+      metric:
+        description:
+          - The name of the metric, and labels that its samples must have, as the pod writes them.
+          - For example C(envoy_cluster_upstream_rq_active{cluster_name="db"}).
+        type: str
+        required: true
+      limit:
+        description: No sample may be above it. At least one of O(readings[].limit) and O(readings[].min) is needed.
+        type: float
+      min:
+        description: No sample may be below it.
+        type: float
   evidence_folder:
     description:
       - A folder on the host of the task where everything that was read is saved, in a folder of its own for each run
@@ -116,6 +159,12 @@ EXAMPLES = r"""
     name: feature-worker
     configuration:
       - {container: worker, required: [DATABASE_URL, BROKERS]}
+    readings:
+      - name: requests waiting in Envoy
+        port: "15090"
+        path: /stats/prometheus
+        metric: envoy_cluster_upstream_rq_pending_active
+        limit: 20
     evidence_folder: /var/lib/lowtide/evidence
   register: diagnosis
 
@@ -153,8 +202,8 @@ verdict:
       description:
         - C(scaled_to_zero), C(missing_configuration), C(node_not_ready), C(claim_pending), C(quota), C(image_pull),
           C(oom_killed), C(probe_failing), C(crash_loop), C(unschedulable), C(group_not_consuming),
-          C(observation_above_limit), C(rollout_stuck), C(no_endpoints), C(not_ready) (nothing that was read says why), or
-          C(healthy).
+          C(observation_above_limit), C(observation_below_minimum), C(rollout_stuck), C(no_endpoints), C(not_ready)
+          (nothing that was read says why), C(reading_missing) (a pod did not answer for O(readings)), or C(healthy).
         - This is their order too, what may be the cause before what it causes. What holds now comes before what is over.
       type: str
     object:
@@ -223,6 +272,13 @@ logs:
   returned: success
   type: list
   elements: dict
+readings:
+  description:
+    - What each pod answered for each of O(readings), with name, pod, container (that declares the port, or null), samples
+      (at most 5, those beyond the bounds first, each with series and value, which is null for an infinite one), count and problem (why there is none).
+  returned: success
+  type: list
+  elements: dict
 services:
   description: The Services that select its pods.
   returned: success
@@ -279,6 +335,15 @@ OBSERVATION = {
     "value": {"type": "raw", "required": True},
     "limit": {"type": "float", "required": True},
 }
+READING = {
+    "name": {"type": "str", "required": True},
+    "port": {"type": "str", "required": True},
+    "path": {"type": "str", "default": "/metrics"},
+    "scheme": {"type": "str", "choices": ["http", "https"], "default": "http"},
+    "metric": {"type": "str", "required": True},
+    "limit": {"type": "float"},
+    "min": {"type": "float"},
+}
 
 
 def main() -> None:
@@ -294,6 +359,7 @@ def main() -> None:
             "configuration": {"type": "list", "elements": "dict", "default": [], "options": CONFIGURATION},
             "consumer_group_state": {"type": "dict"},
             "observations": {"type": "list", "elements": "dict", "default": [], "options": OBSERVATION},
+            "readings": {"type": "list", "elements": "dict", "default": [], "options": READING},
             "evidence_folder": {"type": "path"},
             "timeout": {"type": "float", "default": 60.0},
         },

@@ -19,6 +19,9 @@ description:
   - A release behind a symbolic link is switched in one step. It is put back, and proven to serve, when the new one does
     not become ready or does not stay so.
   - When something fails, state and last journal lines of the unit are kept in the result before anything else is done.
+  - A unit that is due and was killed out of memory is named as such, by its result C(oom-kill) or by what systemd noted in
+    its journal within a day. Its state and last journal lines are in RV(out_of_memory), taken before it is stopped or
+    started. It is started all the same.
   - It runs on the host itself. It signals no process by name or number; systemd does that by the unit's control group.
 extends_documentation_fragment:
   - lowtide.ops._attributes
@@ -172,6 +175,16 @@ failed_unit:
   description: State and last journal lines of the unit on which the run failed, as it was before anything was put back.
   returned: when a unit failed
   type: dict
+out_of_memory:
+  description:
+    - Units that were due and had been killed out of memory, as they were before anything was done to them. Each has unit,
+      state, at, restarts, exit_code, exit_status, memory_max and memory_peak (in bytes, null where systemd has none),
+      oom_policy and journal.
+    - With cgroup v1 systemd is not told of such a kill. There the unit's result is C(signal), and it is not in here.
+  returned: when the run came to a decision
+  type: list
+  elements: dict
+  sample: []
 waited:
   description: Seconds spent waiting.
   returned: always

@@ -118,6 +118,7 @@ DEFAULTS: dict[Work, dict[str, Any]] = {
         "configuration": [],
         "consumer_group_state": None,
         "observations": [],
+        "readings": [],
         "evidence_folder": None,
     },
     run_job: {

@@ -124,7 +124,7 @@ def read_gauge(client: Client, pod: Pod, gauge: Gauge) -> Reading:
     """Ask a pod how much is in flight. No answer, and one that cannot be read, is never taken for nothing."""
     title = gauge.title
     try:
-        text = _read_text(_ask(client, pod, gauge.place), expected=200)
+        text = ask_text(client, pod, gauge.place, expected=200)
         value = _extract(text, gauge)
     except UnreadableAnswer as error:
         return Reading(pod.title, title, is_met=False, value=None, message=f"{gauge.place.path}: {error}")
@@ -142,7 +142,7 @@ def run_check(client: Client, pod: Pod, check: Check) -> Reading:
     """Ask a pod what a smoke check asks, and compare."""
     title = check.place.path
     try:
-        text = _read_text(_ask(client, pod, check.place), expected=check.status)
+        text = ask_text(client, pod, check.place, expected=check.status)
     except UnreadableAnswer as error:
         return Reading(pod.title, title, is_met=False, value=None, message=f"{title}: {error}")
     if check.contains not in text:
@@ -197,7 +197,9 @@ def _read_refusal(answer: Answer) -> dict[str, t.Any]:
     return document if is_status else {}
 
 
-def _read_text(answer: Answer, *, expected: int) -> str:
+def ask_text(client: Client, pod: Pod, place: Place, *, expected: int) -> str:
+    """Return the text of what a pod answers with this status. Raises UnreadableAnswer, Forbidden."""
+    answer = _ask(client, pod, place)
     text = answer.content.decode("utf-8", "replace")
     if answer.status != expected:
         raise UnreadableAnswer(f"it answered {answer.status} and not {expected}: {shorten(text)!r}")

@@ -74,8 +74,27 @@ def _read_number(word: str, where: str) -> float:
         raise UnreadableAnswer(f"{shorten(where)!r} has no number") from error
 
 
-def sum_metric(text: str, name: str, labels: t.Mapping[str, str]) -> float:
-    """Return the sum over the samples of a metric that have these labels. Raises UnreadableAnswer when there is none.
+def parse_series(text: str) -> tuple[str, dict[str, str]]:
+    """Return the name and the labels of a series as an exposition writes them. Raises UnreadableAnswer."""
+    series = text.strip()
+    name = _NAME.match(series)
+    rest = series[name.end() :].lstrip() if name is not None else series
+    labels: dict[str, str] = {}
+    if rest.startswith("{"):
+        labels, rest = _read_labels(rest, series)
+    if name is None or rest:
+        raise UnreadableAnswer(f"{shorten(series)!r} is no name of a metric with labels")
+    return name.group(), labels
+
+
+def format_sample(sample: Sample) -> str:
+    """Return the series of a sample as an exposition writes it, without its value."""
+    labels = ",".join(f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in sample.labels.items())
+    return f"{sample.name}{{{labels}}}" if labels else sample.name
+
+
+def select_samples(text: str, name: str, labels: t.Mapping[str, str]) -> list[Sample]:
+    """Return the samples of a metric that have these labels. Raises UnreadableAnswer when there is none.
 
     That there is none is no zero: a metric that was renamed would otherwise prove anything.
     """
@@ -84,6 +103,12 @@ def sum_metric(text: str, name: str, labels: t.Mapping[str, str]) -> float:
     if not chosen:
         described = f"metric {name}" + (f" with the labels {dict(labels)}" if labels else "")
         raise UnreadableAnswer(f"it has no {described}")
+    return chosen
+
+
+def sum_metric(text: str, name: str, labels: t.Mapping[str, str]) -> float:
+    """Return the sum over the samples of a metric that have these labels. Raises UnreadableAnswer when there is none."""
+    chosen = select_samples(text, name, labels)
     return _check_finite(math.fsum(sample.value for sample in chosen), name)
 
 
@@ -118,7 +143,7 @@ def format_number(value: float) -> str:
     return str(int(value)) if value.is_integer() else str(value)
 
 
-def shorten(text: str) -> str:
+def shorten(text: str, length: int = SHOWN) -> str:
     """Return the first characters of a text, as one line, with three dots where there are more."""
     line = " ".join(text.split())
-    return line if len(line) <= SHOWN else f"{line[:SHOWN]}..."
+    return line if len(line) <= length else f"{line[:length]}..."

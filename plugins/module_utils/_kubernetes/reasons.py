@@ -28,9 +28,11 @@ REASONS: dict[str, str] = {
     "unschedulable": NEXT_STEPS["Unschedulable"],
     "group_not_consuming": "Find out why its members do not hold their partitions, before anything is restarted",
     "observation_above_limit": "Find out what raised it; more replicas do not help against a limit that all of them share",
+    "observation_below_minimum": "Find out what lowered it; what is not reached may be a sign that requests do not arrive",
     "rollout_stuck": "Look at the objects that the message names",
     "no_endpoints": "Make its pods ready, or correct the selector of the Service",
     "not_ready": "Wait for it; run again if it stays so",
+    "reading_missing": "Find out why the pod does not say it (port, path, metric); what is not measured proves nothing",
     "healthy": "Nothing is to be done here",
 }
 """Every reason with what to do about it. Their order is that of causes: what stands before may be why of what follows."""

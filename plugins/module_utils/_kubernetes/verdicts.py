@@ -18,6 +18,7 @@ from .diagnosis import Finding, find_pod_failure, find_workload_failures
 from .evidence import SERVICE_NAME, Material
 from .fields import Json, as_dict, as_int, as_list, as_text, as_time, get_path
 from .objects import Event, Pod, index_conditions
+from .pod_readings import Answers, judge_answers, judge_missing
 from .reasons import REASONS, Verdict, judge_group, judge_observation, make_verdict
 from .references import find_missing, find_missing_variables, list_containers, list_references
 from .saved_state import read_stop
@@ -45,17 +46,23 @@ class Question(t.NamedTuple):
     """What beside the workload's own state is to be judged: how far back, and what was read elsewhere.
 
     ``since`` is in seconds since 1970. ``required`` are names of variables by container. ``groups`` are consumer groups
-    as rpk_group_info returns them, ``observations`` values with their limits.
+    as rpk_group_info returns them, ``observations`` values with their limits, ``readings`` what the pods answered.
     """
 
     since: float
     required: t.Mapping[str, t.Collection[str]] = {}
     groups: t.Sequence[Json] = ()
     observations: t.Sequence[Json] = ()
+    readings: t.Sequence[Answers] = ()
 
 
 def judge(material: Material, question: Question) -> list[Verdict]:
-    """Return every verdict, the cause first: what holds now before history, then in the order of ``REASONS``."""
+    """Return every verdict, the cause first: what holds now before history, then in the order of ``REASONS``.
+
+    That a pod did not answer is no cause of anything, so it stands last; but then nothing is called healthy.
+    """
+    title = material.workload.title
+    missing = [verdict for answers in question.readings for verdict in judge_missing(answers, title)]
     verdicts = [
         *_judge_replicas(material),
         *_judge_configuration(material, question),
@@ -67,9 +74,11 @@ def judge(material: Material, question: Question) -> list[Verdict]:
         *_judge_services(material),
         *(judge_group(group) for group in question.groups),
         *(judge_observation(observation) for observation in question.observations),
+        *(verdict for answers in question.readings for verdict in judge_answers(answers)),
     ]
     causes = _merge(_drop_symptoms([verdict for verdict in verdicts if verdict is not None]))
-    return sorted(causes, key=_rank) or [_judge_rest(material, question.since)]
+    causes = sorted(causes, key=_rank) or [_judge_rest(material, question.since)]
+    return [verdict for verdict in causes if not missing or verdict.reason != "healthy"] + missing
 
 
 def _rank(verdict: Verdict) -> tuple[bool, int, float, str, str]:

@@ -15,7 +15,7 @@ from .._common.errors import OpsError, Refusal, WaitFailed, WaitTimeout
 from .._common.redaction import Redactor
 from .._common.retry import Backoff, Deadline
 from .._common.text import format_count, format_duration
-from . import probes, releases
+from . import memory, probes, releases
 from .plan import Decision, flatten
 from .releases import LinkState
 from .units import Drain, Ready, Release, Unit, UnitState
@@ -227,14 +227,31 @@ class Run:
         self.outcome.waited += deadline.elapsed
         self.notes.append(f"{format_count(checks, 'check')} in {format_duration(seconds)}, none failed")
 
-    # -- failure ----------------------------------------------------------------------------------------------------
+    # -- evidence ----------------------------------------------------------------------------------------------------
+
+    def collect_kills(self, states: t.Mapping[str, UnitState], decision: Decision) -> None:
+        """Keep what is known of units that were killed out of memory and are due, before their start loses it."""
+        kills: list[dict[str, t.Any]] = []
+        for unit in flatten(self.tiers):
+            shown = states[unit.name]
+            due = unit.name in decision.stop or unit.name in decision.start
+            kill = memory.find_kill(self.manager, shown) if due else None
+            if kill is not None:
+                lines = self._read_journal(unit.name)
+                kills.append(memory.describe_kill(kill, shown, lines))
+                self.notes.append(f"{unit.name}: before this run: {kill.words}")
+                self.notes += [f"{unit.name}: before this run: {line}" for line in lines]
+        self.outcome.facts["out_of_memory"] = kills
+
+    def _read_journal(self, name: str) -> list[str]:
+        return [self._redactor.redact(line) for line in self.manager.read_journal(name, self.limits.log_lines)]
 
     def collect_evidence(self) -> None:
         """Keep state and last journal lines of the unit that failed, before anything else is done to it."""
         if not self.failed:
             return
         shown = self.manager.show([self.failed])[self.failed]
-        lines = [self._redactor.redact(line) for line in self.manager.read_journal(self.failed, self.limits.log_lines)]
+        lines = self._read_journal(self.failed)
         self.outcome.facts["failed_unit"] = {
             "unit": self.failed,
             "state": shown.describe(),

@@ -105,6 +105,7 @@ def perform(run: Run, *, state: str, restarted_after: float | None) -> None:
         refuse_undeclared(undeclared, run.manager.show(list(undeclared)))
     outcome.plan = list_plan(run.tiers, decision, links)
     outcome.before = _describe(states, links, set())
+    run.collect_kills(states, decision)
     if outcome.check_mode:
         _predict(run, units, states, links, decision)
         return
@@ -167,6 +168,7 @@ def _predict(
         [name for name in names if name in due.start],
         [release.link for release in due.switch],
         mode="would",
+        killed=_name_killed(outcome),
     )
     for unit in units:
         shown = states[unit.name]
@@ -175,6 +177,7 @@ def _predict(
             why = probes.find_unready(unit.ready)
             proof = f"not ready: {why}" if why else "ready"
         outcome.evidence.append(describe_unit(unit, shown, proof))
+    outcome.evidence += run.notes
 
 
 def _report(run: Run, units: t.Sequence[Unit], state: str) -> None:
@@ -186,7 +189,8 @@ def _report(run: Run, units: t.Sequence[Unit], state: str) -> None:
     if outcome.facts.get("rolled_back"):
         outcome.summary = f"put back after a failure: {', '.join(link.target for link in links.values())}"
     else:
-        outcome.summary = summarize(units, run.stopped, run.started, run.switched, mode="did")
+        killed = _name_killed(outcome)
+        outcome.summary = summarize(units, run.stopped, run.started, run.switched, mode="did", killed=killed)
     outcome.evidence += [describe_unit(unit, states[unit.name], run.proofs.get(unit.name, "")) for unit in units]
     outcome.evidence += [describe_link(path, link) for path, link in links.items()]
     outcome.evidence += run.notes
@@ -202,6 +206,10 @@ def _report(run: Run, units: t.Sequence[Unit], state: str) -> None:
         }
         for unit in units
     ]
+
+
+def _name_killed(outcome: Outcome) -> list[str]:
+    return [entry["unit"] for entry in outcome.facts["out_of_memory"]]
 
 
 def _describe(

@@ -19,6 +19,8 @@ from .units import PROPERTIES, UnitState, parse_shown
 
 DENIED = ("Access denied", "Interactive authentication required", "Permission denied", "authentication required")
 QUERY_SECONDS = 30.0
+OUT_OF_MEMORY = "fe6faa94e7774663a0da52717891d8ef"
+"""MESSAGE_ID of systemd's own message that a process of a unit was killed by the OOM killer (sd-messages.h)."""
 
 
 class CommandOutput(t.NamedTuple):
@@ -111,6 +113,20 @@ class Manager:
             problem=f"systemctl {verb} ended with exit {answer.code}: {said}",
             next_step=f"See its journal in the evidence, or `journalctl --unit={name}`",
         )
+
+    def read_kill_record(self, name: str, seconds: float) -> float:
+        """Return when systemd noted last that a unit's process was killed for memory; 0 where it did not, or is unread.
+
+        Only what systemd itself (process 1) has written counts: a program can log any words, and any MESSAGE_ID.
+        """
+        argv = ["journalctl", f"--unit={name}", "--lines=1", f"--since=-{seconds:.0f}s", "--no-pager"]
+        argv += ["--output=short-unix", "--quiet", "_PID=1", f"MESSAGE_ID={OUT_OF_MEMORY}"]
+        answer = self._run(argv, QUERY_SECONDS)
+        first = answer.stdout.split(maxsplit=1)[:1] if answer.code == 0 else []
+        try:
+            return float(first[0]) if first else 0.0
+        except ValueError:
+            return 0.0
 
     def read_journal(self, name: str, lines: int) -> list[str]:
         """Return the last lines of a unit's journal, bounded; one line that says why when there is none."""

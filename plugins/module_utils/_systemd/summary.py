@@ -17,9 +17,18 @@ from .units import Unit, UnitState
 
 
 def summarize(
-    units: t.Sequence[Unit], stopped: t.Sequence[str], started: t.Sequence[str], switched: t.Sequence[str], *, mode: str
+    units: t.Sequence[Unit],
+    stopped: t.Sequence[str],
+    started: t.Sequence[str],
+    switched: t.Sequence[str],
+    *,
+    mode: str,
+    killed: t.Sequence[str] = (),
 ) -> str:
-    """Return one line: what was done, or would be. ``mode`` is did, would or rolled_back."""
+    """Return one line: what was done, or would be. ``mode`` is did, would or rolled_back.
+
+    ``killed`` are units that had been killed out of memory before.
+    """
     restarted = [name for name in started if name in stopped]
     words = [
         f"{verb} {join_some(names)}"
@@ -33,6 +42,8 @@ def summarize(
     ]
     if not words:
         return f"{format_count(len(units), 'unit')} as declared"
+    if killed:
+        words.append(f"{join_some(list(killed))} had been killed out of memory")
     return ("would " if mode == "would" else "") + "; ".join(words)
 
 

@@ -12,6 +12,7 @@ import posixpath
 import typing as t
 
 from .._common.errors import OpsError, Refusal
+from .._common.text import format_size
 
 RUNNING = ("active", "activating", "reloading", "deactivating", "refreshing", "maintenance")
 """Values of ActiveState in which processes of the unit may run."""
@@ -29,12 +30,20 @@ PROPERTIES = (
     "ActiveEnterTimestampMonotonic",
     "ExecMainCode",
     "ExecMainStatus",
+    "OOMPolicy",
+    "MemoryMax",
+    "MemoryPeak",
     "NeedDaemonReload",
     "RequiredBy",
     "BoundBy",
     "ConsistsOf",
 )
-"""What is asked of systemd. Never Environment, nor anything else that may hold a secret."""
+"""What is asked of systemd. Never Environment, nor anything else that may hold a secret.
+
+systemctl leaves out what its version does not know.
+"""
+NO_AMOUNT = ("", "infinity", "[not set]", str(2**64 - 1))
+"""How systemd writes that an amount of memory has no limit, or is not known."""
 
 
 class Ready(t.NamedTuple):
@@ -95,6 +104,9 @@ class UnitState(t.NamedTuple):
     exit_status: str
     outdated: bool
     needed_by: tuple[str, ...]
+    oom_policy: str = ""
+    memory_max: int | None = None
+    memory_peak: int | None = None
 
     @property
     def running(self) -> bool:
@@ -107,8 +119,12 @@ class UnitState(t.NamedTuple):
         return self.active in SERVING
 
     def describe(self) -> str:
-        """Return the state in systemd's words."""
+        """Return the state in systemd's words; of a unit that was killed out of memory with what it could take."""
         words = f"{self.active} ({self.sub})"
+        if self.result == "oom-kill":
+            limit = "no MemoryMax" if self.memory_max is None else f"MemoryMax {format_size(self.memory_max)}"
+            peak = "" if self.memory_peak is None else f", MemoryPeak {format_size(self.memory_peak)}"
+            return f"{words}, killed out of memory (result oom-kill, {limit}{peak})"
         return f"{words}, result {self.result}" if self.result not in {"", "success"} else words
 
 
@@ -247,7 +263,14 @@ def _parse_block(name: str, block: str, boot: float) -> UnitState:
         exit_status=shown.get("ExecMainStatus", ""),
         outdated=shown.get("NeedDaemonReload") == "yes",
         needed_by=tuple(sorted(other for other in needed_by if other.endswith(".service"))),
+        oom_policy=shown.get("OOMPolicy", ""),
+        memory_max=_parse_amount(shown.get("MemoryMax", "")),
+        memory_peak=_parse_amount(shown.get("MemoryPeak", "")),
     )
+
+
+def _parse_amount(value: str) -> int | None:
+    return None if value in NO_AMOUNT else int(value)
 
 
 def _refuse(obj: str, problem: str, next_step: str) -> Refusal:

@@ -284,3 +284,17 @@ def test_the_primary_of_a_cluster_is_asked_and_on_request_any_member(lab: dict[s
     assert "standby" in run_module("pg_query_info", {**options, "login_host": standby}).msg
     answer = run_module("pg_query_info", {**options, "login_host": standby, "target": "any"})
     assert (answer["in_recovery"], answer["server"]) == (True, standby)
+
+
+@pytest.mark.procedure("B7")
+def test_slow_statements_are_refused_by_name_where_nothing_counts_them(database: Database) -> None:
+    """The extension is not there, or is and its library is not loaded: both are said, and neither is an empty list."""
+    slowest = "SELECT mean_exec_time FROM pg_stat_statements ORDER BY 1 DESC LIMIT 1"
+    absent = ask(database, slowest)
+    assert absent.failed
+    assert 'relation "pg_stat_statements" does not exist (SQLSTATE 42P01)' in absent.msg
+    database.sql(sql.SQL("CREATE EXTENSION pg_stat_statements"))
+    unloaded = ask(database, slowest)
+    assert unloaded.failed
+    assert "pg_stat_statements must be loaded via" in unloaded.msg
+    assert "shared_preload_libraries" in unloaded["error"]["next_step"]

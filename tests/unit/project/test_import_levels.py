@@ -53,7 +53,8 @@ LEVELS = {
             "summary",
             "wait",
         ],
-        ["rollout_cause", "rollout_guards", "traffic_summary", "verdicts", "workload_wait"],
+        ["pod_readings", "rollout_cause", "rollout_guards", "traffic_summary", "workload_wait"],
+        ["verdicts"],
         ["connection_budget"],
         ["scaling"],
         ["operations"],
@@ -73,7 +74,7 @@ LEVELS = {
     "module_utils._systemd": [
         ["units"],
         ["lock", "manager", "probes", "releases"],
-        ["plan", "summary"],
+        ["memory", "plan", "summary"],
         ["apply"],
         ["ensure"],
     ],

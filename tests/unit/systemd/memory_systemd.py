@@ -8,6 +8,9 @@ from collections.abc import Callable, Sequence
 
 from ansible_collections.lowtide.ops.plugins.module_utils._systemd.manager import CommandOutput
 
+OUT_OF_MEMORY = "fe6faa94e7774663a0da52717891d8ef"
+"""systemd's identity of its message on a unit that the OOM killer has hit (sd-messages.h)."""
+
 
 class MemorySystemd:
     """Units by name, each with the properties that systemctl shows; every command that changes something is kept."""
@@ -16,6 +19,10 @@ class MemorySystemd:
         self.units: dict[str, dict[str, str]] = {}
         self.commands: list[tuple[str, str]] = []
         self.journal: dict[str, list[str]] = {}
+        self.records: dict[str, list[str]] = {}
+        """What systemd itself noted of processes that the kernel killed for memory, as journalctl prints it."""
+        self.asked: list[str] = []
+        """Every command line, in order, by its verb; of journalctl the program's name."""
         self.on_start: Callable[[str], str] = lambda _name: "active"
         """What ActiveState a unit has once it was started."""
         self.refusals: dict[tuple[str, str], str] = {}
@@ -38,8 +45,12 @@ class MemorySystemd:
 
     def run(self, argv: Sequence[str], _seconds: float) -> CommandOutput:
         """What a command line comes to."""
+        self.asked.append(argv[0] if argv[0] == "journalctl" else argv[1])
         if argv[0] == "journalctl":
             name = argv[1].removeprefix("--unit=")
+            if f"MESSAGE_ID={OUT_OF_MEMORY}" in argv:
+                lines = self.records.get(name, []) if "_PID=1" in argv else []
+                return CommandOutput(0, "".join(f"{line}\n" for line in lines[-1:]), "")
             return CommandOutput(0, "".join(f"{line}\n" for line in self.journal.get(name, [])), "")
         verb, names = argv[1], argv[argv.index("--") + 1 :]
         if verb == "show":

@@ -19,6 +19,8 @@ from ..._common.timestamps import format_utc
 from ..cluster import check_identity, connect, disconnect
 from ..evidence import Material, collect, list_event_lines, list_files
 from ..fields import Json, as_dict, as_text, as_time, get_path
+from ..pod_proxy import require_proxy
+from ..pod_readings import Answers, ask_pods, parse_metrics
 from ..reasons import Verdict
 from ..references import list_containers
 from ..summary import describe_state, describe_workload
@@ -37,6 +39,7 @@ def read_diagnosis(module: AnsibleModule, outcome: Outcome) -> None:
     """Read a workload and what is around it, judge it, and save the evidence where that is asked for."""
     params = module.params
     question = _read_question(params, time.time())
+    metrics = parse_metrics(params["readings"], kind=params["kind"], workload=params["name"])
     client = connect(module, seconds=params["timeout"])
     try:
         check_identity(client, params["cluster_uid"])
@@ -49,10 +52,14 @@ def read_diagnosis(module: AnsibleModule, outcome: Outcome) -> None:
             log_bytes=params["log_bytes"],
             at=time.time(),
         )
+        answers = ask_pods(client, material.pods, metrics)
     finally:
         disconnect(module, outcome, client)
-    verdicts = judge(material, question)
+    verdicts = judge(material, question._replace(readings=answers))
     facts = _describe(material, verdicts)
+    facts["readings"] = _describe_readings(material, answers)
+    if any(entry.denied for entry in answers):
+        facts["unreadable"].append(f"not allowed to ask: grant {require_proxy(params['namespace']).rule}")
     facts["unreadable"] += list_untold(material, question)
     outcome.facts.update(facts)
     outcome.summary = summarize(facts["verdict"], facts["others"])
@@ -132,6 +139,12 @@ def _describe(material: Material, verdicts: t.Sequence[Verdict]) -> dict[str, t.
         "services": list(material.services),
         "unreadable": list(material.unreadable),
     }
+
+
+def _describe_readings(material: Material, answers: t.Sequence[Answers]) -> list[t.Any]:
+    """Return what each pod answered for each metric, without secrets."""
+    entries = [reading.as_dict(entry.metric.name) for entry in answers for reading in entry.pods]
+    return [material.redactor.redact_document(entry) for entry in entries]
 
 
 def _describe_containers(material: Material) -> list[dict[str, t.Any]]:

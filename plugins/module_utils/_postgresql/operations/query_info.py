@@ -62,6 +62,7 @@ _NEXT_STEP = {
     "25001": "Give a statement that only reads; the transaction is read only",
     "57014": "Raise timeout or make the statement cheaper, unless somebody cancelled it",
     "42501": "Grant login_user the right that the server names (such as SELECT on the table), or use another one",
+    "55000": "Have the server's administrator prepare what the message names (an extension: shared_preload_libraries)",
     "55P03": "Run again when whoever holds the lock has finished",
     "40001": "Run again; a standby ends queries that stand in the way of its recovery",
 }
