@@ -201,9 +201,11 @@ verdict:
     reason:
       description:
         - C(scaled_to_zero), C(missing_configuration), C(node_not_ready), C(claim_pending), C(quota), C(image_pull),
-          C(oom_killed), C(probe_failing), C(crash_loop), C(unschedulable), C(group_not_consuming),
-          C(observation_above_limit), C(observation_below_minimum), C(rollout_stuck), C(no_endpoints), C(not_ready)
-          (nothing that was read says why), C(reading_missing) (a pod did not answer for O(readings)), or C(healthy).
+          C(oom_killed), C(probe_failing), C(crash_loop), C(unschedulable), C(terminating) (a pod that is still there after
+          its grace period), C(group_not_consuming), C(observation_above_limit), C(observation_below_minimum),
+          C(rollout_stuck), C(evicted), C(no_endpoints), C(not_ready) (nothing that was read says why), C(reading_missing)
+          (a pod did not answer for O(readings)), C(unknown) (pods, Services or EndpointSlices, or what O(configuration)
+          asks for, could not be read, so that nobody can call it healthy), or C(healthy).
         - This is their order too, what may be the cause before what it causes. What holds now comes before what is over.
       type: str
     object:

@@ -125,6 +125,7 @@ options:
     description:
       - Seconds that the Job may run until Kubernetes ends it. Time in which it waits for the lock does not count.
       - Without it, as the template says, and otherwise an hour.
+      - A Job that exists keeps the one that it was made with.
     type: int
   ttl_seconds:
     description:
@@ -144,6 +145,7 @@ options:
     description:
       - A file on the host where the module runs, usually the control host, for the logs. It is replaced, and only its
         owner may read it. Its folder must be there.
+      - A file that has more of this Job's logs than can be read now, as its pods are gone, is left as it is, with a warning.
     type: path
 extends_documentation_fragment:
   - lowtide.ops._attributes

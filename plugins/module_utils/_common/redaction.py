@@ -33,7 +33,7 @@ _HARMLESS = r"(?:names?|refs?|files?|paths?|types?|policy|policies|ttl|seconds|e
 _NAME = rf"(?:{_WORDS})(?![\w.-]{{0,40}}?{_HARMLESS}(?![\w.-]))[\w.-]{{0,60}}"
 _MARK = re.escape(MARKER)
 _QUOTED = (
-    r"(?P<quote>\\+[\"'])(?:(?!(?P=quote))[^\r\n])*(?:(?P=quote)|$)"
+    r"(?P<quote>\\{1,127}[\"'])(?:(?!(?P=quote))[^\r\n])*(?:(?P=quote)|$)"
     r"|\"(?:[^\"\\\r\n]|\\.)*(?:\"|\\?$)"
     r"|'(?:[^'\\\r\n]|\\.)*(?:'|\\?$)"
 )
@@ -53,7 +53,7 @@ _FLAG = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 _ENTRY = re.compile(
-    rf"(?P<keep>\\*\"(?:name|key)\\*\"\s*:\s*\\*\"[\w.-]{{0,60}}?{_NAME}\\*\"\s*,\s*\\*\"value\\*\"\s*:\s*)(?P<value>{_QUOTED})",
+    rf"(?P<keep>\"(?:name|key)\\*\"\s*:\s*\\*\"[\w.-]{{0,60}}?{_NAME}\\*\"\s*,\s*\\*\"value\\*\"\s*:\s*)(?P<value>{_QUOTED})",
     re.IGNORECASE | re.MULTILINE,
 )
 _TAG = re.compile(rf"(?P<keep><[\w.:-]{{0,40}}?{_NAME}>)(?P<value>[^<\r\n]+)(?=</)", re.IGNORECASE)

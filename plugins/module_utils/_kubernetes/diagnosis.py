@@ -131,7 +131,7 @@ def diagnose(snapshot: Snapshot, workload: Workload, *, since: float, goal: int)
     if goal == 0 or workload.kind == "StatefulSet":
         # One that has ended and is kept by a finalizer is still counted by its controller.
         pods = snapshot.list_pods(workload)
-        findings += [_describe_terminating(pod, snapshot.at) for pod in pods if pod.is_terminating]
+        findings += [describe_terminating(pod, snapshot.at) for pod in pods if pod.is_terminating]
     if workload.kind == "StatefulSet" and workload.is_observed:
         findings += _find_held_by_order(snapshot, workload, since=since, goal=goal)
     if goal == 0 or not workload.is_observed:
@@ -326,7 +326,7 @@ def _find_unready_containers(pod: Pod) -> Finding | None:
     return None
 
 
-def _describe_terminating(pod: Pod, now: float) -> Finding:
+def describe_terminating(pod: Pod, now: float) -> Finding:
     """Say what a terminating pod waits for: its grace period, its node, finalizers."""
     parts = [f"on node {pod.node}" if pod.node else "on no node"]
     since = None

@@ -41,6 +41,8 @@ _OF_NAMESPACE = (
     "PodDisruptionBudget",
     "PersistentVolumeClaim",
 )
+_NEEDED = ("Pod", "Service", "EndpointSlice")
+"""Kinds without which nobody can say that a workload is well."""
 _OWN = {"Deployment": "ReplicaSet", "StatefulSet": "ControllerRevision", "DaemonSet": "ControllerRevision"}
 _PUBLIC = re.compile(
     r"(?:.*[_.-])?(?:user|username|login|host|hostname|port|db|dbname|database|name|namespace|region|bucket|endpoint"
@@ -53,7 +55,7 @@ class Material(t.NamedTuple):
     """What was read of a workload, at ``snapshot.at``.
 
     ``contents`` has the keys of Secrets and ConfigMaps, ``unreadable`` what could not be read and why, ``services`` the
-    names of those that select its pods.
+    names of those that select its pods. ``lacking`` is what of ``unreadable`` nobody is called healthy without.
     """
 
     workload: Workload
@@ -63,6 +65,7 @@ class Material(t.NamedTuple):
     logs: tuple[Log, ...]
     unreadable: tuple[str, ...]
     redactor: Redactor
+    lacking: tuple[str, ...] = ()
 
     @property
     def pods(self) -> list[Pod]:
@@ -79,6 +82,7 @@ class _Reader:
         self.objects: list[Json] = []
         self.known: set[str] = set()
         self.unreadable: list[str] = []
+        self.lacking: list[str] = []
 
     def list(self, kind: str, *, label_selector: str = "") -> list[Json]:
         """Return the objects of a kind in the namespace, none where they may not be read."""
@@ -87,7 +91,8 @@ class _Reader:
         try:
             listing = self.client.list(collection_path(kind, self.namespace), obj=title, params=params)
         except ApiError as error:
-            self._note(error, f"list {find_resource(kind).qualified} in namespace {self.namespace}")
+            note = self._note(error, f"list {find_resource(kind).qualified} in namespace {self.namespace}")
+            self.lacking += [note] if kind in _NEEDED else []
             return []
         self.known.add(kind)
         return [{**obj, "kind": kind} for obj in listing.items]
@@ -110,7 +115,7 @@ class _Reader:
         """Make objects part of the snapshot."""
         self.objects += objects
 
-    def _note(self, error: ApiError, right: str) -> None:
+    def _note(self, error: ApiError, right: str) -> str:
         if isinstance(error, Forbidden):
             note = f"not allowed to read: grant {right}"
         elif isinstance(error, NotFound):
@@ -119,6 +124,7 @@ class _Reader:
             note = f"could not be read: {error.obj}: {error.problem}"
         if note not in self.unreadable:
             self.unreadable.append(note)
+        return note
 
 
 def collect(
@@ -153,7 +159,8 @@ def collect(
     snapshot = Snapshot.from_objects(reader.objects, known=reader.known, at=at)
     logs = _read_logs(client, workload, snapshot, redactor, log_lines=log_lines, log_bytes=log_bytes)
     services_names = tuple(as_text(service["metadata"]["name"]) for service in services)
-    return Material(workload, snapshot, contents, services_names, tuple(logs), tuple(reader.unreadable), redactor)
+    unreadable, lacking = tuple(reader.unreadable), tuple(reader.lacking)
+    return Material(workload, snapshot, contents, services_names, tuple(logs), unreadable, redactor, lacking)
 
 
 def _select_services(services: t.Iterable[Json], workload: Workload) -> list[Json]:

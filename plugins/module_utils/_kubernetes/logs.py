@@ -25,6 +25,10 @@ TRANSFER_LIMIT = 16 * 1024 * 1024
 """Bytes that the server sends of one log at most, however long its lines are."""
 MARGIN_LINES = 100
 """Lines read before those that are kept, so that a private key which begins in them is redacted as a whole."""
+OVERLAP_BYTES = 64 * 1024
+"""Read and redacted before what is kept, for secrets that begin in it. Redacting more costs time for nothing."""
+HEAD = 4096
+"""Characters left out where a single line is cut before it is redacted: a secret may begin before the cut."""
 LOGS_LIMIT = 50
 """Logs that are read in one call at most; the others say that they were not."""
 
@@ -98,7 +102,7 @@ def read_log(
         reason = _explain(error, pod, container, previous=previous)
     if len(lines) == 1 and lines[0].startswith(_REMOVED):
         reason = f"its node has removed it: {lines.pop()}"
-    text, truncated = cut_tail(redact("\n".join(lines)), tail_lines=tail_lines, limit_bytes=limit_bytes)
+    text, truncated = redact_tail("\n".join(lines), redact, tail_lines=tail_lines, limit_bytes=limit_bytes)
     if not lines and not reason:
         reason = "it is empty"
     return Log(f"{pod.namespace}/{pod.name}", container, previous, text, truncated, redact(reason))
@@ -148,6 +152,21 @@ def list_logs(
         for pod, container, previous in asked[limit:]
     ]
     return logs
+
+
+def redact_tail(text: str, redact: Redact, *, tail_lines: int, limit_bytes: int) -> tuple[str, bool]:
+    """Return the last lines of a text without secrets, and whether that is not all of it.
+
+    Only what is kept is redacted, and ``OVERLAP_BYTES`` before it. A line that this cuts is left out.
+    """
+    data = text.encode("utf-8", "replace")
+    size = limit_bytes + OVERLAP_BYTES
+    if len(data) <= size:
+        return cut_tail(redact(text), tail_lines=tail_lines, limit_bytes=limit_bytes)
+    end = data[-size:].decode("utf-8", "ignore")
+    _cut, newline, whole = end.partition("\n")
+    redacted = redact(whole) if newline and whole else redact(end)[HEAD:]
+    return cut_tail(redacted, tail_lines=tail_lines, limit_bytes=limit_bytes)[0], True
 
 
 def cut_tail(text: str, *, tail_lines: int, limit_bytes: int) -> tuple[str, bool]:

@@ -26,13 +26,16 @@ REASONS: dict[str, str] = {
     "probe_failing": "Compare the probe (path, port, times) with what the program serves and how long it takes to start",
     "crash_loop": "Look at the last lines of its previous log, and correct what it names",
     "unschedulable": NEXT_STEPS["Unschedulable"],
+    "terminating": NEXT_STEPS["Terminating"],
     "group_not_consuming": "Find out why its members do not hold their partitions, before anything is restarted",
     "observation_above_limit": "Find out what raised it; more replicas do not help against a limit that all of them share",
     "observation_below_minimum": "Find out what lowered it; what is not reached may be a sign that requests do not arrive",
     "rollout_stuck": "Look at the objects that the message names",
+    "evicted": "Find out what its node ran out of, and let requests say what the pods really use",
     "no_endpoints": "Make its pods ready, or correct the selector of the Service",
     "not_ready": "Wait for it; run again if it stays so",
     "reading_missing": "Find out why the pod does not say it (port, path, metric); what is not measured proves nothing",
+    "unknown": "Grant the rights that lack (docs/kubernetes-rights.yml), and run again",
     "healthy": "Nothing is to be done here",
 }
 """Every reason with what to do about it. Their order is that of causes: what stands before may be why of what follows."""

@@ -14,13 +14,13 @@ from .._common.outcome import Blocker
 from .autoscalers import Autoscaler
 from .client import Client
 from .constraints.capacity import find_fit_blockers
-from .constraints.limits import find_amount_blockers
+from .constraints.limits import RUNTIME_VARIABLES, find_amount_blockers, list_runtime_warnings
 from .constraints.owners import POD_TEMPLATE, find_owner_blockers
 from .constraints.quota import find_rollout_quota_blockers
 from .fields import as_dict, as_list, get_path
 from .objects import Workload
 from .plans.rollout import Plan, count_unavailable
-from .pod_templates import LIMITS, REQUESTS
+from .pod_templates import ENV, LIMITS, REQUESTS, Edit
 from .resources import collection_path
 from .scaling_constraints import ScalingConstraints, read_constraints
 
@@ -40,7 +40,10 @@ def find_rollout_blockers(
         constraints.limit_ranges = client.list(path, obj=f"LimitRanges of namespace {workload.namespace}").items
     ranges, unavailable = constraints.limit_ranges, count_unavailable(workload)
     edited = {edit.place.container for edit in plan.edits if edit.place.container}
-    blockers += find_amount_blockers(workload.title, plan.template, containers=edited, limit_ranges=ranges)
+    sized = {edit.place.container for edit in plan.edits if _sizes(edit)}
+    title, template = workload.title, plan.template
+    blockers += find_amount_blockers(title, template, containers=edited, limit_ranges=ranges, sized=sized)
+    told = list_runtime_warnings(title, template, containers=edited - sized, limit_ranges=ranges)
     blockers += find_rollout_quota_blockers(
         workload, plan.template, constraints.quotas, limit_ranges=ranges, unavailable=unavailable
     )
@@ -53,7 +56,13 @@ def find_rollout_blockers(
             limit_ranges=ranges,
             replaces_first=unavailable > 0,
         )
-    return blockers, _list_warnings(constraints, workload, changes_requests=_changes(plan, REQUESTS))
+    return blockers, told + _list_warnings(constraints, workload, changes_requests=_changes(plan, REQUESTS))
+
+
+def _sizes(edit: Edit) -> bool:
+    """Return whether an edit is about the memory that a container may have, or that its runtime is told to take."""
+    field, key = edit.place.field, edit.place.key
+    return (field == LIMITS and key == "memory") or (field == ENV and key in RUNTIME_VARIABLES)
 
 
 def _changes(plan: Plan, *fields: str) -> bool:

@@ -8,6 +8,7 @@ Private to lowtide.ops: do not import from other collections.
 
 from __future__ import annotations
 
+import re
 import typing as t
 
 from .._common.outcome import Blocker
@@ -257,12 +258,33 @@ def list_job_evidence(job: Job, end: Exit | None, logs: t.Sequence[Log], *, seco
     return lines
 
 
+_HEADING = re.compile(r"^==> ((?:previous )?log of container \S+ of Pod \S+?)(?: \(its end\))? <==$", re.MULTILINE)
+
+
 def format_logs(logs: t.Sequence[Log]) -> str:
     """Return logs as one text, each below a line that says whose it is."""
     parts = [
         f"==> {log.title}{' (its end)' if log.truncated else ''} <==\n{log.text or f'({log.reason})'}\n" for log in logs
     ]
     return "\n".join(parts) or "(no pod was left, so that there was no log)\n"
+
+
+def find_lost_logs(kept: str, logs: t.Sequence[Log], *, job: str) -> list[str]:
+    """Return which logs a text of ``format_logs`` has that these logs lack, or have less of; nothing where none.
+
+    Logs of other Jobs are lost only if there is nothing in their place.
+    """
+    texts = {log.title: log.text for log in logs if log.text}
+    if not texts and kept.strip() and not kept.startswith("("):
+        return ["no pod with a log was left"]
+    parts = _HEADING.split(kept)
+    lost = []
+    for title, body in zip(parts[1::2], parts[2::2], strict=True):
+        old, new = body.strip("\n"), texts.get(title, "").strip("\n")
+        is_of_job = title.rpartition(" of Pod ")[2].startswith(f"{job}-")
+        if is_of_job and old and not old.startswith("(") and old != new and old.endswith(new):
+            lost.append(title)
+    return lost
 
 
 def name_holder(holder: Holder, lock: str) -> Blocker:

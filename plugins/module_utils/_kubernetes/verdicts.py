@@ -14,7 +14,7 @@ import typing as t
 from .._common.text import format_count, format_duration, join_some
 from .._common.timestamps import format_utc
 from .conditions import assess_alone
-from .diagnosis import Finding, find_pod_failure, find_workload_failures
+from .diagnosis import Finding, describe_terminating, find_pod_failure, find_workload_failures
 from .evidence import SERVICE_NAME, Material
 from .fields import Json, as_dict, as_int, as_list, as_text, as_time, get_path
 from .objects import Event, Pod, index_conditions
@@ -40,6 +40,8 @@ _PROBES = ("startup", "liveness", "readiness")
 LAST_LINES = 5
 """Lines of a log that a verdict shows. The result and the saved evidence have more."""
 _OOM = "OOMKilled"
+CLEANUP_SECONDS = 15.0
+"""What a node has after the grace period of a pod to report its end, and clocks to differ."""
 
 
 class Question(t.NamedTuple):
@@ -71,12 +73,16 @@ def judge(material: Material, question: Question) -> list[Verdict]:
         *_judge_terminations(material, question.since),
         *_judge_probes(material, question.since),
         *_judge_findings(material),
+        *_judge_ended_pods(material, question.since),
+        *_judge_held_pods(material),
         *_judge_services(material),
         *(judge_group(group) for group in question.groups),
         *(judge_observation(observation) for observation in question.observations),
         *(verdict for answers in question.readings for verdict in judge_answers(answers)),
     ]
     causes = _merge(_drop_symptoms([verdict for verdict in verdicts if verdict is not None]))
+    if not any(verdict.is_current for verdict in causes):
+        causes += _judge_unread(material, question)
     causes = sorted(causes, key=_rank) or [_judge_rest(material, question.since)]
     return [verdict for verdict in causes if not missing or verdict.reason != "healthy"] + missing
 
@@ -84,6 +90,17 @@ def judge(material: Material, question: Question) -> list[Verdict]:
 def _rank(verdict: Verdict) -> tuple[bool, int, float, str, str]:
     since = verdict.since if verdict.since is not None else 0.0
     return (not verdict.is_current, _RANKS[verdict.reason], since, verdict.object, verdict.message)
+
+
+def _judge_unread(material: Material, question: Question) -> list[Verdict]:
+    """Return the verdict on a workload of which too little could be read to call it healthy."""
+    lacks = [*material.lacking, *list_untold(material, question)]
+    if not lacks:
+        return []
+    status = assess_alone(material.workload)
+    message = f"{status.message}, but nobody can say whether it is well without what could not be read ({lacks[0]})"
+    step = f"Let this account read what lacks, and run again: {'; '.join(lacks)}"
+    return [make_verdict("unknown", material.workload.title, message, next_step=step, evidence=tuple(lacks))]
 
 
 def _judge_rest(material: Material, since: float) -> Verdict:
@@ -310,6 +327,62 @@ def _find_last_lines(material: Material, pod: Pod, container: str) -> list[str]:
     return [f"{log.title}: {line}" for log in own[:1] for line in log.text.splitlines()[-LAST_LINES:]]
 
 
+# -- pods that have ended, or do not ----------------------------------------------------------------------------------
+
+
+def _judge_ended_pods(material: Material, since: float) -> t.Iterator[Verdict]:
+    """Name the pods of the present revision that failed as a whole: evicted, or refused by their node.
+
+    Their containers are restarted by their node, so that no pod of a workload fails by itself.
+    """
+    workload = material.workload
+    newest = material.snapshot.update_hash(workload)
+    for pod in material.snapshot.list_pods(workload):
+        ended_at = _find_end(pod)
+        if pod.phase != "Failed" or ended_at < since or (newest and pod.template_hash not in ("", newest)):
+            continue
+        reason = as_text(get_path(pod.raw, "status", "reason")) or "Failed"
+        told = as_text(get_path(pod.raw, "status", "message")).strip()
+        where = f" on node {pod.node}" if pod.node else ""
+        message = f"it ended{where}: {reason}{f': {told}' if told else ''}"
+        yield make_verdict(
+            "evicted",
+            pod.title,
+            message,
+            since=ended_at,
+            evidence=(f"{pod.title}: {message}, at {format_utc(ended_at)}",),
+            is_current=workload.ready < workload.replicas,
+            subject=reason,
+        )
+
+
+def _find_end(pod: Pod) -> float:
+    """Return when a pod ended, by the latest time that its status has."""
+    status = as_dict(pod.raw.get("status"))
+    times = [as_time(get_path(entry, "lastTransitionTime")) for entry in as_list(status.get("conditions"))]
+    times += [as_time(get_path(entry, "state", "terminated", "finishedAt")) for entry in _list_statuses(pod)]
+    return max((at for at in [*times, pod.started_at, pod.created_at] if at is not None), default=0.0)
+
+
+def _list_statuses(pod: Pod) -> list[t.Any]:
+    return [
+        status
+        for field in ("initContainerStatuses", "containerStatuses")
+        for status in as_list(get_path(pod.raw, "status", field))
+    ]
+
+
+def _judge_held_pods(material: Material) -> t.Iterator[Verdict]:
+    """Name the pods that are still there although their grace period is over: a finalizer or a lost node holds them."""
+    at = material.snapshot.at
+    for pod in material.snapshot.list_pods(material.workload):
+        if pod.deletion_timestamp is None or pod.deletion_timestamp + CLEANUP_SECONDS > at:
+            continue
+        finding = describe_terminating(pod, at)
+        message = f"it is being deleted and does not go: {finding.message}"
+        yield make_verdict("terminating", pod.title, message, since=finding.since, subject=finding.holder or "")
+
+
 # -- probes -----------------------------------------------------------------------------------------------------------
 
 
@@ -445,18 +518,39 @@ def _judge_services(material: Material) -> t.Iterator[Verdict]:
         return
     slices = [obj for obj in material.snapshot.as_document()["items"] if obj["kind"] == "EndpointSlice"]
     for service in material.services:
-        endpoints = [
-            endpoint
-            for entry in slices
-            if get_path(entry, "metadata", "labels", SERVICE_NAME) == service
-            for endpoint in as_list(entry.get("endpoints"))
-        ]
+        own = [entry for entry in slices if get_path(entry, "metadata", "labels", SERVICE_NAME) == service]
+        endpoints = [endpoint for entry in own for endpoint in as_list(entry.get("endpoints"))]
         # A condition that is not there counts as ready.
         ready = [endpoint for endpoint in endpoints if get_path(endpoint, "conditions", "ready") is not False]
         if not ready:
             count = format_count(len(endpoints), "endpoint")
             title = f"Service {material.workload.namespace}/{service}"
             yield make_verdict("no_endpoints", title, f"none of its {count} is ready, so that it answers nobody")
+            continue
+        yield from _judge_ports(material, service, own)
+
+
+def _judge_ports(material: Material, service: str, slices: t.Sequence[Json]) -> t.Iterator[Verdict]:
+    """Name the ports of a Service that go to a named port which no pod has: its EndpointSlices do not have them."""
+    title = f"Service {material.workload.namespace}/{service}"
+    obj = material.snapshot.find("Service", material.workload.namespace, service)
+    served = {
+        as_text(get_path(port, "name"))
+        for entry in slices
+        if entry.get("endpoints")
+        for port in as_list(entry.get("ports"))
+    }
+    for port in as_list(get_path(obj, "spec", "ports")):
+        target, name = get_path(port, "targetPort"), as_text(get_path(port, "name"))
+        if isinstance(target, str) and not target.isdigit() and name not in served:
+            own = f"{get_path(port, 'port')}{f' ({name})' if name else ''}"
+            yield make_verdict(
+                "no_endpoints",
+                title,
+                f"its port {own} goes to the port named {target!r}, which no container of its pods has, so that it answers"
+                " nobody there",
+                next_step=f"Name a port of a container {target!r} in the pod template, or correct targetPort of the {title}",
+            )
 
 
 # -- cause and symptom ------------------------------------------------------------------------------------------------

@@ -102,8 +102,9 @@ def test_names_are_of_prefix_key_and_attempt() -> None:
 
 
 def test_what_a_job_does_makes_its_digest() -> None:
-    """How long it is kept, and whether it waits, does not."""
-    same = REQUEST._replace(spec={**REQUEST.spec, "ttlSecondsAfterFinished": 5, "suspend": True})
+    """How long it may run, how long it is kept, and whether it waits, does not."""
+    limits = {"ttlSecondsAfterFinished": 5, "suspend": True, "activeDeadlineSeconds": 7}
+    same = REQUEST._replace(spec={**REQUEST.spec, **limits})
     other = REQUEST._replace(spec={**REQUEST.spec, "backoffLimit": 0})
     assert same.template_digest == REQUEST.template_digest != other.template_digest
     assert REQUEST.key_label == same.key_label != REQUEST._replace(key="43").key_label

@@ -9,9 +9,17 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.lowtide.ops.plugins.module_utils._common.redaction import Redactor
 from ansible_collections.lowtide.ops.plugins.module_utils._common.retry import Deadline
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.client import GRACE
-from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.logs import Log, cut_tail, list_logs, read_log
+from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.logs import (
+    OVERLAP_BYTES,
+    Log,
+    cut_tail,
+    list_logs,
+    read_log,
+    redact_tail,
+)
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.objects import Pod
 from support.memory_handler import Fault
 from support.memory_kubernetes import MemoryServer
@@ -173,3 +181,30 @@ def test_what_a_kubelet_says_of_a_log_that_it_removed_is_no_log(memory: MemorySe
     log = read(memory, pod)
     assert log.text == ""
     assert log.reason == "its node has removed it: unable to retrieve container logs for containerd://69f5daa4"
+
+
+def test_only_what_is_kept_is_redacted() -> None:
+    """With some of what stands before it, in which a secret may begin; a line that is cut is left out."""
+    asked: list[str] = []
+
+    def redact(text: str) -> str:
+        asked.append(text)
+        return Redactor().redact(text)
+
+    key = "-----BEGIN PRIVATE KEY-----\n" + "\n".join(["Q" * 64] * 20) + "\n-----END PRIVATE KEY-----"
+    text = "\n".join([*("x" * 99 for _ in range(100_000)), key, "last"])
+    kept, truncated = redact_tail(text, redact, tail_lines=3, limit_bytes=500)
+    assert (kept.split("\n")[1:], truncated) == (["[redacted]", "last"], True)
+    assert len(asked[0]) <= 500 + OVERLAP_BYTES
+    assert asked[0].startswith("x" * 99 + "\n")
+
+
+def test_the_end_of_one_long_line_begins_in_no_secret() -> None:
+    """Where the line is cut nobody knows what stood before."""
+    text = "a" * 200_000 + "password=" + "s3cret" * 100 + "z" * (OVERLAP_BYTES + 100 - 300) + " end"
+    kept, truncated = redact_tail(text, Redactor().redact, tail_lines=5, limit_bytes=OVERLAP_BYTES)
+    assert truncated
+    assert kept.endswith(" end") or kept == ""
+    assert "s3cret" not in kept
+    short = redact_tail("b\npassword=s3cret", Redactor().redact, tail_lines=5, limit_bytes=99)
+    assert short == ("b\npassword=[redacted]", False)

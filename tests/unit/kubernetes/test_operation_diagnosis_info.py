@@ -188,6 +188,106 @@ def test_what_may_not_be_read_is_noted(memory: MemoryServer) -> None:
     assert all("not allowed to read it: grant get on pods/log" in log["reason"] for log in run["logs"])
 
 
+@pytest.mark.parametrize("denied", ["pods", "services", "endpointslices"])
+def test_nobody_is_healthy_whose_pods_nobody_has_read(memory: MemoryServer, denied: str) -> None:
+    """An account that may get the Deployment alone is told which rights lack; the counts of the status prove little."""
+    shop = Shop(memory)
+    shop.put("Service", "web", spec={"selector": {"app": "web"}})
+    put_slice(shop, ports=[{"name": "", "port": 80}])
+    assert list_reasons(diagnose(memory)) == ["healthy"]
+    memory.deny("list", denied)
+    run = diagnose(memory)
+    assert list_reasons(run) == ["unknown"]
+    assert f"grant list {denied}" in run["verdict"]["next_step"]
+    assert run["verdict"]["message"].endswith("in namespace n)")
+
+
+def test_configuration_that_was_asked_for_and_not_read_is_not_well(memory: MemoryServer) -> None:
+    """Without the question a Secret that may not be read is only noted."""
+    shop = Shop(memory, container={"envFrom": [{"secretRef": {"name": "db"}}]})
+    shop.put_secret("db", username="u")
+    memory.deny("get", "secrets")
+    assert list_reasons(diagnose(memory)) == ["healthy"]
+    run = diagnose(memory, configuration=[{"container": "app", "required": ["P"]}])
+    assert list_reasons(run) == ["unknown"]
+
+
+@pytest.mark.parametrize(
+    ("ago", "revision", "reasons"),
+    [(60.0, "1", ["evicted"]), (7200.0, "1", ["healthy"]), (60.0, "0", ["healthy"])],
+)
+def test_an_evicted_pod_is_named(memory: MemoryServer, ago: float, revision: str, reasons: list[str]) -> None:
+    """One of this revision, for as long as is asked; what holds now comes before it."""
+    shop = Shop(memory)
+    put_evicted(shop, ago=ago, revision=revision)
+    run = diagnose(memory)
+    assert list_reasons(run) == reasons
+    if reasons == ["evicted"]:
+        assert run["verdict"]["object"] == "Pod n/web-1-x"
+        assert run["verdict"]["message"] == "it ended on node n1: Evicted: The node was low on resource: memory."
+        assert run["verdict"]["current"] is False
+        shop.put_pod("web-1-0", **shop.end("Error"))
+        shop.count(1)
+        assert list_reasons(diagnose(memory)) == ["crash_loop", "evicted"]
+
+
+def put_evicted(shop: Shop, *, ago: float, revision: str) -> None:
+    """Put a pod that its node has evicted."""
+    shop.put(
+        "Pod",
+        "web-1-x",
+        created=ago + 60,
+        owner=("ReplicaSet", "web-1"),
+        labels={"app": "web", "pod-template-hash": revision},
+        spec={"nodeName": "n1", "containers": [shop.container]},
+        status={
+            "phase": "Failed",
+            "reason": "Evicted",
+            "message": "The node was low on resource: memory. ",
+            "conditions": [{"type": "DisruptionTarget", "status": "True", "lastTransitionTime": format_ago(ago)}],
+        },
+    )
+
+
+@pytest.mark.parametrize(("ago", "reasons"), [(300.0, ["terminating"]), (-20.0, ["healthy"])])
+def test_a_pod_that_a_finalizer_holds_is_named(memory: MemoryServer, ago: float, reasons: list[str]) -> None:
+    """Once its grace period is over."""
+    shop = Shop(memory)
+    shop.put_pod("web-1-x")
+    meta = {"deletionTimestamp": format_ago(ago), "deletionGracePeriodSeconds": 30, "finalizers": ["example.org/hold"]}
+    memory.change("Pod", NAMESPACE, "web-1-x", lambda obj: obj["metadata"].update(meta))
+    run = diagnose(memory)
+    assert list_reasons(run) == reasons
+    if reasons == ["terminating"]:
+        assert run["verdict"]["object"] == "Pod n/web-1-x"
+        assert "finalizers example.org/hold" in run["verdict"]["message"]
+
+
+def put_slice(shop: Shop, *, ports: list[Json]) -> None:
+    """Put the EndpointSlice of the Service ``web`` with one ready endpoint."""
+    labels = {"kubernetes.io/service-name": "web"}
+    endpoints = [{"addresses": ["10.0.0.1"], "conditions": {"ready": True}}]
+    shop.put("EndpointSlice", "web-a", labels=labels, endpoints=endpoints, ports=ports, addressType="IPv4")
+
+
+@pytest.mark.parametrize(
+    ("ports", "named"),
+    [([{"name": "http", "port": 8080}], ""), ([], "80 (http)"), ([{"name": "metrics", "port": 9}], "80 (http)")],
+)
+def test_a_service_with_a_port_that_no_pod_has_answers_nobody(
+    memory: MemoryServer, ports: list[Json], named: str
+) -> None:
+    """Its endpoints are ready, and its EndpointSlices have no such port."""
+    shop = Shop(memory)
+    port = {"name": "http", "port": 80, "targetPort": "web-http"}
+    shop.put("Service", "web", spec={"selector": {"app": "web"}, "ports": [port, {"port": 81, "targetPort": 8081}]})
+    put_slice(shop, ports=ports)
+    run = diagnose(memory)
+    assert list_reasons(run) == (["no_endpoints"] if named else ["healthy"])
+    if named:
+        assert f"its port {named} goes to the port named 'web-http'" in run["verdict"]["message"]
+
+
 def test_a_kind_that_is_not_served_and_an_error_are_noted(memory: MemoryServer) -> None:
     """They are no reason to say nothing."""
     Shop(memory)

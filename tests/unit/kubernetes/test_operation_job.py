@@ -139,6 +139,7 @@ def test_another_template_with_the_same_key_is_refused(memory: MemoryServer) -> 
         assert (refused.failed, refused["error"]["refused"]) == (True, True)
         assert "is complete, but was made from another template" in refused.msg
     assert run(memory, ttl_seconds=5).changed is False, "how long it is kept makes no other Job of it"
+    assert run(memory, deadline=9).changed is False, "nor how long it may run"
     assert run(memory, template=describe_template("j"), key="l").changed is True
 
 
@@ -295,6 +296,38 @@ def test_the_log_is_kept_in_a_private_file(memory: MemoryServer, tmp_path: Path)
     assert path.read_text() == f"==> log of container main of Pod n/{result['job']}-x (its end) <==\nb\n"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_log_that_was_kept_is_not_replaced_by_less(memory: MemoryServer, tmp_path: Path) -> None:
+    """The pod may be gone, or its log shorter, when the Job is asked for again; the log of another Job is replaced."""
+    JobController(memory, lines=["a", "b"])
+    path = tmp_path / "job.log"
+    name = run(memory, log_file=str(path))["job"]
+    kept = path.read_text()
+    assert kept.endswith("a\nb\n")
+    memory.log_lines["n", f"{name}-x"] = ["b"]
+    again = run(memory, log_file=str(path))
+    assert (again.changed, path.read_text()) == (False, kept)
+    memory.remove("Pod", "n", f"{name}-x")
+    again = run(memory, log_file=str(path))
+    assert (again.failed, again.changed, path.read_text()) == (False, False, kept)
+    (warning,) = again["warnings"]
+    assert warning == (
+        f"file {path}: it is left as it was, since it has more than could be read of Job n/{name} now: no pod with a log"
+        " was left"
+    )
+    other = run(memory, log_file=str(path), key="l")
+    assert path.read_text() == kept.replace(name, other["job"])
+
+
+def test_a_job_that_runs_keeps_its_deadline(memory: MemoryServer) -> None:
+    """Another one is given in a later run, which waits for the same Job and says so."""
+    controller = JobController(memory, holds=True)
+    assert run(memory, deadline=50, timeout=0.5).failed
+    assert len(controller.started) == 1
+    again = run(memory, deadline=60, timeout=0.5)
+    assert "another template" not in again.msg
+    assert any("it was made with a deadline of 50 s" in warning for warning in again["warnings"])
 
 
 def test_the_log_of_a_pod_that_is_about_to_be_deleted_is_kept(memory: MemoryServer) -> None:

@@ -216,6 +216,28 @@ def test_an_autoscaler_at_its_maximum_and_one_of_shares_are_warned_of(
     assert not any("with other requests" in warning for warning in other["warnings"])
 
 
+def test_a_heap_above_the_limit_stops_only_what_is_about_it(
+    memory: MemoryServer, controllers: RolloutControllers
+) -> None:
+    """It stood so before another image; another limit or heap has to fit."""
+    controllers.add("Deployment")
+    container = {"name": "main", "resources": {"limits": {"memory": "2Gi"}}, "env": {"JAVA_OPTS": "-Xmx3g"}}
+    refused = roll_out(memory, containers=[container])
+    assert "is told -Xmx3g" in refused.msg
+
+    def tell(obj: Json) -> None:
+        (own,) = obj["spec"]["template"]["spec"]["containers"]
+        own |= {"resources": {"limits": {"memory": "2Gi"}}, "env": [{"name": "JAVA_OPTS", "value": "-Xmx3g"}]}
+
+    memory.change("Deployment", NAMESPACE, "w", tell)
+    run = check_done(roll_out(memory, check=True, image="i:2"))
+    assert any("is told -Xmx3g" in warning and "as before this change" in warning for warning in run["warnings"])
+    run = check_done(roll_out(memory, check=True, containers=[{"name": "main", "env": {"OTHER": "1"}}]))
+    assert any("is told -Xmx3g" in warning for warning in run["warnings"])
+    limits = {"limits": {"memory": "1Gi"}}
+    assert "is told -Xmx3g" in roll_out(memory, check=True, containers=[{"name": "main", "resources": limits}]).msg
+
+
 @pytest.mark.parametrize("check", [False, True])
 def test_what_the_account_may_not_do_is_found_before(
     memory: MemoryServer, controllers: RolloutControllers, check: bool

@@ -82,6 +82,16 @@ def limit(**bounds: Any) -> list[Json]:
         ({"resources": {"limits": {"memory": "1Gi"}}, "args": ["-Xmx512m"]}, [], None),
         ({"resources": {"limits": {"memory": "1Gi"}}, "command": ["java", "-Xmx1024m"]}, [], "is told -Xmx1024m"),
         ({"env": [{"name": "JAVA_OPTS", "value": "-Xmx2g"}]}, [], None),
+        ({"resources": {"limits": {"memory": "1Gi"}}, "args": ["-Xmx2g", "-Xmx512m"]}, [], None),
+        ({"resources": {"limits": {"memory": "1Gi"}}, "args": ["-Xmx512m", "-Xmx2g"]}, [], "is told -Xmx2g"),
+        (
+            {
+                "resources": {"limits": {"memory": "1Gi"}},
+                "env": [{"name": "_JAVA_OPTIONS", "value": "-Xmx512m"}, {"name": "JAVA_OPTS", "value": "-Xmx2g"}],
+            },
+            [],
+            None,
+        ),
     ],
 )
 def test_amounts_have_to_agree(container: Json, ranges: list[Json], said: str | None) -> None:

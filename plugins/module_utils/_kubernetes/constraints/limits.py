@@ -19,13 +19,24 @@ from ..quantities import Amounts, format_quantity, parse_quantity, read_limits, 
 
 _HEAP = re.compile(r"-Xmx(\d+)([kmgKMG]?)", re.ASCII)
 _GO_LIMIT = re.compile(r"(\d+)([KMGT]i)?B?", re.ASCII)
-_JAVA_OPTIONS = ("JAVA_OPTS", "JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "_JAVA_OPTIONS")
+_JAVA_BEFORE = ("JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "JAVA_OPTS")
+_JAVA_AFTER = "_JAVA_OPTIONS"
+"""Where a JVM takes options from: before those of its command line, and after them. Of two the last one counts."""
+RUNTIME_VARIABLES = frozenset({"GOMEMLIMIT", *_JAVA_BEFORE, _JAVA_AFTER})
 
 
 def find_amount_blockers(
-    title: str, template: Json, *, containers: t.Collection[str], limit_ranges: t.Sequence[Json] = ()
+    title: str,
+    template: Json,
+    *,
+    containers: t.Collection[str],
+    limit_ranges: t.Sequence[Json] = (),
+    sized: t.Collection[str] | None = None,
 ) -> list[Blocker]:
-    """Return what is wrong with the amounts of these containers: the server would refuse it, or the kernel would."""
+    """Return what is wrong with the amounts of these containers: the server would refuse it, or the kernel would.
+
+    What a runtime is told counts only in ``sized`` containers, whose memory this change is about; else in all of them.
+    """
     blockers: list[Blocker] = []
     for entry in list_containers(template):
         name = as_text(entry.get("name"))
@@ -41,7 +52,8 @@ def find_amount_blockers(
             if resource in limits and amount > limits[resource]
         ]
         problems += _find_range_problems(requests, limits, limit_ranges)
-        problems += [(words, "") for words in _find_runtime_problems(entry, limits)]
+        if sized is None or name in sized:
+            problems += [(words, "") for words in _find_runtime_problems(entry, limits)]
         blockers += [
             Blocker(
                 object=title,
@@ -52,6 +64,18 @@ def find_amount_blockers(
             for words, holder in problems
         ]
     return blockers
+
+
+def list_runtime_warnings(
+    title: str, template: Json, *, containers: t.Collection[str], limit_ranges: t.Sequence[Json] = ()
+) -> list[str]:
+    """Return what the runtimes of these containers have been told already, and the user should know of."""
+    return [
+        f"{title}: container {entry['name']} {words}, as before this change: it may be killed when its memory grows"
+        for entry in list_containers(template)
+        if entry.get("name") in containers
+        for words in _find_runtime_problems(entry, read_limits(entry, limit_ranges))
+    ]
 
 
 def _find_range_problems(requests: Amounts, limits: Amounts, limit_ranges: t.Sequence[Json]) -> list[tuple[str, str]]:
@@ -87,9 +111,10 @@ def _find_runtime_problems(container: Json, limits: Amounts) -> list[str]:
     go = _GO_LIMIT.fullmatch(variables.get("GOMEMLIMIT", ""))
     if go is not None:
         told.append((f"GOMEMLIMIT={go[0]}", parse_quantity(go[1] + (go[2] or ""))))
-    words = [variables[name] for name in _JAVA_OPTIONS if name in variables]
+    words = [variables.get(name, "") for name in _JAVA_BEFORE]
     words += [as_text(word) for part in ("command", "args") for word in as_list(container.get(part))]
-    for heap in _HEAP.finditer(" ".join(words)):
+    words.append(variables.get(_JAVA_AFTER, ""))
+    for heap in list(_HEAP.finditer(" ".join(words)))[-1:]:
         unit = f"{heap[2].upper()}i" if heap[2] else ""
         told.append((heap[0], parse_quantity(heap[1] + unit)))
     return [

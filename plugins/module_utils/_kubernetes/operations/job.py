@@ -9,6 +9,7 @@ Private to lowtide.ops: do not import from other collections.
 from __future__ import annotations
 
 import math
+import os
 import time
 import typing as t
 
@@ -27,7 +28,7 @@ from ..diagnosis import GracePeriod
 from ..errors import Conflict, NotFound, WriteUnknown
 from ..evidence import read_known_secrets
 from ..fields import Json, as_dict, get_path
-from ..files import write_private
+from ..files import read_text, write_private
 from ..job_options import read_request
 from ..logs import Log, allow_seconds, list_logs
 from ..objects import ContainerState, Job, Pod
@@ -143,11 +144,21 @@ class JobRun:
             lock = f", when it has the lock {self.request.lock}" if self.request.lock else ""
             self.outcome.plan.append(PlanItem(title, f"create {source} and run{lock}", why, reversible=False))
             self.outcome.before, self.outcome.after = {"job": None}, {"job": self.decision.name}
-        elif self.decision.action == "wait" and self.job is not None and plans.is_unstarted(self.job):
+        elif self.decision.action == "wait" and self.job is not None:
+            self._warn_of_deadline(self.job)
+        if self.decision.action == "wait" and self.job is not None and plans.is_unstarted(self.job):
             why = f"a run was cut off before it had the lock {self.request.lock}"
             self.outcome.plan.append(PlanItem(title, "start", why, reversible=False))
             self.outcome.before, self.outcome.after = {"suspend": True}, {"suspend": False}
         self.outcome.changed = self.module.check_mode and bool(self.outcome.plan)
+
+    def _warn_of_deadline(self, job: Job) -> None:
+        """Say that a Job keeps the deadline that it was made with."""
+        own, asked = get_path(job.raw, "spec", "activeDeadlineSeconds"), self.request.spec["activeDeadlineSeconds"]
+        if own != asked:
+            self.module.warn(
+                f"{job.title}: it was made with a deadline of {own} s, which counts, and not {asked} s as given now"
+            )
 
     # --- the Job ----------------------------------------------------------------------------------------------------
 
@@ -384,8 +395,19 @@ class JobRun:
         facts["log"] = _choose_log(logs, end)
         self.end = end
         if self.params["log_file"] and not self.module.check_mode:
-            write_private(self.params["log_file"], summary.format_logs(logs))
+            self._save_logs(self.params["log_file"], job, logs)
         self.outcome.evidence = summary.list_job_evidence(job, end, logs, seconds=facts["seconds"])
+
+    def _save_logs(self, path: str, job: Job, logs: t.Sequence[Log]) -> None:
+        """Write the logs into a file, unless it has more of this Job than there is now: its pods do not stay."""
+        kept = read_text(path) if os.path.exists(path) else ""
+        lost = summary.find_lost_logs(kept, logs, job=f"{job.namespace}/{job.name}")
+        if not lost:
+            write_private(path, summary.format_logs(logs))
+            return
+        self.module.warn(
+            f"file {path}: it is left as it was, since it has more than could be read of {job.title} now: {join_some(lost)}"
+        )
 
     def _list_pods(self, job: Job) -> list[Pod]:
         selector = format_selector(as_dict(get_path(job.raw, "spec", "selector")))

@@ -64,6 +64,7 @@ _KEPT_OF_CONTAINER = [
 ]
 _OWN_VOLUMES = ("persistentVolumeClaim", "ephemeral", "hostPath")
 """Volumes with data of the workload's own pods."""
+_LIMITS = ("activeDeadlineSeconds", "ttlSecondsAfterFinished", "suspend")
 _MANUAL = {"cronjob.kubernetes.io/instantiate": "manual"}
 
 
@@ -86,8 +87,8 @@ class JobRequest(t.NamedTuple):
 
     @property
     def template_digest(self) -> str:
-        """What is run, as far as it makes a difference for what it does."""
-        kept = {name: value for name, value in self.spec.items() if name not in ("ttlSecondsAfterFinished", "suspend")}
+        """What is run, as far as it makes a difference for what it does: not how long it may run or is kept."""
+        kept = {name: value for name, value in self.spec.items() if name not in _LIMITS}
         return _digest(json.dumps(kept, sort_keys=True))[:16]
 
     @property
