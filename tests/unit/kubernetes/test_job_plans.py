@@ -109,6 +109,14 @@ def test_what_a_job_does_makes_its_digest() -> None:
     assert REQUEST.key_label == same.key_label != REQUEST._replace(key="43").key_label
 
 
+@pytest.mark.parametrize(("lock", "policy"), [("migrate", "Failed"), ("", "TerminatingOrFailed")])
+def test_under_a_lock_no_pod_is_replaced_before_it_has_ended(lock: str, policy: str) -> None:
+    """A pod of a drained node may take long to end, and two migrations would run at once."""
+    spec = {"podReplacementPolicy": "TerminatingOrFailed", "template": {"spec": {}}}
+    completed = complete_spec(spec, deadline=None, default_deadline=60, ttl=60, lock=lock)
+    assert completed["podReplacementPolicy"] == policy
+
+
 def test_a_spec_is_completed_and_what_it_says_stays() -> None:
     """The given one is not altered."""
     spec: Json = {"template": {"metadata": {"labels": {"a": "b"}}, "spec": {"restartPolicy": "OnFailure"}}}

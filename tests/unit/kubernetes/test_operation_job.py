@@ -240,6 +240,7 @@ def test_a_foreign_job_of_the_name_is_not_touched(memory: MemoryServer) -> None:
         ({"name_prefix": "a" * 53}, "it has 53 characters, and the name of a Job's pods has room for 52"),
         ({"lock": "a b"}, "lock 'a b': this is not a Kubernetes name"),
         ({"lock": "a" * 64}, "it has 64 characters, and a label has at most 63"),
+        ({"lock": "l", "template": describe_template(parallelism=2)}, "option lock 'l': the Job's parallelism is 2"),
         ({"ttl_seconds": 59}, "option ttl_seconds: it is 59, and the least is 60"),
         ({"deadline": 0}, "option deadline: it is 0, and the least is 1"),
         ({"lock_timeout": -1.0}, "option lock_timeout: it is -1, and the least is 0"),

@@ -213,6 +213,9 @@ def build_spec_like(
 def complete_spec(spec: Json, *, deadline: int | None, default_deadline: int, ttl: int, lock: str) -> Json:
     """Return a Job's spec that ends by itself and leaves nothing behind, with the lock's label on its pods.
 
+    With a lock its pods are never two: by default a Job makes another pod while the one before still terminates, as when
+    its node is drained (KEP-3939). Servers before 1.28 do not know the field and drop it.
+
     Pods of a Job cannot be restarted always, which is what a pod is by default: without a policy it is ``Never``, which
     keeps the pods and their logs when the Job fails.
     """
@@ -224,6 +227,7 @@ def complete_spec(spec: Json, *, deadline: int | None, default_deadline: int, tt
         metadata = {**metadata, "labels": {**as_dict(metadata.get("labels")), LOCK_LABEL: lock}}
     return {
         **spec,
+        **({"podReplacementPolicy": "Failed"} if lock else {}),
         "activeDeadlineSeconds": deadline or own_deadline or default_deadline,
         "ttlSecondsAfterFinished": ttl,
         "template": {**template, "spec": pod, **({"metadata": metadata} if metadata else {})},
