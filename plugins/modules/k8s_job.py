@@ -112,6 +112,9 @@ options:
   lock:
     description:
       - The name of a lock. Jobs with the same one, in the same namespace, never run at the same time.
+      - Nor do two pods of one Job; it gets C(podReplacementPolicy=Failed), so that a pod which is slow to end on a drained
+        node is not replaced before it has ended (Kubernetes 1.28 and later; older servers drop the field). A
+        C(parallelism) other than 1 is refused.
       - A Job with it that somebody suspends while it runs keeps the lock, since its work is half done.
     type: str
   lock_timeout:

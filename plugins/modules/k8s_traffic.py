@@ -76,7 +76,8 @@ options:
         description:
           - Of an Ingress of ingress-nginx that leads to the maintenance page, the percentage of requests that it takes from the
             Ingress with the same hosts and paths. Its annotations C(canary) and C(canary-weight) are set.
-          - Use V(100) to send all of them there.
+          - Use V(100) to send all of them there, or the value of its annotation C(canary-weight-total) where that is set.
+          - An Ingress with C(canary-by-header) or C(canary-by-cookie) is refused, since these come before the weight.
         type: int
   in_flight:
     description:

@@ -27,6 +27,9 @@ _WORDS = (
     r"pass(?:word|wd|phrase|code)|pwd(?!=/)|secret|token(?!s\b|iz|ing)|api[_.-]?key|access[_.-]?key|private[_.-]?key"
     r"|account[_.-]?key|encryption[_.-]?key|signing[_.-]?key|credential|signature"
     r"|authorization|cookie|x-auth"
+    # Short words only where they stand as a name: DB_PASS, db.pass, "auth" of a registry, sig of a signed URL.
+    r"|(?:(?<=[_.\"'-])|(?<![\s\S])|(?<!\w)(?==?pass=)|(?<=db)|(?<=user)|(?<=smtp))pass(?![a-z])"
+    r"|(?<![\w.-])auth(?=\\*[\"']|\Z)|(?<=[?&])sig(?==)"
 )
 # What a name with such a word may end in when it names or measures something: secretName, TOKEN_FILE, passwordPolicy.
 _HARMLESS = r"(?:names?|refs?|files?|paths?|types?|policy|policies|ttl|seconds|expir\w*|length|count|limit|version)"
@@ -46,6 +49,35 @@ _HEADER = re.compile(
 )
 _PAIR = re.compile(
     rf"(?P<keep>{_NAME}(?:\\*[\"'])?[ \t]*(?:=>|[:=])[ \t]*)(?P<value>{_QUOTED}|{_BARE})", re.IGNORECASE | re.MULTILINE
+)
+# YAML's text of several lines, which ends where a line is not indented more than its name.
+_BLOCK = re.compile(
+    rf"(?P<keep>^(?P<indent>[ \t]*+)[^\r\n]{{0,300}}?{_NAME}[\"']?:[ \t]+)"
+    r"(?P<value>[|>][-+0-9]{0,2}[ \t]*\r?\n(?P=indent)[ \t]+[^\n]*(?:\n(?:(?P=indent)[ \t]+[^\n]*|(?=\n)))*)",
+    re.IGNORECASE | re.MULTILINE,
+)
+_BELOW = re.compile(
+    rf"(?P<keep>{_NAME}\\*[\"']\s{{0,40}}:[ \t]{{0,40}}\r?\n\s{{0,200}})(?P<value>{_QUOTED})",
+    re.IGNORECASE | re.MULTILINE,
+)
+_SQL = re.compile(
+    r"(?P<keep>\b(?:password|identified\s{1,20}(?:with\s{1,20}\S{1,60}\s{1,20})?(?:by|as))"
+    r"(?:\s{1,20}(?:for\s{1,20}[^\s=]{1,200}|password))?\s{0,20}(?:=\s{0,20})?(?:password\s{0,20})?\(?\s{0,20}[en]?)"
+    # A quotation mark in it is written twice.
+    r"(?P<value>(?:'(?:[^'\\\r\n]|\\.)*(?:'|\\?$))+|(?<=by )\"[^\"\r\n]*(?:\"|$))",
+    re.IGNORECASE | re.MULTILINE,
+)
+# Short options of clients: curl -u name:password, redis-cli -a, mysqldump -p, sshpass -p.
+_LOGIN = re.compile(
+    r"(?P<keep>(?<![\w-])(?:-[uU]|--(?:proxy-)?user)(?:[ \t]+|=)?)"
+    r"(?P<value>\"[^\":\r\n]{1,100}:[^\"\r\n]*\"?|'[^':\r\n]{1,100}:[^'\r\n]*'?"
+    r"|(?!\d+:\d+(?!\S))[^\s:\"'/]{1,100}:(?!//)[^\s\"']+)"
+)
+_CLIENT = re.compile(
+    r"(?P<keep>\b(?:(?:redis|valkey)-cli\b[^\r\n]{0,200}?[ \t](?:-a[ \t]+)"
+    r"|(?:mysql|mariadb)[\w-]{0,20}[ \t](?:[^\r\n]{0,200}?[ \t])?-p|sshpass[ \t]+-p[ \t]*))"
+    rf"(?P<value>{_QUOTED}|[^\s\"']+)",
+    re.MULTILINE,
 )
 _PHRASE = re.compile(r"(?P<keep>passphrase[ \t]*[:=][ \t]*)(?P<value>[^\s\"'][^\r\n\"']*)", re.IGNORECASE)
 _FLAG = re.compile(
@@ -76,10 +108,27 @@ _PEM = re.compile(
 _FORMS = re.compile(
     r"\beyJ[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]*){2,4}"  # JWT and JWE
     r"|\b(?:AKIA|ASIA|AGPA|AIDA|AROA|ANPA|ANVA|AIPA)[A-Z0-9]{16}(?![A-Z0-9])"  # AWS
-    r"|\b(?:gh[pousr]_|github_pat_|glpat-|xox[abeprs]-|sk-|hf_|npm_)[A-Za-z0-9_-]{16,}|\bAIza[A-Za-z0-9_-]{30,}"
+    r"|\b(?:gh[pousr]_|github_pat_|glpat-|xox[a-z]-|xapp-|sk-|hf_|npm_|[sr]k_(?:live|test)_|whsec_|hv[sbr]\.|SG\.)"
+    r"[A-Za-z0-9_.-]{16,}|\bAIza[A-Za-z0-9_-]{30,}"
+    r"|(?<=hooks\.slack\.com/)(?:services|workflows|triggers)/[\w/-]+"
 )
 # Headers first: their values hold what other patterns would take only parts of.
-_WITH_KEPT = (_HEADER, _PHRASE, _PAIR, _FLAG, _ENTRY, _TAG, _USERINFO, _DSN, _SCHEME)
+_WITH_KEPT = (
+    _BLOCK,
+    _HEADER,
+    _PHRASE,
+    _BELOW,
+    _SQL,
+    _PAIR,
+    _LOGIN,
+    _CLIENT,
+    _FLAG,
+    _ENTRY,
+    _TAG,
+    _USERINFO,
+    _DSN,
+    _SCHEME,
+)
 
 _SECRET_NAME = re.compile(rf"{_NAME}$", re.IGNORECASE)
 _SECRET_FLAG = re.compile(rf"--?(?:[\w-]{{0,40}}[-_])?{_NAME}$", re.IGNORECASE)
@@ -224,7 +273,7 @@ def _expand(value: str) -> t.Iterator[str]:
 
 def list_secret_parts(text: str) -> t.Iterator[str]:
     """Yield the secrets in a text that is none as a whole: secret entries of configuration, passwords of URLs."""
-    for pattern in (_PAIR, _FLAG, _ENTRY):
+    for pattern in (_PAIR, _FLAG, _ENTRY, _SQL):
         yield from (match["value"].strip("\\\"'") for match in pattern.finditer(text))
     for pattern in (_USERINFO, _DSN):
         for match in pattern.finditer(text):

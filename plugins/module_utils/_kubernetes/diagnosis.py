@@ -13,7 +13,7 @@ import typing as t
 
 from .._common.text import format_count, format_duration
 from .fields import as_dict, as_list, as_text, as_time, get_path
-from .objects import ContainerState, Event, Job, Pod, Workload, format_condition, index_conditions
+from .objects import ContainerState, Event, Job, Pod, Workload, format_condition, index_conditions, list_keepers
 from .snapshot import Snapshot
 
 CRASH_LOOP_RESTARTS = 4
@@ -42,6 +42,7 @@ GRACE_SECONDS: dict[str, float | None] = {
     "Terminating": None,
     "OrderedReady": None,
     "ActiveJob": None,
+    "KeptByContainer": 60.0,
 }
 """For how long each reason may last before it fails a wait; None: it never does by itself.
 
@@ -72,6 +73,10 @@ NEXT_STEPS: dict[str, str] = {
         " (kubectl delete --cascade=orphan keeps its pods)"
     ),
     "ActiveJob": "Wait for the Job, or suspend or delete it",
+    "KeptByContainer": (
+        "End the container that the message names before the Job's deadline (kubectl exec), which completes the Job; its"
+        " work is done and must not be repeated; later leave that container out, or make it a native sidecar"
+    ),
 }
 
 _PULL = ("ErrImagePull", "ImagePullBackOff", "ImageInspectError", "RegistryUnavailable")
@@ -137,10 +142,25 @@ def diagnose(snapshot: Snapshot, workload: Workload, *, since: float, goal: int)
     if goal == 0 or not workload.is_observed:
         return findings
     for pod in list_pods_to_start(snapshot, workload):
-        finding = _find_failure(snapshot, pod, since)
+        finding = _find_kept(workload, pod) or _find_failure(snapshot, pod, since)
         if finding is not None:
             findings.append(finding)
     return findings
+
+
+def _find_kept(workload: Workload, pod: Pod) -> Finding | None:
+    """Return what keeps the pod of a Job whose own containers have all ended with 0, such as an injected proxy."""
+    if workload.kind != "Job":
+        return None
+    entries = as_list(get_path(workload.template, "spec", "containers"))
+    own = [as_text(get_path(entry, "name")) for entry in entries]
+    keepers = list_keepers(pod, own)
+    if not keepers:
+        return None
+    message = (
+        f"{' and '.join(own)} ended with 0; {' and '.join(keepers)} {'keeps' if len(keepers) == 1 else 'keep'} the pod"
+    )
+    return Finding("KeptByContainer", pod.title, message, keepers[0])
 
 
 def _find_held_by_order(snapshot: Snapshot, workload: Workload, *, since: float, goal: int) -> list[Finding]:

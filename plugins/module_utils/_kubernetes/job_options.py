@@ -48,6 +48,8 @@ def read_request(client: Client, params: t.Mapping[str, t.Any]) -> plans.JobRequ
     lock = plans.choose_lock(params["lock"], cron_job)
     if lock:
         _check_lock(lock)
+    if params["lock"]:
+        _check_parallelism(spec, lock)
     return plans.JobRequest(
         namespace=namespace,
         prefix=prefix,
@@ -137,6 +139,17 @@ def _check_lock(lock: str) -> None:
             obj=f"option lock {lock!r}",
             problem=f"it has {len(lock)} characters, and a label has at most {plans.LONGEST_LOCK}",
             next_step="Give a shorter one",
+        )
+
+
+def _check_parallelism(spec: Json, lock: str) -> None:
+    """Refuse a Job that would run several pods at once under a lock that lets one run."""
+    parallelism = spec.get("parallelism")
+    if parallelism is not None and str(parallelism) != "1":
+        raise Refusal(
+            obj=f"option lock {lock!r}",
+            problem=f"the Job's parallelism is {parallelism}, and under a lock one pod runs at a time",
+            next_step="Set parallelism to 1 (completions may be more), or leave lock out",
         )
 
 

@@ -357,6 +357,30 @@ class Pod(t.NamedTuple):
         return f"Pod {self.namespace}/{self.name}"
 
 
+def list_native_sidecars(spec: Json) -> frozenset[str]:
+    """Return the names of the init containers of a pod's spec that run beside its containers, and end after them."""
+    return frozenset(
+        as_text(get_path(entry, "name"))
+        for entry in as_list(spec.get("initContainers"))
+        if get_path(entry, "restartPolicy") == "Always"
+    )
+
+
+def list_keepers(pod: Pod, own: t.Collection[str]) -> list[str]:
+    """Return the containers that keep a pod whose own work is done: all of ``own`` have ended with 0, and these go on.
+
+    One that has failed since is among them. Empty where the work is not done, or the pod has succeeded.
+    """
+    codes: dict[str, int | None] = {}
+    for entry in as_list(get_path(pod.raw, "status", "containerStatuses")):
+        ended = get_path(entry, "state", "terminated", "exitCode")
+        codes[as_text(get_path(entry, "name"))] = None if ended is None else as_int(ended)
+    mine = [code for name, code in codes.items() if name in own]
+    if not mine or any(code != 0 for code in mine) or pod.phase == "Succeeded":
+        return []
+    return sorted(name for name, code in codes.items() if name not in own and code != 0)
+
+
 def _find_unschedulable_message(scheduled: Json) -> str | None:
     if scheduled.get("status") != "False" or scheduled.get("reason") != "Unschedulable":
         return None

@@ -26,6 +26,11 @@ DEFAULT_BACKEND = "default backend"
 CANARY = "nginx.ingress.kubernetes.io/canary"
 CANARY_WEIGHT = "nginx.ingress.kubernetes.io/canary-weight"
 CANARY_TOTAL = "nginx.ingress.kubernetes.io/canary-weight-total"
+_CANARY_CHOICES = tuple(
+    f"nginx.ingress.kubernetes.io/canary-by-{name}" for name in ("header", "header-value", "header-pattern", "cookie")
+)
+"""Annotations by which the request itself chooses: they come before the weight."""
+_DEFAULT_TOTAL = 100
 NO_PODS = {"lowtide.ops/traffic": "none"}
 """A selector that no pod has. Without any selector, Kubernetes would leave the addresses as they are."""
 
@@ -159,6 +164,7 @@ def choose_routes(obj: Json, target: Target) -> Routes:
         _refuse_without_selector(obj, target)
         return {SELECTOR: dict(target.selector)}
     if target.is_canary:
+        _check_canary(obj, target)
         return {CANARY: "true", CANARY_WEIGHT: str(target.canary_weight)}
     spec = as_dict(obj.get("spec"))
     if target.kind == "HTTPRoute":
@@ -177,6 +183,35 @@ def choose_routes(obj: Json, target: Target) -> Routes:
             next_step="Correct hosts and paths",
         )
     return routes
+
+
+def _check_canary(obj: Json, target: Target) -> None:
+    """Refuse a canary whose weight does not decide alone, or is more than its total."""
+    annotations = as_dict(get_path(obj, "metadata", "annotations"))
+    choices = [name for name in _CANARY_CHOICES if annotations.get(name)]
+    if choices:
+        raise Refusal(
+            obj=f"Ingress {target.name}",
+            problem=f"it has {' and '.join(choices)}, which come before the weight: requests with such a header or cookie"
+            " would still go to the application",
+            next_step=f"Remove {' and '.join(choices)} from it, or switch the backends of the main Ingress with to_service"
+            " and to_port",
+        )
+    text = as_text(annotations.get(CANARY_TOTAL))
+    total = int(text) if text.isascii() and text.isdigit() and int(text) > 0 else _DEFAULT_TOTAL
+    if target.canary_weight is not None and target.canary_weight > total:
+        raise Refusal(
+            obj=f"Ingress {target.name}",
+            problem=f"canary_weight is {target.canary_weight}, above its total of {total} ({CANARY_TOTAL})",
+            next_step=f"Set canary_weight to {total} to send every request to the page",
+        )
+    if target.canary_weight == _DEFAULT_TOTAL < total:
+        raise Refusal(
+            obj=f"Ingress {target.name}",
+            problem=f"canary_weight is {_DEFAULT_TOTAL} of a total of {total} ({CANARY_TOTAL}), so that the other"
+            " requests still go to the application",
+            next_step=f"Set canary_weight to {total} to send every request to the page",
+        )
 
 
 def _refuse_without_selector(obj: Json, target: Target) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from typing import Any
 
 import pytest
@@ -125,6 +126,7 @@ def test_amounts_are_compared_as_amounts() -> None:
         ),
         ({"behavior": {"scaledown": {}}}, "option behavior: it has scaledown"),
         ({"behavior": {"scaleDown": {"utilization": 30}}}, "option behavior.scaleDown: it is"),
+        ({"behavior": {"scaleUp": {"tolerance": "some"}}}, "its tolerance is 'some'"),
         ({"behavior": {"scaleDown": {"stabilizationWindowSeconds": 7200}}}, "it is 7200 s"),
         ({"behavior": {"scaleUp": {"policies": [{"type": "Pod", "value": 1}]}}}, "an entry of it is"),
         ({"behavior": {"scaleUp": {"policies": [{"type": "Pods", "value": 1}]}}}, "periodSeconds: it is None"),
@@ -251,6 +253,31 @@ def test_covering_is_by_what_is_declared() -> None:
     assert not covers({"a": 1}, {"a": 2})
     assert not covers(None, {"a": 1})
     assert not covers([1, 2], [1])
+
+
+def test_metrics_are_matched_by_their_source() -> None:
+    """Servers before 1.28 keep them in an order of their own."""
+    queue, lag = (
+        {"type": "External", "external": {"metric": {"name": name}, "target": {"type": "Value", "value": "5"}}}
+        for name in ("queue", "lag")
+    )
+    declared: list[Json] = [queue, CPU, lag]
+    for order in itertools.permutations(declared):
+        assert covers(list(order), declared)
+        assert present({**HPA, "spec": {**HPA["spec"], "metrics": list(order)}}, metrics=declared).write is None
+    changed = copy.deepcopy(lag)
+    changed["external"]["target"]["value"] = "6"
+    assert not covers([changed, queue, CPU], declared)
+    assert not covers([queue, queue, CPU], declared)
+    policies = [{"type": "Pods", "value": 1}, {"type": "Percent", "value": 2}]
+    assert not covers(policies, policies[::-1])
+
+
+@pytest.mark.parametrize("tolerance", ["0.05", 0.05, "50m"])
+def test_a_tolerance_is_compared_as_an_amount(tolerance: Any) -> None:
+    """The server writes 0.05 as 50m."""
+    hpa: Json = {**HPA, "spec": {**HPA["spec"], "behavior": {"scaleUp": {"tolerance": "50m"}}}}
+    assert present(hpa, behavior={"scaleUp": {"tolerance": tolerance}}).write is None
 
 
 def test_summaries() -> None:

@@ -80,7 +80,7 @@ def test_the_cases_hold_every_reason_of_a_pod() -> None:
     assert len(CASES) == len(read_documents("pod-failures"))
     told = {case["expected"]["reason"] for case in CASES.values() if case["expected"]}
     of_workloads = {"QuotaExceeded", "FailedCreate", "Paused", "ProgressDeadlineExceeded", "Terminating", "ActiveJob"}
-    of_workloads.add("OrderedReady")
+    of_workloads |= {"OrderedReady", "KeptByContainer"}
     assert told == GRACE_SECONDS.keys() - of_workloads
 
 
@@ -96,6 +96,7 @@ def test_every_reason_has_a_grace_period_and_a_next_step() -> None:
         **dict.fromkeys(("CrashLoopBackOff", "ContainersNotReady", "Terminating", "ActiveJob"), None),
         **dict.fromkeys(("OrderedReady", "SchedulingGated"), None),
         "Paused": 10.0,
+        "KeptByContainer": 60.0,
         "ProgressDeadlineExceeded": 0.0,
         "ImagePullBackOff": 120.0,
         "Unschedulable": 180.0,

@@ -32,6 +32,7 @@ from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.plans.job 
     find_holders,
     format_claim,
     is_unstarted,
+    list_own_containers,
     measure_seconds,
     name_job,
     plan_number,
@@ -108,6 +109,14 @@ def test_what_a_job_does_makes_its_digest() -> None:
     other = REQUEST._replace(spec={**REQUEST.spec, "backoffLimit": 0})
     assert same.template_digest == REQUEST.template_digest != other.template_digest
     assert REQUEST.key_label == same.key_label != REQUEST._replace(key="43").key_label
+
+
+@pytest.mark.parametrize(("lock", "policy"), [("migrate", "Failed"), ("", "TerminatingOrFailed")])
+def test_under_a_lock_no_pod_is_replaced_before_it_has_ended(lock: str, policy: str) -> None:
+    """A pod of a drained node may take long to end, and two migrations would run at once."""
+    spec = {"podReplacementPolicy": "TerminatingOrFailed", "template": {"spec": {}}}
+    completed = complete_spec(spec, deadline=None, default_deadline=60, ttl=60, lock=lock)
+    assert completed["podReplacementPolicy"] == policy
 
 
 def test_a_spec_is_completed_and_what_it_says_stays() -> None:
@@ -361,6 +370,60 @@ def test_the_exit_that_decided_is_the_last_of_its_kind() -> None:
     assert find_exit([good], is_failed=True) is None
     restarted = describe_ended("d", 2, "", state={"waiting": {}}, lastState={"terminated": {"exitCode": 2}})
     assert find_exit([restarted], is_failed=True) == Exit("n/d", "main", 2, "")
+
+
+def describe_mixed(phase: str, *containers: tuple[str, int | None, int], **spec: Any) -> Pod:
+    """Return a pod of containers by name, exit code (None: it runs) and second of their end."""
+    statuses = [
+        {
+            "name": name,
+            "state": {"running": {}}
+            if code is None
+            else {"terminated": {"exitCode": code, "finishedAt": f"2026-01-01T00:00:{second:02}Z"}},
+        }
+        for name, code, second in containers
+    ]
+    status = {"phase": phase, "containerStatuses": statuses}
+    return Pod.from_object({"metadata": {"name": "p", "namespace": "n"}, "spec": spec, "status": status})
+
+
+OWN_CONTAINERS = ("migrate", "check")
+
+
+@pytest.mark.parametrize(
+    ("pod", "container", "code"),
+    [
+        (describe_mixed("Failed", ("migrate", 1, 5), ("istio-proxy", 137, 9)), "migrate", 1),
+        (describe_mixed("Failed", ("migrate", 3, 5), ("check", 143, 9)), "migrate", 3),
+        (describe_mixed("Failed", ("migrate", 0, 5), ("istio-proxy", 137, 9)), "migrate", 0),
+        (describe_mixed("Running", ("migrate", 0, 5), ("istio-proxy", None, 0)), "migrate", 0),
+        (describe_mixed("Failed", ("istio-proxy", 1, 9)), "istio-proxy", 1),
+        (
+            describe_mixed(
+                "Failed",
+                ("migrate", 1, 5),
+                ("log", 137, 1),
+                initContainers=[{"name": "log", "restartPolicy": "Always"}],
+            ),
+            "migrate",
+            1,
+        ),
+    ],
+)
+def test_the_exit_is_that_of_the_jobs_own_container(pod: Pod, container: str, code: int) -> None:
+    """A sidecar that is killed with the pod says nothing of the work."""
+    end = find_exit([pod], is_failed=True, own=OWN_CONTAINERS)
+    assert end is not None
+    assert (end.container, end.exit_code) == (container, code)
+    assert ("istio-proxy kept the pod" in str(end)) is (code == 0)
+
+
+def test_a_native_sidecar_is_not_a_job_s_own() -> None:
+    """Kubernetes ends it itself."""
+    containers = [{"name": "migrate"}]
+    spec = {"containers": containers, "initContainers": [{"name": "log", "restartPolicy": "Always"}, {"name": "init"}]}
+    job = Job.from_object({"kind": "Job", "metadata": {}, "spec": {"template": {"spec": spec}}})
+    assert list_own_containers(job) == {"migrate", "init"}
 
 
 @pytest.mark.parametrize(

@@ -241,6 +241,7 @@ def test_a_foreign_job_of_the_name_is_not_touched(memory: MemoryServer) -> None:
         ({"name_prefix": "a" * 53}, "it has 53 characters, and the name of a Job's pods has room for 52"),
         ({"lock": "a b"}, "lock 'a b': this is not a Kubernetes name"),
         ({"lock": "a" * 64}, "it has 64 characters, and a label has at most 63"),
+        ({"lock": "l", "template": describe_template(parallelism=2)}, "option lock 'l': the Job's parallelism is 2"),
         ({"ttl_seconds": 59}, "option ttl_seconds: it is 59, and the least is 60"),
         ({"deadline": 0}, "option deadline: it is 0, and the least is 1"),
         ({"lock_timeout": -1.0}, "option lock_timeout: it is -1, and the least is 0"),
@@ -373,3 +374,24 @@ def test_what_never_mends_ends_the_wait_early(memory: MemoryServer) -> None:
     memory.add_rival(lambda: stick_pods("CrashLoopBackOff", 9), verb="watch", path="/pods")
     memory.add_rival(lambda: controller.end(controller.started[-1]), verb="watch", path="/events")
     assert not run(memory, key="l", failure_grace_factor=0.01, timeout=10.0).failed
+
+
+def test_a_done_job_whose_pod_is_kept_ends_the_wait_early(memory: MemoryServer) -> None:
+    """A proxy that was injected never ends: what is told is that the work is done, not how the proxy is killed later."""
+    JobController(memory, holds=True)
+
+    def finish(pod: Json) -> None:
+        main = {"name": "main", "state": {"terminated": {"exitCode": 0, "reason": "Completed"}}}
+        proxy = {"name": "istio-proxy", "state": {"running": {}}}
+        pod["status"] = {"phase": "Running", "containerStatuses": [main, proxy]}
+
+    def finish_pods() -> None:
+        for pod in memory.read_all("Pod"):
+            memory.change("Pod", "n", pod["metadata"]["name"], finish)
+
+    memory.add_rival(finish_pods, verb="watch", path="/jobs")
+    result = run(memory, failure_grace_factor=0.01, timeout=20.0)
+    assert result.failed
+    assert "main ended with 0; istio-proxy keeps the pod" in result.msg
+    assert "must not be repeated" in result.msg
+    assert (result["exit_code"], result["waited"] < 10) == (0, True)

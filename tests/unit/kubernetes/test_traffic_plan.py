@@ -23,6 +23,7 @@ from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.routes imp
     CANARY_WEIGHT,
     NO_PODS,
     Target,
+    choose_routes,
     list_page_services,
     parse_target,
     read_routes,
@@ -212,6 +213,33 @@ def test_a_canary_gets_its_weight_by_annotations() -> None:
     assert away["metadata"]["annotations"][CANARY_WEIGHT] == "100"
     assert list_page_services(obj, CANARY_TARGET) == ["web"]
     assert go_back(away, CANARY_TARGET) == obj
+
+
+@pytest.mark.parametrize(
+    ("annotations", "words"),
+    [
+        ({"canary-by-header": "x-team"}, "it has nginx.ingress.kubernetes.io/canary-by-header, which come before"),
+        ({"canary-by-cookie": "beta"}, "it has nginx.ingress.kubernetes.io/canary-by-cookie, which come before"),
+        ({"canary-weight-total": "1000"}, "canary_weight is 100 of a total of 1000"),
+        ({"canary-weight-total": "50"}, "canary_weight is 100, above its total of 50"),
+    ],
+)
+def test_a_canary_that_does_not_send_all_away_is_refused(annotations: dict[str, str], words: str) -> None:
+    """With the annotation's name and what to do."""
+    obj = number(describe_ingress(("a.example", "/")))
+    obj["metadata"]["annotations"] = {
+        CANARY: "true",
+        **{f"nginx.ingress.kubernetes.io/{name}": value for name, value in annotations.items()},
+    }
+    with pytest.raises(Refusal, match=words):
+        choose_routes(obj, CANARY_TARGET)
+
+
+def test_a_canary_of_another_total_gets_all_of_it() -> None:
+    """A weight of 1000 in 1000."""
+    obj = number(describe_ingress(("a.example", "/")))
+    obj["metadata"]["annotations"] = {CANARY: "true", "nginx.ingress.kubernetes.io/canary-weight-total": "1000"}
+    assert choose_routes(obj, CANARY_TARGET._replace(canary_weight=1000))[CANARY_WEIGHT] == "1000"
 
 
 @pytest.mark.parametrize(

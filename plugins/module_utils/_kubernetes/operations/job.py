@@ -383,7 +383,7 @@ class JobRun:
         facts = self.outcome.facts
         with allow_seconds(self.client, Deadline(REPORT_SECONDS)):
             pods = self._list_pods(job)
-        end = plans.find_exit(pods, is_failed=not job.is_complete)
+        end = plans.find_exit(pods, is_failed=not job.is_complete, own=plans.list_own_containers(job))
         logs = self._read_logs(pods)
         present = {log.pod for log in logs if log.text}
         logs += [log for log in self.kept_logs if log.pod not in present]

@@ -12,6 +12,7 @@ Private to lowtide.ops: do not import from other collections.
 
 from __future__ import annotations
 
+import json
 import typing as t
 
 from ..._common.errors import Refusal
@@ -152,17 +153,22 @@ def _canonicalize_metric(metric: Json, source: str, where: str) -> Json:
     target = dict(as_dict(body.get("target")))
     for name in _AMOUNTS:
         if name in target:
-            try:
-                target[name] = canonicalize_quantity(target[name])
-            except ValueError as error:
-                raise Refusal(
-                    obj=where,
-                    problem=f"its {source}.target.{name} is {target[name]!r}",
-                    next_step="Write an amount as Kubernetes does, such as 30, 500m or 2Gi",
-                ) from error
+            target[name] = _read_amount(target[name], where, f"{source}.target.{name}")
     if "averageUtilization" in target:
         target["averageUtilization"] = _read_number(target["averageUtilization"], f"{where}, averageUtilization")
     return {**metric, source: {**body, "target": target}}
+
+
+def _read_amount(value: t.Any, where: str, field: str) -> str:
+    """Return an amount as the server would write it."""
+    try:
+        return canonicalize_quantity(value)
+    except ValueError as error:
+        raise Refusal(
+            obj=where,
+            problem=f"its {field} is {value!r}",
+            next_step="Write an amount as Kubernetes does, such as 30, 500m or 2Gi",
+        ) from error
 
 
 def _read_number(value: t.Any, where: str) -> int:
@@ -201,6 +207,8 @@ def _read_rules(rules: t.Any, where: str) -> Json:
             raise Refusal(
                 obj=name, problem=f"it is {seconds} s", next_step=f"Set it to at most {_LONGEST_WINDOW} s (an hour)"
             )
+    if rules.get("tolerance") is not None:
+        result["tolerance"] = _read_amount(rules["tolerance"], where, "tolerance")
     if "policies" in rules:
         result["policies"] = [_read_policy(policy, f"{where}.policies") for policy in rules["policies"]]
     return result
@@ -372,13 +380,28 @@ def _get_annotations(hpa: Json) -> Json:
 
 
 def covers(value: t.Any, declared: t.Any) -> bool:
-    """Return whether a value has all that is declared; what it has beside that, such as defaults, does not count."""
+    """Return whether a value has all that is declared; what it has beside that, such as defaults, does not count.
+
+    Metrics are matched by their source, since servers before 1.28 give them back in another order.
+    """
     if isinstance(declared, dict):
         return isinstance(value, dict) and all(covers(value.get(key), part) for key, part in declared.items())
     if isinstance(declared, list):
         is_alike = isinstance(value, list) and len(value) == len(declared)
-        return is_alike and all(covers(part, other) for part, other in zip(value, declared, strict=True))
+        return is_alike and all(
+            covers(part, other)
+            for part, other in zip(sorted(value, key=_identify), sorted(declared, key=_identify), strict=True)
+        )
     return bool(value == declared)
+
+
+def _identify(entry: t.Any) -> str:
+    """Return what tells a metric from others: type, name, selector and object; "" for what is none and keeps its place."""
+    kind = as_text(get_path(entry, "type"))
+    if kind not in _SOURCES or _SOURCES[kind] not in entry:  # policies have a type Pods too
+        return ""
+    source = as_dict(entry.get(_SOURCES[kind]))
+    return json.dumps([kind, {name: part for name, part in source.items() if name != "target"}], sort_keys=True)
 
 
 def _merge(value: t.Any, declared: t.Any) -> t.Any:

@@ -20,7 +20,7 @@ import typing as t
 from ..._common.errors import Refusal
 from ..._common.timestamps import format_utc
 from ..fields import Json, as_dict, as_int, as_list, as_text, as_time, get_path
-from ..objects import Job, Pod, Workload
+from ..objects import Job, Pod, Workload, list_keepers, list_native_sidecars
 from ..patches import Write
 
 KEY_LABEL = "lowtide.ops/job-key"
@@ -142,16 +142,18 @@ class Holder(t.NamedTuple):
 
 
 class Exit(t.NamedTuple):
-    """How a container of a Job's pod ended."""
+    """How a container of a Job's pod ended. ``keeper`` is the container that kept the pod from ending after it."""
 
     pod: str
     container: str
     exit_code: int
     reason: str
+    keeper: str = ""
 
     def __str__(self) -> str:
         words = f"container {self.container} of Pod {self.pod} ended with exit code {self.exit_code}"
-        return words if self.reason in ("", "Error", "Completed") else f"{words} ({self.reason})"
+        words = words if self.reason in ("", "Error", "Completed") else f"{words} ({self.reason})"
+        return f"{words}, and {self.keeper} kept the pod" if self.keeper else words
 
 
 def name_job(prefix: str, key: str, attempt: int) -> str:
@@ -214,6 +216,9 @@ def build_spec_like(
 def complete_spec(spec: Json, *, deadline: int | None, default_deadline: int, ttl: int, lock: str) -> Json:
     """Return a Job's spec that ends by itself and leaves nothing behind, with the lock's label on its pods.
 
+    With a lock its pods are never two: by default a Job makes another pod while the one before still terminates, as when
+    its node is drained (KEP-3939). Servers before 1.28 do not know the field and drop it.
+
     Pods of a Job cannot be restarted always, which is what a pod is by default: without a policy it is ``Never``, which
     keeps the pods and their logs when the Job fails.
     """
@@ -225,6 +230,7 @@ def complete_spec(spec: Json, *, deadline: int | None, default_deadline: int, tt
         metadata = {**metadata, "labels": {**as_dict(metadata.get("labels")), LOCK_LABEL: lock}}
     return {
         **spec,
+        **({"podReplacementPolicy": "Failed"} if lock else {}),
         "activeDeadlineSeconds": deadline or own_deadline or default_deadline,
         "ttlSecondsAfterFinished": ttl,
         "template": {**template, "spec": pod, **({"metadata": metadata} if metadata else {})},
@@ -397,21 +403,51 @@ def _describe_holder(own: Job, job: Job) -> list[Holder]:
     return [Holder(job.title, "it waits for its turn, before this one", job.created_at, run_id, job.uid, claim.until)]
 
 
-def find_exit(pods: t.Iterable[Pod], *, is_failed: bool) -> Exit | None:
-    """Return how the Job's work ended: of a failed Job the newest container that failed, else the newest that did not."""
-    exits: list[tuple[float, Exit]] = []
+def find_exit(pods: t.Iterable[Pod], *, is_failed: bool, own: t.Collection[str] = ()) -> Exit | None:
+    """Return how the Job's work ended: of the newest pod of a failed Job the container that failed first.
+
+    Of a complete one it is the newest container that did not fail. ``own`` are the containers of the Job's template:
+    they come before those that others have put into the pod, whose exit says nothing of the work. Where all of them
+    ended with 0 in a pod that goes on, the work is done, whatever becomes of the others.
+    """
+    ranked: list[tuple[bool, float, Exit]] = []
     for pod in pods:
-        status = as_dict(pod.raw.get("status"))
-        for entry in [*as_list(status.get("initContainerStatuses")), *as_list(status.get("containerStatuses"))]:
-            ended = as_dict(get_path(entry, "state", "terminated") or get_path(entry, "lastState", "terminated"))
-            if ended.get("exitCode") is None:
-                continue
-            code = as_int(ended.get("exitCode"))
-            if (code != 0) == is_failed:
-                name, reason = as_text(entry.get("name")), as_text(ended.get("reason"))
-                at = as_time(ended.get("finishedAt")) or 0.0
-                exits.append((at, Exit(f"{pod.namespace}/{pod.name}", name, code, reason)))
-    return max(exits, key=lambda entry: entry[0])[1] if exits else None
+        ends = _list_ends(pod)
+        mine = [entry for entry in ends if not own or entry[1].container in own]
+        keepers = list_keepers(pod, own)
+        if is_failed and keepers:
+            at, end = max(mine, key=lambda entry: entry[0])
+            ranked.append((True, at, end._replace(keeper=" and ".join(keepers))))
+            continue
+        for is_own, entries in ((True, mine), (False, ends)):
+            matching = [entry for entry in entries if (entry[1].exit_code != 0) == is_failed]
+            if matching:
+                at, end = (min if is_failed else max)(matching, key=lambda entry: entry[0])
+                ranked.append((is_own, at, end))
+                break
+    return max(ranked, key=lambda entry: entry[:2])[2] if ranked else None
+
+
+def list_own_containers(job: Job) -> frozenset[str]:
+    """Return the names of the containers of a Job's template, without its native sidecars."""
+    spec = as_dict(get_path(job.raw, "spec", "template", "spec"))
+    entries = [*as_list(spec.get("initContainers")), *as_list(spec.get("containers"))]
+    return frozenset(as_text(get_path(entry, "name")) for entry in entries) - list_native_sidecars(spec)
+
+
+def _list_ends(pod: Pod) -> list[tuple[float, Exit]]:
+    """Return how the containers of a pod ended, and when; native sidecars are ended by Kubernetes and do not count."""
+    status = as_dict(pod.raw.get("status"))
+    sidecars = list_native_sidecars(as_dict(pod.raw.get("spec")))
+    ends = []
+    for entry in [*as_list(status.get("initContainerStatuses")), *as_list(status.get("containerStatuses"))]:
+        ended = as_dict(get_path(entry, "state", "terminated") or get_path(entry, "lastState", "terminated"))
+        name = as_text(entry.get("name"))
+        if ended.get("exitCode") is None or name in sidecars:
+            continue
+        end = Exit(f"{pod.namespace}/{pod.name}", name, as_int(ended.get("exitCode")), as_text(ended.get("reason")))
+        ends.append((as_time(ended.get("finishedAt")) or 0.0, end))
+    return ends
 
 
 def measure_seconds(job: Job) -> float | None:
