@@ -82,6 +82,8 @@ options:
     description:
       - How the pods that serve the requests tell what is in flight. Used with O(state=maintenance), also when nothing had
         to be changed. Terminating pods are asked too.
+      - Each pod that the requests go to before the switch has to be among them, or be gone. Otherwise nothing is changed, and
+        the workload that is missing is named. These pods are saved with the switch, for a later run.
       - Without it nothing is asked, and the result says so.
     type: list
     elements: dict
@@ -352,6 +354,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.lowtide.ops.plugins.module_utils._common.module import run_module
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.arguments import ACTING_SPEC, CONNECTION_SPEC
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.operations.traffic import run_traffic
+from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.pod_proxy import KINDS as POD_KINDS
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.routes import KINDS
 
 Spec = dict[str, dict[str, t.Any]]
@@ -371,7 +374,7 @@ TARGET: Spec = {
 def describe_place(path: str) -> Spec:
     """Return the options that say which pods are asked, and where."""
     return {
-        "kind": {"type": "str", "required": True, "choices": ["Deployment", "StatefulSet", "DaemonSet"]},
+        "kind": {"type": "str", "required": True, "choices": list(POD_KINDS)},
         "name": {"type": "str", "required": True},
         "port": {"type": "str", "required": True},
         "path": {"type": "str", "default": path},

@@ -28,17 +28,22 @@ class Endpoint(t.NamedTuple):
 
     name: str
     is_ready: bool
+    is_pod: bool = True
 
 
 def list_endpoints(slices: t.Iterable[Json], service: str) -> list[Endpoint]:
     """Return the endpoints of a Service, by name. One whose readiness is not stated is ready, as the API says."""
     endpoints = [
-        Endpoint(_name_endpoint(entry), as_dict(entry.get("conditions")).get("ready") is not False)
+        Endpoint(
+            _name_endpoint(entry),
+            as_dict(entry.get("conditions")).get("ready") is not False,
+            is_pod=bool(get_path(entry, "targetRef", "name")),
+        )
         for obj in slices
         if get_path(obj, "metadata", "labels", SERVICE_NAME) == service
         for entry in as_list(obj.get("endpoints"))
     ]
-    return sorted(endpoints)
+    return sorted(set(endpoints))  # with IPv4 and IPv6 a pod is in two of them
 
 
 def _name_endpoint(entry: Json) -> str:

@@ -28,6 +28,10 @@ PROXY_RIGHT = ("get", "proxy")
 """The verb and the subresource of Pods that asking through the proxy takes."""
 
 
+KINDS = ("Deployment", "StatefulSet", "DaemonSet")
+"""Kinds of workloads whose pods can be asked."""
+
+
 class Place(t.NamedTuple):
     """Where each pod of a workload is asked."""
 

@@ -52,7 +52,11 @@ def test_endpoints_are_those_of_one_service() -> None:
     """Readiness that is not stated is readiness; an address without a pod is named by itself."""
     slices = [describe_slice(("b", None), ("a", False)), describe_slice(("x", True), service="other")]
     slices[0]["endpoints"].append({"addresses": ["10.0.0.9"], "conditions": {"ready": True}})
-    assert list_endpoints(slices, "web") == [Endpoint("10.0.0.9", True), Endpoint("a", False), Endpoint("b", True)]
+    assert list_endpoints(slices, "web") == [
+        Endpoint("10.0.0.9", True, is_pod=False),
+        Endpoint("a", False),
+        Endpoint("b", True),
+    ]
     assert list_ready(slices, "web") == ["10.0.0.9", "b"]
     assert list_ready([{"metadata": {}, "endpoints": None}], "web") == []
 

@@ -60,6 +60,7 @@ def test_traffic_goes_to_the_page_in_one_write_and_back_as_it_was(site: MemorySe
         "before": {"selector": {"app": "web"}},
         "after": {"selector": {"app": "page"}},
         "endpoints": 2,
+        "pods": ["web-1-1", "web-1-2"],
     }
     assert len(list_writes(site)) == 1
     assert run["summary"].startswith(

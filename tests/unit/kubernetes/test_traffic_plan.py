@@ -15,6 +15,7 @@ from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import 
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.patches import build_json_patch
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.plans.traffic import (
     Change,
+    Served,
     plan_away,
     plan_back,
 )
@@ -71,7 +72,7 @@ def apply(obj: Json, change: Change) -> Json:
 
 def go_away(obj: Json, target: Target, *, run_id: str = "r") -> Json:
     """Return an object in maintenance."""
-    return apply(obj, plan_away(obj, target, endpoints=2, run_id=run_id, now=NOW))
+    return apply(obj, plan_away(obj, target, served=Served(ready=2), run_id=run_id, now=NOW))
 
 
 def go_back(obj: Json, target: Target) -> Json:
@@ -118,7 +119,7 @@ def test_back_is_exactly_what_there_was(case: tuple[Json, Target]) -> None:
     """A second time away changes nothing, and back neither."""
     obj, target = number(case[0]), case[1]
     away = go_away(obj, target)
-    assert plan_away(away, target, endpoints=0, run_id="other", now=NOW).write is None
+    assert plan_away(away, target, served=Served(ready=0), run_id="other", now=NOW).write is None
     back = go_back(away, target)
     assert drop_annotations(back) == obj
     assert plan_back(back, target).write is None
@@ -131,7 +132,7 @@ def test_what_was_saved_first_is_what_comes_back(case: tuple[Json, Target], then
     away = go_away(obj, target)
     others = {"again": target, "other page": target._replace(selector={"app": "p2"}, to_port=81), "none": target}
     other = others[then]._replace(selector=NO_PODS) if then == "none" else others[then]
-    change = plan_away(away, other, endpoints=0, run_id="r2", now=NOW)
+    change = plan_away(away, other, served=Served(ready=0), run_id="r2", now=NOW)
     away = apply(away, change) if change.write is not None else away
     assert drop_annotations(go_back(away, target)) == obj
 
@@ -183,7 +184,7 @@ def test_only_what_is_asked_for_is_switched() -> None:
 def test_what_goes_to_the_page_already_is_nobodys_switch() -> None:
     """Nothing is saved, and nothing is given back."""
     obj = number(describe_service("web", {"app": "page"}))
-    change = plan_away(obj, SERVICE, endpoints=1, run_id="r", now=NOW)
+    change = plan_away(obj, SERVICE, served=Served(ready=1), run_id="r", now=NOW)
     assert (change.write, change.reason) == (
         None,
         "it goes there already, and no run of this collection has sent it there",
@@ -220,7 +221,7 @@ def test_a_canary_gets_its_weight_by_annotations() -> None:
 def test_a_note_that_cannot_be_read_is_no_guess(text: str) -> None:
     """Neither way."""
     obj = number(describe_service("web", {"app": "page"}, annotations={TRAFFIC: text}))
-    for change in (plan_away(obj, SERVICE, endpoints=0, run_id="r", now=NOW), plan_back(obj, SERVICE)):
+    for change in (plan_away(obj, SERVICE, served=Served(ready=0), run_id="r", now=NOW), plan_back(obj, SERVICE)):
         assert change.write is None
         assert TRAFFIC in change.problem
 

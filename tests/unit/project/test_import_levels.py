@@ -53,7 +53,7 @@ LEVELS = {
             "summary",
             "wait",
         ],
-        ["rollout_cause", "rollout_guards", "traffic_summary", "verdicts", "workload_wait"],
+        ["rollout_cause", "rollout_guards", "serving", "traffic_summary", "verdicts", "workload_wait"],
         ["connection_budget"],
         ["scaling"],
         ["operations"],

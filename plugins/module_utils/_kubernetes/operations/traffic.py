@@ -25,7 +25,7 @@ from ..endpoints import SERVICE_NAME, PodsReady, Routed, list_ready
 from ..fields import as_dict, as_list, get_path
 from ..objects import Pod, Workload
 from ..patches import Write
-from ..plans.traffic import Change, plan_away, plan_back, read_note
+from ..plans.traffic import Change, Served, list_fresh, plan_away, plan_back, read_note
 from ..pod_proxy import (
     Check,
     Gauge,
@@ -39,9 +39,10 @@ from ..pod_proxy import (
 )
 from ..preflight import Planned, check_answer, check_rights
 from ..resources import check_name, collection_path, format_title, object_path
-from ..routes import NO_PODS, SELECTOR, Target, format_labels, list_page_services, parse_target
+from ..routes import NO_PODS, SELECTOR, Target, format_labels, list_backends, list_page_services, parse_target
 from ..saved_state import UnreadableSavedState, is_window
 from ..selectors import format_selector
+from ..serving import describe_uncovered, list_left_pods, list_slices, make_uncovered_refusal, read_served
 from ..wait import wait_until
 
 if t.TYPE_CHECKING:
@@ -74,7 +75,7 @@ class Switch:
         self.objects: dict[str, Json] = {}
         self.workloads: dict[str, Workload] = {}
         self.changes: dict[str, Change] = {}
-        self.endpoints: dict[str, int] = {}
+        self.served: dict[str, tuple[t.Any, Served]] = {}
         self.written: set[str] = set()
         self.readings: list[Reading] = []
         self.highest: dict[str, float] = {}
@@ -117,7 +118,6 @@ class Switch:
     def _prepare(self) -> None:
         """Plan everything; a Refusal when something stands against it, or the server would not allow it."""
         for title, target in self.targets.items():
-            self.endpoints[title] = self._count_endpoints(target) if self.is_away else 0
             self.changes[title] = self._plan(title, self.objects[title])
         self._read_workloads()
         self._describe()
@@ -126,6 +126,7 @@ class Switch:
             self._raise_problems()
             self._refuse_owned()
             self._refuse_missing_page()
+            self._refuse_uncovered()
         check_rights(
             self.client,
             self._list_planned(),
@@ -136,16 +137,16 @@ class Switch:
             is_way_back=not self.is_away,
         )
 
-    def _count_endpoints(self, target: Target) -> int:
-        """Return how many pods serve a Service's requests now, which is saved when they are sent away."""
-        if target.kind != "Service":
-            return 0
-        return len(list_ready(self._list_slices(target.name), target.name))
-
-    def _list_slices(self, service: str) -> list[Json]:
-        path = collection_path("EndpointSlice", self.namespace)
-        params = {"labelSelector": f"{SERVICE_NAME}={service}"}
-        return self.client.list(path, obj=f"EndpointSlices of Service {self.namespace}/{service}", params=params).items
+    def _read_served(self, title: str, obj: Json) -> Served:
+        """Return the pods that serve what is to be switched, which is saved with it; read anew when the routes change."""
+        try:
+            routes = list_fresh(obj, self.targets[title])
+        except UnreadableSavedState:  # which the plan reports
+            return Served()
+        if title not in self.served or self.served[title][0] != routes:
+            backends = list_backends(self.targets[title], routes, self.namespace)
+            self.served[title] = routes, read_served(self.client, self.namespace, backends)
+        return self.served[title][1]
 
     def _plan(self, title: str, obj: Json) -> Change:
         target = self.targets[title]
@@ -157,7 +158,7 @@ class Switch:
                 assume_away=self.params["assume"] == "maintenance",
             )
         run_id = self.client.run_id
-        change = plan_away(obj, target, endpoints=self.endpoints[title], run_id=run_id, now=self.now)
+        change = plan_away(obj, target, served=self._read_served(title, obj), run_id=run_id, now=self.now)
         workload = Workload.from_object(obj, target.kind)
         write = remember_owner(change.write, workload, run_id=run_id, now=self.now, field=target.field)
         return change._replace(write=write)
@@ -231,12 +232,28 @@ class Switch:
                 problem=f"it has no port {target.to_port}; its ports are {', '.join(map(str, ports)) or 'none'}",
                 next_step="Correct to_port",
             )
-        if not list_ready(self._list_slices(name), name):
+        if not list_ready(list_slices(self.client, self.namespace, name), name):
             raise Refusal(
                 obj=title,
                 problem="it has no ready endpoint, so requests would fail instead of getting the maintenance page",
                 next_step="Start the maintenance page, or correct to_service",
             )
+
+    def _refuse_uncovered(self) -> None:
+        """Refuse where a pod that gets the requests would not be asked: nothing would be proven of it."""
+        if not self.gauges:
+            return
+        for pod in self._list_uncovered({pod.name for pods in self._list_asked().values() for pod in pods}):
+            title = next(title for title, change in self.changes.items() if pod.name in change.served.pods)
+            raise make_uncovered_refusal(self.client, pod, title)
+
+    def _list_uncovered(self, asked: t.Collection[str]) -> list[Pod]:
+        """Return the pods that requests went to before the switch, that are still there, and that are not asked."""
+        served = {name for change in self.changes.values() for name in change.served.pods}
+        return list_left_pods(self.client, self.namespace, served.difference(asked))
+
+    def _list_asked(self) -> dict[str, list[Pod]]:
+        return {key: list_workload_pods(self.client, workload) for key, workload in self.workloads.items()}
 
     def _list_planned(self) -> list[Planned]:
         planned: list[Planned] = []
@@ -336,7 +353,8 @@ class Switch:
         seconds = min(float(self.params["in_flight_timeout"]), self.client.deadline.remaining)
         self.quiet = "requests may be in flight"
         if self._poll(self._read_gauges, seconds=seconds, hold=hold):
-            self.quiet = summary.describe_quiet(self.readings, hold)
+            unknown = [title for title, change in self.changes.items() if not change.served.is_complete]
+            self.quiet = summary.describe_quiet(self.readings, hold, unknown=unknown)
             return
         unmet = [reading for reading in self.readings if not reading.is_met]
         problem = summary.describe_unmet(self.readings) or f"nothing was in flight for less than {hold:g} s"
@@ -402,12 +420,14 @@ class Switch:
                 self.highest[reading.pod] = max(reading.value, self.highest.get(reading.pod, 0.0))
 
     def _read_gauges(self) -> list[Reading]:
-        pods = {key: list_workload_pods(self.client, workload) for key, workload in self.workloads.items()}
-        return [read_gauge(self.client, pod, gauge) for gauge in self.gauges for pod in pods[gauge.place.key]]
+        pods = self._list_asked()
+        readings = [read_gauge(self.client, pod, gauge) for gauge in self.gauges for pod in pods[gauge.place.key]]
+        uncovered = self._list_uncovered({pod.name for owned in pods.values() for pod in owned})
+        return readings + [describe_uncovered(pod) for pod in uncovered]
 
     def _run_checks(self) -> list[Reading]:
         readings: list[Reading] = []
-        pods = {key: list_workload_pods(self.client, workload) for key, workload in self.workloads.items()}
+        pods = self._list_asked()
         for check in self.checks:
             ready = [pod for pod in pods[check.place.key] if pod.is_ready and not pod.is_terminating]
             readings += [run_check(self.client, pod, check) for pod in ready]
