@@ -15,7 +15,8 @@ description:
     C(lowtide.ops/traffic) what they were. So any later run, on any controller, can restore exactly that.
   - A route that another client has set to something else since is left as it is on the way back, and is reported. The
     other routes of that object are given back.
-  - Nothing is sent to where nobody answers. The maintenance page must have a ready pod before the first patch.
+  - Nothing is sent to where nobody answers. The maintenance page must have a ready pod before the first patch,
+    with the ports that the Service names in its C(targetPort).
   - A Service is switched when its EndpointSlices have no pod any more that its selector does not select. An Ingress or an
     HTTPRoute takes effect when its controller has seen it, which nothing in the API tells.
   - Then the pods that served the requests are asked, each of them, through the API server's pod proxy, how many are in

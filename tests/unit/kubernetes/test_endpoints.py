@@ -12,8 +12,10 @@ from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.endpoints 
     PodsReady,
     Routed,
     list_endpoints,
+    list_missing_ports,
     list_ready,
 )
+from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.objects import Pod
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.plans.traffic import Change
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.pod_proxy import Reading
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.routes import parse_target
@@ -80,6 +82,36 @@ def test_requests_reach_only_what_is_selected(
     status = Routed(NAMESPACE, "web", WEB, is_serving=is_serving).evaluate(Snapshot.from_objects(objects))
     assert (status.is_current, status.message) == (is_current, words)
     assert status.title == "Service n/web"
+
+
+def test_a_pod_without_the_port_gets_no_request() -> None:
+    """It is ready in a slice that has no ports, as the controller of EndpointSlices leaves it."""
+    portless, whole = describe_slice(("page-1", True)), describe_slice(("page-1", True), ("page-2", True))
+    whole["endpoints"].pop(0)
+    whole["ports"] = [{"name": "", "port": 8080}]
+    pods = [describe_pod("page-1", "page"), describe_pod("page-2", "page")]
+    condition = Routed(NAMESPACE, "web", {"app": "page"}, is_serving=True, has_ports=True)
+    late = condition.evaluate(Snapshot.from_objects([*pods, portless]))
+    words = "0 ready endpoints (none); without the port that its targetPort names: page-1"
+    assert (late.is_current, late.message) == (False, words)
+    assert condition.evaluate(Snapshot.from_objects([*pods, portless, whole])).is_current
+    assert list_ready([portless, whole], "web", ports=[""]) == ["page-2"]
+    assert list_ready([portless, whole], "web", ports=["", "admin"]) == []
+
+
+def test_names_of_ports_are_looked_up_in_the_pod() -> None:
+    """With their protocol; of init containers those that go on running."""
+    service = {
+        "spec": {"ports": [{"targetPort": "http"}, {"targetPort": 80}, {"targetPort": "dns", "protocol": "UDP"}]}
+    }
+    pod = describe_pod("page-1", "page")
+    assert list_missing_ports(service, Pod.from_object(pod)) == ["dns", "http"]
+    pod["spec"]["initContainers"] = [{"ports": [{"name": "http", "containerPort": 80}]}]
+    pod["spec"]["containers"] = [{"ports": [{"name": "dns", "containerPort": 53}]}]
+    assert list_missing_ports(service, Pod.from_object(pod)) == ["dns", "http"]
+    pod["spec"]["initContainers"][0]["restartPolicy"] = "Always"
+    pod["spec"]["containers"][0]["ports"][0]["protocol"] = "UDP"
+    assert list_missing_ports(service, Pod.from_object(pod)) == []
 
 
 def test_pods_have_to_be_ready_before_they_get_requests() -> None:

@@ -245,6 +245,36 @@ def test_a_port_that_the_page_does_not_have_is_refused(site: MemoryServer) -> No
     assert "Service n/page: it has no port 81; its ports are 8080" in run.msg
 
 
+def set_target_port(memory: MemoryServer, service: str, port: str) -> None:
+    """Let a Service name the port of its pods."""
+    ports = [{"port": 8080, "targetPort": port}]
+    memory.change("Service", NAMESPACE, service, lambda obj: obj["spec"].update(ports=ports))
+    play_endpoints(memory)
+
+
+def test_a_page_without_the_port_that_is_named_is_refused(site: MemoryServer) -> None:
+    """It would be ready, and get no request: behind the Service itself, and behind one that an Ingress is led to."""
+    site.put(describe_ingress(("a.example", "/")))
+    set_target_port(site, "web", "http")
+    set_target_port(site, "page", "http")
+    words = {
+        SERVICE: "its targetPort is http, and none of the 1 ready pods with app=page has a container port of that name",
+        "Service n/page": "its ready endpoints do not have the container port that its targetPort names",
+    }
+    for target, title in ((TARGET, SERVICE), (INGRESS, "Service n/page")):
+        for check in (True, False):
+            run = send_away(site, target, check=check)
+            assert run.failed
+            assert (run["error"]["refused"], run["error"]["object"]) == (True, title)
+            assert words[title] in run.msg
+    assert list_writes(site) == []
+    containers = [{"name": "main", "ports": [{"name": "http", "containerPort": 8080}]}]
+    for pod in ("page-1", "web-1-1", "web-1-2"):
+        site.change("Pod", NAMESPACE, pod, lambda obj: obj["spec"].update(containers=containers))
+    play_endpoints(site)
+    check_done(send_away(site, TARGET, INGRESS))
+
+
 def test_a_gitops_tool_that_would_put_it_back_is_named(site: MemoryServer) -> None:
     """The way back asks nobody."""
     tool = {"labels": {"kustomize.toolkit.fluxcd.io/name": "shop"}}

@@ -14,6 +14,7 @@ import typing as t
 from ..._common.errors import OpsError, Refusal, WaitTimeout
 from ..._common.outcome import Blocker, Outcome
 from ..._common.retry import Backoff, Deadline
+from ..._common.text import join_some
 from .. import traffic_summary as summary
 from ..cache import Cache
 from ..client import Client
@@ -21,8 +22,8 @@ from ..cluster import check_identity, connect, disconnect, read_object
 from ..conditions import Condition
 from ..constraints.owners import find_owner_blockers, remember_owner
 from ..diagnosis import GracePeriod
-from ..endpoints import SERVICE_NAME, PodsReady, Routed, list_ready
-from ..fields import as_dict, as_list, get_path
+from ..endpoints import SERVICE_NAME, PodsReady, Routed, list_missing_ports, list_ready
+from ..fields import as_dict, as_list, as_text, get_path
 from ..objects import Pod, Workload
 from ..patches import Write
 from ..plans.traffic import Change, Served, list_fresh, plan_away, plan_back, read_note
@@ -117,7 +118,7 @@ class Switch:
 
     def _prepare(self) -> None:
         """Plan everything; a Refusal when something stands against it, or the server would not allow it."""
-        for title, target in self.targets.items():
+        for title in self.targets:
             self.changes[title] = self._plan(title, self.objects[title])
         self._read_workloads()
         self._describe()
@@ -214,7 +215,17 @@ class Switch:
         path = collection_path("Pod", self.namespace)
         listing = self.client.list(path, obj=f"pods of namespace {self.namespace}", params=params)
         pods = [Pod.from_object(obj) for obj in listing.items]
-        if not any(pod.is_ready and not pod.is_terminating for pod in pods):
+        ready = [pod for pod in pods if pod.is_ready and not pod.is_terminating]
+        missing = [list_missing_ports(self.objects[title], pod) for pod in ready]
+        if ready and all(missing):
+            raise Refusal(
+                obj=title,
+                problem=f"its targetPort is {join_some(missing[0])}, and none of the {len(ready)} ready pods with"
+                f" {format_labels(target.selector)} has a container port of that name, so its requests would fail instead"
+                " of getting the maintenance page",
+                next_step=f"Name the port of the maintenance page {join_some(missing[0])} in its pod template",
+            )
+        if not ready:
             raise Refusal(
                 obj=title,
                 problem=f"none of the {len(pods)} pods with {format_labels(target.selector)} is ready, so its requests"
@@ -225,14 +236,25 @@ class Switch:
     def _refuse_unready_service(self, name: str, target: Target) -> None:
         service = read_object(self.client, "Service", self.namespace, check_name("to_service", name))
         title = format_title("Service", self.namespace, name)
-        ports = [port.get("port") for port in as_list(get_path(service, "spec", "ports"))]
-        if target.to_port and target.to_port not in ports:
+        ports = as_list(get_path(service, "spec", "ports"))
+        numbers = [port.get("port") for port in ports]
+        if target.to_port and target.to_port not in numbers:
             raise Refusal(
                 obj=title,
-                problem=f"it has no port {target.to_port}; its ports are {', '.join(map(str, ports)) or 'none'}",
+                problem=f"it has no port {target.to_port}; its ports are {', '.join(map(str, numbers)) or 'none'}",
                 next_step="Correct to_port",
             )
-        if not list_ready(list_slices(self.client, self.namespace, name), name):
+        used = [port for port in ports if not target.to_port or port.get("port") == target.to_port]
+        names = {as_text(port.get("name")) for port in used}
+        slices = list_slices(self.client, self.namespace, name)
+        if list_ready(slices, name) and not list_ready(slices, name, ports=names):
+            raise Refusal(
+                obj=title,
+                problem="its ready endpoints do not have the container port that its targetPort names, so requests would"
+                " fail instead of getting the maintenance page",
+                next_step="Give the port of the maintenance page that name in its pod template, or correct targetPort",
+            )
+        if not list_ready(slices, name):
             raise Refusal(
                 obj=title,
                 problem="it has no ready endpoint, so requests would fail instead of getting the maintenance page",
@@ -318,7 +340,9 @@ class Switch:
             selector = as_dict(get_path(self.objects[title], "spec", "selector"))
             if target.kind == "Service" and selector:
                 is_serving = target.selector != NO_PODS if self.is_away else self.changes[title].endpoints > 0
-                conditions.append(Routed(self.namespace, target.name, selector, is_serving=is_serving))
+                has_ports = bool(get_path(self.objects[title], "spec", "ports"))
+                condition = Routed(self.namespace, target.name, selector, is_serving=is_serving, has_ports=has_ports)
+                conditions.append(condition)
         self._wait(conditions)
 
     def _wait(self, conditions: t.Sequence[PodsReady | Routed]) -> None:
