@@ -85,6 +85,8 @@ options:
         to be changed. Terminating pods are asked too.
       - Each pod that the requests go to before the switch has to be among them, or be gone. Otherwise nothing is changed, and
         the workload that is missing is named. These pods are saved with the switch, for a later run.
+      - Each pod is asked once before the first patch, also in check mode. An answer without the number, or none at that path
+        and port, is refused, since it could not be told with the page up either.
       - Without it nothing is asked, and the result says so.
     type: list
     elements: dict
@@ -211,7 +213,7 @@ attributes:
   check_mode:
     support: full
     details:
-      - Nothing is written, and nothing is waited for.
+      - Nothing is written, and nothing is waited for. Pods are asked once.
   diff_mode:
     support: full
   idempotent:

@@ -20,6 +20,8 @@ from .pod_proxy import KINDS, Reading
 from .resources import collection_path
 from .routes import Backends
 
+_STEP = "See what it still does, and add the workload that owns it to in_flight, or remove it"
+
 
 def list_slices(client: Client, namespace: str, service: str) -> list[Json]:
     """Return the EndpointSlices of a Service."""
@@ -81,4 +83,4 @@ def make_uncovered_refusal(client: Client, pod: Pod, service: str) -> Refusal:
 def describe_uncovered(pod: Pod) -> Reading:
     """Return as a reading that a pod got requests and is not asked."""
     message = "it got requests before, is still there, and no workload of in_flight owns it"
-    return Reading(pod.title, "requests in flight", is_met=False, value=None, message=message)
+    return Reading(pod.title, "requests in flight", is_met=False, value=None, message=message, next_step=_STEP)

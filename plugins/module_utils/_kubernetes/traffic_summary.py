@@ -138,8 +138,19 @@ def describe_smoke(readings: t.Sequence[Reading]) -> str:
 
 
 def describe_unmet(readings: t.Sequence[Reading]) -> str:
-    """Return what the readings say that are not as they must be, each with its pod."""
-    return join_some([f"{reading.pod}: {reading.message}" for reading in readings if not reading.is_met], limit=3)
+    """Return what the readings say that are not as they must be, each once with its pods."""
+    pods: dict[str, list[str]] = {}
+    for reading in readings:
+        if not reading.is_met:
+            pods.setdefault(reading.message, []).append(reading.pod)
+    return join_some([f"{join_some(names, limit=3)}: {message}" for message, names in pods.items()], limit=3)
+
+
+def describe_lasting(readings: t.Sequence[Reading]) -> str:
+    """Return what the first of these readings says, and of how many other pods the number is not to be had."""
+    others = len({reading.pod for reading in readings} - {readings[0].pod})
+    also = f" ({format_count(others, 'other pod')} cannot be read either)" if others else ""
+    return f"{readings[0].message}{also}"
 
 
 def list_evidence(

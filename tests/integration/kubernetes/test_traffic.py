@@ -141,9 +141,9 @@ def test_no_request_fails_while_traffic_goes_to_the_page_and_back(
 ) -> None:
     """A request is on its way: maintenance is not done before it has its answer, and that is measured."""
     predicted = check_done(send_away(site, in_flight=[GAUGE], check=True, **account))
-    assert (read_note(site), held.is_measured) == (None, False)
+    assert (read_note(site), held.is_measured) == (None, True)
     process = start_away(site, **account)
-    site.wait("what is in flight is asked", lambda: held.is_measured, seconds=60)
+    site.wait("the switch is saved", lambda: read_note(site) is not None, seconds=60)
     balancer.wait_for("page")
     assert process.poll() is None
     assert held.release() == "web"
@@ -182,7 +182,8 @@ def test_a_request_that_does_not_end_is_named(site: Namespace, balancer: Balance
 def test_a_killed_run_is_finished_by_the_next(site: Namespace, balancer: Balancer, held: HeldRequest) -> None:
     """It was killed after the switch, while it waited: what it saved is there, and leads back."""
     process = start_away(site)
-    site.wait("what is in flight is asked", lambda: held.is_measured, seconds=60)
+    site.wait("the switch is saved", lambda: read_note(site) is not None, seconds=60)
+    balancer.wait_for("page")
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     assert read_note(site) is not None

@@ -19,6 +19,7 @@ from .traffic_steps import (
     SERVICE,
     TARGET,
     answer,
+    answer_once_away,
     check_done,
     describe_ingress,
     describe_pod,
@@ -150,17 +151,19 @@ def test_requests_in_flight_are_waited_for(site: MemoryServer) -> None:
         ("<html>", 200, "no line of Prometheus"),
         ("", 200, "it has no metric in_flight"),
         ("in_flight 0\n", 404, "it answered 404"),
+        ("in_flight 0\n", 503, "it answered 503"),
     ],
 )
 def test_what_is_not_proven_fails_closed(site: MemoryServer, text: str, status: int, words: str) -> None:
     """Traffic is away then, and stays so; the message names the pod, what it said and the next step."""
-    answer(site, "web-1-2", text, status)
+    answer_once_away(site, "web-1-2", text, status)
     run = send_away(site, in_flight=[GAUGE], in_flight_timeout=0.3)
     assert run.failed
     assert (run.changed, run["error"]["refused"]) == (True, False)
     assert run["error"]["object"] == "Pod n/web-1-2"
     assert words in run.msg
     assert "state=normal gives traffic back" in run.msg
+    assert ("raise in_flight_timeout" in run.msg) == (text == "in_flight 2\n" or status == 503)
     assert "requests may be in flight" in run["summary"]
     assert read_saved(site) is not None
 
@@ -172,12 +175,12 @@ def test_a_pod_that_cannot_be_reached_fails_closed(site: MemoryServer) -> None:
     assert run.failed
     assert "could not ask it" in run.msg
     site.remove("Pod", NAMESPACE, "web-1-1")
-    assert check_done(send_away(site, in_flight=[GAUGE]))["summary"].endswith("in flight 0 in 1 pod for 0 s")
+    assert "in flight 0 in 1 pod for 0 s" in check_done(send_away(site, in_flight=[GAUGE]))["summary"]
 
 
 def test_nothing_has_to_hold_for_a_time(site: MemoryServer) -> None:
     """A request that comes in between begins it anew."""
-    values = iter([0, 1, 0, 0])
+    values = iter([0, 0, 1, 0, 0])
     site.pod_answers[NAMESPACE, "web-1-2:8080"] = lambda _path: (200, f"in_flight {next(values, 0)}\n")
     run = check_done(send_away(site, in_flight=[GAUGE], quiet_seconds=0.25, in_flight_timeout=5.0))
     assert next(values, None) is None

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -13,7 +14,9 @@ from support.operation_runs import list_writes
 
 from .traffic_steps import (
     GAUGE,
+    PORT,
     TARGET,
+    answer,
     check_done,
     describe_ingress,
     describe_pod,
@@ -117,3 +120,68 @@ def test_what_is_not_known_is_said(site: MemoryServer) -> None:
     play_endpoints(site)
     run = check_done(send_away(site, in_flight=[GAUGE]))
     assert "which pods served Service n/web before is not known" in run["summary"]
+
+
+HTML = "<!DOCTYPE html>\n<html><head><title>Not\n found</title></head><body>Nothing here</body></html>"
+
+
+@pytest.mark.parametrize(
+    ("gauge", "answered", "words", "step"),
+    [
+        ({}, (404, HTML), "it answered 404 and not 200: a page of HTML ('Not found')", "Correct path and port"),
+        ({}, (401, ""), "it answered 401", "without a login"),
+        ({}, (302, ""), "it answered 302", "Correct path, port and scheme"),
+        ({}, (200, "other 0\n"), "it has no metric in_flight", "Correct metric and labels"),
+        ({}, (200, HTML), "a page of HTML", "Correct path and port"),
+        ({}, (200, '{"busy": 1}'), "no line of Prometheus", "in place of metric: field: busy"),
+        ({"metric": None}, (200, '{"a": {"busy": 1}, "ok": true}'), "is JSON", "Give one of its fields: field: a.busy"),
+        ({"metric": None}, (200, HTML), "a page of HTML ('Not found') has no number", "Correct path and port"),
+        ({"metric": None}, (200, "in_flight 0\n"), "has no number", "Give metric: NAME"),
+        ({"metric": None, "field": "b"}, (200, '{"busy": 0, "b": "x"}'), "which is no number", "field: busy"),
+        ({"metric": None, "field": "c"}, (200, '{"busy": 0}'), "has no field c", "field: busy"),
+        ({"metric": None, "field": "c"}, (200, "[]"), "has no field c", "no field with a number"),
+        ({"port": "http"}, (200, ""), "none of its containers has a port named http", "Correct port"),
+    ],
+)
+def test_what_a_pod_cannot_tell_is_refused_before_the_switch(
+    site: MemoryServer, gauge: Json, answered: tuple[int, str], words: str, step: str
+) -> None:
+    """Also in check mode; waiting would not help, so nothing is said of it; and no page is printed."""
+    for number in (1, 2):
+        answer(site, f"web-1-{number}", answered[1], answered[0])
+    for check in (True, False):
+        run = send_away(site, in_flight=[{**GAUGE, **gauge}], check=check)
+        assert run.failed
+        assert (run["error"]["refused"], run["error"]["object"]) == (True, "Pod n/web-1-1")
+        assert words in run.msg
+        assert "(1 other pod cannot be read either)" in run.msg
+        assert step in run["error"]["next_step"]
+        assert "in_flight, Deployment web" in run["error"]["next_step"]
+        assert "in_flight_timeout" not in run.msg
+        assert "Nothing here" not in run.msg
+    assert list_writes(site) == []
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_a_pod_that_is_too_busy_to_tell_is_no_reason_to_refuse(site: MemoryServer, status: int) -> None:
+    """It may tell once the requests go to the page."""
+    answers = {True: (status, "busy"), False: (200, "in_flight 0\n")}
+    site.pod_answers[NAMESPACE, f"web-1-1:{PORT}"] = lambda _path: answers[read_selector(site) == {"app": "web"}]
+    check_done(send_away(site, in_flight=[GAUGE], check=True))
+    check_done(send_away(site, in_flight=[GAUGE]))
+
+
+def test_quiet_begins_anew_when_a_pod_says_more_than_nothing(site: MemoryServer) -> None:
+    """From the first round after it, all pods say nothing for quiet_seconds."""
+    asked: list[tuple[float, int]] = []
+
+    def tell(_path: str) -> tuple[int, str]:
+        value = 1 if len(asked) == 4 else 0
+        asked.append((time.monotonic(), value))
+        return 200, f"in_flight {value}\n"
+
+    site.pod_answers[NAMESPACE, f"web-1-2:{PORT}"] = tell
+    check_done(send_away(site, in_flight=[GAUGE], quiet_seconds=1.0, in_flight_timeout=20.0))
+    busy = next(index for index, (_at, value) in enumerate(asked) if value)
+    assert busy == 4, "it was asked at least twice before, while nothing was in flight"
+    assert asked[-1][0] - asked[busy + 1][0] >= 0.9

@@ -104,6 +104,12 @@ def answer(memory: MemoryServer, pod: str, text: str, status: int = 200) -> None
     memory.pod_answers[NAMESPACE, f"{pod}:{PORT}"] = lambda _path: (status, text)
 
 
+def answer_once_away(memory: MemoryServer, pod: str, text: str, status: int = 200) -> None:
+    """Let a pod answer so once the Service is switched, and before that that nothing is in flight."""
+    answers = {True: (200, "in_flight 0\n"), False: (status, text)}
+    memory.pod_answers[NAMESPACE, f"{pod}:{PORT}"] = lambda _path: answers[read_selector(memory) == {"app": "web"}]
+
+
 def play_endpoints(memory: MemoryServer) -> None:
     """Make the EndpointSlice of each Service what its selector selects, as the controller does."""
     pods = memory.read_all("Pod")

@@ -137,6 +137,8 @@ class Switch:
             check_mode=self.module.check_mode,
             is_way_back=not self.is_away,
         )
+        if self.is_away:
+            self._refuse_unreadable()
 
     def _read_served(self, title: str, obj: Json) -> Served:
         """Return the pods that serve what is to be switched, which is saved with it; read anew when the routes change."""
@@ -269,6 +271,21 @@ class Switch:
             title = next(title for title, change in self.changes.items() if pod.name in change.served.pods)
             raise make_uncovered_refusal(self.client, pod, title)
 
+    def _refuse_unreadable(self) -> None:
+        """Ask each pod once, also in check mode: what it cannot tell now, it could not tell with the page up either."""
+        if not self.gauges or not any(change.is_due for change in self.changes.values()):
+            return
+        self.readings = self._read_gauges()
+        self._keep_highest()
+        lasting = [reading for reading in self.readings if reading.is_lasting]
+        if lasting:
+            raise Refusal(
+                obj=lasting[0].pod,
+                problem=f"{summary.describe_lasting(lasting)}, so whether requests are in flight would not be known;"
+                " this run has changed nothing",
+                next_step=lasting[0].next_step,
+            )
+
     def _list_uncovered(self, asked: t.Collection[str]) -> list[Pod]:
         """Return the pods that requests went to before the switch, that are still there, and that are not asked."""
         served = {name for change in self.changes.values() for name in change.served.pods}
@@ -382,11 +399,13 @@ class Switch:
             return
         unmet = [reading for reading in self.readings if not reading.is_met]
         problem = summary.describe_unmet(self.readings) or f"nothing was in flight for less than {hold:g} s"
+        advice = next((reading.next_step for reading in unmet if reading.next_step), "") or (
+            "Look at what holds them, or raise in_flight_timeout (and in_flight[].limit if a pod counts the request that asks)"
+        )
         raise WaitTimeout(
             obj=unmet[0].pod if unmet else next(iter(self.targets)),
             problem=f"after {seconds:.1f} s requests may still be in flight: {problem}",
-            next_step="Look at what holds them, or raise in_flight_timeout (and in_flight[].limit if a pod counts the"
-            " request that asks); running again goes on waiting, state=normal gives traffic back",
+            next_step=f"{advice}; running again goes on waiting, state=normal gives traffic back",
         )
 
     def _require_smoke(self) -> None:
