@@ -22,8 +22,8 @@ description:
   - Then the pods that served the requests are asked, each of them, through the API server's pod proxy, how many are in
     flight (O(in_flight)). That has to be nothing for O(quiet_seconds), so that a request that was on its way when the
     routes changed is seen too. An answer that does not come, or does not have the number, counts as requests in flight.
-  - Before requests are given back, the pods that they go back to are waited for, and each ready one has to pass every
-    check of O(smoke). Otherwise nothing is given back.
+  - Before requests are given back, as many pods as served a Service before have to be ready, or as are wanted now if that
+    is less, and each ready one has to pass every check of O(smoke). Otherwise nothing is given back.
   - A client that keeps its connection open goes on sending requests to the pod that it is connected to. Let the pods
     count such connections, or close them when they are asked to drain.
 author:

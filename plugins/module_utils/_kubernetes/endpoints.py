@@ -99,21 +99,39 @@ class _ServiceCondition:
 
 
 class PodsReady(_ServiceCondition):
-    """At least one pod that a Service is to select is ready, so that requests have somewhere to go."""
+    """Enough pods that a Service is to select are ready, so that requests have somewhere to go.
+
+    ``served`` is how many served before, ``wanted`` how many are wanted now: the lower number has to be ready, and one.
+    """
+
+    def __init__(
+        self, namespace: str, name: str, selector: t.Mapping[str, str] | None, *, served: int = 1, wanted: int = 1
+    ) -> None:
+        super().__init__(namespace, name, selector)
+        self.served = served
+        self.wanted = wanted
+
+    @property
+    def minimum(self) -> int:
+        """How many have to be ready."""
+        return max(1, min(self.served, self.wanted))
 
     def needs(self) -> tuple[str, ...]:
         """Return the kinds that it cannot judge without."""
         return ("Pod",)
 
     def evaluate(self, snapshot: Snapshot) -> Status:
-        """Return whether one is ready."""
+        """Return whether so many are ready."""
         pods = self._list_pods(snapshot)
         ready = [pod for pod in pods if pod.is_ready and not pod.is_terminating]
         message = (
             f"{len(ready)} of {format_count(len(pods), 'pod')} with {format_labels(self.selector) or 'no label'} ready"
         )
-        next_step = "" if ready else "Start what serves it (kubectl get pods -l shows it), then run again"
-        return Status(CURRENT if ready else IN_PROGRESS, self.title, message, next_step=next_step)
+        if len(ready) >= self.minimum:
+            return Status(CURRENT, self.title, message)
+        message += f", and {self.minimum} needed ({self.served} served before, {self.wanted} wanted now)"
+        next_step = "See why the others are not ready (kubectl get pods -l shows them), or scale down what serves it, then run again"
+        return Status(IN_PROGRESS, self.title, message, next_step=next_step)
 
 
 class Routed(_ServiceCondition):

@@ -14,11 +14,12 @@ from .._common.errors import Refusal
 from .client import Client
 from .endpoints import SERVICE_NAME, list_endpoints
 from .fields import Json, as_dict, as_text, get_path
-from .objects import Pod, find_controller
+from .objects import Pod, Workload, find_controller
 from .plans.traffic import Served
 from .pod_proxy import KINDS, Reading
 from .resources import collection_path
 from .routes import Backends
+from .selectors import format_selector
 
 _STEP = "See what it still does, and add the workload that owns it to in_flight, or remove it"
 
@@ -50,6 +51,27 @@ def list_left_pods(client: Client, namespace: str, names: t.Collection[str]) -> 
     listing = client.list(collection_path("Pod", namespace), obj=f"pods of namespace {namespace}", params={})
     pods = [Pod.from_object(obj) for obj in listing.items]
     return sorted((pod for pod in pods if pod.name in names and not pod.is_finished), key=lambda pod: pod.name)
+
+
+def count_wanted(client: Client, namespace: str, selector: t.Mapping[str, str]) -> int:
+    """Return how many pods with these labels are wanted: the replicas of the workloads that make them.
+
+    Pods of anything else, such as of a DaemonSet, count as they are.
+    """
+    wanted = 0
+    counted: set[str] = set()
+    for kind, owner_kind in (("Deployment", "ReplicaSet"), ("StatefulSet", "StatefulSet")):
+        listing = client.list(collection_path(kind, namespace), obj=f"{kind}s of namespace {namespace}", params={})
+        for obj in listing.items:
+            labels = as_dict(get_path(obj, "spec", "template", "metadata", "labels"))
+            if selector.items() <= labels.items():
+                wanted += Workload.from_object(obj, kind).replicas
+                counted.add(owner_kind)
+    params = {"labelSelector": format_selector({"matchLabels": dict(selector)})}
+    listing = client.list(collection_path("Pod", namespace), obj=f"pods of namespace {namespace}", params=params)
+    pods = [Pod.from_object(obj) for obj in listing.items]
+    others = [pod for pod in pods if pod.owner_kind not in counted and not (pod.is_finished or pod.is_terminating)]
+    return wanted + len(others)
 
 
 def find_owner(client: Client, pod: Pod) -> tuple[str, str]:

@@ -120,7 +120,10 @@ def test_pods_have_to_be_ready_before_they_get_requests() -> None:
     ending["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
     condition = PodsReady(NAMESPACE, "web", WEB)
     late = condition.evaluate(Snapshot.from_objects([describe_pod("web-1", "web", ready=False), ending]))
-    assert (late.is_current, late.message) == (False, "0 of 2 pods with app=web ready")
+    assert (late.is_current, late.message) == (
+        False,
+        "0 of 2 pods with app=web ready, and 1 needed (1 served before, 1 wanted now)",
+    )
     assert condition.evaluate(Snapshot.from_objects([describe_pod("web-1", "web")])).is_current
 
 

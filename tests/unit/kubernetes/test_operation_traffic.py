@@ -322,7 +322,34 @@ def test_traffic_does_not_go_back_to_pods_that_are_not_ready(site: MemoryServer)
     assert "0 of 2 pods with app=web ready" in run.msg
     assert read_selector(site) == {"app": "page"}
     site.put(describe_pod("web-1-1", "web", owner="web-1"))
+    run = give_back(site, timeout=1.0)
+    assert run.failed, "one of two"
+    assert "1 of 2 pods with app=web ready, and 2 needed (2 served before, 2 wanted now)" in run.msg
+    assert read_selector(site) == {"app": "page"}
+    site.change("Deployment", NAMESPACE, "web", lambda obj: obj["spec"].update(replicas=1))
     check_done(give_back(site))
+
+
+def test_as_many_pods_as_served_have_to_be_ready_and_no_more(site: MemoryServer) -> None:
+    """Scaled out meanwhile, the new ones are not waited for; pods of other kinds count as they are."""
+    site.put(describe_pod("agent", "web"))
+    play_endpoints(site)
+    check_done(send_away(site))
+    site.change("Deployment", NAMESPACE, "web", lambda obj: obj["spec"].update(replicas=9))
+    site.put(describe_pod("agent", "web", ready=False))
+    run = give_back(site, timeout=1.0)
+    assert run.failed
+    assert "2 of 3 pods with app=web ready, and 3 needed (3 served before, 10 wanted now)" in run.msg
+    site.put(describe_pod("web-1-3", "web", owner="web-1"))
+    check_done(give_back(site))
+
+
+def test_without_the_right_to_read_workloads_as_many_as_served_are_waited_for(site: MemoryServer) -> None:
+    """With a warning: the way back does not fail for it."""
+    check_done(send_away(site))
+    site.deny("list", "deployments")
+    run = check_done(give_back(site))
+    assert any("2 ready pods are waited for" in warning for warning in run["warnings"]), run["warnings"]
 
 
 def test_a_missing_right_is_found_before_the_first_write(site: MemoryServer) -> None:

@@ -23,6 +23,7 @@ from ..conditions import Condition
 from ..constraints.owners import find_owner_blockers, remember_owner
 from ..diagnosis import GracePeriod
 from ..endpoints import SERVICE_NAME, PodsReady, Routed, list_missing_ports, list_ready
+from ..errors import Forbidden
 from ..fields import as_dict, as_list, as_text, get_path
 from ..objects import Pod, Workload
 from ..patches import Write
@@ -43,7 +44,7 @@ from ..resources import check_name, collection_path, format_title, object_path
 from ..routes import NO_PODS, SELECTOR, Target, format_labels, list_backends, list_page_services, parse_target
 from ..saved_state import UnreadableSavedState, is_window
 from ..selectors import format_selector
-from ..serving import describe_uncovered, list_left_pods, list_slices, make_uncovered_refusal, read_served
+from ..serving import count_wanted, describe_uncovered, list_left_pods, list_slices, make_uncovered_refusal, read_served
 from ..wait import wait_until
 
 if t.TYPE_CHECKING:
@@ -310,7 +311,7 @@ class Switch:
 
     def _give_back(self) -> None:
         if any(change.is_due for change in self.changes.values()):
-            self._wait([condition for condition in self._list_ready_conditions() if condition is not None])
+            self._wait(self._list_ready_conditions())
             self._require_smoke()
         self._write_all()
         self._wait_routed()
@@ -341,14 +342,23 @@ class Switch:
         if last is not None:
             check_answer(obj, last, title)
 
-    def _list_ready_conditions(self) -> list[PodsReady | None]:
+    def _list_ready_conditions(self) -> list[PodsReady]:
         """Return for each Service the condition that the pods are ready to which its requests go back."""
-        return [
-            PodsReady(self.namespace, target.name, self.changes[title].after.get(SELECTOR))
-            if self.changes[title].endpoints and self.changes[title].after.get(SELECTOR)
-            else None
-            for title, target in self.targets.items()
-        ]
+        conditions: list[PodsReady] = []
+        for title, target in self.targets.items():
+            served, selector = self.changes[title].endpoints, self.changes[title].after.get(SELECTOR)
+            if served and selector:
+                wanted = self._count_wanted(selector, served)
+                conditions.append(PodsReady(self.namespace, target.name, selector, served=served, wanted=wanted))
+        return conditions
+
+    def _count_wanted(self, selector: dict[str, str], served: int) -> int:
+        """Return how many pods with these labels are wanted; as many as served where that may not be read."""
+        try:
+            return count_wanted(self.client, self.namespace, selector)
+        except Forbidden as error:
+            self.client.warnings.append(f"{error.obj}: not allowed to read them, so {served} ready pods are waited for")
+            return served
 
     def _wait_routed(self) -> None:
         """Wait until each Service's endpoints are the pods that it selects, also where nothing had to be changed."""
