@@ -16,6 +16,7 @@ from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.patches im
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.plans.traffic import (
     Change,
     Served,
+    list_fresh,
     plan_away,
     plan_back,
 )
@@ -23,7 +24,9 @@ from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.routes imp
     CANARY,
     CANARY_WEIGHT,
     NO_PODS,
+    Backends,
     Target,
+    list_backends,
     list_page_services,
     parse_target,
     read_routes,
@@ -231,3 +234,38 @@ def test_a_target_says_what_it_needs() -> None:
     assert parse_target({"kind": "Ingress", "name": "shop"}, is_away=False).to_service == ""
     with pytest.raises(Refusal, match="option targets, HTTPRoute shop: to_service or to_port is missing"):
         make({"kind": "HTTPRoute", "name": "shop", "to_service": "page"})
+
+
+@pytest.mark.parametrize(
+    ("target", "routes", "services", "is_complete"),
+    [
+        (SERVICE, {"selector": {"app": "web"}}, ("web",), True),
+        (SERVICE, {}, (), True),
+        (INGRESS, {"a": {"service": {"name": "web"}}, "b": {"service": {"name": "api"}}}, ("api", "web"), True),
+        (INGRESS, {"a": {"service": {"name": "web"}}, "b": {"resource": {"kind": "Bucket"}}}, ("web",), False),
+        (CANARY_TARGET, {CANARY_WEIGHT: None}, (), False),
+        (ROUTE, {"[]": [{"name": "web"}, {"name": "old", "weight": 0}, {"name": "page"}]}, ("web",), True),
+        (ROUTE, {"[]": [{"name": "web", "namespace": "n"}, {"name": "x", "namespace": "m"}]}, ("web",), False),
+        (ROUTE, {"[]": [{"name": "bucket", "kind": "Bucket", "group": "g"}]}, (), False),
+    ],
+)
+def test_which_services_get_the_requests(
+    target: Target, routes: Json, services: tuple[str, ...], is_complete: bool
+) -> None:
+    """Beside the page's; and whether something else gets some too."""
+    assert list_backends(target, routes, "n") == Backends(services, is_complete)
+
+
+def test_pods_of_both_switches_are_saved() -> None:
+    """When a person has switched it meanwhile, requests may be in flight in the pods of before and of after."""
+    obj = describe_service("web", {"app": "web"}, uid="u")
+    away = plan_away(obj, SERVICE, served=Served(("blue",), 1), run_id="r", now=NOW)
+    assert away.served == Served(("blue",), 1)
+    changed = apply(obj, away)
+    changed["spec"]["selector"] = {"app": "green"}
+    assert list_fresh(changed, SERVICE) == {"selector": {"app": "green"}}
+    again = plan_away(changed, SERVICE, served=Served(("green",), 1, is_complete=False), run_id="r2", now=NOW)
+    assert again.served == Served(("blue", "green"), 1, is_complete=False)
+    saved = apply(changed, again)
+    assert list_fresh(saved, SERVICE) == {}
+    assert plan_away(saved, SERVICE, served=Served(), run_id="r3", now=NOW).served.pods == ("blue", "green")
