@@ -153,7 +153,7 @@ def read_gauge(client: Client, pod: Pod, gauge: Gauge) -> Reading:
             value=None,
             message=f"{gauge.place.path}: {error}",
             is_lasting=error.is_lasting and not pod.is_terminating,
-            next_step=f"{error.next_step} (in_flight, {gauge.place.kind} {gauge.place.workload})",
+            next_step=f"{error.next_step or 'Correct path, port and what is read there'} (in_flight, {gauge.place.kind} {gauge.place.workload})",
         )
     is_met = value <= gauge.limit
     return Reading(pod.title, title, is_met=is_met, value=value, message=f"{title} {format_number(value)}")

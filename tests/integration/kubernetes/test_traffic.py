@@ -255,7 +255,7 @@ def test_what_would_prove_nothing_is_refused(site: Namespace, account: Json) -> 
     for gauge, words in (
         ({"name": "page"}, "Add Deployment web to in_flight"),
         ({"metric": "requests_active"}, "it has no metric requests_active"),
-        ({"path": "/none"}, "Correct path and port"),
+        ({"path": "/none"}, "Correct path, port and what is read there"),
         ({"port": "1"}, "Correct port and scheme"),
     ):
         for check in (True, False):

@@ -140,6 +140,8 @@ HTML = "<!DOCTYPE html>\n<html><head><title>Not\n found</title></head><body>Noth
         ({"metric": None, "field": "b"}, (200, '{"busy": 0, "b": "x"}'), "which is no number", "field: busy"),
         ({"metric": None, "field": "c"}, (200, '{"busy": 0}'), "has no field c", "field: busy"),
         ({"metric": None, "field": "c"}, (200, "[]"), "has no field c", "no field with a number"),
+        ({}, (200, "shop"), "is no line of Prometheus", "Correct path, port and what is read there"),
+        ({}, (200, "in_flight NaN"), "which is no count", "Correct path, port and what is read there"),
         ({"port": "http"}, (200, ""), "none of its containers has a port named http", "Correct port"),
     ],
 )
