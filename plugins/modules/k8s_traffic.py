@@ -15,14 +15,15 @@ description:
     C(lowtide.ops/traffic) what they were. So any later run, on any controller, can restore exactly that.
   - A route that another client has set to something else since is left as it is on the way back, and is reported. The
     other routes of that object are given back.
-  - Nothing is sent to where nobody answers. The maintenance page must have a ready pod before the first patch.
+  - Nothing is sent to where nobody answers. The maintenance page must have a ready pod before the first patch,
+    with the ports that the Service names in its C(targetPort).
   - A Service is switched when its EndpointSlices have no pod any more that its selector does not select. An Ingress or an
     HTTPRoute takes effect when its controller has seen it, which nothing in the API tells.
   - Then the pods that served the requests are asked, each of them, through the API server's pod proxy, how many are in
     flight (O(in_flight)). That has to be nothing for O(quiet_seconds), so that a request that was on its way when the
     routes changed is seen too. An answer that does not come, or does not have the number, counts as requests in flight.
-  - Before requests are given back, the pods that they go back to are waited for, and each ready one has to pass every
-    check of O(smoke). Otherwise nothing is given back.
+  - Before requests are given back, as many pods as served a Service before have to be ready, or as are wanted now if that
+    is less, and each ready one has to pass every check of O(smoke). Otherwise nothing is given back.
   - A client that keeps its connection open goes on sending requests to the pod that it is connected to. Let the pods
     count such connections, or close them when they are asked to drain.
 author:
@@ -83,6 +84,10 @@ options:
     description:
       - How the pods that serve the requests tell what is in flight. Used with O(state=maintenance), also when nothing had
         to be changed. Terminating pods are asked too.
+      - Each pod that the requests go to before the switch has to be among them, or be gone. Otherwise nothing is changed, and
+        the workload that is missing is named. These pods are saved with the switch, for a later run.
+      - Each pod is asked once before the first patch, also in check mode. An answer without the number, or none at that path
+        and port, is refused, since it could not be told with the page up either.
       - Without it nothing is asked, and the result says so.
     type: list
     elements: dict
@@ -209,7 +214,7 @@ attributes:
   check_mode:
     support: full
     details:
-      - Nothing is written, and nothing is waited for.
+      - Nothing is written, and nothing is waited for. Pods are asked once.
   diff_mode:
     support: full
   idempotent:
@@ -353,6 +358,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.lowtide.ops.plugins.module_utils._common.module import run_module
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.arguments import ACTING_SPEC, CONNECTION_SPEC
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.operations.traffic import run_traffic
+from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.pod_proxy import KINDS as POD_KINDS
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.routes import KINDS
 
 Spec = dict[str, dict[str, t.Any]]
@@ -372,7 +378,7 @@ TARGET: Spec = {
 def describe_place(path: str) -> Spec:
     """Return the options that say which pods are asked, and where."""
     return {
-        "kind": {"type": "str", "required": True, "choices": ["Deployment", "StatefulSet", "DaemonSet"]},
+        "kind": {"type": "str", "required": True, "choices": list(POD_KINDS)},
         "name": {"type": "str", "required": True},
         "port": {"type": "str", "required": True},
         "path": {"type": "str", "default": path},

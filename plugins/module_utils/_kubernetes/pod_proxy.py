@@ -18,14 +18,28 @@ from .client import Answer, Client
 from .errors import Forbidden
 from .fields import as_list, get_path
 from .objects import Pod, Workload
-from .readings import UnreadableAnswer, format_number, read_body, read_field, shorten, sum_metric
+from .readings import UnreadableAnswer, format_number, quote_answer, read_body, read_field, shorten, sum_metric
 from .resources import collection_path, find_resource
 from .reviews import Right
 from .selectors import format_selector
 from .snapshot import Snapshot
 
+_REFUSED = "connection refused"
+_WRONG_SCHEME = ("HTTP response to HTTPS client", "malformed HTTP response", "does not look like a TLS handshake")
+_PASSING = (408, 425, 429)
+"""Answers below 500 that a later request need not get."""
+_ADVICE = {
+    401: "Let the pod answer at this path without a login, or correct path",
+    403: "Let the pod answer at this path without a login, or correct path",
+    404: "Correct path and port: the pod has nothing there",
+}
+
 PROXY_RIGHT = ("get", "proxy")
 """The verb and the subresource of Pods that asking through the proxy takes."""
+
+
+KINDS = ("Deployment", "StatefulSet", "DaemonSet")
+"""Kinds of workloads whose pods can be asked."""
 
 
 class Place(t.NamedTuple):
@@ -67,13 +81,18 @@ class Check(t.NamedTuple):
 
 
 class Reading(t.NamedTuple):
-    """What asking one pod brought: whether it is as it must be, the number where there is one, and words for it."""
+    """What asking one pod brought: whether it is as it must be, the number where there is one, and words for it.
+
+    ``is_lasting`` says that waiting does not bring the number, ``next_step`` what does.
+    """
 
     pod: str
     title: str
     is_met: bool
     value: float | None
     message: str
+    is_lasting: bool = False
+    next_step: str = ""
 
     def as_dict(self) -> dict[str, t.Any]:
         """Return plain values for a result."""
@@ -127,7 +146,15 @@ def read_gauge(client: Client, pod: Pod, gauge: Gauge) -> Reading:
         text = ask_text(client, pod, gauge.place, expected=200)
         value = _extract(text, gauge)
     except UnreadableAnswer as error:
-        return Reading(pod.title, title, is_met=False, value=None, message=f"{gauge.place.path}: {error}")
+        return Reading(
+            pod.title,
+            title,
+            is_met=False,
+            value=None,
+            message=f"{gauge.place.path}: {error}",
+            is_lasting=error.is_lasting and not pod.is_terminating,
+            next_step=f"{error.next_step or 'Correct path, port and what is read there'} (in_flight, {gauge.place.kind} {gauge.place.workload})",
+        )
     is_met = value <= gauge.limit
     return Reading(pod.title, title, is_met=is_met, value=value, message=f"{title} {format_number(value)}")
 
@@ -146,7 +173,7 @@ def run_check(client: Client, pod: Pod, check: Check) -> Reading:
     except UnreadableAnswer as error:
         return Reading(pod.title, title, is_met=False, value=None, message=f"{title}: {error}")
     if check.contains not in text:
-        message = f"{title}: {shorten(text)!r} does not contain {check.contains!r}"
+        message = f"{title}: {quote_answer(text)} does not contain {check.contains!r}"
         return Reading(pod.title, title, is_met=False, value=None, message=message)
     return Reading(pod.title, title, is_met=True, value=None, message=f"{title}: {check.status}")
 
@@ -159,7 +186,8 @@ def _ask(client: Client, pod: Pod, place: Place) -> Answer:
     try:
         answer = client.ask(path, obj=pod.title)
     except OpsError as error:
-        raise UnreadableAnswer(error.problem) from error
+        next_step = "See why it does not answer, or raise in_flight_timeout"
+        raise UnreadableAnswer(error.problem, next_step=next_step, is_lasting=False) from error
     refusal = _read_refusal(answer)
     if refusal.get("reason") == "Forbidden":
         raise Forbidden(
@@ -169,7 +197,14 @@ def _ask(client: Client, pod: Pod, place: Place) -> Answer:
             status=403,
         )
     if refusal:
-        raise UnreadableAnswer(f"the API server could not ask it: {shorten(str(refusal.get('message')))}")
+        message = shorten(str(refusal.get("message")))
+        # One that is not ready may listen later. What it says in another protocol it will always say.
+        is_lasting = any(word in message for word in _WRONG_SCHEME) or (pod.is_ready and _REFUSED in message)
+        next_step = (
+            "Correct port and scheme" if is_lasting else "See why it does not answer, or raise in_flight_timeout"
+        )
+        problem = f"the API server could not ask it: {message}"
+        raise UnreadableAnswer(problem, next_step=next_step, is_lasting=is_lasting)
     return answer
 
 
@@ -181,7 +216,8 @@ def _find_port(pod: Pod, port: str) -> str:
     ports = [entry for container in containers for entry in as_list(get_path(container, "ports"))]
     numbers = [str(entry.get("containerPort")) for entry in ports if entry.get("name") == port]
     if not numbers:
-        raise UnreadableAnswer(f"none of its containers has a port named {port}")
+        problem = f"none of its containers has a port named {port}"
+        raise UnreadableAnswer(problem, next_step="Correct port, or name it so in the pod template")
     return numbers[0]
 
 
@@ -202,5 +238,10 @@ def ask_text(client: Client, pod: Pod, place: Place, *, expected: int) -> str:
     answer = _ask(client, pod, place)
     text = answer.content.decode("utf-8", "replace")
     if answer.status != expected:
-        raise UnreadableAnswer(f"it answered {answer.status} and not {expected}: {shorten(text)!r}")
+        problem = f"it answered {answer.status} and not {expected}: {quote_answer(text)}"
+        is_lasting = answer.status < 500 and answer.status not in _PASSING
+        next_step = "See why it does not answer, or raise in_flight_timeout"
+        if is_lasting:
+            next_step = _ADVICE.get(answer.status, "Correct path, port and scheme")
+        raise UnreadableAnswer(problem, next_step=next_step, is_lasting=is_lasting)
     return text

@@ -19,12 +19,24 @@ _NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 _LABEL = re.compile(r'\s*([a-zA-Z_][a-zA-Z0-9_]*)\s*=\s*"((?:[^"\\]|\\.)*)"\s*(,|(?=\}))')
 _ESCAPED = re.compile(r"\\(.)")
 _ESCAPES = {"n": "\n"}
+_HTML = re.compile(r"\s*<(!doctype\s+html|html)\b", re.IGNORECASE)
+_TITLE = re.compile(r"<title>(.*?)</title>", re.IGNORECASE | re.DOTALL)
 SHOWN = 120
 """Characters of an answer that are shown in a message."""
+ADVISED = 5
+"""Fields that are proposed at most."""
 
 
 class UnreadableAnswer(ValueError):
-    """An answer in which what was asked for is not, or is no number."""
+    """An answer in which what was asked for is not, or is no number.
+
+    ``is_lasting`` says that waiting does not help, ``next_step`` what does.
+    """
+
+    def __init__(self, message: str, *, next_step: str = "", is_lasting: bool = True) -> None:
+        super().__init__(message)
+        self.next_step = next_step
+        self.is_lasting = is_lasting
 
 
 class Sample(t.NamedTuple):
@@ -98,11 +110,14 @@ def select_samples(text: str, name: str, labels: t.Mapping[str, str]) -> list[Sa
 
     That there is none is no zero: a metric that was renamed would otherwise prove anything.
     """
+    if _HTML.match(text) or _is_json(text):
+        what = quote_answer(text)
+        raise UnreadableAnswer(f"{what} is no line of Prometheus' text format", next_step=_advise(text, "metric"))
     samples = [sample for sample in read_samples(text) if sample.name == name]
     chosen = [sample for sample in samples if labels.items() <= sample.labels.items()]
     if not chosen:
         described = f"metric {name}" + (f" with the labels {dict(labels)}" if labels else "")
-        raise UnreadableAnswer(f"it has no {described}")
+        raise UnreadableAnswer(f"it has no {described}", next_step="Correct metric and labels, or path and port")
     return chosen
 
 
@@ -117,19 +132,60 @@ def read_field(text: str, field: str) -> float:
     try:
         value = json.loads(text)
     except ValueError as error:
-        raise UnreadableAnswer(f"{shorten(text)!r} is not JSON") from error
+        raise UnreadableAnswer(f"{quote_answer(text)} is not JSON", next_step=_advise(text, "field")) from error
     for key in field.split("."):
         if not isinstance(value, dict) or key not in value:
-            raise UnreadableAnswer(f"{shorten(text)!r} has no field {field}")
+            raise UnreadableAnswer(f"{quote_answer(text)} has no field {field}", next_step=_advise(text, "field"))
         value = value[key]
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise UnreadableAnswer(f"its field {field} is {shorten(repr(value))}, which is no number")
+        problem = f"its field {field} is {shorten(repr(value))}, which is no number"
+        raise UnreadableAnswer(problem, next_step=_advise(text, "field"))
     return _check_finite(float(value), field)
 
 
 def read_body(text: str) -> float:
     """Return the number that is all of an answer. Raises UnreadableAnswer."""
-    return _check_finite(_read_number(text.strip(), text), "its number")
+    try:
+        value = float(text.strip())
+    except ValueError as error:
+        problem = f"{quote_answer(text)} has no number" if not _is_json(text) else f"{quote_answer(text)} is JSON"
+        raise UnreadableAnswer(problem, next_step=_advise(text, "")) from error
+    return _check_finite(value, "its number")
+
+
+def _is_json(text: str) -> bool:
+    """Return whether a text is an object or a list of JSON."""
+    try:
+        return isinstance(json.loads(text), dict | list)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _advise(text: str, option: str) -> str:
+    """Return what to give in place of ``option``, by what an answer is."""
+    if _HTML.match(text):
+        return "Correct path and port: a page of HTML is for people"
+    if _is_json(text):
+        fields = list_number_fields(json.loads(text))
+        instead = " in place of metric" if option == "metric" else ""
+        if fields:
+            return f"Give one of its fields{instead}: " + ", ".join(f"field: {name}" for name in fields[:ADVISED])
+        return "Correct path and port: this JSON has no field with a number"
+    if option == "":
+        return "Give metric: NAME where this is Prometheus' text format, or correct path and port"
+    return f"Correct {option}, or path and port"
+
+
+def list_number_fields(document: t.Any) -> list[str]:
+    """Return the fields of JSON that have a number, their keys joined by dots."""
+    if not isinstance(document, dict):
+        return []
+    names: list[str] = []
+    for key, value in document.items():
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            names.append(key)
+        names += [f"{key}.{name}" for name in list_number_fields(value)]
+    return [name for name in names if name and name.isprintable()]
 
 
 def _check_finite(value: float, name: str) -> float:
@@ -141,6 +197,14 @@ def _check_finite(value: float, name: str) -> float:
 def format_number(value: float) -> str:
     """Return a number without a fraction where it has none: ``3``, ``0.5``."""
     return str(int(value)) if value.is_integer() else str(value)
+
+
+def quote_answer(text: str) -> str:
+    """Return an answer as a message shows it: its first characters in quotes, of a page of HTML only the title."""
+    if not _HTML.match(text):
+        return repr(shorten(text))
+    title = _TITLE.search(text)
+    return f"a page of HTML ({shorten(title[1])!r})" if title else "a page of HTML"
 
 
 def shorten(text: str, length: int = SHOWN) -> str:

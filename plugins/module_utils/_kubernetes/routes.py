@@ -251,6 +251,35 @@ def list_page_services(obj: Json, target: Target) -> list[str]:
     return sorted({name for name in names if name})
 
 
+class Backends(t.NamedTuple):
+    """The Services whose pods get the requests of routes; ``is_complete`` is False where something else does too."""
+
+    services: tuple[str, ...]
+    is_complete: bool
+
+
+def list_backends(target: Target, routes: Routes, namespace: str) -> Backends:
+    """Return which Services get the requests of these routes of a target, as they are set, beside the page's."""
+    if target.kind == "Service":
+        return Backends((target.name,) if routes else (), is_complete=True)
+    names: list[str] = []
+    for key, route in routes.items():
+        if key in (CANARY, CANARY_WEIGHT):  # the requests come from another Ingress, which is not named
+            names.append("")
+        elif isinstance(route, list):
+            names += [_name_service(ref, namespace) for ref in as_list(route) if ref.get("weight", 1) != 0]
+        else:
+            names.append(as_text(get_path(route or {}, "service", "name")))
+    return Backends(tuple(sorted({name for name in names if name} - {target.to_service})), is_complete=all(names))
+
+
+def _name_service(reference: Json, namespace: str) -> str:
+    """Return the Service of a backendRef; empty where it is something else, or of another namespace."""
+    is_service = (reference.get("kind") or "Service") == "Service" and not reference.get("group")
+    is_here = (reference.get("namespace") or namespace) == namespace
+    return as_text(reference.get("name")) if is_service and is_here else ""
+
+
 def list_paths(kind: str, routes: t.Iterable[str]) -> tuple[tuple[str, ...], ...]:
     """Return the fields that a change of these routes is decided about."""
     keys = set(routes)

@@ -8,6 +8,7 @@ Private to lowtide.ops: do not import from other collections.
 
 from __future__ import annotations
 
+import math
 import typing as t
 
 from .._common.outcome import Blocker, PlanItem
@@ -116,13 +117,18 @@ def _name_missing(due: t.Sequence[str], done: t.Sequence[str]) -> str:
     return f"; not changed: {join_some(missing, limit=NAMED)}" if missing and done else ""
 
 
-def describe_quiet(readings: t.Sequence[Reading], seconds: float) -> str:
-    """Return what the last readings of requests in flight say: of how many pods, and for how long it held."""
+def describe_quiet(readings: t.Sequence[Reading], seconds: float, *, unknown: t.Sequence[str] = ()) -> str:
+    """Return what the last readings of requests in flight say: of how many pods, and for how long it held.
+
+    ``unknown`` are the objects of which it is not known which pods have served their requests.
+    """
     pods = {reading.pod for reading in readings}
-    if not pods:
-        return "no pod is left in which a request could be in flight"
-    total = sum(reading.value or 0.0 for reading in readings)
-    return f"in flight {format_number(total)} in {format_count(len(pods), 'pod')} for {seconds:g} s"
+    total = math.fsum(reading.value or 0.0 for reading in readings)
+    known = f"in flight {format_number(total)} in {format_count(len(pods), 'pod')} for {seconds:g} s"
+    if unknown:
+        known = known if pods else "no workload of in_flight has a pod"
+        return f"{known}; which pods served {join_some(unknown, limit=NAMED)} before is not known"
+    return known if pods else "no pod is left in which a request could be in flight"
 
 
 def describe_smoke(readings: t.Sequence[Reading]) -> str:
@@ -132,8 +138,19 @@ def describe_smoke(readings: t.Sequence[Reading]) -> str:
 
 
 def describe_unmet(readings: t.Sequence[Reading]) -> str:
-    """Return what the readings say that are not as they must be, each with its pod."""
-    return join_some([f"{reading.pod}: {reading.message}" for reading in readings if not reading.is_met], limit=3)
+    """Return what the readings say that are not as they must be, each once with its pods."""
+    pods: dict[str, list[str]] = {}
+    for reading in readings:
+        if not reading.is_met:
+            pods.setdefault(reading.message, []).append(reading.pod)
+    return join_some([f"{join_some(names, limit=3)}: {message}" for message, names in pods.items()], limit=3)
+
+
+def describe_lasting(readings: t.Sequence[Reading]) -> str:
+    """Return what the first of these readings says, and of how many other pods the number is not to be had."""
+    others = len({reading.pod for reading in readings} - {readings[0].pod})
+    also = f" ({format_count(others, 'other pod')} cannot be read either)" if others else ""
+    return f"{readings[0].message}{also}"
 
 
 def list_evidence(

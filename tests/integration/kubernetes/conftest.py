@@ -46,6 +46,7 @@ PATHS = {
     "ConfigMap": "api/v1/{}/configmaps",
     "Service": "api/v1/{}/services",
     "Ingress": "apis/networking.k8s.io/v1/{}/ingresses",
+    "EndpointSlice": "apis/discovery.k8s.io/v1/{}/endpointslices",
     "HTTPRoute": "apis/gateway.networking.k8s.io/v1/{}/httproutes",
     "ServiceAccount": "api/v1/{}/serviceaccounts",
     "Role": "apis/rbac.authorization.k8s.io/v1/{}/roles",

@@ -24,6 +24,7 @@ Connect = Callable[..., Json]
 
 MODULE = "k8s_traffic"
 NOTE = "lowtide.ops/traffic"
+SERVICE_NAME = "kubernetes.io/service-name"
 RULES = read_rules("Role", "lowtide-traffic")
 WEB: Json = {"kind": "Service", "name": "web", "selector": {"app": "page"}}
 INGRESS: Json = {
@@ -141,9 +142,9 @@ def test_no_request_fails_while_traffic_goes_to_the_page_and_back(
 ) -> None:
     """A request is on its way: maintenance is not done before it has its answer, and that is measured."""
     predicted = check_done(send_away(site, in_flight=[GAUGE], check=True, **account))
-    assert (read_note(site), held.is_measured) == (None, False)
+    assert (read_note(site), held.is_measured) == (None, True)
     process = start_away(site, **account)
-    site.wait("what is in flight is asked", lambda: held.is_measured, seconds=60)
+    site.wait("the switch is saved", lambda: read_note(site) is not None, seconds=60)
     balancer.wait_for("page")
     assert process.poll() is None
     assert held.release() == "web"
@@ -182,7 +183,8 @@ def test_a_request_that_does_not_end_is_named(site: Namespace, balancer: Balance
 def test_a_killed_run_is_finished_by_the_next(site: Namespace, balancer: Balancer, held: HeldRequest) -> None:
     """It was killed after the switch, while it waited: what it saved is there, and leads back."""
     process = start_away(site)
-    site.wait("what is in flight is asked", lambda: held.is_measured, seconds=60)
+    site.wait("the switch is saved", lambda: read_note(site) is not None, seconds=60)
+    balancer.wait_for("page")
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     assert read_note(site) is not None
@@ -246,6 +248,48 @@ def test_ingresses_and_routes_are_switched_with_the_documented_rights(site: Name
     used = audit.read_rights(name_user(site.name))
     assert used - expand([*read_rules("Role", "lowtide"), *RULES]) == set(), "used, and not documented"
     assert {right for right in expand(RULES) - used if right.verb != "watch"} == set(), "documented, and not used"
+
+
+def test_what_would_prove_nothing_is_refused(site: Namespace, account: Json) -> None:
+    """A workload that gets no requests; a gauge that the pods do not have; with the documented rights."""
+    for gauge, words in (
+        ({"name": "page"}, "Add Deployment web to in_flight"),
+        ({"metric": "requests_active"}, "it has no metric requests_active"),
+        ({"path": "/none"}, "Correct path, port and what is read there"),
+        ({"port": "1"}, "Correct port and scheme"),
+    ):
+        for check in (True, False):
+            run = send_away(site, in_flight=[{**GAUGE, **gauge}], check=check, **account)
+            assert run.failed
+            assert run["error"]["refused"]
+            assert words in run["error"]["next_step"] or words in run.msg
+    assert read_note(site) is None
+
+
+def test_a_page_without_the_port_that_is_named_is_refused(site: Namespace, account: Json) -> None:
+    """By the pods' containers, and by what the controller makes of them in EndpointSlices."""
+    for name in ("web", "page"):
+        service = site.get("Service", name)
+        ports = [{"port": 8080, "targetPort": "other"}]
+        site.apply(
+            {
+                "apiVersion": "v1",
+                "kind": "Service",
+                "metadata": {"name": name},
+                "spec": {**service["spec"], "ports": ports},
+            }
+        )
+
+    def is_resolved() -> bool:
+        slices = [obj for obj in site.list("EndpointSlice") if obj["metadata"]["labels"][SERVICE_NAME] == "page"]
+        return bool(slices) and not any(obj.get("ports") for obj in slices)
+
+    site.wait("the controller finds no port", is_resolved)
+    for target, words in ((WEB, "its targetPort is other"), (INGRESS, "do not have the container port")):
+        run = send_away(site, target, **account)
+        assert run.failed
+        assert run["error"]["refused"]
+        assert words in run.msg
 
 
 def test_a_right_that_is_missing_is_found_before_the_first_write(site: Namespace, connect: Connect) -> None:

@@ -12,8 +12,10 @@ from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.endpoints 
     PodsReady,
     Routed,
     list_endpoints,
+    list_missing_ports,
     list_ready,
 )
+from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.objects import Pod
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.plans.traffic import Change
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.pod_proxy import Reading
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.routes import parse_target
@@ -52,7 +54,11 @@ def test_endpoints_are_those_of_one_service() -> None:
     """Readiness that is not stated is readiness; an address without a pod is named by itself."""
     slices = [describe_slice(("b", None), ("a", False)), describe_slice(("x", True), service="other")]
     slices[0]["endpoints"].append({"addresses": ["10.0.0.9"], "conditions": {"ready": True}})
-    assert list_endpoints(slices, "web") == [Endpoint("10.0.0.9", True), Endpoint("a", False), Endpoint("b", True)]
+    assert list_endpoints(slices, "web") == [
+        Endpoint("10.0.0.9", True, is_pod=False),
+        Endpoint("a", False),
+        Endpoint("b", True),
+    ]
     assert list_ready(slices, "web") == ["10.0.0.9", "b"]
     assert list_ready([{"metadata": {}, "endpoints": None}], "web") == []
 
@@ -78,13 +84,46 @@ def test_requests_reach_only_what_is_selected(
     assert status.title == "Service n/web"
 
 
+def test_a_pod_without_the_port_gets_no_request() -> None:
+    """It is ready in a slice that has no ports, as the controller of EndpointSlices leaves it."""
+    portless, whole = describe_slice(("page-1", True)), describe_slice(("page-1", True), ("page-2", True))
+    whole["endpoints"].pop(0)
+    whole["ports"] = [{"name": "", "port": 8080}]
+    pods = [describe_pod("page-1", "page"), describe_pod("page-2", "page")]
+    condition = Routed(NAMESPACE, "web", {"app": "page"}, is_serving=True, has_ports=True)
+    late = condition.evaluate(Snapshot.from_objects([*pods, portless]))
+    words = "0 ready endpoints (none); without the port that its targetPort names: page-1"
+    assert (late.is_current, late.message) == (False, words)
+    assert condition.evaluate(Snapshot.from_objects([*pods, portless, whole])).is_current
+    assert list_ready([portless, whole], "web", ports=[""]) == ["page-2"]
+    assert list_ready([portless, whole], "web", ports=["", "admin"]) == []
+
+
+def test_names_of_ports_are_looked_up_in_the_pod() -> None:
+    """With their protocol; of init containers those that go on running."""
+    service = {
+        "spec": {"ports": [{"targetPort": "http"}, {"targetPort": 80}, {"targetPort": "dns", "protocol": "UDP"}]}
+    }
+    pod = describe_pod("page-1", "page")
+    assert list_missing_ports(service, Pod.from_object(pod)) == ["dns", "http"]
+    pod["spec"]["initContainers"] = [{"ports": [{"name": "http", "containerPort": 80}]}]
+    pod["spec"]["containers"] = [{"ports": [{"name": "dns", "containerPort": 53}]}]
+    assert list_missing_ports(service, Pod.from_object(pod)) == ["dns", "http"]
+    pod["spec"]["initContainers"][0]["restartPolicy"] = "Always"
+    pod["spec"]["containers"][0]["ports"][0]["protocol"] = "UDP"
+    assert list_missing_ports(service, Pod.from_object(pod)) == []
+
+
 def test_pods_have_to_be_ready_before_they_get_requests() -> None:
     """One that ends does not count."""
     ending = describe_pod("web-2", "web")
     ending["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
     condition = PodsReady(NAMESPACE, "web", WEB)
     late = condition.evaluate(Snapshot.from_objects([describe_pod("web-1", "web", ready=False), ending]))
-    assert (late.is_current, late.message) == (False, "0 of 2 pods with app=web ready")
+    assert (late.is_current, late.message) == (
+        False,
+        "0 of 2 pods with app=web ready, and 1 needed (1 served before, 1 wanted now)",
+    )
     assert condition.evaluate(Snapshot.from_objects([describe_pod("web-1", "web")])).is_current
 
 

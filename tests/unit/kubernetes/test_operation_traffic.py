@@ -19,6 +19,7 @@ from .traffic_steps import (
     SERVICE,
     TARGET,
     answer,
+    answer_once_away,
     check_done,
     describe_ingress,
     describe_pod,
@@ -60,6 +61,7 @@ def test_traffic_goes_to_the_page_in_one_write_and_back_as_it_was(site: MemorySe
         "before": {"selector": {"app": "web"}},
         "after": {"selector": {"app": "page"}},
         "endpoints": 2,
+        "pods": ["web-1-1", "web-1-2"],
     }
     assert len(list_writes(site)) == 1
     assert run["summary"].startswith(
@@ -149,17 +151,19 @@ def test_requests_in_flight_are_waited_for(site: MemoryServer) -> None:
         ("<html>", 200, "no line of Prometheus"),
         ("", 200, "it has no metric in_flight"),
         ("in_flight 0\n", 404, "it answered 404"),
+        ("in_flight 0\n", 503, "it answered 503"),
     ],
 )
 def test_what_is_not_proven_fails_closed(site: MemoryServer, text: str, status: int, words: str) -> None:
     """Traffic is away then, and stays so; the message names the pod, what it said and the next step."""
-    answer(site, "web-1-2", text, status)
+    answer_once_away(site, "web-1-2", text, status)
     run = send_away(site, in_flight=[GAUGE], in_flight_timeout=0.3)
     assert run.failed
     assert (run.changed, run["error"]["refused"]) == (True, False)
     assert run["error"]["object"] == "Pod n/web-1-2"
     assert words in run.msg
     assert "state=normal gives traffic back" in run.msg
+    assert ("raise in_flight_timeout" in run.msg) == (text == "in_flight 2\n" or status == 503)
     assert "requests may be in flight" in run["summary"]
     assert read_saved(site) is not None
 
@@ -171,12 +175,12 @@ def test_a_pod_that_cannot_be_reached_fails_closed(site: MemoryServer) -> None:
     assert run.failed
     assert "could not ask it" in run.msg
     site.remove("Pod", NAMESPACE, "web-1-1")
-    assert check_done(send_away(site, in_flight=[GAUGE]))["summary"].endswith("in flight 0 in 1 pod for 0 s")
+    assert "in flight 0 in 1 pod for 0 s" in check_done(send_away(site, in_flight=[GAUGE]))["summary"]
 
 
 def test_nothing_has_to_hold_for_a_time(site: MemoryServer) -> None:
     """A request that comes in between begins it anew."""
-    values = iter([0, 1, 0, 0])
+    values = iter([0, 0, 1, 0, 0])
     site.pod_answers[NAMESPACE, "web-1-2:8080"] = lambda _path: (200, f"in_flight {next(values, 0)}\n")
     run = check_done(send_away(site, in_flight=[GAUGE], quiet_seconds=0.25, in_flight_timeout=5.0))
     assert next(values, None) is None
@@ -244,6 +248,36 @@ def test_a_port_that_the_page_does_not_have_is_refused(site: MemoryServer) -> No
     assert "Service n/page: it has no port 81; its ports are 8080" in run.msg
 
 
+def set_target_port(memory: MemoryServer, service: str, port: str) -> None:
+    """Let a Service name the port of its pods."""
+    ports = [{"port": 8080, "targetPort": port}]
+    memory.change("Service", NAMESPACE, service, lambda obj: obj["spec"].update(ports=ports))
+    play_endpoints(memory)
+
+
+def test_a_page_without_the_port_that_is_named_is_refused(site: MemoryServer) -> None:
+    """It would be ready, and get no request: behind the Service itself, and behind one that an Ingress is led to."""
+    site.put(describe_ingress(("a.example", "/")))
+    set_target_port(site, "web", "http")
+    set_target_port(site, "page", "http")
+    words = {
+        SERVICE: "its targetPort is http, and none of the 1 ready pods with app=page has a container port of that name",
+        "Service n/page": "its ready endpoints do not have the container port that its targetPort names",
+    }
+    for target, title in ((TARGET, SERVICE), (INGRESS, "Service n/page")):
+        for check in (True, False):
+            run = send_away(site, target, check=check)
+            assert run.failed
+            assert (run["error"]["refused"], run["error"]["object"]) == (True, title)
+            assert words[title] in run.msg
+    assert list_writes(site) == []
+    containers = [{"name": "main", "ports": [{"name": "http", "containerPort": 8080}]}]
+    for pod in ("page-1", "web-1-1", "web-1-2"):
+        site.change("Pod", NAMESPACE, pod, lambda obj: obj["spec"].update(containers=containers))
+    play_endpoints(site)
+    check_done(send_away(site, TARGET, INGRESS))
+
+
 def test_a_gitops_tool_that_would_put_it_back_is_named(site: MemoryServer) -> None:
     """The way back asks nobody."""
     tool = {"labels": {"kustomize.toolkit.fluxcd.io/name": "shop"}}
@@ -288,7 +322,34 @@ def test_traffic_does_not_go_back_to_pods_that_are_not_ready(site: MemoryServer)
     assert "0 of 2 pods with app=web ready" in run.msg
     assert read_selector(site) == {"app": "page"}
     site.put(describe_pod("web-1-1", "web", owner="web-1"))
+    run = give_back(site, timeout=1.0)
+    assert run.failed, "one of two"
+    assert "1 of 2 pods with app=web ready, and 2 needed (2 served before, 2 wanted now)" in run.msg
+    assert read_selector(site) == {"app": "page"}
+    site.change("Deployment", NAMESPACE, "web", lambda obj: obj["spec"].update(replicas=1))
     check_done(give_back(site))
+
+
+def test_as_many_pods_as_served_have_to_be_ready_and_no_more(site: MemoryServer) -> None:
+    """Scaled out meanwhile, the new ones are not waited for; pods of other kinds count as they are."""
+    site.put(describe_pod("agent", "web"))
+    play_endpoints(site)
+    check_done(send_away(site))
+    site.change("Deployment", NAMESPACE, "web", lambda obj: obj["spec"].update(replicas=9))
+    site.put(describe_pod("agent", "web", ready=False))
+    run = give_back(site, timeout=1.0)
+    assert run.failed
+    assert "2 of 3 pods with app=web ready, and 3 needed (3 served before, 10 wanted now)" in run.msg
+    site.put(describe_pod("web-1-3", "web", owner="web-1"))
+    check_done(give_back(site))
+
+
+def test_without_the_right_to_read_workloads_as_many_as_served_are_waited_for(site: MemoryServer) -> None:
+    """With a warning: the way back does not fail for it."""
+    check_done(send_away(site))
+    site.deny("list", "deployments")
+    run = check_done(give_back(site))
+    assert any("2 ready pods are waited for" in warning for warning in run["warnings"]), run["warnings"]
 
 
 def test_a_missing_right_is_found_before_the_first_write(site: MemoryServer) -> None:

@@ -15,6 +15,8 @@ from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import 
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.patches import build_json_patch
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.plans.traffic import (
     Change,
+    Served,
+    list_fresh,
     plan_away,
     plan_back,
 )
@@ -22,8 +24,10 @@ from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.routes imp
     CANARY,
     CANARY_WEIGHT,
     NO_PODS,
+    Backends,
     Target,
     choose_routes,
+    list_backends,
     list_page_services,
     parse_target,
     read_routes,
@@ -72,7 +76,7 @@ def apply(obj: Json, change: Change) -> Json:
 
 def go_away(obj: Json, target: Target, *, run_id: str = "r") -> Json:
     """Return an object in maintenance."""
-    return apply(obj, plan_away(obj, target, endpoints=2, run_id=run_id, now=NOW))
+    return apply(obj, plan_away(obj, target, served=Served(ready=2), run_id=run_id, now=NOW))
 
 
 def go_back(obj: Json, target: Target) -> Json:
@@ -119,7 +123,7 @@ def test_back_is_exactly_what_there_was(case: tuple[Json, Target]) -> None:
     """A second time away changes nothing, and back neither."""
     obj, target = number(case[0]), case[1]
     away = go_away(obj, target)
-    assert plan_away(away, target, endpoints=0, run_id="other", now=NOW).write is None
+    assert plan_away(away, target, served=Served(ready=0), run_id="other", now=NOW).write is None
     back = go_back(away, target)
     assert drop_annotations(back) == obj
     assert plan_back(back, target).write is None
@@ -132,7 +136,7 @@ def test_what_was_saved_first_is_what_comes_back(case: tuple[Json, Target], then
     away = go_away(obj, target)
     others = {"again": target, "other page": target._replace(selector={"app": "p2"}, to_port=81), "none": target}
     other = others[then]._replace(selector=NO_PODS) if then == "none" else others[then]
-    change = plan_away(away, other, endpoints=0, run_id="r2", now=NOW)
+    change = plan_away(away, other, served=Served(ready=0), run_id="r2", now=NOW)
     away = apply(away, change) if change.write is not None else away
     assert drop_annotations(go_back(away, target)) == obj
 
@@ -184,7 +188,7 @@ def test_only_what_is_asked_for_is_switched() -> None:
 def test_what_goes_to_the_page_already_is_nobodys_switch() -> None:
     """Nothing is saved, and nothing is given back."""
     obj = number(describe_service("web", {"app": "page"}))
-    change = plan_away(obj, SERVICE, endpoints=1, run_id="r", now=NOW)
+    change = plan_away(obj, SERVICE, served=Served(ready=1), run_id="r", now=NOW)
     assert (change.write, change.reason) == (
         None,
         "it goes there already, and no run of this collection has sent it there",
@@ -248,7 +252,7 @@ def test_a_canary_of_another_total_gets_all_of_it() -> None:
 def test_a_note_that_cannot_be_read_is_no_guess(text: str) -> None:
     """Neither way."""
     obj = number(describe_service("web", {"app": "page"}, annotations={TRAFFIC: text}))
-    for change in (plan_away(obj, SERVICE, endpoints=0, run_id="r", now=NOW), plan_back(obj, SERVICE)):
+    for change in (plan_away(obj, SERVICE, served=Served(ready=0), run_id="r", now=NOW), plan_back(obj, SERVICE)):
         assert change.write is None
         assert TRAFFIC in change.problem
 
@@ -258,3 +262,38 @@ def test_a_target_says_what_it_needs() -> None:
     assert parse_target({"kind": "Ingress", "name": "shop"}, is_away=False).to_service == ""
     with pytest.raises(Refusal, match="option targets, HTTPRoute shop: to_service or to_port is missing"):
         make({"kind": "HTTPRoute", "name": "shop", "to_service": "page"})
+
+
+@pytest.mark.parametrize(
+    ("target", "routes", "services", "is_complete"),
+    [
+        (SERVICE, {"selector": {"app": "web"}}, ("web",), True),
+        (SERVICE, {}, (), True),
+        (INGRESS, {"a": {"service": {"name": "web"}}, "b": {"service": {"name": "api"}}}, ("api", "web"), True),
+        (INGRESS, {"a": {"service": {"name": "web"}}, "b": {"resource": {"kind": "Bucket"}}}, ("web",), False),
+        (CANARY_TARGET, {CANARY_WEIGHT: None}, (), False),
+        (ROUTE, {"[]": [{"name": "web"}, {"name": "old", "weight": 0}, {"name": "page"}]}, ("web",), True),
+        (ROUTE, {"[]": [{"name": "web", "namespace": "n"}, {"name": "x", "namespace": "m"}]}, ("web",), False),
+        (ROUTE, {"[]": [{"name": "bucket", "kind": "Bucket", "group": "g"}]}, (), False),
+    ],
+)
+def test_which_services_get_the_requests(
+    target: Target, routes: Json, services: tuple[str, ...], is_complete: bool
+) -> None:
+    """Beside the page's; and whether something else gets some too."""
+    assert list_backends(target, routes, "n") == Backends(services, is_complete)
+
+
+def test_pods_of_both_switches_are_saved() -> None:
+    """When a person has switched it meanwhile, requests may be in flight in the pods of before and of after."""
+    obj = describe_service("web", {"app": "web"}, uid="u")
+    away = plan_away(obj, SERVICE, served=Served(("blue",), 1), run_id="r", now=NOW)
+    assert away.served == Served(("blue",), 1)
+    changed = apply(obj, away)
+    changed["spec"]["selector"] = {"app": "green"}
+    assert list_fresh(changed, SERVICE) == {"selector": {"app": "green"}}
+    again = plan_away(changed, SERVICE, served=Served(("green",), 1, is_complete=False), run_id="r2", now=NOW)
+    assert again.served == Served(("blue", "green"), 1, is_complete=False)
+    saved = apply(changed, again)
+    assert list_fresh(saved, SERVICE) == {}
+    assert plan_away(saved, SERVICE, served=Served(), run_id="r3", now=NOW).served.pods == ("blue", "green")

@@ -104,6 +104,12 @@ def answer(memory: MemoryServer, pod: str, text: str, status: int = 200) -> None
     memory.pod_answers[NAMESPACE, f"{pod}:{PORT}"] = lambda _path: (status, text)
 
 
+def answer_once_away(memory: MemoryServer, pod: str, text: str, status: int = 200) -> None:
+    """Let a pod answer so once the Service is switched, and before that that nothing is in flight."""
+    answers = {True: (200, "in_flight 0\n"), False: (status, text)}
+    memory.pod_answers[NAMESPACE, f"{pod}:{PORT}"] = lambda _path: answers[read_selector(memory) == {"app": "web"}]
+
+
 def play_endpoints(memory: MemoryServer) -> None:
     """Make the EndpointSlice of each Service what its selector selects, as the controller does."""
     pods = memory.read_all("Pod")
@@ -111,23 +117,33 @@ def play_endpoints(memory: MemoryServer) -> None:
         name, selector = service["metadata"]["name"], service["spec"].get("selector")
         if not selector:
             continue
-        endpoints = [
-            {
-                "addresses": ["10.0.0.1"],
-                "conditions": {"ready": pod["status"]["conditions"][0]["status"] == "True"},
-                "targetRef": {"kind": "Pod", "name": pod["metadata"]["name"]},
-            }
-            for pod in pods
-            if selector.items() <= pod["metadata"]["labels"].items()
-        ]
-        metadata = {
-            "name": f"{name}-1",
-            "namespace": NAMESPACE,
-            "labels": {"kubernetes.io/service-name": name},
+        selected = [pod for pod in pods if selector.items() <= pod["metadata"]["labels"].items()]
+        names = [port["targetPort"] for port in service["spec"]["ports"] if isinstance(port.get("targetPort"), str)]
+        portless = [pod for pod in selected if any(name not in list_port_names(pod) for name in names)]
+        ports = [{"name": port.get("name", ""), "port": PORT} for port in service["spec"]["ports"]]
+        _put_slice(memory, name, 1, [pod for pod in selected if pod not in portless], ports)
+        _put_slice(memory, name, 2, portless, None)
+
+
+def list_port_names(pod: Json) -> list[str]:
+    """The names of a pod's ports."""
+    return [port["name"] for container in pod["spec"].get("containers", []) for port in container.get("ports", [])]
+
+
+def _put_slice(memory: MemoryServer, service: str, number: int, pods: list[Json], ports: list[Json] | None) -> None:
+    endpoints = [
+        {
+            "addresses": ["10.0.0.1"],
+            "conditions": {"ready": pod["status"]["conditions"][0]["status"] == "True"},
+            "targetRef": {"kind": "Pod", "name": pod["metadata"]["name"]},
         }
-        present = [obj for obj in memory.read_all("EndpointSlice") if obj["metadata"]["name"] == f"{name}-1"]
-        if not present or present[0]["endpoints"] != endpoints:
-            memory.put({"kind": "EndpointSlice", "metadata": metadata, "endpoints": endpoints})
+        for pod in pods
+    ]
+    name = f"{service}-{number}"
+    metadata = {"name": name, "namespace": NAMESPACE, "labels": {"kubernetes.io/service-name": service}}
+    present = [obj for obj in memory.read_all("EndpointSlice") if obj["metadata"]["name"] == name]
+    if present[0]["endpoints"] != endpoints if present else ports or endpoints:
+        memory.put({"kind": "EndpointSlice", "metadata": metadata, "endpoints": endpoints, "ports": ports})
 
 
 def send_away(memory: MemoryServer, *targets: Json, **params: Any) -> ModuleRun:

@@ -53,7 +53,7 @@ LEVELS = {
             "summary",
             "wait",
         ],
-        ["pod_readings", "rollout_cause", "rollout_guards", "traffic_summary", "workload_wait"],
+        ["pod_readings", "rollout_cause", "rollout_guards", "serving", "traffic_summary", "workload_wait"],
         ["verdicts"],
         ["connection_budget"],
         ["scaling"],

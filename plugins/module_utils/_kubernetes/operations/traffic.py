@@ -14,6 +14,7 @@ import typing as t
 from ..._common.errors import OpsError, Refusal, WaitTimeout
 from ..._common.outcome import Blocker, Outcome
 from ..._common.retry import Backoff, Deadline
+from ..._common.text import join_some
 from .. import traffic_summary as summary
 from ..cache import Cache
 from ..client import Client
@@ -21,11 +22,12 @@ from ..cluster import check_identity, connect, disconnect, read_object
 from ..conditions import Condition
 from ..constraints.owners import find_owner_blockers, remember_owner
 from ..diagnosis import GracePeriod
-from ..endpoints import SERVICE_NAME, PodsReady, Routed, list_ready
-from ..fields import as_dict, as_list, get_path
+from ..endpoints import SERVICE_NAME, PodsReady, Routed, list_missing_ports, list_ready
+from ..errors import Forbidden
+from ..fields import as_dict, as_list, as_text, get_path
 from ..objects import Pod, Workload
 from ..patches import Write
-from ..plans.traffic import Change, plan_away, plan_back, read_note
+from ..plans.traffic import Change, Served, list_fresh, plan_away, plan_back, read_note
 from ..pod_proxy import (
     Check,
     Gauge,
@@ -39,9 +41,10 @@ from ..pod_proxy import (
 )
 from ..preflight import Planned, check_answer, check_rights
 from ..resources import check_name, collection_path, format_title, object_path
-from ..routes import NO_PODS, SELECTOR, Target, format_labels, list_page_services, parse_target
+from ..routes import NO_PODS, SELECTOR, Target, format_labels, list_backends, list_page_services, parse_target
 from ..saved_state import UnreadableSavedState, is_window
 from ..selectors import format_selector
+from ..serving import count_wanted, describe_uncovered, list_left_pods, list_slices, make_uncovered_refusal, read_served
 from ..wait import wait_until
 
 if t.TYPE_CHECKING:
@@ -74,7 +77,7 @@ class Switch:
         self.objects: dict[str, Json] = {}
         self.workloads: dict[str, Workload] = {}
         self.changes: dict[str, Change] = {}
-        self.endpoints: dict[str, int] = {}
+        self.served: dict[str, tuple[t.Any, Served]] = {}
         self.written: set[str] = set()
         self.readings: list[Reading] = []
         self.highest: dict[str, float] = {}
@@ -116,8 +119,7 @@ class Switch:
 
     def _prepare(self) -> None:
         """Plan everything; a Refusal when something stands against it, or the server would not allow it."""
-        for title, target in self.targets.items():
-            self.endpoints[title] = self._count_endpoints(target) if self.is_away else 0
+        for title in self.targets:
             self.changes[title] = self._plan(title, self.objects[title])
         self._read_workloads()
         self._describe()
@@ -126,6 +128,7 @@ class Switch:
             self._raise_problems()
             self._refuse_owned()
             self._refuse_missing_page()
+            self._refuse_uncovered()
         check_rights(
             self.client,
             self._list_planned(),
@@ -135,17 +138,19 @@ class Switch:
             check_mode=self.module.check_mode,
             is_way_back=not self.is_away,
         )
+        if self.is_away:
+            self._refuse_unreadable()
 
-    def _count_endpoints(self, target: Target) -> int:
-        """Return how many pods serve a Service's requests now, which is saved when they are sent away."""
-        if target.kind != "Service":
-            return 0
-        return len(list_ready(self._list_slices(target.name), target.name))
-
-    def _list_slices(self, service: str) -> list[Json]:
-        path = collection_path("EndpointSlice", self.namespace)
-        params = {"labelSelector": f"{SERVICE_NAME}={service}"}
-        return self.client.list(path, obj=f"EndpointSlices of Service {self.namespace}/{service}", params=params).items
+    def _read_served(self, title: str, obj: Json) -> Served:
+        """Return the pods that serve what is to be switched, which is saved with it; read anew when the routes change."""
+        try:
+            routes = list_fresh(obj, self.targets[title])
+        except UnreadableSavedState:  # which the plan reports
+            return Served()
+        if title not in self.served or self.served[title][0] != routes:
+            backends = list_backends(self.targets[title], routes, self.namespace)
+            self.served[title] = routes, read_served(self.client, self.namespace, backends)
+        return self.served[title][1]
 
     def _plan(self, title: str, obj: Json) -> Change:
         target = self.targets[title]
@@ -157,7 +162,7 @@ class Switch:
                 assume_away=self.params["assume"] == "maintenance",
             )
         run_id = self.client.run_id
-        change = plan_away(obj, target, endpoints=self.endpoints[title], run_id=run_id, now=self.now)
+        change = plan_away(obj, target, served=self._read_served(title, obj), run_id=run_id, now=self.now)
         workload = Workload.from_object(obj, target.kind)
         write = remember_owner(change.write, workload, run_id=run_id, now=self.now, field=target.field)
         return change._replace(write=write)
@@ -213,7 +218,17 @@ class Switch:
         path = collection_path("Pod", self.namespace)
         listing = self.client.list(path, obj=f"pods of namespace {self.namespace}", params=params)
         pods = [Pod.from_object(obj) for obj in listing.items]
-        if not any(pod.is_ready and not pod.is_terminating for pod in pods):
+        ready = [pod for pod in pods if pod.is_ready and not pod.is_terminating]
+        missing = [list_missing_ports(self.objects[title], pod) for pod in ready]
+        if ready and all(missing):
+            raise Refusal(
+                obj=title,
+                problem=f"its targetPort is {join_some(missing[0])}, and none of the {len(ready)} ready pods with"
+                f" {format_labels(target.selector)} has a container port of that name, so its requests would fail instead"
+                " of getting the maintenance page",
+                next_step=f"Name the port of the maintenance page {join_some(missing[0])} in its pod template",
+            )
+        if not ready:
             raise Refusal(
                 obj=title,
                 problem=f"none of the {len(pods)} pods with {format_labels(target.selector)} is ready, so its requests"
@@ -224,19 +239,61 @@ class Switch:
     def _refuse_unready_service(self, name: str, target: Target) -> None:
         service = read_object(self.client, "Service", self.namespace, check_name("to_service", name))
         title = format_title("Service", self.namespace, name)
-        ports = [port.get("port") for port in as_list(get_path(service, "spec", "ports"))]
-        if target.to_port and target.to_port not in ports:
+        ports = as_list(get_path(service, "spec", "ports"))
+        numbers = [port.get("port") for port in ports]
+        if target.to_port and target.to_port not in numbers:
             raise Refusal(
                 obj=title,
-                problem=f"it has no port {target.to_port}; its ports are {', '.join(map(str, ports)) or 'none'}",
+                problem=f"it has no port {target.to_port}; its ports are {', '.join(map(str, numbers)) or 'none'}",
                 next_step="Correct to_port",
             )
-        if not list_ready(self._list_slices(name), name):
+        used = [port for port in ports if not target.to_port or port.get("port") == target.to_port]
+        names = {as_text(port.get("name")) for port in used}
+        slices = list_slices(self.client, self.namespace, name)
+        if list_ready(slices, name) and not list_ready(slices, name, ports=names):
+            raise Refusal(
+                obj=title,
+                problem="its ready endpoints do not have the container port that its targetPort names, so requests would"
+                " fail instead of getting the maintenance page",
+                next_step="Give the port of the maintenance page that name in its pod template, or correct targetPort",
+            )
+        if not list_ready(slices, name):
             raise Refusal(
                 obj=title,
                 problem="it has no ready endpoint, so requests would fail instead of getting the maintenance page",
                 next_step="Start the maintenance page, or correct to_service",
             )
+
+    def _refuse_uncovered(self) -> None:
+        """Refuse where a pod that gets the requests would not be asked: nothing would be proven of it."""
+        if not self.gauges:
+            return
+        for pod in self._list_uncovered({pod.name for pods in self._list_asked().values() for pod in pods}):
+            title = next(title for title, change in self.changes.items() if pod.name in change.served.pods)
+            raise make_uncovered_refusal(self.client, pod, title)
+
+    def _refuse_unreadable(self) -> None:
+        """Ask each pod once, also in check mode: what it cannot tell now, it could not tell with the page up either."""
+        if not self.gauges or not any(change.is_due for change in self.changes.values()):
+            return
+        self.readings = self._read_gauges()
+        self._keep_highest()
+        lasting = [reading for reading in self.readings if reading.is_lasting]
+        if lasting:
+            raise Refusal(
+                obj=lasting[0].pod,
+                problem=f"{summary.describe_lasting(lasting)}, so whether requests are in flight would not be known;"
+                " this run has changed nothing",
+                next_step=lasting[0].next_step,
+            )
+
+    def _list_uncovered(self, asked: t.Collection[str]) -> list[Pod]:
+        """Return the pods that requests went to before the switch, that are still there, and that are not asked."""
+        served = {name for change in self.changes.values() for name in change.served.pods}
+        return list_left_pods(self.client, self.namespace, served.difference(asked))
+
+    def _list_asked(self) -> dict[str, list[Pod]]:
+        return {key: list_workload_pods(self.client, workload) for key, workload in self.workloads.items()}
 
     def _list_planned(self) -> list[Planned]:
         planned: list[Planned] = []
@@ -254,7 +311,7 @@ class Switch:
 
     def _give_back(self) -> None:
         if any(change.is_due for change in self.changes.values()):
-            self._wait([condition for condition in self._list_ready_conditions() if condition is not None])
+            self._wait(self._list_ready_conditions())
             self._require_smoke()
         self._write_all()
         self._wait_routed()
@@ -285,14 +342,23 @@ class Switch:
         if last is not None:
             check_answer(obj, last, title)
 
-    def _list_ready_conditions(self) -> list[PodsReady | None]:
+    def _list_ready_conditions(self) -> list[PodsReady]:
         """Return for each Service the condition that the pods are ready to which its requests go back."""
-        return [
-            PodsReady(self.namespace, target.name, self.changes[title].after.get(SELECTOR))
-            if self.changes[title].endpoints and self.changes[title].after.get(SELECTOR)
-            else None
-            for title, target in self.targets.items()
-        ]
+        conditions: list[PodsReady] = []
+        for title, target in self.targets.items():
+            served, selector = self.changes[title].endpoints, self.changes[title].after.get(SELECTOR)
+            if served and selector:
+                wanted = self._count_wanted(selector, served)
+                conditions.append(PodsReady(self.namespace, target.name, selector, served=served, wanted=wanted))
+        return conditions
+
+    def _count_wanted(self, selector: dict[str, str], served: int) -> int:
+        """Return how many pods with these labels are wanted; as many as served where that may not be read."""
+        try:
+            return count_wanted(self.client, self.namespace, selector)
+        except Forbidden as error:
+            self.client.warnings.append(f"{error.obj}: not allowed to read them, so {served} ready pods are waited for")
+            return served
 
     def _wait_routed(self) -> None:
         """Wait until each Service's endpoints are the pods that it selects, also where nothing had to be changed."""
@@ -301,7 +367,9 @@ class Switch:
             selector = as_dict(get_path(self.objects[title], "spec", "selector"))
             if target.kind == "Service" and selector:
                 is_serving = target.selector != NO_PODS if self.is_away else self.changes[title].endpoints > 0
-                conditions.append(Routed(self.namespace, target.name, selector, is_serving=is_serving))
+                has_ports = bool(get_path(self.objects[title], "spec", "ports"))
+                condition = Routed(self.namespace, target.name, selector, is_serving=is_serving, has_ports=has_ports)
+                conditions.append(condition)
         self._wait(conditions)
 
     def _wait(self, conditions: t.Sequence[PodsReady | Routed]) -> None:
@@ -336,15 +404,18 @@ class Switch:
         seconds = min(float(self.params["in_flight_timeout"]), self.client.deadline.remaining)
         self.quiet = "requests may be in flight"
         if self._poll(self._read_gauges, seconds=seconds, hold=hold):
-            self.quiet = summary.describe_quiet(self.readings, hold)
+            unknown = [title for title, change in self.changes.items() if not change.served.is_complete]
+            self.quiet = summary.describe_quiet(self.readings, hold, unknown=unknown)
             return
         unmet = [reading for reading in self.readings if not reading.is_met]
         problem = summary.describe_unmet(self.readings) or f"nothing was in flight for less than {hold:g} s"
+        advice = next((reading.next_step for reading in unmet if reading.next_step), "") or (
+            "Look at what holds them, or raise in_flight_timeout (and in_flight[].limit if a pod counts the request that asks)"
+        )
         raise WaitTimeout(
             obj=unmet[0].pod if unmet else next(iter(self.targets)),
             problem=f"after {seconds:.1f} s requests may still be in flight: {problem}",
-            next_step="Look at what holds them, or raise in_flight_timeout (and in_flight[].limit if a pod counts the"
-            " request that asks); running again goes on waiting, state=normal gives traffic back",
+            next_step=f"{advice}; running again goes on waiting, state=normal gives traffic back",
         )
 
     def _require_smoke(self) -> None:
@@ -402,12 +473,14 @@ class Switch:
                 self.highest[reading.pod] = max(reading.value, self.highest.get(reading.pod, 0.0))
 
     def _read_gauges(self) -> list[Reading]:
-        pods = {key: list_workload_pods(self.client, workload) for key, workload in self.workloads.items()}
-        return [read_gauge(self.client, pod, gauge) for gauge in self.gauges for pod in pods[gauge.place.key]]
+        pods = self._list_asked()
+        readings = [read_gauge(self.client, pod, gauge) for gauge in self.gauges for pod in pods[gauge.place.key]]
+        uncovered = self._list_uncovered({pod.name for owned in pods.values() for pod in owned})
+        return readings + [describe_uncovered(pod) for pod in uncovered]
 
     def _run_checks(self) -> list[Reading]:
         readings: list[Reading] = []
-        pods = {key: list_workload_pods(self.client, workload) for key, workload in self.workloads.items()}
+        pods = self._list_asked()
         for check in self.checks:
             ready = [pod for pod in pods[check.place.key] if pod.is_ready and not pod.is_terminating]
             readings += [run_check(self.client, pod, check) for pod in ready]

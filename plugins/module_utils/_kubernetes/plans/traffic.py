@@ -30,12 +30,20 @@ from ..saved_state import (
 _ANNOTATION = ("metadata", "annotations", TRAFFIC)
 
 
+class Served(t.NamedTuple):
+    """The pods that requests were sent to, how many of them were ready, and whether these are all."""
+
+    pods: tuple[str, ...] = ()
+    ready: int = 0
+    is_complete: bool = True
+
+
 class Change(t.NamedTuple):
     """What one object needs: a write (None: nothing), its routes before and after as far as they are set, the reason.
 
     ``is_left``: it stays in maintenance, because no window sent it there, or because what was saved cannot be read
     (``problem``). ``changed_since`` are routes that another client has set meanwhile, which stay. ``endpoints`` is how
-    many pods served the requests before they were sent away, 0 where that is not known.
+    many pods served the requests before they were sent away, 0 where that is not known, ``served`` which.
     """
 
     write: Write | None
@@ -48,6 +56,7 @@ class Change(t.NamedTuple):
     changed_since: tuple[str, ...] = ()
     endpoints: int = 0
     is_assumed: bool = False
+    served: Served = Served()
 
     @property
     def is_due(self) -> bool:
@@ -62,6 +71,7 @@ class _Note(t.NamedTuple):
     after: Routes
     endpoints: int
     state: SavedState
+    served: Served
 
 
 def _get_annotations(obj: Json) -> Json:
@@ -76,7 +86,10 @@ def read_note(obj: Json) -> _Note | None:
     before, after = state.spec.get("before"), state.spec.get("after")
     if not isinstance(before, dict) or not isinstance(after, dict) or before.keys() != after.keys():
         raise UnreadableSavedState(f"annotation {TRAFFIC} does not say what there was before: {state.spec!r}")
-    return _Note(before, after, as_int(state.spec.get("endpoints")), state)
+    pods = state.spec.get("pods")
+    names = tuple(str(name) for name in pods) if isinstance(pods, list) else ()
+    served = Served(names, is_complete=isinstance(pods, list) and state.spec.get("pods_complete") is not False)
+    return _Note(before, after, as_int(state.spec.get("endpoints")), state, served)
 
 
 def read_saved(obj: Json) -> SavedState | None:
@@ -88,34 +101,61 @@ def read_saved(obj: Json) -> SavedState | None:
     return note.state if note is not None else None
 
 
-def plan_away(obj: Json, target: Target, *, endpoints: int, run_id: str, now: str) -> Change:
+def list_fresh(obj: Json, target: Target) -> Routes:
+    """Return the routes that are to be switched and that no run of this collection has switched, as they are set.
+
+    Raises UnreadableSavedState, and Refusal where the object has none of the target's routes.
+    """
+    note, present, goal = read_note(obj), read_routes(obj, target.kind), choose_routes(obj, target)
+    ours = _list_ours(note, present)
+    return {key: present.get(key) for key in goal if key not in ours and present.get(key) != goal[key]}
+
+
+def _list_ours(note: _Note | None, present: Routes) -> Routes:
+    """Return what the routes had before, of those that are as they were switched."""
+    if note is None:
+        return {}
+    return {key: note.before[key] for key in note.after if present.get(key) == note.after[key]}
+
+
+def plan_away(obj: Json, target: Target, *, served: Served, run_id: str, now: str) -> Change:
     """Plan to send the target's requests to the maintenance page, and to save where they went.
 
     What is switched already keeps what was saved. A route that a person has set since counts as what was there before.
     One that points at the page without having been sent there by this collection stays so, also on the way back. Routes
-    that were switched and are no longer asked for get back what they had. ``endpoints`` is saved the first time.
+    that were switched and are no longer asked for get back what they had. ``served`` is by which pods the routes of
+    ``list_fresh`` are served. That is saved with them, so that a later run knows where requests may be in flight.
     """
     try:
         note = read_note(obj)
     except UnreadableSavedState as error:
         return Change(None, {}, {}, "what was saved on it cannot be read", problem=str(error))
     present, goal = read_routes(obj, target.kind), choose_routes(obj, target)
-    ours = {} if note is None else {key: note.before[key] for key in note.after if present.get(key) == note.after[key]}
+    ours = _list_ours(note, present)
     before = {key: ours.get(key, present.get(key)) for key in goal if key in ours or present.get(key) != goal[key]}
     after = {key: goal[key] for key in before}
     returned = {key: value for key, value in ours.items() if key not in goal}
     routes = {key: value for key, value in {**after, **returned}.items() if present.get(key) != value}
     is_saved = note is not None and (note.before, note.after) == (before, after)
     if is_saved and not routes:
-        return Change(None, before, after, _tell_who(note), saved=note.state if note is not None else None)
+        saved, known = (note.state, note.served) if note is not None else (None, Served(is_complete=False))
+        return Change(None, before, after, _tell_who(note), saved=saved, served=known)
     if not before and not returned and note is None:
-        return Change(None, {}, {}, "it goes there already, and no run of this collection has sent it there")
-    count = note.endpoints if note is not None and ours else endpoints
-    state = SavedState({"before": before, "after": after, "endpoints": count}, run_id, now, operation=SWITCH)
+        reason = "it goes there already, and no run of this collection has sent it there"
+        return Change(None, {}, {}, reason, served=Served(is_complete=False))
+    count = note.endpoints if note is not None and ours else served.ready
+    if note is not None:
+        pods = tuple(sorted({*note.served.pods, *served.pods}))
+        served = Served(pods, count, is_complete=note.served.is_complete and served.is_complete)
+    spec: Json = {"before": before, "after": after, "endpoints": count, "pods": list(served.pods)}
+    if not served.is_complete:
+        spec["pods_complete"] = False
+    state = SavedState(spec, run_id, now, operation=SWITCH)
     annotations = _get_annotations(obj)
     kept = save_state(annotations, TRAFFIC, state) if before else drop_state(annotations, TRAFFIC, SWITCH)
     write = _write(obj, target.kind, routes, kept)
-    return Change(write, _pick(present, routes), routes, "asked to be in maintenance", saved=state)
+    reason = "asked to be in maintenance"
+    return Change(write, _pick(present, routes), routes, reason, saved=state, served=served)
 
 
 def plan_back(obj: Json, target: Target, *, only_windows: bool = False, assume_away: bool = False) -> Change:
@@ -136,7 +176,7 @@ def plan_back(obj: Json, target: Target, *, only_windows: bool = False, assume_a
     if only_windows and not is_window(note.state.run_id):
         return Change(None, {}, {}, f"{_tell_who(note)}, which is no window", saved=note.state, is_left=True)
     present = read_routes(obj, target.kind)
-    ours = {key: note.before[key] for key in note.after if present.get(key) == note.after[key]}
+    ours = _list_ours(note, present)
     others = [key for key in note.after if key not in ours and present.get(key) != note.before[key]]
     routes = {key: value for key, value in ours.items() if present.get(key) != value}
     write = _write(obj, target.kind, routes, drop_state(_get_annotations(obj), TRAFFIC, SWITCH))
