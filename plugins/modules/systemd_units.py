@@ -83,6 +83,7 @@ options:
     type: float
     default: 300.0
 notes:
+  - The host needs systemd and Python 3.8 or newer, and no library beside it.
   - The account needs no root. It has to be allowed to manage these units, by a rule of polkit for
     C(org.freedesktop.systemd1.manage-units), or become another that is; to read the journal (group C(systemd-journal));
     and to write to the folder of a release's link.

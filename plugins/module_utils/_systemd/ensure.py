@@ -157,9 +157,9 @@ def _predict(
     outcome = run.outcome
     outcome.changed = due.due
     outcome.after = _describe(states, links, set(due.stop) & set(due.start))
-    outcome.after |= {f"unit {name}": "inactive" for name in due.stop if name not in due.start}
-    outcome.after |= {f"unit {name}": "active" for name in due.start if name not in due.stop}
-    outcome.after |= {release.link: release.target for release in due.switch}
+    outcome.after.update({f"unit {name}": "inactive" for name in due.stop if name not in due.start})
+    outcome.after.update({f"unit {name}": "active" for name in due.start if name not in due.stop})
+    outcome.after.update({release.link: release.target for release in due.switch})
     names = [unit.name for unit in units]
     outcome.summary = summarize(
         units,
@@ -212,4 +212,4 @@ def _describe(
         f"unit {name}": f"{shown.active}, started anew" if name in anew else shown.active
         for name, shown in states.items()
     }
-    return words | {path: link.target for path, link in links.items()}
+    return {**words, **{path: link.target for path, link in links.items()}}

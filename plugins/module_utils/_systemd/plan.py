@@ -50,7 +50,7 @@ def decide(
     stop = _find_restarts(units, states, links, restarted_after if state == "restarted" else None)
     _add_dependents(units, states, stop)
     stop = {name: why for name, why in stop.items() if states[name].running}
-    start |= {name: f"stopped before: {why}" for name, why in stop.items() if name not in start}
+    start.update({name: f"stopped before: {why}" for name, why in stop.items() if name not in start})
     switch: dict[str, Release] = {}
     unproven: dict[str, Release] = {}
     for unit in units:

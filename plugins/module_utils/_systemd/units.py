@@ -220,7 +220,7 @@ def parse_shown(text: str, names: t.Sequence[str], boot: float) -> dict[str, Uni
             problem=f"it printed {len(blocks)} units when asked for {len(names)}",
             next_step="Run `systemctl show --property=Id` with these units on the host",
         )
-    return {name: _parse_block(name, block, boot) for name, block in zip(names, blocks, strict=True)}
+    return {name: _parse_block(name, blocks[index], boot) for index, name in enumerate(names)}
 
 
 def _parse_block(name: str, block: str, boot: float) -> UnitState:
