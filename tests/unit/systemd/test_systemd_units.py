@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -312,17 +313,35 @@ def test_texts_of_templates_are_numbers() -> None:
     assert (unit.ready.port, unit.ready.timeout, unit.stop_timeout) == (80, 5.5, 7.0)
 
 
-def test_two_runs_on_a_host_wait_for_each_other(tmp_path: Path) -> None:
+def test_two_runs_on_a_host_wait_for_each_other() -> None:
     """The second is refused only when its time is over, and goes on when the first has ended, however it ended."""
-    place = str(tmp_path / "lock")
-    script = "import time; print('held', flush=True); time.sleep(0.3)"
-    with subprocess.Popen(["flock", place, sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as holder:
+    name = f"lowtide.ops-test-{uuid.uuid4().hex}"
+    script = (
+        "import socket, sys, time; lock = socket.socket(socket.AF_UNIX); lock.bind(chr(0) + sys.argv[1]);"
+        " print('held', flush=True); time.sleep(0.3)"
+    )
+    with subprocess.Popen([sys.executable, "-c", script, name], stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
-        with pytest.raises(Refusal, match="still holds it after 0 s"), hold_host(Deadline(0), place):
+        with pytest.raises(Refusal, match="still holds it after 0 s"), hold_host(Deadline(0), name):
             raise AssertionError("both hold it")
-        with hold_host(Deadline(20), place):
+        with hold_host(Deadline(20), name):
             pass
+
+
+def test_the_lock_is_free_after_a_failure() -> None:
+    """A run that failed holds nothing."""
+    name = f"lowtide.ops-test-{uuid.uuid4().hex}"
+    with pytest.raises(ZeroDivisionError), hold_host(Deadline(0), name):
+        raise ZeroDivisionError
+    with hold_host(Deadline(0), name):
+        pass
+
+
+def test_a_lock_that_cannot_be_taken_is_a_message() -> None:
+    """Not the bare error of the system."""
+    with pytest.raises(OpsError, match=r"lock @x+: it cannot be taken: "), hold_host(Deadline(0), "x" * 200):
+        raise AssertionError("it is held")
 
 
 def test_the_time_of_a_restart() -> None:
