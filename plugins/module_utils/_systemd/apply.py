@@ -62,6 +62,8 @@ class Run:
         """Lines of evidence of what happened on the way."""
         self.failed = ""
         """The unit on which the run failed."""
+        self.is_stopping = False
+        """Whether it is still draining and stopping: what fails then says nothing against a release."""
         self._deadline = deadline
         self._redactor = Redactor()
 
@@ -77,13 +79,15 @@ class Run:
 
     def stop(self, decision: Decision) -> None:
         """Drain and stop what is due, the last tier first, in the reverse order of the declaration."""
+        self.is_stopping = True
         for unit in reversed(flatten(self.tiers)):
             if unit.name in decision.stop:
                 self.failed = unit.name
-                if unit.drain is not None and self.look(unit).pid:
+                if unit.drain is not None and self.look(unit).answering:
                     self._drain(unit, unit.drain)
                 self._stop(unit)
         self.failed = ""
+        self.is_stopping = False
 
     def _stop(self, unit: Unit) -> None:
         self._write()
@@ -127,9 +131,18 @@ class Run:
             self._tell(unit, drain.cancel_url, drain, "take requests again")
         raise Refusal(
             obj=f"unit {unit.name}",
-            problem=f"{why} after {format_duration(drain.limit)}, so it was not stopped",
+            problem=f"{why} after {format_duration(drain.limit)}, so it was not stopped and {self._tell_left(unit, drain)}",
             next_step="Find out what keeps them, raise the limit of its drain, or set on_busy: stop",
         )
+
+    def _tell_left(self, unit: Unit, drain: Drain) -> str:
+        """Return in what state a unit is left that did not drain."""
+        shown = self.look(unit)
+        if not shown.serving:
+            return f"is {shown.describe()}"
+        if drain.begin_url and not drain.cancel_url:
+            return "still runs, but may take no new requests: begin_url was told it, and there is no cancel_url"
+        return "still serves"
 
     def _tell(self, unit: Unit, url: str, drain: Drain, what: str) -> None:
         self._write()

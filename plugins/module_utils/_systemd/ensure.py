@@ -113,9 +113,9 @@ def perform(run: Run, *, state: str, restarted_after: float | None) -> None:
     except OpsError as cause:
         run.collect_evidence()
         error = _take_back(run, decision, links, cause, state)
-        _report(run, units, state)
+        _report(run, units, state, mode="failed")
         raise error from cause
-    _report(run, units, state)
+    _report(run, units, state, mode="did")
 
 
 def _apply(run: Run, decision: Decision, links: t.Mapping[str, LinkState], state: str) -> None:
@@ -131,7 +131,12 @@ def _apply(run: Run, decision: Decision, links: t.Mapping[str, LinkState], state
 
 
 def _take_back(run: Run, decision: Decision, links: t.Mapping[str, LinkState], cause: OpsError, state: str) -> OpsError:
-    """Put back what this run, or a killed one before it, has switched; or start again what it has stopped."""
+    """Put back what this run, or a killed one before it, has switched; or start again what it has stopped.
+
+    What did not drain or stop proves nothing against a release, which therefore stays.
+    """
+    if run.is_stopping:
+        return run.bring_back(cause) if run.stopped and state != "stopped" else cause
     unproven: dict[str, tuple[Release, str]] = {
         release.link: (release, links[release.link].previous) for release in decision.unproven
     }
@@ -177,7 +182,7 @@ def _predict(
         outcome.evidence.append(describe_unit(unit, shown, proof))
 
 
-def _report(run: Run, units: t.Sequence[Unit], state: str) -> None:
+def _report(run: Run, units: t.Sequence[Unit], state: str, *, mode: str) -> None:
     """Read back, also after a failure, what there is now."""
     outcome = run.outcome
     states = run.manager.show([unit.name for unit in units])
@@ -186,7 +191,7 @@ def _report(run: Run, units: t.Sequence[Unit], state: str) -> None:
     if outcome.facts.get("rolled_back"):
         outcome.summary = f"put back after a failure: {', '.join(link.target for link in links.values())}"
     else:
-        outcome.summary = summarize(units, run.stopped, run.started, run.switched, mode="did")
+        outcome.summary = summarize(units, run.stopped, run.started, run.switched, mode=mode)
     outcome.evidence += [describe_unit(unit, states[unit.name], run.proofs.get(unit.name, "")) for unit in units]
     outcome.evidence += [describe_link(path, link) for path, link in links.items()]
     outcome.evidence += run.notes

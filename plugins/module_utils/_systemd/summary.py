@@ -19,21 +19,24 @@ from .units import Unit, UnitState
 def summarize(
     units: t.Sequence[Unit], stopped: t.Sequence[str], started: t.Sequence[str], switched: t.Sequence[str], *, mode: str
 ) -> str:
-    """Return one line: what was done, or would be. ``mode`` is did, would or rolled_back."""
+    """Return one line: what was done, or would be. ``mode`` is did, would, or failed: what was done before a failure."""
     restarted = [name for name in started if name in stopped]
+    future = mode == "would"
     words = [
         f"{verb} {join_some(names)}"
         for verb, names in (
-            ("switched" if mode == "did" else "switch", list(switched)),
-            ("restarted" if mode == "did" else "restart", restarted),
-            ("stopped" if mode == "did" else "stop", [name for name in stopped if name not in started]),
-            ("started" if mode == "did" else "start", [name for name in started if name not in stopped]),
+            ("switch" if future else "switched", list(switched)),
+            ("restart" if future else "restarted", restarted),
+            ("stop" if future else "stopped", [name for name in stopped if name not in started]),
+            ("start" if future else "started", [name for name in started if name not in stopped]),
         )
         if names
     ]
+    if mode == "failed":
+        return f"failed after: {'; '.join(words)}" if words else "nothing was stopped, switched or started"
     if not words:
         return f"{format_count(len(units), 'unit')} as declared"
-    return ("would " if mode == "would" else "") + "; ".join(words)
+    return ("would " if future else "") + "; ".join(words)
 
 
 def describe_unit(unit: Unit, state: UnitState, proof: str) -> str:

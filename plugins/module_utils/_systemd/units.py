@@ -106,6 +106,11 @@ class UnitState(t.NamedTuple):
         """Whether systemd calls it active."""
         return self.active in SERVING
 
+    @property
+    def answering(self) -> bool:
+        """Whether something may answer: not while it waits to be restarted. A MainPID of 0 says nothing of it."""
+        return self.running and not self.sub.startswith("auto-restart")
+
     def describe(self) -> str:
         """Return the state in systemd's words."""
         words = f"{self.active} ({self.sub})"

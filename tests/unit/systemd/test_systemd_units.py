@@ -161,6 +161,49 @@ def test_nothing_is_stopped_with_requests_in_flight(systemd: MemorySystemd, ensu
     assert "stopped with 2 requests in flight" in " ".join(outcome.evidence)
 
 
+def test_a_refusal_of_a_drain_puts_no_release_back(
+    systemd: MemorySystemd, ensure: Ensure, serve: Serve, releases: Path
+) -> None:
+    """What a killed run had switched is not proven, and is not disproven by requests in flight either."""
+    (releases / "current.lowtide-previous").symlink_to(releases / "1")
+    (releases / "current").unlink()
+    (releases / "current").symlink_to(releases / "2")
+    systemd.add("api")
+    (declared,) = declare_api(releases, "2")
+    drain = {"url": serve([(200, "2")]), "limit": 3}
+    outcome = Outcome()
+    with pytest.raises(Refusal, match="2 requests in flight after 3 s, so it was not stopped and still serves"):
+        ensure([{**declared, "drain": drain}], outcome=outcome)
+    assert systemd.commands == []
+    assert (releases / "current").readlink() == releases / "2"
+    assert (releases / "current.lowtide-previous").readlink() == releases / "1"
+    assert not outcome.changed
+    assert outcome.facts["rolled_back"] is False
+    assert outcome.summary == "nothing was stopped, switched or started"
+
+
+def test_a_service_that_was_told_to_take_no_requests_is_not_said_to_serve(
+    systemd: MemorySystemd, ensure: Ensure, serve: Serve
+) -> None:
+    """Where there is no way to tell it the opposite."""
+    systemd.add("api")
+    url = serve([(200, "2")])
+    with pytest.raises(Refusal, match="still runs, but may take no new requests"):
+        ensure([{"name": "api", "drain": {"url": url, "begin_url": f"{url}/drain", "limit": 3}}], "stopped")
+
+
+def test_a_unit_without_a_main_process_is_drained(systemd: MemorySystemd, ensure: Ensure, serve: Serve) -> None:
+    """systemd may not know which of its processes is the main one; only what waits to be restarted cannot answer."""
+    drain = {"url": serve([(200, "2")]), "limit": 3}
+    systemd.add("api", MainPID="0")
+    with pytest.raises(Refusal, match="2 requests in flight"):
+        ensure([{"name": "api", "drain": drain}], "stopped")
+    assert systemd.commands == []
+    systemd.add("api", "activating", SubState="auto-restart")
+    ensure([{"name": "api", "drain": drain}], "stopped")
+    assert systemd.commands == [("stop", "api")]
+
+
 @pytest.mark.parametrize(
     "answer", [(200, ""), (200, "none"), (200, "-1"), (200, '{"x": 0}'), (500, "0"), (200, "true")]
 )
