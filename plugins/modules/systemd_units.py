@@ -34,7 +34,7 @@ options:
     description:
       - Tiers in the order in which they start. Each is a list of units; a flat list of units is one tier.
       - Each unit is a name, or a mapping with the keys below. A name without a suffix is that of a C(.service).
-      - C(name) is the unit.
+      - C(name) is the unit, never a pattern.
       - C(ready) says when it serves. It has C(url), which must answer with C(status) (200), or C(port), which must accept
         connections, at C(address) (C(127.0.0.1)); and C(timeout) in seconds (60) and C(ca_path). Without it, a unit is
         ready when systemd calls it active.
@@ -63,7 +63,8 @@ options:
   on_busy:
     description:
       - What is done with a unit that has requests in flight when the limit of its drain is over, or that does not say
-        how many it has. With V(fail) it is not stopped, and what a restart has stopped before it is started again.
+        how many it has. With V(fail) it is not stopped, and what a restart has stopped before it is started again; no
+        release is put back.
     type: str
     choices: [fail, stop]
     default: fail
@@ -87,6 +88,8 @@ notes:
   - The account needs no root. It has to be allowed to manage these units, by a rule of polkit for
     C(org.freedesktop.systemd1.manage-units), or become another that is; to read the journal (group C(systemd-journal));
     and to write to the folder of a release's link.
+  - Refused before any change are running units that are not declared and that systemd would stop together with a declared
+    one, and active sockets, timers and paths that would start again what is to be stopped.
   - A unit has to stay active once it is started, so a C(oneshot) needs C(RemainAfterExit=true).
   - While a new release is not proven, the one before it is named by the link C(LINK.lowtide-previous) beside it. A run
     that follows a killed one goes on from there.

@@ -19,6 +19,7 @@ from . import probes, releases
 from .plan import Decision, flatten
 from .releases import LinkState
 from .units import Drain, Ready, Release, Unit, UnitState
+from .urls import hide_query
 
 if t.TYPE_CHECKING:
     from .._common.outcome import Outcome
@@ -131,7 +132,8 @@ class Run:
             self._tell(unit, drain.cancel_url, drain, "take requests again")
         raise Refusal(
             obj=f"unit {unit.name}",
-            problem=f"{why} after {format_duration(drain.limit)}, so it was not stopped and {self._tell_left(unit, drain)}",
+            problem=f"{why} after {format_duration(drain.limit)}, so it was not stopped and "
+            f"{self._tell_left(unit, drain)}",
             next_step="Find out what keeps them, raise the limit of its drain, or set on_busy: stop",
         )
 
@@ -152,7 +154,7 @@ class Run:
             raise OpsError(
                 obj=f"unit {unit.name}",
                 problem=f"it could not be told to {what}: {error}",
-                next_step=f"Correct {url}, or leave it out",
+                next_step=f"Correct {hide_query(url)}, or leave it out",
             ) from error
 
     # -- start ------------------------------------------------------------------------------------------------------
@@ -322,7 +324,7 @@ class Run:
 def _describe_proof(ready: Ready | None) -> str:
     if ready is None:
         return ""
-    return f"{ready.url} answers {ready.status}" if ready.url else f"port {ready.port} accepts connections"
+    return f"{hide_query(ready.url)} answers {ready.status}" if ready.url else f"port {ready.port} accepts connections"
 
 
 def _find_hopeless(shown: UnitState) -> str:

@@ -16,7 +16,7 @@ from . import probes, releases
 from .apply import Limits, Run
 from .lock import hold_host
 from .manager import Manager
-from .plan import Decision, decide, find_undeclared, flatten, list_plan, refuse_undeclared
+from .plan import Decision, decide, find_unread, flatten, list_plan, refuse_entangled
 from .releases import LinkState, read_links
 from .summary import describe_link, describe_unit, summarize
 from .units import Release, Unit, UnitState, parse_tiers
@@ -99,10 +99,11 @@ def perform(run: Run, *, state: str, restarted_after: float | None) -> None:
     outcome = run.outcome
     states = run.manager.show([unit.name for unit in units])
     links = {} if state == "stopped" else read_links(units)
-    decision = decide(run.tiers, states, links, state=state, restarted_after=restarted_after)
-    undeclared = find_undeclared(run.tiers, states, decision)
-    if undeclared:
-        refuse_undeclared(undeclared, run.manager.show(list(undeclared)))
+    related = dict(states)
+    while find_unread(related):
+        related.update(run.manager.show(find_unread(related)))
+    decision = decide(run.tiers, related, links, state=state, restarted_after=restarted_after)
+    refuse_entangled(run.tiers, related, decision)
     outcome.plan = list_plan(run.tiers, decision, links)
     outcome.before = _describe(states, links, set())
     if outcome.check_mode:

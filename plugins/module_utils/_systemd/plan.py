@@ -112,7 +112,7 @@ def _add_dependents(units: t.Sequence[Unit], states: States, due: dict[str, str]
     pending = list(due)
     while pending:
         name = pending.pop()
-        for other in states[name].needed_by:
+        for other in find_dependents(name, states):
             if other in declared and other not in due and states[other].running:
                 if declared[other].shared:
                     raise Refusal(
@@ -124,26 +124,53 @@ def _add_dependents(units: t.Sequence[Unit], states: States, due: dict[str, str]
                 pending.append(other)
 
 
-def find_undeclared(tiers: Tiers, states: States, decision: Decision) -> dict[str, list[str]]:
-    """Return units that nobody declared and that systemd may stop together with a declared one: name, because of."""
-    declared = {unit.name for unit in flatten(tiers)}
-    undeclared: dict[str, list[str]] = {}
+def find_dependents(name: str, states: States) -> list[str]:
+    """Return all that systemd stops together with a unit, through units of every kind, running or not."""
+    known = {name}
+    dependents: list[str] = []
+    pending = [name]
+    while pending:
+        for other in states[pending.pop(0)].needed_by:
+            if other not in known:
+                known.add(other)
+                dependents.append(other)
+                pending.append(other)
+    return dependents
+
+
+def find_unread(states: States) -> list[str]:
+    """Return the units that the read ones name, as dependents or as what starts them, and that were not read yet."""
+    named = {other for shown in states.values() for other in (*shown.needed_by, *shown.triggered_by)}
+    return sorted(named - set(states))
+
+
+def refuse_entangled(tiers: Tiers, states: States, decision: Decision) -> None:
+    """Refuse to stop what running units that nobody declared need, and what would be started again at once.
+
+    A target that is stopped as well has no processes, so only what it passes the stop on to counts.
+    """
+    declared = {unit.name: unit for unit in flatten(tiers)}
     for name in decision.stop:
-        for other in states[name].needed_by:
-            if other not in declared:
-                undeclared.setdefault(other, []).append(name)
-    return undeclared
-
-
-def refuse_undeclared(undeclared: t.Mapping[str, t.Sequence[str]], states: States) -> None:
-    """Refuse to stop what running units that nobody declared need."""
-    for name, causes in undeclared.items():
-        if states[name].running:
+        for other in find_dependents(name, states):
+            if other in decision.stop or other.endswith(".target") or not states[other].running:
+                continue
+            is_shared = other in declared and declared[other].shared
+            kind = "is shared" if is_shared else "is not declared"
+            step = f"Declare it in a tier after {name}" if other.endswith(".service") else f"Stop {other} first"
             raise Refusal(
-                obj=f"unit {name}",
-                problem=f"it runs, is not declared, and systemd would stop it together with {causes[0]}",
-                next_step=f"Declare it in a tier after {causes[0]}, or mark {causes[0]} as shared",
+                obj=f"unit {other}",
+                problem=f"it runs, {kind}, and systemd would stop it together with {name}",
+                next_step=f"Take the dependency from it, or mark {name} as shared"
+                if is_shared
+                else f"{step}, or mark {name} as shared",
             )
+        for trigger in states[name].triggered_by:
+            if states[trigger].running:
+                raise Refusal(
+                    obj=f"unit {name}",
+                    problem=f"{trigger} is active and would start it again while it is to be stopped",
+                    next_step=f"Stop {trigger} first, and start it again after this change",
+                )
 
 
 def list_plan(tiers: Tiers, decision: Decision, links: t.Mapping[str, LinkState]) -> list[PlanItem]:

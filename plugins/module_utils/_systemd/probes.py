@@ -15,8 +15,8 @@ import ssl
 import typing as t
 from urllib.parse import urlsplit
 
-from .._common.errors import Refusal
 from .units import Drain, Ready
+from .urls import hide_query
 
 SECONDS = 5.0
 """How long one answer may take."""
@@ -33,8 +33,8 @@ class Answer(t.NamedTuple):
 def request(url: str, *, method: str = "GET", ca_path: str = "") -> Answer:
     """Return the answer of one request; OSError where there is none."""
     parts = urlsplit(url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise Refusal(obj=f"URL {url!r}", problem="it is no http or https URL", next_step="Give one with a host")
+    if not parts.hostname:
+        raise OSError(f"{hide_query(url)}: it has no host")
     connection: http.client.HTTPConnection
     if parts.scheme == "https":
         context = ssl.create_default_context(cafile=ca_path or None)
@@ -63,10 +63,10 @@ def find_unready(ready: Ready) -> str:
     try:
         answer = request(ready.url, ca_path=ready.ca_path)
     except OSError as error:
-        return f"{ready.url}: {_explain(error)}"
+        return f"{hide_query(ready.url)}: {_explain(error)}"
     if answer.status == ready.status:
         return ""
-    return f"{ready.url}: status {answer.status}, not {ready.status}: {_shorten(answer.body)}"
+    return f"{hide_query(ready.url)}: status {answer.status}, not {ready.status}: {_shorten(answer.body)}"
 
 
 class Unanswered(Exception):
@@ -78,18 +78,18 @@ def count_in_flight(drain: Drain) -> int:
     try:
         answer = request(drain.url, ca_path=drain.ca_path)
     except OSError as error:
-        raise Unanswered(f"{drain.url}: {_explain(error)}") from error
+        raise Unanswered(f"{hide_query(drain.url)}: {_explain(error)}") from error
     if answer.status != http.HTTPStatus.OK:
-        raise Unanswered(f"{drain.url}: status {answer.status}: {_shorten(answer.body)}")
+        raise Unanswered(f"{hide_query(drain.url)}: status {answer.status}: {_shorten(answer.body)}")
     try:
         value = json.loads(answer.body)
     except ValueError as error:
-        raise Unanswered(f"{drain.url}: the answer is no number: {_shorten(answer.body)}") from error
+        raise Unanswered(f"{hide_query(drain.url)}: the answer is no number: {_shorten(answer.body)}") from error
     if drain.field:
         value = value.get(drain.field) if isinstance(value, dict) else None
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         where = f"field {drain.field}" if drain.field else "the answer"
-        raise Unanswered(f"{drain.url}: {where} is no number from 0: {_shorten(answer.body)}")
+        raise Unanswered(f"{hide_query(drain.url)}: {where} is no number from 0: {_shorten(answer.body)}")
     return value
 
 
@@ -97,7 +97,7 @@ def tell(url: str, ca_path: str) -> None:
     """POST to a URL that begins or ends a drain; OSError where it is not done."""
     answer = request(url, method="POST", ca_path=ca_path)
     if answer.status >= http.HTTPStatus.BAD_REQUEST:
-        raise OSError(f"{url}: status {answer.status}: {_shorten(answer.body)}")
+        raise OSError(f"{hide_query(url)}: status {answer.status}: {_shorten(answer.body)}")
 
 
 def _explain(error: OSError) -> str:

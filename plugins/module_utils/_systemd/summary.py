@@ -19,7 +19,7 @@ from .units import Unit, UnitState
 def summarize(
     units: t.Sequence[Unit], stopped: t.Sequence[str], started: t.Sequence[str], switched: t.Sequence[str], *, mode: str
 ) -> str:
-    """Return one line: what was done, or would be. ``mode`` is did, would, or failed: what was done before a failure."""
+    """Return one line: what was done, or would be. ``mode``: did, would, or failed (what was done before)."""
     restarted = [name for name in started if name in stopped]
     future = mode == "would"
     words = [

@@ -9,9 +9,11 @@ Private to lowtide.ops: do not import from other collections.
 from __future__ import annotations
 
 import posixpath
+import re
 import typing as t
 
 from .._common.errors import OpsError, Refusal
+from .urls import find_fault, hide_query
 
 RUNNING = ("active", "activating", "reloading", "deactivating", "refreshing", "maintenance")
 """Values of ActiveState in which processes of the unit may run."""
@@ -33,8 +35,19 @@ PROPERTIES = (
     "RequiredBy",
     "BoundBy",
     "ConsistsOf",
+    "RequisiteOf",
+    "PropagatesStopTo",
+    "TriggeredBy",
 )
 """What is asked of systemd. Never Environment, nor anything else that may hold a secret."""
+
+
+HIGHEST_PORT = 65535
+URLS = ("url", "begin_url", "cancel_url")
+DEPENDENTS = ("RequiredBy", "BoundBy", "ConsistsOf", "RequisiteOf", "PropagatesStopTo")
+"""Properties that name what systemd stops together with a unit."""
+NAME = re.compile(r"[A-Za-z0-9:_.\\-]+(?:@[A-Za-z0-9:_.\\@-]+)?\.service")
+"""A service's name, or that of an instance. What systemctl would take as a pattern or a path is none."""
 
 
 class Ready(t.NamedTuple):
@@ -95,6 +108,9 @@ class UnitState(t.NamedTuple):
     exit_status: str
     outdated: bool
     needed_by: tuple[str, ...]
+    """What systemd stops together with it, of any kind."""
+    triggered_by: tuple[str, ...] = ()
+    """The sockets, timers and paths that start it."""
 
     @property
     def running(self) -> bool:
@@ -144,6 +160,12 @@ def _parse_unit(entry: t.Any, tier: int) -> Unit:
     place = f"unit {name}"
     if not name.endswith(".service"):
         raise _refuse(place, "it is no service", "Name a unit that ends in .service")
+    if not NAME.fullmatch(name):
+        raise _refuse(
+            place,
+            "it is no name of one unit: patterns (* ? [), paths and templates without an instance are not taken",
+            "Declare each unit by its name, as `systemctl list-units` has it",
+        )
     fields = _take(place, {**entry, "name": name}, Unit)
     fields["tier"] = tier
     for key, kind in (("ready", Ready), ("drain", Drain), ("release", Release)):
@@ -196,9 +218,21 @@ def _convert(place: str, value: t.Any, kind: type[t.Any]) -> t.Any:
 
 
 def _check(place: str, unit: Unit) -> None:
-    """Refuse what contradicts itself."""
+    """Refuse what contradicts itself, and what could only fail once services have been stopped."""
     if unit.ready is not None and bool(unit.ready.url) == bool(unit.ready.port):
         raise _refuse(f"{place}, ready", "it has neither or both of url and port", "Give one of url and port")
+    if unit.ready is not None and unit.ready.port > HIGHEST_PORT:
+        raise _refuse(f"{place}, ready", f"port {unit.ready.port} is above {HIGHEST_PORT}", "Give a port of TCP")
+    for part in (unit.ready, unit.drain):
+        for key, value in part._asdict().items() if part is not None else ():
+            fault = find_fault(value) if key in URLS and value else ""
+            if fault:
+                kind = type(part).__name__.lower()
+                raise _refuse(
+                    f"{place}, {kind}, {key} {hide_query(value)!r}", fault, "Give one such as http://HOST:PORT/PATH"
+                )
+    if unit.drain is not None and not unit.drain.url:
+        raise _refuse(f"{place}, drain", "its url is empty", "Give the URL that says how many requests are in flight")
     if unit.shared and (unit.release is not None or unit.drain is not None):
         raise _refuse(
             place,
@@ -236,7 +270,7 @@ def _parse_block(name: str, block: str, boot: float) -> UnitState:
             problem="systemctl show printed no LoadState or no ActiveState for it",
             next_step=f"Run `systemctl show {name}` on the host",
         )
-    needed_by = {other for key in ("RequiredBy", "BoundBy", "ConsistsOf") for other in shown.get(key, "").split()}
+    needed_by = {other for key in DEPENDENTS for other in shown.get(key, "").split()}
     monotonic = int(shown.get("ActiveEnterTimestampMonotonic") or 0)
     return UnitState(
         name=name,
@@ -251,7 +285,8 @@ def _parse_block(name: str, block: str, boot: float) -> UnitState:
         exit_code=shown.get("ExecMainCode", ""),
         exit_status=shown.get("ExecMainStatus", ""),
         outdated=shown.get("NeedDaemonReload") == "yes",
-        needed_by=tuple(sorted(other for other in needed_by if other.endswith(".service"))),
+        needed_by=tuple(sorted(needed_by)),
+        triggered_by=tuple(sorted(shown.get("TriggeredBy", "").split())),
     )
 
 

@@ -70,6 +70,7 @@ LEVELS = {
         ["maintenance", "operations"],
     ],
     "module_utils._systemd": [
+        ["urls"],
         ["units"],
         ["lock", "manager", "probes", "releases"],
         ["plan", "summary"],

@@ -18,13 +18,15 @@ class MemorySystemd:
         self.journal: dict[str, list[str]] = {}
         self.on_start: Callable[[str], str] = lambda _name: "active"
         """What ActiveState a unit has once it was started."""
+        self.on_stop: Callable[[str], str] = lambda _name: "inactive"
+        """What ActiveState a unit has once it was stopped."""
         self.refusals: dict[tuple[str, str], str] = {}
         """Verb and unit: what systemctl says instead of doing it."""
 
     def add(self, name: str, active: str = "active", **properties: str) -> None:
         """Have a unit, active for an hour unless said otherwise."""
         entered = int((time.clock_gettime(time.CLOCK_MONOTONIC) - 3600) * 1e6) if active == "active" else 0
-        self.units[f"{name}.service"] = {
+        self.units[name if "." in name else f"{name}.service"] = {
             "LoadState": "loaded",
             "ActiveState": active,
             "SubState": "running" if active == "active" else "dead",
@@ -58,5 +60,6 @@ class MemorySystemd:
             shown |= {"ActiveState": active, "SubState": "running" if active == "active" else active, "MainPID": "200"}
             shown |= {"ActiveEnterTimestampMonotonic": str(entered), "InvocationID": f"start-{len(self.commands)}"}
         elif verb == "stop":
-            shown |= {"ActiveState": "inactive", "SubState": "dead", "MainPID": "0"}
+            active = self.on_stop(name.removesuffix(".service"))
+            shown |= {"ActiveState": active, "SubState": "running" if active == "active" else "dead", "MainPID": "0"}
         return CommandOutput(0, "", "")

@@ -19,7 +19,8 @@ from ansible_collections.lowtide.ops.plugins.module_utils._common.outcome import
 from ansible_collections.lowtide.ops.plugins.module_utils._common.retry import Deadline
 from ansible_collections.lowtide.ops.plugins.module_utils._systemd.ensure import parse_time, read_restarted_after
 from ansible_collections.lowtide.ops.plugins.module_utils._systemd.lock import hold_host
-from ansible_collections.lowtide.ops.plugins.module_utils._systemd.units import parse_tiers
+from ansible_collections.lowtide.ops.plugins.module_utils._systemd.plan import decide
+from ansible_collections.lowtide.ops.plugins.module_utils._systemd.units import parse_shown, parse_tiers
 from unit.systemd.memory_systemd import MemorySystemd
 
 Ensure = Callable[..., Outcome]
@@ -114,6 +115,79 @@ def test_what_others_need_is_not_stopped(systemd: MemorySystemd, ensure: Ensure)
     systemd.add("other", "inactive")
     ensure(["cache"], "stopped")
     assert systemd.commands == [("stop", "cache")]
+
+
+@pytest.mark.parametrize("key", ["RequiredBy", "BoundBy", "ConsistsOf", "RequisiteOf", "PropagatesStopTo"])
+def test_every_way_in_which_systemd_stops_another_unit(systemd: MemorySystemd, ensure: Ensure, key: str) -> None:
+    """Is known before anything is stopped."""
+    systemd.add("cache", **{key: "other.service"})
+    systemd.add("other")
+    with pytest.raises(
+        Refusal, match=r"unit other\.service: it runs, is not declared, .* together with cache\.service"
+    ):
+        ensure(["cache"], "stopped")
+    assert systemd.commands == []
+
+
+def test_dependents_are_followed_through_other_kinds_of_units(systemd: MemorySystemd, ensure: Ensure) -> None:
+    """A target, a socket or a timer passes a stop on; in a circle too, and where it does not run itself."""
+    systemd.add("db", RequiredBy="shop.target")
+    systemd.add("shop.target", "inactive", ConsistsOf="batch.timer", RequiredBy="db.service")
+    systemd.add("batch.timer", "inactive", BoundBy="report.service")
+    systemd.add("report")
+    with pytest.raises(Refusal, match=r"unit report\.service: it runs, is not declared, .* together with db\.service"):
+        ensure(["db"], "stopped")
+    assert systemd.commands == []
+    ensure([["db"], ["report"]], "restarted", restarted_after=time.time())
+    assert systemd.commands == [("stop", "report"), ("stop", "db"), ("start", "db"), ("start", "report")]
+
+
+def test_what_requires_a_dependent_is_restarted_too(systemd: MemorySystemd, ensure: Ensure) -> None:
+    """By a target between them, and the dependents of dependents; the last one has been started since."""
+    young = str(int(time.clock_gettime(time.CLOCK_MONOTONIC) * 1e6))
+    systemd.add("db", RequiredBy="shop.target")
+    systemd.add("shop.target", ConsistsOf="api.service")
+    systemd.add("api", ActiveEnterTimestampMonotonic=young, RequiredBy="web.service")
+    systemd.add("web", ActiveEnterTimestampMonotonic=young)
+    ensure([["db"], ["api"], ["web"]], "restarted", restarted_after=time.time() - 60)
+    assert [name for verb, name in systemd.commands if verb == "stop"] == ["web", "api", "db"]
+    assert [name for verb, name in systemd.commands if verb == "start"] == ["db", "api", "web"]
+
+
+def test_a_running_timer_that_would_be_stopped_is_a_refusal(systemd: MemorySystemd, ensure: Ensure) -> None:
+    """Nobody would start it again."""
+    systemd.add("db", BoundBy="backup.timer")
+    systemd.add("backup.timer")
+    with pytest.raises(Refusal, match=r"unit backup\.timer: it runs, is not declared"):
+        ensure(["db"], "restarted", restarted_after=time.time())
+    assert systemd.commands == []
+
+
+@pytest.mark.parametrize("trigger", ["api.socket", "nightly.timer", "spool.path"])
+def test_a_unit_that_something_would_start_again_is_not_stopped(
+    systemd: MemorySystemd, ensure: Ensure, trigger: str
+) -> None:
+    """The plan says so, in check mode too."""
+    systemd.add("api", TriggeredBy=trigger)
+    systemd.add(trigger)
+    for check in (True, False):
+        with pytest.raises(Refusal, match=rf"unit api\.service: {trigger} is active and would start it again"):
+            ensure(["api"], "stopped", check=check)
+    assert systemd.commands == []
+    assert not ensure(["api"]).changed
+    systemd.add(trigger, "inactive")
+    ensure(["api"], "stopped")
+    assert systemd.commands == [("stop", "api")]
+
+
+def test_a_unit_that_is_active_again_after_its_stop_is_a_failure(systemd: MemorySystemd, ensure: Ensure) -> None:
+    """What systemctl says of a stop is read back."""
+    systemd.add("db")
+    systemd.add("api")
+    systemd.on_stop = lambda _name: "active"
+    with pytest.raises(OpsError, match=r"unit api\.service: it was stopped and is active \(running\) again"):
+        ensure([["db"], ["api"]], "stopped")
+    assert systemd.commands == [("stop", "api")]
 
 
 def test_a_tier_that_is_not_ready_stops_the_rest(systemd: MemorySystemd, ensure: Ensure, serve: Serve) -> None:
@@ -301,6 +375,111 @@ def test_a_release_that_was_not_yet_watched_is_watched_by_the_next_run(
     assert (releases / "current").readlink() == releases / "1"
 
 
+def test_a_restart_by_systemd_is_a_failure_of_the_watch(systemd: MemorySystemd, ensure: Ensure, serve: Serve) -> None:
+    """Although each check finds the unit active and ready."""
+    systemd.add("api", "inactive")
+    asked: list[str] = []
+    url = serve([(200, "")], asked)
+    count = systemd.run
+
+    def run(argv: Any, seconds: float) -> Any:
+        systemd.units["api.service"]["NRestarts"] = "1" if len(asked) > 2 else "0"
+        return count(argv, seconds)
+
+    systemd.run = run  # type: ignore[method-assign]
+    with pytest.raises(OpsError, match="did not stay so: it was started anew"):
+        ensure([{"name": "api", "ready": {"url": url}}], canary_seconds=50)
+
+
+def test_a_stop_that_systemd_had_to_force_is_told(systemd: MemorySystemd, ensure: Ensure) -> None:
+    """The processes were killed at the end of TimeoutStopSec."""
+    systemd.add("api", Result="timeout")
+    systemd.add("web")
+    outcome = ensure(["api", "web"], "stopped")
+    told = [line for line in outcome.evidence if "TimeoutStopSec" in line]
+    assert told == ["api.service: it did not end within its own TimeoutStopSec, and systemd killed its processes"]
+
+
+def test_releases_are_put_back_in_order(systemd: MemorySystemd, ensure: Ensure, serve: Serve, releases: Path) -> None:
+    """Stopped from the last unit to the first, started from the first to the last."""
+    systemd.add("api")
+    systemd.add("web")
+    (declared,) = declare_api(releases, "2")
+    ready = {"url": serve([(200, ""), (500, ""), (200, "")])}
+    with pytest.raises(OpsError, match="put back and serving again"):
+        ensure([[declared], [{**declared, "name": "web", "ready": ready}]], canary_seconds=50)
+    back = systemd.commands[4:]
+    assert back == [("stop", "web"), ("stop", "api"), ("start", "api"), ("start", "web")]
+
+
+def test_what_had_been_stopped_is_not_started_past_a_tier_that_failed(
+    systemd: MemorySystemd, ensure: Ensure, serve: Serve
+) -> None:
+    """Once the start has begun, no later tier is touched."""
+    systemd.add("db")
+    systemd.add("api")
+    ready = {"url": serve([(503, "")]), "timeout": 3}
+    with pytest.raises(OpsError, match="tier 1 is not ready, and no later tier was touched") as caught:
+        ensure([[{"name": "db", "ready": ready}], ["api"]], "restarted", restarted_after=time.time())
+    assert "had been stopped before" not in str(caught.value)
+    assert systemd.commands == [("stop", "api"), ("stop", "db"), ("start", "db")]
+
+
+def leave_killed(releases: Path) -> None:
+    """Leave what a run leaves that was killed after it had switched from release 1 to 2."""
+    (releases / "current.lowtide-previous").symlink_to(releases / "1")
+    (releases / "current").unlink()
+    (releases / "current").symlink_to(releases / "2")
+
+
+def test_the_release_that_was_good_is_not_put_back_to_itself(
+    systemd: MemorySystemd, ensure: Ensure, serve: Serve, releases: Path
+) -> None:
+    """Declared again after a killed run, it fails like any unit: there is nothing before it."""
+    systemd.add("api")
+    leave_killed(releases)
+    outcome = Outcome()
+    with pytest.raises(OpsError, match="is not ready") as caught:
+        ensure(declare_api(releases, "1", url=serve([(500, "")]), timeout=3), outcome=outcome)
+    assert "put" not in str(caught.value)
+    assert outcome.facts["rolled_back"] is False
+    assert systemd.commands == [("stop", "api"), ("start", "api")]
+    assert (releases / "current").readlink() == releases / "1"
+
+
+def test_what_is_put_back_is_the_last_release_that_served(
+    systemd: MemorySystemd, ensure: Ensure, serve: Serve, releases: Path
+) -> None:
+    """Not the one that a killed run had switched to: nobody has seen that one serve."""
+    systemd.add("api")
+    leave_killed(releases)
+    (releases / "3").mkdir()
+    url = serve([(200, ""), (500, ""), (200, "")])
+    with pytest.raises(OpsError, match=r"put back and serving again: .*/1"):
+        ensure(declare_api(releases, "3", url=url), canary_seconds=50)
+    assert (releases / "current").readlink() == releases / "1"
+
+
+def test_the_note_keeps_the_last_release_that_served(systemd: MemorySystemd, ensure: Ensure, releases: Path) -> None:
+    """Also through a second switch after a killed run."""
+    systemd.add("api")
+    leave_killed(releases)
+    (releases / "3").mkdir()
+    systemd.on_start = lambda _name: "failed"
+    with pytest.raises(OpsError, match="failed as well"):
+        ensure(declare_api(releases, "3"))
+    assert (releases / "current.lowtide-previous").readlink() == releases / "1"
+
+
+def test_a_unit_that_was_started_at_that_very_time_is_not_restarted() -> None:
+    """Only one that runs since before it."""
+    tiers = parse_tiers(["api"])
+    text = "LoadState=loaded\nActiveState=active\nSubState=running\nActiveEnterTimestampMonotonic=5000000\n"
+    states = parse_shown(text, ["api.service"], 1000.0)
+    for after, due in ((1005.0, []), (1004.5, []), (1005.5, ["api.service"])):
+        assert list(decide(tiers, states, {}, state="restarted", restarted_after=after).stop) == due
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -335,6 +514,31 @@ def test_a_missing_right_is_named(systemd: MemorySystemd, ensure: Ensure) -> Non
         ([["a"], []], "tier 2: it is"),
         (["a", "a.service"], "it is declared twice"),
         ([{"name": "a.timer"}], "it is no service"),
+        (["shop-*"], r"unit shop-\*\.service: it is no name of one unit"),
+        (["shop-?.service"], "it is no name of one unit"),
+        (["shop-[ab]"], "it is no name of one unit"),
+        (["/usr/bin/shop.service"], "it is no name of one unit"),
+        (["shop@.service"], "it is no name of one unit"),
+        (["shop api"], "it is no name of one unit"),
+        (
+            [{"name": "a", "ready": {"url": "ftp://x/"}}],
+            r"unit a\.service, ready, url 'ftp://x/': it is no http or https",
+        ),
+        ([{"name": "a", "ready": {"url": "127.0.0.1:80/ready"}}], "it is no http or https URL"),
+        ([{"name": "a", "ready": {"url": "http:///ready"}}], "it has no host"),
+        ([{"name": "a", "ready": {"url": "http://x:99999/"}}], "its host or its port cannot be read"),
+        ([{"name": "a", "ready": {"url": "http://x:port/"}}], "its host or its port cannot be read"),
+        ([{"name": "a", "ready": {"url": "http://[::1/"}}], "its host or its port cannot be read"),
+        ([{"name": "a", "ready": {"url": "http://x/a b"}}], "it has a space"),
+        ([{"name": "a", "ready": {"url": "http://me:planted@x/"}}], r"url 'http://x/': it has a user or a password"),
+        ([{"name": "a", "ready": {"port": 70000}}], "port 70000 is above 65535"),
+        ([{"name": "a", "drain": {"url": "x"}}], "drain, url 'x': it is no http or https URL"),
+        ([{"name": "a", "drain": {"url": ""}}], "its url is empty"),
+        ([{"name": "a", "drain": {"url": "http://x/", "begin_url": "x?t=planted"}}], r"begin_url 'x\?\[redacted\]'"),
+        (
+            [{"name": "a", "drain": {"url": "http://x/", "cancel_url": "http://"}}],
+            "cancel_url 'http://': it has no host",
+        ),
         ([{"name": "a", "pattern": "gunicorn.*"}], "unknown key pattern"),
         ([{"name": "a", "ready": {"port": 1, "url": "http://x/"}}], "neither or both of url and port"),
         ([{"name": "a", "shared": True, "drain": {"url": "http://x/"}}], "it is shared, so it is never stopped"),
@@ -347,6 +551,37 @@ def test_a_declaration_that_cannot_be_understood(tiers: list[Any], message: str)
     """Names the unit and the value."""
     with pytest.raises(Refusal, match=message):
         parse_tiers(tiers)
+
+
+def test_names_of_units_are_taken() -> None:
+    """Instances and escaped names too."""
+    tiers = parse_tiers(["shop@1", "shop@a\\x2db.service", "getty@tty1", "a_b:c-1.2.service"])
+    assert [unit.name for unit in tiers[0]] == [
+        "shop@1.service",
+        "shop@a\\x2db.service",
+        "getty@tty1.service",
+        "a_b:c-1.2.service",
+    ]
+
+
+def test_a_token_in_a_url_is_not_told(systemd: MemorySystemd, ensure: Ensure, serve: Serve) -> None:
+    """Neither as proof nor in a failure."""
+    systemd.add("api")
+    url = serve([(200, ""), (200, ""), (500, "")])
+    ready = {"url": f"{url}/ready?token=planted-77", "timeout": 3}
+    outcome = ensure([{"name": "api", "ready": ready}])
+    assert f"{url}/ready?[redacted] answers 200" in " ".join(outcome.evidence)
+    ensure([{"name": "api", "ready": ready}])
+    failed = Outcome()
+    with pytest.raises(OpsError, match="status 500") as caught:
+        ensure([{"name": "api", "ready": ready}], outcome=failed)
+    drain = {"url": f"{url}/n?token=planted-77", "limit": 2, "begin_url": ""}
+    with pytest.raises(Refusal, match="is not known") as busy:
+        ensure([{"name": "api", "drain": drain}], "stopped", outcome=failed)
+    told = {**drain, "begin_url": f"{url}/drain?token=planted-77"}
+    with pytest.raises(OpsError, match="could not be told") as untold:
+        ensure([{"name": "api", "drain": told}], "stopped", outcome=failed)
+    assert "planted" not in f"{outcome.as_result()} {failed.as_result()} {caught.value} {busy.value} {untold.value}"
 
 
 def test_texts_of_templates_are_numbers() -> None:
