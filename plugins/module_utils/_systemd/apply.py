@@ -86,8 +86,14 @@ class Run:
         self.failed = ""
 
     def _stop(self, unit: Unit) -> None:
+        """Stop a unit. It is kept as stopped before systemd is told, which goes on when this run no longer waits."""
+        before = self.look(unit)
         self._write()
-        self.manager.stop(unit.name, unit.stop_timeout)
+        self.stopped.append(unit.name)
+        try:
+            self.manager.stop(unit.name, unit.stop_timeout or before.stop_seconds)
+        except OpsError as cause:
+            raise self._await_end(unit, before, cause) from cause
         left = self.look(unit)
         if left.running:
             raise OpsError(
@@ -95,11 +101,23 @@ class Run:
                 problem=f"it was stopped and is {left.describe()} again",
                 next_step=f"See who starts it: `systemctl show --property=TriggeredBy,WantedBy {unit.name}`",
             )
-        self.stopped.append(unit.name)
         if left.result == "timeout":
             self.notes.append(
                 f"{unit.name}: it did not end within its own TimeoutStopSec, and systemd killed its processes"
             )
+
+    def _await_end(self, unit: Unit, before: UnitState, cause: OpsError) -> OpsError:
+        """Wait until systemd has ended what it does to a unit. Return what the run fails with."""
+        deadline, backoff = self._deadline(before.stop_seconds), Backoff(limit=1.0)
+        while not (left := self.look(unit)).settled and not deadline.passed:
+            deadline.pause(backoff.take_pause())
+        self.outcome.waited += deadline.elapsed
+        if left.serving and left.invocation == before.invocation and left.settled:
+            self.stopped.remove(unit.name)
+            return cause
+        return OpsError(
+            obj=cause.obj, problem=f"{cause.problem}; now it is {left.describe()}", next_step=cause.next_step
+        )
 
     def _drain(self, unit: Unit, drain: Drain) -> None:
         """Wait until nothing is in flight. What does not drain is refused, or stopped where that was asked for."""
@@ -287,10 +305,19 @@ class Run:
             releases.put_back(release, previous)
         for unit in reversed(units):
             if self.look(unit).running:
-                self._stop(unit)
+                self._stop_late(unit)
         self.start()
         for release, _previous in unproven.values():
             releases.forget_previous(release)
+
+    def _stop_late(self, unit: Unit) -> None:
+        """Stop a unit that has to start again whatever happens: that it took too long is no reason to leave it down."""
+        try:
+            self._stop(unit)
+        except OpsError as error:
+            if self.look(unit).running:
+                raise
+            self.notes.append(f"{unit.name}: {error.problem}")
 
     def bring_back(self, cause: OpsError) -> OpsError:
         """Start again what a restart had stopped before it could not go on. Return what the run fails with."""

@@ -16,6 +16,7 @@ import pytest
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import OpsError, Refusal
 from ansible_collections.lowtide.ops.plugins.module_utils._common.outcome import Outcome
 from ansible_collections.lowtide.ops.plugins.module_utils._common.retry import Deadline
+from ansible_collections.lowtide.ops.plugins.module_utils._common.text import format_duration
 from ansible_collections.lowtide.ops.plugins.module_utils._systemd.ensure import parse_time, read_restarted_after
 from ansible_collections.lowtide.ops.plugins.module_utils._systemd.lock import hold_host
 from ansible_collections.lowtide.ops.plugins.module_utils._systemd.units import parse_tiers
@@ -158,6 +159,73 @@ def test_nothing_is_stopped_with_requests_in_flight(systemd: MemorySystemd, ensu
     outcome = ensure([{"name": "api", "drain": drain}], "stopped", on_busy="stop")
     assert systemd.commands == [("stop", "api")]
     assert "stopped with 2 requests in flight" in " ".join(outcome.evidence)
+
+
+def test_a_stop_that_outlasts_its_client_leaves_nothing_down(systemd: MemorySystemd, ensure: Ensure) -> None:
+    """systemd goes on with its stop job: its end is waited for, and the unit serves again. The summary tells it."""
+    systemd.add("db")
+    systemd.add("api", TimeoutStopUSec="8s")
+    systemd.slow_stops["api.service"] = 3
+    outcome = Outcome()
+    tiers = [["db"], [{"name": "api", "stop_timeout": 9}]]
+    with pytest.raises(OpsError, match=r"not ended after 9 s.*api\.service had been stopped before and serves again"):
+        ensure(tiers, "restarted", restarted_after=time.time(), outcome=outcome)
+    assert [command for command in systemd.commands if command[0] != "reset-failed"] == [
+        ("stop", "api"),
+        ("start", "api"),
+    ]
+    assert systemd.units["api.service"]["ActiveState"] == "active"
+    assert outcome.summary == "restarted api.service"
+
+
+def test_a_unit_that_stays_down_is_in_the_summary(systemd: MemorySystemd, ensure: Ensure) -> None:
+    """Never a unit as declared, nor a restarted one, that does not run."""
+    systemd.add("api")
+    systemd.slow_stops["api.service"] = 3
+    systemd.on_start = lambda _name: "failed"
+    outcome = Outcome()
+    with pytest.raises(OpsError, match="starting it again failed"):
+        ensure(["api"], "restarted", restarted_after=time.time(), outcome=outcome)
+    assert outcome.summary == "stopped api.service; not as declared: api.service is failed (failed), result timeout"
+
+
+def test_a_refused_stop_is_no_unit_as_declared(systemd: MemorySystemd, ensure: Ensure) -> None:
+    """It runs on, and nothing is started."""
+    systemd.add("api")
+    systemd.refusals[("stop", "api.service")] = "Access denied"
+    outcome = Outcome()
+    with pytest.raises(OpsError, match="this account may not stop it"):
+        ensure(["api"], "restarted", restarted_after=time.time(), outcome=outcome)
+    assert systemd.commands == [("stop", "api")]
+    assert outcome.summary == "nothing was stopped, switched or started"
+    with pytest.raises(OpsError, match="this account may not stop it"):
+        ensure(["api"], "stopped", outcome=outcome)
+    assert outcome.summary.endswith("not as declared: api.service is active (running)")
+
+
+@pytest.mark.parametrize("check", [False, True])
+@pytest.mark.parametrize(("limit", "given"), [("1min 30s", 90), ("8s", 5), ("2min 1.5s", 121)])
+def test_a_stop_shorter_than_that_of_systemd_is_refused(
+    systemd: MemorySystemd, ensure: Ensure, limit: str, given: int, check: bool
+) -> None:
+    """Before anything is stopped: systemd would go on when the run has given up."""
+    systemd.add("db", TimeoutStopUSec=limit)
+    systemd.add("api")
+    tiers = [[{"name": "db", "stop_timeout": given}], ["api"]]
+    with pytest.raises(Refusal, match=r"unit db\.service, stop_timeout: .* is not longer than its TimeoutStopSec"):
+        ensure(tiers, "restarted", check=check, restarted_after=time.time())
+    assert systemd.commands == []
+
+
+@pytest.mark.parametrize(("limit", "seconds"), [("1min 30s", 280), ("500ms", 11.5), ("infinity", 90)])
+def test_a_stop_may_take_what_systemd_gives_it(
+    systemd: MemorySystemd, ensure: Ensure, limit: str, seconds: float
+) -> None:
+    """Each of its three phases may take TimeoutStopSec; where that has no end, a stop has one."""
+    systemd.add("api", TimeoutStopUSec=limit)
+    systemd.slow_stops["api.service"] = 0
+    with pytest.raises(OpsError, match=f"systemctl stop had not ended after {format_duration(seconds)}"):
+        ensure(["api"], "stopped")
 
 
 @pytest.mark.parametrize(
