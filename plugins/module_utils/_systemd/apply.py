@@ -9,6 +9,7 @@ Private to lowtide.ops: do not import from other collections.
 from __future__ import annotations
 
 import os
+import sys
 import typing as t
 
 from .._common.errors import OpsError, Refusal, WaitFailed, WaitTimeout
@@ -26,6 +27,8 @@ if t.TYPE_CHECKING:
 
 CRASHES = 3
 """So many restarts by systemd itself while a unit is waited for are a crash loop."""
+LINES_BEFORE = 100
+"""Lines of a journal that are read before those that are kept: a private key has up to that many."""
 MakeDeadline = t.Callable[[float], Deadline]
 
 
@@ -64,6 +67,8 @@ class Run:
         """The unit on which the run failed."""
         self._deadline = deadline
         self._redactor = Redactor()
+        self._restarts: dict[str, int] = {}
+        """Name of a unit: how often systemd had restarted it before it was waited for."""
 
     def look(self, unit: Unit) -> UnitState:
         """Return the unit's state now."""
@@ -157,7 +162,7 @@ class Run:
             raise OpsError(
                 obj=f"unit {unit.name}",
                 problem=f"it could not be told to {what}: {error}",
-                next_step=f"Correct {url}, or leave it out",
+                next_step=f"Correct {probes.redact_url(url)}, or leave it out",
             ) from error
 
     # -- start ------------------------------------------------------------------------------------------------------
@@ -176,6 +181,7 @@ class Run:
             for unit in tier:
                 self.failed = unit.name
                 shown = self.look(unit)
+                self._restarts[unit.name] = shown.restarts
                 if not shown.serving:
                     self._start(unit, shown)
             for unit in tier:
@@ -187,6 +193,8 @@ class Run:
         self._write()
         if shown.active == "failed":
             self.manager.forget_failure(unit.name)
+        if not shown.running:
+            self._restarts[unit.name] = 0  # a start by hand begins systemd's count anew
         self.started.append(unit.name)
         self.manager.start(unit.name, unit.start_timeout)
 
@@ -201,7 +209,7 @@ class Run:
                 self.outcome.waited += deadline.elapsed
                 self.proofs[unit.name] = _describe_proof(ready)
                 return
-            hopeless = _find_hopeless(shown)
+            hopeless = self._find_hopeless(shown)
             if hopeless or deadline.passed:
                 self.outcome.waited += deadline.elapsed
                 self.proofs.pop(unit.name, None)
@@ -213,6 +221,15 @@ class Run:
                     next_step="See its last lines in the evidence, mend the cause, and run this again",
                 )
             deadline.pause(backoff.take_pause())
+
+    def _find_hopeless(self, shown: UnitState) -> str:
+        """Return why waiting does not help: the unit has ended, or systemd restarts it again and again."""
+        if shown.active in {"failed", "inactive"}:
+            return f"it is {shown.describe()}"
+        before = self._restarts[shown.name] = min(shown.restarts, self._restarts.get(shown.name, shown.restarts))
+        if shown.restarts - before >= CRASHES:
+            return f"it crashes: systemd has restarted it {shown.restarts - before} times while it was waited for"
+        return ""
 
     def watch(self, decision: Decision) -> None:
         """Look at all units for a while after a change: one failed check, or one restart, is a failure."""
@@ -252,7 +269,9 @@ class Run:
         if not self.failed:
             return
         shown = self.manager.show([self.failed])[self.failed]
-        lines = [self._redactor.redact(line) for line in self.manager.read_journal(self.failed, self.limits.log_lines)]
+        # What a line is may show only from others, which may be before those that are kept.
+        journal = "\n".join(self.manager.read_journal(self.failed, self.limits.log_lines + LINES_BEFORE))
+        lines = self._redactor.redact(journal).splitlines()[-self.limits.log_lines or sys.maxsize :]
         self.outcome.facts["failed_unit"] = {
             "unit": self.failed,
             "state": shown.describe(),
@@ -336,16 +355,11 @@ class Run:
 def _describe_proof(ready: Ready | None) -> str:
     if ready is None:
         return ""
-    return f"{ready.url} answers {ready.status}" if ready.url else f"port {ready.port} accepts connections"
-
-
-def _find_hopeless(shown: UnitState) -> str:
-    """Return why waiting does not help: the unit has ended, or systemd restarts it again and again."""
-    if shown.active in {"failed", "inactive"}:
-        return f"it is {shown.describe()}"
-    if shown.restarts >= CRASHES:
-        return f"it crashes: systemd has restarted it {shown.restarts} times"
-    return ""
+    return (
+        f"{probes.redact_url(ready.url)} answers {ready.status}"
+        if ready.url
+        else f"port {ready.port} accepts connections"
+    )
 
 
 def _find_change(before: UnitState, now: UnitState) -> str:

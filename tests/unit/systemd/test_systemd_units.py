@@ -144,6 +144,71 @@ def test_a_crash_loop_is_not_waited_for(systemd: MemorySystemd, ensure: Ensure, 
         ensure([{"name": "api", "ready": {"url": serve([(200, "")]), "timeout": 10**4}}])
 
 
+def test_restarts_of_the_past_are_no_crash_loop(systemd: MemorySystemd, ensure: Ensure, serve: Serve) -> None:
+    """systemd counts them until somebody starts the unit by hand: only those while this run waits say something."""
+    systemd.add("api", NRestarts="7")
+    ready = {"url": serve([(503, "warming up"), (200, "")]), "timeout": 10**4}
+    assert ensure([{"name": "api", "ready": ready}]).summary == "1 unit as declared"
+    url = serve([(503, "warming up")])
+    systemd.add("api", "inactive", NRestarts="7")
+
+    def start_anew(name: str) -> str:
+        systemd.units[f"{name}.service"]["NRestarts"] = "3"  # systemd begins at 0 again
+        return "activating"
+
+    systemd.on_start = start_anew
+    with pytest.raises(OpsError, match="it crashes: systemd has restarted it 3 times while it was waited for"):
+        ensure([{"name": "api", "ready": {"url": url, "timeout": 10**4}}])
+
+
+def test_a_key_in_the_journal_is_redacted_whole(systemd: MemorySystemd, ensure: Ensure) -> None:
+    """Its lines tell nothing by themselves, and its beginning may be before the lines that are kept."""
+    systemd.add("api", "inactive")
+    systemd.on_start = lambda _name: "failed"
+    body = [f"MIIplanted{number:02}" + "Ab1+" * 12 for number in range(30)]
+    systemd.journal["api.service"] = ["-----BEGIN PRIVATE KEY-----", *body, "-----END PRIVATE KEY-----", "cannot bind"]
+    for lines in (20, 100):
+        outcome = Outcome()
+        with pytest.raises(OpsError):
+            ensure(["api"], outcome=outcome, log_lines=lines)
+        assert outcome.facts["failed_unit"]["journal"] == ["[redacted]", "cannot bind"]
+        assert "planted" not in str(outcome.as_result())
+    systemd.journal["api.service"].pop()
+    systemd.journal["api.service"].pop()
+    outcome = Outcome()
+    with pytest.raises(OpsError):
+        ensure(["api"], outcome=outcome)
+    assert "planted" not in str(outcome.as_result())
+
+
+SECRET_BODY = '{"error": "cannot log in", "password": "planted-5e1d", "more": "' + "x" * 300 + '"}'
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [(503, SECRET_BODY), (200, SECRET_BODY), (200, f"token=planted-{'y' * 400}")],
+)
+def test_answers_are_redacted_before_they_are_shortened(
+    systemd: MemorySystemd, ensure: Ensure, serve: Serve, status: int, body: str
+) -> None:
+    """Of readiness, of a drain, and of what is told before it."""
+    systemd.add("api")
+    url = serve([(status, body)])
+    texts = []
+    for entry in (
+        {"drain": {"url": url, "limit": 2}},
+        {"drain": {"url": url, "field": "password", "limit": 2}},
+        {"drain": {"url": url, "begin_url": f"{url}/?token=planted-6", "limit": 2}},
+        {"ready": {"url": f"{url}/?token=planted-6", "status": 201, "timeout": 2}},
+    ):
+        outcome = Outcome()
+        with pytest.raises(OpsError) as caught:
+            ensure([{"name": "api", **entry}], "started" if "ready" in entry else "stopped", outcome=outcome)
+        texts.append(f"{caught.value} {outcome.as_result()}")
+    assert "planted" not in " ".join(texts)
+    assert status != 503 or all("[redacted]" in text for text in texts)
+
+
 def test_nothing_is_stopped_with_requests_in_flight(systemd: MemorySystemd, ensure: Ensure, serve: Serve) -> None:
     """It waits for zero; after the limit it refuses, or stops where that was asked for, and says so."""
     systemd.add("api")
