@@ -43,7 +43,10 @@ options:
         before, so that the service takes no new ones, and C(cancel_url) for the way back; and C(ca_path).
       - C(release) has C(link), the path of a symbolic link, and C(target), the folder that it has to point at.
       - C(shared) is true for a service that others use too. It is started if it does not run, and never stopped.
-      - C(start_timeout) and C(stop_timeout) are the seconds that systemd may take (90 each).
+      - C(start_timeout) is the seconds that systemd may take to start it (90).
+      - C(stop_timeout) is the seconds that systemd may take to stop it. By default that is as long as it takes at most,
+        three times the unit's C(TimeoutStopSec) and 10 more (90 where that is C(infinity)). What is not longer than
+        C(TimeoutStopSec) is refused before anything is stopped.
     type: list
     elements: raw
     required: true

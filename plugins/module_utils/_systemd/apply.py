@@ -9,6 +9,7 @@ Private to lowtide.ops: do not import from other collections.
 from __future__ import annotations
 
 import os
+import sys
 import typing as t
 
 from .._common.errors import OpsError, Refusal, WaitFailed, WaitTimeout
@@ -19,7 +20,6 @@ from . import probes, releases
 from .plan import Decision, flatten
 from .releases import LinkState
 from .units import Drain, Ready, Release, Unit, UnitState
-from .urls import hide_query
 
 if t.TYPE_CHECKING:
     from .._common.outcome import Outcome
@@ -27,6 +27,8 @@ if t.TYPE_CHECKING:
 
 CRASHES = 3
 """So many restarts by systemd itself while a unit is waited for are a crash loop."""
+LINES_BEFORE = 100
+"""Lines of a journal that are read before those that are kept: a private key has up to that many."""
 MakeDeadline = t.Callable[[float], Deadline]
 
 
@@ -67,6 +69,8 @@ class Run:
         """Whether it is still draining and stopping: what fails then says nothing against a release."""
         self._deadline = deadline
         self._redactor = Redactor()
+        self._restarts: dict[str, int] = {}
+        """Name of a unit: how often systemd had restarted it before it was waited for."""
 
     def look(self, unit: Unit) -> UnitState:
         """Return the unit's state now."""
@@ -91,8 +95,14 @@ class Run:
         self.is_stopping = False
 
     def _stop(self, unit: Unit) -> None:
+        """Stop a unit. It is kept as stopped before systemd is told, which goes on when this run no longer waits."""
+        before = self.look(unit)
         self._write()
-        self.manager.stop(unit.name, unit.stop_timeout)
+        self.stopped.append(unit.name)
+        try:
+            self.manager.stop(unit.name, unit.stop_timeout or before.stop_seconds)
+        except OpsError as cause:
+            raise self._await_end(unit, before, cause) from cause
         left = self.look(unit)
         if left.running:
             raise OpsError(
@@ -100,11 +110,23 @@ class Run:
                 problem=f"it was stopped and is {left.describe()} again",
                 next_step=f"See who starts it: `systemctl show --property=TriggeredBy,WantedBy {unit.name}`",
             )
-        self.stopped.append(unit.name)
         if left.result == "timeout":
             self.notes.append(
                 f"{unit.name}: it did not end within its own TimeoutStopSec, and systemd killed its processes"
             )
+
+    def _await_end(self, unit: Unit, before: UnitState, cause: OpsError) -> OpsError:
+        """Wait until systemd has ended what it does to a unit. Return what the run fails with."""
+        deadline, backoff = self._deadline(before.stop_seconds), Backoff(limit=1.0)
+        while not (left := self.look(unit)).settled and not deadline.passed:
+            deadline.pause(backoff.take_pause())
+        self.outcome.waited += deadline.elapsed
+        if left.serving and left.invocation == before.invocation and left.settled:
+            self.stopped.remove(unit.name)
+            return cause
+        return OpsError(
+            obj=cause.obj, problem=f"{cause.problem}; now it is {left.describe()}", next_step=cause.next_step
+        )
 
     def _drain(self, unit: Unit, drain: Drain) -> None:
         """Wait until nothing is in flight. What does not drain is refused, or stopped where that was asked for."""
@@ -154,7 +176,7 @@ class Run:
             raise OpsError(
                 obj=f"unit {unit.name}",
                 problem=f"it could not be told to {what}: {error}",
-                next_step=f"Correct {hide_query(url)}, or leave it out",
+                next_step=f"Correct {probes.redact_url(url)}, or leave it out",
             ) from error
 
     # -- start ------------------------------------------------------------------------------------------------------
@@ -173,6 +195,7 @@ class Run:
             for unit in tier:
                 self.failed = unit.name
                 shown = self.look(unit)
+                self._restarts[unit.name] = shown.restarts
                 if not shown.serving:
                     self._start(unit, shown)
             for unit in tier:
@@ -184,6 +207,8 @@ class Run:
         self._write()
         if shown.active == "failed":
             self.manager.forget_failure(unit.name)
+        if not shown.running:
+            self._restarts[unit.name] = 0  # a start by hand begins systemd's count anew
         self.started.append(unit.name)
         self.manager.start(unit.name, unit.start_timeout)
 
@@ -198,7 +223,7 @@ class Run:
                 self.outcome.waited += deadline.elapsed
                 self.proofs[unit.name] = _describe_proof(ready)
                 return
-            hopeless = _find_hopeless(shown)
+            hopeless = self._find_hopeless(shown)
             if hopeless or deadline.passed:
                 self.outcome.waited += deadline.elapsed
                 self.proofs.pop(unit.name, None)
@@ -210,6 +235,15 @@ class Run:
                     next_step="See its last lines in the evidence, mend the cause, and run this again",
                 )
             deadline.pause(backoff.take_pause())
+
+    def _find_hopeless(self, shown: UnitState) -> str:
+        """Return why waiting does not help: the unit has ended, or systemd restarts it again and again."""
+        if shown.active in {"failed", "inactive"}:
+            return f"it is {shown.describe()}"
+        before = self._restarts[shown.name] = min(shown.restarts, self._restarts.get(shown.name, shown.restarts))
+        if shown.restarts - before >= CRASHES:
+            return f"it crashes: systemd has restarted it {shown.restarts - before} times while it was waited for"
+        return ""
 
     def watch(self, decision: Decision) -> None:
         """Look at all units for a while after a change: one failed check, or one restart, is a failure."""
@@ -249,7 +283,9 @@ class Run:
         if not self.failed:
             return
         shown = self.manager.show([self.failed])[self.failed]
-        lines = [self._redactor.redact(line) for line in self.manager.read_journal(self.failed, self.limits.log_lines)]
+        # What a line is may show only from others, which may be before those that are kept.
+        journal = "\n".join(self.manager.read_journal(self.failed, self.limits.log_lines + LINES_BEFORE))
+        lines = self._redactor.redact(journal).splitlines()[-self.limits.log_lines or sys.maxsize :]
         self.outcome.facts["failed_unit"] = {
             "unit": self.failed,
             "state": shown.describe(),
@@ -302,10 +338,19 @@ class Run:
             releases.put_back(release, previous)
         for unit in reversed(units):
             if self.look(unit).running:
-                self._stop(unit)
+                self._stop_late(unit)
         self.start()
         for release, _previous in unproven.values():
             releases.forget_previous(release)
+
+    def _stop_late(self, unit: Unit) -> None:
+        """Stop a unit that has to start again whatever happens: that it took too long is no reason to leave it down."""
+        try:
+            self._stop(unit)
+        except OpsError as error:
+            if self.look(unit).running:
+                raise
+            self.notes.append(f"{unit.name}: {error.problem}")
 
     def bring_back(self, cause: OpsError) -> OpsError:
         """Start again what a restart had stopped before it could not go on. Return what the run fails with."""
@@ -324,16 +369,11 @@ class Run:
 def _describe_proof(ready: Ready | None) -> str:
     if ready is None:
         return ""
-    return f"{hide_query(ready.url)} answers {ready.status}" if ready.url else f"port {ready.port} accepts connections"
-
-
-def _find_hopeless(shown: UnitState) -> str:
-    """Return why waiting does not help: the unit has ended, or systemd restarts it again and again."""
-    if shown.active in {"failed", "inactive"}:
-        return f"it is {shown.describe()}"
-    if shown.restarts >= CRASHES:
-        return f"it crashes: systemd has restarted it {shown.restarts} times"
-    return ""
+    return (
+        f"{probes.redact_url(ready.url)} answers {ready.status}"
+        if ready.url
+        else f"port {ready.port} accepts connections"
+    )
 
 
 def _find_change(before: UnitState, now: UnitState) -> str:

@@ -16,9 +16,9 @@ from . import probes, releases
 from .apply import Limits, Run
 from .lock import hold_host
 from .manager import Manager
-from .plan import Decision, decide, find_unread, flatten, list_plan, refuse_entangled
+from .plan import Decision, decide, find_unread, flatten, list_plan, refuse_entangled, refuse_short_stops
 from .releases import LinkState, read_links
-from .summary import describe_link, describe_unit, summarize
+from .summary import describe_link, describe_unit, list_amiss, summarize
 from .units import Release, Unit, UnitState, parse_tiers
 
 if t.TYPE_CHECKING:
@@ -104,6 +104,7 @@ def perform(run: Run, *, state: str, restarted_after: float | None) -> None:
         related.update(run.manager.show(find_unread(related)))
     decision = decide(run.tiers, related, links, state=state, restarted_after=restarted_after)
     refuse_entangled(run.tiers, related, decision)
+    refuse_short_stops(units, states, decision)
     outcome.plan = list_plan(run.tiers, decision, links)
     outcome.before = _describe(states, links, set())
     if outcome.check_mode:
@@ -114,9 +115,9 @@ def perform(run: Run, *, state: str, restarted_after: float | None) -> None:
     except OpsError as cause:
         run.collect_evidence()
         error = _take_back(run, decision, links, cause, state)
-        _report(run, units, state, mode="failed")
+        _report(run, units, state, failed=True)
         raise error from cause
-    _report(run, units, state, mode="did")
+    _report(run, units, state, failed=False)
 
 
 def _apply(run: Run, decision: Decision, links: t.Mapping[str, LinkState], state: str) -> None:
@@ -183,7 +184,7 @@ def _predict(
         outcome.evidence.append(describe_unit(unit, shown, proof))
 
 
-def _report(run: Run, units: t.Sequence[Unit], state: str, *, mode: str) -> None:
+def _report(run: Run, units: t.Sequence[Unit], state: str, *, failed: bool) -> None:
     """Read back, also after a failure, what there is now."""
     outcome = run.outcome
     states = run.manager.show([unit.name for unit in units])
@@ -192,7 +193,16 @@ def _report(run: Run, units: t.Sequence[Unit], state: str, *, mode: str) -> None
     if outcome.facts.get("rolled_back"):
         outcome.summary = f"put back after a failure: {', '.join(link.target for link in links.values())}"
     else:
-        outcome.summary = summarize(units, run.stopped, run.started, run.switched, mode=mode)
+        started = [name for name in dict.fromkeys(run.started) if states[name].serving]
+        amiss = list_amiss(units, states, state)
+        outcome.summary = summarize(
+            units,
+            list(dict.fromkeys(run.stopped)),
+            started,
+            run.switched,
+            mode="failed" if failed else "did",
+            amiss=amiss,
+        )
     outcome.evidence += [describe_unit(unit, states[unit.name], run.proofs.get(unit.name, "")) for unit in units]
     outcome.evidence += [describe_link(path, link) for path, link in links.items()]
     outcome.evidence += run.notes

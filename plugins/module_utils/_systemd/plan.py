@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import typing as t
 
 from .._common.errors import Refusal
@@ -171,6 +172,21 @@ def refuse_entangled(tiers: Tiers, states: States, decision: Decision) -> None:
                     problem=f"{trigger} is active and would start it again while it is to be stopped",
                     next_step=f"Stop {trigger} first, and start it again after this change",
                 )
+
+
+def refuse_short_stops(units: t.Iterable[Unit], states: States, decision: Decision) -> None:
+    """Refuse to give up a stop while systemd goes on with it: the unit would be down and nobody would know."""
+    moved = {release.link for release in (*decision.switch, *decision.unproven)}
+    for unit in units:
+        limit = states[unit.name].stop_limit
+        is_stopped = unit.name in decision.stop or (unit.release is not None and unit.release.link in moved)
+        if is_stopped and unit.stop_timeout and unit.stop_timeout <= limit < math.inf:
+            raise Refusal(
+                obj=f"unit {unit.name}, stop_timeout",
+                problem=f"{unit.stop_timeout:g} s is not longer than its TimeoutStopSec, {limit:g} s, "
+                "so systemd would go on stopping it after this run had given up",
+                next_step="Leave out stop_timeout, then it waits as long as systemd does, or lower TimeoutStopSec",
+            )
 
 
 def list_plan(tiers: Tiers, decision: Decision, links: t.Mapping[str, LinkState]) -> list[PlanItem]:

@@ -17,26 +17,41 @@ from .units import Unit, UnitState
 
 
 def summarize(
-    units: t.Sequence[Unit], stopped: t.Sequence[str], started: t.Sequence[str], switched: t.Sequence[str], *, mode: str
+    units: t.Sequence[Unit],
+    stopped: t.Sequence[str],
+    started: t.Sequence[str],
+    switched: t.Sequence[str],
+    *,
+    mode: str,
+    amiss: t.Sequence[str] = (),
 ) -> str:
-    """Return one line: what was done, or would be. ``mode``: did, would, or failed (what was done before)."""
+    """Return one line: what was done, or would be, and what is not as declared. ``mode`` is did, would or failed."""
     restarted = [name for name in started if name in stopped]
-    future = mode == "would"
     words = [
-        f"{verb} {join_some(names)}"
-        for verb, names in (
-            ("switch" if future else "switched", list(switched)),
-            ("restart" if future else "restarted", restarted),
-            ("stop" if future else "stopped", [name for name in stopped if name not in started]),
-            ("start" if future else "started", [name for name in started if name not in stopped]),
+        f"{verb if mode == 'would' else past} {join_some(names)}"
+        for verb, past, names in (
+            ("switch", "switched", list(switched)),
+            ("restart", "restarted", restarted),
+            ("stop", "stopped", [name for name in stopped if name not in started]),
+            ("start", "started", [name for name in started if name not in stopped]),
         )
         if names
     ]
-    if mode == "failed":
-        return f"failed after: {'; '.join(words)}" if words else "nothing was stopped, switched or started"
-    if not words:
+    if not words and mode == "failed":
+        words = ["nothing was stopped, switched or started"]
+    if not words and not amiss:
         return f"{format_count(len(units), 'unit')} as declared"
-    return ("would " if future else "") + "; ".join(words)
+    words += [f"not as declared: {join_some(list(amiss))}"] if amiss else []
+    return ("would " if mode == "would" else "") + "; ".join(words)
+
+
+def list_amiss(units: t.Sequence[Unit], states: t.Mapping[str, UnitState], state: str) -> list[str]:
+    """Return what does not run and should, or the other way round, each with its state."""
+    return [
+        f"{unit.name} is {states[unit.name].describe()}"
+        for unit in units
+        if (states[unit.name].running and not unit.shared if state == "stopped" else not states[unit.name].serving)
+    ]
 
 
 def describe_unit(unit: Unit, state: UnitState, proof: str) -> str:

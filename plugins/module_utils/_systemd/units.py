@@ -8,6 +8,7 @@ Private to lowtide.ops: do not import from other collections.
 
 from __future__ import annotations
 
+import math
 import posixpath
 import re
 import typing as t
@@ -38,8 +39,18 @@ PROPERTIES = (
     "RequisiteOf",
     "PropagatesStopTo",
     "TriggeredBy",
+    "Job",
+    "TimeoutStopUSec",
 )
 """What is asked of systemd. Never Environment, nor anything else that may hold a secret."""
+
+STOP_PHASES = 3
+"""The command of ExecStop, SIGTERM and SIGKILL: systemd gives each of them TimeoutStopSec."""
+STOP_MARGIN = 10.0
+STOP_SECONDS = 90.0
+"""What systemd gives a stop by default, and what is given where it gives any time."""
+_SPANS = {"us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+_SPANS.update({"month": 2629800.0, "y": 31557600.0})
 
 
 HIGHEST_PORT = 65535
@@ -89,7 +100,8 @@ class Unit(t.NamedTuple):
     release: Release | None = None
     shared: bool = False
     start_timeout: float = 90.0
-    stop_timeout: float = 90.0
+    stop_timeout: float = 0.0
+    """How long a stop may take; 0 is as long as systemd itself gives it."""
 
 
 class UnitState(t.NamedTuple):
@@ -111,11 +123,25 @@ class UnitState(t.NamedTuple):
     """What systemd stops together with it, of any kind."""
     triggered_by: tuple[str, ...] = ()
     """The sockets, timers and paths that start it."""
+    stop_limit: float = STOP_SECONDS
+    """TimeoutStopSec, after which systemd kills what has not ended; infinity where it never does."""
+    has_job: bool = False
+    """Whether systemd is at starting or stopping it."""
 
     @property
     def running(self) -> bool:
         """Whether processes of it may run."""
         return self.active in RUNNING
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing is being done to it, so that it stays as it is."""
+        return self.active != "deactivating" and not self.has_job
+
+    @property
+    def stop_seconds(self) -> float:
+        """How long systemd may take to stop it, all phases together."""
+        return STOP_PHASES * self.stop_limit + STOP_MARGIN if math.isfinite(self.stop_limit) else STOP_SECONDS
 
     @property
     def serving(self) -> bool:
@@ -287,6 +313,25 @@ def _parse_block(name: str, block: str, boot: float) -> UnitState:
         outdated=shown.get("NeedDaemonReload") == "yes",
         needed_by=tuple(sorted(needed_by)),
         triggered_by=tuple(sorted(shown.get("TriggeredBy", "").split())),
+        stop_limit=parse_span(name, shown["TimeoutStopUSec"]) if shown.get("TimeoutStopUSec") else STOP_SECONDS,
+        has_job=shown.get("Job", "") not in {"", "0"},
+    )
+
+
+def parse_span(name: str, text: str) -> float:
+    """Return the seconds of a time as systemctl prints it: ``1min 30s``, ``infinity``."""
+    if text == "infinity":
+        return math.inf
+    parts = [re.fullmatch(r"(\d+(?:\.\d+)?)([a-zµ]*)", word) for word in text.split()]
+    spans = [float(part[1]) * _SPANS[part[2]] for part in parts if part is not None and part[2] in _SPANS]
+    if len(spans) == len(parts):
+        return math.fsum(spans)
+    if text == "0":
+        return 0.0
+    raise OpsError(
+        obj=f"unit {name}",
+        problem=f"systemctl show printed TimeoutStopUSec={text}, which is no time",
+        next_step=f"Run `systemctl show --property=TimeoutStopUSec {name}` on the host",
     )
 
 

@@ -17,6 +17,7 @@ import pytest
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import OpsError, Refusal
 from ansible_collections.lowtide.ops.plugins.module_utils._common.outcome import Outcome
 from ansible_collections.lowtide.ops.plugins.module_utils._common.retry import Deadline
+from ansible_collections.lowtide.ops.plugins.module_utils._common.text import format_duration
 from ansible_collections.lowtide.ops.plugins.module_utils._systemd.ensure import parse_time, read_restarted_after
 from ansible_collections.lowtide.ops.plugins.module_utils._systemd.lock import hold_host
 from ansible_collections.lowtide.ops.plugins.module_utils._systemd.plan import decide
@@ -218,6 +219,71 @@ def test_a_crash_loop_is_not_waited_for(systemd: MemorySystemd, ensure: Ensure, 
         ensure([{"name": "api", "ready": {"url": serve([(200, "")]), "timeout": 10**4}}])
 
 
+def test_restarts_of_the_past_are_no_crash_loop(systemd: MemorySystemd, ensure: Ensure, serve: Serve) -> None:
+    """systemd counts them until somebody starts the unit by hand: only those while this run waits say something."""
+    systemd.add("api", NRestarts="7")
+    ready = {"url": serve([(503, "warming up"), (200, "")]), "timeout": 10**4}
+    assert ensure([{"name": "api", "ready": ready}]).summary == "1 unit as declared"
+    url = serve([(503, "warming up")])
+    systemd.add("api", "inactive", NRestarts="7")
+
+    def start_anew(name: str) -> str:
+        systemd.units[f"{name}.service"]["NRestarts"] = "3"  # systemd begins at 0 again
+        return "activating"
+
+    systemd.on_start = start_anew
+    with pytest.raises(OpsError, match="it crashes: systemd has restarted it 3 times while it was waited for"):
+        ensure([{"name": "api", "ready": {"url": url, "timeout": 10**4}}])
+
+
+def test_a_key_in_the_journal_is_redacted_whole(systemd: MemorySystemd, ensure: Ensure) -> None:
+    """Its lines tell nothing by themselves, and its beginning may be before the lines that are kept."""
+    systemd.add("api", "inactive")
+    systemd.on_start = lambda _name: "failed"
+    body = [f"MIIplanted{number:02}" + "Ab1+" * 12 for number in range(30)]
+    systemd.journal["api.service"] = ["-----BEGIN PRIVATE KEY-----", *body, "-----END PRIVATE KEY-----", "cannot bind"]
+    for lines in (20, 100):
+        outcome = Outcome()
+        with pytest.raises(OpsError):
+            ensure(["api"], outcome=outcome, log_lines=lines)
+        assert outcome.facts["failed_unit"]["journal"] == ["[redacted]", "cannot bind"]
+        assert "planted" not in str(outcome.as_result())
+    systemd.journal["api.service"].pop()
+    systemd.journal["api.service"].pop()
+    outcome = Outcome()
+    with pytest.raises(OpsError):
+        ensure(["api"], outcome=outcome)
+    assert "planted" not in str(outcome.as_result())
+
+
+SECRET_BODY = '{"error": "cannot log in", "password": "planted-5e1d", "more": "' + "x" * 300 + '"}'
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [(503, SECRET_BODY), (200, SECRET_BODY), (200, f"token=planted-{'y' * 400}")],
+)
+def test_answers_are_redacted_before_they_are_shortened(
+    systemd: MemorySystemd, ensure: Ensure, serve: Serve, status: int, body: str
+) -> None:
+    """Of readiness, of a drain, and of what is told before it."""
+    systemd.add("api")
+    url = serve([(status, body)])
+    texts = []
+    for entry in (
+        {"drain": {"url": url, "limit": 2}},
+        {"drain": {"url": url, "field": "password", "limit": 2}},
+        {"drain": {"url": url, "begin_url": f"{url}/?token=planted-6", "limit": 2}},
+        {"ready": {"url": f"{url}/?token=planted-6", "status": 201, "timeout": 2}},
+    ):
+        outcome = Outcome()
+        with pytest.raises(OpsError) as caught:
+            ensure([{"name": "api", **entry}], "started" if "ready" in entry else "stopped", outcome=outcome)
+        texts.append(f"{caught.value} {outcome.as_result()}")
+    assert "planted" not in " ".join(texts)
+    assert status != 503 or all("[redacted]" in text for text in texts)
+
+
 def test_nothing_is_stopped_with_requests_in_flight(systemd: MemorySystemd, ensure: Ensure, serve: Serve) -> None:
     """It waits for zero; after the limit it refuses, or stops where that was asked for, and says so."""
     systemd.add("api")
@@ -276,6 +342,73 @@ def test_a_unit_without_a_main_process_is_drained(systemd: MemorySystemd, ensure
     systemd.add("api", "activating", SubState="auto-restart")
     ensure([{"name": "api", "drain": drain}], "stopped")
     assert systemd.commands == [("stop", "api")]
+
+
+def test_a_stop_that_outlasts_its_client_leaves_nothing_down(systemd: MemorySystemd, ensure: Ensure) -> None:
+    """systemd goes on with its stop job: its end is waited for, and the unit serves again. The summary tells it."""
+    systemd.add("db")
+    systemd.add("api", TimeoutStopUSec="8s")
+    systemd.slow_stops["api.service"] = 3
+    outcome = Outcome()
+    tiers = [["db"], [{"name": "api", "stop_timeout": 9}]]
+    with pytest.raises(OpsError, match=r"not ended after 9 s.*api\.service had been stopped before and serves again"):
+        ensure(tiers, "restarted", restarted_after=time.time(), outcome=outcome)
+    assert [command for command in systemd.commands if command[0] != "reset-failed"] == [
+        ("stop", "api"),
+        ("start", "api"),
+    ]
+    assert systemd.units["api.service"]["ActiveState"] == "active"
+    assert outcome.summary == "restarted api.service"
+
+
+def test_a_unit_that_stays_down_is_in_the_summary(systemd: MemorySystemd, ensure: Ensure) -> None:
+    """Never a unit as declared, nor a restarted one, that does not run."""
+    systemd.add("api")
+    systemd.slow_stops["api.service"] = 3
+    systemd.on_start = lambda _name: "failed"
+    outcome = Outcome()
+    with pytest.raises(OpsError, match="starting it again failed"):
+        ensure(["api"], "restarted", restarted_after=time.time(), outcome=outcome)
+    assert outcome.summary == "stopped api.service; not as declared: api.service is failed (failed), result timeout"
+
+
+def test_a_refused_stop_is_no_unit_as_declared(systemd: MemorySystemd, ensure: Ensure) -> None:
+    """It runs on, and nothing is started."""
+    systemd.add("api")
+    systemd.refusals[("stop", "api.service")] = "Access denied"
+    outcome = Outcome()
+    with pytest.raises(OpsError, match="this account may not stop it"):
+        ensure(["api"], "restarted", restarted_after=time.time(), outcome=outcome)
+    assert systemd.commands == [("stop", "api")]
+    assert outcome.summary == "nothing was stopped, switched or started"
+    with pytest.raises(OpsError, match="this account may not stop it"):
+        ensure(["api"], "stopped", outcome=outcome)
+    assert outcome.summary.endswith("not as declared: api.service is active (running)")
+
+
+@pytest.mark.parametrize("check", [False, True])
+@pytest.mark.parametrize(("limit", "given"), [("1min 30s", 90), ("8s", 5), ("2min 1.5s", 121)])
+def test_a_stop_shorter_than_that_of_systemd_is_refused(
+    systemd: MemorySystemd, ensure: Ensure, limit: str, given: int, check: bool
+) -> None:
+    """Before anything is stopped: systemd would go on when the run has given up."""
+    systemd.add("db", TimeoutStopUSec=limit)
+    systemd.add("api")
+    tiers = [[{"name": "db", "stop_timeout": given}], ["api"]]
+    with pytest.raises(Refusal, match=r"unit db\.service, stop_timeout: .* is not longer than its TimeoutStopSec"):
+        ensure(tiers, "restarted", check=check, restarted_after=time.time())
+    assert systemd.commands == []
+
+
+@pytest.mark.parametrize(("limit", "seconds"), [("1min 30s", 280), ("500ms", 11.5), ("infinity", 90)])
+def test_a_stop_may_take_what_systemd_gives_it(
+    systemd: MemorySystemd, ensure: Ensure, limit: str, seconds: float
+) -> None:
+    """Each of its three phases may take TimeoutStopSec; where that has no end, a stop has one."""
+    systemd.add("api", TimeoutStopUSec=limit)
+    systemd.slow_stops["api.service"] = 0
+    with pytest.raises(OpsError, match=f"systemctl stop had not ended after {format_duration(seconds)}"):
+        ensure(["api"], "stopped")
 
 
 @pytest.mark.parametrize(
