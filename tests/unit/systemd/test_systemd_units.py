@@ -1,15 +1,13 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Order, refusals before any change, drain, readiness, and releases that are put back."""
+"""Order, refusals before any change, drain, and readiness."""
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
 import uuid
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -301,27 +299,6 @@ def test_nothing_is_stopped_with_requests_in_flight(systemd: MemorySystemd, ensu
     assert "stopped with 2 requests in flight" in " ".join(outcome.evidence)
 
 
-def test_a_refusal_of_a_drain_puts_no_release_back(
-    systemd: MemorySystemd, ensure: Ensure, serve: Serve, releases: Path
-) -> None:
-    """What a killed run had switched is not proven, and is not disproven by requests in flight either."""
-    (releases / "current.lowtide-previous").symlink_to(releases / "1")
-    (releases / "current").unlink()
-    (releases / "current").symlink_to(releases / "2")
-    systemd.add("api")
-    (declared,) = declare_api(releases, "2")
-    drain = {"url": serve([(200, "2")]), "limit": 3}
-    outcome = Outcome()
-    with pytest.raises(Refusal, match="2 requests in flight after 3 s, so it was not stopped and still serves"):
-        ensure([{**declared, "drain": drain}], outcome=outcome)
-    assert systemd.commands == []
-    assert (releases / "current").readlink() == releases / "2"
-    assert (releases / "current.lowtide-previous").readlink() == releases / "1"
-    assert not outcome.changed
-    assert outcome.facts["rolled_back"] is False
-    assert outcome.summary == "nothing was stopped, switched or started"
-
-
 def test_a_service_that_was_told_to_take_no_requests_is_not_said_to_serve(
     systemd: MemorySystemd, ensure: Ensure, serve: Serve
 ) -> None:
@@ -438,76 +415,6 @@ def test_a_drain_that_fails_is_taken_back(systemd: MemorySystemd, ensure: Ensure
     assert systemd.commands == [("stop", "api"), ("start", "api")]
 
 
-def declare_api(releases: Path, target: str, **ready: Any) -> list[dict[str, Any]]:
-    """Return the unit api with a release."""
-    release = {"link": str(releases / "current"), "target": str(releases / target)}
-    return [{"name": "api", "release": release, **({"ready": ready} if ready else {})}]
-
-
-def test_a_release_is_switched_and_proven(systemd: MemorySystemd, ensure: Ensure, releases: Path) -> None:
-    """The note of what was before is gone once it serves; a second run is unchanged."""
-    systemd.add("api")
-    outcome = ensure(declare_api(releases, "2"), canary_seconds=5)
-    assert (releases / "current").readlink() == releases / "2"
-    assert systemd.commands == [("stop", "api"), ("start", "api")]
-    assert sorted(os.listdir(releases)) == ["1", "2", "current"]
-    assert "none failed" in " ".join(outcome.evidence)
-    assert not ensure(declare_api(releases, "2"), canary_seconds=5).changed
-
-
-def test_a_release_that_does_not_stay_ready_is_put_back(
-    systemd: MemorySystemd, ensure: Ensure, serve: Serve, releases: Path
-) -> None:
-    """And proven; the failure has the first cause, and the journal from before it was put back."""
-    systemd.add("api")
-    url = serve([(200, ""), (200, ""), (500, "broken"), (200, "")])
-    outcome = Outcome()
-    with pytest.raises(OpsError, match=r"did not stay so: .*status 500.* put back and serving again: .*/1"):
-        ensure(declare_api(releases, "2", url=url), canary_seconds=50, outcome=outcome)
-    assert (releases / "current").readlink() == releases / "1"
-    assert outcome.facts["rolled_back"] is True
-    assert sorted(os.listdir(releases)) == ["1", "2", "current"]
-    assert systemd.commands[-2:] == [("stop", "api"), ("start", "api")]
-
-
-def test_putting_back_that_fails_as_well_ends_with_the_step_for_a_person(
-    systemd: MemorySystemd, ensure: Ensure, releases: Path
-) -> None:
-    """Nothing more is changed, and the note stays for the next run."""
-    systemd.add("api")
-    systemd.on_start = lambda _name: "failed"
-    with pytest.raises(OpsError, match=r"failed as well: .* By hand on this host: ln -sfn .*/1 .*/current; systemctl"):
-        ensure(declare_api(releases, "2"))
-    assert (releases / "current.lowtide-previous").readlink() == releases / "1"
-
-
-def test_a_run_after_a_killed_one_goes_on(systemd: MemorySystemd, ensure: Ensure, releases: Path) -> None:
-    """Killed after the switch: the old processes are replaced, and what is put back is the release before."""
-    systemd.add("api")
-    (releases / "current.lowtide-previous").symlink_to(releases / "1")
-    (releases / "current").unlink()
-    (releases / "current").symlink_to(releases / "2")
-    predicted = ensure(declare_api(releases, "2"), check=True)
-    assert [item.what for item in predicted.plan] == ["stop", "prove", "start"]
-    assert ensure(declare_api(releases, "2")).changed
-    assert sorted(os.listdir(releases)) == ["1", "2", "current"]
-    assert systemd.commands == [("stop", "api"), ("start", "api")]
-
-
-def test_a_release_that_was_not_yet_watched_is_watched_by_the_next_run(
-    systemd: MemorySystemd, ensure: Ensure, serve: Serve, releases: Path
-) -> None:
-    """Killed while it was watched: nothing is started, and it is put back all the same when a check fails."""
-    (releases / "current.lowtide-previous").symlink_to(releases / "1")
-    (releases / "current").unlink()
-    (releases / "current").symlink_to(releases / "2")
-    systemd.add("api", ActiveEnterTimestampMonotonic=str(int(time.clock_gettime(time.CLOCK_MONOTONIC) * 1e6) + 10**6))
-    url = serve([(200, ""), (503, "broken"), (200, "")])
-    with pytest.raises(OpsError, match=r"did not stay so: .*status 503.* put back and serving again"):
-        ensure(declare_api(releases, "2", url=url), canary_seconds=50)
-    assert (releases / "current").readlink() == releases / "1"
-
-
 def test_a_restart_by_systemd_is_a_failure_of_the_watch(systemd: MemorySystemd, ensure: Ensure, serve: Serve) -> None:
     """Although each check finds the unit active and ready."""
     systemd.add("api", "inactive")
@@ -533,18 +440,6 @@ def test_a_stop_that_systemd_had_to_force_is_told(systemd: MemorySystemd, ensure
     assert told == ["api.service: it did not end within its own TimeoutStopSec, and systemd killed its processes"]
 
 
-def test_releases_are_put_back_in_order(systemd: MemorySystemd, ensure: Ensure, serve: Serve, releases: Path) -> None:
-    """Stopped from the last unit to the first, started from the first to the last."""
-    systemd.add("api")
-    systemd.add("web")
-    (declared,) = declare_api(releases, "2")
-    ready = {"url": serve([(200, ""), (500, ""), (200, "")])}
-    with pytest.raises(OpsError, match="put back and serving again"):
-        ensure([[declared], [{**declared, "name": "web", "ready": ready}]], canary_seconds=50)
-    back = systemd.commands[4:]
-    assert back == [("stop", "web"), ("stop", "api"), ("start", "api"), ("start", "web")]
-
-
 def test_what_had_been_stopped_is_not_started_past_a_tier_that_failed(
     systemd: MemorySystemd, ensure: Ensure, serve: Serve
 ) -> None:
@@ -558,52 +453,6 @@ def test_what_had_been_stopped_is_not_started_past_a_tier_that_failed(
     assert systemd.commands == [("stop", "api"), ("stop", "db"), ("start", "db")]
 
 
-def leave_killed(releases: Path) -> None:
-    """Leave what a run leaves that was killed after it had switched from release 1 to 2."""
-    (releases / "current.lowtide-previous").symlink_to(releases / "1")
-    (releases / "current").unlink()
-    (releases / "current").symlink_to(releases / "2")
-
-
-def test_the_release_that_was_good_is_not_put_back_to_itself(
-    systemd: MemorySystemd, ensure: Ensure, serve: Serve, releases: Path
-) -> None:
-    """Declared again after a killed run, it fails like any unit: there is nothing before it."""
-    systemd.add("api")
-    leave_killed(releases)
-    outcome = Outcome()
-    with pytest.raises(OpsError, match="is not ready") as caught:
-        ensure(declare_api(releases, "1", url=serve([(500, "")]), timeout=3), outcome=outcome)
-    assert "put" not in str(caught.value)
-    assert outcome.facts["rolled_back"] is False
-    assert systemd.commands == [("stop", "api"), ("start", "api")]
-    assert (releases / "current").readlink() == releases / "1"
-
-
-def test_what_is_put_back_is_the_last_release_that_served(
-    systemd: MemorySystemd, ensure: Ensure, serve: Serve, releases: Path
-) -> None:
-    """Not the one that a killed run had switched to: nobody has seen that one serve."""
-    systemd.add("api")
-    leave_killed(releases)
-    (releases / "3").mkdir()
-    url = serve([(200, ""), (500, ""), (200, "")])
-    with pytest.raises(OpsError, match=r"put back and serving again: .*/1"):
-        ensure(declare_api(releases, "3", url=url), canary_seconds=50)
-    assert (releases / "current").readlink() == releases / "1"
-
-
-def test_the_note_keeps_the_last_release_that_served(systemd: MemorySystemd, ensure: Ensure, releases: Path) -> None:
-    """Also through a second switch after a killed run."""
-    systemd.add("api")
-    leave_killed(releases)
-    (releases / "3").mkdir()
-    systemd.on_start = lambda _name: "failed"
-    with pytest.raises(OpsError, match="failed as well"):
-        ensure(declare_api(releases, "3"))
-    assert (releases / "current.lowtide-previous").readlink() == releases / "1"
-
-
 def test_a_unit_that_was_started_at_that_very_time_is_not_restarted() -> None:
     """Only one that runs since before it."""
     tiers = parse_tiers(["api"])
@@ -611,25 +460,6 @@ def test_a_unit_that_was_started_at_that_very_time_is_not_restarted() -> None:
     states = parse_shown(text, ["api.service"], 1000.0)
     for after, due in ((1005.0, []), (1004.5, []), (1005.5, ["api.service"])):
         assert list(decide(tiers, states, {}, state="restarted", restarted_after=after).stop) == due
-
-
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        (lambda path: (path / "2").rmdir(), "there is no such folder on this host"),
-        (lambda path: (path / "current").unlink(), "it does not exist"),
-        (lambda path: (path / "current").unlink() or (path / "current").mkdir(), "it is no symbolic link"),
-    ],
-)
-def test_a_release_that_cannot_be_switched_is_refused(
-    systemd: MemorySystemd, ensure: Ensure, releases: Path, damage: Callable[[Path], None], message: str
-) -> None:
-    """Before anything is stopped."""
-    systemd.add("api")
-    damage(releases)
-    with pytest.raises(Refusal, match=message):
-        ensure(declare_api(releases, "2"))
-    assert systemd.commands == []
 
 
 def test_a_missing_right_is_named(systemd: MemorySystemd, ensure: Ensure) -> None:
