@@ -15,12 +15,18 @@ import math
 import re
 import typing as t
 
+from .._common.redaction import Redactor
+
 _NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 _LABEL = re.compile(r'\s*([a-zA-Z_][a-zA-Z0-9_]*)\s*=\s*"((?:[^"\\]|\\.)*)"\s*(,|(?=\}))')
 _ESCAPED = re.compile(r"\\(.)")
 _ESCAPES = {"n": "\n"}
 SHOWN = 120
 """Characters of an answer that are shown in a message."""
+LONGEST = 65536
+"""Characters of an answer in which secrets are looked for, before it is shortened."""
+REDACTOR = Redactor()
+"""What a pod answers is its own business: no value is known to be secret, they are found by their names and forms."""
 
 
 class UnreadableAnswer(ValueError):
@@ -38,7 +44,14 @@ class Sample(t.NamedTuple):
 def read_samples(text: str) -> list[Sample]:
     """Return all samples of an exposition. Raises UnreadableAnswer for a line that is none."""
     lines = [line.strip() for line in text.splitlines()]
-    return [_read_sample(line) for line in lines if line and not line.startswith("#")]
+    try:
+        return [_read_sample(line) for line in lines if line and not line.startswith("#")]
+    except UnreadableAnswer as error:
+        # A line may be of a secret of several, which shows only in all of the answer.
+        redacted = REDACTOR.redact(text[:LONGEST])
+        if all(line in redacted for line in lines):
+            raise
+        raise UnreadableAnswer(f"{shorten(text)!r} is not Prometheus' text format") from error
 
 
 def _read_sample(line: str) -> Sample:
@@ -98,8 +111,14 @@ def read_field(text: str, field: str) -> float:
             raise UnreadableAnswer(f"{shorten(text)!r} has no field {field}")
         value = value[key]
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise UnreadableAnswer(f"its field {field} is {shorten(repr(value))}, which is no number")
+        raise UnreadableAnswer(f"its field {field} is {shorten(repr(_redact_value(field, value)))}, which is no number")
     return _check_finite(float(value), field)
+
+
+def _redact_value(field: str, value: t.Any) -> t.Any:
+    """Return the value of a field without secrets: whether it is one may show only from the field's name."""
+    key = field.rpartition(".")[2]
+    return REDACTOR.redact_document({key: value})[key]
 
 
 def read_body(text: str) -> float:
@@ -119,6 +138,6 @@ def format_number(value: float) -> str:
 
 
 def shorten(text: str) -> str:
-    """Return the first characters of a text, as one line, with three dots where there are more."""
-    line = " ".join(text.split())
+    """Return the first characters of a text, as one line without secrets, with three dots where there are more."""
+    line = " ".join(REDACTOR.redact(text[:LONGEST]).split())
     return line if len(line) <= SHOWN else f"{line[:SHOWN]}..."
