@@ -93,7 +93,7 @@ def find_newer(source: str) -> list[str]:
         elif isinstance(node, ast.AugAssign) and isinstance(node.op, ast.BitOr):
             words = "" if is_union_of_sets_or_flags(node.target, node.value) else "|= of dictionaries"
         if words:
-            found.append(f"{node.lineno}: {words}")
+            found.append(f"{getattr(node, 'lineno', 0)}: {words}")
     return found
 
 

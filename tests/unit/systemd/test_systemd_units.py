@@ -426,7 +426,7 @@ def test_a_restart_by_systemd_is_a_failure_of_the_watch(systemd: MemorySystemd, 
         systemd.units["api.service"]["NRestarts"] = "1" if len(asked) > 2 else "0"
         return count(argv, seconds)
 
-    systemd.run = run  # type: ignore[method-assign]
+    systemd.run = run  # type: ignore[assignment,method-assign]
     with pytest.raises(OpsError, match="did not stay so: it was started anew"):
         ensure([{"name": "api", "ready": {"url": url}}], canary_seconds=50)
 
