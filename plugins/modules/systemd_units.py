@@ -37,7 +37,7 @@ options:
     description:
       - Tiers in the order in which they start. Each is a list of units; a flat list of units is one tier.
       - Each unit is a name, or a mapping with the keys below. A name without a suffix is that of a C(.service).
-      - C(name) is the unit.
+      - C(name) is the unit, never a pattern.
       - C(ready) says when it serves. It has C(url), which must answer with C(status) (200), or C(port), which must accept
         connections, at C(address) (C(127.0.0.1)); and C(timeout) in seconds (60) and C(ca_path). Without it, a unit is
         ready when systemd calls it active.
@@ -46,7 +46,10 @@ options:
         before, so that the service takes no new ones, and C(cancel_url) for the way back; and C(ca_path).
       - C(release) has C(link), the path of a symbolic link, and C(target), the folder that it has to point at.
       - C(shared) is true for a service that others use too. It is started if it does not run, and never stopped.
-      - C(start_timeout) and C(stop_timeout) are the seconds that systemd may take (90 each).
+      - C(start_timeout) is the seconds that systemd may take to start it (90).
+      - C(stop_timeout) is the seconds that systemd may take to stop it. By default that is as long as it takes at most,
+        three times the unit's C(TimeoutStopSec) and 10 more (90 where that is C(infinity)). What is not longer than
+        C(TimeoutStopSec) is refused before anything is stopped.
     type: list
     elements: raw
     required: true
@@ -66,7 +69,8 @@ options:
   on_busy:
     description:
       - What is done with a unit that has requests in flight when the limit of its drain is over, or that does not say
-        how many it has. With V(fail) it is not stopped, and what a restart has stopped before it is started again.
+        how many it has. With V(fail) it is not stopped, and what a restart has stopped before it is started again; no
+        release is put back.
     type: str
     choices: [fail, stop]
     default: fail
@@ -86,9 +90,12 @@ options:
     type: float
     default: 300.0
 notes:
+  - The host needs systemd and Python 3.8 or newer, and no library beside it.
   - The account needs no root. It has to be allowed to manage these units, by a rule of polkit for
     C(org.freedesktop.systemd1.manage-units), or become another that is; to read the journal (group C(systemd-journal));
     and to write to the folder of a release's link.
+  - Refused before any change are running units that are not declared and that systemd would stop together with a declared
+    one, and active sockets, timers and paths that would start again what is to be stopped.
   - A unit has to stay active once it is started, so a C(oneshot) needs C(RemainAfterExit=true).
   - While a new release is not proven, the one before it is named by the link C(LINK.lowtide-previous) beside it. A run
     that follows a killed one goes on from there.

@@ -355,7 +355,7 @@ class MemoryServer:
             if request.verb == "list":
                 return self._list(target, request.query)
             if request.verb == "create":
-                return self._create(target, request)
+                return self.create_object(target, request)
             return self._answer_for(target, Key(target.resource, target.namespace, target.name), request)
 
     def _answer_for(self, target: Target, key: Key, request: Request) -> Json:
@@ -431,7 +431,8 @@ class MemoryServer:
             "items": objects,
         }
 
-    def _create(self, target: Target, request: Request) -> Json:
+    def create_object(self, target: Target, request: Request) -> Json:
+        """Make an object; a test may put before it what a server drops."""
         body = copy.deepcopy(request.body)
         if target.subresource == "eviction":
             self._erase(Key(target.resource, target.namespace, target.name), dry_run=is_dry(request))

@@ -101,7 +101,7 @@ _PEM = re.compile(
     r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----.*?"
     rf"(?:{_PEM_END}|\Z)"
     # With the lines of one whose beginning is cut off.
-    r"|(?:(?<![A-Za-z0-9+/=])(?:[A-Za-z0-9+/=]{16,}+(?:\s|\\[nr])++){1,120})?"
+    r"|(?:(?<![A-Za-z0-9+/=])(?:[A-Za-z0-9+/=]{16,}(?:\s|\\[nr])+){1,120})?"
     rf"{_PEM_END}",
     re.DOTALL,
 )
@@ -168,9 +168,9 @@ class Redactor:
             return self._redact_string(document)
         if isinstance(document, dict):
             return self._redact_mapping(document)
-        if isinstance(document, list | tuple):
+        if isinstance(document, (list, tuple)):
             return self._redact_items(document)
-        if isinstance(document, int | float) and not isinstance(document, bool) and str(document) in self._values:
+        if isinstance(document, (int, float)) and not isinstance(document, bool) and str(document) in self._values:
             return MARKER
         return document
 
@@ -197,7 +197,7 @@ class Redactor:
             return value
         if isinstance(value, dict):
             return self.redact_document(value)
-        if isinstance(value, list | tuple):
+        if isinstance(value, (list, tuple)):
             return [self._redact_secret(item) for item in value]
         return MARKER
 

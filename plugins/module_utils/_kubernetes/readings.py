@@ -15,6 +15,8 @@ import math
 import re
 import typing as t
 
+from .._common.redaction import Redactor
+
 _NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 _LABEL = re.compile(r'\s*([a-zA-Z_][a-zA-Z0-9_]*)\s*=\s*"((?:[^"\\]|\\.)*)"\s*(,|(?=\}))')
 _ESCAPED = re.compile(r"\\(.)")
@@ -25,6 +27,10 @@ SHOWN = 120
 """Characters of an answer that are shown in a message."""
 ADVISED = 5
 """Fields that are proposed at most."""
+LONGEST = 65536
+"""Characters of an answer in which secrets are looked for, before it is shortened."""
+REDACTOR = Redactor()
+"""What a pod answers is its own business: no value is known to be secret, they are found by their names and forms."""
 
 
 class UnreadableAnswer(ValueError):
@@ -50,7 +56,14 @@ class Sample(t.NamedTuple):
 def read_samples(text: str) -> list[Sample]:
     """Return all samples of an exposition. Raises UnreadableAnswer for a line that is none."""
     lines = [line.strip() for line in text.splitlines()]
-    return [_read_sample(line) for line in lines if line and not line.startswith("#")]
+    try:
+        return [_read_sample(line) for line in lines if line and not line.startswith("#")]
+    except UnreadableAnswer as error:
+        # A line may be of a secret of several, which shows only in all of the answer.
+        redacted = REDACTOR.redact(text[:LONGEST])
+        if all(line in redacted for line in lines):
+            raise
+        raise UnreadableAnswer(f"{shorten(text)!r} is not Prometheus' text format") from error
 
 
 def _read_sample(line: str) -> Sample:
@@ -138,9 +151,15 @@ def read_field(text: str, field: str) -> float:
             raise UnreadableAnswer(f"{quote_answer(text)} has no field {field}", next_step=_advise(text, "field"))
         value = value[key]
     if isinstance(value, bool) or not isinstance(value, int | float):
-        problem = f"its field {field} is {shorten(repr(value))}, which is no number"
+        problem = f"its field {field} is {shorten(repr(_redact_value(field, value)))}, which is no number"
         raise UnreadableAnswer(problem, next_step=_advise(text, "field"))
     return _check_finite(float(value), field)
+
+
+def _redact_value(field: str, value: t.Any) -> t.Any:
+    """Return the value of a field without secrets: whether it is one may show only from the field's name."""
+    key = field.rpartition(".")[2]
+    return REDACTOR.redact_document({key: value})[key]
 
 
 def read_body(text: str) -> float:
@@ -208,6 +227,6 @@ def quote_answer(text: str) -> str:
 
 
 def shorten(text: str, length: int = SHOWN) -> str:
-    """Return the first characters of a text, as one line, with three dots where there are more."""
-    line = " ".join(text.split())
+    """Return the first characters of a text, as one line without secrets, with three dots where there are more."""
+    line = " ".join(REDACTOR.redact(text[:LONGEST]).split())
     return line if len(line) <= length else f"{line[:length]}..."

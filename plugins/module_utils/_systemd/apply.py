@@ -9,6 +9,7 @@ Private to lowtide.ops: do not import from other collections.
 from __future__ import annotations
 
 import os
+import sys
 import typing as t
 
 from .._common.errors import OpsError, Refusal, WaitFailed, WaitTimeout
@@ -26,6 +27,8 @@ if t.TYPE_CHECKING:
 
 CRASHES = 3
 """So many restarts by systemd itself while a unit is waited for are a crash loop."""
+LINES_BEFORE = 100
+"""Lines of a journal that are read before those that are kept: a private key has up to that many."""
 MakeDeadline = t.Callable[[float], Deadline]
 
 
@@ -62,8 +65,12 @@ class Run:
         """Lines of evidence of what happened on the way."""
         self.failed = ""
         """The unit on which the run failed."""
+        self.is_stopping = False
+        """Whether it is still draining and stopping: what fails then says nothing against a release."""
         self._deadline = deadline
         self._redactor = Redactor()
+        self._restarts: dict[str, int] = {}
+        """Name of a unit: how often systemd had restarted it before it was waited for."""
 
     def look(self, unit: Unit) -> UnitState:
         """Return the unit's state now."""
@@ -77,17 +84,25 @@ class Run:
 
     def stop(self, decision: Decision) -> None:
         """Drain and stop what is due, the last tier first, in the reverse order of the declaration."""
+        self.is_stopping = True
         for unit in reversed(flatten(self.tiers)):
             if unit.name in decision.stop:
                 self.failed = unit.name
-                if unit.drain is not None and self.look(unit).pid:
+                if unit.drain is not None and self.look(unit).answering:
                     self._drain(unit, unit.drain)
                 self._stop(unit)
         self.failed = ""
+        self.is_stopping = False
 
     def _stop(self, unit: Unit) -> None:
+        """Stop a unit. It is kept as stopped before systemd is told, which goes on when this run no longer waits."""
+        before = self.look(unit)
         self._write()
-        self.manager.stop(unit.name, unit.stop_timeout)
+        self.stopped.append(unit.name)
+        try:
+            self.manager.stop(unit.name, unit.stop_timeout or before.stop_seconds)
+        except OpsError as cause:
+            raise self._await_end(unit, before, cause) from cause
         left = self.look(unit)
         if left.running:
             raise OpsError(
@@ -95,11 +110,23 @@ class Run:
                 problem=f"it was stopped and is {left.describe()} again",
                 next_step=f"See who starts it: `systemctl show --property=TriggeredBy,WantedBy {unit.name}`",
             )
-        self.stopped.append(unit.name)
         if left.result == "timeout":
             self.notes.append(
                 f"{unit.name}: it did not end within its own TimeoutStopSec, and systemd killed its processes"
             )
+
+    def _await_end(self, unit: Unit, before: UnitState, cause: OpsError) -> OpsError:
+        """Wait until systemd has ended what it does to a unit. Return what the run fails with."""
+        deadline, backoff = self._deadline(before.stop_seconds), Backoff(limit=1.0)
+        while not (left := self.look(unit)).settled and not deadline.passed:
+            deadline.pause(backoff.take_pause())
+        self.outcome.waited += deadline.elapsed
+        if left.serving and left.invocation == before.invocation and left.settled:
+            self.stopped.remove(unit.name)
+            return cause
+        return OpsError(
+            obj=cause.obj, problem=f"{cause.problem}; now it is {left.describe()}", next_step=cause.next_step
+        )
 
     def _drain(self, unit: Unit, drain: Drain) -> None:
         """Wait until nothing is in flight. What does not drain is refused, or stopped where that was asked for."""
@@ -127,9 +154,19 @@ class Run:
             self._tell(unit, drain.cancel_url, drain, "take requests again")
         raise Refusal(
             obj=f"unit {unit.name}",
-            problem=f"{why} after {format_duration(drain.limit)}, so it was not stopped",
+            problem=f"{why} after {format_duration(drain.limit)}, so it was not stopped and "
+            f"{self._tell_left(unit, drain)}",
             next_step="Find out what keeps them, raise the limit of its drain, or set on_busy: stop",
         )
+
+    def _tell_left(self, unit: Unit, drain: Drain) -> str:
+        """Return in what state a unit is left that did not drain."""
+        shown = self.look(unit)
+        if not shown.serving:
+            return f"is {shown.describe()}"
+        if drain.begin_url and not drain.cancel_url:
+            return "still runs, but may take no new requests: begin_url was told it, and there is no cancel_url"
+        return "still serves"
 
     def _tell(self, unit: Unit, url: str, drain: Drain, what: str) -> None:
         self._write()
@@ -139,7 +176,7 @@ class Run:
             raise OpsError(
                 obj=f"unit {unit.name}",
                 problem=f"it could not be told to {what}: {error}",
-                next_step=f"Correct {url}, or leave it out",
+                next_step=f"Correct {probes.redact_url(url)}, or leave it out",
             ) from error
 
     # -- start ------------------------------------------------------------------------------------------------------
@@ -158,6 +195,7 @@ class Run:
             for unit in tier:
                 self.failed = unit.name
                 shown = self.look(unit)
+                self._restarts[unit.name] = shown.restarts
                 if not shown.serving:
                     self._start(unit, shown)
             for unit in tier:
@@ -169,6 +207,8 @@ class Run:
         self._write()
         if shown.active == "failed":
             self.manager.forget_failure(unit.name)
+        if not shown.running:
+            self._restarts[unit.name] = 0  # a start by hand begins systemd's count anew
         self.started.append(unit.name)
         self.manager.start(unit.name, unit.start_timeout)
 
@@ -183,7 +223,7 @@ class Run:
                 self.outcome.waited += deadline.elapsed
                 self.proofs[unit.name] = _describe_proof(ready)
                 return
-            hopeless = _find_hopeless(shown)
+            hopeless = self._find_hopeless(shown)
             if hopeless or deadline.passed:
                 self.outcome.waited += deadline.elapsed
                 self.proofs.pop(unit.name, None)
@@ -195,6 +235,15 @@ class Run:
                     next_step="See its last lines in the evidence, mend the cause, and run this again",
                 )
             deadline.pause(backoff.take_pause())
+
+    def _find_hopeless(self, shown: UnitState) -> str:
+        """Return why waiting does not help: the unit has ended, or systemd restarts it again and again."""
+        if shown.active in {"failed", "inactive"}:
+            return f"it is {shown.describe()}"
+        before = self._restarts[shown.name] = min(shown.restarts, self._restarts.get(shown.name, shown.restarts))
+        if shown.restarts - before >= CRASHES:
+            return f"it crashes: systemd has restarted it {shown.restarts - before} times while it was waited for"
+        return ""
 
     def watch(self, decision: Decision) -> None:
         """Look at all units for a while after a change: one failed check, or one restart, is a failure."""
@@ -244,7 +293,12 @@ class Run:
         self.outcome.facts["out_of_memory"] = kills
 
     def _read_journal(self, name: str) -> list[str]:
-        return [self._redactor.redact(line) for line in self.manager.read_journal(name, self.limits.log_lines)]
+        """Return the last lines of a unit's journal without secrets.
+
+        What a line is may show only from others, which may be before those that are kept.
+        """
+        journal = "\n".join(self.manager.read_journal(name, self.limits.log_lines + LINES_BEFORE))
+        return self._redactor.redact(journal).splitlines()[-self.limits.log_lines or sys.maxsize :]
 
     def collect_evidence(self) -> None:
         """Keep state and last journal lines of the unit that failed, before anything else is done to it."""
@@ -304,10 +358,19 @@ class Run:
             releases.put_back(release, previous)
         for unit in reversed(units):
             if self.look(unit).running:
-                self._stop(unit)
+                self._stop_late(unit)
         self.start()
         for release, _previous in unproven.values():
             releases.forget_previous(release)
+
+    def _stop_late(self, unit: Unit) -> None:
+        """Stop a unit that has to start again whatever happens: that it took too long is no reason to leave it down."""
+        try:
+            self._stop(unit)
+        except OpsError as error:
+            if self.look(unit).running:
+                raise
+            self.notes.append(f"{unit.name}: {error.problem}")
 
     def bring_back(self, cause: OpsError) -> OpsError:
         """Start again what a restart had stopped before it could not go on. Return what the run fails with."""
@@ -326,16 +389,11 @@ class Run:
 def _describe_proof(ready: Ready | None) -> str:
     if ready is None:
         return ""
-    return f"{ready.url} answers {ready.status}" if ready.url else f"port {ready.port} accepts connections"
-
-
-def _find_hopeless(shown: UnitState) -> str:
-    """Return why waiting does not help: the unit has ended, or systemd restarts it again and again."""
-    if shown.active in {"failed", "inactive"}:
-        return f"it is {shown.describe()}"
-    if shown.restarts >= CRASHES:
-        return f"it crashes: systemd has restarted it {shown.restarts} times"
-    return ""
+    return (
+        f"{probes.redact_url(ready.url)} answers {ready.status}"
+        if ready.url
+        else f"port {ready.port} accepts connections"
+    )
 
 
 def _find_change(before: UnitState, now: UnitState) -> str:

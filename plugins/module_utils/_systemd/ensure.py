@@ -16,9 +16,9 @@ from . import probes, releases
 from .apply import Limits, Run
 from .lock import hold_host
 from .manager import Manager
-from .plan import Decision, decide, find_undeclared, flatten, list_plan, refuse_undeclared
+from .plan import Decision, decide, find_unread, flatten, list_plan, refuse_entangled, refuse_short_stops
 from .releases import LinkState, read_links
-from .summary import describe_link, describe_unit, summarize
+from .summary import describe_link, describe_unit, list_amiss, summarize
 from .units import Release, Unit, UnitState, parse_tiers
 
 if t.TYPE_CHECKING:
@@ -99,10 +99,12 @@ def perform(run: Run, *, state: str, restarted_after: float | None) -> None:
     outcome = run.outcome
     states = run.manager.show([unit.name for unit in units])
     links = {} if state == "stopped" else read_links(units)
-    decision = decide(run.tiers, states, links, state=state, restarted_after=restarted_after)
-    undeclared = find_undeclared(run.tiers, states, decision)
-    if undeclared:
-        refuse_undeclared(undeclared, run.manager.show(list(undeclared)))
+    related = dict(states)
+    while find_unread(related):
+        related.update(run.manager.show(find_unread(related)))
+    decision = decide(run.tiers, related, links, state=state, restarted_after=restarted_after)
+    refuse_entangled(run.tiers, related, decision)
+    refuse_short_stops(units, states, decision)
     outcome.plan = list_plan(run.tiers, decision, links)
     outcome.before = _describe(states, links, set())
     run.collect_kills(states, decision)
@@ -114,9 +116,9 @@ def perform(run: Run, *, state: str, restarted_after: float | None) -> None:
     except OpsError as cause:
         run.collect_evidence()
         error = _take_back(run, decision, links, cause, state)
-        _report(run, units, state)
+        _report(run, units, state, failed=True)
         raise error from cause
-    _report(run, units, state)
+    _report(run, units, state, failed=False)
 
 
 def _apply(run: Run, decision: Decision, links: t.Mapping[str, LinkState], state: str) -> None:
@@ -132,7 +134,12 @@ def _apply(run: Run, decision: Decision, links: t.Mapping[str, LinkState], state
 
 
 def _take_back(run: Run, decision: Decision, links: t.Mapping[str, LinkState], cause: OpsError, state: str) -> OpsError:
-    """Put back what this run, or a killed one before it, has switched; or start again what it has stopped."""
+    """Put back what this run, or a killed one before it, has switched; or start again what it has stopped.
+
+    What did not drain or stop proves nothing against a release, which therefore stays.
+    """
+    if run.is_stopping:
+        return run.bring_back(cause) if run.stopped and state != "stopped" else cause
     unproven: dict[str, tuple[Release, str]] = {
         release.link: (release, links[release.link].previous) for release in decision.unproven
     }
@@ -158,9 +165,9 @@ def _predict(
     outcome = run.outcome
     outcome.changed = due.due
     outcome.after = _describe(states, links, set(due.stop) & set(due.start))
-    outcome.after |= {f"unit {name}": "inactive" for name in due.stop if name not in due.start}
-    outcome.after |= {f"unit {name}": "active" for name in due.start if name not in due.stop}
-    outcome.after |= {release.link: release.target for release in due.switch}
+    outcome.after.update({f"unit {name}": "inactive" for name in due.stop if name not in due.start})
+    outcome.after.update({f"unit {name}": "active" for name in due.start if name not in due.stop})
+    outcome.after.update({release.link: release.target for release in due.switch})
     names = [unit.name for unit in units]
     outcome.summary = summarize(
         units,
@@ -180,7 +187,7 @@ def _predict(
     outcome.evidence += run.notes
 
 
-def _report(run: Run, units: t.Sequence[Unit], state: str) -> None:
+def _report(run: Run, units: t.Sequence[Unit], state: str, *, failed: bool) -> None:
     """Read back, also after a failure, what there is now."""
     outcome = run.outcome
     states = run.manager.show([unit.name for unit in units])
@@ -189,8 +196,17 @@ def _report(run: Run, units: t.Sequence[Unit], state: str) -> None:
     if outcome.facts.get("rolled_back"):
         outcome.summary = f"put back after a failure: {', '.join(link.target for link in links.values())}"
     else:
-        killed = _name_killed(outcome)
-        outcome.summary = summarize(units, run.stopped, run.started, run.switched, mode="did", killed=killed)
+        started = [name for name in dict.fromkeys(run.started) if states[name].serving]
+        amiss = list_amiss(units, states, state)
+        outcome.summary = summarize(
+            units,
+            list(dict.fromkeys(run.stopped)),
+            started,
+            run.switched,
+            mode="failed" if failed else "did",
+            amiss=amiss,
+            killed=_name_killed(outcome),
+        )
     outcome.evidence += [describe_unit(unit, states[unit.name], run.proofs.get(unit.name, "")) for unit in units]
     outcome.evidence += [describe_link(path, link) for path, link in links.items()]
     outcome.evidence += run.notes
@@ -220,4 +236,4 @@ def _describe(
         f"unit {name}": f"{shown.active}, started anew" if name in anew else shown.active
         for name, shown in states.items()
     }
-    return words | {path: link.target for path, link in links.items()}
+    return {**words, **{path: link.target for path, link in links.items()}}

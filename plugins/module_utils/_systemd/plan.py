@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import typing as t
 
 from .._common.errors import Refusal
@@ -50,7 +51,7 @@ def decide(
     stop = _find_restarts(units, states, links, restarted_after if state == "restarted" else None)
     _add_dependents(units, states, stop)
     stop = {name: why for name, why in stop.items() if states[name].running}
-    start |= {name: f"stopped before: {why}" for name, why in stop.items() if name not in start}
+    start.update({name: f"stopped before: {why}" for name, why in stop.items() if name not in start})
     switch: dict[str, Release] = {}
     unproven: dict[str, Release] = {}
     for unit in units:
@@ -112,7 +113,7 @@ def _add_dependents(units: t.Sequence[Unit], states: States, due: dict[str, str]
     pending = list(due)
     while pending:
         name = pending.pop()
-        for other in states[name].needed_by:
+        for other in find_dependents(name, states):
             if other in declared and other not in due and states[other].running:
                 if declared[other].shared:
                     raise Refusal(
@@ -124,25 +125,67 @@ def _add_dependents(units: t.Sequence[Unit], states: States, due: dict[str, str]
                 pending.append(other)
 
 
-def find_undeclared(tiers: Tiers, states: States, decision: Decision) -> dict[str, list[str]]:
-    """Return units that nobody declared and that systemd may stop together with a declared one: name, because of."""
-    declared = {unit.name for unit in flatten(tiers)}
-    undeclared: dict[str, list[str]] = {}
+def find_dependents(name: str, states: States) -> list[str]:
+    """Return all that systemd stops together with a unit, through units of every kind, running or not."""
+    known = {name}
+    dependents: list[str] = []
+    pending = [name]
+    while pending:
+        for other in states[pending.pop(0)].needed_by:
+            if other not in known:
+                known.add(other)
+                dependents.append(other)
+                pending.append(other)
+    return dependents
+
+
+def find_unread(states: States) -> list[str]:
+    """Return the units that the read ones name, as dependents or as what starts them, and that were not read yet."""
+    named = {other for shown in states.values() for other in (*shown.needed_by, *shown.triggered_by)}
+    return sorted(named - set(states))
+
+
+def refuse_entangled(tiers: Tiers, states: States, decision: Decision) -> None:
+    """Refuse to stop what running units that nobody declared need, and what would be started again at once.
+
+    A target that is stopped as well has no processes, so only what it passes the stop on to counts.
+    """
+    declared = {unit.name: unit for unit in flatten(tiers)}
     for name in decision.stop:
-        for other in states[name].needed_by:
-            if other not in declared:
-                undeclared.setdefault(other, []).append(name)
-    return undeclared
-
-
-def refuse_undeclared(undeclared: t.Mapping[str, t.Sequence[str]], states: States) -> None:
-    """Refuse to stop what running units that nobody declared need."""
-    for name, causes in undeclared.items():
-        if states[name].running:
+        for other in find_dependents(name, states):
+            if other in decision.stop or other.endswith(".target") or not states[other].running:
+                continue
+            is_shared = other in declared and declared[other].shared
+            kind = "is shared" if is_shared else "is not declared"
+            step = f"Declare it in a tier after {name}" if other.endswith(".service") else f"Stop {other} first"
             raise Refusal(
-                obj=f"unit {name}",
-                problem=f"it runs, is not declared, and systemd would stop it together with {causes[0]}",
-                next_step=f"Declare it in a tier after {causes[0]}, or mark {causes[0]} as shared",
+                obj=f"unit {other}",
+                problem=f"it runs, {kind}, and systemd would stop it together with {name}",
+                next_step=f"Take the dependency from it, or mark {name} as shared"
+                if is_shared
+                else f"{step}, or mark {name} as shared",
+            )
+        for trigger in () if name in decision.start else states[name].triggered_by:
+            if states[trigger].running:
+                raise Refusal(
+                    obj=f"unit {name}",
+                    problem=f"{trigger} is active and would start it again while it is to be stopped",
+                    next_step=f"Stop {trigger} first, and start it again after this change",
+                )
+
+
+def refuse_short_stops(units: t.Iterable[Unit], states: States, decision: Decision) -> None:
+    """Refuse to give up a stop while systemd goes on with it: the unit would be down and nobody would know."""
+    moved = {release.link for release in (*decision.switch, *decision.unproven)}
+    for unit in units:
+        limit = states[unit.name].stop_limit
+        is_stopped = unit.name in decision.stop or (unit.release is not None and unit.release.link in moved)
+        if is_stopped and unit.stop_timeout and unit.stop_timeout <= limit < math.inf:
+            raise Refusal(
+                obj=f"unit {unit.name}, stop_timeout",
+                problem=f"{unit.stop_timeout:g} s is not longer than its TimeoutStopSec, {limit:g} s, "
+                "so systemd would go on stopping it after this run had given up",
+                next_step="Leave out stop_timeout, then it waits as long as systemd does, or lower TimeoutStopSec",
             )
 
 

@@ -23,28 +23,41 @@ def summarize(
     switched: t.Sequence[str],
     *,
     mode: str,
+    amiss: t.Sequence[str] = (),
     killed: t.Sequence[str] = (),
 ) -> str:
-    """Return one line: what was done, or would be. ``mode`` is did, would or rolled_back.
+    """Return one line: what was done, or would be, and what is not as declared. ``mode`` is did, would or failed.
 
     ``killed`` are units that had been killed out of memory before.
     """
     restarted = [name for name in started if name in stopped]
     words = [
-        f"{verb} {join_some(names)}"
-        for verb, names in (
-            ("switched" if mode == "did" else "switch", list(switched)),
-            ("restarted" if mode == "did" else "restart", restarted),
-            ("stopped" if mode == "did" else "stop", [name for name in stopped if name not in started]),
-            ("started" if mode == "did" else "start", [name for name in started if name not in stopped]),
+        f"{verb if mode == 'would' else past} {join_some(names)}"
+        for verb, past, names in (
+            ("switch", "switched", list(switched)),
+            ("restart", "restarted", restarted),
+            ("stop", "stopped", [name for name in stopped if name not in started]),
+            ("start", "started", [name for name in started if name not in stopped]),
         )
         if names
     ]
-    if not words:
+    if not words and mode == "failed":
+        words = ["nothing was stopped, switched or started"]
+    if not words and not amiss:
         return f"{format_count(len(units), 'unit')} as declared"
     if killed:
         words.append(f"{join_some(list(killed))} had been killed out of memory")
+    words += [f"not as declared: {join_some(list(amiss))}"] if amiss else []
     return ("would " if mode == "would" else "") + "; ".join(words)
+
+
+def list_amiss(units: t.Sequence[Unit], states: t.Mapping[str, UnitState], state: str) -> list[str]:
+    """Return what does not run and should, or the other way round, each with its state."""
+    return [
+        f"{unit.name} is {states[unit.name].describe()}"
+        for unit in units
+        if (states[unit.name].running and not unit.shared if state == "stopped" else not states[unit.name].serving)
+    ]
 
 
 def describe_unit(unit: Unit, state: UnitState, proof: str) -> str:

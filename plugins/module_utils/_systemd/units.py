@@ -8,11 +8,14 @@ Private to lowtide.ops: do not import from other collections.
 
 from __future__ import annotations
 
+import math
 import posixpath
+import re
 import typing as t
 
 from .._common.errors import OpsError, Refusal
 from .._common.text import format_size
+from .urls import find_fault, hide_query
 
 RUNNING = ("active", "activating", "reloading", "deactivating", "refreshing", "maintenance")
 """Values of ActiveState in which processes of the unit may run."""
@@ -37,6 +40,11 @@ PROPERTIES = (
     "RequiredBy",
     "BoundBy",
     "ConsistsOf",
+    "RequisiteOf",
+    "PropagatesStopTo",
+    "TriggeredBy",
+    "Job",
+    "TimeoutStopUSec",
 )
 """What is asked of systemd. Never Environment, nor anything else that may hold a secret.
 
@@ -44,6 +52,22 @@ systemctl leaves out what its version does not know.
 """
 NO_AMOUNT = ("", "infinity", "[not set]", str(2**64 - 1))
 """How systemd writes that an amount of memory has no limit, or is not known."""
+
+STOP_PHASES = 3
+"""The command of ExecStop, SIGTERM and SIGKILL: systemd gives each of them TimeoutStopSec."""
+STOP_MARGIN = 10.0
+STOP_SECONDS = 90.0
+"""What systemd gives a stop by default, and what is given where it gives any time."""
+_SPANS = {"us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+_SPANS.update({"month": 2629800.0, "y": 31557600.0})
+
+
+HIGHEST_PORT = 65535
+URLS = ("url", "begin_url", "cancel_url")
+DEPENDENTS = ("RequiredBy", "BoundBy", "ConsistsOf", "RequisiteOf", "PropagatesStopTo")
+"""Properties that name what systemd stops together with a unit."""
+NAME = re.compile(r"[A-Za-z0-9:_.\\-]+(?:@[A-Za-z0-9:_.\\@-]+)?\.service")
+"""A service's name, or that of an instance. What systemctl would take as a pattern or a path is none."""
 
 
 class Ready(t.NamedTuple):
@@ -85,7 +109,8 @@ class Unit(t.NamedTuple):
     release: Release | None = None
     shared: bool = False
     start_timeout: float = 90.0
-    stop_timeout: float = 90.0
+    stop_timeout: float = 0.0
+    """How long a stop may take; 0 is as long as systemd itself gives it."""
 
 
 class UnitState(t.NamedTuple):
@@ -104,6 +129,13 @@ class UnitState(t.NamedTuple):
     exit_status: str
     outdated: bool
     needed_by: tuple[str, ...]
+    """What systemd stops together with it, of any kind."""
+    triggered_by: tuple[str, ...] = ()
+    """The sockets, timers and paths that start it."""
+    stop_limit: float = STOP_SECONDS
+    """TimeoutStopSec, after which systemd kills what has not ended; infinity where it never does."""
+    has_job: bool = False
+    """Whether systemd is at starting or stopping it."""
     oom_policy: str = ""
     memory_max: int | None = None
     memory_peak: int | None = None
@@ -114,9 +146,24 @@ class UnitState(t.NamedTuple):
         return self.active in RUNNING
 
     @property
+    def settled(self) -> bool:
+        """Whether nothing is being done to it, so that it stays as it is."""
+        return self.active != "deactivating" and not self.has_job
+
+    @property
+    def stop_seconds(self) -> float:
+        """How long systemd may take to stop it, all phases together."""
+        return STOP_PHASES * self.stop_limit + STOP_MARGIN if math.isfinite(self.stop_limit) else STOP_SECONDS
+
+    @property
     def serving(self) -> bool:
         """Whether systemd calls it active."""
         return self.active in SERVING
+
+    @property
+    def answering(self) -> bool:
+        """Whether something may answer: not while it waits to be restarted. A MainPID of 0 says nothing of it."""
+        return self.running and not self.sub.startswith("auto-restart")
 
     def describe(self) -> str:
         """Return the state in systemd's words; of a unit that was killed out of memory with what it could take."""
@@ -155,6 +202,12 @@ def _parse_unit(entry: t.Any, tier: int) -> Unit:
     place = f"unit {name}"
     if not name.endswith(".service"):
         raise _refuse(place, "it is no service", "Name a unit that ends in .service")
+    if not NAME.fullmatch(name):
+        raise _refuse(
+            place,
+            "it is no name of one unit: patterns (* ? [), paths and templates without an instance are not taken",
+            "Declare each unit by its name, as `systemctl list-units` has it",
+        )
     fields = _take(place, {**entry, "name": name}, Unit)
     fields["tier"] = tier
     for key, kind in (("ready", Ready), ("drain", Drain), ("release", Release)):
@@ -207,9 +260,21 @@ def _convert(place: str, value: t.Any, kind: type[t.Any]) -> t.Any:
 
 
 def _check(place: str, unit: Unit) -> None:
-    """Refuse what contradicts itself."""
+    """Refuse what contradicts itself, and what could only fail once services have been stopped."""
     if unit.ready is not None and bool(unit.ready.url) == bool(unit.ready.port):
         raise _refuse(f"{place}, ready", "it has neither or both of url and port", "Give one of url and port")
+    if unit.ready is not None and unit.ready.port > HIGHEST_PORT:
+        raise _refuse(f"{place}, ready", f"port {unit.ready.port} is above {HIGHEST_PORT}", "Give a port of TCP")
+    for part in (unit.ready, unit.drain):
+        for key, value in part._asdict().items() if part is not None else ():
+            fault = find_fault(value) if key in URLS and value else ""
+            if fault:
+                kind = type(part).__name__.lower()
+                raise _refuse(
+                    f"{place}, {kind}, {key} {hide_query(value)!r}", fault, "Give one such as http://HOST:PORT/PATH"
+                )
+    if unit.drain is not None and not unit.drain.url:
+        raise _refuse(f"{place}, drain", "its url is empty", "Give the URL that says how many requests are in flight")
     if unit.shared and (unit.release is not None or unit.drain is not None):
         raise _refuse(
             place,
@@ -236,7 +301,7 @@ def parse_shown(text: str, names: t.Sequence[str], boot: float) -> dict[str, Uni
             problem=f"it printed {len(blocks)} units when asked for {len(names)}",
             next_step="Run `systemctl show --property=Id` with these units on the host",
         )
-    return {name: _parse_block(name, block, boot) for name, block in zip(names, blocks, strict=True)}
+    return {name: _parse_block(name, blocks[index], boot) for index, name in enumerate(names)}
 
 
 def _parse_block(name: str, block: str, boot: float) -> UnitState:
@@ -247,7 +312,7 @@ def _parse_block(name: str, block: str, boot: float) -> UnitState:
             problem="systemctl show printed no LoadState or no ActiveState for it",
             next_step=f"Run `systemctl show {name}` on the host",
         )
-    needed_by = {other for key in ("RequiredBy", "BoundBy", "ConsistsOf") for other in shown.get(key, "").split()}
+    needed_by = {other for key in DEPENDENTS for other in shown.get(key, "").split()}
     monotonic = int(shown.get("ActiveEnterTimestampMonotonic") or 0)
     return UnitState(
         name=name,
@@ -262,10 +327,30 @@ def _parse_block(name: str, block: str, boot: float) -> UnitState:
         exit_code=shown.get("ExecMainCode", ""),
         exit_status=shown.get("ExecMainStatus", ""),
         outdated=shown.get("NeedDaemonReload") == "yes",
-        needed_by=tuple(sorted(other for other in needed_by if other.endswith(".service"))),
+        needed_by=tuple(sorted(needed_by)),
+        triggered_by=tuple(sorted(shown.get("TriggeredBy", "").split())),
+        stop_limit=parse_span(name, shown["TimeoutStopUSec"]) if shown.get("TimeoutStopUSec") else STOP_SECONDS,
+        has_job=shown.get("Job", "") not in {"", "0"},
         oom_policy=shown.get("OOMPolicy", ""),
         memory_max=_parse_amount(shown.get("MemoryMax", "")),
         memory_peak=_parse_amount(shown.get("MemoryPeak", "")),
+    )
+
+
+def parse_span(name: str, text: str) -> float:
+    """Return the seconds of a time as systemctl prints it: ``1min 30s``, ``infinity``."""
+    if text == "infinity":
+        return math.inf
+    parts = [re.fullmatch(r"(\d+(?:\.\d+)?)([a-zµ]*)", word) for word in text.split()]
+    spans = [float(part[1]) * _SPANS[part[2]] for part in parts if part is not None and part[2] in _SPANS]
+    if len(spans) == len(parts):
+        return math.fsum(spans)
+    if text == "0":
+        return 0.0
+    raise OpsError(
+        obj=f"unit {name}",
+        problem=f"systemctl show printed TimeoutStopUSec={text}, which is no time",
+        next_step=f"Run `systemctl show --property=TimeoutStopUSec {name}` on the host",
     )
 
 

@@ -160,6 +160,39 @@ def test_a_dependency_that_is_never_ready_stops_the_rest(site: ServiceSite, ansi
         assert set(site.show(host, "ActiveState").values()) == {"inactive"}
 
 
+@pytest.mark.procedure("D3")
+def test_a_stop_that_takes_longer_than_the_run_waits(site: ServiceSite, ansible_playbook: Run) -> None:
+    """A limit below that of systemd is refused untouched; what still outlasts it ends down, and is started again."""
+    site.start()
+    first, *rest = site.hosts
+    unit = site.name_unit("api")
+    limits = "ExecStop=/bin/sleep 5\nKillSignal=SIGCONT\nTimeoutStopSec=6\n"
+    site.run(first, "tee", "-a", f"/etc/systemd/system/{unit}", stdin=limits)
+    site.run(first, "systemctl", "daemon-reload")
+    before = read_states(site)
+    after = {
+        "service_state": "restarted",
+        "service_restarted_after": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+
+    def restart(seconds: int) -> PlaybookRun:
+        declared = declare(site, service_units=site.make_tiers(api={"stop_timeout": seconds}), **after)
+        return ansible_playbook(PLAYBOOK, "-i", site.write_inventory(), extra_vars=declared)
+
+    refused = restart(5)
+    assert refused.rc != 0
+    assert f"unit {unit}, stop_timeout: 5 s is not longer than its TimeoutStopSec, 6 s" in read_words(refused)
+    assert read_states(site) == before
+
+    late = restart(7)
+    assert late.rc != 0
+    assert "systemctl stop had not ended after 7 s; now it is failed (failed), result timeout" in read_words(late)
+    assert f"{unit} had been stopped before and serves again" in read_words(late)
+    assert set(site.show(first, "ActiveState").values()) == {"active"}
+    assert site.show(first, "InvocationID")["api"] != before[first]["api"]
+    assert read_states(site, hosts=rest) == {host: before[host] for host in rest}
+
+
 @pytest.mark.procedure("D28")
 def test_a_host_lost_in_the_middle_stops_the_rest(
     site: ServiceSite, ansible_playbook: Run, lab: dict[str, Any]

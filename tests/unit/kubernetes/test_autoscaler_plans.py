@@ -265,11 +265,11 @@ def test_metrics_are_matched_by_their_source() -> None:
     for order in itertools.permutations(declared):
         assert covers(list(order), declared)
         assert present({**HPA, "spec": {**HPA["spec"], "metrics": list(order)}}, metrics=declared).write is None
-    changed = copy.deepcopy(lag)
+    changed: Json = copy.deepcopy(lag)
     changed["external"]["target"]["value"] = "6"
     assert not covers([changed, queue, CPU], declared)
     assert not covers([queue, queue, CPU], declared)
-    policies = [{"type": "Pods", "value": 1}, {"type": "Percent", "value": 2}]
+    policies: list[Json] = [{"type": "Pods", "value": 1}, {"type": "Percent", "value": 2}]
     assert not covers(policies, policies[::-1])
 
 

@@ -374,7 +374,7 @@ def test_the_exit_that_decided_is_the_last_of_its_kind() -> None:
 
 def describe_mixed(phase: str, *containers: tuple[str, int | None, int], **spec: Any) -> Pod:
     """Return a pod of containers by name, exit code (None: it runs) and second of their end."""
-    statuses = [
+    statuses: list[Json] = [
         {
             "name": name,
             "state": {"running": {}}

@@ -290,3 +290,37 @@ def test_missing_rights_are_found_before_the_first_write(memory: MemoryServer) -
     put_hpa(memory)
     memory.deny("patch", "horizontalpodautoscalers.autoscaling")
     check_refused(memory, "horizontalpodautoscalers", max_replicas=9)
+
+
+def drop_metrics(memory: MemoryServer, *, dry_runs: bool) -> None:
+    """Let the server drop the metrics of what is made; without ``dry_runs`` only where it keeps it."""
+    create = memory.create_object
+
+    def drop(target: Any, request: Any) -> Json:
+        if dry_runs or "dryRun" not in request.query:
+            request.body["spec"]["metrics"] = [{**CPU, "resource": {"name": "cpu", "target": {"type": "Utilization"}}}]
+        return create(target, request)
+
+    memory.create_object = drop  # type: ignore[method-assign]
+
+
+@pytest.mark.usefixtures("controllers")
+def test_a_new_one_of_which_the_server_drops_something_is_not_made(memory: MemoryServer) -> None:
+    """Its dry run is compared with what is declared, and the server is asked to refuse unknown fields itself."""
+    drop_metrics(memory, dry_runs=True)
+    refused = run(memory, **DECLARED)
+    assert (refused.failed, refused["error"]["refused"], refused.changed) == (True, True, False)
+    assert f"{HPA} n/h: the server would make something else of it: metrics" in refused.msg
+    assert memory.read_all(HPA) == []
+    asked = [request.query for request in memory.log if request.verb == "create" and "autoscalers" in request.path]
+    assert [(query.get("fieldValidation"), query.get("dryRun")) for query in asked] == [("Strict", "All")]
+
+
+@pytest.mark.usefixtures("controllers")
+def test_a_new_one_that_became_something_else_is_a_failure(memory: MemoryServer) -> None:
+    """As with a webhook that sees no dry run: it is there, and it is not as declared."""
+    drop_metrics(memory, dry_runs=False)
+    failed = run(memory, **DECLARED)
+    assert (failed.failed, failed["error"]["refused"], failed.changed) == (True, False, True)
+    assert "it was made, and the server made something else of it: metrics" in failed.msg
+    assert len(memory.read_all(HPA)) == 1

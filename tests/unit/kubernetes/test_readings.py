@@ -105,3 +105,38 @@ def test_whatever_a_pod_answers_is_a_number_or_unreadable(text: str) -> None:
 def test_numbers_are_shown_without_an_empty_fraction() -> None:
     """As people write them."""
     assert [format_number(value) for value in (3.0, 0.5)] == ["3", "0.5"]
+
+
+KEY = "-----BEGIN PRIVATE KEY-----\n" + "\n".join(["planted" + "Ab1+" * 14] * 20) + "\n-----END PRIVATE KEY-----"
+SECRETS = [
+    '{"error": "cannot log in", "password": "planted-5e1d"}',
+    "x" * (SHOWN - 12) + " token=planted-" + "y" * 400,
+    f"cannot use {KEY}",
+    f"# {KEY}",
+    f"up 1\n# {KEY}\nup 1",
+    "postgresql://app:planted@db/app",
+    '{"password": "planted-5e1d", "in_flight": "none"}',
+]
+
+
+@pytest.mark.parametrize("text", SECRETS)
+def test_an_answer_in_a_message_has_no_secret(text: str) -> None:
+    """It is redacted before it is shortened, so that no secret is cut in two; and whole, not by its lines."""
+    messages = [shorten(text)]
+    for read in (
+        read_body,
+        read_samples,
+        lambda text: read_field(text, "in_flight"),
+        lambda text: sum_metric(text, "a", {}),
+    ):
+        with pytest.raises(UnreadableAnswer) as caught:
+            read(text)
+        messages.append(str(caught.value))
+    assert "planted" not in " ".join(messages)
+    assert "[redacted]" in messages[0] or len(text) > SHOWN
+
+
+def test_a_field_with_a_secret_name_is_not_shown() -> None:
+    """Nothing in the value itself says what it is."""
+    with pytest.raises(UnreadableAnswer, match=r"its field auth\.token is '\[redacted\]', which is no number"):
+        read_field('{"auth": {"token": "planted"}}', "auth.token")

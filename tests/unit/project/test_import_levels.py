@@ -72,6 +72,7 @@ LEVELS = {
         ["maintenance", "operations"],
     ],
     "module_utils._systemd": [
+        ["urls"],
         ["units"],
         ["lock", "manager", "probes", "releases"],
         ["memory", "plan", "summary"],

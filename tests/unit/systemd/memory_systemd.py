@@ -25,13 +25,17 @@ class MemorySystemd:
         """Every command line, in order, by its verb; of journalctl the program's name."""
         self.on_start: Callable[[str], str] = lambda _name: "active"
         """What ActiveState a unit has once it was started."""
+        self.on_stop: Callable[[str], str] = lambda _name: "inactive"
+        """What ActiveState a unit has once it was stopped."""
         self.refusals: dict[tuple[str, str], str] = {}
         """Verb and unit: what systemctl says instead of doing it."""
+        self.slow_stops: dict[str, int] = {}
+        """Units that outlast the client that stops them: how often they are looked at until systemd has killed them."""
 
     def add(self, name: str, active: str = "active", **properties: str) -> None:
         """Have a unit, active for an hour unless said otherwise."""
         entered = int((time.clock_gettime(time.CLOCK_MONOTONIC) - 3600) * 1e6) if active == "active" else 0
-        self.units[f"{name}.service"] = {
+        self.units[name if "." in name else f"{name}.service"] = {
             "LoadState": "loaded",
             "ActiveState": active,
             "SubState": "running" if active == "active" else "dead",
@@ -54,6 +58,7 @@ class MemorySystemd:
             return CommandOutput(0, "".join(f"{line}\n" for line in self.journal.get(name, [])), "")
         verb, names = argv[1], argv[argv.index("--") + 1 :]
         if verb == "show":
+            self._go_on(names)
             missing = {"LoadState": "not-found", "ActiveState": "inactive"}
             blocks = [self.units.get(name, missing) for name in names]
             text = "\n\n".join("\n".join(f"{key}={value}" for key, value in block.items()) for block in blocks)
@@ -68,6 +73,19 @@ class MemorySystemd:
             entered = int(time.clock_gettime(time.CLOCK_MONOTONIC) * 1e6)
             shown |= {"ActiveState": active, "SubState": "running" if active == "active" else active, "MainPID": "200"}
             shown |= {"ActiveEnterTimestampMonotonic": str(entered), "InvocationID": f"start-{len(self.commands)}"}
+        elif verb == "stop" and name in self.slow_stops:
+            shown |= {"ActiveState": "deactivating", "SubState": "stop-sigterm", "Job": "7"}
+            return CommandOutput(None, "", "")
         elif verb == "stop":
-            shown |= {"ActiveState": "inactive", "SubState": "dead", "MainPID": "0"}
+            active = self.on_stop(name.removesuffix(".service"))
+            shown |= {"ActiveState": active, "SubState": "running" if active == "active" else "dead", "MainPID": "0"}
         return CommandOutput(0, "", "")
+
+    def _go_on(self, names: Sequence[str]) -> None:
+        """A stop job goes on although nobody waits for it."""
+        for name in names:
+            if name in self.slow_stops and self.units[name]["ActiveState"] == "deactivating":
+                self.slow_stops[name] -= 1
+                if self.slow_stops[name] < 0:
+                    ended = {"ActiveState": "failed", "SubState": "failed", "Result": "timeout", "MainPID": "0"}
+                    self.units[name] |= {**ended, "Job": ""}

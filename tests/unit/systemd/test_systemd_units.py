@@ -1,14 +1,13 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Order, refusals before any change, drain, readiness, and releases that are put back."""
+"""Order, refusals before any change, drain, and readiness."""
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,9 +15,11 @@ import pytest
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import OpsError, Refusal
 from ansible_collections.lowtide.ops.plugins.module_utils._common.outcome import Outcome
 from ansible_collections.lowtide.ops.plugins.module_utils._common.retry import Deadline
+from ansible_collections.lowtide.ops.plugins.module_utils._common.text import format_duration
 from ansible_collections.lowtide.ops.plugins.module_utils._systemd.ensure import parse_time, read_restarted_after
 from ansible_collections.lowtide.ops.plugins.module_utils._systemd.lock import hold_host
-from ansible_collections.lowtide.ops.plugins.module_utils._systemd.units import parse_tiers
+from ansible_collections.lowtide.ops.plugins.module_utils._systemd.plan import decide
+from ansible_collections.lowtide.ops.plugins.module_utils._systemd.units import parse_shown, parse_tiers
 from unit.systemd.memory_systemd import MemorySystemd
 
 Ensure = Callable[..., Outcome]
@@ -115,6 +116,79 @@ def test_what_others_need_is_not_stopped(systemd: MemorySystemd, ensure: Ensure)
     assert systemd.commands == [("stop", "cache")]
 
 
+@pytest.mark.parametrize("key", ["RequiredBy", "BoundBy", "ConsistsOf", "RequisiteOf", "PropagatesStopTo"])
+def test_every_way_in_which_systemd_stops_another_unit(systemd: MemorySystemd, ensure: Ensure, key: str) -> None:
+    """Is known before anything is stopped."""
+    systemd.add("cache", **{key: "other.service"})
+    systemd.add("other")
+    with pytest.raises(
+        Refusal, match=r"unit other\.service: it runs, is not declared, .* together with cache\.service"
+    ):
+        ensure(["cache"], "stopped")
+    assert systemd.commands == []
+
+
+def test_dependents_are_followed_through_other_kinds_of_units(systemd: MemorySystemd, ensure: Ensure) -> None:
+    """A target, a socket or a timer passes a stop on; in a circle too, and where it does not run itself."""
+    systemd.add("db", RequiredBy="shop.target")
+    systemd.add("shop.target", "inactive", ConsistsOf="batch.timer", RequiredBy="db.service")
+    systemd.add("batch.timer", "inactive", BoundBy="report.service")
+    systemd.add("report")
+    with pytest.raises(Refusal, match=r"unit report\.service: it runs, is not declared, .* together with db\.service"):
+        ensure(["db"], "stopped")
+    assert systemd.commands == []
+    ensure([["db"], ["report"]], "restarted", restarted_after=time.time())
+    assert systemd.commands == [("stop", "report"), ("stop", "db"), ("start", "db"), ("start", "report")]
+
+
+def test_what_requires_a_dependent_is_restarted_too(systemd: MemorySystemd, ensure: Ensure) -> None:
+    """By a target between them, and the dependents of dependents; the last one has been started since."""
+    young = str(int(time.clock_gettime(time.CLOCK_MONOTONIC) * 1e6))
+    systemd.add("db", RequiredBy="shop.target")
+    systemd.add("shop.target", ConsistsOf="api.service")
+    systemd.add("api", ActiveEnterTimestampMonotonic=young, RequiredBy="web.service")
+    systemd.add("web", ActiveEnterTimestampMonotonic=young)
+    ensure([["db"], ["api"], ["web"]], "restarted", restarted_after=time.time() - 60)
+    assert [name for verb, name in systemd.commands if verb == "stop"] == ["web", "api", "db"]
+    assert [name for verb, name in systemd.commands if verb == "start"] == ["db", "api", "web"]
+
+
+def test_a_running_timer_that_would_be_stopped_is_a_refusal(systemd: MemorySystemd, ensure: Ensure) -> None:
+    """Nobody would start it again."""
+    systemd.add("db", BoundBy="backup.timer")
+    systemd.add("backup.timer")
+    with pytest.raises(Refusal, match=r"unit backup\.timer: it runs, is not declared"):
+        ensure(["db"], "restarted", restarted_after=time.time())
+    assert systemd.commands == []
+
+
+@pytest.mark.parametrize("trigger", ["api.socket", "nightly.timer", "spool.path"])
+def test_a_unit_that_something_would_start_again_is_not_stopped(
+    systemd: MemorySystemd, ensure: Ensure, trigger: str
+) -> None:
+    """The plan says so, in check mode too."""
+    systemd.add("api", TriggeredBy=trigger)
+    systemd.add(trigger)
+    for check in (True, False):
+        with pytest.raises(Refusal, match=rf"unit api\.service: {trigger} is active and would start it again"):
+            ensure(["api"], "stopped", check=check)
+    assert systemd.commands == []
+    assert not ensure(["api"]).changed
+    systemd.add(trigger, "inactive")
+    ensure(["api"], "stopped")
+    assert systemd.commands == [("stop", "api")]
+
+
+def test_a_unit_that_is_active_again_after_its_stop_is_a_failure(systemd: MemorySystemd, ensure: Ensure) -> None:
+    """What systemctl says of a stop is read back."""
+    systemd.add("db")
+    systemd.add("api")
+    systemd.on_stop = lambda _name: "active"
+    with pytest.raises(OpsError, match=r"unit api\.service: it was stopped and is active \(running\) again"):
+        ensure([["db"], ["api"]], "stopped")
+    assert systemd.commands == [("stop", "api")]
+
+
 def test_a_tier_that_is_not_ready_stops_the_rest(systemd: MemorySystemd, ensure: Ensure, serve: Serve) -> None:
     """It says which, and what it answered."""
     for name in ("cache", "db", "api"):
@@ -143,6 +217,71 @@ def test_a_crash_loop_is_not_waited_for(systemd: MemorySystemd, ensure: Ensure, 
         ensure([{"name": "api", "ready": {"url": serve([(200, "")]), "timeout": 10**4}}])
 
 
+def test_restarts_of_the_past_are_no_crash_loop(systemd: MemorySystemd, ensure: Ensure, serve: Serve) -> None:
+    """systemd counts them until somebody starts the unit by hand: only those while this run waits say something."""
+    systemd.add("api", NRestarts="7")
+    ready = {"url": serve([(503, "warming up"), (200, "")]), "timeout": 10**4}
+    assert ensure([{"name": "api", "ready": ready}]).summary == "1 unit as declared"
+    url = serve([(503, "warming up")])
+    systemd.add("api", "inactive", NRestarts="7")
+
+    def start_anew(name: str) -> str:
+        systemd.units[f"{name}.service"]["NRestarts"] = "3"  # systemd begins at 0 again
+        return "activating"
+
+    systemd.on_start = start_anew
+    with pytest.raises(OpsError, match="it crashes: systemd has restarted it 3 times while it was waited for"):
+        ensure([{"name": "api", "ready": {"url": url, "timeout": 10**4}}])
+
+
+def test_a_key_in_the_journal_is_redacted_whole(systemd: MemorySystemd, ensure: Ensure) -> None:
+    """Its lines tell nothing by themselves, and its beginning may be before the lines that are kept."""
+    systemd.add("api", "inactive")
+    systemd.on_start = lambda _name: "failed"
+    body = [f"MIIplanted{number:02}" + "Ab1+" * 12 for number in range(30)]
+    systemd.journal["api.service"] = ["-----BEGIN PRIVATE KEY-----", *body, "-----END PRIVATE KEY-----", "cannot bind"]
+    for lines in (20, 100):
+        outcome = Outcome()
+        with pytest.raises(OpsError):
+            ensure(["api"], outcome=outcome, log_lines=lines)
+        assert outcome.facts["failed_unit"]["journal"] == ["[redacted]", "cannot bind"]
+        assert "planted" not in str(outcome.as_result())
+    systemd.journal["api.service"].pop()
+    systemd.journal["api.service"].pop()
+    outcome = Outcome()
+    with pytest.raises(OpsError):
+        ensure(["api"], outcome=outcome)
+    assert "planted" not in str(outcome.as_result())
+
+
+SECRET_BODY = '{"error": "cannot log in", "password": "planted-5e1d", "more": "' + "x" * 300 + '"}'
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [(503, SECRET_BODY), (200, SECRET_BODY), (200, f"token=planted-{'y' * 400}")],
+)
+def test_answers_are_redacted_before_they_are_shortened(
+    systemd: MemorySystemd, ensure: Ensure, serve: Serve, status: int, body: str
+) -> None:
+    """Of readiness, of a drain, and of what is told before it."""
+    systemd.add("api")
+    url = serve([(status, body)])
+    texts = []
+    for entry in (
+        {"drain": {"url": url, "limit": 2}},
+        {"drain": {"url": url, "field": "password", "limit": 2}},
+        {"drain": {"url": url, "begin_url": f"{url}/?token=planted-6", "limit": 2}},
+        {"ready": {"url": f"{url}/?token=planted-6", "status": 201, "timeout": 2}},
+    ):
+        outcome = Outcome()
+        with pytest.raises(OpsError) as caught:
+            ensure([{"name": "api", **entry}], "started" if "ready" in entry else "stopped", outcome=outcome)
+        texts.append(f"{caught.value} {outcome.as_result()}")
+    assert "planted" not in " ".join(texts)
+    assert status != 503 or all("[redacted]" in text for text in texts)
+
+
 def test_nothing_is_stopped_with_requests_in_flight(systemd: MemorySystemd, ensure: Ensure, serve: Serve) -> None:
     """It waits for zero; after the limit it refuses, or stops where that was asked for, and says so."""
     systemd.add("api")
@@ -158,6 +297,95 @@ def test_nothing_is_stopped_with_requests_in_flight(systemd: MemorySystemd, ensu
     outcome = ensure([{"name": "api", "drain": drain}], "stopped", on_busy="stop")
     assert systemd.commands == [("stop", "api")]
     assert "stopped with 2 requests in flight" in " ".join(outcome.evidence)
+
+
+def test_a_service_that_was_told_to_take_no_requests_is_not_said_to_serve(
+    systemd: MemorySystemd, ensure: Ensure, serve: Serve
+) -> None:
+    """Where there is no way to tell it the opposite."""
+    systemd.add("api")
+    url = serve([(200, "2")])
+    with pytest.raises(Refusal, match="still runs, but may take no new requests"):
+        ensure([{"name": "api", "drain": {"url": url, "begin_url": f"{url}/drain", "limit": 3}}], "stopped")
+
+
+def test_a_unit_without_a_main_process_is_drained(systemd: MemorySystemd, ensure: Ensure, serve: Serve) -> None:
+    """systemd may not know which of its processes is the main one; only what waits to be restarted cannot answer."""
+    drain = {"url": serve([(200, "2")]), "limit": 3}
+    systemd.add("api", MainPID="0")
+    with pytest.raises(Refusal, match="2 requests in flight"):
+        ensure([{"name": "api", "drain": drain}], "stopped")
+    assert systemd.commands == []
+    systemd.add("api", "activating", SubState="auto-restart")
+    ensure([{"name": "api", "drain": drain}], "stopped")
+    assert systemd.commands == [("stop", "api")]
+
+
+def test_a_stop_that_outlasts_its_client_leaves_nothing_down(systemd: MemorySystemd, ensure: Ensure) -> None:
+    """systemd goes on with its stop job: its end is waited for, and the unit serves again. The summary tells it."""
+    systemd.add("db")
+    systemd.add("api", TimeoutStopUSec="8s")
+    systemd.slow_stops["api.service"] = 3
+    outcome = Outcome()
+    tiers = [["db"], [{"name": "api", "stop_timeout": 9}]]
+    with pytest.raises(OpsError, match=r"not ended after 9 s.*api\.service had been stopped before and serves again"):
+        ensure(tiers, "restarted", restarted_after=time.time(), outcome=outcome)
+    assert [command for command in systemd.commands if command[0] != "reset-failed"] == [
+        ("stop", "api"),
+        ("start", "api"),
+    ]
+    assert systemd.units["api.service"]["ActiveState"] == "active"
+    assert outcome.summary == "restarted api.service"
+
+
+def test_a_unit_that_stays_down_is_in_the_summary(systemd: MemorySystemd, ensure: Ensure) -> None:
+    """Never a unit as declared, nor a restarted one, that does not run."""
+    systemd.add("api")
+    systemd.slow_stops["api.service"] = 3
+    systemd.on_start = lambda _name: "failed"
+    outcome = Outcome()
+    with pytest.raises(OpsError, match="starting it again failed"):
+        ensure(["api"], "restarted", restarted_after=time.time(), outcome=outcome)
+    assert outcome.summary == "stopped api.service; not as declared: api.service is failed (failed), result timeout"
+
+
+def test_a_refused_stop_is_no_unit_as_declared(systemd: MemorySystemd, ensure: Ensure) -> None:
+    """It runs on, and nothing is started."""
+    systemd.add("api")
+    systemd.refusals[("stop", "api.service")] = "Access denied"
+    outcome = Outcome()
+    with pytest.raises(OpsError, match="this account may not stop it"):
+        ensure(["api"], "restarted", restarted_after=time.time(), outcome=outcome)
+    assert systemd.commands == [("stop", "api")]
+    assert outcome.summary == "nothing was stopped, switched or started"
+    with pytest.raises(OpsError, match="this account may not stop it"):
+        ensure(["api"], "stopped", outcome=outcome)
+    assert outcome.summary.endswith("not as declared: api.service is active (running)")
+
+
+@pytest.mark.parametrize("check", [False, True])
+@pytest.mark.parametrize(("limit", "given"), [("1min 30s", 90), ("8s", 5), ("2min 1.5s", 121)])
+def test_a_stop_shorter_than_that_of_systemd_is_refused(
+    systemd: MemorySystemd, ensure: Ensure, limit: str, given: int, check: bool
+) -> None:
+    """Before anything is stopped: systemd would go on when the run has given up."""
+    systemd.add("db", TimeoutStopUSec=limit)
+    systemd.add("api")
+    tiers = [[{"name": "db", "stop_timeout": given}], ["api"]]
+    with pytest.raises(Refusal, match=r"unit db\.service, stop_timeout: .* is not longer than its TimeoutStopSec"):
+        ensure(tiers, "restarted", check=check, restarted_after=time.time())
+    assert systemd.commands == []
+
+
+@pytest.mark.parametrize(("limit", "seconds"), [("1min 30s", 280), ("500ms", 11.5), ("infinity", 90)])
+def test_a_stop_may_take_what_systemd_gives_it(
+    systemd: MemorySystemd, ensure: Ensure, limit: str, seconds: float
+) -> None:
+    """Each of its three phases may take TimeoutStopSec; where that has no end, a stop has one."""
+    systemd.add("api", TimeoutStopUSec=limit)
+    systemd.slow_stops["api.service"] = 0
+    with pytest.raises(OpsError, match=f"systemctl stop had not ended after {format_duration(seconds)}"):
+        ensure(["api"], "stopped")
 
 
 @pytest.mark.parametrize(
@@ -187,93 +415,51 @@ def test_a_drain_that_fails_is_taken_back(systemd: MemorySystemd, ensure: Ensure
     assert systemd.commands == [("stop", "api"), ("start", "api")]
 
 
-def declare_api(releases: Path, target: str, **ready: Any) -> list[dict[str, Any]]:
-    """Return the unit api with a release."""
-    release = {"link": str(releases / "current"), "target": str(releases / target)}
-    return [{"name": "api", "release": release, **({"ready": ready} if ready else {})}]
+def test_a_restart_by_systemd_is_a_failure_of_the_watch(systemd: MemorySystemd, ensure: Ensure, serve: Serve) -> None:
+    """Although each check finds the unit active and ready."""
+    systemd.add("api", "inactive")
+    asked: list[str] = []
+    url = serve([(200, "")], asked)
+    count = systemd.run
+
+    def run(argv: Any, seconds: float) -> Any:
+        systemd.units["api.service"]["NRestarts"] = "1" if len(asked) > 2 else "0"
+        return count(argv, seconds)
+
+    systemd.run = run  # type: ignore[assignment,method-assign]
+    with pytest.raises(OpsError, match="did not stay so: it was started anew"):
+        ensure([{"name": "api", "ready": {"url": url}}], canary_seconds=50)
 
 
-def test_a_release_is_switched_and_proven(systemd: MemorySystemd, ensure: Ensure, releases: Path) -> None:
-    """The note of what was before is gone once it serves; a second run is unchanged."""
-    systemd.add("api")
-    outcome = ensure(declare_api(releases, "2"), canary_seconds=5)
-    assert (releases / "current").readlink() == releases / "2"
-    assert systemd.commands == [("stop", "api"), ("start", "api")]
-    assert sorted(os.listdir(releases)) == ["1", "2", "current"]
-    assert "none failed" in " ".join(outcome.evidence)
-    assert not ensure(declare_api(releases, "2"), canary_seconds=5).changed
+def test_a_stop_that_systemd_had_to_force_is_told(systemd: MemorySystemd, ensure: Ensure) -> None:
+    """The processes were killed at the end of TimeoutStopSec."""
+    systemd.add("api", Result="timeout")
+    systemd.add("web")
+    outcome = ensure(["api", "web"], "stopped")
+    told = [line for line in outcome.evidence if "TimeoutStopSec" in line]
+    assert told == ["api.service: it did not end within its own TimeoutStopSec, and systemd killed its processes"]
 
 
-def test_a_release_that_does_not_stay_ready_is_put_back(
-    systemd: MemorySystemd, ensure: Ensure, serve: Serve, releases: Path
+def test_what_had_been_stopped_is_not_started_past_a_tier_that_failed(
+    systemd: MemorySystemd, ensure: Ensure, serve: Serve
 ) -> None:
-    """And proven; the failure has the first cause, and the journal from before it was put back."""
+    """Once the start has begun, no later tier is touched."""
+    systemd.add("db")
     systemd.add("api")
-    url = serve([(200, ""), (200, ""), (500, "broken"), (200, "")])
-    outcome = Outcome()
-    with pytest.raises(OpsError, match=r"did not stay so: .*status 500.* put back and serving again: .*/1"):
-        ensure(declare_api(releases, "2", url=url), canary_seconds=50, outcome=outcome)
-    assert (releases / "current").readlink() == releases / "1"
-    assert outcome.facts["rolled_back"] is True
-    assert sorted(os.listdir(releases)) == ["1", "2", "current"]
-    assert systemd.commands[-2:] == [("stop", "api"), ("start", "api")]
+    ready = {"url": serve([(503, "")]), "timeout": 3}
+    with pytest.raises(OpsError, match="tier 1 is not ready, and no later tier was touched") as caught:
+        ensure([[{"name": "db", "ready": ready}], ["api"]], "restarted", restarted_after=time.time())
+    assert "had been stopped before" not in str(caught.value)
+    assert systemd.commands == [("stop", "api"), ("stop", "db"), ("start", "db")]
 
 
-def test_putting_back_that_fails_as_well_ends_with_the_step_for_a_person(
-    systemd: MemorySystemd, ensure: Ensure, releases: Path
-) -> None:
-    """Nothing more is changed, and the note stays for the next run."""
-    systemd.add("api")
-    systemd.on_start = lambda _name: "failed"
-    with pytest.raises(OpsError, match=r"failed as well: .* By hand on this host: ln -sfn .*/1 .*/current; systemctl"):
-        ensure(declare_api(releases, "2"))
-    assert (releases / "current.lowtide-previous").readlink() == releases / "1"
-
-
-def test_a_run_after_a_killed_one_goes_on(systemd: MemorySystemd, ensure: Ensure, releases: Path) -> None:
-    """Killed after the switch: the old processes are replaced, and what is put back is the release before."""
-    systemd.add("api")
-    (releases / "current.lowtide-previous").symlink_to(releases / "1")
-    (releases / "current").unlink()
-    (releases / "current").symlink_to(releases / "2")
-    predicted = ensure(declare_api(releases, "2"), check=True)
-    assert [item.what for item in predicted.plan] == ["stop", "prove", "start"]
-    assert ensure(declare_api(releases, "2")).changed
-    assert sorted(os.listdir(releases)) == ["1", "2", "current"]
-    assert systemd.commands == [("stop", "api"), ("start", "api")]
-
-
-def test_a_release_that_was_not_yet_watched_is_watched_by_the_next_run(
-    systemd: MemorySystemd, ensure: Ensure, serve: Serve, releases: Path
-) -> None:
-    """Killed while it was watched: nothing is started, and it is put back all the same when a check fails."""
-    (releases / "current.lowtide-previous").symlink_to(releases / "1")
-    (releases / "current").unlink()
-    (releases / "current").symlink_to(releases / "2")
-    systemd.add("api", ActiveEnterTimestampMonotonic=str(int(time.clock_gettime(time.CLOCK_MONOTONIC) * 1e6) + 10**6))
-    url = serve([(200, ""), (503, "broken"), (200, "")])
-    with pytest.raises(OpsError, match=r"did not stay so: .*status 503.* put back and serving again"):
-        ensure(declare_api(releases, "2", url=url), canary_seconds=50)
-    assert (releases / "current").readlink() == releases / "1"
-
-
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        (lambda path: (path / "2").rmdir(), "there is no such folder on this host"),
-        (lambda path: (path / "current").unlink(), "it does not exist"),
-        (lambda path: (path / "current").unlink() or (path / "current").mkdir(), "it is no symbolic link"),
-    ],
-)
-def test_a_release_that_cannot_be_switched_is_refused(
-    systemd: MemorySystemd, ensure: Ensure, releases: Path, damage: Callable[[Path], None], message: str
-) -> None:
-    """Before anything is stopped."""
-    systemd.add("api")
-    damage(releases)
-    with pytest.raises(Refusal, match=message):
-        ensure(declare_api(releases, "2"))
-    assert systemd.commands == []
+def test_a_unit_that_was_started_at_that_very_time_is_not_restarted() -> None:
+    """Only one that runs since before it."""
+    tiers = parse_tiers(["api"])
+    text = "LoadState=loaded\nActiveState=active\nSubState=running\nActiveEnterTimestampMonotonic=5000000\n"
+    states = parse_shown(text, ["api.service"], 1000.0)
+    for after, due in ((1005.0, []), (1004.5, []), (1005.5, ["api.service"])):
+        assert list(decide(tiers, states, {}, state="restarted", restarted_after=after).stop) == due
 
 
 def test_a_missing_right_is_named(systemd: MemorySystemd, ensure: Ensure) -> None:
@@ -291,6 +477,31 @@ def test_a_missing_right_is_named(systemd: MemorySystemd, ensure: Ensure) -> Non
         ([["a"], []], "tier 2: it is"),
         (["a", "a.service"], "it is declared twice"),
         ([{"name": "a.timer"}], "it is no service"),
+        (["shop-*"], r"unit shop-\*\.service: it is no name of one unit"),
+        (["shop-?.service"], "it is no name of one unit"),
+        (["shop-[ab]"], "it is no name of one unit"),
+        (["/usr/bin/shop.service"], "it is no name of one unit"),
+        (["shop@.service"], "it is no name of one unit"),
+        (["shop api"], "it is no name of one unit"),
+        (
+            [{"name": "a", "ready": {"url": "ftp://x/"}}],
+            r"unit a\.service, ready, url 'ftp://x/': it is no http or https",
+        ),
+        ([{"name": "a", "ready": {"url": "127.0.0.1:80/ready"}}], "it is no http or https URL"),
+        ([{"name": "a", "ready": {"url": "http:///ready"}}], "it has no host"),
+        ([{"name": "a", "ready": {"url": "http://x:99999/"}}], "its host or its port cannot be read"),
+        ([{"name": "a", "ready": {"url": "http://x:port/"}}], "its host or its port cannot be read"),
+        ([{"name": "a", "ready": {"url": "http://[::1/"}}], "its host or its port cannot be read"),
+        ([{"name": "a", "ready": {"url": "http://x/a b"}}], "it has a space"),
+        ([{"name": "a", "ready": {"url": "http://me:planted@x/"}}], r"url 'http://x/': it has a user or a password"),
+        ([{"name": "a", "ready": {"port": 70000}}], "port 70000 is above 65535"),
+        ([{"name": "a", "drain": {"url": "x"}}], "drain, url 'x': it is no http or https URL"),
+        ([{"name": "a", "drain": {"url": ""}}], "its url is empty"),
+        ([{"name": "a", "drain": {"url": "http://x/", "begin_url": "x?t=planted"}}], r"begin_url 'x\?\[redacted\]'"),
+        (
+            [{"name": "a", "drain": {"url": "http://x/", "cancel_url": "http://"}}],
+            "cancel_url 'http://': it has no host",
+        ),
         ([{"name": "a", "pattern": "gunicorn.*"}], "unknown key pattern"),
         ([{"name": "a", "ready": {"port": 1, "url": "http://x/"}}], "neither or both of url and port"),
         ([{"name": "a", "shared": True, "drain": {"url": "http://x/"}}], "it is shared, so it is never stopped"),
@@ -305,6 +516,37 @@ def test_a_declaration_that_cannot_be_understood(tiers: list[Any], message: str)
         parse_tiers(tiers)
 
 
+def test_names_of_units_are_taken() -> None:
+    """Instances and escaped names too."""
+    tiers = parse_tiers(["shop@1", "shop@a\\x2db.service", "getty@tty1", "a_b:c-1.2.service"])
+    assert [unit.name for unit in tiers[0]] == [
+        "shop@1.service",
+        "shop@a\\x2db.service",
+        "getty@tty1.service",
+        "a_b:c-1.2.service",
+    ]
+
+
+def test_a_token_in_a_url_is_not_told(systemd: MemorySystemd, ensure: Ensure, serve: Serve) -> None:
+    """Neither as proof nor in a failure."""
+    systemd.add("api")
+    url = serve([(200, ""), (200, ""), (500, "")])
+    ready = {"url": f"{url}/ready?token=planted-77", "timeout": 3}
+    outcome = ensure([{"name": "api", "ready": ready}])
+    assert f"{url}/ready?[redacted] answers 200" in " ".join(outcome.evidence)
+    ensure([{"name": "api", "ready": ready}])
+    failed = Outcome()
+    with pytest.raises(OpsError, match="status 500") as caught:
+        ensure([{"name": "api", "ready": ready}], outcome=failed)
+    drain = {"url": f"{url}/n?token=planted-77", "limit": 2, "begin_url": ""}
+    with pytest.raises(Refusal, match="is not known") as busy:
+        ensure([{"name": "api", "drain": drain}], "stopped", outcome=failed)
+    told = {**drain, "begin_url": f"{url}/drain?token=planted-77"}
+    with pytest.raises(OpsError, match="could not be told") as untold:
+        ensure([{"name": "api", "drain": told}], "stopped", outcome=failed)
+    assert "planted" not in f"{outcome.as_result()} {failed.as_result()} {caught.value} {busy.value} {untold.value}"
+
+
 def test_texts_of_templates_are_numbers() -> None:
     """An inventory gives numbers as text."""
     ((unit,),) = parse_tiers([{"name": "a", "ready": {"port": "80", "timeout": "5.5"}, "stop_timeout": "7"}])
@@ -312,17 +554,35 @@ def test_texts_of_templates_are_numbers() -> None:
     assert (unit.ready.port, unit.ready.timeout, unit.stop_timeout) == (80, 5.5, 7.0)
 
 
-def test_two_runs_on_a_host_wait_for_each_other(tmp_path: Path) -> None:
+def test_two_runs_on_a_host_wait_for_each_other() -> None:
     """The second is refused only when its time is over, and goes on when the first has ended, however it ended."""
-    place = str(tmp_path / "lock")
-    script = "import time; print('held', flush=True); time.sleep(0.3)"
-    with subprocess.Popen(["flock", place, sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as holder:
+    name = f"lowtide.ops-test-{uuid.uuid4().hex}"
+    script = (
+        "import socket, sys, time; lock = socket.socket(socket.AF_UNIX); lock.bind(chr(0) + sys.argv[1]);"
+        " print('held', flush=True); time.sleep(0.3)"
+    )
+    with subprocess.Popen([sys.executable, "-c", script, name], stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
-        with pytest.raises(Refusal, match="still holds it after 0 s"), hold_host(Deadline(0), place):
+        with pytest.raises(Refusal, match="still holds it after 0 s"), hold_host(Deadline(0), name):
             raise AssertionError("both hold it")
-        with hold_host(Deadline(20), place):
+        with hold_host(Deadline(20), name):
             pass
+
+
+def test_the_lock_is_free_after_a_failure() -> None:
+    """A run that failed holds nothing."""
+    name = f"lowtide.ops-test-{uuid.uuid4().hex}"
+    with pytest.raises(ZeroDivisionError), hold_host(Deadline(0), name):
+        raise ZeroDivisionError
+    with hold_host(Deadline(0), name):
+        pass
+
+
+def test_a_lock_that_cannot_be_taken_is_a_message() -> None:
+    """Not the bare error of the system."""
+    with pytest.raises(OpsError, match=r"lock @x+: it cannot be taken: "), hold_host(Deadline(0), "x" * 200):
+        raise AssertionError("it is held")
 
 
 def test_the_time_of_a_restart() -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 import typing as t
 
-from ..._common.errors import Refusal
+from ..._common.errors import OpsError, Refusal
 from ..._common.outcome import Blocker, Outcome, PlanItem
 from ..._common.text import join_some
 from ..autoscalers import Autoscaler, select_autoscalers
@@ -198,14 +198,40 @@ class ChangeAutoscaler:
             self._check_right_to_create()
             self.outcome.changed = True
             return
-        self.client.create(path, body, obj=self.title, dry_run=True)
+        self._try(path, body)
         hpa = self._create(path, body)
+        self._check_made(hpa)
         self._wait(workload, Autoscaler.from_object(hpa, KIND), hpa)
+
+    def _try(self, path: str, body: Json) -> None:
+        """Refuse what the server would refuse, and what it would make something else of or drop without a word."""
+        answer = self.client.create(path, body, obj=self.title, dry_run=True, strict=True)
+        difference = self._describe_made(answer)
+        if difference:
+            raise Refusal(
+                obj=self.title,
+                problem=f"the server would make something else of it: {difference}; nothing has been changed",
+                next_step="Find the admission webhook or policy that changes it, and make an exception or ask for what"
+                " it allows",
+            )
+
+    def _check_made(self, hpa: Json) -> None:
+        difference = self._describe_made(hpa)
+        if difference:
+            raise OpsError(
+                obj=self.title,
+                problem=f"it was made, and the server made something else of it: {difference}",
+                next_step="Find the admission webhook or policy that changes it, then run this again",
+            )
+
+    def _describe_made(self, hpa: Json) -> str:
+        """Return in which fields a new HPA is not as declared; defaults beside what is declared do not count."""
+        return self._describe(plan_present(hpa, self.declared, run_id=self.client.run_id, now=self.now).fields)
 
     def _create(self, path: str, body: Json) -> Json:
         """Make the HPA; one that is there by now counts if it is as declared, as after an answer that was lost."""
         try:
-            return self.client.create(path, body, obj=self.title)
+            return self.client.create(path, body, obj=self.title, strict=True)
         except (Conflict, WriteUnknown) as error:
             try:
                 hpa = self.client.get(self.path, obj=self.title)

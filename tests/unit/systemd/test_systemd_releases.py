@@ -1,0 +1,187 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Releases behind a link: switched, proven, put back, and what a killed run leaves of them."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import OpsError, Refusal
+from ansible_collections.lowtide.ops.plugins.module_utils._common.outcome import Outcome
+from unit.systemd.memory_systemd import MemorySystemd
+
+Ensure = Callable[..., Outcome]
+Serve = Callable[..., str]
+
+
+def declare_api(releases: Path, target: str, **ready: Any) -> list[dict[str, Any]]:
+    """Return the unit api with a release."""
+    release = {"link": str(releases / "current"), "target": str(releases / target)}
+    return [{"name": "api", "release": release, **({"ready": ready} if ready else {})}]
+
+
+def leave_killed(releases: Path) -> None:
+    """Leave what a run leaves that was killed after it had switched from release 1 to 2."""
+    (releases / "current.lowtide-previous").symlink_to(releases / "1")
+    (releases / "current").unlink()
+    (releases / "current").symlink_to(releases / "2")
+
+
+def test_a_refusal_of_a_drain_puts_no_release_back(
+    systemd: MemorySystemd, ensure: Ensure, serve: Serve, releases: Path
+) -> None:
+    """What a killed run had switched is not proven, and is not disproven by requests in flight either."""
+    (releases / "current.lowtide-previous").symlink_to(releases / "1")
+    (releases / "current").unlink()
+    (releases / "current").symlink_to(releases / "2")
+    systemd.add("api")
+    (declared,) = declare_api(releases, "2")
+    drain = {"url": serve([(200, "2")]), "limit": 3}
+    outcome = Outcome()
+    with pytest.raises(Refusal, match="2 requests in flight after 3 s, so it was not stopped and still serves"):
+        ensure([{**declared, "drain": drain}], outcome=outcome)
+    assert systemd.commands == []
+    assert (releases / "current").readlink() == releases / "2"
+    assert (releases / "current.lowtide-previous").readlink() == releases / "1"
+    assert not outcome.changed
+    assert outcome.facts["rolled_back"] is False
+    assert outcome.summary == "nothing was stopped, switched or started"
+
+
+def test_a_release_is_switched_and_proven(systemd: MemorySystemd, ensure: Ensure, releases: Path) -> None:
+    """The note of what was before is gone once it serves; a second run is unchanged."""
+    systemd.add("api")
+    outcome = ensure(declare_api(releases, "2"), canary_seconds=5)
+    assert (releases / "current").readlink() == releases / "2"
+    assert systemd.commands == [("stop", "api"), ("start", "api")]
+    assert sorted(os.listdir(releases)) == ["1", "2", "current"]
+    assert "none failed" in " ".join(outcome.evidence)
+    assert not ensure(declare_api(releases, "2"), canary_seconds=5).changed
+
+
+def test_a_release_that_does_not_stay_ready_is_put_back(
+    systemd: MemorySystemd, ensure: Ensure, serve: Serve, releases: Path
+) -> None:
+    """And proven; the failure has the first cause, and the journal from before it was put back."""
+    systemd.add("api")
+    url = serve([(200, ""), (200, ""), (500, "broken"), (200, "")])
+    outcome = Outcome()
+    with pytest.raises(OpsError, match=r"did not stay so: .*status 500.* put back and serving again: .*/1"):
+        ensure(declare_api(releases, "2", url=url), canary_seconds=50, outcome=outcome)
+    assert (releases / "current").readlink() == releases / "1"
+    assert outcome.facts["rolled_back"] is True
+    assert sorted(os.listdir(releases)) == ["1", "2", "current"]
+    assert systemd.commands[-2:] == [("stop", "api"), ("start", "api")]
+
+
+def test_putting_back_that_fails_as_well_ends_with_the_step_for_a_person(
+    systemd: MemorySystemd, ensure: Ensure, releases: Path
+) -> None:
+    """Nothing more is changed, and the note stays for the next run."""
+    systemd.add("api")
+    systemd.on_start = lambda _name: "failed"
+    with pytest.raises(OpsError, match=r"failed as well: .* By hand on this host: ln -sfn .*/1 .*/current; systemctl"):
+        ensure(declare_api(releases, "2"))
+    assert (releases / "current.lowtide-previous").readlink() == releases / "1"
+
+
+def test_a_run_after_a_killed_one_goes_on(systemd: MemorySystemd, ensure: Ensure, releases: Path) -> None:
+    """Killed after the switch: the old processes are replaced, and what is put back is the release before."""
+    systemd.add("api")
+    (releases / "current.lowtide-previous").symlink_to(releases / "1")
+    (releases / "current").unlink()
+    (releases / "current").symlink_to(releases / "2")
+    predicted = ensure(declare_api(releases, "2"), check=True)
+    assert [item.what for item in predicted.plan] == ["stop", "prove", "start"]
+    assert ensure(declare_api(releases, "2")).changed
+    assert sorted(os.listdir(releases)) == ["1", "2", "current"]
+    assert systemd.commands == [("stop", "api"), ("start", "api")]
+
+
+def test_a_release_that_was_not_yet_watched_is_watched_by_the_next_run(
+    systemd: MemorySystemd, ensure: Ensure, serve: Serve, releases: Path
+) -> None:
+    """Killed while it was watched: nothing is started, and it is put back all the same when a check fails."""
+    (releases / "current.lowtide-previous").symlink_to(releases / "1")
+    (releases / "current").unlink()
+    (releases / "current").symlink_to(releases / "2")
+    systemd.add("api", ActiveEnterTimestampMonotonic=str(int(time.clock_gettime(time.CLOCK_MONOTONIC) * 1e6) + 10**6))
+    url = serve([(200, ""), (503, "broken"), (200, "")])
+    with pytest.raises(OpsError, match=r"did not stay so: .*status 503.* put back and serving again"):
+        ensure(declare_api(releases, "2", url=url), canary_seconds=50)
+    assert (releases / "current").readlink() == releases / "1"
+
+
+def test_releases_are_put_back_in_order(systemd: MemorySystemd, ensure: Ensure, serve: Serve, releases: Path) -> None:
+    """Stopped from the last unit to the first, started from the first to the last."""
+    systemd.add("api")
+    systemd.add("web")
+    (declared,) = declare_api(releases, "2")
+    ready = {"url": serve([(200, ""), (500, ""), (200, "")])}
+    with pytest.raises(OpsError, match="put back and serving again"):
+        ensure([[declared], [{**declared, "name": "web", "ready": ready}]], canary_seconds=50)
+    back = systemd.commands[4:]
+    assert back == [("stop", "web"), ("stop", "api"), ("start", "api"), ("start", "web")]
+
+
+def test_the_release_that_was_good_is_not_put_back_to_itself(
+    systemd: MemorySystemd, ensure: Ensure, serve: Serve, releases: Path
+) -> None:
+    """Declared again after a killed run, it fails like any unit: there is nothing before it."""
+    systemd.add("api")
+    leave_killed(releases)
+    outcome = Outcome()
+    with pytest.raises(OpsError, match="is not ready") as caught:
+        ensure(declare_api(releases, "1", url=serve([(500, "")]), timeout=3), outcome=outcome)
+    assert "put" not in str(caught.value)
+    assert outcome.facts["rolled_back"] is False
+    assert systemd.commands == [("stop", "api"), ("start", "api")]
+    assert (releases / "current").readlink() == releases / "1"
+
+
+def test_what_is_put_back_is_the_last_release_that_served(
+    systemd: MemorySystemd, ensure: Ensure, serve: Serve, releases: Path
+) -> None:
+    """Not the one that a killed run had switched to: nobody has seen that one serve."""
+    systemd.add("api")
+    leave_killed(releases)
+    (releases / "3").mkdir()
+    url = serve([(200, ""), (500, ""), (200, "")])
+    with pytest.raises(OpsError, match=r"put back and serving again: .*/1"):
+        ensure(declare_api(releases, "3", url=url), canary_seconds=50)
+    assert (releases / "current").readlink() == releases / "1"
+
+
+def test_the_note_keeps_the_last_release_that_served(systemd: MemorySystemd, ensure: Ensure, releases: Path) -> None:
+    """Also through a second switch after a killed run."""
+    systemd.add("api")
+    leave_killed(releases)
+    (releases / "3").mkdir()
+    systemd.on_start = lambda _name: "failed"
+    with pytest.raises(OpsError, match="failed as well"):
+        ensure(declare_api(releases, "3"))
+    assert (releases / "current.lowtide-previous").readlink() == releases / "1"
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda path: (path / "2").rmdir(), "there is no such folder on this host"),
+        (lambda path: (path / "current").unlink(), "it does not exist"),
+        (lambda path: (path / "current").unlink() or (path / "current").mkdir(), "it is no symbolic link"),
+    ],
+)
+def test_a_release_that_cannot_be_switched_is_refused(
+    systemd: MemorySystemd, ensure: Ensure, releases: Path, damage: Callable[[Path], None], message: str
+) -> None:
+    """Before anything is stopped."""
+    systemd.add("api")
+    damage(releases)
+    with pytest.raises(Refusal, match=message):
+        ensure(declare_api(releases, "2"))
+    assert systemd.commands == []
