@@ -18,6 +18,7 @@ from .objects import Job, Pod, Workload, find_controller, index_conditions
 from .plans.job import Holder, find_holders
 from .pod_templates import fingerprint
 from .resources import Resource, find_resource, list_kinds_between
+from .rollout_notes import read_note
 from .saved_state import AUTOSCALER_MANAGERS, find_owners, is_own_manager
 from .selectors import format_selector
 from .snapshot import Snapshot
@@ -332,7 +333,7 @@ class RolledOut(_WorkloadCondition):
         named = "its new pod template" if self.revision is None else f"revision {self.revision}"
         message = f"{named}: {describe_progress(workload, goal)}"
         if self.revision is None and self._is_rival(workload) and fingerprint(workload.template) != self._mark:
-            problem = f"its pod template was changed by {_find_template_writer(workload)} while it was rolled out"
+            problem = f"its pod template was changed by {find_template_writer(workload)} while it was rolled out"
             return Status(FAILED, workload.title, problem, goal, "Find out who changed the pod template since")
         if not self._is_observed(workload):
             return Status(IN_PROGRESS, workload.title, message, goal)
@@ -360,8 +361,11 @@ class RolledOut(_WorkloadCondition):
         return Status(IN_PROGRESS, workload.title, message, goal, look_again=left)
 
 
-def _find_template_writer(workload: Workload) -> str:
-    """Return who else has set something in the pod template."""
+def find_template_writer(workload: Workload) -> str:
+    """Return who has written the pod template: a run by its note, or who else has set something in it."""
+    note = read_note(workload)
+    if note is not None and note.run_id and note.is_of(workload):
+        return f"run {note.run_id}"
     owners = find_owners(workload.raw, "spec", "template") or []
     others = [owner.manager for owner in owners if not is_own_manager(owner.manager)]
     return others[-1] if others else "another client"

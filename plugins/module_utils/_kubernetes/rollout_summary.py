@@ -17,8 +17,10 @@ from .objects import Workload
 from .pod_templates import ENV, Edit, list_images
 from .revisions import Known
 
-PLANNED, DONE, AS_DECLARED, FAILED, UNDONE, NOT_UNDONE = (
+PLANNED, BEGUN, NOT_SERVING, DONE, AS_DECLARED, FAILED, UNDONE, NOT_UNDONE = (
     "planned",
+    "begun",
+    "not serving",
     "done",
     "as declared",
     "failed",
@@ -43,6 +45,8 @@ def summarize_rollout(
     new = max(workload.replicas - partition, 0)
     sentences = {
         PLANNED: f"would roll out {title}: {what}",
+        BEGUN: f"began to roll out {title}: {what}; it did not come to an end",
+        NOT_SERVING: f"{title} is written as declared and does not serve: {describe_progress(workload, workload.replicas)}",
         DONE: f"rolled out {title}: {what}; {number} serves with {replicas}",
         AS_DECLARED: f"{title} is as declared: {number}, {describe_progress(workload, workload.replicas)}",
         UNDONE: f"{failed} and was undone: {number} serves again",

@@ -18,7 +18,7 @@ from .. import rollout_summary as words
 from ..cache import Cache
 from ..client import Client, Listing
 from ..cluster import check_identity, connect, disconnect, read_object
-from ..conditions import Condition, Observed, RolledOut
+from ..conditions import Condition, Observed, RolledOut, find_template_writer
 from ..diagnosis import GracePeriod
 from ..errors import Conflict, NotFound
 from ..fields import as_time
@@ -75,6 +75,13 @@ class _Failure(t.NamedTuple):
 
     error: WaitError
     snapshot: Snapshot
+
+
+def _is_same_rollout(note: Note | None, begun: Note | None) -> bool:
+    """Return whether two notes are of one rollout: of the same run and template, which may be undone meanwhile."""
+    if note is None or begun is None or note.run_id != begun.run_id:
+        return False
+    return bool({note.mark, note.failed_mark} & {begun.mark, begun.failed_mark} - {""})
 
 
 class Rollout:
@@ -281,7 +288,7 @@ class Rollout:
         obj, sent = self.client.patch_with_retry(self.path, decide, obj=first.title, first=first.raw)
         plan = decided[-1]
         written = next((entry for entry in reversed(decided) if entry.step == ROLL), plan)
-        self.plan = written if written.step == ROLL else plan
+        self.plan = written if _is_same_rollout(plan.note, written.note) else plan
         workload = self.workload = Workload.from_object(obj, self.kind)
         if sent and plan.write is not None:
             check_answer(obj, plan.write, workload.title)
@@ -293,6 +300,7 @@ class Rollout:
         if note is None and plan.step != ROLL and self.declared.takes_back:
             self.state = words.AS_DECLARED
             return
+        self.state = words.BEGUN if note is not None else words.NOT_SERVING
         self._unstick(workload, plan.stuck)
         since = as_time(note.at) if note is not None and note.phase != UNDOING else None
         if plan.step == ROLL:
@@ -347,6 +355,9 @@ class Rollout:
         failure = self._wait(workload, Observed(workload))
         if failure is not None:
             raise failure.error
+        current = t.cast("Workload", self.workload)
+        if fingerprint(current.template) != fingerprint(workload.template):
+            return  # another client has changed it since, which the wait tells
         for pod in self._list_pods(workload):
             if pod.template_hash != failed or pod.is_ready:
                 continue
@@ -399,17 +410,17 @@ class Rollout:
         except NotFound as error:
             raise failure.error from error
         note = read_note(current)
-        if current.uid != known.uid or note is None or not note.is_of(current):
-            raise failure.error  # another client owns what is there now
+        is_other = plan.note is not None and not _is_same_rollout(note, plan.note)
+        if current.uid != known.uid or note is None or not note.is_of(current) or is_other:
+            raise failure.error  # another run or client owns what is there now
         cause = complete_cause(self.client, cause, pod, self.read_log)
         self._fail_by(plan, current, cause, failure.error)
 
     def _fail_by(self, plan: Plan, workload: Workload, cause: Cause, error: OpsError) -> t.NoReturn:
         self.cause, self.state = cause.reason, words.FAILED
         self.outcome.facts["cause"] = cause.as_dict()
-        note = read_note(workload)
-        if plan.note is None or note is None or note.phase == DONE:
-            raise error  # no rollout of this collection is under way
+        if not self._is_own(plan, workload):
+            raise error  # nothing that this run has begun or goes on with is under way
         back = plan.back
         obstacle = self._explain_no_undo(back)
         if self.params["on_failure"] == "stop":
@@ -422,25 +433,33 @@ class Rollout:
                 next_step=f"{cause.next_step} and run again, or put the earlier one back:"
                 f" {describe_by_hand(workload, number)}",
             )
-        self._undo(workload, back, cause)
+        self._undo(plan, workload, back, cause)
 
-    def _undo(self, workload: Workload, back: Known, cause: Cause) -> t.NoReturn:
-        """Put the recorded revision back, verified; raise what the rollout failed by."""
+    def _is_own(self, plan: Plan, workload: Workload) -> bool:
+        """Return whether what is under way on the workload is the rollout that the plan began or goes on with."""
+        note = read_note(workload)
+        return note is not None and note.phase != DONE and note.is_of(workload) and _is_same_rollout(note, plan.note)
+
+    def _undo(self, plan: Plan, workload: Workload, back: Known, cause: Cause) -> t.NoReturn:
+        """Put the recorded revision back, verified; raise what the rollout failed by.
+
+        Only where the note is of the same rollout: the write tests both it and the template.
+        """
         self.state = words.NOT_UNDONE
         failed = find_by_template(self._list_revisions(workload), workload.template)
 
         def decide(obj: Json) -> Write | None:
             current = Workload.from_object(obj, self.kind)
-            note = read_note(current)
-            if note is not None and note.phase == UNDOING and note.is_of(current):
+            note = read_note(current) if self._is_own(plan, current) else None
+            if note is not None and note.phase == UNDOING:
                 return None  # the answer was lost
             text = f"{cause.reason}: {cause.object}: {cause.message}"
             made = plan_undo(current, note, back, failed=failed.hash if failed else "", cause=text) if note else None
             if made is None:
                 raise Refusal(
                     obj=current.title,
-                    problem=f"its rollout failed: {cause}; another client has changed its pod template since, so that"
-                    " nothing is undone",
+                    problem=f"its rollout failed: {cause}; {find_template_writer(current)} has changed its pod template"
+                    " since, so that nothing is undone",
                     next_step="Find out who changed it, and look at what it is now",
                 )
             return made[0]
@@ -452,9 +471,9 @@ class Rollout:
         except OpsError as error:
             raise self._give_up(workload, back, cause, error.problem) from error
         workload = self.workload = Workload.from_object(obj, self.kind)
-        self._verify_undo(workload, back, cause, failed.hash if failed else "")
+        self._verify_undo(plan, workload, back, cause, failed.hash if failed else "")
 
-    def _verify_undo(self, workload: Workload, back: Known, cause: Cause, failed: str) -> t.NoReturn:
+    def _verify_undo(self, plan: Plan, workload: Workload, back: Known, cause: Cause, failed: str) -> t.NoReturn:
         try:
             self._unstick(workload, failed)
             condition = RolledOut(workload, None, serve_seconds=self.params["serve_seconds"])
@@ -464,8 +483,7 @@ class Rollout:
         if failure is not None:
             raise self._give_up(workload, back, cause, failure.error.problem, failure.error.next_step)
         workload = t.cast("Workload", self.workload)
-        note = t.cast("Note", read_note(workload))
-        self._complete(workload, note)
+        self._complete(workload, t.cast("Note", plan.note))
         self.revisions = self._list_revisions(workload)
         self.images = list_image_ids(self._list_pods(workload))
         self.state = words.UNDONE
@@ -486,6 +504,8 @@ class Rollout:
             step = f"{next_step or 'Look at its pods'}; its pod template is the earlier one again: see"
             step += f" kubectl describe pods --namespace {workload.namespace}"
             step += f" --selector {format_selector(workload.selector)!r}, then run again"
+        elif next_step:
+            step = next_step  # another client has changed it since
         else:
             step = f"Put it back by hand: {describe_by_hand(workload, back.number)}"
         return WaitFailed(
@@ -503,7 +523,7 @@ class Rollout:
         self.cause, self.state = cause.reason, words.NOT_UNDONE
         self.outcome.facts["cause"] = cause.as_dict()
         back = plan.back or Known(note.back[0], note.back[1], "", workload.template)
-        self._verify_undo(workload, back, cause, note.failed)
+        self._verify_undo(plan, workload, back, cause, note.failed)
 
     # --- reporting -------------------------------------------------------------------------------------------------
 
@@ -536,10 +556,13 @@ class Rollout:
         ]
         if plan is None:
             return
-        is_same = self.module.check_mode and not self.outcome.plan
+        if self.module.check_mode and not self.outcome.plan:
+            self.state = words.AS_DECLARED
+        elif self.state == words.PLANNED and self.outcome.changed and not self.module.check_mode:
+            self.state = words.BEGUN  # it was written, or may have been
         self.outcome.summary = words.summarize_rollout(
             workload,
-            words.AS_DECLARED if is_same else self.state,
+            self.state,
             what=plan.what,
             revision=current,
             cause=self.cause,
