@@ -163,7 +163,9 @@ class RolloutControllers:
             status |= {"replicas": len(pods), "readyReplicas": ready, "availableReplicas": ready}
             status |= {"updatedReplicas": updated}
         if kind == "StatefulSet":
-            status["updateRevision"] = mark
+            is_complete = ready == updated == wanted
+            former = obj.get("status", {}).get("currentRevision")
+            status |= {"updateRevision": mark, "currentRevision": mark if is_complete or not former else former}
         self.server.change(kind, NAMESPACE, name, lambda kept: kept.update(status=status), manager="controller")
 
     def _count(self, kind: str, obj: Json) -> int:

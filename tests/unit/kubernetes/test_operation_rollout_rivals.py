@@ -14,10 +14,9 @@ from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.pod_templa
 from support.memory_controllers import NAMESPACE
 from support.memory_kubernetes import MemoryServer
 from support.memory_objects import apply_operations
-from support.memory_rollouts import PULL, RolloutControllers
-from support.operation_runs import is_write
+from support.memory_rollouts import PULL, UNREADY, RolloutControllers
 
-from .rollout_steps import QUICK, read_image, read_template, roll_out
+from .rollout_steps import KINDS, QUICK, check_done, read_image, read_pod_images, read_template, roll_out
 
 Json = dict[str, Any]
 
@@ -44,11 +43,6 @@ def take_over(memory: MemoryServer, controllers: RolloutControllers) -> None:
     if read_image(memory) == "bad":
         memory.change("Deployment", NAMESPACE, "w", write)
         controllers.act()
-
-
-def count_writes(memory: MemoryServer) -> int:
-    """Return how many writes the module has sent."""
-    return sum(is_write(request) for request in memory.log)
 
 
 @pytest.mark.parametrize(
@@ -80,3 +74,59 @@ def test_a_wait_that_fails_after_a_write_says_what_was_begun(
     run = roll_out(memory, image="bad", **QUICK)
     assert run.changed
     assert run["summary"] == "began to roll out Deployment n/w: main: image i -> bad; it did not come to an end"
+
+
+# --- what a person has broken ----------------------------------------------------------------------------------------
+
+
+def set_image(memory: MemoryServer, controllers: RolloutControllers, kind: str, image: str, **spec: Any) -> None:
+    """Change the image as ``kubectl set image`` does."""
+
+    def edit(obj: Json) -> None:
+        obj["spec"]["template"]["spec"]["containers"][0]["image"] = image
+        obj["spec"].update(spec)
+
+    memory.change(kind, NAMESPACE, "w", edit, manager="kubectl-set")
+    controllers.act()
+    controllers.act()
+
+
+def test_a_set_that_a_person_has_broken_is_mended(memory: MemoryServer, controllers: RolloutControllers) -> None:
+    """Its pod that is not ready and of no declared revision holds the set up, and is deleted; the others stay."""
+    controllers.add("StatefulSet")
+    set_image(memory, controllers, "StatefulSet", "bad")
+    assert read_pod_images(memory) == {"i", "bad"}
+    run = check_done(roll_out(memory, "StatefulSet", image="i", timeout=5.0))
+    assert read_pod_images(memory) == {"i"}
+    assert [request.path for request in memory.log if request.method == "DELETE"] == ["/api/v1/namespaces/n/pods/w-1"]
+    assert run.changed
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_failure_goes_back_to_what_serves(memory: MemoryServer, controllers: RolloutControllers, kind: str) -> None:
+    """Not to the template that a person has broken."""
+    controllers.failures["worse"] = PULL
+    controllers.add(kind)
+    set_image(memory, controllers, kind, "bad")
+    run = roll_out(memory, kind, image="worse", **QUICK)
+    assert (run.failed, run["rolled_back"], read_image(memory, kind), read_pod_images(memory)) == (
+        True,
+        True,
+        "i",
+        {"i"},
+    )
+
+
+def test_a_canary_of_a_person_that_is_promoted_goes_back_to_what_was_complete(
+    memory: MemoryServer, controllers: RolloutControllers
+) -> None:
+    """By the revision that the set itself has kept, with the partition that there was."""
+    controllers.add("StatefulSet")
+    strategy = {"type": "RollingUpdate", "rollingUpdate": {"partition": 1}}
+    set_image(memory, controllers, "StatefulSet", "j", updateStrategy=strategy)
+    assert read_pod_images(memory) == {"i", "j"}
+    controllers.failures["j"] = UNREADY
+    run = roll_out(memory, "StatefulSet", image="j", partition=0, **QUICK)
+    assert (run.failed, run["rolled_back"], read_image(memory, "StatefulSet")) == (True, True, "i")
+    assert read_pod_images(memory) == {"i"}
+    assert memory.read("StatefulSet", NAMESPACE, "w")["spec"]["updateStrategy"]["rollingUpdate"]["partition"] == 1

@@ -29,6 +29,8 @@ from ..plans.rollout import (
     Declared,
     Plan,
     describe_by_hand,
+    is_settled,
+    list_stuck_pods,
     plan_completion,
     plan_rollout,
     plan_undo,
@@ -212,7 +214,13 @@ class Rollout:
 
     def _make_plan(self, workload: Workload) -> Plan:
         plan = plan_rollout(
-            workload, self.revisions, self.declared, run_id=self.client.run_id, now=self.now, at=self.at
+            workload,
+            self.revisions,
+            self.declared,
+            run_id=self.client.run_id,
+            now=self.now,
+            at=self.at,
+            pods=() if is_settled(workload) else self._list_pods(workload),
         )
         if plan.step != ROLL:
             return plan
@@ -260,7 +268,7 @@ class Rollout:
             )
 
     def _check_rights(self, plan: Plan, workload: Workload) -> None:
-        may_delete = self.kind == "StatefulSet" and self.params["on_failure"] == "undo"
+        may_delete = self.kind == "StatefulSet" and (self.params["on_failure"] == "undo" or plan.stuck != "")
         planned = []
         if plan.write is not None:
             planned.append(Planned(self.kind, workload.title, self.path, workload.raw, plan.write))
@@ -346,7 +354,7 @@ class Rollout:
         return None
 
     def _unstick(self, workload: Workload, failed: str) -> None:
-        """Delete the pods of a failed revision that are not ready: a StatefulSet may wait for them for ever.
+        """Delete the pods of other revisions that are not ready: a StatefulSet may wait for them for ever.
 
         Only after its controller has seen the other template, or it would make them again as they were.
         """
@@ -358,8 +366,9 @@ class Rollout:
         current = t.cast("Workload", self.workload)
         if fingerprint(current.template) != fingerprint(workload.template):
             return  # another client has changed it since, which the wait tells
-        for pod in self._list_pods(workload):
-            if pod.template_hash != failed or pod.is_ready:
+        target = find_by_template(self._list_revisions(current), current.template)
+        for pod in list_stuck_pods(current, target, self._list_pods(current)):
+            if target is None and pod.template_hash != failed:
                 continue
             path = object_path("Pod", pod.namespace, pod.name)
             try:
@@ -367,7 +376,7 @@ class Rollout:
             except (NotFound, Conflict):
                 continue  # its controller has replaced it already
             self.outcome.evidence.append(
-                f"deleted {pod.title}, which was of the failed revision {failed} and not ready"
+                f"deleted {pod.title}, which was of revision {pod.template_hash} and not ready"
             )
 
     def _read_images(self, workload: Workload, pods: t.Sequence[Pod]) -> OpsError | None:

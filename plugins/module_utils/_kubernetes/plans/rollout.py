@@ -12,8 +12,8 @@ import typing as t
 
 from ..._common.errors import Refusal
 from ..._common.text import join_some
-from ..fields import Json, as_int, get_path
-from ..objects import Workload
+from ..fields import Json, as_int, as_text, get_path
+from ..objects import Pod, Workload
 from ..patches import Write
 from ..pod_templates import (
     ANNOTATION,
@@ -69,8 +69,8 @@ class Plan(t.NamedTuple):
     """What is to be done: ``step`` says whether to write and wait, only to wait, or to finish an undo.
 
     ``note`` is the unfinished rollout that is waited for, None where there is none. ``back`` is the revision that a
-    failure goes back to, None where it is the target itself. ``stuck`` names the revision of an earlier rollout that
-    failed, whose pods may hold up a StatefulSet.
+    failure goes back to, None where it is the target itself. ``stuck`` names another revision, such as that of an
+    earlier rollout that failed, whose pods are not ready and may hold up a StatefulSet.
     """
 
     step: str
@@ -126,10 +126,62 @@ def read_partition(workload: Workload) -> int:
     return as_int(get_path(workload.raw, *PARTITION))
 
 
+def is_settled(workload: Workload) -> bool:
+    """Return whether all its pods serve and are of its template, apart from those that its partition leaves alone."""
+    is_whole = workload.pods == workload.serving == workload.replicas
+    return workload.is_observed and is_whole and workload.updated >= workload.updated_wanted
+
+
+def find_serving(workload: Workload, revisions: t.Sequence[Known], pods: t.Sequence[Pod]) -> Known | None:
+    """Return the newest revision that serves, which need not be that of the template: a person may have broken it.
+
+    ``pods`` may be empty where all of them serve. A StatefulSet keeps by itself which revision was complete last.
+    """
+    current = find_by_template(revisions, workload.template)
+    if workload.kind == "StatefulSet":
+        former = find_by_name(revisions, as_text(get_path(workload.raw, "status", "currentRevision")))
+        newest = as_text(get_path(workload.raw, "status", "updateRevision"))
+        is_counted = current is not None and current.name == newest
+        is_complete = is_settled(workload) and not read_partition(workload)
+        return current if former is None or (is_counted and is_complete) else former
+    ready = {pod.template_hash for pod in pods if pod.is_ready}
+    return next((entry for entry in revisions if entry.hash in ready), current)
+
+
+def find_stuck(workload: Workload, revisions: t.Sequence[Known], desired: Json, pods: t.Sequence[Pod]) -> str:
+    """Return another revision than the desired one whose pods are not ready and hold a StatefulSet up; "" for none."""
+    if workload.kind != "StatefulSet" or get_path(workload.raw, "spec", "podManagementPolicy") == "Parallel":
+        return ""
+    target = find_by_template(revisions, desired)
+    return next((pod.template_hash for pod in list_stuck_pods(workload, target, pods)), "")
+
+
+def list_stuck_pods(workload: Workload, target: Known | None, pods: t.Sequence[Pod]) -> list[Pod]:
+    """Return the pods that are not ready and not of the target, without those that the partition leaves as they are."""
+    partition, former = read_partition(workload), as_text(get_path(workload.raw, "status", "currentRevision"))
+    return [
+        pod
+        for pod in pods
+        if not pod.is_ready
+        and (target is None or pod.template_hash != target.hash)
+        and not (pod.template_hash == former and as_int(pod.name.rpartition("-")[2]) < partition)
+    ]
+
+
 def plan_rollout(
-    workload: Workload, revisions: t.Sequence[Known], declared: Declared, *, run_id: str, now: str, at: float
+    workload: Workload,
+    revisions: t.Sequence[Known],
+    declared: Declared,
+    *,
+    run_id: str,
+    now: str,
+    at: float,
+    pods: t.Sequence[Pod] = (),
 ) -> Plan:
-    """Return what the declaration means for the workload. Raises Refusal."""
+    """Return what the declaration means for the workload. Raises Refusal.
+
+    ``pods`` are the workload's, and may be left out where all of them serve.
+    """
     note = read_note(workload)
     if note is not None and not note.is_of(workload):
         note = None  # somebody has changed the template since
@@ -161,9 +213,12 @@ def plan_rollout(
         return plan._replace(back=None if is_target else back)
     _refuse_strategy(workload, declared, is_new=is_new)
     unfinished = note is not None and (note.phase != DONE or note.canary > 0)
-    back = find_by_name(revisions, note.back[1]) if note is not None and unfinished else current
+    if note is not None and unfinished:
+        back = find_by_name(revisions, note.back[1])
+    else:
+        back = find_serving(workload, revisions, pods)
     is_failing = note is not None and note.phase == ROLLING and is_new
-    stuck = current.hash if is_failing and current is not None else ""
+    stuck = current.hash if is_failing and current is not None else find_stuck(workload, revisions, desired, pods)
     made = Note(
         phase=ROLLING,
         mark=fingerprint(desired),
