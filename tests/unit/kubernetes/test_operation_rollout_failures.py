@@ -263,3 +263,58 @@ def test_an_undo_that_was_cut_off_is_finished(memory: MemoryServer, controllers:
     run = roll_out(memory, "StatefulSet", image="bad", **QUICK)
     assert (run.failed, run["rolled_back"], read_pod_images(memory)) == (True, True, {"i"})
     assert run["cause"]["reason"] == "InvalidImageName"
+
+
+# --- revisions whose text differs from the template's ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["StatefulSet", "DaemonSet"])
+def test_a_revision_without_a_default_of_today_is_still_the_present_one(
+    memory: MemoryServer, controllers: RolloutControllers, kind: str
+) -> None:
+    """Its controller takes both for the same, and so a failure goes back to it; also when the first run was cut off."""
+    controllers.add(kind)
+    image = "bad"
+
+    def give_default(obj: Json) -> None:
+        obj["spec"]["template"]["spec"]["containers"][0]["terminationMessagePolicy"] = "File"
+
+    controllers.held.add("w")
+    memory.change(kind, NAMESPACE, "w", give_default)
+    memory.change(
+        kind,
+        NAMESPACE,
+        "w",
+        lambda obj: obj["status"].update(observedGeneration=obj["metadata"]["generation"]),
+        manager="controller",
+    )
+    as_declared = roll_out(memory, kind, image="i")
+    assert (as_declared.changed, as_declared["revision"]) == (False, {"before": 1, "after": 1})
+    predicted = roll_out(memory, kind, image=image, check=True)
+    assert predicted["plan"][0]["reversible"] is True
+    controllers.held.clear()
+    run = roll_out(memory, kind, image=image, **QUICK)
+    assert (run.failed, run["rolled_back"], read_pod_images(memory)) == (True, True, {"i"})
+    assert "it was not undone" not in run.msg
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_template_of_no_known_revision_is_kept_and_put_back(
+    memory: MemoryServer, controllers: RolloutControllers, kind: str
+) -> None:
+    """By the next run too: it stands in the note."""
+    controllers.add(kind)
+    own = "ReplicaSet" if kind == "Deployment" else "ControllerRevision"
+    for revision in memory.read_all(own):
+        memory.remove(own, NAMESPACE, revision["metadata"]["name"])
+    before = read_template(memory, kind)
+    cut = roll_out(memory, kind, image="bad", on_failure="stop", **QUICK)
+    saved = read_saved(memory, kind)
+    assert saved is not None
+    assert (cut.failed, saved["replaced"]["spec"]) == (True, before["spec"])
+    run = roll_out(memory, kind, image="bad", **QUICK)
+    assert (run.failed, run["rolled_back"], read_pod_images(memory)) == (True, True, {"i"})
+    assert read_template(memory, kind) == before
+    done = read_saved(memory, kind)
+    assert done is not None
+    assert "replaced" not in done

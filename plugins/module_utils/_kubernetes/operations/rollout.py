@@ -39,7 +39,7 @@ from ..pod_templates import RESTARTED_AT, find_schema_problem, fingerprint, list
 from ..preflight import Planned, check_answer, check_rights
 from ..resources import collection_path, find_resource, object_path
 from ..reviews import Right
-from ..revisions import KINDS_OF_REVISIONS, Known, find_by_template, parse_revision, read_revisions
+from ..revisions import KINDS_OF_REVISIONS, Known, find_current, parse_revision, read_revisions
 from ..rollout_cause import (
     Cause,
     LogReader,
@@ -167,7 +167,7 @@ class Rollout:
                 problem=f"{params['until']} has passed",
                 next_step="Set a later end, or take the change back by state: expired",
             )
-        current = find_by_template(self.revisions, workload.template)
+        current = find_current(self.revisions, workload)
         values = read_values(params, workload)
         if until is not None and not values:
             raise Refusal(
@@ -359,7 +359,7 @@ class Rollout:
 
     def _read_images(self, workload: Workload, pods: t.Sequence[Pod]) -> OpsError | None:
         self.revisions = self._list_revisions(workload)
-        current = find_by_template(self.revisions, workload.template)
+        current = find_current(self.revisions, workload)
         newest = [pod for pod in pods if current is None or pod.template_hash == current.hash]
         self.images = list_image_ids(newest)
         for warning in find_mixed_tags(workload.template, self.images):
@@ -425,7 +425,7 @@ class Rollout:
     def _undo(self, workload: Workload, back: Known, cause: Cause) -> t.NoReturn:
         """Put the recorded revision back, verified; raise what the rollout failed by."""
         self.state = words.NOT_UNDONE
-        failed = find_by_template(self._list_revisions(workload), workload.template)
+        failed = find_current(self._list_revisions(workload), workload)
 
         def decide(obj: Json) -> Write | None:
             current = Workload.from_object(obj, self.kind)
@@ -468,11 +468,11 @@ class Rollout:
         self.images = list_image_ids(self._list_pods(workload))
         self.state = words.UNDONE
         self.outcome.facts["rolled_back"] = True
-        number = find_by_template(self.revisions, workload.template)
+        number = find_current(self.revisions, workload)
         raise WaitFailed(
             obj=workload.title,
-            problem=f"its rollout failed: {cause}; it was undone, and revision"
-            f" {number.number if number else back.number} ({', '.join(list_images(back.template).values())}) serves again",
+            problem=f"its rollout failed: {cause}; it was undone, and {_name_revision(number or back)}"
+            f" ({', '.join(list_images(back.template).values())}) serves again",
             next_step=cause.next_step,
         )
 
@@ -488,7 +488,7 @@ class Rollout:
             step = f"Put it back by hand: {describe_by_hand(workload, back.number)}"
         return WaitFailed(
             obj=workload.title,
-            problem=f"its rollout failed: {cause}; and the undo to revision {back.number} failed as well: {problem}",
+            problem=f"its rollout failed: {cause}; and the undo to {_name_revision(back)} failed as well: {problem}",
             next_step=step,
         )
 
@@ -512,7 +512,7 @@ class Rollout:
         facts.setdefault("cause", None)
         if workload is None:
             return
-        current = find_by_template(self.revisions, workload.template)
+        current = find_current(self.revisions, workload)
         before = plan.current if plan is not None else current
         facts["revisions"] = [entry.as_dict() for entry in self.revisions]
         facts["images"] = list_images(workload.template)
@@ -537,6 +537,10 @@ class Rollout:
             partition=plan.partition[1],
         )
         self.outcome.evidence += words.list_rollout_evidence(workload, self.images, current)
+
+
+def _name_revision(revision: Known) -> str:
+    return f"revision {revision.number}" if revision.number else "its earlier pod template"
 
 
 def run_rollout(module: AnsibleModule, outcome: Outcome) -> None:

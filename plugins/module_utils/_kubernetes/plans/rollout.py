@@ -30,7 +30,7 @@ from ..pod_templates import (
     list_images,
     plan_edits,
 )
-from ..revisions import Known, find_by_name, find_by_number, find_by_template
+from ..revisions import Known, find_by_name, find_by_number, find_current, make_unnumbered
 from ..rollout_notes import (
     DONE,
     PARTITION,
@@ -40,6 +40,7 @@ from ..rollout_notes import (
     Temporary,
     add_temporary,
     find_temporary,
+    keep_template,
     read_note,
     read_temporaries,
     split_due,
@@ -134,12 +135,12 @@ def plan_rollout(
         note = None  # somebody has changed the template since
     known = read_temporaries(workload)
     edits, desired, target = _find_target(workload, revisions, declared, note=note, known=known, at=at)
-    current = find_by_template(revisions, workload.template)
+    current = find_current(revisions, workload)
     partition = read_partition(workload)
     partitions = (partition, partition if declared.partition is None else declared.partition)
     is_new = fingerprint(desired) != fingerprint(workload.template)
     if note is not None and note.phase == UNDOING and fingerprint(desired) == note.failed_mark:
-        back = find_by_name(revisions, note.back[1])
+        back = _find_back(revisions, note)
         why = f"run {note.run_id} began to undo it and did not finish"
         return Plan(FINISH_UNDO, workload.template, (), "finish the undo", why, None, note, back, current, note.failed)
     temporaries = _plan_temporaries(known, edits, declared, run_id=run_id, now=now, at=at)
@@ -153,12 +154,16 @@ def plan_rollout(
             current=current,
             partitions=partitions,
         )
-        back = find_by_name(revisions, plan.note.back[1]) if plan.note is not None else None
-        is_target = back is not None and fingerprint(back.template) == fingerprint(workload.template)
+        back = _find_back(revisions, plan.note) if plan.note is not None else None
+        is_target = back is not None and _is_revision(back, current, workload.template)
         return plan._replace(back=None if is_target else back)
     _refuse_strategy(workload, declared, is_new=is_new)
     unfinished = note is not None and (note.phase != DONE or note.canary > 0)
-    back = find_by_name(revisions, note.back[1]) if note is not None and unfinished else current
+    back = _find_back(revisions, note) if note is not None and unfinished else current
+    replaced = note.replaced if note is not None and unfinished else None
+    if back is None and not unfinished:
+        replaced = keep_template(workload.template)
+        back = None if replaced is None else make_unnumbered(replaced)
     is_failing = note is not None and note.phase == ROLLING and is_new
     stuck = current.hash if is_failing and current is not None else ""
     made = Note(
@@ -172,6 +177,7 @@ def plan_rollout(
         failed=stuck,
         run_id=run_id,
         at=now,
+        replaced=replaced if is_new else None,
     )
     spec: Json = {}
     if is_new:
@@ -180,7 +186,7 @@ def plan_rollout(
         spec["updateStrategy"] = {"rollingUpdate": {"partition": partitions[1]}}
     body: Json = {"metadata": {"annotations": write_notes(workload, made, temporaries)}, "spec": spec}
     tests = (_TEMPLATE, _NOTES, *((PARTITION,) if workload.kind == "StatefulSet" else ()))
-    is_target = back is not None and fingerprint(back.template) == fingerprint(desired)
+    is_target = back is not None and _is_revision(back, target, desired)
     return Plan(
         ROLL,
         desired,
@@ -194,6 +200,18 @@ def plan_rollout(
         stuck,
         partitions,
     )
+
+
+def _find_back(revisions: t.Sequence[Known], note: Note) -> Known | None:
+    """Return the revision that a note goes back to: the recorded one, or the template that it kept."""
+    back = find_by_name(revisions, note.back[1])
+    return make_unnumbered(note.replaced) if back is None and note.replaced is not None else back
+
+
+def _is_revision(back: Known, known: Known | None, template: Json) -> bool:
+    """Return whether a template is that of a revision, by name where it is known whose it is."""
+    is_named = known is not None and known.name == back.name != ""
+    return is_named or fingerprint(back.template) == fingerprint(template)
 
 
 def _find_target(
@@ -341,6 +359,8 @@ def plan_completion(workload: Workload, note: Note) -> Write:
     """Return the write that says that a rollout is complete, or as far as its partition lets it be."""
     partition = read_partition(workload) if workload.kind == "StatefulSet" else 0
     done = note._replace(phase=DONE, canary=partition, mark=fingerprint(workload.template), temporary_before=())
+    if not partition:
+        done = done._replace(replaced=None)
     body = {"metadata": {"annotations": write_notes(workload, done, read_temporaries(workload))}}
     return Write(body, (_TEMPLATE, _NOTES))
 
