@@ -111,6 +111,35 @@ def test_no_secret_of_a_log_is_told(memory: MemoryServer, controllers: RolloutCo
     assert "planted" not in json.dumps(run.result)
 
 
+def test_no_secret_of_a_probe_is_told_or_saved(memory: MemoryServer, controllers: RolloutControllers) -> None:
+    """In no part of the result, and not in the annotation: neither a password of a URL nor a known value."""
+    controllers.add("Deployment")
+    value = base64.b64encode(b"planted-in-a-secret").decode()
+    memory.put({"kind": "Secret", "metadata": {"name": "s", "namespace": NAMESPACE}, "data": {"K": value}})
+    said = "Readiness probe failed: postgres://app:hunter2secret@db refused planted-in-a-secret"
+    controllers.failures["bad"] = {"phase": "Running", "unready": f"main says {said}"}
+
+    def tell() -> None:
+        pod = memory.read("Pod", NAMESPACE, "w-new")
+        event = {"metadata": {"name": "e", "namespace": NAMESPACE}, "kind": "Event", "reason": "Unhealthy"}
+        about = {"kind": "Pod", "name": "w-new", "namespace": NAMESPACE, "uid": pod["metadata"]["uid"]}
+        memory.put({**event, "message": said, "involvedObject": about})
+
+        def use(obj: Json) -> None:
+            obj["spec"] = {"containers": [{"name": "main", "envFrom": [{"secretRef": {"name": "s"}}]}]}
+
+        memory.change("Pod", NAMESPACE, "w-new", use)
+
+    memory.add_rival(tell, when="before", verb="list", path="/events")
+    run = roll_out(memory, image="bad", **QUICK)
+    assert (run["rolled_back"], run["cause"]["reason"]) == (True, "ContainersNotReady")
+    assert "Readiness probe failed: postgres://" in run["cause"]["message"]
+    assert "[redacted]" in run["cause"]["message"]
+    told = json.dumps(run.result) + json.dumps(memory.read("Deployment", NAMESPACE, "w"))
+    assert "hunter2secret" not in told
+    assert "planted" not in told
+
+
 def test_an_account_that_may_not_read_logs_is_told_so(memory: MemoryServer, controllers: RolloutControllers) -> None:
     """And the rollout is undone all the same."""
     controllers.failures["bad"] = CRASH

@@ -13,6 +13,7 @@ import typing as t
 
 from ..._common.errors import OpsError, Refusal, WaitError, WaitFailed
 from ..._common.outcome import Outcome, PlanItem
+from ..._common.redaction import Redactor
 from ..._common.retry import Deadline
 from .. import rollout_summary as words
 from ..cache import Cache
@@ -49,7 +50,10 @@ from ..rollout_cause import (
     find_mixed_tags,
     find_start,
     list_image_ids,
+    make_redactor,
     read_last_lines,
+    redact_blockers,
+    redact_error,
 )
 from ..rollout_guards import find_rollout_blockers
 from ..rollout_notes import DONE, UNDOING, Note, read_note, read_temporaries
@@ -74,6 +78,7 @@ class _Failure(t.NamedTuple):
 
     error: WaitError
     snapshot: Snapshot
+    redactor: Redactor
 
 
 class Rollout:
@@ -327,13 +332,20 @@ class Rollout:
                     since=since,
                 )
             except WaitError as error:
-                return _Failure(error, cache.snapshot())
+                return self._describe_failure(error, cache.snapshot(), workload)
             finally:
                 latest = cache.snapshot().workload(self.kind, self.namespace, workload.name)
                 self.workload = latest or workload
                 for warning in cache.warnings:
                     self.module.warn(warning)
         return None
+
+    def _describe_failure(self, error: WaitError, snapshot: Snapshot, workload: Workload) -> _Failure:
+        """Return a failed wait, from whose words the secrets are taken; what it was given of time may be used up."""
+        self.client.deadline = Deadline(self.params["timeout"])
+        redactor = make_redactor(self.client, workload, snapshot.list_pods(workload))
+        self.outcome.blockers = redact_blockers(self.outcome.blockers, redactor)
+        return _Failure(redact_error(error, redactor), snapshot, redactor)
 
     def _unstick(self, workload: Workload, failed: str) -> None:
         """Delete the pods of a failed revision that are not ready: a StatefulSet may wait for them for ever.
@@ -399,7 +411,7 @@ class Rollout:
         note = read_note(current)
         if current.uid != known.uid or note is None or not note.is_of(current):
             raise failure.error  # another client owns what is there now
-        cause = complete_cause(self.client, cause, pod, self.read_log)
+        cause = complete_cause(self.client, cause, pod, self.read_log, failure.redactor)
         self._fail_by(plan, current, cause, failure.error)
 
     def _fail_by(self, plan: Plan, workload: Workload, cause: Cause, error: OpsError) -> t.NoReturn:
