@@ -203,18 +203,40 @@ def list_image_ids(pods: t.Sequence[Pod]) -> list[Json]:
     ]
 
 
-def find_digest_problem(template: Json, images: t.Sequence[Json]) -> OpsError | None:
-    """Return the error of a pod that does not run the digest that its template names."""
+def find_digest_problem(template: Json, pods: t.Sequence[Pod]) -> OpsError | None:
+    """Return the error of a pod that does not ask for the digest that its template names, since something rewrote it.
+
+    That the bytes are those of the digest is verified by the container runtime when it pulls them.
+    """
     for name, image in list_images(template).items():
         digest = find_digest(image)
-        for entry in images:
-            if digest is not None and entry["container"] == name and digest not in entry["image_id"]:
+        for pod in pods if digest is not None else ():
+            asked = list_images(pod.raw).get(name)
+            if asked is not None and find_digest(asked) != digest:
                 return OpsError(
-                    obj=f"Pod {entry['pod']}",
-                    problem=f"container {name} runs {entry['image_id'] or 'an unknown image'}, not {image}",
-                    next_step="Find out what its node's container runtime has under that name",
+                    obj=f"Pod {pod.name}",
+                    problem=f"container {name} asks for {asked}, not {image}",
+                    next_step="Find out what rewrites images of pods (an admission webhook)",
                 )
     return None
+
+
+def find_other_digests(template: Json, images: t.Sequence[Json]) -> list[str]:
+    """Return a warning for each image whose digest its node shows under another one.
+
+    That is no proof of another image: runtimes also show the digest of its configuration, or that of another name.
+    """
+    warnings = []
+    for name, image in list_images(template).items():
+        digest = find_digest(image)
+        shown = {entry["image_id"] for entry in images if entry["container"] == name and entry["image_id"]}
+        others = sorted(image_id for image_id in shown if digest is not None and digest not in image_id)
+        if others:
+            warnings.append(
+                f"container {name}: asked for {image}, and nodes show it as {join_some(others)}; a runtime may show"
+                " another digest of the same image"
+            )
+    return warnings
 
 
 def find_mixed_tags(template: Json, images: t.Sequence[Json]) -> list[str]:

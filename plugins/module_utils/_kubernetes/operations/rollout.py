@@ -48,6 +48,7 @@ from ..rollout_cause import (
     find_cause,
     find_digest_problem,
     find_mixed_tags,
+    find_other_digests,
     find_start,
     list_image_ids,
     make_redactor,
@@ -374,9 +375,10 @@ class Rollout:
         current = find_current(self.revisions, workload)
         newest = [pod for pod in pods if current is None or pod.template_hash == current.hash]
         self.images = list_image_ids(newest)
-        for warning in find_mixed_tags(workload.template, self.images):
+        template = workload.template
+        for warning in [*find_mixed_tags(template, self.images), *find_other_digests(template, self.images)]:
             self.module.warn(warning)
-        return find_digest_problem(workload.template, self.images)
+        return find_digest_problem(template, newest)
 
     def _complete(self, workload: Workload, note: Note) -> None:
         """Say on the object that what was written serves. Its generation stays."""
