@@ -219,6 +219,35 @@ def test_a_person_who_changes_the_template_meanwhile_is_never_undone(
     assert "its pod template was changed by kubectl-edit while it was rolled out" in run.msg
 
 
+def test_a_rollout_that_a_person_pauses_stays_as_it_is(memory: MemoryServer, controllers: RolloutControllers) -> None:
+    """It is not undone, since a pause means stop and stay; who paused it is named, and how it goes on."""
+    controllers.add("Deployment")
+    controllers.held.add("w")
+
+    def pause(obj: Json) -> None:
+        obj["spec"]["paused"] = True
+
+    def act() -> None:
+        memory.change("Deployment", NAMESPACE, "w", pause, manager="kubectl-rollout")
+        seen = memory.read("Deployment", NAMESPACE, "w")["metadata"]["generation"]
+        status = {"observedGeneration": seen, "replicas": 2, "readyReplicas": 2, "updatedReplicas": 1}
+        memory.change("Deployment", NAMESPACE, "w", lambda kept: kept.update(status=status), manager="controller")
+
+    memory.add_rival(act, when="after", verb="patch")
+    run = roll_out(memory, image="j", **QUICK)
+    assert (run.failed, run["rolled_back"], run["cause"]["reason"], read_image(memory)) == (True, False, "Paused", "j")
+    assert "its rollout was paused by kubectl-rollout (Paused: Deployment n/w: spec.paused is true" in run.msg
+    assert "Resume it (kubectl rollout resume deployment/w --namespace n), then run again" in run.msg
+    saved = read_saved(memory)
+    assert saved is not None
+    assert saved["phase"] == "rolling"
+    memory.change("Deployment", NAMESPACE, "w", lambda obj: obj["spec"].update(paused=False))
+    controllers.held.clear()
+    controllers.act()
+    again = roll_out(memory, image="j")
+    assert (again.failed, again["plan"][0]["what"]) == (False, "go on with the rollout")
+
+
 def test_an_autoscaler_that_acts_meanwhile_is_no_obstacle(
     memory: MemoryServer, controllers: RolloutControllers
 ) -> None:

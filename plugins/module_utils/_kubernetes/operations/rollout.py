@@ -30,6 +30,8 @@ from ..plans.rollout import (
     Declared,
     Plan,
     describe_by_hand,
+    describe_resume,
+    find_pause,
     plan_completion,
     plan_rollout,
     plan_undo,
@@ -422,6 +424,7 @@ class Rollout:
         note = read_note(workload)
         if plan.note is None or note is None or note.phase == DONE:
             raise error  # no rollout of this collection is under way
+        self._refuse_paused(workload, cause)
         back = plan.back
         obstacle = self._explain_no_undo(back)
         if self.params["on_failure"] == "stop":
@@ -436,6 +439,16 @@ class Rollout:
             )
         self._undo(workload, back, cause)
 
+    def _refuse_paused(self, workload: Workload, cause: Cause) -> None:
+        """Raise the error of a rollout that somebody has paused: they want it to stop and stay as it is."""
+        pauser = find_pause(workload)
+        if pauser:
+            raise WaitFailed(
+                obj=workload.title,
+                problem=f"its rollout was paused by {pauser} ({cause}); it stays as it is, and nothing is undone",
+                next_step=f"Resume it ({describe_resume(workload)}), then run again",
+            )
+
     def _undo(self, workload: Workload, back: Known, cause: Cause) -> t.NoReturn:
         """Put the recorded revision back, verified; raise what the rollout failed by."""
         self.state = words.NOT_UNDONE
@@ -443,6 +456,7 @@ class Rollout:
 
         def decide(obj: Json) -> Write | None:
             current = Workload.from_object(obj, self.kind)
+            self._refuse_paused(current, cause)
             note = read_note(current)
             if note is not None and note.phase == UNDOING and note.is_of(current):
                 return None  # the answer was lost
@@ -459,7 +473,7 @@ class Rollout:
 
         try:
             obj, _sent = self.client.patch_with_retry(self.path, decide, obj=workload.title, first=workload.raw)
-        except Refusal:
+        except (Refusal, WaitFailed):
             raise
         except OpsError as error:
             raise self._give_up(workload, back, cause, error.problem) from error

@@ -13,7 +13,7 @@ import typing as t
 from ..._common.errors import Refusal
 from ..._common.text import join_some
 from ..fields import Json, as_int, get_path
-from ..objects import Workload
+from ..objects import CONTROLLER_REVISION_HASH, Workload
 from ..patches import Write
 from ..pod_templates import (
     ANNOTATION,
@@ -47,7 +47,7 @@ from ..rollout_notes import (
     take_back,
     write_notes,
 )
-from ..saved_state import ROLLED_OUT
+from ..saved_state import ROLLED_OUT, find_owners
 
 ROLL, WAIT, FINISH_UNDO = "roll", "wait", "finish undo"
 _NOTES = ("metadata", "annotations", ROLLED_OUT)
@@ -307,7 +307,7 @@ def _refuse_strategy(workload: Workload, declared: Declared, *, is_new: bool) ->
         raise Refusal(
             obj=workload.title,
             problem="spec.paused is true, so that no pod of a new template is made",
-            next_step=f"Resume it (kubectl rollout resume deployment/{workload.name} --namespace {workload.namespace})",
+            next_step=f"Resume it ({describe_resume(workload)})",
         )
 
 
@@ -388,10 +388,33 @@ def plan_undo(workload: Workload, note: Note, back: Known, *, failed: str, cause
 
 
 def describe_by_hand(workload: Workload, number: int | None) -> str:
-    """Return the commands by which a person puts a revision back."""
+    """Return the commands by which a person puts a revision back.
+
+    A StatefulSet with OrderedReady waits for a pod of the failed revision for ever (kubernetes#67250): it is deleted.
+    """
     target = f"{workload.kind.lower()}/{workload.name} --namespace {workload.namespace}"
     to = f" --to-revision={number}" if number else ""
-    return f"kubectl rollout undo {target}{to} && kubectl rollout status {target}"
+    steps = [f"kubectl rollout undo {target}{to}", f"kubectl rollout status {target}"]
+    is_ordered = get_path(workload.raw, "spec", "podManagementPolicy") != "Parallel"
+    if workload.kind == "StatefulSet" and is_ordered:
+        selector = {**workload.selector.get("matchLabels", {}), CONTROLLER_REVISION_HASH: workload.revision}
+        pods = f"--selector {','.join(f'{key}={value}' for key, value in selector.items())}"
+        which = pods if workload.revision else "POD (the one that is not ready)"
+        steps.insert(1, f"kubectl delete pod --namespace {workload.namespace} {which}")
+    return " && ".join(steps)
+
+
+def find_pause(workload: Workload) -> str:
+    """Return who has paused a Deployment, empty where it is not paused. A pause means that it stops and stays."""
+    if not workload.paused:
+        return ""
+    owners = find_owners(workload.raw, "spec", "paused") or []
+    return join_some([owner.manager for owner in owners]) or "another client"
+
+
+def describe_resume(workload: Workload) -> str:
+    """Return the command by which a person resumes a Deployment."""
+    return f"kubectl rollout resume deployment/{workload.name} --namespace {workload.namespace}"
 
 
 def read_moment(option: str, value: str | None, parse: t.Callable[[t.Any], float | None]) -> float | None:
