@@ -61,7 +61,8 @@ class Note(t.NamedTuple):
     ``canary`` is the partition with which it was completed, 0 when all pods are of its revision. ``declared`` are number
     and name of the revision that was asked for. ``failed`` is a revision that failed before it, whose pods may hold up a
     StatefulSet. While it is undone that is its own, ``failed_mark`` the template that failed, and ``cause`` why.
-    ``replaced`` is the template that was replaced, kept where no revision of it is known.
+    ``replaced`` is the template that was replaced, kept where no revision of it is known. ``unproven`` is what was
+    completed without a pod: it is no revision to go back to.
     """
 
     phase: str
@@ -78,12 +79,13 @@ class Note(t.NamedTuple):
     run_id: str = ""
     at: str = ""
     replaced: Json | None = None
+    unproven: bool = False
 
     def as_state(self) -> SavedState:
         """Return what is saved."""
         spec: Json = {
             "phase": self.phase,
-            "completed": self.phase == DONE,
+            "completed": self.phase == DONE and not self.unproven,
             "template": self.mark,
             "back": {"number": self.back[0], "name": self.back[1]},
         }
@@ -96,6 +98,7 @@ class Note(t.NamedTuple):
             "failed": self.failed or None,
             "cause": self.cause or None,
             "replaced": self.replaced,
+            "unproven": self.unproven or None,
         }
         spec.update({key: value for key, value in optional.items() if value is not None})
         return SavedState(spec, self.run_id, self.at, self.generation, ROLL_OUT)
@@ -120,7 +123,12 @@ class Note(t.NamedTuple):
             run_id=state.run_id,
             at=state.at,
             replaced=as_dict(spec.get("replaced")) or None,
+            unproven=spec.get("unproven") is True,
         )
+
+    def is_settled(self, workload: Workload) -> bool:
+        """Return whether there is nothing to wait for: it is complete, and proven unless there still is no pod to do so."""
+        return self.phase == DONE and not (self.unproven and workload.replicas)
 
     def is_of(self, workload: Workload) -> bool:
         """Return whether the workload's template is still the one that was written, whoever wrote other fields since."""

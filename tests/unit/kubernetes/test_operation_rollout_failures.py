@@ -14,7 +14,7 @@ from support.memory_kubernetes import MemoryServer
 from support.memory_rollouts import CRASH, KILLED, PULL, UNREADY, UNSCHEDULABLE, RolloutControllers
 from support.operation_runs import is_write
 
-from .rollout_steps import KINDS, QUICK, read_image, read_pod_images, read_saved, read_template, roll_out
+from .rollout_steps import KINDS, QUICK, check_done, read_image, read_pod_images, read_saved, read_template, roll_out
 
 Json = dict[str, Any]
 
@@ -376,3 +376,44 @@ def test_a_template_of_no_known_revision_is_kept_and_put_back(
     done = read_saved(memory, kind)
     assert done is not None
     assert "replaced" not in done
+
+
+def test_what_is_written_at_no_replicas_is_not_proven(memory: MemoryServer, controllers: RolloutControllers) -> None:
+    """It is said so, a second run is unchanged, and a failure after it goes back to what has served."""
+    controllers.add("Deployment")
+    check_done(roll_out(memory, image="i"))
+    memory.change("Deployment", NAMESPACE, "w", lambda obj: obj["spec"].update(replicas=0))
+    for pod in memory.read_all("Pod"):
+        memory.remove("Pod", NAMESPACE, pod["metadata"]["name"])
+    controllers.act()
+    written = check_done(roll_out(memory, image="bad"))
+    assert written["summary"].endswith("; nothing is proven, it has 0 replicas")
+    assert "serves" not in written["summary"]
+    assert "nothing is proven of its pod template, since no pod runs it" in written["evidence"]
+    saved = read_saved(memory)
+    assert saved is not None
+    assert (saved["completed"], saved["unproven"], saved["back"]["number"]) == (False, True, 1)
+    again = check_done(roll_out(memory, image="bad"))
+    assert (again.changed, read_image(memory)) == (False, "bad")
+    memory.change("Deployment", NAMESPACE, "w", lambda obj: obj["spec"].update(replicas=2))
+    controllers.act()
+    run = roll_out(memory, image="bad", **QUICK)
+    assert (run.failed, run["rolled_back"], read_image(memory)) == (True, True, "i")
+    assert "nothing was proven" in run["plan"][0]["why"]
+
+
+def test_the_next_template_after_an_unproven_one_goes_back_to_what_has_served(
+    memory: MemoryServer, controllers: RolloutControllers
+) -> None:
+    """Not to the one that no pod has run."""
+    controllers.add("Deployment")
+    controllers.failures["worse"] = PULL
+    memory.change("Deployment", NAMESPACE, "w", lambda obj: obj["spec"].update(replicas=0))
+    for pod in memory.read_all("Pod"):
+        memory.remove("Pod", NAMESPACE, pod["metadata"]["name"])
+    controllers.act()
+    check_done(roll_out(memory, image="bad"))
+    memory.change("Deployment", NAMESPACE, "w", lambda obj: obj["spec"].update(replicas=2))
+    controllers.act()
+    run = roll_out(memory, image="worse", **QUICK)
+    assert (run.failed, run["rolled_back"], read_image(memory)) == (True, True, "i")

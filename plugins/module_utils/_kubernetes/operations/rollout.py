@@ -59,7 +59,7 @@ from ..rollout_cause import (
     redact_error,
 )
 from ..rollout_guards import find_rollout_blockers
-from ..rollout_notes import DONE, UNDOING, Note, read_note, read_temporaries
+from ..rollout_notes import UNDOING, Note, read_note, read_temporaries
 from ..selectors import format_selector
 from ..snapshot import Snapshot
 from ..wait import wait_until
@@ -388,7 +388,12 @@ class Rollout:
         def decide(obj: Json) -> Write | None:
             current = Workload.from_object(obj, self.kind)
             present = read_note(current)
-            if present is None or present.phase == DONE or present.run_id != note.run_id or not present.is_of(current):
+            if (
+                present is None
+                or present.is_settled(current)
+                or present.run_id != note.run_id
+                or not present.is_of(current)
+            ):
                 return None
             return plan_completion(current, present)
 
@@ -422,7 +427,7 @@ class Rollout:
         self.cause, self.state = cause.reason, words.FAILED
         self.outcome.facts["cause"] = cause.as_dict()
         note = read_note(workload)
-        if plan.note is None or note is None or note.phase == DONE:
+        if plan.note is None or note is None or note.is_settled(workload):
             raise error  # no rollout of this collection is under way
         self._refuse_paused(workload, cause)
         back = plan.back

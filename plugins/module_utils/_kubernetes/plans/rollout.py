@@ -158,7 +158,7 @@ def plan_rollout(
         is_target = back is not None and _is_revision(back, current, workload.template)
         return plan._replace(back=None if is_target else back)
     _refuse_strategy(workload, declared, is_new=is_new)
-    unfinished = note is not None and (note.phase != DONE or note.canary > 0)
+    unfinished = note is not None and (note.phase != DONE or note.canary > 0 or note.unproven)
     back = _find_back(revisions, note) if note is not None and unfinished else current
     replaced = note.replaced if note is not None and unfinished else None
     if back is None and not unfinished:
@@ -266,7 +266,7 @@ def _plan_wait(
     partitions: tuple[int, int],
 ) -> Plan:
     """Plan for a template that is as declared: wait, for an unfinished rollout as the run that began it would have."""
-    unfinished = note if note is not None and note.phase != DONE else None
+    unfinished = note if note is not None and not note.is_settled(workload) else None
     write, what, why = None, "", "its pod template is as declared"
     if temporaries != known:
         notes = write_notes(workload, None, temporaries)
@@ -276,6 +276,8 @@ def _plan_wait(
     elif unfinished is not None:
         what = "go on with the rollout"
         why = f"run {unfinished.run_id} began it at {unfinished.at} and did not finish"
+        if unfinished.unproven:
+            why = f"run {unfinished.run_id} wrote it when there was no pod, so that nothing was proven"
     elif declared.takes_back:
         ends = [entry.until for entry in known]
         why = f"the next temporary change ends at {min(ends)}" if ends else "it has no temporary change"
@@ -359,7 +361,8 @@ def plan_completion(workload: Workload, note: Note) -> Write:
     """Return the write that says that a rollout is complete, or as far as its partition lets it be."""
     partition = read_partition(workload) if workload.kind == "StatefulSet" else 0
     done = note._replace(phase=DONE, canary=partition, mark=fingerprint(workload.template), temporary_before=())
-    if not partition:
+    done = done._replace(unproven=workload.replicas == 0)
+    if not partition and workload.replicas:
         done = done._replace(replaced=None)
     body = {"metadata": {"annotations": write_notes(workload, done, read_temporaries(workload))}}
     return Write(body, (_TEMPLATE, _NOTES))
