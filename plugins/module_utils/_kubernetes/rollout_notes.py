@@ -62,7 +62,7 @@ class Note(t.NamedTuple):
     and name of the revision that was asked for. ``failed`` is a revision that failed before it, whose pods may hold up a
     StatefulSet. While it is undone that is its own, ``failed_mark`` the template that failed, and ``cause`` why.
     ``replaced`` is the template that was replaced, kept where no revision of it is known. ``unproven`` is what was
-    completed without a pod: it is no revision to go back to.
+    completed without a pod: it is no revision to go back to. ``lacking`` is how many pods did not serve before the change.
     """
 
     phase: str
@@ -80,6 +80,7 @@ class Note(t.NamedTuple):
     at: str = ""
     replaced: Json | None = None
     unproven: bool = False
+    lacking: int = 0
 
     def as_state(self) -> SavedState:
         """Return what is saved."""
@@ -99,6 +100,7 @@ class Note(t.NamedTuple):
             "cause": self.cause or None,
             "replaced": self.replaced,
             "unproven": self.unproven or None,
+            "lacking": self.lacking or None,
         }
         spec.update({key: value for key, value in optional.items() if value is not None})
         return SavedState(spec, self.run_id, self.at, self.generation, ROLL_OUT)
@@ -124,6 +126,7 @@ class Note(t.NamedTuple):
             at=state.at,
             replaced=as_dict(spec.get("replaced")) or None,
             unproven=spec.get("unproven") is True,
+            lacking=as_int(spec.get("lacking")),
         )
 
     def is_settled(self, workload: Workload) -> bool:

@@ -56,6 +56,11 @@ def summarize_rollout(
     return sentences[state]
 
 
+def describe_lacking(count: int, workload: Workload) -> str:
+    """Return how many pods did not serve before a change, which so may not be why they do not now."""
+    return f"{count} of {format_count(workload.replicas, 'replica')} did not serve before the change either"
+
+
 def list_rollout_evidence(workload: Workload, images: t.Sequence[Json], revision: Known | None) -> list[str]:
     """Return what proves the summary: the numbers of the workload, its revision, and what its pods really run."""
     lines = [f"{workload.title}: {describe_progress(workload, workload.replicas)}"]

@@ -68,6 +68,20 @@ def test_what_is_true_of_the_old_pods_does_not_count() -> None:
     assert evaluate(written, make(image="j")).is_current
 
 
+def test_an_undo_makes_it_no_worse_than_it_was() -> None:
+    """A pod that did not serve before is not asked for; another one is."""
+    written = make(image="j")
+    condition = RolledOut(written, None, lacking=1)
+
+    def look(**status: int) -> bool:
+        return bool(condition.evaluate(Snapshot.from_objects([make(image="j", **status).raw])).is_current)
+
+    assert look(readyReplicas=2, availableReplicas=2)
+    assert not look(readyReplicas=1, availableReplicas=1)
+    assert not look(readyReplicas=2, availableReplicas=2, updatedReplicas=1)
+    assert not evaluate(written, make(image="j", readyReplicas=2, availableReplicas=2)).is_current
+
+
 def test_pods_have_to_serve_for_a_while_without_a_break() -> None:
     """One that crashes after its start is ready for a moment."""
     written = make(image="j")

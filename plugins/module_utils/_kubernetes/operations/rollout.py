@@ -430,6 +430,9 @@ class Rollout:
         if plan.note is None or note is None or note.is_settled(workload):
             raise error  # no rollout of this collection is under way
         self._refuse_paused(workload, cause)
+        if note.lacking:
+            cause = cause._replace(message=f"{cause.message}; {words.describe_lacking(note.lacking, workload)}")
+            self.outcome.facts["cause"] = cause.as_dict()
         back = plan.back
         obstacle = self._explain_no_undo(back)
         if self.params["on_failure"] == "stop":
@@ -488,7 +491,9 @@ class Rollout:
     def _verify_undo(self, workload: Workload, back: Known, cause: Cause, failed: str) -> t.NoReturn:
         try:
             self._unstick(workload, failed)
-            condition = RolledOut(workload, None, serve_seconds=self.params["serve_seconds"])
+            note = read_note(workload)
+            lacking = note.lacking if note is not None else 0
+            condition = RolledOut(workload, None, serve_seconds=self.params["serve_seconds"], lacking=lacking)
             failure = self._wait(workload, condition, since=find_start(workload, time.time()))
         except OpsError as error:
             raise self._give_up(workload, back, cause, str(error)) from error
@@ -496,6 +501,8 @@ class Rollout:
             raise self._give_up(workload, back, cause, failure.error.problem, failure.error.next_step)
         workload = t.cast("Workload", self.workload)
         note = t.cast("Note", read_note(workload))
+        if note.lacking:
+            self.outcome.evidence.append(words.describe_lacking(note.lacking, workload))
         self._complete(workload, note)
         self.revisions = self._list_revisions(workload)
         self.images = list_image_ids(self._list_pods(workload))

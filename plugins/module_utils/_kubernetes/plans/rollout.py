@@ -178,6 +178,7 @@ def plan_rollout(
         run_id=run_id,
         at=now,
         replaced=replaced if is_new else None,
+        lacking=note.lacking if note is not None and unfinished else max(workload.replicas - workload.serving, 0),
     )
     spec: Json = {}
     if is_new:
