@@ -61,7 +61,8 @@ options:
         required: true
       image:
         description:
-          - Its image. With a digest (C(name@sha256:...)) every new pod has to run that very digest.
+          - Its image. With a digest (C(name@sha256:...)) every new pod has to ask for that very digest, which its
+            container runtime verifies; an image that the node shows under another one is a warning.
         type: str
       env:
         description:

@@ -314,14 +314,18 @@ class RolledOut(_WorkloadCondition):
     ``updateRevision``, or the hash that pods of it carry. Another newest revision is somebody else's, and a failure.
     None is the revision that the controller makes of the template of ``workload``, which is what was last written;
     another template is somebody else's then. With ``serve_seconds`` they have to serve for so long without a break: a
-    container that crashes after its start is ready for a moment.
+    container that crashes after its start is ready for a moment. ``lacking`` pods need not serve: an undo makes it no
+    worse than it was.
     """
 
-    def __init__(self, workload: Workload, revision: str | None, *, serve_seconds: float = 0.0) -> None:
+    def __init__(
+        self, workload: Workload, revision: str | None, *, serve_seconds: float = 0.0, lacking: int = 0
+    ) -> None:
         super().__init__(workload)
         self.revision = revision
         self._mark = fingerprint(workload.template)
         self._serve_seconds = serve_seconds
+        self._lacking = lacking
         self._served_since: float | None = None
 
     def needs(self) -> tuple[str, ...]:
@@ -349,7 +353,7 @@ class RolledOut(_WorkloadCondition):
     def _assess_steadiness(self, snapshot: Snapshot, workload: Workload, message: str) -> Status:
         """Return whether its pods serve, and have for as long as they have to."""
         goal = workload.replicas
-        if not _serves(workload, goal):
+        if not (_serves(workload, goal) or self._is_no_worse(workload, goal)):
             self._served_since = None
             return Status(IN_PROGRESS, workload.title, message, goal)
         if self._served_since is None:
@@ -359,6 +363,12 @@ class RolledOut(_WorkloadCondition):
             return Status(CURRENT, workload.title, message, goal)
         message += f", and have to serve for {self._serve_seconds:g} s without a break"
         return Status(IN_PROGRESS, workload.title, message, goal, look_again=left)
+
+    def _is_no_worse(self, workload: Workload, goal: int) -> bool:
+        """Return whether all serve but as many as did not before."""
+        least = goal - self._lacking
+        is_updated = workload.updated >= min(least, workload.updated_wanted)
+        return self._lacking > 0 and is_updated and workload.pods <= goal and workload.serving >= max(least, 0)
 
 
 def find_template_writer(workload: Workload) -> str:

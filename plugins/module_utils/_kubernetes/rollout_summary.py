@@ -53,14 +53,23 @@ def summarize_rollout(
         NOT_UNDONE: f"{failed}, and its undo did not succeed: a person has to act",
         FAILED: f"{failed} and is left as it is",
     }
+    if state == DONE and workload.replicas == 0:
+        return f"wrote {title}: {what}; nothing is proven, it has 0 replicas"
     if state == DONE and partition:
         return f"rolled out {title}: {what}; {new} of {replicas} are of {number} and serve (partition {partition})"
     return sentences[state]
 
 
+def describe_lacking(count: int, workload: Workload) -> str:
+    """Return how many pods did not serve before a change, which so may not be why they do not now."""
+    return f"{count} of {format_count(workload.replicas, 'replica')} did not serve before the change either"
+
+
 def list_rollout_evidence(workload: Workload, images: t.Sequence[Json], revision: Known | None) -> list[str]:
     """Return what proves the summary: the numbers of the workload, its revision, and what its pods really run."""
     lines = [f"{workload.title}: {describe_progress(workload, workload.replicas)}"]
+    if workload.replicas == 0:
+        lines.append("nothing is proven of its pod template, since no pod runs it")
     if revision is not None:
         names = ", ".join(list_images(revision.template).values())
         lines.append(f"revision {revision.number} ({revision.name}): {names}")

@@ -13,6 +13,7 @@ import typing as t
 
 from ..._common.errors import OpsError, Refusal, WaitError, WaitFailed
 from ..._common.outcome import Outcome, PlanItem
+from ..._common.redaction import Redactor
 from ..._common.retry import Deadline
 from .. import rollout_summary as words
 from ..cache import Cache
@@ -29,6 +30,8 @@ from ..plans.rollout import (
     Declared,
     Plan,
     describe_by_hand,
+    describe_resume,
+    find_pause,
     is_settled,
     list_stuck_pods,
     plan_completion,
@@ -42,7 +45,7 @@ from ..pod_templates import RESTARTED_AT, find_schema_problem, fingerprint, list
 from ..preflight import Planned, check_answer, check_rights
 from ..resources import collection_path, find_resource, object_path
 from ..reviews import Right
-from ..revisions import KINDS_OF_REVISIONS, Known, find_by_template, parse_revision, read_revisions
+from ..revisions import KINDS_OF_REVISIONS, Known, find_current, parse_revision, read_revisions
 from ..rollout_cause import (
     Cause,
     LogReader,
@@ -50,12 +53,16 @@ from ..rollout_cause import (
     find_cause,
     find_digest_problem,
     find_mixed_tags,
+    find_other_digests,
     find_start,
     list_image_ids,
+    make_redactor,
     read_last_lines,
+    redact_blockers,
+    redact_error,
 )
 from ..rollout_guards import find_rollout_blockers
-from ..rollout_notes import DONE, UNDOING, Note, read_note, read_temporaries
+from ..rollout_notes import UNDOING, Note, read_note, read_temporaries
 from ..selectors import format_selector
 from ..snapshot import Snapshot
 from ..wait import wait_until
@@ -77,6 +84,7 @@ class _Failure(t.NamedTuple):
 
     error: WaitError
     snapshot: Snapshot
+    redactor: Redactor
 
 
 def _is_same_rollout(note: Note | None, begun: Note | None) -> bool:
@@ -178,7 +186,7 @@ class Rollout:
                 problem=f"{params['until']} has passed",
                 next_step="Set a later end, or take the change back by state: expired",
             )
-        current = find_by_template(self.revisions, workload.template)
+        current = find_current(self.revisions, workload)
         values = read_values(params, workload)
         if until is not None and not values:
             raise Refusal(
@@ -345,13 +353,20 @@ class Rollout:
                     since=since,
                 )
             except WaitError as error:
-                return _Failure(error, cache.snapshot())
+                return self._describe_failure(error, cache.snapshot(), workload)
             finally:
                 latest = cache.snapshot().workload(self.kind, self.namespace, workload.name)
                 self.workload = latest or workload
                 for warning in cache.warnings:
                     self.module.warn(warning)
         return None
+
+    def _describe_failure(self, error: WaitError, snapshot: Snapshot, workload: Workload) -> _Failure:
+        """Return a failed wait, from whose words the secrets are taken; what it was given of time may be used up."""
+        self.client.deadline = Deadline(self.params["timeout"])
+        redactor = make_redactor(self.client, workload, snapshot.list_pods(workload))
+        self.outcome.blockers = redact_blockers(self.outcome.blockers, redactor)
+        return _Failure(redact_error(error, redactor), snapshot, redactor)
 
     def _unstick(self, workload: Workload, failed: str) -> None:
         """Delete the pods of other revisions that are not ready: a StatefulSet may wait for them for ever.
@@ -366,7 +381,7 @@ class Rollout:
         current = t.cast("Workload", self.workload)
         if fingerprint(current.template) != fingerprint(workload.template):
             return  # another client has changed it since, which the wait tells
-        target = find_by_template(self._list_revisions(current), current.template)
+        target = find_current(self._list_revisions(current), current)
         for pod in list_stuck_pods(current, target, self._list_pods(current)):
             if target is None and pod.template_hash != failed:
                 continue
@@ -381,12 +396,13 @@ class Rollout:
 
     def _read_images(self, workload: Workload, pods: t.Sequence[Pod]) -> OpsError | None:
         self.revisions = self._list_revisions(workload)
-        current = find_by_template(self.revisions, workload.template)
+        current = find_current(self.revisions, workload)
         newest = [pod for pod in pods if current is None or pod.template_hash == current.hash]
         self.images = list_image_ids(newest)
-        for warning in find_mixed_tags(workload.template, self.images):
+        template = workload.template
+        for warning in [*find_mixed_tags(template, self.images), *find_other_digests(template, self.images)]:
             self.module.warn(warning)
-        return find_digest_problem(workload.template, self.images)
+        return find_digest_problem(template, newest)
 
     def _complete(self, workload: Workload, note: Note) -> None:
         """Say on the object that what was written serves. Its generation stays."""
@@ -394,7 +410,12 @@ class Rollout:
         def decide(obj: Json) -> Write | None:
             current = Workload.from_object(obj, self.kind)
             present = read_note(current)
-            if present is None or present.phase == DONE or present.run_id != note.run_id or not present.is_of(current):
+            if (
+                present is None
+                or present.is_settled(current)
+                or present.run_id != note.run_id
+                or not present.is_of(current)
+            ):
                 return None
             return plan_completion(current, present)
 
@@ -422,14 +443,19 @@ class Rollout:
         is_other = plan.note is not None and not _is_same_rollout(note, plan.note)
         if current.uid != known.uid or note is None or not note.is_of(current) or is_other:
             raise failure.error  # another run or client owns what is there now
-        cause = complete_cause(self.client, cause, pod, self.read_log)
+        cause = complete_cause(self.client, cause, pod, self.read_log, failure.redactor)
         self._fail_by(plan, current, cause, failure.error)
 
     def _fail_by(self, plan: Plan, workload: Workload, cause: Cause, error: OpsError) -> t.NoReturn:
         self.cause, self.state = cause.reason, words.FAILED
         self.outcome.facts["cause"] = cause.as_dict()
-        if not self._is_own(plan, workload):
+        note = read_note(workload)
+        if note is None or not self._is_own(plan, workload):
             raise error  # nothing that this run has begun or goes on with is under way
+        self._refuse_paused(workload, cause)
+        if note.lacking:
+            cause = cause._replace(message=f"{cause.message}; {words.describe_lacking(note.lacking, workload)}")
+            self.outcome.facts["cause"] = cause.as_dict()
         back = plan.back
         obstacle = self._explain_no_undo(back)
         if self.params["on_failure"] == "stop":
@@ -444,10 +470,25 @@ class Rollout:
             )
         self._undo(plan, workload, back, cause)
 
+    def _refuse_paused(self, workload: Workload, cause: Cause) -> None:
+        """Raise the error of a rollout that somebody has paused: they want it to stop and stay as it is."""
+        pauser = find_pause(workload)
+        if pauser:
+            raise WaitFailed(
+                obj=workload.title,
+                problem=f"its rollout was paused by {pauser} ({cause}); it stays as it is, and nothing is undone",
+                next_step=f"Resume it ({describe_resume(workload)}), then run again",
+            )
+
     def _is_own(self, plan: Plan, workload: Workload) -> bool:
         """Return whether what is under way on the workload is the rollout that the plan began or goes on with."""
         note = read_note(workload)
-        return note is not None and note.phase != DONE and note.is_of(workload) and _is_same_rollout(note, plan.note)
+        return (
+            note is not None
+            and not note.is_settled(workload)
+            and note.is_of(workload)
+            and _is_same_rollout(note, plan.note)
+        )
 
     def _undo(self, plan: Plan, workload: Workload, back: Known, cause: Cause) -> t.NoReturn:
         """Put the recorded revision back, verified; raise what the rollout failed by.
@@ -455,10 +496,11 @@ class Rollout:
         Only where the note is of the same rollout: the write tests both it and the template.
         """
         self.state = words.NOT_UNDONE
-        failed = find_by_template(self._list_revisions(workload), workload.template)
+        failed = find_current(self._list_revisions(workload), workload)
 
         def decide(obj: Json) -> Write | None:
             current = Workload.from_object(obj, self.kind)
+            self._refuse_paused(current, cause)
             note = read_note(current) if self._is_own(plan, current) else None
             if note is not None and note.phase == UNDOING:
                 return None  # the answer was lost
@@ -475,7 +517,7 @@ class Rollout:
 
         try:
             obj, _sent = self.client.patch_with_retry(self.path, decide, obj=workload.title, first=workload.raw)
-        except Refusal:
+        except (Refusal, WaitFailed):
             raise
         except OpsError as error:
             raise self._give_up(workload, back, cause, error.problem) from error
@@ -485,23 +527,28 @@ class Rollout:
     def _verify_undo(self, plan: Plan, workload: Workload, back: Known, cause: Cause, failed: str) -> t.NoReturn:
         try:
             self._unstick(workload, failed)
-            condition = RolledOut(workload, None, serve_seconds=self.params["serve_seconds"])
+            note = read_note(workload)
+            lacking = note.lacking if note is not None else 0
+            condition = RolledOut(workload, None, serve_seconds=self.params["serve_seconds"], lacking=lacking)
             failure = self._wait(workload, condition, since=find_start(workload, time.time()))
         except OpsError as error:
             raise self._give_up(workload, back, cause, str(error)) from error
         if failure is not None:
             raise self._give_up(workload, back, cause, failure.error.problem, failure.error.next_step)
         workload = t.cast("Workload", self.workload)
+        note = t.cast("Note", read_note(workload))
+        if note.lacking:
+            self.outcome.evidence.append(words.describe_lacking(note.lacking, workload))
         self._complete(workload, t.cast("Note", plan.note))
         self.revisions = self._list_revisions(workload)
         self.images = list_image_ids(self._list_pods(workload))
         self.state = words.UNDONE
         self.outcome.facts["rolled_back"] = True
-        number = find_by_template(self.revisions, workload.template)
+        number = find_current(self.revisions, workload)
         raise WaitFailed(
             obj=workload.title,
-            problem=f"its rollout failed: {cause}; it was undone, and revision"
-            f" {number.number if number else back.number} ({', '.join(list_images(back.template).values())}) serves again",
+            problem=f"its rollout failed: {cause}; it was undone, and {_name_revision(number or back)}"
+            f" ({', '.join(list_images(back.template).values())}) serves again",
             next_step=cause.next_step,
         )
 
@@ -519,7 +566,7 @@ class Rollout:
             step = f"Put it back by hand: {describe_by_hand(workload, back.number)}"
         return WaitFailed(
             obj=workload.title,
-            problem=f"its rollout failed: {cause}; and the undo to revision {back.number} failed as well: {problem}",
+            problem=f"its rollout failed: {cause}; and the undo to {_name_revision(back)} failed as well: {problem}",
             next_step=step,
         )
 
@@ -543,7 +590,7 @@ class Rollout:
         facts.setdefault("cause", None)
         if workload is None:
             return
-        current = find_by_template(self.revisions, workload.template)
+        current = find_current(self.revisions, workload)
         before = plan.current if plan is not None else current
         note = read_note(workload)
         facts["workload"] = {
@@ -578,6 +625,10 @@ class Rollout:
             partition=plan.partition[1],
         )
         self.outcome.evidence += words.list_rollout_evidence(workload, self.images, current)
+
+
+def _name_revision(revision: Known) -> str:
+    return f"revision {revision.number}" if revision.number else "its earlier pod template"
 
 
 def run_rollout(module: AnsibleModule, outcome: Outcome) -> None:
