@@ -165,6 +165,13 @@ def read_temporaries(workload: Workload) -> tuple[Temporary, ...]:
     return tuple(Temporary.from_dict(as_dict(entry)) for entry in as_list(state.spec.get("changes"))) if state else ()
 
 
+def is_same_rollout(note: Note | None, begun: Note | None) -> bool:
+    """Return whether two notes are of one rollout: of the same run and template, which may be undone meanwhile."""
+    if note is None or begun is None or note.run_id != begun.run_id:
+        return False
+    return bool({note.mark, note.failed_mark} & {begun.mark, begun.failed_mark} - {""})
+
+
 def write_notes(workload: Workload, note: Note | None, temporaries: t.Sequence[Temporary]) -> dict[str, str | None]:
     """Return the annotation with this note (None: as it is) and these temporary changes."""
     written: dict[str, str | None] = {}

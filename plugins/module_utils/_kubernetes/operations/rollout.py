@@ -37,15 +37,15 @@ from ..plans.rollout import (
     plan_completion,
     plan_rollout,
     plan_undo,
+    read_declared,
     read_moment,
     read_partition,
-    read_values,
 )
 from ..pod_templates import RESTARTED_AT, find_schema_problem, fingerprint, list_images
 from ..preflight import Planned, check_answer, check_rights
 from ..resources import collection_path, find_resource, object_path
 from ..reviews import Right
-from ..revisions import KINDS_OF_REVISIONS, Known, find_current, parse_revision, read_revisions
+from ..revisions import KINDS_OF_REVISIONS, Known, find_current, read_revisions
 from ..rollout_cause import (
     Cause,
     LogReader,
@@ -62,7 +62,7 @@ from ..rollout_cause import (
     redact_error,
 )
 from ..rollout_guards import find_rollout_blockers
-from ..rollout_notes import UNDOING, Note, read_note, read_temporaries
+from ..rollout_notes import UNDOING, Note, is_same_rollout, read_note, read_temporaries
 from ..selectors import format_selector
 from ..snapshot import Snapshot
 from ..wait import wait_until
@@ -73,8 +73,6 @@ if t.TYPE_CHECKING:
     from ..fields import Json
     from ..patches import Write
 
-DECLARING = ("containers", "image", "pod_annotations", "restarted_after", "revision", "partition", "until")
-"""Options that say what is declared."""
 SKEW_SECONDS = 60.0
 """By so much the clocks of this machine and of the cluster may differ."""
 
@@ -85,13 +83,6 @@ class _Failure(t.NamedTuple):
     error: WaitError
     snapshot: Snapshot
     redactor: Redactor
-
-
-def _is_same_rollout(note: Note | None, begun: Note | None) -> bool:
-    """Return whether two notes are of one rollout: of the same run and template, which may be undone meanwhile."""
-    if note is None or begun is None or note.run_id != begun.run_id:
-        return False
-    return bool({note.mark, note.failed_mark} & {begun.mark, begun.failed_mark} - {""})
 
 
 class Rollout:
@@ -168,39 +159,9 @@ class Rollout:
         return [pod for pod in pods if not pod.is_terminating]
 
     def _read_declared(self, workload: Workload) -> Declared:
-        params = self.params
-        if params["state"] != "present":
-            given = [name for name in DECLARING if params[name] is not None]
-            if given:
-                raise Refusal(
-                    obj=f"option {given[0]}",
-                    problem=f"state {params['state']} takes something back and declares nothing else",
-                    next_step=f"Leave {', '.join(given)} out, or set state to present",
-                )
-            run_id = self.client.run_id if params["state"] == "undone" else ""
-            return Declared(takes_back=True, undoes_run=run_id)
-        until = read_moment("until", params["until"], as_time)
-        if until is not None and until <= self.at:
-            raise Refusal(
-                obj="option until",
-                problem=f"{params['until']} has passed",
-                next_step="Set a later end, or take the change back by state: expired",
-            )
-        current = find_current(self.revisions, workload)
-        values = read_values(params, workload)
-        if until is not None and not values:
-            raise Refusal(
-                obj="option until",
-                problem="there is no value that could be taken back then",
-                next_step="Give containers, image or pod_annotations with it",
-            )
-        return Declared(
-            values=values,
-            revision=parse_revision(params["revision"], self.revisions, current, workload.title),
-            partition=params["partition"],
-            until=params["until"] or "",
-            restart=self._find_restart(workload),
-        )
+        run_id = self.client.run_id
+        declared = read_declared(self.params, workload, self.revisions, run_id=run_id, at=self.at)
+        return declared if declared.takes_back else declared._replace(restart=self._find_restart(workload))
 
     def _find_restart(self, workload: Workload) -> str:
         """Return the moment to write into the template; empty where no pod is older, or it is written already."""
@@ -304,7 +265,7 @@ class Rollout:
         obj, sent = self.client.patch_with_retry(self.path, decide, obj=first.title, first=first.raw)
         plan = decided[-1]
         written = next((entry for entry in reversed(decided) if entry.step == ROLL), plan)
-        self.plan = written if _is_same_rollout(plan.note, written.note) else plan
+        self.plan = written if is_same_rollout(plan.note, written.note) else plan
         workload = self.workload = Workload.from_object(obj, self.kind)
         if sent and plan.write is not None:
             check_answer(obj, plan.write, workload.title)
@@ -440,7 +401,7 @@ class Rollout:
         except NotFound as error:
             raise failure.error from error
         note = read_note(current)
-        is_other = plan.note is not None and not _is_same_rollout(note, plan.note)
+        is_other = plan.note is not None and not is_same_rollout(note, plan.note)
         if current.uid != known.uid or note is None or not note.is_of(current) or is_other:
             raise failure.error  # another run or client owns what is there now
         cause = complete_cause(self.client, cause, pod, self.read_log, failure.redactor)
@@ -487,7 +448,7 @@ class Rollout:
             note is not None
             and not note.is_settled(workload)
             and note.is_of(workload)
-            and _is_same_rollout(note, plan.note)
+            and is_same_rollout(note, plan.note)
         )
 
     def _undo(self, plan: Plan, workload: Workload, back: Known, cause: Cause) -> t.NoReturn:
@@ -555,15 +516,12 @@ class Rollout:
     def _give_up(self, workload: Workload, back: Known, cause: Cause, problem: str, next_step: str = "") -> OpsError:
         """Return the error of an undo that failed as well: nothing more is changed, and a person is told what to do."""
         current = t.cast("Workload", self.workload)
-        is_back = fingerprint(current.template) == fingerprint(back.template)
-        if is_back:
+        if fingerprint(current.template) == fingerprint(back.template):
             step = f"{next_step or 'Look at its pods'}; its pod template is the earlier one again: see"
             step += f" kubectl describe pods --namespace {workload.namespace}"
             step += f" --selector {format_selector(workload.selector)!r}, then run again"
-        elif next_step:
-            step = next_step  # another client has changed it since
-        else:
-            step = f"Put it back by hand: {describe_by_hand(workload, back.number)}"
+        else:  # another client has changed it since, or it could not be written
+            step = next_step or f"Put it back by hand: {describe_by_hand(workload, back.number)}"
         return WaitFailed(
             obj=workload.title,
             problem=f"its rollout failed: {cause}; and the undo to {_name_revision(back)} failed as well: {problem}",

@@ -12,7 +12,7 @@ import typing as t
 
 from ..._common.errors import Refusal
 from ..._common.text import join_some
-from ..fields import Json, as_int, as_text, get_path
+from ..fields import Json, as_int, as_text, as_time, get_path
 from ..objects import CONTROLLER_REVISION_HASH, Pod, Workload
 from ..patches import Write
 from ..pod_templates import (
@@ -30,7 +30,15 @@ from ..pod_templates import (
     list_images,
     plan_edits,
 )
-from ..revisions import Known, find_by_name, find_by_number, find_by_template, find_current, make_unnumbered
+from ..revisions import (
+    Known,
+    find_by_name,
+    find_by_number,
+    find_by_template,
+    find_current,
+    make_unnumbered,
+    parse_revision,
+)
 from ..rollout_notes import (
     DONE,
     PARTITION,
@@ -49,6 +57,8 @@ from ..rollout_notes import (
 )
 from ..saved_state import ROLLED_OUT, find_owners
 
+DECLARING = ("containers", "image", "pod_annotations", "restarted_after", "revision", "partition", "until")
+"""Options that say what is declared."""
 ROLL, WAIT, FINISH_UNDO = "roll", "wait", "finish undo"
 _NOTES = ("metadata", "annotations", ROLLED_OUT)
 _TEMPLATE = ("spec", "template")
@@ -116,6 +126,42 @@ def read_values(params: t.Mapping[str, t.Any], workload: Workload) -> dict[Place
     for key, value in (params.get("pod_annotations") or {}).items():
         values[Place("", ANNOTATION, key)] = None if value is None else _as_variable(value)
     return values
+
+
+def read_declared(
+    params: t.Mapping[str, t.Any], workload: Workload, revisions: t.Sequence[Known], *, run_id: str, at: float
+) -> Declared:
+    """Return what the options declare, but for a restart, which depends on pods. A Refusal says what does not fit."""
+    if params["state"] != "present":
+        given = [name for name in DECLARING if params[name] is not None]
+        if given:
+            raise Refusal(
+                obj=f"option {given[0]}",
+                problem=f"state {params['state']} takes something back and declares nothing else",
+                next_step=f"Leave {', '.join(given)} out, or set state to present",
+            )
+        return Declared(takes_back=True, undoes_run=run_id if params["state"] == "undone" else "")
+    until = read_moment("until", params["until"], as_time)
+    if until is not None and until <= at:
+        raise Refusal(
+            obj="option until",
+            problem=f"{params['until']} has passed",
+            next_step="Set a later end, or take the change back by state: expired",
+        )
+    current = find_current(revisions, workload)
+    values = read_values(params, workload)
+    if until is not None and not values:
+        raise Refusal(
+            obj="option until",
+            problem="there is no value that could be taken back then",
+            next_step="Give containers, image or pod_annotations with it",
+        )
+    return Declared(
+        values=values,
+        revision=parse_revision(params["revision"], revisions, current, workload.title),
+        partition=params["partition"],
+        until=params["until"] or "",
+    )
 
 
 def _as_variable(value: t.Any) -> str:
