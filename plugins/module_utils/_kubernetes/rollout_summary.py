@@ -49,7 +49,7 @@ def summarize_rollout(
         NOT_SERVING: f"{title} is written as declared and does not serve: {describe_progress(workload, workload.replicas)}",
         DONE: f"rolled out {title}: {what}; {number} serves with {replicas}",
         AS_DECLARED: f"{title} is as declared: {number}, {describe_progress(workload, workload.replicas)}",
-        UNDONE: f"{failed} and was undone: {number} serves again",
+        UNDONE: f"{failed} and was undone: {number} {describe_return(workload)}",
         NOT_UNDONE: f"{failed}, and its undo did not succeed: a person has to act",
         FAILED: f"{failed} and is left as it is",
     }
@@ -58,6 +58,13 @@ def summarize_rollout(
     if state == DONE and partition:
         return f"rolled out {title}: {what}; {new} of {replicas} are of {number} and serve (partition {partition})"
     return sentences[state]
+
+
+def describe_return(workload: Workload) -> str:
+    """Return whether what an undo put back serves, or as little as it did before."""
+    if workload.serving >= workload.replicas:
+        return "serves again"
+    return f"is back, and {workload.serving} of {format_count(workload.replicas, 'replica')} serve, no less than before"
 
 
 def describe_lacking(count: int, workload: Workload) -> str:

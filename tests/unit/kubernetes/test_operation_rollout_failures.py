@@ -417,3 +417,16 @@ def test_the_next_template_after_an_unproven_one_goes_back_to_what_has_served(
     controllers.act()
     run = roll_out(memory, image="worse", **QUICK)
     assert (run.failed, run["rolled_back"], read_image(memory)) == (True, True, "i")
+
+
+def test_a_workload_that_did_not_serve_before_is_put_back_all_the_same(
+    memory: MemoryServer, controllers: RolloutControllers
+) -> None:
+    """The message says that it did not serve before the change either, and not that it serves again."""
+    controllers.failures["i"] = UNREADY
+    controllers.add("StatefulSet", podManagementPolicy="Parallel")
+    run = roll_out(memory, "StatefulSet", image="bad", serve_seconds=0.0, **QUICK)
+    assert (run.failed, run["rolled_back"], read_image(memory, "StatefulSet")) == (True, True, "i")
+    assert "2 of 2 replicas did not serve before the change either" in run.msg
+    assert "is back, and 0 of 2 replicas serve, no less than before" in run.msg
+    assert "serves again" not in run.msg + run["summary"]

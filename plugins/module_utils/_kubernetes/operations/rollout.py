@@ -509,7 +509,7 @@ class Rollout:
         raise WaitFailed(
             obj=workload.title,
             problem=f"its rollout failed: {cause}; it was undone, and {_name_revision(number or back)}"
-            f" ({', '.join(list_images(back.template).values())}) serves again",
+            f" ({', '.join(list_images(back.template).values())}) {words.describe_return(workload)}",
             next_step=cause.next_step,
         )
 
