@@ -19,10 +19,12 @@ description:
   - A failure is named by its cause (image, crash loop with the last lines of the crashed container, memory, no node with
     room, quota, probe, progress deadline), of pods of the new template only. Then the recorded revision is put back,
     by the very template of its ReplicaSet or ControllerRevision as C(kubectl rollout undo) does, and waited for. Of a
-    StatefulSet, pods of the failed revision that are not ready are deleted, since it might wait for them for ever. The
+    StatefulSet, pods of other revisions that are not ready are deleted, since it might wait for them for ever. The
     module fails all the same, and says that the earlier revision serves again.
-  - Nothing is undone where another client has changed the pod template since, and nothing further is changed where the
-    undo fails as well. The message has the commands for a person then.
+  - The recorded revision is the newest one that serves, which is not that of the pod template where a person has broken
+    it. Of a StatefulSet that is between two revisions it is the one that was complete (C(status.currentRevision)).
+  - Nothing is undone where another run or client has changed the pod template since, and nothing further is changed
+    where the undo fails as well. The message has the commands for a person then.
   - A run that was cut off is gone on with by the next one with the same declaration. One with another declaration still
     goes back to the last revision that was complete.
 author:
@@ -59,7 +61,8 @@ options:
         required: true
       image:
         description:
-          - Its image. With a digest (C(name@sha256:...)) every new pod has to run that very digest.
+          - Its image. With a digest (C(name@sha256:...)) every new pod has to ask for that very digest, which its
+            container runtime verifies; an image that the node shows under another one is a warning.
         type: str
       env:
         description:

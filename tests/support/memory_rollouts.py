@@ -34,7 +34,8 @@ UNREADY: Json = {"phase": "Running", "unready": "containers with unready status:
 class RolloutControllers:
     """Make pods and revisions of every workload as its template says. ``failures`` says how pods of an image fail.
 
-    ``held`` are names of workloads that nothing is done for. ``image_ids`` gives what a pod really runs.
+    ``held`` are names of workloads that nothing is done for. ``image_ids`` gives what a pod really runs, and
+    ``rewritten`` the image that an admission webhook gives a pod.
     """
 
     def __init__(self, server: MemoryServer) -> None:
@@ -42,6 +43,7 @@ class RolloutControllers:
         self.failures: dict[str, Json] = {}
         self.held: set[str] = set()
         self.image_ids: dict[str, str] = {}
+        self.rewritten: dict[str, str] = {}
         self._known: dict[str, int] = {}
         for verb in ("patch", "delete"):
             server.add_rival(self.act, when="after", verb=verb, times=ALWAYS)
@@ -109,7 +111,10 @@ class RolloutControllers:
         }
         image = obj["spec"]["template"]["spec"]["containers"][0]["image"]
         container = {"name": "main", "image": image, "imageID": self.image_ids.get(name, f"id-{image}")}
-        self.server.put({"kind": "Pod", "metadata": metadata, "status": _describe_status(container, failure)})
+        spec = {"containers": [{"name": "main", "image": self.rewritten.get(name, image)}]}
+        self.server.put(
+            {"kind": "Pod", "metadata": metadata, "spec": spec, "status": _describe_status(container, failure)}
+        )
 
     def _keep_revision(self, kind: str, obj: Json) -> str:
         """Keep the template as the newest revision, under its old name where there was one; return its hash."""
@@ -163,7 +168,9 @@ class RolloutControllers:
             status |= {"replicas": len(pods), "readyReplicas": ready, "availableReplicas": ready}
             status |= {"updatedReplicas": updated}
         if kind == "StatefulSet":
-            status["updateRevision"] = mark
+            is_complete = ready == updated == wanted
+            former = obj.get("status", {}).get("currentRevision")
+            status |= {"updateRevision": mark, "currentRevision": mark if is_complete or not former else former}
         self.server.change(kind, NAMESPACE, name, lambda kept: kept.update(status=status), manager="controller")
 
     def _count(self, kind: str, obj: Json) -> int:

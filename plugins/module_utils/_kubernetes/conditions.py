@@ -18,6 +18,7 @@ from .objects import Job, Pod, Workload, find_controller, index_conditions
 from .plans.job import Holder, find_holders
 from .pod_templates import fingerprint
 from .resources import Resource, find_resource, list_kinds_between
+from .rollout_notes import read_note
 from .saved_state import AUTOSCALER_MANAGERS, find_owners, is_own_manager
 from .selectors import format_selector
 from .snapshot import Snapshot
@@ -313,14 +314,18 @@ class RolledOut(_WorkloadCondition):
     ``updateRevision``, or the hash that pods of it carry. Another newest revision is somebody else's, and a failure.
     None is the revision that the controller makes of the template of ``workload``, which is what was last written;
     another template is somebody else's then. With ``serve_seconds`` they have to serve for so long without a break: a
-    container that crashes after its start is ready for a moment.
+    container that crashes after its start is ready for a moment. ``lacking`` pods need not serve: an undo makes it no
+    worse than it was.
     """
 
-    def __init__(self, workload: Workload, revision: str | None, *, serve_seconds: float = 0.0) -> None:
+    def __init__(
+        self, workload: Workload, revision: str | None, *, serve_seconds: float = 0.0, lacking: int = 0
+    ) -> None:
         super().__init__(workload)
         self.revision = revision
         self._mark = fingerprint(workload.template)
         self._serve_seconds = serve_seconds
+        self._lacking = lacking
         self._served_since: float | None = None
 
     def needs(self) -> tuple[str, ...]:
@@ -332,7 +337,7 @@ class RolledOut(_WorkloadCondition):
         named = "its new pod template" if self.revision is None else f"revision {self.revision}"
         message = f"{named}: {describe_progress(workload, goal)}"
         if self.revision is None and self._is_rival(workload) and fingerprint(workload.template) != self._mark:
-            problem = f"its pod template was changed by {_find_template_writer(workload)} while it was rolled out"
+            problem = f"its pod template was changed by {find_template_writer(workload)} while it was rolled out"
             return Status(FAILED, workload.title, problem, goal, "Find out who changed the pod template since")
         if not self._is_observed(workload):
             return Status(IN_PROGRESS, workload.title, message, goal)
@@ -348,7 +353,7 @@ class RolledOut(_WorkloadCondition):
     def _assess_steadiness(self, snapshot: Snapshot, workload: Workload, message: str) -> Status:
         """Return whether its pods serve, and have for as long as they have to."""
         goal = workload.replicas
-        if not _serves(workload, goal):
+        if not (_serves(workload, goal) or self._is_no_worse(workload, goal)):
             self._served_since = None
             return Status(IN_PROGRESS, workload.title, message, goal)
         if self._served_since is None:
@@ -359,9 +364,18 @@ class RolledOut(_WorkloadCondition):
         message += f", and have to serve for {self._serve_seconds:g} s without a break"
         return Status(IN_PROGRESS, workload.title, message, goal, look_again=left)
 
+    def _is_no_worse(self, workload: Workload, goal: int) -> bool:
+        """Return whether all serve but as many as did not before."""
+        least = goal - self._lacking
+        is_updated = workload.updated >= min(least, workload.updated_wanted)
+        return self._lacking > 0 and is_updated and workload.pods <= goal and workload.serving >= max(least, 0)
 
-def _find_template_writer(workload: Workload) -> str:
-    """Return who else has set something in the pod template."""
+
+def find_template_writer(workload: Workload) -> str:
+    """Return who has written the pod template: a run by its note, or who else has set something in it."""
+    note = read_note(workload)
+    if note is not None and note.run_id and note.is_of(workload):
+        return f"run {note.run_id}"
     owners = find_owners(workload.raw, "spec", "template") or []
     others = [owner.manager for owner in owners if not is_own_manager(owner.manager)]
     return others[-1] if others else "another client"

@@ -69,10 +69,32 @@ def _read_revision(workload: Workload, obj: Json) -> Known | None:
     return Known(revision.revision, revision.name, revision.template_hash, template, revision.created_at)
 
 
+def find_current(revisions: t.Sequence[Known], workload: Workload) -> Known | None:
+    """Return the revision of the present template, with the template as the server shows it; None when it is not known.
+
+    A ControllerRevision keeps the template as it was written then: without fields that have got a default since, and
+    which its controller takes for the same. So it is the one that the controller names, or has numbered last; where
+    the controller has not come to the present template yet, the one with the same text.
+    """
+    current: Known | None = None
+    if workload.is_observed and workload.kind == "StatefulSet":
+        current = find_by_name(revisions, workload.revision)
+    elif workload.is_observed and workload.kind == "DaemonSet":
+        current = max(revisions, key=lambda entry: entry.number, default=None)
+    if current is None:
+        return find_by_template(revisions, workload.template)
+    return current._replace(template=clean_template(workload.template))
+
+
 def find_by_template(revisions: t.Sequence[Known], template: Json) -> Known | None:
     """Return the newest revision with the same template; None when there is none."""
     mark = fingerprint(template)
     return next((entry for entry in revisions if fingerprint(entry.template) == mark), None)
+
+
+def make_unnumbered(template: Json) -> Known:
+    """Return what stands for a revision that is not known but by its template."""
+    return Known(0, "", "", clean_template(template))
 
 
 def find_by_name(revisions: t.Sequence[Known], name: str) -> Known | None:

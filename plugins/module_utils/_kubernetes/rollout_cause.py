@@ -11,6 +11,7 @@ from __future__ import annotations
 import typing as t
 
 from .._common.errors import OpsError, WaitError
+from .._common.outcome import Blocker
 from .._common.redaction import Redactor
 from .._common.text import join_some
 from .client import Client
@@ -29,8 +30,8 @@ LOG_LINES = 20
 """Lines of a crashed container's log in the result."""
 LOG_BYTES = 16384
 
-LogReader = t.Callable[[Client, Pod, str], list[str]]
-"""Returns the last lines that a crashed container wrote: of a pod, by the name of the container."""
+LogReader = t.Callable[[Client, Pod, str, t.Callable[[str], str]], list[str]]
+"""Returns the last lines that a crashed container wrote: of a pod, by the name of the container, without secrets."""
 
 _SYMPTOMS = ("ContainersNotReady", "OrderedReady", "Terminating", "ProgressDeadlineExceeded")
 """Reasons that follow from others where there are any, and the later ones from the earlier ones."""
@@ -50,9 +51,33 @@ class Cause(t.NamedTuple):
         """Return it as plain data, for the result."""
         return {**self._asdict(), "log": list(self.log)}
 
+    def redact(self, redactor: Redactor) -> Cause:
+        """Return it without secrets: a probe may print the URL of a database, and a log does what it likes."""
+        log = tuple(redactor.redact(line) for line in self.log)
+        return self._replace(message=redactor.redact(self.message), next_step=redactor.redact(self.next_step), log=log)
+
     def __str__(self) -> str:
         last = f"; its last line: {self.log[-1]}" if self.log else ""
         return f"{self.reason}: {self.object}: {self.message}{last}"
+
+
+def make_redactor(client: Client, workload: Workload, pods: t.Sequence[Pod]) -> Redactor:
+    """Return what knows the secrets that a workload's pods use, as far as they may be read."""
+    known = read_known_secrets(client, workload.namespace, [workload.template, *(pod.raw for pod in pods)])
+    return Redactor([*known, *client.access.secrets()])
+
+
+def redact_error(error: WaitError, redactor: Redactor) -> WaitError:
+    """Return an error of a wait without secrets, of the same kind."""
+    words = {"problem": redactor.redact(error.problem), "next_step": redactor.redact(error.next_step)}
+    if isinstance(error, FindingLasted):
+        return FindingLasted(error.finding, obj=error.obj, **words)
+    return type(error)(obj=error.obj, **words)
+
+
+def redact_blockers(blockers: t.Iterable[Blocker], redactor: Redactor) -> list[Blocker]:
+    """Return blockers without secrets in their words."""
+    return [blocker._replace(what=redactor.redact(blocker.what)) for blocker in blockers]
 
 
 def find_cause(error: WaitError, snapshot: Snapshot, workload: Workload, *, since: float) -> tuple[Cause, Pod | None]:
@@ -109,12 +134,16 @@ def _name_killed(cause: Cause, workload: Workload, pod: Pod | None) -> Cause:
     )
 
 
-def complete_cause(client: Client, cause: Cause, pod: Pod | None, read_lines: LogReader) -> Cause:
-    """Return the cause with the log of the container that crashed, or what its probe said."""
+def complete_cause(client: Client, cause: Cause, pod: Pod | None, read_lines: LogReader, redactor: Redactor) -> Cause:
+    """Return the cause with the log of the container that crashed, or what its probe said, all without secrets."""
+    return _add_words(client, cause, pod, read_lines, redactor).redact(redactor)
+
+
+def _add_words(client: Client, cause: Cause, pod: Pod | None, read_lines: LogReader, redactor: Redactor) -> Cause:
     if pod is None:
         return cause
     if cause.container:
-        return cause._replace(log=tuple(read_lines(client, pod, cause.container)))
+        return cause._replace(log=tuple(read_lines(client, pod, cause.container, redactor.redact)))
     if cause.reason != "ContainersNotReady":
         return cause
     try:
@@ -132,15 +161,13 @@ def _read_probe(client: Client, pod: Pod) -> str:
     return events[-1].message if events else ""
 
 
-def read_last_lines(client: Client, pod: Pod, container: str) -> list[str]:
+def read_last_lines(client: Client, pod: Pod, container: str, redact: t.Callable[[str], str]) -> list[str]:
     """Return the last lines that a container wrote before it ended, without secrets; or why there are none."""
-    known = read_known_secrets(client, pod.namespace, [pod.raw])
-    redactor = Redactor([*known, *client.access.secrets()])
     log = read_log(
         client,
         pod,
         container,
-        redact=redactor.redact,
+        redact=redact,
         previous=not _has_just_ended(pod, container),
         tail_lines=LOG_LINES,
         limit_bytes=LOG_BYTES,
@@ -176,18 +203,40 @@ def list_image_ids(pods: t.Sequence[Pod]) -> list[Json]:
     ]
 
 
-def find_digest_problem(template: Json, images: t.Sequence[Json]) -> OpsError | None:
-    """Return the error of a pod that does not run the digest that its template names."""
+def find_digest_problem(template: Json, pods: t.Sequence[Pod]) -> OpsError | None:
+    """Return the error of a pod that does not ask for the digest that its template names, since something rewrote it.
+
+    That the bytes are those of the digest is verified by the container runtime when it pulls them.
+    """
     for name, image in list_images(template).items():
         digest = find_digest(image)
-        for entry in images:
-            if digest is not None and entry["container"] == name and digest not in entry["image_id"]:
+        for pod in pods if digest is not None else ():
+            asked = list_images(pod.raw).get(name)
+            if asked is not None and find_digest(asked) != digest:
                 return OpsError(
-                    obj=f"Pod {entry['pod']}",
-                    problem=f"container {name} runs {entry['image_id'] or 'an unknown image'}, not {image}",
-                    next_step="Find out what its node's container runtime has under that name",
+                    obj=f"Pod {pod.name}",
+                    problem=f"container {name} asks for {asked}, not {image}",
+                    next_step="Find out what rewrites images of pods (an admission webhook)",
                 )
     return None
+
+
+def find_other_digests(template: Json, images: t.Sequence[Json]) -> list[str]:
+    """Return a warning for each image whose digest its node shows under another one.
+
+    That is no proof of another image: runtimes also show the digest of its configuration, or that of another name.
+    """
+    warnings = []
+    for name, image in list_images(template).items():
+        digest = find_digest(image)
+        shown = {entry["image_id"] for entry in images if entry["container"] == name and entry["image_id"]}
+        others = sorted(image_id for image_id in shown if digest is not None and digest not in image_id)
+        if others:
+            warnings.append(
+                f"container {name}: asked for {image}, and nodes show it as {join_some(others)}; a runtime may show"
+                " another digest of the same image"
+            )
+    return warnings
 
 
 def find_mixed_tags(template: Json, images: t.Sequence[Json]) -> list[str]:

@@ -10,6 +10,7 @@ Private to lowtide.ops: do not import from other collections.
 
 from __future__ import annotations
 
+import json
 import typing as t
 
 from .fields import Json, as_dict, as_int, as_list, as_text, as_time, get_path
@@ -28,6 +29,8 @@ from .saved_state import (
 
 ROLLING, UNDOING, DONE = "rolling", "undoing", "done"
 PARTITION = ("spec", "updateStrategy", "rollingUpdate", "partition")
+KEPT_BYTES = 65536
+"""An object's annotations may have 256 KiB together."""
 
 
 class Temporary(t.NamedTuple):
@@ -58,6 +61,8 @@ class Note(t.NamedTuple):
     ``canary`` is the partition with which it was completed, 0 when all pods are of its revision. ``declared`` are number
     and name of the revision that was asked for. ``failed`` is a revision that failed before it, whose pods may hold up a
     StatefulSet. While it is undone that is its own, ``failed_mark`` the template that failed, and ``cause`` why.
+    ``replaced`` is the template that was replaced, kept where no revision of it is known. ``unproven`` is what was
+    completed without a pod: it is no revision to go back to. ``lacking`` is how many pods did not serve before the change.
     """
 
     phase: str
@@ -73,12 +78,15 @@ class Note(t.NamedTuple):
     cause: str = ""
     run_id: str = ""
     at: str = ""
+    replaced: Json | None = None
+    unproven: bool = False
+    lacking: int = 0
 
     def as_state(self) -> SavedState:
         """Return what is saved."""
         spec: Json = {
             "phase": self.phase,
-            "completed": self.phase == DONE,
+            "completed": self.phase == DONE and not self.unproven,
             "template": self.mark,
             "back": {"number": self.back[0], "name": self.back[1]},
         }
@@ -90,6 +98,9 @@ class Note(t.NamedTuple):
             "failed_template": self.failed_mark or None,
             "failed": self.failed or None,
             "cause": self.cause or None,
+            "replaced": self.replaced,
+            "unproven": self.unproven or None,
+            "lacking": self.lacking or None,
         }
         spec.update({key: value for key, value in optional.items() if value is not None})
         return SavedState(spec, self.run_id, self.at, self.generation, ROLL_OUT)
@@ -113,7 +124,14 @@ class Note(t.NamedTuple):
             cause=as_text(spec.get("cause")),
             run_id=state.run_id,
             at=state.at,
+            replaced=as_dict(spec.get("replaced")) or None,
+            unproven=spec.get("unproven") is True,
+            lacking=as_int(spec.get("lacking")),
         )
+
+    def is_settled(self, workload: Workload) -> bool:
+        """Return whether there is nothing to wait for: it is complete, and proven unless there still is no pod to do so."""
+        return self.phase == DONE and not (self.unproven and workload.replicas)
 
     def is_of(self, workload: Workload) -> bool:
         """Return whether the workload's template is still the one that was written, whoever wrote other fields since."""
@@ -122,6 +140,11 @@ class Note(t.NamedTuple):
 
 def _read_revision(value: t.Any) -> tuple[int, str]:
     return as_int(get_path(value, "number")), as_text(get_path(value, "name"))
+
+
+def keep_template(template: Json) -> Json | None:
+    """Return a template to be kept in a note; None where it is too large for an annotation."""
+    return template if len(json.dumps(template)) <= KEPT_BYTES else None
 
 
 def read_note(workload: Workload) -> Note | None:
@@ -140,6 +163,13 @@ def read_temporaries(workload: Workload) -> tuple[Temporary, ...]:
     except UnreadableSavedState:
         return ()
     return tuple(Temporary.from_dict(as_dict(entry)) for entry in as_list(state.spec.get("changes"))) if state else ()
+
+
+def is_same_rollout(note: Note | None, begun: Note | None) -> bool:
+    """Return whether two notes are of one rollout: of the same run and template, which may be undone meanwhile."""
+    if note is None or begun is None or note.run_id != begun.run_id:
+        return False
+    return bool({note.mark, note.failed_mark} & {begun.mark, begun.failed_mark} - {""})
 
 
 def write_notes(workload: Workload, note: Note | None, temporaries: t.Sequence[Temporary]) -> dict[str, str | None]:

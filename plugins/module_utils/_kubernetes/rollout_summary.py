@@ -17,8 +17,10 @@ from .objects import Workload
 from .pod_templates import ENV, Edit, list_images
 from .revisions import Known
 
-PLANNED, DONE, AS_DECLARED, FAILED, UNDONE, NOT_UNDONE = (
+PLANNED, BEGUN, NOT_SERVING, DONE, AS_DECLARED, FAILED, UNDONE, NOT_UNDONE = (
     "planned",
+    "begun",
+    "not serving",
     "done",
     "as declared",
     "failed",
@@ -43,20 +45,38 @@ def summarize_rollout(
     new = max(workload.replicas - partition, 0)
     sentences = {
         PLANNED: f"would roll out {title}: {what}",
+        BEGUN: f"began to roll out {title}: {what}; it did not come to an end",
+        NOT_SERVING: f"{title} is written as declared and does not serve: {describe_progress(workload, workload.replicas)}",
         DONE: f"rolled out {title}: {what}; {number} serves with {replicas}",
         AS_DECLARED: f"{title} is as declared: {number}, {describe_progress(workload, workload.replicas)}",
-        UNDONE: f"{failed} and was undone: {number} serves again",
+        UNDONE: f"{failed} and was undone: {number} {describe_return(workload)}",
         NOT_UNDONE: f"{failed}, and its undo did not succeed: a person has to act",
         FAILED: f"{failed} and is left as it is",
     }
+    if state == DONE and workload.replicas == 0:
+        return f"wrote {title}: {what}; nothing is proven, it has 0 replicas"
     if state == DONE and partition:
         return f"rolled out {title}: {what}; {new} of {replicas} are of {number} and serve (partition {partition})"
     return sentences[state]
 
 
+def describe_return(workload: Workload) -> str:
+    """Return whether what an undo put back serves, or as little as it did before."""
+    if workload.serving >= workload.replicas:
+        return "serves again"
+    return f"is back, and {workload.serving} of {format_count(workload.replicas, 'replica')} serve, no less than before"
+
+
+def describe_lacking(count: int, workload: Workload) -> str:
+    """Return how many pods did not serve before a change, which so may not be why they do not now."""
+    return f"{count} of {format_count(workload.replicas, 'replica')} did not serve before the change either"
+
+
 def list_rollout_evidence(workload: Workload, images: t.Sequence[Json], revision: Known | None) -> list[str]:
     """Return what proves the summary: the numbers of the workload, its revision, and what its pods really run."""
     lines = [f"{workload.title}: {describe_progress(workload, workload.replicas)}"]
+    if workload.replicas == 0:
+        lines.append("nothing is proven of its pod template, since no pod runs it")
     if revision is not None:
         names = ", ".join(list_images(revision.template).values())
         lines.append(f"revision {revision.number} ({revision.name}): {names}")

@@ -179,7 +179,7 @@ def test_a_set_that_is_stuck_on_a_failed_revision_takes_the_next_one(namespace: 
     assert f"kubectl rollout undo statefulset/w --namespace {namespace.name} --to-revision=1" in stopped.msg
     fixed = check_done(roll_out(namespace, kind, **main(image=new)))
     assert list_running_images(namespace) == {new}
-    assert any("was of the failed revision" in line for line in fixed["evidence"])
+    assert any("and not ready" in line for line in fixed["evidence"])
     failed = roll_out(namespace, kind, **main(image=BAD_IMAGE), **QUICK)
     assert (failed["rolled_back"], list_running_images(namespace)) == (True, {new})
     assert old not in failed["images"].values()
@@ -195,6 +195,44 @@ def test_a_person_who_changes_the_template_is_not_undone(namespace: Namespace) -
     assert (run.failed, run["rolled_back"]) == (True, False)
     assert "its pod template was changed by kubectl-edit while it was rolled out" in run.msg
     assert read_image(namespace, kind) == BAD_IMAGE
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_rollout_of_another_run_is_not_undone(namespace: Namespace, kind: str) -> None:
+    """The run that failed names the other one, whose declaration serves in the end."""
+    old = namespace.facts["images"][0]
+    kind = put(namespace, kind)
+    first = {**main(image=BAD_IMAGE), **QUICK, "run_id": "a"}
+    process = start_module(ROLLOUT, namespace.params(kind=kind, name="w", **first))
+    namespace.wait("rolled out", lambda: read_image(namespace, kind) == BAD_IMAGE)
+    check_done(roll_out(namespace, kind, **main(image=old, env={"SETTING": "b"}), run_id="b"))
+    run = finish_module(process)
+    assert (run.failed, run["rolled_back"]) == (True, False)
+    assert "changed by run b while it was rolled out" in run.msg
+    assert list_running_images(namespace) == {old}
+    variables = namespace.get(kind, "w")["spec"]["template"]["spec"]["containers"][0]["env"]
+    assert {"name": "SETTING", "value": "b"} in variables
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_a_person_has_broken_is_mended_and_never_gone_back_to(namespace: Namespace, kind: str) -> None:
+    """A failure goes back to what served before the person, and the good image gets a set going that is stuck."""
+    old = namespace.facts["images"][0]
+    kind = put(namespace, kind)
+    break_image(namespace, kind)
+    failed = roll_out(namespace, kind, **main(env={"CRASH": "1"}), **QUICK)
+    assert (failed["rolled_back"], read_image(namespace, kind), list_running_images(namespace)) == (True, old, {old})
+    break_image(namespace, kind)
+    check_done(roll_out(namespace, kind, **main(image=old), **QUICK))
+    assert list_running_images(namespace) == {old}
+
+
+def break_image(namespace: Namespace, kind: str) -> None:
+    """Change the image as ``kubectl set image`` does, and wait until a pod of it has failed."""
+    template = {"spec": {"containers": [{"name": "main", "image": BAD_IMAGE}]}}
+    patch = {"spec": {"template": template}}
+    namespace.request("PATCH", kind, "w", patch, type_="strategic-merge-patch+json", manager="kubectl-set")
+    namespace.wait("it fails", lambda: pod_waits("ErrImagePull", "ImagePullBackOff")(namespace.list("Pod"), {}))
 
 
 @pytest.mark.procedure("E10")

@@ -14,7 +14,7 @@ from support.memory_kubernetes import MemoryServer
 from support.memory_rollouts import CRASH, KILLED, PULL, UNREADY, UNSCHEDULABLE, RolloutControllers
 from support.operation_runs import is_write
 
-from .rollout_steps import KINDS, QUICK, read_image, read_pod_images, read_saved, read_template, roll_out
+from .rollout_steps import KINDS, QUICK, check_done, read_image, read_pod_images, read_saved, read_template, roll_out
 
 Json = dict[str, Any]
 
@@ -111,6 +111,35 @@ def test_no_secret_of_a_log_is_told(memory: MemoryServer, controllers: RolloutCo
     assert "planted" not in json.dumps(run.result)
 
 
+def test_no_secret_of_a_probe_is_told_or_saved(memory: MemoryServer, controllers: RolloutControllers) -> None:
+    """In no part of the result, and not in the annotation: neither a password of a URL nor a known value."""
+    controllers.add("Deployment")
+    value = base64.b64encode(b"planted-in-a-secret").decode()
+    memory.put({"kind": "Secret", "metadata": {"name": "s", "namespace": NAMESPACE}, "data": {"K": value}})
+    said = "Readiness probe failed: postgres://app:hunter2secret@db refused planted-in-a-secret"
+    controllers.failures["bad"] = {"phase": "Running", "unready": f"main says {said}"}
+
+    def tell() -> None:
+        pod = memory.read("Pod", NAMESPACE, "w-new")
+        event = {"metadata": {"name": "e", "namespace": NAMESPACE}, "kind": "Event", "reason": "Unhealthy"}
+        about = {"kind": "Pod", "name": "w-new", "namespace": NAMESPACE, "uid": pod["metadata"]["uid"]}
+        memory.put({**event, "message": said, "involvedObject": about})
+
+        def use(obj: Json) -> None:
+            obj["spec"] = {"containers": [{"name": "main", "envFrom": [{"secretRef": {"name": "s"}}]}]}
+
+        memory.change("Pod", NAMESPACE, "w-new", use)
+
+    memory.add_rival(tell, when="before", verb="list", path="/events")
+    run = roll_out(memory, image="bad", **QUICK)
+    assert (run["rolled_back"], run["cause"]["reason"]) == (True, "ContainersNotReady")
+    assert "Readiness probe failed: postgres://" in run["cause"]["message"]
+    assert "[redacted]" in run["cause"]["message"]
+    told = json.dumps(run.result) + json.dumps(memory.read("Deployment", NAMESPACE, "w"))
+    assert "hunter2secret" not in told
+    assert "planted" not in told
+
+
 def test_an_account_that_may_not_read_logs_is_told_so(memory: MemoryServer, controllers: RolloutControllers) -> None:
     """And the rollout is undone all the same."""
     controllers.failures["bad"] = CRASH
@@ -190,6 +219,35 @@ def test_a_person_who_changes_the_template_meanwhile_is_never_undone(
     assert "its pod template was changed by kubectl-edit while it was rolled out" in run.msg
 
 
+def test_a_rollout_that_a_person_pauses_stays_as_it_is(memory: MemoryServer, controllers: RolloutControllers) -> None:
+    """It is not undone, since a pause means stop and stay; who paused it is named, and how it goes on."""
+    controllers.add("Deployment")
+    controllers.held.add("w")
+
+    def pause(obj: Json) -> None:
+        obj["spec"]["paused"] = True
+
+    def act() -> None:
+        memory.change("Deployment", NAMESPACE, "w", pause, manager="kubectl-rollout")
+        seen = memory.read("Deployment", NAMESPACE, "w")["metadata"]["generation"]
+        status = {"observedGeneration": seen, "replicas": 2, "readyReplicas": 2, "updatedReplicas": 1}
+        memory.change("Deployment", NAMESPACE, "w", lambda kept: kept.update(status=status), manager="controller")
+
+    memory.add_rival(act, when="after", verb="patch")
+    run = roll_out(memory, image="j", **QUICK)
+    assert (run.failed, run["rolled_back"], run["cause"]["reason"], read_image(memory)) == (True, False, "Paused", "j")
+    assert "its rollout was paused by kubectl-rollout (Paused: Deployment n/w: spec.paused is true" in run.msg
+    assert "Resume it (kubectl rollout resume deployment/w --namespace n), then run again" in run.msg
+    saved = read_saved(memory)
+    assert saved is not None
+    assert saved["phase"] == "rolling"
+    memory.change("Deployment", NAMESPACE, "w", lambda obj: obj["spec"].update(paused=False))
+    controllers.held.clear()
+    controllers.act()
+    again = roll_out(memory, image="j")
+    assert (again.failed, again["plan"][0]["what"]) == (False, "go on with the rollout")
+
+
 def test_an_autoscaler_that_acts_meanwhile_is_no_obstacle(
     memory: MemoryServer, controllers: RolloutControllers
 ) -> None:
@@ -263,3 +321,112 @@ def test_an_undo_that_was_cut_off_is_finished(memory: MemoryServer, controllers:
     run = roll_out(memory, "StatefulSet", image="bad", **QUICK)
     assert (run.failed, run["rolled_back"], read_pod_images(memory)) == (True, True, {"i"})
     assert run["cause"]["reason"] == "InvalidImageName"
+
+
+# --- revisions whose text differs from the template's ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["StatefulSet", "DaemonSet"])
+def test_a_revision_without_a_default_of_today_is_still_the_present_one(
+    memory: MemoryServer, controllers: RolloutControllers, kind: str
+) -> None:
+    """Its controller takes both for the same, and so a failure goes back to it; also when the first run was cut off."""
+    controllers.add(kind)
+    image = "bad"
+
+    def give_default(obj: Json) -> None:
+        obj["spec"]["template"]["spec"]["containers"][0]["terminationMessagePolicy"] = "File"
+
+    controllers.held.add("w")
+    memory.change(kind, NAMESPACE, "w", give_default)
+    memory.change(
+        kind,
+        NAMESPACE,
+        "w",
+        lambda obj: obj["status"].update(observedGeneration=obj["metadata"]["generation"]),
+        manager="controller",
+    )
+    as_declared = roll_out(memory, kind, image="i")
+    assert (as_declared.changed, as_declared["revision"]) == (False, {"before": 1, "after": 1})
+    predicted = roll_out(memory, kind, image=image, check=True)
+    assert predicted["plan"][0]["reversible"] is True
+    controllers.held.clear()
+    run = roll_out(memory, kind, image=image, **QUICK)
+    assert (run.failed, run["rolled_back"], read_pod_images(memory)) == (True, True, {"i"})
+    assert "it was not undone" not in run.msg
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_template_of_no_known_revision_is_kept_and_put_back(
+    memory: MemoryServer, controllers: RolloutControllers, kind: str
+) -> None:
+    """By the next run too: it stands in the note."""
+    controllers.add(kind)
+    own = "ReplicaSet" if kind == "Deployment" else "ControllerRevision"
+    for revision in memory.read_all(own):
+        memory.remove(own, NAMESPACE, revision["metadata"]["name"])
+    before = read_template(memory, kind)
+    cut = roll_out(memory, kind, image="bad", on_failure="stop", **QUICK)
+    saved = read_saved(memory, kind)
+    assert saved is not None
+    assert (cut.failed, saved["replaced"]["spec"]) == (True, before["spec"])
+    run = roll_out(memory, kind, image="bad", **QUICK)
+    assert (run.failed, run["rolled_back"], read_pod_images(memory)) == (True, True, {"i"})
+    assert read_template(memory, kind) == before
+    done = read_saved(memory, kind)
+    assert done is not None
+    assert "replaced" not in done
+
+
+def test_what_is_written_at_no_replicas_is_not_proven(memory: MemoryServer, controllers: RolloutControllers) -> None:
+    """It is said so, a second run is unchanged, and a failure after it goes back to what has served."""
+    controllers.add("Deployment")
+    check_done(roll_out(memory, image="i"))
+    memory.change("Deployment", NAMESPACE, "w", lambda obj: obj["spec"].update(replicas=0))
+    for pod in memory.read_all("Pod"):
+        memory.remove("Pod", NAMESPACE, pod["metadata"]["name"])
+    controllers.act()
+    written = check_done(roll_out(memory, image="bad"))
+    assert written["summary"].endswith("; nothing is proven, it has 0 replicas")
+    assert "serves" not in written["summary"]
+    assert "nothing is proven of its pod template, since no pod runs it" in written["evidence"]
+    saved = read_saved(memory)
+    assert saved is not None
+    assert (saved["completed"], saved["unproven"], saved["back"]["number"]) == (False, True, 1)
+    again = check_done(roll_out(memory, image="bad"))
+    assert (again.changed, read_image(memory)) == (False, "bad")
+    memory.change("Deployment", NAMESPACE, "w", lambda obj: obj["spec"].update(replicas=2))
+    controllers.act()
+    run = roll_out(memory, image="bad", **QUICK)
+    assert (run.failed, run["rolled_back"], read_image(memory)) == (True, True, "i")
+    assert "nothing was proven" in run["plan"][0]["why"]
+
+
+def test_the_next_template_after_an_unproven_one_goes_back_to_what_has_served(
+    memory: MemoryServer, controllers: RolloutControllers
+) -> None:
+    """Not to the one that no pod has run."""
+    controllers.add("Deployment")
+    controllers.failures["worse"] = PULL
+    memory.change("Deployment", NAMESPACE, "w", lambda obj: obj["spec"].update(replicas=0))
+    for pod in memory.read_all("Pod"):
+        memory.remove("Pod", NAMESPACE, pod["metadata"]["name"])
+    controllers.act()
+    check_done(roll_out(memory, image="bad"))
+    memory.change("Deployment", NAMESPACE, "w", lambda obj: obj["spec"].update(replicas=2))
+    controllers.act()
+    run = roll_out(memory, image="worse", **QUICK)
+    assert (run.failed, run["rolled_back"], read_image(memory)) == (True, True, "i")
+
+
+def test_a_workload_that_did_not_serve_before_is_put_back_all_the_same(
+    memory: MemoryServer, controllers: RolloutControllers
+) -> None:
+    """The message says that it did not serve before the change either, and not that it serves again."""
+    controllers.failures["i"] = UNREADY
+    controllers.add("StatefulSet", podManagementPolicy="Parallel")
+    run = roll_out(memory, "StatefulSet", image="bad", serve_seconds=0.0, **QUICK)
+    assert (run.failed, run["rolled_back"], read_image(memory, "StatefulSet")) == (True, True, "i")
+    assert "2 of 2 replicas did not serve before the change either" in run.msg
+    assert "is back, and 0 of 2 replicas serve, no less than before" in run.msg
+    assert "serves again" not in run.msg + run["summary"]

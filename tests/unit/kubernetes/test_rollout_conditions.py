@@ -14,13 +14,14 @@ from ansible_collections.lowtide.ops.plugins.module_utils._common.retry import D
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.cache import Cache
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.conditions import Observed, RolledOut
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.diagnosis import Finding, GracePeriod
-from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.objects import Workload
+from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.objects import Pod, Workload
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.pod_templates import ENV, LIMITS, Edit, Place
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.revisions import Known
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.rollout_cause import (
     find_cause,
     find_digest_problem,
     find_mixed_tags,
+    find_other_digests,
     find_start,
 )
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.rollout_summary import (
@@ -65,6 +66,20 @@ def test_what_is_true_of_the_old_pods_does_not_count() -> None:
     assert evaluate(written, make(image="j", updatedReplicas=1)).state == "InProgress"
     assert evaluate(written, make(image="j", replicas=4)).state == "InProgress"
     assert evaluate(written, make(image="j")).is_current
+
+
+def test_an_undo_makes_it_no_worse_than_it_was() -> None:
+    """A pod that did not serve before is not asked for; another one is."""
+    written = make(image="j")
+    condition = RolledOut(written, None, lacking=1)
+
+    def look(**status: int) -> bool:
+        return bool(condition.evaluate(Snapshot.from_objects([make(image="j", **status).raw])).is_current)
+
+    assert look(readyReplicas=2, availableReplicas=2)
+    assert not look(readyReplicas=1, availableReplicas=1)
+    assert not look(readyReplicas=2, availableReplicas=2, updatedReplicas=1)
+    assert not evaluate(written, make(image="j", readyReplicas=2, availableReplicas=2)).is_current
 
 
 def test_pods_have_to_serve_for_a_while_without_a_break() -> None:
@@ -235,23 +250,31 @@ def show(*image_ids: str) -> list[Json]:
 
 
 @pytest.mark.parametrize(
-    ("image", "image_ids", "said"),
+    ("image", "asked", "said"),
     [
-        (f"r/i@{DIGEST}", [f"r/i@{DIGEST}", DIGEST], None),
-        (
-            f"r/i@{DIGEST}",
-            [f"r/i@{DIGEST}", "r/i@sha256:b"],
-            "Pod w-1: container main runs r/i@sha256:b, not r/i@sha256",
-        ),
-        (f"r/i@{DIGEST}", [""], "runs an unknown image"),
+        (f"r/i@{DIGEST}", [f"r/i@{DIGEST}", f"mirror/i@{DIGEST}"], None),
+        (f"r/i@{DIGEST}", [f"r/i@{DIGEST}", "r/i:1"], "Pod w-1: container main asks for r/i:1, not r/i@sha256"),
         ("r/i:1", ["anything"], None),
     ],
 )
-def test_a_pod_has_to_run_the_digest_that_is_declared(image: str, image_ids: list[str], said: str | None) -> None:
-    """A tag promises nothing."""
-    problem = find_digest_problem(make(image=image).template, show(*image_ids))
+def test_a_pod_has_to_ask_for_the_digest_that_is_declared(image: str, asked: list[str], said: str | None) -> None:
+    """A tag promises nothing; the runtime verifies a digest."""
+    objects = [
+        {"metadata": {"name": f"w-{number}"}, "spec": {"containers": [{"name": "main", "image": entry}]}}
+        for number, entry in enumerate(asked)
+    ]
+    problem = find_digest_problem(make(image=image).template, [Pod.from_object(obj) for obj in objects])
     assert (problem is None) is (said is None)
     assert said is None or said in str(problem)
+
+
+def test_an_image_that_a_node_shows_under_another_digest_is_a_warning() -> None:
+    """As the digest of its configuration; it proves nothing."""
+    template = make(image=f"r/i@{DIGEST}").template
+    assert find_other_digests(template, show(f"r/i@{DIGEST}", DIGEST, "")) == []
+    (warning,) = find_other_digests(template, show(f"r/i@{DIGEST}", "sha256:b"))
+    assert f"asked for r/i@{DIGEST}, and nodes show it as sha256:b;" in warning
+    assert find_other_digests(make(image="r/i:1").template, show("anything")) == []
 
 
 def test_one_tag_with_several_images_is_a_warning() -> None:

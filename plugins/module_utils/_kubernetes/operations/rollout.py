@@ -13,12 +13,13 @@ import typing as t
 
 from ..._common.errors import OpsError, Refusal, WaitError, WaitFailed
 from ..._common.outcome import Outcome, PlanItem
+from ..._common.redaction import Redactor
 from ..._common.retry import Deadline
 from .. import rollout_summary as words
 from ..cache import Cache
 from ..client import Client, Listing
 from ..cluster import check_identity, connect, disconnect, read_object
-from ..conditions import Condition, Observed, RolledOut
+from ..conditions import Condition, Observed, RolledOut, find_template_writer
 from ..diagnosis import GracePeriod
 from ..errors import Conflict, NotFound
 from ..fields import as_time
@@ -29,18 +30,22 @@ from ..plans.rollout import (
     Declared,
     Plan,
     describe_by_hand,
+    describe_resume,
+    find_pause,
+    is_settled,
+    list_stuck_pods,
     plan_completion,
     plan_rollout,
     plan_undo,
+    read_declared,
     read_moment,
     read_partition,
-    read_values,
 )
 from ..pod_templates import RESTARTED_AT, find_schema_problem, fingerprint, list_images
 from ..preflight import Planned, check_answer, check_rights
 from ..resources import collection_path, find_resource, object_path
 from ..reviews import Right
-from ..revisions import KINDS_OF_REVISIONS, Known, find_by_template, parse_revision, read_revisions
+from ..revisions import KINDS_OF_REVISIONS, Known, find_current, read_revisions
 from ..rollout_cause import (
     Cause,
     LogReader,
@@ -48,12 +53,16 @@ from ..rollout_cause import (
     find_cause,
     find_digest_problem,
     find_mixed_tags,
+    find_other_digests,
     find_start,
     list_image_ids,
+    make_redactor,
     read_last_lines,
+    redact_blockers,
+    redact_error,
 )
 from ..rollout_guards import find_rollout_blockers
-from ..rollout_notes import DONE, UNDOING, Note, read_note, read_temporaries
+from ..rollout_notes import UNDOING, Note, is_same_rollout, read_note, read_temporaries
 from ..selectors import format_selector
 from ..snapshot import Snapshot
 from ..wait import wait_until
@@ -64,8 +73,6 @@ if t.TYPE_CHECKING:
     from ..fields import Json
     from ..patches import Write
 
-DECLARING = ("containers", "image", "pod_annotations", "restarted_after", "revision", "partition", "until")
-"""Options that say what is declared."""
 SKEW_SECONDS = 60.0
 """By so much the clocks of this machine and of the cluster may differ."""
 
@@ -75,6 +82,7 @@ class _Failure(t.NamedTuple):
 
     error: WaitError
     snapshot: Snapshot
+    redactor: Redactor
 
 
 class Rollout:
@@ -151,39 +159,9 @@ class Rollout:
         return [pod for pod in pods if not pod.is_terminating]
 
     def _read_declared(self, workload: Workload) -> Declared:
-        params = self.params
-        if params["state"] != "present":
-            given = [name for name in DECLARING if params[name] is not None]
-            if given:
-                raise Refusal(
-                    obj=f"option {given[0]}",
-                    problem=f"state {params['state']} takes something back and declares nothing else",
-                    next_step=f"Leave {', '.join(given)} out, or set state to present",
-                )
-            run_id = self.client.run_id if params["state"] == "undone" else ""
-            return Declared(takes_back=True, undoes_run=run_id)
-        until = read_moment("until", params["until"], as_time)
-        if until is not None and until <= self.at:
-            raise Refusal(
-                obj="option until",
-                problem=f"{params['until']} has passed",
-                next_step="Set a later end, or take the change back by state: expired",
-            )
-        current = find_by_template(self.revisions, workload.template)
-        values = read_values(params, workload)
-        if until is not None and not values:
-            raise Refusal(
-                obj="option until",
-                problem="there is no value that could be taken back then",
-                next_step="Give containers, image or pod_annotations with it",
-            )
-        return Declared(
-            values=values,
-            revision=parse_revision(params["revision"], self.revisions, current, workload.title),
-            partition=params["partition"],
-            until=params["until"] or "",
-            restart=self._find_restart(workload),
-        )
+        run_id = self.client.run_id
+        declared = read_declared(self.params, workload, self.revisions, run_id=run_id, at=self.at)
+        return declared if declared.takes_back else declared._replace(restart=self._find_restart(workload))
 
     def _find_restart(self, workload: Workload) -> str:
         """Return the moment to write into the template; empty where no pod is older, or it is written already."""
@@ -205,7 +183,13 @@ class Rollout:
 
     def _make_plan(self, workload: Workload) -> Plan:
         plan = plan_rollout(
-            workload, self.revisions, self.declared, run_id=self.client.run_id, now=self.now, at=self.at
+            workload,
+            self.revisions,
+            self.declared,
+            run_id=self.client.run_id,
+            now=self.now,
+            at=self.at,
+            pods=() if is_settled(workload) else self._list_pods(workload),
         )
         if plan.step != ROLL:
             return plan
@@ -253,7 +237,7 @@ class Rollout:
             )
 
     def _check_rights(self, plan: Plan, workload: Workload) -> None:
-        may_delete = self.kind == "StatefulSet" and self.params["on_failure"] == "undo"
+        may_delete = self.kind == "StatefulSet" and (self.params["on_failure"] == "undo" or plan.stuck != "")
         planned = []
         if plan.write is not None:
             planned.append(Planned(self.kind, workload.title, self.path, workload.raw, plan.write))
@@ -281,7 +265,7 @@ class Rollout:
         obj, sent = self.client.patch_with_retry(self.path, decide, obj=first.title, first=first.raw)
         plan = decided[-1]
         written = next((entry for entry in reversed(decided) if entry.step == ROLL), plan)
-        self.plan = written if written.step == ROLL else plan
+        self.plan = written if is_same_rollout(plan.note, written.note) else plan
         workload = self.workload = Workload.from_object(obj, self.kind)
         if sent and plan.write is not None:
             check_answer(obj, plan.write, workload.title)
@@ -293,6 +277,7 @@ class Rollout:
         if note is None and plan.step != ROLL and self.declared.takes_back:
             self.state = words.AS_DECLARED
             return
+        self.state = words.BEGUN if note is not None else words.NOT_SERVING
         self._unstick(workload, plan.stuck)
         since = as_time(note.at) if note is not None and note.phase != UNDOING else None
         if plan.step == ROLL:
@@ -329,7 +314,7 @@ class Rollout:
                     since=since,
                 )
             except WaitError as error:
-                return _Failure(error, cache.snapshot())
+                return self._describe_failure(error, cache.snapshot(), workload)
             finally:
                 latest = cache.snapshot().workload(self.kind, self.namespace, workload.name)
                 self.workload = latest or workload
@@ -337,8 +322,15 @@ class Rollout:
                     self.module.warn(warning)
         return None
 
+    def _describe_failure(self, error: WaitError, snapshot: Snapshot, workload: Workload) -> _Failure:
+        """Return a failed wait, from whose words the secrets are taken; what it was given of time may be used up."""
+        self.client.deadline = Deadline(self.params["timeout"])
+        redactor = make_redactor(self.client, workload, snapshot.list_pods(workload))
+        self.outcome.blockers = redact_blockers(self.outcome.blockers, redactor)
+        return _Failure(redact_error(error, redactor), snapshot, redactor)
+
     def _unstick(self, workload: Workload, failed: str) -> None:
-        """Delete the pods of a failed revision that are not ready: a StatefulSet may wait for them for ever.
+        """Delete the pods of other revisions that are not ready: a StatefulSet may wait for them for ever.
 
         Only after its controller has seen the other template, or it would make them again as they were.
         """
@@ -347,8 +339,12 @@ class Rollout:
         failure = self._wait(workload, Observed(workload))
         if failure is not None:
             raise failure.error
-        for pod in self._list_pods(workload):
-            if pod.template_hash != failed or pod.is_ready:
+        current = t.cast("Workload", self.workload)
+        if fingerprint(current.template) != fingerprint(workload.template):
+            return  # another client has changed it since, which the wait tells
+        target = find_current(self._list_revisions(current), current)
+        for pod in list_stuck_pods(current, target, self._list_pods(current)):
+            if target is None and pod.template_hash != failed:
                 continue
             path = object_path("Pod", pod.namespace, pod.name)
             try:
@@ -356,17 +352,18 @@ class Rollout:
             except (NotFound, Conflict):
                 continue  # its controller has replaced it already
             self.outcome.evidence.append(
-                f"deleted {pod.title}, which was of the failed revision {failed} and not ready"
+                f"deleted {pod.title}, which was of revision {pod.template_hash} and not ready"
             )
 
     def _read_images(self, workload: Workload, pods: t.Sequence[Pod]) -> OpsError | None:
         self.revisions = self._list_revisions(workload)
-        current = find_by_template(self.revisions, workload.template)
+        current = find_current(self.revisions, workload)
         newest = [pod for pod in pods if current is None or pod.template_hash == current.hash]
         self.images = list_image_ids(newest)
-        for warning in find_mixed_tags(workload.template, self.images):
+        template = workload.template
+        for warning in [*find_mixed_tags(template, self.images), *find_other_digests(template, self.images)]:
             self.module.warn(warning)
-        return find_digest_problem(workload.template, self.images)
+        return find_digest_problem(template, newest)
 
     def _complete(self, workload: Workload, note: Note) -> None:
         """Say on the object that what was written serves. Its generation stays."""
@@ -374,7 +371,12 @@ class Rollout:
         def decide(obj: Json) -> Write | None:
             current = Workload.from_object(obj, self.kind)
             present = read_note(current)
-            if present is None or present.phase == DONE or present.run_id != note.run_id or not present.is_of(current):
+            if (
+                present is None
+                or present.is_settled(current)
+                or present.run_id != note.run_id
+                or not present.is_of(current)
+            ):
                 return None
             return plan_completion(current, present)
 
@@ -399,17 +401,22 @@ class Rollout:
         except NotFound as error:
             raise failure.error from error
         note = read_note(current)
-        if current.uid != known.uid or note is None or not note.is_of(current):
-            raise failure.error  # another client owns what is there now
-        cause = complete_cause(self.client, cause, pod, self.read_log)
+        is_other = plan.note is not None and not is_same_rollout(note, plan.note)
+        if current.uid != known.uid or note is None or not note.is_of(current) or is_other:
+            raise failure.error  # another run or client owns what is there now
+        cause = complete_cause(self.client, cause, pod, self.read_log, failure.redactor)
         self._fail_by(plan, current, cause, failure.error)
 
     def _fail_by(self, plan: Plan, workload: Workload, cause: Cause, error: OpsError) -> t.NoReturn:
         self.cause, self.state = cause.reason, words.FAILED
         self.outcome.facts["cause"] = cause.as_dict()
         note = read_note(workload)
-        if plan.note is None or note is None or note.phase == DONE:
-            raise error  # no rollout of this collection is under way
+        if note is None or not self._is_own(plan, workload):
+            raise error  # nothing that this run has begun or goes on with is under way
+        self._refuse_paused(workload, cause)
+        if note.lacking:
+            cause = cause._replace(message=f"{cause.message}; {words.describe_lacking(note.lacking, workload)}")
+            self.outcome.facts["cause"] = cause.as_dict()
         back = plan.back
         obstacle = self._explain_no_undo(back)
         if self.params["on_failure"] == "stop":
@@ -422,42 +429,68 @@ class Rollout:
                 next_step=f"{cause.next_step} and run again, or put the earlier one back:"
                 f" {describe_by_hand(workload, number)}",
             )
-        self._undo(workload, back, cause)
+        self._undo(plan, workload, back, cause)
 
-    def _undo(self, workload: Workload, back: Known, cause: Cause) -> t.NoReturn:
-        """Put the recorded revision back, verified; raise what the rollout failed by."""
+    def _refuse_paused(self, workload: Workload, cause: Cause) -> None:
+        """Raise the error of a rollout that somebody has paused: they want it to stop and stay as it is."""
+        pauser = find_pause(workload)
+        if pauser:
+            raise WaitFailed(
+                obj=workload.title,
+                problem=f"its rollout was paused by {pauser} ({cause}); it stays as it is, and nothing is undone",
+                next_step=f"Resume it ({describe_resume(workload)}), then run again",
+            )
+
+    def _is_own(self, plan: Plan, workload: Workload) -> bool:
+        """Return whether what is under way on the workload is the rollout that the plan began or goes on with."""
+        note = read_note(workload)
+        return (
+            note is not None
+            and not note.is_settled(workload)
+            and note.is_of(workload)
+            and is_same_rollout(note, plan.note)
+        )
+
+    def _undo(self, plan: Plan, workload: Workload, back: Known, cause: Cause) -> t.NoReturn:
+        """Put the recorded revision back, verified; raise what the rollout failed by.
+
+        Only where the note is of the same rollout: the write tests both it and the template.
+        """
         self.state = words.NOT_UNDONE
-        failed = find_by_template(self._list_revisions(workload), workload.template)
+        failed = find_current(self._list_revisions(workload), workload)
 
         def decide(obj: Json) -> Write | None:
             current = Workload.from_object(obj, self.kind)
-            note = read_note(current)
-            if note is not None and note.phase == UNDOING and note.is_of(current):
+            self._refuse_paused(current, cause)
+            note = read_note(current) if self._is_own(plan, current) else None
+            if note is not None and note.phase == UNDOING:
                 return None  # the answer was lost
             text = f"{cause.reason}: {cause.object}: {cause.message}"
             made = plan_undo(current, note, back, failed=failed.hash if failed else "", cause=text) if note else None
             if made is None:
                 raise Refusal(
                     obj=current.title,
-                    problem=f"its rollout failed: {cause}; another client has changed its pod template since, so that"
-                    " nothing is undone",
+                    problem=f"its rollout failed: {cause}; {find_template_writer(current)} has changed its pod template"
+                    " since, so that nothing is undone",
                     next_step="Find out who changed it, and look at what it is now",
                 )
             return made[0]
 
         try:
             obj, _sent = self.client.patch_with_retry(self.path, decide, obj=workload.title, first=workload.raw)
-        except Refusal:
+        except (Refusal, WaitFailed):
             raise
         except OpsError as error:
             raise self._give_up(workload, back, cause, error.problem) from error
         workload = self.workload = Workload.from_object(obj, self.kind)
-        self._verify_undo(workload, back, cause, failed.hash if failed else "")
+        self._verify_undo(plan, workload, back, cause, failed.hash if failed else "")
 
-    def _verify_undo(self, workload: Workload, back: Known, cause: Cause, failed: str) -> t.NoReturn:
+    def _verify_undo(self, plan: Plan, workload: Workload, back: Known, cause: Cause, failed: str) -> t.NoReturn:
         try:
             self._unstick(workload, failed)
-            condition = RolledOut(workload, None, serve_seconds=self.params["serve_seconds"])
+            note = read_note(workload)
+            lacking = note.lacking if note is not None else 0
+            condition = RolledOut(workload, None, serve_seconds=self.params["serve_seconds"], lacking=lacking)
             failure = self._wait(workload, condition, since=find_start(workload, time.time()))
         except OpsError as error:
             raise self._give_up(workload, back, cause, str(error)) from error
@@ -465,32 +498,33 @@ class Rollout:
             raise self._give_up(workload, back, cause, failure.error.problem, failure.error.next_step)
         workload = t.cast("Workload", self.workload)
         note = t.cast("Note", read_note(workload))
-        self._complete(workload, note)
+        if note.lacking:
+            self.outcome.evidence.append(words.describe_lacking(note.lacking, workload))
+        self._complete(workload, t.cast("Note", plan.note))
         self.revisions = self._list_revisions(workload)
         self.images = list_image_ids(self._list_pods(workload))
         self.state = words.UNDONE
         self.outcome.facts["rolled_back"] = True
-        number = find_by_template(self.revisions, workload.template)
+        number = find_current(self.revisions, workload)
         raise WaitFailed(
             obj=workload.title,
-            problem=f"its rollout failed: {cause}; it was undone, and revision"
-            f" {number.number if number else back.number} ({', '.join(list_images(back.template).values())}) serves again",
+            problem=f"its rollout failed: {cause}; it was undone, and {_name_revision(number or back)}"
+            f" ({', '.join(list_images(back.template).values())}) {words.describe_return(workload)}",
             next_step=cause.next_step,
         )
 
     def _give_up(self, workload: Workload, back: Known, cause: Cause, problem: str, next_step: str = "") -> OpsError:
         """Return the error of an undo that failed as well: nothing more is changed, and a person is told what to do."""
         current = t.cast("Workload", self.workload)
-        is_back = fingerprint(current.template) == fingerprint(back.template)
-        if is_back:
+        if fingerprint(current.template) == fingerprint(back.template):
             step = f"{next_step or 'Look at its pods'}; its pod template is the earlier one again: see"
             step += f" kubectl describe pods --namespace {workload.namespace}"
             step += f" --selector {format_selector(workload.selector)!r}, then run again"
-        else:
-            step = f"Put it back by hand: {describe_by_hand(workload, back.number)}"
+        else:  # another client has changed it since, or it could not be written
+            step = next_step or f"Put it back by hand: {describe_by_hand(workload, back.number)}"
         return WaitFailed(
             obj=workload.title,
-            problem=f"its rollout failed: {cause}; and the undo to revision {back.number} failed as well: {problem}",
+            problem=f"its rollout failed: {cause}; and the undo to {_name_revision(back)} failed as well: {problem}",
             next_step=step,
         )
 
@@ -503,7 +537,7 @@ class Rollout:
         self.cause, self.state = cause.reason, words.NOT_UNDONE
         self.outcome.facts["cause"] = cause.as_dict()
         back = plan.back or Known(note.back[0], note.back[1], "", workload.template)
-        self._verify_undo(workload, back, cause, note.failed)
+        self._verify_undo(plan, workload, back, cause, note.failed)
 
     # --- reporting -------------------------------------------------------------------------------------------------
 
@@ -514,7 +548,7 @@ class Rollout:
         facts.setdefault("cause", None)
         if workload is None:
             return
-        current = find_by_template(self.revisions, workload.template)
+        current = find_current(self.revisions, workload)
         before = plan.current if plan is not None else current
         note = read_note(workload)
         facts["workload"] = {
@@ -536,16 +570,23 @@ class Rollout:
         ]
         if plan is None:
             return
-        is_same = self.module.check_mode and not self.outcome.plan
+        if self.module.check_mode and not self.outcome.plan:
+            self.state = words.AS_DECLARED
+        elif self.state == words.PLANNED and self.outcome.changed and not self.module.check_mode:
+            self.state = words.BEGUN  # it was written, or may have been
         self.outcome.summary = words.summarize_rollout(
             workload,
-            words.AS_DECLARED if is_same else self.state,
+            self.state,
             what=plan.what,
             revision=current,
             cause=self.cause,
             partition=plan.partition[1],
         )
         self.outcome.evidence += words.list_rollout_evidence(workload, self.images, current)
+
+
+def _name_revision(revision: Known) -> str:
+    return f"revision {revision.number}" if revision.number else "its earlier pod template"
 
 
 def run_rollout(module: AnsibleModule, outcome: Outcome) -> None:

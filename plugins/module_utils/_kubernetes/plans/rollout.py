@@ -12,8 +12,8 @@ import typing as t
 
 from ..._common.errors import Refusal
 from ..._common.text import join_some
-from ..fields import Json, as_int, get_path
-from ..objects import Workload
+from ..fields import Json, as_int, as_text, as_time, get_path
+from ..objects import CONTROLLER_REVISION_HASH, Pod, Workload
 from ..patches import Write
 from ..pod_templates import (
     ANNOTATION,
@@ -30,7 +30,15 @@ from ..pod_templates import (
     list_images,
     plan_edits,
 )
-from ..revisions import Known, find_by_name, find_by_number, find_by_template
+from ..revisions import (
+    Known,
+    find_by_name,
+    find_by_number,
+    find_by_template,
+    find_current,
+    make_unnumbered,
+    parse_revision,
+)
 from ..rollout_notes import (
     DONE,
     PARTITION,
@@ -40,14 +48,17 @@ from ..rollout_notes import (
     Temporary,
     add_temporary,
     find_temporary,
+    keep_template,
     read_note,
     read_temporaries,
     split_due,
     take_back,
     write_notes,
 )
-from ..saved_state import ROLLED_OUT
+from ..saved_state import ROLLED_OUT, find_owners
 
+DECLARING = ("containers", "image", "pod_annotations", "restarted_after", "revision", "partition", "until")
+"""Options that say what is declared."""
 ROLL, WAIT, FINISH_UNDO = "roll", "wait", "finish undo"
 _NOTES = ("metadata", "annotations", ROLLED_OUT)
 _TEMPLATE = ("spec", "template")
@@ -69,8 +80,8 @@ class Plan(t.NamedTuple):
     """What is to be done: ``step`` says whether to write and wait, only to wait, or to finish an undo.
 
     ``note`` is the unfinished rollout that is waited for, None where there is none. ``back`` is the revision that a
-    failure goes back to, None where it is the target itself. ``stuck`` names the revision of an earlier rollout that
-    failed, whose pods may hold up a StatefulSet.
+    failure goes back to, None where it is the target itself. ``stuck`` names another revision, such as that of an
+    earlier rollout that failed, whose pods are not ready and may hold up a StatefulSet.
     """
 
     step: str
@@ -117,6 +128,42 @@ def read_values(params: t.Mapping[str, t.Any], workload: Workload) -> dict[Place
     return values
 
 
+def read_declared(
+    params: t.Mapping[str, t.Any], workload: Workload, revisions: t.Sequence[Known], *, run_id: str, at: float
+) -> Declared:
+    """Return what the options declare, but for a restart, which depends on pods. A Refusal says what does not fit."""
+    if params["state"] != "present":
+        given = [name for name in DECLARING if params[name] is not None]
+        if given:
+            raise Refusal(
+                obj=f"option {given[0]}",
+                problem=f"state {params['state']} takes something back and declares nothing else",
+                next_step=f"Leave {', '.join(given)} out, or set state to present",
+            )
+        return Declared(takes_back=True, undoes_run=run_id if params["state"] == "undone" else "")
+    until = read_moment("until", params["until"], as_time)
+    if until is not None and until <= at:
+        raise Refusal(
+            obj="option until",
+            problem=f"{params['until']} has passed",
+            next_step="Set a later end, or take the change back by state: expired",
+        )
+    current = find_current(revisions, workload)
+    values = read_values(params, workload)
+    if until is not None and not values:
+        raise Refusal(
+            obj="option until",
+            problem="there is no value that could be taken back then",
+            next_step="Give containers, image or pod_annotations with it",
+        )
+    return Declared(
+        values=values,
+        revision=parse_revision(params["revision"], revisions, current, workload.title),
+        partition=params["partition"],
+        until=params["until"] or "",
+    )
+
+
 def _as_variable(value: t.Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
@@ -126,10 +173,64 @@ def read_partition(workload: Workload) -> int:
     return as_int(get_path(workload.raw, *PARTITION))
 
 
+def is_settled(workload: Workload) -> bool:
+    """Return whether all its pods serve and are of its template, apart from those that its partition leaves alone."""
+    is_whole = workload.pods == workload.serving == workload.replicas
+    return workload.is_observed and is_whole and workload.updated >= workload.updated_wanted
+
+
+def find_serving(workload: Workload, revisions: t.Sequence[Known], pods: t.Sequence[Pod]) -> Known | None:
+    """Return the newest revision that serves, which need not be that of the template: a person may have broken it.
+
+    ``pods`` may be empty where all of them serve. A StatefulSet keeps by itself which revision was complete last.
+    """
+    current = find_current(revisions, workload)
+    if workload.kind == "StatefulSet":
+        former = find_by_name(revisions, as_text(get_path(workload.raw, "status", "currentRevision")))
+        newest = as_text(get_path(workload.raw, "status", "updateRevision"))
+        is_counted = current is not None and current.name == newest
+        is_complete = is_settled(workload) and not read_partition(workload)
+        return current if former is None or (is_counted and is_complete) else former
+    ready = {pod.template_hash for pod in pods if pod.is_ready}
+    serving = next((entry for entry in revisions if entry.hash in ready), current)
+    return current if serving is None or (current is not None and current.name == serving.name) else serving
+
+
+def find_stuck(workload: Workload, revisions: t.Sequence[Known], desired: Json, pods: t.Sequence[Pod]) -> str:
+    """Return another revision than the desired one whose pods are not ready and hold a StatefulSet up; "" for none."""
+    if workload.kind != "StatefulSet" or get_path(workload.raw, "spec", "podManagementPolicy") == "Parallel":
+        return ""
+    is_present = fingerprint(desired) == fingerprint(workload.template)
+    target = find_current(revisions, workload) if is_present else find_by_template(revisions, desired)
+    return next((pod.template_hash for pod in list_stuck_pods(workload, target, pods)), "")
+
+
+def list_stuck_pods(workload: Workload, target: Known | None, pods: t.Sequence[Pod]) -> list[Pod]:
+    """Return the pods that are not ready and not of the target, without those that the partition leaves as they are."""
+    partition, former = read_partition(workload), as_text(get_path(workload.raw, "status", "currentRevision"))
+    return [
+        pod
+        for pod in pods
+        if not pod.is_ready
+        and (target is None or pod.template_hash != target.hash)
+        and not (pod.template_hash == former and as_int(pod.name.rpartition("-")[2]) < partition)
+    ]
+
+
 def plan_rollout(
-    workload: Workload, revisions: t.Sequence[Known], declared: Declared, *, run_id: str, now: str, at: float
+    workload: Workload,
+    revisions: t.Sequence[Known],
+    declared: Declared,
+    *,
+    run_id: str,
+    now: str,
+    at: float,
+    pods: t.Sequence[Pod] = (),
 ) -> Plan:
-    """Return what the declaration means for the workload. Raises Refusal."""
+    """Return what the declaration means for the workload. Raises Refusal.
+
+    ``pods`` are the workload's, and may be left out where all of them serve.
+    """
     note = read_note(workload)
     if note is not None and not note.is_of(workload):
         note = None  # somebody has changed the template since
@@ -137,12 +238,12 @@ def plan_rollout(
     if declared.undoes_run:
         return _plan_undone(workload, revisions, note, declared.undoes_run)
     edits, desired, target = _find_target(workload, revisions, declared, note=note, known=known, at=at)
-    current = find_by_template(revisions, workload.template)
+    current = find_current(revisions, workload)
     partition = read_partition(workload)
     partitions = (partition, partition if declared.partition is None else declared.partition)
     is_new = fingerprint(desired) != fingerprint(workload.template)
     if note is not None and note.phase == UNDOING and fingerprint(desired) == note.failed_mark:
-        back = find_by_name(revisions, note.back[1])
+        back = _find_back(revisions, note)
         why = f"run {note.run_id} began to undo it and did not finish"
         return Plan(FINISH_UNDO, workload.template, (), "finish the undo", why, None, note, back, current, note.failed)
     temporaries = _plan_temporaries(known, edits, declared, run_id=run_id, now=now, at=at)
@@ -156,14 +257,21 @@ def plan_rollout(
             current=current,
             partitions=partitions,
         )
-        back = find_by_name(revisions, plan.note.back[1]) if plan.note is not None else None
-        is_target = back is not None and fingerprint(back.template) == fingerprint(workload.template)
+        back = _find_back(revisions, plan.note) if plan.note is not None else None
+        is_target = back is not None and _is_revision(back, current, workload.template)
         return plan._replace(back=None if is_target else back)
     _refuse_strategy(workload, declared, is_new=is_new)
-    unfinished = note is not None and (note.phase != DONE or note.canary > 0)
-    back = find_by_name(revisions, note.back[1]) if note is not None and unfinished else current
+    unfinished = note is not None and (note.phase != DONE or note.canary > 0 or note.unproven)
+    replaced = note.replaced if note is not None and unfinished else None
+    if note is not None and unfinished:
+        back = _find_back(revisions, note)
+    else:
+        back = find_serving(workload, revisions, pods)
+        if back is None:
+            replaced = keep_template(workload.template)
+            back = None if replaced is None else make_unnumbered(replaced)
     is_failing = note is not None and note.phase == ROLLING and is_new
-    stuck = current.hash if is_failing and current is not None else ""
+    stuck = current.hash if is_failing and current is not None else find_stuck(workload, revisions, desired, pods)
     made = Note(
         phase=ROLLING,
         mark=fingerprint(desired),
@@ -175,6 +283,8 @@ def plan_rollout(
         failed=stuck,
         run_id=run_id,
         at=now,
+        replaced=replaced if is_new else None,
+        lacking=note.lacking if note is not None and unfinished else max(workload.replicas - workload.serving, 0),
     )
     spec: Json = {}
     if is_new:
@@ -183,7 +293,7 @@ def plan_rollout(
         spec["updateStrategy"] = {"rollingUpdate": {"partition": partitions[1]}}
     body: Json = {"metadata": {"annotations": write_notes(workload, made, temporaries)}, "spec": spec}
     tests = (_TEMPLATE, _NOTES, *((PARTITION,) if workload.kind == "StatefulSet" else ()))
-    is_target = back is not None and fingerprint(back.template) == fingerprint(desired)
+    is_target = back is not None and _is_revision(back, target, desired)
     return Plan(
         ROLL,
         desired,
@@ -201,7 +311,7 @@ def plan_rollout(
 
 def _plan_undone(workload: Workload, revisions: t.Sequence[Known], note: Note | None, run_id: str) -> Plan:
     """Plan to put back what there was before a run rolled something out; nothing where it did not, or it was undone."""
-    current = find_by_template(revisions, workload.template)
+    current = find_current(revisions, workload)
     partition = read_partition(workload)
     if note is None or note.run_id != run_id or (note.failed_mark and note.phase == DONE):
         why = f"nothing that run {run_id} has rolled out is in force"
@@ -209,7 +319,7 @@ def _plan_undone(workload: Workload, revisions: t.Sequence[Known], note: Note | 
     if note.phase == UNDOING:
         why = f"the undo of what run {run_id} has rolled out is not finished"
         return Plan(WAIT, workload.template, (), "finish the undo", why, None, note, None, current, note.failed)
-    back = find_by_name(revisions, note.back[1])
+    back = _find_back(revisions, note)
     if back is None:
         raise Refusal(
             obj=workload.title,
@@ -224,6 +334,18 @@ def _plan_undone(workload: Workload, revisions: t.Sequence[Known], note: Note | 
     partitions = (partition, partition if note.partition_before is None else note.partition_before)
     why = f"what run {run_id} has rolled out is taken back"
     return Plan(ROLL, back.template, (), what, why, write, undoing, None, current, failed, partitions)
+
+
+def _find_back(revisions: t.Sequence[Known], note: Note) -> Known | None:
+    """Return the revision that a note goes back to: the recorded one, or the template that it kept."""
+    back = find_by_name(revisions, note.back[1])
+    return make_unnumbered(note.replaced) if back is None and note.replaced is not None else back
+
+
+def _is_revision(back: Known, known: Known | None, template: Json) -> bool:
+    """Return whether a template is that of a revision, by name where it is known whose it is."""
+    is_named = known is not None and known.name == back.name != ""
+    return is_named or fingerprint(back.template) == fingerprint(template)
 
 
 def _find_target(
@@ -278,7 +400,7 @@ def _plan_wait(
     partitions: tuple[int, int],
 ) -> Plan:
     """Plan for a template that is as declared: wait, for an unfinished rollout as the run that began it would have."""
-    unfinished = note if note is not None and note.phase != DONE else None
+    unfinished = note if note is not None and not note.is_settled(workload) else None
     write, what, why = None, "", "its pod template is as declared"
     if temporaries != known:
         notes = write_notes(workload, None, temporaries)
@@ -288,6 +410,8 @@ def _plan_wait(
     elif unfinished is not None:
         what = "go on with the rollout"
         why = f"run {unfinished.run_id} began it at {unfinished.at} and did not finish"
+        if unfinished.unproven:
+            why = f"run {unfinished.run_id} wrote it when there was no pod, so that nothing was proven"
     elif declared.takes_back:
         ends = [entry.until for entry in known]
         why = f"the next temporary change ends at {min(ends)}" if ends else "it has no temporary change"
@@ -319,7 +443,7 @@ def _refuse_strategy(workload: Workload, declared: Declared, *, is_new: bool) ->
         raise Refusal(
             obj=workload.title,
             problem="spec.paused is true, so that no pod of a new template is made",
-            next_step=f"Resume it (kubectl rollout resume deployment/{workload.name} --namespace {workload.namespace})",
+            next_step=f"Resume it ({describe_resume(workload)})",
         )
 
 
@@ -371,6 +495,9 @@ def plan_completion(workload: Workload, note: Note) -> Write:
     """Return the write that says that a rollout is complete, or as far as its partition lets it be."""
     partition = read_partition(workload) if workload.kind == "StatefulSet" else 0
     done = note._replace(phase=DONE, canary=partition, mark=fingerprint(workload.template), temporary_before=())
+    done = done._replace(unproven=workload.replicas == 0)
+    if not partition and workload.replicas:
+        done = done._replace(replaced=None)
     body = {"metadata": {"annotations": write_notes(workload, done, read_temporaries(workload))}}
     return Write(body, (_TEMPLATE, _NOTES))
 
@@ -398,10 +525,33 @@ def plan_undo(workload: Workload, note: Note, back: Known, *, failed: str, cause
 
 
 def describe_by_hand(workload: Workload, number: int | None) -> str:
-    """Return the commands by which a person puts a revision back."""
+    """Return the commands by which a person puts a revision back.
+
+    A StatefulSet with OrderedReady waits for a pod of the failed revision for ever (kubernetes#67250): it is deleted.
+    """
     target = f"{workload.kind.lower()}/{workload.name} --namespace {workload.namespace}"
     to = f" --to-revision={number}" if number else ""
-    return f"kubectl rollout undo {target}{to} && kubectl rollout status {target}"
+    steps = [f"kubectl rollout undo {target}{to}", f"kubectl rollout status {target}"]
+    is_ordered = get_path(workload.raw, "spec", "podManagementPolicy") != "Parallel"
+    if workload.kind == "StatefulSet" and is_ordered:
+        selector = {**workload.selector.get("matchLabels", {}), CONTROLLER_REVISION_HASH: workload.revision}
+        pods = f"--selector {','.join(f'{key}={value}' for key, value in selector.items())}"
+        which = pods if workload.revision else "POD (the one that is not ready)"
+        steps.insert(1, f"kubectl delete pod --namespace {workload.namespace} {which}")
+    return " && ".join(steps)
+
+
+def find_pause(workload: Workload) -> str:
+    """Return who has paused a Deployment, empty where it is not paused. A pause means that it stops and stays."""
+    if not workload.paused:
+        return ""
+    owners = find_owners(workload.raw, "spec", "paused") or []
+    return join_some([owner.manager for owner in owners]) or "another client"
+
+
+def describe_resume(workload: Workload) -> str:
+    """Return the command by which a person resumes a Deployment."""
+    return f"kubectl rollout resume deployment/{workload.name} --namespace {workload.namespace}"
 
 
 def read_moment(option: str, value: str | None, parse: t.Callable[[t.Any], float | None]) -> float | None:
