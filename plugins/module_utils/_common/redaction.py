@@ -52,7 +52,7 @@ _PAIR = re.compile(
 )
 # YAML's text of several lines, which ends where a line is not indented more than its name.
 _BLOCK = re.compile(
-    rf"(?P<keep>^(?P<indent>[ \t]*+)[^\r\n]{{0,300}}?{_NAME}[\"']?:[ \t]+)"
+    rf"(?P<keep>^(?P<indent>[ \t]*)(?![ \t])[^\r\n]{{0,300}}?{_NAME}[\"']?:[ \t]+)"
     r"(?P<value>[|>][-+0-9]{0,2}[ \t]*\r?\n(?P=indent)[ \t]+[^\n]*(?:\n(?:(?P=indent)[ \t]+[^\n]*|(?=\n)))*)",
     re.IGNORECASE | re.MULTILINE,
 )

@@ -583,21 +583,16 @@ def _merge(verdicts: t.Sequence[Verdict]) -> list[Verdict]:
     """Make one verdict of pods that fail alike: it names the first, and counts and shows the others."""
     groups: dict[tuple[str, ...], list[Verdict]] = {}
     for verdict in verdicts:
-        own = verdict.subject if _is_pod(verdict) and verdict.subject else verdict.object + verdict.message
+        own = (verdict.subject if _is_pod(verdict) else "") or verdict.object + verdict.message
         groups.setdefault((verdict.reason, own, str(verdict.is_current)), []).append(verdict)
     return [_join(sorted(alike, key=lambda verdict: verdict.object)) for alike in groups.values()]
 
 
 def _join(alike: t.Sequence[Verdict]) -> Verdict:
-    first = alike[0]
-    if len(alike) == 1:
+    first, *others = alike
+    if not others:
         return first
     times = [verdict.since for verdict in alike if verdict.since is not None]
-    lines = [
-        verdict.evidence[0] if verdict.evidence else f"{verdict.object}: {verdict.message}" for verdict in alike[1:]
-    ]
-    return first._replace(
-        message=f"{first.message}; {format_count(len(alike) - 1, 'other pod')} alike",
-        since=min(times, default=None),
-        evidence=(*first.evidence, *lines),
-    )
+    lines = [(*verdict.evidence, f"{verdict.object}: {verdict.message}")[0] for verdict in others]
+    message = f"{first.message}; {format_count(len(others), 'other pod')} alike"
+    return first._replace(message=message, since=min(times, default=None), evidence=(*first.evidence, *lines))

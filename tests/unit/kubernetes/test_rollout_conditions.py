@@ -73,7 +73,7 @@ def test_an_undo_makes_it_no_worse_than_it_was() -> None:
     written = make(image="j")
     condition = RolledOut(written, None, lacking=1)
 
-    def look(**status: int) -> bool:
+    def look(**status: Any) -> bool:
         return bool(condition.evaluate(Snapshot.from_objects([make(image="j", **status).raw])).is_current)
 
     assert look(readyReplicas=2, availableReplicas=2)

@@ -174,6 +174,9 @@ def test_a_unit_that_something_would_start_again_is_not_stopped(
             ensure(["api"], "stopped", check=check)
     assert systemd.commands == []
     assert not ensure(["api"]).changed
+    ensure(["api"], "restarted", restarted_after=time.time())
+    assert systemd.commands == [("stop", "api"), ("start", "api")]
+    systemd.commands.clear()
     systemd.add(trigger, "inactive")
     ensure(["api"], "stopped")
     assert systemd.commands == [("stop", "api")]
