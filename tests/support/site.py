@@ -131,6 +131,14 @@ class Site:
         command = [*self.service["producer"], "--count", str(count), "--rate", str(rate)]
         return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
+    def record_some(self) -> None:
+        """Produce a few events and wait until they are recorded: in a new lab there is nothing to reconcile."""
+        self.produce(count=100, rate=100).communicate(timeout=60)
+        end = time.monotonic() + 60
+        while not (found := self.audit())["ok"]:
+            assert time.monotonic() < end, found
+            time.sleep(0.2)
+
     @property
     def windows(self) -> Path:
         """Where the windows of the demo's site keep lease, journals and reports."""

@@ -49,6 +49,7 @@ def test_a_window_is_rehearsed_without_a_write_then_does_what_it_said_and_then_n
 ) -> None:
     """The last of the three from the installed tarball, by its full name."""
     site.make_due(release=True)
+    site.record_some()
     before = seen(site)
     reports = len(site.reports())
 
