@@ -33,6 +33,7 @@ Json = dict[str, Any]
 PATHS = {
     "Namespace": "api/v1//namespaces",
     "Pod": "api/v1/{}/pods",
+    "Event": "api/v1/{}/events",
     "ResourceQuota": "api/v1/{}/resourcequotas",
     "StatefulSet": "apis/apps/v1/{}/statefulsets",
     "Deployment": "apis/apps/v1/{}/deployments",

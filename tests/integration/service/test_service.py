@@ -106,7 +106,7 @@ def test_started_restarted_and_stopped_in_order(site: ServiceSite, ansible_playb
     assert f"stopped {site.name_unit('api')}, {site.name_unit('db')}" in read_words(stopped)
 
     foreign = ansible_playbook(
-        PLAYBOOK, *common, extra_vars=declare(site, service_state="stopped", service_units=["systemd-journald"])
+        PLAYBOOK, *common, extra_vars=declare(site, service_state="stopped", service_units=["ssh"])
     )
     assert foreign.rc != 0
     assert "this account may not stop it" in read_words(foreign)
