@@ -3,6 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What can be waited for, as pure functions of a snapshot.
 
+``rollout_conditions`` and ``job_conditions`` have those that only a rollout or a Job waits for.
+
 Private to lowtide.ops: do not import from other collections.
 """
 
@@ -13,13 +15,10 @@ from abc import ABC, abstractmethod
 
 from .._common.text import format_count, join_some
 from .autoscalers import Autoscaler
-from .fields import Json, as_dict, as_text, get_path
-from .objects import Job, Pod, Workload, find_controller, index_conditions
-from .plans.job import Holder, find_holders
-from .pod_templates import fingerprint
+from .fields import as_dict
+from .objects import Job, Pod, Workload, find_controller
 from .resources import Resource, find_resource, list_kinds_between
-from .rollout_notes import read_note
-from .saved_state import AUTOSCALER_MANAGERS, find_owners, is_own_manager
+from .saved_state import AUTOSCALER_MANAGERS
 from .selectors import format_selector
 from .snapshot import Snapshot
 
@@ -27,7 +26,7 @@ CURRENT, IN_PROGRESS, FAILED, NOT_FOUND = "Current", "InProgress", "Failed", "No
 """Words of kstatus (sigs.k8s.io/cli-utils) for what an object's state is."""
 
 _HOLD_OWNER = "Pause or adjust whoever owns the number of replicas (autoscaler, GitOps tool, operator), then run again"
-_FIND_DELETER = "Find out who deleted it; create it again, then run again"
+FIND_DELETER = "Find out who deleted it; create it again, then run again"
 
 
 class Status(t.NamedTuple):
@@ -73,7 +72,7 @@ class Condition(t.Protocol):
         """Return the object whose pods are waited for, as it is now; None when it does not exist."""
 
 
-class _WorkloadCondition(ABC):
+class WorkloadCondition(ABC):
     """What the conditions of a workload have in common: it is the same object still, and nobody deletes it."""
 
     def __init__(self, workload: Workload) -> None:
@@ -98,7 +97,7 @@ class _WorkloadCondition(ABC):
         if self.kind not in snapshot.known:
             return Status(IN_PROGRESS, self._first.title, "it has not been read yet")
         if workload is None or workload.is_being_deleted:
-            return Status(FAILED, self._first.title, self._describe_loss(snapshot), next_step=_FIND_DELETER)
+            return Status(FAILED, self._first.title, self._describe_loss(snapshot), next_step=FIND_DELETER)
         return self._evaluate(snapshot, workload)
 
     @abstractmethod
@@ -122,7 +121,7 @@ class _WorkloadCondition(ABC):
         return workload.observed_generation >= max(workload.generation, self._first.generation)
 
 
-class Serving(_WorkloadCondition):
+class Serving(WorkloadCondition):
     """Exactly ``goal`` pods exist, are up to date, and serve (ready, and for ``minReadySeconds``).
 
     ``workload`` is what was last read or written. With ``autoscalers`` the goal follows the replicas that one of them
@@ -156,7 +155,7 @@ class Serving(_WorkloadCondition):
             if self._may_be_late(workload):
                 return Status(IN_PROGRESS, workload.title, rival, goal)
             return Status(FAILED, workload.title, rival, goal, _HOLD_OWNER)
-        is_current = self._is_observed(workload) and workload.replicas == goal and _serves(workload, goal)
+        is_current = self._is_observed(workload) and workload.replicas == goal and serves(workload, goal)
         is_resting = is_current and goal == 0 and self._is_accepted(workload)
         message = "0 replicas, as its autoscaler asks" if is_resting else describe_progress(workload, goal)
         return Status(CURRENT if is_current else IN_PROGRESS, workload.title, message, goal)
@@ -209,7 +208,8 @@ def _count_what_is_not_said(snapshot: Snapshot, workload: Workload) -> Workload:
     return workload
 
 
-def _serves(workload: Workload, goal: int) -> bool:
+def serves(workload: Workload, goal: int) -> bool:
+    """Return whether as many pods as the goal are there, serve, and are of the newest template as far as they should be."""
     if workload.kind in _SUSPENDED:
         return True
     is_updated = workload.updated >= min(goal, workload.updated_wanted)
@@ -231,7 +231,7 @@ def describe_progress(workload: Workload, goal: int) -> str:
     return words
 
 
-class Gone(_WorkloadCondition):
+class Gone(WorkloadCondition):
     """No pod that the workload owns runs any more, as the controller of the newest spec says; of a CronJob also no Job.
 
     Pods that have ended (Succeeded, Failed, among them evicted ones) run nothing and do not count; nor do pods that
@@ -307,89 +307,6 @@ def _describe_rest(workload: Workload, pods: list[Pod], jobs: list[Job]) -> str:
     return ", ".join(parts) or "no pod left"
 
 
-class RolledOut(_WorkloadCondition):
-    """All pods are of ``revision`` and serve: nothing of another revision is left that is to be replaced.
-
-    ``revision`` is the Deployment's number (annotation deployment.kubernetes.io/revision), the StatefulSet's
-    ``updateRevision``, or the hash that pods of it carry. Another newest revision is somebody else's, and a failure.
-    None is the revision that the controller makes of the template of ``workload``, which is what was last written;
-    another template is somebody else's then. With ``serve_seconds`` they have to serve for so long without a break: a
-    container that crashes after its start is ready for a moment. ``lacking`` pods need not serve: an undo makes it no
-    worse than it was.
-    """
-
-    def __init__(
-        self, workload: Workload, revision: str | None, *, serve_seconds: float = 0.0, lacking: int = 0
-    ) -> None:
-        super().__init__(workload)
-        self.revision = revision
-        self._mark = fingerprint(workload.template)
-        self._serve_seconds = serve_seconds
-        self._lacking = lacking
-        self._served_since: float | None = None
-
-    def needs(self) -> tuple[str, ...]:
-        """Return the kinds that it cannot judge without."""
-        return (self.kind, "ControllerRevision") if self.kind == "DaemonSet" else (self.kind,)
-
-    def _evaluate(self, snapshot: Snapshot, workload: Workload) -> Status:
-        goal = workload.replicas
-        named = "its new pod template" if self.revision is None else f"revision {self.revision}"
-        message = f"{named}: {describe_progress(workload, goal)}"
-        if self.revision is None and self._is_rival(workload) and fingerprint(workload.template) != self._mark:
-            problem = f"its pod template was changed by {find_template_writer(workload)} while it was rolled out"
-            return Status(FAILED, workload.title, problem, goal, "Find out who changed the pod template since")
-        if not self._is_observed(workload):
-            return Status(IN_PROGRESS, workload.title, message, goal)
-        if self.revision is None:
-            return self._assess_steadiness(snapshot, workload, message)
-        newest = [name for name in (workload.revision, snapshot.update_hash(workload)) if name]
-        if newest and self.revision not in newest:
-            problem = f"revision {self.revision} was rolled out, and its newest revision is {newest[0]} now"
-            return Status(FAILED, workload.title, problem, goal, "Find out who changed the pod template since")
-        state = CURRENT if newest and _serves(workload, goal) else IN_PROGRESS
-        return Status(state, workload.title, message, goal)
-
-    def _assess_steadiness(self, snapshot: Snapshot, workload: Workload, message: str) -> Status:
-        """Return whether its pods serve, and have for as long as they have to."""
-        goal = workload.replicas
-        if not (_serves(workload, goal) or self._is_no_worse(workload, goal)):
-            self._served_since = None
-            return Status(IN_PROGRESS, workload.title, message, goal)
-        if self._served_since is None:
-            self._served_since = snapshot.at
-        left = self._serve_seconds - (snapshot.at - self._served_since) if goal else 0.0
-        if left <= 0:
-            return Status(CURRENT, workload.title, message, goal)
-        message += f", and have to serve for {self._serve_seconds:g} s without a break"
-        return Status(IN_PROGRESS, workload.title, message, goal, look_again=left)
-
-    def _is_no_worse(self, workload: Workload, goal: int) -> bool:
-        """Return whether all serve but as many as did not before."""
-        least = goal - self._lacking
-        is_updated = workload.updated >= min(least, workload.updated_wanted)
-        return self._lacking > 0 and is_updated and workload.pods <= goal and workload.serving >= max(least, 0)
-
-
-def find_template_writer(workload: Workload) -> str:
-    """Return who has written the pod template: a run by its note, or who else has set something in it."""
-    note = read_note(workload)
-    if note is not None and note.run_id and note.is_of(workload):
-        return f"run {note.run_id}"
-    owners = find_owners(workload.raw, "spec", "template") or []
-    others = [owner.manager for owner in owners if not is_own_manager(owner.manager)]
-    return others[-1] if others else "another client"
-
-
-class Observed(_WorkloadCondition):
-    """Its controller has seen what was last written."""
-
-    def _evaluate(self, snapshot: Snapshot, workload: Workload) -> Status:  # noqa: ARG002
-        message = f"its controller has seen generation {workload.observed_generation} of {workload.generation}"
-        state = CURRENT if self._is_observed(workload) else IN_PROGRESS
-        return Status(state, workload.title, message, workload.replicas)
-
-
 class PauseTaken:
     """KEDA's operator has acted on the pause of a ScaledObject, so that what it has begun undoes no stop.
 
@@ -421,115 +338,6 @@ class PauseTaken:
         if is_awaited and (workload is None or workload.replicas):
             return Status(IN_PROGRESS, self._scaler.title, "its operator has not said that it has paused it")
         return Status(CURRENT, self._scaler.title, "nothing has to be waited for before its workload is stopped")
-
-
-class JobDone:
-    """A Job has completed; a failed one, a deleted one and another one of the same name are failures."""
-
-    def __init__(self, namespace: str, name: str, uid: str) -> None:
-        self.resource = find_resource("Job")
-        self.kind = self.resource.kind
-        self.namespace = namespace
-        self.name = name
-        self.uid = uid
-
-    def needs(self) -> tuple[str, ...]:
-        """Return the kinds that it cannot judge without."""
-        return ("Job",)
-
-    def find_workload(self, snapshot: Snapshot) -> Workload | None:
-        """Return the Job as it is now; None when it does not exist any more."""
-        workload = snapshot.workload("Job", self.namespace, self.name)
-        return workload if workload is not None and workload.uid == self.uid else None
-
-    def evaluate(self, snapshot: Snapshot) -> Status:
-        """Return where the Job stands."""
-        title = f"Job {self.namespace}/{self.name}"
-        obj = snapshot.find("Job", self.namespace, self.name)
-        if obj is None:
-            problem = "it does not exist any more, so it is not known how it ended"
-            return Status(
-                NOT_FOUND, title, problem, next_step="Set ttlSecondsAfterFinished higher; look for its effects"
-            )
-        job = Job.from_object(obj)
-        if job.uid != self.uid:
-            return Status(
-                FAILED, title, "it was deleted and created again while it was waited for", next_step=_FIND_DELETER
-            )
-        if job.is_failed:
-            problem = f"it has failed after {format_count(job.failed, 'failed pod')}: {job.failure_message}"
-            return Status(FAILED, title, problem, next_step="Look at the log of its last pod (kubectl logs job/NAME)")
-        if job.is_complete:
-            return Status(CURRENT, title, f"complete ({job.succeeded} succeeded)", 0)
-        words = f"{job.succeeded} of {job.completions} succeeded, {job.active} active, {job.failed} failed"
-        if job.suspended:
-            writer = Workload.from_object(obj, "Job").writer or "an unknown writer"
-            words, advice = f"suspended by {writer}, {words}", f"Find out why {writer} suspended it, and let it go on"
-            return Status(IN_PROGRESS, title, words, job.completions, advice)
-        return Status(IN_PROGRESS, title, words, job.completions)
-
-
-class JobEnding(JobDone):
-    """A Job has ended, or is about to fail: its pods, which Kubernetes deletes then, may still be there with their logs."""
-
-    def evaluate(self, snapshot: Snapshot) -> Status:
-        """Return where the Job stands."""
-        obj = snapshot.find("Job", self.namespace, self.name)
-        if obj is not None and Job.from_object(obj).uid == self.uid and is_about_to_fail(obj):
-            return Status(CURRENT, f"Job {self.namespace}/{self.name}", "it is about to fail")
-        return super().evaluate(snapshot)
-
-
-def is_about_to_fail(job: Json) -> bool:
-    """Return whether the failure of a Job is decided, though its pods have not ended yet."""
-    conditions = index_conditions(as_dict(job.get("status")))
-    return as_text(get_path(conditions, "FailureTarget", "status")) == "True"
-
-
-class Turn:
-    """It is the turn of a Job that waits for a lock: nobody comes before it (``plans.job``).
-
-    ``job`` has its number. The Jobs and pods of the lock are followed by the caller, and where the CronJob's active Jobs
-    count too (``cron_job_uid``), all Jobs of the namespace.
-    """
-
-    def __init__(self, job: Job, *, lock: str, cron_job_uid: str) -> None:
-        self.resource = find_resource("Job")
-        self.kind = self.resource.kind
-        self.namespace = job.namespace
-        self.name = job.name
-        self._job = job
-        self._lock = lock
-        self._cron_job_uid = cron_job_uid
-
-    def needs(self) -> tuple[str, ...]:
-        """Return the kinds that it cannot judge without, which the caller follows."""
-        return ()
-
-    def find_workload(self, snapshot: Snapshot) -> Workload | None:  # noqa: ARG002
-        """Return None: a Job that has not been started has no pods."""
-        return None
-
-    def list_holders(self, snapshot: Snapshot) -> list[Holder]:
-        """Return who comes before it; nobody once it has been started, by another run with the same key."""
-        own = snapshot.find("Job", self.namespace, self.name)
-        if own is not None and not Job.from_object(own).suspended:
-            return []
-        jobs = [Job.from_object(obj) for obj in snapshot.list_all("Job", self.namespace)]
-        pods = [Pod.from_object(obj) for obj in snapshot.list_all("Pod", self.namespace)]
-        return find_holders(self._job, jobs, pods, lock=self._lock, cron_job_uid=self._cron_job_uid)
-
-    def evaluate(self, snapshot: Snapshot) -> Status:
-        """Return where the Job stands."""
-        obj = snapshot.find("Job", self.namespace, self.name)
-        if obj is None or Job.from_object(obj).uid != self._job.uid:
-            problem = f"it was deleted while it waited for the lock {self._lock}"
-            return Status(NOT_FOUND, self._job.title, problem, next_step=_FIND_DELETER)
-        holders = self.list_holders(snapshot)
-        if not holders and {"Job", "Pod"} <= snapshot.known:
-            return Status(CURRENT, self._job.title, f"it has the lock {self._lock}")
-        words = join_some([f"{holder.title} ({holder.what})" for holder in holders], limit=3)
-        return Status(IN_PROGRESS, self._job.title, f"it waits for the lock {self._lock}: {words}")
 
 
 def assess_alone(workload: Workload) -> Status:

@@ -52,11 +52,12 @@ def wait_for_workloads(
     followed: t.Iterable[Followed],
     *,
     deadline: Deadline | None = None,
+    since: float | None = None,
     take: t.Callable[[Snapshot], None] = lambda _snapshot: None,
 ) -> None:
     """Wait until all conditions hold; ``take`` gets what was seen last, also on a failure.
 
-    Without ``deadline`` until the client's. Raises what ``wait_until`` raises.
+    Without ``deadline`` until the client's; ``since`` as for ``wait_until``. Raises what ``wait_until`` raises.
     """
     with Cache(client) as cache:
         for source in followed:
@@ -68,6 +69,7 @@ def wait_for_workloads(
                 deadline=deadline or client.deadline,
                 grace=GracePeriod(module.params["failure_grace_factor"]),
                 outcome=outcome,
+                since=since,
             )
         finally:
             take(cache.snapshot())

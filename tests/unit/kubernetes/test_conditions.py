@@ -11,13 +11,13 @@ from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.autoscaler
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.conditions import (
     Condition,
     Gone,
-    JobDone,
-    RolledOut,
     Serving,
     Status,
     describe_foreign_pods,
 )
+from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.job_conditions import JobDone
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.objects import Workload
+from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.rollout_conditions import RolledOut
 from unit.kubernetes.yaml_objects import find, load, replace, scale_between, swap, take, without
 
 Json = dict[str, Any]

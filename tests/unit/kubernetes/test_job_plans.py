@@ -11,7 +11,8 @@ import pytest
 
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import Refusal
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes import summary
-from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.conditions import Status, Turn
+from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.conditions import Status
+from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.job_conditions import Turn
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.logs import Log
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.objects import Job, Pod, Workload
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.plans.job import (

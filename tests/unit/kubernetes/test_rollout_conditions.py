@@ -12,7 +12,6 @@ from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import 
 from ansible_collections.lowtide.ops.plugins.module_utils._common.outcome import Outcome
 from ansible_collections.lowtide.ops.plugins.module_utils._common.retry import Deadline
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.cache import Cache
-from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.conditions import Observed, RolledOut
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.diagnosis import Finding, GracePeriod
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.objects import Pod, Workload
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.pod_templates import ENV, LIMITS, Edit, Place
@@ -24,6 +23,7 @@ from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.rollout_ca
     find_other_digests,
     find_start,
 )
+from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.rollout_conditions import Observed, RolledOut
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.rollout_summary import (
     AS_DECLARED,
     DONE,

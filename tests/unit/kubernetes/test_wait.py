@@ -13,10 +13,10 @@ from ansible_collections.lowtide.ops.plugins.module_utils._common.retry import D
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.conditions import (
     Condition,
     Gone,
-    JobDone,
     Serving,
 )
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.diagnosis import GracePeriod
+from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.job_conditions import JobDone
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.objects import Workload
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.snapshot import Snapshot
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.wait import wait_until

@@ -45,10 +45,12 @@ LEVELS = {
         [
             "endpoints",
             "evidence",
+            "job_conditions",
             "job_options",
             "pod_proxy",
             "preflight",
             "reasons",
+            "rollout_conditions",
             "rollout_summary",
             "summary",
             "wait",

@@ -23,12 +23,13 @@ from .. import summary
 from ..cache import Cache
 from ..client import Client, Listing
 from ..cluster import check_identity, connect, disconnect
-from ..conditions import Condition, JobDone, JobEnding, Turn
+from ..conditions import Condition
 from ..diagnosis import GracePeriod
 from ..errors import Conflict, NotFound, WriteUnknown
 from ..evidence import read_known_secrets
 from ..fields import Json, as_dict, get_path
 from ..files import read_text, write_private
+from ..job_conditions import JobDone, JobEnding, Turn
 from ..job_options import read_request
 from ..logs import Log, allow_seconds, list_logs
 from ..objects import ContainerState, Job, Pod

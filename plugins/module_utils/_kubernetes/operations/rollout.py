@@ -16,11 +16,9 @@ from ..._common.outcome import Outcome, PlanItem
 from ..._common.redaction import Redactor
 from ..._common.retry import Deadline
 from .. import rollout_summary as words
-from ..cache import Cache
-from ..client import Client, Listing
+from ..client import Client
 from ..cluster import check_identity, connect, disconnect, read_object
-from ..conditions import Condition, Observed, RolledOut, find_template_writer
-from ..diagnosis import GracePeriod
+from ..conditions import Condition
 from ..errors import Conflict, NotFound
 from ..fields import as_time
 from ..objects import Pod, Workload
@@ -61,11 +59,12 @@ from ..rollout_cause import (
     redact_blockers,
     redact_error,
 )
+from ..rollout_conditions import Observed, RolledOut, find_template_writer
 from ..rollout_guards import find_rollout_blockers
 from ..rollout_notes import UNDOING, Note, is_same_rollout, read_note, read_temporaries
 from ..selectors import format_selector
 from ..snapshot import Snapshot
-from ..wait import wait_until
+from ..workload_wait import follow_each, wait_for_workloads
 
 if t.TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
@@ -301,25 +300,17 @@ class Rollout:
 
     def _wait(self, workload: Workload, condition: Condition, *, since: float | None = None) -> _Failure | None:
         """Wait for a condition; return why it does not hold where that is so."""
-        with Cache(self.client) as cache:
-            listed = Listing([workload.raw], workload.resource_version)
-            cache.follow(self.kind, self.namespace, name=workload.name, listed=listed)
-            try:
-                wait_until(
-                    [condition],
-                    cache,
-                    deadline=self.client.deadline,
-                    grace=GracePeriod(self.params["failure_grace_factor"]),
-                    outcome=self.outcome,
-                    since=since,
-                )
-            except WaitError as error:
-                return self._describe_failure(error, cache.snapshot(), workload)
-            finally:
-                latest = cache.snapshot().workload(self.kind, self.namespace, workload.name)
-                self.workload = latest or workload
-                for warning in cache.warnings:
-                    self.module.warn(warning)
+        last: list[Snapshot] = []
+
+        def take(snapshot: Snapshot) -> None:
+            last.append(snapshot)
+            self.workload = snapshot.workload(self.kind, self.namespace, workload.name) or workload
+
+        followed = follow_each([workload])
+        try:
+            wait_for_workloads(self.module, self.client, self.outcome, [condition], followed, since=since, take=take)
+        except WaitError as error:
+            return self._describe_failure(error, last[-1], workload)
         return None
 
     def _describe_failure(self, error: WaitError, snapshot: Snapshot, workload: Workload) -> _Failure:
