@@ -164,7 +164,7 @@ class Rollout:
 
     def _find_restart(self, workload: Workload) -> str:
         """Return the moment to write into the template; empty where no pod is older, or it is written already."""
-        moment = read_moment("restarted_after", self.params["restarted_after"], as_time)
+        moment = read_moment("restarted_after", self.params["restarted_after"])
         if moment is None:
             return ""
         if moment > self.at + SKEW_SECONDS:

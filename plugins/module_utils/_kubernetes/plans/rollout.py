@@ -141,7 +141,7 @@ def read_declared(
                 next_step=f"Leave {', '.join(given)} out, or set state to present",
             )
         return Declared(takes_back=True, undoes_run=run_id if params["state"] == "undone" else "")
-    until = read_moment("until", params["until"], as_time)
+    until = read_moment("until", params["until"])
     if until is not None and until <= at:
         raise Refusal(
             obj="option until",
@@ -554,11 +554,11 @@ def describe_resume(workload: Workload) -> str:
     return f"kubectl rollout resume deployment/{workload.name} --namespace {workload.namespace}"
 
 
-def read_moment(option: str, value: str | None, parse: t.Callable[[t.Any], float | None]) -> float | None:
+def read_moment(option: str, value: str | None) -> float | None:
     """Return a moment in seconds since 1970, None where none is given. A Refusal says what a moment looks like."""
     if not value:
         return None
-    moment = parse(value)
+    moment = as_time(value)
     if moment is None or "T" not in value.upper():
         raise Refusal(
             obj=f"option {option}",
