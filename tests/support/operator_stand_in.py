@@ -48,10 +48,9 @@ class OperatorStandIn(ABC):
         self._due.set()
 
     def __enter__(self) -> Self:
-        for kind in self.watched:
-            watch = self.server.open_watch(build_path(kind, self.namespace))
-            self._watches.append(watch)
-            self._threads.append(threading.Thread(target=self._follow, args=(watch,), daemon=True))
+        for number, kind in enumerate(self.watched):
+            self._watches.append(self.server.open_watch(build_path(kind, self.namespace)))
+            self._threads.append(threading.Thread(target=self._follow, args=(number, kind), daemon=True))
         self._threads.append(threading.Thread(target=self._operate, daemon=True))
         for thread in self._threads:
             thread.start()
@@ -67,12 +66,18 @@ class OperatorStandIn(ABC):
                 watch.sock.shutdown(socket.SHUT_RDWR)
         for thread in self._threads:
             thread.join(10)
+        if value is not None and self._failures:
+            value.add_note(f"The stand-in has ended: {self._failures}")
         assert self._failures == [] or value is not None, self._failures
 
-    def _follow(self, watch: http.client.HTTPSConnection) -> None:
+    def _follow(self, number: int, kind: str) -> None:
+        """Follow a watch; the server ends those of a kind whose definition is changed, and it is begun again."""
         try:
-            for _event in read_events(watch):
-                self._due.set()
+            while not self._ended:
+                for _event in read_events(self._watches[number]):
+                    self._due.set()
+                if not self._ended:
+                    self._watches[number] = self.server.open_watch(build_path(kind, self.namespace))
         except (OSError, http.client.HTTPException, ValueError) as error:
             if not self._ended:
                 self._failures.append(error)

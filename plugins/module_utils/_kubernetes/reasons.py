@@ -44,8 +44,8 @@ REASONS: dict[str, str] = {
 class Verdict(t.NamedTuple):
     """One answer to why: a key of ``REASONS``, the object, what is so, since when, and what proves it.
 
-    ``is_current``: it holds now; a container that runs well again after it was killed is history. ``subject`` is what
-    pods have in common that fail alike.
+    ``is_current``: it holds now; a container that runs well again after it was killed is history. ``is_newest``: it is
+    not of a pod that the newest revision replaces. ``subject`` is what pods have in common that fail alike.
     """
 
     reason: str
@@ -55,6 +55,7 @@ class Verdict(t.NamedTuple):
     next_step: str
     evidence: tuple[str, ...] = ()
     is_current: bool = True
+    is_newest: bool = True
     subject: str = ""
     container: str = ""
 

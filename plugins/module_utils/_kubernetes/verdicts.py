@@ -87,9 +87,10 @@ def judge(material: Material, question: Question) -> list[Verdict]:
     return [verdict for verdict in causes if not missing or verdict.reason != "healthy"] + missing
 
 
-def _rank(verdict: Verdict) -> tuple[bool, int, float, str, str]:
+def _rank(verdict: Verdict) -> tuple[bool, int, bool, float, str, str]:
     since = verdict.since if verdict.since is not None else 0.0
-    return (not verdict.is_current, _RANKS[verdict.reason], since, verdict.object, verdict.message)
+    of_reason = (_RANKS[verdict.reason], not verdict.is_newest)
+    return (not verdict.is_current, *of_reason, since, verdict.object, verdict.message)
 
 
 def _judge_unread(material: Material, question: Question) -> list[Verdict]:
@@ -303,6 +304,7 @@ def _describe_ended(material: Material, reason: str, ended: _Termination, messag
         since=ended.at,
         evidence=tuple(evidence),
         is_current=not ended.is_ready,
+        is_newest=material.snapshot.update_hash(material.workload) in (None, ended.pod.template_hash),
         subject=ended.container,
         container=ended.container,
     )
@@ -584,7 +586,8 @@ def _merge(verdicts: t.Sequence[Verdict]) -> list[Verdict]:
     groups: dict[tuple[str, ...], list[Verdict]] = {}
     for verdict in verdicts:
         own = (verdict.subject if _is_pod(verdict) else "") or verdict.object + verdict.message
-        groups.setdefault((verdict.reason, own, str(verdict.is_current)), []).append(verdict)
+        alike = (verdict.reason, own, str(verdict.is_current), str(verdict.is_newest))
+        groups.setdefault(alike, []).append(verdict)
     return [_join(sorted(alike, key=lambda verdict: verdict.object)) for alike in groups.values()]
 
 

@@ -110,7 +110,8 @@ def test_a_pod_serves_when_it_has_been_ready_long_enough(namespace: Namespace, k
     assert not started.failed, started.msg
     status = namespace.get(kind, "w")["status"]
     assert (status["readyReplicas"], status.get("availableReplicas")) == (1, 1)
-    assert started["waited"] >= 2
+    # What readiness began with is a whole second.
+    assert started["waited"] > 1
 
 
 def test_a_paused_deployment_with_a_change_of_its_template_is_named(namespace: Namespace) -> None:

@@ -65,17 +65,29 @@ class Shop:
             del metadata["namespace"]
         return self.memory.put({"kind": kind, "metadata": metadata, **fields})
 
+    def put_revision(self, number: int, *, container: Json) -> None:
+        """Put a further ReplicaSet, whose pods are named ``web-<number>-...``."""
+        self.container = {**self.container, **container}
+        self.put(
+            "ReplicaSet",
+            f"web-{number}",
+            owner=("Deployment", "web"),
+            labels={"app": "web", "pod-template-hash": str(number)},
+            spec={"replicas": self.replicas, "template": {"spec": {"containers": [self.container]}}},
+        )
+
     def put_pod(self, name: str, *, node: str = "n1", **status: Any) -> None:
         """Put a pod that serves, or one whose container is as ``status`` says."""
+        replica_set, number = name.rsplit("-", 1)[0], name.split("-")[1]
         ready = not status
         container = {"name": "app", "image": "shop:1", "ready": ready, "restartCount": 0}
         container |= status or {"state": {"running": {"startedAt": format_ago(500)}}}
         conditions = [{"type": "Ready", "status": "True" if container["ready"] else "False"}]
-        labels = {"app": "web", "pod-template-hash": "1"}
+        labels = {"app": "web", "pod-template-hash": number}
         self.put(
             "Pod",
             name,
-            owner=("ReplicaSet", "web-1"),
+            owner=("ReplicaSet", replica_set),
             labels=labels,
             spec={"nodeName": node, "containers": [self.container]},
             status={"phase": "Running", "conditions": conditions, "containerStatuses": [container]},

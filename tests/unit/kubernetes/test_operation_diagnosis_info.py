@@ -93,6 +93,23 @@ def test_an_oom_kill_is_no_crash_and_has_its_limit(memory: MemoryServer) -> None
     assert run["containers"] == [{"name": "app", "image": "shop:1", "requests": {}, "limits": {"memory": "64Mi"}}]
 
 
+@pytest.mark.parametrize("newest", ["64Mi", "16Mi"])
+def test_a_pod_of_the_newest_revision_comes_before_an_older_one_that_fails_alike(
+    memory: MemoryServer, newest: str
+) -> None:
+    """An undone fix leaves pods of both for a while: what counts is the limit that stays."""
+    older = "16Mi" if newest == "64Mi" else "64Mi"
+    shop = Shop(memory, replicas=1, container={"resources": {"limits": {"memory": older}}})
+    shop.put_pod("web-1-0", **shop.end("OOMKilled", code=137, ago=60))
+    shop.put_revision(2, container={"resources": {"limits": {"memory": newest}}})
+    shop.put_pod("web-2-0", **shop.end("OOMKilled", code=137, ago=30))
+    shop.count(0)
+    run = diagnose(memory)
+    assert list_reasons(run) == ["oom_killed", "oom_killed"]
+    assert run["verdict"]["object"] == "Pod n/web-2-0"
+    assert f"its memory limit of {newest} (" in run["verdict"]["message"]
+
+
 @pytest.mark.parametrize(("since", "reasons"), [(3600.0, ["oom_killed"]), (60.0, ["healthy"])])
 def test_what_is_over_counts_for_as_long_as_is_asked(memory: MemoryServer, since: float, reasons: list[str]) -> None:
     """And is marked as over; what holds now comes before it."""
