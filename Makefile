@@ -6,10 +6,10 @@ export LOWTIDE_CACHE ?= /var/cache/lowtide-lab
 CACHE := $(LOWTIDE_CACHE)
 PYTHON := $(CACHE)/venv/bin/python
 DEMO_COMPONENTS := feature_service s3
-# What `make test` runs, side by side: what needs the lab, and what needs none. The lab goes down where nobody would use it.
-# `system` is one thing at a time and leaves a core to the other lane; what comes after it can use both.
+# What `make test` runs, in two lanes (tests/all.py): what needs the lab, and what needs none, then who is first takes
+# molecule. `system` is one thing at a time and leaves a core to the other lane. The lab goes down where nobody would use it.
 WITH_LAB := lab-up system integration molecule $(if $(filter true,$(CI)),lab-down)
-WITHOUT_LAB := lint unit window
+WITHOUT_LAB := lint unit window lab-up molecule
 
 # Timings are those of a user, whose Python keeps its bytecode.
 unexport PYTHONDONTWRITEBYTECODE
@@ -39,8 +39,8 @@ unit: tools ## tests that need no server
 window: tools ## the fast window: real ansible-playbook runs of trivial steps, killed and run again (no server)
 	@$(PYTHON) -m pytest -q -n 2 --durations=5 tests/window
 
-integration: ## tests against the running lab, three at a time (make lab-up first)
-	@$(LAB) run -- $(PYTHON) -m pytest -q -n 3 --dist loadfile --durations=10 -m "not alone" tests/integration
+integration: ## tests against the running lab, four at a time (make lab-up first)
+	@$(LAB) run -- $(PYTHON) -m pytest -q -n 4 --dist loadfile --durations=10 -m "not alone" tests/integration
 
 system: ## whole windows, kills and failovers on the running lab, one at a time (make lab-up first)
 	@$(LAB) run -- $(PYTHON) -m pytest -q --durations=10 -m alone tests/integration tests/faults

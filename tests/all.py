@@ -4,8 +4,9 @@
 
     tests/all.py "lab-up integration ..." "lint unit ..."
 
-Each argument is a lane: its targets run one after another, the lanes side by side. The first lane's output is shown as
-it comes, that of the others when a target has ended; they are served last by the processor, so that the first is not
+Each argument is a lane: its targets run one after another, the lanes side by side. A target that stands in several
+lanes is made once, by the lane that comes to it first; the others wait for it there. The first lane's output is shown
+as it comes, that of the others when a target has ended; they are served last by the processor, so that the first is not
 held up. How a target that failed ended is shown once more at the end: a log is often kept in part only, its end.
 """
 
@@ -14,8 +15,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, NamedTuple, cast
 
@@ -57,15 +59,41 @@ def run(part: str, *, first: bool) -> Result:
     return Result(part, process.returncode, time.monotonic() - started, b"\n".join(printed.splitlines()[-SHOWN:]))
 
 
-def main(lanes: list[str]) -> int:
+class Lanes:
+    """Makes every target once; ``results`` is in the order in which they were begun."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._made: dict[str, Future[Result]] = {}
+
+    def run(self, lane: str, *, first: bool) -> None:
+        """Make the targets of a lane, and wait for those that another lane makes."""
+        for part in lane.split():
+            with self._lock:
+                is_known = part in self._made
+                made = self._made.setdefault(part, Future())
+            if not is_known:
+                try:
+                    made.set_result(run(part, first=first))
+                except OSError as error:
+                    made.set_exception(error)  # who waits for it fails as well
+            made.result()
+
+    @property
+    def results(self) -> list[Result]:
+        """What became of each target."""
+        return [made.result() for made in self._made.values()]
+
+
+def main(arguments: list[str]) -> int:
     """Run the lanes and end with a table; 1 when a target failed."""
     started = time.monotonic()
-    with ThreadPoolExecutor(max_workers=len(lanes)) as pool:
-        running = [
-            pool.submit(lambda parts, first: [run(part, first=first) for part in parts], lane.split(), number == 0)
-            for number, lane in enumerate(lanes)
-        ]
-        results = [result for lane in running for result in lane.result()]
+    lanes = Lanes()
+    with ThreadPoolExecutor(max_workers=len(arguments)) as pool:
+        running = [pool.submit(lanes.run, lane, first=number == 0) for number, lane in enumerate(arguments)]
+        for lane in running:
+            lane.result()
+    results = lanes.results
     for part, code, _, ending in results:
         if code:
             print(f"==== make {part} failed, after: ====\n{ending.decode(errors='replace')}")
