@@ -127,9 +127,7 @@ class _Reader:
         return note
 
 
-def collect(
-    client: Client, kind: str, namespace: str, name: str, *, log_lines: int, log_bytes: int, at: float
-) -> Material:
+def collect(client: Client, kind: str, namespace: str, name: str, *, log_lines: int, log_bytes: int) -> Material:
     """Read a workload and everything that explains its state. Raises Refusal when there is no such workload."""
     obj = {**read_object(client, kind, namespace, name), "kind": kind}
     workload = Workload.from_object(obj, kind)
@@ -156,7 +154,7 @@ def collect(
     reader.keep(event for event in by_kind["Event"] if get_path(event, "involvedObject", "uid") in about)
     contents, secrets = _read_contents(reader, [workload.template, *pods])
     redactor = Redactor([*secrets, *client.access.secrets()])
-    snapshot = Snapshot.from_objects(reader.objects, known=reader.known, at=at)
+    snapshot = Snapshot.from_objects(reader.objects, known=reader.known, at=client.read_server_clock())
     logs = _read_logs(client, workload, snapshot, redactor, log_lines=log_lines, log_bytes=log_bytes)
     services_names = tuple(as_text(service["metadata"]["name"]) for service in services)
     unreadable, lacking = tuple(reader.unreadable), tuple(reader.lacking)
