@@ -88,15 +88,8 @@ def judge(material: Material, question: Question) -> list[Verdict]:
 
 
 def _rank(verdict: Verdict) -> tuple[bool, int, bool, float, str, str]:
-    since = verdict.since if verdict.since is not None else 0.0
-    return (
-        not verdict.is_current,
-        _RANKS[verdict.reason],
-        not verdict.is_newest,
-        since,
-        verdict.object,
-        verdict.message,
-    )
+    of_reason = (_RANKS[verdict.reason], not verdict.is_newest)
+    return (not verdict.is_current, *of_reason, verdict.since or 0.0, verdict.object, verdict.message)
 
 
 def _judge_unread(material: Material, question: Question) -> list[Verdict]:
