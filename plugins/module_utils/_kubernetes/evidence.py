@@ -16,7 +16,7 @@ import json
 import re
 import typing as t
 
-from .._common.redaction import Redactor, is_secret_name, list_secret_parts
+from .._common.redaction import Redactor, is_secret_name, list_argument_secrets, list_secret_parts
 from .._common.timestamps import format_utc
 from .client import Client
 from .cluster import read_object
@@ -218,6 +218,13 @@ def _list_literal_secrets(spec: Json) -> t.Iterator[str]:
         for entry in as_list(container.get("env")):
             name, value = as_text(get_path(entry, "name")), as_text(get_path(entry, "value"))
             yield from [value] if is_secret_name(name) else list_secret_parts(value)
+        handlers = [as_dict(container.get(f"{probe}Probe")) for probe in ("liveness", "readiness", "startup")]
+        handlers += [as_dict(handler) for handler in as_dict(container.get("lifecycle")).values()]
+        for words in (
+            [*as_list(container.get("command")), *as_list(container.get("args"))],
+            *(as_list(get_path(handler, "exec", "command")) for handler in handlers),
+        ):
+            yield from list_argument_secrets(words)
 
 
 def _decode_values(obj: Json) -> dict[str, str]:
