@@ -37,12 +37,13 @@ PLACES = ["command", "args", "probe", "hook"]
 
 def describe_container(place: str, words: list[str]) -> Json:
     """Return what a container has of the arguments, in one of its places."""
-    return {
+    of_places: dict[str, Json] = {
         "command": {"command": words},
         "args": {"command": words[:1], "args": words[1:]},
         "probe": {"readinessProbe": {"exec": {"command": words}}},
         "hook": {"lifecycle": {"preStop": {"exec": {"command": words}}}},
-    }[place]
+    }
+    return of_places[place]
 
 
 def list_lines(words: list[str]) -> list[str]:
