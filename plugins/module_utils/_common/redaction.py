@@ -253,7 +253,7 @@ class Redactor:
     def _redact_items(self, items: t.Sequence[t.Any]) -> list[t.Any]:
         return [
             self.redact_document(item) if split is None else split[0] + MARKER
-            for item, split in zip(items, _split_arguments(items), strict=True)
+            for item, split in _split_arguments(items)
         ]
 
     def _redact_string(self, text: str) -> str:
@@ -293,8 +293,8 @@ def is_secret_name(name: str) -> bool:
     return _SECRET_NAME.search(name) is not None
 
 
-def _split_arguments(items: t.Iterable[t.Any]) -> t.Iterator[tuple[str, str] | None]:
-    """Yield for each argument what of it may stay and the secret that follows; None where nothing says that it has one.
+def _split_arguments(items: t.Iterable[t.Any]) -> t.Iterator[tuple[t.Any, tuple[str, str] | None]]:
+    """Yield each argument with what of it may stay and the secret that follows; None where nothing says that it has one.
 
     What an argument means is told by the option before it, and a short option by the program.
     """
@@ -303,11 +303,11 @@ def _split_arguments(items: t.Iterable[t.Any]) -> t.Iterator[tuple[str, str] | N
     for item in items:
         if not isinstance(item, str):
             expected = None
-            yield None
+            yield item, None
             continue
         if expected is not None and expected.fullmatch(item):
             expected = None
-            yield "", item
+            yield item, ("", item)
             continue
         expected = _expect_secret(item, clients)
         attached = [
@@ -315,7 +315,7 @@ def _split_arguments(items: t.Iterable[t.Any]) -> t.Iterator[tuple[str, str] | N
             for client, value in clients
             if client.attached and item.startswith(f"-{client.option}") and value.fullmatch(item[2:])
         ]
-        yield (item[:2], item[2:]) if attached and expected is None else None
+        yield item, (item[:2], item[2:]) if attached and expected is None else None
         program = item.rpartition("/")[2]
         clients += [(client, value) for programs, client, value in _OF_CLIENTS if programs.fullmatch(program)]
 
@@ -336,7 +336,7 @@ def _expect_secret(item: str, clients: t.Iterable[tuple[_Client, re.Pattern[str]
 
 def list_argument_secrets(arguments: t.Sequence[t.Any]) -> t.Iterator[str]:
     """Yield the secrets in the arguments of a program, as programs print them: of a login also its password."""
-    for item, split in zip(arguments, _split_arguments(arguments), strict=True):
+    for item, split in _split_arguments(arguments):
         if split is not None:
             yield split[1]
             yield from re.split("[:%=]", split[1], maxsplit=1)[1:]
