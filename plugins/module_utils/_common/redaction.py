@@ -294,7 +294,7 @@ def is_secret_name(name: str) -> bool:
 
 
 def _split_arguments(items: t.Iterable[t.Any]) -> t.Iterator[tuple[t.Any, tuple[str, str] | None]]:
-    """Yield each argument with what of it may stay and the secret that follows; None where nothing says that it has one.
+    """Yield each argument with what of it may stay and the secret that follows; None where it has none.
 
     What an argument means is told by the option before it, and a short option by the program.
     """
