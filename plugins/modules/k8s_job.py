@@ -106,6 +106,11 @@ options:
       - What to do when the last Job with this key has failed.
       - With V(fail) nothing is started, and its log is returned once more. With V(again) another one is started, also
         from another template.
+      - One whose work is done is not repeated with V(again) either. A plain sidecar, of the template or injected, may have
+        kept its pod until Kubernetes failed the Job at its deadline. A run that sees it notes it on the Job, since the pod
+        is deleted then.
+      - Nor is one of which that cannot be told, as the pod had several containers and no run was there at the end. A
+        person finds out, and deletes the Job if its work is not done; then the next run starts it again.
     type: str
     choices: [fail, again]
     default: fail
@@ -170,8 +175,8 @@ attributes:
 seealso:
   - module: lowtide.ops.k8s_workload
 notes:
-  - The rights in C(docs/kubernetes-rights.yml) for this module are asked for before the Job is created. C(patch) and
-    C(delete) are needed with a lock only.
+  - The rights in C(docs/kubernetes-rights.yml) for this module are asked for before the Job is created. C(delete)
+    is needed with a lock only.
 """
 
 EXAMPLES = r"""

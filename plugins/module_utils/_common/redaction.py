@@ -29,7 +29,7 @@ _WORDS = (
     r"|authorization|cookie|x-auth"
     # Short words only where they stand as a name: DB_PASS, db.pass, "auth" of a registry, sig of a signed URL.
     r"|(?:(?<=[_.\"'-])|(?<![\s\S])|(?<!\w)(?==?pass=)|(?<=db)|(?<=user)|(?<=smtp))pass(?![a-z])"
-    r"|(?<![\w.-])auth(?=\\*[\"']|\Z)|(?<=[?&])sig(?==)"
+    r"|(?<![\w.-])auth(?=\\*[\"']|\Z)|(?<=[?&])sig(?==)|requirepass|masterauth|cli_auth"
 )
 # What a name with such a word may end in when it names or measures something: secretName, TOKEN_FILE, passwordPolicy.
 _HARMLESS = r"(?:names?|refs?|files?|paths?|types?|policy|policies|ttl|seconds|expir\w*|length|count|limit|version)"
@@ -67,18 +67,55 @@ _SQL = re.compile(
     r"(?P<value>(?:'(?:[^'\\\r\n]|\\.)*(?:'|\\?$))+|(?<=by )\"[^\"\r\n]*(?:\"|$))",
     re.IGNORECASE | re.MULTILINE,
 )
-# Short options of clients: curl -u name:password, redis-cli -a, mysqldump -p, sshpass -p.
+# Between two arguments: blanks, or what a list in JSON, Python or Go has between them.
+_GAP = r"(?:[ \t]+|\\{0,8}[\"'],?[ \t]{0,4}\\{0,8}[\"'])"
 _LOGIN = re.compile(
-    r"(?P<keep>(?<![\w-])(?:-[uU]|--(?:proxy-)?user)(?:[ \t]+|=)?)"
+    rf"(?P<keep>(?<![\w-])(?:-[uU](?:{_GAP}|=)?|-[a-zA-Z]{{1,10}}[uU]{_GAP}|--(?:proxy-)?user(?:{_GAP}|=)))"
     r"(?P<value>\"[^\":\r\n]{1,100}:[^\"\r\n]*\"?|'[^':\r\n]{1,100}:[^'\r\n]*'?"
     r"|(?!\d+:\d+(?!\S))[^\s:\"'/]{1,100}:(?!//)[^\s\"']+)"
 )
-_CLIENT = re.compile(
-    r"(?P<keep>\b(?:(?:redis|valkey)-cli\b[^\r\n]{0,200}?[ \t](?:-a[ \t]+)"
-    r"|(?:mysql|mariadb)[\w-]{0,20}[ \t](?:[^\r\n]{0,200}?[ \t])?-p|sshpass[ \t]+-p[ \t]*))"
-    rf"(?P<value>{_QUOTED}|[^\s\"']+)",
-    re.MULTILINE,
+_ANY_VALUE = r"[^\s\"']+"
+
+
+class _Client(t.NamedTuple):
+    """A program whose short option takes a secret: ``programs`` and ``value`` are patterns.
+
+    In a text the program may need more to be told by (``text``), such as ``docker login``.
+    """
+
+    programs: str
+    option: str
+    separate: bool = True
+    attached: bool = True
+    value: str = _ANY_VALUE
+    text: str = ""
+
+
+_CLIENTS = (
+    _Client(r"(?:redis|valkey)-cli", "a", attached=False),
+    _Client(r"(?:mysql|mariadb)[\w-]{0,20}", "p", separate=False),
+    _Client(r"sshpass|rabbitmqadmin|mongo(?:sh|dump|restore|export|import|stat|top)?", "p"),
+    _Client(r"ldap(?:search|add|modify|delete|whoami|passwd|compare)", "w"),
+    _Client(r"sqlcmd|bcp", "P"),
+    _Client(r"smbclient|rpcclient", "U", value=r"[^\s\"'%]+%[^\s\"']+"),
+    _Client(r"curl", "b", value=r"[^\s\"'=]+=[^\s\"']+"),
+    _Client(r"login", "p", text=r"(?:docker|podman|nerdctl|buildah|skopeo|helm|oras|crane)\b[^\r\n]{0,100}?\blogin"),
 )
+
+
+def _compile_client(client: _Client) -> re.Pattern[str]:
+    gap = (_GAP if client.separate else "") + ("?" if client.separate and client.attached else "")
+    return re.compile(
+        rf"(?P<keep>\b(?:{client.text or client.programs})(?![\w-])(?:[^\r\n]{{0,200}}?[ \t\"'])?-{client.option}{gap})"
+        rf"(?P<value>{_QUOTED}|{client.value})",
+        re.MULTILINE,
+    )
+
+
+_OF_CLIENTS = tuple((re.compile(client.programs), client, re.compile(client.value)) for client in _CLIENTS)
+_IN_TEXT = tuple(_compile_client(client) for client in _CLIENTS)
+_LOGIN_OPTION = re.compile(r"-[a-zA-Z]{0,10}[uU]|--(?:proxy-)?user")
+_LOGIN_VALUE = re.compile(r"(?!\d+:\d+$)[^:/\s]{1,100}:(?!//).+", re.DOTALL)
 _PHRASE = re.compile(r"(?P<keep>passphrase[ \t]*[:=][ \t]*)(?P<value>[^\s\"'][^\r\n\"']*)", re.IGNORECASE)
 _FLAG = re.compile(
     rf"(?P<keep>(?<![\w-])--?(?:[\w-]{{0,40}}[-_])?{_NAME}[ \t]+)(?P<value>{_QUOTED}|(?!-)[^\s\"']+)",
@@ -96,6 +133,7 @@ _SCHEME = re.compile(
     r"|(?i:basic|negotiate)[ \t]+(?![a-z]+(?![\w+/=]))))"
     rf"(?P<value>(?:{_MARK}|[A-Za-z0-9._~+/=-])+)"
 )
+_SCHEMES = frozenset({"bearer", "basic", "negotiate", "token"})
 _PEM_END = r"-----END [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----"
 _PEM = re.compile(
     r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----.*?"
@@ -121,7 +159,7 @@ _WITH_KEPT = (
     _SQL,
     _PAIR,
     _LOGIN,
-    _CLIENT,
+    *_IN_TEXT,
     _FLAG,
     _ENTRY,
     _TAG,
@@ -179,8 +217,11 @@ class Redactor:
         named = document.get("name", document.get("key"))
         is_secret_entry = "value" in document and isinstance(named, str) and is_secret_name(named)
         redacted = {}
+        words = self._redact_command(document)
         for key, value in document.items():
-            if is_secret and key in ("data", "stringData") and isinstance(value, dict):
+            if key in words:
+                redacted[key] = words[key]
+            elif is_secret and key in ("data", "stringData") and isinstance(value, dict):
                 redacted[key] = dict.fromkeys((self._redact_key(name) for name in value), MARKER)
             elif (isinstance(key, str) and is_secret_name(key)) or (key == "value" and is_secret_entry):
                 redacted[self._redact_key(key)] = self._redact_secret(value)
@@ -201,14 +242,19 @@ class Redactor:
             return [self._redact_secret(item) for item in value]
         return MARKER
 
+    def _redact_command(self, document: t.Mapping[t.Any, t.Any]) -> dict[t.Any, t.Any]:
+        """Return the command and args of a container without secrets: the second goes on with the first."""
+        command, args = document.get("command"), document.get("args")
+        if not isinstance(command, (list, tuple)) or not isinstance(args, (list, tuple)):
+            return {}
+        words = self._redact_items([*command, *args])
+        return {"command": words[: len(command)], "args": words[len(command) :]}
+
     def _redact_items(self, items: t.Sequence[t.Any]) -> list[t.Any]:
-        redacted: list[t.Any] = []
-        follows_flag = False
-        for item in items:
-            is_value = follows_flag and isinstance(item, str) and not item.startswith("-")
-            redacted.append(MARKER if is_value else self.redact_document(item))
-            follows_flag = isinstance(item, str) and _SECRET_FLAG.match(item) is not None
-        return redacted
+        return [
+            self.redact_document(item) if split is None else split[0] + MARKER
+            for item, split in _split_arguments(items)
+        ]
 
     def _redact_string(self, text: str) -> str:
         """Return text without secrets; JSON in it (kubectl's last-applied-configuration) is taken as a document."""
@@ -247,6 +293,57 @@ def is_secret_name(name: str) -> bool:
     return _SECRET_NAME.search(name) is not None
 
 
+def _split_arguments(items: t.Iterable[t.Any]) -> t.Iterator[tuple[t.Any, tuple[str, str] | None]]:
+    """Yield each argument with what of it may stay and the secret that follows; None where it has none.
+
+    What an argument means is told by the option before it, and a short option by the program.
+    """
+    clients: list[tuple[_Client, re.Pattern[str]]] = []
+    expected: re.Pattern[str] | None = None
+    for item in items:
+        if not isinstance(item, str):
+            expected = None
+            yield item, None
+            continue
+        if expected is not None and expected.fullmatch(item):
+            expected = None
+            yield item, ("", item)
+            continue
+        expected = _expect_secret(item, clients)
+        attached = [
+            item
+            for client, value in clients
+            if client.attached and item.startswith(f"-{client.option}") and value.fullmatch(item[2:])
+        ]
+        yield item, (item[:2], item[2:]) if attached and expected is None else None
+        program = item.rpartition("/")[2]
+        clients += [(client, value) for programs, client, value in _OF_CLIENTS if programs.fullmatch(program)]
+
+
+_ANY = re.compile(r".+", re.DOTALL)
+_NO_OPTION = re.compile(r"(?!-).+", re.DOTALL)
+
+
+def _expect_secret(item: str, clients: t.Iterable[tuple[_Client, re.Pattern[str]]]) -> re.Pattern[str] | None:
+    """Return what the argument after this one looks like if it is a secret; None where it is none."""
+    for client, value in clients:
+        if client.separate and item == f"-{client.option}":
+            return _ANY if client.value == _ANY_VALUE else value
+    if _SECRET_FLAG.match(item):
+        return _NO_OPTION
+    return _LOGIN_VALUE if _LOGIN_OPTION.fullmatch(item) else None
+
+
+def list_argument_secrets(arguments: t.Sequence[t.Any]) -> t.Iterator[str]:
+    """Yield the secrets in the arguments of a program, as programs print them: of a login also its password."""
+    for item, split in _split_arguments(arguments):
+        if split is not None:
+            yield split[1]
+            yield from re.split("[:%=]", split[1], maxsplit=1)[1:]
+        elif isinstance(item, str):
+            yield from list_secret_parts(item)
+
+
 def _replace_value(match: re.Match[str]) -> str:
     groups = match.groupdict()
     keep = groups["keep"] or groups.get("keep2") or ""
@@ -273,8 +370,10 @@ def _expand(value: str) -> t.Iterator[str]:
 
 def list_secret_parts(text: str) -> t.Iterator[str]:
     """Yield the secrets in a text that is none as a whole: secret entries of configuration, passwords of URLs."""
-    for pattern in (_PAIR, _FLAG, _ENTRY, _SQL):
-        yield from (match["value"].strip("\\\"'") for match in pattern.finditer(text))
+    for pattern in (_PAIR, _FLAG, _ENTRY, _SQL, _SCHEME, *_IN_TEXT):
+        values = (match["value"].strip("\\\"'") for match in pattern.finditer(text))
+        yield from (value for value in values if value.lower() not in _SCHEMES)
+    yield from (match["value"].strip("\\\"'").partition(":")[2] for match in _LOGIN.finditer(text))
     for pattern in (_USERINFO, _DSN):
         for match in pattern.finditer(text):
             password = match["value"].partition(":")[2] if pattern is _USERINFO else match["value"]

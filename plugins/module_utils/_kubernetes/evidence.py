@@ -16,7 +16,7 @@ import json
 import re
 import typing as t
 
-from .._common.redaction import Redactor, is_secret_name, list_secret_parts
+from .._common.redaction import Redactor, is_secret_name, list_argument_secrets, list_secret_parts
 from .._common.timestamps import format_utc
 from .client import Client
 from .cluster import read_object
@@ -127,9 +127,7 @@ class _Reader:
         return note
 
 
-def collect(
-    client: Client, kind: str, namespace: str, name: str, *, log_lines: int, log_bytes: int, at: float
-) -> Material:
+def collect(client: Client, kind: str, namespace: str, name: str, *, log_lines: int, log_bytes: int) -> Material:
     """Read a workload and everything that explains its state. Raises Refusal when there is no such workload."""
     obj = {**read_object(client, kind, namespace, name), "kind": kind}
     workload = Workload.from_object(obj, kind)
@@ -156,7 +154,7 @@ def collect(
     reader.keep(event for event in by_kind["Event"] if get_path(event, "involvedObject", "uid") in about)
     contents, secrets = _read_contents(reader, [workload.template, *pods])
     redactor = Redactor([*secrets, *client.access.secrets()])
-    snapshot = Snapshot.from_objects(reader.objects, known=reader.known, at=at)
+    snapshot = Snapshot.from_objects(reader.objects, known=reader.known, at=client.read_server_clock())
     logs = _read_logs(client, workload, snapshot, redactor, log_lines=log_lines, log_bytes=log_bytes)
     services_names = tuple(as_text(service["metadata"]["name"]) for service in services)
     unreadable, lacking = tuple(reader.unreadable), tuple(reader.lacking)
@@ -220,6 +218,13 @@ def _list_literal_secrets(spec: Json) -> t.Iterator[str]:
         for entry in as_list(container.get("env")):
             name, value = as_text(get_path(entry, "name")), as_text(get_path(entry, "value"))
             yield from [value] if is_secret_name(name) else list_secret_parts(value)
+        handlers = [as_dict(container.get(f"{probe}Probe")) for probe in ("liveness", "readiness", "startup")]
+        handlers += [as_dict(handler) for handler in as_dict(container.get("lifecycle")).values()]
+        for words in (
+            [*as_list(container.get("command")), *as_list(container.get("args"))],
+            *(as_list(get_path(handler, "exec", "command")) for handler in handlers),
+        ):
+            yield from list_argument_secrets(words)
 
 
 def _decode_values(obj: Json) -> dict[str, str]:

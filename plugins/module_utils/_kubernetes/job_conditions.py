@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from .._common.text import format_count, join_some
 from .conditions import CURRENT, FAILED, FIND_DELETER, IN_PROGRESS, NOT_FOUND, Status
-from .fields import Json, as_dict, as_text, get_path
-from .objects import Job, Pod, Workload, index_conditions
+from .job_work import is_about_to_fail
+from .objects import Job, Pod, Workload
 from .plans.job import Holder, find_holders
 from .resources import find_resource
 from .snapshot import Snapshot
@@ -69,15 +69,10 @@ class JobEnding(JobDone):
     def evaluate(self, snapshot: Snapshot) -> Status:
         """Return where the Job stands."""
         obj = snapshot.find("Job", self.namespace, self.name)
-        if obj is not None and Job.from_object(obj).uid == self.uid and is_about_to_fail(obj):
+        job = Job.from_object(obj or {})
+        if job.uid == self.uid and is_about_to_fail(job):
             return Status(CURRENT, f"Job {self.namespace}/{self.name}", "it is about to fail")
         return super().evaluate(snapshot)
-
-
-def is_about_to_fail(job: Json) -> bool:
-    """Return whether the failure of a Job is decided, though its pods have not ended yet."""
-    conditions = index_conditions(as_dict(job.get("status")))
-    return as_text(get_path(conditions, "FailureTarget", "status")) == "True"
 
 
 class Turn:

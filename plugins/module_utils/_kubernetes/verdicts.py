@@ -51,7 +51,7 @@ class Question(t.NamedTuple):
     as rpk_group_info returns them, ``observations`` values with their limits, ``readings`` what the pods answered.
     """
 
-    since: float
+    since: float = 0.0
     required: t.Mapping[str, t.Collection[str]] = {}
     groups: t.Sequence[Json] = ()
     observations: t.Sequence[Json] = ()
@@ -88,9 +88,8 @@ def judge(material: Material, question: Question) -> list[Verdict]:
 
 
 def _rank(verdict: Verdict) -> tuple[bool, int, bool, float, str, str]:
-    since = verdict.since if verdict.since is not None else 0.0
     of_reason = (_RANKS[verdict.reason], not verdict.is_newest)
-    return (not verdict.is_current, *of_reason, since, verdict.object, verdict.message)
+    return (not verdict.is_current, *of_reason, verdict.since or 0.0, verdict.object, verdict.message)
 
 
 def _judge_unread(material: Material, question: Question) -> list[Verdict]:

@@ -94,6 +94,41 @@ def test_a_job_ends_by_itself(namespace: Namespace) -> None:
 
 
 @pytest.mark.parametrize(
+    ("script", "timeout", "words"),
+    [
+        ("echo migrated", 60, "its work may be done: main of Pod "),
+        ("sleep 60", 60, ""),
+        ("sleep 60", 1, "its pod has several containers (main, shipper) and was deleted with it"),
+    ],
+)
+def test_work_that_may_be_done_is_not_repeated(namespace: Namespace, script: str, timeout: int, words: str) -> None:
+    """Kubernetes fails a Job at its deadline whose other container goes on, and deletes the pod, which shows it."""
+    template = describe_shell(namespace, script)
+    pod = template["template"]["spec"]
+    pod["terminationGracePeriodSeconds"] = 3
+    pod["containers"].append({**pod["containers"][0], "name": "shipper", "command": ["sleep", "60"]})
+    params: Json = {"template": template, "deadline": 8}
+    first = run(namespace, **params, timeout=timeout)
+    assert first.failed
+    name = first["job"]
+
+    def has_failed() -> bool:
+        conditions = namespace.get("Job", name).get("status", {}).get("conditions", [])
+        return any((entry["type"], entry.get("reason")) == ("Failed", "DeadlineExceeded") for entry in conditions)
+
+    namespace.wait("its failure", has_failed, seconds=60)
+    namespace.wait("no pod", lambda: not namespace.list("Pod"))
+    again = run(namespace, **params, on_failed="again", timeout=5)
+    assert again.failed
+    if not words:
+        assert again["job"] != name, "a run has seen that nothing had ended with 0"
+        return
+    assert again["error"]["refused"] is True
+    assert words in again.msg
+    assert list_names(namespace) == [name]
+
+
+@pytest.mark.parametrize(
     ("change", "reason"),
     [
         ({"image": "localhost/no-such-image:1", "imagePullPolicy": "Never"}, "ErrImageNeverPull"),

@@ -7,13 +7,19 @@ import base64
 import json
 import string
 from collections.abc import Callable
+from typing import Any
 from urllib.parse import quote, quote_plus
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ansible_collections.lowtide.ops.plugins.module_utils._common.redaction import MARKER, Redactor, is_secret_name
+from ansible_collections.lowtide.ops.plugins.module_utils._common.redaction import (
+    MARKER,
+    Redactor,
+    is_secret_name,
+    list_argument_secrets,
+)
 
 SAFE = string.ascii_letters + string.digits
 # No character of a known value is one of the marker's brackets: a replacement could put such a value together again.
@@ -147,6 +153,30 @@ PLACES = [
     "mysqldump -h db -p{} shop",
     "mysql -p'{}' shop",
     "sshpass -p {} ssh host",
+    "curl -sSu admin:{} https://host/",
+    "curl --proxy-user admin:{} https://host/",
+    "curl -b session={} https://host/",
+    "curl --oauth2-bearer {} https://host/",
+    'curl -H "X-Api-Key: {}" https://host/',
+    "redis-cli --pass {} ping",
+    "redis-cli --pass={} ping",
+    "redis-server --requirepass {}",
+    "REDISCLI_AUTH={} redis-cli ping",
+    "mongosh --username u -p {} shop",
+    "mongodump -u u -p{}",
+    "ldapsearch -D cn=a -w {} -b dc=x",
+    "sqlcmd -U sa -P {} -Q x",
+    "docker login -u u -p {} r.example",
+    "smbclient -U u%{} //h/s",
+    "rabbitmqadmin -u u -p {} list queues",
+    "sh -c 'PGPASSWORD={} psql -h db'",
+    'exec: ["curl","-u","user:{}","https://h"]',
+    'exec: ["redis-cli", "-a", "{}", "ping"]',
+    "exec: ['redis-cli', '-a', '{}', 'ping']",
+    'exec: ["redis-cli" "-a" "{}"]',
+    "probe [redis-cli -a {} ping] failed",
+    '{{"m":"[\\"redis-cli\\",\\"-a\\",\\"{}\\"]"}}',
+    '["mysqladmin","-uroot","-p{}","ping"]',
     '{{"auths":{{"r.example":{{"auth":"{}"}}}}}}',
     "https://a.blob.core.windows.net/c/b?sv=2024-01-01&sig={}&se=2026",
     "sk_live_0123456789abcdef{}",
@@ -201,6 +231,10 @@ def test_a_second_time_changes_nothing(text: str, values: list[str]) -> None:
         "--- PASS: TestMigrate (0.01s)",
         "3 passed, passthrough=on, bypass: 1",
         "docker run -u 1000:1000 image",
+        "docker run -p 8080:80 image",
+        "helm upgrade -p x",
+        "ssh -p 22 host",
+        "curl -b cookies.txt https://host/x",
         "sort -u https://host/x",
         'password authentication failed for user "app"',
         "mysql -P3306 -h db",
@@ -317,6 +351,81 @@ def test_a_document_keeps_its_names() -> None:
         "items": [{"kind": "Secret", "data": {"url": MARKER, "x": MARKER}, "type": "Opaque"}],
         "none": None,
     }
+
+
+ARGUMENTS: list[list[str]] = [
+    ["curl", "-u", "user:{}", "https://h"],
+    ["curl", "-sSu", "user:{}"],
+    ["curl", "-uuser:{}"],
+    ["curl", "--user", "user:{}"],
+    ["curl", "--user=user:{}"],
+    ["curl", "--proxy-user", "user:with a blank {}"],
+    ["curl", "-H", "Authorization: Bearer {}"],
+    ["curl", "-H", "Authorization:Bearer {}"],
+    ["curl", "--cookie", "s={}"],
+    ["curl", "-b", "s={}"],
+    ["redis-cli", "-h", "c", "-a", "{}", "ping"],
+    ["redis-cli", "-a", "-{}"],
+    ["/usr/bin/redis-cli", "--pass", "{}"],
+    ["redis-server", "--requirepass", "{}"],
+    ["mysql", "-uroot", "-p{}"],
+    ["mysqladmin", "--password", "{}"],
+    ["mysqladmin", "--password={}"],
+    ["mongosh", "-u", "u", "-p", "{}"],
+    ["sshpass", "-p", "{}", "ssh"],
+    ["ldapsearch", "-w", "{}"],
+    ["sqlcmd", "-P", "{}"],
+    ["docker", "login", "-u", "u", "-p", "{}"],
+    ["sh", "-c", "PGPASSWORD={} psql -h db"],
+    ["sh", "-c", "exec redis-cli -a {} ping"],
+    ["env", "PGPASSWORD={}", "psql"],
+]
+
+
+@pytest.mark.parametrize("arguments", ARGUMENTS, ids=" ".join)
+@settings(deadline=None, max_examples=20)
+@given(planted=PLANTED, before=st.sampled_from([[], ["exec"], ["/bin/tini", "--"]]), split=st.integers(0, 4))
+def test_a_secret_among_arguments_is_recognised(
+    arguments: list[str], planted: str, before: list[str], split: int
+) -> None:
+    """As a list, as a command with args that go on with it, in JSON; and it is known for where a program prints it."""
+    words = [*before, *(word.format(planted) for word in arguments)]
+    redactor = Redactor()
+    for document in (words, {"command": words[:split], "args": words[split:]}, json.dumps({"command": words})):
+        redacted = redactor.redact_document(document)
+        assert planted not in json.dumps(redacted)
+        assert MARKER in json.dumps(redacted)
+        assert redactor.redact_document(redacted) == redacted
+    assert redactor.redact_document(words)[: len(before)] == before
+    known = [value for value in list_argument_secrets(words) if planted in value]
+    assert known
+    assert planted not in Redactor(known).redact(f"cannot login: {min(known, key=len)} is refused")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["docker", "run", "-u", "1000:1000", "-p", "80:80"],
+        ["mysql", "-P", "3306", "-p"],
+        ["ssh", "-p", "22"],
+        ["curl", "-b", "cookies.txt", "-H", "Accept: x"],
+        ["app", "-u", "http://x:80/y"],
+        ["redis-cli", "-a"],
+        ["x", 5, None, "-u", 7],
+    ],
+)
+def test_arguments_that_are_no_secret_stay(arguments: list[Any]) -> None:
+    """What a program is told is evidence, and nothing of it is known as a secret."""
+    assert Redactor().redact_document({"command": arguments[:1], "args": arguments[1:]}) == {
+        "command": arguments[:1],
+        "args": arguments[1:],
+    }
+    assert list(list_argument_secrets(arguments)) == []
+
+
+def test_a_scheme_is_no_secret() -> None:
+    """Only what follows it is."""
+    assert list(list_argument_secrets(["curl", "-H", "Authorization: Bearer abcdef99"])) == ["abcdef99"]
 
 
 DOCUMENTS = st.recursive(

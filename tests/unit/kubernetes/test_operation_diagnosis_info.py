@@ -118,6 +118,18 @@ def test_what_is_over_counts_for_as_long_as_is_asked(memory: MemoryServer, since
     run = diagnose(memory, since=since)
     assert list_reasons(run) == reasons
     assert run["verdict"]["current"] is (reasons == ["healthy"])
+
+
+@pytest.mark.parametrize("ahead", [-7200.0, 7200.0])
+@pytest.mark.parametrize(("since", "reasons"), [(3600.0, ["oom_killed"]), (60.0, ["healthy"])])
+def test_how_long_ago_it_is_by_the_clock_of_the_server(
+    memory: MemoryServer, ahead: float, since: float, reasons: list[str]
+) -> None:
+    """A clock of our own that is two hours off neither hides what is new nor shows what is old."""
+    memory.clock_ahead = ahead
+    shop = Shop(memory)
+    shop.put_pod("web-1-0", **shop.end("OOMKilled", code=137, ago=300 - ahead, ready=True))
+    assert list_reasons(diagnose(memory, since=since)) == reasons
     shop.put_pod("web-1-1", **shop.end("Error"))
     shop.count(1)
     assert list_reasons(diagnose(memory, since=since))[0] == "crash_loop"

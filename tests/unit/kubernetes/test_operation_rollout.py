@@ -266,6 +266,22 @@ def test_an_undo_that_could_not_delete_pods_is_found_before(
     check_done(roll_out(memory, "StatefulSet", image="j", on_failure="stop"))
 
 
+@pytest.mark.parametrize("check", [True, False])
+def test_with_parallel_no_right_to_delete_pods_is_needed(
+    memory: MemoryServer, controllers: RolloutControllers, check: bool
+) -> None:
+    """Its controller replaces pods that are not ready, so that nothing is ever deleted; an undo does without as well."""
+    controllers.add("StatefulSet", podManagementPolicy="Parallel")
+    memory.deny("delete", "pods")
+    check_done(roll_out(memory, "StatefulSet", image="j", check=check))
+    waiting = {"reason": "InvalidImageName", "message": "no"}
+    controllers.failures["bad"] = {"restartCount": 0, "state": {"waiting": waiting}}
+    undone = roll_out(memory, "StatefulSet", image="bad", check=check, **QUICK)
+    assert undone.failed is not check
+    assert check or undone["rolled_back"] is True
+    assert [request for request in memory.log if request.verb == "delete"] == []
+
+
 def test_a_write_without_an_answer_is_read_again(memory: MemoryServer, controllers: RolloutControllers) -> None:
     """It was carried out: it is not sent a second time, and the rollout is waited for and completed."""
     controllers.add("Deployment")

@@ -40,7 +40,7 @@ LEVELS = {
         ["revisions", "rollout_notes"],
         ["access", "autoscalers", "constraints", "plans", "snapshot"],
         ["client"],
-        ["cache", "cluster", "conditions", "diagnosis", "logs", "reviews", "scaling_constraints"],
+        ["cache", "cluster", "conditions", "diagnosis", "job_work", "logs", "reviews", "scaling_constraints"],
         ["scalable"],
         [
             "endpoints",

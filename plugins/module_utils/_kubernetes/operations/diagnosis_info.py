@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import time
 import typing as t
 
 from ..._common.bundle import save_bundle
@@ -38,7 +37,7 @@ _FIXED_NOTE = re.compile(r"(?P<fix>\S+) for (?P<reason>\S+) at (?P<at>\S+)(?: by
 def read_diagnosis(module: AnsibleModule, outcome: Outcome) -> None:
     """Read a workload and what is around it, judge it, and save the evidence where that is asked for."""
     params = module.params
-    question = _read_question(params, time.time())
+    question = _read_question(params)
     metrics = parse_metrics(params["readings"], kind=params["kind"], workload=params["name"])
     client = connect(module, seconds=params["timeout"])
     try:
@@ -50,12 +49,12 @@ def read_diagnosis(module: AnsibleModule, outcome: Outcome) -> None:
             params["name"],
             log_lines=params["log_lines"],
             log_bytes=params["log_bytes"],
-            at=time.time(),
         )
         answers = ask_pods(client, material.pods, metrics)
     finally:
         disconnect(module, outcome, client)
-    verdicts = judge(material, question._replace(readings=answers))
+    question = question._replace(since=material.snapshot.at - params["since"], readings=answers)
+    verdicts = judge(material, question)
     facts = _describe(material, verdicts)
     facts["readings"] = _describe_readings(material, answers)
     if any(entry.denied for entry in answers):
@@ -69,14 +68,14 @@ def read_diagnosis(module: AnsibleModule, outcome: Outcome) -> None:
         outcome.facts["evidence_path"] = _save(params["evidence_folder"], material, facts, client.access.server)
 
 
-def _read_question(params: t.Mapping[str, t.Any], now: float) -> Question:
+def _read_question(params: t.Mapping[str, t.Any]) -> Question:
+    """Return what the options ask; its ``since`` is counted from when all was read, by the server's clock."""
     if not (params["since"] > 0 and math.isfinite(params["since"])):
         raise Refusal(obj="option since", problem=f"it is {params['since']:g} s", next_step="Set it above 0")
     for name in ("log_lines", "log_bytes"):
         if params[name] < 0:
             raise Refusal(obj=f"option {name}", problem=f"it is {params[name]}", next_step="Set it to 0 or more")
     return Question(
-        since=now - params["since"],
         required={entry["container"]: entry["required"] for entry in params["configuration"]},
         groups=read_groups(params["consumer_group_state"]),
         observations=[_read_observation(entry) for entry in params["observations"]],

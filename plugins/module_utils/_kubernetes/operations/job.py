@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 import os
-import time
 import typing as t
 
 from ..._common.errors import OpsError, Refusal, WaitError, WaitFailed, WaitTimeout
@@ -19,13 +18,13 @@ from ..._common.redaction import Redactor
 from ..._common.retry import Deadline
 from ..._common.text import join_some
 from ..._common.timestamps import format_utc
-from .. import summary
+from .. import job_work, summary
 from ..cache import Cache
 from ..client import Client, Listing
 from ..cluster import check_identity, connect, disconnect
 from ..conditions import Condition
 from ..diagnosis import GracePeriod
-from ..errors import Conflict, NotFound, WriteUnknown
+from ..errors import ApiError, Conflict, NotFound, WriteUnknown
 from ..evidence import read_known_secrets
 from ..fields import Json, as_dict, get_path
 from ..files import read_text, write_private
@@ -71,12 +70,12 @@ class JobRun:
         self.until = 0.0
         self.spared: set[str] = set()
         self.end: plans.Exit | None = None
+        self.work: job_work.Work | None = None
         self.kept_logs: list[Log] = []
 
     def run(self) -> None:
         """Fill the outcome; raise OpsError."""
-        self.decision = plans.decide(self.request, self._list_jobs(), on_failed=self.params["on_failed"])
-        self.job = self.decision.job
+        self._decide()
         self._describe()
         if self.decision.action == "changed":
             raise self._explain_changed()
@@ -110,6 +109,16 @@ class JobRun:
 
     # --- what is asked for ------------------------------------------------------------------------------------------
 
+    def _decide(self) -> None:
+        """Decide what is to be done. A Job that has failed is not repeated while its work is done, or may be."""
+        decision = plans.decide(self.request, self._list_jobs(), on_failed=self.params["on_failed"])
+        failed = decision.job
+        if decision.action == "create" and failed is not None:
+            work = job_work.read_work(failed, self._list_pods(failed))
+            if job_work.forbids_again(failed, work):
+                decision = plans.Decision("failed", failed.name, decision.attempt - 1, failed)
+        self.decision, self.job = decision, decision.job
+
     def _list_jobs(self) -> list[Job]:
         """Return the Jobs with this key."""
         listing = self._list("Job", f"{plans.KEY_LABEL}={self.request.key_label}")
@@ -122,9 +131,8 @@ class JobRun:
     def _check_rights(self) -> None:
         """Refuse before the first write what the server would refuse later, the log as evidence included."""
         jobs, pods = find_resource("Job"), find_resource("Pod")
-        rights = [Right(verb, jobs, self.namespace) for verb in ("create", "get", "list")]
-        if self.request.lock:
-            rights += [Right(verb, jobs, self.namespace) for verb in ("patch", "delete")]
+        verbs = ["create", "get", "list", "patch", *(["delete"] if self.request.lock else [])]
+        rights = [Right(verb, jobs, self.namespace) for verb in verbs]
         rights += [Right("list", pods, self.namespace), Right("get", pods, self.namespace, subresource="log")]
         refuse_missing(self.client, require_rights(self.client, rights))
 
@@ -166,7 +174,7 @@ class JobRun:
     def _ensure(self) -> None:
         """Create the Job unless there is one. A rival with the same key may create it first: then it is the Job."""
         while self.decision.action == "create":
-            now = time.time()
+            now = self.client.read_server_clock()
             self.until = now + self._count_lock_seconds() + plans.CLAIM_MARGIN
             body = plans.build_job(self.request, self.decision, run_id=self.client.run_id, now=now, until=self.until)
             path = object_path("Job", self.namespace, self.decision.name)
@@ -183,8 +191,7 @@ class JobRun:
             if created:
                 self.created = True
                 return
-            self.decision = plans.decide(self.request, self._list_jobs(), on_failed=self.params["on_failed"])
-            self.job = self.decision.job
+            self._decide()
         if self.decision.action == "changed":
             raise self._explain_changed()
 
@@ -212,7 +219,7 @@ class JobRun:
 
     def _take_number(self, deadline: Deadline) -> bool:
         """Give the Job its number in the queue; return whether it still has to be started."""
-        self.until = until = time.time() + deadline.remaining + plans.CLAIM_MARGIN
+        self.until = until = self.client.read_server_clock() + deadline.remaining + plans.CLAIM_MARGIN
         others = self._list_of_lock()
         self._patch(lambda obj: plans.plan_number(Job.from_object(obj), others, run_id=self.client.run_id, until=until))
         return plans.is_unstarted(self._get_job())
@@ -238,7 +245,7 @@ class JobRun:
             cache.follow("Pod", self.namespace, label_selector=labels)
             holders = turn.list_holders(cache.snapshot())
             ends = [
-                holder.until - time.time()
+                holder.until - self.client.read_server_clock()
                 for holder in holders
                 if holder.until is not None and holder.uid not in self.spared
             ]
@@ -262,7 +269,7 @@ class JobRun:
 
     def _remove_abandoned(self, holders: t.Sequence[plans.Holder]) -> bool:
         """Delete Jobs that were never started and whose runs wait no longer; return whether there were any."""
-        now = time.time()
+        now = self.client.read_server_clock()
         has_removed = False
         for holder in holders:
             if holder.until is None or holder.until > now or holder.uid in self.spared:
@@ -351,7 +358,9 @@ class JobRun:
                 self._wait(ending, cache)
                 job = self._get_job()
                 if not job.is_complete and not job.is_failed:
-                    self.kept_logs = self._read_logs(self._list_pods(job))
+                    pods = self._list_pods(job)
+                    self._note_work(pods)
+                    self.kept_logs = self._read_logs(pods)
                     self._wait(done, cache)
             finally:
                 self._warn(cache)
@@ -384,6 +393,9 @@ class JobRun:
         facts = self.outcome.facts
         with allow_seconds(self.client, Deadline(REPORT_SECONDS)):
             pods = self._list_pods(job)
+        if self.decision.action in ("create", "wait") and not self.module.check_mode:
+            self._note_work(pods)
+        self.work = None if job.is_complete else job_work.read_work(self._get_job(), pods)
         end = plans.find_exit(pods, is_failed=not job.is_complete, own=plans.list_own_containers(job))
         logs = self._read_logs(pods)
         present = {log.pod for log in logs if log.text}
@@ -398,6 +410,26 @@ class JobRun:
         if self.params["log_file"] and not self.module.check_mode:
             self._save_logs(self.params["log_file"], job, logs)
         self.outcome.evidence = summary.list_job_evidence(job, end, logs, seconds=facts["seconds"])
+
+    def _note_work(self, pods: t.Sequence[Pod]) -> None:
+        """Keep on the Job what its pods say of its work, since Kubernetes deletes them when it fails."""
+        job = self._get_job()
+        work = None if job.is_complete else job_work.judge_work(job, pods)
+        if work is None:
+            return
+
+        def decide_about_ours(obj: Json) -> Write | None:
+            latest = Job.from_object(obj)
+            return job_work.plan_note(latest, work) if latest.uid == job.uid else None
+
+        path = object_path("Job", self.namespace, job.name)
+        try:
+            with allow_seconds(self.client, Deadline(REPORT_SECONDS)):
+                obj, _sent = self.client.patch_with_retry(path, decide_about_ours, obj=job.title, first=job.raw)
+        except ApiError as error:
+            self.module.warn(f"{job.title}: it could not be noted on it that {work.describe()}: {error.problem}")
+        else:
+            self.job = Job.from_object(obj) if obj["metadata"]["uid"] == job.uid else job
 
     def _save_logs(self, path: str, job: Job, logs: t.Sequence[Log]) -> None:
         """Write the logs into a file, unless it has more of this Job than there is now: its pods do not stay."""
@@ -471,20 +503,25 @@ class JobRun:
             )
         if not job.is_failed:
             return error
+        words, next_step = self._describe_failure(job)
+        return WaitFailed(obj=error.obj, problem=f"{error.problem}{words}", next_step=next_step)
+
+    def _describe_failure(self, job: Job) -> tuple[str, str]:
+        """Return how a failed Job's work ended, to be added to a message, and what to do."""
         words = summary.describe_end(self.end, self.outcome.facts["log"])
-        return WaitFailed(
-            obj=error.obj,
-            problem=f"{error.problem}{words}",
-            next_step="Correct what its log says (in this result), and run again with on_failed=again, or with another key",
+        if self.work is not None and job_work.forbids_again(job, self.work):
+            return f"; {self.work.describe()}{words}", job_work.advise(job, self.work)
+        return words, (
+            "Correct what its log says (in this result), and run again with on_failed=again, or with another key"
         )
 
     def _explain_earlier_failure(self) -> OpsError:
         job = self._get_job()
-        words = summary.describe_end(self.end, self.outcome.facts["log"])
+        words, next_step = self._describe_failure(job)
         return OpsError(
             obj=job.title,
             problem=f"it has failed before, with the same key {self.request.key}: {job.failure_message}{words}",
-            next_step="Correct what its log says (in this result), and run again with on_failed=again, or with another key",
+            next_step=next_step,
         )
 
     def _explain_changed(self) -> OpsError:

@@ -20,7 +20,7 @@ from ..client import Client
 from ..cluster import check_identity, connect, disconnect, read_object
 from ..conditions import Condition
 from ..errors import Conflict, NotFound
-from ..fields import as_time
+from ..fields import as_time, get_path
 from ..objects import Pod, Workload
 from ..plans.rollout import (
     FINISH_UNDO,
@@ -236,7 +236,7 @@ class Rollout:
             )
 
     def _check_rights(self, plan: Plan, workload: Workload) -> None:
-        may_delete = self.kind == "StatefulSet" and (self.params["on_failure"] == "undo" or plan.stuck != "")
+        may_delete = _may_be_held(workload) and (self.params["on_failure"] == "undo" or plan.stuck != "")
         planned = []
         if plan.write is not None:
             planned.append(Planned(self.kind, workload.title, self.path, workload.raw, plan.write))
@@ -325,7 +325,7 @@ class Rollout:
 
         Only after its controller has seen the other template, or it would make them again as they were.
         """
-        if self.kind != "StatefulSet" or not failed:
+        if not _may_be_held(workload) or not failed:
             return
         failure = self._wait(workload, Observed(workload))
         if failure is not None:
@@ -574,6 +574,11 @@ class Rollout:
             partition=plan.partition[1],
         )
         self.outcome.evidence += words.list_rollout_evidence(workload, self.images, current)
+
+
+def _may_be_held(workload: Workload) -> bool:
+    """Return whether pods that are not ready may hold a rollout up for ever: a StatefulSet's with OrderedReady."""
+    return workload.kind == "StatefulSet" and get_path(workload.raw, "spec", "podManagementPolicy") != "Parallel"
 
 
 def _name_revision(revision: Known) -> str:

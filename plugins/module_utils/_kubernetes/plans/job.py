@@ -265,7 +265,7 @@ def build_job(request: JobRequest, decision: Decision, *, run_id: str, now: floa
 
 def read_note(job: Job) -> Note | None:
     """Return what a run has left on a Job; None for a Job of others, or one whose note is not understood."""
-    document = _read_annotation(job, NOTE)
+    document = read_annotation(job, NOTE)
     if document is None:
         return None
     return Note(
@@ -299,7 +299,7 @@ def decide(request: JobRequest, jobs: t.Iterable[Job], *, on_failed: str) -> Dec
 
 def read_claim(job: Job) -> Claim | None:
     """Return where a Job stands in the queue; None where that is not said, or not understood."""
-    document = _read_annotation(job, CLAIM)
+    document = read_annotation(job, CLAIM)
     if document is None:
         return None
     number = document.get("number")
@@ -479,7 +479,8 @@ def _is_being_deleted(job: Job) -> bool:
     return get_path(job.raw, "metadata", "deletionTimestamp") is not None
 
 
-def _read_annotation(job: Job, key: str) -> Json | None:
+def read_annotation(job: Job, key: str) -> Json | None:
+    """Return what a run has left on a Job under a key; None where there is nothing, or it is not understood."""
     text = get_path(job.raw, "metadata", "annotations", key)
     try:
         document = json.loads(text) if isinstance(text, str) else None
