@@ -30,7 +30,14 @@ CPU: Json = {
     "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 70}},
 }
 DECLARED: Json = {"target": TARGET, "min_replicas": 2, "max_replicas": 8, "metrics": [CPU]}
-POOL: Json = {"max_connections": 100, "pool_per_replica": 10, "used_by_others": 10, "reserved": 0, "shared_with": []}
+POOL: Json = {
+    "max_connections": 100,
+    "limited_by": "max_connections",
+    "pool_per_replica": 10,
+    "used_by_others": 10,
+    "reserved": 0,
+    "shared_with": [],
+}
 END = "2999-01-01T00:00:00Z"
 
 
