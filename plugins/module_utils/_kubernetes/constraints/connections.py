@@ -63,9 +63,9 @@ class ConnectionBudget(t.NamedTuple):
         beside += [f"{self.used_by_others} of other clients"] if self.used_by_others else []
         beside += [f"{self.reserved} reserved"] if self.reserved else []
         words = f", beside {join_some(beside)}" if beside else ""
-        opened = f"{format_count(replicas, 'replica')} may open {replicas * self.per_replica}"
+        who, opened = format_count(replicas, "replica"), replicas * self.per_replica
         allowed = "" if self.limit == SERVER else f" that {self.limit} allows"
-        return f"{opened} of the {self.maximum} connections of the database{allowed}{words}"
+        return f"{who} may open {opened} of the {self.maximum} connections of the database{allowed}{words}"
 
 
 def parse_budget(option: t.Mapping[str, t.Any] | None) -> ConnectionBudget | None:
