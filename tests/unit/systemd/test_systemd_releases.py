@@ -366,3 +366,19 @@ def test_a_note_that_cannot_be_removed_puts_nothing_back(
     with pytest.raises(OpsError, match=rf"put back and serving again: .*/2; release link {note}: it could not"):
         ensure(declare_api(releases, "1", url=ready), canary_seconds=50)
     assert (releases / "current").readlink() == releases / "2"
+
+
+@pytest.mark.parametrize("check", [False, True])
+def test_a_release_on_a_read_only_file_system_is_refused(
+    systemd: MemorySystemd, ensure: Ensure, releases: Path, monkeypatch: pytest.MonkeyPatch, check: bool
+) -> None:
+    """Before anything is stopped, and as what it is: more rights would not help."""
+    systemd.add("api")
+    real = os.statvfs(releases)
+    values = [*real[:8], real.f_flag | os.ST_RDONLY, real.f_namemax]
+    monkeypatch.setattr(os, "statvfs", lambda _path: os.statvfs_result(values))
+    with pytest.raises(
+        Refusal, match=rf"link {releases}/current: the file system of {releases} is mounted read-only\."
+    ):
+        ensure(declare_api(releases, "2"), check=check)
+    assert systemd.commands == []
