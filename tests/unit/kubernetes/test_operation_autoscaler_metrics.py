@@ -149,3 +149,11 @@ def test_an_api_that_is_not_available_is_named_and_one_that_may_not_be_asked_is_
     ]
     api.deny("get", "/apis/metrics.k8s.io/v1beta1")
     assert list_whats(run(api, check=True, **DECLARED)) == []
+
+
+def test_an_api_that_does_not_answer_is_named(api: MemoryServer) -> None:
+    """What stands behind it takes the connection and says nothing."""
+    serve_metrics(api, "metrics.k8s.io/v1beta1")
+    api.lose_next(path="metrics.k8s.io")
+    (what,) = list_whats(run(api, check=True, **DECLARED))
+    assert what.startswith("its metrics cannot be read: API metrics.k8s.io/v1beta1: no answer came")

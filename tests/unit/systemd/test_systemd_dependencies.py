@@ -158,3 +158,14 @@ def test_what_a_start_would_stop_is_a_refusal(systemd: MemorySystemd, ensure: En
     systemd.add("old", "inactive")
     ensure(["api"])
     assert systemd.commands == [("start", "api")]
+
+
+def test_dependents_in_a_circle_are_looked_at_once(systemd: MemorySystemd, ensure: Ensure) -> None:
+    """One in which the unit itself is not; the same with what a start pulls in."""
+    systemd.add("db", RequiredBy="one.target")
+    systemd.add("one.target", "inactive", RequiredBy="two.target", Wants="two.target")
+    systemd.add("two.target", "inactive", RequiredBy="one.target", Wants="one.target")
+    ensure(["db"], "stopped")
+    systemd.add("db", "inactive", Wants="one.target")
+    ensure(["db"])
+    assert systemd.commands == [("stop", "db"), ("start", "db")]

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 
@@ -12,6 +13,7 @@ from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import 
 from ansible_collections.lowtide.ops.plugins.module_utils._common.outcome import Outcome
 from ansible_collections.lowtide.ops.plugins.module_utils._common.text import format_duration
 from ansible_collections.lowtide.ops.plugins.module_utils._systemd.manager import CommandOutput
+from ansible_collections.lowtide.ops.plugins.module_utils._systemd.units import parse_span
 from unit.systemd.memory_systemd import MemorySystemd
 
 Ensure = Callable[..., Outcome]
@@ -120,3 +122,32 @@ def test_a_start_that_ended_with_its_client_counts(systemd: MemorySystemd, ensur
     systemd.on_start = lambda _name: "failed"
     with pytest.raises(OpsError, match=r"tier 1 is not ready, .*it is failed"):
         ensure(["db"])
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("0", 0.0),
+        ("1us", 1e-6),
+        ("1µs", 1e-6),
+        ("250ms", 0.25),
+        ("1min 30.5s", 90.5),
+        ("1h", 3600.0),
+        ("1d", 86400.0),
+        ("1w 2d", 777600.0),
+        ("1month", 2629800.0),
+        ("1y", 31557600.0),
+        ("infinity", math.inf),
+    ],
+)
+def test_a_time_is_read_as_systemctl_prints_it(text: str, seconds: float) -> None:
+    """In all of its units (systemd.time(7))."""
+    assert parse_span("api.service", "TimeoutStopUSec", text) == seconds
+
+
+def test_a_time_that_cannot_be_read_is_named() -> None:
+    """With the property, and how to look at it."""
+    with pytest.raises(
+        OpsError, match=r"printed TimeoutStartUSec=1 parsec, .*--property=TimeoutStartUSec api\.service`"
+    ):
+        parse_span("api.service", "TimeoutStartUSec", "1 parsec")

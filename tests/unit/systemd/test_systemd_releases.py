@@ -7,7 +7,7 @@ import errno
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import pytest
 
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import OpsError, Refusal
 from ansible_collections.lowtide.ops.plugins.module_utils._common.outcome import Outcome
+from ansible_collections.lowtide.ops.plugins.module_utils._systemd.manager import CommandOutput
 from unit.systemd.memory_systemd import MemorySystemd
 
 Ensure = Callable[..., Outcome]
@@ -382,3 +383,47 @@ def test_a_release_on_a_read_only_file_system_is_refused(
     ):
         ensure(declare_api(releases, "2"), check=check)
     assert systemd.commands == []
+
+
+def test_a_release_that_stops_late_is_put_back_and_told(
+    systemd: MemorySystemd, ensure: Ensure, serve: Serve, releases: Path
+) -> None:
+    """How long its stop took is in the evidence, and no reason to leave it down."""
+    systemd.add("api", TimeoutStopUSec="1s")
+    ready = serve([(200, ""), (500, ""), (200, "")])
+
+    def start(_name: str) -> str:
+        systemd.slow_stops["api.service"] = 2
+        return "active"
+
+    systemd.on_start = start
+    outcome = Outcome()
+    with pytest.raises(OpsError, match="put back and serving again"):
+        ensure(declare_api(releases, "2", url=ready), canary_seconds=50, outcome=outcome)
+    told = [line for line in outcome.evidence if "systemctl stop had not ended after 13 s; now it is failed" in line]
+    assert len(told) == 1
+
+
+def test_a_release_that_ends_while_it_is_drained_is_not_waited_for(
+    systemd: MemorySystemd, ensure: Ensure, serve: Serve, releases: Path
+) -> None:
+    """What it had in flight is gone with it."""
+    systemd.add("api")
+    asked: list[str] = []
+    drain = serve([(200, "0"), (200, "5")], asked)
+    run = systemd.run
+
+    def crash(argv: Sequence[str], seconds: float) -> CommandOutput:
+        if len(asked) == 3 and systemd.units["api.service"]["ActiveState"] == "active":
+            systemd.units["api.service"] |= {"ActiveState": "failed", "SubState": "failed"}
+            asked.append("it crashed")
+        return run(argv, seconds)
+
+    systemd.run = crash  # type: ignore[assignment,method-assign]
+    outcome = Outcome()
+    ready = serve([(200, ""), (500, ""), (200, "")])
+    with pytest.raises(OpsError, match="put back and serving again"):
+        ensure(declare_drained(releases, ready, drain, limit=10**4), canary_seconds=50, outcome=outcome)
+    assert asked[3:] == ["it crashed"]
+    assert not [line for line in outcome.evidence if "to put its release back" in line]
+    assert systemd.commands == [("stop", "api"), ("start", "api"), ("stop", "api"), ("start", "api")]

@@ -15,8 +15,14 @@ import pytest
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import OpsError, Refusal
 from ansible_collections.lowtide.ops.plugins.module_utils._common.outcome import Outcome
 from ansible_collections.lowtide.ops.plugins.module_utils._common.retry import Deadline
-from ansible_collections.lowtide.ops.plugins.module_utils._systemd.ensure import parse_time, read_restarted_after
+from ansible_collections.lowtide.ops.plugins.module_utils._systemd.apply import Limits, Run
+from ansible_collections.lowtide.ops.plugins.module_utils._systemd.ensure import (
+    parse_time,
+    perform,
+    read_restarted_after,
+)
 from ansible_collections.lowtide.ops.plugins.module_utils._systemd.lock import hold_host
+from ansible_collections.lowtide.ops.plugins.module_utils._systemd.manager import Manager
 from ansible_collections.lowtide.ops.plugins.module_utils._systemd.plan import decide
 from ansible_collections.lowtide.ops.plugins.module_utils._systemd.units import parse_shown, parse_tiers
 from unit.systemd.memory_systemd import MemorySystemd
@@ -497,3 +503,62 @@ def test_the_time_of_a_restart() -> None:
     with pytest.raises(Refusal, match="is in the future"):
         read_restarted_after({"state": "restarted", "restarted_after": "2999-01-01T00:00:00Z"})
     assert read_restarted_after({"state": "started", "restarted_after": "x"}) is None
+    assert read_restarted_after({"state": "restarted", "restarted_after": "1970-01-01T00:01:00Z"}) == 60.0
+
+
+def test_a_rehearsal_has_what_each_unit_says_as_evidence(systemd: MemorySystemd, ensure: Ensure, serve: Serve) -> None:
+    """One line for each, whether it runs or not, is ready or not."""
+    systemd.add("db", "inactive")
+    systemd.add("api")
+    systemd.add("web")
+    up, down = serve([(200, "")]), serve([(503, "warming")])
+    tiers = ["db", {"name": "api", "ready": {"url": up}}, {"name": "web", "ready": {"url": down}}]
+    lines = ensure(tiers, check=True).evidence
+    assert lines[0] == "db.service: inactive (dead)"
+    assert lines[1].startswith("api.service: active (running) since ")
+    assert lines[1].endswith(", ready")
+    assert lines[2].endswith(f", not ready: {down}: status 503, not 200: warming")
+
+
+@pytest.mark.parametrize(("status", "is_told"), [(399, True), (400, False)])
+def test_a_drain_begins_where_its_url_says_so(
+    systemd: MemorySystemd, ensure: Ensure, serve: Serve, status: int, *, is_told: bool
+) -> None:
+    """An error of the client is none either."""
+    systemd.add("api")
+    drain = {"url": serve([(200, "0")]), "begin_url": serve([(status, "")])}
+    if is_told:
+        ensure([{"name": "api", "drain": drain}], "stopped")
+    else:
+        with pytest.raises(OpsError, match=r"could not be told to take no new requests: .*status 400"):
+            ensure([{"name": "api", "drain": drain}], "stopped")
+    assert systemd.commands == ([("stop", "api")] if is_told else [])
+
+
+def test_a_wait_says_how_long_it_was_unless_it_was_in_vain(
+    systemd: MemorySystemd, ensure: Ensure, serve: Serve
+) -> None:
+    """What crashed was not waited for."""
+    systemd.add("api", "inactive")
+    with pytest.raises(OpsError, match=r"status 503, not 200: +\(after 4 s\)\."):
+        ensure([{"name": "api", "ready": {"url": serve([(503, "")]), "timeout": 4}}])
+    systemd.add("api", "inactive")
+    systemd.on_start = lambda _name: "failed"
+    with pytest.raises(OpsError, match=r"it is failed \(failed\)\."):
+        ensure(["api"])
+
+
+def test_units_are_looked_at_once_a_second_while_they_are_watched(systemd: MemorySystemd) -> None:
+    """Neither without a pause nor more seldom than that."""
+    systemd.add("api", "inactive")
+    pauses: list[float] = []
+    made = Run(
+        parse_tiers(["api"]),
+        Manager(systemd.run),
+        Outcome(),
+        Limits(canary_seconds=3.0),
+        deadline=lambda seconds: Deadline(seconds, clock=lambda: sum(pauses), sleep=pauses.append),
+    )
+    perform(made, state="started", restarted_after=None)
+    assert pauses == [1.0, 1.0, 1.0]
+    assert "4 checks in 3 s, none failed" in made.outcome.evidence
