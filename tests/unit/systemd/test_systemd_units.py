@@ -376,6 +376,9 @@ def test_a_missing_right_is_named(systemd: MemorySystemd, ensure: Ensure) -> Non
     systemd.refusals[("start", "api.service")] = "Failed to start api.service: Interactive authentication required."
     with pytest.raises(OpsError, match=r"this account may not start it: .*polkit rule"):
         ensure(["api"])
+    systemd.refusals[("start", "api.service")] = "Job for api.service failed."
+    with pytest.raises(OpsError, match=r"systemctl start ended with exit 1: Job for api\.service failed\. "):
+        ensure(["api"])
 
 
 @pytest.mark.parametrize(
