@@ -142,9 +142,16 @@ options:
     type: dict
     suboptions:
       max_connections:
-        description: The setting of that name of the server.
+        description: How many connections there are, by the setting in O(connection_budget.limited_by).
         type: int
         required: true
+      limited_by:
+        description:
+          - What says how many there are, for messages. A narrower limit than the server's is that of a database
+            (C(pg_database.datconnlimit)) or of a role (C(pg_roles.rolconnlimit)); O(connection_budget.used_by_others) and
+            O(connection_budget.reserved) are then what counts against that limit.
+        type: str
+        default: max_connections
       pool_per_replica:
         description: How many connections one replica opens at most, for all its processes together.
         type: int

@@ -41,7 +41,14 @@ EXAMPLES = r"""
   ansible.builtin.debug:
     msg: "{{ [] | lowtide.ops.scaling_budgets(scaling_workloads, {'users': ['shop']}, rows) }}"
   vars:
-    rows: [{max_connections: 100, reserved: 3, used_by_others: 12}]
+    rows:
+      - max_connections: 100
+        reserved: 3
+        used_by_others: 12
+        database: shop
+        database_limit: 40
+        used_in_database: 2
+        role_limit: -1
 """
 
 RETURN = r"""

@@ -14,6 +14,9 @@ description:
     its bounds. What is not declared stays as it is.
   - A change for a time (O(until), O(save_before)) saves what it replaces on the HPA in the same write, so that any later
     run gives it back (O(state=expired), O(state=restored)). What another client has changed since stays.
+  - Of an HPA that it makes it waits, for at most a minute, until its controller has read its metrics or has said why it
+    cannot. That they cannot be read is no failure, since the HPA keeps its bounds; it is in RV(blockers), with the
+    controller's reason. Where metrics are declared anew, it asks whether the cluster serves their API, in check mode too.
   - There is one autoscaler for a workload. A second HPA, and an HPA beside a ScaledObject of KEDA, are refused, as is an
     HPA that KEDA has made.
   - It refuses bounds that would let replicas go at once (without O(allow_scale_down)), a minimum that a quota or the

@@ -17,7 +17,8 @@ description:
   - All of them are read and decided about at once, and whatever has to be refused is refused before anything is changed.
   - A service is drained before it is stopped, by the number of requests that it says are in flight.
   - A release behind a symbolic link is switched in one step. It is put back, and proven to serve, when the new one does
-    not become ready or does not stay so.
+    not become ready or does not stay so. What is put back is drained as well. After the limit of its drain it is stopped
+    whatever is in flight, since its release has to go, and the evidence says with how many requests.
   - When something fails, state and last journal lines of the unit are kept in the result before anything else is done.
   - A unit that is due and was killed out of memory is named as such, by its result C(oom-kill) or by what systemd noted in
     its journal within a day. Its state and last journal lines are in RV(out_of_memory), taken before it is stopped or
@@ -46,10 +47,13 @@ options:
         before, so that the service takes no new ones, and C(cancel_url) for the way back; and C(ca_path).
       - C(release) has C(link), the path of a symbolic link, and C(target), the folder that it has to point at.
       - C(shared) is true for a service that others use too. It is started if it does not run, and never stopped.
-      - C(start_timeout) is the seconds that systemd may take to start it (90).
+      - C(start_timeout) is the seconds that systemd may take to start it. By default that is as long as it takes at most,
+        four times the unit's C(TimeoutStartSec), and its default of C(stop_timeout) to end a start that fails (90 where
+        C(TimeoutStartSec) is C(infinity)). A start that is not done by then is left to systemd, which goes on with it, and
+        is a failure that says so; the next run goes on waiting.
       - C(stop_timeout) is the seconds that systemd may take to stop it. By default that is as long as it takes at most,
-        three times the unit's C(TimeoutStopSec) and 10 more (90 where that is C(infinity)). What is not longer than
-        C(TimeoutStopSec) is refused before anything is stopped.
+        three times the unit's C(TimeoutStopSec) and 10 more (90 where that is C(infinity)).
+      - What is not longer than C(TimeoutStartSec) or C(TimeoutStopSec) is refused before anything is changed.
     type: list
     elements: raw
     required: true
@@ -95,7 +99,9 @@ notes:
     C(org.freedesktop.systemd1.manage-units), or become another that is; to read the journal (group C(systemd-journal));
     and to write to the folder of a release's link.
   - Refused before any change are running units that are not declared and that systemd would stop together with a declared
-    one, and active sockets, timers and paths that would start again what is to be stopped.
+    one, targets among them; units that are not declared and that systemd would start together with a declared one (services
+    but C(oneshot), sockets, timers and paths, also through targets); running units with which a unit to start conflicts;
+    and active sockets, timers and paths that would start again what is to be stopped.
   - A unit has to stay active once it is started, so a C(oneshot) needs C(RemainAfterExit=true).
   - While a new release is not proven, the one before it is named by the link C(LINK.lowtide-previous) beside it. A run
     that follows a killed one goes on from there.

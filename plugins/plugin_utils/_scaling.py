@@ -118,9 +118,30 @@ def _read_server(budget: Json, rows: t.Sequence[Json]) -> Json:
             problem=f"the database answered {len(rows)} rows where its connections are one row",
             next_step="Run again; nothing has been scaled",
         )
-    row = rows[0]
-    return {
-        "max_connections": row["max_connections"],
-        "reserved": row["reserved"] + (budget.get("reserved") or 0),
-        "used_by_others": row["used_by_others"],
-    }
+    return min(_list_limits(budget, rows[0]), key=_count_left)
+
+
+def _list_limits(budget: Json, row: Json) -> list[Json]:
+    """Return each limit that holds: of the server, of the database, and of the roles, all of which have one.
+
+    Sessions of others count in the server and in the database, never against the roles. What the server itself reserves
+    counts against max_connections only, what the site keeps free also in the database. -1 is no limit.
+    """
+    kept = budget.get("reserved") or 0
+    limits = [_make_limit("max_connections", row["max_connections"], row["reserved"] + kept, row["used_by_others"])]
+    if row["database_limit"] >= 0:
+        name = f"datconnlimit of database {row['database']}"
+        limits.append(_make_limit(name, row["database_limit"], kept, row["used_in_database"]))
+    if row["role_limit"] >= 0:
+        users = budget["users"]
+        name = f"rolconnlimit of {'role' if len(users) == 1 else 'roles'} {', '.join(users)}"
+        limits.append(_make_limit(name, row["role_limit"], 0, 0))
+    return limits
+
+
+def _make_limit(name: str, maximum: int, reserved: int, used: int) -> Json:
+    return {"limited_by": name, "max_connections": maximum, "reserved": reserved, "used_by_others": used}
+
+
+def _count_left(limit: Json) -> int:
+    return t.cast("int", limit["max_connections"] - limit["reserved"] - limit["used_by_others"])

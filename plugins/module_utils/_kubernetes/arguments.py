@@ -40,6 +40,7 @@ ACTING_SPEC: dict[str, dict[str, t.Any]] = {
 
 CONNECTION_BUDGET_SPEC: dict[str, dict[str, t.Any]] = {
     "max_connections": {"type": "int", "required": True},
+    "limited_by": {"type": "str", "default": "max_connections"},
     "pool_per_replica": {"type": "int", "required": True},
     "used_by_others": {"type": "int", "default": 0},
     "reserved": {"type": "int", "default": 0},

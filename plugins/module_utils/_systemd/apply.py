@@ -17,7 +17,7 @@ from .._common.redaction import Redactor
 from .._common.retry import Backoff, Deadline
 from .._common.text import format_count, format_duration
 from . import memory, probes, releases
-from .plan import Decision, flatten
+from .plan import Decision, find_dependents, flatten
 from .releases import LinkState
 from .units import Drain, Ready, Release, Unit, UnitState
 
@@ -56,6 +56,8 @@ class Run:
         self.manager = manager
         self.outcome = outcome
         self.limits = limits
+        self.related: dict[str, UnitState] = {}
+        """All units that were read before the run changed anything, those that nobody declared among them."""
         self.stopped: list[str] = []
         self.started: list[str] = []
         self.switched: list[str] = []
@@ -132,21 +134,9 @@ class Run:
         """Wait until nothing is in flight. What does not drain is refused, or stopped where that was asked for."""
         if drain.begin_url:
             self._tell(unit, drain.begin_url, drain, "take no new requests")
-        deadline, backoff = self._deadline(drain.limit), Backoff(limit=1.0)
-        while True:
-            try:
-                left = probes.count_in_flight(drain)
-                why = f"{format_count(left, 'request')} in flight"
-            except probes.Unanswered as error:
-                left, why = -1, f"how many requests are in flight is not known ({error})"
-            if left == 0:
-                self.outcome.waited += deadline.elapsed
-                self.notes.append(f"{unit.name}: 0 requests in flight before the stop")
-                return
-            if deadline.passed:
-                break
-            deadline.pause(backoff.take_pause())
-        self.outcome.waited += deadline.elapsed
+        why = self._await_idle(unit, drain)
+        if not why:
+            return
         if self.limits.on_busy == "stop":
             self.notes.append(f"{unit.name}: stopped with {why} after {format_duration(drain.limit)}, as on_busy says")
             return
@@ -158,6 +148,43 @@ class Run:
             f"{self._tell_left(unit, drain)}",
             next_step="Find out what keeps them, raise the limit of its drain, or set on_busy: stop",
         )
+
+    def _await_idle(self, unit: Unit, drain: Drain, *, may_end: bool = False) -> str:
+        """Wait until nothing is in flight. Return why that is not so at the limit; empty where it is.
+
+        With ``may_end``, a unit that has ended meanwhile has nothing in flight either.
+        """
+        deadline, backoff = self._deadline(drain.limit), Backoff(limit=1.0)
+        try:
+            while True:
+                try:
+                    left = probes.count_in_flight(drain)
+                    why = f"{format_count(left, 'request')} in flight"
+                except probes.Unanswered as error:
+                    left, why = -1, f"how many requests are in flight is not known ({error})"
+                if left == 0:
+                    self.notes.append(f"{unit.name}: 0 requests in flight before the stop")
+                    return ""
+                if may_end and not self.look(unit).answering:
+                    return ""
+                if deadline.passed:
+                    return why
+                deadline.pause(backoff.take_pause())
+        finally:
+            self.outcome.waited += deadline.elapsed
+
+    def _drain_late(self, unit: Unit, drain: Drain) -> None:
+        """Drain a unit that has to be stopped whatever it says, since its release does not work."""
+        try:
+            if drain.begin_url:
+                self._tell(unit, drain.begin_url, drain, "take no new requests")
+        except OpsError as error:
+            self.notes.append(f"{unit.name}: {error.problem}")
+        why = self._await_idle(unit, drain, may_end=True)
+        if why:
+            self.notes.append(
+                f"{unit.name}: stopped with {why} after {format_duration(drain.limit)}, to put its release back"
+            )
 
     def _tell_left(self, unit: Unit, drain: Drain) -> str:
         """Return in what state a unit is left that did not drain."""
@@ -210,11 +237,25 @@ class Run:
         if not shown.running:
             self._restarts[unit.name] = 0  # a start by hand begins systemd's count anew
         self.started.append(unit.name)
-        self.manager.start(unit.name, unit.start_timeout)
+        seconds = unit.start_timeout or shown.start_seconds
+        try:
+            self.manager.start(unit.name, seconds)
+        except WaitTimeout as cause:
+            left = self.look(unit)
+            if not left.has_job and left.active != "activating":
+                return
+            raise WaitTimeout(
+                obj=cause.obj,
+                problem=f"it is still {left.describe()} after {format_duration(seconds)}, and systemd goes on "
+                "starting it; no later tier was touched",
+                next_step=f"See what it waits for: `systemctl list-jobs`; run this again to go on waiting for it, with "
+                f"a longer start_timeout if it needs one, or end it: `systemctl stop {unit.name}`",
+            ) from cause
 
     def _wait_ready(self, unit: Unit) -> None:
         ready = unit.ready
-        deadline, backoff = self._deadline(ready.timeout if ready else unit.start_timeout), Backoff(limit=0.5)
+        seconds = ready.timeout if ready else unit.start_timeout or self.look(unit).start_seconds
+        deadline, backoff = self._deadline(seconds), Backoff(limit=0.5)
         while True:
             shown = self.look(unit)
             why = "" if shown.serving else f"it is {shown.describe()}"
@@ -342,11 +383,13 @@ class Run:
             self.failed = failed
         self.outcome.facts["rolled_back"] = True
         self.notes.append(f"put back and serving: {words}")
-        return OpsError(
-            obj=cause.obj,
-            problem=f"{cause.problem}; put back and serving again: {words}",
-            next_step="Mend the release before it is declared again",
-        )
+        problem = f"{cause.problem}; put back and serving again: {words}"
+        try:
+            for release, _previous in unproven.values():
+                releases.forget_previous(release)
+        except OpsError as left:
+            problem = f"{problem}; {left}"
+        return OpsError(obj=cause.obj, problem=problem, next_step="Mend the release before it is declared again")
 
     def _put_back(self, unproven: t.Mapping[str, tuple[Release, str]], units: t.Sequence[Unit]) -> None:
         for link, (release, previous) in unproven.items():
@@ -356,12 +399,14 @@ class Run:
                 )
             self._write()
             releases.put_back(release, previous)
-        for unit in reversed(units):
-            if self.look(unit).running:
+        due = {unit.name for unit in units}
+        due.update(*(find_dependents(unit.name, self.related) for unit in units))
+        for unit in reversed(flatten(self.tiers)):
+            if unit.name in due and self.look(unit).running:
+                if unit.drain is not None and self.look(unit).answering:
+                    self._drain_late(unit, unit.drain)
                 self._stop_late(unit)
         self.start()
-        for release, _previous in unproven.values():
-            releases.forget_previous(release)
 
     def _stop_late(self, unit: Unit) -> None:
         """Stop a unit that has to start again whatever happens: that it took too long is no reason to leave it down."""

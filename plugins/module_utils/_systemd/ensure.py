@@ -16,7 +16,17 @@ from . import probes, releases
 from .apply import Limits, Run
 from .lock import hold_host
 from .manager import Manager
-from .plan import Decision, decide, find_unread, flatten, list_plan, refuse_entangled, refuse_short_stops
+from .plan import (
+    Decision,
+    decide,
+    find_unread,
+    find_unread_starts,
+    flatten,
+    list_plan,
+    refuse_entangled,
+    refuse_pulled,
+    refuse_short_limits,
+)
 from .releases import LinkState, read_links
 from .summary import describe_link, describe_unit, list_amiss, summarize
 from .units import Release, Unit, UnitState, parse_tiers
@@ -99,12 +109,16 @@ def perform(run: Run, *, state: str, restarted_after: float | None) -> None:
     outcome = run.outcome
     states = run.manager.show([unit.name for unit in units])
     links = {} if state == "stopped" else read_links(units)
-    related = dict(states)
+    related = run.related
+    related.update(states)
     while find_unread(related):
         related.update(run.manager.show(find_unread(related)))
     decision = decide(run.tiers, related, links, state=state, restarted_after=restarted_after)
     refuse_entangled(run.tiers, related, decision)
-    refuse_short_stops(units, states, decision)
+    while find_unread_starts(decision, related):
+        related.update(run.manager.show(find_unread_starts(decision, related)))
+    refuse_pulled(run.tiers, related, decision)
+    refuse_short_limits(units, states, decision)
     outcome.plan = list_plan(run.tiers, decision, links)
     outcome.before = _describe(states, links, set())
     run.collect_kills(states, decision)
@@ -118,7 +132,12 @@ def perform(run: Run, *, state: str, restarted_after: float | None) -> None:
         error = _take_back(run, decision, links, cause, state)
         _report(run, units, state, failed=True)
         raise error from cause
-    _report(run, units, state, failed=False)
+    try:
+        for release in [*decision.switch, *decision.unproven]:
+            run.outcome.changed = True
+            releases.forget_previous(release)
+    finally:
+        _report(run, units, state, failed=False)
 
 
 def _apply(run: Run, decision: Decision, links: t.Mapping[str, LinkState], state: str) -> None:
@@ -128,9 +147,6 @@ def _apply(run: Run, decision: Decision, links: t.Mapping[str, LinkState], state
     run.switch(decision, links)
     run.start()
     run.watch(decision)
-    for release in [*decision.switch, *decision.unproven]:
-        run.outcome.changed = True
-        releases.forget_previous(release)
 
 
 def _take_back(run: Run, decision: Decision, links: t.Mapping[str, LinkState], cause: OpsError, state: str) -> OpsError:

@@ -13,7 +13,7 @@ import subprocess
 import time
 import typing as t
 
-from .._common.errors import OpsError
+from .._common.errors import OpsError, WaitTimeout
 from .._common.text import format_duration
 from .units import PROPERTIES, UnitState, parse_shown
 
@@ -95,7 +95,7 @@ class Manager:
         if answer.code == 0:
             return
         if answer.code is None:
-            raise OpsError(
+            raise WaitTimeout(
                 obj=f"unit {name}",
                 problem=f"systemctl {verb} had not ended after {format_duration(seconds)}",
                 next_step=f"See what it waits for: `systemctl list-jobs`, `systemctl status {name}`",

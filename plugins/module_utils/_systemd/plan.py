@@ -12,8 +12,10 @@ from .._common.errors import Refusal
 from .._common.outcome import PlanItem
 from .._common.timestamps import format_utc
 from .releases import LinkState
-from .units import Release, Unit, UnitState
+from .units import DEPENDENCIES, Release, Unit, UnitState
 
+ACTORS = (".service", ".socket", ".timer", ".path")
+"""The kinds of units of which something runs, or that start it."""
 Tiers = t.Sequence[t.Sequence[Unit]]
 States = t.Mapping[str, UnitState]
 
@@ -145,26 +147,94 @@ def find_unread(states: States) -> list[str]:
     return sorted(named - set(states))
 
 
+def find_pulled(decision: Decision, states: States) -> dict[str, list[str]]:
+    """Return all that systemd would start together with what is due, each with the way to it from a unit that is due.
+
+    It goes on only through what does not run. The socket, timer or path of a unit belongs to it, and is none of these.
+    """
+    ways: dict[str, list[str]] = {name: [] for name in decision.start}
+    pending = list(ways)
+    while pending:
+        name = pending.pop(0)
+        if name not in states:
+            continue
+        for other in states[name].pulls:
+            if other not in ways and other not in states[name].triggered_by:
+                ways[other] = [*ways[name], name]
+                if other not in states or not states[other].running:
+                    pending.append(other)
+    return {name: way for name, way in ways.items() if way}
+
+
+def find_unread_starts(decision: Decision, states: States) -> list[str]:
+    """Return the units that a start would start or stop too, and that were not read yet."""
+    pulled = find_pulled(decision, states)
+    started = [name for name in (*decision.start, *pulled) if name in states and not states[name].running]
+    named = {*pulled, *(other for name in (*decision.start, *started) for other in states[name].rivals)}
+    return sorted(named - set(states))
+
+
+def refuse_pulled(tiers: Tiers, states: States, decision: Decision) -> None:
+    """Refuse to start what starts or stops units that nobody declared.
+
+    A target by itself is nothing that runs, and a oneshot ends by itself, so only what they start in turn counts.
+    """
+    declared = {unit.name for unit in flatten(tiers)}
+    pulled = {name: way for name, way in find_pulled(decision, states).items() if not states[name].running}
+    for name, way in pulled.items():
+        shown = states[name]
+        if name in declared or shown.load != "loaded" or shown.kind == "oneshot" or not name.endswith(ACTORS):
+            continue
+        through = f" (through {', '.join(way[1:])})" if way[1:] else ""
+        step = "Declare it in a tier" if name.endswith(".service") else "Start it first"
+        raise Refusal(
+            obj=f"unit {name}",
+            problem=f"it does not run, is not declared, and systemd would start it together with {way[0]}{through}",
+            next_step=f"{step}, or take the dependency on it from {way[-1]}: "
+            f"`systemctl show --property={','.join(DEPENDENCIES)} {way[-1]}`",
+        )
+    for name in (*decision.start, *pulled):
+        for other in states[name].rivals:
+            if states[other].running and other not in decision.stop:
+                kind = "is declared too" if other in declared else "is not declared"
+                raise Refusal(
+                    obj=f"unit {other}",
+                    problem=f"it runs, {kind}, and systemd would stop it when {name} is started (Conflicts=)",
+                    next_step=f"Stop {other} first, or take Conflicts= from the one or the other",
+                )
+
+
+def list_stoppable(tiers: Tiers, decision: Decision) -> list[str]:
+    """Return the units that this run stops, or may stop to put a release back."""
+    moved = {release.link for release in (*decision.switch, *decision.unproven)}
+    return [
+        unit.name
+        for unit in flatten(tiers)
+        if unit.name in decision.stop or (unit.release is not None and unit.release.link in moved)
+    ]
+
+
 def refuse_entangled(tiers: Tiers, states: States, decision: Decision) -> None:
     """Refuse to stop what running units that nobody declared need, and what would be started again at once.
 
-    A target that is stopped as well has no processes, so only what it passes the stop on to counts.
+    An active target counts like any other unit: it would be down, and nothing would start it again.
     """
     declared = {unit.name: unit for unit in flatten(tiers)}
-    for name in decision.stop:
+    stoppable = list_stoppable(tiers, decision)
+    for name in stoppable:
         for other in find_dependents(name, states):
-            if other in decision.stop or other.endswith(".target") or not states[other].running:
-                continue
             is_shared = other in declared and declared[other].shared
+            if other in stoppable or (other in declared and not is_shared) or not states[other].running:
+                continue
             kind = "is shared" if is_shared else "is not declared"
-            step = f"Declare it in a tier after {name}" if other.endswith(".service") else f"Stop {other} first"
             raise Refusal(
                 obj=f"unit {other}",
                 problem=f"it runs, {kind}, and systemd would stop it together with {name}",
                 next_step=f"Take the dependency from it, or mark {name} as shared"
                 if is_shared
-                else f"{step}, or mark {name} as shared",
+                else f"{_explain_dependent(other, name)}, or mark {name} as shared",
             )
+    for name in decision.stop:
         for trigger in () if name in decision.start else states[name].triggered_by:
             if states[trigger].running:
                 raise Refusal(
@@ -174,19 +244,32 @@ def refuse_entangled(tiers: Tiers, states: States, decision: Decision) -> None:
                 )
 
 
-def refuse_short_stops(units: t.Iterable[Unit], states: States, decision: Decision) -> None:
-    """Refuse to give up a stop while systemd goes on with it: the unit would be down and nobody would know."""
-    moved = {release.link for release in (*decision.switch, *decision.unproven)}
+def _explain_dependent(other: str, name: str) -> str:
+    """Return what to do about a unit that nobody declared and that would be stopped together with another one."""
+    if other.endswith(".service"):
+        return f"Declare it in a tier after {name}"
+    if other.endswith(".target"):
+        return f"Let it want {name} (Wants=, WantedBy=) instead of requiring it"
+    return f"Stop {other} first"
+
+
+def refuse_short_limits(units: t.Sequence[Unit], states: States, decision: Decision) -> None:
+    """Refuse to give up a start or a stop while systemd goes on with it: nobody would know how it ends."""
+    stoppable = list_stoppable([units], decision)
     for unit in units:
-        limit = states[unit.name].stop_limit
-        is_stopped = unit.name in decision.stop or (unit.release is not None and unit.release.link in moved)
-        if is_stopped and unit.stop_timeout and unit.stop_timeout <= limit < math.inf:
-            raise Refusal(
-                obj=f"unit {unit.name}, stop_timeout",
-                problem=f"{unit.stop_timeout:g} s is not longer than its TimeoutStopSec, {limit:g} s, "
-                "so systemd would go on stopping it after this run had given up",
-                next_step="Leave out stop_timeout, then it waits as long as systemd does, or lower TimeoutStopSec",
-            )
+        shown = states[unit.name]
+        for option, given, limit, is_due, verb in (
+            ("start_timeout", unit.start_timeout, shown.start_limit, unit.name in decision.start, "starting"),
+            ("stop_timeout", unit.stop_timeout, shown.stop_limit, unit.name in stoppable, "stopping"),
+        ):
+            theirs = "TimeoutStartSec" if option == "start_timeout" else "TimeoutStopSec"
+            if is_due and given and given <= limit < math.inf:
+                raise Refusal(
+                    obj=f"unit {unit.name}, {option}",
+                    problem=f"{given:g} s is not longer than its {theirs}, {limit:g} s, "
+                    f"so systemd would go on {verb} it after this run had given up",
+                    next_step=f"Leave out {option}, then it waits as long as systemd does, or lower {theirs}",
+                )
 
 
 def list_plan(tiers: Tiers, decision: Decision, links: t.Mapping[str, LinkState]) -> list[PlanItem]:

@@ -11,13 +11,22 @@ removed once the new release has served, so as long as it is there the new relea
 
 from __future__ import annotations
 
+import errno
 import os
 import typing as t
 
-from .._common.errors import Refusal
+from .._common.errors import OpsError, Refusal
 from .units import Release, Unit
 
 SUFFIX = ".lowtide-previous"
+NEXT_STEPS = {
+    errno.EROFS: "See in the kernel's log why it is read-only, mend that, and remount it: mount -o remount,rw",
+    errno.ENOSPC: "Make room on its file system: `df -h {folder}`, `df -i {folder}`",
+    errno.EDQUOT: "Make room in the quota of this account: `df -h {folder}`, `quota`",
+    errno.EACCES: "Give this account the right to write to {folder}, or set ansible_become for the host",
+    errno.EPERM: "See who forbids it: `lsattr -d {folder}`, and the sticky bit in `ls -ld {folder}`",
+}
+"""What to do about an error of the system by its number."""
 
 
 class LinkState(t.NamedTuple):
@@ -44,6 +53,12 @@ def read_link(release: Release) -> LinkState:
             next_step="Bring the release to the host first, then run this again",
         )
     folder = os.path.dirname(release.link)
+    if os.statvfs(folder).f_flag & os.ST_RDONLY:
+        raise Refusal(
+            obj=f"release link {release.link}",
+            problem=f"the file system of {folder} is mounted read-only",
+            next_step=NEXT_STEPS[errno.EROFS].format(folder=folder),
+        )
     if not os.access(folder, os.W_OK):
         raise Refusal(
             obj=f"release link {release.link}",
@@ -97,13 +112,30 @@ def put_back(release: Release, previous: str) -> None:
 def forget_previous(release: Release) -> None:
     """Remove the note of what was there before: the release behind the link is known to be good."""
     note = release.link + SUFFIX
-    if os.path.islink(note):
-        os.unlink(note)
+    try:
+        if os.path.islink(note):
+            os.unlink(note)
+    except OSError as error:
+        raise _explain(note, "it could not be removed, though what is behind the link serves", error) from error
 
 
 def _point(link: str, target: str) -> None:
     fresh = f"{link}.lowtide-new"
-    if os.path.islink(fresh):
-        os.unlink(fresh)
-    os.symlink(target, fresh)
-    os.replace(fresh, link)
+    try:
+        if os.path.islink(fresh):
+            os.unlink(fresh)
+        os.symlink(target, fresh)
+        os.replace(fresh, link)
+    except OSError as error:
+        raise _explain(link, f"it could not be pointed at {target} and is as it was", error) from error
+
+
+def _explain(link: str, what: str, error: OSError) -> OpsError:
+    """Return an error of the system at a link as a message."""
+    folder = os.path.dirname(link)
+    step = NEXT_STEPS.get(error.errno or 0, "See what the host says of {folder}: `stat {folder}`, `dmesg`")
+    return OpsError(
+        obj=f"release link {link}",
+        problem=f"{what}: {error.strerror or error}",
+        next_step=f"{step.format(folder=folder)}; then run this again",
+    )

@@ -43,7 +43,15 @@ PROPERTIES = (
     "RequisiteOf",
     "PropagatesStopTo",
     "TriggeredBy",
+    "Requires",
+    "Wants",
+    "BindsTo",
+    "Upholds",
+    "Conflicts",
+    "ConflictedBy",
+    "Type",
     "Job",
+    "TimeoutStartUSec",
     "TimeoutStopUSec",
 )
 """What is asked of systemd. Never Environment, nor anything else that may hold a secret.
@@ -53,11 +61,13 @@ systemctl leaves out what its version does not know.
 NO_AMOUNT = ("", "infinity", "[not set]", str(2**64 - 1))
 """How systemd writes that an amount of memory has no limit, or is not known."""
 
+START_PHASES = 4
+"""The commands of ExecCondition, ExecStartPre, ExecStart and ExecStartPost: each phase may take TimeoutStartSec."""
 STOP_PHASES = 3
 """The command of ExecStop, SIGTERM and SIGKILL: systemd gives each of them TimeoutStopSec."""
-STOP_MARGIN = 10.0
-STOP_SECONDS = 90.0
-"""What systemd gives a stop by default, and what is given where it gives any time."""
+MARGIN = 10.0
+DEFAULT_SECONDS = 90.0
+"""What systemd gives a start or a stop by default, and what is given where it gives any time."""
 _SPANS = {"us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 _SPANS.update({"month": 2629800.0, "y": 31557600.0})
 
@@ -66,6 +76,10 @@ HIGHEST_PORT = 65535
 URLS = ("url", "begin_url", "cancel_url")
 DEPENDENTS = ("RequiredBy", "BoundBy", "ConsistsOf", "RequisiteOf", "PropagatesStopTo")
 """Properties that name what systemd stops together with a unit."""
+DEPENDENCIES = ("Requires", "Wants", "BindsTo", "Upholds")
+"""Properties that name what systemd starts together with a unit."""
+RIVALS = ("Conflicts", "ConflictedBy")
+"""Properties that name what systemd stops when a unit is started."""
 NAME = re.compile(r"[A-Za-z0-9:_.\\-]+(?:@[A-Za-z0-9:_.\\@-]+)?\.service")
 """A service's name, or that of an instance. What systemctl would take as a pattern or a path is none."""
 
@@ -108,7 +122,8 @@ class Unit(t.NamedTuple):
     drain: Drain | None = None
     release: Release | None = None
     shared: bool = False
-    start_timeout: float = 90.0
+    start_timeout: float = 0.0
+    """How long a start may take; 0 is as long as systemd itself gives it."""
     stop_timeout: float = 0.0
     """How long a stop may take; 0 is as long as systemd itself gives it."""
 
@@ -132,7 +147,15 @@ class UnitState(t.NamedTuple):
     """What systemd stops together with it, of any kind."""
     triggered_by: tuple[str, ...] = ()
     """The sockets, timers and paths that start it."""
-    stop_limit: float = STOP_SECONDS
+    pulls: tuple[str, ...] = ()
+    """What systemd starts together with it, of any kind."""
+    rivals: tuple[str, ...] = ()
+    """What systemd stops when it is started."""
+    kind: str = ""
+    """Its Type; empty of what is no service."""
+    start_limit: float = DEFAULT_SECONDS
+    """TimeoutStartSec, after which systemd ends a start; infinity where it never does."""
+    stop_limit: float = DEFAULT_SECONDS
     """TimeoutStopSec, after which systemd kills what has not ended; infinity where it never does."""
     has_job: bool = False
     """Whether systemd is at starting or stopping it."""
@@ -151,9 +174,16 @@ class UnitState(t.NamedTuple):
         return self.active != "deactivating" and not self.has_job
 
     @property
+    def start_seconds(self) -> float:
+        """How long systemd may take to start it, or to end a start that takes too long, all phases together."""
+        if not math.isfinite(self.start_limit):
+            return DEFAULT_SECONDS
+        return START_PHASES * self.start_limit + self.stop_seconds
+
+    @property
     def stop_seconds(self) -> float:
         """How long systemd may take to stop it, all phases together."""
-        return STOP_PHASES * self.stop_limit + STOP_MARGIN if math.isfinite(self.stop_limit) else STOP_SECONDS
+        return STOP_PHASES * self.stop_limit + MARGIN if math.isfinite(self.stop_limit) else DEFAULT_SECONDS
 
     @property
     def serving(self) -> bool:
@@ -312,7 +342,13 @@ def _parse_block(name: str, block: str, boot: float) -> UnitState:
             problem="systemctl show printed no LoadState or no ActiveState for it",
             next_step=f"Run `systemctl show {name}` on the host",
         )
-    needed_by = {other for key in DEPENDENTS for other in shown.get(key, "").split()}
+
+    def read_names(*keys: str) -> tuple[str, ...]:
+        return tuple(sorted({other for key in keys for other in shown.get(key, "").split()}))
+
+    def read_limit(key: str) -> float:
+        return parse_span(name, key, shown[key]) if shown.get(key) else DEFAULT_SECONDS
+
     monotonic = int(shown.get("ActiveEnterTimestampMonotonic") or 0)
     return UnitState(
         name=name,
@@ -327,9 +363,13 @@ def _parse_block(name: str, block: str, boot: float) -> UnitState:
         exit_code=shown.get("ExecMainCode", ""),
         exit_status=shown.get("ExecMainStatus", ""),
         outdated=shown.get("NeedDaemonReload") == "yes",
-        needed_by=tuple(sorted(needed_by)),
-        triggered_by=tuple(sorted(shown.get("TriggeredBy", "").split())),
-        stop_limit=parse_span(name, shown["TimeoutStopUSec"]) if shown.get("TimeoutStopUSec") else STOP_SECONDS,
+        needed_by=read_names(*DEPENDENTS),
+        triggered_by=read_names("TriggeredBy"),
+        pulls=read_names(*DEPENDENCIES),
+        rivals=read_names(*RIVALS),
+        kind=shown.get("Type", ""),
+        start_limit=read_limit("TimeoutStartUSec"),
+        stop_limit=read_limit("TimeoutStopUSec"),
         has_job=shown.get("Job", "") not in {"", "0"},
         oom_policy=shown.get("OOMPolicy", ""),
         memory_max=_parse_amount(shown.get("MemoryMax", "")),
@@ -337,8 +377,8 @@ def _parse_block(name: str, block: str, boot: float) -> UnitState:
     )
 
 
-def parse_span(name: str, text: str) -> float:
-    """Return the seconds of a time as systemctl prints it: ``1min 30s``, ``infinity``."""
+def parse_span(name: str, key: str, text: str) -> float:
+    """Return the seconds of a property as systemctl prints it: ``1min 30s``, ``infinity``."""
     if text == "infinity":
         return math.inf
     parts = [re.fullmatch(r"(\d+(?:\.\d+)?)([a-zµ]*)", word) for word in text.split()]
@@ -349,8 +389,8 @@ def parse_span(name: str, text: str) -> float:
         return 0.0
     raise OpsError(
         obj=f"unit {name}",
-        problem=f"systemctl show printed TimeoutStopUSec={text}, which is no time",
-        next_step=f"Run `systemctl show --property=TimeoutStopUSec {name}` on the host",
+        problem=f"systemctl show printed {key}={text}, which is no time",
+        next_step=f"Run `systemctl show --property={key} {name}` on the host",
     )
 
 

@@ -90,6 +90,24 @@ def check_unchanged(namespace: Namespace, account: Json, declared: Json) -> None
 
 
 @pytest.mark.procedure("C6")
+def test_metrics_that_nobody_serves_are_named(namespace: Namespace, connect: Callable[..., Json]) -> None:
+    """Foreseen in check mode by what the cluster serves, and told at once by the real controller's reason; no failure."""
+    apply_api(namespace, replicas=3)
+    account = connect(read_rules("Role", "lowtide-autoscaler"))
+    predicted = namespace.module(AUTOSCALER, check=True, **DECLARED, **account)
+    assert [blocker["holder"] for blocker in predicted["blockers"]] == [
+        "API metrics.k8s.io",
+        "API external.metrics.k8s.io",
+    ]
+    assert "the cluster does not serve the API metrics.k8s.io/v1beta1" in predicted["blockers"][0]["what"]
+    assert "Install metrics-server" in predicted["blockers"][0]["next_step"]
+    made = namespace.module(AUTOSCALER, timeout=90, **DECLARED, **account)
+    assert not made.failed, made.msg
+    assert made["blockers"][0]["what"].startswith("FailedGetResourceMetric: "), made["blockers"]
+    assert made["waited"] < 45
+
+
+@pytest.mark.procedure("C6")
 def test_a_change_for_a_time_is_given_back(namespace: Namespace) -> None:
     """Not before its end; then exactly, except for what another client has changed since."""
     apply_api(namespace, replicas=2)

@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psycopg2
 import pytest
+from psycopg2 import sql
 
 from support.moving_autoscaler import describe_autoscaler
 from support.playbooks import PlaybookRun, write_yaml
@@ -52,6 +55,66 @@ def inventory(namespace: Namespace, tmp_path: Path) -> Path:
     apply_api(namespace)
     namespace.apply(describe_autoscaler("api", 1, 2, kind="Deployment"))
     return folder
+
+
+@contextlib.contextmanager
+def make_limited_database(facts: Json, name: str) -> Iterator[Callable[[str], None]]:
+    """Have a role that owns a database of its name; what it gives runs a statement as the superuser."""
+    dsn = {"host": ",".join(facts["hosts"]), "port": facts["port"], "user": facts["superuser"]}
+    dsn |= {"passfile": facts["passfile"], "target_session_attrs": "read-write", "dbname": "postgres"}
+    with contextlib.closing(psycopg2.connect(**dsn)) as connection:
+        connection.autocommit = True
+
+        def run(statement: str) -> None:
+            with connection.cursor() as cursor:
+                cursor.execute(sql.SQL(statement).format(sql.Identifier(name)))
+
+        run("CREATE ROLE {} LOGIN")
+        try:
+            run("CREATE DATABASE {}")
+            yield run
+        finally:
+            run("DROP DATABASE IF EXISTS {} WITH (FORCE)")
+            run("DROP ROLE {}")
+
+
+@pytest.mark.lab("kubernetes", "postgresql")
+@pytest.mark.procedure("B10")
+def test_the_narrowest_limit_of_the_database_bounds_the_replicas(
+    namespace: Namespace,
+    inventory: Path,
+    ansible_playbook: Playbook,
+    lab: Json,
+    unique_name: Callable[..., str],
+) -> None:
+    """That of the server, of the database, of the role; a superuser has none but the first."""
+    facts, name = lab["postgresql"], unique_name("db", separator="_")
+    login = {"login_host": ",".join(facts["hosts"]), "login_user": facts["superuser"], "login_db": name}
+    declared = {
+        "scaling_autoscalers": [],
+        "scaling_workloads": [{"kind": "Deployment", "name": "api", "replicas": 3, "pool_per_replica": 4}],
+        "scaling_connection_budget": {"users": [name], "reserved": 1},
+        "scaling_postgresql_connection": {**login, "passfile": facts["passfile"]},
+    }
+    namespace.delete("HorizontalPodAutoscaler", "api-hpa")
+
+    def scale() -> str:
+        run = ansible_playbook(ALONE, "-i", str(inventory), "--check", extra_vars=declared)
+        return " ".join(run.stdout.split())
+
+    with make_limited_database(facts, name) as run:
+        assert "would scale Deployment" in scale()
+        run("ALTER DATABASE {} CONNECTION LIMIT 12")
+        told = scale()
+        assert f"12 of the 12 connections of the database that datconnlimit of database {name} allows, beside" in told
+        assert "2 replicas fit" in told
+        run("ALTER ROLE {} CONNECTION LIMIT 7")
+        assert (
+            f"12 of the 7 connections of the database that rolconnlimit of role {name} allows; 1 replica fits"
+            in scale()
+        )
+        run("ALTER ROLE {} SUPERUSER")
+        assert "would scale Deployment" in scale()
 
 
 def read_bounds(namespace: Namespace) -> tuple[int, int, bool]:

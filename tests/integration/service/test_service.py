@@ -193,6 +193,121 @@ def test_a_stop_that_takes_longer_than_the_run_waits(site: ServiceSite, ansible_
     assert read_states(site, hosts=rest) == {host: before[host] for host in rest}
 
 
+@pytest.mark.procedure("D2", "D3")
+def test_what_nobody_declared_is_neither_started_nor_stopped(site: ServiceSite, ansible_playbook: Run) -> None:
+    """A target that requires a service, a service behind a target that another one wants, and one that it conflicts with."""
+    first, *_rest = site.hosts
+    api = site.name_unit("api")
+    group, helper = f"{site.prefix}-group.target", f"{site.prefix}-helper.service"
+    sleep = "[Service]\nExecStart=/bin/sleep infinity\n"
+    files = {group: f"[Unit]\nWants={helper}\n", helper: sleep, f"{api}.d/test.conf": ""}
+    folder = "/etc/systemd/system"
+
+    def refuse(unit: str, state: str, **texts: str) -> str:
+        for name, text in {**files, **{f"{api}.d/test.conf": texts.get("api", "")}, **texts}.items():
+            if name != "api":
+                site.run(first, "mkdir", "-p", os.path.dirname(f"{folder}/{name}"))
+                site.run(first, "tee", f"{folder}/{name}", stdin=text)
+        site.run(first, "systemctl", "daemon-reload")
+        site.run(first, "systemctl", "start", *([unit] if unit else []), check=bool(unit))
+        before = read_states(site, "MainPID")
+        run = ansible_playbook(PLAYBOOK, "-i", site.write_inventory(), extra_vars=declare(site, service_state=state))
+        assert run.rc != 0, run.stdout
+        assert read_states(site, "MainPID") == before
+        site.run(first, "systemctl", "stop", group, helper)
+        return read_words(run)
+
+    try:
+        pulled = refuse("", "started", api=f"[Unit]\nWants={group}\n")
+        assert (
+            f"unit {helper}: it does not run, is not declared, and systemd would start it together with {api}" in pulled
+        )
+        assert f"(through {group})" in pulled
+        rival = refuse(helper, "started", api=f"[Unit]\nConflicts={helper}\n")
+        assert f"unit {helper}: it runs, is not declared, and systemd would stop it when {api} is started" in rival
+        site.start()
+        required = refuse(group, "stopped", **{group: f"[Unit]\nRequires={api}\n"})
+        assert f"unit {group}: it runs, is not declared, and systemd would stop it together with {api}" in required
+    finally:
+        site.run(first, "systemctl", "stop", group, helper, check=False)
+        site.run(first, "rm", "-rf", *(f"{folder}/{name}" for name in (group, helper, f"{api}.d")))
+
+
+@pytest.mark.procedure("D28")
+def test_a_release_is_drained_before_it_is_put_back(site: ServiceSite, ansible_playbook: Run) -> None:
+    """A request to the release that breaks is answered; a link that cannot be written stops nothing for good."""
+    site.start()
+    first = site.hosts[0]
+    url = f"http://127.0.0.1:{site.find_port('api')}"
+    script = f"""import time, urllib.request as u
+end = time.monotonic() + 50
+while time.monotonic() < end:
+    try:
+        if u.urlopen('{url}/release').read() == b'breaks':
+            print(u.urlopen('{url}/work?8').read().decode())
+            break
+    except OSError:
+        pass
+    time.sleep(0.02)
+"""
+    answers: list[str] = []
+    request = threading.Thread(target=lambda: answers.append(site.run(first, "python3", "-c", script)))
+    request.start()
+    failed = ansible_playbook(
+        PLAYBOOK,
+        "-i",
+        site.write_inventory(),
+        extra_vars=declare(site, service_units=site.make_tiers("breaks"), service_canary_seconds=20),
+    )
+    request.join()
+    assert failed.rc != 0
+    assert answers == ["done\n"]
+    words = read_words(failed)
+    assert "put back and serving again" in words
+    assert words.count(f"{site.name_unit('api')}: 0 requests in flight before the stop") >= 2
+    assert site.read_release(first) == "1"
+
+    site.run(first, "mkdir", f"{site.place}/current.lowtide-new")
+    site.run(first, "touch", f"{site.place}/current.lowtide-new/keep")
+    before = site.show(first, "InvocationID")
+    switched = ansible_playbook(
+        PLAYBOOK, "-i", site.write_inventory(), extra_vars=declare(site, service_units=site.make_tiers("2"))
+    )
+    assert switched.rc != 0
+    assert "and is as it was: File exists" in read_words(switched)
+    assert f"{site.name_unit('api')} had been stopped before and serves again" in read_words(switched)
+    assert site.read_release(first) == "1"
+    assert site.show(first, "InvocationID")["api"] != before["api"]
+
+
+@pytest.mark.procedure("D2", "D3")
+def test_a_start_that_takes_longer_than_the_run_waits(site: ServiceSite, ansible_playbook: Run) -> None:
+    """A limit below that of systemd is refused; what outlasts one where systemd has none is waited for by the next run."""
+    first, *_rest = site.hosts
+    unit = site.name_unit("cache")
+
+    def start(limit: str, seconds: int) -> PlaybookRun:
+        text = f"[Service]\nExecStartPre=/bin/sleep 12\nTimeoutStartSec={limit}\n"
+        site.run(first, "mkdir", "-p", f"/etc/systemd/system/{unit}.d")
+        site.run(first, "tee", f"/etc/systemd/system/{unit}.d/test.conf", stdin=text)
+        site.run(first, "systemctl", "daemon-reload")
+        tiers = site.make_tiers(cache={"start_timeout": seconds})
+        return ansible_playbook(PLAYBOOK, "-i", site.write_inventory(), extra_vars=declare(site, service_units=tiers))
+
+    try:
+        refused = start("30", 20)
+        assert f"unit {unit}, start_timeout: 20 s is not longer than its TimeoutStartSec, 30 s" in read_words(refused)
+        assert set(site.show(first, "ActiveState").values()) == {"inactive"}
+        late = start("infinity", 2)
+        assert late.rc != 0
+        assert f"unit {unit}: it is still activating (start-pre) after 2 s, and systemd goes on" in read_words(late)
+        again = start("infinity", 100)
+        assert again.rc == 0, again.stdout
+        assert site.show(first, "NRestarts")["cache"] == "0"
+    finally:
+        site.run(first, "rm", "-rf", f"/etc/systemd/system/{unit}.d")
+
+
 @pytest.mark.procedure("D28")
 def test_a_host_lost_in_the_middle_stops_the_rest(
     site: ServiceSite, ansible_playbook: Run, lab: dict[str, Any]

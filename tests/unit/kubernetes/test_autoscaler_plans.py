@@ -17,6 +17,7 @@ from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.plans.auto
     Declared,
     FieldChange,
     HpaChange,
+    check_bounds,
     covers,
     describe_change,
     describe_metric,
@@ -298,3 +299,22 @@ def test_summaries() -> None:
     assert (
         summarize(HpaChange(None, why="nothing was saved on it")) == f"{title} is unchanged (nothing was saved on it)"
     )
+
+
+@pytest.mark.parametrize(
+    ("values", "is_fitting"),
+    [
+        ({"maxReplicas": 1}, True),
+        ({"minReplicas": 1}, True),
+        ({"minReplicas": 2}, False),
+        ({"minReplicas": 3, "maxReplicas": 3}, True),
+        ({"minReplicas": 4, "maxReplicas": 3}, False),
+    ],
+)
+def test_a_minimum_is_at_most_the_maximum(values: Json, is_fitting: bool) -> None:
+    """Each is 1 where it is not set, as the server has it."""
+    if is_fitting:
+        check_bounds(values, "HPA n/h")
+    else:
+        with pytest.raises(Refusal, match="HPA n/h: its minReplicas would be"):
+            check_bounds(values, "HPA n/h")

@@ -21,6 +21,7 @@ from support.memory_controllers import describe_workload
 
 OPTION: dict[str, Any] = {
     "max_connections": 100,
+    "limited_by": "max_connections",
     "pool_per_replica": 20,
     "used_by_others": 17,
     "reserved": 3,
@@ -31,6 +32,21 @@ OPTION: dict[str, Any] = {
 def make_workload(replicas: int) -> Workload:
     """Return a Deployment of so many replicas."""
     return Workload.from_object(describe_workload("Deployment", "api", replicas))
+
+
+def test_a_narrower_limit_than_that_of_the_server_is_named() -> None:
+    """In the sum, as what holds, and as what may be raised; 0 is a limit."""
+    limit = "datconnlimit of database shop"
+    budget = parse_budget({**OPTION, "limited_by": limit, "max_connections": 30, "reserved": 0, "used_by_others": 0})
+    (blocker,) = find_connection_blockers(make_workload(0), 2, budget)
+    assert blocker.what == (
+        f"2 replicas may open 40 of the 30 connections of the database that {limit} allows; 1 replica fits"
+    )
+    assert blocker.holder == f"{limit} 30"
+    assert f"or raise {limit}, or" in blocker.next_step
+    closed = parse_budget({**OPTION, "limited_by": limit, "max_connections": 0})
+    (blocker,) = find_connection_blockers(make_workload(0), 1, closed)
+    assert blocker.what.endswith("not one replica fits")
 
 
 def test_what_does_not_fit_is_named_with_the_number_that_does() -> None:
@@ -65,7 +81,7 @@ def test_fewer_and_as_many_as_now_are_not_refused() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "words"),
     [
-        ("max_connections", 0, "its max_connections is 0, which is less than 1"),
+        ("max_connections", -1, "its max_connections is -1, which is less than 0"),
         ("pool_per_replica", 0, "its pool_per_replica is 0, which is less than 1"),
         ("used_by_others", -1, "its used_by_others is -1"),
         ("reserved", -5, "its reserved is -5"),

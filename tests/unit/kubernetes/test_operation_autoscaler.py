@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.operations.autoscaler import run_autoscaler
+from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.resources import Resource
 from support.memory_controllers import (
     ALWAYS,
     NAMESPACE,
@@ -30,7 +31,14 @@ CPU: Json = {
     "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 70}},
 }
 DECLARED: Json = {"target": TARGET, "min_replicas": 2, "max_replicas": 8, "metrics": [CPU]}
-POOL: Json = {"max_connections": 100, "pool_per_replica": 10, "used_by_others": 10, "reserved": 0, "shared_with": []}
+POOL: Json = {
+    "max_connections": 100,
+    "limited_by": "max_connections",
+    "pool_per_replica": 10,
+    "used_by_others": 10,
+    "reserved": 0,
+    "shared_with": [],
+}
 END = "2999-01-01T00:00:00Z"
 
 
@@ -39,15 +47,29 @@ def controllers(memory: MemoryServer) -> Controllers:
     """Who settles at once what is written, an HPA's controller among them; there is an API of 3 replicas."""
     controllers = Controllers(memory)
     controllers.add("Deployment", "api")
+    serve_metrics(memory, "metrics.k8s.io/v1beta1")
     for verb in ("patch", "create"):
         act = partial(keep_bounds, memory, controllers)
         memory.add_rival(act, when="after", verb=verb, path="autoscalers", times=ALWAYS)
     return controllers
 
 
+def serve_metrics(memory: MemoryServer, version: str) -> None:
+    """Have an API of metrics."""
+    memory.resources[version, "pods"] = Resource(version, "pods", "PodMetrics")
+
+
+def set_condition(memory: MemoryServer, status: str, reason: str, message: str = "") -> None:
+    """Have the HPA say whether it can read its metrics."""
+    condition = {"type": "ScalingActive", "status": status, "reason": reason, "message": message}
+    memory.change(HPA, NAMESPACE, "h", lambda obj: obj.update(status={"conditions": [condition]}))
+
+
 def keep_bounds(memory: MemoryServer, controllers: Controllers) -> None:
-    """Bring the API into the bounds of its HPAs, as their controller does."""
+    """Bring the API into the bounds of its HPAs, and say that their metrics are read, as their controller does."""
     for hpa in memory.read_all(HPA):
+        if "status" not in hpa and hpa["metadata"]["name"] == "h":
+            set_condition(memory, "True", "ValidMetricFound")
         replicas = memory.read("Deployment", NAMESPACE, "api")["spec"]["replicas"]
         goal = max(hpa["spec"]["minReplicas"], min(hpa["spec"]["maxReplicas"], replicas))
         if replicas not in (0, goal):
@@ -60,10 +82,12 @@ def run(memory: MemoryServer, *, check: bool = False, **params: Any) -> ModuleRu
     return run_operation(memory, run_autoscaler, check=check, **params)
 
 
-def put_hpa(memory: MemoryServer, low: int = 2, high: int = 8, **metadata: Any) -> None:
+def put_hpa(
+    memory: MemoryServer, low: int = 2, high: int = 8, *, metrics: list[Json] | None = None, **metadata: Any
+) -> None:
     """Have an HPA of the API."""
     hpa = describe_hpa("Deployment/api", low, high, **metadata)
-    memory.put({**hpa, "spec": {**hpa["spec"], "metrics": [CPU]}})
+    memory.put({**hpa, "spec": {**hpa["spec"], "metrics": metrics or [CPU]}})
 
 
 def read_spec(memory: MemoryServer) -> Json:

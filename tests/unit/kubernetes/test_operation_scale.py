@@ -16,6 +16,7 @@ from support.operation_runs import list_writes, run_operation
 API = "Deployment/api"
 POOL: dict[str, Any] = {
     "max_connections": 100,
+    "limited_by": "max_connections",
     "pool_per_replica": 10,
     "used_by_others": 10,
     "reserved": 0,

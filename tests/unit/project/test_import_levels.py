@@ -43,6 +43,7 @@ LEVELS = {
         ["cache", "cluster", "conditions", "diagnosis", "job_work", "logs", "reviews", "scaling_constraints"],
         ["scalable"],
         [
+            "autoscaler_metrics",
             "endpoints",
             "evidence",
             "job_conditions",

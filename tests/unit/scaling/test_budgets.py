@@ -12,7 +12,16 @@ from ansible_collections.lowtide.ops.plugins.plugin_utils._scaling import comput
 
 Json = dict[str, Any]
 BUDGET: Json = {"users": ["shop"], "reserved": 5}
-ROWS: list[Json] = [{"max_connections": 100, "reserved": 3, "used_by_others": 12}]
+ROW: Json = {
+    "max_connections": 100,
+    "reserved": 3,
+    "used_by_others": 12,
+    "database": "shop",
+    "database_limit": -1,
+    "used_in_database": 7,
+    "role_limit": -1,
+}
+ROWS: list[Json] = [ROW]
 WEB: Json = {
     "name": "web-hpa",
     "target": {"kind": "Deployment", "name": "web"},
@@ -27,7 +36,7 @@ PLAIN: Json = {"kind": "Deployment", "name": "plain", "replicas": 2}
 def test_each_counts_the_others_as_they_will_be_by_then() -> None:
     """Autoscalers come first, then declared numbers, then what follows partitions, in whatever order they are given."""
     budgets = compute_budgets([WEB], [WORKER, PLAIN, API], BUDGET, ROWS)
-    server = {"max_connections": 100, "reserved": 8, "used_by_others": 12}
+    server = {"limited_by": "max_connections", "max_connections": 100, "reserved": 8, "used_by_others": 12}
     web = {"kind": "Deployment", "name": "web", "pool_per_replica": 1}
     api = {"kind": "Deployment", "name": "api", "pool_per_replica": 2}
     worker = {"kind": "StatefulSet", "name": "worker", "pool_per_replica": 3}
@@ -72,3 +81,31 @@ def test_what_cannot_be_meant_is_refused(
     """By the input's name."""
     with pytest.raises(Refusal, match=words):
         compute_budgets(autoscalers, workloads, budget, rows)
+
+
+@pytest.mark.parametrize(
+    ("row", "limit"),
+    [
+        ({}, ("max_connections", 100, 8, 12)),
+        ({"database_limit": 91}, ("datconnlimit of database shop", 91, 5, 7)),
+        ({"database_limit": 92}, ("max_connections", 100, 8, 12)),
+        ({"database_limit": 0}, ("datconnlimit of database shop", 0, 5, 7)),
+        ({"role_limit": 79}, ("rolconnlimit of role shop", 79, 0, 0)),
+        ({"role_limit": 80}, ("max_connections", 100, 8, 12)),
+        ({"role_limit": 0}, ("rolconnlimit of role shop", 0, 0, 0)),
+        ({"role_limit": 30, "database_limit": 41}, ("datconnlimit of database shop", 41, 5, 7)),
+        ({"role_limit": 30, "database_limit": 43}, ("rolconnlimit of role shop", 30, 0, 0)),
+    ],
+)
+def test_the_narrowest_limit_counts(row: Json, limit: tuple[str, int, int, int]) -> None:
+    """Each without what others use of it: in the server, in the database; nobody else logs in as the role."""
+    (budget,) = compute_budgets([], [API], BUDGET, [{**ROW, **row}])["workloads"].values()
+    names = ("limited_by", "max_connections", "reserved", "used_by_others")
+    assert tuple(budget[name] for name in names) == limit
+
+
+def test_several_roles_are_named() -> None:
+    """Their limits add up, since which workload logs in as which is not known."""
+    budget = {**BUDGET, "users": ["shop", "jobs"]}
+    (api,) = compute_budgets([], [API], budget, [{**ROW, "role_limit": 5}])["workloads"].values()
+    assert (api["limited_by"], api["max_connections"]) == ("rolconnlimit of roles shop, jobs", 5)

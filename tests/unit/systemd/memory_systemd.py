@@ -31,6 +31,8 @@ class MemorySystemd:
         """Verb and unit: what systemctl says instead of doing it."""
         self.slow_stops: dict[str, int] = {}
         """Units that outlast the client that stops them: how often they are looked at until systemd has killed them."""
+        self.slow_starts: set[str] = set()
+        """Units that outlast the client that starts them."""
 
     def add(self, name: str, active: str = "active", **properties: str) -> None:
         """Have a unit, active for an hour unless said otherwise."""
@@ -68,18 +70,21 @@ class MemorySystemd:
         if (verb, name) in self.refusals:
             return CommandOutput(1, "", self.refusals[(verb, name)])
         shown = self.units[name]
-        if verb == "start":
+        is_slow = name in {"start": self.slow_starts, "stop": self.slow_stops}.get(verb, ())
+        if is_slow and verb == "start":
+            shown |= {"ActiveState": "activating", "SubState": "start", "MainPID": "200", "Job": "8"}
+        elif is_slow:
+            shown |= {"ActiveState": "deactivating", "SubState": "stop-sigterm", "Job": "7"}
+        elif verb == "start":
             active = self.on_start(name.removesuffix(".service"))
             entered = int(time.clock_gettime(time.CLOCK_MONOTONIC) * 1e6)
             shown |= {"ActiveState": active, "SubState": "running" if active == "active" else active, "MainPID": "200"}
             shown |= {"ActiveEnterTimestampMonotonic": str(entered), "InvocationID": f"start-{len(self.commands)}"}
-        elif verb == "stop" and name in self.slow_stops:
-            shown |= {"ActiveState": "deactivating", "SubState": "stop-sigterm", "Job": "7"}
-            return CommandOutput(None, "", "")
         elif verb == "stop":
             active = self.on_stop(name.removesuffix(".service"))
             shown |= {"ActiveState": active, "SubState": "running" if active == "active" else "dead", "MainPID": "0"}
-        return CommandOutput(0, "", "")
+            shown["Job"] = ""
+        return CommandOutput(None if is_slow else 0, "", "")
 
     def _go_on(self, names: Sequence[str]) -> None:
         """A stop job goes on although nobody waits for it."""

@@ -15,9 +15,14 @@ import pytest
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import OpsError, Refusal
 from ansible_collections.lowtide.ops.plugins.module_utils._common.outcome import Outcome
 from ansible_collections.lowtide.ops.plugins.module_utils._common.retry import Deadline
-from ansible_collections.lowtide.ops.plugins.module_utils._common.text import format_duration
-from ansible_collections.lowtide.ops.plugins.module_utils._systemd.ensure import parse_time, read_restarted_after
+from ansible_collections.lowtide.ops.plugins.module_utils._systemd.apply import Limits, Run
+from ansible_collections.lowtide.ops.plugins.module_utils._systemd.ensure import (
+    parse_time,
+    perform,
+    read_restarted_after,
+)
 from ansible_collections.lowtide.ops.plugins.module_utils._systemd.lock import hold_host
+from ansible_collections.lowtide.ops.plugins.module_utils._systemd.manager import Manager
 from ansible_collections.lowtide.ops.plugins.module_utils._systemd.plan import decide
 from ansible_collections.lowtide.ops.plugins.module_utils._systemd.units import parse_shown, parse_tiers
 from unit.systemd.memory_systemd import MemorySystemd
@@ -101,64 +106,6 @@ def test_what_cannot_be_started_is_refused_before_any_change(
     systemd.add("db", "inactive", **prepare)
     with pytest.raises(Refusal, match=message):
         ensure([["cache"], ["db"]])
-    assert systemd.commands == []
-
-
-def test_what_others_need_is_not_stopped(systemd: MemorySystemd, ensure: Ensure) -> None:
-    """A running unit that nobody declared and that requires one to stop; one that does not run is no matter."""
-    systemd.add("cache", RequiredBy="other.service multi-user.target")
-    systemd.add("other")
-    with pytest.raises(Refusal, match=r"unit other\.service: it runs, is not declared, and systemd would stop it"):
-        ensure(["cache"], "stopped")
-    assert systemd.commands == []
-    systemd.add("other", "inactive")
-    ensure(["cache"], "stopped")
-    assert systemd.commands == [("stop", "cache")]
-
-
-@pytest.mark.parametrize("key", ["RequiredBy", "BoundBy", "ConsistsOf", "RequisiteOf", "PropagatesStopTo"])
-def test_every_way_in_which_systemd_stops_another_unit(systemd: MemorySystemd, ensure: Ensure, key: str) -> None:
-    """Is known before anything is stopped."""
-    systemd.add("cache", **{key: "other.service"})
-    systemd.add("other")
-    with pytest.raises(
-        Refusal, match=r"unit other\.service: it runs, is not declared, .* together with cache\.service"
-    ):
-        ensure(["cache"], "stopped")
-    assert systemd.commands == []
-
-
-def test_dependents_are_followed_through_other_kinds_of_units(systemd: MemorySystemd, ensure: Ensure) -> None:
-    """A target, a socket or a timer passes a stop on; in a circle too, and where it does not run itself."""
-    systemd.add("db", RequiredBy="shop.target")
-    systemd.add("shop.target", "inactive", ConsistsOf="batch.timer", RequiredBy="db.service")
-    systemd.add("batch.timer", "inactive", BoundBy="report.service")
-    systemd.add("report")
-    with pytest.raises(Refusal, match=r"unit report\.service: it runs, is not declared, .* together with db\.service"):
-        ensure(["db"], "stopped")
-    assert systemd.commands == []
-    ensure([["db"], ["report"]], "restarted", restarted_after=time.time())
-    assert systemd.commands == [("stop", "report"), ("stop", "db"), ("start", "db"), ("start", "report")]
-
-
-def test_what_requires_a_dependent_is_restarted_too(systemd: MemorySystemd, ensure: Ensure) -> None:
-    """By a target between them, and the dependents of dependents; the last one has been started since."""
-    young = str(int(time.clock_gettime(time.CLOCK_MONOTONIC) * 1e6))
-    systemd.add("db", RequiredBy="shop.target")
-    systemd.add("shop.target", ConsistsOf="api.service")
-    systemd.add("api", ActiveEnterTimestampMonotonic=young, RequiredBy="web.service")
-    systemd.add("web", ActiveEnterTimestampMonotonic=young)
-    ensure([["db"], ["api"], ["web"]], "restarted", restarted_after=time.time() - 60)
-    assert [name for verb, name in systemd.commands if verb == "stop"] == ["web", "api", "db"]
-    assert [name for verb, name in systemd.commands if verb == "start"] == ["db", "api", "web"]
-
-
-def test_a_running_timer_that_would_be_stopped_is_a_refusal(systemd: MemorySystemd, ensure: Ensure) -> None:
-    """Nobody would start it again."""
-    systemd.add("db", BoundBy="backup.timer")
-    systemd.add("backup.timer")
-    with pytest.raises(Refusal, match=r"unit backup\.timer: it runs, is not declared"):
-        ensure(["db"], "restarted", restarted_after=time.time())
     assert systemd.commands == []
 
 
@@ -324,23 +271,6 @@ def test_a_unit_without_a_main_process_is_drained(systemd: MemorySystemd, ensure
     assert systemd.commands == [("stop", "api")]
 
 
-def test_a_stop_that_outlasts_its_client_leaves_nothing_down(systemd: MemorySystemd, ensure: Ensure) -> None:
-    """systemd goes on with its stop job: its end is waited for, and the unit serves again. The summary tells it."""
-    systemd.add("db")
-    systemd.add("api", TimeoutStopUSec="8s")
-    systemd.slow_stops["api.service"] = 3
-    outcome = Outcome()
-    tiers = [["db"], [{"name": "api", "stop_timeout": 9}]]
-    with pytest.raises(OpsError, match=r"not ended after 9 s.*api\.service had been stopped before and serves again"):
-        ensure(tiers, "restarted", restarted_after=time.time(), outcome=outcome)
-    assert [command for command in systemd.commands if command[0] != "reset-failed"] == [
-        ("stop", "api"),
-        ("start", "api"),
-    ]
-    assert systemd.units["api.service"]["ActiveState"] == "active"
-    assert outcome.summary == "restarted api.service"
-
-
 def test_a_unit_that_stays_down_is_in_the_summary(systemd: MemorySystemd, ensure: Ensure) -> None:
     """Never a unit as declared, nor a restarted one, that does not run."""
     systemd.add("api")
@@ -364,31 +294,6 @@ def test_a_refused_stop_is_no_unit_as_declared(systemd: MemorySystemd, ensure: E
     with pytest.raises(OpsError, match="this account may not stop it"):
         ensure(["api"], "stopped", outcome=outcome)
     assert outcome.summary.endswith("not as declared: api.service is active (running)")
-
-
-@pytest.mark.parametrize("check", [False, True])
-@pytest.mark.parametrize(("limit", "given"), [("1min 30s", 90), ("8s", 5), ("2min 1.5s", 121)])
-def test_a_stop_shorter_than_that_of_systemd_is_refused(
-    systemd: MemorySystemd, ensure: Ensure, limit: str, given: int, check: bool
-) -> None:
-    """Before anything is stopped: systemd would go on when the run has given up."""
-    systemd.add("db", TimeoutStopUSec=limit)
-    systemd.add("api")
-    tiers = [[{"name": "db", "stop_timeout": given}], ["api"]]
-    with pytest.raises(Refusal, match=r"unit db\.service, stop_timeout: .* is not longer than its TimeoutStopSec"):
-        ensure(tiers, "restarted", check=check, restarted_after=time.time())
-    assert systemd.commands == []
-
-
-@pytest.mark.parametrize(("limit", "seconds"), [("1min 30s", 280), ("500ms", 11.5), ("infinity", 90)])
-def test_a_stop_may_take_what_systemd_gives_it(
-    systemd: MemorySystemd, ensure: Ensure, limit: str, seconds: float
-) -> None:
-    """Each of its three phases may take TimeoutStopSec; where that has no end, a stop has one."""
-    systemd.add("api", TimeoutStopUSec=limit)
-    systemd.slow_stops["api.service"] = 0
-    with pytest.raises(OpsError, match=f"systemctl stop had not ended after {format_duration(seconds)}"):
-        ensure(["api"], "stopped")
 
 
 @pytest.mark.parametrize(
@@ -470,6 +375,9 @@ def test_a_missing_right_is_named(systemd: MemorySystemd, ensure: Ensure) -> Non
     systemd.add("api", "inactive")
     systemd.refusals[("start", "api.service")] = "Failed to start api.service: Interactive authentication required."
     with pytest.raises(OpsError, match=r"this account may not start it: .*polkit rule"):
+        ensure(["api"])
+    systemd.refusals[("start", "api.service")] = "Job for api.service failed."
+    with pytest.raises(OpsError, match=r"systemctl start ended with exit 1: Job for api\.service failed\. "):
         ensure(["api"])
 
 
@@ -598,3 +506,62 @@ def test_the_time_of_a_restart() -> None:
     with pytest.raises(Refusal, match="is in the future"):
         read_restarted_after({"state": "restarted", "restarted_after": "2999-01-01T00:00:00Z"})
     assert read_restarted_after({"state": "started", "restarted_after": "x"}) is None
+    assert read_restarted_after({"state": "restarted", "restarted_after": "1970-01-01T00:01:00Z"}) == 60.0
+
+
+def test_a_rehearsal_has_what_each_unit_says_as_evidence(systemd: MemorySystemd, ensure: Ensure, serve: Serve) -> None:
+    """One line for each, whether it runs or not, is ready or not."""
+    systemd.add("db", "inactive")
+    systemd.add("api")
+    systemd.add("web")
+    up, down = serve([(200, "")]), serve([(503, "warming")])
+    tiers = ["db", {"name": "api", "ready": {"url": up}}, {"name": "web", "ready": {"url": down}}]
+    lines = ensure(tiers, check=True).evidence
+    assert lines[0] == "db.service: inactive (dead)"
+    assert lines[1].startswith("api.service: active (running) since ")
+    assert lines[1].endswith(", ready")
+    assert lines[2].endswith(f", not ready: {down}: status 503, not 200: warming")
+
+
+@pytest.mark.parametrize(("status", "is_told"), [(399, True), (400, False)])
+def test_a_drain_begins_where_its_url_says_so(
+    systemd: MemorySystemd, ensure: Ensure, serve: Serve, status: int, *, is_told: bool
+) -> None:
+    """An error of the client is none either."""
+    systemd.add("api")
+    drain = {"url": serve([(200, "0")]), "begin_url": serve([(status, "")])}
+    if is_told:
+        ensure([{"name": "api", "drain": drain}], "stopped")
+    else:
+        with pytest.raises(OpsError, match=r"could not be told to take no new requests: .*status 400"):
+            ensure([{"name": "api", "drain": drain}], "stopped")
+    assert systemd.commands == ([("stop", "api")] if is_told else [])
+
+
+def test_a_wait_says_how_long_it_was_unless_it_was_in_vain(
+    systemd: MemorySystemd, ensure: Ensure, serve: Serve
+) -> None:
+    """What crashed was not waited for."""
+    systemd.add("api", "inactive")
+    with pytest.raises(OpsError, match=r"status 503, not 200: +\(after 4 s\)\."):
+        ensure([{"name": "api", "ready": {"url": serve([(503, "")]), "timeout": 4}}])
+    systemd.add("api", "inactive")
+    systemd.on_start = lambda _name: "failed"
+    with pytest.raises(OpsError, match=r"it is failed \(failed\)\."):
+        ensure(["api"])
+
+
+def test_units_are_looked_at_once_a_second_while_they_are_watched(systemd: MemorySystemd) -> None:
+    """Neither without a pause nor more seldom than that."""
+    systemd.add("api", "inactive")
+    pauses: list[float] = []
+    made = Run(
+        parse_tiers(["api"]),
+        Manager(systemd.run),
+        Outcome(),
+        Limits(canary_seconds=3.0),
+        deadline=lambda seconds: Deadline(seconds, clock=lambda: sum(pauses), sleep=pauses.append),
+    )
+    perform(made, state="started", restarted_after=None)
+    assert pauses == [1.0, 1.0, 1.0]
+    assert "4 checks in 3 s, none failed" in made.outcome.evidence

@@ -16,6 +16,8 @@ from ..._common.text import format_count, join_some
 from ..objects import Workload
 
 OPTION = "option connection_budget"
+SERVER = "max_connections"
+"""What bounds the connections where nothing narrower does."""
 
 
 class SharedPool(t.NamedTuple):
@@ -35,7 +37,7 @@ class ConnectionBudget(t.NamedTuple):
     """What a database server has for a workload.
 
     ``used_by_others`` are connections of clients that are none of the workloads here, ``reserved`` those that are kept
-    free, ``per_replica`` the most that one replica opens.
+    free, ``per_replica`` the most that one replica opens, ``limit`` the setting that says how many there are.
     """
 
     maximum: int
@@ -43,6 +45,7 @@ class ConnectionBudget(t.NamedTuple):
     used_by_others: int = 0
     reserved: int = 0
     shared: tuple[SharedPool, ...] = ()
+    limit: str = SERVER
 
     @property
     def left(self) -> int:
@@ -60,15 +63,16 @@ class ConnectionBudget(t.NamedTuple):
         beside += [f"{self.used_by_others} of other clients"] if self.used_by_others else []
         beside += [f"{self.reserved} reserved"] if self.reserved else []
         words = f", beside {join_some(beside)}" if beside else ""
-        opened = replicas * self.per_replica
-        return f"{format_count(replicas, 'replica')} may open {opened} of the {self.maximum} connections of the database{words}"
+        who, opened = format_count(replicas, "replica"), replicas * self.per_replica
+        allowed = "" if self.limit == SERVER else f" that {self.limit} allows"
+        return f"{who} may open {opened} of the {self.maximum} connections of the database{allowed}{words}"
 
 
 def parse_budget(option: t.Mapping[str, t.Any] | None) -> ConnectionBudget | None:
     """Return the budget of the option ``connection_budget``, without what shares it. Raises Refusal."""
     if option is None:
         return None
-    least = {"max_connections": 1, "pool_per_replica": 1, "used_by_others": 0, "reserved": 0}
+    least = {SERVER: 0, "pool_per_replica": 1, "used_by_others": 0, "reserved": 0}
     numbers = [(name, option[name], minimum) for name, minimum in least.items()]
     for pool in option["shared_with"] or []:
         numbers.append((f"shared_with {pool['kind']}/{pool['name']} pool_per_replica", pool["pool_per_replica"], 0))
@@ -80,7 +84,11 @@ def parse_budget(option: t.Mapping[str, t.Any] | None) -> ConnectionBudget | Non
                 next_step=f"Set it to a whole number of at least {minimum}",
             )
     return ConnectionBudget(
-        option["max_connections"], option["pool_per_replica"], option["used_by_others"], option["reserved"]
+        maximum=option[SERVER],
+        per_replica=option["pool_per_replica"],
+        used_by_others=option["used_by_others"],
+        reserved=option["reserved"],
+        limit=option["limited_by"],
     )
 
 
@@ -98,9 +106,9 @@ def make_connection_blocker(title: str, replicas: int, budget: ConnectionBudget)
     return Blocker(
         object=title,
         what=f"{budget.describe(replicas)}; {fits if budget.fitting else 'not one replica fits'}",
-        holder=f"max_connections {budget.maximum}",
+        holder=f"{budget.limit} {budget.maximum}",
         next_step=(
             f"Declare at most {fitting}, or lower the pool of each replica ({budget.per_replica}), or raise"
-            " max_connections, or let a pooler such as PgBouncer stand between"
+            f" {budget.limit}, or let a pooler such as PgBouncer stand between"
         ),
     )

@@ -11,11 +11,20 @@ from __future__ import annotations
 import time
 import typing as t
 
-from ..._common.errors import OpsError, Refusal
+from ..._common.errors import OpsError, Refusal, WaitTimeout
 from ..._common.outcome import Blocker, Outcome, PlanItem
+from ..._common.retry import Deadline
 from ..._common.text import join_some
+from ..autoscaler_metrics import (
+    KIND,
+    SCALING_ACTIVE,
+    MetricsRead,
+    describe_silence,
+    find_troubles,
+    find_unserved_metrics,
+)
 from ..autoscalers import Autoscaler, select_autoscalers
-from ..client import Client
+from ..client import Client, Listing
 from ..cluster import check_identity, connect, disconnect, read_object
 from ..conditions import Serving
 from ..connection_budget import read_budget
@@ -25,7 +34,7 @@ from ..constraints.owners import find_gitops_blocker
 from ..constraints.quota import find_quota_blockers
 from ..errors import Conflict, NotFound, WriteUnknown
 from ..fields import as_dict, as_text, as_time, get_path
-from ..objects import Workload, format_condition, index_conditions
+from ..objects import Workload, index_conditions
 from ..plans.autoscaler import (
     FIELDS,
     Declared,
@@ -46,17 +55,18 @@ from ..scaling_constraints import ScalingConstraints, read_constraints
 from ..snapshot import Snapshot
 from ..summary import describe_state
 from ..tiers import parse_api
-from ..workload_wait import follow_each, wait_for_workloads
+from ..workload_wait import Followed, follow_each, wait_for_workloads
 
 if t.TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
 
     from ..fields import Json
 
-KIND = "HorizontalPodAutoscaler"
 GUARDS = ("keda", "gitops", "quota", "headroom")
 TARGETS = ("Deployment", "StatefulSet")
 """The kinds that need no api_version."""
+METRICS_SECONDS = 60.0
+"""How long a new HPA may take to read its metrics: its controller looks every 15 s, and those of new pods come late."""
 DECLARING = (
     "min_replicas",
     "max_replicas",
@@ -90,6 +100,8 @@ class ChangeAutoscaler:
         self.bounds = (1, 1)
         self.is_new = False
         self.is_done = False
+        self.unserved: list[Blocker] = []
+        """Metrics of the declaration that the cluster does not serve, asked for where the HPA is to get other ones."""
         self.workload: Workload | None = None
 
     def run(self) -> None:
@@ -192,15 +204,20 @@ class ChangeAutoscaler:
             PlanItem(self.title, f"make it for {workload.title}: {self._describe(fields)}", "declared")
         )
         self._tell_effect(workload, scaler)
+        self._ask_metrics(fields)
         self.outcome.before, self.outcome.after = {self.title: None}, {self.title: body["spec"]}
         path = collection_path(KIND, self.namespace)
         if self.module.check_mode:
             self._check_right_to_create()
+            self.outcome.blockers += self.unserved
             self.outcome.changed = True
             return
         self._try(path, body)
         hpa = self._create(path, body)
         self._check_made(hpa)
+        if workload.replicas:
+            hpa = self._wait_for_metrics(hpa)
+        self._tell_troubles(hpa)
         self._wait(workload, Autoscaler.from_object(hpa, KIND), hpa)
 
     def _try(self, path: str, body: Json) -> None:
@@ -278,6 +295,7 @@ class ChangeAutoscaler:
         if change.write is not None and not change.fields:
             self.outcome.plan.append(PlanItem(self.title, "change what is saved on it", change.why))
         self._tell_effect(workload, after)
+        self._ask_metrics(change.fields)
         spec = as_dict(hpa.get("spec"))
         self.outcome.before = {self.title: {field.name: spec.get(field.name) for field in change.fields}}
         self.outcome.after = {self.title: change.after}
@@ -288,8 +306,10 @@ class ChangeAutoscaler:
             check_rights(self.client, [planned], namespace=self.namespace, reads=(), check_mode=self.module.check_mode)
         if self.module.check_mode:
             self.outcome.changed = bool(change.write)
+            self.outcome.blockers += self.unserved
             return
         hpa = self._write(hpa, change)
+        self._tell_troubles(hpa)
         self._wait(workload, Autoscaler.from_object(hpa, KIND), hpa)
 
     def _plan(self, hpa: Json) -> HpaChange:
@@ -415,9 +435,8 @@ class ChangeAutoscaler:
     # --- waiting ----------------------------------------------------------------------------------------------------
 
     def _wait(self, workload: Workload, scaler: Autoscaler, hpa: Json) -> None:
-        """Wait until the target serves with a number within the bounds, and say what the HPA lacks."""
+        """Wait until the target serves with a number within the bounds."""
         self.outcome.facts["autoscaler"] = {name: get_path(hpa, "spec", name) for name in FIELDS}
-        self.outcome.blockers += self._find_troubles(hpa)
         if workload.replicas == 0:
             return
         condition = Serving(workload, self._find_goal(workload, scaler), autoscalers=[scaler])
@@ -429,26 +448,36 @@ class ChangeAutoscaler:
             return
         wait_for_workloads(self.module, self.client, self.outcome, [condition], follow_each([workload]), take=take)
 
-    def _find_troubles(self, hpa: Json) -> list[Blocker]:
-        """Return what the HPA says of itself: that it cannot scale, or cannot read its metrics."""
-        troubles: list[Blocker] = []
-        for kind, condition in index_conditions(as_dict(hpa.get("status"))).items():
-            is_bad = kind in ("AbleToScale", "ScalingActive") and condition.get("status") == "False"
-            if not is_bad or condition.get("reason") == "ScalingDisabled":
-                continue
-            troubles.append(
-                Blocker(
-                    object=self.title,
-                    what=f"{condition.get('reason')}: {format_condition(condition)}",
-                    holder=self.title,
-                    next_step=(
-                        "Look whether its metrics are served (kubectl get apiservices) and whether the containers have"
-                        " requests; until then it keeps its bounds only"
-                    ),
-                    since=as_text(condition.get("lastTransitionTime")) or None,
-                )
+    def _ask_metrics(self, fields: t.Sequence[FieldChange]) -> None:
+        """Ask whether the cluster serves the metrics by which the HPA is to scale from now on."""
+        metrics = [metric for field in fields if field.name == "metrics" for metric in field.after or []]
+        self.unserved = find_unserved_metrics(self.client, self.title, metrics)
+
+    def _wait_for_metrics(self, hpa: Json) -> Json:
+        """Wait until a new HPA has read its metrics, or its controller has said why not; return it as it is then."""
+        latest = [hpa]
+
+        def take(snapshot: Snapshot) -> None:
+            latest.append(snapshot.find(KIND, self.namespace, self.name) or hpa)
+
+        condition = MetricsRead(hpa, can_read=not self.unserved)
+        version = as_text(get_path(hpa, "metadata", "resourceVersion"))
+        followed = Followed(condition.resource, self.namespace, Listing([hpa], version), self.name)
+        deadline = Deadline(min(METRICS_SECONDS, max(self.client.deadline.remaining, 0.0)))
+        try:
+            wait_for_workloads(
+                self.module, self.client, self.outcome, [condition], [followed], deadline=deadline, take=take
             )
-        return troubles
+        except (
+            WaitTimeout
+        ):  # the HPA is made and keeps its bounds; what it lacks is told, and the next run tells it too
+            if not index_conditions(as_dict(latest[-1].get("status"))).get(SCALING_ACTIVE) and not self.unserved:
+                self.outcome.blockers.append(describe_silence(self.title))
+        return latest[-1]
+
+    def _tell_troubles(self, hpa: Json) -> None:
+        """Say what the HPA says of itself; where it says nothing, what it will find."""
+        self.outcome.blockers += find_troubles(self.title, hpa) or self.unserved
 
     def _report(self) -> None:
         """Set the summary and the evidence, as far as the run got."""
