@@ -115,7 +115,7 @@ options:
   on_failure:
     description:
       - With V(undo) the recorded revision is put back, with V(stop) everything is left as it is.
-      - That O(timeout) is over is a failure too.
+      - That O(timeout) is over, without a pod more of the new revision that serves, is a failure too.
     type: str
     choices: [undo, stop]
     default: undo
@@ -141,7 +141,9 @@ options:
     default: [gitops, hpa, quota]
   timeout:
     description:
-      - Seconds that the rollout may take, and an undo as much again.
+      - Seconds without progress after which the rollout has failed, and so of an undo. Each pod of the new revision that
+        becomes ready, or available, gives the whole time again, so that a rollout of many pods that goes on is not undone.
+      - What was ready before and is again is no progress, so that the number of pods bounds the whole time.
     type: float
     default: 300.0
 extends_documentation_fragment:

@@ -51,7 +51,7 @@ class RolledOut(WorkloadCondition):
         if not self._is_observed(workload):
             return Status(IN_PROGRESS, workload.title, message, goal)
         if self.revision is None:
-            return self._assess_steadiness(snapshot, workload, message)
+            return self._assess_steadiness(snapshot, workload, message)._replace(progress=measure_progress(workload))
         newest = [name for name in (workload.revision, snapshot.update_hash(workload)) if name]
         if newest and self.revision not in newest:
             problem = f"revision {self.revision} was rolled out, and its newest revision is {newest[0]} now"
@@ -78,6 +78,15 @@ class RolledOut(WorkloadCondition):
         least = goal - self._lacking
         is_updated = workload.updated >= min(least, workload.updated_wanted)
         return self._lacking > 0 and is_updated and workload.pods <= goal and workload.serving >= max(least, 0)
+
+
+def measure_progress(workload: Workload) -> int:
+    """Return a number that rises with each pod of the newest revision that becomes ready, and again when it serves.
+
+    A controller counts the ready pods of all revisions together. That an old one ends changes nothing: it is not ready any
+    more, and not old any more either.
+    """
+    return workload.ready + workload.serving - 2 * (workload.pods - workload.updated)
 
 
 def find_template_writer(workload: Workload) -> str:
