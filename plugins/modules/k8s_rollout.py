@@ -23,6 +23,9 @@ description:
     module fails all the same, and says that the earlier revision serves again.
   - The recorded revision is the newest one that serves, which is not that of the pod template where a person has broken
     it. Of a StatefulSet that is between two revisions it is the one that was complete (C(status.currentRevision)).
+  - A pod of a DaemonSet on a node whose kubelet does not report fails nothing. It is a warning and stands in the summary,
+    and it gets the new revision when the node is back. Where so many nodes do not report that the DaemonSet's controller
+    replaces no pod elsewhere (C(maxUnavailable)), the rollout is refused, and one that this happens to is not undone.
   - Nothing is undone where another run or client has changed the pod template since, and nothing further is changed
     where the undo fails as well. The message has the commands for a person then.
   - A run that was cut off is gone on with by the next one with the same declaration. One with another declaration still

@@ -13,6 +13,7 @@ from .objects import Workload
 from .pod_templates import fingerprint
 from .rollout_notes import read_note
 from .saved_state import find_owners, is_own_manager
+from .silent_nodes import serves_elsewhere
 from .snapshot import Snapshot
 
 
@@ -24,7 +25,7 @@ class RolledOut(WorkloadCondition):
     None is the revision that the controller makes of the template of ``workload``, which is what was last written;
     another template is somebody else's then. With ``serve_seconds`` they have to serve for so long without a break: a
     container that crashes after its start is ready for a moment. ``lacking`` pods need not serve: an undo makes it no
-    worse than it was.
+    worse than it was. Nor need those of a DaemonSet whose node does not report.
     """
 
     def __init__(
@@ -39,7 +40,7 @@ class RolledOut(WorkloadCondition):
 
     def needs(self) -> tuple[str, ...]:
         """Return the kinds that it cannot judge without."""
-        return (self.kind, "ControllerRevision") if self.kind == "DaemonSet" else (self.kind,)
+        return (self.kind, "ControllerRevision", "Pod") if self.kind == "DaemonSet" else (self.kind,)
 
     def _evaluate(self, snapshot: Snapshot, workload: Workload) -> Status:
         goal = workload.replicas
@@ -62,7 +63,8 @@ class RolledOut(WorkloadCondition):
     def _assess_steadiness(self, snapshot: Snapshot, workload: Workload, message: str) -> Status:
         """Return whether its pods serve, and have for as long as they have to."""
         goal = workload.replicas
-        if not (serves(workload, goal) or self._is_no_worse(workload, goal)):
+        is_served = serves(workload, goal) or serves_elsewhere(snapshot, workload)
+        if not (is_served or self._is_no_worse(workload, goal)):
             self._served_since = None
             return Status(IN_PROGRESS, workload.title, message, goal)
         if self._served_since is None:

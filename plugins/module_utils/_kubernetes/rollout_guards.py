@@ -23,6 +23,9 @@ from .plans.rollout import Plan, count_unavailable
 from .pod_templates import ENV, LIMITS, REQUESTS, Edit
 from .resources import collection_path
 from .scaling_constraints import ScalingConstraints, read_constraints
+from .selectors import format_selector
+from .silent_nodes import find_hold, list_silent_pods
+from .snapshot import Snapshot
 
 
 def find_rollout_blockers(
@@ -30,9 +33,11 @@ def find_rollout_blockers(
 ) -> tuple[list[Blocker], list[str]]:
     """Return what stands in the way of a planned template, and what the user should know of autoscalers.
 
-    Each guard costs one request, capacity two, gitops none. Whatever they are, amounts that do not agree are found.
+    Each guard costs one request, capacity two, gitops none. Whatever they are, amounts that do not agree are found, and
+    nodes that would hold up a DaemonSet that does not serve everywhere.
     """
     blockers = find_owner_blockers(workload, POD_TEMPLATE) if "gitops" in guards else []
+    blockers += _find_silent_nodes(client, workload)
     reads = {"headroom" if guard == "capacity" else guard for guard in guards} - {"gitops"}
     constraints = read_constraints(client, workload.namespace, reads)
     if "quota" in guards and not constraints.limit_ranges and _changes(plan, REQUESTS, LIMITS):
@@ -57,6 +62,17 @@ def find_rollout_blockers(
             replaces_first=unavailable > 0,
         )
     return blockers, told + _list_warnings(constraints, workload, changes_requests=_changes(plan, REQUESTS))
+
+
+def _find_silent_nodes(client: Client, workload: Workload) -> list[Blocker]:
+    """Return the nodes that would keep a DaemonSet's controller from replacing any pod."""
+    if workload.kind != "DaemonSet" or workload.serving >= workload.replicas:
+        return []
+    path, params = collection_path("Pod", workload.namespace), {"labelSelector": format_selector(workload.selector)}
+    pods = client.list(path, obj=f"Pods of {workload.title}", params=params).items
+    silent = list_silent_pods(Snapshot.from_objects([{**pod, "kind": "Pod"} for pod in pods]), workload)
+    hold = find_hold(silent, workload)
+    return [hold] if hold is not None else []
 
 
 def _sizes(edit: Edit) -> bool:

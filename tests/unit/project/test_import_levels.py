@@ -39,7 +39,7 @@ LEVELS = {
         ["credentials", "pod_templates", "streams"],
         ["revisions", "rollout_notes"],
         ["access", "autoscalers", "constraints", "plans", "snapshot"],
-        ["client"],
+        ["client", "silent_nodes"],
         ["cache", "cluster", "conditions", "diagnosis", "logs", "reviews", "scaling_constraints"],
         ["scalable"],
         [

@@ -45,6 +45,7 @@ from ..resources import collection_path, find_resource, object_path
 from ..reviews import Right
 from ..revisions import KINDS_OF_REVISIONS, Known, find_current, read_revisions
 from ..rollout_cause import (
+    NODE_NOT_READY,
     Cause,
     LogReader,
     complete_cause,
@@ -63,6 +64,7 @@ from ..rollout_conditions import Observed, RolledOut, find_template_writer
 from ..rollout_guards import find_rollout_blockers
 from ..rollout_notes import UNDOING, Note, is_same_rollout, read_note, read_temporaries
 from ..selectors import format_selector
+from ..silent_nodes import describe_silent
 from ..snapshot import Snapshot
 from ..workload_wait import follow_each, wait_for_workloads
 
@@ -108,6 +110,7 @@ class Rollout:
         self.state = words.PLANNED
         self.cause = ""
         self.images: list[Json] = []
+        self.aside = ""
 
     def run(self) -> None:
         """Fill the outcome; raise OpsError."""
@@ -305,12 +308,15 @@ class Rollout:
         def take(snapshot: Snapshot) -> None:
             last.append(snapshot)
             self.workload = snapshot.workload(self.kind, self.namespace, workload.name) or workload
+            self.aside = describe_silent(snapshot, self.workload)
 
         followed = follow_each([workload])
         try:
             wait_for_workloads(self.module, self.client, self.outcome, [condition], followed, since=since, take=take)
         except WaitError as error:
             return self._describe_failure(error, last[-1], workload)
+        if self.aside:
+            self.module.warn(f"{workload.title}: {self.aside}")
         return None
 
     def _describe_failure(self, error: WaitError, snapshot: Snapshot, workload: Workload) -> _Failure:
@@ -410,6 +416,8 @@ class Rollout:
             self.outcome.facts["cause"] = cause.as_dict()
         back = plan.back
         obstacle = self._explain_no_undo(back)
+        if cause.reason == NODE_NOT_READY:
+            obstacle = "that would hold an undo up as well"
         if self.params["on_failure"] == "stop":
             obstacle = "on_failure is stop"
         if obstacle or back is None:
@@ -572,6 +580,7 @@ class Rollout:
             revision=current,
             cause=self.cause,
             partition=plan.partition[1],
+            aside=self.aside,
         )
         self.outcome.evidence += words.list_rollout_evidence(workload, self.images, current)
 
