@@ -62,7 +62,9 @@ def summarize_rollout(
     if state == DONE and partition:
         return f"rolled out {title}: {what}; {new} of {replicas} are of {number} and serve (partition {partition})"
     if state == DONE and aside:
-        return f"rolled out {title}: {what}; {number} serves on {workload.serving} of {workload.replicas} nodes; {aside}"
+        return (
+            f"rolled out {title}: {what}; {number} serves on {workload.serving} of {workload.replicas} nodes; {aside}"
+        )
     return f"{sentences[state]}; {aside}" if aside and state in (AS_DECLARED, UNDONE) else sentences[state]
 
 

@@ -34,7 +34,17 @@ LEVELS = {
     ],
     "module_utils._kubernetes": [
         ["arguments", "errors", "fields", "files", "proxies"],
-        ["patches", "quantities", "readings", "references", "resources", "routes", "saved_state", "selectors"],
+        [
+            "patches",
+            "quantities",
+            "readings",
+            "references",
+            "resources",
+            "routes",
+            "saved_state",
+            "selectors",
+            "temporary_ends",
+        ],
         ["certificates", "kubeconfig", "objects", "tiers", "transport"],
         ["credentials", "pod_templates", "streams"],
         ["revisions", "rollout_notes"],

@@ -8,13 +8,13 @@ Private to lowtide.ops: do not import from other collections.
 
 from __future__ import annotations
 
-import time
 import typing as t
 
 from ..._common.errors import OpsError, Refusal, WaitError, WaitFailed
 from ..._common.outcome import Outcome, PlanItem
 from ..._common.redaction import Redactor
 from ..._common.retry import Deadline
+from ..._common.timestamps import format_utc
 from .. import rollout_summary as words
 from ..client import Client
 from ..cluster import check_identity, connect, disconnect, read_object
@@ -36,7 +36,6 @@ from ..plans.rollout import (
     plan_rollout,
     plan_undo,
     read_declared,
-    read_moment,
     read_partition,
 )
 from ..pod_templates import RESTARTED_AT, find_schema_problem, fingerprint, list_images
@@ -66,6 +65,7 @@ from ..rollout_notes import UNDOING, Note, is_same_rollout, read_note, read_temp
 from ..selectors import format_selector
 from ..silent_nodes import describe_silent
 from ..snapshot import Snapshot
+from ..temporary_ends import read_moment
 from ..workload_wait import follow_each, wait_for_workloads
 
 if t.TYPE_CHECKING:
@@ -100,8 +100,8 @@ class Rollout:
         self.kind = str(self.params["kind"])
         self.namespace = str(self.params["namespace"])
         self.path = object_path(self.kind, self.namespace, self.params["name"])
-        self.at = time.time()
-        self.now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.at))
+        self.at = 0.0
+        """When it began, by the server's clock."""
         self.declared = Declared()
         self.revisions: list[Known] = []
         self.pods: list[Json] = []
@@ -121,6 +121,7 @@ class Rollout:
 
     def _run(self) -> None:
         obj = read_object(self.client, self.kind, self.namespace, self.params["name"])
+        self.at = self.client.read_server_clock()
         workload = self.workload = Workload.from_object(obj, self.kind)
         self.revisions = self._list_revisions(workload)
         self.declared = self._read_declared(workload)
@@ -189,7 +190,7 @@ class Rollout:
             self.revisions,
             self.declared,
             run_id=self.client.run_id,
-            now=self.now,
+            now=format_utc(self.at),
             at=self.at,
             pods=() if is_settled(workload) else self._list_pods(workload),
         )
@@ -490,7 +491,7 @@ class Rollout:
             note = read_note(workload)
             lacking = note.lacking if note is not None else 0
             condition = RolledOut(workload, None, serve_seconds=self.params["serve_seconds"], lacking=lacking)
-            failure = self._wait(workload, condition, since=find_start(workload, time.time()))
+            failure = self._wait(workload, condition, since=find_start(workload, self.client.read_server_clock()))
         except OpsError as error:
             raise self._give_up(workload, back, cause, str(error)) from error
         if failure is not None:
