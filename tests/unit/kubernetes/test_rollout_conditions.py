@@ -354,7 +354,7 @@ def test_a_deadline_that_progress_renews_cuts_no_request_off(memory: MemoryServe
 def test_progress_is_counted_of_new_pods_that_are_ready() -> None:
     """Nothing is said before its controller has seen the template."""
     written = make(image="j")
-    steps = [
+    steps: list[Json] = [
         {"updatedReplicas": 0},
         {"replicas": 4, "updatedReplicas": 1},
         {"replicas": 4, "updatedReplicas": 1, "readyReplicas": 4},

@@ -18,87 +18,16 @@ from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.conditions
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.diagnosis import GracePeriod
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.job_conditions import JobDone
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.objects import Workload
-from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.rollout_conditions import RolledOut
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.snapshot import Snapshot
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.wait import wait_until
-from unit.kubernetes.yaml_objects import SINCE, describe_event, find, load, replace, scale_between, swap, take, without
+from unit.kubernetes.timeline_cache import TimelineCache
+from unit.kubernetes.yaml_objects import describe_event, find, load, replace, scale_between, swap, without
 
 Json = dict[str, Any]
 DB, WEB, PURGE, AGENT = load("statefulset"), load("deployment"), load("cronjob"), load("daemonset")
 READY = find(DB, "StatefulSet")
 LATE = replace(READY, status__readyReplicas=2, status__availableReplicas=2)
 LATE_TEXT = "2 of 3 replicas ready (3 pods)"
-KINDS = ("StatefulSet", "Deployment", "CronJob", "Job", "DaemonSet")
-
-
-class TimelineCache:
-    """A cache whose changes come at written times: ``timeline`` has the objects that are there from a second on.
-
-    Waiting moves the clock. ``truth`` is what a refresh shows (None: what the watches show); an Exception is raised.
-    """
-
-    def __init__(self, timeline: dict[float, list[Json]], *, truth: list[Json] | Exception | None = None) -> None:
-        self.now = 0.0
-        self.timeline = timeline
-        self.truth = truth
-        self.refreshed: list[float] = []
-        self.followed: list[tuple[str, str, str | None, str | None, bool]] = []
-        self.followed_at: list[float] = []
-        self.known = set(KINDS)
-        self.looks = 0
-        self.shortest = 60.0
-        self.settled: list[float] = []
-        self.cost = 0.0
-        self._override: list[Json] | None = None
-
-    def follow(
-        self,
-        kind: str,
-        namespace: str,
-        *,
-        label_selector: str | None = None,
-        field_selector: str | None = None,
-        optional: bool = False,
-    ) -> None:
-        """Note it."""
-        self.followed.append((kind, namespace, label_selector, field_selector, optional))
-        self.followed_at.append(self.now)
-        self.known.add(kind)
-
-    def is_following(self, kind: str, namespace: str, *, label_selector: str | None = None) -> bool:  # noqa: ARG002
-        """Whether it is known."""
-        return kind in KINDS or any(entry[:2] == (kind, namespace) for entry in self.followed)
-
-    def snapshot(self) -> Snapshot:
-        """What there is now, of the kinds that are followed."""
-        self.looks += 1
-        self.now += self.cost
-        objects = self._override or self.timeline[max(at for at in self.timeline if at <= self.now)]
-        return take([obj for obj in objects if obj["kind"] in self.known], *self.known, at=SINCE + self.now)
-
-    def wait_for_change(self, timeout: float, *, settle: float = 0.0) -> None:
-        """Move the clock to the next change, or to the timeout; at least to what comes while it settles."""
-        self.shortest = min(self.shortest, timeout)
-        self.settled.append(settle)
-        begun = self.now
-        changed = min([at for at in self.timeline if at > begun] + [begun + timeout])
-        self.now = max(changed, begun + min(settle, timeout))
-
-    def refresh(self) -> None:
-        """Show the truth."""
-        self.refreshed.append(self.now)
-        if isinstance(self.truth, Exception):
-            raise self.truth
-        if self.truth is not None:
-            self._override = self.truth
-
-    def read_clock(self) -> float:
-        """The server's time."""
-        return SINCE + self.now
-
-    def clock(self) -> float:
-        """Its seconds."""
-        return self.now
 
 
 def run(
@@ -542,75 +471,3 @@ def test_a_blocker_names_who_holds_it_and_since_when() -> None:
     assert (blocker.holder, blocker.since) == ("example.com/drain", "2026-05-01T10:00:30Z")
     assert [entry[0] for entry in cache.followed] == ["ReplicaSet", "Pod", "Event"]
     assert [entry[4] for entry in cache.followed] == [False, False, True]
-
-
-def make_rollout(*counts: int, generation: int = 7) -> Json:
-    """Return a Deployment of 3 replicas with these numbers of pods, updated, ready and available ones."""
-    names = ("replicas", "updatedReplicas", "readyReplicas", "availableReplicas")
-    status = {f"status__{name}": count for name, count in zip(names, counts, strict=True)}
-    status |= {"spec__replicas": 3, "metadata__generation": 7, "status__observedGeneration": generation}
-    return replace(find(WEB, "Deployment"), **status)
-
-
-def wait_for_rollout(cache: TimelineCache, seconds: float) -> Snapshot:
-    """Wait until the Deployment is rolled out."""
-    return run(cache, RolledOut(Workload.from_object(make_rollout(3, 3, 3, 3)), None), seconds=seconds)
-
-
-def test_a_rollout_that_progresses_takes_longer_than_its_time() -> None:
-    """Each pod of the new revision that becomes ready gives the whole time again; 75 s of 20."""
-    cache = TimelineCache(
-        {
-            0.0: [make_rollout(3, 0, 3, 3, generation=6)],
-            5.0: [make_rollout(4, 1, 3, 3)],
-            20.0: [make_rollout(4, 1, 4, 4)],
-            38.0: [make_rollout(4, 2, 4, 3)],
-            55.0: [make_rollout(4, 3, 4, 4)],
-            75.0: [make_rollout(3, 3, 3, 3)],
-        }
-    )
-    wait_for_rollout(cache, 20)
-    assert cache.now == 75.0
-
-
-def test_readiness_that_flaps_is_no_progress() -> None:
-    """Only more than ever before is; the first time that it was ready is what the time counts from."""
-    unready, ready = [make_rollout(4, 1, 3, 3)], [make_rollout(4, 1, 4, 4)]
-    timeline = {0.0: unready} | {float(at): ready if at % 10 else unready for at in range(5, 200, 5)}
-    cache = TimelineCache(timeline)
-    with pytest.raises(WaitTimeout, match="after 20 s without progress: its new pod template: 4 of 3 replicas ready"):
-        wait_for_rollout(cache, 20)
-    assert cache.now == 25.0
-
-
-def test_old_pods_that_end_and_new_ones_that_do_not_serve_are_no_progress() -> None:
-    """A rollout that takes pods away and adds ones that never become ready ends in time."""
-    cache = TimelineCache(
-        {
-            0.0: [make_rollout(3, 0, 3, 3)],
-            8.0: [make_rollout(2, 0, 2, 2)],
-            16.0: [make_rollout(3, 1, 2, 2)],
-            24.0: [make_rollout(4, 2, 2, 2)],
-        }
-    )
-    with pytest.raises(WaitTimeout):
-        wait_for_rollout(cache, 20)
-    assert cache.now == 20.0
-
-
-def test_progress_that_no_watch_has_told_of_counts() -> None:
-    """What the server says at the deadline gives the time again, once."""
-    cache = TimelineCache({0.0: [make_rollout(4, 1, 3, 3)]}, truth=[make_rollout(4, 2, 4, 4)])
-    with pytest.raises(WaitTimeout):
-        wait_for_rollout(cache, 20)
-    assert cache.refreshed == [20.0, 40.0]
-
-
-def test_time_without_progress_counts_for_each_goal() -> None:
-    """An autoscaler that takes replicas away hides no progress, and one that swings adds none."""
-    many, few = make_rollout(4, 2, 4, 4), replace(make_rollout(3, 2, 3, 3), spec__replicas=2)
-    timeline = {float(at): [few if at % 20 else many] for at in range(0, 300, 10)}
-    cache = TimelineCache(timeline)
-    with pytest.raises(WaitTimeout):
-        wait_for_rollout(cache, 25)
-    assert cache.now == 35.0

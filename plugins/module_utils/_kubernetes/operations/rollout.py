@@ -104,7 +104,6 @@ class Rollout:
         """When it began, by the server's clock."""
         self.declared = Declared()
         self.revisions: list[Known] = []
-        self.pods: list[Json] = []
         self.workload: Workload | None = None
         self.plan: Plan | None = None
         self.state = words.PLANNED
