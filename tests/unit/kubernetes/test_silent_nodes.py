@@ -9,6 +9,7 @@ import pytest
 
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.objects import Pod, Workload
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.silent_nodes import (
+    describe_silent,
     find_hold,
     is_silent,
     serves_elsewhere,
@@ -124,6 +125,18 @@ def make_set(rolling: Json | None = None, **status: int) -> Workload:
     return Workload.from_object({"kind": KIND, "metadata": metadata, "spec": spec, "status": {**counts, **status}})
 
 
+REVISION: Json = {
+    "kind": "ControllerRevision",
+    "metadata": {
+        "name": "w-new",
+        "uid": "r",
+        "namespace": NAMESPACE,
+        "labels": {"controller-revision-hash": "new"},
+        "ownerReferences": [{"kind": KIND, "uid": "u", "controller": True}],
+    },
+    "revision": 2,
+}
+"""The newest one."""
 SILENT: Json = {"conditions": describe_conditions("False", "True")}
 
 
@@ -161,17 +174,36 @@ def test_what_is_unavailable_holds_the_others_up(rolling: Json, silent: int, opt
 def test_pods_elsewhere_are_new_and_serve(silent_mark: str, updated: int, serving: int, expected: bool) -> None:
     """A new pod on a silent node does not stand for an old one on another."""
     workload = make_set(updatedNumberScheduled=updated, numberReady=serving, numberAvailable=serving)
-    revision = {
-        "kind": "ControllerRevision",
-        "metadata": {
-            "name": "w-new",
-            "uid": "r",
-            "namespace": NAMESPACE,
-            "labels": {"controller-revision-hash": "new"},
-            "ownerReferences": [{"kind": KIND, "uid": "u", "controller": True}],
-        },
-        "revision": 2,
-    }
-    snapshot = Snapshot.from_objects([workload.raw, revision, describe_pod("w-0", silent_mark, **SILENT)])
+    snapshot = Snapshot.from_objects([workload.raw, REVISION, describe_pod("w-0", silent_mark, **SILENT)])
     assert serves_elsewhere(snapshot, workload) is expected
-    assert not serves_elsewhere(Snapshot.from_objects([workload.raw, revision]), workload)
+    assert not serves_elsewhere(Snapshot.from_objects([workload.raw, REVISION]), workload)
+
+
+@pytest.mark.parametrize(
+    ("marks", "said"),
+    [
+        ([], ""),
+        (["new"], "the kubelet of node node-w-0 does not report, and whether the pod there serves is not known"),
+        (
+            ["old", "old"],
+            "the kubelet of nodes node-w-0, node-w-1 does not report: w-0, w-1 keep the earlier revision until",
+        ),
+        (
+            ["new", "old"],
+            "the kubelet of nodes node-w-0, node-w-1 does not report: w-1 keeps the earlier revision until",
+        ),
+    ],
+)
+def test_what_becomes_of_pods_on_silent_nodes_is_told(marks: list[str], said: str) -> None:
+    """Which keep the earlier revision, and that nothing is known of the others."""
+    pods = [describe_pod(f"w-{number}", mark, **SILENT) for number, mark in enumerate(marks)]
+    told = describe_silent(Snapshot.from_objects([make_set().raw, REVISION, *pods]), make_set())
+    assert told.startswith(said)
+    assert bool(told) is bool(marks)
+
+
+def test_a_set_that_serves_everywhere_costs_no_request(memory: MemoryServer, controllers: RolloutControllers) -> None:
+    """Its own numbers say so. Nor are pods of another kind looked at before they are replaced."""
+    controllers.add(KIND, replicas=2)
+    check_done(roll_out(memory, KIND, image="j", guards=[], check=True))
+    assert not [request for request in memory.log if request.path.endswith("/pods")]
