@@ -23,6 +23,9 @@ description:
     module fails all the same, and says that the earlier revision serves again.
   - The recorded revision is the newest one that serves, which is not that of the pod template where a person has broken
     it. Of a StatefulSet that is between two revisions it is the one that was complete (C(status.currentRevision)).
+  - A pod of a DaemonSet on a node whose kubelet does not report fails nothing. It is a warning and stands in the summary,
+    and it gets the new revision when the node is back. Where so many nodes do not report that the DaemonSet's controller
+    replaces no pod elsewhere (C(maxUnavailable)), the rollout is refused, and one that this happens to is not undone.
   - Nothing is undone where another run or client has changed the pod template since, and nothing further is changed
     where the undo fails as well. The message has the commands for a person then.
   - A run that was cut off is gone on with by the next one with the same declaration. One with another declaration still
@@ -115,7 +118,7 @@ options:
   on_failure:
     description:
       - With V(undo) the recorded revision is put back, with V(stop) everything is left as it is.
-      - That O(timeout) is over is a failure too.
+      - That O(timeout) is over, without a pod more of the new revision that serves, is a failure too.
     type: str
     choices: [undo, stop]
     default: undo
@@ -129,7 +132,9 @@ options:
   guards:
     description:
       - What is looked at before the template is changed.
-      - V(gitops) refuses where a GitOps tool or an operator would put the template back. It costs no request.
+      - V(gitops) refuses where a GitOps tool or an operator would put the template back, and where a Canary of Flagger
+        (C(spec.targetRef)) or a Rollout of Argo (C(spec.workloadRef)) rolls the workload out. Those that this account may
+        not read are a warning.
       - V(quota) refuses where ResourceQuotas or LimitRanges leave no room for the new pods.
       - V(capacity) refuses where no node has room for a new pod. It needs the rights to list nodes, and pods of all
         namespaces.
@@ -141,7 +146,9 @@ options:
     default: [gitops, hpa, quota]
   timeout:
     description:
-      - Seconds that the rollout may take, and an undo as much again.
+      - Seconds without progress after which the rollout has failed, and so of an undo. Each pod of the new revision that
+        becomes ready, or available, gives the whole time again, so that a rollout of many pods that goes on is not undone.
+      - What was ready before and is again is no progress, so that the number of pods bounds the whole time.
     type: float
     default: 300.0
 extends_documentation_fragment:

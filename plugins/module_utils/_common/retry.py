@@ -22,6 +22,7 @@ class Deadline:
         self._clock = clock
         self._sleep = sleep
         self._start = clock()
+        self._end = self._start + seconds
         self.seconds = seconds
 
     @property
@@ -32,12 +33,21 @@ class Deadline:
     @property
     def remaining(self) -> float:
         """Seconds left, never negative."""
-        return max(0.0, self.seconds - self.elapsed)
+        return max(0.0, self.left)
+
+    @property
+    def left(self) -> float:
+        """Seconds left, negative once it has passed."""
+        return self._end - self._clock()
 
     @property
     def passed(self) -> bool:
         """Whether no time is left."""
         return self.remaining <= 0.0
+
+    def renew(self) -> None:
+        """Give as many seconds as at first from now on. What has elapsed is counted from the beginning all the same."""
+        self._end = self._clock() + self.seconds
 
     def pause(self, seconds: float) -> None:
         """Sleep between two looks at a condition that nothing announces, but not past the deadline."""

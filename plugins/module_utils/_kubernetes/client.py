@@ -496,7 +496,7 @@ class Client:
 
     def _left(self) -> float:
         """Seconds until nothing is waited for any more."""
-        return self.deadline.seconds - self.deadline.elapsed + GRACE
+        return self.deadline.left + GRACE
 
     def _limit_packet(self) -> float:
         return min(READ_TIMEOUT, self._left())

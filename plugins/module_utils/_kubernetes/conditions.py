@@ -33,7 +33,9 @@ class Status(t.NamedTuple):
     """Where an object stands: one of the four words, the object, and its numbers in words.
 
     ``goal`` is the number of pods that the condition asks for now; ``next_step`` is filled where waiting is in vain, or
-    will be unless somebody acts. ``look_again`` is after how many seconds it may hold without any change.
+    will be unless somebody acts. ``look_again`` is after how many seconds it may hold without any change. ``progress`` is
+    how far it has come of what its goal bounds: more of it than ever before gives a wait its whole time again. None: the
+    time is a total.
     """
 
     state: str
@@ -42,6 +44,7 @@ class Status(t.NamedTuple):
     goal: int | None = None
     next_step: str = ""
     look_again: float | None = None
+    progress: int | None = None
 
     @property
     def is_current(self) -> bool:

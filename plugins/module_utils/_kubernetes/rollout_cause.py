@@ -23,6 +23,7 @@ from .logs import read_log
 from .objects import ContainerState, Event, Pod, Workload
 from .pod_templates import find_container, find_digest, list_images
 from .resources import collection_path
+from .silent_nodes import find_hold, list_silent_pods
 from .snapshot import Snapshot
 from .wait import FindingLasted
 
@@ -32,6 +33,9 @@ LOG_BYTES = 16384
 
 LogReader = t.Callable[[Client, Pod, str, t.Callable[[str], str]], list[str]]
 """Returns the last lines that a crashed container wrote: of a pod, by the name of the container, without secrets."""
+
+NODE_NOT_READY = "NodeNotReady"
+"""The reason of a rollout that a node holds up, which would hold up its undo as well."""
 
 _SYMPTOMS = ("ContainersNotReady", "OrderedReady", "Terminating", "ProgressDeadlineExceeded")
 """Reasons that follow from others where there are any, and the later ones from the earlier ones."""
@@ -82,11 +86,17 @@ def redact_blockers(blockers: t.Iterable[Blocker], redactor: Redactor) -> list[B
 
 def find_cause(error: WaitError, snapshot: Snapshot, workload: Workload, *, since: float) -> tuple[Cause, Pod | None]:
     """Return why a wait for a rollout ended without success, and the pod that shows it."""
+    silent = list_silent_pods(snapshot, workload)
+    titles = {pod.title for pod in silent}
     findings = diagnose(snapshot, workload, since=since, goal=workload.replicas)
+    findings = [finding for finding in findings if finding.object not in titles]
     expired = error.finding if isinstance(error, FindingLasted) else None
     if expired is None or expired.reason in _SYMPTOMS:
         known = findings if expired is None else [*findings, expired]
         expired = min(known, key=_rank, default=None)
+    hold = find_hold(silent, workload)
+    if expired is None and hold is not None:
+        return Cause(NODE_NOT_READY, hold.object, hold.what, hold.next_step), None
     if expired is None:
         return Cause("Timeout", error.obj, error.problem, error.next_step), None
     pod = next((pod for pod in snapshot.list_pods(workload) if pod.title == expired.object), None)

@@ -13,6 +13,7 @@ from .objects import Workload
 from .pod_templates import fingerprint
 from .rollout_notes import read_note
 from .saved_state import find_owners, is_own_manager
+from .silent_nodes import serves_elsewhere
 from .snapshot import Snapshot
 
 
@@ -24,7 +25,7 @@ class RolledOut(WorkloadCondition):
     None is the revision that the controller makes of the template of ``workload``, which is what was last written;
     another template is somebody else's then. With ``serve_seconds`` they have to serve for so long without a break: a
     container that crashes after its start is ready for a moment. ``lacking`` pods need not serve: an undo makes it no
-    worse than it was.
+    worse than it was. Nor need those of a DaemonSet whose node does not report.
     """
 
     def __init__(
@@ -39,7 +40,7 @@ class RolledOut(WorkloadCondition):
 
     def needs(self) -> tuple[str, ...]:
         """Return the kinds that it cannot judge without."""
-        return (self.kind, "ControllerRevision") if self.kind == "DaemonSet" else (self.kind,)
+        return (self.kind, "ControllerRevision", "Pod") if self.kind == "DaemonSet" else (self.kind,)
 
     def _evaluate(self, snapshot: Snapshot, workload: Workload) -> Status:
         goal = workload.replicas
@@ -51,7 +52,7 @@ class RolledOut(WorkloadCondition):
         if not self._is_observed(workload):
             return Status(IN_PROGRESS, workload.title, message, goal)
         if self.revision is None:
-            return self._assess_steadiness(snapshot, workload, message)
+            return self._assess_steadiness(snapshot, workload, message)._replace(progress=measure_progress(workload))
         newest = [name for name in (workload.revision, snapshot.update_hash(workload)) if name]
         if newest and self.revision not in newest:
             problem = f"revision {self.revision} was rolled out, and its newest revision is {newest[0]} now"
@@ -62,7 +63,8 @@ class RolledOut(WorkloadCondition):
     def _assess_steadiness(self, snapshot: Snapshot, workload: Workload, message: str) -> Status:
         """Return whether its pods serve, and have for as long as they have to."""
         goal = workload.replicas
-        if not (serves(workload, goal) or self._is_no_worse(workload, goal)):
+        is_served = serves(workload, goal) or serves_elsewhere(snapshot, workload)
+        if not (is_served or self._is_no_worse(workload, goal)):
             self._served_since = None
             return Status(IN_PROGRESS, workload.title, message, goal)
         if self._served_since is None:
@@ -78,6 +80,15 @@ class RolledOut(WorkloadCondition):
         least = goal - self._lacking
         is_updated = workload.updated >= min(least, workload.updated_wanted)
         return self._lacking > 0 and is_updated and workload.pods <= goal and workload.serving >= max(least, 0)
+
+
+def measure_progress(workload: Workload) -> int:
+    """Return a number that rises with each pod of the newest revision that becomes ready, and again when it serves.
+
+    A controller counts the ready pods of all revisions together. That an old one ends changes nothing: it is not ready any
+    more, and not old any more either.
+    """
+    return workload.ready + workload.serving - 2 * (workload.pods - workload.updated)
 
 
 def find_template_writer(workload: Workload) -> str:

@@ -14,15 +14,20 @@ from .._common.outcome import Blocker
 from .autoscalers import Autoscaler
 from .client import Client
 from .constraints.capacity import find_fit_blockers
+from .constraints.delivery import DELIVERY_TOOLS, DeliveryTool, find_delivery_blocker
 from .constraints.limits import RUNTIME_VARIABLES, find_amount_blockers, list_runtime_warnings
 from .constraints.owners import POD_TEMPLATE, find_owner_blockers
 from .constraints.quota import find_rollout_quota_blockers
-from .fields import as_dict, as_list, get_path
+from .errors import Forbidden, NotFound
+from .fields import Json, as_dict, as_list, get_path
 from .objects import Workload
 from .plans.rollout import Plan, count_unavailable
 from .pod_templates import ENV, LIMITS, REQUESTS, Edit
 from .resources import collection_path
-from .scaling_constraints import ScalingConstraints, read_constraints
+from .scaling_constraints import ScalingConstraints, is_served, read_constraints
+from .selectors import format_selector
+from .silent_nodes import find_hold, list_silent_pods
+from .snapshot import Snapshot
 
 
 def find_rollout_blockers(
@@ -30,9 +35,11 @@ def find_rollout_blockers(
 ) -> tuple[list[Blocker], list[str]]:
     """Return what stands in the way of a planned template, and what the user should know of autoscalers.
 
-    Each guard costs one request, capacity two, gitops none. Whatever they are, amounts that do not agree are found.
+    Each guard costs one request, capacity two, gitops one for each tool that may roll its kind out. Whatever they are, amounts that do not agree are found, and
+    nodes that would hold up a DaemonSet that does not serve everywhere.
     """
-    blockers = find_owner_blockers(workload, POD_TEMPLATE) if "gitops" in guards else []
+    blockers, warnings = _find_owners(client, workload) if "gitops" in guards else ([], [])
+    blockers += _find_silent_nodes(client, workload)
     reads = {"headroom" if guard == "capacity" else guard for guard in guards} - {"gitops"}
     constraints = read_constraints(client, workload.namespace, reads)
     if "quota" in guards and not constraints.limit_ranges and _changes(plan, REQUESTS, LIMITS):
@@ -56,7 +63,47 @@ def find_rollout_blockers(
             limit_ranges=ranges,
             replaces_first=unavailable > 0,
         )
-    return blockers, told + _list_warnings(constraints, workload, changes_requests=_changes(plan, REQUESTS))
+    return blockers, warnings + told + _list_warnings(constraints, workload, changes_requests=_changes(plan, REQUESTS))
+
+
+def _find_owners(client: Client, workload: Workload) -> tuple[list[Blocker], list[str]]:
+    """Return who keeps the pod template or rolls it out, and a warning for what this account may not read."""
+    blockers, warnings = find_owner_blockers(workload, POD_TEMPLATE), []
+    for tool in DELIVERY_TOOLS:
+        if workload.kind not in tool.kinds:
+            continue
+        try:
+            objects = _list_delivered(client, workload.namespace, tool)
+        except Forbidden as error:
+            warnings.append(f"{error} Until then it is not known whether {tool.name} rolls {workload.title} out.")
+            continue
+        blocker = find_delivery_blocker(workload, tool, objects)
+        blockers += [blocker] if blocker is not None else []
+    return blockers, warnings
+
+
+def _list_delivered(client: Client, namespace: str, tool: DeliveryTool) -> list[Json]:
+    """Return the objects of a tool, none where the cluster does not have it. Raises Forbidden where it may."""
+    title = f"{tool.resource.plural} of {tool.name} in namespace {namespace}"
+    try:
+        return client.list(collection_path(tool.resource, namespace), obj=title).items
+    except NotFound:
+        return []
+    except Forbidden:
+        if is_served(client, tool.resource):
+            raise
+        return []
+
+
+def _find_silent_nodes(client: Client, workload: Workload) -> list[Blocker]:
+    """Return the nodes that would keep a DaemonSet's controller from replacing any pod."""
+    if workload.kind != "DaemonSet" or workload.serving >= workload.replicas:
+        return []
+    path, params = collection_path("Pod", workload.namespace), {"labelSelector": format_selector(workload.selector)}
+    pods = client.list(path, obj=f"Pods of {workload.title}", params=params).items
+    silent = list_silent_pods(Snapshot.from_objects([{**pod, "kind": "Pod"} for pod in pods]), workload)
+    hold = find_hold(silent, workload)
+    return [hold] if hold is not None else []
 
 
 def _sizes(edit: Edit) -> bool:

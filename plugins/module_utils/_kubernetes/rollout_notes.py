@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import typing as t
 
-from .fields import Json, as_dict, as_int, as_list, as_text, as_time, get_path
+from .fields import Json, as_dict, as_int, as_list, as_text, get_path
 from .objects import Workload
 from .pod_templates import Edit, Place, fingerprint, get_value, is_same, list_images
 from .saved_state import (
@@ -26,6 +26,7 @@ from .saved_state import (
     find_state,
     save_state,
 )
+from .temporary_ends import is_due
 
 ROLLING, UNDOING, DONE = "rolling", "undoing", "done"
 PARTITION = ("spec", "updateStrategy", "rollingUpdate", "partition")
@@ -210,7 +211,7 @@ def find_temporary(known: t.Sequence[Temporary], places: t.Collection[Place]) ->
 
 def split_due(known: t.Sequence[Temporary], now: float) -> tuple[list[Temporary], list[Temporary]]:
     """Return the temporary changes whose end has come, and the others."""
-    due = [entry for entry in known if (as_time(entry.until) or 0.0) <= now]
+    due = [entry for entry in known if is_due(entry.until, now)]
     return due, [entry for entry in known if entry not in due]
 
 

@@ -37,8 +37,12 @@ def summarize_rollout(
     revision: Known | None = None,
     cause: str = "",
     partition: int = 0,
+    aside: str = "",
 ) -> str:
-    """Return one line: what was rolled out, or would be, or became of it. ``cause`` is the reason of a failure."""
+    """Return one line: what was rolled out, or would be, or became of it.
+
+    ``cause`` is the reason of a failure, ``aside`` what became of pods whose nodes do not report.
+    """
     title, replicas = workload.title, format_count(workload.replicas, "replica")
     number = f"revision {revision.number}" if revision is not None else "its newest revision"
     failed = f"the rollout of {title} failed ({cause})"
@@ -57,7 +61,16 @@ def summarize_rollout(
         return f"wrote {title}: {what}; nothing is proven, it has 0 replicas"
     if state == DONE and partition:
         return f"rolled out {title}: {what}; {new} of {replicas} are of {number} and serve (partition {partition})"
-    return sentences[state]
+    if state == DONE and aside:
+        return (
+            f"rolled out {title}: {what}; {number} serves on {workload.serving} of {workload.replicas} nodes; {aside}"
+        )
+    return f"{sentences[state]}; {aside}" if aside and state in (AS_DECLARED, UNDONE) else sentences[state]
+
+
+def name_revision(revision: Known) -> str:
+    """Return how messages name a revision to go back to, also one that has no number yet."""
+    return f"revision {revision.number}" if revision.number else "its earlier pod template"
 
 
 def describe_return(workload: Workload) -> str:

@@ -17,7 +17,7 @@ from .client import Client
 from .errors import Forbidden, NotFound
 from .fields import as_dict, as_text, get_path
 from .objects import Workload
-from .resources import collection_path, find_resource
+from .resources import Kind, collection_path, find_resource
 
 if t.TYPE_CHECKING:
     from .fields import Json
@@ -110,7 +110,7 @@ def read_constraints(
                 raise
             return []  # 404 for the list of a kind: KEDA is not installed in this cluster
         except Forbidden as error:
-            if kind == "ScaledObject" and not _is_served(client, kind):
+            if kind == "ScaledObject" and not is_served(client, kind):
                 return []
             if required:
                 raise
@@ -138,8 +138,8 @@ def read_constraints(
     return constraints
 
 
-def _is_served(client: Client, kind: str) -> bool:
-    """Whether the cluster has the API of a kind at all.
+def is_served(client: Client, kind: Kind) -> bool:
+    """Return whether the cluster has the API of a kind at all.
 
     Authorization comes before routing: an account of one namespace gets 403, not 404, for an API that does not exist. All
     that are authenticated may read the list of groups (ClusterRole system:discovery).

@@ -91,6 +91,7 @@ def wait_until(
     read them), what only explains a delay after ``diagnose_after`` seconds (at most a fifth of the deadline; infinite:
     never) and if it may be read. Raises WaitFailed as soon as a condition cannot hold any more, or a finding has lasted longer than
     ``grace`` bears it; WaitTimeout at the deadline; the latter two after reading everything once more, so that no watch that fell silent is the reason.
+    Conditions that say their progress renew the deadline with each step that none before has reached for the same goal.
     ``outcome`` gets the findings as blockers, and the seconds waited. The server's clock is read once. ``since`` is when
     what is waited for was begun, by a run that was cut off: now, where it is not given.
     """
@@ -149,6 +150,7 @@ class _Wait:
         self._is_diagnosing = False
         self._diagnose_after = diagnose_after
         self._since = epoch + self._began if since is None else since
+        self._farthest: dict[tuple[int, int | None], int] = {}
 
     @property
     def _now(self) -> float:
@@ -177,7 +179,10 @@ class _Wait:
                 if confirmed is not None:
                     return confirmed
             if self._deadline.passed:
-                return self._look_finally(look)
+                final = self._look_finally(look)
+                if final is not None:
+                    return final
+                continue
             self._cache.wait_for_change(self._choose_pause(look), settle=max(SHORTEST_PAUSE, LOOK_SHARE * cost))
 
     def _look(self) -> _Look:
@@ -194,7 +199,16 @@ class _Wait:
             goal = workload.replicas if status.goal is None else status.goal
             findings += diagnose(snapshot, workload, since=self._since, goal=goal)
             recovering.update(pod.title for pod in list_pods_to_start(snapshot, workload))
+        self._renew_deadline(statuses)
         return _Look(snapshot, statuses, findings, recovering)
+
+    def _renew_deadline(self, statuses: t.Sequence[Status]) -> None:
+        """Give the whole time again where a condition has come farther than ever: what only flaps never does."""
+        for index, status in enumerate(statuses):
+            key = (index, status.goal)
+            if status.progress is not None and status.progress > self._farthest.get(key, status.progress - 1):
+                self._farthest[key] = status.progress
+                self._deadline.renew()
 
     def _choose_pause(self, look: _Look) -> float:
         again = [status.look_again for status in look.statuses if status.look_again is not None]
@@ -232,8 +246,8 @@ class _Wait:
             next_step=f"{expired.next_step}, or raise failure_grace_factor if it passes",
         )
 
-    def _look_finally(self, look: _Look) -> Snapshot:
-        """At the deadline: what the server says itself."""
+    def _look_finally(self, look: _Look) -> Snapshot | None:
+        """At the deadline: what the server says itself. None where that is progress which no watch has told of."""
         unread = ""
         try:
             self._cache.refresh()
@@ -244,6 +258,8 @@ class _Wait:
             if not look.late:
                 return look.snapshot
             self._raise_failed(look)
+            if not self._deadline.passed:
+                return None
         self._report(look.findings)
         reasons = "".join(f"; {finding}" for finding in look.findings[:3])
         steps = [status.next_step for status in look.late if status.next_step]
@@ -251,9 +267,13 @@ class _Wait:
         advice = f"{steps[0]}; or raise" if steps else "Raise"
         raise WaitTimeout(
             obj=_join_titles(look.late),
-            problem=f"after {self._deadline.seconds:g} s: {_join_messages(look.late)}{reasons}{unread}",
+            problem=f"after {self._describe_time(look)}: {_join_messages(look.late)}{reasons}{unread}",
             next_step=f"{advice} timeout if it only needs longer: running again goes on waiting",
         )
+
+    def _describe_time(self, look: _Look) -> str:
+        seconds = f"{self._deadline.seconds:g} s"
+        return f"{seconds} without progress" if any(s.progress is not None for s in look.late) else seconds
 
     def _report(self, findings: t.Sequence[Finding]) -> None:
         """Add the findings to the blockers of the result."""

@@ -60,6 +60,7 @@ PATHS = {
     "Application": "apis/argoproj.io/v1alpha1/{}/applications",
     "Rollout": "apis/argoproj.io/v1alpha1/{}/rollouts",
     "Experiment": "apis/argoproj.io/v1alpha1/{}/experiments",
+    "Canary": "apis/flagger.app/v1beta1/{}/canaries",
     "Crew": "apis/crews.example.org/v1alpha1/{}/crews",
     "CustomResourceDefinition": "apis/apiextensions.k8s.io/v1//customresourcedefinitions",
 }
@@ -270,6 +271,14 @@ def other_apis(lab_facts: Json) -> None:
     define(default, describe_definition("Rollout", "rollouts", replicas_path=".spec.replicas"))
     define(default, describe_definition("Experiment", "experiments"))
     define(default, describe_definition("Crew", "crews", replicas_path=".spec.workers", group="crews.example.org"))
+
+
+@pytest.fixture(scope="session")
+def flagger(lab_facts: Json) -> None:
+    """The Canary's resource definition. No Flagger runs: this is its API only."""
+    definition = describe_definition("Canary", "canaries", group="flagger.app")
+    definition["spec"]["versions"][0]["name"] = "v1beta1"
+    define(Namespace("default", lab_facts["kubernetes"]), definition)
 
 
 def define(space: Namespace, definition: Json) -> None:

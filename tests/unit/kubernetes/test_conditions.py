@@ -417,7 +417,7 @@ def test_what_conditions_need(kind: str, objects: list[Json], needs: tuple[str, 
 
 def test_a_daemonsets_revision_is_in_its_revisions() -> None:
     """Its status does not say it. A Job needs itself."""
-    assert RolledOut(written(DAEMON_SET), "bbb").needs() == ("DaemonSet", "ControllerRevision")
+    assert RolledOut(written(DAEMON_SET), "bbb").needs() == ("DaemonSet", "ControllerRevision", "Pod")
     assert JobDone("shop", "import", "u").needs() == ("Job",)
 
 

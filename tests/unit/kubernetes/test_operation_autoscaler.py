@@ -20,6 +20,7 @@ from support.memory_controllers import (
     scale,
 )
 from support.memory_kubernetes import MemoryServer
+from support.memory_objects import format_now
 from support.modules import ModuleRun
 from support.operation_runs import list_writes, run_operation
 
@@ -270,7 +271,20 @@ def test_giving_back_declares_nothing(memory: MemoryServer, option: Json) -> Non
 
 
 @pytest.mark.usefixtures("controllers")
-@pytest.mark.parametrize("until", ["2001-01-01T00:00:00Z", "tomorrow"])
+@pytest.mark.parametrize("ahead", [-3600.0, 3600.0])
+def test_an_end_is_judged_by_the_clock_of_the_server(memory: MemoryServer, ahead: float) -> None:
+    """As k8s_rollout does, whatever the clock of this machine says."""
+    put_hpa(memory)
+    memory.clock_ahead = ahead
+    check_refused(memory, "option until", min_replicas=4, until=format_now(ahead - 1800))
+    assert run(memory, min_replicas=4, until=format_now(ahead + 1800)).changed
+    assert not run(memory, state="expired").changed
+    memory.clock_ahead = ahead + 3600.0
+    assert run(memory, state="expired").changed
+
+
+@pytest.mark.usefixtures("controllers")
+@pytest.mark.parametrize("until", ["2001-01-01T00:00:00Z", "tomorrow", "2099-01-01"])
 def test_an_end_has_to_come(memory: MemoryServer, until: str) -> None:
     """And to be a time."""
     put_hpa(memory)

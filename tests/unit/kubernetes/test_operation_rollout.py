@@ -9,6 +9,7 @@ import pytest
 
 from support.memory_controllers import NAMESPACE, describe_hpa
 from support.memory_kubernetes import MemoryServer
+from support.memory_objects import format_now
 from support.memory_rollouts import PULL, RolloutControllers
 from support.operation_runs import list_writes
 
@@ -134,6 +135,26 @@ def test_a_temporary_change_is_taken_back_when_its_end_has_come(
     assert "has passed" in roll_out(memory, image="j", until="2026-01-01T00:00:00Z").msg
     assert "declares nothing else" in roll_out(memory, state="expired", image="j").msg
     assert "no value that could be taken back" in roll_out(memory, until="2099-01-01T00:00:00Z", revision="1").msg
+
+
+@pytest.mark.parametrize("ahead", [-3600.0, 3600.0])
+def test_an_end_is_judged_by_the_clock_of_the_server(
+    memory: MemoryServer, controllers: RolloutControllers, ahead: float
+) -> None:
+    """Whatever the clock of this machine says: an end in half an hour of theirs has not come, one before half an hour has."""
+    controllers.add("Deployment")
+    memory.clock_ahead = ahead
+    past, coming = format_now(ahead - 1800), format_now(ahead + 1800)
+    refused = roll_out(memory, pod_annotations={"a": "b"}, until=past)
+    assert (refused["error"]["object"], refused["error"]["problem"]) == ("option until", f"{past} has passed")
+    made = check_done(roll_out(memory, pod_annotations={"a": "b"}, until=coming, serve_seconds=0.0))
+    assert made["temporary"][0]["until"] == coming
+    saved = read_saved(memory, operation="temporary")
+    assert saved is not None
+    assert format_now(ahead - 60) <= saved["changes"][0]["at"] <= format_now(ahead + 60)
+    assert not check_done(roll_out(memory, state="expired")).changed
+    memory.clock_ahead = ahead + 3600.0
+    assert check_done(roll_out(memory, state="expired", serve_seconds=0.0)).changed
 
 
 def test_a_digest_that_a_pod_does_not_ask_for_is_a_failure(

@@ -334,3 +334,33 @@ def test_a_diff_does_not_show_values_of_variables() -> None:
         "main: limits memory": None,
     }
     assert after == {"main: env PASSWORD": "(the declared value)", "main: env GONE": None, "main: limits memory": "1Gi"}
+
+
+def test_a_deadline_that_progress_renews_cuts_no_request_off(memory: MemoryServer) -> None:
+    """The client's own deadline is the one that a wait renews; a second time as long has passed since it began."""
+    memory.put(make().raw)
+    now = 0.0
+    deadline = Deadline(5, clock=lambda: now)
+    client = memory.client(deadline=deadline)
+    now = 8.0
+    deadline.renew()
+    now = 12.0
+    assert client.list("/apis/apps/v1/namespaces/n/deployments", obj="Deployments").items
+    assert (deadline.elapsed, deadline.remaining, deadline.passed) == (12.0, 1.0, False)
+    now = 14.0
+    assert (deadline.left, deadline.remaining, deadline.passed) == (-1.0, 0.0, True)
+
+
+def test_progress_is_counted_of_new_pods_that_are_ready() -> None:
+    """Nothing is said before its controller has seen the template."""
+    written = make(image="j")
+    steps: list[Json] = [
+        {"updatedReplicas": 0},
+        {"replicas": 4, "updatedReplicas": 1},
+        {"replicas": 4, "updatedReplicas": 1, "readyReplicas": 4},
+        {"replicas": 4, "updatedReplicas": 1, "readyReplicas": 4, "availableReplicas": 4},
+        {"replicas": 2, "updatedReplicas": 1, "readyReplicas": 2, "availableReplicas": 2},
+    ]
+    told = [evaluate(written, make(image="j", **step)).progress for step in steps]
+    assert told == [0, 0, 1, 2, 2]
+    assert evaluate(written, make(generation=1)).progress is None

@@ -33,7 +33,7 @@ from ..constraints.connections import ConnectionBudget, make_connection_blocker
 from ..constraints.owners import find_gitops_blocker
 from ..constraints.quota import find_quota_blockers
 from ..errors import Conflict, NotFound, WriteUnknown
-from ..fields import as_dict, as_text, as_time, get_path
+from ..fields import as_dict, as_text, get_path
 from ..objects import Workload, index_conditions
 from ..plans.autoscaler import (
     FIELDS,
@@ -54,6 +54,7 @@ from ..scalable import find_scaled_resource
 from ..scaling_constraints import ScalingConstraints, read_constraints
 from ..snapshot import Snapshot
 from ..summary import describe_state
+from ..temporary_ends import check_end
 from ..tiers import parse_api
 from ..workload_wait import Followed, follow_each, wait_for_workloads
 
@@ -117,7 +118,7 @@ class ChangeAutoscaler:
         workload = self._read_target(hpa)
         self.constraints = read_constraints(self.client, self.namespace, {"hpa", *self.params["guards"]})
         self.budget = read_budget(self.client, self._name_target(workload), self.constraints)
-        self._check_end()
+        check_end(self.declared.until, self.client.read_server_clock())
         if hpa is None:
             self._make(workload)
         else:
@@ -134,18 +135,6 @@ class ChangeAutoscaler:
                 obj=f"option {given[0]}",
                 problem=f"state {self.params['state']} gives back what was saved and declares nothing else",
                 next_step=f"Leave {', '.join(given)} out, or set state to present",
-            )
-
-    def _check_end(self) -> None:
-        """Refuse an end that has passed, by the server's clock."""
-        if not self.declared.until:
-            return
-        end = as_time(self.declared.until)
-        if end is None or end <= self.client.read_server_clock():
-            raise Refusal(
-                obj="option until",
-                problem=f"{self.declared.until} " + ("has passed" if end is not None else "is not a time of RFC 3339"),
-                next_step="Set a later end such as 2030-01-31T06:00:00Z, or give the change back by state: expired",
             )
 
     def _read_hpa(self) -> Json | None:

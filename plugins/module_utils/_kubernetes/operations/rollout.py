@@ -8,13 +8,13 @@ Private to lowtide.ops: do not import from other collections.
 
 from __future__ import annotations
 
-import time
 import typing as t
 
 from ..._common.errors import OpsError, Refusal, WaitError, WaitFailed
 from ..._common.outcome import Outcome, PlanItem
 from ..._common.redaction import Redactor
 from ..._common.retry import Deadline
+from ..._common.timestamps import format_utc
 from .. import rollout_summary as words
 from ..client import Client
 from ..cluster import check_identity, connect, disconnect, read_object
@@ -36,7 +36,6 @@ from ..plans.rollout import (
     plan_rollout,
     plan_undo,
     read_declared,
-    read_moment,
     read_partition,
 )
 from ..pod_templates import RESTARTED_AT, find_schema_problem, fingerprint, list_images
@@ -45,6 +44,7 @@ from ..resources import collection_path, find_resource, object_path
 from ..reviews import Right
 from ..revisions import KINDS_OF_REVISIONS, Known, find_current, read_revisions
 from ..rollout_cause import (
+    NODE_NOT_READY,
     Cause,
     LogReader,
     complete_cause,
@@ -63,7 +63,9 @@ from ..rollout_conditions import Observed, RolledOut, find_template_writer
 from ..rollout_guards import find_rollout_blockers
 from ..rollout_notes import UNDOING, Note, is_same_rollout, read_note, read_temporaries
 from ..selectors import format_selector
+from ..silent_nodes import describe_silent
 from ..snapshot import Snapshot
+from ..temporary_ends import read_moment
 from ..workload_wait import follow_each, wait_for_workloads
 
 if t.TYPE_CHECKING:
@@ -98,16 +100,16 @@ class Rollout:
         self.kind = str(self.params["kind"])
         self.namespace = str(self.params["namespace"])
         self.path = object_path(self.kind, self.namespace, self.params["name"])
-        self.at = time.time()
-        self.now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.at))
+        self.at = 0.0
+        """When it began, by the server's clock."""
         self.declared = Declared()
         self.revisions: list[Known] = []
-        self.pods: list[Json] = []
         self.workload: Workload | None = None
         self.plan: Plan | None = None
         self.state = words.PLANNED
         self.cause = ""
         self.images: list[Json] = []
+        self.aside = ""
 
     def run(self) -> None:
         """Fill the outcome; raise OpsError."""
@@ -118,6 +120,7 @@ class Rollout:
 
     def _run(self) -> None:
         obj = read_object(self.client, self.kind, self.namespace, self.params["name"])
+        self.at = self.client.read_server_clock()
         workload = self.workload = Workload.from_object(obj, self.kind)
         self.revisions = self._list_revisions(workload)
         self.declared = self._read_declared(workload)
@@ -186,7 +189,7 @@ class Rollout:
             self.revisions,
             self.declared,
             run_id=self.client.run_id,
-            now=self.now,
+            now=format_utc(self.at),
             at=self.at,
             pods=() if is_settled(workload) else self._list_pods(workload),
         )
@@ -305,12 +308,15 @@ class Rollout:
         def take(snapshot: Snapshot) -> None:
             last.append(snapshot)
             self.workload = snapshot.workload(self.kind, self.namespace, workload.name) or workload
+            self.aside = describe_silent(snapshot, self.workload)
 
         followed = follow_each([workload])
         try:
             wait_for_workloads(self.module, self.client, self.outcome, [condition], followed, since=since, take=take)
         except WaitError as error:
             return self._describe_failure(error, last[-1], workload)
+        if self.aside:
+            self.module.warn(f"{workload.title}: {self.aside}")
         return None
 
     def _describe_failure(self, error: WaitError, snapshot: Snapshot, workload: Workload) -> _Failure:
@@ -410,6 +416,8 @@ class Rollout:
             self.outcome.facts["cause"] = cause.as_dict()
         back = plan.back
         obstacle = self._explain_no_undo(back)
+        if cause.reason == NODE_NOT_READY:
+            obstacle = "that would hold an undo up as well"
         if self.params["on_failure"] == "stop":
             obstacle = "on_failure is stop"
         if obstacle or back is None:
@@ -482,7 +490,7 @@ class Rollout:
             note = read_note(workload)
             lacking = note.lacking if note is not None else 0
             condition = RolledOut(workload, None, serve_seconds=self.params["serve_seconds"], lacking=lacking)
-            failure = self._wait(workload, condition, since=find_start(workload, time.time()))
+            failure = self._wait(workload, condition, since=find_start(workload, self.client.read_server_clock()))
         except OpsError as error:
             raise self._give_up(workload, back, cause, str(error)) from error
         if failure is not None:
@@ -499,7 +507,7 @@ class Rollout:
         number = find_current(self.revisions, workload)
         raise WaitFailed(
             obj=workload.title,
-            problem=f"its rollout failed: {cause}; it was undone, and {_name_revision(number or back)}"
+            problem=f"its rollout failed: {cause}; it was undone, and {words.name_revision(number or back)}"
             f" ({', '.join(list_images(back.template).values())}) {words.describe_return(workload)}",
             next_step=cause.next_step,
         )
@@ -515,7 +523,7 @@ class Rollout:
             step = next_step or f"Put it back by hand: {describe_by_hand(workload, back.number)}"
         return WaitFailed(
             obj=workload.title,
-            problem=f"its rollout failed: {cause}; and the undo to {_name_revision(back)} failed as well: {problem}",
+            problem=f"its rollout failed: {cause}; and the undo to {words.name_revision(back)} failed as well: {problem}",
             next_step=step,
         )
 
@@ -572,6 +580,7 @@ class Rollout:
             revision=current,
             cause=self.cause,
             partition=plan.partition[1],
+            aside=self.aside,
         )
         self.outcome.evidence += words.list_rollout_evidence(workload, self.images, current)
 
@@ -579,10 +588,6 @@ class Rollout:
 def _may_be_held(workload: Workload) -> bool:
     """Return whether pods that are not ready may hold a rollout up for ever: a StatefulSet's with OrderedReady."""
     return workload.kind == "StatefulSet" and get_path(workload.raw, "spec", "podManagementPolicy") != "Parallel"
-
-
-def _name_revision(revision: Known) -> str:
-    return f"revision {revision.number}" if revision.number else "its earlier pod template"
 
 
 def run_rollout(module: AnsibleModule, outcome: Outcome) -> None:

@@ -16,7 +16,7 @@ import json
 import typing as t
 
 from ..._common.errors import Refusal
-from ..fields import Json, as_dict, as_int, as_text, as_time, get_path
+from ..fields import Json, as_dict, as_int, as_text, get_path
 from ..patches import Write
 from ..quantities import canonicalize_quantity
 from ..saved_state import (
@@ -30,6 +30,7 @@ from ..saved_state import (
     find_state,
     save_state,
 )
+from ..temporary_ends import is_due
 
 FIELDS = ("minReplicas", "maxReplicas", "metrics", "behavior")
 """The fields of an HPA's spec that can be declared, in the order in which they are told."""
@@ -325,8 +326,7 @@ def plan_takeback(hpa: Json, *, due_at: float | None, only_windows: bool = False
     if only_windows and not saved.is_of_window:
         return HpaChange(None, why=f"run {saved.run_id}, which is no window, changed it for a time at {saved.at}")
     until = as_text(saved.spec.get("until"))
-    end = as_time(until)
-    if due_at is not None and (end is None or end > due_at):
+    if due_at is not None and not is_due(until, due_at):
         return HpaChange(
             None, why=f"its temporary change ends at {until}" if until else "its temporary change has no end"
         )

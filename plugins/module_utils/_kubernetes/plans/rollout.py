@@ -12,7 +12,7 @@ import typing as t
 
 from ..._common.errors import Refusal
 from ..._common.text import join_some
-from ..fields import Json, as_int, as_text, as_time, get_path
+from ..fields import Json, as_int, as_text, get_path
 from ..objects import CONTROLLER_REVISION_HASH, Pod, Workload
 from ..patches import Write
 from ..pod_templates import (
@@ -56,6 +56,7 @@ from ..rollout_notes import (
     write_notes,
 )
 from ..saved_state import ROLLED_OUT, find_owners
+from ..temporary_ends import check_end
 
 DECLARING = ("containers", "image", "pod_annotations", "restarted_after", "revision", "partition", "until")
 """Options that say what is declared."""
@@ -141,16 +142,10 @@ def read_declared(
                 next_step=f"Leave {', '.join(given)} out, or set state to present",
             )
         return Declared(takes_back=True, undoes_run=run_id if params["state"] == "undone" else "")
-    until = read_moment("until", params["until"])
-    if until is not None and until <= at:
-        raise Refusal(
-            obj="option until",
-            problem=f"{params['until']} has passed",
-            next_step="Set a later end, or take the change back by state: expired",
-        )
+    check_end(params["until"], at)
     current = find_current(revisions, workload)
     values = read_values(params, workload)
-    if until is not None and not values:
+    if params["until"] and not values:
         raise Refusal(
             obj="option until",
             problem="there is no value that could be taken back then",
@@ -552,17 +547,3 @@ def find_pause(workload: Workload) -> str:
 def describe_resume(workload: Workload) -> str:
     """Return the command by which a person resumes a Deployment."""
     return f"kubectl rollout resume deployment/{workload.name} --namespace {workload.namespace}"
-
-
-def read_moment(option: str, value: str | None) -> float | None:
-    """Return a moment in seconds since 1970, None where none is given. A Refusal says what a moment looks like."""
-    if not value:
-        return None
-    moment = as_time(value)
-    if moment is None or "T" not in value.upper():
-        raise Refusal(
-            obj=f"option {option}",
-            problem=f"{value!r} is no moment",
-            next_step="Write it as in RFC 3339, such as 2026-05-01T22:00:00Z",
-        )
-    return moment
