@@ -9,6 +9,7 @@ Private to lowtide.ops: do not import from other collections.
 from __future__ import annotations
 
 from .conditions import CURRENT, FAILED, IN_PROGRESS, Status, WorkloadCondition, describe_progress, serves
+from .fields import get_path
 from .objects import Workload
 from .pod_templates import fingerprint
 from .rollout_notes import read_note
@@ -99,6 +100,11 @@ def find_template_writer(workload: Workload) -> str:
     owners = find_owners(workload.raw, "spec", "template") or []
     others = [owner.manager for owner in owners if not is_own_manager(owner.manager)]
     return others[-1] if others else "another client"
+
+
+def may_be_held(workload: Workload) -> bool:
+    """Return whether pods that are not ready may hold a rollout up for ever: a StatefulSet's with OrderedReady."""
+    return workload.kind == "StatefulSet" and get_path(workload.raw, "spec", "podManagementPolicy") != "Parallel"
 
 
 class Observed(WorkloadCondition):

@@ -59,7 +59,7 @@ from ..rollout_cause import (
     redact_blockers,
     redact_error,
 )
-from ..rollout_conditions import Observed, RolledOut, find_template_writer
+from ..rollout_conditions import Observed, RolledOut, find_template_writer, may_be_held
 from ..rollout_guards import find_rollout_blockers
 from ..rollout_notes import UNDOING, Note, is_same_rollout, read_note, read_temporaries
 from ..selectors import format_selector
@@ -239,7 +239,7 @@ class Rollout:
             )
 
     def _check_rights(self, plan: Plan, workload: Workload) -> None:
-        may_delete = _may_be_held(workload) and (self.params["on_failure"] == "undo" or plan.stuck != "")
+        may_delete = may_be_held(workload) and (self.params["on_failure"] == "undo" or plan.stuck != "")
         planned = []
         if plan.write is not None:
             planned.append(Planned(self.kind, workload.title, self.path, workload.raw, plan.write))
@@ -331,7 +331,7 @@ class Rollout:
 
         Only after its controller has seen the other template, or it would make them again as they were.
         """
-        if not _may_be_held(workload) or not failed:
+        if not may_be_held(workload) or not failed:
             return
         failure = self._wait(workload, Observed(workload))
         if failure is not None:
@@ -583,11 +583,6 @@ class Rollout:
             aside=self.aside,
         )
         self.outcome.evidence += words.list_rollout_evidence(workload, self.images, current)
-
-
-def _may_be_held(workload: Workload) -> bool:
-    """Return whether pods that are not ready may hold a rollout up for ever: a StatefulSet's with OrderedReady."""
-    return workload.kind == "StatefulSet" and get_path(workload.raw, "spec", "podManagementPolicy") != "Parallel"
 
 
 def run_rollout(module: AnsibleModule, outcome: Outcome) -> None:
