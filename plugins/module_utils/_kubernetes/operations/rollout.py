@@ -20,7 +20,7 @@ from ..client import Client
 from ..cluster import check_identity, connect, disconnect, read_object
 from ..conditions import Condition
 from ..errors import Conflict, NotFound
-from ..fields import as_time, get_path
+from ..fields import as_time
 from ..objects import Pod, Workload
 from ..plans.rollout import (
     FINISH_UNDO,
