@@ -12,8 +12,9 @@ version_added: 0.1.0
 description:
   - Asks Prometheus, or what speaks its HTTP API (Thanos, Mimir, VictoriaMetrics), and fails unless every value of every
     query is within its limits, and stays so for O(hold) seconds.
-  - What is not known is not within limits. No series, fewer than declared, a NaN or an infinity, and a server that does
-    not answer, all close the gate.
+  - What is not known is not within limits. No series, fewer than declared, a NaN or an infinity, a server that does not
+    answer, and one that says that its answer may not be whole (a warning of Prometheus, C(isPartial) of VictoriaMetrics),
+    all close the gate.
   - Every series of a vector is judged, and the message has the labels of those that are not within limits.
 author:
   - The lowtide.ops team (@lowtide-ops)

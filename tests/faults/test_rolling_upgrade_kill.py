@@ -60,7 +60,8 @@ def test_killed_it_ends_with_one_revision_whole(
     assert (run.rc == 0) is not bad, run.stdout
     assert site.images() == [image] * 4
     assert site.workers() == {"replicas": 4, "ready": 4, "notes": []}
-    assert report["state"] == ("failed_reverted" if bad else "succeeded"), report
+    # Killed after the last pod was replaced, the next run finds nothing to do.
+    assert report["state"] in ({"failed_reverted"} if bad else {"succeeded", "no_changes"}), report
     (step,) = [row for row in report["steps"] if row["step"] == "rolling_upgrade"]
     assert f"({image}) serves" in json.dumps(step), step
     assert site.audit()["ok"], site.audit()

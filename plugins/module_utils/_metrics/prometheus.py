@@ -54,7 +54,6 @@ class Prometheus:
         self._headers = dict(headers or {})
         self._token_file = token_file
         self._opener = _make_opener(ca_path, validate_certs=validate_certs)
-        self.warnings: list[str] = []
 
     def ask(self, query: Query, deadline: Deadline) -> Answer:
         """Return the answer to a query; what another attempt may mend is tried again until the deadline.
@@ -74,8 +73,9 @@ class Prometheus:
             deadline.pause(backoff.take_pause())
 
     def _get(self, query: Query, seconds: float) -> t.Any:
-        # Thanos answers with what it has where a store is away, unless it is told not to; Prometheus ignores it.
-        parameters = urlencode({"query": query.text, "timeout": f"{seconds * 1000:.0f}ms", "partial_response": "false"})
+        # Thanos and VictoriaMetrics answer with what they have where a store is away, unless they are told not to.
+        whole = {"partial_response": "false", "deny_partial_response": "1"}
+        parameters = urlencode({"query": query.text, "timeout": f"{seconds * 1000:.0f}ms", **whole})
         try:
             address = f"{self.url}/api/v1/query?{parameters}"
             request = Request(address, headers=self._make_headers())  # noqa: S310 (http or https: __init__ has checked it)
@@ -94,7 +94,12 @@ class Prometheus:
                 problem="what answers there is not the HTTP API of Prometheus",
                 next_step="Correct url; it ends where /api/v1 begins",
             )
-        self.warnings += [f"{query.name}: {text}" for text in document.get("warnings") or []]
+        # A sum over a part of the series may well be within limits, which proves nothing.
+        lacks = [str(text) for text in document.get("warnings") or []]
+        if document.get("isPartial") is True:
+            lacks.append("isPartial")
+        if lacks:
+            raise _NotNow(f"{self.url} says that its answer may not be whole: {'; '.join(lacks)}")
         return document.get("data")
 
     def _make_headers(self) -> dict[str, str]:

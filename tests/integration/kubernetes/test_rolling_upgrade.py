@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from support.playbooks import PlaybookRun
+from support.prometheus_stand_in import PrometheusStandIn
 
 from .conftest import Namespace
 from .rollout_steps import list_running_images
@@ -82,6 +83,40 @@ def test_nothing_is_begun_while_the_gate_is_closed(namespace: Namespace, upgrade
     assert refused.rc != 0
     assert read_images(namespace) == {"a": old, "b": old, "c": old}
     assert [item["metadata"]["generation"] for item in namespace.list("Deployment")] == [1, 1]
+
+
+def test_a_query_that_means_nothing_is_refused_before_a_batch(
+    namespace: Namespace, upgrade: Callable[..., PlaybookRun]
+) -> None:
+    """Also where the gate is not judged first."""
+    old = namespace.facts["images"][0]
+    gate = {"queries": [{"name": "errors", "query": "sum(rate(x[1m]", "max": 1}]}
+    with PrometheusStandIn((400, {"status": "error", "errorType": "bad_data", "error": "unclosed bracket"})) as server:
+        refused = upgrade(
+            "a",
+            rolling_upgrade_gate=gate,
+            rolling_upgrade_gate_first=False,
+            rolling_upgrade_prometheus={"url": server.url},
+        )
+    assert refused.rc != 0
+    assert "unclosed bracket" in refused.stdout
+    assert [item["metadata"]["generation"] for item in namespace.list("Deployment")] == [1, 1]
+    assert read_images(namespace)["a"] == old
+
+
+def test_the_migration_of_the_release_runs_with_its_image(
+    namespace: Namespace, upgrade: Callable[..., PlaybookRun]
+) -> None:
+    """As a container of the workload would, which still has the old one; once for the release."""
+    new = namespace.facts["images"][1]
+    like = {"kind": "Deployment", "name": "a", "image": new, "command": ["true"]}
+    for _run in range(2):
+        run = upgrade("a", rolling_upgrade_migration={"from_workload": like, "name_prefix": "migrate", "deadline": 60})
+        assert run.rc == 0, run.stdout
+    (job,) = namespace.list("Job")
+    assert job["spec"]["template"]["spec"]["containers"][0]["image"] == new
+    assert job["status"]["succeeded"] == 1
+    assert read_images(namespace)["a"] == new
 
 
 def test_what_stands_in_the_way_of_the_last_is_found_before_the_first_is_changed(

@@ -152,11 +152,22 @@ def test_check_mode_asks_once_and_tells() -> None:
     assert run["summary"].startswith("the gate is closed: query errors")
 
 
-def test_warnings_of_the_server_are_passed_on() -> None:
-    document = {"status": "success", "data": GOOD, "warnings": ["a store is away"]}
+@pytest.mark.parametrize("said", [{"warnings": ["a store is away"]}, {"isPartial": True}])
+def test_an_answer_that_may_not_be_whole_closes_the_gate(said: dict[str, Any]) -> None:
+    """A sum over a part of the series is low; and the servers that can are told not to answer so."""
+    with PrometheusStandIn((200, {"status": "success", "data": GOOD, **said})) as server:
+        run = ask(server, request_timeout=1)
+    assert (run.failed, run["passed"], run["error"]["refused"]) == (True, False, False)
+    assert f"its answer may not be whole: {'a store is away' if 'warnings' in said else 'isPartial'}" in run.msg
+    query = server.requests[0][1]
+    assert (query["partial_response"], query["deny_partial_response"]) == (["false"], ["1"])
+
+
+def test_infos_of_the_server_are_no_lack() -> None:
+    document = {"status": "success", "data": GOOD, "infos": ["metric might not be a counter"], "isPartial": False}
     with PrometheusStandIn((200, document)) as server:
         run = ask(server)
-    assert f"{server.url} says of errors: a store is away" in str(run["warnings"])
+    assert run["passed"], run.msg
 
 
 def test_a_token_is_sent_and_not_shown(tmp_path: Path) -> None:

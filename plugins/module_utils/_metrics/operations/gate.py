@@ -77,7 +77,7 @@ def run_gate(module: AnsibleModule, outcome: Outcome) -> None:
     gate = Gate(server, queries, params)
     deadline = Deadline(params["timeout"])
     held = gate.judge(deadline, wait=not module.check_mode)
-    _report(module, outcome, gate, held, deadline.elapsed)
+    _report(outcome, gate, held, waited=deadline.elapsed, check_mode=module.check_mode)
     if gate.breaches and not module.check_mode:
         first = gate.breaches[0]
         rest = [str(breach) for breach in gate.breaches[1:4]]
@@ -88,11 +88,9 @@ def run_gate(module: AnsibleModule, outcome: Outcome) -> None:
         )
 
 
-def _report(module: AnsibleModule, outcome: Outcome, gate: Gate, held: float, waited: float) -> None:
-    for warning in dict.fromkeys(gate.server.warnings):
-        module.warn(f"{gate.server.url} says of {warning}")
+def _report(outcome: Outcome, gate: Gate, held: float, *, waited: float, check_mode: bool) -> None:
     outcome.waited = waited if gate.rounds > 1 else 0.0
-    outcome.summary = summarize_gate(gate.answers, gate.breaches, held=held, check_mode=module.check_mode)
+    outcome.summary = summarize_gate(gate.answers, gate.breaches, held=held, check_mode=check_mode)
     outcome.evidence += [line for answer in gate.answers for line in describe_answer(answer)]
     outcome.blockers += [
         Blocker(breach.title, breach.problem, gate.server.url, "Correct what it measures, or its limits")
