@@ -132,8 +132,11 @@ def spawn(
     return process
 
 
-def stop(process: Process, seconds: float) -> str:
-    """End ``process``: SIGTERM, after ``seconds`` SIGKILL. Says how: ``was gone``, ``stopped`` or ``killed``."""
+def stop(process: Process, seconds: float, sent: signal.Signals = signal.SIGTERM) -> str:
+    """End ``process``: SIGTERM (or what it takes as such), after ``seconds`` SIGKILL.
+
+    Says how: ``was gone``, ``stopped`` or ``killed``.
+    """
     try:
         handle = os.pidfd_open(process.pid)
     except ProcessLookupError:
@@ -141,7 +144,7 @@ def stop(process: Process, seconds: float) -> str:
     try:
         if not process.alive():
             return "was gone"
-        signal.pidfd_send_signal(handle, signal.SIGTERM)
+        signal.pidfd_send_signal(handle, sent)
         if ended(handle, seconds):
             return "stopped"
         signal.pidfd_send_signal(handle, signal.SIGKILL)
