@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from labkit import packages, postgresql_accounts, postgresql_programs
+from labkit import packages, postgresql_accounts, postgresql_programs, process
 from labkit.component import Component
 from labkit.errors import LabError
 from labkit.network import CONTROL, NETWORK
@@ -77,13 +77,37 @@ class PostgreSQLVersions(Component):
         data = place / "data"
         if not data.is_dir():
             self._initialize(lab, version, data, passwords[postgresql_accounts.SUPERUSER])
+        self._forget_killed(lab, version, data)
         program = postgresql_programs.find_server_programs(lab, version) / "postgres"
         lab.spawn(self.name, f"pg{version}", [program, "-D", data], user=USER, cwd=place)
 
+    def _forget_killed(self, lab: Lab, version: str, data: Path) -> None:
+        """Remove the lock files of a server that was killed, once none of its processes works in its data folder.
+
+        A new server would take a process that nobody has reaped yet, or another of that number, for the old server.
+        """
+        running = lab.process(self.name, f"pg{version}")
+        if running is not None and running.alive():
+            return
+        self._end_processes(lab, data)
+        for lock in (data / "postmaster.pid", data.with_name(f".s.PGSQL.{find_port(version)}.lock")):
+            lock.unlink(missing_ok=True)
+
     @staticmethod
-    def _initialize(lab: Lab, version: str, data: Path, password: str) -> None:
+    def _end_processes(lab: Lab, *folders: Path) -> None:
+        """Kill what works in one of the folders."""
+
+        def are_deserted() -> bool:
+            left = {pid for folder in folders for pid in process.working_in(folder)}
+            process.kill(left)
+            return not left
+
+        lab.wait_for(f"{folders[0]}: end of the processes of an earlier run", are_deserted, 20)
+
+    def _initialize(self, lab: Lab, version: str, data: Path, password: str) -> None:
         """Make the data folder of a version, whole or not at all."""
         partial = data.with_name("data.partial")
+        self._end_processes(lab, data.parent, partial)  # of an initdb that outlived its `lab up`
         shutil.rmtree(partial, ignore_errors=True)
         argv: list[str | Path] = [postgresql_programs.find_server_programs(lab, version) / "initdb", "-D", partial]
         argv += ["--no-sync", "--data-checksums", "--encoding=UTF8", "--locale=C.UTF-8", f"--username={USER}"]
@@ -105,8 +129,8 @@ class PostgreSQLVersions(Component):
             list(pool.map(lambda version: self._prepare(lab, version, passwords), VERSIONS))
 
     def _prepare(self, lab: Lab, version: str, passwords: dict[str, str]) -> None:
-        process = lab.process(self.name, f"pg{version}")
-        running: tuple[Process, ...] = (process,) if process else ()
+        server = lab.process(self.name, f"pg{version}")
+        running: tuple[Process, ...] = (server,) if server else ()
 
         def has_accounts() -> bool:
             with lab.network.entered(), socket.create_connection((CONTROL, find_port(version)), timeout=5):
@@ -130,7 +154,7 @@ class PostgreSQLVersions(Component):
         with ThreadPoolExecutor() as pool:
             list(
                 pool.map(
-                    lambda process: lab.stop_process(self.name, process.name, sent=signal.SIGINT),
+                    lambda server: lab.stop_process(self.name, server.name, sent=signal.SIGINT),
                     lab.processes(self.name),
                 )
             )

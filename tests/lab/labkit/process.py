@@ -172,6 +172,20 @@ def kill(pids: set[int]) -> None:
             continue
 
 
+def working_in(folder: Path) -> set[int]:
+    """Every process whose working directory is ``folder``; zombies have none."""
+    found = set()
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                is_inside = os.readlink(entry / "cwd") == str(folder)
+            except (FileNotFoundError, ProcessLookupError, PermissionError):
+                continue
+            if is_inside:
+                found.add(int(entry.name))
+    return found
+
+
 def ancestors() -> set[int]:
     """This process and everything above it."""
     found = set()
