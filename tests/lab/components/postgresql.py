@@ -16,6 +16,7 @@ from labkit import probe
 from labkit.component import Component
 from labkit.network import CONTROL, NETWORK, POSTGRESQL
 from labkit.packages import apt, command, etcd_binary
+from labkit.postgresql_accounts import make_access_rules
 from labkit.postgresql_programs import DEBIAN_VERSION, install_debian
 
 if TYPE_CHECKING:
@@ -151,9 +152,7 @@ class PostgreSQL(Component):
                 },
                 "pg_hba": [
                     "local all all peer",
-                    "host all all 127.0.0.1/32 scram-sha-256",
-                    f"host all all {NETWORK} scram-sha-256",
-                    f"host all all {PODS} scram-sha-256",
+                    *make_access_rules(("127.0.0.1/32", NETWORK, PODS)),
                     f"host replication replicator {NETWORK} scram-sha-256",
                 ],
             },

@@ -119,7 +119,8 @@ class PostgreSQLVersions(Component):
         settings = CONFIGURATION.format(address=CONTROL, port=find_port(version), sockets=data.parent)
         with (partial / "postgresql.conf").open("a") as configuration:
             configuration.write(settings)
-        (partial / "pg_hba.conf").write_text(postgresql_accounts.make_access_rules((NETWORK, PODS)))
+        rules = ["local all all peer", *postgresql_accounts.make_access_rules((NETWORK, PODS))]
+        (partial / "pg_hba.conf").write_text("".join(f"{rule}\n" for rule in rules))
         partial.rename(data)
 
     def ready(self, lab: Lab) -> None:

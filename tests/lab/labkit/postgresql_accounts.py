@@ -22,6 +22,9 @@ LIMITED = "lowtide_limited"
 """A test makes a member of it, with the name of its database: that account comes into no other database."""
 ACCOUNTS = {"owner": OWNER, "maintenance": MAINTENANCE, "backup": BACKUP}
 DATABASE = "lowtide"
+FEATURE_DATABASE = "feature_db"
+LIMITED_ACCOUNTS = {DATABASE: BACKUP, FEATURE_DATABASE: "feature_backup"}
+"""Accounts that come into this database only: the feature service's is on the servers under Patroni."""
 HAS_PG_MAINTAIN = 17
 
 
@@ -41,15 +44,15 @@ def find_passfile(place: Path, account: str) -> Path:
     return place / f"{account}.passfile"
 
 
-def make_access_rules(networks: tuple[str, ...]) -> str:
-    """Return the text of ``pg_hba.conf``."""
-    lines = ["local all postgres peer"]
+def make_access_rules(networks: tuple[str, ...]) -> list[str]:
+    """Return the lines of ``pg_hba.conf`` for clients from the networks."""
+    lines = []
     for network in networks:
-        lines.append(f"host {DATABASE} {BACKUP} {network} scram-sha-256")
+        lines += [f"host {name} {account} {network} scram-sha-256" for name, account in LIMITED_ACCOUNTS.items()]
         lines.append(f"host sameuser +{LIMITED} {network} scram-sha-256")
-    lines.append(f"host all {BACKUP},+{LIMITED} all reject")
-    lines += [f"host {what} all {network} scram-sha-256" for network in networks for what in ("all", "replication")]
-    return "".join(f"{line}\n" for line in lines)
+    lines.append(f"host all {','.join(LIMITED_ACCOUNTS.values())},+{LIMITED} all reject")
+    lines += [f"host all all {network} scram-sha-256" for network in networks]
+    return lines
 
 
 def make_statements(version: int, passwords: dict[str, str]) -> str:
