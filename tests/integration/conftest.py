@@ -14,7 +14,8 @@ from support.turns import take_turns
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """One version of PostgreSQL for each test, by turns; all of them with LOWTIDE_EXHAUSTIVE=1."""
-    take_turns(config, items, "server", VERSIONS)
+    for fixture in ("server", "own_server"):
+        take_turns(config, items, fixture, VERSIONS)
 
 
 @pytest.fixture(params=VERSIONS)

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import cast
 from urllib.parse import parse_qs, urlsplit
@@ -28,8 +29,8 @@ class Request:
     number: int
     method: str
     target: str
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """By names in lower case."""
+    headers: Message = field(default_factory=Message, repr=False)
+    """By names in any case."""
     body: bytes = field(default=b"", repr=False)
     """Of a DeleteObjects request; others are not kept."""
 
@@ -41,7 +42,7 @@ class Request:
     @property
     def access_key(self) -> str:
         """The key by which it is signed."""
-        return self.headers.get("authorization", "").partition("Credential=")[2].partition("/")[0]
+        return str(self.headers.get("authorization", "")).partition("Credential=")[2].partition("/")[0]
 
     @property
     def is_bulk_deletion(self) -> bool:
@@ -107,7 +108,7 @@ class _Server(ThreadingHTTPServer):
         self.seen: list[Request] = []
         self.lock = threading.Lock()
 
-    def note(self, method: str, target: str, headers: Mapping[str, str], body: bytes) -> Request:
+    def note(self, method: str, target: str, headers: Message, body: bytes) -> Request:
         """Number a request and keep it."""
         with self.lock:
             request = Request(len(self.seen) + 1, method, target, headers, body)
@@ -126,8 +127,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _serve(self) -> None:
         server = cast("_Server", self.server)
         body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
-        given = {name.lower(): value for name, value in self.headers.items()}
-        fault = server.rule(server.note(self.command, self.path, given, body)) or Fault()
+        fault = server.rule(server.note(self.command, self.path, self.headers, body)) or Fault()
         if fault.status is not None:
             text = f"<Error><Code>{fault.code}</Code><Message>{fault.message}</Message></Error>"
             body = text.encode() if fault.body is None else fault.body

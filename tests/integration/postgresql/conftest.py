@@ -2,7 +2,7 @@
 """A database for each test: on the lab's server of each version, or on a server of the tests' own.
 
 ``server`` and ``owned_database``: versions 14 to 18 by turns, as the least privileged account.
-``own_server`` and ``database``: version 15, as superuser, for what the lab's servers must not suffer.
+``own_server`` and ``database``: also by turns, as superuser, for what the lab's servers must not suffer.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from labkit.postgresql_programs import DEBIAN_VERSION
+from labkit.postgresql_programs import VERSIONS
 
 from support.postgresql_servers import (
     PASSWORD,
@@ -24,7 +24,6 @@ from support.postgresql_servers import (
 )
 
 __all__ = ["PASSWORD", "Database", "Server", "until"]
-DEBIAN_PROGRAMS = Path(f"/usr/lib/postgresql/{DEBIAN_VERSION}/bin")
 
 
 def until(database: Database, question: str) -> None:
@@ -39,10 +38,12 @@ def owned_database(server: Server, unique_name: Callable[..., str]) -> Iterator[
         yield database
 
 
-@pytest.fixture(scope="session")
-def own_server(lab_facts: dict[str, Any]) -> Iterator[Server]:
+@pytest.fixture(scope="session", params=VERSIONS)
+def own_server(request: pytest.FixtureRequest, lab_facts: dict[str, Any]) -> Iterator[Server]:
     """A server of the tests' own."""
-    with start_server(DEBIAN_VERSION, DEBIAN_PROGRAMS, Path(lab_facts["postgresql"]["passfile"]).parent) as server:
+    facts = lab_facts["postgresql_versions"]
+    programs = Path(facts["servers"][request.param]["programs"])
+    with start_server(request.param, programs, Path(facts["passfile"]).parent) as server:
         yield server
 
 
