@@ -110,20 +110,18 @@ class Database:
         connection.autocommit = autocommit
         return connection
 
-    def sql(self, *statements: Any, account: str = "") -> list[tuple[Any, ...]]:
+    def sql(self, *statements: Any, account: str = "", reads_only: bool = False) -> list[tuple[Any, ...]]:
         """Statements on a session of their own; the rows of the last one. What they did is in the statistics then."""
-        has_written = False
         with contextlib.closing(self.connect(account=account)) as connection, connection.cursor() as cursor:
             for statement in statements:
                 cursor.execute(statement)
-                has_written = has_written or not cursor.description
             rows = cursor.fetchall() if cursor.description else []
             if self.server.version >= FLUSHES_ON_DEMAND:
                 # Else it is reported some time after the session has been closed.
                 cursor.execute("SELECT pg_stat_force_next_flush()")
                 return rows
             process = connection.info.backend_pid
-        if has_written:
+        if not reads_only:
             self._wait_for_statistics(process)
         return rows
 
@@ -141,7 +139,7 @@ class Database:
 
     def one(self, statement: Any) -> Any:
         """The single value of a query."""
-        return self.sql(statement)[0][0]
+        return self.sql(statement, reads_only=True)[0][0]
 
     def wait_until(self, question: str) -> None:
         """Wait until a query answers with more than nothing."""
@@ -194,7 +192,9 @@ class Database:
         """Names of invalid indexes."""
         return [
             row[0]
-            for row in self.sql("SELECT indexrelid::regclass::text FROM pg_index WHERE NOT indisvalid ORDER BY 1")
+            for row in self.sql(
+                "SELECT indexrelid::regclass::text FROM pg_index WHERE NOT indisvalid ORDER BY 1", reads_only=True
+            )
         ]
 
     def fingerprint(self) -> list[tuple[Any, ...]]:
@@ -204,7 +204,8 @@ class Database:
             " s.vacuum_count, s.analyze_count, s.n_dead_tup"
             " FROM pg_class c LEFT JOIN pg_stat_user_tables s ON s.relid = c.oid"
             " WHERE c.relnamespace NOT IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)"
-            " ORDER BY c.oid"
+            " ORDER BY c.oid",
+            reads_only=True,
         )
 
 
