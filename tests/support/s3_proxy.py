@@ -2,7 +2,8 @@
 """Fault injector: an HTTP proxy in front of a real S3 server, which it disturbs as a test says.
 
 Requests are passed on as they are (the Host header too, so that signatures stay valid). ``rule`` sees each request
-before it is passed on, and may act (kill a process, wait) or return a :class:`Fault`.
+before it is passed on, and may act (kill a process, wait) or return a :class:`Fault`. ``support.s3_servers`` has rules
+that make the server answer as others do.
 """
 
 from __future__ import annotations
@@ -10,12 +11,13 @@ from __future__ import annotations
 import http.client
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import cast
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 HOP_HEADERS = {"connection", "transfer-encoding", "expect", "keep-alive"}
 
@@ -27,6 +29,36 @@ class Request:
     number: int
     method: str
     target: str
+    headers: Message = field(default_factory=Message, repr=False)
+    """By names in any case."""
+    body: bytes = field(default=b"", repr=False)
+    """Of a DeleteObjects request; others are not kept."""
+
+    @property
+    def query(self) -> dict[str, list[str]]:
+        """What stands behind the path."""
+        return parse_qs(urlsplit(self.target).query, keep_blank_values=True)
+
+    @property
+    def access_key(self) -> str:
+        """The key by which it is signed."""
+        return str(self.headers.get("authorization", "")).partition("Credential=")[2].partition("/")[0]
+
+    @property
+    def is_bulk_deletion(self) -> bool:
+        """Whether it is a DeleteObjects."""
+        return self.method == "POST" and "delete" in self.query
+
+    @property
+    def is_deletion(self) -> bool:
+        """Whether it is a DeleteObject. One that aborts an upload is none, nor one that deletes a bucket."""
+        has_key = len(urlsplit(self.target).path.strip("/").split("/", 1)) > 1
+        return self.method == "DELETE" and has_key and "uploadId" not in self.query
+
+    @property
+    def is_list(self) -> bool:
+        """Whether it is a ListObjectsV2."""
+        return self.method == "GET" and "list-type" in self.query
 
     @property
     def is_dump_read(self) -> bool:
@@ -48,6 +80,11 @@ class Fault:
     break_at: int | None = None  # close the connection after this many bytes of the body
     status: int | None = None  # do not pass on; answer with this status
     code: str = ""
+    message: str = "injected"
+    body: bytes | None = None  # with ``status``: the whole body, instead of an error by ``code``
+    replace: tuple[str, str] | None = None  # a text in the answer's body, and what it becomes
+    headers: Mapping[str, str] = field(default_factory=dict)  # set these headers of the answer
+    has_length: bool = True  # otherwise answer in chunks, without Content-Length
     drop_answer: bool = False  # pass on, then close the connection without an answer
 
 
@@ -71,10 +108,12 @@ class _Server(ThreadingHTTPServer):
         self.seen: list[Request] = []
         self.lock = threading.Lock()
 
-    def note(self, method: str, target: str) -> Request:
+    def note(self, method: str, target: str, headers: Message, body: bytes) -> Request:
         """Number a request and keep it."""
         with self.lock:
-            request = Request(len(self.seen) + 1, method, target)
+            request = Request(len(self.seen) + 1, method, target, headers, body)
+            if not request.is_bulk_deletion:
+                request = replace(request, body=b"")
             self.seen.append(request)
         return request
 
@@ -88,10 +127,11 @@ class _Handler(BaseHTTPRequestHandler):
     def _serve(self) -> None:
         server = cast("_Server", self.server)
         body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
-        fault = server.rule(server.note(self.command, self.path)) or Fault()
+        fault = server.rule(server.note(self.command, self.path, self.headers, body)) or Fault()
         if fault.status is not None:
-            text = f"<Error><Code>{fault.code}</Code><Message>injected</Message></Error>"
-            self._answer(fault.status, [], text.encode(), Fault())
+            text = f"<Error><Code>{fault.code}</Code><Message>{fault.message}</Message></Error>"
+            body = text.encode() if fault.body is None else fault.body
+            self._answer(fault.status, [], body, Fault(headers=fault.headers))
             return
         connection = http.client.HTTPConnection(*server.upstream, timeout=60)
         headers = {name: value for name, value in self.headers.items() if name.lower() not in HOP_HEADERS}
@@ -112,16 +152,26 @@ class _Handler(BaseHTTPRequestHandler):
         if fault.flip_at is not None and body:
             place = fault.flip_at % len(body)
             body = body[:place] + bytes([body[place] ^ 1]) + body[place + 1 :]
+        if fault.replace is not None:
+            text, substitute = fault.replace
+            body = body.replace(text.encode(), substitute.encode())
         body = body[: fault.cut_to]
+        headers = [(name, value) for name, value in headers if name.lower() not in map(str.lower, fault.headers)]
         dropped = HOP_HEADERS if self.command == "HEAD" else HOP_HEADERS | {"content-length"}
         self.send_response_only(status)
-        for name, value in headers:
+        for name, value in [*headers, *fault.headers.items()]:
             if name.lower() not in dropped:
                 self.send_header(name, value)
-        if self.command != "HEAD":
+        if not fault.has_length:
+            self.send_header("Transfer-Encoding", "chunked")
+        elif self.command != "HEAD":
             self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(b"" if self.command == "HEAD" else body[: fault.break_at])
+        if self.command == "HEAD":
+            body = b""
+        elif not fault.has_length:
+            body = (b"%x\r\n%s\r\n" % (len(body), body) if body else b"") + b"0\r\n\r\n"
+        self.wfile.write(body[: fault.break_at])
         if fault.break_at is not None:
             self.wfile.flush()
             self._hang_up()

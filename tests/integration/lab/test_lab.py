@@ -22,6 +22,7 @@ import pytest
 from support.modules import CHECKOUT
 
 NAME = "small"
+COMPONENTS = ("pgbouncer", "postgresql", "s3", "versitygw")
 LAB = str(CHECKOUT / "tests/lab/lab")
 STATE = Path("/var/lib/lowtide-lab") / NAME
 NETNS = Path(f"/run/netns/lowtide-{NAME}")
@@ -99,6 +100,28 @@ def select_one() -> str:
     return lab("run", "--", "psql", "-XAt", address, "-c", "select 1").strip()
 
 
+def facts_of_versions() -> dict[str, str]:
+    """The identifier of the server of each version, as the facts say."""
+    servers = facts()["postgresql_versions"]["servers"]
+    return {version: server["system_identifier"] for version, server in servers.items()}
+
+
+def ask_versions() -> dict[str, str]:
+    """The same from the servers, by the account that may least; and PgBouncer lets it through."""
+    now = facts()
+    versions = now["postgresql_versions"]
+    account = versions["accounts"]["owner"]
+    who = f"user={account['user']} passfile={account['passfile']} dbname={versions['database']}"
+    question = ["-c", "select system_identifier from pg_control_system()"]
+    addresses = {**versions["servers"], "pooled": now["pgbouncer"]["transaction"]}
+    answers = {
+        version: lab("run", "--", "psql", "-XAt", f"host={place['host']} port={place['port']} {who}", *question).strip()
+        for version, place in addresses.items()
+    }
+    assert answers.pop("pooled") in answers.values()
+    return answers
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _small_lab() -> Iterator[None]:
     """Nothing of an earlier run before, nothing left after."""
@@ -109,7 +132,7 @@ def _small_lab() -> Iterator[None]:
 
 def test_up_killed_halfway_and_again() -> None:
     """The second run comes up over what the first one left: daemons dead in the middle of their first start."""
-    first = start("up", "postgresql", "s3")
+    first = start("up", *COMPONENTS)
     deadline = time.monotonic() + 60
     while len(service_pids()) < 4:
         assert time.monotonic() < deadline
@@ -117,15 +140,16 @@ def test_up_killed_halfway_and_again() -> None:
     first.kill()
     first.communicate()
     kill_all(service_pids())
-    lab("up", "postgresql", "s3")
+    lab("up", *COMPONENTS)
     assert select_one() == "1"
     assert facts()["s3"]["endpoint_url"] == "http://10.77.0.1:5000"
+    assert ask_versions() == facts_of_versions()
 
 
 def test_up_again_starts_nothing_anew() -> None:
     """Two at once do not race either."""
     before = {path.name: path.read_text() for path in STATE.glob("*/processes/*.json")}
-    both = [start("up", "postgresql", "s3") for _number in range(2)]
+    both = [start("up", *COMPONENTS) for _number in range(2)]
     outputs = [one.communicate(timeout=100)[0] for one in both]
     assert [one.returncode for one in both] == [0, 0], outputs
     assert {path.name: path.read_text() for path in STATE.glob("*/processes/*.json")} == before
@@ -142,13 +166,15 @@ def test_nothing_leads_out() -> None:
 def test_every_daemon_killed_then_up() -> None:
     """It heals, and the data is still there."""
     identifier = facts()["postgresql"]["system_identifier"]
+    versions = facts_of_versions()
     pids = service_pids()
     assert len(pids) > 10
     kill_all(pids)
     assert "dead" in lab("status")
-    lab("up", "postgresql", "s3")
+    lab("up", *COMPONENTS)
     assert select_one() == "1"
     assert facts()["postgresql"]["system_identifier"] == identifier
+    assert ask_versions() == facts_of_versions() == versions
 
 
 def test_network_lost_then_up() -> None:
@@ -156,7 +182,7 @@ def test_network_lost_then_up() -> None:
     subprocess.run(["umount", str(NETNS)], check=True)
     output = lab("up", "s3")
     assert "whose network is gone" in output
-    assert "postgresql" not in facts()
+    assert facts().keys() & {*COMPONENTS, "postgresql_versions"} == {"s3"}
     lab("run", "--", "curl", "--silent", "--fail", "http://10.77.0.1:5000/moto-api/data.json")
 
 

@@ -3,10 +3,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Have what the feature service needs outside its cluster: its topic, its role, its database with a history.
 
-    setup.py --brokers HOST:PORT --topic NAME --partitions 12 --role NAME --database NAME  (superuser: libpq variables)
+    setup.py --brokers HOST:PORT --topic NAME --partitions 12 --database NAME
+        --role NAME --maintenance-role NAME --backup-role NAME  (superuser: libpq variables)
 
-The role's password is read from the environment (FEATURE_PASSWORD). Run again, it changes nothing; an earlier run that
-was killed on the way is begun anew.
+The password of the role that owns the database, and those of the accounts of its procedures, are read from the
+environment (FEATURE_PASSWORD, FEATURE_MAINTENANCE_PASSWORD, FEATURE_BACKUP_PASSWORD). Run again, it changes nothing; an
+earlier run that was killed on the way is begun anew.
 """
 
 from __future__ import annotations
@@ -59,18 +61,21 @@ def connect(host: str, database: str) -> Any:
     return connection
 
 
-def create_database(host: str, role: str, password: str, database: str) -> bool:
-    """Have the role with this password, and its database; whether the database is new and empty."""
-    connection = connect(host, "postgres")
-    names = {"role": sql.Identifier(role), "database": sql.Identifier(database)}
+def create_role(connection: Any, role: str, password: str) -> None:
+    """Have the role with this password."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = %s)", (role,))
         verb = "ALTER" if cursor.fetchone()[0] else "CREATE"
-        secret = encrypt_password(password, role, connection, "scram-sha-256")
-        statement = sql.SQL(f"{verb} ROLE {{role}} LOGIN PASSWORD {{secret}}").format(
-            secret=sql.Literal(secret), **names
-        )
-        cursor.execute(statement)
+        statement = sql.SQL(f"{verb} ROLE {{role}} LOGIN PASSWORD {{secret}}")
+        secret = sql.Literal(encrypt_password(password, role, connection, "scram-sha-256"))
+        cursor.execute(statement.format(role=sql.Identifier(role), secret=secret))
+
+
+def create_database(host: str, role: str, database: str) -> bool:
+    """Have the role's database; whether it is new and empty."""
+    connection = connect(host, "postgres")
+    names = {"role": sql.Identifier(role), "database": sql.Identifier(database)}
+    with connection.cursor() as cursor:
         cursor.execute(
             "SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = %s",
             (database,),
@@ -83,6 +88,34 @@ def create_database(host: str, role: str, password: str, database: str) -> bool:
         cursor.execute(sql.SQL("REVOKE ALL ON DATABASE {database} FROM PUBLIC").format(**names))
     connection.close()
     return True
+
+
+def create_accounts(host: str, options: argparse.Namespace) -> None:
+    """Have the owner and the accounts of the procedures with the rights that their roles' documentation asks for."""
+    connection = connect(host, "postgres")
+    create_role(connection, options.role, os.environ["FEATURE_PASSWORD"])
+    create_role(connection, options.maintenance_role, os.environ["FEATURE_MAINTENANCE_PASSWORD"])
+    create_role(connection, options.backup_role, os.environ["FEATURE_BACKUP_PASSWORD"])
+    connection.close()
+
+
+def grant_rights(host: str, options: argparse.Namespace) -> None:
+    """Grant the accounts what they need in the database, which is there."""
+    names = {
+        "owner": sql.Identifier(options.role),
+        "maintenance": sql.Identifier(options.maintenance_role),
+        "backup": sql.Identifier(options.backup_role),
+        "database": sql.Identifier(options.database),
+    }
+    connection = connect(host, "postgres")
+    with connection.cursor() as cursor:
+        for statement in (
+            "GRANT CONNECT ON DATABASE {database} TO {maintenance}, {backup}",
+            "GRANT {owner}, pg_read_all_stats TO {maintenance}",
+            "GRANT pg_read_all_data TO {backup}",
+        ):
+            cursor.execute(sql.SQL(statement).format(**names))
+    connection.close()
 
 
 def fill(host: str, role: str, database: str) -> None:
@@ -121,15 +154,17 @@ def cancel_reindex(host: str, database: str, cursor: Any) -> None:
 def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(description="Create the feature service's topic, role and database.")
-    for name in ("--brokers", "--topic", "--role", "--database"):
+    for name in ("--brokers", "--topic", "--role", "--maintenance-role", "--backup-role", "--database"):
         parser.add_argument(name, required=True)
     parser.add_argument("--partitions", type=int, required=True)
     options = parser.parse_args()
     create_topic(options.brokers, options.topic, options.partitions)
     begin = time.monotonic()
     host = primary()
-    if create_database(host, options.role, os.environ["FEATURE_PASSWORD"], options.database):
+    create_accounts(host, options)
+    if create_database(host, options.role, options.database):
         fill(host, options.role, options.database)
+    grant_rights(host, options)
     print(f"{time.monotonic() - begin:.1f}")
 
 

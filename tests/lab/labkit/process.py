@@ -132,8 +132,11 @@ def spawn(
     return process
 
 
-def stop(process: Process, seconds: float) -> str:
-    """End ``process``: SIGTERM, after ``seconds`` SIGKILL. Says how: ``was gone``, ``stopped`` or ``killed``."""
+def stop(process: Process, seconds: float, sent: signal.Signals = signal.SIGTERM) -> str:
+    """End ``process``: SIGTERM (or what it takes as such), after ``seconds`` SIGKILL.
+
+    Says how: ``was gone``, ``stopped`` or ``killed``.
+    """
     try:
         handle = os.pidfd_open(process.pid)
     except ProcessLookupError:
@@ -141,7 +144,7 @@ def stop(process: Process, seconds: float) -> str:
     try:
         if not process.alive():
             return "was gone"
-        signal.pidfd_send_signal(handle, signal.SIGTERM)
+        signal.pidfd_send_signal(handle, sent)
         if ended(handle, seconds):
             return "stopped"
         signal.pidfd_send_signal(handle, signal.SIGKILL)
@@ -167,6 +170,20 @@ def kill(pids: set[int]) -> None:
             os.kill(pid, signal.SIGKILL)
         except ProcessLookupError:
             continue
+
+
+def working_in(folder: Path) -> set[int]:
+    """Every process whose working directory is ``folder``; zombies have none."""
+    found = set()
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                is_inside = os.readlink(entry / "cwd") == str(folder)
+            except (FileNotFoundError, ProcessLookupError, PermissionError):
+                continue
+            if is_inside:
+                found.add(int(entry.name))
+    return found
 
 
 def ancestors() -> set[int]:
