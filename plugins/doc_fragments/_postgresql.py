@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The options of a PostgreSQL connection. Private to lowtide.ops: do not import from other collections.
 
-Mirrors ``CONNECTION_SPEC`` in module_utils/_postgresql/connection.py and ``CONDITION_SPEC`` in assess.py.
+Mirrors ``CONNECTION_SPEC`` in module_utils/_postgresql/connection.py and ``CONDITION_SPEC`` in arguments.py.
 """
 
 from __future__ import annotations

@@ -216,8 +216,8 @@ waited:
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.lowtide.ops.plugins.module_utils._common.module import run_module
-from ansible_collections.lowtide.ops.plugins.module_utils._postgresql.assess import MAINTENANCE_SPEC
-from ansible_collections.lowtide.ops.plugins.module_utils._postgresql.maintenance import maintain
+from ansible_collections.lowtide.ops.plugins.module_utils._postgresql.arguments import MAINTENANCE_SPEC
+from ansible_collections.lowtide.ops.plugins.module_utils._postgresql.operations.maintenance import maintain
 
 
 def main() -> None:

@@ -128,8 +128,8 @@ waited:
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.lowtide.ops.plugins.module_utils._common.module import run_module
-from ansible_collections.lowtide.ops.plugins.module_utils._postgresql.assess import INFO_SPEC
-from ansible_collections.lowtide.ops.plugins.module_utils._postgresql.maintenance import inform
+from ansible_collections.lowtide.ops.plugins.module_utils._postgresql.arguments import INFO_SPEC
+from ansible_collections.lowtide.ops.plugins.module_utils._postgresql.operations.maintenance import inform
 
 
 def main() -> None:
