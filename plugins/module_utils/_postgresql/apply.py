@@ -9,7 +9,7 @@ import typing as t
 
 from .._common.errors import OpsError
 from .._common.outcome import Blocker, Outcome
-from . import catalog
+from . import catalog, names
 from .assess import Assessment
 from .collations import DATABASE, name_refresh
 from .connection import Session, driver_error
@@ -149,8 +149,8 @@ def _refresh_collations(run: Run, pool: WorkerPool, due: list[Step]) -> None:
 def _build_refresh(step: Step) -> t.Any:
     sql = catalog.load_sql()
     if step.oid == DATABASE:
-        return sql.SQL("ALTER DATABASE {} REFRESH COLLATION VERSION").format(sql.Identifier(step.name))
-    return sql.SQL("ALTER COLLATION {} REFRESH VERSION").format(sql.Identifier(step.schema, step.name))
+        return sql.SQL("ALTER DATABASE {} REFRESH COLLATION VERSION").format(sql.SQL(names.quote(step.name)))
+    return sql.SQL("ALTER COLLATION {} REFRESH VERSION").format(sql.SQL(names.quote(step.schema, step.name)))
 
 
 def _raise_errors(errors: list[OpsError], outcome: Outcome) -> None:

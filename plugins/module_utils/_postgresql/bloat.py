@@ -19,6 +19,7 @@ from __future__ import annotations
 import math
 import typing as t
 
+from . import names
 from .catalog import IndexState, load_sql
 
 if t.TYPE_CHECKING:
@@ -138,7 +139,7 @@ def measure_bloat(session: Session, schema: str, index: IndexState) -> Bloat:
     # No bound values: a percent sign in the schema's name would be taken for one.
     statement = sql.SQL(
         "SELECT index_size / {}, internal_pages, leaf_pages, avg_leaf_density FROM {}.pgstatindex({}::bigint::oid::regclass)"
-    ).format(sql.Literal(session.server.block_size), sql.Identifier(schema), sql.Literal(index.oid))
+    ).format(sql.Literal(session.server.block_size), sql.SQL(names.quote(schema)), sql.Literal(index.oid))
     pages, internal_pages, leaf_pages, density = session.query(statement)[0]
     return compute_bloat(
         pages=pages,

@@ -44,7 +44,7 @@ WITH outdated AS (
   SELECT oid, (SELECT nspname::text FROM pg_catalog.pg_namespace n WHERE n.oid = collnamespace) AS schema, collname::text AS name, collversion AS recorded,
     pg_collation_actual_version(oid) AS actual, pg_has_role(collowner, 'USAGE') AS may_alter
   FROM pg_catalog.pg_collation
-  WHERE collversion IS NOT NULL AND collversion IS DISTINCT FROM pg_collation_actual_version(oid)
+  WHERE collversion <> pg_collation_actual_version(oid)
   {database}
 )
 SELECT CASE WHEN o.oid = 100 THEN 0 ELSE o.oid::bigint END AS oid, o.schema, o.name, o.recorded, o.actual, o.may_alter,
@@ -57,8 +57,8 @@ FROM outdated o ORDER BY 1
 
 _DATABASE = """UNION ALL
   SELECT 100, '', datname::text, datcollversion, pg_database_collation_actual_version(oid), pg_has_role(datdba, 'USAGE')
-  FROM pg_catalog.pg_database WHERE datname = current_database() AND datcollversion IS NOT NULL
-  AND datcollversion IS DISTINCT FROM pg_database_collation_actual_version(oid)
+  FROM pg_catalog.pg_database WHERE datname = current_database()
+  AND datcollversion <> pg_database_collation_actual_version(oid)
 """
 
 

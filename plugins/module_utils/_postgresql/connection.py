@@ -297,6 +297,7 @@ class Session:
             if self.connection.info.parameter_status("server_encoding") == "SQL_ASCII":
                 psycopg2.extensions.encodings["SQLASCII"] = psycopg2.extensions.encodings["SQL_ASCII"] = CODEC
                 self.connection.set_client_encoding("SQL_ASCII")
+            self.execute("SET statement_timeout = 0")  # first, and fast: it may be shorter than the next statement
             self.query(_PREPARE_SQL)
             return self.read(Server, _FACTS_SQL)[0]
         except driver_error() as error:

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Names of tables as people write them. Private to lowtide.ops: do not import from other collections.
 
-Pure. Names in statements are quoted by the driver (:mod:`.sql`); what is here reads options and writes messages.
+Pure.
 """
 
 from __future__ import annotations
@@ -57,7 +57,17 @@ def parse_name(text: str, *, option: str) -> TableName:
 
 @functools.cache
 def _quoted(part: str) -> str:
-    return part if _PLAIN.fullmatch(part) else '"' + part.replace('"', '""') + '"'
+    if _PLAIN.fullmatch(part):
+        return part
+    return quote(part).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def quote(*parts: str) -> str:
+    """Return a qualified name for a statement, each part in double quotes.
+
+    As the driver does it, which cannot where the bytes of a name are not UTF-8 (a database of SQL_ASCII).
+    """
+    return ".".join('"' + part.replace('"', '""') + '"' for part in parts)
 
 
 def shown(*parts: str) -> str:

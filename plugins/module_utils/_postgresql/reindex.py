@@ -13,7 +13,7 @@ import typing as t
 
 from .._common.outcome import Blocker
 from .._common.retry import Deadline
-from . import blockers
+from . import blockers, names
 from .catalog import IndexState, load_sql, read_indexes
 from .connection import Session, driver_error
 from .errors import is_lost, sql_error
@@ -64,9 +64,9 @@ def build_tasks(steps: list[Step]) -> list[TableTask]:
 
 
 def build_statement(action: str, schema: str, name: str) -> t.Any:
-    """Return ``action`` on the index, which the driver quotes."""
+    """Return ``action`` on the index."""
     sql = load_sql()
-    return sql.SQL(action + " {}").format(sql.Identifier(schema, name))
+    return sql.SQL(action + " {}").format(sql.SQL(names.quote(schema, name)))
 
 
 def find_leftovers(session: Session, table: int) -> list[IndexState]:

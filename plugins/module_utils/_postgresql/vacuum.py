@@ -14,7 +14,7 @@ import typing as t
 
 from .._common.errors import OpsError
 from .._common.retry import Deadline
-from . import blockers, catalog
+from . import blockers, catalog, names
 from .connection import Session, driver_error
 from .errors import is_deadline, is_lost, sql_error, sqlstate
 from .plan import ONLY_VERSION
@@ -72,10 +72,10 @@ def build_chunks(steps: list[Step], *, jobs: int) -> list[Chunk]:
 
 
 def build_statement(steps: list[Step], *, version: int, truncate: bool = True) -> t.Any:
-    """Return the command for steps of the same options, identifiers quoted by the driver."""
+    """Return the command for steps of the same options."""
     sql = catalog.load_sql()
     only = "ONLY " if version >= ONLY_VERSION else ""
-    tables = sql.SQL(", ").join(sql.SQL(only) + sql.Identifier(step.schema, step.name) for step in steps)
+    tables = sql.SQL(", ").join(sql.SQL(only) + sql.SQL(names.quote(step.schema, step.name)) for step in steps)
     vacuum, freeze, analyze = steps[0].options
     if not vacuum:
         return sql.SQL("ANALYZE {}").format(tables)
