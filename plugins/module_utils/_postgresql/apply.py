@@ -10,12 +10,14 @@ import typing as t
 from .._common.errors import OpsError
 from .._common.outcome import Blocker, Outcome
 from . import catalog, names
-from .assess import Assessment
+from .assess import Assessment, examine_bloat
 from .collations import DATABASE, name_refresh
 from .connection import Session, driver_error
 from .errors import sql_error
+from .plan import apply_time_budget
+from .plan_indexes import Rights, plan_bloat
 from .reindex import Reindex, build_tasks
-from .steps import Conditions, Phase, Skip, Step, describe_unmet, report_skips
+from .steps import Conditions, Phase, Plan, Skip, Step, describe_unmet, report_skips
 from .vacuum import Counts, Vacuum
 from .verify import verify
 from .worker_pool import Limits, WorkerPool
@@ -55,7 +57,7 @@ def _count_tasks(steps: list[Step]) -> int:
 
 
 def _apply(run: Run, pool: WorkerPool, outcome: Outcome) -> list[Skip]:
-    steps, record = run.assessment.plan.steps, pool.record
+    steps, record = list(run.assessment.plan.steps), pool.record
     before = {
         table.oid: Counts(table.oid, table.vacuum_count, table.analyze_count) for table in run.assessment.all_tables
     }
@@ -103,6 +105,8 @@ def _apply(run: Run, pool: WorkerPool, outcome: Outcome) -> list[Skip]:
 def _run_phases(run: Run, pool: WorkerPool, before: dict[int, Counts]) -> None:
     vacuums, reindexes = Vacuum(pool, before, truncate=run.truncate), Reindex(pool)
     for phase in Phase:
+        if phase == Phase.BLOAT:
+            _add_bloated_indexes(run, pool)
         due = [step for step in run.assessment.plan.steps if step.phase == phase]
         if not due:
             continue
@@ -113,6 +117,41 @@ def _run_phases(run: Run, pool: WorkerPool, before: dict[int, Counts]) -> None:
         else:
             reindexes.run(due)
     vacuums.finish(run.session)
+
+
+def _add_bloated_indexes(run: Run, pool: WorkerPool) -> None:
+    """Add the rebuilds of indexes whose waste shows only now that their tables have been vacuumed.
+
+    Else the next run would find them due. They are in the result's ``done``; that they are due could not be planned.
+    """
+    tables = sorted({step.oid for step, _seconds in pool.record.done if step.phase in TABLE_PHASES})
+    limits = run.limits
+    if run.conditions.index_bloat_ratio is None or not tables or pool.is_over:
+        return
+    plan = run.assessment.plan
+    known = {step.oid for step in plan.steps} | {skip.oid for skip in plan.skips if skip.blocker is not None}
+    pages = max(1, run.conditions.minimum_index_size // run.session.server.block_size)
+    indexes = catalog.read_indexes(run.session, minimum_pages=pages, tables=tables, system=True)
+    remaining = None if limits.budget is None else max(limits.budget - pool.elapsed, 0.001)
+    examined = examine_bloat(
+        run.session,
+        [index for index in indexes if index.oid not in known],
+        run.conditions,
+        lock_timeout=limits.lock_timeout,
+        budget=remaining,
+    )
+    later = Plan()
+    plan_bloat(
+        examined,
+        run.conditions,
+        rights=Rights(run.session.server.version, run.session.server.sees_sessions),
+        block_size=run.session.server.block_size,
+        plan=later,
+    )
+    apply_time_budget(later, budget=remaining, jobs=limits.jobs)
+    plan.steps.extend(later.steps)
+    replaced = {skip.oid for skip in later.skips} | {step.oid for step in later.steps}
+    plan.skips[:] = [skip for skip in plan.skips if skip.oid not in replaced] + later.skips
 
 
 def _refresh_collations(run: Run, pool: WorkerPool, due: list[Step]) -> None:

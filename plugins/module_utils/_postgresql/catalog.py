@@ -79,6 +79,7 @@ class IndexState(t.NamedTuple):
     fillfactor: int
     deduplicates: bool
     may_reindex: bool
+    may_drop: bool
     toast: bool
     signature: str | None
     is_safe: bool
@@ -162,7 +163,7 @@ SELECT ic.oid::bigint AS oid, owner.oid::bigint AS table_oid, xn.nspname::text A
   EXISTS (SELECT FROM pg_catalog.pg_constraint k WHERE k.conindid = ic.oid AND k.contype IN ('p', 'u', 'x')) AS constraint,
   coalesce((SELECT option_value::int FROM pg_options_to_table(ic.reloptions) WHERE option_name = 'fillfactor'), 90) AS fillfactor,
   coalesce((SELECT option_value::bool FROM pg_options_to_table(ic.reloptions) WHERE option_name = 'deduplicate_items'), true) AS deduplicates,
-  {may_reindex} AS may_reindex,
+  {may_reindex} AS may_reindex, pg_has_role(ic.relowner, 'USAGE') AS may_drop,
   hc.relkind = 't' AS toast,
   CASE WHEN x.indrelid IN (SELECT indrelid FROM broken) THEN concat_ws('|', am.amname, x.indisunique, x.indkey, x.indclass,
     x.indcollation, x.indoption, pg_get_expr(x.indexprs, x.indrelid), pg_get_expr(x.indpred, x.indrelid)) END AS signature,

@@ -128,7 +128,7 @@ class Obstacle(t.NamedTuple):
 
 def find_obstacle(index: IndexState, rights: Rights, *, dropping: bool = False) -> Obstacle | None:
     """Return why the index cannot be rebuilt, or dropped, by this run; None when it can."""
-    if not index.may_reindex:
+    if not (index.may_drop if dropping else index.may_reindex):
         return Obstacle("login_user does not own it", "Connect as the owner of its table")
     if dropping:
         return None

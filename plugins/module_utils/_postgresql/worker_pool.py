@@ -100,6 +100,16 @@ class WorkerPool:
         for session in self._sessions:
             session.close()
 
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the run began."""
+        return self._deadline.elapsed
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the run's timeout has passed."""
+        return self.limits.timeout is not None and self.elapsed >= self.limits.timeout
+
     def open_sessions(self, count: int) -> None:
         """Open as many sessions as ``count`` tasks can use; a refusal of the server comes before anything is done."""
         for _number in range(min(self.limits.jobs, count) - len(self._sessions)):
@@ -113,19 +123,19 @@ class WorkerPool:
 
         What is there against wraparound ignores the budget; what is longer than all of it has to begin within it.
         """
-        if self.limits.timeout is not None and self._deadline.elapsed >= self.limits.timeout:
+        if self.is_over:
             return True
         budget = self.limits.budget
         if budget is None or step.is_danger:
             return False
-        return self._deadline.elapsed + (estimate if estimate <= budget else 0.0) > budget
+        return self.elapsed + (estimate if estimate <= budget else 0.0) > budget
 
     def skip_late(self, step: Step) -> None:
         """Record that the time ran out before this step."""
         limit = self.limits.budget if self.limits.budget is not None else self.limits.timeout
         limit = 0.0 if limit is None else limit
         reason = f"{step.why}; about {step.estimate:.0f} s, and less is left of the time budget of {limit:g} s"
-        if self.limits.timeout is not None and self._deadline.elapsed >= self.limits.timeout:
+        if self.is_over:
             reason = f"{step.why}; the timeout of {self.limits.timeout:g} s had passed"
         self.record.add_skip(step, reason, make_budget_blocker(step, limit))
 
@@ -136,7 +146,7 @@ class WorkerPool:
         """
         left = 0.0
         if self.limits.timeout is not None and not may_be_late:
-            left = max(self.limits.timeout - self._deadline.elapsed, 0.001)
+            left = max(self.limits.timeout - self.elapsed, 0.001)
         session.query(
             "SELECT set_config('lock_timeout', %(lock)s, false), set_config('statement_timeout', %(statement)s, false)",
             {"lock": to_milliseconds(lock_timeout), "statement": to_milliseconds(left) if left else "0"},
@@ -148,7 +158,7 @@ class WorkerPool:
     def is_cancelled_by_timeout(self, error: Exception) -> bool:
         """Return whether a statement failed because the run's timeout had passed."""
         timeout = self.limits.timeout
-        return timeout is not None and is_deadline(error) and self._deadline.elapsed >= timeout - 0.01
+        return timeout is not None and is_deadline(error) and self.elapsed >= timeout - 0.01
 
     def skip_cancelled(self, step: Step) -> None:
         """Record that the run's timeout ended a step."""

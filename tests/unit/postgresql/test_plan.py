@@ -41,7 +41,7 @@ TABLE = TableState(
 INT4 = [4, "i", 4, 0.0, -1.0]
 INDEX = IndexState(
     oid=10, table_oid=1, schema="public", name="t_pkey", table_schema="public", table="t", kind="i", method="btree", pages=1000, tuples=100000,
-    valid=True, live=True, unique=True, exclusion=False, constraint=True, fillfactor=90, deduplicates=True, may_reindex=True, toast=False,
+    valid=True, live=True, unique=True, exclusion=False, constraint=True, fillfactor=90, deduplicates=True, may_reindex=True, may_drop=True, toast=False,
     signature="s", is_safe=True, toasted=False, columns=[INT4],
 )  # fmt: skip
 SNAPSHOT = XminHolder(
@@ -394,6 +394,10 @@ def test_leftovers_are_dropped_without_the_right_to_see_others() -> None:
     plan = Plan()
     plan_invalid([INDEX, copy], building={}, rights=Rights(140000, False), block_size=8192, plan=plan)
     assert [step.phase for step in plan.steps] == [Phase.LEFTOVERS]
+    plan = Plan()
+    copy = copy._replace(may_drop=False)  # MAINTAIN lets an index be rebuilt, and not be dropped
+    plan_invalid([INDEX, copy], building={}, rights=Rights(), block_size=8192, plan=plan)
+    assert plan.steps == []
 
 
 def test_a_fresh_integer_index_has_the_size_that_is_expected() -> None:
