@@ -82,7 +82,7 @@ def _measure(session: Session, schema: str, index: IndexState, lock_timeout: flo
     except driver_error() as error:
         if is_lost(error, session.connection):
             raise
-        problem = sql_error(names.shown(index.schema, index.name), error).problem
+        problem = sql_error(names.format_name(index.schema, index.name), error).problem
         return Bloat(0.0, 1.0, f"pgstatindex could not measure it ({one_line(problem)})")
     finally:
         if not session.connection.closed:
@@ -161,7 +161,7 @@ def report_assessment(outcome: Outcome, session: Session, assessment: Assessment
         transaction_id_age=catalog.read_database_age(session),
         done=[],
         invalid_indexes_left=sorted(
-            names.shown(index.schema, index.name) for index, _bloat in assessment.indexes if not index.valid
+            names.format_name(index.schema, index.name) for index, _bloat in assessment.indexes if not index.valid
         ),
     )
     report_skips(outcome, plan.skips)

@@ -71,15 +71,15 @@ def read_collations(session: Session) -> list[Collation]:
 def format_collation(collation: Collation) -> str:
     """Return how messages name it."""
     if collation.oid == DATABASE:
-        return f"database {names.shown(collation.name)}"
-    return f"collation {names.shown(collation.schema, collation.name)}"
+        return f"database {names.format_name(collation.name)}"
+    return f"collation {names.format_name(collation.schema, collation.name)}"
 
 
 def name_refresh(collation: Collation) -> str:
     """Return the command that notes the version of now."""
     if collation.oid == DATABASE:
-        return f"ALTER DATABASE {names.shown(collation.name)} REFRESH COLLATION VERSION"
-    return f"ALTER COLLATION {names.shown(collation.schema, collation.name)} REFRESH VERSION"
+        return f"ALTER DATABASE {names.format_name(collation.name)} REFRESH COLLATION VERSION"
+    return f"ALTER COLLATION {names.format_name(collation.schema, collation.name)} REFRESH VERSION"
 
 
 def plan_collations(

@@ -56,7 +56,7 @@ def parse_name(text: str, *, option: str) -> TableName:
 
 
 @functools.cache
-def _quoted(part: str) -> str:
+def _format_part(part: str) -> str:
     if _PLAIN.fullmatch(part):
         return part
     return quote(part).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
@@ -70,12 +70,12 @@ def quote(*parts: str) -> str:
     return ".".join('"' + part.replace('"', '""') + '"' for part in parts)
 
 
-def shown(*parts: str) -> str:
+def format_name(*parts: str) -> str:
     """A qualified name for messages, each part in double quotes where PostgreSQL needs them."""
-    return ".".join(map(_quoted, parts))
+    return ".".join(map(_format_part, parts))
 
 
-def leftover_base(index_name: str) -> str | None:
+def find_leftover_base(index_name: str) -> str | None:
     """The name before ``_ccnew``, ``_ccnew1``, ``_ccold`` ..., or None: what REINDEX CONCURRENTLY calls its own indexes."""
     match = re.fullmatch(r"(.+)_cc(?:new|old)[0-9]*", index_name, flags=re.DOTALL)
     return match.group(1) if match else None
@@ -86,7 +86,7 @@ def is_leftover_of(index_name: str, other: str) -> bool:
 
     The server cuts the base so that the whole fits into 63 bytes, so the base may be a beginning of ``other``.
     """
-    base = leftover_base(index_name)
+    base = find_leftover_base(index_name)
     if base is None or not other.startswith(base):
         return False
     # A cut happens only when there was no room: within 3 bytes, since a character is never cut in two.

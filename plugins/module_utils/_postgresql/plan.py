@@ -76,7 +76,7 @@ class Needs(t.NamedTuple):
 
 def format_table(table: TableState) -> str:
     """Return how messages name a table."""
-    return f"table {names.shown(table.schema, table.name)}"
+    return f"table {names.format_name(table.schema, table.name)}"
 
 
 def _format_share(part: int, whole: int) -> str:
@@ -234,11 +234,11 @@ def _explain_unanalyzable(partitions: list[TableState], server: Surroundings) ->
     """
     foreign = next((table for table in partitions if table.kind == "f"), None)
     if foreign is not None:
-        return f"its ANALYZE would read {names.shown(foreign.schema, foreign.name)}, a foreign table on another server"
+        return f"its ANALYZE would read {names.format_name(foreign.schema, foreign.name)}, a foreign table on another server"
     excluded = next((table for table in partitions if not server.has(table.oid)), None)
     if excluded is not None and server.version < ONLY_VERSION:
         return (
-            f"its ANALYZE would analyze the partition {names.shown(excluded.schema, excluded.name)}, which is not in scope;"
+            f"its ANALYZE would analyze the partition {names.format_name(excluded.schema, excluded.name)}, which is not in scope;"
             " take both in or out (PostgreSQL 18 can do one alone)"
         )
     return None

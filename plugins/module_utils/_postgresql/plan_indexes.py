@@ -40,7 +40,7 @@ def find_original(index: IndexState, siblings: list[IndexState]) -> IndexState |
         return None
     for other in siblings:
         same = other.oid != index.oid and other.signature == index.signature and other.schema == index.schema
-        original = other.valid or names.leftover_base(other.name) is None
+        original = other.valid or names.find_leftover_base(other.name) is None
         if same and original and names.is_leftover_of(index.name, other.name):
             return other
     return None
@@ -48,7 +48,7 @@ def find_original(index: IndexState, siblings: list[IndexState]) -> IndexState |
 
 def format_index(index: IndexState) -> str:
     """Return how messages name an index."""
-    return f"index {names.shown(index.schema, index.name)}"
+    return f"index {names.format_name(index.schema, index.name)}"
 
 
 def make_index_step(
@@ -93,7 +93,9 @@ def plan_invalid(
             continue
         why = "invalid"
         if original is not None:
-            why = f"invalid, left behind by an interrupted REINDEX of {names.shown(original.schema, original.name)}"
+            why = (
+                f"invalid, left behind by an interrupted REINDEX of {names.format_name(original.schema, original.name)}"
+            )
         step = make_index_step(
             index,
             phase=Phase.INVALID if original is None else Phase.LEFTOVERS,
@@ -113,7 +115,7 @@ def add_possible_step(step: Step, index: IndexState, rights: Rights, plan: Plan)
     blocker = Blocker(
         object=step.display_name,
         what=f"{step.why}; {obstacle.problem}",
-        holder=names.shown(index.table_schema, index.table),
+        holder=names.format_name(index.table_schema, index.table),
         next_step=obstacle.next_step,
     )
     plan.skip(step.oid, step.display_name, step.action, f"{step.why}; {obstacle.problem}", blocker)
@@ -161,7 +163,7 @@ def find_obstacle(index: IndexState, rights: Rights, *, dropping: bool = False) 
 
 
 def plan_bloat(
-    indexes: list[tuple[IndexState, Bloat | None]],
+    indexes: t.Sequence[tuple[IndexState, Bloat | None]],
     conditions: Conditions,
     *,
     rights: Rights,

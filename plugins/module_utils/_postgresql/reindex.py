@@ -127,7 +127,7 @@ class Reindex:
         except driver_error() as error:
             if is_lost(error, session.connection):
                 raise
-            return self._after_failure(session, step, error, attempt)
+            return self._handle_failure(session, step, error, attempt)
         self._pool.record.add_done([step], seconds)
         return True
 
@@ -136,7 +136,7 @@ class Reindex:
         limits = self._pool.limits
         return limits.lock_timeout if step.phase == Phase.LEFTOVERS else limits.index_wait_timeout
 
-    def _after_failure(self, session: Session, step: Step, error: Exception, attempt: int) -> bool:
+    def _handle_failure(self, session: Session, step: Step, error: Exception, attempt: int) -> bool:
         """Clean up, and put the step on record; return False when it is worth another attempt."""
         if step.phase != Phase.LEFTOVERS:
             self._drop_leftovers(session, step)

@@ -59,7 +59,7 @@ def _check_schemas(tables: list[TableState], scope: Scope, target: str) -> None:
             close = _find_closest(schema, schemas)
             hint = f"Did you mean {close}? " if close else ""
             raise Refusal(
-                obj=f"{target}, schema {names.shown(schema)}",
+                obj=f"{target}, schema {names.format_name(schema)}",
                 problem="no table in it, or no such schema",
                 next_step=f"{hint}Correct schemas",
             )
@@ -74,10 +74,10 @@ def _find_named(tables: list[TableState], scope: Scope, target: str) -> list[Tab
     chosen: list[TableState] = []
     for name in scope.tables or []:
         matching = [table for table in by_name.get(name.name, []) if _matches(table, name)]
-        display_name = names.shown(*(part for part in name if part is not None))
+        display_name = names.format_name(*(part for part in name if part is not None))
         if not matching:
             close = _find_closest(name.name, by_name)
-            hint = f"Did you mean {names.shown(by_name[close][0].schema, close)}? " if close else ""
+            hint = f"Did you mean {names.format_name(by_name[close][0].schema, close)}? " if close else ""
             raise Refusal(
                 obj=f"{target}, table {display_name}",
                 problem="there is no such table",

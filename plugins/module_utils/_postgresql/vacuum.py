@@ -129,11 +129,11 @@ class Vacuum:
         except driver_error() as error:
             if is_lost(error, session.connection):
                 raise
-            return self._after_failure(session, Chunk(steps, chunk.attempt), error)
+            return self._handle_failure(session, Chunk(steps, chunk.attempt), error)
         self._pool.record.add_done(steps, seconds)
         return []
 
-    def _after_failure(self, session: Session, chunk: Chunk, error: Exception) -> list[Chunk]:
+    def _handle_failure(self, session: Session, chunk: Chunk, error: Exception) -> list[Chunk]:
         """Tables before the one that failed are done; set that one apart, and go on with the others."""
         done = self._read_done(session, chunk.steps)
         self._pool.record.add_done(done, 0.0)

@@ -122,9 +122,9 @@ def _verify_indexes(
         blocker = Blocker(
             object=format_index(index),
             what="an invalid index is left",
-            holder=names.shown(index.table_schema, index.table),
+            holder=names.format_name(index.table_schema, index.table),
             next_step="Run again",
         )
         reason = "it is invalid after this run"
         skips.append(Skip(index.oid, format_index(index), "DROP or REINDEX", reason, blocker))
-    return sorted(names.shown(index.schema, index.name) for index in indexes if not index.valid), skips
+    return sorted(names.format_name(index.schema, index.name) for index in indexes if not index.valid), skips

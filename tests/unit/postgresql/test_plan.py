@@ -303,7 +303,7 @@ def test_chunks_hold_every_table_once(jobs: int, tables: list[tuple[int, bool]])
 def test_any_name_survives_quoting(schema: str, name: str) -> None:
     quoted = ".".join('"' + part.replace('"', '""') + '"' for part in (schema, name))
     assert names.parse_name(quoted, option="tables") == (schema, name)
-    assert names.parse_name(names.shown(schema, name), option="tables") == (schema, name)
+    assert names.parse_name(names.format_name(schema, name), option="tables") == (schema, name)
 
 
 @pytest.mark.parametrize(
