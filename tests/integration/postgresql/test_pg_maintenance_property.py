@@ -197,5 +197,6 @@ def test_the_second_plan_is_empty(database: Database, seed: int) -> None:
     assert again["plan"] == []
     assert not again.changed
     assert database.invalid() == []
-    assert again["blockers"] == []
+    # What only a rebuild with locks can mend stays on record.
+    assert [blocker for blocker in again["blockers"] if "exclusion constraint" not in blocker["what"]] == []
     assert schema.count_rows() == rows
