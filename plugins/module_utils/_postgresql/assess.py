@@ -19,7 +19,7 @@ from .connection import Session, driver_error
 from .errors import is_lost, one_line, sql_error
 from .plan import Surroundings, apply_time_budget, plan_tables
 from .plan_indexes import Rights, plan_bloat, plan_invalid
-from .scope import select_tables
+from .scope import find_excluded, select_tables
 from .steps import Conditions, Plan, describe_unmet, list_items, report_skips
 from .worker_pool import to_milliseconds
 
@@ -90,7 +90,14 @@ def _measure(session: Session, schema: str, index: IndexState, lock_timeout: flo
 
 
 def assess(
-    session: Session, conditions: Conditions, scope: Scope, *, jobs: int, budget: float | None, lock_timeout: float
+    session: Session,
+    conditions: Conditions,
+    scope: Scope,
+    *,
+    jobs: int,
+    budget: float | None,
+    lock_timeout: float,
+    timeout: float | None = None,
 ) -> Assessment:
     """Read everything that the conditions are about, and plan."""
     everything = catalog.read_tables(session, system=scope.system)
@@ -105,8 +112,10 @@ def assess(
         freeze_max_age=facts.freeze_max_age,
         multixact_freeze_max_age=facts.multixact_freeze_max_age,
         in_scope={table.oid for table in tables},
+        excluded=find_excluded(everything, scope),
     )
-    examined = examine_bloat(session, indexes, conditions, lock_timeout=lock_timeout, budget=budget)
+    reading_time = min((seconds for seconds in (budget, timeout) if seconds is not None), default=None)
+    examined = examine_bloat(session, indexes, conditions, lock_timeout=lock_timeout, budget=reading_time)
     assessment = Assessment(tables, everything, examined, collations, Plan(), server)
     plan_tables(everything, conditions, read_holders=cache_holders(session), server=server, plan=assessment.plan)
     _plan_indexes(session, assessment, conditions)

@@ -356,7 +356,7 @@ class Session:
             columns = tuple(column.name for column in cursor.description)
             if columns != record._fields:
                 raise TypeError(f"{record.__name__} has the fields {record._fields}, the statement has {columns}")
-            return [record(*row) for row in cursor.fetchall()]
+            return list(map(record._make, cursor.fetchall()))
 
     def execute(self, sql: t.Any, values: t.Mapping[str, t.Any] | None = None) -> None:
         """One statement without rows."""

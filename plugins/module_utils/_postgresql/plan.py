@@ -31,13 +31,16 @@ CATALOGS = {"pg_catalog", "information_schema"}
 
 
 class Surroundings(t.NamedTuple):
-    """What the plan has to know of the server and of the scope. ``in_scope`` is None where every table is."""
+    """What the plan has to know of the server and of the scope. ``in_scope`` is None where every table is; ``excluded`` are
+    tables that were named to be left alone.
+    """
 
     version: int = ONLY_VERSION
     block_size: int = 8192
     freeze_max_age: int = 200_000_000
     multixact_freeze_max_age: int = 400_000_000
     in_scope: t.Collection[int] | None = None
+    excluded: t.Collection[int] = ()
 
     def has(self, oid: int) -> bool:
         """Return whether the table is in the declared scope."""
@@ -235,10 +238,10 @@ def _explain_unanalyzable(partitions: list[TableState], server: Surroundings) ->
     foreign = next((table for table in partitions if table.kind == "f"), None)
     if foreign is not None:
         return f"its ANALYZE would read {names.format_name(foreign.schema, foreign.name)}, a foreign table on another server"
-    excluded = next((table for table in partitions if not server.has(table.oid)), None)
+    excluded = next((table for table in partitions if table.oid in server.excluded), None)
     if excluded is not None and server.version < ONLY_VERSION:
         return (
-            f"its ANALYZE would analyze the partition {names.format_name(excluded.schema, excluded.name)}, which is not in scope;"
+            f"its ANALYZE would analyze the partition {names.format_name(excluded.schema, excluded.name)}, which is excluded;"
             " take both in or out (PostgreSQL 18 can do one alone)"
         )
     return None

@@ -30,17 +30,22 @@ def _find_closest(name: str, known: t.Iterable[str]) -> str | None:
     return next(iter(difflib.get_close_matches(name, list(known), n=1)), None)
 
 
+def find_excluded(tables: list[TableState], scope: Scope) -> set[int]:
+    """Return the oids of the tables that are named to be left alone, with their partitions."""
+    return _add_partitions(tables, (table for table in tables if any(_matches(table, name) for name in scope.exclude)))
+
+
+def _add_partitions(tables: list[TableState], chosen: t.Iterable[TableState]) -> set[int]:
+    tree = build_tree(tables)
+    roots = [table.oid for table in chosen]
+    return {*roots, *(part.oid for root in roots for part in tree.descendants.get(root, ()))}
+
+
 def select_tables(tables: list[TableState], scope: Scope, *, target: str) -> list[TableState]:
     """Return the tables in scope; refuse a name that means none, or something that is not a table here."""
     _check_schemas(tables, scope, target)
-    tree = build_tree(tables)
-
-    def add_partitions(chosen: t.Iterable[TableState]) -> set[int]:
-        roots = [table.oid for table in chosen]
-        return {*roots, *(part.oid for root in roots for part in tree.descendants.get(root, ()))}
-
-    excluded = add_partitions(table for table in tables if any(_matches(table, name) for name in scope.exclude))
-    named = None if scope.tables is None else add_partitions(_find_named(tables, scope, target))
+    excluded = find_excluded(tables, scope)
+    named = None if scope.tables is None else _add_partitions(tables, _find_named(tables, scope, target))
     return [
         table
         for table in tables

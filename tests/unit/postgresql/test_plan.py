@@ -63,6 +63,7 @@ def planned(
     budget: float | None = None,
     version: int = 180000,
     in_scope: set[int] | None = None,
+    excluded: frozenset[int] = frozenset(),
     **conditions: Any,
 ) -> Plan:
     plan = Plan()
@@ -70,7 +71,7 @@ def planned(
         list(tables),
         Conditions(**conditions),
         read_holders=lambda: list(holders),
-        server=Surroundings(version=version, in_scope=in_scope),
+        server=Surroundings(version=version, in_scope=in_scope, excluded=excluded),
         plan=plan,
     )
     apply_time_budget(plan, budget=budget, jobs=1)
@@ -236,10 +237,13 @@ def test_analyze_of_a_parent_covers_its_partitions_where_the_server_does_so() ->
 
 
 def test_a_parent_is_not_analyzed_over_what_is_excluded_or_foreign() -> None:
-    plan = planned(PARENT, *PARTS, version=170000, in_scope={9, 1}, **OLD)
+    outside = planned(PARENT, *PARTS, version=170000, in_scope={9}, **OLD)
+    assert [step.name for step in outside.steps] == ["events"]  # in another schema only
+    without: dict[str, Any] = {"in_scope": {9, 1}, "excluded": frozenset({2})}
+    plan = planned(PARENT, *PARTS, version=170000, **without, **OLD)
     assert [step.name for step in plan.steps] == ["events_1"]
     assert "events_2" in plan.skips[0].reason
-    assert [step.name for step in planned(PARENT, *PARTS, in_scope={9, 1}, **OLD).steps] == ["events_1", "events"]
+    assert [step.name for step in planned(PARENT, *PARTS, **without, **OLD).steps] == ["events_1", "events"]
     foreign = PARTS[1]._replace(kind="f")
     for version in (170000, 180000):
         plan = planned(PARENT, PARTS[0], foreign, version=version, **OLD)

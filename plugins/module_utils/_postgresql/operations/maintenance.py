@@ -45,7 +45,13 @@ def maintain(module: AnsibleModule, outcome: Outcome) -> None:
             acquire_run_lock(session)
         check_server(module, session, conditions)
         assessment = assess(
-            session, conditions, scope, jobs=limits.jobs, budget=limits.budget, lock_timeout=limits.lock_timeout
+            session,
+            conditions,
+            scope,
+            jobs=limits.jobs,
+            budget=limits.budget,
+            lock_timeout=limits.lock_timeout,
+            timeout=limits.timeout,
         )
         report_assessment(outcome, session, assessment, diff=module._diff)
         skips = list(assessment.plan.skips)
