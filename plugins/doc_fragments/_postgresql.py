@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The options of a PostgreSQL connection. Private to lowtide.ops: do not import from other collections.
 
-Mirrors ``CONNECTION_SPEC`` in module_utils/_postgresql/connection.py and ``CONDITION_SPEC`` in assess.py.
+Mirrors ``CONNECTION_SPEC`` in module_utils/_postgresql/connection.py and ``CONDITION_SPEC`` in arguments.py.
 """
 
 from __future__ import annotations
@@ -68,6 +68,10 @@ options:
     type: str
 requirements:
   - psycopg2 (psycopg2-binary) >= 2.9
+  - PostgreSQL 14 or newer; an older server is refused
+notes:
+  - Connect to the server itself. A connection pooler is refused before anything is set, since settings and locks of a
+    session would reach other clients.
 """
 
     CONDITION = r"""
@@ -79,6 +83,7 @@ options:
   tables:
     description:
       - Only these tables, as C(table) (in any schema) or C(schema.table).
+      - A partitioned table stands for all of its partitions, in whatever schema they are. So it does in O(exclude).
       - Names are in SQL's notation. A name that is not made of lower-case letters, digits and underscores goes in double quotes.
     type: list
     elements: str
@@ -99,8 +104,13 @@ options:
   changed_tuple_ratio:
     description: The share of rows that may have changed since the last ANALYZE.
     type: float
+  inserted_tuple_ratio:
+    description:
+      - The share of rows that may have been inserted since the last VACUUM; above it the table is vacuumed.
+      - Tables that only grow have no dead rows, and need it for index-only scans and for freezing in good time.
+    type: float
   minimum_tuples:
-    description: Ratios count from this many dead or changed rows on, and the lack of statistics from this many rows on.
+    description: Ratios count from this many dead, changed or inserted rows on, and the lack of statistics from this many rows on.
     type: int
     default: 1000
   statistics_age:
@@ -117,19 +127,34 @@ options:
     choices: [none, ignore]
     default: ignore
   index_bloat_ratio:
-    description: The share of a btree index that may be wasted space.
+    description:
+      - The share of a btree index that may be wasted space.
+      - Where the extension C(pgstattuple) is installed, indexes that may be above it are read whole, also in check mode,
+        until O(time_budget) has passed.
     type: float
   minimum_index_size:
     description: Bytes; O(index_bloat_ratio) counts for indexes of at least this size.
     type: int
     default: 1048576
+  collation_versions:
+    description:
+      - What to do about collations whose version is another than the one on record (from PostgreSQL 15 on also the
+        database's own). After an update of the operating system, indexes built by the old rules are in wrong order. Look-ups
+        miss rows, and unique indexes let duplicates in.
+      - With V(refresh) all indexes by such a collation are rebuilt, and if all of them were, its new version is put on
+        record. They have to be in scope. With V(report) it is a blocker.
+      - Constraints, partition bounds and materialized views that depend on the order are not looked at.
+    type: str
+    choices: [ignore, report, refresh]
+    default: ignore
   jobs:
     description: How many connections work at once.
     type: int
     default: 2
   time_budget:
     description:
-      - Seconds for the whole run. What does not fit by its estimate is not started, and reported.
-      - A command that has begun is not cancelled.
+      - Seconds for the whole run. What does not fit by its estimate is not started, and is a blocker.
+      - Freezing because of O(transaction_id_age) ignores it. A command that needs more than all of it is started when
+        nothing else is due.
     type: int
 """

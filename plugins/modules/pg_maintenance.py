@@ -21,7 +21,10 @@ description:
     C(_ccold)), now or earlier, is dropped, unless somebody is building it at that moment.
   - What the server reports is not taken on trust. The statistics and the catalog are read back.
   - What would make a VACUUM useless (an old snapshot, a replication slot, a prepared transaction, a standby with
-    C(hot_standby_feedback)) is named with its owner and age, and the table is not vacuumed over and over.
+    C(hot_standby_feedback)) is named with its owner and age, and the table is not vacuumed over and over. That no row
+    can be removed has to be proven first, for which one VACUUM freezes the table.
+  - A table above O(transaction_id_age) is frozen whenever that lowers its age by something that counts, whatever
+    O(time_budget) says. One that is above it and was not frozen fails the module, whatever O(on_blocked) says.
   - Never works on a standby, and never twice at once in one database.
 extends_documentation_fragment:
   - lowtide.ops._attributes
@@ -45,26 +48,46 @@ options:
         vain.
     type: float
     default: 5.0
+  index_wait_timeout:
+    description:
+      - Seconds that a concurrent rebuild waits for one transaction of another session before it gives up, which throws
+        away what it has built. This wait hinders no other session.
+    type: float
+    default: 3600.0
+  timeout:
+    description:
+      - Seconds after which a command that still runs is cancelled. A half-made index is dropped; a VACUUM keeps what it
+        has done. Without it a command runs until it ends.
+    type: int
+  truncate:
+    description:
+      - Whether VACUUM gives empty blocks at the end of a table back to the operating system. That takes a short
+        exclusive lock, which cancels queries on standbys.
+    type: bool
+    default: true
   lock_retries:
     description: How many times more a locked table or index is tried, after all others.
     type: int
     default: 1
   on_blocked:
     description:
-      - What to do about things that are due and cannot be done now because somebody is in the way.
+      - What to do about things that are due and were not done, because somebody is in the way, a right is missing, or
+        time ran out.
       - With V(fail) the module fails once everything else is done; with V(report) they are in RV(blockers) and
         RV(not_done) only.
     type: str
     choices: [fail, report]
     default: fail
 notes:
-  - Connect to the server itself, not through a pooler in transaction mode, since locks and settings belong to a
-    session.
   - To see what other users' sessions hold back, O(login_user) needs the role C(pg_read_all_stats) (or C(pg_monitor)).
-  - Bloat of an index is estimated from statistics, without reading the index, as an interval. The upper end of what a
-    fresh index of the same rows could need (no deduplication, full padding) decides for a rebuild, so a fresh index is
-    never taken for a bloated one. An index that the estimate does not decide is measured with C(pgstatindex) where the
-    extension C(pgstattuple) is installed, else reported in RV(not_done).
+    Without it there is a warning, and no index is rebuilt.
+  - Bloat of an index is estimated from statistics, without reading the index, as an interval. Those that may be above
+    O(index_bloat_ratio) are measured with C(pgstatindex) where the extension C(pgstattuple) is installed, which reads
+    them whole, and that decides. Elsewhere the upper end of what a fresh index of the same rows could need (no
+    deduplication, full padding) decides for a rebuild, and what is between is reported in RV(not_done). So is an index
+    over values that the table stores out of line.
+  - PostgreSQL 14.0 to 14.3 corrupt indexes that are built concurrently; there no index is rebuilt.
+  - An index with an expression or a predicate is rebuilt while no other one is, since those would wait for it.
   - Connections that work side by side use one core of the server each. Parallel workers
     (C(max_parallel_maintenance_workers)) are used where O(jobs) is 1, and for what alone is more than a connection's
     share of all the work.
@@ -72,7 +95,10 @@ notes:
     undo the maintenance of a table, never its rows; the next run finds it due again.
   - The diff is in the result when it is asked for (C(--diff)).
   - Foreign tables, and temporary tables of other sessions, are not touched. TOAST tables are handled with their tables.
-    A partitioned table gets statistics of its own; its partitions are tables like any other.
+    A partitioned table gets statistics of its own; its partitions are tables like any other. Up to PostgreSQL 17 the
+    server analyzes the partitions with it. One that has a foreign table as partition is not analyzed, nor, up to
+    PostgreSQL 17, one of which a partition is excluded.
+  - Messages and results hold no values of rows. Where the server quotes one, its log has the whole message.
 seealso:
   - module: lowtide.ops.pg_maintenance_info
 """
@@ -142,7 +168,10 @@ plan:
       reversible: true
       estimate: 0.9
 done:
-  description: What was done, with the seconds of the command that did it (one command may be for many tables).
+  description:
+    - What was done, with the seconds of the command that did it (one command may be for many tables).
+    - An index whose wasted space shows only after the VACUUM of its table is rebuilt as well. It is here, and could not
+      be in RV(plan).
   returned: success
   type: list
   elements: dict
@@ -216,8 +245,8 @@ waited:
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.lowtide.ops.plugins.module_utils._common.module import run_module
-from ansible_collections.lowtide.ops.plugins.module_utils._postgresql.assess import MAINTENANCE_SPEC
-from ansible_collections.lowtide.ops.plugins.module_utils._postgresql.maintenance import maintain
+from ansible_collections.lowtide.ops.plugins.module_utils._postgresql.arguments import MAINTENANCE_SPEC
+from ansible_collections.lowtide.ops.plugins.module_utils._postgresql.operations.maintenance import maintain
 
 
 def main() -> None:

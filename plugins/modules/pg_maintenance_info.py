@@ -12,8 +12,8 @@ short_description: Assess the tables and indexes of a PostgreSQL database agains
 version_added: 0.1.0
 author: The lowtide.ops team (@lowtide-ops)
 description:
-  - Reads what M(lowtide.ops.pg_maintenance) would do and why, and what stands in its way. Writes nothing and takes no
-    lock.
+  - Reads what M(lowtide.ops.pg_maintenance) would do and why, and what stands in its way. Writes nothing. The only lock
+    it takes is a reader's, on an index that it measures (see O(index_bloat_ratio)).
   - A standby is refused, since its statistics do not count dead rows and would say that nothing is due.
 extends_documentation_fragment:
   - lowtide.ops._attributes
@@ -21,6 +21,11 @@ extends_documentation_fragment:
   - lowtide.ops._attributes.actiongroup_postgresql
   - lowtide.ops._postgresql
   - lowtide.ops._postgresql.condition
+options:
+  lock_timeout:
+    description: Seconds to wait for the lock on an index that is measured.
+    type: float
+    default: 5.0
 seealso:
   - module: lowtide.ops.pg_maintenance
 """
@@ -128,8 +133,8 @@ waited:
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.lowtide.ops.plugins.module_utils._common.module import run_module
-from ansible_collections.lowtide.ops.plugins.module_utils._postgresql.assess import INFO_SPEC
-from ansible_collections.lowtide.ops.plugins.module_utils._postgresql.maintenance import inform
+from ansible_collections.lowtide.ops.plugins.module_utils._postgresql.arguments import INFO_SPEC
+from ansible_collections.lowtide.ops.plugins.module_utils._postgresql.operations.maintenance import inform
 
 
 def main() -> None:

@@ -1,10 +1,7 @@
 # Copyright (c) 2026 The lowtide.ops team
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Carry out a plan, and read back what became of it. Private to lowtide.ops: do not import from other collections.
-
-Imported only when something is due: most runs find nothing to do.
-"""
+"""Carry out a plan, and report what became of it. Private to lowtide.ops: do not import from other collections."""
 
 from __future__ import annotations
 
@@ -12,204 +9,210 @@ import typing as t
 
 from .._common.errors import OpsError
 from .._common.outcome import Blocker, Outcome
-from .._common.retry import Deadline
-from . import catalog, names, vacuum
-from .assess import Assessment, diff_of, horizons_of, with_bloat
-from .catalog import TableState
+from . import catalog, names
+from .assess import Assessment, examine_bloat
+from .collations import DATABASE, name_refresh
 from .connection import Session, driver_error
-from .crew import Crew
 from .errors import sql_error
-from .plan import BLOAT, CLEAN, FREEZE, INVALID, LEFTOVERS, PARENTS, Conditions, Plan, Step, plan_tables
-from .reindex import Reindex
+from .plan import apply_time_budget
+from .plan_indexes import Rights, plan_bloat
+from .reindex import Reindex, build_tasks
+from .steps import Conditions, Phase, Plan, Skip, Step, describe_unmet, report_skips
 from .vacuum import Counts, Vacuum
+from .verify import verify
+from .worker_pool import Limits, WorkerPool
 
-STATISTICS_WAIT = 3.0  # seconds; up to 14 the statistics arrive by a collector, half a second late
+if t.TYPE_CHECKING:
+    from .._common.retry import Deadline
 
-
-def carry_out(
-    params: t.Mapping[str, t.Any],
-    session: Session,
-    found: Assessment,
-    conditions: Conditions,
-    outcome: Outcome,
-    *,
-    run_id: str,
-    started: float,
-) -> None:
-    """Do what is planned, on as many connections as the parameters say; ``started`` is the run's beginning (monotonic)."""
-    crew = Crew(
-        session.settings,
-        module="pg_maintenance",
-        run_id=run_id,
-        jobs=params["jobs"],
-        lock_timeout=params["lock_timeout"],
-        retries=params["lock_retries"],
-        budget=params["time_budget"],
-        started=started,
-    )
-    with crew:
-        apply(session, crew, found, conditions, outcome)
+TABLE_PHASES = {Phase.FREEZE, Phase.CLEAN, Phase.PARENTS}
 
 
-def apply(session: Session, crew: Crew, found: Assessment, conditions: Conditions, outcome: Outcome) -> None:
-    """Do the plan phase by phase, then read back; what was done is in the outcome also when this raises."""
-    steps = found.plan.steps
-    states = {table.oid: table for table in found.tables}
+class Run(t.NamedTuple):
+    """One run of a plan: its session, what was assessed, and by which conditions and limits."""
+
+    session: Session
+    assessment: Assessment
+    conditions: Conditions
+    limits: Limits
+    truncate: bool
+
+
+def apply_plan(run: Run, outcome: Outcome, *, run_id: str, deadline: Deadline) -> list[Skip]:
+    """Do what is planned, read it back, and return all that was skipped. What was done is in the outcome also when this raises."""
+    pool = WorkerPool(run.session.settings, run.limits, module="pg_maintenance", run_id=run_id, deadline=deadline)
+    with pool:
+        pool.open_sessions(_count_tasks(run.assessment.plan.steps))
+        outcome.write_attempted = True
+        return _apply(run, pool, outcome)
+
+
+def _count_tasks(steps: list[Step]) -> int:
+    """Return how many sessions the widest phase can use."""
+    widest = 1
+    for phase in Phase:
+        due = [step for step in steps if step.phase == phase]
+        widest = max(widest, len(due) if phase in TABLE_PHASES else len(build_tasks(due)))
+    return widest
+
+
+def _apply(run: Run, pool: WorkerPool, outcome: Outcome) -> list[Skip]:
+    steps, record = list(run.assessment.plan.steps), pool.record
     before = {
-        step.oid: Counts(states[step.oid].vacuum_count, states[step.oid].analyze_count)
-        for step in steps
-        if step.oid in states
+        table.oid: Counts(table.oid, table.vacuum_count, table.analyze_count) for table in run.assessment.all_tables
     }
-    outcome.write_attempted = True
-    vacuums, reindexes = Vacuum(crew, before), Reindex(crew)
-    lost: Exception | None = None
-    stopped: OpsError | None = None
+    failure: Exception | None = None
     try:
-        for phase in (FREEZE, LEFTOVERS, INVALID, CLEAN, PARENTS, BLOAT):
-            due = [step for step in steps if step.phase == phase]
-            if not due:
-                continue
-            if phase in {FREEZE, CLEAN, PARENTS}:
-                vacuums.run(due, jobs=crew.jobs)
-            else:
-                reindexes.run(due)
-        vacuums.finish(session)
-    except driver_error() as error:
-        lost = error
-    except OpsError as error:
-        stopped = error
-    record = crew.record
+        _run_phases(run, pool, before)
+    except (driver_error(), OpsError) as error:
+        failure = error
+    done = [step for step, _seconds in record.done]
     outcome.facts["done"] = [
-        {"object": step.shown, "what": step.what, "seconds": round(seconds, 3)} for step, seconds in record.done
+        {"object": step.display_name, "what": step.action, "seconds": round(seconds, 3)}
+        for step, seconds in record.done
     ]
-    outcome.facts["not_done"].extend(record.not_done)
-    outcome.blockers.extend(record.blockers)
-    outcome.changed = bool(record.done) or lost is not None  # what was running may have been done, without an answer
-    _set_after(outcome, steps, [step for step, _seconds in record.done] + record.settled)
-    if stopped is not None:
-        raise stopped
-    if lost is not None:
+    # What was running when the connection went may have been done, without an answer.
+    outcome.changed = bool(record.done) or failure is not None
+    skips = [*run.assessment.plan.skips, *record.skips]
+    report_skips(outcome, skips)
+    _set_after(outcome, steps, [*done, *record.no_longer_needed])
+    if isinstance(failure, OpsError):
+        raise failure
+    if failure is not None:
         raise OpsError(
-            obj=session.settings.target,
-            problem=f"the connection was lost in the middle ({sql_error('', lost).problem}); {len(record.done)} of {len(steps)} steps were done",
+            obj=run.session.settings.target,
+            problem=f"the connection was lost in the middle ({sql_error('', failure).problem});"
+            f" {len(record.done)} of {len(steps)} steps were done",
             next_step="Run again: it finds the primary among the hosts of login_host, decides anew, and does nothing twice",
-        ) from lost
+        ) from failure
     try:
-        done = [step for step, _seconds in record.done]
-        errors = [*record.errors, *read_back(session, found, conditions, outcome, before=before, done=done)]
+        result = verify(run.session, run.assessment, run.conditions, done=done, before=before)
     except driver_error() as error:
-        raise sql_error(session.settings.target, error) from error
-    if errors:
-        outcome.facts["errors"] = [error.as_dict() for error in errors]
-        first = errors[0]
-        more = f" ({len(errors) - 1} more in errors)" if len(errors) > 1 else ""
-        raise OpsError(obj=first.obj, problem=first.problem + more, next_step=first.next_step)
+        raise sql_error(run.session.settings.target, error) from error
+    outcome.waited = result.waited
+    outcome.facts["transaction_id_age"] = catalog.read_database_age(run.session)
+    if result.invalid_indexes is not None:
+        outcome.facts["invalid_indexes_left"] = result.invalid_indexes
+    skips += result.skips
+    report_skips(outcome, skips)
+    if outcome.before is not None:
+        for display_name, unmet in result.unmet.items():
+            outcome.after[display_name] = {**outcome.after.get(display_name, {}), **unmet}
+    _raise_errors([error for _step, error in [*record.errors, *result.errors]], outcome)
+    return skips
+
+
+def _run_phases(run: Run, pool: WorkerPool, before: dict[int, Counts]) -> None:
+    vacuums, reindexes = Vacuum(pool, before, truncate=run.truncate), Reindex(pool)
+    for phase in Phase:
+        if phase == Phase.BLOAT:
+            _add_bloated_indexes(run, pool)
+        due = [step for step in run.assessment.plan.steps if step.phase == phase]
+        if not due:
+            continue
+        if phase in TABLE_PHASES:
+            vacuums.run(due)
+        elif phase == Phase.REFRESH:
+            _refresh_collations(run, pool, due)
+        else:
+            reindexes.run(due)
+    vacuums.finish(run.session)
+
+
+def _add_bloated_indexes(run: Run, pool: WorkerPool) -> None:
+    """Add the rebuilds of indexes whose waste shows only now that their tables have been vacuumed.
+
+    Else the next run would find them due. They are in the result's ``done``; that they are due could not be planned.
+    """
+    tables = sorted({step.oid for step, _seconds in pool.record.done if step.phase in TABLE_PHASES})
+    limits = run.limits
+    if run.conditions.index_bloat_ratio is None or not tables or pool.is_over:
+        return
+    plan = run.assessment.plan
+    known = {step.oid for step in plan.steps} | {skip.oid for skip in plan.skips if skip.blocker is not None}
+    pages = max(1, run.conditions.minimum_index_size // run.session.server.block_size)
+    indexes = catalog.read_indexes(run.session, minimum_pages=pages, tables=tables, system=True)
+    remaining = None if limits.budget is None else max(limits.budget - pool.elapsed, 0.001)
+    examined = examine_bloat(
+        run.session,
+        [index for index in indexes if index.oid not in known],
+        run.conditions,
+        lock_timeout=limits.lock_timeout,
+        budget=remaining,
+    )
+    later = Plan()
+    plan_bloat(
+        examined,
+        run.conditions,
+        rights=Rights(run.session.server.version, run.session.server.sees_sessions),
+        block_size=run.session.server.block_size,
+        plan=later,
+    )
+    apply_time_budget(later, budget=remaining, jobs=limits.jobs)
+    plan.steps.extend(later.steps)
+    replaced = {skip.oid for skip in later.skips} | {step.oid for step in later.steps}
+    plan.skips[:] = [skip for skip in plan.skips if skip.oid not in replaced] + later.skips
+
+
+def _refresh_collations(run: Run, pool: WorkerPool, due: list[Step]) -> None:
+    """Note the new versions of the collations all of whose indexes have been rebuilt."""
+    collations = {collation.oid: collation for collation in run.assessment.collations}
+    done = {step.oid for step, _seconds in pool.record.done} | {step.oid for step in pool.record.no_longer_needed}
+
+    def refresh(session: Session, step: Step) -> list[Step]:
+        collation = collations[step.oid]
+        left = [oid for oid in collation.indexes if oid not in done]
+        if left:
+            command = name_refresh(collation)
+            blocker = Blocker(
+                object=step.display_name,
+                what=f"{len(left)} of its {len(collation.indexes)} indexes were not rebuilt",
+                holder="what not_done says of them",
+                next_step=f"Run again when that is cleared; until {command} all of them are due",
+            )
+            pool.record.add_skip(step, f"{step.why}; {blocker.what}", blocker)
+            return []
+        try:
+            seconds = pool.execute(session, _build_refresh(step), lock_timeout=pool.limits.lock_timeout)
+        except driver_error() as error:
+            if session.connection.closed:
+                raise
+            pool.record.add_error(step, sql_error(f"{step.display_name}, {step.action}", error))
+            return []
+        pool.record.add_done([step], seconds)
+        return []
+
+    pool.run(due, refresh, size=lambda _step: 1.0, jobs=1)
+
+
+def _build_refresh(step: Step) -> t.Any:
+    sql = catalog.load_sql()
+    if step.oid == DATABASE:
+        return sql.SQL("ALTER DATABASE {} REFRESH COLLATION VERSION").format(sql.SQL(names.quote(step.name)))
+    return sql.SQL("ALTER COLLATION {} REFRESH VERSION").format(sql.SQL(names.quote(step.schema, step.name)))
+
+
+def _raise_errors(errors: list[OpsError], outcome: Outcome) -> None:
+    """Raise the first of what failed; all are in the result."""
+    if not errors:
+        return
+    outcome.facts["errors"] = [error.as_dict() for error in errors]
+    more = f" ({len(errors) - 1} more in errors)" if len(errors) > 1 else ""
+    raise OpsError(obj=errors[0].obj, problem=errors[0].problem + more, next_step=errors[0].next_step)
 
 
 def _set_after(outcome: Outcome, steps: list[Step], settled: list[Step]) -> None:
-    """The diff's ``after``: what was left keeps the value that it had."""
+    """Set the diff's ``after``: what was skipped keeps the value that it had."""
     if outcome.before is None:
         return
-    fine = {(step.shown, condition) for step in settled for condition in step.failing}
-    outcome.after = {
-        shown: {condition: "holds" if (shown, condition) in fine else value for condition, value in failing.items()}
-        for shown, failing in diff_of(steps).items()
-    }
-
-
-def read_back(
-    session: Session,
-    found: Assessment,
-    conditions: Conditions,
-    outcome: Outcome,
-    *,
-    before: dict[int, Counts],
-    done: list[Step],
-) -> list[OpsError]:
-    """Ask the server whether it happened and whether the condition holds now; what remains goes into the outcome."""
-    vacuumed = [step for step in done if step.oid in before]
-    errors: list[OpsError] = []
-    if vacuumed:
-        oids = [step.oid for step in vacuumed]
-        deadline = Deadline(STATISTICS_WAIT)
-        while True:
-            now = catalog.read_tables(session, system=True, oids=oids)
-            counts = {table.oid: Counts(table.vacuum_count, table.analyze_count) for table in now}
-            errors = vacuum.not_shown(before, vacuumed, counts)
-            if not errors or session.server.version >= 150000 or deadline.passed:
-                break
-            deadline.pause(0.1)
-        outcome.waited = deadline.elapsed if session.server.version < 150000 else 0.0
-        _still_failing(session, now, conditions, outcome)
-    touched = sorted({step.table for step in found.plan.steps if step.oid not in before})
-    if touched or conditions.invalid_indexes:
-        _indexes_after(session, found, conditions, outcome, touched=touched, done=done)
-    outcome.facts["transaction_id_age"] = catalog.database_age(session)
-    return errors
-
-
-def _still_failing(session: Session, now: list[TableState], conditions: Conditions, outcome: Outcome) -> None:
-    """Tables that were done and whose condition does not hold all the same: who holds it. ``now`` is their state."""
-    remaining = Plan()
-    plan_tables(now, conditions, horizons=horizons_of(session), block_size=session.server.block_size, plan=remaining)
-    known = {(blocker.object, blocker.holder.split(" for ")[0]) for blocker in outcome.blockers}
-    outcome.blockers.extend(
-        blocker for blocker in remaining.blockers if (blocker.object, blocker.holder.split(" for ")[0]) not in known
-    )
-    outcome.facts["not_done"].extend(remaining.not_done)
-    left = {step.shown: step.failing for step in remaining.steps}
-    left.update({entry["object"]: {"dead_tuple_ratio": entry["why"]} for entry in remaining.not_done})
-    for shown, failing in left.items() if outcome.before is not None else ():
-        outcome.after[shown] = {**outcome.after.get(shown, {}), **failing}
-    for step in remaining.steps:
-        outcome.facts["not_done"].append(
-            {"object": step.shown, "what": step.what, "why": f"done, and again: {step.why}; it is being written to"}
+    holding = {(step.oid, condition) for step in settled for condition in step.unmet}
+    after = [
+        step._replace(
+            unmet={
+                condition: "holds" if (step.oid, condition) in holding else value
+                for condition, value in step.unmet.items()
+            }
         )
-
-
-def _indexes_after(
-    session: Session,
-    found: Assessment,
-    conditions: Conditions,
-    outcome: Outcome,
-    *,
-    touched: list[int],
-    done: list[Step],
-) -> None:
-    """Prove what is left of invalid indexes, and that what was rebuilt for its bloat is compact now."""
-    oids = sorted({*touched, *(index.table_oid for index, _waste in found.indexes if not index.valid)})
-    pages = catalog.NO_BLOAT if conditions.index_bloat_ratio is None else 1
-    indexes = catalog.read_indexes(session, pages=pages, tables=oids, system=True) if oids else []
-    left = sorted(names.shown(index.schema, index.name) for index in indexes if not index.valid)
-    outcome.facts["invalid_indexes_left"] = left
-    rebuilt = {(step.schema, step.name): step for step in done if step.phase == BLOAT}
-    for index, waste in with_bloat(
-        session, [index for index in indexes if (index.schema, index.name) in rebuilt], conditions
-    ):
-        if (
-            waste is not None
-            and conditions.index_bloat_ratio is not None
-            and waste.least > conditions.index_bloat_ratio
-        ):
-            step = rebuilt[index.schema, index.name]
-            outcome.facts["not_done"].append(
-                {
-                    "object": step.shown,
-                    "what": step.what,
-                    "why": f"rebuilt, and still {100 * waste.least:.0f} % of it is wasted",
-                }
-            )
-    for index in indexes:
-        shown = f"index {names.shown(index.schema, index.name)}"
-        if not index.valid and not any(entry["object"] == shown for entry in outcome.facts["not_done"]):
-            outcome.facts["not_done"].append(
-                {"object": shown, "what": "DROP or REINDEX", "why": "it is invalid after this run"}
-            )
-            outcome.blockers.append(
-                Blocker(
-                    object=shown,
-                    what="an invalid index is left",
-                    holder=names.shown(index.table_schema, index.table),
-                    next_step="Run again",
-                )
-            )
+        for step in steps
+    ]
+    outcome.after = describe_unmet(after)

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import typing as t
 
+from .._common.dependencies import require
+
 if t.TYPE_CHECKING:
     from .connection import Session
 
@@ -20,6 +22,8 @@ class TableState(t.NamedTuple):
     """One table, partitioned table or materialized view. By the server's clock, None for never: ``vacuumed`` is the
     second since 1970 in which its last VACUUM ended, ``since_analyze`` the seconds since the last ANALYZE.
 
+    ``frozen_xid`` is the older relfrozenxid of table and TOAST, 0 for none; ``inserted`` are the rows inserted since the
+    last VACUUM; ``index_pages`` the blocks of all its indexes; ``parent`` the partitioned table that it is a partition of.
     ``kind`` is pg_class.relkind; ``pages`` are blocks of heap and TOAST as of the last VACUUM or ANALYZE; ``live``, ``dead``
     and ``changed`` are the statistics' row counts (``changed``: since the last ANALYZE); the ``toast_*`` ones count chunks.
     """
@@ -43,11 +47,16 @@ class TableState(t.NamedTuple):
     toast_dead: int
     parent: int | None
     may_vacuum: bool
+    frozen_xid: int
+    inserted: int
+    index_pages: int
 
 
 class IndexState(t.NamedTuple):
     """One index. ``signature`` tells two indexes of one definition; None where nothing on that table is invalid.
 
+    ``is_safe``: no expression and no predicate, so that other concurrent builds need not wait for its own. ``toasted``: its
+    table has values out of line, whose length in the statistics is that of a pointer.
     ``columns`` has, for each column, ``[length, alignment, average width, share of nulls, distinct values as pg_stats counts
     them]`` with length -1 for variable ones; None for an index that is not examined for bloat.
     """
@@ -70,26 +79,34 @@ class IndexState(t.NamedTuple):
     fillfactor: int
     deduplicates: bool
     may_reindex: bool
+    may_drop: bool
     toast: bool
     signature: str | None
+    is_safe: bool
+    toasted: bool
     columns: list[list[t.Any]] | None
 
 
 _TABLES = """
-SELECT c.oid::bigint, n.nspname::text, c.relname::text, c.relkind::text, c.relpages + coalesce(t.relpages, 0), c.reltuples,
-  CASE WHEN c.relfrozenxid <> '0' THEN greatest(age(c.relfrozenxid), age(t.relfrozenxid)) ELSE 0 END,
-  CASE WHEN c.relminmxid <> '0' THEN greatest(mxid_age(c.relminmxid), mxid_age(t.relminmxid)) ELSE 0 END,
-  pg_stat_get_live_tuples(c.oid), pg_stat_get_dead_tuples(c.oid), pg_stat_get_mod_since_analyze(c.oid),
-  extract(epoch FROM greatest(pg_stat_get_last_vacuum_time(c.oid), pg_stat_get_last_autovacuum_time(c.oid)))::float8,
+SELECT c.oid::bigint AS oid, n.nspname::text AS schema, c.relname::text AS name, c.relkind::text AS kind,
+  c.relpages + coalesce(t.relpages, 0) AS pages, c.reltuples AS reltuples,
+  CASE WHEN c.relfrozenxid <> '0' THEN greatest(age(c.relfrozenxid), age(t.relfrozenxid)) ELSE 0 END AS xid_age,
+  CASE WHEN c.relminmxid <> '0' THEN greatest(mxid_age(c.relminmxid), mxid_age(t.relminmxid)) ELSE 0 END AS multixact_age,
+  pg_stat_get_live_tuples(c.oid) AS live, pg_stat_get_dead_tuples(c.oid) AS dead, pg_stat_get_mod_since_analyze(c.oid) AS changed,
+  extract(epoch FROM greatest(pg_stat_get_last_vacuum_time(c.oid), pg_stat_get_last_autovacuum_time(c.oid)))::float8 AS vacuumed,
   extract(epoch FROM clock_timestamp()
-    - greatest(pg_stat_get_last_analyze_time(c.oid), pg_stat_get_last_autoanalyze_time(c.oid)))::float8,
-  pg_stat_get_vacuum_count(c.oid), pg_stat_get_analyze_count(c.oid),
-  coalesce(pg_stat_get_live_tuples(t.oid), 0), coalesce(pg_stat_get_dead_tuples(t.oid), 0),
-  i.inhparent::bigint,
-  {may_vacuum}
+    - greatest(pg_stat_get_last_analyze_time(c.oid), pg_stat_get_last_autoanalyze_time(c.oid)))::float8 AS since_analyze,
+  pg_stat_get_vacuum_count(c.oid) AS vacuum_count, pg_stat_get_analyze_count(c.oid) AS analyze_count,
+  coalesce(pg_stat_get_live_tuples(t.oid), 0) AS toast_live, coalesce(pg_stat_get_dead_tuples(t.oid), 0) AS toast_dead,
+  i.inhparent::bigint AS parent,
+  {may_vacuum} AS may_vacuum,
+  (CASE WHEN age(t.relfrozenxid) > age(c.relfrozenxid) THEN t.relfrozenxid ELSE c.relfrozenxid END)::text::bigint AS frozen_xid,
+  pg_stat_get_ins_since_vacuum(c.oid) AS inserted, coalesce(x.pages, 0) AS index_pages
 FROM pg_catalog.pg_class c
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN pg_catalog.pg_class t ON t.oid = c.reltoastrelid
+LEFT JOIN (SELECT indrelid, sum(relpages)::bigint AS pages FROM pg_catalog.pg_index
+  JOIN pg_catalog.pg_class ON pg_class.oid = indexrelid GROUP BY indrelid) x ON x.indrelid = c.oid
 LEFT JOIN pg_catalog.pg_inherits i ON i.inhrelid = c.oid AND c.relispartition
 CROSS JOIN (SELECT pg_has_role(datdba, 'USAGE') AS owner FROM pg_catalog.pg_database WHERE datname = current_database()) d
 WHERE c.relkind = ANY(%(kinds)s) AND c.relpersistence <> 't'
@@ -100,6 +117,9 @@ WHERE c.relkind = ANY(%(kinds)s) AND c.relpersistence <> 't'
 
 # The owner, and the owner of the database except for shared catalogs; from 17 on also who was granted MAINTAIN.
 _MAY_VACUUM = "pg_has_role(c.relowner, 'USAGE') OR (d.owner AND NOT c.relisshared)"
+# The owner; from 17 on also who was granted MAINTAIN on the table.
+_MAY_REINDEX = "pg_has_role(ic.relowner, 'USAGE')"
+_MAY_REINDEX_17 = _MAY_REINDEX + " OR has_table_privilege(owner.oid, 'MAINTAIN')"
 _MAY_VACUUM_17 = _MAY_VACUUM + " OR has_table_privilege(c.oid, 'MAINTAIN')"
 
 # First the few that matter, then what they look like, so that nothing is joined that is not asked about.
@@ -118,6 +138,8 @@ WITH scope AS MATERIALIZED (
   JOIN pg_catalog.pg_index x ON x.indexrelid = ic.oid
   WHERE ic.relkind = 'i' AND ic.relpages >= %(pages)s
     AND (%(tables)s::bigint[] IS NULL OR x.indrelid IN (SELECT oid FROM scope))
+  UNION
+  SELECT indexrelid, indrelid, indkey FROM pg_catalog.pg_index WHERE indexrelid = ANY(%(indexes)s::bigint[]::oid[])
 ), measured AS MATERIALIZED (
   SELECT w.indexrelid, a.attnum, a.attlen, a.attalign, rn.nspname, r.relname, coalesce(ta.attname, a.attname) AS attname
   FROM wanted w
@@ -134,18 +156,20 @@ WITH scope AS MATERIALIZED (
     ON s.schemaname = m.nspname AND s.tablename = m.relname AND s.attname = m.attname AND NOT s.inherited
   GROUP BY m.indexrelid
 )
-SELECT ic.oid::bigint, owner.oid::bigint, xn.nspname::text, ic.relname::text, hn.nspname::text, owner.relname::text,
-  ic.relkind::text, am.amname::text, ic.relpages, ic.reltuples, x.indisvalid, x.indislive,
-  x.indisunique, x.indisexclusion,
-  EXISTS (SELECT FROM pg_catalog.pg_constraint k WHERE k.conindid = ic.oid AND k.contype IN ('p', 'u', 'x')),
-  coalesce((SELECT option_value::int FROM pg_options_to_table(ic.reloptions) WHERE option_name = 'fillfactor'), 90),
-  coalesce((SELECT option_value::bool FROM pg_options_to_table(ic.reloptions) WHERE option_name = 'deduplicate_items'), true)
-    AND current_setting('server_version_num')::int >= 130000,
-  pg_has_role(ic.relowner, 'USAGE'),
-  hc.relkind = 't',
+SELECT ic.oid::bigint AS oid, owner.oid::bigint AS table_oid, xn.nspname::text AS schema, ic.relname::text AS name,
+  hn.nspname::text AS table_schema, owner.relname::text AS table, ic.relkind::text AS kind, am.amname::text AS method,
+  ic.relpages AS pages, ic.reltuples AS tuples, x.indisvalid AS valid, x.indislive AS live,
+  x.indisunique AS unique, x.indisexclusion AS exclusion,
+  EXISTS (SELECT FROM pg_catalog.pg_constraint k WHERE k.conindid = ic.oid AND k.contype IN ('p', 'u', 'x')) AS constraint,
+  coalesce((SELECT option_value::int FROM pg_options_to_table(ic.reloptions) WHERE option_name = 'fillfactor'), 90) AS fillfactor,
+  coalesce((SELECT option_value::bool FROM pg_options_to_table(ic.reloptions) WHERE option_name = 'deduplicate_items'), true) AS deduplicates,
+  {may_reindex} AS may_reindex, pg_has_role(ic.relowner, 'USAGE') AS may_drop,
+  hc.relkind = 't' AS toast,
   CASE WHEN x.indrelid IN (SELECT indrelid FROM broken) THEN concat_ws('|', am.amname, x.indisunique, x.indkey, x.indclass,
-    x.indcollation, x.indoption, pg_get_expr(x.indexprs, x.indrelid), pg_get_expr(x.indpred, x.indrelid)) END,
-  CASE WHEN am.amname = 'btree' AND hc.relkind <> 't' AND ic.relkind = 'i' THEN d.columns END
+    x.indcollation, x.indoption, pg_get_expr(x.indexprs, x.indrelid), pg_get_expr(x.indpred, x.indrelid)) END AS signature,
+  x.indexprs IS NULL AND x.indpred IS NULL AS is_safe,
+  coalesce(pg_catalog.pg_relation_size(nullif(hc.reltoastrelid, 0)), 0) > 0 AS toasted,
+  CASE WHEN am.amname = 'btree' AND hc.relkind <> 't' AND ic.relkind = 'i' THEN d.columns END AS columns
 FROM wanted w
 JOIN pg_catalog.pg_index x ON x.indexrelid = w.indexrelid
 JOIN pg_catalog.pg_class ic ON ic.oid = x.indexrelid
@@ -171,23 +195,16 @@ JOIN pg_catalog.pg_proc p ON p.pronamespace = n.oid AND p.proname = 'pgstatindex
 WHERE e.extname = 'pgstattuple' AND has_function_privilege(p.oid, 'EXECUTE') LIMIT 1
 """
 
-_DATABASE = """
-SELECT age(datfrozenxid), current_database()::text FROM pg_catalog.pg_database WHERE datname = current_database()
-"""
+_DATABASE = "SELECT age(datfrozenxid) FROM pg_catalog.pg_database WHERE datname = current_database()"
 
 # The one table that the server silently does not analyze: it is where statistics are kept (src/include/catalog/pg_statistic.h).
 PG_STATISTIC = 2619
 
-# As many oids as are worth being sent to the server.
-FEW = 1000
+MAX_OIDS_IN_QUERY = 1000
+"""To send and compare more than these takes longer than to read all tables."""
 
-# No index that is smaller than this many pages is examined when bloat is not asked for: none is.
-NO_BLOAT = 2**31 - 1
-
-
-def uncompiled(session: Session) -> None:
-    """Have the server interpret this session's queries: those over the catalogs take longer to compile than to run."""
-    session.query("SELECT set_config('jit', 'off', false)")
+NO_PAGES = 2**31 - 1
+"""No index has so many blocks: none is examined for its size."""
 
 
 def read_tables(
@@ -196,33 +213,57 @@ def read_tables(
     system: bool = False,
     oids: list[int] | None = None,
 ) -> list[TableState]:
-    """Every table, or those of ``oids``, in one round trip; foreign tables and views too (kinds f, v), so that a name given for
-    one can be explained.
+    """Return every table, or those of ``oids``, in one round trip; foreign tables and views too (kinds f, v), so that a
+    name given for one can be explained.
     """
     sql = _TABLES.replace("{may_vacuum}", _MAY_VACUUM_17 if session.server.version >= 170000 else _MAY_VACUUM)
-    # To send and compare thousands of oids takes longer than to read all tables.
-    few = oids if oids is not None and len(oids) <= FEW else None
-    rows = session.query(sql, {"kinds": list("rmpfv"), "oids": few, "system": system})
-    if oids is not few:
-        wanted = set(oids or ())
-        rows = [row for row in rows if row[0] in wanted]
-    return list(map(TableState._make, rows))
+    sent = oids if oids is not None and len(oids) <= MAX_OIDS_IN_QUERY else None
+    tables = session.read(TableState, sql, {"kinds": list("rmpfv"), "oids": sent, "system": system})
+    if oids is None:
+        return tables
+    requested = set(oids)
+    return [table for table in tables if table.oid in requested]
 
 
-def read_indexes(session: Session, *, pages: int, tables: list[int] | None, system: bool = False) -> list[IndexState]:
-    """Indexes of at least ``pages`` blocks (btree), and every index of a table that has an invalid one."""
-    if pages == NO_BLOAT and not session.query(_ANY_INVALID)[0][0]:
+def read_indexes(
+    session: Session,
+    *,
+    minimum_pages: int | None,
+    tables: list[int] | None,
+    indexes: t.Sequence[int] = (),
+    system: bool = False,
+) -> list[IndexState]:
+    """Return every index of a table that has an invalid one, btree indexes of at least ``minimum_pages`` blocks (None: no
+    others), and those of the oids in ``indexes``.
+    """
+    if minimum_pages is None and not indexes and not session.query(_ANY_INVALID)[0][0]:
         return []
-    values = {"pages": pages, "tables": tables, "system": system}
-    return [IndexState(*row) for row in session.query(_INDEXES, values)]
+    values = {
+        "pages": NO_PAGES if minimum_pages is None else minimum_pages,
+        "tables": tables,
+        "indexes": list(indexes),
+        "system": system,
+    }
+    sql = _INDEXES.replace("{may_reindex}", _MAY_REINDEX_17 if session.server.version >= 170000 else _MAY_REINDEX)
+    return session.read(IndexState, sql, values)
 
 
-def stattuple_schema(session: Session) -> str | None:
-    """The schema of pgstattuple, or None when it is not installed here or not for this user."""
+def read_stattuple_schema(session: Session) -> str | None:
+    """Return the schema of pgstattuple, or None when it is not installed here or not for this user."""
     rows = session.query(_STATTUPLE)
     return str(rows[0][0]) if rows else None
 
 
-def database_age(session: Session) -> int:
-    """age(datfrozenxid): how many transactions old the oldest unfrozen row of the database may be."""
+def read_database_age(session: Session) -> int:
+    """Return age(datfrozenxid): how many transactions old the oldest unfrozen row of the database may be."""
     return int(session.query(_DATABASE)[0][0])
+
+
+def load_sql() -> t.Any:
+    """Return the driver's module that quotes identifiers."""
+    return require("psycopg2.sql", package="psycopg2-binary", why="to quote identifiers")
+
+
+def exists(session: Session, oid: int) -> bool:
+    """Return whether there is still a relation of that oid."""
+    return bool(session.query("SELECT FROM pg_catalog.pg_class WHERE oid = %(oid)s::bigint::oid", {"oid": oid}))

@@ -9,6 +9,8 @@ The options are documented by the fragment ``lowtide.ops._postgresql``.
 
 from __future__ import annotations
 
+import codecs
+import contextlib
 import os
 import typing as t
 from dataclasses import dataclass
@@ -41,18 +43,53 @@ _REDIRECTING = ("PGHOSTADDR", "PGSERVICE", "PGSERVICEFILE", "PGOPTIONS", "PGTARG
 # From this version on libpq can look for a primary without asking that its transactions be writable.
 LIBPQ_14 = 140000
 
-_FACTS_SQL = """
-SELECT pg_catalog.set_config('search_path', '', false),
-       pg_catalog.current_setting('server_version_num')::int,
-       (SELECT system_identifier::text FROM pg_catalog.pg_control_system()),
-       pg_catalog.pg_is_in_recovery(),
-       pg_catalog.current_database()::text,
-       (SELECT oid::bigint FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()),
-       pg_catalog.pg_backend_pid(),
-       pg_catalog.current_setting('block_size')::int,
-       pg_catalog.host(pg_catalog.inet_server_addr()),
-       pg_catalog.current_setting('transaction_read_only')::bool
+# The oldest version that is supported; tested are 14 to 18.
+OLDEST_VERSION = 140000
+
+# Sets nothing: a pooler in transaction mode would hand a setting on to whichever client comes next.
+_PID_SQL = "SELECT pg_catalog.pg_backend_pid()"
+
+# Every timeout that a role, a database or the server may have set, for a session that works or waits for as long as its
+# run; and jit, since queries over the catalogs take longer to compile than to run. A name that this version does not know
+# is left alone, so that one statement serves all.
+_PREPARE_SQL = """
+SELECT pg_catalog.set_config(name, CASE WHEN name = 'search_path' THEN '' ELSE '0' END, false)
+FROM pg_catalog.pg_settings
+WHERE name IN ('search_path', 'jit', 'statement_timeout', 'lock_timeout', 'idle_in_transaction_session_timeout',
+  'idle_session_timeout', 'transaction_timeout')
 """
+
+_FACTS_SQL = """
+SELECT pg_catalog.current_setting('server_version_num')::int AS version,
+       (SELECT system_identifier::text FROM pg_catalog.pg_control_system()) AS system_identifier,
+       pg_catalog.pg_is_in_recovery() AS in_recovery,
+       pg_catalog.current_database()::text AS database,
+       (SELECT oid::bigint FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()) AS database_oid,
+       pg_catalog.pg_backend_pid() AS pid,
+       pg_catalog.current_setting('block_size')::int AS block_size,
+       pg_catalog.host(pg_catalog.inet_server_addr()) AS address,
+       pg_catalog.current_setting('transaction_read_only')::bool AS read_only,
+       pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE') AS sees_sessions,
+       pg_catalog.current_setting('track_counts')::bool AS track_counts,
+       pg_catalog.current_setting('autovacuum_freeze_max_age')::bigint AS freeze_max_age,
+       pg_catalog.current_setting('autovacuum_multixact_freeze_max_age')::bigint AS multixact_freeze_max_age
+"""
+
+CODEC = "lowtide_sql_ascii"
+"""How text of a database without an encoding (SQL_ASCII) is read: as UTF-8, and bytes that are none survive."""
+
+
+def _find_codec(name: str) -> codecs.CodecInfo | None:
+    if name != CODEC:
+        return None
+    return codecs.CodecInfo(
+        name=CODEC,
+        encode=lambda value, _errors="strict": codecs.utf_8_encode(value, "surrogateescape"),
+        decode=lambda value, _errors="strict": codecs.utf_8_decode(value, "surrogateescape", True),
+    )
+
+
+codecs.register(_find_codec)
 
 
 @dataclass(frozen=True)
@@ -130,7 +167,10 @@ class Settings:
 
 
 class Server(t.NamedTuple):
-    """What answered: ``version`` as server_version_num (150018), ``block_size`` in bytes, ``pid`` of this session."""
+    """What answered: ``version`` as server_version_num (150018), ``block_size`` in bytes, ``pid`` of this session.
+
+    ``sees_sessions``: the role may see what other users' sessions do (pg_read_all_stats).
+    """
 
     version: int
     system_identifier: str
@@ -141,6 +181,13 @@ class Server(t.NamedTuple):
     block_size: int
     address: str | None
     read_only: bool
+    sees_sessions: bool
+    track_counts: bool
+    freeze_max_age: int
+    multixact_freeze_max_age: int
+
+
+Row = t.TypeVar("Row", bound=t.NamedTuple)
 
 
 def settings_from(params: t.Mapping[str, t.Any]) -> Settings:
@@ -215,7 +262,8 @@ class Session:
     """One autocommit connection, by default only to a primary; closes at the end of its ``with`` block.
 
     ``application_name`` reads ``lowtide.ops <module> <run id>``, so that an auditor finds every statement.
-    search_path is empty: every name in a statement is qualified. Errors of statements pass through as psycopg2's own.
+    search_path is empty: every name in a statement is qualified. No timeout of the role or the server ends it: whoever
+    wants one sets it. A pooler is refused before any of that is set. Errors of statements pass through as psycopg2's own.
     Without ``writes``, a role whose transactions are read only (default_transaction_read_only) is as good as any.
     """
 
@@ -229,31 +277,56 @@ class Session:
         keywords = settings.libpq(primary=primary)
         if not writes and "target_session_attrs" in keywords and psycopg2.extensions.libpq_version() >= LIBPQ_14:
             keywords["target_session_attrs"] = "primary"
+        keywords["client_encoding"] = "UTF8"
         keywords["application_name"] = f"lowtide.ops {module} {run_id}"[:63]
         if settings.password is not None:
             keywords["password"] = settings.password
         self.connection = _connect(psycopg2, settings, keywords)
         try:
             self.connection.autocommit = True
-            self.server = self._identify()
+            self.server = self._identify(psycopg2)
             self._check(primary=primary, writes=writes)
         except BaseException:
             self.connection.close()
             raise
 
-    def _identify(self) -> Server:
+    def _identify(self, psycopg2: t.Any) -> Server:
+        """Refuse a pooler before anything is set, then set what belongs to every session, and ask who answers."""
         try:
-            row = self.query(_FACTS_SQL)[0]
+            self._refuse_pooler()
+            if self.connection.info.parameter_status("server_encoding") == "SQL_ASCII":
+                psycopg2.extensions.encodings["SQLASCII"] = psycopg2.extensions.encodings["SQL_ASCII"] = CODEC
+                self.connection.set_client_encoding("SQL_ASCII")
+            self.execute("SET statement_timeout = 0")  # first, and fast: it may be shorter than the next statement
+            self.query(_PREPARE_SQL)
+            return self.read(Server, _FACTS_SQL)[0]
         except driver_error() as error:
             raise sql_error(self.settings.target, error) from error
-        return Server(*row[1:])
 
-    def _check(self, *, primary: bool, writes: bool) -> None:
-        wanted = self.settings.system_identifier
-        if wanted and wanted != self.server.system_identifier:
+    def _refuse_pooler(self) -> None:
+        """Compare the process that answers with the one that the connection was opened to."""
+        greeted = self.connection.info.backend_pid
+        answering = self.query(_PID_SQL)[0][0]
+        if greeted != answering:
             raise Refusal(
                 obj=self.settings.target,
-                problem=f"this is another cluster: its system identifier is {self.server.system_identifier}, not {wanted}",
+                problem=f"a connection pooler answers there (server process {answering}, but the connection is to {greeted});"
+                " settings and locks of a session would reach other clients",
+                next_step="Name the PostgreSQL server itself in login_host and login_port",
+            )
+
+    def _check(self, *, primary: bool, writes: bool) -> None:
+        if self.server.version < OLDEST_VERSION:
+            raise Refusal(
+                obj=self.settings.target,
+                problem="PostgreSQL {}.{} is not supported".format(*divmod(self.server.version, 10000)),
+                next_step=f"Use PostgreSQL {OLDEST_VERSION // 10000} or newer",
+            )
+        expected = self.settings.system_identifier
+        if expected and expected != self.server.system_identifier:
+            raise Refusal(
+                obj=self.settings.target,
+                problem=f"this is another cluster: its system identifier is {self.server.system_identifier}, not {expected}",
                 next_step="Correct login_host and login_port, or system_identifier if this is the cluster that is meant",
             )
         if primary and self.server.in_recovery:
@@ -275,6 +348,15 @@ class Session:
             cursor.execute(sql, values)
             rows: list[tuple[t.Any, ...]] = cursor.fetchall()
             return rows
+
+    def read(self, record: type[Row], sql: t.Any, values: t.Mapping[str, t.Any] | None = None) -> list[Row]:
+        """Return all rows as records. The statement names its columns as the record's fields, in their order."""
+        with self.connection.cursor() as cursor:
+            cursor.execute(sql, values)
+            columns = tuple(column.name for column in cursor.description)
+            if columns != record._fields:
+                raise TypeError(f"{record.__name__} has the fields {record._fields}, the statement has {columns}")
+            return list(map(record._make, cursor.fetchall()))
 
     def execute(self, sql: t.Any, values: t.Mapping[str, t.Any] | None = None) -> None:
         """One statement without rows."""
@@ -298,8 +380,18 @@ def driver_error() -> type[Exception]:
     return error
 
 
+@contextlib.contextmanager
+def translate_errors(obj: str) -> t.Iterator[None]:
+    """Raise an error of the driver as one with object, problem and next step."""
+    try:
+        yield
+    except driver_error() as error:
+        raise sql_error(obj, error) from error
+
+
 __all__ = [
     "CONNECTION_SPEC",
+    "OLDEST_VERSION",
     "SSL_MODES",
     "Server",
     "Session",
@@ -307,4 +399,5 @@ __all__ = [
     "driver_error",
     "new_run_id",
     "settings_from",
+    "translate_errors",
 ]

@@ -117,7 +117,7 @@ def _not_the_primary(error: Exception) -> bool:
 
 
 def connect_error(target: str, *errors: Exception) -> Refusal:
-    """A failed connection to ``target`` (``host:port/database as user``) as a refusal: nothing has been changed.
+    """Return a failed connection to ``target`` (``host:port/database as user``) as a refusal.
 
     Of several errors, one for each host, the one counts that may be the primary's: first that of a host that did not answer,
     since what the others know may be old, then what one answered that does not call itself a standby.
@@ -127,9 +127,9 @@ def connect_error(target: str, *errors: Exception) -> Refusal:
     text = "; ".join(one_line(str(error)) for error in errors)
     # The password is asked about first: with several hosts libpq joins one message for each.
     for pattern, problem, next_step in _CONNECT:
-        found = re.search(pattern, matched)
-        if found:
-            name = found.group(1) if found.groups() else ""
+        match = re.search(pattern, matched)
+        if match:
+            name = match.group(1) if match.groups() else ""
             return Refusal(obj=target, problem=f"{problem.replace('{name}', name)} ({text})", next_step=next_step)
     return Refusal(
         obj=target, problem=f"the connection failed: {text}", next_step="Correct the connection options by that message"
@@ -139,11 +139,12 @@ def connect_error(target: str, *errors: Exception) -> Refusal:
 # SQLSTATE class or code -> next step.
 _NEXT_STEP: dict[str, str] = {
     "53100": "Free space on that volume (or in that tablespace) and run again; nothing half made is left",
-    "53200": "Lower maintenance_work_mem or jobs, and run again",
+    "53200": "Raise max_locks_per_transaction if the message names it, else lower maintenance_work_mem or jobs; run again",
     "55P03": "Run again when the holder has finished, or raise lock_timeout",
     "57014": "Somebody cancelled the statement or statement_timeout ended it; run again",
     "40P01": "Run again; the server ended one side of a deadlock",
     "42501": "Use a login_user that owns the object",
+    "57P05": "Run again; idle_session_timeout or a network device ended the session",
     "23505": "Remove the duplicate rows first: an index that is to be unique cannot be built over them",
     "XX002": "Run pg_amcheck on it; the index or table is corrupt",
     "XX001": "Run pg_amcheck on it; the index or table is corrupt",
@@ -154,20 +155,52 @@ _NEXT_STEP: dict[str, str] = {
 }
 
 
+# Classes of SQLSTATE whose messages quote the values that they complain of: data exceptions, and what functions raise.
+_SPEAKS_OF_VALUES = {"22", "P0", "23"}
+_CONNECTION_CLASSES = {"08", "57", ""}
+
+# What an expression of an index or a statistics object calls is looked up with an empty search_path.
+_QUALIFY = "Qualify the names in that function with their schema, or ALTER FUNCTION ... SET search_path, and run again"
+_NEXT_STEP_IN_FUNCTION = {"42P01": _QUALIFY, "42883": _QUALIFY, "42704": _QUALIFY, "3F000": _QUALIFY}
+_FUNCTION = re.compile(r'function ((?:"[^"]*"|[\w$])+(?:\.(?:"[^"]*"|[\w$])+)?)\(')
+
+
+def find_function(error: Exception) -> str | None:
+    """Return the name of the function in which the server met the error, from its CONTEXT; None outside of functions.
+
+    Only the name: the rest of the context may quote statements and values. SQL functions have no argument list there.
+    """
+    context = str(getattr(getattr(error, "diag", None), "context", None) or "")
+    match = _FUNCTION.search(context) or re.search(r'SQL function "([^"]+)"', context)
+    return match.group(1) if match else None
+
+
+def is_deadline(error: Exception) -> bool:
+    """Return whether the statement was cancelled: by statement_timeout, or by a person."""
+    return sqlstate(error) == "57014"
+
+
 def sqlstate(error: Exception) -> str:
     """The SQLSTATE of a driver error, empty when the connection was lost without one."""
     return str(getattr(error, "pgcode", None) or "")
 
 
 def sql_error(obj: str, error: Exception) -> OpsError:
-    """An error of a statement on ``obj`` as object, problem (the server's own words) and next step."""
+    """Return an error of a statement on ``obj`` as object, problem (the server's own words) and next step.
+
+    The server's DETAIL is left out, and so are messages of conversions and of functions: they quote values of rows.
+    """
     code = sqlstate(error)
     primary = getattr(getattr(error, "diag", None), "message_primary", None)
-    detail = getattr(getattr(error, "diag", None), "message_detail", None)
     text = one_line(str(primary or error))
-    if detail:
-        text = f"{text} ({one_line(str(detail))})"
+    if code[:2] in _SPEAKS_OF_VALUES:
+        text = f"{type(error).__name__} (SQLSTATE {code}); the server's log has its message, which may hold values of a row"
+    function = find_function(error)
+    if function and code[:2] not in _CONNECTION_CLASSES:
+        text = f"{text}, in function {function}"
     step = _NEXT_STEP.get(code)
+    if step is None and function:
+        step = _NEXT_STEP_IN_FUNCTION.get(code, f"Mend the function {function}, and run again")
     if step is None:
         step = (
             "The connection was lost; run again, what is done is not done twice"

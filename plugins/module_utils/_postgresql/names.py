@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Names of tables as people write them. Private to lowtide.ops: do not import from other collections.
 
-Pure. Names in statements are quoted by the driver (:mod:`.sql`); what is here reads options and writes messages.
+Pure.
 """
 
 from __future__ import annotations
@@ -56,16 +56,26 @@ def parse_name(text: str, *, option: str) -> TableName:
 
 
 @functools.cache
-def _quoted(part: str) -> str:
-    return part if _PLAIN.fullmatch(part) else '"' + part.replace('"', '""') + '"'
+def _format_part(part: str) -> str:
+    if _PLAIN.fullmatch(part):
+        return part
+    return quote(part).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def shown(*parts: str) -> str:
+def quote(*parts: str) -> str:
+    """Return a qualified name for a statement, each part in double quotes.
+
+    As the driver does it, which cannot where the bytes of a name are not UTF-8 (a database of SQL_ASCII).
+    """
+    return ".".join('"' + part.replace('"', '""') + '"' for part in parts)
+
+
+def format_name(*parts: str) -> str:
     """A qualified name for messages, each part in double quotes where PostgreSQL needs them."""
-    return ".".join(map(_quoted, parts))
+    return ".".join(map(_format_part, parts))
 
 
-def leftover_base(index_name: str) -> str | None:
+def find_leftover_base(index_name: str) -> str | None:
     """The name before ``_ccnew``, ``_ccnew1``, ``_ccold`` ..., or None: what REINDEX CONCURRENTLY calls its own indexes."""
     match = re.fullmatch(r"(.+)_cc(?:new|old)[0-9]*", index_name, flags=re.DOTALL)
     return match.group(1) if match else None
@@ -76,7 +86,7 @@ def is_leftover_of(index_name: str, other: str) -> bool:
 
     The server cuts the base so that the whole fits into 63 bytes, so the base may be a beginning of ``other``.
     """
-    base = leftover_base(index_name)
+    base = find_leftover_base(index_name)
     if base is None or not other.startswith(base):
         return False
     # A cut happens only when there was no room: within 3 bytes, since a character is never cut in two.

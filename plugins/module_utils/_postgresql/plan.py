@@ -11,100 +11,85 @@ from __future__ import annotations
 import typing as t
 
 from .._common.outcome import Blocker
-from . import blockers, names
-from .blockers import Horizon
+from . import names
 from .catalog import PG_STATISTIC, TableState
+from .holders import XminHolder, find_oldest, is_nothing_removable, make_xmin_blocker, needs_proof
+from .steps import Conditions, Phase, Plan, Step
 
-# Bytes a second that an estimate assumes before the run has measured its own: a disk and a core of some years ago.
+# Bytes a second that an estimate assumes: a disk and a core of some years ago.
 VACUUM_RATE = 100 * 2**20
 REINDEX_RATE = 40 * 2**20
 SECONDS_EACH = 0.001
 
-# Phases, in the order that helps most: danger first, then what costs every write, then the biggest effect.
-FREEZE, LEFTOVERS, INVALID, CLEAN, PARENTS, BLOAT = range(6)
+WORTH_FREEZING = 0.05
+"""The share of transaction_id_age by which a VACUUM must lower a table's age, to be worth its time while something holds it."""
+
+ONLY_VERSION = 180000
+"""From here on ONLY keeps VACUUM and ANALYZE to the table that is named."""
+
+CATALOGS = {"pg_catalog", "information_schema"}
 
 
-class Conditions(t.NamedTuple):
-    """The declared condition; what is None is not asked for. Ages in seconds or transactions, sizes in bytes, ratios 0 to 1."""
-
-    dead_tuple_ratio: float | None = None
-    changed_tuple_ratio: float | None = None
-    minimum_tuples: int = 1000
-    statistics_age: float | None = None
-    transaction_id_age: int | None = None
-    invalid_indexes: bool = False
-    index_bloat_ratio: float | None = None
-    minimum_index_size: int = 2**20
-
-
-class Step(t.NamedTuple):
-    """One thing to do to one table or index. ``failing`` are the conditions that do not hold, with the values seen.
-
-    ``weight`` orders steps of one phase (more first); ``table`` is the oid of the table whose lock the step takes.
+class Surroundings(t.NamedTuple):
+    """What the plan has to know of the server and of the scope. ``in_scope`` is None where every table is; ``excluded`` are
+    tables that were named to be left alone.
     """
 
-    phase: int
-    table: int
-    oid: int
-    schema: str
-    name: str
-    shown: str
-    what: str
-    failing: dict[str, str]
-    weight: float
-    size: int
-    estimate: float
-    vacuum: bool = False
-    analyze: bool = False
+    version: int = ONLY_VERSION
+    block_size: int = 8192
+    freeze_max_age: int = 200_000_000
+    multixact_freeze_max_age: int = 400_000_000
+    in_scope: t.Collection[int] | None = None
+    excluded: t.Collection[int] = ()
+
+    def has(self, oid: int) -> bool:
+        """Return whether the table is in the declared scope."""
+        return self.in_scope is None or oid in self.in_scope
+
+
+class Tree(t.NamedTuple):
+    """Partitions of the tables that were read, in scope or not. By oid of a partitioned table: all that is below it."""
+
+    descendants: dict[int, list[TableState]]
+    ancestors: dict[int, list[int]]
+
+
+class Needs(t.NamedTuple):
+    """Why one table is due: by condition, what it is."""
+
+    danger: str | None = None
+    dead: str | None = None
+    inserted: str | None = None
+    statistics: t.Mapping[str, str] = {}
 
     @property
-    def why(self) -> str:
-        """All reasons on one line."""
-        return "; ".join(self.failing.values())
+    def vacuum(self) -> bool:
+        """Whether it calls for a VACUUM."""
+        return bool(self.danger or self.dead or self.inserted)
 
-    @property
-    def options(self) -> tuple[bool, bool, bool]:
-        """(vacuum, freeze, analyze): steps of one statement have the same."""
-        return self.vacuum, self.phase == FREEZE, self.analyze
-
-
-class Plan:
-    """Steps in order; ``not_done`` are due, or may be, and will not be done: object, what, why; ``blockers`` say who is in the way."""
-
-    def __init__(self) -> None:
-        self.steps: list[Step] = []
-        self.not_done: list[dict[str, str]] = []
-        self.blockers: list[Blocker] = []
-
-    def leave(self, obj: str, what: str, why: str) -> None:
-        """Put on record that something due is not done."""
-        self.not_done.append({"object": obj, "what": what, "why": why})
+    def as_unmet(self) -> dict[str, str]:
+        """The conditions that do not hold, with the values seen."""
+        vacuum = {
+            "transaction_id_age": self.danger,
+            "dead_tuple_ratio": self.dead,
+            "inserted_tuple_ratio": self.inserted,
+        }
+        return {**{name: value for name, value in vacuum.items() if value}, **self.statistics}
 
 
-def table_shown(table: TableState) -> str:
-    """How messages name a table."""
-    return f"table {names.shown(table.schema, table.name)}"
+def format_table(table: TableState) -> str:
+    """Return how messages name a table."""
+    return f"table {names.format_name(table.schema, table.name)}"
 
 
-def _percent(part: int, whole: int) -> str:
+def _format_share(part: int, whole: int) -> str:
     return f"{100 * part / max(whole, 1):.1f} %"
 
 
-def _dead(table: TableState, conditions: Conditions) -> str | None:
-    """Why the dead rows call for a VACUUM, or None. Chunks of TOAST count as the rows do."""
-    limit = conditions.dead_tuple_ratio
-    if limit is None or table.kind == "p":
-        return None
-    for label, dead, live in (("rows", table.dead, table.live), ("TOAST chunks", table.toast_dead, table.toast_live)):
-        if dead >= max(conditions.minimum_tuples, 1) and dead / (dead + live) > limit:
-            return f"{_percent(dead, dead + live)} dead {label} ({dead} of {dead + live}), more than {100 * limit:g} %"
-    if statistics_lost(table) and table.reltuples >= max(conditions.minimum_tuples, 1):
-        return f"the server lost its statistics (crash, failover or reset), so the dead among about {table.reltuples:.0f} rows are not known"
-    return None
-
-
-def statistics_lost(table: TableState) -> bool:
-    """Whether the table has rows by the catalog, and the statistics know nothing of it at all: they do not survive a crash or failover."""
+def is_statistics_lost(table: TableState) -> bool:
+    """Return whether the table has rows by the catalog, and the statistics know nothing of it at all: they do not survive
+    a crash or failover.
+    """
     return (
         table.kind != "p"
         and table.reltuples > 0
@@ -114,8 +99,37 @@ def statistics_lost(table: TableState) -> bool:
     )
 
 
-def _statistics(table: TableState, conditions: Conditions, newest_child: float | None) -> dict[str, str]:
-    """Why the planner's statistics call for an ANALYZE, by condition."""
+def _check_dead(table: TableState, conditions: Conditions) -> str | None:
+    """Return why the dead rows call for a VACUUM, or None. Chunks of TOAST count as the rows do."""
+    limit = conditions.dead_tuple_ratio
+    if limit is None or table.kind == "p":
+        return None
+    for label, dead, live in (("rows", table.dead, table.live), ("TOAST chunks", table.toast_dead, table.toast_live)):
+        if dead >= max(conditions.minimum_tuples, 1) and dead / (dead + live) > limit:
+            return f"{_format_share(dead, dead + live)} dead {label} ({dead} of {dead + live}), more than {100 * limit:g} %"
+    if is_statistics_lost(table) and table.reltuples >= max(conditions.minimum_tuples, 1):
+        return (
+            "the server lost its statistics (crash, failover or reset), so the dead among about"
+            f" {table.reltuples:.0f} rows are not known"
+        )
+    return None
+
+
+def _check_inserted(table: TableState, conditions: Conditions) -> str | None:
+    """Return why rows that were only inserted call for a VACUUM: they are not marked as visible to all, nor frozen."""
+    limit = conditions.inserted_tuple_ratio
+    if limit is None or table.kind == "p" or table.inserted < max(conditions.minimum_tuples, 1):
+        return None
+    rows = max(table.live, 1)
+    if table.inserted / rows <= limit:
+        return None
+    return (
+        f"{_format_share(table.inserted, rows)} of the rows inserted since the last VACUUM, more than {100 * limit:g} %"
+    )
+
+
+def _check_statistics(table: TableState, conditions: Conditions, newest_leaf: float | None) -> dict[str, str]:
+    """Return why the planner's statistics call for an ANALYZE, by condition."""
     due: dict[str, str] = {}
     if table.oid == PG_STATISTIC:
         return due
@@ -123,7 +137,7 @@ def _statistics(table: TableState, conditions: Conditions, newest_child: float |
     rows = max(table.live, 1)
     if limit is not None and table.changed >= max(conditions.minimum_tuples, 1) and table.changed / rows > limit:
         due["changed_tuple_ratio"] = (
-            f"{_percent(table.changed, rows)} of the rows changed since the last ANALYZE, more than {100 * limit:g} %"
+            f"{_format_share(table.changed, rows)} of the rows changed since the last ANALYZE, more than {100 * limit:g} %"
         )
     if age is None:
         return due
@@ -132,13 +146,13 @@ def _statistics(table: TableState, conditions: Conditions, newest_child: float |
         if table.kind == "p" or max(table.live, table.changed, table.reltuples) >= max(conditions.minimum_tuples, 1):
             due["statistics_age"] = "never analyzed, as far as the server knows"
     elif table.since_analyze > age:
-        parts_newer = newest_child is not None and newest_child < table.since_analyze
-        if table.changed > 0 or parts_newer:
+        has_newer_leaf = newest_leaf is not None and newest_leaf < table.since_analyze
+        if table.changed > 0 or has_newer_leaf:
             due["statistics_age"] = f"changed, and last analyzed more than {age:.0f} s ago"
     return due
 
 
-def _wraparound(table: TableState, conditions: Conditions) -> str | None:
+def _check_age(table: TableState, conditions: Conditions) -> str | None:
     limit = conditions.transaction_id_age
     if limit is None or table.kind == "p":
         return None
@@ -148,168 +162,255 @@ def _wraparound(table: TableState, conditions: Conditions) -> str | None:
     return None
 
 
-def roll_up(tables: list[TableState]) -> tuple[list[TableState], dict[int, float]]:
-    """Give partitioned tables the row counts of their leaves; second, by oid, the seconds since the newest ANALYZE of a leaf."""
+def build_tree(tables: t.Iterable[TableState]) -> Tree:
+    """Return which partitions belong to which partitioned tables, over all levels."""
     by_oid = {table.oid: table for table in tables}
-    if not any(table.kind == "p" for table in tables):
-        return tables, {}
-    live: dict[int, int] = {}
-    changed: dict[int, int] = {}
-    newest: dict[int, float] = {}
-    for table in tables:
+    tree = Tree({oid: [] for oid, table in by_oid.items() if table.kind == "p"}, {})
+    for table in by_oid.values():
         parent = table.parent
-        while table.kind != "p" and parent is not None and parent in by_oid:
-            live[parent] = live.get(parent, 0) + table.live
-            changed[parent] = changed.get(parent, 0) + table.changed
-            if table.since_analyze is not None:
-                newest[parent] = min(newest.get(parent, table.since_analyze), table.since_analyze)
+        while parent is not None and parent in by_oid:
+            tree.descendants[parent].append(table)
+            tree.ancestors.setdefault(table.oid, []).append(parent)
             parent = by_oid[parent].parent
-    rolled = [
-        table._replace(live=live.get(table.oid, 0), changed=changed.get(table.oid, 0)) if table.kind == "p" else table
-        for table in tables
-    ]
-    return rolled, newest
+    return tree
 
 
-def _catalog(schema: str) -> bool:
-    return schema in {"pg_catalog", "information_schema"}
+def aggregate_partitions(tables: t.Sequence[TableState], tree: Tree) -> tuple[list[TableState], dict[int, float]]:
+    """Return the tables, with partitioned ones given rows, changes and pages of their leaves; and, by oid, the seconds
+    since the newest ANALYZE of a leaf.
+    """
+    newest: dict[int, float] = {}
+    aggregated: list[TableState] = []
+    for table in tables:
+        if table.kind != "p":
+            aggregated.append(table)
+            continue
+        leaves = [leaf for leaf in tree.descendants[table.oid] if leaf.kind != "p"]
+        ages = [leaf.since_analyze for leaf in leaves if leaf.since_analyze is not None]
+        if ages:
+            newest[table.oid] = min(ages)
+        sums = {field: sum(getattr(leaf, field) for leaf in leaves) for field in ("live", "changed")}
+        aggregated.append(table._replace(pages=sum(max(leaf.pages, 0) for leaf in leaves), **sums))
+    return aggregated, newest
 
 
 def plan_tables(
-    tables: list[TableState],
+    tables: t.Sequence[TableState],
     conditions: Conditions,
     *,
-    horizons: t.Callable[[], list[Horizon]],
-    block_size: int,
+    read_holders: t.Callable[[], list[XminHolder]],
+    server: Surroundings,
     plan: Plan,
 ) -> None:
-    """Add to ``plan`` what is due for tables, in order. ``horizons`` is called only for a table that is to be vacuumed, and often."""
-    rolled, newest = roll_up(tables)
+    """Add to ``plan`` what is due for the tables in scope. ``tables`` are all, since a partitioned table is judged by all of
+    its leaves. ``read_holders`` is called only for a table that is to be vacuumed, and often.
+    """
+    tree = build_tree(tables)
+    aggregated, newest = aggregate_partitions(tables, tree)
     steps: list[Step] = []
-    for table in rolled:
-        failing: dict[str, str] = {}
-        danger, dead = _wraparound(table, conditions), _dead(table, conditions)
-        statistics = _statistics(table, conditions, newest.get(table.oid))
-        danger, dead = _without_useless(table, conditions, horizons, plan, danger=danger, dead=dead)
-        if danger:
-            failing["transaction_id_age"] = danger
-        if dead:
-            failing["dead_tuple_ratio"] = dead
-        failing.update(statistics)
-        if not failing:
+    for table in aggregated:
+        if table.kind in {"f", "v"} or not server.has(table.oid):
             continue
-        vacuum = bool(danger or dead)
-        # A table that is read for its dead rows anyway gets new statistics: their counts are what the next run decides by.
-        analyze = bool(statistics or dead) and table.oid != PG_STATISTIC
-        what = _statement(vacuum=vacuum, freeze=bool(danger), analyze=analyze)
-        shown = table_shown(table)
-        if not table.may_vacuum:
-            plan.leave(
-                shown, what, "login_user neither owns it nor the database; connect as the owner or grant that role"
-            )
-            plan.blockers.append(
-                Blocker(
-                    object=shown,
-                    what="no permission",
-                    holder="the owner of the table",
-                    next_step="Connect as its owner, or as the owner of the database",
-                )
-            )
+        needs = Needs(
+            _check_age(table, conditions),
+            _check_dead(table, conditions),
+            _check_inserted(table, conditions),
+            _check_statistics(table, conditions, newest.get(table.oid)),
+        )
+        if (
+            table.kind == "p"
+            and needs.statistics
+            and (reason := _explain_unanalyzable(tree.descendants[table.oid], server))
+        ):
+            plan.skip(table.oid, format_table(table), "ANALYZE", f"{'; '.join(needs.statistics.values())}; {reason}")
             continue
-        size = table.pages * block_size
-        phase = FREEZE if danger else PARENTS if table.kind == "p" else CLEAN
-        weight = float(
-            max(table.xid_age, table.multixact_age)
-            if danger
-            else (table.dead + table.toast_dead) * 1000 + table.changed
-        )
-        steps.append(
-            Step(
-                phase=phase,
-                table=table.oid,
-                oid=table.oid,
-                schema=table.schema,
-                name=table.name,
-                shown=shown,
-                what=what,
-                failing=failing,
-                weight=weight,
-                size=size,
-                estimate=size / VACUUM_RATE + SECONDS_EACH,
-                vacuum=vacuum,
-                analyze=analyze,
-            )
-        )
-    plan.steps.extend(steps)
+        step = _plan_table(table, conditions, needs, read_holders, server=server, plan=plan)
+        if step is not None:
+            steps.append(step)
+    plan.steps.extend(steps if server.version >= ONLY_VERSION else drop_covered_steps(steps, tree))
 
 
-def _without_useless(
+def _explain_unanalyzable(partitions: list[TableState], server: Surroundings) -> str | None:
+    """Return why the scope forbids an ANALYZE of a partitioned table, or None.
+
+    It reads rows of every partition, foreign ones over the network; without ONLY it also analyzes each of them.
+    """
+    foreign = next((table for table in partitions if table.kind == "f"), None)
+    if foreign is not None:
+        return f"its ANALYZE would read {names.format_name(foreign.schema, foreign.name)}, a foreign table on another server"
+    excluded = next((table for table in partitions if table.oid in server.excluded), None)
+    if excluded is not None and server.version < ONLY_VERSION:
+        return (
+            f"its ANALYZE would analyze the partition {names.format_name(excluded.schema, excluded.name)}, which is excluded;"
+            " take both in or out (PostgreSQL 18 can do one alone)"
+        )
+    return None
+
+
+def drop_covered_steps(steps: list[Step], tree: Tree) -> list[Step]:
+    """Return the steps without the ANALYZE of what is below a partitioned table that is analyzed: up to 17 the server does
+    it with the parent.
+    """
+    due_parents = {step.oid for step in steps if step.phase == Phase.PARENTS}
+    remaining: list[Step] = []
+    for step in steps:
+        if not step.analyze or due_parents.isdisjoint(tree.ancestors.get(step.oid, ())):
+            remaining.append(step)
+        elif step.vacuum:
+            action = name_action(vacuum=True, freeze="FREEZE" in step.action, analyze=False)
+            unmet = {
+                name: why for name, why in step.unmet.items() if name not in {"changed_tuple_ratio", "statistics_age"}
+            }
+            remaining.append(step._replace(analyze=False, action=action, unmet=unmet))
+    return remaining
+
+
+def _plan_table(
     table: TableState,
     conditions: Conditions,
-    horizons: t.Callable[[], list[Horizon]],
-    plan: Plan,
+    needs: Needs,
+    read_holders: t.Callable[[], list[XminHolder]],
     *,
-    danger: str | None,
-    dead: str | None,
-) -> tuple[str | None, str | None]:
-    """``danger`` and ``dead`` without what a VACUUM could not cure now; that goes into the plan's blockers instead."""
-    if not danger and not dead:
-        return danger, dead
-    catalog = _catalog(table.schema)
-    shown = table_shown(table)
-    if danger and conditions.transaction_id_age is not None:
-        holder = blockers.oldest(horizons(), catalog=catalog)
-        if (
-            holder is not None
-            and holder.age > conditions.transaction_id_age
-            and table.xid_age > conditions.transaction_id_age
-        ):
-            plan.leave(shown, "VACUUM (FREEZE)", f"{danger}, and rows cannot be frozen past the oldest transaction")
-            plan.blockers.append(
-                blockers.horizon_blocker(shown, holder, "a VACUUM could not lower its transaction-id age")
-            )
-            danger = None
-    if dead:
-        holder = blockers.useless(
-            horizons(),
-            vacuumed=table.vacuumed,
-            # Nothing resets this counter of pg_statistic, so it cannot tell what died since the last VACUUM.
-            changed=0 if table.oid == PG_STATISTIC else table.changed,
-            minimum=max(conditions.minimum_tuples, 1),
-            catalog=catalog,
+    server: Surroundings,
+    plan: Plan,
+) -> Step | None:
+    """Return the step for one table, or None; what is not done about it goes into the plan's skips."""
+    needs, prove = drop_blocked_needs(table, conditions, needs, read_holders, server=server, plan=plan)
+    unmet = needs.as_unmet()
+    if not unmet:
+        return None
+    # A table that is read for its dead rows anyway gets new statistics: their counts are what the next run decides by.
+    analyze = bool(needs.statistics or needs.dead) and table.oid != PG_STATISTIC
+    action = name_action(vacuum=needs.vacuum, freeze=bool(needs.danger) or prove, analyze=analyze)
+    display_name = format_table(table)
+    if not table.may_vacuum:
+        blocker = Blocker(
+            object=display_name,
+            what="no permission",
+            holder="the owner of the table",
+            next_step="Connect as its owner, or as the owner of the database; from PostgreSQL 17 on MAINTAIN can be granted",
         )
-        if holder is not None:
-            plan.leave(shown, "VACUUM", f"{dead}, and another VACUUM would remove none of them")
-            plan.blockers.append(blockers.horizon_blocker(shown, holder, "its dead rows cannot be removed"))
-            dead = None
-    return danger, dead
+        reason = "login_user neither owns it nor the database; connect as the owner or grant that role"
+        plan.skip(table.oid, display_name, action, reason, blocker, danger=bool(needs.danger))
+        return None
+    size = table.pages * server.block_size
+    read = size + (table.index_pages * server.block_size if needs.vacuum else 0)
+    dead = (table.dead + table.toast_dead) * 1000 + table.changed + table.inserted
+    return Step(
+        phase=Phase.FREEZE if needs.danger else Phase.PARENTS if table.kind == "p" else Phase.CLEAN,
+        table=table.oid,
+        oid=table.oid,
+        schema=table.schema,
+        name=table.name,
+        display_name=display_name,
+        action=action,
+        unmet=unmet,
+        priority=float(max(table.xid_age, table.multixact_age) if needs.danger else dead),
+        size=size,
+        estimate=read / VACUUM_RATE + SECONDS_EACH,
+        vacuum=needs.vacuum,
+        analyze=analyze,
+    )
 
 
-def _statement(*, vacuum: bool, freeze: bool, analyze: bool) -> str:
+def drop_blocked_needs(
+    table: TableState,
+    conditions: Conditions,
+    needs: Needs,
+    read_holders: t.Callable[[], list[XminHolder]],
+    *,
+    server: Surroundings,
+    plan: Plan,
+) -> tuple[Needs, bool]:
+    """Return the needs without what a VACUUM could not cure now, which goes into the plan's skips; and whether the VACUUM
+    has to freeze, so that the next run can tell that nothing more was to be removed.
+    """
+    if not needs.danger and not needs.dead:
+        return needs, False
+    display_name = format_table(table)
+    holder = find_oldest(read_holders(), catalog=table.schema in CATALOGS)
+    if needs.danger and not is_worth_freezing(table, conditions, holder, server) and holder is not None:
+        reason = f"{needs.danger}, and rows cannot be frozen past the oldest transaction"
+        blocker = make_xmin_blocker(display_name, holder, "a VACUUM could not lower its transaction-id age")
+        plan.skip(table.oid, display_name, "VACUUM (FREEZE)", reason, blocker, danger=True)
+        needs = needs._replace(danger=None)
+    if needs.dead and holder is not None and is_nothing_removable(table, holder):
+        reason = f"{needs.dead}, and another VACUUM would remove none of them"
+        blocker = make_xmin_blocker(display_name, holder, "its dead rows cannot be removed")
+        plan.skip(table.oid, display_name, "VACUUM", reason, blocker)
+        return needs._replace(dead=None), False
+    minimum = max(conditions.minimum_tuples, 1)
+    # Nothing resets this counter of pg_statistic, so it cannot tell what died since the last VACUUM.
+    counted = table._replace(changed=0) if table.oid == PG_STATISTIC else table
+    return needs, bool(needs.dead) and needs_proof(counted, holder, minimum=minimum)
+
+
+def is_worth_freezing(
+    table: TableState, conditions: Conditions, holder: XminHolder | None, server: Surroundings
+) -> bool:
+    """Return whether a VACUUM (FREEZE) would lower the table's age by enough, or must be tried because of how old it is."""
+    limit = conditions.transaction_id_age
+    if limit is None or holder is None or table.multixact_age > limit:
+        return True  # a holder's age says nothing about multixacts
+    gain = table.xid_age - holder.age
+    if gain > limit * WORTH_FREEZING or holder.age <= limit:
+        return True
+    return gain > 0 and table.xid_age > server.freeze_max_age
+
+
+def name_action(*, vacuum: bool, freeze: bool, analyze: bool) -> str:
+    """Return the command as messages have it."""
     if not vacuum:
         return "ANALYZE"
-    options = [word for word, wanted in (("FREEZE", freeze), ("ANALYZE", analyze)) if wanted]
+    options = [word for word, requested in (("FREEZE", freeze), ("ANALYZE", analyze)) if requested]
     return f"VACUUM ({', '.join(options)})" if options else "VACUUM"
 
 
-def in_order(steps: list[Step]) -> list[Step]:
-    """Phase by phase, the biggest effect first, names last so that two runs agree."""
-    return sorted(steps, key=lambda step: (step.phase, -step.weight, step.schema, step.name))
+def sort_steps(steps: t.Iterable[Step]) -> list[Step]:
+    """Return the steps phase by phase, the biggest effect first, names last so that two runs agree."""
+    return sorted(steps, key=lambda step: (step.phase, -step.priority, step.schema, step.name))
 
 
-def fit(plan: Plan, *, budget: float | None, jobs: int) -> None:
-    """Order the plan, and take out what does not fit into ``budget`` seconds by its estimates, on ``jobs`` connections."""
-    ordered = in_order(plan.steps)
-    plan.steps = []
-    used = 0.0
+def apply_time_budget(plan: Plan, *, budget: float | None, jobs: int) -> None:
+    """Sort the steps, and skip those whose estimated time exceeds the time budget.
+
+    ``budget`` is in seconds of wall time; estimates are divided by ``jobs``. What is there against wraparound ignores it.
+    One step that is longer than the whole budget is kept where nothing else is to be done, so that it is not starved in
+    every run: the first of them, after all that fits.
+    """
+    ordered = sort_steps(plan.steps)
+    plan.steps = [step for step in ordered if step.is_danger] if budget is not None else ordered
+    if budget is None:
+        return
+    used = sum(step.estimate for step in plan.steps) / jobs
+    late: list[Step] = []
     for step in ordered:
-        cost = step.estimate / jobs
-        if budget is not None and used + cost > budget:
-            plan.leave(
-                step.shown,
-                step.what,
-                f"{step.why}; about {step.estimate:.0f} s, which does not fit into what is left of the time budget of {budget:g} s",
-            )
+        if step.is_danger:
             continue
-        used += cost
+        if used + step.estimate / jobs > budget:
+            late.append(step)
+            continue
+        used += step.estimate / jobs
         plan.steps.append(step)
+    if late and not plan.steps:
+        plan.steps.append(late.pop(0))
+    for step in late:
+        skip_late_step(plan, step, budget)
+
+
+def skip_late_step(plan: Plan, step: Step, budget: float) -> None:
+    """Put on record that there is no time for a step."""
+    reason = f"{step.why}; about {step.estimate:.0f} s, which does not fit into what is left of the time budget of {budget:g} s"
+    plan.skip(
+        step.oid, step.display_name, step.action, reason, make_budget_blocker(step, budget), danger=step.is_danger
+    )
+
+
+def make_budget_blocker(step: Step, budget: float) -> Blocker:
+    """Return the time budget as what stands in the way of a step."""
+    return Blocker(
+        object=step.display_name,
+        what=f"no time for {step.action}, about {step.estimate:.0f} s",
+        holder=f"time_budget of {budget:g} s",
+        next_step="Raise time_budget, or run again: what needs more than all of it is done when nothing else is due",
+    )

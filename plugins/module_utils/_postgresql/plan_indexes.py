@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What is due for indexes, and why. Private to lowtide.ops: do not import from other collections.
 
-Pure, like :mod:`.plan`. Imported only when there is an index to decide about.
+Pure, like :mod:`.plan`.
 """
 
 from __future__ import annotations
@@ -12,15 +12,27 @@ import typing as t
 
 from .._common.outcome import Blocker
 from . import names
-from .plan import BLOAT, INVALID, LEFTOVERS, REINDEX_RATE, SECONDS_EACH, Conditions, Plan, Step
+from .bloat import Bloat
+from .catalog import IndexState
+from .plan import REINDEX_RATE, SECONDS_EACH
+from .steps import Conditions, Phase, Plan, Step
 
-if t.TYPE_CHECKING:
-    from .bloat import Bloat
-    from .catalog import IndexState
+REINDEX = "REINDEX INDEX CONCURRENTLY"
+DROP = "DROP INDEX CONCURRENTLY"
+
+CORRUPTING_VERSIONS = (140000, 140004)
+"""From 14.0 to 14.3 a concurrent build misses rows that are pruned meanwhile: the index is corrupt, and nothing says so."""
 
 
-def leftover_of(index: IndexState, siblings: list[IndexState]) -> IndexState | None:
-    """The index that ``index`` is a broken copy of, left behind by REINDEX CONCURRENTLY; None when there is none.
+class Rights(t.NamedTuple):
+    """What decides whether an index can be rebuilt concurrently at all."""
+
+    version: int = 180000
+    sees_sessions: bool = True
+
+
+def find_original(index: IndexState, siblings: list[IndexState]) -> IndexState | None:
+    """Return the index that ``index`` is a broken copy of, left behind by REINDEX CONCURRENTLY; None when there is none.
 
     A copy is dropped only when its original, of the same definition, stands beside it: valid, or broken and to be rebuilt.
     """
@@ -28,32 +40,41 @@ def leftover_of(index: IndexState, siblings: list[IndexState]) -> IndexState | N
         return None
     for other in siblings:
         same = other.oid != index.oid and other.signature == index.signature and other.schema == index.schema
-        original = other.valid or names.leftover_base(other.name) is None
+        original = other.valid or names.find_leftover_base(other.name) is None
         if same and original and names.is_leftover_of(index.name, other.name):
             return other
     return None
 
 
-def _index_step(
-    index: IndexState, *, phase: int, what: str, failing: dict[str, str], weight: float, block_size: int
+def format_index(index: IndexState) -> str:
+    """Return how messages name an index."""
+    return f"index {names.format_name(index.schema, index.name)}"
+
+
+def make_index_step(
+    index: IndexState, *, phase: Phase, unmet: dict[str, str], priority: float, block_size: int
 ) -> Step:
-    size = 0 if phase == LEFTOVERS else index.pages * block_size
+    """Return the step for one index: its removal in the phase of leftovers, else its rebuild."""
+    size = 0 if phase == Phase.LEFTOVERS else index.pages * block_size
     return Step(
         phase=phase,
         table=index.table_oid,
         oid=index.oid,
         schema=index.schema,
         name=index.name,
-        shown=f"index {names.shown(index.schema, index.name)}",
-        what=what,
-        failing=failing,
-        weight=weight,
+        display_name=format_index(index),
+        action=DROP if phase == Phase.LEFTOVERS else REINDEX,
+        unmet=unmet,
+        priority=priority,
         size=size,
         estimate=size / REINDEX_RATE + 20 * SECONDS_EACH,
+        is_safe=index.is_safe,
     )
 
 
-def plan_invalid(indexes: list[IndexState], *, building: dict[int, str], block_size: int, plan: Plan) -> None:
+def plan_invalid(
+    indexes: list[IndexState], *, building: dict[int, str], rights: Rights, block_size: int, plan: Plan
+) -> None:
     """Add what is due for invalid indexes: leftovers are dropped, others built anew. ``building``: oid -> who is at work on it."""
     by_table: dict[int, list[IndexState]] = {}
     for index in indexes:
@@ -61,68 +82,91 @@ def plan_invalid(indexes: list[IndexState], *, building: dict[int, str], block_s
     for index in indexes:
         if index.valid:
             continue
-        shown = f"index {names.shown(index.schema, index.name)}"
-        original = leftover_of(index, by_table[index.table_oid])
-        what = "DROP INDEX CONCURRENTLY" if original else "REINDEX INDEX CONCURRENTLY"
+        original = find_original(index, by_table[index.table_oid])
         if index.oid in building or index.table_oid in building:
             holder = building.get(index.oid) or building[index.table_oid]
-            plan.leave(shown, what, f"it is invalid, and may be under construction by {holder}; left alone")
-            plan.blockers.append(
-                Blocker(
-                    object=shown,
-                    what="perhaps under construction",
-                    holder=holder,
-                    next_step="Run again when that has ended",
-                )
+            reason = f"it is invalid, and may be under construction by {holder}; left alone"
+            blocker = Blocker(
+                format_index(index), "perhaps under construction", holder, "Run again when that has ended"
             )
+            plan.skip(index.oid, format_index(index), DROP if original else REINDEX, reason, blocker)
             continue
-        reason = _cannot_rebuild(index, dropping=original is not None)
-        if reason:
-            plan.leave(shown, what, reason)
-            plan.blockers.append(
-                Blocker(
-                    object=shown,
-                    what="an invalid index",
-                    holder=names.shown(index.table_schema, index.table),
-                    next_step=reason,
-                )
+        why = "invalid"
+        if original is not None:
+            why = (
+                f"invalid, left behind by an interrupted REINDEX of {names.format_name(original.schema, original.name)}"
             )
-            continue
-        why = (
-            f"invalid, left behind by an interrupted REINDEX of {names.shown(original.schema, original.name)}"
-            if original
-            else "invalid"
+        step = make_index_step(
+            index,
+            phase=Phase.INVALID if original is None else Phase.LEFTOVERS,
+            unmet={"invalid_indexes": why},
+            priority=float(index.pages),
+            block_size=block_size,
         )
-        plan.steps.append(
-            _index_step(
-                index,
-                phase=LEFTOVERS if original else INVALID,
-                what=what,
-                failing={"invalid_indexes": why},
-                weight=float(index.pages),
-                block_size=block_size,
-            )
-        )
+        add_possible_step(step, index, rights, plan)
 
 
-def _cannot_rebuild(index: IndexState, *, dropping: bool) -> str | None:
-    if not index.may_reindex:
-        return "login_user does not own it; connect as the owner of its table"
+def add_possible_step(step: Step, index: IndexState, rights: Rights, plan: Plan) -> None:
+    """Add the step to the plan, or put on record why it is not possible."""
+    obstacle = find_obstacle(index, rights, dropping=step.phase == Phase.LEFTOVERS)
+    if obstacle is None:
+        plan.steps.append(step)
+        return
+    blocker = Blocker(
+        object=step.display_name,
+        what=f"{step.why}; {obstacle.problem}",
+        holder=names.format_name(index.table_schema, index.table),
+        next_step=obstacle.next_step,
+    )
+    plan.skip(step.oid, step.display_name, step.action, f"{step.why}; {obstacle.problem}", blocker)
+
+
+class Obstacle(t.NamedTuple):
+    """Why an index cannot be rebuilt, or dropped, and what to do."""
+
+    problem: str
+    next_step: str
+
+
+def find_obstacle(index: IndexState, rights: Rights, *, dropping: bool = False) -> Obstacle | None:
+    """Return why the index cannot be rebuilt, or dropped, by this run; None when it can."""
+    if not (index.may_drop if dropping else index.may_reindex):
+        return Obstacle("login_user does not own it", "Connect as the owner of its table")
     if dropping:
         return None
-    if not index.live:
-        return "somebody began to drop it; finish that with DROP INDEX CONCURRENTLY"
-    if index.kind == "I":
-        return "it is the index of a partitioned table, which becomes valid when every partition has its index attached (ALTER INDEX ... ATTACH PARTITION)"
-    if index.exclusion:
-        return "an exclusion constraint's index cannot be built concurrently; run REINDEX INDEX on it in a quiet hour"
-    return None
+    quiet_hour = "Run REINDEX INDEX on it in a quiet hour"
+    obstacles = (
+        (
+            CORRUPTING_VERSIONS[0] <= rights.version < CORRUPTING_VERSIONS[1],
+            "concurrent builds of PostgreSQL 14.0 to 14.3 miss rows, so the index would be corrupt",
+            "Update the server to 14.4 or newer",
+        ),
+        (not index.live, "somebody began to drop it", "Finish that with DROP INDEX CONCURRENTLY"),
+        (
+            index.kind == "I",
+            "it is the index of a partitioned table, which becomes valid when every partition has its index attached",
+            "Attach the missing ones with ALTER INDEX ... ATTACH PARTITION",
+        ),
+        (index.exclusion, "an exclusion constraint's index cannot be built concurrently", quiet_hour),
+        (
+            index.table_schema == "pg_catalog",
+            "an index of a system catalog cannot be built concurrently",
+            quiet_hour,
+        ),
+        (
+            not rights.sees_sessions,
+            "login_user may not see other users' transactions, which a concurrent build would wait for",
+            "GRANT pg_read_all_stats TO login_user",
+        ),
+    )
+    return next((Obstacle(problem, next_step) for applies, problem, next_step in obstacles if applies), None)
 
 
 def plan_bloat(
-    indexes: list[tuple[IndexState, Bloat | None]],
+    indexes: t.Sequence[tuple[IndexState, Bloat | None]],
     conditions: Conditions,
     *,
+    rights: Rights,
     block_size: int,
     plan: Plan,
 ) -> None:
@@ -131,26 +175,28 @@ def plan_bloat(
     if limit is None:
         return
     for index, bloat in indexes:
-        shown = f"index {names.shown(index.schema, index.name)}"
-        what = "REINDEX INDEX CONCURRENTLY"
         if bloat is None or bloat.most <= limit or not index.valid:
             continue
         if bloat.least <= limit:
-            plan.leave(
-                shown,
-                what,
-                f"by the statistics between {100 * bloat.least:.0f} % and {100 * bloat.most:.0f} % of it is wasted, which does not"
-                f" decide about {100 * limit:g} %; install the extension pgstattuple to have it measured",
-            )
+            plan.skip(index.oid, format_index(index), REINDEX, explain_undecided(bloat, limit))
             continue
-        reason = _cannot_rebuild(index, dropping=False)
-        if reason:
-            plan.leave(shown, what, reason)
-            continue
-        wasted = bloat.least * index.pages * block_size
-        why = f"{100 * bloat.least:.0f} % of its {index.pages * block_size / 2**20:.1f} MiB is wasted, more than {100 * limit:g} %"
-        plan.steps.append(
-            _index_step(
-                index, phase=BLOAT, what=what, failing={"index_bloat_ratio": why}, weight=wasted, block_size=block_size
-            )
+        size = index.pages * block_size
+        why = f"{100 * bloat.least:.0f} % of its {size / 2**20:.1f} MiB is wasted, more than {100 * limit:g} %"
+        step = make_index_step(
+            index,
+            phase=Phase.BLOAT,
+            unmet={"index_bloat_ratio": why},
+            priority=bloat.least * size,
+            block_size=block_size,
         )
+        add_possible_step(step, index, rights, plan)
+
+
+def explain_undecided(bloat: Bloat, limit: float) -> str:
+    """Return why the waste of an index is not known."""
+    if bloat.why_unknown:
+        return f"how much of it is wasted is not known: {bloat.why_unknown}"
+    return (
+        f"by the statistics between {100 * bloat.least:.0f} % and {100 * bloat.most:.0f} % of it is wasted, which does not"
+        f" decide about {100 * limit:g} %; install the extension pgstattuple to have it measured"
+    )

@@ -32,7 +32,7 @@ def summarize_maintenance(facts: t.Mapping[str, t.Any], plan: t.Sequence[PlanIte
     if steps:
         words = join_some([f"{what} of {name} ({reasons.get((name, what), 'due')})" for name, what in steps], limit=2)
         verb = "would do" if check_mode else "did"
-        summary = f"{verb} {len(steps)} of {format_count(len(plan), 'step')} on {tables} of {database}: {words}"
+        summary = f"{verb} {len(steps)} of {format_count(max(len(plan), len(steps)), 'step')} on {tables} of {database}: {words}"
     elif plan or facts["not_done"]:
         summary = f"nothing done on {tables} of {database}"
     else:

@@ -10,27 +10,37 @@ O(N * N); from 16 on that can be left to the end. Hence one command for a chunk 
 from __future__ import annotations
 
 import math
-import time
 import typing as t
 
-from .._common.dependencies import require
 from .._common.errors import OpsError
-from . import blockers
+from .._common.retry import Deadline
+from . import blockers, catalog, names
 from .connection import Session, driver_error
-from .crew import Crew, somebody_in_the_way
-from .errors import is_lost, sql_error, sqlstate
-from .plan import Step
+from .errors import is_deadline, is_lost, sql_error, sqlstate
+from .plan import ONLY_VERSION
+from .steps import Step
+from .worker_pool import WorkerPool, is_lock_conflict
+
+STATISTICS_WAIT = 10.0
+"""Seconds; up to 14 the statistics arrive by a collector, half a second late, and later on a busy server."""
+
+EXACT_STATISTICS = 150000
+"""From here on the statistics show at once what a command has done."""
 
 CHUNK_TABLES = 500
 # A table of this size is a statement of its own, so that it keeps no other waiting.
 CHUNK_BYTES = 32 * 2**20
 
-_COUNTS = "SELECT o, pg_stat_get_vacuum_count(o), pg_stat_get_analyze_count(o) FROM unnest(%(oids)s::bigint[]::oid[]) o"
+_COUNTS = """
+SELECT o::bigint AS oid, pg_stat_get_vacuum_count(o) AS vacuum, pg_stat_get_analyze_count(o) AS analyze
+FROM unnest(%(oids)s::bigint[]::oid[]) o
+"""
 
 
 class Counts(t.NamedTuple):
     """How often a table was vacuumed and analyzed by command, as the statistics count it."""
 
+    oid: int
     vacuum: int
     analyze: int
 
@@ -42,8 +52,8 @@ class Chunk(t.NamedTuple):
     attempt: int
 
 
-def chunks(steps: list[Step], *, jobs: int) -> list[Chunk]:
-    """Steps of one phase as statements: same options together, at most CHUNK_TABLES and CHUNK_BYTES, every connection busy."""
+def build_chunks(steps: list[Step], *, jobs: int) -> list[Chunk]:
+    """Return the steps of one phase as statements: same options together, at most CHUNK_TABLES and CHUNK_BYTES, every connection busy."""
     groups: dict[tuple[bool, bool, bool], list[list[Step]]] = {}
     most = min(CHUNK_TABLES, max(1, math.ceil(len(steps) / (4 * jobs))))
     ordered: list[list[Step]] = []
@@ -61,110 +71,138 @@ def chunks(steps: list[Step], *, jobs: int) -> list[Chunk]:
     return [Chunk(chunk, 0) for chunk in ordered]
 
 
-def statement(steps: list[Step], *, version: int) -> t.Any:
-    """The command for steps of the same options, identifiers quoted by the driver."""
-    sql = require("psycopg2.sql", package="psycopg2-binary", why="to quote identifiers")
-    tables = sql.SQL(", ").join(sql.Identifier(step.schema, step.name) for step in steps)
+def build_statement(steps: list[Step], *, version: int, truncate: bool = True) -> t.Any:
+    """Return the command for steps of the same options."""
+    sql = catalog.load_sql()
+    only = "ONLY " if version >= ONLY_VERSION else ""
+    tables = sql.SQL(", ").join(sql.SQL(only) + sql.SQL(names.quote(step.schema, step.name)) for step in steps)
     vacuum, freeze, analyze = steps[0].options
     if not vacuum:
         return sql.SQL("ANALYZE {}").format(tables)
-    words = [
-        word
-        for word, wanted in (("FREEZE", freeze), ("ANALYZE", analyze), ("SKIP_DATABASE_STATS", version >= 160000))
-        if wanted
-    ]
-    return sql.SQL("VACUUM ({}) {}" if words else "VACUUM {1}").format(sql.SQL(", ".join(words)), tables)
+    words = {
+        "FREEZE": freeze,
+        "ANALYZE": analyze,
+        "TRUNCATE false": not truncate,
+        "SKIP_DATABASE_STATS": version >= 160000,
+    }
+    options = ", ".join(word for word, requested in words.items() if requested)
+    return sql.SQL(f"VACUUM ({options}) {{}}" if options else "VACUUM {}").format(tables)
 
 
 def read_counts(session: Session, oids: list[int]) -> dict[int, Counts]:
-    """The counters of these tables, now."""
-    return {oid: Counts(vacuum, analyze) for oid, vacuum, analyze in session.query(_COUNTS, {"oids": oids})}
+    """Return the counters of these tables, now."""
+    return {counts.oid: counts for counts in session.read(Counts, _COUNTS, {"oids": oids})}
 
 
-def was_done(step: Step, before: Counts, after: Counts) -> bool:
-    """Whether the statistics show what the command claims."""
+def is_confirmed(step: Step, before: Counts, after: Counts) -> bool:
+    """Return whether the statistics show what the command claims."""
     return (not step.vacuum or after.vacuum > before.vacuum) and (not step.analyze or after.analyze > before.analyze)
 
 
 class Vacuum:
     """The vacuum part of a run; ``before`` are the counters when it was planned."""
 
-    def __init__(self, crew: Crew, before: dict[int, Counts]) -> None:
-        self._crew = crew
+    def __init__(self, pool: WorkerPool, before: dict[int, Counts], *, truncate: bool) -> None:
+        self._pool = pool
         self._before = before
+        self._truncate = truncate
 
-    def run(self, steps: list[Step], *, jobs: int) -> None:
+    def run(self, steps: list[Step]) -> None:
         """All steps of one phase."""
-        self._crew.run(
-            chunks(steps, jobs=jobs), self._perform, size=lambda chunk: sum(step.size for step in chunk.steps)
-        )
+        chunks = build_chunks(steps, jobs=self._pool.limits.jobs)
+        self._pool.run(chunks, self._perform, size=lambda chunk: sum(step.size for step in chunk.steps))
 
     def finish(self, session: Session) -> None:
         """From 16 on: what every chunk left to the end."""
-        if session.server.version >= 160000 and any(step.vacuum for step, _seconds in self._crew.record.done):
+        if session.server.version >= 160000 and any(step.vacuum for step, _seconds in self._pool.record.done):
             session.execute("VACUUM (ONLY_DATABASE_STATS)")
 
     def _perform(self, session: Session, chunk: Chunk) -> list[Chunk]:
         steps = list(chunk.steps)
-        while steps and self._crew.too_late(sum(step.estimate for step in steps)):
-            self._crew.skip_late(steps.pop())
+        while steps and self._pool.is_too_late(steps[-1], sum(step.estimate for step in steps)):
+            self._pool.skip_late(steps.pop())
         if not steps:
             return []
-        begun = time.monotonic()
+        statement = build_statement(steps, version=session.server.version, truncate=self._truncate)
         try:
-            session.execute(statement(steps, version=session.server.version))
+            seconds = self._pool.execute(session, statement, lock_timeout=self._pool.limits.lock_timeout)
         except driver_error() as error:
             if is_lost(error, session.connection):
                 raise
-            return self._after_failure(session, Chunk(steps, chunk.attempt), error, begun)
-        self._crew.record.add_done(steps, time.monotonic() - begun)
+            return self._handle_failure(session, Chunk(steps, chunk.attempt), error)
+        self._pool.record.add_done(steps, seconds)
         return []
 
-    def _after_failure(self, session: Session, chunk: Chunk, error: Exception, begun: float) -> list[Chunk]:
+    def _handle_failure(self, session: Session, chunk: Chunk, error: Exception) -> list[Chunk]:
         """Tables before the one that failed are done; set that one apart, and go on with the others."""
-        after = read_counts(session, [step.oid for step in chunk.steps])
-        done = [step for step in chunk.steps if was_done(step, self._before[step.oid], after[step.oid])]
-        self._crew.record.add_done(done, time.monotonic() - begun)
+        done = self._read_done(session, chunk.steps)
+        self._pool.record.add_done(done, 0.0)
         left = [step for step in chunk.steps if step not in done]
-        if not somebody_in_the_way(error):
-            return self._narrow(left, chunk.attempt, error)
-        held = {
-            holder.relation
-            for holder in blockers.read_lock_holders(
-                session, [step.oid for step in left], blockers.CONFLICTS_WITH_VACUUM
-            )
-        }
-        locked = [step for step in left if step.oid in held] or left[:1]
+        if is_deadline(error):
+            self._skip_cancelled(left, error)
+            return []
+        if not is_lock_conflict(error):
+            return self._bisect(session, left, chunk.attempt, error)
+        holders = blockers.read_lock_holders(session, [step.oid for step in left], blockers.CONFLICTS_WITH_VACUUM)
+        locked_oids = {holder.relation for holder in holders}
+        locked = [step for step in left if step.oid in locked_oids] or left[:1]
         free = [step for step in left if step not in locked]
         again = [Chunk(free, chunk.attempt)] if free else []
-        if chunk.attempt < self._crew.retries:
+        if chunk.attempt < self._pool.limits.retries:
             return [*again, *(Chunk([step], chunk.attempt + 1) for step in locked)]
         for step in locked:
-            self._crew.skip_locked(session, step, blockers.CONFLICTS_WITH_VACUUM)
+            self._pool.skip_locked(session, step, blockers.CONFLICTS_WITH_VACUUM, waited=self._pool.limits.lock_timeout)
         return again
 
-    def _narrow(self, left: list[Step], attempt: int, error: Exception) -> list[Chunk]:
+    def _read_done(self, session: Session, steps: list[Step]) -> list[Step]:
+        """Return which steps of a command that failed had been done. The first one is waited for where counters are late."""
+        deadline = Deadline(1.0 if session.server.version < EXACT_STATISTICS and len(steps) > 1 else 0.0)
+        while True:
+            after = read_counts(session, [step.oid for step in steps])
+            done = [step for step in steps if is_confirmed(step, self._before[step.oid], after[step.oid])]
+            if done or deadline.passed:
+                return done
+            deadline.pause(0.1)
+
+    def _skip_cancelled(self, left: list[Step], error: Exception) -> None:
+        """Record a command that the timeout ended; one that a person cancelled is not begun again in pieces."""
+        if self._pool.is_cancelled_by_timeout(error):
+            for step in left:
+                self._pool.skip_cancelled(step)
+            return
+        for step in left:
+            reason = f"{step.why}; the command was cancelled before its turn"
+            self._pool.record.add_skip(step, reason, None)
+        for step in left[:1]:
+            self._pool.record.add_error(step, sql_error(f"{step.display_name}, {step.action}", error))
+
+    def _bisect(self, session: Session, left: list[Step], attempt: int, error: Exception) -> list[Chunk]:
         """Halve until the table that fails is alone; then it is on record."""
         if len(left) > 1:
             half = len(left) // 2
             return [Chunk(left[:half], attempt), Chunk(left[half:], attempt)]
         for step in left:
-            # undefined_table, invalid_schema_name: dropped since it was planned, so nothing is left to do.
-            if sqlstate(error) in {"42P01", "3F000"}:
-                self._crew.record.add_settled(step)
+            # undefined_table, invalid_schema_name: dropped since it was planned, or something in a function of an index.
+            if sqlstate(error) in {"42P01", "3F000"} and not catalog.exists(session, step.oid):
+                self._pool.record.add_no_longer_needed(step)
             else:
-                self._crew.record.add_error(sql_error(f"{step.shown}, {step.what}", error))
+                self._pool.record.add_error(step, sql_error(f"{step.display_name}, {step.action}", error))
         return []
 
 
-def not_shown(before: dict[int, Counts], done: list[Step], after: dict[int, Counts]) -> list[OpsError]:
-    """Tables for which the server accepted the command and its statistics show nothing of it."""
+def find_unconfirmed(
+    before: dict[int, Counts], done: list[Step], after: dict[int, Counts]
+) -> list[tuple[Step, OpsError]]:
+    """Return the tables for which the server accepted the command and its statistics show nothing of it."""
     return [
-        OpsError(
-            obj=f"{step.shown}, {step.what}",
-            problem="the server accepted the command, and its statistics do not show that it was done",
-            next_step="Look for a warning about this table in the server's log",
+        (
+            step,
+            OpsError(
+                obj=f"{step.display_name}, {step.action}",
+                problem="the server accepted the command, and its statistics do not show that it was done",
+                next_step="Look for a warning about this table in the server's log",
+            ),
         )
         for step in done
-        if step.oid in after and not was_done(step, before[step.oid], after[step.oid])
+        if step.oid in after and not is_confirmed(step, before[step.oid], after[step.oid])
     ]

@@ -126,6 +126,7 @@ def read_rows(session: Session, params: Mapping[str, t.Any]) -> Rows:
             cursor.execute("BEGIN TRANSACTION READ ONLY")
             # Names are looked up as the role has it set, not with the empty path of our own statements.
             cursor.execute("SET LOCAL search_path TO DEFAULT")
+            cursor.execute("SET LOCAL jit TO DEFAULT")
             milliseconds = str(min(max(1, round(params["timeout"] * 1000)), MAX_INT))
             cursor.execute(_PREPARE, {"statement": statement, "milliseconds": milliseconds})
             cursor.execute(_OPEN)

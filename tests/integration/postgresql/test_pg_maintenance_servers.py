@@ -1,0 +1,244 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""pg_maintenance on servers and with roles of all kinds: settings, collations, encodings, rights, a pooler."""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from support.modules import finish_module, run_module, start_module
+
+from .conftest import Database, until
+from .test_pg_maintenance_indexes import COMPACT, _waste
+
+DEAD: dict[str, Any] = {"dead_tuple_ratio": 0.1, "minimum_tuples": 100}
+
+
+@pytest.fixture
+def holder(database: Database) -> Iterator[Any]:
+    """A session in a transaction, for what stands in the way."""
+    with contextlib.closing(database.connect(autocommit=False, application="the-holder")) as connection:
+        yield connection
+        connection.rollback()
+
+
+def test_insert_only_tables(database: Database) -> None:
+    """Rows that are never updated or deleted are marked as visible to all by a VACUUM only."""
+    database.table("log", dead=False)
+    database.sql("INSERT INTO log SELECT g, 1, 'n' FROM generate_series(5001, 7000) g")
+    run = database.maintain(inserted_tuple_ratio=0.2, minimum_tuples=100)
+    assert [item["what"] for item in run["plan"]] == ["VACUUM"]
+    assert "inserted since the last VACUUM" in run["plan"][0]["why"]
+    assert not database.maintain(inserted_tuple_ratio=0.2, minimum_tuples=100).changed
+
+
+def test_track_counts_off_is_refused(database: Database) -> None:
+    """M16: all that is counted would count as lost, in every run."""
+    database.sql(f"ALTER DATABASE {database.name} SET track_counts = off")
+    run = database.maintain(**DEAD)
+    assert run["error"]["refused"]
+    assert "track_counts" in run.msg
+
+
+@pytest.mark.procedure("B8")
+def test_collation_versions(database: Database) -> None:
+    """After an update of the operating system: all indexes by the collation, then the note of its version."""
+    database.sql(
+        'CREATE TABLE words (id int PRIMARY KEY, word text, plain text COLLATE "C")',
+        "CREATE COLLATION mine (provider = icu, locale = 'en')",
+        "CREATE INDEX words_word ON words (word COLLATE mine)",
+        "CREATE INDEX words_lower ON words ((lower(word COLLATE mine) = 'x'))",
+        "CREATE INDEX words_plain ON words (plain)",
+        "INSERT INTO words SELECT g, 'w' || g, 'p' FROM generate_series(1, 1000) g",
+        "UPDATE pg_collation SET collversion = '0.1' WHERE collname = 'mine'",
+    )
+    reported = database.maintain(collation_versions="report")
+    assert reported.failed
+    assert "REFRESH VERSION" in reported.msg
+    assert not reported.changed
+    assert database.info(collation_versions="report")["blockers"] == reported["blockers"]
+    database.sql("CREATE TABLE more (word text)", "CREATE INDEX more_word ON more (word COLLATE mine)")
+    part = database.maintain(collation_versions="refresh", exclude=["more"], on_blocked="report")
+    assert not part.changed
+    assert "not in it" in part["blockers"][0]["next_step"]
+    run = database.maintain(collation_versions="refresh")
+    assert {item["object"] for item in run["plan"][:-1]} == {
+        f"index public.{name}" for name in ("words_word", "words_lower", "more_word")
+    }
+    assert run["plan"][-1]["object"] == "collation public.mine"
+    assert len(run["done"]) == 4
+    assert not database.maintain(collation_versions="refresh").changed
+
+
+def test_the_version_of_the_database_s_own_collation(database: Database) -> None:
+    """From 15 on it is on record too."""
+    if int(database.one("SHOW server_version_num")) < 150000:
+        assert not database.maintain(collation_versions="refresh").changed
+        return
+    name = f"{database.name}_icu"
+    database.sql(
+        f"CREATE DATABASE {name} TEMPLATE template0 LOCALE_PROVIDER icu ICU_LOCALE 'en' ENCODING 'UTF8' LOCALE 'C'"
+    )
+    try:
+        icu = Database(database.server, name)
+        icu.table("t", dead=False)
+        icu.sql(
+            "CREATE INDEX t_note ON t (note)", f"UPDATE pg_database SET datcollversion = '0.1' WHERE datname = '{name}'"
+        )
+        run = icu.maintain(collation_versions="refresh")
+        assert {item["object"] for item in run["plan"]} == {"index public.t_note", f"database {name}"}
+        assert not run.failed, run.msg
+        assert not icu.maintain(collation_versions="refresh").changed
+    finally:
+        database.sql(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def test_database_without_an_encoding(database: Database) -> None:
+    """Case 18: names in a database of SQL_ASCII are bytes."""
+    name = f"{database.name}_legacy"
+    database.sql(f"CREATE DATABASE {name} ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0")
+    legacy = Database(database.server, name)
+    try:
+        with contextlib.closing(legacy.connect()) as connection, connection.cursor() as cursor:
+            connection.set_client_encoding("LATIN1")
+            cursor.execute('CREATE TABLE "straße" (id int)')
+            cursor.execute('INSERT INTO "straße" SELECT generate_series(1, 5000)')
+            connection.set_client_encoding("SQL_ASCII")
+            cursor.execute("SELECT pg_sleep(0.1)")
+        legacy.table("plain")
+        run = legacy.maintain(**DEAD, statistics_age=86400)
+        assert not run.failed, run.msg
+        assert len(run["done"]) == 2
+        assert not legacy.maintain(**DEAD, statistics_age=86400).changed
+    finally:
+        database.sql(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def test_an_owner_without_the_right_to_see_others(database: Database) -> None:
+    """M15: it warns, vacuums, and rebuilds nothing."""
+    role = f"owner_{database.name}"
+    database.table("busy")
+    database.table("bloated", rows=40000, dead=False)
+    _waste(database, "bloated")
+    database.sql(
+        f"CREATE ROLE {role} LOGIN PASSWORD 'weak'",
+        f"ALTER TABLE busy OWNER TO {role}",
+        f"ALTER TABLE bloated OWNER TO {role}",
+    )
+    login: dict[str, Any] = {"login_user": role, "login_password": "weak"}
+    try:
+        run = database.maintain(**DEAD, **COMPACT, **login, on_blocked="report")
+        assert [entry["object"] for entry in run["done"]] == ["table public.busy"]
+        assert "pg_read_all_stats" in run["blockers"][0]["next_step"]
+        assert "pg_read_all_stats" in str(run["warnings"])
+        database.sql(f"GRANT pg_read_all_stats TO {role}")
+        assert len(database.maintain(**DEAD, **COMPACT, **login)["done"]) == 2
+    finally:
+        database.sql(f"REASSIGN OWNED BY {role} TO postgres", f"DROP OWNED BY {role}", f"DROP ROLE {role}")
+
+
+def test_the_right_to_maintain(database: Database) -> None:
+    """M15: from 17 on it is enough, for indexes as well."""
+    has_maintain = int(database.one("SHOW server_version_num")) >= 170000
+    role = f"keeper_{database.name}"
+    database.table("busy")
+    database.table("bloated", rows=40000, dead=False)
+    _waste(database, "bloated")
+    database.sql(
+        f"CREATE ROLE {role} LOGIN PASSWORD 'weak'",
+        f"GRANT {'pg_maintain,' if has_maintain else ''} pg_read_all_stats, pg_read_all_data TO {role}",
+    )
+    try:
+        login: dict[str, Any] = {"login_user": role, "login_password": "weak"}
+        run = database.maintain(**DEAD, **COMPACT, **login, on_blocked="report")
+        assert len(run["done"]) == (3 if has_maintain else 0)
+        assert len(run["not_done"]) == (0 if has_maintain else 3)
+    finally:
+        database.sql(f"DROP OWNED BY {role}", f"DROP ROLE {role}")
+
+
+def test_a_cancelled_command_is_not_begun_again_in_pieces(database: Database, holder: Any) -> None:
+    """M16: who cancels a command of many tables has to do it once."""
+    for number in range(8):
+        database.table(f"t{number}", rows=300)
+    with holder.cursor() as cursor:
+        cursor.execute("LOCK TABLE t0 IN SHARE MODE")
+        process = start_module(
+            "pg_maintenance", {**database.server.params(database.name), **DEAD, "jobs": 1, "lock_timeout": 60.0}
+        )
+        until(database, "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'relation'")
+        database.sql(
+            "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'lowtide.ops%'"
+            " AND wait_event_type = 'Lock'"
+        )
+        run = finish_module(process)
+    assert run.failed
+    assert "cancelled" in run.msg
+    assert len(run["errors"]) == 1
+    refused = run_module("pg_maintenance", {**database.server.params(database.name), **DEAD}, check=True)
+    assert any(item["object"] == "table public.t0" for item in refused["plan"])
+
+
+class FakePooler:
+    """A relay that greets with another process id than the one that answers, as PgBouncer does, and notes what it is sent."""
+
+    def __init__(self, port: int) -> None:
+        self.received = b""
+        self._target = port
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._socket.getsockname()[1]
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def close(self) -> None:
+        """Take no more connections."""
+        self._socket.close()
+
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _address = self._socket.accept()
+                threading.Thread(target=self._relay, args=(client,), daemon=True).start()
+
+    def _relay(self, client: socket.socket) -> None:
+        with client, socket.create_connection(("127.0.0.1", self._target)) as server:
+            while True:
+                for source in select.select([client, server], [], [])[0]:
+                    data = source.recv(65536)
+                    if not data:
+                        return
+                    if source is client:
+                        self.received += data
+                        server.sendall(data)
+                    else:
+                        client.sendall(self._greet_otherwise(data))
+
+    def _greet_otherwise(self, data: bytes) -> bytes:
+        """BackendKeyData is K, its length of 12, the process id, a secret."""
+        place = data.find(b"K\x00\x00\x00\x0c")
+        if place < 0 or b"server_version" not in data:
+            return data
+        return data[: place + 5] + b"\x00\x01\x86\x9f" + data[place + 9 :]
+
+
+@pytest.mark.parametrize("module", ["pg_maintenance", "pg_maintenance_info", "pg_query_info"])
+def test_a_pooler_is_refused_before_anything_is_set(database: Database, module: str) -> None:
+    """Case 2: search_path and the rest would be handed to whichever client comes next."""
+    database.table("busy")
+    pooler = FakePooler(database.server.port)
+    with contextlib.closing(pooler):
+        options = {"query": "SELECT 1"} if module == "pg_query_info" else DEAD
+        params = {**database.server.params(database.name), "login_port": pooler.port, "ssl_mode": "disable", **options}
+        run = run_module(module, params)
+    assert run["error"]["refused"]
+    assert "pooler" in run.msg
+    assert "99999" in run.msg
+    assert b"pg_backend_pid" in pooler.received
+    assert b"set_config" not in pooler.received
+    assert b"SET " not in pooler.received.upper().replace(b"CHARSET ", b"")
+    assert database.vacuums("busy") == 1
