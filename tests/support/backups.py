@@ -106,13 +106,14 @@ class Site:
 
     def key(self, part: str) -> str:
         """The key of ``part`` of the only published backup."""
-        found = [key for key in self.names() if key.endswith(f"/{part}") and "/.incoming/" not in key]
-        assert len(found) == 1, found
-        return found[0]
+        keys = [key for key in self.names() if key.endswith(f"/{part}")]
+        assert len(keys) == 1, keys
+        return keys[0]
 
     def nothing_left(self) -> None:
-        """Neither incoming objects nor unfinished uploads."""
-        assert [key for key in self.names() if "/.incoming/" in key] == []
+        """Every run has its manifest, and there is no unfinished upload."""
+        folders = {key.rpartition("/")[0] for key in self.names()}
+        assert {folder for folder in folders if f"{folder}/manifest.json" not in self.names()} == set()
         assert self.uploads() == []
 
     def wait_replayed(self) -> None:
