@@ -110,6 +110,13 @@ class Site:
         assert len(keys) == 1, keys
         return keys[0]
 
+    def clear(self) -> None:
+        """Remove every object and every unfinished upload."""
+        for key in self.names():
+            self.client.delete_object(Bucket=self.bucket, Key=key)
+        for upload in self.client.list_multipart_uploads(Bucket=self.bucket).get("Uploads", []):
+            self.client.abort_multipart_upload(Bucket=self.bucket, Key=upload["Key"], UploadId=upload["UploadId"])
+
     def nothing_left(self) -> None:
         """Every run has its manifest, and there is no unfinished upload."""
         folders = {key.rpartition("/")[0] for key in self.names()}
@@ -178,8 +185,7 @@ def make_site(
         try:
             yield site
         finally:
-            for key in site.names():
-                client.delete_object(Bucket=site.bucket, Key=key)
+            site.clear()
             client.delete_bucket(Bucket=site.bucket)
     finally:
         site.sql(f"DROP DATABASE IF EXISTS {quoted(site.database)} WITH (FORCE)", database="postgres")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import http.client
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -27,6 +27,7 @@ class Request:
     number: int
     method: str
     target: str
+    headers: Mapping[str, str]
 
     @property
     def is_dump_read(self) -> bool:
@@ -35,8 +36,8 @@ class Request:
 
     @property
     def is_part(self) -> bool:
-        """Whether a part of a multipart upload is sent."""
-        return self.method == "PUT" and "partNumber=" in self.target
+        """Whether a dump, or a part of it, is sent."""
+        return self.method == "PUT" and "dump.pgc.zst" in self.target
 
 
 @dataclass(frozen=True)
@@ -71,10 +72,10 @@ class _Server(ThreadingHTTPServer):
         self.seen: list[Request] = []
         self.lock = threading.Lock()
 
-    def note(self, method: str, target: str) -> Request:
+    def note(self, method: str, target: str, headers: Mapping[str, str]) -> Request:
         """Number a request and keep it."""
         with self.lock:
-            request = Request(len(self.seen) + 1, method, target)
+            request = Request(len(self.seen) + 1, method, target, headers)
             self.seen.append(request)
         return request
 
@@ -88,7 +89,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _serve(self) -> None:
         server = cast("_Server", self.server)
         body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
-        fault = server.rule(server.note(self.command, self.path)) or Fault()
+        fault = server.rule(server.note(self.command, self.path, dict(self.headers.items()))) or Fault()
         if fault.status is not None:
             text = f"<Error><Code>{fault.code}</Code><Message>injected</Message></Error>"
             self._answer(fault.status, [], text.encode(), Fault())
