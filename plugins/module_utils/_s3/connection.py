@@ -57,7 +57,7 @@ def make_client(module: AnsibleModule) -> t.Any:
     boto3 = require("boto3", package="boto3", why=WHY)
     botocore = require("botocore", package="botocore", why=WHY)
     version = parse_version(botocore.__version__)
-    check_version(version, os.environ)
+    check_version(version, {} if params["endpoint_url"] else os.environ)
     exceptions = require("botocore.exceptions", package="botocore", why=WHY)
     try:
         session = make_session(boto3, params)
