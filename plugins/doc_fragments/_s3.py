@@ -17,17 +17,20 @@ options:
   endpoint_url:
     description:
       - Address of the S3 server, for example V(https://s3.example.com:9000); the bucket is then part of the path.
-      - Unset means AWS.
+      - Unset means C(AWS_ENDPOINT_URL_S3), C(AWS_ENDPOINT_URL) or the profile's C(endpoint_url), and else AWS, in whichever
+        partition O(region) is.
+      - C(HTTPS_PROXY), C(HTTP_PROXY) and C(NO_PROXY) are honoured.
     type: str
   region:
-    description: Region of the bucket; servers other than AWS mostly accept the default.
+    description:
+      - Region of the bucket; servers other than AWS mostly accept any.
+      - Unset means C(AWS_DEFAULT_REGION), then the profile's, then V(us-east-1).
     type: str
-    default: us-east-1
   access_key:
     description:
       - Access key; goes together with O(secret_key).
-      - Without the two, O(profile) and O(credentials_file) are used, then C(AWS_ACCESS_KEY_ID) and its siblings of
-        the environment, then the default shared credentials file, and last whatever boto3 finds.
+      - Without the two, O(profile) and O(credentials_file) are used, then whatever boto3 finds on this host, in its order.
+        Credentials that expire are renewed by boto3 also in the middle of a long run.
     type: str
   secret_key:
     description: Secret key to O(access_key).
@@ -39,9 +42,9 @@ options:
     description: A shared credentials file in the format of the AWS tools.
     type: path
   profile:
-    description:
-      - Profile in O(credentials_file) or the default shared credentials file; V(default) if unset.
-      - A profile that needs a conversation (single sign-on, an assumed role, a credential process) is resolved by boto3.
+    description: >-
+      Profile in O(credentials_file) or in the files of the AWS tools, of any kind that boto3 knows (keys, C(role_arn), single
+      sign-on, C(credential_process)).
     type: str
   ca_bundle:
     description: Certificate authority to verify the server's TLS certificate with, in PEM, instead of the system's.
@@ -51,5 +54,5 @@ options:
     type: bool
     default: true
 requirements:
-  - boto3, only to write and for credentials that the options, the environment and the credentials file do not hold
+  - boto3 >= 1.26 (botocore >= 1.29); Debian 12's python3-boto3 is enough
 """

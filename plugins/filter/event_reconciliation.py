@@ -19,7 +19,9 @@ options:
     type: dict
     required: true
   ledger:
-    description: The result of M(lowtide.ops.pg_query_info), one row with the columns recorded, doubled, recorded_since.
+    description: >-
+      The result of M(lowtide.ops.pg_query_info), one row with the columns recorded, doubled, recorded_since, or one for
+      each partition with topic and partition as well.
     type: dict
     required: true
   since:
@@ -30,7 +32,12 @@ options:
     description: What M(lowtide.ops.rpk_group_info) has counted of the ranges in C(to_count), if it was asked.
     type: list
     elements: dict
-positional: ledger, since, records
+  before:
+    description: Groups as M(lowtide.ops.rpk_group_info) returned them before the consumers were stopped.
+    type: list
+    elements: dict
+    default: []
+positional: ledger, since, records, before
 """
 
 EXAMPLES = r"""

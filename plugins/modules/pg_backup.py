@@ -13,16 +13,21 @@ version_added: 0.1.0
 description:
   - Declares that a verified backup of a database is in a bucket and not older than O(max_age). If there is one, nothing
     is done; otherwise one is made.
-  - The dump is streamed (C(pg_dump -Fc -Z0), C(zstd), multipart upload) without touching the local disk. Roles and
-    tablespaces (C(pg_dumpall --globals-only)), the number of rows of each table in the dump's own snapshot and a
-    manifest lie beside it.
-  - Nothing gets its final name before it has been read back from the server, compared with the SHA-256 of what was
-    sent, and decoded as a whole (C(zstd -d | pg_restore)). The manifest is written last; without it nothing counts as a
-    backup.
-  - A run that was killed leaves at most objects below C(.incoming) and unfinished uploads. The next run removes them,
-    also if no backup is due.
+  - The dump is streamed (C(pg_dump -Fc -Z0), C(zstd), multipart upload) into the run's own folder without touching the
+    local disk. Roles and tablespaces (C(pg_dumpall --globals-only)) lie beside it.
+  - There it is read back from the server, compared with the SHA-256 of what was sent, and decoded as a whole
+    (C(zstd -d | pg_restore)); the rows of each table are counted, and every table that the database had at the moment of
+    the snapshot must be there. The manifest is written last; without it nothing counts as a backup.
+  - Nothing has to be deleted or replaced for that, so an account that may only add objects is enough, and a bucket with
+    Object Lock is no obstacle.
+  - A run that was killed leaves a folder without a manifest. Once the O(timeout) of that run is over, the next run that
+    makes a backup removes the folder after it, or warns if it may not.
   - Two runs on one database exclude each other by an advisory lock in that database.
   - Age is judged by the database server's clock, from the moment of the dump's snapshot.
+  - A backup counts for this server only if it was taken from one of the hosts of O(login_host), or from the server's own
+    address, and not on a later timeline. A physical copy of the cluster has the same system identifier, and its backups
+    do not vouch for the original. Name every member of a cluster in O(login_host), so that those count that were taken
+    before a switchover.
 options:
   bucket:
     description: The bucket; it must exist.
@@ -37,8 +42,37 @@ options:
     description:
       - How old the newest verified backup may be, as a whole number with a unit V(s), V(m), V(h), V(d) or V(w).
       - V(0) asks for a new backup at each run.
+      - A backup is made also if the newest one would be too old at the next run, see O(interval).
     type: str
     default: 24h
+  interval:
+    description:
+      - How long it is until this runs again, written as O(max_age), which is also its default.
+      - A backup that would be older than O(max_age) by then is made now, unless the newest one is younger than half of
+        this. So with V(24h) for both, a nightly run makes one each night, although the last one is some minutes younger
+        than that, and a second run in the same night makes none.
+    type: str
+  keep:
+    description:
+      - How many verified backups of this server are kept. Unset, the number does not matter.
+      - Older backups are removed only after a new one has been made and verified in the same run, so that the last
+        verified one always stays, however O(keep) and O(keep_for) are set. If both are set, a backup has to be beyond
+        both. If neither is, none is removed.
+      - Backups that do not count, and those of other servers, are not removed. If the database server's clock and the S3
+        server's differ by more than five minutes, or a backup is dated in the future, none is removed, with a warning.
+    type: int
+  keep_for:
+    description: How old verified backups of this server may get, written as O(max_age); see O(keep).
+    type: str
+  source:
+    description:
+      - Whether the primary is dumped, or a standby, whose data is as old as what it has replayed last. Rows of unlogged
+        tables are not on a standby.
+      - A conflict with recovery ends the dump; C(hot_standby_feedback) or C(max_standby_streaming_delay) prevent it.
+      - With V(standby), name one server in O(login_host).
+    type: str
+    choices: [primary, standby]
+    default: primary
   role_passwords:
     description:
       - Whether the roles are saved with their password hashes, which only a superuser can read.
@@ -54,7 +88,9 @@ options:
       - AES256
       - aws:kms
   kms_key_id:
-    description: Key for O(encryption=aws:kms); unset means the bucket's.
+    description:
+      - Key for O(encryption=aws:kms), as its id, ARN or alias; unset means the bucket's.
+      - The server answers with the key of an alias, so that one is not compared.
     type: str
   lock_timeout:
     description: Seconds that pg_dump waits for its share locks before it gives up.
@@ -73,7 +109,6 @@ seealso:
   - module: lowtide.ops.pg_backup_info
 requirements:
   - psycopg2
-  - boto3, when a backup is made
   - pg_dump, pg_dumpall, pg_restore (of the server's major version or newer) and zstd, when a backup is made
 author:
   - The lowtide.ops team (@lowtide-ops)
@@ -110,6 +145,8 @@ EXAMPLES = r"""
     bucket: feature-backups
     prefix: postgresql
     max_age: 24h
+    keep: 7
+    keep_for: 14d
 
 - name: A new backup before an upgrade, encrypted by the server
   lowtide.ops.pg_backup:
@@ -164,6 +201,9 @@ backup:
     database: feature_db
     system_identifier: "7462919812386541234"
     server_version: "15.18"
+    hosts: ["10.77.0.11:5432"]
+    timeline: 3
+    source: primary
     taken_at: "2026-11-21T02:00:00Z"
     verified_at: "2026-11-21T02:00:04Z"
     age_seconds: 5520
@@ -178,13 +218,23 @@ bad:
   returned: when the state could be read
   type: list
   elements: dict
-leftovers:
-  description: Objects and unfinished uploads of interrupted runs that were removed (in check mode, would be).
+foreign:
+  description: Newer backups in the folder that are of another server, each with its C(problem).
+  returned: when the state could be read
+  type: list
+  elements: dict
+unfinished:
+  description: Folders of runs that have no manifest and may still be at work; read only when a backup is due.
+  returned: when the state could be read
+  type: list
+  elements: str
+removed:
+  description: Folders of interrupted runs and of older backups that were removed.
   returned: when the state could be read
   type: list
   elements: str
 left_behind:
-  description: Where something of this failed run lies that could not be removed; the next run removes it.
+  description: Where something of this failed run lies that could not be removed. It does not count as a backup.
   returned: when the module failed and could not clean up
   type: str
 plan:
@@ -193,7 +243,7 @@ plan:
   type: list
   elements: dict
 blockers:
-  description: Who holds the lock of this database's backups, since when, and what to do.
+  description: Who holds the lock of this database's backups, since when, and what to do; or why no older backup is removed.
   returned: always
   type: list
   elements: dict

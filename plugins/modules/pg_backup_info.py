@@ -31,11 +31,24 @@ options:
   system_identifier:
     description: List only the backups of this database cluster.
     type: str
+  hosts:
+    description:
+      - List only the backups that were taken from one of these servers, each as C(host:port), see RV(backups[].hosts). A
+        physical copy of a cluster has its system identifier, and only this tells the two apart.
+      - Runs whose manifest cannot be read are listed whatever this says.
+    type: list
+    elements: str
+  max_age:
+    description:
+      - How old the newest verified backup of each database may be, as a whole number with a unit V(s), V(m), V(h), V(d)
+        or V(w). An older one, or none at all, is a failure.
+    type: str
   verify:
     description:
       - V(published) trusts the verification at publishing, as long as nothing has changed since.
-      - V(full) reads the newest verified backup of each database back and decodes it as a whole. One that does not
-        pass, or none at all, is a failure.
+      - V(full) reads the newest verified backup of each database back, decodes it as a whole and compares the rows of each
+        table with what was counted when it was made. One that does not pass, none at all, or a newer one that does not
+        count, is a failure.
     type: str
     choices:
       - published
@@ -113,7 +126,7 @@ bad:
   type: list
   elements: dict
 unpublished:
-  description: Runs that are active, or were interrupted and will be removed by the next run of M(lowtide.ops.pg_backup).
+  description: Runs that are active, or were interrupted; M(lowtide.ops.pg_backup) removes them once their time is over.
   returned: when the bucket could be read
   type: list
   elements: dict

@@ -11,6 +11,10 @@ Each record is one event, but not each offset is a record: a transaction ends wi
 aborted one are never read. So offsets prove only where there are as many of them as recorded events. Where fewer are
 recorded, ``to_count`` names the ranges whose records have to be counted in the log itself. A compacted topic has lost
 records on purpose, so nothing can be proven of it.
+
+What retention removes while the consumers are stopped leaves no trace once they go on: their next commit is above it.
+So the commits of before the stop are compared with the log's start. Nothing is netted: where the ledger tells
+partitions apart, each one has to be right by itself.
 """
 
 from __future__ import annotations
@@ -21,7 +25,13 @@ from dataclasses import asdict, dataclass
 Result = t.Mapping[str, t.Any]
 
 COLUMNS = ("recorded", "doubled", "recorded_since")
+PARTITION = ("topic", "partition")
+"""Columns of a statement that returns a row for each partition."""
 STATEMENT = "event_reconciliation_query"
+EXPECTED = (
+    f"Have it return one row with the columns {', '.join(COLUMNS)}, each a whole number, or one for each partition with"
+    f" {' and '.join(PARTITION)} as well"
+)
 
 
 @dataclass(frozen=True)
@@ -57,28 +67,44 @@ class Counts:
         return f"topic {self.expected}, recorded {self.recorded}, lost {self.lost}, doubled {self.doubled}"
 
 
-def reconcile(bus: Result, ledger: Result, since: str, records: t.Sequence[Result] | None = None) -> dict[str, t.Any]:
-    """Return the public result of the role: the proof, or what stands against it; ``records``: as they were counted."""
+def reconcile(
+    bus: Result,
+    ledger: Result,
+    since: str,
+    records: t.Sequence[Result] | None = None,
+    before: t.Sequence[Result] = (),
+) -> dict[str, t.Any]:
+    """Return the public result of the role: the proof, or what stands against it.
+
+    ``records`` are as they were counted; ``before`` are groups as rpk_group_info returned them before the consumers
+    were stopped, of which the one of this name counts.
+    """
     (group,) = bus["groups"]
     passed = [row for row in group["partitions"] if row["committed"] is not None]
-    blocker = check_topics(group) or check_partitions(group["name"], passed) or check_ledger(ledger)
+    stopped = [row for other in before if other["name"] == group["name"] for row in other["partitions"]]
+    blocker = (
+        check_topics(group)
+        or check_retention(group, stopped)
+        or check_partitions(group["name"], passed)
+        or check_ledger(ledger)
+    )
     counts: Counts | None = None
     to_count: list[dict[str, t.Any]] = []
     if blocker is None:
-        (row,) = ledger["rows"]
-        if records is None:
-            expected = sum(row["committed"] - row["log_start"] for row in passed)
-        else:
-            expected = sum(row["records"] for row in records)
-        counts = Counts(expected, *(row[column] for column in COLUMNS))
-        if records is None and counts.lost > 0:
+        expected = {(row["topic"], row["partition"]): row["committed"] - row["log_start"] for row in passed}
+        if records is not None:
+            expected |= {(row["topic"], row["partition"]): row["records"] for row in records}
+        counts = Counts(sum(expected.values()), *(sum(row[column] for row in ledger["rows"]) for column in COLUMNS))
+        differing = compare_partitions(expected, ledger)
+        if records is None and (counts.lost > 0 or any(difference.lost > 0 for difference in differing)):
             to_count = [name_range(row) for row in passed if row["committed"] > row["log_start"]]
-        blocker = compare_counts(group["name"], counts, is_counted=records is not None)
+        blocker = compare_counts(group["name"], counts, differing, is_counted=records is not None)
+    on_the_way = f"; {group['total_lag']} still on their way" if group["total_lag"] else ""
     span = f"; {counts.recorded_since} recorded since {since}" if counts is not None and since else ""
     summary = (
         f"{blocker.object}: {blocker.what}. {blocker.next_step}."
         if blocker
-        else f"no event lost, none doubled: {counts.describe() if counts else ''}{span}"
+        else f"no event lost, none doubled: {counts.describe() if counts else ''}{span}{on_the_way}"
     )
     return {
         "changed": False,
@@ -110,6 +136,27 @@ def check_topics(group: Result) -> Blocker | None:
     )
 
 
+def check_retention(group: Result, stopped: t.Sequence[Result]) -> Blocker | None:
+    """Return which offsets the log has lost that the group had not passed when it was stopped, for each partition."""
+    now = {(row["topic"], row["partition"]): row for row in group["partitions"]}
+    losses = []
+    for row in stopped:
+        current = now.get((row["topic"], row["partition"]))
+        start = None if current is None else current["log_start"]
+        if row["committed"] is not None and start is not None and start > row["committed"]:
+            losses.append(
+                f"{start - row['committed']} of {row['topic']}[{row['partition']}] ({row['committed']} to {start - 1})"
+            )
+    if not losses:
+        return None
+    return Blocker(
+        f"consumer group {group['name']}",
+        f"retention has removed offsets that it had not passed when it was stopped: {', '.join(losses)}",
+        "Compare the ledger with the producer's records of these offsets, and raise the topic's retention above the"
+        " length of a window",
+    )
+
+
 def check_partitions(group: str, passed: t.Sequence[Result]) -> Blocker | None:
     """Return what is wrong with the offsets: none at all, or of a topic that is gone."""
     obj = f"consumer group {group}"
@@ -135,15 +182,43 @@ def check_partitions(group: str, passed: t.Sequence[Result]) -> Blocker | None:
 
 
 def check_ledger(ledger: Result) -> Blocker | None:
-    """Return what is wrong with the statement's answer: it must be one row of the three counts."""
-    columns = [str(column) for column in ledger["columns"]]
-    expected = f"Have it return one row with the columns {', '.join(COLUMNS)}, each a whole number"
-    if len(ledger["rows"]) != 1 or sorted(columns) != sorted(COLUMNS):
-        what = f"it returned {len(ledger['rows'])} rows with the columns {', '.join(columns) or 'none'}"
-        return Blocker(STATEMENT, what, expected)
-    (row,) = ledger["rows"]
-    wrong = [f"{column} {row[column]!r}" for column in COLUMNS if not is_count(row[column])]
-    return Blocker(STATEMENT, f"it returned {', '.join(wrong)}", expected) if wrong else None
+    """Return what is wrong with the statement's answer: one row of the three counts, or one for each partition."""
+    columns = sorted(str(column) for column in ledger["columns"])
+    rows = ledger["rows"]
+    is_total = columns == sorted(COLUMNS) and len(rows) == 1
+    if not is_total and columns != sorted((*PARTITION, *COLUMNS)):
+        shown = ", ".join(str(column) for column in ledger["columns"])
+        what = f"it returned {len(rows)} rows with the columns {shown or 'none'}"
+        return Blocker(STATEMENT, what, EXPECTED)
+    wrong = [
+        f"{column} {row[column]!r}" for row in rows for column in row if column != "topic" and not is_count(row[column])
+    ]
+    if wrong:
+        return Blocker(STATEMENT, f"it returned {', '.join(wrong)}", EXPECTED)
+    partitions = [(row["topic"], row["partition"]) for row in rows if not is_total]
+    if len(set(partitions)) < len(partitions):
+        return Blocker(STATEMENT, "it returned several rows for one partition", EXPECTED)
+    return None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far the ledger is from one partition."""
+
+    place: str
+    lost: int
+
+
+def compare_partitions(expected: t.Mapping[tuple[str, int], int], ledger: Result) -> list[Difference]:
+    """Return the partitions whose events are not those recorded, where the ledger tells them apart."""
+    if "partition" not in ledger["columns"]:
+        return []
+    recorded = {(row["topic"], row["partition"]): row["recorded"] for row in ledger["rows"]}
+    return [
+        Difference(f"{topic}[{partition}]", lost)
+        for topic, partition in sorted({*expected, *recorded})
+        if (lost := expected.get((topic, partition), 0) - recorded.get((topic, partition), 0))
+    ]
 
 
 def is_count(value: t.Any) -> bool:
@@ -151,14 +226,17 @@ def is_count(value: t.Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def compare_counts(group: str, counts: Counts, *, is_counted: bool) -> Blocker | None:
-    """Return how the ledger differs from the topic, None when it does not."""
-    if counts.lost == 0 and counts.doubled == 0:
+def compare_counts(
+    group: str, counts: Counts, differing: t.Sequence[Difference], *, is_counted: bool
+) -> Blocker | None:
+    """Return how the ledger differs from the topic, in sum or in a partition; None when it does not."""
+    if counts.lost == 0 and counts.doubled == 0 and not differing:
         return None
+    places = "".join(f"; lost {difference.lost} of {difference.place}" for difference in differing)
     unsure = "" if is_counted or counts.lost <= 0 else "; by offsets, of which transactions take some for themselves"
     return Blocker(
         f"consumer group {group}",
-        f"events in the topic and events recorded differ ({counts.describe()}{unsure})",
+        f"events in the topic and events recorded differ ({counts.describe()}{places}{unsure})",
         "Keep the topic's retention from removing anything, and compare the ledger with the topic partition by"
         " partition before anything else is changed",
     )

@@ -106,13 +106,21 @@ class Site:
 
     def key(self, part: str) -> str:
         """The key of ``part`` of the only published backup."""
-        found = [key for key in self.names() if key.endswith(f"/{part}") and "/.incoming/" not in key]
-        assert len(found) == 1, found
-        return found[0]
+        keys = [key for key in self.names() if key.endswith(f"/{part}")]
+        assert len(keys) == 1, keys
+        return keys[0]
+
+    def clear(self) -> None:
+        """Remove every object and every unfinished upload."""
+        for key in self.names():
+            self.client.delete_object(Bucket=self.bucket, Key=key)
+        for upload in self.client.list_multipart_uploads(Bucket=self.bucket).get("Uploads", []):
+            self.client.abort_multipart_upload(Bucket=self.bucket, Key=upload["Key"], UploadId=upload["UploadId"])
 
     def nothing_left(self) -> None:
-        """Neither incoming objects nor unfinished uploads."""
-        assert [key for key in self.names() if "/.incoming/" in key] == []
+        """Every run has its manifest, and there is no unfinished upload."""
+        folders = {key.rpartition("/")[0] for key in self.names()}
+        assert {folder for folder in folders if f"{folder}/manifest.json" not in self.names()} == set()
         assert self.uploads() == []
 
     def wait_replayed(self) -> None:
@@ -177,8 +185,7 @@ def make_site(
         try:
             yield site
         finally:
-            for key in site.names():
-                client.delete_object(Bucket=site.bucket, Key=key)
+            site.clear()
             client.delete_bucket(Bucket=site.bucket)
     finally:
         site.sql(f"DROP DATABASE IF EXISTS {quoted(site.database)} WITH (FORCE)", database="postgres")

@@ -67,8 +67,8 @@ class Request:
 
     @property
     def is_part(self) -> bool:
-        """Whether a part of a multipart upload is sent."""
-        return self.method == "PUT" and "partNumber=" in self.target
+        """Whether a dump, or a part of it, is sent."""
+        return self.method == "PUT" and "dump.pgc.zst" in self.target
 
 
 @dataclass(frozen=True)

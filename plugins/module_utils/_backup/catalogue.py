@@ -1,7 +1,7 @@
 # Copyright (c) 2026 The lowtide.ops team
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which backups a bucket holds, and which of them count. Private to lowtide.ops: do not import from other collections.
+"""Tell which backups a bucket holds, and which of them count. Private to lowtide.ops: do not import from other collections.
 
 A backup counts as verified when its manifest is readable and every object that the manifest names is still there
 with the size and the ETag that it had when it was published: one listing tells that, whatever the backups' size.
@@ -12,28 +12,50 @@ from __future__ import annotations
 import typing as t
 from dataclasses import dataclass, field
 
+from .._s3.errors import S3Error
 from . import keys
-from .manifest import Manifest, NotAManifest, read_manifest
+from .manifest import Identity, Manifest, NotAManifest, read_manifest
 
 if t.TYPE_CHECKING:
-    from .._s3.api import Reader
-    from .._s3.parse import Listed, Upload
+    from datetime import datetime
+
+    from .._s3.bucket import Bucket, Listed
+
+UNREADABLE = ("AccessDenied", "AllAccessDisabled", "InvalidObjectState", "NoSuchKey")
+"""Answers that concern one object, and say nothing of the others."""
 
 
 @dataclass
 class Run:
-    """What lies below one run's name: published and incoming objects by part."""
+    """What lies below one run's name: its objects by part."""
 
     database: str
     system_identifier: str
     run_id: str
-    published: dict[str, Listed] = field(default_factory=dict)
-    incoming: dict[str, Listed] = field(default_factory=dict)
+    parts: dict[str, Listed] = field(default_factory=dict)
+
+    @property
+    def is_published(self) -> bool:
+        """Return whether it has a manifest."""
+        return keys.MANIFEST in self.parts
+
+    @property
+    def is_unfinished(self) -> bool:
+        """Return whether it is at work, or was interrupted: begun, and its dump never decoded.
+
+        A run that has its tables and no manifest was verified. Somebody may have lost its manifest and want its dump.
+        """
+        return keys.STARTED in self.parts and not {keys.TABLES, keys.MANIFEST} & set(self.parts)
+
+    @property
+    def last_written(self) -> datetime:
+        """Return when its newest object was written, by the server's clock."""
+        return max(listed.modified for listed in self.parts.values())
 
 
 @dataclass(frozen=True)
 class Examined:
-    """A published run with its manifest, or with the ``problem`` that keeps it from counting."""
+    """A run with its manifest, and the ``problem`` that keeps it from counting; None when it counts."""
 
     run: Run
     manifest: Manifest | None
@@ -41,25 +63,24 @@ class Examined:
 
     @property
     def verified(self) -> bool:
-        """Whether it counts."""
+        """Return whether it counts."""
         return self.problem is None and self.manifest is not None
 
 
 def group(objects: t.Iterable[Listed], prefix: str) -> list[Run]:
-    """The runs among ``objects``, newest name first; objects that are not ours are left out."""
+    """Return the runs among ``objects``, newest name first; objects that are not ours are left out."""
     runs: dict[tuple[str, str, str], Run] = {}
     for listed in objects:
         address = keys.parse_key(listed.key, prefix)
         if address is None:
             continue
         identity = (address.database, address.system_identifier, address.run)
-        run = runs.setdefault(identity, Run(address.database, address.system_identifier, address.run))
-        (run.incoming if address.incoming else run.published)[address.part] = listed
+        runs.setdefault(identity, Run(*identity)).parts[address.part] = listed
     return sorted(runs.values(), key=lambda run: run.run_id, reverse=True)
 
 
 def judge(run: Run, body: bytes) -> Examined:
-    """Whether ``run`` counts, given the bytes of its manifest; pure."""
+    """Return whether ``run`` counts, given the bytes of its manifest; pure."""
     try:
         manifest = read_manifest(body)
     except NotAManifest as error:
@@ -71,7 +92,7 @@ def judge(run: Run, body: bytes) -> Examined:
             run, manifest, f"its manifest is of {' '.join(stated)!r}, but lies below {' '.join(expected)!r}"
         )
     for name, part in manifest.parts.items():
-        listed = run.published.get(name)
+        listed = run.parts.get(name)
         if listed is None:
             return Examined(run, manifest, f"{name} is missing")
         if listed.size != part.size:
@@ -83,55 +104,44 @@ def judge(run: Run, body: bytes) -> Examined:
     return Examined(run, manifest, None)
 
 
-def examine(reader: Reader, run: Run) -> Examined:
-    """Read ``run``'s manifest (one request) and judge it."""
-    listed = run.published.get(keys.MANIFEST)
+def examine(bucket: Bucket, run: Run) -> Examined:
+    """Read ``run``'s manifest (one request) and judge it. One that cannot be read does not count; others may."""
+    listed = run.parts.get(keys.MANIFEST)
     if listed is None:
         return Examined(run, None, "it has no manifest: it was never verified, or its manifest has been removed")
-    return judge(run, reader.get(listed.key))
-
-
-def newest_verified(reader: Reader, runs: t.Sequence[Run]) -> tuple[Examined | None, list[Examined]]:
-    """The newest run that counts, and the newer ones that do not; one request for each that was looked at."""
-    bad: list[Examined] = []
-    for run in runs:
-        if not run.published:
-            continue
-        examined = examine(reader, run)
-        if examined.verified:
-            return examined, bad
-        bad.append(examined)
-    return None, bad
+    try:
+        return judge(run, bucket.read(listed.key))
+    except S3Error as error:
+        if error.code not in UNREADABLE:
+            raise
+        return Examined(run, None, f"its manifest cannot be read: {error.problem}")
 
 
 @dataclass(frozen=True)
-class Leftovers:
-    """What interrupted runs left behind: keys to delete and multipart uploads to abort."""
+class Findings:
+    """The newest backup that counts for this server, and of the newer ones those that do not, and those of others."""
 
-    keys: tuple[str, ...]
-    uploads: tuple[Upload, ...]
-
-    def __bool__(self) -> bool:
-        return bool(self.keys or self.uploads)
-
-    @property
-    def names(self) -> list[str]:
-        """One line each, sorted."""
-        return sorted([*self.keys, *(f"{upload.key} (multipart upload {upload.upload_id})" for upload in self.uploads)])
+    newest: Manifest | None
+    bad: list[Examined]
+    foreign: list[Examined]
 
 
-def leftovers(runs: t.Iterable[Run], uploads: t.Iterable[Upload]) -> Leftovers:
-    """What may be removed once no other run is active; pure.
-
-    Incoming objects always; published objects only of a run that has no manifest and still has its incoming
-    objects, which is what a run killed between the copy and the manifest leaves. A run without both is not
-    touched: somebody may have lost its manifest and still want its dump.
-    """
-    doomed: list[str] = []
+def find_newest(bucket: Bucket, runs: t.Iterable[Run], identity: Identity, *, latest: datetime) -> Findings:
+    """Look for the newest run that counts; one request for each that was looked at. One dated after ``latest`` does not."""
+    bad: list[Examined] = []
+    foreign: list[Examined] = []
     for run in runs:
-        if not run.incoming:
+        if run.is_unfinished or not {keys.MANIFEST, keys.DUMP} & set(run.parts):
             continue
-        doomed += [listed.key for listed in run.incoming.values()]
-        if keys.MANIFEST not in run.published:
-            doomed += [listed.key for listed in run.published.values()]
-    return Leftovers(keys=tuple(sorted(doomed)), uploads=tuple(uploads))
+        examined = examine(bucket, run)
+        if examined.manifest is None or not examined.verified:
+            bad.append(examined)
+            continue
+        reason = identity.explain_foreign(examined.manifest)
+        if reason is not None:
+            foreign.append(Examined(run, examined.manifest, reason))
+        elif examined.manifest.taken_at > latest:
+            bad.append(Examined(run, examined.manifest, "it is dated in the future"))
+        else:
+            return Findings(examined.manifest, bad, foreign)
+    return Findings(None, bad, foreign)

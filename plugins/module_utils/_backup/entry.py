@@ -10,12 +10,15 @@ from datetime import UTC, datetime
 
 from .._common.errors import OpsError, Refusal
 from .._common.retry import Deadline
-from .._postgresql.connection import Session, new_run_id, settings_from
-from .._s3.api import Reader
-from .._s3.connection import connection_from
-from . import catalogue, database, keys, verify
-from .ensure import Backup, Encryption, Options, run_backup
-from .plan import bad_summary, describe_backup, parse_age, summarize_backups, summary
+from .._postgresql.connection import Session, driver_error, new_run_id, settings_from
+from .._postgresql.errors import sql_error
+from .._s3.bucket import Bucket, Encryption
+from .._s3.connection import make_client
+from . import catalogue, keys, programs, verify
+from .backup import Backup, Options
+from .making import name_rows, read_tables
+from .plan import SKEW, Retention, parse_age
+from .summary import describe_backup, report_backup, report_bad, summarize_backups
 
 if t.TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
@@ -31,6 +34,10 @@ PLACE_SPEC: dict[str, dict[str, t.Any]] = {
 BACKUP_SPEC: dict[str, dict[str, t.Any]] = {
     **PLACE_SPEC,
     "max_age": {"type": "str", "default": "24h"},
+    "interval": {"type": "str"},
+    "keep": {"type": "int"},
+    "keep_for": {"type": "str"},
+    "source": {"type": "str", "choices": ["primary", "standby"], "default": "primary"},
     "role_passwords": {"type": "bool", "default": False, "no_log": False},
     "encryption": {"type": "str", "choices": ["AES256", "aws:kms"]},
     "kms_key_id": {"type": "str", "no_log": False},
@@ -40,92 +47,164 @@ INFO_SPEC: dict[str, dict[str, t.Any]] = {
     **PLACE_SPEC,
     "database": {"type": "str"},
     "system_identifier": {"type": "str"},
+    "hosts": {"type": "list", "elements": "str"},
+    "max_age": {"type": "str"},
     "verify": {"type": "str", "choices": ["published", "full"], "default": "published"},
 }
 
 
-def _positive(params: t.Mapping[str, t.Any], *names: str) -> None:
+def check_positive(params: t.Mapping[str, t.Any], *names: str, unit: str = "number of seconds") -> None:
+    """Refuse numbers below 1."""
     for name in names:
-        if params[name] <= 0:
+        if params[name] is not None and params[name] <= 0:
             raise Refusal(
                 obj=f"option {name}",
-                problem=f"{params[name]} is not a positive number of seconds",
+                problem=f"{params[name]} is not a positive {unit}",
                 next_step="Give at least 1",
             )
 
 
-def backup(module: AnsibleModule, outcome: Outcome) -> None:
-    """The work of pg_backup."""
-    params = module.params
-    _positive(params, "lock_timeout", "timeout")
+def read_options(params: t.Mapping[str, t.Any]) -> Options:
+    """Return the options of pg_backup; refuse what cannot be meant."""
+    check_positive(params, "lock_timeout", "timeout")
+    check_positive(params, "keep", unit="number of backups")
     if params["kms_key_id"] and params["encryption"] != "aws:kms":
         raise Refusal(
             obj="option kms_key_id",
             problem=f"it goes with encryption aws:kms, which is {params['encryption']!r}",
             next_step="Set encryption to aws:kms",
         )
-    options = Options(
-        max_age=parse_age(params["max_age"]),
+    max_age = parse_age(params["max_age"])
+    keep_for = params["keep_for"]
+    return Options(
+        max_age=max_age,
+        interval=max_age if params["interval"] is None else parse_age(params["interval"], option="interval"),
+        retention=Retention(params["keep"], None if keep_for is None else parse_age(keep_for, option="keep_for")),
         lock_timeout=params["lock_timeout"],
         timeout=params["timeout"],
         role_passwords=params["role_passwords"],
-        encryption=None if params["encryption"] is None else Encryption(params["encryption"], params["kms_key_id"]),
+        encryption=params["encryption"],
         bin_dir=params["bin_dir"],
     )
+
+
+def backup(module: AnsibleModule, outcome: Outcome) -> None:
+    """Do the work of pg_backup."""
+    params = module.params
+    options = read_options(params)
     prefix = keys.clean_prefix(params["prefix"])
     settings = settings_from(params)
-    connection = connection_from(module)
-    with Session(settings, module="pg_backup", run_id=new_run_id()) as session:
+    encryption = None if params["encryption"] is None else Encryption(params["encryption"], params["kms_key_id"])
+    bucket = Bucket(make_client(module), params["bucket"], encryption=encryption)
+    is_primary = params["source"] == "primary"
+    with Session(settings, module="pg_backup", run_id=new_run_id(), primary=is_primary, writes=False) as session:
+        if not is_primary and not session.server.in_recovery:
+            raise Refusal(
+                obj=settings.target,
+                problem="this server is a primary, and option source is standby",
+                next_step="Name the standby in login_host, or set source to primary",
+            )
         place = keys.Place(
             bucket=params["bucket"],
             prefix=prefix,
             database=session.server.database,
             system_identifier=session.server.system_identifier,
         )
-        reader = Reader(connection, params["bucket"])
-        run_backup(
-            Backup(
-                session=session, reader=reader, connection=connection, place=place, options=options, outcome=outcome
-            ),
-            check=module.check_mode,
-        )
+        work = Backup(session=session, bucket=bucket, place=place, options=options, outcome=outcome, warn=module.warn)
+        try:
+            work.ensure(check=module.check_mode)
+        except driver_error() as error:
+            raise sql_error(settings.target, error) from error
 
 
 def backup_info(module: AnsibleModule, outcome: Outcome) -> None:
-    """The work of pg_backup_info. Ages are judged by the S3 server's clock: no database is asked."""
+    """Do the work of pg_backup_info. Ages are judged by the S3 server's clock: no database is asked."""
     params = module.params
-    _positive(params, "timeout")
+    check_positive(params, "timeout")
+    max_age = None if params["max_age"] is None else parse_age(params["max_age"])
     prefix = keys.clean_prefix(params["prefix"])
-    reader = Reader(connection_from(module), params["bucket"])
-    database, system = params["database"], params["system_identifier"]
+    bucket = Bucket(make_client(module), params["bucket"])
+    database, system, hosts = params["database"], params["system_identifier"], params["hosts"]
     below = (f"{prefix}/" if prefix else "") + (f"{keys.encode_name(database)}/" if database else "")
-    runs = [run for run in catalogue.group(reader.objects(below), prefix) if system in (None, run.system_identifier)]
-    now = reader.server_time or datetime.now(UTC)
-    examined = [catalogue.examine(reader, run) for run in runs if run.published]
-    good = [summary(one.manifest, now) for one in examined if one.verified and one.manifest is not None]
-    newest: dict[str, dict[str, t.Any]] = {}
-    for one in good:
-        newest.setdefault(f"{one['database']}@{one['system_identifier']}", one)
-    active = [run for run in runs if run.incoming]
+    runs = [
+        run for run in catalogue.group(bucket.list_objects(below), prefix) if system in (None, run.system_identifier)
+    ]
+    now = bucket.server_time or datetime.now(UTC)
+    examined = [
+        judged
+        for judged in (catalogue.examine(bucket, run) for run in runs if not run.is_unfinished)
+        if not hosts or judged.manifest is None or set(hosts) & set(judged.manifest.hosts)
+    ]
+    verified = [
+        (entry, entry.manifest)
+        for entry in examined
+        if entry.manifest is not None and entry.verified and entry.manifest.taken_at <= now + SKEW
+    ]
+    bad = [entry for entry in examined if not entry.verified]
+    newest: dict[tuple[str, str], tuple[catalogue.Examined, dict[str, t.Any]]] = {}
+    for entry, manifest in verified:
+        newest.setdefault((manifest.database, manifest.system_identifier), (entry, report_backup(manifest, now)))
     outcome.facts |= {
-        "backups": good,
-        "newest": list(newest.values()),
-        "bad": [bad_summary(one) for one in examined if not one.verified],
+        "backups": [report_backup(manifest, now) for _entry, manifest in verified],
+        "newest": [report for _entry, report in newest.values()],
+        "bad": [report_bad(entry) for entry in bad],
         "unpublished": [
             {"run_id": run.run_id, "database": run.database, "system_identifier": run.system_identifier}
-            for run in active
+            for run in runs
+            if run.is_unfinished
         ],
     }
-    _summarize_info(outcome, params["bucket"], prefix, decoded=None)
+    summarize_info(outcome, params["bucket"], prefix, decoded=None)
+    location = f"s3://{params['bucket']}/{below}"
+    if max_age is not None:
+        check_ages(outcome.facts["newest"], max_age.total_seconds(), location)
     if params["verify"] == "full":
-        wanted = {one["run_id"] for one in newest.values()}
-        outcome.facts["decoded"] = _decode(
-            module, reader, [one for one in examined if one.run.run_id in wanted], outcome
+        deadline = Deadline(params["timeout"])
+        outcome.facts["decoded"] = []
+        decode_newest(
+            bucket,
+            [entry for entry, _report in newest.values()],
+            outcome=outcome,
+            deadline=deadline,
+            bin_dir=params["bin_dir"],
+            location=location,
         )
-        _summarize_info(outcome, params["bucket"], prefix, decoded=outcome.facts["decoded"])
+        summarize_info(outcome, params["bucket"], prefix, decoded=outcome.facts["decoded"])
+        refuse_damage(bad, [report for _entry, report in newest.values()], location)
 
 
-def _summarize_info(outcome: Outcome, bucket: str, prefix: str, *, decoded: list[str] | None) -> None:
+def check_ages(newest: t.Sequence[t.Mapping[str, t.Any]], max_age: float, location: str) -> None:
+    """Raise where there is no verified backup, or the newest one of a database is too old."""
+    step = "Make one with lowtide.ops.pg_backup, and find out why the last run did not"
+    if not newest:
+        raise OpsError(obj=location, problem="there is no verified backup", next_step=step)
+    for entry in newest:
+        if entry["age_seconds"] > max_age:
+            raise OpsError(
+                obj=f"newest verified backup of {entry['database']} in {location}",
+                problem=f"{entry['run_id']} is {entry['age_seconds']} s old, allowed are {max_age:.0f} s",
+                next_step=step,
+            )
+
+
+def refuse_damage(
+    bad: t.Sequence[catalogue.Examined], newest: t.Sequence[t.Mapping[str, t.Any]], location: str
+) -> None:
+    """Raise where the last backup of a database does not count, though an older one does."""
+    good = {(entry["database"], entry["system_identifier"]): entry["run_id"] for entry in newest}
+    for entry in bad:
+        run = entry.run
+        older = good.get((run.database, run.system_identifier))
+        if older is None or run.run_id > older:
+            raise OpsError(
+                obj=f"backup {run.run_id} of {run.database} in {location}",
+                problem=f"it is the newest one and does not count: {entry.problem}"
+                + (f"; the one before it, {older}, does" if older else ""),
+                next_step="Make a new one with lowtide.ops.pg_backup; find out what altered this one",
+            )
+
+
+def summarize_info(outcome: Outcome, bucket: str, prefix: str, *, decoded: list[str] | None) -> None:
     """Word the summary and the evidence of pg_backup_info from its facts."""
     newest = outcome.facts["newest"]
     location = f"s3://{bucket}/{prefix}".rstrip("/")
@@ -138,26 +217,30 @@ def _summarize_info(outcome: Outcome, bucket: str, prefix: str, *, decoded: list
     ]
 
 
-def _decode(module: AnsibleModule, reader: Reader, newest: list[catalogue.Examined], outcome: Outcome) -> list[str]:
-    """Decode the newest verified backup of each database; the names of those that passed, an error for the first that does not."""
+def decode_newest(
+    bucket: Bucket,
+    newest: t.Sequence[catalogue.Examined],
+    *,
+    outcome: Outcome,
+    deadline: Deadline,
+    bin_dir: str | None,
+    location: str,
+) -> None:
+    """Decode the newest verified backup of each database, and compare its rows with what was counted when it was made."""
     if not newest:
         raise OpsError(
-            obj=f"s3://{reader.bucket}/{module.params['prefix']}",
+            obj=location,
             problem="there is no verified backup to decode",
             next_step="Make one with lowtide.ops.pg_backup, or correct bucket, prefix, database and system_identifier",
         )
-    decoders = database.find_decoders(module.params["bin_dir"])
-    deadline = Deadline(module.params["timeout"])
-    passed: list[str] = []
-    outcome.facts["decoded"] = passed
-    for one in newest:
-        if one.manifest is None:
+    decoders = programs.find_decoders(bin_dir)
+    for entry in newest:
+        if entry.manifest is None:
             continue
-        for name in (keys.GLOBALS, keys.TABLES):
-            verify.compare(reader, reader.bucket, one.run.published[name].key, one.manifest.parts[name])
-        dump = one.run.published[keys.DUMP]
-        verify.decode(
-            reader, reader.bucket, dump.key, one.manifest.parts[keys.DUMP], programs=decoders, deadline=deadline
-        )
-        passed.append(one.run.run_id)
-    return passed
+        parts, listed = entry.manifest.parts, entry.run.parts
+        verify.verify_small(bucket, listed[keys.GLOBALS].key, parts[keys.GLOBALS])
+        tables = verify.verify_small(bucket, listed[keys.TABLES].key, parts[keys.TABLES])
+        dump = listed[keys.DUMP]
+        rows = verify.verify_dump(bucket, dump.key, parts[keys.DUMP], programs=decoders, deadline=deadline)
+        verify.compare_rows(bucket.url(dump.key), name_rows(rows), read_tables(tables))
+        outcome.facts["decoded"].append(entry.run.run_id)

@@ -35,13 +35,20 @@ class Part:
 
 @dataclass(frozen=True)
 class Manifest:
-    """One published backup. Times are UTC; ``taken_at`` is the database server's clock at the snapshot; seconds are wall time."""
+    """One published backup. Times are UTC; ``taken_at`` is the moment of the data, by the database server's clock.
+
+    ``hosts`` is by which names and addresses the server was reached, ``timeline`` on which one it was: a physical copy
+    of a cluster has its system identifier and its database names, and only these tell the two apart.
+    """
 
     run_id: str
     database: str
     system_identifier: str
     server_version: str
     client_version: str
+    hosts: tuple[str, ...]
+    timeline: int
+    source: str
     taken_at: datetime
     finished_at: datetime
     verified_at: datetime
@@ -54,11 +61,11 @@ class Manifest:
     parts: dict[str, Part]
 
     def to_json(self) -> bytes:
-        """The document, stable in its order of keys."""
+        """Return the document, stable in its order of keys."""
         document = {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
-            "verification": "sha256 and full decode",
+            "verification": "sha256, full decode, tables and their rows counted",
             **asdict(self),
         }
         for name in ("taken_at", "finished_at", "verified_at"):
@@ -67,12 +74,12 @@ class Manifest:
 
     @property
     def size(self) -> int:
-        """Bytes of all parts together."""
+        """Return the bytes of all parts together."""
         return sum(part.size for part in self.parts.values())
 
 
 def stamp(moment: datetime) -> str:
-    """ISO 8601, UTC, to the second."""
+    """Return a moment in ISO 8601, UTC, to the second."""
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
@@ -80,8 +87,51 @@ def _moment(text: t.Any) -> datetime:
     return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
 
 
+@dataclass(frozen=True)
+class Identity:
+    """Which server a backup is of: the names by which it may be reached, and its timeline."""
+
+    hosts: tuple[str, ...]
+    timeline: int
+
+    def explain_foreign(self, manifest: Manifest) -> str | None:
+        """Return why ``manifest`` is not of this server or its past; None when it is."""
+        if manifest.timeline > self.timeline:
+            return f"it is of timeline {manifest.timeline}, and this server is on timeline {self.timeline}"
+        if not set(manifest.hosts) & set(self.hosts):
+            return f"it was taken from {' = '.join(manifest.hosts)}, and this server is {' = '.join(self.hosts)}"
+        return None
+
+
+def name_host(host: str | None, port: int, *, node: str) -> str:
+    """Return ``host:port``; a server on the machine itself is named by the machine's name ``node``."""
+    is_here = not host or host.startswith(("/", "@", "127.")) or host in ("localhost", "::1")
+    return f"{node if is_here else host}:{port}"
+
+
+def write_started(*, run_id: str, started_at: datetime, timeout: int, host: str) -> bytes:
+    """Return the document that a run writes first: who it is, and for how long at most it is at work."""
+    document = {
+        "format": FORMAT,
+        "run_id": run_id,
+        "started_at": stamp(started_at),
+        "timeout": timeout,
+        "host": host,
+    }
+    return json.dumps(document, indent=1, sort_keys=True).encode() + b"\n"
+
+
+def read_timeout(body: bytes) -> int | None:
+    """Return for how many seconds the run of this document may be at work; None when it does not say so."""
+    try:
+        timeout = json.loads(body)["timeout"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return timeout if isinstance(timeout, int) and timeout > 0 else None
+
+
 def read_manifest(body: bytes) -> Manifest:
-    """The manifest in ``body``, or :class:`NotAManifest`."""
+    """Return the manifest in ``body``, or :class:`NotAManifest`."""
     try:
         document = json.loads(body)
     except ValueError as error:
@@ -113,6 +163,9 @@ def _typed(document: dict[str, t.Any]) -> Manifest:
         system_identifier=str(document["system_identifier"]),
         server_version=str(document["server_version"]),
         client_version=str(document["client_version"]),
+        hosts=tuple(str(host) for host in document["hosts"]),
+        timeline=int(document["timeline"]),
+        source=str(document["source"]),
         taken_at=_moment(document["taken_at"]),
         finished_at=_moment(document["finished_at"]),
         verified_at=_moment(document["verified_at"]),

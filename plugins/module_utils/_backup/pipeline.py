@@ -33,21 +33,32 @@ class Command:
 
     @property
     def name(self) -> str:
-        """The program's name, for messages."""
+        """Return the program's name, for messages."""
         return self.argv[0].rpartition("/")[2]
 
 
 def find_program(name: str, *, package: str, directory: str | None = None) -> str:
-    """The path of ``name`` in ``directory`` or on PATH; a refusal that names the Debian ``package`` if there is none."""
-    found = shutil.which(name, path=directory) if directory else shutil.which(name)
-    if found is None:
+    """Return the path of ``name`` in ``directory`` or on PATH; a refusal that names the Debian ``package`` if there is none."""
+    path = shutil.which(name, path=directory) if directory else shutil.which(name)
+    if path is None:
         raise Refusal(
             obj=f"program {name}",
             problem=f"it is not in {directory}" if directory else "it is not on PATH",
             next_step=f"Install it on the host that runs this task (Debian: package {package})"
             + (" or correct bin_dir" if directory else ""),
         )
-    return found
+    return path
+
+
+def start_process(command: Command, *, stdin: int | t.IO[bytes], stdout: int) -> subprocess.Popen[bytes]:
+    """Start one member, with pipes of ``PIPE_BYTES`` where this user may have them (/proc/sys/fs/pipe-user-pages-soft)."""
+    environment = None if command.env is None else dict(command.env)
+    try:
+        return subprocess.Popen(
+            command.argv, stdin=stdin, stdout=stdout, stderr=subprocess.PIPE, env=environment, pipesize=PIPE_BYTES
+        )
+    except PermissionError:
+        return subprocess.Popen(command.argv, stdin=stdin, stdout=stdout, stderr=subprocess.PIPE, env=environment)
 
 
 class Pipeline:
@@ -76,13 +87,8 @@ class Pipeline:
         try:
             for index, command in enumerate(self._commands):
                 last = index == len(self._commands) - 1
-                process = subprocess.Popen(
-                    list(command.argv),
-                    stdin=previous,
-                    stdout=subprocess.PIPE if self._collect or not last else subprocess.DEVNULL,
-                    stderr=subprocess.PIPE,
-                    pipesize=PIPE_BYTES,
-                    env=None if command.env is None else dict(command.env),
+                process = start_process(
+                    command, stdin=previous, stdout=subprocess.PIPE if self._collect or not last else subprocess.DEVNULL
                 )
                 if index and not isinstance(previous, int):
                     previous.close()  # this end belongs to the child now; a dead member must be felt by its neighbour
@@ -106,13 +112,25 @@ class Pipeline:
 
     @property
     def stdin(self) -> t.IO[bytes]:
-        """Where the first command reads from."""
+        """Return where the first command reads from."""
         return t.cast("t.IO[bytes]", self._processes[0].stdin)
 
     @property
     def stdout(self) -> t.IO[bytes]:
-        """What the last command writes."""
+        """Return what the last command writes."""
         return t.cast("t.IO[bytes]", self._processes[-1].stdout)
+
+    def consume(self, take: t.Callable[[bytes], None]) -> None:
+        """Hand what the last command writes to ``take``, in a thread that ends with the output."""
+        stream = self.stdout
+
+        def read() -> None:
+            while chunk := stream.read1(PIPE_BYTES):  # type: ignore[attr-defined]  # a pipe of Popen is a BufferedReader
+                take(chunk)
+
+        thread = threading.Thread(target=read, daemon=True)
+        thread.start()
+        self._drains.append(thread)
 
     def finish(self) -> None:
         """Wait for every member; the first one (in the pipe's order of blame) that failed is the error.
@@ -127,11 +145,7 @@ class Pipeline:
         for drain in self._drains:
             drain.join()
         if self._expired.is_set():
-            raise WaitTimeout(
-                obj=" | ".join(command.name for command in self._commands),
-                problem=f"not finished within the time allowed ({self._deadline.seconds:.0f} s)",
-                next_step="Find out what it waits for (locks, network), or raise the option timeout",
-            )
+            raise self.explain_timeout()
         failed = [index for index, status in enumerate(statuses) if status != 0]
         if not failed:
             return
@@ -141,6 +155,14 @@ class Pipeline:
         how = f"killed by signal {-status}" if status < 0 else f"exit status {status}"
         raise OpsError(
             obj=self._commands[blamed].name, problem=f"{how}: {said}", next_step=self._commands[blamed].next_step
+        )
+
+    def explain_timeout(self) -> WaitTimeout:
+        """Return the error for a deadline that has passed."""
+        return WaitTimeout(
+            obj=" | ".join(command.name for command in self._commands),
+            problem=f"not finished within the time allowed ({self._deadline.seconds:.0f} s)",
+            next_step="Find out what it waits for (locks, network), or raise the option timeout",
         )
 
     def _keep_stderr(self, index: int, process: subprocess.Popen[bytes]) -> None:
@@ -167,6 +189,9 @@ class Pipeline:
                 process.kill()
         for process in self._processes:
             process.wait()
+        for drain in self._drains:
+            drain.join()
+        for process in self._processes:
             for stream in (process.stdin, process.stdout):
                 if stream is not None and not stream.closed:
                     self._close_quietly(stream)
@@ -177,7 +202,9 @@ class Pipeline:
         try:
             stream.close()
         except BrokenPipeError:
-            stream.raw.close() if hasattr(stream, "raw") else None
+            raw = getattr(stream, "raw", None)
+            if raw is not None:
+                raw.close()
 
 
 def run(command: Command, *, deadline: Deadline) -> bytes:

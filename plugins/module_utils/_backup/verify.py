@@ -1,11 +1,12 @@
 # Copyright (c) 2026 The lowtide.ops team
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Proof that an object is a whole dump. Private to lowtide.ops: do not import from other collections.
+"""Prove that an object is a whole dump. Private to lowtide.ops: do not import from other collections.
 
 The object is read back from the server and must have the size and SHA-256 of what was sent, and everything in it
-must decode: ``zstd -d | pg_restore -f /dev/null`` with every exit status checked. Listing a dump's contents is not
-enough, it succeeds on a truncated one; and a checksum alone would vouch for a dump whose producer died.
+must decode: ``zstd -d | pg_restore`` with every exit status checked, and the rows of each table counted. Listing a
+dump's contents is not enough, it succeeds on a truncated one; and a checksum alone would vouch for a dump whose producer
+died.
 """
 
 from __future__ import annotations
@@ -13,65 +14,112 @@ from __future__ import annotations
 import hashlib
 import typing as t
 
-from .._common.errors import OpsError
+from .._common.errors import OpsError, WaitTimeout
+from .copy_rows import RowCounter, Table, name_table
+from .manifest import Part
 from .pipeline import Command, Pipeline
 
 if t.TYPE_CHECKING:
     from .._common.retry import Deadline
-    from .._s3.api import Reader
-    from .manifest import Part
 
 _NEXT = "It does not count as a backup; find out what altered it, and run again"
+
+
+class Source(t.Protocol):
+    """Where objects are read from: a bucket."""
+
+    def url(self, key: str) -> str:
+        """Return a key as a person writes it."""
+
+    def read(self, key: str) -> bytes:
+        """Return an object."""
+
+    def stream(self, key: str, *, etag: str | None = None) -> t.Iterator[bytes]:
+        """Yield an object in pieces."""
 
 
 class NotVerified(OpsError):
     """What the server holds is not what it should hold."""
 
 
-def _judge(bucket: str, key: str, part: Part, *, size: int, sha256: str) -> None:
+def compare_part(obj: str, part: Part, *, size: int, sha256: str) -> None:
+    """Raise where size or checksum are not those of ``part``."""
     if size != part.size:
-        raise NotVerified(obj=f"s3://{bucket}/{key}", problem=f"it has {size} bytes, not {part.size}", next_step=_NEXT)
+        raise NotVerified(obj=obj, problem=f"it has {size} bytes, not {part.size}", next_step=_NEXT)
     if sha256 != part.sha256:
-        raise NotVerified(
-            obj=f"s3://{bucket}/{key}", problem=f"its SHA-256 is {sha256}, not {part.sha256}", next_step=_NEXT
-        )
+        raise NotVerified(obj=obj, problem=f"its SHA-256 is {sha256}, not {part.sha256}", next_step=_NEXT)
 
 
-def compare(reader: Reader, bucket: str, key: str, part: Part) -> None:
-    """A small object: size and checksum."""
-    body = reader.get(key)
-    _judge(bucket, key, part, size=len(body), sha256=hashlib.sha256(body).hexdigest())
+def verify_small(source: Source, key: str, part: Part) -> bytes:
+    """Return a small object of the right size and checksum."""
+    body = source.read(key)
+    compare_part(source.url(key), part, size=len(body), sha256=hashlib.sha256(body).hexdigest())
+    return body
 
 
-def decode(reader: Reader, bucket: str, key: str, part: Part, *, programs: tuple[str, str], deadline: Deadline) -> None:
-    """A dump: size, checksum and full decode in one pass. ``programs`` are the paths of pg_restore and zstd."""
+def verify_dump(
+    source: Source, key: str, part: Part, *, programs: tuple[str, str], deadline: Deadline
+) -> dict[Table, int]:
+    """Read, compare and decode a dump in one pass, and return how many rows of each table are in it.
+
+    ``programs`` are the paths of pg_restore and zstd. What ends at the deadline is no damage, but a :class:`WaitTimeout`.
+    """
     pg_restore, zstd = programs
-    digest, size = hashlib.sha256(), 0
+    obj = source.url(key)
+    digest, size, is_fed = hashlib.sha256(), 0, True
     commands = [
         Command((zstd, "-d", "-q", "-c"), next_step=_NEXT),
-        Command((pg_restore, "-f", "/dev/null"), next_step=_NEXT),
+        Command((pg_restore, "--section=data", "-f", "-"), next_step=_NEXT),
     ]
-    with Pipeline(commands, deadline=deadline, feed=True) as pipeline:
-        gone = False
-        for chunk in reader.stream(key, etag=part.etag):
+    counter = RowCounter()
+    with Pipeline(commands, deadline=deadline, feed=True, collect=True) as pipeline:
+        pipeline.consume(counter.feed)
+        for chunk in source.stream(key, etag=part.etag):
+            if deadline.passed:
+                raise pipeline.explain_timeout()
             digest.update(chunk)
             size += len(chunk)
-            if not gone:
+            if is_fed:
                 try:
                     pipeline.stdin.write(chunk)
                 except BrokenPipeError:
-                    gone = True  # a decoder gave up; read on, because the checksum says more about the cause
+                    is_fed = False  # a decoder gave up; read on, because the checksum says more about the cause
         try:
             pipeline.finish()
+        except WaitTimeout:
+            raise
         except OpsError as error:
-            _judge(bucket, key, part, size=size, sha256=digest.hexdigest())
+            compare_part(obj, part, size=size, sha256=digest.hexdigest())
             raise NotVerified(
-                obj=f"s3://{bucket}/{key}",
-                problem=f"it cannot be decoded: {error.obj} {error.problem}",
-                next_step=_NEXT,
+                obj=obj, problem=f"it cannot be decoded: {error.obj} {error.problem}", next_step=_NEXT
             ) from error
-        if gone:
+    compare_part(obj, part, size=size, sha256=digest.hexdigest())
+    if not is_fed:
+        raise NotVerified(obj=obj, problem="there is data behind the end of the dump", next_step=_NEXT)
+    unfinished = counter.explain_end()
+    if unfinished:
+        raise NotVerified(obj=obj, problem=f"its text is cut off: {unfinished}", next_step=_NEXT)
+    return counter.rows
+
+
+def compare_tables(obj: str, rows: t.Mapping[Table, int], expected: t.Iterable[Table]) -> None:
+    """Raise where a table that the database had at the moment of the snapshot is not in the dump."""
+    missing = sorted(set(expected) - set(rows))
+    if missing:
+        names = ", ".join(name_table(table) for table in missing[:5])
+        raise NotVerified(
+            obj=obj,
+            problem=f"{len(missing)} tables of the database are not in it: {names}",
+            next_step="It does not count as a backup; report this with the versions of server and pg_dump",
+        )
+
+
+def compare_rows(obj: str, rows: t.Mapping[str, int], expected: t.Mapping[str, int]) -> None:
+    """Raise where the counted rows are not those that were counted when the backup was made."""
+    for name in sorted({*rows, *expected}):
+        if rows.get(name) != expected.get(name):
             raise NotVerified(
-                obj=f"s3://{bucket}/{key}", problem="there is data behind the end of the dump", next_step=_NEXT
+                obj=obj,
+                problem=f"table {name} has {rows.get(name, 'no')} rows, {expected.get(name, 'none')} were recorded",
+                next_step=_NEXT,
             )
-    _judge(bucket, key, part, size=size, sha256=digest.hexdigest())

@@ -274,6 +274,9 @@ class Session:
         psycopg2 = require("psycopg2", package="psycopg2-binary", why="to talk to PostgreSQL")
         for name in _REDIRECTING:
             os.environ.pop(name, None)
+        if settings.passfile is not None or settings.password is not None:
+            # libpq would take a stray PGPASSWORD before the file that was named.
+            os.environ.pop("PGPASSWORD", None)
         keywords = settings.libpq(primary=primary)
         if not writes and "target_session_attrs" in keywords and psycopg2.extensions.libpq_version() >= LIBPQ_14:
             keywords["target_session_attrs"] = "primary"

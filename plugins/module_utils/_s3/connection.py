@@ -1,25 +1,23 @@
 # Copyright (c) 2026 The lowtide.ops team
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The S3 connection options and what they resolve to. Private to lowtide.ops: do not import from other collections.
+"""The S3 connection options and the boto3 client that they mean. Private to lowtide.ops: do not import from other collections.
 
-Credentials are looked for in this order, the first that is complete counts: the options ``access_key`` and
-``secret_key``; the named ``profile`` or ``credentials_file``; the environment (``AWS_ACCESS_KEY_ID``, ...); the
-default shared credentials file. Whatever needs more than reading them (single sign-on, instance roles, assumed
-roles, credential processes) is boto3's business, which is imported only then.
+Whatever the options leave open is boto3's own decision, as it is for every other tool on that host: credentials (and
+their renewal), assumed roles, region, endpoints of AWS' partitions, ``AWS_ENDPOINT_URL_S3``, proxies.
 """
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import os
 import typing as t
-from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from .._common.dependencies import require
 from .._common.errors import Refusal
 from .errors import no_credentials
-from .signing import Credentials
 
 if t.TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
@@ -27,7 +25,7 @@ if t.TYPE_CHECKING:
 # Mirrored by plugins/doc_fragments/_s3.py.
 ARGUMENT_SPEC: dict[str, dict[str, t.Any]] = {
     "endpoint_url": {"type": "str"},
-    "region": {"type": "str", "default": "us-east-1"},
+    "region": {"type": "str"},
     "access_key": {"type": "str", "no_log": False},
     "secret_key": {"type": "str", "no_log": True},
     "session_token": {"type": "str", "no_log": True},
@@ -37,150 +35,158 @@ ARGUMENT_SPEC: dict[str, dict[str, t.Any]] = {
     "validate_certs": {"type": "bool", "default": True},
 }
 REQUIRED_TOGETHER = [("access_key", "secret_key")]
-# A profile with one of these needs a conversation before it yields keys (AWS SDKs reference, "shared config").
-_NEEDS_SDK = ("role_arn", "sso_session", "sso_start_url", "credential_process", "web_identity_token_file")
+DEFAULT_REGION = "us-east-1"
+OLDEST_BOTOCORE = (1, 29)
+"""Debian 12 has botocore 1.29.27 and boto3 1.26.27."""
+ENDPOINT_VARIABLES = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+ENDPOINTS_SINCE = (1, 31)
+"""From this version on botocore reads ``ENDPOINT_VARIABLES``."""
+CHECKSUM_OPTIONS_SINCE = (1, 36)
+"""From this version on botocore adds checksums of its own to each request, unless it is told not to."""
+WHY = "to talk to S3"
 
 
-@dataclass(frozen=True)
-class Connection:
-    """Where an S3 server is and who asks. ``endpoint_url`` is None for AWS itself; ``sdk_profile`` is for boto3 alone."""
-
-    endpoint_url: str | None
-    region: str
-    credentials: Credentials
-    ca_bundle: str | None = None
-    validate_certs: bool = True
-    refreshable: bool = False
-    profile: str | None = None
-
-    @property
-    def endpoint(self) -> str:
-        """The endpoint's address, for messages."""
-        return self.endpoint_url or f"https://s3.{self.region}.amazonaws.com"
-
-
-def connection_from(module: AnsibleModule) -> Connection:
-    """The connection that ``module``'s options (and this host's environment) mean; warns when TLS is not verified."""
+def make_client(module: AnsibleModule) -> t.Any:
+    """Return a boto3 client for what ``module``'s options and this host say; warns when TLS is not verified."""
     params = module.params
-    endpoint = params["endpoint_url"]
-    if endpoint is not None:
-        parts = urlsplit(endpoint)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/") or parts.query:
-            raise Refusal(
-                obj="option endpoint_url",
-                problem=f"{endpoint!r} is not an address of the shape https://host[:port]",
-                next_step="Correct it; the bucket is an option of its own",
-            )
+    check_endpoint(params["endpoint_url"])
     if not params["validate_certs"]:
-        module.warn(f"The TLS certificate of {endpoint or 'S3'} is not verified: validate_certs is false.")
-    credentials, refreshable = resolve_credentials(params, os.environ)
-    return Connection(
-        endpoint_url=endpoint,
-        region=params["region"],
-        credentials=credentials,
-        ca_bundle=params["ca_bundle"],
-        validate_certs=params["validate_certs"],
-        refreshable=refreshable,
-        profile=params["profile"],
-    )
-
-
-def resolve_credentials(params: t.Mapping[str, t.Any], environ: t.Mapping[str, str]) -> tuple[Credentials, bool]:
-    """The credentials, and whether boto3 found them (it then renews them by itself during long uploads)."""
-    if params["access_key"] and params["secret_key"]:
-        return Credentials(params["access_key"], params["secret_key"], params["session_token"] or None), False
-    named = bool(params["profile"] or params["credentials_file"])
-    if not named and environ.get("AWS_ACCESS_KEY_ID") and environ.get("AWS_SECRET_ACCESS_KEY"):
-        return Credentials(
-            environ["AWS_ACCESS_KEY_ID"], environ["AWS_SECRET_ACCESS_KEY"], environ.get("AWS_SESSION_TOKEN") or None
-        ), False
-    profile = params["profile"] or environ.get("AWS_PROFILE") or "default"
-    path = (
-        params["credentials_file"]
-        or environ.get("AWS_SHARED_CREDENTIALS_FILE")
-        or os.path.expanduser("~/.aws/credentials")
-    )
-    found = _from_file(path, profile, must_exist=params["credentials_file"] is not None)
-    if found is not None:
-        return found, False
-    if params["credentials_file"] is not None:
-        raise no_credentials(why=f"{path} has no profile {profile!r} with aws_access_key_id and aws_secret_access_key")
-    return _from_sdk(params["profile"]), True
-
-
-def _from_file(path: str, profile: str, *, must_exist: bool) -> Credentials | None:
-    import configparser
-
-    if not os.path.exists(path) and not must_exist:
-        return None
-    parser = configparser.RawConfigParser()
+        module.warn(
+            f"The TLS certificate of {params['endpoint_url'] or 'S3'} is not verified: validate_certs is false."
+        )
+    boto3 = require("boto3", package="boto3", why=WHY)
+    botocore = require("botocore", package="botocore", why=WHY)
+    version = parse_version(botocore.__version__)
+    check_version(version, {} if params["endpoint_url"] else os.environ)
+    exceptions = require("botocore.exceptions", package="botocore", why=WHY)
     try:
-        with open(path, encoding="utf-8") as stream:
-            parser.read_file(stream)
-    except (OSError, configparser.Error, UnicodeDecodeError) as error:
-        # The parser's own text quotes the offending line, which may be a secret.
-        reason = error.strerror if isinstance(error, OSError) else f"not a credentials file ({type(error).__name__})"
-        raise Refusal(
-            obj=f"credentials file {path}",
-            problem=f"it cannot be read: {reason}",
-            next_step="Correct credentials_file or its permissions",
-        ) from None
-    if not parser.has_section(profile) or any(parser.has_option(profile, option) for option in _NEEDS_SDK):
-        return None
-    section = dict(parser.items(profile))
-    access, secret = section.get("aws_access_key_id"), section.get("aws_secret_access_key")
-    return Credentials(access, secret, section.get("aws_session_token") or None) if access and secret else None
-
-
-def _from_sdk(profile: str | None) -> Credentials:
-    boto3 = require(
-        "boto3",
-        package="boto3",
-        why="to obtain S3 credentials that are not in the options, the environment or a credentials file",
-    )
-    exceptions = require("botocore.exceptions", package="botocore", why="with boto3")
-    try:
-        found = boto3.Session(profile_name=profile).get_credentials()
-        frozen = None if found is None else found.get_frozen_credentials()
+        session = make_session(boto3, params)
+        if session.get_credentials() is None:
+            raise no_credentials(why="none were given and none were found")
+        config = require("botocore.config", package="botocore", why=WHY)
+        client = session.client(
+            "s3",
+            endpoint_url=params["endpoint_url"],
+            region_name=params["region"] or session.region_name or DEFAULT_REGION,
+            verify=(params["ca_bundle"] or None) if params["validate_certs"] else False,
+            config=config.Config(**choose_options(params, version, os.environ)),
+        )
     except exceptions.BotoCoreError as error:
         raise no_credentials(why=str(error)) from error
-    if frozen is None:
-        raise no_credentials(why="none were given and none were found")
-    return Credentials(frozen.access_key, frozen.secret_key, frozen.token)
+    for operation in ("PutObject", "UploadPart"):
+        client.meta.events.register(f"before-call.s3.{operation}", add_content_md5)
+    return client
 
 
-def write_client(connection: Connection) -> t.Any:
-    """A boto3 client for the same server and credentials, with the SDK's own bounded retries.
+def check_endpoint(endpoint: str | None) -> None:
+    """Refuse what is no address of a server."""
+    if endpoint is None:
+        return
+    parts = urlsplit(endpoint)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/") or parts.query:
+        raise Refusal(
+            obj="option endpoint_url",
+            problem=f"{endpoint!r} is not an address of the shape https://host[:port]",
+            next_step="Correct it; the bucket is an option of its own",
+        )
 
-    Checksums are computed only where the operation demands one: servers other than AWS refuse the trailing form,
-    and what is uploaded here is read back and compared as a whole anyway.
+
+def parse_version(text: str) -> tuple[int, ...]:
+    """Return the leading numbers of a version."""
+    numbers = []
+    for piece in text.split("."):
+        if not piece.isdigit():
+            break
+        numbers.append(int(piece))
+    return tuple(numbers)
+
+
+def check_version(version: tuple[int, ...], environ: t.Mapping[str, str]) -> None:
+    """Refuse a botocore that is too old, or too old for what the environment asks of it."""
+    words = ".".join(str(number) for number in version)
+    if version < OLDEST_BOTOCORE:
+        raise Refusal(
+            obj="Python library botocore",
+            problem=f"its version is {words}, and {'.'.join(map(str, OLDEST_BOTOCORE))} is the oldest that is supported",
+            next_step="Install boto3 1.26 or newer (Debian 12: package python3-boto3) for the interpreter of this task",
+        )
+    given = [name for name in ENDPOINT_VARIABLES if environ.get(name)]
+    if given and version < ENDPOINTS_SINCE:
+        raise Refusal(
+            obj=f"environment variable {given[0]}",
+            problem=f"botocore {words} does not read it, and would talk to AWS",
+            next_step="Set endpoint_url instead, or install boto3 1.28 or newer",
+        )
+
+
+def make_session(boto3: t.Any, params: t.Mapping[str, t.Any]) -> t.Any:
+    """Return the boto3 session of the credentials that the options name, or of this host's."""
+    if params["access_key"] and params["secret_key"]:
+        return boto3.Session(
+            aws_access_key_id=clean_secret("access_key", params["access_key"]),
+            aws_secret_access_key=clean_secret("secret_key", params["secret_key"]),
+            aws_session_token=clean_secret("session_token", params["session_token"] or "") or None,
+        )
+    path, profile = params["credentials_file"], params["profile"]
+    if path is None:
+        return boto3.Session(profile_name=profile)
+    try:
+        with open(path, "rb"):
+            pass
+    except OSError as error:
+        raise Refusal(
+            obj=f"credentials file {path}",
+            problem=f"it cannot be read: {error.strerror}",
+            next_step="Correct credentials_file or its permissions",
+        ) from None
+    # A profile that is named is the only source then: an absent one is an error, and the environment does not count.
+    core = require("botocore.session", package="botocore", why=WHY).Session(profile=profile or "default")
+    core.set_config_variable("credentials_file", path)
+    return boto3.Session(botocore_session=core)
+
+
+def clean_secret(option: str, value: str) -> str:
+    """Return ``value`` without white space around it; one that no header can carry is refused without being shown."""
+    stripped = value.strip()
+    if not stripped.isascii() or not stripped.isprintable():
+        raise Refusal(
+            obj=f"option {option}",
+            problem="it has a control character or one outside ASCII in it",
+            next_step=f"Correct {option}; it is most likely not the whole value, or two lines of a file",
+        )
+    return stripped
+
+
+def choose_options(
+    params: t.Mapping[str, t.Any], version: tuple[int, ...], environ: t.Mapping[str, str]
+) -> dict[str, t.Any]:
+    """Return the arguments of botocore's Config: bounded retries, and for other servers than AWS the bucket in the path.
+
+    No checksum of botocore's own is added: other servers refuse it in the form that it has. Instead Content-MD5 is
+    sent, which all know and a bucket with Object Lock demands, and what was uploaded is read back as a whole.
     """
-    why = "to write to S3"
-    boto3 = require("boto3", package="boto3", why=why)
-    config = require("botocore.config", package="botocore", why=why)
     options: dict[str, t.Any] = {
         "retries": {"mode": "standard", "total_max_attempts": 5},
         "connect_timeout": 10,
         "read_timeout": 120,
-        "request_checksum_calculation": "when_required",
-        "response_checksum_validation": "when_required",
     }
-    if connection.endpoint_url is not None:
+    if version >= CHECKSUM_OPTIONS_SINCE:
+        options["request_checksum_calculation"] = "when_required"
+        options["response_checksum_validation"] = "when_required"
+    if params["endpoint_url"] or any(environ.get(name) for name in ENDPOINT_VARIABLES):
         options["s3"] = {"addressing_style": "path"}
-    if connection.refreshable:
-        session = boto3.Session(profile_name=connection.profile)
+    return options
+
+
+def add_content_md5(params: dict[str, t.Any], **_event: t.Any) -> None:
+    """Add Content-MD5 to a request of botocore that has a body."""
+    body = params["body"]
+    if isinstance(body, (bytes, bytearray)):
+        digest = hashlib.md5(body, usedforsecurity=False)
     else:
-        keys = connection.credentials
-        session = boto3.Session(
-            aws_access_key_id=keys.access_key,
-            aws_secret_access_key=keys.secret_key,
-            aws_session_token=keys.session_token,
-        )
-    verify = (connection.ca_bundle or True) if connection.validate_certs else False
-    return session.client(
-        "s3",
-        endpoint_url=connection.endpoint_url,
-        region_name=connection.region,
-        verify=verify,
-        config=config.Config(**options),
-    )
+        start = body.tell()
+        digest = hashlib.md5(usedforsecurity=False)
+        while chunk := body.read(1 << 20):
+            digest.update(chunk)
+        body.seek(start)
+    params["headers"]["Content-MD5"] = base64.b64encode(digest.digest()).decode("ascii")

@@ -1,7 +1,7 @@
 # Copyright (c) 2026 The lowtide.ops team
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What an S3 answer means for a person. Private to lowtide.ops: do not import from other collections."""
+"""Say what an S3 answer means for a person. Private to lowtide.ops: do not import from other collections."""
 
 from __future__ import annotations
 
@@ -65,46 +65,79 @@ class S3Error(OpsError):
         self.code = code
 
 
-def answer_error(*, obj: str, operation: str, status: int, code: str, message: str, detail: str = "") -> S3Error:
-    """The error for an answer with ``status`` (HTTP) and the server's ``code`` and ``message`` ("" where it sent none)."""
-    code = code or _BY_STATUS.get(status, "")
+def answer_error(*, obj: str, operation: str, status: int, code: str, message: str) -> S3Error:
+    """Return the error for an answer with ``status`` (HTTP) and the server's ``code`` and ``message`` ("" for none)."""
+    code = _BY_STATUS.get(status, code) if not code or code.isdigit() else code
     problem, next_step = _KNOWN.get(
         code, ("the server refused the request", "Read the server's message and log; it names the cause")
     )
-    said = ", ".join(
-        part for part in (code, f"HTTP {status}" if status else "", message.strip().rstrip("."), detail) if part
-    )
+    said = ", ".join(part for part in (code, f"HTTP {status}" if status else "", message.strip().rstrip(".")) if part)
     return S3Error(obj=obj, problem=f"{operation}: {problem} ({said})", next_step=next_step, code=code)
 
 
 def connection_error(*, endpoint: str, error: BaseException) -> S3Error:
-    """The error for a request that got no answer: name, refused connection, timeout, TLS."""
-    import ssl
-
-    if isinstance(error, ssl.SSLCertVerificationError):
+    """Return the error for a request that got no answer of S3: name, refused connection, timeout, TLS, credentials."""
+    kind = type(error).__name__
+    obj = f"S3 endpoint {endpoint}"
+    reason = explain_cause(error)
+    if kind == "SSLError":
+        if "CERTIFICATE_VERIFY_FAILED" in reason or "doesn't match" in reason:
+            return S3Error(
+                obj=obj,
+                problem=f"its TLS certificate is not trusted: {reason}",
+                next_step="Name the signing authority's certificate in ca_bundle, or correct endpoint_url to a name in"
+                " the certificate",
+                code="TLS",
+            )
         return S3Error(
-            obj=f"S3 endpoint {endpoint}",
-            problem=f"its TLS certificate is not trusted: {error.verify_message}",
-            next_step="Name the signing authority's certificate in ca_bundle, or correct endpoint_url to a name in the certificate",
-            code="TLS",
-        )
-    if isinstance(error, ssl.SSLError):
-        return S3Error(
-            obj=f"S3 endpoint {endpoint}",
-            problem=f"TLS failed: {error.reason or error}",
+            obj=obj,
+            problem=f"TLS failed: {reason}",
             next_step="Check that endpoint_url has the right scheme (https or http) and port",
             code="TLS",
         )
+    if "Credential" in kind or "Token" in kind:
+        return S3Error(
+            obj="S3 credentials",
+            problem=reason,
+            next_step="Renew them, or correct access_key, profile or credentials_file",
+            code="Credentials",
+        )
+    if kind == "ResponseParserError":
+        return not_s3(endpoint=endpoint, problem="the answer is not XML of S3")
+    if kind in ("ParamValidationError", "InvalidConfigError", "UnknownServiceError"):
+        return S3Error(obj=obj, problem=reason, next_step="Correct the option that it names", code="Options")
     return S3Error(
-        obj=f"S3 endpoint {endpoint}",
-        problem=f"no answer: {error or type(error).__name__}",
-        next_step="Check endpoint_url, the name resolution, and that the server is up",
+        obj=obj,
+        problem=f"no answer: {reason}",
+        next_step="Check endpoint_url, the name resolution, the proxy, and that the server is up",
         code="Connection",
     )
 
 
+def not_s3(*, endpoint: str, problem: str) -> S3Error:
+    """Return the error for an answer that S3 does not give."""
+    return S3Error(
+        obj=f"S3 endpoint {endpoint}",
+        problem=problem,
+        next_step="Check that endpoint_url is the address of an S3 API, not of a console or a proxy's page",
+        code="Answer",
+    )
+
+
+def explain_cause(error: BaseException) -> str:
+    """Return what is at the bottom of an error of botocore, whose own text names only the address.
+
+    urllib3 wraps the cause in ``reason`` or says ``<connection object>: Failed to establish ...: [Errno 111] ...``.
+    """
+    inner: t.Any = getattr(error, "kwargs", {}).get("error")
+    while isinstance(getattr(inner, "reason", None), BaseException):
+        inner = inner.reason
+    text = str(inner or error) or type(error).__name__
+    return text.rpartition(">: ")[2] if ">: " in text else text
+
+
 def sdk_error(*, obj: str, operation: str, endpoint: str, error: BaseException) -> S3Error:
-    """The error for an exception of boto3/botocore: a ClientError carries the server's answer, others got none."""
+    """Return the error for an exception of boto3/botocore: a ClientError carries the server's answer, others got none."""
     response: t.Any = getattr(error, "response", None)
     if isinstance(response, dict) and "Error" in response:
         status = int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
@@ -120,7 +153,7 @@ def sdk_error(*, obj: str, operation: str, endpoint: str, error: BaseException) 
 
 
 def no_credentials(*, why: str) -> Refusal:
-    """The refusal for a site that gave no credentials at all."""
+    """Return the refusal for a site that gave no credentials at all."""
     return Refusal(
         obj="S3 credentials",
         problem=why,

@@ -88,14 +88,13 @@ BAD_INPUT: list[tuple[str, dict[str, Any], list[str]]] = [
         {"credentials_file": None, "profile": None, "access_key": "nobody", "secret_key": "canary-4c1d"},
         ["InvalidAccessKeyId", "access_key"],
     ),
-    ("wrong region", {"region": "eu-west-7"}, ["eu-west-7", "Correct the option region"]),
     (
         "endpoint down",
         {"endpoint_url": "http://127.0.0.1:9"},
         ["http://127.0.0.1:9", "Connection refused", "endpoint_url"],
     ),
     ("no endpoint", {"endpoint_url": "ftp://x"}, ["ftp://x", "https://host"]),
-    ("no profile", {"profile": "nobody"}, ["'nobody'", "credentials"]),
+    ("no profile", {"profile": "nobody"}, ["(nobody)", "credentials"]),
     (
         "no credentials file",
         {"credentials_file": "/nowhere/keys"},

@@ -250,8 +250,32 @@ def test_a_compacted_topic_is_not_reconciled(
     assert f"topic {transactions.topic} is compacted (cleanup.policy)" in " ".join(run.stdout.split())
 
 
+@pytest.mark.lab("postgresql")
+def test_what_retention_removed_during_a_stop_is_lost(
+    transactions: Transactions, lab: dict[str, Any], ansible_playbook: Callable[..., PlaybookRun]
+) -> None:
+    """The group goes on behind it, and everything that is left is recorded: only the commits of before the stop tell."""
+    for _number in range(EVENTS):
+        transactions.send()
+    committed = transactions.consume(EVENTS // 2)
+    before = transactions.info()["groups"]
+    moved = TopicPartition(transactions.topic, 0, committed + 3)
+    transactions.bus.admin.delete_records([moved])[moved].result()
+    left = EVENTS // 2 - 1
+    blind = reconcile(transactions, lab, ansible_playbook, left)
+    assert blind.rc == 0, blind.stdout
+    told = reconcile(transactions, lab, ansible_playbook, left, event_reconciliation_before=before)
+    assert told.rc == 2
+    words = f"when it was stopped: 3 of {transactions.topic}[0] ({committed} to {committed + 2})"
+    assert words in " ".join(told.stdout.split())
+
+
 def reconcile(
-    transactions: Transactions, lab: dict[str, Any], ansible_playbook: Callable[..., PlaybookRun], recorded: int
+    transactions: Transactions,
+    lab: dict[str, Any],
+    ansible_playbook: Callable[..., PlaybookRun],
+    recorded: int,
+    **more: Any,
 ) -> PlaybookRun:
     """Run the role over a ledger that holds so many events, while a consumer is in the group."""
     server = lab["postgresql"]
@@ -275,5 +299,6 @@ def reconcile(
                 "event_reconciliation_max_lag": 0,
                 "event_reconciliation_timeout": 60,
                 "event_reconciliation_query": LEDGER % {"recorded": recorded},
+                **more,
             },
         )

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -13,21 +14,27 @@ from hypothesis import strategies as st
 
 from ansible_collections.lowtide.ops.plugins.module_utils._backup import catalogue, keys
 from ansible_collections.lowtide.ops.plugins.module_utils._backup.manifest import (
+    Identity,
     Manifest,
     NotAManifest,
     Part,
+    name_host,
     read_manifest,
+    read_timeout,
+    write_started,
 )
 from ansible_collections.lowtide.ops.plugins.module_utils._backup.plan import (
     SKEW,
+    Retention,
     decide,
+    explain_clock,
     parse_age,
     part_size,
-    plan,
     readable_age,
 )
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import Refusal
-from ansible_collections.lowtide.ops.plugins.module_utils._s3.parse import Listed, Upload
+from ansible_collections.lowtide.ops.plugins.module_utils._s3.bucket import Listed
+from ansible_collections.lowtide.ops.plugins.module_utils._s3.errors import S3Error
 
 NOW = datetime(2026, 11, 21, 4, 0, 0, tzinfo=UTC)
 RUN = "20261121T020000Z-5f1c2a77"
@@ -38,6 +45,9 @@ MANIFEST = Manifest(
     system_identifier=SYSTEM,
     server_version="15.18",
     client_version="15.18",
+    hosts=("db1:5432", "10.0.0.1:5432"),
+    timeline=3,
+    source="primary",
     taken_at=datetime(2026, 11, 21, 2, 0, 0, tzinfo=UTC),
     finished_at=datetime(2026, 11, 21, 2, 0, 4, tzinfo=UTC),
     verified_at=datetime(2026, 11, 21, 2, 0, 4, tzinfo=UTC),
@@ -52,15 +62,17 @@ MANIFEST = Manifest(
 PLACE = keys.Place(bucket="b", prefix="p", database="d/b", system_identifier=SYSTEM)
 
 
-def listing(
-    run: str = RUN, *, incoming: bool = False, parts: tuple[str, ...] = (*keys.PARTS, keys.MANIFEST)
-) -> list[Listed]:
+HOUR = timedelta(hours=1)
+OURS = Identity(("db1:5432",), 3)
+
+
+def listing(run: str = RUN, *, parts: tuple[str, ...] = keys.ORDER) -> list[Listed]:
     """What a server lists for one run."""
-    found = []
+    listed = []
     for name in parts:
         size, etag = (MANIFEST.parts[name].size, MANIFEST.parts[name].etag) if name in MANIFEST.parts else (1, "m")
-        found.append(Listed(key=PLACE.key(run, name, incoming=incoming), size=size, etag=etag, modified=""))
-    return found
+        listed.append(Listed(key=PLACE.key(run, name), size=size, etag=etag, modified=NOW))
+    return listed
 
 
 def test_a_manifest_is_read_as_it_was_written() -> None:
@@ -84,11 +96,10 @@ def test_other_bytes_are_no_manifest(body: bytes) -> None:
 def test_a_field_of_another_kind_never_passes_as_an_error_of_ours(field: str, value: object) -> None:
     """Read it is, or NotAManifest says why not."""
     document = json.loads(MANIFEST.to_json()) | {field: value}
-    try:
-        read: Manifest | None = read_manifest(json.dumps(document).encode())
-    except NotAManifest:
-        read = None
-    assert read is None or read.run_id == RUN
+    run_id = RUN
+    with contextlib.suppress(NotAManifest):
+        run_id = read_manifest(json.dumps(document).encode()).run_id
+    assert keys.is_run_id(run_id)
 
 
 def test_a_later_format_is_named() -> None:
@@ -99,26 +110,48 @@ def test_a_later_format_is_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("age", "allowed", "due"),
+    ("age", "allowed", "interval", "due"),
     [
-        (timedelta(0), timedelta(0), False),
-        (timedelta(seconds=1), timedelta(0), True),
-        (timedelta(hours=24), timedelta(hours=24), False),
-        (timedelta(hours=24, seconds=1), timedelta(hours=24), True),
-        (-SKEW, timedelta(hours=1), False),
-        (-SKEW - timedelta(seconds=1), timedelta(hours=1), True),
+        (timedelta(0), timedelta(0), timedelta(0), False),
+        (timedelta(seconds=1), timedelta(0), timedelta(0), True),
+        # A nightly run makes one each night, though the last one is some minutes younger than a day.
+        (timedelta(hours=23, minutes=55), 24 * HOUR, 24 * HOUR, True),
+        # A second run in the same night does not.
+        (timedelta(hours=1), 24 * HOUR, 24 * HOUR, False),
+        (timedelta(hours=11, minutes=59), 24 * HOUR, 24 * HOUR, False),
+        (timedelta(hours=25), 24 * HOUR, 24 * HOUR, True),
+        # Hourly runs make one each day, and nightly ones one before the week is over.
+        (timedelta(hours=23), 24 * HOUR, HOUR, False),
+        (timedelta(hours=23, minutes=1), 24 * HOUR, HOUR, True),
+        (timedelta(days=5, hours=23), timedelta(days=7), 24 * HOUR, False),
+        (timedelta(days=6, minutes=1), timedelta(days=7), 24 * HOUR, True),
+        (-SKEW, HOUR, HOUR, False),
     ],
 )
-def test_due_by_age(age: timedelta, allowed: timedelta, due: bool) -> None:
-    """From the snapshot on; a date far in the future is not believed."""
-    decision = decide(newest=replace(MANIFEST, taken_at=NOW - age), now=NOW, max_age=allowed)
+def test_due_by_age(age: timedelta, allowed: timedelta, interval: timedelta, due: bool) -> None:
+    """From the snapshot on, and by what it will be when the next run comes."""
+    decision = decide(newest=replace(MANIFEST, taken_at=NOW - age), now=NOW, max_age=allowed, interval=interval)
     assert decision.due is due
     assert RUN in decision.why
 
 
+@settings(deadline=None)
+@given(st.integers(1, 500), st.integers(1, 96), st.lists(st.integers(-30, 30), min_size=20, max_size=20))
+def test_no_backup_is_older_than_allowed_at_any_run(allowed: int, interval: int, jitter: list[int]) -> None:
+    """Runs at regular times, some minutes early or late: where a run can prevent it, none finds one that is too old."""
+    taken, oldest = NOW, timedelta(0)
+    for number, minutes in enumerate(jitter, start=1):
+        now = NOW + number * interval * HOUR + timedelta(minutes=minutes if interval > 1 else 0)
+        oldest = max(oldest, now - taken)
+        manifest = replace(MANIFEST, taken_at=taken)
+        if decide(newest=manifest, now=now, max_age=allowed * HOUR, interval=interval * HOUR).due:
+            taken = now
+    assert oldest <= max(allowed, interval) * HOUR + HOUR
+
+
 def test_due_without_any() -> None:
     """And nothing else to say."""
-    assert decide(newest=None, now=NOW, max_age=timedelta(days=1)).due
+    assert decide(newest=None, now=NOW, max_age=HOUR, interval=HOUR).due
 
 
 @pytest.mark.parametrize(
@@ -179,35 +212,128 @@ def test_a_manifest_of_another_run_does_not_count() -> None:
     assert not catalogue.judge(run, MANIFEST.to_json()).verified
 
 
-def test_leftovers_are_incoming_objects_and_what_their_run_had_copied() -> None:
-    """Killed between copy and manifest: both go. Published: only the incoming go."""
-    half = [*listing(incoming=True, parts=keys.PARTS), *listing(parts=(keys.DUMP,))]
-    found = catalogue.leftovers(catalogue.group(half, "p"), [Upload("k", "u", "")])
-    assert set(found.keys) == {one.key for one in half}
-    assert len(found.uploads) == 1
-    whole = [*listing(incoming=True, parts=(keys.DUMP,)), *listing()]
-    assert catalogue.leftovers(catalogue.group(whole, "p"), []).keys == (PLACE.key(RUN, keys.DUMP, incoming=True),)
+def test_unfinished_is_what_was_begun_and_never_decoded() -> None:
+    """A dump that has only lost its manifest is not: somebody may still want it. Nor is one that nobody began."""
+    for parts, unfinished in (
+        ((keys.STARTED,), True),
+        ((keys.STARTED, keys.GLOBALS, keys.DUMP), True),
+        ((keys.STARTED, *keys.PARTS), False),
+        (keys.ORDER, False),
+        ((keys.DUMP,), False),
+    ):
+        (run,) = catalogue.group(listing(parts=parts), "p")
+        assert run.is_unfinished is unfinished
 
 
-def test_a_dump_that_has_only_lost_its_manifest_is_left_alone() -> None:
-    """Somebody may still want it."""
-    assert not catalogue.leftovers(catalogue.group(listing(parts=keys.PARTS), "p"), [])
+def test_a_run_says_how_long_it_may_take() -> None:
+    """And whatever else lies there does not."""
+    body = write_started(run_id=RUN, started_at=NOW, timeout=60, host="h")
+    assert read_timeout(body) == 60
+    for other in (b"", b"[]", b"{}", b'{"timeout": "60"}', b'{"timeout": 0}'):
+        assert read_timeout(other) is None
 
 
-@settings(deadline=None)
-@given(st.lists(st.tuples(st.booleans(), st.sampled_from([*keys.PARTS, keys.MANIFEST])), unique=True))
-def test_a_manifest_and_its_parts_are_never_removed(state: list[tuple[bool, str]]) -> None:
-    """Whatever lies around: what has a manifest stays."""
-    objects = [one for incoming, part in state for one in listing(incoming=incoming, parts=(part,))]
-    doomed = catalogue.leftovers(catalogue.group(objects, "p"), []).keys
-    if (False, keys.MANIFEST) in state:
-        assert all("/.incoming/" in key for key in doomed)
+class Manifests:
+    """The one thing that a bucket is asked for: manifests, by their keys."""
+
+    def __init__(self, *manifests: Manifest) -> None:
+        self.bodies = {PLACE.key(manifest.run_id, keys.MANIFEST): manifest.to_json() for manifest in manifests}
+        self.denied: set[str] = set()
+
+    def read(self, key: str) -> bytes:
+        """A manifest."""
+        if key in self.denied:
+            raise S3Error(obj=key, problem="access denied", next_step="x", code="AccessDenied")
+        return self.bodies[key]
 
 
-def test_plan_says_what_why_and_how_long() -> None:
-    """Removal first, then the backup, with the last one's time as the estimate."""
-    decision = decide(newest=MANIFEST, now=NOW, max_age=timedelta(0))
-    items = plan(PLACE, decision, catalogue.Leftovers(keys=("k",), uploads=()), MANIFEST)
-    assert [item.reversible for item in items] == [False, True]
-    assert items[1].estimate == 4.0
-    assert "2 h old" in items[1].why
+def runs_of(*manifests: Manifest) -> list[catalogue.Run]:
+    """Their listing."""
+    return catalogue.group([listed for manifest in manifests for listed in listing(manifest.run_id)], "p")
+
+
+def newer(number: int, **changes: object) -> Manifest:
+    """A backup that was taken so many hours later."""
+    return replace(
+        MANIFEST,
+        run_id=f"20261121T{2 + number:02}0000Z-00000000",
+        taken_at=MANIFEST.taken_at + number * HOUR,
+        **changes,  # type: ignore[arg-type]
+    )
+
+
+def find(bucket: Manifests, *manifests: Manifest) -> catalogue.Findings:
+    """Look for the newest one of ours."""
+    return catalogue.find_newest(bucket, runs_of(*manifests), OURS, latest=NOW + SKEW)  # type: ignore[arg-type]
+
+
+def test_the_backup_of_a_copy_of_the_cluster_does_not_vouch() -> None:
+    """Taken elsewhere, or on a later timeline; the older one of ours does."""
+    staging = newer(1, hosts=("staging:5432",))
+    branch = newer(2, timeline=4)
+    findings = find(Manifests(MANIFEST, staging, branch), MANIFEST, staging, branch)
+    assert findings.newest == MANIFEST
+    assert [entry.problem for entry in findings.foreign] == [
+        "it is of timeline 4, and this server is on timeline 3",
+        "it was taken from staging:5432, and this server is db1:5432",
+    ]
+    assert findings.bad == []
+    # A member of ours that was the primary on an earlier timeline does.
+    members = Identity(("db2:5432", "db1:5432"), 5)
+    assert members.explain_foreign(MANIFEST) is None
+
+
+def test_the_machine_itself_is_named_by_its_name() -> None:
+    """localhost is another server on each machine."""
+    for host in (None, "", "localhost", "127.0.0.1", "::1", "/var/run/postgresql"):
+        assert name_host(host, 5432, node="n1") == "n1:5432"
+    assert name_host("db1", 5433, node="n1") == "db1:5433"
+
+
+def test_one_that_is_dated_in_the_future_is_passed_over() -> None:
+    """It is named, and does not make every run due for ever."""
+    future = newer(9)
+    findings = find(Manifests(MANIFEST, future), MANIFEST, future)
+    assert findings.newest == MANIFEST
+    assert [entry.problem for entry in findings.bad] == ["it is dated in the future"]
+
+
+def test_a_manifest_that_cannot_be_read_is_one_bad_run() -> None:
+    """The others count. Another error than that of the object is none of this run's."""
+    newest = newer(1)
+    bucket = Manifests(MANIFEST, newest)
+    bucket.denied = {PLACE.key(newest.run_id, keys.MANIFEST)}
+    findings = find(bucket, MANIFEST, newest)
+    assert findings.newest == MANIFEST
+    assert [entry.problem for entry in findings.bad] == ["its manifest cannot be read: access denied"]
+
+
+@pytest.mark.parametrize(
+    ("keep", "keep_for", "gone"),
+    [
+        (None, None, []),
+        (1, None, [0, 1, 2, 3]),
+        (2, None, [0, 1, 2]),
+        (9, None, []),
+        (None, 2 * HOUR, [0, 1]),
+        (3, 2 * HOUR, [0, 1]),
+        (4, 2 * HOUR, [0]),
+        (1, timedelta(0), [0, 1, 2, 3]),
+    ],
+)
+@pytest.mark.procedure("D25")
+def test_retention_counts_the_new_one_and_keeps_by_number_and_by_age(
+    keep: int | None, keep_for: timedelta | None, gone: list[int]
+) -> None:
+    """Four older ones, of 4, 3, 2 and 1 hours; where both are given, one has to be beyond both."""
+    older = [newer(number) for number in range(4)]
+    now = MANIFEST.taken_at + 4 * HOUR
+    assert Retention(keep, keep_for).choose(older, now=now) == [older[number] for number in gone]
+
+
+def test_nothing_is_removed_by_a_clock_that_is_wrong() -> None:
+    """The two servers' clocks differ, or a backup comes from the future."""
+    assert explain_clock(now=NOW, server_time=NOW + SKEW, newest_taken=NOW) is None
+    assert explain_clock(now=NOW, server_time=None, newest_taken=None) is None
+    assert "S3 server" in (explain_clock(now=NOW, server_time=NOW - HOUR, newest_taken=NOW) or "")
+    assert "dated" in (explain_clock(now=NOW, server_time=NOW, newest_taken=NOW + HOUR) or "")

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.lowtide.ops.plugins.module_utils._backup.plan import (
-    Decision,
+from ansible_collections.lowtide.ops.plugins.module_utils._backup.plan import Decision
+from ansible_collections.lowtide.ops.plugins.module_utils._backup.summary import (
     describe_backup,
     summarize_backup,
     summarize_backups,
@@ -30,33 +30,33 @@ YOUNG = Decision(False, "newest verified backup R1 is 3 h old, younger than 1 d"
 
 
 @pytest.mark.parametrize(
-    ("decision", "check_mode", "backup", "leftovers", "expected"),
+    ("decision", "check_mode", "backup", "removed", "expected"),
     [
         (NONE, True, None, [], "would back up shop (there is no verified backup)"),
         (NONE, False, BACKUP, [], "backed up shop: 12.3 MiB to s3://b/shop/7/R1, verified"),
         (YOUNG, False, None, [], "newest verified backup R1 is 3 h old, younger than 1 d"),
-        (YOUNG, True, None, ["x"], f"{YOUNG.why}; would remove 1 leftover of an interrupted run"),
+        (NONE, True, None, ["x"], f"would back up shop ({NONE.why}); would remove 1 older or unfinished run"),
         (
             NONE,
             False,
             BACKUP,
             ["x", "y"],
-            "backed up shop: 12.3 MiB to s3://b/shop/7/R1, verified; removed 2 leftovers of an interrupted run",
+            "backed up shop: 12.3 MiB to s3://b/shop/7/R1, verified; removed 2 older or unfinished runs",
         ),
         (NONE, False, None, [], "shop was not backed up (there is no verified backup)"),
     ],
 )
 def test_backup(
-    decision: Decision, check_mode: bool, backup: dict[str, Any] | None, leftovers: list[str], expected: str
+    decision: Decision, check_mode: bool, backup: dict[str, Any] | None, removed: list[str], expected: str
 ) -> None:
-    """Predicted, done, not due, with what an interrupted run left."""
+    """Predicted, done, not due, with what was removed."""
     line = summarize_backup(
         database="shop",
         url="s3://b/shop/7/R1",
         decision=decision,
         check_mode=check_mode,
         backup=backup,
-        leftovers=leftovers,
+        removed=removed,
     )
     assert line == expected
 

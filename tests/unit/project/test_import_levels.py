@@ -17,12 +17,11 @@ LEVELS = {
         ["module"],
     ],
     "module_utils._backup": [
-        ["keys", "pipeline"],
+        ["copy_rows", "keys", "pipeline"],
         ["manifest"],
-        ["catalogue", "database", "verify"],
-        ["plan", "upload"],
-        ["make"],
-        ["ensure"],
+        ["catalogue", "database", "plan", "programs", "verify"],
+        ["cleaning", "making", "summary"],
+        ["backup"],
         ["entry"],
     ],
     "module_utils._kafka": [
@@ -95,7 +94,7 @@ LEVELS = {
         ["apply"],
         ["ensure"],
     ],
-    "module_utils._s3": [["errors", "parse", "signing"], ["connection"], ["api"]],
+    "module_utils._s3": [["errors"], ["bucket", "connection"]],
     "plugin_utils._window": [
         ["declaration", "events", "inputs", "processes", "renewer", "version"],
         ["journal", "lease", "preload", "results", "state"],
@@ -108,10 +107,7 @@ LEVELS = {
 }
 """Every package, lowest level first. A directory of modules is one entry. An entry may be there before its file is."""
 
-EXCEPTIONS = {
-    ("module_utils._backup.make", "ensure"): "a backup's options and state, for types: they belong into a file below",
-    ("module_utils._backup.upload", "ensure"): "the type of encryption: it belongs into a file below",
-}
+EXCEPTIONS: dict[tuple[str, str], str] = {}
 """Imports that point upwards today, with what is to be done about them."""
 
 COMPOSES = {

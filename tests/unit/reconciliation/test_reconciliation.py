@@ -30,7 +30,8 @@ def test_equal_counts_are_a_proof() -> None:
     told = reconcile(bus(PASSED, NOT_STARTED), ledger(EQUAL), "2026-11-26T03:00:00Z")
     assert told["blockers"] == []
     assert told["summary"] == (
-        "no event lost, none doubled: topic 10, recorded 10, lost 0, doubled 0; 4 recorded since 2026-11-26T03:00:00Z"
+        "no event lost, none doubled: topic 10, recorded 10, lost 0, doubled 0; 4 recorded since 2026-11-26T03:00:00Z;"
+        " 3 still on their way"
     )
     assert told["evidence"] == [
         "consumer group g: topic 10, recorded 10, lost 0, doubled 0; 4 recorded since 2026-11-26T03:00:00Z; lag 3"
@@ -100,6 +101,11 @@ def test_a_compacted_topic_is_refused_by_name() -> None:
     [
         (ledger(), "it returned 0 rows with the columns recorded, doubled, recorded_since"),
         (ledger(EQUAL, EQUAL), "it returned 2 rows"),
+        (ledger({"topic": "t", "partition": "0", **EQUAL}), "it returned partition '0'"),
+        (
+            ledger({"topic": "t", "partition": 0, **EQUAL}, {"topic": "t", "partition": 0, **EQUAL}),
+            "several rows for one",
+        ),
         (ledger({"recorded": 10}), "it returned 1 rows with the columns recorded"),
         (ledger({**EQUAL, "more": 1}), "recorded_since, more"),
         (ledger({**EQUAL, "recorded": None}), "it returned recorded None"),
@@ -129,3 +135,44 @@ def test_offsets_that_prove_nothing_are_told(partitions: list[dict[str, Any]], w
     """No group of that name, no commit, a topic that was removed."""
     (blocker,) = reconcile(bus(*partitions), ledger(EQUAL), "")["blockers"]
     assert words in blocker["what"]
+
+
+OTHER = {"topic": "t", "partition": 1, "log_start": 0, "committed": 10, **IN_LOG}
+
+
+def of(partition: int, recorded: int) -> dict[str, Any]:
+    """A row of a ledger that tells partitions apart."""
+    return {"topic": "t", "partition": partition, "recorded": recorded, "doubled": 0, "recorded_since": 0}
+
+
+def test_a_loss_is_not_made_up_for_by_another_partition() -> None:
+    """The sums agree, and neither partition does."""
+    assert reconcile(bus(PASSED, OTHER), ledger(of(0, 10), of(1, 10)), "")["blockers"] == []
+    told = reconcile(bus(PASSED, OTHER), ledger(of(0, 12), of(1, 8)), "")
+    assert "lost 0, doubled 0; lost -2 of t[0]; lost 2 of t[1]" in told["blockers"][0]["what"]
+    assert [row["partition"] for row in told["to_count"]] == [0, 1]
+    counted_again = reconcile(bus(PASSED, OTHER), ledger(of(0, 10), of(1, 8)), "", counted(10, 8))
+    assert counted_again["blockers"] == []
+    nothing = reconcile(bus(PASSED, OTHER), ledger(of(0, 10)), "")
+    assert "lost 10 of t[1]" in nothing["blockers"][0]["what"]
+
+
+def test_what_retention_removed_while_the_consumers_were_stopped_is_lost() -> None:
+    """Though the group has gone on, and everything from the log's start on is recorded; for each partition."""
+    moved = {**PASSED, "log_start": 100, "committed": 150, "log_end": 150}
+    ahead = {**OTHER, "log_start": 0, "committed": 200, "log_end": 200}
+    before: list[dict[str, Any]] = [
+        {"name": "other", "partitions": [{**PASSED, "committed": 1}]},
+        {
+            "name": "g",
+            "partitions": [{**PASSED, "committed": 50}, {**OTHER, "committed": 190}, NOT_STARTED | {"partition": 2}],
+        },
+    ]
+    recorded = ledger(of(0, 50), of(1, 200))
+    assert reconcile(bus(moved, ahead), recorded, "")["blockers"] == []
+    (blocker,) = reconcile(bus(moved, ahead), recorded, "", None, before)["blockers"]
+    assert blocker["what"] == (
+        "retention has removed offsets that it had not passed when it was stopped: 50 of t[0] (50 to 99)"
+    )
+    before[1]["partitions"][0]["committed"] = 100
+    assert reconcile(bus(moved, ahead), recorded, "", None, before)["blockers"] == []

@@ -1,0 +1,206 @@
+# Copyright (c) 2026 The lowtide.ops team
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Make one new backup, from the snapshot to the manifest. Private to lowtide.ops: do not import from other collections.
+
+Everything goes up into the run's own folder, ``started.json`` first; there it is read back and decoded; the manifest,
+without which nothing counts, comes last. So a kill at any point is harmless, and nothing has to be deleted or replaced: an
+account that may only add objects is enough, and so is a bucket that keeps each of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+import typing as t
+from dataclasses import dataclass
+
+from .._common.errors import OpsError
+from .._s3.bucket import HashingReader
+from . import database, keys, programs, verify
+from .copy_rows import Table, name_table
+from .manifest import Manifest, Part, write_started
+from .pipeline import Pipeline, run
+from .plan import part_size
+
+if t.TYPE_CHECKING:
+    from .._common.outcome import Outcome
+    from .._common.retry import Deadline
+    from .._postgresql.connection import Session
+    from .._s3.bucket import Bucket
+
+GLOBALS_END = b"-- PostgreSQL database cluster dump complete"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a new backup is made with. ``token`` tells this run from others."""
+
+    session: Session
+    lock: database.Lock
+    bucket: Bucket
+    place: keys.Place
+    programs: programs.Programs
+    deadline: Deadline
+    timeout: int
+    lock_timeout: int
+    role_passwords: bool
+    encryption: str | None
+    token: str
+
+
+class NewBackup:
+    """One new backup in the making; ``outcome`` learns what was tried and done."""
+
+    def __init__(self, setting: Setting, outcome: Outcome) -> None:
+        self._setting = setting
+        self._outcome = outcome
+        self._parts: dict[str, Part] = {}
+        self.run_id = ""
+
+    def make(self) -> Manifest:
+        """Dump, verify, publish; on failure nothing of this run counts, and what of it could not be removed is named."""
+        own = self._setting
+        is_standby = own.session.server.in_recovery
+        snapshot = database.Snapshot(programs.bind_settings(own.session), run_id=own.token[:8], is_standby=is_standby)
+        self.run_id = keys.run_id(snapshot.taken_at, own.token)
+        try:
+            try:
+                expected = snapshot.list_tables()
+                started = time.monotonic()
+                self._upload(snapshot)
+                dump_seconds = time.monotonic() - started
+            finally:
+                snapshot.close()
+            started = time.monotonic()
+            rows = self._verify(expected)
+            manifest = self._describe(snapshot, rows, dump_seconds, time.monotonic() - started)
+            own.lock.assert_held()
+            own.bucket.put(self._key(keys.MANIFEST), manifest.to_json(), content_type="application/json")
+        except BaseException:
+            self._discard()
+            raise
+        self._outcome.changed = True
+        return manifest
+
+    def _key(self, part: str) -> str:
+        return self._setting.place.key(self.run_id, part)
+
+    def _upload(self, snapshot: database.Snapshot) -> None:
+        """Write all that is known before the dump can be decoded; small parts first, so that a refusal comes early."""
+        own = self._setting
+        self._outcome.write_attempted = True
+        body = write_started(
+            run_id=self.run_id,
+            started_at=snapshot.taken_at,
+            timeout=own.timeout,
+            host=database.name_reached(own.session)[0],
+        )
+        own.bucket.put(self._key(keys.STARTED), body, content_type="application/json")
+        environment = programs.client_environment(own.session, run_id=own.token[:8])
+        name = own.place.database
+        roles = run(
+            programs.globals_command(own.programs, environment, database=name, role_passwords=own.role_passwords),
+            deadline=own.deadline,
+        )
+        if GLOBALS_END not in roles[-300:]:
+            raise OpsError(
+                obj="pg_dumpall",
+                problem="its output has no end mark",
+                next_step="Run again; nothing has been published",
+            )
+        self._put(keys.GLOBALS, roles, "application/sql")
+        size = own.session.query("SELECT pg_catalog.pg_database_size(pg_catalog.current_database())")[0][0]
+        commands = programs.dump_commands(
+            own.programs, environment, database=name, snapshot=snapshot.name, lock_timeout=own.lock_timeout
+        )
+        with Pipeline(commands, deadline=own.deadline, collect=True) as pipeline:
+            source = HashingReader(pipeline.stdout, pipeline.finish)
+            etag = own.bucket.upload(
+                self._key(keys.DUMP), source, part_bytes=part_size(size), content_type="application/zstd"
+            )
+        self._parts[keys.DUMP] = Part(size=source.size, sha256=source.sha256, etag=etag)
+
+    def _put(self, part: str, body: bytes, content_type: str) -> None:
+        etag = self._setting.bucket.put(self._key(part), body, content_type=content_type)
+        self._parts[part] = Part(size=len(body), sha256=hashlib.sha256(body).hexdigest(), etag=etag)
+
+    def _verify(self, expected: t.Iterable[Table]) -> dict[Table, int]:
+        """Read everything back, and write which tables and how many rows were found in the dump."""
+        own = self._setting
+        verify.verify_small(own.bucket, self._key(keys.GLOBALS), self._parts[keys.GLOBALS])
+        rows = verify.verify_dump(
+            own.bucket,
+            self._key(keys.DUMP),
+            self._parts[keys.DUMP],
+            programs=(own.programs.pg_restore, own.programs.zstd),
+            deadline=own.deadline,
+        )
+        verify.compare_tables(own.bucket.url(self._key(keys.DUMP)), rows, expected)
+        self._put(keys.TABLES, write_tables(rows), "application/json")
+        verify.verify_small(own.bucket, self._key(keys.TABLES), self._parts[keys.TABLES])
+        return rows
+
+    def _describe(
+        self, snapshot: database.Snapshot, rows: t.Mapping[Table, int], dump_seconds: float, verify_seconds: float
+    ) -> Manifest:
+        own = self._setting
+        now = own.session.query("SELECT pg_catalog.clock_timestamp()")[0][0]
+        return Manifest(
+            run_id=self.run_id,
+            database=own.place.database,
+            system_identifier=own.place.system_identifier,
+            server_version="{}.{}".format(*divmod(own.session.server.version, 10000)),
+            client_version=own.programs.version,
+            hosts=database.name_reached(own.session),
+            timeline=database.read_identity(own.session).timeline,
+            source="standby" if own.session.server.in_recovery else "primary",
+            taken_at=snapshot.taken_at.replace(microsecond=0),
+            finished_at=now,
+            verified_at=now,
+            dump_seconds=round(dump_seconds, 3),
+            verify_seconds=round(verify_seconds, 3),
+            tables=len(rows),
+            rows=sum(rows.values()),
+            role_passwords=own.role_passwords,
+            encryption=own.encryption,
+            parts=dict(self._parts),
+        )
+
+    def _discard(self) -> None:
+        """Remove what this run has written, manifest first, and name what could not be removed; the cause is told first."""
+        own, folder = self._setting, self._key("")
+        if not self._outcome.write_attempted:
+            return
+        try:
+            for part in reversed(keys.ORDER):
+                own.bucket.delete(self._key(part))
+            for upload in own.bucket.list_uploads(folder):
+                own.bucket.abort(upload)
+        except OpsError as error:
+            self._outcome.changed = True
+            self._outcome.facts["left_behind"] = f"{own.bucket.url(folder)} could not be cleared: {error.problem}"
+
+
+def write_tables(rows: t.Mapping[Table, int]) -> bytes:
+    """Return the document of the tables in a dump and their numbers of rows."""
+    entries = [
+        {
+            "schema": schema.decode("utf-8", "backslashreplace"),
+            "name": name.decode("utf-8", "backslashreplace"),
+            "rows": rows[schema, name],
+        }
+        for schema, name in sorted(rows)
+    ]
+    return json.dumps(entries, indent=1).encode() + b"\n"
+
+
+def read_tables(body: bytes) -> dict[str, int]:
+    """Return how many rows of each table a document of :func:`write_tables` has."""
+    return {f"{entry['schema']}.{entry['name']}": int(entry["rows"]) for entry in json.loads(body)}
+
+
+def name_rows(rows: t.Mapping[Table, int]) -> dict[str, int]:
+    """Return counted rows under the names that :func:`read_tables` gives."""
+    return {name_table(table): count for table, count in rows.items()}

@@ -1,0 +1,134 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""pg_backup with no more than it needs: of the bucket, of the database, of the environment."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from support.backups import Site, quoted
+from support.modules import run_module
+from support.s3_proxy import Fault, Request, s3_proxy
+
+pytestmark = pytest.mark.lab("postgresql", "s3", "versitygw")
+
+PASSWORD = "canary-of-the-saver"  # noqa: S105  # of a role that a test makes
+
+
+@pytest.fixture
+def saver(real_site: Site, unique_name: Callable[..., str]) -> Iterator[str]:
+    """A role that may read all data, with a password, and nothing else."""
+    role = unique_name("saver", separator="_")
+    real_site.sql(f"CREATE ROLE {role} LOGIN PASSWORD '{PASSWORD}'")
+    real_site.sql(f"GRANT pg_read_all_data TO {role}")
+    yield role
+    real_site.sql(f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+def without_passfile(site: Site, **more: Any) -> dict[str, Any]:
+    """The site's options, none of which has a password."""
+    return {name: value for name, value in site.params(**more).items() if name != "passfile"}
+
+
+@pytest.mark.procedure("C18")
+def test_a_role_that_may_only_read_is_enough(real_site: Site, saver: str) -> None:
+    """Its tables, its sequences, the roles beside it; all of it is in the dump."""
+    done = run_module("pg_backup", without_passfile(real_site, login_user=saver, login_password=PASSWORD))
+    assert done.changed, done.msg
+    assert (done["backup"]["tables"], done["backup"]["rows"]) == (4, 2101)
+
+
+def test_the_password_of_the_session_is_that_of_the_programs(real_site: Site, saver: str) -> None:
+    """PGPASSWORD where no option has one; one that is stale loses against an option."""
+    done = run_module("pg_backup", without_passfile(real_site, login_user=saver), env={"PGPASSWORD": PASSWORD})
+    assert done.changed, done.msg
+    options = without_passfile(real_site, login_user=saver, login_password=PASSWORD, max_age="0")
+    assert run_module("pg_backup", options, env={"PGPASSWORD": "stale"}).changed
+    assert run_module("pg_backup", real_site.params(max_age="0"), env={"PGPASSWORD": "stale"}).changed
+
+
+@pytest.mark.procedure("C18")
+def test_an_account_that_may_only_add_objects_makes_one_backup_after_the_other(real_site: Site) -> None:
+    """Also where an interrupted run left something and retention is asked for: that is a warning."""
+
+    def rule(request: Request) -> Fault | None:
+        removes = request.method == "DELETE" or "delete" in request.target.partition("?")[2]
+        return Fault(status=403, code="AccessDenied") if removes else None
+
+    with s3_proxy(real_site.server["endpoint_url"], rule) as proxy:
+        runs = [
+            run_module("pg_backup", real_site.params(endpoint_url=proxy.url, max_age="0", keep=1)) for _ in range(3)
+        ]
+    for run in runs:
+        assert run.changed, run.msg
+        assert run["removed"] == []
+    assert runs[0].result.get("warnings", []) == []
+    assert "could not be removed" in json.dumps(runs[2]["warnings"])
+    assert len([key for key in real_site.names() if key.endswith("manifest.json")]) == 3
+
+
+def test_a_bucket_that_wants_content_md5_gets_it(real_site: Site) -> None:
+    """As one with Object Lock does, on every object and part; nothing is deleted in a request for many."""
+
+    def rule(request: Request) -> Fault | None:
+        if request.method == "POST" and request.target.partition("?")[2].startswith("delete"):
+            return Fault(status=501, code="NotImplemented")
+        is_body = request.method == "PUT" and "Content-MD5" not in request.headers
+        return Fault(status=400, code="InvalidRequest") if is_body else None
+
+    real_site.sql(
+        "CREATE TABLE wide AS SELECT g, (SELECT string_agg(md5((g * 1000 + i)::text), '') FROM generate_series(1, 100) i) AS v"
+        " FROM generate_series(1, 12000) g"
+    )
+    with s3_proxy(real_site.server["endpoint_url"], rule) as proxy:
+        for _ in range(2):
+            done = run_module("pg_backup", real_site.params(endpoint_url=proxy.url, max_age="0", keep=1))
+            assert done.changed, done.msg
+        parts = [request for request in proxy.seen if "partNumber=" in request.target]
+    assert len(parts) >= 4
+    assert [key.rsplit("/", 1)[1] for key in real_site.names() if "manifest" in key] == ["manifest.json"]
+    real_site.nothing_left()
+
+
+def test_the_region_and_the_endpoint_come_from_the_environment_too(real_site: Site) -> None:
+    """AWS_ENDPOINT_URL_S3, for reading and for writing."""
+    params = {name: value for name, value in real_site.params().items() if name not in ("endpoint_url", "region")}
+    done = run_module("pg_backup", params, env={"AWS_ENDPOINT_URL_S3": real_site.server["endpoint_url"]})
+    assert done.changed, done.msg
+    assert real_site.names()
+
+
+def test_a_proxy_is_used(real_site: Site) -> None:
+    """Every request goes to it, when the environment says so."""
+    with s3_proxy(real_site.server["endpoint_url"], lambda _request: None) as proxy:
+        done = run_module(
+            "pg_backup",
+            real_site.params(endpoint_url="http://s3.nowhere.test:7070"),
+            env={"HTTP_PROXY": proxy.url, "http_proxy": proxy.url, "NO_PROXY": "", "no_proxy": ""},
+        )
+        assert done.changed, done.msg
+        assert all(request.target.startswith("http://s3.nowhere.test:7070/") for request in proxy.seen)
+
+
+def test_the_backup_takes_no_lock_beyond_the_dumps_own(real_site: Site) -> None:
+    """Tables with indexes: while the dump is sent, each of its sessions holds one lock for each table and none for indexes."""
+    names = [f"part_{number}" for number in range(50)]
+    real_site.sql("; ".join(f"CREATE TABLE {quoted(name)} (a int PRIMARY KEY, b int UNIQUE)" for name in names))
+    locks: list[tuple[Any, ...]] = []
+    query = """
+        SELECT count(*) FROM pg_locks l JOIN pg_class c ON c.oid = l.relation
+         WHERE c.relkind = 'i' AND c.relname LIKE 'part\\_%%' AND l.database = (SELECT oid FROM pg_database
+         WHERE datname = current_database())"""
+
+    def rule(request: Request) -> None:
+        if request.is_part:
+            locks.extend(real_site.sql(query, values={}))
+
+    with s3_proxy(real_site.server["endpoint_url"], rule) as proxy:
+        done = run_module("pg_backup", real_site.params(endpoint_url=proxy.url))
+    assert done.changed, done.msg
+    assert locks
+    assert {row[0] for row in locks} == {0}

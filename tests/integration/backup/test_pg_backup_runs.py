@@ -1,0 +1,201 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Several runs in one bucket: what was interrupted, what is another server's, what retention removes, what is damaged."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from typing import Any
+
+import pytest
+
+from support.backups import Site
+from support.modules import ModuleRun, run_module, start_module
+from support.s3_proxy import Fault, Request, s3_proxy
+
+pytestmark = pytest.mark.lab("postgresql", "s3", "versitygw")
+
+
+def backup(site: Site, **options: Any) -> ModuleRun:
+    """A new backup."""
+    done = run_module("pg_backup", site.params(max_age="0", **options))
+    assert done.changed, done.msg
+    return done
+
+
+def manifest_key(site: Site, run: ModuleRun) -> str:
+    """The manifest of a run."""
+    return next(key for key in site.names() if key.endswith(f"{run['backup']['run_id']}/manifest.json"))
+
+
+def rewrite(site: Site, key: str, **changes: Any) -> None:
+    """Change fields of a document in the bucket."""
+    document = json.loads(site.get(key)) | changes
+    site.client.put_object(Bucket=site.bucket, Key=key, Body=json.dumps(document).encode())
+
+
+def removals(run: ModuleRun) -> list[str]:
+    """What is planned to be removed."""
+    return [item["object"] for item in run["plan"] if item["what"] == "remove"]
+
+
+def wait_for_removal(site: Site) -> ModuleRun:
+    """Predict until an interrupted run's time is over by the S3 server's clock."""
+    end = time.monotonic() + 20
+    while True:
+        predicted = run_module("pg_backup", site.params(max_age="0"), check=True)
+        if removals(predicted):
+            return predicted
+        assert time.monotonic() < end, predicted.result
+
+
+def interrupt(site: Site) -> str:
+    """Kill a run when it has sent its dump, and return its folder."""
+    started: list[Any] = []
+
+    def rule(request: Request) -> Fault | None:
+        if not request.is_dump_read:
+            return None
+        started[0].send_signal(signal.SIGKILL)
+        return Fault(status=500)
+
+    before = set(site.names())
+    with s3_proxy(site.server["endpoint_url"], rule) as proxy:
+        process = start_module("pg_backup", site.params(endpoint_url=proxy.url, max_age="0"))
+        started.append(process)
+        process.communicate(timeout=120)
+    site.wait_unlocked()
+    (folder,) = {key.rpartition("/")[0] for key in set(site.names()) - before}
+    return folder
+
+
+@pytest.mark.procedure("A22")
+def test_an_interrupted_run_is_removed_once_its_time_is_over(real_site: Site) -> None:
+    """Before that it is named, since it may be at work; nothing is removed by a run that makes no backup."""
+    folder = interrupt(real_site)
+    url = f"s3://{real_site.bucket}/{folder}/"
+    names = {key for key in real_site.names() if key.startswith(folder)}
+    first = backup(real_site)
+    assert (first["unfinished"], first["removed"]) == ([url], [])
+    assert names <= set(real_site.names())
+    rewrite(real_site, f"{folder}/started.json", timeout=1)
+    idle = run_module("pg_backup", real_site.params())
+    assert not idle.changed
+    assert names <= set(real_site.names())
+    predicted = wait_for_removal(real_site)
+    second = backup(real_site)
+    assert removals(second) == removals(predicted) == [url]
+    assert (second["unfinished"], second["removed"]) == ([], [url])
+    assert "removed 1 older or unfinished run" in second["summary"]
+    real_site.nothing_left()
+
+
+def test_a_dump_that_lost_its_manifest_is_never_removed(real_site: Site) -> None:
+    """It is named as what does not count."""
+    first = backup(real_site)
+    folder = manifest_key(real_site, first).rpartition("/")[0]
+    real_site.client.delete_object(Bucket=real_site.bucket, Key=f"{folder}/manifest.json")
+    rewrite(real_site, f"{folder}/started.json", timeout=1)
+    second = backup(real_site, keep=1, keep_for="0")
+    assert "has been removed" in second["bad"][0]["problem"]
+    assert f"{folder}/dump.pgc.zst" in real_site.names()
+
+
+@pytest.mark.parametrize("changes", [{"hosts": ["staging:5432"]}, {"timeline": 999}], ids=["host", "timeline"])
+def test_the_backup_of_a_copy_does_not_make_ours_superfluous(real_site: Site, changes: dict[str, Any]) -> None:
+    """Of another host, or of a timeline that is not in our past: a new one is due, and theirs stays where it is."""
+    foreign = backup(real_site)
+    rewrite(real_site, manifest_key(real_site, foreign), **changes)
+    due = run_module("pg_backup", real_site.params(), check=True)
+    assert due["due"] is True
+    assert due["foreign"][0]["run_id"] == foreign["backup"]["run_id"]
+    own = backup(real_site, keep=1, keep_for="0")
+    assert not run_module("pg_backup", real_site.params()).changed
+    assert manifest_key(real_site, foreign) in real_site.names()
+    info = run_module("pg_backup_info", real_site.s3_params(hosts=own["backup"]["hosts"]))
+    listed = [entry["run_id"] for entry in info["backups"]]
+    assert own["backup"]["run_id"] in listed
+    assert (foreign["backup"]["run_id"] in listed) is ("timeline" in changes)
+
+
+@pytest.mark.procedure("D25")
+def test_retention_removes_older_ones_after_a_new_one_counts(real_site: Site) -> None:
+    """Predicted, done, reported; the last verified one stays even where the newest is damaged, and where none is made."""
+    runs = [backup(real_site) for _ in range(3)]
+    predicted = run_module("pg_backup", real_site.params(max_age="0", keep=2), check=True)
+    assert len(removals(predicted)) == 2
+    assert len([key for key in real_site.names() if key.endswith("manifest.json")]) == 3
+    last = backup(real_site, keep=2)
+    assert removals(last) == removals(predicted) == last["removed"]
+    assert [url.rstrip("/").rpartition("/")[2] for url in last["removed"]] == [
+        run["backup"]["run_id"] for run in runs[:2]
+    ]
+    info = run_module("pg_backup_info", real_site.s3_params())
+    assert [entry["run_id"] for entry in info["backups"]] == [last["backup"]["run_id"], runs[2]["backup"]["run_id"]]
+    # The newest is damaged: the one before it is the last that counts, and a failing run removes nothing.
+    dump = manifest_key(real_site, last).replace("manifest.json", "dump.pgc.zst")
+    real_site.client.put_object(Bucket=real_site.bucket, Key=dump, Body=b"damaged")
+    with s3_proxy(
+        real_site.server["endpoint_url"], lambda request: Fault(flip_at=9) if request.is_dump_read else None
+    ) as proxy:
+        failed = run_module("pg_backup", real_site.params(endpoint_url=proxy.url, keep=1, keep_for="0", max_age="0"))
+    assert failed.failed
+    kept = run_module("pg_backup_info", real_site.s3_params())
+    assert [entry["run_id"] for entry in kept["newest"]] == [runs[2]["backup"]["run_id"]]
+
+
+@pytest.mark.procedure("D25")
+def test_nothing_is_removed_when_a_clock_is_wrong(real_site: Site) -> None:
+    """A backup from the future: the new one counts, and no older one is touched."""
+    first, second = backup(real_site), backup(real_site)
+    rewrite(real_site, manifest_key(real_site, second), taken_at="2999-01-01T00:00:00Z")
+    done = backup(real_site, keep=1)
+    assert done["removed"] == []
+    assert "dated 2999-01-01T00:00:00Z" in done["blockers"][0]["what"]
+    assert "no older backup is removed" in json.dumps(done["warnings"])
+    assert manifest_key(real_site, first) in real_site.names()
+    assert not run_module("pg_backup", real_site.params()).changed
+
+
+@pytest.mark.procedure("D15")
+def test_info_asserts_age_and_finds_the_newest_one_damaged(real_site: Site) -> None:
+    """An older whole one does not hide that; a manifest that cannot be read is one bad run."""
+    nothing = run_module("pg_backup_info", real_site.s3_params(max_age="1d"))
+    assert "there is no verified backup" in nothing.msg
+    older, newest = backup(real_site), backup(real_site)
+    assert not run_module("pg_backup_info", real_site.s3_params(max_age="1d", verify="full")).failed
+    assert "allowed are 0 s" in run_module("pg_backup_info", real_site.s3_params(max_age="0")).msg
+    denied = manifest_key(real_site, older)
+
+    def rule(request: Request) -> Fault | None:
+        is_denied = request.method == "GET" and request.target.endswith(denied.rpartition("/pg/")[2])
+        return Fault(status=403, code="AccessDenied") if is_denied else None
+
+    with s3_proxy(real_site.server["endpoint_url"], rule) as proxy:
+        info = run_module("pg_backup_info", real_site.s3_params(endpoint_url=proxy.url))
+    assert [entry["run_id"] for entry in info["newest"]] == [newest["backup"]["run_id"]]
+    assert "cannot be read" in info["bad"][0]["problem"]
+    dump = manifest_key(real_site, newest).replace("manifest.json", "dump.pgc.zst")
+    real_site.client.put_object(Bucket=real_site.bucket, Key=dump, Body=b"damaged")
+    full = run_module("pg_backup_info", real_site.s3_params(verify="full"))
+    assert full.failed
+    assert newest["backup"]["run_id"] in full.msg
+    assert full["decoded"] == [older["backup"]["run_id"]]
+
+
+@pytest.mark.procedure("A22")
+def test_a_standby_is_dumped_when_asked_for(real_site: Site) -> None:
+    """Same manifest, but for its source; the primary is refused then, as the standby is otherwise."""
+    real_site.sql("CREATE UNLOGGED TABLE passing (i int); INSERT INTO passing VALUES (1)")
+    real_site.wait_replayed()
+    hosts = real_site.lab["postgresql"]["hosts"]
+    standby = next(host for host in hosts if host != real_site.primary)
+    done = run_module("pg_backup", real_site.params(login_host=standby, source="standby"))
+    assert done.changed, done.msg
+    assert (done["backup"]["source"], done["backup"]["hosts"]) == ("standby", [f"{standby}:5432"])
+    assert (done["backup"]["tables"], done["backup"]["rows"]) == (4, 2101)
+    assert not run_module("pg_backup", real_site.params(login_host=standby, source="standby")).changed
+    refused = run_module("pg_backup", real_site.params(source="standby"))
+    assert refused["error"]["refused"] is True
+    assert "this server is a primary" in refused.msg

@@ -1,0 +1,42 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Command lines of the client programs: to the one database that was named, whatever its name is, and without a secret."""
+
+from __future__ import annotations
+
+import psycopg2.extensions
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ansible_collections.lowtide.ops.plugins.module_utils._backup import programs
+
+NAMES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=63)
+PROGRAMS = programs.Programs(
+    pg_dump="/p/pg_dump", pg_dumpall="/p/pg_dumpall", pg_restore="/p/pg_restore", zstd="/p/zstd", version="15.1"
+)
+
+
+@settings(deadline=None)
+@given(NAMES)
+def test_a_name_is_never_read_as_a_connection(name: str) -> None:
+    """libpq takes a name with ``=`` or ``://`` for a connection string; from this one it reads the name, byte for byte."""
+    read = psycopg2.extensions.parse_dsn(programs.quote_conninfo(name))
+    assert read["dbname"] == name
+    assert sorted(read) == ["dbname", "keepalives_count", "keepalives_idle", "keepalives_interval"]
+
+
+@pytest.mark.procedure("C18")
+def test_every_program_connects_to_the_named_database() -> None:
+    """pg_dumpall too, whose own choice may be closed to this role."""
+    environment = {"PGPASSWORD": "canary"}
+    dump, _compress = programs.dump_commands(PROGRAMS, environment, database="d=b", snapshot="s", lock_timeout=3)
+    roles = programs.globals_command(PROGRAMS, environment, database="d=b", role_passwords=False)
+    for command, option in ((dump, "--dbname"), (roles, "--database")):
+        (given_name,) = [argument for argument in command.argv if argument.startswith(option)]
+        assert given_name.startswith(f"{option}=dbname='d=b' ")
+        assert "canary" not in " ".join(command.argv)
+        assert "--no-password" in command.argv
+    assert "--lock-wait-timeout=3000" in dump.argv
+    assert "--no-role-passwords" in roles.argv
+    with_passwords = programs.globals_command(PROGRAMS, environment, database="d", role_passwords=True)
+    assert "--no-role-passwords" not in with_passwords.argv

@@ -1,0 +1,168 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""A dump that is not what was sent is found out, in whatever place it was altered or cut.
+
+``dump.b64`` is a dump of PostgreSQL 15 with hostile names, made by ``pg_dump -Fc -Z0 | zstd -19``. By default some dozens
+of seeded alterations are tried; LOWTIDE_EXHAUSTIVE=1 takes a thousand.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import random
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.lowtide.ops.plugins.module_utils._backup import verify
+from ansible_collections.lowtide.ops.plugins.module_utils._backup.manifest import Part
+from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import WaitTimeout
+from ansible_collections.lowtide.ops.plugins.module_utils._common.retry import Deadline
+
+DUMP = base64.b64decode(Path(__file__).with_name("dump.b64").read_bytes())
+SEED = 20261127
+TRIALS = 1000 if os.environ.get("LOWTIDE_EXHAUSTIVE") == "1" else 40
+HOSTILE = b"COPY public.x (a) FROM stdin;\n1\n\\."
+ROWS = {
+    (b"public", b"feature"): 300,
+    (b"public", b'we"ird\nname'): 1,
+    (b"public", b"parted_1"): 100,
+    (b"public", b"empty_one"): 0,
+    (b"public", HOSTILE): 4,
+    (b"public", b"no_columns"): 2,
+}
+
+
+class Stored:
+    """A bucket with one object, given back in pieces of 1000 bytes; ``pause`` is called before each of them."""
+
+    def __init__(self, body: bytes, pause: Callable[[], None] = lambda: None) -> None:
+        self.body = body
+        self.pause = pause
+        self.pieces = 0
+
+    def url(self, key: str) -> str:
+        """As a bucket writes it."""
+        return f"s3://b/{key}"
+
+    def read(self, key: str) -> bytes:
+        """The object."""
+        assert key
+        return self.body
+
+    def stream(self, key: str, *, etag: str | None = None) -> Iterator[bytes]:
+        """The object in pieces."""
+        assert (key, etag) == ("k", "e")
+        for first in range(0, len(self.body), 1000):
+            self.pause()
+            self.pieces += 1
+            yield self.body[first : first + 1000]
+
+
+def programs() -> tuple[str, str]:
+    """What decodes."""
+    restore, zstd = shutil.which("pg_restore"), shutil.which("zstd")
+    assert restore
+    assert zstd
+    return restore, zstd
+
+
+def decompress(body: bytes) -> bytes:
+    """What zstd makes of it."""
+    return subprocess.run(["zstd", "-d", "-q", "-c"], input=body, capture_output=True, check=True).stdout
+
+
+def part(body: bytes) -> Part:
+    """What was sent."""
+    return Part(size=len(body), sha256=hashlib.sha256(body).hexdigest(), etag="e")
+
+
+def decode(body: bytes, expected: Part, seconds: float = 60) -> dict[tuple[bytes, bytes], int]:
+    """Verify ``body``."""
+    return verify.verify_dump(Stored(body), "k", expected, programs=programs(), deadline=Deadline(seconds))
+
+
+def alter(body: bytes, chance: random.Random) -> bytes:
+    """Flip one bit, or cut at a random place."""
+    place = chance.randrange(len(body))
+    if chance.random() < 0.3:
+        return body[:place]
+    return body[:place] + bytes([body[place] ^ (1 << chance.randrange(8))]) + body[place + 1 :]
+
+
+@pytest.mark.procedure("D27")
+def test_a_whole_dump_gives_the_rows_of_each_table() -> None:
+    """Names, rows, functions and large objects that look like the beginning or the end of a table's rows included."""
+    assert decode(DUMP, part(DUMP)) == ROWS
+
+
+@pytest.mark.procedure("D27")
+def test_every_flip_and_every_cut_is_found_out() -> None:
+    """By its checksum and size; the seed is fixed, so that a failure comes again."""
+    chance = random.Random(SEED)  # noqa: S311  # a seed, no secret
+    for trial in range(TRIALS):
+        altered = alter(DUMP, chance)
+        with pytest.raises(verify.NotVerified):
+            print(trial, decode(altered, part(DUMP)))
+
+
+@pytest.mark.procedure("D27")
+def test_decoding_alone_finds_out_what_alters_the_content() -> None:
+    """Where the checksum was taken of what was altered already. A few bits of zstd's header mean nothing."""
+    chance = random.Random(SEED + 1)  # noqa: S311  # a seed, no secret
+    harmless = 0
+    for _trial in range(TRIALS):
+        altered = alter(DUMP, chance)
+        try:
+            assert decode(altered, part(altered)) == ROWS
+        except verify.NotVerified:
+            continue
+        assert decompress(altered) == decompress(DUMP)
+        harmless += 1
+    assert harmless <= TRIALS // 100
+
+
+def test_a_dump_that_lost_its_end_before_it_was_compressed_is_found_out() -> None:
+    """pg_dump died, and zstd made a whole frame of what there was: pg_restore reads it and comes to its end."""
+    plain = decompress(DUMP)
+    for share in (0.3, 0.6, 0.9, 0.999):
+        cut = plain[: int(len(plain) * share)]
+        body = subprocess.run(["zstd", "-1", "-q", "-c"], input=cut, capture_output=True, check=True).stdout
+        with pytest.raises(verify.NotVerified, match="cannot be decoded"):
+            decode(body, part(body))
+
+
+def test_data_behind_the_end_is_no_dump() -> None:
+    """A second object stuck to the first one."""
+    body = DUMP + DUMP
+    with pytest.raises(verify.NotVerified):
+        decode(body, part(DUMP))
+
+
+def test_a_deadline_that_passes_is_no_damage() -> None:
+    """And ends the reading at once."""
+    ticks = iter(range(0, 1000, 1))
+    deadline = Deadline(8, clock=lambda: float(next(ticks)))
+    stored = Stored(DUMP)
+    with pytest.raises(WaitTimeout, match="not finished within the time allowed"):
+        verify.verify_dump(stored, "k", part(DUMP), programs=programs(), deadline=deadline)
+    assert stored.pieces < 9
+
+
+def test_a_table_that_the_database_had_must_be_in_the_dump() -> None:
+    """Others may be: rows of an extension's own tables."""
+    verify.compare_tables("x", ROWS, list(ROWS)[1:])
+    with pytest.raises(verify.NotVerified, match=r"1 tables of the database are not in it: public\.gone"):
+        verify.compare_tables("x", ROWS, [*ROWS, (b"public", b"gone")])
+
+
+def test_rows_must_be_those_that_were_counted_before() -> None:
+    """More, fewer, none, and a table that was not there."""
+    verify.compare_rows("x", {"a": 1}, {"a": 1})
+    for rows in ({"a": 2}, {}, {"a": 1, "b": 0}):
+        with pytest.raises(verify.NotVerified, match="rows"):
+            verify.compare_rows("x", rows, {"a": 1})
