@@ -18,11 +18,13 @@ from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.plans.roll
     Declared,
     Plan,
     count_unavailable,
+    plan_rollout,
+    read_values,
+)
+from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.plans.rollout_undo import (
     describe_by_hand,
     plan_completion,
-    plan_rollout,
     plan_undo,
-    read_values,
 )
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.pod_templates import (
     ANNOTATION,
