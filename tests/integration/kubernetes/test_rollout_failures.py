@@ -33,6 +33,7 @@ from .rollout_steps import (
     read_image,
     read_note,
     roll_out,
+    serves,
 )
 from .steps import apply_ready
 
@@ -168,6 +169,33 @@ def test_an_undo_that_fails_as_well_stops_with_the_step_for_a_person(namespace: 
     finished = roll_out(namespace, kind, **main(image=BAD_IMAGE), failure_grace_factor=4)
     assert (finished.failed, finished["rolled_back"]) == (True, True), finished.msg
     assert finished["cause"]["reason"] == "ImagePullBackOff"
+
+
+@pytest.mark.timeout(290)
+def test_a_release_that_turns_unready_after_it_was_complete_is_taken_back(namespace: Namespace) -> None:
+    """A gate is breached. OrderedReady waits for those pods; where the old ones do not start, it is said what to do."""
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}, "stringData": {"K": "v"}}
+    namespace.apply(secret)
+    probe = '[ -z "$SETTING" ] || [ $(( $(date +%s) - $(stat -c %Y /tmp/begun) )) -lt 40 ]'
+    kind = put(
+        namespace,
+        "OrderedReady",
+        command=["sh", "-c", "touch /tmp/begun; exec sleep 100000"],
+        readinessProbe={"exec": {"command": ["sh", "-c", probe]}, "periodSeconds": 1},
+        envFrom=[{"secretRef": {"name": "s"}}],
+    )
+    check_done(roll_out(namespace, kind, **main(env={"SETTING": "1"}), run_id="release"))
+    namespace.wait("all are unready", lambda: not namespace.get(kind, "w")["status"].get("readyReplicas"), 90)
+    namespace.delete("Secret", "s")
+    failed = roll_out(namespace, kind, state="undone", run_id="release", **QUICK)
+    assert failed.failed
+    assert "what run release has rolled out is taken back; and the undo to revision 3 failed as well" in failed.msg
+    assert f"kubectl describe pods --namespace {namespace.name} --selector 'app=w'" in failed.msg
+    assert "rollout undo" not in failed.msg
+    namespace.apply(secret)
+    done = check_done(roll_out(namespace, kind, state="undone", run_id="release", failure_grace_factor=4))
+    assert (done["revision"]["after"], serves(namespace, kind, 2)) == (3, True)
+    assert read_note(namespace, kind)["completed"] is True
 
 
 @pytest.mark.procedure("C17")

@@ -26,7 +26,7 @@ from ..resources import find_resource
 from ..reviews import Right
 from ..revisions import KINDS_OF_REVISIONS, find_current
 from ..rollout_cause import Cause, find_digest_problem, find_mixed_tags, find_other_digests, find_start, list_image_ids
-from ..rollout_conditions import RolledOut, may_be_held
+from ..rollout_conditions import may_be_held
 from ..rollout_guards import find_rollout_blockers
 from ..rollout_notes import UNDOING, is_same_rollout, read_note, read_temporaries
 from ..temporary_ends import read_moment
@@ -137,7 +137,10 @@ class Rollout(RolloutUndo):
         blockers, warnings = find_rollout_blockers(self.client, workload, plan, guards)
         for warning in warnings:
             self.module.warn(warning)
-        if blockers:
+        if self.declared.undoes_run:  # what stands in its way may be what it takes back
+            for blocker in blockers:
+                self.module.warn(f"{workload.title}: {blocker.what}. {blocker.next_step}")
+        elif blockers:
             self.outcome.blockers += blockers
             raise Refusal(
                 obj=workload.title,
@@ -187,13 +190,11 @@ class Rollout(RolloutUndo):
             self.state = words.AS_DECLARED
             return
         self.state = words.BEGUN if note is not None else words.NOT_SERVING
-        self._unstick(workload, plan.stuck)
         since = as_time(note.at) if note is not None and note.phase != UNDOING else None
         if plan.step == ROLL:
             since = find_start(workload, self.at)
         serve_seconds = self.params["serve_seconds"] if note is not None else 0.0
-        condition = RolledOut(workload, None, serve_seconds=serve_seconds)
-        failure = self._wait(workload, condition, since=since)
+        failure = self._wait_for_pods(workload, plan.stuck, serve_seconds=serve_seconds, since=since)
         if failure is not None:
             self._fail(plan, failure, since or self.at)
             return

@@ -22,12 +22,11 @@ from ..fields import Json
 from ..objects import Pod, Workload
 from ..patches import Write
 from ..plans.rollout import Declared, Plan
-from ..plans.rollout_undo import list_stuck_pods, plan_completion
-from ..pod_templates import fingerprint
+from ..plans.rollout_undo import plan_completion
 from ..resources import collection_path, object_path
-from ..revisions import KINDS_OF_REVISIONS, Known, find_current, read_revisions
+from ..revisions import KINDS_OF_REVISIONS, Known, read_revisions
 from ..rollout_cause import LogReader, make_redactor, read_last_lines, redact_blockers, redact_error
-from ..rollout_conditions import Observed, may_be_held
+from ..rollout_conditions import RolledOut, RolledOutOrHeld, may_be_held
 from ..rollout_notes import Note, read_note
 from ..selectors import format_selector
 from ..silent_nodes import describe_silent
@@ -115,31 +114,33 @@ class RolloutSteps:
         self.outcome.blockers = redact_blockers(self.outcome.blockers, redactor)
         return Failure(redact_error(error, redactor), snapshot, redactor)
 
-    def _unstick(self, workload: Workload, failed: str) -> None:
-        """Delete the pods of other revisions that are not ready: a StatefulSet may wait for them for ever.
+    def _wait_for_pods(
+        self, workload: Workload, failed: str, *, serve_seconds: float, since: float | None, lacking: int = 0
+    ) -> Failure | None:
+        """Wait until the template serves; return why it does not where that is so.
 
-        Only after its controller has seen the other template, or it would make them again as they were.
+        Where a revision has ``failed``, pods of other revisions that are not ready are deleted meanwhile, whenever one
+        holds the StatefulSet up.
         """
         if not may_be_held(workload) or not failed:
-            return
-        failure = self._wait(workload, Observed(workload))
-        if failure is not None:
-            raise failure.error
-        current = t.cast("Workload", self.workload)
-        if fingerprint(current.template) != fingerprint(workload.template):
-            return  # another client has changed it since, which the wait tells
-        target = find_current(self._list_revisions(current), current)
-        for pod in list_stuck_pods(current, target, self._list_pods(current)):
-            if target is None and pod.template_hash != failed:
-                continue
-            path = object_path("Pod", pod.namespace, pod.name)
-            try:
-                self.client.delete(path, obj=pod.title, uid=pod.uid)
-            except (NotFound, Conflict):
-                continue  # its controller has replaced it already
-            self.outcome.evidence.append(
-                f"deleted {pod.title}, which was of revision {pod.template_hash} and not ready"
-            )
+            condition = RolledOut(workload, None, serve_seconds=serve_seconds, lacking=lacking)
+            return self._wait(workload, condition, since=since)
+        held = RolledOutOrHeld(workload, None, serve_seconds=serve_seconds, lacking=lacking, failed=failed)
+        failure = self._wait(workload, held, since=since)
+        while failure is None and held.stuck:
+            for pod in held.stuck:
+                held.deleted.add(pod.uid)
+                self._delete_stuck(pod)
+            failure = self._wait(t.cast("Workload", self.workload), held, since=since)
+        return failure
+
+    def _delete_stuck(self, pod: Pod) -> None:
+        path = object_path("Pod", pod.namespace, pod.name)
+        try:
+            self.client.delete(path, obj=pod.title, uid=pod.uid)
+        except (NotFound, Conflict):
+            return  # its controller has replaced it already
+        self.outcome.evidence.append(f"deleted {pod.title}, which was of revision {pod.template_hash} and not ready")
 
     def _complete(self, workload: Workload, note: Note) -> None:
         """Say on the object that what was written serves. Its generation stays."""

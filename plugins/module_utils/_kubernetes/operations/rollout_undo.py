@@ -17,11 +17,11 @@ from ..fields import Json
 from ..objects import Workload
 from ..patches import Write
 from ..plans.rollout import Plan
-from ..plans.rollout_undo import describe_by_hand, describe_resume, find_pause, plan_undo
+from ..plans.rollout_undo import describe_by_hand, describe_resume, find_hold, find_pause, plan_undo
 from ..pod_templates import find_schema_problem, fingerprint, list_images
-from ..revisions import Known, find_current
+from ..revisions import Known, find_current, make_unnumbered
 from ..rollout_cause import NODE_NOT_READY, Cause, complete_cause, find_cause, find_start, list_image_ids
-from ..rollout_conditions import RolledOut, find_template_writer
+from ..rollout_conditions import find_template_writer
 from ..rollout_notes import UNDOING, Note, is_same_rollout, read_note
 from ..selectors import format_selector
 from .rollout_steps import Failure, RolloutSteps
@@ -57,7 +57,12 @@ class RolloutUndo(RolloutSteps):
         note = read_note(workload)
         if note is None or not self._is_own(plan, workload):
             raise error  # nothing that this run has begun or goes on with is under way
-        self._refuse_paused(workload, cause)
+        self._refuse_held(workload, cause)
+        if note.phase == UNDOING:
+            self.state = words.NOT_UNDONE
+            back = find_current(self._list_revisions(workload), workload) or make_unnumbered(workload.template)
+            begun = f"what run {note.run_id} has rolled out is taken back"
+            raise self._give_up(workload, back, begun, str(cause), failed=note.failed, next_step=cause.next_step)
         if note.lacking:
             cause = cause._replace(message=f"{cause.message}; {words.describe_lacking(note.lacking, workload)}")
             self.outcome.facts["cause"] = cause.as_dict()
@@ -68,17 +73,24 @@ class RolloutUndo(RolloutSteps):
         if self.params["on_failure"] == "stop":
             obstacle = "on_failure is stop"
         if obstacle or back is None:
-            number = back.number if back is not None else None
+            current = find_current(self._list_revisions(workload), workload)
             raise WaitFailed(
                 obj=workload.title,
                 problem=f"its rollout failed: {cause}; it was not undone, since {obstacle}",
-                next_step=f"{cause.next_step} and run again, or put the earlier one back:"
-                f" {describe_by_hand(workload, number)}",
+                next_step=f"{cause.next_step} and run again, or {_describe_way_back(workload, back, current.hash if current else '')}",
             )
         self._undo(plan, workload, back, cause)
 
-    def _refuse_paused(self, workload: Workload, cause: Cause) -> None:
-        """Raise the error of a rollout that somebody has paused: they want it to stop and stay as it is."""
+    def _refuse_held(self, workload: Workload, cause: Cause) -> None:
+        """Raise the error of a rollout that somebody has paused or holds: they want it to stop and stay as it is."""
+        note = read_note(workload)
+        hold = find_hold(workload, note) if note is not None else ""
+        if hold:
+            raise WaitFailed(
+                obj=workload.title,
+                problem=f"{hold} while it was rolled out ({cause}); it stays as it is, and nothing is undone",
+                next_step="Find out why it is held there, then declare the partition that it is to have and run again",
+            )
         pauser = find_pause(workload)
         if pauser:
             raise WaitFailed(
@@ -107,7 +119,7 @@ class RolloutUndo(RolloutSteps):
 
         def decide(obj: Json) -> Write | None:
             current = Workload.from_object(obj, self.kind)
-            self._refuse_paused(current, cause)
+            self._refuse_held(current, cause)
             note = read_note(current) if self._is_own(plan, current) else None
             if note is not None and note.phase == UNDOING:
                 return None  # the answer was lost
@@ -127,21 +139,29 @@ class RolloutUndo(RolloutSteps):
         except (Refusal, WaitFailed):
             raise
         except OpsError as error:
-            raise self._give_up(workload, back, cause, error.problem) from error
+            failed_hash = failed.hash if failed else ""
+            raise self._give_up(
+                workload, back, f"its rollout failed: {cause}", error.problem, failed=failed_hash
+            ) from error
         workload = self.workload = Workload.from_object(obj, self.kind)
         self._verify_undo(plan, workload, back, cause, failed.hash if failed else "")
 
     def _verify_undo(self, plan: Plan, workload: Workload, back: Known, cause: Cause, failed: str) -> t.NoReturn:
         try:
-            self._unstick(workload, failed)
             note = read_note(workload)
             lacking = note.lacking if note is not None else 0
-            condition = RolledOut(workload, None, serve_seconds=self.params["serve_seconds"], lacking=lacking)
-            failure = self._wait(workload, condition, since=find_start(workload, self.client.read_server_clock()))
+            failure = self._wait_for_pods(
+                workload,
+                failed,
+                serve_seconds=self.params["serve_seconds"],
+                since=find_start(workload, self.client.read_server_clock()),
+                lacking=lacking,
+            )
         except OpsError as error:
-            raise self._give_up(workload, back, cause, str(error)) from error
+            raise self._give_up(workload, back, f"its rollout failed: {cause}", str(error), failed=failed) from error
         if failure is not None:
-            raise self._give_up(workload, back, cause, failure.error.problem, failure.error.next_step)
+            problem, step = failure.error.problem, failure.error.next_step
+            raise self._give_up(workload, back, f"its rollout failed: {cause}", problem, failed=failed, next_step=step)
         workload = t.cast("Workload", self.workload)
         note = t.cast("Note", read_note(workload))
         if note.lacking:
@@ -159,7 +179,9 @@ class RolloutUndo(RolloutSteps):
             next_step=cause.next_step,
         )
 
-    def _give_up(self, workload: Workload, back: Known, cause: Cause, problem: str, next_step: str = "") -> OpsError:
+    def _give_up(
+        self, workload: Workload, back: Known, begun: str, problem: str, *, failed: str, next_step: str = ""
+    ) -> OpsError:
         """Return the error of an undo that failed as well: nothing more is changed, and a person is told what to do."""
         current = t.cast("Workload", self.workload)
         if fingerprint(current.template) == fingerprint(back.template):
@@ -167,10 +189,11 @@ class RolloutUndo(RolloutSteps):
             step += f" kubectl describe pods --namespace {workload.namespace}"
             step += f" --selector {format_selector(workload.selector)!r}, then run again"
         else:  # another client has changed it since, or it could not be written
-            step = next_step or f"Put it back by hand: {describe_by_hand(workload, back.number)}"
+            way = f"Put it back by hand: {describe_by_hand(workload, back.number, failed)}"
+            step = next_step or (way if back.number else "Declare a template that is known to serve")
         return WaitFailed(
             obj=workload.title,
-            problem=f"its rollout failed: {cause}; and the undo to {words.name_revision(back)} failed as well: {problem}",
+            problem=f"{begun}; and the undo to {words.name_revision(back)} failed as well: {problem}",
             next_step=step,
         )
 
@@ -184,3 +207,10 @@ class RolloutUndo(RolloutSteps):
         self.outcome.facts["cause"] = cause.as_dict()
         back = plan.back or Known(note.back[0], note.back[1], "", workload.template)
         self._verify_undo(plan, workload, back, cause, note.failed)
+
+
+def _describe_way_back(workload: Workload, back: Known | None, failed: str) -> str:
+    """Return how a person puts an earlier revision back; without its number kubectl would take the one before, whatever it is."""
+    if back is None or not back.number:
+        return "declare a template that is known to serve"
+    return f"put the earlier one back: {describe_by_hand(workload, back.number, failed)}"

@@ -47,7 +47,6 @@ from ..rollout_notes import (
     Note,
     Temporary,
     add_temporary,
-    find_temporary,
     keep_template,
     read_note,
     read_temporaries,
@@ -193,7 +192,7 @@ def find_stuck(workload: Workload, revisions: t.Sequence[Known], desired: Json, 
         return ""
     is_present = fingerprint(desired) == fingerprint(workload.template)
     target = find_current(revisions, workload) if is_present else find_by_template(revisions, desired)
-    return next((pod.template_hash for pod in list_stuck_pods(workload, target, pods)), "")
+    return next((pod.template_hash for pod in list_stuck_pods(workload, target.hash if target else "", pods)), "")
 
 
 def plan_rollout(
@@ -210,18 +209,18 @@ def plan_rollout(
 
     ``pods`` are the workload's, and may be left out where all of them serve.
     """
-    note = read_note(workload)
-    if note is not None and not note.is_of(workload):
+    note, current = read_note(workload), find_current(revisions, workload)
+    if note is not None and not note.is_of(workload, current.number if current is not None else 0):
         note = None  # somebody has changed the template since
     known = read_temporaries(workload)
     if declared.undoes_run:
         return _plan_undone(workload, revisions, note, declared.undoes_run)
     edits, desired, target = _find_target(workload, revisions, declared, note=note, known=known, at=at)
-    current = find_current(revisions, workload)
     partition = read_partition(workload)
     partitions = (partition, partition if declared.partition is None else declared.partition)
     is_new = fingerprint(desired) != fingerprint(workload.template)
-    if note is not None and note.phase == UNDOING and fingerprint(desired) == note.failed_mark:
+    is_undoing = note is not None and note.phase == UNDOING and not is_settled(workload)
+    if note is not None and is_undoing and fingerprint(desired) == note.failed_mark:
         back = find_back(revisions, note)
         why = f"run {note.run_id} began to undo it and did not finish"
         return Plan(FINISH_UNDO, workload.template, (), "finish the undo", why, None, note, back, current, note.failed)
@@ -240,7 +239,8 @@ def plan_rollout(
         is_target = back is not None and _is_revision(back, current, workload.template)
         return plan._replace(back=None if is_target else back)
     _refuse_strategy(workload, declared, is_new=is_new)
-    unfinished = note is not None and (note.phase != DONE or note.canary > 0 or note.unproven)
+    serves = is_settled(workload) and workload.replicas > 0 and not partition  # whoever waited for it, or nobody
+    unfinished = note is not None and not serves and (note.phase != DONE or note.canary > 0 or note.unproven)
     replaced = note.replaced if note is not None and unfinished else None
     if note is not None and unfinished:
         back = find_back(revisions, note)
@@ -258,7 +258,9 @@ def plan_rollout(
         back=(0, "") if back is None else (back.number, back.name),
         partition_before=_find_partition_before(note, unfinished=unfinished, partitions=partitions),
         declared=None if target is None else (t.cast("int", declared.revision), target.name),
-        temporary_before=known,
+        temporary_before=note.temporary_before if note is not None and unfinished else known,
+        canary=partitions[1],
+        number=max((entry.number for entry in revisions), default=0) + is_new,
         failed=stuck,
         run_id=run_id,
         at=now,
@@ -307,10 +309,11 @@ def _plan_undone(workload: Workload, revisions: t.Sequence[Known], note: Note | 
             else f"no revision of before run {run_id} is known",
             next_step="Declare the earlier template itself (containers), and keep more revisions (revisionHistoryLimit)",
         )
-    failed = current.hash if current is not None and note.phase == ROLLING else ""
+    _refuse_strategy(workload, Declared(), is_new=True)
+    failed = current.hash if current is not None else ""
     write, undoing = t.cast("tuple[Write, Note]", plan_undo(workload, note, back, failed=failed, cause=f"run {run_id}"))
     what = f"revision {current.number if current else '?'} -> {back.number} ({', '.join(list_images(back.template).values())})"
-    partitions = (partition, partition if note.partition_before is None else note.partition_before)
+    partitions = (partition, undoing.canary)
     why = f"what run {run_id} has rolled out is taken back"
     return Plan(ROLL, back.template, (), what, why, write, undoing, None, current, failed, partitions)
 
@@ -356,10 +359,7 @@ def _plan_temporaries(
 ) -> tuple[Temporary, ...]:
     if declared.takes_back:
         return tuple(split_due(known, at)[1])
-    if edits:
-        return add_temporary(known, edits, declared.until, run_id=run_id, at=now)
-    again = find_temporary(known, set(declared.values)) if declared.until else None
-    return tuple(entry._replace(until=declared.until) if entry is again else entry for entry in known)
+    return add_temporary(known, edits, declared.until, run_id=run_id, at=now, places=declared.values)
 
 
 def _plan_wait(
@@ -378,8 +378,10 @@ def _plan_wait(
     if temporaries != known:
         notes = write_notes(workload, None, temporaries)
         write = Write({"metadata": {"annotations": notes}}, (_TEMPLATE, _NOTES))
-        what = "forget what has been given back already" if declared.takes_back else f"end at {declared.until}"
-        why = "somebody has set those values since" if declared.takes_back else "the temporary change has another end"
+        what = f"end at {declared.until}" if declared.until else "stay as it is, without an end"
+        why = "the temporary change has another end" if declared.until else "its temporary change is declared to last"
+        if declared.takes_back:
+            what, why = "forget what has been given back already", "somebody has set those values since"
     elif unfinished is not None:
         what = "go on with the rollout"
         why = f"run {unfinished.run_id} began it at {unfinished.at} and did not finish"

@@ -17,7 +17,7 @@ from ..patches import Write
 from ..pod_templates import diff_template, fingerprint
 from ..revisions import Known, find_by_name, make_unnumbered
 from ..rollout_notes import DONE, PARTITION, UNDOING, Note, read_temporaries, write_notes
-from ..saved_state import ROLLED_OUT, find_owners
+from ..saved_state import ROLLED_OUT, find_owners, is_own_manager
 
 _NOTES = ("metadata", "annotations", ROLLED_OUT)
 _TEMPLATE = ("spec", "template")
@@ -28,15 +28,16 @@ def read_partition(workload: Workload) -> int:
     return as_int(get_path(workload.raw, *PARTITION))
 
 
-def list_stuck_pods(workload: Workload, target: Known | None, pods: t.Sequence[Pod]) -> list[Pod]:
+def list_stuck_pods(workload: Workload, target: str, pods: t.Sequence[Pod]) -> list[Pod]:
     """Return the pods that are not ready and not of the target, without those that the partition leaves as they are."""
+    first = as_int(get_path(workload.raw, "spec", "ordinals", "start"))
     partition, former = read_partition(workload), as_text(get_path(workload.raw, "status", "currentRevision"))
     return [
         pod
         for pod in pods
         if not pod.is_ready
-        and (target is None or pod.template_hash != target.hash)
-        and not (pod.template_hash == former and as_int(pod.name.rpartition("-")[2]) < partition)
+        and pod.template_hash != target
+        and not (pod.template_hash == former and as_int(pod.name.rpartition("-")[2]) < first + partition)
     ]
 
 
@@ -49,7 +50,8 @@ def find_back(revisions: t.Sequence[Known], note: Note) -> Known | None:
 def plan_completion(workload: Workload, note: Note) -> Write:
     """Return the write that says that a rollout is complete, or as far as its partition lets it be."""
     partition = read_partition(workload) if workload.kind == "StatefulSet" else 0
-    done = note._replace(phase=DONE, canary=partition, mark=fingerprint(workload.template), temporary_before=())
+    before = () if note.failed_mark else note.temporary_before
+    done = note._replace(phase=DONE, canary=partition, mark=fingerprint(workload.template), temporary_before=before)
     done = done._replace(unproven=workload.replicas == 0)
     if not partition and workload.replicas:
         done = done._replace(replaced=None)
@@ -58,9 +60,14 @@ def plan_completion(workload: Workload, note: Note) -> Write:
 
 
 def plan_undo(workload: Workload, note: Note, back: Known, *, failed: str, cause: str) -> tuple[Write, Note] | None:
-    """Return the write that puts the recorded revision back, with its note; None when the template is not ours any more."""
+    """Return the write that puts the recorded revision back, with its note; None when the template is not ours any more.
+
+    The partition goes back with it, unless somebody has set another since.
+    """
     if not note.is_of(workload):
         return None
+    partition = read_partition(workload)
+    before = partition if note.partition_before is None or partition != note.canary else note.partition_before
     undoing = note._replace(
         phase=UNDOING,
         mark=fingerprint(back.template),
@@ -69,31 +76,42 @@ def plan_undo(workload: Workload, note: Note, back: Known, *, failed: str, cause
         failed=failed,
         cause=cause,
         declared=None,
+        canary=before,
+        number=note.number + 1,
     )
     spec: Json = {"template": diff_template(workload.template, back.template)}
     tests: tuple[tuple[str, ...], ...] = (_TEMPLATE, _NOTES)
-    if note.partition_before is not None:
-        spec["updateStrategy"] = {"rollingUpdate": {"partition": note.partition_before}}
+    if before != partition:
+        spec["updateStrategy"] = {"rollingUpdate": {"partition": before}}
         tests = (*tests, PARTITION)
     notes = write_notes(workload, undoing, note.temporary_before)
     return Write({"metadata": {"annotations": notes}, "spec": spec}, tests), undoing
 
 
-def describe_by_hand(workload: Workload, number: int | None) -> str:
+def describe_by_hand(workload: Workload, number: int, failed: str) -> str:
     """Return the commands by which a person puts a revision back.
 
     A StatefulSet with OrderedReady waits for a pod of the failed revision for ever (kubernetes#67250): it is deleted.
     """
     target = f"{workload.kind.lower()}/{workload.name} --namespace {workload.namespace}"
-    to = f" --to-revision={number}" if number else ""
-    steps = [f"kubectl rollout undo {target}{to}", f"kubectl rollout status {target}"]
+    steps = [f"kubectl rollout undo {target} --to-revision={number}", f"kubectl rollout status {target}"]
     is_ordered = get_path(workload.raw, "spec", "podManagementPolicy") != "Parallel"
     if workload.kind == "StatefulSet" and is_ordered:
-        selector = {**workload.selector.get("matchLabels", {}), CONTROLLER_REVISION_HASH: workload.revision}
+        selector = {**workload.selector.get("matchLabels", {}), CONTROLLER_REVISION_HASH: failed}
         pods = f"--selector {','.join(f'{key}={value}' for key, value in selector.items())}"
-        which = pods if workload.revision else "POD (the one that is not ready)"
+        which = pods if failed else "POD (the one that is not ready)"
         steps.insert(1, f"kubectl delete pod --namespace {workload.namespace} {which}")
     return " && ".join(steps)
+
+
+def find_hold(workload: Workload, note: Note) -> str:
+    """Return in words who has set another partition since, empty where nobody has. It means: no further than that."""
+    partition = read_partition(workload)
+    if workload.kind != "StatefulSet" or partition == note.canary:
+        return ""
+    owners = find_owners(workload.raw, *PARTITION) or []
+    who = join_some([owner.manager for owner in owners if not is_own_manager(owner.manager)]) or "another client"
+    return f"{who} has changed its partition from {note.canary} to {partition}"
 
 
 def find_pause(workload: Workload) -> str:
