@@ -470,6 +470,8 @@ def test_the_way_back_by_hand_is_a_command() -> None:
 def test_the_way_back_by_hand_deletes_what_holds_up_a_statefulset() -> None:
     """With OrderedReady it replaces no pod of the failed revision that is not ready (kubernetes#67250)."""
     ordered = make_workload("StatefulSet")
-    assert " && kubectl delete pod --namespace n POD (the one that is not ready) && " in describe_by_hand(ordered, 7, "")
+    assert " && kubectl delete pod --namespace n POD (the one that is not ready) && " in describe_by_hand(
+        ordered, 7, ""
+    )
     command = "kubectl delete pod --namespace n --selector app=w,controller-revision-hash=w-bad"
     assert describe_by_hand(ordered, 7, "w-bad").split(" && ")[1] == command

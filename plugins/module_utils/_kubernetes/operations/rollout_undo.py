@@ -60,9 +60,9 @@ class RolloutUndo(RolloutSteps):
         self._refuse_held(workload, cause)
         if note.phase == UNDOING:
             self.state = words.NOT_UNDONE
-            back = find_current(self._list_revisions(workload), workload) or make_unnumbered(workload.template)
+            earlier = find_current(self._list_revisions(workload), workload) or make_unnumbered(workload.template)
             begun = f"what run {note.run_id} has rolled out is taken back"
-            raise self._give_up(workload, back, begun, str(cause), failed=note.failed, next_step=cause.next_step)
+            raise self._give_up(workload, earlier, begun, str(cause), failed=note.failed, next_step=cause.next_step)
         if note.lacking:
             cause = cause._replace(message=f"{cause.message}; {words.describe_lacking(note.lacking, workload)}")
             self.outcome.facts["cause"] = cause.as_dict()
