@@ -35,11 +35,12 @@ from .rollout_steps import (
     roll_out,
     serves,
 )
-from .steps import apply_ready
+from .steps import apply_ready, read_annotations
 
 pytestmark = pytest.mark.lab("kubernetes")
 Json = dict[str, Any]
 
+REVISION = "deployment.kubernetes.io/revision"
 TIME_TO_NAME = 15.0
 """Seconds from when the API shows a failure until it is known by name, which is when the undo is written."""
 QUOTA: Json = {
@@ -265,6 +266,31 @@ def break_image(namespace: Namespace, kind: str) -> None:
 
 
 @pytest.mark.procedure("E10")
+def test_what_a_person_goes_back_to_by_kubectl_is_not_undone_by_an_old_note(namespace: Namespace) -> None:
+    """``kubectl rollout undo`` gives a Deployment the annotations of the ReplicaSet, with the note of then."""
+    kind = put(namespace, "Deployment", 1)
+    failing = main(env={"CRASH": "1"})
+    assert roll_out(namespace, kind, **failing, **QUICK, run_id="release")["rolled_back"] is True
+    sets = {item["metadata"]["annotations"][REVISION]: item for item in namespace.list("ReplicaSet")}
+    failed = sets["2"]
+    copied = {
+        key: value for key, value in failed["metadata"]["annotations"].items() if not key.startswith("deployment.")
+    }
+    assert '"phase": "rolling"' in copied[NOTE]
+    template = failed["spec"]["template"]
+    del template["metadata"]["labels"]["pod-template-hash"]
+    body = {"metadata": {"annotations": copied}, "spec": {"template": template}}
+    namespace.request("PATCH", kind, "w", body, type_="merge-patch+json", manager="kubectl-rollout")
+    namespace.wait("it is its revision 4", lambda: read_annotations(namespace, kind, "w")[REVISION] == "4")
+    undone = check_done(roll_out(namespace, kind, state="undone", run_id="release"))
+    assert (undone.changed, undone["plan"]) == (False, [])
+    again = roll_out(namespace, kind, **failing, **QUICK, run_id="release")
+    assert (again.failed, again["rolled_back"]) == (True, False)
+    assert namespace.get(kind, "w")["spec"]["template"]["spec"]["containers"][0]["env"] == [
+        {"name": "CRASH", "value": "1"}
+    ]
+
+
 def test_a_schema_that_is_newer_than_the_code_to_go_back_to_stops_the_undo(namespace: Namespace) -> None:
     """It is said before that it could not be undone, and afterwards what a person may do."""
     kind = put(namespace, "Deployment", 1)

@@ -14,7 +14,7 @@ from support.memory_controllers import NAMESPACE
 from support.memory_kubernetes import MemoryServer
 from support.memory_rollouts import PULL, REVISION, UNREADY, RolloutControllers
 
-from .rollout_steps import QUICK, check_done, read_image, read_pod_images, read_saved, read_template, roll_out
+from .rollout_steps import KEY, QUICK, check_done, read_image, read_pod_images, read_saved, read_template, roll_out
 
 Json = dict[str, Any]
 END = "2099-01-01T00:00:00Z"
@@ -193,7 +193,33 @@ def test_what_a_person_rolled_out_again_is_not_taken_back(
     check_done(roll_out(memory, kind, image="j", run_id="release"))
     for image in ("k", "j"):
         set_image(memory, controllers, image, kind)
-    assert check_done(undo(memory, kind)).changed is False
+    left = check_done(undo(memory, kind))
+    assert (left.changed, left["workload"]["run_id"]) == (False, "")
+
+
+@pytest.mark.parametrize("change", ["run", "template"])
+def test_what_another_has_written_at_the_last_moment_is_not_called_complete(
+    memory: MemoryServer, controllers: RolloutControllers, change: str
+) -> None:
+    """Another run with the same template, or another template: between the wait and the note that it serves."""
+    controllers.add("Deployment")
+
+    def take_over(obj: Json) -> None:
+        if change == "run":
+            annotations = obj["metadata"]["annotations"]
+            annotations[KEY] = annotations[KEY].replace('"run": "release"', '"run": "other"')
+        else:
+            obj["spec"]["template"]["spec"]["containers"][0]["image"] = "k"
+
+    def look() -> None:
+        if read_pod_images(memory) == {"j"} and read_image(memory) == "j":
+            memory.change("Deployment", NAMESPACE, "w", take_over, manager="other")
+
+    memory.add_rival(look, verb="list", path="/replicasets", times=9)
+    roll_out(memory, image="j", run_id="release", serve_seconds=0.0)
+    saved = read_saved(memory)
+    assert saved is not None
+    assert saved["phase"] == "rolling"
 
 
 # --- the revision to go back to --------------------------------------------------------------------------------------

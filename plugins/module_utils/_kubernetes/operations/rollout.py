@@ -230,12 +230,12 @@ class Rollout(RolloutUndo):
             return
         current = find_current(self.revisions, workload)
         before = plan.current if plan is not None else current
-        note = read_note(workload)
+        note, number = read_note(workload), current.number if current is not None else 0
         facts["workload"] = {
             "title": workload.title,
             "replicas": workload.replicas,
             "partition": read_partition(workload),
-            "run_id": note.run_id if note is not None and note.is_of(workload) else "",
+            "run_id": note.run_id if note is not None and note.is_of(workload, number) else "",
         }
         facts["revisions"] = [entry.as_dict() for entry in self.revisions]
         facts["images"] = list_images(workload.template)
