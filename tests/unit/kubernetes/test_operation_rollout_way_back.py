@@ -319,3 +319,61 @@ def test_a_hold_of_a_person_is_not_overwritten_by_an_undo(
     controllers.act()
     check_done(undo(memory, "StatefulSet"))
     assert (read_partition(memory), read_image(memory, "StatefulSet")) == (2, "i")
+
+
+@pytest.mark.parametrize(("kind", "words"), [("Deployment", "was paused by"), ("StatefulSet", "changed its partition")])
+def test_who_stops_it_in_the_moment_of_the_undo_is_not_overwritten(
+    memory: MemoryServer, controllers: RolloutControllers, kind: str, words: str
+) -> None:
+    """Between the decision and the write."""
+    controllers.add(kind, replicas=3)
+    held: list[bool] = []
+
+    def hold() -> None:
+        if read_image(memory, kind) != "bad" or not memory.read_all("Pod") or held:
+            return
+        held.append(True)
+        if kind == "StatefulSet":
+            set_partition(memory, 2)
+        else:
+            memory.change(kind, NAMESPACE, "w", lambda obj: obj["spec"].update(paused=True), manager="kubectl-pause")
+
+    memory.add_rival(hold, when="before", verb="patch", times=9)
+    failed = roll_out(memory, kind, image="bad", run_id="release", **QUICK)
+    assert held
+    assert words in failed.msg
+    assert "nothing is undone" in failed.msg
+    assert (read_image(memory, kind), failed["rolled_back"]) == ("bad", False)
+
+
+def test_pods_that_did_not_serve_before_are_told_at_the_undo_of_a_second_attempt(
+    memory: MemoryServer, controllers: RolloutControllers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many as before the first of both, whatever the first has made of them."""
+    controllers.failures["worse"] = PULL
+    controllers.add("Deployment", replicas=3)
+    condition = {"type": "Ready", "status": "False"}
+    memory.change("Pod", NAMESPACE, "w-2", lambda pod: pod["status"].update(conditions=[condition]), manager="kubelet")
+    controllers.held.add("w")
+    memory.change(
+        "Deployment",
+        NAMESPACE,
+        "w",
+        lambda obj: obj["status"].update(readyReplicas=2, availableReplicas=2),
+        manager="controller",
+    )
+    kill_at(monkeypatch, "_settle", lambda: roll_out(memory, image="bad", run_id="first"))
+    saved = read_saved(memory)
+    assert saved is not None
+    assert saved["lacking"] == 1
+    memory.change(
+        "Deployment",
+        NAMESPACE,
+        "w",
+        lambda obj: obj["status"].update(readyReplicas=0, availableReplicas=0),
+        manager="controller",
+    )
+    kill_at(monkeypatch, "_settle", lambda: roll_out(memory, image="worse", run_id="release"))
+    saved = read_saved(memory)
+    assert saved is not None
+    assert (saved["lacking"], saved["back"]["number"]) == (1, 1)

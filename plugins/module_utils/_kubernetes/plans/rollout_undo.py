@@ -21,6 +21,7 @@ from ..saved_state import ROLLED_OUT, find_owners, is_own_manager
 
 _NOTES = ("metadata", "annotations", ROLLED_OUT)
 _TEMPLATE = ("spec", "template")
+_PAUSED = ("spec", "paused")
 
 
 def read_partition(workload: Workload) -> int:
@@ -80,10 +81,9 @@ def plan_undo(workload: Workload, note: Note, back: Known, *, failed: str, cause
         number=note.number + 1,
     )
     spec: Json = {"template": diff_template(workload.template, back.template)}
-    tests: tuple[tuple[str, ...], ...] = (_TEMPLATE, _NOTES)
+    tests = (_TEMPLATE, _NOTES, PARTITION if workload.kind == "StatefulSet" else _PAUSED)
     if before != partition:
         spec["updateStrategy"] = {"rollingUpdate": {"partition": before}}
-        tests = (*tests, PARTITION)
     notes = write_notes(workload, undoing, note.temporary_before)
     return Write({"metadata": {"annotations": notes}, "spec": spec}, tests), undoing
 
