@@ -265,7 +265,6 @@ def break_image(namespace: Namespace, kind: str) -> None:
     namespace.wait("it fails", lambda: pod_waits("ErrImagePull", "ImagePullBackOff")(namespace.list("Pod"), {}))
 
 
-@pytest.mark.procedure("E10")
 def test_what_a_person_goes_back_to_by_kubectl_is_not_undone_by_an_old_note(namespace: Namespace) -> None:
     """``kubectl rollout undo`` gives a Deployment the annotations of the ReplicaSet, with the note of then."""
     kind = put(namespace, "Deployment", 1)
@@ -291,6 +290,7 @@ def test_what_a_person_goes_back_to_by_kubectl_is_not_undone_by_an_old_note(name
     ]
 
 
+@pytest.mark.procedure("E10")
 def test_a_schema_that_is_newer_than_the_code_to_go_back_to_stops_the_undo(namespace: Namespace) -> None:
     """It is said before that it could not be undone, and afterwards what a person may do."""
     kind = put(namespace, "Deployment", 1)

@@ -17,7 +17,7 @@ from ..fields import Json
 from ..objects import Workload
 from ..patches import Write
 from ..plans.rollout import Plan
-from ..plans.rollout_undo import describe_by_hand, describe_resume, find_hold, find_pause, plan_undo
+from ..plans.rollout_undo import describe_by_hand, describe_resume, find_hold, find_pause, plan_undo, read_partition
 from ..pod_templates import find_schema_problem, fingerprint, list_images
 from ..revisions import Known, find_current, make_unnumbered
 from ..rollout_cause import NODE_NOT_READY, Cause, complete_cause, find_cause, find_start, list_image_ids
@@ -84,11 +84,12 @@ class RolloutUndo(RolloutSteps):
     def _refuse_held(self, workload: Workload, cause: Cause) -> None:
         """Raise the error of a rollout that somebody has paused or holds: they want it to stop and stay as it is."""
         note = read_note(workload)
-        hold = find_hold(workload, note) if note is not None else ""
-        if hold:
+        holder = find_hold(workload, note) if note is not None else ""
+        if note is not None and holder:
             raise WaitFailed(
                 obj=workload.title,
-                problem=f"{hold} while it was rolled out ({cause}); it stays as it is, and nothing is undone",
+                problem=f"{holder} has changed its partition from {note.canary} to {read_partition(workload)} while it was"
+                f" rolled out ({cause}); it stays as it is, and nothing is undone",
                 next_step="Find out why it is held there, then declare the partition that it is to have and run again",
             )
         pauser = find_pause(workload)

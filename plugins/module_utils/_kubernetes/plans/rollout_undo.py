@@ -105,13 +105,12 @@ def describe_by_hand(workload: Workload, number: int, failed: str) -> str:
 
 
 def find_hold(workload: Workload, note: Note) -> str:
-    """Return in words who has set another partition since, empty where nobody has. It means: no further than that."""
+    """Return who has set another partition since, empty where nobody has. It means: no further than that."""
     partition = read_partition(workload)
     if workload.kind != "StatefulSet" or partition == note.canary:
         return ""
     owners = find_owners(workload.raw, *PARTITION) or []
-    who = join_some([owner.manager for owner in owners if not is_own_manager(owner.manager)]) or "another client"
-    return f"{who} has changed its partition from {note.canary} to {partition}"
+    return join_some([owner.manager for owner in owners if not is_own_manager(owner.manager)]) or "another client"
 
 
 def find_pause(workload: Workload) -> str:
