@@ -116,7 +116,7 @@ class Run:
         self.failed = ""
 
     def _stop(self, unit: Unit) -> UnitState:
-        """Stop a unit, and return how it is then. A socket or a timer may have started it again, as another start of it.
+        """Stop a unit, and return how it is then: a socket or a timer may have started it again, as another start.
 
         It is kept as stopped before systemd is told, which goes on when this run no longer waits.
         """

@@ -77,7 +77,7 @@ def test_a_unit_woken_before_the_switch_is_stopped_again(
             systemd.clients["api.service"] = 1
         return run(argv, seconds)
 
-    systemd.run = connect  # type: ignore[method-assign]
+    systemd.run = connect  # type: ignore[assignment,method-assign]
     outcome = ensure([["slow"], [declare_api(releases)]], "restarted", restarted_after=time.time())
     assert started == ["1", "2"]
     assert outcome.summary.endswith("restarted slow.service, api.service")
@@ -98,7 +98,7 @@ def test_a_unit_woken_after_the_switch_counts_as_started(
             systemd.clients["api.service"] = 1
         return run(argv, seconds)
 
-    systemd.run = connect  # type: ignore[method-assign]
+    systemd.run = connect  # type: ignore[assignment,method-assign]
     outcome = ensure([["db"], [declare_api(releases)]], "restarted", restarted_after=time.time())
     assert started == ["2"]
     assert outcome.summary.endswith("restarted db.service, api.service")

@@ -121,7 +121,7 @@ def refuse_shows(systemd: MemorySystemd, since: Callable[[], bool], times: int =
             return CommandOutput(None, "", "")
         return run(argv, seconds)
 
-    systemd.run = answer  # type: ignore[method-assign]
+    systemd.run = answer  # type: ignore[assignment,method-assign]
 
 
 def declare_release(releases: Path, **given: Any) -> list[dict[str, Any]]:
@@ -187,7 +187,7 @@ def test_a_success_that_cannot_be_read_back_is_none(systemd: MemorySystemd, ensu
             down.extend(["the run has looked"] if len(shows) > 1 else [])
         return run(argv, seconds)
 
-    systemd.run = count  # type: ignore[method-assign]
+    systemd.run = count  # type: ignore[assignment,method-assign]
     outcome = Outcome()
     with pytest.raises(OpsError, match="no answer in time"):
         ensure(["api"], "stopped", outcome=outcome)
@@ -272,7 +272,7 @@ def test_an_old_systemd_shows_a_new_start_by_process_and_time(
             asked.append("started anew")
         return run(argv, seconds)
 
-    systemd.run = answer  # type: ignore[method-assign]
+    systemd.run = answer  # type: ignore[assignment,method-assign]
     with pytest.raises(OpsError, match="did not stay so: it was started anew"):
         ensure([{"name": "api", "ready": {"url": url}}], canary_seconds=50)
 
