@@ -219,11 +219,12 @@ def refuse_pulled(tiers: Tiers, states: States, decision: Decision) -> None:
         )
     for name in (*decision.start, *pulled):
         for other in states[name].rivals:
-            if states[other].running and other not in decision.stop:
+            if states[other].running or other in decision.start:
                 kind = "is declared too" if other in declared else "is not declared"
+                kind = f"runs, {kind}" if states[other].running else kind
                 raise Refusal(
                     obj=f"unit {other}",
-                    problem=f"it runs, {kind}, and systemd would stop it when {name} is started (Conflicts=)",
+                    problem=f"it {kind}, and systemd would stop it when {name} is started (Conflicts=)",
                     next_step=f"Stop {other} first, or take Conflicts= from the one or the other",
                 )
 
