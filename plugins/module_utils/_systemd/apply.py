@@ -306,14 +306,13 @@ class Run:
         self._restarts[unit.name] = shown.restarts
         if not shown.serving:
             self._start(unit, shown)
-        elif unit.name in self.stopped and unit.name not in self.started:
+        elif unit.name in self.stopped:
             self.started.append(unit.name)
 
     def _start(self, unit: Unit, shown: UnitState) -> None:
         self._write()
         try:
             self.manager.forget_counts(unit.name)
-            self._restarts[unit.name] = 0
         except OpsError as error:
             self.notes.append(f"{unit.name}: its counts of starts stay: {error.problem}")
         self.started.append(unit.name)

@@ -59,6 +59,9 @@ def test_counts_that_may_not_be_forgotten_are_told(systemd: MemorySystemd, ensur
     outcome = ensure(["api"])
     assert outcome.summary == "started api.service"
     assert [line for line in outcome.evidence if "may not reset-failed it" in line]
+    systemd.add("web", "inactive")
+    assert not [line for line in ensure(["web"]).evidence if "counts of starts" in line]
+    assert systemd.resets == ["web"]
 
 
 @pytest.mark.parametrize("active", ["active", "inactive"])
@@ -130,6 +133,9 @@ def test_a_unit_that_is_not_due_and_not_ready_stops_nothing(
         ensure([[db], ["solo"]], "restarted", restarted_after=time.time())
     assert systemd.commands == []
     ensure([["solo"], [{**db, "ready": {"url": serve([(503, "no"), (200, "")])}}]], "restarted", restarted_after=1.0)
+    systemd.add("solo")
+    assert ensure([[db], ["solo"]], "stopped").summary == "stopped solo.service"
+    systemd.add("solo")
     warming = {**db, "ready": {"url": serve([(503, "warming"), (200, "")]), "timeout": 9}}
     assert ensure([[warming], ["solo"]], "restarted", restarted_after=time.time()).summary == "restarted solo.service"
 
@@ -168,7 +174,41 @@ def test_taking_back_goes_on_past_a_unit_that_does_not_start(systemd: MemorySyst
     systemd.add("api")
     systemd.add("web")
     systemd.refusals["stop", "db.service"] = "Access denied"
+    systemd.add("worker")
     systemd.refusals["start", "api.service"] = "it is broken"
+    systemd.refusals["start", "worker.service"] = "it is worn out"
+    outcome = Outcome()
+    tiers = [["db"], ["api"], ["worker"], ["web"]]
     with pytest.raises(OpsError, match=r"may not stop it.*starting it again failed: unit api\.service.*it is broken"):
-        ensure([["db"], ["api"], ["web"]], "restarted", restarted_after=time.time())
+        ensure(tiers, "restarted", restarted_after=time.time(), outcome=outcome)
+    assert [line for line in outcome.evidence if "it is worn out" in line]
     assert systemd.units["web.service"]["ActiveState"] == "active"
+
+
+def test_what_has_nothing_to_do_with_a_bad_release_serves_again_too(
+    systemd: MemorySystemd, ensure: Ensure, serve: Serve, releases: Path
+) -> None:
+    """It was stopped by the same run."""
+    systemd.add("api")
+    systemd.add("web")
+    ready = {"url": serve([(500, "")] * 3 + [(200, "")]), "timeout": 2}
+    with pytest.raises(OpsError, match="put back and serving again"):
+        ensure([[declare_api(releases, ready=ready)], ["web"]], "restarted", restarted_after=time.time())
+    assert systemd.units["web.service"]["ActiveState"] == "active"
+
+
+def test_a_release_of_a_killed_run_that_is_not_ready_is_put_back(
+    systemd: MemorySystemd, ensure: Ensure, serve: Serve, releases: Path
+) -> None:
+    """Although it is not due itself: that it is not ready is its own failure, and none of what stands in the way."""
+    (releases / "current.lowtide-previous").symlink_to(releases / "1")
+    (releases / "current").unlink()
+    (releases / "current").symlink_to(releases / "2")
+    young = str(int(time.clock_gettime(time.CLOCK_MONOTONIC) * 1e6) + 10**6)
+    systemd.add("api", ActiveEnterTimestampMonotonic=young)
+    systemd.add("web")
+    ready = {"url": serve([(500, "broken")] * 3 + [(200, "")]), "timeout": 2}
+    tiers = [[declare_api(releases, ready=ready)], ["web"]]
+    with pytest.raises(OpsError, match=r"status 500.* put back and serving again"):
+        ensure(tiers, "restarted", restarted_after=time.time())
+    assert (releases / "current").readlink().name == "1"

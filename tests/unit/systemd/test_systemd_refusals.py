@@ -171,20 +171,13 @@ def test_evidence_that_cannot_be_read_keeps_no_release(
 def test_a_success_that_cannot_be_read_back_is_none(systemd: MemorySystemd, ensure: Ensure) -> None:
     """It has been done, and nobody knows how it is: the summary has both."""
     systemd.add("api")
-    refuse_shows(systemd, lambda: systemd.units["api.service"]["ActiveState"] == "inactive" and bool(down), times=2)
-    down: list[str] = []
-
-    def stop(_name: str) -> str:
-        return "inactive"
-
-    systemd.on_stop = stop
+    looks: list[float] = []
+    refuse_shows(systemd, lambda: len(looks) > 1, times=2)
     run = systemd.run
-    shows: list[int] = []
 
     def count(argv: Sequence[str], seconds: float) -> CommandOutput:
         if argv[1] == "show" and systemd.units["api.service"]["ActiveState"] == "inactive":
-            shows.append(1)
-            down.extend(["the run has looked"] if len(shows) > 1 else [])
+            looks.append(seconds)
         return run(argv, seconds)
 
     systemd.run = count  # type: ignore[assignment,method-assign]
@@ -325,3 +318,28 @@ def test_a_unit_whose_file_is_gone_can_be_stopped(systemd: MemorySystemd, ensure
     assert systemd.commands == [("stop", "api")]
     with pytest.raises(Refusal, match="knows no such unit"):
         ensure(["api"], "stopped")
+
+
+def test_a_unit_that_is_due_is_not_told_to_take_requests_first(
+    systemd: MemorySystemd, ensure: Ensure, serve: Serve
+) -> None:
+    """It is stopped anyway."""
+    systemd.add("api")
+    asked: list[str] = []
+    ready = {"url": serve([(503, ""), (200, "")])}
+    drain = make_drain(serve([(200, "0")], asked))
+    ensure([{"name": "api", "drain": drain, "ready": ready}], "restarted", restarted_after=time.time())
+    assert asked == ["POST /drain", "GET /n"]
+
+
+def test_a_release_whose_unit_could_not_be_put_back_is_refused(
+    systemd: MemorySystemd, ensure: Ensure, releases: Path
+) -> None:
+    """Also where a killed run has left only its proof to do."""
+    (releases / "current.lowtide-previous").symlink_to(releases / "1")
+    (releases / "current").unlink()
+    (releases / "current").symlink_to(releases / "2")
+    young = str(int(time.clock_gettime(time.CLOCK_MONOTONIC) * 1e6) + 10**6)
+    systemd.add("api", CanStart="no", ActiveEnterTimestampMonotonic=young)
+    with pytest.raises(Refusal, match=r"unit api\.service: systemd does not start it when told to"):
+        ensure(declare_release(releases))

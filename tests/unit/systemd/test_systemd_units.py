@@ -310,6 +310,7 @@ def test_a_drain_that_fails_is_taken_back(systemd: MemorySystemd, ensure: Ensure
         ensure([[{"name": "db", "drain": drain}], ["api"]], "restarted", restarted_after=time.time())
     assert asked[0] == "POST /drain"
     assert asked[-1] == "POST /resume"
+    assert asked.count("POST /resume") == 1
     assert systemd.commands == [("stop", "api"), ("start", "api")]
 
 
