@@ -109,7 +109,7 @@ class Run:
         """
         moved = {release.link for release in decision.switch}
         names = {unit.name for unit in flatten(self.tiers) if unit.release and unit.release.link in moved}
-        for unit in order_stops(self.tiers, self.related, names | set(decision.stop)):
+        for unit in order_stops(self.tiers, self.related, names.union(decision.stop)):
             self.failed = unit.name
             if self.look(unit).running:
                 self._stop_late(unit, "since it was started before the switch")
