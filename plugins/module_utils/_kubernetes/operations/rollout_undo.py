@@ -22,9 +22,12 @@ from ..pod_templates import find_schema_problem, fingerprint, list_images
 from ..revisions import Known, find_current, make_unnumbered
 from ..rollout_cause import NODE_NOT_READY, Cause, complete_cause, find_cause, find_start, list_image_ids
 from ..rollout_conditions import find_template_writer
-from ..rollout_notes import UNDOING, Note, is_same_rollout, read_note
+from ..rollout_notes import UNDOING, is_same_rollout, read_note
 from ..selectors import format_selector
 from .rollout_steps import Failure, RolloutSteps
+
+if t.TYPE_CHECKING:
+    from ..rollout_notes import Note
 
 
 class RolloutUndo(RolloutSteps):
