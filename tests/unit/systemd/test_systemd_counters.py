@@ -13,6 +13,7 @@ import pytest
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import OpsError, Refusal
 from ansible_collections.lowtide.ops.plugins.module_utils._common.outcome import Outcome
 from ansible_collections.lowtide.ops.plugins.module_utils._systemd.manager import CommandOutput
+from unit.systemd.killed_run import enter_after_switch, leave_killed
 from unit.systemd.memory_systemd import MemorySystemd
 
 Ensure = Callable[..., Outcome]
@@ -35,6 +36,18 @@ def follow_releases(systemd: MemorySystemd, releases: Path) -> list[str]:
 
     systemd.on_start = start
     return started
+
+
+def connect_during(systemd: MemorySystemd, verb: str, name: str) -> None:
+    """Let a client connect to the socket of api while something is done to another unit."""
+    run = systemd.run
+
+    def connect(argv: Sequence[str], seconds: float) -> CommandOutput:
+        if argv[1] == verb and name in argv:
+            systemd.clients["api.service"] = 1
+        return run(argv, seconds)
+
+    systemd.run = connect  # type: ignore[assignment,method-assign]
 
 
 @pytest.mark.parametrize("burst", ["5", "6"])
@@ -73,14 +86,7 @@ def test_a_unit_woken_before_the_switch_is_stopped_again(
     systemd.add("api", active, TriggeredBy="api.socket")
     systemd.add("api.socket", SubState="listening")
     started = follow_releases(systemd, releases)
-    run = systemd.run
-
-    def connect(argv: Sequence[str], seconds: float) -> CommandOutput:
-        if argv[1] == "stop" and "slow.service" in argv:
-            systemd.clients["api.service"] = 1
-        return run(argv, seconds)
-
-    systemd.run = connect  # type: ignore[assignment,method-assign]
+    connect_during(systemd, "stop", "slow.service")
     outcome = ensure([["slow"], [declare_api(releases)]], "restarted", restarted_after=time.time())
     assert started == ["1", "2"]
     assert outcome.summary.endswith("restarted slow.service, api.service")
@@ -94,14 +100,7 @@ def test_a_unit_woken_after_the_switch_counts_as_started(
     systemd.add("api", TriggeredBy="api.socket")
     systemd.add("api.socket", SubState="listening")
     started = follow_releases(systemd, releases)
-    run = systemd.run
-
-    def connect(argv: Sequence[str], seconds: float) -> CommandOutput:
-        if argv[1] == "start" and "db.service" in argv:
-            systemd.clients["api.service"] = 1
-        return run(argv, seconds)
-
-    systemd.run = connect  # type: ignore[assignment,method-assign]
+    connect_during(systemd, "start", "db.service")
     outcome = ensure([["db"], [declare_api(releases)]], "restarted", restarted_after=time.time())
     assert started == ["2"]
     assert outcome.summary.endswith("restarted db.service, api.service")
@@ -201,11 +200,8 @@ def test_a_release_of_a_killed_run_that_is_not_ready_is_put_back(
     systemd: MemorySystemd, ensure: Ensure, serve: Serve, releases: Path
 ) -> None:
     """Although it is not due itself: that it is not ready is its own failure, and none of what stands in the way."""
-    (releases / "current.lowtide-previous").symlink_to(releases / "1")
-    (releases / "current").unlink()
-    (releases / "current").symlink_to(releases / "2")
-    young = str(int(time.clock_gettime(time.CLOCK_MONOTONIC) * 1e6) + 10**6)
-    systemd.add("api", ActiveEnterTimestampMonotonic=young)
+    leave_killed(releases)
+    systemd.add("api", ActiveEnterTimestampMonotonic=enter_after_switch())
     systemd.add("web")
     ready = {"url": serve([(500, "broken")] * 3 + [(200, "")]), "timeout": 2}
     tiers = [[declare_api(releases, ready=ready)], ["web"]]

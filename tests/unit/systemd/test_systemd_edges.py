@@ -18,6 +18,7 @@ from ansible_collections.lowtide.ops.plugins.module_utils._systemd.ensure import
 from ansible_collections.lowtide.ops.plugins.module_utils._systemd.lock import hold_host
 from ansible_collections.lowtide.ops.plugins.module_utils._systemd.manager import CommandOutput, Manager
 from ansible_collections.lowtide.ops.plugins.module_utils._systemd.units import parse_shown
+from unit.systemd.killed_run import enter_after_switch, leave_killed
 from unit.systemd.memory_systemd import MemorySystemd
 
 Ensure = Callable[..., Outcome]
@@ -89,11 +90,8 @@ def test_a_unit_started_since_the_switch_is_not_restarted(
     systemd: MemorySystemd, ensure: Ensure, releases: Path
 ) -> None:
     """Of a run that was killed after that start, only the proof is left to do."""
-    (releases / "current.lowtide-previous").symlink_to(releases / "1")
-    (releases / "current").unlink()
-    (releases / "current").symlink_to(releases / "2")
-    young = str(int(time.clock_gettime(time.CLOCK_MONOTONIC) * 1e6) + 10**6)
-    systemd.add("api", ActiveEnterTimestampMonotonic=young)
+    leave_killed(releases)
+    systemd.add("api", ActiveEnterTimestampMonotonic=enter_after_switch())
     release = {"link": f"{releases}/current", "target": f"{releases}/2"}
     ensure([{"name": "api", "release": release}])
     assert systemd.commands == []

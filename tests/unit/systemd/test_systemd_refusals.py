@@ -14,6 +14,7 @@ import pytest
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import OpsError, Refusal
 from ansible_collections.lowtide.ops.plugins.module_utils._common.outcome import Outcome
 from ansible_collections.lowtide.ops.plugins.module_utils._systemd.manager import CommandOutput
+from unit.systemd.killed_run import enter_after_switch, leave_killed
 from unit.systemd.memory_systemd import MemorySystemd
 
 Ensure = Callable[..., Outcome]
@@ -336,10 +337,7 @@ def test_a_release_whose_unit_could_not_be_put_back_is_refused(
     systemd: MemorySystemd, ensure: Ensure, releases: Path
 ) -> None:
     """Also where a killed run has left only its proof to do."""
-    (releases / "current.lowtide-previous").symlink_to(releases / "1")
-    (releases / "current").unlink()
-    (releases / "current").symlink_to(releases / "2")
-    young = str(int(time.clock_gettime(time.CLOCK_MONOTONIC) * 1e6) + 10**6)
-    systemd.add("api", CanStart="no", ActiveEnterTimestampMonotonic=young)
+    leave_killed(releases)
+    systemd.add("api", CanStart="no", ActiveEnterTimestampMonotonic=enter_after_switch())
     with pytest.raises(Refusal, match=r"unit api\.service: systemd does not start it when told to"):
         ensure(declare_release(releases))

@@ -12,7 +12,7 @@ import typing as t
 
 from ..._common.errors import Refusal
 from ..._common.text import join_some
-from ..fields import Json, as_int, as_text, get_path
+from ..fields import Json, as_text, get_path, resolve_share
 from ..objects import Pod, Workload
 from ..patches import Write
 from ..pod_templates import (
@@ -456,11 +456,6 @@ def count_unavailable(workload: Workload) -> int:
     strategy = "strategy" if workload.kind == "Deployment" else "updateStrategy"
     rolling = get_path(workload.raw, "spec", strategy, "rollingUpdate") or {}
     default = "25%" if workload.kind == "Deployment" else 1
-    unavailable = _resolve_share(rolling.get("maxUnavailable", default), workload.replicas)
+    unavailable = resolve_share(rolling.get("maxUnavailable", default), workload.replicas, round_up=False)
     surge = rolling.get("maxSurge", default if workload.kind == "Deployment" else 0)
     return unavailable if unavailable or str(surge).strip("%") != "0" else 1
-
-
-def _resolve_share(value: t.Any, replicas: int) -> int:
-    text = str(value)
-    return replicas * as_int(text[:-1]) // 100 if text.endswith("%") else as_int(value)
