@@ -71,7 +71,8 @@ class Place:
 
 @pytest.fixture
 def place(namespace: Namespace) -> Place:
-    """A namespace with a client."""
+    """A namespace with a client, after Kubernetes has added the ConfigMap that every namespace gets."""
+    namespace.wait("its kube-root-ca.crt", lambda: bool(namespace.list("ConfigMap")))
     return Place(namespace)
 
 
