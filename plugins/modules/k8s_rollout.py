@@ -40,7 +40,8 @@ options:
         somebody has set since stays.
       - With V(undone) the revision is put back that there was before the run O(run_id) rolled something out, with the
         partition and the temporary changes of then. Nothing is done where another run has rolled out something since, where
-        another client has changed the pod template, or where it was undone already. It needs O(run_id).
+        another client has changed the pod template (also where that is the same again), or where it was undone already. What
+        O(guards) find is a warning. It needs O(run_id).
     type: str
     choices: [present, expired, undone]
     default: present
@@ -106,7 +107,8 @@ options:
   until:
     description:
       - When the change ends, as in RFC 3339. O(state=expired) takes it back then.
-      - Only values of O(containers), O(image) and O(pod_annotations) can be temporary.
+      - Only values of O(containers), O(image) and O(pod_annotations) can be temporary. A later declaration of the same value
+        without O(until) makes it last.
     type: str
   serve_seconds:
     description:

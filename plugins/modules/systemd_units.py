@@ -13,7 +13,8 @@ version_added: 0.1.0
 author: The lowtide.ops team (@lowtide-ops)
 description:
   - Brings the services of one host to a declared state, tier by tier. Tiers are started in their order, each when the
-    one before it is ready, and stopped in exactly the reverse order.
+    one before it is ready, and stopped in the reverse order. What systemd stops together with another unit is stopped
+    before that one, wherever it is declared.
   - All of them are read and decided about at once, and whatever has to be refused is refused before anything is changed.
   - A service is drained before it is stopped, by the number of requests that it says are in flight.
   - A release behind a symbolic link is switched in one step. It is put back, and proven to serve, when the new one does
@@ -38,13 +39,15 @@ options:
     description:
       - Tiers in the order in which they start. Each is a list of units; a flat list of units is one tier.
       - Each unit is a name, or a mapping with the keys below. A name without a suffix is that of a C(.service).
-      - C(name) is the unit, never a pattern.
+      - C(name) is the unit, never a pattern. An alias is the unit that it stands for.
       - C(ready) says when it serves. It has C(url), which must answer with C(status) (200), or C(port), which must accept
         connections, at C(address) (C(127.0.0.1)); and C(timeout) in seconds (60) and C(ca_path). Without it, a unit is
         ready when systemd calls it active.
       - C(drain) says how many requests are in flight. It has C(url), whose answer is that number, or JSON with it in
         C(field); C(limit), the seconds in which they have to end (60); optionally C(begin_url), to which a POST is sent
-        before, so that the service takes no new ones, and C(cancel_url) for the way back; and C(ca_path).
+        before, so that the service takes no new ones, and C(cancel_url) for the way back; and C(ca_path). The way back is
+        taken when the unit is not stopped after all, and for a unit that is not due, runs and is not ready, since a killed
+        run may have drained it.
       - C(release) has C(link), the path of a symbolic link, and C(target), the folder that it has to point at.
       - C(shared) is true for a service that others use too. It is started if it does not run, and never stopped.
       - C(start_timeout) is the seconds that systemd may take to start it. By default that is as long as it takes at most,
@@ -100,8 +103,12 @@ notes:
     and to write to the folder of a release's link.
   - Refused before any change are running units that are not declared and that systemd would stop together with a declared
     one, targets among them; units that are not declared and that systemd would start together with a declared one (services
-    but C(oneshot), sockets, timers and paths, also through targets); running units with which a unit to start conflicts;
-    and active sockets, timers and paths that would start again what is to be stopped.
+    but a C(oneshot) that ends, sockets, timers and paths, also through targets); running units with which a unit to start
+    conflicts; active sockets, timers and paths, and units with C(Upholds=), that would start again what is to be stopped;
+    units that systemd does not start or stop by hand, or that have no file to be started from again; and running units in
+    an earlier tier that are not due and do not become ready in their time.
+  - Before each start systemd's counts of its starts are forgotten. What something else has started between its stop and the
+    switch of its release is stopped once more. What a failed run has stopped is started again whatever other units answer.
   - A unit has to stay active once it is started, so a C(oneshot) needs C(RemainAfterExit=true).
   - While a new release is not proven, the one before it is named by the link C(LINK.lowtide-previous) beside it. A run
     that follows a killed one goes on from there.
@@ -114,7 +121,7 @@ EXAMPLES = r"""
   lowtide.ops.systemd_units:
     tiers:
       - [{name: redis-server, shared: true, ready: {port: 6379}}]
-      - [{name: postgresql, ready: {port: 5432}}]
+      - [{name: postgresql@15-main, ready: {port: 5432}}]
       - - name: shop-api
           ready: {url: "http://127.0.0.1:8000/ready", timeout: 120}
 

@@ -1,7 +1,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 """A rolling upgrade in a window killed on real servers and then run again: the new revision or the old one, whole.
 
-By default at two points, one of them of a release that does not start; LOWTIDE_EXHAUSTIVE=1 takes ten points of each.
+By default at one point; LOWTIDE_EXHAUSTIVE=1 takes ten, and ten of a release that does not start.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ POINTS = (0.2, 2.0, 4.0, 6.0, 8.0, 10.0, 12.0, 14.0, 17.0, 20.0)
 CASES = (
     [(point, bad) for point in POINTS for bad in (False, True)]
     if os.environ.get("LOWTIDE_EXHAUSTIVE") == "1"
-    else [(12.0, False), (17.0, True)]
+    else [(12.0, False)]
 )
 
 

@@ -81,7 +81,7 @@ class JobController:
             self.end(name)
 
     def end(self, name: str) -> None:
-        """Let a Job's pod end, and the Job with it."""
+        """Let a Job's pod end, and the Job with it: what announced its end stays beside it (Kubernetes 1.31)."""
         code = self.exit_codes.pop(0) if self.exit_codes else 0
         word = "Failed" if code else "Succeeded"
         ended = {"exitCode": code, "reason": "Error" if code else "Completed", "finishedAt": format_now()}
@@ -91,13 +91,12 @@ class JobController:
             pod["status"] = {"phase": word, "containerStatuses": [container]}
 
         self.server.change("Pod", NAMESPACE, f"{name}-x", stop, manager="controller")
-        condition = {"type": "Failed" if code else "Complete", "status": "True", "lastTransitionTime": format_now()}
-        if code:
-            condition |= {
-                "reason": "BackoffLimitExceeded",
-                "message": "Job has reached the specified backoff limit",
-            }
-        status = {"startTime": format_now(), word.lower(): 1, "conditions": [condition]}
+        why = {"reason": "BackoffLimitExceeded", "message": "Job has reached the specified backoff limit"} if code else {}
+        conditions = [
+            {"type": kind, "status": "True", "lastTransitionTime": format_now(), **why}
+            for kind in (("FailureTarget", "Failed") if code else ("SuccessCriteriaMet", "Complete"))
+        ]
+        status = {"startTime": format_now(), word.lower(): 1, "conditions": conditions}
         self._set_status(name, status)
 
     def _set_status(self, name: str, status: Json) -> None:

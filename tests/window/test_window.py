@@ -84,7 +84,6 @@ def test_succeeded_then_no_changes(window: FastWindow) -> None:
     ],
     ids=["one_host", "all_hosts", "first_batch", "reraised", "run_once", "handler"],
 )
-@pytest.mark.every_version
 def test_a_failure_is_recorded_later_steps_are_skipped_and_what_is_in_force_is_reverted(
     window: FastWindow, variables: dict[str, Any], cause: str
 ) -> None:

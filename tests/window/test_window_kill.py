@@ -58,7 +58,6 @@ def test_killed_between_tasks(window: FastWindow, number: int, sent: signal.Sign
 
 
 @pytest.mark.parametrize(("point", "sent", "way"), INSIDE)
-@pytest.mark.every_version
 def test_killed_inside_a_step(window: FastWindow, point: str, sent: signal.Signals, way: str) -> None:
     killed = window.play(env={"WORLD_KILL": f"{point}:{int(sent)}"})
     assert killed.rc != 0, "it was not killed"

@@ -50,6 +50,15 @@ def as_text(value: t.Any) -> str:
     return "" if value is None else str(value)
 
 
+def resolve_share(value: t.Any, total: int, *, round_up: bool) -> int:
+    """Return a field that is a number, or a share of a total such as 25%; 0 when it is missing or null."""
+    text = as_text(value)
+    if not text.endswith("%"):
+        return as_int(value)
+    hundredfold = total * as_int(text[:-1])
+    return -(-hundredfold // 100) if round_up else hundredfold // 100
+
+
 def as_time(value: t.Any) -> float | None:
     """Return an RFC 3339 field in seconds since 1970; None when it is missing, null or not a time."""
     if not isinstance(value, str) or not value:

@@ -8,9 +8,12 @@ Private to lowtide.ops: do not import from other collections.
 
 from __future__ import annotations
 
+import typing as t
+
 from .conditions import CURRENT, FAILED, IN_PROGRESS, Status, WorkloadCondition, describe_progress, serves
 from .fields import get_path
-from .objects import Workload
+from .objects import Pod, Workload
+from .plans.rollout_undo import list_stuck_pods, read_partition
 from .pod_templates import fingerprint
 from .rollout_notes import read_note
 from .saved_state import find_owners, is_own_manager
@@ -50,6 +53,10 @@ class RolledOut(WorkloadCondition):
         if self.revision is None and self._is_rival(workload) and fingerprint(workload.template) != self._mark:
             problem = f"its pod template was changed by {find_template_writer(workload)} while it was rolled out"
             return Status(FAILED, workload.title, problem, goal, "Find out who changed the pod template since")
+        partition = (read_partition(self._first), read_partition(workload))
+        if self.revision is None and self._is_rival(workload) and partition[0] != partition[1]:
+            problem = f"its partition was changed from {partition[0]} to {partition[1]} while it was rolled out"
+            return Status(FAILED, workload.title, problem, goal, "Find out who holds it at that partition, and why")
         if not self._is_observed(workload):
             return Status(IN_PROGRESS, workload.title, message, goal)
         if self.revision is None:
@@ -83,6 +90,36 @@ class RolledOut(WorkloadCondition):
         return self._lacking > 0 and is_updated and workload.pods <= goal and workload.serving >= max(least, 0)
 
 
+class RolledOutOrHeld(RolledOut):
+    """As ``RolledOut``; it comes to an end as well when a pod of another revision holds the StatefulSet up for ever.
+
+    Its controller waits for that pod to be ready before it replaces any (kubernetes#67250). ``stuck`` are such pods, without
+    those in ``deleted``. Only once the controller has seen the template, or it would make them again as they were.
+    """
+
+    def __init__(self, *args: t.Any, failed: str, **kwargs: t.Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._failed = failed
+        self.stuck: list[Pod] = []
+        self.deleted: set[str] = set()
+
+    def needs(self) -> tuple[str, ...]:
+        """Return the kinds that it cannot judge without."""
+        return (*super().needs(), "Pod")
+
+    def _evaluate(self, snapshot: Snapshot, workload: Workload) -> Status:
+        status = super()._evaluate(snapshot, workload)
+        self.stuck = []
+        if not status.is_failed and self._is_observed(workload):
+            pods = [pod for pod in snapshot.list_running_pods(workload) if not pod.is_terminating]
+            self.stuck = [
+                pod
+                for pod in list_stuck_pods(workload, workload.revision, pods)
+                if pod.uid not in self.deleted and (workload.revision or pod.template_hash == self._failed)
+            ]
+        return status._replace(state=CURRENT) if self.stuck else status
+
+
 def measure_progress(workload: Workload) -> int:
     """Return a number that rises with each pod of the newest revision that becomes ready, and again when it serves.
 
@@ -105,12 +142,3 @@ def find_template_writer(workload: Workload) -> str:
 def may_be_held(workload: Workload) -> bool:
     """Return whether pods that are not ready may hold a rollout up for ever: a StatefulSet's with OrderedReady."""
     return workload.kind == "StatefulSet" and get_path(workload.raw, "spec", "podManagementPolicy") != "Parallel"
-
-
-class Observed(WorkloadCondition):
-    """Its controller has seen what was last written."""
-
-    def _evaluate(self, snapshot: Snapshot, workload: Workload) -> Status:  # noqa: ARG002
-        message = f"its controller has seen generation {workload.observed_generation} of {workload.generation}"
-        state = CURRENT if self._is_observed(workload) else IN_PROGRESS
-        return Status(state, workload.title, message, workload.replicas)

@@ -59,7 +59,8 @@ class Note(t.NamedTuple):
 
     ``mark`` is the fingerprint of the template that it wrote. ``back`` are number and name of the revision that was
     complete before it, and ``partition_before`` the StatefulSet's partition then (None where it was left alone).
-    ``canary`` is the partition with which it was completed, 0 when all pods are of its revision. ``declared`` are number
+    ``canary`` is the partition with which it was written and completed, 0 when all pods are of its revision. ``number`` is
+    the highest that its own revision can have: one that was left and came back is numbered anew, and higher. ``declared`` are number
     and name of the revision that was asked for. ``failed`` is a revision that failed before it, whose pods may hold up a
     StatefulSet. While it is undone that is its own, ``failed_mark`` the template that failed, and ``cause`` why.
     ``replaced`` is the template that was replaced, kept where no revision of it is known. ``unproven`` is what was
@@ -82,6 +83,7 @@ class Note(t.NamedTuple):
     replaced: Json | None = None
     unproven: bool = False
     lacking: int = 0
+    number: int = 0
 
     def as_state(self) -> SavedState:
         """Return what is saved."""
@@ -102,6 +104,7 @@ class Note(t.NamedTuple):
             "replaced": self.replaced,
             "unproven": self.unproven or None,
             "lacking": self.lacking or None,
+            "number": self.number or None,
         }
         spec.update({key: value for key, value in optional.items() if value is not None})
         return SavedState(spec, self.run_id, self.at, self.generation, ROLL_OUT)
@@ -128,15 +131,23 @@ class Note(t.NamedTuple):
             replaced=as_dict(spec.get("replaced")) or None,
             unproven=spec.get("unproven") is True,
             lacking=as_int(spec.get("lacking")),
+            number=as_int(spec.get("number")),
         )
 
     def is_settled(self, workload: Workload) -> bool:
         """Return whether there is nothing to wait for: it is complete, and proven unless there still is no pod to do so."""
         return self.phase == DONE and not (self.unproven and workload.replicas)
 
-    def is_of(self, workload: Workload) -> bool:
-        """Return whether the workload's template is still the one that was written, whoever wrote other fields since."""
-        return self.generation == workload.generation or self.mark == fingerprint(workload.template)
+    def is_of(self, workload: Workload, number: int = 0) -> bool:
+        """Return whether the workload's template is still the one that was written, whoever wrote other fields since.
+
+        The same template alone proves nothing: a person may have gone back to it, and ``kubectl rollout undo`` brings a
+        Deployment's old annotations back with it. So the ``number`` of its revision counts too, which a Deployment says itself.
+        """
+        if self.generation == workload.generation:
+            return True
+        present = as_int(workload.revision) if workload.kind == "Deployment" else number
+        return self.mark == fingerprint(workload.template) and present <= self.number
 
 
 def _read_revision(value: t.Any) -> tuple[int, str]:
@@ -187,14 +198,25 @@ def write_notes(workload: Workload, note: Note | None, temporaries: t.Sequence[T
 
 
 def add_temporary(
-    known: t.Sequence[Temporary], edits: t.Sequence[Edit], until: str, *, run_id: str, at: str
+    known: t.Sequence[Temporary],
+    edits: t.Sequence[Edit],
+    until: str,
+    *,
+    run_id: str,
+    at: str,
+    places: t.Collection[Place] = (),
 ) -> tuple[Temporary, ...]:
-    """Return the temporary changes after a change of these values, which is one of them if it has an end.
+    """Return the temporary changes after a declaration of values at ``places``, of which ``edits`` are changes.
 
-    A value that was temporary already is given back what was there before the first of them; a lasting change of it ends
-    that.
+    A value that was temporary already is given back what was there before the first of them; a lasting declaration of it
+    ends that, also one of the same value.
     """
     held = {edit.place: edit.before for entry in known for edit in entry.edits}
+    same = [(edit, entry.until) for entry in known for edit in entry.edits if edit.place in places]
+    same = [(edit, end) for edit, end in same if edit.place not in {changed.place for changed in edits}]
+    if until and not edits and all(end == until for _edit, end in same):
+        return tuple(known)
+    edits = [*edits, *(edit for edit, _end in same)]
     places = {edit.place for edit in edits}
     rest = [entry._replace(edits=tuple(e for e in entry.edits if e.place not in places)) for entry in known]
     kept = [entry for entry in rest if entry.edits]
@@ -202,11 +224,6 @@ def add_temporary(
         own = tuple(edit._replace(before=held.get(edit.place, edit.before)) for edit in edits)
         kept.append(Temporary(until, own, run_id, at))
     return tuple(kept)
-
-
-def find_temporary(known: t.Sequence[Temporary], places: t.Collection[Place]) -> Temporary | None:
-    """Return the temporary change of exactly these values."""
-    return next((entry for entry in known if {edit.place for edit in entry.edits} == set(places)), None)
 
 
 def split_due(known: t.Sequence[Temporary], now: float) -> tuple[list[Temporary], list[Temporary]]:

@@ -14,7 +14,7 @@ import typing as t
 
 from .._common.outcome import Blocker
 from .._common.text import join_some
-from .fields import as_dict, as_int, as_text, get_path
+from .fields import as_dict, get_path, resolve_share
 from .objects import Pod, Workload, index_conditions
 from .snapshot import Snapshot
 
@@ -59,7 +59,7 @@ def find_hold(silent: t.Sequence[Pod], workload: Workload) -> Blocker | None:
     option, allowed = _find_limit(workload)
     if len(nodes) < allowed or len(nodes) >= workload.replicas:
         return None
-    where = f"{'node' if len(nodes) == 1 else 'nodes'} {join_some(nodes)}"
+    where = _name_nodes(nodes)
     return Blocker(
         object=workload.title,
         what=f"the kubelet of {where} does not report, and with {option} {allowed} its controller replaces no pod elsewhere"
@@ -78,7 +78,7 @@ def describe_silent(snapshot: Snapshot, workload: Workload) -> str:
     newest = snapshot.update_hash(workload)
     nodes = sorted({pod.node for pod in silent})
     old = [pod.name for pod in silent if pod.template_hash != newest]
-    where = f"{'node' if len(nodes) == 1 else 'nodes'} {join_some(nodes)}"
+    where = _name_nodes(nodes)
     if not old:
         return f"the kubelet of {where} does not report, and whether the pod there serves is not known"
     verb = "keeps" if len(old) == 1 else "keep"
@@ -88,15 +88,15 @@ def describe_silent(snapshot: Snapshot, workload: Workload) -> str:
     )
 
 
+def _name_nodes(nodes: t.Sequence[str]) -> str:
+    return f"{'node' if len(nodes) == 1 else 'nodes'} {join_some(nodes)}"
+
+
 def _find_limit(workload: Workload) -> tuple[str, int]:
     """Return by which option, and how many pods may be unavailable at a time, as its controller rounds it (up)."""
     rolling = as_dict(get_path(workload.raw, "spec", "updateStrategy", "rollingUpdate"))
-    surge = _resolve(rolling.get("maxSurge", 0), workload.replicas)
+    surge = resolve_share(rolling.get("maxSurge", 0), workload.replicas, round_up=True)
     if surge:
         return "maxSurge", surge
-    return "maxUnavailable", max(_resolve(rolling.get("maxUnavailable", 1), workload.replicas), 1)
-
-
-def _resolve(value: t.Any, replicas: int) -> int:
-    text = as_text(value)
-    return -(-replicas * as_int(text[:-1]) // 100) if text.endswith("%") else as_int(value)
+    unavailable = resolve_share(rolling.get("maxUnavailable", 1), workload.replicas, round_up=True)
+    return "maxUnavailable", max(unavailable, 1)

@@ -17,7 +17,7 @@ from .._common.redaction import Redactor
 from .._common.retry import Backoff, Deadline
 from .._common.text import format_count, format_duration
 from . import memory, probes, releases
-from .plan import Decision, find_dependents, flatten
+from .plan import Decision, find_dependents, flatten, order_stops
 from .releases import LinkState
 from .units import Drain, Ready, Release, Unit, UnitState
 
@@ -73,6 +73,8 @@ class Run:
         self._redactor = Redactor()
         self._restarts: dict[str, int] = {}
         """Name of a unit: how often systemd had restarted it before it was waited for."""
+        self._drained: dict[str, str] = {}
+        """Name of a unit that was told to take no new requests: which start of it that was."""
 
     def look(self, unit: Unit) -> UnitState:
         """Return the unit's state now."""
@@ -87,17 +89,37 @@ class Run:
     def stop(self, decision: Decision) -> None:
         """Drain and stop what is due, the last tier first, in the reverse order of the declaration."""
         self.is_stopping = True
-        for unit in reversed(flatten(self.tiers)):
-            if unit.name in decision.stop:
-                self.failed = unit.name
-                if unit.drain is not None and self.look(unit).answering:
-                    self._drain(unit, unit.drain)
-                self._stop(unit)
+        if decision.start or not decision.stop:
+            self._resume(decision)
+            self._refuse_unready(decision)
+        for unit in order_stops(self.tiers, self.related, decision.stop):
+            self.failed = unit.name
+            if unit.drain is not None and self.look(unit).answering:
+                self._drain(unit, unit.drain)
+            left = self._stop(unit)
+            if left.running and unit.name not in decision.start:
+                raise _fail_again(left)
         self.failed = ""
         self.is_stopping = False
 
-    def _stop(self, unit: Unit) -> None:
-        """Stop a unit. It is kept as stopped before systemd is told, which goes on when this run no longer waits."""
+    def stop_woken(self, decision: Decision) -> None:
+        """Stop again what something has started between its stop and the switch: it runs what was there before.
+
+        What is started from now on, by whomever, finds the declared release.
+        """
+        moved = {release.link for release in decision.switch}
+        names = {unit.name for unit in flatten(self.tiers) if unit.release and unit.release.link in moved}
+        for unit in order_stops(self.tiers, self.related, names.union(decision.stop)):
+            self.failed = unit.name
+            if self.look(unit).running:
+                self._stop_late(unit, "since it was started before the switch")
+        self.failed = ""
+
+    def _stop(self, unit: Unit) -> UnitState:
+        """Stop a unit, and return how it is then: a socket or a timer may have started it again, as another start.
+
+        It is kept as stopped before systemd is told, which goes on when this run no longer waits.
+        """
         before = self.look(unit)
         self._write()
         self.stopped.append(unit.name)
@@ -106,16 +128,13 @@ class Run:
         except OpsError as cause:
             raise self._await_end(unit, before, cause) from cause
         left = self.look(unit)
-        if left.running:
-            raise OpsError(
-                obj=f"unit {unit.name}",
-                problem=f"it was stopped and is {left.describe()} again",
-                next_step=f"See who starts it: `systemctl show --property=TriggeredBy,WantedBy {unit.name}`",
-            )
+        if left.running and left.identity == before.identity:
+            raise _fail_again(left)
         if left.result == "timeout":
             self.notes.append(
                 f"{unit.name}: it did not end within its own TimeoutStopSec, and systemd killed its processes"
             )
+        return left
 
     def _await_end(self, unit: Unit, before: UnitState, cause: OpsError) -> OpsError:
         """Wait until systemd has ended what it does to a unit. Return what the run fails with."""
@@ -123,7 +142,7 @@ class Run:
         while not (left := self.look(unit)).settled and not deadline.passed:
             deadline.pause(backoff.take_pause())
         self.outcome.waited += deadline.elapsed
-        if left.serving and left.invocation == before.invocation and left.settled:
+        if left.serving and left.identity == before.identity and left.settled:
             self.stopped.remove(unit.name)
             return cause
         return OpsError(
@@ -133,14 +152,14 @@ class Run:
     def _drain(self, unit: Unit, drain: Drain) -> None:
         """Wait until nothing is in flight. What does not drain is refused, or stopped where that was asked for."""
         if drain.begin_url:
-            self._tell(unit, drain.begin_url, drain, "take no new requests")
+            self._begin(unit, drain)
         why = self._await_idle(unit, drain)
         if not why:
             return
         if self.limits.on_busy == "stop":
             self.notes.append(f"{unit.name}: stopped with {why} after {format_duration(drain.limit)}, as on_busy says")
             return
-        if drain.cancel_url:
+        if self._drained.pop(unit.name, "") and drain.cancel_url:
             self._tell(unit, drain.cancel_url, drain, "take requests again")
         raise Refusal(
             obj=f"unit {unit.name}",
@@ -173,18 +192,72 @@ class Run:
         finally:
             self.outcome.waited += deadline.elapsed
 
-    def _drain_late(self, unit: Unit, drain: Drain) -> None:
-        """Drain a unit that has to be stopped whatever it says, since its release does not work."""
+    def _begin(self, unit: Unit, drain: Drain) -> None:
+        """Tell a unit to take no new requests. That it may have heard it is kept first."""
+        self._drained[unit.name] = self.look(unit).identity
+        self._tell(unit, drain.begin_url, drain, "take no new requests")
+
+    def cancel_drains(self) -> None:
+        """Let units take requests again that were told to take none and that serve on, though the run has failed."""
+        for unit in flatten(self.tiers):
+            identity = self._drained.pop(unit.name, "")
+            if identity and unit.drain is not None:
+                try:
+                    left = self.look(unit)
+                    if left.serving and left.identity == identity:
+                        self._cancel(unit, unit.drain)
+                except OpsError as error:
+                    self.notes.append(f"{unit.name}: {error.problem}. {error.next_step}")
+
+    def _cancel(self, unit: Unit, drain: Drain) -> None:
+        if not drain.cancel_url:
+            self.notes.append(
+                f"{unit.name}: it may take no new requests: begin_url was told it, there is no cancel_url"
+            )
+            return
+        self._tell(unit, drain.cancel_url, drain, "take requests again")
+        self.notes.append(f"{unit.name}: told to take requests again")
+
+    def _resume(self, decision: Decision) -> None:
+        """Let units take requests again that are not due, run and are not ready: a killed run may have drained them."""
+        for unit in flatten(self.tiers):
+            drain, ready = unit.drain, unit.ready
+            if unit.name in decision.stop or drain is None or not drain.cancel_url or ready is None:
+                continue
+            if self.look(unit).serving and probes.find_unready(ready):
+                try:
+                    self._cancel(unit, drain)
+                except OpsError as error:
+                    self.notes.append(f"{unit.name}: {error.problem}")
+
+    def _refuse_unready(self, decision: Decision) -> None:
+        """Refuse to stop anything past whose tier nothing would be started again, since a unit there is not ready."""
+        last = max((unit.tier for unit in flatten(self.tiers) if unit.name in decision.stop), default=0)
+        for unit in flatten(self.tiers):
+            is_due = unit.name in decision.stop or unit.name in decision.start or unit.release in decision.unproven
+            if unit.tier < last and not is_due and unit.ready is not None:
+                self.failed = unit.name
+                try:
+                    self._wait_ready(unit, "it is not ready")
+                except OpsError as cause:
+                    raise Refusal(
+                        obj=cause.obj,
+                        problem=f"{cause.problem}; nothing was stopped, since nothing would be started again past "
+                        f"tier {unit.tier}",
+                        next_step=cause.next_step,
+                    ) from cause
+        self.failed = ""
+
+    def _drain_late(self, unit: Unit, drain: Drain, reason: str) -> None:
+        """Drain a unit that has to be stopped whatever it says, since its release has to go."""
         try:
             if drain.begin_url:
-                self._tell(unit, drain.begin_url, drain, "take no new requests")
+                self._begin(unit, drain)
         except OpsError as error:
             self.notes.append(f"{unit.name}: {error.problem}")
         why = self._await_idle(unit, drain, may_end=True)
         if why:
-            self.notes.append(
-                f"{unit.name}: stopped with {why} after {format_duration(drain.limit)}, to put its release back"
-            )
+            self.notes.append(f"{unit.name}: stopped with {why} after {format_duration(drain.limit)}, {reason}")
 
     def _tell_left(self, unit: Unit, drain: Drain) -> str:
         """Return in what state a unit is left that did not drain."""
@@ -221,21 +294,27 @@ class Run:
         for tier in self.tiers:
             for unit in tier:
                 self.failed = unit.name
-                shown = self.look(unit)
-                self._restarts[unit.name] = shown.restarts
-                if not shown.serving:
-                    self._start(unit, shown)
+                self._ensure_started(unit)
             for unit in tier:
                 self.failed = unit.name
-                self._wait_ready(unit)
+                self._wait_ready(unit, f"tier {unit.tier} is not ready, and no later tier was started")
         self.failed = ""
+
+    def _ensure_started(self, unit: Unit) -> None:
+        """Start a unit that does not run. One that was stopped and that something else has started since counts too."""
+        shown = self.look(unit)
+        self._restarts[unit.name] = shown.restarts
+        if not shown.serving:
+            self._start(unit, shown)
+        elif unit.name in self.stopped:
+            self.started.append(unit.name)
 
     def _start(self, unit: Unit, shown: UnitState) -> None:
         self._write()
-        if shown.active == "failed":
-            self.manager.forget_failure(unit.name)
-        if not shown.running:
-            self._restarts[unit.name] = 0  # a start by hand begins systemd's count anew
+        try:
+            self.manager.forget_counts(unit.name)
+        except OpsError as error:
+            self.notes.append(f"{unit.name}: its counts of starts stay: {error.problem}")
         self.started.append(unit.name)
         seconds = unit.start_timeout or shown.start_seconds
         try:
@@ -247,12 +326,13 @@ class Run:
             raise WaitTimeout(
                 obj=cause.obj,
                 problem=f"it is still {left.describe()} after {format_duration(seconds)}, and systemd goes on "
-                "starting it; no later tier was touched",
+                "starting it; no later tier was started",
                 next_step=f"See what it waits for: `systemctl list-jobs`; run this again to go on waiting for it, with "
                 f"a longer start_timeout if it needs one, or end it: `systemctl stop {unit.name}`",
             ) from cause
 
-    def _wait_ready(self, unit: Unit) -> None:
+    def _wait_ready(self, unit: Unit, words: str) -> None:
+        """Wait until a unit is ready. What fails begins with these words."""
         ready = unit.ready
         seconds = ready.timeout if ready else unit.start_timeout or self.look(unit).start_seconds
         deadline, backoff = self._deadline(seconds), Backoff(limit=0.5)
@@ -268,7 +348,7 @@ class Run:
             if hopeless or deadline.passed:
                 self.outcome.waited += deadline.elapsed
                 self.proofs.pop(unit.name, None)
-                problem = f"tier {unit.tier} is not ready, and no later tier was touched: {hopeless or why}"
+                problem = f"{words}: {hopeless or why}"
                 kind = WaitFailed if hopeless else WaitTimeout
                 raise kind(
                     obj=f"unit {unit.name}",
@@ -342,10 +422,17 @@ class Run:
         return self._redactor.redact(journal).splitlines()[-self.limits.log_lines or sys.maxsize :]
 
     def collect_evidence(self) -> None:
-        """Keep state and last journal lines of the unit that failed, before anything else is done to it."""
+        """Keep state and last journal lines of the unit that failed, before anything else is done to it.
+
+        What cannot be read is no reason to leave a host as it is.
+        """
         if not self.failed:
             return
-        shown = self.manager.show([self.failed])[self.failed]
+        try:
+            shown = self.manager.show([self.failed])[self.failed]
+        except OpsError as error:
+            self.notes.append(f"{self.failed}: its state could not be read: {error}")
+            return
         lines = self._read_journal(self.failed)
         self.outcome.facts["failed_unit"] = {
             "unit": self.failed,
@@ -361,7 +448,7 @@ class Run:
         )
         self.notes += [f"{self.failed}: {line}" for line in lines]
 
-    def put_back(self, unproven: t.Mapping[str, tuple[Release, str]], cause: OpsError) -> OpsError:
+    def put_back(self, unproven: t.Mapping[str, tuple[Release, str]], decision: Decision, cause: OpsError) -> OpsError:
         """Put back the releases that were known to be good, and prove it. Return what the run fails with.
 
         ``unproven`` has for each link the declared release and the one to go back to.
@@ -370,7 +457,7 @@ class Run:
         words = ", ".join(f"{link} -> {previous}" for link, (_release, previous) in unproven.items())
         failed = self.failed
         try:
-            self._put_back(unproven, units)
+            self._put_back(unproven, units, decision)
         except OpsError as second:
             commands = [f"ln -sfn {previous} {link}" for link, (_release, previous) in unproven.items()]
             commands += [f"systemctl restart {unit.name}" for unit in units]
@@ -391,7 +478,9 @@ class Run:
             problem = f"{problem}; {left}"
         return OpsError(obj=cause.obj, problem=problem, next_step="Mend the release before it is declared again")
 
-    def _put_back(self, unproven: t.Mapping[str, tuple[Release, str]], units: t.Sequence[Unit]) -> None:
+    def _put_back(
+        self, unproven: t.Mapping[str, tuple[Release, str]], units: t.Sequence[Unit], decision: Decision
+    ) -> None:
         for link, (release, previous) in unproven.items():
             if not os.path.isdir(os.path.join(os.path.dirname(link), previous)):
                 raise OpsError(
@@ -401,19 +490,41 @@ class Run:
             releases.put_back(release, previous)
         due = {unit.name for unit in units}
         due.update(*(find_dependents(unit.name, self.related) for unit in units))
-        for unit in reversed(flatten(self.tiers)):
-            if unit.name in due and self.look(unit).running:
-                if unit.drain is not None and self.look(unit).answering:
-                    self._drain_late(unit, unit.drain)
-                self._stop_late(unit)
-        self.start()
+        for unit in order_stops(self.tiers, self.related, due):
+            if self.look(unit).running:
+                self._stop_late(unit, "to put its release back")
+        self._start_again(due | {*self.stopped, *decision.start})
 
-    def _stop_late(self, unit: Unit) -> None:
+    def _start_again(self, names: t.Container[str]) -> None:
+        """Start units in their order and prove them, past what does not start or is not ready."""
+        failures: list[OpsError] = []
+        for tier in self.tiers:
+            waiting: list[Unit] = []
+            for unit in (unit for unit in tier if unit.name in names):
+                try:
+                    self._ensure_started(unit)
+                    waiting.append(unit)
+                except OpsError as error:
+                    failures.append(error)
+            for unit in waiting:
+                try:
+                    self._wait_ready(unit, "it is not ready")
+                except OpsError as error:
+                    failures.append(error)
+        if failures:
+            self.notes += [str(error) for error in failures[1:]]
+            raise failures[0]
+
+    def _stop_late(self, unit: Unit, reason: str) -> None:
         """Stop a unit that has to start again whatever happens: that it took too long is no reason to leave it down."""
+        if unit.drain is not None and self.look(unit).answering:
+            self._drain_late(unit, unit.drain, reason)
+        before = self.look(unit)
         try:
             self._stop(unit)
         except OpsError as error:
-            if self.look(unit).running:
+            left = self.look(unit)
+            if left.running and left.identity == before.identity:
                 raise
             self.notes.append(f"{unit.name}: {error.problem}")
 
@@ -421,7 +532,7 @@ class Run:
         """Start again what a restart had stopped before it could not go on. Return what the run fails with."""
         failed, stopped = self.failed, ", ".join(self.stopped)
         try:
-            self.start()
+            self._start_again(self.stopped)
         except OpsError as second:
             problem = f"{cause.problem}; {stopped} had been stopped before, and starting it again failed: {second}"
             return OpsError(obj=cause.obj, problem=problem, next_step=cause.next_step)
@@ -429,6 +540,14 @@ class Run:
             self.failed = failed
         problem = f"{cause.problem}; {stopped} had been stopped before and serves again"
         return OpsError(obj=cause.obj, problem=problem, next_step=cause.next_step)
+
+
+def _fail_again(left: UnitState) -> OpsError:
+    return OpsError(
+        obj=f"unit {left.name}",
+        problem=f"it was stopped and is {left.describe()} again",
+        next_step=f"See who starts it: `systemctl show --property=TriggeredBy,UpheldBy {left.name}`",
+    )
 
 
 def _describe_proof(ready: Ready | None) -> str:
@@ -444,6 +563,6 @@ def _describe_proof(ready: Ready | None) -> str:
 def _find_change(before: UnitState, now: UnitState) -> str:
     if not now.serving:
         return f"it is {now.describe()}"
-    if now.invocation != before.invocation or now.restarts != before.restarts:
+    if now.identity != before.identity or now.restarts != before.restarts:
         return "it was started anew"
     return ""

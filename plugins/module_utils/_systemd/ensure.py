@@ -23,11 +23,13 @@ from .plan import (
     find_unread_starts,
     flatten,
     list_plan,
+    order_stops,
     refuse_entangled,
     refuse_pulled,
     refuse_short_limits,
+    refuse_unmanageable,
 )
-from .releases import LinkState, read_links
+from .releases import LinkState, read_links, read_links_left
 from .summary import describe_link, describe_unit, list_amiss, summarize
 from .units import Release, Unit, UnitState, parse_tiers
 
@@ -105,9 +107,9 @@ def ensure_units(module: AnsibleModule, outcome: Outcome) -> None:
 
 def perform(run: Run, *, state: str, restarted_after: float | None) -> None:
     """Read, decide, and unless this is check mode do it."""
-    units = flatten(run.tiers)
     outcome = run.outcome
-    states = run.manager.show([unit.name for unit in units])
+    states = _find_own_names(run)
+    units = flatten(run.tiers)
     links = {} if state == "stopped" else read_links(units)
     related = run.related
     related.update(states)
@@ -118,8 +120,9 @@ def perform(run: Run, *, state: str, restarted_after: float | None) -> None:
     while find_unread_starts(decision, related):
         related.update(run.manager.show(find_unread_starts(decision, related)))
     refuse_pulled(run.tiers, related, decision)
+    refuse_unmanageable(run.tiers, related, decision)
     refuse_short_limits(units, states, decision)
-    outcome.plan = list_plan(run.tiers, decision, links)
+    outcome.plan = list_plan(run.tiers, related, decision, links)
     outcome.before = _describe(states, links, set())
     run.collect_kills(states, decision)
     if outcome.check_mode:
@@ -130,14 +133,33 @@ def perform(run: Run, *, state: str, restarted_after: float | None) -> None:
     except OpsError as cause:
         run.collect_evidence()
         error = _take_back(run, decision, links, cause, state)
+        run.cancel_drains()
         _report(run, units, state, failed=True)
         raise error from cause
+    unread: OpsError | None = None
     try:
         for release in [*decision.switch, *decision.unproven]:
             run.outcome.changed = True
             releases.forget_previous(release)
     finally:
-        _report(run, units, state, failed=False)
+        unread = _report(run, units, state, failed=False)
+    if unread is not None:
+        raise unread
+
+
+def _find_own_names(run: Run) -> dict[str, UnitState]:
+    """Return the states of the declared units. An alias is the unit that it stands for from here on."""
+    shown = run.manager.show([unit.name for unit in flatten(run.tiers)])
+    states: dict[str, UnitState] = {}
+    for unit in flatten(run.tiers):
+        own = shown[unit.name].own_name
+        if own in states:
+            raise Refusal(
+                obj=f"unit {own}", problem=f"it is declared twice, once as {unit.name}", next_step="Leave one of them"
+            )
+        states[own] = shown[unit.name]._replace(name=own)
+    run.tiers = [[unit._replace(name=shown[unit.name].own_name) for unit in tier] for tier in run.tiers]
+    return states
 
 
 def _apply(run: Run, decision: Decision, links: t.Mapping[str, LinkState], state: str) -> None:
@@ -145,6 +167,7 @@ def _apply(run: Run, decision: Decision, links: t.Mapping[str, LinkState], state
     if state == "stopped":
         return
     run.switch(decision, links)
+    run.stop_woken(decision)
     run.start()
     run.watch(decision)
 
@@ -164,7 +187,7 @@ def _take_back(run: Run, decision: Decision, links: t.Mapping[str, LinkState], c
         if release.link in run.switched and previous != release.target:
             unproven[release.link] = (release, previous)
     if unproven:
-        return run.put_back(unproven, cause)
+        return run.put_back(unproven, decision, cause)
     if run.stopped and not run.started and state != "stopped":
         return run.bring_back(cause)
     return cause
@@ -187,7 +210,7 @@ def _predict(
     names = [unit.name for unit in units]
     outcome.summary = summarize(
         units,
-        [name for name in reversed(names) if name in due.stop],
+        [unit.name for unit in order_stops(run.tiers, run.related, due.stop)],
         [name for name in names if name in due.start],
         [release.link for release in due.switch],
         mode="would",
@@ -203,17 +226,27 @@ def _predict(
     outcome.evidence += run.notes
 
 
-def _report(run: Run, units: t.Sequence[Unit], state: str, *, failed: bool) -> None:
-    """Read back, also after a failure, what there is now."""
+def _report(run: Run, units: t.Sequence[Unit], state: str, *, failed: bool) -> OpsError | None:
+    """Read back, also after a failure, what there is now. Return why the units could not be read.
+
+    Nothing is refused any more. What cannot be read is told as such, beside what the run did.
+    """
     outcome = run.outcome
-    states = run.manager.show([unit.name for unit in units])
-    links = {} if state == "stopped" else read_links(units)
+    unread: OpsError | None = None
+    try:
+        states = run.manager.show([unit.name for unit in units])
+    except OpsError as error:
+        unread = error
+        run.notes.append(f"how the units were left could not be read: {error}")
+        states = {unit.name: run.related[unit.name] for unit in units}
+    links, unread_links = ({}, []) if state == "stopped" else read_links_left(units)
+    run.notes += unread_links
     outcome.after = _describe(states, links, set(run.stopped) & set(run.started))
     if outcome.facts.get("rolled_back"):
         outcome.summary = f"put back after a failure: {', '.join(link.target for link in links.values())}"
     else:
-        started = [name for name in dict.fromkeys(run.started) if states[name].serving]
-        amiss = list_amiss(units, states, state)
+        started = [name for name in dict.fromkeys(run.started) if unread or states[name].serving]
+        amiss = ["how the units were left could not be read"] if unread else list_amiss(units, states, state)
         outcome.summary = summarize(
             units,
             list(dict.fromkeys(run.stopped)),
@@ -223,7 +256,8 @@ def _report(run: Run, units: t.Sequence[Unit], state: str, *, failed: bool) -> N
             amiss=amiss,
             killed=_name_killed(outcome),
         )
-    outcome.evidence += [describe_unit(unit, states[unit.name], run.proofs.get(unit.name, "")) for unit in units]
+    if not unread:
+        outcome.evidence += [describe_unit(unit, states[unit.name], run.proofs.get(unit.name, "")) for unit in units]
     outcome.evidence += [describe_link(path, link) for path, link in links.items()]
     outcome.evidence += run.notes
     outcome.facts.setdefault("rolled_back", False)
@@ -231,13 +265,14 @@ def _report(run: Run, units: t.Sequence[Unit], state: str, *, failed: bool) -> N
         {
             "name": unit.name,
             "tier": unit.tier,
-            "state": states[unit.name].active,
+            "state": "unknown" if unread else states[unit.name].active,
             "ready": unit.name in run.proofs,
             "stopped": unit.name in run.stopped,
             "started": unit.name in run.started,
         }
         for unit in units
     ]
+    return unread
 
 
 def _name_killed(outcome: Outcome) -> list[str]:

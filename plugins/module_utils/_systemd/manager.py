@@ -66,9 +66,11 @@ class Manager:
         self._run = runner
 
     def show(self, names: t.Sequence[str]) -> dict[str, UnitState]:
-        """Return the states of units, all by one question."""
+        """Return the states of units, all by one question. What is not answered is asked once more."""
         argv = ["systemctl", "show", "--no-pager", f"--property={','.join(PROPERTIES)}", "--", *names]
         answer = self._run(argv, QUERY_SECONDS)
+        if answer.code != 0:
+            answer = self._run(argv, QUERY_SECONDS)
         if answer.code != 0:
             raise OpsError(
                 obj="systemctl show",
@@ -86,9 +88,13 @@ class Manager:
         """Stop a unit and return when its processes have ended. systemd signals them by its control group."""
         self._act("stop", name, seconds)
 
-    def forget_failure(self, name: str) -> None:
-        """Let a unit start again that systemd has started too often."""
-        self._act("reset-failed", name, QUERY_SECONDS)
+    def forget_counts(self, name: str) -> None:
+        """Have systemd begin its counts of starts and restarts anew. A unit that is not loaded has none."""
+        try:
+            self._act("reset-failed", name, QUERY_SECONDS)
+        except OpsError as error:
+            if "not loaded" not in error.problem:
+                raise
 
     def _act(self, verb: str, name: str, seconds: float) -> None:
         answer = self._run(["systemctl", verb, "--no-ask-password", "--", name], seconds)

@@ -67,7 +67,7 @@ def decide(
 
 
 def _check_loaded(state: UnitState, target: str) -> None:
-    if state.load == "not-found":
+    if state.load == "not-found" and not (target == "stopped" and state.running):
         raise Refusal(
             obj=f"unit {state.name}",
             problem="systemd on this host knows no such unit",
@@ -141,9 +141,31 @@ def find_dependents(name: str, states: States) -> list[str]:
     return dependents
 
 
+def order_stops(tiers: Tiers, states: States, names: t.Container[str]) -> list[Unit]:
+    """Return the units in the order in which they are stopped: the reverse of the declaration.
+
+    What systemd would stop together with a unit, or what starts it again whenever it is down, goes before it, wherever
+    it is declared.
+    """
+    left = {unit.name: unit for unit in reversed(flatten(tiers)) if unit.name in names}
+    ordered: list[Unit] = []
+
+    def take(name: str) -> None:
+        unit = left.pop(name)
+        before = {*find_dependents(name, states), *states[name].upheld_by}
+        for other in list(left):
+            if other in before and other in left:
+                take(other)
+        ordered.append(unit)
+
+    while left:
+        take(next(iter(left)))
+    return ordered
+
+
 def find_unread(states: States) -> list[str]:
     """Return the units that the read ones name, as dependents or as what starts them, and that were not read yet."""
-    named = {other for shown in states.values() for other in (*shown.needed_by, *shown.triggered_by)}
+    named = {other for shown in states.values() for other in (*shown.needed_by, *shown.triggered_by, *shown.upheld_by)}
     return sorted(named - set(states))
 
 
@@ -177,13 +199,15 @@ def find_unread_starts(decision: Decision, states: States) -> list[str]:
 def refuse_pulled(tiers: Tiers, states: States, decision: Decision) -> None:
     """Refuse to start what starts or stops units that nobody declared.
 
-    A target by itself is nothing that runs, and a oneshot ends by itself, so only what they start in turn counts.
+    A target by itself is nothing that runs, and a oneshot that does not remain ends by itself, so only what they start
+    in turn counts.
     """
     declared = {unit.name for unit in flatten(tiers)}
     pulled = {name: way for name, way in find_pulled(decision, states).items() if not states[name].running}
     for name, way in pulled.items():
         shown = states[name]
-        if name in declared or shown.load != "loaded" or shown.kind == "oneshot" or not name.endswith(ACTORS):
+        ends = shown.kind == "oneshot" and not shown.remains
+        if name in declared or shown.load != "loaded" or ends or not name.endswith(ACTORS):
             continue
         through = f" (through {', '.join(way[1:])})" if way[1:] else ""
         step = "Declare it in a tier" if name.endswith(".service") else "Start it first"
@@ -195,11 +219,12 @@ def refuse_pulled(tiers: Tiers, states: States, decision: Decision) -> None:
         )
     for name in (*decision.start, *pulled):
         for other in states[name].rivals:
-            if states[other].running and other not in decision.stop:
+            if states[other].running or other in decision.start:
                 kind = "is declared too" if other in declared else "is not declared"
+                kind = f"runs, {kind}" if states[other].running else kind
                 raise Refusal(
                     obj=f"unit {other}",
-                    problem=f"it runs, {kind}, and systemd would stop it when {name} is started (Conflicts=)",
+                    problem=f"it {kind}, and systemd would stop it when {name} is started (Conflicts=)",
                     next_step=f"Stop {other} first, or take Conflicts= from the one or the other",
                 )
 
@@ -235,13 +260,33 @@ def refuse_entangled(tiers: Tiers, states: States, decision: Decision) -> None:
                 else f"{_explain_dependent(other, name)}, or mark {name} as shared",
             )
     for name in decision.stop:
-        for trigger in () if name in decision.start else states[name].triggered_by:
-            if states[trigger].running:
+        if name in decision.start:
+            continue
+        for trigger in (*states[name].triggered_by, *states[name].upheld_by):
+            if states[trigger].running and trigger not in decision.stop:
                 raise Refusal(
                     obj=f"unit {name}",
                     problem=f"{trigger} is active and would start it again while it is to be stopped",
                     next_step=f"Stop {trigger} first, and start it again after this change",
                 )
+
+
+def refuse_unmanageable(tiers: Tiers, states: States, decision: Decision) -> None:
+    """Refuse what systemd would not start or stop when told to, before anything else is stopped for it."""
+    stoppable = list_stoppable(tiers, decision)
+    for unit in flatten(tiers):
+        shown = states[unit.name]
+        back = unit.name in decision.start or (unit.name in stoppable and unit.name not in decision.stop)
+        if back and not shown.can_start:
+            problem, step = "systemd does not start it when told to", "Take RefuseManualStart= from it, or leave it out"
+        elif unit.name in stoppable and shown.running and not shown.can_stop:
+            problem, step = "systemd does not stop it when told to", "Take RefuseManualStop= from it, or leave it out"
+        elif back and unit.name in stoppable and shown.running and shown.transient:
+            problem = "it has no file (systemd-run), so it could not be started again once it was stopped"
+            step = "Give it a unit file, or leave it out"
+        else:
+            continue
+        raise Refusal(obj=f"unit {unit.name}", problem=problem, next_step=f"{step}; nothing was stopped")
 
 
 def _explain_dependent(other: str, name: str) -> str:
@@ -272,13 +317,12 @@ def refuse_short_limits(units: t.Sequence[Unit], states: States, decision: Decis
                 )
 
 
-def list_plan(tiers: Tiers, decision: Decision, links: t.Mapping[str, LinkState]) -> list[PlanItem]:
+def list_plan(tiers: Tiers, states: States, decision: Decision, links: t.Mapping[str, LinkState]) -> list[PlanItem]:
     """Return what is done, in its order: stops from the last tier to the first, links, starts in order."""
     units = flatten(tiers)
     items = [
         PlanItem(object=f"unit {unit.name}", what="stop", why=decision.stop[unit.name])
-        for unit in reversed(units)
-        if unit.name in decision.stop
+        for unit in order_stops(tiers, states, decision.stop)
     ]
     items += [
         PlanItem(object=release.link, what=f"{links[release.link].target} -> {release.target}", why="declared release")

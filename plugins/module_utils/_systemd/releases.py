@@ -65,12 +65,30 @@ def read_link(release: Release) -> LinkState:
             problem=f"this account cannot write to {folder}",
             next_step="Give it that right, or set ansible_become for the host",
         )
-    note = release.link + SUFFIX
+    return _read(release.link)
+
+
+def _read(link: str) -> LinkState:
+    note = link + SUFFIX
     return LinkState(
-        target=os.path.normpath(os.path.join(folder, os.readlink(release.link))),
-        switched=os.lstat(release.link).st_mtime,
+        target=os.path.normpath(os.path.join(os.path.dirname(link), os.readlink(link))),
+        switched=os.lstat(link).st_mtime,
         previous=os.readlink(note) if os.path.islink(note) else "",
     )
+
+
+def read_links_left(units: t.Iterable[Unit]) -> tuple[dict[str, LinkState], list[str]]:
+    """Return the states of all links after a run, and why others could not be read. Nothing is refused any more."""
+    links: dict[str, LinkState] = {}
+    unread: dict[str, str] = {}
+    for unit in units:
+        if unit.release is not None:
+            link = unit.release.link
+            try:
+                links[link] = _read(link)
+            except OSError as error:
+                unread[link] = f"{link}: it could not be read: {error.strerror or error}"
+    return links, list(unread.values())
 
 
 def read_links(units: t.Iterable[Unit]) -> dict[str, LinkState]:

@@ -43,6 +43,7 @@ PROPERTIES = (
     "RequisiteOf",
     "PropagatesStopTo",
     "TriggeredBy",
+    "UpheldBy",
     "Requires",
     "Wants",
     "BindsTo",
@@ -50,6 +51,10 @@ PROPERTIES = (
     "Conflicts",
     "ConflictedBy",
     "Type",
+    "RemainAfterExit",
+    "CanStart",
+    "CanStop",
+    "Transient",
     "Job",
     "TimeoutStartUSec",
     "TimeoutStopUSec",
@@ -132,6 +137,7 @@ class UnitState(t.NamedTuple):
     """One unit as systemd shows it; ``entered`` is when it became active, in seconds since the epoch."""
 
     name: str
+    """As it was asked for, which may be an alias."""
     load: str
     active: str
     sub: str
@@ -147,12 +153,26 @@ class UnitState(t.NamedTuple):
     """What systemd stops together with it, of any kind."""
     triggered_by: tuple[str, ...] = ()
     """The sockets, timers and paths that start it."""
+    upheld_by: tuple[str, ...] = ()
+    """The units that start it again whenever it is down."""
     pulls: tuple[str, ...] = ()
     """What systemd starts together with it, of any kind."""
     rivals: tuple[str, ...] = ()
     """What systemd stops when it is started."""
     kind: str = ""
     """Its Type; empty of what is no service."""
+    own_name: str = ""
+    """Its Id: what systemd and the journal call it, where it was asked for by an alias."""
+    entered_monotonic: int = 0
+    """When it became active, in microseconds since the boot."""
+    remains: bool = False
+    """Whether it stays active when its processes have ended."""
+    can_start: bool = True
+    """Whether systemd starts it when it is told to."""
+    can_stop: bool = True
+    """Whether systemd stops it when it is told to."""
+    transient: bool = False
+    """Whether it has no file, so that it is gone once it was stopped."""
     start_limit: float = DEFAULT_SECONDS
     """TimeoutStartSec, after which systemd ends a start; infinity where it never does."""
     stop_limit: float = DEFAULT_SECONDS
@@ -167,6 +187,11 @@ class UnitState(t.NamedTuple):
     def running(self) -> bool:
         """Whether processes of it may run."""
         return self.active in RUNNING
+
+    @property
+    def identity(self) -> str:
+        """What no other start of it has: before systemd 232, which has no InvocationID, its process and its time."""
+        return self.invocation or f"{self.pid} {self.entered_monotonic}"
 
     @property
     def settled(self) -> bool:
@@ -365,9 +390,16 @@ def _parse_block(name: str, block: str, boot: float) -> UnitState:
         outdated=shown.get("NeedDaemonReload") == "yes",
         needed_by=read_names(*DEPENDENTS),
         triggered_by=read_names("TriggeredBy"),
+        upheld_by=read_names("UpheldBy"),
         pulls=read_names(*DEPENDENCIES),
         rivals=read_names(*RIVALS),
         kind=shown.get("Type", ""),
+        own_name=shown.get("Id") or name,
+        entered_monotonic=monotonic,
+        remains=shown.get("RemainAfterExit") == "yes",
+        can_start=shown.get("CanStart") != "no",
+        can_stop=shown.get("CanStop") != "no",
+        transient=shown.get("Transient") == "yes",
         start_limit=read_limit("TimeoutStartUSec"),
         stop_limit=read_limit("TimeoutStopUSec"),
         has_job=shown.get("Job", "") not in {"", "0"},

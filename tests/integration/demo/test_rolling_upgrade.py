@@ -78,7 +78,7 @@ def test_no_event_is_lost_by_an_upgrade_and_scaling_in_both_directions(
     for replicas, image in ((8, 0), (8, 1), (3, 1)):
         if set(site.images()) != {site.service["images"][image]}:
             run = ansible_playbook(UPGRADE, *INVENTORY, *WORKERS, timeout=400)
-            assert "3 batches" in run.stdout
+            assert "3 batches" in run.stdout, run.stdout
         else:
             scaled = {"kind": "StatefulSet", "name": name, "partitions": {"feature.events": replicas}}
             extra = {"scaling_workloads": [{**scaled, "allow_scale_down": True}]}

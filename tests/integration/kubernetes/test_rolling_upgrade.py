@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -74,6 +76,28 @@ def test_a_breach_puts_back_what_an_earlier_run_of_that_name_has_rolled_out(
     assert f"Deployment {namespace.name}/a serves revision" in told
     assert read_images(namespace) == {"a": old, "b": old, "c": old}
     assert namespace.get("Deployment", "c")["metadata"]["generation"] == generation
+    namespace.wait("all pods are the old ones", lambda: list_running_images(namespace) == {old})
+
+
+@pytest.mark.procedure("A28")
+def test_the_evidence_of_a_release_that_fails_is_saved_before_it_is_put_back(
+    namespace: Namespace, upgrade: Callable[..., PlaybookRun], tmp_path: Path
+) -> None:
+    """What is saved shows the pod that fails, which the undo deletes."""
+    old = namespace.facts["images"][0]
+    workloads = [{"kind": "StatefulSet", "name": "b", "image": "localhost/nothing-there:9"}]
+    failed = upgrade(
+        rolling_upgrade_workloads=workloads,
+        rolling_upgrade_evidence_folder=str(tmp_path),
+        rolling_upgrade_failure_grace_factor=0.05,
+    )
+    told = " ".join(failed.stdout.split())
+    assert failed.rc != 0
+    assert f"Put back: StatefulSet {namespace.name}/b serves revision" in told
+    assert "ImagePullBackOff" in told
+    assert read_images(namespace)["b"] == old
+    (saved,) = tmp_path.rglob("verdict.json")
+    assert json.loads(saved.read_text())["verdict"]["reason"] == "image_pull"
     namespace.wait("all pods are the old ones", lambda: list_running_images(namespace) == {old})
 
 

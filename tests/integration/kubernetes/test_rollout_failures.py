@@ -33,12 +33,14 @@ from .rollout_steps import (
     read_image,
     read_note,
     roll_out,
+    serves,
 )
-from .steps import apply_ready
+from .steps import apply_ready, read_annotations
 
 pytestmark = pytest.mark.lab("kubernetes")
 Json = dict[str, Any]
 
+REVISION = "deployment.kubernetes.io/revision"
 TIME_TO_NAME = 15.0
 """Seconds from when the API shows a failure until it is known by name, which is when the undo is written."""
 QUOTA: Json = {
@@ -170,6 +172,33 @@ def test_an_undo_that_fails_as_well_stops_with_the_step_for_a_person(namespace: 
     assert finished["cause"]["reason"] == "ImagePullBackOff"
 
 
+@pytest.mark.timeout(290)
+def test_a_release_that_turns_unready_after_it_was_complete_is_taken_back(namespace: Namespace) -> None:
+    """A gate is breached. OrderedReady waits for those pods; where the old ones do not start, it is said what to do."""
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}, "stringData": {"K": "v"}}
+    namespace.apply(secret)
+    probe = '[ -z "$SETTING" ] || [ $(( $(date +%s) - $(stat -c %Y /tmp/begun) )) -lt 40 ]'
+    kind = put(
+        namespace,
+        "OrderedReady",
+        command=["sh", "-c", "touch /tmp/begun; exec sleep 100000"],
+        readinessProbe={"exec": {"command": ["sh", "-c", probe]}, "periodSeconds": 1},
+        envFrom=[{"secretRef": {"name": "s"}}],
+    )
+    check_done(roll_out(namespace, kind, **main(env={"SETTING": "1"}), run_id="release"))
+    namespace.wait("all are unready", lambda: not namespace.get(kind, "w")["status"].get("readyReplicas"), 90)
+    namespace.delete("Secret", "s")
+    failed = roll_out(namespace, kind, state="undone", run_id="release", **QUICK)
+    assert failed.failed
+    assert "what run release has rolled out is taken back; and the undo to revision 3 failed as well" in failed.msg
+    assert f"kubectl describe pods --namespace {namespace.name} --selector 'app=w'" in failed.msg
+    assert "rollout undo" not in failed.msg
+    namespace.apply(secret)
+    done = check_done(roll_out(namespace, kind, state="undone", run_id="release", failure_grace_factor=4))
+    assert (done["revision"]["after"], serves(namespace, kind, 2)) == (3, True)
+    assert read_note(namespace, kind)["completed"] is True
+
+
 @pytest.mark.procedure("C17")
 def test_a_set_that_is_stuck_on_a_failed_revision_takes_the_next_one(namespace: Namespace) -> None:
     """kubernetes#67250: its controller would wait for the failed pod for ever."""
@@ -234,6 +263,31 @@ def break_image(namespace: Namespace, kind: str) -> None:
     patch = {"spec": {"template": template}}
     namespace.request("PATCH", kind, "w", patch, type_="strategic-merge-patch+json", manager="kubectl-set")
     namespace.wait("it fails", lambda: pod_waits("ErrImagePull", "ImagePullBackOff")(namespace.list("Pod"), {}))
+
+
+def test_what_a_person_goes_back_to_by_kubectl_is_not_undone_by_an_old_note(namespace: Namespace) -> None:
+    """``kubectl rollout undo`` gives a Deployment the annotations of the ReplicaSet, with the note of then."""
+    kind = put(namespace, "Deployment", 1)
+    failing = main(env={"CRASH": "1"})
+    assert roll_out(namespace, kind, **failing, **QUICK, run_id="release")["rolled_back"] is True
+    sets = {item["metadata"]["annotations"][REVISION]: item for item in namespace.list("ReplicaSet")}
+    failed = sets["2"]
+    copied = {
+        key: value for key, value in failed["metadata"]["annotations"].items() if not key.startswith("deployment.")
+    }
+    assert '"phase": "rolling"' in copied[NOTE]
+    template = failed["spec"]["template"]
+    del template["metadata"]["labels"]["pod-template-hash"]
+    body = {"metadata": {"annotations": copied}, "spec": {"template": template}}
+    namespace.request("PATCH", kind, "w", body, type_="merge-patch+json", manager="kubectl-rollout")
+    namespace.wait("it is its revision 4", lambda: read_annotations(namespace, kind, "w")[REVISION] == "4")
+    undone = check_done(roll_out(namespace, kind, state="undone", run_id="release"))
+    assert (undone.changed, undone["plan"]) == (False, [])
+    again = roll_out(namespace, kind, **failing, **QUICK, run_id="release")
+    assert (again.failed, again["rolled_back"]) == (True, False)
+    assert namespace.get(kind, "w")["spec"]["template"]["spec"]["containers"][0]["env"] == [
+        {"name": "CRASH", "value": "1"}
+    ]
 
 
 @pytest.mark.procedure("E10")

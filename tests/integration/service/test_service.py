@@ -153,7 +153,7 @@ def test_a_dependency_that_is_never_ready_stops_the_rest(site: ServiceSite, ansi
         ),
     )
     assert failed.rc != 0
-    assert f"unit {site.name_unit('cache')}: tier 1 is not ready, and no later tier was touched" in read_words(failed)
+    assert f"unit {site.name_unit('cache')}: tier 1 is not ready, and no later tier was started" in read_words(failed)
     assert "status 503, not 200: the release does not work" in read_words(failed)
     assert site.show(canary, "ActiveState") == {"cache": "active", "db": "inactive", "api": "inactive"}
     for host in rest:

@@ -23,7 +23,7 @@ from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.rollout_ca
     find_other_digests,
     find_start,
 )
-from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.rollout_conditions import Observed, RolledOut
+from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.rollout_conditions import RolledOut
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.rollout_summary import (
     AS_DECLARED,
     DONE,
@@ -143,14 +143,6 @@ def test_a_partition_leaves_pods_alone() -> None:
     unready = copy.deepcopy(written.raw)
     unready["status"]["readyReplicas"] = 2
     assert not evaluate(written, Workload.from_object(unready)).is_current
-
-
-def test_a_generation_is_observed_when_the_controller_says_so() -> None:
-    """Not when it says so of an earlier one."""
-    written = make(generation=3)
-    late = make(generation=3, observedGeneration=2)
-    assert not Observed(written).evaluate(Snapshot.from_objects([late.raw])).is_current
-    assert Observed(written).evaluate(Snapshot.from_objects([written.raw])).is_current
 
 
 def test_a_wait_that_goes_on_counts_from_its_beginning(memory: MemoryServer) -> None:

@@ -3,17 +3,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from ansible.errors import AnsibleFilterError
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jinja2 import Template
 
 from ansible_collections.lowtide.ops.plugins.filter.rolling_upgrade_begin import FilterModule as Begin
 from ansible_collections.lowtide.ops.plugins.filter.rolling_upgrade_plan import FilterModule as Plan
 from ansible_collections.lowtide.ops.plugins.filter.rolling_upgrade_report import FilterModule as Report
 from ansible_collections.lowtide.ops.plugins.plugin_utils._rolling_upgrade import list_batches, read_size
+from support.checkout import text
 
 Json = dict[str, Any]
 begin = Begin().filters()["rolling_upgrade_begin"]
@@ -144,6 +148,13 @@ def test_batches_only_ever_grow_and_end_with_all_pods(replicas: int, sizes: list
     assert new == sorted(set(new))
     assert new[-1] == replicas
     assert all(read_size(size, replicas) <= replicas for size in sizes)
+
+
+@pytest.mark.parametrize(("variables", "name"), [({"window_id": "night@1"}, "night@1/rolling_upgrade"), ({}, "")])
+def test_its_run_has_a_name_of_its_own_in_a_window(variables: Json, name: str) -> None:
+    """Under the window's alone, a breach would take back what another step of it has rolled out."""
+    defaults = yaml.safe_load(text(Path("roles/rolling_upgrade/defaults/main.yml")))
+    assert Template(defaults["rolling_upgrade_run_id"]).render(variables) == name
 
 
 def test_the_migration_has_a_key_of_the_run_and_the_release() -> None:

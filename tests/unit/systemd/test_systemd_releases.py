@@ -6,7 +6,6 @@ from __future__ import annotations
 import errno
 import os
 import re
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import pytest
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import OpsError, Refusal
 from ansible_collections.lowtide.ops.plugins.module_utils._common.outcome import Outcome
 from ansible_collections.lowtide.ops.plugins.module_utils._systemd.manager import CommandOutput
+from unit.systemd.killed_run import enter_after_switch, leave_killed
 from unit.systemd.memory_systemd import MemorySystemd
 
 Ensure = Callable[..., Outcome]
@@ -28,20 +28,11 @@ def declare_api(releases: Path, target: str, **ready: Any) -> list[dict[str, Any
     return [{"name": "api", "release": release, **({"ready": ready} if ready else {})}]
 
 
-def leave_killed(releases: Path) -> None:
-    """Leave what a run leaves that was killed after it had switched from release 1 to 2."""
-    (releases / "current.lowtide-previous").symlink_to(releases / "1")
-    (releases / "current").unlink()
-    (releases / "current").symlink_to(releases / "2")
-
-
 def test_a_refusal_of_a_drain_puts_no_release_back(
     systemd: MemorySystemd, ensure: Ensure, serve: Serve, releases: Path
 ) -> None:
     """What a killed run had switched is not proven, and is not disproven by requests in flight either."""
-    (releases / "current.lowtide-previous").symlink_to(releases / "1")
-    (releases / "current").unlink()
-    (releases / "current").symlink_to(releases / "2")
+    leave_killed(releases)
     systemd.add("api")
     (declared,) = declare_api(releases, "2")
     drain = {"url": serve([(200, "2")]), "limit": 3}
@@ -96,9 +87,7 @@ def test_putting_back_that_fails_as_well_ends_with_the_step_for_a_person(
 def test_a_run_after_a_killed_one_goes_on(systemd: MemorySystemd, ensure: Ensure, releases: Path) -> None:
     """Killed after the switch: the old processes are replaced, and what is put back is the release before."""
     systemd.add("api")
-    (releases / "current.lowtide-previous").symlink_to(releases / "1")
-    (releases / "current").unlink()
-    (releases / "current").symlink_to(releases / "2")
+    leave_killed(releases)
     predicted = ensure(declare_api(releases, "2"), check=True)
     assert [item.what for item in predicted.plan] == ["stop", "prove", "start"]
     assert ensure(declare_api(releases, "2")).changed
@@ -110,10 +99,8 @@ def test_a_release_that_was_not_yet_watched_is_watched_by_the_next_run(
     systemd: MemorySystemd, ensure: Ensure, serve: Serve, releases: Path
 ) -> None:
     """Killed while it was watched: nothing is started, and it is put back all the same when a check fails."""
-    (releases / "current.lowtide-previous").symlink_to(releases / "1")
-    (releases / "current").unlink()
-    (releases / "current").symlink_to(releases / "2")
-    systemd.add("api", ActiveEnterTimestampMonotonic=str(int(time.clock_gettime(time.CLOCK_MONOTONIC) * 1e6) + 10**6))
+    leave_killed(releases)
+    systemd.add("api", ActiveEnterTimestampMonotonic=enter_after_switch())
     url = serve([(200, ""), (503, "broken"), (200, "")])
     with pytest.raises(OpsError, match=r"did not stay so: .*status 503.* put back and serving again"):
         ensure(declare_api(releases, "2", url=url), canary_seconds=50)
@@ -286,8 +273,7 @@ def test_a_release_that_may_be_put_back_takes_nothing_undeclared_down(
 ) -> None:
     """Also where a killed run has left only its proof to do, and the unit is not stopped unless it fails."""
     leave_killed(releases)
-    young = str(int(time.clock_gettime(time.CLOCK_MONOTONIC) * 1e6) + 10**6)
-    systemd.add("api", RequiredBy="other.service", ActiveEnterTimestampMonotonic=young)
+    systemd.add("api", RequiredBy="other.service", ActiveEnterTimestampMonotonic=enter_after_switch())
     systemd.add("other")
     with pytest.raises(Refusal, match=r"unit other\.service: it runs, is not declared"):
         ensure(declare_api(releases, "2"))

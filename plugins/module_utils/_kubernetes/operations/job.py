@@ -361,7 +361,8 @@ class JobRun:
                     pods = self._list_pods(job)
                     self._note_work(pods)
                     self.kept_logs = self._read_logs(pods)
-                    self._wait(done, cache)
+                # A failure that was seen together with its announcement was not judged yet: the announcement stays.
+                self._wait(done, cache)
             finally:
                 self._warn(cache)
 

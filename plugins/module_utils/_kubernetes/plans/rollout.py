@@ -12,8 +12,8 @@ import typing as t
 
 from ..._common.errors import Refusal
 from ..._common.text import join_some
-from ..fields import Json, as_int, as_text, get_path
-from ..objects import CONTROLLER_REVISION_HASH, Pod, Workload
+from ..fields import Json, as_text, get_path, resolve_share
+from ..objects import Pod, Workload
 from ..patches import Write
 from ..pod_templates import (
     ANNOTATION,
@@ -47,7 +47,6 @@ from ..rollout_notes import (
     Note,
     Temporary,
     add_temporary,
-    find_temporary,
     keep_template,
     read_note,
     read_temporaries,
@@ -55,8 +54,9 @@ from ..rollout_notes import (
     take_back,
     write_notes,
 )
-from ..saved_state import ROLLED_OUT, find_owners
+from ..saved_state import ROLLED_OUT
 from ..temporary_ends import check_end
+from .rollout_undo import describe_resume, find_back, list_stuck_pods, plan_undo, read_partition
 
 DECLARING = ("containers", "image", "pod_annotations", "restarted_after", "revision", "partition", "until")
 """Options that say what is declared."""
@@ -163,11 +163,6 @@ def _as_variable(value: t.Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def read_partition(workload: Workload) -> int:
-    """Return how many of the lowest ordinals a StatefulSet leaves alone."""
-    return as_int(get_path(workload.raw, *PARTITION))
-
-
 def is_settled(workload: Workload) -> bool:
     """Return whether all its pods serve and are of its template, apart from those that its partition leaves alone."""
     is_whole = workload.pods == workload.serving == workload.replicas
@@ -197,19 +192,7 @@ def find_stuck(workload: Workload, revisions: t.Sequence[Known], desired: Json, 
         return ""
     is_present = fingerprint(desired) == fingerprint(workload.template)
     target = find_current(revisions, workload) if is_present else find_by_template(revisions, desired)
-    return next((pod.template_hash for pod in list_stuck_pods(workload, target, pods)), "")
-
-
-def list_stuck_pods(workload: Workload, target: Known | None, pods: t.Sequence[Pod]) -> list[Pod]:
-    """Return the pods that are not ready and not of the target, without those that the partition leaves as they are."""
-    partition, former = read_partition(workload), as_text(get_path(workload.raw, "status", "currentRevision"))
-    return [
-        pod
-        for pod in pods
-        if not pod.is_ready
-        and (target is None or pod.template_hash != target.hash)
-        and not (pod.template_hash == former and as_int(pod.name.rpartition("-")[2]) < partition)
-    ]
+    return next((pod.template_hash for pod in list_stuck_pods(workload, target.hash if target else "", pods)), "")
 
 
 def plan_rollout(
@@ -226,19 +209,19 @@ def plan_rollout(
 
     ``pods`` are the workload's, and may be left out where all of them serve.
     """
-    note = read_note(workload)
-    if note is not None and not note.is_of(workload):
+    note, current = read_note(workload), find_current(revisions, workload)
+    if note is not None and not note.is_of(workload, current.number if current is not None else 0):
         note = None  # somebody has changed the template since
     known = read_temporaries(workload)
     if declared.undoes_run:
         return _plan_undone(workload, revisions, note, declared.undoes_run)
     edits, desired, target = _find_target(workload, revisions, declared, note=note, known=known, at=at)
-    current = find_current(revisions, workload)
     partition = read_partition(workload)
     partitions = (partition, partition if declared.partition is None else declared.partition)
     is_new = fingerprint(desired) != fingerprint(workload.template)
-    if note is not None and note.phase == UNDOING and fingerprint(desired) == note.failed_mark:
-        back = _find_back(revisions, note)
+    is_undoing = note is not None and note.phase == UNDOING and not is_settled(workload)
+    if note is not None and is_undoing and fingerprint(desired) == note.failed_mark:
+        back = find_back(revisions, note)
         why = f"run {note.run_id} began to undo it and did not finish"
         return Plan(FINISH_UNDO, workload.template, (), "finish the undo", why, None, note, back, current, note.failed)
     temporaries = _plan_temporaries(known, edits, declared, run_id=run_id, now=now, at=at)
@@ -252,14 +235,15 @@ def plan_rollout(
             current=current,
             partitions=partitions,
         )
-        back = _find_back(revisions, plan.note) if plan.note is not None else None
+        back = find_back(revisions, plan.note) if plan.note is not None else None
         is_target = back is not None and _is_revision(back, current, workload.template)
         return plan._replace(back=None if is_target else back)
     _refuse_strategy(workload, declared, is_new=is_new)
-    unfinished = note is not None and (note.phase != DONE or note.canary > 0 or note.unproven)
+    serves = is_settled(workload) and workload.replicas > 0 and not partition  # whoever waited for it, or nobody
+    unfinished = note is not None and not serves and (note.phase != DONE or note.canary > 0 or note.unproven)
     replaced = note.replaced if note is not None and unfinished else None
     if note is not None and unfinished:
-        back = _find_back(revisions, note)
+        back = find_back(revisions, note)
     else:
         back = find_serving(workload, revisions, pods)
         if back is None:
@@ -274,7 +258,9 @@ def plan_rollout(
         back=(0, "") if back is None else (back.number, back.name),
         partition_before=_find_partition_before(note, unfinished=unfinished, partitions=partitions),
         declared=None if target is None else (t.cast("int", declared.revision), target.name),
-        temporary_before=known,
+        temporary_before=note.temporary_before if note is not None and unfinished else known,
+        canary=partitions[1],
+        number=max((entry.number for entry in revisions), default=0) + is_new,
         failed=stuck,
         run_id=run_id,
         at=now,
@@ -314,7 +300,7 @@ def _plan_undone(workload: Workload, revisions: t.Sequence[Known], note: Note | 
     if note.phase == UNDOING:
         why = f"the undo of what run {run_id} has rolled out is not finished"
         return Plan(WAIT, workload.template, (), "finish the undo", why, None, note, None, current, note.failed)
-    back = _find_back(revisions, note)
+    back = find_back(revisions, note)
     if back is None:
         raise Refusal(
             obj=workload.title,
@@ -323,18 +309,13 @@ def _plan_undone(workload: Workload, revisions: t.Sequence[Known], note: Note | 
             else f"no revision of before run {run_id} is known",
             next_step="Declare the earlier template itself (containers), and keep more revisions (revisionHistoryLimit)",
         )
-    failed = current.hash if current is not None and note.phase == ROLLING else ""
+    _refuse_strategy(workload, Declared(), is_new=True)
+    failed = current.hash if current is not None else ""
     write, undoing = t.cast("tuple[Write, Note]", plan_undo(workload, note, back, failed=failed, cause=f"run {run_id}"))
     what = f"revision {current.number if current else '?'} -> {back.number} ({', '.join(list_images(back.template).values())})"
-    partitions = (partition, partition if note.partition_before is None else note.partition_before)
+    partitions = (partition, undoing.canary)
     why = f"what run {run_id} has rolled out is taken back"
     return Plan(ROLL, back.template, (), what, why, write, undoing, None, current, failed, partitions)
-
-
-def _find_back(revisions: t.Sequence[Known], note: Note) -> Known | None:
-    """Return the revision that a note goes back to: the recorded one, or the template that it kept."""
-    back = find_by_name(revisions, note.back[1])
-    return make_unnumbered(note.replaced) if back is None and note.replaced is not None else back
 
 
 def _is_revision(back: Known, known: Known | None, template: Json) -> bool:
@@ -378,10 +359,7 @@ def _plan_temporaries(
 ) -> tuple[Temporary, ...]:
     if declared.takes_back:
         return tuple(split_due(known, at)[1])
-    if edits:
-        return add_temporary(known, edits, declared.until, run_id=run_id, at=now)
-    again = find_temporary(known, set(declared.values)) if declared.until else None
-    return tuple(entry._replace(until=declared.until) if entry is again else entry for entry in known)
+    return add_temporary(known, edits, declared.until, run_id=run_id, at=now, places=declared.values)
 
 
 def _plan_wait(
@@ -400,8 +378,10 @@ def _plan_wait(
     if temporaries != known:
         notes = write_notes(workload, None, temporaries)
         write = Write({"metadata": {"annotations": notes}}, (_TEMPLATE, _NOTES))
-        what = "forget what has been given back already" if declared.takes_back else f"end at {declared.until}"
-        why = "somebody has set those values since" if declared.takes_back else "the temporary change has another end"
+        what = f"end at {declared.until}" if declared.until else "stay as it is, without an end"
+        why = "the temporary change has another end" if declared.until else "its temporary change is declared to last"
+        if declared.takes_back:
+            what, why = "forget what has been given back already", "somebody has set those values since"
     elif unfinished is not None:
         what = "go on with the rollout"
         why = f"run {unfinished.run_id} began it at {unfinished.at} and did not finish"
@@ -476,74 +456,6 @@ def count_unavailable(workload: Workload) -> int:
     strategy = "strategy" if workload.kind == "Deployment" else "updateStrategy"
     rolling = get_path(workload.raw, "spec", strategy, "rollingUpdate") or {}
     default = "25%" if workload.kind == "Deployment" else 1
-    unavailable = _resolve_share(rolling.get("maxUnavailable", default), workload.replicas)
+    unavailable = resolve_share(rolling.get("maxUnavailable", default), workload.replicas, round_up=False)
     surge = rolling.get("maxSurge", default if workload.kind == "Deployment" else 0)
     return unavailable if unavailable or str(surge).strip("%") != "0" else 1
-
-
-def _resolve_share(value: t.Any, replicas: int) -> int:
-    text = str(value)
-    return replicas * as_int(text[:-1]) // 100 if text.endswith("%") else as_int(value)
-
-
-def plan_completion(workload: Workload, note: Note) -> Write:
-    """Return the write that says that a rollout is complete, or as far as its partition lets it be."""
-    partition = read_partition(workload) if workload.kind == "StatefulSet" else 0
-    done = note._replace(phase=DONE, canary=partition, mark=fingerprint(workload.template), temporary_before=())
-    done = done._replace(unproven=workload.replicas == 0)
-    if not partition and workload.replicas:
-        done = done._replace(replaced=None)
-    body = {"metadata": {"annotations": write_notes(workload, done, read_temporaries(workload))}}
-    return Write(body, (_TEMPLATE, _NOTES))
-
-
-def plan_undo(workload: Workload, note: Note, back: Known, *, failed: str, cause: str) -> tuple[Write, Note] | None:
-    """Return the write that puts the recorded revision back, with its note; None when the template is not ours any more."""
-    if not note.is_of(workload):
-        return None
-    undoing = note._replace(
-        phase=UNDOING,
-        mark=fingerprint(back.template),
-        generation=workload.generation + 1,
-        failed_mark=fingerprint(workload.template),
-        failed=failed,
-        cause=cause,
-        declared=None,
-    )
-    spec: Json = {"template": diff_template(workload.template, back.template)}
-    tests: tuple[tuple[str, ...], ...] = (_TEMPLATE, _NOTES)
-    if note.partition_before is not None:
-        spec["updateStrategy"] = {"rollingUpdate": {"partition": note.partition_before}}
-        tests = (*tests, PARTITION)
-    notes = write_notes(workload, undoing, note.temporary_before)
-    return Write({"metadata": {"annotations": notes}, "spec": spec}, tests), undoing
-
-
-def describe_by_hand(workload: Workload, number: int | None) -> str:
-    """Return the commands by which a person puts a revision back.
-
-    A StatefulSet with OrderedReady waits for a pod of the failed revision for ever (kubernetes#67250): it is deleted.
-    """
-    target = f"{workload.kind.lower()}/{workload.name} --namespace {workload.namespace}"
-    to = f" --to-revision={number}" if number else ""
-    steps = [f"kubectl rollout undo {target}{to}", f"kubectl rollout status {target}"]
-    is_ordered = get_path(workload.raw, "spec", "podManagementPolicy") != "Parallel"
-    if workload.kind == "StatefulSet" and is_ordered:
-        selector = {**workload.selector.get("matchLabels", {}), CONTROLLER_REVISION_HASH: workload.revision}
-        pods = f"--selector {','.join(f'{key}={value}' for key, value in selector.items())}"
-        which = pods if workload.revision else "POD (the one that is not ready)"
-        steps.insert(1, f"kubectl delete pod --namespace {workload.namespace} {which}")
-    return " && ".join(steps)
-
-
-def find_pause(workload: Workload) -> str:
-    """Return who has paused a Deployment, empty where it is not paused. A pause means that it stops and stays."""
-    if not workload.paused:
-        return ""
-    owners = find_owners(workload.raw, "spec", "paused") or []
-    return join_some([owner.manager for owner in owners]) or "another client"
-
-
-def describe_resume(workload: Workload) -> str:
-    """Return the command by which a person resumes a Deployment."""
-    return f"kubectl rollout resume deployment/{workload.name} --namespace {workload.namespace}"
