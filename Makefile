@@ -40,7 +40,8 @@ window: tools ## the fast window: real ansible-playbook runs of trivial steps, k
 	@$(PYTHON) -m pytest -q -n 2 --durations=5 tests/window
 
 integration: ## tests against the running lab, four at a time (make lab-up first)
-	@$(LAB) run -- $(PYTHON) -m pytest -q -n 4 --dist loadfile --durations=10 -m "not alone" tests/integration
+	@$(LAB) run -- $(PYTHON) -m pytest -q -n 4 --dist loadfile --no-loadscope-reorder --durations=10 -m "not alone" \
+		tests/integration
 
 system: ## whole windows, kills and failovers on the running lab, one at a time (make lab-up first)
 	@$(LAB) run -- $(PYTHON) -m pytest -q --durations=10 -m alone tests/integration tests/faults

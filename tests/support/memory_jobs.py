@@ -91,7 +91,8 @@ class JobController:
             pod["status"] = {"phase": word, "containerStatuses": [container]}
 
         self.server.change("Pod", NAMESPACE, f"{name}-x", stop, manager="controller")
-        why = {"reason": "BackoffLimitExceeded", "message": "Job has reached the specified backoff limit"} if code else {}
+        reason = {"reason": "BackoffLimitExceeded", "message": "Job has reached the specified backoff limit"}
+        why = reason if code else {}
         conditions = [
             {"type": kind, "status": "True", "lastTransitionTime": format_now(), **why}
             for kind in (("FailureTarget", "Failed") if code else ("SuccessCriteriaMet", "Complete"))
