@@ -13,7 +13,7 @@ import codecs
 import contextlib
 import os
 import typing as t
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from .._common.dependencies import require
 from .._common.errors import Refusal
@@ -100,7 +100,7 @@ class Settings:
     port: int
     user: str
     dbname: str
-    password: str | None = None
+    password: str | None = field(default=None, repr=False)
     passfile: str | None = None
     sslmode: str = "prefer"
     sslrootcert: str | None = None
