@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -285,6 +285,26 @@ def start_server(version: str, programs: Path, parent: Path) -> Iterator[Server]
     finally:
         _run_as_postgres(programs / "pg_ctl", "-D", data, "-m", "immediate", "-w", "stop", cwd=folder)
         shutil.rmtree(folder)
+
+
+@contextmanager
+def start_standby(primary: Server, *settings: str) -> Iterator[Server]:
+    """Run a standby of a server of :func:`start_server`, which streams from it; ``settings`` are lines of its own."""
+    folder = primary.folder / "standby"
+    data, port = folder / "data", _find_free_port()
+    folder.mkdir(mode=0o755)
+    shutil.chown(folder, USER, USER)
+    conninfo = f"host={primary.host} port={primary.port} user={USER} password={PASSWORD}"
+    copy = ("-D", data, "-d", conninfo, "-c", "fast", "-X", "stream", "-R")
+    _run_as_postgres(primary.programs / "pg_basebackup", *copy, cwd=folder)
+    with (data / "postgresql.conf").open("a") as configuration:
+        lines = [f"port = {port}", f"unix_socket_directories = '{folder}'", *settings]
+        configuration.write("\n".join(lines) + "\n")
+    _run_as_postgres(primary.programs / "pg_ctl", "-D", data, "-l", folder / "log", "-w", "start", cwd=folder)
+    try:
+        yield replace(primary, port=port, folder=folder)
+    finally:
+        _run_as_postgres(primary.programs / "pg_ctl", "-D", data, "-m", "immediate", "-w", "stop", cwd=folder)
 
 
 @contextmanager

@@ -69,7 +69,10 @@ class NewBackup:
             try:
                 expected = snapshot.list_tables()
                 started = time.monotonic()
-                self._upload(snapshot)
+                try:
+                    self._upload(snapshot)
+                except OpsError as error:
+                    raise self._explain_conflict(error, snapshot) from error
                 dump_seconds = time.monotonic() - started
             finally:
                 snapshot.close()
@@ -121,6 +124,21 @@ class NewBackup:
                 self._key(keys.DUMP), source, part_bytes=part_size(size), content_type="application/zstd"
             )
         self._parts[keys.DUMP] = Part(size=source.size, sha256=source.sha256, etag=etag)
+
+    def _explain_conflict(self, error: OpsError, snapshot: database.Snapshot) -> OpsError:
+        """Return what ended the dump: of a standby that went on with its recovery, that; otherwise ``error`` itself."""
+        session = self._setting.session
+        if not session.server.in_recovery:
+            return error
+        if "conflict with recovery" not in error.problem and not (snapshot.is_lost() and session.is_alive()):
+            return error
+        return OpsError(
+            obj=session.settings.target,
+            problem=f"this standby went on with its recovery and ended the dump, which stood in its way ({error.obj}:"
+            f" {error.problem})",
+            next_step="Nothing counts as a backup of this run. Set hot_standby_feedback on, raise"
+            " max_standby_streaming_delay beyond what a dump takes, or dump the primary; then run again",
+        )
 
     def _put(self, part: str, body: bytes, content_type: str) -> None:
         etag = self._setting.bucket.put(self._key(part), body, content_type=content_type)

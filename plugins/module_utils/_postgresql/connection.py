@@ -366,6 +366,14 @@ class Session:
         with self.connection.cursor() as cursor:
             cursor.execute(sql, values)
 
+    def is_alive(self) -> bool:
+        """Return whether the server still answers."""
+        try:
+            self.query(_PID_SQL)
+        except driver_error():
+            return False
+        return True
+
     def close(self) -> None:
         """End the session."""
         self.connection.close()

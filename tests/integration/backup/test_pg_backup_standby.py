@@ -1,0 +1,161 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""A backup from a standby that stands in the way of its recovery, is paused, or lags: on a pair of the tests' own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from labkit.postgresql_programs import USER, VERSIONS
+
+from support.backups import Site, make_site
+from support.modules import ModuleRun, run_module
+from support.postgresql_servers import PASSWORD, Server, start_server, start_standby
+from support.s3_proxy import Fault, Request, s3_proxy
+
+pytestmark = pytest.mark.lab("postgresql_versions", "versitygw")
+
+# Some parts of 16 MiB, more than are held in memory: pg_dump has to wait for the first one.
+WIDE = (
+    "CREATE TABLE wide AS SELECT g, (SELECT string_agg(md5((g * 1000 + i)::text), '') FROM generate_series(1, 100) i) AS v"
+    " FROM generate_series(1, 60000) g"
+)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A primary with a database, a standby whose recovery waits for nobody, and a bucket."""
+
+    site: Site
+    standby: Server
+
+    def backup(self, *, check: bool = False, **options: Any) -> ModuleRun:
+        """Dump the standby."""
+        where = {"login_port": self.standby.port, "source": "standby", "bin_dir": str(self.standby.programs)}
+        return run_module("pg_backup", self.site.params(**where, **{"max_age": "0", **options}), check=check)
+
+    def ask(self, question: str) -> Any:
+        """Return the value that the standby answers with."""
+        return self.standby.administer(question)[0][0]
+
+    def wait_until(self, question: str) -> None:
+        """Wait until the standby says yes."""
+        end = time.monotonic() + 30
+        while not self.ask(question):
+            assert time.monotonic() < end, f"never: {question}"
+            time.sleep(0.05)
+
+    def manifests(self) -> list[str]:
+        """The backups that may count."""
+        return [key for key in self.site.names() if key.endswith("/manifest.json")]
+
+
+@pytest.fixture(scope="module")
+def servers(lab_facts: dict[str, Any]) -> Iterator[tuple[Server, Server]]:
+    """A primary and its standby, of the newest version."""
+    facts = lab_facts["postgresql_versions"]
+    programs = Path(facts["servers"][VERSIONS[-1]]["programs"])
+    with (
+        start_server(VERSIONS[-1], programs, Path(facts["passfile"]).parent) as primary,
+        start_standby(primary, "hot_standby_feedback = off", "max_standby_streaming_delay = 0") as standby,
+    ):
+        yield primary, standby
+
+
+@pytest.fixture
+def pair(
+    servers: tuple[Server, Server], lab: dict[str, Any], tmp_path: Path, unique_name: Callable[..., str]
+) -> Iterator[Pair]:
+    """An empty bucket, and a database that both servers have."""
+    primary, standby = servers
+    passfile = tmp_path / "pgpass"
+    passfile.write_text(f"*:*:*:{USER}:{PASSWORD}\n")
+    passfile.chmod(0o600)
+    facts = {"hosts": [primary.host], "port": primary.port, "superuser": USER, "passfile": str(passfile)}
+    with make_site({**lab, "postgresql": facts}, "versitygw", unique_name) as site:
+        site.wait_replayed()
+        yield Pair(site, standby)
+        standby.administer("SELECT pg_wal_replay_resume()")
+
+
+@pytest.mark.procedure("A22")
+@pytest.mark.parametrize("moment", ["started.json", "dump.pgc.zst"], ids=["before the dump", "in the middle of it"])
+def test_a_conflict_with_recovery_is_named_and_leaves_no_manifest(pair: Pair, moment: str) -> None:
+    """Rows that the dump needs are vacuumed away on the primary."""
+    first = pair.backup()
+    assert first.changed, first.msg
+    pair.site.sql(WIDE)
+    pair.site.wait_replayed()
+    vacuumed: list[Request] = []
+
+    def rule(request: Request) -> Fault | None:
+        if request.method == "PUT" and moment in request.target and not vacuumed:
+            vacuumed.append(request)
+            pair.site.sql("DELETE FROM wide WHERE g % 2 = 0")
+            pair.site.sql("VACUUM wide")
+            pair.site.wait_replayed()
+        return None
+
+    with s3_proxy(pair.site.server["endpoint_url"], rule) as proxy:
+        failed = pair.backup(endpoint_url=proxy.url)
+    assert vacuumed
+    assert failed.failed
+    assert "this standby went on with its recovery and ended the dump" in failed["error"]["problem"], failed.msg
+    assert f":{pair.standby.port} " in failed["error"]["object"]
+    assert "hot_standby_feedback" in failed["error"]["next_step"]
+    assert len(pair.manifests()) == 1
+    pair.site.nothing_left()
+    again = pair.backup()
+    assert again.changed, again.msg
+    assert not run_module("pg_backup_info", pair.site.s3_params(verify="full")).failed
+
+
+def test_a_standby_that_is_paused_makes_no_backup_older_than_the_last(pair: Pair) -> None:
+    """As long as it has all that it received it is current; later it is refused by name, also in check mode."""
+    assert pair.backup().changed
+    pair.standby.administer("SELECT pg_wal_replay_pause()")
+    paused = pair.backup()
+    assert paused.changed, paused.msg
+    pair.site.sql("CREATE TABLE later AS SELECT 1 AS i")
+    pair.wait_until("SELECT pg_last_wal_receive_lsn() > pg_last_wal_replay_lsn()")
+    names = pair.site.names()
+    for check in (True, False):
+        refused = pair.backup(check=check, keep=1)
+        assert refused.failed
+        assert "this standby is paused: its data is of" in refused["error"]["problem"]
+        assert paused["backup"]["run_id"] in refused["error"]["problem"]
+        assert refused["error"]["next_step"] == "Resume its replay (pg_wal_replay_resume())"
+        assert refused["error"]["refused"] is True
+    assert pair.site.names() == names
+    pair.standby.administer("SELECT pg_wal_replay_resume()")
+    pair.site.wait_replayed()
+    done = pair.backup()
+    assert (done["backup"]["tables"], done["backup"]["rows"]) == (5, 2102)
+
+
+def test_a_standby_that_lags_by_more_than_is_allowed_is_refused(pair: Pair) -> None:
+    """Its primary's changes arrive, and are applied an hour later; within what is allowed the moment is that of its data."""
+    pair.standby.administer("ALTER SYSTEM SET recovery_min_apply_delay = '1h'", "SELECT pg_reload_conf()")
+    pair.wait_until("SELECT current_setting('recovery_min_apply_delay') = '1h'")
+    try:
+        pair.site.sql("CREATE TABLE later AS SELECT 1 AS i")
+        pair.wait_until("SELECT pg_last_wal_receive_lsn() > pg_last_wal_replay_lsn()")
+        pair.wait_until("SELECT now() - pg_last_xact_replay_timestamp() > '3s'")
+        refused = pair.backup(max_age="2s")
+        assert "this standby lags behind: its data is of" in refused["error"]["problem"]
+        assert "allowed are 2 s" in refused["error"]["problem"]
+        assert "pg_stat_wal_receiver" in refused["error"]["next_step"]
+        assert pair.site.names() == []
+        replayed = pair.ask(
+            "SELECT to_char(pg_last_xact_replay_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS')"
+        )
+        done = pair.backup(max_age="1h")
+        assert done["backup"]["taken_at"] == f"{replayed}Z"
+        assert done["backup"]["tables"] == 4
+    finally:
+        pair.standby.administer("ALTER SYSTEM RESET recovery_min_apply_delay", "SELECT pg_reload_conf()")
+        pair.site.wait_replayed()
