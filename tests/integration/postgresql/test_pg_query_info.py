@@ -173,8 +173,11 @@ def test_the_session_is_read_only_too(database: Database) -> None:
     """Whatever the role and the database have it set to."""
     name = sql.Identifier(database.name)
     database.sql(sql.SQL("ALTER DATABASE {} SET default_transaction_read_only = off").format(name))
-    modes = "current_setting('default_transaction_read_only') AS session, current_setting('transaction_read_only') AS own"
-    assert ask(database, f"SELECT {modes}")["rows"] == [{"session": "on", "own": "on"}]
+    question = (
+        "SELECT current_setting('default_transaction_read_only') AS session,"
+        " current_setting('transaction_read_only') AS own"
+    )
+    assert ask(database, question)["rows"] == [{"session": "on", "own": "on"}]
 
 
 @pytest.mark.parametrize("query", ["SELECT 1;", "SELECT ';' AS a, $$;$$ AS b -- ;\n", "SHOW work_mem", "VALUES (1)"])
