@@ -31,6 +31,7 @@ BACKUP = "backup"
 FLUSHES_ON_DEMAND = 15
 """The first version with statistics in shared memory; before, a process collected them and wrote a file."""
 SECONDS = 30.0
+BLOCK = 8192
 CONFIGURATION = """
 listen_addresses = '127.0.0.1'
 fsync = off
@@ -285,6 +286,18 @@ def start_server(version: str, programs: Path, parent: Path) -> Iterator[Server]
     finally:
         _run_as_postgres(programs / "pg_ctl", "-D", data, "-m", "immediate", "-w", "stop", cwd=folder)
         shutil.rmtree(folder)
+
+
+def damage_table(server: Server, database: str, table: str) -> None:
+    """Overwrite the header of a page of a table, as a failing disk does. The server is one of :func:`start_server`."""
+    data = server.folder / "data"
+    ((path,),) = server.administer(f"SELECT pg_relation_filepath('{table}')", database=database)
+    _run_as_postgres(server.programs / "pg_ctl", "-D", data, "-m", "fast", "-w", "stop", cwd=server.folder)
+    with (data / path).open("r+b") as file:
+        file.seek(BLOCK)
+        file.write(b"\xff" * 64)
+    log = server.folder / "log"
+    _run_as_postgres(server.programs / "pg_ctl", "-D", data, "-l", log, "-w", "start", cwd=server.folder)
 
 
 @contextmanager

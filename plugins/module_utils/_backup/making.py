@@ -32,6 +32,16 @@ if t.TYPE_CHECKING:
 
 GLOBALS_END = b"-- PostgreSQL database cluster dump complete"
 
+DAMAGE = (
+    "invalid page in block",
+    "could not read block",
+    "missing chunk number",
+    "unexpected chunk number",
+    "compressed pglz data is corrupt",
+    "compressed lz4 data is corrupt",
+)
+"""What the server says of a table or TOAST table whose data is damaged (SQLSTATE XX001), by pg_dump in English."""
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -72,7 +82,7 @@ class NewBackup:
                 try:
                     self._upload(snapshot)
                 except OpsError as error:
-                    raise self._explain_conflict(error, snapshot) from error
+                    raise self._explain_server(error, snapshot) from error
                 dump_seconds = time.monotonic() - started
             finally:
                 snapshot.close()
@@ -125,9 +135,17 @@ class NewBackup:
             )
         self._parts[keys.DUMP] = Part(size=source.size, sha256=source.sha256, etag=etag)
 
-    def _explain_conflict(self, error: OpsError, snapshot: database.Snapshot) -> OpsError:
-        """Return what ended the dump: of a standby that went on with its recovery, that; otherwise ``error`` itself."""
+    def _explain_server(self, error: OpsError, snapshot: database.Snapshot) -> OpsError:
+        """Return what ended the dump: damaged data, the recovery of a standby, or ``error`` itself."""
         session = self._setting.session
+        if any(words in error.problem for words in DAMAGE):
+            return OpsError(
+                obj=session.settings.target,
+                problem=f"its data is damaged, and cannot be dumped ({error.obj}: {error.problem})",
+                next_step="Keep the last verified backup, which this run has left alone, and prove it by"
+                " lowtide.ops.pg_backup_info with verify: full before anything is dropped; run pg_amcheck, and look into"
+                " the logs of server and disk",
+            )
         if not session.server.in_recovery:
             return error
         if "conflict with recovery" not in error.problem and not (snapshot.is_lost() and session.is_alive()):

@@ -1,10 +1,14 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""A backup from a standby that stands in the way of its recovery, is paused, or lags: on a pair of the tests' own."""
+"""A backup from a standby that stands in the way of its recovery, is paused, or lags, and from a damaged server.
+
+The servers are the tests' own.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +18,7 @@ from labkit.postgresql_programs import USER, VERSIONS
 
 from support.backups import Site, make_site
 from support.modules import ModuleRun, run_module
-from support.postgresql_servers import PASSWORD, Server, start_server, start_standby
+from support.postgresql_servers import PASSWORD, Server, damage_table, start_server, start_standby
 from support.s3_proxy import Fault, Request, s3_proxy
 
 pytestmark = pytest.mark.lab("postgresql_versions", "versitygw")
@@ -54,6 +58,17 @@ class Pair:
         return [key for key in self.site.names() if key.endswith("/manifest.json")]
 
 
+@contextmanager
+def make_own_site(server: Server, lab: dict[str, Any], folder: Path, unique_name: Callable[..., str]) -> Iterator[Site]:
+    """A site on a server of the test's own."""
+    passfile = folder / "pgpass"
+    passfile.write_text(f"*:*:*:{USER}:{PASSWORD}\n")
+    passfile.chmod(0o600)
+    facts = {"hosts": [server.host], "port": server.port, "superuser": USER, "passfile": str(passfile)}
+    with make_site({**lab, "postgresql": facts}, "versitygw", unique_name) as site:
+        yield site
+
+
 @pytest.fixture(scope="module")
 def servers(lab_facts: dict[str, Any]) -> Iterator[tuple[Server, Server]]:
     """A primary and its standby, of the newest version."""
@@ -72,11 +87,7 @@ def pair(
 ) -> Iterator[Pair]:
     """An empty bucket, and a database that both servers have."""
     primary, standby = servers
-    passfile = tmp_path / "pgpass"
-    passfile.write_text(f"*:*:*:{USER}:{PASSWORD}\n")
-    passfile.chmod(0o600)
-    facts = {"hosts": [primary.host], "port": primary.port, "superuser": USER, "passfile": str(passfile)}
-    with make_site({**lab, "postgresql": facts}, "versitygw", unique_name) as site:
+    with make_own_site(primary, lab, tmp_path, unique_name) as site:
         site.wait_replayed()
         yield Pair(site, standby)
         standby.administer("SELECT pg_wal_replay_resume()")
@@ -159,3 +170,29 @@ def test_a_standby_that_lags_by_more_than_is_allowed_is_refused(pair: Pair) -> N
     finally:
         pair.standby.administer("ALTER SYSTEM RESET recovery_min_apply_delay", "SELECT pg_reload_conf()")
         pair.site.wait_replayed()
+
+
+@pytest.mark.procedure("B22")
+def test_damaged_data_is_named_and_the_last_verified_backup_stays(
+    lab: dict[str, Any], tmp_path: Path, unique_name: Callable[..., str]
+) -> None:
+    """A page that a disk has lost ends the dump; the backup of before counts, and is decoded before anything is dropped."""
+    facts = lab["postgresql_versions"]
+    programs = Path(facts["servers"][VERSIONS[-1]]["programs"])
+    with (
+        start_server(VERSIONS[-1], programs, Path(facts["passfile"]).parent) as server,
+        make_own_site(server, lab, tmp_path, unique_name) as site,
+    ):
+        params = site.params(bin_dir=str(programs), max_age="0", keep=1, keep_for="0")
+        first = run_module("pg_backup", params)
+        assert first.changed, first.msg
+        damage_table(server, site.database, "feature")
+        failed = run_module("pg_backup", params)
+        assert failed.failed
+        assert "its data is damaged, and cannot be dumped (pg_dump:" in failed["error"]["problem"], failed.msg
+        assert "feature" in failed["error"]["problem"]
+        assert "pg_amcheck" in failed["error"]["next_step"]
+        site.nothing_left()
+        proven = run_module("pg_backup_info", site.s3_params(verify="full", bin_dir=str(programs)))
+        assert not proven.failed, proven.msg
+        assert proven["decoded"] == [first["backup"]["run_id"]]
