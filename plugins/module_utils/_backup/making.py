@@ -82,7 +82,12 @@ class NewBackup:
                 try:
                     self._upload(snapshot)
                 except OpsError as error:
-                    raise self._explain_server(error, snapshot) from error
+                    raise explain_failure(
+                        error,
+                        target=own.session.settings.target,
+                        is_standby=is_standby,
+                        is_snapshot_lost=snapshot.is_lost() and own.session.is_alive(),
+                    ) from error
                 dump_seconds = time.monotonic() - started
             finally:
                 snapshot.close()
@@ -134,29 +139,6 @@ class NewBackup:
                 self._key(keys.DUMP), source, part_bytes=part_size(size), content_type="application/zstd"
             )
         self._parts[keys.DUMP] = Part(size=source.size, sha256=source.sha256, etag=etag)
-
-    def _explain_server(self, error: OpsError, snapshot: database.Snapshot) -> OpsError:
-        """Return what ended the dump: damaged data, the recovery of a standby, or ``error`` itself."""
-        session = self._setting.session
-        if any(words in error.problem for words in DAMAGE):
-            return OpsError(
-                obj=session.settings.target,
-                problem=f"its data is damaged, and cannot be dumped ({error.obj}: {error.problem})",
-                next_step="Keep the last verified backup, which this run has left alone, and prove it by"
-                " lowtide.ops.pg_backup_info with verify: full before anything is dropped; run pg_amcheck, and look into"
-                " the logs of server and disk",
-            )
-        if not session.server.in_recovery:
-            return error
-        if "conflict with recovery" not in error.problem and not (snapshot.is_lost() and session.is_alive()):
-            return error
-        return OpsError(
-            obj=session.settings.target,
-            problem=f"this standby went on with its recovery and ended the dump, which stood in its way ({error.obj}:"
-            f" {error.problem})",
-            next_step="Nothing counts as a backup of this run. Set hot_standby_feedback on, raise"
-            " max_standby_streaming_delay beyond what a dump takes, or dump the primary; then run again",
-        )
 
     def _put(self, part: str, body: bytes, content_type: str) -> None:
         etag = self._setting.bucket.put(self._key(part), body, content_type=content_type)
@@ -217,6 +199,30 @@ class NewBackup:
         except OpsError as error:
             self._outcome.changed = True
             self._outcome.facts["left_behind"] = f"{own.bucket.url(folder)} could not be cleared: {error.problem}"
+
+
+def explain_failure(error: OpsError, *, target: str, is_standby: bool, is_snapshot_lost: bool) -> OpsError:
+    """Return what ended a dump: damaged data, the recovery of a standby, or ``error`` itself.
+
+    ``is_snapshot_lost`` says that the server still answers and has ended the session that holds the dump's snapshot.
+    """
+    said = f"({error.obj}: {error.problem})"
+    if any(words in error.problem for words in DAMAGE):
+        return OpsError(
+            obj=target,
+            problem=f"its data is damaged, and cannot be dumped {said}",
+            next_step="Keep the last verified backup, which this run has left alone, and prove it by"
+            " lowtide.ops.pg_backup_info with verify: full before anything is dropped; run pg_amcheck, and look into"
+            " the logs of server and disk",
+        )
+    if is_standby and (is_snapshot_lost or "conflict with recovery" in error.problem):
+        return OpsError(
+            obj=target,
+            problem=f"this standby went on with its recovery and ended the dump, which stood in its way {said}",
+            next_step="Nothing counts as a backup of this run. Set hot_standby_feedback on, raise"
+            " max_standby_streaming_delay beyond what a dump takes, or dump the primary; then run again",
+        )
+    return error
 
 
 def write_tables(rows: t.Mapping[Table, int]) -> bytes:
