@@ -44,8 +44,9 @@ def test_every_program_connects_to_the_named_database() -> None:
     assert "--no-role-passwords" not in with_passwords.argv
 
 
-CONFLICT = "exit status 1: pg_dump: detail: Error message from server: ERROR:  canceling statement due to conflict with recovery"
-DAMAGED = 'exit status 1: pg_dump: detail: Error message from server: ERROR:  invalid page in block 1 of relation "base/5/16390"'
+SAYS = "exit status 1: pg_dump: detail: Error message from server: ERROR: "
+CONFLICT = f"{SAYS} canceling statement due to conflict with recovery"
+DAMAGED = f'{SAYS} invalid page in block 1 of relation "base/5/16390"'
 
 
 @pytest.mark.parametrize(
