@@ -15,14 +15,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from labkit.postgresql_programs import USER, VERSIONS
+from labkit.postgresql_programs import DEBIAN_VERSION, USER
 
 from support.backups import Site, make_site
 from support.modules import ModuleRun, run_module
 from support.postgresql_servers import PASSWORD, Server, damage_table, start_server, start_standby
 from support.s3_proxy import Fault, Request, s3_proxy
 
-pytestmark = pytest.mark.lab("postgresql_versions", "versitygw")
+pytestmark = pytest.mark.lab("postgresql", "versitygw")
+
+# Its programs are complete: servers of other versions come without pg_basebackup.
+PROGRAMS = Path(f"/usr/lib/postgresql/{DEBIAN_VERSION}/bin")
 
 # Each row has 3 kB that hardly compress: 60,000 make some parts of 16 MiB, more than are held in memory.
 WIDE = """
@@ -74,11 +77,9 @@ def make_own_site(server: Server, lab: dict[str, Any], folder: Path, unique_name
 
 @pytest.fixture(scope="module")
 def servers(lab_facts: dict[str, Any]) -> Iterator[tuple[Server, Server]]:
-    """A primary and its standby, of the newest version."""
-    facts = lab_facts["postgresql_versions"]
-    programs = Path(facts["servers"][VERSIONS[-1]]["programs"])
+    """A primary and its standby."""
     with (
-        start_server(VERSIONS[-1], programs, Path(facts["passfile"]).parent) as primary,
+        start_server(DEBIAN_VERSION, PROGRAMS, Path(lab_facts["lab"]["state"])) as primary,
         start_standby(primary, "hot_standby_feedback = off", "max_standby_streaming_delay = 0") as standby,
     ):
         yield primary, standby
@@ -187,13 +188,11 @@ def test_damaged_data_is_named_and_the_last_verified_backup_stays(
     lab: dict[str, Any], tmp_path: Path, unique_name: Callable[..., str]
 ) -> None:
     """A page that a disk has lost ends the dump; the backup of before counts, and is decoded before a restore."""
-    facts = lab["postgresql_versions"]
-    programs = Path(facts["servers"][VERSIONS[-1]]["programs"])
     with (
-        start_server(VERSIONS[-1], programs, Path(facts["passfile"]).parent) as server,
+        start_server(DEBIAN_VERSION, PROGRAMS, Path(lab["lab"]["state"])) as server,
         make_own_site(server, lab, tmp_path, unique_name) as site,
     ):
-        params = site.params(bin_dir=str(programs), max_age="0", keep=1, keep_for="0")
+        params = site.params(bin_dir=str(PROGRAMS), max_age="0", keep=1, keep_for="0")
         first = run_module("pg_backup", params)
         assert first.changed, first.msg
         damage_table(server, site.database, "feature")
@@ -203,6 +202,6 @@ def test_damaged_data_is_named_and_the_last_verified_backup_stays(
         assert "feature" in failed["error"]["problem"]
         assert "pg_amcheck" in failed["error"]["next_step"]
         site.nothing_left()
-        proven = run_module("pg_backup_info", site.s3_params(verify="full", bin_dir=str(programs)))
+        proven = run_module("pg_backup_info", site.s3_params(verify="full", bin_dir=str(PROGRAMS)))
         assert not proven.failed, proven.msg
         assert proven["decoded"] == [first["backup"]["run_id"]]
