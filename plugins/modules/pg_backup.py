@@ -69,6 +69,8 @@ options:
       - Whether the primary is dumped, or a standby, whose data is as old as what it has replayed last. Rows of unlogged
         tables are not on a standby.
       - A conflict with recovery ends the dump; C(hot_standby_feedback) or C(max_standby_streaming_delay) prevent it.
+      - A standby that is paused or lags is refused if its data is no newer than the last verified backup, or older than
+        O(max_age), where that is not 0.
       - With V(standby), name one server in O(login_host).
     type: str
     choices: [primary, standby]

@@ -33,8 +33,9 @@ options:
     type: str
   hosts:
     description:
-      - List only the backups that were taken from one of these servers, each as C(host:port), see C(hosts) of RV(backups). A
-        physical copy of a cluster has its system identifier, and only this tells the two apart.
+      - List only the backups that were taken from one of these servers, each as C(host:port), see C(hosts) in
+        RV(lowtide.ops.pg_backup#module:backup). A physical copy of a cluster has its system identifier, and only this
+        tells the two apart.
       - Runs whose manifest cannot be read are listed whatever this says.
     type: list
     elements: str

@@ -13,8 +13,9 @@ version_added: 0.1.0
 author: The lowtide.ops team (@lowtide-ops)
 description:
   - Runs one statement that returns rows, and returns them as values that JSON can hold without loss.
-  - The server itself sees to it that nothing is written. The transaction is read only before the statement is sent, and
-    is rolled back after it; a second statement in the same text, and one that returns no rows, are refused.
+  - The server itself sees to it that nothing is written. Session and transaction are read only before the statement is
+    sent, and the transaction is rolled back after it; a second statement in the same text, and one that returns no rows,
+    are refused.
   - A function that acts outside of tables, such as C(pg_terminate_backend), acts in a read-only transaction too.
     Use a role that may not call it.
   - Names are looked up in the C(search_path) of O(login_user), as in a session of its own.

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import threading
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -32,6 +33,7 @@ class CredentialSourceStandIn(HttpProxy):
         self._root = read_keys(facts["credentials_file"])
         self._lifetime = lifetime
         self._living: set[str] = set()
+        self._is_closed = threading.Event()
         super().__init__()
 
     @property
@@ -40,7 +42,10 @@ class CredentialSourceStandIn(HttpProxy):
         return {"AWS_CONTAINER_CREDENTIALS_FULL_URI": f"{self.url}/credentials"}
 
     def respond(self, exchange: Exchange) -> None:
-        """Make an account and hand out its keys."""
+        """Make an account and hand out its keys, unless the source is closed."""
+        if self._is_closed.is_set():
+            exchange.answer(503, b"no credentials today", {})
+            return
         keys = Credentials(f"TEMP{secrets.token_hex(8).upper()}", secrets.token_hex(20))
         create_account(self._endpoint, self._root, keys, role="admin")
         with self.lock:
@@ -53,6 +58,10 @@ class CredentialSourceStandIn(HttpProxy):
             "Expiration": (datetime.now(UTC) + self._lifetime).isoformat(),
         }
         exchange.answer(200, json.dumps(answer).encode(), {})
+
+    def close(self) -> None:
+        """Hand out no more keys."""
+        self._is_closed.set()
 
     def expire(self) -> None:
         """End the validity of everything handed out so far."""

@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ BACKUP = "backup"
 FLUSHES_ON_DEMAND = 15
 """The first version with statistics in shared memory; before, a process collected them and wrote a file."""
 SECONDS = 30.0
+BLOCK = 8192
 CONFIGURATION = """
 listen_addresses = '127.0.0.1'
 fsync = off
@@ -285,6 +286,38 @@ def start_server(version: str, programs: Path, parent: Path) -> Iterator[Server]
     finally:
         _run_as_postgres(programs / "pg_ctl", "-D", data, "-m", "immediate", "-w", "stop", cwd=folder)
         shutil.rmtree(folder)
+
+
+def damage_table(server: Server, database: str, table: str) -> None:
+    """Overwrite the header of a page of a table, as a failing disk does. The server is one of :func:`start_server`."""
+    data = server.folder / "data"
+    ((path,),) = server.administer(f"SELECT pg_relation_filepath('{table}')", database=database)
+    _run_as_postgres(server.programs / "pg_ctl", "-D", data, "-m", "fast", "-w", "stop", cwd=server.folder)
+    with (data / path).open("r+b") as file:
+        file.seek(BLOCK)
+        file.write(b"\xff" * 64)
+    log = server.folder / "log"
+    _run_as_postgres(server.programs / "pg_ctl", "-D", data, "-l", log, "-w", "start", cwd=server.folder)
+
+
+@contextmanager
+def start_standby(primary: Server, *settings: str) -> Iterator[Server]:
+    """Run a standby of a server of :func:`start_server`, which streams from it; ``settings`` are lines of its own."""
+    folder = primary.folder / "standby"
+    data, port = folder / "data", _find_free_port()
+    folder.mkdir(mode=0o755)
+    shutil.chown(folder, USER, USER)
+    conninfo = f"host={primary.host} port={primary.port} user={USER} password={PASSWORD}"
+    copy = ("-D", data, "-d", conninfo, "-c", "fast", "-X", "stream", "-R")
+    _run_as_postgres(primary.programs / "pg_basebackup", *copy, cwd=folder)
+    with (data / "postgresql.conf").open("a") as configuration:
+        lines = [f"port = {port}", f"unix_socket_directories = '{folder}'", *settings]
+        configuration.write("\n".join(lines) + "\n")
+    _run_as_postgres(primary.programs / "pg_ctl", "-D", data, "-l", folder / "log", "-w", "start", cwd=folder)
+    try:
+        yield replace(primary, port=port, folder=folder)
+    finally:
+        _run_as_postgres(primary.programs / "pg_ctl", "-D", data, "-m", "immediate", "-w", "stop", cwd=folder)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from .._common.retry import Deadline
 from . import catalogue, database, keys, programs
 from .cleaning import Cleaning, find_interrupted
 from .making import NewBackup, Setting
-from .plan import SKEW, Decision, Retention, decide, explain_clock
+from .plan import SKEW, Decision, Retention, decide, explain_clock, explain_old_data
 from .summary import describe_backup, report_backup, report_bad, summarize_backup
 
 if t.TYPE_CHECKING:
@@ -95,6 +95,8 @@ class Backup:
         if not check:
             state = self._read()  # the run that held the lock before may have finished in between
             self._report(state)
+        if state.decision.due:
+            self._refuse_old_data(state)
         self._plan(state)
         made: Manifest | None = None
         if check:
@@ -103,6 +105,24 @@ class Backup:
             made = self._make(lock, found_programs)
             self._clean(state)
         self._summarize(state, made=made, check=check)
+
+    def _refuse_old_data(self, state: State) -> None:
+        """Refuse a standby, paused or behind, whose data would make no backup that counts."""
+        data = database.read_moment(self._session)
+        if data.is_current:
+            return
+        problem = explain_old_data(
+            moment=data.moment, newest=state.found.newest, now=state.now, max_age=self._options.max_age
+        )
+        if problem is None:
+            return
+        raise Refusal(
+            obj=self._session.settings.target,
+            problem=f"this standby {'is paused' if data.is_paused else 'lags behind'}: {problem}",
+            next_step="Resume its replay (pg_wal_replay_resume())"
+            if data.is_paused
+            else "Find out why it does not receive or replay (pg_stat_wal_receiver, and its log), or dump the primary",
+        )
 
     def _read(self) -> State:
         """Read the state: one S3 request, plus one for each manifest looked at, normally one."""

@@ -49,12 +49,17 @@ SELECT ('x' || pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_curren
 """
 _STANDBY_TIMELINE = "SELECT timeline_id FROM pg_catalog.pg_control_checkpoint()"
 # The moment that the data of a standby is of. One that has replayed all that it received is as new as its primary,
-# as long as it receives.
+# as long as it receives. Otherwise it has at least the last transaction that it has replayed since its start, and
+# what the primary had at the last checkpoint that it knows.
 _STANDBY_MOMENT = """
-SELECT CASE WHEN pg_catalog.pg_last_wal_receive_lsn() = pg_catalog.pg_last_wal_replay_lsn()
-             AND EXISTS (SELECT FROM pg_catalog.pg_stat_wal_receiver)
-            THEN pg_catalog.now() ELSE coalesce(pg_catalog.pg_last_xact_replay_timestamp(), pg_catalog.now()) END
+SELECT CASE WHEN is_current THEN pg_catalog.now() ELSE at_least END AS moment, is_current, is_paused
+  FROM (SELECT coalesce(pg_catalog.pg_last_wal_receive_lsn() = pg_catalog.pg_last_wal_replay_lsn(), false)
+               AND EXISTS (SELECT FROM pg_catalog.pg_stat_wal_receiver) AS is_current,
+               pg_catalog.pg_is_wal_replay_paused() AS is_paused,
+               greatest(pg_catalog.pg_last_xact_replay_timestamp(), checkpoint_time) AS at_least
+          FROM pg_catalog.pg_control_checkpoint()) AS standby
 """
+_PRIMARY_MOMENT = "SELECT pg_catalog.now() AS moment, true AS is_current, false AS is_paused"
 _TIMEOUTS = """
 SELECT pg_catalog.set_config(name, '0', false) FROM pg_catalog.pg_settings
  WHERE name IN ('statement_timeout', 'lock_timeout', 'idle_in_transaction_session_timeout', 'idle_session_timeout',
@@ -82,6 +87,19 @@ def name_reached(session: Session) -> tuple[str, ...]:
     info, node = session.connection.info, platform.node()
     hosts = [info.host, *filter(None, [session.server.address])]
     return tuple(dict.fromkeys(name_host(host, info.port, node=node) for host in hosts))
+
+
+class DataMoment(t.NamedTuple):
+    """What moment a server's data is of. A standby that is not current, because it is paused or lags, has it only so far."""
+
+    moment: datetime
+    is_current: bool
+    is_paused: bool
+
+
+def read_moment(session: Session) -> DataMoment:
+    """Ask what moment the data is of that ``session`` reads."""
+    return session.read(DataMoment, _STANDBY_MOMENT if session.server.in_recovery else _PRIMARY_MOMENT)[0]
 
 
 class Lock:
@@ -141,7 +159,7 @@ class Snapshot:
         try:
             clear_timeouts(self._session)
             self._session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-            moment = self._session.query(_STANDBY_MOMENT if is_standby else "SELECT pg_catalog.now()")[0][0]
+            moment = read_moment(self._session).moment
             self.name: str = self._session.query("SELECT pg_catalog.pg_export_snapshot()")[0][0]
         except BaseException:
             self._session.close()
@@ -153,6 +171,10 @@ class Snapshot:
         """List the tables that the dump must have. Rows of unlogged ones are on the primary only."""
         values = {"persistence": ["p"] if self._is_standby else ["p", "u"]}
         return [(bytes(schema), bytes(name)) for schema, name in self._session.query(_TABLES, values)]
+
+    def is_lost(self) -> bool:
+        """Return whether the server has ended the transaction, and with it the snapshot."""
+        return not self._session.is_alive()
 
     def close(self) -> None:
         """End the transaction."""

@@ -32,6 +32,16 @@ if t.TYPE_CHECKING:
 
 GLOBALS_END = b"-- PostgreSQL database cluster dump complete"
 
+DAMAGE = (
+    "invalid page in block",
+    "could not read block",
+    "missing chunk number",
+    "unexpected chunk number",
+    "compressed pglz data is corrupt",
+    "compressed lz4 data is corrupt",
+)
+"""What the server says of a table or TOAST table whose data is damaged (SQLSTATE XX001), by pg_dump in English."""
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -69,7 +79,15 @@ class NewBackup:
             try:
                 expected = snapshot.list_tables()
                 started = time.monotonic()
-                self._upload(snapshot)
+                try:
+                    self._upload(snapshot)
+                except OpsError as error:
+                    raise explain_failure(
+                        error,
+                        target=own.session.settings.target,
+                        is_standby=is_standby,
+                        is_snapshot_lost=snapshot.is_lost() and own.session.is_alive(),
+                    ) from error
                 dump_seconds = time.monotonic() - started
             finally:
                 snapshot.close()
@@ -181,6 +199,30 @@ class NewBackup:
         except OpsError as error:
             self._outcome.changed = True
             self._outcome.facts["left_behind"] = f"{own.bucket.url(folder)} could not be cleared: {error.problem}"
+
+
+def explain_failure(error: OpsError, *, target: str, is_standby: bool, is_snapshot_lost: bool) -> OpsError:
+    """Return what ended a dump: damaged data, the recovery of a standby, or ``error`` itself.
+
+    ``is_snapshot_lost`` says that the server still answers and has ended the session that holds the dump's snapshot.
+    """
+    said = f"({error.obj}: {error.problem})"
+    if any(words in error.problem for words in DAMAGE):
+        return OpsError(
+            obj=target,
+            problem=f"its data is damaged, and cannot be dumped {said}",
+            next_step="Keep the last verified backup, which this run has left alone, and prove it by"
+            " lowtide.ops.pg_backup_info with verify: full before anything is dropped; run pg_amcheck, and look into"
+            " the logs of server and disk",
+        )
+    if is_standby and (is_snapshot_lost or "conflict with recovery" in error.problem):
+        return OpsError(
+            obj=target,
+            problem=f"this standby went on with its recovery and ended the dump, which stood in its way {said}",
+            next_step="Nothing counts as a backup of this run. Set hot_standby_feedback on, raise"
+            " max_standby_streaming_delay beyond what a dump takes, or dump the primary; then run again",
+        )
+    return error
 
 
 def write_tables(rows: t.Mapping[Table, int]) -> bytes:

@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import threading
 import typing as t
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from .._common.errors import OpsError, Refusal, WaitTimeout
 from .._common.retry import Deadline
@@ -25,10 +25,13 @@ PIPE_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class Command:
-    """One member: argument list, environment (None: this process's own), and what to do when it fails."""
+    """One member: argument list, environment (None: this process's own), and what to do when it fails.
+
+    The environment may hold a password, and is not shown.
+    """
 
     argv: tuple[str, ...]
-    env: t.Mapping[str, str] | None = None
+    env: t.Mapping[str, str] | None = field(default=None, repr=False)
     next_step: str = "Read its message; it names the cause"
 
     @property

@@ -76,6 +76,19 @@ def decide(*, newest: Manifest | None, now: datetime, max_age: timedelta, interv
     )
 
 
+def explain_old_data(*, moment: datetime, newest: Manifest | None, now: datetime, max_age: timedelta) -> str | None:
+    """Return why a dump of data as of ``moment``, on a standby that is not current, would be no backup; None if it would.
+
+    It has to be newer than the last one and, unless ``max_age`` is 0 (one in each run), young enough not to be due again.
+    """
+    words = f"its data is of {stamp(moment)}, {readable_age(now - moment)} ago"
+    if newest is not None and moment.replace(microsecond=0) <= newest.taken_at:
+        return f"{words}, and the verified backup {newest.run_id} is no older"
+    if max_age and now - moment > max_age:
+        return f"{words}, allowed are {readable_age(max_age)}"
+    return None
+
+
 @dataclass(frozen=True)
 class Retention:
     """Which older backups go after a new one: not among the newest ``keep``, and older than ``keep_for``.

@@ -110,8 +110,7 @@ def dump_commands(
         ),
         env=environment,
         next_step="Nothing counts as a backup; correct what the message says and run again (a lock: end its holder, or"
-        " raise lock_timeout; a conflict with recovery on a standby: turn hot_standby_feedback on or raise"
-        " max_standby_streaming_delay)",
+        " raise lock_timeout)",
     )
     return [dump, Command((programs.zstd, "-1", "-T2", "-q", "-c"))]
 

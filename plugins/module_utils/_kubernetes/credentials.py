@@ -32,6 +32,9 @@ class Credentials(t.NamedTuple):
     key: PemSource = PemSource()
     secrets: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        return "Credentials(...)"
+
 
 class StaticSource:
     """Credentials that stay what they are."""

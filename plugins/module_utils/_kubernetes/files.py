@@ -33,6 +33,9 @@ class PemSource(t.NamedTuple):
     def __bool__(self) -> bool:
         return bool(self.path or self.text)
 
+    def __repr__(self) -> str:
+        return f"PemSource(path={self.path!r})"
+
     def read(self) -> str:
         """Return the text. Raises Refusal for a file that cannot be read."""
         return self.text if self.text is not None else read_text(self.path or "")

@@ -29,6 +29,9 @@ class ProxyUrl(t.NamedTuple):
     username: str = ""
     password: str = ""
 
+    def __repr__(self) -> str:
+        return f"ProxyUrl({self.title})"
+
     @property
     def title(self) -> str:
         """Its URL for messages, without credentials."""

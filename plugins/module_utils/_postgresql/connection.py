@@ -13,7 +13,7 @@ import codecs
 import contextlib
 import os
 import typing as t
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from .._common.dependencies import require
 from .._common.errors import Refusal
@@ -100,7 +100,7 @@ class Settings:
     port: int
     user: str
     dbname: str
-    password: str | None = None
+    password: str | None = field(default=None, repr=False)
     passfile: str | None = None
     sslmode: str = "prefer"
     sslrootcert: str | None = None
@@ -365,6 +365,14 @@ class Session:
         """One statement without rows."""
         with self.connection.cursor() as cursor:
             cursor.execute(sql, values)
+
+    def is_alive(self) -> bool:
+        """Return whether the server still answers."""
+        try:
+            self.query(_PID_SQL)
+        except driver_error():
+            return False
+        return True
 
     def close(self) -> None:
         """End the session."""

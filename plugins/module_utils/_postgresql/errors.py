@@ -142,6 +142,7 @@ _NEXT_STEP: dict[str, str] = {
     "53200": "Raise max_locks_per_transaction if the message names it, else lower maintenance_work_mem or jobs; run again",
     "55P03": "Run again when the holder has finished, or raise lock_timeout",
     "57014": "Somebody cancelled the statement or statement_timeout ended it; run again",
+    "40001": "Run again; on a standby, set hot_standby_feedback on or raise max_standby_streaming_delay",
     "40P01": "Run again; the server ended one side of a deadlock",
     "42501": "Use a login_user that owns the object",
     "57P05": "Run again; idle_session_timeout or a network device ended the session",

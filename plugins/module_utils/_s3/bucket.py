@@ -106,7 +106,8 @@ class Bucket:
         exceptions = require("botocore.exceptions", package="botocore", why="to talk to S3")
         self._errors: tuple[type[Exception], ...] = (exceptions.BotoCoreError, exceptions.ClientError)
         parsers = require("botocore.parsers", package="botocore", why="to talk to S3")
-        self._errors += (parsers.ResponseParserError,)
+        # A RuntimeError says that a source of credentials has handed out ones that are over already.
+        self._errors += (parsers.ResponseParserError, RuntimeError)
 
     @property
     def endpoint(self) -> str:

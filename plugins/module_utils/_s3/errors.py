@@ -56,6 +56,18 @@ _BY_STATUS: dict[int, str] = {
     503: "SlowDown",
 }
 
+# What botocore itself asks STS and IAM Identity Center for, in the middle of any request, to have credentials.
+_CREDENTIAL_OPERATIONS = {
+    "AssumeRole",
+    "AssumeRoleWithSAML",
+    "AssumeRoleWithWebIdentity",
+    "CreateOAuth2Token",
+    "CreateToken",
+    "GetCredentialsForIdentity",
+    "GetRoleCredentials",
+    "GetSessionToken",
+}
+
 
 class S3Error(OpsError):
     """An S3 request was answered with an error, or not answered at all. ``code`` is the server's own ("" if none)."""
@@ -95,13 +107,9 @@ def connection_error(*, endpoint: str, error: BaseException) -> S3Error:
             next_step="Check that endpoint_url has the right scheme (https or http) and port",
             code="TLS",
         )
-    if "Credential" in kind or "Token" in kind:
-        return S3Error(
-            obj="S3 credentials",
-            problem=reason,
-            next_step="Renew them, or correct access_key, profile or credentials_file",
-            code="Credentials",
-        )
+    # botocore says by a RuntimeError that a source of credentials has handed out ones that are over already.
+    if "Credential" in kind or "Token" in kind or (kind == "RuntimeError" and "redentials" in reason):
+        return credentials_error(reason)
     if kind == "ResponseParserError":
         return not_s3(endpoint=endpoint, problem="the answer is not XML of S3")
     if kind in ("ParamValidationError", "InvalidConfigError", "UnknownServiceError"):
@@ -111,6 +119,17 @@ def connection_error(*, endpoint: str, error: BaseException) -> S3Error:
         problem=f"no answer: {reason}",
         next_step="Check endpoint_url, the name resolution, the proxy, and that the server is up",
         code="Connection",
+    )
+
+
+def credentials_error(problem: str) -> S3Error:
+    """Return the error for credentials that cannot be had, or not any more."""
+    return S3Error(
+        obj="S3 credentials",
+        problem=problem,
+        next_step="Renew them, or correct access_key, profile or credentials_file, and see that their source answers;"
+        " then run again",
+        code="Credentials",
     )
 
 
@@ -142,6 +161,10 @@ def sdk_error(*, obj: str, operation: str, endpoint: str, error: BaseException) 
     if isinstance(response, dict) and "Error" in response:
         status = int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
         said = response["Error"]
+        asked = str(getattr(error, "operation_name", ""))
+        if asked in _CREDENTIAL_OPERATIONS:
+            message = str(said.get("Message", "")).strip().rstrip(".")
+            return credentials_error(f"{asked} was refused: {message} ({said.get('Code', '')}, HTTP {status})")
         return answer_error(
             obj=obj,
             operation=operation,

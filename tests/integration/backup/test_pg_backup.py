@@ -76,8 +76,7 @@ def test_publishes_one_verified_backup_and_is_then_content(site: Site) -> None:
     assert manifest["system_identifier"] == site.lab["postgresql"]["system_identifier"]
 
 
-@pytest.mark.procedure("A22")
-@pytest.mark.procedure("C18")
+@pytest.mark.procedure("A22", "C18", "D27")
 def test_what_is_published_restores_to_the_same_rows(site: Site, unique_name: Callable[..., str]) -> None:
     """Restored into a fresh database, every table has the same count and hash; roles lie beside the dump."""
     done = run_module("pg_backup", site.params())

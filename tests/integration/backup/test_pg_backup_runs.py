@@ -158,7 +158,7 @@ def test_nothing_is_removed_when_a_clock_is_wrong(real_site: Site) -> None:
     assert not run_module("pg_backup", real_site.params()).changed
 
 
-@pytest.mark.procedure("D15")
+@pytest.mark.procedure("A10", "D15")
 def test_info_asserts_age_and_finds_the_newest_one_damaged(real_site: Site) -> None:
     """An older whole one does not hide that; a manifest that cannot be read is one bad run."""
     nothing = run_module("pg_backup_info", real_site.s3_params(max_age="1d"))

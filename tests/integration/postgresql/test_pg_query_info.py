@@ -169,6 +169,17 @@ def test_the_server_refuses_whatever_writes(database: Database, query: str, code
     assert database.one("SELECT is_called FROM s") is False
 
 
+def test_the_session_is_read_only_too(database: Database) -> None:
+    """Whatever the role and the database have it set to."""
+    name = sql.Identifier(database.name)
+    database.sql(sql.SQL("ALTER DATABASE {} SET default_transaction_read_only = off").format(name))
+    question = (
+        "SELECT current_setting('default_transaction_read_only') AS session,"
+        " current_setting('transaction_read_only') AS own"
+    )
+    assert ask(database, question)["rows"] == [{"session": "on", "own": "on"}]
+
+
 @pytest.mark.parametrize("query", ["SELECT 1;", "SELECT ';' AS a, $$;$$ AS b -- ;\n", "SHOW work_mem", "VALUES (1)"])
 def test_one_statement_is_one_statement(database: Database, query: str) -> None:
     """A semicolon at the end, in a string or in a comment does not make two of it."""

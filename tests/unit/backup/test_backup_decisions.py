@@ -28,6 +28,7 @@ from ansible_collections.lowtide.ops.plugins.module_utils._backup.plan import (
     Retention,
     decide,
     explain_clock,
+    explain_old_data,
     parse_age,
     part_size,
     readable_age,
@@ -147,6 +148,30 @@ def test_no_backup_is_older_than_allowed_at_any_run(allowed: int, interval: int,
         if decide(newest=manifest, now=now, max_age=allowed * HOUR, interval=interval * HOUR).due:
             taken = now
     assert oldest <= max(allowed, interval) * HOUR + HOUR
+
+
+@pytest.mark.parametrize(
+    ("age", "last", "allowed", "words"),
+    [
+        # Paused for the dump, or some seconds behind: a backup as of then.
+        (timedelta(seconds=9), None, 24 * HOUR, None),
+        (timedelta(seconds=9), 24 * HOUR, 24 * HOUR, None),
+        (timedelta(days=9), None, timedelta(0), None),
+        # It would be due again at once.
+        (timedelta(hours=25), None, 24 * HOUR, "1 d 1 h ago, allowed are 1 d"),
+        (timedelta(hours=25), 26 * HOUR, 24 * HOUR, "allowed are 1 d"),
+        # And retention would take the better one.
+        (timedelta(hours=2), HOUR, timedelta(0), f"the verified backup {RUN} is no older"),
+        (HOUR, HOUR, timedelta(0), "is no older"),
+    ],
+)
+def test_data_of_a_standby_that_lags(
+    age: timedelta, last: timedelta | None, allowed: timedelta, words: str | None
+) -> None:
+    """It has to be newer than the last backup, and younger than what is allowed."""
+    newest = None if last is None else replace(MANIFEST, taken_at=NOW - last)
+    problem = explain_old_data(moment=NOW - age, newest=newest, now=NOW, max_age=allowed)
+    assert problem is None if words is None else words in str(problem)
 
 
 def test_due_without_any() -> None:

@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+from botocore.exceptions import ClientError
 
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import OpsError, Refusal
 from ansible_collections.lowtide.ops.plugins.module_utils._s3 import connection
 from ansible_collections.lowtide.ops.plugins.module_utils._s3.bucket import Bucket, Encryption, HashingReader
-from ansible_collections.lowtide.ops.plugins.module_utils._s3.errors import S3Error
+from ansible_collections.lowtide.ops.plugins.module_utils._s3.errors import S3Error, sdk_error
 
 LISTING = (
     '<ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Name>b</Name><EncodingType>url</EncodingType>'
@@ -105,6 +106,57 @@ def test_credentials_that_expire_are_asked_for_again(tmp_path: Path) -> None:
     assert key_of(client) == "first"
     keys.write_text("second")
     assert key_of(client) == "second"
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        ("exit 1", "Error when retrieving credentials from custom-process"),
+        ("""printf '{"Version": 1, "AccessKeyId": "a", "SecretAccessKey": "s", "Expiration": "2020-01-01T00:00:00Z"}'""",
+         "the refreshed credentials are still expired"),
+    ],
+    ids=["none", "old ones"],
+)  # fmt: skip
+def test_credentials_that_cannot_be_renewed_are_named(tmp_path: Path, answer: str, words: str) -> None:
+    """The source was there at the beginning; what it says later is told, for one request and for an upload."""
+    program, broken = tmp_path / "program", tmp_path / "broken"
+    program.write_text(
+        f"#!/bin/sh\n[ ! -e {broken} ] || {{ {answer}; exit $?; }}\n"
+        """printf '{"Version": 1, "AccessKeyId": "a", "SecretAccessKey": "s", "Expiration": "%s"}' """
+        """"$(date -u -d '+60 seconds' +%Y-%m-%dT%H:%M:%SZ)"\n"""
+    )
+    program.chmod(0o700)
+    (tmp_path / "config").write_text(f"[profile short]\ncredential_process = {program}\n")
+    bucket = Bucket(make(profile="short", endpoint_url="http://127.0.0.1:1"), "b")
+    broken.touch()
+    source = HashingReader(io.BytesIO(b"x" * (6 << 20)), lambda: None)
+    for call in (
+        lambda: bucket.list_objects("p"),
+        lambda: bucket.upload("k", source, part_bytes=5 << 20, content_type="a/b"),
+    ):
+        with pytest.raises(S3Error, match=words) as caught:
+            call()
+        assert (caught.value.obj, caught.value.code) == ("S3 credentials", "Credentials")
+        assert "Renew them" in caught.value.next_step
+
+
+@pytest.mark.parametrize("operation", ["AssumeRole", "AssumeRoleWithWebIdentity", "GetRoleCredentials", "CreateToken"])
+def test_a_refusal_of_who_hands_out_credentials_is_not_the_buckets(operation: str) -> None:
+    """Its AccessDenied says nothing of rights on the bucket."""
+    answer = {
+        "Error": {"Code": "AccessDenied", "Message": "not authorized"},
+        "ResponseMetadata": {"HTTPStatusCode": 403},
+    }
+    refusal = sdk_error(
+        obj="s3://b/k",
+        operation="read",
+        endpoint="http://s3",
+        error=ClientError(answer, operation),  # type: ignore[arg-type]
+    )
+    assert (refusal.obj, refusal.code) == ("S3 credentials", "Credentials")
+    assert refusal.problem == f"{operation} was refused: not authorized (AccessDenied, HTTP 403)"
+    own = sdk_error(obj="s3://b/k", operation="read", endpoint="http://s3", error=ClientError(answer, "GetObject"))  # type: ignore[arg-type]
+    assert (own.obj, own.code) == ("s3://b/k", "AccessDenied")
 
 
 def test_an_absent_profile_or_file_is_refused_without_the_files_text(tmp_path: Path) -> None:

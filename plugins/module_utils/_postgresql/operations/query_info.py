@@ -123,6 +123,7 @@ def read_rows(session: Session, params: Mapping[str, t.Any]) -> Rows:
         statement = bind_values(extensions, cursor, params["query"], params["values"], target)
         register_casters(extensions, cursor)
         try:
+            cursor.execute("SET default_transaction_read_only = on")
             cursor.execute("BEGIN TRANSACTION READ ONLY")
             # Names are looked up as the role has it set, not with the empty path of our own statements.
             cursor.execute("SET LOCAL search_path TO DEFAULT")
