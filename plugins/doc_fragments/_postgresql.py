@@ -99,15 +99,20 @@ options:
   dead_tuple_ratio:
     description:
       - The share of dead rows that a table, or its TOAST table, may have; above it the table is vacuumed and analyzed.
-      - A table of which the server has lost all statistics (crash, failover, reset) is vacuumed, since nobody knows.
+      - A table whose counters the server has lost (crash, failover, upgrade, reset, copied database) is vacuumed and
+        analyzed once, since nobody knows. Blocks that are marked as visible to all are not read again.
     type: float
   changed_tuple_ratio:
-    description: The share of rows that may have changed since the last ANALYZE.
+    description:
+      - The share of rows that may have changed since the last ANALYZE.
+      - Of a table that was never analyzed, as far as the server knows, all rows count as changed.
     type: float
   inserted_tuple_ratio:
     description:
       - The share of rows that may have been inserted since the last VACUUM; above it the table is vacuumed.
       - Tables that only grow have no dead rows, and need it for index-only scans and for freezing in good time.
+      - Where the server has lost the counter, the blocks not marked as visible to all decide, as the last ANALYZE found
+        them; without one since then, the table is vacuumed.
     type: float
   minimum_tuples:
     description: Ratios count from this many dead, changed or inserted rows on, and the lack of statistics from this many rows on.
