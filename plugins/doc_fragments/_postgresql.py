@@ -70,8 +70,9 @@ requirements:
   - psycopg2 (psycopg2-binary) >= 2.9
   - PostgreSQL 14 or newer; an older server is refused
 notes:
-  - Connect to the server itself. A connection pooler is refused before anything is set, since settings and locks of a
-    session would reach other clients.
+  - Connect to the server itself where that is possible. A connection pooler that pools by transaction or statement is
+    refused before anything is set, since settings and locks of a session would reach other clients. It is told by the
+    server process that answers each of five connections, so a pooler needs as many to spare.
 """
 
     CONDITION = r"""

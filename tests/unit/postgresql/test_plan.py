@@ -285,7 +285,9 @@ def test_rows_that_were_only_inserted_call_for_a_vacuum(inserted: int, due: bool
 LOST = TABLE._replace(live=0, vacuumed=None, since_analyze=None)
 
 
-@pytest.mark.parametrize("condition", ["dead_tuple_ratio", "changed_tuple_ratio", "inserted_tuple_ratio", "statistics_age"])
+@pytest.mark.parametrize(
+    "condition", ["dead_tuple_ratio", "changed_tuple_ratio", "inserted_tuple_ratio", "statistics_age"]
+)
 @pytest.mark.parametrize(
     ("change", "due"),
     [
