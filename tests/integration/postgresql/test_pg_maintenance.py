@@ -25,7 +25,7 @@ DEAD: dict[str, Any] = {"dead_tuple_ratio": 0.1, "minimum_tuples": 100}
 AWKWARD = ['x"; DROP TABLE canary; --', "with space", "Größe 🐘", "a" * 63, "Select", "a.b", "$(id)", "-o"]
 
 
-@pytest.mark.procedure("A11", "B9", "D16")
+@pytest.mark.procedure("A11", "B9", "B29", "D16", "D17")
 def test_check_real_check_real(database: Database) -> None:
     """Need decides: the table in condition is left alone, and the second run finds nothing to do."""
     database.table("busy")
@@ -77,6 +77,7 @@ def test_only_the_named_database_is_touched(database: Database) -> None:
     assert database.vacuums("busy") == 2
 
 
+@pytest.mark.procedure("B30")
 def test_statistics_by_change_and_age(database: Database) -> None:
     database.table("changed", dead=False)
     database.table("calm", dead=False)
