@@ -304,20 +304,20 @@ LOST = TABLE._replace(live=0, vacuumed=None, since_analyze=None)
 )
 def test_lost_counters_do_not_count_as_in_condition(condition: str, change: dict[str, Any], due: bool) -> None:
     """M16: after a failover, a crash or pg_upgrade each condition on its own has to say so, once."""
-    plan = planned(LOST._replace(**change), **{condition: 0.5}, minimum_tuples=100)
+    conditions: dict[str, Any] = {condition: 0.5, "minimum_tuples": 100}
+    plan = planned(LOST._replace(**change), **conditions)
     assert [step.vacuum for step in plan.steps] == [condition in {"dead_tuple_ratio", "inserted_tuple_ratio"}] * due
     after = change | {"live": 1000, "changed": 0, "dead": 0, "inserted": 0, "reltuples": 1000.0}
-    assert not planned(
-        LOST._replace(**after, since_analyze=1.0, vacuumed=1000.0), **{condition: 0.5}, minimum_tuples=100
-    ).steps
+    cured = LOST._replace(**after, since_analyze=1.0, vacuumed=1000.0)
+    assert planned(cured, **conditions).steps == []
 
 
 @pytest.mark.parametrize("condition", ["dead_tuple_ratio", "inserted_tuple_ratio", "changed_tuple_ratio"])
 def test_rows_that_were_counted_when_they_came_are_not_lost(condition: str) -> None:
     """A table that was filled and got an index has rows in the catalog without any VACUUM or ANALYZE."""
     fresh = LOST._replace(live=1000, changed=1000, inserted=1000)
-    plan = planned(fresh, **{condition: 2.0}, minimum_tuples=100)
-    assert plan.steps == []
+    conditions: dict[str, Any] = {condition: 2.0, "minimum_tuples": 100}
+    assert planned(fresh, **conditions).steps == []
 
 
 @pytest.mark.parametrize(("visible", "due"), [(8, False), (7, True)])
