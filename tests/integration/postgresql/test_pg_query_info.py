@@ -97,8 +97,9 @@ def test_the_size_of_the_named_database(database: Database) -> None:
     size = "SELECT pg_database_size(current_database()) AS bytes"
     run = ask(database, size)
     assert run["database"] == database.name
-    assert run["rows"] == [{"bytes": database.one(size)}]
-    assert run["rows"][0]["bytes"] > database.one("SELECT pg_database_size('template1')")
+    # The server keeps a file of its own beside the tables, which comes and goes.
+    assert run["rows"] == [{"bytes": pytest.approx(database.one(size), rel=0.05)}]
+    assert run["rows"][0]["bytes"] > database.one("SELECT pg_database_size('template1')") + 2**20
 
 
 def test_a_statement_without_rows_in_it_has_none(database: Database) -> None:
