@@ -70,8 +70,9 @@ requirements:
   - psycopg2 (psycopg2-binary) >= 2.9
   - PostgreSQL 14 or newer; an older server is refused
 notes:
-  - Connect to the server itself. A connection pooler is refused before anything is set, since settings and locks of a
-    session would reach other clients.
+  - Connect to the server itself where that is possible. A connection pooler that pools by transaction or statement is
+    refused before anything is set, since settings and locks of a session would reach other clients. It is told by the
+    server process that answers each of five connections, so a pooler needs as many to spare.
 """
 
     CONDITION = r"""
@@ -99,15 +100,20 @@ options:
   dead_tuple_ratio:
     description:
       - The share of dead rows that a table, or its TOAST table, may have; above it the table is vacuumed and analyzed.
-      - A table of which the server has lost all statistics (crash, failover, reset) is vacuumed, since nobody knows.
+      - A table whose counters the server has lost (crash, failover, upgrade, reset, copied database) is vacuumed and
+        analyzed once, since nobody knows. Blocks that are marked as visible to all are not read again.
     type: float
   changed_tuple_ratio:
-    description: The share of rows that may have changed since the last ANALYZE.
+    description:
+      - The share of rows that may have changed since the last ANALYZE.
+      - Of a table that was never analyzed, as far as the server knows, all rows count as changed.
     type: float
   inserted_tuple_ratio:
     description:
       - The share of rows that may have been inserted since the last VACUUM; above it the table is vacuumed.
       - Tables that only grow have no dead rows, and need it for index-only scans and for freezing in good time.
+      - Where the server has lost the counter, the blocks not marked as visible to all decide, as the last ANALYZE found
+        them; without one since then, the table is vacuumed.
     type: float
   minimum_tuples:
     description: Ratios count from this many dead, changed or inserted rows on, and the lack of statistics from this many rows on.

@@ -143,8 +143,8 @@ class Lock:
         if self._session.server.pid not in pids:
             raise OpsError(
                 obj=f"lock on {self._session.settings.target}",
-                problem="it is not held any more (a connection pooler in between?)",
-                next_step="Connect to the server itself and run again; nothing has been published",
+                problem="it is not held any more",
+                next_step="See in the server's log who ended the session that held it, and run again; nothing has been published",
             )
 
 

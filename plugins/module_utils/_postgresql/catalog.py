@@ -4,7 +4,7 @@
 """What the catalogs and the statistics say about tables and indexes. Private to lowtide.ops: do not import from other collections.
 
 One statement for all tables, from pg_class and the statistics only: no size function, no file is touched (0.06 s for
-10,000 tables). Indexes are a second statement, asked only when a condition is about them, and answers only for those that
+10,000 tables), except for tables whose rows nobody has counted. Indexes are a second statement, asked only when a condition is about them, and answers only for those that
 are invalid or large enough to matter.
 """
 
@@ -26,6 +26,9 @@ class TableState(t.NamedTuple):
     last VACUUM; ``index_pages`` the blocks of all its indexes; ``parent`` the partitioned table that it is a partition of.
     ``kind`` is pg_class.relkind; ``pages`` are blocks of heap and TOAST as of the last VACUUM or ANALYZE; ``live``, ``dead``
     and ``changed`` are the statistics' row counts (``changed``: since the last ANALYZE); the ``toast_*`` ones count chunks.
+    What survives the loss of these counters: ``heap_pages``, and how many of them were ``visible_pages`` (to all) as of the
+    last VACUUM or ANALYZE; ``toast_unknown``, about how many chunks there are of which nothing is counted; ``file_pages``,
+    the blocks that a table has now: read only where nobody counted its rows, None where a lock forbids to look.
     """
 
     oid: int
@@ -50,6 +53,15 @@ class TableState(t.NamedTuple):
     frozen_xid: int
     inserted: int
     index_pages: int
+    heap_pages: int
+    visible_pages: int
+    toast_unknown: float
+    file_pages: int | None
+
+    @property
+    def is_uncounted(self) -> bool:
+        """Whether neither the catalog nor a VACUUM or ANALYZE that the server knows of tells how many rows there are."""
+        return self.kind in {"r", "m"} and self.reltuples < 0 and self.vacuumed is None and self.since_analyze is None
 
 
 class IndexState(t.NamedTuple):
@@ -101,7 +113,11 @@ SELECT c.oid::bigint AS oid, n.nspname::text AS schema, c.relname::text AS name,
   i.inhparent::bigint AS parent,
   {may_vacuum} AS may_vacuum,
   (CASE WHEN age(t.relfrozenxid) > age(c.relfrozenxid) THEN t.relfrozenxid ELSE c.relfrozenxid END)::text::bigint AS frozen_xid,
-  pg_stat_get_ins_since_vacuum(c.oid) AS inserted, coalesce(x.pages, 0) AS index_pages
+  pg_stat_get_ins_since_vacuum(c.oid) AS inserted, coalesce(x.pages, 0) AS index_pages,
+  c.relpages AS heap_pages, c.relallvisible AS visible_pages,
+  CASE WHEN t.reltuples > pg_stat_get_tuples_inserted(t.oid) AND pg_stat_get_last_vacuum_time(t.oid) IS NULL
+    AND pg_stat_get_last_autovacuum_time(t.oid) IS NULL THEN t.reltuples ELSE 0 END AS toast_unknown,
+  0 AS file_pages
 FROM pg_catalog.pg_class c
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN pg_catalog.pg_class t ON t.oid = c.reltoastrelid
@@ -113,6 +129,15 @@ WHERE c.relkind = ANY(%(kinds)s) AND c.relpersistence <> 't'
   AND (%(oids)s::bigint[] IS NULL OR c.oid = ANY(%(oids)s::bigint[]::oid[]))
   AND (%(system)s OR n.nspname NOT IN ('pg_catalog', 'information_schema'))
   AND n.nspname <> 'pg_toast'
+"""
+
+# To ask for a size takes the weakest lock, so a table that somebody locks against readers, or is about to, is left out.
+_SIZES = """
+SELECT c.oid::bigint AS oid, pg_relation_size(c.oid) AS bytes
+FROM pg_catalog.pg_class c
+WHERE c.oid = ANY(%(oids)s::bigint[]::oid[]) AND c.oid NOT IN (
+  SELECT relation FROM pg_catalog.pg_locks WHERE locktype = 'relation' AND mode = 'AccessExclusiveLock' AND pid <> pg_backend_pid()
+    AND database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database()))
 """
 
 # The owner, and the owner of the database except for shared catalogs; from 17 on also who was granted MAINTAIN.
@@ -219,10 +244,26 @@ def read_tables(
     sql = _TABLES.replace("{may_vacuum}", _MAY_VACUUM_17 if session.server.version >= 170000 else _MAY_VACUUM)
     sent = oids if oids is not None and len(oids) <= MAX_OIDS_IN_QUERY else None
     tables = session.read(TableState, sql, {"kinds": list("rmpfv"), "oids": sent, "system": system})
+    tables = _add_file_pages(session, tables)
     if oids is None:
         return tables
     requested = set(oids)
     return [table for table in tables if table.oid in requested]
+
+
+def _add_file_pages(session: Session, tables: list[TableState]) -> list[TableState]:
+    """Return the tables with the size of those whose rows nobody has counted."""
+    uncounted = [table.oid for table in tables if table.is_uncounted]
+    if not uncounted:
+        return tables
+    sizes = {oid: size for oid, size in session.query(_SIZES, {"oids": uncounted})}
+    block_size = session.server.block_size
+    return [
+        table._replace(file_pages=sizes[table.oid] // block_size if sizes.get(table.oid) is not None else None)
+        if table.is_uncounted
+        else table
+        for table in tables
+    ]
 
 
 def read_indexes(

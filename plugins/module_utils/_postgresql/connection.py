@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from .._common.dependencies import require
 from .._common.errors import Refusal
 from .errors import connect_error, server_refused, sql_error
+from .pooler import PID_SQL, is_pooled, refuse_shared_sessions
 
 SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 
@@ -46,9 +47,6 @@ LIBPQ_14 = 140000
 # The oldest version that is supported; tested are 14 to 18.
 OLDEST_VERSION = 140000
 
-# Sets nothing: a pooler in transaction mode would hand a setting on to whichever client comes next.
-_PID_SQL = "SELECT pg_catalog.pg_backend_pid()"
-
 # Every timeout that a role, a database or the server may have set, for a session that works or waits for as long as its
 # run; and jit, since queries over the catalogs take longer to compile than to run. A name that this version does not know
 # is left alone, so that one statement serves all.
@@ -74,6 +72,9 @@ SELECT pg_catalog.current_setting('server_version_num')::int AS version,
        pg_catalog.current_setting('autovacuum_freeze_max_age')::bigint AS freeze_max_age,
        pg_catalog.current_setting('autovacuum_multixact_freeze_max_age')::bigint AS multixact_freeze_max_age
 """
+
+POOLER_TIMEOUT = 10
+"""Seconds to find out how a pooler pools, where connect_timeout is 0."""
 
 CODEC = "lowtide_sql_ascii"
 """How text of a database without an encoding (SQL_ASCII) is read: as UTF-8, and bytes that are none survive."""
@@ -258,12 +259,17 @@ def _connect(psycopg2: t.Any, settings: Settings, keywords: dict[str, t.Any]) ->
     raise connect_error(settings.target, *errors) from errors[-1]
 
 
+_SOUND_POOLERS: set[Settings] = set()
+"""Poolers that this process has asked, and that keep a session for each client: working sessions need not ask again."""
+
+
 class Session:
     """One autocommit connection, by default only to a primary; closes at the end of its ``with`` block.
 
     ``application_name`` reads ``lowtide.ops <module> <run id>``, so that an auditor finds every statement.
     search_path is empty: every name in a statement is qualified. No timeout of the role or the server ends it: whoever
-    wants one sets it. A pooler is refused before any of that is set. Errors of statements pass through as psycopg2's own.
+    wants one sets it. A pooler that shares sessions is refused before any of that is set, and one that does not gets its
+    session back without settings. Errors of statements pass through as psycopg2's own.
     Without ``writes``, a role whose transactions are read only (default_transaction_read_only) is as good as any.
     """
 
@@ -285,18 +291,19 @@ class Session:
         if settings.password is not None:
             keywords["password"] = settings.password
         self.connection = _connect(psycopg2, settings, keywords)
+        self.is_pooled = False
         try:
             self.connection.autocommit = True
+            self.is_pooled = self._check_pooler(keywords)
             self.server = self._identify(psycopg2)
             self._check(primary=primary, writes=writes)
         except BaseException:
-            self.connection.close()
+            self.close()
             raise
 
     def _identify(self, psycopg2: t.Any) -> Server:
-        """Refuse a pooler before anything is set, then set what belongs to every session, and ask who answers."""
+        """Set what belongs to every session, and ask who answers."""
         try:
-            self._refuse_pooler()
             if self.connection.info.parameter_status("server_encoding") == "SQL_ASCII":
                 psycopg2.extensions.encodings["SQLASCII"] = psycopg2.extensions.encodings["SQL_ASCII"] = CODEC
                 self.connection.set_client_encoding("SQL_ASCII")
@@ -306,17 +313,25 @@ class Session:
         except driver_error() as error:
             raise sql_error(self.settings.target, error) from error
 
-    def _refuse_pooler(self) -> None:
-        """Compare the process that answers with the one that the connection was opened to."""
-        greeted = self.connection.info.backend_pid
-        answering = self.query(_PID_SQL)[0][0]
-        if greeted != answering:
-            raise Refusal(
-                obj=self.settings.target,
-                problem=f"a connection pooler answers there (server process {answering}, but the connection is to {greeted});"
-                " settings and locks of a session would reach other clients",
-                next_step="Name the PostgreSQL server itself in login_host and login_port",
-            )
+    def _check_pooler(self, keywords: t.Mapping[str, t.Any]) -> bool:
+        """Return whether a pooler answers, and refuse one that shares sessions; nothing has been set so far."""
+        try:
+            if not is_pooled(self.connection, self._read_process()):
+                return False
+            if self.settings not in _SOUND_POOLERS:
+                refuse_shared_sessions(
+                    self._read_process,
+                    {**keywords, "host": self.connection.info.host},
+                    target=self.settings.target,
+                    seconds=self.settings.connect_timeout or POOLER_TIMEOUT,
+                )
+                _SOUND_POOLERS.add(self.settings)
+        except driver_error() as error:
+            raise sql_error(self.settings.target, error) from error
+        return True
+
+    def _read_process(self) -> int:
+        return int(self.query(PID_SQL)[0][0])
 
     def _check(self, *, primary: bool, writes: bool) -> None:
         if self.server.version < OLDEST_VERSION:
@@ -375,8 +390,17 @@ class Session:
         return True
 
     def close(self) -> None:
-        """End the session."""
+        """End the session; a pooler's, which goes on to its next client, is as it was before."""
+        if self.is_pooled and self._is_idle():
+            # A connection that is lost takes its settings with it.
+            with contextlib.suppress(driver_error()):
+                self.execute("DISCARD ALL")
         self.connection.close()
+
+    def _is_idle(self) -> bool:
+        """Return whether a statement could be sent outside of a transaction; a pooler ends what is left in the middle of one."""
+        extensions = require("psycopg2.extensions", package="psycopg2-binary", why="to talk to PostgreSQL")
+        return bool(self.connection.info.transaction_status == extensions.TRANSACTION_STATUS_IDLE)
 
     def __enter__(self) -> Session:
         return self

@@ -27,6 +27,9 @@ WORTH_FREEZING = 0.05
 ONLY_VERSION = 180000
 """From here on ONLY keeps VACUUM and ANALYZE to the table that is named."""
 
+SMALLEST_ROW = 28
+"""Bytes of a block that a row needs at least: its header and the pointer to it."""
+
 CATALOGS = {"pg_catalog", "information_schema"}
 
 
@@ -86,56 +89,86 @@ def _format_share(part: int, whole: int) -> str:
     return f"{100 * part / max(whole, 1):.1f} %"
 
 
-def is_statistics_lost(table: TableState) -> bool:
-    """Return whether the table has rows by the catalog, and the statistics know nothing of it at all: they do not survive
-    a crash or failover.
+def explain_lost_counts(table: TableState, minimum: int, block_size: int) -> str | None:
+    """Return what the server cannot know of a table's dead rows, or None: its counters do not survive a crash, a failover
+    or an upgrade, and those of a copied database begin at nothing.
+
+    The rows of a table that was never vacuumed or analyzed were all counted when they came. Where the counters know of
+    fewer than the catalog does, or of fewer than there are blocks, they were lost in between.
     """
-    return (
-        table.kind != "p"
-        and table.reltuples > 0
-        and table.vacuumed is None
-        and table.since_analyze is None
-        and table.live == table.dead == table.changed == 0
-    )
-
-
-def _check_dead(table: TableState, conditions: Conditions) -> str | None:
-    """Return why the dead rows call for a VACUUM, or None. Chunks of TOAST count as the rows do."""
-    limit = conditions.dead_tuple_ratio
-    if limit is None or table.kind == "p":
+    if table.kind == "p" or table.vacuumed is not None or table.since_analyze is not None:
         return None
-    for label, dead, live in (("rows", table.dead, table.live), ("TOAST chunks", table.toast_dead, table.toast_live)):
-        if dead >= max(conditions.minimum_tuples, 1) and dead / (dead + live) > limit:
-            return f"{_format_share(dead, dead + live)} dead {label} ({dead} of {dead + live}), more than {100 * limit:g} %"
-    if is_statistics_lost(table) and table.reltuples >= max(conditions.minimum_tuples, 1):
-        return (
-            "the server lost its statistics (crash, failover or reset), so the dead among about"
-            f" {table.reltuples:.0f} rows are not known"
-        )
+    if table.reltuples > table.changed and table.reltuples >= minimum:
+        return f"the dead among about {table.reltuples:.0f} rows are not known"
+    if not table.is_uncounted:
+        return None
+    if table.file_pages is None:
+        return "how many rows it has is not known" if not table.changed else None
+    if table.file_pages > table.changed + table.dead and table.file_pages * (block_size // SMALLEST_ROW) >= minimum:
+        return f"how many rows its {table.file_pages} blocks hold, and how many of them are dead, is not known"
     return None
 
 
-def _check_inserted(table: TableState, conditions: Conditions) -> str | None:
-    """Return why rows that were only inserted call for a VACUUM: they are not marked as visible to all, nor frozen."""
-    limit = conditions.inserted_tuple_ratio
-    if limit is None or table.kind == "p" or table.inserted < max(conditions.minimum_tuples, 1):
+LOST = "the server lost its statistics (crash, failover, upgrade or reset), so "
+
+
+def _check_dead(table: TableState, conditions: Conditions, lost: str | None) -> str | None:
+    """Return why the dead rows call for a VACUUM, or None. Chunks of TOAST count as the rows do."""
+    limit, minimum = conditions.dead_tuple_ratio, max(conditions.minimum_tuples, 1)
+    if limit is None or table.kind == "p":
         return None
-    rows = max(table.live, 1)
-    if table.inserted / rows <= limit:
+    for label, dead, live in (("rows", table.dead, table.live), ("TOAST chunks", table.toast_dead, table.toast_live)):
+        if dead >= minimum and dead / (dead + live) > limit:
+            return f"{_format_share(dead, dead + live)} dead {label} ({dead} of {dead + live}), more than {100 * limit:g} %"
+    if lost:
+        return LOST + lost
+    if table.toast_unknown >= minimum:
+        return f"{LOST}the dead among about {table.toast_unknown:.0f} TOAST chunks are not known"
+    return None
+
+
+def _check_inserted(table: TableState, conditions: Conditions, lost: str | None) -> str | None:
+    """Return why rows that were only inserted call for a VACUUM: they are not marked as visible to all, nor frozen.
+
+    Of a table that was never vacuumed all rows count. Where the counters know of fewer, they were lost; then the blocks
+    that are marked decide, as an ANALYZE that has been done since saw them.
+    """
+    limit = conditions.inserted_tuple_ratio
+    if limit is None or table.kind == "p":
+        return None
+    if lost:
+        return f"{LOST}the rows inserted since its last VACUUM are not known"
+    minimum, rows = max(conditions.minimum_tuples, 1), max(table.live, 1)
+    if table.vacuumed is None and minimum <= table.live > table.inserted:
+        unmarked = max(table.heap_pages - table.visible_pages, 0)
+        if unmarked > limit * table.heap_pages:
+            return (
+                f"{_format_share(unmarked, table.heap_pages)} of its blocks are not marked as visible to all, more than"
+                f" {100 * limit:g} %, and no VACUUM of it is known"
+            )
+        return None
+    if table.inserted < minimum or table.inserted / rows <= limit:
         return None
     return (
         f"{_format_share(table.inserted, rows)} of the rows inserted since the last VACUUM, more than {100 * limit:g} %"
     )
 
 
-def _check_statistics(table: TableState, conditions: Conditions, newest_leaf: float | None) -> dict[str, str]:
+def _check_statistics(
+    table: TableState, conditions: Conditions, newest_leaf: float | None, lost: str | None
+) -> dict[str, str]:
     """Return why the planner's statistics call for an ANALYZE, by condition."""
     due: dict[str, str] = {}
     if table.oid == PG_STATISTIC:
         return due
     limit, age = conditions.changed_tuple_ratio, conditions.statistics_age
-    rows = max(table.live, 1)
-    if limit is not None and table.changed >= max(conditions.minimum_tuples, 1) and table.changed / rows > limit:
+    minimum, rows = max(conditions.minimum_tuples, 1), max(table.live, 1)
+    known = max(table.live, table.reltuples)
+    if limit is None:
+        pass
+    elif table.since_analyze is None and (lost or minimum <= known > table.changed):
+        due["changed_tuple_ratio"] = "never analyzed, as far as the server knows, so what has changed is not known"
+    elif table.changed >= minimum and table.changed / rows > limit:
         due["changed_tuple_ratio"] = (
             f"{_format_share(table.changed, rows)} of the rows changed since the last ANALYZE, more than {100 * limit:g} %"
         )
@@ -143,7 +176,7 @@ def _check_statistics(table: TableState, conditions: Conditions, newest_leaf: fl
         return due
     if table.since_analyze is None:
         # A table of a few rows that has just got its first one is no reason for a maintenance window.
-        if table.kind == "p" or max(table.live, table.changed, table.reltuples) >= max(conditions.minimum_tuples, 1):
+        if table.kind == "p" or lost or max(known, table.changed) >= minimum:
             due["statistics_age"] = "never analyzed, as far as the server knows"
     elif table.since_analyze > age:
         has_newer_leaf = newest_leaf is not None and newest_leaf < table.since_analyze
@@ -211,11 +244,12 @@ def plan_tables(
     for table in aggregated:
         if table.kind in {"f", "v"} or not server.has(table.oid):
             continue
+        lost = explain_lost_counts(table, max(conditions.minimum_tuples, 1), server.block_size)
         needs = Needs(
             _check_age(table, conditions),
-            _check_dead(table, conditions),
-            _check_inserted(table, conditions),
-            _check_statistics(table, conditions, newest.get(table.oid)),
+            _check_dead(table, conditions, lost),
+            _check_inserted(table, conditions, lost),
+            _check_statistics(table, conditions, newest.get(table.oid), lost),
         )
         if (
             table.kind == "p"

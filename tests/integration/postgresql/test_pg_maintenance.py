@@ -25,7 +25,7 @@ DEAD: dict[str, Any] = {"dead_tuple_ratio": 0.1, "minimum_tuples": 100}
 AWKWARD = ['x"; DROP TABLE canary; --', "with space", "Größe 🐘", "a" * 63, "Select", "a.b", "$(id)", "-o"]
 
 
-@pytest.mark.procedure("A11", "B9", "D16")
+@pytest.mark.procedure("A11", "B9", "B29", "D16", "D17")
 def test_check_real_check_real(database: Database) -> None:
     """Need decides: the table in condition is left alone, and the second run finds nothing to do."""
     database.table("busy")
@@ -77,6 +77,7 @@ def test_only_the_named_database_is_touched(database: Database) -> None:
     assert database.vacuums("busy") == 2
 
 
+@pytest.mark.procedure("B30")
 def test_statistics_by_change_and_age(database: Database) -> None:
     database.table("changed", dead=False)
     database.table("calm", dead=False)
@@ -128,6 +129,50 @@ def test_lost_statistics_count_as_unknown(database: Database) -> None:
     run = database.maintain(**DEAD)
     assert "lost its statistics" in run["plan"][0]["why"]
     assert not database.maintain(**DEAD).changed
+
+
+@pytest.mark.parametrize(
+    "condition", ["dead_tuple_ratio", "changed_tuple_ratio", "inserted_tuple_ratio", "statistics_age"]
+)
+def test_no_condition_holds_by_counters_that_were_lost(database: Database, condition: str) -> None:
+    """M16: not even where some rows were written since, and where the catalog has never counted the rows."""
+    database.table("busy")
+    database.sql("CREATE TABLE raw AS SELECT g AS id FROM generate_series(1, 5000) g")
+    database.sql("CREATE TABLE empty (id int)")
+    database.sql("SELECT pg_stat_reset()")
+    database.sql("INSERT INTO busy VALUES (0, 0, 'late')", "INSERT INTO raw VALUES (0)")
+    options: dict[str, Any] = {condition: 0.5, "minimum_tuples": 100}
+    if condition == "statistics_age":
+        options[condition] = 86400
+    run = database.maintain(**options)
+    assert {item["object"] for item in run["plan"]} == {"table public.busy", "table public.raw"}
+    assert not database.maintain(**options).changed
+
+
+def test_lost_counters_of_values_out_of_line(database: Database) -> None:
+    """An ANALYZE that came after the loss knows the dead rows, and not the dead chunks of TOAST."""
+    database.sql(
+        "CREATE TABLE papers (id int, body text)",
+        "ALTER TABLE papers ALTER body SET STORAGE EXTERNAL",
+        "INSERT INTO papers SELECT g, repeat('x', 6000) FROM generate_series(1, 200) g",
+    )
+    database.sql("VACUUM ANALYZE papers")
+    database.sql("SELECT pg_stat_reset()")
+    database.sql("ANALYZE papers")
+    run = database.maintain(**DEAD)
+    assert "TOAST chunks are not known" in run["plan"][0]["why"]
+    assert not database.maintain(**DEAD).changed
+
+
+def test_a_table_that_is_locked_against_readers_is_not_waited_for(database: Database) -> None:
+    """The size of a table without counters is asked for; whoever locks it is named."""
+    database.sql("CREATE TABLE raw AS SELECT g AS id FROM generate_series(1, 5000) g")
+    database.sql("SELECT pg_stat_reset()")
+    with contextlib.closing(database.connect(autocommit=False, application="the-locker")) as connection:
+        connection.cursor().execute("LOCK TABLE raw IN ACCESS EXCLUSIVE MODE")
+        assert "not known" in database.info(**DEAD)["plan"][0]["why"]
+        run = database.maintain(**DEAD, lock_timeout=0.2, lock_retries=0, on_blocked="report")
+        assert "the-locker" in run["blockers"][0]["holder"]
 
 
 @pytest.mark.parametrize("mode", ["SHARE", "ACCESS EXCLUSIVE"])

@@ -114,7 +114,7 @@ def _wait(connection: Any) -> None:
         select.select(reading, writing, [], 30)
 
 
-@pytest.mark.procedure("A12", "D18", "B29")
+@pytest.mark.procedure("A12", "B29", "B30", "D17", "D18")
 def test_bloat_decides_for_a_rebuild_and_once(database: Database) -> None:
     """Unconditional or locking rebuilds are what the guides do: here the compact table's indexes keep their files."""
     database.table("bloated", rows=40000, dead=False)

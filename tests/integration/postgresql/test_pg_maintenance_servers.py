@@ -4,9 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import select
-import socket
-import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -183,62 +180,3 @@ def test_a_cancelled_command_is_not_begun_again_in_pieces(database: Database, ho
     assert len(run["errors"]) == 1
     refused = run_module("pg_maintenance", {**database.server.params(database.name), **DEAD}, check=True)
     assert any(item["object"] == "table public.t0" for item in refused["plan"])
-
-
-class FakePooler:
-    """A relay that greets with another process id than the one that answers, as PgBouncer does, and notes what it is sent."""
-
-    def __init__(self, port: int) -> None:
-        self.received = b""
-        self._target = port
-        self._socket = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._socket.getsockname()[1]
-        threading.Thread(target=self._serve, daemon=True).start()
-
-    def close(self) -> None:
-        """Take no more connections."""
-        self._socket.close()
-
-    def _serve(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                client, _address = self._socket.accept()
-                threading.Thread(target=self._relay, args=(client,), daemon=True).start()
-
-    def _relay(self, client: socket.socket) -> None:
-        with client, socket.create_connection(("127.0.0.1", self._target)) as server:
-            while True:
-                for source in select.select([client, server], [], [])[0]:
-                    data = source.recv(65536)
-                    if not data:
-                        return
-                    if source is client:
-                        self.received += data
-                        server.sendall(data)
-                    else:
-                        client.sendall(self._greet_otherwise(data))
-
-    def _greet_otherwise(self, data: bytes) -> bytes:
-        """BackendKeyData is K, its length of 12, the process id, a secret."""
-        place = data.find(b"K\x00\x00\x00\x0c")
-        if place < 0 or b"server_version" not in data:
-            return data
-        return data[: place + 5] + b"\x00\x01\x86\x9f" + data[place + 9 :]
-
-
-@pytest.mark.parametrize("module", ["pg_maintenance", "pg_maintenance_info", "pg_query_info"])
-def test_a_pooler_is_refused_before_anything_is_set(database: Database, module: str) -> None:
-    """Case 2: search_path and the rest would be handed to whichever client comes next."""
-    database.table("busy")
-    pooler = FakePooler(database.server.port)
-    with contextlib.closing(pooler):
-        options = {"query": "SELECT 1"} if module == "pg_query_info" else DEAD
-        params = {**database.server.params(database.name), "login_port": pooler.port, "ssl_mode": "disable", **options}
-        run = run_module(module, params)
-    assert run["error"]["refused"]
-    assert "pooler" in run.msg
-    assert "99999" in run.msg
-    assert b"pg_backend_pid" in pooler.received
-    assert b"set_config" not in pooler.received
-    assert b"SET " not in pooler.received.upper().replace(b"CHARSET ", b"")
-    assert database.vacuums("busy") == 1

@@ -90,6 +90,18 @@ def test_values_arrive_without_loss(database: Database) -> None:
     assert checked["check_mode"]
 
 
+@pytest.mark.procedure("C19")
+def test_the_size_of_the_named_database(database: Database) -> None:
+    """In bytes, so that a limit can be compared with it, and of the database that was meant."""
+    database.sql("CREATE TABLE big AS SELECT g, repeat('x', 100) AS note FROM generate_series(1, 20000) g")
+    size = "SELECT pg_database_size(current_database()) AS bytes"
+    run = ask(database, size)
+    assert run["database"] == database.name
+    # The server keeps a file of its own beside the tables, which comes and goes.
+    assert run["rows"] == [{"bytes": pytest.approx(database.one(size), rel=0.05)}]
+    assert run["rows"][0]["bytes"] > database.one("SELECT pg_database_size('template1')") + 2**20
+
+
 def test_a_statement_without_rows_in_it_has_none(database: Database) -> None:
     """An empty answer has its columns."""
     run = ask(database, "SELECT 1 AS a WHERE false")

@@ -36,7 +36,7 @@ from ansible_collections.lowtide.ops.plugins.module_utils._postgresql.vacuum imp
 TABLE = TableState(
     oid=1, schema="public", name="t", kind="r", pages=10, reltuples=1000, xid_age=10, multixact_age=0, live=1000, dead=0, changed=0,
     vacuumed=1000.0, since_analyze=10.0, vacuum_count=1, analyze_count=1, toast_live=0, toast_dead=0, parent=None, may_vacuum=True,
-    frozen_xid=99_990, inserted=0, index_pages=0,
+    frozen_xid=99_990, inserted=0, index_pages=0, heap_pages=10, visible_pages=10, toast_unknown=0, file_pages=0,
 )  # fmt: skip
 INT4 = [4, "i", 4, 0.0, -1.0]
 INDEX = IndexState(
@@ -280,6 +280,57 @@ def test_rows_that_were_only_inserted_call_for_a_vacuum(inserted: int, due: bool
     table = TABLE._replace(live=1000 if inserted > 100 else 10, inserted=inserted)
     plan = planned(table, inserted_tuple_ratio=0.2, minimum_tuples=100)
     assert [step.action for step in plan.steps] == (["VACUUM"] if due else [])
+
+
+LOST = TABLE._replace(live=0, vacuumed=None, since_analyze=None)
+
+
+@pytest.mark.parametrize(
+    "condition", ["dead_tuple_ratio", "changed_tuple_ratio", "inserted_tuple_ratio", "statistics_age"]
+)
+@pytest.mark.parametrize(
+    ("change", "due"),
+    [
+        ({}, True),
+        ({"live": 3, "dead": 2, "changed": 7, "inserted": 3}, True),  # written to since: still unknown
+        ({"reltuples": 99}, False),
+        ({"reltuples": -1.0, "file_pages": 10}, True),
+        ({"reltuples": -1.0, "file_pages": 10, "changed": 7, "live": 3, "inserted": 3}, True),
+        ({"reltuples": -1.0, "file_pages": None}, True),  # locked against readers
+        ({"reltuples": -1.0}, False),  # empty
+        ({"reltuples": 0.0}, False),
+        ({"kind": "f"}, False),
+    ],
+)
+def test_lost_counters_do_not_count_as_in_condition(condition: str, change: dict[str, Any], due: bool) -> None:
+    """M16: after a failover, a crash or pg_upgrade each condition on its own has to say so, once."""
+    conditions: dict[str, Any] = {condition: 0.5, "minimum_tuples": 100}
+    plan = planned(LOST._replace(**change), **conditions)
+    assert [step.vacuum for step in plan.steps] == [condition in {"dead_tuple_ratio", "inserted_tuple_ratio"}] * due
+    after = change | {"live": 1000, "changed": 0, "dead": 0, "inserted": 0, "reltuples": 1000.0}
+    cured = LOST._replace(**after, since_analyze=1.0, vacuumed=1000.0)
+    assert planned(cured, **conditions).steps == []
+
+
+@pytest.mark.parametrize("condition", ["dead_tuple_ratio", "inserted_tuple_ratio", "changed_tuple_ratio"])
+def test_rows_that_were_counted_when_they_came_are_not_lost(condition: str) -> None:
+    """A table that was filled and got an index has rows in the catalog without any VACUUM or ANALYZE."""
+    fresh = LOST._replace(live=1000, changed=1000, inserted=1000)
+    conditions: dict[str, Any] = {condition: 2.0, "minimum_tuples": 100}
+    assert planned(fresh, **conditions).steps == []
+
+
+@pytest.mark.parametrize(("visible", "due"), [(8, False), (7, True)])
+def test_after_an_analyze_the_marked_blocks_tell_what_was_inserted(visible: int, due: bool) -> None:
+    table = TABLE._replace(vacuumed=None, visible_pages=visible)
+    assert bool(planned(table, inserted_tuple_ratio=0.2, minimum_tuples=100).steps) is due
+
+
+@pytest.mark.parametrize(("chunks", "due"), [(100.0, True), (99.0, False)])
+def test_toast_of_which_nothing_is_counted_is_unknown(chunks: float, due: bool) -> None:
+    """An ANALYZE after the loss tells the rows, and nothing about what is stored out of line."""
+    plan = planned(TABLE._replace(vacuumed=None, toast_unknown=chunks), dead_tuple_ratio=0.1, minimum_tuples=100)
+    assert bool(plan.steps) is due
 
 
 @given(

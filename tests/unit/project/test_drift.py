@@ -66,6 +66,22 @@ def test_procedure_has_a_scenario_and_a_result(role: str) -> None:
     assert any(f"{role}_result" in text(path) for path in below(f"roles/{role}/tasks", ".yml"))
 
 
+def test_every_option_of_maintenance_can_be_set_by_the_role() -> None:
+    """Under its own name; the connection is one variable."""
+    specification = importlib.import_module(f"{PLUGINS}.module_utils._postgresql.arguments").MAINTENANCE_SPEC
+    connection = importlib.import_module(f"{PLUGINS}.module_utils._postgresql.connection").CONNECTION_SPEC
+    options = set(specification) - set(connection)
+    role = "database_maintenance"
+    documented = load_yaml(Path(f"roles/{role}/meta/argument_specs.yml"))["argument_specs"]["main"]["options"]
+    assert {f"{role}_{option}" for option in options} | {f"{role}_connection"} == set(documented)
+    (block,) = load_yaml(Path(f"roles/{role}/tasks/main.yml"))
+    (task,) = [task["lowtide.ops.pg_maintenance"] for task in block["block"] if "lowtide.ops.pg_maintenance" in task]
+    assert set(task) == options
+    assert all(f"{role}_{option}" in task[option] for option in options)
+    readme = text(Path(f"roles/{role}/README.md"))
+    assert [option for option in sorted(options) if f"_{option}`" not in readme] == []
+
+
 def test_action_groups_are_what_modules_document() -> None:
     """``meta/runtime.yml`` against each module's fragments, both ways."""
     groups = load_yaml(Path("meta/runtime.yml"))["action_groups"]

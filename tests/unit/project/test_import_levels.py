@@ -78,6 +78,7 @@ LEVELS = {
     "module_utils._metrics": [["limits"], ["prometheus"], ["operations"]],
     "module_utils._postgresql": [
         ["errors", "json_values", "names", "steps", "summary"],
+        ["pooler"],
         ["connection"],
         ["arguments", "catalog", "locks"],
         ["bloat", "holders"],
