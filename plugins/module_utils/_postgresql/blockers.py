@@ -13,8 +13,9 @@ if t.TYPE_CHECKING:
     from .connection import Session
 
 # Of ``a``, which is pg_stat_activity; what the server hides from this user is NULL there and left out here.
-_WHO = """nullif(concat_ws(', ', 'pid ' || a.pid, 'user ' || a.usename, 'application ' || nullif(a.application_name, ''),
-  'client ' || a.client_addr::text, a.state), '')"""
+_WHO = """nullif(concat_ws(', ', 'pid ' || a.pid,
+  CASE WHEN a.backend_type = 'autovacuum worker' THEN coalesce(nullif(a.query, ''), 'autovacuum worker') END,
+  'user ' || a.usename, 'application ' || nullif(a.application_name, ''), 'client ' || a.client_addr::text, a.state), '')"""
 
 # A statement that reads under READ COMMITTED holds its own snapshot only, so what counts is when it began.
 # Lazy VACUUM and this module's own sessions are not waited for by a VACUUM.
@@ -53,19 +54,29 @@ SELECT what, holder, since, began, seconds, age(xid) AS age, xid::text::bigint A
 FROM holders WHERE xid IS NOT NULL ORDER BY age(xid) DESC
 """.replace("{who}", _WHO)
 
+# Up to PostgreSQL 18 only the text of an autovacuum worker's command tells whether it is there against wraparound. Who may
+# not read it sees that a VACUUM without a user runs, and no more; it is taken for one that is.
 _LOCKS = """
-SELECT l.relation::bigint AS relation, l.pid,
+SELECT coalesce((SELECT c.oid FROM pg_catalog.pg_class c WHERE c.oid = ANY(%(oids)s::bigint[]::oid[])
+    AND c.reltoastrelid = l.relation AND c.reltoastrelid <> 0), l.relation)::bigint AS relation, l.pid,
   coalesce({who}, 'prepared transaction ' || quote_literal(p.gid) || ', user ' || p.owner, 'pid ' || l.pid) AS holder,
   l.mode, coalesce(a.xact_start, p.prepared)::text AS since,
   extract(epoch FROM clock_timestamp() - coalesce(a.xact_start, p.prepared))::float8 AS seconds,
   CASE WHEN p.gid IS NULL THEN 'End that transaction, or the session with SELECT pg_terminate_backend(' || l.pid || ')'
-    ELSE 'COMMIT PREPARED or ROLLBACK PREPARED ' || quote_literal(p.gid) END AS next_step
+    ELSE 'COMMIT PREPARED or ROLLBACK PREPARED ' || quote_literal(p.gid) END AS next_step,
+  CASE WHEN a.backend_type = 'autovacuum worker' AND position('(to prevent wraparound)' IN a.query) = 0 THEN 'autovacuum'
+    WHEN a.backend_type = 'autovacuum worker' OR (a.backend_type IS NULL AND a.usesysid IS NULL AND v.pid IS NOT NULL)
+    THEN 'wraparound'
+    WHEN v.pid IS NOT NULL THEN 'command' ELSE '' END AS vacuum
 FROM pg_catalog.pg_locks l
 LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
+LEFT JOIN pg_catalog.pg_stat_progress_vacuum v ON v.pid = l.pid
 LEFT JOIN pg_catalog.pg_prepared_xacts p ON l.virtualtransaction = '-1/' || p.transaction::text
 WHERE l.locktype = 'relation' AND l.granted
   AND l.database IN (0, (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database()))
-  AND l.relation = ANY(%(oids)s::bigint[]::oid[]) AND l.mode = ANY(%(modes)s) AND l.pid IS DISTINCT FROM pg_backend_pid()
+  AND (l.relation = ANY(%(oids)s::bigint[]::oid[]) OR (%(toast)s AND l.relation IN (
+    SELECT reltoastrelid FROM pg_catalog.pg_class WHERE oid = ANY(%(oids)s::bigint[]::oid[]) AND reltoastrelid <> 0)))
+  AND l.mode = ANY(%(modes)s) AND l.pid IS DISTINCT FROM pg_backend_pid()
   AND coalesce(a.application_name, '') <> current_setting('application_name')
 ORDER BY seconds DESC NULLS LAST
 """.replace("{who}", _WHO)
@@ -99,9 +110,12 @@ def read_xmin_holders(session: Session) -> list[XminHolder]:
     return session.read(XminHolder, _XMIN_HOLDERS)
 
 
-def read_lock_holders(session: Session, oids: list[int], modes: list[str]) -> list[LockHolder]:
-    """Return who, other than this run, holds a lock of those modes on one of these relations; the oldest transaction first."""
-    return session.read(LockHolder, _LOCKS, {"oids": oids, "modes": modes})
+def read_lock_holders(session: Session, oids: list[int], modes: list[str], *, toast: bool = False) -> list[LockHolder]:
+    """Return who, other than this run, holds a lock of those modes on one of these relations; the oldest transaction first.
+
+    With ``toast`` a lock on the TOAST table counts as one on its table, as VACUUM needs both.
+    """
+    return session.read(LockHolder, _LOCKS, {"oids": oids, "modes": modes, "toast": toast})
 
 
 def read_builders(session: Session, oids: list[int]) -> dict[int, str]:

@@ -37,7 +37,11 @@ class XminHolder(t.NamedTuple):
 
 
 class LockHolder(t.NamedTuple):
-    """A session or prepared transaction that has a lock on a relation. ``seconds`` is its transaction's age."""
+    """A session or prepared transaction that has a lock on a relation. ``seconds`` is its transaction's age.
+
+    ``vacuum`` says whether a VACUUM holds it: ``autovacuum`` for one that the server ends when somebody waits for the lock,
+    ``wraparound`` for one that it does not, since it is the cure of a table near wraparound, ``command`` for a person's.
+    """
 
     relation: int
     pid: int | None
@@ -46,6 +50,33 @@ class LockHolder(t.NamedTuple):
     since: str | None
     seconds: float | None
     next_step: str
+    vacuum: str = ""
+
+
+VACUUM_NEXT_STEP = {
+    "autovacuum": "Run again, or set lock_timeout to more than deadlock_timeout of the server: an autovacuum ends by itself"
+    " when somebody has waited that long",
+    "wraparound": "Let it finish: it freezes the table itself, and one that is ended begins anew. Run again after it",
+    "command": "Run again when that VACUUM has ended",
+}
+"""What to do about a VACUUM in the way; to end one is never the advice."""
+
+
+def is_cure(holder: LockHolder) -> bool:
+    """Return whether the holder of the lock is freezing the table already, so that nothing is in danger."""
+    return holder.vacuum == "wraparound"
+
+
+def find_lasting(holders: t.Iterable[LockHolder], *, limit: float) -> LockHolder | None:
+    """Return who would keep a build waiting: a transaction of at least ``limit`` seconds. An autovacuum ends by itself."""
+    return next(
+        (
+            holder
+            for holder in holders
+            if holder.vacuum != "autovacuum" and (holder.seconds is None or holder.seconds >= limit)
+        ),
+        None,
+    )
 
 
 def precedes(left: int, right: int) -> bool:
@@ -100,8 +131,8 @@ def make_lock_blocker(display_name: str, holder: LockHolder) -> Blocker:
     """Return a lock as what stands in the way of one object."""
     return Blocker(
         object=display_name,
-        what=f"locked by somebody else ({holder.mode})",
+        what=f"locked by a VACUUM ({holder.mode})" if holder.vacuum else f"locked by somebody else ({holder.mode})",
         holder=f"{holder.holder}{format_seconds(holder.seconds)}",
-        next_step=holder.next_step,
+        next_step=VACUUM_NEXT_STEP.get(holder.vacuum, holder.next_step),
         since=holder.since,
     )

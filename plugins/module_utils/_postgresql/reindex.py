@@ -17,7 +17,7 @@ from . import blockers, names
 from .catalog import IndexState, load_sql, read_indexes
 from .connection import Session, driver_error
 from .errors import is_lost, sql_error
-from .holders import LockHolder, make_lock_blocker, make_xmin_blocker
+from .holders import LockHolder, find_lasting, make_lock_blocker, make_xmin_blocker
 from .plan_indexes import DROP, find_original, format_index
 from .steps import Phase, Step
 from .worker_pool import WorkerPool, is_lock_conflict
@@ -158,7 +158,11 @@ class Reindex:
         """
         deadline = Deadline(self._pool.limits.lock_timeout)
         while True:
-            holders = blockers.read_lock_holders(session, [step.table], blockers.ANY_LOCK)
+            holders = [
+                holder
+                for holder in blockers.read_lock_holders(session, [step.table], blockers.ANY_LOCK)
+                if holder.vacuum != "autovacuum"
+            ]
             blocker = self._find_old_transaction(session, step, holders)
             if (not holders and blocker is None) or deadline.passed or self._pool.is_too_late(step, step.estimate):
                 return blocker
@@ -166,9 +170,9 @@ class Reindex:
 
     def _find_old_transaction(self, session: Session, step: Step, holders: list[LockHolder]) -> Blocker | None:
         limit = self._pool.limits.lock_timeout
-        for holder in holders:
-            if holder.seconds is None or holder.seconds >= limit:
-                return make_lock_blocker(step.display_name, holder)
+        lasting = find_lasting(holders, limit=limit)
+        if lasting is not None:
+            return make_lock_blocker(step.display_name, lasting)
         if step.phase == Phase.LEFTOVERS:
             return None
         for xmin_holder in blockers.read_xmin_holders(session):

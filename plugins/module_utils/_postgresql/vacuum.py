@@ -143,7 +143,8 @@ class Vacuum:
             return []
         if not is_lock_conflict(error):
             return self._bisect(session, left, chunk.attempt, error)
-        holders = blockers.read_lock_holders(session, [step.oid for step in left], blockers.CONFLICTS_WITH_VACUUM)
+        oids = [step.oid for step in left]
+        holders = blockers.read_lock_holders(session, oids, blockers.CONFLICTS_WITH_VACUUM, toast=True)
         locked_oids = {holder.relation for holder in holders}
         locked = [step for step in left if step.oid in locked_oids] or left[:1]
         free = [step for step in left if step not in locked]

@@ -16,7 +16,7 @@ from .._common.retry import Deadline
 from . import blockers
 from .connection import Session, Settings
 from .errors import is_deadline, sqlstate
-from .holders import make_lock_blocker
+from .holders import is_cure, make_lock_blocker
 from .locks import mark_worker
 from .plan import make_budget_blocker
 from .steps import Skip, Step, skip_step
@@ -60,10 +60,11 @@ class Record:
         with self._lock:
             self.done.extend((step, seconds) for step in steps)
 
-    def add_skip(self, step: Step, reason: str, blocker: Blocker | None = None) -> None:
-        """This step was not done, and why."""
+    def add_skip(self, step: Step, reason: str, blocker: Blocker | None = None, *, cured: bool = False) -> None:
+        """This step was not done, and why. ``cured``: another session averts what it was there against."""
+        skip = skip_step(step, reason, blocker)
         with self._lock:
-            self.skips.append(skip_step(step, reason, blocker))
+            self.skips.append(skip._replace(is_danger=skip.is_danger and not cured))
 
     def add_error(self, step: Step | None, error: OpsError) -> None:
         """A statement failed for another reason than a lock."""
@@ -220,8 +221,11 @@ class WorkerPool:
             raise failures[0]
 
     def skip_locked(self, session: Session, step: Step, modes: list[str], *, waited: float) -> None:
-        """Record that another session's lock was in the way for ``waited`` seconds, and whose."""
-        holders = blockers.read_lock_holders(session, [step.table, step.oid], modes)
+        """Record that another session's lock was in the way for ``waited`` seconds, and whose.
+
+        What an autovacuum against wraparound freezes at this moment is no danger any more.
+        """
+        holders = blockers.read_lock_holders(session, [step.table, step.oid], modes, toast=step.vacuum)
         if holders:
             blocker = make_lock_blocker(step.display_name, holders[0])
         else:
@@ -232,7 +236,8 @@ class WorkerPool:
                 next_step="Run again",
             )
         tries = f" in {self.limits.retries + 1} attempts" if self.limits.retries else ""
-        self.record.add_skip(step, f"no lock within {waited:g} s{tries}: {blocker.holder}", blocker)
+        cured = any(is_cure(holder) for holder in holders)
+        self.record.add_skip(step, f"no lock within {waited:g} s{tries}: {blocker.holder}", blocker, cured=cured)
 
 
 def to_milliseconds(seconds: float) -> str:

@@ -1,0 +1,72 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""pg_maintenance near wraparound, and behind locks: who is named, what is advised, and what fails the run."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from .conftest import Database, until
+from .test_pg_maintenance_faults import burn_transaction_ids
+from .test_pg_maintenance_indexes import COMPACT, _waste
+
+
+@pytest.fixture
+def holder(database: Database) -> Iterator[Any]:
+    """A session in a transaction, for what stands in the way."""
+    with contextlib.closing(database.connect(autocommit=False, application="the-holder")) as connection:
+        yield connection
+        connection.rollback()
+
+
+@pytest.fixture
+def autovacuum(database: Database) -> Iterator[None]:
+    """Autovacuum that looks around every second."""
+    database.sql("ALTER SYSTEM SET autovacuum = on", "ALTER SYSTEM SET autovacuum_naptime = 1", "SELECT pg_reload_conf()")
+    yield
+    database.sql("ALTER SYSTEM RESET autovacuum", "ALTER SYSTEM RESET autovacuum_naptime", "SELECT pg_reload_conf()")
+
+
+@pytest.mark.usefixtures("autovacuum")
+def test_an_autovacuum_against_wraparound_is_the_cure(database: Database) -> None:
+    """It does not give way, so the run leaves the table to it: no failure, and no advice to end it."""
+    database.table("old", rows=100_000, dead=False)
+    burn_transaction_ids(database, 100_500)
+    database.sql(
+        "ALTER TABLE old SET (autovacuum_freeze_max_age = 100000, autovacuum_vacuum_cost_delay = 100,"
+        " autovacuum_vacuum_cost_limit = 1)"
+    )
+    at_work = "SELECT count(*) > 0 FROM pg_stat_activity WHERE query LIKE 'autovacuum:%old (to prevent wraparound)'"
+    until(database, at_work)
+    options: dict[str, Any] = {"tables": ["old"], "lock_timeout": 1.0, "lock_retries": 0, "on_blocked": "report"}
+    run = database.maintain(transaction_id_age=50_000, **options)
+    assert not run.failed, run.msg
+    assert [entry["object"] for entry in run["not_done"]] == ["table public.old"]
+    blocker = run["blockers"][0]
+    assert "to prevent wraparound" in blocker["holder"]
+    assert "Let it finish" in blocker["next_step"]
+    assert "pg_terminate_backend" not in str(run["blockers"])
+    assert database.one(at_work)
+
+
+@pytest.mark.usefixtures("autovacuum")
+def test_an_ordinary_autovacuum_gives_way_to_a_build(database: Database) -> None:
+    """The server ends it when the build has waited for deadlock_timeout."""
+    database.table("bloated", rows=40000, dead=False)
+    _waste(database, "bloated")
+    database.sql(
+        "ALTER TABLE bloated SET (autovacuum_vacuum_threshold = 1, autovacuum_vacuum_scale_factor = 0,"
+        " autovacuum_vacuum_cost_delay = 100, autovacuum_vacuum_cost_limit = 1)",
+        "UPDATE bloated SET note = 'z' WHERE id % 2 = 0",
+    )
+    until(
+        database,
+        "SELECT count(*) > 0 FROM pg_stat_activity WHERE query LIKE 'autovacuum: VACUUM%bloated'"
+        " AND xact_start < clock_timestamp() - interval '2 seconds'",
+    )
+    run = database.maintain(**COMPACT, lock_timeout=1.0)
+    assert not run.failed, run.msg
+    assert [entry["what"] for entry in run["done"]] == ["REINDEX INDEX CONCURRENTLY"]
