@@ -135,8 +135,9 @@ options:
   index_bloat_ratio:
     description:
       - The share of a btree index that may be wasted space.
-      - Where the extension C(pgstattuple) is installed, indexes that may be above it are read whole, also in check mode,
-        until O(time_budget) has passed.
+      - Where the extension C(pgstattuple) is installed and O(login_user) may call it (C(GRANT pg_stat_scan_tables)), indexes
+        that may be above it are read whole, also in check mode, for at most a quarter of O(time_budget), those of which most
+        could be gained first. Where a table has to be frozen because of O(transaction_id_age), they are read after that.
     type: float
   minimum_index_size:
     description: Bytes; O(index_bloat_ratio) counts for indexes of at least this size.

@@ -10,7 +10,8 @@ import typing as t
 from .._common.errors import OpsError
 from .._common.outcome import Blocker, Outcome
 from . import catalog, names
-from .assess import Assessment, examine_bloat
+from .assess import Assessment, examine_bloat, share_time
+from .bloat import POSTPONED
 from .collations import DATABASE, name_refresh
 from .connection import Session, driver_error
 from .errors import sql_error
@@ -120,11 +121,13 @@ def _run_phases(run: Run, pool: WorkerPool, before: dict[int, Counts]) -> None:
 
 
 def _add_bloated_indexes(run: Run, pool: WorkerPool) -> None:
-    """Add the rebuilds of indexes whose waste shows only now that their tables have been vacuumed.
+    """Add the rebuilds of indexes whose waste shows only now that their tables have been vacuumed, and of those that were
+    not measured before the tables in danger were frozen.
 
     Else the next run would find them due. They are in the result's ``done``; that they are due could not be planned.
     """
-    tables = sorted({step.oid for step, _seconds in pool.record.done if step.phase in TABLE_PHASES})
+    postponed = {index.table_oid for index, bloat in run.assessment.indexes if bloat and bloat.why_unknown == POSTPONED}
+    tables = sorted(postponed | {step.oid for step, _seconds in pool.record.done if step.phase in TABLE_PHASES})
     limits = run.limits
     if run.conditions.index_bloat_ratio is None or not tables or pool.is_over:
         return
@@ -138,7 +141,7 @@ def _add_bloated_indexes(run: Run, pool: WorkerPool) -> None:
         [index for index in indexes if index.oid not in known],
         run.conditions,
         lock_timeout=limits.lock_timeout,
-        budget=remaining,
+        budget=share_time(remaining, None if limits.timeout is None else max(limits.timeout - pool.elapsed, 0.001)),
     )
     later = Plan()
     plan_bloat(

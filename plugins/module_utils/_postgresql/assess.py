@@ -12,7 +12,7 @@ from .._common.outcome import Outcome
 from .._common.retry import Deadline
 from . import blockers, catalog, names
 from .arguments import Scope
-from .bloat import Bloat, estimate_bloat, measure_bloat
+from .bloat import POSTPONED, Bloat, estimate_bloat, find_remedy, measure_bloat, sort_by_gain
 from .catalog import IndexState, TableState
 from .collations import Collation, plan_collations, read_collations
 from .connection import Session, driver_error
@@ -27,6 +27,12 @@ if t.TYPE_CHECKING:
     from .holders import XminHolder
 
 
+MEASURING_SHARE = 0.25
+"""How much of the time for the run may go into reading indexes, which by itself changes nothing."""
+
+NO_TIME = "the quarter of the time that measuring may take was over; raise time_budget (or timeout)"
+
+
 class Assessment(t.NamedTuple):
     """What was read, and the plan made of it. ``all_tables`` are those out of scope too."""
 
@@ -39,11 +45,18 @@ class Assessment(t.NamedTuple):
 
 
 def examine_bloat(
-    session: Session, indexes: list[IndexState], conditions: Conditions, *, lock_timeout: float, budget: float | None
+    session: Session,
+    indexes: list[IndexState],
+    conditions: Conditions,
+    *,
+    lock_timeout: float,
+    budget: float | None,
+    postpone: bool = False,
 ) -> list[tuple[IndexState, Bloat | None]]:
     """Return each index with its waste: estimated, and of those that may be above the limit measured where pgstattuple is.
 
-    Measuring reads an index whole, so it ends with the time ``budget``, and waits for no lock longer than lock_timeout.
+    Measuring reads an index whole, so it ends with the time ``budget``, the largest possible gain first, and waits for no
+    lock longer than lock_timeout. With ``postpone`` it is left for later.
     """
     limit = conditions.index_bloat_ratio
     if limit is None:
@@ -53,30 +66,36 @@ def examine_bloat(
         (index, estimate_bloat(index, block_size=block_size) if index.pages * block_size >= minimum else None)
         for index in indexes
     ]
-    candidates = [index for index, bloat in estimates if bloat is not None and bloat.most > limit and index.valid]
-    schema = catalog.read_stattuple_schema(session) if candidates else None
-    if schema is None:
+    candidates = [(index, bloat) for index, bloat in estimates if bloat and bloat.most > limit and index.valid]
+    if not candidates:
         return estimates
+    stattuple = catalog.read_stattuple(session)
+    remedy = find_remedy(stattuple, user=session.settings.user)
+    if stattuple is None or remedy:
+        return [(index, bloat and bloat._replace(remedy=remedy)) for index, bloat in estimates]
     deadline = None if budget is None else Deadline(budget)
-    to_measure = {index.oid for index in candidates}
-    return [
-        (index, _measure(session, schema, index, lock_timeout, deadline) if index.oid in to_measure else bloat)
-        for index, bloat in estimates
-    ]
+    measured = {
+        index.oid: Bloat(0.0, 1.0, POSTPONED)
+        if postpone
+        else _measure(session, stattuple.schema, index, lock_timeout, deadline)
+        for index in sort_by_gain(candidates)
+    }
+    return [(index, measured.get(index.oid, bloat)) for index, bloat in estimates]
+
+
+def limit_statements(session: Session, *, lock_timeout: float, seconds: float | None) -> None:
+    """Let a statement wait for a lock no longer than lock_timeout, and take ``seconds`` at most (None: as long as it needs)."""
+    session.query(
+        "SELECT set_config('lock_timeout', %(lock)s, false), set_config('statement_timeout', %(statement)s, false)",
+        {"lock": to_milliseconds(lock_timeout), "statement": "0" if seconds is None else to_milliseconds(seconds)},
+    )
 
 
 def _measure(session: Session, schema: str, index: IndexState, lock_timeout: float, deadline: Deadline | None) -> Bloat:
     """Measure one index; undecided where that is not possible within the limits."""
     if deadline is not None and deadline.passed:
-        return Bloat(0.0, 1.0, "the time budget ended before it was measured; raise time_budget")
-    limits = {
-        "lock": to_milliseconds(lock_timeout),
-        "statement": "0" if deadline is None else to_milliseconds(deadline.remaining),
-    }
-    session.query(
-        "SELECT set_config('lock_timeout', %(lock)s, false), set_config('statement_timeout', %(statement)s, false)",
-        limits,
-    )
+        return Bloat(0.0, 1.0, NO_TIME)
+    limit_statements(session, lock_timeout=lock_timeout, seconds=None if deadline is None else deadline.remaining)
     try:
         return measure_bloat(session, schema, index)
     except driver_error() as error:
@@ -86,7 +105,7 @@ def _measure(session: Session, schema: str, index: IndexState, lock_timeout: flo
         return Bloat(0.0, 1.0, f"pgstatindex could not measure it ({one_line(problem)})")
     finally:
         if not session.connection.closed:
-            session.query("SELECT set_config('lock_timeout', '0', false), set_config('statement_timeout', '0', false)")
+            limit_statements(session, lock_timeout=lock_timeout, seconds=None)
 
 
 def assess(
@@ -99,7 +118,8 @@ def assess(
     lock_timeout: float,
     timeout: float | None = None,
 ) -> Assessment:
-    """Read everything that the conditions are about, and plan."""
+    """Read everything that the conditions are about, and plan. No statement waits for a lock longer than lock_timeout."""
+    limit_statements(session, lock_timeout=lock_timeout, seconds=timeout)
     everything = catalog.read_tables(session, system=scope.system)
     tables = select_tables(everything, scope, target=session.settings.target)
     oids = None if scope.is_everything else [table.oid for table in tables]
@@ -114,13 +134,26 @@ def assess(
         in_scope={table.oid for table in tables},
         excluded=find_excluded(everything, scope),
     )
-    reading_time = min((seconds for seconds in (budget, timeout) if seconds is not None), default=None)
-    examined = examine_bloat(session, indexes, conditions, lock_timeout=lock_timeout, budget=reading_time)
-    assessment = Assessment(tables, everything, examined, collations, Plan(), server)
-    plan_tables(everything, conditions, read_holders=cache_holders(session), server=server, plan=assessment.plan)
+    plan = Plan()
+    plan_tables(everything, conditions, read_holders=cache_holders(session), server=server, plan=plan)
+    examined = examine_bloat(
+        session,
+        indexes,
+        conditions,
+        lock_timeout=lock_timeout,
+        budget=share_time(budget, timeout),
+        postpone=any(step.is_danger for step in plan.steps),
+    )
+    assessment = Assessment(tables, everything, examined, collations, plan, server)
     _plan_indexes(session, assessment, conditions)
-    apply_time_budget(assessment.plan, budget=budget, jobs=jobs)
+    apply_time_budget(plan, budget=budget, jobs=jobs)
+    limit_statements(session, lock_timeout=lock_timeout, seconds=None)
     return assessment
+
+
+def share_time(*limits: float | None) -> float | None:
+    """Return the seconds that measuring may take of what is left for all; None where nothing limits the run."""
+    return min((seconds * MEASURING_SHARE for seconds in limits if seconds is not None), default=None)
 
 
 def _read_indexes(

@@ -20,7 +20,7 @@ import math
 import typing as t
 
 from . import names
-from .catalog import IndexState, load_sql
+from .catalog import IndexState, Stattuple, load_sql
 
 if t.TYPE_CHECKING:
     from .connection import Session
@@ -39,20 +39,35 @@ META_AND_ROOT = 3  # pages that even an empty index may have
 class Bloat(t.NamedTuple):
     """The share of the index's blocks, 0 to 1, that a rebuild would give back: at least and at most.
 
-    ``why_unknown`` says why the interval is not to be had.
+    ``why_unknown`` says why the interval is not to be had; ``remedy`` what would decide it.
     """
 
     least: float
     most: float
     why_unknown: str = ""
+    remedy: str = ""
 
 
-NO_STATISTICS = (
-    "the table was never analyzed, or login_user may not read it (pg_stats); install the extension pgstattuple"
-)
-OUT_OF_LINE = (
-    "the table stores values out of line, whose length the statistics do not tell; install the extension pgstattuple"
-)
+NO_STATISTICS = "the table was never analyzed, or login_user may not read it (pg_stats)"
+OUT_OF_LINE = "the table stores values out of line, whose length the statistics do not tell"
+POSTPONED = "it is measured when the tables above transaction_id_age have been frozen"
+
+
+def find_remedy(stattuple: Stattuple | None, *, user: str) -> str:
+    """Return what it takes to measure an index here; nothing where that is possible."""
+    if stattuple is None:
+        return "install the extension pgstattuple to have it measured"
+    grants = []
+    if not stattuple.may_enter:
+        grants.append(f"GRANT USAGE ON SCHEMA {names.format_name(stattuple.schema)} TO {names.format_name(user)}")
+    if not stattuple.may_execute:
+        grants.append(f"GRANT pg_stat_scan_tables TO {names.format_name(user)}")
+    return f"{'; '.join(grants)} to have it measured by pgstattuple" if grants else ""
+
+
+def sort_by_gain(indexes: t.Iterable[tuple[IndexState, Bloat]]) -> list[IndexState]:
+    """Return the indexes, those first of which a rebuild could give back the most."""
+    return [index for index, bloat in sorted(indexes, key=lambda pair: (-pair[1].most * pair[0].pages, pair[0].oid))]
 
 
 def _align(size: float, to: int) -> float:

@@ -18,14 +18,16 @@ _WHO = """nullif(concat_ws(', ', 'pid ' || a.pid,
   'user ' || a.usename, 'application ' || nullif(a.application_name, ''), 'client ' || a.client_addr::text, a.state), '')"""
 
 # A statement that reads under READ COMMITTED holds its own snapshot only, so what counts is when it began.
-# Lazy VACUUM and this module's own sessions are not waited for by a VACUUM.
+# A concurrent build waits for the whole transaction. Lazy VACUUM and this module's own sessions are not waited for by a
+# VACUUM, and what a lost slot once held is let go.
 _XMIN_HOLDERS = """
 WITH holders AS (
 SELECT 'an open snapshot' AS what, {who} AS holder, s.since::text AS since, extract(epoch FROM s.since)::float8 AS began,
   extract(epoch FROM clock_timestamp() - s.since)::float8 AS seconds,
   CASE WHEN age(a.backend_xid) > age(a.backend_xmin) THEN a.backend_xid ELSE coalesce(a.backend_xmin, a.backend_xid) END AS xid,
   false AS only_catalogs,
-  'End that transaction, or the session with SELECT pg_terminate_backend(' || a.pid || ')' AS next_step
+  'End that transaction, or the session with SELECT pg_terminate_backend(' || a.pid || ')' AS next_step,
+  extract(epoch FROM clock_timestamp() - a.xact_start)::float8 AS transaction_seconds
 FROM pg_catalog.pg_stat_activity a
 CROSS JOIN LATERAL (SELECT CASE WHEN a.state = 'active' AND a.backend_xid IS NULL THEN a.query_start ELSE a.xact_start END AS since) s
 WHERE (a.backend_xmin IS NOT NULL OR a.backend_xid IS NOT NULL) AND a.datname = current_database()
@@ -35,22 +37,23 @@ WHERE (a.backend_xmin IS NOT NULL OR a.backend_xid IS NOT NULL) AND a.datname = 
 UNION ALL
 SELECT 'a prepared transaction', concat_ws(', ', 'prepared transaction ' || quote_literal(gid), 'user ' || owner),
   prepared::text, extract(epoch FROM prepared)::float8, extract(epoch FROM clock_timestamp() - prepared)::float8, transaction, false,
-  'COMMIT PREPARED or ROLLBACK PREPARED ' || quote_literal(gid)
+  'COMMIT PREPARED or ROLLBACK PREPARED ' || quote_literal(gid), NULL
 FROM pg_catalog.pg_prepared_xacts WHERE database = current_database()
 UNION ALL
 SELECT 'a replication slot', concat_ws(', ', slot_type || ' slot ' || quote_ident(slot_name), CASE WHEN active THEN 'active' ELSE 'inactive' END,
     'used by pid ' || active_pid),
   NULL, NULL, NULL, coalesce(xmin, catalog_xmin), xmin IS NULL,
-  'Let its consumer catch up, or SELECT pg_drop_replication_slot(' || quote_literal(slot_name) || ')'
+  'Let its consumer catch up, or SELECT pg_drop_replication_slot(' || quote_literal(slot_name) || ')', NULL
 FROM pg_catalog.pg_replication_slots
-WHERE xmin IS NOT NULL OR catalog_xmin IS NOT NULL
+WHERE (xmin IS NOT NULL OR catalog_xmin IS NOT NULL) AND wal_status IS DISTINCT FROM 'lost'
 UNION ALL
 SELECT 'a standby with hot_standby_feedback', concat_ws(', ', 'standby ' || nullif(application_name, ''), 'pid ' || pid, 'client ' || client_addr::text),
   NULL, NULL, NULL, backend_xmin, false,
-  'End the long query on that standby, or turn hot_standby_feedback off there'
+  'End the long query on that standby, or turn hot_standby_feedback off there', NULL
 FROM pg_catalog.pg_stat_replication WHERE backend_xmin IS NOT NULL
 )
-SELECT what, holder, since, began, seconds, age(xid) AS age, xid::text::bigint AS xid, only_catalogs, next_step
+SELECT what, holder, since, began, seconds, age(xid) AS age, xid::text::bigint AS xid, only_catalogs, next_step,
+  transaction_seconds
 FROM holders WHERE xid IS NOT NULL ORDER BY age(xid) DESC
 """.replace("{who}", _WHO)
 

@@ -13,9 +13,8 @@ from __future__ import annotations
 import typing as t
 
 from .._common.dependencies import require
-
-if t.TYPE_CHECKING:
-    from .connection import Session
+from .connection import Session, driver_error
+from .errors import sqlstate
 
 
 class TableState(t.NamedTuple):
@@ -131,7 +130,8 @@ WHERE c.relkind = ANY(%(kinds)s) AND c.relpersistence <> 't'
   AND n.nspname <> 'pg_toast'
 """
 
-# To ask for a size takes the weakest lock, so a table that somebody locks against readers, or is about to, is left out.
+# To ask for a size takes the weakest lock, so a table that somebody locks against readers, or is about to, is left out; a
+# lock that comes in between ends the question after the session's lock_timeout.
 _SIZES = """
 SELECT c.oid::bigint AS oid, pg_relation_size(c.oid) AS bytes
 FROM pg_catalog.pg_class c
@@ -193,7 +193,8 @@ SELECT ic.oid::bigint AS oid, owner.oid::bigint AS table_oid, xn.nspname::text A
   CASE WHEN x.indrelid IN (SELECT indrelid FROM broken) THEN concat_ws('|', am.amname, x.indisunique, x.indkey, x.indclass,
     x.indcollation, x.indoption, pg_get_expr(x.indexprs, x.indrelid), pg_get_expr(x.indpred, x.indrelid)) END AS signature,
   x.indexprs IS NULL AND x.indpred IS NULL AS is_safe,
-  coalesce(pg_catalog.pg_relation_size(nullif(hc.reltoastrelid, 0)), 0) > 0 AS toasted,
+  EXISTS (SELECT FROM pg_catalog.pg_class tc WHERE tc.oid = hc.reltoastrelid
+    AND (tc.relpages > 0 OR pg_stat_get_tuples_inserted(tc.oid) > 0)) AS toasted,
   CASE WHEN am.amname = 'btree' AND hc.relkind <> 't' AND ic.relkind = 'i' THEN d.columns END AS columns
 FROM wanted w
 JOIN pg_catalog.pg_index x ON x.indexrelid = w.indexrelid
@@ -212,13 +213,23 @@ WHERE ic.relpersistence <> 't'
 # Most databases have none, and then the statement above takes longer to plan than all else that is asked.
 _ANY_INVALID = "SELECT EXISTS (SELECT FROM pg_catalog.pg_index WHERE NOT indisvalid)"
 
-# pgstattuple's exact answer for one index, where the extension is installed and may be used.
+# pgstattuple's exact answer for one index, where the extension is installed, and whether it may be used.
 _STATTUPLE = """
-SELECT n.nspname::text FROM pg_catalog.pg_extension e
+SELECT n.nspname::text AS schema, has_function_privilege(p.oid, 'EXECUTE') AS may_execute,
+  has_schema_privilege(n.oid, 'USAGE') AS may_enter
+FROM pg_catalog.pg_extension e
 JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace
 JOIN pg_catalog.pg_proc p ON p.pronamespace = n.oid AND p.proname = 'pgstatindex'
-WHERE e.extname = 'pgstattuple' AND has_function_privilege(p.oid, 'EXECUTE') LIMIT 1
+WHERE e.extname = 'pgstattuple' AND p.proargtypes[0] = 'pg_catalog.regclass'::pg_catalog.regtype LIMIT 1
 """
+
+
+class Stattuple(t.NamedTuple):
+    """The extension pgstattuple as it is installed here: its schema, and whether this user may call it and enter there."""
+
+    schema: str
+    may_execute: bool
+    may_enter: bool
 
 _DATABASE = "SELECT age(datfrozenxid) FROM pg_catalog.pg_database WHERE datname = current_database()"
 
@@ -227,6 +238,9 @@ PG_STATISTIC = 2619
 
 MAX_OIDS_IN_QUERY = 1000
 """To send and compare more than these takes longer than to read all tables."""
+
+LOCK_NOT_AVAILABLE = "55P03"
+"""The SQLSTATE of a statement that lock_timeout has ended."""
 
 NO_PAGES = 2**31 - 1
 """No index has so many blocks: none is examined for its size."""
@@ -256,7 +270,7 @@ def _add_file_pages(session: Session, tables: list[TableState]) -> list[TableSta
     uncounted = [table.oid for table in tables if table.is_uncounted]
     if not uncounted:
         return tables
-    sizes = {oid: size for oid, size in session.query(_SIZES, {"oids": uncounted})}
+    sizes = _read_sizes(session, uncounted)
     block_size = session.server.block_size
     return [
         table._replace(file_pages=sizes[table.oid] // block_size if sizes.get(table.oid) is not None else None)
@@ -264,6 +278,16 @@ def _add_file_pages(session: Session, tables: list[TableState]) -> list[TableSta
         else table
         for table in tables
     ]
+
+
+def _read_sizes(session: Session, oids: list[int]) -> dict[int, int | None]:
+    """Return the bytes of each table, without those that a lock forbids to look at."""
+    try:
+        return dict(session.query(_SIZES, {"oids": oids}))
+    except driver_error() as error:
+        if sqlstate(error) != LOCK_NOT_AVAILABLE:
+            raise
+        return {}
 
 
 def read_indexes(
@@ -289,10 +313,9 @@ def read_indexes(
     return session.read(IndexState, sql, values)
 
 
-def read_stattuple_schema(session: Session) -> str | None:
-    """Return the schema of pgstattuple, or None when it is not installed here or not for this user."""
-    rows = session.query(_STATTUPLE)
-    return str(rows[0][0]) if rows else None
+def read_stattuple(session: Session) -> Stattuple | None:
+    """Return where pgstattuple is, or None when it is not installed in this database."""
+    return next(iter(session.read(Stattuple, _STATTUPLE)), None)
 
 
 def read_database_age(session: Session) -> int:

@@ -384,7 +384,7 @@ class Session:
     def is_alive(self) -> bool:
         """Return whether the server still answers."""
         try:
-            self.query(_PID_SQL)
+            self.query(PID_SQL)
         except driver_error():
             return False
         return True

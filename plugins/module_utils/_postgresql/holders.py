@@ -17,12 +17,15 @@ if t.TYPE_CHECKING:
 
 XIDS = 2**32
 
+OPEN_SNAPSHOT = "an open snapshot"
+
 
 class XminHolder(t.NamedTuple):
     """Something that keeps dead rows from being removed: those that died at ``xid`` or later.
 
     ``age`` is that of ``xid``, in transactions; ``began`` (by the server's clock, seconds since 1970) and ``seconds`` (ago)
     tell since when, if the server knows. ``only_catalogs`` is true for what holds rows of system catalogs alone.
+    ``transaction_seconds`` is the age of a session's transaction, of which its snapshot may be only the newest.
     """
 
     what: str
@@ -34,6 +37,7 @@ class XminHolder(t.NamedTuple):
     xid: int
     only_catalogs: bool
     next_step: str
+    transaction_seconds: float | None = None
 
 
 class LockHolder(t.NamedTuple):
@@ -77,6 +81,15 @@ def find_lasting(holders: t.Iterable[LockHolder], *, limit: float) -> LockHolder
         ),
         None,
     )
+
+
+def find_old_snapshot(holders: t.Iterable[XminHolder], *, limit: float) -> XminHolder | None:
+    """Return the open transaction of at least ``limit`` seconds that a concurrent build would wait for, dated by its start."""
+    for holder in holders:
+        seconds = max(holder.seconds or 0.0, holder.transaction_seconds or 0.0)
+        if holder.what == OPEN_SNAPSHOT and seconds >= limit:
+            return holder._replace(seconds=seconds)
+    return None
 
 
 def precedes(left: int, right: int) -> bool:

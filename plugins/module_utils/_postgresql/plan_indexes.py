@@ -194,9 +194,10 @@ def plan_bloat(
 
 def explain_undecided(bloat: Bloat, limit: float) -> str:
     """Return why the waste of an index is not known."""
+    remedy = f"; {bloat.remedy}" if bloat.remedy else ""
     if bloat.why_unknown:
-        return f"how much of it is wasted is not known: {bloat.why_unknown}"
+        return f"how much of it is wasted is not known: {bloat.why_unknown}{remedy}"
     return (
         f"by the statistics between {100 * bloat.least:.0f} % and {100 * bloat.most:.0f} % of it is wasted, which does not"
-        f" decide about {100 * limit:g} %; install the extension pgstattuple to have it measured"
+        f" decide about {100 * limit:g} %{remedy}"
     )

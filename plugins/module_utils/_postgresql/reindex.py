@@ -17,7 +17,7 @@ from . import blockers, names
 from .catalog import IndexState, load_sql, read_indexes
 from .connection import Session, driver_error
 from .errors import is_lost, sql_error
-from .holders import LockHolder, find_lasting, make_lock_blocker, make_xmin_blocker
+from .holders import LockHolder, find_lasting, find_old_snapshot, make_lock_blocker, make_xmin_blocker
 from .plan_indexes import DROP, find_original, format_index
 from .steps import Phase, Step
 from .worker_pool import WorkerPool, is_lock_conflict
@@ -175,11 +175,10 @@ class Reindex:
             return make_lock_blocker(step.display_name, lasting)
         if step.phase == Phase.LEFTOVERS:
             return None
-        for xmin_holder in blockers.read_xmin_holders(session):
-            if xmin_holder.what == "an open snapshot" and (xmin_holder.seconds or 0.0) >= limit:
-                problem = "a concurrent build would wait for an old transaction"
-                return make_xmin_blocker(step.display_name, xmin_holder, problem)
-        return None
+        snapshot = find_old_snapshot(blockers.read_xmin_holders(session), limit=limit)
+        if snapshot is None:
+            return None
+        return make_xmin_blocker(step.display_name, snapshot, "a concurrent build would wait for an old transaction")
 
     def _drop_leftovers(self, session: Session, step: Step) -> None:
         """Drop what a failed build left on its table; what cannot be dropped now is on record for the next run."""

@@ -113,7 +113,7 @@ def _verify_indexes(
             step = rebuilt[index.table_oid, index.schema, index.name]
             reason = (
                 f"rebuilt just now, so the estimate of {100 * bloat.least:.0f} % waste is wrong;"
-                " install the extension pgstattuple to have it measured, or exclude its table"
+                f" {f'{bloat.remedy}, or ' if bloat.remedy else ''}exclude its table"
             )
             skips.append(Skip(index.oid, step.display_name, step.action, reason))
     for index in indexes:

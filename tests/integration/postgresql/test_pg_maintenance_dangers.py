@@ -70,3 +70,56 @@ def test_an_ordinary_autovacuum_gives_way_to_a_build(database: Database) -> None
     run = database.maintain(**COMPACT, lock_timeout=1.0)
     assert not run.failed, run.msg
     assert [entry["what"] for entry in run["done"]] == ["REINDEX INDEX CONCURRENTLY"]
+
+
+def test_the_assessment_does_not_hang_behind_a_lock(database: Database, holder: Any) -> None:
+    """In check mode too: a table under a TRUNCATE is judged by the catalog alone."""
+    database.table("bloated", rows=40000, dead=False)
+    _waste(database, "bloated")
+    with holder.cursor() as cursor:
+        cursor.execute("TRUNCATE bloated")
+        run = database.maintain(**COMPACT, lock_timeout=0.5, on_blocked="report", check=True)
+    assert not run.failed, run.msg
+    assert run["tables_assessed"] == 1
+
+
+def test_a_table_in_danger_is_frozen_before_indexes_are_measured(database: Database) -> None:
+    """Reading them may take hours; it comes after, and what it finds is rebuilt in the same run."""
+    database.sql("CREATE EXTENSION pgstattuple")
+    database.table("bloated", rows=40000, dead=False)
+    _waste(database, "bloated")
+    database.table("old", dead=False)
+    burn_transaction_ids(database, 1000)
+    options: dict[str, Any] = {**COMPACT, "transaction_id_age": 500}
+    predicted = database.maintain(**options, check=True)
+    run = database.maintain(**options)
+    assert predicted["plan"] == run["plan"]
+    assert {item["what"] for item in run["plan"]} == {"VACUUM (FREEZE)"}
+    assert "REINDEX INDEX CONCURRENTLY" in [entry["what"] for entry in run["done"]]
+    assert run["not_done"] == []
+
+
+def test_a_lost_slot_holds_nothing(database: Database) -> None:
+    """Nor does it keep a table from being frozen."""
+    slot = f"{database.name}_lost"
+    database.sql(f"SELECT pg_create_logical_replication_slot('{slot}', 'pgoutput')")
+    try:
+        database.sql("ALTER SYSTEM SET max_slot_wal_keep_size = '1MB'", "SELECT pg_reload_conf()")
+        until(
+            database,
+            "SELECT pg_switch_wal() IS NOT NULL AND pg_logical_emit_message(false, 'x', repeat('x', 1000)) IS NOT NULL"
+            f" AND wal_status IN ('lost', 'unreserved') FROM pg_replication_slots WHERE slot_name = '{slot}'",
+        )
+        database.sql("CHECKPOINT")
+        until(database, f"SELECT wal_status = 'lost' FROM pg_replication_slots WHERE slot_name = '{slot}'")
+        database.table("busy")
+        burn_transaction_ids(database, 1000)
+        run = database.maintain(transaction_id_age=500, on_blocked="report")
+        assert not run.failed, run.msg
+        assert slot not in str(run["blockers"])
+    finally:
+        database.sql(
+            "ALTER SYSTEM RESET max_slot_wal_keep_size",
+            "SELECT pg_reload_conf()",
+            f"SELECT pg_drop_replication_slot('{slot}')",
+        )

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.lowtide.ops.plugins.module_utils._postgresql import holders
-from ansible_collections.lowtide.ops.plugins.module_utils._postgresql.holders import LockHolder
+from ansible_collections.lowtide.ops.plugins.module_utils._postgresql.holders import LockHolder, XminHolder
 from ansible_collections.lowtide.ops.plugins.module_utils._postgresql.steps import Phase, Step
 from ansible_collections.lowtide.ops.plugins.module_utils._postgresql.worker_pool import Record
 
@@ -61,3 +61,22 @@ def test_a_build_is_not_refused_for_an_autovacuum_that_gives_way(change: dict[st
     """The server ends it when the build has waited for deadlock_timeout."""
     holder = HOLDER._replace(**change)
     assert holders.find_lasting([holder], limit=5.0) == (holder if lasts else None)
+
+
+SNAPSHOT = XminHolder("an open snapshot", "pid 7", None, None, 1.0, 50, 99, False, TERMINATE, 900.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "seconds"),
+    [
+        ({}, 900.0),  # an active session under REPEATABLE READ: its statement is new, its transaction is not
+        ({"transaction_seconds": 2.0}, None),
+        ({"transaction_seconds": None}, None),
+        ({"transaction_seconds": None, "seconds": 6.0}, 6.0),
+        ({"what": "a replication slot"}, None),
+    ],
+)
+def test_a_build_waits_for_the_whole_transaction(change: dict[str, Any], seconds: float | None) -> None:
+    """Not for the statement that it is at."""
+    snapshot = holders.find_old_snapshot([SNAPSHOT._replace(**change)], limit=5.0)
+    assert (snapshot and snapshot.seconds) == seconds

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import Refusal
 from ansible_collections.lowtide.ops.plugins.module_utils._postgresql import bloat, names
 from ansible_collections.lowtide.ops.plugins.module_utils._postgresql.arguments import Scope
-from ansible_collections.lowtide.ops.plugins.module_utils._postgresql.catalog import IndexState, TableState
+from ansible_collections.lowtide.ops.plugins.module_utils._postgresql.bloat import sort_by_gain
+from ansible_collections.lowtide.ops.plugins.module_utils._postgresql.catalog import IndexState, Stattuple, TableState
 from ansible_collections.lowtide.ops.plugins.module_utils._postgresql.holders import XminHolder
 from ansible_collections.lowtide.ops.plugins.module_utils._postgresql.plan import (
     Surroundings,
@@ -479,10 +480,36 @@ def test_the_interval_is_one(tuples: int, pages: int, width: float, nulls: float
         assert waste.least > 0.5
 
 
+REMEDY = bloat.find_remedy(None, user="keeper")
+
+
+@pytest.mark.parametrize(
+    ("stattuple", "remedy"),
+    [
+        (None, "install the extension pgstattuple to have it measured"),
+        (Stattuple("public", True, True), ""),
+        (Stattuple("public", False, True), "GRANT pg_stat_scan_tables TO keeper to have it measured by pgstattuple"),
+        (
+            Stattuple("Tools", False, False),
+            'GRANT USAGE ON SCHEMA "Tools" TO keeper; GRANT pg_stat_scan_tables TO keeper to have it measured by pgstattuple',
+        ),
+    ],
+)
+def test_not_installed_is_not_the_same_as_not_executable(stattuple: Stattuple | None, remedy: str) -> None:
+    assert bloat.find_remedy(stattuple, user="keeper") == remedy
+
+
+def test_the_largest_gain_is_measured_first() -> None:
+    """Time may run out: what is gained at most is the estimate of the largest share, times the size."""
+    small, large = INDEX._replace(oid=1, pages=100), INDEX._replace(oid=2, pages=10_000)
+    pairs = [(small, bloat.Bloat(0.0, 1.0)), (large, bloat.Bloat(0.0, 0.6)), (INDEX, bloat.Bloat(0.0, 0.9))]
+    assert sort_by_gain(pairs) == [large, INDEX, small]
+
+
 def test_undecided_bloat_is_said_and_not_acted_on() -> None:
     plan = Plan()
     plan_bloat(
-        [(INDEX, bloat.Bloat(0.2, 0.8)), (INDEX, bloat.Bloat(0.0, 0.1)), (INDEX, None)],
+        [(INDEX, bloat.Bloat(0.2, 0.8, remedy=REMEDY)), (INDEX, bloat.Bloat(0.0, 0.1)), (INDEX, None)],
         Conditions(index_bloat_ratio=0.5),
         rights=Rights(),
         block_size=8192,
