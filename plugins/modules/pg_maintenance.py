@@ -24,7 +24,11 @@ description:
     C(hot_standby_feedback)) is named with its owner and age, and the table is not vacuumed over and over. That no row
     can be removed has to be proven first, for which one VACUUM freezes the table.
   - A table above O(transaction_id_age) is frozen whenever that lowers its age by something that counts, whatever
-    O(time_budget) says. One that is above it and was not frozen fails the module, whatever O(on_blocked) says.
+    O(time_budget) says. One that is above it and was not frozen fails the module, whatever O(on_blocked) says, unless
+    an autovacuum against wraparound is at work on it.
+  - Where neither O(schemas) nor O(tables) narrows the scope, a temporary table above O(transaction_id_age) fails the module
+    as well, with its session named; so does an excluded table, or a system catalog, that is also older than
+    C(autovacuum_freeze_max_age).
   - Never works on a standby, and never twice at once in one database.
 extends_documentation_fragment:
   - lowtide.ops._attributes

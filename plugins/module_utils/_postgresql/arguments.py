@@ -55,7 +55,12 @@ class Scope(t.NamedTuple):
     @property
     def is_everything(self) -> bool:
         """Whether no table is left out."""
-        return self.schemas is None and self.tables is None and not self.exclude
+        return self.is_whole_database and not self.exclude
+
+    @property
+    def is_whole_database(self) -> bool:
+        """Whether all tables are meant, but for named exceptions."""
+        return self.schemas is None and self.tables is None
 
 
 def build_conditions(params: t.Mapping[str, t.Any]) -> Conditions:

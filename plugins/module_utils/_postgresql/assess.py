@@ -21,6 +21,7 @@ from .plan import Surroundings, apply_time_budget, plan_tables
 from .plan_indexes import Rights, plan_bloat, plan_invalid
 from .scope import find_excluded, select_tables
 from .steps import Conditions, Plan, describe_unmet, list_items, report_skips
+from .unfrozen import plan_unfrozen, read_unfrozen
 from .worker_pool import to_milliseconds
 
 if t.TYPE_CHECKING:
@@ -146,6 +147,15 @@ def assess(
     )
     assessment = Assessment(tables, everything, examined, collations, plan, server)
     _plan_indexes(session, assessment, conditions)
+    if conditions.transaction_id_age is not None and scope.is_whole_database:
+        plan_unfrozen(
+            read_unfrozen(session, limit=conditions.transaction_id_age),
+            server.in_scope or (),
+            conditions,
+            freeze_max_age=server.freeze_max_age,
+            multixact_freeze_max_age=server.multixact_freeze_max_age,
+            plan=plan,
+        )
     apply_time_budget(plan, budget=budget, jobs=jobs)
     limit_statements(session, lock_timeout=lock_timeout, seconds=None)
     return assessment

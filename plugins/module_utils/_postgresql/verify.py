@@ -89,11 +89,26 @@ def _plan_again(
     for skip in remaining.skips:
         condition = "transaction_id_age" if skip.is_danger else "dead_tuple_ratio"
         unmet.setdefault(skip.display_name, {})[condition] = skip.reason
-    skips += [
-        Skip(step.oid, step.display_name, step.action, f"done, and again: {step.why}; it is being written to, or held")
-        for step in remaining.steps
-    ]
+    skips += [make_remaining_skip(step, sees_sessions=session.server.sees_sessions) for step in remaining.steps]
     return skips, unmet
+
+
+def make_remaining_skip(step: Step, *, sees_sessions: bool) -> Skip:
+    """Return the record of a table that was done and is due again. One that was frozen and is as old as before is a danger."""
+    if not step.is_danger:
+        reason = f"done, and again: {step.why}; it is being written to, or held"
+        return Skip(step.oid, step.display_name, step.action, reason)
+    holder, next_step = "something that held its rows and has ended since", "Run again"
+    if not sees_sessions:
+        holder = "perhaps an old transaction of another user, which login_user may not see"
+        next_step = "GRANT pg_read_all_stats TO login_user, and run again: it names who holds the rows"
+    blocker = Blocker(
+        object=step.display_name,
+        what=f"{step.action} was done, and all the same {step.why}",
+        holder=holder,
+        next_step=next_step,
+    )
+    return Skip(step.oid, step.display_name, step.action, f"{blocker.what}; {holder}", blocker, step.is_danger)
 
 
 def _verify_indexes(

@@ -123,3 +123,39 @@ def test_a_lost_slot_holds_nothing(database: Database) -> None:
             "SELECT pg_reload_conf()",
             f"SELECT pg_drop_replication_slot('{slot}')",
         )
+
+
+def test_a_temporary_table_that_holds_the_age_is_named(database: Database, holder: Any) -> None:
+    """Nobody but its session can freeze it, so the database would stop with every table in order."""
+    with holder.cursor() as cursor:
+        cursor.execute("CREATE TEMPORARY TABLE forgotten AS SELECT 1 AS id")
+    holder.commit()
+    burn_transaction_ids(database, 1000)
+    options: dict[str, Any] = {"transaction_id_age": 500, "on_blocked": "report"}
+    run = database.maintain(**options)
+    assert run.failed
+    blocker = next(entry for entry in run["blockers"] if "forgotten" in entry["object"])
+    named = "the-holder" if int(database.one("SHOW server_version_num")) >= 160000 else "pg_temp_"
+    assert named in blocker["holder"]
+    holder.close()
+    until(database, "SELECT count(*) = 0 FROM pg_class WHERE relname = 'forgotten'")
+    assert not database.maintain(**options).failed
+
+
+def test_a_freeze_that_lowered_nothing_fails(database: Database, holder: Any) -> None:
+    """An account that does not see other users' snapshots learns that there is one."""
+    role = f"owner_{database.name}"
+    database.table("busy", dead=False)
+    database.sql(f"CREATE ROLE {role} LOGIN PASSWORD 'weak'", f"ALTER TABLE busy OWNER TO {role}")
+    try:
+        with holder.cursor() as cursor:
+            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            cursor.execute("SELECT pg_current_xact_id()")
+            burn_transaction_ids(database, 1000)
+            run = database.maintain(
+                transaction_id_age=500, tables=["busy"], on_blocked="report", login_user=role, login_password="weak"
+            )
+        assert run.failed
+        assert "GRANT pg_read_all_stats" in run["error"]["next_step"]
+    finally:
+        database.sql(f"REASSIGN OWNED BY {role} TO postgres", f"DROP OWNED BY {role}", f"DROP ROLE {role}")

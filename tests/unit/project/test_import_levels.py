@@ -81,7 +81,7 @@ LEVELS = {
         ["pooler"],
         ["connection"],
         ["arguments", "catalog", "locks"],
-        ["bloat", "holders"],
+        ["bloat", "holders", "unfrozen"],
         ["blockers", "plan"],
         ["plan_indexes", "scope", "worker_pool"],
         ["collations", "reindex", "vacuum"],
