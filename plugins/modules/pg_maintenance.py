@@ -75,14 +75,17 @@ options:
     default: 1
   on_blocked:
     description:
-      - What to do about things that are due and were not done, because somebody is in the way, a right is missing, or
-        time ran out.
+      - What to do about things that are due and were not done, because somebody is in the way, or time ran out.
       - With V(fail) the module fails once everything else is done; with V(report) they are in RV(blockers) and
         RV(not_done) only.
+      - A missing right fails the module in any case, once everything else is done, since no later run would do better. Its
+        blocker has the C(GRANT).
     type: str
     choices: [fail, report]
     default: fail
 notes:
+  - O(login_user) owns the tables, or has C(MAINTAIN) on them or the role C(pg_maintain) (PostgreSQL 17), which does not
+    include the right to name what is in a schema. That takes C(GRANT USAGE ON SCHEMA) for each schema but C(public).
   - To see what other users' sessions hold back, O(login_user) needs the role C(pg_read_all_stats) (or C(pg_monitor)).
     Without it there is a warning, and no index is rebuilt.
   - Bloat of an index is estimated from statistics, without reading the index, as an interval. Those that may be above

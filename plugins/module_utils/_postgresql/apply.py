@@ -147,7 +147,7 @@ def _add_bloated_indexes(run: Run, pool: WorkerPool) -> None:
     plan_bloat(
         examined,
         run.conditions,
-        rights=Rights(run.session.server.version, run.session.server.sees_sessions),
+        rights=Rights(run.session.server.version, run.session.server.sees_sessions, run.session.settings.user),
         block_size=run.session.server.block_size,
         plan=later,
     )

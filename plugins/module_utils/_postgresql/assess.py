@@ -134,6 +134,7 @@ def assess(
         multixact_freeze_max_age=facts.multixact_freeze_max_age,
         in_scope={table.oid for table in tables},
         excluded=find_excluded(everything, scope),
+        user=session.settings.user,
     )
     plan = Plan()
     plan_tables(everything, conditions, read_holders=cache_holders(session), server=server, plan=plan)
@@ -191,7 +192,7 @@ def cache_holders(session: Session) -> t.Callable[[], list[XminHolder]]:
 def _plan_indexes(session: Session, assessment: Assessment, conditions: Conditions) -> None:
     """Add what is due for indexes."""
     indexes = [index for index, _bloat in assessment.indexes]
-    rights = Rights(session.server.version, session.server.sees_sessions)
+    rights = Rights(session.server.version, session.server.sees_sessions, session.settings.user)
     block_size, plan = session.server.block_size, assessment.plan
     if conditions.invalid_indexes:
         locked = [oid for index in indexes if not index.valid for oid in (index.oid, index.table_oid)]

@@ -23,6 +23,7 @@ class TableState(t.NamedTuple):
 
     ``frozen_xid`` is the older relfrozenxid of table and TOAST, 0 for none; ``inserted`` are the rows inserted since the
     last VACUUM; ``index_pages`` the blocks of all its indexes; ``parent`` the partitioned table that it is a partition of.
+    ``may_enter`` is the right to name what is in its schema, which is as needful as that to vacuum it.
     ``kind`` is pg_class.relkind; ``pages`` are blocks of heap and TOAST as of the last VACUUM or ANALYZE; ``live``, ``dead``
     and ``changed`` are the statistics' row counts (``changed``: since the last ANALYZE); the ``toast_*`` ones count chunks.
     What survives the loss of these counters: ``heap_pages``, and how many of them were ``visible_pages`` (to all) as of the
@@ -49,6 +50,7 @@ class TableState(t.NamedTuple):
     toast_dead: int
     parent: int | None
     may_vacuum: bool
+    may_enter: bool
     frozen_xid: int
     inserted: int
     index_pages: int
@@ -91,6 +93,7 @@ class IndexState(t.NamedTuple):
     deduplicates: bool
     may_reindex: bool
     may_drop: bool
+    may_enter: bool
     toast: bool
     signature: str | None
     is_safe: bool
@@ -110,7 +113,7 @@ SELECT c.oid::bigint AS oid, n.nspname::text AS schema, c.relname::text AS name,
   pg_stat_get_vacuum_count(c.oid) AS vacuum_count, pg_stat_get_analyze_count(c.oid) AS analyze_count,
   coalesce(pg_stat_get_live_tuples(t.oid), 0) AS toast_live, coalesce(pg_stat_get_dead_tuples(t.oid), 0) AS toast_dead,
   i.inhparent::bigint AS parent,
-  {may_vacuum} AS may_vacuum,
+  {may_vacuum} AS may_vacuum, has_schema_privilege(n.oid, 'USAGE') AS may_enter,
   (CASE WHEN age(t.relfrozenxid) > age(c.relfrozenxid) THEN t.relfrozenxid ELSE c.relfrozenxid END)::text::bigint AS frozen_xid,
   pg_stat_get_ins_since_vacuum(c.oid) AS inserted, coalesce(x.pages, 0) AS index_pages,
   c.relpages AS heap_pages, c.relallvisible AS visible_pages,
@@ -189,6 +192,7 @@ SELECT ic.oid::bigint AS oid, owner.oid::bigint AS table_oid, xn.nspname::text A
   coalesce((SELECT option_value::int FROM pg_options_to_table(ic.reloptions) WHERE option_name = 'fillfactor'), 90) AS fillfactor,
   coalesce((SELECT option_value::bool FROM pg_options_to_table(ic.reloptions) WHERE option_name = 'deduplicate_items'), true) AS deduplicates,
   {may_reindex} AS may_reindex, pg_has_role(ic.relowner, 'USAGE') AS may_drop,
+  has_schema_privilege(xn.oid, 'USAGE') AS may_enter,
   hc.relkind = 't' AS toast,
   CASE WHEN x.indrelid IN (SELECT indrelid FROM broken) THEN concat_ws('|', am.amname, x.indisunique, x.indkey, x.indclass,
     x.indcollation, x.indoption, pg_get_expr(x.indexprs, x.indrelid), pg_get_expr(x.indpred, x.indrelid)) END AS signature,

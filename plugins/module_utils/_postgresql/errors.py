@@ -144,7 +144,7 @@ _NEXT_STEP: dict[str, str] = {
     "57014": "Somebody cancelled the statement or statement_timeout ended it; run again",
     "40001": "Run again; on a standby, set hot_standby_feedback on or raise max_standby_streaming_delay",
     "40P01": "Run again; the server ended one side of a deadlock",
-    "42501": "Use a login_user that owns the object",
+    "42501": "GRANT login_user what the message names (USAGE, if it is a schema), or connect as the owner of the object",
     "57P05": "Run again; idle_session_timeout or a network device ended the session",
     "23505": "Remove the duplicate rows first: an index that is to be unique cannot be built over them",
     "XX002": "Run pg_amcheck on it; the index or table is corrupt",

@@ -75,6 +75,11 @@ def format_name(*parts: str) -> str:
     return ".".join(map(_format_part, parts))
 
 
+def grant_schema(schema: str, user: str) -> str:
+    """Return the statement that lets a role name what is in a schema."""
+    return f"GRANT USAGE ON SCHEMA {format_name(schema)} TO {format_name(user)}"
+
+
 def find_leftover_base(index_name: str) -> str | None:
     """The name before ``_ccnew``, ``_ccnew1``, ``_ccold`` ..., or None: what REINDEX CONCURRENTLY calls its own indexes."""
     match = re.fullmatch(r"(.+)_cc(?:new|old)[0-9]*", index_name, flags=re.DOTALL)

@@ -27,6 +27,9 @@ WORTH_FREEZING = 0.05
 ONLY_VERSION = 180000
 """From here on ONLY keeps VACUUM and ANALYZE to the table that is named."""
 
+MAINTAIN_VERSION = 170000
+"""From here on MAINTAIN can be granted, and pg_maintain has it on all tables."""
+
 SMALLEST_ROW = 28
 """Bytes of a block that a row needs at least: its header and the pointer to it."""
 
@@ -35,7 +38,7 @@ CATALOGS = {"pg_catalog", "information_schema"}
 
 class Surroundings(t.NamedTuple):
     """What the plan has to know of the server and of the scope. ``in_scope`` is None where every table is; ``excluded`` are
-    tables that were named to be left alone.
+    tables that were named to be left alone; ``user`` is the role that would be granted what is missing.
     """
 
     version: int = ONLY_VERSION
@@ -44,6 +47,7 @@ class Surroundings(t.NamedTuple):
     multixact_freeze_max_age: int = 400_000_000
     in_scope: t.Collection[int] | None = None
     excluded: t.Collection[int] = ()
+    user: str = "login_user"
 
     def has(self, oid: int) -> bool:
         """Return whether the table is in the declared scope."""
@@ -317,15 +321,10 @@ def _plan_table(
     analyze = bool(needs.statistics or needs.dead) and table.oid != PG_STATISTIC
     action = name_action(vacuum=needs.vacuum, freeze=bool(needs.danger) or prove, analyze=analyze)
     display_name = format_table(table)
-    if not table.may_vacuum:
-        blocker = Blocker(
-            object=display_name,
-            what="no permission",
-            holder="the owner of the table",
-            next_step="Connect as its owner, or as the owner of the database; from PostgreSQL 17 on MAINTAIN can be granted",
-        )
-        reason = "login_user neither owns it nor the database; connect as the owner or grant that role"
-        plan.skip(table.oid, display_name, action, reason, blocker, danger=bool(needs.danger))
+    blocker = find_missing_right(table, server)
+    if blocker is not None:
+        reason = f"{'; '.join(unmet.values())}; {blocker.what}: {blocker.next_step}"
+        plan.skip(table.oid, display_name, action, reason, blocker, danger=bool(needs.danger), missing_right=True)
         return None
     size = table.pages * server.block_size
     read = size + (table.index_pages * server.block_size if needs.vacuum else 0)
@@ -345,6 +344,24 @@ def _plan_table(
         vacuum=needs.vacuum,
         analyze=analyze,
     )
+
+
+def find_missing_right(table: TableState, server: Surroundings) -> Blocker | None:
+    """Return which right login_user lacks to vacuum or analyze a table, with the statement that grants it."""
+    user, name = names.format_name(server.user), names.format_name(table.schema, table.name)
+    if not table.may_vacuum:
+        next_step = f"GRANT MAINTAIN ON {name} TO {user} (of all tables: GRANT pg_maintain TO {user})"
+        if server.version < MAINTAIN_VERSION:
+            next_step = f"GRANT the role that owns {name}, or the database, TO {user}"
+        return Blocker(format_table(table), "no permission to maintain it", "the owner of the table", next_step)
+    if not table.may_enter:
+        return Blocker(
+            object=format_table(table),
+            what=f"no permission for schema {names.format_name(table.schema)}",
+            holder="the owner of the schema",
+            next_step=names.grant_schema(table.schema, server.user),
+        )
+    return None
 
 
 def drop_blocked_needs(

@@ -14,7 +14,7 @@ from .._common.outcome import Blocker
 from . import names
 from .bloat import Bloat
 from .catalog import IndexState
-from .plan import REINDEX_RATE, SECONDS_EACH
+from .plan import MAINTAIN_VERSION, REINDEX_RATE, SECONDS_EACH
 from .steps import Conditions, Phase, Plan, Step
 
 REINDEX = "REINDEX INDEX CONCURRENTLY"
@@ -29,6 +29,7 @@ class Rights(t.NamedTuple):
 
     version: int = 180000
     sees_sessions: bool = True
+    user: str = "login_user"
 
 
 def find_original(index: IndexState, siblings: list[IndexState]) -> IndexState | None:
@@ -118,20 +119,35 @@ def add_possible_step(step: Step, index: IndexState, rights: Rights, plan: Plan)
         holder=names.format_name(index.table_schema, index.table),
         next_step=obstacle.next_step,
     )
-    plan.skip(step.oid, step.display_name, step.action, f"{step.why}; {obstacle.problem}", blocker)
+    plan.skip(
+        step.oid,
+        step.display_name,
+        step.action,
+        f"{step.why}; {obstacle.problem}",
+        blocker,
+        missing_right=obstacle.missing_right,
+    )
 
 
 class Obstacle(t.NamedTuple):
-    """Why an index cannot be rebuilt, or dropped, and what to do."""
+    """Why an index cannot be rebuilt, or dropped, and what to do; whether it is a right that login_user lacks."""
 
     problem: str
     next_step: str
+    missing_right: bool = False
 
 
 def find_obstacle(index: IndexState, rights: Rights, *, dropping: bool = False) -> Obstacle | None:
     """Return why the index cannot be rebuilt, or dropped, by this run; None when it can."""
+    user, table = names.format_name(rights.user), names.format_name(index.table_schema, index.table)
     if not (index.may_drop if dropping else index.may_reindex):
-        return Obstacle("login_user does not own it", "Connect as the owner of its table")
+        next_step = f"GRANT the role that owns {table} TO {user}"
+        if not dropping and rights.version >= MAINTAIN_VERSION:
+            next_step = f"GRANT MAINTAIN ON {table} TO {user} (of all tables: GRANT pg_maintain TO {user})"
+        return Obstacle("login_user does not own it", next_step, missing_right=True)
+    if not index.may_enter:
+        problem = f"no permission for schema {names.format_name(index.schema)}"
+        return Obstacle(problem, names.grant_schema(index.schema, rights.user), missing_right=True)
     if dropping:
         return None
     quiet_hour = "Run REINDEX INDEX on it in a quiet hour"
@@ -156,10 +172,17 @@ def find_obstacle(index: IndexState, rights: Rights, *, dropping: bool = False) 
         (
             not rights.sees_sessions,
             "login_user may not see other users' transactions, which a concurrent build would wait for",
-            "GRANT pg_read_all_stats TO login_user",
+            f"GRANT pg_read_all_stats TO {user}",
         ),
     )
-    return next((Obstacle(problem, next_step) for applies, problem, next_step in obstacles if applies), None)
+    return next(
+        (
+            Obstacle(problem, next_step, missing_right=not rights.sees_sessions and "pg_read_all_stats" in next_step)
+            for applies, problem, next_step in obstacles
+            if applies
+        ),
+        None,
+    )
 
 
 def plan_bloat(

@@ -83,7 +83,8 @@ class Step(t.NamedTuple):
 
 class Skip(t.NamedTuple):
     """Something due, or perhaps due, that is not done. ``blocker`` is what somebody can clear, None where the declared
-    scope itself is the reason. ``is_danger``: it fails the run, whatever on_blocked says.
+    scope itself is the reason. ``is_danger``: it fails the run, whatever on_blocked says; so does a ``missing_right``, which
+    no waiting clears.
     """
 
     oid: int
@@ -92,6 +93,7 @@ class Skip(t.NamedTuple):
     reason: str
     blocker: Blocker | None = None
     is_danger: bool = False
+    missing_right: bool = False
 
 
 class Plan:
@@ -110,9 +112,10 @@ class Plan:
         blocker: Blocker | None = None,
         *,
         danger: bool = False,
+        missing_right: bool = False,
     ) -> None:
         """Put on record that something due is not done."""
-        self.skips.append(Skip(oid, display_name, action, reason, blocker, danger))
+        self.skips.append(Skip(oid, display_name, action, reason, blocker, danger, missing_right))
 
 
 def skip_step(step: Step, reason: str, blocker: Blocker | None) -> Skip:

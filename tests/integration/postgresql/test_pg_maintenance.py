@@ -321,7 +321,7 @@ def test_not_the_owner(database: Database) -> None:
         run = database.maintain(**DEAD, login_user=role, login_password="only-reads", on_blocked="report")  # noqa: S106 - a role of this test
         assert not run.changed
         assert run["plan"] == []
-        assert "neither owns it" in run["not_done"][0]["why"]
+        assert "no permission to maintain it" in run["not_done"][0]["why"]
     finally:
         database.sql(f"DROP OWNED BY {role}", f"DROP ROLE {role}")
 

@@ -36,13 +36,13 @@ from ansible_collections.lowtide.ops.plugins.module_utils._postgresql.vacuum imp
 
 TABLE = TableState(
     oid=1, schema="public", name="t", kind="r", pages=10, reltuples=1000, xid_age=10, multixact_age=0, live=1000, dead=0, changed=0,
-    vacuumed=1000.0, since_analyze=10.0, vacuum_count=1, analyze_count=1, toast_live=0, toast_dead=0, parent=None, may_vacuum=True,
+    vacuumed=1000.0, since_analyze=10.0, vacuum_count=1, analyze_count=1, toast_live=0, toast_dead=0, parent=None, may_vacuum=True, may_enter=True,
     frozen_xid=99_990, inserted=0, index_pages=0, heap_pages=10, visible_pages=10, toast_unknown=0, file_pages=0,
 )  # fmt: skip
 INT4 = [4, "i", 4, 0.0, -1.0]
 INDEX = IndexState(
     oid=10, table_oid=1, schema="public", name="t_pkey", table_schema="public", table="t", kind="i", method="btree", pages=1000, tuples=100000,
-    valid=True, live=True, unique=True, exclusion=False, constraint=True, fillfactor=90, deduplicates=True, may_reindex=True, may_drop=True, toast=False,
+    valid=True, live=True, unique=True, exclusion=False, constraint=True, fillfactor=90, deduplicates=True, may_reindex=True, may_drop=True, may_enter=True, toast=False,
     signature="s", is_safe=True, toasted=False, columns=[INT4],
 )  # fmt: skip
 SNAPSHOT = XminHolder(

@@ -106,8 +106,8 @@ def check_server(module: AnsibleModule, session: Session, conditions: Conditions
 
 
 def raise_skipped(skips: list[Skip], outcome: Outcome, *, on_blocked: str) -> None:
-    """Fail for what is due and was not done: always for what is a danger, else where on_blocked says so."""
-    dangers = [skip for skip in skips if skip.is_danger]
+    """Fail for what is due and was not done: always for a danger or a missing right, else where on_blocked says so."""
+    dangers = [skip for skip in skips if skip.is_danger] or [skip for skip in skips if skip.missing_right]
     blocked = [skip for skip in skips if skip.blocker is not None]
     decisive = dangers or (blocked if on_blocked == "fail" else [])
     if not decisive:
