@@ -63,7 +63,7 @@ options:
     default: 10
   system_identifier:
     description:
-      - What C(SELECT system_identifier FROM pg_control_system()) must say, so that no other cluster is taken for this one.
+      - What the server's function C(pg_control_system) must say in C(system_identifier), so that no other cluster is taken for this one.
       - Anything else is a refusal before the first write.
     type: str
 requirements:
@@ -161,7 +161,7 @@ options:
   time_budget:
     description:
       - Seconds for the whole run. What does not fit by its estimate is not started, and is a blocker.
-      - Freezing because of O(transaction_id_age) ignores it. A command that needs more than all of it is started when
-        nothing else is due.
+      - Freezing because of O(transaction_id_age) ignores it. Of the commands that need more than all of it, each run
+        starts one, after everything else.
     type: int
 """

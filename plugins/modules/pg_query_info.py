@@ -28,14 +28,14 @@ options:
   query:
     description:
       - One statement that returns rows, such as C(SELECT), C(VALUES), C(SHOW) or C(EXPLAIN).
-      - Without O(values) it is sent as it is. With them, C(%(name)s) stands for a value and C(%%) for a percent sign.
+      - Without O(values) it is sent as it is. With them, V(%(name\)s) stands for a value and C(%%) for a percent sign.
     type: str
     required: true
   values:
     description:
       - Values by name, which the driver quotes into O(query). A value is never taken for SQL.
       - A list is bound as an array. A dictionary, or a list of dictionaries, is bound as JSON, to be written
-        C(%(name)s::jsonb).
+        V(%(name\)s::jsonb).
     type: dict
     default: {}
   max_rows:

@@ -15,7 +15,7 @@ from .bloat import POSTPONED
 from .collations import DATABASE, name_refresh
 from .connection import Session, driver_error
 from .errors import sql_error
-from .plan import apply_time_budget
+from .plan import apply_time_budget, is_oversized
 from .plan_indexes import Rights, plan_bloat
 from .reindex import Reindex, build_tasks
 from .steps import Conditions, Phase, Plan, Skip, Step, describe_unmet, report_skips
@@ -69,7 +69,7 @@ def _apply(run: Run, pool: WorkerPool, outcome: Outcome) -> list[Skip]:
         failure = error
     done = [step for step, _seconds in record.done]
     outcome.facts["done"] = [
-        {"object": step.display_name, "what": step.action, "seconds": round(seconds, 3)}
+        {"object": step.display_name, "what": step.action, "why": step.why, "seconds": round(seconds, 3)}
         for step, seconds in record.done
     ]
     # What was running when the connection went may have been done, without an answer.
@@ -105,10 +105,14 @@ def _apply(run: Run, pool: WorkerPool, outcome: Outcome) -> list[Skip]:
 
 def _run_phases(run: Run, pool: WorkerPool, before: dict[int, Counts]) -> None:
     vacuums, reindexes = Vacuum(pool, before, truncate=run.truncate), Reindex(pool)
+    last: list[Step] = []  # what is longer than the budget would keep all else from being begun
     for phase in Phase:
         if phase == Phase.BLOAT:
             _add_bloated_indexes(run, pool)
-        due = [step for step in run.assessment.plan.steps if step.phase == phase]
+        steps = [step for step in run.assessment.plan.steps if step.phase == phase]
+        oversized = [step for step in steps if is_oversized(step, run.limits.budget)]
+        last += oversized
+        due = [step for step in steps if step not in oversized]
         if not due:
             continue
         if phase in TABLE_PHASES:
@@ -117,6 +121,8 @@ def _run_phases(run: Run, pool: WorkerPool, before: dict[int, Counts]) -> None:
             _refresh_collations(run, pool, due)
         else:
             reindexes.run(due)
+    for step in last:
+        (vacuums if step.phase in TABLE_PHASES else reindexes).run([step])
     vacuums.finish(run.session)
 
 

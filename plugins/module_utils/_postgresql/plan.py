@@ -426,8 +426,8 @@ def apply_time_budget(plan: Plan, *, budget: float | None, jobs: int) -> None:
     """Sort the steps, and skip those whose estimated time exceeds the time budget.
 
     ``budget`` is in seconds of wall time; estimates are divided by ``jobs``. What is there against wraparound ignores it.
-    One step that is longer than the whole budget is kept where nothing else is to be done, so that it is not starved in
-    every run: the first of them, after all that fits.
+    One step that is longer than the whole budget is kept as well, so that none is starved in every run: the first of them,
+    after all that fits.
     """
     ordered = sort_steps(plan.steps)
     plan.steps = [step for step in ordered if step.is_danger] if budget is not None else ordered
@@ -443,10 +443,17 @@ def apply_time_budget(plan: Plan, *, budget: float | None, jobs: int) -> None:
             continue
         used += step.estimate / jobs
         plan.steps.append(step)
-    if late and not plan.steps:
-        plan.steps.append(late.pop(0))
+    oversized = next((step for step in late if is_oversized(step, budget)), None)
+    if oversized is not None:
+        late.remove(oversized)
+        plan.steps.append(oversized)
     for step in late:
         skip_late_step(plan, step, budget)
+
+
+def is_oversized(step: Step, budget: float | None) -> bool:
+    """Return whether a step needs more than the whole time budget, so that it comes last."""
+    return budget is not None and not step.is_danger and step.estimate > budget
 
 
 def skip_late_step(plan: Plan, step: Step, budget: float) -> None:
@@ -463,5 +470,5 @@ def make_budget_blocker(step: Step, budget: float) -> Blocker:
         object=step.display_name,
         what=f"no time for {step.action}, about {step.estimate:.0f} s",
         holder=f"time_budget of {budget:g} s",
-        next_step="Raise time_budget, or run again: what needs more than all of it is done when nothing else is due",
+        next_step="Raise time_budget, or run again: of what needs more than all of it, each run begins one, last",
     )

@@ -29,8 +29,10 @@ def summarize_maintenance(facts: t.Mapping[str, t.Any], plan: t.Sequence[PlanIte
     steps = [(item.object, item.what) for item in plan]
     if not check_mode:
         steps = [(step["object"], step["what"]) for step in facts["done"]]
+        # What was found only after a VACUUM is not in the plan.
+        reasons = {(step["object"], step["what"]): step["why"] for step in facts["done"]}
     if steps:
-        words = join_some([f"{what} of {name} ({reasons.get((name, what), 'due')})" for name, what in steps], limit=2)
+        words = join_some([f"{what} of {name} ({reasons[name, what]})" for name, what in steps], limit=2)
         verb = "would do" if check_mode else "did"
         summary = f"{verb} {len(steps)} of {format_count(max(len(plan), len(steps)), 'step')} on {tables} of {database}: {words}"
     elif plan or facts["not_done"]:

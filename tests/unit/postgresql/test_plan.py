@@ -122,13 +122,25 @@ def test_danger_first_then_the_biggest_effect() -> None:
 
 def test_nothing_is_started_that_does_not_fit() -> None:
     tables = [
-        TABLE._replace(oid=1, name="big", dead=9000, pages=13107200),
+        TABLE._replace(oid=1, name="first", dead=9000, pages=76800),
+        TABLE._replace(oid=2, name="big", dead=8000, pages=76800),
+        TABLE._replace(oid=3, name="small", dead=2000),
+    ]
+    plan = planned(*tables, dead_tuple_ratio=0.1, budget=10)
+    assert [step.name for step in plan.steps] == ["first", "small"]
+    assert plan.skips[0].display_name == "table public.big"
+    assert plan.skips[0].blocker is not None
+
+
+def test_what_needs_more_than_the_budget_comes_last_and_is_not_starved() -> None:
+    """On a busy database something else is due in every run."""
+    tables = [
+        TABLE._replace(oid=1, name="huge", dead=9000, pages=13107200),
         TABLE._replace(oid=2, name="small", dead=2000),
     ]
     plan = planned(*tables, dead_tuple_ratio=0.1, budget=10)
-    assert [step.name for step in plan.steps] == ["small"]
-    assert plan.skips[0].display_name == "table public.big"
-    assert plan.skips[0].blocker is not None
+    assert [step.name for step in plan.steps] == ["small", "huge"]
+    assert plan.skips == []
 
 
 @pytest.mark.parametrize(

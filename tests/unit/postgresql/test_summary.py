@@ -12,8 +12,8 @@ from ansible_collections.lowtide.ops.plugins.module_utils._postgresql import sum
 
 PLAN = [PlanItem("table a", "VACUUM", "15 % dead rows"), PlanItem("index i", "REINDEX", "60 % wasted")]
 DONE = [
-    {"object": "table a", "what": "VACUUM", "seconds": 0.31},
-    {"object": "index i", "what": "REINDEX", "seconds": 75.2},
+    {"object": "table a", "what": "VACUUM", "why": "15 % dead rows", "seconds": 0.31},
+    {"object": "index i", "what": "REINDEX", "why": "60 % wasted", "seconds": 75.2},
 ]
 LEFT = [{"object": "table b", "what": "VACUUM", "why": "no lock within 5 s"}]
 
@@ -51,6 +51,12 @@ def facts(**more: Any) -> dict[str, Any]:
             "did 1 of 2 steps on 12 tables of shop: VACUUM of table a (15 % dead rows); 1 left, first table b: no lock within 5 s",
         ),
         (
+            facts(done=DONE),
+            PLAN[:1],
+            False,
+            "did 2 of 2 steps on 12 tables of shop: VACUUM of table a (15 % dead rows), REINDEX of index i (60 % wasted)",
+        ),
+        (
             facts(not_done=LEFT),
             PLAN,
             False,
@@ -63,7 +69,7 @@ def facts(**more: Any) -> dict[str, Any]:
             "nothing done on 12 tables of shop; 1 left, first table b: no lock within 5 s",
         ),
     ],
-    ids=["nothing_due", "predicted", "done", "half_done", "locked", "blocked"],
+    ids=["nothing_due", "predicted", "done", "found_later", "half_done", "locked", "blocked"],
 )
 def test_maintenance(known: dict[str, Any], plan: list[PlanItem], check_mode: bool, expected: str) -> None:
     """What was done and why, and what was left and why."""
