@@ -89,7 +89,7 @@ options:
     type: list
     elements: str
   exclude:
-    description: Not these tables, written as in O(tables).
+    description: Not these tables, written as in O(tables). A name that means no table is a warning.
     type: list
     elements: str
     default: []
@@ -150,7 +150,9 @@ options:
         miss rows, and unique indexes let duplicates in.
       - With V(refresh) all indexes by such a collation are rebuilt, and if all of them were, its new version is put on
         record. They have to be in scope. With V(report) it is a blocker.
-      - Constraints, partition bounds and materialized views that depend on the order are not looked at.
+      - Collations by which tables are divided into ranges are only named, since rows may be in the wrong partition. So are
+        those without any index, all on one line, unless they are refreshed.
+      - Constraints and materialized views that depend on the order are not looked at, nor are types within types.
     type: str
     choices: [ignore, report, refresh]
     default: ignore

@@ -31,7 +31,7 @@ attributes:
       - What waiting cannot mend fails in check mode as well, such as a group that does not exist and is to become
         empty.
 notes:
-  - A consumer that assigns partitions to itself (C(assign()), as Apache Flink and Spark do) is no member of the group
+  - A consumer that assigns partitions to itself (C(assign), as Apache Flink and Spark do) is no member of the group
     that it commits to. Such a group is V(empty) while it is consumed; see O(wait_for.idle_for).
   - A consumer with a C(group.instance.id) is a static member. It stays in the group after it was stopped, until its
     session ends, C(session.timeout.ms) after its last heartbeat. A wait for V(empty) has to be longer than that.

@@ -18,8 +18,8 @@ from .collations import Collation, plan_collations, read_collations
 from .connection import Session, driver_error
 from .errors import is_lost, one_line, sql_error
 from .plan import Surroundings, apply_time_budget, plan_tables
-from .plan_indexes import Rights, plan_bloat, plan_invalid
-from .scope import find_excluded, select_tables
+from .plan_indexes import Rights, plan_bloat, plan_invalid, warn_of_remains
+from .scope import find_excluded, find_unmatched, select_tables
 from .steps import Conditions, Plan, describe_unmet, list_items, report_skips
 from .unfrozen import plan_unfrozen, read_unfrozen
 from .worker_pool import to_milliseconds
@@ -43,6 +43,7 @@ class Assessment(t.NamedTuple):
     collations: list[Collation]
     plan: Plan
     server: Surroundings
+    warnings: list[str]
 
 
 def examine_bloat(
@@ -146,8 +147,10 @@ def assess(
         budget=share_time(budget, timeout),
         postpone=any(step.is_danger for step in plan.steps),
     )
-    assessment = Assessment(tables, everything, examined, collations, plan, server)
+    warnings = find_unmatched(everything, scope, target=session.settings.target)
+    assessment = Assessment(tables, everything, examined, collations, plan, server, warnings)
     _plan_indexes(session, assessment, conditions)
+    warnings += warn_of_remains(plan.steps, indexes, user=session.settings.user)
     if conditions.transaction_id_age is not None and scope.is_whole_database:
         plan_unfrozen(
             read_unfrozen(session, limit=conditions.transaction_id_age),

@@ -23,12 +23,18 @@ if t.TYPE_CHECKING:
 DATABASE = 0
 """The oid that stands for the database's own collation, which is no row of pg_collation."""
 
+HOLDER = "the operating system's update"
+
 DEFAULT_COLLATION = 100
 """The oid of the collation "default", which means the database's (src/include/catalog/pg_collation.dat)."""
 
 
 class Collation(t.NamedTuple):
-    """A collation, or the database's own, whose version differs; ``indexes`` are the oids of all that are built by it."""
+    """A collation, or the database's own, whose version differs; ``indexes`` are the oids of all that are built by it.
+
+    So are those over types that compare by it (jsonb, ranges, composite types), and those with an expression or a predicate
+    that does. ``partitioned`` are the names of the tables whose rows are divided into ranges by it.
+    """
 
     oid: int
     schema: str
@@ -37,6 +43,7 @@ class Collation(t.NamedTuple):
     actual: str
     may_alter: bool
     indexes: list[int]
+    partitioned: list[str]
 
 
 _COLLATIONS = """
@@ -51,7 +58,17 @@ SELECT CASE WHEN o.oid = 100 THEN 0 ELSE o.oid::bigint END AS oid, o.schema, o.n
   ARRAY(SELECT x.indexrelid::bigint FROM pg_catalog.pg_index x JOIN pg_catalog.pg_class c ON c.oid = x.indexrelid
     WHERE c.relkind = 'i' AND c.relpersistence <> 't' AND (o.oid = ANY(x.indcollation) OR EXISTS (
       SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = x.indexrelid
-      AND d.refclassid = 'pg_catalog.pg_collation'::regclass AND d.refobjid = o.oid)) ORDER BY 1) AS indexes
+      AND d.refclassid = 'pg_catalog.pg_collation'::regclass AND d.refobjid = o.oid)
+      OR position(':inputcollid ' || o.oid || ' ' IN concat(x.indexprs::text, x.indpred::text)) > 0
+      OR EXISTS (SELECT FROM pg_catalog.pg_attribute ia JOIN pg_catalog.pg_type ty ON ty.oid = ia.atttypid
+        WHERE ia.attrelid = x.indexrelid AND (
+          (o.oid = 100 AND ty.oid = 'pg_catalog.jsonb'::pg_catalog.regtype AND c.relam = 403)
+          OR EXISTS (SELECT FROM pg_catalog.pg_range r WHERE r.rngcollation = o.oid AND ty.oid IN (r.rngtypid, r.rngmultitypid))
+          OR EXISTS (SELECT FROM pg_catalog.pg_attribute ca WHERE ty.typtype = 'c' AND ca.attrelid = ty.typrelid
+            AND ca.attcollation = o.oid)))) ORDER BY 1) AS indexes,
+  ARRAY(SELECT quote_ident(pn.nspname) || '.' || quote_ident(pc.relname) FROM pg_catalog.pg_partitioned_table p
+    JOIN pg_catalog.pg_class pc ON pc.oid = p.partrelid JOIN pg_catalog.pg_namespace pn ON pn.oid = pc.relnamespace
+    WHERE p.partstrat = 'r' AND o.oid = ANY(p.partcollation) ORDER BY 1) AS partitioned
 FROM outdated o ORDER BY 1
 """
 
@@ -94,14 +111,23 @@ def plan_collations(
     """Add the rebuild of all indexes by a changed collation, then the note of its new version; or name them.
 
     ``indexes`` are those in scope. The version is refreshed only when every index by the collation has been rebuilt in the
-    same run: once it is refreshed nothing tells an old index from a new one.
+    same run: once it is refreshed nothing tells an old index from a new one. Where tables are divided into ranges by it,
+    rows may be in the wrong partition, which no rebuild cures; then nothing is done but to name them.
     """
+    idle = [collation for collation in collations if not collation.indexes and not collation.partitioned]
+    if conditions.collation_versions == "refresh":
+        idle = [collation for collation in idle if not collation.may_alter]
+    if idle:
+        _skip_idle(idle, plan)
     by_oid = {index.oid: index for index in indexes}
     rebuilt = {step.oid for step in plan.steps if step.phase in {Phase.INVALID, Phase.BLOAT}}
     for collation in collations:
+        if collation in idle:
+            continue
         why = f"built by rules of version {collation.recorded}, and {format_collation(collation)} is of {collation.actual} now"
         outside = [oid for oid in collation.indexes if oid not in by_oid]
-        if conditions.collation_versions == "report" or outside or not collation.may_alter:
+        report = conditions.collation_versions == "report" or bool(collation.partitioned)
+        if report or outside or not collation.may_alter:
             _skip_collation(collation, why, outside, conditions, plan)
             continue
         for oid in collation.indexes:
@@ -138,14 +164,40 @@ def make_refresh_step(collation: Collation) -> Step:
 
 def _skip_collation(collation: Collation, why: str, outside: list[int], conditions: Conditions, plan: Plan) -> None:
     count = len(collation.indexes)
+    what = f"{count} indexes are {why}"
+    missing_right = False
     next_step = f"REINDEX INDEX CONCURRENTLY each of its {count} indexes (collation_versions: refresh does it), then {name_refresh(collation)}"
-    if conditions.collation_versions == "refresh" and outside:
+    if collation.partitioned:
+        what += (
+            f"; {len(collation.partitioned)} tables are divided into ranges by it, first {collation.partitioned[0]}, so"
+            " rows of them may be in the wrong partition"
+        )
+        next_step = (
+            f"Move the rows of {', '.join(collation.partitioned[:5])} that are outside the bounds of their partition, REINDEX"
+            f" every index by the collation, then {name_refresh(collation)}"
+        )
+    elif conditions.collation_versions == "refresh" and outside:
         next_step = f"Widen the scope: {len(outside)} of its {count} indexes are not in it"
     elif conditions.collation_versions == "refresh":
         next_step = "Connect as its owner, who alone may refresh the version"
-    blocker = Blocker(
-        format_collation(collation), f"{count} indexes are {why}", "the operating system's update", next_step
-    )
+        missing_right = True
+    blocker = Blocker(format_collation(collation), what, HOLDER, next_step)
     plan.skip(
-        collation.oid, format_collation(collation), "REINDEX and REFRESH VERSION", f"{count} indexes are {why}", blocker
+        collation.oid,
+        format_collation(collation),
+        "REINDEX and REFRESH VERSION",
+        what,
+        blocker,
+        missing_right=missing_right,
     )
+
+
+def _skip_idle(collations: list[Collation], plan: Plan) -> None:
+    """Put on one line all collations of another version that nothing is built by."""
+    first = collations[0]
+    more = f" and {len(collations) - 1} more" if len(collations) > 1 else ""
+    what = "of another version than the one on record, and no index is built by any of them"
+    blocker = Blocker(
+        f"{format_collation(first)}{more}", what, HOLDER, f"As the owner of each, {name_refresh(first)} and so on"
+    )
+    plan.skip(first.oid, blocker.object, "REFRESH VERSION", what, blocker)

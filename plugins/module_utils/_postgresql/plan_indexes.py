@@ -129,6 +129,20 @@ def add_possible_step(step: Step, index: IndexState, rights: Rights, plan: Plan)
     )
 
 
+def warn_of_remains(steps: t.Iterable[Step], indexes: t.Iterable[IndexState], *, user: str) -> list[str]:
+    """Return a warning where login_user may rebuild indexes, and not drop what a rebuild that fails leaves behind."""
+    rebuilt = {step.oid for step in steps if step.action == REINDEX}
+    kept = [index for index in indexes if index.oid in rebuilt and not index.may_drop]
+    if not kept:
+        return []
+    first = names.format_name(kept[0].table_schema, kept[0].table)
+    return [
+        f"{len(kept)} of the indexes that are rebuilt, the first {format_index(kept[0])}, are another role's, so what an"
+        " interrupted rebuild leaves behind (_ccnew, _ccold) could not be dropped."
+        f" GRANT the role that owns {first} TO {names.format_name(user)}, or drop it as that role"
+    ]
+
+
 class Obstacle(t.NamedTuple):
     """Why an index cannot be rebuilt, or dropped, and what to do; whether it is a right that login_user lacks."""
 

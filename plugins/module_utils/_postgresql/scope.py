@@ -35,6 +35,21 @@ def find_excluded(tables: list[TableState], scope: Scope) -> set[int]:
     return _add_partitions(tables, (table for table in tables if any(_matches(table, name) for name in scope.exclude)))
 
 
+def find_unmatched(tables: list[TableState], scope: Scope, *, target: str) -> list[str]:
+    """Return a warning for each name in exclude that means no table, so that what it was to protect is not."""
+    warnings = []
+    for name in scope.exclude:
+        if any(_matches(table, name) for table in tables):
+            continue
+        by_name = {table.name: table for table in tables}
+        folded = next((known for known in by_name if known.lower() == name.name.lower()), None)
+        close = folded or _find_closest(name.name, by_name)
+        hint = f"Did you mean {names.format_name(by_name[close].schema, close)}? " if close else ""
+        display_name = names.format_name(*(part for part in name if part is not None))
+        warnings.append(f"{target}: exclude names {display_name}, and there is no such table. {hint}Correct exclude")
+    return warnings
+
+
 def _add_partitions(tables: list[TableState], chosen: t.Iterable[TableState]) -> set[int]:
     tree = build_tree(tables)
     roots = [table.oid for table in chosen]

@@ -73,6 +73,41 @@ def test_collation_versions(database: Database) -> None:
     assert not database.maintain(collation_versions="refresh").changed
 
 
+def test_a_version_is_not_noted_where_tables_are_divided_by_it(database: Database) -> None:
+    """Rows may be in the wrong partition, which no rebuild cures."""
+    database.sql(
+        "CREATE COLLATION mine (provider = icu, locale = 'en')",
+        "CREATE TYPE span AS RANGE (subtype = text, collation = mine)",
+        "CREATE TABLE spans (s span)",
+        "CREATE INDEX spans_s ON spans (s)",
+        "UPDATE pg_collation SET collversion = '0.1' WHERE collname = 'mine'",
+    )
+    planned = database.maintain(collation_versions="refresh", check=True)
+    assert {item["object"] for item in planned["plan"]} == {"index public.spans_s", "collation public.mine"}
+    database.sql("CREATE TABLE customers (name text COLLATE mine) PARTITION BY RANGE (name)")
+    run = database.maintain(collation_versions="refresh", on_blocked="report")
+    assert not run.changed
+    assert "public.customers" in run["blockers"][0]["next_step"]
+
+
+def test_collations_that_nothing_is_built_by_are_one_line(database: Database) -> None:
+    """An update of the operating system changes hundreds at once."""
+    database.sql(
+        *(f"CREATE COLLATION c{number} (provider = icu, locale = 'en')" for number in range(3)),
+        "UPDATE pg_collation SET collversion = '0.1' WHERE collname ~ '^c[0-9]$'",
+    )
+    run = database.maintain(collation_versions="report", on_blocked="report")
+    assert [blocker["object"] for blocker in run["blockers"]] == ["collation public.c0 and 2 more"]
+    assert len(database.maintain(collation_versions="refresh")["done"]) == 3
+
+
+def test_an_exclude_that_means_no_table_is_a_warning(database: Database) -> None:
+    """The table that it was to protect is not."""
+    database.sql('CREATE TABLE "AuditLog" (id int)')
+    run = database.maintain(**DEAD, exclude=["public.AuditLog"])
+    assert 'Did you mean public."AuditLog"?' in str(run["warnings"])
+
+
 def test_the_version_of_the_database_s_own_collation(database: Database) -> None:
     """From 15 on it is on record too."""
     if int(database.one("SHOW server_version_num")) < 150000:
@@ -86,10 +121,18 @@ def test_the_version_of_the_database_s_own_collation(database: Database) -> None
         icu = Database(database.server, name)
         icu.table("t", dead=False)
         icu.sql(
+            "CREATE TABLE documents (body jsonb)",
+            "CREATE INDEX documents_body ON documents (body)",
+            "CREATE INDEX t_late ON t (id) WHERE note > 'm'",
             "CREATE INDEX t_note ON t (note)", f"UPDATE pg_database SET datcollversion = '0.1' WHERE datname = '{name}'"
         )
         run = icu.maintain(collation_versions="refresh")
-        assert {item["object"] for item in run["plan"]} == {"index public.t_note", f"database {name}"}
+        assert {item["object"] for item in run["plan"]} == {
+            "index public.documents_body",
+            "index public.t_late",
+            "index public.t_note",
+            f"database {name}",
+        }
         assert not run.failed, run.msg
         assert not icu.maintain(collation_versions="refresh").changed
     finally:

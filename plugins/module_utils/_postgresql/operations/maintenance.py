@@ -53,6 +53,7 @@ def maintain(module: AnsibleModule, outcome: Outcome) -> None:
             lock_timeout=limits.lock_timeout,
             timeout=limits.timeout,
         )
+        _warn(module, assessment)
         report_assessment(outcome, session, assessment, diff=module._diff)
         skips = list(assessment.plan.skips)
         outcome.changed = module.check_mode and bool(assessment.plan.steps)
@@ -62,6 +63,11 @@ def maintain(module: AnsibleModule, outcome: Outcome) -> None:
                 module, outcome, Run(session, assessment, conditions, limits, params["truncate"]), run_id, deadline
             )
     raise_skipped(skips, outcome, on_blocked=params["on_blocked"])
+
+
+def _warn(module: AnsibleModule, assessment: Assessment) -> None:
+    for warning in assessment.warnings:
+        module.warn(warning)
 
 
 def _carry_out(module: AnsibleModule, outcome: Outcome, run: Run, run_id: str, deadline: Deadline) -> list[Skip]:
@@ -150,5 +156,6 @@ def _assess_only(module: AnsibleModule, outcome: Outcome, settings: Settings, co
         assessment = assess(
             session, conditions, scope, jobs=params["jobs"], budget=budget, lock_timeout=params["lock_timeout"]
         )
+        _warn(module, assessment)
         report_assessment(outcome, session, assessment, diff=False)
     return assessment
