@@ -36,14 +36,14 @@ class Unfrozen(t.NamedTuple):
 
 # From 16 on the number of a temporary schema is that by which the server tells who has it.
 _UNFROZEN = """
-WITH old AS (
+WITH aged AS (
   SELECT c.oid, c.relkind, c.relpersistence = 't' AS temporary, age(c.relfrozenxid) AS xid_age, mxid_age(c.relminmxid) AS multixact_age
   FROM pg_catalog.pg_class c
   WHERE c.relkind IN ('r', 'm', 't') AND c.relfrozenxid <> '0'
     AND (age(c.relfrozenxid) > %(limit)s OR mxid_age(c.relminmxid) > %(limit)s)
 ), named AS (
   SELECT coalesce(h.oid, o.oid) AS oid, o.temporary, o.xid_age, o.multixact_age
-  FROM old o LEFT JOIN pg_catalog.pg_class h ON o.relkind = 't' AND h.reltoastrelid = o.oid
+  FROM aged o LEFT JOIN pg_catalog.pg_class h ON o.relkind = 't' AND h.reltoastrelid = o.oid
 )
 SELECT c.oid::bigint AS oid, s.nspname::text AS schema, c.relname::text AS name, n.temporary, n.xid_age, n.multixact_age,
   (SELECT concat_ws(', ', 'pid ' || a.pid, 'user ' || a.usename, 'application ' || nullif(a.application_name, ''),
@@ -51,7 +51,7 @@ SELECT c.oid::bigint AS oid, s.nspname::text AS schema, c.relname::text AS name,
 FROM named n JOIN pg_catalog.pg_class c ON c.oid = n.oid JOIN pg_catalog.pg_namespace s ON s.oid = c.relnamespace
 ORDER BY greatest(n.xid_age, n.multixact_age) DESC
 """
-_PID = "pg_stat_get_backend_pid(substring(s.nspname::text FROM '[0-9]+$')::int)"
+_PID = "CASE WHEN n.temporary THEN pg_stat_get_backend_pid(substring(s.nspname::text FROM '[0-9]+$')::int) END"
 NUMBERED_SESSIONS = 160000
 
 

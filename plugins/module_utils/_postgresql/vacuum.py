@@ -115,7 +115,11 @@ class Vacuum:
     def finish(self, session: Session) -> None:
         """From 16 on: what every chunk left to the end."""
         if session.server.version >= 160000 and any(step.vacuum for step, _seconds in self._pool.record.done):
+            # It waits for others that do the same, whose turn is short.
+            lock_timeout = session.query("SELECT current_setting('lock_timeout')")[0][0]
+            session.execute("SET lock_timeout = 0")
             session.execute("VACUUM (ONLY_DATABASE_STATS)")
+            session.query("SELECT set_config('lock_timeout', %(value)s, false)", {"value": lock_timeout})
 
     def _perform(self, session: Session, chunk: Chunk) -> list[Chunk]:
         steps = list(chunk.steps)
