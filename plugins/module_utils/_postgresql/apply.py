@@ -159,7 +159,7 @@ def _add_bloated_indexes(run: Run, pool: WorkerPool) -> None:
     )
     apply_time_budget(later, budget=remaining, jobs=limits.jobs)
     plan.steps.extend(later.steps)
-    replaced = {skip.oid for skip in later.skips} | {step.oid for step in later.steps}
+    replaced = {index.oid for index, _bloat in examined}
     plan.skips[:] = [skip for skip in plan.skips if skip.oid not in replaced] + later.skips
 
 
