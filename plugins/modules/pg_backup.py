@@ -58,8 +58,10 @@ options:
       - Older backups are removed only after a new one has been made and verified in the same run, so that the last
         verified one always stays, however O(keep) and O(keep_for) are set. If both are set, a backup has to be beyond
         both. If neither is, none is removed.
-      - Backups that do not count, and those of other servers, are not removed. If the database server's clock and the S3
-        server's differ by more than five minutes, or a backup is dated in the future, none is removed, with a warning.
+      - A backup that is dated after the data of the new one, which may be of a standby that lags, is not removed either.
+      - Backups that do not count, and those of other servers, are not removed. If the new one is older than O(max_age)
+        already, the database server's clock and the S3 server's differ by more than five minutes, or a backup is dated in
+        the future, none is removed, with a warning.
     type: int
   keep_for:
     description: How old verified backups of this server may get, written as O(max_age); see O(keep).

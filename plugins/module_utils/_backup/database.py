@@ -159,12 +159,12 @@ class Snapshot:
         try:
             clear_timeouts(self._session)
             self._session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-            moment = read_moment(self._session).moment
+            self.data = read_moment(self._session)
             self.name: str = self._session.query("SELECT pg_catalog.pg_export_snapshot()")[0][0]
         except BaseException:
             self._session.close()
             raise
-        self.taken_at: datetime = moment
+        self.taken_at: datetime = self.data.moment
         self._is_standby = is_standby
 
     def list_tables(self) -> list[Table]:

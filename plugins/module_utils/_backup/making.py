@@ -45,7 +45,7 @@ DAMAGE = (
 
 @dataclass(frozen=True)
 class Setting:
-    """What a new backup is made with. ``token`` tells this run from others."""
+    """What a new backup is made with. ``token`` tells this run from others; ``refuse_data`` raises for data too old to dump."""
 
     session: Session
     lock: database.Lock
@@ -58,6 +58,7 @@ class Setting:
     role_passwords: bool
     encryption: str | None
     token: str
+    refuse_data: t.Callable[[database.DataMoment], None]
 
 
 class NewBackup:
@@ -77,6 +78,7 @@ class NewBackup:
         self.run_id = keys.run_id(snapshot.taken_at, own.token)
         try:
             try:
+                own.refuse_data(snapshot.data)
                 expected = snapshot.list_tables()
                 started = time.monotonic()
                 try:

@@ -29,6 +29,7 @@ from ansible_collections.lowtide.ops.plugins.module_utils._backup.plan import (
     decide,
     explain_clock,
     explain_old_data,
+    explain_old_result,
     parse_age,
     part_size,
     readable_age,
@@ -353,7 +354,26 @@ def test_retention_counts_the_new_one_and_keeps_by_number_and_by_age(
     """Four older ones, of 4, 3, 2 and 1 hours; where both are given, one has to be beyond both."""
     older = [newer(number) for number in range(4)]
     now = MANIFEST.taken_at + 4 * HOUR
-    assert Retention(keep, keep_for).choose(older, now=now) == [older[number] for number in gone]
+    chosen = Retention(keep, keep_for).choose(older, now=now, taken_at=now)
+    assert chosen == [older[number] for number in gone]
+
+
+@pytest.mark.parametrize("keep", [1, 2])
+def test_retention_removes_nothing_that_is_dated_after_the_new_one(keep: int) -> None:
+    """A standby that lags makes a backup of old data; what was taken of the primary since then stays, and does not count."""
+    verified = [newer(number) for number in range(4)]
+    for number in range(4):
+        chosen = Retention(keep, None).choose(verified, now=NOW, taken_at=verified[number].taken_at - HOUR / 2)
+        assert chosen == verified[: max(0, number - keep + 1)]
+
+
+def test_a_result_that_is_too_old_at_once_removes_nothing() -> None:
+    """Judged again after the dump; where each run makes one, no age is too much."""
+    made = replace(MANIFEST, taken_at=NOW - 72 * HOUR)
+    words = explain_old_result(made=made, now=NOW, max_age=24 * HOUR)
+    assert words is not None and RUN in words and "3 d" in words and "allowed are 1 d" in words
+    assert explain_old_result(made=made, now=NOW, max_age=72 * HOUR) is None
+    assert explain_old_result(made=made, now=NOW, max_age=timedelta(0)) is None
 
 
 def test_nothing_is_removed_by_a_clock_that_is_wrong() -> None:
