@@ -28,6 +28,9 @@ description:
     address, and not on a later timeline. A physical copy of the cluster has the same system identifier, and its backups
     do not vouch for the original. Name every member of a cluster in O(login_host), so that those count that were taken
     before a switchover.
+  - A name that leads to another address than it did for a backup, such as a service name after a switchover, proves nothing,
+    and a new backup is made. C(localhost), where the server has an address elsewhere (a tunnel, a container), counts only
+    together with that address and the name of the machine that runs this.
 options:
   bucket:
     description: The bucket; it must exist.

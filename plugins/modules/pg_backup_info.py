@@ -35,7 +35,8 @@ options:
     description:
       - List only the backups that were taken from one of these servers, each as C(host:port), see C(hosts) in
         RV(lowtide.ops.pg_backup#module:backup). A physical copy of a cluster has its system identifier, and only this
-        tells the two apart.
+        tells the two apart. C(localhost) and other names of the machine that runs this mean what they meant for
+        M(lowtide.ops.pg_backup) on it.
       - Runs whose manifest cannot be read are listed whatever this says.
     type: list
     elements: str
@@ -126,6 +127,11 @@ bad:
   returned: when the bucket could be read
   type: list
   elements: dict
+node:
+  description: Name of the machine that ran this, which stands for C(localhost) in C(hosts) of a backup.
+  returned: when the bucket could be read
+  type: str
+  sample: control
 unpublished:
   description: Runs that are active, or were interrupted; M(lowtide.ops.pg_backup) removes them once their time is over.
   returned: when the bucket could be read

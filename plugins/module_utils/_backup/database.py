@@ -12,7 +12,7 @@ from .._common.errors import OpsError
 from .._common.outcome import Blocker
 from .._postgresql.connection import Session, Settings, driver_error
 from .._postgresql.errors import sql_error
-from .manifest import Identity, name_host, stamp
+from .manifest import Identity, name_members, name_server, stamp
 
 if t.TYPE_CHECKING:
     from datetime import datetime
@@ -74,19 +74,24 @@ def clear_timeouts(session: Session) -> None:
 
 def read_identity(session: Session) -> Identity:
     """Ask which server this is: every name by which it may be reached, and its timeline."""
-    node = platform.node()
-    port = session.connection.info.port
-    hosts = [*session.settings.hosts, session.connection.info.host, *filter(None, [session.server.address])]
+    reached = name_reached(session)
+    names = name_members(
+        session.settings.hosts,
+        session.connection.info.port,
+        address=session.server.address,
+        reached=reached,
+        node=platform.node(),
+    )
     timeline = session.query(_STANDBY_TIMELINE if session.server.in_recovery else _TIMELINE)[0][0]
-    names = tuple(dict.fromkeys(name_host(host, port, node=node) for host in hosts))
-    return Identity(hosts=names, timeline=timeline)
+    return Identity(hosts=names, timeline=timeline, reached=reached)
 
 
 def name_reached(session: Session) -> tuple[str, ...]:
     """Return the names of the one server that was reached: as it was asked for, and its own address."""
-    info, node = session.connection.info, platform.node()
-    hosts = [info.host, *filter(None, [session.server.address])]
-    return tuple(dict.fromkeys(name_host(host, info.port, node=node) for host in hosts))
+    info, server_port = session.connection.info, session.query("SELECT pg_catalog.inet_server_port()")[0][0]
+    return name_server(
+        info.host, info.port, address=session.server.address, server_port=server_port, node=platform.node()
+    )
 
 
 class DataMoment(t.NamedTuple):

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import platform
 import typing as t
 from datetime import UTC, datetime
 
@@ -17,6 +18,7 @@ from .._s3.connection import make_client
 from . import catalogue, keys, programs, verify
 from .backup import Backup, Options
 from .making import name_rows, read_tables
+from .manifest import is_taken_from
 from .plan import SKEW, Retention, parse_age
 from .summary import describe_backup, report_backup, report_bad, summarize_backups
 
@@ -133,7 +135,7 @@ def backup_info(module: AnsibleModule, outcome: Outcome) -> None:
     examined = [
         judged
         for judged in (catalogue.examine(bucket, run) for run in runs if not run.is_unfinished)
-        if not hosts or judged.manifest is None or set(hosts) & set(judged.manifest.hosts)
+        if not hosts or judged.manifest is None or is_taken_from(judged.manifest.hosts, hosts, node=platform.node())
     ]
     verified = [
         (entry, entry.manifest)
@@ -148,6 +150,7 @@ def backup_info(module: AnsibleModule, outcome: Outcome) -> None:
         "backups": [report_backup(manifest, now) for _entry, manifest in verified],
         "newest": [report for _entry, report in newest.values()],
         "bad": [report_bad(entry) for entry in bad],
+        "node": platform.node(),
         "unpublished": [
             {"run_id": run.run_id, "database": run.database, "system_identifier": run.system_identifier}
             for run in runs

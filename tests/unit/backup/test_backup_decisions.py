@@ -18,7 +18,10 @@ from ansible_collections.lowtide.ops.plugins.module_utils._backup.manifest impor
     Manifest,
     NotAManifest,
     Part,
+    is_taken_from,
     name_host,
+    name_members,
+    name_server,
     read_manifest,
     read_timeout,
     write_started,
@@ -316,6 +319,65 @@ def test_the_machine_itself_is_named_by_its_name() -> None:
     assert name_host("db1", 5433, node="n1") == "db1:5433"
 
 
+@pytest.mark.parametrize(
+    ("host", "address", "names"),
+    [
+        ("db1", "10.0.0.1", ("db1:6543", "10.0.0.1:6543")),
+        ("10.0.0.1", "10.0.0.1", ("10.0.0.1:6543",)),
+        ("/run/postgresql", None, ("n1:6543",)),
+        ("localhost", "127.0.0.1", ("n1:6543",)),
+        # A tunnel, or the published port of a container: the address means something by this way only.
+        ("localhost", "172.17.0.2", ("172.17.0.2:5432 via n1:6543",)),
+        ("::1", "fd00::2", ("fd00::2:5432 via n1:6543",)),
+    ],
+)
+def test_a_name_of_the_machine_itself_is_none_of_a_server_elsewhere(
+    host: str, address: str | None, names: tuple[str, ...]
+) -> None:
+    """Production and its clone are both localhost at the end of a tunnel."""
+    assert name_server(host, 6543, address=address, server_port=5432, node="n1") == names
+    listed = name_members([host, "db2"], 6543, address=address, reached=names, node="n1")
+    assert set(listed) == {"db2:6543", *names}
+    assert len(listed) == len(set(listed))
+
+
+def test_a_name_that_leads_to_another_address_proves_nothing() -> None:
+    """A service name has been given to the clone; one that was listed for each member does prove it."""
+    production = replace(MANIFEST, hosts=("pg:5432", "10.0.0.1:5432"))
+    clone = Identity(("pg:5432", "10.0.0.2:5432"), 4, reached=("pg:5432", "10.0.0.2:5432"))
+    assert clone.explain_foreign(production) == (
+        "it was taken from pg:5432 = 10.0.0.1:5432, and this server is pg:5432 = 10.0.0.2:5432: one name, another address"
+    )
+    same = Identity(("pg:5432", "10.0.0.1:5432"), 4, reached=("pg:5432", "10.0.0.1:5432"))
+    assert same.explain_foreign(production) is None
+    renamed = Identity(("primary:5432", "10.0.0.1:5432"), 4, reached=("primary:5432", "10.0.0.1:5432"))
+    assert renamed.explain_foreign(production) is None
+    # After a switchover, with every member named.
+    members = Identity(("db1:5432", "db2:5432", "10.0.0.2:5432"), 4, reached=("db2:5432", "10.0.0.2:5432"))
+    assert members.explain_foreign(replace(MANIFEST, hosts=("db1:5432", "10.0.0.1:5432"))) is None
+    addresses = Identity(("10.0.0.1:5432", "10.0.0.2:5432"), 4, reached=("10.0.0.2:5432",))
+    assert addresses.explain_foreign(replace(MANIFEST, hosts=("10.0.0.1:5432",))) is None
+
+
+@pytest.mark.parametrize(
+    ("hosts", "given", "is_theirs"),
+    [
+        (("db1:5432", "10.0.0.1:5432"), ["db1:5432"], True),
+        (("db1:5432", "10.0.0.1:5432"), ["db2:5432", "10.0.0.1:5432"], True),
+        (("db1:5432", "10.0.0.1:5432"), ["staging:5432"], False),
+        (("db1:5432",), ["db1:5433"], False),
+        (("n1:5432",), ["localhost:5432"], True),
+        (("n1:5432",), ["/run/postgresql:5432"], True),
+        (("172.17.0.2:5432 via n1:6543",), ["127.0.0.1:6543"], True),
+        (("172.17.0.2:5432 via n2:6543",), ["127.0.0.1:6543"], False),
+        (("172.17.0.2:5432 via n1:6543",), ["172.17.0.2:5432 via n1:6543"], True),
+    ],
+)
+def test_whose_backup_one_is(hosts: tuple[str, ...], given: list[str], is_theirs: bool) -> None:
+    """As a user names a server, whose own machine has another name in the manifest."""
+    assert is_taken_from(hosts, given, node="n1") is is_theirs
+
+
 def test_one_that_is_dated_in_the_future_is_passed_over() -> None:
     """It is named, and does not make every run due for ever."""
     future = newer(9)
@@ -371,7 +433,9 @@ def test_a_result_that_is_too_old_at_once_removes_nothing() -> None:
     """Judged again after the dump; where each run makes one, no age is too much."""
     made = replace(MANIFEST, taken_at=NOW - 72 * HOUR)
     words = explain_old_result(made=made, now=NOW, max_age=24 * HOUR)
-    assert words is not None and RUN in words and "3 d" in words and "allowed are 1 d" in words
+    assert RUN in str(words)
+    assert "3 d" in str(words)
+    assert "allowed are 1 d" in str(words)
     assert explain_old_result(made=made, now=NOW, max_age=72 * HOUR) is None
     assert explain_old_result(made=made, now=NOW, max_age=timedelta(0)) is None
 
