@@ -43,7 +43,8 @@ options:
   max_age:
     description:
       - How old the newest verified backup of each database may be, as a whole number with a unit V(s), V(m), V(h), V(d)
-        or V(w). An older one, or none at all, is a failure.
+        or V(w). An older one, or none at all, is a failure; so is a database of which only runs are listed that
+        do not count.
     type: str
   verify:
     description:

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 
 from .._common.errors import OpsError, Refusal
 from .._common.retry import Deadline
+from .._common.text import join_some
 from .._postgresql.connection import Session, driver_error, new_run_id, settings_from
 from .._postgresql.errors import sql_error
 from .._s3.bucket import Bucket, Encryption
@@ -160,7 +161,8 @@ def backup_info(module: AnsibleModule, outcome: Outcome) -> None:
     summarize_info(outcome, params["bucket"], prefix, decoded=None)
     location = f"s3://{params['bucket']}/{below}"
     if max_age is not None:
-        check_ages(outcome.facts["newest"], max_age.total_seconds(), location)
+        listed = [entry.run for entry in examined] + ([] if hosts else [run for run in runs if run.is_unfinished])
+        check_ages(outcome.facts["newest"], listed, max_age.total_seconds(), location)
     if params["verify"] == "full":
         deadline = Deadline(params["timeout"])
         outcome.facts["decoded"] = []
@@ -176,11 +178,22 @@ def backup_info(module: AnsibleModule, outcome: Outcome) -> None:
         refuse_damage(bad, [report for _entry, report in newest.values()], location)
 
 
-def check_ages(newest: t.Sequence[t.Mapping[str, t.Any]], max_age: float, location: str) -> None:
-    """Raise where there is no verified backup, or the newest one of a database is too old."""
+def check_ages(
+    newest: t.Sequence[t.Mapping[str, t.Any]], listed: t.Iterable[catalogue.Run], max_age: float, location: str
+) -> None:
+    """Raise where a database of which any run is ``listed`` has no verified backup, or its newest one is too old."""
     step = "Make one with lowtide.ops.pg_backup, and find out why the last run did not"
     if not newest:
         raise OpsError(obj=location, problem="there is no verified backup", next_step=step)
+    verified = {(entry["database"], entry["system_identifier"]) for entry in newest}
+    missing = sorted({(run.database, run.system_identifier) for run in listed} - verified)
+    if missing:
+        names = join_some([f"{database} (cluster {system})" for database, system in missing])
+        raise OpsError(
+            obj=location,
+            problem=f"there are runs, and no verified backup, of {names}",
+            next_step=f"{step}; or remove the runs of a database that is no more",
+        )
     for entry in newest:
         if entry["age_seconds"] > max_age:
             raise OpsError(

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ansible_collections.lowtide.ops.plugins.module_utils._backup import catalogue, keys
+from ansible_collections.lowtide.ops.plugins.module_utils._backup.entry import check_ages
 from ansible_collections.lowtide.ops.plugins.module_utils._backup.manifest import (
     Identity,
     Manifest,
@@ -37,7 +38,7 @@ from ansible_collections.lowtide.ops.plugins.module_utils._backup.plan import (
     part_size,
     readable_age,
 )
-from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import Refusal
+from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import OpsError, Refusal
 from ansible_collections.lowtide.ops.plugins.module_utils._s3.bucket import Listed
 from ansible_collections.lowtide.ops.plugins.module_utils._s3.errors import S3Error
 
@@ -446,3 +447,17 @@ def test_nothing_is_removed_by_a_clock_that_is_wrong() -> None:
     assert explain_clock(now=NOW, server_time=None, newest_taken=None) is None
     assert "S3 server" in (explain_clock(now=NOW, server_time=NOW - HOUR, newest_taken=NOW) or "")
     assert "dated" in (explain_clock(now=NOW, server_time=NOW, newest_taken=NOW + HOUR) or "")
+
+
+def test_every_database_that_is_listed_is_judged_by_age() -> None:
+    """One whose runs are all damaged has no verified backup, and nothing says how old that is."""
+    (good,) = runs_of(MANIFEST)
+    damaged = replace(good, database="shop")
+    newest = [{"database": good.database, "system_identifier": SYSTEM, "run_id": RUN, "age_seconds": 60}]
+    check_ages(newest, [good], 3600, "s3://b")
+    with pytest.raises(OpsError, match="there are runs, and no verified backup, of shop"):
+        check_ages(newest, [damaged, good, damaged], 3600, "s3://b")
+    with pytest.raises(OpsError, match="is 60 s old, allowed are 59 s"):
+        check_ages(newest, [good], 59, "s3://b")
+    with pytest.raises(OpsError, match="there is no verified backup"):
+        check_ages([], [], 3600, "s3://b")
