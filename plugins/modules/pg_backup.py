@@ -22,6 +22,9 @@ description:
     Object Lock is no obstacle.
   - A run that was killed leaves a folder without a manifest. Once the O(timeout) of that run is over, the next run that
     makes a backup removes the folder after it, or warns if it may not.
+  - Before anything is written, in check mode too, the catalog is asked for what O(login_user) may not read (schemas, tables,
+    sequences, large objects, rows hidden by row-level security). Each is a blocker whose C(next_step) is the statement that
+    grants it.
   - Two runs on one database exclude each other by an advisory lock in that database.
   - Age is judged by the database server's clock, from the moment of the dump's snapshot.
   - A backup counts for this server only if it was taken from one of the hosts of O(login_host), or from the server's own
@@ -250,7 +253,9 @@ plan:
   type: list
   elements: dict
 blockers:
-  description: Who holds the lock of this database's backups, since when, and what to do; or why no older backup is removed.
+  description:
+    - Who holds the lock of this database's backups, since when, and what to do; which rights are missing; or why no older
+      backup is removed.
   returned: always
   type: list
   elements: dict

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from .._common.errors import OpsError, Refusal
 from .._common.outcome import Blocker, PlanItem
 from .._common.retry import Deadline
-from . import catalogue, database, keys, programs
+from . import catalogue, database, keys, programs, rights
 from .cleaning import Cleaning, find_interrupted
 from .making import NewBackup, Setting
 from .plan import SKEW, Decision, Retention, decide, explain_clock, explain_old_data, explain_old_result
@@ -103,6 +103,9 @@ class Backup:
             self._report(state)
         if state.decision.due:
             self._refuse_old_data(state, state.data)
+            rights.refuse_lacking(
+                self._session, role_passwords=self._options.role_passwords, blockers=self._outcome.blockers
+            )
         self._plan(state)
         made: Manifest | None = None
         if check:
