@@ -254,8 +254,8 @@ plan:
   elements: dict
 blockers:
   description:
-    - Who holds the lock of this database's backups, since when, and what to do; which rights are missing; or why no older
-      backup is removed.
+    - Who holds the lock of this database's backups, since when, and what to do; which rights are missing; why no older
+      backup is removed; or what a failed run could not remove.
   returned: always
   type: list
   elements: dict

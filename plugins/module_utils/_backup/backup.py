@@ -272,11 +272,10 @@ class Backup:
         prunable = [run for run, manifest in state.prunable if problem is None and manifest.taken_at <= made.taken_at]
         if state.interrupted:
             cleaning.abort_uploads(state.interrupted)
-        for run in (*state.interrupted, *prunable):
-            cleaning.remove(run)
+        cleaning.remove([*state.interrupted, *prunable])
         self._outcome.facts["removed"] = cleaning.removed
-        for warning in cleaning.warnings:
-            self._warn(warning)
+        if cleaning.warning is not None:
+            self._warn(cleaning.warning)
 
     def _summarize(self, state: State, *, made: Manifest | None, check: bool) -> None:
         """Word the summary and the evidence from what was reported."""

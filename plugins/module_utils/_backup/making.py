@@ -17,6 +17,7 @@ import typing as t
 from dataclasses import dataclass
 
 from .._common.errors import OpsError
+from .._common.outcome import Blocker
 from .._s3.bucket import HashingReader
 from . import database, keys, programs, verify
 from .copy_rows import Table, name_table
@@ -200,7 +201,16 @@ class NewBackup:
                 own.bucket.abort(upload)
         except OpsError as error:
             self._outcome.changed = True
-            self._outcome.facts["left_behind"] = f"{own.bucket.url(folder)} could not be cleared: {error.problem}"
+            url = own.bucket.url(folder)
+            self._outcome.facts["left_behind"] = f"{url} could not be cleared: {error.problem}"
+            self._outcome.blockers.append(
+                Blocker(
+                    object=url,
+                    what=f"what this failed run has written could not be removed: {error.problem}",
+                    holder="",
+                    next_step=f"{error.next_step}; it does not count as a backup, and may be removed by hand",
+                )
+            )
 
 
 def explain_failure(error: OpsError, *, target: str, is_standby: bool, is_snapshot_lost: bool) -> OpsError:
