@@ -12,12 +12,11 @@ from .._common.errors import OpsError
 from .._common.outcome import Blocker
 from .._postgresql.connection import Session, Settings, driver_error
 from .._postgresql.errors import sql_error
+from .copy_rows import Expected
 from .manifest import Identity, name_members, name_server, stamp
 
 if t.TYPE_CHECKING:
     from datetime import datetime
-
-    from .copy_rows import Table
 
 # Key of the advisory lock: "lowt" in ASCII, and 1 for backups. Advisory locks are per database already.
 LOCK = {"class": 0x6C6F7774, "object": 1}
@@ -30,11 +29,22 @@ SELECT a.pid, a.application_name, pg_catalog.host(a.client_addr), a.backend_star
    AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
 """
 # Tables whose rows pg_dump dumps in any case: ordinary ones that no extension brought. Names as bytes of the database's
-# own encoding, which is that of the dump.
+# own encoding, which is that of the dump. Hashes of an enum differ between databases, so pg_dump has the partitions of a
+# table that is divided by them restored by the name of that table, the root of the tree.
 _TABLES = """
 SELECT pg_catalog.convert_to(n.nspname::text, pg_catalog.getdatabaseencoding()),
-       pg_catalog.convert_to(c.relname::text, pg_catalog.getdatabaseencoding())
+       pg_catalog.convert_to(c.relname::text, pg_catalog.getdatabaseencoding()),
+       pg_catalog.convert_to(rn.nspname::text, pg_catalog.getdatabaseencoding()),
+       pg_catalog.convert_to(r.relname::text, pg_catalog.getdatabaseencoding())
   FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+  LEFT JOIN pg_catalog.pg_class r
+    ON c.relispartition AND r.oid = pg_catalog.pg_partition_root(c.oid)
+       AND EXISTS (SELECT FROM pg_catalog.pg_partition_ancestors(c.oid) a
+                     JOIN pg_catalog.pg_partitioned_table p ON p.partrelid = a.relid
+                     JOIN pg_catalog.pg_opclass o ON o.oid = ANY (p.partclass)
+                     JOIN pg_catalog.pg_am m ON m.oid = o.opcmethod
+                    WHERE o.opcname = 'enum_ops' AND m.amname = 'hash')
+  LEFT JOIN pg_catalog.pg_namespace rn ON rn.oid = r.relnamespace
  WHERE c.relkind = 'r' AND c.relpersistence = ANY (%(persistence)s)
    AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
    AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
@@ -172,10 +182,13 @@ class Snapshot:
         self.taken_at: datetime = self.data.moment
         self._is_standby = is_standby
 
-    def list_tables(self) -> list[Table]:
+    def list_tables(self) -> list[Expected]:
         """List the tables that the dump must have. Rows of unlogged ones are on the primary only."""
         values = {"persistence": ["p"] if self._is_standby else ["p", "u"]}
-        return [(bytes(schema), bytes(name)) for schema, name in self._session.query(_TABLES, values)]
+        return [
+            Expected((bytes(schema), bytes(name)), None if root is None else (bytes(root_schema), bytes(root)))
+            for schema, name, root_schema, root in self._session.query(_TABLES, values)
+        ]
 
     def is_lost(self) -> bool:
         """Return whether the server has ended the transaction, and with it the snapshot."""

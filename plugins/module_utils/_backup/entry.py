@@ -257,6 +257,6 @@ def decode_newest(
         verify.verify_small(bucket, listed[keys.GLOBALS].key, parts[keys.GLOBALS])
         tables = verify.verify_small(bucket, listed[keys.TABLES].key, parts[keys.TABLES])
         dump = listed[keys.DUMP]
-        rows = verify.verify_dump(bucket, dump.key, parts[keys.DUMP], programs=decoders, deadline=deadline)
-        verify.compare_rows(bucket.url(dump.key), name_rows(rows), read_tables(tables))
+        counted = verify.verify_dump(bucket, dump.key, parts[keys.DUMP], programs=decoders, deadline=deadline)
+        verify.compare_rows(bucket.url(dump.key), name_rows(counted.rows), read_tables(tables))
         outcome.facts["decoded"].append(entry.run.run_id)

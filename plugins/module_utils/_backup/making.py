@@ -20,7 +20,7 @@ from .._common.errors import OpsError
 from .._common.outcome import Blocker
 from .._s3.bucket import HashingReader
 from . import database, keys, programs, verify
-from .copy_rows import Table, name_table
+from .copy_rows import Expected, Table, name_table
 from .manifest import Manifest, Part, write_started
 from .pipeline import Pipeline, run
 from .plan import part_size
@@ -147,21 +147,21 @@ class NewBackup:
         etag = self._setting.bucket.put(self._key(part), body, content_type=content_type)
         self._parts[part] = Part(size=len(body), sha256=hashlib.sha256(body).hexdigest(), etag=etag)
 
-    def _verify(self, expected: t.Iterable[Table]) -> dict[Table, int]:
+    def _verify(self, expected: t.Iterable[Expected]) -> dict[Table, int]:
         """Read everything back, and write which tables and how many rows were found in the dump."""
         own = self._setting
         verify.verify_small(own.bucket, self._key(keys.GLOBALS), self._parts[keys.GLOBALS])
-        rows = verify.verify_dump(
+        counted = verify.verify_dump(
             own.bucket,
             self._key(keys.DUMP),
             self._parts[keys.DUMP],
             programs=(own.programs.pg_restore, own.programs.zstd),
             deadline=own.deadline,
         )
-        verify.compare_tables(own.bucket.url(self._key(keys.DUMP)), rows, expected)
-        self._put(keys.TABLES, write_tables(rows), "application/json")
+        verify.compare_tables(own.bucket.url(self._key(keys.DUMP)), counted.copies, expected)
+        self._put(keys.TABLES, write_tables(counted.rows), "application/json")
         verify.verify_small(own.bucket, self._key(keys.TABLES), self._parts[keys.TABLES])
-        return rows
+        return counted.rows
 
     def _describe(
         self, snapshot: database.Snapshot, rows: t.Mapping[Table, int], dump_seconds: float, verify_seconds: float
