@@ -62,7 +62,9 @@ options:
     type: int
     default: 86400
   bin_dir:
-    description: Folder of C(pg_restore) on the host that runs this task, for O(verify=full), if it is not on PATH.
+    description:
+      - Folder of C(pg_restore) on the host that runs this task, for O(verify=full), if it is not on PATH.
+      - One whose major version is lower than that of the C(pg_dump) that made a backup is refused.
     type: path
 seealso:
   - module: lowtide.ops.pg_backup

@@ -253,6 +253,7 @@ def decode_newest(
     for entry in newest:
         if entry.manifest is None:
             continue
+        programs.refuse_older_decoder(decoders[0], entry.manifest.client_version, deadline=deadline)
         parts, listed = entry.manifest.parts, entry.run.parts
         verify.verify_small(bucket, listed[keys.GLOBALS].key, parts[keys.GLOBALS])
         tables = verify.verify_small(bucket, listed[keys.TABLES].key, parts[keys.TABLES])
