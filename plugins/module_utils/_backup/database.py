@@ -28,6 +28,7 @@ SELECT a.pid, a.application_name, pg_catalog.host(a.client_addr), a.backend_star
    AND l.classid = %(class)s AND l.objid = %(object)s
    AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
 """
+NOT_IN_PREREQUISITE_STATE = "55000"
 # Tables whose rows pg_dump dumps in any case: ordinary ones that no extension brought. Names as bytes of the database's
 # own encoding, which is that of the dump. Hashes of an enum differ between databases, so pg_dump has the partitions of a
 # table that is divided by them restored by the name of that table, the root of the tree.
@@ -57,7 +58,7 @@ SELECT pg_catalog.convert_to(n.nspname::text, pg_catalog.getdatabaseencoding()),
 _TIMELINE = """
 SELECT ('x' || pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8))::bit(32)::int
 """
-_STANDBY_TIMELINE = "SELECT timeline_id FROM pg_catalog.pg_control_checkpoint()"
+_CHECKPOINT_TIMELINE = "SELECT timeline_id FROM pg_catalog.pg_control_checkpoint()"
 # The moment that the data of a standby is of. One that has replayed all that it received is as new as its primary,
 # as long as it receives. Otherwise it has at least the last transaction that it has replayed since its start, and
 # what the primary had at the last checkpoint that it knows.
@@ -92,8 +93,21 @@ def read_identity(session: Session) -> Identity:
         reached=reached,
         node=platform.node(),
     )
-    timeline = session.query(_STANDBY_TIMELINE if session.server.in_recovery else _TIMELINE)[0][0]
-    return Identity(hosts=names, timeline=timeline, reached=reached)
+    return Identity(hosts=names, timeline=read_timeline(session), reached=reached)
+
+
+def read_timeline(session: Session) -> int:
+    """Ask for the timeline that is written or replayed now.
+
+    Amazon Aurora does not tell its position in the log below wal_level logical; the last checkpoint has to do there.
+    """
+    if not session.server.in_recovery:
+        try:
+            return int(session.query(_TIMELINE)[0][0])
+        except driver_error() as error:
+            if getattr(error, "pgcode", None) != NOT_IN_PREREQUISITE_STATE:
+                raise
+    return int(session.query(_CHECKPOINT_TIMELINE)[0][0])
 
 
 def name_reached(session: Session) -> tuple[str, ...]:
