@@ -30,6 +30,7 @@ LISTING = (
 OPTIONS: dict[str, Any] = {
     "endpoint_url": None,
     "region": None,
+    "addressing_style": None,
     "access_key": None,
     "secret_key": None,
     "session_token": None,
@@ -202,6 +203,39 @@ def test_endpoints_are_those_of_every_other_tool(
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
     assert make(**KEYS, **options).meta.endpoint_url == url
+
+
+@pytest.mark.parametrize(
+    ("options", "environ", "config", "style"),
+    [
+        ({}, {}, "", None),
+        ({"endpoint_url": "http://s3.test"}, {}, "", "path"),
+        ({}, {"AWS_ENDPOINT_URL_S3": "http://s3.test"}, "", "path"),
+        ({"endpoint_url": "http://s3.test"}, {}, "[default]\ns3 =\n  addressing_style = virtual\n", "virtual"),
+        ({"endpoint_url": "http://s3.test"}, {}, "[default]\ns3 =\n  max_concurrent_requests = 3\n", "path"),
+        ({"endpoint_url": "http://s3.test", "addressing_style": "virtual"}, {}, "", "virtual"),
+        (
+            {"endpoint_url": "http://s3.test", "addressing_style": "path"},
+            {},
+            "[default]\ns3 =\n  addressing_style = virtual\n",
+            "path",
+        ),
+    ],
+)
+def test_where_the_bucket_stands(
+    options: dict[str, Any],
+    environ: dict[str, str],
+    config: str,
+    style: str | None,
+    *,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The option, then the profile; a server that is named by an address has it in the path."""
+    (tmp_path / "config").write_text(config)
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    assert ((make(**KEYS, **options).meta.config.s3) or {}).get("addressing_style") == style
 
 
 @pytest.mark.parametrize("bad", ["ftp://x", "s3.test", "https://s3.test/bucket", "https://"])
