@@ -138,18 +138,17 @@ def backup_info(module: AnsibleModule, outcome: Outcome) -> None:
         for judged in (catalogue.examine(bucket, run) for run in runs if not run.is_unfinished)
         if not hosts or judged.manifest is None or is_taken_from(judged.manifest.hosts, hosts, node=platform.node())
     ]
-    verified = [
-        (entry, entry.manifest)
+    newest = choose_newest(examined, latest=now + SKEW, with_moved=params["verify"] == "full")
+    usable = [
+        entry.manifest
         for entry in examined
-        if entry.manifest is not None and entry.verified and entry.manifest.taken_at <= now + SKEW
+        if entry.manifest is not None
+        and (entry in newest or (entry.verified and entry.manifest.taken_at <= now + SKEW))
     ]
-    bad = [entry for entry in examined if not entry.verified]
-    newest: dict[tuple[str, str], tuple[catalogue.Examined, dict[str, t.Any]]] = {}
-    for entry, manifest in verified:
-        newest.setdefault((manifest.database, manifest.system_identifier), (entry, report_backup(manifest, now)))
+    bad = [entry for entry in examined if not entry.verified and entry not in newest]
     outcome.facts |= {
-        "backups": [report_backup(manifest, now) for _entry, manifest in verified],
-        "newest": [report for _entry, report in newest.values()],
+        "backups": [report_backup(manifest, now) for manifest in usable],
+        "newest": [report_backup(entry.manifest, now) for entry in newest if entry.manifest is not None],
         "bad": [report_bad(entry) for entry in bad],
         "node": platform.node(),
         "unpublished": [
@@ -168,14 +167,34 @@ def backup_info(module: AnsibleModule, outcome: Outcome) -> None:
         outcome.facts["decoded"] = []
         decode_newest(
             bucket,
-            [entry for entry, _report in newest.values()],
+            newest,
             outcome=outcome,
             deadline=deadline,
             bin_dir=params["bin_dir"],
             location=location,
         )
         summarize_info(outcome, params["bucket"], prefix, decoded=outcome.facts["decoded"])
-        refuse_damage(bad, [report for _entry, report in newest.values()], location)
+        outcome.evidence += [
+            f"{entry.run.run_id} of {entry.run.database}: {entry.problem}. Its SHA-256 is that of its manifest"
+            for entry in newest
+            if entry.is_moved
+        ]
+        refuse_damage(bad, outcome.facts["newest"], location)
+
+
+def choose_newest(
+    examined: t.Iterable[catalogue.Examined], *, latest: datetime, with_moved: bool
+) -> list[catalogue.Examined]:
+    """Return the newest backup of each database that counts and is not dated after ``latest``; ``examined`` is in that order.
+
+    ``with_moved`` takes one too that only its ETags keep from counting: it is about to be decoded.
+    """
+    newest: dict[tuple[str, str], catalogue.Examined] = {}
+    for entry in examined:
+        counts = entry.verified or (with_moved and entry.is_moved)
+        if counts and entry.manifest is not None and entry.manifest.taken_at <= latest:
+            newest.setdefault((entry.manifest.database, entry.manifest.system_identifier), entry)
+    return list(newest.values())
 
 
 def check_ages(
@@ -258,6 +277,6 @@ def decode_newest(
         verify.verify_small(bucket, listed[keys.GLOBALS].key, parts[keys.GLOBALS])
         tables = verify.verify_small(bucket, listed[keys.TABLES].key, parts[keys.TABLES])
         dump = listed[keys.DUMP]
-        counted = verify.verify_dump(bucket, dump.key, parts[keys.DUMP], programs=decoders, deadline=deadline)
+        counted = verify.verify_dump(bucket, dump.key, parts[keys.DUMP], programs=decoders, deadline=deadline, etag=None)
         verify.compare_rows(bucket.url(dump.key), name_rows(counted.rows), read_tables(tables))
         outcome.facts["decoded"].append(entry.run.run_id)

@@ -14,7 +14,7 @@ import hashlib
 import json
 import time
 import typing as t
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .._common.errors import OpsError
 from .._common.outcome import Blocker
@@ -29,7 +29,7 @@ if t.TYPE_CHECKING:
     from .._common.outcome import Outcome
     from .._common.retry import Deadline
     from .._postgresql.connection import Session
-    from .._s3.bucket import Bucket
+    from .._s3.bucket import Bucket, Listed
 
 GLOBALS_END = b"-- PostgreSQL database cluster dump complete"
 
@@ -96,6 +96,7 @@ class NewBackup:
                 snapshot.close()
             started = time.monotonic()
             rows = self._verify(expected)
+            self._parts = adopt_etags(self._parts, own.bucket.list_objects(self._key("")))
             manifest = self._describe(snapshot, rows, dump_seconds, time.monotonic() - started)
             own.lock.assert_held()
             own.bucket.put(self._key(keys.MANIFEST), manifest.to_json(), content_type="application/json")
@@ -157,6 +158,7 @@ class NewBackup:
             self._parts[keys.DUMP],
             programs=(own.programs.pg_restore, own.programs.zstd),
             deadline=own.deadline,
+            etag=self._parts[keys.DUMP].etag,
         )
         verify.compare_tables(own.bucket.url(self._key(keys.DUMP)), counted.copies, expected)
         self._put(keys.TABLES, write_tables(counted.rows), "application/json")
@@ -211,6 +213,15 @@ class NewBackup:
                     next_step=f"{error.next_step}; it does not count as a backup, and may be removed by hand",
                 )
             )
+
+
+def adopt_etags(parts: t.Mapping[str, Part], objects: t.Iterable[Listed]) -> dict[str, Part]:
+    """Return ``parts`` with the ETags of a listing, by which later runs compare: some servers give others for HEAD."""
+    listed = {entry.key.rpartition("/")[2]: entry for entry in objects}
+    return {
+        name: replace(part, etag=listed[name].etag) if name in listed and listed[name].size == part.size else part
+        for name, part in parts.items()
+    }
 
 
 def explain_failure(error: OpsError, *, target: str, is_standby: bool, is_snapshot_lost: bool) -> OpsError:

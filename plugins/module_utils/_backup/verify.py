@@ -58,11 +58,11 @@ def verify_small(source: Source, key: str, part: Part) -> bytes:
 
 
 def verify_dump(
-    source: Source, key: str, part: Part, *, programs: tuple[str, str], deadline: Deadline
+    source: Source, key: str, part: Part, *, programs: tuple[str, str], deadline: Deadline, etag: str | None
 ) -> RowCounter:
     """Read, compare and decode a dump in one pass, and return what was counted: the rows of each table in it.
 
-    ``programs`` are the paths of pg_restore and zstd. What ends at the deadline is no damage, but a :class:`WaitTimeout`.
+    ``programs`` are the paths of pg_restore and zstd; ``etag`` binds the reading to one object. What ends at the deadline is no damage, but a :class:`WaitTimeout`.
     """
     pg_restore, zstd = programs
     obj = source.url(key)
@@ -74,7 +74,7 @@ def verify_dump(
     counter = RowCounter()
     with Pipeline(commands, deadline=deadline, feed=True, collect=True) as pipeline:
         pipeline.consume(counter.feed)
-        for chunk in source.stream(key, etag=part.etag):
+        for chunk in source.stream(key, etag=etag):
             if deadline.passed:
                 raise pipeline.explain_timeout()
             digest.update(chunk)

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ansible_collections.lowtide.ops.plugins.module_utils._backup import catalogue, keys
-from ansible_collections.lowtide.ops.plugins.module_utils._backup.entry import check_ages
+from ansible_collections.lowtide.ops.plugins.module_utils._backup.entry import check_ages, choose_newest
+from ansible_collections.lowtide.ops.plugins.module_utils._backup.making import adopt_etags
 from ansible_collections.lowtide.ops.plugins.module_utils._backup.manifest import (
     Identity,
     Manifest,
@@ -234,6 +235,37 @@ def test_a_run_with_a_missing_or_other_object_does_not_count(part: str) -> None:
         judged = catalogue.judge(run, MANIFEST.to_json())
         assert not judged.verified
         assert part in (judged.problem or "")
+
+
+def test_an_object_of_the_same_size_and_another_etag_may_be_the_one_that_was_verified() -> None:
+    """A bucket that was copied elsewhere: by itself it does not count, and a full verification decides by SHA-256."""
+    moved = [replace(entry, etag=f"other-{entry.etag}") for entry in listing()]
+    (run,) = catalogue.group(moved, "p")
+    judged = catalogue.judge(run, MANIFEST.to_json())
+    assert not judged.verified
+    assert judged.is_moved
+    assert "ETag other-e0, was e0" in str(judged.problem)
+    assert "verify: full" in str(judged.problem)
+    (other_size,) = catalogue.group([replace(entry, size=1) for entry in moved], "p")
+    assert not catalogue.judge(other_size, MANIFEST.to_json()).is_moved
+    # Of two databases' runs, newest first: one that counts, or that may be proven to.
+    older, newest = runs_of(MANIFEST)[0], runs_of(newer(1))[0]
+    entries = [
+        catalogue.Examined(newest, newer(1), "its ETag differs", is_moved=True),
+        catalogue.Examined(older, MANIFEST, None),
+    ]
+    assert choose_newest(entries, latest=NOW, with_moved=False) == [entries[1]]
+    assert choose_newest(entries, latest=NOW, with_moved=True) == [entries[0]]
+    assert choose_newest(entries, latest=MANIFEST.taken_at, with_moved=True) == [entries[1]]
+
+
+def test_parts_are_published_with_the_etag_that_a_listing_gives() -> None:
+    """Some servers give another one in answer to HEAD; of another size it is another object, which the listing tells."""
+    parts = {keys.DUMP: Part(size=5, sha256="0" * 64, etag="head")}
+    listed = Listed(key=PLACE.key(RUN, keys.DUMP), size=5, etag="list", modified=NOW)
+    assert adopt_etags(parts, [listed])[keys.DUMP].etag == "list"
+    assert adopt_etags(parts, [replace(listed, size=6)]) == parts
+    assert adopt_etags(parts, []) == parts
 
 
 def test_a_manifest_of_another_run_does_not_count() -> None:
