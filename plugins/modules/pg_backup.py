@@ -106,6 +106,13 @@ options:
     description: Seconds that pg_dump waits for its share locks before it gives up.
     type: int
     default: 60
+  max_parts:
+    description:
+      - How many parts the S3 server allows for one upload. The size of a part follows from this and the size of the
+        database; at least two parts are held in memory.
+      - Most servers allow 10,000; Scaleway, for example, 1,000.
+    type: int
+    default: 10000
   timeout:
     description: Seconds that the whole backup may take, verification included.
     type: int

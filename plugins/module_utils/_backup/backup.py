@@ -36,6 +36,7 @@ class Options:
     retention: Retention
     lock_timeout: int
     timeout: int
+    max_parts: int
     role_passwords: bool
     encryption: str | None
     bin_dir: str | None
@@ -246,6 +247,7 @@ class Backup:
             deadline=self._deadline,
             timeout=options.timeout,
             lock_timeout=options.lock_timeout,
+            max_parts=options.max_parts,
             role_passwords=options.role_passwords,
             encryption=options.encryption,
             token=uuid.uuid4().hex,

@@ -20,7 +20,7 @@ from . import catalogue, keys, programs, verify
 from .backup import Backup, Options
 from .making import name_rows, read_tables
 from .manifest import is_taken_from
-from .plan import SKEW, Retention, parse_age
+from .plan import MAX_PARTS, SKEW, Retention, parse_age
 from .summary import describe_backup, report_backup, report_bad, summarize_backups
 
 if t.TYPE_CHECKING:
@@ -45,6 +45,7 @@ BACKUP_SPEC: dict[str, dict[str, t.Any]] = {
     "encryption": {"type": "str", "choices": ["AES256", "aws:kms"]},
     "kms_key_id": {"type": "str", "no_log": False},
     "lock_timeout": {"type": "int", "default": 60},
+    "max_parts": {"type": "int", "default": MAX_PARTS},
 }
 INFO_SPEC: dict[str, dict[str, t.Any]] = {
     **PLACE_SPEC,
@@ -71,6 +72,7 @@ def read_options(params: t.Mapping[str, t.Any]) -> Options:
     """Return the options of pg_backup; refuse what cannot be meant."""
     check_positive(params, "lock_timeout", "timeout")
     check_positive(params, "keep", unit="number of backups")
+    check_positive(params, "max_parts", unit="number of parts")
     if params["kms_key_id"] and params["encryption"] != "aws:kms":
         raise Refusal(
             obj="option kms_key_id",
@@ -85,6 +87,7 @@ def read_options(params: t.Mapping[str, t.Any]) -> Options:
         retention=Retention(params["keep"], None if keep_for is None else parse_age(keep_for, option="keep_for")),
         lock_timeout=params["lock_timeout"],
         timeout=params["timeout"],
+        max_parts=params["max_parts"],
         role_passwords=params["role_passwords"],
         encryption=params["encryption"],
         bin_dir=params["bin_dir"],

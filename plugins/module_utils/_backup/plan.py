@@ -20,6 +20,7 @@ SKEW = timedelta(minutes=5)
 """A backup dated this far ahead of the database server's clock is not believed, nor are clocks that differ by it."""
 MIN_PART = 16 << 20
 MAX_PARTS = 10_000
+"""What S3 allows for one upload; some servers allow fewer, Scaleway 1,000."""
 
 
 def parse_age(text: str, *, option: str = "max_age") -> timedelta:
@@ -136,10 +137,10 @@ def explain_clock(*, now: datetime, server_time: datetime | None, newest_taken: 
     return None
 
 
-def part_size(database_bytes: int) -> int:
-    """Return the bytes of one part of the upload: few enough for S3's limit of 10,000 even if nothing compresses.
+def part_size(database_bytes: int, *, max_parts: int) -> int:
+    """Return the bytes of one part of the upload: no more than ``max_parts`` of them even if nothing compresses.
 
     The text form of a dump may be larger than the table it comes from, hence the factor of two.
     """
-    size = max(MIN_PART, -(-2 * database_bytes // MAX_PARTS))
+    size = max(MIN_PART, -(-2 * database_bytes // max_parts))
     return -(-size // (1 << 20)) * (1 << 20)
