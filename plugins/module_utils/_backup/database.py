@@ -8,18 +8,19 @@ from __future__ import annotations
 import platform
 import typing as t
 
-from .._common.errors import OpsError
+from .._common.errors import OpsError, Refusal
 from .._common.outcome import Blocker
 from .._postgresql.connection import Session, Settings, driver_error
 from .._postgresql.errors import sql_error
+from .._postgresql.locks import LOCK_CLASS, AdvisoryLock, LockKey
 from .copy_rows import Expected
 from .manifest import Identity, name_members, name_server, stamp
 
 if t.TYPE_CHECKING:
     from datetime import datetime
 
-# Key of the advisory lock: "lowt" in ASCII, and 1 for backups. Advisory locks are per database already.
-LOCK = {"class": 0x6C6F7774, "object": 1}
+LOCK = {"class": LOCK_CLASS, "object": int(LockKey.BACKUP)}
+"""The advisory lock of backups. Advisory locks are per database already."""
 
 _HOLDER = """
 SELECT a.pid, a.application_name, pg_catalog.host(a.client_addr), a.backend_start
@@ -71,16 +72,31 @@ SELECT CASE WHEN is_current THEN pg_catalog.now() ELSE at_least END AS moment, i
           FROM pg_catalog.pg_control_checkpoint()) AS standby
 """
 _PRIMARY_MOMENT = "SELECT pg_catalog.now() AS moment, true AS is_current, false AS is_paused"
-_TIMEOUTS = """
-SELECT pg_catalog.set_config(name, '0', false) FROM pg_catalog.pg_settings
- WHERE name IN ('statement_timeout', 'lock_timeout', 'idle_in_transaction_session_timeout', 'idle_session_timeout',
-                'transaction_timeout')
+# Which of the servers behind a name this is, and since when it runs.
+_SERVER = """
+SELECT pg_catalog.host(pg_catalog.inet_server_addr()) AS address, pg_catalog.pg_postmaster_start_time() AS started_at
 """
 
 
-def clear_timeouts(session: Session) -> None:
-    """Let no timeout of the server or the role end a session that is idle while the dump runs."""
-    session.query(_TIMEOUTS)
+class Reached(t.NamedTuple):
+    """The server that a session has reached: its own address (None: by a socket), and when it was started."""
+
+    address: str | None
+    started_at: datetime
+
+    def explain_other(self, other: Reached) -> str | None:
+        """Return why ``other``, reached by the same name, is another server; None when it is this one."""
+        if self == other:
+            return None
+        words = " and ".join(
+            f"{server.address or 'a socket'} (started {stamp(server.started_at)})" for server in (self, other)
+        )
+        return f"its name leads to several servers: {words}"
+
+
+def read_reached(session: Session) -> Reached:
+    """Ask which server a session has reached."""
+    return session.read(Reached, _SERVER)[0]
 
 
 def read_identity(session: Session) -> Identity:
@@ -118,6 +134,11 @@ def name_reached(session: Session) -> tuple[str, ...]:
     )
 
 
+NAME_ONE_SERVER = (
+    "Name one server in login_host, by its address or a name of its own: a snapshot exists on one server only"
+)
+
+
 class DataMoment(t.NamedTuple):
     """What moment a server's data is of. A standby that is not current, because it is paused or lags, has it only so far."""
 
@@ -136,7 +157,6 @@ class Lock:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        clear_timeouts(session)
 
     def holder(self) -> Blocker | None:
         """Read who holds it now."""
@@ -154,7 +174,7 @@ class Lock:
 
     def take(self) -> Blocker | None:
         """Take it; None when taken, otherwise who has it."""
-        if self._session.query("SELECT pg_catalog.pg_try_advisory_lock(%(class)s, %(object)s)", LOCK)[0][0]:
+        if AdvisoryLock(self._session, LockKey.BACKUP).try_acquire():
             return None
         return self.holder() or Blocker(
             object=self._session.settings.target,
@@ -183,10 +203,12 @@ class Snapshot:
     It reads the catalog only: counting would lock each table and each of its indexes.
     """
 
-    def __init__(self, settings: Settings, *, run_id: str, is_standby: bool) -> None:
+    def __init__(self, settings: Settings, *, run_id: str, is_standby: bool, reached: Reached) -> None:
         self._session = Session(settings, module="pg_backup", run_id=run_id, primary=not is_standby, writes=False)
         try:
-            clear_timeouts(self._session)
+            problem = reached.explain_other(read_reached(self._session))
+            if problem is not None:
+                raise Refusal(obj=settings.target, problem=problem, next_step=NAME_ONE_SERVER)
             self._session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
             self.data = read_moment(self._session)
             self.name: str = self._session.query("SELECT pg_catalog.pg_export_snapshot()")[0][0]

@@ -76,7 +76,12 @@ class NewBackup:
         """Dump, verify, publish; on failure nothing of this run counts, and what of it could not be removed is named."""
         own = self._setting
         is_standby = own.session.server.in_recovery
-        snapshot = database.Snapshot(programs.bind_settings(own.session), run_id=own.token[:8], is_standby=is_standby)
+        snapshot = database.Snapshot(
+            programs.bind_settings(own.session),
+            run_id=own.token[:8],
+            is_standby=is_standby,
+            reached=database.read_reached(own.session),
+        )
         self.run_id = keys.run_id(snapshot.taken_at, own.token)
         try:
             try:
@@ -86,11 +91,13 @@ class NewBackup:
                 try:
                     self._upload(snapshot)
                 except OpsError as error:
+                    is_lost = snapshot.is_lost()
                     raise explain_failure(
                         error,
                         target=own.session.settings.target,
                         is_standby=is_standby,
-                        is_snapshot_lost=snapshot.is_lost() and own.session.is_alive(),
+                        is_snapshot_lost=is_lost and own.session.is_alive(),
+                        is_snapshot_held=not is_lost,
                     ) from error
                 dump_seconds = time.monotonic() - started
             finally:
@@ -225,10 +232,13 @@ def adopt_etags(parts: t.Mapping[str, Part], objects: t.Iterable[Listed]) -> dic
     }
 
 
-def explain_failure(error: OpsError, *, target: str, is_standby: bool, is_snapshot_lost: bool) -> OpsError:
-    """Return what ended a dump: damaged data, the recovery of a standby, or ``error`` itself.
+def explain_failure(
+    error: OpsError, *, target: str, is_standby: bool, is_snapshot_lost: bool, is_snapshot_held: bool
+) -> OpsError:
+    """Return what ended a dump: damaged data, the recovery of a standby, another server, or ``error`` itself.
 
-    ``is_snapshot_lost`` says that the server still answers and has ended the session that holds the dump's snapshot.
+    ``is_snapshot_lost`` says that the server still answers and has ended the session that holds the dump's snapshot,
+    ``is_snapshot_held`` that this session is still there.
     """
     said = f"({error.obj}: {error.problem})"
     if any(words in error.problem for words in DAMAGE):
@@ -238,6 +248,12 @@ def explain_failure(error: OpsError, *, target: str, is_standby: bool, is_snapsh
             next_step="Keep the last verified backup, which this run has left alone, and prove it by"
             " lowtide.ops.pg_backup_info with verify: full before anything is dropped; run pg_amcheck, and look into"
             " the logs of server and disk",
+        )
+    if is_snapshot_held and "invalid snapshot identifier" in error.problem:
+        return OpsError(
+            obj=target,
+            problem=f"pg_dump has reached another server than the session that holds its snapshot {said}",
+            next_step=database.NAME_ONE_SERVER,
         )
     if is_standby and (is_snapshot_lost or "conflict with recovery" in error.problem):
         return OpsError(

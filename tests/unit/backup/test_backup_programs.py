@@ -66,7 +66,13 @@ DAMAGED = f'{SAYS} invalid page in block 1 of relation "base/5/16390"'
 def test_what_ended_a_dump_is_told(said: str, is_standby: bool, is_snapshot_lost: bool, words: str, step: str) -> None:
     """With the server's own words; what the server has no part in stays as it is."""
     error = OpsError(obj="pg_dump", problem=said, next_step="as before")
-    told = explain_failure(error, target="database d", is_standby=is_standby, is_snapshot_lost=is_snapshot_lost)
+    told = explain_failure(
+        error,
+        target="database d",
+        is_standby=is_standby,
+        is_snapshot_lost=is_snapshot_lost,
+        is_snapshot_held=False,
+    )
     assert words in told.problem
     assert said in told.problem
     assert step in told.next_step
@@ -100,3 +106,16 @@ def test_a_decoder_is_asked_for_its_version_before_anything_is_read(tmp_path: Pa
         programs.refuse_older_decoder(str(program), "16.4", deadline=Deadline(30))
     assert caught.value.obj == str(program)
     assert "version 16 or newer" in caught.value.next_step
+
+
+def test_a_snapshot_that_another_server_does_not_know_is_told() -> None:
+    """While the session that holds it is there; otherwise the message is pg_dump's own."""
+    error = OpsError(obj="pg_dump", problem=f'{SAYS} invalid snapshot identifier: "a"', next_step="as before")
+    for is_standby in (True, False):
+        told = explain_failure(
+            error, target="db", is_standby=is_standby, is_snapshot_lost=False, is_snapshot_held=True
+        )
+        assert "has reached another server" in told.problem
+        assert "login_host" in told.next_step
+    gone = explain_failure(error, target="db", is_standby=False, is_snapshot_lost=False, is_snapshot_held=False)
+    assert gone is error
