@@ -280,6 +280,8 @@ def decode_newest(
         verify.verify_small(bucket, listed[keys.GLOBALS].key, parts[keys.GLOBALS])
         tables = verify.verify_small(bucket, listed[keys.TABLES].key, parts[keys.TABLES])
         dump = listed[keys.DUMP]
-        counted = verify.verify_dump(bucket, dump.key, parts[keys.DUMP], programs=decoders, deadline=deadline, etag=None)
+        counted = verify.verify_dump(
+            bucket, dump.key, parts[keys.DUMP], programs=decoders, deadline=deadline, etag=None
+        )
         verify.compare_rows(bucket.url(dump.key), name_rows(counted.rows), read_tables(tables))
         outcome.facts["decoded"].append(entry.run.run_id)

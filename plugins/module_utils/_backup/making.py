@@ -148,7 +148,10 @@ class NewBackup:
         with Pipeline(commands, deadline=own.deadline, collect=True) as pipeline:
             source = HashingReader(pipeline.stdout, pipeline.finish)
             etag = own.bucket.upload(
-                self._key(keys.DUMP), source, part_bytes=part_size(size, max_parts=own.max_parts), content_type="application/zstd"
+                self._key(keys.DUMP),
+                source,
+                part_bytes=part_size(size, max_parts=own.max_parts),
+                content_type="application/zstd",
             )
         self._parts[keys.DUMP] = Part(size=source.size, sha256=source.sha256, etag=etag)
 

@@ -62,7 +62,8 @@ def verify_dump(
 ) -> RowCounter:
     """Read, compare and decode a dump in one pass, and return what was counted: the rows of each table in it.
 
-    ``programs`` are the paths of pg_restore and zstd; ``etag`` binds the reading to one object. What ends at the deadline is no damage, but a :class:`WaitTimeout`.
+    ``programs`` are the paths of pg_restore and zstd; ``etag`` binds the reading to one object. What ends at the deadline
+    is no damage, but a :class:`WaitTimeout`.
     """
     pg_restore, zstd = programs
     obj = source.url(key)
