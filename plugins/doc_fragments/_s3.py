@@ -16,7 +16,7 @@ class ModuleDocFragment:
 options:
   endpoint_url:
     description:
-      - Address of the S3 server, for example V(https://s3.example.com:9000); the bucket is then part of the path.
+      - Address of the S3 server, for example V(https://s3.example.com:9000); see O(addressing_style).
       - Unset means C(AWS_ENDPOINT_URL_S3), C(AWS_ENDPOINT_URL) or the profile's C(endpoint_url), and else AWS, in whichever
         partition O(region) is.
       - C(HTTPS_PROXY), C(HTTP_PROXY) and C(NO_PROXY) are honoured.
@@ -26,6 +26,13 @@ options:
       - Region of the bucket; servers other than AWS mostly accept any.
       - Unset means C(AWS_DEFAULT_REGION), then the profile's, then V(us-east-1).
     type: str
+  addressing_style:
+    description:
+      - Whether the bucket is part of the path (V(path)) or of the host name (V(virtual)), or boto3 decides (V(auto)).
+      - Unset means the profile's C(addressing_style), then V(path) for a server that is named by an address, and else
+        what boto3 decides. Some servers, such as Alibaba Cloud OSS, take V(virtual) only.
+    type: str
+    choices: [auto, path, virtual]
   access_key:
     description:
       - Access key; goes together with O(secret_key).

@@ -22,12 +22,19 @@ description:
     Object Lock is no obstacle.
   - A run that was killed leaves a folder without a manifest. Once the O(timeout) of that run is over, the next run that
     makes a backup removes the folder after it, or warns if it may not.
-  - Two runs on one database exclude each other by an advisory lock in that database.
+  - Before anything is written, in check mode too, the catalog is asked for what O(login_user) may not read (schemas, tables,
+    sequences, large objects, rows hidden by row-level security). Each is a blocker whose C(next_step) is the statement that
+    grants it.
+  - Two runs on one database exclude each other by an advisory lock in that database. A server has its own locks, so a run
+    on a standby and one on its primary do not: each makes a backup of its own, in a folder of its own.
   - Age is judged by the database server's clock, from the moment of the dump's snapshot.
   - A backup counts for this server only if it was taken from one of the hosts of O(login_host), or from the server's own
     address, and not on a later timeline. A physical copy of the cluster has the same system identifier, and its backups
     do not vouch for the original. Name every member of a cluster in O(login_host), so that those count that were taken
     before a switchover.
+  - A name that leads to another address than it did for a backup, such as a service name after a switchover, proves nothing,
+    and a new backup is made. C(localhost), where the server has an address elsewhere (a tunnel, a container), counts only
+    together with that address and the name of the machine that runs this.
 options:
   bucket:
     description: The bucket; it must exist.
@@ -58,8 +65,10 @@ options:
       - Older backups are removed only after a new one has been made and verified in the same run, so that the last
         verified one always stays, however O(keep) and O(keep_for) are set. If both are set, a backup has to be beyond
         both. If neither is, none is removed.
-      - Backups that do not count, and those of other servers, are not removed. If the database server's clock and the S3
-        server's differ by more than five minutes, or a backup is dated in the future, none is removed, with a warning.
+      - A backup that is dated after the data of the new one, which may be of a standby that lags, is not removed either.
+      - Backups that do not count, and those of other servers, are not removed. If the new one is older than O(max_age)
+        already, the database server's clock and the S3 server's differ by more than five minutes, or a backup is dated in
+        the future, none is removed, with a warning.
     type: int
   keep_for:
     description: How old verified backups of this server may get, written as O(max_age); see O(keep).
@@ -98,6 +107,13 @@ options:
     description: Seconds that pg_dump waits for its share locks before it gives up.
     type: int
     default: 60
+  max_parts:
+    description:
+      - How many parts the S3 server allows for one upload. The size of a part follows from this and the size of the
+        database; at least two parts are held in memory.
+      - Most servers allow 10,000; Scaleway, for example, 1,000.
+    type: int
+    default: 10000
   timeout:
     description: Seconds that the whole backup may take, verification included.
     type: int
@@ -245,7 +261,9 @@ plan:
   type: list
   elements: dict
 blockers:
-  description: Who holds the lock of this database's backups, since when, and what to do; or why no older backup is removed.
+  description:
+    - Who holds the lock of this database's backups, since when, and what to do; which rights are missing; why no older
+      backup is removed; or what a failed run could not remove.
   returned: always
   type: list
   elements: dict

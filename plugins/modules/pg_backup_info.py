@@ -35,18 +35,22 @@ options:
     description:
       - List only the backups that were taken from one of these servers, each as C(host:port), see C(hosts) in
         RV(lowtide.ops.pg_backup#module:backup). A physical copy of a cluster has its system identifier, and only this
-        tells the two apart.
+        tells the two apart. C(localhost) and other names of the machine that runs this mean what they meant for
+        M(lowtide.ops.pg_backup) on it.
       - Runs whose manifest cannot be read are listed whatever this says.
     type: list
     elements: str
   max_age:
     description:
       - How old the newest verified backup of each database may be, as a whole number with a unit V(s), V(m), V(h), V(d)
-        or V(w). An older one, or none at all, is a failure.
+        or V(w). An older one, or none at all, is a failure; so is a database of which only runs are listed that
+        do not count.
     type: str
   verify:
     description:
       - V(published) trusts the verification at publishing, as long as nothing has changed since.
+      - A backup whose objects have their size and another ETag, as after a copy of the bucket, does not count by
+        itself. V(full) decides about the newest one by its SHA-256, and says so in RV(evidence).
       - V(full) reads the newest verified backup of each database back, decodes it as a whole and compares the rows of each
         table with what was counted when it was made. One that does not pass, none at all, or a newer one that does not
         count, is a failure.
@@ -60,7 +64,9 @@ options:
     type: int
     default: 86400
   bin_dir:
-    description: Folder of C(pg_restore) on the host that runs this task, for O(verify=full), if it is not on PATH.
+    description:
+      - Folder of C(pg_restore) on the host that runs this task, for O(verify=full), if it is not on PATH.
+      - One whose major version is lower than that of the C(pg_dump) that made a backup is refused.
     type: path
 seealso:
   - module: lowtide.ops.pg_backup
@@ -126,6 +132,11 @@ bad:
   returned: when the bucket could be read
   type: list
   elements: dict
+node:
+  description: Name of the machine that ran this, which stands for C(localhost) in C(hosts) of a backup.
+  returned: when the bucket could be read
+  type: str
+  sample: control
 unpublished:
   description: Runs that are active, or were interrupted; M(lowtide.ops.pg_backup) removes them once their time is over.
   returned: when the bucket could be read

@@ -15,6 +15,7 @@ import re
 import typing as t
 from dataclasses import dataclass
 
+from ansible_collections.lowtide.ops.plugins.module_utils._backup.manifest import is_taken_from
 from ansible_collections.lowtide.ops.plugins.module_utils._backup.plan import parse_age
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.saved_state import is_window
 
@@ -260,20 +261,29 @@ def check_backups(result: Result, plan: Plan, window: Window) -> list[Line]:
     lines = []
     for declared in plan["backups"]:
         obj, cluster = f"backup of {declared['database']}", declared.get("system_identifier")
-        ages = [
-            backup["age_seconds"]
-            for backup in result["newest"]
+        hosts = declared.get("hosts") or []
+        named = [
+            backup
+            for backup in result["backups" if hosts else "newest"]
             if backup["database"] == declared["database"]
             and str(cluster or backup["system_identifier"]) == str(backup["system_identifier"])
         ]
+        newest: dict[str, float] = {}
+        for backup in named:
+            if not hosts or is_taken_from(backup["hosts"], hosts, node=result["node"]):
+                newest.setdefault(str(backup["system_identifier"]), backup["age_seconds"])
         limit = parse_age(str(declared["max_age"])).total_seconds() / 3600
         step = "Make one with lowtide.ops.backup"
-        if ages:
+        if newest:
             # Two clusters may have a database of that name: the older of their newest backups counts.
             ratio = plan["limits"]["warn_ratio"]
-            line = compare_with_limit(obj, "age", max(ages) / 3600, limit, ratio, unit=" h", next_step=step)
+            line = compare_with_limit(obj, "age", max(newest.values()) / 3600, limit, ratio, unit=" h", next_step=step)
         else:
-            what = f"there is no verified one in bucket {plan['bucket']} (limit {limit:g} h)"
+            servers = f" of {', '.join(hosts)}" if hosts else ""
+            what = f"there is no verified one{servers} in bucket {plan['bucket']} (limit {limit:g} h)"
+            if named:
+                what += f"; there is one of {' = '.join(named[0]['hosts'])}, which is another server or a copy"
+                step += ", or name that server in hosts of health_backups if it is the one that is meant"
             line = Line("FAIL", obj, what, step)
         lines.append(window.excuse_backup(line))
     lines.extend(

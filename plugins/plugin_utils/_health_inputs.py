@@ -66,6 +66,8 @@ CONNECTIONS: dict[str, Need] = {
 }
 WORKLOAD_KINDS = ("StatefulSet", "Deployment", "CronJob", "Job")
 DEFAULT_BACKUP_AGE = "25h"
+DEFAULT_SERVER, DEFAULT_PORT = "localhost", 5432
+"""What the modules of PostgreSQL connect to where nothing is said."""
 GRACE_AFTER_DUE = timedelta(hours=1)
 """How much older than ``backup_max_age`` a backup may get, since a window makes it when it is due, and not earlier."""
 
@@ -268,7 +270,7 @@ def list_backups(inputs: Inputs, host: str) -> list[Json]:
     default_age = choose_backup_age(inputs)
     if inputs["backups"] is None:
         own = {"database": connection.get("login_db"), "system_identifier": connection.get("system_identifier")}
-        return [{**own, "max_age": default_age}]
+        return [{**own, "hosts": list_servers(connection), "max_age": default_age}]
     backups: list[Json] = []
     for entry in require_entries(BACKUPS, inputs, host, "databases"):
         if not isinstance(entry, dict) or not entry.get("database"):
@@ -277,8 +279,20 @@ def list_backups(inputs: Inputs, host: str) -> list[Json]:
                 problem=f"{entry!r} names no database",
                 next_step="Give a dictionary of database, max_age and system_identifier",
             )
-        backups.append({"system_identifier": None, **entry, "max_age": str(entry.get("max_age") or default_age)})
+        cluster = entry.get("system_identifier")
+        is_own = entry["database"] == connection.get("login_db") and (
+            cluster is None or str(cluster) == str(connection.get("system_identifier"))
+        )
+        age = str(entry.get("max_age") or default_age)
+        hosts = list_servers(connection) if is_own else []
+        backups.append({"system_identifier": None, "hosts": hosts, **entry, "max_age": age})
     return backups
+
+
+def list_servers(connection: Inputs) -> list[str]:
+    """Return the servers of a connection, each ``host:port``: their backups count, and none of a copy of the cluster."""
+    names = [name.strip() for name in str(connection.get("login_host") or DEFAULT_SERVER).split(",")]
+    return [f"{name}:{connection.get('login_port') or DEFAULT_PORT}" for name in names if name]
 
 
 def choose_backup_age(inputs: Inputs) -> str:

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from .._common.errors import OpsError, Refusal
 from .._common.outcome import Blocker, PlanItem
 from .._common.retry import Deadline
-from . import catalogue, database, keys, programs
+from . import catalogue, database, keys, programs, rights
 from .cleaning import Cleaning, find_interrupted
 from .making import NewBackup, Setting
-from .plan import SKEW, Decision, Retention, decide, explain_clock, explain_old_data
+from .plan import SKEW, Decision, Retention, decide, explain_clock, explain_old_data, explain_old_result
 from .summary import describe_backup, report_backup, report_bad, summarize_backup
 
 if t.TYPE_CHECKING:
@@ -36,6 +36,7 @@ class Options:
     retention: Retention
     lock_timeout: int
     timeout: int
+    max_parts: int
     role_passwords: bool
     encryption: str | None
     bin_dir: str | None
@@ -46,12 +47,18 @@ class State:
     """What there is: the decision, the newest verified backup, what does not count, and what would be removed."""
 
     now: datetime
+    data: database.DataMoment
     decision: Decision
     found: catalogue.Findings
     interrupted: list[catalogue.Run]
     unfinished: list[catalogue.Run]
-    prunable: list[catalogue.Run]
+    prunable: list[tuple[catalogue.Run, Manifest]]
     clock_problem: str | None
+
+    @property
+    def doomed(self) -> list[catalogue.Run]:
+        """Return the runs that are to be removed, in order."""
+        return [*self.interrupted, *(run for run, _manifest in self.prunable)]
 
 
 class Backup:
@@ -96,19 +103,21 @@ class Backup:
             state = self._read()  # the run that held the lock before may have finished in between
             self._report(state)
         if state.decision.due:
-            self._refuse_old_data(state)
+            self._refuse_old_data(state, state.data)
+            rights.refuse_lacking(
+                self._session, role_passwords=self._options.role_passwords, blockers=self._outcome.blockers
+            )
         self._plan(state)
         made: Manifest | None = None
         if check:
             self._outcome.changed = state.decision.due
         elif state.decision.due:
-            made = self._make(lock, found_programs)
-            self._clean(state)
+            made = self._make(lock, found_programs, state)
+            self._clean(state, made)
         self._summarize(state, made=made, check=check)
 
-    def _refuse_old_data(self, state: State) -> None:
-        """Refuse a standby, paused or behind, whose data would make no backup that counts."""
-        data = database.read_moment(self._session)
+    def _refuse_old_data(self, state: State, data: database.DataMoment) -> None:
+        """Refuse a standby, paused or behind, whose ``data`` would make no backup that counts."""
         if data.is_current:
             return
         problem = explain_old_data(
@@ -126,7 +135,8 @@ class Backup:
 
     def _read(self) -> State:
         """Read the state: one S3 request, plus one for each manifest looked at, normally one."""
-        now = self._session.query("SELECT pg_catalog.clock_timestamp()")[0][0]
+        now = self._now()
+        data = database.read_moment(self._session)
         identity = database.read_identity(self._session)
         runs = catalogue.group(self._bucket.list_objects(self._place.root), self._place.prefix)
         server_time = self._bucket.server_time
@@ -135,7 +145,7 @@ class Backup:
         decision = decide(newest=found.newest, now=now, max_age=options.max_age, interval=options.interval)
         interrupted: list[catalogue.Run] = []
         unfinished: list[catalogue.Run] = []
-        prunable: list[catalogue.Run] = []
+        prunable: list[tuple[catalogue.Run, Manifest]] = []
         problem: str | None = None
         if decision.due:
             interrupted, unfinished = find_interrupted(
@@ -143,12 +153,12 @@ class Backup:
             )
             examined = self._examine_own(runs, identity)
             manifests = [manifest for _run, manifest in examined]
-            chosen = options.retention.choose(manifests, now=now)
+            chosen = options.retention.choose(manifests, now=now, taken_at=data.moment)
             newest_taken = max((manifest.taken_at for manifest in manifests), default=None)
             problem = explain_clock(now=now, server_time=server_time, newest_taken=newest_taken) if chosen else None
             names = {manifest.run_id for manifest in chosen} if problem is None else set()
-            prunable = [run for run, manifest in reversed(examined) if manifest.run_id in names]
-        return State(now, decision, found, interrupted, unfinished, prunable, problem)
+            prunable = [(run, manifest) for run, manifest in reversed(examined) if manifest.run_id in names]
+        return State(now, data, decision, found, interrupted, unfinished, prunable, problem)
 
     def _examine_own(self, runs: t.Iterable[catalogue.Run], identity: Identity) -> list[tuple[catalogue.Run, Manifest]]:
         """Return the verified backups of this server, newest first; only where some of them may have to go."""
@@ -203,10 +213,10 @@ class Backup:
             ),
             *(
                 PlanItem(self._name(run), "remove", "retention keeps younger ones", reversible=False)
-                for run in state.prunable
+                for run, _manifest in state.prunable
             ),
         ]
-        doomed = [self._name(run) for run in (*state.interrupted, *state.prunable)]
+        doomed = [self._name(run) for run in state.doomed]
         if doomed:
             self._outcome.before = {**self._outcome.before, "older_or_unfinished": doomed}
             self._outcome.after = {**self._outcome.after, "older_or_unfinished": []}
@@ -220,8 +230,13 @@ class Backup:
             self._outcome.blockers.append(blocker)
             self._warn(f"{blocker.object}: {blocker.what}. {blocker.next_step}.")
 
-    def _make(self, lock: database.Lock, found_programs: programs.Programs) -> Manifest:
-        """Make a backup and read it back as the next run will."""
+    def _now(self) -> datetime:
+        """Ask for the database server's clock."""
+        now: datetime = self._session.query("SELECT pg_catalog.clock_timestamp()")[0][0]
+        return now
+
+    def _make(self, lock: database.Lock, found_programs: programs.Programs, state: State) -> Manifest:
+        """Make a backup and read it back as the next run will. Its own snapshot is judged again, before it is dumped."""
         options = self._options
         setting = Setting(
             session=self._session,
@@ -232,9 +247,11 @@ class Backup:
             deadline=self._deadline,
             timeout=options.timeout,
             lock_timeout=options.lock_timeout,
+            max_parts=options.max_parts,
             role_passwords=options.role_passwords,
             encryption=options.encryption,
             token=uuid.uuid4().hex,
+            refuse_data=lambda data: self._refuse_old_data(state, data),
         )
         made = NewBackup(setting, self._outcome).make()
         runs = catalogue.group(self._bucket.list_objects(self._place.key(made.run_id, "")), self._place.prefix)
@@ -245,26 +262,28 @@ class Backup:
                 problem=f"published, but {examined[0].problem if examined else 'it is not in the listing'}",
                 next_step="Look who else writes below this prefix, and run again",
             )
-        now = self._session.query("SELECT pg_catalog.clock_timestamp()")[0][0]
-        self._outcome.facts["backup"] = report_backup(made, now)
+        self._outcome.facts["backup"] = report_backup(made, self._now())
         return made
 
-    def _clean(self, state: State) -> None:
-        """Remove what the plan says. The new backup counts whatever comes of it."""
+    def _clean(self, state: State, made: Manifest) -> None:
+        """Remove what the plan says, and nothing newer than ``made``, which counts whatever comes of this."""
         cleaning = Cleaning(self._bucket, self._place)
+        problem = explain_old_result(made=made, now=self._now(), max_age=self._options.max_age)
+        if problem is not None and state.prunable:
+            self._warn(f"{self._place.url()}: {problem}. Find out why its data is that old.")
+        prunable = [run for run, manifest in state.prunable if problem is None and manifest.taken_at <= made.taken_at]
         if state.interrupted:
             cleaning.abort_uploads(state.interrupted)
-        for run in (*state.interrupted, *state.prunable):
-            cleaning.remove(run)
+        cleaning.remove([*state.interrupted, *prunable])
         self._outcome.facts["removed"] = cleaning.removed
-        for warning in cleaning.warnings:
-            self._warn(warning)
+        if cleaning.warning is not None:
+            self._warn(cleaning.warning)
 
     def _summarize(self, state: State, *, made: Manifest | None, check: bool) -> None:
         """Word the summary and the evidence from what was reported."""
         facts = self._outcome.facts
         url = None if facts["backup"] is None else f"{self._place.url()}{facts['backup']['run_id']}"
-        doomed = [self._name(run) for run in (*state.interrupted, *state.prunable)]
+        doomed = [self._name(run) for run in state.doomed]
         self._outcome.summary = summarize_backup(
             database=self._place.database,
             url=url,

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from .._common.errors import OpsError
+from .._common.text import format_count, join_some
 from .._s3.errors import S3Error
 from . import keys
 from .catalogue import UNREADABLE, Run
@@ -22,6 +23,9 @@ if t.TYPE_CHECKING:
     from datetime import datetime
 
     from .._s3.bucket import Bucket
+
+DENIED = ("AccessDenied", "AllAccessDisabled")
+"""Answers that come to each deletion once they come to one."""
 
 
 def find_interrupted(
@@ -54,24 +58,51 @@ def read_allowed(bucket: Bucket, run: Run) -> int | None:
 
 @dataclass
 class Cleaning:
-    """Removals, one object at a time: which runs are gone, and warnings for what is not."""
+    """Removals, one object at a time: which runs are gone, and one warning for all that is not."""
 
     bucket: Bucket
     place: keys.Place
     removed: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
+    _problems: list[str] = field(default_factory=list)
+    _is_denied: bool = False
 
-    def remove(self, run: Run) -> None:
+    @property
+    def warning(self) -> str | None:
+        """Return what could not be done, and what to do about it; None where nothing was in the way."""
+        if not self._problems:
+            return None
+        advice = (
+            " An account that may only add objects needs keep and keep_for unset; see retention in the role's README."
+            if self._is_denied
+            else ""
+        )
+        return f"{self.place.url()}: {'; '.join(self._problems)}{advice}"
+
+    def remove(self, runs: t.Sequence[Run]) -> None:
+        """Remove runs, one after the other. What is denied for one is not asked for again."""
+        kept: list[str] = []
+        first: OpsError | None = None
+        for run in runs:
+            url = self.place.url(self.place.key(run.run_id, ""))
+            if not self._is_denied:
+                try:
+                    self._remove(run)
+                except OpsError as error:
+                    first = first or error
+                    self._is_denied = isinstance(error, S3Error) and error.code in DENIED
+                else:
+                    self.removed.append(url)
+                    continue
+            kept.append(url)
+        if first is not None:
+            names = f"{format_count(len(kept), 'older or unfinished run')} could not be removed ({join_some(kept)})"
+            self._problems.append(f"{names}: {first}")
+
+    def _remove(self, run: Run) -> None:
         """Remove a run's objects, its manifest first, so that what an interruption leaves does not count as a backup."""
-        url = self.place.url(self.place.key(run.run_id, ""))
-        try:
-            for part in reversed(keys.ORDER):
-                if part in run.parts:
-                    self.bucket.delete(run.parts[part].key)
-        except OpsError as error:
-            self.warnings.append(f"{url} could not be removed: {error}")
-            return
-        self.removed.append(url)
+        for part in reversed(keys.ORDER):
+            if part in run.parts:
+                self.bucket.delete(run.parts[part].key)
 
     def abort_uploads(self, runs: t.Iterable[Run]) -> None:
         """Abort the multipart uploads of runs that cannot be at work any more."""
@@ -81,4 +112,4 @@ class Cleaning:
                 if upload.key.startswith(folders):
                     self.bucket.abort(upload)
         except OpsError as error:
-            self.warnings.append(f"unfinished uploads below {self.place.url()} could not be aborted: {error}")
+            self._problems.append(f"unfinished uploads could not be aborted: {error}")

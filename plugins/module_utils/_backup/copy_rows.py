@@ -11,9 +11,18 @@ is a row, and the line ``\\.`` ends them: COPY escapes both characters wherever 
 from __future__ import annotations
 
 import re
+import typing as t
 
 Table = tuple[bytes, bytes]
 """Schema and name, in the encoding of the database."""
+
+
+class Expected(t.NamedTuple):
+    """A table that must be in the dump; its rows may be copied into ``root``, the table that it is a partition of."""
+
+    table: Table
+    root: Table | None = None
+
 
 _END = b"\n\\.\n"
 _TOKEN = re.compile(rb"""--[^\n]*\n|'[^']*'|"[^"]*"|;\n?|-(?=[^-])|[^-'";]+""")
@@ -22,10 +31,14 @@ _COPY = re.compile(rb"COPY\s+" + _NAME + rb"\." + _NAME + rb"[\s(].*FROM stdin\Z
 
 
 class RowCounter:
-    """Reads the text in pieces; ``rows`` are the counts of the tables that have ended."""
+    """Reads the text in pieces; ``rows`` are the counts of the tables that have ended, ``copies`` of their COPYs.
+
+    More than one COPY names a table whose partitions are dumped by its name.
+    """
 
     def __init__(self) -> None:
         self.rows: dict[Table, int] = {}
+        self.copies: dict[Table, int] = {}
         self._table: Table | None = None
         self._count = 0
         self._rest = b""
@@ -57,6 +70,7 @@ class RowCounter:
         self._count += self._rest.count(b"\n", 0, end)
         if self._table is not None:
             self.rows[self._table] = self.rows.get(self._table, 0) + self._count
+            self.copies[self._table] = self.copies.get(self._table, 0) + 1
         self._table = None
         self._rest = self._rest[end + len(_END) :]
         return True

@@ -8,19 +8,19 @@ from __future__ import annotations
 import platform
 import typing as t
 
-from .._common.errors import OpsError
+from .._common.errors import OpsError, Refusal
 from .._common.outcome import Blocker
 from .._postgresql.connection import Session, Settings, driver_error
 from .._postgresql.errors import sql_error
-from .manifest import Identity, name_host, stamp
+from .._postgresql.locks import LOCK_CLASS, AdvisoryLock, LockKey
+from .copy_rows import Expected
+from .manifest import Identity, name_members, name_server, stamp
 
 if t.TYPE_CHECKING:
     from datetime import datetime
 
-    from .copy_rows import Table
-
-# Key of the advisory lock: "lowt" in ASCII, and 1 for backups. Advisory locks are per database already.
-LOCK = {"class": 0x6C6F7774, "object": 1}
+LOCK = {"class": LOCK_CLASS, "object": int(LockKey.BACKUP)}
+"""The advisory lock of backups. Advisory locks are per database already."""
 
 _HOLDER = """
 SELECT a.pid, a.application_name, pg_catalog.host(a.client_addr), a.backend_start
@@ -29,12 +29,24 @@ SELECT a.pid, a.application_name, pg_catalog.host(a.client_addr), a.backend_star
    AND l.classid = %(class)s AND l.objid = %(object)s
    AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
 """
+NOT_IN_PREREQUISITE_STATE = "55000"
 # Tables whose rows pg_dump dumps in any case: ordinary ones that no extension brought. Names as bytes of the database's
-# own encoding, which is that of the dump.
+# own encoding, which is that of the dump. Hashes of an enum differ between databases, so pg_dump has the partitions of a
+# table that is divided by them restored by the name of that table, the root of the tree.
 _TABLES = """
 SELECT pg_catalog.convert_to(n.nspname::text, pg_catalog.getdatabaseencoding()),
-       pg_catalog.convert_to(c.relname::text, pg_catalog.getdatabaseencoding())
+       pg_catalog.convert_to(c.relname::text, pg_catalog.getdatabaseencoding()),
+       pg_catalog.convert_to(rn.nspname::text, pg_catalog.getdatabaseencoding()),
+       pg_catalog.convert_to(r.relname::text, pg_catalog.getdatabaseencoding())
   FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+  LEFT JOIN pg_catalog.pg_class r
+    ON c.relispartition AND r.oid = pg_catalog.pg_partition_root(c.oid)
+       AND EXISTS (SELECT FROM pg_catalog.pg_partition_ancestors(c.oid) a
+                     JOIN pg_catalog.pg_partitioned_table p ON p.partrelid = a.relid
+                     JOIN pg_catalog.pg_opclass o ON o.oid = ANY (p.partclass)
+                     JOIN pg_catalog.pg_am m ON m.oid = o.opcmethod
+                    WHERE o.opcname = 'enum_ops' AND m.amname = 'hash')
+  LEFT JOIN pg_catalog.pg_namespace rn ON rn.oid = r.relnamespace
  WHERE c.relkind = 'r' AND c.relpersistence = ANY (%(persistence)s)
    AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
    AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
@@ -47,7 +59,7 @@ SELECT pg_catalog.convert_to(n.nspname::text, pg_catalog.getdatabaseencoding()),
 _TIMELINE = """
 SELECT ('x' || pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8))::bit(32)::int
 """
-_STANDBY_TIMELINE = "SELECT timeline_id FROM pg_catalog.pg_control_checkpoint()"
+_CHECKPOINT_TIMELINE = "SELECT timeline_id FROM pg_catalog.pg_control_checkpoint()"
 # The moment that the data of a standby is of. One that has replayed all that it received is as new as its primary,
 # as long as it receives. Otherwise it has at least the last transaction that it has replayed since its start, and
 # what the primary had at the last checkpoint that it knows.
@@ -60,33 +72,71 @@ SELECT CASE WHEN is_current THEN pg_catalog.now() ELSE at_least END AS moment, i
           FROM pg_catalog.pg_control_checkpoint()) AS standby
 """
 _PRIMARY_MOMENT = "SELECT pg_catalog.now() AS moment, true AS is_current, false AS is_paused"
-_TIMEOUTS = """
-SELECT pg_catalog.set_config(name, '0', false) FROM pg_catalog.pg_settings
- WHERE name IN ('statement_timeout', 'lock_timeout', 'idle_in_transaction_session_timeout', 'idle_session_timeout',
-                'transaction_timeout')
+# Which of the servers behind a name this is, and since when it runs.
+_SERVER = """
+SELECT pg_catalog.host(pg_catalog.inet_server_addr()) AS address, pg_catalog.pg_postmaster_start_time() AS started_at
 """
 
 
-def clear_timeouts(session: Session) -> None:
-    """Let no timeout of the server or the role end a session that is idle while the dump runs."""
-    session.query(_TIMEOUTS)
+class Reached(t.NamedTuple):
+    """The server that a session has reached: its own address (None: by a socket), and when it was started."""
+
+    address: str | None
+    started_at: datetime
+
+    def explain_other(self, other: Reached) -> str | None:
+        """Return why ``other``, reached by the same name, is another server; None when it is this one."""
+        if self == other:
+            return None
+        words = " and ".join(
+            f"{server.address or 'a socket'} (started {stamp(server.started_at)})" for server in (self, other)
+        )
+        return f"its name leads to several servers: {words}"
+
+
+def read_reached(session: Session) -> Reached:
+    """Ask which server a session has reached."""
+    return session.read(Reached, _SERVER)[0]
 
 
 def read_identity(session: Session) -> Identity:
     """Ask which server this is: every name by which it may be reached, and its timeline."""
-    node = platform.node()
-    port = session.connection.info.port
-    hosts = [*session.settings.hosts, session.connection.info.host, *filter(None, [session.server.address])]
-    timeline = session.query(_STANDBY_TIMELINE if session.server.in_recovery else _TIMELINE)[0][0]
-    names = tuple(dict.fromkeys(name_host(host, port, node=node) for host in hosts))
-    return Identity(hosts=names, timeline=timeline)
+    reached = name_reached(session)
+    names = name_members(
+        session.settings.hosts,
+        session.connection.info.port,
+        address=session.server.address,
+        reached=reached,
+        node=platform.node(),
+    )
+    return Identity(hosts=names, timeline=read_timeline(session), reached=reached)
+
+
+def read_timeline(session: Session) -> int:
+    """Ask for the timeline that is written or replayed now.
+
+    Amazon Aurora does not tell its position in the log below wal_level logical; the last checkpoint has to do there.
+    """
+    if not session.server.in_recovery:
+        try:
+            return int(session.query(_TIMELINE)[0][0])
+        except driver_error() as error:
+            if getattr(error, "pgcode", None) != NOT_IN_PREREQUISITE_STATE:
+                raise
+    return int(session.query(_CHECKPOINT_TIMELINE)[0][0])
 
 
 def name_reached(session: Session) -> tuple[str, ...]:
     """Return the names of the one server that was reached: as it was asked for, and its own address."""
-    info, node = session.connection.info, platform.node()
-    hosts = [info.host, *filter(None, [session.server.address])]
-    return tuple(dict.fromkeys(name_host(host, info.port, node=node) for host in hosts))
+    info, server_port = session.connection.info, session.query("SELECT pg_catalog.inet_server_port()")[0][0]
+    return name_server(
+        info.host, info.port, address=session.server.address, server_port=server_port, node=platform.node()
+    )
+
+
+NAME_ONE_SERVER = (
+    "Name one server in login_host, by its address or a name of its own: a snapshot exists on one server only"
+)
 
 
 class DataMoment(t.NamedTuple):
@@ -107,7 +157,6 @@ class Lock:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        clear_timeouts(session)
 
     def holder(self) -> Blocker | None:
         """Read who holds it now."""
@@ -125,7 +174,7 @@ class Lock:
 
     def take(self) -> Blocker | None:
         """Take it; None when taken, otherwise who has it."""
-        if self._session.query("SELECT pg_catalog.pg_try_advisory_lock(%(class)s, %(object)s)", LOCK)[0][0]:
+        if AdvisoryLock(self._session, LockKey.BACKUP).try_acquire():
             return None
         return self.holder() or Blocker(
             object=self._session.settings.target,
@@ -154,23 +203,28 @@ class Snapshot:
     It reads the catalog only: counting would lock each table and each of its indexes.
     """
 
-    def __init__(self, settings: Settings, *, run_id: str, is_standby: bool) -> None:
+    def __init__(self, settings: Settings, *, run_id: str, is_standby: bool, reached: Reached) -> None:
         self._session = Session(settings, module="pg_backup", run_id=run_id, primary=not is_standby, writes=False)
         try:
-            clear_timeouts(self._session)
+            problem = reached.explain_other(read_reached(self._session))
+            if problem is not None:
+                raise Refusal(obj=settings.target, problem=problem, next_step=NAME_ONE_SERVER)
             self._session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-            moment = read_moment(self._session).moment
+            self.data = read_moment(self._session)
             self.name: str = self._session.query("SELECT pg_catalog.pg_export_snapshot()")[0][0]
         except BaseException:
             self._session.close()
             raise
-        self.taken_at: datetime = moment
+        self.taken_at: datetime = self.data.moment
         self._is_standby = is_standby
 
-    def list_tables(self) -> list[Table]:
+    def list_tables(self) -> list[Expected]:
         """List the tables that the dump must have. Rows of unlogged ones are on the primary only."""
         values = {"persistence": ["p"] if self._is_standby else ["p", "u"]}
-        return [(bytes(schema), bytes(name)) for schema, name in self._session.query(_TABLES, values)]
+        return [
+            Expected((bytes(schema), bytes(name)), None if root is None else (bytes(root_schema), bytes(root)))
+            for schema, name, root_schema, root in self._session.query(_TABLES, values)
+        ]
 
     def is_lost(self) -> bool:
         """Return whether the server has ended the transaction, and with it the snapshot."""

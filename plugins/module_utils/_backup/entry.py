@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+import platform
 import typing as t
 from datetime import UTC, datetime
 
 from .._common.errors import OpsError, Refusal
 from .._common.retry import Deadline
+from .._common.text import join_some
 from .._postgresql.connection import Session, driver_error, new_run_id, settings_from
 from .._postgresql.errors import sql_error
 from .._s3.bucket import Bucket, Encryption
@@ -17,7 +19,8 @@ from .._s3.connection import make_client
 from . import catalogue, keys, programs, verify
 from .backup import Backup, Options
 from .making import name_rows, read_tables
-from .plan import SKEW, Retention, parse_age
+from .manifest import is_taken_from
+from .plan import MAX_PARTS, SKEW, Retention, parse_age
 from .summary import describe_backup, report_backup, report_bad, summarize_backups
 
 if t.TYPE_CHECKING:
@@ -42,6 +45,7 @@ BACKUP_SPEC: dict[str, dict[str, t.Any]] = {
     "encryption": {"type": "str", "choices": ["AES256", "aws:kms"]},
     "kms_key_id": {"type": "str", "no_log": False},
     "lock_timeout": {"type": "int", "default": 60},
+    "max_parts": {"type": "int", "default": MAX_PARTS},
 }
 INFO_SPEC: dict[str, dict[str, t.Any]] = {
     **PLACE_SPEC,
@@ -68,6 +72,7 @@ def read_options(params: t.Mapping[str, t.Any]) -> Options:
     """Return the options of pg_backup; refuse what cannot be meant."""
     check_positive(params, "lock_timeout", "timeout")
     check_positive(params, "keep", unit="number of backups")
+    check_positive(params, "max_parts", unit="number of parts")
     if params["kms_key_id"] and params["encryption"] != "aws:kms":
         raise Refusal(
             obj="option kms_key_id",
@@ -82,6 +87,7 @@ def read_options(params: t.Mapping[str, t.Any]) -> Options:
         retention=Retention(params["keep"], None if keep_for is None else parse_age(keep_for, option="keep_for")),
         lock_timeout=params["lock_timeout"],
         timeout=params["timeout"],
+        max_parts=params["max_parts"],
         role_passwords=params["role_passwords"],
         encryption=params["encryption"],
         bin_dir=params["bin_dir"],
@@ -133,21 +139,21 @@ def backup_info(module: AnsibleModule, outcome: Outcome) -> None:
     examined = [
         judged
         for judged in (catalogue.examine(bucket, run) for run in runs if not run.is_unfinished)
-        if not hosts or judged.manifest is None or set(hosts) & set(judged.manifest.hosts)
+        if not hosts or judged.manifest is None or is_taken_from(judged.manifest.hosts, hosts, node=platform.node())
     ]
-    verified = [
-        (entry, entry.manifest)
+    newest = choose_newest(examined, latest=now + SKEW, with_moved=params["verify"] == "full")
+    usable = [
+        entry.manifest
         for entry in examined
-        if entry.manifest is not None and entry.verified and entry.manifest.taken_at <= now + SKEW
+        if entry.manifest is not None
+        and (entry in newest or (entry.verified and entry.manifest.taken_at <= now + SKEW))
     ]
-    bad = [entry for entry in examined if not entry.verified]
-    newest: dict[tuple[str, str], tuple[catalogue.Examined, dict[str, t.Any]]] = {}
-    for entry, manifest in verified:
-        newest.setdefault((manifest.database, manifest.system_identifier), (entry, report_backup(manifest, now)))
+    bad = [entry for entry in examined if not entry.verified and entry not in newest]
     outcome.facts |= {
-        "backups": [report_backup(manifest, now) for _entry, manifest in verified],
-        "newest": [report for _entry, report in newest.values()],
+        "backups": [report_backup(manifest, now) for manifest in usable],
+        "newest": [report_backup(entry.manifest, now) for entry in newest if entry.manifest is not None],
         "bad": [report_bad(entry) for entry in bad],
+        "node": platform.node(),
         "unpublished": [
             {"run_id": run.run_id, "database": run.database, "system_identifier": run.system_identifier}
             for run in runs
@@ -157,27 +163,59 @@ def backup_info(module: AnsibleModule, outcome: Outcome) -> None:
     summarize_info(outcome, params["bucket"], prefix, decoded=None)
     location = f"s3://{params['bucket']}/{below}"
     if max_age is not None:
-        check_ages(outcome.facts["newest"], max_age.total_seconds(), location)
+        listed = [entry.run for entry in examined] + ([] if hosts else [run for run in runs if run.is_unfinished])
+        check_ages(outcome.facts["newest"], listed, max_age.total_seconds(), location)
     if params["verify"] == "full":
         deadline = Deadline(params["timeout"])
         outcome.facts["decoded"] = []
         decode_newest(
             bucket,
-            [entry for entry, _report in newest.values()],
+            newest,
             outcome=outcome,
             deadline=deadline,
             bin_dir=params["bin_dir"],
             location=location,
         )
         summarize_info(outcome, params["bucket"], prefix, decoded=outcome.facts["decoded"])
-        refuse_damage(bad, [report for _entry, report in newest.values()], location)
+        outcome.evidence += [
+            f"{entry.run.run_id} of {entry.run.database}: {entry.problem}. Its SHA-256 is that of its manifest"
+            for entry in newest
+            if entry.is_moved
+        ]
+        refuse_damage(bad, outcome.facts["newest"], location)
 
 
-def check_ages(newest: t.Sequence[t.Mapping[str, t.Any]], max_age: float, location: str) -> None:
-    """Raise where there is no verified backup, or the newest one of a database is too old."""
+def choose_newest(
+    examined: t.Iterable[catalogue.Examined], *, latest: datetime, with_moved: bool
+) -> list[catalogue.Examined]:
+    """Return the newest backup of each database that counts and is not dated after ``latest``; ``examined`` is in that order.
+
+    ``with_moved`` takes one too that only its ETags keep from counting: it is about to be decoded.
+    """
+    newest: dict[tuple[str, str], catalogue.Examined] = {}
+    for entry in examined:
+        counts = entry.verified or (with_moved and entry.is_moved)
+        if counts and entry.manifest is not None and entry.manifest.taken_at <= latest:
+            newest.setdefault((entry.manifest.database, entry.manifest.system_identifier), entry)
+    return list(newest.values())
+
+
+def check_ages(
+    newest: t.Sequence[t.Mapping[str, t.Any]], listed: t.Iterable[catalogue.Run], max_age: float, location: str
+) -> None:
+    """Raise where a database of which any run is ``listed`` has no verified backup, or its newest one is too old."""
     step = "Make one with lowtide.ops.pg_backup, and find out why the last run did not"
     if not newest:
         raise OpsError(obj=location, problem="there is no verified backup", next_step=step)
+    verified = {(entry["database"], entry["system_identifier"]) for entry in newest}
+    missing = sorted({(run.database, run.system_identifier) for run in listed} - verified)
+    if missing:
+        names = join_some([f"{database} (cluster {system})" for database, system in missing])
+        raise OpsError(
+            obj=location,
+            problem=f"there are runs, and no verified backup, of {names}",
+            next_step=f"{step}; or remove the runs of a database that is no more",
+        )
     for entry in newest:
         if entry["age_seconds"] > max_age:
             raise OpsError(
@@ -237,10 +275,13 @@ def decode_newest(
     for entry in newest:
         if entry.manifest is None:
             continue
+        programs.refuse_older_decoder(decoders[0], entry.manifest.client_version, deadline=deadline)
         parts, listed = entry.manifest.parts, entry.run.parts
         verify.verify_small(bucket, listed[keys.GLOBALS].key, parts[keys.GLOBALS])
         tables = verify.verify_small(bucket, listed[keys.TABLES].key, parts[keys.TABLES])
         dump = listed[keys.DUMP]
-        rows = verify.verify_dump(bucket, dump.key, parts[keys.DUMP], programs=decoders, deadline=deadline)
-        verify.compare_rows(bucket.url(dump.key), name_rows(rows), read_tables(tables))
+        counted = verify.verify_dump(
+            bucket, dump.key, parts[keys.DUMP], programs=decoders, deadline=deadline, etag=None
+        )
+        verify.compare_rows(bucket.url(dump.key), name_rows(counted.rows), read_tables(tables))
         outcome.facts["decoded"].append(entry.run.run_id)

@@ -14,12 +14,13 @@ import hashlib
 import json
 import time
 import typing as t
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .._common.errors import OpsError
+from .._common.outcome import Blocker
 from .._s3.bucket import HashingReader
 from . import database, keys, programs, verify
-from .copy_rows import Table, name_table
+from .copy_rows import Expected, Table, name_table
 from .manifest import Manifest, Part, write_started
 from .pipeline import Pipeline, run
 from .plan import part_size
@@ -28,7 +29,7 @@ if t.TYPE_CHECKING:
     from .._common.outcome import Outcome
     from .._common.retry import Deadline
     from .._postgresql.connection import Session
-    from .._s3.bucket import Bucket
+    from .._s3.bucket import Bucket, Listed
 
 GLOBALS_END = b"-- PostgreSQL database cluster dump complete"
 
@@ -45,7 +46,7 @@ DAMAGE = (
 
 @dataclass(frozen=True)
 class Setting:
-    """What a new backup is made with. ``token`` tells this run from others."""
+    """What a new backup is made with. ``token`` tells this run from others; ``refuse_data`` raises for data too old to dump."""
 
     session: Session
     lock: database.Lock
@@ -55,9 +56,11 @@ class Setting:
     deadline: Deadline
     timeout: int
     lock_timeout: int
+    max_parts: int
     role_passwords: bool
     encryption: str | None
     token: str
+    refuse_data: t.Callable[[database.DataMoment], None]
 
 
 class NewBackup:
@@ -73,26 +76,35 @@ class NewBackup:
         """Dump, verify, publish; on failure nothing of this run counts, and what of it could not be removed is named."""
         own = self._setting
         is_standby = own.session.server.in_recovery
-        snapshot = database.Snapshot(programs.bind_settings(own.session), run_id=own.token[:8], is_standby=is_standby)
+        snapshot = database.Snapshot(
+            programs.bind_settings(own.session),
+            run_id=own.token[:8],
+            is_standby=is_standby,
+            reached=database.read_reached(own.session),
+        )
         self.run_id = keys.run_id(snapshot.taken_at, own.token)
         try:
             try:
+                own.refuse_data(snapshot.data)
                 expected = snapshot.list_tables()
                 started = time.monotonic()
                 try:
                     self._upload(snapshot)
                 except OpsError as error:
+                    is_lost = snapshot.is_lost()
                     raise explain_failure(
                         error,
                         target=own.session.settings.target,
                         is_standby=is_standby,
-                        is_snapshot_lost=snapshot.is_lost() and own.session.is_alive(),
+                        is_snapshot_lost=is_lost and own.session.is_alive(),
+                        is_snapshot_held=not is_lost,
                     ) from error
                 dump_seconds = time.monotonic() - started
             finally:
                 snapshot.close()
             started = time.monotonic()
             rows = self._verify(expected)
+            self._parts = adopt_etags(self._parts, own.bucket.list_objects(self._key("")))
             manifest = self._describe(snapshot, rows, dump_seconds, time.monotonic() - started)
             own.lock.assert_held()
             own.bucket.put(self._key(keys.MANIFEST), manifest.to_json(), content_type="application/json")
@@ -136,7 +148,10 @@ class NewBackup:
         with Pipeline(commands, deadline=own.deadline, collect=True) as pipeline:
             source = HashingReader(pipeline.stdout, pipeline.finish)
             etag = own.bucket.upload(
-                self._key(keys.DUMP), source, part_bytes=part_size(size), content_type="application/zstd"
+                self._key(keys.DUMP),
+                source,
+                part_bytes=part_size(size, max_parts=own.max_parts),
+                content_type="application/zstd",
             )
         self._parts[keys.DUMP] = Part(size=source.size, sha256=source.sha256, etag=etag)
 
@@ -144,21 +159,22 @@ class NewBackup:
         etag = self._setting.bucket.put(self._key(part), body, content_type=content_type)
         self._parts[part] = Part(size=len(body), sha256=hashlib.sha256(body).hexdigest(), etag=etag)
 
-    def _verify(self, expected: t.Iterable[Table]) -> dict[Table, int]:
+    def _verify(self, expected: t.Iterable[Expected]) -> dict[Table, int]:
         """Read everything back, and write which tables and how many rows were found in the dump."""
         own = self._setting
         verify.verify_small(own.bucket, self._key(keys.GLOBALS), self._parts[keys.GLOBALS])
-        rows = verify.verify_dump(
+        counted = verify.verify_dump(
             own.bucket,
             self._key(keys.DUMP),
             self._parts[keys.DUMP],
             programs=(own.programs.pg_restore, own.programs.zstd),
             deadline=own.deadline,
+            etag=self._parts[keys.DUMP].etag,
         )
-        verify.compare_tables(own.bucket.url(self._key(keys.DUMP)), rows, expected)
-        self._put(keys.TABLES, write_tables(rows), "application/json")
+        verify.compare_tables(own.bucket.url(self._key(keys.DUMP)), counted.copies, expected)
+        self._put(keys.TABLES, write_tables(counted.rows), "application/json")
         verify.verify_small(own.bucket, self._key(keys.TABLES), self._parts[keys.TABLES])
-        return rows
+        return counted.rows
 
     def _describe(
         self, snapshot: database.Snapshot, rows: t.Mapping[Table, int], dump_seconds: float, verify_seconds: float
@@ -198,13 +214,34 @@ class NewBackup:
                 own.bucket.abort(upload)
         except OpsError as error:
             self._outcome.changed = True
-            self._outcome.facts["left_behind"] = f"{own.bucket.url(folder)} could not be cleared: {error.problem}"
+            url = own.bucket.url(folder)
+            self._outcome.facts["left_behind"] = f"{url} could not be cleared: {error.problem}"
+            self._outcome.blockers.append(
+                Blocker(
+                    object=url,
+                    what=f"what this failed run has written could not be removed: {error.problem}",
+                    holder="",
+                    next_step=f"{error.next_step}; it does not count as a backup, and may be removed by hand",
+                )
+            )
 
 
-def explain_failure(error: OpsError, *, target: str, is_standby: bool, is_snapshot_lost: bool) -> OpsError:
-    """Return what ended a dump: damaged data, the recovery of a standby, or ``error`` itself.
+def adopt_etags(parts: t.Mapping[str, Part], objects: t.Iterable[Listed]) -> dict[str, Part]:
+    """Return ``parts`` with the ETags of a listing, by which later runs compare: some servers give others for HEAD."""
+    listed = {entry.key.rpartition("/")[2]: entry for entry in objects}
+    return {
+        name: replace(part, etag=listed[name].etag) if name in listed and listed[name].size == part.size else part
+        for name, part in parts.items()
+    }
 
-    ``is_snapshot_lost`` says that the server still answers and has ended the session that holds the dump's snapshot.
+
+def explain_failure(
+    error: OpsError, *, target: str, is_standby: bool, is_snapshot_lost: bool, is_snapshot_held: bool
+) -> OpsError:
+    """Return what ended a dump: damaged data, the recovery of a standby, another server, or ``error`` itself.
+
+    ``is_snapshot_lost`` says that the server still answers and has ended the session that holds the dump's snapshot,
+    ``is_snapshot_held`` that this session is still there.
     """
     said = f"({error.obj}: {error.problem})"
     if any(words in error.problem for words in DAMAGE):
@@ -214,6 +251,12 @@ def explain_failure(error: OpsError, *, target: str, is_standby: bool, is_snapsh
             next_step="Keep the last verified backup, which this run has left alone, and prove it by"
             " lowtide.ops.pg_backup_info with verify: full before anything is dropped; run pg_amcheck, and look into"
             " the logs of server and disk",
+        )
+    if is_snapshot_held and "invalid snapshot identifier" in error.problem:
+        return OpsError(
+            obj=target,
+            problem=f"pg_dump has reached another server than the session that holds its snapshot {said}",
+            next_step=database.NAME_ONE_SERVER,
         )
     if is_standby and (is_snapshot_lost or "conflict with recovery" in error.problem):
         return OpsError(

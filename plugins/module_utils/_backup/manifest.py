@@ -9,6 +9,7 @@ before it was written. ``format_version`` 1 stays readable by later releases.
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import typing as t
 from dataclasses import asdict, dataclass
@@ -89,24 +90,85 @@ def _moment(text: t.Any) -> datetime:
 
 @dataclass(frozen=True)
 class Identity:
-    """Which server a backup is of: the names by which it may be reached, and its timeline."""
+    """Which server a backup is of: the names by which it may be reached, its timeline, and how it was ``reached`` now."""
 
     hosts: tuple[str, ...]
     timeline: int
+    reached: tuple[str, ...] = ()
 
     def explain_foreign(self, manifest: Manifest) -> str | None:
         """Return why ``manifest`` is not of this server or its past; None when it is."""
         if manifest.timeline > self.timeline:
             return f"it is of timeline {manifest.timeline}, and this server is on timeline {self.timeline}"
-        if not set(manifest.hosts) & set(self.hosts):
-            return f"it was taken from {' = '.join(manifest.hosts)}, and this server is {' = '.join(self.hosts)}"
-        return None
+        common = set(manifest.hosts) & set(self.hosts)
+        taken_from = f"it was taken from {' = '.join(manifest.hosts)}, and this server is"
+        if not common:
+            return f"{taken_from} {' = '.join(self.hosts)}"
+        address, own_address = find_address(manifest.hosts), find_address(self.reached)
+        if address is None or own_address is None or address == own_address:
+            return None
+        # The one name by which both were reached has led to two servers. Members of a cluster have a name each.
+        if common - (set(manifest.hosts[:1]) & set(self.reached[:1])):
+            return None
+        return f"{taken_from} {' = '.join(self.reached)}: one name, another address"
+
+
+def is_local(host: str | None) -> bool:
+    """Return whether a name means the machine itself: a socket, or a loopback address."""
+    return not host or host.startswith(("/", "@", "127.")) or host in ("localhost", "::1")
 
 
 def name_host(host: str | None, port: int, *, node: str) -> str:
     """Return ``host:port``; a server on the machine itself is named by the machine's name ``node``."""
-    is_here = not host or host.startswith(("/", "@", "127.")) or host in ("localhost", "::1")
-    return f"{node if is_here else host}:{port}"
+    return f"{node if is_local(host) else host}:{port}"
+
+
+def name_server(
+    host: str | None, port: int, *, address: str | None, server_port: int | None, node: str
+) -> tuple[str, ...]:
+    """Return the names of a server that was reached by ``host``, its own ``address`` last (None: by a socket).
+
+    One behind a local port, at the end of a tunnel or in a container, has an address that others may have elsewhere.
+    """
+    if is_local(host) and address is not None and not is_local(address):
+        return (f"{address}:{server_port} via {node}:{port}",)
+    hosts = [host] if address is None else [host, address]
+    return tuple(dict.fromkeys(name_host(name, port, node=node) for name in hosts))
+
+
+def name_members(
+    hosts: t.Iterable[str], port: int, *, address: str | None, reached: tuple[str, ...], node: str
+) -> tuple[str, ...]:
+    """Return every name that a cluster may have: as listed, and as it was ``reached``.
+
+    A name of the machine itself is none of a server that has an address elsewhere.
+    """
+    is_here = address is None or is_local(address)
+    listed = [name_host(host, port, node=node) for host in hosts if is_here or not is_local(host)]
+    return tuple(dict.fromkeys((*listed, *reached)))
+
+
+def find_address(hosts: t.Sequence[str]) -> str | None:
+    """Return the server's own address among its names, where it is the last; None where that is a name."""
+    host = hosts[-1].rpartition(":")[0] if hosts else ""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return None
+    return hosts[-1]
+
+
+def is_taken_from(names: t.Iterable[str], hosts: t.Iterable[str], *, node: str) -> bool:
+    """Return whether a server that a manifest gives ``names`` is among ``hosts``, each ``host:port`` as seen from ``node``."""
+    names = tuple(names)
+    for given in hosts:
+        host, _colon, port = given.rpartition(":")
+        if not is_local(host):
+            if given in names:
+                return True
+        elif f"{node}:{port}" in names or any(name.endswith(f" via {node}:{port}") for name in names):
+            return True
+    return False
 
 
 def write_started(*, run_id: str, started_at: datetime, timeout: int, host: str) -> bytes:

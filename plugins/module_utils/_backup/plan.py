@@ -20,6 +20,7 @@ SKEW = timedelta(minutes=5)
 """A backup dated this far ahead of the database server's clock is not believed, nor are clocks that differ by it."""
 MIN_PART = 16 << 20
 MAX_PARTS = 10_000
+"""What S3 allows for one upload; some servers allow fewer, Scaleway 1,000."""
 
 
 def parse_age(text: str, *, option: str = "max_age") -> timedelta:
@@ -89,6 +90,12 @@ def explain_old_data(*, moment: datetime, newest: Manifest | None, now: datetime
     return None
 
 
+def explain_old_result(*, made: Manifest, now: datetime, max_age: timedelta) -> str | None:
+    """Return why the backup ``made`` just now is no reason to remove another one: it would be due again at once."""
+    decision = decide(newest=made, now=now, max_age=max_age, interval=timedelta(0))
+    return f"no older backup is removed: {decision.why}" if max_age and decision.due else None
+
+
 @dataclass(frozen=True)
 class Retention:
     """Which older backups go after a new one: not among the newest ``keep``, and older than ``keep_for``.
@@ -104,11 +111,15 @@ class Retention:
         """Return whether some backups may have to go."""
         return self.keep is not None or self.keep_for is not None
 
-    def choose(self, verified: t.Sequence[Manifest], *, now: datetime) -> list[Manifest]:
-        """Choose which of this server's verified backups go, oldest first. The one being made is not among them, and stays."""
+    def choose(self, verified: t.Sequence[Manifest], *, now: datetime, taken_at: datetime) -> list[Manifest]:
+        """Choose which of this server's verified backups go, oldest first. The one being made is not among them, and stays.
+
+        ``taken_at`` is the moment of its data. What is dated after that has what the new one lacks, and stays as well.
+        """
         if not self.is_limited:
             return []
-        ordered = sorted(verified, key=lambda manifest: manifest.taken_at, reverse=True)
+        older = [manifest for manifest in verified if manifest.taken_at <= taken_at]
+        ordered = sorted(older, key=lambda manifest: manifest.taken_at, reverse=True)
         surplus = ordered[max(0, (self.keep or 1) - 1) :]
         return [
             manifest
@@ -126,10 +137,10 @@ def explain_clock(*, now: datetime, server_time: datetime | None, newest_taken: 
     return None
 
 
-def part_size(database_bytes: int) -> int:
-    """Return the bytes of one part of the upload: few enough for S3's limit of 10,000 even if nothing compresses.
+def part_size(database_bytes: int, *, max_parts: int) -> int:
+    """Return the bytes of one part of the upload: no more than ``max_parts`` of them even if nothing compresses.
 
     The text form of a dump may be larger than the table it comes from, hence the factor of two.
     """
-    size = max(MIN_PART, -(-2 * database_bytes // MAX_PARTS))
+    size = max(MIN_PART, -(-2 * database_bytes // max_parts))
     return -(-size // (1 << 20)) * (1 << 20)

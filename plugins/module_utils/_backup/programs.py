@@ -24,6 +24,9 @@ REDIRECTING = (
 """What would lead a client program elsewhere than the session, or change what it writes."""
 
 
+_VERSION = re.compile(r"(\d+)(?:\.\d+|devel|beta\d|rc\d)?")
+
+
 @dataclass(frozen=True)
 class Programs:
     """The client programs, found and of a version that fits."""
@@ -42,11 +45,38 @@ def find_decoders(bin_dir: str | None) -> tuple[str, str]:
     )
 
 
+def refuse_older_decoder(pg_restore: str, client_version: str, *, deadline: Deadline) -> None:
+    """Refuse a pg_restore that is older than the pg_dump of a backup: that it cannot read it is no damage."""
+    output = run(Command((pg_restore, "--version")), deadline=deadline).decode("utf-8", "replace").strip()
+    problem = explain_older_decoder(output, client_version)
+    if problem is not None:
+        raise Refusal(
+            obj=pg_restore,
+            problem=problem,
+            next_step=f"Install postgresql-client of version {read_major(client_version)} or newer, and name its folder in"
+            " bin_dir",
+        )
+
+
+def explain_older_decoder(output: str, client_version: str) -> str | None:
+    """Return why a program that says ``output`` of its version may not read a dump of ``client_version``; None if it can."""
+    own, needed = read_major(output), read_major(client_version)
+    if needed is None or (own is not None and own >= needed):
+        return None
+    return f"{output!r} may not read what pg_dump {client_version} has written"
+
+
+def read_major(text: str) -> int | None:
+    """Return the major version in what a program says of itself; None where there is none."""
+    match = _VERSION.search(text)
+    return None if match is None else int(match[1])
+
+
 def find_programs(session: Session, *, bin_dir: str | None, deadline: Deadline) -> Programs:
     """Find all programs; refused when pg_dump is older than the server, which it cannot dump."""
     pg_dump = find_program("pg_dump", package="postgresql-client", directory=bin_dir)
     said = run(Command((pg_dump, "--version")), deadline=deadline).decode("utf-8", "replace").strip()
-    match = re.search(r"(\d+)(?:\.\d+|devel|beta\d|rc\d)?", said)
+    match = _VERSION.search(said)
     server = session.server.version // 10000
     if match is None or int(match[1]) < server:
         raise Refusal(
@@ -55,6 +85,7 @@ def find_programs(session: Session, *, bin_dir: str | None, deadline: Deadline) 
             next_step=f"Install postgresql-client-{server} or newer, and name its folder in bin_dir",
         )
     pg_restore, zstd = find_decoders(bin_dir)
+    refuse_older_decoder(pg_restore, match[0], deadline=deadline)
     return Programs(
         pg_dump=pg_dump,
         pg_dumpall=find_program("pg_dumpall", package="postgresql-client", directory=bin_dir),

@@ -108,6 +108,9 @@ class Bucket:
         parsers = require("botocore.parsers", package="botocore", why="to talk to S3")
         # A RuntimeError says that a source of credentials has handed out ones that are over already.
         self._errors += (parsers.ResponseParserError, RuntimeError)
+        # botocore wraps some errors of a body that breaks off, and lets others pass as they are: TLS is among these.
+        urllib3 = require("urllib3.exceptions", package="urllib3", why="to talk to S3")
+        self._read_errors: tuple[type[Exception], ...] = (*self._errors, urllib3.HTTPError)
 
     @property
     def endpoint(self) -> str:
@@ -193,7 +196,7 @@ class Bucket:
                         yield passed
                 if length is None:
                     return
-            except self._errors as broken:
+            except self._read_errors as broken:
                 error = broken
             if done < size:
                 failures += 1
@@ -232,8 +235,21 @@ class Bucket:
         try:
             self._client.upload_fileobj(source, self.name, key, ExtraArgs=extra, Config=config)
         except self._errors as error:
-            raise self._explain("upload", key, error) from error
+            refusal = self._explain("upload", key, error)
+            if refusal.code != "NoSuchUpload" or not self._is_there(key):
+                raise refusal from error
+            # The answer to the completion was lost, and boto3 has repeated it: whether it is our object tells its size.
         return self.check(key, source.size)
+
+    def _is_there(self, key: str) -> bool:
+        """Ask whether there is an object under ``key``."""
+        try:
+            self._call("read back", key, "head_object", Key=key)
+        except S3Error as error:
+            if error.code != "NoSuchKey":
+                raise
+            return False
+        return True
 
     def check(self, key: str, size: int) -> str:
         """Read back size and encryption of an object and return its ETag; anything else than asked for is an error."""

@@ -26,6 +26,7 @@ if t.TYPE_CHECKING:
 ARGUMENT_SPEC: dict[str, dict[str, t.Any]] = {
     "endpoint_url": {"type": "str"},
     "region": {"type": "str"},
+    "addressing_style": {"type": "str", "choices": ["auto", "path", "virtual"]},
     "access_key": {"type": "str", "no_log": False},
     "secret_key": {"type": "str", "no_log": True},
     "session_token": {"type": "str", "no_log": True},
@@ -60,7 +61,8 @@ def make_client(module: AnsibleModule) -> t.Any:
     check_version(version, {} if params["endpoint_url"] else os.environ)
     exceptions = require("botocore.exceptions", package="botocore", why=WHY)
     try:
-        session = make_session(boto3, params)
+        core = make_core(params)
+        session = make_session(boto3, core, params)
         if session.get_credentials() is None:
             raise no_credentials(why="none were given and none were found")
         config = require("botocore.config", package="botocore", why=WHY)
@@ -69,7 +71,9 @@ def make_client(module: AnsibleModule) -> t.Any:
             endpoint_url=params["endpoint_url"],
             region_name=params["region"] or session.region_name or DEFAULT_REGION,
             verify=(params["ca_bundle"] or None) if params["validate_certs"] else False,
-            config=config.Config(**choose_options(params, version, os.environ)),
+            config=config.Config(
+                **choose_options(params, version, os.environ, profile_style=read_addressing_style(core))
+            ),
         )
     except exceptions.BotoCoreError as error:
         raise no_credentials(why=str(error)) from error
@@ -119,17 +123,26 @@ def check_version(version: tuple[int, ...], environ: t.Mapping[str, str]) -> Non
         )
 
 
-def make_session(boto3: t.Any, params: t.Mapping[str, t.Any]) -> t.Any:
+def make_session(boto3: t.Any, core: t.Any, params: t.Mapping[str, t.Any]) -> t.Any:
     """Return the boto3 session of the credentials that the options name, or of this host's."""
     if params["access_key"] and params["secret_key"]:
         return boto3.Session(
+            botocore_session=core,
             aws_access_key_id=clean_secret("access_key", params["access_key"]),
             aws_secret_access_key=clean_secret("secret_key", params["secret_key"]),
             aws_session_token=clean_secret("session_token", params["session_token"] or "") or None,
         )
+    return boto3.Session(botocore_session=core)
+
+
+def make_core(params: t.Mapping[str, t.Any]) -> t.Any:
+    """Return botocore's session, which knows the profile that the options name."""
+    make = require("botocore.session", package="botocore", why=WHY).Session
+    if params["access_key"] and params["secret_key"]:
+        return make()
     path, profile = params["credentials_file"], params["profile"]
     if path is None:
-        return boto3.Session(profile_name=profile)
+        return make(profile=profile)
     try:
         with open(path, "rb"):
             pass
@@ -140,9 +153,15 @@ def make_session(boto3: t.Any, params: t.Mapping[str, t.Any]) -> t.Any:
             next_step="Correct credentials_file or its permissions",
         ) from None
     # A profile that is named is the only source then: an absent one is an error, and the environment does not count.
-    core = require("botocore.session", package="botocore", why=WHY).Session(profile=profile or "default")
+    core = make(profile=profile or "default")
     core.set_config_variable("credentials_file", path)
-    return boto3.Session(botocore_session=core)
+    return core
+
+
+def read_addressing_style(core: t.Any) -> str | None:
+    """Return how the profile wants buckets to be addressed; None where it does not say."""
+    own = core.get_scoped_config().get("s3")
+    return own.get("addressing_style") if isinstance(own, dict) else None
 
 
 def clean_secret(option: str, value: str) -> str:
@@ -158,9 +177,15 @@ def clean_secret(option: str, value: str) -> str:
 
 
 def choose_options(
-    params: t.Mapping[str, t.Any], version: tuple[int, ...], environ: t.Mapping[str, str]
+    params: t.Mapping[str, t.Any],
+    version: tuple[int, ...],
+    environ: t.Mapping[str, str],
+    *,
+    profile_style: str | None = None,
 ) -> dict[str, t.Any]:
     """Return the arguments of botocore's Config: bounded retries, and for other servers than AWS the bucket in the path.
+
+    An option, or the profile's ``addressing_style``, may want it elsewhere.
 
     No checksum of botocore's own is added: other servers refuse it in the form that it has. Instead Content-MD5 is
     sent, which all know and a bucket with Object Lock demands, and what was uploaded is read back as a whole.
@@ -173,8 +198,10 @@ def choose_options(
     if version >= CHECKSUM_OPTIONS_SINCE:
         options["request_checksum_calculation"] = "when_required"
         options["response_checksum_validation"] = "when_required"
-    if params["endpoint_url"] or any(environ.get(name) for name in ENDPOINT_VARIABLES):
-        options["s3"] = {"addressing_style": "path"}
+    is_elsewhere = params["endpoint_url"] or any(environ.get(name) for name in ENDPOINT_VARIABLES)
+    style = params["addressing_style"] or ("path" if is_elsewhere and profile_style is None else None)
+    if style is not None:
+        options["s3"] = {"addressing_style": style}
     return options
 
 

@@ -27,7 +27,7 @@ _KNOWN: dict[str, tuple[str, str]] = {
     ),
     "ExpiredToken": ("the session token has expired", "Renew session_token or the profile's credentials"),
     "InvalidToken": ("the session token is not valid", "Correct session_token"),
-    "AccessDenied": ("access denied", "Grant these credentials the action on the bucket, or use others"),
+    "AccessDenied": ("access denied", "Grant these credentials {action} on the bucket, or use others"),
     "AllAccessDisabled": ("access to the bucket is disabled", "Ask the owner of the bucket"),
     "RequestTimeTooSkewed": (
         "the clocks of this host and of the server differ by too much",
@@ -56,6 +56,20 @@ _BY_STATUS: dict[int, str] = {
     503: "SlowDown",
 }
 
+# The right that an operation needs, as policies of IAM and of servers like it name it.
+_ACTIONS = {
+    "AbortMultipartUpload": "s3:AbortMultipartUpload",
+    "CompleteMultipartUpload": "s3:PutObject",
+    "CreateMultipartUpload": "s3:PutObject",
+    "DeleteObject": "s3:DeleteObject",
+    "GetObject": "s3:GetObject",
+    "HeadObject": "s3:GetObject",
+    "ListMultipartUploads": "s3:ListBucketMultipartUploads",
+    "ListObjectsV2": "s3:ListBucket",
+    "PutObject": "s3:PutObject",
+    "UploadPart": "s3:PutObject",
+}
+
 # What botocore itself asks STS and IAM Identity Center for, in the middle of any request, to have credentials.
 _CREDENTIAL_OPERATIONS = {
     "AssumeRole",
@@ -77,12 +91,16 @@ class S3Error(OpsError):
         self.code = code
 
 
-def answer_error(*, obj: str, operation: str, status: int, code: str, message: str) -> S3Error:
-    """Return the error for an answer with ``status`` (HTTP) and the server's ``code`` and ``message`` ("" for none)."""
+def answer_error(*, obj: str, operation: str, status: int, code: str, message: str, action: str = "") -> S3Error:
+    """Return the error for an answer with ``status`` (HTTP) and the server's ``code`` and ``message`` ("" for none).
+
+    ``action`` is the right that the request needs, where that is known.
+    """
     code = _BY_STATUS.get(status, code) if not code or code.isdigit() else code
     problem, next_step = _KNOWN.get(
         code, ("the server refused the request", "Read the server's message and log; it names the cause")
     )
+    next_step = next_step.replace("{action}", action or "the action")
     said = ", ".join(part for part in (code, f"HTTP {status}" if status else "", message.strip().rstrip(".")) if part)
     return S3Error(obj=obj, problem=f"{operation}: {problem} ({said})", next_step=next_step, code=code)
 
@@ -171,6 +189,7 @@ def sdk_error(*, obj: str, operation: str, endpoint: str, error: BaseException) 
             status=status,
             code=str(said.get("Code", "")),
             message=str(said.get("Message", "")),
+            action=_ACTIONS.get(asked, ""),
         )
     return connection_error(endpoint=endpoint, error=error)
 

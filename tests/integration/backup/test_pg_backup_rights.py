@@ -41,6 +41,38 @@ def test_a_role_that_may_only_read_is_enough(real_site: Site, saver: str) -> Non
     assert (done["backup"]["tables"], done["backup"]["rows"]) == (4, 2101)
 
 
+@pytest.mark.procedure("C18")
+def test_what_a_role_may_not_read_is_named_before_anything_is_written(
+    real_site: Site, unique_name: Callable[..., str]
+) -> None:
+    """In check mode too; the statements of the message, as they are, are enough."""
+    role = unique_name("saver", separator="_")
+    real_site.sql(
+        f"CREATE ROLE {role} LOGIN PASSWORD '{PASSWORD}';"
+        " CREATE SCHEMA app; CREATE TABLE app.t (i int GENERATED ALWAYS AS IDENTITY); INSERT INTO app.t DEFAULT VALUES;"
+        " CREATE TABLE hidden (i int); ALTER TABLE hidden ENABLE ROW LEVEL SECURITY; INSERT INTO hidden VALUES (1);"
+        " SELECT lo_from_bytea(0, 'x'), lo_from_bytea(0, 'y')"
+    )
+    try:
+        options = without_passfile(real_site, login_user=role, login_password=PASSWORD)
+        for check in (True, False):
+            refused = run_module("pg_backup", options, check=check)
+            assert refused["error"]["refused"] is True
+            assert f"{role} lacks rights for a whole dump: it may not use 1 schema (app)" in refused["error"]["problem"]
+            statements = [blocker["next_step"] for blocker in refused["blockers"]]
+            assert f"GRANT USAGE ON SCHEMA app TO {role}" in statements
+            assert f"ALTER ROLE {role} BYPASSRLS" in statements
+            assert any(statement.startswith("GRANT SELECT ON LARGE OBJECT ") for statement in statements)
+            assert real_site.names() == []
+        real_site.sql("; ".join(statements))
+        assert run_module("pg_backup", options, check=True).changed
+        done = run_module("pg_backup", options)
+        assert done.changed, done.msg
+        assert (done["backup"]["tables"], done["backup"]["rows"]) == (6, 2103)
+    finally:
+        real_site.sql(f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
 def test_the_password_of_the_session_is_that_of_the_programs(real_site: Site, saver: str) -> None:
     """PGPASSWORD where no option has one; one that is stale loses against an option."""
     done = run_module("pg_backup", without_passfile(real_site, login_user=saver), env={"PGPASSWORD": PASSWORD})

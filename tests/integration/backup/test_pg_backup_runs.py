@@ -184,6 +184,24 @@ def test_info_asserts_age_and_finds_the_newest_one_damaged(real_site: Site) -> N
     assert full["decoded"] == [older["backup"]["run_id"]]
 
 
+@pytest.mark.procedure("D27")
+def test_partitions_by_the_hash_of_an_enum_are_found_in_the_dump(real_site: Site) -> None:
+    """pg_dump copies them by the name of the root of their tree; decoded again, the rows are the same."""
+    real_site.sql(
+        "CREATE TYPE colour AS ENUM ('red', 'green', 'blue');"
+        " CREATE TABLE hashed (c colour, i int) PARTITION BY HASH (c);"
+        " CREATE TABLE hashed_0 PARTITION OF hashed FOR VALUES WITH (MODULUS 2, REMAINDER 0);"
+        " CREATE TABLE hashed_1 PARTITION OF hashed FOR VALUES WITH (MODULUS 2, REMAINDER 1) PARTITION BY LIST (i);"
+        " CREATE TABLE hashed_1_rest PARTITION OF hashed_1 DEFAULT;"
+        " INSERT INTO hashed SELECT c, g FROM unnest(enum_range(NULL::colour)) c, generate_series(1, 10) g"
+    )
+    done = backup(real_site)
+    assert done["backup"]["rows"] == 2101 + 30
+    full = run_module("pg_backup_info", real_site.s3_params(verify="full"))
+    assert not full.failed, full.msg
+    assert full["decoded"] == [done["backup"]["run_id"]]
+
+
 @pytest.mark.procedure("A22")
 def test_a_standby_is_dumped_when_asked_for(real_site: Site) -> None:
     """Same manifest, but for its source; the primary is refused then, as the standby is otherwise."""

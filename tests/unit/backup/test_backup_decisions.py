@@ -13,12 +13,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ansible_collections.lowtide.ops.plugins.module_utils._backup import catalogue, keys
+from ansible_collections.lowtide.ops.plugins.module_utils._backup.entry import check_ages, choose_newest
+from ansible_collections.lowtide.ops.plugins.module_utils._backup.making import adopt_etags
 from ansible_collections.lowtide.ops.plugins.module_utils._backup.manifest import (
     Identity,
     Manifest,
     NotAManifest,
     Part,
+    is_taken_from,
     name_host,
+    name_members,
+    name_server,
     read_manifest,
     read_timeout,
     write_started,
@@ -29,11 +34,12 @@ from ansible_collections.lowtide.ops.plugins.module_utils._backup.plan import (
     decide,
     explain_clock,
     explain_old_data,
+    explain_old_result,
     parse_age,
     part_size,
     readable_age,
 )
-from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import Refusal
+from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import OpsError, Refusal
 from ansible_collections.lowtide.ops.plugins.module_utils._s3.bucket import Listed
 from ansible_collections.lowtide.ops.plugins.module_utils._s3.errors import S3Error
 
@@ -202,12 +208,12 @@ def test_age_is_readable() -> None:
 
 
 @settings(deadline=None)
-@given(st.integers(min_value=0, max_value=4 << 40))
-def test_parts_are_few_enough(size: int) -> None:
-    """Within S3's limits of 10,000 parts of at least 5 MiB, even at twice the database's size."""
-    part = part_size(size)
+@given(st.integers(min_value=0, max_value=4 << 40), st.sampled_from([1, 1_000, 10_000]))
+def test_parts_are_few_enough(size: int, limit: int) -> None:
+    """Within the server's limit of parts of at least 5 MiB, even at twice the database's size."""
+    part = part_size(size, max_parts=limit)
     assert part >= 16 << 20
-    assert -(-2 * size // part) <= 10_000
+    assert -(-2 * size // part) <= limit
 
 
 def test_a_whole_run_counts() -> None:
@@ -229,6 +235,37 @@ def test_a_run_with_a_missing_or_other_object_does_not_count(part: str) -> None:
         judged = catalogue.judge(run, MANIFEST.to_json())
         assert not judged.verified
         assert part in (judged.problem or "")
+
+
+def test_an_object_of_the_same_size_and_another_etag_may_be_the_one_that_was_verified() -> None:
+    """A bucket that was copied elsewhere: by itself it does not count, and a full verification decides by SHA-256."""
+    moved = [replace(entry, etag=f"other-{entry.etag}") for entry in listing()]
+    (run,) = catalogue.group(moved, "p")
+    judged = catalogue.judge(run, MANIFEST.to_json())
+    assert not judged.verified
+    assert judged.is_moved
+    assert "ETag other-e0, was e0" in str(judged.problem)
+    assert "verify: full" in str(judged.problem)
+    (other_size,) = catalogue.group([replace(entry, size=1) for entry in moved], "p")
+    assert not catalogue.judge(other_size, MANIFEST.to_json()).is_moved
+    # Of two databases' runs, newest first: one that counts, or that may be proven to.
+    older, newest = runs_of(MANIFEST)[0], runs_of(newer(1))[0]
+    entries = [
+        catalogue.Examined(newest, newer(1), "its ETag differs", is_moved=True),
+        catalogue.Examined(older, MANIFEST, None),
+    ]
+    assert choose_newest(entries, latest=NOW, with_moved=False) == [entries[1]]
+    assert choose_newest(entries, latest=NOW, with_moved=True) == [entries[0]]
+    assert choose_newest(entries, latest=MANIFEST.taken_at, with_moved=True) == [entries[1]]
+
+
+def test_parts_are_published_with_the_etag_that_a_listing_gives() -> None:
+    """Some servers give another one in answer to HEAD; of another size it is another object, which the listing tells."""
+    parts = {keys.DUMP: Part(size=5, sha256="0" * 64, etag="head")}
+    listed = Listed(key=PLACE.key(RUN, keys.DUMP), size=5, etag="list", modified=NOW)
+    assert adopt_etags(parts, [listed])[keys.DUMP].etag == "list"
+    assert adopt_etags(parts, [replace(listed, size=6)]) == parts
+    assert adopt_etags(parts, []) == parts
 
 
 def test_a_manifest_of_another_run_does_not_count() -> None:
@@ -315,6 +352,65 @@ def test_the_machine_itself_is_named_by_its_name() -> None:
     assert name_host("db1", 5433, node="n1") == "db1:5433"
 
 
+@pytest.mark.parametrize(
+    ("host", "address", "names"),
+    [
+        ("db1", "10.0.0.1", ("db1:6543", "10.0.0.1:6543")),
+        ("10.0.0.1", "10.0.0.1", ("10.0.0.1:6543",)),
+        ("/run/postgresql", None, ("n1:6543",)),
+        ("localhost", "127.0.0.1", ("n1:6543",)),
+        # A tunnel, or the published port of a container: the address means something by this way only.
+        ("localhost", "172.17.0.2", ("172.17.0.2:5432 via n1:6543",)),
+        ("::1", "fd00::2", ("fd00::2:5432 via n1:6543",)),
+    ],
+)
+def test_a_name_of_the_machine_itself_is_none_of_a_server_elsewhere(
+    host: str, address: str | None, names: tuple[str, ...]
+) -> None:
+    """Production and its clone are both localhost at the end of a tunnel."""
+    assert name_server(host, 6543, address=address, server_port=5432, node="n1") == names
+    listed = name_members([host, "db2"], 6543, address=address, reached=names, node="n1")
+    assert set(listed) == {"db2:6543", *names}
+    assert len(listed) == len(set(listed))
+
+
+def test_a_name_that_leads_to_another_address_proves_nothing() -> None:
+    """A service name has been given to the clone; one that was listed for each member does prove it."""
+    production = replace(MANIFEST, hosts=("pg:5432", "10.0.0.1:5432"))
+    clone = Identity(("pg:5432", "10.0.0.2:5432"), 4, reached=("pg:5432", "10.0.0.2:5432"))
+    assert clone.explain_foreign(production) == (
+        "it was taken from pg:5432 = 10.0.0.1:5432, and this server is pg:5432 = 10.0.0.2:5432: one name, another address"
+    )
+    same = Identity(("pg:5432", "10.0.0.1:5432"), 4, reached=("pg:5432", "10.0.0.1:5432"))
+    assert same.explain_foreign(production) is None
+    renamed = Identity(("primary:5432", "10.0.0.1:5432"), 4, reached=("primary:5432", "10.0.0.1:5432"))
+    assert renamed.explain_foreign(production) is None
+    # After a switchover, with every member named.
+    members = Identity(("db1:5432", "db2:5432", "10.0.0.2:5432"), 4, reached=("db2:5432", "10.0.0.2:5432"))
+    assert members.explain_foreign(replace(MANIFEST, hosts=("db1:5432", "10.0.0.1:5432"))) is None
+    addresses = Identity(("10.0.0.1:5432", "10.0.0.2:5432"), 4, reached=("10.0.0.2:5432",))
+    assert addresses.explain_foreign(replace(MANIFEST, hosts=("10.0.0.1:5432",))) is None
+
+
+@pytest.mark.parametrize(
+    ("hosts", "given", "is_theirs"),
+    [
+        (("db1:5432", "10.0.0.1:5432"), ["db1:5432"], True),
+        (("db1:5432", "10.0.0.1:5432"), ["db2:5432", "10.0.0.1:5432"], True),
+        (("db1:5432", "10.0.0.1:5432"), ["staging:5432"], False),
+        (("db1:5432",), ["db1:5433"], False),
+        (("n1:5432",), ["localhost:5432"], True),
+        (("n1:5432",), ["/run/postgresql:5432"], True),
+        (("172.17.0.2:5432 via n1:6543",), ["127.0.0.1:6543"], True),
+        (("172.17.0.2:5432 via n2:6543",), ["127.0.0.1:6543"], False),
+        (("172.17.0.2:5432 via n1:6543",), ["172.17.0.2:5432 via n1:6543"], True),
+    ],
+)
+def test_whose_backup_one_is(hosts: tuple[str, ...], given: list[str], is_theirs: bool) -> None:
+    """As a user names a server, whose own machine has another name in the manifest."""
+    assert is_taken_from(hosts, given, node="n1") is is_theirs
+
+
 def test_one_that_is_dated_in_the_future_is_passed_over() -> None:
     """It is named, and does not make every run due for ever."""
     future = newer(9)
@@ -353,7 +449,28 @@ def test_retention_counts_the_new_one_and_keeps_by_number_and_by_age(
     """Four older ones, of 4, 3, 2 and 1 hours; where both are given, one has to be beyond both."""
     older = [newer(number) for number in range(4)]
     now = MANIFEST.taken_at + 4 * HOUR
-    assert Retention(keep, keep_for).choose(older, now=now) == [older[number] for number in gone]
+    chosen = Retention(keep, keep_for).choose(older, now=now, taken_at=now)
+    assert chosen == [older[number] for number in gone]
+
+
+@pytest.mark.parametrize("keep", [1, 2])
+def test_retention_removes_nothing_that_is_dated_after_the_new_one(keep: int) -> None:
+    """A standby that lags makes a backup of old data; what was taken of the primary since then stays, and does not count."""
+    verified = [newer(number) for number in range(4)]
+    for number in range(4):
+        chosen = Retention(keep, None).choose(verified, now=NOW, taken_at=verified[number].taken_at - HOUR / 2)
+        assert chosen == verified[: max(0, number - keep + 1)]
+
+
+def test_a_result_that_is_too_old_at_once_removes_nothing() -> None:
+    """Judged again after the dump; where each run makes one, no age is too much."""
+    made = replace(MANIFEST, taken_at=NOW - 72 * HOUR)
+    words = explain_old_result(made=made, now=NOW, max_age=24 * HOUR)
+    assert RUN in str(words)
+    assert "3 d" in str(words)
+    assert "allowed are 1 d" in str(words)
+    assert explain_old_result(made=made, now=NOW, max_age=72 * HOUR) is None
+    assert explain_old_result(made=made, now=NOW, max_age=timedelta(0)) is None
 
 
 def test_nothing_is_removed_by_a_clock_that_is_wrong() -> None:
@@ -362,3 +479,17 @@ def test_nothing_is_removed_by_a_clock_that_is_wrong() -> None:
     assert explain_clock(now=NOW, server_time=None, newest_taken=None) is None
     assert "S3 server" in (explain_clock(now=NOW, server_time=NOW - HOUR, newest_taken=NOW) or "")
     assert "dated" in (explain_clock(now=NOW, server_time=NOW, newest_taken=NOW + HOUR) or "")
+
+
+def test_every_database_that_is_listed_is_judged_by_age() -> None:
+    """One whose runs are all damaged has no verified backup, and nothing says how old that is."""
+    (good,) = runs_of(MANIFEST)
+    damaged = replace(good, database="shop")
+    newest = [{"database": good.database, "system_identifier": SYSTEM, "run_id": RUN, "age_seconds": 60}]
+    check_ages(newest, [good], 3600, "s3://b")
+    with pytest.raises(OpsError, match="there are runs, and no verified backup, of shop"):
+        check_ages(newest, [damaged, good, damaged], 3600, "s3://b")
+    with pytest.raises(OpsError, match="is 60 s old, allowed are 59 s"):
+        check_ages(newest, [good], 59, "s3://b")
+    with pytest.raises(OpsError, match="there is no verified backup"):
+        check_ages([], [], 3600, "s3://b")

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import psycopg2.extensions
 import pytest
 from hypothesis import given, settings
@@ -10,7 +12,8 @@ from hypothesis import strategies as st
 
 from ansible_collections.lowtide.ops.plugins.module_utils._backup import programs
 from ansible_collections.lowtide.ops.plugins.module_utils._backup.making import explain_failure
-from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import OpsError
+from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import OpsError, Refusal
+from ansible_collections.lowtide.ops.plugins.module_utils._common.retry import Deadline
 
 NAMES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=63)
 PROGRAMS = programs.Programs(
@@ -63,8 +66,56 @@ DAMAGED = f'{SAYS} invalid page in block 1 of relation "base/5/16390"'
 def test_what_ended_a_dump_is_told(said: str, is_standby: bool, is_snapshot_lost: bool, words: str, step: str) -> None:
     """With the server's own words; what the server has no part in stays as it is."""
     error = OpsError(obj="pg_dump", problem=said, next_step="as before")
-    told = explain_failure(error, target="database d", is_standby=is_standby, is_snapshot_lost=is_snapshot_lost)
+    told = explain_failure(
+        error,
+        target="database d",
+        is_standby=is_standby,
+        is_snapshot_lost=is_snapshot_lost,
+        is_snapshot_held=False,
+    )
     assert words in told.problem
     assert said in told.problem
     assert step in told.next_step
     assert told is error or (told.obj, "pg_dump: " in told.problem) == ("database d", True)
+
+
+@pytest.mark.parametrize(
+    ("output", "client_version", "words"),
+    [
+        ("pg_restore (PostgreSQL) 17.6", "17.6", None),
+        ("pg_restore (PostgreSQL) 17.0", "17.6", None),
+        ("pg_restore (PostgreSQL) 18beta1", "17.6", None),
+        ("pg_restore (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)", "17.6", "may not read what pg_dump 17.6 has written"),
+        ("something else", "17.6", "'something else' may not read"),
+        ("pg_restore (PostgreSQL) 15.18", "unknown", None),
+    ],
+)
+def test_an_older_pg_restore_is_no_damage(output: str, client_version: str, words: str | None) -> None:
+    """By major version, in which the format of an archive stays as it is."""
+    problem = programs.explain_older_decoder(output, client_version)
+    assert problem is None if words is None else words in str(problem)
+
+
+def test_a_decoder_is_asked_for_its_version_before_anything_is_read(tmp_path: Path) -> None:
+    """The refusal names the program and what to install."""
+    program = tmp_path / "pg_restore"
+    program.write_text("#!/bin/sh\necho 'pg_restore (PostgreSQL) 14.19'\n")
+    program.chmod(0o700)
+    programs.refuse_older_decoder(str(program), "14.2", deadline=Deadline(30))
+    with pytest.raises(Refusal, match="may not read what pg_dump 16.4 has written") as caught:
+        programs.refuse_older_decoder(str(program), "16.4", deadline=Deadline(30))
+    assert caught.value.obj == str(program)
+    assert "version 16 or newer" in caught.value.next_step
+
+
+def test_a_snapshot_that_another_server_does_not_know_is_told() -> None:
+    """While the session that holds it is there; otherwise the message is pg_dump's own."""
+    error = OpsError(obj="pg_dump", problem=f'{SAYS} invalid snapshot identifier: "a"', next_step="as before")
+    for is_standby in (True, False):
+        told = explain_failure(
+            error, target="db", is_standby=is_standby, is_snapshot_lost=False, is_snapshot_held=True
+        )
+        assert "has reached another server" in told.problem
+        assert "login_host" in told.next_step
+    gone = explain_failure(error, target="db", is_standby=False, is_snapshot_lost=False, is_snapshot_held=False)
+    assert gone is error

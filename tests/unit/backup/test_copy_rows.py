@@ -54,6 +54,17 @@ def test_rows_are_those_that_were_written(
     assert counter.explain_end() is None
 
 
+def test_partitions_that_are_copied_into_their_root_are_counted_together() -> None:
+    """One COPY for each of them, behind a comment that says so."""
+    text = "".join(
+        f"--\n-- Data for Name: p{number}; Type: TABLE DATA\n--\n\n-- load via partition root public.t\n"
+        f"COPY public.t (a) FROM stdin;\n{'x' * number}\n\\.\n\n"
+        for number in range(3)
+    )
+    counter = count(text.encode(), 9)
+    assert (counter.rows, counter.copies) == ({(b"public", b"t"): 3}, {(b"public", b"t"): 3})
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

@@ -6,6 +6,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import os
 import ssl
 import subprocess
 import threading
@@ -29,6 +30,7 @@ LISTING = (
 OPTIONS: dict[str, Any] = {
     "endpoint_url": None,
     "region": None,
+    "addressing_style": None,
     "access_key": None,
     "secret_key": None,
     "session_token": None,
@@ -203,6 +205,39 @@ def test_endpoints_are_those_of_every_other_tool(
     assert make(**KEYS, **options).meta.endpoint_url == url
 
 
+@pytest.mark.parametrize(
+    ("options", "environ", "config", "style"),
+    [
+        ({}, {}, "", None),
+        ({"endpoint_url": "http://s3.test"}, {}, "", "path"),
+        ({}, {"AWS_ENDPOINT_URL_S3": "http://s3.test"}, "", "path"),
+        ({"endpoint_url": "http://s3.test"}, {}, "[default]\ns3 =\n  addressing_style = virtual\n", "virtual"),
+        ({"endpoint_url": "http://s3.test"}, {}, "[default]\ns3 =\n  max_concurrent_requests = 3\n", "path"),
+        ({"endpoint_url": "http://s3.test", "addressing_style": "virtual"}, {}, "", "virtual"),
+        (
+            {"endpoint_url": "http://s3.test", "addressing_style": "path"},
+            {},
+            "[default]\ns3 =\n  addressing_style = virtual\n",
+            "path",
+        ),
+    ],
+)
+def test_where_the_bucket_stands(
+    options: dict[str, Any],
+    environ: dict[str, str],
+    config: str,
+    style: str | None,
+    *,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The option, then the profile; a server that is named by an address has it in the path."""
+    (tmp_path / "config").write_text(config)
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    assert ((make(**KEYS, **options).meta.config.s3) or {}).get("addressing_style") == style
+
+
 @pytest.mark.parametrize("bad", ["ftp://x", "s3.test", "https://s3.test/bucket", "https://"])
 def test_no_endpoint(bad: str) -> None:
     """Refused with the value."""
@@ -270,17 +305,22 @@ def test_encryption_is_compared_where_it_can_be(asked: Encryption, method: str |
 class Handler(BaseHTTPRequestHandler):
     """A fake server: ``answer`` says what."""
 
+    protocol_version = "HTTP/1.1"
     answer: ClassVar[Callable[[BaseHTTPRequestHandler], tuple[int, dict[str, str], bytes]]]
 
     def do_GET(self) -> None:  # the name is http.server's
         """Answer as the test says."""
+        self.rfile.read(int(self.headers.get("Content-Length", "0")))
         status, headers, body = type(self).answer(self)
         self.send_response(status)
-        for name, value in {"Content-Length": str(len(body)), **headers}.items():
+        for name, value in {"Connection": "close", "Content-Length": str(len(body)), **headers}.items():
             self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(body)
+        if self.command != "HEAD":
+            self.wfile.write(body)
         self.close_connection = True
+
+    do_HEAD = do_PUT = do_POST = do_DELETE = do_GET
 
     def log_message(self, format: str, *args: object) -> None:
         """Keep the test's output clean."""
@@ -378,6 +418,46 @@ def test_a_server_that_always_breaks_off_ends_the_read(serve: Callable[..., str]
     assert len(asked) == 5
 
 
+def answer_upload(head: tuple[int, dict[str, str], bytes], *, code: str) -> Answer:
+    """A server that takes an upload's parts and refuses its completion by ``code``; ``head`` is what it holds then."""
+
+    def answer(request: BaseHTTPRequestHandler) -> tuple[int, dict[str, str], bytes]:
+        if request.command == "HEAD":
+            return head
+        if request.command == "POST" and "uploads" in request.path:
+            return 200, {}, b"<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>"
+        if request.command == "POST":
+            return 404, {}, f"<Error><Code>{code}</Code><Message>gone</Message></Error>".encode()
+        return (200, {"ETag": '"p"'}, b"") if request.command == "PUT" else (204, {}, b"")
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("head", "code", "words"),
+    [
+        # The answer to the completion was lost, boto3 has repeated it, and the object is there.
+        ((200, {"Content-Length": str(6 << 20), "ETag": '"whole"'}, b""), "NoSuchUpload", None),
+        ((200, {"Content-Length": "1", "ETag": '"other"'}, b""), "NoSuchUpload", "the server holds 1 bytes of"),
+        # Somebody has aborted it.
+        ((404, {}, b""), "NoSuchUpload", r"upload: .*NoSuchUpload"),
+        ((200, {"Content-Length": str(6 << 20), "ETag": '"old"'}, b""), "InvalidPart", "InvalidPart"),
+    ],
+    ids=["complete", "another object", "aborted", "another refusal"],
+)
+def test_an_upload_that_is_gone_at_its_completion_may_be_complete(
+    serve: Callable[..., str], head: tuple[int, dict[str, str], bytes], code: str, words: str | None
+) -> None:
+    """What the server holds tells, by its size; the verification reads all of it anyway."""
+    bucket = bucket_at(serve(answer_upload(head, code=code)))
+    source = HashingReader(io.BytesIO(b"x" * (6 << 20)), lambda: None)
+    if words is None:
+        assert bucket.upload("k", source, part_bytes=5 << 20, content_type="a/b") == "whole"
+        return
+    with pytest.raises(OpsError, match=words):
+        bucket.upload("k", source, part_bytes=5 << 20, content_type="a/b")
+
+
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, Path]:
     """A self-signed certificate for ``localhost``."""
@@ -401,6 +481,27 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContex
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(path, key)
     return context, path
+
+
+def test_tls_that_breaks_in_the_middle_of_a_read_is_a_break_like_any_other(
+    serve: Callable[..., str], certificate: tuple[ssl.SSLContext, Path]
+) -> None:
+    """botocore lets that error of urllib3 pass as it is."""
+    context, path = certificate
+    content = bytes(range(256)) * 20
+    asked: list[str | None] = []
+
+    def answer(request: BaseHTTPRequestHandler) -> tuple[int, dict[str, str], bytes]:
+        asked.append(request.headers["Range"])
+        if len(asked) == 1:
+            head = f'HTTP/1.1 200 OK\r\nETag: "e"\r\nContent-Length: {len(content)}\r\n\r\n'
+            request.wfile.write(head.encode() + content[:1000])
+            os.write(request.connection.fileno(), b"no record of TLS " * 10)
+        return 200, {"ETag": '"e"'}, content
+
+    bucket = bucket_at(serve(answer, context), ca_bundle=str(path))
+    assert b"".join(bucket.stream("k")) == content
+    assert len(asked) == 2
 
 
 def test_tls_is_verified(serve: Callable[..., str], certificate: tuple[ssl.SSLContext, Path]) -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.lowtide.ops.plugins.module_utils._backup import verify
+from ansible_collections.lowtide.ops.plugins.module_utils._backup.copy_rows import Expected
 from ansible_collections.lowtide.ops.plugins.module_utils._backup.manifest import Part
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import WaitTimeout
 from ansible_collections.lowtide.ops.plugins.module_utils._common.retry import Deadline
@@ -83,7 +84,10 @@ def part(body: bytes) -> Part:
 
 def decode(body: bytes, expected: Part, seconds: float = 60) -> dict[tuple[bytes, bytes], int]:
     """Verify ``body``."""
-    return verify.verify_dump(Stored(body), "k", expected, programs=programs(), deadline=Deadline(seconds))
+    counted = verify.verify_dump(
+        Stored(body), "k", expected, programs=programs(), deadline=Deadline(seconds), etag="e"
+    )
+    return counted.rows
 
 
 def alter(body: bytes, chance: random.Random) -> bytes:
@@ -149,15 +153,30 @@ def test_a_deadline_that_passes_is_no_damage() -> None:
     deadline = Deadline(8, clock=lambda: float(next(ticks)))
     stored = Stored(DUMP)
     with pytest.raises(WaitTimeout, match="not finished within the time allowed"):
-        verify.verify_dump(stored, "k", part(DUMP), programs=programs(), deadline=deadline)
+        verify.verify_dump(stored, "k", part(DUMP), programs=programs(), deadline=deadline, etag="e")
     assert stored.pieces < 9
 
 
 def test_a_table_that_the_database_had_must_be_in_the_dump() -> None:
     """Others may be: rows of an extension's own tables."""
-    verify.compare_tables("x", ROWS, list(ROWS)[1:])
+    copies = dict.fromkeys(ROWS, 1)
+    tables = [Expected(table) for table in ROWS]
+    verify.compare_tables("x", copies, tables[1:])
     with pytest.raises(verify.NotVerified, match=r"1 tables of the database are not in it: public\.gone"):
-        verify.compare_tables("x", ROWS, [*ROWS, (b"public", b"gone")])
+        verify.compare_tables("x", copies, [*tables, Expected((b"public", b"gone"))])
+
+
+def test_partitions_may_be_there_by_the_name_of_their_root() -> None:
+    """Each is a COPY of its own, by either name; one too few is a table that is missing."""
+    root, other = (b"public", b"root"), (b"public", b"t")
+    parts = [Expected((b"public", f"part_{number}".encode()), root) for number in range(3)]
+    verify.compare_tables("x", {root: 3, other: 1}, [*parts, Expected(other)])
+    verify.compare_tables("x", {part.table: 1 for part in parts}, parts)
+    verify.compare_tables("x", {root: 2, parts[1].table: 1}, parts)
+    with pytest.raises(verify.NotVerified, match=r"1 tables of the database are not in it: public\.part_2"):
+        verify.compare_tables("x", {root: 2}, parts)
+    with pytest.raises(verify.NotVerified, match=r"public\.root"):
+        verify.compare_tables("x", {other: 2}, [Expected(root), Expected(other, root)])
 
 
 def test_rows_must_be_those_that_were_counted_before() -> None:

@@ -195,9 +195,31 @@ def test_consumer_groups_get_the_common_limits() -> None:
 )
 def test_the_age_of_a_backup_follows_from_when_it_is_due(inputs: dict[str, Any], age: str) -> None:
     """As set; else an hour more than what the site's backups are due by; else 25 hours."""
-    assert plan(**inputs)["backups"] == [{"database": "shop", "system_identifier": "7", "max_age": age}]
+    (backup,) = plan(**inputs)["backups"]
+    assert backup == {"database": "shop", "system_identifier": "7", "hosts": ["localhost:5432"], "max_age": age}
     (own, other) = plan(**inputs, backups=[{"database": "d"}, {"database": "e", "max_age": "1h"}])["backups"]
     assert (own["max_age"], other["max_age"]) == (age, "1h")
+
+
+@pytest.mark.parametrize(
+    ("connection", "backups", "hosts"),
+    [
+        ({"login_host": "db1, db2", "login_port": 5433}, None, ["db1:5433", "db2:5433"]),
+        ({"login_host": "db1"}, [{"database": "shop"}], ["db1:5432"]),
+        ({"login_host": "db1"}, [{"database": "shop", "system_identifier": 7}], ["db1:5432"]),
+        # Of another cluster or database nothing is known, unless it is said.
+        ({"login_host": "db1"}, [{"database": "shop", "system_identifier": "8"}], []),
+        ({"login_host": "db1"}, [{"database": "other"}], []),
+        ({"login_host": "db1"}, [{"database": "other", "hosts": ["db9:5432"]}], ["db9:5432"]),
+        ({"login_host": "db1"}, [{"database": "shop", "hosts": []}], []),
+    ],
+)
+def test_backups_are_those_of_the_servers_of_the_connection(
+    connection: dict[str, Any], backups: list[dict[str, Any]] | None, hosts: list[str]
+) -> None:
+    """A copy of the cluster has its system identifier and its databases."""
+    connection = {"login_db": "shop", "system_identifier": "7", **connection}
+    assert plan(postgresql_connection=connection, backups=backups)["backups"][0]["hosts"] == hosts
 
 
 def test_the_variables_are_those_that_were_set() -> None:

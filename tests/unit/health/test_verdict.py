@@ -246,6 +246,23 @@ def test_backups_of_a_declared_cluster() -> None:
     assert levels("backups", {"newest": [old]}, backups=declared) == ["FAIL"]
 
 
+def test_a_backup_of_a_copy_of_the_cluster_does_not_vouch() -> None:
+    """Same database, same system identifier: only those of the declared servers are judged, the newest of them."""
+    own = {**BACKUP, "hosts": ["db1:5432", "10.0.0.1:5432"]}
+    clone = {**BACKUP, "hosts": ["staging:5432"], "age_seconds": 60}
+    declared = [{**PLAN["backups"][0], "hosts": ["db1:5432", "db2:5432"]}]
+    old = {**own, "age_seconds": 25 * 3600}
+    assert levels("backups", {"newest": [clone], "backups": [clone, own, old], "node": "n"}, backups=declared) == ["OK"]
+    assert levels("backups", {"newest": [clone], "backups": [clone, old], "node": "n"}, backups=declared) == ["FAIL"]
+    told = judge("backups", {"newest": [clone], "backups": [clone], "node": "n"}, backups=declared)
+    assert "there is no verified one of db1:5432, db2:5432 in bucket b" in told["evidence"][0]
+    assert "there is one of staging:5432" in told["evidence"][0]
+    local = [{**PLAN["backups"][0], "hosts": ["localhost:5432"]}]
+    here = {**BACKUP, "hosts": ["n:5432"]}
+    assert levels("backups", {"newest": [here], "backups": [here], "node": "n"}, backups=local) == ["OK"]
+    assert levels("backups", {"newest": [here], "backups": [here], "node": "m"}, backups=local) == ["FAIL"]
+
+
 def test_a_backup_that_does_not_count_is_a_warning() -> None:
     """It may be a run that failed, and was repeated since."""
     assert levels("backups", {"newest": [BACKUP], "bad": [{"run_id": "r", "problem": "changed"}]}) == ["OK", "WARN"]

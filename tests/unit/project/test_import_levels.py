@@ -19,7 +19,7 @@ LEVELS = {
     "module_utils._backup": [
         ["copy_rows", "keys", "pipeline"],
         ["manifest"],
-        ["catalogue", "database", "plan", "programs", "verify"],
+        ["catalogue", "database", "plan", "programs", "rights", "verify"],
         ["cleaning", "making", "summary"],
         ["backup"],
         ["entry"],

@@ -176,3 +176,16 @@ def test_what_retention_removed_while_the_consumers_were_stopped_is_lost() -> No
     )
     before[1]["partitions"][0]["committed"] = 100
     assert reconcile(bus(moved, ahead), recorded, "", None, before)["blockers"] == []
+
+
+@pytest.mark.parametrize("is_listed", [True, False])
+def test_a_commit_that_vanished_while_the_consumers_were_stopped_is_named(is_listed: bool) -> None:
+    """Whether the partition is still listed or not: consumers would begin elsewhere, and nothing of it is proven."""
+    gone = [NOT_STARTED] if is_listed else []
+    partitions: list[dict[str, Any]] = [PASSED, {**NOT_STARTED, "committed": 100}]
+    before = [{"name": "g", "partitions": partitions}]
+    (blocker,) = reconcile(bus(PASSED, *gone), ledger(EQUAL), "", None, before)["blockers"]
+    assert blocker["what"] == "commits that it had when it was stopped are gone: 100 of t[1]"
+    assert "offsets.retention.minutes" in blocker["next_step"]
+    partitions[1]["committed"] = None
+    assert reconcile(bus(PASSED, *gone), ledger(EQUAL), "", None, before)["blockers"] == []
