@@ -265,12 +265,6 @@ def break_image(namespace: Namespace, kind: str) -> None:
     namespace.wait("it fails", lambda: pod_waits("ErrImagePull", "ImagePullBackOff")(namespace.list("Pod"), {}))
 
 
-def list_waiting(namespace: Namespace) -> set[str]:
-    """Return the reasons for which containers wait."""
-    statuses = [status for pod in namespace.list("Pod") for status in pod["status"].get("containerStatuses", [])]
-    return {status["state"]["waiting"]["reason"] for status in statuses if "waiting" in status["state"]}
-
-
 def test_what_a_person_goes_back_to_by_kubectl_is_not_undone_by_an_old_note(namespace: Namespace) -> None:
     """``kubectl rollout undo`` gives a Deployment the annotations of the ReplicaSet, with the note of then."""
     kind = put(namespace, "Deployment", 1)
@@ -290,7 +284,7 @@ def test_what_a_person_goes_back_to_by_kubectl_is_not_undone_by_an_old_note(name
     undone = check_done(roll_out(namespace, kind, state="undone", run_id="release"))
     assert (undone.changed, undone["plan"]) == (False, [])
     # While the container runs again, without a probe, the pod counts as ready.
-    namespace.wait("its pod waits for its next start", lambda: "CrashLoopBackOff" in list_waiting(namespace))
+    namespace.wait("it waits for its next start", lambda: pod_waits("CrashLoopBackOff")(namespace.list("Pod"), {}))
     again = roll_out(namespace, kind, **failing, **QUICK, run_id="release")
     assert (again.failed, again["rolled_back"]) == (True, False)
     assert namespace.get(kind, "w")["spec"]["template"]["spec"]["containers"][0]["env"] == [
