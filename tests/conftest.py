@@ -16,23 +16,6 @@ from support.playbooks import PlaybookRun, run_playbook, write_yaml
 
 _numbers = itertools.count(1)
 
-LONG_FILES = frozenset(
-    {
-        "test_rollout_failures.py",
-        "test_rolling_upgrade.py",
-        "test_scaling_role.py",
-        "test_service.py",
-        "test_small_site.py",
-        "test_bus.py",
-    }
-)
-"""Few tests that take minutes each. Files are shared out in their order: begun last, each would be alone at the end."""
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the longest files (``make integration``, with --no-loadscope-reorder)."""
-    items.sort(key=lambda item: item.path.name not in LONG_FILES)
-
 
 @pytest.fixture
 def unique_name() -> Callable[..., str]:

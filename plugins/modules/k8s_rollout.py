@@ -113,8 +113,9 @@ options:
   serve_seconds:
     description:
       - For so long all pods have to serve without a break before a rollout counts as done, since a container that crashes
-        after its start is ready for a moment where it has no readiness probe.
-      - The workload's own C(minReadySeconds) count beside it. Where nothing is changed nothing is waited for.
+        after its start is ready for a moment where it has no readiness probe. So do pods that another client's rollout has
+        not made ready yet.
+      - The workload's own C(minReadySeconds) count beside it. Where all pods serve and nothing is changed nothing is waited for.
     type: float
     default: 5.0
   on_failure:

@@ -1,5 +1,5 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""PostgreSQL of each supported version, for tests of whatever speaks to it."""
+"""The order of the tests on real servers, and PostgreSQL of each supported version for whatever speaks to it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,27 @@ from labkit.postgresql_programs import VERSIONS
 from support.postgresql_servers import Server, find_server
 from support.turns import take_turns
 
+LONG_FILES = frozenset(
+    {
+        "test_rollout_failures.py",
+        "test_rolling_upgrade.py",
+        "test_scaling_role.py",
+        "test_service.py",
+        "test_small_site.py",
+        "test_bus.py",
+    }
+)
+"""Few tests that take minutes each. Files are shared out in their order: begun last, each would be alone at the end."""
+
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """One version of PostgreSQL for each test, by turns; all of them with LOWTIDE_EXHAUSTIVE=1."""
+    """Begin with the longest files; one version of PostgreSQL for each test, by turns, or all (LOWTIDE_EXHAUSTIVE=1).
+
+    The order holds with --no-loadscope-reorder (``make integration``).
+    """
     for fixture in ("server", "own_server"):
         take_turns(config, items, fixture, VERSIONS)
+    items.sort(key=lambda item: item.path.name not in LONG_FILES)
 
 
 @pytest.fixture(params=VERSIONS)

@@ -460,7 +460,8 @@ class Run:
             self._put_back(unproven, units, decision)
         except OpsError as second:
             commands = [f"ln -sfn {previous} {link}" for link, (_release, previous) in unproven.items()]
-            commands += [f"systemctl restart {unit.name}" for unit in units]
+            # A unit that systemd has given up is not started again before its counts are reset (StartLimitBurst).
+            commands += [f"systemctl reset-failed {unit.name}; systemctl restart {unit.name}" for unit in units]
             return OpsError(
                 obj=cause.obj,
                 problem=f"{cause.problem}; putting back what was there failed as well: {second}",

@@ -88,6 +88,7 @@ def test_a_crash_loop_shows_the_end_of_the_previous_log_without_secrets(
     folder = str(tmp_path / "evidence")
     run = wait_for(namespace, kind, "w", "crash_loop", words="1 other pod alike", evidence_folder=folder)
     verdict = run["verdict"]
+    assert verdict["reason"] == "crash_loop"
     assert "container main ended by itself (Error, exit code 3" in verdict["message"]
     assert verdict["message"].endswith("1 other pod alike")
     assert any("fatal: cannot connect" in line for line in verdict["evidence"])

@@ -166,16 +166,19 @@ def list_hashes(namespace: Namespace) -> set[str]:
 
 @pytest.mark.procedure("C9")
 def test_a_temporary_change_is_taken_back_at_its_end(namespace: Namespace) -> None:
-    """Not before. Only its own value: what was rolled out since stays."""
+    """Not before; the end can be moved. Only its own value: what was rolled out since stays."""
     new = namespace.facts["images"][1]
     kind = put(namespace, "Deployment", 1)
-    until = format_utc(time.time() + 25)
+    until = format_utc(time.time() + 3600)
     raised: Json = {"containers": [{"name": "main", "resources": {"limits": {"memory": "256Mi"}}}]}
     done = check_done(roll_out(namespace, kind, until=until, **raised))
     assert done["temporary"] == [{"until": until, "what": ["main: limits memory none -> 256Mi"]}]
     check_done(roll_out(namespace, kind, image=new))
     early = check_done(roll_out(namespace, kind, state="expired"))
     assert (early.changed, early["temporary"]) == (False, done["temporary"])
+    until = format_utc(time.time() + 20)
+    moved = check_done(roll_out(namespace, kind, until=until, **raised))
+    assert (moved.changed, moved["temporary"][0]["until"]) == (True, until)
     namespace.wait("its end", lambda: format_utc(time.time()) > until)
     late = check_done(roll_out(namespace, kind, state="expired"))
     assert late["plan"][0]["what"] == "main: limits memory 256Mi -> none"

@@ -265,6 +265,17 @@ def break_image(namespace: Namespace, kind: str) -> None:
     namespace.wait("it fails", lambda: pod_waits("ErrImagePull", "ImagePullBackOff")(namespace.list("Pod"), {}))
 
 
+def list_present_pods(namespace: Namespace) -> list[Json]:
+    """Return the pods that are not being deleted."""
+    return [pod for pod in namespace.list("Pod") if "deletionTimestamp" not in pod["metadata"]]
+
+
+def count_restarts(namespace: Namespace) -> int:
+    """Return how often containers of pods that are not being deleted were restarted."""
+    statuses = [pod["status"].get("containerStatuses") or [] for pod in list_present_pods(namespace)]
+    return sum(status["restartCount"] for containers in statuses for status in containers)
+
+
 def test_what_a_person_goes_back_to_by_kubectl_is_not_undone_by_an_old_note(namespace: Namespace) -> None:
     """``kubectl rollout undo`` gives a Deployment the annotations of the ReplicaSet, with the note of then."""
     kind = put(namespace, "Deployment", 1)
@@ -283,6 +294,11 @@ def test_what_a_person_goes_back_to_by_kubectl_is_not_undone_by_an_old_note(name
     namespace.wait("it is its revision 4", lambda: read_annotations(namespace, kind, "w")[REVISION] == "4")
     undone = check_done(roll_out(namespace, kind, state="undone", run_id="release"))
     assert (undone.changed, undone["plan"]) == (False, [])
+
+    # While the container runs again, without a probe, the pod counts as ready: a wait for its next start just begins.
+    restarts = count_restarts(namespace)
+    namespace.wait("it is restarted", lambda: count_restarts(namespace) > restarts, 60)
+    namespace.wait("it waits again", lambda: pod_waits("CrashLoopBackOff")(list_present_pods(namespace), {}))
     again = roll_out(namespace, kind, **failing, **QUICK, run_id="release")
     assert (again.failed, again["rolled_back"]) == (True, False)
     assert namespace.get(kind, "w")["spec"]["template"]["spec"]["containers"][0]["env"] == [

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
@@ -130,3 +131,23 @@ def test_a_canary_of_a_person_that_is_promoted_goes_back_to_what_was_complete(
     assert (run.failed, run["rolled_back"], read_image(memory, "StatefulSet")) == (True, True, "i")
     assert read_pod_images(memory) == {"i"}
     assert memory.read("StatefulSet", NAMESPACE, "w")["spec"]["updateStrategy"]["rollingUpdate"]["partition"] == 1
+
+
+def test_a_person_s_release_that_is_ready_for_a_moment_does_not_serve(
+    memory: MemoryServer, controllers: RolloutControllers
+) -> None:
+    """It crashes after each start, and has no probe. What serves when it is looked at is not waited for."""
+    controllers.add("Deployment")
+    controllers.held.add("w")
+
+    def count_ready(number: int) -> None:
+        status = {"readyReplicas": number, "availableReplicas": number}
+        memory.change("Deployment", NAMESPACE, "w", lambda obj: obj["status"].update(status), manager="controller")
+
+    count_ready(1)
+    memory.add_rival(lambda: threading.Timer(0.3, count_ready, (2,)).start(), verb="watch", path="/deployments")
+    memory.add_rival(lambda: threading.Timer(0.6, count_ready, (1,)).start(), verb="watch", path="/deployments")
+    run = roll_out(memory, image="i", serve_seconds=1.0, timeout=2.0)
+    assert (run.failed, run["rolled_back"], run.changed) == (True, False, False)
+    count_ready(2)
+    assert check_done(roll_out(memory, image="i", serve_seconds=30.0))["waited"] < 10

@@ -61,6 +61,8 @@ def make_workload(kind: str = "Deployment", image: str = "i", **spec: Any) -> Wo
     obj = describe_workload(kind, "w", 4, **spec)
     obj["metadata"] |= {"uid": "u", "generation": 5}
     obj["spec"]["template"]["spec"]["containers"][0]["image"] = image
+    if kind == "DaemonSet":
+        obj["status"] = {"desiredNumberScheduled": 4}
     return Workload.from_object(obj)
 
 
@@ -451,6 +453,8 @@ def test_a_revision_is_a_number(word: str) -> None:
         ("Deployment", {"strategy": {"rollingUpdate": {"maxUnavailable": "50%", "maxSurge": 0}}}, 2),
         ("Deployment", {"strategy": {"type": "Recreate"}}, 4),
         ("StatefulSet", {}, 1),
+        ("DaemonSet", {}, 1),
+        ("DaemonSet", {"updateStrategy": {"rollingUpdate": {"maxUnavailable": "30%"}}}, 2),
     ],
 )
 def test_how_many_pods_go_first(kind: str, spec: Json, count: int) -> None:

@@ -193,7 +193,8 @@ class Rollout(RolloutUndo):
         since = as_time(note.at) if note is not None and note.phase != UNDOING else None
         if plan.step == ROLL:
             since = find_start(workload, self.at)
-        serve_seconds = self.params["serve_seconds"] if note is not None else 0.0
+        # Whoever began it: what has to be waited for may crash again after each start.
+        serve_seconds = self.params["serve_seconds"] if note is not None or not is_settled(workload) else 0.0
         failure = self._wait_for_pods(workload, plan.stuck, serve_seconds=serve_seconds, since=since)
         if failure is not None:
             self._fail(plan, failure, since or self.at)

@@ -456,6 +456,7 @@ def count_unavailable(workload: Workload) -> int:
     strategy = "strategy" if workload.kind == "Deployment" else "updateStrategy"
     rolling = get_path(workload.raw, "spec", strategy, "rollingUpdate") or {}
     default = "25%" if workload.kind == "Deployment" else 1
-    unavailable = resolve_share(rolling.get("maxUnavailable", default), workload.replicas, round_up=False)
+    is_rounded_up = workload.kind == "DaemonSet"
+    unavailable = resolve_share(rolling.get("maxUnavailable", default), workload.replicas, round_up=is_rounded_up)
     surge = rolling.get("maxSurge", default if workload.kind == "Deployment" else 0)
     return unavailable if unavailable or str(surge).strip("%") != "0" else 1
