@@ -26,7 +26,7 @@ description:
     sequences, large objects, rows hidden by row-level security). Each is a blocker whose C(next_step) is the statement that
     grants it.
   - Two runs on one database exclude each other by an advisory lock in that database. A server has its own locks, so a run
-    on a standby and one on its primary do not: each makes a backup of its own, in a folder of its own.
+    on a standby and one on its primary do not, and each makes a backup of its own, in a folder of its own.
   - Age is judged by the database server's clock, from the moment of the dump's snapshot.
   - A backup counts for this server only if it was taken from one of the hosts of O(login_host), or from the server's own
     address, and not on a later timeline. A physical copy of the cluster has the same system identifier, and its backups

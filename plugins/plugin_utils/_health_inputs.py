@@ -290,7 +290,7 @@ def list_backups(inputs: Inputs, host: str) -> list[Json]:
 
 
 def list_servers(connection: Inputs) -> list[str]:
-    """Return the servers of a connection, each ``host:port``: their backups count, and none of a copy of the cluster."""
+    """Return the servers of a connection, each ``host:port``: their backups count, none of a copy of them."""
     names = [name.strip() for name in str(connection.get("login_host") or DEFAULT_SERVER).split(",")]
     return [f"{name}:{connection.get('login_port') or DEFAULT_PORT}" for name in names if name]
 

@@ -137,7 +137,7 @@ def check_topics(group: Result) -> Blocker | None:
 
 
 def check_retention(group: Result, stopped: t.Sequence[Result]) -> Blocker | None:
-    """Return which commits of before the stop are gone, or which offsets the log has lost that had not been passed then."""
+    """Return which commits of before the stop are gone, or which offsets the log has lost that were not passed then."""
     now = {(row["topic"], row["partition"]): row for row in group["partitions"]}
     vanished = [
         f"{row['committed']} of {row['topic']}[{row['partition']}]"
@@ -149,8 +149,9 @@ def check_retention(group: Result, stopped: t.Sequence[Result]) -> Blocker | Non
         return Blocker(
             f"consumer group {group['name']}",
             f"commits that it had when it was stopped are gone: {', '.join(vanished)}",
-            "Find out who removed them (offsets.retention.minutes of the broker, or a topic that was made anew): consumers"
-            " begin where auto.offset.reset says. Set the offsets again with lowtide.ops.rpk_group before they go on",
+            "Find out who removed them (offsets.retention.minutes of the broker, or a topic that was made anew):"
+            " consumers begin where auto.offset.reset says. Set the offsets again with lowtide.ops.rpk_group before they go"
+            " on",
         )
     losses = []
     for row in stopped:

@@ -4,8 +4,8 @@
 """What the catalogs and the statistics say about tables and indexes. Private to lowtide.ops: do not import from other collections.
 
 One statement for all tables, from pg_class and the statistics only: no size function, no file is touched (0.06 s for
-10,000 tables), except for tables whose rows nobody has counted. Indexes are a second statement, asked only when a condition is about them, and answers only for those that
-are invalid or large enough to matter.
+10,000 tables), except for tables whose rows nobody has counted. Indexes are a second statement, asked only when a
+condition is about them, and answers only for those that are invalid or large enough to matter.
 """
 
 from __future__ import annotations
@@ -235,6 +235,7 @@ class Stattuple(t.NamedTuple):
     may_execute: bool
     may_enter: bool
 
+
 _DATABASE = "SELECT age(datfrozenxid) FROM pg_catalog.pg_database WHERE datname = current_database()"
 
 # The one table that the server silently does not analyze: it is where statistics are kept (src/include/catalog/pg_statistic.h).
@@ -276,12 +277,12 @@ def _add_file_pages(session: Session, tables: list[TableState]) -> list[TableSta
         return tables
     sizes = _read_sizes(session, uncounted)
     block_size = session.server.block_size
-    return [
-        table._replace(file_pages=sizes[table.oid] // block_size if sizes.get(table.oid) is not None else None)
-        if table.is_uncounted
-        else table
-        for table in tables
-    ]
+
+    def add_pages(table: TableState) -> TableState:
+        size = sizes.get(table.oid)
+        return table._replace(file_pages=None if size is None else size // block_size)
+
+    return [add_pages(table) if table.is_uncounted else table for table in tables]
 
 
 def _read_sizes(session: Session, oids: list[int]) -> dict[int, int | None]:

@@ -124,7 +124,8 @@ def test_the_version_of_the_database_s_own_collation(database: Database) -> None
             "CREATE TABLE documents (body jsonb)",
             "CREATE INDEX documents_body ON documents (body)",
             "CREATE INDEX t_late ON t (id) WHERE note > 'm'",
-            "CREATE INDEX t_note ON t (note)", f"UPDATE pg_database SET datcollversion = '0.1' WHERE datname = '{name}'"
+            "CREATE INDEX t_note ON t (note)",
+            f"UPDATE pg_database SET datcollversion = '0.1' WHERE datname = '{name}'",
         )
         run = icu.maintain(collation_versions="refresh")
         assert {item["object"] for item in run["plan"]} == {

@@ -85,7 +85,11 @@ def test_what_ended_a_dump_is_told(said: str, is_standby: bool, is_snapshot_lost
         ("pg_restore (PostgreSQL) 17.6", "17.6", None),
         ("pg_restore (PostgreSQL) 17.0", "17.6", None),
         ("pg_restore (PostgreSQL) 18beta1", "17.6", None),
-        ("pg_restore (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)", "17.6", "may not read what pg_dump 17.6 has written"),
+        (
+            "pg_restore (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)",
+            "17.6",
+            "may not read what pg_dump 17.6 has written",
+        ),
         ("something else", "17.6", "'something else' may not read"),
         ("pg_restore (PostgreSQL) 15.18", "unknown", None),
     ],
@@ -102,7 +106,7 @@ def test_a_decoder_is_asked_for_its_version_before_anything_is_read(tmp_path: Pa
     program.write_text("#!/bin/sh\necho 'pg_restore (PostgreSQL) 14.19'\n")
     program.chmod(0o700)
     programs.refuse_older_decoder(str(program), "14.2", deadline=Deadline(30))
-    with pytest.raises(Refusal, match="may not read what pg_dump 16.4 has written") as caught:
+    with pytest.raises(Refusal, match=r"may not read what pg_dump 16\.4 has written") as caught:
         programs.refuse_older_decoder(str(program), "16.4", deadline=Deadline(30))
     assert caught.value.obj == str(program)
     assert "version 16 or newer" in caught.value.next_step
@@ -112,9 +116,7 @@ def test_a_snapshot_that_another_server_does_not_know_is_told() -> None:
     """While the session that holds it is there; otherwise the message is pg_dump's own."""
     error = OpsError(obj="pg_dump", problem=f'{SAYS} invalid snapshot identifier: "a"', next_step="as before")
     for is_standby in (True, False):
-        told = explain_failure(
-            error, target="db", is_standby=is_standby, is_snapshot_lost=False, is_snapshot_held=True
-        )
+        told = explain_failure(error, target="db", is_standby=is_standby, is_snapshot_lost=False, is_snapshot_held=True)
         assert "has reached another server" in told.problem
         assert "login_host" in told.next_step
     gone = explain_failure(error, target="db", is_standby=False, is_snapshot_lost=False, is_snapshot_held=False)

@@ -32,7 +32,7 @@ class Server:
 class NoPosition(errors.ObjectNotInPrerequisiteState):
     """As Amazon Aurora refuses it."""
 
-    pgcode = "55000"  # type: ignore[assignment]
+    pgcode = "55000"
 
 
 def test_the_timeline_of_a_server_without_a_position_is_that_of_its_last_checkpoint() -> None:

@@ -13,7 +13,12 @@ SIX = [f"s.t{number}" for number in range(6)]
 @pytest.mark.parametrize(
     ("kind", "names", "what", "statement"),
     [
-        ("schema", ["app", '"odd one"'], 'it may not use 2 schemas (app, "odd one")', "GRANT USAGE ON SCHEMA {} TO saver"),
+        (
+            "schema",
+            ["app", '"odd one"'],
+            'it may not use 2 schemas (app, "odd one")',
+            "GRANT USAGE ON SCHEMA {} TO saver",
+        ),
         ("table", ["s.t"], "it may not read 1 table (s.t)", "GRANT SELECT ON TABLE {} TO saver"),
         (
             "table",

@@ -320,7 +320,7 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
         self.close_connection = True
 
-    do_HEAD = do_PUT = do_POST = do_DELETE = do_GET
+    do_HEAD = do_PUT = do_POST = do_DELETE = do_GET  # noqa: N815  # names are http.server's
 
     def log_message(self, format: str, *args: object) -> None:
         """Keep the test's output clean."""

@@ -84,9 +84,7 @@ def part(body: bytes) -> Part:
 
 def decode(body: bytes, expected: Part, seconds: float = 60) -> dict[tuple[bytes, bytes], int]:
     """Verify ``body``."""
-    counted = verify.verify_dump(
-        Stored(body), "k", expected, programs=programs(), deadline=Deadline(seconds), etag="e"
-    )
+    counted = verify.verify_dump(Stored(body), "k", expected, programs=programs(), deadline=Deadline(seconds), etag="e")
     return counted.rows
 
 
