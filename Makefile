@@ -34,7 +34,7 @@ lint: tools ## all static checks (tests/lint.py --list names them)
 	@$(PYTHON) tests/lint.py
 
 unit: tools ## tests that need no server
-	@$(PYTHON) -m pytest -q -n 2 tests/unit
+	@$(PYTHON) -m pytest -q -n 3 tests/unit
 
 window: tools ## the fast window: real ansible-playbook runs of trivial steps, killed and run again (no server)
 	@$(PYTHON) -m pytest -q -n 2 --durations=5 tests/window

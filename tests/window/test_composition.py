@@ -109,7 +109,6 @@ def test_a_role_without_result_that_is_not_planned_is_performed(window: FastWind
 # -- a playbook of one's own ------------------------------------------------------------------------------------
 
 
-@pytest.mark.every_version
 def test_a_playbook_of_ones_own_with_plain_plays_between(window: FastWindow) -> None:
     plain = {
         "name": "Mine",

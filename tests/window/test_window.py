@@ -164,7 +164,6 @@ def test_a_reverting_step_that_fails_is_told_and_the_next_run_reverts(window: Fa
 
 
 @pytest.mark.parametrize("vanishing", ["web1", "web1,web2"], ids=["one", "all"])
-@pytest.mark.every_version
 def test_hosts_that_become_unreachable_in_a_step(window: FastWindow, closed_port: int, vanishing: str) -> None:
     played = window.play(quiesce_role="vanish", vanishing=vanishing, closed_port=closed_port, window_connect_timeout=1)
     assert played.rc in {2, 4}
@@ -319,7 +318,6 @@ def test_a_journal_that_cannot_be_trusted_is_refused(window: FastWindow) -> None
     assert window.world() == END
 
 
-@pytest.mark.every_version
 def test_the_result_reaches_set_stats(window: FastWindow) -> None:
     played = window.play("--check", env={"ANSIBLE_SHOW_CUSTOM_STATS": "1"})
     flat = " ".join(played.out.split())
