@@ -111,8 +111,8 @@ def test_a_field_of_another_kind_never_passes_as_an_error_of_ours(field: str, va
 
 def test_a_later_format_is_named() -> None:
     """So that nobody takes it for damage."""
-    document = json.loads(MANIFEST.to_json()) | {"format_version": 2}
-    with pytest.raises(NotAManifest, match="format_version is 2; this release reads 1"):
+    document = json.loads(MANIFEST.to_json()) | {"format_version": 3}
+    with pytest.raises(NotAManifest, match="format_version is 3; this release reads 1 and 2"):
         read_manifest(json.dumps(document).encode())
 
 

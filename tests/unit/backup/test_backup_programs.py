@@ -72,6 +72,7 @@ def test_what_ended_a_dump_is_told(said: str, is_standby: bool, is_snapshot_lost
         is_standby=is_standby,
         is_snapshot_lost=is_snapshot_lost,
         is_snapshot_held=False,
+        jobs=1,
     )
     assert words in told.problem
     assert said in told.problem
@@ -116,8 +117,8 @@ def test_a_snapshot_that_another_server_does_not_know_is_told() -> None:
     """While the session that holds it is there; otherwise the message is pg_dump's own."""
     error = OpsError(obj="pg_dump", problem=f'{SAYS} invalid snapshot identifier: "a"', next_step="as before")
     for is_standby in (True, False):
-        told = explain_failure(error, target="db", is_standby=is_standby, is_snapshot_lost=False, is_snapshot_held=True)
+        told = explain_failure(error, target="db", is_standby=is_standby, is_snapshot_lost=False, is_snapshot_held=True, jobs=1)
         assert "has reached another server" in told.problem
         assert "login_host" in told.next_step
-    gone = explain_failure(error, target="db", is_standby=False, is_snapshot_lost=False, is_snapshot_held=False)
+    gone = explain_failure(error, target="db", is_standby=False, is_snapshot_lost=False, is_snapshot_held=False, jobs=1)
     assert gone is error

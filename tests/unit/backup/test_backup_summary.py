@@ -24,6 +24,7 @@ BACKUP: dict[str, Any] = {
     "verified_at": "T2",
     "age_seconds": 12_000,
     "sha256": "0123456789abcdef" * 4,
+    "dumps": ["dump.pgc.zst"],
 }
 NONE = Decision(True, "there is no verified backup")
 YOUNG = Decision(False, "newest verified backup R1 is 3 h old, younger than 1 d")

@@ -21,6 +21,7 @@ import pytest
 from ansible_collections.lowtide.ops.plugins.module_utils._backup import verify
 from ansible_collections.lowtide.ops.plugins.module_utils._backup.copy_rows import Expected
 from ansible_collections.lowtide.ops.plugins.module_utils._backup.manifest import Part
+from ansible_collections.lowtide.ops.plugins.module_utils._backup.streams import Streams
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import WaitTimeout
 from ansible_collections.lowtide.ops.plugins.module_utils._common.retry import Deadline
 
@@ -84,7 +85,7 @@ def part(body: bytes) -> Part:
 
 def decode(body: bytes, expected: Part, seconds: float = 60) -> dict[tuple[bytes, bytes], int]:
     """Verify ``body``."""
-    counted = verify.verify_dump(Stored(body), "k", expected, programs=programs(), deadline=Deadline(seconds), etag="e")
+    counted = verify.verify_dump(Stored(body), "k", expected, programs=programs(), deadline=Deadline(seconds), etag="e", streams=Streams())
     return counted.rows
 
 
@@ -151,7 +152,7 @@ def test_a_deadline_that_passes_is_no_damage() -> None:
     deadline = Deadline(8, clock=lambda: float(next(ticks)))
     stored = Stored(DUMP)
     with pytest.raises(WaitTimeout, match="not finished within the time allowed"):
-        verify.verify_dump(stored, "k", part(DUMP), programs=programs(), deadline=deadline, etag="e")
+        verify.verify_dump(stored, "k", part(DUMP), programs=programs(), deadline=deadline, etag="e", streams=Streams())
     assert stored.pieces < 9
 
 
