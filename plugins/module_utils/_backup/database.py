@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
 import typing as t
 
@@ -66,6 +67,11 @@ SELECT pg_catalog.convert_to(n.nspname::text, pg_catalog.getdatabaseencoding()),
    AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
 UNION ALL
 SELECT 'pg_catalog'::bytea, 'pg_largeobject'::bytea, pg_catalog.pg_table_size('pg_catalog.pg_largeobject')
+"""
+_END_PROGRAMS = """
+SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity
+ WHERE datname = pg_catalog.current_database() AND usename = session_user AND application_name = %(name)s
+   AND pid <> pg_catalog.pg_backend_pid()
 """
 # A superuser is held by neither limit. The limit of the server is not known to be free before a connection is tried.
 _CONNECTION_LIMITS = """
@@ -156,6 +162,13 @@ def name_reached(session: Session) -> tuple[str, ...]:
 NAME_ONE_SERVER = (
     "Name one server in login_host, by its address or a name of its own: a snapshot exists on one server only"
 )
+
+
+def end_programs(session: Session, name: str) -> None:
+    """End the server sessions of client programs that were killed: one that waits for a lock would not notice it by itself."""
+    # A connection that is lost, too, is part of the failure that has led here and is told.
+    with contextlib.suppress(driver_error()):
+        session.query(_END_PROGRAMS, {"name": name})
 
 
 class ConnectionLimits(t.NamedTuple):

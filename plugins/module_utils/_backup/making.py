@@ -109,6 +109,7 @@ class NewBackup:
                     self._upload(snapshot)
                 except OpsError as error:
                     is_lost = snapshot.is_lost()
+                    database.end_programs(own.session, programs.name_application(own.token[:8]))
                     raise explain_failure(
                         error,
                         target=own.session.settings.target,

@@ -17,7 +17,7 @@ if t.TYPE_CHECKING:
     from .copy_rows import Table
 
 MIN_TABLE = 1 << 20
-"""Bytes that a table has at least to be taken out of the main stream: naming it costs pg_dump some milliseconds."""
+"""Bytes that a table has at least to be taken out of the main stream: naming it costs pg_dump half a millisecond."""
 MIN_STREAM = 16 << 20
 """Bytes that a stream has at least on average. One with less takes no longer than its start."""
 GAIN = 0.1

@@ -113,7 +113,12 @@ def client_environment(session: Session, *, run_id: str) -> dict[str, str]:
     password = session.connection.info.password
     if password:
         environment["PGPASSWORD"] = password
-    return environment | {"PGAPPNAME": f"lowtide.ops pg_backup {run_id}", "LC_ALL": "C"}
+    return environment | {"PGAPPNAME": name_application(run_id), "LC_ALL": "C"}
+
+
+def name_application(run_id: str) -> str:
+    """Return by which name the sessions of a run's client programs are known to the server."""
+    return f"lowtide.ops pg_backup {run_id}"
 
 
 def quote_conninfo(name: str) -> str:
