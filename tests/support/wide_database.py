@@ -49,11 +49,13 @@ CREATE TABLE event_1 PARTITION OF event FOR VALUES FROM ('2026-01-01') TO ('2026
 CREATE TABLE event_2 PARTITION OF event FOR VALUES FROM ('2026-02-01') TO ('2026-03-01');
 CREATE TABLE event_rest PARTITION OF event DEFAULT PARTITION BY LIST (orders);
 CREATE TABLE event_rest_null PARTITION OF event_rest DEFAULT;
-INSERT INTO event SELECT date '2026-01-01' + g % 80, 1 + g % 90000, repeat(md5(g::text), 5) FROM generate_series(1, 90000) g;
+INSERT INTO event
+  SELECT date '2026-01-01' + g % 80, 1 + g % 90000, repeat(md5(g::text), 5) FROM generate_series(1, 90000) g;
 CREATE TABLE painted (c colour, text text) PARTITION BY HASH (c);
 CREATE TABLE painted_1 PARTITION OF painted FOR VALUES WITH (MODULUS 2, REMAINDER 0);
 CREATE TABLE painted_2 PARTITION OF painted FOR VALUES WITH (MODULUS 2, REMAINDER 1);
-INSERT INTO painted SELECT (enum_range(NULL::colour))[1 + g % 3], repeat(md5(g::text), 4) FROM generate_series(1, 20000) g;
+INSERT INTO painted
+  SELECT (enum_range(NULL::colour))[1 + g % 3], repeat(md5(g::text), 4) FROM generate_series(1, 20000) g;
 CREATE TABLE parent (i int, text text);
 CREATE TABLE child (more int) INHERITS (parent);
 INSERT INTO parent SELECT g, repeat(md5(g::text), 4) FROM generate_series(1, 20000) g;

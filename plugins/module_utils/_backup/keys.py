@@ -37,7 +37,9 @@ MAX_JOBS = 16
 
 _PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-")
 _RUN = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{8}")
-_KEY = re.compile(r"(?P<database>[A-Za-z0-9_%-]+)/(?P<system>\d+)/(?P<run>\d{8}T\d{6}Z-[0-9a-f]{8})/(?P<part>[a-z0-9.-]+)")
+_KEY = re.compile(
+    r"(?P<database>[A-Za-z0-9_%-]+)/(?P<system>\d+)/(?P<run>\d{8}T\d{6}Z-[0-9a-f]{8})/(?P<part>[a-z0-9.-]+)"
+)
 _DATA = re.compile(r"data-([1-9]\d{0,2})\.pgc\.zst")
 
 

@@ -222,7 +222,9 @@ def _typed(document: dict[str, t.Any]) -> Manifest:
         for name, entry in document["parts"].items()
     }
     if not keys.is_complete(parts):
-        raise ValueError(f"parts are {sorted(parts)}, not {sorted(keys.PARTS)}, with or without data-1.pgc.zst and so on")
+        raise ValueError(
+            f"parts are {sorted(parts)}, not {sorted(keys.PARTS)}, with or without data-1.pgc.zst and so on"
+        )
     if not keys.is_run_id(document["run_id"]):
         raise ValueError(f"run_id is {document['run_id']!r}")
     return Manifest(

@@ -224,7 +224,9 @@ class Bucket:
     def _encryption_arguments(self) -> dict[str, str]:
         return {} if self._encryption is None else self._encryption.arguments()
 
-    def upload(self, key: str, source: HashingReader, *, part_bytes: int, content_type: str, memory: int = MEMORY) -> str:
+    def upload(
+        self, key: str, source: HashingReader, *, part_bytes: int, content_type: str, memory: int = MEMORY
+    ) -> str:
         """Upload ``source`` to its end and return the object's ETag. After an error the upload is aborted.
 
         ``memory`` is how many bytes of parts may wait, beside the one that is being read.

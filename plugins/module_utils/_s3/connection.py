@@ -78,7 +78,7 @@ def make_client(module: AnsibleModule, *, connections: int = CONNECTIONS) -> t.A
             verify=(params["ca_bundle"] or None) if params["validate_certs"] else False,
             config=config.Config(
                 max_pool_connections=max(CONNECTIONS, connections),
-                **choose_options(params, version, os.environ, profile_style=read_addressing_style(core))
+                **choose_options(params, version, os.environ, profile_style=read_addressing_style(core)),
             ),
         )
     except exceptions.BotoCoreError as error:

@@ -6,8 +6,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -19,9 +17,8 @@ from labkit.postgresql_programs import DEBIAN_VERSION, NEWEST
 
 from support import wide_database
 from support.backups import Site, make_site, quoted
-from support.modules import finish_module, run_module, start_module
+from support.modules import run_module
 from support.postgresql_servers import Server, find_server
-from support.s3_proxy import Fault, Request, s3_proxy
 
 pytestmark = pytest.mark.lab("postgresql_versions", "versitygw")
 
@@ -156,3 +153,25 @@ def test_every_table_with_an_odd_name_can_be_taken_out(
     assert [entry["object"] for entry in odd] == ["data-1.pgc.zst"] * len(odd)
     with restored(wide, target, options["bin_dir"], tmp_path, unique_name) as copy:
         assert copy == wide_database.describe(wide)
+
+
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
+def test_names_are_given_in_the_encoding_of_the_database(
+    wide: Site, options: dict[str, Any], unique_name: Callable[..., str], encoding: str
+) -> None:
+    """Whose bytes may be no UTF-8 at all."""
+    name = unique_name("bkbytes", separator="_")
+    wide.sql(f"CREATE DATABASE {name} ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0", database="postgres")
+    site = replace(wide, database=name)
+    try:
+        with closing(site.connect()) as connection, connection.cursor() as cursor:
+            connection.set_client_encoding(encoding)
+            rows = b"SELECT g, repeat('x', 1000) AS v FROM generate_series(1, 20000) g"
+            for table in (b"caf\xe9", b"c\xf4t\xe9 *"):
+                cursor.execute(b'CREATE TABLE "' + table + b'" AS ' + rows)
+        done = run_module("pg_backup", site.params(**options | {"jobs": 2}))
+        assert done.changed, done.msg
+        assert done["backup"]["dumps"] == ["dump.pgc.zst", "data-1.pgc.zst"]
+        assert done["backup"]["rows"] == 40_000
+    finally:
+        wide.sql(f"DROP DATABASE {name} WITH (FORCE)", database="postgres")

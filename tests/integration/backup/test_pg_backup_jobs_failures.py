@@ -113,7 +113,9 @@ def test_all_streams_are_of_one_moment(halves: Site) -> None:
     assert run["backup"]["dumps"] == DUMPS
     sums = {}
     for name in DUMPS:
-        plain = subprocess.run(["zstd", "-d", "-c"], input=halves.get(halves.key(name)), capture_output=True, check=True)
+        plain = subprocess.run(
+            ["zstd", "-d", "-c"], input=halves.get(halves.key(name)), capture_output=True, check=True
+        )
         for table in ("first", "second"):
             arguments = ["pg_restore", "--data-only", "-t", table, "-f", "-"]
             text = subprocess.run(arguments, input=plain.stdout, capture_output=True, check=True).stdout.decode()

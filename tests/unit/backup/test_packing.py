@@ -77,7 +77,7 @@ def test_each_table_is_in_one_stream(sizes: dict[Table, int], rest: int, jobs: i
         # Greedy packing is less than twice the best, which is no less than the largest table or an equal share.
         whole = [size for table, size in sizes.items() if table in moved or size >= packing.MIN_TABLE]
         fixed = rest + sum(size for size in sizes.values() if size < packing.MIN_TABLE)
-        best = max(max(whole), fixed, (fixed + sum(whole)) / jobs)
+        best = max(*whole, fixed, (fixed + sum(whole)) / jobs)
         assert max(stream.size for stream in (main, *further)) <= 2 * best * (1 + packing.GAIN)
 
 
@@ -96,7 +96,7 @@ def test_a_command_line_names_no_more_than_fits(count: int, length: int) -> None
 
 def test_tables_are_named_by_patterns_in_which_no_character_means_anything() -> None:
     """Quotes are doubled; bytes that are no UTF-8 are as they were once they are on a command line."""
-    names = ((b"a.b", b'x"y*?$\n'), "\"a.b\".\"x\"\"y*?$\n\""), ((b"s", b"caf\xe9"), None)
+    names = ((b"a.b", b'x"y*?$\n'), '"a.b"."x""y*?$\n"'), ((b"s", b"caf\xe9"), None)
     for table, expected in names:
         pattern = packing.name_pattern(table)
         assert expected in (None, pattern)
