@@ -126,7 +126,7 @@ options:
       - Each stream takes one connection, besides two of the run itself. A C(CONNECTION LIMIT) of O(login_user) or of the
         database below O(jobs) + 2 is refused.
       - Each stream has at most three parts of its upload waiting in memory and reads a fourth, 64 MiB together as long as
-        parts have 16 MiB (up to 80 GiB in a stream, where O(max_parts) is 10,000). Of larger parts no more than 256 MiB
+        parts have 16 MiB (up to 78 GiB in a stream, where O(max_parts) is 10,000). Of larger parts no more than 256 MiB
         wait in all streams together, or two in each stream if that is more.
       - A session that asks for an C(ACCESS EXCLUSIVE) lock on a table just as the streams start makes the one that has
         not locked it yet wait, until O(lock_timeout) ends the backup.

@@ -34,6 +34,7 @@ if t.TYPE_CHECKING:
     from .._common.retry import Deadline
     from .._postgresql.connection import Session
     from .._s3.bucket import Bucket, Listed
+    from .copy_rows import RowCounter
     from .pipeline import Command
 
 GLOBALS_END = b"-- PostgreSQL database cluster dump complete"
@@ -151,11 +152,10 @@ class NewBackup:
         )
         own.bucket.put(self._key(keys.STARTED), body, content_type="application/json")
         environment = programs.client_environment(own.session, run_id=own.token[:8])
-        name = own.place.database
-        roles = run(
-            programs.globals_command(own.programs, environment, database=name, role_passwords=own.role_passwords),
-            deadline=own.deadline,
+        command = programs.globals_command(
+            own.programs, environment, database=own.place.database, role_passwords=own.role_passwords
         )
+        roles = run(command, deadline=own.deadline)
         if GLOBALS_END not in roles[-300:]:
             raise OpsError(
                 obj="pg_dumpall",
@@ -163,6 +163,11 @@ class NewBackup:
                 next_step="Run again; nothing has been published",
             )
         self._put(keys.GLOBALS, roles, "application/sql")
+        self._dump(snapshot, environment)
+
+    def _dump(self, snapshot: database.Snapshot, environment: dict[str, str]) -> None:
+        """Dump all streams, side by side."""
+        own = self._setting
         size = own.session.query("SELECT pg_catalog.pg_database_size(pg_catalog.current_database())")[0][0]
         taken = sum(stream.size for stream in self._streams[1:])
         beside = Streams()
@@ -173,7 +178,7 @@ class NewBackup:
                     programs.dump_commands(
                         own.programs,
                         environment,
-                        database=name,
+                        database=own.place.database,
                         snapshot=snapshot.name,
                         lock_timeout=own.lock_timeout,
                         options=stream.options,
@@ -219,8 +224,26 @@ class NewBackup:
         """Read everything back, and write which tables and how many rows were found in the dump."""
         own = self._setting
         verify.verify_small(own.bucket, self._key(keys.GLOBALS), self._parts[keys.GLOBALS])
+        counts = self._count()
+        main, taken = self._streams[0], set(self._streams[0].tables)
+        verify.compare_tables(
+            self._url(main.part), counts[0].copies, [entry for entry in expected if entry.table not in taken]
+        )
+        for stream, counted in zip(self._streams[1:], counts[1:], strict=True):
+            verify.compare_share(self._url(stream.part), counted.copies, stream.tables)
+        rows = verify.join_counts(
+            {self._url(stream.part): counted for stream, counted in zip(self._streams, counts, strict=True)}
+        )
+        places = {table: stream.part for stream in self._streams[1:] for table in stream.tables}
+        self._put(keys.TABLES, write_tables(rows, places), "application/json")
+        verify.verify_small(own.bucket, self._key(keys.TABLES), self._parts[keys.TABLES])
+        return rows
+
+    def _count(self) -> list[RowCounter]:
+        """Decode the objects of all streams, side by side."""
+        own = self._setting
         beside = Streams()
-        counts = beside.run(
+        return beside.run(
             [
                 partial(
                     verify.verify_dump,
@@ -235,19 +258,6 @@ class NewBackup:
                 for stream in self._streams
             ]
         )
-        main, taken = self._streams[0], set(self._streams[0].tables)
-        verify.compare_tables(
-            self._url(main.part), counts[0].copies, [entry for entry in expected if entry.table not in taken]
-        )
-        for stream, counted in zip(self._streams[1:], counts[1:], strict=True):
-            verify.compare_share(self._url(stream.part), counted.copies, stream.tables)
-        rows = verify.join_counts(
-            {self._url(stream.part): counted for stream, counted in zip(self._streams, counts, strict=True)}
-        )
-        places = {table: stream.part for stream in self._streams[1:] for table in stream.tables}
-        self._put(keys.TABLES, write_tables(rows, places), "application/json")
-        verify.verify_small(own.bucket, self._key(keys.TABLES), self._parts[keys.TABLES])
-        return rows
 
     def _describe(
         self, snapshot: database.Snapshot, rows: t.Mapping[Table, int], dump_seconds: float, verify_seconds: float
