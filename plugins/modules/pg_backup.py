@@ -114,6 +114,25 @@ options:
       - Most servers allow 10,000; Scaleway, for example, 1,000.
     type: int
     default: 10000
+  jobs:
+    description:
+      - In how many streams at most the database is dumped, all of one snapshot. With more than one, the largest tables are
+        taken out of the main dump and go into objects of their own, C(data-1.pgc.zst) and so on, so that all have about
+        the same size. They are read back and decoded side by side, too. A backup counts with all of its objects.
+      - It helps where one C(pg_dump) leaves processors of the database server and of the host that runs this idle, and
+        where the database is not mostly one table, since a table (a partition, where it has some) is never divided.
+        No more streams are used than shorten the dump, and none below 16 MiB on average; a small database is one object.
+      - Large objects, tables of extensions, and tables that are hash partitioned by an enum stay in the main dump.
+      - Each stream takes one connection, besides two of the run itself. A C(CONNECTION LIMIT) of O(login_user) or of the
+        database below O(jobs) + 2 is refused.
+      - Each stream has at most three parts of its upload waiting in memory and reads a fourth, 64 MiB together as long as
+        parts have 16 MiB (up to 78 GiB in a stream, where O(max_parts) is 10,000). Of larger parts no more than 256 MiB
+        wait in all streams together, or two in each stream if that is more.
+      - A session that asks for an C(ACCESS EXCLUSIVE) lock on a table just as the streams start makes the one that has
+        not locked it yet wait, until O(lock_timeout) ends the backup.
+      - How it is restored is in the README of the role P(lowtide.ops.backup#role).
+    type: int
+    default: 1
   timeout:
     description: Seconds that the whole backup may take, verification included.
     type: int
@@ -165,6 +184,7 @@ EXAMPLES = r"""
     max_age: 24h
     keep: 7
     keep_for: 14d
+    jobs: 4
 
 - name: A new backup before an upgrade, encrypted by the server
   lowtide.ops.pg_backup:
@@ -211,7 +231,10 @@ location:
   type: str
   sample: s3://feature-backups/postgresql/feature_db/7462919812386541234/
 backup:
-  description: The newest verified backup, which is the new one if one was made; null if there is none.
+  description:
+    - The newest verified backup, which is the new one if one was made; null if there is none.
+    - C(dumps) are the objects that C(pg_dump) has written, the main one first; C(sha256) is that of the main one, and C(size)
+      that of the whole backup.
   returned: when the state could be read
   type: dict
   sample:
@@ -227,6 +250,7 @@ backup:
     age_seconds: 5520
     size: 55574528
     sha256: 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
+    dumps: [dump.pgc.zst]
     tables: 12
     rows: 2000000
     encryption: null

@@ -51,7 +51,7 @@ options:
       - V(published) trusts the verification at publishing, as long as nothing has changed since.
       - A backup whose objects have their size and another ETag, as after a copy of the bucket, does not count by
         itself. V(full) decides about the newest one by its SHA-256, and says so in RV(evidence).
-      - V(full) reads the newest verified backup of each database back, decodes it as a whole and compares the rows of each
+      - V(full) reads the newest verified backup of each database back, decodes all of its objects and compares the rows of each
         table with what was counted when it was made. One that does not pass, none at all, or a newer one that does not
         count, is a failure.
     type: str

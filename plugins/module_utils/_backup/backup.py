@@ -16,7 +16,7 @@ from . import catalogue, database, keys, programs, rights
 from .cleaning import Cleaning, find_interrupted
 from .making import NewBackup, Setting
 from .plan import SKEW, Decision, Retention, decide, explain_clock, explain_old_data, explain_old_result
-from .summary import describe_backup, report_backup, report_bad, summarize_backup
+from .summary import describe_backup, describe_streams, report_backup, report_bad, summarize_backup
 
 if t.TYPE_CHECKING:
     from datetime import datetime, timedelta
@@ -39,6 +39,7 @@ class Options:
     max_parts: int
     role_passwords: bool
     encryption: str | None
+    jobs: int
     bin_dir: str | None
 
 
@@ -107,6 +108,7 @@ class Backup:
             rights.refuse_lacking(
                 self._session, role_passwords=self._options.role_passwords, blockers=self._outcome.blockers
             )
+            database.refuse_few_connections(self._session, self._options.jobs)
         self._plan(state)
         made: Manifest | None = None
         if check:
@@ -201,7 +203,7 @@ class Backup:
         self._outcome.plan = [
             PlanItem(
                 object=self._place.url(),
-                what="dump, upload, verify by a full decode, publish",
+                what=f"dump{describe_streams(self._options.jobs)}, upload, verify by a full decode, publish",
                 why=state.decision.why,
                 estimate=estimate,
             ),
@@ -250,6 +252,7 @@ class Backup:
             max_parts=options.max_parts,
             role_passwords=options.role_passwords,
             encryption=options.encryption,
+            jobs=options.jobs,
             token=uuid.uuid4().hex,
             refuse_data=lambda data: self._refuse_old_data(state, data),
         )

@@ -100,9 +100,8 @@ class Cleaning:
 
     def _remove(self, run: Run) -> None:
         """Remove a run's objects, its manifest first, so that what an interruption leaves does not count as a backup."""
-        for part in reversed(keys.ORDER):
-            if part in run.parts:
-                self.bucket.delete(run.parts[part].key)
+        for part in reversed(keys.order_parts(run.parts)):
+            self.bucket.delete(run.parts[part].key)
 
     def abort_uploads(self, runs: t.Iterable[Run]) -> None:
         """Abort the multipart uploads of runs that cannot be at work any more."""

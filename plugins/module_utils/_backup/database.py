@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
 import typing as t
 
@@ -13,7 +14,7 @@ from .._common.outcome import Blocker
 from .._postgresql.connection import Session, Settings, driver_error
 from .._postgresql.errors import sql_error
 from .._postgresql.locks import LOCK_CLASS, AdvisoryLock, LockKey
-from .copy_rows import Expected
+from .copy_rows import Expected, Table
 from .manifest import Identity, name_members, name_server, stamp
 
 if t.TYPE_CHECKING:
@@ -30,6 +31,7 @@ SELECT a.pid, a.application_name, pg_catalog.host(a.client_addr), a.backend_star
    AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
 """
 NOT_IN_PREREQUISITE_STATE = "55000"
+LOCK_NOT_AVAILABLE = "55P03"
 # Tables whose rows pg_dump dumps in any case: ordinary ones that no extension brought. Names as bytes of the database's
 # own encoding, which is that of the dump. Hashes of an enum differ between databases, so pg_dump has the partitions of a
 # table that is divided by them restored by the name of that table, the root of the tree.
@@ -54,6 +56,29 @@ SELECT pg_catalog.convert_to(n.nspname::text, pg_catalog.getdatabaseencoding()),
    AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
                     WHERE d.classid = 'pg_catalog.pg_namespace'::pg_catalog.regclass AND d.objid = n.oid
                       AND d.deptype = 'e')
+"""
+# How much there is to dump: heap and TOAST, without indexes. Large objects are dumped with the main stream.
+_SIZES = """
+SELECT pg_catalog.convert_to(n.nspname::text, pg_catalog.getdatabaseencoding()),
+       pg_catalog.convert_to(c.relname::text, pg_catalog.getdatabaseencoding()),
+       coalesce(pg_catalog.pg_table_size(c.oid), 0)
+  FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+ WHERE c.relkind = 'r' AND c.relpersistence = ANY (%(persistence)s)
+   AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
+UNION ALL
+SELECT 'pg_catalog'::bytea, 'pg_largeobject'::bytea, pg_catalog.pg_table_size('pg_catalog.pg_largeobject')
+"""
+_END_PROGRAMS = """
+SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity
+ WHERE datname = pg_catalog.current_database() AND usename = session_user AND application_name = %(name)s
+   AND pid <> pg_catalog.pg_backend_pid()
+"""
+# A superuser is held by neither limit. The limit of the server is not known to be free before a connection is tried.
+_CONNECTION_LIMITS = """
+SELECT CASE WHEN r.rolconnlimit >= 0 THEN r.rolconnlimit END AS role_limit,
+       CASE WHEN d.datconnlimit >= 0 THEN d.datconnlimit END AS database_limit
+  FROM pg_catalog.pg_roles r, pg_catalog.pg_database d
+ WHERE r.rolname = session_user AND NOT r.rolsuper AND d.datname = pg_catalog.current_database()
 """
 # The control file knows a new timeline only from its next checkpoint on, hence the name of the file that is written now.
 _TIMELINE = """
@@ -139,6 +164,45 @@ NAME_ONE_SERVER = (
 )
 
 
+def end_programs(session: Session, name: str) -> None:
+    """End the server sessions of client programs that were killed: one that waits for a lock would not notice it by itself."""
+    # A connection that is lost, too, is part of the failure that has led here and is told.
+    with contextlib.suppress(driver_error()):
+        session.query(_END_PROGRAMS, {"name": name})
+
+
+class ConnectionLimits(t.NamedTuple):
+    """How many connections the role and the database may have; None: any number."""
+
+    role_limit: int | None
+    database_limit: int | None
+
+    def explain_lack(self, needed: int) -> str | None:
+        """Return which of them is lower than ``needed``; None where there are enough."""
+        for name, limit in (("login_user", self.role_limit), ("the database", self.database_limit)):
+            if limit is not None and limit < needed:
+                return f"{needed} connections are needed, and the CONNECTION LIMIT of {name} is {limit}"
+        return None
+
+
+def count_connections(jobs: int) -> int:
+    """Return how many connections a run has at once: a stream each, one for its lock and one for its snapshot."""
+    return jobs + 2
+
+
+def refuse_few_connections(session: Session, jobs: int) -> None:
+    """Refuse a number of streams for which the role or the database may never have connections enough."""
+    for limits in session.read(ConnectionLimits, _CONNECTION_LIMITS):
+        problem = limits.explain_lack(count_connections(jobs))
+        if problem is not None:
+            raise Refusal(
+                obj=session.settings.target,
+                problem=problem,
+                next_step="Lower jobs, or raise that limit (ALTER ROLE, or ALTER DATABASE, ... CONNECTION LIMIT), and"
+                " run again",
+            )
+
+
 class DataMoment(t.NamedTuple):
     """What moment a server's data is of. A standby that is not current, because it is paused or lags, has it only so far."""
 
@@ -216,15 +280,28 @@ class Snapshot:
             self._session.close()
             raise
         self.taken_at: datetime = self.data.moment
-        self._is_standby = is_standby
+        # Rows of unlogged tables are on the primary only.
+        self._persistence = {"persistence": ["p"] if is_standby else ["p", "u"]}
 
     def list_tables(self) -> list[Expected]:
-        """List the tables that the dump must have. Rows of unlogged ones are on the primary only."""
-        values = {"persistence": ["p"] if self._is_standby else ["p", "u"]}
+        """List the tables that the dump must have."""
         return [
             Expected((bytes(schema), bytes(name)), None if root is None else (bytes(root_schema), bytes(root)))
-            for schema, name, root_schema, root in self._session.query(_TABLES, values)
+            for schema, name, root_schema, root in self._session.query(_TABLES, self._persistence)
         ]
+
+    def list_sizes(self, *, lock_timeout: int) -> dict[Table, int]:
+        """Return the bytes of each table. Empty where one has been locked for ``lock_timeout`` seconds: pg_dump will say by whom."""
+        self._session.execute("SAVEPOINT sizes")
+        self._session.execute(f"SET LOCAL lock_timeout = {int(lock_timeout) * 1000}")
+        try:
+            rows = self._session.query(_SIZES, self._persistence)
+        except driver_error() as error:
+            if getattr(error, "pgcode", None) != LOCK_NOT_AVAILABLE:
+                raise
+            self._session.execute("ROLLBACK TO SAVEPOINT sizes")
+            return {}
+        return {(bytes(schema), bytes(name)): int(size) for schema, name, size in rows}
 
     def is_lost(self) -> bool:
         """Return whether the server has ended the transaction, and with it the snapshot."""

@@ -14,13 +14,14 @@ from .._common.retry import Deadline
 from .._common.text import join_some
 from .._postgresql.connection import Session, driver_error, new_run_id, settings_from
 from .._postgresql.errors import sql_error
-from .._s3.bucket import Bucket, Encryption
+from .._s3.bucket import WORKERS, Bucket, Encryption
 from .._s3.connection import make_client
 from . import catalogue, keys, programs, verify
 from .backup import Backup, Options
 from .making import name_rows, read_tables
 from .manifest import is_taken_from
 from .plan import MAX_PARTS, SKEW, Retention, parse_age
+from .streams import Streams
 from .summary import describe_backup, report_backup, report_bad, summarize_backups
 
 if t.TYPE_CHECKING:
@@ -46,6 +47,7 @@ BACKUP_SPEC: dict[str, dict[str, t.Any]] = {
     "kms_key_id": {"type": "str", "no_log": False},
     "lock_timeout": {"type": "int", "default": 60},
     "max_parts": {"type": "int", "default": MAX_PARTS},
+    "jobs": {"type": "int", "default": 1},
 }
 INFO_SPEC: dict[str, dict[str, t.Any]] = {
     **PLACE_SPEC,
@@ -73,6 +75,13 @@ def read_options(params: t.Mapping[str, t.Any]) -> Options:
     check_positive(params, "lock_timeout", "timeout")
     check_positive(params, "keep", unit="number of backups")
     check_positive(params, "max_parts", unit="number of parts")
+    check_positive(params, "jobs", unit="number of streams")
+    if params["jobs"] > keys.MAX_JOBS:
+        raise Refusal(
+            obj="option jobs",
+            problem=f"{params['jobs']} streams would take that many connections and a multiple of the memory",
+            next_step=f"Give at most {keys.MAX_JOBS}",
+        )
     if params["kms_key_id"] and params["encryption"] != "aws:kms":
         raise Refusal(
             obj="option kms_key_id",
@@ -90,6 +99,7 @@ def read_options(params: t.Mapping[str, t.Any]) -> Options:
         max_parts=params["max_parts"],
         role_passwords=params["role_passwords"],
         encryption=params["encryption"],
+        jobs=params["jobs"],
         bin_dir=params["bin_dir"],
     )
 
@@ -101,7 +111,8 @@ def backup(module: AnsibleModule, outcome: Outcome) -> None:
     prefix = keys.clean_prefix(params["prefix"])
     settings = settings_from(params)
     encryption = None if params["encryption"] is None else Encryption(params["encryption"], params["kms_key_id"])
-    bucket = Bucket(make_client(module), params["bucket"], encryption=encryption)
+    client = make_client(module, connections=WORKERS * options.jobs)
+    bucket = Bucket(client, params["bucket"], encryption=encryption)
     is_primary = params["source"] == "primary"
     with Session(settings, module="pg_backup", run_id=new_run_id(), primary=is_primary, writes=False) as session:
         if not is_primary and not session.server.in_recovery:
@@ -279,9 +290,18 @@ def decode_newest(
         parts, listed = entry.manifest.parts, entry.run.parts
         verify.verify_small(bucket, listed[keys.GLOBALS].key, parts[keys.GLOBALS])
         tables = verify.verify_small(bucket, listed[keys.TABLES].key, parts[keys.TABLES])
-        dump = listed[keys.DUMP]
-        counted = verify.verify_dump(
-            bucket, dump.key, parts[keys.DUMP], programs=decoders, deadline=deadline, etag=None
-        )
-        verify.compare_rows(bucket.url(dump.key), name_rows(counted.rows), read_tables(tables))
+        counts = {
+            bucket.url(listed[name].key): verify.verify_dump(
+                bucket,
+                listed[name].key,
+                parts[name],
+                programs=decoders,
+                deadline=deadline,
+                etag=None,
+                streams=Streams(),
+            )
+            for name in entry.manifest.dumps
+        }
+        dump = bucket.url(listed[keys.DUMP].key)
+        verify.compare_rows(dump, name_rows(verify.join_counts(counts)), read_tables(tables))
         outcome.facts["decoded"].append(entry.run.run_id)

@@ -7,6 +7,8 @@
 digits, ``_`` and ``-``, so that no name can leave its folder or collide with another one. The system identifier is
 part of the path, so that two clusters with a database of the same name have a folder each. A physical copy of a
 cluster has its identifier, too: whose backup it is, is in the manifest.
+
+A dump in several streams has, beside the main object, further ones with the rows of its largest tables.
 """
 
 from __future__ import annotations
@@ -27,13 +29,49 @@ TABLES = "tables.json"
 MANIFEST = "manifest.json"
 STARTED = "started.json"
 PARTS = (DUMP, GLOBALS, TABLES)
-"""What a manifest vouches for."""
+"""What each manifest vouches for, besides the further objects of its dump."""
 ORDER = (STARTED, GLOBALS, DUMP, TABLES, MANIFEST)
 """In which order a run writes its objects. The tables are known once the dump has been read back and decoded."""
+MAX_JOBS = 16
+"""In how many streams at most a database is dumped; one more server connection and some parts in memory for each."""
 
 _PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-")
 _RUN = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{8}")
-_KEY = re.compile(r"(?P<database>[A-Za-z0-9_%-]+)/(?P<system>\d+)/(?P<run>\d{8}T\d{6}Z-[0-9a-f]{8})/(?P<part>[a-z.]+)")
+_KEY = re.compile(
+    r"(?P<database>[A-Za-z0-9_%-]+)/(?P<system>\d+)/(?P<run>\d{8}T\d{6}Z-[0-9a-f]{8})/(?P<part>[a-z0-9.-]+)"
+)
+_DATA = re.compile(r"data-([1-9]\d{0,2})\.pgc\.zst")
+
+
+def name_data(number: int) -> str:
+    """Return the name of a further object of a dump, with the rows of some tables; they count from 1."""
+    return f"data-{number}.pgc.zst"
+
+
+def is_part(name: str) -> bool:
+    """Return whether an object of that name in a run's folder is ours."""
+    return name in ORDER or _DATA.fullmatch(name) is not None
+
+
+def order_parts(names: t.Iterable[str]) -> list[str]:
+    """Return those of ``names`` that are parts in the order in which a run writes them: further objects after the main one."""
+
+    def rank(name: str) -> tuple[int, int]:
+        match = _DATA.fullmatch(name)
+        return (ORDER.index(DUMP), int(match[1])) if match else (ORDER.index(name), 0)
+
+    return sorted(filter(is_part, names), key=rank)
+
+
+def list_dumps(names: t.Iterable[str]) -> list[str]:
+    """Return the objects among ``names`` that pg_dump has written: the main one, and those with further rows."""
+    return [name for name in order_parts(names) if name == DUMP or _DATA.fullmatch(name)]
+
+
+def is_complete(names: t.Collection[str]) -> bool:
+    """Return whether ``names`` are the parts that a manifest vouches for: no gap among those with further rows."""
+    further = [name_data(number) for number in range(1, len(names) - len(PARTS) + 1)]
+    return set(names) == {*PARTS, *further}
 
 
 def encode_name(name: str) -> str:
@@ -106,7 +144,7 @@ def parse_key(key: str, prefix: str) -> Address | None:
     """Take ``key`` below ``prefix`` apart; None for an object that is not one of ours."""
     start = f"{prefix}/" if prefix else ""
     match = _KEY.fullmatch(key[len(start) :]) if key.startswith(start) else None
-    if match is None or match["part"] not in ORDER:
+    if match is None or not is_part(match["part"]):
         return None
     return Address(
         database=unquote(match["database"], errors="replace"),

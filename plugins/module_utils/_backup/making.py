@@ -15,21 +15,27 @@ import json
 import time
 import typing as t
 from dataclasses import dataclass, replace
+from functools import partial
 
 from .._common.errors import OpsError
 from .._common.outcome import Blocker
-from .._s3.bucket import HashingReader
+from .._common.text import format_count
+from .._s3.bucket import MEMORY, HashingReader
 from . import database, keys, programs, verify
 from .copy_rows import Expected, Table, name_table
 from .manifest import Manifest, Part, write_started
+from .packing import Stream, plan_streams
 from .pipeline import Pipeline, run
 from .plan import part_size
+from .streams import Streams
 
 if t.TYPE_CHECKING:
     from .._common.outcome import Outcome
     from .._common.retry import Deadline
     from .._postgresql.connection import Session
     from .._s3.bucket import Bucket, Listed
+    from .copy_rows import RowCounter
+    from .pipeline import Command
 
 GLOBALS_END = b"-- PostgreSQL database cluster dump complete"
 
@@ -42,6 +48,15 @@ DAMAGE = (
     "compressed lz4 data is corrupt",
 )
 """What the server says of a table or TOAST table whose data is damaged (SQLSTATE XX001), by pg_dump in English."""
+
+
+NO_CONNECTION = (
+    "too many connections for role",
+    "too many connections for database",
+    "too many clients already",
+    "remaining connection slots are reserved",
+)
+"""What the server says where a limit of connections is reached (SQLSTATE 53300), in English."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +74,7 @@ class Setting:
     max_parts: int
     role_passwords: bool
     encryption: str | None
+    jobs: int
     token: str
     refuse_data: t.Callable[[database.DataMoment], None]
 
@@ -70,6 +86,7 @@ class NewBackup:
         self._setting = setting
         self._outcome = outcome
         self._parts: dict[str, Part] = {}
+        self._streams: list[Stream] = []
         self.run_id = ""
 
     def make(self) -> Manifest:
@@ -87,17 +104,20 @@ class NewBackup:
             try:
                 own.refuse_data(snapshot.data)
                 expected = snapshot.list_tables()
+                self._streams = self._plan_streams(snapshot, expected)
                 started = time.monotonic()
                 try:
                     self._upload(snapshot)
                 except OpsError as error:
                     is_lost = snapshot.is_lost()
+                    database.end_programs(own.session, programs.name_application(own.token[:8]))
                     raise explain_failure(
                         error,
                         target=own.session.settings.target,
                         is_standby=is_standby,
                         is_snapshot_lost=is_lost and own.session.is_alive(),
                         is_snapshot_held=not is_lost,
+                        jobs=len(self._streams),
                     ) from error
                 dump_seconds = time.monotonic() - started
             finally:
@@ -117,6 +137,9 @@ class NewBackup:
     def _key(self, part: str) -> str:
         return self._setting.place.key(self.run_id, part)
 
+    def _url(self, part: str) -> str:
+        return self._setting.bucket.url(self._key(part))
+
     def _upload(self, snapshot: database.Snapshot) -> None:
         """Write all that is known before the dump can be decoded; small parts first, so that a refusal comes early."""
         own = self._setting
@@ -129,11 +152,10 @@ class NewBackup:
         )
         own.bucket.put(self._key(keys.STARTED), body, content_type="application/json")
         environment = programs.client_environment(own.session, run_id=own.token[:8])
-        name = own.place.database
-        roles = run(
-            programs.globals_command(own.programs, environment, database=name, role_passwords=own.role_passwords),
-            deadline=own.deadline,
+        command = programs.globals_command(
+            own.programs, environment, database=own.place.database, role_passwords=own.role_passwords
         )
+        roles = run(command, deadline=own.deadline)
         if GLOBALS_END not in roles[-300:]:
             raise OpsError(
                 obj="pg_dumpall",
@@ -141,19 +163,58 @@ class NewBackup:
                 next_step="Run again; nothing has been published",
             )
         self._put(keys.GLOBALS, roles, "application/sql")
+        self._dump(snapshot, environment)
+
+    def _dump(self, snapshot: database.Snapshot, environment: dict[str, str]) -> None:
+        """Dump all streams, side by side."""
+        own = self._setting
         size = own.session.query("SELECT pg_catalog.pg_database_size(pg_catalog.current_database())")[0][0]
-        commands = programs.dump_commands(
-            own.programs, environment, database=name, snapshot=snapshot.name, lock_timeout=own.lock_timeout
+        taken = sum(stream.size for stream in self._streams[1:])
+        beside = Streams()
+        dumps = beside.run(
+            [
+                partial(
+                    self._upload_stream,
+                    programs.dump_commands(
+                        own.programs,
+                        environment,
+                        database=own.place.database,
+                        snapshot=snapshot.name,
+                        lock_timeout=own.lock_timeout,
+                        options=stream.options,
+                    ),
+                    part=stream.part,
+                    size=max(0, size - taken) if stream.part == keys.DUMP else stream.size,
+                    beside=beside,
+                )
+                for stream in self._streams
+            ]
         )
+        self._parts |= {stream.part: part for stream, part in zip(self._streams, dumps, strict=True)}
+
+    def _plan_streams(self, snapshot: database.Snapshot, expected: t.Iterable[Expected]) -> list[Stream]:
+        """Divide the dump. What pg_dump writes under another name than its own stays in the main stream."""
+        own = self._setting
+        if own.jobs == 1:
+            return [Stream(keys.DUMP, (), 0)]
+        sizes = snapshot.list_sizes(lock_timeout=own.lock_timeout)
+        movable = {entry.table: sizes[entry.table] for entry in expected if entry.root is None and entry.table in sizes}
+        return plan_streams(movable, rest=sum(sizes.values()) - sum(movable.values()), jobs=own.jobs)
+
+    def _upload_stream(self, commands: t.Sequence[Command], *, part: str, size: int, beside: Streams) -> Part:
+        """Dump one stream into its object."""
+        own = self._setting
         with Pipeline(commands, deadline=own.deadline, collect=True) as pipeline:
+            beside.attach(pipeline)
             source = HashingReader(pipeline.stdout, pipeline.finish)
             etag = own.bucket.upload(
-                self._key(keys.DUMP),
+                self._key(part),
                 source,
                 part_bytes=part_size(size, max_parts=own.max_parts),
                 content_type="application/zstd",
+                memory=MEMORY // len(self._streams),
             )
-        self._parts[keys.DUMP] = Part(size=source.size, sha256=source.sha256, etag=etag)
+        return Part(size=source.size, sha256=source.sha256, etag=etag)
 
     def _put(self, part: str, body: bytes, content_type: str) -> None:
         etag = self._setting.bucket.put(self._key(part), body, content_type=content_type)
@@ -163,18 +224,40 @@ class NewBackup:
         """Read everything back, and write which tables and how many rows were found in the dump."""
         own = self._setting
         verify.verify_small(own.bucket, self._key(keys.GLOBALS), self._parts[keys.GLOBALS])
-        counted = verify.verify_dump(
-            own.bucket,
-            self._key(keys.DUMP),
-            self._parts[keys.DUMP],
-            programs=(own.programs.pg_restore, own.programs.zstd),
-            deadline=own.deadline,
-            etag=self._parts[keys.DUMP].etag,
+        counts = self._count()
+        main, taken = self._streams[0], set(self._streams[0].tables)
+        verify.compare_tables(
+            self._url(main.part), counts[0].copies, [entry for entry in expected if entry.table not in taken]
         )
-        verify.compare_tables(own.bucket.url(self._key(keys.DUMP)), counted.copies, expected)
-        self._put(keys.TABLES, write_tables(counted.rows), "application/json")
+        for stream, counted in zip(self._streams[1:], counts[1:], strict=True):
+            verify.compare_share(self._url(stream.part), counted.copies, stream.tables)
+        rows = verify.join_counts(
+            {self._url(stream.part): counted for stream, counted in zip(self._streams, counts, strict=True)}
+        )
+        places = {table: stream.part for stream in self._streams[1:] for table in stream.tables}
+        self._put(keys.TABLES, write_tables(rows, places), "application/json")
         verify.verify_small(own.bucket, self._key(keys.TABLES), self._parts[keys.TABLES])
-        return counted.rows
+        return rows
+
+    def _count(self) -> list[RowCounter]:
+        """Decode the objects of all streams, side by side."""
+        own = self._setting
+        beside = Streams()
+        return beside.run(
+            [
+                partial(
+                    verify.verify_dump,
+                    own.bucket,
+                    self._key(stream.part),
+                    self._parts[stream.part],
+                    programs=(own.programs.pg_restore, own.programs.zstd),
+                    deadline=own.deadline,
+                    etag=self._parts[stream.part].etag,
+                    streams=beside,
+                )
+                for stream in self._streams
+            ]
+        )
 
     def _describe(
         self, snapshot: database.Snapshot, rows: t.Mapping[Table, int], dump_seconds: float, verify_seconds: float
@@ -208,7 +291,7 @@ class NewBackup:
         if not self._outcome.write_attempted:
             return
         try:
-            for part in reversed(keys.ORDER):
+            for part in reversed(keys.order_parts({*keys.ORDER, *(stream.part for stream in self._streams)})):
                 own.bucket.delete(self._key(part))
             for upload in own.bucket.list_uploads(folder):
                 own.bucket.abort(upload)
@@ -236,14 +319,22 @@ def adopt_etags(parts: t.Mapping[str, Part], objects: t.Iterable[Listed]) -> dic
 
 
 def explain_failure(
-    error: OpsError, *, target: str, is_standby: bool, is_snapshot_lost: bool, is_snapshot_held: bool
+    error: OpsError, *, target: str, is_standby: bool, is_snapshot_lost: bool, is_snapshot_held: bool, jobs: int
 ) -> OpsError:
-    """Return what ended a dump: damaged data, the recovery of a standby, another server, or ``error`` itself.
+    """Return what ended a dump: damaged data, the recovery of a standby, another server, a limit, or ``error`` itself.
 
     ``is_snapshot_lost`` says that the server still answers and has ended the session that holds the dump's snapshot,
-    ``is_snapshot_held`` that this session is still there.
+    ``is_snapshot_held`` that this session is still there. ``jobs`` is in how many streams it was.
     """
     said = f"({error.obj}: {error.problem})"
+    if any(words in error.problem for words in NO_CONNECTION):
+        return OpsError(
+            obj=target,
+            problem=f"it has no connection left for the dump {said}",
+            next_step=f"A dump in {format_count(jobs, 'stream')} takes {database.count_connections(jobs)} connections."
+            " Raise the limit that the message names (of a role: ALTER ROLE ... CONNECTION LIMIT), end sessions, or"
+            " lower jobs; then run again",
+        )
     if any(words in error.problem for words in DAMAGE):
         return OpsError(
             obj=target,
@@ -268,13 +359,17 @@ def explain_failure(
     return error
 
 
-def write_tables(rows: t.Mapping[Table, int]) -> bytes:
-    """Return the document of the tables in a dump and their numbers of rows."""
+def write_tables(rows: t.Mapping[Table, int], places: t.Mapping[Table, str]) -> bytes:
+    """Return the document of the tables in a dump and their numbers of rows.
+
+    ``places`` are the objects of those whose rows are not in the main one.
+    """
     entries = [
         {
             "schema": schema.decode("utf-8", "backslashreplace"),
             "name": name.decode("utf-8", "backslashreplace"),
             "rows": rows[schema, name],
+            **({"object": places[schema, name]} if (schema, name) in places else {}),
         }
         for schema, name in sorted(rows)
     ]

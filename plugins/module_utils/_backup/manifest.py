@@ -4,7 +4,8 @@
 """The manifest: what makes an object a backup; pure. Private to lowtide.ops: do not import from other collections.
 
 It is written last. Whoever finds one knows that the objects it names were read back and decoded as a whole
-before it was written. ``format_version`` 1 stays readable by later releases.
+before it was written. ``format_version`` 1 stays readable by later releases; 2 is that of a dump in several objects, so
+that a release which knows only of one does not take that one for the whole.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from datetime import UTC, datetime
 from . import keys
 
 FORMAT = "lowtide.ops/pg_backup"
-FORMAT_VERSION = 1
+FORMAT_VERSIONS = (1, 2)
 
 
 class NotAManifest(Exception):  # reads as what it says
@@ -65,13 +66,18 @@ class Manifest:
         """Return the document, stable in its order of keys."""
         document = {
             "format": FORMAT,
-            "format_version": FORMAT_VERSION,
+            "format_version": FORMAT_VERSIONS[len(self.dumps) > 1],
             "verification": "sha256, full decode, tables and their rows counted",
             **asdict(self),
         }
         for name in ("taken_at", "finished_at", "verified_at"):
             document[name] = stamp(document[name])
         return json.dumps(document, indent=1, sort_keys=True, ensure_ascii=True).encode() + b"\n"
+
+    @property
+    def dumps(self) -> list[str]:
+        """Return the parts that pg_dump has written, the main one first."""
+        return keys.list_dumps(self.parts)
 
     @property
     def size(self) -> int:
@@ -200,10 +206,10 @@ def read_manifest(body: bytes) -> Manifest:
         raise NotAManifest(f"it is not JSON: {error}") from error
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise NotAManifest(f"its format is not {FORMAT}")
-    if document.get("format_version") != FORMAT_VERSION:
-        raise NotAManifest(
-            f"its format_version is {document.get('format_version')!r}; this release reads {FORMAT_VERSION}"
-        )
+    version = document.get("format_version")
+    if version not in FORMAT_VERSIONS:
+        readable = " and ".join(map(str, FORMAT_VERSIONS))
+        raise NotAManifest(f"its format_version is {version!r}; this release reads {readable}")
     try:
         return _typed(document)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -215,8 +221,10 @@ def _typed(document: dict[str, t.Any]) -> Manifest:
         name: Part(size=int(entry["size"]), sha256=str(entry["sha256"]), etag=str(entry["etag"]))
         for name, entry in document["parts"].items()
     }
-    if set(parts) != set(keys.PARTS):
-        raise ValueError(f"parts are {sorted(parts)}, not {sorted(keys.PARTS)}")
+    if not keys.is_complete(parts):
+        raise ValueError(
+            f"parts are {sorted(parts)}, not {sorted(keys.PARTS)}, with or without data-1.pgc.zst and so on"
+        )
     if not keys.is_run_id(document["run_id"]):
         raise ValueError(f"run_id is {document['run_id']!r}")
     return Manifest(

@@ -23,6 +23,10 @@ STDERR_KEPT = 4000
 PIPE_BYTES = 1 << 20
 
 
+class Stopped(OpsError):
+    """A pipeline was ended from outside, since another one had failed."""
+
+
 @dataclass(frozen=True)
 class Command:
     """One member: argument list, environment (None: this process's own), and what to do when it fails.
@@ -82,6 +86,7 @@ class Pipeline:
         self._drains: list[threading.Thread] = []
         self._stderr: list[bytes] = []
         self._expired = threading.Event()
+        self._stopped = threading.Event()
         self._watchdog = threading.Timer(deadline.remaining, self._expire)
         self._watchdog.daemon = True
 
@@ -147,8 +152,8 @@ class Pipeline:
         statuses = [process.wait() for process in self._processes]
         for drain in self._drains:
             drain.join()
-        if self._expired.is_set():
-            raise self.explain_timeout()
+        if self._stopped.is_set() or self._expired.is_set():
+            raise self._explain_end()
         failed = [index for index, status in enumerate(statuses) if status != 0]
         if not failed:
             return
@@ -160,10 +165,24 @@ class Pipeline:
             obj=self._commands[blamed].name, problem=f"{how}: {said}", next_step=self._commands[blamed].next_step
         )
 
-    def explain_timeout(self) -> WaitTimeout:
-        """Return the error for a deadline that has passed."""
+    def stop(self) -> None:
+        """End every member, from another thread; whoever works with this pipeline gets :class:`Stopped`."""
+        self._stopped.set()
+        for process in self._processes:
+            process.kill()
+
+    def check(self) -> None:
+        """Raise where the deadline has passed, or the pipeline was stopped."""
+        if self._stopped.is_set() or self._deadline.passed:
+            raise self._explain_end()
+
+    def _explain_end(self) -> OpsError:
+        """Return the error for a pipeline that was ended before its own end."""
+        title = " | ".join(command.name for command in self._commands)
+        if self._stopped.is_set():
+            return Stopped(obj=title, problem="it was stopped, since another stream failed", next_step="Run again")
         return WaitTimeout(
-            obj=" | ".join(command.name for command in self._commands),
+            obj=title,
             problem=f"not finished within the time allowed ({self._deadline.seconds:.0f} s)",
             next_step="Find out what it waits for (locks, network), or raise the option timeout",
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import typing as t
 
 from .._common.text import format_count, format_duration, format_size, join_some
+from . import keys
 from .manifest import stamp
 
 if t.TYPE_CHECKING:
@@ -32,7 +33,8 @@ def report_backup(manifest: Manifest, now: datetime) -> dict[str, t.Any]:
         "verified_at": stamp(manifest.verified_at),
         "age_seconds": max(0, int((now - manifest.taken_at).total_seconds())),
         "size": manifest.size,
-        "sha256": manifest.parts["dump.pgc.zst"].sha256,
+        "sha256": manifest.parts[keys.DUMP].sha256,
+        "dumps": manifest.dumps,
         "tables": manifest.tables,
         "rows": manifest.rows,
         "encryption": manifest.encryption,
@@ -78,11 +80,17 @@ def summarize_backup(
     return words
 
 
+def describe_streams(jobs: int) -> str:
+    """Return in how many streams a dump may go, as it stands behind the word; nothing for one."""
+    return f" in up to {jobs} streams" if jobs > 1 else ""
+
+
 def describe_backup(backup: t.Mapping[str, t.Any], url: str) -> str:
     """Return one line of evidence: which backup it is, what is in it, and when it was verified."""
+    objects = f" in {len(backup['dumps'])} dumps" if len(backup["dumps"]) > 1 else ""
     return (
         f"{url}: {format_count(backup['rows'], 'row')} of"
-        f" {format_count(backup['tables'], 'table')}, {format_size(backup['size'])},"
+        f" {format_count(backup['tables'], 'table')}, {format_size(backup['size'])}{objects},"
         f" taken {backup['taken_at']}, verified {backup['verified_at']}, sha256 {backup['sha256'][:16]}"
     )
 

@@ -17,10 +17,11 @@ import typing as t
 from .._common.errors import OpsError, WaitTimeout
 from .copy_rows import Expected, RowCounter, Table, name_table
 from .manifest import Part
-from .pipeline import Command, Pipeline
+from .pipeline import Command, Pipeline, Stopped
 
 if t.TYPE_CHECKING:
     from .._common.retry import Deadline
+    from .streams import Streams
 
 _NEXT = "It does not count as a backup; find out what altered it, and run again"
 
@@ -58,12 +59,19 @@ def verify_small(source: Source, key: str, part: Part) -> bytes:
 
 
 def verify_dump(
-    source: Source, key: str, part: Part, *, programs: tuple[str, str], deadline: Deadline, etag: str | None
+    source: Source,
+    key: str,
+    part: Part,
+    *,
+    programs: tuple[str, str],
+    deadline: Deadline,
+    etag: str | None,
+    streams: Streams,
 ) -> RowCounter:
     """Read, compare and decode a dump in one pass, and return what was counted: the rows of each table in it.
 
     ``programs`` are the paths of pg_restore and zstd; ``etag`` binds the reading to one object. What ends at the deadline
-    is no damage, but a :class:`WaitTimeout`.
+    is no damage, but a :class:`WaitTimeout`; nor is what was stopped by the failure of another one of ``streams``.
     """
     pg_restore, zstd = programs
     obj = source.url(key)
@@ -74,10 +82,10 @@ def verify_dump(
     ]
     counter = RowCounter()
     with Pipeline(commands, deadline=deadline, feed=True, collect=True) as pipeline:
+        streams.attach(pipeline)
         pipeline.consume(counter.feed)
         for chunk in source.stream(key, etag=etag):
-            if deadline.passed:
-                raise pipeline.explain_timeout()
+            pipeline.check()
             digest.update(chunk)
             size += len(chunk)
             if is_fed:
@@ -87,7 +95,7 @@ def verify_dump(
                     is_fed = False  # a decoder gave up; read on, because the checksum says more about the cause
         try:
             pipeline.finish()
-        except WaitTimeout:
+        except (WaitTimeout, Stopped):
             raise
         except OpsError as error:
             compare_part(obj, part, size=size, sha256=digest.hexdigest())
@@ -123,6 +131,32 @@ def compare_tables(obj: str, copies: t.Mapping[Table, int], expected: t.Iterable
         raise NotVerified(
             obj=obj,
             problem=f"{len(missing)} tables of the database are not in it: {names}",
+            next_step="It does not count as a backup; report this with the versions of server and pg_dump",
+        )
+
+
+def join_counts(counts: t.Mapping[str, RowCounter]) -> dict[Table, int]:
+    """Return the rows of each table of a dump in several objects, counted in each. A table is in one of them only."""
+    rows: dict[Table, int] = {}
+    places: dict[Table, str] = {}
+    for obj, counted in counts.items():
+        for table, count in counted.rows.items():
+            if table in places:
+                raise NotVerified(
+                    obj=obj, problem=f"it has rows of {name_table(table)}, and so has {places[table]}", next_step=_NEXT
+                )
+            rows[table], places[table] = count, obj
+    return rows
+
+
+def compare_share(obj: str, copies: t.Mapping[Table, int], tables: t.Collection[Table]) -> None:
+    """Raise where a further object of a dump has other tables than the one which it was made for."""
+    compare_tables(obj, copies, [Expected(table) for table in tables])
+    others = sorted(set(copies) - set(tables))
+    if others:
+        raise NotVerified(
+            obj=obj,
+            problem=f"it has rows of {name_table(others[0])}, which another object of this dump is for",
             next_step="It does not count as a backup; report this with the versions of server and pg_dump",
         )
 

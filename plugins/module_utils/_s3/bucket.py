@@ -23,7 +23,7 @@ WORKERS = 3
 CHUNK = 1 << 20
 READ_ATTEMPTS = 5
 MEMORY = 256 << 20
-"""Bytes of parts that may wait in memory; at least two parts do."""
+"""Bytes of parts that may wait in memory, of all uploads of a run; at least two parts of each do."""
 
 
 @dataclass(frozen=True)
@@ -224,13 +224,18 @@ class Bucket:
     def _encryption_arguments(self) -> dict[str, str]:
         return {} if self._encryption is None else self._encryption.arguments()
 
-    def upload(self, key: str, source: HashingReader, *, part_bytes: int, content_type: str) -> str:
-        """Upload ``source`` to its end and return the object's ETag. After an error the upload is aborted."""
+    def upload(
+        self, key: str, source: HashingReader, *, part_bytes: int, content_type: str, memory: int = MEMORY
+    ) -> str:
+        """Upload ``source`` to its end and return the object's ETag. After an error the upload is aborted.
+
+        ``memory`` is how many bytes of parts may wait, beside the one that is being read.
+        """
         transfer = require("boto3.s3.transfer", package="boto3", why="to write to S3")
         config = transfer.TransferConfig(
             multipart_threshold=part_bytes, multipart_chunksize=part_bytes, max_concurrency=WORKERS
         )
-        config.max_in_memory_upload_chunks = max(2, min(WORKERS, MEMORY // part_bytes))
+        config.max_in_memory_upload_chunks = max(2, min(WORKERS, memory // part_bytes))
         extra = {"ContentType": content_type, **self._encryption_arguments()}
         try:
             self._client.upload_fileobj(source, self.name, key, ExtraArgs=extra, Config=config)

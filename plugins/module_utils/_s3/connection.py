@@ -37,6 +37,8 @@ ARGUMENT_SPEC: dict[str, dict[str, t.Any]] = {
 }
 REQUIRED_TOGETHER = [("access_key", "secret_key")]
 DEFAULT_REGION = "us-east-1"
+CONNECTIONS = 10
+"""What botocore keeps by default."""
 OLDEST_BOTOCORE = (1, 29)
 """Debian 12 has botocore 1.29.27 and boto3 1.26.27."""
 ENDPOINT_VARIABLES = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
@@ -47,8 +49,11 @@ CHECKSUM_OPTIONS_SINCE = (1, 36)
 WHY = "to talk to S3"
 
 
-def make_client(module: AnsibleModule) -> t.Any:
-    """Return a boto3 client for what ``module``'s options and this host say; warns when TLS is not verified."""
+def make_client(module: AnsibleModule, *, connections: int = CONNECTIONS) -> t.Any:
+    """Return a boto3 client for what ``module``'s options and this host say; warns when TLS is not verified.
+
+    It keeps as many ``connections`` open for its next requests.
+    """
     params = module.params
     check_endpoint(params["endpoint_url"])
     if not params["validate_certs"]:
@@ -72,7 +77,8 @@ def make_client(module: AnsibleModule) -> t.Any:
             region_name=params["region"] or session.region_name or DEFAULT_REGION,
             verify=(params["ca_bundle"] or None) if params["validate_certs"] else False,
             config=config.Config(
-                **choose_options(params, version, os.environ, profile_style=read_addressing_style(core))
+                max_pool_connections=max(CONNECTIONS, connections),
+                **choose_options(params, version, os.environ, profile_style=read_addressing_style(core)),
             ),
         )
     except exceptions.BotoCoreError as error:

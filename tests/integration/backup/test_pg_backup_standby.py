@@ -97,6 +97,17 @@ def pair(
         standby.administer("SELECT pg_wal_replay_resume()")
 
 
+def test_a_standby_can_be_dumped_in_several_streams(pair: Pair) -> None:
+    """All of the snapshot that the standby has exported."""
+    pair.site.sql(WIDE, values={"rows": 8000})
+    pair.site.sql("CREATE TABLE as_wide AS SELECT * FROM wide")
+    pair.site.wait_replayed()
+    done = pair.backup(jobs=2)
+    assert done.changed, done.msg
+    assert done["backup"]["source"] == "standby"
+    assert done["backup"]["dumps"] == ["dump.pgc.zst", "data-1.pgc.zst"]
+
+
 @pytest.mark.procedure("A22")
 @pytest.mark.parametrize(
     ("moment", "rows"),

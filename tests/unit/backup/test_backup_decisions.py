@@ -109,10 +109,32 @@ def test_a_field_of_another_kind_never_passes_as_an_error_of_ours(field: str, va
     assert keys.is_run_id(run_id)
 
 
+def test_a_dump_in_several_objects_has_a_format_of_its_own() -> None:
+    """A release that knows of one object only names the version, instead of taking it for the whole; one is as before."""
+    part = Part(size=9, sha256="1" * 64, etag="x")
+    several = replace(MANIFEST, parts=MANIFEST.parts | {"data-1.pgc.zst": part, "data-2.pgc.zst": part})
+    assert read_manifest(several.to_json()) == several
+    assert several.dumps == [keys.DUMP, "data-1.pgc.zst", "data-2.pgc.zst"]
+    assert several.size == MANIFEST.size + 18
+    assert json.loads(several.to_json())["format_version"] == 2
+    assert json.loads(MANIFEST.to_json())["format_version"] == 1
+    gap = replace(several, parts={name: part for name in several.parts if name != "data-1.pgc.zst"})
+    with pytest.raises(NotAManifest, match=r"data-2\.pgc\.zst"):
+        read_manifest(gap.to_json())
+    # Each of them has to be there, as it was.
+    listed = [Listed(key=PLACE.key(RUN, name), size=9, etag="x", modified=NOW) for name in several.dumps[1:]]
+    (run,) = catalogue.group([*listing(), *listed], "p")
+    assert catalogue.judge(run, several.to_json()).verified
+    (run,) = catalogue.group([*listing(), listed[0]], "p")
+    assert catalogue.judge(run, several.to_json()).problem == "data-2.pgc.zst is missing"
+    (run,) = catalogue.group([*listing(), listed[0], replace(listed[1], etag="y")], "p")
+    assert "data-2.pgc.zst has been replaced" in str(catalogue.judge(run, several.to_json()).problem)
+
+
 def test_a_later_format_is_named() -> None:
     """So that nobody takes it for damage."""
-    document = json.loads(MANIFEST.to_json()) | {"format_version": 2}
-    with pytest.raises(NotAManifest, match="format_version is 2; this release reads 1"):
+    document = json.loads(MANIFEST.to_json()) | {"format_version": 3}
+    with pytest.raises(NotAManifest, match="format_version is 3; this release reads 1 and 2"):
         read_manifest(json.dumps(document).encode())
 
 

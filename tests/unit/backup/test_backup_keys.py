@@ -22,7 +22,11 @@ def place(database: str, prefix: str = "team/pg") -> keys.Place:
 
 
 @settings(deadline=None)
-@given(NAMES, st.sampled_from(keys.ORDER), st.sampled_from(["", "team", "team/pg x"]))
+@given(
+    NAMES,
+    st.sampled_from([*keys.ORDER, "data-1.pgc.zst", "data-15.pgc.zst"]),
+    st.sampled_from(["", "team", "team/pg x"]),
+)
 def test_a_key_can_be_taken_apart_again(name: str, part: str, prefix: str) -> None:
     """Whatever the database is called, byte for byte."""
     key = place(name, prefix).key(RUN, part)
@@ -55,6 +59,9 @@ def test_different_names_have_different_folders(one: str, other: str) -> None:
         f"db/1/{RUN}/other",
         f"other/db/1/{RUN}/manifest.json",
         f"db/x/{RUN}/manifest.json",
+        f"db/1/{RUN}/data-0.pgc.zst",
+        f"db/1/{RUN}/data-01.pgc.zst",
+        f"db/1/{RUN}/data-1.pgc",
         "",
     ],
 )
@@ -85,3 +92,21 @@ def test_run_id_is_its_time_stamp_and_a_token() -> None:
     assert made == RUN
     assert keys.is_run_id(made)
     assert not keys.is_run_id(made + "0")
+
+
+def test_further_objects_have_their_place_in_the_order() -> None:
+    """After the main one, by their number; a manifest vouches for all of them, without a gap."""
+    further = [keys.name_data(number) for number in range(1, keys.MAX_JOBS)]
+    ordered = [keys.STARTED, keys.GLOBALS, keys.DUMP, *further, keys.TABLES, keys.MANIFEST]
+    assert keys.order_parts([*sorted(ordered), "other.txt"]) == ordered
+    assert keys.list_dumps(reversed(ordered)) == [keys.DUMP, *further]
+    assert keys.is_complete(keys.PARTS)
+    assert keys.is_complete({*keys.PARTS, *further})
+    for names in (
+        [],
+        [keys.DUMP],
+        [*keys.PARTS, further[1]],
+        [*keys.PARTS, keys.MANIFEST],
+        [*keys.PARTS[1:], *further],
+    ):
+        assert not keys.is_complete(names)

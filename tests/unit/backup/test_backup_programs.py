@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ansible_collections.lowtide.ops.plugins.module_utils._backup import programs
+from ansible_collections.lowtide.ops.plugins.module_utils._backup.database import ConnectionLimits, count_connections
 from ansible_collections.lowtide.ops.plugins.module_utils._backup.making import explain_failure
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import OpsError, Refusal
 from ansible_collections.lowtide.ops.plugins.module_utils._common.retry import Deadline
@@ -47,6 +48,37 @@ def test_every_program_connects_to_the_named_database() -> None:
     assert "--no-role-passwords" not in with_passwords.argv
 
 
+def test_one_stream_is_dumped_as_ever() -> None:
+    """By the same command line; what a stream is made of goes into it, and nothing else changes."""
+    words = {"database": "d", "snapshot": "s", "lock_timeout": 3}
+    dump, compress = programs.dump_commands(PROGRAMS, {}, **words)  # type: ignore[arg-type]
+    assert dump.argv[:-1] == (
+        "/p/pg_dump",
+        "-Fc",
+        "-Z0",
+        "--no-password",
+        "--snapshot=s",
+        "--lock-wait-timeout=3000",
+    )
+    part, same = programs.dump_commands(PROGRAMS, {}, **words, options=("--data-only", "--table=t"))  # type: ignore[arg-type]
+    assert [argument for argument in part.argv if argument not in dump.argv] == ["--data-only", "--table=t"]
+    assert same == compress
+
+
+@pytest.mark.parametrize(
+    ("limits", "words"),
+    [
+        ((None, None), None),
+        ((6, 6), None),
+        ((5, None), "6 connections are needed, and the CONNECTION LIMIT of login_user is 5"),
+        ((None, 0), "6 connections are needed, and the CONNECTION LIMIT of the database is 0"),
+    ],
+)
+def test_a_limit_of_connections_is_found_before(limits: tuple[int | None, int | None], words: str | None) -> None:
+    """Of four streams, which take two more."""
+    assert ConnectionLimits(*limits).explain_lack(count_connections(4)) == words
+
+
 SAYS = "exit status 1: pg_dump: detail: Error message from server: ERROR: "
 CONFLICT = f"{SAYS} canceling statement due to conflict with recovery"
 DAMAGED = f'{SAYS} invalid page in block 1 of relation "base/5/16390"'
@@ -58,6 +90,7 @@ DAMAGED = f'{SAYS} invalid page in block 1 of relation "base/5/16390"'
         (CONFLICT, True, False, "went on with its recovery", "hot_standby_feedback"),
         ('exit status 1: ERROR:  invalid snapshot identifier: "a"', True, True, "went on with its", "dump the primary"),
         ('exit status 1: ERROR:  invalid snapshot identifier: "a"', False, True, "invalid snapshot", "as before"),
+        ('FATAL: too many connections for role "b"', False, False, "no connection left", "takes 3 connections"),
         ("upload: access denied", True, False, "upload: access denied", "as before"),
         (DAMAGED, True, True, "its data is damaged", "pg_amcheck"),
         (DAMAGED, False, False, "its data is damaged", "verify: full"),
@@ -72,6 +105,7 @@ def test_what_ended_a_dump_is_told(said: str, is_standby: bool, is_snapshot_lost
         is_standby=is_standby,
         is_snapshot_lost=is_snapshot_lost,
         is_snapshot_held=False,
+        jobs=1,
     )
     assert words in told.problem
     assert said in told.problem
@@ -116,8 +150,10 @@ def test_a_snapshot_that_another_server_does_not_know_is_told() -> None:
     """While the session that holds it is there; otherwise the message is pg_dump's own."""
     error = OpsError(obj="pg_dump", problem=f'{SAYS} invalid snapshot identifier: "a"', next_step="as before")
     for is_standby in (True, False):
-        told = explain_failure(error, target="db", is_standby=is_standby, is_snapshot_lost=False, is_snapshot_held=True)
+        told = explain_failure(
+            error, target="db", is_standby=is_standby, is_snapshot_lost=False, is_snapshot_held=True, jobs=1
+        )
         assert "has reached another server" in told.problem
         assert "login_host" in told.next_step
-    gone = explain_failure(error, target="db", is_standby=False, is_snapshot_lost=False, is_snapshot_held=False)
+    gone = explain_failure(error, target="db", is_standby=False, is_snapshot_lost=False, is_snapshot_held=False, jobs=1)
     assert gone is error

@@ -10,6 +10,7 @@ import pytest
 from ansible_collections.lowtide.ops.plugins.module_utils._backup.plan import Decision
 from ansible_collections.lowtide.ops.plugins.module_utils._backup.summary import (
     describe_backup,
+    describe_streams,
     summarize_backup,
     summarize_backups,
 )
@@ -24,6 +25,7 @@ BACKUP: dict[str, Any] = {
     "verified_at": "T2",
     "age_seconds": 12_000,
     "sha256": "0123456789abcdef" * 4,
+    "dumps": ["dump.pgc.zst"],
 }
 NONE = Decision(True, "there is no verified backup")
 YOUNG = Decision(False, "newest verified backup R1 is 3 h old, younger than 1 d")
@@ -79,3 +81,11 @@ def test_info() -> None:
         summarize_backups([BACKUP, {**BACKUP, "database": "log"}], location="s3://b", bad=0, decoded=["R1", "R2"])
         == "newest verified backups in s3://b: shop 3 h 20 min old, log 3 h 20 min old; 2 decoded as a whole"
     )
+
+
+def test_several_streams_are_told() -> None:
+    """Before and after; one is not."""
+    assert describe_streams(1) == ""
+    assert describe_streams(4) == " in up to 4 streams"
+    assert " in 2 dumps, taken" in describe_backup({**BACKUP, "dumps": ["dump.pgc.zst", "data-1.pgc.zst"]}, "s3://b")
+    assert "dumps" not in describe_backup(BACKUP, "s3://b")

@@ -46,11 +46,11 @@ class Deletions:
 
 
 def clean(bucket: Deletions) -> Cleaning:
-    """Remove three interrupted runs of two objects each."""
+    """Remove three interrupted runs, of a dump in three objects each."""
     listed = [
         Listed(key=PLACE.key(name, part), size=1, etag="e", modified=NOW)
         for name in NAMES
-        for part in (keys.STARTED, keys.DUMP)
+        for part in (keys.STARTED, keys.DUMP, keys.name_data(1), keys.name_data(2))
     ]
     runs = catalogue.group(listed, "p")
     cleaning = Cleaning(bucket, PLACE)  # type: ignore[arg-type]
@@ -60,8 +60,15 @@ def clean(bucket: Deletions) -> Cleaning:
 
 
 def test_all_that_is_removed_is_named() -> None:
-    """And nothing is warned of."""
-    cleaning = clean(Deletions({}))
+    """And nothing is warned of. What says that a run has begun goes last, so that an interruption leaves no orphan."""
+    bucket = Deletions({})
+    cleaning = clean(bucket)
+    assert [key.rpartition("/")[2] for key in bucket.asked[:4]] == [
+        "data-2.pgc.zst",
+        "data-1.pgc.zst",
+        keys.DUMP,
+        keys.STARTED,
+    ]
     assert cleaning.removed == [PLACE.url(PLACE.key(name, "")) for name in reversed(NAMES)]
     assert cleaning.warning is None
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import os
 import random
 import shutil
@@ -19,8 +20,11 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.lowtide.ops.plugins.module_utils._backup import verify
-from ansible_collections.lowtide.ops.plugins.module_utils._backup.copy_rows import Expected
+from ansible_collections.lowtide.ops.plugins.module_utils._backup.copy_rows import Expected, RowCounter
+from ansible_collections.lowtide.ops.plugins.module_utils._backup.making import read_tables, write_tables
 from ansible_collections.lowtide.ops.plugins.module_utils._backup.manifest import Part
+from ansible_collections.lowtide.ops.plugins.module_utils._backup.pipeline import Stopped
+from ansible_collections.lowtide.ops.plugins.module_utils._backup.streams import Streams
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import WaitTimeout
 from ansible_collections.lowtide.ops.plugins.module_utils._common.retry import Deadline
 
@@ -84,7 +88,9 @@ def part(body: bytes) -> Part:
 
 def decode(body: bytes, expected: Part, seconds: float = 60) -> dict[tuple[bytes, bytes], int]:
     """Verify ``body``."""
-    counted = verify.verify_dump(Stored(body), "k", expected, programs=programs(), deadline=Deadline(seconds), etag="e")
+    counted = verify.verify_dump(
+        Stored(body), "k", expected, programs=programs(), deadline=Deadline(seconds), etag="e", streams=Streams()
+    )
     return counted.rows
 
 
@@ -151,7 +157,7 @@ def test_a_deadline_that_passes_is_no_damage() -> None:
     deadline = Deadline(8, clock=lambda: float(next(ticks)))
     stored = Stored(DUMP)
     with pytest.raises(WaitTimeout, match="not finished within the time allowed"):
-        verify.verify_dump(stored, "k", part(DUMP), programs=programs(), deadline=deadline, etag="e")
+        verify.verify_dump(stored, "k", part(DUMP), programs=programs(), deadline=deadline, etag="e", streams=Streams())
     assert stored.pieces < 9
 
 
@@ -183,3 +189,44 @@ def test_rows_must_be_those_that_were_counted_before() -> None:
     for rows in ({"a": 2}, {}, {"a": 1, "b": 0}):
         with pytest.raises(verify.NotVerified, match="rows"):
             verify.compare_rows("x", rows, {"a": 1})
+
+
+def count(**tables: int) -> RowCounter:
+    """What was counted in an object: tables of the schema s, with their rows."""
+    counted = RowCounter()
+    counted.rows = {(b"s", name.encode()): rows for name, rows in tables.items()}
+    counted.copies = dict.fromkeys(counted.rows, 1)
+    return counted
+
+
+def test_a_table_is_in_one_object_of_a_dump() -> None:
+    """In the one that it was meant for, and in no other."""
+    main, data = count(a=1, b=2), count(c=3)
+    assert verify.join_counts({"main": main, "data": data}) == {(b"s", b"a"): 1, (b"s", b"b"): 2, (b"s", b"c"): 3}
+    with pytest.raises(verify.NotVerified, match=r"data: it has rows of s\.b, and so has main"):
+        verify.join_counts({"main": main, "data": count(b=2)})
+    verify.compare_share("data", data.copies, [(b"s", b"c")])
+    with pytest.raises(verify.NotVerified, match=r"1 tables of the database are not in it: s\.d"):
+        verify.compare_share("data", data.copies, [(b"s", b"c"), (b"s", b"d")])
+    with pytest.raises(verify.NotVerified, match=r"rows of s\.b, which another object"):
+        verify.compare_share("data", main.copies, [(b"s", b"a")])
+
+
+def test_the_document_of_the_tables_names_the_object_of_those_that_are_elsewhere() -> None:
+    """Who reads it for the rows only, as before, reads the same."""
+    rows = {(b"s", b"a"): 1, (b"s", b"c"): 3}
+    body = write_tables(rows, {(b"s", b"c"): "data-1.pgc.zst"})
+    assert read_tables(body) == {"s.a": 1, "s.c": 3}
+    assert [entry.get("object") for entry in json.loads(body)] == [None, "data-1.pgc.zst"]
+
+
+def test_a_verification_that_is_stopped_is_no_damage() -> None:
+    """Another object of the same dump was damaged; this one is not read to its end."""
+    stored = Stored(DUMP)
+    stopped = Streams()
+    stopped._failure = verify.NotVerified(obj="other", problem="p", next_step="n")
+    with pytest.raises(Stopped):
+        verify.verify_dump(
+            stored, "k", part(DUMP), programs=programs(), deadline=Deadline(60), etag="e", streams=stopped
+        )
+    assert stored.pieces <= 1

@@ -18,7 +18,7 @@ LEVELS = {
     ],
     "module_utils._backup": [
         ["copy_rows", "keys", "pipeline"],
-        ["manifest"],
+        ["manifest", "packing", "streams"],
         ["catalogue", "database", "plan", "programs", "rights", "verify"],
         ["cleaning", "making", "summary"],
         ["backup"],
