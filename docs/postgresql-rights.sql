@@ -73,6 +73,6 @@ SELECT current_setting('server_version_num')::int >= 170000 AS has_maintain \gse
    WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = :'monitor') \gexec
   -- To come in, where PUBLIC may not.
   GRANT CONNECT ON DATABASE :"DBNAME" TO :"monitor";
-  -- Replication, and the sessions of other users.
-  GRANT pg_monitor TO :"monitor";
+  -- Standbys, and the sessions of other users.
+  GRANT pg_read_all_stats TO :"monitor";
 \endif
