@@ -104,7 +104,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], list[str]]] = {
     "wrong database": ({"postgresql_connection": {"login_db": "feature_bd"}}, ["feature_bd"]),
     "wrong password": (
         {"postgresql_connection": {"passfile": None, "login_password": "guessed-canary"}},
-        ["password", "feature_maintenance"],
+        ["password", "feature_backup"],
     ),
     "broker down": ({"kafka_connection": {"brokers": ["10.77.0.1:9"]}}, ["10.77.0.1:9"]),
     "no bucket": ({"bucket": "lowtide-bakups"}, ["lowtide-bakups"]),
