@@ -15,8 +15,8 @@ BLOCK = re.compile(r"^```\w+\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 def find_example(page: str, name: str) -> str:
     """Find the example whose first line is a comment that begins with ``name``."""
     begin = re.compile(rf"(?:#|--) {re.escape(name)}(?:$|[: ])", re.MULTILINE)
-    (example,) = [block for block in BLOCK.findall(page) if begin.match(block)]
-    return example
+    (example,) = [match[1] for match in BLOCK.finditer(page) if begin.match(match[1])]
+    return str(example)
 
 
 def replace_values(example: str, values: Mapping[str, str]) -> str:

@@ -16,11 +16,11 @@ from typing import Any, NamedTuple
 
 import psycopg2
 import pytest
+from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
 from labkit.versitygw_setup import (
     APPENDING,
     PRUNING,
-    Credentials,
     connect,
     create_account,
     delete_account,
@@ -94,7 +94,7 @@ class Recipe(NamedTuple):
         """Run the play that only adds objects."""
         return self.play("backup.yml", "/etc/ansible/s3", self.appending)
 
-    def count(self) -> int:
+    def count_backups(self) -> int:
         """Return how many backups there are."""
         return sum(name.endswith("/manifest.json") for name in self.site.names())
 
@@ -183,9 +183,9 @@ def test_the_printed_plays(recipe: Recipe) -> None:
         appender.delete_object(Bucket=recipe.site.bucket, Key=recipe.site.names()[0])
     with pytest.raises(ClientError, match="AccessDenied"):
         appender.put_object(Bucket=recipe.site.bucket, Key="elsewhere", Body=b"")
-    assert recipe.count() == 10
+    assert recipe.count_backups() == 10
     assert recipe.play("prune.yml", "/etc/ansible/s3-pruning", recipe.pruning) == 1
-    assert recipe.count() == 7
+    assert recipe.count_backups() == 7
 
 
 @pytest.fixture
@@ -223,7 +223,7 @@ def test_the_printed_restore(recipe: Recipe, scratch: Server) -> None:
     recipe.shell("restore.sh", {"feature_db": recipe.site.database}, **where)
     recipe.shell("passwords.sh", values, stdin=f"{PASSWORD}\n{PASSWORD}\n", **where)
     assert scratch.administer(COMPARED, database=recipe.site.database) == recipe.site.sql(COMPARED)
-    restored = {"host": scratch.host, "port": scratch.port, "dbname": recipe.site.database}
+    restored: dict[str, Any] = {"host": scratch.host, "port": scratch.port, "dbname": recipe.site.database}
     psycopg2.connect(**restored, user=recipe.owner, password=PASSWORD).close()
     (recipe.folder / "backup/dump.pgc.zst").write_bytes(b"damaged")
     with pytest.raises(AssertionError, match=r"dump\.pgc\.zst: FAILED"):

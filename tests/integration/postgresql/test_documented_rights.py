@@ -55,8 +55,8 @@ FOR_OTHER_VERSIONS = {
 
 def find_purpose(grant: str) -> str:
     """Return for which account a statement of the file is."""
-    (purpose,) = set(re.findall(r""":['"](\w+)""", grant)) & set(PURPOSES)
-    return purpose
+    (purpose,) = {match[1] for match in re.finditer(r""":['"](\w+)""", grant)} & set(PURPOSES)
+    return str(purpose)
 
 
 class Shop(NamedTuple):
@@ -90,8 +90,8 @@ class Shop(NamedTuple):
                 )
             yield
         finally:
-            for name in map(sql.Identifier, names.values()):
-                self.database.administer(sql.SQL("DROP OWNED BY {}").format(name), sql.SQL("DROP ROLE {}").format(name))
+            for role in map(sql.Identifier, names.values()):
+                self.database.administer(sql.SQL("DROP OWNED BY {}").format(role), sql.SQL("DROP ROLE {}").format(role))
 
     def act(self, purpose: str, *, check: bool = True) -> ModuleRun:
         """Have an account do what it is for."""
