@@ -26,7 +26,9 @@ options:
     type: int
     default: 5432
   login_user:
-    description: The role to connect as.
+    description:
+      - The role to connect as. It need not be a superuser, which the default mostly is.
+      - The file C(docs/postgresql-rights.sql) of the collection makes accounts with the rights that each module needs.
     type: str
     default: postgres
   login_password:

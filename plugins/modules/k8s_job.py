@@ -66,7 +66,7 @@ options:
       command:
         description:
           - The program and its arguments. No shell is put around it, so that C($NAME) means nothing here; Kubernetes
-            replaces C($(NAME)) by a variable of the container.
+            replaces V($(NAME\)) by a variable of the container.
           - A secret does not belong into it, since it is in the list of processes.
         type: list
         elements: str

@@ -114,7 +114,7 @@ EXAMPLES = r"""
 - name: Keep the tables of an application in condition, within half an hour
   lowtide.ops.pg_maintenance:
     login_host: db1.example.com,db2.example.com,db3.example.com
-    login_user: maintenance
+    login_user: lowtide_maintenance
     passfile: /etc/ansible/pgpass
     login_db: feature_db
     system_identifier: "7428119042137459183"

@@ -119,7 +119,7 @@ tables_assessed:
   type: int
   sample: 42
 transaction_id_age:
-  description: How many transactions old the database's oldest unfrozen rows may be (C(age(datfrozenxid))).
+  description: How many transactions old the database's oldest unfrozen rows may be (V(age(datfrozenxid\))).
   returned: success
   type: int
   sample: 1204332

@@ -65,7 +65,7 @@ EXAMPLES = r"""
 - name: See how far the standbys are behind
   lowtide.ops.pg_query_info:
     login_host: pg1,pg2,pg3
-    login_user: monitor
+    login_user: lowtide_query
     login_db: feature_db
     passfile: /etc/lowtide/pgpass
     query: SELECT application_name, replay_lag::text AS lag FROM pg_stat_replication
@@ -74,6 +74,7 @@ EXAMPLES = r"""
 - name: Count what was recorded since then
   lowtide.ops.pg_query_info:
     login_host: pg1
+    login_user: lowtide_query
     login_db: feature_db
     query: SELECT count(*) AS events FROM execution_events WHERE topic = %(topic)s AND recorded_at >= %(since)s
     values:

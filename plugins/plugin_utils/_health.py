@@ -220,7 +220,7 @@ def check_database(result: Result, plan: Plan) -> list[Line]:
                 "FAIL",
                 obj,
                 f"role {row['role']} may not read other sessions' statistics: connections and standbys are not known",
-                f"GRANT pg_monitor TO {row['role']}",
+                f"GRANT pg_read_all_stats TO {row['role']}",
             ),
         ]
     lines.append(

@@ -150,8 +150,8 @@ def check_retention(group: Result, stopped: t.Sequence[Result]) -> Blocker | Non
             f"consumer group {group['name']}",
             f"commits that it had when it was stopped are gone: {', '.join(vanished)}",
             "Find out who removed them (offsets.retention.minutes of the broker, or a topic that was made anew):"
-            " consumers begin where auto.offset.reset says. Set the offsets again with lowtide.ops.rpk_group before they"
-            " go on",
+            " consumers begin where auto.offset.reset says. Set the offsets again with lowtide.ops.rpk_group before"
+            " they go on",
         )
     losses = []
     for row in stopped:

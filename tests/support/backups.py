@@ -156,6 +156,24 @@ def find_primary(facts: dict[str, Any]) -> str:
 
 
 @contextmanager
+def make_bucket(
+    lab: dict[str, Any], server: str, unique_name: Callable[..., str], *, primary: str = "", database: str = ""
+) -> Iterator[Site]:
+    """An empty bucket on the lab's ``server``, removed afterwards."""
+    facts = lab[server]
+    access_key, secret_key = _keys(facts)
+    session = boto3.Session(aws_access_key_id=access_key, aws_secret_access_key=secret_key)
+    client: Any = session.client("s3", endpoint_url=facts["endpoint_url"], region_name=facts["region"])
+    site = Site(lab, primary, database, unique_name("bk").lower(), client, facts)
+    client.create_bucket(Bucket=site.bucket)
+    try:
+        yield site
+    finally:
+        site.clear()
+        client.delete_bucket(Bucket=site.bucket)
+
+
+@contextmanager
 def make_site(
     lab: dict[str, Any],
     server: str,
@@ -166,29 +184,14 @@ def make_site(
     seed: str = SEED,
 ) -> Iterator[Site]:
     """A seeded database and an empty bucket on the lab's ``server``, removed afterwards."""
-    facts = lab[server]
-    access_key, secret_key = _keys(facts)
-    session = boto3.Session(aws_access_key_id=access_key, aws_secret_access_key=secret_key)
-    client: Any = session.client("s3", endpoint_url=facts["endpoint_url"], region_name=facts["region"])
-    site = Site(
-        lab=lab,
-        primary=find_primary(lab["postgresql"]),
-        database=database or unique_name("bk", separator="_"),
-        bucket=unique_name("bk").lower(),
-        client=client,
-        server=facts,
-    )
-    site.sql(f"CREATE DATABASE {quoted(site.database)}", database="postgres")
-    try:
-        site.sql(seed, values={"rows": rows})
-        client.create_bucket(Bucket=site.bucket)
+    name = database or unique_name("bk", separator="_")
+    with make_bucket(lab, server, unique_name, primary=find_primary(lab["postgresql"]), database=name) as site:
+        site.sql(f"CREATE DATABASE {quoted(name)}", database="postgres")
         try:
+            site.sql(seed, values={"rows": rows})
             yield site
         finally:
-            site.clear()
-            client.delete_bucket(Bucket=site.bucket)
-    finally:
-        site.sql(f"DROP DATABASE IF EXISTS {quoted(site.database)} WITH (FORCE)", database="postgres")
+            site.sql(f"DROP DATABASE IF EXISTS {quoted(name)} WITH (FORCE)", database="postgres")
 
 
 def _keys(facts: dict[str, Any]) -> tuple[str, str]:

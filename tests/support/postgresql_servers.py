@@ -22,6 +22,7 @@ from labkit.postgresql_programs import USER
 from psycopg2 import sql
 
 from support.modules import ModuleRun, run_module
+from support.postgresql_rights import Superuser, grant_documented_rights
 
 PASSWORD = "canary-5d41402abc4b"  # noqa: S105 - of a server that lives for one test session on loopback
 SUPERUSER = "superuser"
@@ -76,6 +77,12 @@ class Server:
     folder: Path
     accounts: Mapping[str, Account]
     default: str
+
+    @property
+    def superuser(self) -> Superuser:
+        """Who grants rights by psql."""
+        account = self.accounts[SUPERUSER]
+        return Superuser(self.host, self.port, account.user, account.passfile, account.password)
 
     def params(self, database: str, account: str = "") -> dict[str, Any]:
         """Connection options of a module, for the account by that name or the server's default."""
@@ -158,12 +165,11 @@ class Database:
     def make_backup_account(self) -> Account:
         """Make an account that may read all of this database and comes into no other; it goes with the database."""
         account = Account(self.name, password=secrets.token_hex(16))
-        names = {"role": sql.Identifier(self.name), "database": sql.Identifier(self.name)}
-        for statement in (
-            "CREATE ROLE {role} LOGIN PASSWORD {password} IN ROLE pg_read_all_data, lowtide_limited",
-            "GRANT CONNECT ON DATABASE {database} TO {role}",
-        ):
-            self.server.administer(sql.SQL(statement).format(password=sql.Literal(account.password), **names))
+        grant_documented_rights(self.server.superuser, self.name, backup=account.user)
+        statements = ("GRANT lowtide_limited TO {role}", "ALTER ROLE {role} PASSWORD {password}")
+        for statement in statements:
+            names = {"role": sql.Identifier(account.user), "password": sql.Literal(account.password)}
+            self.server.administer(sql.SQL(statement).format(**names))
         return account
 
     def table(self, name: str, *, rows: int = 2000, dead: bool = True) -> None:

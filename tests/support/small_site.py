@@ -34,6 +34,7 @@ from .kubernetes_account import (
 from .kubernetes_server import ApiServer
 from .modules import CHECKOUT
 from .playbooks import write_yaml
+from .postgresql_rights import Superuser, grant_documented_rights
 
 EXAMPLE = Path("inventories/example")
 PASSWORD = "canary-1c9f3b70"  # noqa: S105 - of roles that live for one test
@@ -195,12 +196,15 @@ def make_store(lab: Json, unique_name: Callable[..., str]) -> Iterator[tuple[Sto
     """
     try:
         administration.sql(f"CREATE ROLE {owner} LOGIN PASSWORD '{PASSWORD}'")
-        administration.sql(
-            f"CREATE ROLE {account} LOGIN PASSWORD '{PASSWORD}' IN ROLE pg_monitor, pg_read_all_data, {owner}"
-        )
+        administration.sql(f"CREATE ROLE {account} LOGIN PASSWORD '{PASSWORD}'")
         with make_site(lab, "versitygw", unique_name, rows=30_000, seed=seed) as store:
             store.sql(f"REVOKE ALL ON DATABASE {quoted(store.database)} FROM PUBLIC")
-            store.sql(f"GRANT CONNECT ON DATABASE {quoted(store.database)} TO {owner}, {account}")
+            store.sql(f"GRANT CONNECT ON DATABASE {quoted(store.database)} TO {owner}")
+            facts = lab["postgresql"]
+            superuser = Superuser(store.primary, facts["port"], facts["superuser"], facts["passfile"])
+            grant_documented_rights(
+                superuser, store.database, owner=owner, maintenance=account, backup=account, monitor=account
+            )
             store.sql("VACUUM ANALYZE invoices")
             yield store, owner, account
     finally:

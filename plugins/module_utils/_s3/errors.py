@@ -57,7 +57,7 @@ _BY_STATUS: dict[int, str] = {
 }
 
 # The right that an operation needs, as policies of IAM and of servers like it name it.
-_ACTIONS = {
+ACTIONS = {
     "AbortMultipartUpload": "s3:AbortMultipartUpload",
     "CompleteMultipartUpload": "s3:PutObject",
     "CreateMultipartUpload": "s3:PutObject",
@@ -189,7 +189,7 @@ def sdk_error(*, obj: str, operation: str, endpoint: str, error: BaseException) 
             status=status,
             code=str(said.get("Code", "")),
             message=str(said.get("Message", "")),
-            action=_ACTIONS.get(asked, ""),
+            action=ACTIONS.get(asked, ""),
         )
     return connection_error(endpoint=endpoint, error=error)
 

@@ -104,7 +104,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], list[str]]] = {
     "wrong database": ({"postgresql_connection": {"login_db": "feature_bd"}}, ["feature_bd"]),
     "wrong password": (
         {"postgresql_connection": {"passfile": None, "login_password": "guessed-canary"}},
-        ["password", "postgres"],
+        ["password", "feature_backup"],
     ),
     "broker down": ({"kafka_connection": {"brokers": ["10.77.0.1:9"]}}, ["10.77.0.1:9"]),
     "no bucket": ({"bucket": "lowtide-bakups"}, ["lowtide-bakups"]),
@@ -172,9 +172,9 @@ def connection(site: Site, name: str) -> dict[str, Any]:
         "postgresql_connection": {
             "login_host": ",".join(lab["postgresql"]["hosts"]),
             "login_port": lab["postgresql"]["port"],
-            "login_user": lab["postgresql"]["superuser"],
+            "login_user": site.service["accounts"]["maintenance"]["user"],
             "login_db": site.service["database"],
-            "passfile": lab["postgresql"]["passfile"],
+            "passfile": site.service["accounts"]["maintenance"]["passfile"],
             "system_identifier": lab["postgresql"]["system_identifier"],
         },
     }

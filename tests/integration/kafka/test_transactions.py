@@ -270,6 +270,20 @@ def test_what_retention_removed_during_a_stop_is_lost(
     assert words in " ".join(told.stdout.split())
 
 
+@pytest.mark.lab("postgresql")
+def test_a_group_that_has_passed_nothing_proves_nothing(
+    transactions: Transactions, lab: dict[str, Any], ansible_playbook: Callable[..., PlaybookRun]
+) -> None:
+    """The ledger is asked about an empty list, which is one in JSON too."""
+    query = (
+        "SELECT count(*) AS recorded, 0 AS doubled, 0 AS recorded_since"
+        " FROM jsonb_to_recordset(%(passed)s::jsonb) AS log (topic text)"
+    )
+    run = reconcile(transactions, lab, ansible_playbook, 0, event_reconciliation_query=query)
+    assert run.rc == 2
+    assert "it has committed no offset, so there is nothing to prove" in " ".join(run.stdout.split())
+
+
 def reconcile(
     transactions: Transactions,
     lab: dict[str, Any],

@@ -149,7 +149,7 @@ def test_a_role_that_may_not_see_sessions_is_told_what_it_lacks(
     del account["passfile"]
     run = play("health", {"postgresql_connection": account})
     assert run.rc == 2
-    assert f"GRANT pg_monitor TO {role}" in text(run)
+    assert f"GRANT pg_read_all_stats TO {role}" in text(run)
     assert PASSWORD not in run.stdout
 
 

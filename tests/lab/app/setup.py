@@ -7,8 +7,8 @@
         --role NAME --maintenance-role NAME --backup-role NAME  (superuser: libpq variables)
 
 The password of the role that owns the database, and those of the accounts of its procedures, are read from the
-environment (FEATURE_PASSWORD, FEATURE_MAINTENANCE_PASSWORD, FEATURE_BACKUP_PASSWORD). Run again, it changes nothing; an
-earlier run that was killed on the way is begun anew.
+environment (FEATURE_PASSWORD, FEATURE_MAINTENANCE_PASSWORD, FEATURE_BACKUP_PASSWORD). Those accounts get their rights
+after this. Run again, it changes nothing; an earlier run that was killed on the way is begun anew.
 """
 
 from __future__ import annotations
@@ -91,30 +91,11 @@ def create_database(host: str, role: str, database: str) -> bool:
 
 
 def create_accounts(host: str, options: argparse.Namespace) -> None:
-    """Have the owner and the accounts of the procedures with the rights that their roles' documentation asks for."""
+    """Have the owner and the accounts of the procedures."""
     connection = connect(host, "postgres")
     create_role(connection, options.role, os.environ["FEATURE_PASSWORD"])
     create_role(connection, options.maintenance_role, os.environ["FEATURE_MAINTENANCE_PASSWORD"])
     create_role(connection, options.backup_role, os.environ["FEATURE_BACKUP_PASSWORD"])
-    connection.close()
-
-
-def grant_rights(host: str, options: argparse.Namespace) -> None:
-    """Grant the accounts what they need in the database, which is there."""
-    names = {
-        "owner": sql.Identifier(options.role),
-        "maintenance": sql.Identifier(options.maintenance_role),
-        "backup": sql.Identifier(options.backup_role),
-        "database": sql.Identifier(options.database),
-    }
-    connection = connect(host, "postgres")
-    with connection.cursor() as cursor:
-        for statement in (
-            "GRANT CONNECT ON DATABASE {database} TO {maintenance}, {backup}",
-            "GRANT {owner}, pg_read_all_stats TO {maintenance}",
-            "GRANT pg_read_all_data TO {backup}",
-        ):
-            cursor.execute(sql.SQL(statement).format(**names))
     connection.close()
 
 
@@ -164,7 +145,6 @@ def main() -> None:
     create_accounts(host, options)
     if create_database(host, options.role, options.database):
         fill(host, options.role, options.database)
-    grant_rights(host, options)
     print(f"{time.monotonic() - begin:.1f}")
 
 

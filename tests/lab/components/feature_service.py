@@ -15,7 +15,8 @@ from labkit.component import Component
 from labkit.errors import LabError
 from labkit.lab import Lab
 from labkit.network import CONTROL, POSTGRESQL
-from labkit.postgresql_accounts import FEATURE_DATABASE, LIMITED_ACCOUNTS
+from labkit.postgresql_accounts import FEATURE_DATABASE, LIMITED_ACCOUNTS, make_grant_arguments
+from labkit.postgresql_programs import DEBIAN_VERSION, find_server_programs
 from labkit.private import write_private
 
 from components.kubernetes import Kubernetes
@@ -78,7 +79,8 @@ class FeatureService(Component):
         return lab.state(self.name) / ("passfile" if account == OWNER else f"{account}.passfile")
 
     def _set_up(self, lab: Lab, password: str) -> None:
-        superuser = lab.facts()["postgresql"]
+        facts = lab.facts()["postgresql"]
+        superuser = {**SERVERS, "PGUSER": facts["superuser"], "PGPASSFILE": facts["passfile"]}
         lab.run(
             [
                 *self._program(lab, "setup.py"),
@@ -86,15 +88,16 @@ class FeatureService(Component):
                 *["--database", DATABASE, "--role", OWNER, "--maintenance-role", MAINTENANCE, "--backup-role", BACKUP],
             ],
             env={
-                **SERVERS,
-                "PGUSER": superuser["superuser"],
-                "PGPASSFILE": superuser["passfile"],
+                **superuser,
                 "FEATURE_PASSWORD": password,
                 "FEATURE_MAINTENANCE_PASSWORD": self._password(lab, MAINTENANCE),
                 "FEATURE_BACKUP_PASSWORD": self._password(lab, BACKUP),
             },
             seconds=120,
         )
+        psql = find_server_programs(lab, DEBIAN_VERSION) / "psql"
+        grants = make_grant_arguments(owner=OWNER, maintenance=MAINTENANCE, backup=BACKUP)
+        lab.run([psql, "-d", DATABASE, *grants], env=superuser)
 
     @staticmethod
     def _program(lab: Lab, name: str) -> list[str]:

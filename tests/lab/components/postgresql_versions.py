@@ -135,20 +135,23 @@ class PostgreSQLVersions(Component):
 
         def has_accounts() -> bool:
             with lab.network.entered(), socket.create_connection((CONTROL, find_port(version)), timeout=5):
-                self._psql(lab, version, postgresql_accounts.make_statements(int(version), passwords))
+                self._psql(lab, version, statements=postgresql_accounts.make_statements(passwords))
+                grants = postgresql_accounts.make_grant_arguments(**postgresql_accounts.ACCOUNTS)
+                self._psql(lab, version, *grants, database=postgresql_accounts.DATABASE)
             return True
 
         lab.wait_for(f"PostgreSQL {version} at {CONTROL}:{find_port(version)}", has_accounts, 60, *running)
 
-    def _psql(self, lab: Lab, version: str, statements: str) -> str:
-        """Execute statements as superuser; the rows, with tabs between their columns."""
+    def _psql(
+        self, lab: Lab, version: str, *arguments: str | Path, database: str = "postgres", statements: str | None = None
+    ) -> str:
+        """Have psql do something as superuser; the rows, with tabs between their columns."""
         argv: list[str | Path] = [postgresql_programs.find_client_programs(lab) / "psql", "-X", "-q", "-A", "-t"]
         argv += ["-F", "\t", "-v", "ON_ERROR_STOP=1", "-h", CONTROL, "-p", str(find_port(version))]
         superuser = postgresql_accounts.SUPERUSER
         passfile = postgresql_accounts.find_passfile(lab.state(self.name), superuser)
-        return lab.run(
-            [*argv, "-U", superuser, "-d", "postgres"], env={"PGPASSFILE": str(passfile)}, stdin=statements
-        ).stdout
+        argv += ["-U", superuser, "-d", database, *arguments]
+        return lab.run(argv, env={"PGPASSFILE": str(passfile)}, stdin=statements).stdout
 
     def stop(self, lab: Lab) -> None:
         """Stop all at once, without waiting for their clients to go (SIGTERM would)."""
@@ -179,7 +182,7 @@ class PostgreSQLVersions(Component):
         }
 
     def _describe(self, lab: Lab, version: str) -> dict[str, Any]:
-        answer = self._psql(lab, version, IDENTIFY).strip().split("\t")
+        answer = self._psql(lab, version, "-c", IDENTIFY).strip().split("\t")
         if len(answer) != 2:
             raise LabError(
                 obj=f"PostgreSQL {version}",

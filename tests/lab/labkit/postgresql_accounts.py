@@ -11,11 +11,13 @@ from pathlib import Path
 
 from labkit.private import write_private
 
+RIGHTS = Path(__file__).resolve().parents[3] / "docs/postgresql-rights.sql"
+"""What users run; the accounts have no rights but those of this file."""
 SUPERUSER = "postgres"
 OWNER = "lowtide_owner"
 """Owns the database and its tables; sees nothing of other users' sessions."""
 MAINTENANCE = "lowtide_maintenance"
-"""For pg_maintenance: ``pg_maintain`` where there is such a role, else the owner's; and ``pg_read_all_stats``."""
+"""For pg_maintenance."""
 BACKUP = "lowtide_backup"
 """For pg_backup: reads all, and comes into no other database than its own."""
 LIMITED = "lowtide_limited"
@@ -26,6 +28,7 @@ FEATURE_DATABASE = "feature_db"
 LIMITED_ACCOUNTS = {DATABASE: BACKUP, FEATURE_DATABASE: "feature_backup"}
 """Accounts that come into this database only: the feature service's is on the servers under Patroni."""
 HAS_PG_MAINTAIN = 17
+"""From this version on the maintenance account may read no row."""
 
 
 def make_passwords(place: Path) -> dict[str, str]:
@@ -55,10 +58,15 @@ def make_access_rules(networks: tuple[str, ...]) -> list[str]:
     return lines
 
 
-def make_statements(version: int, passwords: dict[str, str]) -> str:
+def make_grant_arguments(**names: str) -> list[str | Path]:
+    """Return the arguments by which psql grants the accounts of these purposes what the documentation says."""
+    variables = [part for purpose, name in names.items() for part in ("-v", f"{purpose}={name}")]
+    return ["-X", "-q", "-f", RIGHTS, *variables]
+
+
+def make_statements(passwords: dict[str, str]) -> str:
     """Return what psql executes as superuser to have accounts and database; run again, it changes nothing else."""
     names = (*ACCOUNTS.values(), LIMITED)
-    maintaining = "pg_maintain" if version >= HAS_PG_MAINTAIN else OWNER
     return "\n".join(
         [
             *(
@@ -69,9 +77,6 @@ def make_statements(version: int, passwords: dict[str, str]) -> str:
             f"SELECT 'CREATE DATABASE {DATABASE} OWNER {OWNER}'"
             f" WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = '{DATABASE}') \\gexec",
             f"REVOKE ALL ON DATABASE {DATABASE}, postgres, template1 FROM PUBLIC;",
-            f"GRANT CONNECT ON DATABASE {DATABASE} TO {MAINTENANCE}, {BACKUP};",
-            f"GRANT {maintaining}, pg_read_all_stats TO {MAINTENANCE};",
-            f"GRANT pg_read_all_data TO {BACKUP};",
             f"\\connect {DATABASE}",
             "SET client_min_messages = warning;",
             "CREATE EXTENSION IF NOT EXISTS pgstattuple;",

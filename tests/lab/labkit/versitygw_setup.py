@@ -6,7 +6,8 @@
     versitygw_setup.py ENDPOINT ROOT_CREDENTIALS APPENDER_CREDENTIALS APPENDED_BUCKET LOCKED_BUCKET
 
 A program of its own, in the lab's Python environment: it signs requests by botocore. Run again, it changes nothing.
-Tests with buckets of their own give them the same policy (``make_policy``).
+What the account may is what docs/s3-policy.json says, which tests give buckets of their own as well (``make_policy``).
+versitygw has no policies of accounts, only those of buckets: so the account is added to it as the principal.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import configparser
 import json
 import sys
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
 
@@ -26,20 +28,30 @@ from botocore.credentials import Credentials
 from botocore.httpsession import URLLib3Session
 
 REGION = "us-east-1"
-ON_BUCKET = ("s3:GetBucketLocation", "s3:ListBucket", "s3:ListBucketMultipartUploads")
-ON_OBJECTS = ("s3:AbortMultipartUpload", "s3:GetObject", "s3:ListMultipartUploadParts", "s3:PutObject")
+DOCS = Path(__file__).resolve().parents[3] / "docs"
+APPENDING = "s3-policy.json"
+PRUNING = "s3-policy-pruning.json"
+DOCUMENTED_BUCKET = "feature-backups"
+DOCUMENTED_PREFIX = "postgresql/"
 EXISTS = frozenset({HTTPStatus.CREATED, HTTPStatus.OK, HTTPStatus.CONFLICT})
 
 
-def make_policy(bucket: str, access_key: str) -> str:
-    """Return the policy of a bucket by which an account reads, lists and writes, and deletes nothing."""
-    resource = f"arn:aws:s3:::{bucket}"
-    statements = (
-        {"Action": list(ON_BUCKET), "Resource": [resource]},
-        {"Action": list(ON_OBJECTS), "Resource": [f"{resource}/*"]},
-    )
-    common = {"Effect": "Allow", "Principal": {"AWS": [access_key]}}
-    return json.dumps({"Version": "2012-10-17", "Statement": [{**common, **statement} for statement in statements]})
+def make_policy(bucket: str, access_key: str, *names: str, prefix: str = "") -> str:
+    """Return the policy of a bucket that gives an account what these files of the documentation say.
+
+    Without a name it is that of the account that only adds objects. Only the names differ: of the bucket, and of the
+    folder in it that ``prefix`` names with its slash.
+    """
+    documents = []
+    for name in names or (APPENDING,):
+        text = (DOCS / name).read_text(encoding="utf-8")
+        text = text.replace(f"{DOCUMENTED_BUCKET}/{DOCUMENTED_PREFIX}", f"{DOCUMENTED_BUCKET}/{prefix}")
+        documents.append(json.loads(text.replace(DOCUMENTED_BUCKET, bucket)))
+    principal = {"AWS": [access_key]}
+    statements = [
+        {**statement, "Principal": principal} for document in documents for statement in document["Statement"]
+    ]
+    return json.dumps({**documents[0], "Statement": statements})
 
 
 def read_keys(path: str) -> Credentials:

@@ -209,7 +209,7 @@ def test_database_without_standbys_may_have_none() -> None:
 def test_a_role_without_rights_is_told_what_to_grant() -> None:
     """By name."""
     answer = {"system_identifier": "7", "rows": [{**ROW, "may_read_statistics": False}]}
-    assert "GRANT pg_monitor TO monitor" in judge("database", answer)["blockers"][0]["next_step"]
+    assert "GRANT pg_read_all_stats TO monitor" in judge("database", answer)["blockers"][0]["next_step"]
 
 
 @pytest.mark.parametrize(

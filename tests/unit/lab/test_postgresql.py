@@ -40,12 +40,13 @@ def test_a_limited_account_is_refused_before_everybody_is_let_in() -> None:
     ]
 
 
-def test_the_maintenance_role_is_there_from_17_on() -> None:
-    """Before, the account has the owner's rights."""
+def test_the_lab_grants_nothing_by_itself() -> None:
+    """Rights come from the documented file alone."""
     passwords = dict.fromkeys(("postgres", *postgresql_accounts.ACCOUNTS.values()), "x")
-    statements = {version: postgresql_accounts.make_statements(version, passwords) for version in (16, 17)}
-    assert "GRANT lowtide_owner, pg_read_all_stats TO lowtide_maintenance;" in statements[16]
-    assert "GRANT pg_maintain, pg_read_all_stats TO lowtide_maintenance;" in statements[17]
+    assert "GRANT" not in postgresql_accounts.make_statements(passwords)
+    assert postgresql_accounts.RIGHTS.is_file()
+    arguments = postgresql_accounts.make_grant_arguments(maintenance="m", backup="b")
+    assert arguments[2:] == ["-f", postgresql_accounts.RIGHTS, "-v", "maintenance=m", "-v", "backup=b"]
 
 
 def test_every_archive_is_fetched_and_pinned() -> None:

@@ -25,6 +25,8 @@ PAGES = [
 WIDTH = 120
 WORDS = 15
 CODE = re.compile(r"`([^`]+)`")
+MACRO = re.compile(r"\b(?:(?P<escaping>RV|[EOV])|[BCILMPU])\((?P<value>(?:[^\\)]|\\.)*)\)")
+"""Markup of ansible-doc. It ends with the first closing parenthesis; a backslash before one counts in some only."""
 
 
 def find_yaml(page: str) -> Iterator[str]:
@@ -68,6 +70,26 @@ def test_examples_are_yaml(path: Path) -> None:
     """What is pasted parses."""
     for example in find_yaml(text(path)):
         assert yaml.safe_load(example)
+
+
+def find_open_macros(source: str) -> list[str]:
+    """Find markup of ansible-doc that ends within parentheses of its own, so that the rest stands behind it."""
+    return [
+        match[0]
+        for match in MACRO.finditer(source)
+        if match["value"].count("(") != (match["value"].count("\\)") if match["escaping"] else 0)
+    ]
+
+
+@pytest.mark.parametrize("path", [*below("plugins", ".py"), *below("roles", "argument_specs.yml")], ids=str)
+def test_markup_ends_where_it_should(path: Path) -> None:
+    """Seen by ansible-doc."""
+    assert find_open_macros(text(path)) == []
+
+
+def test_open_markup_is_found() -> None:
+    """One that ends too early; a backslash counts in V, and not in C."""
+    assert find_open_macros(r"C(f(x)) and V(%(name\)s) and O(a) and C(f(y\))") == ["C(f(x)", r"C(f(y\))"]
 
 
 def read_steps(path: Path) -> list[dict[str, Any]]:
