@@ -13,7 +13,8 @@ from .._common.retry import Deadline
 from . import catalog, names
 from .assess import Assessment, cache_holders, examine_bloat
 from .connection import Session
-from .plan import plan_tables
+from .holders import XminHolder, find_oldest
+from .plan import CATALOGS, plan_tables
 from .plan_indexes import format_index
 from .steps import Conditions, Phase, Plan, Skip, Step, describe_unmet
 from .vacuum import EXACT_STATISTICS, STATISTICS_WAIT, Counts, find_unconfirmed, read_counts
@@ -89,14 +90,22 @@ def _plan_again(
     for skip in remaining.skips:
         condition = "transaction_id_age" if skip.is_danger else "dead_tuple_ratio"
         unmet.setdefault(skip.display_name, {})[condition] = skip.reason
-    skips += [make_remaining_skip(step, sees_sessions=session.server.sees_sessions) for step in remaining.steps]
+    holders = cache_holders(session)
+    for step in remaining.steps:
+        holder = find_oldest(holders(), catalog=step.schema in CATALOGS)
+        skips.append(make_remaining_skip(step, holder, sees_sessions=session.server.sees_sessions))
     return skips, unmet
 
 
-def make_remaining_skip(step: Step, *, sees_sessions: bool) -> Skip:
-    """Return the record of a table that was done and is due again. One that was frozen and is as old as before is a danger."""
+def make_remaining_skip(step: Step, oldest: XminHolder | None, *, sees_sessions: bool) -> Skip:
+    """Return the record of a table that was done and is due again. One that was frozen and is as old as before is a danger.
+
+    ``oldest`` may hold its dead rows: only a VACUUM (FREEZE), which the next run does, proves it, so it is no blocker yet.
+    """
     if not step.is_danger:
         reason = f"done, and again: {step.why}; it is being written to, or held"
+        if oldest is not None and "dead_tuple_ratio" in step.unmet:
+            reason += f", perhaps by {oldest.holder} ({oldest.what}, {oldest.age} transactions old)"
         return Skip(step.oid, step.display_name, step.action, reason)
     holder, next_step = "something that held its rows and has ended since", "Run again"
     if not sees_sessions:

@@ -264,6 +264,10 @@ def test_logical_slot_holds_catalogs_and_not_tables(database: Database) -> None:
             "on_blocked": "report",
         }
         held = database.maintain(**options)
+        if database.server.version < 15:
+            # A plain VACUUM moves relfrozenxid only from 15 on; the next one freezes, which is the proof.
+            assert f"slot_{database.name}" in held["not_done"][0]["why"]
+            held = database.maintain(**options)
         assert any(f"slot_{database.name}" in blocker["holder"] for blocker in held["blockers"])
         assert not database.maintain(**options).changed
     finally:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.lowtide.ops.plugins.module_utils._postgresql.holders import XminHolder
 from ansible_collections.lowtide.ops.plugins.module_utils._postgresql.steps import Conditions, Phase, Plan, Step
 from ansible_collections.lowtide.ops.plugins.module_utils._postgresql.unfrozen import Unfrozen, plan_unfrozen
 from ansible_collections.lowtide.ops.plugins.module_utils._postgresql.verify import make_remaining_skip
@@ -21,7 +22,7 @@ CATALOG = Unfrozen(6, "pg_catalog", "pg_largeobject", False, 900, 0, None)
 
 @pytest.mark.parametrize(("sees_sessions", "advice"), [(True, "Run again"), (False, "GRANT pg_read_all_stats")])
 def test_a_freeze_that_lowered_nothing_is_no_success(sees_sessions: bool, advice: str) -> None:
-    skip = make_remaining_skip(STEP, sees_sessions=sees_sessions)
+    skip = make_remaining_skip(STEP, None, sees_sessions=sees_sessions)
     assert skip.is_danger
     assert skip.blocker is not None
     assert "900 old" in skip.blocker.what
@@ -29,8 +30,21 @@ def test_a_freeze_that_lowered_nothing_is_no_success(sees_sessions: bool, advice
 
 
 def test_a_table_that_is_written_to_is_due_again_without_danger() -> None:
-    skip = make_remaining_skip(STEP._replace(unmet={"dead_tuple_ratio": "20 %"}), sees_sessions=True)
+    step = STEP._replace(unmet={"dead_tuple_ratio": "20 %"})
+    skip = make_remaining_skip(step, None, sees_sessions=True)
     assert (skip.is_danger, skip.blocker) == (False, None)
+    assert skip.reason.endswith("it is being written to, or held")
+
+
+def test_who_may_hold_what_is_due_again_is_named_and_is_no_blocker_yet() -> None:
+    """Nothing proves it before a VACUUM (FREEZE); rows that are no more than changed are held by nobody."""
+    slot = XminHolder("its catalog_xmin", "replication slot s", None, None, None, 135, 5, True, "Drop it")
+    step = STEP._replace(unmet={"dead_tuple_ratio": "20 %"})
+    skip = make_remaining_skip(step, slot, sees_sessions=True)
+    assert skip.blocker is None
+    assert skip.reason.endswith("perhaps by replication slot s (its catalog_xmin, 135 transactions old)")
+    changed = make_remaining_skip(STEP._replace(unmet={"changed_tuple_ratio": "20 %"}), slot, sees_sessions=True)
+    assert "perhaps" not in changed.reason
 
 
 def plan_for(*relations: Unfrozen, assessed: frozenset[int] = frozenset(), **ages: Any) -> Plan:
