@@ -238,7 +238,7 @@ class _Wait:
         expired = self._grace.find_expired(look.findings, look.recovering, self._now)
         if expired is None:
             return None
-        self._report(look.findings)
+        self._report([expired, *(finding for finding in look.findings if finding is not expired)])
         raise FindingLasted(
             expired,
             obj=_join_titles(look.late),

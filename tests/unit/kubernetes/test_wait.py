@@ -217,6 +217,19 @@ def test_a_lasting_finding_fails_the_wait() -> None:
     )
 
 
+def test_what_ended_the_wait_is_the_first_blocker() -> None:
+    """However many other findings there are, and in whatever order they were found."""
+    pods = [replace(POD, metadata__name=f"db-{n}", metadata__uid=f"u{n}") for n in range(4)]
+    unready = {"phase": "Running", "conditions": [{"type": "Ready", "status": "False"}]}
+    broken = [replace(pod, status=unready) for pod in pods[:3]] + [break_pod(pods[3])]
+    outcome = Outcome()
+    with pytest.raises(WaitFailed, match="InvalidImageName: Pod shop/db-3"):
+        run(TimelineCache({0: [LATE, *broken]}), outcome=outcome)
+    assert outcome.blockers[0].object == "Pod shop/db-3"
+    assert outcome.blockers[0].what.startswith("InvalidImageName: ")
+    assert len({blocker.object for blocker in outcome.blockers}) == len(outcome.blockers)
+
+
 def test_a_finding_that_a_refresh_does_not_show_fails_nothing() -> None:
     """The watch fell silent: it was mended long ago."""
     cache = TimelineCache({0: BROKEN}, truth=[LATE, POD])
