@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 """pg_maintenance beside vacuumdb and reindexdb on one server, in pairs by turns; prints the median of the ratios and their spread.
 
-    tests/bench/bench_pg_maintenance.py --host 127.0.0.1 --port 5432 --user postgres [--pairs 5] [--tables 10000] [CASE...]
+    tests/bench/bench_pg_maintenance.py --host 127.0.0.1 --port 5432 --user postgres [--bin DIR] [--pairs 5] [CASE...]
 
 Cases: many (small tables of two integers, half their rows updated), toast (the same with a text column, so that each has a TOAST
 table), large (8 tables, a quarter updated), reindex (24 indexes of 8 tables, each three times as large as needed), query (the
@@ -31,7 +31,6 @@ import psycopg2  # noqa: E402
 from support.modules import run_module  # noqa: E402
 
 DATABASE = "lowtide_bench"
-BIN = Path("/usr/lib/postgresql/15/bin")
 
 
 class Bench:
@@ -69,7 +68,7 @@ class Bench:
         """Seconds of one of PostgreSQL's own programs."""
         o = self.options
         begun = time.perf_counter()
-        command = [str(BIN / name), "-h", o.host, "-p", str(o.port), "-U", o.user, "-d", DATABASE, *arguments]
+        command = [str(o.bin / name), "-h", o.host, "-p", str(o.port), "-U", o.user, "-d", DATABASE, *arguments]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         return time.perf_counter() - begun
 
@@ -227,6 +226,9 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=5432)
     parser.add_argument("--user", default="postgres")
+    parser.add_argument(
+        "--bin", type=Path, default=Path("/usr/lib/postgresql/15/bin"), help="where vacuumdb and reindexdb are"
+    )
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--tables", type=int, default=10000)
     parser.add_argument("--rows", type=int, default=100000, help="of each large table")

@@ -81,7 +81,7 @@ def plan_streams(sizes: t.Mapping[Table, int], *, rest: int, jobs: int) -> list[
 def _pack(tables: t.Sequence[Table], sizes: t.Mapping[Table, int], *, rest: int, count: int) -> list[Stream]:
     """Give each table, the largest first, to the stream that is the smallest so far."""
     loads = [rest] + [0] * (count - 1)
-    shares: list[list[Table]] = [[] for _ in loads]
+    shares: list[list[Table]] = [[] for _load in loads]
     for table in tables:
         place = loads.index(min(loads))
         loads[place] += sizes[table]

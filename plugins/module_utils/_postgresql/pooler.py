@@ -72,9 +72,9 @@ def refuse_shared_sessions(
     neighbours: list[Neighbour] = []
     answers: list[list[int]] = []
     try:
-        for _ in range(NEIGHBOURS):
+        for _number in range(NEIGHBOURS):
             neighbours.append(Neighbour(keywords, deadline))
-        for _ in range(ROUNDS):
+        for _round in range(ROUNDS):
             answers.append([read_process(), *(neighbour.read_process() for neighbour in neighbours)])
     except (psycopg2.Error, TimeoutError) as error:
         raise Refusal(
