@@ -83,16 +83,16 @@ def _plan_again(
     tables = catalog.read_tables(session, system=True, oids=None if has_parent else sorted(oids))
     remaining = Plan()
     server = assessment.server._replace(in_scope=oids)
-    plan_tables(tables, conditions, read_holders=cache_holders(session), server=server, plan=remaining)
+    read_holders = cache_holders(session)
+    plan_tables(tables, conditions, read_holders=read_holders, server=server, plan=remaining)
     known = {skip.oid for skip in assessment.plan.skips}
     skips = [skip for skip in remaining.skips if skip.oid not in known]
     unmet = describe_unmet(remaining.steps)
     for skip in remaining.skips:
         condition = "transaction_id_age" if skip.is_danger else "dead_tuple_ratio"
         unmet.setdefault(skip.display_name, {})[condition] = skip.reason
-    holders = cache_holders(session)
     for step in remaining.steps:
-        holder = find_oldest(holders(), catalog=step.schema in CATALOGS)
+        holder = find_oldest(read_holders(), catalog=step.schema in CATALOGS)
         skips.append(make_remaining_skip(step, holder, sees_sessions=session.server.sees_sessions))
     return skips, unmet
 
