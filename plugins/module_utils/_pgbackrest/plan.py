@@ -17,7 +17,7 @@ FULL = "full"
 
 
 class Decision(t.NamedTuple):
-    """What is due: a backup of this ``type``, or the verification of ``unverified``; neither where all holds. And why."""
+    """What is due and why: a backup of this ``type``, the verification of ``unverified``, or neither."""
 
     why: str
     type: str | None = None
@@ -42,7 +42,7 @@ def decide(
     full_max_age: timedelta,
     between: str,
 ) -> Decision:
-    """Decide what is due at ``now``, seconds since the epoch by this host's clock, which pgBackRest stamps backups with.
+    """Decide what is due at ``now``, seconds since the epoch by the clock that pgBackRest stamps backups with.
 
     ``between`` is the type of a backup between two full ones. It builds only on a full one that was verified.
     """

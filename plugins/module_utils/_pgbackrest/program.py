@@ -10,7 +10,15 @@ import typing as t
 
 from .._backup.pipeline import Command, find_program, run
 from .._common.errors import OpsError, Refusal
-from .repository import Stanza, Verification, list_archived, parse_bad_files, parse_info, parse_verification, parse_version
+from .repository import (
+    Stanza,
+    Verification,
+    list_archived,
+    parse_bad_files,
+    parse_info,
+    parse_verification,
+    parse_version,
+)
 
 if t.TYPE_CHECKING:
     from .._common.retry import Deadline
@@ -22,7 +30,9 @@ OLDEST = (2, 45)
 class PgBackRest:
     """pgBackRest on this host, for one stanza and one of its repositories."""
 
-    def __init__(self, *, stanza: str, repository: int, config: str | None, bin_dir: str | None, deadline: Deadline) -> None:
+    def __init__(
+        self, *, stanza: str, repository: int, config: str | None, bin_dir: str | None, deadline: Deadline
+    ) -> None:
         self.stanza, self.repository, self._deadline = stanza, repository, deadline
         self._program = find_program("pgbackrest", package="pgbackrest", directory=bin_dir)
         self._options = [f"--stanza={stanza}", *([f"--config={config}"] if config else [])]
@@ -30,7 +40,9 @@ class PgBackRest:
     def _run(self, *arguments: str, next_step: str) -> str:
         argv = (self._program, *self._options, "--log-level-console=off", "--log-level-stderr=warn", *arguments)
         environment = {**os.environ, "LC_ALL": "C"}
-        return run(Command(argv, env=environment, next_step=next_step), deadline=self._deadline).decode("utf-8", "replace")
+        return run(Command(argv, env=environment, next_step=next_step), deadline=self._deadline).decode(
+            "utf-8", "replace"
+        )
 
     def check_version(self) -> str:
         """Return the version; an older one than what is tested is refused."""
@@ -55,7 +67,7 @@ class PgBackRest:
             "backup",
             f"--type={kind}",
             f"--repo={self.repository}",
-            next_step="Nothing counts as a backup; correct what the message says and run again (a lock: wait for the other run)",
+            next_step="Nothing counts as a backup; correct what the message says, and run again",
         )
 
     def list_bad_files(self, label: str) -> list[str]:

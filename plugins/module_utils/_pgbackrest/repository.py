@@ -31,8 +31,8 @@ _SEGMENT = re.compile(r"([0-9A-F]{24})-[0-9a-f]{40}(?:\.\w+)?")
 class Backup(t.NamedTuple):
     """A backup. ``started`` and ``ended`` are seconds since the epoch; ``has_errors``: pages with an invalid checksum.
 
-    ``references`` are the labels of the backups that it needs besides itself; ``verified_at`` and ``damaged_at`` are what
-    this collection has noted on it, empty for none.
+    ``references`` are the labels of the backups that it needs besides itself; ``verified_at`` and ``damaged_at`` are
+    what this collection has noted on it, empty for none.
     """
 
     label: str
@@ -186,7 +186,7 @@ def list_needed_segments(backup: Backup) -> list[str]:
 def _count_segments(backup: Backup) -> int:
     """Return how many segments make 4 GiB: where a name and the LSN in it fit several sizes, of the most usual, 16 MiB.
 
-    Sizes differ in what is wanted only between two files of 4 GiB, where the segment's number is large and only one fits.
+    It matters only between two files of 4 GiB, where the segment's number is large and only one size fits.
     """
     offset, number = int(backup.start_lsn.partition("/")[2] or "0", 16), int(backup.first_segment[16:], 16)
     sizes = [size for size in (1 << power for power in range(20, 31)) if offset // size == number]

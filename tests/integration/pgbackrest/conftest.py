@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,10 +89,10 @@ class Archived:
 
 
 @pytest.fixture
-def archived(tmp_path: Path, lab_facts: dict[str, Any]) -> Iterator[Archived]:
+def archived(lab_facts: dict[str, Any]) -> Iterator[Archived]:
     """A server of Debian's version with a stanza and no backup."""
     # pytest's folders are closed to other users, and a socket's path must be short.
-    place = Path(subprocess.run(["mktemp", "-d", "/tmp/lowtide-br-XXXXXX"], capture_output=True, text=True, check=True).stdout.strip())
+    place = Path(tempfile.mkdtemp(prefix="lowtide-br-"))
     server = Archived(place, Path(lab_facts["postgresql_versions"]["servers"]["15"]["programs"]))
     try:
         for name in ("repository", "log", "lock"):

@@ -107,7 +107,7 @@ def _back_up(program: PgBackRest, before: Stanza, kind: str) -> str:
         files = program.list_bad_files(newest.label)
         raise OpsError(
             obj=f"backup {newest.label} of stanza {before.name}",
-            problem=f"the database has pages with an invalid checksum: {join_some(files) or 'see pgbackrest info --set'}",
+            problem=f"the database has pages with an invalid checksum: {join_some(files) or 'see its list'}",
             next_step="The database itself is damaged, and earlier backups may still have these pages whole: keep them"
             " (`pgbackrest expire` must not run), and find out since when",
         )
@@ -190,7 +190,9 @@ def _report_made(outcome: Outcome, stanza: Stanza, label: str, *, is_new: bool) 
     outcome.evidence = [describe_line(backup)]
     damaged = outcome.facts["damaged"]
     if damaged:
-        outcome.evidence.append(f"{format_count(len(damaged), 'other backup')} of the stanza damaged: {join_some(damaged)}")
+        outcome.evidence.append(
+            f"{format_count(len(damaged), 'other backup')} of the stanza damaged: {join_some(damaged)}"
+        )
 
 
 def describe(backup: Backup) -> dict[str, t.Any]:
