@@ -1,6 +1,6 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""What is a sample in an ordinary run, and whole in a sweep (LOWTIDE_EXHAUSTIVE=1): tests that run by several versions of
-a program, by turns, and further cases of a kind."""
+"""What is a sample in an ordinary run, and whole in a sweep (LOWTIDE_EXHAUSTIVE=1): tests that run by several versions
+of a program, by turns, and further cases of a kind."""
 
 from __future__ import annotations
 

@@ -118,7 +118,7 @@ def test_a_role_that_would_end_the_run_is_refused_at_opening(window: FastWindow,
 
 
 def test_roles_as_people_write_them_are_performed(window: FastWindow) -> None:
-    """One that rescues itself, one whose files include files beside them, one with a handler. All are planned before."""
+    """One that rescues itself, one whose files include files beside them, one with a handler; each planned before."""
     on = {"db1": "rescued", "db2": "nested", "web1": "handled"}
     steps = [{"name": role, "role": role, "hosts": [host], "plan": True} for host, role in on.items()]
     played = window.play(window_steps=steps)
@@ -171,9 +171,7 @@ def test_a_reverting_step_that_fails_is_told_and_the_next_run_reverts(window: Fa
     assert window.states() == ["failed_not_reverted", "succeeded"]
 
 
-@pytest.mark.parametrize(
-    "vanishing", ["web1", pytest.param("web1,web2", marks=pytest.mark.sweep)], ids=["one", "all"]
-)
+@pytest.mark.parametrize("vanishing", ["web1", pytest.param("web1,web2", marks=pytest.mark.sweep)], ids=["one", "all"])
 def test_hosts_that_become_unreachable_in_a_step(window: FastWindow, closed_port: int, vanishing: str) -> None:
     played = window.play(quiesce_role="vanish", vanishing=vanishing, closed_port=closed_port, window_connect_timeout=1)
     assert played.rc in {2, 4}

@@ -74,7 +74,7 @@ def collect(folder: Path) -> list[str]:
 
 
 def test_by_turns(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each test once, each version at some test, the same ones again in the next run; what takes no part stays; no sweep."""
+    """Each test once, each version at some test, the same ones again in the next run; the rest as marked."""
     monkeypatch.delenv("LOWTIDE_EXHAUSTIVE", raising=False)
     names = collect(folder)
     many = [name for name in names if name.startswith("test_many")]
