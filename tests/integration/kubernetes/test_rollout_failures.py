@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -189,18 +190,22 @@ def test_an_undo_that_fails_as_well_stops_with_the_step_for_a_person(namespace: 
 @pytest.mark.timeout(290)
 def test_a_release_that_turns_unready_after_it_was_complete_is_taken_back(namespace: Namespace) -> None:
     """A gate is breached. OrderedReady waits for those pods; where the old ones do not start, it is said what to do."""
+    facts = namespace.facts
     secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}, "stringData": {"K": "v"}}
     namespace.apply(secret)
-    probe = '[ -z "$SETTING" ] || [ $(( $(date +%s) - $(stat -c %Y /tmp/begun) )) -lt 40 ]'
+    probe = '[ -z "$SETTING" ] || [ ! -e /tmp/broken ]'
     kind = put(
         namespace,
         "OrderedReady",
-        command=["sh", "-c", "touch /tmp/begun; exec sleep 100000"],
+        command=["sleep", "100000"],
         readinessProbe={"exec": {"command": ["sh", "-c", probe]}, "periodSeconds": 1},
         envFrom=[{"secretRef": {"name": "s"}}],
     )
     check_done(roll_out(namespace, kind, **main(env={"SETTING": "1"}), run_id="release"))
-    namespace.wait("all are unready", lambda: not namespace.get(kind, "w")["status"].get("readyReplicas"), 90)
+    for pod in ("w-0", "w-1"):
+        command = [facts["kubectl"], "--kubeconfig", facts["kubeconfig"], "-n", namespace.name, "exec", pod]
+        subprocess.run([*command, "--", "touch", "/tmp/broken"], check=True, timeout=60)
+    namespace.wait("all are unready", lambda: not namespace.get(kind, "w")["status"].get("readyReplicas"))
     namespace.delete("Secret", "s")
     failed = roll_out(namespace, kind, state="undone", run_id="release", **QUICK)
     assert failed.failed
@@ -406,9 +411,10 @@ def test_the_documented_rights_are_those_that_are_used(
         kind = put(namespace, kind, 1)  # noqa: PLW2901
         limits = main(resources={"limits": {"memory": "64Mi"}})
         check_done(roll_out(namespace, kind, **limits, **account))
-        conflict = Rival("PATCH", f"/{kind.lower()}s/w", partial(change_template, namespace, kind, "x"))
-        with RivalProxy(namespace.facts, conflict, token=request_token(server, namespace.name)) as proxy:
-            check_done(roll_out(namespace, kind, **main(env={"SETTING": "2"}), host=proxy.url))
+        if kind == "Deployment":
+            conflict = Rival("PATCH", "/deployments/w", partial(change_template, namespace, kind, "x"))
+            with RivalProxy(namespace.facts, conflict, token=request_token(server, namespace.name)) as proxy:
+                check_done(roll_out(namespace, kind, **main(env={"SETTING": "2"}), host=proxy.url))
         run = roll_out(namespace, kind, **change, **QUICK, **account)
         assert run["rolled_back"] is True, run.msg
         namespace.delete(kind, "w")
