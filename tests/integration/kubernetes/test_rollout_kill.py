@@ -47,7 +47,7 @@ BAD: list[Point] = [
 ]
 
 
-def choose[P](points: list[P], *numbers: int) -> list[P]:
+def choose(points: list[Any], *numbers: int) -> list[Any]:
     """Return the points that are tried by default."""
     return points if EXHAUSTIVE else [points[number] for number in numbers]
 
@@ -106,9 +106,7 @@ def test_a_failed_rollout_that_is_killed_is_undone_by_the_next_run(
     assert read_note(namespace, kind)["completed"] is True
 
 
-@pytest.mark.parametrize(
-    ("number", "when"), choose([point[1:] for point in BAD if point[0] == "PATCH" and point[1] > TRY], 1, 2, 5)
-)
+@pytest.mark.parametrize(("number", "when"), choose([point[1:] for point in BAD[2:8]], 1, 2, 5))
 def test_a_write_whose_answer_is_lost_is_decided_about_again(namespace: Namespace, number: int, when: str) -> None:
     """Of the change, of the undo, and of the note: whether it was carried out is read, not assumed."""
     kind = put(namespace, "Deployment")
