@@ -328,8 +328,8 @@ def compare_counts(
     if removed:
         return Blocker(
             f"consumer group {group}",
-            f"retention has removed offsets that it had not passed when it was stopped: {', '.join(removed)}, and not all"
-            f" of them are recorded ({counts.describe()}{places})",
+            f"retention has removed offsets that it had not passed when it was stopped: {', '.join(removed)}, and not"
+            f" all of them are recorded ({counts.describe()}{places})",
             "Compare the ledger with the producer's records of these offsets, and raise the topic's retention above the"
             " length of a window",
         )

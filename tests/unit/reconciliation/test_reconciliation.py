@@ -174,8 +174,8 @@ def test_what_retention_removed_while_the_consumers_were_stopped_is_lost() -> No
     before = stopped({**PASSED, "committed": 50}, {**OTHER, "committed": 190}, NOT_STARTED | {"partition": 2})
     (blocker,) = reconcile(bus(moved, ahead), recorded, "", None, before)["blockers"]
     assert blocker["what"] == (
-        "retention has removed offsets that it had not passed when it was stopped: 50 of t[0] (50 to 99), and not all of"
-        " them are recorded (topic 300, recorded 250, lost 50, doubled 0; lost 50 of t[0])"
+        "retention has removed offsets that it had not passed when it was stopped: 50 of t[0] (50 to 99), and not all"
+        " of them are recorded (topic 300, recorded 250, lost 50, doubled 0; lost 50 of t[0])"
     )
     in_sum = ledger({"recorded": 250, "doubled": 0, "recorded_since": 0})
     (blocker,) = reconcile(bus(moved, ahead), in_sum, "", None, before)["blockers"]
