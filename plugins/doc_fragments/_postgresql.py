@@ -75,6 +75,8 @@ notes:
   - Connect to the server itself where that is possible. A connection pooler that pools by transaction or statement is
     refused before anything is set, since settings and locks of a session would reach other clients. It is told by the
     server process that answers each of five connections, so a pooler needs as many to spare.
+  - A proxy that ends connections without traffic (C(timeout client) and C(timeout server) of HAProxy) ends a single command
+    that takes longer, too. Set these above the longest VACUUM or index build, or connect to the server itself.
 """
 
     CONDITION = r"""
