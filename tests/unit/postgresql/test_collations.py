@@ -115,3 +115,12 @@ def test_what_could_not_be_dropped_is_said_before_it_is_built() -> None:
     assert "GRANT the role that owns public.t TO keeper" in warning
     assert warn_of_remains(steps, [INDEX], user="keeper") == []
     assert warn_of_remains([], [other], user="keeper") == []
+
+
+def test_a_version_is_not_noted_while_an_index_is_out_of_scope() -> None:
+    """Nothing would tell afterwards that it is built by the old rules."""
+    plan = planned("refresh", COLLATION._replace(indexes=[INDEX.oid, 11]))
+    assert plan.steps == []
+    (skip,) = plan.skips
+    assert skip.blocker is not None
+    assert "1 of its 2 indexes are not in it" in skip.blocker.next_step
