@@ -306,6 +306,13 @@ def damage_table(server: Server, database: str, table: str) -> None:
     _run_as_postgres(server.programs / "pg_ctl", "-D", data, "-l", log, "-w", "start", cwd=server.folder)
 
 
+def crash_server(server: Server) -> None:
+    """Let a server of :func:`start_server` come back from a crash, in which no session cleans up after itself."""
+    data, log = server.folder / "data", server.folder / "log"
+    _run_as_postgres(server.programs / "pg_ctl", "-D", data, "-m", "immediate", "-w", "stop", cwd=server.folder)
+    _run_as_postgres(server.programs / "pg_ctl", "-D", data, "-l", log, "-w", "start", cwd=server.folder)
+
+
 @contextmanager
 def start_standby(primary: Server, *settings: str) -> Iterator[Server]:
     """Run a standby of a server of :func:`start_server`, which streams from it; ``settings`` are lines of its own."""

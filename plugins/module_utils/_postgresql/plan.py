@@ -378,7 +378,7 @@ def drop_blocked_needs(
     if not needs.danger and not needs.dead:
         return needs, False
     display_name = format_table(table)
-    holder = find_oldest(read_holders(), catalog=table.schema in CATALOGS)
+    holder = find_oldest(read_holders(), catalog=table.schema in CATALOGS, shared=table.shared)
     if needs.danger and not is_worth_freezing(table, conditions, holder, server) and holder is not None:
         reason = f"{needs.danger}, and rows cannot be frozen past the oldest transaction"
         blocker = make_xmin_blocker(display_name, holder, "a VACUUM could not lower its transaction-id age")
