@@ -137,7 +137,7 @@ def find_newest(bucket: Bucket, runs: t.Iterable[Run], identity: Identity, *, la
     bad: list[Examined] = []
     foreign: list[Examined] = []
     for run in runs:
-        if run.is_unfinished or not {keys.MANIFEST, keys.DUMP} & set(run.parts):
+        if run.is_unfinished or not {keys.MANIFEST, keys.DUMP, keys.MAIN} & set(run.parts):
             continue
         examined = examine(bucket, run)
         if examined.manifest is None or not examined.verified:

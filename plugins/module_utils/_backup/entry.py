@@ -302,6 +302,6 @@ def decode_newest(
             )
             for name in entry.manifest.dumps
         }
-        dump = bucket.url(listed[keys.DUMP].key)
+        dump = bucket.url(listed[entry.manifest.main].key)
         verify.compare_rows(dump, name_rows(verify.join_counts(counts)), read_tables(tables))
         outcome.facts["decoded"].append(entry.run.run_id)

@@ -22,7 +22,7 @@ from .._common.outcome import Blocker
 from .._common.text import format_count
 from .._s3.bucket import MEMORY, HashingReader
 from . import database, keys, programs, verify
-from .copy_rows import Expected, Table, name_table
+from .copy_rows import Expected, Table, TableName
 from .manifest import Manifest, Part, write_started
 from .packing import Stream, plan_streams
 from .pipeline import Pipeline, run
@@ -61,7 +61,10 @@ NO_CONNECTION = (
 
 @dataclass(frozen=True)
 class Setting:
-    """What a new backup is made with. ``token`` tells this run from others; ``refuse_data`` raises for data too old to dump."""
+    """What a new backup is made with. ``token`` tells this run from others; ``refuse_data`` raises for data too old to dump.
+
+    ``warn`` tells of what the programs warn of, ``left_out`` is what has been told before that the dump will lack.
+    """
 
     session: Session
     lock: database.Lock
@@ -77,6 +80,8 @@ class Setting:
     jobs: int
     token: str
     refuse_data: t.Callable[[database.DataMoment], None]
+    warn: t.Callable[[str], None]
+    left_out: t.Sequence[str] = ()
 
 
 class NewBackup:
@@ -87,6 +92,7 @@ class NewBackup:
         self._outcome = outcome
         self._parts: dict[str, Part] = {}
         self._streams: list[Stream] = []
+        self._warnings = list(setting.left_out)
         self.run_id = ""
 
     def make(self) -> Manifest:
@@ -155,7 +161,7 @@ class NewBackup:
         command = programs.globals_command(
             own.programs, environment, database=own.place.database, role_passwords=own.role_passwords
         )
-        roles = run(command, deadline=own.deadline)
+        roles = run(command, deadline=own.deadline, warn=self._warn)
         if GLOBALS_END not in roles[-300:]:
             raise OpsError(
                 obj="pg_dumpall",
@@ -184,7 +190,7 @@ class NewBackup:
                         options=stream.options,
                     ),
                     part=stream.part,
-                    size=max(0, size - taken) if stream.part == keys.DUMP else stream.size,
+                    size=max(0, size - taken) if stream is self._streams[0] else stream.size,
                     beside=beside,
                 )
                 for stream in self._streams
@@ -214,7 +220,15 @@ class NewBackup:
                 content_type="application/zstd",
                 memory=MEMORY // len(self._streams),
             )
+            for warning in choose_warnings(pipeline.warnings):
+                self._warn(warning)
         return Part(size=source.size, sha256=source.sha256, etag=etag)
+
+    def _warn(self, warning: str) -> None:
+        """Tell of a warning once."""
+        if warning not in self._warnings:
+            self._warnings.append(warning)
+            self._setting.warn(warning)
 
     def _put(self, part: str, body: bytes, content_type: str) -> None:
         etag = self._setting.bucket.put(self._key(part), body, content_type=content_type)
@@ -283,6 +297,7 @@ class NewBackup:
             role_passwords=own.role_passwords,
             encryption=own.encryption,
             parts=dict(self._parts),
+            warnings=tuple(self._warnings),
         )
 
     def _discard(self) -> None:
@@ -307,6 +322,14 @@ class NewBackup:
                     next_step=f"{error.next_step}; it does not count as a backup, and may be removed by hand",
                 )
             )
+
+
+def choose_warnings(warnings: t.Iterable[str]) -> list[str]:
+    """Return those of pg_dump's warnings that say something new.
+
+    Foreign keys that go in a circle do not matter to a restore that makes them last, and subscriptions are named before.
+    """
+    return [line for line in warnings if "circular foreign-key" not in line and "subscriptions not dumped" not in line]
 
 
 def adopt_etags(parts: t.Mapping[str, Part], objects: t.Iterable[Listed]) -> dict[str, Part]:
@@ -376,11 +399,14 @@ def write_tables(rows: t.Mapping[Table, int], places: t.Mapping[Table, str]) -> 
     return json.dumps(entries, indent=1).encode() + b"\n"
 
 
-def read_tables(body: bytes) -> dict[str, int]:
+def read_tables(body: bytes) -> dict[TableName, int]:
     """Return how many rows of each table a document of :func:`write_tables` has."""
-    return {f"{entry['schema']}.{entry['name']}": int(entry["rows"]) for entry in json.loads(body)}
+    return {(entry["schema"], entry["name"]): int(entry["rows"]) for entry in json.loads(body)}
 
 
-def name_rows(rows: t.Mapping[Table, int]) -> dict[str, int]:
+def name_rows(rows: t.Mapping[Table, int]) -> dict[TableName, int]:
     """Return counted rows under the names that :func:`read_tables` gives."""
-    return {name_table(table): count for table, count in rows.items()}
+    return {
+        (schema.decode("utf-8", "backslashreplace"), name.decode("utf-8", "backslashreplace")): count
+        for (schema, name), count in rows.items()
+    }

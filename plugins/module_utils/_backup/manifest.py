@@ -40,7 +40,8 @@ class Manifest:
     """One published backup. Times are UTC; ``taken_at`` is the moment of the data, by the database server's clock.
 
     ``hosts`` is by which names and addresses the server was reached, ``timeline`` on which one it was: a physical copy
-    of a cluster has its system identifier and its database names, and only these tell the two apart.
+    of a cluster has its system identifier and its database names, and only these tell the two apart. ``warnings`` say what
+    is not in it, or what pg_dump has warned of; earlier releases did not write them.
     """
 
     run_id: str
@@ -61,6 +62,7 @@ class Manifest:
     role_passwords: bool
     encryption: str | None
     parts: dict[str, Part]
+    warnings: tuple[str, ...] = ()
 
     def to_json(self) -> bytes:
         """Return the document, stable in its order of keys."""
@@ -78,6 +80,11 @@ class Manifest:
     def dumps(self) -> list[str]:
         """Return the parts that pg_dump has written, the main one first."""
         return keys.list_dumps(self.parts)
+
+    @property
+    def main(self) -> str:
+        """Return the part that has the schema."""
+        return keys.name_main(self.parts)
 
     @property
     def size(self) -> int:
@@ -223,7 +230,7 @@ def _typed(document: dict[str, t.Any]) -> Manifest:
     }
     if not keys.is_complete(parts):
         raise ValueError(
-            f"parts are {sorted(parts)}, not {sorted(keys.PARTS)}, with or without data-1.pgc.zst and so on"
+            f"parts are {sorted(parts)}, not {sorted(keys.PARTS)}, nor {keys.MAIN} with data-1.pgc.zst and so on"
         )
     if not keys.is_run_id(document["run_id"]):
         raise ValueError(f"run_id is {document['run_id']!r}")
@@ -246,4 +253,5 @@ def _typed(document: dict[str, t.Any]) -> Manifest:
         role_passwords=bool(document["role_passwords"]),
         encryption=None if document["encryption"] is None else str(document["encryption"]),
         parts=parts,
+        warnings=tuple(str(warning) for warning in document.get("warnings", ())),
     )

@@ -8,7 +8,6 @@ from __future__ import annotations
 import typing as t
 
 from .._common.text import format_count, format_duration, format_size, join_some
-from . import keys
 from .manifest import stamp
 
 if t.TYPE_CHECKING:
@@ -33,11 +32,12 @@ def report_backup(manifest: Manifest, now: datetime) -> dict[str, t.Any]:
         "verified_at": stamp(manifest.verified_at),
         "age_seconds": max(0, int((now - manifest.taken_at).total_seconds())),
         "size": manifest.size,
-        "sha256": manifest.parts[keys.DUMP].sha256,
+        "sha256": manifest.parts[manifest.main].sha256,
         "dumps": manifest.dumps,
         "tables": manifest.tables,
         "rows": manifest.rows,
         "encryption": manifest.encryption,
+        "warnings": list(manifest.warnings),
         "verified": True,
     }
 

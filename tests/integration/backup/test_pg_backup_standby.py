@@ -105,7 +105,7 @@ def test_a_standby_can_be_dumped_in_several_streams(pair: Pair) -> None:
     done = pair.backup(jobs=2)
     assert done.changed, done.msg
     assert done["backup"]["source"] == "standby"
-    assert done["backup"]["dumps"] == ["dump.pgc.zst", "data-1.pgc.zst"]
+    assert done["backup"]["dumps"] == ["main.pgc.zst", "data-1.pgc.zst"]
 
 
 @pytest.mark.procedure("A22")

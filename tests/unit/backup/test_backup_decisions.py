@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from ansible_collections.lowtide.ops.plugins.module_utils._backup import catalogue, keys
 from ansible_collections.lowtide.ops.plugins.module_utils._backup.entry import check_ages, choose_newest
-from ansible_collections.lowtide.ops.plugins.module_utils._backup.making import adopt_etags
+from ansible_collections.lowtide.ops.plugins.module_utils._backup.making import adopt_etags, choose_warnings
 from ansible_collections.lowtide.ops.plugins.module_utils._backup.manifest import (
     Identity,
     Manifest,
@@ -39,6 +39,7 @@ from ansible_collections.lowtide.ops.plugins.module_utils._backup.plan import (
     part_size,
     readable_age,
 )
+from ansible_collections.lowtide.ops.plugins.module_utils._backup.summary import report_backup
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import OpsError, Refusal
 from ansible_collections.lowtide.ops.plugins.module_utils._s3.bucket import Listed
 from ansible_collections.lowtide.ops.plugins.module_utils._s3.errors import S3Error
@@ -83,8 +84,21 @@ def listing(run: str = RUN, *, parts: tuple[str, ...] = keys.ORDER) -> list[List
 
 
 def test_a_manifest_is_read_as_it_was_written() -> None:
-    """To the last field."""
-    assert read_manifest(MANIFEST.to_json()) == MANIFEST
+    """To the last field. One that was written before there were warnings has none."""
+    warned = replace(MANIFEST, warnings=("pg_dump: warning: x",))
+    assert read_manifest(warned.to_json()) == warned
+    earlier = {name: value for name, value in json.loads(MANIFEST.to_json()).items() if name != "warnings"}
+    assert read_manifest(json.dumps(earlier).encode()) == MANIFEST
+
+
+def test_warnings_that_say_nothing_new_are_left_out() -> None:
+    """What does not matter to a restore that makes foreign keys last, and what is named by name before."""
+    said = [
+        "pg_dump: warning: there are circular foreign-key constraints on this table:",
+        "pg_dump: warning: subscriptions not dumped because current user is not a superuser",
+        "pg_dump: warning: something else",
+    ]
+    assert choose_warnings(said) == said[2:]
 
 
 @settings(deadline=None)
@@ -109,13 +123,18 @@ def test_a_field_of_another_kind_never_passes_as_an_error_of_ours(field: str, va
     assert keys.is_run_id(run_id)
 
 
-def test_a_dump_in_several_objects_has_a_format_of_its_own() -> None:
-    """A release that knows of one object only names the version, instead of taking it for the whole; one is as before."""
+@pytest.mark.parametrize("main", [keys.MAIN, keys.DUMP])
+def test_a_dump_in_several_objects_has_a_format_of_its_own(main: str) -> None:
+    """A release that knows of one object only names the version, instead of taking it for the whole; one is as before.
+
+    The main one has another name than a whole dump; of those that were made before it had, each still counts.
+    """
     part = Part(size=9, sha256="1" * 64, etag="x")
-    several = replace(MANIFEST, parts=MANIFEST.parts | {"data-1.pgc.zst": part, "data-2.pgc.zst": part})
+    small = {name: MANIFEST.parts[name] for name in (keys.GLOBALS, keys.TABLES)}
+    several = replace(MANIFEST, parts={main: part, **small, "data-1.pgc.zst": part, "data-2.pgc.zst": part})
     assert read_manifest(several.to_json()) == several
-    assert several.dumps == [keys.DUMP, "data-1.pgc.zst", "data-2.pgc.zst"]
-    assert several.size == MANIFEST.size + 18
+    assert several.dumps == [main, "data-1.pgc.zst", "data-2.pgc.zst"]
+    assert report_backup(several, NOW)["sha256"] == "1" * 64
     assert json.loads(several.to_json())["format_version"] == 2
     assert json.loads(MANIFEST.to_json())["format_version"] == 1
     gap = replace(several, parts={name: part for name in several.parts if name != "data-1.pgc.zst"})
@@ -123,11 +142,13 @@ def test_a_dump_in_several_objects_has_a_format_of_its_own() -> None:
         read_manifest(gap.to_json())
     # Each of them has to be there, as it was.
     listed = [Listed(key=PLACE.key(RUN, name), size=9, etag="x", modified=NOW) for name in several.dumps[1:]]
-    (run,) = catalogue.group([*listing(), *listed], "p")
+    beside = listing(parts=(keys.STARTED, keys.GLOBALS, keys.TABLES, keys.MANIFEST))
+    beside.append(Listed(key=PLACE.key(RUN, main), size=9, etag="x", modified=NOW))
+    (run,) = catalogue.group([*beside, *listed], "p")
     assert catalogue.judge(run, several.to_json()).verified
-    (run,) = catalogue.group([*listing(), listed[0]], "p")
+    (run,) = catalogue.group([*beside, listed[0]], "p")
     assert catalogue.judge(run, several.to_json()).problem == "data-2.pgc.zst is missing"
-    (run,) = catalogue.group([*listing(), listed[0], replace(listed[1], etag="y")], "p")
+    (run,) = catalogue.group([*beside, listed[0], replace(listed[1], etag="y")], "p")
     assert "data-2.pgc.zst has been replaced" in str(catalogue.judge(run, several.to_json()).problem)
 
 
