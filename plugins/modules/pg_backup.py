@@ -234,7 +234,8 @@ backup:
   description:
     - The newest verified backup, which is the new one if one was made; null if there is none.
     - C(dumps) are the objects that C(pg_dump) has written, the main one first; C(sha256) is that of the main one, and C(size)
-      that of the whole backup.
+      that of the whole backup. C(warnings) say what is not in it, such as subscriptions where the role is no superuser, and
+      what C(pg_dump) has warned of.
   returned: when the state could be read
   type: dict
   sample:
@@ -254,6 +255,7 @@ backup:
     tables: 12
     rows: 2000000
     encryption: null
+    warnings: []
     verified: true
 bad:
   description: Newer runs in the bucket that do not count, each with its C(problem).

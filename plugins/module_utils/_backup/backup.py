@@ -82,6 +82,7 @@ class Backup:
         self._outcome = outcome
         self._warn = warn
         self._deadline = Deadline(options.timeout)
+        self._left_out: list[str] = []
 
     def ensure(self, *, check: bool) -> None:
         """Read, plan, and unless ``check`` do what is due."""
@@ -109,6 +110,9 @@ class Backup:
                 self._session, role_passwords=self._options.role_passwords, blockers=self._outcome.blockers
             )
             database.refuse_few_connections(self._session, self._options.jobs)
+            self._left_out = rights.read_left_out(self._session)
+            for words in self._left_out:
+                self._warn(f"{self._session.settings.target}: {words}.")
         self._plan(state)
         made: Manifest | None = None
         if check:
@@ -255,6 +259,8 @@ class Backup:
             jobs=options.jobs,
             token=uuid.uuid4().hex,
             refuse_data=lambda data: self._refuse_old_data(state, data),
+            warn=self._warn,
+            left_out=self._left_out,
         )
         made = NewBackup(setting, self._outcome).make()
         runs = catalogue.group(self._bucket.list_objects(self._place.key(made.run_id, "")), self._place.prefix)

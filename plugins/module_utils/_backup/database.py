@@ -32,7 +32,8 @@ SELECT a.pid, a.application_name, pg_catalog.host(a.client_addr), a.backend_star
 """
 NOT_IN_PREREQUISITE_STATE = "55000"
 LOCK_NOT_AVAILABLE = "55P03"
-# Tables whose rows pg_dump dumps in any case: ordinary ones that no extension brought. Names as bytes of the database's
+# Tables whose rows pg_dump dumps in any case: ordinary ones that no extension brought. One that lies in the schema of an
+# extension and is not the extension's own, as a chunk of TimescaleDB does, is dumped as well. Names as bytes of the database's
 # own encoding, which is that of the dump. Hashes of an enum differ between databases, so pg_dump has the partitions of a
 # table that is divided by them restored by the name of that table, the root of the tree.
 _TABLES = """
@@ -53,9 +54,6 @@ SELECT pg_catalog.convert_to(n.nspname::text, pg_catalog.getdatabaseencoding()),
    AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
    AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
                     WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = c.oid AND d.deptype = 'e')
-   AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
-                    WHERE d.classid = 'pg_catalog.pg_namespace'::pg_catalog.regclass AND d.objid = n.oid
-                      AND d.deptype = 'e')
 """
 # How much there is to dump: heap and TOAST, without indexes. Large objects are dumped with the main stream.
 _SIZES = """
