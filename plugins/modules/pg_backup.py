@@ -80,7 +80,9 @@ options:
       - A conflict with recovery ends the dump; C(hot_standby_feedback) or C(max_standby_streaming_delay) prevent it.
       - A standby that is paused or lags is refused if its data is no newer than the last verified backup, or older than
         O(max_age), where that is not 0.
-      - With V(standby), name one server in O(login_host).
+      - Its data is dated by the last transaction that it has replayed, since only the primary knows whether there is more. Where
+        hours pass without a transaction, name the primary in O(login_host), after the standby, which is then dated by it.
+      - With V(standby), the standby is the first server in O(login_host).
     type: str
     choices: [primary, standby]
     default: primary
@@ -139,8 +141,11 @@ options:
     default: 86400
   bin_dir:
     description:
-      - Folder of C(pg_dump), C(pg_dumpall) and C(pg_restore) on the host that runs this task, if they are not on PATH
-        or several versions are installed. Their major version must not be lower than the server's.
+      - Folder of C(pg_dump), C(pg_dumpall) and C(pg_restore) on the host that runs this task. Their major version must not be
+        lower than the server's; a dump by newer ones does not go back into a server of this version without help, of which check
+        mode warns.
+      - Unset, those of the server's own version are used where Debian or the packages of the PostgreSQL project put them
+        (C(/usr/lib/postgresql/16/bin), C(/usr/pgsql-16/bin)), else those on PATH.
     type: path
 seealso:
   - module: lowtide.ops.pg_backup_info

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from .._common.errors import OpsError, Refusal
 from .._common.outcome import Blocker, PlanItem
 from .._common.retry import Deadline
-from . import catalogue, database, keys, programs, rights
+from . import catalogue, database, keys, plan, programs, rights
 from .cleaning import Cleaning, find_interrupted
 from .making import NewBackup, Setting
 from .plan import SKEW, Decision, Retention, decide, explain_clock, explain_old_data, explain_old_result
@@ -92,6 +92,9 @@ class Backup:
             self._summarize(state, made=None, check=check)
             return
         found_programs = programs.find_programs(self._session, bin_dir=self._options.bin_dir, deadline=self._deadline)
+        newer = programs.explain_newer(self._session.server.version // 10000, found_programs.version)
+        if check and newer is not None:
+            self._warn(f"{found_programs.pg_dump}: {newer}.")
         lock = database.Lock(self._session)
         holder = lock.holder() if check else lock.take()
         if holder is not None:
@@ -110,6 +113,9 @@ class Backup:
                 self._session, role_passwords=self._options.role_passwords, blockers=self._outcome.blockers
             )
             database.refuse_few_connections(self._session, self._options.jobs)
+            plan.refuse_large_parts(
+                database.read_size(self._session) // self._options.jobs, max_parts=self._options.max_parts
+            )
             self._left_out = rights.read_left_out(self._session)
             for words in self._left_out:
                 self._warn(f"{self._session.settings.target}: {words}.")
@@ -136,13 +142,14 @@ class Backup:
             problem=f"this standby {'is paused' if data.is_paused else 'lags behind'}: {problem}",
             next_step="Resume its replay (pg_wal_replay_resume())"
             if data.is_paused
-            else "Find out why it does not receive or replay (pg_stat_wal_receiver, and its log), or dump the primary",
+            else "Find out why it does not receive or replay (pg_stat_wal_receiver, and its log), or dump the primary."
+            " Where nothing has been written, name the primary in login_host, after this standby, so that it can say so",
         )
 
     def _read(self) -> State:
         """Read the state: one S3 request, plus one for each manifest looked at, normally one."""
         now = self._now()
-        data = database.read_moment(self._session)
+        data = database.read_moment(self._session, database.ask_primary(self._session))
         identity = database.read_identity(self._session)
         runs = catalogue.group(self._bucket.list_objects(self._place.root), self._place.prefix)
         server_time = self._bucket.server_time

@@ -25,8 +25,9 @@ from . import database, keys, programs, verify
 from .copy_rows import Expected, Table, TableName
 from .manifest import Manifest, Part, write_started
 from .packing import Stream, plan_streams
+from .pings import Pings
 from .pipeline import Pipeline, run
-from .plan import part_size
+from .plan import part_size, refuse_large_parts
 from .streams import Streams
 
 if t.TYPE_CHECKING:
@@ -92,11 +93,19 @@ class NewBackup:
         self._outcome = outcome
         self._parts: dict[str, Part] = {}
         self._streams: list[Stream] = []
+        self._sizes: dict[str, int] = {}
         self._warnings = list(setting.left_out)
         self.run_id = ""
 
     def make(self) -> Manifest:
         """Dump, verify, publish; on failure nothing of this run counts, and what of it could not be removed is named."""
+        own = self._setting
+        with Pings(own.session.is_alive):
+            manifest = self._make()
+        self._outcome.changed = True
+        return manifest
+
+    def _make(self) -> Manifest:
         own = self._setting
         is_standby = own.session.server.in_recovery
         snapshot = database.Snapshot(
@@ -104,6 +113,7 @@ class NewBackup:
             run_id=own.token[:8],
             is_standby=is_standby,
             reached=database.read_reached(own.session),
+            position=database.ask_primary(own.session),
         )
         self.run_id = keys.run_id(snapshot.taken_at, own.token)
         try:
@@ -111,11 +121,15 @@ class NewBackup:
                 own.refuse_data(snapshot.data)
                 expected = snapshot.list_tables()
                 self._streams = self._plan_streams(snapshot, expected)
+                self._sizes = self._estimate_sizes()
+                for size in self._sizes.values():
+                    refuse_large_parts(size, max_parts=own.max_parts)
                 started = time.monotonic()
                 try:
-                    self._upload(snapshot)
+                    with Pings(snapshot.is_alive):
+                        self._upload(snapshot)
                 except OpsError as error:
-                    is_lost = snapshot.is_lost()
+                    is_lost = not snapshot.is_alive()
                     database.end_programs(own.session, programs.name_application(own.token[:8]))
                     raise explain_failure(
                         error,
@@ -137,7 +151,6 @@ class NewBackup:
         except BaseException:
             self._discard()
             raise
-        self._outcome.changed = True
         return manifest
 
     def _key(self, part: str) -> str:
@@ -174,8 +187,6 @@ class NewBackup:
     def _dump(self, snapshot: database.Snapshot, environment: dict[str, str]) -> None:
         """Dump all streams, side by side."""
         own = self._setting
-        size = own.session.query("SELECT pg_catalog.pg_database_size(pg_catalog.current_database())")[0][0]
-        taken = sum(stream.size for stream in self._streams[1:])
         beside = Streams()
         dumps = beside.run(
             [
@@ -187,10 +198,11 @@ class NewBackup:
                         database=own.place.database,
                         snapshot=snapshot.name,
                         lock_timeout=own.lock_timeout,
+                        encoding=own.session.connection.info.parameter_status("server_encoding"),
                         options=stream.options,
                     ),
                     part=stream.part,
-                    size=max(0, size - taken) if stream is self._streams[0] else stream.size,
+                    size=self._sizes[stream.part],
                     beside=beside,
                 )
                 for stream in self._streams
@@ -206,6 +218,12 @@ class NewBackup:
         sizes = snapshot.list_sizes(lock_timeout=own.lock_timeout)
         movable = {entry.table: sizes[entry.table] for entry in expected if entry.root is None and entry.table in sizes}
         return plan_streams(movable, rest=sum(sizes.values()) - sum(movable.values()), jobs=own.jobs)
+
+    def _estimate_sizes(self) -> dict[str, int]:
+        """Return the bytes that each stream may have: those of its tables, of the main one all others of the database."""
+        main, *further = self._streams
+        rest = database.read_size(self._setting.session) - sum(stream.size for stream in further)
+        return {main.part: max(0, rest), **{stream.part: stream.size for stream in further}}
 
     def _upload_stream(self, commands: t.Sequence[Command], *, part: str, size: int, beside: Streams) -> Part:
         """Dump one stream into its object."""

@@ -141,9 +141,10 @@ def test_every_table_with_an_odd_name_can_be_taken_out(
 def test_names_are_given_in_the_encoding_of_the_database(
     wide: Site, options: dict[str, Any], unique_name: Callable[..., str], encoding: str
 ) -> None:
-    """Whose bytes may be no UTF-8 at all."""
+    """Whose bytes may be no UTF-8 at all, and whatever encoding clients have by default."""
     name = unique_name("bkbytes", separator="_")
     wide.sql(f"CREATE DATABASE {name} ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0", database="postgres")
+    wide.sql(f"ALTER DATABASE {name} SET client_encoding = 'UTF8'", database="postgres")
     site = replace(wide, database=name)
     try:
         with closing(site.connect()) as connection, connection.cursor() as cursor:

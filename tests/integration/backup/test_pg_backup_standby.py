@@ -17,10 +17,12 @@ from typing import Any
 import pytest
 from labkit.postgresql_programs import DEBIAN_VERSION, USER
 
+from ansible_collections.lowtide.ops.plugins.module_utils._backup.pings import PERIOD
 from support.backups import Site, make_site
 from support.modules import ModuleRun, run_module
 from support.postgresql_servers import PASSWORD, Server, damage_table, start_server, start_standby
 from support.s3_proxy import Fault, Request, s3_proxy
+from support.tcp_proxy import TcpProxy
 
 pytestmark = pytest.mark.lab("postgresql", "versitygw")
 
@@ -192,6 +194,47 @@ def test_a_standby_that_lags_by_more_than_is_allowed_is_refused(pair: Pair) -> N
     finally:
         pair.standby.administer("ALTER SYSTEM RESET recovery_min_apply_delay", "SELECT pg_reload_conf()")
         pair.site.wait_replayed()
+
+
+@pytest.mark.procedure("A22")
+def test_a_standby_below_one_that_is_cut_off_is_not_current(pair: Pair) -> None:
+    """It has replayed all that it received, and is connected; what the primary wrote since then is not in its data."""
+    first = pair.backup()
+    assert first.changed, first.msg
+    with start_standby(pair.standby) as below:
+        lower = Pair(pair.site, below)
+        lower.wait_until("SELECT EXISTS (SELECT FROM pg_stat_wal_receiver)")
+        pair.standby.administer("ALTER SYSTEM SET primary_conninfo = ''", "SELECT pg_reload_conf()")
+        try:
+            pair.wait_until("SELECT NOT EXISTS (SELECT FROM pg_stat_wal_receiver)")
+            lower.wait_until("SELECT EXISTS (SELECT FROM pg_stat_wal_receiver)")
+            pair.site.sql("CREATE TABLE later AS SELECT 1 AS i")
+            refused = lower.backup()
+            assert refused.failed
+            assert "this standby lags behind: its data is of" in refused["error"]["problem"]
+            assert first["backup"]["run_id"] in refused["error"]["problem"]
+        finally:
+            pair.standby.administer("ALTER SYSTEM RESET primary_conninfo", "SELECT pg_reload_conf()")
+            pair.site.wait_replayed()
+
+
+@pytest.mark.procedure("A22")
+def test_a_proxy_that_ends_idle_connections_does_not_end_a_backup(pair: Pair, servers: tuple[Server, Server]) -> None:
+    """While the dump is on its way nothing else is to be said on the sessions of its lock and of its snapshot."""
+    primary, _standby = servers
+
+    def rule(request: Request) -> Fault | None:
+        if request.method == "PUT" and "dump.pgc.zst" in request.target:
+            time.sleep(1.8 * PERIOD)
+        return None
+
+    with (
+        TcpProxy(primary.host, primary.port, idle=1.4 * PERIOD) as proxy,
+        s3_proxy(pair.site.server["endpoint_url"], rule) as store,
+    ):
+        options = {"login_port": proxy.port, "bin_dir": str(primary.programs), "endpoint_url": store.url}
+        done = run_module("pg_backup", pair.site.params(**options))
+    assert done.changed, done.msg
 
 
 @pytest.mark.procedure("B22")

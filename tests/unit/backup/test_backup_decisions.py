@@ -38,6 +38,7 @@ from ansible_collections.lowtide.ops.plugins.module_utils._backup.plan import (
     parse_age,
     part_size,
     readable_age,
+    refuse_large_parts,
 )
 from ansible_collections.lowtide.ops.plugins.module_utils._backup.summary import report_backup
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import OpsError, Refusal
@@ -259,6 +260,15 @@ def test_parts_are_few_enough(size: int, limit: int) -> None:
     assert -(-2 * size // part) <= limit
 
 
+def test_parts_that_are_too_large_are_refused_before() -> None:
+    """S3 takes 5 GiB; with as many parts as it allows that is 24 TiB, with a tenth of them 2.4 TiB."""
+    refuse_large_parts(2 << 40, max_parts=1000)
+    refuse_large_parts(20 << 40, max_parts=10_000)
+    with pytest.raises(Refusal, match=r"3\.0 TiB in one upload of 1000 parts would make each 6\.1 GiB") as caught:
+        refuse_large_parts(3 << 40, max_parts=1000)
+    assert "max_parts" in caught.value.next_step
+
+
 def test_a_whole_run_counts() -> None:
     """Manifest readable, objects as listed then."""
     (run,) = catalogue.group(listing(), "p")
@@ -415,6 +425,34 @@ def test_a_name_of_the_machine_itself_is_none_of_a_server_elsewhere(
     listed = name_members([host, "db2"], 6543, address=address, reached=names, node="n1")
     assert set(listed) == {"db2:6543", *names}
     assert len(listed) == len(set(listed))
+
+
+@pytest.mark.parametrize(
+    ("peer", "names"),
+    [
+        (None, ("pg:5432", "172.17.0.2:5432")),
+        ("172.17.0.2", ("pg:5432", "172.17.0.2:5432")),
+        ("192.0.2.7", ("pg:5432", "172.17.0.2:5432 via pg:5432")),
+    ],
+)
+def test_an_address_that_the_connection_does_not_go_to_is_none(peer: str | None, names: tuple[str, ...]) -> None:
+    """Containers on two machines have the same private one; together with the name that leads to it, it still tells."""
+    assert name_server("pg", 5432, address="172.17.0.2", server_port=5432, node="n1", peer=peer) == names
+
+
+def test_two_containers_with_one_private_address_are_two_servers() -> None:
+    """Neither vouches for the other, whichever name they were reached by; the same one by its name does."""
+
+    def name(host: str, address: str) -> tuple[str, ...]:
+        return name_server(host, 5432, address=address, server_port=5432, node="n1", peer="192.0.2.7")
+
+    made = replace(MANIFEST, hosts=name("clone", "172.17.0.2"))
+    production = Identity(name("db", "172.17.0.2"), 3, reached=name("db", "172.17.0.2"))
+    assert "it was taken from clone:5432" in str(production.explain_foreign(made))
+    own = Identity(name("clone", "172.17.0.2"), 3, reached=name("clone", "172.17.0.2"))
+    assert own.explain_foreign(made) is None
+    moved = Identity(name("clone", "172.17.0.3"), 3, reached=name("clone", "172.17.0.3"))
+    assert "one name, another address" in str(moved.explain_foreign(made))
 
 
 def test_a_name_that_leads_to_another_address_proves_nothing() -> None:
