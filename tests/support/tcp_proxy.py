@@ -37,8 +37,8 @@ API_NAMES = {
 class TcpProxy:
     """Listens on ``host`` at a free port and passes each connection on to ``host:target_port``.
 
-    ``cut_after`` bytes from the server, a connection is reset; ``delay`` seconds pass before each of its chunks. One on which
-    either side has been silent for ``idle`` seconds is closed.
+    ``cut_after`` bytes from the server, a connection is reset; ``delay`` seconds pass before each of its chunks. One on
+    which either side has been silent for ``idle`` seconds is closed.
     """
 
     def __init__(
