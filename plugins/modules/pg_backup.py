@@ -245,6 +245,7 @@ backup:
   returned: when the state could be read
   type: dict
   sample:
+    location: s3://feature-backups/postgresql/feature_db/7462919812386541234/20261121T020000Z-5f1c2a77/
     run_id: 20261121T020000Z-5f1c2a77
     database: feature_db
     system_identifier: "7462919812386541234"

@@ -77,6 +77,7 @@ class Backup:
     ) -> None:
         self._session = session
         self._bucket = bucket
+        self._manifests = catalogue.Manifests(bucket)
         self._place = place
         self._options = options
         self._outcome = outcome
@@ -153,7 +154,7 @@ class Backup:
         identity = database.read_identity(self._session)
         runs = catalogue.group(self._bucket.list_objects(self._place.root), self._place.prefix)
         server_time = self._bucket.server_time
-        found = catalogue.find_newest(self._bucket, runs, identity, latest=now + SKEW)
+        found = catalogue.find_newest(self._manifests, runs, identity, latest=now + SKEW)
         options = self._options
         decision = decide(newest=found.newest, now=now, max_age=options.max_age, interval=options.interval)
         interrupted: list[catalogue.Run] = []
@@ -181,7 +182,7 @@ class Backup:
         for run in runs:
             if not run.is_published:
                 continue
-            examined = catalogue.examine(self._bucket, run)
+            examined = catalogue.examine(self._manifests, run)
             manifest = examined.manifest
             if manifest is not None and examined.verified and identity.explain_foreign(manifest) is None:
                 own.append((run, manifest))
@@ -192,7 +193,7 @@ class Backup:
         self._outcome.facts |= {
             "due": state.decision.due,
             "why": state.decision.why,
-            "backup": None if newest is None else report_backup(newest, state.now),
+            "backup": None if newest is None else report_backup(newest, state.now, self._place),
             "location": self._place.url(),
             "bad": [report_bad(examined) for examined in state.found.bad],
             "foreign": [report_bad(examined) for examined in state.found.foreign],
@@ -271,14 +272,14 @@ class Backup:
         )
         made = NewBackup(setting, self._outcome).make()
         runs = catalogue.group(self._bucket.list_objects(self._place.key(made.run_id, "")), self._place.prefix)
-        examined = [catalogue.examine(self._bucket, run) for run in runs]
+        examined = [catalogue.examine(self._manifests, run) for run in runs]
         if not examined or not examined[0].verified:
             raise OpsError(
                 obj=self._place.url(self._place.key(made.run_id, keys.MANIFEST)),
                 problem=f"published, but {examined[0].problem if examined else 'it is not in the listing'}",
                 next_step="Look who else writes below this prefix, and run again",
             )
-        self._outcome.facts["backup"] = report_backup(made, self._now())
+        self._outcome.facts["backup"] = report_backup(made, self._now(), self._place)
         return made
 
     def _clean(self, state: State, made: Manifest) -> None:

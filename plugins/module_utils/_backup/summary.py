@@ -14,13 +14,15 @@ if t.TYPE_CHECKING:
     from datetime import datetime
 
     from .catalogue import Examined
+    from .keys import Place
     from .manifest import Manifest
     from .plan import Decision
 
 
-def report_backup(manifest: Manifest, now: datetime) -> dict[str, t.Any]:
-    """Return a backup as the modules report it."""
+def report_backup(manifest: Manifest, now: datetime, place: Place) -> dict[str, t.Any]:
+    """Return a backup in the folder of a ``place`` as the modules report it."""
     return {
+        "location": place.url(place.key(manifest.run_id, "")),
         "run_id": manifest.run_id,
         "database": manifest.database,
         "system_identifier": manifest.system_identifier,

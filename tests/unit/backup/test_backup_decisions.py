@@ -135,7 +135,8 @@ def test_a_dump_in_several_objects_has_a_format_of_its_own(main: str) -> None:
     several = replace(MANIFEST, parts={main: part, **small, "data-1.pgc.zst": part, "data-2.pgc.zst": part})
     assert read_manifest(several.to_json()) == several
     assert several.dumps == [main, "data-1.pgc.zst", "data-2.pgc.zst"]
-    assert report_backup(several, NOW)["sha256"] == "1" * 64
+    reported = report_backup(several, NOW, PLACE)
+    assert (reported["sha256"], reported["location"]) == ("1" * 64, f"s3://b/p/d%2Fb/{SYSTEM}/{RUN}/")
     assert json.loads(several.to_json())["format_version"] == 2
     assert json.loads(MANIFEST.to_json())["format_version"] == 1
     gap = replace(several, parts={name: part for name in several.parts if name != "data-1.pgc.zst"})
@@ -269,6 +270,22 @@ def test_parts_that_are_too_large_are_refused_before() -> None:
     assert "max_parts" in caught.value.next_step
 
 
+def test_a_manifest_is_read_once() -> None:
+    """As long as it is the same object; a run looks at all of them before and under its lock."""
+    reads: list[str] = []
+
+    class Bucket:
+        def read(self, key: str) -> bytes:
+            reads.append(key)
+            return b"{}"
+
+    manifests = catalogue.Manifests(Bucket())  # type: ignore[arg-type]
+    listed = Listed(key="k", size=2, etag="a", modified=NOW)
+    for entry in (listed, listed, replace(listed, etag="b"), listed):
+        assert manifests.read(entry) == b"{}"
+    assert reads == ["k", "k"]
+
+
 def test_a_whole_run_counts() -> None:
     """Manifest readable, objects as listed then."""
     (run,) = catalogue.group(listing(), "p")
@@ -379,7 +396,7 @@ def newer(number: int, **changes: object) -> Manifest:
 
 def find(bucket: Manifests, *manifests: Manifest) -> catalogue.Findings:
     """Look for the newest one of ours."""
-    return catalogue.find_newest(bucket, runs_of(*manifests), OURS, latest=NOW + SKEW)  # type: ignore[arg-type]
+    return catalogue.find_newest(catalogue.Manifests(bucket), runs_of(*manifests), OURS, latest=NOW + SKEW)
 
 
 def test_the_backup_of_a_copy_of_the_cluster_does_not_vouch() -> None:
