@@ -71,14 +71,17 @@ def start_process(command: Command, *, stdin: int | t.IO[bytes], stdout: int) ->
     It leads a process group, so that what a wrapper starts is ended with it.
     """
     environment = None if command.env is None else dict(command.env)
-    start = partial(
-        subprocess.Popen,
-        command.argv,
-        stdin=stdin,
-        stdout=stdout,
-        stderr=subprocess.PIPE,
-        env=environment,
-        start_new_session=True,
+    start = t.cast(
+        "t.Callable[..., subprocess.Popen[bytes]]",
+        partial(
+            subprocess.Popen,
+            command.argv,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            env=environment,
+            start_new_session=True,
+        ),
     )
     try:
         return start(pipesize=PIPE_BYTES)

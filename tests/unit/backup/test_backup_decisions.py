@@ -396,7 +396,8 @@ def newer(number: int, **changes: object) -> Manifest:
 
 def find(bucket: Manifests, *manifests: Manifest) -> catalogue.Findings:
     """Look for the newest one of ours."""
-    return catalogue.find_newest(catalogue.Manifests(bucket), runs_of(*manifests), OURS, latest=NOW + SKEW)
+    held = catalogue.Manifests(bucket)  # type: ignore[arg-type]
+    return catalogue.find_newest(held, runs_of(*manifests), OURS, latest=NOW + SKEW)
 
 
 def test_the_backup_of_a_copy_of_the_cluster_does_not_vouch() -> None:
