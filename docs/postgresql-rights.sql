@@ -15,22 +15,52 @@
 --   monitor      the role health
 --
 -- An account that is not there is made without a password. Give it one with \password lowtide_maintenance, then let it in
--- by pg_hba.conf. Run the file again after a schema, a large object or a table with row-level security was added.
+-- by pg_hba.conf. Run the file again after a schema, a large object or a table with row-level security was added. All of it
+-- is one transaction: after an error nothing has been done.
+--
+-- pg_read_all_data, pg_maintain and pg_read_all_stats are rights in each database that an account comes into, and into most of
+-- them PUBLIC may connect. So that an account reads this database only, let it into no other, first of its lines in pg_hba.conf
+-- on each member of the cluster:
+--
+--   host shop lowtide_backup 10.0.0.0/8 scram-sha-256
+--   host all  lowtide_backup all        reject
+--
+-- Without a superuser, as on a managed server: who runs it needs CREATEROLE, ADMIN OPTION on the roles that are granted, and
+-- the rights of the owner of the database. Of row-level security it says what it could not give.
 \set ON_ERROR_STOP on
-SELECT current_setting('server_version_num')::int >= 170000 AS has_maintain \gset
+SELECT version >= 170000 AS has_maintain, version >= 180000 AS has_object_defaults,
+       CASE WHEN version >= 160000 THEN 'WITH INHERIT TRUE' ELSE '' END AS inherited,
+       rolsuper OR (version >= 160000 AND rolbypassrls) AS may_bypass
+  FROM pg_roles, CAST(current_setting('server_version_num') AS int) AS version WHERE rolname = current_user \gset
+
+\if :{?maintenance}
+\elif :{?backup}
+\elif :{?query}
+\elif :{?monitor}
+\else
+  DO 'BEGIN RAISE ''no account is named: give -v backup=NAME or another one of those in the head of this file''; END';
+\endif
+\if :{?query}
+  \if :{?ledger}
+  \else
+    DO 'BEGIN RAISE ''the account query reads one table: give -v ledger=NAME''; END';
+  \endif
+\endif
+BEGIN;
 
 \if :{?maintenance}
   SELECT format('CREATE ROLE %I LOGIN', :'maintenance')
    WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = :'maintenance') \gexec
+  SELECT DISTINCT format('ALTER ROLE %I INHERIT', rolname) FROM pg_roles WHERE rolname = :'maintenance' AND NOT rolinherit \gexec
   -- To come in, where PUBLIC may not.
   GRANT CONNECT ON DATABASE :"DBNAME" TO :"maintenance";
   \if :has_maintain
     -- VACUUM, ANALYZE and REINDEX of every table. To drop what an interrupted rebuild leaves takes the owner all the same:
     -- GRANT shop_owner TO lowtide_maintenance, or drop it as the owner.
-    GRANT pg_maintain TO :"maintenance";
+    GRANT pg_maintain TO :"maintenance" :inherited;
   \elif :{?owner}
     -- The same before PostgreSQL 17. It gives every right of the owner.
-    GRANT :"owner" TO :"maintenance";
+    GRANT :"owner" TO :"maintenance" :inherited;
   \else
     DO 'BEGIN RAISE ''up to PostgreSQL 16 only the owner of a table may vacuum it: give -v owner=NAME''; END';
   \endif
@@ -38,23 +68,28 @@ SELECT current_setting('server_version_num')::int >= 170000 AS has_maintain \gse
   SELECT format('GRANT USAGE ON SCHEMA %I TO %I', nspname, :'maintenance')
     FROM pg_namespace WHERE nspname !~ '^pg_' AND nspname <> 'information_schema' \gexec
   -- To see whose transaction holds back a VACUUM, or would hold up the rebuild of an index; without it none is rebuilt.
-  GRANT pg_read_all_stats TO :"maintenance";
+  GRANT pg_read_all_stats TO :"maintenance" :inherited;
   -- To measure the bloat of indexes by the extension pgstattuple. Where it is not installed, and the account does not own
   -- the tables, bloat can only be estimated from pg_stats, which takes GRANT pg_read_all_data: the right to read all rows.
-  GRANT pg_stat_scan_tables TO :"maintenance";
+  GRANT pg_stat_scan_tables TO :"maintenance" :inherited;
 \endif
 
 \if :{?backup}
   SELECT format('CREATE ROLE %I LOGIN', :'backup')
    WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = :'backup') \gexec
+  SELECT DISTINCT format('ALTER ROLE %I INHERIT', rolname) FROM pg_roles WHERE rolname = :'backup' AND NOT rolinherit \gexec
   -- To come in, where PUBLIC may not.
   GRANT CONNECT ON DATABASE :"DBNAME" TO :"backup";
   -- Every table, sequence and schema: pg_dump stops at the first that it may not read.
-  GRANT pg_read_all_data TO :"backup";
-  -- Large objects, which pg_read_all_data does not open.
+  GRANT pg_read_all_data TO :"backup" :inherited;
+  -- Large objects, which pg_read_all_data does not open: those that there are.
   SELECT format('GRANT SELECT ON LARGE OBJECT %s TO %I', oid, :'backup') FROM pg_largeobject_metadata \gexec
-  -- Rows that row-level security would hide, only where a table has it: pg_dump refuses to leave them out.
-  SELECT format('ALTER ROLE %I BYPASSRLS', :'backup') WHERE EXISTS (SELECT FROM pg_class WHERE relrowsecurity) \gexec
+  -- And those that are yet to be stored, by a role that has stored some. Before PostgreSQL 18 only the rights of that role
+  -- open them: for an application that stores some all the time, GRANT shop_owner TO lowtide_backup, which gives it all of them.
+  \if :has_object_defaults
+    SELECT DISTINCT format('ALTER DEFAULT PRIVILEGES FOR ROLE %I GRANT SELECT ON LARGE OBJECTS TO %I', rolname, :'backup')
+      FROM pg_largeobject_metadata JOIN pg_roles ON pg_roles.oid = lomowner WHERE NOT rolsuper \gexec
+  \endif
 \endif
 
 \if :{?query}
@@ -71,8 +106,25 @@ SELECT current_setting('server_version_num')::int >= 170000 AS has_maintain \gse
 \if :{?monitor}
   SELECT format('CREATE ROLE %I LOGIN', :'monitor')
    WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = :'monitor') \gexec
+  SELECT DISTINCT format('ALTER ROLE %I INHERIT', rolname) FROM pg_roles WHERE rolname = :'monitor' AND NOT rolinherit \gexec
   -- To come in, where PUBLIC may not.
   GRANT CONNECT ON DATABASE :"DBNAME" TO :"monitor";
   -- Standbys, and the sessions of other users.
-  GRANT pg_read_all_stats TO :"monitor";
+  GRANT pg_read_all_stats TO :"monitor" :inherited;
 \endif
+
+\if :{?backup}
+  -- Rows that row-level security would hide, only where a table has it: pg_dump refuses to leave them out. Only a superuser
+  -- may give it, from PostgreSQL 16 on also a role that has it.
+  SELECT EXISTS (SELECT FROM pg_class WHERE relrowsecurity) AND NOT rolbypassrls AS needs_bypass
+    FROM pg_roles WHERE rolname = :'backup' \gset
+  \if :needs_bypass
+    \if :may_bypass
+      SELECT format('ALTER ROLE %I BYPASSRLS', :'backup') \gexec
+    \else
+      \warn Tables have row-level security, and this user may not give BYPASSRLS. All else is done. For tables without FORCE ROW
+      \warn LEVEL SECURITY the rights of their owner are enough, all of them: GRANT shop_owner TO lowtide_backup.
+    \endif
+  \endif
+\endif
+COMMIT;

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from .._common.errors import OpsError, Refusal
 from .._common.outcome import Blocker, PlanItem
 from .._common.retry import Deadline
-from . import catalogue, database, keys, programs, rights
+from . import catalogue, database, keys, plan, programs, rights
 from .cleaning import Cleaning, find_interrupted
 from .making import NewBackup, Setting
 from .plan import SKEW, Decision, Retention, decide, explain_clock, explain_old_data, explain_old_result
@@ -77,11 +77,13 @@ class Backup:
     ) -> None:
         self._session = session
         self._bucket = bucket
+        self._manifests = catalogue.Manifests(bucket)
         self._place = place
         self._options = options
         self._outcome = outcome
         self._warn = warn
         self._deadline = Deadline(options.timeout)
+        self._left_out: list[str] = []
 
     def ensure(self, *, check: bool) -> None:
         """Read, plan, and unless ``check`` do what is due."""
@@ -91,6 +93,9 @@ class Backup:
             self._summarize(state, made=None, check=check)
             return
         found_programs = programs.find_programs(self._session, bin_dir=self._options.bin_dir, deadline=self._deadline)
+        newer = programs.explain_newer(self._session.server.version // 10000, found_programs.version)
+        if check and newer is not None:
+            self._warn(f"{found_programs.pg_dump}: {newer}.")
         lock = database.Lock(self._session)
         holder = lock.holder() if check else lock.take()
         if holder is not None:
@@ -109,6 +114,12 @@ class Backup:
                 self._session, role_passwords=self._options.role_passwords, blockers=self._outcome.blockers
             )
             database.refuse_few_connections(self._session, self._options.jobs)
+            plan.refuse_large_parts(
+                database.read_size(self._session) // self._options.jobs, max_parts=self._options.max_parts
+            )
+            self._left_out = rights.read_left_out(self._session)
+            for words in self._left_out:
+                self._warn(f"{self._session.settings.target}: {words}.")
         self._plan(state)
         made: Manifest | None = None
         if check:
@@ -132,17 +143,18 @@ class Backup:
             problem=f"this standby {'is paused' if data.is_paused else 'lags behind'}: {problem}",
             next_step="Resume its replay (pg_wal_replay_resume())"
             if data.is_paused
-            else "Find out why it does not receive or replay (pg_stat_wal_receiver, and its log), or dump the primary",
+            else "Find out why it does not receive or replay (pg_stat_wal_receiver, and its log), or dump the primary."
+            " Where nothing has been written, name the primary in login_host, after this standby, so that it can say so",
         )
 
     def _read(self) -> State:
         """Read the state: one S3 request, plus one for each manifest looked at, normally one."""
         now = self._now()
-        data = database.read_moment(self._session)
+        data = database.read_moment(self._session, database.ask_primary(self._session))
         identity = database.read_identity(self._session)
         runs = catalogue.group(self._bucket.list_objects(self._place.root), self._place.prefix)
         server_time = self._bucket.server_time
-        found = catalogue.find_newest(self._bucket, runs, identity, latest=now + SKEW)
+        found = catalogue.find_newest(self._manifests, runs, identity, latest=now + SKEW)
         options = self._options
         decision = decide(newest=found.newest, now=now, max_age=options.max_age, interval=options.interval)
         interrupted: list[catalogue.Run] = []
@@ -170,7 +182,7 @@ class Backup:
         for run in runs:
             if not run.is_published:
                 continue
-            examined = catalogue.examine(self._bucket, run)
+            examined = catalogue.examine(self._manifests, run)
             manifest = examined.manifest
             if manifest is not None and examined.verified and identity.explain_foreign(manifest) is None:
                 own.append((run, manifest))
@@ -181,7 +193,7 @@ class Backup:
         self._outcome.facts |= {
             "due": state.decision.due,
             "why": state.decision.why,
-            "backup": None if newest is None else report_backup(newest, state.now),
+            "backup": None if newest is None else report_backup(newest, state.now, self._place),
             "location": self._place.url(),
             "bad": [report_bad(examined) for examined in state.found.bad],
             "foreign": [report_bad(examined) for examined in state.found.foreign],
@@ -255,17 +267,19 @@ class Backup:
             jobs=options.jobs,
             token=uuid.uuid4().hex,
             refuse_data=lambda data: self._refuse_old_data(state, data),
+            warn=self._warn,
+            left_out=self._left_out,
         )
         made = NewBackup(setting, self._outcome).make()
         runs = catalogue.group(self._bucket.list_objects(self._place.key(made.run_id, "")), self._place.prefix)
-        examined = [catalogue.examine(self._bucket, run) for run in runs]
+        examined = [catalogue.examine(self._manifests, run) for run in runs]
         if not examined or not examined[0].verified:
             raise OpsError(
                 obj=self._place.url(self._place.key(made.run_id, keys.MANIFEST)),
                 problem=f"published, but {examined[0].problem if examined else 'it is not in the listing'}",
                 next_step="Look who else writes below this prefix, and run again",
             )
-        self._outcome.facts["backup"] = report_backup(made, self._now())
+        self._outcome.facts["backup"] = report_backup(made, self._now(), self._place)
         return made
 
     def _clean(self, state: State, made: Manifest) -> None:

@@ -15,6 +15,8 @@ import typing as t
 
 Table = tuple[bytes, bytes]
 """Schema and name, in the encoding of the database."""
+TableName = tuple[str, str]
+"""The same as text. Joined they would be no identity: a table b.c in a, and a table c in a.b."""
 
 
 class Expected(t.NamedTuple):

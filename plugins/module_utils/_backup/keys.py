@@ -8,7 +8,8 @@ digits, ``_`` and ``-``, so that no name can leave its folder or collide with an
 part of the path, so that two clusters with a database of the same name have a folder each. A physical copy of a
 cluster has its identifier, too: whose backup it is, is in the manifest.
 
-A dump in several streams has, beside the main object, further ones with the rows of its largest tables.
+A dump in several streams has, beside the main object, further ones with the rows of its largest tables. Its main object
+has a name of its own, so that nobody restores it as the whole dump that it is not.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ if t.TYPE_CHECKING:
     from datetime import datetime
 
 DUMP = "dump.pgc.zst"
+"""A whole dump. Before :data:`MAIN` was introduced it was also the main object of a dump in several streams."""
+MAIN = "main.pgc.zst"
+"""The main object of a dump in several streams: the schema, and all rows but those of the further objects."""
 GLOBALS = "globals.sql"
 TABLES = "tables.json"
 MANIFEST = "manifest.json"
@@ -50,7 +54,7 @@ def name_data(number: int) -> str:
 
 def is_part(name: str) -> bool:
     """Return whether an object of that name in a run's folder is ours."""
-    return name in ORDER or _DATA.fullmatch(name) is not None
+    return name in (*ORDER, MAIN) or _DATA.fullmatch(name) is not None
 
 
 def order_parts(names: t.Iterable[str]) -> list[str]:
@@ -58,20 +62,29 @@ def order_parts(names: t.Iterable[str]) -> list[str]:
 
     def rank(name: str) -> tuple[int, int]:
         match = _DATA.fullmatch(name)
-        return (ORDER.index(DUMP), int(match[1])) if match else (ORDER.index(name), 0)
+        return (ORDER.index(DUMP), int(match[1])) if match else (ORDER.index(DUMP if name == MAIN else name), 0)
 
     return sorted(filter(is_part, names), key=rank)
 
 
 def list_dumps(names: t.Iterable[str]) -> list[str]:
     """Return the objects among ``names`` that pg_dump has written: the main one, and those with further rows."""
-    return [name for name in order_parts(names) if name == DUMP or _DATA.fullmatch(name)]
+    return [name for name in order_parts(names) if name in (DUMP, MAIN) or _DATA.fullmatch(name)]
+
+
+def name_main(names: t.Collection[str]) -> str:
+    """Return the main object of a backup with the parts ``names``: the one that has the schema."""
+    return MAIN if MAIN in names else DUMP
 
 
 def is_complete(names: t.Collection[str]) -> bool:
-    """Return whether ``names`` are the parts that a manifest vouches for: no gap among those with further rows."""
+    """Return whether ``names`` are the parts that a manifest vouches for: no gap among those with further rows.
+
+    A main object without any is not the whole dump.
+    """
     further = [name_data(number) for number in range(1, len(names) - len(PARTS) + 1)]
-    return set(names) == {*PARTS, *further}
+    mains = (DUMP, MAIN) if further else (DUMP,)
+    return any(set(names) == {main, GLOBALS, TABLES, *further} for main in mains)
 
 
 def encode_name(name: str) -> str:

@@ -20,6 +20,8 @@ from . import keys
 
 FORMAT = "lowtide.ops/pg_backup"
 FORMAT_VERSIONS = (1, 2)
+_VIA = " via "
+"""Stands between a server's own address and the one that leads to it."""
 
 
 class NotAManifest(Exception):  # reads as what it says
@@ -40,7 +42,8 @@ class Manifest:
     """One published backup. Times are UTC; ``taken_at`` is the moment of the data, by the database server's clock.
 
     ``hosts`` is by which names and addresses the server was reached, ``timeline`` on which one it was: a physical copy
-    of a cluster has its system identifier and its database names, and only these tell the two apart.
+    of a cluster has its system identifier and its database names, and only these tell the two apart. ``warnings`` say what
+    is not in it, or what pg_dump has warned of; earlier releases did not write them.
     """
 
     run_id: str
@@ -61,6 +64,7 @@ class Manifest:
     role_passwords: bool
     encryption: str | None
     parts: dict[str, Part]
+    warnings: tuple[str, ...] = ()
 
     def to_json(self) -> bytes:
         """Return the document, stable in its order of keys."""
@@ -78,6 +82,11 @@ class Manifest:
     def dumps(self) -> list[str]:
         """Return the parts that pg_dump has written, the main one first."""
         return keys.list_dumps(self.parts)
+
+    @property
+    def main(self) -> str:
+        """Return the part that has the schema."""
+        return keys.name_main(self.parts)
 
     @property
     def size(self) -> int:
@@ -130,16 +139,21 @@ def name_host(host: str | None, port: int, *, node: str) -> str:
 
 
 def name_server(
-    host: str | None, port: int, *, address: str | None, server_port: int | None, node: str
+    host: str | None, port: int, *, address: str | None, server_port: int | None, node: str, peer: str | None = None
 ) -> tuple[str, ...]:
     """Return the names of a server that was reached by ``host``, its own ``address`` last (None: by a socket).
 
-    One behind a local port, at the end of a tunnel or in a container, has an address that others may have elsewhere.
+    One that the connection does not go to (``peer`` is another address), at the end of a tunnel, behind a translated address
+    or in a container, has an address that others may have elsewhere: it is one only together with what leads to it.
     """
     if is_local(host) and address is not None and not is_local(address):
-        return (f"{address}:{server_port} via {node}:{port}",)
-    hosts = [host] if address is None else [host, address]
-    return tuple(dict.fromkeys(name_host(name, port, node=node) for name in hosts))
+        return (f"{address}:{server_port}{_VIA}{node}:{port}",)
+    name = name_host(host, port, node=node)
+    if address is None:
+        return (name,)
+    if peer is not None and peer != address:
+        return (name, f"{address}:{server_port}{_VIA}{name}")
+    return tuple(dict.fromkeys((name, name_host(address, port, node=node))))
 
 
 def name_members(
@@ -156,12 +170,12 @@ def name_members(
 
 def find_address(hosts: t.Sequence[str]) -> str | None:
     """Return the server's own address among its names, where it is the last; None where that is a name."""
-    host = hosts[-1].rpartition(":")[0] if hosts else ""
+    own = hosts[-1].partition(_VIA)[0] if hosts else ""
     try:
-        ipaddress.ip_address(host)
+        ipaddress.ip_address(own.rpartition(":")[0])
     except ValueError:
         return None
-    return hosts[-1]
+    return own
 
 
 def is_taken_from(names: t.Iterable[str], hosts: t.Iterable[str], *, node: str) -> bool:
@@ -172,7 +186,7 @@ def is_taken_from(names: t.Iterable[str], hosts: t.Iterable[str], *, node: str) 
         if not is_local(host):
             if given in names:
                 return True
-        elif f"{node}:{port}" in names or any(name.endswith(f" via {node}:{port}") for name in names):
+        elif f"{node}:{port}" in names or any(name.endswith(f"{_VIA}{node}:{port}") for name in names):
             return True
     return False
 
@@ -223,7 +237,7 @@ def _typed(document: dict[str, t.Any]) -> Manifest:
     }
     if not keys.is_complete(parts):
         raise ValueError(
-            f"parts are {sorted(parts)}, not {sorted(keys.PARTS)}, with or without data-1.pgc.zst and so on"
+            f"parts are {sorted(parts)}, not {sorted(keys.PARTS)}, nor {keys.MAIN} with data-1.pgc.zst and so on"
         )
     if not keys.is_run_id(document["run_id"]):
         raise ValueError(f"run_id is {document['run_id']!r}")
@@ -246,4 +260,5 @@ def _typed(document: dict[str, t.Any]) -> Manifest:
         role_passwords=bool(document["role_passwords"]),
         encryption=None if document["encryption"] is None else str(document["encryption"]),
         parts=parts,
+        warnings=tuple(str(warning) for warning in document.get("warnings", ())),
     )

@@ -8,20 +8,21 @@ from __future__ import annotations
 import typing as t
 
 from .._common.text import format_count, format_duration, format_size, join_some
-from . import keys
 from .manifest import stamp
 
 if t.TYPE_CHECKING:
     from datetime import datetime
 
     from .catalogue import Examined
+    from .keys import Place
     from .manifest import Manifest
     from .plan import Decision
 
 
-def report_backup(manifest: Manifest, now: datetime) -> dict[str, t.Any]:
-    """Return a backup as the modules report it."""
+def report_backup(manifest: Manifest, now: datetime, place: Place) -> dict[str, t.Any]:
+    """Return a backup in the folder of a ``place`` as the modules report it."""
     return {
+        "location": place.url(place.key(manifest.run_id, "")),
         "run_id": manifest.run_id,
         "database": manifest.database,
         "system_identifier": manifest.system_identifier,
@@ -33,11 +34,12 @@ def report_backup(manifest: Manifest, now: datetime) -> dict[str, t.Any]:
         "verified_at": stamp(manifest.verified_at),
         "age_seconds": max(0, int((now - manifest.taken_at).total_seconds())),
         "size": manifest.size,
-        "sha256": manifest.parts[keys.DUMP].sha256,
+        "sha256": manifest.parts[manifest.main].sha256,
         "dumps": manifest.dumps,
         "tables": manifest.tables,
         "rows": manifest.rows,
         "encryption": manifest.encryption,
+        "warnings": list(manifest.warnings),
         "verified": True,
     }
 

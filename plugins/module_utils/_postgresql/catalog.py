@@ -59,6 +59,7 @@ class TableState(t.NamedTuple):
     toast_unknown: float
     file_pages: int | None
     shared: bool = False
+    owner: str = ""
 
     @property
     def is_uncounted(self) -> bool:
@@ -120,7 +121,7 @@ SELECT c.oid::bigint AS oid, n.nspname::text AS schema, c.relname::text AS name,
   c.relpages AS heap_pages, c.relallvisible AS visible_pages,
   CASE WHEN t.reltuples > pg_stat_get_tuples_inserted(t.oid) AND pg_stat_get_last_vacuum_time(t.oid) IS NULL
     AND pg_stat_get_last_autovacuum_time(t.oid) IS NULL THEN t.reltuples ELSE 0 END AS toast_unknown,
-  0 AS file_pages, c.relisshared AS shared
+  0 AS file_pages, c.relisshared AS shared, pg_get_userbyid(c.relowner)::text AS owner
 FROM pg_catalog.pg_class c
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN pg_catalog.pg_class t ON t.oid = c.reltoastrelid

@@ -23,7 +23,7 @@ from support.s3_proxy import Fault, Request, s3_proxy
 pytestmark = pytest.mark.lab("postgresql", "versitygw")
 
 DATA = "data-1.pgc.zst"
-DUMPS = ["dump.pgc.zst", DATA]
+DUMPS = ["main.pgc.zst", DATA]
 # Two tables of some 18 MB, and the money of a bank that its accounts never have more or less of, all together.
 SEED = """
 CREATE TABLE first AS SELECT g AS id, 0 AS money, repeat(md5(g::text), 10) AS v FROM generate_series(1, %(rows)s) g;
@@ -176,7 +176,7 @@ def test_a_table_that_is_locked_is_named_before_any_stream_begins(halves: Site) 
 
 
 @pytest.mark.procedure("A22", "D25")
-@pytest.mark.parametrize(("method", "name"), [("PUT", "dump.pgc.zst"), ("HEAD", DATA), ("GET", DATA)])
+@pytest.mark.parametrize(("method", "name"), [("PUT", "main.pgc.zst"), ("HEAD", DATA), ("GET", DATA)])
 def test_a_killed_run_leaves_no_session_and_is_removed_later(halves: Site, method: str, name: str) -> None:
     """SIGKILL before, between and after the objects of its dump: no pg_dump goes on; the folder goes after its time."""
     started: list[subprocess.Popen[str]] = []

@@ -17,7 +17,7 @@ LEVELS = {
         ["module"],
     ],
     "module_utils._backup": [
-        ["copy_rows", "held_tables", "keys", "pipeline"],
+        ["copy_rows", "held_tables", "keys", "pings", "pipeline"],
         ["manifest", "packing", "streams"],
         ["catalogue", "database", "plan", "programs", "rights", "verify"],
         ["cleaning", "making", "summary"],
