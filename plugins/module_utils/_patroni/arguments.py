@@ -1,0 +1,98 @@
+# Copyright (c) 2026 The lowtide.ops team
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The connection options of the Patroni modules. Private to lowtide.ops: do not import from other collections.
+
+Mirrored in ``plugins/doc_fragments/_patroni.py``.
+"""
+
+from __future__ import annotations
+
+import time
+import typing as t
+
+from .._common.errors import Refusal
+from .client import Client, Unreadable
+from .state import Cluster, Status
+
+if t.TYPE_CHECKING:
+    from ansible.module_utils.basic import AnsibleModule
+
+CONNECTION: dict[str, dict[str, t.Any]] = {
+    "urls": {"type": "list", "elements": "str", "required": True},
+    "username": {"type": "str"},
+    "password": {"type": "str", "no_log": True},
+    "password_file": {"type": "path", "no_log": False},
+    "ca_path": {"type": "path"},
+    "client_cert": {"type": "path"},
+    "client_key": {"type": "path", "no_log": False},
+    "validate_certs": {"type": "bool", "default": True},
+    "request_timeout": {"type": "float", "default": 5.0},
+    "scope": {"type": "str"},
+    "system_identifier": {"type": "str"},
+}
+
+
+def make_client(module: AnsibleModule, params: t.Mapping[str, t.Any]) -> Client:
+    """Return the client that the options describe; warn where certificates are not verified."""
+    if params["password"] and params["password_file"]:
+        raise Refusal(
+            obj="option password",
+            problem="password_file is given as well",
+            next_step="Give one of the two",
+        )
+    names = ("username", "password", "password_file", "ca_path", "client_cert", "client_key")
+    client = Client(
+        params["urls"],
+        **{name: params[name] for name in names},
+        validate_certs=params["validate_certs"],
+        request_timeout=params["request_timeout"],
+    )
+    if not params["validate_certs"]:
+        module.warn(f"The TLS certificate of {client.urls[0]} is not verified: validate_certs is false.")
+    return client
+
+
+def read_cluster(client: Client, params: t.Mapping[str, t.Any]) -> Cluster:
+    """Return the cluster, once it is the one that is meant. Raises Refusal where the DCS is away, and for another one."""
+    try:
+        cluster = client.read_cluster()
+    except Unreadable as error:
+        raise explain_unreadable(client, error) from error
+    check_identity(cluster, params)
+    return cluster
+
+
+def explain_unreadable(client: Client, error: Unreadable) -> Refusal:
+    """Return why no member gives the state of the cluster: it cannot be reached, or its DCS cannot."""
+    answers = {url: client.read_status(url) for url in client.urls}
+    alive = {url: status for url, status in answers.items() if not status.error}
+    if not alive:
+        return error
+    url, status = next(iter(alive.items()))
+    return Refusal(
+        obj=f"Patroni cluster {status.scope}",
+        problem=f"{len(alive)} of {len(answers)} members answer, and none can read the DCS (etcd, Consul, ZooKeeper,"
+        f" Kubernetes); {url} saw it last {_describe_age(status)}, so that nobody can take over the leader key",
+        next_step="Bring the DCS back to a quorum first; nothing has been sent",
+    )
+
+
+def _describe_age(status: Status) -> str:
+    if not status.dcs_last_seen:
+        return "at a time that it does not say"
+    return f"{max(0, int(time.time()) - status.dcs_last_seen)} s ago"
+
+
+def check_identity(cluster: Cluster, params: t.Mapping[str, t.Any]) -> None:
+    """Raise Refusal where the cluster is not the one that the options name."""
+    for option, actual in (("scope", cluster.scope), ("system_identifier", cluster.system_identifier)):
+        expected = params.get(option)
+        if expected and actual != expected:
+            raise Refusal(
+                obj=cluster.title,
+                problem=f"its {option} is {actual or 'not known'}, and {expected} is meant",
+                next_step=f"Correct urls, or {option}",
+            )
+
+
