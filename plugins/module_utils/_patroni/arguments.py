@@ -8,7 +8,6 @@ Mirrored in ``plugins/doc_fragments/_patroni.py``.
 
 from __future__ import annotations
 
-import time
 import typing as t
 
 from .._common.errors import Refusal
@@ -67,21 +66,26 @@ def explain_unreadable(client: Client, error: Unreadable) -> Refusal:
     """Return why no member gives the state of the cluster: it cannot be reached, or its DCS cannot."""
     answers = {url: client.read_status(url) for url in client.urls}
     alive = {url: status for url, status in answers.items() if not status.error}
-    if not alive:
-        return error
-    url, status = next(iter(alive.items()))
+    return refuse_without_dcs(alive, len(answers)) if alive else error
+
+
+def check_dcs(cluster: Cluster) -> None:
+    """Raise Refusal where no member reads the DCS: what they say of the cluster then is what they remember."""
+    alive = {member.name: member.status for member in cluster.members if not member.status.error}
+    if alive and all(cluster.has_lost_dcs(member) for member in cluster.members if member.name in alive):
+        raise refuse_without_dcs(alive, len(cluster.members))
+
+
+def refuse_without_dcs(alive: t.Mapping[str, Status], total: int) -> Refusal:
+    """Return the refusal for members that answer and have no DCS."""
+    place, status = min(alive.items(), key=lambda entry: entry[1].dcs_age or 0.0)
+    age = "at a time that it does not say" if status.dcs_age is None else f"{status.dcs_age:.0f} s ago"
     return Refusal(
         obj=f"Patroni cluster {status.scope}",
-        problem=f"{len(alive)} of {len(answers)} members answer, and none can read the DCS (etcd, Consul, ZooKeeper,"
-        f" Kubernetes); {url} saw it last {_describe_age(status)}, so that nobody can take over the leader key",
-        next_step="Bring the DCS back to a quorum first; nothing has been sent",
+        problem=f"{len(alive)} of {total} members answer, and none reads the DCS (etcd, Consul, ZooKeeper, Kubernetes);"
+        f" {place} has seen it last {age}, so that nobody could take over the leader key",
+        next_step="Bring the DCS back to a quorum first",
     )
-
-
-def _describe_age(status: Status) -> str:
-    if not status.dcs_last_seen:
-        return "at a time that it does not say"
-    return f"{max(0, int(time.time()) - status.dcs_last_seen)} s ago"
 
 
 def check_identity(cluster: Cluster, params: t.Mapping[str, t.Any]) -> None:

@@ -11,6 +11,7 @@ import socket
 import ssl
 import typing as t
 from concurrent.futures import ThreadPoolExecutor
+from email.utils import parsedate_to_datetime
 from http.client import HTTPException
 from pathlib import Path
 from urllib.error import HTTPError, URLError
@@ -32,6 +33,8 @@ class Answer(t.NamedTuple):
     code: int
     text: str
     url: str
+    date: float | None = None
+    """When it was given, by the clock of who gave it."""
 
     def parse(self) -> t.Any:
         """Return the JSON of the body, None if it is none."""
@@ -82,9 +85,10 @@ class Client:
         request = Request(f"{url}{path}", data=data, headers=headers, method=method)  # noqa: S310 (check_url)
         try:
             with self._opener.open(request, timeout=timeout or self.request_timeout) as response:
-                return Answer(response.status, response.read(MAX_BYTES).decode("utf-8", "replace"), url)
+                text = response.read(MAX_BYTES).decode("utf-8", "replace")
+                return Answer(response.status, text, url, _read_date(response.headers))
         except HTTPError as error:
-            return Answer(error.code, _read_error(error), url)
+            return Answer(error.code, _read_error(error), url, _read_date(error.headers))
         except URLError as error:
             refused = isinstance(error.reason, (ConnectionRefusedError, socket.gaierror, ssl.SSLCertVerificationError))
             raise NoAnswer(f"{url}: {error.reason}", was_sent=not refused) from error
@@ -118,7 +122,7 @@ class Client:
         document = answer.parse()
         if not isinstance(document, dict):
             return Status(error=f"{url} answers {answer.code} and nothing that Patroni would say")
-        return Status.from_answer(document)
+        return Status.from_answer(document, answer.date)
 
     def read_cluster(self) -> Cluster:
         """Return the cluster as the DCS and each member have it now."""
@@ -256,6 +260,13 @@ def _make_opener(
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     return build_opener(HTTPSHandler(context=context), _NoRedirects())
+
+
+def _read_date(headers: t.Any) -> float | None:
+    try:
+        return parsedate_to_datetime(headers["Date"]).timestamp()
+    except (TypeError, ValueError):
+        return None
 
 
 def _read_error(error: HTTPError) -> str:

@@ -28,15 +28,17 @@ def send_move(client: Client, move: Move, outcome: Outcome, deadline: Deadline) 
     body: dict[str, t.Any] = {"candidate": move.candidate.name}
     if move.leader is not None and move.action == "switchover":
         body["leader"] = move.leader.name
-    outcome.write_attempted = True
+    attempted_before, outcome.write_attempted = outcome.write_attempted, True
     try:
         answer = client.write(f"/{move.action}", body, timeout=max(deadline.remaining, 1.0))
     except OutcomeUnknown:
         outcome.changed = True
         return ""
+    except Refusal:
+        outcome.write_attempted = attempted_before
+        raise
     if answer.code in REJECTED:
-        outcome.write_attempted = False
-        outcome.changed = False
+        outcome.write_attempted = attempted_before
         raise Refusal(
             obj=f"{move.action} to {move.candidate.name}",
             problem=f"Patroni rejects it: {answer.code} {_quote(answer)}",

@@ -154,6 +154,8 @@ def find_obstacle(cluster: Cluster, member: Member, max_lag: int) -> str:
     status = member.status
     if status.error:
         return status.error
+    if cluster.has_lost_dcs(member):
+        return f"it has not read the DCS for {status.dcs_age:.0f} s"
     if not member.is_running:
         return f"its PostgreSQL is {status.state or member.state or 'in no state that it says'}"
     if member.priority == 0:

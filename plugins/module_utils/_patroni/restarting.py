@@ -23,7 +23,7 @@ def restart_member(
 
     An answer that is lost is no verdict: the start time is.
     """
-    outcome.write_attempted = True
+    attempted_before, outcome.write_attempted = outcome.write_attempted, True
     said = "its answer was lost"
     try:
         answer = client.write(
@@ -31,9 +31,13 @@ def restart_member(
         )
     except OutcomeUnknown:
         outcome.changed = True
+    except Refusal:
+        outcome.write_attempted = attempted_before
+        raise
     else:
         said = f"{answer.code} {' '.join(answer.text.split())[:200]}"
         if answer.code in REJECTED:
+            outcome.write_attempted = attempted_before
             raise Refusal(
                 obj=f"member {member.name}",
                 problem=f"Patroni rejects its restart: {said}",

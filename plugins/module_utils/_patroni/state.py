@@ -42,7 +42,8 @@ class Status(t.NamedTuple):
     system_identifier: str = ""
     scope: str = ""
     version: str = ""
-    dcs_last_seen: int | None = None
+    dcs_age: float | None = None
+    """Seconds since it has read the DCS, by its own clock."""
 
     @property
     def accepts_writes(self) -> bool:
@@ -56,8 +57,9 @@ class Status(t.NamedTuple):
         return max(known) if known else None
 
     @classmethod
-    def from_answer(cls, answer: Json) -> Status:
-        """Read the answer of /patroni."""
+    def from_answer(cls, answer: Json, date: float | None = None) -> Status:
+        """Read the answer of /patroni, which was given at ``date``."""
+        dcs_last_seen = _as_int(answer.get("dcs_last_seen"))
         xlog = answer.get("xlog") or {}
         patroni = answer.get("patroni") or {}
         streams = [entry for entry in answer.get("replication") or [] if entry.get("state") == "streaming"]
@@ -75,7 +77,7 @@ class Status(t.NamedTuple):
             system_identifier=str(answer.get("database_system_identifier") or ""),
             scope=str(patroni.get("scope") or ""),
             version=str(patroni.get("version") or ""),
-            dcs_last_seen=_as_int(answer.get("dcs_last_seen")),
+            dcs_age=None if date is None or not dcs_last_seen else max(0.0, date - dcs_last_seen),
         )
 
 
@@ -213,6 +215,15 @@ class Cluster(t.NamedTuple):
     def ttl(self) -> int:
         """Return the seconds after which the key of a leader that is gone ends."""
         return _as_int(self.config.get("ttl")) or 30
+
+    @property
+    def max_dcs_age(self) -> int:
+        """Return the seconds after which a member that has not read the DCS is without it: two rounds of Patroni's."""
+        return 2 * self.loop_wait + (_as_int(self.config.get("retry_timeout")) or 10) // 2
+
+    def has_lost_dcs(self, member: Member) -> bool:
+        """Return whether a member that answers has not read the DCS for too long."""
+        return member.status.dcs_age is not None and member.status.dcs_age > self.max_dcs_age
 
     def get(self, name: str) -> Member | None:
         """Return the member of this name."""

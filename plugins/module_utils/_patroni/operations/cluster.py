@@ -13,7 +13,7 @@ import typing as t
 from ..._common.errors import Refusal
 from ..._common.outcome import Outcome, PlanItem
 from ..._common.retry import Deadline
-from ..arguments import make_client, read_cluster
+from ..arguments import check_dcs, make_client, read_cluster
 from ..client import Client
 from ..moving import explain_timeline, follow_move, send_move
 from ..plan import Leadership, Limits, Move, choose_candidate, describe_cluster, explain_restart, list_restarts, parse_time
@@ -114,6 +114,7 @@ def run_cluster(module: AnsibleModule, outcome: Outcome) -> None:
     params = module.params
     client = make_client(module, params)
     cluster = read_cluster(client, params)
+    check_dcs(cluster)
     run = Run(client, cluster, params, outcome)
     outcome.before = outcome.after = _describe_leader(cluster)
     outcome.facts["cluster"] = describe_cluster(cluster)
