@@ -1,7 +1,7 @@
 # Copyright (c) 2026 The lowtide.ops team
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Two Patroni clusters with TLS and authentication on 10.77.0.1: east (two members), and west, which follows it."""
+"""Patroni with TLS and authentication on 10.77.0.1: ha (two members), east, and west, which follows east."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ if TYPE_CHECKING:
 
 ETCD = f"{CONTROL}:2391"
 ETCD_PEER = f"{CONTROL}:2392"
-EAST = (Node("east1", 5451, 8451, {"site": "a"}), Node("east2", 5452, 8452, {"site": "b"}))
-WEST = (Node("west1", 5461, 8461),)
+HA = (Node("ha1", 5451, 8451, {"site": "a"}), Node("ha2", 5452, 8452, {"site": "b"}))
+EAST = (Node("east1", 5461, 8461),)
+WEST = (Node("west1", 5471, 8471),)
 BOOTSTRAPPED = "bootstrapped"
-"""Marks, in the state directory, that both clusters have been ready once."""
+"""Marks, in the state directory, that all clusters have been ready once."""
 
 
 class PatroniSites(Component):
@@ -39,7 +40,7 @@ class PatroniSites(Component):
         etcd_binary(lab)
 
     def start(self, lab: Lab) -> None:
-        """etcd, then east, then west, which copies it."""
+        """etcd, then the clusters; west, which copies east, once that has a leader."""
         state = lab.state(self.name)
         if not state.is_mount() and not any(state.iterdir()):
             command(["mount", "-t", "tmpfs", "-o", "mode=755", "lowtide-patroni-sites", str(state)])
@@ -49,18 +50,20 @@ class PatroniSites(Component):
         etcd += ["--listen-peer-urls", f"http://{ETCD_PEER}", "--initial-advertise-peer-urls", f"http://{ETCD_PEER}"]
         etcd += ["--initial-cluster", f"patroni=http://{ETCD_PEER}", "--log-level", "warn", "--unsafe-no-fsync"]
         lab.spawn(self.name, "etcd", etcd)
-        east, west = self._make_sites(state)
+        ha, east, west = self._make_sites(state)
         self._spawn(lab, east)
+        self._spawn(lab, ha)
         if not (state / BOOTSTRAPPED).exists():
             lab.wait_for("east: a leader", lambda: self._lead(east), 60, *lab.processes(self.name))
         self._spawn(lab, west)
 
     @staticmethod
-    def _make_sites(state: Path) -> tuple[PatroniSite, PatroniSite]:
+    def _make_sites(state: Path) -> tuple[PatroniSite, PatroniSite, PatroniSite]:
         passwords = make_passwords(state)
         pki = make_certificates(state, CONTROL, command)
         primary = {"host": CONTROL, "port": EAST[0].port}
         return (
+            PatroniSite("ha", state, CONTROL, ETCD, HA, passwords, pki),
             PatroniSite("east", state, CONTROL, ETCD, EAST, passwords, pki),
             PatroniSite("west", state, CONTROL, ETCD, WEST, passwords, pki, primary),
         )
@@ -77,7 +80,7 @@ class PatroniSites(Component):
             return
         lab.say("patroni_sites: an earlier run ended before its clusters were ready: making them anew")
         self.stop(lab)
-        for folder in ("etcd", *(node.name for node in (*EAST, *WEST))):
+        for folder in ("etcd", *(node.name for node in (*HA, *EAST, *WEST))):
             shutil.rmtree(state / folder, ignore_errors=True)
 
     @staticmethod
@@ -89,7 +92,7 @@ class PatroniSites(Component):
         return leaders[0] if leaders and len(running) == len(site.nodes) else None
 
     def ready(self, lab: Lab) -> None:
-        """All members of both run."""
+        """All members run."""
         state = lab.state(self.name)
         for site in self._make_sites(state):
             lab.wait_for(
