@@ -12,7 +12,7 @@ import typing as t
 
 from .._common.errors import Refusal
 from .plan import check_single_primary
-from .state import Cluster, format_lsn
+from .state import Cluster, Member, format_lsn
 
 
 class Sites(t.NamedTuple):
@@ -68,12 +68,12 @@ def plan_sites(sites: Sites, max_lag: int) -> list[str]:
             raise Refusal(
                 obj=f"Patroni clusters {sites.new.scope} and {sites.old.scope}",
                 problem="neither is a standby cluster, so that both accept writes",
-                next_step=f"Decide which has the rows that count; the other becomes a standby cluster by hand (standby_cluster"
-                f" of {sites.old.scope} or {sites.new.scope})",
+                next_step="Cut one of them off from its clients, save the rows that only it has, and make it anew as a standby"
+                " cluster of the other one",
             )
         return [] if sites.is_fenced and sites.is_promoted else ["promote"]
     if sites.old.is_standby_cluster:
-        return ["fence", "promote"] if not sites.is_fenced else ["promote"]
+        return ["promote"] if sites.is_fenced else ["fence", "promote"]
     _check_before_fence(sites, max_lag)
     return ["fence", "promote"]
 
@@ -137,12 +137,32 @@ def _check_before_fence(sites: Sites, max_lag: int) -> None:
             problem=f"it is on timeline {new.timeline}, and {old.scope} on {old.timeline}",
             next_step=f"Look whom it follows; it has to stream from {old.scope}",
         )
+    _check_history(new, old)
     if sites.missing is None or sites.missing > max_lag:
         raise Refusal(
             obj=new.title,
             problem=f"it lacks {'an unknown number of' if sites.missing is None else sites.missing} bytes of WAL of"
             f" {old.scope}, more than max_lag {max_lag}, and writes would stop until it has them",
             next_step="Wait until it has caught up, or raise max_lag",
+        )
+
+
+def _check_history(new: Cluster, old: Cluster) -> None:
+    """Raise Refusal unless the new cluster streams from the old one: two of the same timeline may have different rows."""
+    leader = t.cast(Member, new.leader)
+    streaming = {name for member in old.members for name in member.status.streaming}
+    if leader.name not in streaming:
+        raise Refusal(
+            obj=new.title,
+            problem=f"its leader {leader.name} does not stream from {old.scope}, so that it may have another history",
+            next_step=f"Look whom it follows (standby_cluster: {new.config.get('standby_cluster')}), and at its log",
+        )
+    if new.position is not None and old.position is not None and new.position > old.position:
+        raise Refusal(
+            obj=new.title,
+            problem=f"it has WAL up to {format_lsn(new.position)}, and {old.scope}, which it follows, only up to"
+            f" {format_lsn(old.position)}: their histories differ",
+            next_step=f"Make it anew as a standby cluster of {old.scope}",
         )
 
 

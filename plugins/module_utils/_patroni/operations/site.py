@@ -33,21 +33,29 @@ class Run:
         self.sites = sites
         self.outcome = outcome
         self.deadline = Deadline(seconds)
+        self._has_proof = False
 
     def fence(self) -> None:
         """Make the old cluster a standby cluster of the new one, wait until it accepts no writes, and for its last WAL."""
         old, leader = t.cast(Cluster, self.sites.old), self.sites.new.leader
         if not old.is_standby_cluster and leader is not None:
             self._configure(t.cast(Client, self.old), {"standby_cluster": {"host": leader.host, "port": leader.port}})
-        self._wait(self._find_unfenced, f"{old.scope} is not known to accept no writes")
-        self.outcome.evidence.append(f"{old.scope} is fenced: every member is a standby, and Patroni keeps it so")
-        self._wait(self._find_missing, f"{self.sites.new.scope} has not received all of {old.scope}")
+        self._prove_fenced(old.scope)
+
+    def _prove_fenced(self, scope: str) -> None:
+        self._wait(self._find_unfenced, f"{scope} is not known to accept no writes")
+        self.outcome.evidence.append(f"{scope} is fenced: every member is a standby, and Patroni keeps it so")
+        self._wait(self._find_missing, f"{self.sites.new.scope} has not received all of {scope}")
         self.outcome.evidence.append(describe_missing(self.sites))
+        self._has_proof = True
 
     def promote(self) -> None:
         """Make the new cluster follow nobody, wait until it accepts writes, and until the old one follows it."""
         timeline = self.sites.new.timeline
         if self.sites.new.is_standby_cluster:
+            if self.sites.old is not None and not self._has_proof:
+                # A run before this one has fenced it, and may have ended before all was received.
+                self._prove_fenced(self.sites.old.scope)
             self._configure(self.new, {"standby_cluster": None})
         self._wait(self._find_unpromoted, f"{self.sites.new.scope} does not accept writes")
         self.outcome.evidence.append(
