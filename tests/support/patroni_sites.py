@@ -213,7 +213,9 @@ class Region:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.passwords: Passwords = make_passwords(folder)
-        self.pki = make_certificates(folder, ADDRESS, lambda argv: subprocess.run(argv, check=True, capture_output=True))
+        self.pki = make_certificates(
+            folder, ADDRESS, lambda argv: subprocess.run(argv, check=True, capture_output=True)
+        )
         self.etcd = Etcd(folder)
         self.clusters: list[Cluster] = []
 

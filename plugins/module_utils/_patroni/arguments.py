@@ -98,5 +98,3 @@ def check_identity(cluster: Cluster, params: t.Mapping[str, t.Any]) -> None:
                 problem=f"its {option} is {actual or 'not known'}, and {expected} is meant",
                 next_step=f"Correct urls, or {option}",
             )
-
-

@@ -73,7 +73,11 @@ def wait_for_leader(client: Client, before: Cluster, move: Move, said: str, dead
         if cluster is not None:
             leader = cluster.leader
             last = f"{leader.name if leader else 'nobody'} leads"
-            if leader is not None and (move.leader is None or leader.name != move.leader.name) and serves(cluster, leader):
+            if (
+                leader is not None
+                and (move.leader is None or leader.name != move.leader.name)
+                and serves(cluster, leader)
+            ):
                 return cluster
             is_kept = leader is not None and move.leader is not None and leader.name == move.leader.name
             gave_up = said.startswith("503") and "failed" in said
@@ -138,7 +142,9 @@ def list_lacking(cluster: Cluster, names: t.Iterable[str]) -> list[str]:
         elif member.status.accepts_writes:
             problems.append(f"{name} accepts writes")
         elif member.status.timeline != leader.status.timeline:
-            problems.append(f"{name} is on timeline {member.status.timeline}, {leader.name} on {leader.status.timeline}")
+            problems.append(
+                f"{name} is on timeline {member.status.timeline}, {leader.name} on {leader.status.timeline}"
+            )
         elif not _follows(cluster, member):
             problems.append(f"{name} does not stream from {leader.name}")
     return problems

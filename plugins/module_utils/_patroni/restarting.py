@@ -16,9 +16,7 @@ from .moving import INTERVAL, REJECTED, list_lacking
 from .state import Cluster, Member
 
 
-def restart_member(
-    client: Client, cluster: Cluster, member: Member, outcome: Outcome, deadline: Deadline
-) -> Cluster:
+def restart_member(client: Client, cluster: Cluster, member: Member, outcome: Outcome, deadline: Deadline) -> Cluster:
     """Restart a member. Return the cluster once it has another start time and follows, or leads, as before.
 
     An answer that is lost is no verdict: the start time is.
@@ -26,9 +24,7 @@ def restart_member(
     attempted_before, outcome.write_attempted = outcome.write_attempted, True
     said = "its answer was lost"
     try:
-        answer = client.write(
-            "/restart", {}, url=strip_api_url(member.api_url), timeout=max(deadline.remaining, 1.0)
-        )
+        answer = client.write("/restart", {}, url=strip_api_url(member.api_url), timeout=max(deadline.remaining, 1.0))
     except OutcomeUnknown:
         outcome.changed = True
     except Refusal:

@@ -87,7 +87,11 @@ def _check_new(new: Cluster) -> None:
             next_step="End the pause (PATCH /config with pause: null, or patronictl resume)",
         )
     if leader is None or not leader.is_running:
-        problem = "nobody leads it" if leader is None else f"its leader {leader.name} is {leader.status.error or leader.status.state}"
+        problem = (
+            "nobody leads it"
+            if leader is None
+            else f"its leader {leader.name} is {leader.status.error or leader.status.state}"
+        )
         raise Refusal(obj=new.title, problem=problem, next_step="Repair it first: it could not be promoted")
 
 
@@ -192,5 +196,7 @@ def summarize_sites(sites: Sites, done: t.Sequence[str], *, check_mode: bool) ->
     words = {"fence": f"fence {old}", "promote": f"promote {sites.new.scope}"}
     if check_mode:
         return f"would {' and '.join(words[step] for step in done)}"
-    fenced = f"{old} accepts no writes" if sites.old is not None else "whether the lost site accepts writes is not known"
+    fenced = (
+        f"{old} accepts no writes" if sites.old is not None else "whether the lost site accepts writes is not known"
+    )
     return f"{sites.new.scope} is the primary cluster on timeline {sites.new.timeline}; {fenced}"

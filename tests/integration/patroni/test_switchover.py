@@ -123,7 +123,9 @@ def test_a_candidate_that_lags_is_refused_with_its_lag(east: Cluster) -> None:
     with lagging(east, candidate):
         run = declare(east, leader=candidate)
         assert run["error"]["refused"]
-        assert re.search(rf"{candidate}: it has \d{{7}} bytes of WAL to replay, more than max_lag 1048576", run.msg), run.msg
+        assert re.search(rf"{candidate}: it has \d{{7}} bytes of WAL to replay, more than max_lag 1048576", run.msg), (
+            run.msg
+        )
         info = run_module("patroni_cluster_info", east.params)
         assert info["candidates"] == []
         shown = next(member for member in info["cluster"]["members"] if member["name"] == candidate)

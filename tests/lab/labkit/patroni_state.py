@@ -17,9 +17,7 @@ if TYPE_CHECKING:
 def ask(site: PatroniSite, path: str) -> dict[str, Any]:
     """Return what the first member that answers says; empty while none does."""
     context = ssl.create_default_context(cafile=site.pki.certificate("ca"))
-    opener = urllib.request.build_opener(
-        urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
-    )
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context))
     for node in site.nodes:
         try:
             with opener.open(f"https://{site.address}:{node.rest_port}{path}", timeout=5) as answer:

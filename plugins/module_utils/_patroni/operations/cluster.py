@@ -16,7 +16,16 @@ from ..._common.retry import Deadline
 from ..arguments import check_dcs, make_client, read_cluster
 from ..client import Client
 from ..moving import explain_timeline, follow_move, send_move
-from ..plan import Leadership, Limits, Move, choose_candidate, describe_cluster, explain_restart, list_restarts, parse_time
+from ..plan import (
+    Leadership,
+    Limits,
+    Move,
+    choose_candidate,
+    describe_cluster,
+    explain_restart,
+    list_restarts,
+    parse_time,
+)
 from ..plan import check_ready, check_single_primary, plan_move
 from ..restarting import restart_member
 from ..state import Cluster
@@ -106,7 +115,9 @@ class Run:
         admitted = Leadership(move.candidate.name) if "restarted" in move.why else self.leadership
         self.cluster = follow_move(self.client, before, move, admitted, said, self.deadline)
         self.outcome.evidence.append(explain_timeline(before, self.cluster))
-        self.outcome.evidence.append(f"Patroni's answer: {said}" if said else "Patroni's answer was lost; read from /cluster")
+        self.outcome.evidence.append(
+            f"Patroni's answer: {said}" if said else "Patroni's answer was lost; read from /cluster"
+        )
 
 
 def run_cluster(module: AnsibleModule, outcome: Outcome) -> None:
@@ -134,7 +145,11 @@ def run_cluster(module: AnsibleModule, outcome: Outcome) -> None:
 
 def _predict(cluster: Cluster, run: Run) -> dict[str, t.Any]:
     leader = run.moved.candidate.name if run.moved is not None else _describe_leader(cluster)["leader"]
-    return {**_describe_leader(cluster), "leader": leader, "pending_restart": []} if run.outcome.plan else _describe_leader(cluster)
+    return (
+        {**_describe_leader(cluster), "leader": leader, "pending_restart": []}
+        if run.outcome.plan
+        else _describe_leader(cluster)
+    )
 
 
 def _describe_leader(cluster: Cluster) -> dict[str, t.Any]:

@@ -32,5 +32,3 @@ def run_info(module: AnsibleModule, outcome: Outcome) -> None:
         for name, obstacle in obstacles.items()
         if obstacle
     ]
-
-
