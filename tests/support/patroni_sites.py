@@ -24,6 +24,8 @@ from labkit.process import kill, wait_gone, working_in
 
 ADDRESS = "127.0.0.1"
 Json = dict[str, Any]
+TAGS: dict[str, Json] = {"east1": {"site": "a"}, "east2": {"site": "b"}, "east3": {"site": "b", "nofailover": True}}
+"""Members of a cluster on two sites; the third must not lead."""
 
 
 def find_etcd() -> Path:

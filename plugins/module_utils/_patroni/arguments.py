@@ -53,7 +53,7 @@ def make_client(module: AnsibleModule, params: t.Mapping[str, t.Any]) -> Client:
 
 
 def read_cluster(client: Client, params: t.Mapping[str, t.Any]) -> Cluster:
-    """Return the cluster, once it is the one that is meant. Raises Refusal where the DCS is away, and for another one."""
+    """Return the cluster. Raises Refusal where the DCS is away, and for another cluster than the one that is meant."""
     try:
         cluster = client.read_cluster()
     except Unreadable as error:

@@ -24,7 +24,7 @@ REJECTED = range(400, 500)
 
 
 def send_move(client: Client, move: Move, outcome: Outcome, deadline: Deadline) -> str:
-    """Ask for the move. Return what Patroni said, empty where its answer was lost. Raises Refusal where it rejects it."""
+    """Ask for the move. Return what Patroni said, empty where its answer was lost. Raises Refusal for a rejection."""
     body: dict[str, t.Any] = {"candidate": move.candidate.name}
     if move.leader is not None and move.action == "switchover":
         body["leader"] = move.leader.name
@@ -49,15 +49,15 @@ def send_move(client: Client, move: Move, outcome: Outcome, deadline: Deadline) 
 
 
 def follow_move(
-    client: Client, before: Cluster, move: Move, leadership: Leadership, said: str, deadline: Deadline
+    client: Client, before: Cluster, move: Move, leadership: Leadership, *, said: str, deadline: Deadline
 ) -> Cluster:
-    """Return the cluster once a declared member leads and the old leader follows it. Raises WaitError where that fails."""
+    """Return the cluster once a declared member leads and the old leader follows it. Raises WaitError otherwise."""
     cluster = wait_for_leader(client, before, move, said, deadline)
     leader = cluster.leader
     if leader is not None and not leadership.admits(leader):
         raise WaitFailed(
             obj=cluster.title,
-            problem=f"{leader.name} leads instead of {leadership}: the candidate {move.candidate.name} could not take over",
+            problem=f"{leader.name} leads instead of {leadership}, so that {move.candidate.name} could not take over",
             next_step="Look at its log; run again once it can",
         )
     gone = move.leader.name if move.leader is not None and move.action == "failover" else ""
@@ -65,7 +65,7 @@ def follow_move(
 
 
 def wait_for_leader(client: Client, before: Cluster, move: Move, said: str, deadline: Deadline) -> Cluster:
-    """Return the cluster once another member than before leads and accepts writes, or follows as a standby cluster does."""
+    """Return the cluster once another member than before leads and serves."""
     patience = Deadline(2.0 * max(10, before.loop_wait) + (before.ttl if move.action == "failover" else 0))
     last = "nobody has answered since"
     while True:
@@ -173,7 +173,7 @@ def explain_timeline(before: Cluster, after: Cluster) -> str:
     if old is not None and new is not None and new <= old and not after.is_standby_cluster:
         raise OpsError(
             obj=after.title,
-            problem=f"its timeline is {new} after the promotion and was {old} before, so that what leads was not promoted",
+            problem=f"its timeline is {new} and was {old} before, so that what leads was not promoted",
             next_step="Look at /history and at the logs of all members",
         )
     return f"timeline {old} -> {new}"

@@ -47,7 +47,7 @@ class Limits(t.NamedTuple):
 
 
 def plan_move(cluster: Cluster, leadership: Leadership, limits: Limits) -> Move | None:
-    """Return what to ask so that the declared member leads, None when it does. Raises Refusal for what must not be done."""
+    """Return what to ask so that the declared member leads, None when it does. Raises Refusal where it must not."""
     check_declared(cluster, leadership)
     leader = cluster.leader
     check_single_primary(cluster)
@@ -57,9 +57,9 @@ def plan_move(cluster: Cluster, leadership: Leadership, limits: Limits) -> Move 
     if why_gone and not limits.allow_failover:
         raise Refusal(
             obj=cluster.title,
-            problem=f"{why_gone}, so that this is no switchover but a failover, in which what no standby has received is lost",
-            next_step=f"Wait until Patroni has elected a leader (at most about {cluster.ttl + cluster.loop_wait} s after the"
-            " last one ended), or set allow_failover: true",
+            problem=f"{why_gone}, so that this is no switchover but a failover, and what no standby has is lost",
+            next_step="Wait until Patroni has elected a leader (at most about"
+            f" {cluster.ttl + cluster.loop_wait} s after the last one ended), or set allow_failover: true",
         )
     check_ready(cluster)
     candidate = choose_candidate(cluster, leadership, limits.max_lag)
@@ -123,7 +123,7 @@ def check_ready(cluster: Cluster) -> None:
     if scheduled:
         raise Refusal(
             obj=cluster.title,
-            problem=f"a switchover is scheduled already, at {scheduled.get('at')} to {scheduled.get('to') or 'any member'}",
+            problem=f"a switchover is scheduled, at {scheduled.get('at')} to {scheduled.get('to') or 'any member'}",
             next_step="Wait for it, or take it back (DELETE /switchover)",
         )
 
@@ -135,9 +135,10 @@ def choose_candidate(cluster: Cluster, leadership: Leadership, max_lag: int) -> 
     eligible = [member for member in standbys if not reasons[member.name]]
     if not eligible:
         described = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+        described = described or f"no standby is {str(leadership) or 'there'}"
         raise Refusal(
             obj=cluster.title,
-            problem=f"no candidate may take over ({described or 'it has no member but the leader'})",
+            problem=f"no candidate may take over ({described})",
             next_step="Correct what stands against one of them, or declare another leader",
         )
     return min(eligible, key=lambda member: rank_candidate(cluster, member))
@@ -161,14 +162,16 @@ def find_obstacle(cluster: Cluster, member: Member, max_lag: int) -> str:
     if member.priority == 0:
         tag = "nofailover" if "nofailover" in member.tags else "failover_priority"
         return f"tag {tag} is {member.tags[tag]}"
-    if cluster.timeline is not None and status.timeline is not None and status.timeline != cluster.timeline:
-        return f"it is on timeline {status.timeline}, and the cluster on {cluster.timeline}"
+    return _find_difference(cluster, member, max_lag)
+
+
+def _find_difference(cluster: Cluster, member: Member, max_lag: int) -> str:
+    """Return what a member that runs does not have of the leader's data, empty when it has it."""
+    timeline = member.status.timeline
+    if cluster.timeline is not None and timeline is not None and timeline != cluster.timeline:
+        return f"it is on timeline {timeline}, and the cluster on {cluster.timeline}"
     if cluster.is_synchronous and not member.is_sync:
         return "synchronous_mode is on, and it does not confirm commits"
-    return _find_lag(cluster, member, max_lag)
-
-
-def _find_lag(cluster: Cluster, member: Member, max_lag: int) -> str:
     receive_lag, replay_lag = cluster.measure_lag(member)
     if receive_lag is None or replay_lag is None:
         return "its lag is not known"

@@ -34,7 +34,7 @@ class Sites(t.NamedTuple):
 
     @property
     def missing(self) -> int | None:
-        """Return the bytes of WAL that the new cluster has not received from the old one; None where it is not known."""
+        """Return the bytes of WAL of the old cluster that the new one has not received; None where it is not known."""
         leader = self.new.leader
         if self.old is None or leader is None or leader.status.position is None:
             return None
@@ -68,8 +68,8 @@ def plan_sites(sites: Sites, max_lag: int) -> list[str]:
             raise Refusal(
                 obj=f"Patroni clusters {sites.new.scope} and {sites.old.scope}",
                 problem="neither is a standby cluster, so that both accept writes",
-                next_step="Cut one of them off from its clients, save the rows that only it has, and make it anew as a standby"
-                " cluster of the other one",
+                next_step="Cut one of them off from its clients, save the rows that only it has, and make it anew as a"
+                " standby cluster of the other one",
             )
         return [] if sites.is_fenced and sites.is_promoted else ["promote"]
     if sites.old.is_standby_cluster:
@@ -127,7 +127,7 @@ def _check_before_fence(sites: Sites, max_lag: int) -> None:
         raise Refusal(
             obj=old.title,
             problem=f"not every member answers, so that it could not be proven fenced ({'; '.join(silent)})",
-            next_step="Bring them back or remove them from the cluster; where the whole site is lost and certainly off, set old_site_lost",
+            next_step="Bring them back, or remove them from the cluster",
         )
     if old.leader is None or not old.leader.status.accepts_writes:
         raise Refusal(
@@ -152,7 +152,7 @@ def _check_before_fence(sites: Sites, max_lag: int) -> None:
 
 
 def _check_history(new: Cluster, old: Cluster) -> None:
-    """Raise Refusal unless the new cluster streams from the old one: two of the same timeline may have different rows."""
+    """Raise Refusal unless the new cluster streams from the old one: two of one timeline may have different rows."""
     leader = t.cast(Member, new.leader)
     streaming = {name for member in old.members for name in member.status.streaming}
     if leader.name not in streaming:

@@ -1,7 +1,7 @@
 # Copyright (c) 2026 The lowtide.ops team
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What Patroni says of a cluster and its members, as values. Private to lowtide.ops: do not import from other collections."""
+"""What Patroni says of a cluster and its members. Private to lowtide.ops: do not import from other collections."""
 
 from __future__ import annotations
 
@@ -91,6 +91,8 @@ class Member(t.NamedTuple):
     host: str = ""
     port: int | None = None
     tags: t.Mapping[str, t.Any] = {}
+    known_lag: int | None = None
+    """Bytes behind what the leader last noted in the DCS, as /cluster has it."""
     pending_restart: bool = False
     status: Status = Status(error="it was not asked")
 
@@ -137,6 +139,7 @@ class Member(t.NamedTuple):
             host=str(answer.get("host") or ""),
             port=_as_int(answer.get("port")),
             tags=dict(answer.get("tags") or {}),
+            known_lag=_as_int(answer.get("receive_lag", answer.get("lag"))),
             pending_restart=bool(answer.get("pending_restart")),
             status=status,
         )
@@ -236,6 +239,9 @@ class Cluster(t.NamedTuple):
         if end is None:
             return None, None
         receive_lag = None if received is None else max(0, end - received)
+        if receive_lag is not None and (self.leader is None or self.leader.status.position is None):
+            # What a leader that is gone had is known from its last note only.
+            receive_lag = max(receive_lag, member.known_lag or 0)
         replay_lag = None if status.replayed is None else max(0, end - status.replayed)
         return receive_lag, replay_lag
 

@@ -7,9 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from support.patroni_sites import Cluster, Region, make_region
-
-TAGS = {"east1": {"site": "a"}, "east2": {"site": "b"}, "east3": {"site": "b", "nofailover": True}}
+from support.patroni_sites import TAGS, Cluster, Region, make_region
 
 
 @pytest.fixture(scope="session")

@@ -13,12 +13,11 @@ from typing import Any
 import pytest
 
 from support.modules import ModuleRun, finish_module, run_module, start_module
-from support.patroni_sites import ADDRESS, Cluster, Region, wait_until
+from support.patroni_sites import ADDRESS, TAGS, Cluster, Region, wait_until
 from support.steady_writer import SteadyWriter
 from support.tcp_proxy import TcpProxy
 
 Json = dict[str, Any]
-TAGS = {"east1": {"site": "a"}, "east2": {"site": "b"}, "east3": {"site": "b", "nofailover": True}}
 
 
 def other(cluster: Cluster) -> str:
@@ -64,11 +63,12 @@ def test_the_declared_member_leads(east: Cluster) -> None:
 def test_an_account_without_rights_is_refused(east: Cluster) -> None:
     """Reading needs a trusted certificate only; writing needs the password, and a client certificate."""
     new = other(east)
-    for changes, said in (
+    cases: list[tuple[Json, str]] = [
         ({"username": None}, "401 no auth header received"),
         ({"client_cert": None, "client_key": None}, "403 client certificate required"),
         ({"ca_path": None}, "certificate verify failed"),
-    ):
+    ]
+    for changes, said in cases:
         run = declare(east, leader=new, **changes)
         assert run.failed
         assert said in run.msg, run.msg
@@ -144,7 +144,7 @@ def test_under_load_no_acknowledged_row_is_lost(east: Cluster) -> None:
     for _round in range(10 if os.environ.get("LOWTIDE_EXHAUSTIVE") == "1" else 1):
         with SteadyWriter(east.connect).writing() as writer:
             new = other(east)
-            site = {"leader_tags": {"site": TAGS[new]["site"]}}
+            site: Json = {"leader_tags": {"site": TAGS[new]["site"]}}
             run = declare(east, **site)
             assert not run.failed, run.msg
         assert east.leader() == new

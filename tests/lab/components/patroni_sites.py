@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,7 +98,7 @@ class PatroniSites(Component):
         for site in self._make_sites(state):
             lab.wait_for(
                 f"Patroni cluster {site.scope}: all members run",
-                lambda site=site: self._lead(site),
+                partial(self._lead, site),
                 90,
                 *lab.processes(self.name),
             )

@@ -76,7 +76,7 @@ def make_certificates(folder: Path, address: str, run: Callable[[list[str]], obj
 
 @dataclass(frozen=True)
 class PatroniSite:
-    """One cluster: ``scope`` names it in the DCS at ``etcd`` (host:port). ``primary``: whom it follows as a standby cluster."""
+    """One cluster: ``scope`` names it in the DCS at ``etcd``. ``primary``: whom it follows as a standby cluster."""
 
     scope: str
     folder: Path

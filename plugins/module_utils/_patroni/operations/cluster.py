@@ -20,13 +20,15 @@ from ..plan import (
     Leadership,
     Limits,
     Move,
+    check_ready,
+    check_single_primary,
     choose_candidate,
     describe_cluster,
     explain_restart,
     list_restarts,
     parse_time,
+    plan_move,
 )
-from ..plan import check_ready, check_single_primary, plan_move
 from ..restarting import restart_member
 from ..state import Cluster
 from ..summary import list_evidence, summarize_move
@@ -113,7 +115,7 @@ class Run:
         said = send_move(self.client, move, self.outcome, self.deadline)
         self.moved = move
         admitted = Leadership(move.candidate.name) if "restarted" in move.why else self.leadership
-        self.cluster = follow_move(self.client, before, move, admitted, said, self.deadline)
+        self.cluster = follow_move(self.client, before, move, admitted, said=said, deadline=self.deadline)
         self.outcome.evidence.append(explain_timeline(before, self.cluster))
         self.outcome.evidence.append(
             f"Patroni's answer: {said}" if said else "Patroni's answer was lost; read from /cluster"

@@ -36,7 +36,7 @@ class Run:
         self._has_proof = False
 
     def fence(self) -> None:
-        """Make the old cluster a standby cluster of the new one, wait until it accepts no writes, and for its last WAL."""
+        """Make the old cluster a standby cluster of the new one, wait until it accepts no writes, then for its WAL."""
         old, leader = t.cast(Cluster, self.sites.old), self.sites.new.leader
         if not old.is_standby_cluster and leader is not None:
             self._configure(t.cast(Client, self.old), {"standby_cluster": {"host": leader.host, "port": leader.port}})
@@ -93,8 +93,9 @@ class Run:
             if not lacking:
                 return
             if self.deadline.passed:
+                old = self.sites.old.scope if self.sites.old else "(lost)"
                 raise WaitTimeout(
-                    obj=f"Patroni clusters {self.sites.new.scope} and {self.sites.old.scope if self.sites.old else '(lost)'}",
+                    obj=f"Patroni clusters {self.sites.new.scope} and {old}",
                     problem=f"after {self.deadline.seconds:.0f} s {problem}: {'; '.join(lacking)}",
                     next_step="Look at the members' logs; run again to go on from here",
                 )
@@ -173,8 +174,8 @@ def _read_old(module: AnsibleModule, client: Client, params: t.Mapping[str, t.An
             raise Refusal(
                 obj=error.obj,
                 problem=f"{error.problem}; whether it still accepts writes is not known",
-                next_step="Bring it back; where the site is lost, make sure that it is off or cut from all clients, and set"
-                " old_site_lost: true. What it had not sent is lost then",
+                next_step="Bring it back; where the site is lost, make sure that it is off or cut from all clients, and"
+                " set old_site_lost: true. What it had not sent is lost then",
             ) from error
         module.warn(f"The old site is declared lost, so it is not proven that it accepts no writes: {error.problem}")
         return None
