@@ -15,7 +15,7 @@ Json = dict[str, Any]
 
 
 class PatroniStandIn:
-    """A context manager. ``pg1`` leads, ``pg2`` follows. ``on_post`` answers a write; it may raise to answer nothing."""
+    """A context manager. ``pg1`` leads, ``pg2`` follows. ``on_post`` answers a write; it may raise for no answer."""
 
     def __init__(self, on_post: Callable[[PatroniStandIn, str, Json], tuple[int, str]] | None = None) -> None:
         self.leader, self.timeline = "pg1", 3

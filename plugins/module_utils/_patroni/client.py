@@ -124,10 +124,10 @@ class Client:
             return Status(error=f"{url} answers {answer.code} and nothing that Patroni would say")
         return Status.from_answer(document, answer.date)
 
-    def read_cluster(self) -> Cluster:
-        """Return the cluster as the DCS and each member have it now."""
+    def read_cluster(self, config: Json | None = None) -> Cluster:
+        """Return the cluster as the DCS and each member have it now; with ``config`` given, that is not read again."""
         document = self.read("/cluster")
-        config = self.read("/config")
+        config = self.read("/config") if config is None else config
         entries = [entry for entry in document.get("members") or [] if isinstance(entry, dict) and entry.get("name")]
         if not entries:
             raise Refusal(

@@ -17,8 +17,8 @@ from .client import Answer, Client
 from .plan import Leadership, Move, check_single_primary
 from .state import Cluster, Member
 
-INTERVAL = 0.1
-"""Seconds between two looks at the cluster while it changes: a look costs the members some 15 ms."""
+INTERVAL = 0.05
+"""Seconds between two looks at the cluster while it changes."""
 ACCEPTED = range(200, 300)
 REJECTED = range(400, 500)
 
@@ -69,7 +69,7 @@ def wait_for_leader(client: Client, before: Cluster, move: Move, said: str, dead
     patience = Deadline(2.0 * max(10, before.loop_wait) + (before.ttl if move.action == "failover" else 0))
     last = "nobody has answered since"
     while True:
-        cluster = _read_quietly(client)
+        cluster = _read_quietly(client, before)
         if cluster is not None:
             leader = cluster.leader
             last = f"{leader.name if leader else 'nobody'} leads"
@@ -122,7 +122,7 @@ def wait_whole(client: Client, cluster: Cluster, before: Cluster, deadline: Dead
                 next_step="Look at the logs of these members; run again to go on waiting",
             )
         deadline.pause(INTERVAL)
-        current = _read_quietly(client)
+        current = _read_quietly(client, before)
 
 
 def list_lacking(cluster: Cluster, names: t.Iterable[str]) -> list[str]:
@@ -155,10 +155,10 @@ def _follows(cluster: Cluster, member: Member) -> bool:
     return any(member.name in other.status.streaming for other in cluster.members)
 
 
-def _read_quietly(client: Client) -> Cluster | None:
+def _read_quietly(client: Client, before: Cluster) -> Cluster | None:
     """Return the cluster, None while nobody can say what it is."""
     try:
-        return client.read_cluster()
+        return client.read_cluster(before.config)
     except Refusal:
         return None
 
