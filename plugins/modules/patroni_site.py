@@ -36,10 +36,10 @@ options:
         description: User of C(restapi.authentication). Reading needs none.
         type: str
       password:
-        description: Password to O(username).
+        description: Password to C(username).
         type: str
       password_file:
-        description: A file with the password in place of O(password), on the host where the module runs.
+        description: A file with the password in place of C(password), on the host where the module runs.
         type: path
       ca_path:
         description: Certificate of the authority that signed the members' certificates, in PEM, instead of the system's.
@@ -48,7 +48,7 @@ options:
         description: Certificate that is shown to the members (C(restapi.verify_client)), in PEM.
         type: path
       client_key:
-        description: Key to O(client_cert), without a passphrase.
+        description: Key to C(client_cert), without a passphrase.
         type: path
       validate_certs:
         description: Whether to verify the members' TLS certificates. V(false) is reported as a warning at each run.

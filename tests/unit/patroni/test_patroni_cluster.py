@@ -151,6 +151,7 @@ def test_no_password_is_in_a_result(tmp_path: Path) -> None:
     secret = tmp_path / "password"
     secret.write_text("canary-4711\n", encoding="utf-8")
     with PatroniStandIn() as cluster:
-        for options in ({"password": "canary-4711"}, {"password_file": str(secret)}):
+        given: list[Json] = [{"password": "canary-4711"}, {"password_file": str(secret)}]
+        for options in given:
             run = declare(cluster, username="lowtide", **options)
             assert "canary-4711" not in str({**run.result, "invocation": None})

@@ -154,7 +154,7 @@ def make_pair(
     return Sites(make_cluster(west, **new_config), make_cluster(east, **(old or {})))
 
 
-FOLLOWS = {"standby_cluster": {"host": "x"}}
+FOLLOWS: dict[str, Any] = {"standby_cluster": {"host": "x"}}
 
 
 @pytest.mark.parametrize(
