@@ -77,6 +77,13 @@ LEVELS = {
     ],
     "module_utils._consumers": [["partitions"], ["operations"]],
     "module_utils._metrics": [["limits"], ["prometheus"], ["operations"]],
+    "module_utils._patroni": [
+        ["state"],
+        ["client", "plan"],
+        ["arguments", "moving", "sites", "summary"],
+        ["restarting"],
+        ["operations"],
+    ],
     "module_utils._postgresql": [
         ["errors", "json_values", "names", "steps", "summary"],
         ["pooler"],
