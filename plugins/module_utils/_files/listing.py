@@ -64,7 +64,7 @@ def check_folder(path: str) -> None:
 
 
 def list_files(path: str, patterns: t.Sequence[str], *, recurse: bool) -> list[File]:
-    """Return the regular files in a folder whose name is like one of ``patterns``, newest first; no link is followed."""
+    """Return the regular files in a folder whose name is like one of ``patterns``, newest first; links are none."""
     device = os.lstat(path).st_dev
     files: list[File] = []
     pending = [path]

@@ -83,7 +83,7 @@ LEVELS = {
         ["errors", "json_values", "names", "steps", "summary"],
         ["pooler"],
         ["connection"],
-        ["arguments", "catalog", "locks"],
+        ["arguments", "catalog", "integrity", "locks"],
         ["bloat", "holders", "unfrozen"],
         ["blockers", "plan"],
         ["plan_indexes", "scope", "worker_pool"],
