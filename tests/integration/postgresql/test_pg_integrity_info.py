@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from labkit.postgresql_programs import VERSIONS
 
 from support.modules import run_module
+from support.playbooks import PlaybookRun
 from support.postgresql_rights import grant_documented_rights
 from support.postgresql_servers import BLOCK, PASSWORD, Server, damage_blocks, start_server
 
@@ -113,3 +115,34 @@ def test_only_what_was_read_is_called_whole(damaged: Server) -> None:
         assert wrong.failed
         assert wrong["error"]["refused"]
         assert words in wrong.msg
+
+
+@pytest.mark.procedure("B22")
+def test_the_role_saves_evidence_and_lets_nothing_be_dropped(
+    damaged: Server, tmp_path: Path, ansible_playbook: Callable[..., PlaybookRun]
+) -> None:
+    """It fails until a replacement is found whole; the evidence is there before."""
+    connection = {**damaged.params("shop"), "login_user": "watch", "login_password": PASSWORD}
+    inputs = {
+        "corruption_triage_connection": connection,
+        "corruption_triage_evidence_folder": str(tmp_path),
+        "ansible_connection": "local",
+    }
+    role = {"ansible.builtin.include_role": {"name": "lowtide.ops.corruption_triage"}}
+    verdict = {"ansible.builtin.assert": {"that": "corruption_triage_result.may_be_replaced"}}
+    plays = [{"hosts": "localhost", "gather_facts": False, "tasks": [role, verdict]}]
+    refused = ansible_playbook(plays, extra_vars=inputs)
+    assert refused.rc != 0
+    assert "it must not be dropped: no replacement has been verified" in " ".join(refused.stdout.split())
+    (saved,) = tmp_path.glob("*-shop.json")
+    assert saved.stat().st_mode & 0o777 == 0o600
+    assert json.loads(saved.read_text())["status"] == "damaged"
+    damaged.administer("CREATE DATABASE copy TEMPLATE template0")
+    try:
+        damaged.administer(*SEED.strip().rstrip(";").split(";\n"), database="copy")
+        damaged.administer("DROP INDEX customers_note", database="copy")
+        grant_documented_rights(damaged.superuser, "copy", integrity="watch")
+        allowed = ansible_playbook(plays, extra_vars={**inputs, "corruption_triage_replacement": "copy"})
+        assert allowed.rc == 0, allowed.stdout + allowed.stderr
+    finally:
+        damaged.administer("DROP DATABASE copy WITH (FORCE)")
