@@ -95,7 +95,7 @@ options:
     type: int
     default: 3600
 notes:
-  - N objects of which M go take at most C(ceil(N/1000) + ceil(M/1000) + 2) requests. Each rule on tags, and those on metadata,
+  - N objects of which M go take at most N/1000 + M/1000 + 2 requests, each quotient rounded up. Each rule on tags, and those on metadata,
     take one more for each object that O(older_than) and O(keep) let go. So does O(condition=etag) for each that goes, and two, on a
     server that does not look at ETags in C(DeleteObjects). With O(versions=all), keys of several versions take up to two more.
   - The rights are in C(docs/s3-policy-expiry.json).
@@ -162,7 +162,7 @@ location:
   type: str
   sample: s3://feature-artifacts/
 versioning:
-  description: Whether the bucket has versions.
+  description: C(Enabled), C(Suspended) or C(None); C(Unknown) where these credentials may not ask for it.
   returned: when the bucket could be read
   type: str
   sample: Enabled

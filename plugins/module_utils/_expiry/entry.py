@@ -95,7 +95,7 @@ def expire_objects(module: AnsibleModule, outcome: Outcome) -> None:
         return
     remover = Remover(
         bucket,
-        has_versions=versioning == "Enabled",
+        versioning=versioning,
         condition=params["condition"],
         deadline=deadline,
         before_write=lambda: setattr(outcome, "write_attempted", True),

@@ -71,13 +71,13 @@ class Remover:
         self,
         bucket: VersionedBucket,
         *,
-        has_versions: bool,
+        versioning: str,
         condition: str,
         deadline: Deadline,
         before_write: t.Callable[[], None],
     ) -> None:
         self._bucket = bucket
-        self._has_versions = has_versions
+        self._versioning = versioning
         self._condition = condition
         self._deadline = deadline
         self._before_write = before_write
@@ -92,16 +92,19 @@ class Remover:
             current = [version for version in versions if version.version_id is None]
             if not current:
                 continue
-            if self._has_versions or self._condition != "etag":
+            if self._versioning == "Enabled" or self._condition != "etag":
                 self._remove_many(current, with_etags=self._condition == "etag")
-            elif self._looks_at_etags(prefix):
+            elif not self._versioning and self._looks_at_etags(prefix):
                 self._remove_many(current, with_etags=True)
             else:
                 self._prove_condition(current)
                 self._remove_singly(current, with_etags=True)
 
     def _looks_at_etags(self, prefix: str) -> bool:
-        """Ask to remove an object that cannot be there under an ETag that it cannot have: whether that is an error."""
+        """Ask to remove an object that cannot be there under an ETag that it cannot have: whether that is an error.
+
+        Only where there have never been versions; elsewhere a server may set a delete marker for it.
+        """
         self._begin()
         key = f"{prefix}lowtide-ops-{uuid.uuid4().hex}"
         probe = Version(key, 0, NO_ETAG, self._bucket.server_time or datetime.now(UTC))
@@ -183,14 +186,13 @@ class Remover:
         def remove(version: Version) -> Answer:
             self._begin()
             condition = version.etag if with_etags and version.version_id is None else None
-            return self._bucket.delete_version(version, etag=condition)
+            answer = self._bucket.delete_version(version, etag=condition)
+            self.removal.add(answer, was_tried=was_tried)
+            return answer
 
         with ThreadPoolExecutor(WORKERS) as pool:
             for start in range(0, len(versions), PAGE):
-                page = versions[start : start + PAGE]
-                answers = list(pool.map(remove, page))
-                for answer in answers:
-                    self.removal.add(answer, was_tried=was_tried)
+                answers = list(pool.map(remove, versions[start : start + PAGE]))
                 is_locked = any("lock" in answer.message.lower() for answer in answers)
                 is_denied = all(answer.code == "AccessDenied" for answer in answers) and not is_locked
                 if is_denied and (refusal or start + PAGE < len(versions)):

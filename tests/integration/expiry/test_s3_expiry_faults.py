@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from typing import Any
 
 import pytest
@@ -152,6 +153,10 @@ def test_the_documented_rights_are_enough_and_others_are_named(lab: dict[str, An
     versions = run_module("s3_expiry", real_artifacts.params(**options, **account))
     assert not versions.failed, versions.msg
     assert real_artifacts.list_versions() == []
+    real_artifacts.put("d", expires_at=PAST)
+    marked = run_module("s3_expiry", real_artifacts.params(expiry_metadata="expires_at", **account))
+    assert (marked["versioning"], marked["removed"]) == ("Unknown", ["d"])
+    assert [marker for _key, _id, marker in real_artifacts.list_versions()] == [False, True]
 
 
 @pytest.mark.parametrize("versioned", [False, True])
@@ -259,3 +264,25 @@ def test_bad_input_is_refused(real_artifacts: Artifacts) -> None:
         for part in words:
             assert part in run.msg, (wrong, run.msg)
     assert real_artifacts.names() == {"a"}
+
+
+def test_what_is_left_when_the_time_is_over(real_artifacts: Artifacts) -> None:
+    """A slow server: what was removed is told to the last object, and the next run goes on."""
+    names = {f"{number:03}" for number in range(80)}
+    real_artifacts.put_many(dict.fromkeys(names, b"x"))
+    slow = threading.Event()
+
+    def delay(request: Request) -> Fault | None:
+        if is_removal(request):
+            slow.wait(0.3)
+        return None
+
+    params = real_artifacts.params(older_than="0")
+    with s3_proxy(real_artifacts.server["endpoint_url"], delay) as proxy:
+        run = run_module("s3_expiry", {**params, "endpoint_url": proxy.url, "timeout": 1})
+    assert run.failed
+    assert "the time of 1 s is over" in run.msg
+    assert set(run["removed"]) == names - real_artifacts.names()
+    assert run["removed"] != names
+    assert not run_module("s3_expiry", params).failed
+    assert real_artifacts.names() == set()
