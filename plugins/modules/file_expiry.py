@@ -123,7 +123,7 @@ path:
   type: str
   sample: /var/backups/pggit
 listed:
-  description: How many files are like O(patterns), with RV(listed.bytes) on the disk.
+  description: How many files are like O(patterns), with C(bytes) on the disk.
   returned: when it could be read
   type: dict
   sample: {files: 10, bytes: 3565158}

@@ -167,7 +167,7 @@ versioning:
   type: str
   sample: Enabled
 listed:
-  description: How many objects are there, with RV(listed.bytes). With O(versions=all) these are versions and delete markers.
+  description: How many objects are there, with C(bytes). With O(versions=all) these are versions and delete markers.
   returned: when the bucket could be read
   type: dict
   sample: {objects: 40, bytes: 3565158}
