@@ -118,6 +118,7 @@ def test_only_what_was_read_is_called_whole(damaged: Server) -> None:
 
 
 @pytest.mark.procedure("B22")
+@pytest.mark.parametrize("damaged", ["18"], indirect=True)
 def test_the_role_saves_evidence_and_lets_nothing_be_dropped(
     damaged: Server, tmp_path: Path, ansible_playbook: Callable[..., PlaybookRun]
 ) -> None:
