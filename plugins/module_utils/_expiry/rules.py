@@ -26,6 +26,9 @@ NULL = "null"
 """The id of what was written while a bucket kept no versions."""
 _MILLISECONDS = 100_000_000_000
 """A number of this size is a moment in milliseconds; as seconds it would be in the year 5138."""
+_PGBACKREST = re.compile(
+    r"(?:^|/)(?:archive/[^/]+/(?:archive\.info|\d+-\d+/)|backup/[^/]+/(?:backup\.info|\d{8}-\d{6}F))"
+)
 _EPOCH = re.compile(r"\d{1,14}(\.\d+)?")
 
 
@@ -111,13 +114,14 @@ def parse_moment(text: str) -> datetime | None:
 
 
 def find_backups(versions: t.Iterable[Version]) -> list[str]:
-    """Return the keys that lie where pg_backup puts the objects of a backup, whatever folders are above."""
-    found = []
-    for version in versions:
-        segments = version.key.split("/")
-        if len(segments) > 1 and keys.is_run_id(segments[-2]) and keys.is_part(segments[-1]):
-            found.append(version.key)
-    return found
+    """Return the keys that lie where our modules or pgBackRest put backups, whatever folders are above."""
+    return [version.key for version in versions if is_of_backup(version.key)]
+
+
+def is_of_backup(key: str) -> bool:
+    """Return whether a key is one of a run's folder, as the modules of backups name them, or of pgBackRest's repository."""
+    segments = key.split("/")
+    return (len(segments) > 1 and keys.is_run_id(segments[-2])) or _PGBACKREST.search(key) is not None
 
 
 def refuse_backups(versions: t.Iterable[Version], location: str) -> None:
@@ -126,9 +130,9 @@ def refuse_backups(versions: t.Iterable[Version], location: str) -> None:
     if backups:
         raise Refusal(
             obj=location,
-            problem=f"{len(backups)} of its objects are parts of backups of pg_backup, such as {backups[0]!r},"
+            problem=f"{len(backups)} of its objects are parts of backups, such as {backups[0]!r},"
             " and expiry by age removes the last verified one when backups have stopped",
-            next_step="Give a prefix that leaves them out, and let pg_backup's keep and keep_for remove backups",
+            next_step="Give a prefix that leaves them out, and let pg_backup's keep and keep_for (or pgBackRest) remove backups",
         )
 
 

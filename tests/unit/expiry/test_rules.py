@@ -103,7 +103,9 @@ def test_keys_of_backups_are_known_by_their_form() -> None:
     """Whatever the folder and the prefix."""
     place = keys.Place(bucket="b", prefix="team a/pg", database="shop", system_identifier="7428119042137459183")
     names = [place.key("20261121T020000Z-5f1c2a77", part) for part in (keys.DUMP, keys.MANIFEST, "data-1.pgc.zst")]
-    others = ["manifest.json", "x/manifest.json", "20261121T020000Z-5f1c2a77/other", "dump.pgc.zst"]
+    names += ["mysql/shop/1/20261121T020000Z-5f1c2a77/dump.sql.zst", "r/archive/main/archive.info"]
+    names += ["archive/main/15-1/0000000100000000/0.zst", "repo/backup/main/20261121-020000F/backup.manifest"]
+    others = ["manifest.json", "x/manifest.json", "archive/2026/a.tar", "backup/main/a.tar", "dump.pgc.zst"]
     assert find_backups([make_version(key, days=1) for key in [*names, *others]]) == names
 
 
