@@ -15,7 +15,8 @@ description:
   - Lists what is below a prefix, judges each object by the rules, and removes those that are due. In check mode, and before
     anything is removed, RV(expired) is the list of exactly these.
   - If more is due than O(max_objects), O(max_bytes) or O(max_share) allow, all of it is refused and nothing is removed.
-  - A location in which M(lowtide.ops.pg_backup), another module of backups or pgBackRest has put any is refused. An age does not know whether a later backup was
+  - A location in which M(lowtide.ops.pg_backup), another module of backups or pgBackRest has put any is refused.
+    An age does not know whether a later backup was
     ever verified; O(lowtide.ops.pg_backup#module:keep) does.
   - Only the object that was listed is removed. One that was written anew after the listing stays, see O(condition).
   - Ages are judged by the S3 server's clock. Keys are taken as they are, byte by byte, whatever is in them.

@@ -119,7 +119,7 @@ def find_backups(versions: t.Iterable[Version]) -> list[str]:
 
 
 def is_of_backup(key: str) -> bool:
-    """Return whether a key is one of a run's folder, as the modules of backups name them, or of pgBackRest's repository."""
+    """Return whether a key is in a folder as the modules of backups name them, or in a repository of pgBackRest."""
     segments = key.split("/")
     return (len(segments) > 1 and keys.is_run_id(segments[-2])) or _PGBACKREST.search(key) is not None
 
