@@ -16,8 +16,7 @@ description:
     anything is removed, RV(expired) is the list of exactly these.
   - If more is due than O(max_objects), O(max_bytes) or O(max_share) allow, all of it is refused and nothing is removed.
   - A location in which M(lowtide.ops.pg_backup), another module of backups or pgBackRest has put any is refused.
-    An age does not know whether a later backup was
-    ever verified; O(lowtide.ops.pg_backup#module:keep) does.
+    An age does not know whether a later backup was ever verified; O(lowtide.ops.pg_backup#module:keep) does.
   - Only the object that was listed is removed. One that was written anew after the listing stays, see O(condition).
   - Ages are judged by the S3 server's clock. Keys are taken as they are, byte by byte, whatever is in them.
   - Every object that the server did not remove is in RV(not_removed) with the server's reason, is not counted as removed, and fails
