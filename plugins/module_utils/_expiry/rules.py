@@ -132,7 +132,7 @@ def refuse_backups(versions: t.Iterable[Version], location: str) -> None:
             obj=location,
             problem=f"{len(backups)} of its objects are parts of backups, such as {backups[0]!r},"
             " and expiry by age removes the last verified one when backups have stopped",
-            next_step="Give a prefix that leaves them out, and let pg_backup's keep and keep_for, or pgBackRest, remove them",
+            next_step="Give a prefix that leaves them out; pg_backup's keep and keep_for, or pgBackRest, remove them",
         )
 
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 from typing import Any
@@ -15,10 +14,11 @@ from support.expiry import PAST, Artifacts
 from support.modules import run_module, start_module
 from support.s3_proxy import Fault, Request, s3_proxy
 from support.s3_servers import answer_deletions, apply_first, look_at_etags
+from support.turns import is_sweep
 
 pytestmark = pytest.mark.lab("s3", "versitygw")
 ARTIFACTS = "feature-artifacts"
-COUNT = 1000 if os.environ.get("LOWTIDE_EXHAUSTIVE") else 120
+COUNT = 1000 if is_sweep() else 120
 EXPIRY = "s3-policy-expiry.json"
 
 
@@ -159,7 +159,7 @@ def test_the_documented_rights_are_enough_and_others_are_named(lab: dict[str, An
     assert [marker for _key, _id, marker in real_artifacts.list_versions()] == [False, True]
 
 
-@pytest.mark.parametrize("versioned", [False, True])
+@pytest.mark.parametrize("versioned", [pytest.param(False, marks=pytest.mark.sweep), True])
 def test_killed_in_the_middle_and_run_again(versioned: bool, real_artifacts: Artifacts) -> None:
     """It goes on with what is left; and with ``all`` no older version was the current one in between."""
     if versioned:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from support.postgresql_servers import BLOCK, PASSWORD, Server, damage_blocks, s
 
 pytestmark = pytest.mark.lab("postgresql_versions")
 
+SAMPLE = ("14", "18")
 HAS_CHECKSUMS = 18
 """From this version on initdb turns them on."""
 SEED = """
@@ -35,7 +35,10 @@ CHECKPOINT;
 """
 
 
-@pytest.fixture(scope="module", params=VERSIONS if os.environ.get("LOWTIDE_EXHAUSTIVE") == "1" else ("14", "18"))
+@pytest.fixture(
+    scope="module",
+    params=[name if name in SAMPLE else pytest.param(name, marks=pytest.mark.sweep) for name in VERSIONS],
+)
 def damaged(request: pytest.FixtureRequest, lab_facts: dict[str, Any]) -> Iterator[Server]:
     """A server with a database in which a block of a table and one of an index are damaged, and one without amcheck."""
     facts = lab_facts["postgresql_versions"]
