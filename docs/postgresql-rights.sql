@@ -5,7 +5,8 @@
 -- that the site uses; the others are left out. One name may stand for several of them:
 --
 --   psql -d shop -f docs/postgresql-rights.sql -v owner=shop_owner -v maintenance=lowtide_maintenance \
---     -v backup=lowtide_backup -v query=lowtide_query -v ledger=event_ledger -v monitor=lowtide_monitor
+--     -v backup=lowtide_backup -v query=lowtide_query -v ledger=event_ledger -v monitor=lowtide_monitor \
+--     -v integrity=lowtide_integrity
 --
 --   owner        the role that owns the tables; needed with maintenance up to PostgreSQL 16
 --   maintenance  pg_maintenance, pg_maintenance_info, the role database_maintenance
@@ -13,6 +14,7 @@
 --   query        pg_query_info and the role event_reconciliation, which read the table ledger
 --   ledger       that table, as table or schema.table
 --   monitor      the role health
+--   integrity    pg_integrity_info and the role corruption_triage; after CREATE EXTENSION amcheck, which is no account's
 --
 -- An account that is not there is made without a password. Give it one with \password lowtide_maintenance, then let it in
 -- by pg_hba.conf. Run the file again after a schema, a large object or a table with row-level security was added. All of it
@@ -111,6 +113,18 @@ BEGIN;
   GRANT CONNECT ON DATABASE :"DBNAME" TO :"monitor";
   -- Standbys, and the sessions of other users.
   GRANT pg_read_all_stats TO :"monitor" :inherited;
+\endif
+
+\if :{?integrity}
+  SELECT format('CREATE ROLE %I LOGIN', :'integrity')
+   WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = :'integrity') \gexec
+  -- To come in, where PUBLIC may not.
+  GRANT CONNECT ON DATABASE :"DBNAME" TO :"integrity";
+  -- What reads tables and indexes to their ends. It returns places and no values. Without the extension nothing is granted.
+  SELECT format('GRANT EXECUTE ON FUNCTION %s TO %I', p.oid::regprocedure, :'integrity')
+    FROM pg_proc p JOIN pg_depend d ON d.objid = p.oid AND d.classid = 'pg_proc'::regclass AND d.deptype = 'e'
+    JOIN pg_extension e ON e.oid = d.refobjid AND d.refclassid = 'pg_extension'::regclass
+   WHERE e.extname = 'amcheck' AND p.proname IN ('verify_heapam', 'bt_index_check', 'gin_index_check') \gexec
 \endif
 
 \if :{?backup}

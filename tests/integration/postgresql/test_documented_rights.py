@@ -22,10 +22,11 @@ from support.postgresql_servers import OWNER, Database, Server, make_database
 
 pytestmark = pytest.mark.lab("postgresql_versions", "versitygw")
 
-PURPOSES = ("maintenance", "backup", "query", "monitor")
+PURPOSES = ("maintenance", "backup", "query", "monitor", "integrity")
 PASSWORD = "canary-of-an-operator"  # noqa: S105 - of roles that a test makes
 SEED = """
 CREATE EXTENSION pgstattuple;
+CREATE EXTENSION amcheck;
 CREATE SCHEMA shop;
 CREATE SEQUENCE shop.numbers;
 CREATE TABLE shop.hidden (i int);
@@ -106,6 +107,8 @@ class Shop(NamedTuple):
             programs = self.store.lab["postgresql_versions"]["client_programs"]
             options = {**connection, **self.store.s3_params(), "bin_dir": programs}
             return run_module("pg_backup", options, check=check)
+        if purpose == "integrity":
+            return run_module("pg_integrity_info", connection, check=check)
         query = HEALTH if purpose == "monitor" else "SELECT count(*) FROM shop.ledger"
         return run_module("pg_query_info", {**connection, "query": query}, check=check)
 
@@ -114,6 +117,8 @@ class Shop(NamedTuple):
         run = self.act(purpose)
         if purpose == "maintenance":
             return not run.failed and run["not_done"] == [] and len(run["plan"]) == 2
+        if purpose == "integrity":
+            return not run.failed and bool(run["status"] == "whole")
         if purpose == "monitor":
             return not run.failed and run["rows"][0]["may_read_statistics"]
         return not run.failed

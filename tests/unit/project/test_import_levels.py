@@ -13,7 +13,8 @@ from support.import_levels import check_levels, check_packages, find_level, pack
 LEVELS = {
     "module_utils._common": [
         ["durations", "errors", "redaction", "retry", "text", "timestamps"],
-        ["bundle", "dependencies", "outcome"],
+        ["amounts", "bundle", "dependencies", "outcome"],
+        ["caps"],
         ["module"],
     ],
     "module_utils._backup": [
@@ -24,6 +25,8 @@ LEVELS = {
         ["backup"],
         ["entry"],
     ],
+    "module_utils._expiry": [["rules"], ["removal"], ["entry"]],
+    "module_utils._files": [["listing"], ["entry"]],
     "module_utils._pgbackrest": [["repository"], ["plan", "program"], ["operations"]],
     "module_utils._kafka": [
         ["api", "errors", "summary"],
@@ -88,7 +91,7 @@ LEVELS = {
         ["errors", "json_values", "names", "steps", "summary"],
         ["pooler"],
         ["connection"],
-        ["arguments", "catalog", "locks"],
+        ["arguments", "catalog", "integrity", "locks"],
         ["bloat", "holders", "unfrozen"],
         ["blockers", "plan"],
         ["plan_indexes", "scope", "worker_pool"],
@@ -106,7 +109,7 @@ LEVELS = {
         ["apply"],
         ["ensure"],
     ],
-    "module_utils._s3": [["errors"], ["bucket", "connection"]],
+    "module_utils._s3": [["errors"], ["bucket", "connection"], ["versions"]],
     "plugin_utils._window": [
         ["declaration", "events", "inputs", "processes", "renewer", "version"],
         ["journal", "lease", "preload", "results", "state"],
@@ -125,6 +128,7 @@ EXCEPTIONS: dict[tuple[str, str], str] = {}
 COMPOSES = {
     "module_utils._backup": {"module_utils._postgresql", "module_utils._s3"},
     "module_utils._consumers": {"module_utils._kafka", "module_utils._kubernetes"},
+    "module_utils._expiry": {"module_utils._backup", "module_utils._s3"},
     "module_utils._pgbackrest": {"module_utils._backup"},
 }
 """Packages that know others than ``_common``, because their work is to bring systems together."""
