@@ -5,7 +5,8 @@
 -- that the site uses; the others are left out. One name may stand for several of them:
 --
 --   psql -d shop -f docs/postgresql-rights.sql -v owner=shop_owner -v maintenance=lowtide_maintenance \
---     -v backup=lowtide_backup -v query=lowtide_query -v ledger=event_ledger -v monitor=lowtide_monitor
+--     -v backup=lowtide_backup -v query=lowtide_query -v ledger=event_ledger -v monitor=lowtide_monitor \
+--     -v credentials=lowtide_credentials -v first=shop_a -v second=shop_b
 --
 --   owner        the role that owns the tables; needed with maintenance up to PostgreSQL 16
 --   maintenance  pg_maintenance, pg_maintenance_info, the role database_maintenance
@@ -13,6 +14,8 @@
 --   query        pg_query_info and the role event_reconciliation, which read the table ledger
 --   ledger       that table, as table or schema.table
 --   monitor      the role health
+--   credentials  pg_credential and the role credentials, for the roles first and second that take turns. second is left
+--                out where there is one role only
 --
 -- An account that is not there is made without a password. Give it one with \password lowtide_maintenance, then let it in
 -- by pg_hba.conf. Run the file again after a schema, a large object or a table with row-level security was added.
@@ -75,4 +78,16 @@ SELECT current_setting('server_version_num')::int >= 170000 AS has_maintain \gse
   GRANT CONNECT ON DATABASE :"DBNAME" TO :"monitor";
   -- Standbys, and the sessions of other users.
   GRANT pg_read_all_stats TO :"monitor";
+\endif
+
+\if :{?credentials}
+  -- It inherits nothing: to set the password of a role it becomes that role, which needs no right to make or alter roles.
+  SELECT format('CREATE ROLE %I LOGIN NOINHERIT', :'credentials')
+   WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = :'credentials') \gexec
+  -- To come in, where PUBLIC may not.
+  GRANT CONNECT ON DATABASE :"DBNAME" TO :"credentials";
+  GRANT :"first" TO :"credentials";
+  \if :{?second}
+    GRANT :"second" TO :"credentials";
+  \endif
 \endif

@@ -16,7 +16,7 @@ import typing as t
 from dataclasses import dataclass
 
 from ansible_collections.lowtide.ops.plugins.module_utils._backup.manifest import is_taken_from
-from ansible_collections.lowtide.ops.plugins.module_utils._backup.plan import parse_age
+from ansible_collections.lowtide.ops.plugins.module_utils._common.durations import parse_age
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.saved_state import is_window
 
 Result = t.Mapping[str, t.Any]

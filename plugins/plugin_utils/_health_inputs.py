@@ -14,7 +14,7 @@ from __future__ import annotations
 import typing as t
 from datetime import timedelta
 
-from ansible_collections.lowtide.ops.plugins.module_utils._backup.plan import parse_age
+from ansible_collections.lowtide.ops.plugins.module_utils._common.durations import parse_age
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import Refusal
 
 Json = dict[str, t.Any]

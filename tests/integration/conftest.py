@@ -29,7 +29,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
     The order holds with --no-loadscope-reorder (``make integration``).
     """
-    for fixture in ("server", "own_server"):
+    for fixture in ("server", "own_server", "postgresql"):
         take_turns(config, items, fixture, VERSIONS)
     items.sort(key=lambda item: item.path.name not in LONG_FILES)
 

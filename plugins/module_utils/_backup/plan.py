@@ -5,39 +5,18 @@
 
 from __future__ import annotations
 
-import re
 import typing as t
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from .._common.errors import Refusal
 from .._common.text import format_duration
 from .manifest import Manifest, stamp
 
-_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
-_AGE = re.compile(r"(\d+)([smhdw]?)")
 SKEW = timedelta(minutes=5)
 """A backup dated this far ahead of the database server's clock is not believed, nor are clocks that differ by it."""
 MIN_PART = 16 << 20
 MAX_PARTS = 10_000
 """What S3 allows for one upload; some servers allow fewer, Scaleway 1,000."""
-
-
-def parse_age(text: str, *, option: str = "max_age") -> timedelta:
-    """Return ``24h``, ``90m``, ``7d``, ``3600`` (seconds) as a duration; anything else is refused."""
-    match = _AGE.fullmatch(text.strip())
-    if match is None:
-        raise Refusal(
-            obj=f"option {option}",
-            problem=f"{text!r} is not a duration",
-            next_step="Give a whole number with a unit s, m, h, d or w, for example 24h",
-        )
-    try:
-        return timedelta(seconds=int(match[1]) * _UNITS[match[2]])
-    except OverflowError:
-        raise Refusal(
-            obj=f"option {option}", problem=f"{text!r} is longer than can be counted", next_step="Give fewer days"
-        ) from None
 
 
 def readable_age(age: timedelta) -> str:

@@ -51,7 +51,7 @@ LEVELS = {
         ["access", "autoscalers", "constraints", "plans", "snapshot"],
         ["client", "silent_nodes"],
         ["cache", "cluster", "conditions", "diagnosis", "job_work", "logs", "reviews", "scaling_constraints"],
-        ["scalable"],
+        ["scalable", "secrets"],
         [
             "autoscaler_metrics",
             "endpoints",
@@ -75,12 +75,13 @@ LEVELS = {
         ["operations"],
     ],
     "module_utils._consumers": [["partitions"], ["operations"]],
+    "module_utils._credentials": [["notes"], ["clients", "plan"], ["operations"]],
     "module_utils._metrics": [["limits"], ["prometheus"], ["operations"]],
     "module_utils._postgresql": [
         ["errors", "json_values", "names", "steps", "summary"],
         ["pooler"],
         ["connection"],
-        ["arguments", "catalog", "locks"],
+        ["arguments", "catalog", "locks", "logins", "roles"],
         ["bloat", "holders", "unfrozen"],
         ["blockers", "plan"],
         ["plan_indexes", "scope", "worker_pool"],
@@ -117,6 +118,7 @@ EXCEPTIONS: dict[tuple[str, str], str] = {}
 COMPOSES = {
     "module_utils._backup": {"module_utils._postgresql", "module_utils._s3"},
     "module_utils._consumers": {"module_utils._kafka", "module_utils._kubernetes"},
+    "module_utils._credentials": {"module_utils._kubernetes", "module_utils._postgresql"},
 }
 """Packages that know others than ``_common``, because their work is to bring systems together."""
 
