@@ -190,7 +190,7 @@ class CredentialSite:
         env: list[Json] = [{"name": name, "value": str(value)} for name, value in variables.items()]
         for name, key in (("PGUSER", "username"), ("PGPASSWORD", "password")):
             env.append({"name": name, "valueFrom": {"secretKeyRef": {"name": SECRET, "key": key}}})
-        container = {"name": "main", "image": image, "command": ["python3", "-c", CLIENT], "env": env}
+        container = {"name": "main", "image": image, "command": ["/usr/bin/python3.11", "-c", CLIENT], "env": env}
         template = {
             "metadata": {"labels": {"app": "client"}},
             "spec": {"terminationGracePeriodSeconds": 5, "containers": [container]},

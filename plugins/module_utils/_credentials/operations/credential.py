@@ -344,11 +344,8 @@ class Rotation:
                     " the new one mends that"
                 )
         if self.is_paired:
-            self._wait_for_sessions(
-                user,
-                Deadline(0.0 if self.module.check_mode else SESSION_GRACE),
-                why="it is to be the idle one of the two",
-            )
+            grace = Deadline(0.0 if self.module.check_mode else SESSION_GRACE)
+            wait_for_sessions(self.session, user, deadline=grace, why="it is to be the idle one of the two")
         elif not self.params["accept_interruption"]:
             sessions = read_sessions(self.session, user)
             refuse_interruption(user, sessions=len(sessions), title=self.secret.title)

@@ -1,0 +1,102 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The role credentials, with clients that log in ten times a second all the time: none of them is ever refused."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.credential_site import CredentialSite, Sink, make_site
+from support.kubernetes_server import ApiServer
+from support.playbooks import PlaybookRun, finish_playbook, start_playbook, write_yaml
+from support.postgresql_servers import find_server
+
+pytestmark = pytest.mark.lab("kubernetes", "postgresql_versions", "feature_service")
+EXHAUSTIVE = os.environ.get("LOWTIDE_EXHAUSTIVE") == "1"
+NODE = "10.77.0.1"
+
+
+@pytest.fixture(params=["15", "18"])
+def version(request: pytest.FixtureRequest) -> str:
+    """A version of the server."""
+    return str(request.param)
+
+
+@pytest.fixture
+def credentials(
+    lab: dict[str, Any], version: str, namespace: Any, unique_name: Callable[..., str], tmp_path: Path
+) -> Iterator[CredentialSite]:
+    """An application whose Secret has the credential of the first of two roles."""
+    api = ApiServer(lab["kubernetes"])
+    with make_site(namespace, find_server(lab, version), api, unique_name, tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+def sink(lab: dict[str, Any]) -> Iterator[Sink]:
+    """Where clients say how their logins ended."""
+    with Sink(lab["kubernetes"]["nodes"][0]["address"]) as running:
+        yield running
+
+
+def write_play(path: Path, site: CredentialSite, **variables: Any) -> Path:
+    """Write a play with the role."""
+    connection = {key: value for key, value in site.params().items() if key.startswith("login_")}
+    inputs = {
+        "credentials_connection": connection,
+        "credentials_kubernetes_connection": {"kubeconfig": site.kubeconfig},
+        "credentials_namespace": site.space.name,
+        "credentials_secret": "database",
+        "credentials_roles": [site.a, site.b],
+        "credentials_owner": site.owner,
+        "credentials_workloads": [{"kind": "Deployment", "name": "client"}],
+        "credentials_timeout": 60,
+        **variables,
+    }
+    tasks = [
+        {"name": "Replace", "ansible.builtin.include_role": {"name": "lowtide.ops.credentials"}},
+        {"name": "Tell", "ansible.builtin.debug": {"msg": "{{ credentials_result.summary }}"}},
+    ]
+    return write_yaml(path, [{"hosts": "localhost", "gather_facts": False, "vars": inputs, "tasks": tasks}])
+
+
+@pytest.mark.procedure("C27", "A10")
+def test_no_login_fails_while_the_password_is_replaced(
+    credentials: CredentialSite,
+    sink: Sink,
+    lab: dict[str, Any],
+    ansible_playbook: Callable[..., PlaybookRun],
+    tmp_path: Path,
+) -> None:
+    site = credentials
+    old = site.values()
+    site.start_clients(sink, lab["feature_service"]["images"][0])
+    play = write_play(tmp_path / "play.yml", site)
+
+    predicted = ansible_playbook(play, "--check")
+    assert predicted.rc == 0, predicted.stdout
+    assert site.values() == old
+    run = ansible_playbook(play, "-vvvv", "--diff")
+    assert run.rc == 0, run.stdout
+    new = site.values()
+    end = time.monotonic() + 20
+    while sink.logins[site.b] < 20:
+        assert time.monotonic() < end, sink.logins
+        time.sleep(0.1)
+
+    assert sink.failures == []
+    assert sink.logins[site.a] > 20
+    assert new["username"] == site.b
+    assert not site.may_login(site.a, old["password"])
+    for password in (old["password"], new["password"], site.passwords[site.account]):
+        assert password not in run.stdout
+    again = ansible_playbook(play)
+    assert again.rc == 0, again.stdout
+    assert again.changed == 0, again.stdout
+    assert site.values() == new
