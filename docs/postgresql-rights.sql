@@ -14,8 +14,9 @@
 --   query        pg_query_info and the role event_reconciliation, which read the table ledger
 --   ledger       that table, as table or schema.table
 --   monitor      the role health
---   credentials  pg_credential and the role credentials, for the roles first and second that take turns. second is left
---                out where there is one role only
+--   credentials  pg_credential and the role credentials
+--   first        the application's role whose password that account replaces
+--   second       the other one, where two take turns
 --
 -- An account that is not there is made without a password. Give it one with \password lowtide_maintenance, then let it in
 -- by pg_hba.conf. Run the file again after a schema, a large object or a table with row-level security was added.

@@ -19,6 +19,7 @@ LONG_FILES = frozenset(
         "test_service.py",
         "test_small_site.py",
         "test_bus.py",
+        "test_credentials_role.py",
     }
 )
 """Few tests that take minutes each. Files are shared out in their order: begun last, each would be alone at the end."""

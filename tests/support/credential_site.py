@@ -169,11 +169,24 @@ class CredentialSite:
         text = self.space.get("Secret", SECRET)["metadata"].get("annotations", {}).get(ANNOTATION)
         return None if text is None else dict(json.loads(text))
 
+    def execute(self, statement: str) -> list[tuple[Any, ...]]:
+        """Execute a statement as superuser in the application's database."""
+        return self.server.administer(sql.SQL(statement), database=self.database.name)
+
+    def connect(self, user: str, password: str) -> Any:
+        """Return a session of a client."""
+        parameters = {"host": self.server.host, "port": self.server.port, "dbname": self.database.name}
+        return psycopg2.connect(**parameters, user=user, password=password)
+
+    def find_log(self) -> str:
+        """Return what the server of this version has logged."""
+        logs = [path for path in (self.server.folder.parent / "log").iterdir() if str(self.server.version) in path.name]
+        return "".join(path.read_text(encoding="utf-8", errors="replace") for path in logs)
+
     def may_login(self, user: str, password: str) -> bool:
         """Whether a login works, for whatever reason not."""
-        parameters = {"host": self.server.host, "port": self.server.port, "dbname": self.database.name}
         try:
-            psycopg2.connect(**parameters, user=user, password=password).close()
+            self.connect(user, password).close()
         except psycopg2.OperationalError:
             return False
         return True

@@ -12,30 +12,12 @@ from typing import Any
 
 import pytest
 
-from support.credential_site import CredentialSite, Sink, make_site
-from support.kubernetes_server import ApiServer
-from support.playbooks import PlaybookRun, finish_playbook, start_playbook, write_yaml
-from support.postgresql_servers import find_server
+from support.credential_site import CredentialSite, Sink
+from support.playbooks import PlaybookRun, start_playbook, write_yaml
 
 pytestmark = pytest.mark.lab("kubernetes", "postgresql_versions", "feature_service")
 EXHAUSTIVE = os.environ.get("LOWTIDE_EXHAUSTIVE") == "1"
-NODE = "10.77.0.1"
-
-
-@pytest.fixture(params=["15", "18"])
-def version(request: pytest.FixtureRequest) -> str:
-    """A version of the server."""
-    return str(request.param)
-
-
-@pytest.fixture
-def credentials(
-    lab: dict[str, Any], version: str, namespace: Any, unique_name: Callable[..., str], tmp_path: Path
-) -> Iterator[CredentialSite]:
-    """An application whose Secret has the credential of the first of two roles."""
-    api = ApiServer(lab["kubernetes"])
-    with make_site(namespace, find_server(lab, version), api, unique_name, tmp_path) as made:
-        yield made
+VERSIONS = ["15", "18"] if EXHAUSTIVE else ["18"]
 
 
 @pytest.fixture
@@ -66,6 +48,8 @@ def write_play(path: Path, site: CredentialSite, **variables: Any) -> Path:
     return write_yaml(path, [{"hosts": "localhost", "gather_facts": False, "vars": inputs, "tasks": tasks}])
 
 
+@pytest.mark.every_version
+@pytest.mark.parametrize("postgresql", VERSIONS, indirect=True)
 @pytest.mark.procedure("C27", "A10")
 def test_no_login_fails_while_the_password_is_replaced(
     credentials: CredentialSite,
@@ -100,3 +84,37 @@ def test_no_login_fails_while_the_password_is_replaced(
     assert again.rc == 0, again.stdout
     assert again.changed == 0, again.stdout
     assert site.values() == new
+
+
+@pytest.mark.every_version
+@pytest.mark.parametrize("postgresql", VERSIONS, indirect=True)
+@pytest.mark.parametrize("seconds", [0.0, 1.0, 2.0, 4.0, 6.0] if EXHAUSTIVE else [1.0])
+def test_killed_in_the_restart_no_login_fails(
+    credentials: CredentialSite,
+    sink: Sink,
+    lab: dict[str, Any],
+    ansible_playbook: Callable[..., PlaybookRun],
+    tmp_path: Path,
+    seconds: float,
+) -> None:
+    """The controller is killed while some clients have the old credential and others the new one."""
+    site = credentials
+    old = site.values()
+    site.start_clients(sink, lab["feature_service"]["images"][0], replicas=3)
+    play = write_play(tmp_path / "play.yml", site)
+    killed = start_playbook(play)
+    end = time.monotonic() + 120
+    while (site.note() or {}).get("phase") != "proven":
+        assert time.monotonic() < end
+        assert killed.poll() is None, "it was over before the kill"
+        time.sleep(0.05)
+    time.sleep(seconds)  # the kill comes at a time, not at a condition
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.communicate(timeout=60)
+    assert site.works()
+    run = ansible_playbook(play, timeout=240)
+    assert run.rc == 0, run.stdout
+    assert sink.failures == []
+    assert site.values()["username"] == site.b
+    assert not site.may_login(site.a, old["password"])
+    assert ansible_playbook(play).changed == 0

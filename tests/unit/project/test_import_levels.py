@@ -12,8 +12,8 @@ from support.import_levels import check_levels, check_packages, find_level, pack
 
 LEVELS = {
     "module_utils._common": [
-        ["durations", "errors", "redaction", "retry", "text", "timestamps"],
-        ["bundle", "dependencies", "outcome"],
+        ["errors", "redaction", "retry", "text", "timestamps"],
+        ["bundle", "dependencies", "durations", "outcome"],
         ["module"],
     ],
     "module_utils._backup": [

@@ -23,7 +23,7 @@ import typing as t
 from ..._common.durations import parse_age
 from ..._common.errors import OpsError, Refusal
 from ..._common.outcome import Outcome, PlanItem
-from ..._common.retry import Deadline
+from ..._common.retry import Backoff, Deadline
 from ..._common.text import join_some
 from ..._common.timestamps import format_utc
 from ..._kubernetes.arguments import CONNECTION_SPEC as KUBERNETES_SPEC
@@ -94,6 +94,8 @@ if t.TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
 
 ROTATED, RETIRED = "rotated", "finished"
+PROPAGATION = 30.0
+"""Seconds after which a standby or a pooler that does not take a new password never will."""
 
 LOGIN_SPEC: dict[str, dict[str, t.Any]] = {
     "host": {"type": "str", "required": True},
@@ -164,17 +166,25 @@ def _check_keys(params: t.Mapping[str, t.Any]) -> None:
 
 
 def _lock(session: Session, *, check_mode: bool) -> None:
-    """Keep a second run away for as long as this session lives; in check mode only look whether there is one."""
-    if not check_mode and AdvisoryLock(session, LockKey.CREDENTIALS).try_acquire():
-        return
-    holders = read_holders(session, LockKey.CREDENTIALS)
-    if holders or not check_mode:
-        who = holders[0].description if holders else "which has ended meanwhile"
-        raise Refusal(
-            obj=session.settings.target,
-            problem=f"another rotation is at work: {who}",
-            next_step="Run again when it has ended",
-        )
+    """Keep a second run away for as long as this session lives; in check mode only look whether there is one.
+
+    The server may take a moment to see that a run was killed.
+    """
+    lock, deadline, backoff = AdvisoryLock(session, LockKey.CREDENTIALS), Deadline(SESSION_GRACE), Backoff()
+    while True:
+        if not check_mode and lock.try_acquire():
+            return
+        holders = read_holders(session, LockKey.CREDENTIALS)
+        if check_mode and not holders:
+            return
+        if deadline.passed:
+            raise Refusal(
+                obj=session.settings.target,
+                problem="another rotation is at work: "
+                + (holders[0].description if holders else "it has ended this moment"),
+                next_step="Run again when it has ended",
+            )
+        deadline.pause(backoff.take_pause())
 
 
 class Rotation:
@@ -398,8 +408,12 @@ class Rotation:
     def _require_logins(self, user: str, password: str) -> None:
         owner = self.params["owner"] if self.is_paired else None
         for address in self.addresses:
-            require_login(address, user, password, current_user=owner, deadline=self.deadline)
+            require_login(address, user, password, current_user=owner, deadline=self._limit_wait())
             self.outcome.evidence.append(f"{address.host}:{address.port} lets {user} in with the new password")
+
+    def _limit_wait(self) -> Deadline:
+        """Return how long an address may take to know of a change."""
+        return Deadline(min(PROPAGATION, self.deadline.remaining))
 
     def _prove(self) -> None:
         """Prove that the credential of the Secret works, and note from when on pods have it."""
@@ -504,6 +518,6 @@ class Rotation:
                 pass
         proofs = []
         for address in self.addresses:
-            require_refusal(address, note.previous_user, old, deadline=self.deadline)
+            require_refusal(address, note.previous_user, old, deadline=self._limit_wait())
             proofs.append(f"{address.host}:{address.port} refuses the old password of {note.previous_user}")
         return proofs
