@@ -27,6 +27,13 @@ def sink(lab: dict[str, Any]) -> Iterator[Sink]:
         yield running
 
 
+@pytest.fixture
+def clients(credentials: CredentialSite, sink: Sink, lab: dict[str, Any]) -> CredentialSite:
+    """The application, with clients that log in."""
+    credentials.start_clients(sink, lab["feature_service"]["images"][0])
+    return credentials
+
+
 def write_play(path: Path, site: CredentialSite, **variables: Any) -> Path:
     """Write a play with the role."""
     connection = {key: value for key, value in site.params().items() if key.startswith("login_")}
@@ -52,15 +59,10 @@ def write_play(path: Path, site: CredentialSite, **variables: Any) -> Path:
 @pytest.mark.parametrize("postgresql", VERSIONS, indirect=True)
 @pytest.mark.procedure("C27", "A10")
 def test_no_login_fails_while_the_password_is_replaced(
-    credentials: CredentialSite,
-    sink: Sink,
-    lab: dict[str, Any],
-    ansible_playbook: Callable[..., PlaybookRun],
-    tmp_path: Path,
+    clients: CredentialSite, sink: Sink, ansible_playbook: Callable[..., PlaybookRun], tmp_path: Path
 ) -> None:
-    site = credentials
+    site = clients
     old = site.values()
-    site.start_clients(sink, lab["feature_service"]["images"][0])
     play = write_play(tmp_path / "play.yml", site)
 
     predicted = ansible_playbook(play, "--check")
@@ -90,17 +92,11 @@ def test_no_login_fails_while_the_password_is_replaced(
 @pytest.mark.parametrize("postgresql", VERSIONS, indirect=True)
 @pytest.mark.parametrize("seconds", [0.0, 1.0, 2.0, 4.0, 6.0] if EXHAUSTIVE else [1.0])
 def test_killed_in_the_restart_no_login_fails(
-    credentials: CredentialSite,
-    sink: Sink,
-    lab: dict[str, Any],
-    ansible_playbook: Callable[..., PlaybookRun],
-    tmp_path: Path,
-    seconds: float,
+    clients: CredentialSite, sink: Sink, ansible_playbook: Callable[..., PlaybookRun], tmp_path: Path, seconds: float
 ) -> None:
     """The controller is killed while some clients have the old credential and others the new one."""
-    site = credentials
+    site = clients
     old = site.values()
-    site.start_clients(sink, lab["feature_service"]["images"][0], replicas=3)
     play = write_play(tmp_path / "play.yml", site)
     killed = start_playbook(play)
     end = time.monotonic() + 120
