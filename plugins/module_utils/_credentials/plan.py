@@ -160,5 +160,5 @@ def summarize_finish(note: Note | None, *, title: str, proofs: t.Sequence[str], 
         return f"would end the old credential of {note.previous_user}, once no pod of before {note.rotated_at} is left"
     if not is_done:
         return f"the old credential of {note.previous_user} was not ended"
-    places = format_count(len(proofs), "address") if len(proofs) != 1 else "the server"
+    places = format_count(len(proofs), "server")
     return f"{title} has the credential of {note.user}; the old one of {note.previous_user} is refused by {places}"

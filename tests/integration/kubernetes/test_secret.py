@@ -4,14 +4,20 @@
 from __future__ import annotations
 
 import base64
+import datetime
 import itertools
 import json
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from support.kubernetes_account import read_rules
+from support.playbooks import PlaybookRun
 from support.rival_proxy import Rival, RivalProxy
 
 from .conftest import Namespace
@@ -117,3 +123,41 @@ def test_refused_by_name(namespace: Namespace, connect: Connect) -> None:
     run = namespace.module("k8s_secret", check=True, name="new", generate=["key"], **account)
     assert "may not create secrets" in run.msg, run.result
     assert read_values(namespace) == {"key": "1"}
+
+
+def make_certificate(name: str, days: float) -> str:
+    """Return a certificate that is valid for so many days from now, in PEM."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    now = datetime.datetime.now(datetime.UTC)
+    builder = x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number())
+    builder = builder.not_valid_before(now - datetime.timedelta(days=90))
+    made = builder.not_valid_after(now + datetime.timedelta(days=days)).sign(key, hashes.SHA256())
+    return made.public_bytes(serialization.Encoding.PEM).decode()
+
+
+@pytest.mark.procedure("A10")
+def test_certificates_and_passwords_are_checked_by_the_role_health(
+    namespace: Namespace, connect: Connect, ansible_playbook: Callable[..., PlaybookRun]
+) -> None:
+    """With the right to get these Secrets; in check mode the same."""
+    chain = make_certificate("shop.example.org", 5) + make_certificate("authority", 400)
+    put(namespace, {"tls.crt": chain, "tls.key": CANARY})
+    account = connect([{"apiGroups": [""], "resources": ["secrets"], "resourceNames": ["api"], "verbs": ["get"]}])
+    told = namespace.module("k8s_secret_info", names=["api"], **account)
+    assert [entry["subject"] for entry in told["secrets"][0]["certificates"]] == ["CN=shop.example.org", "CN=authority"]
+    assert CANARY not in json.dumps(told.result)
+    inputs = {
+        "health_checks": ["secrets"],
+        "health_kubernetes_connection": account,
+        "health_namespace": namespace.name,
+    }
+    for valid_for, words in (("4d", "WARN Secret"), ("30d", "FAIL Secret")):
+        variables = {**inputs, "health_secrets": [{"name": "api", "valid_for": valid_for}]}
+        tasks = [{"include_role": {"name": "lowtide.ops.health"}, "name": "Check"}]
+        plays = [{"hosts": "localhost", "gather_facts": False, "vars": variables, "tasks": tasks}]
+        run = ansible_playbook(plays, "--check")
+        text = " ".join(run.stdout.split())
+        assert (run.rc == 0) is (valid_for == "4d"), run.stdout
+        assert f"{words} {namespace.name}/api, CN=shop.example.org: valid for 5.0 d" in text, run.stdout
+        assert f"OK Secret {namespace.name}/api, CN=authority: valid for 400.0 d" in text

@@ -75,7 +75,7 @@ LEVELS = {
         ["operations"],
     ],
     "module_utils._consumers": [["partitions"], ["operations"]],
-    "module_utils._credentials": [["notes"], ["clients", "plan"], ["operations"]],
+    "module_utils._credentials": [["certificates", "notes"], ["clients", "plan"], ["operations"]],
     "module_utils._metrics": [["limits"], ["prometheus"], ["operations"]],
     "module_utils._postgresql": [
         ["errors", "json_values", "names", "steps", "summary"],
