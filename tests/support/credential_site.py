@@ -175,7 +175,7 @@ class CredentialSite:
 
     def connect(self, user: str, password: str) -> Any:
         """Return a session of a client."""
-        parameters = {"host": self.server.host, "port": self.server.port, "dbname": self.database.name}
+        parameters: Json = {"host": self.server.host, "port": self.server.port, "dbname": self.database.name}
         return psycopg2.connect(**parameters, user=user, password=password)
 
     def find_log(self) -> str:

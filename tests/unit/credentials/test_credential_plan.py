@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -39,6 +40,7 @@ from ansible_collections.lowtide.ops.plugins.module_utils._credentials.plan impo
     summarize_rotation,
 )
 
+Json = dict[str, Any]
 ROTATED = "2026-05-04T02:00:00Z"
 THEN = 1777860000.0
 DAY = 86400.0
@@ -135,7 +137,7 @@ def test_templates_are_not_formats() -> None:
 
 
 def test_the_plan_ends_with_the_end_of_the_old_one() -> None:
-    given = {"user": "b", "previous": "a", "title": "Secret shop/db", "keys": ["username", "password"]}
+    given: Json = {"user": "b", "previous": "a", "title": "Secret shop/db", "keys": ["username", "password"]}
     whole = plan_rotation(TWO_ROLES, **given, decision=Decision(BEGIN, "why"))
     assert [item.object for item in whole] == ["role b", "Secret shop/db", "pods that use the Secret", "role a"]
     assert [item.reversible for item in whole] == [True, True, True, False]
@@ -168,13 +170,13 @@ def test_one_line_says_what_was_done(action: str, check_mode: bool, is_done: boo
 
 
 def test_one_line_says_how_it_ended() -> None:
-    given = {"title": "S", "check_mode": False}
+    given: Json = {"title": "S", "check_mode": False}
     assert summarize_finish(None, **given, proofs=[], is_done=False) == "no rotation of S is under way"
     ended = summarize_finish(note(PROVEN), **given, proofs=["x", "y"], is_done=True)
     assert ended == "S has the credential of shop_b; the old one of shop_a is refused by 2 servers"
 
 
-def pod(name: str, created: str, phase: str = "Running", **spec: object) -> dict[str, object]:
+def pod(name: str, created: str, phase: str = "Running", **spec: Any) -> Json:
     """A pod as the server sends it."""
     return {"metadata": {"name": name, "creationTimestamp": created}, "status": {"phase": phase}, "spec": spec}
 
@@ -183,10 +185,10 @@ def test_pods_that_may_have_the_old_credential() -> None:
     """By variable, by all variables, and by a volume; not those that have ended, are younger, or use another Secret."""
     before, after = "2026-05-04T01:00:00Z", ROTATED
     variable = {"name": "P", "valueFrom": {"secretKeyRef": {"name": "db", "key": "password"}}}
-    by_variable = {"containers": [{"name": "main", "env": [variable]}]}
-    by_all = {"containers": [{"name": "main", "envFrom": [{"secretRef": {"name": "db"}}]}]}
-    by_volume = {"containers": [], "volumes": [{"name": "v", "secret": {"secretName": "db"}}]}
-    other = {"containers": [], "volumes": [{"name": "v", "secret": {"secretName": "other"}}]}
+    by_variable: Json = {"containers": [{"name": "main", "env": [variable]}]}
+    by_all: Json = {"containers": [{"name": "main", "envFrom": [{"secretRef": {"name": "db"}}]}]}
+    by_volume: Json = {"containers": [], "volumes": [{"name": "v", "secret": {"secretName": "db"}}]}
+    other: Json = {"containers": [], "volumes": [{"name": "v", "secret": {"secretName": "other"}}]}
     pods = [
         pod("variable", before, **by_variable),
         pod("pending", before, "Pending", **by_variable),
