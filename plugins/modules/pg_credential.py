@@ -81,6 +81,12 @@ options:
       - A Secret on which no rotation is noted has a password of unknown age, and gets a new one.
     type: str
     default: 90d
+  guards:
+    description: With V(gitops), a Secret that a GitOps tool or an operator keeps is refused, since that would put it back.
+    type: list
+    elements: str
+    choices: [gitops]
+    default: [gitops]
   logins:
     description:
       - Where clients log in. Each of these has to take the new password before the Secret is changed, and to refuse the old one

@@ -11,22 +11,21 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 import re
 import typing as t
 
 from .._common.errors import OpsError, Refusal
 from .client import Client
 from .cluster import read_object
-from .constraints.owners import find_gitops_blocker, find_operator_blocker
-from .fields import Json, as_dict, as_text
+from .constraints.owners import APPLIED, find_gitops_blocker, find_operator_blocker
+from .fields import Json, as_dict, as_text, get_path
 from .objects import Workload
 from .patches import Write
 from .resources import format_title, object_path
 
 KIND = "Secret"
 _KEY = re.compile(r"[-._a-zA-Z0-9]{1,253}")
-_GENERATORS = ("external-secrets.io", "bitnami.com", "cert-manager.io", "secrets.hashicorp.com")
-"""APIs whose objects make Secrets, and put back what is changed in them."""
 
 if t.TYPE_CHECKING:
     from .._common.outcome import Blocker
@@ -116,18 +115,20 @@ def refuse_immutable(secret: Secret) -> None:
 
 
 def find_secret_owners(secret: Secret, keys: t.Iterable[str]) -> list[Blocker]:
-    """Return who would put back what is changed: a GitOps tool that set one of the keys, or whoever makes the Secret."""
+    """Return who would put back what is changed: whoever makes the Secret, and GitOps tools that set one of the keys."""
     described = Workload.from_object(secret.raw, KIND)
-    blockers = [find_gitops_blocker(described, ("data", key)) for key in keys if key in secret.values]
-    blockers.append(find_operator_blocker(described, ("data",)))
-    present = [blocker for blocker in blockers if blocker is not None]
-    if any(as_text(reference.get("apiVersion")).partition("/")[0] in _GENERATORS for reference in _references(secret)):
-        return present[-1:]
-    return present[:1]
+    blockers = [find_operator_blocker(described, ("data",))]
+    blockers += [find_gitops_blocker(described, ("data", key)) for key in keys if key in secret.values]
+    return list(dict.fromkeys(blocker for blocker in blockers if blocker is not None))
 
 
-def _references(secret: Secret) -> list[Json]:
-    return list(as_dict(secret.raw.get("metadata")).get("ownerReferences") or [])
+def is_applied_by_kubectl(secret: Secret, key: str) -> bool:
+    """Return whether a manifest that somebody applied (kubectl apply) has the key, so that it may be applied again."""
+    try:
+        applied = json.loads(as_text(secret.annotations.get(APPLIED)))
+    except ValueError:
+        return False
+    return any(get_path(applied, field, key) is not None for field in ("data", "stringData"))
 
 
 def build_write(change: SecretChange) -> Write:

@@ -138,7 +138,7 @@ def refuse_unlike(first: Role, second: Role, *, owner: str) -> None:
                 problem=f"it owns {role.owned} objects, which a client that logs in as the other one could not alter",
                 next_step=f"REASSIGN OWNED BY {name} TO {format_name(owner)} in each database of the server",
             )
-        if not any(membership.split(" ")[0] == owner for membership in role.memberships):
+        if not any(membership == owner or membership.startswith(f"{owner} ") for membership in role.memberships):
             raise Refusal(
                 obj=f"role {name}",
                 problem=f"it is no member of {format_name(owner)}, the role that owns what the application uses",

@@ -271,6 +271,9 @@ def test_a_secret_that_cannot_or_must_not_be_changed_is_refused(credentials: Cre
         assert words in run.msg, run.msg
     site.put({**old, "username": "nobody"})
     assert "names the role 'nobody', which is not one of roles" in site.run().msg
+    applied = {"kubectl.kubernetes.io/last-applied-configuration": json.dumps({"stringData": {"password": "x"}})}
+    site.put(old, metadata={"name": "database", "annotations": applied})
+    assert "Take the password out of the file" in str(site.run(check=True)["warnings"])
     site.put(old, immutable=True)
     immutable = site.run()
     assert "it is immutable" in immutable.msg

@@ -37,6 +37,7 @@ from ..._kubernetes.secrets import (
     check_key,
     encode_value,
     find_secret_owners,
+    is_applied_by_kubectl,
     read_secret,
     refuse_immutable,
     write_secret,
@@ -118,6 +119,7 @@ CREDENTIAL_SPEC: dict[str, dict[str, t.Any]] = {
     "owner": {"type": "str"},
     "accept_interruption": {"type": "bool", "default": False},
     "max_age": {"type": "str", "default": "90d"},
+    "guards": {"type": "list", "elements": "str", "choices": ["gitops"], "default": ["gitops"]},
     "logins": {"type": "list", "elements": "dict", "default": [], "options": LOGIN_SPEC},
     "timeout": {"type": "float", "default": 120.0},
     "run_id": {"type": "str"},
@@ -274,6 +276,8 @@ class Rotation:
         self._report(decision, user, previous, is_done=False)
         if decision.action == BEGIN:
             self._check_begin(user, current)
+        if decision.action not in (BEGIN, PROVE):
+            self._check_login()
         if self.module.check_mode:
             self._predict(decision)
             return
@@ -281,8 +285,6 @@ class Rotation:
             self._begin(user, current)
         if decision.action in (BEGIN, PROVE):
             self._prove()
-        else:
-            self._check_login()
         self._report(decision, user, previous, is_done=True)
 
     def _read_clock(self) -> float:
@@ -341,10 +343,16 @@ class Rotation:
     def _check_begin(self, user: str, current: str) -> None:
         """Refuse everything that would stand in the way later, before anything is changed."""
         refuse_immutable(self.secret)
-        self.outcome.blockers += find_secret_owners(self.secret, self._keys)
+        if "gitops" in self.params["guards"]:
+            self.outcome.blockers += find_secret_owners(self.secret, self._keys)
         if self.outcome.blockers:
             blocker = self.outcome.blockers[0]
             raise Refusal(obj=self.secret.title, problem=blocker.what, next_step=blocker.next_step)
+        if is_applied_by_kubectl(self.secret, self.params["password_key"]):
+            self.module.warn(
+                f"{self.secret.title} was made by kubectl apply; to apply that file again would put its password back,"
+                " which the server refuses by then. Take the password out of the file"
+            )
         self._refuse_missing_rights()
         for address in self.addresses:
             refuse_open_door(address, current, make_password())
