@@ -9,9 +9,12 @@ import typing as t
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from .._common import durations
 from .._common.text import format_duration
 from .manifest import Manifest, stamp
 
+parse_age = durations.parse_age
+"""Ages of backups are written like every duration."""
 SKEW = timedelta(minutes=5)
 """A backup dated this far ahead of the database server's clock is not believed, nor are clocks that differ by it."""
 MIN_PART = 16 << 20

@@ -17,13 +17,14 @@ LEVELS = {
         ["module"],
     ],
     "module_utils._backup": [
-        ["copy_rows", "keys", "pipeline"],
+        ["copy_rows", "held_tables", "keys", "pipeline"],
         ["manifest", "packing", "streams"],
         ["catalogue", "database", "plan", "programs", "rights", "verify"],
         ["cleaning", "making", "summary"],
         ["backup"],
         ["entry"],
     ],
+    "module_utils._pgbackrest": [["repository"], ["plan", "program"], ["operations"]],
     "module_utils._kafka": [
         ["api", "errors", "summary"],
         ["commit", "groups", "parse", "plan", "records"],
@@ -119,6 +120,7 @@ COMPOSES = {
     "module_utils._backup": {"module_utils._postgresql", "module_utils._s3"},
     "module_utils._consumers": {"module_utils._kafka", "module_utils._kubernetes"},
     "module_utils._credentials": {"module_utils._kubernetes", "module_utils._postgresql"},
+    "module_utils._pgbackrest": {"module_utils._backup"},
 }
 """Packages that know others than ``_common``, because their work is to bring systems together."""
 
