@@ -111,7 +111,7 @@ CREDENTIAL_SPEC: dict[str, dict[str, t.Any]] = {
     "kubernetes_connection": {"type": "dict", "default": {}, "options": KUBERNETES_SPEC},
     "namespace": {"type": "str", "required": True},
     "secret": {"type": "str", "required": True, "no_log": False},
-    "username_key": {"type": "str", "default": "username"},
+    "username_key": {"type": "str", "default": "username", "no_log": False},
     "password_key": {"type": "str", "default": "password", "no_log": False},
     "templates": {"type": "dict", "default": {}},
     "method": {"type": "str", "choices": list(METHODS), "default": TWO_ROLES},
