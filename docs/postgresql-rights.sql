@@ -7,6 +7,8 @@
 --   psql -d shop -f docs/postgresql-rights.sql -v owner=shop_owner -v maintenance=lowtide_maintenance \
 --     -v backup=lowtide_backup -v query=lowtide_query -v ledger=event_ledger -v monitor=lowtide_monitor \
 --     -v integrity=lowtide_integrity
+
+--     -v credentials=lowtide_credentials -v first=shop_a -v second=shop_b
 --
 --   owner        the role that owns the tables; needed with maintenance up to PostgreSQL 16
 --   maintenance  pg_maintenance, pg_maintenance_info, the role database_maintenance
@@ -15,6 +17,10 @@
 --   ledger       that table, as table or schema.table
 --   monitor      the role health
 --   integrity    pg_integrity_info and the role corruption_triage; after CREATE EXTENSION amcheck, which is no account's
+
+--   credentials  pg_credential and the role credentials
+--   first        the application's role whose password that account replaces
+--   second       the other one, where two take turns
 --
 -- An account that is not there is made without a password. Give it one with \password lowtide_maintenance, then let it in
 -- by pg_hba.conf. Run the file again after a schema, a large object or a table with row-level security was added. All of it
@@ -113,6 +119,18 @@ BEGIN;
   GRANT CONNECT ON DATABASE :"DBNAME" TO :"monitor";
   -- Standbys, and the sessions of other users.
   GRANT pg_read_all_stats TO :"monitor" :inherited;
+\endif
+
+\if :{?credentials}
+  -- It inherits nothing: to set the password of a role it becomes that role, which needs no right to make or alter roles.
+  SELECT format('CREATE ROLE %I LOGIN NOINHERIT', :'credentials')
+   WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = :'credentials') \gexec
+  -- To come in, where PUBLIC may not.
+  GRANT CONNECT ON DATABASE :"DBNAME" TO :"credentials";
+  GRANT :"first" TO :"credentials";
+  \if :{?second}
+    GRANT :"second" TO :"credentials";
+  \endif
 \endif
 
 \if :{?integrity}

@@ -9,6 +9,7 @@ import platform
 import typing as t
 from datetime import UTC, datetime
 
+from .._common.amounts import parse_age
 from .._common.errors import OpsError, Refusal
 from .._common.retry import Deadline
 from .._common.text import join_some
@@ -20,7 +21,7 @@ from . import catalogue, keys, programs, verify
 from .backup import Backup, Options
 from .making import name_rows, read_tables
 from .manifest import Manifest, is_taken_from
-from .plan import MAX_PARTS, SKEW, Retention, parse_age
+from .plan import MAX_PARTS, SKEW, Retention
 from .streams import Streams
 from .summary import describe_backup, report_backup, report_bad, summarize_backups
 

@@ -9,7 +9,6 @@ import typing as t
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from .._common.amounts import parse_duration
 from .._common.errors import Refusal
 from .._common.text import format_duration, format_size
 from .manifest import Manifest, stamp
@@ -21,17 +20,6 @@ MAX_PART = 5 << 30
 """What S3 allows for one part."""
 MAX_PARTS = 10_000
 """What S3 allows for one upload; some servers allow fewer, Scaleway 1,000."""
-
-
-def parse_age(text: str, *, option: str = "max_age") -> timedelta:
-    """Return ``24h``, ``90m``, ``7d``, ``3600`` (seconds) as a duration; anything else is refused."""
-    seconds = parse_duration(text, option=option)
-    try:
-        return timedelta(seconds=seconds)
-    except OverflowError:
-        raise Refusal(
-            obj=f"option {option}", problem=f"{text!r} is longer than can be counted", next_step="Give fewer days"
-        ) from None
 
 
 def readable_age(age: timedelta) -> str:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 
 from .errors import Refusal
 
@@ -22,9 +23,20 @@ def parse_duration(text: str, *, option: str) -> int:
         raise Refusal(
             obj=f"option {option}",
             problem=f"{text!r} is not a duration",
-            next_step="Give a whole number with a unit s, m, h, d or w, for example 30d",
+            next_step="Give a whole number with a unit s, m, h, d or w, for example 24h",
         )
     return int(match[1]) * _DURATIONS[match[2]]
+
+
+def parse_age(text: str, *, option: str = "max_age") -> timedelta:
+    """Return a duration that is written so; one that is longer than can be counted is refused as well."""
+    seconds = parse_duration(text, option=option)
+    try:
+        return timedelta(seconds=seconds)
+    except OverflowError:
+        raise Refusal(
+            obj=f"option {option}", problem=f"{text!r} is longer than can be counted", next_step="Give fewer days"
+        ) from None
 
 
 def parse_size(text: str, *, option: str) -> int:

@@ -35,12 +35,12 @@ from ansible_collections.lowtide.ops.plugins.module_utils._backup.plan import (
     explain_clock,
     explain_old_data,
     explain_old_result,
-    parse_age,
     part_size,
     readable_age,
     refuse_large_parts,
 )
 from ansible_collections.lowtide.ops.plugins.module_utils._backup.summary import report_backup
+from ansible_collections.lowtide.ops.plugins.module_utils._common.amounts import parse_age
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import OpsError, Refusal
 from ansible_collections.lowtide.ops.plugins.module_utils._s3.bucket import Listed
 from ansible_collections.lowtide.ops.plugins.module_utils._s3.errors import S3Error

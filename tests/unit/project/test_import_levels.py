@@ -12,7 +12,7 @@ from support.import_levels import check_levels, check_packages, find_level, pack
 
 LEVELS = {
     "module_utils._common": [
-        ["durations", "errors", "redaction", "retry", "text", "timestamps"],
+        ["errors", "redaction", "retry", "text", "timestamps"],
         ["amounts", "bundle", "dependencies", "outcome"],
         ["caps"],
         ["module"],
@@ -55,7 +55,7 @@ LEVELS = {
         ["access", "autoscalers", "constraints", "plans", "snapshot"],
         ["client", "silent_nodes"],
         ["cache", "cluster", "conditions", "diagnosis", "job_work", "logs", "reviews", "scaling_constraints"],
-        ["scalable"],
+        ["scalable", "secrets"],
         [
             "autoscaler_metrics",
             "endpoints",
@@ -79,6 +79,7 @@ LEVELS = {
         ["operations"],
     ],
     "module_utils._consumers": [["partitions"], ["operations"]],
+    "module_utils._credentials": [["certificates", "notes"], ["clients", "plan"], ["operations"]],
     "module_utils._metrics": [["limits"], ["prometheus"], ["operations"]],
     "module_utils._patroni": [
         ["state"],
@@ -91,7 +92,7 @@ LEVELS = {
         ["errors", "json_values", "names", "steps", "summary"],
         ["pooler"],
         ["connection"],
-        ["arguments", "catalog", "integrity", "locks"],
+        ["arguments", "catalog", "integrity", "locks", "logins", "roles"],
         ["bloat", "holders", "unfrozen"],
         ["blockers", "plan"],
         ["plan_indexes", "scope", "worker_pool"],
@@ -128,6 +129,7 @@ EXCEPTIONS: dict[tuple[str, str], str] = {}
 COMPOSES = {
     "module_utils._backup": {"module_utils._postgresql", "module_utils._s3"},
     "module_utils._consumers": {"module_utils._kafka", "module_utils._kubernetes"},
+    "module_utils._credentials": {"module_utils._kubernetes", "module_utils._postgresql"},
     "module_utils._expiry": {"module_utils._backup", "module_utils._s3"},
     "module_utils._pgbackrest": {"module_utils._backup"},
 }
