@@ -5,11 +5,13 @@
 -- that the site uses; the others are left out. One name may stand for several of them:
 --
 --   psql -d shop -f docs/postgresql-rights.sql -v owner=shop_owner -v maintenance=lowtide_maintenance \
---     -v backup=lowtide_backup -v query=lowtide_query -v ledger=event_ledger -v monitor=lowtide_monitor
+--     -v backup=lowtide_backup -v restore=lowtide_restore -v query=lowtide_query -v ledger=event_ledger -v monitor=lowtide_monitor
 --
---   owner        the role that owns the tables; needed with maintenance up to PostgreSQL 16
+--   owner        the role that owns database and tables; needed with restore, and with maintenance up to PostgreSQL 16
 --   maintenance  pg_maintenance, pg_maintenance_info, the role database_maintenance
 --   backup       pg_backup, the role backup
+--   restore      pg_restore, pg_restore_drill, the roles restore and restore_drill; roles that are to be created
+--                (roles: created), and extensions that are not trusted, take a superuser
 --   query        pg_query_info and the role event_reconciliation, which read the table ledger
 --   ledger       that table, as table or schema.table
 --   monitor      the role health
@@ -55,6 +57,17 @@ SELECT current_setting('server_version_num')::int >= 170000 AS has_maintain \gse
   SELECT format('GRANT SELECT ON LARGE OBJECT %s TO %I', oid, :'backup') FROM pg_largeobject_metadata \gexec
   -- Rows that row-level security would hide, only where a table has it: pg_dump refuses to leave them out.
   SELECT format('ALTER ROLE %I BYPASSRLS', :'backup') WHERE EXISTS (SELECT FROM pg_class WHERE relrowsecurity) \gexec
+\endif
+
+\if :{?restore}
+  SELECT format('CREATE ROLE %I LOGIN', :'restore')
+   WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = :'restore') \gexec
+  -- To make a database beside the live one, and to rename.
+  SELECT format('ALTER ROLE %I CREATEDB', :'restore') \gexec
+  -- To hand over to the owner what is restored, and to rename the live database, which is the owner's. It gives every right
+  -- of the owner, so this account is none for daily use. Other owners of objects are to be granted in the same way.
+  GRANT :"owner" TO :"restore";
+  -- To come into the database that it connects to, here the one that this file is executed in: name it as maintenance_db.
 \endif
 
 \if :{?query}

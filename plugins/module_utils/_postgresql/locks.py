@@ -27,6 +27,7 @@ class LockKey(IntEnum):
     MAINTENANCE_RUN = 1
     MAINTENANCE_WORKER = 2
     BACKUP = 3
+    RESTORE = 4
 
 
 class Holder(t.NamedTuple):
