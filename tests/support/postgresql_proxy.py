@@ -21,7 +21,7 @@ class Statement(NamedTuple):
 
 
 class StatementProxy(TcpProxy):
-    """Tells ``before`` of each statement before it is passed on; where that returns False, the connection is cut instead.
+    """Tells ``before`` of each statement before it is passed on; where that returns False, it cuts the connection.
 
     Clients have to connect without TLS.
     """

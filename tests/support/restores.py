@@ -98,7 +98,9 @@ class Shop:
     def wait_left(self) -> None:
         """Until no session of a killed run is left."""
         end = time.monotonic() + 30
-        question = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'lowtide.ops pg_restore%' AND usename = "
+        question = (
+            "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'lowtide.ops pg_restore%' AND usename = "
+        )
         while self.site.sql(f"{question}'{self.account}'", database="postgres")[0][0]:
             assert time.monotonic() < end, "a session of a killed run does not end"
             time.sleep(0.05)

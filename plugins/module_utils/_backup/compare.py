@@ -37,7 +37,9 @@ def compare_data(expected: Data, actual: Data) -> list[Difference]:
         values = [side.sequences.get(sequence) for side in (actual, expected)]
         if values[0] != values[1]:
             words = [_tell_sequence(value) for value in values]
-            differences.append(Difference(f"sequence {sequence}", f"it {words[0]}, where it should be that it {words[1]}"))
+            differences.append(
+                Difference(f"sequence {sequence}", f"it {words[0]}, where it should be that it {words[1]}")
+            )
     for oid in sorted({*expected.objects, *actual.objects}):
         if oid not in actual.objects:
             differences.append(Difference(f"large object {oid}", "it is missing"))

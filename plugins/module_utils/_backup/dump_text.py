@@ -36,7 +36,9 @@ _GRANT = re.compile(
     rf"^(?:GRANT|REVOKE|ALTER DEFAULT PRIVILEGES) .* (?:TO|FROM) ({_IDENTIFIER})(?: WITH GRANT OPTION)?;$", re.MULTILINE
 )
 _FOR_ROLE = re.compile(rf"^ALTER DEFAULT PRIVILEGES FOR ROLE ({_IDENTIFIER}) ", re.MULTILINE)
-_POLICY = re.compile(rf"^CREATE POLICY .* TO ((?:{_IDENTIFIER})(?:, (?:{_IDENTIFIER}))*)(?: USING| WITH|;)", re.MULTILINE)
+_POLICY = re.compile(
+    rf"^CREATE POLICY .* TO ((?:{_IDENTIFIER})(?:, (?:{_IDENTIFIER}))*)(?: USING| WITH|;)", re.MULTILINE
+)
 _NAME = re.compile(_IDENTIFIER)
 _HASH_BITS = (1 << 64) - 1
 

@@ -173,7 +173,9 @@ class Restore:
     # ---- reading
 
     def _is_live(self, source: Source) -> bool:
-        return self._has_taken_over(side.read_databases(self._session, self._options.live).get(self._options.live), source.run)
+        return self._has_taken_over(
+            side.read_databases(self._session, self._options.live).get(self._options.live), source.run
+        )
 
     def _has_taken_over(self, found: side.Database | None, run: str) -> bool:
         mark = None if found is None else found.mark
@@ -298,7 +300,9 @@ class Restore:
             names = join_some(sorted(work.missing_roles))
             items.append(PlanItem("roles", f"create {names}", "the backup has objects and grants of them"))
         if is_due and copy in work.databases:
-            items.append(PlanItem(f"database {copy}", "drop", "an interrupted run of this module left it", reversible=False))
+            items.append(
+                PlanItem(f"database {copy}", "drop", "an interrupted run of this module left it", reversible=False)
+            )
         if is_due:
             estimate = None if manifest is None else round(2 * (manifest.dump_seconds + manifest.verify_seconds), 1)
             what = f"restore {join_some(work.mark.tables)} beside" if work.mark.tables else "restore beside"
@@ -356,11 +360,13 @@ class Restore:
         started = time.monotonic()
         own, source = self._session, work.source
         copy = self.name_side(source.run)
-        self._outcome.write_attempted = self._outcome.changed = True
+        self._outcome.write_attempted = True
         for statement in work.roles:
             own.execute(statement)
+            self._outcome.changed = True
         if copy in work.databases:
             side.drop_database(own, copy, end_sessions=True)
+            self._outcome.changed = True
         quoted = quote(copy)
         created = [
             rename_database(statement, quoted)
@@ -368,6 +374,7 @@ class Restore:
         ]
         creating = created[0] if created else f"CREATE DATABASE {quoted} TEMPLATE template0"
         side.create_database(own, copy, creating)
+        self._outcome.changed = True
         mark = work.mark._replace(state=side.RESTORING)
         own.execute("BEGIN")
         for statement in created[1:]:
@@ -418,10 +425,12 @@ class Restore:
             compare.select_tables(actual, work.mark.tables) if work.mark.tables else actual,
             is_partial=bool(work.mark.tables),
         )
+        if work.mark.tables:
+            actual = compare.select_tables(actual, work.mark.tables)
         if own.compare_with == "original":
             original_schema, original = dump_database(work.tools, own.live)
             if work.mark.tables:
-                original, actual = (compare.select_tables(which, work.mark.tables) for which in (original, actual))
+                original = compare.select_tables(original, work.mark.tables)
             self._compare_with(
                 f"original {own.live}", original_schema, original, schema, actual, is_partial=bool(work.mark.tables)
             )
@@ -479,4 +488,3 @@ class Restore:
             side.swap_databases(self._session, swap, has_original=live is not None, end=None)
         self._outcome.changed = True
         self._outcome.facts |= {"database": own.live, "kept": None if live is None else swap.kept}
-

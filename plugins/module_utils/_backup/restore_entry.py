@@ -58,9 +58,7 @@ def check_options(params: t.Mapping[str, t.Any]) -> None:
             next_step="Name the run: run_id in the result of lowtide.ops.pg_backup_info, or of a run with state: beside",
         )
     if foreign and run != LATEST:
-        raise Refusal(
-            obj="option foreign_dump", problem="it does not go with backup", next_step="Give one of the two"
-        )
+        raise Refusal(obj="option foreign_dump", problem="it does not go with backup", next_step="Give one of the two")
     if params["tables"] and (state == side.LIVE or foreign):
         what = f"state {state}" if state == side.LIVE else "foreign_dump"
         raise Refusal(
@@ -111,7 +109,9 @@ def restore(module: AnsibleModule, outcome: Outcome) -> None:
             else:
                 source = find_source(params, bucket, prefix, session)
                 if source.manifest is None:
-                    module.warn(f"{source.url} has no manifest of pg_backup: nothing proves that it is whole, or of what it is")
+                    module.warn(
+                        f"{source.url} has no manifest of pg_backup: nothing proves that it is whole, or of what it is"
+                    )
                 work.ensure(source, check=module.check_mode)
         except driver_error() as error:
             raise sql_error(settings.target, error) from error

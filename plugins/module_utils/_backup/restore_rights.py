@@ -103,9 +103,7 @@ def find_lacks(session: Session, schema: Schema, *, owners: t.Collection[str]) -
             )
             lacks.append(blocker)
         elif there[name].is_privileged and not account.is_superuser:
-            lacks.append(
-                _lack(account, f"only a superuser may create the extension {name}", "Restore as a superuser")
-            )
+            lacks.append(_lack(account, f"only a superuser may create the extension {name}", "Restore as a superuser"))
     return lacks
 
 
@@ -120,6 +118,8 @@ def refuse_lacks(lacks: t.Sequence[Blocker], blockers: list[Blocker]) -> None:
     blockers += lacks
     raise Refusal(
         obj=lacks[0].object,
-        problem=join_some([lack.what if lack.object == lacks[0].object else f"{lack.object}: {lack.what}" for lack in lacks]),
+        problem=join_some(
+            [lack.what if lack.object == lacks[0].object else f"{lack.object}: {lack.what}" for lack in lacks]
+        ),
         next_step="; ".join(dict.fromkeys(lack.next_step for lack in lacks[:5])),
     )

@@ -19,7 +19,11 @@ def summarize_restore(
         where = f"{live} is" if database == live else f"{database} is there and is"
         words = f"nothing to do: {where} backup {run}"
     elif check_mode:
-        words = f"would put backup {run} in the place of {live}" if is_swapped else f"would restore backup {run} to {database}"
+        words = (
+            f"would put backup {run} in the place of {live}"
+            if is_swapped
+            else f"would restore backup {run} to {database}"
+        )
     elif is_swapped:
         words = f"backup {run} has taken the place of {live}"
         words += f", which is kept as {facts['kept']}" if facts["kept"] else ", which was not there"

@@ -153,7 +153,9 @@ class Restorer:
 
     @contextlib.contextmanager
     def _start(self, commands: list[Command], *, collect: bool = True) -> t.Iterator[Pipeline]:
-        with Pipeline([*self._unpack, *commands], deadline=self._tools.deadline, feed=True, collect=collect) as pipeline:
+        with Pipeline(
+            [*self._unpack, *commands], deadline=self._tools.deadline, feed=True, collect=collect
+        ) as pipeline:
             yield pipeline
 
     def _read_part(self, part: str, restoring: list[Command] | None, streams: Streams | None = None) -> Data:
@@ -225,7 +227,10 @@ def dump_database(tools: Tools, database: str) -> tuple[Schema, Data]:
     target = f"--dbname={programs.quote_conninfo(database)}"
     step = "Correct what the message says, and run again"
     reader, pieces = DataReader(), list[bytes]()
-    for options, take in ((("--section=pre-data", "--section=post-data"), pieces.append), (("--section=data",), reader.feed)):
+    for options, take in (
+        (("--section=pre-data", "--section=post-data"), pieces.append),
+        (("--section=data",), reader.feed),
+    ):
         command = Command((*argv, *options, target), env=tools.environment, next_step=step)
         with Pipeline([command], deadline=tools.deadline, collect=True) as pipeline:
             pipeline.consume(take)

@@ -29,6 +29,8 @@ MARK_LIMIT = LOCK_CLASS
 """The connection limit of a database that was created by us and has no mark so far."""
 NAME_BYTES = 63
 OBJECT_IN_USE = "55006"
+LOCALE_PROVIDER = 150000
+"""The first version that knows that option, which newer programs write in any case."""
 END_SECONDS = 30.0
 
 RESTORING, RESTORED, LIVE, ORIGINAL = "restoring", "restored", "live", "original"
@@ -40,13 +42,16 @@ SELECT d.oid::bigint AS oid, d.datname::text AS name, r.rolname::text AS owner,
   FROM pg_catalog.pg_database d JOIN pg_catalog.pg_roles r ON r.oid = d.datdba
  WHERE d.datname::text = ANY (%(names)s)
 """
+# Who may not read all statistics sees of others the process, the user and the application; background workers have no user.
 _SESSIONS = """
-SELECT pid, coalesce(usename::text, backend_type) AS user, application_name AS application,
-       coalesce(pg_catalog.host(client_addr), 'the server itself') AS client, backend_start::text AS since
+SELECT pid, usename::text AS user, application_name AS application,
+       coalesce(pg_catalog.host(client_addr),
+                CASE WHEN backend_start IS NULL THEN 'where only pg_read_all_stats may see' ELSE 'the server itself' END) AS client,
+       backend_start::text AS since
   FROM pg_catalog.pg_stat_activity
- WHERE datname::text = %(name)s AND pid <> pg_catalog.pg_backend_pid() AND backend_type <> 'autovacuum worker'
+ WHERE datname::text = %(name)s AND pid <> pg_catalog.pg_backend_pid() AND usesysid IS NOT NULL
 UNION ALL
-SELECT NULL, owner::text, 'prepared transaction ' || gid, 'nobody', prepared::text
+SELECT NULL, owner::text, 'prepared transaction ' || gid, 'nowhere', prepared::text
   FROM pg_catalog.pg_prepared_xacts WHERE database::text = %(name)s
  ORDER BY 1
 """
@@ -204,12 +209,16 @@ def refuse_foreign(found: Database, *, expected: Mark) -> None:
 
 def create_database(session: Session, name: str, statement: str) -> None:
     """Create a database by a statement of its dump that is already for ``name``; it is recognised as ours from then on."""
+    if session.server.version < LOCALE_PROVIDER:
+        statement = statement.replace(" LOCALE_PROVIDER = libc", "", 1)
     session.execute(f"{statement.rstrip().rstrip(';')} CONNECTION LIMIT = {MARK_LIMIT}")
 
 
 def set_mark(session: Session, name: str, mark: Mark, *, comment: str | None) -> None:
     """Write a mark behind the comment of a database."""
-    session.execute(f"COMMENT ON DATABASE {quote(name).replace('%', '%%')} IS %(comment)s", {"comment": mark.write(comment)})
+    session.execute(
+        f"COMMENT ON DATABASE {quote(name).replace('%', '%%')} IS %(comment)s", {"comment": mark.write(comment)}
+    )
 
 
 def drop_database(session: Session, name: str, *, end_sessions: bool) -> None:

@@ -100,7 +100,9 @@ def find_foreign(bucket: Bucket, key: str, *, database: str) -> Source:
     """Return a dump that has no manifest of ours, by its key."""
     if key not in {entry.key for entry in bucket.list_objects(key)}:
         raise Refusal(
-            obj=bucket.url(key), problem="there is no such object", next_step="Correct foreign_dump: the key in the bucket"
+            obj=bucket.url(key),
+            problem="there is no such object",
+            next_step="Correct foreign_dump: the key in the bucket",
         )
     return Source(name_foreign(key), database, bucket.url(key), Dump(bucket, {keys.DUMP: key}, None), None, {})
 
@@ -115,7 +117,9 @@ def place_tables(source: Source, tables: t.Sequence[TableName]) -> dict[str, lis
             where = join_some(sorted(entry["schema"] for entry in fitting))
             raise Refusal(
                 obj=f"option tables: {table.name if table.schema is None else f'{table.schema}.{table.name}'}",
-                problem=f"it is in several schemas: {where}" if fitting else f"backup {source.run} has no rows of such a table",
+                problem=f"it is in several schemas: {where}"
+                if fitting
+                else f"backup {source.run} has no rows of such a table",
                 next_step="Name it with its schema, as in tables.json of the backup",
             )
         entry = fitting[0]
