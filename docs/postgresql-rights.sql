@@ -10,8 +10,9 @@
 --   owner        the role that owns database and tables; needed with restore, and with maintenance up to PostgreSQL 16
 --   maintenance  pg_maintenance, pg_maintenance_info, the role database_maintenance
 --   backup       pg_backup, the role backup
---   restore      pg_restore, pg_restore_drill, the roles restore and restore_drill; roles that are to be created
---                (roles: created), and extensions that are not trusted, take a superuser
+--   restore      pg_restore, pg_restore_drill, the roles restore and restore_drill. A superuser is needed for roles that are
+--                to be created (roles: created), for extensions that are not trusted, and in PostgreSQL 14, where the
+--                schema public belongs to one
 --   query        pg_query_info and the role event_reconciliation, which read the table ledger
 --   ledger       that table, as table or schema.table
 --   monitor      the role health

@@ -16,6 +16,8 @@ from support.modules import ModuleRun, run_module
 from support.postgresql_rights import grant_documented_rights
 from support.postgresql_servers import Server
 
+OWN_PUBLIC = 15
+"""From this version on the schema public is the database owner's; before, only a superuser hands it to the superuser."""
 PASSWORD = "canary-of-a-restore"  # noqa: S105 - of a role that a test makes
 SEED = """
 CREATE SCHEMA shop;
@@ -135,7 +137,8 @@ def make_shop(
             fill_shop(shop, seed)
             grant_documented_rights(server.superuser, site.database, owner=shop.owner, restore=shop.account)
             site.sql(f"GRANT CONNECT ON DATABASE lowtide TO {shop.account}")
-            site.sql(f"ALTER ROLE {shop.account} PASSWORD '{PASSWORD}'")
+            more = "" if server.version >= OWN_PUBLIC else " SUPERUSER"
+            site.sql(f"ALTER ROLE {shop.account} PASSWORD '{PASSWORD}'{more}")
             yield replace(shop, run_id=shop.back_up(**options))
         finally:
             shop.drop()
