@@ -17,7 +17,7 @@ from support.postgresql_rights import grant_documented_rights
 from support.postgresql_servers import Server
 
 OWN_PUBLIC = 15
-"""From this version on the schema public is the database owner's; before, only a superuser hands it to the superuser."""
+"""From this version on the schema public is the database owner's; before, it is the superuser's."""
 PASSWORD = "canary-of-a-restore"  # noqa: S105 - of a role that a test makes
 SEED = """
 CREATE SCHEMA shop;
@@ -129,8 +129,8 @@ def make_shop(
     facts = lab["postgresql_versions"]
     own = {"hosts": [server.host], "port": server.port, **{name: facts[name] for name in ("superuser", "passfile")}}
     with make_site({**lab, "postgresql": own}, "versitygw", unique_name, seed="SELECT") as site:
-        roles = [f"{site.database}_{purpose}" for purpose in ("owner", "reader", "account")]
-        shop = Shop(site, server, *roles, programs=find_programs(server, lab))
+        owner, reader, account = roles = [f"{site.database}_{purpose}" for purpose in ("owner", "reader", "account")]
+        shop = Shop(site, server, owner, reader, account, programs=find_programs(server, lab))
         try:
             for role in (shop.owner, shop.reader):
                 site.sql(f"CREATE ROLE {role}")

@@ -27,11 +27,11 @@ def compare_data(expected: Data, actual: Data) -> list[Difference]:
     differences = []
     for table in sorted({*expected.rows, *actual.rows}):
         should, is_now = expected.rows.get(table, NO_ROWS), actual.rows.get(table, NO_ROWS)
-        if should.count != is_now.count:
-            what = f"it has {format_count(is_now.count, 'row')}, not {should.count}"
+        if should.number != is_now.number:
+            what = f"it has {format_count(is_now.number, 'row')}, not {should.number}"
             differences.append(Difference(f"table {table}", what))
         elif should.total != is_now.total:
-            what = f"it has as many rows ({should.count}), but not the same ones"
+            what = f"it has as many rows ({should.number}), but not the same ones"
             differences.append(Difference(f"table {table}", what))
     for sequence in sorted({*expected.sequences, *actual.sequences}):
         values = [side.sequences.get(sequence) for side in (actual, expected)]

@@ -151,7 +151,7 @@ def rename_database(statement: str, quoted: str) -> str:
 class Rows(t.NamedTuple):
     """How many rows a table has, and the sum of their hashes."""
 
-    count: int
+    number: int
     total: int
 
 

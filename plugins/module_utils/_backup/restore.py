@@ -373,7 +373,7 @@ class Restore:
             for statement in work.schema.list_database_statements("DATABASE", "ACL", "COMMENT", "SECURITY LABEL")
         ]
         creating = created[0] if created else f"CREATE DATABASE {quoted} TEMPLATE template0"
-        side.create_database(own, copy, creating)
+        side.create_database(own, creating)
         self._outcome.changed = True
         mark = work.mark._replace(state=side.RESTORING)
         own.execute("BEGIN")
@@ -402,7 +402,7 @@ class Restore:
         """Compare the rows in the dump with what was counted when the backup was made."""
         for entry in work.source.read_tables():
             name = f"{entry['schema']}.{entry['name']}"
-            count = data.rows.get(name, compare.NO_ROWS).count
+            count = data.rows.get(name, compare.NO_ROWS).number
             if count != entry["rows"]:
                 raise OpsError(
                     obj=work.source.url,
@@ -434,7 +434,7 @@ class Restore:
             self._compare_with(
                 f"original {own.live}", original_schema, original, schema, actual, is_partial=bool(work.mark.tables)
             )
-        facts["rows"] = sum(rows.count for rows in actual.rows.values())
+        facts["rows"] = sum(rows.number for rows in actual.rows.values())
         facts["tables"] = len(actual.rows)
         facts["compare_seconds"] = round(time.monotonic() - started, 3)
 

@@ -207,8 +207,8 @@ def refuse_foreign(found: Database, *, expected: Mark) -> None:
     )
 
 
-def create_database(session: Session, name: str, statement: str) -> None:
-    """Create a database by a statement of its dump that is already for ``name``; it is recognised as ours from then on."""
+def create_database(session: Session, statement: str) -> None:
+    """Create a database by a statement of its dump that names the copy already; it is recognised as ours from then on."""
     if session.server.version < LOCALE_PROVIDER:
         statement = statement.replace(" LOCALE_PROVIDER = libc", "", 1)
     session.execute(f"{statement.rstrip().rstrip(';')} CONNECTION LIMIT = {MARK_LIMIT}")

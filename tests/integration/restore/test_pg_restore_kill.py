@@ -21,8 +21,8 @@ from support.restores import Shop
 
 pytestmark = pytest.mark.lab("postgresql_versions", "versitygw")
 
-SHARES = 6
-"""Of how many tests the sweep is made, each of which takes every sixth statement."""
+SHARES = 24
+"""Of how many tests the sweep is made, each of which takes every so manieth statement."""
 ROUNDS: list[Any] = (
     list(range(SHARES)) if os.environ.get("LOWTIDE_EXHAUSTIVE") == "1" else ["COPY shop.lines", "RENAME TO LIVE"]
 )
