@@ -17,7 +17,7 @@ LEVELS = {
         ["module"],
     ],
     "module_utils._backup": [
-        ["copy_rows", "keys", "pipeline", "restore_summary"],
+        ["copy_rows", "held_tables", "keys", "pipeline", "restore_summary"],
         ["dump_text", "evidence", "manifest", "packing", "side", "streams"],
         [
             "catalogue",
@@ -36,6 +36,7 @@ LEVELS = {
         ["drill", "restore_entry"],
         ["drill_entry"],
     ],
+    "module_utils._pgbackrest": [["repository"], ["plan", "program"], ["operations"]],
     "module_utils._kafka": [
         ["api", "errors", "summary"],
         ["commit", "groups", "parse", "plan", "records"],
@@ -129,6 +130,7 @@ EXCEPTIONS: dict[tuple[str, str], str] = {}
 COMPOSES = {
     "module_utils._backup": {"module_utils._postgresql", "module_utils._s3"},
     "module_utils._consumers": {"module_utils._kafka", "module_utils._kubernetes"},
+    "module_utils._pgbackrest": {"module_utils._backup"},
 }
 """Packages that know others than ``_common``, because their work is to bring systems together."""
 
