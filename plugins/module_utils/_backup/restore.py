@@ -19,7 +19,7 @@ from .._common.errors import OpsError, Refusal
 from .._common.outcome import Blocker, PlanItem
 from .._common.text import format_count, join_some
 from .._postgresql.connection import Session
-from .._postgresql.locks import AdvisoryLock, LockKey, read_holders
+from .._postgresql.locks import AdvisoryLock, read_holders
 from .._postgresql.names import quote
 from . import compare, programs, restore_rights, role_statements, side
 from .dump_text import Schema, rename_database
@@ -269,24 +269,25 @@ class Restore:
         return found is None or found.mark != work.mark
 
     def _lock(self) -> None:
-        """Take the right to restore on this server; it goes with the session."""
-        if AdvisoryLock(self._session, LockKey.RESTORE).try_acquire():
+        """Take the right to restore this database; it goes with the session."""
+        key = side.find_lock_key(self._options.live)
+        if AdvisoryLock(self._session, key).try_acquire():
             return
-        holders = read_holders(self._session, LockKey.RESTORE)
+        holders = read_holders(self._session, key)
         holder = holders[0].description if holders else "a session that has ended since"
         since = holders[0].since if holders else None
         self._outcome.blockers.append(
             Blocker(
-                object=self._settings.target,
-                what="another restore is running on this server",
+                object=f"database {self._options.live}",
+                what="another restore of this database is running",
                 holder=holder,
                 since=since,
                 next_step="Wait for it to end, or end that session, and run again",
             )
         )
         raise Refusal(
-            obj=self._settings.target,
-            problem=f"another restore is running on this server: {holder}, since {since or 'just now'}",
+            obj=f"database {self._options.live}",
+            problem=f"another restore of this database is running: {holder}, since {since or 'just now'}",
             next_step="Wait for it to end, or end that session, and run again",
         )
 

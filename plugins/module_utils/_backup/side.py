@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import threading
 import typing as t
+import zlib
 
 from .._common.errors import OpsError, Refusal
 from .._common.outcome import Blocker
@@ -134,6 +135,11 @@ class ClientSession(t.NamedTuple):
         """Return it as a person reads it."""
         who = f"user {self.user}, application {self.application or 'without a name'}, from {self.client}"
         return who if self.pid is None else f"pid {self.pid}, {who}"
+
+
+def find_lock_key(database: str) -> int:
+    """Return the key of the advisory lock of restores of a database: beyond all of LockKey, and an int4."""
+    return zlib.crc32(database.encode()) & 0x3FFFFFFF | 0x40000000
 
 
 def name_database(database: str, purpose: str, run: str) -> str:
