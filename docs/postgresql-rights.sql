@@ -9,10 +9,15 @@
 --     -v integrity=lowtide_integrity
 
 --     -v credentials=lowtide_credentials -v first=shop_a -v second=shop_b
+
+--     -v backup=lowtide_backup -v restore=lowtide_restore -v query=lowtide_query -v ledger=event_ledger -v monitor=lowtide_monitor
 --
---   owner        the role that owns the tables; needed with maintenance up to PostgreSQL 16
+--   owner        the role that owns database and tables; needed with restore, and with maintenance up to PostgreSQL 16
 --   maintenance  pg_maintenance, pg_maintenance_info, the role database_maintenance
 --   backup       pg_backup, the role backup
+--   restore      pg_restore, pg_restore_drill, the roles restore and restore_drill. A superuser is needed for roles that are
+--                to be created (roles: created), for extensions that are not trusted, and in PostgreSQL 14, where the
+--                schema public belongs to one
 --   query        pg_query_info and the role event_reconciliation, which read the table ledger
 --   ledger       that table, as table or schema.table
 --   monitor      the role health
@@ -98,6 +103,17 @@ BEGIN;
     SELECT DISTINCT format('ALTER DEFAULT PRIVILEGES FOR ROLE %I GRANT SELECT ON LARGE OBJECTS TO %I', rolname, :'backup')
       FROM pg_largeobject_metadata JOIN pg_roles ON pg_roles.oid = lomowner WHERE NOT rolsuper \gexec
   \endif
+\endif
+
+\if :{?restore}
+  SELECT format('CREATE ROLE %I LOGIN', :'restore')
+   WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = :'restore') \gexec
+  -- To make a database beside the live one, and to rename.
+  SELECT format('ALTER ROLE %I CREATEDB', :'restore') \gexec
+  -- To hand over to the owner what is restored, and to rename the live database, which is the owner's. It gives every right
+  -- of the owner, so this account is none for daily use. Other owners of objects are to be granted in the same way.
+  GRANT :"owner" TO :"restore";
+  -- To come into the database that it connects to, here the one that this file is executed in: name it as maintenance_db.
 \endif
 
 \if :{?query}

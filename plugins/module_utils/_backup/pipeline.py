@@ -161,11 +161,12 @@ class Pipeline:
         thread.start()
         self._drains.append(thread)
 
-    def finish(self) -> None:
+    def finish(self, *, may_end_early: bool = False) -> None:
         """Wait for every member; the first one (in the pipe's order of blame) that failed is the error.
 
         A member killed by SIGPIPE or complaining about one is a consequence of its reader's end, so a member that
-        ended for a reason of its own goes first.
+        ended for a reason of its own goes first. Where the last member ``may_end_early``, since it does not need all
+        of its input, such an end of the others is none.
         """
         for process in self._processes:
             if process.stdin is not None and not process.stdin.closed:
@@ -175,7 +176,8 @@ class Pipeline:
             drain.join(max(0.0, self._deadline.remaining) + GRACE)
         if self._stopped.is_set() or self._expired.is_set():
             raise self._explain_end()
-        failed = [index for index, status in enumerate(statuses) if status != 0]
+        is_early = may_end_early and statuses[-1] == 0
+        failed = [index for index, status in enumerate(statuses) if status != 0 and not (is_early and status == -13)]
         if not failed:
             return
         blamed = next((index for index in failed if statuses[index] != -13), failed[0])

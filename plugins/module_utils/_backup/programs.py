@@ -130,7 +130,7 @@ def bind_settings(session: Session) -> Settings:
     return replace(session.settings, host=info.host, port=info.port)
 
 
-def client_environment(session: Session, *, run_id: str) -> dict[str, str]:
+def client_environment(session: Session, *, run_id: str, module: str = "pg_backup") -> dict[str, str]:
     """Return the environment of a client program: whatever this process has, with the connection that ``session`` has.
 
     The password is the one that ``session`` was let in with, whichever of libpq's places it came from, so that a program
@@ -142,12 +142,12 @@ def client_environment(session: Session, *, run_id: str) -> dict[str, str]:
     password = session.connection.info.password
     if password:
         environment["PGPASSWORD"] = password
-    return environment | {"PGAPPNAME": name_application(run_id), "LC_ALL": "C"}
+    return environment | {"PGAPPNAME": name_application(run_id, module=module), "LC_ALL": "C"}
 
 
-def name_application(run_id: str) -> str:
+def name_application(run_id: str, *, module: str = "pg_backup") -> str:
     """Return by which name the sessions of a run's client programs are known to the server."""
-    return f"lowtide.ops pg_backup {run_id}"
+    return f"lowtide.ops {module} {run_id}"
 
 
 def quote_conninfo(name: str) -> str:

@@ -23,6 +23,7 @@ from support.postgresql_servers import OWNER, Database, Server, make_database
 pytestmark = pytest.mark.lab("postgresql_versions", "versitygw")
 
 PURPOSES = ("maintenance", "backup", "query", "monitor", "integrity")
+"""Whose accounts act here; that for restores does in the tests of restores."""
 PASSWORD = "canary-of-an-operator"  # noqa: S105 - of roles that a test makes
 SEED = """
 CREATE EXTENSION pgstattuple;
@@ -57,7 +58,7 @@ FOR_OTHER_VERSIONS = {
 
 def find_purpose(grant: str) -> str:
     """Return for which account a statement of the file is."""
-    (purpose,) = {match[1] for match in re.finditer(r""":['"](\w+)""", grant)} & set(PURPOSES)
+    (purpose,) = {match[1] for match in re.finditer(r""":['"](\w+)""", grant)} & {*PURPOSES, "restore"}
     return str(purpose)
 
 
