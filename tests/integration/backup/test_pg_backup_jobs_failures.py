@@ -18,6 +18,7 @@ import pytest
 
 from support.backups import Site, make_site, quoted
 from support.modules import finish_module, run_module, start_module
+from support.postgresql_servers import wait_for_row
 from support.s3_proxy import Fault, Request, s3_proxy
 
 pytestmark = pytest.mark.lab("postgresql", "versitygw")
@@ -143,18 +144,25 @@ def test_a_killed_stream_ends_the_others(halves: Site, option: str) -> None:
 
 
 def test_a_refused_object_ends_a_stream_that_waits(halves: Site) -> None:
-    """S3 refuses one object, while the other stream waits for a lock: the refusal is told, and at once."""
+    """S3 refuses one object, while the other stream waits behind somebody for a lock: the refusal is told, and at once."""
     with closing(halves.connect()) as holder, holder.cursor() as cursor:
         holder.autocommit = False
         started = time.monotonic()
+        asking = threading.Thread(target=cursor.execute, args=("LOCK TABLE small IN ACCESS EXCLUSIVE MODE",))
 
         def rule(request: Request) -> Fault | None:
             if request.target.endswith("started.json") and request.method == "PUT":
-                cursor.execute("LOCK TABLE small IN ACCESS EXCLUSIVE MODE")
+                asking.start()
+                with closing(halves.connect()) as watcher, watcher.cursor() as watching:
+                    wait_for_row(
+                        watching,
+                        "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND relation = 'small'::regclass)",
+                    )
             return Fault(status=403, code="AccessDenied") if writes(request, DATA) else None
 
         with s3_proxy(halves.server["endpoint_url"], rule) as proxy:
             run = run_module("pg_backup", halves.params(jobs=2, endpoint_url=proxy.url))
+        asking.join()
         assert time.monotonic() - started < 30
         assert run.failed
         assert DATA in run.msg
