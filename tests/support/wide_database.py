@@ -116,8 +116,8 @@ def fill(site: Site) -> None:
         site.sql(f"INSERT INTO {table} (value) SELECT {MIB_VALUE} FROM generate_series(1, 2)")
 
 
-def describe(site: Site) -> dict[str, list[tuple[Any, ...]]]:
+def describe(site: Site, database: str | None = None) -> dict[str, list[tuple[Any, ...]]]:
     """All that two databases have to have in common."""
     questions = {"rows": ROWS, "sequences": SEQUENCES, "objects": OBJECTS, "definitions": DEFINITIONS}
     questions["database"] = DATABASE
-    return {name: site.sql(question) for name, question in questions.items()}
+    return {name: site.sql(question, database=database) for name, question in questions.items()}

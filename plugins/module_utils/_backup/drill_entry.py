@@ -8,6 +8,7 @@ from __future__ import annotations
 import typing as t
 from dataclasses import replace
 
+from .._common.amounts import parse_age
 from .._common.errors import Refusal
 from .._common.retry import Deadline
 from .._postgresql.connection import Session, driver_error, new_run_id, settings_from
@@ -18,7 +19,6 @@ from . import keys
 from .drill import DrillOptions, RestoreDrill
 from .entry import PLACE_SPEC, check_positive
 from .evidence import Signer
-from .plan import parse_age
 from .source import LATEST, find_backup
 
 if t.TYPE_CHECKING:

@@ -46,12 +46,12 @@ class Dump:
     @property
     def main(self) -> str:
         """Return the part with the schema."""
-        return keys.DUMP
+        return keys.name_main(self.objects)
 
     @property
     def further(self) -> list[str]:
         """Return the parts with further rows."""
-        return [name for name in self.objects if name != keys.DUMP]
+        return [name for name in self.objects if name != self.main]
 
 
 @dataclass(frozen=True)

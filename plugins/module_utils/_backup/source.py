@@ -56,11 +56,12 @@ class Source:
 def find_backup(bucket: Bucket, place: keys.Place, *, run: str, now: datetime) -> Source:
     """Return the backup of that name, or the newest one that counts."""
     runs = catalogue.group(bucket.list_objects(place.root), place.prefix)
+    manifests = catalogue.Manifests(bucket)
     bad: list[catalogue.Examined] = []
     for candidate in runs:
         if run not in (LATEST, candidate.run_id):
             continue
-        examined = catalogue.examine(bucket, candidate)
+        examined = catalogue.examine(manifests, candidate)
         manifest = examined.manifest
         # What only other ETags keep from counting is proven by its SHA-256, as everything that is restored.
         is_usable = manifest is not None and (examined.verified or examined.is_moved)
@@ -123,5 +124,5 @@ def place_tables(source: Source, tables: t.Sequence[TableName]) -> dict[str, lis
                 next_step="Name it with its schema, as in tables.json of the backup",
             )
         entry = fitting[0]
-        places.setdefault(entry.get("object", keys.DUMP), []).append((entry["schema"], entry["name"]))
+        places.setdefault(entry.get("object", source.dump.main), []).append((entry["schema"], entry["name"]))
     return places
