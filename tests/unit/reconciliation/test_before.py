@@ -1,5 +1,5 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Where the role event_reconciliation looks for what was read when the consumers were stopped."""
+"""What the role event_reconciliation gives to its modules: the offsets of before the stop, and how many rows it reads."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 from support.playbooks import PlaybookRun
 
-DEFAULTS = Path(__file__).parents[3] / "roles" / "event_reconciliation" / "defaults" / "main.yml"
+ROLE = Path(__file__).parents[3] / "roles" / "event_reconciliation"
+DEFAULTS = ROLE / "defaults" / "main.yml"
 
 
 @pytest.mark.parametrize("hosts", ["localhost", "bus"])
@@ -35,3 +37,21 @@ def test_what_the_implicit_localhost_has_read_is_found(
     ]
     run = ansible_playbook(plays, "-i", "bus,")
     assert "stopped" in run.stdout.split("event_reconciliation_before", 1)[-1], run.stdout
+
+
+def test_a_group_of_many_partitions_has_a_row_for_each(ansible_playbook: Callable[..., PlaybookRun]) -> None:
+    """The statement returns one for each; pg_query_info by itself takes 1,000."""
+    (block,) = yaml.safe_load((ROLE / "tasks" / "main.yml").read_text())
+    (query,) = [task for task in block["block"] if "lowtide.ops.pg_query_info" in task]
+    partitions = [
+        {"topic": "t", "partition": number, "log_start": 0, "log_end": 9, "committed": 9} for number in range(1500)
+    ]
+    values = {
+        **query["vars"],
+        "__event_reconciliation_bus": {"groups": [{"name": "g", "partitions": partitions}]},
+        "event_reconciliation_before": [],
+        "rows": query["lowtide.ops.pg_query_info"]["max_rows"],
+    }
+    told = {"ansible.builtin.debug": {"msg": "rows={{ rows }}."}}
+    run = ansible_playbook([{"hosts": "localhost", "gather_facts": False, "vars": values, "tasks": [told]}])
+    assert "rows=2500." in run.stdout, run.stdout
