@@ -48,8 +48,11 @@ SELECT version >= 170000 AS has_maintain, version >= 180000 AS has_object_defaul
 
 \if :{?maintenance}
 \elif :{?backup}
+\elif :{?restore}
 \elif :{?query}
 \elif :{?monitor}
+\elif :{?credentials}
+\elif :{?integrity}
 \else
   DO 'BEGIN RAISE ''no account is named: give -v backup=NAME or another one of those in the head of this file''; END';
 \endif
@@ -112,7 +115,7 @@ BEGIN;
   SELECT format('ALTER ROLE %I CREATEDB', :'restore') \gexec
   -- To hand over to the owner what is restored, and to rename the live database, which is the owner's. It gives every right
   -- of the owner, so this account is none for daily use. Other owners of objects are to be granted in the same way.
-  GRANT :"owner" TO :"restore";
+  GRANT :"owner" TO :"restore" :inherited;
   -- To come into the database that it connects to, here the one that this file is executed in: name it as maintenance_db.
 \endif
 
