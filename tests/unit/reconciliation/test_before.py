@@ -1,5 +1,5 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""What the role event_reconciliation gives to its modules: the offsets of before the stop, and how many rows it reads."""
+"""What the role event_reconciliation gives its modules: the offsets of before the stop, and how many rows it reads."""
 
 from __future__ import annotations
 
