@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 
 from .._common.errors import Refusal
 from .._common.text import format_duration
-from .manifest import Manifest, stamp
+from .manifest import Published, stamp
 
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _AGE = re.compile(r"(\d+)([smhdw]?)")
@@ -53,7 +53,7 @@ class Decision:
     why: str
 
 
-def decide(*, newest: Manifest | None, now: datetime, max_age: timedelta, interval: timedelta) -> Decision:
+def decide(*, newest: Published | None, now: datetime, max_age: timedelta, interval: timedelta) -> Decision:
     """Decide whether a new backup is due, by the database server's clock ``now``. Age counts from the snapshot.
 
     It is due also when it would be too old before the next occasion, which is in ``interval``. A backup younger than
@@ -77,7 +77,7 @@ def decide(*, newest: Manifest | None, now: datetime, max_age: timedelta, interv
     )
 
 
-def explain_old_data(*, moment: datetime, newest: Manifest | None, now: datetime, max_age: timedelta) -> str | None:
+def explain_old_data(*, moment: datetime, newest: Published | None, now: datetime, max_age: timedelta) -> str | None:
     """Return why a dump of data as of ``moment``, on a standby that is not current, would be no backup; None if it would.
 
     It has to be newer than the last one and, unless ``max_age`` is 0 (one in each run), young enough not to be due again.
@@ -90,7 +90,7 @@ def explain_old_data(*, moment: datetime, newest: Manifest | None, now: datetime
     return None
 
 
-def explain_old_result(*, made: Manifest, now: datetime, max_age: timedelta) -> str | None:
+def explain_old_result(*, made: Published, now: datetime, max_age: timedelta) -> str | None:
     """Return why the backup ``made`` just now is no reason to remove another one: it would be due again at once."""
     decision = decide(newest=made, now=now, max_age=max_age, interval=timedelta(0))
     return f"no older backup is removed: {decision.why}" if max_age and decision.due else None
@@ -111,7 +111,7 @@ class Retention:
         """Return whether some backups may have to go."""
         return self.keep is not None or self.keep_for is not None
 
-    def choose(self, verified: t.Sequence[Manifest], *, now: datetime, taken_at: datetime) -> list[Manifest]:
+    def choose(self, verified: t.Sequence[Published], *, now: datetime, taken_at: datetime) -> list[Published]:
         """Choose which of this server's verified backups go, oldest first. The one being made is not among them, and stays.
 
         ``taken_at`` is the moment of its data. What is dated after that has what the new one lacks, and stays as well.

@@ -8,18 +8,17 @@ from __future__ import annotations
 import typing as t
 
 from .._common.text import format_count, format_duration, format_size, join_some
-from . import keys
 from .manifest import stamp
 
 if t.TYPE_CHECKING:
     from datetime import datetime
 
     from .catalogue import Examined
-    from .manifest import Manifest
+    from .manifest import Published
     from .plan import Decision
 
 
-def report_backup(manifest: Manifest, now: datetime) -> dict[str, t.Any]:
+def report_backup(manifest: Published, now: datetime) -> dict[str, t.Any]:
     """Return a backup as the modules report it."""
     return {
         "run_id": manifest.run_id,
@@ -27,17 +26,17 @@ def report_backup(manifest: Manifest, now: datetime) -> dict[str, t.Any]:
         "system_identifier": manifest.system_identifier,
         "server_version": manifest.server_version,
         "hosts": list(manifest.hosts),
-        "timeline": manifest.timeline,
         "source": manifest.source,
         "taken_at": stamp(manifest.taken_at),
         "verified_at": stamp(manifest.verified_at),
         "age_seconds": max(0, int((now - manifest.taken_at).total_seconds())),
         "size": manifest.size,
-        "sha256": manifest.parts[keys.DUMP].sha256,
+        "sha256": manifest.parts[manifest.layout.dump].sha256,
         "dumps": manifest.dumps,
         "tables": manifest.tables,
         "rows": manifest.rows,
         "encryption": manifest.encryption,
+        **manifest.report_more(),
         "verified": True,
     }
 

@@ -21,6 +21,7 @@ LEVELS = {
         ["manifest", "packing", "streams"],
         ["catalogue", "database", "plan", "programs", "rights", "verify"],
         ["cleaning", "making", "summary"],
+        ["run"],
         ["backup"],
         ["entry"],
     ],
