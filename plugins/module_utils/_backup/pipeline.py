@@ -31,12 +31,13 @@ class Stopped(OpsError):
 class Command:
     """One member: argument list, environment (None: this process's own), and what to do when it fails.
 
-    The environment may hold a password, and is not shown.
+    The environment may hold a password, and is not shown. ``files`` are the descriptors that it inherits.
     """
 
     argv: tuple[str, ...]
     env: t.Mapping[str, str] | None = field(default=None, repr=False)
     next_step: str = "Read its message; it names the cause"
+    files: tuple[int, ...] = ()
 
     @property
     def name(self) -> str:
@@ -60,12 +61,17 @@ def find_program(name: str, *, package: str, directory: str | None = None) -> st
 def start_process(command: Command, *, stdin: int | t.IO[bytes], stdout: int) -> subprocess.Popen[bytes]:
     """Start one member, with pipes of ``PIPE_BYTES`` where this user may have them (/proc/sys/fs/pipe-user-pages-soft)."""
     environment = None if command.env is None else dict(command.env)
+    options: dict[str, t.Any] = {
+        "stdin": stdin,
+        "stdout": stdout,
+        "stderr": subprocess.PIPE,
+        "env": environment,
+        "pass_fds": command.files,
+    }
     try:
-        return subprocess.Popen(
-            command.argv, stdin=stdin, stdout=stdout, stderr=subprocess.PIPE, env=environment, pipesize=PIPE_BYTES
-        )
+        return subprocess.Popen(command.argv, pipesize=PIPE_BYTES, **options)
     except PermissionError:
-        return subprocess.Popen(command.argv, stdin=stdin, stdout=stdout, stderr=subprocess.PIPE, env=environment)
+        return subprocess.Popen(command.argv, **options)
 
 
 class Pipeline:

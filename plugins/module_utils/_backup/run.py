@@ -76,7 +76,6 @@ class BackupRun(abc.ABC):
     """The work of one module run on one database and one place; ``warn`` tells of what was left undone."""
 
     layout: t.ClassVar[keys.Layout] = keys.POSTGRESQL
-    read_manifest: t.ClassVar[catalogue.Reader] = staticmethod(read_manifest)
     dumping: str = "dump"
 
     def __init__(
@@ -94,6 +93,10 @@ class BackupRun(abc.ABC):
         self._outcome = outcome
         self._warn = warn
         self._deadline = Deadline(requirements.timeout)
+
+    def parse_manifest(self, body: bytes) -> Published:
+        """Return the manifest in ``body``, or raise NotAManifest."""
+        return read_manifest(body)
 
     @abc.abstractmethod
     def read_clock(self) -> datetime:
@@ -161,7 +164,7 @@ class BackupRun(abc.ABC):
         origin = self.read_origin()
         runs = catalogue.group(self._bucket.list_objects(self._place.root), self._place.prefix, self.layout)
         server_time = self._bucket.server_time
-        found = catalogue.find_newest(self._bucket, runs, origin, latest=now + SKEW, read=self.read_manifest)
+        found = catalogue.find_newest(self._bucket, runs, origin, latest=now + SKEW, read=self.parse_manifest)
         options = self._requirements
         decision = decide(newest=found.newest, now=now, max_age=options.max_age, interval=options.interval)
         interrupted: list[catalogue.Run] = []
@@ -189,7 +192,7 @@ class BackupRun(abc.ABC):
         for run in runs:
             if not run.is_published:
                 continue
-            examined = catalogue.examine(self._bucket, run, self.read_manifest)
+            examined = catalogue.examine(self._bucket, run, self.parse_manifest)
             manifest = examined.manifest
             if manifest is not None and examined.verified and origin.explain_foreign(manifest) is None:
                 own.append((run, manifest))
@@ -257,7 +260,7 @@ class BackupRun(abc.ABC):
         runs = catalogue.group(
             self._bucket.list_objects(self._place.key(made.run_id, "")), self._place.prefix, self.layout
         )
-        examined = [catalogue.examine(self._bucket, run, self.read_manifest) for run in runs]
+        examined = [catalogue.examine(self._bucket, run, self.parse_manifest) for run in runs]
         if not examined or not examined[0].verified:
             raise OpsError(
                 obj=self._place.url(self._place.key(made.run_id, keys.MANIFEST)),
