@@ -59,6 +59,7 @@ class Settings:
     client_key: str | None = None
     check_hostname: bool = True
     connect_timeout: int = 10
+    read_timeout: int | None = None
 
     @property
     def place(self) -> str:
@@ -85,6 +86,7 @@ class Settings:
             "password": self.password,
             "unix_socket": self.unix_socket,
             "connect_timeout": self.connect_timeout,
+            "read_timeout": self.read_timeout,
             "charset": "utf8mb4",
             "autocommit": True,
         }

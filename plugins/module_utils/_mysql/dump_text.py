@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import typing as t
 from dataclasses import dataclass, field
 
 _NAME = rb"`((?:[^`]|``)+)`"
@@ -29,7 +28,7 @@ _COUNTER = re.compile(rb" AUTO_INCREMENT=\d+")
 _DEFINER = re.compile(rb"DEFINER=`((?:[^`]|``)*)`@`((?:[^`]|``)*)`|DEFINER=`((?:[^`]|``)*)`")
 _VIEW_END = b"/*!50001 SET collation_connection      = @saved_col_connection */;\n"
 MODULUS = 1 << 128
-Key = t.Tuple[str, str]
+Key = tuple[str, str]
 """Kind and name of a definition: ``("TRIGGER", "price_check")``."""
 
 

@@ -158,8 +158,16 @@ class Restore:
         if todo.move:
             words = f"move its tables to {self._kept}, and those of {self._beside} into their place"
             plan.append(PlanItem(f"database {self._options.database}", words, why))
-        self._outcome.before = {"database": self._options.database, "restored": todo.is_in_place}
-        self._outcome.after = {"database": self._options.database, "restored": todo.is_in_place or todo.move}
+        is_beside = not (todo.load or todo.discard) and self._options.state == "beside"
+        backup = manifest.run_id
+        self._outcome.before = {
+            self._beside: backup if is_beside else "another or none" if todo.discard else None,
+            self._options.database: backup if todo.is_in_place else "the original",
+        }
+        self._outcome.after = {
+            self._beside: backup if self._options.state == "beside" else None,
+            self._options.database: backup if todo.is_in_place or todo.move else "the original",
+        }
 
     def _act(
         self,
