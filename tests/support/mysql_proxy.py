@@ -1,5 +1,5 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Fault injector: a TCP proxy before a MariaDB server that counts the commands of all clients, and acts before one of them."""
+"""Fault injector: a TCP proxy before a MariaDB server. It counts the commands of all clients, and acts before one."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""A MariaDB database of its own and a bucket of its own for each test, and the accounts of docs/mysql-rights.sql for it."""
+"""A MariaDB database and a bucket of its own for each test, and the rights of docs/mysql-rights.sql in it."""
 
 from __future__ import annotations
 
@@ -22,8 +22,10 @@ CREATE TABLE feature (id int PRIMARY KEY AUTO_INCREMENT, name varchar(100), payl
   done timestamp DEFAULT '2026-01-01 00:00:00') CHARSET utf8mb4;
 INSERT INTO feature (name, payload) SELECT concat('feature-', seq), unhex(md5(seq)) FROM seq_1_to_2000;
 CREATE TABLE `we``ird "name"` (`a b` text CHARSET utf8mb4);
-INSERT INTO `we``ird "name"` VALUES ('tab\t, newline\n(1),\n\\; and emoji 😀'), ('x;\nINSERT INTO `feature` VALUES\n(1);');
-CREATE TABLE child (id int PRIMARY KEY, feature_id int, CONSTRAINT of_feature FOREIGN KEY (feature_id) REFERENCES feature (id));
+INSERT INTO `we``ird "name"` VALUES
+  ('tab\t, newline\n(1),\n\\; and emoji 😀'), ('x;\nINSERT INTO `feature` VALUES\n(1);');
+CREATE TABLE child (id int PRIMARY KEY, feature_id int,
+  CONSTRAINT of_feature FOREIGN KEY (feature_id) REFERENCES feature (id));
 INSERT INTO child SELECT seq, seq FROM seq_1_to_50;
 CREATE TABLE empty_one (x int);
 CREATE SEQUENCE counter START 41;
@@ -39,7 +41,7 @@ CREATE EVENT tidy ON SCHEDULE EVERY 1 DAY STARTS '2030-01-01 00:00:00' DO DELETE
 
 @dataclass(frozen=True)
 class MySqlSite:
-    """One database and one bucket; ``bucket`` asks the S3 server, ``accounts`` are those of the rights, for this database."""
+    """One database and one bucket; ``bucket`` asks the S3 server."""
 
     lab: dict[str, Any]
     database: str

@@ -1,7 +1,10 @@
 # Copyright (c) 2026 The lowtide.ops team
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Make a verified backup of a MariaDB database where one is due. Private to lowtide.ops: do not import from other collections."""
+"""Make a verified backup of a MariaDB database where one is due.
+
+Private to lowtide.ops: do not import from other collections.
+"""
 
 from __future__ import annotations
 
@@ -34,6 +37,7 @@ if t.TYPE_CHECKING:
     from datetime import datetime
 
     from .._common.outcome import Outcome
+    from .._common.retry import Deadline
     from .._s3.bucket import Bucket
     from .connection import Session
     from .dump_text import Key
@@ -136,7 +140,7 @@ class MySqlBackup(BackupRun):
                 next_step="Find out what holds it up (SHOW REPLICA STATUS), or dump the primary",
             )
 
-    def make(self, state: State) -> MySqlManifest:
+    def make(self, state: State) -> MySqlManifest:  # noqa: ARG002  # the snapshot has a moment of its own
         """Dump, verify, publish; on failure nothing of this run counts, and what could not be removed is named."""
         taken_at = self.read_moment()
         self._run_id = keys.run_id(taken_at, uuid.uuid4().hex)
@@ -285,15 +289,22 @@ class MySqlBackup(BackupRun):
 
 
 def decode_dump(
-    bucket: Bucket, key: str, part: Part, *, zstd: str, dump: DumpText, deadline: t.Any, take: t.Any = None
+    bucket: Bucket,
+    key: str,
+    part: Part,
+    *,
+    zstd: str,
+    dump: DumpText,
+    deadline: Deadline,
+    take: t.Callable[[bytes], None] | None = None,
 ) -> None:
-    """Read an object back, compare it with ``part``, and read its text into ``dump``; raise where it is no whole dump."""
+    """Read an object back, compare it with ``part``, and read its text into ``dump``, which has to be whole."""
     decode_part(
         bucket,
         key,
         part,
         commands=[decompress_command(zstd)],
-        take=take or (lambda chunk: dump.feed(chunk) and None),
+        take=take or dump.read,
         deadline=deadline,
         etag=part.etag,
         streams=Streams(),

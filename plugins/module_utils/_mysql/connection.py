@@ -1,9 +1,10 @@
 # Copyright (c) 2026 The lowtide.ops team
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One way to reach a MariaDB server and to know which one it is. Private to lowtide.ops: do not import from other collections.
+"""One way to reach a MariaDB server and to know which one it is.
 
 ``pymysql`` is imported when a connection is opened. The options are documented by the fragment ``lowtide.ops._mysql``.
+Private to lowtide.ops: do not import from other collections.
 """
 
 from __future__ import annotations

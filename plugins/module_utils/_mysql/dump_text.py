@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Read the text of a dump as mariadb-dump writes it: tables, rows, definitions, position; pure.
 
-Each row is on a line of its own, and no value has a line break in it, since the client escapes them. The rows of a table
-are known by their number and the sum of their hashes, so that two dumps are equal whatever the order of their rows.
+Each row is on a line of its own, and no value has a line break in it, since the client escapes them. The rows of a
+table are known by their number and the sum of their hashes, so that two dumps may be equal in any order of rows.
 Private to lowtide.ops: do not import from other collections.
 """
 
@@ -98,6 +98,10 @@ class DumpText:
             if not (is_event and self._is_event):
                 kept.append(line)
         return kept
+
+    def read(self, chunk: bytes) -> None:
+        """Read on."""
+        self.feed(chunk)
 
     def finish(self) -> None:
         """Read the last line, which has no line break."""
@@ -197,7 +201,7 @@ class DumpText:
         self._lines, self._state = [], "plain"
 
     def _end_definition(self) -> None:
-        """Keep the statements that make a trigger, a routine, an event or a view, with the settings that it was made by."""
+        """Keep the statements that make a trigger, routine, event or view, with the settings of its maker."""
         if self._pending is None:
             raise ValueError("a definition without a name")
         kept = [line for line in self._lines if b"@save" not in line and line not in (b"--\n", b"\n")]

@@ -1,7 +1,10 @@
 # Copyright (c) 2026 The lowtide.ops team
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the modules mysql_backup and mysql_restore call. Private to lowtide.ops: do not import from other collections."""
+"""What the modules mysql_backup and mysql_restore call.
+
+Private to lowtide.ops: do not import from other collections.
+"""
 
 from __future__ import annotations
 
@@ -65,7 +68,8 @@ def check_database(name: str, *, option: str = "database") -> None:
     if not name.strip() or len(name) > MAX_NAME or any(ord(char) < 0x20 for char in name):
         raise Refusal(
             obj=f"option {option}",
-            problem=f"{name!r} is no name of a database: empty, longer than {MAX_NAME} characters, or with a control character",
+            problem=f"{name!r} is no name of a database: empty, longer than {MAX_NAME} characters, or with a control"
+            " character",
             next_step="Name the application's database",
         )
 

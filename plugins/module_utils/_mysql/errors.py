@@ -8,17 +8,19 @@ from __future__ import annotations
 from .._common.errors import OpsError, Refusal
 
 CONNECT_STEPS = {
-    1040: "All connections are taken. lowtide.ops.mysql_health_info by an account with CONNECTION ADMIN (or on extra_port)"
-    " tells by whom; end idle sessions or correct the pools of the clients before anything is restarted",
+    1040: "Ask mysql_health_info by an account with CONNECTION ADMIN, or on extra_port, who has them; end"
+    " idle sessions or correct the pools of the clients before anything is restarted",
     1044: "Give login_user the rights of docs/mysql-rights.sql",
     1045: "Correct login_user and its password (login_password or option_file), or the host that the account is for",
     1049: "Correct the name of the database",
-    1129: "The server has blocked this host after max_connect_errors: find out what connected and broke off, then FLUSH HOSTS",
+    1129: "The server has blocked this host after max_connect_errors: find out what connected and broke off, then FLUSH"
+    " HOSTS",
     1130: "No account is for this host: create login_user for it",
     1203: "login_user has reached max_user_connections: end its idle sessions or raise the limit",
     1226: "login_user has reached a limit of its account: end its idle sessions or raise the limit",
     2002: "Correct login_unix_socket, or find out whether the server runs",
-    2003: "Correct login_host and login_port; find out whether the server runs, and listens there (bind_address, firewall)",
+    2003: "Correct login_host and login_port; find out whether the server runs, and listens there (bind_address,"
+    " firewall)",
 }
 SQL_STEPS = {
     1142: "Give login_user the rights of docs/mysql-rights.sql",

@@ -144,7 +144,7 @@ def _judge_transactions(reading: Reading) -> list[Finding]:
             Finding(
                 "long_transactions",
                 f"transactions are open for long: {join_some(names)}",
-                "End them (KILL), or have their clients commit. A restart would roll them back first, and recovery takes longer",
+                "End them (KILL), or have their clients commit. A restart has to roll them back first",
                 ("end_long_transactions",),
             )
         )
@@ -159,7 +159,7 @@ def _judge_refused(reading: Reading) -> list[Finding]:
     return [
         Finding(
             "aborted_connects",
-            f"since the start of the server {aborted} attempts to connect failed, {refused} of them since no connection was left",
+            f"since its start {aborted} attempts to connect failed, {refused} of them as no connection was left",
             "Look for a wrong password, a client that hangs up, or a port scan: log_warnings=4 names them in the log",
         )
     ]
@@ -180,7 +180,7 @@ def _judge_role(reading: Reading) -> list[Finding]:
         findings.append(
             Finding(
                 "replica_stopped",
-                f"replication does not run (IO {replica['io']}, SQL {replica['sql']}): {replica['error'] or 'no error is noted'}",
+                f"replication does not run (IO {replica['io']}, SQL {replica['sql']}): {replica['error'] or 'none'}",
                 "Correct what the error names, then START REPLICA",
             )
         )

@@ -1,7 +1,10 @@
 # Copyright (c) 2026 The lowtide.ops team
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Read how a MariaDB server fares with its connections; what mysql_health_info calls. Private to lowtide.ops: do not import from other collections."""
+"""Read how a MariaDB server fares with its connections; what mysql_health_info calls.
+
+Private to lowtide.ops: do not import from other collections.
+"""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ if t.TYPE_CHECKING:
 
 
 class NamedLock:
-    """A lock of the server (GET_LOCK) for one database; the server releases it when the session ends, however it ends."""
+    """A lock of the server (GET_LOCK) for one database; the server releases it when the session ends."""
 
     def __init__(self, session: Session, database: str, what: str) -> None:
         self._session = session

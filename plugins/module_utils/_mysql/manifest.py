@@ -1,10 +1,11 @@
 # Copyright (c) 2026 The lowtide.ops team
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The manifest of a backup of MariaDB, and how its objects are named; pure. Private to lowtide.ops: do not import from other collections.
+"""The manifest of a backup of MariaDB, and how its objects are named; pure.
 
 ``<prefix>/<database>/<server>/<run>/<part>``. A MariaDB server has no identifier of its data, so the server's declared
 name stands in the path, and the positions of replication tell whether a backup is of its past.
+Private to lowtide.ops: do not import from other collections.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ FORMAT_VERSIONS = (1,)
 class MySqlManifest(Published):
     """A backup of a MariaDB database.
 
-    ``gtid``, ``log_file`` and ``log_position`` are where the binary log stood at the snapshot; None where the server writes
-    none. ``definitions`` is the number of views, routines, triggers, events and sequences.
+    ``gtid``, ``log_file`` and ``log_position`` are where the binary log stood at the snapshot; None where the server
+    writes none. ``definitions`` is the number of views, routines, triggers, events and sequences.
     """
 
     gtid: str | None
@@ -104,8 +105,8 @@ class MySqlOrigin:
         for domain, sequence in parse_gtid(manifest.gtid).items():
             if own.get(domain, 0) < sequence:
                 return (
-                    f"it is of GTID {manifest.gtid}, and this server is at {self.gtid or 'none'}: it is another server, or"
-                    " has been set back"
+                    f"it is of GTID {manifest.gtid}, and this server is at {self.gtid or 'none'}: another one, or set"
+                    " back"
                 )
         return None
 

@@ -1,11 +1,12 @@
 # Copyright (c) 2026 The lowtide.ops team
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Bring a restored database into place, and keep the original. Private to lowtide.ops: do not import from other collections.
+"""Bring a restored database into place, and keep the original.
 
 Tables are renamed, all of both databases in one atomic statement. What a rename cannot carry to another database
-(triggers, views, routines, events) is dropped before and made anew after it, by scripts that were noted first. Every step
-can be done twice, so that a run which follows a killed one completes it.
+(triggers, views, routines, events) is dropped before and made anew after it, by scripts that were noted first. Every
+step can be done twice, so that a run which follows a killed one completes it.
+Private to lowtide.ops: do not import from other collections.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from . import programs, schema
 from .connection import quote_name
 from .dump_text import DumpText
 from .manifest import compare_dump
-from .restore_state import BOOK, KEPT, MOVED, MOVING, Note, read_note
+from .restore_state import ADD_SCRIPT, BOOK, KEPT, MOVED, MOVING, READ_SCRIPTS, REMOVE_SCRIPTS, Note, read_note
 
 if t.TYPE_CHECKING:
     from .._common.outcome import Outcome
@@ -55,9 +56,9 @@ def refuse_untrusted(session: Session, contents: Contents) -> None:
         return
     raise Refusal(
         obj=session.settings.target,
-        problem=f"this account may not make what the backup has ({join_some(sorted(kinds)).lower()}s): the binary log is"
-        " on, and log_bin_trust_function_creators is OFF",
-        next_step="SET GLOBAL log_bin_trust_function_creators = ON (an administrator, and back afterwards), and run again",
+        problem=f"this account may not make what the backup has ({join_some(sorted(kinds)).lower()}s): the binary log"
+        " is on, and log_bin_trust_function_creators is OFF",
+        next_step="SET GLOBAL log_bin_trust_function_creators = ON (an administrator; OFF afterwards), and run again",
     )
 
 
@@ -86,7 +87,7 @@ class Move:
         self._outcome = outcome
 
     def refuse_unfit(self, contents: Contents) -> None:
-        """Refuse while sessions use the database, and what the move would break: foreign keys from elsewhere, definers."""
+        """Refuse while sessions use the database, and what the move would break: foreign keys, definers."""
         obj = f"database {self._database} on {self._session.settings.target}"
         sessions = self._session.query(_SESSIONS, [self._database, self._beside, self._kept])
         self._outcome.blockers += [
@@ -114,7 +115,8 @@ class Move:
         if children:
             raise Refusal(
                 obj=obj,
-                problem=f"foreign keys of other databases refer to it, and would go with the original: {join_some(children)}",
+                problem="foreign keys of other databases refer to it, and would go with the original:"
+                f" {join_some(children)}",
                 next_step="Drop these foreign keys, and make them anew after the restore",
             )
         accounts = {
@@ -148,12 +150,13 @@ class Move:
             self._make(self._kept, "original", ORDER[:-1])
             self._check(contents)
             self._execute(
-                f"RENAME TABLE {quote_name(self._beside)}.{quote_name(BOOK)} TO {quote_name(self._kept)}.{quote_name(BOOK)}"
+                f"RENAME TABLE {quote_name(self._beside)}.{quote_name(BOOK)}"
+                f" TO {quote_name(self._kept)}.{quote_name(BOOK)}"
             )
         self._note(self._kept, KEPT)
         self._execute(f"DROP DATABASE {quote_name(self._beside)}")
         self._outcome.evidence.append(
-            f"{self._database}: definitions of all tables, views, routines, triggers and events are those of the backup;"
+            f"{self._database}: definitions of tables, views, routines, triggers and events are those of the backup;"
             f" the original is {self._kept}"
         )
 
@@ -178,15 +181,15 @@ class Move:
         )
 
     def _begin(self, charset: str, collation: str) -> None:
-        """Note how everything of the original is made that cannot be renamed; from then on the move is only completed."""
+        """Note how what cannot be renamed of the original is made; from then on the move is only completed."""
         self._ensure_database(self._database, charset, collation)
         dump = self._dump_definitions(self._database)
         book = f"{quote_name(self._beside)}.{quote_name(BOOK)}"
-        self._execute(f"DELETE FROM {book} WHERE owner = 'original'")
+        self._session.execute(REMOVE_SCRIPTS.format(book=book), ["original"])
         with self._session.connection.cursor() as cursor:
-            rows = [(kind, name, script) for (kind, name), script in dump.scripts.items()]
+            rows = [("original", kind, name, script) for (kind, name), script in dump.scripts.items()]
             if rows:
-                cursor.executemany(f"INSERT INTO {book} VALUES ('original', %s, %s, %s)", rows)
+                cursor.executemany(ADD_SCRIPT.format(book=book), rows)
         self._note(self._beside, MOVING)
 
     def _dump_definitions(self, database: str, *options: str) -> DumpText:
@@ -204,9 +207,8 @@ class Move:
         return BOOK if BOOK in names else None
 
     def _scripts(self, owner: str) -> dict[tuple[str, str], bytes]:
-        rows = self._session.query(
-            f"SELECT kind, name, script FROM {quote_name(self._beside)}.{quote_name(BOOK)} WHERE owner = %s", [owner]
-        )
+        book = f"{quote_name(self._beside)}.{quote_name(BOOK)}"
+        rows = self._session.query(READ_SCRIPTS.format(book=book), [owner])
         return {(row["kind"], row["name"]): row["script"] for row in rows}
 
     def _rename(self) -> None:
@@ -228,7 +230,7 @@ class Move:
         self._note(self._beside, MOVED)
 
     def _make(self, database: str, owner: str, kinds: tuple[str, ...]) -> None:
-        """Make definitions by their scripts. A view may need another one: what failed is tried again while any succeeds."""
+        """Make definitions by their scripts. A view may need another: what failed is tried again while any succeeds."""
         scripts = self._scripts(owner)
         todo = sorted((key for key in scripts if key[0] in kinds), key=lambda key: rank(key[0]))
         while todo:
@@ -244,7 +246,7 @@ class Move:
                 raise OpsError(
                     obj=f"{failed[-1][0].lower()} {failed[-1][1]} of {database}",
                     problem=error.problem,
-                    next_step=f"The tables are in place, the original is in {self._kept}. Correct the cause, and run again",
+                    next_step=f"The tables are in place, the original is {self._kept}. Correct the cause and run again",
                 ) from error
             todo = failed
 

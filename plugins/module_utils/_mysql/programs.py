@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Find the client programs and word their command lines. Private to lowtide.ops: do not import from other collections.
 
-The password is in no argument, in no environment and in no file on disk: each program inherits an option file that is in
-memory only, and reads it under ``/dev/fd``. Nor do the option files of the machine lead it elsewhere.
+The password is in no argument, in no environment and in no file on disk: each program inherits an option file that is
+in memory only, and reads it under ``/dev/fd``. Nor do the option files of the machine lead it elsewhere.
 """
 
 from __future__ import annotations

@@ -1,7 +1,10 @@
 # Copyright (c) 2026 The lowtide.ops team
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Restore a backup beside a database, compare it, and bring it into place. Private to lowtide.ops: do not import from other collections."""
+"""Restore a backup beside a database, compare it, and bring it into place.
+
+Private to lowtide.ops: do not import from other collections.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +27,7 @@ from .locks import NamedLock
 from .manifest import DUMP, LAYOUT, Contents, MySqlManifest, compare_dump, read_contents, read_manifest
 from .move import Move, refuse_untrusted
 from .restore_state import (
+    ADD_SCRIPT,
     BESIDE_SUFFIX,
     BOOK,
     LOADING,
@@ -40,6 +44,9 @@ if t.TYPE_CHECKING:
     from .._common.outcome import Outcome
     from .._s3.bucket import Bucket
     from .connection import Session
+
+
+_COUNT = "SELECT COUNT(*) AS rows_now FROM {table}"
 
 
 @dataclass(frozen=True)
@@ -115,7 +122,7 @@ class Restore:
         if check:
             self._outcome.changed = todo.discard or todo.load or todo.move
         else:
-            self._act(todo, manifest, examined.run, contents, found, move)
+            self._act(todo, examined, contents, found=found, move=move)
         self._summarize(todo, manifest, check=check)
 
     def _read(self, name: str) -> Database | None:
@@ -123,7 +130,7 @@ class Restore:
         return None if found is None else Database(name, read_note(found.comment))
 
     def _find(self, beside: Database | None, kept: Database | None) -> Examined:
-        """Find the backup: the one that was asked for, or the one that is restored beside, or the newest that counts."""
+        """Find the backup: the one that was asked for, or that is restored beside, or the newest that counts."""
         runs = group(self._bucket.list_objects(self._place.root), self._place.prefix, LAYOUT)
         noted = beside.note.backup if beside is not None and beside.note is not None else None
         if noted is None and self._options.state == "in_place" and kept is not None and kept.note is not None:
@@ -169,21 +176,15 @@ class Restore:
             self._options.database: backup if todo.is_in_place or todo.move else "the original",
         }
 
-    def _act(
-        self,
-        todo: Todo,
-        manifest: MySqlManifest,
-        run: Run,
-        contents: Contents,
-        found: programs.Programs,
-        move: Move,
-    ) -> None:
+    def _act(self, todo: Todo, examined: Examined, contents: Contents, *, found: programs.Programs, move: Move) -> None:
+        """Do what is to be done."""
+        manifest = t.cast("MySqlManifest", examined.manifest)
         if todo.discard:
             self._write(f"DROP DATABASE {quote_name(self._beside)}")
         if self._options.state == "absent" or todo.is_in_place:
             return
         if todo.load:
-            self._load(manifest, run, found)
+            self._load(manifest, examined.run, found)
         if not todo.is_resumed:
             self._compare(contents, found)
         if todo.move:
@@ -211,7 +212,8 @@ class Restore:
         with programs.option_file(self._session.settings) as descriptor:
             command = replace(
                 programs.client_command(found, descriptor, self._beside),
-                next_step=f"The original is untouched. Correct what the message names, and run again: {self._beside} is made anew",
+                next_step="The original is untouched. Correct what the message names, and run again:"
+                f" {self._beside} is made anew",
             )
             with Pipeline([command], deadline=self._deadline, feed=True) as client:
                 is_fed = True
@@ -241,8 +243,8 @@ class Restore:
                 client.finish()
         with self._session.connection.cursor() as cursor:
             cursor.executemany(
-                f"INSERT INTO {name}.{quote_name(BOOK)} VALUES ('restored', %s, %s, %s)",
-                [(kind, own, script) for (kind, own), script in dump.scripts.items()],
+                ADD_SCRIPT.format(book=f"{name}.{quote_name(BOOK)}"),
+                [("restored", kind, own, script) for (kind, own), script in dump.scripts.items()],
             )
         self._write(
             f"ALTER DATABASE {name} COMMENT"
@@ -264,8 +266,8 @@ class Restore:
             raise OpsError(
                 obj=f"database {self._beside}",
                 problem=f"it is not what the backup has: {join_some(differences, limit=10)}",
-                next_step=f"{self._options.database} is untouched. Find out who has changed it; remove it by state absent,"
-                " and run again",
+                next_step=f"{self._options.database} is untouched. Find out who has changed it; remove it by state"
+                " absent, and run again",
             )
         self._outcome.evidence.append(
             f"{self._beside}: {dump.rows} rows of {format_count(len(dump.tables), 'table')} and"
@@ -293,7 +295,7 @@ class Restore:
             table = quote_name(name)
             rows = self._session.query(f"CHECKSUM TABLE {live}.{table}, {beside}.{table}")
             if rows[0]["Checksum"] != rows[1]["Checksum"]:
-                count = self._session.query(f"SELECT COUNT(*) AS rows_now FROM {live}.{table}")[0]["rows_now"]
+                count = self._session.query(_COUNT.format(table=f"{live}.{table}"))[0]["rows_now"]
                 differences.append(f"table {name} has {count} rows, the backup {contents.tables[name][0]}: others")
         return differences
 

@@ -1,9 +1,10 @@
 # Copyright (c) 2026 The lowtide.ops team
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a restore notes on its databases, and what is to be done by these notes; pure. Private to lowtide.ops: do not import from other collections.
+"""What a restore notes on its databases, and what is to be done by these notes; pure.
 
 The note is the comment of the database beside, so that any later run, from anywhere, knows how far the last one came.
+Private to lowtide.ops: do not import from other collections.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ BESIDE_SUFFIX = "__restored"
 ORIGINAL_SUFFIX = "__original"
 BOOK = "_lowtide_restore"
 """The table beside that holds how triggers, views, routines and events are made, of the backup and of the original."""
+ADD_SCRIPT = "INSERT INTO {book} (owner, kind, name, script) VALUES (%s, %s, %s, %s)"
+REMOVE_SCRIPTS = "DELETE FROM {book} WHERE owner = %s"
+READ_SCRIPTS = "SELECT kind, name, script FROM {book} WHERE owner = %s"
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,10 @@
 # Copyright (c) 2026 The lowtide.ops team
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Ask a MariaDB server what a database has, and what a dump of it would lack. Private to lowtide.ops: do not import from other collections."""
+"""Ask a MariaDB server what a database has, and what a dump of it would lack.
+
+Private to lowtide.ops: do not import from other collections.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,8 @@ SELECT TABLE_NAME AS name, TABLE_TYPE AS type, ENGINE AS engine, CREATE_TIME AS 
 """
 _TRANSACTIONAL = "SELECT ENGINE AS engine FROM information_schema.ENGINES WHERE TRANSACTIONS = 'YES'"
 _DEFINITIONS = """
-SELECT ROUTINE_TYPE AS kind, ROUTINE_NAME AS name, CONCAT_WS(' ', DEFINER, LAST_ALTERED, MD5(ROUTINE_DEFINITION)) AS state
+SELECT ROUTINE_TYPE AS kind, ROUTINE_NAME AS name,
+       CONCAT_WS(' ', DEFINER, LAST_ALTERED, MD5(ROUTINE_DEFINITION)) AS state
   FROM information_schema.ROUTINES WHERE ROUTINE_SCHEMA = %s
 UNION ALL
 SELECT 'TRIGGER', TRIGGER_NAME, CONCAT_WS(' ', DEFINER, CREATED, MD5(ACTION_STATEMENT))
@@ -83,7 +87,10 @@ def read_clock(session: Session) -> datetime:
 
 
 def read_objects(session: Session, database: str) -> dict[Key, str]:
-    """Return everything in a database, each with what changes when it is redefined: two readings that are equal tell that no DDL came between them."""
+    """Return everything in a database, each with what changes when it is redefined.
+
+    Two readings that are equal tell that no DDL came between them.
+    """
     objects: dict[Key, str] = {}
     for row in session.query(_TABLES, [database]):
         kind = KINDS.get(row["type"])
@@ -110,7 +117,7 @@ def explain_ddl(before: t.Mapping[Key, str], after: t.Mapping[Key, str]) -> list
 
 
 def refuse_tables(session: Session, database: str) -> None:
-    """Refuse a database of which no consistent dump can be made: tables without transactions, each by its name, and others."""
+    """Refuse a database of which no consistent dump can be made, and name what stands in the way."""
     engines = {row["engine"].lower() for row in session.query(_TRANSACTIONAL)}
     rows = session.query(_TABLES, [database])
     obj = f"database {database} on {session.settings.target}"
@@ -147,7 +154,7 @@ def refuse_tables(session: Session, database: str) -> None:
     if odd:
         raise Refusal(
             obj=obj,
-            problem=f"names with a control character cannot be told in a dump: {join_some([repr(name) for name in odd])}",
+            problem=f"names with a control character cannot be told in a dump: {join_some(list(map(repr, odd)))}",
             next_step="Rename these tables",
         )
     if not any(row["type"] == "BASE TABLE" for row in rows):
@@ -155,7 +162,7 @@ def refuse_tables(session: Session, database: str) -> None:
 
 
 def find_rights(grants: t.Iterable[str], database: str) -> tuple[set[str], bool, set[str]]:
-    """Return from SHOW GRANTS which rights an account has in ``database``, whether it may read mysql.proc, and global ones."""
+    """Return from SHOW GRANTS the rights in ``database``, whether mysql.proc may be read, and the global rights."""
     own: set[str] = set()
     everywhere: set[str] = set()
     reads_routines = False
@@ -179,7 +186,7 @@ def find_rights(grants: t.Iterable[str], database: str) -> tuple[set[str], bool,
 
 
 def matches_pattern(pattern: str, name: str) -> bool:
-    """Return whether a database's name in a grant means ``name``: ``_`` and ``%`` are wild unless a backslash precedes."""
+    """Return whether a name in a grant means ``name``: ``_`` and ``%`` are wild unless a backslash precedes."""
     expression = ""
     for part in re.findall(r"\\.|.", pattern, re.DOTALL):
         wild = {"_": ".", "%": ".*"}.get(part)
@@ -188,7 +195,7 @@ def matches_pattern(pattern: str, name: str) -> bool:
 
 
 def refuse_lacking(session: Session, database: str, *, needs_log: bool, blockers: list[Blocker]) -> None:
-    """Refuse an account whose dump would silently lack something: each missing right is a blocker with its statement."""
+    """Refuse an account whose dump would lack something: each missing right is a blocker with its statement."""
     rows = session.query("SHOW GRANTS")
     grants = [str(next(iter(row.values()))) for row in rows]
     own, reads_routines, everywhere = find_rights(grants, database)

@@ -56,7 +56,8 @@ def assert_in_place(site: MySqlSite, before: dict[str, Any]) -> None:
     assert kept == before
     left = definitions(site, original)
     assert [name for name, _definer in left["views"]] == ["late"]
-    assert left["triggers"] == own["triggers"] and left["routines"] == own["routines"]
+    assert left["triggers"] == own["triggers"]
+    assert left["routines"] == own["routines"]
     assert left["events"] == []
     assert not site.exists(f"{site.database}__restored")
 
@@ -66,10 +67,12 @@ def test_beside_compared_and_brought_into_place(site: MySqlSite, backup: str) ->
     """Each step says before what it does; each is done once; the database in use is not touched before the last one."""
     before = site.checksums()
     rehearsed = run_module("mysql_restore", site.params("restore"), check=True)
-    assert rehearsed.changed and not site.exists(f"{site.database}__restored"), rehearsed.msg
+    assert rehearsed.changed, rehearsed.msg
+    assert not site.exists(f"{site.database}__restored")
     beside = run_module("mysql_restore", site.params("restore"))
     assert beside.changed, beside.msg
-    assert beside["plan"] == rehearsed["plan"] and beside["backup"] == backup
+    assert beside["plan"] == rehearsed["plan"]
+    assert beside["backup"] == backup
     assert beside["live_differences"] == ["table child has 40 rows, the backup 50: others"]
     assert site.checksums() == before
     assert definitions(site, f"{site.database}__restored")["events"] == []
@@ -81,17 +84,24 @@ def test_beside_compared_and_brought_into_place(site: MySqlSite, backup: str) ->
     last = run_module("mysql_restore", site.params("restore", state="in_place"))
     assert not last.changed, last.msg
     refused = run_module("mysql_restore", site.params("restore", state="in_place", backup="20200101T000000Z-00000000"))
-    assert refused.failed and "there is no verified backup 20200101T000000Z-00000000" in refused.msg
+    assert refused.failed
+    assert "there is no verified backup 20200101T000000Z-00000000" in refused.msg
 
 
 CHANGES = [
-    ("UPDATE feature SET name = 'other' WHERE id = 1500", "table feature has 2000 rows as in the backup, and some have other values"),
+    (
+        "UPDATE feature SET name = 'other' WHERE id = 1500",
+        "table feature has 2000 rows as in the backup, and some have other values",
+    ),
     ("DELETE FROM child WHERE id = 7", "table child has 49 rows, the backup 50"),
     ("DROP TABLE empty_one", "table empty_one is missing"),
     ("ALTER TABLE log ADD INDEX by_text (said(3))", "table log is defined otherwise"),
     ("SELECT setval(counter, 99)", "sequence counter is another"),
     ("DROP TRIGGER noted", "trigger noted is missing"),
-    ("ALTER DEFINER = 'lab_root'@'%' VIEW late AS SELECT id, name FROM feature WHERE id > 10", "view late is another (definer"),
+    (
+        "ALTER DEFINER = 'lab_root'@'%' VIEW late AS SELECT id, name FROM feature WHERE id > 10",
+        "view late is another (definer",
+    ),
     ("ALTER PROCEDURE count_features SQL SECURITY INVOKER", "procedure count_features is another"),
     ("CREATE FUNCTION extra() RETURNS int DETERMINISTIC RETURN 1", "function extra is not in the backup"),
 ]
@@ -110,7 +120,8 @@ def test_each_difference_is_named(site: MySqlSite, backup: str) -> None:
     assert len(run["differences"]) == len(CHANGES)
     assert not site.exists(f"{site.database}__original")
     removed = run_module("mysql_restore", site.params("restore", state="absent"))
-    assert removed.changed and not site.exists(f"{site.database}__restored"), removed.msg
+    assert removed.changed, removed.msg
+    assert not site.exists(f"{site.database}__restored")
     assert not run_module("mysql_restore", site.params("restore", state="absent")).changed
 
 
@@ -120,12 +131,14 @@ def test_what_is_refused(site: MySqlSite, backup: str) -> None:
     beside = f"{site.database}__restored"
     site.sql(f"CREATE DATABASE {quoted(beside)}", database="")
     run = run_module("mysql_restore", site.params("restore"))
-    assert run.failed and "no restore of this database has made it" in run.msg
+    assert run.failed
+    assert "no restore of this database has made it" in run.msg
     site.sql(f"DROP DATABASE {quoted(beside)}", database="")
     user = site.connect()
     try:
         run = run_module("mysql_restore", site.params("restore", state="in_place"), check=True)
-        assert run.failed and "it is in use by 1 session: root from localhost" in run.msg
+        assert run.failed
+        assert "it is in use by 1 session: root from localhost" in run.msg
         assert len(run["blockers"]) == 1
     finally:
         user.close()
@@ -136,7 +149,8 @@ def test_what_is_refused(site: MySqlSite, backup: str) -> None:
             f"CREATE TABLE {quoted(other)}.c (id int, FOREIGN KEY (id) REFERENCES {quoted(site.database)}.feature (id))"
         )
         run = run_module("mysql_restore", site.params("restore", state="in_place"), check=True)
-        assert run.failed and f"foreign keys of other databases refer to it, and would go with the original: {other}/c" in run.msg
+        assert run.failed
+        assert f"foreign keys of other databases refer to it, and would go with the original: {other}/c" in run.msg
     finally:
         site.sql(f"DROP DATABASE {quoted(other)}", database="")
     site.sql("CREATE DEFINER = gone@nowhere PROCEDURE of_gone() SELECT 1")
@@ -144,11 +158,13 @@ def test_what_is_refused(site: MySqlSite, backup: str) -> None:
     assert newer.changed, newer.msg
     options = {"state": "in_place", "backup": newer["backup"]["run_id"]}
     run = run_module("mysql_restore", site.params("restore", **options), check=True)
-    assert run.failed and "definers of the backup are no accounts of this server: gone@nowhere" in run.msg
+    assert run.failed
+    assert "definers of the backup are no accounts of this server: gone@nowhere" in run.msg
     original = f"{site.database}__original"
     site.sql(f"CREATE DATABASE {quoted(original)}", database="")
     run = run_module("mysql_restore", site.params("restore", state="in_place", backup=backup), check=True)
-    assert run.failed and f"{original}: it is there" in run.msg
+    assert run.failed
+    assert f"{original}: it is there" in run.msg
 
 
 def run_until(site: MySqlSite, number: int) -> int:
@@ -173,7 +189,9 @@ def test_killed_anywhere_and_run_again(site: MySqlSite, backup: str) -> None:
     before = site.checksums()
     total = run_until(site, 0)
     assert_in_place(site, before)
-    points = range(1, total + 1) if EXHAUSTIVE else sorted({total // 4, total // 2, total * 3 // 4, total - 6, total - 2})
+    points = (
+        range(1, total + 1) if EXHAUSTIVE else sorted({total // 4, total // 2, total * 3 // 4, total - 6, total - 2})
+    )
     for point in points:
         site.sql(f"DROP DATABASE {quoted(site.database)}; CREATE DATABASE {quoted(site.database)}", database="")
         site.sql(f"DROP DATABASE IF EXISTS {quoted(site.database + '__original')}", database="")
@@ -204,5 +222,6 @@ def test_a_damaged_backup_is_not_restored(site: MySqlSite, backup: str) -> None:
     body[len(body) // 2] ^= 1
     site.bucket.client.put_object(Bucket=site.bucket.bucket, Key=key, Body=bytes(body))
     run = run_module("mysql_restore", site.params("restore", backup=backup))
-    assert run.failed and "has been replaced since it was verified" in run.msg
+    assert run.failed
+    assert "has been replaced since it was verified" in run.msg
     assert not site.exists(f"{site.database}__restored")

@@ -77,6 +77,14 @@ LEVELS = {
     ],
     "module_utils._consumers": [["partitions"], ["operations"]],
     "module_utils._metrics": [["limits"], ["prometheus"], ["operations"]],
+    "module_utils._mysql": [
+        ["dump_text", "errors", "findings", "restore_state"],
+        ["connection", "manifest"],
+        ["health", "locks", "programs", "schema"],
+        ["backup", "move"],
+        ["restore"],
+        ["entry"],
+    ],
     "module_utils._postgresql": [
         ["errors", "json_values", "names", "steps", "summary"],
         ["pooler"],
@@ -118,6 +126,7 @@ EXCEPTIONS: dict[tuple[str, str], str] = {}
 COMPOSES = {
     "module_utils._backup": {"module_utils._postgresql", "module_utils._s3"},
     "module_utils._consumers": {"module_utils._kafka", "module_utils._kubernetes"},
+    "module_utils._mysql": {"module_utils._backup", "module_utils._s3"},
 }
 """Packages that know others than ``_common``, because their work is to bring systems together."""
 
