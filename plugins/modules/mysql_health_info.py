@@ -170,6 +170,10 @@ restart_reasons:
   type: list
   elements: str
   sample: ["connections_taken: step end_idle_sessions was not tried. End the sessions that idle (KILL, wait_timeout)"]
+restart_refusal:
+  description: The same in one text; empty where a restart is not refused.
+  returned: success
+  type: str
 plan:
   description: Empty; nothing is changed.
   returned: always

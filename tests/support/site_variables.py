@@ -22,6 +22,7 @@ SITE_VARIABLES = {
     "kubernetes_connection": "a dictionary, see [below](#kubernetes_connection)",
     "kafka_connection": "a dictionary, see [below](#kafka_connection)",
     "postgresql_connection": "a dictionary, see [below](#postgresql_connection)",
+    "mysql_connection": "a dictionary, see [below](#mysql_connection)",
     "s3_connection": "a dictionary, see [below](#s3_connection)",
     "kubernetes_namespace": "a name",
     "tiers": "a list of lists of `{kind, name}` (also with `replicas`, and of another API `api_version`) in start"
@@ -151,7 +152,8 @@ def make_tables() -> dict[str, str]:
     window = checkout.load_yaml(Path("roles/window/meta/argument_specs.yml"))["argument_specs"]
     playbooks = {name: checkout.load_yaml(Path(f"playbooks/{name}.yml")) for name in checkout.playbook_names()}
     connections = {
-        name: make_connection_table(load_connection(name)) for name in ("kubernetes", "kafka", "postgresql", "s3")
+        name: make_connection_table(load_connection(name))
+        for name in ("kubernetes", "kafka", "postgresql", "mysql", "s3")
     }
     return {
         "variables": make_variables_table(collect_inputs()),

@@ -250,6 +250,11 @@ def explain_restart(
     return reasons
 
 
+def word_refusal(reasons: t.Sequence[str]) -> str:
+    """Return why there is no restart, in one text; nothing where there may be one."""
+    return f"no restart: {'. '.join(reasons)}" if reasons else ""
+
+
 def summarize(findings: t.Sequence[Finding], *, used: int | None, maximum: int | None) -> str:
     """Return one line: how many connections are taken, and what is the matter."""
     words = "no connection" if used is None else f"{used} of {maximum} connections taken"

@@ -16,7 +16,18 @@ from datetime import UTC, datetime
 from .._common.errors import OpsError, Refusal
 from .connection import Session, Settings, settings_from
 from .errors import read_code
-from .findings import STEPS, Finding, Limits, Reading, Tried, explain_restart, judge, judge_no_connection, summarize
+from .findings import (
+    STEPS,
+    Finding,
+    Limits,
+    Reading,
+    Tried,
+    explain_restart,
+    judge,
+    judge_no_connection,
+    summarize,
+    word_refusal,
+)
 
 if t.TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
@@ -118,6 +129,7 @@ def health_info(module: AnsibleModule, outcome: Outcome) -> None:
         "findings": [finding.as_dict() for finding in findings],
         "restart_refused": bool(reasons),
         "restart_reasons": reasons,
+        "restart_refusal": word_refusal(reasons),
     }
     outcome.summary = summarize(findings, used=used, maximum=maximum)
     outcome.evidence = [f"{finding.name}: {finding.what}" for finding in findings]
