@@ -208,8 +208,8 @@ def test_ddl_is_told_by_two_readings() -> None:
 
 def test_option_files_hold_any_password() -> None:
     """And a message about the connection does not."""
-    password = 'a"\\# b'
-    settings = Settings(host="h", port=1, user="u", password=password)
+    odd = 'a"\\# b'
+    settings = Settings(host="h", port=1, user="u", password=odd)
     assert b'password="a\\"\\\\# b"\n' in settings.write_option_file()
     assert "a" not in settings.target.replace("MariaDB server at", "").replace("as", "")
     assert "password" not in repr(settings)
