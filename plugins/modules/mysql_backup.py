@@ -20,6 +20,7 @@ description:
     manifest is written last; without it nothing counts as a backup.
   - The manifest has the position in the binary log, as file and GTID, that belongs to the dump's snapshot, from which a
     replica or a recovery to a point in time begins. A server without a binary log has none.
+  - The value of a sequence is that of the moment at which it was read, as sequences know no transactions.
   - What would make a dump inconsistent or incomplete is refused by name before anything is written, in check mode too.
     That is tables without transactions (MyISAM, Aria, MEMORY), tables with system versioning, and rights that
     O(login_user) lacks and without which C(mariadb-dump) leaves out triggers or routines without a word.

@@ -28,6 +28,7 @@ PARTS = (DUMP, keys.TABLES)
 LAYOUT = keys.Layout(DUMP, (keys.STARTED, DUMP, keys.TABLES, keys.MANIFEST), re.compile(r"[A-Za-z0-9_%-]+"))
 FORMAT = "lowtide.ops/mysql_backup"
 FORMAT_VERSIONS = (1,)
+_CHARSET = re.compile(r"[A-Za-z0-9_]+")
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,8 @@ def read_manifest(body: bytes) -> MySqlManifest:
             gtid=_optional(document["gtid"]),
             log_file=_optional(document["log_file"]),
             log_position=None if document["log_position"] is None else int(document["log_position"]),
-            charset=str(document["charset"]),
-            collation=str(document["collation"]),
+            charset=_read_charset(document["charset"]),
+            collation=_read_charset(document["collation"]),
             definitions=int(document["definitions"]),
         )
     except WRONG_TYPES as error:
@@ -83,6 +84,13 @@ def read_manifest(body: bytes) -> MySqlManifest:
 
 def _optional(value: t.Any) -> str | None:
     return None if value is None else str(value)
+
+
+def _read_charset(value: t.Any) -> str:
+    """Return the name of a character set or collation, which goes into statements as it is."""
+    if not isinstance(value, str) or _CHARSET.fullmatch(value) is None:
+        raise ValueError(f"{value!r} is no character set or collation")
+    return value
 
 
 def parse_gtid(text: str) -> dict[int, int]:

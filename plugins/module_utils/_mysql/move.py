@@ -35,7 +35,7 @@ SELECT TABLE_NAME AS name FROM information_schema.TABLES
 """
 _SESSIONS = """
 SELECT ID AS id, USER AS user, HOST AS host, DB AS db, COMMAND AS command, TIME AS seconds
-  FROM information_schema.PROCESSLIST WHERE DB IN (%s, %s, %s) AND ID <> CONNECTION_ID()
+  FROM information_schema.PROCESSLIST WHERE DB = %s AND ID <> CONNECTION_ID()
 """
 # By the names of InnoDB, since this account may not see the tables of other databases.
 _FOREIGN_KEYS = """
@@ -89,7 +89,7 @@ class Move:
     def refuse_unfit(self, contents: Contents) -> None:
         """Refuse while sessions use the database, and what the move would break: foreign keys, definers."""
         obj = f"database {self._database} on {self._session.settings.target}"
-        sessions = self._session.query(_SESSIONS, [self._database, self._beside, self._kept])
+        sessions = self._session.query(_SESSIONS, [self._database])
         self._outcome.blockers += [
             Blocker(
                 object=f"connection {row['id']}",
@@ -146,6 +146,8 @@ class Move:
             self._rename()
         book = self._find_book()
         if book is not None:
+            name = quote_name(self._database)
+            self._execute(f"ALTER DATABASE {name} CHARACTER SET {charset} COLLATE {collation}")
             self._make(self._database, "restored", ORDER)
             self._make(self._kept, "original", ORDER[:-1])
             self._check(contents)

@@ -188,6 +188,8 @@ class Restore:
         if not todo.is_resumed:
             self._compare(contents, found)
         if todo.move:
+            if todo.load:
+                move.refuse_unfit(contents)  # who uses it now; to load it may have taken hours
             move.run(contents, charset=manifest.charset, collation=manifest.collation)
 
     def _write(self, statement: str) -> None:

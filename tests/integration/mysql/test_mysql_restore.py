@@ -179,7 +179,7 @@ def run_until(site: MySqlSite, number: int) -> int:
             process.communicate()
         else:
             run = finish_module(process)
-            assert run.changed, run.msg
+            assert not run.failed, run.msg
         return proxy.commands
 
 
@@ -189,9 +189,7 @@ def test_killed_anywhere_and_run_again(site: MySqlSite, backup: str) -> None:
     before = site.checksums()
     total = run_until(site, 0)
     assert_in_place(site, before)
-    points = (
-        range(1, total + 1) if EXHAUSTIVE else sorted({total // 4, total // 2, total * 3 // 4, total - 6, total - 2})
-    )
+    points = range(1, total + 1) if EXHAUSTIVE else [total // 2, total * 4 // 5, total - 2]
     for point in points:
         site.sql(f"DROP DATABASE {quoted(site.database)}; CREATE DATABASE {quoted(site.database)}", database="")
         site.sql(f"DROP DATABASE IF EXISTS {quoted(site.database + '__original')}", database="")

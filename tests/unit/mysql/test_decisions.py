@@ -81,6 +81,7 @@ def test_a_manifest_reads_as_it_was_written() -> None:
         b"{",
         MANIFEST.to_json().replace(b"mysql_backup", b"pg_backup"),
         MANIFEST.to_json().replace(b"tables.json", b"other"),
+        MANIFEST.to_json().replace(b'"utf8mb4"', b'"utf8mb4; DROP DATABASE shop"'),
     ):
         with pytest.raises(NotAManifest):
             read_manifest(body)
