@@ -28,7 +28,7 @@ test: tools ## everything that CI runs; the lab stays up afterwards, with CI=tru
 	@tests/all.py "$(WITH_LAB)" "$(WITHOUT_LAB)"
 
 faults: tools ## what is a sample in `make test`, whole: each kill point, size and version of ansible-core (hours)
-	@LOWTIDE_EXHAUSTIVE=1 tests/all.py "lab-up system integration" window
+	@LOWTIDE_EXHAUSTIVE=1 tests/all.py "lab-up system integration" "window unit"
 
 lint: tools ## all static checks (tests/lint.py --list names them)
 	@$(PYTHON) tests/lint.py

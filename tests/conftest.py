@@ -13,8 +13,14 @@ from typing import Any
 import pytest
 
 from support.playbooks import PlaybookRun, run_playbook, write_yaml
+from support.turns import leave_out_sweeps
 
 _numbers = itertools.count(1)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave the cases that are marked ``sweep`` to LOWTIDE_EXHAUSTIVE=1."""
+    leave_out_sweeps(config, items)
 
 
 @pytest.fixture

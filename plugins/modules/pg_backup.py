@@ -104,7 +104,10 @@ options:
       - The server answers with the key of an alias, so that one is not compared.
     type: str
   lock_timeout:
-    description: Seconds that pg_dump waits for its share locks before it gives up.
+    description:
+      - Seconds that the run waits for its share lock on a table before it gives up and names who holds it. All tables are
+        locked before the moment of the dump is chosen, since one that is emptied (C(TRUNCATE)) or written anew
+        (C(ALTER TABLE)) between the two would be empty in the dump.
     type: int
     default: 60
   max_parts:
@@ -128,8 +131,6 @@ options:
       - Each stream has at most three parts of its upload waiting in memory and reads a fourth, 64 MiB together as long as
         parts have 16 MiB (up to 78 GiB in a stream, where O(max_parts) is 10,000). Of larger parts no more than 256 MiB
         wait in all streams together, or two in each stream if that is more.
-      - A session that asks for an C(ACCESS EXCLUSIVE) lock on a table just as the streams start makes the one that has
-        not locked it yet wait, until O(lock_timeout) ends the backup.
       - How it is restored is in the README of the role P(lowtide.ops.backup#role).
     type: int
     default: 1

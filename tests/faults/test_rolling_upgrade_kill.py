@@ -1,7 +1,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 """A rolling upgrade in a window killed on real servers and then run again: the new revision or the old one, whole.
 
-By default at one point; LOWTIDE_EXHAUSTIVE=1 takes ten, and ten of a release that does not start.
+At ten points, and at ten of a release that does not start. In `make test` test_window_kill.py kills at one of them.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from support.site import INVENTORY, WINDOW, Site
 
 pytestmark = [
     pytest.mark.alone,
+    pytest.mark.sweep,
     pytest.mark.lab("kubernetes", "kafka", "postgresql", "s3", "feature_service"),
     pytest.mark.timeout(900),
 ]
@@ -27,14 +28,10 @@ ONLY = ("-e", "window_only=rolling_upgrade")
 BAD_IMAGE = ("-e", "demo_bad_image=true")
 POINTS = (0.2, 2.0, 4.0, 6.0, 8.0, 10.0, 12.0, 14.0, 17.0, 20.0)
 """Seconds after the begin of the step, which takes longer than the last of them."""
-CASES = (
-    [(point, bad) for point in POINTS for bad in (False, True)]
-    if os.environ.get("LOWTIDE_EXHAUSTIVE") == "1"
-    else [(12.0, False)]
-)
 
 
-@pytest.mark.parametrize(("seconds", "bad"), CASES)
+@pytest.mark.parametrize("bad", [False, True])
+@pytest.mark.parametrize("seconds", POINTS)
 def test_killed_it_ends_with_one_revision_whole(
     lab: dict[str, Any], ansible_playbook: Callable[..., PlaybookRun], seconds: float, bad: bool
 ) -> None:

@@ -1,9 +1,9 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 """The window killed on real servers and then run again, run again without its journal, or restored (F1).
 
-It ends in the same state: the service up, no event lost or doubled. By default at two points one after the other, the second
-while the first is being resumed, and at one point each for the other ways on; LOWTIDE_EXHAUSTIVE=1 takes each of ten
-points, which are spread over the whole run, with each way on.
+It ends in the same state: the service up, no event lost or doubled. By default in the middle of a release, and once
+more while that is being resumed, after which the journal is lost; and restored after one kill. LOWTIDE_EXHAUSTIVE=1
+takes each of ten points, which are spread over the whole run, with each way on.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import pytest
 from support.modules import CHECKOUT
 from support.playbooks import PlaybookRun, start_playbook
 from support.site import INVENTORY, WINDOW, Site
+from support.turns import is_sweep
 
 pytestmark = [
     pytest.mark.alone,
@@ -41,15 +42,15 @@ POINTS = [
 ]
 """A step, and how many seconds after its begin. The first comes after planning; planning writes nothing."""
 WAYS_ON = ("run_again", "journal_lost", "restored")
-CASES: list[tuple[list[tuple[str, float]], str]] = (
-    [([point], way) for point in POINTS for way in WAYS_ON]
-    if os.environ.get("LOWTIDE_EXHAUSTIVE") == "1"
-    else [
-        ([("shutdown", 2.0), ("database_maintenance", 1.5)], "run_again"),
-        ([("database_maintenance", 0.2)], "journal_lost"),
-        ([("shutdown", 0.2)], "restored"),
-    ]
-)
+SAMPLE: list[tuple[list[tuple[str, float]], str]] = [
+    ([("rolling_upgrade", 12.0), ("database_maintenance", 1.5)], "journal_lost"),
+    ([("shutdown", 0.2)], "restored"),
+]
+SWEEP: list[tuple[list[tuple[str, float]], str]] = [
+    ([("shutdown", 2.0), ("database_maintenance", 1.5)], "run_again"),
+    *(([point], way) for point in POINTS for way in WAYS_ON),
+]
+CASES = [*SAMPLE, *SWEEP] if is_sweep() else SAMPLE
 
 
 def go_on(site: Site, way: str, ansible_playbook: Callable[..., PlaybookRun]) -> None:
@@ -69,7 +70,7 @@ def test_killed_it_ends_in_the_same_state(
     lab: dict[str, Any], ansible_playbook: Callable[..., PlaybookRun], points: list[tuple[str, float]], way: str
 ) -> None:
     site = Site(lab)
-    site.make_due()
+    site.make_due(release=points[0][0] == "rolling_upgrade")
     backups = site.backup_keys()
     runs, seen = [], []
     producer = site.produce(count=20_000, rate=50)
@@ -97,6 +98,7 @@ def test_killed_it_ends_in_the_same_state(
 
     assert run.rc == 0, f"killed in {seen}, {way}:\n{run.stdout}"
     assert site.workers() == {"replicas": 12, "ready": 12, "notes": []}
+    assert site.images() == [site.service["images"][1]] * 12
     assert site.maintenance()["invalid"] == []
     keys = site.backup_keys()
     assert set(backups) < set(keys)

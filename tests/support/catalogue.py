@@ -23,6 +23,7 @@ PAGE = Path("docs/coverage/README.md")
 GUIDES = {"A": 30, "B": 33, "C": 27, "D": 28, "E": 19}
 EXISTING = {"module": checkout.module_names, "role": checkout.role_names, "playbook": checkout.playbook_names}
 MARKER = "pytest.mark.procedure"
+SWEEP = "pytest.mark.sweep"
 
 
 @dataclass(frozen=True)
@@ -68,12 +69,17 @@ def _marks_of_body(body: list[ast.stmt]) -> list[str]:
 
 
 def python_proofs(path: str, source: str) -> Iterator[tuple[str, Proof]]:
-    """Every pair of an id and a test function that carries it, itself or by its class or module."""
+    """Every pair of an id and a test function that carries it, itself or by its class or module.
+
+    A test that is marked ``sweep`` proves nothing: `make test` does not run it.
+    """
 
     def walk(body: list[ast.stmt], prefix: str, inherited: list[str]) -> Iterator[tuple[str, Proof]]:
         inherited = inherited + _marks_of_body(body)
         for statement in body:
             if isinstance(statement, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                if any(dotted(decorator) == SWEEP for decorator in statement.decorator_list):
+                    continue
                 own = [found for decorator in statement.decorator_list for found in _marked_ids(decorator)]
                 node = f"{prefix}::{statement.name}"
                 if isinstance(statement, ast.ClassDef):

@@ -1,5 +1,6 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Tests that run by several versions of a program: all of them in a sweep, by turns in an ordinary run."""
+"""What is a sample in an ordinary run, and whole in a sweep (LOWTIDE_EXHAUSTIVE=1): tests that run by several versions
+of a program, by turns, and further cases of a kind."""
 
 from __future__ import annotations
 
@@ -10,16 +11,30 @@ from collections.abc import Sequence
 import pytest
 
 
+def is_sweep() -> bool:
+    """Whether everything is to run (``make faults``)."""
+    return os.environ.get("LOWTIDE_EXHAUSTIVE") == "1"
+
+
+def leave_out_sweeps(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is marked ``sweep``; nothing with LOWTIDE_EXHAUSTIVE=1."""
+    if not is_sweep():
+        leave_out(config, items, [item for item in items if item.get_closest_marker("sweep")])
+
+
+def leave_out(config: pytest.Config, items: list[pytest.Item], others: list[pytest.Item]) -> None:
+    """Have pytest run ``items`` without ``others``."""
+    config.hook.pytest_deselected(items=others)
+    items[:] = [item for item in items if item not in others]
+
+
 def take_turns(config: pytest.Config, items: list[pytest.Item], fixture: str, versions: Sequence[str]) -> None:
     """Leave each test one version of ``fixture``; all of them for ``every_version`` and with LOWTIDE_EXHAUSTIVE=1.
 
     A test keeps its version from run to run. One without the fixture, or with other values of it, is left as it is.
     """
-    if os.environ.get("LOWTIDE_EXHAUSTIVE") == "1":
-        return
-    left_out = [item for item in items if not has_turn(item, fixture, versions)]
-    config.hook.pytest_deselected(items=left_out)
-    items[:] = [item for item in items if item not in left_out]
+    if not is_sweep():
+        leave_out(config, items, [item for item in items if not has_turn(item, fixture, versions)])
 
 
 def has_turn(item: pytest.Item, fixture: str, versions: Sequence[str]) -> bool:

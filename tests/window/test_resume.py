@@ -103,8 +103,18 @@ def test_an_end_that_is_over_does_not_hold_back_reverting_steps(window: FastWind
             {"save_connection": {"passfile": "/tmp/b", "login_password": "y", "system_identifier": "1"}},
             False,
         ),
-        ({"save_connection": {"system_identifier": "1"}}, {"save_connection": {"system_identifier": "2"}}, True),
-        ({"save_s3_connection": {"profile": "a"}}, {"save_s3_connection": {"profile": "b"}}, False),
+        pytest.param(
+            {"save_connection": {"system_identifier": "1"}},
+            {"save_connection": {"system_identifier": "2"}},
+            True,
+            marks=pytest.mark.sweep,
+        ),
+        pytest.param(
+            {"save_s3_connection": {"profile": "a"}},
+            {"save_s3_connection": {"profile": "b"}},
+            False,
+            marks=pytest.mark.sweep,
+        ),
         ({}, {"save_of_a_default": "other"}, True),
     ],
     ids=["input", "credentials", "identity", "store", "default_overridden"],
@@ -154,7 +164,6 @@ def test_the_way_back_does_not_depend_on_a_setting(window: FastWindow, strategy:
     assert window.world()["web1"] == {"replicas": 3}
 
 
-@pytest.mark.every_version
 def test_restore_service_reverts_without_resuming(window: FastWindow) -> None:
     kill_in_maintenance(window)
     restored = window.play(playbook=RESTORE)

@@ -70,9 +70,11 @@ def test_succeeded_then_no_changes(window: FastWindow) -> None:
     ("variables", "cause"),
     [
         ({"fail_quiesce": "web1"}, "quiesce on web1: Stop the workers"),
-        ({"fail_quiesce": "web1,web2"}, "quiesce on web"),
+        pytest.param({"fail_quiesce": "web1,web2"}, "quiesce on web", marks=pytest.mark.sweep),
         ({"fail_maintain": "db1"}, "maintain on db1: Vacuum: db1: told to fail"),
-        ({"quiesce_role": "reraise"}, "Raise it again: raised again: the first error"),
+        pytest.param(
+            {"quiesce_role": "reraise"}, "Raise it again: raised again: the first error", marks=pytest.mark.sweep
+        ),
         (
             {"maintain_role": "once", "maintain_plan": False},
             "maintain on db1: Announce it once, for all: the chat server is down",
@@ -115,14 +117,20 @@ def test_a_role_that_would_end_the_run_is_refused_at_opening(window: FastWindow,
     assert window.world() == BEGINNING
 
 
-@pytest.mark.parametrize("role", ["rescued", "nested", "handled"])
-def test_a_role_as_people_write_them_is_performed(window: FastWindow, role: str) -> None:
-    """One that rescues itself, one whose files include files beside them, one with a handler."""
-    played = window.play(maintain_role=role)
+def test_roles_as_people_write_them_are_performed(window: FastWindow) -> None:
+    """One that rescues itself, one whose files include files beside them, one with a handler; each planned before."""
+    on = {"db1": "rescued", "db2": "nested", "web1": "handled"}
+    steps = [{"name": role, "role": role, "hosts": [host], "plan": True} for host, role in on.items()]
+    played = window.play(window_steps=steps)
     assert played.rc == 0, played.out
     assert ": succeeded (" in played.verdict
-    told = {"told": True} if role == "handled" else {}
-    assert window.world() == {**END, "db1": {**END["db1"], **told}, "db2": {**END["db2"], **told}}
+    done = {"dead": 0, "vacuums": 1}
+    assert window.world() == {
+        "db1": {**BEGINNING["db1"], **done},
+        "db2": {**BEGINNING["db2"], **done},
+        "web1": {**BEGINNING["web1"], **done, "told": True},
+        "web2": BEGINNING["web2"],
+    }
 
 
 def test_planning_runs_no_handler_for_real(window: FastWindow) -> None:
@@ -163,7 +171,7 @@ def test_a_reverting_step_that_fails_is_told_and_the_next_run_reverts(window: Fa
     assert window.states() == ["failed_not_reverted", "succeeded"]
 
 
-@pytest.mark.parametrize("vanishing", ["web1", "web1,web2"], ids=["one", "all"])
+@pytest.mark.parametrize("vanishing", ["web1", pytest.param("web1,web2", marks=pytest.mark.sweep)], ids=["one", "all"])
 def test_hosts_that_become_unreachable_in_a_step(window: FastWindow, closed_port: int, vanishing: str) -> None:
     played = window.play(quiesce_role="vanish", vanishing=vanishing, closed_port=closed_port, window_connect_timeout=1)
     assert played.rc in {2, 4}
@@ -273,7 +281,6 @@ def test_steps_are_chosen_by_name(window: FastWindow) -> None:
     assert "window_skip leaves out resume, which reverts quiesce" in " ".join(refused.out.split())
 
 
-@pytest.mark.every_version
 def test_check_mode_writes_nothing_and_predicts_the_run(window: FastWindow) -> None:
     played = window.play("--check", "--diff")
     assert played.rc == 0
@@ -289,8 +296,8 @@ def test_check_mode_writes_nothing_and_predicts_the_run(window: FastWindow) -> N
 
 
 def test_evidence_and_blockers_of_the_real_run_are_in_the_report(window: FastWindow) -> None:
-    played = window.play(maintain_role="evident")
-    assert played.rc == 0
+    played = window.play(window_steps=[{"name": "maintain", "role": "evident", "hosts": ["databases"]}])
+    assert played.rc == 0, played.out
     row = next(row for row in window.report()["steps"] if (row["step"], row["host"]) == ("maintain", "db1"))
     assert row["evidence"] == ["table a has no dead row"]
     assert row["blockers"][0]["holder"] == "process 7"
@@ -301,7 +308,11 @@ def test_evidence_and_blockers_of_the_real_run_are_in_the_report(window: FastWin
 
 
 def test_a_journal_that_cannot_be_trusted_is_refused(window: FastWindow) -> None:
-    assert window.play(fail_maintain="db2").rc == 2
+    steps = [
+        {"name": "save", "role": "save", "hosts": ["databases"]},
+        {"name": "maintain", "role": "maintain", "hosts": ["databases"]},
+    ]
+    assert window.play(window_steps=steps, fail_maintain="db2").rc == 2
     (journal,) = (window.folder / "state/test/journals").iterdir()
     whole = journal.read_bytes()
     for text, words in (
@@ -309,17 +320,18 @@ def test_a_journal_that_cannot_be_trusted_is_refused(window: FastWindow) -> None
         (whole + b'{"v": 9}\n', "has format 9"),
     ):
         journal.write_bytes(text)
-        played = window.play()
+        played = window.play(window_steps=steps)
         assert played.rc == 2
         assert words in " ".join(played.out.split())
         assert ": refused (" in " ".join(played.out.split())
     journal.write_bytes(whole + b'{"v": 1, "event": "cut o')
-    assert window.play().rc == 0
-    assert window.world() == END
+    assert window.play(window_steps=steps).rc == 0
+    assert window.world() == {**END, **WEBS_AS_BEFORE}
 
 
 def test_the_result_reaches_set_stats(window: FastWindow) -> None:
-    played = window.play("--check", env={"ANSIBLE_SHOW_CUSTOM_STATS": "1"})
+    steps = [{"name": "maintain", "role": "maintain", "hosts": ["databases"]}]
+    played = window.play("--check", env={"ANSIBLE_SHOW_CUSTOM_STATS": "1"}, window_steps=steps)
     flat = " ".join(played.out.split())
     assert '"lowtide_window"' in flat or "lowtide_window:" in flat
     assert json.dumps(str(window.folder)) not in flat.partition("CUSTOM STATS")[2]

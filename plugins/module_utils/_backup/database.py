@@ -15,6 +15,7 @@ from .._postgresql.connection import Session, Settings, driver_error
 from .._postgresql.errors import sql_error
 from .._postgresql.locks import LOCK_CLASS, AdvisoryLock, LockKey
 from .copy_rows import Expected, Table
+from .held_tables import hold_tables
 from .manifest import Identity, name_members, name_server, stamp
 
 if t.TYPE_CHECKING:
@@ -31,7 +32,6 @@ SELECT a.pid, a.application_name, pg_catalog.host(a.client_addr), a.backend_star
    AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
 """
 NOT_IN_PREREQUISITE_STATE = "55000"
-LOCK_NOT_AVAILABLE = "55P03"
 # Tables whose rows pg_dump dumps in any case: ordinary ones that no extension brought. Names as bytes of the database's
 # own encoding, which is that of the dump. Hashes of an enum differ between databases, so pg_dump has the partitions of a
 # table that is divided by them restored by the name of that table, the root of the tree.
@@ -264,24 +264,26 @@ class Lock:
 class Snapshot:
     """A repeatable-read transaction whose snapshot pg_dump uses too, so that the list of tables is of its moment.
 
-    It reads the catalog only: counting would lock each table and each of its indexes.
+    It reads the catalog only: counting would lock each index, too. The tables are locked as pg_dump locks them.
     """
 
-    def __init__(self, settings: Settings, *, run_id: str, is_standby: bool, reached: Reached) -> None:
+    def __init__(
+        self, settings: Settings, *, run_id: str, is_standby: bool, reached: Reached, lock_timeout: int
+    ) -> None:
         self._session = Session(settings, module="pg_backup", run_id=run_id, primary=not is_standby, writes=False)
         try:
             problem = reached.explain_other(read_reached(self._session))
             if problem is not None:
                 raise Refusal(obj=settings.target, problem=problem, next_step=NAME_ONE_SERVER)
-            self._session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            # Rows of unlogged tables are on the primary only.
+            self._persistence = {"persistence": ["p"] if is_standby else ["p", "u"]}
+            hold_tables(self._session, self._persistence["persistence"], lock_timeout=lock_timeout)
             self.data = read_moment(self._session)
             self.name: str = self._session.query("SELECT pg_catalog.pg_export_snapshot()")[0][0]
         except BaseException:
             self._session.close()
             raise
         self.taken_at: datetime = self.data.moment
-        # Rows of unlogged tables are on the primary only.
-        self._persistence = {"persistence": ["p"] if is_standby else ["p", "u"]}
 
     def list_tables(self) -> list[Expected]:
         """List the tables that the dump must have."""
@@ -290,17 +292,9 @@ class Snapshot:
             for schema, name, root_schema, root in self._session.query(_TABLES, self._persistence)
         ]
 
-    def list_sizes(self, *, lock_timeout: int) -> dict[Table, int]:
-        """Return the bytes of each table. Empty where one has been locked for ``lock_timeout`` seconds: pg_dump will say by whom."""
-        self._session.execute("SAVEPOINT sizes")
-        self._session.execute(f"SET LOCAL lock_timeout = {int(lock_timeout) * 1000}")
-        try:
-            rows = self._session.query(_SIZES, self._persistence)
-        except driver_error() as error:
-            if getattr(error, "pgcode", None) != LOCK_NOT_AVAILABLE:
-                raise
-            self._session.execute("ROLLBACK TO SAVEPOINT sizes")
-            return {}
+    def list_sizes(self) -> dict[Table, int]:
+        """Return the bytes of each table."""
+        rows = self._session.query(_SIZES, self._persistence)
         return {(bytes(schema), bytes(name)): int(size) for schema, name, size in rows}
 
     def is_lost(self) -> bool:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import secrets
 import time
 import typing as t
 from dataclasses import dataclass, replace
@@ -38,6 +39,10 @@ if t.TYPE_CHECKING:
     from .pipeline import Command
 
 GLOBALS_END = b"-- PostgreSQL database cluster dump complete"
+
+ATTEMPTS = 5
+OVERTAKEN_SECONDS = 5
+"""For so long pg_dump waits for the lock of a table, which nobody but this run holds then."""
 
 DAMAGE = (
     "invalid page in block",
@@ -92,36 +97,10 @@ class NewBackup:
     def make(self) -> Manifest:
         """Dump, verify, publish; on failure nothing of this run counts, and what of it could not be removed is named."""
         own = self._setting
-        is_standby = own.session.server.in_recovery
-        snapshot = database.Snapshot(
-            programs.bind_settings(own.session),
-            run_id=own.token[:8],
-            is_standby=is_standby,
-            reached=database.read_reached(own.session),
-        )
-        self.run_id = keys.run_id(snapshot.taken_at, own.token)
+        environment = programs.client_environment(own.session, run_id=own.token[:8])
+        roles = self._read_roles(environment)
         try:
-            try:
-                own.refuse_data(snapshot.data)
-                expected = snapshot.list_tables()
-                self._streams = self._plan_streams(snapshot, expected)
-                started = time.monotonic()
-                try:
-                    self._upload(snapshot)
-                except OpsError as error:
-                    is_lost = snapshot.is_lost()
-                    database.end_programs(own.session, programs.name_application(own.token[:8]))
-                    raise explain_failure(
-                        error,
-                        target=own.session.settings.target,
-                        is_standby=is_standby,
-                        is_snapshot_lost=is_lost and own.session.is_alive(),
-                        is_snapshot_held=not is_lost,
-                        jobs=len(self._streams),
-                    ) from error
-                dump_seconds = time.monotonic() - started
-            finally:
-                snapshot.close()
+            snapshot, expected, dump_seconds = self._dump_whole(roles, environment)
             started = time.monotonic()
             rows = self._verify(expected)
             self._parts = adopt_etags(self._parts, own.bucket.list_objects(self._key("")))
@@ -134,13 +113,82 @@ class NewBackup:
         self._outcome.changed = True
         return manifest
 
+    def _dump_whole(self, roles: bytes, environment: dict[str, str]) -> tuple[database.Snapshot, list[Expected], float]:
+        """Dump from one snapshot, and return it, the tables that the dump must have, and the seconds that it took.
+
+        Who asks for the exclusive lock of a table between this run's locks and those of pg_dump waits for the former, and
+        pg_dump waits behind him. Then all locks are given back, so that he comes through, and it begins anew.
+        """
+        for attempt in range(ATTEMPTS):
+            snapshot = self._take_snapshot()
+            # Nothing is ever replaced, so each attempt has a folder of its own.
+            self.run_id = keys.run_id(snapshot.taken_at, self._setting.token if not attempt else secrets.token_hex(4))
+            try:
+                self._setting.refuse_data(snapshot.data)
+                expected = snapshot.list_tables()
+                self._streams = self._plan_streams(snapshot, expected)
+                started = time.monotonic()
+                self._upload(snapshot, roles, environment)
+                return snapshot, expected, time.monotonic() - started
+            except OpsError as error:
+                is_lost = snapshot.is_lost()
+                database.end_programs(self._setting.session, programs.name_application(self._setting.token[:8]))
+                if is_overtaken(error) and attempt < ATTEMPTS - 1 and not is_lost:
+                    self._discard()
+                    self._parts = {}
+                    continue
+                raise self._explain(error, is_lost=is_lost) from error
+            finally:
+                snapshot.close()
+        raise AssertionError("the last attempt returns or raises")
+
+    def _take_snapshot(self) -> database.Snapshot:
+        own = self._setting
+        return database.Snapshot(
+            programs.bind_settings(own.session),
+            run_id=own.token[:8],
+            is_standby=own.session.server.in_recovery,
+            reached=database.read_reached(own.session),
+            lock_timeout=own.lock_timeout,
+        )
+
+    def _explain(self, error: OpsError, *, is_lost: bool) -> OpsError:
+        """Return what ended the work of a client program; ``is_lost``: the session that holds the snapshot has gone."""
+        session = self._setting.session
+        return explain_failure(
+            error,
+            target=session.settings.target,
+            is_standby=session.server.in_recovery,
+            is_snapshot_lost=is_lost and session.is_alive(),
+            is_snapshot_held=not is_lost,
+            jobs=max(1, len(self._streams)),
+        )
+
     def _key(self, part: str) -> str:
         return self._setting.place.key(self.run_id, part)
 
     def _url(self, part: str) -> str:
         return self._setting.bucket.url(self._key(part))
 
-    def _upload(self, snapshot: database.Snapshot) -> None:
+    def _read_roles(self, environment: dict[str, str]) -> bytes:
+        """Have roles and tablespaces written down. It comes before the snapshot, so that no lock is held meanwhile."""
+        own = self._setting
+        command = programs.globals_command(
+            own.programs, environment, database=own.place.database, role_passwords=own.role_passwords
+        )
+        try:
+            roles = run(command, deadline=own.deadline)
+        except OpsError as error:
+            raise self._explain(error, is_lost=False) from error
+        if GLOBALS_END not in roles[-300:]:
+            raise OpsError(
+                obj="pg_dumpall",
+                problem="its output has no end mark",
+                next_step="Run again; nothing has been published",
+            )
+        return roles
+
+    def _upload(self, snapshot: database.Snapshot, roles: bytes, environment: dict[str, str]) -> None:
         """Write all that is known before the dump can be decoded; small parts first, so that a refusal comes early."""
         own = self._setting
         self._outcome.write_attempted = True
@@ -151,17 +199,6 @@ class NewBackup:
             host=database.name_reached(own.session)[0],
         )
         own.bucket.put(self._key(keys.STARTED), body, content_type="application/json")
-        environment = programs.client_environment(own.session, run_id=own.token[:8])
-        command = programs.globals_command(
-            own.programs, environment, database=own.place.database, role_passwords=own.role_passwords
-        )
-        roles = run(command, deadline=own.deadline)
-        if GLOBALS_END not in roles[-300:]:
-            raise OpsError(
-                obj="pg_dumpall",
-                problem="its output has no end mark",
-                next_step="Run again; nothing has been published",
-            )
         self._put(keys.GLOBALS, roles, "application/sql")
         self._dump(snapshot, environment)
 
@@ -180,7 +217,7 @@ class NewBackup:
                         environment,
                         database=own.place.database,
                         snapshot=snapshot.name,
-                        lock_timeout=own.lock_timeout,
+                        lock_timeout=min(own.lock_timeout, OVERTAKEN_SECONDS),
                         options=stream.options,
                     ),
                     part=stream.part,
@@ -197,7 +234,7 @@ class NewBackup:
         own = self._setting
         if own.jobs == 1:
             return [Stream(keys.DUMP, (), 0)]
-        sizes = snapshot.list_sizes(lock_timeout=own.lock_timeout)
+        sizes = snapshot.list_sizes()
         movable = {entry.table: sizes[entry.table] for entry in expected if entry.root is None and entry.table in sizes}
         return plan_streams(movable, rest=sum(sizes.values()) - sum(movable.values()), jobs=own.jobs)
 
@@ -307,6 +344,14 @@ class NewBackup:
                     next_step=f"{error.next_step}; it does not count as a backup, and may be removed by hand",
                 )
             )
+
+
+def is_overtaken(error: OpsError) -> bool:
+    """Return whether pg_dump could not lock a table, all of which this run holds: somebody waits in between.
+
+    pg_dump shows the statement that failed, whatever language the server speaks.
+    """
+    return "LOCK TABLE " in error.problem
 
 
 def adopt_etags(parts: t.Mapping[str, Part], objects: t.Iterable[Listed]) -> dict[str, Part]:

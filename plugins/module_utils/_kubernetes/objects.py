@@ -257,7 +257,9 @@ def _find_revision(kind: str, meta: Json, status: Json) -> str:
 
 
 class ContainerState(t.NamedTuple):
-    """A container of a pod: why it waits ("" when it does not), how often it was restarted, and how it last ended."""
+    """A container of a pod: why it waits ("" when it does not), how often it was restarted, how it last ended, and when it
+    was started where it runs.
+    """
 
     name: str
     image: str
@@ -267,6 +269,7 @@ class ContainerState(t.NamedTuple):
     restarts: int
     last_exit_code: int | None
     last_reason: str
+    running_since: float | None = None
 
     @classmethod
     def from_status(cls, status: Json, *, is_init: bool) -> ContainerState:
@@ -284,6 +287,7 @@ class ContainerState(t.NamedTuple):
             restarts=as_int(status.get("restartCount")),
             last_exit_code=None if exit_code is None else as_int(exit_code),
             last_reason=as_text(ended.get("reason")),
+            running_since=as_time(get_path(state, "running", "startedAt")),
         )
 
 

@@ -129,6 +129,16 @@ def measure_progress(workload: Workload) -> int:
     return workload.ready + workload.serving - 2 * (workload.pods - workload.updated)
 
 
+def has_just_restarted(pods: t.Iterable[Pod], seconds: float, *, now: float) -> bool:
+    """Return whether a container that was restarted runs for less than ``seconds``, by the server's clock."""
+    return any(
+        container.restarts and container.running_since is not None and now - container.running_since < seconds
+        for pod in pods
+        for container in pod.containers
+        if not container.is_init
+    )
+
+
 def find_template_writer(workload: Workload) -> str:
     """Return who has written the pod template: a run by its note, or who else has set something in it."""
     note = read_note(workload)

@@ -17,7 +17,7 @@ from .catalog import IndexState, TableState
 from .collations import Collation, plan_collations, read_collations
 from .connection import Session, driver_error
 from .errors import is_lost, one_line, sql_error
-from .plan import Surroundings, apply_time_budget, plan_tables
+from .plan import Surroundings, add_index_time, apply_time_budget, plan_tables
 from .plan_indexes import Rights, plan_bloat, plan_invalid, warn_of_remains
 from .scope import find_excluded, find_unmatched, select_tables
 from .steps import Conditions, Plan, describe_unmet, list_items, report_skips
@@ -139,6 +139,11 @@ def assess(
     )
     plan = Plan()
     plan_tables(everything, conditions, read_holders=cache_holders(session), server=server, plan=plan)
+    add_index_time(
+        plan,
+        catalog.read_index_pages(session, [step.oid for step in plan.steps if step.vacuum]),
+        facts.block_size,
+    )
     examined = examine_bloat(
         session,
         indexes,

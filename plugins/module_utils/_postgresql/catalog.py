@@ -22,7 +22,7 @@ class TableState(t.NamedTuple):
     second since 1970 in which its last VACUUM ended, ``since_analyze`` the seconds since the last ANALYZE.
 
     ``frozen_xid`` is the older relfrozenxid of table and TOAST, 0 for none; ``inserted`` are the rows inserted since the
-    last VACUUM; ``index_pages`` the blocks of all its indexes; ``parent`` the partitioned table that it is a partition of.
+    last VACUUM; ``parent`` the partitioned table that it is a partition of.
     ``may_enter`` is the right to name what is in its schema, which is as needful as that to vacuum it.
     ``kind`` is pg_class.relkind; ``pages`` are blocks of heap and TOAST as of the last VACUUM or ANALYZE; ``live``, ``dead``
     and ``changed`` are the statistics' row counts (``changed``: since the last ANALYZE); the ``toast_*`` ones count chunks.
@@ -53,7 +53,6 @@ class TableState(t.NamedTuple):
     may_enter: bool
     frozen_xid: int
     inserted: int
-    index_pages: int
     heap_pages: int
     visible_pages: int
     toast_unknown: float
@@ -115,7 +114,7 @@ SELECT c.oid::bigint AS oid, n.nspname::text AS schema, c.relname::text AS name,
   i.inhparent::bigint AS parent,
   {may_vacuum} AS may_vacuum, has_schema_privilege(n.oid, 'USAGE') AS may_enter,
   (CASE WHEN age(t.relfrozenxid) > age(c.relfrozenxid) THEN t.relfrozenxid ELSE c.relfrozenxid END)::text::bigint AS frozen_xid,
-  pg_stat_get_ins_since_vacuum(c.oid) AS inserted, coalesce(x.pages, 0) AS index_pages,
+  pg_stat_get_ins_since_vacuum(c.oid) AS inserted,
   c.relpages AS heap_pages, c.relallvisible AS visible_pages,
   CASE WHEN t.reltuples > pg_stat_get_tuples_inserted(t.oid) AND pg_stat_get_last_vacuum_time(t.oid) IS NULL
     AND pg_stat_get_last_autovacuum_time(t.oid) IS NULL THEN t.reltuples ELSE 0 END AS toast_unknown,
@@ -123,14 +122,20 @@ SELECT c.oid::bigint AS oid, n.nspname::text AS schema, c.relname::text AS name,
 FROM pg_catalog.pg_class c
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN pg_catalog.pg_class t ON t.oid = c.reltoastrelid
-LEFT JOIN (SELECT indrelid, sum(relpages)::bigint AS pages FROM pg_catalog.pg_index
-  JOIN pg_catalog.pg_class ON pg_class.oid = indexrelid GROUP BY indrelid) x ON x.indrelid = c.oid
 LEFT JOIN pg_catalog.pg_inherits i ON i.inhrelid = c.oid AND c.relispartition
 CROSS JOIN (SELECT pg_has_role(datdba, 'USAGE') AS owner FROM pg_catalog.pg_database WHERE datname = current_database()) d
 WHERE c.relkind = ANY(%(kinds)s) AND c.relpersistence <> 't'
   AND (%(oids)s::bigint[] IS NULL OR c.oid = ANY(%(oids)s::bigint[]::oid[]))
   AND (%(system)s OR n.nspname NOT IN ('pg_catalog', 'information_schema'))
   AND n.nspname <> 'pg_toast'
+"""
+
+# For the time that a VACUUM takes, which reads them whole. Asked only of tables that are to be vacuumed: over all tables
+# it takes as long as everything else together.
+_INDEX_PAGES = """
+SELECT x.indrelid::bigint, sum(ic.relpages)::bigint
+FROM pg_catalog.pg_index x JOIN pg_catalog.pg_class ic ON ic.oid = x.indexrelid
+WHERE x.indrelid = ANY(%(oids)s::bigint[]::oid[]) GROUP BY x.indrelid
 """
 
 # To ask for a size takes the weakest lock, so a table that somebody locks against readers, or is about to, is left out; a
@@ -293,6 +298,11 @@ def _read_sizes(session: Session, oids: list[int]) -> dict[int, int | None]:
         if sqlstate(error) != LOCK_NOT_AVAILABLE:
             raise
         return {}
+
+
+def read_index_pages(session: Session, oids: t.Sequence[int]) -> dict[int, int]:
+    """Return the blocks of all indexes of each table, by its oid, as of the last VACUUM or ANALYZE."""
+    return dict(session.query(_INDEX_PAGES, {"oids": list(oids)})) if oids else {}
 
 
 def read_indexes(

@@ -327,7 +327,6 @@ def _plan_table(
         plan.skip(table.oid, display_name, action, reason, blocker, danger=bool(needs.danger), missing_right=True)
         return None
     size = table.pages * server.block_size
-    read = size + (table.index_pages * server.block_size if needs.vacuum else 0)
     dead = (table.dead + table.toast_dead) * 1000 + table.changed + table.inserted
     return Step(
         phase=Phase.FREEZE if needs.danger else Phase.PARENTS if table.kind == "p" else Phase.CLEAN,
@@ -340,7 +339,7 @@ def _plan_table(
         unmet=unmet,
         priority=float(max(table.xid_age, table.multixact_age) if needs.danger else dead),
         size=size,
-        estimate=read / VACUUM_RATE + SECONDS_EACH,
+        estimate=size / VACUUM_RATE + SECONDS_EACH,
         vacuum=needs.vacuum,
         analyze=analyze,
     )
@@ -415,6 +414,16 @@ def name_action(*, vacuum: bool, freeze: bool, analyze: bool) -> str:
         return "ANALYZE"
     options = [word for word, requested in (("FREEZE", freeze), ("ANALYZE", analyze)) if requested]
     return f"VACUUM ({', '.join(options)})" if options else "VACUUM"
+
+
+def add_index_time(plan: Plan, pages: t.Mapping[int, int], block_size: int) -> None:
+    """Add to the estimates the time that a VACUUM takes for the indexes; ``pages`` are their blocks, by the table's oid."""
+    plan.steps = [
+        step._replace(estimate=step.estimate + pages.get(step.oid, 0) * block_size / VACUUM_RATE)
+        if step.vacuum
+        else step
+        for step in plan.steps
+    ]
 
 
 def sort_steps(steps: t.Iterable[Step]) -> list[Step]:

@@ -180,16 +180,17 @@ def test_a_killed_pg_dump_publishes_nothing(real_site: Site, share: float) -> No
     assert run_module("pg_backup", real_site.params()).changed
 
 
-def test_a_lock_that_pg_dump_cannot_get_ends_it(real_site: Site) -> None:
-    """lock_timeout bounds the wait; the error carries pg_dump's own words."""
+def test_a_lock_that_a_dump_cannot_get_ends_it(real_site: Site) -> None:
+    """lock_timeout bounds the wait; the error names the table and who holds it."""
     with closing(real_site.connect()) as holder:
         holder.autocommit = False
         with holder.cursor() as cursor:
             cursor.execute("LOCK TABLE feature IN ACCESS EXCLUSIVE MODE")
             run = run_module("pg_backup", real_site.params(lock_timeout=1))
     assert run.failed
-    assert "pg_dump: exit status 1" in run.msg
-    assert "LOCK TABLE public.feature" in run.msg
+    assert run["error"]["object"] == "table public.feature"
+    assert "holds AccessExclusiveLock" in run.msg
+    assert "pg_terminate_backend" in run["error"]["next_step"]
     assert "lock_timeout" in run["error"]["next_step"]
     assert real_site.names() == []
     real_site.nothing_left()

@@ -4,14 +4,21 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
+import subprocess
+import sys
+import threading
 import time
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from support.backups import Site
-from support.modules import ModuleRun, run_module, start_module
+from support.modules import ModuleRun, finish_module, run_module, start_module
+from support.postgresql_servers import wait_for_row
 from support.s3_proxy import Fault, Request, s3_proxy
 
 pytestmark = pytest.mark.lab("postgresql", "s3", "versitygw")
@@ -220,3 +227,88 @@ def test_a_standby_is_dumped_when_asked_for(real_site: Site) -> None:
     refused = run_module("pg_backup", real_site.params(source="standby"))
     assert refused["error"]["refused"] is True
     assert "this server is a primary" in refused.msg
+
+
+@pytest.mark.procedure("A22")
+@pytest.mark.parametrize("statement", ["TRUNCATE feature", "ALTER TABLE feature ALTER COLUMN id TYPE int"])
+def test_a_table_that_is_written_anew_meanwhile_is_whole(real_site: Site, statement: str) -> None:
+    """What reads with a snapshot from before finds it empty, so its lock comes first, whoever holds it when the run begins."""
+    with closing(real_site.connect()) as other:
+        other.autocommit = False
+        with other.cursor() as cursor:
+            cursor.execute("SELECT * INTO TEMP kept FROM feature")
+            cursor.execute(statement)
+            if statement.startswith("TRUNCATE"):
+                cursor.execute("INSERT INTO feature SELECT * FROM kept")
+            cursor.execute("SELECT count(*) FROM feature")
+            (expected,) = cursor.fetchone()
+            assert expected > 0
+            process = start_module("pg_backup", real_site.params())
+            with closing(real_site.connect()) as watcher, watcher.cursor() as watching:
+                wait_for_row(
+                    watching,
+                    "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND mode = 'AccessShareLock'"
+                    " AND relation = 'feature'::regclass)",
+                )
+            other.commit()
+    run = finish_module(process)
+    assert not run.failed, run.msg
+    (tables,) = [key for key in real_site.names() if key.endswith("/tables.json")]
+    counted = {entry["name"]: entry["rows"] for entry in json.loads(real_site.get(tables))}
+    assert counted["feature"] == expected
+
+
+OVERTAKING = """#!{python}
+import os, pathlib, subprocess, sys, time
+place = pathlib.Path({place!r})
+if "--version" not in sys.argv and not (place / "done").exists():
+    (place / "done").touch()
+    (place / "due").touch()
+    while not (place / "waits").exists():
+        time.sleep(0.02)
+os.execv({program!r}, [{program!r}, *sys.argv[1:]])
+"""
+
+
+def test_who_asks_for_a_lock_as_pg_dump_begins_comes_through(real_site: Site, tmp_path: Path) -> None:
+    """He waits for this run's lock and pg_dump waits behind him, so it begins anew; nobody waits for lock_timeout."""
+    for program in ("pg_dumpall", "pg_restore", "zstd"):
+        (tmp_path / program).symlink_to(shutil.which(program) or "")
+    wrapper = tmp_path / "pg_dump"
+    wrapper.write_text(OVERTAKING.format(python=sys.executable, place=str(tmp_path), program=shutil.which("pg_dump")))
+    wrapper.chmod(0o755)
+    process = start_module("pg_backup", real_site.params(bin_dir=str(tmp_path)))
+    wait_for_file(tmp_path / "due", process)
+    with closing(real_site.connect()) as other, closing(real_site.connect()) as watcher:
+        waiting = threading.Thread(target=empty_and_fill, args=(other,))
+        waiting.start()
+        with watcher.cursor() as watching:
+            wait_for_row(
+                watching,
+                "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND mode = 'AccessExclusiveLock'"
+                " AND relation = 'feature'::regclass)",
+            )
+        begun = time.monotonic()
+        (tmp_path / "waits").touch()
+        waiting.join(30)
+        assert time.monotonic() - begun < 20
+    run = finish_module(process)
+    assert not run.failed, run.msg
+    (tables,) = [key for key in real_site.names() if key.endswith("/tables.json")]
+    assert {entry["name"]: entry["rows"] for entry in json.loads(real_site.get(tables))}["feature"] == 7
+
+
+def empty_and_fill(connection: Any) -> None:
+    """Empty a table, and have seven rows in it when it is to be read again."""
+    connection.autocommit = False
+    with connection.cursor() as cursor:
+        cursor.execute("TRUNCATE feature")
+        cursor.execute("INSERT INTO feature (id) SELECT generate_series(1, 7)")
+    connection.commit()
+
+
+def wait_for_file(path: Path, process: subprocess.Popen[str]) -> None:
+    """Wait until a file is there, as long as the process runs."""
+    while not path.exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)

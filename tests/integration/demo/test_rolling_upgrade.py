@@ -113,10 +113,14 @@ def test_a_window_undoes_a_release_that_does_not_start_and_says_so(
     check_counts(site, before, producer())
 
 
+@pytest.mark.sweep
 def test_a_gate_that_is_breached_puts_the_workers_back(
     site: Site, producer: Callable[[], dict[str, Any]], ansible_playbook: Playbook
 ) -> None:
-    """A group that is never so far ahead: the new pods of the first batch go again."""
+    """A group that is never so far ahead: the new pods of the first batch go again.
+
+    In `make test` molecule/rolling_upgrade and tests/integration/kubernetes/test_rolling_upgrade.py have a breach.
+    """
     before = count_recorded(site)
     gate = {"groups": [{"name": site.service["group"], "states": ["empty"]}], "timeout": 5}
     extra = {"rolling_upgrade_gate": gate, "rolling_upgrade_gate_first": False}
@@ -131,8 +135,9 @@ def test_a_gate_that_is_breached_puts_the_workers_back(
     check_counts(site, before, producer())
 
 
-def test_the_producer_itself_counts_right(site: Site) -> None:
+def test_the_producer_itself_counts_right(lab: dict[str, Any]) -> None:
     """Events that nobody works on are missed: the comparison is able to fail."""
+    site = Site(lab)
     before = count_recorded(site)
     process = site.produce(count=10, rate=0)
     said = process.communicate(timeout=60)[0]

@@ -79,7 +79,7 @@ def check_resumed(namespace: Namespace, *names: str) -> None:
         assert 1 <= read_replicas(namespace, "StatefulSet", name)[0] <= 5
 
 
-@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("when", [pytest.param("before", marks=pytest.mark.sweep), "after"])
 def test_keda_that_scales_first_does_not_lose_the_number(namespace: Namespace, when: str) -> None:
     """It scales to 0 as soon as it is paused, and is always faster than the next request of the stop."""
     apply_scaled(namespace)

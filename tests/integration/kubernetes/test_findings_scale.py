@@ -78,7 +78,7 @@ def test_a_look_at_thousands_of_pods_is_cheap_and_grows_with_their_number(
         )
 
 
-@pytest.mark.parametrize("kind", ["Deployment", "StatefulSet"])
+@pytest.mark.parametrize("kind", [pytest.param("Deployment", marks=pytest.mark.sweep), "StatefulSet"])
 def test_many_replicas(namespace: Namespace, node: str, kind: str) -> None:
     """Scaled up and stopped, each within its deadline; what it takes is the controllers' own work."""
     selector = {"tolerations": [TOLERATION], "nodeSelector": {"kubernetes.io/hostname": node}}

@@ -47,7 +47,7 @@ BAD: list[Point] = [
 ]
 
 
-def choose(points: list[Point], *numbers: int) -> list[Point]:
+def choose(points: list[Any], *numbers: int) -> list[Any]:
     """Return the points that are tried by default."""
     return points if EXHAUSTIVE else [points[number] for number in numbers]
 
@@ -86,8 +86,8 @@ def test_a_rollout_that_is_killed_is_ended_by_the_next_run(namespace: Namespace,
 @pytest.mark.parametrize(
     ("kind", "point"),
     [
-        *(("OrderedReady", point) for point in choose(BAD, 4, 5, 8, 9)),
-        *(("Deployment", point) for point in choose(BAD[:8], 5)),
+        *(("OrderedReady", point) for point in choose(BAD, 5, 8)),
+        *(("Deployment", point) for point in choose(BAD[:8], 4)),
     ],
     ids=str,
 )
@@ -106,8 +106,7 @@ def test_a_failed_rollout_that_is_killed_is_undone_by_the_next_run(
     assert read_note(namespace, kind)["completed"] is True
 
 
-@pytest.mark.parametrize("number", [CHANGE, THIRD, FOURTH])
-@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize(("number", "when"), choose([point[1:] for point in BAD[2:8]], 1, 2, 5))
 def test_a_write_whose_answer_is_lost_is_decided_about_again(namespace: Namespace, number: int, when: str) -> None:
     """Of the change, of the undo, and of the note: whether it was carried out is read, not assumed."""
     kind = put(namespace, "Deployment")

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import random
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +11,8 @@ from typing import Any
 import psycopg2
 import pytest
 from psycopg2 import sql
+
+from support.turns import is_sweep
 
 from .conftest import Database
 
@@ -53,7 +54,7 @@ INDEXES = [
     "CREATE INDEX ON {table} (state) INCLUDE (id) WITH (fillfactor = 60, deduplicate_items = off)",
     "CREATE INDEX ON {table} USING brin (id)",
 ]
-SEEDS = [11, 23, 37, 41, 59, 61] if os.environ.get("LOWTIDE_EXHAUSTIVE") != "1" else list(range(60))
+SEEDS = list(range(62)) if is_sweep() else [11, 37, 59]
 
 
 @dataclass

@@ -51,7 +51,7 @@ def write_units(site: ServiceSite, files: dict[str, str]) -> None:
 
 
 @pytest.mark.procedure("D28")
-@pytest.mark.parametrize(("burst", "pause"), [(4, "400ms"), (5, "350ms")])
+@pytest.mark.parametrize(("burst", "pause"), [(4, "400ms"), pytest.param(5, "350ms", marks=pytest.mark.sweep)])
 def test_a_release_is_put_back_after_a_crash_loop(
     site: ServiceSite, perform: Callable[..., tuple[int, str]], burst: int, pause: str
 ) -> None:

@@ -32,11 +32,11 @@ NO_MAIN_CLUSTER = Path("/etc/postgresql-common/createcluster.d/lowtide-lab.conf"
 
 
 def install_debian(lab: Lab) -> None:
-    """Have Debian's server and client, without the cluster that the package would make; also the user ``postgres``."""
+    """Have Debian's server (without the package's cluster), client and pgBackRest, and the user ``postgres``."""
     if f"postgresql-{DEBIAN_VERSION}" not in installed((f"postgresql-{DEBIAN_VERSION}",)):
         NO_MAIN_CLUSTER.parent.mkdir(parents=True, exist_ok=True)
         NO_MAIN_CLUSTER.write_text("# The lab needs the programs only.\ncreate_main_cluster = false\n")
-    apt(lab, f"postgresql-{DEBIAN_VERSION}", f"postgresql-client-{DEBIAN_VERSION}")
+    apt(lab, f"postgresql-{DEBIAN_VERSION}", f"postgresql-client-{DEBIAN_VERSION}", "pgbackrest")
 
 
 def find_server_programs(lab: Lab, version: str) -> Path:

@@ -178,6 +178,39 @@ def test_a_digest_that_a_pod_does_not_ask_for_is_a_failure(
     assert any("is 2 different images on the nodes (one, two)" in warning for warning in warned["warnings"])
 
 
+@pytest.mark.parametrize(("ago", "is_crashing"), [(0.0, True), (0.0, False), (3600.0, False)])
+def test_what_runs_between_two_crashes_does_not_serve_yet(
+    memory: MemoryServer, controllers: RolloutControllers, ago: float, is_crashing: bool
+) -> None:
+    """A container without a probe is ready at once, so one that was restarted just now has to stay; an old restart is none."""
+    controllers.add("Deployment")
+
+    def change(pod: Json, state: Json, *, restarts: int, is_ready: bool) -> None:
+        container = pod["status"]["containerStatuses"][0]
+        container.update(
+            restartCount=restarts, state=state, lastState={"terminated": {"exitCode": 3, "reason": "Error"}}
+        )
+        container["ready"] = is_ready
+        pod["status"]["conditions"] = [{"type": "Ready", "status": str(is_ready)}]
+
+    def crash() -> None:
+        waiting = {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off"}}
+        memory.change("Pod", NAMESPACE, "w-0", lambda pod: change(pod, waiting, restarts=9, is_ready=False))
+        controllers.held.add("w")
+        memory.change(
+            "Deployment", NAMESPACE, "w", lambda obj: obj["status"].update(readyReplicas=1, availableReplicas=1)
+        )
+
+    running = {"running": {"startedAt": format_now(-ago)}}
+    memory.change("Pod", NAMESPACE, "w-0", lambda pod: change(pod, running, restarts=5, is_ready=True))
+    if is_crashing:
+        memory.add_rival(crash, when="after", verb="list", path="/pods")
+    run = roll_out(memory, image="i", **{**QUICK, "serve_seconds": 1.5})
+    assert run.failed is is_crashing
+    if is_crashing:
+        assert (run.changed, "CrashLoopBackOff: Pod n/w-0: container main" in run.msg) == (False, True)
+
+
 # --- what is refused --------------------------------------------------------------------------------------------------
 
 

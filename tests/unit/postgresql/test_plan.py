@@ -17,6 +17,7 @@ from ansible_collections.lowtide.ops.plugins.module_utils._postgresql.catalog im
 from ansible_collections.lowtide.ops.plugins.module_utils._postgresql.holders import XminHolder
 from ansible_collections.lowtide.ops.plugins.module_utils._postgresql.plan import (
     Surroundings,
+    add_index_time,
     apply_time_budget,
     plan_tables,
 )
@@ -37,7 +38,7 @@ from ansible_collections.lowtide.ops.plugins.module_utils._postgresql.vacuum imp
 TABLE = TableState(
     oid=1, schema="public", name="t", kind="r", pages=10, reltuples=1000, xid_age=10, multixact_age=0, live=1000, dead=0, changed=0,
     vacuumed=1000.0, since_analyze=10.0, vacuum_count=1, analyze_count=1, toast_live=0, toast_dead=0, parent=None, may_vacuum=True, may_enter=True,
-    frozen_xid=99_990, inserted=0, index_pages=0, heap_pages=10, visible_pages=10, toast_unknown=0, file_pages=0,
+    frozen_xid=99_990, inserted=0, heap_pages=10, visible_pages=10, toast_unknown=0, file_pages=0,
 )  # fmt: skip
 INT4 = [4, "i", 4, 0.0, -1.0]
 INDEX = IndexState(
@@ -211,11 +212,17 @@ def test_what_is_longer_than_the_budget_is_done_alone() -> None:
 
 
 def test_indexes_count_for_the_time_of_a_vacuum() -> None:
-    few, many = (
-        planned(TABLE._replace(dead=9000, index_pages=pages), dead_tuple_ratio=0.1).steps[0].estimate
-        for pages in (0, 2**20)
-    )
-    assert many > few + 60
+    tables = [
+        TABLE._replace(oid=1, dead=9000),
+        TABLE._replace(oid=2, dead=9000),
+        TABLE._replace(oid=3, live=9000, changed=9000),
+    ]
+    plan = planned(*tables, dead_tuple_ratio=0.1, changed_tuple_ratio=0.1)
+    before = {step.oid: step.estimate for step in plan.steps}
+    add_index_time(plan, {1: 2**20, 3: 2**20}, 8192)
+    added = {step.oid: step.estimate - before[step.oid] for step in plan.steps}
+    assert added[1] > 60
+    assert added[2] == added[3] == 0  # no index; only analyzed, which reads none
 
 
 PARENT = TABLE._replace(oid=9, name="events", kind="p", pages=-1, live=0, xid_age=0, since_analyze=900.0, frozen_xid=0)

@@ -78,6 +78,10 @@ pytestmark = [pytest.mark.lab("kafka"), pytest.mark.procedure("A9")]
 @pytest.mark.procedure("A15", "A9")
 def test_one(): ...
 
+@pytest.mark.sweep
+@pytest.mark.procedure("A16")
+def test_swept(): ...
+
 @pytest.mark.procedure("A18")
 class TestTwo:
     def test_three(self): ...

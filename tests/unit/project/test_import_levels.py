@@ -17,7 +17,7 @@ LEVELS = {
         ["module"],
     ],
     "module_utils._backup": [
-        ["copy_rows", "keys", "pipeline"],
+        ["copy_rows", "held_tables", "keys", "pipeline"],
         ["manifest", "packing", "streams"],
         ["catalogue", "database", "plan", "programs", "rights", "verify"],
         ["cleaning", "making", "summary"],
@@ -25,6 +25,7 @@ LEVELS = {
         ["backup"],
         ["entry"],
     ],
+    "module_utils._pgbackrest": [["repository"], ["plan", "program"], ["operations"]],
     "module_utils._kafka": [
         ["api", "errors", "summary"],
         ["commit", "groups", "parse", "plan", "records"],
@@ -127,6 +128,7 @@ COMPOSES = {
     "module_utils._backup": {"module_utils._postgresql", "module_utils._s3"},
     "module_utils._consumers": {"module_utils._kafka", "module_utils._kubernetes"},
     "module_utils._mysql": {"module_utils._backup", "module_utils._s3"},
+    "module_utils._pgbackrest": {"module_utils._backup"},
 }
 """Packages that know others than ``_common``, because their work is to bring systems together."""
 

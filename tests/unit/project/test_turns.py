@@ -12,9 +12,10 @@ import pytest
 VERSIONS = ("14", "15", "16")
 PLUGIN = f"""
 import pytest
-from support.turns import take_turns
+from support.turns import leave_out_sweeps, take_turns
 
 def pytest_collection_modifyitems(config, items):
+    leave_out_sweeps(config, items)
     take_turns(config, items, "server", {VERSIONS!r})
 
 @pytest.fixture(params={VERSIONS!r})
@@ -31,6 +32,13 @@ def test_many(server, number): ...
 def test_every(server): ...
 
 def test_other(): ...
+
+@pytest.mark.parametrize("case", ["one", pytest.param("another", marks=pytest.mark.sweep)])
+def test_kind(case): ...
+
+@pytest.mark.sweep
+@pytest.mark.every_version
+def test_swept(server): ...
 
 @pytest.mark.parametrize("server", ["any"], indirect=False)
 def test_foreign(server): ...
@@ -53,7 +61,7 @@ def folder(tmp_path: Path) -> Path:
     """Tests that take turns."""
     (tmp_path / "conftest.py").write_text(PLUGIN)
     (tmp_path / "test_turns_sample.py").write_text(TESTS)
-    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = every_version: runs by all\n")
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers =\n  every_version: runs by all\n  sweep: runs in sweeps\n")
     return tmp_path
 
 
@@ -66,7 +74,7 @@ def collect(folder: Path) -> list[str]:
 
 
 def test_by_turns(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each test once, each version at some test, the same ones again in the next run; what takes no part stays."""
+    """Each test once, each version at some test, the same ones again in the next run; the rest as marked."""
     monkeypatch.delenv("LOWTIDE_EXHAUSTIVE", raising=False)
     names = collect(folder)
     many = [name for name in names if name.startswith("test_many")]
@@ -77,12 +85,15 @@ def test_by_turns(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "test_every[15]",
         "test_every[16]",
         "test_foreign[any]",
+        "test_kind[one]",
         "test_other",
     ]
     assert collect(folder) == names
 
 
 def test_a_sweep_leaves_nothing_out(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All versions of all tests."""
+    """All versions of all tests, and all cases."""
     monkeypatch.setenv("LOWTIDE_EXHAUSTIVE", "1")
-    assert len(collect(folder)) == 30 * len(VERSIONS) + len(VERSIONS) + 2
+    names = collect(folder)
+    assert len(names) == len(set(names)) == 30 * len(VERSIONS) + 2 * len(VERSIONS) + 4
+    assert {"test_kind[one]", "test_kind[another]", "test_swept[14]"} < set(names)

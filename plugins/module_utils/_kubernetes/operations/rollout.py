@@ -26,7 +26,7 @@ from ..resources import find_resource
 from ..reviews import Right
 from ..revisions import KINDS_OF_REVISIONS, find_current
 from ..rollout_cause import Cause, find_digest_problem, find_mixed_tags, find_other_digests, find_start, list_image_ids
-from ..rollout_conditions import may_be_held
+from ..rollout_conditions import has_just_restarted, may_be_held
 from ..rollout_guards import find_rollout_blockers
 from ..rollout_notes import UNDOING, is_same_rollout, read_note, read_temporaries
 from ..temporary_ends import read_moment
@@ -201,6 +201,13 @@ class Rollout(RolloutUndo):
             return
         workload = t.cast("Workload", self.workload)
         pods = self._list_pods(workload)
+        if not serve_seconds and has_just_restarted(pods, self.params["serve_seconds"], now=self.at):
+            # Between two crashes a container without a probe is ready.
+            failure = self._wait_for_pods(workload, plan.stuck, serve_seconds=self.params["serve_seconds"], since=since)
+            if failure is not None:
+                self._fail(plan, failure, since or self.at)
+                return
+            pods = self._list_pods(workload)
         problem = self._read_images(workload, pods)
         if problem is not None:
             current = self._read_again(workload)

@@ -1,0 +1,113 @@
+# Copyright (c) 2026 The lowtide.ops team
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Run pgBackRest. Private to lowtide.ops: do not import from other collections."""
+
+from __future__ import annotations
+
+import os
+import typing as t
+
+from .._backup.pipeline import Command, find_program, run
+from .._common.errors import OpsError, Refusal
+from .repository import (
+    Stanza,
+    Verification,
+    list_archived,
+    parse_bad_files,
+    parse_info,
+    parse_verification,
+    parse_version,
+)
+
+if t.TYPE_CHECKING:
+    from .._common.retry import Deadline
+
+OLDEST = (2, 45)
+"""What the collection is tested with; ``verify --output`` and ``annotate`` came shortly before."""
+
+
+class PgBackRest:
+    """pgBackRest on this host, for one stanza and one of its repositories."""
+
+    def __init__(
+        self, *, stanza: str, repository: int, config: str | None, bin_dir: str | None, deadline: Deadline
+    ) -> None:
+        self.stanza, self.repository, self._deadline = stanza, repository, deadline
+        self._program = find_program("pgbackrest", package="pgbackrest", directory=bin_dir)
+        self._options = [f"--stanza={stanza}", *([f"--config={config}"] if config else [])]
+
+    def _run(self, *arguments: str, next_step: str) -> str:
+        argv = (self._program, *self._options, "--log-level-console=off", "--log-level-stderr=warn", *arguments)
+        environment = {**os.environ, "LC_ALL": "C"}
+        return run(Command(argv, env=environment, next_step=next_step), deadline=self._deadline).decode(
+            "utf-8", "replace"
+        )
+
+    def check_version(self) -> str:
+        """Return the version; an older one than what is tested is refused."""
+        output = run(Command((self._program, "version")), deadline=self._deadline).decode("utf-8", "replace").strip()
+        version = parse_version(output)
+        if version is None or version < OLDEST:
+            raise Refusal(
+                obj=self._program,
+                problem=f"{output!r} is older than {'.'.join(map(str, OLDEST))}, or no version",
+                next_step="Install a newer pgBackRest, on all hosts of the stanza together",
+            )
+        return ".".join(map(str, version))
+
+    def read_stanza(self) -> Stanza:
+        """Return what the repository holds."""
+        output = self._run("info", "--output=json", next_step="Correct pgBackRest's configuration on this host")
+        return parse_info(output, stanza=self.stanza, repository=self.repository)
+
+    def back_up(self, kind: str) -> None:
+        """Make a backup of this type."""
+        self._run(
+            "backup",
+            f"--type={kind}",
+            f"--repo={self.repository}",
+            next_step="Nothing counts as a backup; correct what the message says, and run again",
+        )
+
+    def list_bad_files(self, label: str) -> list[str]:
+        """Return the files of a backup that have pages with an invalid checksum."""
+        output = self._run(
+            *("info", "--output=json", f"--set={label}", f"--repo={self.repository}"),
+            next_step=f"Look at `pgbackrest info --set={label}`",
+        )
+        return parse_bad_files(output, label)
+
+    def verify(self) -> Verification:
+        """Have the whole repository read and compared with its checksums."""
+        output = self._run(
+            *("verify", "--output=text", "--verbose", f"--repo={self.repository}"),
+            next_step="Nothing is proven about the backups; correct what the message says and run again",
+        )
+        verification = parse_verification(output)
+        if verification is None:
+            raise OpsError(
+                obj=f"pgbackrest verify of stanza {self.stanza}",
+                problem="its output does not say a status",
+                next_step="Run `pgbackrest verify --output=text --verbose` as this user and look at it",
+            )
+        return verification
+
+    def list_segments(self, archive_id: str, prefixes: t.Iterable[str]) -> set[str]:
+        """Return the WAL segments in the archive whose names begin with one of the prefixes, of 16 digits."""
+        archived: set[str] = set()
+        for prefix in sorted(set(prefixes)):
+            output = self._run(
+                *("repo-ls", f"archive/{self.stanza}/{archive_id}/{prefix}"),
+                *("--output=json", f"--repo={self.repository}"),
+                next_step="Look whether this user may read the repository",
+            )
+            archived |= list_archived(output)
+        return archived
+
+    def annotate(self, label: str, key: str, value: str) -> None:
+        """Note something on a backup."""
+        self._run(
+            *("annotate", f"--set={label}", f"--annotation={key}={value}", f"--repo={self.repository}"),
+            next_step=f"The backup {label} stands; run again to note what was proven about it",
+        )
