@@ -12,9 +12,9 @@ import pytest
 from support.modules import finish_module, run_module, start_module
 from support.mysql_proxy import CommandProxy
 from support.mysql_sites import MySqlSite, quoted
+from support.turns import is_sweep
 
 pytestmark = [pytest.mark.lab("mariadb", "versitygw", "s3")]
-EXHAUSTIVE = os.environ.get("LOWTIDE_EXHAUSTIVE") == "1"
 
 
 @pytest.fixture
@@ -189,7 +189,7 @@ def test_killed_anywhere_and_run_again(site: MySqlSite, backup: str) -> None:
     before = site.checksums()
     total = run_until(site, 0)
     assert_in_place(site, before)
-    points = range(1, total + 1) if EXHAUSTIVE else [total // 2, total * 4 // 5, total - 2]
+    points = range(1, total + 1) if is_sweep() else [total // 2, total * 4 // 5, total - 2]
     for point in points:
         site.sql(f"DROP DATABASE {quoted(site.database)}; CREATE DATABASE {quoted(site.database)}", database="")
         site.sql(f"DROP DATABASE IF EXISTS {quoted(site.database + '__original')}", database="")
