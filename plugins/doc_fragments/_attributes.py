@@ -71,6 +71,16 @@ attributes:
       - lowtide.ops.mysql
 """
 
+    ACTIONGROUP_PATRONI = r"""
+options: {}
+attributes:
+  action_group:
+    description: Use C(group/lowtide.ops.patroni) in C(module_defaults) to set the connection once for all its modules.
+    support: full
+    membership:
+      - lowtide.ops.patroni
+"""
+
     ACTIONGROUP_POSTGRESQL = r"""
 options: {}
 attributes:

@@ -75,6 +75,8 @@ notes:
   - Connect to the server itself where that is possible. A connection pooler that pools by transaction or statement is
     refused before anything is set, since settings and locks of a session would reach other clients. It is told by the
     server process that answers each of five connections, so a pooler needs as many to spare.
+  - A proxy that ends connections without traffic (C(timeout client) and C(timeout server) of HAProxy) ends a single command
+    that takes longer, too. Set these above the longest VACUUM or index build, or connect to the server itself.
 """
 
     CONDITION = r"""
@@ -151,10 +153,13 @@ options:
         database's own). After an update of the operating system, indexes built by the old rules are in wrong order. Look-ups
         miss rows, and unique indexes let duplicates in.
       - With V(refresh) all indexes by such a collation are rebuilt, and if all of them were, its new version is put on
-        record. They have to be in scope. With V(report) it is a blocker.
-      - Collations by which tables are divided into ranges are only named, since rows may be in the wrong partition. So are
+        record. They have to be in scope, and to fit into O(time_budget) together, since all of it is done in one run. With
+        V(report) it is a blocker.
+      - An index counts that compares by such a collation anywhere within its types, expressions or predicate. Of types that
+        an extension made that is not known, so they count for the database's own collation.
+      - Collations by which tables are divided (partitioned) are only named, since rows may be in the wrong partition. So are
         those without any index, all on one line, unless they are refreshed.
-      - Constraints and materialized views that depend on the order are not looked at, nor are types within types.
+      - Constraints and materialized views that depend on the order are not looked at.
     type: str
     choices: [ignore, report, refresh]
     default: ignore

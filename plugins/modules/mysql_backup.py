@@ -186,6 +186,7 @@ backup:
   returned: when the state could be read
   type: dict
   sample:
+    location: s3://shop-backups/mysql/shop/mysql.example.com%3A3306/20261121T020000Z-5f1c2a77/
     run_id: 20261121T020000Z-5f1c2a77
     database: shop
     system_identifier: mysql.example.com:3306

@@ -80,7 +80,9 @@ options:
       - A conflict with recovery ends the dump; C(hot_standby_feedback) or C(max_standby_streaming_delay) prevent it.
       - A standby that is paused or lags is refused if its data is no newer than the last verified backup, or older than
         O(max_age), where that is not 0.
-      - With V(standby), name one server in O(login_host).
+      - Its data is dated by the last transaction that it has replayed, since only the primary knows whether there is more. Where
+        hours pass without a transaction, name the primary in O(login_host), after the standby, which is then dated by it.
+      - With V(standby), the standby is the first server in O(login_host).
     type: str
     choices: [primary, standby]
     default: primary
@@ -140,8 +142,11 @@ options:
     default: 86400
   bin_dir:
     description:
-      - Folder of C(pg_dump), C(pg_dumpall) and C(pg_restore) on the host that runs this task, if they are not on PATH
-        or several versions are installed. Their major version must not be lower than the server's.
+      - Folder of C(pg_dump), C(pg_dumpall) and C(pg_restore) on the host that runs this task. Their major version must not be
+        lower than the server's; a dump by newer ones does not go back into a server of this version without help, of which check
+        mode warns.
+      - Unset, those of the server's own version are used where Debian or the packages of the PostgreSQL project put them
+        (C(/usr/lib/postgresql/16/bin), C(/usr/pgsql-16/bin)), else those on PATH.
     type: path
 seealso:
   - module: lowtide.ops.pg_backup_info
@@ -235,10 +240,12 @@ backup:
   description:
     - The newest verified backup, which is the new one if one was made; null if there is none.
     - C(dumps) are the objects that C(pg_dump) has written, the main one first; C(sha256) is that of the main one, and C(size)
-      that of the whole backup.
+      that of the whole backup. C(warnings) say what is not in it, such as subscriptions where the role is no superuser, and
+      what C(pg_dump) has warned of.
   returned: when the state could be read
   type: dict
   sample:
+    location: s3://feature-backups/postgresql/feature_db/7462919812386541234/20261121T020000Z-5f1c2a77/
     run_id: 20261121T020000Z-5f1c2a77
     database: feature_db
     system_identifier: "7462919812386541234"
@@ -255,6 +262,7 @@ backup:
     tables: 12
     rows: 2000000
     encryption: null
+    warnings: []
     verified: true
 bad:
   description: Newer runs in the bucket that do not count, each with its C(problem).

@@ -118,7 +118,8 @@ check_mode:
   type: bool
   sample: false
 backups:
-  description: Verified backups, newest first; the fields are those of RV(lowtide.ops.pg_backup#module:backup).
+  description: Verified backups, newest first; the fields are those of RV(lowtide.ops.pg_backup#module:backup),
+    C(location) is the folder of each.
   returned: when the bucket could be read
   type: list
   elements: dict

@@ -16,14 +16,21 @@ import typing as t
 from dataclasses import dataclass
 
 from ansible_collections.lowtide.ops.plugins.module_utils._backup.manifest import is_taken_from
-from ansible_collections.lowtide.ops.plugins.module_utils._backup.plan import parse_age
+from ansible_collections.lowtide.ops.plugins.module_utils._common.amounts import parse_age
+from ansible_collections.lowtide.ops.plugins.module_utils._credentials.notes import FINISHED
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.saved_state import is_window
 
 Result = t.Mapping[str, t.Any]
 Plan = t.Mapping[str, t.Any]
 
 # By which option a module knows the identity of the system that it reaches.
-IDENTITY_KEYS = {"workloads": "cluster_uid", "consumer_groups": "cluster_id", "database": "system_identifier"}
+IDENTITY_KEYS = {
+    "workloads": "cluster_uid",
+    "secrets": "cluster_uid",
+    "consumer_groups": "cluster_id",
+    "database": "system_identifier",
+}
+DAY = 86400.0
 SUSPENDED_KINDS = ("CronJob", "Job")
 
 
@@ -293,6 +300,48 @@ def check_backups(result: Result, plan: Plan, window: Window) -> list[Line]:
     return lines
 
 
+def check_secrets(result: Result, plan: Plan) -> list[Line]:
+    """Return lines for ``k8s_secret_info``: certificates are valid for long enough, and a password is young enough."""
+    secrets = {secret["name"]: secret for secret in result["secrets"]}
+    return [line for declared in plan["secrets"] for line in _check_secret(secrets[declared["name"]], declared, plan)]
+
+
+def _check_secret(secret: Result, declared: Result, plan: Plan) -> t.Iterator[Line]:
+    obj = str(secret["title"])
+    if not secret["exists"]:
+        yield Line("FAIL", obj, "it does not exist", "Create it, or correct health_secrets")
+    elif not secret["certificates"] and declared["max_age"] is None:
+        next_step = "Declare its max_age, or take it out of health_secrets"
+        yield Line(
+            "FAIL", obj, "it has no certificate, and no max_age is declared, so there is nothing to check", next_step
+        )
+    for certificate in secret["certificates"]:
+        yield _check_certificate(f"{obj}, {certificate['subject']}", certificate, declared, plan)
+    if secret["exists"] and declared["max_age"] is not None:
+        yield _check_credential(obj, secret["credential"] or {}, declared, plan)
+
+
+def _check_certificate(obj: str, certificate: Result, declared: Result, plan: Plan) -> Line:
+    left, limit = certificate["seconds_left"] / DAY, declared["valid_for"] / DAY
+    level = "FAIL" if left < limit else "WARN" if left * plan["limits"]["warn_ratio"] < limit else "OK"
+    words = f"valid for {left:.1f} d" if left > 0 else f"expired {-left:.1f} d ago"
+    return Line(level, obj, f"{words}, until {certificate['not_after']} (limit {limit:.15g} d)", "Renew it")
+
+
+def _check_credential(obj: str, credential: Result, declared: Result, plan: Plan) -> Line:
+    age, limit = credential.get("age_seconds"), declared["max_age"] / DAY
+    days = None if age is None else age / DAY
+    step = "Replace it with lowtide.ops.credentials"
+    line = compare_with_limit(
+        obj, "age of the password", days, limit, plan["limits"]["warn_ratio"], unit=" d", next_step=step
+    )
+    if line.level == "OK" and credential.get("phase") != FINISHED:
+        return Line(
+            "WARN", obj, f"its password is being replaced ({credential.get('phase')}), and the old one still works"
+        )
+    return line
+
+
 def check_alerts(result: Result, plan: Plan) -> list[Line]:
     """Return lines for Prometheus' ``/api/v1/rules``: alerting rules are loaded, work, and none of them fires.
 
@@ -339,6 +388,7 @@ COMPARE: dict[str, t.Callable[[Result, Plan, Window], list[Line]]] = {
     "consumer_groups": check_consumer_groups,
     "database": lambda result, plan, _window: check_database(result, plan),
     "backups": check_backups,
+    "secrets": lambda result, plan, _window: check_secrets(result, plan),
     "alerts": lambda result, plan, _window: check_alerts(result, plan),
 }
 
@@ -350,6 +400,7 @@ def name_system(kind: str, plan: Plan) -> str:
         "consumer_groups": f"consumer groups {', '.join(group['name'] for group in plan['consumer_groups'])}",
         "database": f"database {plan['database']}",
         "backups": f"bucket {plan['bucket']}",
+        "secrets": f"Secrets of namespace {plan['namespace']}",
         "alerts": f"alerts of {plan['alerts_url']}",
     }[kind]
 

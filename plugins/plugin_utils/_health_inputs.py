@@ -14,7 +14,7 @@ from __future__ import annotations
 import typing as t
 from datetime import timedelta
 
-from ansible_collections.lowtide.ops.plugins.module_utils._backup.plan import parse_age
+from ansible_collections.lowtide.ops.plugins.module_utils._common.amounts import parse_age
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import Refusal
 
 Json = dict[str, t.Any]
@@ -48,6 +48,7 @@ S3 = Need("s3_connection", "s3_connection")
 BUCKET = Need("bucket", "bucket")
 BACKUPS = Need("backups")
 ALERTS_URL = Need("alerts_url")
+SECRETS = Need("secrets")
 
 # Every kind that can be checked, in the order in which it is read.
 NEEDS: dict[str, tuple[Need, ...]] = {
@@ -55,6 +56,7 @@ NEEDS: dict[str, tuple[Need, ...]] = {
     "consumer_groups": (KAFKA, CONSUMER_GROUPS),
     "database": (POSTGRESQL,),
     "backups": (S3, BUCKET),
+    "secrets": (KUBERNETES, NAMESPACE, SECRETS),
     "alerts": (ALERTS_URL,),
 }
 CONNECTIONS: dict[str, Need] = {
@@ -62,10 +64,12 @@ CONNECTIONS: dict[str, Need] = {
     "consumer_groups": KAFKA,
     "database": POSTGRESQL,
     "backups": S3,
+    "secrets": KUBERNETES,
     "alerts": ALERTS_URL,
 }
 WORKLOAD_KINDS = ("StatefulSet", "Deployment", "CronJob", "Job")
 DEFAULT_BACKUP_AGE = "25h"
+DEFAULT_VALIDITY = "30d"
 DEFAULT_SERVER, DEFAULT_PORT = "localhost", 5432
 """What the modules of PostgreSQL connect to where nothing is said."""
 GRACE_AFTER_DUE = timedelta(hours=1)
@@ -92,6 +96,7 @@ def plan_checks(inputs: Inputs, host: str) -> Json:
         "stopped_workloads": [],
         "consumer_groups": [],
         "backups": [],
+        "secrets": [],
         "database": None,
         "limits": dict(inputs["limits"]),
     }
@@ -105,6 +110,8 @@ def plan_checks(inputs: Inputs, host: str) -> Json:
         plan["database"] = inputs["postgresql_connection"].get("login_db")
     if "backups" in checks:
         plan["backups"] = list_backups(inputs, host)
+    if "secrets" in checks:
+        plan["secrets"] = list_secrets(inputs, host)
     return plan
 
 
@@ -157,7 +164,7 @@ def list_unchecked(inputs: Inputs) -> dict[str, list[str]]:
 
 def is_begun(kind: str, inputs: Inputs) -> bool:
     """Return whether something is set that only serves to declare this kind or its system."""
-    needs = (*NEEDS[kind], BACKUPS) if kind == "backups" else NEEDS[kind]
+    needs = {"backups": (*NEEDS[kind], BACKUPS), "secrets": (SECRETS,)}.get(kind, NEEDS[kind])
     return any(inputs[need.key] is not None for need in needs)
 
 
@@ -287,6 +294,25 @@ def list_backups(inputs: Inputs, host: str) -> list[Json]:
         hosts = list_servers(connection) if is_own else []
         backups.append({"system_identifier": None, "hosts": hosts, **entry, "max_age": age})
     return backups
+
+
+def list_secrets(inputs: Inputs, host: str) -> list[Json]:
+    """Return the Secrets, each with how long its certificates must be valid, and how old its password may be."""
+    found: list[Json] = []
+    for entry in require_entries(SECRETS, inputs, host, "Secrets"):
+        if not isinstance(entry, dict) or not entry.get("name"):
+            raise Refusal(
+                obj=f"host {host}: variable health_secrets",
+                problem=f"{entry!r} names no Secret",
+                next_step="Give a dictionary of name, valid_for and max_age",
+            )
+        found.append({"name": str(entry["name"])})
+        for key, default in (("valid_for", DEFAULT_VALIDITY), ("max_age", None)):
+            age = entry.get(key) or default
+            found[-1][key] = (
+                None if age is None else parse_age(str(age), option=f"health_secrets[].{key}").total_seconds()
+            )
+    return found
 
 
 def list_servers(connection: Inputs) -> list[str]:

@@ -13,8 +13,9 @@ recorded, ``to_count`` names the ranges whose records have to be counted in the 
 records on purpose, so nothing can be proven of it.
 
 What retention removes while the consumers are stopped leaves no trace once they go on: their next commit is above it.
-So the commits of before the stop are compared with the log's start. Nothing is netted: where the ledger tells
-partitions apart, each one has to be right by itself.
+So a partition is proven from where the group stood before the stop, if the log begins behind that by now: what was
+removed is lost unless the ledger has it, as it has what was removed after the group had gone on. Nothing is netted:
+where the ledger tells partitions apart, each one has to be right by itself.
 """
 
 from __future__ import annotations
@@ -67,6 +68,66 @@ class Counts:
         return f"topic {self.expected}, recorded {self.recorded}, lost {self.lost}, doubled {self.doubled}"
 
 
+@dataclass(frozen=True)
+class Range:
+    """Offsets of a partition that the ledger has to have, ``end`` excluded; the log holds those from ``held`` on."""
+
+    topic: str
+    partition: int
+    start: int
+    held: int
+    end: int
+
+    @property
+    def place(self) -> str:
+        """How messages name the partition."""
+        return f"{self.topic}[{self.partition}]"
+
+    @property
+    def removed(self) -> int:
+        """How many of them the log does not hold any more."""
+        return self.held - self.start
+
+
+def find_ranges(group: Result, stopped: t.Mapping[tuple[str, int], Result]) -> list[Range]:
+    """Return what has to be recorded: what the group has passed, and what the log has lost since it was stopped.
+
+    A group that had committed nothing in a partition stood where the log began.
+    """
+    ranges = []
+    for row in group["partitions"]:
+        held = row["log_start"]
+        earlier = stopped.get((row["topic"], row["partition"]))
+        start = None if earlier is None else find_position(earlier)
+        if held is None or (row["committed"] is None and (start is None or start >= held)):
+            continue
+        start = held if start is None else min(start, held)
+        end = held if row["committed"] is None else row["committed"]
+        ranges.append(Range(row["topic"], row["partition"], start, held, end))
+    return ranges
+
+
+def find_position(row: Result) -> int | None:
+    """Return which offset the group would have read next."""
+    position: int | None = row["log_start"] if row["committed"] is None else row["committed"]
+    return position
+
+
+def list_passed(bus: Result, before: t.Sequence[Result] = ()) -> list[dict[str, t.Any]]:
+    """Return the ranges that the ledger is asked for, as the statement gets them."""
+    (group,) = bus["groups"]
+    return [
+        {"topic": row.topic, "partition": row.partition, "log_start": row.start, "committed": row.end}
+        for row in find_ranges(group, find_stopped(group, before))
+    ]
+
+
+def find_stopped(group: Result, before: t.Sequence[Result]) -> dict[tuple[str, int], Result]:
+    """Return the partitions of the group as they were when it was stopped; of several readings, the furthest."""
+    rows = [row for other in before if other["name"] == group["name"] for row in other["partitions"]]
+    return {(row["topic"], row["partition"]): row for row in sorted(rows, key=lambda row: find_position(row) or 0)}
+
+
 def reconcile(
     bus: Result,
     ledger: Result,
@@ -81,24 +142,28 @@ def reconcile(
     """
     (group,) = bus["groups"]
     passed = [row for row in group["partitions"] if row["committed"] is not None]
-    stopped = [row for other in before if other["name"] == group["name"] for row in other["partitions"]]
+    stopped = find_stopped(group, before)
+    ranges = find_ranges(group, stopped)
     blocker = (
         check_topics(group)
-        or check_retention(group, stopped)
+        or check_commits(group, stopped)
         or check_partitions(group["name"], passed)
         or check_ledger(ledger)
     )
     counts: Counts | None = None
     to_count: list[dict[str, t.Any]] = []
     if blocker is None:
-        expected = {(row["topic"], row["partition"]): row["committed"] - row["log_start"] for row in passed}
+        expected = {(row.topic, row.partition): row.end - row.start for row in ranges}
         if records is not None:
-            expected |= {(row["topic"], row["partition"]): row["records"] for row in records}
+            removed = {(row.topic, row.partition): row.removed for row in ranges}
+            for row in records:
+                place = (row["topic"], row["partition"])
+                expected[place] = row["records"] + removed[place]
         counts = Counts(sum(expected.values()), *(sum(row[column] for row in ledger["rows"]) for column in COLUMNS))
         differing = compare_partitions(expected, ledger)
         if records is None and (counts.lost > 0 or any(difference.lost > 0 for difference in differing)):
-            to_count = [name_range(row) for row in passed if row["committed"] > row["log_start"]]
-        blocker = compare_counts(group["name"], counts, differing, is_counted=records is not None)
+            to_count = [name_range(row) for row in ranges if row.end > row.held]
+        blocker = compare_counts(group["name"], counts, differing, ranges, is_counted=records is not None)
     on_the_way = f"; {group['total_lag']} still on their way" if group["total_lag"] else ""
     span = f"; {counts.recorded_since} recorded since {since}" if counts is not None and since else ""
     summary = (
@@ -118,9 +183,9 @@ def reconcile(
     }
 
 
-def name_range(row: Result) -> dict[str, t.Any]:
-    """Return what a group has passed of a partition, as an element of rpk_group_info's ``count_records``."""
-    return {"topic": row["topic"], "partition": row["partition"], "start": row["log_start"], "end": row["committed"]}
+def name_range(row: Range) -> dict[str, t.Any]:
+    """Return what the log holds of a range, as an element of rpk_group_info's ``count_records``."""
+    return {"topic": row.topic, "partition": row.partition, "start": row.held, "end": row.end}
 
 
 def check_topics(group: Result) -> Blocker | None:
@@ -136,39 +201,46 @@ def check_topics(group: Result) -> Blocker | None:
     )
 
 
-def check_retention(group: Result, stopped: t.Sequence[Result]) -> Blocker | None:
-    """Return which commits of before the stop are gone, or which offsets the log has lost that were not passed then."""
+def check_commits(group: Result, stopped: t.Mapping[tuple[str, int], Result]) -> Blocker | None:
+    """Return which commits of before the stop are gone or are lower now, and which logs are not the ones of then."""
+    obj = f"consumer group {group['name']}"
     now = {(row["topic"], row["partition"]): row for row in group["partitions"]}
-    vanished = [
-        f"{row['committed']} of {row['topic']}[{row['partition']}]"
-        for row in stopped
-        if row["committed"] is not None
-        and now.get((row["topic"], row["partition"]), {"committed": None})["committed"] is None
-    ]
+    vanished, lowered, other_logs = [], [], []
+    for key, row in stopped.items():
+        place = f"{row['topic']}[{row['partition']}]"
+        current = now.get(key, {"committed": None, "log_start": None, "log_end": None})
+        if row["committed"] is not None and current["committed"] is None:
+            vanished.append(f"{row['committed']} of {place}")
+        elif row["committed"] is not None and current["committed"] < row["committed"]:
+            lowered.append(f"{place} from {row['committed']} to {current['committed']}")
+        for bound, name in (("log_start", "start"), ("log_end", "end")):
+            if row[bound] is not None and current[bound] is not None and current[bound] < row[bound]:
+                other_logs.append(f"the {name} of {place} went from {row[bound]} to {current[bound]}")
+    if other_logs:
+        return Blocker(
+            obj,
+            f"a log is not the one that it was when the group was stopped: {', '.join(other_logs)}, so offsets of the"
+            " ledger may mean other events",
+            "Find out whether the topic was made anew or has lost records, and compare the ledger with the producer's"
+            " records",
+        )
     if vanished:
         return Blocker(
-            f"consumer group {group['name']}",
+            obj,
             f"commits that it had when it was stopped are gone: {', '.join(vanished)}",
             "Find out who removed them (offsets.retention.minutes of the broker, or a topic that was made anew):"
             " consumers begin where auto.offset.reset says. Set the offsets again with lowtide.ops.rpk_group before"
             " they go on",
         )
-    losses = []
-    for row in stopped:
-        current = now.get((row["topic"], row["partition"]))
-        start = None if current is None else current["log_start"]
-        if row["committed"] is not None and start is not None and start > row["committed"]:
-            losses.append(
-                f"{start - row['committed']} of {row['topic']}[{row['partition']}] ({row['committed']} to {start - 1})"
-            )
-    if not losses:
-        return None
-    return Blocker(
-        f"consumer group {group['name']}",
-        f"retention has removed offsets that it had not passed when it was stopped: {', '.join(losses)}",
-        "Compare the ledger with the producer's records of these offsets, and raise the topic's retention above the"
-        " length of a window",
-    )
+    if lowered:
+        return Blocker(
+            obj,
+            f"its commits are lower than when it was stopped: {', '.join(lowered)}, so what the ledger has above them"
+            " is not looked at, or is of a topic that was made anew",
+            "Find out who set the offsets back, and run again when the group has passed these commits; if the topic was"
+            " made anew, compare the ledger with the producer's records",
+        )
+    return None
 
 
 def check_partitions(group: str, passed: t.Sequence[Result]) -> Blocker | None:
@@ -241,12 +313,26 @@ def is_count(value: t.Any) -> bool:
 
 
 def compare_counts(
-    group: str, counts: Counts, differing: t.Sequence[Difference], *, is_counted: bool
+    group: str, counts: Counts, differing: t.Sequence[Difference], ranges: t.Sequence[Range], *, is_counted: bool
 ) -> Blocker | None:
     """Return how the ledger differs from the topic, in sum or in a partition; None when it does not."""
     if counts.lost == 0 and counts.doubled == 0 and not differing:
         return None
     places = "".join(f"; lost {difference.lost} of {difference.place}" for difference in differing)
+    short = {difference.place for difference in differing if difference.lost > 0}
+    removed = [
+        f"{row.removed} of {row.place} ({row.start} to {row.held - 1})"
+        for row in ranges
+        if row.removed and (row.place in short or (not short and counts.lost > 0))
+    ]
+    if removed:
+        return Blocker(
+            f"consumer group {group}",
+            f"retention has removed offsets that it had not passed when it was stopped: {', '.join(removed)}, and not"
+            f" all of them are recorded ({counts.describe()}{places})",
+            "Compare the ledger with the producer's records of these offsets, and raise the topic's retention above the"
+            " length of a window",
+        )
     unsure = "" if is_counted or counts.lost <= 0 else "; by offsets, of which transactions take some for themselves"
     return Blocker(
         f"consumer group {group}",

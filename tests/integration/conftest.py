@@ -19,6 +19,7 @@ LONG_FILES = frozenset(
         "test_service.py",
         "test_small_site.py",
         "test_bus.py",
+        "test_credentials_role.py",
     }
 )
 """Few tests that take minutes each. Files are shared out in their order: begun last, each would be alone at the end."""
@@ -29,7 +30,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
     The order holds with --no-loadscope-reorder (``make integration``).
     """
-    for fixture in ("server", "own_server"):
+    for fixture in ("server", "own_server", "postgresql"):
         take_turns(config, items, fixture, VERSIONS)
     items.sort(key=lambda item: item.path.name not in LONG_FILES)
 

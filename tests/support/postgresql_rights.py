@@ -32,9 +32,9 @@ class Superuser(NamedTuple):
         return {**os.environ, "PGHOST": self.host, "PGPORT": str(self.port), "PGUSER": self.user, **proof}
 
 
-def grant_documented_rights(superuser: Superuser, database: str, **names: str) -> None:
-    """Execute the file in a database, for the accounts by these ``names``."""
-    _run(superuser, database, make_grant_arguments(**names))
+def grant_documented_rights(superuser: Superuser, database: str, **names: str) -> str:
+    """Execute the file in a database, for the accounts by these ``names``; return what it warns of."""
+    return _run(superuser, database, make_grant_arguments(**names))
 
 
 def find_grants(text: str) -> list[str]:
@@ -50,7 +50,8 @@ def grant_all_but(superuser: Superuser, database: str, folder: Path, left_out: s
     _run(superuser, database, [path if part == RIGHTS else part for part in make_grant_arguments(**names)])
 
 
-def _run(superuser: Superuser, database: str, arguments: list[str | Path]) -> None:
+def _run(superuser: Superuser, database: str, arguments: list[str | Path]) -> str:
     command = [str(part) for part in (PSQL, "-d", database, *arguments)]
     done = subprocess.run(command, env=superuser.environment(), check=False, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
+    return done.stderr

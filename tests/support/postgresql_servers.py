@@ -296,13 +296,29 @@ def start_server(version: str, programs: Path, parent: Path) -> Iterator[Server]
 
 def damage_table(server: Server, database: str, table: str) -> None:
     """Overwrite the header of a page of a table, as a failing disk does. The server is one of :func:`start_server`."""
+    damage_blocks(server, database, (table, 1, b"\xff" * 64))
+
+
+def damage_blocks(server: Server, database: str, *damage: tuple[str, int, bytes]) -> None:
+    """Stop a server of :func:`start_server`, overwrite the beginning of blocks of relations, and start it again."""
     data = server.folder / "data"
-    ((path,),) = server.administer(f"SELECT pg_relation_filepath('{table}')", database=database)
+    names = [relation for relation, _block, _content in damage]
+    paths = [
+        server.administer(f"SELECT pg_relation_filepath('{name}'::regclass)", database=database)[0][0] for name in names
+    ]
     _run_as_postgres(server.programs / "pg_ctl", "-D", data, "-m", "fast", "-w", "stop", cwd=server.folder)
-    with (data / path).open("r+b") as file:
-        file.seek(BLOCK)
-        file.write(b"\xff" * 64)
+    for path, (_relation, block, content) in zip(paths, damage, strict=True):
+        with (data / path).open("r+b") as file:
+            file.seek(block * BLOCK)
+            file.write(content)
     log = server.folder / "log"
+    _run_as_postgres(server.programs / "pg_ctl", "-D", data, "-l", log, "-w", "start", cwd=server.folder)
+
+
+def crash_server(server: Server) -> None:
+    """Let a server of :func:`start_server` come back from a crash, in which no session cleans up after itself."""
+    data, log = server.folder / "data", server.folder / "log"
+    _run_as_postgres(server.programs / "pg_ctl", "-D", data, "-m", "immediate", "-w", "stop", cwd=server.folder)
     _run_as_postgres(server.programs / "pg_ctl", "-D", data, "-l", log, "-w", "start", cwd=server.folder)
 
 

@@ -43,6 +43,41 @@ def deny_deletion(request: Request) -> Fault | None:
     return Fault(status=HTTPStatus.OK, body=f"<DeleteResult>{errors}</DeleteResult>".encode())
 
 
+def answer_deletions(client: Any, bucket: str, refuse: Callable[[str, str], str]) -> Rule:
+    """Return a rule: each object of a DeleteObjects is deleted, or refused by the code that ``refuse`` gives for it.
+
+    It is called with key and ETag. ``client`` deletes past the proxy. Versions are not looked at.
+    """
+
+    def rule(request: Request) -> Fault | None:
+        if not request.is_bulk_deletion:
+            return None
+        parts, allowed = [], []
+        for entry in ElementTree.fromstring(request.body).findall("{*}Object"):  # noqa: S314 - own client
+            key, etag = entry.findtext("{*}Key") or "", (entry.findtext("{*}ETag") or "").strip('"')
+            code = refuse(key, etag)
+            allowed += [] if code else [{"Key": key}]
+            name = "Error" if code else "Deleted"
+            parts.append(f"<{name}><Key>{escape(key)}</Key>{f'<Code>{code}</Code>' if code else ''}</{name}>")
+        if allowed:
+            client.delete_objects(Bucket=bucket, Delete={"Objects": allowed})
+        return Fault(status=HTTPStatus.OK, body=f"<DeleteResult>{''.join(parts)}</DeleteResult>".encode())
+
+    return rule
+
+
+def look_at_etags(client: Any, bucket: str) -> Rule:
+    """Return a rule: DeleteObjects looks at the ETags in it, as AWS says that it does."""
+
+    def refuse(key: str, etag: str) -> str:
+        listed = client.list_objects_v2(Bucket=bucket, Prefix=key, MaxKeys=1).get("Contents", [])
+        if not listed or listed[0]["Key"] != key:
+            return "NoSuchKey" if etag else ""
+        return "" if etag in ("", listed[0]["ETag"].strip('"')) else "PreconditionFailed"
+
+    return answer_deletions(client, bucket, refuse)
+
+
 class ExpiringKeys:
     """Let each key sign so many requests; after them it has expired, as a token of STS does.
 

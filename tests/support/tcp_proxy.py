@@ -37,11 +37,20 @@ API_NAMES = {
 class TcpProxy:
     """Listens on ``host`` at a free port and passes each connection on to ``host:target_port``.
 
-    ``cut_after`` bytes from the server, a connection is reset; ``delay`` seconds pass before each of its chunks.
+    ``cut_after`` bytes from the server, a connection is reset; ``delay`` seconds pass before each of its chunks. One on
+    which either side has been silent for ``idle`` seconds is closed.
     """
 
-    def __init__(self, host: str, target_port: int, *, cut_after: int | None = None, delay: float = 0.0) -> None:
-        self.host, self.target_port = host, target_port
+    def __init__(
+        self,
+        host: str,
+        target_port: int,
+        *,
+        cut_after: int | None = None,
+        delay: float = 0.0,
+        idle: float | None = None,
+    ) -> None:
+        self.host, self.target_port, self.idle = host, target_port, idle
         self.cut_after, self.delay = cut_after, delay
         self.connections = 0
         self.cuts = 0
@@ -75,6 +84,8 @@ class TcpProxy:
                 client, _address = self._listener.accept()
                 self.connections += 1
                 server = socket.create_connection((self.host, self.target_port))
+                client.settimeout(self.idle)
+                server.settimeout(self.idle)
                 with self._lock:
                     self._sockets += [client, server]
                 for work in (self.from_client, self.from_server):

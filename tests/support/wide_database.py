@@ -93,9 +93,20 @@ UNION ALL SELECT tablename, indexname, indexdef, true FROM pg_indexes WHERE sche
 """
 
 
+DATABASE = """
+SELECT pg_encoding_to_char(d.encoding), d.datcollate, d.datctype, pg_get_userbyid(d.datdba),
+       shobj_description(d.oid, 'pg_database'), (SELECT array_agg(a::text ORDER BY a::text) FROM unnest(d.datacl) a),
+       (SELECT setconfig FROM pg_db_role_setting WHERE setdatabase = d.oid AND setrole = 0)
+  FROM pg_database d WHERE d.datname = current_database()
+"""
+
+
 def fill(site: Site) -> None:
     """Make all of it; each table with an odd name is large enough to be taken out of the main stream."""
     site.sql(SEED)
+    database = quoted(site.database)
+    site.sql(f"ALTER DATABASE {database} SET work_mem = '7MB'; COMMENT ON DATABASE {database} IS 'wide'")
+    site.sql(f"REVOKE CONNECT, TEMPORARY ON DATABASE {database} FROM PUBLIC")
     schema = quoted(ODD_SCHEMA)
     site.sql(f"CREATE SCHEMA {schema}")
     for name in ODD_NAMES:
@@ -108,4 +119,5 @@ def fill(site: Site) -> None:
 def describe(site: Site, database: str | None = None) -> dict[str, list[tuple[Any, ...]]]:
     """All that two databases have to have in common."""
     questions = {"rows": ROWS, "sequences": SEQUENCES, "objects": OBJECTS, "definitions": DEFINITIONS}
+    questions["database"] = DATABASE
     return {name: site.sql(question, database=database) for name, question in questions.items()}

@@ -10,7 +10,7 @@ import uuid
 from dataclasses import dataclass
 
 from .._common.errors import Refusal
-from . import database, programs, rights
+from . import database, plan, programs, rights
 from .making import NewBackup, Setting
 from .plan import explain_old_data
 from .run import BackupRun, Requirements, State
@@ -57,6 +57,7 @@ class Backup(BackupRun):
         self._data: database.DataMoment | None = None
         self._programs: programs.Programs | None = None
         self._lock: database.Lock | None = None
+        self._left_out: list[str] = []
         self.dumping = f"dump{describe_streams(options.jobs)}"
 
     def read_clock(self) -> datetime:
@@ -66,16 +67,19 @@ class Backup(BackupRun):
 
     def read_moment(self) -> datetime:
         """Ask of which moment the data is, and keep whether that of a standby is current."""
-        self._data = database.read_moment(self._session)
+        self._data = database.read_moment(self._session, database.ask_primary(self._session))
         return self._data.moment
 
     def read_origin(self) -> Identity:
         """Ask which server this is."""
         return database.read_identity(self._session)
 
-    def find_tools(self) -> None:
-        """Find the client programs."""
+    def find_tools(self, *, check: bool) -> None:
+        """Find the client programs. What a dump by newer ones takes is told in check mode."""
         self._programs = programs.find_programs(self._session, bin_dir=self._options.bin_dir, deadline=self._deadline)
+        newer = programs.explain_newer(self._session.server.version // 10000, self._programs.version)
+        if check and newer is not None:
+            self._warn(f"{self._programs.pg_dump}: {newer}.")
 
     def make_lock(self) -> database.Lock:
         """Return the advisory lock of backups."""
@@ -83,13 +87,19 @@ class Backup(BackupRun):
         return self._lock
 
     def refuse_unfit(self, state: State) -> None:
-        """Refuse old data, lacking rights, and too few connections."""
+        """Refuse old data, lacking rights, too few connections, and parts that are too large. Tell what is left out."""
         if self._data is not None:
             self._refuse_old_data(state, self._data)
         rights.refuse_lacking(
             self._session, role_passwords=self._options.role_passwords, blockers=self._outcome.blockers
         )
         database.refuse_few_connections(self._session, self._options.jobs)
+        plan.refuse_large_parts(
+            database.read_size(self._session) // self._options.jobs, max_parts=self._options.max_parts
+        )
+        self._left_out = rights.read_left_out(self._session)
+        for words in self._left_out:
+            self._warn(f"{self._session.settings.target}: {words}.")
 
     def _refuse_old_data(self, state: State, data: database.DataMoment) -> None:
         """Refuse a standby, paused or behind, whose ``data`` would make no backup that counts."""
@@ -105,7 +115,8 @@ class Backup(BackupRun):
             problem=f"this standby {'is paused' if data.is_paused else 'lags behind'}: {problem}",
             next_step="Resume its replay (pg_wal_replay_resume())"
             if data.is_paused
-            else "Find out why it does not receive or replay (pg_stat_wal_receiver, and its log), or dump the primary",
+            else "Find out why it does not receive or replay (pg_stat_wal_receiver, and its log), or dump the primary."
+            " Where nothing has been written, name the primary in login_host, after this standby, so that it can say so",
         )
 
     def make(self, state: State) -> Manifest:
@@ -128,5 +139,7 @@ class Backup(BackupRun):
             jobs=options.jobs,
             token=uuid.uuid4().hex,
             refuse_data=lambda data: self._refuse_old_data(state, data),
+            warn=self._warn,
+            left_out=self._left_out,
         )
         return NewBackup(setting, self._outcome).make()

@@ -115,13 +115,32 @@ def judge(run: Run, body: bytes, read: Reader = read_manifest) -> Examined:
     return Examined(run, manifest, None)
 
 
-def examine(bucket: Bucket, run: Run, read: Reader = read_manifest) -> Examined:
+class Manifests:
+    """Reads the manifests of a bucket, each of them once as long as the listing has it with the same ETag.
+
+    ``parse`` is for backups of another kind than those of PostgreSQL.
+    """
+
+    def __init__(self, bucket: Bucket, parse: Reader = read_manifest) -> None:
+        self._bucket = bucket
+        self._bodies: dict[tuple[str, str], bytes] = {}
+        self.parse = parse
+
+    def read(self, listed: Listed) -> bytes:
+        """Return a manifest's bytes."""
+        identity = (listed.key, listed.etag)
+        if identity not in self._bodies:
+            self._bodies[identity] = self._bucket.read(listed.key)
+        return self._bodies[identity]
+
+
+def examine(manifests: Manifests, run: Run) -> Examined:
     """Read ``run``'s manifest (one request) and judge it. One that cannot be read does not count; others may."""
     listed = run.parts.get(keys.MANIFEST)
     if listed is None:
         return Examined(run, None, "it has no manifest: it was never verified, or its manifest has been removed")
     try:
-        return judge(run, bucket.read(listed.key), read)
+        return judge(run, manifests.read(listed), manifests.parse)
     except S3Error as error:
         if error.code not in UNREADABLE:
             raise
@@ -137,16 +156,14 @@ class Findings:
     foreign: list[Examined]
 
 
-def find_newest(
-    bucket: Bucket, runs: t.Iterable[Run], origin: Origin, *, latest: datetime, read: Reader = read_manifest
-) -> Findings:
+def find_newest(manifests: Manifests, runs: t.Iterable[Run], origin: Origin, *, latest: datetime) -> Findings:
     """Look for the newest run that counts; one request for each that was looked at. One dated after ``latest`` does not."""
     bad: list[Examined] = []
     foreign: list[Examined] = []
     for run in runs:
-        if run.is_unfinished or not {keys.MANIFEST, run.layout.dump} & set(run.parts):
+        if run.is_unfinished or not {keys.MANIFEST, *run.layout.mains} & set(run.parts):
             continue
-        examined = examine(bucket, run, read)
+        examined = examine(manifests, run)
         if examined.manifest is None or not examined.verified:
             bad.append(examined)
             continue

@@ -15,6 +15,8 @@ import typing as t
 
 Table = tuple[bytes, bytes]
 """Schema and name, in the encoding of the database."""
+TableName = tuple[str, str]
+"""The same as text. Joined they would be no identity: a table b.c in a, and a table c in a.b."""
 
 
 class Expected(t.NamedTuple):
@@ -75,6 +77,10 @@ class RowCounter:
         self._rest = self._rest[end + len(_END) :]
         return True
 
+    def _read_statement(self, statement: bytes) -> Table | None:
+        """Read one whole statement; the table that it copies rows into, if it does."""
+        return parse_copy(statement)
+
     def _read_statements(self) -> bool:
         """Read whole tokens up to the beginning of rows; return whether there is more to read."""
         position = 0
@@ -88,7 +94,7 @@ class RowCounter:
             if not token.startswith(b";"):
                 self._statement.append(token)
                 continue
-            table = parse_copy(b"".join(self._statement))
+            table = self._read_statement(b"".join(self._statement))
             self._statement = []
             if table is not None:
                 # The line before the first row counts as ended with it, so that no row at all looks like any other.

@@ -6,12 +6,15 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
+import os
 import platform
+import socket
 import typing as t
 
 from .._common.errors import OpsError, Refusal
 from .._common.outcome import Blocker
-from .._postgresql.connection import Session, Settings, driver_error
+from .._postgresql.connection import Session, Settings, driver_error, new_run_id
 from .._postgresql.errors import sql_error
 from .._postgresql.locks import LOCK_CLASS, AdvisoryLock, LockKey
 from .copy_rows import Expected, Table
@@ -32,7 +35,8 @@ SELECT a.pid, a.application_name, pg_catalog.host(a.client_addr), a.backend_star
    AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
 """
 NOT_IN_PREREQUISITE_STATE = "55000"
-# Tables whose rows pg_dump dumps in any case: ordinary ones that no extension brought. Names as bytes of the database's
+# Tables whose rows pg_dump dumps in any case: ordinary ones that no extension brought. One that lies in the schema of an
+# extension and is not the extension's own, as a chunk of TimescaleDB does, is dumped as well. Names as bytes of the database's
 # own encoding, which is that of the dump. Hashes of an enum differ between databases, so pg_dump has the partitions of a
 # table that is divided by them restored by the name of that table, the root of the tree.
 _TABLES = """
@@ -53,9 +57,6 @@ SELECT pg_catalog.convert_to(n.nspname::text, pg_catalog.getdatabaseencoding()),
    AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
    AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
                     WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = c.oid AND d.deptype = 'e')
-   AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
-                    WHERE d.classid = 'pg_catalog.pg_namespace'::pg_catalog.regclass AND d.objid = n.oid
-                      AND d.deptype = 'e')
 """
 # How much there is to dump: heap and TOAST, without indexes. Large objects are dumped with the main stream.
 _SIZES = """
@@ -85,17 +86,17 @@ _TIMELINE = """
 SELECT ('x' || pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8))::bit(32)::int
 """
 _CHECKPOINT_TIMELINE = "SELECT timeline_id FROM pg_catalog.pg_control_checkpoint()"
-# The moment that the data of a standby is of. One that has replayed all that it received is as new as its primary,
-# as long as it receives. Otherwise it has at least the last transaction that it has replayed since its start, and
-# what the primary had at the last checkpoint that it knows.
+# The moment that the data of a standby is of: it has at least the last transaction that it has replayed since its start, and
+# what the primary had at the last checkpoint that it knows. That it has replayed all that it received proves nothing: the
+# standby that it receives from may be cut off itself. Only the primary knows, if it is asked for its position just before.
 _STANDBY_MOMENT = """
-SELECT CASE WHEN is_current THEN pg_catalog.now() ELSE at_least END AS moment, is_current, is_paused
-  FROM (SELECT coalesce(pg_catalog.pg_last_wal_receive_lsn() = pg_catalog.pg_last_wal_replay_lsn(), false)
-               AND EXISTS (SELECT FROM pg_catalog.pg_stat_wal_receiver) AS is_current,
+SELECT CASE WHEN is_current THEN greatest(at_least, %(asked_at)s::pg_catalog.timestamptz) ELSE at_least END AS moment, is_current, is_paused
+  FROM (SELECT coalesce(pg_catalog.pg_last_wal_replay_lsn() >= %(position)s::pg_catalog.pg_lsn, false) AS is_current,
                pg_catalog.pg_is_wal_replay_paused() AS is_paused,
                greatest(pg_catalog.pg_last_xact_replay_timestamp(), checkpoint_time) AS at_least
           FROM pg_catalog.pg_control_checkpoint()) AS standby
 """
+_POSITION = "SELECT pg_catalog.pg_current_wal_lsn()::text AS position, pg_catalog.now() AS asked_at"
 _PRIMARY_MOMENT = "SELECT pg_catalog.now() AS moment, true AS is_current, false AS is_paused"
 # Which of the servers behind a name this is, and since when it runs.
 _SERVER = """
@@ -155,8 +156,23 @@ def name_reached(session: Session) -> tuple[str, ...]:
     """Return the names of the one server that was reached: as it was asked for, and its own address."""
     info, server_port = session.connection.info, session.query("SELECT pg_catalog.inet_server_port()")[0][0]
     return name_server(
-        info.host, info.port, address=session.server.address, server_port=server_port, node=platform.node()
+        info.host,
+        info.port,
+        address=session.server.address,
+        server_port=server_port,
+        node=platform.node(),
+        peer=read_peer(session.connection.fileno()),
     )
+
+
+def read_peer(descriptor: int) -> str | None:
+    """Return the address that a connection goes to; None for a socket of the machine itself."""
+    with socket.socket(fileno=os.dup(descriptor)) as connection:
+        peer = connection.getpeername()
+    if not isinstance(peer, tuple):
+        return None
+    address = ipaddress.ip_address(str(peer[0]).partition("%")[0])
+    return str(getattr(address, "ipv4_mapped", None) or address)
 
 
 NAME_ONE_SERVER = (
@@ -211,9 +227,37 @@ class DataMoment(t.NamedTuple):
     is_paused: bool
 
 
-def read_moment(session: Session) -> DataMoment:
-    """Ask what moment the data is of that ``session`` reads."""
-    return session.read(DataMoment, _STANDBY_MOMENT if session.server.in_recovery else _PRIMARY_MOMENT)[0]
+class Position(t.NamedTuple):
+    """How far the primary had written, and when it said so, by its clock; all None where no primary could be asked."""
+
+    position: str | None = None
+    asked_at: datetime | None = None
+
+
+def ask_primary(session: Session) -> Position:
+    """Ask the primary how far it has written, where a standby is read and login_host names further members."""
+    if not session.server.in_recovery or len(session.settings.hosts) == 1:
+        return Position()
+    try:
+        with Session(session.settings, module="pg_backup", run_id=new_run_id(), writes=False) as primary:
+            if primary.server.system_identifier != session.server.system_identifier:
+                return Position()
+            return primary.read(Position, _POSITION)[0]
+    except (OpsError, driver_error()):
+        # A standby is dumped also while there is no primary: then its data is dated by what it has replayed.
+        return Position()
+
+
+def read_moment(session: Session, position: Position) -> DataMoment:
+    """Ask what moment the data is of that ``session`` reads; of a standby, given the ``position`` of its primary before."""
+    if session.server.in_recovery:
+        return session.read(DataMoment, _STANDBY_MOMENT, position._asdict())[0]
+    return session.read(DataMoment, _PRIMARY_MOMENT)[0]
+
+
+def read_size(session: Session) -> int:
+    """Ask for the bytes of the database."""
+    return int(session.query("SELECT pg_catalog.pg_database_size(pg_catalog.current_database())")[0][0])
 
 
 class Lock:
@@ -268,7 +312,14 @@ class Snapshot:
     """
 
     def __init__(
-        self, settings: Settings, *, run_id: str, is_standby: bool, reached: Reached, lock_timeout: int
+        self,
+        settings: Settings,
+        *,
+        run_id: str,
+        is_standby: bool,
+        reached: Reached,
+        position: Position,
+        lock_timeout: int,
     ) -> None:
         self._session = Session(settings, module="pg_backup", run_id=run_id, primary=not is_standby, writes=False)
         try:
@@ -278,7 +329,7 @@ class Snapshot:
             # Rows of unlogged tables are on the primary only.
             self._persistence = {"persistence": ["p"] if is_standby else ["p", "u"]}
             hold_tables(self._session, self._persistence["persistence"], lock_timeout=lock_timeout)
-            self.data = read_moment(self._session)
+            self.data = read_moment(self._session, position)
             self.name: str = self._session.query("SELECT pg_catalog.pg_export_snapshot()")[0][0]
         except BaseException:
             self._session.close()
@@ -297,9 +348,9 @@ class Snapshot:
         rows = self._session.query(_SIZES, self._persistence)
         return {(bytes(schema), bytes(name)): int(size) for schema, name, size in rows}
 
-    def is_lost(self) -> bool:
-        """Return whether the server has ended the transaction, and with it the snapshot."""
-        return not self._session.is_alive()
+    def is_alive(self) -> bool:
+        """Return whether the transaction, and with it the snapshot, is still there: the server may have ended it."""
+        return self._session.is_alive()
 
     def close(self) -> None:
         """End the transaction."""

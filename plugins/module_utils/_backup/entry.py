@@ -9,6 +9,7 @@ import platform
 import typing as t
 from datetime import UTC, datetime
 
+from .._common.amounts import parse_age
 from .._common.errors import OpsError, Refusal
 from .._common.retry import Deadline
 from .._common.text import join_some
@@ -20,7 +21,7 @@ from . import catalogue, keys, programs, verify
 from .backup import Backup, Options
 from .making import name_rows, read_tables
 from .manifest import is_taken_from
-from .plan import MAX_PARTS, SKEW, Retention, parse_age
+from .plan import MAX_PARTS, SKEW, Retention
 from .streams import Streams
 from .summary import describe_backup, report_backup, report_bad, summarize_backups
 
@@ -28,6 +29,7 @@ if t.TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
 
     from .._common.outcome import Outcome
+    from .manifest import Published
 
 PLACE_SPEC: dict[str, dict[str, t.Any]] = {
     "bucket": {"type": "str", "required": True},
@@ -147,9 +149,10 @@ def backup_info(module: AnsibleModule, outcome: Outcome) -> None:
         run for run in catalogue.group(bucket.list_objects(below), prefix) if system in (None, run.system_identifier)
     ]
     now = bucket.server_time or datetime.now(UTC)
+    manifests = catalogue.Manifests(bucket)
     examined = [
         judged
-        for judged in (catalogue.examine(bucket, run) for run in runs if not run.is_unfinished)
+        for judged in (catalogue.examine(manifests, run) for run in runs if not run.is_unfinished)
         if not hosts or judged.manifest is None or is_taken_from(judged.manifest.hosts, hosts, node=platform.node())
     ]
     newest = choose_newest(examined, latest=now + SKEW, with_moved=params["verify"] == "full")
@@ -160,9 +163,17 @@ def backup_info(module: AnsibleModule, outcome: Outcome) -> None:
         and (entry in newest or (entry.verified and entry.manifest.taken_at <= now + SKEW))
     ]
     bad = [entry for entry in examined if not entry.verified and entry not in newest]
+
+    def place_of(manifest: Published) -> keys.Place:
+        return keys.Place(params["bucket"], prefix, manifest.database, manifest.system_identifier)
+
     outcome.facts |= {
-        "backups": [report_backup(manifest, now) for manifest in usable],
-        "newest": [report_backup(entry.manifest, now) for entry in newest if entry.manifest is not None],
+        "backups": [report_backup(manifest, now, place_of(manifest)) for manifest in usable],
+        "newest": [
+            report_backup(entry.manifest, now, place_of(entry.manifest))
+            for entry in newest
+            if entry.manifest is not None
+        ],
         "bad": [report_bad(entry) for entry in bad],
         "node": platform.node(),
         "unpublished": [
@@ -302,6 +313,6 @@ def decode_newest(
             )
             for name in entry.manifest.dumps
         }
-        dump = bucket.url(listed[keys.DUMP].key)
+        dump = bucket.url(listed[entry.manifest.main].key)
         verify.compare_rows(dump, name_rows(verify.join_counts(counts)), read_tables(tables))
         outcome.facts["decoded"].append(entry.run.run_id)

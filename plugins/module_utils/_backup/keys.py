@@ -8,7 +8,8 @@ digits, ``_`` and ``-``, so that no name can leave its folder or collide with an
 part of the path, so that two clusters with a database of the same name have a folder each. A physical copy of a
 cluster has its identifier, too: whose backup it is, is in the manifest.
 
-A dump in several streams has, beside the main object, further ones with the rows of its largest tables.
+A dump in several streams has, beside the main object, further ones with the rows of its largest tables. Its main object
+has a name of its own, so that nobody restores it as the whole dump that it is not.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ if t.TYPE_CHECKING:
     from datetime import datetime
 
 DUMP = "dump.pgc.zst"
+"""A whole dump. Before :data:`MAIN` was introduced it was also the main object of a dump in several streams."""
+MAIN = "main.pgc.zst"
+"""The main object of a dump in several streams: the schema, and all rows but those of the further objects."""
 GLOBALS = "globals.sql"
 TABLES = "tables.json"
 MANIFEST = "manifest.json"
@@ -47,29 +51,39 @@ _DATA = re.compile(r"data-([1-9]\d{0,2})\.pgc\.zst")
 class Layout:
     """How the objects of one kind of backup are named: its ``dump``, the parts in the ``order`` in which they are written.
 
-    ``system`` is the pattern of a server's name in the path, and ``further`` that of further objects of a dump, if any.
+    ``system`` is the pattern of a server's name in the path, and ``further`` that of further objects of a dump, if any, which
+    then has ``main`` in place of ``dump``.
     """
 
     dump: str
     order: tuple[str, ...]
     system: re.Pattern[str]
     further: re.Pattern[str] | None = None
+    main: str | None = None
+
+    @property
+    def mains(self) -> frozenset[str]:
+        """Return the names of which one is the main object of a dump."""
+        return frozenset(filter(None, (self.dump, self.main)))
 
     def is_part(self, name: str) -> bool:
         """Return whether an object of that name in a run's folder is ours."""
-        return name in self.order or (self.further is not None and self.further.fullmatch(name) is not None)
+        return name in {*self.order, *self.mains} or (
+            self.further is not None and self.further.fullmatch(name) is not None
+        )
 
     def order_parts(self, names: t.Iterable[str]) -> list[str]:
         """Return those of ``names`` that are parts in the order in which a run writes them."""
 
         def rank(name: str) -> tuple[int, int]:
             match = self.further.fullmatch(name) if self.further is not None else None
-            return (self.order.index(self.dump), int(match[1])) if match else (self.order.index(name), 0)
+            place = self.order.index(self.dump if match or name in self.mains else name)
+            return (place, int(match[1]) if match else 0)
 
         return sorted(filter(self.is_part, names), key=rank)
 
 
-POSTGRESQL = Layout(DUMP, ORDER, re.compile(r"\d+"), _DATA)
+POSTGRESQL = Layout(DUMP, ORDER, re.compile(r"\d+"), _DATA, MAIN)
 
 
 def name_data(number: int) -> str:
@@ -89,13 +103,22 @@ def order_parts(names: t.Iterable[str]) -> list[str]:
 
 def list_dumps(names: t.Iterable[str]) -> list[str]:
     """Return the objects among ``names`` that pg_dump has written: the main one, and those with further rows."""
-    return [name for name in order_parts(names) if name == DUMP or _DATA.fullmatch(name)]
+    return [name for name in order_parts(names) if name in (DUMP, MAIN) or _DATA.fullmatch(name)]
+
+
+def name_main(names: t.Collection[str]) -> str:
+    """Return the main object of a backup with the parts ``names``: the one that has the schema."""
+    return MAIN if MAIN in names else DUMP
 
 
 def is_complete(names: t.Collection[str]) -> bool:
-    """Return whether ``names`` are the parts that a manifest vouches for: no gap among those with further rows."""
+    """Return whether ``names`` are the parts that a manifest vouches for: no gap among those with further rows.
+
+    A main object without any is not the whole dump.
+    """
     further = [name_data(number) for number in range(1, len(names) - len(PARTS) + 1)]
-    return set(names) == {*PARTS, *further}
+    mains = (DUMP, MAIN) if further else (DUMP,)
+    return any(set(names) == {main, GLOBALS, TABLES, *further} for main in mains)
 
 
 def encode_name(name: str) -> str:

@@ -23,11 +23,12 @@ from .._common.outcome import Blocker
 from .._common.text import format_count
 from .._s3.bucket import MEMORY, HashingReader
 from . import database, keys, programs, verify
-from .copy_rows import Expected, Table, name_table
+from .copy_rows import Expected, Table, TableName
 from .manifest import Manifest, Part, write_started
 from .packing import Stream, plan_streams
+from .pings import Pings
 from .pipeline import Pipeline, run
-from .plan import part_size
+from .plan import part_size, refuse_large_parts
 from .streams import Streams
 
 if t.TYPE_CHECKING:
@@ -66,7 +67,10 @@ NO_CONNECTION = (
 
 @dataclass(frozen=True)
 class Setting:
-    """What a new backup is made with. ``token`` tells this run from others; ``refuse_data`` raises for data too old to dump."""
+    """What a new backup is made with. ``token`` tells this run from others; ``refuse_data`` raises for data too old to dump.
+
+    ``warn`` tells of what the programs warn of, ``left_out`` is what has been told before that the dump will lack.
+    """
 
     session: Session
     lock: database.Lock
@@ -82,6 +86,8 @@ class Setting:
     jobs: int
     token: str
     refuse_data: t.Callable[[database.DataMoment], None]
+    warn: t.Callable[[str], None]
+    left_out: t.Sequence[str] = ()
 
 
 class NewBackup:
@@ -92,10 +98,19 @@ class NewBackup:
         self._outcome = outcome
         self._parts: dict[str, Part] = {}
         self._streams: list[Stream] = []
+        self._sizes: dict[str, int] = {}
+        self._warnings = list(setting.left_out)
         self.run_id = ""
 
     def make(self) -> Manifest:
         """Dump, verify, publish; on failure nothing of this run counts, and what of it could not be removed is named."""
+        own = self._setting
+        with Pings(own.session.is_alive):
+            manifest = self._make()
+        self._outcome.changed = True
+        return manifest
+
+    def _make(self) -> Manifest:
         own = self._setting
         environment = programs.client_environment(own.session, run_id=own.token[:8])
         roles = self._read_roles(environment)
@@ -110,7 +125,6 @@ class NewBackup:
         except BaseException:
             self._discard()
             raise
-        self._outcome.changed = True
         return manifest
 
     def _dump_whole(self, roles: bytes, environment: dict[str, str]) -> tuple[database.Snapshot, list[Expected], float]:
@@ -127,11 +141,15 @@ class NewBackup:
                 self._setting.refuse_data(snapshot.data)
                 expected = snapshot.list_tables()
                 self._streams = self._plan_streams(snapshot, expected)
+                self._sizes = self._estimate_sizes()
+                for size in self._sizes.values():
+                    refuse_large_parts(size, max_parts=self._setting.max_parts)
                 started = time.monotonic()
-                self._upload(snapshot, roles, environment)
+                with Pings(snapshot.is_alive):
+                    self._upload(snapshot, roles, environment)
                 return snapshot, expected, time.monotonic() - started
             except OpsError as error:
-                is_lost = snapshot.is_lost()
+                is_lost = not snapshot.is_alive()
                 database.end_programs(self._setting.session, programs.name_application(self._setting.token[:8]))
                 if is_overtaken(error) and attempt < ATTEMPTS - 1 and not is_lost:
                     self._discard()
@@ -149,6 +167,7 @@ class NewBackup:
             run_id=own.token[:8],
             is_standby=own.session.server.in_recovery,
             reached=database.read_reached(own.session),
+            position=database.ask_primary(own.session),
             lock_timeout=own.lock_timeout,
         )
 
@@ -177,7 +196,7 @@ class NewBackup:
             own.programs, environment, database=own.place.database, role_passwords=own.role_passwords
         )
         try:
-            roles = run(command, deadline=own.deadline)
+            roles = run(command, deadline=own.deadline, warn=self._warn)
         except OpsError as error:
             raise self._explain(error, is_lost=False) from error
         if GLOBALS_END not in roles[-300:]:
@@ -205,8 +224,6 @@ class NewBackup:
     def _dump(self, snapshot: database.Snapshot, environment: dict[str, str]) -> None:
         """Dump all streams, side by side."""
         own = self._setting
-        size = own.session.query("SELECT pg_catalog.pg_database_size(pg_catalog.current_database())")[0][0]
-        taken = sum(stream.size for stream in self._streams[1:])
         beside = Streams()
         dumps = beside.run(
             [
@@ -218,10 +235,11 @@ class NewBackup:
                         database=own.place.database,
                         snapshot=snapshot.name,
                         lock_timeout=min(own.lock_timeout, OVERTAKEN_SECONDS),
+                        encoding=own.session.connection.info.parameter_status("server_encoding"),
                         options=stream.options,
                     ),
                     part=stream.part,
-                    size=max(0, size - taken) if stream.part == keys.DUMP else stream.size,
+                    size=self._sizes[stream.part],
                     beside=beside,
                 )
                 for stream in self._streams
@@ -238,6 +256,12 @@ class NewBackup:
         movable = {entry.table: sizes[entry.table] for entry in expected if entry.root is None and entry.table in sizes}
         return plan_streams(movable, rest=sum(sizes.values()) - sum(movable.values()), jobs=own.jobs)
 
+    def _estimate_sizes(self) -> dict[str, int]:
+        """Return the bytes that each stream may have: those of its tables, of the main one all others of the database."""
+        main, *further = self._streams
+        rest = database.read_size(self._setting.session) - sum(stream.size for stream in further)
+        return {main.part: max(0, rest), **{stream.part: stream.size for stream in further}}
+
     def _upload_stream(self, commands: t.Sequence[Command], *, part: str, size: int, beside: Streams) -> Part:
         """Dump one stream into its object."""
         own = self._setting
@@ -251,7 +275,15 @@ class NewBackup:
                 content_type="application/zstd",
                 memory=MEMORY // len(self._streams),
             )
+            for warning in choose_warnings(pipeline.warnings):
+                self._warn(warning)
         return Part(size=source.size, sha256=source.sha256, etag=etag)
+
+    def _warn(self, warning: str) -> None:
+        """Tell of a warning once."""
+        if warning not in self._warnings:
+            self._warnings.append(warning)
+            self._setting.warn(warning)
 
     def _put(self, part: str, body: bytes, content_type: str) -> None:
         etag = self._setting.bucket.put(self._key(part), body, content_type=content_type)
@@ -320,6 +352,7 @@ class NewBackup:
             role_passwords=own.role_passwords,
             encryption=own.encryption,
             parts=dict(self._parts),
+            warnings=tuple(self._warnings),
         )
 
     def _discard(self) -> None:
@@ -344,6 +377,14 @@ class NewBackup:
                     next_step=f"{error.next_step}; it does not count as a backup, and may be removed by hand",
                 )
             )
+
+
+def choose_warnings(warnings: t.Iterable[str]) -> list[str]:
+    """Return those of pg_dump's warnings that say something new.
+
+    Foreign keys that go in a circle do not matter to a restore that makes them last, and subscriptions are named before.
+    """
+    return [line for line in warnings if "circular foreign-key" not in line and "subscriptions not dumped" not in line]
 
 
 def is_overtaken(error: OpsError) -> bool:
@@ -421,11 +462,14 @@ def write_tables(rows: t.Mapping[Table, int], places: t.Mapping[Table, str]) -> 
     return json.dumps(entries, indent=1).encode() + b"\n"
 
 
-def read_tables(body: bytes) -> dict[str, int]:
+def read_tables(body: bytes) -> dict[TableName, int]:
     """Return how many rows of each table a document of :func:`write_tables` has."""
-    return {f"{entry['schema']}.{entry['name']}": int(entry["rows"]) for entry in json.loads(body)}
+    return {(entry["schema"], entry["name"]): int(entry["rows"]) for entry in json.loads(body)}
 
 
-def name_rows(rows: t.Mapping[Table, int]) -> dict[str, int]:
+def name_rows(rows: t.Mapping[Table, int]) -> dict[TableName, int]:
     """Return counted rows under the names that :func:`read_tables` gives."""
-    return {name_table(table): count for table, count in rows.items()}
+    return {
+        (schema.decode("utf-8", "backslashreplace"), name.decode("utf-8", "backslashreplace")): count
+        for (schema, name), count in rows.items()
+    }

@@ -20,6 +20,8 @@ from . import keys
 
 FORMAT = "lowtide.ops/pg_backup"
 FORMAT_VERSIONS = (1, 2)
+_VIA = " via "
+"""Stands between a server's own address and the one that leads to it."""
 
 
 class NotAManifest(Exception):  # reads as what it says
@@ -74,6 +76,11 @@ class Published:
         return [self.layout.dump]
 
     @property
+    def main(self) -> str:
+        """Return the part that has the schema."""
+        return self.layout.dump
+
+    @property
     def size(self) -> int:
         """Return the bytes of all parts together."""
         return sum(part.size for part in self.parts.values())
@@ -88,11 +95,13 @@ class Manifest(Published):
     """A backup of PostgreSQL.
 
     ``timeline`` is on which one the server was: a physical copy of a cluster has its system identifier and its database
-    names, and only this and ``hosts`` tell the two apart.
+    names, and only this and ``hosts`` tell the two apart. ``warnings`` say what is not in it, or what pg_dump has warned
+    of; earlier releases did not write them.
     """
 
     timeline: int
     role_passwords: bool
+    warnings: tuple[str, ...] = ()
 
     def to_json(self) -> bytes:
         """Return the document."""
@@ -104,9 +113,14 @@ class Manifest(Published):
         """Return the parts that pg_dump has written, the main one first."""
         return keys.list_dumps(self.parts)
 
+    @property
+    def main(self) -> str:
+        """Return the part that has the schema."""
+        return keys.name_main(self.parts)
+
     def report_more(self) -> dict[str, t.Any]:
-        """Return the timeline."""
-        return {"timeline": self.timeline}
+        """Return the timeline, and the warnings."""
+        return {"timeline": self.timeline, "warnings": list(self.warnings)}
 
 
 def stamp(moment: datetime) -> str:
@@ -154,16 +168,21 @@ def name_host(host: str | None, port: int, *, node: str) -> str:
 
 
 def name_server(
-    host: str | None, port: int, *, address: str | None, server_port: int | None, node: str
+    host: str | None, port: int, *, address: str | None, server_port: int | None, node: str, peer: str | None = None
 ) -> tuple[str, ...]:
     """Return the names of a server that was reached by ``host``, its own ``address`` last (None: by a socket).
 
-    One behind a local port, at the end of a tunnel or in a container, has an address that others may have elsewhere.
+    One that the connection does not go to (``peer`` is another address), at the end of a tunnel, behind a translated address
+    or in a container, has an address that others may have elsewhere: it is one only together with what leads to it.
     """
     if is_local(host) and address is not None and not is_local(address):
-        return (f"{address}:{server_port} via {node}:{port}",)
-    hosts = [host] if address is None else [host, address]
-    return tuple(dict.fromkeys(name_host(name, port, node=node) for name in hosts))
+        return (f"{address}:{server_port}{_VIA}{node}:{port}",)
+    name = name_host(host, port, node=node)
+    if address is None:
+        return (name,)
+    if peer is not None and peer != address:
+        return (name, f"{address}:{server_port}{_VIA}{name}")
+    return tuple(dict.fromkeys((name, name_host(address, port, node=node))))
 
 
 def name_members(
@@ -180,12 +199,12 @@ def name_members(
 
 def find_address(hosts: t.Sequence[str]) -> str | None:
     """Return the server's own address among its names, where it is the last; None where that is a name."""
-    host = hosts[-1].rpartition(":")[0] if hosts else ""
+    own = hosts[-1].partition(_VIA)[0] if hosts else ""
     try:
-        ipaddress.ip_address(host)
+        ipaddress.ip_address(own.rpartition(":")[0])
     except ValueError:
         return None
-    return hosts[-1]
+    return own
 
 
 def is_taken_from(names: t.Iterable[str], hosts: t.Iterable[str], *, node: str) -> bool:
@@ -196,7 +215,7 @@ def is_taken_from(names: t.Iterable[str], hosts: t.Iterable[str], *, node: str) 
         if not is_local(host):
             if given in names:
                 return True
-        elif f"{node}:{port}" in names or any(name.endswith(f" via {node}:{port}") for name in names):
+        elif f"{node}:{port}" in names or any(name.endswith(f"{_VIA}{node}:{port}") for name in names):
             return True
     return False
 
@@ -288,6 +307,11 @@ def _typed(document: dict[str, t.Any]) -> Manifest:
     common = read_published(document)
     if not keys.is_complete(common["parts"]):
         raise ValueError(
-            f"parts are {sorted(common['parts'])}, not {sorted(keys.PARTS)}, with or without data-1.pgc.zst and so on"
+            f"parts are {sorted(common['parts'])}, not {sorted(keys.PARTS)}, nor {keys.MAIN} with data-1.pgc.zst and so on"
         )
-    return Manifest(**common, timeline=int(document["timeline"]), role_passwords=bool(document["role_passwords"]))
+    return Manifest(
+        **common,
+        timeline=int(document["timeline"]),
+        role_passwords=bool(document["role_passwords"]),
+        warnings=tuple(str(warning) for warning in document.get("warnings", ())),
+    )

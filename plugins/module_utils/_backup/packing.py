@@ -39,7 +39,7 @@ class Stream(t.NamedTuple):
     @property
     def options(self) -> tuple[str, ...]:
         """Return the options of pg_dump that make it this stream."""
-        if self.part == keys.DUMP:
+        if self.part in (keys.DUMP, keys.MAIN):
             return tuple(f"{_EXCLUDED}{name_pattern(table)}" for table in self.tables)
         return ("--data-only", *(f"{_ONLY}{name_pattern(table)}" for table in self.tables))
 
@@ -89,6 +89,6 @@ def _pack(tables: t.Sequence[Table], sizes: t.Mapping[Table, int], *, rest: int,
     further = [(share, load) for share, load in zip(shares[1:], loads[1:], strict=True) if share]
     taken = tuple(table for share, _load in further for table in share)
     return [
-        Stream(keys.DUMP, taken, loads[0]),
+        Stream(keys.MAIN if further else keys.DUMP, taken, loads[0]),
         *(Stream(keys.name_data(number), tuple(share), load) for number, (share, load) in enumerate(further, start=1)),
     ]

@@ -9,11 +9,16 @@ them when the deadline passes, so that no read or write on the pipe outlasts it.
 
 from __future__ import annotations
 
+import contextlib
+import os
+import re
 import shutil
+import signal
 import subprocess
 import threading
 import typing as t
 from dataclasses import dataclass, field
+from functools import partial
 
 from .._common.errors import OpsError, Refusal, WaitTimeout
 from .._common.retry import Deadline
@@ -21,6 +26,9 @@ from .._common.retry import Deadline
 STDERR_KEPT = 4000
 # Linux's default limit for one pipe; fewer, larger reads and writes than with its 64 KiB.
 PIPE_BYTES = 1 << 20
+GRACE = 5.0
+"""Seconds that are waited for the end of a pipe whose programs have been killed. Who holds it still has left their group."""
+_WARNING = re.compile(r"^\S+: warning: .*", re.MULTILINE)
 
 
 class Stopped(OpsError):
@@ -59,19 +67,28 @@ def find_program(name: str, *, package: str, directory: str | None = None) -> st
 
 
 def start_process(command: Command, *, stdin: int | t.IO[bytes], stdout: int) -> subprocess.Popen[bytes]:
-    """Start one member, with pipes of ``PIPE_BYTES`` where this user may have them (/proc/sys/fs/pipe-user-pages-soft)."""
+    """Start one member, with pipes of ``PIPE_BYTES`` where this user may have them (/proc/sys/fs/pipe-user-pages-soft).
+
+    It leads a process group, so that what a wrapper starts is ended with it.
+    """
     environment = None if command.env is None else dict(command.env)
-    options: dict[str, t.Any] = {
-        "stdin": stdin,
-        "stdout": stdout,
-        "stderr": subprocess.PIPE,
-        "env": environment,
-        "pass_fds": command.files,
-    }
+    start = t.cast(
+        "t.Callable[..., subprocess.Popen[bytes]]",
+        partial(
+            subprocess.Popen,
+            command.argv,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            env=environment,
+            pass_fds=command.files,
+            start_new_session=True,
+        ),
+    )
     try:
-        return subprocess.Popen(command.argv, pipesize=PIPE_BYTES, **options)
+        return start(pipesize=PIPE_BYTES)
     except PermissionError:
-        return subprocess.Popen(command.argv, **options)
+        return start()
 
 
 class Pipeline:
@@ -146,21 +163,23 @@ class Pipeline:
         thread.start()
         self._drains.append(thread)
 
-    def finish(self) -> None:
+    def finish(self, *, may_end_early: bool = False) -> None:
         """Wait for every member; the first one (in the pipe's order of blame) that failed is the error.
 
         A member killed by SIGPIPE or complaining about one is a consequence of its reader's end, so a member that
-        ended for a reason of its own goes first.
+        ended for a reason of its own goes first. Where the last member ``may_end_early``, since it does not need all
+        of its input, such an end of the others is none.
         """
         for process in self._processes:
             if process.stdin is not None and not process.stdin.closed:
                 self._close_quietly(process.stdin)
         statuses = [process.wait() for process in self._processes]
         for drain in self._drains:
-            drain.join()
+            drain.join(max(0.0, self._deadline.remaining) + GRACE)
         if self._stopped.is_set() or self._expired.is_set():
             raise self._explain_end()
-        failed = [index for index, status in enumerate(statuses) if status != 0]
+        is_early = may_end_early and statuses[-1] == 0
+        failed = [index for index, status in enumerate(statuses) if status != 0 and not (is_early and status == -13)]
         if not failed:
             return
         blamed = next((index for index in failed if statuses[index] != -13), failed[0])
@@ -171,11 +190,15 @@ class Pipeline:
             obj=self._commands[blamed].name, problem=f"{how}: {said}", next_step=self._commands[blamed].next_step
         )
 
+    @property
+    def warnings(self) -> list[str]:
+        """Return what members have warned of: a line each, with the program's name before it."""
+        return [line for said in self._stderr for line in _WARNING.findall(said.decode("utf-8", "replace"))]
+
     def stop(self) -> None:
         """End every member, from another thread; whoever works with this pipeline gets :class:`Stopped`."""
         self._stopped.set()
-        for process in self._processes:
-            process.kill()
+        self._end_groups()
 
     def check(self) -> None:
         """Raise where the deadline has passed, or the pipeline was stopped."""
@@ -208,19 +231,25 @@ class Pipeline:
 
     def _expire(self) -> None:
         self._expired.set()
-        for process in self._processes:
-            process.kill()
+        self._end_groups()
+
+    def _end_groups(self) -> None:
+        """Kill each member that is at work, and what it has started: who holds its standard error is at work."""
+        for process, drain in zip(self._processes, list(self._drains), strict=False):
+            if process.poll() is None or drain.is_alive():
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
 
     def _kill(self) -> None:
-        for process in self._processes:
-            if process.poll() is None:
-                process.kill()
+        self._end_groups()
         for process in self._processes:
             process.wait()
         for drain in self._drains:
-            drain.join()
+            drain.join(GRACE)
+        # What a thread still reads cannot be closed before it has come to its end.
+        is_read = any(drain.is_alive() for drain in self._drains[len(self._processes) :])
         for process in self._processes:
-            for stream in (process.stdin, process.stdout):
+            for stream in (process.stdin, None if is_read else process.stdout):
                 if stream is not None and not stream.closed:
                     self._close_quietly(stream)
 
@@ -235,9 +264,15 @@ class Pipeline:
                 raw.close()
 
 
-def run(command: Command, *, deadline: Deadline) -> bytes:
-    """Run one command to its end and return its standard output, which must be small enough for memory."""
+def run(command: Command, *, deadline: Deadline, warn: t.Callable[[str], None] | None = None) -> bytes:
+    """Run one command to its end and return its standard output, which must be small enough for memory.
+
+    ``warn`` is called with each warning.
+    """
     with Pipeline([command], deadline=deadline, collect=True) as pipeline:
         output = pipeline.stdout.read()
         pipeline.finish()
+        if warn is not None:
+            for warning in pipeline.warnings:
+                warn(warning)
     return output

@@ -5,39 +5,21 @@
 
 from __future__ import annotations
 
-import re
 import typing as t
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from .._common.errors import Refusal
-from .._common.text import format_duration
+from .._common.text import format_duration, format_size
 from .manifest import Published, stamp
 
-_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
-_AGE = re.compile(r"(\d+)([smhdw]?)")
 SKEW = timedelta(minutes=5)
 """A backup dated this far ahead of the database server's clock is not believed, nor are clocks that differ by it."""
 MIN_PART = 16 << 20
+MAX_PART = 5 << 30
+"""What S3 allows for one part."""
 MAX_PARTS = 10_000
 """What S3 allows for one upload; some servers allow fewer, Scaleway 1,000."""
-
-
-def parse_age(text: str, *, option: str = "max_age") -> timedelta:
-    """Return ``24h``, ``90m``, ``7d``, ``3600`` (seconds) as a duration; anything else is refused."""
-    match = _AGE.fullmatch(text.strip())
-    if match is None:
-        raise Refusal(
-            obj=f"option {option}",
-            problem=f"{text!r} is not a duration",
-            next_step="Give a whole number with a unit s, m, h, d or w, for example 24h",
-        )
-    try:
-        return timedelta(seconds=int(match[1]) * _UNITS[match[2]])
-    except OverflowError:
-        raise Refusal(
-            obj=f"option {option}", problem=f"{text!r} is longer than can be counted", next_step="Give fewer days"
-        ) from None
 
 
 def readable_age(age: timedelta) -> str:
@@ -144,3 +126,15 @@ def part_size(database_bytes: int, *, max_parts: int) -> int:
     """
     size = max(MIN_PART, -(-2 * database_bytes // max_parts))
     return -(-size // (1 << 20)) * (1 << 20)
+
+
+def refuse_large_parts(database_bytes: int, *, max_parts: int) -> None:
+    """Refuse a dump whose parts S3 would refuse, once it had read one into memory."""
+    size = part_size(database_bytes, max_parts=max_parts)
+    if size > MAX_PART:
+        raise Refusal(
+            obj="option max_parts",
+            problem=f"{format_size(database_bytes)} in one upload of {max_parts} parts would make each {format_size(size)}, and"
+            f" S3 takes {format_size(MAX_PART)}",
+            next_step="Raise max_parts as far as the server allows, or jobs, which divides the dump into several uploads",
+        )

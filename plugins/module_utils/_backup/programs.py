@@ -24,6 +24,9 @@ REDIRECTING = (
 """What would lead a client program elsewhere than the session, or change what it writes."""
 
 
+VERSION_FOLDERS = ("/usr/lib/postgresql/{}/bin", "/usr/pgsql-{}/bin")
+"""Where Debian, and the packages of the PostgreSQL project, put the programs of each major version."""
+
 _VERSION = re.compile(r"(\d+)(?:\.\d+|devel|beta\d|rc\d)?")
 
 
@@ -72,12 +75,38 @@ def read_major(text: str) -> int | None:
     return None if match is None else int(match[1])
 
 
+def find_version_folder(server: int, folders: t.Iterable[str] = VERSION_FOLDERS) -> str | None:
+    """Return the folder with all programs of the server's own major version; None where there is none.
+
+    A newer pg_restore sets what this server does not know, and Debian's own choice on PATH is the newest one.
+    """
+    for folder in (pattern.format(server) for pattern in folders):
+        if all(os.access(os.path.join(folder, name), os.X_OK) for name in ("pg_dump", "pg_dumpall", "pg_restore")):
+            return folder
+    return None
+
+
+def explain_newer(server: int, client_version: str) -> str | None:
+    """Return what to know of a dump by programs newer than the server; None where they are of its version."""
+    if read_major(client_version) == server:
+        return None
+    return (
+        f"pg_dump {client_version} is newer than the server, which is of version {server}: to restore into a server of that"
+        " version takes restore-older.sh in the README of the role backup. Install postgresql-client-"
+        f"{server} and name its folder in bin_dir for a dump that does not"
+    )
+
+
 def find_programs(session: Session, *, bin_dir: str | None, deadline: Deadline) -> Programs:
-    """Find all programs; refused when pg_dump is older than the server, which it cannot dump."""
+    """Find all programs, without ``bin_dir`` those of the server's own version where they are installed.
+
+    Refused when pg_dump is older than the server, which it cannot dump.
+    """
+    server = session.server.version // 10000
+    bin_dir = bin_dir or find_version_folder(server)
     pg_dump = find_program("pg_dump", package="postgresql-client", directory=bin_dir)
     said = run(Command((pg_dump, "--version")), deadline=deadline).decode("utf-8", "replace").strip()
     match = _VERSION.search(said)
-    server = session.server.version // 10000
     if match is None or int(match[1]) < server:
         raise Refusal(
             obj=pg_dump,
@@ -101,7 +130,7 @@ def bind_settings(session: Session) -> Settings:
     return replace(session.settings, host=info.host, port=info.port)
 
 
-def client_environment(session: Session, *, run_id: str) -> dict[str, str]:
+def client_environment(session: Session, *, run_id: str, module: str = "pg_backup") -> dict[str, str]:
     """Return the environment of a client program: whatever this process has, with the connection that ``session`` has.
 
     The password is the one that ``session`` was let in with, whichever of libpq's places it came from, so that a program
@@ -113,12 +142,12 @@ def client_environment(session: Session, *, run_id: str) -> dict[str, str]:
     password = session.connection.info.password
     if password:
         environment["PGPASSWORD"] = password
-    return environment | {"PGAPPNAME": name_application(run_id), "LC_ALL": "C"}
+    return environment | {"PGAPPNAME": name_application(run_id, module=module), "LC_ALL": "C"}
 
 
-def name_application(run_id: str) -> str:
+def name_application(run_id: str, *, module: str = "pg_backup") -> str:
     """Return by which name the sessions of a run's client programs are known to the server."""
-    return f"lowtide.ops pg_backup {run_id}"
+    return f"lowtide.ops {module} {run_id}"
 
 
 def quote_conninfo(name: str) -> str:
@@ -137,11 +166,13 @@ def dump_commands(
     database: str,
     snapshot: str,
     lock_timeout: int,
+    encoding: str,
     options: tuple[str, ...] = (),
 ) -> list[Command]:
     """Return pg_dump, uncompressed, into zstd: measured 2.3 times as fast as pg_dump's own gzip, and smaller.
 
-    ``options`` say which part of the database it is to dump.
+    ``encoding`` is the database's own, in which its tables are named and looked for, whatever client_encoding the role or
+    the database has. ``options`` say which part of the database it is to dump.
     """
     dump = Command(
         (
@@ -149,6 +180,7 @@ def dump_commands(
             "-Fc",
             "-Z0",
             "--no-password",
+            f"--encoding={encoding}",
             f"--snapshot={snapshot}",
             f"--lock-wait-timeout={lock_timeout * 1000}",
             *options,

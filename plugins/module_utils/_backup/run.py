@@ -88,6 +88,7 @@ class BackupRun(abc.ABC):
         warn: t.Callable[[str], None],
     ) -> None:
         self._bucket = bucket
+        self._manifests = catalogue.Manifests(bucket, self.parse_manifest)
         self._place = place
         self._requirements = requirements
         self._outcome = outcome
@@ -111,8 +112,8 @@ class BackupRun(abc.ABC):
         """Ask which server this is."""
 
     @abc.abstractmethod
-    def find_tools(self) -> None:
-        """Find the programs of a dump; refused where one is missing or does not fit."""
+    def find_tools(self, *, check: bool) -> None:
+        """Find the programs of a dump; refused where one is missing or does not fit. ``check`` is check mode."""
 
     @abc.abstractmethod
     def make_lock(self) -> Lock:
@@ -133,7 +134,7 @@ class BackupRun(abc.ABC):
         if not state.decision.due:
             self._summarize(state, made=None, check=check)
             return
-        self.find_tools()
+        self.find_tools(check=check)
         lock = self.make_lock()
         holder = lock.holder() if check else lock.take()
         if holder is not None:
@@ -164,7 +165,7 @@ class BackupRun(abc.ABC):
         origin = self.read_origin()
         runs = catalogue.group(self._bucket.list_objects(self._place.root), self._place.prefix, self.layout)
         server_time = self._bucket.server_time
-        found = catalogue.find_newest(self._bucket, runs, origin, latest=now + SKEW, read=self.parse_manifest)
+        found = catalogue.find_newest(self._manifests, runs, origin, latest=now + SKEW)
         options = self._requirements
         decision = decide(newest=found.newest, now=now, max_age=options.max_age, interval=options.interval)
         interrupted: list[catalogue.Run] = []
@@ -192,7 +193,7 @@ class BackupRun(abc.ABC):
         for run in runs:
             if not run.is_published:
                 continue
-            examined = catalogue.examine(self._bucket, run, self.parse_manifest)
+            examined = catalogue.examine(self._manifests, run)
             manifest = examined.manifest
             if manifest is not None and examined.verified and origin.explain_foreign(manifest) is None:
                 own.append((run, manifest))
@@ -203,7 +204,7 @@ class BackupRun(abc.ABC):
         self._outcome.facts |= {
             "due": state.decision.due,
             "why": state.decision.why,
-            "backup": None if newest is None else report_backup(newest, state.now),
+            "backup": None if newest is None else report_backup(newest, state.now, self._place),
             "location": self._place.url(),
             "bad": [report_bad(examined) for examined in state.found.bad],
             "foreign": [report_bad(examined) for examined in state.found.foreign],
@@ -260,14 +261,14 @@ class BackupRun(abc.ABC):
         runs = catalogue.group(
             self._bucket.list_objects(self._place.key(made.run_id, "")), self._place.prefix, self.layout
         )
-        examined = [catalogue.examine(self._bucket, run, self.parse_manifest) for run in runs]
+        examined = [catalogue.examine(self._manifests, run) for run in runs]
         if not examined or not examined[0].verified:
             raise OpsError(
                 obj=self._place.url(self._place.key(made.run_id, keys.MANIFEST)),
                 problem=f"published, but {examined[0].problem if examined else 'it is not in the listing'}",
                 next_step="Look who else writes below this prefix, and run again",
             )
-        self._outcome.facts["backup"] = report_backup(made, self.read_clock())
+        self._outcome.facts["backup"] = report_backup(made, self.read_clock(), self._place)
         return made
 
     def _clean(self, state: State, made: Published) -> None:

@@ -14,13 +14,15 @@ if t.TYPE_CHECKING:
     from datetime import datetime
 
     from .catalogue import Examined
+    from .keys import Place
     from .manifest import Published
     from .plan import Decision
 
 
-def report_backup(manifest: Published, now: datetime) -> dict[str, t.Any]:
-    """Return a backup as the modules report it."""
+def report_backup(manifest: Published, now: datetime, place: Place) -> dict[str, t.Any]:
+    """Return a backup in the folder of a ``place`` as the modules report it."""
     return {
+        "location": place.url(place.key(manifest.run_id, "")),
         "run_id": manifest.run_id,
         "database": manifest.database,
         "system_identifier": manifest.system_identifier,
@@ -31,7 +33,7 @@ def report_backup(manifest: Published, now: datetime) -> dict[str, t.Any]:
         "verified_at": stamp(manifest.verified_at),
         "age_seconds": max(0, int((now - manifest.taken_at).total_seconds())),
         "size": manifest.size,
-        "sha256": manifest.parts[manifest.layout.dump].sha256,
+        "sha256": manifest.parts[manifest.main].sha256,
         "dumps": manifest.dumps,
         "tables": manifest.tables,
         "rows": manifest.rows,

@@ -15,7 +15,7 @@ import hashlib
 import typing as t
 
 from .._common.errors import OpsError, WaitTimeout
-from .copy_rows import Expected, RowCounter, Table, name_table
+from .copy_rows import Expected, RowCounter, Table, TableName, name_table
 from .manifest import Part
 from .pipeline import Command, Pipeline, Stopped
 
@@ -186,12 +186,13 @@ def compare_share(obj: str, copies: t.Mapping[Table, int], tables: t.Collection[
         )
 
 
-def compare_rows(obj: str, rows: t.Mapping[str, int], expected: t.Mapping[str, int]) -> None:
+def compare_rows(obj: str, rows: t.Mapping[TableName, int], expected: t.Mapping[TableName, int]) -> None:
     """Raise where the counted rows are not those that were counted when the backup was made."""
-    for name in sorted({*rows, *expected}):
-        if rows.get(name) != expected.get(name):
+    for table in sorted({*rows, *expected}):
+        if rows.get(table) != expected.get(table):
             raise NotVerified(
                 obj=obj,
-                problem=f"table {name} has {rows.get(name, 'no')} rows, {expected.get(name, 'none')} were recorded",
+                problem=f"table {'.'.join(table)} has {rows.get(table, 'no')} rows, {expected.get(table, 'none')} were"
+                " recorded",
                 next_step=_NEXT,
             )

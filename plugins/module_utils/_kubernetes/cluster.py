@@ -31,12 +31,13 @@ KNOWN_NAMES = 20
 """Names of other objects in the message about a missing one, at most."""
 
 
-def connect(module: AnsibleModule, *, seconds: float) -> Client:
+def connect(module: AnsibleModule, *, seconds: float, params: t.Mapping[str, t.Any] | None = None) -> Client:
     """Return a client for the module's options, its deadline ``seconds`` away. Nothing is sent yet.
 
-    Raises Refusal for options that cannot be meant, among them ``assume`` outside check mode.
+    ``params`` are the options of a module whose connection to Kubernetes is one of several. Raises Refusal for options
+    that cannot be meant, among them ``assume`` outside check mode.
     """
-    params = module.params
+    params = module.params if params is None else params
     if params.get("assume") and not module.check_mode:
         raise Refusal(
             obj="option assume", problem="it is set outside check mode", next_step="Use it for rehearsals only"

@@ -112,7 +112,7 @@ class MySqlBackup(BackupRun):
         """Ask how far this server is in replication."""
         return MySqlOrigin(str(self._session.query("SELECT @@gtid_current_pos AS gtid")[0]["gtid"]))
 
-    def find_tools(self) -> None:
+    def find_tools(self, *, check: bool) -> None:  # noqa: ARG002
         """Find the client programs."""
         self._programs = programs.find_programs(self._options.bin_dir, deadline=self._deadline)
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 import typing as t
 
 from .._backup import keys
-from .._backup.plan import MAX_PARTS, Retention, parse_age
+from .._backup.plan import MAX_PARTS, Retention
+from .._common.amounts import parse_age
 from .._common.errors import Refusal
 from .._s3.bucket import WORKERS, Bucket, Encryption
 from .._s3.connection import make_client

@@ -12,7 +12,7 @@ import typing as t
 from dataclasses import dataclass, replace
 
 from .._backup import keys
-from .._backup.catalogue import Examined, Run, examine, group
+from .._backup.catalogue import Examined, Manifests, Run, examine, group
 from .._backup.pipeline import Pipeline
 from .._backup.verify import verify_small
 from .._common.errors import OpsError, Refusal
@@ -137,10 +137,11 @@ class Restore:
             noted = kept.note.backup
         name = self._options.backup or noted
         bad: list[str] = []
+        manifests = Manifests(self._bucket, read_manifest)
         for run in runs:
             if run.is_unfinished or (name is not None and run.run_id != name):
                 continue
-            examined = examine(self._bucket, run, read_manifest)
+            examined = examine(manifests, run)
             if examined.verified:
                 return examined
             bad.append(f"{run.run_id}: {examined.problem}")

@@ -41,7 +41,14 @@ class Run(t.NamedTuple):
 
 def apply_plan(run: Run, outcome: Outcome, *, run_id: str, deadline: Deadline) -> list[Skip]:
     """Do what is planned, read it back, and return all that was skipped. What was done is in the outcome also when this raises."""
-    pool = WorkerPool(run.session.settings, run.limits, module="pg_maintenance", run_id=run_id, deadline=deadline)
+    pool = WorkerPool(
+        run.session.settings,
+        run.limits,
+        module="pg_maintenance",
+        run_id=run_id,
+        deadline=deadline,
+        deciding=run.session,
+    )
     with pool:
         pool.open_sessions(_count_tasks(run.assessment.plan.steps))
         outcome.write_attempted = True

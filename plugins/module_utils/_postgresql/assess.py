@@ -14,7 +14,7 @@ from . import blockers, catalog, names
 from .arguments import Scope
 from .bloat import POSTPONED, Bloat, estimate_bloat, find_remedy, measure_bloat, sort_by_gain
 from .catalog import IndexState, TableState
-from .collations import Collation, plan_collations, read_collations
+from .collations import Collation, fit_collations, plan_collations, read_collations
 from .connection import Session, driver_error
 from .errors import is_lost, one_line, sql_error
 from .plan import Surroundings, add_index_time, apply_time_budget, plan_tables
@@ -165,6 +165,7 @@ def assess(
             multixact_freeze_max_age=server.multixact_freeze_max_age,
             plan=plan,
         )
+    fit_collations(plan, collations, budget=budget, jobs=jobs)
     apply_time_budget(plan, budget=budget, jobs=jobs)
     limit_statements(session, lock_timeout=lock_timeout, seconds=None)
     return assessment

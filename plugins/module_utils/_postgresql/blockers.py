@@ -15,47 +15,61 @@ if t.TYPE_CHECKING:
 # Of ``a``, which is pg_stat_activity; what the server hides from this user is NULL there and left out here.
 _WHO = """nullif(concat_ws(', ', 'pid ' || a.pid,
   CASE WHEN a.backend_type = 'autovacuum worker' THEN coalesce(nullif(a.query, ''), 'autovacuum worker') END,
-  'user ' || a.usename, 'application ' || nullif(a.application_name, ''), 'client ' || a.client_addr::text, a.state), '')"""
+  'user ' || a.usename, 'application ' || nullif(a.application_name, ''), 'client ' || a.client_addr::text, a.state,
+  CASE WHEN a.datname <> current_database() THEN 'database ' || quote_ident(a.datname) END), '')"""
+
+# A backup is not to be ended for a VACUUM that the next run does as well.
+_END = """CASE WHEN a.application_name IN ('pg_dump', 'pg_dumpall') OR starts_with(a.application_name, 'lowtide.ops pg_backup ')
+    THEN 'Run again when that backup has ended, and begin the two at different times'
+    WHEN starts_with(a.application_name, 'lowtide.ops ') THEN 'Run again when that run has ended'
+    ELSE 'End that transaction, or the session with SELECT pg_terminate_backend(' || a.pid || ')' END"""
 
 # A statement that reads under READ COMMITTED holds its own snapshot only, so what counts is when it began.
 # A concurrent build waits for the whole transaction. Lazy VACUUM and this module's own sessions are not waited for by a
-# VACUUM, and what a lost slot once held is let go.
+# VACUUM, and what a lost slot once held is let go. Who is in another database holds rows of shared catalogs. Up to 15 a
+# setting can hold rows as well.
 _XMIN_HOLDERS = """
 WITH holders AS (
 SELECT 'an open snapshot' AS what, {who} AS holder, s.since::text AS since, extract(epoch FROM s.since)::float8 AS began,
   extract(epoch FROM clock_timestamp() - s.since)::float8 AS seconds,
   CASE WHEN age(a.backend_xid) > age(a.backend_xmin) THEN a.backend_xid ELSE coalesce(a.backend_xmin, a.backend_xid) END AS xid,
   false AS only_catalogs,
-  'End that transaction, or the session with SELECT pg_terminate_backend(' || a.pid || ')' AS next_step,
-  extract(epoch FROM clock_timestamp() - a.xact_start)::float8 AS transaction_seconds
+  {end} AS next_step,
+  extract(epoch FROM clock_timestamp() - a.xact_start)::float8 AS transaction_seconds, a.datname <> current_database() AS only_shared
 FROM pg_catalog.pg_stat_activity a
 CROSS JOIN LATERAL (SELECT CASE WHEN a.state = 'active' AND a.backend_xid IS NULL THEN a.query_start ELSE a.xact_start END AS since) s
-WHERE (a.backend_xmin IS NOT NULL OR a.backend_xid IS NOT NULL) AND a.datname = current_database()
+WHERE (a.backend_xmin IS NOT NULL OR a.backend_xid IS NOT NULL) AND a.datname IS NOT NULL
   AND a.backend_type NOT IN ('autovacuum worker', 'walsender') AND a.pid <> pg_backend_pid()
   AND coalesce(a.application_name, '') <> current_setting('application_name')
   AND NOT EXISTS (SELECT FROM pg_catalog.pg_stat_progress_vacuum v WHERE v.pid = a.pid)
 UNION ALL
-SELECT 'a prepared transaction', concat_ws(', ', 'prepared transaction ' || quote_literal(gid), 'user ' || owner),
+SELECT 'a prepared transaction', concat_ws(', ', 'prepared transaction ' || quote_literal(gid), 'user ' || owner,
+    CASE WHEN database <> current_database() THEN 'database ' || quote_ident(database) END),
   prepared::text, extract(epoch FROM prepared)::float8, extract(epoch FROM clock_timestamp() - prepared)::float8, transaction, false,
-  'COMMIT PREPARED or ROLLBACK PREPARED ' || quote_literal(gid), NULL
-FROM pg_catalog.pg_prepared_xacts WHERE database = current_database()
+  'COMMIT PREPARED or ROLLBACK PREPARED ' || quote_literal(gid), NULL, database <> current_database()
+FROM pg_catalog.pg_prepared_xacts
 UNION ALL
 SELECT 'a replication slot', concat_ws(', ', slot_type || ' slot ' || quote_ident(slot_name), CASE WHEN active THEN 'active' ELSE 'inactive' END,
     'used by pid ' || active_pid),
   NULL, NULL, NULL, coalesce(xmin, catalog_xmin), xmin IS NULL,
-  'Let its consumer catch up, or SELECT pg_drop_replication_slot(' || quote_literal(slot_name) || ')', NULL
+  'Let its consumer catch up, or SELECT pg_drop_replication_slot(' || quote_literal(slot_name) || ')', NULL, false
 FROM pg_catalog.pg_replication_slots
 WHERE (xmin IS NOT NULL OR catalog_xmin IS NOT NULL) AND wal_status IS DISTINCT FROM 'lost'
 UNION ALL
 SELECT 'a standby with hot_standby_feedback', concat_ws(', ', 'standby ' || nullif(application_name, ''), 'pid ' || pid, 'client ' || client_addr::text),
   NULL, NULL, NULL, backend_xmin, false,
-  'End the long query on that standby, or turn hot_standby_feedback off there', NULL
+  'End the long query on that standby, or turn hot_standby_feedback off there', NULL, false
 FROM pg_catalog.pg_stat_replication WHERE backend_xmin IS NOT NULL
+UNION ALL
+SELECT 'a setting of the server', 'vacuum_defer_cleanup_age = ' || setting, NULL, NULL, NULL,
+  (greatest(pg_snapshot_xmax(pg_current_snapshot())::text::bigint - setting::bigint, 3) % 4294967296)::text::xid, false,
+  'ALTER SYSTEM SET vacuum_defer_cleanup_age = 0, then SELECT pg_reload_conf()', NULL, false
+FROM pg_catalog.pg_settings WHERE name = 'vacuum_defer_cleanup_age' AND setting::bigint > 0
 )
 SELECT what, holder, since, began, seconds, age(xid) AS age, xid::text::bigint AS xid, only_catalogs, next_step,
-  transaction_seconds
+  transaction_seconds, only_shared
 FROM holders WHERE xid IS NOT NULL ORDER BY age(xid) DESC
-""".replace("{who}", _WHO)
+""".replace("{who}", _WHO).replace("{end}", _END)
 
 # Up to PostgreSQL 18 only the text of an autovacuum worker's command tells whether it is there against wraparound. Who may
 # not read it sees that a VACUUM without a user runs, and no more; it is taken for one that is.
@@ -65,7 +79,7 @@ SELECT coalesce((SELECT c.oid FROM pg_catalog.pg_class c WHERE c.oid = ANY(%(oid
   coalesce({who}, 'prepared transaction ' || quote_literal(p.gid) || ', user ' || p.owner, 'pid ' || l.pid) AS holder,
   l.mode, coalesce(a.xact_start, p.prepared)::text AS since,
   extract(epoch FROM clock_timestamp() - coalesce(a.xact_start, p.prepared))::float8 AS seconds,
-  CASE WHEN p.gid IS NULL THEN 'End that transaction, or the session with SELECT pg_terminate_backend(' || l.pid || ')'
+  CASE WHEN p.gid IS NULL THEN coalesce({end}, 'End session ' || l.pid)
     ELSE 'COMMIT PREPARED or ROLLBACK PREPARED ' || quote_literal(p.gid) END AS next_step,
   CASE WHEN a.backend_type = 'autovacuum worker' AND position('(to prevent wraparound)' IN a.query) = 0 THEN 'autovacuum'
     WHEN a.backend_type = 'autovacuum worker' OR (a.backend_type IS NULL AND a.usesysid IS NULL AND v.pid IS NOT NULL)
@@ -82,7 +96,7 @@ WHERE l.locktype = 'relation' AND l.granted
   AND l.mode = ANY(%(modes)s) AND l.pid IS DISTINCT FROM pg_backend_pid()
   AND coalesce(a.application_name, '') <> current_setting('application_name')
 ORDER BY seconds DESC NULLS LAST
-""".replace("{who}", _WHO)
+""".replace("{who}", _WHO).replace("{end}", _END)
 
 # Who may be building an index: holders of a lock that admits no second one, vacuums and analyzes (cancelled or soon over) aside.
 _BUILDERS = """
@@ -109,7 +123,7 @@ ANY_LOCK = [*CONFLICTS_WITH_VACUUM, "AccessShareLock", "RowShareLock", "RowExclu
 
 
 def read_xmin_holders(session: Session) -> list[XminHolder]:
-    """Return everything that keeps dead rows of this database, the oldest first."""
+    """Return everything that keeps dead rows of this database or of shared catalogs, the oldest first."""
     return session.read(XminHolder, _XMIN_HOLDERS)
 
 

@@ -29,6 +29,7 @@ class TableState(t.NamedTuple):
     What survives the loss of these counters: ``heap_pages``, and how many of them were ``visible_pages`` (to all) as of the
     last VACUUM or ANALYZE; ``toast_unknown``, about how many chunks there are of which nothing is counted; ``file_pages``,
     the blocks that a table has now: read only where nobody counted its rows, None where a lock forbids to look.
+    ``shared``: a catalog that all databases have in common.
     """
 
     oid: int
@@ -57,6 +58,8 @@ class TableState(t.NamedTuple):
     visible_pages: int
     toast_unknown: float
     file_pages: int | None
+    shared: bool = False
+    owner: str = ""
 
     @property
     def is_uncounted(self) -> bool:
@@ -118,7 +121,7 @@ SELECT c.oid::bigint AS oid, n.nspname::text AS schema, c.relname::text AS name,
   c.relpages AS heap_pages, c.relallvisible AS visible_pages,
   CASE WHEN t.reltuples > pg_stat_get_tuples_inserted(t.oid) AND pg_stat_get_last_vacuum_time(t.oid) IS NULL
     AND pg_stat_get_last_autovacuum_time(t.oid) IS NULL THEN t.reltuples ELSE 0 END AS toast_unknown,
-  0 AS file_pages
+  0 AS file_pages, c.relisshared AS shared, pg_get_userbyid(c.relowner)::text AS owner
 FROM pg_catalog.pg_class c
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN pg_catalog.pg_class t ON t.oid = c.reltoastrelid

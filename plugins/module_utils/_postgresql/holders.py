@@ -24,7 +24,8 @@ class XminHolder(t.NamedTuple):
     """Something that keeps dead rows from being removed: those that died at ``xid`` or later.
 
     ``age`` is that of ``xid``, in transactions; ``began`` (by the server's clock, seconds since 1970) and ``seconds`` (ago)
-    tell since when, if the server knows. ``only_catalogs`` is true for what holds rows of system catalogs alone.
+    tell since when, if the server knows. ``only_catalogs`` is true for what holds rows of system catalogs alone,
+    ``only_shared`` for what is in another database, so that it holds those of shared catalogs alone.
     ``transaction_seconds`` is the age of a session's transaction, of which its snapshot may be only the newest.
     """
 
@@ -38,6 +39,7 @@ class XminHolder(t.NamedTuple):
     only_catalogs: bool
     next_step: str
     transaction_seconds: float | None = None
+    only_shared: bool = False
 
 
 class LockHolder(t.NamedTuple):
@@ -87,7 +89,7 @@ def find_old_snapshot(holders: t.Iterable[XminHolder], *, limit: float) -> XminH
     """Return the open transaction of at least ``limit`` seconds that a concurrent build would wait for, dated by its start."""
     for holder in holders:
         seconds = max(holder.seconds or 0.0, holder.transaction_seconds or 0.0)
-        if holder.what == OPEN_SNAPSHOT and seconds >= limit:
+        if holder.what == OPEN_SNAPSHOT and not holder.only_shared and seconds >= limit:
             return holder._replace(seconds=seconds)
     return None
 
@@ -97,9 +99,12 @@ def precedes(left: int, right: int) -> bool:
     return 0 < (right - left) % XIDS < XIDS // 2
 
 
-def find_oldest(holders: t.Iterable[XminHolder], *, catalog: bool) -> XminHolder | None:
+def find_oldest(holders: t.Iterable[XminHolder], *, catalog: bool, shared: bool) -> XminHolder | None:
     """Return the holder of the oldest transaction that counts for a table; ``holders`` are sorted, the oldest first."""
-    return next((holder for holder in holders if catalog or not holder.only_catalogs), None)
+    return next(
+        (holder for holder in holders if (catalog or not holder.only_catalogs) and (shared or not holder.only_shared)),
+        None,
+    )
 
 
 def is_nothing_removable(table: TableState, holder: XminHolder | None) -> bool:

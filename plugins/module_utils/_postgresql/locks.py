@@ -18,7 +18,7 @@ if t.TYPE_CHECKING:
     from .connection import Session
 
 LOCK_CLASS = 0x4C4F5754
-""""LOWT" as an int4: the class of this collection's advisory locks, whose second key is a LockKey."""
+""""LOWT" as an int4: the class of this collection's advisory locks, whose second key is a LockKey, or beyond those."""
 
 
 class LockKey(IntEnum):
@@ -27,6 +27,7 @@ class LockKey(IntEnum):
     MAINTENANCE_RUN = 1
     MAINTENANCE_WORKER = 2
     BACKUP = 3
+    CREDENTIALS = 4
 
 
 class Holder(t.NamedTuple):
@@ -49,7 +50,7 @@ ORDER BY l.objid, a.backend_start
 """
 
 
-def read_holders(session: Session, *keys: LockKey) -> list[Holder]:
+def read_holders(session: Session, *keys: int) -> list[Holder]:
     """Return the other sessions that hold one of these locks of this database; takes no lock."""
     return session.read(Holder, _HOLDERS, {"class": LOCK_CLASS, "keys": [int(key) for key in keys]})
 
@@ -57,7 +58,7 @@ def read_holders(session: Session, *keys: LockKey) -> list[Holder]:
 class AdvisoryLock:
     """A session-level advisory lock of this database. The server releases it when the session ends, however it ends."""
 
-    def __init__(self, session: Session, key: LockKey) -> None:
+    def __init__(self, session: Session, key: int) -> None:
         self._session = session
         self._keys = {"class": LOCK_CLASS, "key": int(key)}
 

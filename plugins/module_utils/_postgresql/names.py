@@ -19,6 +19,9 @@ from .._common.errors import Refusal
 _PLAIN = re.compile(r"[a-z_][a-z0-9_$]*")
 _PART = re.compile(r'"((?:[^"]|"")+)"|([A-Za-z_][A-Za-z0-9_$]*)')
 
+INHERIT_VERSION = 160000
+"""From this version on a grant says itself whether its rights are inherited."""
+
 
 class TableName(t.NamedTuple):
     """A table as an option names it; ``schema`` is None when any schema is meant."""
@@ -73,6 +76,14 @@ def quote(*parts: str) -> str:
 def format_name(*parts: str) -> str:
     """A qualified name for messages, each part in double quotes where PostgreSQL needs them."""
     return ".".join(map(_format_part, parts))
+
+
+def grant_role(role: str, user: str, version: int) -> str:
+    """Return the statement that gives a user the rights of a role, also one that does not inherit rights by default."""
+    grant = f"GRANT {format_name(role)} TO {format_name(user)}"
+    if version >= INHERIT_VERSION:
+        return f"{grant} WITH INHERIT TRUE"
+    return f"{grant}; ALTER ROLE {format_name(user)} INHERIT"
 
 
 def grant_schema(schema: str, user: str) -> str:

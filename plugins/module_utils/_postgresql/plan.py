@@ -349,9 +349,9 @@ def find_missing_right(table: TableState, server: Surroundings) -> Blocker | Non
     """Return which right login_user lacks to vacuum or analyze a table, with the statement that grants it."""
     user, name = names.format_name(server.user), names.format_name(table.schema, table.name)
     if not table.may_vacuum:
-        next_step = f"GRANT MAINTAIN ON {name} TO {user} (of all tables: GRANT pg_maintain TO {user})"
+        next_step = f"GRANT MAINTAIN ON {name} TO {user} (of all tables: GRANT pg_maintain TO {user} WITH INHERIT TRUE)"
         if server.version < MAINTAIN_VERSION:
-            next_step = f"GRANT the role that owns {name}, or the database, TO {user}"
+            next_step = names.grant_role(table.owner, server.user, server.version)
         return Blocker(format_table(table), "no permission to maintain it", "the owner of the table", next_step)
     if not table.may_enter:
         return Blocker(
@@ -378,7 +378,7 @@ def drop_blocked_needs(
     if not needs.danger and not needs.dead:
         return needs, False
     display_name = format_table(table)
-    holder = find_oldest(read_holders(), catalog=table.schema in CATALOGS)
+    holder = find_oldest(read_holders(), catalog=table.schema in CATALOGS, shared=table.shared)
     if needs.danger and not is_worth_freezing(table, conditions, holder, server) and holder is not None:
         reason = f"{needs.danger}, and rows cannot be frozen past the oldest transaction"
         blocker = make_xmin_blocker(display_name, holder, "a VACUUM could not lower its transaction-id age")

@@ -9,6 +9,7 @@ Only what changes nothing is asked: which server process answers. No transaction
 
 from __future__ import annotations
 
+import secrets
 import select
 import typing as t
 
@@ -21,8 +22,11 @@ NEIGHBOURS = 4
 """Connections beside the one that is judged. Five idle ones can be spread over four poolers behind one address, and two of
 them share one; then they share its free session too, if it pools by transaction."""
 
-ROUNDS = 2
-"""How often each of them is asked: where other clients are at work, or sessions are handed out in turn, answers change."""
+ROUNDS = 3
+"""How often each of them is asked: where other clients are at work, or sessions are handed out in turn, answers change.
+
+Asked in the same order each time, as many clients as there are sessions in turn would meet the same ones again.
+"""
 
 DIRECT = "Name the PostgreSQL server itself in login_host and login_port, or a pooler that pools by session"
 
@@ -70,12 +74,10 @@ def refuse_shared_sessions(
     deadline = Deadline(seconds)
     psycopg2 = require("psycopg2", package="psycopg2-binary", why="to talk to PostgreSQL")
     neighbours: list[Neighbour] = []
-    answers: list[list[int]] = []
     try:
         for _number in range(NEIGHBOURS):
             neighbours.append(Neighbour(keywords, deadline))
-        for _round in range(ROUNDS):
-            answers.append([read_process(), *(neighbour.read_process() for neighbour in neighbours)])
+        answers = ask_clients([read_process, *(neighbour.read_process for neighbour in neighbours)])
     except (psycopg2.Error, TimeoutError) as error:
         raise Refusal(
             obj=target,
@@ -93,6 +95,20 @@ def refuse_shared_sessions(
             " settings and locks of a session would reach other clients",
             next_step=DIRECT,
         )
+
+
+def ask_clients(readers: t.Sequence[t.Callable[[], int]]) -> list[list[int]]:
+    """Return for each round each client's process: asked in their order, then from the last to the first, then in any."""
+    order = list(range(len(readers)))
+    answers = []
+    for number in range(ROUNDS):
+        answer = {client: readers[client]() for client in order}
+        answers.append([answer[client] for client in range(len(readers))])
+        if number == 0:
+            order.reverse()
+        else:
+            secrets.SystemRandom().shuffle(order)
+    return answers
 
 
 def explain_sharing(answers: t.Sequence[t.Sequence[int]]) -> str | None:

@@ -34,7 +34,8 @@ class Unfrozen(t.NamedTuple):
     session: str | None
 
 
-# From 16 on the number of a temporary schema is that by which the server tells who has it.
+# From 16 on the number of a temporary schema is that by which the server tells who has it. What a crash left has nobody, and
+# its number may be that of a session by now, even of another database.
 _UNFROZEN = """
 WITH aged AS (
   SELECT c.oid, c.relkind, c.relpersistence = 't' AS temporary, age(c.relfrozenxid) AS xid_age, mxid_age(c.relminmxid) AS multixact_age
@@ -47,7 +48,8 @@ WITH aged AS (
 )
 SELECT c.oid::bigint AS oid, s.nspname::text AS schema, c.relname::text AS name, n.temporary, n.xid_age, n.multixact_age,
   (SELECT concat_ws(', ', 'pid ' || a.pid, 'user ' || a.usename, 'application ' || nullif(a.application_name, ''),
-    'client ' || a.client_addr::text, a.state) FROM pg_catalog.pg_stat_activity a WHERE n.temporary AND a.pid = {pid}) AS session
+    'client ' || a.client_addr::text, a.state) FROM pg_catalog.pg_stat_activity a WHERE n.temporary AND a.pid = {pid}
+    AND a.datname = current_database()) AS session
 FROM named n JOIN pg_catalog.pg_class c ON c.oid = n.oid JOIN pg_catalog.pg_namespace s ON s.oid = c.relnamespace
 ORDER BY greatest(n.xid_age, n.multixact_age) DESC
 """
@@ -107,8 +109,13 @@ def _explain(relation: Unfrozen) -> tuple[str, str]:
     """Return who has the relation, and what to do."""
     name = names.format_name(relation.schema, relation.name)
     if relation.temporary:
-        holder = relation.session or f"the session that has the schema {relation.schema}"
-        return holder, f"End that session, or have it run DROP TABLE, or {ACTION}, on {name}; nobody else can freeze it"
+        holder = (
+            relation.session or f"a session of this database that has the schema {relation.schema}, or nobody any more"
+        )
+        return holder, (
+            f"If that session uses temporary tables, end it, or have it run DROP TABLE, or {ACTION}, on {name}; nobody else"
+            f" can freeze it. If none does, a crash has left it: DROP TABLE {name} as a superuser"
+        )
     if relation.schema in {"pg_catalog", "information_schema"}:
         return f"system catalog {name}", f"Run {ACTION} on it as a superuser, or set system_catalogs to true"
     return f"out of scope: {name}", f"Run {ACTION} on it, or take it out of exclude"

@@ -91,16 +91,21 @@ def _plan_again(
     for skip in remaining.skips:
         condition = "transaction_id_age" if skip.is_danger else "dead_tuple_ratio"
         unmet.setdefault(skip.display_name, {})[condition] = skip.reason
+    shared = {table.oid for table in tables if table.shared}
     for step in remaining.steps:
-        holder = find_oldest(read_holders(), catalog=step.schema in CATALOGS)
-        skips.append(make_remaining_skip(step, holder, sees_sessions=session.server.sees_sessions))
+        holder = find_oldest(read_holders(), catalog=step.schema in CATALOGS, shared=step.oid in shared)
+        limit = conditions.transaction_id_age
+        skips.append(make_remaining_skip(step, holder, sees_sessions=session.server.sees_sessions, limit=limit))
     return skips, unmet
 
 
-def make_remaining_skip(step: Step, oldest: XminHolder | None, *, sees_sessions: bool) -> Skip:
+def make_remaining_skip(
+    step: Step, oldest: XminHolder | None, *, sees_sessions: bool, limit: int | None = None
+) -> Skip:
     """Return the record of a table that was done and is due again. One that was frozen and is as old as before is a danger.
 
-    ``oldest`` may hold its dead rows: only a VACUUM (FREEZE), which the next run does, proves it, so it is no blocker yet.
+    ``oldest`` may hold its dead rows: only a VACUUM (FREEZE), which the next run does, proves it, so it is no blocker yet. What held
+    a table that was frozen has ended only if nothing is there that is older than the ``limit`` of its age.
     """
     if not step.is_danger:
         reason = f"done, and again: {step.why}; it is being written to, or held"
@@ -111,6 +116,9 @@ def make_remaining_skip(step: Step, oldest: XminHolder | None, *, sees_sessions:
     if not sees_sessions:
         holder = "perhaps an old transaction of another user, which login_user may not see"
         next_step = "GRANT pg_read_all_stats TO login_user, and run again: it names who holds the rows"
+    elif oldest is not None and limit is not None and oldest.age > limit:
+        holder = f"perhaps {oldest.holder} ({oldest.what}, {oldest.age} transactions old)"
+        next_step = oldest.next_step
     blocker = Blocker(
         object=step.display_name,
         what=f"{step.action} was done, and all the same {step.why}",

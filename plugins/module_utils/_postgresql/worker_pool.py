@@ -14,7 +14,7 @@ from .._common.errors import OpsError
 from .._common.outcome import Blocker
 from .._common.retry import Deadline
 from . import blockers
-from .connection import Session, Settings
+from .connection import Session, Settings, driver_error
 from .errors import is_deadline, sqlstate
 from .holders import is_cure, make_lock_blocker
 from .locks import mark_worker
@@ -27,6 +27,9 @@ _WORKER_SETTINGS = "SET synchronous_commit = off"
 
 # lock_not_available, deadlock_detected: another session was in the way, so another attempt may succeed.
 LOCK_CONFLICTS = {"55P03", "40P01"}
+
+PING_EVERY = 60.0
+"""Seconds after which a session that waits for others says something, lest a proxy ends it for its silence."""
 
 Task = t.TypeVar("Task")
 
@@ -81,11 +84,23 @@ class WorkerPool:
     """``limits.jobs`` working sessions, opened together before the first statement, closed at the end of the ``with`` block.
 
     Sessions that work side by side use one core each: the server's parallel workers are left to a task that alone is more than
-    a session's share of all the work. ``deadline`` counts from the start of the run.
+    a session's share of all the work. ``deadline`` counts from the start of the run. ``deciding`` is the session that
+    holds the run's lock and has nothing to do meanwhile.
     """
 
-    def __init__(self, settings: Settings, limits: Limits, *, module: str, run_id: str, deadline: Deadline) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        limits: Limits,
+        *,
+        module: str,
+        run_id: str,
+        deadline: Deadline,
+        deciding: Session,
+    ) -> None:
         self._settings = settings
+        self._deciding = deciding
+        self._next_ping = time.monotonic() + PING_EVERY
         self._module = module
         self._run_id = run_id
         self._deadline = deadline
@@ -215,10 +230,25 @@ class WorkerPool:
         ]
         for thread in threads:
             thread.start()
-        for thread in threads:
-            thread.join()
+        self._wait(dict(zip(sessions, threads, strict=True)), failures)
         if failures:
             raise failures[0]
+
+    def _wait(self, threads: t.Mapping[Session, threading.Thread], failures: list[BaseException]) -> None:
+        """Wait for all threads, and meanwhile keep the sessions alive that have nothing to do; the first lost one ends all."""
+        for thread in threads.values():
+            while thread.is_alive():
+                thread.join(max(self._next_ping - time.monotonic(), 0.0))
+                if time.monotonic() < self._next_ping:
+                    continue
+                self._next_ping = time.monotonic() + PING_EVERY
+                busy = {session for session, worker in threads.items() if worker.is_alive()}
+                try:
+                    for session in {self._deciding, *self._sessions} - busy:
+                        session.execute("SELECT 1")
+                except driver_error() as error:
+                    failures.append(error)
+                    thread.join()
 
     def skip_locked(self, session: Session, step: Step, modes: list[str], *, waited: float) -> None:
         """Record that another session's lock was in the way for ``waited`` seconds, and whose.

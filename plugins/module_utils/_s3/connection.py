@@ -83,7 +83,7 @@ def make_client(module: AnsibleModule, *, connections: int = CONNECTIONS) -> t.A
         )
     except exceptions.BotoCoreError as error:
         raise no_credentials(why=str(error)) from error
-    for operation in ("PutObject", "UploadPart"):
+    for operation in ("PutObject", "UploadPart", "DeleteObjects"):
         client.meta.events.register(f"before-call.s3.{operation}", add_content_md5)
     return client
 

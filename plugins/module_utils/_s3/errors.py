@@ -27,7 +27,7 @@ _KNOWN: dict[str, tuple[str, str]] = {
     ),
     "ExpiredToken": ("the session token has expired", "Renew session_token or the profile's credentials"),
     "InvalidToken": ("the session token is not valid", "Correct session_token"),
-    "AccessDenied": ("access denied", "Grant these credentials {action} on the bucket, or use others"),
+    "AccessDenied": ("access denied", "Grant these credentials {action} on {resource}, or use others"),
     "AllAccessDisabled": ("access to the bucket is disabled", "Ask the owner of the bucket"),
     "RequestTimeTooSkewed": (
         "the clocks of this host and of the server differ by too much",
@@ -62,9 +62,13 @@ ACTIONS = {
     "CompleteMultipartUpload": "s3:PutObject",
     "CreateMultipartUpload": "s3:PutObject",
     "DeleteObject": "s3:DeleteObject",
+    "DeleteObjects": "s3:DeleteObject",
+    "GetBucketVersioning": "s3:GetBucketVersioning",
     "GetObject": "s3:GetObject",
+    "GetObjectTagging": "s3:GetObjectTagging",
     "HeadObject": "s3:GetObject",
     "ListMultipartUploads": "s3:ListBucketMultipartUploads",
+    "ListObjectVersions": "s3:ListBucketVersions",
     "ListObjectsV2": "s3:ListBucket",
     "PutObject": "s3:PutObject",
     "UploadPart": "s3:PutObject",
@@ -100,9 +104,19 @@ def answer_error(*, obj: str, operation: str, status: int, code: str, message: s
     problem, next_step = _KNOWN.get(
         code, ("the server refused the request", "Read the server's message and log; it names the cause")
     )
-    next_step = next_step.replace("{action}", action or "the action")
+    next_step = next_step.replace("{action}", action or "the action").replace("{resource}", name_resource(obj, action))
     said = ", ".join(part for part in (code, f"HTTP {status}" if status else "", message.strip().rstrip(".")) if part)
     return S3Error(obj=obj, problem=f"{operation}: {problem} ({said})", next_step=next_step, code=code)
+
+
+def name_resource(obj: str, action: str) -> str:
+    """Return on what a policy has to allow an action: as an ARN, for objects all of the same database."""
+    bucket, _slash, key = obj.removeprefix("s3://").partition("/")
+    if not obj.startswith("s3://") or not bucket:
+        return "the bucket"
+    if action.startswith("s3:ListBucket") or key.count("/") < 2:
+        return f"the bucket (arn:aws:s3:::{bucket}{'' if action.startswith('s3:ListBucket') else '/*'})"
+    return f"arn:aws:s3:::{bucket}/{key.rsplit('/', 2)[0]}/*, or on the prefix before it"
 
 
 def connection_error(*, endpoint: str, error: BaseException) -> S3Error:

@@ -47,7 +47,7 @@ def restore(site: Site, dump: bytes, name: str) -> None:
     )
 
 
-@pytest.mark.procedure("A22")
+@pytest.mark.procedure("A22", "B23")
 def test_publishes_one_verified_backup_and_is_then_content(site: Site) -> None:
     """Check, real, check, real: predicted, done, nothing more to do."""
     predicted = run_module("pg_backup", site.params(), check=True)

@@ -18,12 +18,13 @@ import pytest
 
 from support.backups import Site, make_site, quoted
 from support.modules import finish_module, run_module, start_module
+from support.postgresql_servers import wait_for_row
 from support.s3_proxy import Fault, Request, s3_proxy
 
 pytestmark = pytest.mark.lab("postgresql", "versitygw")
 
 DATA = "data-1.pgc.zst"
-DUMPS = ["dump.pgc.zst", DATA]
+DUMPS = ["main.pgc.zst", DATA]
 # Two tables of some 18 MB, and the money of a bank that its accounts never have more or less of, all together.
 SEED = """
 CREATE TABLE first AS SELECT g AS id, 0 AS money, repeat(md5(g::text), 10) AS v FROM generate_series(1, %(rows)s) g;
@@ -143,18 +144,25 @@ def test_a_killed_stream_ends_the_others(halves: Site, option: str) -> None:
 
 
 def test_a_refused_object_ends_a_stream_that_waits(halves: Site) -> None:
-    """S3 refuses one object, while the other stream waits for a lock: the refusal is told, and at once."""
+    """S3 refuses one object, while the other stream waits behind somebody for a lock: the refusal is told, and at once."""
     with closing(halves.connect()) as holder, holder.cursor() as cursor:
         holder.autocommit = False
         started = time.monotonic()
+        asking = threading.Thread(target=cursor.execute, args=("LOCK TABLE small IN ACCESS EXCLUSIVE MODE",))
 
         def rule(request: Request) -> Fault | None:
             if request.target.endswith("started.json") and request.method == "PUT":
-                cursor.execute("LOCK TABLE small IN ACCESS EXCLUSIVE MODE")
+                asking.start()
+                with closing(halves.connect()) as watcher, watcher.cursor() as watching:
+                    wait_for_row(
+                        watching,
+                        "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND relation = 'small'::regclass)",
+                    )
             return Fault(status=403, code="AccessDenied") if writes(request, DATA) else None
 
         with s3_proxy(halves.server["endpoint_url"], rule) as proxy:
             run = run_module("pg_backup", halves.params(jobs=2, endpoint_url=proxy.url))
+        asking.join()
         assert time.monotonic() - started < 30
         assert run.failed
         assert DATA in run.msg
@@ -176,7 +184,7 @@ def test_a_table_that_is_locked_is_named_before_any_stream_begins(halves: Site) 
 
 
 @pytest.mark.procedure("A22", "D25")
-@pytest.mark.parametrize(("method", "name"), [("PUT", "dump.pgc.zst"), ("HEAD", DATA), ("GET", DATA)])
+@pytest.mark.parametrize(("method", "name"), [("PUT", "main.pgc.zst"), ("HEAD", DATA), ("GET", DATA)])
 def test_a_killed_run_leaves_no_session_and_is_removed_later(halves: Site, method: str, name: str) -> None:
     """SIGKILL before, between and after the objects of its dump: no pg_dump goes on; the folder goes after its time."""
     started: list[subprocess.Popen[str]] = []

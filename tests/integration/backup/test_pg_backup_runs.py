@@ -213,6 +213,18 @@ def test_partitions_by_the_hash_of_an_enum_are_found_in_the_dump(real_site: Site
 
 
 @pytest.mark.procedure("A22")
+def test_a_standby_is_as_new_as_the_primary_says(real_site: Site) -> None:
+    """Named after it in login_host: without it nothing tells that nothing has been written since the last backup."""
+    real_site.wait_replayed()
+    standby = next(host for host in real_site.lab["postgresql"]["hosts"] if host != real_site.primary)
+    both = real_site.params(login_host=f"{standby},{real_site.primary}", source="standby", max_age="0")
+    for _ in range(2):
+        done = run_module("pg_backup", both)
+        assert done.changed, done.msg
+        assert (done["backup"]["source"], done["backup"]["rows"]) == ("standby", 2101)
+
+
+@pytest.mark.procedure("A22")
 def test_a_standby_is_dumped_when_asked_for(real_site: Site) -> None:
     """Same manifest, but for its source; the primary is refused then, as the standby is otherwise."""
     real_site.sql("CREATE UNLOGGED TABLE passing (i int); INSERT INTO passing VALUES (1)")

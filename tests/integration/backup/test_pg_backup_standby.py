@@ -17,10 +17,12 @@ from typing import Any
 import pytest
 from labkit.postgresql_programs import DEBIAN_VERSION, USER
 
+from ansible_collections.lowtide.ops.plugins.module_utils._backup.pings import PERIOD
 from support.backups import Site, make_site
 from support.modules import ModuleRun, run_module
 from support.postgresql_servers import PASSWORD, Server, damage_table, start_server, start_standby
 from support.s3_proxy import Fault, Request, s3_proxy
+from support.tcp_proxy import TcpProxy
 
 pytestmark = pytest.mark.lab("postgresql", "versitygw")
 
@@ -33,6 +35,11 @@ CREATE TABLE wide AS
   SELECT g, (SELECT string_agg(encode(sha512(((g * 1000 + i)::text)::bytea), 'hex'), '')
                FROM generate_series(1, 25) i) AS v
     FROM generate_series(1, %(rows)s) g
+"""
+
+
+REPLAYED = """
+SELECT to_char(pg_last_xact_replay_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')
 """
 
 
@@ -105,7 +112,7 @@ def test_a_standby_can_be_dumped_in_several_streams(pair: Pair) -> None:
     done = pair.backup(jobs=2)
     assert done.changed, done.msg
     assert done["backup"]["source"] == "standby"
-    assert done["backup"]["dumps"] == ["dump.pgc.zst", "data-1.pgc.zst"]
+    assert done["backup"]["dumps"] == ["main.pgc.zst", "data-1.pgc.zst"]
 
 
 @pytest.mark.procedure("A22")
@@ -183,15 +190,56 @@ def test_a_standby_that_lags_by_more_than_is_allowed_is_refused(pair: Pair) -> N
         assert "allowed are 2 s" in refused["error"]["problem"]
         assert "pg_stat_wal_receiver" in refused["error"]["next_step"]
         assert pair.site.names() == []
-        replayed = pair.ask(
-            "SELECT to_char(pg_last_xact_replay_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS')"
-        )
+        replayed = pair.ask(REPLAYED)
         done = pair.backup(max_age="1h")
-        assert done["backup"]["taken_at"] == f"{replayed}Z"
+        assert done["backup"]["taken_at"] == replayed
         assert done["backup"]["tables"] == 4
     finally:
         pair.standby.administer("ALTER SYSTEM RESET recovery_min_apply_delay", "SELECT pg_reload_conf()")
         pair.site.wait_replayed()
+
+
+@pytest.mark.procedure("A22")
+def test_a_standby_below_one_that_is_cut_off_is_not_current(pair: Pair) -> None:
+    """It has replayed all that it received, and is connected; what the primary wrote since then is not in its data."""
+    conninfo = pair.ask("SELECT current_setting('primary_conninfo')").replace("'", "''")
+    with start_standby(pair.standby) as below:
+        lower = Pair(pair.site, below)
+        pair.standby.administer("ALTER SYSTEM SET primary_conninfo = ''", "SELECT pg_reload_conf()")
+        try:
+            pair.wait_until("SELECT NOT EXISTS (SELECT FROM pg_stat_wal_receiver)")
+            lower.wait_until("SELECT EXISTS (SELECT FROM pg_stat_wal_receiver)")
+            pair.site.sql("CREATE TABLE later AS SELECT 1 AS i")
+            lower.wait_until("SELECT now() - pg_last_xact_replay_timestamp() > '3s'")
+            refused = lower.backup(max_age="2s")
+            assert refused.failed
+            assert "this standby lags behind: its data is of" in refused["error"]["problem"]
+            assert "allowed are 2 s" in refused["error"]["problem"]
+            done = lower.backup(max_age="1h")
+            assert done["backup"]["taken_at"] == lower.ask(REPLAYED)
+        finally:
+            pair.standby.administer(f"ALTER SYSTEM SET primary_conninfo = '{conninfo}'", "SELECT pg_reload_conf()")
+            pair.wait_until("SELECT EXISTS (SELECT FROM pg_stat_wal_receiver)")
+            pair.site.wait_replayed()
+
+
+@pytest.mark.procedure("A22")
+def test_a_proxy_that_ends_idle_connections_does_not_end_a_backup(pair: Pair, servers: tuple[Server, Server]) -> None:
+    """While the dump is on its way nothing else is to be said on the sessions of its lock and of its snapshot."""
+    primary, _standby = servers
+
+    def rule(request: Request) -> Fault | None:
+        if request.method == "PUT" and "dump.pgc.zst" in request.target:
+            time.sleep(1.8 * PERIOD)
+        return None
+
+    with (
+        TcpProxy(primary.host, primary.port, idle=1.4 * PERIOD) as proxy,
+        s3_proxy(pair.site.server["endpoint_url"], rule) as store,
+    ):
+        options = {"login_port": proxy.port, "bin_dir": str(primary.programs), "endpoint_url": store.url}
+        done = run_module("pg_backup", pair.site.params(**options))
+    assert done.changed, done.msg
 
 
 @pytest.mark.procedure("B22")

@@ -48,12 +48,22 @@ CREATE SCHEMA shop AUTHORIZATION {owner};
 CREATE TABLE shop.orders (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, note text);
 ALTER TABLE shop.orders OWNER TO {owner};
 INSERT INTO shop.orders (note) SELECT 'order ' || g FROM generate_series(1, 1000) g;
+CREATE TABLE shop.large AS SELECT g AS id, repeat(md5(g::text), 30) AS note FROM generate_series(1, 40000) g;
+CREATE TABLE shop.larger AS TABLE shop.large;
 SELECT lo_from_bytea(4711, 'large');
+ALTER DATABASE {database} SET work_mem = '7MB';
+REVOKE CONNECT ON DATABASE {database} FROM PUBLIC;
+COMMENT ON DATABASE {database} IS 'of the shop';
 """
 COMPARED = (
     "SELECT count(*), sum(id), min(note), (SELECT last_value FROM shop.orders_id_seq), lo_get(4711)::text,"
-    " (SELECT tableowner FROM pg_tables WHERE tablename = 'orders') FROM shop.orders"
+    " (SELECT tableowner FROM pg_tables WHERE tablename = 'orders'), (SELECT count(*) FROM shop.large),"
+    " (SELECT array_agg(a::text ORDER BY a::text) FROM pg_database, unnest(datacl) a WHERE datname = current_database()), current_setting('work_mem'),"
+    " (SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = current_database())"
+    " FROM shop.orders"
 )
+RESTORES = {"restore.sh": ("18", 1), "restore-streams.sh": ("18", 2), "restore-older.sh": ("15", 1)}
+"""Into a server of which version each is tested, and of how many streams."""
 
 
 class Recipe(NamedTuple):
@@ -82,17 +92,18 @@ class Recipe(NamedTuple):
         endpoint = str(self.site.server["endpoint_url"])
         return {"https://s3.example.com:9000": endpoint, credentials: str(path), "feature-backups": self.site.bucket}
 
-    def play(self, name: str, credentials: str, path: Path) -> int:
+    def play(self, name: str, credentials: str, path: Path, *more: str) -> int:
         """Run a play of the README; how many tasks changed something."""
         write_example(README, "hosts.yml", self.folder)
         play = write_example(README, name, self.folder, self.database_values | self.store_values(credentials, path))
-        run = run_playbook(play, "-i", str(self.folder / "hosts.yml"))
+        run = run_playbook(play, "-i", str(self.folder / "hosts.yml"), *more)
         assert run.rc == 0, run.stdout + run.stderr
         return run.changed
 
-    def back_up(self) -> int:
-        """Run the play that only adds objects."""
-        return self.play("backup.yml", "/etc/ansible/s3", self.appending)
+    def back_up(self, options: Path | None = None) -> int:
+        """Run the play that only adds objects, with more ``options``."""
+        more = () if options is None else ("-e", f"@{options}")
+        return self.play("backup.yml", "/etc/ansible/s3", self.appending, *more)
 
     def count_backups(self) -> int:
         """Return how many backups there are."""
@@ -102,7 +113,7 @@ class Recipe(NamedTuple):
         """Run commands of the README, each of which has to succeed."""
         script = write_example(README, name, self.folder, values)
         done = subprocess.run(
-            ["bash", "-e", "-o", "pipefail", str(script)],
+            ["bash", str(script)],
             cwd=self.folder,
             env={**playbook_environment(), **environment},
             input=stdin,
@@ -188,19 +199,29 @@ def test_the_printed_plays(recipe: Recipe) -> None:
     assert recipe.count_backups() == 7
 
 
+@pytest.fixture(params=list(RESTORES))
+def way(request: pytest.FixtureRequest) -> str:
+    """The example that restores."""
+    return str(request.param)
+
+
 @pytest.fixture
-def scratch(lab: dict[str, Any]) -> Iterator[Server]:
+def scratch(lab: dict[str, Any], way: str) -> Iterator[Server]:
     """A new server."""
     facts = lab["postgresql_versions"]
-    version = facts["servers"]["18"]
-    with start_server("18", Path(version["programs"]), Path(facts["passfile"]).parent) as server:
+    version, _jobs = RESTORES[way]
+    with start_server(version, Path(facts["servers"][version]["programs"]), Path(facts["passfile"]).parent) as server:
         yield server
 
 
 @pytest.mark.procedure("C18")
-def test_the_printed_restore(recipe: Recipe, scratch: Server) -> None:
+def test_the_printed_restore(recipe: Recipe, scratch: Server, way: str, lab: dict[str, Any]) -> None:
     """Found, fetched, compared, restored into a new server, with a password; a byte that differs ends it."""
-    recipe.back_up()
+    _version, jobs = RESTORES[way]
+    programs_of = str(lab["postgresql_versions"]["client_programs"]) if way == "restore-older.sh" else None
+    play = recipe.folder / "options.yml"
+    play.write_text(json.dumps({"backup_jobs": jobs, "backup_bin_dir": programs_of or str(PSQL.parent)}))
+    recipe.back_up(play)
     bucket = recipe.store_values("/etc/ansible/s3", recipe.appending)
     listed = recipe.shell("find.sh", {**bucket, "feature_db": recipe.site.database})
     folders = re.findall(rf"s3://{recipe.site.bucket}/{PREFIX}(\S+):\s+\d+ rows", listed)
@@ -210,7 +231,7 @@ def test_the_printed_restore(recipe: Recipe, scratch: Server) -> None:
     aws = programs / "aws"
     aws.write_text(f'#!/bin/sh\nexec {shlex.join([sys.executable, aws_stand_in.__file__])} "$@"\n', encoding="utf-8")
     aws.chmod(0o755)
-    path = f"{programs}:{PSQL.parent}:{os.environ['PATH']}"
+    path = ":".join(filter(None, (str(programs), programs_of, str(PSQL.parent), os.environ["PATH"])))
     fetched = {"feature-backups": recipe.site.bucket, FOLDER: folders[0]}
     store = {
         "AWS_ENDPOINT_URL_S3": str(recipe.site.server["endpoint_url"]),
@@ -219,15 +240,29 @@ def test_the_printed_restore(recipe: Recipe, scratch: Server) -> None:
     }
     recipe.shell("fetch.sh", fetched, **store)
     where = {**scratch.superuser.environment(), "PATH": path}
-    values = {"feature_db": recipe.site.database, "feature_owner": recipe.owner}
-    recipe.shell("restore.sh", {"feature_db": recipe.site.database}, **where)
-    recipe.shell("passwords.sh", values, stdin=f"{PASSWORD}\n{PASSWORD}\n", **where)
+    database = {"feature_db": recipe.site.database}
+    if jobs > 1:  # the other commands do not take a part for the whole
+        with pytest.raises(AssertionError, match=r"dump\.pgc\.zst"):
+            recipe.shell("restore.sh", database, **where)
+        assert scratch.administer(f"SELECT 1 FROM pg_database WHERE datname = {quote(recipe.site.database)}") == []
+    recipe.shell(way, database, **where)
+    recipe.shell(
+        "passwords.sh", {**database, "feature_owner": recipe.owner}, stdin=f"{PASSWORD}\n{PASSWORD}\n", **where
+    )
+    assert recipe.shell("compare.sh", database, **where) == ""
     assert scratch.administer(COMPARED, database=recipe.site.database) == recipe.site.sql(COMPARED)
+    scratch.administer("DELETE FROM shop.orders WHERE id = 1", database=recipe.site.database)
+    assert "shop.orders: 1000 in the backup|999" in recipe.shell("compare.sh", database, **where)
     restored: dict[str, Any] = {"host": scratch.host, "port": scratch.port, "dbname": recipe.site.database}
     psycopg2.connect(**restored, user=recipe.owner, password=PASSWORD).close()
-    (recipe.folder / "backup/dump.pgc.zst").write_bytes(b"damaged")
-    with pytest.raises(AssertionError, match=r"dump\.pgc\.zst: FAILED"):
+    (recipe.folder / "backup/globals.sql").write_bytes(b"damaged")
+    with pytest.raises(AssertionError, match=r"globals\.sql: FAILED"):
         recipe.shell("fetch.sh", fetched, **{**store, "PATH": f"{make_idle_aws(recipe.folder)}:{path}"})
+
+
+def quote(text: str) -> str:
+    """``text`` as an SQL literal."""
+    return "'" + text.replace("'", "''") + "'"
 
 
 def make_idle_aws(folder: Path) -> Path:

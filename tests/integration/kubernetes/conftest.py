@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from labkit.postgresql_programs import VERSIONS
 
+from support.credential_site import CredentialSite, make_site
 from support.http_proxy import upstream
 from support.kubernetes_account import (
     describe_account,
@@ -24,6 +26,7 @@ from support.kubernetes_objects import describe_volume
 from support.kubernetes_proxy import KubernetesProxy
 from support.kubernetes_server import IDLE_SECONDS, ApiServer
 from support.modules import ModuleRun, run_module
+from support.postgresql_servers import Server, find_server
 from support.rollout_stand_in import describe_definition
 from support.traffic_site import Balancer, describe_site
 
@@ -212,6 +215,21 @@ def site(lab: Json, namespace: Namespace) -> Namespace:
     namespace.ready("Deployment", "web", 2)
     namespace.ready("Deployment", "page", 1)
     return namespace
+
+
+@pytest.fixture(params=VERSIONS)
+def postgresql(request: pytest.FixtureRequest, lab: Json) -> Server:
+    """The lab's server of a version, by turns (``@pytest.mark.lab("postgresql_versions")``)."""
+    return find_server(lab, request.param)
+
+
+@pytest.fixture
+def credentials(
+    postgresql: Server, namespace: Namespace, server: ApiServer, unique_name: Callable[..., str], tmp_path: Path
+) -> Iterator[CredentialSite]:
+    """An application whose Secret has the credential of the first of its two roles."""
+    with make_site(namespace, postgresql, server, unique_name, tmp_path) as made:
+        yield made
 
 
 @pytest.fixture

@@ -22,10 +22,12 @@ from support.postgresql_servers import OWNER, Database, Server, make_database
 
 pytestmark = pytest.mark.lab("postgresql_versions", "versitygw")
 
-PURPOSES = ("maintenance", "backup", "query", "monitor")
+PURPOSES = ("maintenance", "backup", "query", "monitor", "integrity")
+"""Whose accounts act here; that for restores does in the tests of restores."""
 PASSWORD = "canary-of-an-operator"  # noqa: S105 - of roles that a test makes
 SEED = """
 CREATE EXTENSION pgstattuple;
+CREATE EXTENSION amcheck;
 CREATE SCHEMA shop;
 CREATE SEQUENCE shop.numbers;
 CREATE TABLE shop.hidden (i int);
@@ -46,6 +48,7 @@ DUE: dict[str, Any] = {"dead_tuple_ratio": 0.1, "minimum_tuples": 100, "index_bl
     for entry in load_yaml(Path("roles/health/tasks/read.yml"))
     if entry["name"] == "Database"
 ]
+HAS_OBJECT_DEFAULTS = 18
 FOR_OTHER_VERSIONS = {
     True: (':"owner"',),
     # Who has the rights of the database's owner comes in.
@@ -55,7 +58,7 @@ FOR_OTHER_VERSIONS = {
 
 def find_purpose(grant: str) -> str:
     """Return for which account a statement of the file is."""
-    (purpose,) = {match[1] for match in re.finditer(r""":['"](\w+)""", grant)} & set(PURPOSES)
+    (purpose,) = {match[1] for match in re.finditer(r""":['"](\w+)""", grant)} & {*PURPOSES, "restore"}
     return str(purpose)
 
 
@@ -105,6 +108,8 @@ class Shop(NamedTuple):
             programs = self.store.lab["postgresql_versions"]["client_programs"]
             options = {**connection, **self.store.s3_params(), "bin_dir": programs}
             return run_module("pg_backup", options, check=check)
+        if purpose == "integrity":
+            return run_module("pg_integrity_info", connection, check=check)
         query = HEALTH if purpose == "monitor" else "SELECT count(*) FROM shop.ledger"
         return run_module("pg_query_info", {**connection, "query": query}, check=check)
 
@@ -113,6 +118,8 @@ class Shop(NamedTuple):
         run = self.act(purpose)
         if purpose == "maintenance":
             return not run.failed and run["not_done"] == [] and len(run["plan"]) == 2
+        if purpose == "integrity":
+            return not run.failed and bool(run["status"] == "whole")
         if purpose == "monitor":
             return not run.failed and run["rows"][0]["may_read_statistics"]
         return not run.failed
@@ -168,13 +175,83 @@ def test_each_grant_is_needed(shop: Shop, purpose: str) -> None:
 
 def test_an_owner_is_asked_for_where_it_is_needed(shop: Shop) -> None:
     """Up to 16."""
-    names = {"maintenance": shop.name("maintenance")}
+    if shop.database.server.version < HAS_PG_MAINTAIN:
+        refuse_names(shop, "give -v owner=NAME", maintenance=shop.name("maintenance"))
+        return
+    name = sql.Identifier(shop.name("maintenance"))
     try:
-        if shop.database.server.version >= HAS_PG_MAINTAIN:
-            shop.grant(**names)
-        else:
-            with pytest.raises(AssertionError, match="give -v owner=NAME"):
-                shop.grant(**names)
+        shop.grant(maintenance=shop.name("maintenance"))
     finally:
-        name = sql.Identifier(names["maintenance"])
         shop.database.administer(sql.SQL("DROP OWNED BY {}").format(name), sql.SQL("DROP ROLE {}").format(name))
+
+
+def refuse_names(shop: Shop, words: str, **names: str) -> None:
+    """Execute the file with names that cannot be meant: it says why, and nothing of it has been done."""
+    with pytest.raises(AssertionError, match=words):
+        shop.grant(**names)
+    made = "SELECT count(*) FROM pg_roles WHERE rolname LIKE '{}%'"
+    assert shop.database.administer(made.format(shop.database.name + "_")) == [(0,)]
+
+
+def test_names_that_cannot_be_meant_change_nothing(shop: Shop) -> None:
+    """None at all, a misspelt variable, one that needs another one, a role that is not there."""
+    refuse_names(shop, "no account is named")
+    refuse_names(shop, "no account is named", back_up=shop.name("backup"))
+    refuse_names(shop, "give -v ledger=NAME", query=shop.name("query"), backup=shop.name("backup"))
+    refuse_names(shop, "does not exist", query=shop.name("query"), backup=shop.name("backup"), ledger="shop.misspelt")
+
+
+def test_accounts_that_do_not_inherit_get_their_rights(shop: Shop) -> None:
+    """Whether they were granted before or not."""
+
+    def grant(**names: str) -> None:
+        for purpose in PURPOSES:
+            role = sql.Identifier(names[purpose])
+            shop.database.administer(sql.SQL("CREATE ROLE {} LOGIN NOINHERIT").format(role))
+        shop.database.administer(sql.SQL("GRANT pg_read_all_data TO {}").format(sql.Identifier(names["backup"])))
+        shop.grant(**names)
+
+    with shop.accounts(grant, *PURPOSES):
+        assert [purpose for purpose in PURPOSES if not shop.is_able(purpose)] == []
+
+
+def test_without_a_superuser_all_but_row_level_security_is_given(shop: Shop) -> None:
+    """By a role that may create roles and grant those that are granted; it says what is missing, and what to do."""
+    server, admin = shop.database.server, shop.name("admin")
+    owner = server.accounts[OWNER].user
+    role = sql.Identifier(admin)
+    shop.database.administer(
+        sql.SQL("CREATE ROLE {} LOGIN CREATEROLE PASSWORD {}").format(role, sql.Literal(PASSWORD)),
+        sql.SQL("GRANT pg_read_all_data TO {} WITH ADMIN OPTION").format(role),
+        sql.SQL("GRANT {} TO {} WITH ADMIN OPTION").format(sql.Identifier(owner), role),
+        "SELECT lo_unlink(oid) FROM pg_largeobject_metadata",
+    )
+
+    def grant(**names: str) -> None:
+        account = server.superuser._replace(user=admin, passfile="", password=PASSWORD)
+        assert "may not give BYPASSRLS" in grant_documented_rights(account, shop.database.name, backup=names["backup"])
+
+    try:
+        with shop.accounts(grant, "backup"):
+            refused = shop.act("backup")
+            assert "row-level security hides rows of 1 table" in refused.msg
+            assert f"GRANT {owner} TO {shop.name('backup')}" in refused["error"]["next_step"]
+            shop.database.administer(
+                sql.SQL("GRANT {} TO {}").format(sql.Identifier(owner), sql.Identifier(shop.name("backup")))
+            )
+            assert shop.is_able("backup")
+    finally:
+        shop.database.administer(sql.SQL("DROP OWNED BY {}").format(role), sql.SQL("DROP ROLE {}").format(role))
+
+
+def test_large_objects_that_are_stored_later_are_opened(shop: Shop) -> None:
+    """By default privileges, which PostgreSQL has from 18 on; before, the next step names the owner whose rights do."""
+    owner = shop.database.server.accounts[OWNER].user
+    shop.database.sql("SELECT lo_from_bytea(0, 'of the owner')")
+
+    with shop.accounts(shop.grant, "backup"):
+        shop.database.sql("SELECT lo_from_bytea(0, 'later')")
+        if shop.database.server.version >= HAS_OBJECT_DEFAULTS:
+            assert shop.is_able("backup")
+        else:
+            assert f"GRANT {owner} TO {shop.name('backup')}" in shop.act("backup")["error"]["next_step"]

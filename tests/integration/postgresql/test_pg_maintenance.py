@@ -408,7 +408,11 @@ def test_sessions_side_by_side_leave_parallel_workers_to_what_is_longest(
         return []
 
     limits = Limits(jobs=jobs, lock_timeout=1, index_wait_timeout=1, retries=0, budget=None, timeout=None)
-    with WorkerPool(_settings(database), limits, module="test", run_id="test", deadline=Deadline(60)) as pool:
+    settings, deadline = _settings(database), Deadline(60)
+    with (
+        Session(settings, module="test", run_id="1") as deciding,
+        WorkerPool(settings, limits, module="test", run_id="1", deadline=deadline, deciding=deciding) as pool,
+    ):
         pool.run(sizes, look, size=float)
     assert {size for size, (workers, _commit) in seen.items() if workers != "0"} == set(wide)
     assert {commit for _workers, commit in seen.values()} == {"off"}

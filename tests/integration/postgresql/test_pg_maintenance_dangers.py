@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from support.postgresql_servers import crash_server
+
 from .conftest import Database, until
 from .test_pg_maintenance_faults import burn_transaction_ids
 from .test_pg_maintenance_indexes import COMPACT, _waste
@@ -142,6 +144,110 @@ def test_a_temporary_table_that_holds_the_age_is_named(database: Database, holde
     holder.close()
     until(database, "SELECT count(*) = 0 FROM pg_class WHERE relname = 'forgotten'")
     assert not database.maintain(**options).failed
+
+
+def test_a_temporary_table_that_a_crash_left_is_nobodys(database: Database) -> None:
+    """The number of its schema is that of a session of another database by now."""
+    with contextlib.closing(database.connect()) as connection, connection.cursor() as cursor:
+        cursor.execute("CREATE TEMPORARY TABLE orphan AS SELECT 1 AS id")
+        crash_server(database.server)
+    with contextlib.ExitStack() as stack:
+        for number in range(20):
+            session = database.server.connect("postgres", application=f"innocent-{number}")
+            stack.enter_context(contextlib.closing(session))
+        burn_transaction_ids(database, 1000)
+        run = database.info(transaction_id_age=500)
+        blocker = next(entry for entry in run["blockers"] if "orphan" in entry["object"])
+        assert "innocent" not in blocker["holder"]
+        assert "or nobody any more" in blocker["holder"]
+        schema = database.one("SELECT relnamespace::regnamespace::text FROM pg_class WHERE relname = 'orphan'")
+        assert f"DROP TABLE {schema}.orphan as a superuser" in blocker["next_step"]
+        database.sql(f"DROP TABLE {schema}.orphan")
+    assert not [entry for entry in database.info(transaction_id_age=500)["blockers"] if "orphan" in entry["object"]]
+
+
+@pytest.mark.parametrize("application", ["pg_dump", "lowtide.ops pg_backup abcd1234"])
+def test_a_backup_is_not_to_be_ended(database: Database, application: str) -> None:
+    """Two nightly jobs of one collection stand in each other's way; neither is worth the other. As for rows, so for locks."""
+    database.table("busy", dead=False)
+    backup = database.connect(autocommit=False, application=application)
+    with contextlib.closing(backup), backup.cursor() as cursor:
+        cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        cursor.execute("SELECT 1")
+        database.sql("DELETE FROM busy WHERE id % 2 = 0")
+        due: dict[str, Any] = {"dead_tuple_ratio": 0.1, "minimum_tuples": 100, "on_blocked": "report"}
+        database.maintain(**due)  # which proves that nothing can be removed
+        rows = database.maintain(**due)
+        database.sql("UPDATE busy SET state = 0")
+        analyzed = database.maintain(changed_tuple_ratio=0.1, **due)
+        database.sql("UPDATE busy SET state = 1")
+        cursor.execute("LOCK TABLE busy IN SHARE MODE")
+        locked = database.maintain(changed_tuple_ratio=0.1, minimum_tuples=100, lock_timeout=1, on_blocked="report")
+    assert [entry["object"] for entry in analyzed["done"]] == ["table public.busy"]
+    assert [entry["object"] for entry in analyzed["not_done"]] == ["table public.busy"]  # once, though looked at again
+    for run in (rows, locked):
+        blockers = [entry for entry in run["blockers"] if entry["object"] == "table public.busy"]
+        assert blockers, run
+        assert application in blockers[0]["holder"]
+        assert "Run again when that backup has ended" in blockers[0]["next_step"]
+        assert "pg_terminate_backend" not in str(run["blockers"])
+
+
+def test_a_transaction_in_another_database_is_named_for_shared_catalogs_alone(database: Database) -> None:
+    """It holds no row of this database's own tables."""
+    database.table("busy", dead=False)
+    session = database.server.connect("postgres", application="elsewhere")
+    session.autocommit = False
+    with contextlib.closing(session), session.cursor() as cursor:
+        cursor.execute("SELECT pg_current_xact_id()")
+        burn_transaction_ids(database, 1000)
+        run = database.maintain(transaction_id_age=500, system_catalogs=True, jobs=1, on_blocked="report")
+    named = {entry["object"] for entry in run["blockers"] if "elsewhere" in entry["holder"]}
+    assert "table pg_catalog.pg_database" in named
+    assert not named & {"table public.busy", "table pg_catalog.pg_class"}
+    assert "has ended since" not in str(run["blockers"])
+    blocker = next(entry for entry in run["blockers"] if entry["object"] == "table pg_catalog.pg_database")
+    assert "database postgres" in blocker["holder"]
+
+
+def test_a_setting_that_keeps_dead_rows_is_named(database: Database) -> None:
+    """Up to 15 there is one; nobody is in the way, and running again changes nothing."""
+    if database.server.version > 15:
+        assert database.one("SELECT count(*) FROM pg_settings WHERE name = 'vacuum_defer_cleanup_age'") == 0
+        return
+    database.sql("ALTER SYSTEM SET vacuum_defer_cleanup_age = 1000000", "SELECT pg_reload_conf()")
+    try:
+        until(database, "SELECT current_setting('vacuum_defer_cleanup_age') = '1000000'")
+        database.table("busy")
+        burn_transaction_ids(database, 1000)
+        due: dict[str, Any] = {"dead_tuple_ratio": 0.1, "minimum_tuples": 100, "on_blocked": "report"}
+        database.maintain(**due)
+        kept = database.maintain(**due)
+        old = database.maintain(transaction_id_age=500, tables=["busy"], on_blocked="report")
+    finally:
+        database.sql("ALTER SYSTEM RESET vacuum_defer_cleanup_age", "SELECT pg_reload_conf()")
+    assert not kept.changed
+    for run in (kept, old):
+        blocker = next(entry for entry in run["blockers"] if entry["object"] == "table public.busy")
+        assert "vacuum_defer_cleanup_age = 1000000" in blocker["holder"]
+        assert "ALTER SYSTEM SET vacuum_defer_cleanup_age = 0" in blocker["next_step"]
+
+
+def test_an_invalid_index_that_is_left_alone_is_told_after_the_run(database: Database, holder: Any) -> None:
+    """It may be under construction, so its table is not touched; what is done elsewhere does not hide it."""
+    database.table("busy")
+    database.sql(
+        "CREATE TABLE built (id int)",
+        "CREATE INDEX built_id ON built (id)",
+        "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'built_id'::regclass",
+    )
+    holder.cursor().execute("LOCK TABLE built IN SHARE UPDATE EXCLUSIVE MODE")
+    run = database.maintain(
+        dead_tuple_ratio=0.1, minimum_tuples=100, invalid_indexes="none", tables=["busy", "built"], on_blocked="report"
+    )
+    assert [entry["object"] for entry in run["done"]] == ["table public.busy"]
+    assert run["invalid_indexes_left"] == ["public.built_id"]
+    assert (run["waited"] > 0) is (database.server.version < 15)  # for the statistics, which were written late up to 14
 
 
 def test_a_freeze_that_lowered_nothing_fails(database: Database, holder: Any) -> None:

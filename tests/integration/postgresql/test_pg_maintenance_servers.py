@@ -90,6 +90,68 @@ def test_a_version_is_not_noted_where_tables_are_divided_by_it(database: Databas
     assert "public.customers" in run["blockers"][0]["next_step"]
 
 
+def test_what_cannot_be_finished_in_the_time_is_not_begun(database: Database) -> None:
+    """Nothing is noted before the end, so that each run would begin anew."""
+    database.sql(
+        "CREATE COLLATION mine (provider = icu, locale = 'en')",
+        "CREATE TABLE words AS SELECT md5(g::text) COLLATE mine AS word FROM generate_series(1, 200000) g",
+        *(f"CREATE INDEX words_{number} ON words (word)" for number in range(6)),
+        "UPDATE pg_collation SET collversion = '0.1' WHERE collname = 'mine'",
+    )
+    run = database.maintain(collation_versions="refresh", time_budget=1, jobs=1, on_blocked="report")
+    assert not run.changed
+    (blocker,) = run["blockers"]
+    assert "no time for the rebuild of its 6 indexes" in blocker["what"]
+    assert "in one run" in blocker["what"]
+
+
+CONTAINERS = {
+    "domain": "rules",
+    "list": "rule[]",
+    "list_of_domain": "rules[]",
+    "domain_of_range": "spans",
+    "list_of_range": "span[]",
+    "multirange": "multispan",
+    "composite": "comp",
+    "nested": "comp2",
+    "list_of_composite": "comp[]",
+}
+
+
+def test_indexes_over_whatever_holds_the_collation_inside_are_rebuilt(database: Database) -> None:
+    """Once the version is noted, nothing tells an index by the old rules any more; nor rows in the wrong partition."""
+    database.sql(
+        "CREATE COLLATION mine (provider = icu, locale = 'en')",
+        "CREATE TYPE span AS RANGE (subtype = text, collation = mine, multirange_type_name = multispan)",
+        "CREATE DOMAIN spans AS span",
+        "CREATE TYPE rule AS (name text COLLATE mine)",
+        "CREATE DOMAIN rules AS rule",
+        "CREATE TYPE comp AS (a span, n int)",
+        "CREATE TYPE comp2 AS (c comp)",
+        f"CREATE TABLE t (id int, plain text, note text COLLATE mine, s span, {', '.join(map(' '.join, CONTAINERS.items()))})",
+        *(f"CREATE INDEX by_{name} ON t ({name})" for name in CONTAINERS),
+        "CREATE INDEX by_rows ON t (id) WHERE row(note, 1) < row('m', 1)",
+        "CREATE INDEX by_predicate ON t (id) WHERE s < span('a', 'b')",
+        "CREATE INDEX by_id ON t (id)",
+        "CREATE INDEX by_plain ON t (plain) WHERE plain > 'm'",
+        "UPDATE pg_collation SET collversion = '0.1' WHERE collname = 'mine'",
+    )
+    planned = database.maintain(collation_versions="refresh", check=True)
+    by = [*CONTAINERS, "rows", "predicate"]
+    assert {item["object"] for item in planned["plan"]} == {
+        "collation public.mine",
+        *(f"index public.by_{name}" for name in by),
+    }
+    database.sql("CREATE TABLE divided (s spans, c comp2) PARTITION BY RANGE (c, s)")
+    database.sql("CREATE TABLE computed (a text, b text) PARTITION BY LIST ((a < b COLLATE mine))")
+    database.sql("CREATE TABLE listed (c comp2) PARTITION BY LIST (c)")
+    run = database.maintain(collation_versions="refresh", on_blocked="report")
+    assert not run.changed
+    (blocker,) = run["blockers"]
+    assert "2 tables are divided by it" in blocker["what"]
+    assert "public.computed, public.divided " in blocker["next_step"]
+
+
 def test_collations_that_nothing_is_built_by_are_one_line(database: Database) -> None:
     """An update of the operating system changes hundreds at once."""
     database.sql(
@@ -121,8 +183,10 @@ def test_the_version_of_the_database_s_own_collation(database: Database) -> None
         icu = Database(database.server, name)
         icu.table("t", dead=False)
         icu.sql(
-            "CREATE TABLE documents (body jsonb)",
+            "CREATE TABLE documents (body jsonb, bodies jsonb[])",
             "CREATE INDEX documents_body ON documents (body)",
+            "CREATE INDEX documents_bodies ON documents USING gin (bodies)",
+            "CREATE INDEX documents_inside ON documents USING gin (body)",
             "CREATE INDEX t_late ON t (id) WHERE note > 'm'",
             "CREATE INDEX t_note ON t (note)",
             f"UPDATE pg_database SET datcollversion = '0.1' WHERE datname = '{name}'",
@@ -130,6 +194,7 @@ def test_the_version_of_the_database_s_own_collation(database: Database) -> None
         run = icu.maintain(collation_versions="refresh")
         assert {item["object"] for item in run["plan"]} == {
             "index public.documents_body",
+            "index public.documents_bodies",
             "index public.t_late",
             "index public.t_note",
             f"database {name}",

@@ -36,17 +36,19 @@ DOCUMENTED_PREFIX = "postgresql/"
 EXISTS = frozenset({HTTPStatus.CREATED, HTTPStatus.OK, HTTPStatus.CONFLICT})
 
 
-def make_policy(bucket: str, access_key: str, *names: str, prefix: str = "") -> str:
+def make_policy(
+    bucket: str, access_key: str, *names: str, prefix: str = "", documented: str = DOCUMENTED_BUCKET
+) -> str:
     """Return the policy of a bucket that gives an account what these files of the documentation say.
 
     Without a name it is that of the account that only adds objects. Only the names differ: of the bucket, and of the
-    folder in it that ``prefix`` names with its slash.
+    folder in it that ``prefix`` names with its slash. ``documented`` is the bucket that the files name.
     """
     documents = []
     for name in names or (APPENDING,):
         text = (DOCS / name).read_text(encoding="utf-8")
         text = text.replace(f"{DOCUMENTED_BUCKET}/{DOCUMENTED_PREFIX}", f"{DOCUMENTED_BUCKET}/{prefix}")
-        documents.append(json.loads(text.replace(DOCUMENTED_BUCKET, bucket)))
+        documents.append(json.loads(text.replace(documented, bucket)))
     principal = {"AWS": [access_key]}
     statements = [
         {**statement, "Principal": principal} for document in documents for statement in document["Statement"]

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from ansible_collections.lowtide.ops.plugins.module_utils._backup import catalogue, keys
 from ansible_collections.lowtide.ops.plugins.module_utils._backup.entry import check_ages, choose_newest
-from ansible_collections.lowtide.ops.plugins.module_utils._backup.making import adopt_etags
+from ansible_collections.lowtide.ops.plugins.module_utils._backup.making import adopt_etags, choose_warnings
 from ansible_collections.lowtide.ops.plugins.module_utils._backup.manifest import (
     Identity,
     Manifest,
@@ -35,10 +35,12 @@ from ansible_collections.lowtide.ops.plugins.module_utils._backup.plan import (
     explain_clock,
     explain_old_data,
     explain_old_result,
-    parse_age,
     part_size,
     readable_age,
+    refuse_large_parts,
 )
+from ansible_collections.lowtide.ops.plugins.module_utils._backup.summary import report_backup
+from ansible_collections.lowtide.ops.plugins.module_utils._common.amounts import parse_age
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import OpsError, Refusal
 from ansible_collections.lowtide.ops.plugins.module_utils._s3.bucket import Listed
 from ansible_collections.lowtide.ops.plugins.module_utils._s3.errors import S3Error
@@ -83,8 +85,21 @@ def listing(run: str = RUN, *, parts: tuple[str, ...] = keys.ORDER) -> list[List
 
 
 def test_a_manifest_is_read_as_it_was_written() -> None:
-    """To the last field."""
-    assert read_manifest(MANIFEST.to_json()) == MANIFEST
+    """To the last field. One that was written before there were warnings has none."""
+    warned = replace(MANIFEST, warnings=("pg_dump: warning: x",))
+    assert read_manifest(warned.to_json()) == warned
+    earlier = {name: value for name, value in json.loads(MANIFEST.to_json()).items() if name != "warnings"}
+    assert read_manifest(json.dumps(earlier).encode()) == MANIFEST
+
+
+def test_warnings_that_say_nothing_new_are_left_out() -> None:
+    """What does not matter to a restore that makes foreign keys last, and what is named by name before."""
+    said = [
+        "pg_dump: warning: there are circular foreign-key constraints on this table:",
+        "pg_dump: warning: subscriptions not dumped because current user is not a superuser",
+        "pg_dump: warning: something else",
+    ]
+    assert choose_warnings(said) == said[2:]
 
 
 @settings(deadline=None)
@@ -109,13 +124,19 @@ def test_a_field_of_another_kind_never_passes_as_an_error_of_ours(field: str, va
     assert keys.is_run_id(run_id)
 
 
-def test_a_dump_in_several_objects_has_a_format_of_its_own() -> None:
-    """A release that knows of one object only names the version, instead of taking it for the whole; one is as before."""
+@pytest.mark.parametrize("main", [keys.MAIN, keys.DUMP])
+def test_a_dump_in_several_objects_has_a_format_of_its_own(main: str) -> None:
+    """A release that knows of one object only names the version, instead of taking it for the whole; one is as before.
+
+    The main one has another name than a whole dump; of those that were made before it had, each still counts.
+    """
     part = Part(size=9, sha256="1" * 64, etag="x")
-    several = replace(MANIFEST, parts=MANIFEST.parts | {"data-1.pgc.zst": part, "data-2.pgc.zst": part})
+    small = {name: MANIFEST.parts[name] for name in (keys.GLOBALS, keys.TABLES)}
+    several = replace(MANIFEST, parts={main: part, **small, "data-1.pgc.zst": part, "data-2.pgc.zst": part})
     assert read_manifest(several.to_json()) == several
-    assert several.dumps == [keys.DUMP, "data-1.pgc.zst", "data-2.pgc.zst"]
-    assert several.size == MANIFEST.size + 18
+    assert several.dumps == [main, "data-1.pgc.zst", "data-2.pgc.zst"]
+    reported = report_backup(several, NOW, PLACE)
+    assert (reported["sha256"], reported["location"]) == ("1" * 64, f"s3://b/p/d%2Fb/{SYSTEM}/{RUN}/")
     assert json.loads(several.to_json())["format_version"] == 2
     assert json.loads(MANIFEST.to_json())["format_version"] == 1
     gap = replace(several, parts={name: part for name in several.parts if name != "data-1.pgc.zst"})
@@ -123,11 +144,13 @@ def test_a_dump_in_several_objects_has_a_format_of_its_own() -> None:
         read_manifest(gap.to_json())
     # Each of them has to be there, as it was.
     listed = [Listed(key=PLACE.key(RUN, name), size=9, etag="x", modified=NOW) for name in several.dumps[1:]]
-    (run,) = catalogue.group([*listing(), *listed], "p")
+    beside = listing(parts=(keys.STARTED, keys.GLOBALS, keys.TABLES, keys.MANIFEST))
+    beside.append(Listed(key=PLACE.key(RUN, main), size=9, etag="x", modified=NOW))
+    (run,) = catalogue.group([*beside, *listed], "p")
     assert catalogue.judge(run, several.to_json()).verified
-    (run,) = catalogue.group([*listing(), listed[0]], "p")
+    (run,) = catalogue.group([*beside, listed[0]], "p")
     assert catalogue.judge(run, several.to_json()).problem == "data-2.pgc.zst is missing"
-    (run,) = catalogue.group([*listing(), listed[0], replace(listed[1], etag="y")], "p")
+    (run,) = catalogue.group([*beside, listed[0], replace(listed[1], etag="y")], "p")
     assert "data-2.pgc.zst has been replaced" in str(catalogue.judge(run, several.to_json()).problem)
 
 
@@ -236,6 +259,31 @@ def test_parts_are_few_enough(size: int, limit: int) -> None:
     part = part_size(size, max_parts=limit)
     assert part >= 16 << 20
     assert -(-2 * size // part) <= limit
+
+
+def test_parts_that_are_too_large_are_refused_before() -> None:
+    """S3 takes 5 GiB; with as many parts as it allows that is 24 TiB, with a tenth of them 2.4 TiB."""
+    refuse_large_parts(2 << 40, max_parts=1000)
+    refuse_large_parts(20 << 40, max_parts=10_000)
+    with pytest.raises(Refusal, match=r"3\.0 TiB in one upload of 1000 parts would make each 6\.1 GiB") as caught:
+        refuse_large_parts(3 << 40, max_parts=1000)
+    assert "max_parts" in caught.value.next_step
+
+
+def test_a_manifest_is_read_once() -> None:
+    """As long as it is the same object; a run looks at all of them before and under its lock."""
+    reads: list[str] = []
+
+    class Bucket:
+        def read(self, key: str) -> bytes:
+            reads.append(key)
+            return b"{}"
+
+    manifests = catalogue.Manifests(Bucket())  # type: ignore[arg-type]
+    listed = Listed(key="k", size=2, etag="a", modified=NOW)
+    for entry in (listed, listed, replace(listed, etag="b"), listed):
+        assert manifests.read(entry) == b"{}"
+    assert reads == ["k", "k"]
 
 
 def test_a_whole_run_counts() -> None:
@@ -348,7 +396,8 @@ def newer(number: int, **changes: object) -> Manifest:
 
 def find(bucket: Manifests, *manifests: Manifest) -> catalogue.Findings:
     """Look for the newest one of ours."""
-    return catalogue.find_newest(bucket, runs_of(*manifests), OURS, latest=NOW + SKEW)  # type: ignore[arg-type]
+    held = catalogue.Manifests(bucket)  # type: ignore[arg-type]
+    return catalogue.find_newest(held, runs_of(*manifests), OURS, latest=NOW + SKEW)
 
 
 def test_the_backup_of_a_copy_of_the_cluster_does_not_vouch() -> None:
@@ -394,6 +443,34 @@ def test_a_name_of_the_machine_itself_is_none_of_a_server_elsewhere(
     listed = name_members([host, "db2"], 6543, address=address, reached=names, node="n1")
     assert set(listed) == {"db2:6543", *names}
     assert len(listed) == len(set(listed))
+
+
+@pytest.mark.parametrize(
+    ("peer", "names"),
+    [
+        (None, ("pg:5432", "172.17.0.2:5432")),
+        ("172.17.0.2", ("pg:5432", "172.17.0.2:5432")),
+        ("192.0.2.7", ("pg:5432", "172.17.0.2:5432 via pg:5432")),
+    ],
+)
+def test_an_address_that_the_connection_does_not_go_to_is_none(peer: str | None, names: tuple[str, ...]) -> None:
+    """Containers on two machines have the same private one; together with the name that leads to it, it still tells."""
+    assert name_server("pg", 5432, address="172.17.0.2", server_port=5432, node="n1", peer=peer) == names
+
+
+def test_two_containers_with_one_private_address_are_two_servers() -> None:
+    """Neither vouches for the other, whichever name they were reached by; the same one by its name does."""
+
+    def name(host: str, address: str) -> tuple[str, ...]:
+        return name_server(host, 5432, address=address, server_port=5432, node="n1", peer="192.0.2.7")
+
+    made = replace(MANIFEST, hosts=name("clone", "172.17.0.2"))
+    production = Identity(name("db", "172.17.0.2"), 3, reached=name("db", "172.17.0.2"))
+    assert "it was taken from clone:5432" in str(production.explain_foreign(made))
+    own = Identity(name("clone", "172.17.0.2"), 3, reached=name("clone", "172.17.0.2"))
+    assert own.explain_foreign(made) is None
+    moved = Identity(name("clone", "172.17.0.3"), 3, reached=name("clone", "172.17.0.3"))
+    assert "one name, another address" in str(moved.explain_foreign(made))
 
 
 def test_a_name_that_leads_to_another_address_proves_nothing() -> None:

@@ -24,7 +24,7 @@ def place(database: str, prefix: str = "team/pg") -> keys.Place:
 @settings(deadline=None)
 @given(
     NAMES,
-    st.sampled_from([*keys.ORDER, "data-1.pgc.zst", "data-15.pgc.zst"]),
+    st.sampled_from([*keys.ORDER, keys.MAIN, "data-1.pgc.zst", "data-15.pgc.zst"]),
     st.sampled_from(["", "team", "team/pg x"]),
 )
 def test_a_key_can_be_taken_apart_again(name: str, part: str, prefix: str) -> None:
@@ -94,19 +94,24 @@ def test_run_id_is_its_time_stamp_and_a_token() -> None:
     assert not keys.is_run_id(made + "0")
 
 
-def test_further_objects_have_their_place_in_the_order() -> None:
-    """After the main one, by their number; a manifest vouches for all of them, without a gap."""
+@pytest.mark.parametrize("main", [keys.MAIN, keys.DUMP])
+def test_further_objects_have_their_place_in_the_order(main: str) -> None:
+    """After the main one, by their number; a manifest vouches for all of them, without a gap. Older ones have a main dump."""
     further = [keys.name_data(number) for number in range(1, keys.MAX_JOBS)]
-    ordered = [keys.STARTED, keys.GLOBALS, keys.DUMP, *further, keys.TABLES, keys.MANIFEST]
+    ordered = [keys.STARTED, keys.GLOBALS, main, *further, keys.TABLES, keys.MANIFEST]
     assert keys.order_parts([*sorted(ordered), "other.txt"]) == ordered
-    assert keys.list_dumps(reversed(ordered)) == [keys.DUMP, *further]
+    assert keys.list_dumps(reversed(ordered)) == [main, *further]
+    assert keys.name_main(ordered) == main
+    whole = {main, keys.GLOBALS, keys.TABLES, *further}
+    assert keys.is_complete(whole)
     assert keys.is_complete(keys.PARTS)
-    assert keys.is_complete({*keys.PARTS, *further})
     for names in (
         [],
-        [keys.DUMP],
-        [*keys.PARTS, further[1]],
+        [main],
+        [keys.MAIN, keys.GLOBALS, keys.TABLES],
+        whole - {further[0]},
         [*keys.PARTS, keys.MANIFEST],
-        [*keys.PARTS[1:], *further],
+        whole - {main},
+        {*whole, keys.DUMP, keys.MAIN},
     ):
         assert not keys.is_complete(names)

@@ -35,7 +35,9 @@ def test_a_name_is_never_read_as_a_connection(name: str) -> None:
 def test_every_program_connects_to_the_named_database() -> None:
     """pg_dumpall too, whose own choice may be closed to this role."""
     environment = {"PGPASSWORD": "canary"}
-    dump, _compress = programs.dump_commands(PROGRAMS, environment, database="d=b", snapshot="s", lock_timeout=3)
+    dump, _compress = programs.dump_commands(
+        PROGRAMS, environment, database="d=b", snapshot="s", lock_timeout=3, encoding="LATIN1"
+    )
     roles = programs.globals_command(PROGRAMS, environment, database="d=b", role_passwords=False)
     for command, option in ((dump, "--dbname"), (roles, "--database")):
         (given_name,) = [argument for argument in command.argv if argument.startswith(option)]
@@ -50,13 +52,14 @@ def test_every_program_connects_to_the_named_database() -> None:
 
 def test_one_stream_is_dumped_as_ever() -> None:
     """By the same command line; what a stream is made of goes into it, and nothing else changes."""
-    words = {"database": "d", "snapshot": "s", "lock_timeout": 3}
+    words = {"database": "d", "snapshot": "s", "lock_timeout": 3, "encoding": "LATIN1"}
     dump, compress = programs.dump_commands(PROGRAMS, {}, **words)  # type: ignore[arg-type]
     assert dump.argv[:-1] == (
         "/p/pg_dump",
         "-Fc",
         "-Z0",
         "--no-password",
+        "--encoding=LATIN1",
         "--snapshot=s",
         "--lock-wait-timeout=3000",
     )
@@ -144,6 +147,19 @@ def test_a_decoder_is_asked_for_its_version_before_anything_is_read(tmp_path: Pa
         programs.refuse_older_decoder(str(program), "16.4", deadline=Deadline(30))
     assert caught.value.obj == str(program)
     assert "version 16 or newer" in caught.value.next_step
+
+
+def test_programs_of_the_server_s_own_version_are_preferred(tmp_path: Path) -> None:
+    """Where all of them are installed; newer ones write what the server does not know, which is told."""
+    folders = [f"{tmp_path}/a/{{}}/bin", f"{tmp_path}/b-{{}}/bin"]
+    assert programs.find_version_folder(16, folders) is None
+    for folder, names in (("a/16/bin", ["pg_dump"]), ("b-16/bin", ["pg_dump", "pg_dumpall", "pg_restore"])):
+        (tmp_path / folder).mkdir(parents=True)
+        for name in names:
+            (tmp_path / folder / name).touch(mode=0o755)
+    assert programs.find_version_folder(16, folders) == f"{tmp_path}/b-16/bin"
+    assert programs.explain_newer(16, "16.4") is None
+    assert "postgresql-client-16" in str(programs.explain_newer(16, "18.1"))
 
 
 def test_a_snapshot_that_another_server_does_not_know_is_told() -> None:

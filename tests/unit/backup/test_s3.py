@@ -161,6 +161,25 @@ def test_a_refusal_of_who_hands_out_credentials_is_not_the_buckets(operation: st
     assert (own.obj, own.code) == ("s3://b/k", "AccessDenied")
 
 
+@pytest.mark.parametrize(
+    ("obj", "operation", "resource"),
+    [
+        ("s3://b/p/d/7/run/dump", "PutObject", "s3:PutObject on arn:aws:s3:::b/p/d/7/*, or on the prefix before it,"),
+        ("s3://b/d/7/run/dump", "GetObject", "s3:GetObject on arn:aws:s3:::b/d/7/*,"),
+        ("s3://b/k", "GetObject", "s3:GetObject on the bucket (arn:aws:s3:::b/*),"),
+        ("s3://b/p/d/7/", "ListObjectsV2", "s3:ListBucket on the bucket (arn:aws:s3:::b),"),
+        ("s3://b", "ListObjectsV2", "s3:ListBucket on the bucket (arn:aws:s3:::b),"),
+        ("S3", "ListObjectsV2", "s3:ListBucket on the bucket,"),
+    ],
+)
+def test_a_right_is_advised_on_no_more_than_is_needed(obj: str, operation: str, resource: str) -> None:
+    """As a policy names it: the objects of this database, not the whole bucket."""
+    answer = {"Error": {"Code": "AccessDenied"}, "ResponseMetadata": {"HTTPStatusCode": 403}}
+    error = ClientError(answer, operation)  # type: ignore[arg-type]
+    refused = sdk_error(obj=obj, operation="read", endpoint="http://s3", error=error)
+    assert f"Grant these credentials {resource}" in refused.next_step
+
+
 def test_an_absent_profile_or_file_is_refused_without_the_files_text(tmp_path: Path) -> None:
     """A line that cannot be parsed may be the secret; a secret of two lines is not shown either."""
     broken = tmp_path / "broken"

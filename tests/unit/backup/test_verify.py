@@ -21,7 +21,7 @@ import pytest
 
 from ansible_collections.lowtide.ops.plugins.module_utils._backup import verify
 from ansible_collections.lowtide.ops.plugins.module_utils._backup.copy_rows import Expected, RowCounter
-from ansible_collections.lowtide.ops.plugins.module_utils._backup.making import read_tables, write_tables
+from ansible_collections.lowtide.ops.plugins.module_utils._backup.making import name_rows, read_tables, write_tables
 from ansible_collections.lowtide.ops.plugins.module_utils._backup.manifest import Part
 from ansible_collections.lowtide.ops.plugins.module_utils._backup.pipeline import Stopped
 from ansible_collections.lowtide.ops.plugins.module_utils._backup.streams import Streams
@@ -185,10 +185,23 @@ def test_partitions_may_be_there_by_the_name_of_their_root() -> None:
 
 def test_rows_must_be_those_that_were_counted_before() -> None:
     """More, fewer, none, and a table that was not there."""
-    verify.compare_rows("x", {"a": 1}, {"a": 1})
-    for rows in ({"a": 2}, {}, {"a": 1, "b": 0}):
-        with pytest.raises(verify.NotVerified, match="rows"):
-            verify.compare_rows("x", rows, {"a": 1})
+    a, b = ("s", "a"), ("s", "b")
+    verify.compare_rows("x", {a: 1}, {a: 1})
+    for rows in ({a: 2}, {}, {a: 1, b: 0}):
+        with pytest.raises(verify.NotVerified, match=r"table s\.[ab] has .* rows"):
+            verify.compare_rows("x", rows, {a: 1})
+
+
+@pytest.mark.procedure("D27")
+def test_tables_whose_names_join_to_the_same_are_two() -> None:
+    """In whatever order the dump has them, and where only one of them differs."""
+    inner, outer = (b"a", b"b.c"), (b"a.b", b"c")
+    recorded = read_tables(write_tables({inner: 400, outer: 7}, {}))
+    for rows in ({inner: 400, outer: 7}, {outer: 7, inner: 400}):
+        verify.compare_rows("x", name_rows(rows), recorded)
+    for rows in ({inner: 401, outer: 7}, {inner: 400, outer: 8}):
+        with pytest.raises(verify.NotVerified, match=r"table a\.b\.c has"):
+            verify.compare_rows("x", name_rows(rows), recorded)
 
 
 def count(**tables: int) -> RowCounter:
@@ -216,7 +229,7 @@ def test_the_document_of_the_tables_names_the_object_of_those_that_are_elsewhere
     """Who reads it for the rows only, as before, reads the same."""
     rows = {(b"s", b"a"): 1, (b"s", b"c"): 3}
     body = write_tables(rows, {(b"s", b"c"): "data-1.pgc.zst"})
-    assert read_tables(body) == {"s.a": 1, "s.c": 3}
+    assert read_tables(body) == {("s", "a"): 1, ("s", "c"): 3}
     assert [entry.get("object") for entry in json.loads(body)] == [None, "data-1.pgc.zst"]
 
 

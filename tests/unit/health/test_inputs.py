@@ -26,6 +26,7 @@ NOTHING: dict[str, Any] = {
     "backup_max_age": None,
     "backup_due_age": None,
     "alerts_url": None,
+    "secrets": None,
     "set_inputs": [],
     "limits": {"warn_ratio": 0.8},
 }
@@ -52,7 +53,7 @@ def plan(**inputs: Any) -> dict[str, Any]:
     ("inputs", "checks"),
     [
         ({}, ["workloads", "consumer_groups", "database", "backups"]),
-        ({"alerts_url": "http://p"}, list(NEEDS)),
+        ({"alerts_url": "http://p", "secrets": [{"name": "tls"}]}, list(NEEDS)),
         ({"workloads": None}, ["consumer_groups", "database", "backups"]),
         ({"namespace": None, "consumer_groups": None}, ["database", "backups"]),
         ({"postgresql_connection": None}, ["workloads", "consumer_groups"]),
@@ -232,3 +233,21 @@ def test_the_variables_are_those_that_were_set() -> None:
 def test_the_plan_holds_no_connection() -> None:
     """It becomes a fact, and connections have secrets."""
     assert "canary" not in str(plan(postgresql_connection={"login_db": "shop", "login_password": "canary"}))
+
+
+def test_secrets_get_their_limits_in_seconds() -> None:
+    """A month for certificates, and none for a password that is not declared."""
+    declared = [{"name": "tls"}, {"name": "db", "max_age": "90d", "valid_for": "1d"}]
+    assert plan(secrets=declared)["secrets"] == [
+        {"name": "tls", "valid_for": 30 * 86400.0, "max_age": None},
+        {"name": "db", "valid_for": 86400.0, "max_age": 90 * 86400.0},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("secrets", "words"),
+    [([], "it is empty"), (["tls"], "names no Secret"), ([{"name": "tls", "valid_for": "soon"}], "is not a duration")],
+)
+def test_secrets_that_cannot_be_meant_are_refused(secrets: list[Any], words: str) -> None:
+    with pytest.raises(Refusal, match=words):
+        plan(secrets=secrets)

@@ -34,6 +34,7 @@ PLAN: dict[str, Any] = {
         "consumer_groups": "kafka_connection",
         "database": "health_postgresql_connection",
         "backups": "s3_connection",
+        "secrets": "kubernetes_connection",
         "alerts": "health_alerts_url",
     },
     "namespace": "n",
@@ -44,6 +45,7 @@ PLAN: dict[str, Any] = {
     "database": "d",
     "consumer_groups": [{"name": "g", "max_lag": 10, "states": ["stable"]}],
     "backups": [{"database": "d", "max_age": "24h", "system_identifier": None}],
+    "secrets": [{"name": "s", "valid_for": 30 * 86400.0, "max_age": 90 * 86400.0}],
     "limits": LIMITS,
 }
 WORKLOAD = {"kind": "Deployment", "namespace": "n", "name": "w", "replicas": 3, "ready": 3}
@@ -439,3 +441,41 @@ def test_what_is_declared_in_part_is_a_warning_that_the_summary_names() -> None:
     )
     assert failed["summary"].startswith("FAIL: 1 of 1 checks failed")
     assert "; not checked: backups (" in failed["summary"]
+
+
+def describe_secret(*days: float, age: float | None = None, phase: str = "finished", **fields: Any) -> dict[str, Any]:
+    """A Secret with certificates that are valid for so many days, and a password of that age."""
+    certificates = [
+        {"subject": "CN=x", "seconds_left": left * 86400, "not_after": "2026-05-04T02:00:00Z"} for left in days
+    ]
+    credential = None if age is None else {"phase": phase, "age_seconds": age * 86400}
+    secret = {"name": "s", "title": "Secret n/s", "exists": True, "certificates": certificates}
+    return {**secret, "credential": credential, **fields}
+
+
+@pytest.mark.parametrize(
+    ("secret", "expected"),
+    [
+        (describe_secret(60, age=10), ["OK", "OK"]),
+        (describe_secret(31, age=80), ["WARN", "WARN"]),
+        (describe_secret(29, age=91), ["FAIL", "FAIL"]),
+        (describe_secret(-1, 60, age=10), ["FAIL", "OK", "OK"]),
+        (describe_secret(age=10, phase="proven"), ["WARN"]),
+        (describe_secret(), ["FAIL"]),
+        (describe_secret(exists=False), ["FAIL"]),
+    ],
+)
+def test_secrets(secret: dict[str, Any], expected: list[str]) -> None:
+    """Each certificate, then the password; of one that was never replaced the age is not known."""
+    assert levels("secrets", {"secrets": [secret]}) == expected
+
+
+def test_a_secret_of_which_nothing_is_declared_that_could_be_told_fails() -> None:
+    """Nothing expected is never healthy."""
+    plan = {**PLAN, "checks": ["secrets"], "secrets": [{"name": "s", "valid_for": 86400.0, "max_age": None}]}
+    told = judge_health({"secrets": {"secrets": [describe_secret()]}}, plan, [])
+    assert "there is nothing to check" in told["summary"]
+    told = judge_health({"secrets": {"secrets": [describe_secret(-3)]}}, plan, [])
+    assert told["evidence"] == [
+        "FAIL Secret n/s, CN=x: expired 3.0 d ago, until 2026-05-04T02:00:00Z (limit 1 d). Renew it."
+    ]

@@ -7,7 +7,11 @@ import pytest
 
 from ansible_collections.lowtide.ops.plugins.module_utils._postgresql import names
 from ansible_collections.lowtide.ops.plugins.module_utils._postgresql.arguments import Scope
-from ansible_collections.lowtide.ops.plugins.module_utils._postgresql.collations import Collation, plan_collations
+from ansible_collections.lowtide.ops.plugins.module_utils._postgresql.collations import (
+    Collation,
+    fit_collations,
+    plan_collations,
+)
 from ansible_collections.lowtide.ops.plugins.module_utils._postgresql.plan_indexes import (
     REINDEX,
     Rights,
@@ -43,6 +47,36 @@ def test_a_version_is_not_noted_where_tables_are_divided_by_it() -> None:
     assert skip.blocker is not None
     assert "public.customers" in skip.blocker.what
     assert "Move the rows of public.customers" in skip.blocker.next_step
+
+
+@pytest.mark.parametrize(
+    ("budget", "done"),
+    [(None, ["a", "b"]), (1000.0, ["a", "b"]), (0.05, ["b"]), (0.001, [])],
+)
+def test_what_cannot_be_finished_in_the_time_is_not_begun(budget: float | None, done: list[str]) -> None:
+    """The version is noted when all have been rebuilt in one run, so each run would begin anew."""
+    small = INDEX._replace(oid=90, name="small", pages=10)
+    collations = [
+        COLLATION._replace(oid=50, name="a", indexes=[INDEX.oid, 90]),
+        COLLATION._replace(oid=51, name="b", indexes=[90]),
+    ]
+    plan = Plan()
+    plan_collations(
+        collations,
+        [INDEX, small],
+        Conditions(collation_versions="refresh"),
+        rights=Rights(),
+        block_size=8192,
+        plan=plan,
+    )
+    fit_collations(plan, collations, budget=budget, jobs=1)
+    assert [step.name for step in plan.steps if step.phase == Phase.REFRESH] == done
+    rebuilt = {step.oid for step in plan.steps if step.phase == Phase.COLLATION}
+    assert rebuilt == {oid for collation in collations if collation.name in done for oid in collation.indexes}
+    assert [skip.display_name for skip in plan.skips] == [
+        f"collation public.{name}" for name in ("b", "a") if name not in done
+    ]
+    assert all(skip.blocker and "in one run" in skip.blocker.what for skip in plan.skips)
 
 
 @pytest.mark.parametrize("mode", ["report", "refresh"])
@@ -81,3 +115,12 @@ def test_what_could_not_be_dropped_is_said_before_it_is_built() -> None:
     assert "GRANT the role that owns public.t TO keeper" in warning
     assert warn_of_remains(steps, [INDEX], user="keeper") == []
     assert warn_of_remains([], [other], user="keeper") == []
+
+
+def test_a_version_is_not_noted_while_an_index_is_out_of_scope() -> None:
+    """Nothing would tell afterwards that it is built by the old rules."""
+    plan = planned("refresh", COLLATION._replace(indexes=[INDEX.oid, 11]))
+    assert plan.steps == []
+    (skip,) = plan.skips
+    assert skip.blocker is not None
+    assert "1 of its 2 indexes are not in it" in skip.blocker.next_step

@@ -80,3 +80,12 @@ def test_a_build_waits_for_the_whole_transaction(change: dict[str, Any], seconds
     """Not for the statement that it is at."""
     snapshot = holders.find_old_snapshot([SNAPSHOT._replace(**change)], limit=5.0)
     assert (snapshot and snapshot.seconds) == seconds
+
+
+def test_a_session_of_another_database_holds_shared_catalogs_alone() -> None:
+    """And no build waits for it."""
+    elsewhere = SNAPSHOT._replace(only_shared=True)
+    assert holders.find_oldest([elsewhere, SNAPSHOT], catalog=True, shared=True) == elsewhere
+    assert holders.find_oldest([elsewhere, SNAPSHOT], catalog=True, shared=False) == SNAPSHOT
+    assert holders.find_oldest([elsewhere], catalog=True, shared=False) is None
+    assert holders.find_old_snapshot([elsewhere], limit=5.0) is None

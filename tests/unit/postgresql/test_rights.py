@@ -16,7 +16,7 @@ from ansible_collections.lowtide.ops.plugins.module_utils._postgresql.steps impo
 
 from .test_plan import INDEX, TABLE
 
-DUE = TABLE._replace(schema="shop", dead=9000)
+DUE = TABLE._replace(schema="shop", dead=9000, owner="Shop Owner")
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,8 @@ DUE = TABLE._replace(schema="shop", dead=9000)
         ({"may_enter": False}, 180000, "GRANT USAGE ON SCHEMA shop TO keeper"),
         ({"may_enter": False}, 140000, "GRANT USAGE ON SCHEMA shop TO keeper"),
         ({"may_vacuum": False}, 170000, "GRANT MAINTAIN ON shop.t TO keeper"),
-        ({"may_vacuum": False}, 160000, "GRANT the role that owns shop.t, or the database, TO keeper"),
+        ({"may_vacuum": False}, 160000, 'GRANT "Shop Owner" TO keeper WITH INHERIT TRUE'),
+        ({"may_vacuum": False}, 150000, 'GRANT "Shop Owner" TO keeper; ALTER ROLE keeper INHERIT'),
     ],
 )
 def test_a_missing_right_is_a_blocker_with_its_grant(change: dict[str, Any], version: int, grant: str) -> None:

@@ -29,6 +29,19 @@ def test_a_freeze_that_lowered_nothing_is_no_success(sees_sessions: bool, advice
     assert advice in skip.blocker.next_step
 
 
+@pytest.mark.parametrize(("age", "holder"), [(501, "perhaps prepared transaction 'x'"), (500, "has ended since")])
+def test_what_is_there_has_not_ended(age: int, holder: str) -> None:
+    """Of the limit that the table does not meet, only what is older can be the cause."""
+    oldest = XminHolder(
+        "a prepared transaction", "prepared transaction 'x'", None, None, None, age, 5, False, "ROLLBACK"
+    )
+    skip = make_remaining_skip(STEP, oldest, sees_sessions=True, limit=500)
+    assert skip.is_danger
+    assert skip.blocker is not None
+    assert holder in skip.blocker.holder
+    assert skip.blocker.next_step == ("ROLLBACK" if age > 500 else "Run again")
+
+
 def test_a_table_that_is_written_to_is_due_again_without_danger() -> None:
     step = STEP._replace(unmet={"dead_tuple_ratio": "20 %"})
     skip = make_remaining_skip(step, None, sees_sessions=True)
@@ -63,7 +76,9 @@ def test_a_temporary_table_is_named_with_its_session() -> None:
     assert skip.blocker is not None
     assert skip.blocker.holder == "pid 7, user app"
     (unknown,) = plan_for(TEMPORARY._replace(session=None)).skips
-    assert "pg_temp_3" in unknown.reason
+    assert "pg_temp_3, or nobody any more" in unknown.reason
+    assert unknown.blocker is not None
+    assert "DROP TABLE pg_temp_3.t as a superuser" in unknown.blocker.next_step
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from ansible_collections.lowtide.ops.plugins.module_utils._s3.errors import ACTI
 from support.checkout import text
 
 RIGHTS = Path("docs/postgresql-rights.sql")
+EXPIRY = "s3-policy-expiry.json"
 
 
 def read_actions(name: str) -> set[str]:
@@ -25,7 +26,11 @@ def read_actions(name: str) -> set[str]:
 def test_policies_allow_what_the_code_asks_for() -> None:
     """Nothing else; and only one of them to delete."""
     assert read_actions(PRUNING) == {"s3:DeleteObject"}
-    assert read_actions(APPENDING) | read_actions(PRUNING) == set(ACTIONS.values())
+    of_versions = {"s3:GetObjectVersion", "s3:GetObjectVersionTagging", "s3:DeleteObjectVersion"}
+    assert of_versions <= read_actions(EXPIRY)
+    allowed = read_actions(APPENDING) | read_actions(PRUNING) | (read_actions(EXPIRY) - of_versions)
+    assert allowed == set(ACTIONS.values())
+    assert "s3:PutObject" not in read_actions(EXPIRY)
     assert "s3:DeleteObject" not in read_actions(APPENDING)
 
 
@@ -56,6 +61,9 @@ def test_how_to_run_names_every_account() -> None:
         ("roles/backup/README.md", RIGHTS.name),
         ("roles/backup/README.md", APPENDING),
         ("roles/backup/README.md", PRUNING),
+        ("roles/cleanup/README.md", EXPIRY),
+        ("roles/corruption_triage/README.md", RIGHTS.name),
+        ("roles/corruption_triage/README.md", APPENDING),
         ("roles/database_maintenance/README.md", RIGHTS.name),
         ("roles/event_reconciliation/README.md", RIGHTS.name),
         ("roles/health/README.md", RIGHTS.name),

@@ -14,7 +14,7 @@ import pytest
 OLDEST = (3, 8)
 ROOT = Path(__file__).resolve().parents[3]
 PACKAGE = "ansible_collections.lowtide.ops."
-ENTRIES = ("plugins/modules/systemd_units.py",)
+ENTRIES = ("plugins/modules/systemd_units.py", "plugins/modules/file_expiry.py")
 """Modules whose tasks run on managed hosts, and not where the control host is."""
 NEWER = {"removeprefix", "removesuffix", "cache", "pairwise", "UTC", "is_relative_to", "readlink_to", "bit_count"}
 GENERICS = {"dict", "list", "set", "tuple", "type", "frozenset"}

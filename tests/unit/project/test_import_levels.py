@@ -12,19 +12,34 @@ from support.import_levels import check_levels, check_packages, find_level, pack
 
 LEVELS = {
     "module_utils._common": [
-        ["durations", "errors", "redaction", "retry", "text", "timestamps"],
-        ["bundle", "dependencies", "outcome"],
+        ["errors", "redaction", "retry", "text", "timestamps"],
+        ["amounts", "bundle", "dependencies", "outcome"],
+        ["caps"],
         ["module"],
     ],
     "module_utils._backup": [
-        ["copy_rows", "held_tables", "keys", "pipeline"],
-        ["manifest", "packing", "streams"],
-        ["catalogue", "database", "plan", "programs", "rights", "verify"],
-        ["cleaning", "making", "summary"],
-        ["run"],
-        ["backup"],
+        ["copy_rows", "held_tables", "keys", "pings", "pipeline", "restore_summary"],
+        ["dump_text", "evidence", "manifest", "packing", "side", "streams"],
+        [
+            "catalogue",
+            "compare",
+            "database",
+            "plan",
+            "programs",
+            "restore_rights",
+            "rights",
+            "role_statements",
+            "verify",
+        ],
+        ["cleaning", "making", "restoring", "summary"],
+        ["run", "source"],
+        ["backup", "restore"],
         ["entry"],
+        ["drill", "restore_entry"],
+        ["drill_entry"],
     ],
+    "module_utils._expiry": [["rules"], ["removal"], ["entry"]],
+    "module_utils._files": [["listing"], ["entry"]],
     "module_utils._pgbackrest": [["repository"], ["plan", "program"], ["operations"]],
     "module_utils._kafka": [
         ["api", "errors", "summary"],
@@ -53,7 +68,7 @@ LEVELS = {
         ["access", "autoscalers", "constraints", "plans", "snapshot"],
         ["client", "silent_nodes"],
         ["cache", "cluster", "conditions", "diagnosis", "job_work", "logs", "reviews", "scaling_constraints"],
-        ["scalable"],
+        ["scalable", "secrets"],
         [
             "autoscaler_metrics",
             "endpoints",
@@ -77,6 +92,7 @@ LEVELS = {
         ["operations"],
     ],
     "module_utils._consumers": [["partitions"], ["operations"]],
+    "module_utils._credentials": [["certificates", "notes"], ["clients", "plan"], ["operations"]],
     "module_utils._metrics": [["limits"], ["prometheus"], ["operations"]],
     "module_utils._mysql": [
         ["dump_text", "errors", "findings", "restore_state"],
@@ -86,11 +102,18 @@ LEVELS = {
         ["restore"],
         ["entry"],
     ],
+    "module_utils._patroni": [
+        ["state"],
+        ["client", "plan"],
+        ["arguments", "moving", "sites", "summary"],
+        ["restarting"],
+        ["operations"],
+    ],
     "module_utils._postgresql": [
         ["errors", "json_values", "names", "steps", "summary"],
         ["pooler"],
         ["connection"],
-        ["arguments", "catalog", "locks"],
+        ["arguments", "catalog", "integrity", "locks", "logins", "roles"],
         ["bloat", "holders", "unfrozen"],
         ["blockers", "plan"],
         ["plan_indexes", "scope", "worker_pool"],
@@ -108,7 +131,7 @@ LEVELS = {
         ["apply"],
         ["ensure"],
     ],
-    "module_utils._s3": [["errors"], ["bucket", "connection"]],
+    "module_utils._s3": [["errors"], ["bucket", "connection"], ["versions"]],
     "plugin_utils._window": [
         ["declaration", "events", "inputs", "processes", "renewer", "version"],
         ["journal", "lease", "preload", "results", "state"],
@@ -127,6 +150,8 @@ EXCEPTIONS: dict[tuple[str, str], str] = {}
 COMPOSES = {
     "module_utils._backup": {"module_utils._postgresql", "module_utils._s3"},
     "module_utils._consumers": {"module_utils._kafka", "module_utils._kubernetes"},
+    "module_utils._credentials": {"module_utils._kubernetes", "module_utils._postgresql"},
+    "module_utils._expiry": {"module_utils._backup", "module_utils._s3"},
     "module_utils._mysql": {"module_utils._backup", "module_utils._s3"},
     "module_utils._pgbackrest": {"module_utils._backup"},
 }

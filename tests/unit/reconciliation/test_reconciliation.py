@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.lowtide.ops.plugins.plugin_utils._reconciliation import reconcile
+from ansible_collections.lowtide.ops.plugins.plugin_utils._reconciliation import list_passed, reconcile
 
 IN_LOG = {"log_end": 18, "lost": 0, "beyond_end": 0}
 PASSED = {"topic": "t", "partition": 0, "log_start": 5, "committed": 15, **IN_LOG}
@@ -157,25 +157,79 @@ def test_a_loss_is_not_made_up_for_by_another_partition() -> None:
     assert "lost 10 of t[1]" in nothing["blockers"][0]["what"]
 
 
+def stopped(*partitions: dict[str, Any]) -> list[dict[str, Any]]:
+    """The groups as they were when the consumers were stopped."""
+    return [
+        {"name": "other", "partitions": [{**PASSED, "committed": 1}]},
+        {"name": "g", "partitions": list(partitions)},
+    ]
+
+
 def test_what_retention_removed_while_the_consumers_were_stopped_is_lost() -> None:
     """Though the group has gone on, and everything from the log's start on is recorded; for each partition."""
     moved = {**PASSED, "log_start": 100, "committed": 150, "log_end": 150}
     ahead = {**OTHER, "log_start": 0, "committed": 200, "log_end": 200}
-    before: list[dict[str, Any]] = [
-        {"name": "other", "partitions": [{**PASSED, "committed": 1}]},
-        {
-            "name": "g",
-            "partitions": [{**PASSED, "committed": 50}, {**OTHER, "committed": 190}, NOT_STARTED | {"partition": 2}],
-        },
-    ]
     recorded = ledger(of(0, 50), of(1, 200))
     assert reconcile(bus(moved, ahead), recorded, "")["blockers"] == []
+    before = stopped({**PASSED, "committed": 50}, {**OTHER, "committed": 190}, NOT_STARTED | {"partition": 2})
     (blocker,) = reconcile(bus(moved, ahead), recorded, "", None, before)["blockers"]
     assert blocker["what"] == (
-        "retention has removed offsets that it had not passed when it was stopped: 50 of t[0] (50 to 99)"
+        "retention has removed offsets that it had not passed when it was stopped: 50 of t[0] (50 to 99), and not all"
+        " of them are recorded (topic 300, recorded 250, lost 50, doubled 0; lost 50 of t[0])"
     )
-    before[1]["partitions"][0]["committed"] = 100
+    in_sum = ledger({"recorded": 250, "doubled": 0, "recorded_since": 0})
+    (blocker,) = reconcile(bus(moved, ahead), in_sum, "", None, before)["blockers"]
+    assert "50 of t[0] (50 to 99)" in blocker["what"]
+    before = stopped({**PASSED, "committed": 100}, {**OTHER, "committed": 190})
     assert reconcile(bus(moved, ahead), recorded, "", None, before)["blockers"] == []
+
+
+def test_what_was_removed_after_the_group_had_gone_on_is_proven_by_the_ledger() -> None:
+    """It is asked for all from the commit at the stop on, of which the log holds the end alone."""
+    now = {**PASSED, "log_start": 500, "committed": 5000, "log_end": 5000}
+    before = stopped({**PASSED, "log_start": 0, "committed": 100, "log_end": 100})
+    assert list_passed(bus(now), before) == [{"topic": "t", "partition": 0, "log_start": 100, "committed": 5000}]
+    assert list_passed(bus(now)) == [{"topic": "t", "partition": 0, "log_start": 500, "committed": 5000}]
+    assert reconcile(bus(now), ledger(of(0, 4900)), "", None, before)["blockers"] == []
+    told = reconcile(bus(now), ledger(of(0, 4899)), "", None, before)
+    assert "400 of t[0] (100 to 499)" in told["blockers"][0]["what"]
+    assert told["to_count"] == [{"topic": "t", "partition": 0, "start": 500, "end": 5000}]
+    by_transactions = ledger(
+        of(0, 400 + 2250)
+    )  # what is held was written by transactions, which took half of the offsets
+    assert reconcile(bus(now), by_transactions, "", counted(2250), before)["blockers"] == []
+    assert reconcile(bus(now), by_transactions, "", counted(2251), before)["blockers"] != []
+
+
+@pytest.mark.parametrize("committed", [12, None])
+def test_what_was_removed_of_a_partition_without_a_commit_is_lost(committed: int | None) -> None:
+    """Its group would have begun where the log did; whether it has begun by now or not."""
+    before = stopped(PASSED, {**NOT_STARTED, "log_start": 0, "log_end": 10})
+    now = {**NOT_STARTED, "log_start": 10, "log_end": 12, "committed": committed}
+    (blocker,) = reconcile(bus(PASSED, now), ledger(of(0, 10), of(1, 2 if committed else 0)), "", None, before)[
+        "blockers"
+    ]
+    assert "10 of t[1] (0 to 9)" in blocker["what"]
+    proven = [of(1, committed)] if committed else []
+    unmoved = {**now, "log_start": 0}
+    assert reconcile(bus(PASSED, unmoved), ledger(of(0, 10), *proven), "", None, before)["blockers"] == []
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"committed": 50, "log_end": 50}, "the end of t[0] went from 1000 to 50"),  # the topic was made anew
+        ({"committed": 2000, "log_end": 2000, "log_start": 0}, "the start of t[0] went from 5 to 0"),
+        ({"committed": 50, "log_end": 1000}, "lower than when it was stopped: t[0] from 1000 to 50"),
+    ],
+)
+def test_a_commit_or_log_that_went_back_is_named(change: dict[str, Any], words: str) -> None:
+    """The ledger has as many events as asked for, of the topic that there was."""
+    before = stopped({**PASSED, "committed": 1000, "log_end": 1000})
+    now = {**PASSED, **change}
+    recorded = now["committed"] - now["log_start"]
+    (blocker,) = reconcile(bus(now), ledger(of(0, recorded)), "", None, before)["blockers"]
+    assert words in blocker["what"]
 
 
 @pytest.mark.parametrize("is_listed", [True, False])

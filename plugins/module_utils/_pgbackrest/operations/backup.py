@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 import typing as t
 
-from ..._backup.plan import parse_age
+from ..._common.amounts import parse_age
 from ..._common.errors import OpsError, Refusal
 from ..._common.outcome import Blocker, Outcome, PlanItem
 from ..._common.retry import Deadline

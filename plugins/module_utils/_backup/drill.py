@@ -1,0 +1,281 @@
+# Copyright (c) 2026 The lowtide.ops team
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Keep a proven restore drill no older than declared. Private to lowtide.ops: do not import from other collections.
+
+The newest backup is restored beside and compared, the application's own query is asked of it, what it took is measured,
+the copy is removed again, and only then the evidence is signed.
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+import typing as t
+import uuid
+from dataclasses import dataclass, replace
+
+from .._common.errors import OpsError, Refusal
+from .._common.outcome import Outcome, PlanItem
+from .._common.text import format_count, format_duration, join_some
+from .._postgresql.connection import Session, new_run_id
+from .._postgresql.json_values import to_json_value
+from .._postgresql.operations.query_info import read_rows
+from . import evidence, keys, side
+from .manifest import stamp
+from .plan import SKEW
+from .restore import Options, Restore
+
+if t.TYPE_CHECKING:
+    from datetime import datetime, timedelta
+
+    from .._common.retry import Deadline
+    from .._postgresql.connection import Settings
+    from .._s3.bucket import Bucket
+    from .evidence import Drills, Signer
+    from .source import Source
+
+PURPOSE = "drill"
+MODULE = "pg_restore_drill"
+_LEFTOVERS = "SELECT datname::text FROM pg_catalog.pg_database WHERE pg_catalog.starts_with(datname::text, %(start)s)"
+
+
+@dataclass(frozen=True)
+class DrillOptions:
+    """What the module was asked for."""
+
+    live: str
+    max_age: timedelta
+    on_due: str
+    query: str
+    query_timeout: float
+    roles: str
+    bin_dir: str | None
+    evidence_dir: str | None
+
+
+class RestoreDrill:
+    """One run: judge the last drill, and make one where it is due."""
+
+    def __init__(
+        self,
+        *,
+        session: Session,
+        settings: Settings,
+        bucket: Bucket,
+        place: keys.Place,
+        options: DrillOptions,
+        signer: Signer,
+        outcome: Outcome,
+        deadline: Deadline,
+    ) -> None:
+        self._session = session
+        self._settings = settings
+        self._bucket = bucket
+        self._place = place
+        self._options = options
+        self._signer = signer
+        self._outcome = outcome
+        own = Options(state="beside", live=options.live, roles=options.roles, bin_dir=options.bin_dir, purpose=PURPOSE)
+        run_id = new_run_id()
+        self._restore, self._remover = (
+            Restore(session=session, options=own, outcome=told, deadline=deadline, run_id=run_id, settings=settings)
+            for told in (outcome, Outcome())
+        )
+
+    def ensure(self, find: t.Callable[[], Source], *, check: bool) -> None:
+        """Read, judge, and unless ``check`` make the drill that is due, of the backup that ``find`` returns."""
+        drills = evidence.find_last(self._bucket, self._place, self._signer)
+        now = self._now()
+        why = self._explain_due(drills, now)
+        self._report(drills, now, why)
+        if why is None:
+            return
+        if self._options.on_due == "fail":
+            raise OpsError(
+                obj=f"restore drill of {self._place.database}",
+                problem=why,
+                next_step="Make one with the role lowtide.ops.restore_drill (on_due: run), and find out why the last run"
+                " did not",
+            )
+        started, clock = now, time.monotonic()
+        source = find()
+        if check:
+            self._restore.ensure(source, check=True)
+            self._plan_rest(source)
+            self._outcome.changed = True
+            self._outcome.summary = f"would make a restore drill of {self._place.database}: {why}"
+            return
+        removed = self._remove_leftovers()
+        try:
+            self._restore.ensure(source, check=False)
+            answer = self._ask(self._restore.name_side(source.run))
+            seconds = time.monotonic() - clock
+        finally:
+            # After a failure too: what was found is in the result, and a copy for each night fills the disk.
+            self._remover.remove(source.run, check=False)
+        facts = self._outcome.facts
+        facts["database"], facts["removed"] = None, removed
+        self._outcome.after = self._outcome.before
+        self._plan_rest(source)
+        measured = {name: facts[name] for name in ("restore_seconds", "compare_seconds", "rows", "tables", "compared")}
+        self._sign(self._describe(source, started=started, rto=seconds, answer=answer) | measured)
+        self._outcome.changed = True
+        self._outcome.summary = (
+            f"proved backup {source.run} of {self._place.database} by a restore:"
+            f" RPO {format_duration(facts['drill']['rpo_seconds'])}, RTO {format_duration(seconds)}"
+        )
+
+    def _now(self) -> datetime:
+        now: datetime = self._session.query("SELECT pg_catalog.clock_timestamp()")[0][0]
+        return now
+
+    def _explain_due(self, drills: Drills, now: datetime) -> str | None:
+        """Return why a drill is due; None when the last one is young enough. One dated in the future does not count."""
+        if drills.last is None:
+            return "there is no evidence of a proven drill" + (
+                f" ({drills.bad[0][0]}: {drills.bad[0][1]})" if drills.bad else ""
+            )
+        age, allowed = now - drills.last.finished_at, self._options.max_age
+        if age < -SKEW:
+            return f"the last proven drill is dated in the future ({stamp(drills.last.finished_at)})"
+        if age <= allowed:
+            return None
+        return (
+            f"the last proven drill is {format_duration(age.total_seconds())} old,"
+            f" allowed are {format_duration(allowed.total_seconds())}"
+        )
+
+    def _report(self, drills: Drills, now: datetime, why: str | None) -> None:
+        last = drills.last
+        age = None if last is None else max(0, int((now - last.finished_at).total_seconds()))
+        self._outcome.facts |= {
+            "due": why is not None,
+            "why": why or f"the last proven drill is {format_duration(age or 0)} old",
+            "last": None if last is None else {"url": last.url, "age_seconds": age, **last.document},
+            "bad": [{"url": url, "problem": problem} for url, problem in drills.bad],
+            "drill": None,
+            "removed": [],
+        }
+        if why is None and last is not None:
+            self._outcome.summary = (
+                f"nothing to do: the last proven drill of {self._place.database} is {format_duration(age or 0)} old"
+            )
+            self._outcome.evidence = [
+                f"{last.url}: backup {last.document['backup']} proven {last.document['finished_at']}"
+            ]
+
+    def _plan_rest(self, source: Source) -> None:
+        name = self._restore.name_side(source.run)
+        self._outcome.plan += [
+            PlanItem(f"database {name}", "ask the application's query", "a drill is proven by its answer"),
+            PlanItem(f"database {name}", "drop", "the drill needs it no longer", reversible=False),
+            PlanItem(
+                self._bucket.url(evidence.name_folder(self._place)), "sign and write the evidence", "others rely on it"
+            ),
+        ]
+
+    def _remove_leftovers(self) -> list[str]:
+        """Drop what drills that were killed have left, whatever backup it was; return the names."""
+        live = self._options.live
+        start = (
+            side.name_database(live, PURPOSE, "20000101T000000Z-00000000").rpartition(f"_{PURPOSE}_")[0]
+            + f"_{PURPOSE}_"
+        )
+        names = [row[0] for row in self._session.query(_LEFTOVERS, {"start": start})]
+        removed = []
+        for name, found in side.read_databases(self._session, *names).items():
+            mark = found.mark
+            is_ours = (
+                mark is not None and mark.database == live and name == side.name_database(live, PURPOSE, mark.backup)
+            )
+            if is_ours and mark is not None and mark.state in (side.RESTORING, side.RESTORED):
+                self._remover.remove(mark.backup, check=False)
+                removed.append(name)
+            elif found.is_unmarked:
+                side.drop_database(self._session, name, end_sessions=False)
+                removed.append(name)
+        return removed
+
+    def _ask(self, database: str) -> dict[str, t.Any]:
+        """Ask the application's query of the copy: one row, whose boolean columns are all true."""
+        params = {
+            "query": self._options.query,
+            "values": {},
+            "max_rows": 1,
+            "timeout": self._options.query_timeout,
+        }
+        with Session(replace(self._settings, dbname=database), module="pg_restore", run_id=new_run_id()) as session:
+            answer = read_rows(session, params)
+        rows = [dict(zip(answer.columns, map(to_json_value, row), strict=True)) for row in answer.rows]
+        self._outcome.facts["answer"] = rows
+        return judge_answer(rows, obj=f"query on database {database}")
+
+    def _describe(
+        self, source: Source, *, started: datetime, rto: float, answer: t.Mapping[str, t.Any]
+    ) -> dict[str, t.Any]:
+        manifest = source.manifest
+        if manifest is None:
+            raise Refusal(
+                obj=source.url, problem="it has no manifest", next_step="Drill a backup of lowtide.ops.pg_backup"
+            )
+        server = self._session.server
+        return {
+            "proven": True,
+            "database": self._place.database,
+            "source_system_identifier": self._place.system_identifier,
+            "backup": source.run,
+            "backup_url": source.url,
+            "backup_sha256": {name: part.sha256 for name, part in manifest.parts.items()},
+            "backup_taken_at": stamp(manifest.taken_at),
+            "backup_hosts": list(manifest.hosts),
+            "restored_on": {"system_identifier": server.system_identifier, "address": server.address},
+            "server_version": "{}.{}".format(*divmod(server.version, 10000)),
+            "started_at": stamp(started),
+            "finished_at": stamp(self._now()),
+            "rpo_seconds": max(0, int((started - manifest.taken_at).total_seconds())),
+            "rto_seconds": round(rto, 3),
+            "query": self._options.query,
+            "answer": dict(answer),
+            "not_compared": list(self._outcome.facts["not_compared"]),
+            "node": platform.node(),
+            "public_key": self._signer.public_key,
+        }
+
+    def _sign(self, document: dict[str, t.Any]) -> None:
+        """Sign the evidence and write it; without that nothing is proven."""
+        name = keys.run_id(self._now(), uuid.uuid4().hex)
+        body = evidence.write_document(document)
+        signature = self._signer.sign(body)
+        key = evidence.save(self._bucket, self._place, name, body, signature)
+        path = None
+        if self._options.evidence_dir is not None:
+            path = evidence.save_local(self._options.evidence_dir, name, body, signature)
+        self._outcome.facts["drill"] = {"url": self._bucket.url(key), "path": path, **document}
+        rows = f"{format_count(document['rows'], 'row')} of {format_count(document['tables'], 'table')}"
+        self._outcome.evidence.append(
+            f"{self._bucket.url(key)}: backup {document['backup']}, {rows}, answer"
+            f" {join_some([f'{column}={value}' for column, value in document['answer'].items()])},"
+            f" signed by {self._signer.public_key}"
+        )
+
+
+def judge_answer(rows: t.Sequence[t.Mapping[str, t.Any]], *, obj: str) -> dict[str, t.Any]:
+    """Return the one row of an answer that proves a drill, or raise with what is not true."""
+    step = "Look into the backup: what the application needs is not in it. If the query is wrong, correct it"
+    if not rows:
+        raise OpsError(obj=obj, problem="it returns no row", next_step=step)
+    row = dict(rows[0])
+    judged = {column: value for column, value in row.items() if isinstance(value, bool) or value is None}
+    if not any(isinstance(value, bool) for value in row.values()):
+        raise OpsError(
+            obj=obj,
+            problem=f"it returns no boolean column to judge by ({join_some(sorted(row))})",
+            next_step="Have it say what must be true, as in SELECT count(*) > 1000 AS has_orders, count(*) AS orders FROM orders",
+        )
+    wrong = sorted(column for column, value in judged.items() if value is not True)
+    if wrong:
+        raise OpsError(
+            obj=obj, problem=f"not true: {join_some([f'{name} is {row[name]}' for name in wrong])}", next_step=step
+        )
+    return row

@@ -1,0 +1,89 @@
+# Copyright (c) 2026 The lowtide.ops team
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the module pg_restore_drill calls. Private to lowtide.ops: do not import from other collections."""
+
+from __future__ import annotations
+
+import typing as t
+from dataclasses import replace
+
+from .._common.amounts import parse_age
+from .._common.errors import Refusal
+from .._common.retry import Deadline
+from .._postgresql.connection import Session, driver_error, new_run_id, settings_from
+from .._postgresql.errors import sql_error
+from .._s3.bucket import Bucket
+from .._s3.connection import make_client
+from . import keys
+from .drill import DrillOptions, RestoreDrill
+from .entry import PLACE_SPEC, check_positive
+from .evidence import Signer
+from .source import LATEST, find_backup
+
+if t.TYPE_CHECKING:
+    from ansible.module_utils.basic import AnsibleModule
+
+    from .._common.outcome import Outcome
+
+DRILL_SPEC: dict[str, dict[str, t.Any]] = {
+    **PLACE_SPEC,
+    "max_age": {"type": "str", "default": "7d"},
+    "on_due": {"type": "str", "choices": ["run", "fail"], "default": "run"},
+    "query": {"type": "str", "required": True},
+    "query_timeout": {"type": "float", "default": 60.0},
+    "signing_key": {"type": "path", "required": True, "no_log": False},
+    "evidence_dir": {"type": "path"},
+    "source_database": {"type": "str"},
+    "source_system_identifier": {"type": "str"},
+    "maintenance_db": {"type": "str", "default": "postgres"},
+    "roles": {"type": "str", "choices": ["required", "created"], "default": "required"},
+}
+
+
+def drill(module: AnsibleModule, outcome: Outcome) -> None:
+    """Do the work of pg_restore_drill."""
+    params = module.params
+    check_positive(params, "timeout", "query_timeout")
+    if not params["query"].strip():
+        raise Refusal(
+            obj="option query",
+            problem="it is empty",
+            next_step="Give one statement that says what must be true, such as SELECT count(*) > 1000 AS has_orders FROM orders",
+        )
+    options = DrillOptions(
+        live=params["login_db"],
+        max_age=parse_age(params["max_age"]),
+        on_due=params["on_due"],
+        query=params["query"],
+        query_timeout=params["query_timeout"],
+        roles=params["roles"],
+        bin_dir=params["bin_dir"],
+        evidence_dir=params["evidence_dir"],
+    )
+    prefix = keys.clean_prefix(params["prefix"])
+    signer = Signer(params["signing_key"])
+    bucket = Bucket(make_client(module), params["bucket"])
+    settings = replace(settings_from(params), dbname=params["maintenance_db"])
+    with Session(settings, module="pg_restore", run_id=new_run_id()) as session:
+        place = keys.Place(
+            bucket=params["bucket"],
+            prefix=prefix,
+            database=params["source_database"] or params["login_db"],
+            system_identifier=params["source_system_identifier"] or session.server.system_identifier,
+        )
+        work = RestoreDrill(
+            session=session,
+            settings=settings,
+            bucket=bucket,
+            place=place,
+            options=options,
+            signer=signer,
+            outcome=outcome,
+            deadline=Deadline(params["timeout"]),
+        )
+        now = session.query("SELECT pg_catalog.clock_timestamp()")[0][0]
+        try:
+            work.ensure(lambda: find_backup(bucket, place, run=LATEST, now=now), check=module.check_mode)
+        except driver_error() as error:
+            raise sql_error(settings.target, error) from error

@@ -1,0 +1,225 @@
+# Copyright (c) 2026 The lowtide.ops team
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Read the text of a dump: its objects, and what rows, sequences and large objects hold; pure.
+
+Private to lowtide.ops: do not import from other collections.
+
+Two texts that the same version of the programs has written of servers of one version can be compared object by object:
+each has a header with kind, schema and name. Rows are compared by their number and the sum of their hashes, since their
+order means nothing. The hash is Python's own (SipHash with a key of this process), so two texts have to be read by
+one process.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import typing as t
+
+from .copy_rows import RowCounter, Table, name_table, parse_copy
+
+_HEADER = re.compile(
+    r"^--\n-- (?:Data for )?Name: (.*?); Type: ([A-Z ]+); Schema: (.*?); Owner: .*\n--\n", re.MULTILINE
+)
+_SETTING = re.compile(r"SET [a-z_]+ = [^\n]*;|\\(?:un)?restrict \w+|\\encoding \S+|\\connect .*|--.*")
+_SEARCH_PATH = "SELECT pg_catalog.set_config('search_path', '', false);"
+_DUMPED_FROM = re.compile(r"^-- Dumped from database version (\d+)", re.MULTILINE)
+_DUMPED_BY = re.compile(r"^-- Dumped by pg_dump version (\d+)", re.MULTILINE)
+_ENCODING = re.compile(r"^SET client_encoding = '([^']+)';$", re.MULTILINE)
+_SETVAL = re.compile(rb"SELECT pg_catalog\.setval\('((?:[^']|'')*)', (-?\d+), (true|false)\)")
+_LO_OPEN = re.compile(rb"SELECT pg_catalog\.lo_open\('(\d+)', \d+\)")
+_LO_WRITE = re.compile(rb"SELECT pg_catalog\.lowrite\(0, '\\x([0-9a-f]*)'\)")
+_IDENTIFIER = r'"(?:[^"]|"")+"|[a-z_][a-z0-9_$]*'
+_OWNER = re.compile(rf" OWNER TO ({_IDENTIFIER});")
+_GRANT = re.compile(
+    rf"^(?:GRANT|REVOKE|ALTER DEFAULT PRIVILEGES) .* (?:TO|FROM) ({_IDENTIFIER})(?: WITH GRANT OPTION)?;$", re.MULTILINE
+)
+_FOR_ROLE = re.compile(rf"^ALTER DEFAULT PRIVILEGES FOR ROLE ({_IDENTIFIER}) ", re.MULTILINE)
+_POLICY = re.compile(
+    rf"^CREATE POLICY .* TO ((?:{_IDENTIFIER})(?:, (?:{_IDENTIFIER}))*)(?: USING| WITH|;)", re.MULTILINE
+)
+_NAME = re.compile(_IDENTIFIER)
+_HASH_BITS = (1 << 64) - 1
+
+DATABASE_KINDS = ("DATABASE", "DATABASE PROPERTIES")
+
+
+class Entry(t.NamedTuple):
+    """One object of a dump by its header."""
+
+    kind: str
+    schema: str
+    name: str
+
+    @property
+    def title(self) -> str:
+        """Return it as a person names it; a header has no schema as ``-``."""
+        own = self.name if self.schema == "-" else f"{self.schema}.{self.name}"
+        if self.kind in ("ACL", "COMMENT", "SECURITY LABEL"):
+            kind, _space, rest = self.name.partition(" ")
+            own = f"{kind} {rest}" if self.schema == "-" else f"{kind} {self.schema}.{rest}"
+            return f"{'grants on' if self.kind == 'ACL' else self.kind.lower() + ' of'} {own}"
+        return f"{self.kind.lower()} {own}"
+
+    @property
+    def is_of_database(self) -> bool:
+        """Return whether it belongs to the database as a whole, which is under another name elsewhere."""
+        return self.kind in DATABASE_KINDS or (self.schema == "-" and self.name.startswith("DATABASE "))
+
+
+class Schema(t.NamedTuple):
+    """The statements of a dump by object; with the versions of the server and of pg_dump, and its encoding."""
+
+    entries: dict[Entry, list[str]]
+    server_version: int | None
+    program_version: int | None
+
+    @property
+    def extensions(self) -> list[str]:
+        """Return the names of the extensions in it."""
+        return sorted(entry.name for entry in self.entries if entry.kind == "EXTENSION")
+
+    def find_roles(self) -> set[str]:
+        """Return the roles that its statements name: owners, grantees, and those of policies."""
+        roles: set[str] = set()
+        for entry, statements in self.entries.items():
+            text = "\n".join(statements)
+            for pattern in (_OWNER, _GRANT, _FOR_ROLE):
+                roles |= {match[1] for match in pattern.finditer(text)}
+            if entry.kind == "POLICY":
+                roles |= {name for match in _POLICY.finditer(text) for name in _NAME.findall(match[1])}
+        return {unquote(role) for role in roles if role not in ("PUBLIC", "public")}
+
+    def find_owners(self) -> set[str]:
+        """Return the roles that own something in it."""
+        texts = ("\n".join(statements) for statements in self.entries.values())
+        return {unquote(match[1]) for text in texts for match in _OWNER.finditer(text)}
+
+    def list_database_statements(self, *kinds: str) -> list[str]:
+        """Return what the dump says of the database itself, by the kinds of entries."""
+        return [
+            statement
+            for entry, lines in self.entries.items()
+            if entry.is_of_database and entry.kind in kinds
+            for statement in split_statements(lines)
+        ]
+
+
+def unquote(name: str) -> str:
+    """Return an SQL identifier without its quotes."""
+    return name[1:-1].replace('""', '"') if name.startswith('"') else name
+
+
+def find_encoding(text: bytes) -> str:
+    """Return PostgreSQL's name of the encoding that a dump is in."""
+    match = _ENCODING.search(text[:8192].decode("ascii", "replace"))
+    return match[1] if match else "UTF8"
+
+
+def read_schema(text: str) -> Schema:
+    """Return the objects in the text of a dump, each with its statements."""
+    entries: dict[Entry, list[str]] = {}
+    pieces = _HEADER.split(text)
+    for name, kind, schema, body in zip(pieces[1::4], pieces[2::4], pieces[3::4], pieces[4::4], strict=True):
+        lines = body.lstrip("\n").split("\n")
+        # What follows belongs to the next one: settings, and their order is that of the objects.
+        while lines and (not lines[-1] or _SETTING.fullmatch(lines[-1]) or lines[-1] == _SEARCH_PATH):
+            lines.pop()
+        entries.setdefault(Entry(kind, schema, name), []).extend(lines)
+    versions = [pattern.search(pieces[0]) for pattern in (_DUMPED_FROM, _DUMPED_BY)]
+    server, program = (None if match is None else int(match[1]) for match in versions)
+    return Schema(entries, server, program)
+
+
+def split_statements(lines: t.Iterable[str]) -> list[str]:
+    """Return the statements in some lines; a literal may have line breaks and semicolons."""
+    statements, rest = [], ""
+    for line in lines:
+        rest += line if not rest else f"\n{line}"
+        if rest.endswith(";") and rest.count("'") % 2 == 0 and rest.count('"') % 2 == 0:
+            statements.append(rest)
+            rest = ""
+    return statements
+
+
+def rename_database(statement: str, quoted: str) -> str:
+    """Return a statement on a database (CREATE, ALTER, GRANT, REVOKE, COMMENT) for the one named ``quoted``."""
+    return re.sub(rf"\bDATABASE ({_IDENTIFIER})", lambda _match: f"DATABASE {quoted}", statement, count=1)
+
+
+class Rows(t.NamedTuple):
+    """How many rows a table has, and the sum of their hashes."""
+
+    number: int
+    total: int
+
+
+class Data(t.NamedTuple):
+    """What is in tables, sequences (last value, whether it was called) and large objects (hashes)."""
+
+    rows: dict[str, Rows]
+    sequences: dict[str, tuple[int, bool]]
+    objects: dict[int, str]
+
+
+class DataReader(RowCounter):
+    """Counts rows as :class:`RowCounter` does, hashes them, and reads sequences and large objects."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._totals: dict[Table, int] = {}
+        self._total = 0
+        self._sequences: dict[str, tuple[int, bool]] = {}
+        self._objects: dict[int, t.Any] = {}
+        self._open: int | None = None
+
+    def read(self) -> Data:
+        """Return what has been read so far."""
+        rows = {name_table(table): Rows(count, self._totals[table]) for table, count in self.rows.items()}
+        return Data(rows, dict(self._sequences), {oid: found.hexdigest() for oid, found in self._objects.items()})
+
+    def _read_rows(self) -> bool:
+        end = self._rest.find(b"\n\\.\n")
+        stop = end if end >= 0 else self._rest.rfind(b"\n")
+        if stop > 0:
+            lines = self._rest[1:stop].split(b"\n")
+            self._count += len(lines)
+            self._total = (self._total + sum(map(hash, lines))) & _HASH_BITS
+            self._rest = self._rest[stop:]
+        if end < 0:
+            return False
+        if self._table is not None:
+            self.rows[self._table] = self.rows.get(self._table, 0) + self._count
+            self.copies[self._table] = self.copies.get(self._table, 0) + 1
+            self._totals[self._table] = (self._totals.get(self._table, 0) + self._total) & _HASH_BITS
+        self._table, self._total = None, 0
+        self._rest = self._rest[len(b"\n\\.\n") :]
+        return True
+
+    def _read_statement(self, statement: bytes) -> Table | None:
+        statement = statement.strip()
+        if statement.startswith(b"SELECT pg_catalog."):
+            self._read_call(statement)
+            return None
+        return parse_copy(statement)
+
+    def _read_call(self, statement: bytes) -> None:
+        if match := _SETVAL.fullmatch(statement):
+            name = match[1].replace(b"''", b"'").decode("utf-8", "backslashreplace")
+            self._sequences[name] = (int(match[2]), match[3] == b"true")
+        elif match := _LO_OPEN.fullmatch(statement):
+            self._open = int(match[1])
+            self._objects.setdefault(self._open, hashlib.sha256())
+        elif (match := _LO_WRITE.fullmatch(statement)) and self._open is not None:
+            self._objects[self._open].update(match[1])
+
+
+def join_data(parts: t.Iterable[Data]) -> Data:
+    """Return what is in several objects of one dump together; each thing is in one of them."""
+    joined = Data({}, {}, {})
+    for part in parts:
+        joined.rows.update(part.rows)
+        joined.sequences.update(part.sequences)
+        joined.objects.update(part.objects)
+    return joined

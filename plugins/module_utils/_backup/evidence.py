@@ -1,0 +1,175 @@
+# Copyright (c) 2026 The lowtide.ops team
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Sign the evidence of a drill with Ed25519, keep it in the bucket, and read the last one back.
+
+Private to lowtide.ops: do not import from other collections.
+
+The signature is of the bytes of the document as they lie there, in an object of its own beside it, so that any tool can
+check it: ``openssl pkeyutl -verify -pubin -inkey drill.pub -rawin -in NAME.json -sigfile NAME.json.sig``.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import typing as t
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from .._common.dependencies import require
+from .._common.errors import OpsError, Refusal
+from . import keys
+
+if t.TYPE_CHECKING:
+    from .._s3.bucket import Bucket
+
+FORMAT = "lowtide.ops/restore_drill"
+FORMAT_VERSION = 1
+FOLDER = "restore-drills"
+SIGNATURE = ".sig"
+_WHY = "to sign and check the evidence of a drill"
+
+
+class Signer:
+    """An Ed25519 key of the site, read from a PEM file."""
+
+    def __init__(self, path: str) -> None:
+        serialization = require("cryptography.hazmat.primitives.serialization", package="cryptography", why=_WHY)
+        ed25519 = require("cryptography.hazmat.primitives.asymmetric.ed25519", package="cryptography", why=_WHY)
+        self._invalid: type[Exception] = require(
+            "cryptography.exceptions", package="cryptography", why=_WHY
+        ).InvalidSignature
+        step = "Make one: openssl genpkey -algorithm ed25519 -out drill.pem, mode 0600"
+        try:
+            with open(path, "rb") as file:
+                key = serialization.load_pem_private_key(file.read(), password=None)
+                mode = os.fstat(file.fileno()).st_mode
+        except OSError as error:
+            raise Refusal(
+                obj=f"option signing_key: {path}", problem=f"it cannot be read: {error.strerror}", next_step=step
+            ) from error
+        except (ValueError, TypeError) as error:
+            raise Refusal(
+                obj=f"option signing_key: {path}",
+                problem="it is no private key in PEM without a passphrase",
+                next_step=step,
+            ) from error
+        if not isinstance(key, ed25519.Ed25519PrivateKey):
+            raise Refusal(obj=f"option signing_key: {path}", problem="it is not an Ed25519 key", next_step=step)
+        if mode & 0o077:
+            raise Refusal(
+                obj=f"option signing_key: {path}", problem="others may read it", next_step="Set its mode to 0600"
+            )
+        self._key = key
+        raw = key.public_key().public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
+        self.public_key = base64.b64encode(raw).decode()
+
+    def sign(self, body: bytes) -> bytes:
+        """Return the signature of some bytes."""
+        signature: bytes = self._key.sign(body)
+        return signature
+
+    def is_ours(self, body: bytes, signature: bytes) -> bool:
+        """Return whether this key has signed some bytes."""
+        try:
+            self._key.public_key().verify(signature, body)
+        except self._invalid:
+            return False
+        return True
+
+
+@dataclass(frozen=True)
+class Drill:
+    """A proven drill that the bucket has evidence of."""
+
+    url: str
+    finished_at: datetime
+    document: dict[str, t.Any]
+
+
+@dataclass(frozen=True)
+class Drills:
+    """The last proven drill, and newer evidence that does not count, with the reason."""
+
+    last: Drill | None
+    bad: list[tuple[str, str]]
+
+
+def name_folder(place: keys.Place) -> str:
+    """Return the key prefix of a database's evidence, outside of the folders of its backups."""
+    parts = [
+        *([place.prefix] if place.prefix else []),
+        FOLDER,
+        keys.encode_name(place.database),
+        place.system_identifier,
+    ]
+    return "/".join(parts) + "/"
+
+
+def write_document(document: t.Mapping[str, t.Any]) -> bytes:
+    """Return the bytes of the evidence, which are signed as they are."""
+    own = {"format": FORMAT, "format_version": FORMAT_VERSION, **document}
+    return json.dumps(own, indent=1, sort_keys=True, ensure_ascii=True).encode() + b"\n"
+
+
+def save(bucket: Bucket, place: keys.Place, name: str, body: bytes, signature: bytes) -> str:
+    """Write the evidence, its signature first: without one it does not count. Return the key."""
+    key = f"{name_folder(place)}{name}.json"
+    bucket.put(key + SIGNATURE, signature, content_type="application/octet-stream")
+    bucket.put(key, body, content_type="application/json")
+    return key
+
+
+def save_local(folder: str, name: str, body: bytes, signature: bytes) -> str:
+    """Write the evidence to a folder of this host as well; return its path."""
+    path = os.path.join(folder, f"{name}.json")
+    try:
+        os.makedirs(folder, exist_ok=True)
+        for own, content in ((path + SIGNATURE, signature), (path, body)):
+            with open(f"{own}.new", "wb") as file:
+                file.write(content)
+            os.replace(f"{own}.new", own)
+    except OSError as error:
+        raise OpsError(
+            obj=f"option evidence_dir: {folder}",
+            problem=f"the evidence cannot be written there: {error.strerror}",
+            next_step="It is in the bucket. Name a folder that this user may write to",
+        ) from error
+    return path
+
+
+def find_last(bucket: Bucket, place: keys.Place, signer: Signer) -> Drills:
+    """Return the last proven drill; of newer evidence that does not count, why."""
+    folder = name_folder(place)
+    listed = {entry.key for entry in bucket.list_objects(folder)}
+    bad: list[tuple[str, str]] = []
+    for key in sorted((key for key in listed if key.endswith(".json")), reverse=True):
+        if key + SIGNATURE not in listed:
+            bad.append((bucket.url(key), "it is not signed"))
+            continue
+        body = bucket.read(key)
+        problem = "its signature is not of this key" if not signer.is_ours(body, bucket.read(key + SIGNATURE)) else None
+        drill = None if problem else read_document(bucket.url(key), body, place)
+        if drill is not None:
+            return Drills(drill, bad)
+        bad.append((bucket.url(key), problem or "it is not of a proven drill of this database"))
+    return Drills(None, bad)
+
+
+def read_document(url: str, body: bytes, place: keys.Place) -> Drill | None:
+    """Return the drill that a document is of; None where it proves none of this database."""
+    try:
+        document = json.loads(body)
+        finished = datetime.strptime(document["finished_at"], "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+        is_ours = (
+            document["format"] == FORMAT
+            and document["format_version"] == FORMAT_VERSION
+            and document["proven"] is True
+            and document["database"] == place.database
+            and document["source_system_identifier"] == place.system_identifier
+        )
+    except (ValueError, KeyError, TypeError):
+        return None
+    return Drill(url, finished, document) if is_ours else None

@@ -1,0 +1,36 @@
+# Copyright (c) 2026 The lowtide.ops team
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Find in the globals of a backup what makes its roles; pure. Private to lowtide.ops: do not import from other collections."""
+
+from __future__ import annotations
+
+import re
+import typing as t
+
+from .dump_text import unquote
+
+_IDENTIFIER = r'"(?:[^"]|"")+"|[a-z_][a-z0-9_$]*'
+_CREATE = re.compile(rf"CREATE ROLE ({_IDENTIFIER});")
+_ALTER = re.compile(rf"ALTER ROLE ({_IDENTIFIER}) (?:WITH|SET) .*;")
+_MEMBER = re.compile(rf"(GRANT ({_IDENTIFIER}) TO ({_IDENTIFIER}).*?)(?: GRANTED BY .*)?;")
+
+
+def list_roles(text: str) -> set[str]:
+    """Return the roles that a document of pg_dumpall makes."""
+    return {unquote(match[1]) for match in map(_CREATE.fullmatch, text.splitlines()) if match}
+
+
+def list_statements(text: str, missing: t.Collection[str], existing: t.Collection[str]) -> list[str]:
+    """Return the statements that make the ``missing`` roles as they were, and their memberships among roles that exist."""
+    statements: list[str] = []
+    there = {*missing, *existing}
+    for line in text.splitlines():
+        if match := _CREATE.fullmatch(line) or _ALTER.fullmatch(line):
+            if unquote(match[1]) in missing:
+                statements.append(line)
+        elif match := _MEMBER.fullmatch(line):
+            names = {unquote(match[2]), unquote(match[3])}
+            if names & set(missing) and names <= there:
+                statements.append(f"{match[1]};")
+    return statements

@@ -1,0 +1,315 @@
+# Copyright (c) 2026 The lowtide.ops team
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Databases beside the live one, and the mark that says they are ours. Private to lowtide.ops: do not import from other collections.
+
+The mark is the last line of the database's comment, and so belongs to the object and goes where it goes. A database cannot
+be created with a comment, so it is created with a connection limit that nobody else gives, and the mark takes its place
+in the next transaction: a run that is killed in between is recognised by the next one.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import typing as t
+import zlib
+
+from .._common.errors import OpsError, Refusal
+from .._common.outcome import Blocker
+from .._postgresql.connection import driver_error
+from .._postgresql.errors import sql_error, sqlstate
+from .._postgresql.locks import LOCK_CLASS
+from .._postgresql.names import quote
+
+if t.TYPE_CHECKING:
+    from .._postgresql.connection import Session
+
+MARK = "lowtide.ops pg_restore "
+MARK_LIMIT = LOCK_CLASS
+"""The connection limit of a database that was created by us and has no mark so far."""
+NAME_BYTES = 63
+OBJECT_IN_USE = "55006"
+LOCALE_PROVIDER = 150000
+"""The first version that knows that option, which newer programs write in any case."""
+END_SECONDS = 30.0
+
+RESTORING, RESTORED, LIVE, ORIGINAL = "restoring", "restored", "live", "original"
+
+_DATABASES = """
+SELECT d.oid::bigint AS oid, d.datname::text AS name, r.rolname::text AS owner,
+       pg_catalog.shobj_description(d.oid, 'pg_database') AS comment, d.datconnlimit AS connection_limit,
+       d.datallowconn AS allows_connections
+  FROM pg_catalog.pg_database d JOIN pg_catalog.pg_roles r ON r.oid = d.datdba
+ WHERE d.datname::text = ANY (%(names)s)
+"""
+# Who may not read all statistics sees of others the process, the user and the application; background workers have no user.
+_SESSIONS = """
+SELECT pid, usename::text AS user, application_name AS application,
+       coalesce(pg_catalog.host(client_addr),
+                CASE WHEN backend_start IS NULL THEN 'where only pg_read_all_stats may see' ELSE 'the server itself' END) AS client,
+       backend_start::text AS since
+  FROM pg_catalog.pg_stat_activity
+ WHERE datname::text = %(name)s AND pid <> pg_catalog.pg_backend_pid() AND usesysid IS NOT NULL
+UNION ALL
+SELECT NULL, owner::text, 'prepared transaction ' || gid, 'nowhere', prepared::text
+  FROM pg_catalog.pg_prepared_xacts WHERE database::text = %(name)s
+ ORDER BY 1
+"""
+_END = """
+SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity
+ WHERE datname::text = %(name)s AND pid <> pg_catalog.pg_backend_pid() AND usename IS NOT NULL
+"""
+
+
+class Mark(t.NamedTuple):
+    """What we have noted on a database: of which backup of which database it is, and how far it got."""
+
+    backup: str
+    database: str
+    state: str
+    tables: tuple[str, ...] = ()
+    schema_version: int = 1
+
+    def write(self, comment: str | None) -> str:
+        """Return the comment with this mark as its last line."""
+        own = read_comment(comment)[0]
+        line = MARK + json.dumps(
+            {"format": self.schema_version, "backup": self.backup, "database": self.database, "state": self.state}
+            | ({"tables": list(self.tables)} if self.tables else {}),
+            sort_keys=True,
+        )
+        return f"{own}\n{line}" if own else line
+
+
+def read_comment(comment: str | None) -> tuple[str, Mark | None]:
+    """Return a person's part of a comment and our mark in it."""
+    own, _newline, last = (comment or "").rpartition("\n")
+    if not last.startswith(MARK):
+        return comment or "", None
+    try:
+        document = json.loads(last[len(MARK) :])
+        mark = Mark(
+            str(document["backup"]),
+            str(document["database"]),
+            str(document["state"]),
+            tuple(str(table) for table in document.get("tables", [])),
+            int(document["format"]),
+        )
+    except (ValueError, KeyError, TypeError):
+        return comment or "", None
+    return own, mark if mark.schema_version == 1 else None
+
+
+class Database(t.NamedTuple):
+    """A database of the server."""
+
+    oid: int
+    name: str
+    owner: str
+    comment: str | None
+    connection_limit: int
+    allows_connections: bool
+
+    @property
+    def mark(self) -> Mark | None:
+        """Return our mark on it; None where it is not ours."""
+        return read_comment(self.comment)[1]
+
+    @property
+    def is_unmarked(self) -> bool:
+        """Return whether a run of ours has created it and came no further."""
+        return self.connection_limit == MARK_LIMIT and self.mark is None
+
+
+class ClientSession(t.NamedTuple):
+    """Who is connected to a database; ``pid`` is None of a prepared transaction."""
+
+    pid: int | None
+    user: str
+    application: str
+    client: str
+    since: str | None
+
+    def describe(self) -> str:
+        """Return it as a person reads it."""
+        who = f"user {self.user}, application {self.application or 'without a name'}, from {self.client}"
+        return who if self.pid is None else f"pid {self.pid}, {who}"
+
+
+def find_lock_key(database: str) -> int:
+    """Return the key of the advisory lock of restores of a database: beyond all of LockKey, and an int4."""
+    return zlib.crc32(database.encode()) & 0x3FFFFFFF | 0x40000000
+
+
+def name_database(database: str, purpose: str, run: str) -> str:
+    """Return the name of a database that belongs to a backup: that of its own, cut to what fits, what it is, and the run.
+
+    >>> name_database("shop", "restore", "20261121T020000Z-5f1c2a77")
+    'shop_restore_20261121t020000z_5f1c2a77'
+    """
+    tail = f"_{purpose}_{run.lower().replace('-', '_')}"
+    head = database.encode()[: NAME_BYTES - len(tail)].decode("utf-8", "ignore")
+    return head + tail
+
+
+def read_databases(session: Session, *names: str) -> dict[str, Database]:
+    """Return those of ``names`` that are databases of this server."""
+    return {entry.name: entry for entry in session.read(Database, _DATABASES, {"names": list(names)})}
+
+
+def list_sessions(session: Session, name: str) -> list[ClientSession]:
+    """Return who is connected to a database."""
+    return session.read(ClientSession, _SESSIONS, {"name": name})
+
+
+def block_sessions(name: str, sessions: t.Iterable[ClientSession]) -> list[Blocker]:
+    """Return a blocker for each of the sessions on a database."""
+    return [
+        Blocker(
+            object=f"database {name}",
+            what="somebody is connected to it",
+            holder=entry.describe(),
+            since=entry.since,
+            next_step=f"SELECT pg_terminate_backend({entry.pid})"
+            if entry.pid is not None
+            else "COMMIT PREPARED or ROLLBACK PREPARED it in that database",
+        )
+        for entry in sessions
+    ]
+
+
+def refuse_sessions(session: Session, name: str, blockers: list[Blocker]) -> None:
+    """Refuse to rename or drop a database that somebody is connected to; each of them becomes a blocker."""
+    sessions = list_sessions(session, name)
+    if not sessions:
+        return
+    blockers += block_sessions(name, sessions)
+    raise Refusal(
+        obj=f"database {name}",
+        problem=f"{len(sessions)} sessions are connected to it: {sessions[0].describe()}",
+        next_step="Stop the applications that use it (lowtide.ops.shutdown), or shut it yourself (ALTER DATABASE ..."
+        " ALLOW_CONNECTIONS false) and end their sessions, or set sessions to end; then run again",
+    )
+
+
+def refuse_foreign(found: Database, *, expected: Mark) -> None:
+    """Refuse a database of a name of ours that no run of ours has made for this backup."""
+    if found.is_unmarked:
+        return
+    mark = found.mark
+    if mark is None:
+        problem = "there is a database of that name, and no run of this module has made it"
+    elif (mark.backup, mark.database) != (expected.backup, expected.database):
+        problem = f"it is of backup {mark.backup} of {mark.database}, not of {expected.backup} of {expected.database}"
+    elif mark.state not in (RESTORING, RESTORED):
+        problem = f"it is marked as {mark.state}, not as a restored copy"
+    else:
+        return
+    raise Refusal(
+        obj=f"database {found.name}",
+        problem=problem,
+        next_step="It is left alone. Look what it is, and rename or drop it by hand; then run again",
+    )
+
+
+def create_database(session: Session, statement: str) -> None:
+    """Create a database by a statement of its dump that names the copy already; it is recognised as ours from then on."""
+    if session.server.version < LOCALE_PROVIDER:
+        statement = statement.replace(" LOCALE_PROVIDER = libc", "", 1)
+    session.execute(f"{statement.rstrip().rstrip(';')} CONNECTION LIMIT = {MARK_LIMIT}")
+
+
+def set_mark(session: Session, name: str, mark: Mark, *, comment: str | None) -> None:
+    """Write a mark behind the comment of a database."""
+    session.execute(
+        f"COMMENT ON DATABASE {quote(name).replace('%', '%%')} IS %(comment)s", {"comment": mark.write(comment)}
+    )
+
+
+def drop_database(session: Session, name: str, *, end_sessions: bool) -> None:
+    """Drop a database; with its sessions, which are our own, where asked."""
+    session.execute(f"DROP DATABASE {quote(name)}" + (" WITH (FORCE)" if end_sessions else ""))
+
+
+class Swap(t.NamedTuple):
+    """Two databases that take each other's place: ``side`` gets the live name, the original the name ``kept``."""
+
+    live: str
+    side: str
+    kept: str
+    mark: Mark
+    connection_limit: int
+    allows_connections: bool
+
+
+def swap_databases(session: Session, swap: Swap, *, has_original: bool, end: Session | None) -> None:
+    """Rename both in one transaction. The first rename locks the live name: who comes from then on waits for the outcome.
+
+    The server waits some seconds for sessions to end before it refuses; with ``end``, a second session ends them
+    meanwhile. Nothing persists of a run that is killed before the commit, and all of it after that.
+    """
+    live, side, kept = (quote(name) for name in (swap.live, swap.side, swap.kept))
+    databases = read_databases(session, swap.live, swap.side)
+    ending = _Ending(end, swap.live)
+    session.execute("BEGIN")
+    try:
+        if has_original:
+            with ending:
+                session.execute(f"ALTER DATABASE {live} RENAME TO {kept}")
+            mark = swap.mark._replace(state=ORIGINAL)
+            set_mark(session, swap.kept, mark, comment=databases[swap.live].comment)
+        session.execute(f"ALTER DATABASE {side} RENAME TO {live}")
+        set_mark(session, swap.live, swap.mark._replace(state=LIVE), comment=databases[swap.side].comment)
+        session.execute(
+            f"ALTER DATABASE {live} WITH CONNECTION LIMIT {int(swap.connection_limit)}"
+            f" ALLOW_CONNECTIONS {'true' if swap.allows_connections else 'false'}"
+        )
+        session.execute("COMMIT")
+    except driver_error() as error:
+        if not session.connection.closed:
+            session.execute("ROLLBACK")
+        raise explain_swap(session, swap, error, ending.error) from error
+
+
+def explain_swap(session: Session, swap: Swap, error: Exception, ending: Exception | None) -> OpsError:
+    """Return why two databases could not be renamed, with who is connected to them and why they were not ended."""
+    if sqlstate(error) != OBJECT_IN_USE or session.connection.closed:
+        return sql_error(f"database {swap.live}", error)
+    sessions = [*list_sessions(session, swap.live), *list_sessions(session, swap.side)]
+    words = sessions[0].describe() if sessions else "they have ended since"
+    if ending is not None:
+        words += f"; they could not be ended: {sql_error(swap.live, ending).problem}"
+    return Refusal(
+        obj=f"database {swap.live}",
+        problem=f"it or {swap.side} was in use, and was not renamed: {words}",
+        next_step="Both are as they were. Stop who connects, or set sessions to end, and run again",
+    )
+
+
+class _Ending:
+    """Ends the sessions on a database from another session, again and again, until it is left."""
+
+    def __init__(self, session: Session | None, name: str) -> None:
+        self._session = session
+        self._name = name
+        self._over = threading.Event()
+        self.error: Exception | None = None
+        self._thread = threading.Thread(target=self._work, daemon=True)
+
+    def _work(self) -> None:
+        if self._session is None:
+            return
+        try:
+            while not self._over.is_set():
+                self._session.query(_END, {"name": self._name})
+                self._over.wait(0.2)
+        except driver_error() as error:
+            self.error = error
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_exc: object) -> None:
+        self._over.set()
+        self._thread.join(END_SECONDS)

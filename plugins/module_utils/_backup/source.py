@@ -1,0 +1,128 @@
+# Copyright (c) 2026 The lowtide.ops team
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Find what is to be restored: a backup by its manifest, or a dump of somebody else. Private to lowtide.ops: do not import from other collections."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import typing as t
+from dataclasses import dataclass
+
+from .._common.errors import Refusal
+from .._common.text import join_some
+from . import catalogue, keys, verify
+from .plan import SKEW
+from .restoring import Dump
+
+if t.TYPE_CHECKING:
+    from datetime import datetime
+
+    from .._postgresql.names import TableName
+    from .._s3.bucket import Bucket
+    from .manifest import Published
+
+LATEST = "latest"
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is restored: ``run`` names it; ``manifest`` is None of a foreign dump, which nothing vouches for."""
+
+    run: str
+    database: str
+    url: str
+    dump: Dump
+    manifest: Published | None
+    listed: dict[str, str]
+
+    def read_globals(self) -> str | None:
+        """Read the roles of the backup; None where there are none."""
+        if self.manifest is None:
+            return None
+        key = self.listed[keys.GLOBALS]
+        body = verify.verify_small(self.dump.bucket, key, self.manifest.parts[keys.GLOBALS])
+        return body.decode("utf-8", "backslashreplace")
+
+    def read_tables(self) -> list[dict[str, t.Any]]:
+        """Read which tables the backup has, how many rows, and in which object; none of a foreign dump."""
+        if self.manifest is None:
+            return []
+        body = verify.verify_small(self.dump.bucket, self.listed[keys.TABLES], self.manifest.parts[keys.TABLES])
+        return list(json.loads(body))
+
+
+def find_backup(bucket: Bucket, place: keys.Place, *, run: str, now: datetime) -> Source:
+    """Return the backup of that name, or the newest one that counts."""
+    runs = catalogue.group(bucket.list_objects(place.root), place.prefix)
+    manifests = catalogue.Manifests(bucket)
+    bad: list[catalogue.Examined] = []
+    for candidate in runs:
+        if run not in (LATEST, candidate.run_id):
+            continue
+        examined = catalogue.examine(manifests, candidate)
+        manifest = examined.manifest
+        # What only other ETags keep from counting is proven by its SHA-256, as everything that is restored.
+        is_usable = manifest is not None and (examined.verified or examined.is_moved)
+        if manifest is not None and is_usable and manifest.taken_at <= now + SKEW:
+            listed = {name: entry.key for name, entry in candidate.parts.items()}
+            dump = Dump(bucket, {name: listed[name] for name in manifest.dumps}, manifest.parts)
+            url = place.url(place.key(candidate.run_id, ""))
+            return Source(candidate.run_id, manifest.database, url, dump, manifest, listed)
+        bad.append(examined)
+    raise explain_none(bucket, place, run=run, bad=bad)
+
+
+def explain_none(bucket: Bucket, place: keys.Place, *, run: str, bad: list[catalogue.Examined]) -> Refusal:
+    """Return why there is no backup to restore, and where there are some."""
+    step = "See with lowtide.ops.pg_backup_info which backups there are"
+    if bad:
+        return Refusal(
+            obj=place.url(place.key(bad[0].run.run_id, "")),
+            problem=f"it does not count as a backup: {bad[0].problem or 'it is dated in the future'}",
+            next_step=step,
+        )
+    above = place.root.rsplit("/", 2)[0] + "/"
+    others = sorted({entry.system_identifier for entry in catalogue.group(bucket.list_objects(above), place.prefix)})
+    others = [name for name in others if name != place.system_identifier]
+    if others:
+        step = f"There are runs of cluster {join_some(others)}: name the one that is meant in source_system_identifier"
+    what = "there is no backup" if run == LATEST else f"there is no backup {run}"
+    return Refusal(obj=place.url(), problem=what, next_step=step)
+
+
+def name_foreign(key: str) -> str:
+    """Return how a foreign dump is called, as backups are by their runs."""
+    return f"foreign-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
+
+
+def find_foreign(bucket: Bucket, key: str, *, database: str) -> Source:
+    """Return a dump that has no manifest of ours, by its key."""
+    if key not in {entry.key for entry in bucket.list_objects(key)}:
+        raise Refusal(
+            obj=bucket.url(key),
+            problem="there is no such object",
+            next_step="Correct foreign_dump: the key in the bucket",
+        )
+    return Source(name_foreign(key), database, bucket.url(key), Dump(bucket, {keys.DUMP: key}, None), None, {})
+
+
+def place_tables(source: Source, tables: t.Sequence[TableName]) -> dict[str, list[tuple[str, str]]]:
+    """Return the objects that the rows of ``tables`` are in, with those tables; one that is not in the backup is refused."""
+    known = source.read_tables()
+    places: dict[str, list[tuple[str, str]]] = {}
+    for table in tables:
+        fitting = [entry for entry in known if entry["name"] == table.name and table.schema in (None, entry["schema"])]
+        if len(fitting) != 1:
+            where = join_some(sorted(entry["schema"] for entry in fitting))
+            raise Refusal(
+                obj=f"option tables: {table.name if table.schema is None else f'{table.schema}.{table.name}'}",
+                problem=f"it is in several schemas: {where}"
+                if fitting
+                else f"backup {source.run} has no rows of such a table",
+                next_step="Name it with its schema, as in tables.json of the backup",
+            )
+        entry = fitting[0]
+        places.setdefault(entry.get("object", source.dump.main), []).append((entry["schema"], entry["name"]))
+    return places

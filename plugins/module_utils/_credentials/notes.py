@@ -1,0 +1,77 @@
+# Copyright (c) 2026 The lowtide.ops team
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""How far a rotation has come, as it is noted on the Secret itself; pure.
+
+Private to lowtide.ops: do not import from other collections.
+
+The note has names, times and a phase, and nothing that opens anything. The old password is in the Secret for as long as
+it has to be proven that it is refused, under keys that the last phase removes.
+"""
+
+from __future__ import annotations
+
+import json
+import typing as t
+
+from .._common.errors import Refusal
+
+ANNOTATION = "lowtide.ops/credential"
+FORMAT = 1
+PREVIOUS_USER = "lowtide.previous-username"
+PREVIOUS_PASSWORD = "lowtide.previous-password"  # noqa: S105 - a key
+
+PREPARING = "preparing"
+"""A role is about to get a password. The Secret has the old one, which works."""
+SWITCHED = "switched"
+"""The Secret has the new password. Whether the server has it was not proven yet."""
+PROVEN = "proven"
+"""A login with the new password worked. Pods that are older than ``rotated_at`` may have the old one."""
+FINISHED = "finished"
+"""The old password is refused."""
+PHASES = (PREPARING, SWITCHED, PROVEN, FINISHED)
+
+TWO_ROLES = "two_roles"
+ONE_ROLE = "one_role"
+METHODS = (TWO_ROLES, ONE_ROLE)
+
+
+class Note(t.NamedTuple):
+    """A phase of a rotation, the run that came so far, and when. ``user`` is whom the new password is for.
+
+    ``rotated_at`` is from when on a pod that is made has the new password; empty before ``PROVEN``.
+    """
+
+    phase: str
+    method: str
+    user: str
+    previous_user: str
+    run_id: str
+    at: str
+    rotated_at: str = ""
+
+    def encode(self) -> str:
+        """Return the text of the annotation."""
+        return json.dumps({"format": FORMAT, **self._asdict()}, sort_keys=True)
+
+
+def read_note(annotations: t.Mapping[str, t.Any], *, title: str) -> Note | None:
+    """Return what is noted on a Secret; None where nothing is. A Refusal for a note that is not understood."""
+    text = annotations.get(ANNOTATION)
+    if text is None:
+        return None
+    try:
+        document = json.loads(text)
+        if document.pop("format") != FORMAT:
+            raise ValueError
+        note = Note(**{key: str(value) for key, value in document.items()})
+    except (AttributeError, KeyError, TypeError, ValueError):
+        note = None
+    if note is None or note.phase not in PHASES or note.method not in METHODS:
+        raise Refusal(
+            obj=f"annotation {ANNOTATION} of {title}",
+            problem=f"it is not understood: {text!r}",
+            next_step="Use the release of this collection that wrote it, or remove the annotation once you know which"
+            " password the server takes",
+        ) from None
+    return note

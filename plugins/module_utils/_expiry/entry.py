@@ -1,0 +1,266 @@
+# Copyright (c) 2026 The lowtide.ops team
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the module s3_expiry calls. Private to lowtide.ops: do not import from other collections."""
+
+from __future__ import annotations
+
+import typing as t
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+
+from .._common.caps import Amount, read_caps, refuse_excess
+from .._common.errors import OpsError, Refusal
+from .._common.outcome import Blocker, PlanItem
+from .._common.retry import Deadline
+from .._common.text import format_count, format_size, join_some
+from .._common.timestamps import format_utc
+from .._s3.connection import make_client
+from .._s3.versions import Answer, Version, VersionedBucket
+from .removal import WORKERS, Remover, refuse_old_library
+from .rules import (
+    Due,
+    Labels,
+    Rules,
+    Unreadable,
+    complete_keys,
+    drop_null_versions,
+    judge,
+    list_candidates,
+    order_removal,
+    read_rules,
+    refuse_backups,
+)
+
+if t.TYPE_CHECKING:
+    from ansible.module_utils.basic import AnsibleModule
+
+    from .._common.outcome import Outcome
+
+EXPIRY_SPEC: dict[str, dict[str, t.Any]] = {
+    "bucket": {"type": "str", "required": True},
+    "prefix": {"type": "str", "required": True},
+    "older_than": {"type": "str"},
+    "tags": {"type": "dict", "default": {}},
+    "metadata": {"type": "dict", "default": {}},
+    "expiry_tag": {"type": "str"},
+    "expiry_metadata": {"type": "str"},
+    "keep": {"type": "int", "default": 0},
+    "versions": {"type": "str", "choices": ["current", "all"], "default": "current"},
+    "condition": {"type": "str", "choices": ["etag", "none"], "default": "etag"},
+    "max_objects": {"type": "int", "default": 1000},
+    "max_bytes": {"type": "str"},
+    "max_share": {"type": "int", "default": 50},
+    "timeout": {"type": "int", "default": 3600},
+}
+
+
+def expire_objects(module: AnsibleModule, outcome: Outcome) -> None:
+    """Do the work of module s3_expiry: list, judge, compare with the caps, and remove."""
+    params = module.params
+    rules, caps = read_rules(params), read_caps(params, "max_objects")
+    if params["timeout"] < 1:
+        raise Refusal(obj="option timeout", problem=f"it is {params['timeout']}", next_step="Give at least 1 second")
+    deadline = Deadline(params["timeout"])
+    bucket = VersionedBucket(make_client(module, connections=WORKERS), params["bucket"])
+    location = bucket.url(params["prefix"])
+    versioning = bucket.read_versioning()
+    with_versions = params["versions"] == "all" and bool(versioning)
+    if not with_versions and versioning != "Enabled":
+        refuse_old_library(bucket, params["condition"])
+    listed = bucket.list_versions(params["prefix"]) if with_versions else bucket.list_current(params["prefix"])
+    refuse_backups(listed, location)
+    if with_versions and versioning != "Enabled":
+        listed = drop_null_versions(listed)
+    now = bucket.server_time or datetime.now(UTC)
+    due, unreadable = find_due(bucket, listed, rules, now, deadline)
+    complete = complete_keys(due, listed, rules, now) if with_versions else due
+    due_total = Amount.from_sizes(entry.version.size for entry in complete)
+    total = Amount.from_sizes(version.size for version in listed)
+    tell_plan(outcome, location, complete, total)
+    outcome.facts |= {
+        "location": location,
+        "versioning": versioning or "None",
+        "listed": {"objects": total.number, "bytes": total.size},
+        "expired": [report_due(entry) for entry in complete],
+        "removed": [],
+        "replaced": [],
+        "not_removed": [],
+    }
+    outcome.blockers += [explain_unreadable(bucket, entry) for entry in unreadable]
+    outcome.blockers += [explain_incomplete(bucket, entry) for entry in due if entry not in complete]
+    refuse_excess(caps, location=location, due=due_total, total=total, noun="object")
+    if module.check_mode or not complete:
+        outcome.changed = bool(complete)
+        return
+    remover = Remover(
+        bucket,
+        versioning=versioning,
+        condition=params["condition"],
+        deadline=deadline,
+        before_write=lambda: setattr(outcome, "write_attempted", True),
+    )
+    try:
+        remover.remove(
+            [[entry.version for entry in phase] for phase in order_removal(complete)], prefix=params["prefix"]
+        )
+    except OpsError:
+        outcome.changed = outcome.write_attempted  # the last request may have removed objects without an answer
+        raise
+    finally:
+        tell_removal(outcome, bucket, remover, location, due_total)
+    refuse_failures(bucket, remover.removal.failed, due_total.number)
+
+
+def find_due(
+    bucket: VersionedBucket, listed: t.Sequence[Version], rules: Rules, now: datetime, deadline: Deadline
+) -> tuple[list[Due], list[Unreadable]]:
+    """Return what is due, and what does not say when it is. Labels are read only of what the listing lets go."""
+    candidates = list_candidates(listed, rules, now)
+
+    def examine(version: Version) -> Due | Unreadable | None:
+        if deadline.passed:
+            raise OpsError(
+                obj=f"bucket {bucket.name}",
+                problem=f"the time of {deadline.seconds:.0f} s is over while tags or metadata are read",
+                next_step="Raise timeout, or narrow the candidates by prefix and older_than",
+            )
+        tags = bucket.read_tags(version) if rules.needs_tags else {}
+        metadata = bucket.read_metadata(version) if rules.needs_metadata else {}
+        if tags is None or metadata is None:
+            return None  # gone or replaced since the listing: the next run judges what is there then
+        return judge(version, Labels(tags, metadata), rules, now)
+
+    if rules.needs_tags or rules.needs_metadata:
+        with ThreadPoolExecutor(WORKERS) as pool:
+            verdicts = list(pool.map(examine, candidates))
+    else:
+        verdicts = [judge(version, Labels(), rules, now) for version in candidates]
+    return (
+        [verdict for verdict in verdicts if isinstance(verdict, Due)],
+        [verdict for verdict in verdicts if isinstance(verdict, Unreadable)],
+    )
+
+
+def report_due(entry: Due) -> dict[str, t.Any]:
+    """Return an object that goes as the result shows it."""
+    version = entry.version
+    return {
+        "key": version.key,
+        "version_id": version.version_id,
+        "size": version.size,
+        "modified": format_utc(version.modified.timestamp()),
+        "etag": version.etag,
+        "delete_marker": version.is_marker,
+        "why": entry.why,
+    }
+
+
+def describe_object(bucket: VersionedBucket, version: Version) -> str:
+    """Return how a message names a version."""
+    return bucket.url(version.key) + ("" if version.version_id is None else f" version {version.version_id}")
+
+
+def tell_plan(outcome: Outcome, location: str, due: t.Sequence[Due], total: Amount) -> None:
+    """Word the plan and the prediction: one item for the location, whose objects are listed beside it."""
+    amount = Amount.from_sizes(entry.version.size for entry in due)
+    words = f"{amount.number} of {format_count(total.number, 'object')} ({format_size(amount.size)})"
+    if due:
+        outcome.plan = [PlanItem(location, f"remove {words}", due[0].why, reversible=False)]
+        outcome.summary = f"would remove {words} below {location}"
+        outcome.before = {"objects": [name_version(entry.version) for entry in due]}
+        outcome.after = {"objects": []}
+    else:
+        outcome.summary = f"none of {format_count(total.number, 'object')} below {location} is due"
+    outcome.evidence = [f"{describe_due(entry)}: {entry.why}" for entry in due[:20]]
+    if len(due) > len(outcome.evidence):
+        outcome.evidence.append(f"and {len(due) - len(outcome.evidence)} more, all in expired")
+
+
+def name_version(version: Version) -> str:
+    """Return a version's key, with its id where it has one."""
+    return version.key if version.version_id is None else f"{version.key} {version.version_id}"
+
+
+def describe_due(entry: Due) -> str:
+    """Return key and size, the key so that white space in it can be seen."""
+    version = entry.version
+    what = "delete marker" if version.is_marker else format_size(version.size)
+    return f"{version.key!r}{'' if version.version_id is None else f' version {version.version_id}'} ({what})"
+
+
+def tell_removal(outcome: Outcome, bucket: VersionedBucket, remover: Remover, location: str, due: Amount) -> None:
+    """Word what was done, whether it came to its end or not."""
+    removal = remover.removal
+    outcome.changed = outcome.changed or bool(removal.removed)
+    size = format_size(sum(version.size for version in removal.removed))
+    outcome.summary = (
+        f"removed {len(removal.removed)} of {format_count(due.number, 'expired object')} ({size}) below {location}"
+    )
+    for count, words in (
+        (len(removal.gone), "gone already"),
+        (len(removal.replaced), "replaced meanwhile and kept"),
+        (len(removal.failed), "not removed"),
+    ):
+        if count:
+            outcome.summary += f", {count} {words}"
+    removed = {name_version(version) for version in removal.removed} | {
+        name_version(version) for version in removal.gone
+    }
+    outcome.after = {"objects": [name for name in outcome.before["objects"] if name not in removed]}
+    outcome.facts["removed"] = [name_version(version) for version in removal.removed]
+    outcome.facts["replaced"] = [name_version(answer.version) for answer in removal.replaced]
+    outcome.facts["not_removed"] = [
+        {
+            "key": answer.version.key,
+            "version_id": answer.version.version_id,
+            "code": answer.code,
+            "message": answer.message,
+        }
+        for answer in removal.failed
+    ]
+    outcome.blockers += [
+        Blocker(
+            describe_object(bucket, answer.version),
+            "it was replaced after it had been listed, and is kept",
+            "another client",
+            "Nothing: the next run judges the new object",
+        )
+        for answer in removal.replaced
+    ]
+
+
+def explain_unreadable(bucket: VersionedBucket, entry: Unreadable) -> Blocker:
+    """Return what to say of an object whose expiry cannot be read."""
+    return Blocker(
+        describe_object(bucket, entry.version),
+        entry.problem,
+        "whoever writes the object",
+        "Write seconds since the epoch, or ISO 8601 with an offset such as 2026-11-27T00:00:00Z; it stays until then",
+    )
+
+
+def explain_incomplete(bucket: VersionedBucket, entry: Due) -> Blocker:
+    """Return what to say of a current version that has to stay because of an older one."""
+    return Blocker(
+        describe_object(bucket, entry.version),
+        "it is due, and an older version of it is not: that one would be the current one again",
+        "the rules",
+        "Give rules that also let its older versions go",
+    )
+
+
+def refuse_failures(bucket: VersionedBucket, failed: t.Sequence[Answer], due: int) -> None:
+    """Raise if any object that was due is still there; each is named in ``not_removed``."""
+    if not failed:
+        return
+    words = [f"{answer.version.key!r} ({answer.code}: {answer.message.strip() or 'no message'})" for answer in failed]
+    denied = any(answer.code == "AccessDenied" for answer in failed)
+    raise OpsError(
+        obj=f"{len(failed)} of {format_count(due, 'object')} in bucket {bucket.name}",
+        problem=f"the server did not remove {join_some(words, limit=3)}",
+        next_step="Grant s3:DeleteObject (s3:DeleteObjectVersion for versions) on them, or wait for the end of their"
+        " Object Lock; then run again"
+        if denied
+        else "Read the server's message for each in not_removed, and run again",
+    )

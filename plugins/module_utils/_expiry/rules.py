@@ -1,0 +1,234 @@
+# Copyright (c) 2026 The lowtide.ops team
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Which objects a site lets go; pure. Private to lowtide.ops: do not import from other collections.
+
+Objects of a bucket are judged in two steps: by what the listing says (age, number that stays), and, only if a rule
+asks for it, by tags and metadata, which take a request for each object.
+"""
+
+from __future__ import annotations
+
+import re
+import typing as t
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+
+from .._backup import keys
+from .._common.amounts import parse_duration
+from .._common.errors import Refusal
+from .._common.timestamps import format_utc
+
+if t.TYPE_CHECKING:
+    from .._s3.versions import Version
+
+NULL = "null"
+"""The id of what was written while a bucket kept no versions."""
+_MILLISECONDS = 100_000_000_000
+"""A number of this size is a moment in milliseconds; as seconds it would be in the year 5138."""
+_PGBACKREST = re.compile(
+    r"(?:^|/)(?:archive/[^/]+/(?:archive\.info|\d+-\d+/)|backup/[^/]+/(?:backup\.info|\d{8}-\d{6}F))"
+)
+_EPOCH = re.compile(r"\d{1,14}(\.\d+)?")
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What has to hold of an object that goes; all of it. ``older_than`` in seconds."""
+
+    older_than: int | None = None
+    tags: t.Mapping[str, str] = field(default_factory=dict)
+    metadata: t.Mapping[str, str] = field(default_factory=dict)
+    expiry_tag: str | None = None
+    expiry_metadata: str | None = None
+    keep: int = 0
+
+    @property
+    def needs_tags(self) -> bool:
+        """Return whether the tags of an object have to be read."""
+        return bool(self.tags) or self.expiry_tag is not None
+
+    @property
+    def needs_metadata(self) -> bool:
+        """Return whether the metadata of an object has to be read."""
+        return bool(self.metadata) or self.expiry_metadata is not None
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Tags and metadata of one object; empty where no rule asks for them."""
+
+    tags: t.Mapping[str, str] = field(default_factory=dict)
+    metadata: t.Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Due:
+    """An object that goes, and why."""
+
+    version: Version
+    why: str
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """An object that stays, because what it says of its expiry is no moment."""
+
+    version: Version
+    problem: str
+
+
+def read_rules(params: t.Mapping[str, t.Any]) -> Rules:
+    """Return the rules that the module's options give; refuse what cannot be meant."""
+    older_than = params["older_than"]
+    if params["keep"] < 0:
+        raise Refusal(obj="option keep", problem=f"it is {params['keep']}", next_step="Give 0 or more")
+    rules = Rules(
+        older_than=None if older_than is None else parse_duration(older_than, option="older_than"),
+        tags={str(name): str(value) for name, value in params["tags"].items()},
+        metadata={str(name).lower(): str(value) for name, value in params["metadata"].items()},
+        expiry_tag=params["expiry_tag"],
+        expiry_metadata=params["expiry_metadata"].lower() if params["expiry_metadata"] else None,
+        keep=params["keep"],
+    )
+    if rules.older_than is None and not rules.needs_tags and not rules.needs_metadata:
+        raise Refusal(
+            obj="options of s3_expiry",
+            problem="no rule says what goes, so every object would",
+            next_step="Give older_than, tags, metadata, expiry_tag or expiry_metadata; older_than=0 means every object",
+        )
+    return rules
+
+
+def parse_moment(text: str) -> datetime | None:
+    """Return the moment that a label names: seconds or milliseconds since the epoch, or ISO 8601 with an offset."""
+    stripped = text.strip()
+    if _EPOCH.fullmatch(stripped):
+        number = float(stripped)
+        return datetime.fromtimestamp(number / 1000 if number >= _MILLISECONDS else number, UTC)
+    try:
+        moment = datetime.fromisoformat(stripped)
+    except ValueError:
+        return None
+    return None if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+def find_backups(versions: t.Iterable[Version]) -> list[str]:
+    """Return the keys that lie where our modules or pgBackRest put backups, whatever folders are above."""
+    return [version.key for version in versions if is_of_backup(version.key)]
+
+
+def is_of_backup(key: str) -> bool:
+    """Return whether a key is in a folder as the modules of backups name them, or in a repository of pgBackRest."""
+    segments = key.split("/")
+    return (len(segments) > 1 and keys.is_run_id(segments[-2])) or _PGBACKREST.search(key) is not None
+
+
+def refuse_backups(versions: t.Iterable[Version], location: str) -> None:
+    """Refuse a location that holds backups: an age says nothing of whether a later one has been verified."""
+    backups = find_backups(versions)
+    if backups:
+        raise Refusal(
+            obj=location,
+            problem=f"{len(backups)} of its objects are parts of backups, such as {backups[0]!r},"
+            " and expiry by age removes the last verified one when backups have stopped",
+            next_step="Give a prefix that leaves them out; pg_backup's keep and keep_for, or pgBackRest, remove them",
+        )
+
+
+def drop_null_versions(versions: t.Iterable[Version]) -> list[Version]:
+    """Return versions so that no current one goes by the id ``null``, for a bucket that is not known to keep versions.
+
+    The next write there gets the same id. So it goes as an object without versions does, under a condition.
+    """
+    return [
+        replace(version, version_id=None) if version.version_id == NULL and version.is_current else version
+        for version in versions
+    ]
+
+
+def list_candidates(versions: t.Sequence[Version], rules: Rules, now: datetime) -> list[Version]:
+    """Return the versions that the listing alone lets go: old enough, and none of the newest that stay."""
+    current = [version for version in versions if version.is_current and not version.is_marker]
+    current.sort(key=lambda version: (version.modified, version.key), reverse=True)
+    kept = {version.key for version in current[: rules.keep]}
+    return [
+        version
+        for version in versions
+        if not version.is_marker
+        and version.key not in kept
+        and (not rules.older_than or get_age(version, now) > rules.older_than)
+    ]
+
+
+def get_age(version: Version, now: datetime) -> float:
+    """Return for how many seconds a version has been there, or has not been the current one any more."""
+    since = version.modified if version.superseded is None else version.superseded
+    return (now - since).total_seconds()
+
+
+def judge(version: Version, labels: Labels, rules: Rules, now: datetime) -> Due | Unreadable | None:
+    """Return whether a candidate goes: None if a label says that it stays."""
+    reasons = []
+    if rules.older_than is not None:
+        what = "not current since" if version.superseded is not None else "written"
+        reasons.append(f"{what} {format_utc((version.superseded or version.modified).timestamp())}")
+    for kind, expected, actual in (("tag", rules.tags, labels.tags), ("metadata", rules.metadata, labels.metadata)):
+        for name, value in expected.items():
+            if actual.get(name) != value:
+                return None
+            reasons.append(f"{kind} {name}={value}")
+    for kind, label, actual in (
+        ("tag", rules.expiry_tag, labels.tags),
+        ("metadata", rules.expiry_metadata, labels.metadata),
+    ):
+        if label is None:
+            continue
+        text = actual.get(label)
+        if text is None:
+            return None
+        moment = parse_moment(text)
+        if moment is None:
+            return Unreadable(version, f"{kind} {label} is {text!r}, which is no moment with an offset")
+        if moment > now:
+            return None
+        reasons.append(f"{kind} {label}={text}")
+    return Due(version, ", ".join(reasons))
+
+
+def complete_keys(due: t.Sequence[Due], versions: t.Sequence[Version], rules: Rules, now: datetime) -> list[Due]:
+    """Return what of ``due`` may go for good, with the delete markers that nothing is left behind.
+
+    To remove a current version, or a marker, for good brings back the version below it. So they go only with all of
+    those; a current version whose older ones stay, stays as well. A marker has to be old enough by itself.
+    """
+    going = {(entry.version.key, entry.version.version_id) for entry in due}
+    by_key: dict[str, list[Version]] = {}
+    for version in versions:
+        by_key.setdefault(version.key, []).append(version)
+    result = []
+    for entry in due:
+        others = [version for version in by_key[entry.version.key] if not version.is_marker]
+        if not entry.version.is_current or all((other.key, other.version_id) in going for other in others):
+            result.append(entry)
+    for members in by_key.values():
+        rest = [version for version in members if not version.is_marker]
+        markers = [version for version in members if version.is_marker]
+        if not markers or not all((version.key, version.version_id) in going for version in rest):
+            continue
+        if rules.older_than is None:
+            continue
+        if rules.older_than == 0 or all(get_age(marker, now) > rules.older_than for marker in markers):
+            result += [Due(marker, "delete marker of an object of which nothing is left") for marker in markers]
+    return result
+
+
+def order_removal(due: t.Iterable[Due]) -> list[list[Due]]:
+    """Return what goes in the order in which it may: what is not current, then what is, then delete markers.
+
+    Killed in between, no older version comes back.
+    """
+    phases: list[list[Due]] = [[], [], []]
+    for entry in due:
+        phases[2 if entry.version.is_marker else 1 if entry.version.is_current else 0].append(entry)
+    return [phase for phase in phases if phase]

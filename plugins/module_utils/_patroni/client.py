@@ -1,0 +1,276 @@
+# Copyright (c) 2026 The lowtide.ops team
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Patroni's REST interface. Private to lowtide.ops: do not import from other collections."""
+
+from __future__ import annotations
+
+import base64
+import json
+import socket
+import ssl
+import typing as t
+from concurrent.futures import ThreadPoolExecutor
+from email.utils import parsedate_to_datetime
+from http.client import HTTPException
+from pathlib import Path
+from urllib.error import HTTPError, URLError
+from urllib.parse import urlsplit
+from urllib.request import HTTPRedirectHandler, HTTPSHandler, OpenerDirector, Request, build_opener
+
+from .._common.errors import OutcomeUnknown, Refusal
+from .._common.text import join_some
+from .state import Cluster, Json, Member, Status
+
+MAX_BYTES = 4 * 1024 * 1024
+"""No answer is longer."""
+DENIED = (401, 403)
+
+
+class Answer(t.NamedTuple):
+    """The status code and body of an answer, and who gave it."""
+
+    code: int
+    text: str
+    url: str
+    date: float | None = None
+    """When it was given, by the clock of who gave it."""
+
+    def parse(self) -> t.Any:
+        """Return the JSON of the body, None if it is none."""
+        try:
+            return json.loads(self.text)
+        except ValueError:
+            return None
+
+
+class NoAnswer(Exception):
+    """Nobody answered in time; ``was_sent`` unless the request certainly did not arrive."""
+
+    def __init__(self, text: str, *, was_sent: bool = True) -> None:
+        super().__init__(text)
+        self.was_sent = was_sent
+
+
+class Client:
+    """The members of a cluster behind their REST interfaces; any of them answers for the whole."""
+
+    def __init__(
+        self,
+        urls: t.Sequence[str],
+        *,
+        username: str | None = None,
+        password: str | None = None,
+        password_file: str | None = None,
+        ca_path: str | None = None,
+        client_cert: str | None = None,
+        client_key: str | None = None,
+        validate_certs: bool = True,
+        request_timeout: float = 5.0,
+    ) -> None:
+        self.urls = [check_url(url) for url in urls]
+        if not self.urls:
+            raise Refusal(obj="option urls", problem="it is empty", next_step="Give the REST address of each member")
+        self.request_timeout = request_timeout
+        self.validate_certs = validate_certs
+        self._headers = {"User-Agent": "lowtide.ops", **_make_authorization(username, password, password_file)}
+        self._opener = _make_opener(ca_path, client_cert, client_key, validate_certs=validate_certs)
+
+    def send(
+        self, url: str, path: str, *, method: str = "GET", body: Json | None = None, timeout: float | None = None
+    ) -> Answer:
+        """Return the answer of one member, whatever its status code. Raises NoAnswer where there is none."""
+        data = None if body is None else json.dumps(body).encode()
+        headers = {**self._headers, **({} if data is None else {"Content-Type": "application/json"})}
+        request = Request(f"{url}{path}", data=data, headers=headers, method=method)  # noqa: S310 (check_url)
+        try:
+            with self._opener.open(request, timeout=timeout or self.request_timeout) as response:
+                text = response.read(MAX_BYTES).decode("utf-8", "replace")
+                return Answer(response.status, text, url, _read_date(response.headers))
+        except HTTPError as error:
+            return Answer(error.code, _read_error(error), url, _read_date(error.headers))
+        except URLError as error:
+            refused = isinstance(error.reason, (ConnectionRefusedError, socket.gaierror, ssl.SSLCertVerificationError))
+            raise NoAnswer(f"{url}: {error.reason}", was_sent=not refused) from error
+        except (OSError, HTTPException) as error:
+            raise NoAnswer(f"{url}: {str(error) or type(error).__name__}") from error
+
+    def read(self, path: str, *, urls: t.Sequence[str] = ()) -> Json:
+        """Return the JSON that the first member which has it gives. Raises Refusal where none does."""
+        problems = []
+        for url in urls or self.urls:
+            try:
+                answer = self.send(url, path)
+            except NoAnswer as error:
+                problems.append(str(error))
+                continue
+            self.check_allowed(answer)
+            document = answer.parse()
+            if answer.code == 200 and isinstance(document, dict):
+                # Who has answered is asked first from now on.
+                self.urls.sort(key=lambda known: known != url)
+                return document
+            problems.append(f"{url}: {answer.code} {join_some(answer.text.split()[:12], limit=12)}")
+        raise Unreadable(path, problems)
+
+    def read_status(self, url: str) -> Status:
+        """Return what a member says of itself, or why it does not."""
+        try:
+            answer = self.send(url, "/patroni")
+        except NoAnswer as error:
+            return Status(error=f"its REST interface does not answer ({error})")
+        document = answer.parse()
+        if not isinstance(document, dict):
+            return Status(error=f"{url} answers {answer.code} and nothing that Patroni would say")
+        return Status.from_answer(document, answer.date)
+
+    def read_cluster(self, config: Json | None = None) -> Cluster:
+        """Return the cluster as the DCS and each member have it now; with ``config`` given, that is not read again."""
+        document = self.read("/cluster")
+        config = self.read("/config") if config is None else config
+        entries = [entry for entry in document.get("members") or [] if isinstance(entry, dict) and entry.get("name")]
+        if not entries:
+            raise Refusal(
+                obj=self.urls[0],
+                problem="/cluster has no member, so that this is no Patroni cluster that was ever ready",
+                next_step="Correct urls, or look at the log of Patroni there",
+            )
+        with ThreadPoolExecutor(max_workers=min(16, len(entries))) as pool:
+            statuses = list(pool.map(lambda entry: self.read_status(strip_api_url(entry.get("api_url"))), entries))
+        return Cluster(
+            members=tuple(Member.from_answer(entry, status) for entry, status in zip(entries, statuses, strict=True)),
+            paused=bool(document.get("pause")),
+            config=config,
+            scheduled_switchover=dict(document.get("scheduled_switchover") or {}),
+        )
+
+    def write(self, path: str, body: Json, *, method: str = "POST", url: str = "", timeout: float) -> Answer:
+        """Send a write once, to ``url`` or to the first member that can be reached.
+
+        Raises OutcomeUnknown where it may have arrived and no answer came.
+        """
+        problems = []
+        for address in [url] if url else self.urls:
+            try:
+                answer = self.send(address, path, method=method, body=body, timeout=timeout)
+            except NoAnswer as error:
+                problems.append(str(error))
+                if error.was_sent:
+                    raise OutcomeUnknown(
+                        obj=f"{method} {path}",
+                        problem=f"no answer came: {error}",
+                        next_step="Look at /cluster before anything is sent again",
+                    ) from error
+                continue
+            self.check_allowed(answer)
+            return answer
+        raise Unreadable(path, problems)
+
+    def check_allowed(self, answer: Answer) -> None:
+        """Raise Refusal where the credentials are not accepted."""
+        if answer.code in DENIED:
+            raise Refusal(
+                obj=answer.url,
+                problem=f"it answers {answer.code} {answer.text[:200].strip()}",
+                next_step="Correct username and password (restapi.authentication), client_cert and client_key"
+                " (restapi.verify_client), or add this host to restapi.allowlist",
+            )
+
+
+class Unreadable(Refusal):
+    """No member gave what was asked for."""
+
+    def __init__(self, path: str, problems: t.Sequence[str]) -> None:
+        self.problems = list(problems)
+        super().__init__(
+            obj="Patroni's REST interface",
+            problem=f"no member answers {path}: {'; '.join(problems)}",
+            next_step="Look whether Patroni runs there, and correct urls, ca_path and client_cert",
+        )
+
+
+def check_url(url: str) -> str:
+    """Return an address without what follows host and port. Raises Refusal for what is none."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        raise Refusal(
+            obj="option urls",
+            problem=f"{url!r} is not an address of the shape https://host:8008",
+            next_step="Give the REST address of each member (restapi.connect_address)",
+        )
+    if parts.username or parts.password:
+        raise Refusal(
+            obj="option urls",
+            problem="an address has a login in it, which would be in messages",
+            next_step="Give username and password_file",
+        )
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def strip_api_url(api_url: t.Any) -> str:
+    """Return the address of a member's REST interface from its api_url, which ends in /patroni."""
+    parts = urlsplit(str(api_url or ""))
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def _make_authorization(username: str | None, password: str | None, password_file: str | None) -> dict[str, str]:
+    if password_file:
+        try:
+            password = Path(password_file).read_text(encoding="utf-8").rstrip("\r\n")
+        except (OSError, UnicodeDecodeError) as error:
+            raise Refusal(
+                obj=f"password_file {password_file}",
+                problem=f"it cannot be read: {getattr(error, 'strerror', None) or 'it is not text'}",
+                next_step="Correct the path, or its permissions",
+            ) from error
+    if not username:
+        return {}
+    login = base64.b64encode(f"{username}:{password or ''}".encode()).decode()
+    return {"Authorization": f"Basic {login}"}
+
+
+class _NoRedirects(HTTPRedirectHandler):
+    """A password is for the server that was named, not for another one."""
+
+    def redirect_request(self, *_arguments: t.Any) -> None:
+        """Return no request, so that the answer is an error."""
+
+
+def _make_opener(
+    ca_path: str | None, client_cert: str | None, client_key: str | None, *, validate_certs: bool
+) -> OpenerDirector:
+    try:
+        context = ssl.create_default_context(cafile=ca_path)
+    except (OSError, ssl.SSLError) as error:
+        raise Refusal(
+            obj=f"ca_path {ca_path}",
+            problem=f"it cannot be read as certificates: {error}",
+            next_step="Give a file of certificates in PEM",
+        ) from error
+    if client_cert:
+        try:
+            context.load_cert_chain(client_cert, client_key)
+        except (OSError, ssl.SSLError) as error:
+            raise Refusal(
+                obj=f"client_cert {client_cert}",
+                problem=f"it cannot be used with client_key {client_key}: {error}",
+                next_step="Give a certificate and its key without a passphrase, both in PEM",
+            ) from error
+    if not validate_certs:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return build_opener(HTTPSHandler(context=context), _NoRedirects())
+
+
+def _read_date(headers: t.Any) -> float | None:
+    try:
+        return parsedate_to_datetime(headers["Date"]).timestamp()
+    except (TypeError, ValueError):
+        return None
+
+
+def _read_error(error: HTTPError) -> str:
+    try:
+        return error.read(MAX_BYTES).decode("utf-8", "replace")
+    except (OSError, HTTPException):
+        return str(error.reason)

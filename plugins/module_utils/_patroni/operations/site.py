@@ -1,0 +1,198 @@
+# Copyright (c) 2026 The lowtide.ops team
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The work of patroni_site: verify both clusters, fence the old one, promote the new one, in this order.
+
+Private to lowtide.ops: do not import from other collections.
+"""
+
+from __future__ import annotations
+
+import typing as t
+
+from ..._common.errors import OpsError, OutcomeUnknown, Refusal, WaitTimeout
+from ..._common.outcome import Outcome, PlanItem
+from ..._common.retry import Deadline
+from ..arguments import check_dcs, make_client, read_cluster
+from ..client import Client, Unreadable
+from ..moving import INTERVAL, list_lacking
+from ..plan import describe_cluster
+from ..sites import Sites, describe_missing, describe_sites, list_unfenced, plan_sites, summarize_sites
+from ..state import Cluster, Json
+from ..summary import list_evidence
+
+if t.TYPE_CHECKING:
+    from ansible.module_utils.basic import AnsibleModule
+
+
+class Run:
+    """One run over two clusters. ``old`` is None where the other site is lost, and declared so."""
+
+    def __init__(self, new: Client, old: Client | None, sites: Sites, outcome: Outcome, seconds: float) -> None:
+        self.new, self.old = new, old
+        self.sites = sites
+        self.outcome = outcome
+        self.deadline = Deadline(seconds)
+        self._has_proof = False
+
+    def fence(self) -> None:
+        """Make the old cluster a standby cluster of the new one, wait until it accepts no writes, then for its WAL."""
+        old, leader = t.cast(Cluster, self.sites.old), self.sites.new.leader
+        if not old.is_standby_cluster and leader is not None:
+            self._configure(t.cast(Client, self.old), {"standby_cluster": {"host": leader.host, "port": leader.port}})
+        self._prove_fenced(old.scope)
+
+    def _prove_fenced(self, scope: str) -> None:
+        self._wait(self._find_unfenced, f"{scope} is not known to accept no writes")
+        self.outcome.evidence.append(f"{scope} is fenced: every member is a standby, and Patroni keeps it so")
+        self._wait(self._find_missing, f"{self.sites.new.scope} has not received all of {scope}")
+        self.outcome.evidence.append(describe_missing(self.sites))
+        self._has_proof = True
+
+    def promote(self) -> None:
+        """Make the new cluster follow nobody, wait until it accepts writes, and until the old one follows it."""
+        timeline = self.sites.new.timeline
+        if self.sites.new.is_standby_cluster:
+            if self.sites.old is not None and not self._has_proof:
+                # A run before this one has fenced it, and may have ended before all was received.
+                self._prove_fenced(self.sites.old.scope)
+            self._configure(self.new, {"standby_cluster": None})
+        self._wait(self._find_unpromoted, f"{self.sites.new.scope} does not accept writes")
+        self.outcome.evidence.append(
+            f"{self.sites.new.scope} accepts writes: timeline {timeline} -> {self.sites.new.timeline}"
+        )
+        if self.sites.old is not None:
+            self._wait(self._find_not_following, f"{self.sites.old.scope} does not follow {self.sites.new.scope}")
+            self.outcome.evidence.append(f"{self.sites.old.scope} follows it as a standby cluster")
+
+    def _configure(self, client: Client, patch: Json) -> None:
+        attempted_before, self.outcome.write_attempted = self.outcome.write_attempted, True
+        try:
+            answer = client.write("/config", patch, method="PATCH", timeout=client.request_timeout)
+        except OutcomeUnknown:
+            self.outcome.changed = True
+            return
+        except Refusal:
+            self.outcome.write_attempted = attempted_before
+            raise
+        if answer.code != 200:
+            raise OpsError(
+                obj=f"{answer.url}/config",
+                problem=f"Patroni answers {answer.code} {answer.text[:200].strip()}",
+                next_step="Look at its log, and run again",
+            )
+        self.outcome.changed = True
+
+    def _wait(self, find_lacking: t.Callable[[], list[str]], problem: str) -> None:
+        while True:
+            try:
+                self.sites = Sites(self.new.read_cluster(), self.old.read_cluster() if self.old else None)
+                lacking = find_lacking()
+            except Unreadable as error:
+                lacking = [error.problem]
+            if not lacking:
+                return
+            if self.deadline.passed:
+                old = self.sites.old.scope if self.sites.old else "(lost)"
+                raise WaitTimeout(
+                    obj=f"Patroni clusters {self.sites.new.scope} and {old}",
+                    problem=f"after {self.deadline.seconds:.0f} s {problem}: {'; '.join(lacking)}",
+                    next_step="Look at the members' logs; run again to go on from here",
+                )
+            self.deadline.pause(INTERVAL)
+
+    def _find_unfenced(self) -> list[str]:
+        old = t.cast(Cluster, self.sites.old)
+        if not old.is_standby_cluster:
+            return ["its configuration has no standby_cluster"]
+        return list_unfenced(old)
+
+    def _find_missing(self) -> list[str]:
+        missing = self.sites.missing
+        return [] if missing == 0 else [f"{'an unknown number of' if missing is None else missing} bytes are missing"]
+
+    def _find_unpromoted(self) -> list[str]:
+        if not self.sites.is_promoted:
+            return ["no leader accepts writes"]
+        names = [member.name for member in self.sites.new.members if member.is_running]
+        return list_lacking(self.sites.new, names)
+
+    def _find_not_following(self) -> list[str]:
+        old, new = t.cast(Cluster, self.sites.old), self.sites.new
+        unfenced = list_unfenced(old)
+        if unfenced:
+            return unfenced
+        if old.leader is None:
+            return ["nobody leads it"]
+        streaming = {name for member in new.members for name in member.status.streaming}
+        if old.leader.status.timeline != new.timeline or old.leader.name not in streaming:
+            return [f"{old.leader.name} is on timeline {old.leader.status.timeline}, and does not stream from it yet"]
+        return []
+
+
+def run_site(module: AnsibleModule, outcome: Outcome) -> None:
+    """Read both clusters, plan, act, report."""
+    params = module.params
+    new_client = make_client(module, params["primary"])
+    new = read_cluster(new_client, params["primary"])
+    check_dcs(new)
+    old_client: Client | None = make_client(module, params["old_primary"])
+    old = _read_old(module, t.cast(Client, old_client), params)
+    old_client = old_client if old is not None else None
+    sites = Sites(new, old)
+    max_lag = new.max_lag if params["max_lag"] is None else params["max_lag"]
+    outcome.before = outcome.after = describe_sites(sites)
+    _report(outcome, sites)
+    steps = plan_sites(sites, max_lag)
+    _plan(outcome, sites, steps)
+    run = Run(new_client, old_client, sites, outcome, params["timeout"])
+    if module.check_mode:
+        outcome.changed = bool(steps)
+        outcome.after = {
+            "primary_site": {"scope": new.scope, "role": "primary"},
+            "old_site": "lost" if old is None else "standby",
+        }
+    else:
+        try:
+            for step in steps:
+                run.fence() if step == "fence" else run.promote()
+        finally:
+            outcome.waited = run.deadline.elapsed if steps else 0.0
+            outcome.after = describe_sites(run.sites)
+            _report(outcome, run.sites)
+    outcome.summary = summarize_sites(run.sites, steps, check_mode=module.check_mode)
+    outcome.evidence += list_evidence(run.sites.new)
+
+
+def _read_old(module: AnsibleModule, client: Client, params: t.Mapping[str, t.Any]) -> Cluster | None:
+    """Return the other cluster; None where it cannot be read, and that is declared."""
+    try:
+        cluster = read_cluster(client, params["old_primary"])
+        check_dcs(cluster)
+    except Refusal as error:
+        if not params["old_site_lost"]:
+            raise Refusal(
+                obj=error.obj,
+                problem=f"{error.problem}; whether it still accepts writes is not known",
+                next_step="Bring it back; where the site is lost, make sure that it is off or cut from all clients, and"
+                " set old_site_lost: true. What it had not sent is lost then",
+            ) from error
+        module.warn(f"The old site is declared lost, so it is not proven that it accepts no writes: {error.problem}")
+        return None
+    return cluster
+
+
+def _plan(outcome: Outcome, sites: Sites, steps: t.Sequence[str]) -> None:
+    why = f"{sites.new.scope} is declared the primary cluster"
+    for step in steps:
+        if step == "fence" and sites.old is not None:
+            what = f"become a standby cluster of {sites.new.scope}, so that it accepts no writes"
+            outcome.plan.append(PlanItem(sites.old.title, what, why))
+        else:
+            what = "end following, accept writes on a new timeline"
+            outcome.plan.append(PlanItem(sites.new.title, what, why, reversible=sites.old is not None))
+
+
+def _report(outcome: Outcome, sites: Sites) -> None:
+    outcome.facts["primary"] = describe_cluster(sites.new)
+    outcome.facts["old_primary"] = None if sites.old is None else describe_cluster(sites.old)

@@ -1,0 +1,202 @@
+# Copyright (c) 2026 The lowtide.ops team
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Which of two clusters with the same data is the primary one, and what is to be done so that it is the declared one.
+
+Private to lowtide.ops: do not import from other collections.
+"""
+
+from __future__ import annotations
+
+import typing as t
+
+from .._common.errors import Refusal
+from .plan import check_single_primary
+from .state import Cluster, Member, format_lsn
+
+
+class Sites(t.NamedTuple):
+    """The cluster that is to be the primary one, and the other; None where it is lost and declared so."""
+
+    new: Cluster
+    old: Cluster | None
+
+    @property
+    def is_fenced(self) -> bool:
+        """Whether the old cluster is a standby cluster of which every member says that it accepts no writes."""
+        return self.old is not None and self.old.is_standby_cluster and not list_unfenced(self.old)
+
+    @property
+    def is_promoted(self) -> bool:
+        """Whether the new cluster follows nobody and its leader accepts writes."""
+        leader = self.new.leader
+        return not self.new.is_standby_cluster and leader is not None and leader.status.accepts_writes
+
+    @property
+    def missing(self) -> int | None:
+        """Return the bytes of WAL of the old cluster that the new one has not received; None where it is not known."""
+        leader = self.new.leader
+        if self.old is None or leader is None or leader.status.position is None:
+            return None
+        ends = [member.status.position for member in self.old.members if member.status.position is not None]
+        return max(0, max(ends) - leader.status.position) if ends else None
+
+
+def list_unfenced(cluster: Cluster) -> list[str]:
+    """Return why each member is not known to accept no writes."""
+    problems = []
+    for member in cluster.members:
+        if member.status.error:
+            problems.append(f"{member.name}: {member.status.error}")
+        elif member.status.accepts_writes or not member.is_running:
+            problems.append(f"{member.name}: {member.status.role}, {member.status.state}")
+    return problems
+
+
+def plan_sites(sites: Sites, max_lag: int) -> list[str]:
+    """Return what is left to be done of ``fence`` and ``promote``. Raises Refusal for what must not be done.
+
+    What an interrupted run has done is not done again: it is read from the two clusters.
+    """
+    _check_new(sites.new)
+    _check_pair(sites)
+    if sites.old is None:
+        return [] if sites.is_promoted else ["promote"]
+    check_single_primary(sites.old)
+    if not sites.new.is_standby_cluster:
+        if not sites.old.is_standby_cluster:
+            raise Refusal(
+                obj=f"Patroni clusters {sites.new.scope} and {sites.old.scope}",
+                problem="neither is a standby cluster, so that both accept writes",
+                next_step="Cut one of them off from its clients, save the rows that only it has, and make it anew as a"
+                " standby cluster of the other one",
+            )
+        return [] if sites.is_fenced and sites.is_promoted else ["promote"]
+    if sites.old.is_standby_cluster:
+        return ["promote"] if sites.is_fenced else ["fence", "promote"]
+    _check_before_fence(sites, max_lag)
+    return ["fence", "promote"]
+
+
+def _check_new(new: Cluster) -> None:
+    leader = new.leader
+    if new.paused:
+        raise Refusal(
+            obj=new.title,
+            problem="it is paused (maintenance mode), so that Patroni would not promote it",
+            next_step="End the pause (PATCH /config with pause: null, or patronictl resume)",
+        )
+    if leader is None or not leader.is_running:
+        problem = (
+            "nobody leads it"
+            if leader is None
+            else f"its leader {leader.name} is {leader.status.error or leader.status.state}"
+        )
+        raise Refusal(obj=new.title, problem=problem, next_step="Repair it first: it could not be promoted")
+
+
+def _check_pair(sites: Sites) -> None:
+    if sites.old is None:
+        return
+    new, old = sites.new, sites.old
+    if new.system_identifier != old.system_identifier:
+        raise Refusal(
+            obj=f"Patroni clusters {new.scope} and {old.scope}",
+            problem=f"they have different data: system identifiers {new.system_identifier} and {old.system_identifier}",
+            next_step="Correct the connections",
+        )
+    names = {member.api_url for member in new.members} & {member.api_url for member in old.members}
+    if names:
+        raise Refusal(
+            obj=f"Patroni cluster {new.scope}",
+            problem=f"both connections lead to it ({', '.join(sorted(names))})",
+            next_step="Correct the connections",
+        )
+
+
+def _check_before_fence(sites: Sites, max_lag: int) -> None:
+    old, new = t.cast(Cluster, sites.old), sites.new
+    if old.paused:
+        raise Refusal(
+            obj=old.title,
+            problem="it is paused (maintenance mode), so that it would go on accepting writes",
+            next_step="End the pause (PATCH /config with pause: null, or patronictl resume)",
+        )
+    silent = [f"{member.name}: {member.status.error}" for member in old.members if member.status.error]
+    if silent:
+        raise Refusal(
+            obj=old.title,
+            problem=f"not every member answers, so that it could not be proven fenced ({'; '.join(silent)})",
+            next_step="Bring them back, or remove them from the cluster",
+        )
+    if old.leader is None or not old.leader.status.accepts_writes:
+        raise Refusal(
+            obj=old.title,
+            problem="it has no primary that hands over what it has",
+            next_step="Wait until Patroni has elected a leader there",
+        )
+    if new.timeline != old.timeline:
+        raise Refusal(
+            obj=new.title,
+            problem=f"it is on timeline {new.timeline}, and {old.scope} on {old.timeline}",
+            next_step=f"Look whom it follows; it has to stream from {old.scope}",
+        )
+    _check_history(new, old)
+    if sites.missing is None or sites.missing > max_lag:
+        raise Refusal(
+            obj=new.title,
+            problem=f"it lacks {'an unknown number of' if sites.missing is None else sites.missing} bytes of WAL of"
+            f" {old.scope}, more than max_lag {max_lag}, and writes would stop until it has them",
+            next_step="Wait until it has caught up, or raise max_lag",
+        )
+
+
+def _check_history(new: Cluster, old: Cluster) -> None:
+    """Raise Refusal unless the new cluster streams from the old one: two of one timeline may have different rows."""
+    leader = t.cast(Member, new.leader)
+    streaming = {name for member in old.members for name in member.status.streaming}
+    if leader.name not in streaming:
+        raise Refusal(
+            obj=new.title,
+            problem=f"its leader {leader.name} does not stream from {old.scope}, so that it may have another history",
+            next_step=f"Look whom it follows (standby_cluster: {new.config.get('standby_cluster')}), and at its log",
+        )
+    if new.position is not None and old.position is not None and new.position > old.position:
+        raise Refusal(
+            obj=new.title,
+            problem=f"it has WAL up to {format_lsn(new.position)}, and {old.scope}, which it follows, only up to"
+            f" {format_lsn(old.position)}: their histories differ",
+            next_step=f"Make it anew as a standby cluster of {old.scope}",
+        )
+
+
+def describe_sites(sites: Sites) -> dict[str, t.Any]:
+    """Return the two as a diff shows them."""
+    old = "lost" if sites.old is None else _describe_role(sites.old)
+    return {"primary_site": {"scope": sites.new.scope, "role": _describe_role(sites.new)}, "old_site": old}
+
+
+def _describe_role(cluster: Cluster) -> str:
+    return "standby" if cluster.is_standby_cluster else "primary"
+
+
+def describe_missing(sites: Sites) -> str:
+    """Return a line about how far the new cluster has come."""
+    position = sites.new.position
+    end = "an unknown position" if position is None else format_lsn(position)
+    missing = "unknown" if sites.missing is None else str(sites.missing)
+    return f"{sites.new.scope} has WAL up to {end}, and lacks {missing} bytes"
+
+
+def summarize_sites(sites: Sites, done: t.Sequence[str], *, check_mode: bool) -> str:
+    """Return one line that says which cluster is the primary one, and what was done for it."""
+    old = "the lost site" if sites.old is None else sites.old.scope
+    if not done:
+        return f"{sites.new.scope} is the primary cluster already, and {old} is not"
+    words = {"fence": f"fence {old}", "promote": f"promote {sites.new.scope}"}
+    if check_mode:
+        return f"would {' and '.join(words[step] for step in done)}"
+    fenced = (
+        f"{old} accepts no writes" if sites.old is not None else "whether the lost site accepts writes is not known"
+    )
+    return f"{sites.new.scope} is the primary cluster on timeline {sites.new.timeline}; {fenced}"

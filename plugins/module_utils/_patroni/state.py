@@ -1,0 +1,257 @@
+# Copyright (c) 2026 The lowtide.ops team
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What Patroni says of a cluster and its members. Private to lowtide.ops: do not import from other collections."""
+
+from __future__ import annotations
+
+import typing as t
+
+LEADER_ROLES = ("leader", "master", "primary", "standby_leader")
+"""Roles in /cluster of who holds the leader key; the words changed over the versions."""
+PRIMARY_ROLES = ("master", "primary")
+"""Roles in /patroni of a server that accepts writes."""
+SYNC_ROLES = ("sync_standby", "quorum_standby")
+RUNNING = ("running", "streaming", "in archive recovery")
+"""States of a PostgreSQL that serves; replicas say more than ``running`` since Patroni 3.0.4."""
+
+Json = dict[str, t.Any]
+
+
+def format_lsn(position: int) -> str:
+    """Return a position in the WAL as PostgreSQL writes it: ``0/5000060``."""
+    return f"{position >> 32:X}/{position & 0xFFFFFFFF:X}"
+
+
+class Status(t.NamedTuple):
+    """What a member says of itself in /patroni; ``error`` is why it does not."""
+
+    error: str = ""
+    state: str = ""
+    role: str = ""
+    timeline: int | None = None
+    written: int | None = None
+    """On a primary: the position in the WAL up to which it has written."""
+    received: int | None = None
+    replayed: int | None = None
+    replay_paused: bool = False
+    streaming: frozenset[str] = frozenset()
+    """Names of the servers that stream from it."""
+    started_at: str = ""
+    pending_restart: bool = False
+    system_identifier: str = ""
+    scope: str = ""
+    version: str = ""
+    dcs_age: float | None = None
+    """Seconds since it has read the DCS, by its own clock."""
+
+    @property
+    def accepts_writes(self) -> bool:
+        """Whether it is a primary that runs."""
+        return not self.error and self.role in PRIMARY_ROLES and self.state in RUNNING
+
+    @property
+    def position(self) -> int | None:
+        """Return the end of the WAL that it has, None if it is not known."""
+        known = [position for position in (self.written, self.received, self.replayed) if position is not None]
+        return max(known) if known else None
+
+    @classmethod
+    def from_answer(cls, answer: Json, date: float | None = None) -> Status:
+        """Read the answer of /patroni, which was given at ``date``."""
+        dcs_last_seen = _as_int(answer.get("dcs_last_seen"))
+        xlog = answer.get("xlog") or {}
+        patroni = answer.get("patroni") or {}
+        streams = [entry for entry in answer.get("replication") or [] if entry.get("state") == "streaming"]
+        return cls(
+            state=str(answer.get("state") or ""),
+            role=str(answer.get("role") or ""),
+            timeline=_as_int(answer.get("timeline")),
+            written=_as_int(xlog.get("location")),
+            received=_as_int(xlog.get("received_location")),
+            replayed=_as_int(xlog.get("replayed_location")),
+            replay_paused=xlog.get("paused") is True,
+            streaming=frozenset(str(entry.get("application_name")) for entry in streams),
+            started_at=str(answer.get("postmaster_start_time") or ""),
+            pending_restart=bool(answer.get("pending_restart")),
+            system_identifier=str(answer.get("database_system_identifier") or ""),
+            scope=str(patroni.get("scope") or ""),
+            version=str(patroni.get("version") or ""),
+            dcs_age=None if date is None or not dcs_last_seen else max(0.0, date - dcs_last_seen),
+        )
+
+
+class Member(t.NamedTuple):
+    """A member of /cluster with its own status."""
+
+    name: str
+    role: str
+    state: str
+    api_url: str
+    host: str = ""
+    port: int | None = None
+    tags: t.Mapping[str, t.Any] = {}
+    known_lag: int | None = None
+    """Bytes behind what the leader last noted in the DCS, as /cluster has it."""
+    pending_restart: bool = False
+    status: Status = Status(error="it was not asked")
+
+    @property
+    def is_leader(self) -> bool:
+        """Whether it holds the leader key."""
+        return self.role in LEADER_ROLES
+
+    @property
+    def is_sync(self) -> bool:
+        """Whether it confirms the primary's commits."""
+        return self.role in SYNC_ROLES
+
+    @property
+    def is_running(self) -> bool:
+        """Whether its PostgreSQL serves, as it says itself."""
+        return not self.status.error and self.status.state in RUNNING
+
+    @property
+    def needs_restart(self) -> bool:
+        """Whether Patroni says that settings wait for a restart: its member, or where that does not answer the DCS."""
+        return self.pending_restart if self.status.error else self.status.pending_restart
+
+    @property
+    def priority(self) -> int:
+        """Return the tag failover_priority; 0 and the tag nofailover are the same."""
+        if self.tags.get("nofailover") in (True, "true", "True", "on", "yes", 1):
+            return 0
+        priority = _as_int(self.tags.get("failover_priority"))
+        return 1 if priority is None else priority
+
+    def has_tags(self, tags: t.Mapping[str, t.Any]) -> bool:
+        """Return whether it has each of these tags, by their texts."""
+        return all(name in self.tags and _as_text(self.tags[name]) == _as_text(value) for name, value in tags.items())
+
+    @classmethod
+    def from_answer(cls, answer: Json, status: Status) -> Member:
+        """Read an entry of ``members``."""
+        return cls(
+            name=str(answer["name"]),
+            role=str(answer.get("role") or ""),
+            state=str(answer.get("state") or ""),
+            api_url=str(answer.get("api_url") or ""),
+            host=str(answer.get("host") or ""),
+            port=_as_int(answer.get("port")),
+            tags=dict(answer.get("tags") or {}),
+            known_lag=_as_int(answer.get("receive_lag", answer.get("lag"))),
+            pending_restart=bool(answer.get("pending_restart")),
+            status=status,
+        )
+
+
+class Cluster(t.NamedTuple):
+    """A cluster as /cluster, /config and each member's /patroni have it at one time."""
+
+    members: tuple[Member, ...]
+    paused: bool
+    config: Json
+    scheduled_switchover: Json
+
+    @property
+    def leader(self) -> Member | None:
+        """Return who holds the leader key."""
+        return next((member for member in self.members if member.is_leader), None)
+
+    @property
+    def scope(self) -> str:
+        """Return the cluster's name in the DCS; empty when no member answers."""
+        return next((member.status.scope for member in self.members if member.status.scope), "")
+
+    @property
+    def system_identifier(self) -> str:
+        """Return the identity of the data: the leader's, or else any member's."""
+        ordered = sorted(self.members, key=lambda member: not member.is_leader)
+        return next((m.status.system_identifier for m in ordered if m.status.system_identifier), "")
+
+    @property
+    def title(self) -> str:
+        """Return the object of a message."""
+        return f"Patroni cluster {self.scope}" if self.scope else "Patroni cluster"
+
+    @property
+    def primaries(self) -> list[Member]:
+        """Return all members that accept writes."""
+        return [member for member in self.members if member.status.accepts_writes]
+
+    @property
+    def timeline(self) -> int | None:
+        """Return the leader's timeline, or without a leader the newest of all."""
+        if self.leader is not None and self.leader.status.timeline is not None:
+            return self.leader.status.timeline
+        timelines = [m.status.timeline for m in self.members if m.status.timeline is not None]
+        return max(timelines, default=None)
+
+    @property
+    def position(self) -> int | None:
+        """Return the end of the WAL: the leader's, or without one the furthest of all."""
+        if self.leader is not None and self.leader.status.position is not None:
+            return self.leader.status.position
+        return max((p for m in self.members if (p := m.status.position) is not None), default=None)
+
+    @property
+    def is_synchronous(self) -> bool:
+        """Whether only members that confirm commits may be promoted."""
+        return self.config.get("synchronous_mode") not in (None, False, "off", "false", "no")
+
+    @property
+    def is_standby_cluster(self) -> bool:
+        """Whether the cluster follows another one."""
+        return bool(self.config.get("standby_cluster"))
+
+    @property
+    def max_lag(self) -> int:
+        """Return maximum_lag_on_failover, in bytes."""
+        return _as_int(self.config.get("maximum_lag_on_failover")) or 0
+
+    @property
+    def loop_wait(self) -> int:
+        """Return the seconds between two looks of Patroni at the DCS."""
+        return _as_int(self.config.get("loop_wait")) or 10
+
+    @property
+    def ttl(self) -> int:
+        """Return the seconds after which the key of a leader that is gone ends."""
+        return _as_int(self.config.get("ttl")) or 30
+
+    @property
+    def max_dcs_age(self) -> int:
+        """Return the seconds after which a member that has not read the DCS is without it: two rounds of Patroni's."""
+        return 2 * self.loop_wait + (_as_int(self.config.get("retry_timeout")) or 10) // 2
+
+    def has_lost_dcs(self, member: Member) -> bool:
+        """Return whether a member that answers has not read the DCS for too long."""
+        return member.status.dcs_age is not None and member.status.dcs_age > self.max_dcs_age
+
+    def get(self, name: str) -> Member | None:
+        """Return the member of this name."""
+        return next((member for member in self.members if member.name == name), None)
+
+    def measure_lag(self, member: Member) -> tuple[int | None, int | None]:
+        """Return the bytes of WAL that a member has not received, and not replayed; None where it is not known."""
+        end, status = self.position, member.status
+        received = status.received if status.received is not None else status.replayed
+        if end is None:
+            return None, None
+        receive_lag = None if received is None else max(0, end - received)
+        if receive_lag is not None and (self.leader is None or self.leader.status.position is None):
+            # What a leader that is gone had is known from its last note only.
+            receive_lag = max(receive_lag, member.known_lag or 0)
+        replay_lag = None if status.replayed is None else max(0, end - status.replayed)
+        return receive_lag, replay_lag
+
+
+def _as_int(value: t.Any) -> int | None:
+    try:
+        return None if value is None or isinstance(value, bool) else int(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def _as_text(value: t.Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,196 @@
+# Copyright (c) 2026 The lowtide.ops team
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Tell whether a database's blocks are whole, for the module pg_integrity_info.
+
+Private to lowtide.ops: do not import from other collections.
+"""
+
+from __future__ import annotations
+
+import typing as t
+
+from ..._common.errors import Refusal
+from ..._common.outcome import Blocker
+from ..._common.retry import Deadline
+from ..._common.text import format_count
+from ..connection import CONNECTION_SPEC, Session, new_run_id, settings_from, translate_errors
+from ..integrity import (
+    Checksums,
+    Damage,
+    Examination,
+    Examiner,
+    Unchecked,
+    find_amcheck,
+    list_relations,
+    read_checksums,
+)
+from ..names import parse_name
+
+if t.TYPE_CHECKING:
+    from ansible.module_utils.basic import AnsibleModule
+
+    from ..._common.outcome import Outcome
+
+INTEGRITY_SPEC: dict[str, dict[str, t.Any]] = {
+    **CONNECTION_SPEC,
+    "schemas": {"type": "list", "elements": "str"},
+    "tables": {"type": "list", "elements": "str"},
+    "system_catalogs": {"type": "bool", "default": False},
+    "heapallindexed": {"type": "bool", "default": True},
+    "timeout": {"type": "int", "default": 3600},
+}
+REPLACE = (
+    "Drop nothing and repair nothing in place. Restore the newest verified backup beside this database (role restore), and"
+    " have pg_integrity_info find that one whole; keep this one until then"
+)
+REBUILD = "Once its table is found whole: REINDEX INDEX CONCURRENTLY, then ask again"
+
+
+def inform_integrity(module: AnsibleModule, outcome: Outcome) -> None:
+    """Do the work of module pg_integrity_info."""
+    params = module.params
+    settings = settings_from(params)
+    tables = [parse_name(name, option="tables") for name in params["tables"] or []]
+    if params["timeout"] < 1:
+        raise Refusal(obj="option timeout", problem=f"it is {params['timeout']}", next_step="Give at least 1 second")
+    deadline = Deadline(params["timeout"])
+    with (
+        translate_errors(settings.target),
+        Session(settings, module="pg_integrity_info", run_id=new_run_id(), primary=False, writes=False) as session,
+    ):
+        session.execute("SET default_transaction_read_only = on")
+        server = session.server
+        checksums = read_checksums(session)
+        amcheck = find_amcheck(session)
+        relations = list_relations(
+            session, schemas=params["schemas"] or None, tables=tables, catalogs=params["system_catalogs"]
+        )
+        refuse_unknown(settings.target, params, relations)
+        examination = Examination([], [], [])
+        if amcheck is None:
+            reason = "the extension amcheck is not installed in this database"
+            examination.unchecked.extend(Unchecked(relation.title, reason) for relation in relations)
+        else:
+            examiner = Examiner(session, amcheck, heapallindexed=params["heapallindexed"], deadline=deadline)
+            examination = examiner.examine(relations)
+    outcome.facts |= {
+        "database": server.database,
+        "server": server.address,
+        "server_version": "{}.{}".format(*divmod(server.version, 10000)),
+        "system_identifier": server.system_identifier,
+        "in_recovery": server.in_recovery,
+        "data_checksums": checksums[0].enabled == "on" if checksums else False,
+        "checksum_failures": [
+            {"database": row.database, "failures": row.failures, "last_failure": row.last_failure}
+            for row in checksums
+            if row.failures
+        ],
+        "amcheck": None if amcheck is None else amcheck.version,
+        "checked": [relation.title for relation in examination.checked],
+        "damaged": [report_damage(damage) for damage in examination.damage],
+        "unchecked": [{"object": entry.title, "reason": entry.reason} for entry in examination.unchecked],
+    }
+    tell(outcome, server.database, checksums, examination)
+
+
+def refuse_unknown(target: str, params: t.Mapping[str, t.Any], relations: t.Sequence[t.Any]) -> None:
+    """Refuse names of which there is nothing: that it is whole would mean nothing."""
+    for option in ("tables", "schemas"):
+        if params[option] and not relations:
+            raise Refusal(
+                obj=f"option {option} on {target}",
+                problem=f"there is no table of {', '.join(params[option])}",
+                next_step=f"Correct {option}, or login_db",
+            )
+
+
+def report_damage(damage: Damage) -> dict[str, t.Any]:
+    """Return a finding as the result shows it."""
+    relation = damage.relation
+    return {
+        "object": relation.title,
+        "kind": "index" if relation.kind == "i" else "table",
+        "schema": relation.schema,
+        "name": relation.name,
+        "table": relation.table_name,
+        "block": damage.block,
+        "line_pointer": damage.offset,
+        "check": damage.check,
+        "message": damage.message,
+    }
+
+
+def tell(outcome: Outcome, database: str, checksums: t.Sequence[Checksums], examination: Examination) -> None:
+    """Word verdict, evidence and next steps."""
+    damaged = list(dict.fromkeys(damage.relation for damage in examination.damage))
+    failures = sum(row.failures for row in checksums if row.database in (database, None))
+    is_whole = not damaged and not failures
+    is_proven = is_whole and not examination.unchecked and bool(examination.checked)
+    outcome.facts["status"] = "whole" if is_proven else "unproven" if is_whole else "damaged"
+    enabled = checksums[0].enabled == "on" if checksums else False
+    words = [format_count(len(examination.checked), "relation") + " read whole"]
+    words += [f"{format_count(len(damaged), 'relation')} damaged"] if damaged else []
+    words += [f"{format_count(failures, 'checksum failure')} counted"] if failures else []
+    words += [f"{format_count(len(examination.unchecked), 'relation')} not checked"] if examination.unchecked else []
+    outcome.summary = f"database {database} is {outcome.facts['status']}: {', '.join(words)}"
+    outcome.evidence = [damage.describe() for damage in examination.damage]
+    outcome.evidence += [
+        f"{'database ' + row.database if row.database else 'shared catalogs'}:"
+        f" {format_count(row.failures, 'checksum failure')}, the last {row.last_failure}"
+        for row in checksums
+        if row.failures
+    ]
+    outcome.evidence.append(
+        f"data checksums are {'on' if enabled else 'off: a block that changed on the disk is found only where its form is wrong'}"
+    )
+    tables = {relation.oid for relation in damaged if relation.kind != "i"}
+    outcome.blockers = [
+        Blocker(
+            relation.title,
+            next(damage.describe() for damage in examination.damage if damage.relation == relation),
+            "the storage, the memory or the file system below it",
+            REBUILD if relation.kind == "i" and relation.table_oid not in tables else REPLACE,
+        )
+        for relation in damaged
+    ]
+    outcome.blockers += [
+        Blocker(
+            f"database {row.database}" if row.database else "the shared catalogs",
+            f"{format_count(row.failures, 'checksum failure')} counted, the last {row.last_failure}",
+            "the storage, the memory or the file system below it",
+            f"{REPLACE}. The count itself stays until pg_stat_reset()",
+        )
+        for row in checksums
+        if row.failures and row.database in (database, None)
+    ]
+    outcome.blockers += explain_unchecked(examination.unchecked)
+
+
+def explain_unchecked(unchecked: t.Sequence[Unchecked]) -> list[Blocker]:
+    """Return for each reason one line with what to do about it."""
+    by_reason: dict[tuple[str, str], list[str]] = {}
+    for entry in unchecked:
+        by_reason.setdefault((entry.reason, entry.sqlstate), []).append(entry.title)
+    return [
+        Blocker(
+            titles[0] if len(titles) == 1 else f"{titles[0]} and {len(titles) - 1} more",
+            f"not checked: {reason}",
+            "the database",
+            choose_step(reason, code),
+        )
+        for (reason, code), titles in by_reason.items()
+    ]
+
+
+def choose_step(reason: str, code: str) -> str:
+    """Return what to do so that a relation can be checked."""
+    if "not installed" in reason:
+        return "Have a superuser run CREATE EXTENSION amcheck in it, on the primary"
+    if code == "42501":
+        return "Grant login_user EXECUTE on the functions of amcheck, see docs/postgresql-rights.sql (integrity)"
+    if "the time of" in reason:
+        return "Raise timeout, or name tables"
+    if "cannot be read" in reason:
+        return "See to its table first"
+    return "Dump the table whole (pg_backup reads every row); amcheck has nothing for it"

@@ -1,0 +1,184 @@
+#!/usr/bin/python
+# Copyright (c) 2026 The lowtide.ops team
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: patroni_site
+short_description: Have a declared one of two Patroni clusters be the primary one
+version_added: 0.1.0
+description:
+  - Two Patroni clusters have the same data; the one in another region is a standby cluster (C(standby_cluster)). This module
+    makes it the primary one, over the REST interface of both, and changes nothing where it is.
+  - The order is fixed. First both are verified. Then the old primary cluster is fenced, which makes it a standby cluster of the
+    other one, so that Patroni itself keeps each of its members from accepting writes. Then the new one has to have
+    received all WAL of the old one. Only then it is promoted, and the old one has to follow it.
+  - Each step is read from the clusters, so that a run that was interrupted is gone on with by the next one.
+author:
+  - The lowtide.ops team (@lowtide-ops)
+options:
+  primary:
+    description: Connection to the cluster that is to be the primary one.
+    type: dict
+    required: true
+    suboptions: &connection
+      urls:
+        description:
+          - Address of the REST interface of each member, for example V(https://pg1.example.com:8008). Any of them answers for
+            the cluster, so give all of them, so that one that is away does not matter.
+          - Each member is also asked at the address that it has published (C(restapi.connect_address)).
+        type: list
+        elements: str
+        required: true
+      username:
+        description: User of C(restapi.authentication). Reading needs none.
+        type: str
+      password:
+        description: Password to C(username).
+        type: str
+      password_file:
+        description: A file with the password in place of C(password), on the host where the module runs.
+        type: path
+      ca_path:
+        description: Certificate of the authority that signed the members' certificates, in PEM, instead of the system's.
+        type: path
+      client_cert:
+        description: Certificate that is shown to the members (C(restapi.verify_client)), in PEM.
+        type: path
+      client_key:
+        description: Key to C(client_cert), without a passphrase.
+        type: path
+      validate_certs:
+        description: Whether to verify the members' TLS certificates. V(false) is reported as a warning at each run.
+        type: bool
+        default: true
+      request_timeout:
+        description: Seconds that the answer to a question may take.
+        type: float
+        default: 5.0
+      scope:
+        description: Name of the cluster (C(scope) in Patroni's configuration). Nothing is done to a cluster of another name.
+        type: str
+      system_identifier:
+        description: System identifier of the database cluster. Nothing is done to another one.
+        type: str
+  old_primary:
+    description: Connection to the other cluster, which is to follow it.
+    type: dict
+    required: true
+    suboptions: *connection
+  old_site_lost:
+    description:
+      - Whether the other cluster may be left alone where it cannot be reached. It cannot be fenced then, so make sure that it
+        is off or cut from its clients. What it had not sent is lost. A cluster that can be reached is fenced all the same.
+    type: bool
+    default: false
+  max_lag:
+    description:
+      - Bytes of WAL that the new primary cluster may lack before the old one is fenced. Unset means its
+        C(maximum_lag_on_failover). It is promoted only after it has received the rest.
+    type: int
+  timeout:
+    description: Seconds until all has to be done.
+    type: float
+    default: 300.0
+extends_documentation_fragment:
+  - lowtide.ops._attributes
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: full
+  idempotent:
+    support: full
+notes:
+  - Both clusters need C(use_pg_rewind), so that an old primary with WAL of its own can follow without being copied anew.
+seealso:
+  - module: lowtide.ops.patroni_cluster
+"""
+
+EXAMPLES = r"""
+- name: Have the cluster in the west be the primary one
+  lowtide.ops.patroni_site:
+    primary:
+      urls: [https://west1.example.com:8008, https://west2.example.com:8008]
+      username: lowtide
+      password_file: /etc/lowtide/patroni-password
+    old_primary:
+      urls: [https://east1.example.com:8008, https://east2.example.com:8008]
+      username: lowtide
+      password_file: /etc/lowtide/patroni-password
+"""
+
+RETURN = r"""
+summary:
+  description: One line that says which cluster is the primary one, and what was done for it.
+  returned: success
+  type: str
+  sample: "west is the primary cluster on timeline 5; east accepts no writes"
+evidence:
+  description: What proves each step, and a line for each member of the primary cluster.
+  returned: always
+  type: list
+  elements: str
+primary:
+  description: The new primary cluster, as M(lowtide.ops.patroni_cluster_info) returns it.
+  returned: when it was read
+  type: dict
+old_primary:
+  description: The other cluster in the same way; none where it is lost.
+  returned: when it was read
+  type: dict
+check_mode:
+  description: Whether this was a prediction in check mode.
+  returned: always
+  type: bool
+plan:
+  description: What is to be done, in its order.
+  returned: always
+  type: list
+  elements: dict
+blockers:
+  description: Always empty; what stands in the way is refused.
+  returned: always
+  type: list
+  elements: dict
+waited:
+  description: Seconds from the first change to the end.
+  returned: always
+  type: float
+error:
+  description: The parts of the message (C(object), C(problem), C(next_step)), and whether it was C(refused).
+  returned: failure
+  type: dict
+"""
+
+import typing as t
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ..module_utils._common.module import run_module
+from ..module_utils._patroni.arguments import CONNECTION
+from ..module_utils._patroni.operations.site import run_site
+
+CLUSTER: dict[str, t.Any] = {"type": "dict", "required": True, "options": CONNECTION}
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "primary": CLUSTER,
+            "old_primary": CLUSTER,
+            "old_site_lost": {"type": "bool", "default": False},
+            "max_lag": {"type": "int"},
+            "timeout": {"type": "float", "default": 300.0},
+        },
+        supports_check_mode=True,
+    )
+    run_module(module, run_site)
+
+
+if __name__ == "__main__":
+    main()

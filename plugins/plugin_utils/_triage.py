@@ -1,0 +1,95 @@
+# Copyright (c) 2026 The lowtide.ops team
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Judge what the role corruption_triage has read: is a database damaged, and may it be let go.
+
+Private to lowtide.ops: do not import from other collections.
+"""
+
+from __future__ import annotations
+
+import typing as t
+
+Json = dict[str, t.Any]
+
+RESTORE = "Restore the newest verified backup beside it (role restore), and name it in corruption_triage_replacement"
+BACKUP = (
+    "Make a verified backup of what can still be read (pg_backup), and copy the server's files before anything else"
+)
+
+
+def judge(integrity: Json, *, backups: Json | None, replacement: Json | None) -> Json:
+    """Return the role's result from those of pg_integrity_info, pg_backup_info and pg_integrity_info of a replacement.
+
+    ``may_be_replaced`` is true only if the database is damaged and another one was found whole.
+    """
+    status = integrity["status"]
+    database = integrity["database"]
+    newest = _find_backup(backups, integrity)
+    blockers = list(integrity["blockers"])
+    evidence = list(integrity["evidence"])
+    words = [integrity["summary"]]
+    refused = ""
+    if newest is not None:
+        evidence.append(f"newest verified backup of {database}: {newest['run_id']}, taken {newest['taken_at']}")
+    elif backups is not None:
+        evidence.append(f"there is no verified backup of {database}")
+    if replacement is not None:
+        evidence += [f"replacement: {line}" for line in [replacement["summary"], *replacement["evidence"]]]
+    if status == "damaged":
+        refused = _explain_refusal(integrity, replacement)
+        if refused:
+            step = RESTORE if newest is not None or backups is None else BACKUP
+            blockers.append(_block(f"database {database}", refused, step))
+            words.append(f"it must not be dropped: {refused}")
+        else:
+            words.append(f"{replacement['database']} is whole and can take its place" if replacement else "")
+    return {
+        "changed": False,
+        "check_mode": integrity["check_mode"],
+        "summary": "; ".join(word for word in words if word),
+        "plan": [],
+        "blockers": blockers,
+        "evidence": evidence,
+        "status": status,
+        "damaged": integrity["damaged"],
+        "unchecked": integrity["unchecked"],
+        "newest_backup": newest,
+        "may_be_replaced": status == "damaged" and not refused,
+    }
+
+
+def _find_backup(backups: Json | None, integrity: Json) -> Json | None:
+    """Return the newest verified backup of the database of this cluster."""
+    for entry in (backups or {}).get("newest", []):
+        if (entry["database"], entry["system_identifier"]) == (
+            integrity["database"],
+            integrity["system_identifier"],
+        ):
+            return dict(entry)
+    return None
+
+
+def _explain_refusal(integrity: Json, replacement: Json | None) -> str:
+    """Return why the damaged database has to stay; "" if another one was found whole in its place."""
+    if replacement is None:
+        return "no replacement has been verified"
+    if replacement["status"] != "whole":
+        return f"its replacement {replacement['database']} is {replacement['status']}"
+    same = (replacement["database"], replacement["system_identifier"]) == (
+        integrity["database"],
+        integrity["system_identifier"],
+    )
+    if same:
+        return "the replacement that is named is the database itself"
+    tables = {name for name in integrity["checked"] if name.startswith("table ")}
+    tables |= {entry["object"] for entry in integrity["damaged"] if entry["kind"] == "table"}
+    missing = sorted(tables - set(replacement["checked"]))
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        return f"its replacement {replacement['database']} has not {missing[0]}{more}"
+    return ""
+
+
+def _block(obj: str, what: str, next_step: str) -> Json:
+    return {"object": obj, "what": what, "holder": "role corruption_triage", "next_step": next_step, "since": None}

@@ -1,0 +1,252 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""patroni_cluster on a real cluster with TLS, client certificates and a password."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from support.modules import ModuleRun, finish_module, run_module, start_module
+from support.patroni_sites import ADDRESS, TAGS, Cluster, Region, wait_until
+from support.steady_writer import SteadyWriter
+from support.tcp_proxy import TcpProxy
+
+Json = dict[str, Any]
+
+
+def other(cluster: Cluster) -> str:
+    """The one of the two members that may lead which does not."""
+    return "east1" if cluster.leader() == "east2" else "east2"
+
+
+def declare(cluster: Cluster, *, check: bool = False, **more: Any) -> ModuleRun:
+    """Run the module."""
+    return run_module("patroni_cluster", {**cluster.params, "timeout": 90, **more}, check=check)
+
+
+@pytest.mark.procedure("A26")
+def test_the_declared_member_leads(east: Cluster) -> None:
+    """Check mode predicts and sends nothing; the run moves the leader; a second one changes nothing."""
+    old, new = east.leader(), other(east)
+    timeline = east.ask("/patroni", old)["timeline"]
+    predicted = declare(east, leader=new, check=True)
+    assert not predicted.failed, predicted.msg
+    assert predicted.changed
+    assert predicted["diff"] == {
+        "before": {"leader": old, "pending_restart": []},
+        "after": {"leader": new, "pending_restart": []},
+    }
+    assert east.leader() == old
+    run = declare(east, leader=new)
+    assert not run.failed, run.msg
+    assert run.changed
+    assert run["diff"] == predicted["diff"]
+    assert run["plan"] == predicted["plan"]
+    assert run["summary"] == f"{new} leads east on timeline {timeline + 1}, was {old} (switchover)"
+    assert east.is_whole()
+    assert east.leader() == new
+    assert east.sql("SELECT pg_is_in_recovery()", old) == [(True,)]
+    again = declare(east, leader=new)
+    assert not again.failed, again.msg
+    assert not again.changed
+    assert again["plan"] == []
+    assert again["waited"] == 0.0
+
+
+@pytest.mark.procedure("A26")
+def test_an_account_without_rights_is_refused(east: Cluster) -> None:
+    """Reading needs a trusted certificate only; writing needs the password, and a client certificate."""
+    new = other(east)
+    cases: list[tuple[Json, str]] = [
+        ({"username": None}, "401 no auth header received"),
+        ({"client_cert": None, "client_key": None}, "403 client certificate required"),
+        ({"ca_path": None}, "certificate verify failed"),
+    ]
+    for changes, said in cases:
+        run = declare(east, leader=new, **changes)
+        assert run.failed
+        assert said in run.msg, run.msg
+        assert run["error"]["refused"], run.msg
+    assert not declare(east, leader=east.leader(), username=None).failed
+
+
+@pytest.mark.procedure("A26")
+def test_what_must_not_lead_is_refused_with_why(east: Cluster) -> None:
+    """F23: a tag, a member and a cluster that do not exist, a pause; nothing is sent."""
+    leader = east.leader()
+    for options, said in (
+        ({"leader": "east3"}, "east3: tag nofailover is True"),
+        ({"leader": "pg9"}, "it has no member pg9; its members are east1, east2, east3"),
+        ({"leader_tags": {"site": "z"}}, "no member is a member with tags site=z"),
+        ({"leader": "east3", "scope": "shop"}, "its scope is east, and shop is meant"),
+        ({"leader": "east3", "system_identifier": "1"}, "and 1 is meant"),
+        ({"started_after": "yesterday"}, "'yesterday' is no time with its zone"),
+    ):
+        run = declare(east, **options)
+        assert run.failed
+        assert said in run.msg, run.msg
+        assert run["error"]["refused"]
+    east.ask("/config", body={"pause": True}, method="PATCH")
+    try:
+        wait_until(lambda: east.ask("/cluster").get("pause"), "it is paused")
+        run = declare(east, leader=other(east))
+        assert run["error"]["refused"]
+        assert "it is paused (maintenance mode)" in run.msg
+    finally:
+        east.ask("/config", body={"pause": None}, method="PATCH")
+    wait_until(lambda: not east.ask("/cluster").get("pause"), "it is not paused")
+    assert east.leader() == leader
+
+
+@contextlib.contextmanager
+def lagging(cluster: Cluster, name: str) -> Iterator[None]:
+    """A member that receives and does not replay, until the end of the block; Patroni would end pg_wal_replay_pause()."""
+    ((pid,),) = cluster.sql("SELECT pid FROM pg_stat_activity WHERE backend_type = 'startup'", name)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        cluster.sql("CREATE TABLE big AS SELECT repeat('x', 1000) FROM generate_series(1, 5000)")
+        ((end,),) = cluster.sql("SELECT pg_current_wal_lsn()")
+        received = f"SELECT pg_last_wal_receive_lsn() >= '{end}'"
+        wait_until(lambda: cluster.sql(received, name)[0][0], f"{name} has received it")
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+        cluster.sql("DROP TABLE big")
+
+
+@pytest.mark.procedure("A26")
+def test_a_candidate_that_lags_is_refused_with_its_lag(east: Cluster) -> None:
+    """F23. The other one is taken where either may lead."""
+    candidate = other(east)
+    with lagging(east, candidate):
+        run = declare(east, leader=candidate)
+        assert run["error"]["refused"]
+        assert re.search(rf"{candidate}: it has \d{{7}} bytes of WAL to replay, more than max_lag 1048576", run.msg), (
+            run.msg
+        )
+        info = run_module("patroni_cluster_info", east.params)
+        assert info["candidates"] == []
+        shown = next(member for member in info["cluster"]["members"] if member["name"] == candidate)
+        assert shown["replay_lag"] > 1048576
+        assert shown["receive_lag"] < 1048576
+        allowed = declare(east, leader=candidate, max_lag=100_000_000, check=True)
+        assert allowed.changed, allowed.msg
+
+
+@pytest.mark.procedure("A26")
+def test_under_load_no_acknowledged_row_is_lost(east: Cluster) -> None:
+    """F25: a client that writes every 10 ms finds each row that was acknowledged, as the leader moves to another site.
+
+    Of a site's members the one with nofailover is not taken. LOWTIDE_EXHAUSTIVE=1 does it ten times.
+    """
+    for _round in range(10 if os.environ.get("LOWTIDE_EXHAUSTIVE") == "1" else 1):
+        with SteadyWriter(east.connect).writing() as writer:
+            new = other(east)
+            site: Json = {"leader_tags": {"site": TAGS[new]["site"]}}
+            run = declare(east, **site)
+            assert not run.failed, run.msg
+        assert east.leader() == new
+        assert writer.lost() == []
+        assert writer.refused, "the writer has not noticed the switchover"
+        assert not declare(east, **site).changed
+
+
+class CuttingProxy(TcpProxy):
+    """A proxy whose connections can be cut all at once."""
+
+    def cut_all(self) -> None:
+        """Reset what is open."""
+        for one in [*self._sockets]:
+            with contextlib.suppress(OSError):  # it is closed already
+                self.cut(one)
+
+
+@pytest.mark.procedure("A26")
+def test_a_lost_answer_is_read_from_the_cluster(east: Cluster) -> None:
+    """F24: Patroni has accepted it, and the connection is cut before its answer."""
+    old, new = east.leader(), other(east)
+    log = east.site.folder / old / "patroni.log"
+    before = log.read_text().count("received switchover request")
+    with CuttingProxy(ADDRESS, east.nodes[old].rest_port) as proxy:
+        params = {**east.params, "urls": [f"https://{proxy.address}"], "leader": new, "timeout": 90}
+        process = start_module("patroni_cluster", params)
+        wait_until(lambda: log.read_text().count("received switchover request") > before, "it is asked")
+        proxy.cut_all()
+        run = finish_module(process)
+    assert not run.failed, run.msg
+    assert proxy.cuts
+    assert "Patroni's answer was lost; read from /cluster" in run["evidence"]
+    assert run.changed
+    assert east.leader() == new
+    assert log.read_text().count("received switchover request") == before + 1
+
+
+def check_without_dcs(east: Cluster, region: Region) -> None:
+    """F23: the members answer, and none reads the DCS."""
+    with region.etcd.stopped():
+        wait_until(lambda: time.time() - east.ask("/patroni")["dcs_last_seen"] > 4, "the members know it")
+        run = declare(east, leader=other(east), request_timeout=2)
+    assert run.failed
+    assert run["error"]["refused"]
+    assert "3 of 3 members answer, and none reads the DCS" in run.msg, run.msg
+    assert re.search(r"has seen it last \d+ s ago", run.msg)
+
+
+@pytest.mark.procedure("A26")
+def test_settings_that_wait_for_a_restart_are_applied(east: Cluster) -> None:
+    """Standbys first, one at a time, then the old leader, which has handed over."""
+    leader = east.leader()
+    assert not declare(east, restart="pending").changed
+    limit = int(east.sql("SHOW max_connections")[0][0])
+    east.ask("/config", body={"postgresql": {"parameters": {"max_connections": limit + 5}}}, method="PATCH")
+    wait_until(lambda: all(east.ask("/patroni", name).get("pending_restart") for name in east.nodes), "it waits")
+    predicted = declare(east, restart="pending", check=True)
+    new = other(east)
+    standbys = sorted(set(east.nodes) - {leader})
+    assert [item["object"] for item in predicted["plan"]] == [f"member {name}" for name in [*standbys, leader]]
+    with SteadyWriter(east.connect).writing() as writer:
+        run = declare(east, restart="pending")
+        assert not run.failed, run.msg
+    assert run["plan"] == predicted["plan"]
+    assert run["summary"].startswith(f"restarted {', '.join([*standbys, leader])}; {new} leads east")
+    assert writer.lost() == []
+    assert {int(east.sql("SHOW max_connections", name)[0][0]) for name in east.nodes} == {limit + 5}
+    assert not declare(east, restart="pending").changed
+
+
+def check_killed_leader(east: Cluster, _region: Region) -> None:
+    """F23: refused without the flag; with it the old one's key ends first, and the old leader follows once it is back."""
+    old, new = east.leader(), other(east)
+    timeline = east.ask("/patroni", old)["timeline"]
+    east.kill(old)
+    try:
+        refused = declare(east, leader=new)
+        assert refused["error"]["refused"], refused.msg
+        assert f"the leader {old} does not answer" in refused.msg
+        assert "set allow_failover: true" in refused.msg
+        run = declare(east, leader=new, allow_failover=True)
+        assert not run.failed, run.msg
+        assert run["summary"].startswith(f"{new} leads east on timeline {timeline + 1}, was {old} (failover)")
+        assert east.leader() == new
+    finally:
+        east.start(old)
+    east.wait_whole()
+    assert east.sql("SELECT pg_is_in_recovery()", old) == [(True,)]
+
+
+FAULTS = {"dcs": check_without_dcs, "killed": check_killed_leader}
+TRIED = [*FAULTS] if os.environ.get("LOWTIDE_EXHAUSTIVE") == "1" else ["dcs"]
+
+
+@pytest.mark.procedure("A26")
+@pytest.mark.parametrize("fault", TRIED)
+def test_a_fault_is_no_switchover(east: Cluster, region: Region, fault: str) -> None:
+    """F23. LOWTIDE_EXHAUSTIVE=1 also kills the leader, whose key ends after 20 s; test_site.py kills a whole site."""
+    FAULTS[fault](east, region)

@@ -1,0 +1,152 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""pg_integrity_info on servers whose files are really damaged: which relation, which block, and what was not looked at."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from labkit.postgresql_programs import VERSIONS
+
+from support.modules import run_module
+from support.playbooks import PlaybookRun
+from support.postgresql_rights import grant_documented_rights
+from support.postgresql_servers import BLOCK, PASSWORD, Server, damage_blocks, start_server
+
+pytestmark = pytest.mark.lab("postgresql_versions")
+
+SAMPLE = ("14", "18")
+HAS_CHECKSUMS = 18
+"""From this version on initdb turns them on."""
+SEED = """
+CREATE EXTENSION amcheck;
+CREATE TABLE orders (id int PRIMARY KEY, note text);
+CREATE TABLE "Stock ""x" (id int, note text);
+CREATE INDEX stock_note ON "Stock ""x" (note);
+CREATE TABLE customers (id int PRIMARY KEY, note text);
+CREATE INDEX customers_note ON customers USING hash (note);
+INSERT INTO orders SELECT g, 'canary-' || g FROM generate_series(1, 3000) g;
+INSERT INTO "Stock ""x" SELECT g, md5(g::text) FROM generate_series(1, 3000) g;
+INSERT INTO customers SELECT g, 'x' FROM generate_series(1, 500) g;
+CHECKPOINT;
+"""
+
+
+@pytest.fixture(
+    scope="module",
+    params=[name if name in SAMPLE else pytest.param(name, marks=pytest.mark.sweep) for name in VERSIONS],
+)
+def damaged(request: pytest.FixtureRequest, lab_facts: dict[str, Any]) -> Iterator[Server]:
+    """A server with a database in which a block of a table and one of an index are damaged, and one without amcheck."""
+    facts = lab_facts["postgresql_versions"]
+    programs = Path(facts["servers"][request.param]["programs"])
+    with start_server(request.param, programs, Path(facts["passfile"]).parent) as server:
+        for name in ("shop", "plain"):
+            server.administer(f"CREATE DATABASE {name}")
+        server.administer(*SEED.strip().rstrip(";").split(";\n"), database="shop")
+        server.administer("CREATE TABLE plain (id int)", database="plain")
+        for name in ("shop", "plain"):
+            grant_documented_rights(server.superuser, name, integrity="watch")
+        server.administer(f"ALTER ROLE watch PASSWORD '{PASSWORD}'")
+        damage_blocks(server, "shop", ("orders", 1, b"\xff" * 64), ("stock_note", 3, bytes(BLOCK)))
+        yield server
+
+
+def ask(server: Server, database: str = "shop", **options: Any) -> Any:
+    """Run the module as the documented account."""
+    connection = {**server.params(database), "login_user": "watch", "login_password": PASSWORD}
+    return run_module("pg_integrity_info", {**connection, **options})
+
+
+@pytest.mark.procedure("B22")
+def test_the_damaged_blocks_are_named_and_nothing_else(damaged: Server) -> None:
+    """A block of a table and one of an index; what hangs on the table is not called whole."""
+    run = ask(damaged)
+    assert not run.failed, run.msg
+    assert not run.changed
+    assert run["status"] == "damaged"
+    assert sorted((entry["object"], entry["kind"], entry["block"]) for entry in run["damaged"]) == [
+        ("index public.stock_note", "index", 3),
+        ("table public.orders", "table", 1),
+    ]
+    assert {"table public.customers", "index public.customers_pkey", 'table public."Stock ""x"'} <= set(run["checked"])
+    unchecked = {entry["object"]: entry["reason"] for entry in run["unchecked"]}
+    assert unchecked.keys() == {"index public.orders_pkey", "index public.customers_note"}
+    assert "table public.orders cannot be read to its end" in unchecked["index public.orders_pkey"]
+    assert "hash" in unchecked["index public.customers_note"]
+    steps = {entry["object"]: entry["next_step"] for entry in run["blockers"]}
+    assert "REINDEX INDEX CONCURRENTLY" in steps["index public.stock_note"]
+    assert "Drop nothing" in steps["table public.orders"]
+    assert "role restore" in steps["table public.orders"]
+    assert any("block 1" in line for line in run["evidence"])
+    assert "canary" not in str(run.result["damaged"])
+    assert run["data_checksums"] == (damaged.version >= HAS_CHECKSUMS)
+    if run["data_checksums"]:
+        counted = ask(damaged, tables=["customers"])
+        assert counted["checksum_failures"][0]["database"] == "shop"
+        assert counted["status"] == "damaged"
+    else:
+        whole = ask(damaged, tables=['public."Stock ""x"', "orders"], heapallindexed=False)
+        assert whole["status"] == "damaged"
+
+
+def test_only_what_was_read_is_called_whole(damaged: Server) -> None:
+    """Without the extension nothing is known, and the step to it is named; wrong names are refused."""
+    plain = ask(damaged, "plain")
+    assert not plain.failed, plain.msg
+    assert (plain["status"], plain["checked"], plain["amcheck"]) == ("unproven", [], None)
+    assert "CREATE EXTENSION amcheck" in plain["blockers"][0]["next_step"]
+    damaged.administer("CREATE EXTENSION amcheck", database="plain")
+    try:
+        denied = ask(damaged, "plain")
+        assert denied["status"] == "unproven"
+        assert "docs/postgresql-rights.sql" in denied["blockers"][0]["next_step"]
+        grant_documented_rights(damaged.superuser, "plain", integrity="watch")
+        granted = ask(damaged, "plain")
+        assert (granted["status"], granted["checked"]) == ("whole", ["table public.plain"])
+    finally:
+        damaged.administer("DROP EXTENSION amcheck", database="plain")
+    for options, words in (
+        ({"tables": ["nothing"]}, "there is no table of nothing"),
+        ({"timeout": 0}, "option timeout"),
+        ({"tables": ["a.b.c"]}, "it is not the name of a table"),
+    ):
+        wrong = ask(damaged, **options)
+        assert wrong.failed
+        assert wrong["error"]["refused"]
+        assert words in wrong.msg
+
+
+@pytest.mark.procedure("B22")
+@pytest.mark.parametrize("damaged", ["18"], indirect=True)
+def test_the_role_saves_evidence_and_lets_nothing_be_dropped(
+    damaged: Server, tmp_path: Path, ansible_playbook: Callable[..., PlaybookRun]
+) -> None:
+    """It fails until a replacement is found whole; the evidence is there before."""
+    connection = {**damaged.params("shop"), "login_user": "watch", "login_password": PASSWORD}
+    inputs = {
+        "corruption_triage_connection": connection,
+        "corruption_triage_evidence_folder": str(tmp_path),
+        "ansible_connection": "local",
+    }
+    role = {"ansible.builtin.include_role": {"name": "lowtide.ops.corruption_triage"}}
+    verdict = {"ansible.builtin.assert": {"that": "corruption_triage_result.may_be_replaced"}}
+    plays = [{"hosts": "localhost", "gather_facts": False, "tasks": [role, verdict]}]
+    refused = ansible_playbook(plays, extra_vars=inputs)
+    assert refused.rc != 0
+    assert "it must not be dropped: no replacement has been verified" in " ".join(refused.stdout.split())
+    (saved,) = tmp_path.glob("*-shop.json")
+    assert saved.stat().st_mode & 0o777 == 0o600
+    assert json.loads(saved.read_text())["status"] == "damaged"
+    damaged.administer("CREATE DATABASE copy TEMPLATE template0")
+    try:
+        damaged.administer(*SEED.strip().rstrip(";").split(";\n"), database="copy")
+        damaged.administer("DROP INDEX customers_note", database="copy")
+        grant_documented_rights(damaged.superuser, "copy", integrity="watch")
+        allowed = ansible_playbook(plays, extra_vars={**inputs, "corruption_triage_replacement": "copy"})
+        assert allowed.rc == 0, allowed.stdout + allowed.stderr
+    finally:
+        damaged.administer("DROP DATABASE copy WITH (FORCE)")

@@ -1,0 +1,382 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Pure parts of restores: texts of dumps, differences, marks and names, roles, what a drill's answer proves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ansible_collections.lowtide.ops.plugins.module_utils._backup import compare, evidence, role_statements, side
+from ansible_collections.lowtide.ops.plugins.module_utils._backup.drill import judge_answer
+from ansible_collections.lowtide.ops.plugins.module_utils._backup.dump_text import (
+    Data,
+    DataReader,
+    Entry,
+    Rows,
+    Schema,
+    find_encoding,
+    join_data,
+    read_schema,
+    rename_database,
+)
+from ansible_collections.lowtide.ops.plugins.module_utils._backup.keys import Place
+from ansible_collections.lowtide.ops.plugins.module_utils._backup.restore_rights import refuse_timescaledb
+from ansible_collections.lowtide.ops.plugins.module_utils._backup.restore_summary import summarize_restore
+from ansible_collections.lowtide.ops.plugins.module_utils._backup.side import (
+    Database,
+    Mark,
+    name_database,
+    read_comment,
+)
+from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import OpsError, Refusal
+
+HEAD = """--
+-- PostgreSQL database dump
+--
+
+\\restrict Abc123
+
+-- Dumped from database version 15.18 (Debian 15.18-0+deb12u1)
+-- Dumped by pg_dump version 17.6
+
+SET client_encoding = 'LATIN1';
+SELECT pg_catalog.set_config('search_path', '', false);
+
+--
+-- Name: shop; Type: DATABASE; Schema: -; Owner: boss
+--
+
+CREATE DATABASE shop WITH TEMPLATE = template0 ENCODING = 'UTF8';
+
+
+ALTER DATABASE shop OWNER TO boss;
+
+\\unrestrict Abc123
+\\connect shop
+\\restrict Abc123
+
+SET statement_timeout = 0;
+
+--
+-- Name: DATABASE shop; Type: COMMENT; Schema: -; Owner: boss
+--
+
+COMMENT ON DATABASE shop IS 'one;
+
+DATABASE three';
+
+
+--
+-- Name: timescaledb; Type: EXTENSION; Schema: -; Owner: -
+--
+
+CREATE EXTENSION IF NOT EXISTS timescaledb WITH SCHEMA public;
+
+
+SET default_tablespace = '';
+
+--
+-- Name: orders; Type: TABLE; Schema: public; Owner: "Odd ""one"
+--
+
+CREATE TABLE public.orders (
+    i integer
+);
+
+
+ALTER TABLE public.orders OWNER TO "Odd ""one";
+
+--
+-- Name: p; Type: POLICY; Schema: public; Owner: boss
+--
+
+CREATE POLICY p ON public.orders TO clerk, "A b" USING (true);
+
+
+--
+-- Name: TABLE orders; Type: ACL; Schema: public; Owner: boss
+--
+
+GRANT SELECT ON TABLE public.orders TO reader WITH GRANT OPTION;
+GRANT INSERT ON TABLE public.orders TO PUBLIC;
+
+
+--
+-- Name: DEFAULT PRIVILEGES FOR TABLES; Type: DEFAULT ACL; Schema: public; Owner: boss
+--
+
+ALTER DEFAULT PRIVILEGES FOR ROLE maker IN SCHEMA public GRANT SELECT ON TABLES TO taker;
+
+
+--
+-- PostgreSQL database dump complete
+--
+
+\\unrestrict Abc123
+"""
+ROWS = b"""
+--
+-- Data for Name: orders; Type: TABLE DATA; Schema: public; Owner: boss
+--
+
+COPY public.orders (i) FROM stdin;
+1
+2
+two;\\\\.
+\\.
+
+
+SELECT pg_catalog.setval('public.counter', 41, true);
+SELECT pg_catalog.setval('public."it''s"', 1, false);
+
+BEGIN;
+
+SELECT pg_catalog.lo_open('16423', 131072);
+SELECT pg_catalog.lowrite(0, '\\x7879');
+SELECT pg_catalog.lowrite(0, '\\x7a');
+SELECT pg_catalog.lo_close(0);
+
+SELECT pg_catalog.lo_open('5', 131072);
+SELECT pg_catalog.lo_close(0);
+
+COMMIT;
+"""
+
+
+def read(text: bytes, size: int = 1 << 20) -> Data:
+    """What is in a text that comes in pieces."""
+    reader = DataReader()
+    for start in range(0, len(text), size):
+        reader.feed(text[start : start + size])
+    assert reader.explain_end() is None
+    return reader.read()
+
+
+def test_objects_of_a_dump_are_read() -> None:
+    """Each with its statements, without settings and commands of psql; and who is named in them."""
+    schema = read_schema(HEAD)
+    assert (schema.server_version, schema.program_version, find_encoding(HEAD.encode())) == (15, 17, "LATIN1")
+    assert [entry.kind for entry in schema.entries] == [
+        *("DATABASE", "COMMENT", "EXTENSION", "TABLE", "POLICY", "ACL", "DEFAULT ACL")
+    ]
+    assert schema.extensions == ["timescaledb"]
+    assert schema.find_owners() == {"boss", 'Odd "one'}
+    assert schema.find_roles() == {"boss", 'Odd "one', "clerk", "A b", "reader", "maker", "taker"}
+    assert schema.list_database_statements("DATABASE", "COMMENT") == [
+        "CREATE DATABASE shop WITH TEMPLATE = template0 ENCODING = 'UTF8';",
+        "ALTER DATABASE shop OWNER TO boss;",
+        "COMMENT ON DATABASE shop IS 'one;\n\nDATABASE three';",
+    ]
+    assert schema.entries[Entry("EXTENSION", "-", "timescaledb")] == [
+        "CREATE EXTENSION IF NOT EXISTS timescaledb WITH SCHEMA public;"
+    ]
+
+
+@pytest.mark.procedure("B20")
+def test_a_dump_of_timescaledb_is_refused() -> None:
+    """With the calls that its restore takes; any other is not."""
+    with pytest.raises(Refusal, match=r"timescaledb_pre_restore\(\)"):
+        refuse_timescaledb(read_schema(HEAD), "s3://b/k")
+    refuse_timescaledb(Schema({}, None, None), "s3://b/k")
+
+
+def test_a_statement_on_a_database_is_for_another_one() -> None:
+    """The first name only, whatever else it says."""
+    renamed = rename_database('COMMENT ON DATABASE "we""ird" IS \'DATABASE shop\';', '"a""b"')
+    assert renamed == 'COMMENT ON DATABASE "a""b" IS \'DATABASE shop\';'
+    assert rename_database("ALTER DATABASE shop SET x TO 'y';", '"n\\1"') == "ALTER DATABASE \"n\\1\" SET x TO 'y';"
+
+
+@given(st.integers(min_value=1, max_value=len(ROWS)))
+def test_content_is_read_in_any_pieces(size: int) -> None:
+    """Rows, sequences and large objects."""
+    whole, pieces = read(ROWS), read(ROWS, size)
+    assert pieces == whole
+    assert whole.rows["public.orders"].number == 3
+    assert whole.sequences == {"public.counter": (41, True), 'public."it\'s"': (1, False)}
+    assert set(whole.objects) == {16423, 5}
+
+
+@given(st.permutations([b"1", b"2", b"two;\\\\.", b"2", b""]))
+def test_order_of_rows_means_nothing_and_each_row_counts(rows: list[bytes]) -> None:
+    """The sum of the hashes is the same; without one row, or with another one, it is not."""
+
+    def text(lines: list[bytes]) -> bytes:
+        return b"COPY public.t (i) FROM stdin;\n" + b"".join(line + b"\n" for line in lines) + b"\\.\n"
+
+    first = read(text([b"1", b"2", b"two;\\\\.", b"2", b""])).rows
+    assert read(text(rows)).rows == first
+    assert read(text(rows[1:])).rows != first
+    assert read(text([*rows[1:], b"3"])).rows["public.t"].total != first["public.t"].total
+
+
+def test_each_difference_of_content_is_named() -> None:
+    """More, fewer and other rows; sequences; large objects; a table without rows may be left out."""
+    expected = Data(
+        {"a": Rows(2, 7), "b": Rows(2, 7), "empty": Rows(0, 0)}, {"s": (4, True), "t": (1, False)}, {1: "x", 2: "y"}
+    )
+    actual = Data({"a": Rows(1, 7), "b": Rows(2, 8), "c": Rows(1, 1)}, {"s": (5, True)}, {1: "z", 3: "y"})
+    assert [f"{entry.object}: {entry.what}" for entry in compare.compare_data(expected, actual)] == [
+        "table a: it has 1 row, not 2",
+        "table b: it has as many rows (2), but not the same ones",
+        "table c: it has 1 row, not 0",
+        "sequence s: it is at 5, where it should be that it is at 4",
+        "sequence t: it is missing, where it should be that it starts at 1",
+        "large object 1: its content is another",
+        "large object 2: it is missing",
+        "large object 3: it should not be there",
+    ]
+    assert compare.compare_data(expected, expected) == []
+    assert compare.select_tables(expected, {"a"}).rows == {"a": Rows(2, 7)}
+    assert join_data([expected, actual]).rows["c"] == Rows(1, 1)
+
+
+def test_each_difference_of_definitions_is_named() -> None:
+    """Missing, too many, changed, and the statement of a grant; not what belongs to the database as a whole."""
+    full = read_schema(HEAD)
+    less = read_schema(HEAD.replace("TO reader WITH GRANT OPTION", "TO other").replace("i integer", "i bigint"))
+    less.entries[Entry("VIEW", "public", "v")] = ["CREATE VIEW public.v AS SELECT 1;"]
+    del less.entries[Entry("EXTENSION", "-", "timescaledb")]
+    del less.entries[Entry("DATABASE", "-", "shop")]
+    del less.entries[Entry("DEFAULT ACL", "public", "DEFAULT PRIVILEGES FOR TABLES")]
+    assert {f"{entry.object}: {entry.what}" for entry in compare.compare_schemas(full, less)} == {
+        "grants on TABLE public.orders: missing is GRANT SELECT ON TABLE public.orders TO reader WITH GRANT OPTION;;"
+        " not expected is GRANT SELECT ON TABLE public.orders TO other;",
+        "default acl public.DEFAULT PRIVILEGES FOR TABLES: it is missing",
+        "extension timescaledb: it is missing",
+        "table public.orders: missing is i integer; not expected is i bigint",
+        "view public.v: it should not be there",
+    }
+
+
+@given(st.text(max_size=40), st.text(min_size=1, max_size=40))
+def test_a_mark_is_read_as_it_was_written(comment: str, database: str) -> None:
+    """Behind whatever a person has written, which stays; written again, there is one."""
+    mark = Mark("20261121T020000Z-5f1c2a77", database, side.RESTORED, ("public.a",))
+    written = mark.write(comment)
+    assert read_comment(written) == (comment, mark)
+    again = mark._replace(state=side.LIVE)
+    assert read_comment(again.write(written)) == (comment, again)
+
+
+@pytest.mark.parametrize(
+    "comment",
+    [
+        None,
+        "",
+        "lowtide.ops pg_restore",
+        "lowtide.ops pg_restore by hand",
+        'lowtide.ops pg_restore {"backup": "x"}',
+        "a\nb",
+    ],
+)
+def test_what_is_not_a_mark_is_none(comment: str | None) -> None:
+    """So that the database is left alone; and one of a later format neither."""
+    assert read_comment(comment) == (comment or "", None)
+    mark = Mark("20261121T020000Z-5f1c2a77", "shop", side.RESTORED)
+    database = Database(1, "shop_restore", "boss", comment, -1, True)
+    with pytest.raises(Refusal, match="left alone"):
+        side.refuse_foreign(database, expected=mark)
+    later = mark._replace(schema_version=2).write(comment)
+    with pytest.raises(Refusal, match="left alone"):
+        side.refuse_foreign(database._replace(comment=later), expected=mark)
+    side.refuse_foreign(database._replace(connection_limit=side.MARK_LIMIT), expected=mark)
+
+
+@given(st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=63))
+def test_names_fit_and_tell_their_run(database: str) -> None:
+    """In 63 bytes, whole characters, and differently for each purpose and run."""
+    run, other = "20261121T020000Z-5f1c2a77", "20261121T020000Z-5f1c2a78"
+    names = {name_database(database, purpose, of) for purpose in ("restore", "before", "drill") for of in (run, other)}
+    assert len(names) == 6
+    assert all(len(name.encode()) <= 63 for name in names)
+
+
+def test_roles_are_made_as_they_were() -> None:
+    """Those that are missing, with what they are members of; nothing of others."""
+    text = """CREATE ROLE reader;
+ALTER ROLE reader WITH NOSUPERUSER LOGIN PASSWORD 'SCRAM-SHA-256$x';
+ALTER ROLE reader SET work_mem TO '8MB';
+CREATE ROLE "Odd one";
+ALTER ROLE "Odd one" WITH NOLOGIN;
+CREATE TABLESPACE t OWNER reader LOCATION '/x';
+GRANT team TO reader GRANTED BY postgres;
+GRANT gone TO reader WITH ADMIN OPTION GRANTED BY postgres;
+GRANT team TO boss GRANTED BY postgres;
+"""
+    assert role_statements.list_roles(text) == {"reader", "Odd one"}
+    assert role_statements.list_statements(text, {"reader"}, {"team", "boss"}) == [
+        "CREATE ROLE reader;",
+        "ALTER ROLE reader WITH NOSUPERUSER LOGIN PASSWORD 'SCRAM-SHA-256$x';",
+        "ALTER ROLE reader SET work_mem TO '8MB';",
+        "GRANT team TO reader;",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ([], "no row"),
+        ([{"n": 1}], "no boolean column"),
+        ([{"fine": True, "other": False}], "not true: other is False"),
+        ([{"fine": True, "other": None}], "not true: other is None"),
+    ],
+)
+def test_an_answer_that_proves_nothing_is_an_error(rows: list[dict[str, Any]], words: str) -> None:
+    """And says what is wrong."""
+    with pytest.raises(OpsError, match=words):
+        judge_answer(rows, obj="query")
+    assert judge_answer([{"fine": True, "n": 3}], obj="query") == {"fine": True, "n": 3}
+
+
+def test_evidence_of_something_else_proves_nothing() -> None:
+    """Another database, cluster, format, or none at all."""
+    place = Place("b", "team", "shop", "7")
+    document = {
+        "proven": True,
+        "database": "shop",
+        "source_system_identifier": "7",
+        "finished_at": "2026-11-21T02:00:00Z",
+    }
+    assert evidence.name_folder(place) == "team/restore-drills/shop/7/"
+    assert evidence.read_document("u", evidence.write_document(document), place) is not None
+    for change in ({"proven": False}, {"database": "x"}, {"source_system_identifier": "8"}, {"finished_at": "soon"}):
+        assert evidence.read_document("u", evidence.write_document({**document, **change}), place) is None
+    assert evidence.read_document("u", b"[]", place) is None
+    assert evidence.read_document("u", b"\xff", place) is None
+
+
+@pytest.mark.parametrize(
+    ("facts", "options", "words"),
+    [
+        ({}, {"changed": True}, "restored backup R to C, compared"),
+        (
+            {"database": "shop", "kept": "K"},
+            {"changed": True, "is_swapped": True},
+            "backup R has taken the place of shop, which is kept as K",
+        ),
+        (
+            {"database": "shop"},
+            {"changed": True, "is_swapped": True},
+            "backup R has taken the place of shop, which was not there",
+        ),
+        ({}, {"changed": True, "check_mode": True}, "would restore backup R to C"),
+        ({}, {"changed": True, "check_mode": True, "is_swapped": True}, "would put backup R in the place of shop"),
+        ({}, {}, "nothing to do: C is there and is backup R"),
+        ({"database": "shop"}, {}, "nothing to do: shop is backup R"),
+        ({"not_compared": ["x"]}, {"changed": True}, "restored backup R to C, compared; not all could be compared"),
+        (
+            {"backup": {"run_id": "R", "proven": False}},
+            {"changed": True},
+            "restored backup R to C, compared (unproven: a dump without a manifest)",
+        ),
+    ],
+)
+def test_summaries(facts: dict[str, Any], options: dict[str, bool], words: str) -> None:
+    """One line for each end."""
+    own = {"backup": {"run_id": "R", "proven": True}, "database": "C", "kept": None, "not_compared": [], **facts}
+    given_options = {"is_swapped": False, "check_mode": False, "changed": False, **options}
+    assert summarize_restore(own, live="shop", **given_options) == words

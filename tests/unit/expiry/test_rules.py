@@ -1,0 +1,153 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Which objects go: moments, ages, versions that hang together, limits, and keys of backups."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from ansible_collections.lowtide.ops.plugins.module_utils._backup import keys
+from ansible_collections.lowtide.ops.plugins.module_utils._common.amounts import parse_duration, parse_size
+from ansible_collections.lowtide.ops.plugins.module_utils._common.caps import Amount, Caps, refuse_excess
+from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import Refusal
+from ansible_collections.lowtide.ops.plugins.module_utils._expiry.rules import (
+    Due,
+    Labels,
+    Rules,
+    Unreadable,
+    complete_keys,
+    find_backups,
+    judge,
+    list_candidates,
+    order_removal,
+    parse_moment,
+)
+from ansible_collections.lowtide.ops.plugins.module_utils._s3.versions import Version, fits_xml, order_versions
+
+NOW = datetime(2026, 11, 27, 12, 0, tzinfo=UTC)
+
+
+def make_version(key: str, *, days: float, version_id: str | None = None, **more: Any) -> Version:
+    """A version that was written so many days ago."""
+    return Version(key, 1, "e", NOW - timedelta(days=days), version_id, **more)
+
+
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [
+        ("1700000000", datetime(2023, 11, 14, 22, 13, 20, tzinfo=UTC)),
+        (" 1700000000000 ", datetime(2023, 11, 14, 22, 13, 20, tzinfo=UTC)),
+        ("2026-11-27T00:00:00Z", datetime(2026, 11, 27, tzinfo=UTC)),
+        ("2026-11-27T02:00:00+02:00", datetime(2026, 11, 27, tzinfo=UTC)),
+        ("2026-11-27", None),
+        ("2026-11-27T00:00:00", None),
+        ("null", None),
+        ("", None),
+        ("-1", None),
+    ],
+)
+def test_moments_are_epochs_or_have_an_offset(text: str, moment: datetime | None) -> None:
+    """The guide compared text by ``test -lt``."""
+    assert parse_moment(text) == moment
+
+
+def test_an_age_is_reached_by_the_second_and_the_newest_stay() -> None:
+    """Older than, not as old as."""
+    versions = [make_version("a", days=1), make_version("b", days=1.1), make_version("c", days=2)]
+    assert [version.key for version in list_candidates(versions, Rules(older_than=86400), NOW)] == ["b", "c"]
+    assert [version.key for version in list_candidates(versions, Rules(older_than=0, keep=2), NOW)] == ["c"]
+
+
+def test_a_label_that_cannot_be_read_keeps_its_object() -> None:
+    """One that is missing, too."""
+    rules, version = Rules(expiry_metadata="expires_at"), make_version("a", days=1)
+    assert judge(version, Labels(), rules, NOW) is None
+    assert isinstance(judge(version, Labels(metadata={"expires_at": "soon"}), rules, NOW), Unreadable)
+    assert isinstance(judge(version, Labels(metadata={"expires_at": "1700000000"}), rules, NOW), Due)
+    assert judge(version, Labels(metadata={"expires_at": "4000000000"}), rules, NOW) is None
+
+
+def test_versions_go_in_an_order_in_which_none_comes_back() -> None:
+    """Those that are not current first, markers last; a marker only if nothing is left below it."""
+    rules = Rules(older_than=86400)
+    listed = order_versions(
+        [
+            make_version("a", days=9, version_id="1", is_current=False),
+            make_version("a", days=5, version_id="2", is_current=False),
+            make_version("a", days=3, version_id="3", is_marker=True),
+            make_version("b", days=9, version_id="4", is_current=False),
+            make_version("b", days=0.5, version_id="5", is_marker=True),
+            make_version("c", days=9, version_id="6", is_current=False),
+            make_version("c", days=8, version_id="7"),
+        ]
+    )
+    due = [
+        verdict
+        for version in list_candidates(listed, rules, NOW)
+        if isinstance(verdict := judge(version, Labels(), rules, NOW), Due)
+    ]
+    phases = order_removal(complete_keys(due, listed, rules, NOW))
+    assert [[entry.version.version_id for entry in phase] for phase in phases] == [["2", "1", "6"], ["7"], ["3"]]
+
+
+def test_a_current_version_stays_while_an_older_one_does() -> None:
+    """It would be the current one again."""
+    old = make_version("a", days=9, version_id="1", is_current=False)
+    new = make_version("a", days=8, version_id="2")
+    assert complete_keys([Due(new, "")], [new, old], Rules(tags={"x": "y"}), NOW) == []
+
+
+def test_keys_of_backups_are_known_by_their_form() -> None:
+    """Whatever the folder and the prefix."""
+    place = keys.Place(bucket="b", prefix="team a/pg", database="shop", system_identifier="7428119042137459183")
+    names = [place.key("20261121T020000Z-5f1c2a77", part) for part in (keys.DUMP, keys.MANIFEST, "data-1.pgc.zst")]
+    names += ["mysql/shop/1/20261121T020000Z-5f1c2a77/dump.sql.zst", "r/archive/main/archive.info"]
+    names += ["archive/main/15-1/0000000100000000/0.zst", "repo/backup/main/20261121-020000F/backup.manifest"]
+    others = ["manifest.json", "x/manifest.json", "archive/2026/a.tar", "backup/main/a.tar", "dump.pgc.zst"]
+    assert find_backups([make_version(key, days=1) for key in [*names, *others]]) == names
+
+
+def test_keys_that_xml_cannot_hold() -> None:
+    """They are removed one by one."""
+    assert [
+        key for key in ("a\tb", "a\nb", "a\rb", "a\x01b", "a\ufffdb", "\U0001f600", "%+ ") if not fits_xml(key)
+    ] == [
+        "a\x01b",
+        "a\ufffdb",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("caps", "words"),
+    [
+        (Caps("max_objects", 2, None, 100), "raise max_objects"),
+        (Caps("max_objects", 9, 20, 100), "raise max_bytes"),
+        (Caps("max_objects", 9, None, 49), "raise max_share"),
+    ],
+)
+def test_limits_name_number_and_option(caps: Caps, words: str) -> None:
+    """All of it is refused."""
+    with pytest.raises(Refusal, match=words) as caught:
+        refuse_excess(caps, location="s3://b/", due=Amount(3, 30), total=Amount(6, 60), noun="object")
+    assert "3 objects (30 B) would be removed" in str(caught.value)
+    refuse_excess(
+        Caps("max_objects", 3, 30, 50), location="s3://b/", due=Amount(3, 30), total=Amount(6, 60), noun="object"
+    )
+
+
+def test_amounts_have_units() -> None:
+    """And nothing else."""
+    assert (parse_duration("90m", option="x"), parse_duration("2w", option="x")) == (5400, 1209600)
+    assert (parse_size("10GiB", option="x"), parse_size("512 kib", option="x"), parse_size("7", option="x")) == (
+        10 << 30,
+        512 << 10,
+        7,
+    )
+    for text in ("", "1.5h", "-1d", "1y"):
+        with pytest.raises(Refusal, match="option x"):
+            parse_duration(text, option="x")
+    for text in ("", "1GB", "many", "-1"):
+        with pytest.raises(Refusal, match="option x"):
+            parse_size(text, option="x")

@@ -1,0 +1,121 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""file_expiry on a folder of this machine: what goes, what stays, and what is refused."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.modules import run_module
+
+DAY = 86400
+
+
+def write(folder: Path, name: str, *, days: float, body: bytes = b"x" * 5000, proven: bool | None = None) -> Path:
+    """A file that is so many days old; with ``proven`` its SHA-256, right or wrong, beside it."""
+    path = folder / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(body)
+    moment = time.time() - days * DAY
+    os.utime(path, (moment, moment))
+    if proven is not None:
+        digest = hashlib.sha256(body if proven else b"other").hexdigest()
+        (folder / f"{name}.sha256").write_text(f"{digest}  {name}\n")
+    return path
+
+
+def make_params(folder: Path, **more: Any) -> dict[str, Any]:
+    """Options of file_expiry."""
+    return {"path": str(folder), "patterns": ["*.dump"], "older_than": "30d", "keep": 2, **more}
+
+
+def list_names(folder: Path) -> set[str]:
+    """Every file in a folder."""
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.procedure("D25")
+def test_the_last_backups_stay_when_backups_have_stopped(tmp_path: Path) -> None:
+    """All are older than allowed: the newest two stay. Predicted exactly, done, and nothing is due any more."""
+    for number, name in enumerate(["a b.dump", "new\nline.dump", "c.dump", "d.dump"]):
+        write(tmp_path, name, days=40 + number)
+    write(tmp_path, "other.txt", days=99)
+    (tmp_path / "link.dump").symlink_to(tmp_path / "other.txt")
+    params = make_params(tmp_path)
+    before = list_names(tmp_path)
+    prediction = run_module("file_expiry", params, check=True)
+    assert prediction.changed
+    assert list_names(tmp_path) == before
+    run = run_module("file_expiry", params)
+    assert not run.failed, run.msg
+    assert run.changed
+    assert (run["plan"], run["expired"], run["diff"]) == (
+        prediction["plan"],
+        prediction["expired"],
+        prediction["diff"],
+    )
+    assert before - list_names(tmp_path) == {"c.dump", "d.dump"}
+    assert sorted(run["removed"]) == [str(tmp_path / "c.dump"), str(tmp_path / "d.dump")]
+    assert not run_module("file_expiry", params).changed
+
+
+def test_only_proven_files_count(tmp_path: Path) -> None:
+    """The newest is truncated, the next has no checksum: an older one that is whole stays in their place."""
+    write(tmp_path, "1.dump", days=1, proven=False)
+    write(tmp_path, "2.dump", days=35)
+    write(tmp_path, "3.dump", days=36, proven=True)
+    write(tmp_path, "4.dump", days=37, proven=True)
+    write(tmp_path, "5.dump", days=38, proven=True)
+    params = make_params(tmp_path, checksum_suffix=".sha256")
+    few = run_module("file_expiry", {**params, "keep": 4})
+    assert not few.changed
+    assert "fewer proven files than have to stay" in few["blockers"][-1]["what"]
+    run = run_module("file_expiry", params)
+    assert not run.failed, run.msg
+    assert [Path(path).name for path in run["kept"]] == ["3.dump", "4.dump"]
+    assert sorted(Path(path).name for path in run["removed"]) == ["2.dump", "5.dump"]
+    assert not (tmp_path / "5.dump.sha256").exists()
+    assert "SHA-256" in run["blockers"][0]["what"]
+
+
+def test_an_open_file_stays(tmp_path: Path) -> None:
+    """To remove it would free nothing, and a file with another name below is found with recurse only."""
+    with write(tmp_path, "open.dump", days=50).open("rb"):
+        write(tmp_path, "sub/closed.dump", days=50)
+        run = run_module("file_expiry", make_params(tmp_path, keep=0, recurse=True))
+    assert [Path(path).name for path in run["removed"]] == ["closed.dump"]
+    assert "a process has it open" in run["blockers"][0]["what"]
+    assert (tmp_path / "open.dump").exists()
+
+
+def test_limits_and_wrong_options_are_refused(tmp_path: Path) -> None:
+    """Object, value, next step; nothing is removed."""
+    for number in range(5):
+        write(tmp_path, f"{number}.dump", days=40)
+    (tmp_path / "link").symlink_to(tmp_path)
+    before = list_names(tmp_path)
+    wrong: list[tuple[dict[str, Any], list[str]]] = [
+        ({"max_files": 2}, ["3 files", "at most 2 may be", "raise max_files"]),
+        ({"max_bytes": "1KiB"}, ["at most 1.0 KiB may be", "raise max_bytes"]),
+        ({"max_share": 50}, ["60.0 % of 5 that are there", "raise max_share"]),
+        ({"path": "/tmp"}, ["'/tmp' is a folder of the system"]),
+        ({"path": "/a/../b"}, ["'/a/../b' is not an absolute path"]),
+        ({"path": str(tmp_path / "none")}, ["No such file"]),
+        ({"path": str(tmp_path / "link")}, ["a symbolic link"]),
+        ({"keep": -1}, ["option keep", "-1"]),
+        ({"patterns": ["a/b"]}, ["option patterns", "'a/b'"]),
+        ({"patterns": []}, ["option patterns", "empty"]),
+        ({"older_than": "old"}, ["option older_than", "'old'"]),
+    ]
+    for options, words in wrong:
+        run = run_module("file_expiry", make_params(tmp_path, **options))
+        assert run.failed, options
+        assert run["error"]["refused"], options
+        for part in words:
+            assert part in run.msg, run.msg
+    assert list_names(tmp_path) == before

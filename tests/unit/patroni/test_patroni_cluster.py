@@ -1,0 +1,157 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""patroni_cluster against a stand-in of the REST interface: answers that are lost or no, and what is made of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.modules import ModuleRun, run_module
+from support.patroni_stand_in import PatroniStandIn
+
+Json = dict[str, Any]
+
+
+def declare(cluster: PatroniStandIn, *, check: bool = False, **more: Any) -> ModuleRun:
+    """Have pg2 lead."""
+    return run_module(
+        "patroni_cluster",
+        {"urls": cluster.urls, "leader": "pg2", "timeout": 5, "request_timeout": 2, **more},
+        check=check,
+    )
+
+
+def test_a_switchover_is_one_request() -> None:
+    with PatroniStandIn() as cluster:
+        run = declare(cluster)
+        assert not run.failed, run.msg
+        assert cluster.posts == [("/switchover", {"candidate": "pg2", "leader": "pg1"})]
+        assert not declare(cluster).changed
+        assert len(cluster.posts) == 1
+
+
+def answer_503_after(cluster: PatroniStandIn, _path: str, body: Json) -> tuple[int, str]:
+    """It has happened, and Patroni does not know."""
+    cluster.switch(body["candidate"])
+    return 503, "Switchover status unknown"
+
+
+def drop_after(cluster: PatroniStandIn, _path: str, body: Json) -> tuple[int, str]:
+    """It has happened, and the connection breaks."""
+    cluster.switch(body["candidate"])
+    raise ConnectionError
+
+
+@pytest.mark.parametrize("on_post", [answer_503_after, drop_after])
+def test_an_answer_that_is_no_verdict_is_read_from_the_members(on_post: Any) -> None:
+    """F24: 503, and no answer at all."""
+    with PatroniStandIn(on_post) as cluster:
+        run = declare(cluster)
+        assert not run.failed, run.msg
+        assert run["summary"] == "pg2 leads shop on timeline 4, was pg1 (switchover)"
+        assert len(cluster.posts) == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "said", "refused"),
+    [
+        ((412, "leader name does not match"), "Patroni rejects it: 412 leader name does not match", True),
+        ((503, "Switchover failed"), "pg1 leads as before; Patroni's answer was 503 Switchover failed", False),
+        ((401, "not authenticated"), "401 not authenticated. Correct username and password", True),
+    ],
+)
+def test_what_patroni_did_not_do_is_a_failure(answer: tuple[int, str], said: str, refused: bool) -> None:
+    """With its own words; refused is what has changed nothing for certain."""
+    with PatroniStandIn(lambda _cluster, _path, _body: answer) as cluster:
+        run = declare(cluster)
+        assert run.failed
+        assert said in run.msg, run.msg
+        assert run["error"]["refused"] is refused
+        assert cluster.leader == "pg1"
+
+
+def lead_without_promotion(cluster: PatroniStandIn, _path: str, body: Json) -> tuple[int, str]:
+    """The leader changes, its timeline does not."""
+    cluster.leader = body["candidate"]
+    return 200, "done"
+
+
+def test_a_leader_whose_timeline_has_not_risen_was_not_promoted() -> None:
+    with PatroniStandIn(lead_without_promotion) as cluster:
+        run = declare(cluster)
+        assert "its timeline is 3 and was 3 before" in run.msg, run.msg
+
+
+def test_a_standby_that_does_not_come_back_is_named() -> None:
+    """The move is done, and reported as changed."""
+
+    def forget_old(cluster: PatroniStandIn, _path: str, body: Json) -> tuple[int, str]:
+        answer = cluster.switch(body["candidate"])
+        cluster.status = lambda name, status=cluster.status: (  # type: ignore[method-assign,misc]
+            status(name) if name == cluster.leader else {**status(name), "state": "starting"}
+        )
+        return answer
+
+    with PatroniStandIn(forget_old) as cluster:
+        run = declare(cluster, timeout=2)
+        assert run.failed
+        assert "it is not whole: pg1 is starting" in run.msg, run.msg
+        assert run.changed
+        assert not run["error"]["refused"]
+
+
+def test_what_stands_against_a_candidate_is_said_with_its_number() -> None:
+    with PatroniStandIn() as cluster:
+        cluster.lag = 4000
+        run = declare(cluster)
+        assert "pg2: it has 4000 bytes of WAL to replay, more than max_lag 1000" in run.msg, run.msg
+        assert declare(cluster, max_lag=4000, check=True).changed
+        cluster.extra = {"scheduled_switchover": {"at": "2026-11-28T02:00:00+00:00", "to": "pg1"}}
+        assert "a switchover is scheduled, at 2026-11-28T02:00:00+00:00 to pg1" in declare(cluster).msg
+        cluster.extra = {}
+        cluster.lag = 0
+        cluster.config["synchronous_mode"] = True
+        assert "pg2: synchronous_mode is on, and it does not confirm commits" in declare(cluster).msg
+        assert cluster.posts == []
+
+
+def test_without_a_dcs_nothing_is_sent() -> None:
+    with PatroniStandIn() as cluster:
+        cluster.dcs_is_away = True
+        run = declare(cluster)
+        assert run["error"]["refused"]
+        assert "2 of 2 members answer, and none reads the DCS" in run.msg, run.msg
+        assert cluster.posts == []
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"urls": []}, "option urls: it is empty"),
+        ({"urls": ["pg1:8008"]}, "'pg1:8008' is not an address of the shape https://host:8008"),
+        ({"urls": ["http://a:b@pg1:8008"]}, "an address has a login in it"),
+        ({"urls": ["http://127.0.0.1:9"]}, "no member answers /cluster: http://127.0.0.1:9: [Errno 111]"),
+        ({"password": "x1y2z3", "password_file": "/dev/null"}, "password_file is given as well"),
+        ({"password_file": "/nowhere"}, "password_file /nowhere: it cannot be read: No such file"),
+        ({"ca_path": "/nowhere"}, "ca_path /nowhere: it cannot be read as certificates"),
+        ({"client_cert": "/nowhere"}, "client_cert /nowhere: it cannot be used with client_key None"),
+    ],
+)
+def test_options_that_cannot_be_used_are_refused(options: Json, said: str) -> None:
+    """With the option, its value, and what to do."""
+    run = run_module("patroni_cluster_info", {"urls": ["http://127.0.0.1:9"], **options})
+    assert run["error"]["refused"]
+    assert said in run.msg, run.msg
+
+
+def test_no_password_is_in_a_result(tmp_path: Path) -> None:
+    """Neither of the option nor of the file."""
+    secret = tmp_path / "password"
+    secret.write_text("canary-4711\n", encoding="utf-8")
+    with PatroniStandIn() as cluster:
+        given: list[Json] = [{"password": "canary-4711"}, {"password_file": str(secret)}]
+        for options in given:
+            run = declare(cluster, username="lowtide", **options)
+            assert "canary-4711" not in str({**run.result, "invocation": None})

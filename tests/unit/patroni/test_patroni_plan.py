@@ -1,0 +1,197 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Who may lead, who takes over, and which of two clusters is to be fenced: decisions without a server."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import Refusal
+from ansible_collections.lowtide.ops.plugins.module_utils._patroni.plan import (
+    Leadership,
+    Limits,
+    list_restarts,
+    parse_time,
+    plan_move,
+)
+from ansible_collections.lowtide.ops.plugins.module_utils._patroni.sites import Sites, plan_sites
+from ansible_collections.lowtide.ops.plugins.module_utils._patroni.state import Cluster, Member, Status, format_lsn
+
+ANY = Limits(max_lag=100)
+
+
+def make_member(name: str, *, role: str = "replica", tags: dict[str, Any] | None = None, **status: Any) -> Member:
+    """A member that runs on timeline 2 and has all WAL up to 1000."""
+    is_primary = role == "leader"
+    known: dict[str, Any] = {
+        "state": "running",
+        "role": "master" if is_primary else "replica",
+        "timeline": 2,
+        "written": 1000 if is_primary else None,
+        "received": None if is_primary else 1000,
+        "replayed": None if is_primary else 1000,
+        "system_identifier": "7",
+        "scope": "shop",
+        **status,
+    }
+    return Member(name, role, "running", f"http://{name}", tags=tags or {}, status=Status(**known))
+
+
+def make_cluster(*members: Member, paused: bool = False, **config: Any) -> Cluster:
+    """A cluster of these members."""
+    return Cluster(members, paused, {"maximum_lag_on_failover": 100, **config}, {})
+
+
+LEADER = make_member("a", role="leader")
+
+
+def plan(*members: Member, limits: Limits = ANY, tags: dict[str, Any] | None = None, **config: Any) -> str:
+    """Return the action and its candidate."""
+    move = plan_move(make_cluster(*members, **config), Leadership(tags=tags or B), limits)
+    return f"{move.action} to {move.candidate.name}" if move else "nothing"
+
+
+B = {"site": "b"}
+
+
+@pytest.mark.parametrize(
+    ("members", "config", "expected"),
+    [
+        ((LEADER, make_member("b", tags=B), make_member("c", tags=B)), {}, "switchover to b"),
+        ((LEADER, make_member("b", tags=B, received=950), make_member("c", tags=B)), {}, "switchover to c"),
+        ((LEADER, make_member("b", tags=B, replayed=950), make_member("c", tags=B)), {}, "switchover to c"),
+        (
+            (LEADER, make_member("b", tags=B), make_member("c", tags={**B, "failover_priority": 2})),
+            {},
+            "switchover to c",
+        ),
+        ((LEADER, make_member("b", tags=B), make_member("c", role="sync_standby", tags=B)), {}, "switchover to c"),
+        ((make_member("a", role="leader", tags=B), make_member("b", tags=B)), {}, "nothing"),
+        ((make_member("a", role="leader", tags={"site": "a"}), make_member("b", tags=B)), {}, "switchover to b"),
+        (
+            (LEADER, make_member("b", tags=B), make_member("c", role="quorum_standby", tags=B)),
+            {"synchronous_mode": "quorum"},
+            "switchover to c",
+        ),
+    ],
+)
+def test_the_best_standby_takes_over(members: tuple[Member, ...], config: dict[str, Any], expected: str) -> None:
+    """Who confirms commits, then priority, then lag, then name; nothing where a declared one leads."""
+    assert plan(*members, **config) == expected
+
+
+@pytest.mark.parametrize(
+    ("member", "said"),
+    [
+        (make_member("b", tags={**B, "nofailover": True}), "b: tag nofailover is True"),
+        (make_member("b", tags={**B, "failover_priority": "0"}), "b: tag failover_priority is 0"),
+        (make_member("b", tags=B, timeline=1), "b: it is on timeline 1, and the cluster on 2"),
+        (make_member("b", tags=B, received=899, replayed=899), "b: it lacks 101 bytes of WAL, more than max_lag 100"),
+        (
+            make_member("b", tags=B, replayed=800, replay_paused=True),
+            "b: it has 200 bytes of WAL to replay, more than max_lag 100, and replay is paused",
+        ),
+        (make_member("b", tags=B, received=None, replayed=None), "b: its lag is not known"),
+        (make_member("b", tags=B, state="starting"), "b: its PostgreSQL is starting"),
+        (make_member("b", tags=B, error="it is away"), "b: it is away"),
+        (make_member("b", tags=B, dcs_age=99.0), "b: it has not read the DCS for 99 s"),
+    ],
+)
+def test_a_standby_that_may_not_take_over_is_named_with_why(member: Member, said: str) -> None:
+    with pytest.raises(Refusal) as refusal:
+        plan(LEADER, member)
+    assert said in str(refusal.value)
+
+
+def test_a_leader_that_is_gone_is_replaced_only_where_that_is_allowed() -> None:
+    """Then what is known of its WAL is what it has noted in the DCS."""
+    gone = make_member("a", role="leader", error="it is away", written=None)
+    standby = make_member("b", tags=B)
+    with pytest.raises(Refusal, match="the leader a does not answer: it is away, so that this is no switchover"):
+        plan(gone, standby)
+    allowed = Limits(100, allow_failover=True)
+    assert plan(gone, standby, limits=allowed) == "failover to b"
+    with pytest.raises(Refusal, match="b: it lacks 5000 bytes of WAL"):
+        plan(gone, standby._replace(known_lag=5000), limits=allowed)
+    with pytest.raises(Refusal, match="nobody holds the leader key"):
+        plan(standby)
+
+
+def test_two_primaries_are_refused() -> None:
+    with pytest.raises(Refusal, match=r"2 members accept writes: a \(timeline 2\), b \(timeline 3\)"):
+        plan(
+            LEADER,
+            make_member("b", tags=B, role="replica", timeline=3)._replace(status=LEADER.status._replace(timeline=3)),
+        )
+
+
+def test_restarts_come_standbys_first() -> None:
+    """Those that wait for it, and those that run since before a time."""
+    old = "2026-11-27 01:00:00.5+00:00"
+    members = (
+        make_member("a", role="leader", pending_restart=True),
+        make_member("b", pending_restart=True),
+        make_member("c", started_at=old),
+    )
+    cluster = make_cluster(*members)
+    assert [member.name for member in list_restarts(cluster, None, pending=True)] == ["b", "a"]
+    assert [m.name for m in list_restarts(cluster, parse_time("2026-11-27T02:00:00+01:00"), pending=False)] == []
+    assert [m.name for m in list_restarts(cluster, parse_time("2026-11-27T02:00:00Z"), pending=True)] == ["b", "c", "a"]
+
+
+def make_pair(
+    *, new: dict[str, Any] | None = None, old: dict[str, Any] | None = None, streaming: str = "w", position: int = 1000
+) -> Sites:
+    """West, which follows east; configurations and how far west has come can be others."""
+    west = make_member("w", role="standby_leader", received=position, replayed=position)
+    east = make_member("e", role="leader", streaming=frozenset({streaming}))
+    new_config = {"standby_cluster": {"host": "e"}} if new is None else new
+    if not new_config.get("standby_cluster"):
+        west = west._replace(status=west.status._replace(role="master", written=position))
+    if (old or {}).get("standby_cluster"):
+        east = east._replace(status=east.status._replace(role="standby_leader"))
+    return Sites(make_cluster(west, **new_config), make_cluster(east, **(old or {})))
+
+
+FOLLOWS: dict[str, Any] = {"standby_cluster": {"host": "x"}}
+
+
+@pytest.mark.parametrize(
+    ("sites", "expected"),
+    [
+        (make_pair(), ["fence", "promote"]),
+        (make_pair(old=FOLLOWS), ["promote"]),
+        (make_pair(new={}, old=FOLLOWS), []),
+        (make_pair()._replace(old=None), ["promote"]),
+        (make_pair(new={})._replace(old=None), []),
+    ],
+)
+def test_what_is_left_is_read_from_both_clusters(sites: Sites, expected: list[str]) -> None:
+    assert plan_sites(sites, 100) == expected
+
+
+@pytest.mark.parametrize(
+    ("sites", "said"),
+    [
+        (make_pair(new={}), "neither is a standby cluster, so that both accept writes"),
+        (make_pair(streaming="other"), "its leader w does not stream from shop, so that it may have another history"),
+        (make_pair(position=2000), "it has WAL up to 0/7D0, and shop, which it follows, only up to 0/3E8"),
+        (make_pair(position=800), "it lacks 200 bytes of WAL of shop, more than max_lag 100"),
+        (make_pair()._replace(new=make_cluster(paused=True)), "it is paused"),
+        (make_pair()._replace(new=make_cluster(**FOLLOWS)), "nobody leads it"),
+        (make_pair()._replace(old=make_cluster(LEADER, paused=True)), "so that it would go on accepting writes"),
+        (
+            make_pair()._replace(old=make_cluster(LEADER, make_member("f", error="it is away"))),
+            "not every member answers, so that it could not be proven fenced (f: it is away)",
+        ),
+    ],
+)
+def test_a_site_that_must_not_take_over_is_refused(sites: Sites, said: str) -> None:
+    with pytest.raises(Refusal) as refusal:
+        plan_sites(sites, 100)
+    assert said in str(refusal.value)
+
+
+def test_a_position_is_written_as_postgresql_does() -> None:
+    assert format_lsn(0x1_0500_0060) == "1/5000060"

@@ -1,0 +1,72 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Nothing may be dropped before a replacement has been found whole."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ansible_collections.lowtide.ops.plugins.plugin_utils._triage import judge
+
+
+def make_integrity(database: str = "shop", status: str = "whole", **more: Any) -> dict[str, Any]:
+    """What pg_integrity_info returns."""
+    return {
+        "database": database,
+        "system_identifier": "1",
+        "status": status,
+        "summary": f"database {database} is {status}",
+        "check_mode": False,
+        "blockers": [],
+        "evidence": ["data checksums are on"],
+        "damaged": [{"object": "table public.orders", "kind": "table"}] if status == "damaged" else [],
+        "unchecked": [],
+        "checked": ["table public.customers"] + (["table public.orders"] if status == "whole" else []),
+        **more,
+    }
+
+
+BACKUPS = {"newest": [{"database": "shop", "system_identifier": "1", "run_id": "R", "taken_at": "T"}]}
+
+
+@pytest.mark.procedure("B22")
+@pytest.mark.parametrize(
+    ("backups", "replacement", "words"),
+    [
+        (BACKUPS, None, "no replacement has been verified"),
+        (None, None, "no replacement has been verified"),
+        (BACKUPS, make_integrity("copy", "damaged"), "its replacement copy is damaged"),
+        (BACKUPS, make_integrity("copy", "unproven"), "its replacement copy is unproven"),
+        (BACKUPS, make_integrity("shop"), "is the database itself"),
+        (BACKUPS, make_integrity("copy", checked=["table public.customers"]), "copy has not table public.orders"),
+    ],
+)
+def test_a_damaged_database_stays(
+    backups: dict[str, Any] | None, replacement: dict[str, Any] | None, words: str
+) -> None:
+    """And what to do is named."""
+    result = judge(make_integrity(status="damaged"), backups=backups, replacement=replacement)
+    assert not result["may_be_replaced"]
+    assert words in result["summary"]
+    assert "must not be dropped" in result["summary"]
+    assert "role restore" in result["blockers"][-1]["next_step"]
+
+
+def test_one_without_a_backup_is_saved_first() -> None:
+    """There is nothing to restore."""
+    result = judge(make_integrity(status="damaged"), backups={"newest": []}, replacement=None)
+    assert "pg_backup" in result["blockers"][-1]["next_step"]
+    assert result["newest_backup"] is None
+
+
+def test_a_replacement_that_is_whole_may_take_its_place() -> None:
+    """A sound database is not to be replaced."""
+    damaged = judge(make_integrity(status="damaged"), backups=BACKUPS, replacement=make_integrity("copy"))
+    assert damaged["may_be_replaced"]
+    assert damaged["summary"] == "database shop is damaged; copy is whole and can take its place"
+    assert damaged["newest_backup"]["run_id"] == "R"
+    assert damaged["blockers"] == []
+    sound = judge(make_integrity(), backups=BACKUPS, replacement=make_integrity("copy"))
+    assert not sound["may_be_replaced"]
+    assert sound["summary"] == "database shop is whole"
