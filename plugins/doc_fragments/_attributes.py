@@ -61,6 +61,16 @@ attributes:
       - lowtide.ops.kubernetes
 """
 
+    ACTIONGROUP_MYSQL = r"""
+options: {}
+attributes:
+  action_group:
+    description: Use C(group/lowtide.ops.mysql) in C(module_defaults) to set the connection once for all its modules.
+    support: full
+    membership:
+      - lowtide.ops.mysql
+"""
+
     ACTIONGROUP_PATRONI = r"""
 options: {}
 attributes:

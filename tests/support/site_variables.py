@@ -22,6 +22,7 @@ SITE_VARIABLES = {
     "kubernetes_connection": "a dictionary, see [below](#kubernetes_connection)",
     "kafka_connection": "a dictionary, see [below](#kafka_connection)",
     "postgresql_connection": "a dictionary, see [below](#postgresql_connection)",
+    "mysql_connection": "a dictionary, see [below](#mysql_connection)",
     "patroni_connection": "a dictionary, see [below](#patroni_connection)",
     "s3_connection": "a dictionary, see [below](#s3_connection)",
     "kubernetes_namespace": "a name",
@@ -153,7 +154,7 @@ def make_tables() -> dict[str, str]:
     playbooks = {name: checkout.load_yaml(Path(f"playbooks/{name}.yml")) for name in checkout.playbook_names()}
     connections = {
         name: make_connection_table(load_connection(name))
-        for name in ("kubernetes", "kafka", "postgresql", "patroni", "s3")
+        for name in ("kubernetes", "kafka", "postgresql", "mysql", "patroni", "s3")
     }
     return {
         "variables": make_variables_table(collect_inputs()),

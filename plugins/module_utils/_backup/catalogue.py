@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from .._s3.errors import S3Error
 from . import keys
-from .manifest import Identity, Manifest, NotAManifest, read_manifest
+from .manifest import NotAManifest, Origin, Published, read_manifest
 
 if t.TYPE_CHECKING:
     from datetime import datetime
@@ -33,6 +33,7 @@ class Run:
     system_identifier: str
     run_id: str
     parts: dict[str, Listed] = field(default_factory=dict)
+    layout: keys.Layout = keys.POSTGRESQL
 
     @property
     def is_published(self) -> bool:
@@ -61,7 +62,7 @@ class Examined:
     """
 
     run: Run
-    manifest: Manifest | None
+    manifest: Published | None
     problem: str | None
     is_moved: bool = False
 
@@ -71,22 +72,26 @@ class Examined:
         return self.problem is None and self.manifest is not None
 
 
-def group(objects: t.Iterable[Listed], prefix: str) -> list[Run]:
+def group(objects: t.Iterable[Listed], prefix: str, layout: keys.Layout = keys.POSTGRESQL) -> list[Run]:
     """Return the runs among ``objects``, newest name first; objects that are not ours are left out."""
     runs: dict[tuple[str, str, str], Run] = {}
     for listed in objects:
-        address = keys.parse_key(listed.key, prefix)
+        address = keys.parse_key(listed.key, prefix, layout)
         if address is None:
             continue
         identity = (address.database, address.system_identifier, address.run)
-        runs.setdefault(identity, Run(*identity)).parts[address.part] = listed
+        runs.setdefault(identity, Run(*identity, layout=layout)).parts[address.part] = listed
     return sorted(runs.values(), key=lambda run: run.run_id, reverse=True)
 
 
-def judge(run: Run, body: bytes) -> Examined:
+Reader = t.Callable[[bytes], Published]
+"""What makes a manifest of bytes, or raises :class:`NotAManifest`."""
+
+
+def judge(run: Run, body: bytes, read: Reader = read_manifest) -> Examined:
     """Return whether ``run`` counts, given the bytes of its manifest; pure."""
     try:
-        manifest = read_manifest(body)
+        manifest = read(body)
     except NotAManifest as error:
         return Examined(run, None, f"its manifest cannot be used: {error}")
     expected = (run.database, run.system_identifier, run.run_id)
@@ -111,11 +116,15 @@ def judge(run: Run, body: bytes) -> Examined:
 
 
 class Manifests:
-    """Reads the manifests of a bucket, each of them once as long as the listing has it with the same ETag."""
+    """Reads the manifests of a bucket, each of them once as long as the listing has it with the same ETag.
 
-    def __init__(self, bucket: Bucket) -> None:
+    ``parse`` is for backups of another kind than those of PostgreSQL.
+    """
+
+    def __init__(self, bucket: Bucket, parse: Reader = read_manifest) -> None:
         self._bucket = bucket
         self._bodies: dict[tuple[str, str], bytes] = {}
+        self.parse = parse
 
     def read(self, listed: Listed) -> bytes:
         """Return a manifest's bytes."""
@@ -131,7 +140,7 @@ def examine(manifests: Manifests, run: Run) -> Examined:
     if listed is None:
         return Examined(run, None, "it has no manifest: it was never verified, or its manifest has been removed")
     try:
-        return judge(run, manifests.read(listed))
+        return judge(run, manifests.read(listed), manifests.parse)
     except S3Error as error:
         if error.code not in UNREADABLE:
             raise
@@ -142,23 +151,23 @@ def examine(manifests: Manifests, run: Run) -> Examined:
 class Findings:
     """The newest backup that counts for this server, and of the newer ones those that do not, and those of others."""
 
-    newest: Manifest | None
+    newest: Published | None
     bad: list[Examined]
     foreign: list[Examined]
 
 
-def find_newest(manifests: Manifests, runs: t.Iterable[Run], identity: Identity, *, latest: datetime) -> Findings:
+def find_newest(manifests: Manifests, runs: t.Iterable[Run], origin: Origin, *, latest: datetime) -> Findings:
     """Look for the newest run that counts; one request for each that was looked at. One dated after ``latest`` does not."""
     bad: list[Examined] = []
     foreign: list[Examined] = []
     for run in runs:
-        if run.is_unfinished or not {keys.MANIFEST, keys.DUMP, keys.MAIN} & set(run.parts):
+        if run.is_unfinished or not {keys.MANIFEST, *run.layout.mains} & set(run.parts):
             continue
         examined = examine(manifests, run)
         if examined.manifest is None or not examined.verified:
             bad.append(examined)
             continue
-        reason = identity.explain_foreign(examined.manifest)
+        reason = origin.explain_foreign(examined.manifest)
         if reason is not None:
             foreign.append(Examined(run, examined.manifest, reason))
         elif examined.manifest.taken_at > latest:

@@ -100,7 +100,7 @@ class Cleaning:
 
     def _remove(self, run: Run) -> None:
         """Remove a run's objects, its manifest first, so that what an interruption leaves does not count as a backup."""
-        for part in reversed(keys.order_parts(run.parts)):
+        for part in reversed(run.layout.order_parts(run.parts)):
             self.bucket.delete(run.parts[part].key)
 
     def abort_uploads(self, runs: t.Iterable[Run]) -> None:

@@ -20,7 +20,7 @@ from .._s3.connection import make_client
 from . import catalogue, keys, programs, verify
 from .backup import Backup, Options
 from .making import name_rows, read_tables
-from .manifest import Manifest, is_taken_from
+from .manifest import is_taken_from
 from .plan import MAX_PARTS, SKEW, Retention
 from .streams import Streams
 from .summary import describe_backup, report_backup, report_bad, summarize_backups
@@ -29,6 +29,7 @@ if t.TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
 
     from .._common.outcome import Outcome
+    from .manifest import Published
 
 PLACE_SPEC: dict[str, dict[str, t.Any]] = {
     "bucket": {"type": "str", "required": True},
@@ -163,7 +164,7 @@ def backup_info(module: AnsibleModule, outcome: Outcome) -> None:
     ]
     bad = [entry for entry in examined if not entry.verified and entry not in newest]
 
-    def place_of(manifest: Manifest) -> keys.Place:
+    def place_of(manifest: Published) -> keys.Place:
         return keys.Place(params["bucket"], prefix, manifest.database, manifest.system_identifier)
 
     outcome.facts |= {

@@ -42,9 +42,48 @@ MAX_JOBS = 16
 _PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-")
 _RUN = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{8}")
 _KEY = re.compile(
-    r"(?P<database>[A-Za-z0-9_%-]+)/(?P<system>\d+)/(?P<run>\d{8}T\d{6}Z-[0-9a-f]{8})/(?P<part>[a-z0-9.-]+)"
+    r"(?P<database>[A-Za-z0-9_%-]+)/(?P<system>[A-Za-z0-9_%-]+)/(?P<run>\d{8}T\d{6}Z-[0-9a-f]{8})/(?P<part>[a-z0-9.-]+)"
 )
 _DATA = re.compile(r"data-([1-9]\d{0,2})\.pgc\.zst")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the objects of one kind of backup are named: its ``dump``, the parts in the ``order`` in which they are written.
+
+    ``system`` is the pattern of a server's name in the path, and ``further`` that of further objects of a dump, if any, which
+    then has ``main`` in place of ``dump``.
+    """
+
+    dump: str
+    order: tuple[str, ...]
+    system: re.Pattern[str]
+    further: re.Pattern[str] | None = None
+    main: str | None = None
+
+    @property
+    def mains(self) -> frozenset[str]:
+        """Return the names of which one is the main object of a dump."""
+        return frozenset(filter(None, (self.dump, self.main)))
+
+    def is_part(self, name: str) -> bool:
+        """Return whether an object of that name in a run's folder is ours."""
+        return name in {*self.order, *self.mains} or (
+            self.further is not None and self.further.fullmatch(name) is not None
+        )
+
+    def order_parts(self, names: t.Iterable[str]) -> list[str]:
+        """Return those of ``names`` that are parts in the order in which a run writes them."""
+
+        def rank(name: str) -> tuple[int, int]:
+            match = self.further.fullmatch(name) if self.further is not None else None
+            place = self.order.index(self.dump if match or name in self.mains else name)
+            return (place, int(match[1]) if match else 0)
+
+        return sorted(filter(self.is_part, names), key=rank)
+
+
+POSTGRESQL = Layout(DUMP, ORDER, re.compile(r"\d+"), _DATA, MAIN)
 
 
 def name_data(number: int) -> str:
@@ -53,18 +92,13 @@ def name_data(number: int) -> str:
 
 
 def is_part(name: str) -> bool:
-    """Return whether an object of that name in a run's folder is ours."""
-    return name in (*ORDER, MAIN) or _DATA.fullmatch(name) is not None
+    """Return whether an object of that name in a run's folder is of a backup of PostgreSQL."""
+    return POSTGRESQL.is_part(name)
 
 
 def order_parts(names: t.Iterable[str]) -> list[str]:
     """Return those of ``names`` that are parts in the order in which a run writes them: further objects after the main one."""
-
-    def rank(name: str) -> tuple[int, int]:
-        match = _DATA.fullmatch(name)
-        return (ORDER.index(DUMP), int(match[1])) if match else (ORDER.index(DUMP if name == MAIN else name), 0)
-
-    return sorted(filter(is_part, names), key=rank)
+    return POSTGRESQL.order_parts(names)
 
 
 def list_dumps(names: t.Iterable[str]) -> list[str]:
@@ -130,7 +164,13 @@ class Place:
     def root(self) -> str:
         """Return the key prefix of everything that belongs here, with its slash."""
         return (
-            "/".join([*([self.prefix] if self.prefix else []), encode_name(self.database), self.system_identifier])
+            "/".join(
+                [
+                    *([self.prefix] if self.prefix else []),
+                    encode_name(self.database),
+                    encode_name(self.system_identifier),
+                ]
+            )
             + "/"
         )
 
@@ -153,15 +193,15 @@ class Address:
     part: str
 
 
-def parse_key(key: str, prefix: str) -> Address | None:
+def parse_key(key: str, prefix: str, layout: Layout = POSTGRESQL) -> Address | None:
     """Take ``key`` below ``prefix`` apart; None for an object that is not one of ours."""
     start = f"{prefix}/" if prefix else ""
     match = _KEY.fullmatch(key[len(start) :]) if key.startswith(start) else None
-    if match is None or not is_part(match["part"]):
+    if match is None or not layout.is_part(match["part"]) or layout.system.fullmatch(match["system"]) is None:
         return None
     return Address(
         database=unquote(match["database"], errors="replace"),
-        system_identifier=match["system"],
+        system_identifier=unquote(match["system"], errors="replace"),
         run=match["run"],
         part=match["part"],
     )

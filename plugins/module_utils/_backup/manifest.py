@@ -38,12 +38,10 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Manifest:
-    """One published backup. Times are UTC; ``taken_at`` is the moment of the data, by the database server's clock.
+class Published:
+    """One published backup, of whatever kind. Times are UTC; ``taken_at`` is the moment of the data, by the database server's clock.
 
-    ``hosts`` is by which names and addresses the server was reached, ``timeline`` on which one it was: a physical copy
-    of a cluster has its system identifier and its database names, and only these tell the two apart. ``warnings`` say what
-    is not in it, or what pg_dump has warned of; earlier releases did not write them.
+    ``hosts`` is by which names and addresses the server was reached.
     """
 
     run_id: str
@@ -52,7 +50,6 @@ class Manifest:
     server_version: str
     client_version: str
     hosts: tuple[str, ...]
-    timeline: int
     source: str
     taken_at: datetime
     finished_at: datetime
@@ -61,22 +58,55 @@ class Manifest:
     verify_seconds: float
     tables: int
     rows: int
-    role_passwords: bool
     encryption: str | None
     parts: dict[str, Part]
-    warnings: tuple[str, ...] = ()
 
-    def to_json(self) -> bytes:
+    layout: t.ClassVar[keys.Layout] = keys.POSTGRESQL
+
+    def to_document(self, kind: str, version: int, verification: str) -> bytes:
         """Return the document, stable in its order of keys."""
-        document = {
-            "format": FORMAT,
-            "format_version": FORMAT_VERSIONS[len(self.dumps) > 1],
-            "verification": "sha256, full decode, tables and their rows counted",
-            **asdict(self),
-        }
+        document = {"format": kind, "format_version": version, "verification": verification, **asdict(self)}
         for name in ("taken_at", "finished_at", "verified_at"):
             document[name] = stamp(document[name])
         return json.dumps(document, indent=1, sort_keys=True, ensure_ascii=True).encode() + b"\n"
+
+    @property
+    def dumps(self) -> list[str]:
+        """Return the parts that hold the dump, the main one first."""
+        return [self.layout.dump]
+
+    @property
+    def main(self) -> str:
+        """Return the part that has the schema."""
+        return self.layout.dump
+
+    @property
+    def size(self) -> int:
+        """Return the bytes of all parts together."""
+        return sum(part.size for part in self.parts.values())
+
+    def report_more(self) -> dict[str, t.Any]:
+        """Return what modules report of this kind of backup beside what all kinds have."""
+        return {}
+
+
+@dataclass(frozen=True)
+class Manifest(Published):
+    """A backup of PostgreSQL.
+
+    ``timeline`` is on which one the server was: a physical copy of a cluster has its system identifier and its database
+    names, and only this and ``hosts`` tell the two apart. ``warnings`` say what is not in it, or what pg_dump has warned
+    of; earlier releases did not write them.
+    """
+
+    timeline: int
+    role_passwords: bool
+    warnings: tuple[str, ...] = ()
+
+    def to_json(self) -> bytes:
+        """Return the document."""
+        version = FORMAT_VERSIONS[len(self.dumps) > 1]
+        return self.to_document(FORMAT, version, "sha256, full decode, tables and their rows counted")
 
     @property
     def dumps(self) -> list[str]:
@@ -88,10 +118,9 @@ class Manifest:
         """Return the part that has the schema."""
         return keys.name_main(self.parts)
 
-    @property
-    def size(self) -> int:
-        """Return the bytes of all parts together."""
-        return sum(part.size for part in self.parts.values())
+    def report_more(self) -> dict[str, t.Any]:
+        """Return the timeline, and the warnings."""
+        return {"timeline": self.timeline, "warnings": list(self.warnings)}
 
 
 def stamp(moment: datetime) -> str:
@@ -111,9 +140,9 @@ class Identity:
     timeline: int
     reached: tuple[str, ...] = ()
 
-    def explain_foreign(self, manifest: Manifest) -> str | None:
+    def explain_foreign(self, manifest: Published) -> str | None:
         """Return why ``manifest`` is not of this server or its past; None when it is."""
-        if manifest.timeline > self.timeline:
+        if isinstance(manifest, Manifest) and manifest.timeline > self.timeline:
             return f"it is of timeline {manifest.timeline}, and this server is on timeline {self.timeline}"
         common = set(manifest.hosts) & set(self.hosts)
         taken_from = f"it was taken from {' = '.join(manifest.hosts)}, and this server is"
@@ -191,10 +220,17 @@ def is_taken_from(names: t.Iterable[str], hosts: t.Iterable[str], *, node: str) 
     return False
 
 
-def write_started(*, run_id: str, started_at: datetime, timeout: int, host: str) -> bytes:
+class Origin(t.Protocol):
+    """A server that tells its own backups from those of others."""
+
+    def explain_foreign(self, manifest: Published) -> str | None:
+        """Return why ``manifest`` is not of this server or its past; None when it is."""
+
+
+def write_started(*, run_id: str, started_at: datetime, timeout: int, host: str, kind: str = FORMAT) -> bytes:
     """Return the document that a run writes first: who it is, and for how long at most it is at work."""
     document = {
-        "format": FORMAT,
+        "format": kind,
         "run_id": run_id,
         "started_at": stamp(started_at),
         "timeout": timeout,
@@ -212,53 +248,70 @@ def read_timeout(body: bytes) -> int | None:
     return timeout if isinstance(timeout, int) and timeout > 0 else None
 
 
-def read_manifest(body: bytes) -> Manifest:
-    """Return the manifest in ``body``, or :class:`NotAManifest`."""
+def read_document(body: bytes, *, kind: str, versions: t.Collection[int]) -> dict[str, t.Any]:
+    """Return the document in ``body`` if it is of this kind and of a version that this release reads."""
     try:
         document = json.loads(body)
     except ValueError as error:
         raise NotAManifest(f"it is not JSON: {error}") from error
-    if not isinstance(document, dict) or document.get("format") != FORMAT:
-        raise NotAManifest(f"its format is not {FORMAT}")
+    if not isinstance(document, dict) or document.get("format") != kind:
+        raise NotAManifest(f"its format is not {kind}")
     version = document.get("format_version")
-    if version not in FORMAT_VERSIONS:
-        readable = " and ".join(map(str, FORMAT_VERSIONS))
+    if version not in versions:
+        readable = " and ".join(map(str, versions))
         raise NotAManifest(f"its format_version is {version!r}; this release reads {readable}")
+    return document
+
+
+def read_published(document: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
+    """Return the fields that all kinds of backups have, typed."""
+    if not keys.is_run_id(document["run_id"]):
+        raise ValueError(f"run_id is {document['run_id']!r}")
+    return {
+        "run_id": document["run_id"],
+        **{
+            name: str(document[name])
+            for name in ("database", "system_identifier", "server_version", "client_version", "source")
+        },
+        "hosts": tuple(str(host) for host in document["hosts"]),
+        **{name: _moment(document[name]) for name in ("taken_at", "finished_at", "verified_at")},
+        **{name: float(document[name]) for name in ("dump_seconds", "verify_seconds")},
+        **{name: int(document[name]) for name in ("tables", "rows")},
+        "encryption": None if document["encryption"] is None else str(document["encryption"]),
+        "parts": {
+            name: Part(size=int(entry["size"]), sha256=str(entry["sha256"]), etag=str(entry["etag"]))
+            for name, entry in document["parts"].items()
+        },
+    }
+
+
+WRONG_TYPES = (KeyError, TypeError, ValueError, AttributeError)
+"""What comes of a document with other fields than a manifest has."""
+
+
+def read_manifest(body: bytes) -> Manifest:
+    """Return the manifest in ``body``, or :class:`NotAManifest`."""
+    document = read_document(body, kind=FORMAT, versions=FORMAT_VERSIONS)
     try:
         return _typed(document)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise NotAManifest(f"a field is missing or of the wrong type: {type(error).__name__} {error}") from error
+    except WRONG_TYPES as error:
+        raise NotAManifest(explain_types(error)) from error
+
+
+def explain_types(error: Exception) -> str:
+    """Return what to say of one of ``WRONG_TYPES``."""
+    return f"a field is missing or of the wrong type: {type(error).__name__} {error}"
 
 
 def _typed(document: dict[str, t.Any]) -> Manifest:
-    parts = {
-        name: Part(size=int(entry["size"]), sha256=str(entry["sha256"]), etag=str(entry["etag"]))
-        for name, entry in document["parts"].items()
-    }
-    if not keys.is_complete(parts):
+    common = read_published(document)
+    if not keys.is_complete(common["parts"]):
         raise ValueError(
-            f"parts are {sorted(parts)}, not {sorted(keys.PARTS)}, nor {keys.MAIN} with data-1.pgc.zst and so on"
+            f"parts are {sorted(common['parts'])}, not {sorted(keys.PARTS)}, nor {keys.MAIN} with data-1.pgc.zst and so on"
         )
-    if not keys.is_run_id(document["run_id"]):
-        raise ValueError(f"run_id is {document['run_id']!r}")
     return Manifest(
-        run_id=document["run_id"],
-        database=str(document["database"]),
-        system_identifier=str(document["system_identifier"]),
-        server_version=str(document["server_version"]),
-        client_version=str(document["client_version"]),
-        hosts=tuple(str(host) for host in document["hosts"]),
+        **common,
         timeline=int(document["timeline"]),
-        source=str(document["source"]),
-        taken_at=_moment(document["taken_at"]),
-        finished_at=_moment(document["finished_at"]),
-        verified_at=_moment(document["verified_at"]),
-        dump_seconds=float(document["dump_seconds"]),
-        verify_seconds=float(document["verify_seconds"]),
-        tables=int(document["tables"]),
-        rows=int(document["rows"]),
         role_passwords=bool(document["role_passwords"]),
-        encryption=None if document["encryption"] is None else str(document["encryption"]),
-        parts=parts,
         warnings=tuple(str(warning) for warning in document.get("warnings", ())),
     )

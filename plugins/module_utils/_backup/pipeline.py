@@ -39,12 +39,13 @@ class Stopped(OpsError):
 class Command:
     """One member: argument list, environment (None: this process's own), and what to do when it fails.
 
-    The environment may hold a password, and is not shown.
+    The environment may hold a password, and is not shown. ``files`` are the descriptors that it inherits.
     """
 
     argv: tuple[str, ...]
     env: t.Mapping[str, str] | None = field(default=None, repr=False)
     next_step: str = "Read its message; it names the cause"
+    files: tuple[int, ...] = ()
 
     @property
     def name(self) -> str:
@@ -80,6 +81,7 @@ def start_process(command: Command, *, stdin: int | t.IO[bytes], stdout: int) ->
             stdout=stdout,
             stderr=subprocess.PIPE,
             env=environment,
+            pass_fds=command.files,
             start_new_session=True,
         ),
     )

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 
 from .._common.errors import Refusal
 from .._common.text import format_duration, format_size
-from .manifest import Manifest, stamp
+from .manifest import Published, stamp
 
 SKEW = timedelta(minutes=5)
 """A backup dated this far ahead of the database server's clock is not believed, nor are clocks that differ by it."""
@@ -35,7 +35,7 @@ class Decision:
     why: str
 
 
-def decide(*, newest: Manifest | None, now: datetime, max_age: timedelta, interval: timedelta) -> Decision:
+def decide(*, newest: Published | None, now: datetime, max_age: timedelta, interval: timedelta) -> Decision:
     """Decide whether a new backup is due, by the database server's clock ``now``. Age counts from the snapshot.
 
     It is due also when it would be too old before the next occasion, which is in ``interval``. A backup younger than
@@ -59,7 +59,7 @@ def decide(*, newest: Manifest | None, now: datetime, max_age: timedelta, interv
     )
 
 
-def explain_old_data(*, moment: datetime, newest: Manifest | None, now: datetime, max_age: timedelta) -> str | None:
+def explain_old_data(*, moment: datetime, newest: Published | None, now: datetime, max_age: timedelta) -> str | None:
     """Return why a dump of data as of ``moment``, on a standby that is not current, would be no backup; None if it would.
 
     It has to be newer than the last one and, unless ``max_age`` is 0 (one in each run), young enough not to be due again.
@@ -72,7 +72,7 @@ def explain_old_data(*, moment: datetime, newest: Manifest | None, now: datetime
     return None
 
 
-def explain_old_result(*, made: Manifest, now: datetime, max_age: timedelta) -> str | None:
+def explain_old_result(*, made: Published, now: datetime, max_age: timedelta) -> str | None:
     """Return why the backup ``made`` just now is no reason to remove another one: it would be due again at once."""
     decision = decide(newest=made, now=now, max_age=max_age, interval=timedelta(0))
     return f"no older backup is removed: {decision.why}" if max_age and decision.due else None
@@ -93,7 +93,7 @@ class Retention:
         """Return whether some backups may have to go."""
         return self.keep is not None or self.keep_for is not None
 
-    def choose(self, verified: t.Sequence[Manifest], *, now: datetime, taken_at: datetime) -> list[Manifest]:
+    def choose(self, verified: t.Sequence[Published], *, now: datetime, taken_at: datetime) -> list[Published]:
         """Choose which of this server's verified backups go, oldest first. The one being made is not among them, and stays.
 
         ``taken_at`` is the moment of its data. What is dated after that has what the new one lacks, and stays as well.

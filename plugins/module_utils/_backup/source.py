@@ -21,7 +21,7 @@ if t.TYPE_CHECKING:
 
     from .._postgresql.names import TableName
     from .._s3.bucket import Bucket
-    from .manifest import Manifest
+    from .manifest import Published
 
 LATEST = "latest"
 
@@ -34,7 +34,7 @@ class Source:
     database: str
     url: str
     dump: Dump
-    manifest: Manifest | None
+    manifest: Published | None
     listed: dict[str, str]
 
     def read_globals(self) -> str | None:

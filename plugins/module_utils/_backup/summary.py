@@ -15,11 +15,11 @@ if t.TYPE_CHECKING:
 
     from .catalogue import Examined
     from .keys import Place
-    from .manifest import Manifest
+    from .manifest import Published
     from .plan import Decision
 
 
-def report_backup(manifest: Manifest, now: datetime, place: Place) -> dict[str, t.Any]:
+def report_backup(manifest: Published, now: datetime, place: Place) -> dict[str, t.Any]:
     """Return a backup in the folder of a ``place`` as the modules report it."""
     return {
         "location": place.url(place.key(manifest.run_id, "")),
@@ -28,7 +28,6 @@ def report_backup(manifest: Manifest, now: datetime, place: Place) -> dict[str, 
         "system_identifier": manifest.system_identifier,
         "server_version": manifest.server_version,
         "hosts": list(manifest.hosts),
-        "timeline": manifest.timeline,
         "source": manifest.source,
         "taken_at": stamp(manifest.taken_at),
         "verified_at": stamp(manifest.verified_at),
@@ -39,7 +38,7 @@ def report_backup(manifest: Manifest, now: datetime, place: Place) -> dict[str, 
         "tables": manifest.tables,
         "rows": manifest.rows,
         "encryption": manifest.encryption,
-        "warnings": list(manifest.warnings),
+        **manifest.report_more(),
         "verified": True,
     }
 

@@ -74,16 +74,45 @@ def verify_dump(
     is no damage, but a :class:`WaitTimeout`; nor is what was stopped by the failure of another one of ``streams``.
     """
     pg_restore, zstd = programs
+    counter = RowCounter()
+    decode_part(
+        source,
+        key,
+        part,
+        commands=[decompress_command(zstd), Command((pg_restore, "--section=data", "-f", "-"), next_step=_NEXT)],
+        take=counter.feed,
+        deadline=deadline,
+        etag=etag,
+        streams=streams,
+    )
+    unfinished = counter.explain_end()
+    if unfinished:
+        raise NotVerified(obj=source.url(key), problem=f"its text is cut off: {unfinished}", next_step=_NEXT)
+    return counter
+
+
+def decompress_command(zstd: str) -> Command:
+    """Return the program that decompresses a dump."""
+    return Command((zstd, "-d", "-q", "-c"), next_step=_NEXT)
+
+
+def decode_part(
+    source: Source,
+    key: str,
+    part: Part,
+    *,
+    commands: t.Sequence[Command],
+    take: t.Callable[[bytes], None],
+    deadline: Deadline,
+    etag: str | None,
+    streams: Streams,
+) -> None:
+    """Read and compare an object and decode it by ``commands`` in one pass; ``take`` gets what comes of it, and must not raise."""
     obj = source.url(key)
     digest, size, is_fed = hashlib.sha256(), 0, True
-    commands = [
-        Command((zstd, "-d", "-q", "-c"), next_step=_NEXT),
-        Command((pg_restore, "--section=data", "-f", "-"), next_step=_NEXT),
-    ]
-    counter = RowCounter()
     with Pipeline(commands, deadline=deadline, feed=True, collect=True) as pipeline:
         streams.attach(pipeline)
-        pipeline.consume(counter.feed)
+        pipeline.consume(take)
         for chunk in source.stream(key, etag=etag):
             pipeline.check()
             digest.update(chunk)
@@ -105,10 +134,6 @@ def verify_dump(
     compare_part(obj, part, size=size, sha256=digest.hexdigest())
     if not is_fed:
         raise NotVerified(obj=obj, problem="there is data behind the end of the dump", next_step=_NEXT)
-    unfinished = counter.explain_end()
-    if unfinished:
-        raise NotVerified(obj=obj, problem=f"its text is cut off: {unfinished}", next_step=_NEXT)
-    return counter
 
 
 def compare_tables(obj: str, copies: t.Mapping[Table, int], expected: t.Iterable[Expected]) -> None:

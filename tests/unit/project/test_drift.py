@@ -19,6 +19,7 @@ PLUGINS = "ansible_collections.lowtide.ops.plugins"
 CONNECTIONS = {
     "_kafka": ("_kafka.connection", "connection_spec"),
     "_kubernetes": ("_kubernetes.arguments", "CONNECTION_SPEC"),
+    "_mysql": ("_mysql.connection", "CONNECTION_SPEC"),
     "_patroni": ("_patroni.arguments", "CONNECTION"),
     "_postgresql": ("_postgresql.connection", "CONNECTION_SPEC"),
     "_s3": ("_s3.connection", "ARGUMENT_SPEC"),

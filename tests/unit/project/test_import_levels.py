@@ -32,8 +32,9 @@ LEVELS = {
             "verify",
         ],
         ["cleaning", "making", "restoring", "summary"],
-        ["backup", "source"],
-        ["entry", "restore"],
+        ["run", "source"],
+        ["backup", "restore"],
+        ["entry"],
         ["drill", "restore_entry"],
         ["drill_entry"],
     ],
@@ -93,6 +94,14 @@ LEVELS = {
     "module_utils._consumers": [["partitions"], ["operations"]],
     "module_utils._credentials": [["certificates", "notes"], ["clients", "plan"], ["operations"]],
     "module_utils._metrics": [["limits"], ["prometheus"], ["operations"]],
+    "module_utils._mysql": [
+        ["dump_text", "errors", "findings", "restore_state"],
+        ["connection", "manifest"],
+        ["health", "locks", "programs", "schema"],
+        ["backup", "move"],
+        ["restore"],
+        ["entry"],
+    ],
     "module_utils._patroni": [
         ["state"],
         ["client", "plan"],
@@ -143,6 +152,7 @@ COMPOSES = {
     "module_utils._consumers": {"module_utils._kafka", "module_utils._kubernetes"},
     "module_utils._credentials": {"module_utils._kubernetes", "module_utils._postgresql"},
     "module_utils._expiry": {"module_utils._backup", "module_utils._s3"},
+    "module_utils._mysql": {"module_utils._backup", "module_utils._s3"},
     "module_utils._pgbackrest": {"module_utils._backup"},
 }
 """Packages that know others than ``_common``, because their work is to bring systems together."""

@@ -1,0 +1,55 @@
+# Copyright (c) 2026 The lowtide.ops team
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The lock that keeps two runs on one database apart. Private to lowtide.ops: do not import from other collections."""
+
+from __future__ import annotations
+
+import hashlib
+import typing as t
+
+from .._common.errors import OpsError
+from .._common.outcome import Blocker
+
+if t.TYPE_CHECKING:
+    from .connection import Session
+
+
+class NamedLock:
+    """A lock of the server (GET_LOCK) for one database; the server releases it when the session ends."""
+
+    def __init__(self, session: Session, database: str, what: str) -> None:
+        self._session = session
+        self._database = database
+        self._what = what
+        self._name = f"lowtide.ops {what} {hashlib.sha256(database.encode()).hexdigest()[:24]}"
+
+    def holder(self) -> Blocker | None:
+        """Return who holds it; None when it is free."""
+        owner = self._session.query("SELECT IS_USED_LOCK(%s) AS owner", [self._name])[0]["owner"]
+        return None if owner is None else self._describe(owner)
+
+    def take(self) -> Blocker | None:
+        """Take it, or return who holds it."""
+        if self._session.query("SELECT GET_LOCK(%s, 0) AS got", [self._name])[0]["got"] == 1:
+            return None
+        return self.holder() or self._describe(None)
+
+    def _describe(self, owner: int | None) -> Blocker:
+        return Blocker(
+            object=f"database {self._database} on {self._session.settings.target}",
+            what=f"another {self._what} of it is at work",
+            holder=f"connection {owner}" if owner is not None else "a session that has just ended",
+            next_step="Wait for it to end"
+            + (f", or end it with KILL {owner}, then run again" if owner is not None else " and run again"),
+        )
+
+    def assert_held(self) -> None:
+        """Raise where the session no longer holds it, so that another run may have begun."""
+        own = self._session.query("SELECT IS_USED_LOCK(%s) = CONNECTION_ID() AS own", [self._name])[0]["own"]
+        if own != 1:
+            raise OpsError(
+                obj=f"database {self._database} on {self._session.settings.target}",
+                problem=f"the lock of this {self._what} is lost",
+                next_step="Run again; nothing of this run counts",
+            )

@@ -1,0 +1,282 @@
+# Copyright (c) 2026 The lowtide.ops team
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Bring a restored database into place, and keep the original.
+
+Tables are renamed, all of both databases in one atomic statement. What a rename cannot carry to another database
+(triggers, views, routines, events) is dropped before and made anew after it, by scripts that were noted first. Every
+step can be done twice, so that a run which follows a killed one completes it.
+Private to lowtide.ops: do not import from other collections.
+"""
+
+from __future__ import annotations
+
+import typing as t
+
+from .._backup.pipeline import Pipeline
+from .._common.errors import OpsError, Refusal
+from .._common.outcome import Blocker
+from .._common.text import format_count, join_some
+from . import programs, schema
+from .connection import quote_name
+from .dump_text import DumpText
+from .manifest import compare_dump
+from .restore_state import ADD_SCRIPT, BOOK, KEPT, MOVED, MOVING, READ_SCRIPTS, REMOVE_SCRIPTS, Note, read_note
+
+if t.TYPE_CHECKING:
+    from .._common.outcome import Outcome
+    from .._common.retry import Deadline
+    from .connection import Session
+    from .manifest import Contents
+
+_TABLES = """
+SELECT TABLE_NAME AS name FROM information_schema.TABLES
+ WHERE TABLE_SCHEMA = %s AND TABLE_TYPE IN ('BASE TABLE', 'SYSTEM VERSIONED', 'SEQUENCE') ORDER BY TABLE_NAME
+"""
+_SESSIONS = """
+SELECT ID AS id, USER AS user, HOST AS host, DB AS db, COMMAND AS command, TIME AS seconds
+  FROM information_schema.PROCESSLIST WHERE DB = %s AND ID <> CONNECTION_ID()
+"""
+# By the names of InnoDB, since this account may not see the tables of other databases.
+_FOREIGN_KEYS = """
+SELECT FOR_NAME AS child, REF_NAME AS parent FROM information_schema.INNODB_SYS_FOREIGN
+"""
+ORDER = ("FUNCTION", "PROCEDURE", "PACKAGE", "PACKAGE BODY", "VIEW", "TRIGGER", "EVENT")
+"""In which order definitions are made; dropped in the reverse of it."""
+
+
+def refuse_untrusted(session: Session, contents: Contents) -> None:
+    """Refuse an account that the server does not let make triggers and functions, where the backup has some."""
+    kinds = {kind for kind, _name in contents.definitions} & {"TRIGGER", "FUNCTION"}
+    row = session.query("SELECT @@log_bin AS log_bin, @@log_bin_trust_function_creators AS trusts")[0]
+    if not kinds or not row["log_bin"] or row["trusts"]:
+        return
+    grants = [str(next(iter(grant.values()))) for grant in session.query("SHOW GRANTS")]
+    if schema.find_rights(grants, "")[2] & {"SUPER", "ALL PRIVILEGES"}:
+        return
+    raise Refusal(
+        obj=session.settings.target,
+        problem=f"this account may not make what the backup has ({join_some(sorted(kinds)).lower()}s): the binary log"
+        " is on, and log_bin_trust_function_creators is OFF",
+        next_step="SET GLOBAL log_bin_trust_function_creators = ON (an administrator; OFF afterwards), and run again",
+    )
+
+
+class Move:
+    """One move of the tables of ``beside`` into ``database``, whose own go to ``kept``."""
+
+    def __init__(
+        self,
+        session: Session,
+        found: programs.Programs,
+        *,
+        database: str,
+        beside: str,
+        kept: str,
+        backup: str,
+        deadline: Deadline,
+        outcome: Outcome,
+    ) -> None:
+        self._session = session
+        self._programs = found
+        self._database = database
+        self._beside = beside
+        self._kept = kept
+        self._backup = backup
+        self._deadline = deadline
+        self._outcome = outcome
+
+    def refuse_unfit(self, contents: Contents) -> None:
+        """Refuse while sessions use the database, and what the move would break: foreign keys, definers."""
+        obj = f"database {self._database} on {self._session.settings.target}"
+        sessions = self._session.query(_SESSIONS, [self._database])
+        self._outcome.blockers += [
+            Blocker(
+                object=f"connection {row['id']}",
+                what=f"it uses {row['db']} ({row['command']} for {row['seconds']} s)",
+                holder=f"{row['user']} from {row['host']}",
+                next_step="Stop the client",
+            )
+            for row in sessions
+        ]
+        if sessions:
+            names = join_some([f"{row['user']} from {row['host']} (connection {row['id']})" for row in sessions])
+            raise Refusal(
+                obj=obj,
+                problem=f"it is in use by {format_count(len(sessions), 'session')}: {names}",
+                next_step="Stop its clients (role shutdown), and run again; nothing has been moved",
+            )
+        own = f"{self._encode(self._database)}/"
+        children = [
+            row["child"]
+            for row in self._session.query(_FOREIGN_KEYS)
+            if row["parent"].startswith(own) and not row["child"].startswith(own)
+        ]
+        if children:
+            raise Refusal(
+                obj=obj,
+                problem="foreign keys of other databases refer to it, and would go with the original:"
+                f" {join_some(children)}",
+                next_step="Drop these foreign keys, and make them anew after the restore",
+            )
+        accounts = {
+            f"{row['User']}@{row['Host']}" if row["Host"] else row["User"]
+            for row in self._session.query("SELECT User, Host FROM mysql.user")
+        }
+        missing = sorted(set(contents.definers) - accounts)
+        if missing:
+            raise Refusal(
+                obj=obj,
+                problem=f"definers of the backup are no accounts of this server: {join_some(missing)}",
+                next_step="Create them (CREATE USER), since what they define could not be executed",
+            )
+
+    def _encode(self, name: str) -> str:
+        """Return a database's name as InnoDB has it."""
+        row = self._session.query("SELECT CAST(CONVERT(%s USING filename) AS BINARY) AS name", [name])[0]
+        return bytes(row["name"]).decode()
+
+    def run(self, contents: Contents, *, charset: str, collation: str) -> None:
+        """Do what has not been done yet of the move, and read back what is there."""
+        self._outcome.write_attempted = True
+        if self._phase() is None or self._phase() not in (MOVING, MOVED):
+            self._begin(charset, collation)
+        self._ensure_database(self._kept, charset, collation)
+        if self._phase() == MOVING:
+            self._rename()
+        book = self._find_book()
+        if book is not None:
+            name = quote_name(self._database)
+            self._execute(f"ALTER DATABASE {name} CHARACTER SET {charset} COLLATE {collation}")
+            self._make(self._database, "restored", ORDER)
+            self._make(self._kept, "original", ORDER[:-1])
+            self._check(contents)
+            self._execute(
+                f"RENAME TABLE {quote_name(self._beside)}.{quote_name(BOOK)}"
+                f" TO {quote_name(self._kept)}.{quote_name(BOOK)}"
+            )
+        self._note(self._kept, KEPT)
+        self._execute(f"DROP DATABASE {quote_name(self._beside)}")
+        self._outcome.evidence.append(
+            f"{self._database}: definitions of tables, views, routines, triggers and events are those of the backup;"
+            f" the original is {self._kept}"
+        )
+
+    def _execute(self, statement: str) -> None:
+        self._session.execute(statement)
+        self._outcome.changed = True
+
+    def _phase(self) -> str | None:
+        found = schema.require_schema(self._session, self._beside)
+        note = read_note(found.comment)
+        return None if note is None else note.phase
+
+    def _note(self, name: str, phase: str) -> None:
+        comment = self._session.connection.escape(Note(self._backup, self._database, phase).to_comment())
+        self._execute(f"ALTER DATABASE {quote_name(name)} COMMENT {comment}")
+
+    def _ensure_database(self, name: str, charset: str, collation: str) -> None:
+        comment = self._session.connection.escape(Note(self._backup, self._database, MOVING).to_comment())
+        self._execute(
+            f"CREATE DATABASE IF NOT EXISTS {quote_name(name)} CHARACTER SET {charset} COLLATE {collation}"
+            + (f" COMMENT {comment}" if name != self._database else "")
+        )
+
+    def _begin(self, charset: str, collation: str) -> None:
+        """Note how what cannot be renamed of the original is made; from then on the move is only completed."""
+        self._ensure_database(self._database, charset, collation)
+        dump = self._dump_definitions(self._database)
+        book = f"{quote_name(self._beside)}.{quote_name(BOOK)}"
+        self._session.execute(REMOVE_SCRIPTS.format(book=book), ["original"])
+        with self._session.connection.cursor() as cursor:
+            rows = [("original", kind, name, script) for (kind, name), script in dump.scripts.items()]
+            if rows:
+                cursor.executemany(ADD_SCRIPT.format(book=book), rows)
+        self._note(self._beside, MOVING)
+
+    def _dump_definitions(self, database: str, *options: str) -> DumpText:
+        dump = DumpText()
+        with programs.option_file(self._session.settings) as descriptor:
+            command = programs.dump_command(self._programs, descriptor, database, options=("--no-data", *options))
+            with Pipeline([command], deadline=self._deadline, collect=True) as pipeline:
+                dump.feed(pipeline.stdout.read())
+                pipeline.finish()
+        dump.finish()
+        return dump
+
+    def _find_book(self) -> str | None:
+        names = [row["name"] for row in self._session.query(_TABLES, [self._beside])]
+        return BOOK if BOOK in names else None
+
+    def _scripts(self, owner: str) -> dict[tuple[str, str], bytes]:
+        book = f"{quote_name(self._beside)}.{quote_name(BOOK)}"
+        rows = self._session.query(READ_SCRIPTS.format(book=book), [owner])
+        return {(row["kind"], row["name"]): row["script"] for row in rows}
+
+    def _rename(self) -> None:
+        """Drop what cannot be renamed, then rename all tables of both in one statement."""
+        for database, owner in ((self._database, "original"), (self._beside, "restored")):
+            for kind, name in sorted(self._scripts(owner), key=lambda key: -rank(key[0])):
+                if kind in ORDER:
+                    self._execute(f"DROP {kind} IF EXISTS {quote_name(database)}.{quote_name(name)}")
+        live = [row["name"] for row in self._session.query(_TABLES, [self._database])]
+        beside = [row["name"] for row in self._session.query(_TABLES, [self._beside]) if row["name"] != BOOK]
+        if beside:  # else the rename has been done by a run that was killed right after it
+            pairs = [(self._database, self._kept, name) for name in live]
+            pairs += [(self._beside, self._database, name) for name in beside]
+            renames = ", ".join(
+                f"{quote_name(old)}.{quote_name(name)} TO {quote_name(new)}.{quote_name(name)}"
+                for old, new, name in pairs
+            )
+            self._execute(f"RENAME TABLE {renames}")
+        self._note(self._beside, MOVED)
+
+    def _make(self, database: str, owner: str, kinds: tuple[str, ...]) -> None:
+        """Make definitions by their scripts. A view may need another: what failed is tried again while any succeeds."""
+        scripts = self._scripts(owner)
+        todo = sorted((key for key in scripts if key[0] in kinds), key=lambda key: rank(key[0]))
+        while todo:
+            failed: list[tuple[str, str]] = []
+            error: OpsError | None = None
+            for key in todo:
+                try:
+                    self._run_script(database, scripts[key])
+                except OpsError as problem:
+                    failed.append(key)
+                    error = problem
+            if error is not None and len(failed) == len(todo):
+                raise OpsError(
+                    obj=f"{failed[-1][0].lower()} {failed[-1][1]} of {database}",
+                    problem=error.problem,
+                    next_step=f"The tables are in place, the original is {self._kept}. Correct the cause and run again",
+                ) from error
+            todo = failed
+
+    def _run_script(self, database: str, script: bytes) -> None:
+        with programs.option_file(self._session.settings) as descriptor:
+            command = programs.client_command(self._programs, descriptor, database)
+            with Pipeline([command], deadline=self._deadline, feed=True) as client:
+                client.stdin.write(script)
+                client.finish()
+        self._outcome.changed = True
+
+    def _check(self, contents: Contents) -> None:
+        """Compare the definitions in place with those of the backup."""
+        dump = self._dump_definitions(self._database)
+        differences = [
+            words
+            for words in compare_dump(contents, dump, with_events=True)
+            if not (words.startswith("table ") and " rows" in words)
+        ]
+        if differences:
+            self._outcome.facts["differences"] = differences
+            raise OpsError(
+                obj=f"database {self._database}",
+                problem=f"in place, and not what the backup has: {join_some(differences)}",
+                next_step=f"The original is in {self._kept}. Correct the cause, and run again",
+            )
+
+
+def rank(kind: str) -> int:
+    """Return the place of a kind in the order in which definitions are made."""
+    return ORDER.index(kind) if kind in ORDER else -1

@@ -1,0 +1,115 @@
+# Copyright (c) 2026 The lowtide.ops team
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a restore notes on its databases, and what is to be done by these notes; pure.
+
+The note is the comment of the database beside, so that any later run, from anywhere, knows how far the last one came.
+Private to lowtide.ops: do not import from other collections.
+"""
+
+from __future__ import annotations
+
+import json
+import typing as t
+from dataclasses import asdict, dataclass
+
+from .._common.errors import Refusal
+
+LOADING = "loading"
+RESTORED = "restored"
+MOVING = "moving"
+MOVED = "moved"
+KEPT = "kept"
+BESIDE_SUFFIX = "__restored"
+ORIGINAL_SUFFIX = "__original"
+BOOK = "_lowtide_restore"
+"""The table beside that holds how triggers, views, routines and events are made, of the backup and of the original."""
+ADD_SCRIPT = "INSERT INTO {book} (owner, kind, name, script) VALUES (%s, %s, %s, %s)"
+REMOVE_SCRIPTS = "DELETE FROM {book} WHERE owner = %s"
+READ_SCRIPTS = "SELECT kind, name, script FROM {book} WHERE owner = %s"
+
+
+@dataclass(frozen=True)
+class Note:
+    """Which backup a database is of, and how far the restore is."""
+
+    backup: str
+    of: str
+    phase: str
+
+    def to_comment(self) -> str:
+        """Return it as a comment of a database."""
+        return json.dumps({"by": "lowtide.ops", "format": 1, **asdict(self)}, sort_keys=True)
+
+
+def read_note(comment: str | None) -> Note | None:
+    """Return the note in a comment; None where it is another's."""
+    try:
+        document = json.loads(comment or "")
+        if document["by"] != "lowtide.ops" or document["format"] != 1:
+            return None
+        return Note(str(document["backup"]), str(document["of"]), str(document["phase"]))
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+class Database(t.NamedTuple):
+    """A database that is there: its name, and the note on it, if it is one of ours."""
+
+    name: str
+    note: Note | None
+
+
+class Todo(t.NamedTuple):
+    """What a run has to do, in this order."""
+
+    discard: bool = False
+    load: bool = False
+    move: bool = False
+    is_resumed: bool = False
+    is_in_place: bool = False
+
+
+def decide(*, state: str, database: str, backup: str, beside: Database | None, kept: Database | None) -> Todo:
+    """Decide what is to be done for ``state`` with ``backup``; refuse what would touch a database that is not ours."""
+    if beside is not None and (beside.note is None or beside.note.of != database):
+        raise Refusal(
+            obj=f"database {beside.name}",
+            problem="it is there, and no restore of this database has made it",
+            next_step="Rename or drop it if nobody needs it; lowtide.ops drops only what it has made",
+        )
+    phase = beside.note.phase if beside is not None and beside.note is not None else None
+    if phase in (MOVING, MOVED):
+        return _decide_interrupted(state, beside, backup)
+    if state == "absent":
+        return Todo(discard=beside is not None)
+    if state == "in_place" and kept is not None:
+        if beside is None and kept.note is not None and kept.note.phase == KEPT and kept.note.backup == backup:
+            return Todo(is_in_place=True)
+        raise Refusal(
+            obj=f"database {kept.name}",
+            problem="it is there: the original of an earlier restore, or another's",
+            next_step=f"When nobody needs it any more, let it go (DROP DATABASE `{kept.name}`), and run again",
+        )
+    is_loaded = phase == RESTORED and beside is not None and beside.note is not None and beside.note.backup == backup
+    if phase == RESTORED and not is_loaded and beside is not None and beside.note is not None:
+        raise Refusal(
+            obj=f"database {beside.name}",
+            problem=f"it is restored from backup {beside.note.backup}, not {backup}",
+            next_step=f"Set backup to {beside.note.backup}, or remove it by state absent, and run again",
+        )
+    return Todo(discard=phase == LOADING, load=not is_loaded, move=state == "in_place")
+
+
+def _decide_interrupted(state: str, beside: Database | None, backup: str) -> Todo:
+    """An interrupted move is only ever completed."""
+    note = beside.note if beside is not None else None
+    if note is None or beside is None:
+        raise TypeError("an interrupted move has its note")
+    if state != "in_place" or note.backup != backup:
+        raise Refusal(
+            obj=f"database {note.of}",
+            problem=f"a restore of backup {note.backup} was interrupted while it was brought into place",
+            next_step=f"Complete it: run with state in_place and backup {note.backup}",
+        )
+    return Todo(move=True, is_resumed=True)

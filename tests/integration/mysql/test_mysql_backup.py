@@ -1,0 +1,320 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""mysql_backup on MariaDB with its replica and on both S3 servers, by an account of the documented rights."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import stat
+import subprocess
+import threading
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.modules import finish_module, run_module, start_module
+from support.mysql_sites import RIGHTS, MySqlSite, quoted
+
+pytestmark = [pytest.mark.lab("mariadb", "versitygw", "s3")]
+
+
+@pytest.mark.procedure("E7", "E8")
+def test_a_backup_is_made_once_and_has_everything(site: MySqlSite) -> None:
+    """Check mode says so and writes nothing; a second run finds it; the S3 server holds what the manifest says."""
+    rehearsed = run_module("mysql_backup", site.params(), check=True)
+    assert rehearsed.changed, rehearsed.msg
+    assert site.bucket.names() == []
+    made = run_module("mysql_backup", site.params())
+    assert made.changed, made.msg
+    assert [item["what"] for item in made["plan"]] == [item["what"] for item in rehearsed["plan"]]
+    names = [key.rpartition("/")[2] for key in site.bucket.names()]
+    assert sorted(names) == ["dump.sql.zst", "manifest.json", "started.json", "tables.json"]
+    backup = made["backup"]
+    assert (backup["tables"], backup["rows"], backup["definitions"]) == (5, 2052, 7)
+    assert re.fullmatch(r"\d+-\d+-\d+(,.*)?", backup["gtid"])
+    logs = {row[0] for row in site.sql("SHOW BINARY LOGS", database="")}
+    assert backup["log_file"] in logs
+    assert backup["log_position"] > 0
+    again = run_module("mysql_backup", site.params())
+    assert not again.changed
+    assert again["backup"]["run_id"] == backup["run_id"]
+
+
+@pytest.mark.procedure("E7")
+def test_encryption_is_asked_for_and_read_back(moto_site: MySqlSite) -> None:
+    """Each object is encrypted by the server's own word, and the manifest says so."""
+    made = run_module("mysql_backup", moto_site.params(encryption="AES256"))
+    assert made.changed, made.msg
+    assert made["backup"]["encryption"] == "AES256"
+    for key in moto_site.bucket.names():
+        head = moto_site.bucket.client.head_object(Bucket=moto_site.bucket.bucket, Key=key)
+        assert head["ServerSideEncryption"] == "AES256"
+
+
+@pytest.mark.procedure("E7")
+def test_a_server_that_does_not_encrypt_is_refused(site: MySqlSite) -> None:
+    """versitygw takes the request and encrypts nothing; no object stays behind."""
+    run = run_module("mysql_backup", site.params(encryption="AES256"))
+    assert run.failed
+    assert "encryption AES256 was asked for, the server reports none" in run.msg
+    assert site.bucket.names() == []
+    assert site.bucket.uploads() == []
+
+
+@pytest.mark.procedure("E8")
+def test_the_password_is_nowhere(site: MySqlSite) -> None:
+    """Not in an argument or in the environment of any process of the run, not in a file of it, not in what it writes."""
+    password = Path(site.params()["option_file"]).read_text().rpartition("password=")[2].strip().encode()
+    hits: list[str] = []
+    sampled: set[str] = set()
+    process = start_module("mysql_backup", site.params())
+    while process.poll() is None:
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                if os.getsid(int(folder.name)) != process.pid:
+                    continue
+                argv = (folder / "cmdline").read_bytes()
+                if password in argv or password in (folder / "environ").read_bytes():
+                    hits.append(argv.decode("utf-8", "replace"))
+                sampled.add(argv.split(b"\0")[0].rpartition(b"/")[2].decode())
+            except OSError:
+                continue
+    run = finish_module(process)
+    assert run.changed, run.msg
+    assert "mariadb-dump" in sampled
+    assert hits == []
+    assert password.decode() not in str(run.result) + run.stderr
+    for key in site.bucket.names():
+        body = site.bucket.get(key)
+        if key.endswith(".zst"):
+            body = subprocess.run(["zstd", "-dc"], input=body, capture_output=True, check=True).stdout
+            assert b"-- Dump completed" in body
+            assert b"Enter password" not in body
+        assert password not in body
+
+
+@pytest.mark.procedure("E8")
+def test_tables_without_transactions_are_refused_by_name(site: MySqlSite) -> None:
+    """In check mode too, before anything is written."""
+    site.sql("CREATE TABLE old_one (id int) ENGINE=MyISAM")
+    site.sql("CREATE TABLE scratch (id int) ENGINE=MEMORY")
+    for check in (True, False):
+        run = run_module("mysql_backup", site.params(), check=check)
+        assert run.failed
+        assert run["error"]["refused"]
+        assert "old_one (MyISAM)" in run.msg
+        assert "scratch (MEMORY)" in run.msg
+    assert site.bucket.names() == []
+
+
+@pytest.mark.parametrize(
+    ("left_out", "words"),
+    [
+        ("SELECT, SHOW", "it is not there, or this account has no right in it|SELECT in"),
+        pytest.param("SHOW VIEW, ", "GRANT SHOW VIEW ON", marks=pytest.mark.sweep),
+        ("TRIGGER, ", "GRANT TRIGGER ON"),
+        pytest.param(", EVENT", "GRANT EVENT ON", marks=pytest.mark.sweep),
+        ("GRANT SELECT ON mysql.proc TO lowtide_backup@'%';", "routines are left out"),
+        pytest.param("BINLOG MONITOR, ", "GRANT BINLOG MONITOR ON", marks=pytest.mark.sweep),
+        pytest.param(", REPLICA MONITOR", "SLAVE MONITOR", marks=pytest.mark.sweep),
+    ],
+)
+def test_each_documented_right_is_needed(site: MySqlSite, left_out: str, words: str) -> None:
+    """An account with all of them but one is refused, and what it lacks is named."""
+    user = f"few_{os.getpid()}_{site.database[-4:]}"
+    site.sql(f"CREATE USER {user}@'%' IDENTIFIED BY '{user}'", database="")
+    try:
+        pattern = site.database.replace("_", "\\_")
+        text = RIGHTS.read_text(encoding="utf-8").replace("`shop`", f"`{pattern}`")
+        assert left_out in text
+        text = text.replace(left_out, "SHOW" if left_out.startswith("SELECT") else "")
+        for grant in re.findall(r"^GRANT [^;]* TO lowtide_backup@'%';$", text, re.MULTILINE):
+            site.sql(grant.replace("lowtide_backup", user), database="")
+        run = run_module(
+            "mysql_backup", site.params(option_file=None, login_user=user, login_password=user), check=True
+        )
+        assert run.failed, run.result
+        assert re.search(words, run.msg)
+        assert site.bucket.names() == []
+    finally:
+        site.sql(f"DROP USER {user}@'%'", database="")
+
+
+def wrap_dump(folder: Path, *, before: str = "", after: str = "") -> str:
+    """A folder of programs in which mariadb-dump does something else as well."""
+    for name in ("mariadb", "zstd"):
+        (folder / name).symlink_to(f"/usr/bin/{name}")
+    script = folder / "mariadb-dump"
+    script.write_text(
+        f'#!/bin/sh\ncase "$1" in --version) exec /usr/bin/mariadb-dump --version;; esac\n{before}\n/usr/bin/mariadb-dump "$@"\n{after}\n'
+    )
+    script.chmod(script.stat().st_mode | stat.S_IXUSR)
+    return str(folder)
+
+
+@pytest.mark.procedure("E8")
+def test_ddl_during_the_dump_is_named(site: MySqlSite, tmp_path: Path) -> None:
+    """A dump that may be of two states does not count."""
+    socket = site.facts["primary"]["socket"]
+    change = f"mariadb --no-defaults -S {socket} {site.database} -e 'ALTER TABLE child ADD COLUMN late int; CREATE TABLE young (id int)'"
+    run = run_module("mysql_backup", site.params(bin_dir=wrap_dump(tmp_path, after=change)))
+    assert run.failed
+    assert "changed by DDL during the dump: table child (redefined), table young (made)" in run.msg
+    assert site.bucket.names() == []
+
+
+def test_a_dump_that_dies_is_none(site: MySqlSite, tmp_path: Path) -> None:
+    """zstd would close a valid frame over half a dump: the producer's exit status counts, and nothing stays."""
+    run = run_module(
+        "mysql_backup", site.params(bin_dir=wrap_dump(tmp_path, before="echo '-- half'; echo broken >&2; exit 3"))
+    )
+    assert run.failed
+    assert "mariadb-dump: exit status 3: broken" in run.msg
+    assert site.bucket.names() == []
+    assert site.bucket.uploads() == []
+
+
+def test_a_dump_without_its_end_does_not_count(site: MySqlSite, tmp_path: Path) -> None:
+    """Whatever the exit status says."""
+    run = run_module("mysql_backup", site.params(bin_dir=wrap_dump(tmp_path, before="echo '-- MariaDB dump'; exit 0")))
+    assert run.failed
+    assert "it has no end mark" in run.msg
+    assert site.bucket.names() == []
+
+
+def test_retention_keeps_the_last_one_that_counts(site: MySqlSite) -> None:
+    """Older ones go only after a new one was verified; one that was damaged is followed by a new one, and nothing goes for it."""
+    runs = []
+    for _number in range(3):
+        made = run_module("mysql_backup", site.params(max_age="0", keep=2))
+        assert made.changed, made.msg
+        runs.append(made["backup"]["run_id"])
+    kept = {key.split("/")[-2] for key in site.bucket.names()}
+    assert len(kept) == 2
+    assert runs[-1] in kept
+    newest = next(key for key in site.bucket.names() if runs[-1] in key and key.endswith("dump.sql.zst"))
+    body = bytearray(site.bucket.get(newest))
+    body[len(body) // 2] ^= 1
+    site.bucket.client.put_object(Bucket=site.bucket.bucket, Key=newest, Body=bytes(body))
+    found = run_module("mysql_backup", site.params(keep=1), check=True)
+    assert [entry["run_id"] for entry in found["bad"]] == [runs[-1]]
+    assert kept == {key.split("/")[-2] for key in site.bucket.names()}
+
+
+@pytest.mark.procedure("E7")
+def test_rows_and_position_are_of_one_moment(site: MySqlSite) -> None:
+    """While another session writes: what was committed up to the position is in the dump, and nothing after it."""
+    site.sql("CREATE TABLE busy (id int PRIMARY KEY)")
+    site.sql("CREATE TABLE twin (id int PRIMARY KEY)")
+    written: dict[int, int] = {}
+    stop = threading.Event()
+
+    def write() -> None:
+        with closing(site.connect()) as connection, connection.cursor() as cursor:
+            number = 0
+            while not stop.is_set():
+                number += 1
+                cursor.execute("BEGIN")
+                cursor.execute("INSERT INTO busy VALUES (%s)", [number])
+                cursor.execute("INSERT INTO twin VALUES (%s)", [number])
+                cursor.execute("COMMIT")
+                cursor.execute("SELECT @@last_gtid")
+                written[number] = int(cursor.fetchone()[0].split("-")[2])
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        run = run_module("mysql_backup", site.params())
+    finally:
+        stop.set()
+        writer.join()
+    assert run.changed, run.msg
+    text = subprocess.run(
+        ["zstd", "-dc"], input=site.bucket.get(site.bucket.key("dump.sql.zst")), capture_output=True, check=True
+    ).stdout
+    position = int(run["backup"]["gtid"].split("-")[2])
+    upto = {number for number, sequence in written.items() if sequence <= position}
+    assert 0 < len(upto) < len(written)
+    for table in (b"busy", b"twin"):
+        part = text.partition(b"INSERT INTO `" + table + b"` VALUES\n")[2].partition(b";\n")[0]
+        assert {int(number) for number in re.findall(rb"^\((\d+)\)", part, re.MULTILINE)} == upto
+
+
+@pytest.mark.procedure("E7")
+def test_a_replica_can_be_dumped(site: MySqlSite) -> None:
+    """By name only; the position is its own, and its backups have a folder of their own."""
+    port = site.facts["replica"]["port"]
+    end = time.monotonic() + 20
+    while site.sql("SELECT @@gtid_current_pos", database="", server="replica") != site.sql(
+        "SELECT @@gtid_current_pos", database=""
+    ):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    refused = run_module("mysql_backup", site.params(login_port=port))
+    assert refused.failed
+    assert "this server is a replica" in refused.msg
+    made = run_module("mysql_backup", site.params(login_port=port, source="replica"))
+    assert made.changed, made.msg
+    assert (made["backup"]["source"], made["backup"]["rows"]) == ("replica", 2052)
+    wrong = run_module("mysql_backup", site.params(source="replica"))
+    assert wrong.failed
+    assert "this server is no replica" in wrong.msg
+
+
+def test_killed_and_run_again(site: MySqlSite, tmp_path: Path) -> None:
+    """In the middle of the dump: what it left does not count, and the next run makes a backup."""
+    process = start_module("mysql_backup", site.params(bin_dir=wrap_dump(tmp_path, before="sleep 30")))
+    end = time.monotonic() + 20
+    while not site.bucket.names():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    again = run_module("mysql_backup", site.params())
+    assert again.changed, again.msg
+    assert again["due"]
+    assert len([key for key in site.bucket.names() if key.endswith("manifest.json")]) == 1
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"database": "mysql"}, "mysql is the server's own"),
+        ({"database": "not_there"}, "it is not there"),
+        pytest.param({"max_age": "soon"}, "'soon' is not a duration", marks=pytest.mark.sweep),
+        pytest.param({"kms_key_id": "k"}, "it goes with encryption aws:kms", marks=pytest.mark.sweep),
+        ({"login_port": 3399}, "error 2003"),
+        pytest.param({"login_password": "wrong"}, "error 1045", marks=pytest.mark.sweep),
+        ({"bucket": "no-such-bucket-of-ours"}, "no-such-bucket-of-ours"),
+        pytest.param({"option_file": "/nowhere"}, "it is not there or not readable", marks=pytest.mark.sweep),
+    ],
+)
+def test_bad_input_is_named(site: MySqlSite, more: dict[str, Any], words: str) -> None:
+    """With the object, the value and the next step."""
+    run = run_module("mysql_backup", site.params(**more), check=True)
+    assert run.failed
+    assert words in run.msg
+    assert run["error"]["next_step"]
+
+
+def test_names_and_passwords_are_no_code(site: MySqlSite) -> None:
+    """An account whose password has every character that means something in an option file."""
+    user, password = f"odd_{os.getpid()}", r"""a b#;'"\n=`%s{{x}}"""
+    site.sql(f"CREATE USER {user}@'%%' IDENTIFIED BY %s", [password], database="")
+    name = f"{site.database}-`x; --"
+    site.sql(f"CREATE DATABASE {quoted(name)}", database="")
+    try:
+        site.sql("CREATE TABLE t (id int)", database=name)
+        site.sql(f"GRANT ALL ON *.* TO {user}@'%'", database="")
+        made = run_module(
+            "mysql_backup", site.params(option_file=None, login_user=user, login_password=password, database=name)
+        )
+        assert made.changed, made.msg
+        assert made["backup"]["tables"] == 1
+    finally:
+        site.sql(f"DROP DATABASE {quoted(name)}", database="")
+        site.sql(f"DROP USER {user}@'%'", database="")

@@ -1,0 +1,62 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Fault injector: a TCP proxy before a MariaDB server. It counts the commands of all clients, and acts before one."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Callable
+from typing import Self
+
+
+class CommandProxy:
+    """Passes commands on to a server; before the ``stop_at``-th it calls ``act``, and passes nothing from then on."""
+
+    def __init__(self, host: str, target_port: int, *, stop_at: int = 0, act: Callable[[], None] | None = None) -> None:
+        self._target = (host, target_port)
+        self._stop_at = stop_at
+        self._lock = threading.Lock()
+        self._sockets: list[socket.socket] = []
+        self.act = act
+        self.commands = 0
+        self._listener = socket.create_server((host, 0))
+        self.port: int = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        for end in [self._listener, *self._sockets]:
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):  # the listener is closed: the end
+            while True:
+                client, _address = self._listener.accept()
+                server = socket.create_connection(self._target)
+                self._sockets += [client, server]
+                for source, sink, counts in ((client, server, True), (server, client, False)):
+                    threading.Thread(target=self._pass, args=(source, sink, counts), daemon=True).start()
+
+    def _pass(self, source: socket.socket, sink: socket.socket, counts: bool) -> None:
+        with contextlib.suppress(OSError):
+            while chunk := source.recv(1 << 16):
+                # A command begins with its length, number 0 and kind; 3 is COM_QUERY. Rows of a load are one each, too.
+                if counts and chunk[3:5] == b"\x00\x03" and not self._may_pass():
+                    return
+                sink.sendall(chunk)
+            sink.shutdown(socket.SHUT_WR)
+
+    def _may_pass(self) -> bool:
+        with self._lock:
+            self.commands += 1
+            if not self._stop_at or self.commands < self._stop_at:
+                return True
+            act, self.act = self.act, None
+        if act is not None:
+            act()
+        return False
