@@ -26,7 +26,8 @@ SHOWN = 5
 # What pg_dump locks or reads: no system schema, nothing that an extension brought, except tables whose rows it wants saved.
 # What only lies in the schema of an extension is not the extension's.
 _RELATIONS = """
-SELECT c.oid, c.relkind, pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(c.relowner)) AS owner, n.oid AS schema_oid, pg_catalog.quote_ident(n.nspname) AS schema,
+SELECT c.oid, c.relkind, pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(c.relowner)) AS owner, n.oid AS schema_oid,
+       pg_catalog.quote_ident(n.nspname) AS schema,
        pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname) AS name
   FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
  WHERE c.relkind IN ('r', 'p', 'S') AND c.relpersistence <> 't'
