@@ -17,11 +17,11 @@ import hashlib
 import re
 import typing as t
 
+from .._common.errors import Refusal
+from .._common.text import join_some
 from .copy_rows import RowCounter, Table, name_table, parse_copy
+from .sql_text import IDENTIFIER, find_headers, read_created, rename_database, split_statements
 
-_HEADER = re.compile(
-    r"^--\n-- (?:Data for )?Name: (.*?); Type: ([A-Z ]+); Schema: (.*?); Owner: .*\n--\n", re.MULTILINE
-)
 _SETTING = re.compile(r"SET [a-z_]+ = [^\n]*;|\\(?:un)?restrict \w+|\\encoding \S+|\\connect .*|--.*")
 _SEARCH_PATH = "SELECT pg_catalog.set_config('search_path', '', false);"
 _DUMPED_FROM = re.compile(r"^-- Dumped from database version (\d+)", re.MULTILINE)
@@ -30,19 +30,17 @@ _ENCODING = re.compile(r"^SET client_encoding = '([^']+)';$", re.MULTILINE)
 _SETVAL = re.compile(rb"SELECT pg_catalog\.setval\('((?:[^']|'')*)', (-?\d+), (true|false)\)")
 _LO_OPEN = re.compile(rb"SELECT pg_catalog\.lo_open\('(\d+)', \d+\)")
 _LO_WRITE = re.compile(rb"SELECT pg_catalog\.lowrite\(0, '\\x([0-9a-f]*)'\)")
-_IDENTIFIER = r'"(?:[^"]|"")+"|[a-z_][a-z0-9_$]*'
-_OWNER = re.compile(rf" OWNER TO ({_IDENTIFIER});")
+_OWNER = re.compile(rf" OWNER TO ({IDENTIFIER});")
 _GRANT = re.compile(
-    rf"^(?:GRANT|REVOKE|ALTER DEFAULT PRIVILEGES) .* (?:TO|FROM) ({_IDENTIFIER})(?: WITH GRANT OPTION)?;$", re.MULTILINE
+    rf"^(?:GRANT|REVOKE|ALTER DEFAULT PRIVILEGES) .* (?:TO|FROM) ({IDENTIFIER})(?: WITH GRANT OPTION)?;$", re.MULTILINE
 )
-_FOR_ROLE = re.compile(rf"^ALTER DEFAULT PRIVILEGES FOR ROLE ({_IDENTIFIER}) ", re.MULTILINE)
-_POLICY = re.compile(
-    rf"^CREATE POLICY .* TO ((?:{_IDENTIFIER})(?:, (?:{_IDENTIFIER}))*)(?: USING| WITH|;)", re.MULTILINE
-)
-_NAME = re.compile(_IDENTIFIER)
+_FOR_ROLE = re.compile(rf"^ALTER DEFAULT PRIVILEGES FOR ROLE ({IDENTIFIER}) ", re.MULTILINE)
+_POLICY = re.compile(rf"^CREATE POLICY .* TO ((?:{IDENTIFIER})(?:, (?:{IDENTIFIER}))*)(?: USING| WITH|;)", re.MULTILINE)
+_NAME = re.compile(IDENTIFIER)
 _HASH_BITS = (1 << 64) - 1
 
 DATABASE_KINDS = ("DATABASE", "DATABASE PROPERTIES")
+_GRANTS = ("ACL", "COMMENT", "SECURITY LABEL")
 
 
 class Entry(t.NamedTuple):
@@ -65,7 +63,16 @@ class Entry(t.NamedTuple):
     @property
     def is_of_database(self) -> bool:
         """Return whether it belongs to the database as a whole, which is under another name elsewhere."""
-        return self.kind in DATABASE_KINDS or (self.schema == "-" and self.name.startswith("DATABASE "))
+        is_about = self.kind in _GRANTS and self.schema == "-" and self.name.startswith("DATABASE ")
+        return self.kind in DATABASE_KINDS or is_about
+
+
+class CopyStatements(t.NamedTuple):
+    """What makes a database: the statement that creates it, those that follow at once, and those for the end."""
+
+    creating: str
+    further: list[str]
+    properties: list[str]
 
 
 class Schema(t.NamedTuple):
@@ -96,14 +103,26 @@ class Schema(t.NamedTuple):
         texts = ("\n".join(statements) for statements in self.entries.values())
         return {unquote(match[1]) for text in texts for match in _OWNER.finditer(text)}
 
-    def list_database_statements(self, *kinds: str) -> list[str]:
-        """Return what the dump says of the database itself, by the kinds of entries."""
-        return [
-            statement
-            for entry, lines in self.entries.items()
-            if entry.is_of_database and entry.kind in kinds
-            for statement in split_statements(lines)
-        ]
+    def name_copy(self, quoted: str) -> CopyStatements:
+        """Return what makes a database named ``quoted`` what the dump says of its own; a Refusal of any other statement."""
+        own = {
+            entry: split_statements("\n".join(lines)) for entry, lines in self.entries.items() if entry.is_of_database
+        }
+        created = [statement for entry, found in own.items() if entry.kind == "DATABASE" for statement in found]
+        if not created:
+            return CopyStatements(f"CREATE DATABASE {quoted} TEMPLATE template0", [], [])
+        name = read_created(created[0])
+        names = [entry.name for entry in own if entry.kind == "DATABASE"]
+        if name is None or names != [unquote(name)] or any(read_created(further) for further in created[1:]):
+            raise Refusal(
+                obj=f"objects {join_some(names)} of the dump",
+                problem="they are not one database that is created by one statement",
+                next_step="It is not restored. Find out who has made the dump",
+            )
+        rest = [statement for entry, found in own.items() if entry.kind in _GRANTS for statement in found]
+        last = [statement for entry, found in own.items() if entry.kind == "DATABASE PROPERTIES" for statement in found]
+        first, *further = (rename_database(statement, name, quoted) for statement in (*created, *rest))
+        return CopyStatements(first, further, [rename_database(statement, name, quoted) for statement in last])
 
 
 def unquote(name: str) -> str:
@@ -120,32 +139,20 @@ def find_encoding(text: bytes) -> str:
 def read_schema(text: str) -> Schema:
     """Return the objects in the text of a dump, each with its statements."""
     entries: dict[Entry, list[str]] = {}
-    pieces = _HEADER.split(text)
-    for name, kind, schema, body in zip(pieces[1::4], pieces[2::4], pieces[3::4], pieces[4::4], strict=True):
-        lines = body.lstrip("\n").split("\n")
+    headers = find_headers(text)
+    for header, following in zip(headers, [*headers[1:], None], strict=False):
+        end = len(text) if following is None else following.start
+        fixed = max(header.end, header.fixed)
+        lines = text[fixed:end].split("\n")
         # What follows belongs to the next one: settings, and their order is that of the objects.
         while lines and (not lines[-1] or _SETTING.fullmatch(lines[-1]) or lines[-1] == _SEARCH_PATH):
             lines.pop()
-        entries.setdefault(Entry(kind, schema, name), []).extend(lines)
-    versions = [pattern.search(pieces[0]) for pattern in (_DUMPED_FROM, _DUMPED_BY)]
+        body = (text[header.end : fixed] + "\n".join(lines)).strip("\n")
+        entries.setdefault(Entry(header.kind, header.schema, header.name), []).extend(body.split("\n"))
+    head = text[: headers[0].start] if headers else text
+    versions = [pattern.search(head) for pattern in (_DUMPED_FROM, _DUMPED_BY)]
     server, program = (None if match is None else int(match[1]) for match in versions)
     return Schema(entries, server, program)
-
-
-def split_statements(lines: t.Iterable[str]) -> list[str]:
-    """Return the statements in some lines; a literal may have line breaks and semicolons."""
-    statements, rest = [], ""
-    for line in lines:
-        rest += line if not rest else f"\n{line}"
-        if rest.endswith(";") and rest.count("'") % 2 == 0 and rest.count('"') % 2 == 0:
-            statements.append(rest)
-            rest = ""
-    return statements
-
-
-def rename_database(statement: str, quoted: str) -> str:
-    """Return a statement on a database (CREATE, ALTER, GRANT, REVOKE, COMMENT) for the one named ``quoted``."""
-    return re.sub(rf"\bDATABASE ({_IDENTIFIER})", lambda _match: f"DATABASE {quoted}", statement, count=1)
 
 
 class Rows(t.NamedTuple):

@@ -22,7 +22,7 @@ from .._postgresql.connection import Session
 from .._postgresql.locks import AdvisoryLock, read_holders
 from .._postgresql.names import quote
 from . import compare, programs, restore_rights, role_statements, side
-from .dump_text import Schema, rename_database
+from .dump_text import CopyStatements, Schema
 from .manifest import stamp
 from .restore_summary import describe_restore, summarize_restore
 from .restoring import Restorer, Tools, dump_database, find_decompressor
@@ -61,6 +61,7 @@ class Work:
     restorer: Restorer
     tools: Tools
     schema: Schema
+    statements: CopyStatements
     mark: side.Mark
     databases: dict[str, side.Database]
     missing_roles: set[str]
@@ -235,7 +236,9 @@ class Restore:
         if live is not None and options.state == side.LIVE:
             lacks += restore_rights.find_lacks(own, Schema({}, None, None), owners={live.owner})
         restore_rights.refuse_lacks(list(dict.fromkeys(lacks)), self._outcome.blockers)
-        return Work(source, restorer, tools, schema, mark, databases, missing, roles, places)
+        return Work(
+            source, restorer, tools, schema, schema.name_copy(quote(copy)), mark, databases, missing, roles, places
+        )
 
     def _refuse_swap(self, databases: dict[str, side.Database], source: Source, live: side.Database | None) -> None:
         """Refuse to put a copy in the place of a database that somebody uses, and where the original has no name to go to."""
@@ -362,6 +365,8 @@ class Restore:
         own, source = self._session, work.source
         copy = self.name_side(source.run)
         self._outcome.write_attempted = True
+        # As statements of the dump are read: that a backslash means nothing in a literal.
+        own.execute("SET standard_conforming_strings = on")
         for statement in work.roles:
             own.execute(statement)
             self._outcome.changed = True
@@ -369,16 +374,11 @@ class Restore:
             side.drop_database(own, copy, end_sessions=True)
             self._outcome.changed = True
         quoted = quote(copy)
-        created = [
-            rename_database(statement, quoted)
-            for statement in work.schema.list_database_statements("DATABASE", "ACL", "COMMENT", "SECURITY LABEL")
-        ]
-        creating = created[0] if created else f"CREATE DATABASE {quoted} TEMPLATE template0"
-        side.create_database(own, creating)
+        side.create_database(own, work.statements.creating)
         self._outcome.changed = True
         mark = work.mark._replace(state=side.RESTORING)
         own.execute("BEGIN")
-        for statement in created[1:]:
+        for statement in work.statements.further:
             own.execute(statement)
         own.execute(f"ALTER DATABASE {quoted} CONNECTION LIMIT -1")
         side.set_mark(own, copy, mark, comment=side.read_databases(own, copy)[copy].comment)
@@ -392,8 +392,8 @@ class Restore:
                 self._compare_counts(work, data)
         # Settings such as default_transaction_read_only, and a limit of connections, would be in the way before.
         own.execute("BEGIN")
-        for statement in work.schema.list_database_statements("DATABASE PROPERTIES"):
-            own.execute(rename_database(statement, quoted))
+        for statement in work.statements.properties:
+            own.execute(statement)
         side.set_mark(own, copy, work.mark, comment=side.read_databases(own, copy)[copy].comment)
         own.execute("COMMIT")
         self._outcome.facts["restore_seconds"] = round(time.monotonic() - started, 3)

@@ -9,27 +9,27 @@ import re
 import typing as t
 
 from .dump_text import unquote
+from .sql_text import IDENTIFIER, split_statements
 
-_IDENTIFIER = r'"(?:[^"]|"")+"|[a-z_][a-z0-9_$]*'
-_CREATE = re.compile(rf"CREATE ROLE ({_IDENTIFIER});")
-_ALTER = re.compile(rf"ALTER ROLE ({_IDENTIFIER}) (?:WITH|SET) .*;")
-_MEMBER = re.compile(rf"(GRANT ({_IDENTIFIER}) TO ({_IDENTIFIER}).*?)(?: GRANTED BY .*)?;")
+_CREATE = re.compile(rf"CREATE ROLE ({IDENTIFIER});")
+_ALTER = re.compile(rf"ALTER ROLE ({IDENTIFIER}) (?:WITH|SET) .*;", re.DOTALL)
+_MEMBER = re.compile(rf"(GRANT ({IDENTIFIER}) TO ({IDENTIFIER}).*?)(?: GRANTED BY .*)?;")
 
 
 def list_roles(text: str) -> set[str]:
     """Return the roles that a document of pg_dumpall makes."""
-    return {unquote(match[1]) for match in map(_CREATE.fullmatch, text.splitlines()) if match}
+    return {unquote(match[1]) for match in map(_CREATE.fullmatch, split_statements(text)) if match}
 
 
 def list_statements(text: str, missing: t.Collection[str], existing: t.Collection[str]) -> list[str]:
     """Return the statements that make the ``missing`` roles as they were, and their memberships among roles that exist."""
     statements: list[str] = []
     there = {*missing, *existing}
-    for line in text.splitlines():
-        if match := _CREATE.fullmatch(line) or _ALTER.fullmatch(line):
+    for statement in split_statements(text):
+        if match := _CREATE.fullmatch(statement) or _ALTER.fullmatch(statement):
             if unquote(match[1]) in missing:
-                statements.append(line)
-        elif match := _MEMBER.fullmatch(line):
+                statements.append(statement)
+        elif match := _MEMBER.fullmatch(statement):
             names = {unquote(match[2]), unquote(match[3])}
             if names & set(missing) and names <= there:
                 statements.append(f"{match[1]};")

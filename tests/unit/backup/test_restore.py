@@ -20,7 +20,6 @@ from ansible_collections.lowtide.ops.plugins.module_utils._backup.dump_text impo
     find_encoding,
     join_data,
     read_schema,
-    rename_database,
 )
 from ansible_collections.lowtide.ops.plugins.module_utils._backup.keys import Place
 from ansible_collections.lowtide.ops.plugins.module_utils._backup.restore_rights import refuse_timescaledb
@@ -165,11 +164,11 @@ def test_objects_of_a_dump_are_read() -> None:
     assert schema.extensions == ["timescaledb"]
     assert schema.find_owners() == {"boss", 'Odd "one'}
     assert schema.find_roles() == {"boss", 'Odd "one', "clerk", "A b", "reader", "maker", "taker"}
-    assert schema.list_database_statements("DATABASE", "COMMENT") == [
-        "CREATE DATABASE shop WITH TEMPLATE = template0 ENCODING = 'UTF8';",
-        "ALTER DATABASE shop OWNER TO boss;",
-        "COMMENT ON DATABASE shop IS 'one;\n\nDATABASE three';",
-    ]
+    assert schema.name_copy("c") == (
+        "CREATE DATABASE c WITH TEMPLATE = template0 ENCODING = 'UTF8';",
+        ["ALTER DATABASE c OWNER TO boss;", "COMMENT ON DATABASE c IS 'one;\n\nDATABASE three';"],
+        [],
+    )
     assert schema.entries[Entry("EXTENSION", "-", "timescaledb")] == [
         "CREATE EXTENSION IF NOT EXISTS timescaledb WITH SCHEMA public;"
     ]
@@ -181,13 +180,6 @@ def test_a_dump_of_timescaledb_is_refused() -> None:
     with pytest.raises(Refusal, match=r"timescaledb_pre_restore\(\)"):
         refuse_timescaledb(read_schema(HEAD), "s3://b/k")
     refuse_timescaledb(Schema({}, None, None), "s3://b/k")
-
-
-def test_a_statement_on_a_database_is_for_another_one() -> None:
-    """The first name only, whatever else it says."""
-    renamed = rename_database('COMMENT ON DATABASE "we""ird" IS \'DATABASE shop\';', '"a""b"')
-    assert renamed == 'COMMENT ON DATABASE "a""b" IS \'DATABASE shop\';'
-    assert rename_database("ALTER DATABASE shop SET x TO 'y';", '"n\\1"') == "ALTER DATABASE \"n\\1\" SET x TO 'y';"
 
 
 @given(st.integers(min_value=1, max_value=len(ROWS)))
@@ -314,6 +306,15 @@ GRANT team TO boss GRANTED BY postgres;
         "ALTER ROLE reader SET work_mem TO '8MB';",
         "GRANT team TO reader;",
     ]
+
+
+@pytest.mark.procedure("B20")
+def test_a_setting_of_a_role_is_no_statement() -> None:
+    """Each role sets what it likes for itself, also what looks like lines of the document."""
+    planted = "ALTER ROLE reader SET a.b TO 'x\nALTER ROLE reader WITH SUPERUSER;\nCREATE ROLE other;\n';"
+    text = f"--\n-- Roles\n--\n\n\\restrict x\nSET client_encoding = 'UTF8';\nCREATE ROLE reader;\n{planted}\n\n\\unrestrict x\n"
+    assert role_statements.list_roles(text) == {"reader"}
+    assert role_statements.list_statements(text, {"reader"}, set()) == ["CREATE ROLE reader;", planted]
 
 
 @pytest.mark.parametrize(

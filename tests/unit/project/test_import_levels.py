@@ -18,7 +18,7 @@ LEVELS = {
         ["module"],
     ],
     "module_utils._backup": [
-        ["copy_rows", "held_tables", "keys", "pings", "pipeline", "restore_summary"],
+        ["copy_rows", "held_tables", "keys", "pings", "pipeline", "restore_summary", "sql_text"],
         ["dump_text", "evidence", "manifest", "packing", "side", "streams"],
         [
             "catalogue",
