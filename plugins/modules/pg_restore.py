@@ -29,7 +29,8 @@ options:
       - V(beside) restores into a database of its own, whose name is in the result, and compares it. Where it is there
         already, it is compared again.
       - V(live) does that, and renames the copy to O(login_db), and what had that name to C(<login_db>_before_<run>).
-        Where O(login_db) does not exist, the copy gets its name.
+        Where O(login_db) does not exist, the copy gets its name. Where it has taken that name already, nothing is done or
+        compared, and C(live_since) says since when the database is in use.
       - V(absent) drops the copy beside.
       - V(released) drops the original that V(live) has kept, as long as the restored one has the live name.
     type: str
@@ -49,12 +50,14 @@ options:
     description:
       - Which backup, by its C(run_id) in the result of M(lowtide.ops.pg_backup_info).
       - V(latest) is the newest one that counts, with O(state=beside) only.
+      - With V(absent) and V(released) also the C(run_id) of a foreign dump, in the result of the run that has restored it.
     type: str
     default: latest
   foreign_dump:
     description:
       - Key of a dump in the bucket that has no manifest (C(pg_dump -Fc), plain or packed by zstd or gzip), instead of
         O(backup). Nothing proves that it is whole; this is a warning, and C(backup.proven) is false.
+      - It is known by its key, size, ETag and time, so that another dump under the same key is another backup.
       - Restore only what you trust. A dump may hold code that runs with the rights of O(login_user).
     type: str
   source_database:
@@ -223,6 +226,11 @@ kept:
   returned: when known
   type: str
   sample: shop_before_20261121t020000z_5f1c2a77
+live_since:
+  description: When the backup has taken the live name, by an earlier run; null otherwise.
+  returned: when a backup was found
+  type: str
+  sample: "2026-11-21T02:10:00Z"
 restored:
   description: Whether the copy was restored in this run.
   returned: when a backup was found

@@ -100,8 +100,13 @@ class Restore:
     def ensure(self, source: Source, *, check: bool) -> None:
         """Read, plan, and unless ``check`` restore, compare and swap as far as asked."""
         options = self._options
-        if options.state == side.LIVE and self._is_live(source):
+        since = self._find_live_since(source.run) if options.state == side.LIVE else None
+        if since is not None:
             self._report(source, options.live, restored=False)
+            self._outcome.facts["live_since"] = since
+            self._outcome.facts["not_compared"] = [
+                f"backup {source.run}: {options.live} is in use since {since}, and what was written since is not compared"
+            ]
             self._outcome.facts["kept"] = self._name_existing(self.name_kept(source.run))
             self._summarize(source, check=check, is_swapped=False)
             return
@@ -139,7 +144,7 @@ class Restore:
     def release(self, run: str, *, check: bool) -> None:
         """Drop the original that a backup has taken the place of."""
         live, name = self._options.live, self.name_kept(run)
-        databases = side.read_databases(self._session, name, live)
+        databases = side.read_databases(self._session, name)
         self._outcome.facts |= {"database": live, "kept": None}
         if name not in databases:
             self._outcome.summary = f"there is no original {name} to release"
@@ -151,7 +156,7 @@ class Restore:
                 problem="it is not marked as an original that this module has kept",
                 next_step="It is left alone. Look what it is, and drop it by hand",
             )
-        if not self._has_taken_over(databases.get(live), run):
+        if self._find_live_since(run) is None:
             raise Refusal(
                 obj=f"database {name}",
                 problem=f"{live} is not the database which has taken its place",
@@ -173,14 +178,12 @@ class Restore:
 
     # ---- reading
 
-    def _is_live(self, source: Source) -> bool:
-        return self._has_taken_over(
-            side.read_databases(self._session, self._options.live).get(self._options.live), source.run
-        )
-
-    def _has_taken_over(self, found: side.Database | None, run: str) -> bool:
-        mark = None if found is None else found.mark
-        return mark is not None and (mark.backup, mark.state) == (run, side.LIVE)
+    def _find_live_since(self, run: str) -> str | None:
+        """Return when the backup has taken the live name; None where the live database is another one."""
+        live = self._options.live
+        found = side.read_databases(self._session, live).get(live)
+        system = self._session.server.system_identifier
+        return None if found is None else found.find_live_since(run, system=system)
 
     def _name_existing(self, name: str) -> str | None:
         return name if name in side.read_databases(self._session, name) else None
@@ -339,6 +342,7 @@ class Restore:
             },
             "database": database,
             "kept": None,
+            "live_since": None,
             "restored": restored,
             "compared": [],
             "not_compared": [],

@@ -18,7 +18,7 @@ from .._s3.connection import make_client
 from . import keys, side
 from .entry import PLACE_SPEC, check_positive
 from .restore import MODULE, Options, Restore
-from .source import LATEST, Source, find_backup, find_foreign, name_foreign
+from .source import LATEST, Source, find_backup, find_foreign, is_foreign
 
 if t.TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
@@ -45,7 +45,8 @@ def check_options(params: t.Mapping[str, t.Any]) -> None:
     """Refuse what cannot be meant."""
     check_positive(params, "timeout")
     state, run, foreign = params["state"], params["backup"], params["foreign_dump"]
-    if run != LATEST and not keys.is_run_id(run):
+    is_name = keys.is_run_id(run) or (is_foreign(run) and state in (ABSENT, RELEASED))
+    if run != LATEST and not is_name:
         raise Refusal(
             obj="option backup",
             problem=f"{run!r} is not the name of a run, such as 20261121T020000Z-5f1c2a77",
@@ -103,9 +104,9 @@ def restore(module: AnsibleModule, outcome: Outcome) -> None:
         )
         try:
             if options.state == ABSENT:
-                work.remove(find_run(params), check=module.check_mode)
+                work.remove(find_run(params, bucket), check=module.check_mode)
             elif options.state == RELEASED:
-                work.release(find_run(params), check=module.check_mode)
+                work.release(find_run(params, bucket), check=module.check_mode)
             else:
                 source = find_source(params, bucket, prefix, session)
                 if source.manifest is None:
@@ -117,10 +118,10 @@ def restore(module: AnsibleModule, outcome: Outcome) -> None:
             raise sql_error(settings.target, error) from error
 
 
-def find_run(params: t.Mapping[str, t.Any]) -> str:
-    """Return the run that names of databases belong to; no bucket is asked."""
+def find_run(params: t.Mapping[str, t.Any], bucket: Bucket) -> str:
+    """Return the run that names of databases belong to; only for the key of a foreign dump the bucket is asked."""
     foreign = params["foreign_dump"]
-    return name_foreign(foreign) if foreign else str(params["backup"])
+    return find_foreign(bucket, foreign, database=params["login_db"]).run if foreign else str(params["backup"])
 
 
 def find_source(params: t.Mapping[str, t.Any], bucket: Bucket, prefix: str, session: Session) -> Source:

@@ -15,9 +15,10 @@ def summarize_restore(
 ) -> str:
     """Return one line: what was restored and where to, what would be, or why nothing is due."""
     run, database = facts["backup"]["run_id"], facts["database"]
-    if not changed:
-        where = f"{live} is" if database == live else f"{database} is there and is"
-        words = f"nothing to do: {where} backup {run}"
+    if facts["live_since"] is not None:
+        words = f"nothing done: backup {run} has taken the place of {live} at {facts['live_since']}"
+    elif not changed:
+        words = f"nothing to do: {database} is there and is backup {run}"
     elif check_mode:
         words = (
             f"would put backup {run} in the place of {live}"
@@ -29,7 +30,9 @@ def summarize_restore(
         words += f", which is kept as {facts['kept']}" if facts["kept"] else ", which was not there"
     else:
         words = f"restored backup {run} to {database}, compared"
-    if facts["not_compared"]:
+    if facts["live_since"] is not None:
+        words += "; what was written since was not compared"
+    elif facts["not_compared"]:
         words += "; not all could be compared"
     return words if facts["backup"]["proven"] else f"{words} (unproven: a dump without a manifest)"
 

@@ -62,21 +62,32 @@ SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity
 """
 
 
+_NOW = """SELECT to_char(pg_catalog.now() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')"""
+
+
 class Mark(t.NamedTuple):
-    """What we have noted on a database: of which backup of which database it is, and how far it got."""
+    """What we have noted on a database: of which backup of which database it is, and how far it got.
+
+    ``oid``, ``system`` and ``since`` are of a live one: which database of which cluster, and when it took its place. A dump takes
+    the comment along, so that another database may have it too.
+    """
 
     backup: str
     database: str
     state: str
     tables: tuple[str, ...] = ()
     schema_version: int = 1
+    oid: int = 0
+    system: str = ""
+    since: str = ""
 
     def write(self, comment: str | None) -> str:
         """Return the comment with this mark as its last line."""
         own = read_comment(comment)[0]
         line = MARK + json.dumps(
             {"format": self.schema_version, "backup": self.backup, "database": self.database, "state": self.state}
-            | ({"tables": list(self.tables)} if self.tables else {}),
+            | ({"tables": list(self.tables)} if self.tables else {})
+            | ({"oid": self.oid, "system": self.system, "since": self.since} if self.oid else {}),
             sort_keys=True,
         )
         return f"{own}\n{line}" if own else line
@@ -95,6 +106,9 @@ def read_comment(comment: str | None) -> tuple[str, Mark | None]:
             str(document["state"]),
             tuple(str(table) for table in document.get("tables", [])),
             int(document["format"]),
+            int(document.get("oid", 0)),
+            str(document.get("system", "")),
+            str(document.get("since", "")),
         )
     except (ValueError, KeyError, TypeError):
         return comment or "", None
@@ -115,6 +129,12 @@ class Database(t.NamedTuple):
     def mark(self) -> Mark | None:
         """Return our mark on it; None where it is not ours."""
         return read_comment(self.comment)[1]
+
+    def find_live_since(self, run: str, *, system: str) -> str | None:
+        """Return when a backup has taken its place; None where this is not the very database that did."""
+        mark = self.mark
+        is_it = mark is not None and (mark.backup, mark.database, mark.state) == (run, self.name, LIVE)
+        return mark.since if mark is not None and is_it and (mark.oid, mark.system) == (self.oid, system) else None
 
     @property
     def is_unmarked(self) -> bool:
@@ -260,7 +280,11 @@ def swap_databases(session: Session, swap: Swap, *, has_original: bool, end: Ses
             mark = swap.mark._replace(state=ORIGINAL)
             set_mark(session, swap.kept, mark, comment=databases[swap.live].comment)
         session.execute(f"ALTER DATABASE {side} RENAME TO {live}")
-        set_mark(session, swap.live, swap.mark._replace(state=LIVE), comment=databases[swap.side].comment)
+        copy = databases[swap.side]
+        mark = swap.mark._replace(
+            state=LIVE, oid=copy.oid, system=session.server.system_identifier, since=session.query(_NOW)[0][0]
+        )
+        set_mark(session, swap.live, mark, comment=copy.comment)
         session.execute(
             f"ALTER DATABASE {live} WITH CONNECTION LIMIT {int(swap.connection_limit)}"
             f" ALLOW_CONNECTIONS {'true' if swap.allows_connections else 'false'}"

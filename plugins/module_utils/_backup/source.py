@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import typing as t
 from dataclasses import dataclass
 
@@ -20,7 +21,7 @@ if t.TYPE_CHECKING:
     from datetime import datetime
 
     from .._postgresql.names import TableName
-    from .._s3.bucket import Bucket
+    from .._s3.bucket import Bucket, Listed
     from .manifest import Published
 
 LATEST = "latest"
@@ -92,20 +93,28 @@ def explain_none(bucket: Bucket, place: keys.Place, *, run: str, bad: list[catal
     return Refusal(obj=place.url(), problem=what, next_step=step)
 
 
-def name_foreign(key: str) -> str:
-    """Return how a foreign dump is called, as backups are by their runs."""
-    return f"foreign-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
+def name_foreign(entry: Listed) -> str:
+    """Return how a foreign dump is called, as backups are by their runs: another one under the same key is another."""
+    content = f"{entry.key}\n{entry.size}\n{entry.etag}\n{entry.modified.isoformat()}"
+    return f"foreign-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
+
+
+def is_foreign(run: str) -> bool:
+    """Return whether ``run`` is a name that :func:`name_foreign` makes."""
+    return re.fullmatch("foreign-[0-9a-f]{8}", run) is not None
 
 
 def find_foreign(bucket: Bucket, key: str, *, database: str) -> Source:
     """Return a dump that has no manifest of ours, by its key."""
-    if key not in {entry.key for entry in bucket.list_objects(key)}:
+    entry = next((entry for entry in bucket.list_objects(key) if entry.key == key), None)
+    if entry is None:
         raise Refusal(
             obj=bucket.url(key),
             problem="there is no such object",
-            next_step="Correct foreign_dump: the key in the bucket",
+            next_step="Correct foreign_dump: the key in the bucket. To remove what was made of it, name backup.run_id of that"
+            " run in backup",
         )
-    return Source(name_foreign(key), database, bucket.url(key), Dump(bucket, {keys.DUMP: key}, None), None, {})
+    return Source(name_foreign(entry), database, bucket.url(key), Dump(bucket, {keys.DUMP: key}, None), None, {})
 
 
 def place_tables(source: Source, tables: t.Sequence[TableName]) -> dict[str, list[tuple[str, str]]]:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -30,7 +32,9 @@ from ansible_collections.lowtide.ops.plugins.module_utils._backup.side import (
     name_database,
     read_comment,
 )
+from ansible_collections.lowtide.ops.plugins.module_utils._backup.source import is_foreign, name_foreign
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import OpsError, Refusal
+from ansible_collections.lowtide.ops.plugins.module_utils._s3.bucket import Listed
 
 HEAD = """--
 -- PostgreSQL database dump
@@ -278,6 +282,31 @@ def test_what_is_not_a_mark_is_none(comment: str | None) -> None:
     side.refuse_foreign(database._replace(connection_limit=side.MARK_LIMIT), expected=mark)
 
 
+def test_a_live_mark_is_of_one_database_of_one_cluster() -> None:
+    """A dump takes the comment along: another oid, cluster, database, run or state is not the one that took the place."""
+    mark = Mark("R", "shop", side.LIVE, oid=7, system="1", since="T")
+    database = Database(7, "shop", "boss", mark.write("ours"), -1, True)
+    assert read_comment(mark.write("ours")) == ("ours", mark)
+    assert database.find_live_since("R", system="1") == "T"
+    assert database.find_live_since("S", system="1") is None
+    assert database.find_live_since("R", system="2") is None
+    assert database._replace(oid=8).find_live_since("R", system="1") is None
+    assert database._replace(name="other").find_live_since("R", system="1") is None
+    for change in ({"state": side.RESTORED}, {"database": "other"}, {"oid": 0}):
+        assert database._replace(comment=mark._replace(**change).write("")).find_live_since("R", system="1") is None
+
+
+def test_a_foreign_dump_is_known_by_what_it_is() -> None:
+    """Another one under the same key is another backup."""
+    moment = datetime(2026, 11, 27, tzinfo=UTC)
+    entry = Listed("dumps/latest.dump", 3, "e", moment)
+    changes = ({"key": "k"}, {"size": 4}, {"etag": "f"}, {"modified": moment + timedelta(days=1)})
+    names = [name_foreign(entry), *(name_foreign(replace(entry, **change)) for change in changes)]  # type: ignore[arg-type]
+    assert len(set(names)) == 5
+    assert all(is_foreign(name) for name in names)
+    assert not is_foreign("20261121T020000Z-5f1c2a77")
+
+
 @given(st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=63))
 def test_names_fit_and_tell_their_run(database: str) -> None:
     """In 63 bytes, whole characters, and differently for each purpose and run."""
@@ -367,7 +396,11 @@ def test_evidence_of_something_else_proves_nothing() -> None:
         ({}, {"changed": True, "check_mode": True}, "would restore backup R to C"),
         ({}, {"changed": True, "check_mode": True, "is_swapped": True}, "would put backup R in the place of shop"),
         ({}, {}, "nothing to do: C is there and is backup R"),
-        ({"database": "shop"}, {}, "nothing to do: shop is backup R"),
+        (
+            {"database": "shop", "live_since": "T", "not_compared": ["x"]},
+            {},
+            "nothing done: backup R has taken the place of shop at T; what was written since was not compared",
+        ),
         ({"not_compared": ["x"]}, {"changed": True}, "restored backup R to C, compared; not all could be compared"),
         (
             {"backup": {"run_id": "R", "proven": False}},
@@ -378,6 +411,13 @@ def test_evidence_of_something_else_proves_nothing() -> None:
 )
 def test_summaries(facts: dict[str, Any], options: dict[str, bool], words: str) -> None:
     """One line for each end."""
-    own = {"backup": {"run_id": "R", "proven": True}, "database": "C", "kept": None, "not_compared": [], **facts}
+    own = {
+        "backup": {"run_id": "R", "proven": True},
+        "database": "C",
+        "kept": None,
+        "not_compared": [],
+        "live_since": None,
+    }
+    own |= facts
     given_options = {"is_swapped": False, "check_mode": False, "changed": False, **options}
     assert summarize_restore(own, live="shop", **given_options) == words
