@@ -130,6 +130,15 @@ database:
   returned: success
   type: str
   sample: shop
+database_oid:
+  description: Its object identifier, which no other database of the cluster has.
+  returned: success
+  type: int
+  sample: 16389
+database_comment:
+  description: Its comment, in which M(lowtide.ops.pg_restore) notes of which backup it is; null where there is none.
+  returned: success
+  type: str
 server:
   description: The address of the server that was reached.
   returned: success

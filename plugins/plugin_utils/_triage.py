@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import typing as t
 
+from ..module_utils._backup.side import RESTORED, read_comment
+
 Json = dict[str, t.Any]
 
 RESTORE = "Restore the newest verified backup beside it (role restore), and name it in corruption_triage_replacement"
@@ -21,7 +23,8 @@ BACKUP = (
 def judge(integrity: Json, *, backups: Json | None, replacement: Json | None) -> Json:
     """Return the role's result from those of pg_integrity_info, pg_backup_info and pg_integrity_info of a replacement.
 
-    ``may_be_replaced`` is true only if the database is damaged and another one was found whole.
+    ``may_be_replaced`` is true only if the database is damaged and another one was found whole, which pg_restore has made
+    of the newest verified backup and found equal to it.
     """
     status = integrity["status"]
     database = integrity["database"]
@@ -37,7 +40,7 @@ def judge(integrity: Json, *, backups: Json | None, replacement: Json | None) ->
     if replacement is not None:
         evidence += [f"replacement: {line}" for line in [replacement["summary"], *replacement["evidence"]]]
     if status == "damaged":
-        refused = _explain_refusal(integrity, replacement)
+        refused = _explain_refusal(integrity, replacement, newest)
         if refused:
             step = RESTORE if newest is not None or backups is None else BACKUP
             blockers.append(_block(f"database {database}", refused, step))
@@ -70,7 +73,7 @@ def _find_backup(backups: Json | None, integrity: Json) -> Json | None:
     return None
 
 
-def _explain_refusal(integrity: Json, replacement: Json | None) -> str:
+def _explain_refusal(integrity: Json, replacement: Json | None, newest: Json | None) -> str:
     """Return why the damaged database has to stay; "" if another one was found whole in its place."""
     if replacement is None:
         return "no replacement has been verified"
@@ -84,11 +87,31 @@ def _explain_refusal(integrity: Json, replacement: Json | None) -> str:
         return "the replacement that is named is the database itself"
     tables = {name for name in integrity["checked"] if name.startswith("table ")}
     tables |= {entry["object"] for entry in integrity["damaged"] if entry["kind"] == "table"}
+    tables |= {entry["object"] for entry in integrity["unchecked"] if entry["object"].startswith("table ")}
     missing = sorted(tables - set(replacement["checked"]))
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         return f"its replacement {replacement['database']} has not {missing[0]}{more}"
-    return ""
+    return _explain_origin(integrity, replacement, newest)
+
+
+def _explain_origin(integrity: Json, replacement: Json, newest: Json | None) -> str:
+    """Return why it is not proven that the replacement has the rows of the newest backup; "" if it is.
+
+    Whole blocks and the names of tables say nothing of rows.
+    """
+    name = f"its replacement {replacement['database']}"
+    if newest is None:
+        return f"no verified backup is known of which {name} could be"
+    mark = read_comment(replacement["database_comment"])[1]
+    place = (replacement["database_oid"], replacement["system_identifier"])
+    if mark is None or mark.state != RESTORED or (mark.oid, mark.system) != place:
+        return f"{name} is not marked as restored by pg_restore, so that nothing says which rows it has"
+    if (mark.backup, mark.database) != (newest["run_id"], integrity["database"]):
+        return f"{name} is of backup {mark.backup} of {mark.database}, and the newest is {newest['run_id']}"
+    if mark.tables:
+        return f"{name} has the rows of some tables only ({', '.join(mark.tables)})"
+    return "" if mark.since else f"{name} was not found equal to its backup {mark.backup}"
 
 
 def _block(obj: str, what: str, next_step: str) -> Json:

@@ -125,7 +125,12 @@ class Restore:
         is_due = self._is_restore_due(work)
         data = self._restore(work) if is_due else None
         self._outcome.facts["restored"] = is_due
-        self._compare(work, data=data)
+        try:
+            self._compare(work, data=data)
+        except OpsError:
+            self._note_compared(work, is_equal=False)
+            raise
+        self._note_compared(work, is_equal=True)
         if options.state == side.LIVE:
             self._swap(work)
         self._summarize(source, check=False, is_swapped=options.state == side.LIVE)
@@ -272,7 +277,7 @@ class Restore:
 
     def _is_restore_due(self, work: Work) -> bool:
         found = work.databases.get(self.name_side(work.source.run))
-        return found is None or found.mark != work.mark
+        return found is None or not found.is_restored(work.mark, system=self._session.server.system_identifier)
 
     def _lock(self) -> None:
         """Take the right to restore this database; it goes with the session."""
@@ -398,7 +403,9 @@ class Restore:
         own.execute("BEGIN")
         for statement in work.statements.properties:
             own.execute(statement)
-        side.set_mark(own, copy, work.mark, comment=side.read_databases(own, copy)[copy].comment)
+        found = side.read_databases(own, copy)[copy]
+        mark = work.mark._replace(oid=found.oid, system=own.server.system_identifier)
+        side.set_mark(own, copy, mark, comment=found.comment)
         own.execute("COMMIT")
         self._outcome.facts["restore_seconds"] = round(time.monotonic() - started, 3)
         return data
@@ -442,6 +449,15 @@ class Restore:
         facts["rows"] = sum(rows.number for rows in actual.rows.values())
         facts["tables"] = len(actual.rows)
         facts["compare_seconds"] = round(time.monotonic() - started, 3)
+
+    def _note_compared(self, work: Work, *, is_equal: bool) -> None:
+        """Note on the copy that it is equal to its backup, or no more: others rely on it (corruption_triage)."""
+        found = side.read_databases(self._session, self.name_side(work.source.run)).get(self.name_side(work.source.run))
+        mark = None if found is None else found.mark
+        if found is None or mark is None or bool(mark.since) == is_equal:
+            return
+        since = side.read_time(self._session) if is_equal else ""
+        side.set_mark(self._session, found.name, mark._replace(since=since), comment=found.comment)
 
     def _compare_with(
         self, what: str, schema: Schema, data: Data, own_schema: Schema, own: Data, *, is_partial: bool

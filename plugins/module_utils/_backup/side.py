@@ -62,14 +62,14 @@ SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity
 """
 
 
-_NOW = """SELECT to_char(pg_catalog.now() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')"""
+_NOW = """SELECT to_char(pg_catalog.clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')"""
 
 
 class Mark(t.NamedTuple):
     """What we have noted on a database: of which backup of which database it is, and how far it got.
 
-    ``oid``, ``system`` and ``since`` are of a live one: which database of which cluster, and when it took its place. A dump takes
-    the comment along, so that another database may have it too.
+    ``oid`` and ``system`` say which database of which cluster, once it is whole: a dump takes the comment along, so that
+    another database may have it too. ``since`` is when it was found equal to its backup, and of a live one when it took its place.
     """
 
     backup: str
@@ -136,6 +136,11 @@ class Database(t.NamedTuple):
         is_it = mark is not None and (mark.backup, mark.database, mark.state) == (run, self.name, LIVE)
         return mark.since if mark is not None and is_it and (mark.oid, mark.system) == (self.oid, system) else None
 
+    def is_restored(self, expected: Mark, *, system: str) -> bool:
+        """Return whether it is the very database that was restored whole, as a mark says that is to be there."""
+        mark = self.mark
+        return mark is not None and mark._replace(since="") == expected._replace(oid=self.oid, system=system)
+
     @property
     def is_unmarked(self) -> bool:
         """Return whether a run of ours has created it and came no further."""
@@ -176,6 +181,11 @@ def name_database(database: str, purpose: str, run: str) -> str:
 def read_databases(session: Session, *names: str) -> dict[str, Database]:
     """Return those of ``names`` that are databases of this server."""
     return {entry.name: entry for entry in session.read(Database, _DATABASES, {"names": list(names)})}
+
+
+def read_time(session: Session) -> str:
+    """Return the time of the server, UTC."""
+    return str(session.query(_NOW)[0][0])
 
 
 def list_sessions(session: Session, name: str) -> list[ClientSession]:
@@ -282,7 +292,7 @@ def swap_databases(session: Session, swap: Swap, *, has_original: bool, end: Ses
         session.execute(f"ALTER DATABASE {side} RENAME TO {live}")
         copy = databases[swap.side]
         mark = swap.mark._replace(
-            state=LIVE, oid=copy.oid, system=session.server.system_identifier, since=session.query(_NOW)[0][0]
+            state=LIVE, oid=copy.oid, system=session.server.system_identifier, since=read_time(session)
         )
         set_mark(session, swap.live, mark, comment=copy.comment)
         session.execute(

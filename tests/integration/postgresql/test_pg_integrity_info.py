@@ -146,7 +146,9 @@ def test_the_role_saves_evidence_and_lets_nothing_be_dropped(
         damaged.administer(*SEED.strip().rstrip(";").split(";\n"), database="copy")
         damaged.administer("DROP INDEX customers_note", database="copy")
         grant_documented_rights(damaged.superuser, "copy", integrity="watch")
-        allowed = ansible_playbook(plays, extra_vars={**inputs, "corruption_triage_replacement": "copy"})
-        assert allowed.rc == 0, allowed.stdout + allowed.stderr
+        refused = ansible_playbook(plays, extra_vars={**inputs, "corruption_triage_replacement": "copy"})
+        assert refused.rc != 0
+        words = " ".join(refused.stdout.split())
+        assert "no verified backup is known of which its replacement copy could be" in words
     finally:
         damaged.administer("DROP DATABASE copy WITH (FORCE)")

@@ -296,6 +296,24 @@ def test_a_live_mark_is_of_one_database_of_one_cluster() -> None:
         assert database._replace(comment=mark._replace(**change).write("")).find_live_since("R", system="1") is None
 
 
+def test_a_mark_of_a_copy_is_of_one_database() -> None:
+    """Restored whole, equal or not; not another backup, part, state or database."""
+    expected = Mark("R", "shop", side.RESTORED)
+    own = expected._replace(oid=7, system="1")
+    for mark, is_restored in (
+        (own, True),
+        (own._replace(since="T"), True),
+        (own._replace(oid=8), False),
+        (own._replace(system="2"), False),
+        (own._replace(tables=("a",)), False),
+        (own._replace(backup="S"), False),
+        (own._replace(state=side.RESTORING), False),
+        (expected, False),
+    ):
+        database = Database(7, "c", "boss", mark.write("ours"), -1, True)
+        assert database.is_restored(expected, system="1") is is_restored
+
+
 def test_a_foreign_dump_is_known_by_what_it_is() -> None:
     """Another one under the same key is another backup."""
     moment = datetime(2026, 11, 27, tzinfo=UTC)
@@ -337,7 +355,6 @@ GRANT team TO boss GRANTED BY postgres;
     ]
 
 
-@pytest.mark.procedure("B20")
 def test_a_setting_of_a_role_is_no_statement() -> None:
     """Each role sets what it likes for itself, also what looks like lines of the document."""
     planted = "ALTER ROLE reader SET a.b TO 'x\nALTER ROLE reader WITH SUPERUSER;\nCREATE ROLE other;\n';"

@@ -30,7 +30,6 @@ def write_dump(*objects: tuple[str, str, str, str], settings: str = "SET standar
     return text + "SET default_tablespace = '';\n\n--\n-- PostgreSQL database dump complete\n--\n\n\\unrestrict x\n"
 
 
-@pytest.mark.procedure("B20")
 @pytest.mark.parametrize("planted", [PLANTED, PROPERTY])
 @pytest.mark.parametrize(
     ("kind", "body"),

@@ -7,7 +7,10 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.lowtide.ops.plugins.module_utils._backup.side import LIVE, RESTORED, RESTORING, Mark
 from ansible_collections.lowtide.ops.plugins.plugin_utils._triage import judge
+
+MARK = Mark("R", "shop", RESTORED, oid=7, system="1", since="T")
 
 
 def make_integrity(database: str = "shop", status: str = "whole", **more: Any) -> dict[str, Any]:
@@ -22,6 +25,8 @@ def make_integrity(database: str = "shop", status: str = "whole", **more: Any) -
         "evidence": ["data checksums are on"],
         "damaged": [{"object": "table public.orders", "kind": "table"}] if status == "damaged" else [],
         "unchecked": [],
+        "database_oid": 7,
+        "database_comment": MARK.write("ours") if database == "copy" else None,
         "checked": ["table public.customers"] + (["table public.orders"] if status == "whole" else []),
         **more,
     }
@@ -51,6 +56,46 @@ def test_a_damaged_database_stays(
     assert words in result["summary"]
     assert "must not be dropped" in result["summary"]
     assert "role restore" in result["blockers"][-1]["next_step"]
+
+
+@pytest.mark.parametrize(
+    ("comment", "words"),
+    [
+        (None, "is not marked as restored"),
+        ("a copy of the schema", "is not marked as restored"),
+        (MARK._replace(oid=8).write(None), "is not marked as restored"),
+        (MARK._replace(system="2").write(None), "is not marked as restored"),
+        (MARK._replace(state=RESTORING).write(None), "is not marked as restored"),
+        (MARK._replace(state=LIVE).write(None), "is not marked as restored"),
+        (MARK._replace(backup="S").write(None), "is of backup S of shop, and the newest is R"),
+        (MARK._replace(database="x").write(None), "is of backup R of x, and the newest is R"),
+        (MARK._replace(tables=("public.a",)).write(None), "has the rows of some tables only (public.a)"),
+        (MARK._replace(since="").write(None), "was not found equal to its backup R"),
+    ],
+)
+def test_whole_blocks_are_no_rows(comment: str | None, words: str) -> None:
+    """A schema without rows, a part, or another backup is whole as well."""
+    replacement = make_integrity("copy", database_comment=comment)
+    result = judge(make_integrity(status="damaged"), backups=BACKUPS, replacement=replacement)
+    assert not result["may_be_replaced"]
+    assert words in result["summary"]
+
+
+def test_a_replacement_without_a_backup_to_compare_with_proves_nothing() -> None:
+    """None was asked for, or there is none."""
+    for backups in (None, {"newest": []}):
+        result = judge(make_integrity(status="damaged"), backups=backups, replacement=make_integrity("copy"))
+        assert not result["may_be_replaced"]
+        assert "no verified backup is known" in result["summary"]
+
+
+def test_tables_that_were_not_looked_at_have_to_be_there() -> None:
+    """Time was over, or a right is missing."""
+    unchecked = [{"object": "table public.b", "reason": "x"}, {"object": "index public.b_pkey", "reason": "x"}]
+    damaged = make_integrity(status="damaged", unchecked=unchecked)
+    result = judge(damaged, backups=BACKUPS, replacement=make_integrity("copy"))
+    assert not result["may_be_replaced"]
+    assert "copy has not table public.b" in result["summary"]
 
 
 def test_one_without_a_backup_is_saved_first() -> None:

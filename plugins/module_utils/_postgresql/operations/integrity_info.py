@@ -40,6 +40,10 @@ INTEGRITY_SPEC: dict[str, dict[str, t.Any]] = {
     "heapallindexed": {"type": "bool", "default": True},
     "timeout": {"type": "int", "default": 3600},
 }
+_DATABASE = """
+SELECT oid::bigint, pg_catalog.shobj_description(oid, 'pg_database') FROM pg_catalog.pg_database
+ WHERE datname = pg_catalog.current_database()
+"""
 REPLACE = (
     "Drop nothing and repair nothing in place. Restore the newest verified backup beside this database (role restore), and"
     " have pg_integrity_info find that one whole; keep this one until then"
@@ -61,6 +65,7 @@ def inform_integrity(module: AnsibleModule, outcome: Outcome) -> None:
     ):
         session.execute("SET default_transaction_read_only = on")
         server = session.server
+        oid, comment = session.query(_DATABASE)[0]
         checksums = read_checksums(session)
         amcheck = find_amcheck(session)
         relations = list_relations(
@@ -76,6 +81,8 @@ def inform_integrity(module: AnsibleModule, outcome: Outcome) -> None:
             examination = examiner.examine(relations)
     outcome.facts |= {
         "database": server.database,
+        "database_oid": oid,
+        "database_comment": comment,
         "server": server.address,
         "server_version": "{}.{}".format(*divmod(server.version, 10000)),
         "system_identifier": server.system_identifier,
