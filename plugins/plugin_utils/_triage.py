@@ -23,8 +23,8 @@ BACKUP = (
 def judge(integrity: Json, *, backups: Json | None, replacement: Json | None) -> Json:
     """Return the role's result from those of pg_integrity_info, pg_backup_info and pg_integrity_info of a replacement.
 
-    ``may_be_replaced`` is true only if the database is damaged and another one was found whole, which pg_restore has made
-    of the newest verified backup and found equal to it.
+    ``may_be_replaced`` is true only if the database is damaged and another one was found whole, which pg_restore has
+    made of the newest verified backup and found equal to it.
     """
     status = integrity["status"]
     database = integrity["database"]

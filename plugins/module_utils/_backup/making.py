@@ -353,6 +353,7 @@ class NewBackup:
             encryption=own.encryption,
             parts=dict(self._parts),
             warnings=tuple(self._warnings),
+            time_zone=programs.TIME_ZONE,
         )
 
     def _discard(self) -> None:

@@ -96,12 +96,14 @@ class Manifest(Published):
 
     ``timeline`` is on which one the server was: a physical copy of a cluster has its system identifier and its database
     names, and only this and ``hosts`` tell the two apart. ``warnings`` say what is not in it, or what pg_dump has warned
-    of; earlier releases did not write them.
+    of; earlier releases did not write them. ``time_zone`` is the one in which the dump shows times; None of one with the settings
+    of its server.
     """
 
     timeline: int
     role_passwords: bool
     warnings: tuple[str, ...] = ()
+    time_zone: str | None = None
 
     def to_json(self) -> bytes:
         """Return the document."""
@@ -314,4 +316,5 @@ def _typed(document: dict[str, t.Any]) -> Manifest:
         timeline=int(document["timeline"]),
         role_passwords=bool(document["role_passwords"]),
         warnings=tuple(str(warning) for warning in document.get("warnings", ())),
+        time_zone=None if document.get("time_zone") is None else str(document["time_zone"]),
     )

@@ -24,6 +24,15 @@ REDIRECTING = (
 """What would lead a client program elsewhere than the session, or change what it writes."""
 
 
+TIME_ZONE = "UTC"
+"""In which dumps show times, whatever the server, the database or the role has; it is in the manifest."""
+_OUTPUT_SETTINGS = {
+    "IntervalStyle": "postgres",
+    "extra_float_digits": "3",
+    "bytea_output": "hex",
+    "xmlbinary": "base64",
+}
+
 VERSION_FOLDERS = ("/usr/lib/postgresql/{}/bin", "/usr/pgsql-{}/bin")
 """Where Debian, and the packages of the PostgreSQL project, put the programs of each major version."""
 
@@ -130,7 +139,21 @@ def bind_settings(session: Session) -> Settings:
     return replace(session.settings, host=info.host, port=info.port)
 
 
-def client_environment(session: Session, *, run_id: str, module: str = "pg_backup") -> dict[str, str]:
+def choose_output(time_zone: str | None, *, is_pooled: bool) -> dict[str, str]:
+    """Return the variables with which two dumps of the same rows are the same text, on whatever server.
+
+    ``time_zone`` is what a backup was made with; None of one that was made with the settings of its server, which the other
+    dump is then made with as well. A pooler refuses options, and knows time zone and style of dates.
+    """
+    if time_zone is None:
+        return {}
+    options = " ".join(f"-c {name}={value}" for name, value in _OUTPUT_SETTINGS.items())
+    return {"PGTZ": time_zone, "PGDATESTYLE": "ISO"} | ({} if is_pooled else {"PGOPTIONS": options})
+
+
+def client_environment(
+    session: Session, *, run_id: str, module: str = "pg_backup", time_zone: str | None = TIME_ZONE
+) -> dict[str, str]:
     """Return the environment of a client program: whatever this process has, with the connection that ``session`` has.
 
     The password is the one that ``session`` was let in with, whichever of libpq's places it came from, so that a program
@@ -139,6 +162,7 @@ def client_environment(session: Session, *, run_id: str, module: str = "pg_backu
     settings = bind_settings(session)
     environment = {name: value for name, value in os.environ.items() if name not in REDIRECTING}
     environment |= settings.environment(primary=False)
+    environment |= choose_output(time_zone, is_pooled=session.is_pooled)
     password = session.connection.info.password
     if password:
         environment["PGPASSWORD"] = password

@@ -205,7 +205,9 @@ class Restore:
             programs.refuse_older_decoder(found.pg_restore, source.manifest.client_version, deadline=self._deadline)
         tools = Tools(
             programs=found,
-            environment=programs.client_environment(own, run_id=self._run_id, module=MODULE),
+            environment=programs.client_environment(
+                own, run_id=self._run_id, module=MODULE, time_zone=source.time_zone
+            ),
             server_version=own.server.version // 10000,
             deadline=self._deadline,
         )

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from .._common.errors import Refusal
 from .._common.text import join_some
 from . import catalogue, keys, verify
+from .manifest import Manifest
 from .plan import SKEW
 from .restoring import Dump
 
@@ -37,6 +38,11 @@ class Source:
     dump: Dump
     manifest: Published | None
     listed: dict[str, str]
+
+    @property
+    def time_zone(self) -> str | None:
+        """Return in which time zone the dump shows times, if that is known."""
+        return self.manifest.time_zone if isinstance(self.manifest, Manifest) else None
 
     def read_globals(self) -> str | None:
         """Read the roles of the backup; None where there are none."""

@@ -50,6 +50,17 @@ def test_every_program_connects_to_the_named_database() -> None:
     assert "--no-role-passwords" not in with_passwords.argv
 
 
+def test_two_dumps_of_the_same_rows_are_the_same_text() -> None:
+    """Whatever the server, the database or the role has; a pooler gets what it knows, an earlier backup what it was made with."""
+    direct, pooled = (programs.choose_output("UTC", is_pooled=is_pooled) for is_pooled in (False, True))
+    assert pooled == {"PGTZ": "UTC", "PGDATESTYLE": "ISO"}
+    assert {name: value for name, value in direct.items() if name != "PGOPTIONS"} == pooled
+    for setting in ("IntervalStyle=postgres", "extra_float_digits=3", "bytea_output=hex", "xmlbinary=base64"):
+        assert f"-c {setting}" in direct["PGOPTIONS"]
+    assert programs.choose_output(None, is_pooled=False) == {}
+    assert set(direct) <= set(programs.REDIRECTING)
+
+
 def test_one_stream_is_dumped_as_ever() -> None:
     """By the same command line; what a stream is made of goes into it, and nothing else changes."""
     words = {"database": "d", "snapshot": "s", "lock_timeout": 3, "encoding": "LATIN1"}
