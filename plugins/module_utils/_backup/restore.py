@@ -378,8 +378,8 @@ class Restore:
         self._outcome.write_attempted = True
         # As statements of the dump are read: that a backslash means nothing in a literal.
         own.execute("SET standard_conforming_strings = on")
-        for statement in work.roles:
-            own.execute(statement)
+        if work.roles:
+            role_statements.create_roles(own, work.roles)
             self._outcome.changed = True
         if copy in work.databases:
             side.drop_database(own, copy, end_sessions=True)

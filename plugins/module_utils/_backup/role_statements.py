@@ -1,15 +1,19 @@
 # Copyright (c) 2026 The lowtide.ops team
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Find in the globals of a backup what makes its roles; pure. Private to lowtide.ops: do not import from other collections."""
+"""Find in the globals of a backup what makes its roles, and make them. Private to lowtide.ops: do not import from other collections."""
 
 from __future__ import annotations
 
 import re
 import typing as t
 
+from .._postgresql.connection import driver_error
 from .dump_text import unquote
 from .sql_text import IDENTIFIER, split_statements
+
+if t.TYPE_CHECKING:
+    from .._postgresql.connection import Session
 
 _CREATE = re.compile(rf"CREATE ROLE ({IDENTIFIER});")
 _ALTER = re.compile(rf"ALTER ROLE ({IDENTIFIER}) (?:WITH|SET) .*;", re.DOTALL)
@@ -19,6 +23,19 @@ _MEMBER = re.compile(rf"(GRANT ({IDENTIFIER}) TO ({IDENTIFIER}).*?)(?: GRANTED B
 def list_roles(text: str) -> set[str]:
     """Return the roles that a document of pg_dumpall makes."""
     return {unquote(match[1]) for match in map(_CREATE.fullmatch, split_statements(text)) if match}
+
+
+def create_roles(session: Session, statements: t.Sequence[str]) -> None:
+    """Make roles in one transaction: a run that is killed or refused in between leaves none of them half made."""
+    session.execute("BEGIN")
+    try:
+        for statement in statements:
+            session.execute(statement)
+        session.execute("COMMIT")
+    except driver_error():
+        if not session.connection.closed:
+            session.execute("ROLLBACK")
+        raise
 
 
 def list_statements(text: str, missing: t.Collection[str], existing: t.Collection[str]) -> list[str]:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import psycopg2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -353,6 +354,45 @@ GRANT team TO boss GRANTED BY postgres;
         "ALTER ROLE reader SET work_mem TO '8MB';",
         "GRANT team TO reader;",
     ]
+
+
+class Connection:
+    """A server that fails at one statement, and knows what was committed."""
+
+    closed = 0
+
+    def __init__(self, bad: str | None) -> None:
+        self.connection = self
+        self._bad = bad
+        self._open: list[str] | None = None
+        self.committed: list[str] = []
+
+    def execute(self, sql: str) -> None:
+        """Take a statement."""
+        if sql == self._bad:
+            raise psycopg2.Error("refused")
+        if sql == "BEGIN":
+            self._open = []
+        elif sql in ("COMMIT", "ROLLBACK"):
+            self.committed += (self._open or []) if sql == "COMMIT" else []
+            self._open = None
+        elif self._open is None:
+            self.committed.append(sql)
+        else:
+            self._open.append(sql)
+
+
+def test_roles_are_made_together_or_not_at_all() -> None:
+    """A role without its login and its memberships would be taken for one that is there."""
+    statements = ["CREATE ROLE a;", "ALTER ROLE a WITH LOGIN;", "GRANT team TO a;"]
+    whole = Connection(None)
+    role_statements.create_roles(whole, statements)  # type: ignore[arg-type]
+    assert whole.committed == statements
+    refused = Connection("GRANT team TO a;")
+    with pytest.raises(psycopg2.Error):
+        role_statements.create_roles(refused, statements)  # type: ignore[arg-type]
+    refused.execute("SELECT 1")
+    assert refused.committed == ["SELECT 1"]
 
 
 def test_a_setting_of_a_role_is_no_statement() -> None:
