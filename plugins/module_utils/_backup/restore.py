@@ -24,6 +24,7 @@ from .._postgresql.names import quote
 from . import compare, programs, restore_rights, role_statements, side
 from .dump_text import CopyStatements, Schema
 from .manifest import stamp
+from .pings import PERIOD, Pings
 from .restore_summary import describe_restore, summarize_restore
 from .restoring import Restorer, Tools, dump_database, find_decompressor
 from .source import place_tables
@@ -72,6 +73,8 @@ class Work:
 class Restore:
     """One run on one server: ``session`` is on another database than the live one."""
 
+    ping_period = PERIOD
+
     def __init__(
         self,
         *,
@@ -98,7 +101,11 @@ class Restore:
         return side.name_database(self._options.live, "before", run)
 
     def ensure(self, source: Source, *, check: bool) -> None:
-        """Read, plan, and unless ``check`` restore, compare and swap as far as asked."""
+        """Read, plan, and unless ``check`` restore, compare and swap as far as asked; no proxy ends the session meanwhile."""
+        with Pings(self._session.is_alive, period=self.ping_period):
+            self._ensure(source, check=check)
+
+    def _ensure(self, source: Source, *, check: bool) -> None:
         options = self._options
         since = self._find_live_since(source.run) if options.state == side.LIVE else None
         if since is not None:

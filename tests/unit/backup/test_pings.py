@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 from ansible_collections.lowtide.ops.plugins.module_utils._backup.pings import Pings
+from ansible_collections.lowtide.ops.plugins.module_utils._backup.restore import Restore
 
 
 def test_a_session_is_asked_again_and_again() -> None:
@@ -24,6 +26,34 @@ def test_a_session_is_asked_again_and_again() -> None:
     after = count[0]
     threading.Event().wait(0.05)
     assert count[0] == after
+
+
+def test_the_session_of_a_restore_is_asked_as_long_as_it_is_at_work() -> None:
+    """It has the lock, and would be silent for as long as rows are restored and compared."""
+    asked = threading.Semaphore(0)
+
+    class Session:
+        """A session that notes that it was asked."""
+
+        def is_alive(self) -> bool:
+            """Note it."""
+            asked.release()
+            return True
+
+    class LongRestore(Restore):
+        """A restore that ends once its session was asked twice."""
+
+        ping_period = 0.01
+
+        def _ensure(self, source: Any, *, check: bool) -> None:
+            assert asked.acquire(timeout=10)
+            assert asked.acquire(timeout=10)
+            self.ended = True
+
+    parts: dict[str, Any] = dict.fromkeys(("options", "outcome", "deadline", "run_id", "settings"))
+    work = LongRestore(session=Session(), **parts)  # type: ignore[arg-type]
+    work.ensure(None, check=False)  # type: ignore[arg-type]
+    assert work.ended
 
 
 def test_a_session_that_is_gone_is_not_asked_again() -> None:
