@@ -27,7 +27,9 @@ description:
     any interruption, the next run goes on from there. The old password is kept in the Secret (keys
     C(lowtide.previous-username) and C(lowtide.previous-password)) until O(state=finished) has proven that it is refused.
   - Each change of the Secret is a patch of the named keys, on the condition that it is still the Secret that was read. An
-    immutable Secret is refused, and so is one that a GitOps tool or an operator keeps.
+    immutable Secret is refused, and so is one that a GitOps tool, an operator, Helm,
+    External Secrets, Vault, Terraform or Pulumi keeps (O(guards)), one with the password in keys that O(templates) does not
+    name, and a role whose C(VALID UNTIL) is before the next rotation.
 author:
   - The lowtide.ops team (@lowtide-ops)
 options:

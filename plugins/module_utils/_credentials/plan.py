@@ -8,9 +8,11 @@ Private to lowtide.ops: do not import from other collections.
 
 from __future__ import annotations
 
+import base64
 import datetime
 import secrets
 import typing as t
+from urllib.parse import quote
 
 from .._common.errors import Refusal
 from .._common.outcome import PlanItem
@@ -105,6 +107,24 @@ def render_templates(templates: t.Mapping[str, str], user: str, password: str) -
     return {
         key: template.replace("{username}", user).replace("{password}", password) for key, template in templates.items()
     }
+
+
+def find_copies(values: t.Mapping[str, bytes], password: str, known: t.Collection[str]) -> list[str]:
+    """Return the keys beside the ``known`` ones whose value has the password in it, which would not follow."""
+    texts = {password.encode(), quote(password, safe="").encode(), base64.b64encode(password.encode())}
+    own = {*known, PREVIOUS_PASSWORD, PREVIOUS_USER}
+    return sorted(key for key, value in values.items() if key not in own and any(text in value for text in texts))
+
+
+def refuse_copies(keys: t.Sequence[str], *, title: str) -> None:
+    """Refuse a Secret with further keys that have the password: who uses them would be locked out."""
+    if keys:
+        raise Refusal(
+            obj=f"key {', '.join(keys)} of {title}",
+            problem="it has the password that clients have now, and would go on having it after the rotation",
+            next_step="Give it in templates, as in {username}:{password}, or take it out of the Secret if nobody uses"
+            " it",
+        )
 
 
 def refuse_interruption(user: str, *, sessions: int, title: str) -> None:

@@ -16,6 +16,7 @@ import re
 import typing as t
 
 from .._common.errors import OpsError, Refusal
+from .._common.outcome import Blocker
 from .client import Client
 from .cluster import read_object
 from .constraints.owners import APPLIED, find_gitops_blocker, find_operator_blocker
@@ -23,12 +24,40 @@ from .fields import Json, as_dict, as_text, get_path
 from .objects import Workload
 from .patches import Write
 from .resources import format_title, object_path
+from .saved_state import find_owners
 
 KIND = "Secret"
-_KEY = re.compile(r"[-._a-zA-Z0-9]{1,253}")
+_MANAGED_BY = "app.kubernetes.io/managed-by"
 
-if t.TYPE_CHECKING:
-    from .._common.outcome import Blocker
+
+class _Keeper(t.NamedTuple):
+    """A tool that writes Secrets from a source of its own: its marks, labels and managers, and when it writes again."""
+
+    name: str
+    when: str
+    marks: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    managers: tuple[str, ...] = ()
+
+
+_KEEPERS = (
+    _Keeper(
+        "External Secrets Operator",
+        "within its refresh interval",
+        ("reconcile.external-secrets.io/managed", "reconcile.external-secrets.io/data-hash"),
+        managers=("external-secrets",),
+    ),
+    _Keeper(
+        "Vault Secrets Operator",
+        "within its refresh interval",
+        labels=("hashicorp-vso",),
+        managers=("vault-secrets-operator",),
+    ),
+    _Keeper("Helm", "at the next upgrade", ("meta.helm.sh/release-name",), ("Helm",), ("helm",)),
+    _Keeper("Terraform", "at the next apply", labels=("Terraform", "terraform"), managers=("HashiCorp", "Terraform")),
+    _Keeper("Pulumi", "at the next update", labels=("pulumi",), managers=("pulumi-kubernetes",)),
+)
+_KEY = re.compile(r"[-._a-zA-Z0-9]{1,253}")
 
 
 class Secret(t.NamedTuple):
@@ -118,8 +147,29 @@ def find_secret_owners(secret: Secret, keys: t.Iterable[str]) -> list[Blocker]:
     """Return who would put back what is changed: whoever makes the Secret, and GitOps tools that set one of the keys."""
     described = Workload.from_object(secret.raw, KIND)
     blockers = [find_operator_blocker(described, ("data",))]
-    blockers += [find_gitops_blocker(described, ("data", key)) for key in keys if key in secret.values]
+    keys = [key for key in keys if key in secret.values]
+    blockers += [find_gitops_blocker(described, ("data", key)) for key in keys]
+    blockers.append(_find_keeper(secret, described.labels, keys))
     return list(dict.fromkeys(blocker for blocker in blockers if blocker is not None))
+
+
+def _find_keeper(secret: Secret, labels: Json, keys: t.Iterable[str]) -> Blocker | None:
+    """Return the tool that writes the Secret again from a place of its own, by its mark or as the manager of a key."""
+    writers = {owner.manager for key in keys for owner in find_owners(secret.raw, "data", key) or []}
+    for keeper in _KEEPERS:
+        mark = next((key for key in keeper.marks if as_text(secret.annotations.get(key) or labels.get(key))), None)
+        is_labelled = as_text(labels.get(_MANAGED_BY)) in keeper.labels
+        manager = next((name for name in keeper.managers if name in writers), None)
+        evidence = mark or (_MANAGED_BY if is_labelled else None) or (f"manager {manager}" if manager else None)
+        if evidence is not None:
+            return Blocker(
+                object=secret.title,
+                what=f"it is kept by {keeper.name} ({evidence}), which would put the old value back: {keeper.when}",
+                holder=keeper.name,
+                next_step="Change the credential where that tool has it from, or have it leave these keys alone, and leave"
+                " gitops out of guards",
+            )
+    return None
 
 
 def is_applied_by_kubectl(secret: Secret, key: str) -> bool:

@@ -16,6 +16,7 @@ import typing as t
 
 from .._common.dependencies import require
 from .._common.errors import Refusal
+from .._common.text import format_duration
 from .connection import Session, driver_error
 from .errors import sql_error
 from .names import format_name, quote
@@ -26,7 +27,7 @@ SET_OPTION_VERSION = 160000
 
 class Role(t.NamedTuple):
     """A role as the catalogs have it. ``memberships`` and ``settings`` are texts to compare; ``granted`` are objects that
-    name it in their own privileges, ``owned`` how many objects it owns.
+    name it in their own privileges, ``owned`` how many objects it owns. ``valid_seconds``: until VALID UNTIL; None without an end.
 
     ``may_become``: this session may SET ROLE to it. ``may_alter``: it may change its password as another.
     """
@@ -43,6 +44,7 @@ class Role(t.NamedTuple):
     owned: int
     may_become: bool
     may_alter: bool
+    valid_seconds: float | None = None
 
 
 class RoleSession(t.NamedTuple):
@@ -77,7 +79,8 @@ SELECT r.rolname::text AS name, r.oid::bigint AS oid, r.rolcanlogin AS can_login
   pg_catalog.pg_has_role(r.oid, %(become)s) AS may_become,
   (SELECT me.rolsuper OR (me.rolcreaterole AND NOT r.rolsuper
       AND (%(version)s < 160000 OR pg_catalog.pg_has_role(r.oid, 'MEMBER WITH ADMIN OPTION')))
-    FROM pg_catalog.pg_roles me WHERE me.rolname = current_user) AS may_alter
+    FROM pg_catalog.pg_roles me WHERE me.rolname = current_user) AS may_alter,
+  CASE WHEN isfinite(r.rolvaliduntil) THEN extract(epoch FROM r.rolvaliduntil - now())::float8 END AS valid_seconds
 FROM pg_catalog.pg_roles r WHERE r.rolname = ANY(%(names)s)
 """
 
@@ -126,6 +129,19 @@ def refuse_unusable(role: Role, *, account: str) -> None:
             problem=f"{account} may not set its password: it is no member of it",
             next_step=f"GRANT {format_name(role.name)} TO {format_name(account)}",
         )
+
+
+def refuse_ending(role: Role, *, seconds: float) -> None:
+    """Refuse a role whose password, also a new one, ends before the next rotation is due in ``seconds``."""
+    if role.valid_seconds is None or role.valid_seconds > seconds:
+        return
+    name = format_name(role.name)
+    raise Refusal(
+        obj=f"role {name}",
+        problem=f"its VALID UNTIL is in {format_duration(max(0.0, role.valid_seconds))}, before a new password is"
+        f" {format_duration(seconds)} old and is replaced; a new password does not move it",
+        next_step=f"ALTER ROLE {name} VALID UNTIL 'infinity', or a later time, or a shorter max_age",
+    )
 
 
 def refuse_unlike(first: Role, second: Role, *, owner: str) -> None:

@@ -45,7 +45,7 @@ def test_the_session_of_a_restore_is_asked_as_long_as_it_is_at_work() -> None:
 
         ping_period = 0.01
 
-        def _ensure(self, source: Any, *, check: bool) -> None:
+        def _ensure(self, *_source: Any, **_options: Any) -> None:
             assert asked.acquire(timeout=10)
             assert asked.acquire(timeout=10)
             self.ended = True

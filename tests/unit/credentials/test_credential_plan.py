@@ -17,6 +17,7 @@ from ansible_collections.lowtide.ops.plugins.module_utils._credentials.notes imp
     ONE_ROLE,
     PHASES,
     PREPARING,
+    PREVIOUS_PASSWORD,
     PROVEN,
     SWITCHED,
     TWO_ROLES,
@@ -32,13 +33,17 @@ from ansible_collections.lowtide.ops.plugins.module_utils._credentials.plan impo
     check_method,
     choose_user,
     decide,
+    find_copies,
     make_password,
     plan_rotation,
+    refuse_copies,
     refuse_interruption,
     render_templates,
     summarize_finish,
     summarize_rotation,
 )
+from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.secrets import Secret, find_secret_owners
+from ansible_collections.lowtide.ops.plugins.module_utils._postgresql.roles import Role, refuse_ending
 
 Json = dict[str, Any]
 ROTATED = "2026-05-04T02:00:00Z"
@@ -113,6 +118,79 @@ def test_a_note_that_is_not_understood_is_refused(text: str) -> None:
 def test_options_that_do_not_fit_are_refused(method: str, roles: list[str], owner: str | None, words: str) -> None:
     with pytest.raises(Refusal, match=words):
         check_method(method, roles, owner)
+
+
+def test_other_keys_with_the_password_are_refused() -> None:
+    """As it is, in a URI, or encoded; the previous credential and templates are known."""
+    values = {
+        "password": b"p@ss word",
+        "uri": b"postgresql://a:p%40ss%20word@db/shop",
+        "pgpass": b"db:5432:shop:a:p@ss word",
+        "encoded": b"cEBzcyB3b3Jk",
+        "given": b"a:p@ss word",
+        "other": b"pass",
+        PREVIOUS_PASSWORD: b"p@ss word",
+    }
+    keys = find_copies(values, "p@ss word", ["password", "given"])
+    assert keys == ["encoded", "pgpass", "uri"]
+    with pytest.raises(Refusal, match=r"key encoded, pgpass, uri of Secret shop/db: it has the password") as caught:
+        refuse_copies(keys, title="Secret shop/db")
+    assert "word" not in str(caught.value).replace("password", "")
+    refuse_copies([], title="Secret shop/db")
+
+
+def test_a_role_that_ends_before_the_next_rotation_is_refused() -> None:
+    """VALID UNTIL is of the role, and a new password does not move it."""
+    role = Role("b", 1, True, False, False, "", [], [], [], 0, True, True)
+    refuse_ending(role, seconds=90 * DAY)
+    refuse_ending(role._replace(valid_seconds=91 * DAY), seconds=90 * DAY)
+    for seconds in (DAY, 90 * DAY, -1.0):
+        with pytest.raises(Refusal, match=r"VALID UNTIL is in .* ALTER ROLE b VALID UNTIL 'infinity'"):
+            refuse_ending(role._replace(valid_seconds=seconds), seconds=90 * DAY)
+
+
+def write_secret(*, labels: Json, annotations: Json, manager: str) -> Secret:
+    """A Secret that a manager has written."""
+    fields = {"f:data": {"f:password": {}}}
+    return Secret.from_object(
+        {
+            "metadata": {
+                "namespace": "shop",
+                "name": "db",
+                "labels": labels,
+                "annotations": annotations,
+                "managedFields": [{"manager": manager, "operation": "Update", "fieldsV1": fields}],
+            },
+            "data": {"password": "eA=="},
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("labels", "annotations", "manager", "words"),
+    [
+        ({"reconcile.external-secrets.io/managed": "true"}, {}, "x", "External Secrets Operator"),
+        ({}, {}, "external-secrets", "External Secrets Operator"),
+        ({"app.kubernetes.io/managed-by": "hashicorp-vso"}, {}, "x", "Vault Secrets Operator"),
+        ({"app.kubernetes.io/managed-by": "Helm"}, {}, "x", "Helm"),
+        ({}, {"meta.helm.sh/release-name": "shop"}, "x", "Helm"),
+        ({}, {}, "helm", "Helm (manager helm)"),
+        ({}, {}, "HashiCorp", "Terraform"),
+    ],
+)
+def test_who_writes_a_secret_from_elsewhere_is_named(labels: Json, annotations: Json, manager: str, words: str) -> None:
+    """It would put the old password back, which the server refuses by then."""
+    secret = write_secret(labels=labels, annotations=annotations, manager=manager)
+    (blocker,) = find_secret_owners(secret, ["password"])
+    assert f"it is kept by {words}" in blocker.what
+    assert "gitops" in blocker.next_step
+
+
+def test_a_person_does_not_keep_a_secret() -> None:
+    """Nor does another label."""
+    labels = {"app.kubernetes.io/managed-by": "shop-team"}
+    for manager in ("kubectl-create", "kubectl-edit", "lowtide.ops"):
+        assert find_secret_owners(write_secret(labels=labels, annotations={}, manager=manager), ["password"]) == []
 
 
 def test_the_idle_one_of_two_gets_the_password() -> None:

@@ -57,6 +57,7 @@ from ..._postgresql.roles import (
     make_verifier,
     read_roles,
     read_sessions,
+    refuse_ending,
     refuse_unlike,
     refuse_unusable,
 )
@@ -82,9 +83,11 @@ from ..plan import (
     choose_user,
     compute_age,
     decide,
+    find_copies,
     list_previous,
     make_password,
     plan_rotation,
+    refuse_copies,
     refuse_interruption,
     render_templates,
     summarize_finish,
@@ -353,10 +356,13 @@ class Rotation:
                 f"{self.secret.title} was made by kubectl apply; to apply that file again would put its password back,"
                 " which the server refuses by then. Take the password out of the file"
             )
+        password = self._require_text(self.params["password_key"])
+        refuse_copies(find_copies(self.secret.values, password, self._keys), title=self.secret.title)
+        refuse_ending(self.roles[user], seconds=parse_age(self.params["max_age"]).total_seconds())
         self._refuse_missing_rights()
         for address in self.addresses:
             refuse_open_door(address, current, make_password())
-            if not try_login(address, current, self._require_text(self.params["password_key"])).is_accepted:
+            if not try_login(address, current, password).is_accepted:
                 self.module.warn(
                     f"{address.host}:{address.port} refuses the password that {self.secret.title} has for {current};"
                     " the new one mends that"
