@@ -21,12 +21,15 @@ OWN_PUBLIC = 15
 PASSWORD = "canary-of-a-restore"  # noqa: S105 - of a role that a test makes
 SEED = """
 CREATE SCHEMA shop;
-CREATE TABLE shop.orders (id int PRIMARY KEY, amount int NOT NULL, note text);
+CREATE TABLE shop.orders (id int PRIMARY KEY, amount int NOT NULL, note text,
+  at timestamptz DEFAULT now());
 INSERT INTO shop.orders SELECT g, g % 50, md5(g::text) FROM generate_series(1, 500) g;
 CREATE INDEX orders_amount ON shop.orders (amount);
 CREATE TABLE shop.lines (orders int REFERENCES shop.orders, number int, note text);
 INSERT INTO shop.lines SELECT g, 1, E'tab\\t \\\\. new\\nline' FROM generate_series(1, 300) g;
 CREATE TABLE shop.empty (i int);
+COMMENT ON TABLE shop.empty IS E'x\\n--\\n-- Name: shop; Type: DATABASE; Schema: -; Owner: o\\n--\\n'
+  '\\nALTER ROLE nobody SUPERUSER;\\n';
 CREATE SEQUENCE shop.counter START 41;
 SELECT nextval('shop.counter');
 CREATE EXTENSION citext;
@@ -139,6 +142,7 @@ def make_shop(
             site.sql(f"GRANT CONNECT ON DATABASE lowtide TO {shop.account}")
             more = "" if server.version >= OWN_PUBLIC else " SUPERUSER"
             site.sql(f"ALTER ROLE {shop.account} PASSWORD '{PASSWORD}'{more}")
+            site.sql(f"ALTER ROLE {shop.account} SET TimeZone = 'Asia/Tokyo'")
             yield replace(shop, run_id=shop.back_up(**options))
         finally:
             shop.drop()

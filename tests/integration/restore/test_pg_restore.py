@@ -98,6 +98,9 @@ def test_a_backup_takes_the_place_of_the_live_database(shop: Shop) -> None:
             assert not again.failed, again.msg
             assert not again.changed
             assert again["plan"] == []
+            if state == "live":
+                assert "what was written since was not compared" in again["summary"]
+                assert again["live_since"] in again["not_compared"][0]
     assert done["summary"] == f"backup {shop.run_id} has taken the place of {shop.name}, which is kept as {shop.kept}"
     assert (shop.count(), shop.count(database=shop.kept), shop.oid(shop.kept)) == (500, 400, original)
     question = """SELECT datdba::regrole::text, datacl::text, datconnlimit, datallowconn, setconfig::text,

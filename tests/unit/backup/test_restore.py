@@ -320,7 +320,7 @@ def test_a_foreign_dump_is_known_by_what_it_is() -> None:
     moment = datetime(2026, 11, 27, tzinfo=UTC)
     entry = Listed("dumps/latest.dump", 3, "e", moment)
     changes = ({"key": "k"}, {"size": 4}, {"etag": "f"}, {"modified": moment + timedelta(days=1)})
-    names = [name_foreign(entry), *(name_foreign(replace(entry, **change)) for change in changes)]  # type: ignore[arg-type]
+    names = [name_foreign(entry), *(name_foreign(replace(entry, **change)) for change in changes)]
     assert len(set(names)) == 5
     assert all(is_foreign(name) for name in names)
     assert not is_foreign("20261121T020000Z-5f1c2a77")
@@ -468,7 +468,7 @@ def test_evidence_of_something_else_proves_nothing() -> None:
 )
 def test_summaries(facts: dict[str, Any], options: dict[str, bool], words: str) -> None:
     """One line for each end."""
-    own = {
+    own: dict[str, Any] = {
         "backup": {"run_id": "R", "proven": True},
         "database": "C",
         "kept": None,

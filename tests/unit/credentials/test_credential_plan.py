@@ -151,7 +151,7 @@ def test_a_role_that_ends_before_the_next_rotation_is_refused() -> None:
 
 def write_secret(*, labels: Json, annotations: Json, manager: str) -> Secret:
     """A Secret that a manager has written."""
-    fields = {"f:data": {"f:password": {}}}
+    fields: Json = {"f:data": {"f:password": {}}}
     return Secret.from_object(
         {
             "metadata": {

@@ -83,7 +83,8 @@ def test_whole_blocks_are_no_rows(comment: str | None, words: str) -> None:
 
 def test_a_replacement_without_a_backup_to_compare_with_proves_nothing() -> None:
     """None was asked for, or there is none."""
-    for backups in (None, {"newest": []}):
+    asked: list[dict[str, Any] | None] = [None, {"newest": []}]
+    for backups in asked:
         result = judge(make_integrity(status="damaged"), backups=backups, replacement=make_integrity("copy"))
         assert not result["may_be_replaced"]
         assert "no verified backup is known" in result["summary"]
