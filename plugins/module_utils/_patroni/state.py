@@ -118,11 +118,12 @@ class Member(t.NamedTuple):
 
     @property
     def priority(self) -> int:
-        """Return the tag failover_priority; 0 and the tag nofailover are the same."""
-        if self.tags.get("nofailover") in (True, "true", "True", "on", "yes", 1):
-            return 0
+        """Return the tag failover_priority as Patroni reads it: the tag nofailover counts before it, below 0 is 0."""
+        nofailover = self.tags.get("nofailover")
+        if nofailover is not None:
+            return 0 if nofailover in (True, "true", "True", "on", "yes", 1) else 1
         priority = _as_int(self.tags.get("failover_priority"))
-        return 1 if priority is None else priority
+        return 1 if priority is None else max(0, priority)
 
     def has_tags(self, tags: t.Mapping[str, t.Any]) -> bool:
         """Return whether it has each of these tags, by their texts."""
@@ -198,6 +199,16 @@ class Cluster(t.NamedTuple):
     def is_synchronous(self) -> bool:
         """Whether only members that confirm commits may be promoted."""
         return self.config.get("synchronous_mode") not in (None, False, "off", "false", "no")
+
+    @property
+    def is_quorum(self) -> bool:
+        """Whether any so many of the members that confirm commits are enough for each commit."""
+        return self.config.get("synchronous_mode") == "quorum"
+
+    @property
+    def synchronous_node_count(self) -> int:
+        """Return how many members confirm each commit."""
+        return _as_int(self.config.get("synchronous_node_count")) or 1
 
     @property
     def is_standby_cluster(self) -> bool:

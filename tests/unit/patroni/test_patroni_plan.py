@@ -86,6 +86,7 @@ def test_the_best_standby_takes_over(members: tuple[Member, ...], config: dict[s
     [
         (make_member("b", tags={**B, "nofailover": True}), "b: tag nofailover is True"),
         (make_member("b", tags={**B, "failover_priority": "0"}), "b: tag failover_priority is 0"),
+        (make_member("b", tags={**B, "failover_priority": -1}), "b: tag failover_priority is -1"),
         (make_member("b", tags=B, timeline=1), "b: it is on timeline 1, and the cluster on 2"),
         (make_member("b", tags=B, received=899, replayed=899), "b: it lacks 101 bytes of WAL, more than max_lag 100"),
         (
@@ -116,6 +117,47 @@ def test_a_leader_that_is_gone_is_replaced_only_where_that_is_allowed() -> None:
         plan(gone, standby._replace(known_lag=5000), limits=allowed)
     with pytest.raises(Refusal, match="nobody holds the leader key"):
         plan(standby)
+
+
+FAILOVER = Limits(1000, allow_failover=True)
+QUORUM: dict[str, Any] = {"synchronous_mode": "quorum"}
+
+
+def make_quorum(name: str, position: int | None, *, tags: dict[str, Any] | None = None, error: str = "") -> Member:
+    """A standby that may confirm commits and has WAL up to a position."""
+    return make_member(name, role="quorum_standby", tags=tags or B, received=position, replayed=position, error=error)
+
+
+def test_a_failover_takes_who_has_the_wal_before_who_has_the_priority() -> None:
+    """What the candidate lacks is lost; priority decides among those that have as much."""
+    preferred = {**B, "failover_priority": 2}
+    assert plan(make_quorum("b", 500, tags=preferred), make_quorum("c", 1000), limits=FAILOVER, **QUORUM) == (
+        "failover to c"
+    )
+    assert plan(make_quorum("b", 1000), make_quorum("c", 1000, tags=preferred), limits=FAILOVER, **QUORUM) == (
+        "failover to c"
+    )
+
+
+def test_a_failover_is_refused_where_another_standby_has_more() -> None:
+    """Whether that one may take over or not."""
+    ahead = make_member("c", tags={"nofailover": True})
+    with pytest.raises(Refusal, match="b would take over, and c has 400 bytes of WAL more, which would be lost"):
+        plan(make_member("b", tags=B, received=600, replayed=600), ahead, limits=FAILOVER)
+
+
+def test_a_failover_is_refused_where_a_silent_standby_may_have_acknowledged_rows() -> None:
+    """One of two confirms each commit, and only one of them answers."""
+    silent = make_quorum("c", None, error="it is away")
+    with pytest.raises(Refusal, match="the position of c is not known, so that b may lack acknowledged rows"):
+        plan(make_quorum("b", 1000), silent, limits=FAILOVER, **QUORUM)
+    both = {**QUORUM, "synchronous_node_count": 2}
+    assert plan(make_quorum("b", 1000), silent, limits=FAILOVER, **both) == "failover to b"
+
+
+def test_the_tag_nofailover_counts_before_the_priority() -> None:
+    """As in Patroni."""
+    assert plan(LEADER, make_member("b", tags={**B, "nofailover": False, "failover_priority": 0})) == "switchover to b"
 
 
 def test_two_primaries_are_refused() -> None:
