@@ -61,6 +61,7 @@ def plan_sites(sites: Sites, max_lag: int) -> list[str]:
     _check_new(sites.new)
     _check_pair(sites)
     if sites.old is None:
+        check_unfed(sites.new)
         return [] if sites.is_promoted else ["promote"]
     check_single_primary(sites.old)
     if not sites.new.is_standby_cluster:
@@ -93,6 +94,18 @@ def _check_new(new: Cluster) -> None:
             else f"its leader {leader.name} is {leader.status.error or leader.status.state}"
         )
         raise Refusal(obj=new.title, problem=problem, next_step="Repair it first: it could not be promoted")
+
+
+def check_unfed(new: Cluster) -> None:
+    """Raise Refusal where a cluster gets WAL from another one: that is not lost then."""
+    leader = new.leader
+    if new.is_standby_cluster and leader is not None and leader.status.is_receiving:
+        raise Refusal(
+            obj=new.title,
+            problem=f"old_site_lost is set, and its leader {leader.name} streams WAL from another server",
+            next_step="Look whom it follows: where that is the old site, fence it; where that has just been cut off,"
+            " wait for the end of the connection (wal_receiver_timeout)",
+        )
 
 
 def _check_pair(sites: Sites) -> None:

@@ -35,6 +35,8 @@ class Status(t.NamedTuple):
     received: int | None = None
     replayed: int | None = None
     replay_paused: bool = False
+    is_receiving: bool = False
+    """Whether another server sends it WAL just now; Patroni says so since 3.0.4."""
     streaming: frozenset[str] = frozenset()
     """Names of the servers that stream from it."""
     started_at: str = ""
@@ -71,6 +73,7 @@ class Status(t.NamedTuple):
             received=_as_int(xlog.get("received_location")),
             replayed=_as_int(xlog.get("replayed_location")),
             replay_paused=xlog.get("paused") is True,
+            is_receiving="streaming" in (answer.get("replication_state"), answer.get("state")),
             streaming=frozenset(str(entry.get("application_name")) for entry in streams),
             started_at=str(answer.get("postmaster_start_time") or ""),
             pending_restart=bool(answer.get("pending_restart")),

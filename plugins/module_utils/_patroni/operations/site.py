@@ -17,7 +17,7 @@ from ..arguments import check_dcs, make_client, read_cluster
 from ..client import Client, Unreadable
 from ..moving import INTERVAL, list_lacking
 from ..plan import describe_cluster
-from ..sites import Sites, describe_missing, describe_sites, list_unfenced, plan_sites, summarize_sites
+from ..sites import Sites, check_unfed, describe_missing, describe_sites, list_unfenced, plan_sites, summarize_sites
 from ..state import Cluster, Json
 from ..summary import list_evidence
 
@@ -26,9 +26,9 @@ if t.TYPE_CHECKING:
 
 
 class Run:
-    """One run over two clusters. ``old`` is None where the other site is lost, and declared so."""
+    """One run over two clusters. ``sites.old`` is None where the other site is lost, and declared so."""
 
-    def __init__(self, new: Client, old: Client | None, sites: Sites, outcome: Outcome, seconds: float) -> None:
+    def __init__(self, new: Client, old: Client, sites: Sites, outcome: Outcome, seconds: float) -> None:
         self.new, self.old = new, old
         self.sites = sites
         self.outcome = outcome
@@ -39,7 +39,7 @@ class Run:
         """Make the old cluster a standby cluster of the new one, wait until it accepts no writes, then for its WAL."""
         old, leader = t.cast(Cluster, self.sites.old), self.sites.new.leader
         if not old.is_standby_cluster and leader is not None:
-            self._configure(t.cast(Client, self.old), {"standby_cluster": {"host": leader.host, "port": leader.port}})
+            self._configure(self.old, {"standby_cluster": {"host": leader.host, "port": leader.port}})
         self._prove_fenced(old.scope)
 
     def _prove_fenced(self, scope: str) -> None:
@@ -56,6 +56,9 @@ class Run:
             if self.sites.old is not None and not self._has_proof:
                 # A run before this one has fenced it, and may have ended before all was received.
                 self._prove_fenced(self.sites.old.scope)
+            if self.sites.old is None:
+                check_lost(self.old, "it has come back during this run")
+                check_unfed(self.sites.new)
             self._configure(self.new, {"standby_cluster": None})
         self._wait(self._find_unpromoted, f"{self.sites.new.scope} does not accept writes")
         self.outcome.evidence.append(
@@ -86,16 +89,17 @@ class Run:
     def _wait(self, find_lacking: t.Callable[[], list[str]], problem: str) -> None:
         while True:
             try:
-                self.sites = Sites(self.new.read_cluster(), self.old.read_cluster() if self.old else None)
+                old = None if self.sites.old is None else self.old.read_cluster()
+                self.sites = Sites(self.new.read_cluster(), old)
                 lacking = find_lacking()
             except Unreadable as error:
                 lacking = [error.problem]
             if not lacking:
                 return
             if self.deadline.passed:
-                old = self.sites.old.scope if self.sites.old else "(lost)"
+                scope = self.sites.old.scope if self.sites.old else "(lost)"
                 raise WaitTimeout(
-                    obj=f"Patroni clusters {self.sites.new.scope} and {old}",
+                    obj=f"Patroni clusters {self.sites.new.scope} and {scope}",
                     problem=f"after {self.deadline.seconds:.0f} s {problem}: {'; '.join(lacking)}",
                     next_step="Look at the members' logs; run again to go on from here",
                 )
@@ -136,9 +140,8 @@ def run_site(module: AnsibleModule, outcome: Outcome) -> None:
     new_client = make_client(module, params["primary"])
     new = read_cluster(new_client, params["primary"])
     check_dcs(new)
-    old_client: Client | None = make_client(module, params["old_primary"])
-    old = _read_old(module, t.cast(Client, old_client), params)
-    old_client = old_client if old is not None else None
+    old_client = make_client(module, params["old_primary"])
+    old = _read_old(module, old_client, params)
     sites = Sites(new, old)
     max_lag = new.max_lag if params["max_lag"] is None else params["max_lag"]
     outcome.before = outcome.after = describe_sites(sites)
@@ -165,7 +168,7 @@ def run_site(module: AnsibleModule, outcome: Outcome) -> None:
 
 
 def _read_old(module: AnsibleModule, client: Client, params: t.Mapping[str, t.Any]) -> Cluster | None:
-    """Return the other cluster; None where it cannot be read, and that is declared."""
+    """Return the other cluster; None where nobody is there any more, and that is declared."""
     try:
         cluster = read_cluster(client, params["old_primary"])
         check_dcs(cluster)
@@ -177,9 +180,22 @@ def _read_old(module: AnsibleModule, client: Client, params: t.Mapping[str, t.An
                 next_step="Bring it back; where the site is lost, make sure that it is off or cut from all clients, and"
                 " set old_site_lost: true. What it had not sent is lost then",
             ) from error
+        check_lost(client, error.problem)
         module.warn(f"The old site is declared lost, so it is not proven that it accepts no writes: {error.problem}")
         return None
     return cluster
+
+
+def check_lost(client: Client, problem: str) -> None:
+    """Raise Refusal where a member of a site that is declared lost is there: whatever it answers, it may be primary."""
+    answers = client.list_answers()
+    if answers:
+        raise Refusal(
+            obj="option old_site_lost",
+            problem=f"it is set, and the old site is there: {'; '.join(answers)} ({problem})",
+            next_step="Correct old_primary until the site can be read, and it is fenced; where it cannot be repaired,"
+            " turn its members off or cut them off, until no address of old_primary.urls takes a connection",
+        )
 
 
 def _plan(outcome: Outcome, sites: Sites, steps: t.Sequence[str]) -> None:
