@@ -72,8 +72,12 @@ def plan_sites(sites: Sites, max_lag: int) -> list[str]:
                 next_step="Cut one of them off from its clients, save the rows that only it has, and make it anew as a"
                 " standby cluster of the other one",
             )
+        _check_followed(sites.old, sites.new)
         return [] if sites.is_fenced and sites.is_promoted else ["promote"]
+    _check_followed(sites.new, sites.old)
     if sites.old.is_standby_cluster:
+        # Each follows the other one only where the old one was fenced; else both may follow a third one.
+        _check_followed(sites.old, sites.new)
         return ["promote"] if sites.is_fenced else ["fence", "promote"]
     _check_before_fence(sites, max_lag)
     return ["fence", "promote"]
@@ -124,6 +128,32 @@ def _check_pair(sites: Sites) -> None:
             obj=f"Patroni cluster {new.scope}",
             problem=f"both connections lead to it ({', '.join(sorted(names))})",
             next_step="Correct the connections",
+        )
+
+
+def follows(cluster: Cluster, other: Cluster) -> bool:
+    """Return whether a standby cluster is configured to follow a member of another cluster."""
+    followed = cluster.config.get("standby_cluster") or {}
+    hosts = [host.strip() for host in str(followed.get("host") or "").split(",")]
+    ports = [port.strip() for port in str(followed.get("port") or 5432).split(",")]
+    ports = ports if len(ports) == len(hosts) else ports[:1] * len(hosts)
+    addresses = {(member.host, str(member.port or 5432)) for member in other.members}
+    return set(zip(hosts, ports, strict=True)) <= addresses
+
+
+def _check_followed(cluster: Cluster, other: Cluster) -> None:
+    """Raise Refusal unless a standby cluster follows a member of the other one.
+
+    An address that leads only to a primary (a load balancer) leads nowhere once the other one is fenced.
+    """
+    if not follows(cluster, other):
+        addresses = ", ".join(f"{member.host}:{member.port or 5432}" for member in other.members)
+        raise Refusal(
+            obj=f"Patroni clusters {cluster.scope} and {other.scope}",
+            problem=f"{cluster.scope} follows {cluster.config.get('standby_cluster')}, and no member of {other.scope} has"
+            f" this address ({addresses}), so that a third cluster may be the primary one",
+            next_step=f"Correct the connections, or set standby_cluster of {cluster.scope} to the host and port of a"
+            f" member of {other.scope} (PATCH /config)",
         )
 
 

@@ -35,7 +35,7 @@ def make_member(name: str, *, role: str = "replica", tags: dict[str, Any] | None
         "scope": "shop",
         **status,
     }
-    return Member(name, role, "running", f"http://{name}", tags=tags or {}, status=Status(**known))
+    return Member(name, role, "running", f"http://{name}", host=name, tags=tags or {}, status=Status(**known))
 
 
 def make_cluster(*members: Member, paused: bool = False, **config: Any) -> Cluster:
@@ -196,13 +196,16 @@ def make_pair(
     return Sites(make_cluster(west, **new_config), make_cluster(east, **(old or {})))
 
 
-FOLLOWS: dict[str, Any] = {"standby_cluster": {"host": "x"}}
+EAST = make_member("e", role="leader")
+FOLLOWS: dict[str, Any] = {"standby_cluster": {"host": "w"}}
+THIRD: dict[str, Any] = {"standby_cluster": {"host": "x", "port": 5433}}
 
 
 @pytest.mark.parametrize(
     ("sites", "expected"),
     [
         (make_pair(), ["fence", "promote"]),
+        (make_pair(new={"standby_cluster": {"host": "e", "port": "5432"}}), ["fence", "promote"]),
         (make_pair(old=FOLLOWS), ["promote"]),
         (make_pair(new={}, old=FOLLOWS), []),
         (make_pair()._replace(old=None), ["promote"]),
@@ -217,14 +220,19 @@ def test_what_is_left_is_read_from_both_clusters(sites: Sites, expected: list[st
     ("sites", "said"),
     [
         (make_pair(new={}), "neither is a standby cluster, so that both accept writes"),
+        (make_pair(old=THIRD), "follows {'host': 'x', 'port': 5433}, and no member of shop has this address (w:5432)"),
+        (make_pair(new=THIRD, old=FOLLOWS), "no member of shop has this address (e:5432), so that a third cluster may"),
+        (make_pair(new=THIRD, old=THIRD), "so that a third cluster may be the primary one"),
+        (make_pair(new={}, old=THIRD), "no member of shop has this address (w:5432)"),
+        (make_pair(new=THIRD), "no member of shop has this address (e:5432)"),
         (make_pair(streaming="other"), "its leader w does not stream from shop, so that it may have another history"),
         (make_pair(position=2000), "it has WAL up to 0/7D0, and shop, which it follows, only up to 0/3E8"),
         (make_pair(position=800), "it lacks 200 bytes of WAL of shop, more than max_lag 100"),
         (make_pair()._replace(new=make_cluster(paused=True)), "it is paused"),
         (make_pair()._replace(new=make_cluster(**FOLLOWS)), "nobody leads it"),
-        (make_pair()._replace(old=make_cluster(LEADER, paused=True)), "so that it would go on accepting writes"),
+        (make_pair()._replace(old=make_cluster(EAST, paused=True)), "so that it would go on accepting writes"),
         (
-            make_pair()._replace(old=make_cluster(LEADER, make_member("f", error="it is away"))),
+            make_pair()._replace(old=make_cluster(EAST, make_member("f", error="it is away"))),
             "not every member answers, so that it could not be proven fenced (f: it is away)",
         ),
     ],
