@@ -233,7 +233,7 @@ def test_what_is_left_is_read_from_both_clusters(sites: Sites, expected: list[st
         (make_pair()._replace(old=make_cluster(EAST, paused=True)), "so that it would go on accepting writes"),
         (
             make_pair()._replace(old=make_cluster(EAST, make_member("f", error="it is away"))),
-            "not every member answers, so that it could not be proven fenced (f: it is away)",
+            "not every member runs, so that it could not be proven fenced (f: it is away)",
         ),
     ],
 )

@@ -17,12 +17,25 @@ from ..arguments import check_dcs, make_client, read_cluster
 from ..client import Client, Unreadable
 from ..moving import INTERVAL, list_lacking
 from ..plan import describe_cluster
-from ..sites import Sites, check_unfed, describe_missing, describe_sites, list_unfenced, plan_sites, summarize_sites
+from ..sites import (
+    Sites,
+    check_unfed,
+    describe_missing,
+    describe_sites,
+    explain_way_back,
+    list_unfenced,
+    list_unproven,
+    plan_sites,
+    summarize_sites,
+)
 from ..state import Cluster, Json
 from ..summary import list_evidence
 
 if t.TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
+
+NO_CHANGE: Json = {"lowtide_rights": None}
+"""Removes a key that is not there, by which Patroni verifies the login and writes nothing."""
 
 
 class Run:
@@ -33,33 +46,55 @@ class Run:
         self.sites = sites
         self.outcome = outcome
         self.deadline = Deadline(seconds)
-        self._has_proof = False
+        self._old_names = frozenset(member.name for member in sites.old.members) if sites.old else frozenset()
+
+    def check_rights(self) -> None:
+        """Try a change of nothing on each cluster that is to be changed. Raises Refusal where one would not take it."""
+        if self.sites.old is not None and not self.sites.old.is_standby_cluster and self.sites.new.is_standby_cluster:
+            try_write(self.old, self.sites.old)
+        if self.sites.new.is_standby_cluster:
+            try_write(self.new, self.sites.new)
 
     def fence(self) -> None:
-        """Make the old cluster a standby cluster of the new one, wait until it accepts no writes, then for its WAL."""
+        """Make the old cluster a standby cluster of the new one; ``promote`` proves that this holds."""
         old, leader = t.cast(Cluster, self.sites.old), self.sites.new.leader
         if not old.is_standby_cluster and leader is not None:
             self._configure(self.old, {"standby_cluster": {"host": leader.host, "port": leader.port}})
-        self._prove_fenced(old.scope)
 
-    def _prove_fenced(self, scope: str) -> None:
-        self._wait(self._find_unfenced, f"{scope} is not known to accept no writes")
-        self.outcome.evidence.append(f"{scope} is fenced: every member is a standby, and Patroni keeps it so")
-        self._wait(self._find_missing, f"{self.sites.new.scope} has not received all of {scope}")
+    def _prove_fenced(self, old: Cluster) -> None:
+        """Wait until one reading shows that the old cluster accepts no writes and the new one has all of it."""
+        new = self.sites.new
+        self._wait(
+            lambda: list_unproven(self.sites, self._old_names),
+            f"{old.scope} is not known to accept no writes, or {new.scope} has not received all of it",
+        )
+        self.outcome.evidence.append(f"{old.scope} is fenced: every member is a standby, and Patroni keeps it so")
         self.outcome.evidence.append(describe_missing(self.sites))
-        self._has_proof = True
+
+    def _end_following(self) -> None:
+        """Ask for the promotion, right after the reading that proves that it is safe."""
+        old = self.sites.old
+        if old is None:
+            check_lost(self.old, "it has come back during this run")
+            check_unfed(self.new.read_cluster())
+            self._configure(self.new, {"standby_cluster": None})
+            return
+        try:
+            self._prove_fenced(old)
+            self._configure(self.new, {"standby_cluster": None})
+        except OpsError as error:
+            kinds = (WaitTimeout, Refusal)
+            raise next((kind for kind in kinds if isinstance(error, kind)), OpsError)(
+                obj=error.obj,
+                problem=error.problem,
+                next_step=f"{error.next_step}. {explain_way_back(self.sites, self.old.urls[0])}",
+            ) from error
 
     def promote(self) -> None:
         """Make the new cluster follow nobody, wait until it accepts writes, and until the old one follows it."""
         timeline = self.sites.new.timeline
         if self.sites.new.is_standby_cluster:
-            if self.sites.old is not None and not self._has_proof:
-                # A run before this one has fenced it, and may have ended before all was received.
-                self._prove_fenced(self.sites.old.scope)
-            if self.sites.old is None:
-                check_lost(self.old, "it has come back during this run")
-                check_unfed(self.sites.new)
-            self._configure(self.new, {"standby_cluster": None})
+            self._end_following()
         self._wait(self._find_unpromoted, f"{self.sites.new.scope} does not accept writes")
         self.outcome.evidence.append(
             f"{self.sites.new.scope} accepts writes: timeline {timeline} -> {self.sites.new.timeline}"
@@ -105,16 +140,6 @@ class Run:
                 )
             self.deadline.pause(INTERVAL)
 
-    def _find_unfenced(self) -> list[str]:
-        old = t.cast(Cluster, self.sites.old)
-        if not old.is_standby_cluster:
-            return ["its configuration has no standby_cluster"]
-        return list_unfenced(old)
-
-    def _find_missing(self) -> list[str]:
-        missing = self.sites.missing
-        return [] if missing == 0 else [f"{'an unknown number of' if missing is None else missing} bytes are missing"]
-
     def _find_unpromoted(self) -> list[str]:
         if not self.sites.is_promoted:
             return ["no leader accepts writes"]
@@ -157,6 +182,8 @@ def run_site(module: AnsibleModule, outcome: Outcome) -> None:
         }
     else:
         try:
+            if steps:
+                run.check_rights()
             for step in steps:
                 run.fence() if step == "fence" else run.promote()
         finally:
@@ -184,6 +211,20 @@ def _read_old(module: AnsibleModule, client: Client, params: t.Mapping[str, t.An
         module.warn(f"The old site is declared lost, so it is not proven that it accepts no writes: {error.problem}")
         return None
     return cluster
+
+
+def try_write(client: Client, cluster: Cluster) -> None:
+    """Raise Refusal where a cluster does not take a change of its configuration; what is sent changes nothing."""
+    try:
+        answer = client.write("/config", NO_CHANGE, method="PATCH", timeout=client.request_timeout)
+    except OutcomeUnknown as error:
+        raise Refusal(obj=cluster.title, problem=error.problem, next_step="Look at its log, and run again") from error
+    if answer.code != 200:
+        raise Refusal(
+            obj=cluster.title,
+            problem=f"it takes no change of its configuration: {answer.code} {answer.text[:200].strip()}",
+            next_step="Look at its log, and run again",
+        )
 
 
 def check_lost(client: Client, problem: str) -> None:
