@@ -16,6 +16,8 @@ description:
     other one, so that Patroni itself keeps each of its members from accepting writes. Then the new one has to have
     received all WAL of the old one, of which each member has to say how far it is. One reading has to show both, right before
     the promotion. Then it is promoted, and the old one has to follow it.
+  - Each address in C(urls) of the old cluster has to answer as well, since a member whose Patroni is gone has left the cluster
+    and its PostgreSQL may accept writes. Take a member out of C(urls) only where it is off.
   - Where that cannot be shown in time, the message says how to go on and how to go back.
   - C(standby_cluster) of a cluster that follows has to be the host and port of a member of the other one, as its
     C(postgresql.connect_address) has them. Two clusters that follow a third one are refused, and so is the address of a

@@ -70,6 +70,12 @@ class SiteStandIn:
         }
         return {"members": [own, *self.members]}
 
+    def read(self, path: str) -> Json:
+        """What it says to a reading."""
+        if path == "/config":
+            return self.config
+        return self._answer_cluster() if path == "/cluster" else self._answer_patroni()
+
     def patch(self, body: Json) -> None:
         """Do as Patroni does with a change of the configuration."""
         was_standby = self.is_standby
@@ -83,8 +89,7 @@ class SiteStandIn:
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                answers = {"/cluster": site._answer_cluster, "/config": lambda: site.config}
-                self.answer(site.code, answers.get(self.path, site._answer_patroni)())
+                self.answer(site.code, site.read(self.path))
 
             def do_PATCH(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))

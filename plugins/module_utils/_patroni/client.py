@@ -129,6 +129,13 @@ class Client:
         with ThreadPoolExecutor(max_workers=min(16, len(self.urls))) as pool:
             return [answer for answer in pool.map(self._describe_answer, self.urls) if answer]
 
+    def list_silent(self) -> list[str]:
+        """Return why each address that does not answer as a member of Patroni does not."""
+        with ThreadPoolExecutor(max_workers=min(16, len(self.urls))) as pool:
+            statuses = list(pool.map(self.read_status, self.urls))
+        pairs = zip(self.urls, statuses, strict=True)
+        return [f"{url}: {status.error}" for url, status in pairs if status.error]
+
     def _describe_answer(self, url: str) -> str:
         """Return what an address answers, empty where no connection to it can be made."""
         try:

@@ -151,6 +151,15 @@ def test_a_member_that_leaves_the_old_site_after_the_fence_is_missed(west: SiteS
     assert west.is_standby
 
 
+def test_a_silent_address_of_the_old_site_may_be_a_primary(west: SiteStandIn, east: SiteStandIn) -> None:
+    """Patroni was killed there, so that /cluster has forgotten the member; its PostgreSQL may go on."""
+    run = declare(west, {"urls": [east.url, "http://127.0.0.1:9"]})
+    assert run["error"]["refused"], run.msg
+    said = "not every address of old_primary.urls answers, so that it could not be proven fenced (http://127.0.0.1:9:"
+    assert said in run.msg
+    assert east.patches == []
+
+
 def test_a_run_in_the_other_direction_ends_this_one(west: SiteStandIn, east: SiteStandIn) -> None:
     """It has promoted the old cluster again while this run waits: two primaries otherwise."""
     east.on_patch = lambda: east.config.pop("standby_cluster", None)

@@ -65,7 +65,7 @@ class Run:
         """Wait until one reading shows that the old cluster accepts no writes and the new one has all of it."""
         new = self.sites.new
         self._wait(
-            lambda: list_unproven(self.sites, self._old_names),
+            lambda: list_unproven(self.sites, self._old_names) or self.old.list_silent(),
             f"{old.scope} is not known to accept no writes, or {new.scope} has not received all of it",
         )
         self.outcome.evidence.append(f"{old.scope} is fenced: every member is a standby, and Patroni keeps it so")
@@ -172,6 +172,8 @@ def run_site(module: AnsibleModule, outcome: Outcome) -> None:
     outcome.before = outcome.after = describe_sites(sites)
     _report(outcome, sites)
     steps = plan_sites(sites, max_lag)
+    if "fence" in steps:
+        check_known(old_client, sites)
     _plan(outcome, sites, steps)
     run = Run(new_client, old_client, sites, outcome, params["timeout"])
     if module.check_mode:
@@ -211,6 +213,18 @@ def _read_old(module: AnsibleModule, client: Client, params: t.Mapping[str, t.An
         module.warn(f"The old site is declared lost, so it is not proven that it accepts no writes: {error.problem}")
         return None
     return cluster
+
+
+def check_known(client: Client, sites: Sites) -> None:
+    """Raise Refusal where an address of the old cluster is silent: it may be a primary that has left /cluster."""
+    silent = client.list_silent()
+    if silent:
+        raise Refusal(
+            obj=t.cast(Cluster, sites.old).title,
+            problem=f"not every address of old_primary.urls answers, so that it could not be proven fenced"
+            f" ({'; '.join(silent)})",
+            next_step="Bring the member back; where its PostgreSQL is certainly off, take its address out of urls",
+        )
 
 
 def try_write(client: Client, cluster: Cluster) -> None:
