@@ -115,6 +115,8 @@ class Client:
 
     def read_status(self, url: str) -> Status:
         """Return what a member says of itself, or why it does not."""
+        if not url.startswith(("http://", "https://")):
+            return Status(error="it has published no address of its REST interface")
         try:
             answer = self.send(url, "/patroni")
         except NoAnswer as error:

@@ -52,6 +52,7 @@ def plan_move(cluster: Cluster, leadership: Leadership, limits: Limits) -> Move 
     leader = cluster.leader
     check_single_primary(cluster)
     if leader is not None and leader.is_running and leadership.admits(leader):
+        check_serves(cluster, leader)
         return None
     why_gone = explain_gone(cluster)
     if why_gone and not limits.allow_failover:
@@ -69,6 +70,16 @@ def plan_move(cluster: Cluster, leadership: Leadership, limits: Limits) -> Move 
     candidate = choose_candidate(cluster, leadership, limits.max_lag)
     why = f"{leader.name if leader else 'nobody'} leads, and {leadership} is declared"
     return Move("switchover", candidate, leader, why)
+
+
+def check_serves(cluster: Cluster, leader: Member) -> None:
+    """Raise Refusal where a member has the leader key and does not do yet what the cluster is for."""
+    if not cluster.is_standby_cluster and not leader.status.accepts_writes:
+        raise Refusal(
+            obj=cluster.title,
+            problem=f"{leader.name} has the leader key, and is {leader.status.role}, so that nobody accepts writes",
+            next_step="Look at its log (its promotion may hang, for example in pre_promote), and run again",
+        )
 
 
 def explain_gone(cluster: Cluster) -> str:

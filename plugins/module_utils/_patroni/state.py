@@ -14,6 +14,8 @@ PRIMARY_ROLES = ("master", "primary")
 SYNC_ROLES = ("sync_standby", "quorum_standby")
 RUNNING = ("running", "streaming", "in archive recovery")
 """States of a PostgreSQL that serves; replicas say more than ``running`` since Patroni 3.0.4."""
+DEFAULT_MAX_LAG = 1048576
+"""Bytes that Patroni takes for maximum_lag_on_failover where the configuration does not say it."""
 
 Json = dict[str, t.Any]
 
@@ -221,7 +223,8 @@ class Cluster(t.NamedTuple):
     @property
     def max_lag(self) -> int:
         """Return maximum_lag_on_failover, in bytes."""
-        return _as_int(self.config.get("maximum_lag_on_failover")) or 0
+        max_lag = _as_int(self.config.get("maximum_lag_on_failover"))
+        return DEFAULT_MAX_LAG if max_lag is None else max_lag
 
     @property
     def loop_wait(self) -> int:

@@ -160,6 +160,20 @@ def test_the_tag_nofailover_counts_before_the_priority() -> None:
     assert plan(LEADER, make_member("b", tags={**B, "nofailover": False, "failover_priority": 0})) == "switchover to b"
 
 
+def test_who_has_the_leader_key_and_is_no_primary_does_not_lead() -> None:
+    """Its promotion hangs."""
+    hangs = make_member("b", role="leader", tags=B)._replace(status=make_member("b").status)
+    with pytest.raises(Refusal, match="b has the leader key, and is replica, so that nobody accepts writes"):
+        plan(hangs, make_member("c", tags=B))
+    follows_another = make_cluster(hangs, **FOLLOWS)
+    assert plan_move(follows_another, Leadership(tags=B), ANY) is None
+
+
+def test_the_greatest_lag_is_that_of_patroni_where_none_is_configured() -> None:
+    assert make_cluster(LEADER)._replace(config={}).max_lag == 1048576
+    assert make_cluster(LEADER)._replace(config={"maximum_lag_on_failover": 0}).max_lag == 0
+
+
 def test_two_primaries_are_refused() -> None:
     with pytest.raises(Refusal, match=r"2 members accept writes: a \(timeline 2\), b \(timeline 3\)"):
         plan(
