@@ -15,6 +15,8 @@ description:
   - The candidate has to run, to be on the leader's timeline, to have no tag C(nofailover), to confirm commits where
     C(synchronous_mode) is on, and to lag by no more than O(max_lag). Of several, those that confirm commits come first,
     then C(failover_priority), then the least lag. Otherwise nothing is sent, and the message has the number of each.
+  - In a failover the candidate is who has the most WAL, and only then the one with the higher priority. It is refused where a
+    standby that may not take over has more, or where one that is silent may have rows that a quorum has acknowledged.
   - An answer of Patroni that is lost, late or 503 is no verdict. The members are asked until there is one.
   - It ends when one member accepts writes, its timeline has risen, and every member that ran before, the old leader among
     them, streams on that timeline.

@@ -12,9 +12,16 @@ version_added: 0.1.0
 description:
   - Two Patroni clusters have the same data; the one in another region is a standby cluster (C(standby_cluster)). This module
     makes it the primary one, over the REST interface of both, and changes nothing where it is.
-  - The order is fixed. First both are verified. Then the old primary cluster is fenced, which makes it a standby cluster of the
+  - The order is fixed. First both are verified, the right to change their configuration among it. Then the old primary cluster is fenced, which makes it a standby cluster of the
     other one, so that Patroni itself keeps each of its members from accepting writes. Then the new one has to have
-    received all WAL of the old one. Only then it is promoted, and the old one has to follow it.
+    received all WAL of the old one, of which each member has to say how far it is. One reading has to show both, right before
+    the promotion. Then it is promoted, and the old one has to follow it.
+  - Each address in C(urls) of the old cluster has to answer as well, since a member whose Patroni is gone has left the cluster
+    and its PostgreSQL may accept writes. Take a member out of C(urls) only where it is off.
+  - Where that cannot be shown in time, the message says how to go on and how to go back.
+  - C(standby_cluster) of a cluster that follows has to be the host and port of a member of the other one, as its
+    C(postgresql.connect_address) has them. Two clusters that follow a third one are refused, and so is the address of a
+    load balancer, which leads nowhere once the other cluster is fenced.
   - Each step is read from the clusters, so that a run that was interrupted is gone on with by the next one.
 author:
   - The lowtide.ops team (@lowtide-ops)
@@ -71,8 +78,11 @@ options:
     suboptions: *connection
   old_site_lost:
     description:
-      - Whether the other cluster may be left alone where it cannot be reached. It cannot be fenced then, so make sure that it
-        is off or cut from its clients. What it had not sent is lost. A cluster that can be reached is fenced all the same.
+      - Whether the other cluster may be left alone where it is gone. It cannot be fenced then, so make sure that it is off or
+        cut from its clients. What it had not sent is lost. A cluster that can be reached is fenced all the same.
+      - It is gone where none of its C(urls) takes a connection. Any answer (another scope, 401, 503, a TLS error, none to a
+        connection that was made) is a refusal, as it is where the new cluster still receives WAL. So give the addresses of
+        the members, not that of a load balancer.
     type: bool
     default: false
   max_lag:

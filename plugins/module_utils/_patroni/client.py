@@ -115,6 +115,8 @@ class Client:
 
     def read_status(self, url: str) -> Status:
         """Return what a member says of itself, or why it does not."""
+        if not url.startswith(("http://", "https://")):
+            return Status(error="it has published no address of its REST interface")
         try:
             answer = self.send(url, "/patroni")
         except NoAnswer as error:
@@ -123,6 +125,31 @@ class Client:
         if not isinstance(document, dict):
             return Status(error=f"{url} answers {answer.code} and nothing that Patroni would say")
         return Status.from_answer(document, answer.date)
+
+    def list_answers(self) -> list[str]:
+        """Return how each address shows that somebody is there: an answer of any kind, or only a connection."""
+        with ThreadPoolExecutor(max_workers=min(16, len(self.urls))) as pool:
+            return [answer for answer in pool.map(self._describe_answer, self.urls) if answer]
+
+    def list_silent(self) -> list[str]:
+        """Return why each address that does not answer as a member of Patroni does not."""
+        with ThreadPoolExecutor(max_workers=min(16, len(self.urls))) as pool:
+            statuses = list(pool.map(self.read_status, self.urls))
+        pairs = zip(self.urls, statuses, strict=True)
+        return [f"{url}: {status.error}" for url, status in pairs if status.error]
+
+    def _describe_answer(self, url: str) -> str:
+        """Return what an address answers, empty where no connection to it can be made."""
+        try:
+            return f"{url} answers {self.send(url, '/patroni').code}"
+        except NoAnswer as error:
+            parts = urlsplit(url)
+            port = parts.port or (443 if parts.scheme == "https" else 80)
+            try:
+                socket.create_connection((str(parts.hostname), port), self.request_timeout).close()
+            except OSError:
+                return ""
+            return f"{url} takes connections ({error})"
 
     def read_cluster(self, config: Json | None = None) -> Cluster:
         """Return the cluster as the DCS and each member have it now; with ``config`` given, that is not read again."""

@@ -52,6 +52,7 @@ def plan_move(cluster: Cluster, leadership: Leadership, limits: Limits) -> Move 
     leader = cluster.leader
     check_single_primary(cluster)
     if leader is not None and leader.is_running and leadership.admits(leader):
+        check_serves(cluster, leader)
         return None
     why_gone = explain_gone(cluster)
     if why_gone and not limits.allow_failover:
@@ -62,11 +63,23 @@ def plan_move(cluster: Cluster, leadership: Leadership, limits: Limits) -> Move 
             f" {cluster.ttl + cluster.loop_wait} s after the last one ended), or set allow_failover: true",
         )
     check_ready(cluster)
-    candidate = choose_candidate(cluster, leadership, limits.max_lag)
     if why_gone:
+        candidate = choose_candidate(cluster, leadership, limits.max_lag, rank=rank_by_wal)
+        check_has_most(cluster, candidate)
         return Move("failover", candidate, leader, why_gone)
+    candidate = choose_candidate(cluster, leadership, limits.max_lag)
     why = f"{leader.name if leader else 'nobody'} leads, and {leadership} is declared"
     return Move("switchover", candidate, leader, why)
+
+
+def check_serves(cluster: Cluster, leader: Member) -> None:
+    """Raise Refusal where a member has the leader key and does not do yet what the cluster is for."""
+    if not cluster.is_standby_cluster and not leader.status.accepts_writes:
+        raise Refusal(
+            obj=cluster.title,
+            problem=f"{leader.name} has the leader key, and is {leader.status.role}, so that nobody accepts writes",
+            next_step="Look at its log (its promotion may hang, for example in pre_promote), and run again",
+        )
 
 
 def explain_gone(cluster: Cluster) -> str:
@@ -128,7 +141,57 @@ def check_ready(cluster: Cluster) -> None:
         )
 
 
-def choose_candidate(cluster: Cluster, leadership: Leadership, max_lag: int) -> Member:
+def rank_candidate(cluster: Cluster, member: Member) -> tuple[bool, int, int, int, str]:
+    """Return what candidates are ordered by: who confirms commits, then priority, then lag, then name."""
+    receive_lag, replay_lag = cluster.measure_lag(member)
+    return not member.is_sync, -member.priority, receive_lag or 0, replay_lag or 0, member.name
+
+
+def rank_by_wal(cluster: Cluster, member: Member) -> tuple[int, bool, int, int, str]:
+    """Return what candidates are ordered by where nobody hands over: WAL, then as else among those that have as much.
+
+    Patroni promotes a named candidate without a comparison then, and what it lacks is lost.
+    """
+    is_async, priority, _receive_lag, replay_lag, name = rank_candidate(cluster, member)
+    return -(member.status.position or 0), is_async, priority, replay_lag, name
+
+
+def check_has_most(cluster: Cluster, candidate: Member) -> None:
+    """Raise Refusal where a standby has WAL that the candidate of a failover lacks, or may have acknowledged such.
+
+    With quorum commit a row that was acknowledged is on as many standbys as synchronous_node_count says, and nobody
+    knows on which: unless fewer are silent, one of those that answer has it.
+    """
+    own = candidate.status.position or 0
+    standbys = [member for member in cluster.members if not member.is_leader and member.name != candidate.name]
+    # WAL of an older timeline is of a history that has been left.
+    current = [m for m in standbys if m.status.timeline is None or m.status.timeline == candidate.status.timeline]
+    ahead = {m.name: m.status.position - own for m in current if m.status.position is not None}
+    ahead = {name: size for name, size in ahead.items() if size > 0}
+    if ahead:
+        described = "; ".join(f"{name} has {size} bytes of WAL more" for name, size in ahead.items())
+        raise Refusal(
+            obj=cluster.title,
+            problem=f"{candidate.name} would take over, and {described}, which would be lost",
+            next_step=f"Declare {max(ahead, key=ahead.__getitem__)} as the leader, or correct what stands against it",
+        )
+    silent = [member.name for member in standbys if member.is_sync and member.status.position is None]
+    if cluster.is_quorum and len(silent) >= cluster.synchronous_node_count:
+        raise Refusal(
+            obj=cluster.title,
+            problem=f"synchronous_mode is quorum with {cluster.synchronous_node_count} to confirm each commit, and the"
+            f" position of {', '.join(silent)} is not known, so that {candidate.name} may lack acknowledged rows",
+            next_step="Bring them back until they say their position, and run again",
+        )
+
+
+def choose_candidate(
+    cluster: Cluster,
+    leadership: Leadership,
+    max_lag: int,
+    *,
+    rank: t.Callable[[Cluster, Member], t.Any] = rank_candidate,
+) -> Member:
     """Return the best member that may take over. Raises Refusal with the reason and number of each that may not."""
     standbys = [member for member in cluster.members if not member.is_leader and leadership.admits(member)]
     reasons = {member.name: find_obstacle(cluster, member, max_lag) for member in standbys}
@@ -141,13 +204,7 @@ def choose_candidate(cluster: Cluster, leadership: Leadership, max_lag: int) -> 
             problem=f"no candidate may take over ({described})",
             next_step="Correct what stands against one of them, or declare another leader",
         )
-    return min(eligible, key=lambda member: rank_candidate(cluster, member))
-
-
-def rank_candidate(cluster: Cluster, member: Member) -> tuple[bool, int, int, int, str]:
-    """Return what candidates are ordered by: who confirms commits, then priority, then lag, then name."""
-    receive_lag, replay_lag = cluster.measure_lag(member)
-    return not member.is_sync, -member.priority, receive_lag or 0, replay_lag or 0, member.name
+    return min(eligible, key=lambda member: rank(cluster, member))
 
 
 def find_obstacle(cluster: Cluster, member: Member, max_lag: int) -> str:

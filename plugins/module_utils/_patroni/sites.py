@@ -38,8 +38,10 @@ class Sites(t.NamedTuple):
         leader = self.new.leader
         if self.old is None or leader is None or leader.status.position is None:
             return None
-        ends = [member.status.position for member in self.old.members if member.status.position is not None]
-        return max(0, max(ends) - leader.status.position) if ends else None
+        ends = [member.status.position for member in self.old.members]
+        known = [end for end in ends if end is not None]
+        # A member that does not say how far it is may have more than all others.
+        return max(0, max(known) - leader.status.position) if ends and len(known) == len(ends) else None
 
 
 def list_unfenced(cluster: Cluster) -> list[str]:
@@ -53,6 +55,29 @@ def list_unfenced(cluster: Cluster) -> list[str]:
     return problems
 
 
+def list_unproven(sites: Sites, names: t.Collection[str]) -> list[str]:
+    """Return why it is not proven, by one reading, that the new cluster has all and the old one accepts no writes.
+
+    ``names`` are the members that the old cluster is known to have: one that has left it may be a primary still.
+    """
+    old, new = t.cast(Cluster, sites.old), sites.new
+    if not old.is_standby_cluster:
+        return [f"the configuration of {old.scope} has no standby_cluster"]
+    problems = list_unfenced(old)
+    if not follows(old, new):
+        problems.append(f"{old.scope} follows {old.config.get('standby_cluster')}, which is no member of {new.scope}")
+    problems += [f"{name} is not in the cluster any more" for name in sorted(names) if old.get(name) is None]
+    problems += [
+        f"the position of {member.name} is not known"
+        for member in old.members
+        if member.status.position is None and not member.status.error
+    ]
+    if not problems and sites.missing != 0:
+        missing = "an unknown number of" if sites.missing is None else sites.missing
+        problems.append(f"{new.scope} has not received {missing} bytes of WAL of {old.scope}")
+    return problems
+
+
 def plan_sites(sites: Sites, max_lag: int) -> list[str]:
     """Return what is left to be done of ``fence`` and ``promote``. Raises Refusal for what must not be done.
 
@@ -61,6 +86,7 @@ def plan_sites(sites: Sites, max_lag: int) -> list[str]:
     _check_new(sites.new)
     _check_pair(sites)
     if sites.old is None:
+        check_unfed(sites.new)
         return [] if sites.is_promoted else ["promote"]
     check_single_primary(sites.old)
     if not sites.new.is_standby_cluster:
@@ -71,8 +97,12 @@ def plan_sites(sites: Sites, max_lag: int) -> list[str]:
                 next_step="Cut one of them off from its clients, save the rows that only it has, and make it anew as a"
                 " standby cluster of the other one",
             )
+        _check_followed(sites.old, sites.new)
         return [] if sites.is_fenced and sites.is_promoted else ["promote"]
+    _check_followed(sites.new, sites.old)
     if sites.old.is_standby_cluster:
+        # Each follows the other one only where the old one was fenced; else both may follow a third one.
+        _check_followed(sites.old, sites.new)
         return ["promote"] if sites.is_fenced else ["fence", "promote"]
     _check_before_fence(sites, max_lag)
     return ["fence", "promote"]
@@ -95,6 +125,18 @@ def _check_new(new: Cluster) -> None:
         raise Refusal(obj=new.title, problem=problem, next_step="Repair it first: it could not be promoted")
 
 
+def check_unfed(new: Cluster) -> None:
+    """Raise Refusal where a cluster gets WAL from another one: that is not lost then."""
+    leader = new.leader
+    if new.is_standby_cluster and leader is not None and leader.status.is_receiving:
+        raise Refusal(
+            obj=new.title,
+            problem=f"old_site_lost is set, and its leader {leader.name} streams WAL from another server",
+            next_step="Look whom it follows: where that is the old site, fence it; where that has just been cut off,"
+            " wait for the end of the connection (wal_receiver_timeout)",
+        )
+
+
 def _check_pair(sites: Sites) -> None:
     if sites.old is None:
         return
@@ -114,6 +156,32 @@ def _check_pair(sites: Sites) -> None:
         )
 
 
+def follows(cluster: Cluster, other: Cluster) -> bool:
+    """Return whether a standby cluster is configured to follow a member of another cluster."""
+    followed = cluster.config.get("standby_cluster") or {}
+    hosts = [host.strip() for host in str(followed.get("host") or "").split(",")]
+    ports = [port.strip() for port in str(followed.get("port") or 5432).split(",")]
+    ports = ports if len(ports) == len(hosts) else ports[:1] * len(hosts)
+    addresses = {(member.host, str(member.port or 5432)) for member in other.members}
+    return all(hosts) and set(zip(hosts, ports, strict=True)) <= addresses
+
+
+def _check_followed(cluster: Cluster, other: Cluster) -> None:
+    """Raise Refusal unless a standby cluster follows a member of the other one.
+
+    An address that leads only to a primary (a load balancer) leads nowhere once the other one is fenced.
+    """
+    if not follows(cluster, other):
+        addresses = ", ".join(f"{member.host}:{member.port or 5432}" for member in other.members)
+        raise Refusal(
+            obj=f"Patroni clusters {cluster.scope} and {other.scope}",
+            problem=f"{cluster.scope} follows {cluster.config.get('standby_cluster')}, and no member of {other.scope}"
+            f" has this address ({addresses}), so that a third cluster may be the primary one",
+            next_step=f"Correct the connections, or set standby_cluster of {cluster.scope} to the host and port of a"
+            f" member of {other.scope} (PATCH /config)",
+        )
+
+
 def _check_before_fence(sites: Sites, max_lag: int) -> None:
     old, new = t.cast(Cluster, sites.old), sites.new
     if old.paused:
@@ -122,11 +190,11 @@ def _check_before_fence(sites: Sites, max_lag: int) -> None:
             problem="it is paused (maintenance mode), so that it would go on accepting writes",
             next_step="End the pause (PATCH /config with pause: null, or patronictl resume)",
         )
-    silent = [f"{member.name}: {member.status.error}" for member in old.members if member.status.error]
+    silent = [f"{m.name}: {m.status.error or m.status.state}" for m in old.members if not m.is_running]
     if silent:
         raise Refusal(
             obj=old.title,
-            problem=f"not every member answers, so that it could not be proven fenced ({'; '.join(silent)})",
+            problem=f"not every member runs, so that it could not be proven fenced ({'; '.join(silent)})",
             next_step="Bring them back, or remove them from the cluster",
         )
     if old.leader is None or not old.leader.status.accepts_writes:
@@ -186,6 +254,16 @@ def describe_missing(sites: Sites) -> str:
     end = "an unknown position" if position is None else format_lsn(position)
     missing = "unknown" if sites.missing is None else str(sites.missing)
     return f"{sites.new.scope} has WAL up to {end}, and lacks {missing} bytes"
+
+
+def explain_way_back(sites: Sites, url: str) -> str:
+    """Return how to go on, and how to go back, between the fence of the old cluster and the promotion."""
+    new, old = sites.new.scope, t.cast(Cluster, sites.old).scope
+    return (
+        f"Until {new} is promoted, neither cluster may accept writes. Run again to go on. To go back to {old}, run with"
+        f" primary and old_primary exchanged; where that cannot be proven either, and {new} has a standby_cluster"
+        f' still, send PATCH {{"standby_cluster": null}} to {url}/config'
+    )
 
 
 def summarize_sites(sites: Sites, done: t.Sequence[str], *, check_mode: bool) -> str:

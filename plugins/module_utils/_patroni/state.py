@@ -14,6 +14,8 @@ PRIMARY_ROLES = ("master", "primary")
 SYNC_ROLES = ("sync_standby", "quorum_standby")
 RUNNING = ("running", "streaming", "in archive recovery")
 """States of a PostgreSQL that serves; replicas say more than ``running`` since Patroni 3.0.4."""
+DEFAULT_MAX_LAG = 1048576
+"""Bytes that Patroni takes for maximum_lag_on_failover where the configuration does not say it."""
 
 Json = dict[str, t.Any]
 
@@ -35,6 +37,8 @@ class Status(t.NamedTuple):
     received: int | None = None
     replayed: int | None = None
     replay_paused: bool = False
+    is_receiving: bool = False
+    """Whether another server sends it WAL just now; Patroni says so since 3.0.4."""
     streaming: frozenset[str] = frozenset()
     """Names of the servers that stream from it."""
     started_at: str = ""
@@ -71,6 +75,7 @@ class Status(t.NamedTuple):
             received=_as_int(xlog.get("received_location")),
             replayed=_as_int(xlog.get("replayed_location")),
             replay_paused=xlog.get("paused") is True,
+            is_receiving="streaming" in (answer.get("replication_state"), answer.get("state")),
             streaming=frozenset(str(entry.get("application_name")) for entry in streams),
             started_at=str(answer.get("postmaster_start_time") or ""),
             pending_restart=bool(answer.get("pending_restart")),
@@ -118,11 +123,12 @@ class Member(t.NamedTuple):
 
     @property
     def priority(self) -> int:
-        """Return the tag failover_priority; 0 and the tag nofailover are the same."""
-        if self.tags.get("nofailover") in (True, "true", "True", "on", "yes", 1):
-            return 0
+        """Return the tag failover_priority as Patroni reads it: the tag nofailover counts before it, below 0 is 0."""
+        nofailover = self.tags.get("nofailover")
+        if nofailover is not None:
+            return 0 if nofailover in (True, "true", "True", "on", "yes", 1) else 1
         priority = _as_int(self.tags.get("failover_priority"))
-        return 1 if priority is None else priority
+        return 1 if priority is None else max(0, priority)
 
     def has_tags(self, tags: t.Mapping[str, t.Any]) -> bool:
         """Return whether it has each of these tags, by their texts."""
@@ -200,6 +206,16 @@ class Cluster(t.NamedTuple):
         return self.config.get("synchronous_mode") not in (None, False, "off", "false", "no")
 
     @property
+    def is_quorum(self) -> bool:
+        """Whether any so many of the members that confirm commits are enough for each commit."""
+        return self.config.get("synchronous_mode") == "quorum"
+
+    @property
+    def synchronous_node_count(self) -> int:
+        """Return how many members confirm each commit."""
+        return _as_int(self.config.get("synchronous_node_count")) or 1
+
+    @property
     def is_standby_cluster(self) -> bool:
         """Whether the cluster follows another one."""
         return bool(self.config.get("standby_cluster"))
@@ -207,7 +223,8 @@ class Cluster(t.NamedTuple):
     @property
     def max_lag(self) -> int:
         """Return maximum_lag_on_failover, in bytes."""
-        return _as_int(self.config.get("maximum_lag_on_failover")) or 0
+        max_lag = _as_int(self.config.get("maximum_lag_on_failover"))
+        return DEFAULT_MAX_LAG if max_lag is None else max_lag
 
     @property
     def loop_wait(self) -> int:

@@ -117,6 +117,15 @@ def test_what_stands_against_a_candidate_is_said_with_its_number() -> None:
         assert cluster.posts == []
 
 
+def test_a_member_without_an_address_is_named() -> None:
+    with PatroniStandIn() as cluster:
+        extra = {"name": "pg3", "role": "replica", "state": "running"}
+        cluster.extra = {"members": [*cluster.cluster()["members"], extra]}
+        run = declare(cluster, leader="pg3")
+        assert "pg3: it has published no address of its REST interface" in run.msg, run.msg
+        assert cluster.posts == []
+
+
 def test_without_a_dcs_nothing_is_sent() -> None:
     with PatroniStandIn() as cluster:
         cluster.dcs_is_away = True

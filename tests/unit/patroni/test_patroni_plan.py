@@ -35,7 +35,7 @@ def make_member(name: str, *, role: str = "replica", tags: dict[str, Any] | None
         "scope": "shop",
         **status,
     }
-    return Member(name, role, "running", f"http://{name}", tags=tags or {}, status=Status(**known))
+    return Member(name, role, "running", f"http://{name}", host=name, tags=tags or {}, status=Status(**known))
 
 
 def make_cluster(*members: Member, paused: bool = False, **config: Any) -> Cluster:
@@ -86,6 +86,7 @@ def test_the_best_standby_takes_over(members: tuple[Member, ...], config: dict[s
     [
         (make_member("b", tags={**B, "nofailover": True}), "b: tag nofailover is True"),
         (make_member("b", tags={**B, "failover_priority": "0"}), "b: tag failover_priority is 0"),
+        (make_member("b", tags={**B, "failover_priority": -1}), "b: tag failover_priority is -1"),
         (make_member("b", tags=B, timeline=1), "b: it is on timeline 1, and the cluster on 2"),
         (make_member("b", tags=B, received=899, replayed=899), "b: it lacks 101 bytes of WAL, more than max_lag 100"),
         (
@@ -116,6 +117,61 @@ def test_a_leader_that_is_gone_is_replaced_only_where_that_is_allowed() -> None:
         plan(gone, standby._replace(known_lag=5000), limits=allowed)
     with pytest.raises(Refusal, match="nobody holds the leader key"):
         plan(standby)
+
+
+FAILOVER = Limits(1000, allow_failover=True)
+QUORUM: dict[str, Any] = {"synchronous_mode": "quorum"}
+
+
+def make_quorum(name: str, position: int | None, *, tags: dict[str, Any] | None = None, error: str = "") -> Member:
+    """A standby that may confirm commits and has WAL up to a position."""
+    return make_member(name, role="quorum_standby", tags=tags or B, received=position, replayed=position, error=error)
+
+
+def test_a_failover_takes_who_has_the_wal_before_who_has_the_priority() -> None:
+    """What the candidate lacks is lost; priority decides among those that have as much."""
+    preferred = {**B, "failover_priority": 2}
+    assert plan(make_quorum("b", 500, tags=preferred), make_quorum("c", 1000), limits=FAILOVER, **QUORUM) == (
+        "failover to c"
+    )
+    assert plan(make_quorum("b", 1000), make_quorum("c", 1000, tags=preferred), limits=FAILOVER, **QUORUM) == (
+        "failover to c"
+    )
+
+
+def test_a_failover_is_refused_where_another_standby_has_more() -> None:
+    """Whether that one may take over or not."""
+    ahead = make_member("c", tags={"nofailover": True})
+    with pytest.raises(Refusal, match="b would take over, and c has 400 bytes of WAL more, which would be lost"):
+        plan(make_member("b", tags=B, received=600, replayed=600), ahead, limits=FAILOVER)
+
+
+def test_a_failover_is_refused_where_a_silent_standby_may_have_acknowledged_rows() -> None:
+    """One of two confirms each commit, and only one of them answers."""
+    silent = make_quorum("c", None, error="it is away")
+    with pytest.raises(Refusal, match="the position of c is not known, so that b may lack acknowledged rows"):
+        plan(make_quorum("b", 1000), silent, limits=FAILOVER, **QUORUM)
+    both = {**QUORUM, "synchronous_node_count": 2}
+    assert plan(make_quorum("b", 1000), silent, limits=FAILOVER, **both) == "failover to b"
+
+
+def test_the_tag_nofailover_counts_before_the_priority() -> None:
+    """As in Patroni."""
+    assert plan(LEADER, make_member("b", tags={**B, "nofailover": False, "failover_priority": 0})) == "switchover to b"
+
+
+def test_who_has_the_leader_key_and_is_no_primary_does_not_lead() -> None:
+    """Its promotion hangs."""
+    hangs = make_member("b", role="leader", tags=B)._replace(status=make_member("b").status)
+    with pytest.raises(Refusal, match="b has the leader key, and is replica, so that nobody accepts writes"):
+        plan(hangs, make_member("c", tags=B))
+    follows_another = make_cluster(hangs, **FOLLOWS)
+    assert plan_move(follows_another, Leadership(tags=B), ANY) is None
+
+
+def test_the_greatest_lag_is_that_of_patroni_where_none_is_configured() -> None:
+    assert make_cluster(LEADER)._replace(config={}).max_lag == 1048576
+    assert make_cluster(LEADER)._replace(config={"maximum_lag_on_failover": 0}).max_lag == 0
 
 
 def test_two_primaries_are_refused() -> None:
@@ -154,13 +210,16 @@ def make_pair(
     return Sites(make_cluster(west, **new_config), make_cluster(east, **(old or {})))
 
 
-FOLLOWS: dict[str, Any] = {"standby_cluster": {"host": "x"}}
+EAST = make_member("e", role="leader")
+FOLLOWS: dict[str, Any] = {"standby_cluster": {"host": "w"}}
+THIRD: dict[str, Any] = {"standby_cluster": {"host": "x", "port": 5433}}
 
 
 @pytest.mark.parametrize(
     ("sites", "expected"),
     [
         (make_pair(), ["fence", "promote"]),
+        (make_pair(new={"standby_cluster": {"host": "e", "port": "5432"}}), ["fence", "promote"]),
         (make_pair(old=FOLLOWS), ["promote"]),
         (make_pair(new={}, old=FOLLOWS), []),
         (make_pair()._replace(old=None), ["promote"]),
@@ -175,15 +234,20 @@ def test_what_is_left_is_read_from_both_clusters(sites: Sites, expected: list[st
     ("sites", "said"),
     [
         (make_pair(new={}), "neither is a standby cluster, so that both accept writes"),
+        (make_pair(old=THIRD), "follows {'host': 'x', 'port': 5433}, and no member of shop has this address (w:5432)"),
+        (make_pair(new=THIRD, old=FOLLOWS), "no member of shop has this address (e:5432), so that a third cluster may"),
+        (make_pair(new=THIRD, old=THIRD), "so that a third cluster may be the primary one"),
+        (make_pair(new={}, old=THIRD), "no member of shop has this address (w:5432)"),
+        (make_pair(new=THIRD), "no member of shop has this address (e:5432)"),
         (make_pair(streaming="other"), "its leader w does not stream from shop, so that it may have another history"),
         (make_pair(position=2000), "it has WAL up to 0/7D0, and shop, which it follows, only up to 0/3E8"),
         (make_pair(position=800), "it lacks 200 bytes of WAL of shop, more than max_lag 100"),
         (make_pair()._replace(new=make_cluster(paused=True)), "it is paused"),
         (make_pair()._replace(new=make_cluster(**FOLLOWS)), "nobody leads it"),
-        (make_pair()._replace(old=make_cluster(LEADER, paused=True)), "so that it would go on accepting writes"),
+        (make_pair()._replace(old=make_cluster(EAST, paused=True)), "so that it would go on accepting writes"),
         (
-            make_pair()._replace(old=make_cluster(LEADER, make_member("f", error="it is away"))),
-            "not every member answers, so that it could not be proven fenced (f: it is away)",
+            make_pair()._replace(old=make_cluster(EAST, make_member("f", error="it is away"))),
+            "not every member runs, so that it could not be proven fenced (f: it is away)",
         ),
     ],
 )

@@ -17,46 +17,84 @@ from ..arguments import check_dcs, make_client, read_cluster
 from ..client import Client, Unreadable
 from ..moving import INTERVAL, list_lacking
 from ..plan import describe_cluster
-from ..sites import Sites, describe_missing, describe_sites, list_unfenced, plan_sites, summarize_sites
+from ..sites import (
+    Sites,
+    check_unfed,
+    describe_missing,
+    describe_sites,
+    explain_way_back,
+    list_unfenced,
+    list_unproven,
+    plan_sites,
+    summarize_sites,
+)
 from ..state import Cluster, Json
 from ..summary import list_evidence
 
 if t.TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
 
+NO_CHANGE: Json = {"lowtide_rights": None}
+"""Removes a key that is not there, by which Patroni verifies the login and writes nothing."""
+
 
 class Run:
-    """One run over two clusters. ``old`` is None where the other site is lost, and declared so."""
+    """One run over two clusters. ``sites.old`` is None where the other site is lost, and declared so."""
 
-    def __init__(self, new: Client, old: Client | None, sites: Sites, outcome: Outcome, seconds: float) -> None:
+    def __init__(self, new: Client, old: Client, sites: Sites, outcome: Outcome, seconds: float) -> None:
         self.new, self.old = new, old
         self.sites = sites
         self.outcome = outcome
         self.deadline = Deadline(seconds)
-        self._has_proof = False
+        self._old_names = frozenset(member.name for member in sites.old.members) if sites.old else frozenset()
+
+    def check_rights(self) -> None:
+        """Try a change of nothing on each cluster that is to be changed. Raises Refusal where one would not take it."""
+        if self.sites.old is not None and not self.sites.old.is_standby_cluster and self.sites.new.is_standby_cluster:
+            try_write(self.old, self.sites.old)
+        if self.sites.new.is_standby_cluster:
+            try_write(self.new, self.sites.new)
 
     def fence(self) -> None:
-        """Make the old cluster a standby cluster of the new one, wait until it accepts no writes, then for its WAL."""
+        """Make the old cluster a standby cluster of the new one; ``promote`` proves that this holds."""
         old, leader = t.cast(Cluster, self.sites.old), self.sites.new.leader
         if not old.is_standby_cluster and leader is not None:
-            self._configure(t.cast(Client, self.old), {"standby_cluster": {"host": leader.host, "port": leader.port}})
-        self._prove_fenced(old.scope)
+            self._configure(self.old, {"standby_cluster": {"host": leader.host, "port": leader.port}})
 
-    def _prove_fenced(self, scope: str) -> None:
-        self._wait(self._find_unfenced, f"{scope} is not known to accept no writes")
-        self.outcome.evidence.append(f"{scope} is fenced: every member is a standby, and Patroni keeps it so")
-        self._wait(self._find_missing, f"{self.sites.new.scope} has not received all of {scope}")
+    def _prove_fenced(self, old: Cluster) -> None:
+        """Wait until one reading shows that the old cluster accepts no writes and the new one has all of it."""
+        new = self.sites.new
+        self._wait(
+            lambda: list_unproven(self.sites, self._old_names) or self.old.list_silent(),
+            f"{old.scope} is not known to accept no writes, or {new.scope} has not received all of it",
+        )
+        self.outcome.evidence.append(f"{old.scope} is fenced: every member is a standby, and Patroni keeps it so")
         self.outcome.evidence.append(describe_missing(self.sites))
-        self._has_proof = True
+
+    def _end_following(self) -> None:
+        """Ask for the promotion, right after the reading that proves that it is safe."""
+        old = self.sites.old
+        if old is None:
+            check_lost(self.old, "it has come back during this run")
+            check_unfed(self.new.read_cluster())
+            self._configure(self.new, {"standby_cluster": None})
+            return
+        try:
+            self._prove_fenced(old)
+            self._configure(self.new, {"standby_cluster": None})
+        except OpsError as error:
+            kinds = (WaitTimeout, Refusal)
+            raise next((kind for kind in kinds if isinstance(error, kind)), OpsError)(
+                obj=error.obj,
+                problem=error.problem,
+                next_step=f"{error.next_step}. {explain_way_back(self.sites, self.old.urls[0])}",
+            ) from error
 
     def promote(self) -> None:
         """Make the new cluster follow nobody, wait until it accepts writes, and until the old one follows it."""
         timeline = self.sites.new.timeline
         if self.sites.new.is_standby_cluster:
-            if self.sites.old is not None and not self._has_proof:
-                # A run before this one has fenced it, and may have ended before all was received.
-                self._prove_fenced(self.sites.old.scope)
-            self._configure(self.new, {"standby_cluster": None})
+            self._end_following()
         self._wait(self._find_unpromoted, f"{self.sites.new.scope} does not accept writes")
         self.outcome.evidence.append(
             f"{self.sites.new.scope} accepts writes: timeline {timeline} -> {self.sites.new.timeline}"
@@ -86,30 +124,21 @@ class Run:
     def _wait(self, find_lacking: t.Callable[[], list[str]], problem: str) -> None:
         while True:
             try:
-                self.sites = Sites(self.new.read_cluster(), self.old.read_cluster() if self.old else None)
+                old = None if self.sites.old is None else self.old.read_cluster()
+                self.sites = Sites(self.new.read_cluster(), old)
                 lacking = find_lacking()
             except Unreadable as error:
                 lacking = [error.problem]
             if not lacking:
                 return
             if self.deadline.passed:
-                old = self.sites.old.scope if self.sites.old else "(lost)"
+                scope = self.sites.old.scope if self.sites.old else "(lost)"
                 raise WaitTimeout(
-                    obj=f"Patroni clusters {self.sites.new.scope} and {old}",
+                    obj=f"Patroni clusters {self.sites.new.scope} and {scope}",
                     problem=f"after {self.deadline.seconds:.0f} s {problem}: {'; '.join(lacking)}",
                     next_step="Look at the members' logs; run again to go on from here",
                 )
             self.deadline.pause(INTERVAL)
-
-    def _find_unfenced(self) -> list[str]:
-        old = t.cast(Cluster, self.sites.old)
-        if not old.is_standby_cluster:
-            return ["its configuration has no standby_cluster"]
-        return list_unfenced(old)
-
-    def _find_missing(self) -> list[str]:
-        missing = self.sites.missing
-        return [] if missing == 0 else [f"{'an unknown number of' if missing is None else missing} bytes are missing"]
 
     def _find_unpromoted(self) -> list[str]:
         if not self.sites.is_promoted:
@@ -136,14 +165,15 @@ def run_site(module: AnsibleModule, outcome: Outcome) -> None:
     new_client = make_client(module, params["primary"])
     new = read_cluster(new_client, params["primary"])
     check_dcs(new)
-    old_client: Client | None = make_client(module, params["old_primary"])
-    old = _read_old(module, t.cast(Client, old_client), params)
-    old_client = old_client if old is not None else None
+    old_client = make_client(module, params["old_primary"])
+    old = _read_old(module, old_client, params)
     sites = Sites(new, old)
     max_lag = new.max_lag if params["max_lag"] is None else params["max_lag"]
     outcome.before = outcome.after = describe_sites(sites)
     _report(outcome, sites)
     steps = plan_sites(sites, max_lag)
+    if "fence" in steps:
+        check_known(old_client, sites)
     _plan(outcome, sites, steps)
     run = Run(new_client, old_client, sites, outcome, params["timeout"])
     if module.check_mode:
@@ -154,6 +184,8 @@ def run_site(module: AnsibleModule, outcome: Outcome) -> None:
         }
     else:
         try:
+            if steps:
+                run.check_rights()
             for step in steps:
                 run.fence() if step == "fence" else run.promote()
         finally:
@@ -165,7 +197,7 @@ def run_site(module: AnsibleModule, outcome: Outcome) -> None:
 
 
 def _read_old(module: AnsibleModule, client: Client, params: t.Mapping[str, t.Any]) -> Cluster | None:
-    """Return the other cluster; None where it cannot be read, and that is declared."""
+    """Return the other cluster; None where nobody is there any more, and that is declared."""
     try:
         cluster = read_cluster(client, params["old_primary"])
         check_dcs(cluster)
@@ -177,9 +209,48 @@ def _read_old(module: AnsibleModule, client: Client, params: t.Mapping[str, t.An
                 next_step="Bring it back; where the site is lost, make sure that it is off or cut from all clients, and"
                 " set old_site_lost: true. What it had not sent is lost then",
             ) from error
+        check_lost(client, error.problem)
         module.warn(f"The old site is declared lost, so it is not proven that it accepts no writes: {error.problem}")
         return None
     return cluster
+
+
+def check_known(client: Client, sites: Sites) -> None:
+    """Raise Refusal where an address of the old cluster is silent: it may be a primary that has left /cluster."""
+    silent = client.list_silent()
+    if silent:
+        raise Refusal(
+            obj=t.cast(Cluster, sites.old).title,
+            problem=f"not every address of old_primary.urls answers, so that it could not be proven fenced"
+            f" ({'; '.join(silent)})",
+            next_step="Bring the member back; where its PostgreSQL is certainly off, take its address out of urls",
+        )
+
+
+def try_write(client: Client, cluster: Cluster) -> None:
+    """Raise Refusal where a cluster does not take a change of its configuration; what is sent changes nothing."""
+    try:
+        answer = client.write("/config", NO_CHANGE, method="PATCH", timeout=client.request_timeout)
+    except OutcomeUnknown as error:
+        raise Refusal(obj=cluster.title, problem=error.problem, next_step="Look at its log, and run again") from error
+    if answer.code != 200:
+        raise Refusal(
+            obj=cluster.title,
+            problem=f"it takes no change of its configuration: {answer.code} {answer.text[:200].strip()}",
+            next_step="Look at its log, and run again",
+        )
+
+
+def check_lost(client: Client, problem: str) -> None:
+    """Raise Refusal where a member of a site that is declared lost is there: whatever it answers, it may be primary."""
+    answers = client.list_answers()
+    if answers:
+        raise Refusal(
+            obj="option old_site_lost",
+            problem=f"it is set, and the old site is there: {'; '.join(answers)} ({problem})",
+            next_step="Correct old_primary until the site can be read, and it is fenced; where it cannot be repaired,"
+            " turn its members off or cut them off, until no address of old_primary.urls takes a connection",
+        )
 
 
 def _plan(outcome: Outcome, sites: Sites, steps: t.Sequence[str]) -> None:

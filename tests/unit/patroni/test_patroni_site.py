@@ -1,0 +1,185 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""patroni_site against stand-ins of two clusters: when a site is lost, and when the other one may be promoted."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from support.modules import ModuleRun, run_module
+from support.patroni_site_pair import SiteStandIn
+
+Json = dict[str, Any]
+LOST = {"old_site_lost": True}
+RIGHTS = {"lowtide_rights": None}
+
+
+@pytest.fixture
+def east() -> Iterator[SiteStandIn]:
+    """The primary cluster."""
+    with SiteStandIn("east") as site:
+        yield site
+
+
+@pytest.fixture
+def west(east: SiteStandIn) -> Iterator[SiteStandIn]:
+    """The cluster that follows it."""
+    with SiteStandIn("west") as site:
+        site.follow(east)
+        yield site
+
+
+def declare(new: SiteStandIn, old: Json | SiteStandIn, **more: Any) -> ModuleRun:
+    """Have ``new`` be the primary cluster."""
+    old_primary = {"urls": [old.url]} if isinstance(old, SiteStandIn) else old
+    options = {
+        "primary": {"urls": [new.url], "request_timeout": 2},
+        "old_primary": {**old_primary, "request_timeout": 1},
+    }
+    return run_module("patroni_site", {**options, "timeout": 2, **more})
+
+
+def test_a_site_that_nobody_can_connect_to_is_lost_where_that_is_declared(west: SiteStandIn) -> None:
+    run = declare(west, {"urls": ["http://127.0.0.1:9"]}, **LOST)
+    assert not run.failed, run.msg
+    assert west.patches == [RIGHTS, {"standby_cluster": None}]
+
+
+@pytest.mark.parametrize("code", [401, 403, 503])
+def test_a_site_that_answers_is_not_lost(west: SiteStandIn, east: SiteStandIn, code: int) -> None:
+    """Whatever it answers: a primary that has lost its DCS answers 503, one with another password 401."""
+    east.code = code
+    run = declare(west, east, **LOST)
+    assert run["error"]["refused"], run.msg
+    assert f"the old site is there: {east.url} answers {code}" in run.msg
+    assert west.patches == []
+
+
+def test_a_site_of_another_scope_or_without_its_dcs_is_not_lost(west: SiteStandIn, east: SiteStandIn) -> None:
+    other = declare(west, {"urls": [east.url], "scope": "shop"}, **LOST)
+    assert "its scope is east, and shop is meant" in other.msg
+    east.status = {"dcs_last_seen": 1000}
+    alone = declare(west, east, **LOST)
+    assert "none reads the DCS" in alone.msg
+    assert other["error"]["refused"]
+    assert alone["error"]["refused"]
+    assert west.patches == []
+
+
+def test_a_site_that_takes_connections_and_says_nothing_is_not_lost(west: SiteStandIn) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        run = declare(west, {"urls": ["http://127.0.0.1:9", f"http://127.0.0.1:{listener.getsockname()[1]}"]}, **LOST)
+    assert "takes connections" in run.msg
+    assert west.patches == []
+
+
+def test_a_site_that_sends_wal_is_not_lost(west: SiteStandIn) -> None:
+    west.status = {"replication_state": "streaming"}
+    run = declare(west, {"urls": ["http://127.0.0.1:9"]}, **LOST)
+    assert "old_site_lost is set, and its leader west1 streams WAL from another server" in run.msg
+    assert west.patches == []
+
+
+def test_rights_on_both_are_tried_before_the_fence(west: SiteStandIn, east: SiteStandIn) -> None:
+    """A login that is wrong only there would be found by the promotion, when neither accepts writes any more."""
+    west.patch_code = 401
+    run = declare(west, east)
+    assert run["error"]["refused"], run.msg
+    assert f"{west.url}: it answers 401" in run.msg
+    assert east.patches == [RIGHTS]
+    west.patch_code = 503
+    assert "west: it takes no change of its configuration: 503" in declare(west, east).msg
+    assert not east.is_standby
+
+
+def test_the_other_site_takes_over(west: SiteStandIn, east: SiteStandIn) -> None:
+    """Fenced first; the next run changes nothing."""
+    west.on_patch = lambda: east_follows(east, west)
+    run = declare(west, east)
+    assert not run.failed, run.msg
+    assert east.patches == [RIGHTS, {"standby_cluster": {"host": "127.0.0.1", "port": west.port}}]
+    assert west.patches == [RIGHTS, {"standby_cluster": None}]
+    again = declare(west, east)
+    assert not again.failed, again.msg
+    assert not again.changed
+
+
+def east_follows(old: SiteStandIn, new: SiteStandIn) -> None:
+    """The old cluster is on the new timeline and streams."""
+    old.timeline = new.timeline
+    new.streaming.append(old.name)
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        ({"state": "starting", "xlog": {}}, "east1: standby_leader, starting"),
+        ({"xlog": {}}, "the position of east1 is not known"),
+        ({"xlog": {"received_location": 5100, "replayed_location": 5100}}, "west has not received 100 bytes of WAL"),
+    ],
+)
+def test_a_fence_that_is_not_proven_ends_with_the_way_back(
+    west: SiteStandIn, east: SiteStandIn, status: Json, said: str
+) -> None:
+    """An old leader that is silent about its WAL may have more than all others."""
+    east.on_patch = lambda: east.status.update(status if east.is_standby else {})
+    run = declare(west, east)
+    assert run.failed
+    assert said in run.msg, run.msg
+    assert "To go back to east, run with primary and old_primary exchanged; where that" in run.msg
+    assert f'send PATCH {{"standby_cluster": null}} to {east.url}/config' in run.msg
+    assert west.is_standby
+    assert not run["error"]["refused"]
+
+
+def add_replica(site: SiteStandIn, replica: SiteStandIn, *, state: str) -> None:
+    """Make ``replica`` answer as the second member of a cluster."""
+    replica.status = {"role": "replica", "state": state}
+    site.members = [{"name": "east2", "role": "replica", "state": state, "api_url": f"{replica.url}/patroni"}]
+
+
+def test_a_member_that_leaves_the_old_site_after_the_fence_is_missed(west: SiteStandIn, east: SiteStandIn) -> None:
+    """Its Patroni may be gone and its PostgreSQL not."""
+    with SiteStandIn("east") as replica:
+        add_replica(east, replica, state="running")
+        east.on_patch = lambda: east.members.clear() if east.is_standby else None
+        run = declare(west, east)
+    assert "east2 is not in the cluster any more" in run.msg, run.msg
+    assert west.is_standby
+
+
+def test_a_silent_address_of_the_old_site_may_be_a_primary(west: SiteStandIn, east: SiteStandIn) -> None:
+    """Patroni was killed there, so that /cluster has forgotten the member; its PostgreSQL may go on."""
+    run = declare(west, {"urls": [east.url, "http://127.0.0.1:9"]})
+    assert run["error"]["refused"], run.msg
+    said = "not every address of old_primary.urls answers, so that it could not be proven fenced (http://127.0.0.1:9:"
+    assert said in run.msg
+    assert east.patches == []
+
+
+def test_a_run_in_the_other_direction_ends_this_one(west: SiteStandIn, east: SiteStandIn) -> None:
+    """It has promoted the old cluster again while this run waits: two primaries otherwise."""
+    east.on_patch = lambda: east.config.pop("standby_cluster", None)
+    run = declare(west, east)
+    assert "the configuration of east has no standby_cluster" in run.msg, run.msg
+    assert west.is_standby
+
+
+def test_a_promotion_that_is_refused_ends_with_the_way_back(west: SiteStandIn, east: SiteStandIn) -> None:
+    east.on_patch = lambda: setattr(west, "patch_code", 401 if east.is_standby else 200)
+    run = declare(west, east)
+    assert "it answers 401" in run.msg
+    assert "To go back to east" in run.msg
+    assert not run["error"]["refused"]
+
+
+def test_a_fence_that_could_never_be_proven_is_not_sent(west: SiteStandIn, east: SiteStandIn) -> None:
+    """A replica that answers and does not run."""
+    with SiteStandIn("east") as replica:
+        add_replica(east, replica, state="start failed")
+        run = declare(west, east)
+    assert "not every member runs, so that it could not be proven fenced (east2: start failed)" in run.msg, run.msg
+    assert east.patches == []
