@@ -245,7 +245,8 @@ def explain_unreadable(bucket: VersionedBucket, entry: Unreadable) -> Blocker:
         describe_object(bucket, entry.version),
         entry.problem,
         "whoever writes the object",
-        "Write seconds (10 digits) or milliseconds (13) since the epoch, or ISO 8601 with an offset such as 2026-11-27T00:00:00Z; it stays until then",
+        "Write seconds (10 digits) or milliseconds (13) since the epoch, or ISO 8601 with an offset such as"
+        " 2026-11-27T00:00:00Z, and no moment before 2000; it stays until then",
     )
 
 
@@ -263,7 +264,8 @@ def explain_exposed(bucket: VersionedBucket, entry: Due, versioning: str) -> Blo
     """Return what to say of a version that the next write may replace under the same id."""
     return Blocker(
         describe_object(bucket, entry.version),
-        f"it is due, and while versioning is {versioning} the next write takes its id null: it could be removed instead",
+        f"it is due, and while versioning is {versioning or 'None'} the next write takes its id null, and would be"
+        " removed instead",
         "the versioning of the bucket",
         "Turn on versions for the bucket, and run again; or remove it by hand while nobody writes",
     )
