@@ -25,7 +25,7 @@ from .connection import quote_name
 from .dump_text import DumpText
 from .locks import NamedLock
 from .manifest import DUMP, LAYOUT, Contents, MySqlManifest, compare_dump, read_contents, read_manifest
-from .move import Move, refuse_untrusted
+from .move import Move, refuse_unclear, refuse_untrusted
 from .restore_state import (
     ADD_SCRIPT,
     BESIDE_SUFFIX,
@@ -244,13 +244,14 @@ class Restore:
                     client.stop()
                     raise
                 client.finish()
+        refuse_unclear(dump, f"backup {manifest.run_id}", f"{self._options.database} is untouched")
         with self._session.connection.cursor() as cursor:
             cursor.executemany(
                 ADD_SCRIPT.format(book=f"{name}.{quote_name(BOOK)}"),
                 [("restored", kind, own, script) for (kind, own), script in dump.scripts.items()],
             )
         self._write(
-            f"ALTER DATABASE {name} COMMENT"
+            f"ALTER DATABASE {name} CHARACTER SET {manifest.charset} COLLATE {manifest.collation} COMMENT"
             f" {self._session.connection.escape(replace(note, phase=RESTORED).to_comment())}"
         )
 

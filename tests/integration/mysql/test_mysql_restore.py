@@ -20,6 +20,11 @@ pytestmark = [pytest.mark.lab("mariadb", "versitygw", "s3")]
 @pytest.fixture
 def backup(site: MySqlSite) -> str:
     """A backup of the seeded database; then something is lost in it."""
+    name = quoted(site.database)
+    site.sql(f"CREATE TRIGGER {name}.named BEFORE UPDATE ON {name}.log FOR EACH ROW SET new.said = upper(new.said)")
+    site.sql(
+        f"ALTER DATABASE {name} CHARACTER SET latin1 COLLATE latin1_swedish_ci"
+    )  # as one that has been moved since
     made = run_module("mysql_backup", site.params())
     assert made.changed, made.msg
     site.sql("DELETE FROM child WHERE id > 40")
@@ -46,7 +51,7 @@ def assert_in_place(site: MySqlSite, before: dict[str, Any]) -> None:
     assert site.sql("SELECT next_one(1), nextval(counter)")[0] == (2, 41)
     own = definitions(site, site.database)
     assert [name for name, _definer in own["views"]] == ["early", "late"]
-    assert own["triggers"] == [("noted", "root@localhost")]
+    assert [name for name, _definer in own["triggers"]] == ["named", "noted"]
     assert own["events"] == [("tidy", "ENABLED")]
     assert len(own["routines"]) == 2
     site.sql("INSERT INTO feature (name) VALUES ('one more')")
@@ -76,6 +81,7 @@ def test_beside_compared_and_brought_into_place(site: MySqlSite, backup: str) ->
     assert beside["live_differences"] == ["table child has 40 rows, the backup 50: others"]
     assert site.checksums() == before
     assert definitions(site, f"{site.database}__restored")["events"] == []
+    assert len(definitions(site, f"{site.database}__restored")["triggers"]) == 2
     again = run_module("mysql_restore", site.params("restore"))
     assert not again.changed, again.msg
     placed = run_module("mysql_restore", site.params("restore", state="in_place"))
@@ -209,7 +215,7 @@ def test_killed_anywhere_and_run_again(site: MySqlSite, backup: str) -> None:
         assert kept == lost, point
         assert definitions(site, f"{site.database}__original")["triggers"] == [("gone", "root@localhost")], point
         assert site.sql("SELECT (SELECT number FROM early), (SELECT count(*) FROM child)")[0] == (1990, 50), point
-        assert definitions(site, site.database)["triggers"] == [("noted", "root@localhost")], point
+        assert len(definitions(site, site.database)["triggers"]) == 2, point
 
 
 @pytest.mark.procedure("E9")
