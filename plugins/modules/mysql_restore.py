@@ -46,7 +46,8 @@ options:
     description:
       - The name of the server that the backup is of, as in the path of its backups. Unset means O(login_host) and
         O(login_port).
-      - Name it to restore the backup of another server.
+      - Name it to restore the backup of another server. Unset, the newest backup of this very server is taken, by its host name,
+        port, C(server_id) and C(server_uid), unless O(backup) names one.
     type: str
   state:
     description:

@@ -26,6 +26,7 @@ from ansible_collections.lowtide.ops.plugins.module_utils._mysql.manifest import
     LAYOUT,
     MySqlManifest,
     MySqlOrigin,
+    ServerIdentity,
     parse_gtid,
     read_manifest,
 )
@@ -109,6 +110,33 @@ def test_a_backup_ahead_of_the_server_is_anothers(gtid: str, is_own: bool) -> No
     assert (MySqlOrigin(gtid).explain_foreign(MANIFEST) is None) == is_own
     assert MySqlOrigin(gtid).explain_foreign(replace(MANIFEST, gtid=None)) is None
     assert parse_gtid("0-1-50, 1-2-7") == {0: 50, 1: 7}
+
+
+OWN = ServerIdentity("production:3306", 1, "")
+
+
+@pytest.mark.parametrize(
+    ("server", "hosts", "is_own"),
+    [
+        (OWN, ("controller:3306", "production:3306"), True),
+        (replace(OWN, host="staging:3306"), ("controller:3306", "staging:3306"), False),
+        (replace(OWN, server_id=2), ("controller:3306", "production:3306"), False),
+        (replace(OWN, uid="x"), ("controller:3306", "production:3306"), False),
+        (None, ("controller:3306", "production:3306"), True),
+        (None, ("controller:3306", "staging:3306"), False),
+    ],
+)
+def test_a_backup_of_another_server_is_anothers(
+    server: ServerIdentity | None, hosts: tuple[str, ...], is_own: bool
+) -> None:
+    """Both reached through one tunnel, both with a database shop: neither counts for the other, whatever its GTID."""
+    manifest = replace(MANIFEST, server=server, hosts=hosts)
+    for gtid in ("0-1-9000,1-2-9", ""):
+        problem = MySqlOrigin("0-1-9000,1-2-9", OWN).explain_foreign(replace(manifest, gtid=gtid))
+        assert (problem is None) == is_own
+        assert is_own or "this one is production:3306 (server_id 1)" in str(problem)
+    assert MySqlOrigin("0-1-9000,1-2-9").explain_foreign(manifest) is None
+    assert read_manifest(manifest.to_json()) == manifest
 
 
 SHOP = "shop"

@@ -162,7 +162,7 @@ def find_problems(
 ) -> list[str]:
     """Return what stands against restoring the last backup of ``chain``, which are those that it builds on and itself.
 
-    Damage of WAL that it does not need is none of it. pgBackRest's verify knows of no segment that is missing at the end
+    Damage of WAL that it does not need is left out. pgBackRest's verify knows of no segment that is missing at the end
     of a run of segments, and calls a repository good that lacks the one which a backup needs (seen with 2.45), so they
     are looked for.
     """
