@@ -33,7 +33,7 @@ _CHARSET = re.compile(r"[A-Za-z0-9_]+")
 
 @dataclass(frozen=True)
 class ServerIdentity:
-    """What tells one server from another: its own host and port, its server_id, and its server_uid, "" where it has none.
+    """What tells one server from another: its host and port, its server_id, and its server_uid, "" where it has none.
 
     None of them does by itself: host names and numbers repeat in containers, and server_uid comes of the MAC address.
     """

@@ -173,6 +173,27 @@ def test_what_is_refused(site: MySqlSite, backup: str) -> None:
     assert f"{original}: it is there" in run.msg
 
 
+@pytest.mark.procedure("E9")
+def test_a_table_that_a_transaction_holds_ends_the_move_in_time(site: MySqlSite, backup: str) -> None:
+    """From a session of another database, which the list of sessions does not tell: nothing is moved or dropped."""
+    assert run_module("mysql_restore", site.params("restore", compare_live=False)).changed, backup
+    before = definitions(site, site.database)
+    holder = site.connect("mysql")
+    try:
+        with holder.cursor() as cursor:
+            cursor.execute("START TRANSACTION")
+            cursor.execute(f"SELECT count(*) FROM {quoted(site.database)}.child")
+        run = run_module("mysql_restore", site.params("restore", state="in_place"))
+        assert run.failed
+        assert f"by one of: {holder.thread_id()}" in run.msg
+        assert run["blockers"][0]["holder"] == "root from localhost"
+        assert definitions(site, site.database) == before
+        assert not site.exists(f"{site.database}__original")
+    finally:
+        holder.close()
+    assert run_module("mysql_restore", site.params("restore", state="in_place")).changed
+
+
 def run_until(site: MySqlSite, number: int) -> int:
     """Restore in place through a proxy, killed before its ``number``-th command; return how many it has sent."""
     server = site.facts["primary"]

@@ -30,6 +30,7 @@ from ansible_collections.lowtide.ops.plugins.module_utils._mysql.manifest import
     parse_gtid,
     read_manifest,
 )
+from ansible_collections.lowtide.ops.plugins.module_utils._mysql.programs import Programs, client_command
 from ansible_collections.lowtide.ops.plugins.module_utils._mysql.restore_state import (
     KEPT,
     LOADING,
@@ -233,6 +234,12 @@ def test_ddl_is_told_by_two_readings() -> None:
     after = {("TABLE", "a"): "2", ("VIEW", "v"): "1", ("EVENT", "e"): "1"}
     assert explain_ddl(before, after) == ["event e (made)", "table a (redefined)", "trigger t (dropped)"]
     assert explain_ddl(before, before) == []
+
+
+def test_a_script_waits_seconds_for_a_lock() -> None:
+    """And not a day, while all others that use the table queue behind it."""
+    programs = Programs(dump="mariadb-dump", client="mariadb", zstd="zstd", version="10.11.19")
+    assert "--init-command=SET SESSION lock_wait_timeout=20" in client_command(programs, 3, "shop__restored").argv
 
 
 def test_option_files_hold_any_password() -> None:

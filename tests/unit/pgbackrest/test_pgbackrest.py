@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from ansible_collections.lowtide.ops.plugins.module_utils._pgbackrest.repository
     parse_verification,
     parse_version,
 )
+from support.modules import run_module
 
 HOUR = 3600
 NOW = 1_000_000.0
@@ -244,3 +246,51 @@ def test_lists_of_files() -> None:
     output = json.dumps([{**STANZA, "backup": [detail]}])
     assert parse_bad_files(output, ENTRY["label"]) == ["base/5/16384 (database shop)", "global/1"]
     assert parse_bad_files("no", "x") == []
+
+
+PROGRAM = """#!/usr/bin/env python3
+import json, pathlib, sys
+place = pathlib.Path(__file__).parent
+words = [word for word in sys.argv[1:] if not word.startswith(("--stanza", "--config", "--log", "--repo"))]
+with (place / "called").open("a") as called:
+    called.write(" ".join(words) + "\\n")
+entry = json.loads((place / "info.json").read_text())
+if words[0] == "version":
+    print("pgBackRest 2.45")
+elif words[0] == "info":
+    print(json.dumps([entry]))
+elif words[0] == "backup":
+    entry["backup"] = json.loads((place / "next.json").read_text())
+    (place / "info.json").write_text(json.dumps(entry))
+elif words[0] == "verify":
+    print((place / "verify.txt").read_text())
+elif words[0] == "repo-ls":
+    print(json.dumps({f"00000001000000000000000{number}-" + "a" * 40: {} for number in (2, 3)}))
+"""
+
+
+@pytest.mark.parametrize(
+    ("has_errors", "status", "called"),
+    [
+        (False, "valid", ["backup", "info", "verify", "info", "repo-ls", "annotate", "expire", "info"]),
+        (False, "invalid", ["backup", "info", "verify", "info", "annotate", "repo-ls", "annotate"]),
+        (True, "valid", ["backup", "info", "info"]),
+    ],
+)
+def test_nothing_is_expired_before_a_backup_is_verified(
+    tmp_path: Path, has_errors: bool, status: str, called: list[str]
+) -> None:
+    """Neither by the backup itself, nor after one that found damage or is damaged."""
+    program = tmp_path / "pgbackrest"
+    program.write_text(PROGRAM)
+    program.chmod(0o755)
+    (tmp_path / "info.json").write_text(json.dumps({**STANZA, "backup": []}))
+    (tmp_path / "next.json").write_text(json.dumps([{**ENTRY, "error": has_errors}]))
+    (tmp_path / "verify.txt").write_text(
+        GOOD.replace("backup: F, status: valid", f"backup: {ENTRY['label']}, status: {status}")
+    )
+    run = run_module("pgbackrest_backup", {"stanza": "main", "bin_dir": str(tmp_path)})
+    assert run.failed == (has_errors or status != "valid"), run.msg
+    calls = (tmp_path / "called").read_text().splitlines()
+    assert [words.split()[0] for words in calls] == ["version", "info", *called]
+    assert calls[2] == "backup --type=full --no-expire-auto"
