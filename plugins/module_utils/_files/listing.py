@@ -189,10 +189,10 @@ def remove_file(file: File, suffix: str = "") -> str:
             status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
             if File.from_status(file.path, status) != file:
                 return "it was changed after it had been listed"
-            os.unlink(name, dir_fd=descriptor)
             if suffix:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(name + suffix, dir_fd=descriptor)
+            os.unlink(name, dir_fd=descriptor)
     except FileNotFoundError:
         return ""
     except OSError as error:

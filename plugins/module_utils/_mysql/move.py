@@ -198,7 +198,8 @@ class Move:
             self._outcome.blockers += [
                 Blocker(
                     object=f"connection {row['id']}",
-                    what=f"it has a transaction since {row['started']} UTC, and may hold a table of {self._database}",
+                    what=f"it has a transaction since {row['started']} by the server's clock, and may hold a table of"
+                    f" {self._database}",
                     holder=f"{row['user']} from {row['host']}",
                     next_step="Have it ended by its client",
                 )
