@@ -12,17 +12,18 @@ short_description: Remove old files of a folder, within limits, and never the la
 version_added: 0.1.0
 author: The lowtide.ops team (@lowtide-ops)
 description:
-  - Removes the files of a folder that are older than declared, except the newest O(keep), whatever their age. So the last
+  - Removes the files of a folder that are older than declared, except the newest O(keep) of each series, whatever their age. So the last
     backups stay also when backups have stopped, which C(find -mtime +30 -delete) does not know.
-  - With O(checksum_suffix) only a file that is proven by its SHA-256 counts among those. Where there are fewer than O(keep), no
-    file is removed.
+  - With O(checksum_suffix) only a file that is proven by its SHA-256 counts among those. Where a series has
+    fewer than O(keep), no file of it is removed.
   - If more is due than O(max_files), O(max_bytes) or O(max_share) allow, all of it is refused and nothing is removed.
   - A file that a process has open stays, since to remove it frees nothing. So does one that has changed since it was listed.
-  - Symbolic links are not followed and not removed, and other file systems below O(path) are left alone.
+  - Symbolic links are not followed and not removed, not even one that is put in the place of a folder while this runs, and other file systems below O(path) are left alone.
   - It runs on the host itself.
 options:
   path:
-    description: The folder, as an absolute path; a symbolic link is refused, and so is a folder directly below C(/).
+    description: The folder, as an absolute path; a symbolic link in it is refused, and so is a folder directly below
+      C(/).
     type: str
     required: true
   patterns:
@@ -31,7 +32,7 @@ options:
     elements: str
     required: true
   recurse:
-    description: Whether files in folders below O(path) count, too. O(keep) counts all of them together.
+    description: Whether files in folders below O(path) count, too. Each folder's are series of their own.
     type: bool
     default: false
   older_than:
@@ -39,9 +40,16 @@ options:
     type: str
     required: true
   keep:
-    description: How many of the newest files stay whatever their age. V(0) has to be said.
+    description: How many of the newest files of each series stay whatever their age. V(0) has to be said.
     type: int
     required: true
+  series:
+    description:
+      - What of a file's name tells one series from another, as a regular expression that is searched in it. Its groups are that,
+        or all that it matches where it has none, so V(dump$) makes all files of a folder one series.
+      - By default files are of one series whose names differ only in their digits, such as V(shop-20261127.dump).
+      - A file that it does not match is a series of its own, and so stays where O(keep) is not V(0).
+    type: str
   checksum_suffix:
     description:
       - What the name of a file has after it that holds its SHA-256 as C(sha256sum) writes it, such as V(.sha256). Only files that
@@ -137,6 +145,11 @@ kept:
   returned: when it could be read
   type: list
   elements: str
+series:
+  description: How many files there are of each series, by folder and what tells it from another.
+  returned: when it could be read
+  type: dict
+  sample: {"/var/backups/pggit/shop-#.dump": 10}
 removed:
   description: The files that were removed.
   returned: when it could be read

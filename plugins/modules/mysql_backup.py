@@ -31,7 +31,8 @@ description:
   - A run that was killed leaves a folder without a manifest. Once the O(timeout) of that run is over, the next run that
     makes a backup removes the folder after it, or warns if it may not.
   - MariaDB has no identifier of a server's data. A backup counts for the server that O(server) names, if it is not ahead of
-    that server's GTID position.
+    that server's GTID position. Where O(server) is not set it counts only for the very server that it was made of, by host name,
+    port, C(server_id) and C(server_uid). What does not count is not removed by O(keep) either.
 options:
   database:
     description: The database to back up.

@@ -13,7 +13,8 @@ version_added: 0.1.0
 description:
   - Restores a backup that M(lowtide.ops.mysql_backup) has made into a new database beside the one in use,
     C(<database>__restored), streamed from the bucket and compared with the SHA-256 of its manifest. Nothing is ever
-    restored over a database that is there.
+    restored over a database that is there. What a dump says of its own database is done in the new one; a statement that names
+    a database otherwise is refused.
   - What was restored is compared with the backup, row by row (number and hashes of rows of each table), with the definition
     of each table, view, sequence, routine and trigger, and their definers. Each difference is named.
   - With O(state=in_place) it is then brought into place. All tables of the database in use are renamed into
@@ -22,6 +23,7 @@ description:
   - A rename carries tables, indexes, foreign keys and sequences. It cannot carry triggers, views, routines and events to
     another database; those are dropped before and made anew after it, in both, by scripts that were noted first. Until then
     the tables are in place without them, so a database that any session uses is refused.
+    A table that a transaction holds from elsewhere ends the run after 20 seconds, before anything is moved or dropped.
   - Events do not run beside, nor in the kept original. Their scripts are in its table C(_lowtide_restore).
   - Foreign keys of other databases that refer to this one are refused by name, and so are definers that this server has no
     account for. Rights on tables are by name, and stay.
@@ -44,7 +46,8 @@ options:
     description:
       - The name of the server that the backup is of, as in the path of its backups. Unset means O(login_host) and
         O(login_port).
-      - Name it to restore the backup of another server.
+      - Name it to restore the backup of another server. Unset, the newest backup of this very server is taken, by its host name,
+        port, C(server_id) and C(server_uid), unless O(backup) names one.
     type: str
   state:
     description:

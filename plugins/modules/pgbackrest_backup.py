@@ -18,7 +18,9 @@ description:
   - A backup counts when C(verify) calls it and all that it builds on valid, and every WAL segment that it needs is in the
     archive, which C(verify) does not tell by itself.
   - It runs on the host where C(pgbackrest backup) runs, as the user who owns the repository (C(become_user)). Retention stays
-    with pgBackRest (C(repo1-retention-full)).
+    with pgBackRest (C(repo1-retention-full)), and C(pgbackrest expire) is run only after a backup has been verified.
+  - A backup that finds damage in the database fails this and every run until it is O(max_age) old; none is expired meanwhile.
+  - WAL that is damaged and that the backup does not need is a warning. Backups from before a C(stanza-upgrade) do not count.
 options:
   stanza:
     description: Name of the stanza. It must exist.
@@ -150,6 +152,11 @@ backups:
   elements: dict
 damaged:
   description: Labels of all backups that the verification calls damaged.
+  returned: when the repository was verified
+  type: list
+  elements: str
+archive_problems:
+  description: What the verification says of damage in the WAL archive, needed by the backup or not.
   returned: when the repository was verified
   type: list
   elements: str

@@ -48,15 +48,17 @@ options:
     default: {}
   expiry_tag:
     description:
-      - Name of a tag with the moment from which on an object is due. That is a number of seconds or milliseconds since the
-        epoch, or ISO 8601 with an offset, such as V(2026-11-27T00:00:00Z).
+      - Name of a tag with the moment from which on an object is due. That is a number of seconds (10 digits) or
+        milliseconds (13) since the epoch, or ISO 8601 with an offset, such as V(2026-11-27T00:00:00Z), and not before the
+        year 2000. V(20271231) and V(0) are none.
       - An object without it stays. So does one whose value is no such moment, with a line in RV(blockers).
     type: str
   expiry_metadata:
     description: The same for an entry of the metadata, such as V(expires_at).
     type: str
   keep:
-    description: How many of the newest objects below O(prefix) stay whatever the other rules say.
+    description: How many of the newest objects below O(prefix) stay whatever the other rules say. All of them are counted together,
+      so give each series of files that has to keep its own a prefix of its own.
     type: int
     default: 0
   versions:
@@ -65,6 +67,8 @@ options:
       - V(all) removes the versions themselves for good, those that are not current included, each judged by itself, and the
         delete markers that nothing is left behind. A current version is removed only if all older ones of its key go, too,
         since one of them would come back otherwise. In a bucket without versions it is the same as V(current).
+      - While versioning is not C(Enabled), a version or marker with the id V(null) that is not the current object stays, with a
+        line in RV(blockers), since the next write takes that id.
     type: str
     choices: [current, all]
     default: current

@@ -22,6 +22,7 @@ from .rules import (
     Due,
     Labels,
     Rules,
+    Selection,
     Unreadable,
     complete_keys,
     drop_null_versions,
@@ -30,6 +31,7 @@ from .rules import (
     order_removal,
     read_rules,
     refuse_backups,
+    select_versions,
 )
 
 if t.TYPE_CHECKING:
@@ -74,7 +76,13 @@ def expire_objects(module: AnsibleModule, outcome: Outcome) -> None:
         listed = drop_null_versions(listed)
     now = bucket.server_time or datetime.now(UTC)
     due, unreadable = find_due(bucket, listed, rules, now, deadline)
-    complete = complete_keys(due, listed, rules, now) if with_versions else due
+    selection = Selection(due, [], [])
+    if with_versions and versioning != "Enabled":
+        selection = select_versions(due, listed, rules, now)
+    elif with_versions:
+        complete = complete_keys(due, listed, rules, now)
+        selection = Selection(complete, [entry for entry in due if entry not in complete], [])
+    complete = selection.going
     due_total = Amount.from_sizes(entry.version.size for entry in complete)
     total = Amount.from_sizes(version.size for version in listed)
     tell_plan(outcome, location, complete, total)
@@ -88,7 +96,8 @@ def expire_objects(module: AnsibleModule, outcome: Outcome) -> None:
         "not_removed": [],
     }
     outcome.blockers += [explain_unreadable(bucket, entry) for entry in unreadable]
-    outcome.blockers += [explain_incomplete(bucket, entry) for entry in due if entry not in complete]
+    outcome.blockers += [explain_incomplete(bucket, entry) for entry in selection.incomplete]
+    outcome.blockers += [explain_exposed(bucket, entry, versioning) for entry in selection.exposed]
     refuse_excess(caps, location=location, due=due_total, total=total, noun="object")
     if module.check_mode or not complete:
         outcome.changed = bool(complete)
@@ -236,7 +245,8 @@ def explain_unreadable(bucket: VersionedBucket, entry: Unreadable) -> Blocker:
         describe_object(bucket, entry.version),
         entry.problem,
         "whoever writes the object",
-        "Write seconds since the epoch, or ISO 8601 with an offset such as 2026-11-27T00:00:00Z; it stays until then",
+        "Write seconds (10 digits) or milliseconds (13) since the epoch, or ISO 8601 with an offset such as"
+        " 2026-11-27T00:00:00Z, and no moment before 2000; it stays until then",
     )
 
 
@@ -247,6 +257,17 @@ def explain_incomplete(bucket: VersionedBucket, entry: Due) -> Blocker:
         "it is due, and an older version of it is not: that one would be the current one again",
         "the rules",
         "Give rules that also let its older versions go",
+    )
+
+
+def explain_exposed(bucket: VersionedBucket, entry: Due, versioning: str) -> Blocker:
+    """Return what to say of a version that the next write may replace under the same id."""
+    return Blocker(
+        describe_object(bucket, entry.version),
+        f"it is due, and while versioning is {versioning or 'None'} the next write takes its id null, and would be"
+        " removed instead",
+        "the versioning of the bucket",
+        "Turn on versions for the bucket, and run again; or remove it by hand while nobody writes",
     )
 
 

@@ -24,12 +24,13 @@ if t.TYPE_CHECKING:
 
 NULL = "null"
 """The id of what was written while a bucket kept no versions."""
-_MILLISECONDS = 100_000_000_000
-"""A number of this size is a moment in milliseconds; as seconds it would be in the year 5138."""
+_EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
+"""A moment before it is what programs write for none: 1970, or the year 1."""
 _PGBACKREST = re.compile(
     r"(?:^|/)(?:archive/[^/]+/(?:archive\.info|\d+-\d+/)|backup/[^/]+/(?:backup\.info|\d{8}-\d{6}F))"
 )
-_EPOCH = re.compile(r"\d{1,14}(\.\d+)?")
+_EPOCH = re.compile(r"[0-9]{10}(?P<milliseconds>[0-9]{3})?(?:\.[0-9]+)?")
+_CALENDAR = re.compile(r"20[0-9]{2}(?:0[1-9]|1[0-2])(?:0[1-9]|[12][0-9]|3[01])(?:[01][0-9]|2[0-3])")
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,15 @@ class Unreadable:
     problem: str
 
 
+@dataclass(frozen=True)
+class Selection:
+    """What goes, and what is due and stays: ``incomplete`` for an older version, ``exposed`` for the id ``null``."""
+
+    going: list[Due]
+    incomplete: list[Due]
+    exposed: list[Due]
+
+
 def read_rules(params: t.Mapping[str, t.Any]) -> Rules:
     """Return the rules that the module's options give; refuse what cannot be meant."""
     older_than = params["older_than"]
@@ -101,16 +111,26 @@ def read_rules(params: t.Mapping[str, t.Any]) -> Rules:
 
 
 def parse_moment(text: str) -> datetime | None:
-    """Return the moment that a label names: seconds or milliseconds since the epoch, or ISO 8601 with an offset."""
+    """Return the moment that a label names, and None for what can be meant otherwise.
+
+    It is seconds (10 digits) or milliseconds (13) since the epoch, or ISO 8601 with an offset. No other number is read:
+    ``20271231`` is a day, ``0`` says that there is no end, and ``2027123123`` may be an hour.
+    """
     stripped = text.strip()
-    if _EPOCH.fullmatch(stripped):
-        number = float(stripped)
-        return datetime.fromtimestamp(number / 1000 if number >= _MILLISECONDS else number, UTC)
+    number = _EPOCH.fullmatch(stripped)
     try:
-        moment = datetime.fromisoformat(stripped)
-    except ValueError:
+        if number is None:
+            moment = datetime.fromisoformat(stripped)
+            if moment.tzinfo is None or stripped.isdigit():
+                return None
+            moment = moment.astimezone(UTC)
+        elif _CALENDAR.fullmatch(stripped):
+            return None
+        else:
+            moment = datetime.fromtimestamp(float(stripped) / (1000 if number["milliseconds"] else 1), UTC)
+    except (ValueError, OverflowError):
         return None
-    return None if moment.tzinfo is None else moment.astimezone(UTC)
+    return moment if moment >= _EARLIEST else None
 
 
 def find_backups(versions: t.Iterable[Version]) -> list[str]:
@@ -142,7 +162,9 @@ def drop_null_versions(versions: t.Iterable[Version]) -> list[Version]:
     The next write there gets the same id. So it goes as an object without versions does, under a condition.
     """
     return [
-        replace(version, version_id=None) if version.version_id == NULL and version.is_current else version
+        replace(version, version_id=None)
+        if version.version_id == NULL and version.is_current and not version.is_marker
+        else version
         for version in versions
     ]
 
@@ -194,6 +216,20 @@ def judge(version: Version, labels: Labels, rules: Rules, now: datetime) -> Due 
             return None
         reasons.append(f"{kind} {label}={text}")
     return Due(version, ", ".join(reasons))
+
+
+def select_versions(due: t.Sequence[Due], versions: t.Sequence[Version], rules: Rules, now: datetime) -> Selection:
+    """Return what of ``due`` may go for good, after :func:`drop_null_versions` where the bucket may not keep versions.
+
+    What still has the id ``null`` there stays: the next write takes that id, and no condition goes with a version's id,
+    so the request would remove an object that was written after the listing.
+    """
+    held = [entry for entry in due if entry.version.version_id == NULL]
+    rest = [entry for entry in due if entry.version.version_id != NULL]
+    complete = complete_keys(rest, versions, rules, now)
+    going = [entry for entry in complete if entry.version.version_id != NULL]
+    held += [entry for entry in complete if entry.version.version_id == NULL]
+    return Selection(going, [entry for entry in rest if entry not in complete], held)
 
 
 def complete_keys(due: t.Sequence[Due], versions: t.Sequence[Version], rules: Rules, now: datetime) -> list[Due]:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 import typing as t
 
@@ -21,7 +22,6 @@ from .listing import (
     explain_unproven,
     find_open_files,
     list_files,
-    remove_beside,
     remove_file,
 )
 
@@ -36,6 +36,7 @@ FILES_SPEC: dict[str, dict[str, t.Any]] = {
     "recurse": {"type": "bool", "default": False},
     "older_than": {"type": "str", "required": True},
     "keep": {"type": "int", "required": True},
+    "series": {"type": "str"},
     "checksum_suffix": {"type": "str"},
     "max_files": {"type": "int", "default": 1000},
     "max_bytes": {"type": "str"},
@@ -62,7 +63,8 @@ def expire_files(module: AnsibleModule, outcome: Outcome) -> None:
     files = list_files(path, params["patterns"], recurse=params["recurse"])
     if suffix:
         files = [file for file in files if not file.path.endswith(suffix)]
-    decision = decide(files, now=time.time(), age=age, keep=params["keep"], suffix=suffix)
+    series = group_series(files, params["series"])
+    decision = decide(series, now=time.time(), age=age, keep=params["keep"], suffix=suffix)
     due = Amount.from_sizes(file.size for file in decision.due)
     total = Amount.from_sizes(file.size for file in files)
     words = "{} of {} ({})".format(due.number, format_count(total.number, "file"), format_size(due.size))
@@ -73,6 +75,7 @@ def expire_files(module: AnsibleModule, outcome: Outcome) -> None:
             "listed": {"files": total.number, "bytes": total.size},
             "expired": [report_file(file) for file in decision.due],
             "kept": [file.path for file in decision.kept],
+            "series": {name: len(members) for name, members in series.items()},
             "removed": [],
             "not_removed": [],
         }
@@ -82,7 +85,9 @@ def expire_files(module: AnsibleModule, outcome: Outcome) -> None:
     outcome.summary = "none of {} in {} is due".format(format_count(total.number, "file"), path)
     if decision.due:
         outcome.summary = f"would remove {words} in {path}"
-        why = "older than {}, and {} newer stay".format(params["older_than"], len(decision.kept))
+        why = "older than {}, and {} newer of {} series stay".format(
+            params["older_than"], len(decision.kept), len(series)
+        )
         outcome.plan = [PlanItem(path, f"remove {words}", why, reversible=False)]
         outcome.before = {"files": [file.path for file in decision.due]}
         outcome.after = {"files": []}
@@ -103,51 +108,81 @@ def check_options(params: t.Mapping[str, t.Any]) -> None:
                 problem=f"{name!r} is no pattern of a file's name",
                 next_step="Give names as the shell would, such as *.dump; the folder is path",
             )
+    suffix, series = params["checksum_suffix"] or "", params["series"]
+    if "/" in suffix:
+        raise Refusal(
+            obj="option checksum_suffix",
+            problem=f"{suffix!r} leads to another folder",
+            next_step="Give what the name of the file is followed by, such as .sha256",
+        )
+    try:
+        re.compile(series or "")
+    except re.error as error:
+        raise Refusal(
+            obj="option series",
+            problem=f"{series!r} is no regular expression: {error}",
+            next_step="Give one whose groups are what tells one series from another, such as ^(.+)-[0-9]{8}",
+        ) from None
     if not params["patterns"]:
         raise Refusal(obj="option patterns", problem="it is empty", next_step="Name the files, such as *.dump")
 
 
-def decide(files: t.Sequence[File], *, now: float, age: int, keep: int, suffix: str) -> Decision:
-    """Decide which of ``files``, newest first, go. The newest ``keep`` stay; with ``suffix`` only proven ones count.
+def group_series(files: t.Iterable[File], pattern: str | None) -> dict[str, list[File]]:
+    """Return files by series, in their order: by folder, and by what of the name tells one series from another.
 
-    Where fewer than that are proven, none goes: whoever made them has stopped, or makes bad ones.
+    That is the groups of ``pattern`` (all that it matches where it has none), and else the name without its digits. A
+    file that the pattern does not match is a series of its own.
+    """
+    series: dict[str, list[File]] = {}
+    for file in files:
+        folder, name = os.path.split(file.path)
+        match = None if pattern is None else re.search(pattern, name)
+        if pattern is None:
+            kind = re.sub(r"[0-9]+", "#", name)
+        elif match is None:
+            kind = name
+        else:
+            kind = " ".join(group or "" for group in match.groups()) if match.groups() else match[0]
+        series.setdefault(os.path.join(folder, kind), []).append(file)
+    return series
+
+
+def decide(series: t.Mapping[str, t.Sequence[File]], *, now: float, age: int, keep: int, suffix: str) -> Decision:
+    """Decide which files go, each series newest first. The newest ``keep`` of each stay.
+
+    With ``suffix`` only proven ones count. Of a series that has fewer, none goes: whoever makes them has stopped, or
+    makes bad ones.
     """
     blockers: list[Blocker] = []
     kept: list[File] = []
-    old = [file for file in files if now - file.modified > age]
-    if not old:
-        return Decision([], list(files[:keep]) if not suffix else [], [])
-    for file in files:
-        if len(kept) == keep:
-            break
-        problem = explain_unproven(file, suffix) if suffix else ""
-        if problem:
-            blockers.append(
-                Blocker(
-                    file.path,
-                    f"it does not count as one that stays: {problem}",
-                    "whoever writes it",
-                    "Find out why it is not whole, or write its SHA-256 beside it by sha256sum",
-                )
-            )
+    old: list[File] = []
+    short: list[str] = []
+    for name, files in series.items():
+        too_old = [file for file in files if now - file.modified > age]
+        if not too_old:
+            kept += list(files[:keep]) if not suffix else []
+            continue
+        own, problems = choose_kept(files, keep, suffix)
+        kept += own
+        blockers += problems
+        if len(own) < keep:
+            short.append(f"{name} has {len(own)}")
         else:
-            kept.append(file)
-    if len(kept) < keep:
+            old += [file for file in too_old if file not in own]
+    if short:
         what = "proven files" if suffix else "files"
         blockers.append(
             Blocker(
-                "{} of {}".format(format_count(len(kept), "file"), keep),
-                f"there are fewer {what} than have to stay, so none is removed",
-                "option keep",
-                "Make new ones first; then run again",
+                f"{len(short)} of {len(series)} series",
+                f"there are fewer {what} than have to stay ({keep}), so none of them is removed: {join_some(short)}",
+                "options keep and series",
+                "Make new ones first, then run again; where names of one series differ in more than digits, say by"
+                " series what tells one from another",
             )
         )
-        return Decision([], kept, blockers)
     in_use = find_open_files()
     due = []
     for file in old:
-        if file in kept:
-            continue
         if (file.device, file.inode) in in_use:
             blockers.append(
                 Blocker(
@@ -160,6 +195,28 @@ def decide(files: t.Sequence[File], *, now: float, age: int, keep: int, suffix: 
         else:
             due.append(file)
     return Decision(due, kept, blockers)
+
+
+def choose_kept(files: t.Sequence[File], keep: int, suffix: str) -> tuple[list[File], list[Blocker]]:
+    """Return the newest ``keep`` of a series that count, and why newer ones do not."""
+    kept: list[File] = []
+    blockers: list[Blocker] = []
+    for file in files:
+        if len(kept) == keep:
+            break
+        problem = explain_unproven(file, suffix) if suffix else ""
+        if not problem:
+            kept.append(file)
+            continue
+        blockers.append(
+            Blocker(
+                file.path,
+                f"it does not count as one that stays: {problem}",
+                "whoever writes it",
+                "Find out why it is not whole, or write its SHA-256 beside it by sha256sum",
+            )
+        )
+    return kept, blockers
 
 
 def report_file(file: File) -> dict[str, t.Any]:
@@ -178,15 +235,13 @@ def remove_files(outcome: Outcome, due: t.Sequence[File], path: str, suffix: str
     size = 0
     outcome.write_attempted = True
     for file in sorted(due, key=lambda file: file.modified):
-        problem = remove_file(file)
+        problem = remove_file(file, suffix)
         if problem:
             failed.append({"path": file.path, "problem": problem})
             continue
         outcome.changed = True
         size += file.size if file.links == 1 else 0
         outcome.facts["removed"].append(file.path)
-        if suffix:
-            remove_beside(file.path + suffix)
     outcome.facts["not_removed"] = failed
     outcome.after = {"files": [entry["path"] for entry in failed]}
     outcome.summary = "removed {} of {} in {}, {} are free".format(

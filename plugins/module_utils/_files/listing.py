@@ -8,6 +8,7 @@ Private to lowtide.ops: do not import from other collections.
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import hashlib
 import os
@@ -17,6 +18,8 @@ import typing as t
 from .._common.errors import OpsError, Refusal
 
 CHUNK = 1 << 20
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_CONTENT = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class File(t.NamedTuple):
@@ -44,7 +47,7 @@ def check_folder(path: str) -> None:
             problem=f"{path!r} is not an absolute path without '.' and '..'",
             next_step="Give the folder as it is, for example /var/backups/shop",
         )
-    if path.count("/") < 2:
+    if path.count("/") < 2 or path.startswith("//"):
         raise Refusal(
             obj="option path",
             problem=f"{path!r} is a folder of the system",
@@ -61,6 +64,26 @@ def check_folder(path: str) -> None:
     if not stat.S_ISDIR(status.st_mode):
         kind = "a symbolic link" if stat.S_ISLNK(status.st_mode) else "no folder"
         raise Refusal(obj=path, problem=f"it is {kind}", next_step="Name the folder itself in path")
+    if os.path.realpath(path) != path:
+        raise Refusal(
+            obj=path,
+            problem=f"a symbolic link leads to it: it is {os.path.realpath(path)}",
+            next_step="Name the folder itself in path, so that nobody can turn it elsewhere while this runs",
+        )
+
+
+@contextlib.contextmanager
+def open_folder(path: str) -> t.Iterator[int]:
+    """Yield a descriptor of a folder. A symbolic link in any part of its path, now or by a swap, is an OSError."""
+    descriptor = os.open("/", _FOLDER)
+    try:
+        for name in path.strip("/").split("/"):
+            below = os.open(name, _FOLDER, dir_fd=descriptor)
+            os.close(descriptor)
+            descriptor = below
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def list_files(path: str, patterns: t.Sequence[str], *, recurse: bool) -> list[File]:
@@ -71,25 +94,33 @@ def list_files(path: str, patterns: t.Sequence[str], *, recurse: bool) -> list[F
     while pending:
         folder = pending.pop()
         try:
-            entries = list(os.scandir(folder))
+            with open_folder(folder) as descriptor:
+                if os.fstat(descriptor).st_dev != device:
+                    continue
+                names = os.listdir(descriptor)
+                statuses = [(name, status) for name in names if (status := _read_status(name, descriptor)) is not None]
         except OSError as error:
             raise OpsError(
                 obj=folder,
                 problem=f"it cannot be listed: {error.strerror}",
-                next_step="Run as an account that may read it; nothing was removed",
+                next_step="Run as an account that may read it, and see who replaces it meanwhile; nothing was removed",
             ) from None
-        for entry in entries:
-            try:
-                status = entry.stat(follow_symlinks=False)
-            except FileNotFoundError:
-                continue  # another process has removed it since
+        for name, status in statuses:
             if status.st_dev != device:
                 continue
             if stat.S_ISDIR(status.st_mode):
-                pending += [entry.path] if recurse else []
-            elif stat.S_ISREG(status.st_mode) and any(fnmatch.fnmatchcase(entry.name, name) for name in patterns):
-                files.append(File.from_status(entry.path, status))
+                pending += [os.path.join(folder, name)] if recurse else []
+            elif stat.S_ISREG(status.st_mode) and any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns):
+                files.append(File.from_status(os.path.join(folder, name), status))
     return sorted(files, key=lambda file: (-file.modified, file.path))
+
+
+def _read_status(name: str, folder: int) -> os.stat_result | None:
+    """Return what the system says of a name in a folder; None where another process has removed it since."""
+    try:
+        return os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
 
 
 def find_open_files(root: str = "/proc") -> set[tuple[int, int]]:
@@ -119,8 +150,8 @@ def explain_unproven(file: File, suffix: str) -> str:
     """Return why a file is not proven whole by the SHA-256 that lies beside it, as sha256sum writes it; "" if it is."""
     beside = file.path + suffix
     try:
-        with open(beside, encoding="utf-8", errors="replace") as stream:
-            words = stream.readline().split()
+        with _open_regular(beside) as stream:
+            words = stream.readline(CHUNK).decode("utf-8", "replace").split()
     except FileNotFoundError:
         return f"{beside} is not there"
     except OSError as error:
@@ -128,7 +159,7 @@ def explain_unproven(file: File, suffix: str) -> str:
     expected = words[0].lstrip("\\").lower() if words else ""
     digest = hashlib.sha256()
     try:
-        with open(file.path, "rb") as content:
+        with _open_regular(file.path) as content:
             for chunk in iter(lambda: content.read(CHUNK), b""):
                 digest.update(chunk)
     except OSError as error:
@@ -138,23 +169,32 @@ def explain_unproven(file: File, suffix: str) -> str:
     return "its SHA-256 is {}, and {} says {}".format(digest.hexdigest()[:16], beside, expected[:16] or "nothing")
 
 
-def remove_file(file: File) -> str:
-    """Remove a file if it is the one that was listed. Return "", or why it stays."""
+@contextlib.contextmanager
+def _open_regular(path: str) -> t.Iterator[t.BinaryIO]:
+    """Yield the content of a regular file that no symbolic link leads to."""
+    folder, name = os.path.split(path)
+    with open_folder(folder) as descriptor:
+        content = os.open(name, _CONTENT, dir_fd=descriptor)
+    with open(content, "rb") as stream:
+        if not stat.S_ISREG(os.fstat(content).st_mode):
+            raise OSError(0, "it is no regular file")
+        yield stream
+
+
+def remove_file(file: File, suffix: str = "") -> str:
+    """Remove a file if it is the one that was listed, with what is beside it. Return "", or why something stays."""
+    folder, name = os.path.split(file.path)
     try:
-        status = os.lstat(file.path)
-        if File.from_status(file.path, status) != file:
-            return "it was changed after it had been listed"
-        os.unlink(file.path)
+        with open_folder(folder) as descriptor:
+            status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+            if File.from_status(file.path, status) != file:
+                return "it was changed after it had been listed"
+            if suffix:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(name + suffix, dir_fd=descriptor)
+            os.unlink(name, dir_fd=descriptor)
     except FileNotFoundError:
         return ""
     except OSError as error:
         return error.strerror or type(error).__name__
     return ""
-
-
-def remove_beside(path: str) -> None:
-    """Remove what lies beside a file that is gone, and is of no use without it."""
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
-        return

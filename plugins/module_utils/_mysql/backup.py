@@ -55,6 +55,7 @@ class Options(Requirements):
     max_parts: int
     encryption: str | None
     bin_dir: str | None
+    is_server_declared: bool = False
 
 
 class MySqlBackup(BackupRun):
@@ -109,8 +110,9 @@ class MySqlBackup(BackupRun):
         return self.read_clock() - lag
 
     def read_origin(self) -> MySqlOrigin:
-        """Ask how far this server is in replication."""
-        return MySqlOrigin(str(self._session.query("SELECT @@gtid_current_pos AS gtid")[0]["gtid"]))
+        """Ask which server this is, unless its name is declared, and how far it is in replication."""
+        gtid = str(self._session.query("SELECT @@gtid_current_pos AS gtid")[0]["gtid"])
+        return MySqlOrigin(gtid, None if self._options.is_server_declared else schema.read_identity(self._session))
 
     def find_tools(self, *, check: bool) -> None:  # noqa: ARG002
         """Find the client programs."""
@@ -263,6 +265,7 @@ class MySqlBackup(BackupRun):
             charset=defaults.charset,
             collation=defaults.collation,
             definitions=len(dump.scripts),
+            server=schema.read_identity(self._session),
         )
 
     def _discard(self) -> None:

@@ -5,6 +5,9 @@
 
 Each row is on a line of its own, and no value has a line break in it, since the client escapes them. The rows of a
 table are known by their number and the sum of their hashes, so that two dumps may be equal in any order of rows.
+
+A dump names its database where it changes the default character set around a definition, and where a trigger was made
+with the name in its text. The name is taken out, so that a restore acts on the database that it is in and on no other.
 Private to lowtide.ops: do not import from other collections.
 """
 
@@ -27,6 +30,25 @@ _GTID = re.compile(rb"-- SET GLOBAL gtid_slave_pos='([^']*)';")
 _COUNTER = re.compile(rb" AUTO_INCREMENT=\d+")
 _DEFINER = re.compile(rb"DEFINER=`((?:[^`]|``)*)`@`((?:[^`]|``)*)`|DEFINER=`((?:[^`]|``)*)`")
 _VIEW_END = b"/*!50001 SET collation_connection      = @saved_col_connection */;\n"
+_ID = rb"(?:`(?:[^`]|``)+`|[\w$\x80-\xff]+)"
+_DEFAULTS = re.compile(rb"ALTER DATABASE " + _NAME + rb" (CHARACTER SET \w+ COLLATE \w+ ;;?)\n")
+_NAMES_DATABASE = re.compile(
+    rb"\s*(?:/\*M?!\d*\s*)?(?:USE\b|(?:CREATE|ALTER|DROP)(?:\s+OR\s+REPLACE)?\s+(?:DATABASE|SCHEMA)\b"
+    rb"|(?:CREATE|ALTER|DROP|LOCK|TRUNCATE|RENAME|INSERT|REPLACE|UPDATE|DELETE)\b.*" + _NAME + rb"\s*\.)",
+    re.IGNORECASE,
+)
+_TRIGGER = re.compile(
+    rb"(\bTRIGGER\s+(?:IF\s+NOT\s+EXISTS\s+)?)(?:"
+    + _ID
+    + rb"\s*\.\s*)?("
+    + _ID
+    + rb"\s+(?:BEFORE|AFTER)\s+(?:INSERT|UPDATE|DELETE)\s+ON\s+)(?:"
+    + _ID
+    + rb"\s*\.\s*)?("
+    + _ID
+    + rb"\s+FOR\s+EACH\s+ROW\b)",
+    re.IGNORECASE,
+)
 MODULUS = 1 << 128
 Key = tuple[str, str]
 """Kind and name of a definition: ``("TRIGGER", "price_check")``."""
@@ -53,7 +75,10 @@ class Table:
 
 @dataclass
 class DumpText:
-    """What has been read so far. ``problem`` is set by the first line that mariadb-dump does not write."""
+    """What has been read so far. ``problem`` is set by the first line that mariadb-dump does not write.
+
+    ``unclear`` are triggers whose text may name their database in a way that is not known; they are never passed on.
+    """
 
     tables: dict[str, Table] = field(default_factory=dict)
     scripts: dict[Key, bytes] = field(default_factory=dict)
@@ -62,12 +87,16 @@ class DumpText:
     gtid: str | None = None
     is_complete: bool = False
     problem: str | None = None
+    unclear: list[str] = field(default_factory=list)
     _rest: bytes = b""
     _state: str = "plain"
     _table: Table | None = None
     _pending: Key | None = None
     _lines: list[bytes] = field(default_factory=list)
     _is_event: bool = False
+    _held: list[bytes] = field(default_factory=list)
+    _is_switched: bool = False
+    _switched: Key | None = None
 
     @property
     def rows(self) -> int:
@@ -85,19 +114,46 @@ class DumpText:
         return found
 
     def feed(self, chunk: bytes) -> list[bytes]:
-        """Read on, and return the lines of it that are to be restored at once: all but those that make events."""
+        """Read on, and return the lines of it that are to be restored at once: all but those that make events.
+
+        They name no database. Nothing that follows a problem is among them.
+        """
         *lines, self._rest = (self._rest + chunk).split(b"\n")
         kept: list[bytes] = []
         for text in lines:
             line = text + b"\n"
-            is_event = self._is_event
+            is_event, key = self._is_event, self._pending
             try:
+                line = self._take_out_name(line)
                 self._take(line)
             except ValueError as error:
                 self.problem = self.problem or str(error)
-            if not (is_event and self._is_event):
-                kept.append(line)
+            if self.problem is not None or (is_event and self._is_event):
+                self._held = []
+                continue
+            self._held.append(line)
+            if self._state != "block":
+                kept += self._release(key)
         return kept
+
+    def _release(self, key: Key | None) -> list[bytes]:
+        """Return what was held until the end of a definition, which is known only there."""
+        held, self._held = self._held, []
+        if len(held) == 1 or key is None or key[0] != "TRIGGER":
+            return held
+        return [] if key[1] in self.unclear else [_TRIGGER.sub(rb"\1\2\3", b"".join(held), count=1)]
+
+    def _take_out_name(self, line: bytes) -> bytes:
+        """Return a statement so that it acts on the database that it is executed in; one that cannot is an error."""
+        if self._state not in ("plain", "block"):
+            return line
+        match = _DEFAULTS.fullmatch(line)
+        if match is not None and match[2].endswith(b";;") == (self._state == "block"):
+            self._is_switched = not self._is_switched
+            return b"ALTER DATABASE " + match[2] + b"\n"
+        if self._state == "plain" and _NAMES_DATABASE.match(line) is not None:
+            raise ValueError(f"a statement names a database: {line[:80]!r}")
+        return line
 
     def read(self, chunk: bytes) -> None:
         """Read on."""
@@ -131,8 +187,18 @@ class DumpText:
             self._lines.append(line)
             if line == _VIEW_END:
                 self._end_definition()
+        elif line.startswith(b"ALTER DATABASE "):
+            self._take_defaults(line)
         else:
             self._take_plain(line)
+
+    def _take_defaults(self, line: bytes) -> None:
+        """Keep a change of the default character set with the definition before which, or after which, it stands."""
+        if self._switched is None:
+            self._lines.append(line)
+        else:
+            self.scripts[self._switched] += line
+            self._switched = None
 
     def _take_row(self, line: bytes) -> None:
         table = self._table
@@ -205,7 +271,12 @@ class DumpText:
         if self._pending is None:
             raise ValueError("a definition without a name")
         kept = [line for line in self._lines if b"@save" not in line and line not in (b"--\n", b"\n")]
-        self.scripts[self._pending] = b"".join(kept)
+        script = b"".join(kept)
+        if self._pending[0] == "TRIGGER":
+            script, number = _TRIGGER.subn(rb"\1\2\3", script, count=1)
+            self.unclear += [] if number else [self._pending[1]]
+        self.scripts[self._pending] = script
+        self._switched = self._pending if self._is_switched else None
         self._pending, self._lines, self._state = None, [], "plain"
 
 

@@ -97,6 +97,7 @@ def read_options(params: t.Mapping[str, t.Any]) -> Options:
         max_parts=params["max_parts"],
         encryption=params["encryption"],
         bin_dir=params["bin_dir"],
+        is_server_declared=bool(params["server"]),
     )
 
 
@@ -148,6 +149,7 @@ def read_restore_options(params: t.Mapping[str, t.Any]) -> RestoreOptions:
         compare_live=params["compare_live"],
         timeout=params["timeout"],
         bin_dir=params["bin_dir"],
+        is_server_declared=bool(params["server"]),
     )
 
 

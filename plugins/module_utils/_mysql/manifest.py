@@ -32,11 +32,28 @@ _CHARSET = re.compile(r"[A-Za-z0-9_]+")
 
 
 @dataclass(frozen=True)
+class ServerIdentity:
+    """What tells one server from another: its host and port, its server_id, and its server_uid, "" where it has none.
+
+    None of them does by itself: host names and numbers repeat in containers, and server_uid comes of the MAC address.
+    """
+
+    host: str
+    server_id: int
+    uid: str
+
+    def __str__(self) -> str:
+        """Return how messages name it."""
+        return f"{self.host} (server_id {self.server_id}{f', server_uid {self.uid}' if self.uid else ''})"
+
+
+@dataclass(frozen=True)
 class MySqlManifest(Published):
     """A backup of a MariaDB database.
 
     ``gtid``, ``log_file`` and ``log_position`` are where the binary log stood at the snapshot; None where the server
-    writes none. ``definitions`` is the number of views, routines, triggers, events and sequences.
+    writes none. ``definitions`` is the number of views, routines, triggers, events and sequences. ``server`` is which
+    server was dumped; None in a manifest of before it was noted.
     """
 
     gtid: str | None
@@ -45,6 +62,7 @@ class MySqlManifest(Published):
     charset: str
     collation: str
     definitions: int
+    server: ServerIdentity | None = None
 
     layout: t.ClassVar[keys.Layout] = LAYOUT
 
@@ -77,9 +95,14 @@ def read_manifest(body: bytes) -> MySqlManifest:
             charset=_read_charset(document["charset"]),
             collation=_read_charset(document["collation"]),
             definitions=int(document["definitions"]),
+            server=_read_identity(document.get("server")),
         )
     except WRONG_TYPES as error:
         raise NotAManifest(explain_types(error)) from error
+
+
+def _read_identity(value: t.Any) -> ServerIdentity | None:
+    return None if value is None else ServerIdentity(str(value["host"]), int(value["server_id"]), str(value["uid"]))
 
 
 def _optional(value: t.Any) -> str | None:
@@ -101,14 +124,21 @@ def parse_gtid(text: str) -> dict[int, int]:
 
 @dataclass(frozen=True)
 class MySqlOrigin:
-    """A server by its position in replication: a backup that is ahead of it is not of its past."""
+    """A server by itself and by its position in replication: a backup that is ahead of it is not of its past.
+
+    ``identity`` is None where the name of the server, or of a cluster, is declared: any server may have that name.
+    """
 
     gtid: str
+    identity: ServerIdentity | None = None
 
     def explain_foreign(self, manifest: Published) -> str | None:
         """Return why ``manifest`` is not of this server or its past; None when it is."""
-        if not isinstance(manifest, MySqlManifest) or not manifest.gtid:
+        if not isinstance(manifest, MySqlManifest):
             return None
+        problem = explain_other_server(self.identity, manifest)
+        if problem is not None or not manifest.gtid:
+            return problem
         own = parse_gtid(self.gtid)
         for domain, sequence in parse_gtid(manifest.gtid).items():
             if own.get(domain, 0) < sequence:
@@ -117,6 +147,14 @@ class MySqlOrigin:
                     " back"
                 )
         return None
+
+
+def explain_other_server(identity: ServerIdentity | None, manifest: MySqlManifest) -> str | None:
+    """Return why a backup is of another server than ``identity``; None when it is of this one, or any may be meant."""
+    if identity is None or manifest.server == identity or (manifest.server is None and identity.host in manifest.hosts):
+        return None
+    other = manifest.server or " and ".join(manifest.hosts)
+    return f"it is of server {other}, and this one is {identity}; option server names what both are of, if they are"
 
 
 def write_contents(dump: DumpText) -> bytes:

@@ -20,6 +20,7 @@ from .._common.text import format_count, join_some
 from . import programs, schema
 from .connection import quote_name
 from .dump_text import DumpText
+from .errors import read_code
 from .manifest import compare_dump
 from .restore_state import ADD_SCRIPT, BOOK, KEPT, MOVED, MOVING, READ_SCRIPTS, REMOVE_SCRIPTS, Note, read_note
 
@@ -41,8 +42,25 @@ SELECT ID AS id, USER AS user, HOST AS host, DB AS db, COMMAND AS command, TIME 
 _FOREIGN_KEYS = """
 SELECT FOR_NAME AS child, REF_NAME AS parent FROM information_schema.INNODB_SYS_FOREIGN
 """
+_TRANSACTIONS = """
+SELECT p.ID AS id, p.USER AS user, p.HOST AS host, t.trx_started AS started
+  FROM information_schema.INNODB_TRX t JOIN information_schema.PROCESSLIST p ON p.ID = t.trx_mysql_thread_id
+ WHERE p.ID <> CONNECTION_ID() ORDER BY t.trx_started
+"""
+LOCK_TIMEOUT = 1205
 ORDER = ("FUNCTION", "PROCEDURE", "PACKAGE", "PACKAGE BODY", "VIEW", "TRIGGER", "EVENT")
 """In which order definitions are made; dropped in the reverse of it."""
+
+
+def refuse_unclear(dump: DumpText, obj: str, untouched: str) -> None:
+    """Refuse triggers of which it is not known whether they would be made in another database than their own."""
+    if dump.unclear:
+        raise OpsError(
+            obj=obj,
+            problem=f"the text of its triggers may name a database: {join_some(sorted(dump.unclear))}",
+            next_step=f"{untouched}. Make these triggers anew without the name of the database and comments before FOR"
+            " EACH ROW; to restore this backup, use mariadb by hand on another server",
+        )
 
 
 def refuse_untrusted(session: Session, contents: Contents) -> None:
@@ -138,6 +156,9 @@ class Move:
 
     def run(self, contents: Contents, *, charset: str, collation: str) -> None:
         """Do what has not been done yet of the move, and read back what is there."""
+        self._session.execute(f"SET SESSION lock_wait_timeout={programs.LOCK_WAIT}")
+        if self._phase() != MOVED:
+            self._refuse_locked()
         self._outcome.write_attempted = True
         if self._phase() is None or self._phase() not in (MOVING, MOVED):
             self._begin(charset, collation)
@@ -161,6 +182,37 @@ class Move:
             f"{self._database}: definitions of tables, views, routines, triggers and events are those of the backup;"
             f" the original is {self._kept}"
         )
+
+    def _refuse_locked(self) -> None:
+        """Refuse while a transaction holds one of the tables, of whatever database its session is."""
+        names = [row["name"] for row in self._session.query(_TABLES, [self._database])]
+        if not names:
+            return
+        tables = ", ".join(f"{quote_name(self._database)}.{quote_name(name)} WRITE" for name in names)
+        try:
+            self._session.execute(f"LOCK TABLES {tables}")
+        except OpsError as error:
+            if read_code(error.__cause__ or error) != LOCK_TIMEOUT:
+                raise
+            holders = self._session.query(_TRANSACTIONS)
+            self._outcome.blockers += [
+                Blocker(
+                    object=f"connection {row['id']}",
+                    what=f"it has a transaction since {row['started']} by the server's clock, and may hold a table of"
+                    f" {self._database}",
+                    holder=f"{row['user']} from {row['host']}",
+                    next_step="Have it ended by its client",
+                )
+                for row in holders
+            ]
+            raise OpsError(
+                obj=f"database {self._database} on {self._session.settings.target}",
+                problem=f"a table of it is held, after {programs.LOCK_WAIT} s still, by one of:"
+                f" {join_some([str(row['id']) for row in holders]) or 'no transaction that is open now'}",
+                next_step="End that transaction or dump, and run again; nothing of it has been moved or dropped by"
+                " this run",
+            ) from error
+        self._session.execute("UNLOCK TABLES")
 
     def _execute(self, statement: str) -> None:
         self._session.execute(statement)
@@ -186,6 +238,7 @@ class Move:
         """Note how what cannot be renamed of the original is made; from then on the move is only completed."""
         self._ensure_database(self._database, charset, collation)
         dump = self._dump_definitions(self._database)
+        refuse_unclear(dump, f"database {self._database}", "It is untouched")
         book = f"{quote_name(self._beside)}.{quote_name(BOOK)}"
         self._session.execute(REMOVE_SCRIPTS.format(book=book), ["original"])
         with self._session.connection.cursor() as cursor:
@@ -202,6 +255,13 @@ class Move:
                 dump.feed(pipeline.stdout.read())
                 pipeline.finish()
         dump.finish()
+        problem = dump.explain_end()
+        if problem is not None:
+            raise OpsError(
+                obj=f"database {database}",
+                problem=f"its definitions cannot be read: {problem}",
+                next_step="Report this with the version of mariadb-dump",
+            )
         return dump
 
     def _find_book(self) -> str | None:
@@ -234,6 +294,7 @@ class Move:
     def _make(self, database: str, owner: str, kinds: tuple[str, ...]) -> None:
         """Make definitions by their scripts. A view may need another: what failed is tried again while any succeeds."""
         scripts = self._scripts(owner)
+        defaults = schema.require_schema(self._session, database)
         todo = sorted((key for key in scripts if key[0] in kinds), key=lambda key: rank(key[0]))
         while todo:
             failed: list[tuple[str, str]] = []
@@ -244,6 +305,10 @@ class Move:
                 except OpsError as problem:
                     failed.append(key)
                     error = problem
+                    self._execute(
+                        f"ALTER DATABASE {quote_name(database)} CHARACTER SET {defaults.charset}"
+                        f" COLLATE {defaults.collation}"
+                    )
             if error is not None and len(failed) == len(todo):
                 raise OpsError(
                     obj=f"{failed[-1][0].lower()} {failed[-1][1]} of {database}",

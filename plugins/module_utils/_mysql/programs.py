@@ -23,6 +23,8 @@ if t.TYPE_CHECKING:
     from .connection import Settings
 
 PACKAGE = "mariadb-client"
+LOCK_WAIT = 20
+"""For how many seconds a statement that redefines waits for a transaction; all others on the table queue behind it."""
 REDIRECTING = ("MYSQL_", "MARIADB_")
 _VERSION = re.compile(r"(\d+)\.(\d+)\.\d+-MariaDB")
 _ONE_LINE_EACH = (10, 5)
@@ -122,6 +124,7 @@ def client_command(programs: Programs, descriptor: int, database: str) -> Comman
         "--binary-mode",
         "--default-character-set=utf8mb4",
         "--max-allowed-packet=1G",
+        f"--init-command=SET SESSION lock_wait_timeout={LOCK_WAIT}",
         f"--database={database}",
     )
     return Command(argv, env=make_environment(), files=(descriptor,))

@@ -24,8 +24,17 @@ from .backup import decode_dump
 from .connection import quote_name
 from .dump_text import DumpText
 from .locks import NamedLock
-from .manifest import DUMP, LAYOUT, Contents, MySqlManifest, compare_dump, read_contents, read_manifest
-from .move import Move, refuse_untrusted
+from .manifest import (
+    DUMP,
+    LAYOUT,
+    Contents,
+    MySqlManifest,
+    compare_dump,
+    explain_other_server,
+    read_contents,
+    read_manifest,
+)
+from .move import Move, refuse_unclear, refuse_untrusted
 from .restore_state import (
     ADD_SCRIPT,
     BESIDE_SUFFIX,
@@ -59,6 +68,7 @@ class RestoreOptions:
     compare_live: bool
     timeout: int
     bin_dir: str | None
+    is_server_declared: bool = False
 
 
 class Restore:
@@ -138,13 +148,18 @@ class Restore:
         name = self._options.backup or noted
         bad: list[str] = []
         manifests = Manifests(self._bucket, read_manifest)
+        is_any = name is not None or self._options.is_server_declared
+        identity = None if is_any else schema.read_identity(self._session)
         for run in runs:
             if run.is_unfinished or (name is not None and run.run_id != name):
                 continue
             examined = examine(manifests, run)
+            problem = examined.problem
             if examined.verified:
-                return examined
-            bad.append(f"{run.run_id}: {examined.problem}")
+                problem = explain_other_server(identity, t.cast("MySqlManifest", examined.manifest))
+                if problem is None:
+                    return examined
+            bad.append(f"{run.run_id}: {problem}")
         raise Refusal(
             obj=self._place.url(),
             problem=(f"there is no verified backup {name}" if name else "there is no verified backup")
@@ -244,13 +259,14 @@ class Restore:
                     client.stop()
                     raise
                 client.finish()
+        refuse_unclear(dump, f"backup {manifest.run_id}", f"{self._options.database} is untouched")
         with self._session.connection.cursor() as cursor:
             cursor.executemany(
                 ADD_SCRIPT.format(book=f"{name}.{quote_name(BOOK)}"),
                 [("restored", kind, own, script) for (kind, own), script in dump.scripts.items()],
             )
         self._write(
-            f"ALTER DATABASE {name} COMMENT"
+            f"ALTER DATABASE {name} CHARACTER SET {manifest.charset} COLLATE {manifest.collation} COMMENT"
             f" {self._session.connection.escape(replace(note, phase=RESTORED).to_comment())}"
         )
 

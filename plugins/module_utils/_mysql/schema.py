@@ -17,6 +17,7 @@ from .._common.errors import Refusal
 from .._common.outcome import Blocker
 from .._common.text import format_count, join_some
 from .connection import quote_name
+from .manifest import ServerIdentity
 
 if t.TYPE_CHECKING:
     from datetime import datetime
@@ -84,6 +85,13 @@ def read_clock(session: Session) -> datetime:
     """Ask for the server's clock, in UTC."""
     now: datetime = session.query("SELECT UTC_TIMESTAMP(6) AS now")[0]["now"]
     return now.replace(tzinfo=UTC)
+
+
+def read_identity(session: Session) -> ServerIdentity:
+    """Ask which server this is. Only newer releases have a server_uid."""
+    rows = session.query("SHOW GLOBAL VARIABLES LIKE 'server_uid'")
+    server = session.server
+    return ServerIdentity(f"{server.hostname}:{server.port}", server.server_id, str(rows[0]["Value"]) if rows else "")
 
 
 def read_objects(session: Session, database: str) -> dict[Key, str]:

@@ -17,11 +17,15 @@ FULL = "full"
 
 
 class Decision(t.NamedTuple):
-    """What is due and why: a backup of this ``type``, the verification of ``unverified``, or neither."""
+    """What is due and why: a backup of this ``type``, the verification of ``unverified``, or neither.
+
+    ``corrupt`` is a young backup that found damage in the database; another would find it again, and take its space.
+    """
 
     why: str
     type: str | None = None
     unverified: Backup | None = None
+    corrupt: Backup | None = None
 
     @property
     def is_due(self) -> bool:
@@ -46,29 +50,54 @@ def decide(
 
     ``between`` is the type of a backup between two full ones. It builds only on a full one that was verified.
     """
-    by_label = {backup.label: backup for backup in backups}
+    current = [backup for backup in backups if backup.is_current]
+    by_label = {backup.label: backup for backup in current}
     usable = [
         backup
-        for backup in backups
+        for backup in current
         if is_sound(backup) and all(label in by_label and is_sound(by_label[label]) for label in backup.references)
     ]
+    last = max(current, key=lambda backup: backup.ended, default=None)
+    if last is not None and last.has_errors and now - last.started <= max_age.total_seconds():
+        return Decision(f"the newest backup {last.label} found damage in the database", corrupt=last)
     newest = max(usable, key=lambda backup: backup.ended, default=None)
     full = max((backup for backup in usable if backup.type == FULL), key=lambda backup: backup.ended, default=None)
-    needs_full = full is None or not full.verified_at or now - full.started > full_max_age.total_seconds()
-    due = FULL if needs_full else between
+    due = between if builds_on_sound(current, usable, between, now=now, full_max_age=full_max_age) else FULL
     if newest is None:
-        return Decision("there is no backup without errors" if backups else "there is no backup", type=due)
+        return Decision(explain_none(current, len(backups) - len(current)), type=due)
     age = now - newest.started
     words = f"the newest backup without errors {newest.label} is {format_duration(age)} old"
     allowed = format_duration(max_age.total_seconds())
     if age > max_age.total_seconds():
         return Decision(f"{words}, allowed are {allowed}", type=due)
     if full is None or now - full.started > full_max_age.total_seconds():
-        return Decision(
-            "there is no full backup without errors that is young enough, allowed are"
-            f" {format_duration(full_max_age.total_seconds())}",
-            type=FULL,
-        )
+        words = "there is no full backup without errors that is young enough, allowed are"
+        return Decision(f"{words} {format_duration(full_max_age.total_seconds())}", type=FULL)
     if not newest.verified_at:
         return Decision(f"{words}, and nobody has verified it", unverified=newest)
     return Decision(f"the newest verified backup {newest.label} is {format_duration(age)} old, allowed are {allowed}")
+
+
+def explain_none(current: t.Sequence[Backup], others: int) -> str:
+    """Return why there is no backup that counts; ``others`` are of the cluster from before a stanza-upgrade."""
+    if current:
+        return "there is no backup without errors"
+    return (
+        f"there is no backup of this cluster, only {others} from before a stanza-upgrade"
+        if others
+        else ("there is no backup")
+    )
+
+
+def builds_on_sound(
+    current: t.Sequence[Backup], usable: t.Sequence[Backup], between: str, *, now: float, full_max_age: timedelta
+) -> bool:
+    """Return whether a backup that is not a full one would build on what is sound, by the choice that pgBackRest makes.
+
+    That is the newest full one for a ``diff``, and the newest of all for an ``incr``, whatever is known against it.
+    """
+    full = max((backup for backup in current if backup.type == FULL), key=lambda backup: backup.ended, default=None)
+    if full is None or full not in usable or not full.verified_at:
+        return False
+    last = max(current, key=lambda backup: backup.ended)
+    return now - full.started <= full_max_age.total_seconds() and (between != "incr" or last in usable)

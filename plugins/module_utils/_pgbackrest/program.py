@@ -37,8 +37,8 @@ class PgBackRest:
         self._program = find_program("pgbackrest", package="pgbackrest", directory=bin_dir)
         self._options = [f"--stanza={stanza}", *([f"--config={config}"] if config else [])]
 
-    def _run(self, *arguments: str, next_step: str) -> str:
-        argv = (self._program, *self._options, "--log-level-console=off", "--log-level-stderr=warn", *arguments)
+    def _run(self, *arguments: str, next_step: str, log: str = "off") -> str:
+        argv = (self._program, *self._options, f"--log-level-console={log}", "--log-level-stderr=warn", *arguments)
         environment = {**os.environ, "LC_ALL": "C"}
         return run(Command(argv, env=environment, next_step=next_step), deadline=self._deadline).decode(
             "utf-8", "replace"
@@ -62,12 +62,21 @@ class PgBackRest:
         return parse_info(output, stanza=self.stanza, repository=self.repository)
 
     def back_up(self, kind: str) -> None:
-        """Make a backup of this type."""
+        """Make a backup of this type, and expire none: nothing is known about the new one yet."""
         self._run(
             "backup",
             f"--type={kind}",
+            "--no-expire-auto",
             f"--repo={self.repository}",
             next_step="Nothing counts as a backup; correct what the message says, and run again",
+        )
+
+    def expire(self) -> None:
+        """Remove what pgBackRest's configured retention does not keep."""
+        self._run(
+            "expire",
+            f"--repo={self.repository}",
+            next_step="The newest backup is verified, and older ones are still there; run `pgbackrest expire`",
         )
 
     def list_bad_files(self, label: str) -> list[str]:
@@ -83,6 +92,7 @@ class PgBackRest:
         output = self._run(
             *("verify", "--output=text", "--verbose", f"--repo={self.repository}"),
             next_step="Nothing is proven about the backups; correct what the message says and run again",
+            log="info",
         )
         verification = parse_verification(output)
         if verification is None:

@@ -25,6 +25,8 @@ _VERSION = re.compile(r"(\d+)\.(\d+)(?:\.\d+)?")
 _BACKUP = re.compile(r"\s+backup: (\S+), status: ([^,]+)(?:,|$)")
 _ARCHIVE = re.compile(r"\s+archiveId: ([^,]+),")
 _COUNT = re.compile(r"(missing|checksum invalid|size invalid|other): (\d+)")
+_LOG_LINE = re.compile(r"\d{4}-\d\d-\d\d |\s{8}")
+_BAD_SEGMENT = re.compile(r"invalid \w+ '(?:[^']*/)?([^'/]+)/[0-9A-F]{16}/([0-9A-F]{24})-[0-9a-f]{40}")
 _SEGMENT = re.compile(r"([0-9A-F]{24})-[0-9a-f]{40}(?:\.\w+)?")
 
 
@@ -32,7 +34,8 @@ class Backup(t.NamedTuple):
     """A backup. ``started`` and ``ended`` are seconds since the epoch; ``has_errors``: pages with an invalid checksum.
 
     ``references`` are the labels of the backups that it needs besides itself; ``verified_at`` and ``damaged_at`` are
-    what this collection has noted on it, empty for none.
+    what this collection has noted on it, empty for none. ``is_current``: it is of the cluster of the stanza, and
+    not from before a ``stanza-upgrade``.
     """
 
     label: str
@@ -49,6 +52,7 @@ class Backup(t.NamedTuple):
     stored: int
     verified_at: str
     damaged_at: str
+    is_current: bool = True
 
 
 class Stanza(t.NamedTuple):
@@ -62,11 +66,18 @@ class Stanza(t.NamedTuple):
 
 
 class Verification(t.NamedTuple):
-    """What ``verify`` says: of each backup its status, and what is wrong with the archive, as lines."""
+    """What ``verify`` says: of each backup its status, and what is wrong with the repository, as lines.
+
+    ``wal_damage`` says the same of the WAL in it, ``invalid`` how many segments of each archive are, and
+    ``bad_segments`` which: archive and name.
+    """
 
     status: str
     backups: dict[str, str]
-    archive_problems: tuple[str, ...]
+    problems: tuple[str, ...]
+    wal_damage: tuple[str, ...] = ()
+    invalid: t.Mapping[str, int] = {}
+    bad_segments: frozenset[tuple[str, str]] = frozenset()
 
 
 def parse_version(output: str) -> tuple[int, int] | None:
@@ -89,9 +100,14 @@ def parse_info(output: str, *, stanza: str, repository: int) -> Stanza:
                 problem=f"it is not configured; there is {numbers}",
                 next_step="Correct the option repository, or configure it on this host",
             )
+        current = max((db["id"] for db in entry["db"] if db["repo-key"] == repository), default=None)
         archives = {(db["id"], db["repo-key"]): f"{db['version']}-{db['id']}" for db in entry["db"]}
         backups = tuple(
-            _read_backup(backup, archives[backup["database"]["id"], repository])
+            _read_backup(
+                backup,
+                archives[backup["database"]["id"], repository],
+                is_current=backup["database"]["id"] == current,
+            )
             for backup in entry["backup"]
             if backup["database"]["repo-key"] == repository
         )
@@ -105,7 +121,7 @@ def parse_info(output: str, *, stanza: str, repository: int) -> Stanza:
         ) from error
 
 
-def _read_backup(entry: dict[str, t.Any], archive_id: str) -> Backup:
+def _read_backup(entry: dict[str, t.Any], archive_id: str, *, is_current: bool) -> Backup:
     notes = entry.get("annotation") or {}
     archive = entry["archive"]
     return Backup(
@@ -123,6 +139,7 @@ def _read_backup(entry: dict[str, t.Any], archive_id: str) -> Backup:
         stored=int(entry["info"]["repository"].get("delta") or 0),
         verified_at=str(notes.get(VERIFIED) or ""),
         damaged_at=str(notes.get(DAMAGED) or ""),
+        is_current=is_current,
     )
 
 
@@ -147,29 +164,37 @@ def _name_file(path: str, databases: t.Mapping[str, str]) -> str:
 
 
 def parse_verification(output: str) -> Verification | None:
-    """Read the output of ``verify --output=text --verbose``; None where it does not say a status."""
-    status, backups, archive, section = "", {}, [], ""
+    """Read the output of ``verify --output=text --verbose``; None where it does not say a status.
+
+    With ``--log-level-console=info`` lines of the log are among it, which are all that names a damaged segment.
+    """
+    status, backup, archive_id = "", "", ""
+    backups: dict[str, str] = {}
+    problems: list[str] = []
+    wal_damage: list[str] = []
+    invalid: dict[str, int] = {}
     for line in output.splitlines():
         text = line.strip()
+        if _LOG_LINE.match(line):
+            continue
         if text.startswith("status:") and not status:
             status = text.partition(":")[2].strip()
-            continue
-        backup, archived = _BACKUP.match(line), _ARCHIVE.match(line)
-        if backup is not None:
-            section = backup[1]
-            backups[section] = backup[2].strip()
-            continue
-        if archived is not None:
-            section = ""
-            continue
-        wrong = ", ".join(f"{name}: {count}" for name, count in _COUNT.findall(line) if int(count))
-        if wrong and section:
-            backups[section] += f" ({wrong})"
-        elif wrong:
-            archive.append(f"WAL archive: {wrong}")
-        elif line.startswith("  ") and not line.startswith("   ") and not _COUNT.search(line):
-            archive.append(text)
-    return Verification(status, backups, tuple(archive)) if status else None
+        elif (match := _BACKUP.match(line)) is not None:
+            backup = match[1]
+            backups[backup] = match[2].strip()
+        elif (match := _ARCHIVE.match(line)) is not None:
+            backup, archive_id = "", match[1]
+        elif counts := _COUNT.findall(line):
+            wrong = ", ".join(f"{name}: {count}" for name, count in counts if int(count))
+            if wrong and backup:
+                backups[backup] += f" ({wrong})"
+            elif wrong:
+                wal_damage.append(f"WAL archive {archive_id}: {wrong}")
+                invalid[archive_id] = sum(int(count) for name, count in counts if name != "missing")
+        elif line.startswith("  ") and not line.startswith("   "):
+            problems.append(text)
+    bad = frozenset(_BAD_SEGMENT.findall(output))
+    return Verification(status, backups, tuple(problems), tuple(wal_damage), invalid, bad) if status else None
 
 
 def list_needed_segments(backup: Backup) -> list[str]:

@@ -93,7 +93,24 @@ def test_a_damaged_database_is_no_backup_and_names_the_files(archived: Archived)
     assert f"pages with an invalid checksum: {relation} (database postgres)" in run.msg
     (listed,) = archived.list_backups()
     assert (listed["error"], "annotation" in listed) == (True, False)
-    assert not archived.back_up(check=True).result["backups"][0]["verified_at"]
+    again = archived.back_up()
+    assert again.failed
+    assert not again["backups"][0]["verified_at"]
+    assert len(archived.list_backups()) == 1
+
+
+def test_damage_of_wal_that_no_new_backup_needs_is_a_warning(archived: Archived) -> None:
+    """One segment from before it: the backup counts, the damage is told, and nothing is made again for it."""
+    first = archived.back_up()["backup"]["label"]
+    needed = archived.list_backups()[0]["archive"]["start"]
+    archived.sql("SELECT pg_switch_wal()")
+    (segment,) = (archived.place / "repository/archive/shop").glob(f"15-1/*/{needed}-*")
+    damage(segment, offset=segment.stat().st_size // 2)
+    run = archived.back_up(max_age="0s", full_max_age="0s")
+    assert not run.failed, run.msg
+    assert run["backup"]["label"] != first
+    assert any("WAL archive 15-1" in line for line in run["archive_problems"])
+    assert not archived.back_up().changed
 
 
 def test_refusals_name_what_to_do(archived: Archived) -> None:

@@ -18,11 +18,13 @@ from ansible_collections.lowtide.ops.plugins.module_utils._expiry.rules import (
     Rules,
     Unreadable,
     complete_keys,
+    drop_null_versions,
     find_backups,
     judge,
     list_candidates,
     order_removal,
     parse_moment,
+    select_versions,
 )
 from ansible_collections.lowtide.ops.plugins.module_utils._s3.versions import Version, fits_xml, order_versions
 
@@ -46,6 +48,16 @@ def make_version(key: str, *, days: float, version_id: str | None = None, **more
         ("null", None),
         ("", None),
         ("-1", None),
+        ("0", None),
+        ("2027", None),
+        ("20271231", None),
+        ("202712312359", None),
+        ("2027123123", None),
+        ("20271231235959", None),
+        ("0001-01-01T00:00:00Z", None),
+        ("0001-01-01T00:00:00+02:00", None),
+        ("1970-01-01T00:00:00Z", None),
+        ("9999999999999999", None),
     ],
 )
 def test_moments_are_epochs_or_have_an_offset(text: str, moment: datetime | None) -> None:
@@ -97,6 +109,31 @@ def test_a_current_version_stays_while_an_older_one_does() -> None:
     old = make_version("a", days=9, version_id="1", is_current=False)
     new = make_version("a", days=8, version_id="2")
     assert complete_keys([Due(new, "")], [new, old], Rules(tags={"x": "y"}), NOW) == []
+
+
+def test_what_the_next_write_may_replace_stays() -> None:
+    """In a bucket that does not keep versions the id null is taken by the next write: below it, and as a marker."""
+    rules = Rules(older_than=86400)
+    listed = drop_null_versions(
+        order_versions(
+            [
+                make_version("a", days=9, version_id="null", is_current=False),
+                make_version("a", days=8, version_id="1"),
+                make_version("b", days=9, version_id="2", is_current=False),
+                make_version("b", days=8, version_id="null", is_marker=True),
+                make_version("c", days=9, version_id="null"),
+            ]
+        )
+    )
+    due = [
+        verdict
+        for version in list_candidates(listed, rules, NOW)
+        if isinstance(verdict := judge(version, Labels(), rules, NOW), Due)
+    ]
+    selection = select_versions(due, listed, rules, NOW)
+    assert [(entry.version.key, entry.version.version_id) for entry in selection.going] == [("b", "2"), ("c", None)]
+    assert [(entry.version.key, entry.version.version_id) for entry in selection.incomplete] == [("a", "1")]
+    assert [entry.version.key for entry in selection.exposed] == ["a", "b"]
 
 
 def test_keys_of_backups_are_known_by_their_form() -> None:

@@ -11,6 +11,13 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import OpsError
+from ansible_collections.lowtide.ops.plugins.module_utils._files.listing import (
+    File,
+    explain_unproven,
+    list_files,
+    remove_file,
+)
 from support.modules import run_module
 
 DAY = 86400
@@ -31,7 +38,7 @@ def write(folder: Path, name: str, *, days: float, body: bytes = b"x" * 5000, pr
 
 def make_params(folder: Path, **more: Any) -> dict[str, Any]:
     """Options of file_expiry."""
-    return {"path": str(folder), "patterns": ["*.dump"], "older_than": "30d", "keep": 2, **more}
+    return {"path": str(folder), "patterns": ["*.dump"], "older_than": "30d", "keep": 2, "series": "dump$", **more}
 
 
 def list_names(folder: Path) -> set[str]:
@@ -98,6 +105,7 @@ def test_limits_and_wrong_options_are_refused(tmp_path: Path) -> None:
     for number in range(5):
         write(tmp_path, f"{number}.dump", days=40)
     (tmp_path / "link").symlink_to(tmp_path)
+    (tmp_path / "below").mkdir()
     before = list_names(tmp_path)
     wrong: list[tuple[dict[str, Any], list[str]]] = [
         ({"max_files": 2}, ["3 files", "at most 2 may be", "raise max_files"]),
@@ -109,6 +117,10 @@ def test_limits_and_wrong_options_are_refused(tmp_path: Path) -> None:
         ({"path": str(tmp_path / "link")}, ["a symbolic link"]),
         ({"keep": -1}, ["option keep", "-1"]),
         ({"patterns": ["a/b"]}, ["option patterns", "'a/b'"]),
+        ({"checksum_suffix": "/../x"}, ["option checksum_suffix", "another folder"]),
+        ({"series": "("}, ["option series", "'('"]),
+        ({"path": "//tmp"}, ["'//tmp' is a folder of the system"]),
+        ({"path": str(tmp_path / "link" / "below")}, ["a symbolic link leads to it"]),
         ({"patterns": []}, ["option patterns", "empty"]),
         ({"older_than": "old"}, ["option older_than", "'old'"]),
     ]
@@ -119,3 +131,34 @@ def test_limits_and_wrong_options_are_refused(tmp_path: Path) -> None:
         for part in words:
             assert part in run.msg, run.msg
     assert list_names(tmp_path) == before
+
+
+def test_each_series_keeps_its_own(tmp_path: Path) -> None:
+    """The dumps of a database that has stopped stay, whatever another one has that is newer."""
+    for number in range(1, 5):
+        write(tmp_path, f"a-2026112{number}.dump", days=10 - number)
+        write(tmp_path, f"b-2026092{number}.dump", days=70 - number)
+    run = run_module("file_expiry", make_params(tmp_path, series=None))
+    assert not run.failed, run.msg
+    assert sorted(Path(path).name for path in run["removed"]) == ["b-20260921.dump", "b-20260922.dump"]
+    assert run["series"] == {str(tmp_path / "a-#.dump"): 4, str(tmp_path / "b-#.dump"): 2 + 2}
+    write(tmp_path, "sub/b-20260901.dump", days=80)
+    again = run_module("file_expiry", make_params(tmp_path, series="^(.)-", recurse=True))
+    assert not again.changed
+    assert f"{tmp_path}/sub/b has 1" in again["blockers"][-1]["what"]
+
+
+def test_a_folder_that_is_swapped_for_a_link_is_not_followed(tmp_path: Path) -> None:
+    """Neither when it is listed, nor when a file in it is removed or proven."""
+    victim = write(tmp_path / "elsewhere", "x.dump", days=50, proven=True)
+    own = write(tmp_path / "own", "x.dump", days=50, proven=True)
+    status = victim.stat()
+    (tmp_path / "own").rename(tmp_path / "moved")
+    (tmp_path / "own").symlink_to(tmp_path / "elsewhere")
+    listed = File.from_status(str(own), status)
+    assert "directory" in remove_file(listed, ".sha256").lower()
+    assert "cannot be read" in explain_unproven(listed, ".sha256")
+    with pytest.raises(OpsError, match="it cannot be listed"):
+        list_files(str(tmp_path / "own"), ["*"], recurse=True)
+    assert victim.exists()
+    assert (tmp_path / "elsewhere" / "x.dump.sha256").exists()

@@ -26,9 +26,11 @@ from ansible_collections.lowtide.ops.plugins.module_utils._mysql.manifest import
     LAYOUT,
     MySqlManifest,
     MySqlOrigin,
+    ServerIdentity,
     parse_gtid,
     read_manifest,
 )
+from ansible_collections.lowtide.ops.plugins.module_utils._mysql.programs import Programs, client_command
 from ansible_collections.lowtide.ops.plugins.module_utils._mysql.restore_state import (
     KEPT,
     LOADING,
@@ -109,6 +111,33 @@ def test_a_backup_ahead_of_the_server_is_anothers(gtid: str, is_own: bool) -> No
     assert (MySqlOrigin(gtid).explain_foreign(MANIFEST) is None) == is_own
     assert MySqlOrigin(gtid).explain_foreign(replace(MANIFEST, gtid=None)) is None
     assert parse_gtid("0-1-50, 1-2-7") == {0: 50, 1: 7}
+
+
+OWN = ServerIdentity("production:3306", 1, "")
+
+
+@pytest.mark.parametrize(
+    ("server", "hosts", "is_own"),
+    [
+        (OWN, ("controller:3306", "production:3306"), True),
+        (replace(OWN, host="staging:3306"), ("controller:3306", "staging:3306"), False),
+        (replace(OWN, server_id=2), ("controller:3306", "production:3306"), False),
+        (replace(OWN, uid="x"), ("controller:3306", "production:3306"), False),
+        (None, ("controller:3306", "production:3306"), True),
+        (None, ("controller:3306", "staging:3306"), False),
+    ],
+)
+def test_a_backup_of_another_server_is_anothers(
+    server: ServerIdentity | None, hosts: tuple[str, ...], is_own: bool
+) -> None:
+    """Both reached through one tunnel, both with a database shop: neither counts for the other, whatever its GTID."""
+    manifest = replace(MANIFEST, server=server, hosts=hosts)
+    for gtid in ("0-1-9000,1-2-9", ""):
+        problem = MySqlOrigin("0-1-9000,1-2-9", OWN).explain_foreign(replace(manifest, gtid=gtid))
+        assert (problem is None) == is_own
+        assert is_own or "this one is production:3306 (server_id 1)" in str(problem)
+    assert MySqlOrigin("0-1-9000,1-2-9").explain_foreign(manifest) is None
+    assert read_manifest(manifest.to_json()) == manifest
 
 
 SHOP = "shop"
@@ -205,6 +234,12 @@ def test_ddl_is_told_by_two_readings() -> None:
     after = {("TABLE", "a"): "2", ("VIEW", "v"): "1", ("EVENT", "e"): "1"}
     assert explain_ddl(before, after) == ["event e (made)", "table a (redefined)", "trigger t (dropped)"]
     assert explain_ddl(before, before) == []
+
+
+def test_a_script_waits_seconds_for_a_lock() -> None:
+    """And not a day, while all others that use the table queue behind it."""
+    programs = Programs(dump="mariadb-dump", client="mariadb", zstd="zstd", version="10.11.19")
+    assert "--init-command=SET SESSION lock_wait_timeout=20" in client_command(programs, 3, "shop__restored").argv
 
 
 def test_option_files_hold_any_password() -> None:

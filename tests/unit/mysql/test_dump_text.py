@@ -114,6 +114,82 @@ def test_what_the_client_never_writes_is_named(text: bytes, problem: str) -> Non
     assert problem in str(read(text + b"-- Dump completed\n").explain_end())
 
 
+SWITCH = b"ALTER DATABASE `shop` CHARACTER SET latin1 COLLATE latin1_swedish_ci ;\n"
+BACK = b"ALTER DATABASE `shop` CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci ;\n"
+
+
+def add_switches(text: bytes) -> bytes:
+    """Return the dump as it is where its routines, trigger and event were made under another default character set."""
+    for mark in (b"/*!50003 DROP FUNCTION IF EXISTS `f` */;\n", b"/*!50003 DROP PROCEDURE IF EXISTS `p` */;\n"):
+        assert text.count(mark) == 1
+        text = text.replace(mark, mark + SWITCH)
+    trigger, event = text.index(b"/*!50003 SET @saved_cs_client"), text.index(b"DELIMITER ;;\n/*!50003 SET @saved_cs")
+    event += len(b"DELIMITER ;;\n")
+    text = text[:trigger] + SWITCH + text[trigger:event] + SWITCH.replace(b";", b";;") + text[event:]
+    end = text.index(b"DELIMITER ;\n", event + len(SWITCH))
+    text = text[:end] + BACK.replace(b";", b";;") + text[end:]
+    back = b"/*!50003 SET collation_connection  = @saved_col_connection */ ;\n"
+    return text.replace(back, back + BACK)
+
+
+def test_a_dump_alters_no_other_database() -> None:
+    """Not the one that it is of: the default character set is changed where it is restored, by the script."""
+    text = add_switches(DUMP)
+    dump = DumpText()
+    lines = b"".join(dump.feed(text))
+    dump.finish()
+    assert dump.explain_end() is None
+    assert lines.count(b"ALTER DATABASE CHARACTER SET latin1 COLLATE latin1_swedish_ci ;\n") == 3
+    assert b"DATABASE `shop`" not in lines
+    for key in (("TRIGGER", "tr"), ("FUNCTION", "f"), ("PROCEDURE", "p"), ("EVENT", "ev")):
+        script = dump.scripts[key]
+        assert script.index(b"SET latin1") < script.rindex(b"CREATE") < script.index(b"SET utf8mb4 COLLATE"), key
+        assert b"`shop`" not in script
+        assert b"IF EXISTS `" + key[1].encode() in script
+        assert script != read(DUMP).scripts[key]
+
+
+@pytest.mark.parametrize(
+    "header", [b"trigger shop.tr before insert on `shop`.a for", b"trigger tr before insert on a for"]
+)
+def test_a_trigger_is_made_where_it_is_restored(header: bytes) -> None:
+    """Its text is kept as it was written, with the name of the database if that was given."""
+    text = DUMP.replace(b"trigger tr before insert on a for", header)
+    dump = DumpText()
+    lines = b"".join(dump.feed(text))
+    assert b"trigger tr before insert on a for each row" in lines
+    assert dump.scripts == read(DUMP).scripts
+    assert dump.unclear == []
+
+
+def test_a_trigger_that_cannot_be_told_is_passed_on_by_nobody() -> None:
+    """A comment in its head may hide the name."""
+    dump = DumpText()
+    lines = b"".join(dump.feed(DUMP.replace(b"trigger tr before", b"trigger /* x */ shop.tr before")))
+    assert b"shop.tr" not in lines
+    assert b"FUNCTION `f`" in lines
+    assert dump.unclear == ["tr"]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        b"USE `shop`;",
+        b"ALTER DATABASE `shop` COMMENT 'x';",
+        b"/*!40000 DROP DATABASE IF EXISTS `shop`*/;",
+        b"CREATE DATABASE /*!32312 IF NOT EXISTS*/ `shop`;",
+        b"DROP TABLE IF EXISTS `shop`.`a`;",
+        b"CREATE SEQUENCE `shop`.`s` start with 1;",
+    ],
+)
+def test_a_statement_that_names_a_database_ends_a_dump(statement: bytes) -> None:
+    """Neither it nor what follows is passed on."""
+    dump = DumpText()
+    lines = b"".join(dump.feed(b"SET @a = 1;\n" + statement + b"\nDROP TABLE IF EXISTS `a`;\n"))
+    assert lines == b"SET @a = 1;\n"
+    assert "names a database" in str(dump.explain_end())
+
+
 def test_equal_tables_are_equal() -> None:
     """Two rows that are alike count twice."""
     assert Table(2, 5, "d").digest != Table(2, 10, "d").digest

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from ansible_collections.lowtide.ops.plugins.module_utils._pgbackrest.repository
     parse_verification,
     parse_version,
 )
+from support.modules import run_module
 
 HOUR = 3600
 NOW = 1_000_000.0
@@ -95,7 +97,20 @@ def test_a_verification_is_read_by_section() -> None:
     lines[-1] = "    checksum invalid: 1"
     lines[3] = "    missing: 2, checksum invalid: 0, size invalid: 0, other: 0"
     read = parse_verification("\n".join(lines))
-    assert read == Verification("error", {"F": "invalid (checksum invalid: 1)"}, ("WAL archive: missing: 2",))
+    assert read == Verification(
+        "error", {"F": "invalid (checksum invalid: 1)"}, (), ("WAL archive 15-1: missing: 2",), {"15-1": 0}
+    )
+    log = (
+        "2026-11-27 02:00:00.000 P01   INFO: invalid checksum"
+        f" '15-1/0000000100000000/000000010000000000000001-{'a' * 40}.gz'\n"
+        "2026-11-27 02:00:00.000 P00   INFO: Results:\n            archiveId: 15-1, total WAL checked: 7\n"
+        "              missing: 0, checksum invalid: 1, size invalid: 0, other: 0\n"
+    )
+    named = parse_verification(log + GOOD.replace("checksum invalid: 0", "checksum invalid: 1", 1))
+    assert named is not None
+    assert named.bad_segments == {("15-1", "000000010000000000000001")}
+    assert named.wal_damage == ("WAL archive 15-1: checksum invalid: 1",)
+    assert (named.invalid, named.backups) == ({"15-1": 1}, {"F": "valid"})
     lost = parse_verification("stanza: main\nstatus: error\n  No usable backup.info file\n")
     assert lost == Verification("error", {}, ("No usable backup.info file",))
     assert parse_verification("") is None
@@ -108,7 +123,18 @@ DAY, WEEK = timedelta(days=1), timedelta(days=7)
     ("backups", "kind", "why"),
     [
         ([], "full", "there is no backup"),
-        ([FULL._replace(has_errors=True)], "full", "there is no backup without errors"),
+        ([FULL._replace(has_errors=True, started=int(NOW) - 90000)], "full", "there is no backup without errors"),
+        ([FULL, DIFF._replace(has_errors=True)], None, "the newest backup F_D found damage in the database"),
+        (
+            [
+                FULL._replace(started=int(NOW) - 95000),
+                FULL._replace(label="G", has_errors=True, started=int(NOW) - 90000, ended=int(NOW)),
+            ],
+            "full",
+            "is 1 d 2 h old",
+        ),
+        ([FULL._replace(is_current=False)], "full", "only 1 from before a stanza-upgrade"),
+        ([FULL._replace(is_current=False, label="E"), FULL], None, "the newest verified backup F is 1 h old"),
         ([FULL._replace(damaged_at="then")], "full", "there is no backup without errors"),
         ([FULL], None, "the newest verified backup F is 1 h old"),
         ([FULL, DIFF], None, "the newest verified backup F_D is 1 min old"),
@@ -173,9 +199,36 @@ def test_what_stands_against_a_restore() -> None:
     assert find_problems(other, [whole], list_segments) == []
     assert find_problems(Verification("ok", {}, ()), [whole], list_segments) == ["backup F is not mentioned by verify"]
     assert find_problems(good._replace(status="error"), [whole], list_segments) == ["verify ends with status error"]
-    assert find_problems(good._replace(archive_problems=("WAL archive: missing: 2",)), [whole], list_segments) == [
-        "WAL archive: missing: 2"
+    assert find_problems(good._replace(problems=("No usable backup.info file",)), [whole], list_segments) == [
+        "No usable backup.info file"
     ]
+
+
+def test_damage_of_wal_counts_where_it_is_needed() -> None:
+    """A segment from before the backup, or of another cluster, does not make it worthless; one that it needs does."""
+    whole = FULL._replace(last_segment="000000010000000000000002")
+
+    def list_segments(_archive_id: str, _prefixes: Any) -> set[str]:
+        return {"000000010000000000000002"}
+
+    line = "WAL archive 15-1: checksum invalid: 1"
+    damaged = Verification("error", {"F": "valid"}, (), (line,), {"15-1": 1})
+    old = damaged._replace(bad_segments=frozenset({("15-1", "000000010000000000000001")}))
+    assert find_problems(old, [whole], list_segments) == []
+    other = damaged._replace(wal_damage=("WAL archive 14-0: missing: 1",), invalid={"14-0": 1})
+    assert find_problems(other, [whole], list_segments) == []
+    needed = damaged._replace(bad_segments=frozenset({("15-1", "000000010000000000000002")}))
+    assert find_problems(needed, [whole], list_segments) == ["WAL segment 000000010000000000000002 is damaged"]
+    assert find_problems(damaged, [whole], list_segments) == [f"{line}, and verify does not say which"]
+
+
+def test_backups_from_before_an_upgrade_are_known() -> None:
+    """By the number of the database, which stanza-upgrade raises."""
+    upgraded = {**STANZA, "db": [*STANZA["db"], {"id": 2, "repo-key": 1, "system-id": 6, "version": "16"}]}
+    newer = {**ENTRY, "label": "20261127-142928F", "database": {"id": 2, "repo-key": 1}}
+    upgraded["backup"] = [ENTRY, newer]
+    backups = parse_info(json.dumps([upgraded]), stanza="main", repository=1).backups
+    assert [(backup.archive_id, backup.is_current) for backup in backups] == [("15-1", False), ("16-2", True)]
 
 
 def test_lists_of_files() -> None:
@@ -193,3 +246,51 @@ def test_lists_of_files() -> None:
     output = json.dumps([{**STANZA, "backup": [detail]}])
     assert parse_bad_files(output, ENTRY["label"]) == ["base/5/16384 (database shop)", "global/1"]
     assert parse_bad_files("no", "x") == []
+
+
+PROGRAM = """#!/usr/bin/env python3
+import json, pathlib, sys
+place = pathlib.Path(__file__).parent
+words = [word for word in sys.argv[1:] if not word.startswith(("--stanza", "--config", "--log", "--repo"))]
+with (place / "called").open("a") as called:
+    called.write(" ".join(words) + "\\n")
+entry = json.loads((place / "info.json").read_text())
+if words[0] == "version":
+    print("pgBackRest 2.45")
+elif words[0] == "info":
+    print(json.dumps([entry]))
+elif words[0] == "backup":
+    entry["backup"] = json.loads((place / "next.json").read_text())
+    (place / "info.json").write_text(json.dumps(entry))
+elif words[0] == "verify":
+    print((place / "verify.txt").read_text())
+elif words[0] == "repo-ls":
+    print(json.dumps({f"00000001000000000000000{number}-" + "a" * 40: {} for number in (2, 3)}))
+"""
+
+
+@pytest.mark.parametrize(
+    ("has_errors", "status", "called"),
+    [
+        (False, "valid", ["backup", "info", "verify", "info", "repo-ls", "annotate", "expire", "info"]),
+        (False, "invalid", ["backup", "info", "verify", "info", "annotate", "repo-ls", "annotate"]),
+        (True, "valid", ["backup", "info", "info"]),
+    ],
+)
+def test_nothing_is_expired_before_a_backup_is_verified(
+    tmp_path: Path, has_errors: bool, status: str, called: list[str]
+) -> None:
+    """Neither by the backup itself, nor after one that found damage or is damaged."""
+    program = tmp_path / "pgbackrest"
+    program.write_text(PROGRAM)
+    program.chmod(0o755)
+    (tmp_path / "info.json").write_text(json.dumps({**STANZA, "backup": []}))
+    (tmp_path / "next.json").write_text(json.dumps([{**ENTRY, "error": has_errors}]))
+    (tmp_path / "verify.txt").write_text(
+        GOOD.replace("backup: F, status: valid", f"backup: {ENTRY['label']}, status: {status}")
+    )
+    run = run_module("pgbackrest_backup", {"stanza": "main", "bin_dir": str(tmp_path)})
+    assert run.failed == (has_errors or status != "valid"), run.msg
+    calls = (tmp_path / "called").read_text().splitlines()
+    assert [words.split()[0] for words in calls] == ["version", "info", *called]
+    assert calls[2] == "backup --type=full --no-expire-auto"

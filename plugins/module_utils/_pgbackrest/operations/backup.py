@@ -17,7 +17,7 @@ from ..._common.outcome import Blocker, Outcome, PlanItem
 from ..._common.retry import Deadline
 from ..._common.text import format_count, format_duration, format_size, join_some
 from ..._common.timestamps import format_utc
-from ..plan import Decision, decide
+from ..plan import Decision, decide, is_sound
 from ..program import PgBackRest
 from ..repository import DAMAGED, NO_BACKUPS, OK, VERIFIED, Backup, Stanza, Verification, list_needed_segments
 
@@ -52,6 +52,8 @@ def run_backup(module: AnsibleModule, outcome: Outcome) -> None:
     outcome.facts.update(version=version, stanza=stanza.name, repository=params["repository"])
     decision = decide(stanza.backups, now=time.time(), between=params["between"], **ages)
     _report(outcome, stanza, decision)
+    if decision.corrupt is not None:
+        refuse_corrupt(program, decision.corrupt)
     if not decision.is_due:
         return
     if stanza.is_locked:
@@ -61,7 +63,9 @@ def run_backup(module: AnsibleModule, outcome: Outcome) -> None:
         return
     outcome.write_attempted = True
     label = _back_up(program, stanza, decision.type) if decision.type else t.cast("Backup", decision.unverified).label
-    _verify(program, outcome, label)
+    for line in _verify(program, outcome, label):
+        module.warn(f"stanza {stanza.name}: {line}")
+    program.expire()
     stanza = read_usable(program)
     _report_made(outcome, stanza, label, is_new=decision.type is not None)
 
@@ -104,18 +108,26 @@ def _back_up(program: PgBackRest, before: Stanza, kind: str) -> str:
         )
     newest = max(made, key=lambda backup: backup.ended)
     if newest.has_errors:
-        files = program.list_bad_files(newest.label)
-        raise OpsError(
-            obj=f"backup {newest.label} of stanza {before.name}",
-            problem=f"the database has pages with an invalid checksum: {join_some(files) or 'see its list'}",
-            next_step="The database itself is damaged, and earlier backups may still have these pages whole: keep them"
-            " (`pgbackrest expire` must not run), and find out since when",
-        )
+        refuse_corrupt(program, newest)
     return newest.label
 
 
-def _verify(program: PgBackRest, outcome: Outcome, label: str) -> None:
-    """Prove that a backup, what it builds on and the WAL that it needs are there and whole; note it on them."""
+def refuse_corrupt(program: PgBackRest, backup: Backup) -> t.NoReturn:
+    """Raise for a backup that found damage in the database. Nothing was expired, and nothing is while it is so."""
+    files = program.list_bad_files(backup.label)
+    raise OpsError(
+        obj=f"backup {backup.label} of stanza {program.stanza}",
+        problem=f"the database has pages with an invalid checksum: {join_some(files) or 'see its list'}",
+        next_step="The database itself is damaged, and earlier backups may still have these pages whole: keep them"
+        " (`pgbackrest expire` must not run), and find out since when. No other is made until this one is max_age old",
+    )
+
+
+def _verify(program: PgBackRest, outcome: Outcome, label: str) -> tuple[str, ...]:
+    """Prove that a backup, what it builds on and the WAL that it needs are there and whole; note it on them.
+
+    Return what is wrong with other WAL in the archive.
+    """
     verification = program.verify()
     backups = {backup.label: backup for backup in read_usable(program).backups}
     backup = backups[label]
@@ -125,6 +137,7 @@ def _verify(program: PgBackRest, outcome: Outcome, label: str) -> None:
         if damaged in backups and not backups[damaged].damaged_at:
             program.annotate(damaged, DAMAGED, now)
     problems = find_problems(verification, chain, program.list_segments)
+    outcome.facts["archive_problems"] = list(verification.wal_damage)
     outcome.facts["damaged"] = sorted(name for name, status in verification.backups.items() if status != "valid")
     if problems:
         program.annotate(label, DAMAGED, now)
@@ -136,6 +149,10 @@ def _verify(program: PgBackRest, outcome: Outcome, label: str) -> None:
     for each in chain:
         if not each.verified_at:
             program.annotate(each.label, VERIFIED, now)
+    return tuple(
+        f"{line}. {label} can be restored; a recovery to a point in time beyond that WAL cannot pass it"
+        for line in verification.wal_damage
+    )
 
 
 def find_problems(
@@ -145,19 +162,30 @@ def find_problems(
 ) -> list[str]:
     """Return what stands against restoring the last backup of ``chain``, which are those that it builds on and itself.
 
-    pgBackRest's verify knows of no segment that is missing at the end of a run of segments, and calls a repository good
-    that lacks the one which a backup needs (seen with 2.45), so they are looked for.
+    Damage of WAL that it does not need is left out. pgBackRest's verify knows of no segment that is missing at the end
+    of a run of segments, and calls a repository good that lacks the one which a backup needs (seen with 2.45), so they
+    are looked for.
     """
     problems = [
         f"backup {backup.label} is {verification.backups.get(backup.label, 'not mentioned by verify')}"
         for backup in chain
         if verification.backups.get(backup.label) != "valid"
     ]
-    problems += verification.archive_problems
+    problems += verification.problems
+    archive_id = chain[-1].archive_id
     needed = list_needed_segments(chain[-1])
-    archived = list_segments(chain[-1].archive_id, (name[:16] for name in needed)) if needed else set()
+    archived = list_segments(archive_id, (name[:16] for name in needed)) if needed else set()
     problems += [f"WAL segment {name} is not in the archive" for name in needed if name not in archived]
-    if verification.status != "ok" and not problems and set(verification.backups.values()) <= {"valid"}:
+    problems += [f"WAL segment {name} is damaged" for name in needed if (archive_id, name) in verification.bad_segments]
+    named = sum(name == archive_id for name, _segment in verification.bad_segments)
+    if verification.invalid.get(archive_id, 0) > named:
+        problems += [f"{line}, and verify does not say which" for line in verification.wal_damage if archive_id in line]
+    if (
+        verification.status != "ok"
+        and not problems
+        and not verification.wal_damage
+        and set(verification.backups.values()) <= {"valid"}
+    ):
         problems.append(f"verify ends with status {verification.status}")
     return problems
 
@@ -173,9 +201,10 @@ def _report(outcome: Outcome, stanza: Stanza, decision: Decision) -> None:
     elif decision.unverified is not None:
         outcome.plan = [PlanItem(title, f"verify backup {decision.unverified.label}", decision.why)]
         outcome.summary = f"would verify backup {decision.unverified.label} of {stanza.name} ({decision.why})"
-    else:
+    elif decision.corrupt is None:
         outcome.summary = decision.why
-        newest = max((backup for backup in stanza.backups if backup.verified_at), key=lambda backup: backup.ended)
+        own = (backup for backup in stanza.backups if backup.verified_at and backup.is_current and is_sound(backup))
+        newest = max(own, key=lambda backup: backup.ended)
         outcome.facts["backup"] = describe(newest)
         outcome.evidence = [describe_line(newest)]
 
@@ -188,6 +217,7 @@ def _report_made(outcome: Outcome, stanza: Stanza, label: str, *, is_new: bool) 
     did = f"{backup.type} backup {label}" if is_new else f"backup {label}"
     outcome.summary = f"{stanza.name}: {did}, {format_size(backup.size)} of data, verified"
     outcome.evidence = [describe_line(backup)]
+    outcome.evidence += outcome.facts["archive_problems"]
     damaged = outcome.facts["damaged"]
     if damaged:
         outcome.evidence.append(
