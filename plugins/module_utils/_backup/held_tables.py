@@ -97,7 +97,7 @@ def _explain_lock(session: Session, tables: t.Mapping[int, bytes]) -> OpsError:
         problem=f"it could not be locked for the dump; {holders[0].holder} holds {holders[0].mode}"
         if names
         else "a table could not be locked for the dump; its holder has gone since",
-        next_step=f"{holders[0].next_step + ', or raise' if names else 'Run again, or raise'} lock_timeout",
+        next_step=f"{holders[0].next_step + ', or raise' if names else 'Run again, or raise'} lock_timeout and timeout",
     )
 
 

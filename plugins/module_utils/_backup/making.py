@@ -168,7 +168,7 @@ class NewBackup:
             is_standby=own.session.server.in_recovery,
             reached=database.read_reached(own.session),
             position=database.ask_primary(own.session),
-            lock_timeout=own.lock_timeout,
+            lock_timeout=max(1, min(own.lock_timeout, int(own.deadline.remaining))),
         )
 
     def _explain(self, error: OpsError, *, is_lost: bool) -> OpsError:

@@ -243,7 +243,7 @@ def test_a_server_that_ignores_conditions_is_left_alone(moto_artifacts: Artifact
 
 BAD_INPUT: list[tuple[dict[str, Any], list[str]]] = [
     ({}, ["no rule says what goes", "older_than=0"]),
-    ({"older_than": "last week"}, ["option older_than", "'last week'", "30d"]),
+    ({"older_than": "last week"}, ["option older_than", "'last week'", "24h"]),
     ({"older_than": "1d", "keep": -1}, ["option keep", "-1"]),
     ({"older_than": "1d", "max_share": 0}, ["option max_share", "0"]),
     ({"older_than": "1d", "max_objects": 0}, ["option max_objects", "0"]),

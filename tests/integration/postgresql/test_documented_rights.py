@@ -58,7 +58,7 @@ FOR_OTHER_VERSIONS = {
 
 def find_purpose(grant: str) -> str:
     """Return for which account a statement of the file is."""
-    (purpose,) = {match[1] for match in re.finditer(r""":['"](\w+)""", grant)} & {*PURPOSES, "restore"}
+    (purpose,) = {match[1] for match in re.finditer(r""":['"](\w+)""", grant)} & {*PURPOSES, "restore", "credentials"}
     return str(purpose)
 
 

@@ -368,7 +368,12 @@ def test_a_backup_in_several_objects(server: Server, lab: dict[str, Any], unique
         done = run_module("pg_restore", options)
         assert_done(done)
         assert len(done["compared"]) == 2
-        assert wide_database.describe(shop.site, done["database"]) == wide_database.describe(shop.site)
+        copy, original = wide_database.describe(shop.site, done["database"]), wide_database.describe(shop.site)
+        (properties,) = copy.pop("database")
+        (expected,) = original.pop("database")
+        assert copy == original
+        assert properties[4].startswith("wide\nlowtide.ops pg_restore ")  # the copy's mark
+        assert (*properties[:4], *properties[5:]) == (*expected[:4], *expected[5:])
         some = run_module(
             "pg_restore", options | {"tables": ['"odd.sch""ema*"."n' + "n" * 62 + '"'], "compare_with": "backup"}
         )
