@@ -166,6 +166,16 @@ def follows(cluster: Cluster, other: Cluster) -> bool:
     return all(hosts) and set(zip(hosts, ports, strict=True)) <= addresses
 
 
+def streams(member: Member, source: Cluster) -> bool:
+    """Return whether a member of one cluster streams from the other one.
+
+    Its name tells, and where a member there has this name as well, name and address.
+    """
+    if source.get(member.name) is None:
+        return any(member.name in other.status.streaming for other in source.members)
+    return any((member.name, member.host) in other.status.clients for other in source.members)
+
+
 def _check_followed(cluster: Cluster, other: Cluster) -> None:
     """Raise Refusal unless a standby cluster follows a member of the other one.
 
@@ -222,11 +232,12 @@ def _check_before_fence(sites: Sites, max_lag: int) -> None:
 def _check_history(new: Cluster, old: Cluster) -> None:
     """Raise Refusal unless the new cluster streams from the old one: two of one timeline may have different rows."""
     leader = t.cast(Member, new.leader)
-    streaming = {name for member in old.members for name in member.status.streaming}
-    if leader.name not in streaming:
+    if not streams(leader, old):
+        shared = f" from {leader.host} (a member there has the same name)" if old.get(leader.name) else ""
         raise Refusal(
             obj=new.title,
-            problem=f"its leader {leader.name} does not stream from {old.scope}, so that it may have another history",
+            problem=f"its leader {leader.name} does not stream from {old.scope}{shared}, so that it may have another"
+            " history",
             next_step=f"Look whom it follows (standby_cluster: {new.config.get('standby_cluster')}), and at its log",
         )
     if new.position is not None and old.position is not None and new.position > old.position:

@@ -41,6 +41,8 @@ class Status(t.NamedTuple):
     """Whether another server sends it WAL just now; Patroni says so since 3.0.4."""
     streaming: frozenset[str] = frozenset()
     """Names of the servers that stream from it."""
+    clients: frozenset[tuple[str, str]] = frozenset()
+    """Names and addresses of these."""
     started_at: str = ""
     pending_restart: bool = False
     system_identifier: str = ""
@@ -77,6 +79,7 @@ class Status(t.NamedTuple):
             replay_paused=xlog.get("paused") is True,
             is_receiving="streaming" in (answer.get("replication_state"), answer.get("state")),
             streaming=frozenset(str(entry.get("application_name")) for entry in streams),
+            clients=frozenset((str(entry.get("application_name")), str(entry.get("client_addr"))) for entry in streams),
             started_at=str(answer.get("postmaster_start_time") or ""),
             pending_restart=bool(answer.get("pending_restart")),
             system_identifier=str(answer.get("database_system_identifier") or ""),

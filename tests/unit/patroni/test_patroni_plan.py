@@ -257,5 +257,20 @@ def test_a_site_that_must_not_take_over_is_refused(sites: Sites, said: str) -> N
     assert said in str(refusal.value)
 
 
+def test_equal_names_on_both_sites_are_told_apart_by_their_addresses() -> None:
+    """The old site's own replica of this name streams as well, and proves nothing."""
+    west = make_member("pg1", role="standby_leader")._replace(host="10.2.0.1")
+    replica = make_member("pg1")._replace(host="10.1.0.2", api_url="http://east")
+
+    def make_sites(address: str) -> Sites:
+        clients = frozenset({("pg1", "10.1.0.2"), ("pg1", address)})
+        east = make_member("e", role="leader", streaming=frozenset({"pg1"}), clients=clients)
+        return Sites(make_cluster(west, standby_cluster={"host": "e"}), make_cluster(east, replica))
+
+    assert plan_sites(make_sites("10.2.0.1"), 100) == ["fence", "promote"]
+    with pytest.raises(Refusal, match=r"does not stream from shop from 10\.2\.0\.1 \(a member there has the same name"):
+        plan_sites(make_sites("10.1.0.2"), 100)
+
+
 def test_a_position_is_written_as_postgresql_does() -> None:
     assert format_lsn(0x1_0500_0060) == "1/5000060"

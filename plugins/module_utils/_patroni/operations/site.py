@@ -26,6 +26,7 @@ from ..sites import (
     list_unfenced,
     list_unproven,
     plan_sites,
+    streams,
     summarize_sites,
 )
 from ..state import Cluster, Json
@@ -153,8 +154,7 @@ class Run:
             return unfenced
         if old.leader is None:
             return ["nobody leads it"]
-        streaming = {name for member in new.members for name in member.status.streaming}
-        if old.leader.status.timeline != new.timeline or old.leader.name not in streaming:
+        if old.leader.status.timeline != new.timeline or not streams(old.leader, new):
             return [f"{old.leader.name} is on timeline {old.leader.status.timeline}, and does not stream from it yet"]
         return []
 
