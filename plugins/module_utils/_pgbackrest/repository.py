@@ -26,7 +26,7 @@ _BACKUP = re.compile(r"\s+backup: (\S+), status: ([^,]+)(?:,|$)")
 _ARCHIVE = re.compile(r"\s+archiveId: ([^,]+),")
 _COUNT = re.compile(r"(missing|checksum invalid|size invalid|other): (\d+)")
 _LOG_LINE = re.compile(r"\d{4}-\d\d-\d\d |\s{8}")
-_BAD_SEGMENT = re.compile(r"invalid \w+ '(?:[^']*/)?([^'/]+)/[0-9A-F]{16}/([0-9A-F]{24})-[0-9a-f]{40}")
+_BAD_SEGMENT = re.compile(r"invalid \w+ '?(?:[^'\s]*/)?([^'/\s]+)/[0-9A-F]{16}/([0-9A-F]{24})-[0-9a-f]{40}")
 _SEGMENT = re.compile(r"([0-9A-F]{24})-[0-9a-f]{40}(?:\.\w+)?")
 
 

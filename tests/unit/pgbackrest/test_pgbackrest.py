@@ -103,12 +103,14 @@ def test_a_verification_is_read_by_section() -> None:
     log = (
         "2026-11-27 02:00:00.000 P01   INFO: invalid checksum"
         f" '15-1/0000000100000000/000000010000000000000001-{'a' * 40}.gz'\n"
+        "2026-11-27 02:00:00.000 P01   INFO: invalid result"
+        f" 14-0/0000000100000000/000000010000000000000009-{'b' * 40}.gz: [29] inflate error\\n"
         "2026-11-27 02:00:00.000 P00   INFO: Results:\n            archiveId: 15-1, total WAL checked: 7\n"
         "              missing: 0, checksum invalid: 1, size invalid: 0, other: 0\n"
     )
     named = parse_verification(log + GOOD.replace("checksum invalid: 0", "checksum invalid: 1", 1))
     assert named is not None
-    assert named.bad_segments == {("15-1", "000000010000000000000001")}
+    assert named.bad_segments == {("15-1", "000000010000000000000001"), ("14-0", "000000010000000000000009")}
     assert named.wal_damage == ("WAL archive 15-1: checksum invalid: 1",)
     assert (named.invalid, named.backups) == ({"15-1": 1}, {"F": "valid"})
     lost = parse_verification("stanza: main\nstatus: error\n  No usable backup.info file\n")
