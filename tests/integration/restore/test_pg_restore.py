@@ -408,6 +408,8 @@ def foreign(shop: Shop) -> Callable[[str], bytes]:
 @pytest.mark.procedure("A24", "D19", "C21")
 def test_a_foreign_dump_is_said_to_be_unproven(shop: Shop, foreign: Callable[[str], bytes]) -> None:
     """Only where it is named, packed or not; a script, which would run over its errors, is refused."""
+    # Such a dump does not say in which time zone it shows times.
+    shop.site.sql(f"ALTER ROLE {shop.account} RESET TimeZone", database="postgres")
     body = foreign("c")
     packed = {
         "plain.dump": body,
