@@ -18,7 +18,8 @@ description:
     fewer than O(keep), no file of it is removed.
   - If more is due than O(max_files), O(max_bytes) or O(max_share) allow, all of it is refused and nothing is removed.
   - A file that a process has open stays, since to remove it frees nothing. So does one that has changed since it was listed.
-  - Symbolic links are not followed and not removed, not even one that is put in the place of a folder while this runs, and other file systems below O(path) are left alone.
+  - Symbolic links are not followed and not removed, not even one that is put in the place of a folder while this
+    runs, and other file systems below O(path) are left alone.
   - It runs on the host itself.
 options:
   path:

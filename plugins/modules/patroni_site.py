@@ -12,7 +12,8 @@ version_added: 0.1.0
 description:
   - Two Patroni clusters have the same data; the one in another region is a standby cluster (C(standby_cluster)). This module
     makes it the primary one, over the REST interface of both, and changes nothing where it is.
-  - The order is fixed. First both are verified, the right to change their configuration among it. Then the old primary cluster is fenced, which makes it a standby cluster of the
+  - The order is fixed. First both are verified, the right to change their configuration among it. Then the old
+    primary cluster is fenced, which makes it a standby cluster of the
     other one, so that Patroni itself keeps each of its members from accepting writes. Then the new one has to have
     received all WAL of the old one, of which each member has to say how far it is. One reading has to show both, right before
     the promotion. Then it is promoted, and the old one has to follow it.
