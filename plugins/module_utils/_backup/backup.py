@@ -62,8 +62,7 @@ class Backup(BackupRun):
 
     def read_clock(self) -> datetime:
         """Ask for the database server's clock."""
-        now: datetime = self._session.query("SELECT pg_catalog.clock_timestamp()")[0][0]
-        return now
+        return database.read_clock(self._session)
 
     def read_moment(self) -> datetime:
         """Ask of which moment the data is, and keep whether that of a standby is current."""

@@ -15,7 +15,7 @@ import typing as t
 from .._common.errors import OpsError, Refusal
 from .._common.outcome import Blocker
 from .._postgresql.connection import Session, Settings, driver_error, new_run_id
-from .._postgresql.errors import sql_error
+from .._postgresql.errors import sql_error, sqlstate
 from .._postgresql.locks import LOCK_CLASS, AdvisoryLock, LockKey
 from .copy_rows import Expected, Table
 from .held_tables import hold_tables
@@ -138,6 +138,12 @@ def read_identity(session: Session) -> Identity:
     return Identity(hosts=names, timeline=read_timeline(session), reached=reached)
 
 
+def read_clock(session: Session) -> datetime:
+    """Ask for the server's clock, by which backups are dated."""
+    now: datetime = session.query("SELECT pg_catalog.clock_timestamp()")[0][0]
+    return now
+
+
 def read_timeline(session: Session) -> int:
     """Ask for the timeline that is written or replayed now.
 
@@ -147,7 +153,7 @@ def read_timeline(session: Session) -> int:
         try:
             return int(session.query(_TIMELINE)[0][0])
         except driver_error() as error:
-            if getattr(error, "pgcode", None) != NOT_IN_PREREQUISITE_STATE:
+            if sqlstate(error) != NOT_IN_PREREQUISITE_STATE:
                 raise
     return int(session.query(_CHECKPOINT_TIMELINE)[0][0])
 

@@ -22,6 +22,7 @@ from .._postgresql.connection import Session, new_run_id
 from .._postgresql.json_values import to_json_value
 from .._postgresql.operations.query_info import read_rows
 from . import evidence, keys, side
+from .database import read_clock
 from .manifest import stamp
 from .plan import SKEW
 from .restore import Options, Restore
@@ -86,7 +87,7 @@ class RestoreDrill:
     def ensure(self, find: t.Callable[[], Source], *, check: bool) -> None:
         """Read, judge, and unless ``check`` make the drill that is due, of the backup that ``find`` returns."""
         drills = evidence.find_last(self._bucket, self._place, self._signer)
-        now = self._now()
+        now = read_clock(self._session)
         why = self._explain_due(drills, now)
         self._report(drills, now, why)
         if why is None:
@@ -125,10 +126,6 @@ class RestoreDrill:
             f"proved backup {source.run} of {self._place.database} by a restore:"
             f" RPO {format_duration(facts['drill']['rpo_seconds'])}, RTO {format_duration(seconds)}"
         )
-
-    def _now(self) -> datetime:
-        now: datetime = self._session.query("SELECT pg_catalog.clock_timestamp()")[0][0]
-        return now
 
     def _explain_due(self, drills: Drills, now: datetime) -> str | None:
         """Return why a drill is due; None when the last one is young enough. One dated in the future does not count."""
@@ -232,7 +229,7 @@ class RestoreDrill:
             "restored_on": {"system_identifier": server.system_identifier, "address": server.address},
             "server_version": "{}.{}".format(*divmod(server.version, 10000)),
             "started_at": stamp(started),
-            "finished_at": stamp(self._now()),
+            "finished_at": stamp(read_clock(self._session)),
             "rpo_seconds": max(0, int((started - manifest.taken_at).total_seconds())),
             "rto_seconds": round(rto, 3),
             "query": self._options.query,
@@ -244,7 +241,7 @@ class RestoreDrill:
 
     def _sign(self, document: dict[str, t.Any]) -> None:
         """Sign the evidence and write it; without that nothing is proven."""
-        name = keys.run_id(self._now(), uuid.uuid4().hex)
+        name = keys.run_id(read_clock(self._session), uuid.uuid4().hex)
         body = evidence.write_document(document)
         signature = self._signer.sign(body)
         key = evidence.save(self._bucket, self._place, name, body, signature)

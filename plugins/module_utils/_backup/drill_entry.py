@@ -16,6 +16,7 @@ from .._postgresql.errors import sql_error
 from .._s3.bucket import Bucket
 from .._s3.connection import make_client
 from . import keys
+from .database import read_clock
 from .drill import DrillOptions, RestoreDrill
 from .entry import PLACE_SPEC, check_positive
 from .evidence import Signer
@@ -82,7 +83,7 @@ def drill(module: AnsibleModule, outcome: Outcome) -> None:
             outcome=outcome,
             deadline=Deadline(params["timeout"]),
         )
-        now = session.query("SELECT pg_catalog.clock_timestamp()")[0][0]
+        now = read_clock(session)
         try:
             work.ensure(lambda: find_backup(bucket, place, run=LATEST, now=now), check=module.check_mode)
         except driver_error() as error:

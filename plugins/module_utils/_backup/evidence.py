@@ -16,11 +16,12 @@ import json
 import os
 import typing as t
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
 from .._common.dependencies import require
 from .._common.errors import OpsError, Refusal
 from . import keys
+from .manifest import parse_stamp
 
 if t.TYPE_CHECKING:
     from .._s3.bucket import Bucket
@@ -162,7 +163,7 @@ def read_document(url: str, body: bytes, place: keys.Place) -> Drill | None:
     """Return the drill that a document is of; None where it proves none of this database."""
     try:
         document = json.loads(body)
-        finished = datetime.strptime(document["finished_at"], "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+        finished = parse_stamp(document["finished_at"])
         is_ours = (
             document["format"] == FORMAT
             and document["format_version"] == FORMAT_VERSION

@@ -15,7 +15,7 @@ import typing as t
 from .._common.errors import OpsError
 from .._postgresql.blockers import read_lock_holders
 from .._postgresql.connection import Session, driver_error
-from .._postgresql.errors import sql_error, sqlstate
+from .._postgresql.errors import LOCK_NOT_AVAILABLE, sql_error, sqlstate
 
 ATTEMPTS = 5
 BATCH = 500
@@ -23,7 +23,6 @@ BATCH = 500
 
 AGAIN = {"42P01", "3F000", "40P01"}
 """A table, or its schema, has been dropped or renamed since it was listed; or two wait for each other's locks."""
-LOCK_NOT_AVAILABLE = "55P03"
 # Names as bytes of the encoding that a statement is sent in. A database of SQL_ASCII converts nothing in either direction.
 _LISTED = """
 SELECT c.oid::bigint, convert_to(pg_catalog.format('%%I.%%I', n.nspname, c.relname),

@@ -332,7 +332,7 @@ class NewBackup:
         self, snapshot: database.Snapshot, rows: t.Mapping[Table, int], dump_seconds: float, verify_seconds: float
     ) -> Manifest:
         own = self._setting
-        now = own.session.query("SELECT pg_catalog.clock_timestamp()")[0][0]
+        now = database.read_clock(own.session)
         return Manifest(
             run_id=self.run_id,
             database=own.place.database,

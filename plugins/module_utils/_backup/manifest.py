@@ -130,7 +130,8 @@ def stamp(moment: datetime) -> str:
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _moment(text: t.Any) -> datetime:
+def parse_stamp(text: t.Any) -> datetime:
+    """Return the moment that a text of :func:`stamp` says."""
     return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
 
 
@@ -276,7 +277,7 @@ def read_published(document: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
             for name in ("database", "system_identifier", "server_version", "client_version", "source")
         },
         "hosts": tuple(str(host) for host in document["hosts"]),
-        **{name: _moment(document[name]) for name in ("taken_at", "finished_at", "verified_at")},
+        **{name: parse_stamp(document[name]) for name in ("taken_at", "finished_at", "verified_at")},
         **{name: float(document[name]) for name in ("dump_seconds", "verify_seconds")},
         **{name: int(document[name]) for name in ("tables", "rows")},
         "encryption": None if document["encryption"] is None else str(document["encryption"]),

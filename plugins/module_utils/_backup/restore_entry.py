@@ -16,6 +16,7 @@ from .._postgresql.names import parse_name
 from .._s3.bucket import Bucket
 from .._s3.connection import make_client
 from . import keys, side
+from .database import read_clock
 from .entry import PLACE_SPEC, check_positive
 from .restore import MODULE, Options, Restore
 from .source import LATEST, Source, find_backup, find_foreign, is_foreign
@@ -135,5 +136,4 @@ def find_source(params: t.Mapping[str, t.Any], bucket: Bucket, prefix: str, sess
         database=database,
         system_identifier=params["source_system_identifier"] or session.server.system_identifier,
     )
-    now = session.query("SELECT pg_catalog.clock_timestamp()")[0][0]
-    return find_backup(bucket, place, run=params["backup"], now=now)
+    return find_backup(bucket, place, run=params["backup"], now=read_clock(session))

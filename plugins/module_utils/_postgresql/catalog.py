@@ -14,7 +14,7 @@ import typing as t
 
 from .._common.dependencies import require
 from .connection import Session, driver_error
-from .errors import sqlstate
+from .errors import LOCK_NOT_AVAILABLE, sqlstate
 
 
 class TableState(t.NamedTuple):
@@ -251,9 +251,6 @@ PG_STATISTIC = 2619
 
 MAX_OIDS_IN_QUERY = 1000
 """To send and compare more than these takes longer than to read all tables."""
-
-LOCK_NOT_AVAILABLE = "55P03"
-"""The SQLSTATE of a statement that lock_timeout has ended."""
 
 NO_PAGES = 2**31 - 1
 """No index has so many blocks: none is examined for its size."""

@@ -181,6 +181,10 @@ def is_deadline(error: Exception) -> bool:
     return sqlstate(error) == "57014"
 
 
+LOCK_NOT_AVAILABLE = "55P03"
+"""The SQLSTATE of a statement that lock_timeout has ended."""
+
+
 def sqlstate(error: Exception) -> str:
     """The SQLSTATE of a driver error, empty when the connection was lost without one."""
     return str(getattr(error, "pgcode", None) or "")

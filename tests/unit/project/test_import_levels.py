@@ -19,11 +19,12 @@ LEVELS = {
     ],
     "module_utils._backup": [
         ["copy_rows", "held_tables", "keys", "pings", "pipeline", "restore_summary", "sql_text"],
-        ["dump_text", "evidence", "manifest", "packing", "side", "streams"],
+        ["dump_text", "manifest", "packing", "side", "streams"],
         [
             "catalogue",
             "compare",
             "database",
+            "evidence",
             "plan",
             "programs",
             "restore_rights",
