@@ -509,7 +509,7 @@ def test_a_watch_that_is_forbidden_for_good_is_polled_in_the_end() -> None:
     begun = time.monotonic()
     with follow(client) as cache:
         wait_for(cache, lambda: bool(cache.warnings))
-        assert 0.2 <= time.monotonic() - begun < 2
+        assert 0.2 <= time.monotonic() - begun < LIMIT
         assert "watching it is not allowed" in cache.warnings[0]
 
 
@@ -551,14 +551,14 @@ def test_events_that_pour_in_are_taken_in_together() -> None:
             cache.wait_for_change(LIMIT, settle=0.1)
             waits += 1
         assert waits < 100 / 4
-        threading.Timer(0.2, lambda: cache._queue.put(next_message(cache))).start()
+        threading.Timer(0.7, lambda: cache._queue.put(next_message(cache))).start()
         begun = time.monotonic()
-        cache.wait_for_change(LIMIT, settle=0.1)
-        assert time.monotonic() - begun < 0.3
+        cache.wait_for_change(LIMIT, settle=0.5)
+        assert time.monotonic() - begun < 1.1
         begun = time.monotonic()
         cache._queue.put(next_message(cache))
         cache.wait_for_change(0.05, settle=10)
-        assert time.monotonic() - begun < 1.0
+        assert time.monotonic() - begun < 5
 
 
 def next_message(cache: Cache) -> Any:

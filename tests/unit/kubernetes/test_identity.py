@@ -439,11 +439,11 @@ def test_a_plugins_secrets_are_not_shown(tmp_path: Path) -> None:
 
 def test_a_plugin_that_never_ends_is_left(tmp_path: Path) -> None:
     """It may wait for somebody to log in."""
-    access = resolve_user(tmp_path, make_plugin(tmp_path, code="time.sleep(3)"))
+    access = resolve_user(tmp_path, make_plugin(tmp_path, code="time.sleep(20)"))
     begun = time.monotonic()
     with pytest.raises(Refusal, match="it has not ended within 0 s; it may be waiting for somebody to log in"):
         access.credentials(seconds=0.3)
-    assert time.monotonic() - begun < 2.5
+    assert time.monotonic() - begun < 10
 
 
 # --- certificates ---------------------------------------------------------------------------------------------------

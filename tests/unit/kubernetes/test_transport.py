@@ -40,6 +40,8 @@ from .access_cases import make_certificate
 
 PODS = collection_path("Pod", "n")
 LOGIN = ("me", "canary-3fe9")
+AT_ONCE = 15.0
+"""Seconds: far below each deadline here, far above what a crowded machine needs for one answer."""
 
 
 class Authority:
@@ -93,7 +95,7 @@ def secure(authority: Authority) -> Iterator[MemoryServer]:
 
 
 def make_client(
-    server: str, ca: str, *, proxy: str | None = None, seconds: float = 5, name: str | None = None, **more: Any
+    server: str, ca: str, *, proxy: str | None = None, seconds: float = 30, name: str | None = None, **more: Any
 ) -> Client:
     """A client that trusts ``ca``."""
     access = ClusterAccess(
@@ -140,7 +142,7 @@ def test_a_certificate_that_is_not_trusted_is_an_error_at_once(
             client = make_client(url, ca)
             with pytest.raises(ApiError, match=f"API server {url}: {problem}.*Set ca_cert"):
                 client.get(PODS, obj="x") if name == "get" else client.stream(PODS, obj="x", params={})
-            assert (time.monotonic() - begun < 2, client.requests, secure.log) == (True, 0, [])
+            assert (time.monotonic() - begun < AT_ONCE, client.requests, secure.log) == (True, 0, [])
 
 
 def test_the_name_in_the_certificate_may_be_another(secure: MemoryServer, authority: Authority) -> None:
@@ -157,7 +159,7 @@ def test_a_client_certificate_is_shown(authority: Authority) -> None:
         begun = time.monotonic()
         with pytest.raises(ApiError, match=r"it cannot be reached: .*certificate required"):
             make_client(server.url, authority.root).get(PODS, obj="x")
-        assert time.monotonic() - begun < 2
+        assert time.monotonic() - begun < AT_ONCE
 
 
 def test_a_server_without_tls_is_an_error_at_once(memory: MemoryServer, authority: Authority) -> None:
@@ -275,7 +277,7 @@ def test_a_proxy_that_says_no_is_an_error_at_once(memory: MemoryServer, proxy: d
             ApiError, match=f"cannot be reached through the proxy {server.kind}://127.0.0.1:.*{problem}"
         ) as caught:
             client.get(PODS, obj="x")
-        assert time.monotonic() - begun < 5
+        assert time.monotonic() - begun < AT_ONCE
         assert LOGIN[1] not in str(caught.value)
         assert (client.requests, memory.log) == (0, [])
 
@@ -307,8 +309,8 @@ def test_the_certificate_of_a_proxy_is_verified(memory: MemoryServer, authority:
         access = ClusterAccess(server=memory.url, source="x", proxy=parse_proxy(proxy.url, source="x"))
         begun = time.monotonic()
         with pytest.raises(ApiError, match="certificate is not trusted"):
-            Client(access, run_id="r", deadline=Deadline(5)).get(PODS, obj="x")
-        assert (time.monotonic() - begun < 2, proxy.heads, memory.log) == (True, [], [])
+            Client(access, run_id="r", deadline=Deadline(30)).get(PODS, obj="x")
+        assert (time.monotonic() - begun < AT_ONCE, proxy.heads, memory.log) == (True, [], [])
 
 
 def test_a_proxy_that_never_stops_talking_is_left() -> None:
@@ -324,7 +326,7 @@ def test_a_proxy_that_never_stops_talking_is_left() -> None:
         begun = time.monotonic()
         with pytest.raises(ProxyError, match="gave no HTTP answer"):
             open_through(parse_proxy(f"http://127.0.0.1:{listener.getsockname()[1]}", source="x"))
-        assert time.monotonic() - begun < 2
+        assert time.monotonic() - begun < AT_ONCE
         connections[0].close()
 
 
@@ -355,7 +357,7 @@ def test_credentials_of_the_proxy_are_encoded() -> None:
 
 def open_through(proxy: Any) -> DeadlineSocket:
     """A connection to nowhere in particular."""
-    return connect(("10.0.0.1", 1), proxy=proxy, tls=None, server_name="x", seconds=3, limit=lambda: 3.0)
+    return connect(("10.0.0.1", 1), proxy=proxy, tls=None, server_name="x", seconds=30, limit=lambda: 30.0)
 
 
 # --- ends -----------------------------------------------------------------------------------------------------------
@@ -417,7 +419,7 @@ def test_connecting_has_an_end() -> None:
                     seconds=0.3,
                     limit=lambda: 0.3,
                 )
-        assert time.monotonic() - begun < 2.5
+        assert time.monotonic() - begun < AT_ONCE
 
 
 def test_every_address_of_a_host_is_tried(memory: MemoryServer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -448,8 +450,8 @@ def test_an_address_that_does_not_answer_leaves_time_for_the_next(
         places = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address) for address in addresses]
         monkeypatch.setattr(socket, "getaddrinfo", lambda *_arguments, **_options: places)
         begun = time.monotonic()
-        connect(("api.test", port), proxy=None, tls=None, server_name="x", seconds=1.0, limit=lambda: 1.0).close()
-        assert 0.4 < time.monotonic() - begun < 0.9
+        connect(("api.test", port), proxy=None, tls=None, server_name="x", seconds=3.0, limit=lambda: 3.0).close()
+        assert time.monotonic() - begun > 1.2
         for sock in waiting:
             sock.close()
 
@@ -457,11 +459,11 @@ def test_an_address_that_does_not_answer_leaves_time_for_the_next(
 def test_a_resolver_that_hangs_holds_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     """The system's knows no deadline."""
     release = threading.Event()
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *_arguments, **_options: release.wait(5) and [])
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_arguments, **_options: release.wait(60) and [])
     begun = time.monotonic()
     with pytest.raises(TimeoutError, match=r"the name api\.test was not resolved in time"):
         connect(("api.test", 1), proxy=None, tls=None, server_name="x", seconds=0.2, limit=lambda: 1.0)
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - begun < AT_ONCE
     release.set()
 
 
