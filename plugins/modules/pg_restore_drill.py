@@ -231,8 +231,8 @@ waited:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.lowtide.ops.plugins.module_utils._backup.drill_entry import DRILL_SPEC, drill
 from ansible_collections.lowtide.ops.plugins.module_utils._common.module import run_module
+from ansible_collections.lowtide.ops.plugins.module_utils._pg_restore.drill_entry import DRILL_SPEC, drill
 from ansible_collections.lowtide.ops.plugins.module_utils._postgresql.connection import CONNECTION_SPEC
 from ansible_collections.lowtide.ops.plugins.module_utils._s3.connection import ARGUMENT_SPEC, REQUIRED_TOGETHER
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import typing as t
 
-from ..module_utils._backup.side import RESTORED, read_comment
+from ..module_utils._pg_restore.side import RESTORED, read_comment
 
 Json = dict[str, t.Any]
 

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from labkit.postgresql_programs import DEBIAN_VERSION, USER
 
-from ansible_collections.lowtide.ops.plugins.module_utils._backup.pings import PERIOD
+from ansible_collections.lowtide.ops.plugins.module_utils._postgresql.pings import PERIOD
 from support.backups import Site, make_site
 from support.modules import ModuleRun, run_module
 from support.postgresql_servers import PASSWORD, Server, damage_table, start_server, start_standby

@@ -14,7 +14,7 @@ from typing import Any
 import psycopg2
 import pytest
 
-from ansible_collections.lowtide.ops.plugins.module_utils._backup.side import find_lock_key
+from ansible_collections.lowtide.ops.plugins.module_utils._pg_restore.side import find_lock_key
 from support import wide_database
 from support.backups import make_bucket, quoted
 from support.modules import ModuleRun, run_module

@@ -13,8 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ansible_collections.lowtide.ops.plugins.module_utils._backup import catalogue, keys
-from ansible_collections.lowtide.ops.plugins.module_utils._backup.entry import check_ages, choose_newest
-from ansible_collections.lowtide.ops.plugins.module_utils._backup.making import adopt_etags, choose_warnings
 from ansible_collections.lowtide.ops.plugins.module_utils._backup.manifest import (
     Identity,
     Manifest,
@@ -42,6 +40,8 @@ from ansible_collections.lowtide.ops.plugins.module_utils._backup.plan import (
 from ansible_collections.lowtide.ops.plugins.module_utils._backup.summary import report_backup
 from ansible_collections.lowtide.ops.plugins.module_utils._common.amounts import parse_age
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import OpsError, Refusal
+from ansible_collections.lowtide.ops.plugins.module_utils._pg_backup.entry import check_ages, choose_newest
+from ansible_collections.lowtide.ops.plugins.module_utils._pg_backup.making import adopt_etags, choose_warnings
 from ansible_collections.lowtide.ops.plugins.module_utils._s3.bucket import Listed
 from ansible_collections.lowtide.ops.plugins.module_utils._s3.errors import S3Error
 

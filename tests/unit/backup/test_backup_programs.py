@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ansible_collections.lowtide.ops.plugins.module_utils._backup import programs
-from ansible_collections.lowtide.ops.plugins.module_utils._backup.database import ConnectionLimits, count_connections
-from ansible_collections.lowtide.ops.plugins.module_utils._backup.making import explain_failure
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import OpsError, Refusal
 from ansible_collections.lowtide.ops.plugins.module_utils._common.retry import Deadline
+from ansible_collections.lowtide.ops.plugins.module_utils._pg_backup import programs
+from ansible_collections.lowtide.ops.plugins.module_utils._pg_backup.database import ConnectionLimits, count_connections
+from ansible_collections.lowtide.ops.plugins.module_utils._pg_backup.making import explain_failure
 
 NAMES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=63)
 PROGRAMS = programs.Programs(

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ansible_collections.lowtide.ops.plugins.module_utils._backup.copy_rows import RowCounter, parse_copy
+from ansible_collections.lowtide.ops.plugins.module_utils._pg_backup.copy_rows import RowCounter, parse_copy
 
 NAMES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=20)
 ESCAPED = {"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}

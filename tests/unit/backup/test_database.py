@@ -10,7 +10,7 @@ import psycopg2
 import pytest
 from psycopg2 import errors
 
-from ansible_collections.lowtide.ops.plugins.module_utils._backup.database import Reached, read_timeline
+from ansible_collections.lowtide.ops.plugins.module_utils._pg_backup.database import Reached, read_timeline
 
 
 class Server:

@@ -9,8 +9,8 @@ from typing import Any
 import psycopg2
 import pytest
 
-from ansible_collections.lowtide.ops.plugins.module_utils._backup.held_tables import ATTEMPTS, hold_tables
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import OpsError
+from ansible_collections.lowtide.ops.plugins.module_utils._pg_backup.held_tables import ATTEMPTS, hold_tables
 
 Listing = list[tuple[int, bytes, bool]]
 T = (1, b"s.t", False)

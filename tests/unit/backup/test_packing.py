@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ansible_collections.lowtide.ops.plugins.module_utils._backup import keys, packing
-from ansible_collections.lowtide.ops.plugins.module_utils._backup.copy_rows import Table
+from ansible_collections.lowtide.ops.plugins.module_utils._backup import keys
+from ansible_collections.lowtide.ops.plugins.module_utils._pg_backup import packing
+from ansible_collections.lowtide.ops.plugins.module_utils._pg_backup.copy_rows import Table
 
 MIB = 1 << 20
 

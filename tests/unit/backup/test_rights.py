@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from ansible_collections.lowtide.ops.plugins.module_utils._backup.rights import Lack, Membership, explain_lacks
+from ansible_collections.lowtide.ops.plugins.module_utils._pg_backup.rights import Lack, Membership, explain_lacks
 
 SIX = [f"s.t{number}" for number in range(6)]
 BYPASS = (

@@ -20,13 +20,14 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.lowtide.ops.plugins.module_utils._backup import verify
-from ansible_collections.lowtide.ops.plugins.module_utils._backup.copy_rows import Expected, RowCounter
-from ansible_collections.lowtide.ops.plugins.module_utils._backup.making import name_rows, read_tables, write_tables
 from ansible_collections.lowtide.ops.plugins.module_utils._backup.manifest import Part
 from ansible_collections.lowtide.ops.plugins.module_utils._backup.pipeline import Stopped
 from ansible_collections.lowtide.ops.plugins.module_utils._backup.streams import Streams
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import WaitTimeout
 from ansible_collections.lowtide.ops.plugins.module_utils._common.retry import Deadline
+from ansible_collections.lowtide.ops.plugins.module_utils._pg_backup import dump_rows
+from ansible_collections.lowtide.ops.plugins.module_utils._pg_backup.copy_rows import Expected, RowCounter
+from ansible_collections.lowtide.ops.plugins.module_utils._pg_backup.making import name_rows, read_tables, write_tables
 
 DUMP = base64.b64decode(Path(__file__).with_name("dump.b64").read_bytes())
 SEED = 20261127
@@ -88,7 +89,7 @@ def part(body: bytes) -> Part:
 
 def decode(body: bytes, expected: Part, seconds: float = 60) -> dict[tuple[bytes, bytes], int]:
     """Verify ``body``."""
-    counted = verify.verify_dump(
+    counted = dump_rows.verify_dump(
         Stored(body), "k", expected, programs=programs(), deadline=Deadline(seconds), etag="e", streams=Streams()
     )
     return counted.rows
@@ -157,7 +158,9 @@ def test_a_deadline_that_passes_is_no_damage() -> None:
     deadline = Deadline(8, clock=lambda: float(next(ticks)))
     stored = Stored(DUMP)
     with pytest.raises(WaitTimeout, match="not finished within the time allowed"):
-        verify.verify_dump(stored, "k", part(DUMP), programs=programs(), deadline=deadline, etag="e", streams=Streams())
+        dump_rows.verify_dump(
+            stored, "k", part(DUMP), programs=programs(), deadline=deadline, etag="e", streams=Streams()
+        )
     assert stored.pieces < 9
 
 
@@ -165,31 +168,31 @@ def test_a_table_that_the_database_had_must_be_in_the_dump() -> None:
     """Others may be: rows of an extension's own tables."""
     copies = dict.fromkeys(ROWS, 1)
     tables = [Expected(table) for table in ROWS]
-    verify.compare_tables("x", copies, tables[1:])
+    dump_rows.compare_tables("x", copies, tables[1:])
     with pytest.raises(verify.NotVerified, match=r"1 tables of the database are not in it: public\.gone"):
-        verify.compare_tables("x", copies, [*tables, Expected((b"public", b"gone"))])
+        dump_rows.compare_tables("x", copies, [*tables, Expected((b"public", b"gone"))])
 
 
 def test_partitions_may_be_there_by_the_name_of_their_root() -> None:
     """Each is a COPY of its own, by either name; one too few is a table that is missing."""
     root, other = (b"public", b"root"), (b"public", b"t")
     parts = [Expected((b"public", f"part_{number}".encode()), root) for number in range(3)]
-    verify.compare_tables("x", {root: 3, other: 1}, [*parts, Expected(other)])
-    verify.compare_tables("x", {part.table: 1 for part in parts}, parts)
-    verify.compare_tables("x", {root: 2, parts[1].table: 1}, parts)
+    dump_rows.compare_tables("x", {root: 3, other: 1}, [*parts, Expected(other)])
+    dump_rows.compare_tables("x", {part.table: 1 for part in parts}, parts)
+    dump_rows.compare_tables("x", {root: 2, parts[1].table: 1}, parts)
     with pytest.raises(verify.NotVerified, match=r"1 tables of the database are not in it: public\.part_2"):
-        verify.compare_tables("x", {root: 2}, parts)
+        dump_rows.compare_tables("x", {root: 2}, parts)
     with pytest.raises(verify.NotVerified, match=r"public\.root"):
-        verify.compare_tables("x", {other: 2}, [Expected(root), Expected(other, root)])
+        dump_rows.compare_tables("x", {other: 2}, [Expected(root), Expected(other, root)])
 
 
 def test_rows_must_be_those_that_were_counted_before() -> None:
     """More, fewer, none, and a table that was not there."""
     a, b = ("s", "a"), ("s", "b")
-    verify.compare_rows("x", {a: 1}, {a: 1})
+    dump_rows.compare_rows("x", {a: 1}, {a: 1})
     for rows in ({a: 2}, {}, {a: 1, b: 0}):
         with pytest.raises(verify.NotVerified, match=r"table s\.[ab] has .* rows"):
-            verify.compare_rows("x", rows, {a: 1})
+            dump_rows.compare_rows("x", rows, {a: 1})
 
 
 @pytest.mark.procedure("D27")
@@ -198,10 +201,10 @@ def test_tables_whose_names_join_to_the_same_are_two() -> None:
     inner, outer = (b"a", b"b.c"), (b"a.b", b"c")
     recorded = read_tables(write_tables({inner: 400, outer: 7}, {}))
     for rows in ({inner: 400, outer: 7}, {outer: 7, inner: 400}):
-        verify.compare_rows("x", name_rows(rows), recorded)
+        dump_rows.compare_rows("x", name_rows(rows), recorded)
     for rows in ({inner: 401, outer: 7}, {inner: 400, outer: 8}):
         with pytest.raises(verify.NotVerified, match=r"table a\.b\.c has"):
-            verify.compare_rows("x", name_rows(rows), recorded)
+            dump_rows.compare_rows("x", name_rows(rows), recorded)
 
 
 def count(**tables: int) -> RowCounter:
@@ -215,14 +218,14 @@ def count(**tables: int) -> RowCounter:
 def test_a_table_is_in_one_object_of_a_dump() -> None:
     """In the one that it was meant for, and in no other."""
     main, data = count(a=1, b=2), count(c=3)
-    assert verify.join_counts({"main": main, "data": data}) == {(b"s", b"a"): 1, (b"s", b"b"): 2, (b"s", b"c"): 3}
+    assert dump_rows.join_counts({"main": main, "data": data}) == {(b"s", b"a"): 1, (b"s", b"b"): 2, (b"s", b"c"): 3}
     with pytest.raises(verify.NotVerified, match=r"data: it has rows of s\.b, and so has main"):
-        verify.join_counts({"main": main, "data": count(b=2)})
-    verify.compare_share("data", data.copies, [(b"s", b"c")])
+        dump_rows.join_counts({"main": main, "data": count(b=2)})
+    dump_rows.compare_share("data", data.copies, [(b"s", b"c")])
     with pytest.raises(verify.NotVerified, match=r"1 tables of the database are not in it: s\.d"):
-        verify.compare_share("data", data.copies, [(b"s", b"c"), (b"s", b"d")])
+        dump_rows.compare_share("data", data.copies, [(b"s", b"c"), (b"s", b"d")])
     with pytest.raises(verify.NotVerified, match=r"rows of s\.b, which another object"):
-        verify.compare_share("data", main.copies, [(b"s", b"a")])
+        dump_rows.compare_share("data", main.copies, [(b"s", b"a")])
 
 
 def test_the_document_of_the_tables_names_the_object_of_those_that_are_elsewhere() -> None:
@@ -239,7 +242,7 @@ def test_a_verification_that_is_stopped_is_no_damage() -> None:
     stopped = Streams()
     stopped._failure = verify.NotVerified(obj="other", problem="p", next_step="n")
     with pytest.raises(Stopped):
-        verify.verify_dump(
+        dump_rows.verify_dump(
             stored, "k", part(DUMP), programs=programs(), deadline=Deadline(60), etag="e", streams=stopped
         )
     assert stored.pieces <= 1

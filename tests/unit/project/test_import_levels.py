@@ -18,25 +18,26 @@ LEVELS = {
         ["module"],
     ],
     "module_utils._backup": [
-        ["copy_rows", "held_tables", "keys", "pings", "pipeline", "restore_summary", "sql_text"],
-        ["dump_text", "manifest", "packing", "side", "streams"],
-        [
-            "catalogue",
-            "compare",
-            "database",
-            "evidence",
-            "plan",
-            "programs",
-            "restore_rights",
-            "rights",
-            "role_statements",
-            "verify",
-        ],
-        ["cleaning", "making", "restoring", "summary"],
-        ["run", "source"],
-        ["backup", "restore"],
+        ["keys", "pipeline"],
+        ["manifest", "streams"],
+        ["catalogue", "plan", "verify"],
+        ["cleaning", "summary"],
+        ["run"],
+    ],
+    "module_utils._pg_backup": [
+        ["copy_rows", "held_tables", "programs", "rights"],
+        ["database", "dump_rows", "packing"],
+        ["making"],
+        ["backup"],
         ["entry"],
-        ["drill", "restore_entry"],
+    ],
+    "module_utils._pg_restore": [
+        ["evidence", "side", "sql_text", "summary"],
+        ["dump_text"],
+        ["compare", "restoring", "rights", "role_statements"],
+        ["source"],
+        ["restore"],
+        ["drill", "entry"],
         ["drill_entry"],
     ],
     "module_utils._expiry": [["rules"], ["removal"], ["entry"]],
@@ -111,7 +112,7 @@ LEVELS = {
         ["operations"],
     ],
     "module_utils._postgresql": [
-        ["errors", "json_values", "names", "steps", "summary"],
+        ["errors", "json_values", "names", "pings", "steps", "summary"],
         ["pooler"],
         ["connection"],
         ["arguments", "catalog", "integrity", "locks", "logins", "roles"],
@@ -149,11 +150,18 @@ EXCEPTIONS: dict[tuple[str, str], str] = {}
 """Imports that point upwards today, with what is to be done about them."""
 
 COMPOSES = {
-    "module_utils._backup": {"module_utils._postgresql", "module_utils._s3"},
+    "module_utils._backup": {"module_utils._s3"},
     "module_utils._consumers": {"module_utils._kafka", "module_utils._kubernetes"},
     "module_utils._credentials": {"module_utils._kubernetes", "module_utils._postgresql"},
     "module_utils._expiry": {"module_utils._backup", "module_utils._s3"},
     "module_utils._mysql": {"module_utils._backup", "module_utils._s3"},
+    "module_utils._pg_backup": {"module_utils._backup", "module_utils._postgresql", "module_utils._s3"},
+    "module_utils._pg_restore": {
+        "module_utils._backup",
+        "module_utils._pg_backup",
+        "module_utils._postgresql",
+        "module_utils._s3",
+    },
     "module_utils._pgbackrest": {"module_utils._backup"},
 }
 """Packages that know others than ``_common``, because their work is to bring systems together."""

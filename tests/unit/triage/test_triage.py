@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.lowtide.ops.plugins.module_utils._backup.side import LIVE, RESTORED, RESTORING, Mark
+from ansible_collections.lowtide.ops.plugins.module_utils._pg_restore.side import LIVE, RESTORED, RESTORING, Mark
 from ansible_collections.lowtide.ops.plugins.plugin_utils._triage import judge
 
 MARK = Mark("R", "shop", RESTORED, oid=7, system="1", since="T")

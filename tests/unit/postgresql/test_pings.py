@@ -6,8 +6,8 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from ansible_collections.lowtide.ops.plugins.module_utils._backup.pings import Pings
-from ansible_collections.lowtide.ops.plugins.module_utils._backup.restore import Restore
+from ansible_collections.lowtide.ops.plugins.module_utils._pg_restore.restore import Restore
+from ansible_collections.lowtide.ops.plugins.module_utils._postgresql.pings import Pings
 
 
 def test_a_session_is_asked_again_and_again() -> None:

@@ -18,26 +18,27 @@ import typing as t
 from dataclasses import dataclass, replace
 from functools import partial
 
+from .._backup import keys, verify
+from .._backup.manifest import Manifest, Part, write_started
+from .._backup.pipeline import Pipeline, run
+from .._backup.plan import part_size, refuse_large_parts
+from .._backup.streams import Streams
 from .._common.errors import OpsError
 from .._common.outcome import Blocker
 from .._common.text import format_count
+from .._postgresql.pings import Pings
 from .._s3.bucket import MEMORY, HashingReader
-from . import database, keys, programs, verify
+from . import database, dump_rows, programs
 from .copy_rows import Expected, Table, TableName
-from .manifest import Manifest, Part, write_started
 from .packing import Stream, plan_streams
-from .pings import Pings
-from .pipeline import Pipeline, run
-from .plan import part_size, refuse_large_parts
-from .streams import Streams
 
 if t.TYPE_CHECKING:
+    from .._backup.pipeline import Command
     from .._common.outcome import Outcome
     from .._common.retry import Deadline
     from .._postgresql.connection import Session
     from .._s3.bucket import Bucket, Listed
     from .copy_rows import RowCounter
-    from .pipeline import Command
 
 GLOBALS_END = b"-- PostgreSQL database cluster dump complete"
 
@@ -295,12 +296,12 @@ class NewBackup:
         verify.verify_small(own.bucket, self._key(keys.GLOBALS), self._parts[keys.GLOBALS])
         counts = self._count()
         main, taken = self._streams[0], set(self._streams[0].tables)
-        verify.compare_tables(
+        dump_rows.compare_tables(
             self._url(main.part), counts[0].copies, [entry for entry in expected if entry.table not in taken]
         )
         for stream, counted in zip(self._streams[1:], counts[1:], strict=True):
-            verify.compare_share(self._url(stream.part), counted.copies, stream.tables)
-        rows = verify.join_counts(
+            dump_rows.compare_share(self._url(stream.part), counted.copies, stream.tables)
+        rows = dump_rows.join_counts(
             {self._url(stream.part): counted for stream, counted in zip(self._streams, counts, strict=True)}
         )
         places = {table: stream.part for stream in self._streams[1:] for table in stream.tables}
@@ -315,7 +316,7 @@ class NewBackup:
         return beside.run(
             [
                 partial(
-                    verify.verify_dump,
+                    dump_rows.verify_dump,
                     own.bucket,
                     self._key(stream.part),
                     self._parts[stream.part],

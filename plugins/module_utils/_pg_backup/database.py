@@ -12,6 +12,7 @@ import platform
 import socket
 import typing as t
 
+from .._backup.manifest import Identity, name_members, name_server, stamp
 from .._common.errors import OpsError, Refusal
 from .._common.outcome import Blocker
 from .._postgresql.connection import Session, Settings, driver_error, new_run_id
@@ -19,7 +20,6 @@ from .._postgresql.errors import sql_error, sqlstate
 from .._postgresql.locks import LOCK_CLASS, AdvisoryLock, LockKey
 from .copy_rows import Expected, Table
 from .held_tables import hold_tables
-from .manifest import Identity, name_members, name_server, stamp
 
 if t.TYPE_CHECKING:
     from datetime import datetime

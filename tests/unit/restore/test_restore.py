@@ -12,9 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ansible_collections.lowtide.ops.plugins.module_utils._backup import compare, evidence, role_statements, side
-from ansible_collections.lowtide.ops.plugins.module_utils._backup.drill import judge_answer
-from ansible_collections.lowtide.ops.plugins.module_utils._backup.dump_text import (
+from ansible_collections.lowtide.ops.plugins.module_utils._backup.keys import Place
+from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import OpsError, Refusal
+from ansible_collections.lowtide.ops.plugins.module_utils._pg_restore import compare, evidence, role_statements, side
+from ansible_collections.lowtide.ops.plugins.module_utils._pg_restore.drill import judge_answer
+from ansible_collections.lowtide.ops.plugins.module_utils._pg_restore.dump_text import (
     Data,
     DataReader,
     Entry,
@@ -24,17 +26,15 @@ from ansible_collections.lowtide.ops.plugins.module_utils._backup.dump_text impo
     join_data,
     read_schema,
 )
-from ansible_collections.lowtide.ops.plugins.module_utils._backup.keys import Place
-from ansible_collections.lowtide.ops.plugins.module_utils._backup.restore_rights import refuse_timescaledb
-from ansible_collections.lowtide.ops.plugins.module_utils._backup.restore_summary import summarize_restore
-from ansible_collections.lowtide.ops.plugins.module_utils._backup.side import (
+from ansible_collections.lowtide.ops.plugins.module_utils._pg_restore.rights import refuse_timescaledb
+from ansible_collections.lowtide.ops.plugins.module_utils._pg_restore.side import (
     Database,
     Mark,
     name_database,
     read_comment,
 )
-from ansible_collections.lowtide.ops.plugins.module_utils._backup.source import is_foreign, name_foreign
-from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import OpsError, Refusal
+from ansible_collections.lowtide.ops.plugins.module_utils._pg_restore.source import is_foreign, name_foreign
+from ansible_collections.lowtide.ops.plugins.module_utils._pg_restore.summary import summarize_restore
 from ansible_collections.lowtide.ops.plugins.module_utils._s3.bucket import Listed
 
 HEAD = """--

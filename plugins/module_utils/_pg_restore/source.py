@@ -11,19 +11,19 @@ import re
 import typing as t
 from dataclasses import dataclass
 
+from .._backup import catalogue, keys, verify
+from .._backup.manifest import Manifest
+from .._backup.plan import SKEW
 from .._common.errors import Refusal
 from .._common.text import join_some
-from . import catalogue, keys, verify
-from .manifest import Manifest
-from .plan import SKEW
 from .restoring import Dump
 
 if t.TYPE_CHECKING:
     from datetime import datetime
 
+    from .._backup.manifest import Published
     from .._postgresql.names import TableName
     from .._s3.bucket import Bucket, Listed
-    from .manifest import Published
 
 LATEST = "latest"
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import pytest
 
-from ansible_collections.lowtide.ops.plugins.module_utils._backup.dump_text import Entry, read_schema
-from ansible_collections.lowtide.ops.plugins.module_utils._backup.sql_text import rename_database, split_statements
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import Refusal
+from ansible_collections.lowtide.ops.plugins.module_utils._pg_restore.dump_text import Entry, read_schema
+from ansible_collections.lowtide.ops.plugins.module_utils._pg_restore.sql_text import rename_database, split_statements
 
 EVIL = "x\n--\n-- Name: shop; Type: {kind}; Schema: -; Owner: o\n--\n\n{statement}\n"
 PLANTED = EVIL.format(kind="DATABASE", statement="ALTER ROLE mallory SUPERUSER;")

@@ -8,16 +8,17 @@ from __future__ import annotations
 import typing as t
 from dataclasses import replace
 
+from .._backup import keys
 from .._common.errors import Refusal
 from .._common.retry import Deadline
+from .._pg_backup.database import read_clock
+from .._pg_backup.entry import PLACE_SPEC, check_positive
 from .._postgresql.connection import Session, driver_error, new_run_id, settings_from
 from .._postgresql.errors import sql_error
 from .._postgresql.names import parse_name
 from .._s3.bucket import Bucket
 from .._s3.connection import make_client
-from . import keys, side
-from .database import read_clock
-from .entry import PLACE_SPEC, check_positive
+from . import side
 from .restore import MODULE, Options, Restore
 from .source import LATEST, Source, find_backup, find_foreign, is_foreign
 

@@ -15,16 +15,17 @@ import typing as t
 import uuid
 from dataclasses import dataclass, replace
 
+from .._backup import keys
+from .._backup.manifest import stamp
+from .._backup.plan import SKEW
 from .._common.errors import OpsError, Refusal
 from .._common.outcome import Outcome, PlanItem
 from .._common.text import format_count, format_duration, join_some
+from .._pg_backup.database import read_clock
 from .._postgresql.connection import Session, new_run_id
 from .._postgresql.json_values import to_json_value
 from .._postgresql.operations.query_info import read_rows
-from . import evidence, keys, side
-from .database import read_clock
-from .manifest import stamp
-from .plan import SKEW
+from . import evidence, side
 from .restore import Options, Restore
 
 if t.TYPE_CHECKING:

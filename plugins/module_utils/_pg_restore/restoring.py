@@ -17,17 +17,18 @@ import typing as t
 from dataclasses import dataclass
 from functools import partial
 
+from .._backup import keys
+from .._backup.pipeline import Command, Pipeline, find_program
+from .._backup.streams import Streams
+from .._backup.verify import NotVerified, compare_part
 from .._common.errors import OpsError, Refusal
-from . import keys, programs
+from .._pg_backup import programs
 from .dump_text import Data, DataReader, Schema, find_encoding, join_data, read_schema
-from .pipeline import Command, Pipeline, find_program
-from .streams import Streams
-from .verify import NotVerified, compare_part
 
 if t.TYPE_CHECKING:
+    from .._backup.manifest import Part
     from .._common.retry import Deadline
     from .._s3.bucket import Bucket
-    from .manifest import Part
 
 TRANSACTION_TIMEOUT = 17
 """From this version on pg_restore sets ``transaction_timeout``, and servers know it."""

@@ -9,21 +9,22 @@ import typing as t
 import uuid
 from dataclasses import dataclass
 
+from .._backup import plan
+from .._backup.plan import explain_old_data
+from .._backup.run import BackupRun, Requirements, State
+from .._backup.summary import describe_streams
 from .._common.errors import Refusal
-from . import database, plan, programs, rights
+from . import database, programs, rights
 from .making import NewBackup, Setting
-from .plan import explain_old_data
-from .run import BackupRun, Requirements, State
-from .summary import describe_streams
 
 if t.TYPE_CHECKING:
     from datetime import datetime
 
+    from .._backup import keys
+    from .._backup.manifest import Identity, Manifest
     from .._common.outcome import Outcome
     from .._postgresql.connection import Session
     from .._s3.bucket import Bucket
-    from . import keys
-    from .manifest import Identity, Manifest
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ import re
 import typing as t
 from dataclasses import dataclass, replace
 
+from .._backup.pipeline import Command, find_program, run
 from .._common.errors import Refusal
-from .pipeline import Command, find_program, run
 
 if t.TYPE_CHECKING:
     from .._common.retry import Deadline

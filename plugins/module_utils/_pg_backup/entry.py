@@ -9,6 +9,11 @@ import platform
 import typing as t
 from datetime import UTC, datetime
 
+from .._backup import catalogue, keys, verify
+from .._backup.manifest import is_taken_from
+from .._backup.plan import MAX_PARTS, SKEW, Retention
+from .._backup.streams import Streams
+from .._backup.summary import describe_backup, report_backup, report_bad, summarize_backups
 from .._common.amounts import parse_age
 from .._common.errors import OpsError, Refusal
 from .._common.retry import Deadline
@@ -17,19 +22,15 @@ from .._postgresql.connection import Session, driver_error, new_run_id, settings
 from .._postgresql.errors import sql_error
 from .._s3.bucket import WORKERS, Bucket, Encryption
 from .._s3.connection import make_client
-from . import catalogue, keys, programs, verify
+from . import dump_rows, programs
 from .backup import Backup, Options
 from .making import name_rows, read_tables
-from .manifest import is_taken_from
-from .plan import MAX_PARTS, SKEW, Retention
-from .streams import Streams
-from .summary import describe_backup, report_backup, report_bad, summarize_backups
 
 if t.TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
 
+    from .._backup.manifest import Published
     from .._common.outcome import Outcome
-    from .manifest import Published
 
 PLACE_SPEC: dict[str, dict[str, t.Any]] = {
     "bucket": {"type": "str", "required": True},
@@ -302,7 +303,7 @@ def decode_newest(
         verify.verify_small(bucket, listed[keys.GLOBALS].key, parts[keys.GLOBALS])
         tables = verify.verify_small(bucket, listed[keys.TABLES].key, parts[keys.TABLES])
         counts = {
-            bucket.url(listed[name].key): verify.verify_dump(
+            bucket.url(listed[name].key): dump_rows.verify_dump(
                 bucket,
                 listed[name].key,
                 parts[name],
@@ -314,5 +315,5 @@ def decode_newest(
             for name in entry.manifest.dumps
         }
         dump = bucket.url(listed[entry.manifest.main].key)
-        verify.compare_rows(dump, name_rows(verify.join_counts(counts)), read_tables(tables))
+        dump_rows.compare_rows(dump, name_rows(dump_rows.join_counts(counts)), read_tables(tables))
         outcome.facts["decoded"].append(entry.run.run_id)

@@ -15,19 +15,21 @@ import time
 import typing as t
 from dataclasses import dataclass, field
 
+from .._backup.manifest import stamp
 from .._common.errors import OpsError, Refusal
 from .._common.outcome import Blocker, PlanItem
 from .._common.text import format_count, join_some
+from .._pg_backup import programs
 from .._postgresql.connection import Session
 from .._postgresql.locks import AdvisoryLock, read_holders
 from .._postgresql.names import quote
-from . import compare, programs, restore_rights, role_statements, side
+from .._postgresql.pings import PERIOD, Pings
+from . import compare, role_statements, side
+from . import rights as restore_rights
 from .dump_text import CopyStatements, Schema
-from .manifest import stamp
-from .pings import PERIOD, Pings
-from .restore_summary import describe_restore, summarize_restore
 from .restoring import Restorer, Tools, dump_database, find_decompressor
 from .source import place_tables
+from .summary import describe_restore, summarize_restore
 
 if t.TYPE_CHECKING:
     from .._common.outcome import Outcome

@@ -19,7 +19,7 @@ import typing as t
 
 from .._common.errors import Refusal
 from .._common.text import join_some
-from .copy_rows import RowCounter, Table, name_table, parse_copy
+from .._pg_backup.copy_rows import RowCounter, Table, name_table, parse_copy
 from .sql_text import IDENTIFIER, find_headers, read_created, rename_database, split_statements
 
 _SETTING = re.compile(r"SET [a-z_]+ = [^\n]*;|\\(?:un)?restrict \w+|\\encoding \S+|\\connect .*|--.*")

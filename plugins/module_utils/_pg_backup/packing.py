@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import typing as t
 
-from . import keys
+from .._backup import keys
 
 if t.TYPE_CHECKING:
     from .copy_rows import Table

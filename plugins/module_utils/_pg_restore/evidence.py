@@ -18,10 +18,10 @@ import typing as t
 from dataclasses import dataclass
 from datetime import datetime
 
+from .._backup import keys
+from .._backup.manifest import parse_stamp
 from .._common.dependencies import require
 from .._common.errors import OpsError, Refusal
-from . import keys
-from .manifest import parse_stamp
 
 if t.TYPE_CHECKING:
     from .._s3.bucket import Bucket
