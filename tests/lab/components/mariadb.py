@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import pwd
 import secrets
 import shutil
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from labkit.component import Component
 from labkit.network import CONTROL
-from labkit.packages import apt
+from labkit.packages import apt, command
 from labkit.private import write_private
 
 if TYPE_CHECKING:
@@ -53,8 +54,10 @@ class MariaDB(Component):
     name = "mariadb"
 
     def install(self, lab: Lab) -> None:
-        """Server and client programs are Debian's."""
+        """Server and client programs are Debian's; their user comes with a package that starts a server of its own."""
         apt(lab, "mariadb-server-core", "mariadb-client")
+        if USER not in {entry.pw_name for entry in pwd.getpwall()}:
+            command(["useradd", "--system", "--user-group", "--no-create-home", "--shell", "/usr/sbin/nologin", USER])
 
     def start(self, lab: Lab) -> None:
         """Make data directories where there are none, and run both servers."""
@@ -67,7 +70,7 @@ class MariaDB(Component):
                     user=USER, data=data, host=CONTROL, port=port, read_only="ON" if role == "replica" else "OFF"
                 )
             )
-            if not (data / "complete").exists():
+            if not (data / "complete").exists() or data.stat().st_uid != pwd.getpwnam(USER).pw_uid:
                 self._initialise(lab, data, file)
             lab.spawn(self.name, role, ["/usr/sbin/mariadbd", f"--defaults-file={file}"])
 
