@@ -24,8 +24,11 @@ def judge(integrity: Json, *, backups: Json | None, replacement: Json | None) ->
     """Return the role's result from those of pg_integrity_info, pg_backup_info and pg_integrity_info of a replacement.
 
     ``may_be_replaced`` is true only if the database is damaged and another one was found whole, which pg_restore has
-    made of the newest verified backup and found equal to it.
+    made of the newest verified backup and found equal to it. ``integrity`` may be a failure of the module: of a
+    database that is not on the server any more.
     """
+    if integrity.get("failed"):
+        integrity = _describe_lost(integrity)
     status = integrity["status"]
     database = integrity["database"]
     newest = _find_backup(backups, integrity)
@@ -62,12 +65,27 @@ def judge(integrity: Json, *, backups: Json | None, replacement: Json | None) ->
     }
 
 
+def _describe_lost(failure: Json) -> Json:
+    """Return what pg_integrity_info would say of a database that is not there, from its failure to connect."""
+    return {
+        **failure,
+        "status": "lost",
+        "summary": f"database {failure['database']} is lost: {failure['error']['problem']}",
+        "check_mode": failure.get("check_mode", False),
+        "blockers": [],
+        "evidence": [],
+        "damaged": [],
+        "unchecked": [],
+        "checked": [],
+    }
+
+
 def _find_backup(backups: Json | None, integrity: Json) -> Json | None:
-    """Return the newest verified backup of the database of this cluster."""
+    """Return the newest verified backup of the database of this cluster; of any cluster, where it is not known."""
     for entry in (backups or {}).get("newest", []):
-        if (entry["database"], entry["system_identifier"]) == (
-            integrity["database"],
-            integrity["system_identifier"],
+        if entry["database"] == integrity["database"] and integrity["system_identifier"] in (
+            "",
+            entry["system_identifier"],
         ):
             return dict(entry)
     return None
