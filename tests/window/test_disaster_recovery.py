@@ -132,9 +132,9 @@ def test_what_is_declared_for_each_recovery_holds() -> None:
         declaration = Declaration.from_entries(json.loads(text), inventory)
         recovery = declaration[name]
         assert recovery.irreversible
-        assert recovery.plan
+        assert recovery.plan is (name != "site_failover"), "its last tasks are done again by a run that resumes"
         assert "e" not in {host for step in declaration for host in step.hosts}
-        assert declaration["backup"].only_after == (name,)
+        assert declaration["backup"].only_after == ((name,) if recovery.plan else ())
         assert [step.name for step in declaration][-2:] == ["health", "backup"]
     assert list(declared) == ["restore", "failover", "site_failover"]
     with pytest.raises(Refusal):
