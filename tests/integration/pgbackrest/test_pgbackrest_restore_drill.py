@@ -174,32 +174,23 @@ def test_settings_of_the_original_do_not_count(drilled: Drilled) -> None:
     assert drilled.list_left() == []
 
 
-@pytest.mark.parametrize("case", ["not_empty", "data", "running", "backup", "key", "room", "query"])
-def test_what_must_not_be_is_refused(drilled: Drilled, case: str) -> None:
-    """Nothing is touched."""
-    full = str(drilled.place / "data")
-    options: dict[str, Any] = {
-        "not_empty": {"directory": str(drilled.place / "log")},
-        "data": {"directory": f"{full}/base/drill"},
-        "running": {"directory": full},
-        "backup": {"backup": "20200101-000000F"},
-        "key": {"signing_key": full},
-        "room": {"directory": "/proc/drill"},
-        "query": {"query": " "},
-    }[case]
-    words = {
-        "not_empty": "it is not empty: it has",
-        "data": "is the data directory of a PostgreSQL server",
-        "running": "is the data directory of a PostgreSQL server",
-        "backup": "backup 20200101-000000F of stanza shop: the repository has",
-        "key": "it cannot be read",
-        "room": "are free there, and the drill takes",
-        "query": "it is empty",
-    }[case]
-    run = drilled.drill(**options)
-    assert run.failed
-    assert words in run.msg
-    assert run["error"]["refused"]
+def test_what_must_not_be_is_refused(drilled: Drilled) -> None:
+    """Nothing is touched. Options, with what is said of them."""
+    live = str(drilled.place / "data")
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({"directory": str(drilled.place / "log")}, "it is not empty: it has"),
+        ({"directory": f"{live}/base/drill"}, "is the data directory of a PostgreSQL server"),
+        ({"directory": live}, "is the data directory of a PostgreSQL server"),
+        ({"directory": "/proc/drill"}, "are free there, and the drill takes"),
+        ({"backup": "20200101-000000F"}, "backup 20200101-000000F of stanza shop: the repository has"),
+        ({"signing_key": live}, "it cannot be read"),
+        ({"query": " "}, "it is empty"),
+    ]
+    for options, words in cases:
+        run = drilled.drill(**options)
+        assert run.failed
+        assert words in run.msg
+        assert run["error"]["refused"]
     assert drilled.archived.sql("SELECT count(*) FROM orders") == "5001"
     assert drilled.list_evidence() == []
 
@@ -212,7 +203,9 @@ def damage(path: Path) -> None:
     path.write_bytes(content)
 
 
-@pytest.mark.parametrize("case", ["check", "missing_wal", "repository", "needed_wal"])
+@pytest.mark.parametrize(
+    "case", ["check", "missing_wal", "repository", pytest.param("needed_wal", marks=pytest.mark.sweep)]
+)
 def test_a_failure_proves_nothing_and_leaves_nothing(drilled: Drilled, case: str) -> None:
     """A query that is not true, an archive with a gap, a damaged repository, WAL that the backup itself needs."""
     archived = drilled.archived
