@@ -30,7 +30,6 @@ class LockKey(IntEnum):
     MAINTENANCE_RUN = 1
     MAINTENANCE_WORKER = 2
     BACKUP = 3
-    CREDENTIALS = 4
 
 
 class Holder(t.NamedTuple):
