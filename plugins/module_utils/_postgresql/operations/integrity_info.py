@@ -9,6 +9,7 @@ Private to lowtide.ops: do not import from other collections.
 from __future__ import annotations
 
 import typing as t
+from functools import partial
 
 from ..._common.errors import Refusal
 from ..._common.outcome import Blocker
@@ -16,6 +17,12 @@ from ..._common.retry import Deadline
 from ..._common.text import format_count
 from ..connection import CONNECTION_SPEC, Session, new_run_id, settings_from, translate_errors
 from ..integrity import (
+    DUMP,
+    LOCK,
+    NO_EXTENSION,
+    RIGHT,
+    TIME,
+    UNLOGGED,
     Checksums,
     Damage,
     Examination,
@@ -48,6 +55,14 @@ REPLACE = (
     "Drop nothing and repair nothing in place. Restore the newest verified backup beside this database (role restore), and"
     " have pg_integrity_info find that one whole; keep this one until then"
 )
+_STEPS = {
+    NO_EXTENSION: "Have a superuser run CREATE EXTENSION amcheck in it, on the primary",
+    RIGHT: "Grant login_user EXECUTE on the functions of amcheck, see docs/postgresql-rights.sql (integrity)",
+    TIME: "Raise timeout, or name tables",
+    LOCK: "Ask again when that session has ended its transaction",
+    UNLOGGED: "Ask the primary for it",
+}
+"""What to do so that a relation can be checked, where the reason does not say more."""
 REBUILD = "Once its table is found whole: REINDEX INDEX CONCURRENTLY, then ask again"
 
 
@@ -68,17 +83,22 @@ def inform_integrity(module: AnsibleModule, outcome: Outcome) -> None:
         oid, comment = session.query(_DATABASE)[0]
         checksums = read_checksums(session)
         amcheck = find_amcheck(session)
-        relations = list_relations(
-            session, schemas=params["schemas"] or None, tables=tables, catalogs=params["system_catalogs"]
+        list_all = partial(
+            list_relations,
+            session,
+            schemas=params["schemas"] or None,
+            tables=tables,
+            catalogs=params["system_catalogs"],
         )
+        relations = list_all()
         refuse_unknown(settings.target, params, relations)
-        examination = Examination([], [], [])
+        examination = Examination([], [], [], [])
         if amcheck is None:
             reason = "the extension amcheck is not installed in this database"
-            examination.unchecked.extend(Unchecked(relation.title, reason) for relation in relations)
+            examination.unchecked.extend(Unchecked(relation.title, NO_EXTENSION, reason) for relation in relations)
         else:
             examiner = Examiner(session, amcheck, heapallindexed=params["heapallindexed"], deadline=deadline)
-            examination = examiner.examine(relations)
+            examination = examiner.examine(list_all)
     outcome.facts |= {
         "database": server.database,
         "database_oid": oid,
@@ -96,7 +116,10 @@ def inform_integrity(module: AnsibleModule, outcome: Outcome) -> None:
         "amcheck": None if amcheck is None else amcheck.version,
         "checked": [relation.title for relation in examination.checked],
         "damaged": [report_damage(damage) for damage in examination.damage],
-        "unchecked": [{"object": entry.title, "reason": entry.reason} for entry in examination.unchecked],
+        "unchecked": [
+            {"object": entry.title, "cause": entry.cause, "reason": entry.reason} for entry in examination.unchecked
+        ],
+        "gone": [relation.title for relation in examination.gone],
     }
     tell(outcome, server.database, checksums, examination)
 
@@ -140,6 +163,7 @@ def tell(outcome: Outcome, database: str, checksums: t.Sequence[Checksums], exam
     words += [f"{format_count(len(damaged), 'relation')} damaged"] if damaged else []
     words += [f"{format_count(failures, 'checksum failure')} counted"] if failures else []
     words += [f"{format_count(len(examination.unchecked), 'relation')} not checked"] if examination.unchecked else []
+    words += [f"{format_count(len(examination.gone), 'relation')} dropped meanwhile"] if examination.gone else []
     outcome.summary = f"database {database} is {outcome.facts['status']}: {', '.join(words)}"
     outcome.evidence = [damage.describe() for damage in examination.damage]
     outcome.evidence += [
@@ -176,28 +200,15 @@ def tell(outcome: Outcome, database: str, checksums: t.Sequence[Checksums], exam
 
 def explain_unchecked(unchecked: t.Sequence[Unchecked]) -> list[Blocker]:
     """Return for each reason one line with what to do about it."""
-    by_reason: dict[tuple[str, str], list[str]] = {}
+    by_reason: dict[Unchecked, list[str]] = {}
     for entry in unchecked:
-        by_reason.setdefault((entry.reason, entry.sqlstate), []).append(entry.title)
+        by_reason.setdefault(entry._replace(title=""), []).append(entry.title)
     return [
         Blocker(
             titles[0] if len(titles) == 1 else f"{titles[0]} and {len(titles) - 1} more",
-            f"not checked: {reason}",
+            f"not checked: {entry.reason}",
             "the database",
-            choose_step(reason, code),
+            entry.next_step or _STEPS.get(entry.cause, DUMP),
         )
-        for (reason, code), titles in by_reason.items()
+        for entry, titles in by_reason.items()
     ]
-
-
-def choose_step(reason: str, code: str) -> str:
-    """Return what to do so that a relation can be checked."""
-    if "not installed" in reason:
-        return "Have a superuser run CREATE EXTENSION amcheck in it, on the primary"
-    if code == "42501":
-        return "Grant login_user EXECUTE on the functions of amcheck, see docs/postgresql-rights.sql (integrity)"
-    if "the time of" in reason:
-        return "Raise timeout, or name tables"
-    if "cannot be read" in reason:
-        return "See to its table first"
-    return "Dump the table whole (pg_backup reads every row); amcheck has nothing for it"
