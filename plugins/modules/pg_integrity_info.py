@@ -21,7 +21,7 @@ description:
   - RV(status) is C(whole) only if everything that was asked for was read and nothing was found. What could not be looked at is in
     RV(unchecked) and makes it C(unproven); without the extension that is all. What was dropped meanwhile is in RV(gone); what has
     taken its place is looked at.
-  - A relation that somebody has locked is waited for for 5 s, and once more for a minute after all the others have been read.
+  - For a relation that somebody has locked it waits 5 s, and up to a minute once all the others have been read.
   - Nothing is written, repaired or installed. It also runs on a standby, whose files are others than those of its primary.
   - It holds C(ACCESS SHARE) locks, as a query does, and reads every block of what it looks at.
 options:

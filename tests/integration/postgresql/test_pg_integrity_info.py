@@ -165,6 +165,11 @@ def test_the_role_saves_evidence_and_lets_nothing_be_dropped(
     (saved,) = tmp_path.glob("*-shop.json")
     assert saved.stat().st_mode & 0o777 == 0o600
     assert json.loads(saved.read_text())["status"] == "damaged"
+    inputs["corruption_triage_connection"] = {**connection, "login_db": "plain"}
+    unseen = ansible_playbook(plays, extra_vars=inputs)
+    assert unseen.rc != 0
+    assert "table public.plain could be looked at and was not" in " ".join(unseen.stdout.split())
+    inputs["corruption_triage_connection"] = connection
     damaged.administer("CREATE DATABASE copy TEMPLATE template0")
     try:
         damaged.administer(*SEED.strip().rstrip(";").split(";\n"), database="copy")

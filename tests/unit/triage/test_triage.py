@@ -92,7 +92,7 @@ def test_a_replacement_without_a_backup_to_compare_with_proves_nothing() -> None
 
 def test_tables_that_were_not_looked_at_have_to_be_there() -> None:
     """Time was over, or a right is missing."""
-    unchecked = [{"object": "table public.b", "reason": "x"}, {"object": "index public.b_pkey", "reason": "x"}]
+    unchecked = [{"object": f"{name} public.b", "cause": "time", "reason": "x"} for name in ("table", "index")]
     damaged = make_integrity(status="damaged", unchecked=unchecked)
     result = judge(damaged, backups=BACKUPS, replacement=make_integrity("copy"))
     assert not result["may_be_replaced"]
@@ -133,6 +133,29 @@ def test_whatever_else_was_not_looked_at_keeps_it_away(entry: dict[str, Any]) ->
     result = judge(make_integrity(status="damaged"), backups=BACKUPS, replacement=copy)
     assert not result["may_be_replaced"]
     assert f"copy is unproven: {entry['object']} was not checked, {entry['reason']}" in result["summary"]
+
+
+@pytest.mark.procedure("B22")
+@pytest.mark.parametrize(
+    ("unchecked", "checked", "overlooked"),
+    [
+        ([GIN], ["table public.orders"], []),
+        ([{**GIN, "cause": "invalid"}, {**GIN, "cause": "unlogged"}], ["table public.orders"], []),
+        ([{**GIN, "cause": "time"}], ["table public.orders"], [GIN["object"]]),
+        ([{**GIN, "cause": "lock"}], ["table public.orders"], [GIN["object"]]),
+        ([{**GIN, "cause": "right"}], [], [GIN["object"]]),
+        ([{**GIN, "cause": "extension"}], [], [GIN["object"]]),
+        ([GIN], [], [GIN["object"]]),
+        ([], [], []),
+    ],
+)
+def test_a_database_that_could_be_looked_at_and_was_not_is_told(
+    unchecked: list[dict[str, Any]], checked: list[str], overlooked: list[str]
+) -> None:
+    """The role fails then; what amcheck does not know cannot be looked at."""
+    result = judge(make_integrity(status="unproven", unchecked=unchecked, checked=checked), backups=None, replacement=None)
+    assert result["overlooked"] == overlooked
+    assert ("could be looked at and was not" in result["summary"]) == bool(overlooked)
 
 
 def test_one_without_a_backup_is_saved_first() -> None:
