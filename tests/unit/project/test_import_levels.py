@@ -32,7 +32,7 @@ LEVELS = {
         ["entry"],
     ],
     "module_utils._pg_restore": [
-        ["evidence", "side", "sql_text", "summary"],
+        ["amcheck", "evidence", "side", "sql_text", "summary"],
         ["dump_text"],
         ["compare", "restoring", "rights", "role_statements"],
         ["source"],
