@@ -43,6 +43,13 @@ options:
         a scan of the table for each index.
     type: bool
     default: true
+  checksum_failures_after:
+    description:
+      - Blocks with a wrong checksum that the server has counted do not count for RV(status) if the last of them was up to this
+        time, given with its zone, such as V(2026-11-27T02:00:00Z). Unset means that all count.
+      - The server keeps the count for ever. Give it once the cause is mended and every relation, those of O(system_catalogs) too,
+        has been read whole.
+    type: str
   timeout:
     description: Seconds after which no further relation is looked at. The rest is in RV(unchecked).
     type: int
@@ -126,7 +133,8 @@ gone:
   elements: str
   sample: ["index public.orders_note"]
 checksum_failures:
-  description: Databases of the cluster in which blocks with a wrong checksum were counted, with C(failures) and C(last_failure).
+  description: Databases of the cluster in which blocks with a wrong checksum were counted, with C(failures), C(last_failure), and
+    C(counts), which is false for what O(checksum_failures_after) leaves out.
   returned: success
   type: list
   elements: dict

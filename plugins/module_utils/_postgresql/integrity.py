@@ -52,7 +52,8 @@ TIME, LOCK, RIGHT, TABLE, ERROR = "time", "lock", "right", "table", "error"
 
 _CHECKSUMS_SQL = """
 SELECT pg_catalog.current_setting('data_checksums') AS enabled, datname AS database,
-       coalesce(checksum_failures, 0) AS failures, checksum_last_failure::text AS last_failure
+       coalesce(checksum_failures, 0) AS failures, checksum_last_failure::text AS last_failure,
+       coalesce(checksum_last_failure > %(after)s::timestamptz, true) AS counts
   FROM pg_catalog.pg_stat_database
  WHERE datname = pg_catalog.current_database() OR (datname IS NULL) OR checksum_failures > 0
  ORDER BY datname NULLS FIRST
@@ -106,12 +107,16 @@ _NUMBER = re.compile(r"\d+")
 
 
 class Checksums(t.NamedTuple):
-    """What the server has counted for one database; ``database`` is None for what all share."""
+    """What the server has counted for one database; ``database`` is None for what all share.
+
+    ``counts`` is false if the last of them was before the time after which somebody has the database judged.
+    """
 
     enabled: str
     database: str | None
     failures: int
     last_failure: str | None
+    counts: bool
 
 
 class Amcheck(t.NamedTuple):
@@ -196,9 +201,9 @@ class Examination(t.NamedTuple):
     gone: list[Relation]
 
 
-def read_checksums(session: Session) -> list[Checksums]:
+def read_checksums(session: Session, after: str | None) -> list[Checksums]:
     """Return what the server counts of wrong checksums: this database, what all share, and others that have any."""
-    return session.read(Checksums, _CHECKSUMS_SQL)
+    return session.read(Checksums, _CHECKSUMS_SQL, {"after": after})
 
 
 def find_amcheck(session: Session) -> Amcheck | None:

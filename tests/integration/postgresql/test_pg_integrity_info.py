@@ -112,6 +112,12 @@ def test_the_damaged_blocks_are_named_and_nothing_else(damaged: Server) -> None:
         counted = ask(damaged, tables=["customers"])
         assert counted["checksum_failures"][0]["database"] == "shop"
         assert counted["status"] == "damaged"
+        assert "checksum_failures_after" in counted["blockers"][0]["next_step"]
+        earlier = ask(damaged, tables=["customers"], checksum_failures_after="2000-01-01T00:00:00Z")
+        assert earlier["status"] == "damaged"
+        accepted = ask(damaged, tables=["customers"], checksum_failures_after="2100-01-01T00:00:00+02:00")
+        assert (accepted["status"], accepted["checksum_failures"][0]["counts"]) == ("unproven", False)
+        assert ask(damaged, checksum_failures_after="2100-01-01T00:00:00Z")["status"] == "damaged"
     else:
         whole = ask(damaged, tables=['public."Stock ""x"', "orders"], heapallindexed=False)
         assert whole["status"] == "damaged"
@@ -137,6 +143,7 @@ def test_only_what_was_read_is_called_whole(damaged: Server) -> None:
         ({"tables": ["nothing"]}, "there is no table of nothing"),
         ({"timeout": 0}, "option timeout"),
         ({"tables": ["a.b.c"]}, "it is not the name of a table"),
+        ({"checksum_failures_after": "2026-11-27 02:00"}, "option checksum_failures_after"),
     ):
         wrong = ask(damaged, **options)
         assert wrong.failed

@@ -9,6 +9,7 @@ Private to lowtide.ops: do not import from other collections.
 from __future__ import annotations
 
 import typing as t
+from datetime import datetime
 from functools import partial
 
 from ..._common.errors import Refusal
@@ -45,6 +46,7 @@ INTEGRITY_SPEC: dict[str, dict[str, t.Any]] = {
     "tables": {"type": "list", "elements": "str"},
     "system_catalogs": {"type": "bool", "default": False},
     "heapallindexed": {"type": "bool", "default": True},
+    "checksum_failures_after": {"type": "str"},
     "timeout": {"type": "int", "default": 3600},
 }
 _DATABASE = """
@@ -63,6 +65,10 @@ _STEPS = {
     UNLOGGED: "Ask the primary for it",
 }
 """What to do so that a relation can be checked, where the reason does not say more."""
+ACCEPT = (
+    "Once the cause is mended and every relation, those of system_catalogs too, is read whole, give that time as"
+    " checksum_failures_after (pg_stat_reset() takes with it what autovacuum goes by, and does not reach the shared catalogs)"
+)
 REBUILD = "Once its table is found whole: REINDEX INDEX CONCURRENTLY, then ask again"
 
 
@@ -73,6 +79,7 @@ def inform_integrity(module: AnsibleModule, outcome: Outcome) -> None:
     tables = [parse_name(name, option="tables") for name in params["tables"] or []]
     if params["timeout"] < 1:
         raise Refusal(obj="option timeout", problem=f"it is {params['timeout']}", next_step="Give at least 1 second")
+    after = _read_time(params["checksum_failures_after"])
     deadline = Deadline(params["timeout"])
     with (
         translate_errors(settings.target),
@@ -81,7 +88,7 @@ def inform_integrity(module: AnsibleModule, outcome: Outcome) -> None:
         session.execute("SET default_transaction_read_only = on")
         server = session.server
         oid, comment = session.query(_DATABASE)[0]
-        checksums = read_checksums(session)
+        checksums = read_checksums(session, after)
         amcheck = find_amcheck(session)
         list_all = partial(
             list_relations,
@@ -109,7 +116,12 @@ def inform_integrity(module: AnsibleModule, outcome: Outcome) -> None:
         "in_recovery": server.in_recovery,
         "data_checksums": checksums[0].enabled == "on" if checksums else False,
         "checksum_failures": [
-            {"database": row.database, "failures": row.failures, "last_failure": row.last_failure}
+            {
+                "database": row.database,
+                "failures": row.failures,
+                "last_failure": row.last_failure,
+                "counts": row.counts,
+            }
             for row in checksums
             if row.failures
         ],
@@ -122,6 +134,23 @@ def inform_integrity(module: AnsibleModule, outcome: Outcome) -> None:
         "gone": [relation.title for relation in examination.gone],
     }
     tell(outcome, server.database, checksums, examination)
+
+
+def _read_time(text: str | None) -> str | None:
+    """Return a time for the server, or refuse what is none: without its zone it would be another one for each session."""
+    if not text:
+        return None
+    try:
+        moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        raise Refusal(
+            obj="option checksum_failures_after",
+            problem=f"{text!r} is no time with its zone",
+            next_step="Write it as 2026-11-27T02:00:00Z",
+        )
+    return moment.isoformat()
 
 
 def refuse_unknown(target: str, params: t.Mapping[str, t.Any], relations: t.Sequence[t.Any]) -> None:
@@ -154,7 +183,8 @@ def report_damage(damage: Damage) -> dict[str, t.Any]:
 def tell(outcome: Outcome, database: str, checksums: t.Sequence[Checksums], examination: Examination) -> None:
     """Word verdict, evidence and next steps."""
     damaged = list(dict.fromkeys(damage.relation for damage in examination.damage))
-    failures = sum(row.failures for row in checksums if row.database in (database, None))
+    counted = [row for row in checksums if row.failures and row.counts and row.database in (database, None)]
+    failures = sum(row.failures for row in counted)
     is_whole = not damaged and not failures
     is_proven = is_whole and not examination.unchecked and bool(examination.checked)
     outcome.facts["status"] = "whole" if is_proven else "unproven" if is_whole else "damaged"
@@ -190,10 +220,9 @@ def tell(outcome: Outcome, database: str, checksums: t.Sequence[Checksums], exam
             f"database {row.database}" if row.database else "the shared catalogs",
             f"{format_count(row.failures, 'checksum failure')} counted, the last {row.last_failure}",
             "the storage, the memory or the file system below it",
-            f"{REPLACE}. The count itself stays until pg_stat_reset()",
+            f"{REPLACE}. The count stays. {ACCEPT}",
         )
-        for row in checksums
-        if row.failures and row.database in (database, None)
+        for row in counted
     ]
     outcome.blockers += explain_unchecked(examination.unchecked)
 
