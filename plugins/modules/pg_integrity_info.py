@@ -120,7 +120,7 @@ checked:
 unchecked:
   description:
     - What was not looked at to its end, each with C(object), C(reason) for people, and C(cause).
-    - The cause is C(extension) (amcheck is not installed), C(method) (amcheck does not know the access method), C(invalid) (an
+    - The cause is C(extension) (amcheck is not installed, or too old), C(method) (amcheck does not know the access method), C(invalid) (an
       index that nothing reads), C(unlogged) (on a standby), C(time), C(lock), C(right), C(table) (what it depends on cannot be
       read), or C(error) (any other error of the server).
   returned: success

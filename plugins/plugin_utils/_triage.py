@@ -25,9 +25,9 @@ BACKUP = (
 def judge(integrity: Json, *, backups: Json | None, replacement: Json | None) -> Json:
     """Return the role's result from those of pg_integrity_info, pg_backup_info and pg_integrity_info of a replacement.
 
-    ``may_be_replaced`` is true only if the database is damaged and all tables of another one were found whole, which pg_restore
-    has made of the newest verified backup and found equal to it. Its indexes were built from these tables: those of a method
-    that amcheck does not know are named, and decide nothing.
+    ``may_be_replaced`` is true only if the database is damaged and all tables of another one were found whole, which
+    pg_restore has made of the newest verified backup and found equal to it. Its indexes were built from these tables:
+    those of a method that amcheck does not know are named, and decide nothing.
     """
     status = integrity["status"]
     overlooked = _list_overlooked(integrity)
@@ -55,7 +55,8 @@ def judge(integrity: Json, *, backups: Json | None, replacement: Json | None) ->
         else:
             words.append(_describe_replacement(replacement) if replacement else "")
     elif overlooked:
-        words.append(f"nothing is proven: {join_some([entry['object'] for entry in overlooked])} could be looked at and was not")
+        names = join_some([entry["object"] for entry in overlooked])
+        words.append(f"nothing is proven: {names} could be looked at and was not")
     return {
         "changed": False,
         "check_mode": integrity["check_mode"],
@@ -130,8 +131,8 @@ def _describe_replacement(replacement: Json) -> str:
     if not unknown:
         return f"{replacement['database']} is whole and can take its place"
     return (
-        f"{replacement['database']} can take its place: its tables are whole, and {format_count(unknown, 'index')} of methods"
-        " that amcheck does not know were built from them"
+        f"{replacement['database']} can take its place: its tables are whole, and {format_count(unknown, 'index')} of"
+        " methods that amcheck does not know were built from them"
     )
 
 

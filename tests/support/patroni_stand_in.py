@@ -1,5 +1,5 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""A stand-in for the REST interfaces of a Patroni cluster, of two if not told otherwise, whose answers a test decides."""
+"""A stand-in for the REST interfaces of a Patroni cluster, of two if not told more, whose answers a test decides."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Json = dict[str, Any]
 class PatroniStandIn:
     """A context manager. ``pg1`` leads, ``pg2`` follows. ``on_post`` answers a write; it may raise for no answer.
 
-    ``pending`` has the members that wait for a restart, with Patroni's reason; those in ``stubborn`` do so after it, too.
+    ``pending`` has the members that wait for a restart, with Patroni's reason; those in ``stubborn`` do so after it.
     """
 
     def __init__(
@@ -39,9 +39,7 @@ class PatroniStandIn:
         self.lag = 0
         self.extra: Json = {}
         self.dcs_is_away = False
-        self._servers = {
-            name: ThreadingHTTPServer(("127.0.0.1", 0), self._make_handler(name)) for name in names
-        }
+        self._servers = {name: ThreadingHTTPServer(("127.0.0.1", 0), self._make_handler(name)) for name in names}
         self._addresses = {
             name: f"http://127.0.0.1:{server.server_address[1]}" for name, server in self._servers.items()
         }

@@ -114,8 +114,8 @@ class Restorer:
         with self._choose() as chosen:
             if not self._dump.further:
                 return self._read_part(self._dump.main, self._command(database, *chosen))
-            options = ("--section=pre-data", "--section=data", *chosen)
-            main = self._read_part(self._dump.main, self._command(database, *options))
+            first = self._command(database, "--section=pre-data", "--section=data", *chosen)
+            main = self._read_part(self._dump.main, first)
             rest = self._run(
                 [partial(self._read_part, part, self._command(database, "--data-only")) for part in self._dump.further]
             )
@@ -142,11 +142,12 @@ class Restorer:
     def restore_tables(self, database: str, tables: t.Mapping[str, t.Sequence[tuple[str, str]]]) -> None:
         """Restore all definitions, and the rows of ``tables``, given by the object that they are in; without indexes."""
         with self._choose() as chosen:
-            self._restore_part(self._dump.main, self._command(database, "--section=pre-data", *chosen))
+            definitions = self._command(database, "--section=pre-data", *chosen)
+            self._restore_part(self._dump.main, definitions)
         for part, names in tables.items():
             for schema in sorted({schema for schema, _name in names}):
-                chosen = [f"--table={name}" for own, name in names if own == schema]
-                options = ("--data-only", f"--schema={schema}", *chosen)
+                wanted = [f"--table={name}" for own, name in names if own == schema]
+                options = ("--data-only", f"--schema={schema}", *wanted)
                 self._restore_part(part, self._command(database, *options))
 
     def _run(self, tasks: list[t.Callable[[Streams], Data]]) -> Data:

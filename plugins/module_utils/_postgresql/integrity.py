@@ -273,24 +273,25 @@ class Examiner:
         self._locked.clear()
 
     def _explain_unsupported(self, relation: Relation) -> Unchecked | None:
-        amcheck, title = self._amcheck, relation.title
+        title = relation.title
         if self._deadline.passed:
             return Unchecked(title, TIME, f"the time of {self._deadline.seconds:.0f} s was over before its turn")
         if relation.missing:
             return Unchecked(title, UNLOGGED, "it is unlogged, and a standby has no rows of it")
-        if relation.kind != "i":
-            if relation.method != "heap":
-                return Unchecked(title, NO_METHOD, f"its access method is {relation.method}, and amcheck knows heap")
-            if not amcheck.heap:
-                return Unchecked(title, NO_METHOD, f"amcheck {amcheck.version} has no verify_heapam")
-            return None
         if not relation.valid:
             return Unchecked(title, INVALID, "it is invalid, so nothing reads it")
-        if relation.method == "btree" or (relation.method == "gin" and amcheck.gin):
-            return None
-        known = "btree and gin" if amcheck.gin else "btree"
-        reason = f"its access method is {relation.method}, and amcheck {amcheck.version} knows {known}"
-        return Unchecked(title, NO_METHOD, reason)
+        return self._explain_method(relation)
+
+    def _explain_method(self, relation: Relation) -> Unchecked | None:
+        amcheck = self._amcheck
+        known = ["heap"] if relation.kind != "i" else ["btree", "gin"] if amcheck.gin else ["btree"]
+        if relation.method not in known:
+            version = f"amcheck {amcheck.version} knows {' and '.join(known)}"
+            return Unchecked(relation.title, NO_METHOD, f"its access method is {relation.method}, and {version}")
+        if relation.kind != "i" and not amcheck.heap:
+            step = "Have a superuser run ALTER EXTENSION amcheck UPDATE in it, on the primary"
+            return Unchecked(relation.title, NO_EXTENSION, f"amcheck {amcheck.version} has no verify_heapam", step)
+        return None
 
     def _examine_table(self, relation: Relation) -> None:
         """Read a table to its end, and past each block that cannot be read."""

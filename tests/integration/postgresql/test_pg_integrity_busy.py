@@ -120,6 +120,18 @@ def test_an_index_whose_function_fails_is_not_damaged(busy: Database, body: str,
     assert "canary" not in str(run.result)
 
 
+def test_an_extension_from_before_an_upgrade_is_told(busy: Database) -> None:
+    """It knows no tables, so that nothing would be known of them."""
+    busy.administer("DROP EXTENSION amcheck", "CREATE EXTENSION amcheck VERSION '1.2'")
+    with asking(busy) as answer:
+        run = answer.result()
+    assert run["status"] == "unproven", run.result
+    assert {entry["object"]: entry["cause"] for entry in run["unchecked"]} == {
+        f"table public.{name}": "extension" for name in TABLES
+    }
+    assert "ALTER EXTENSION amcheck UPDATE" in run["blockers"][0]["next_step"]
+
+
 @pytest.mark.every_version
 @pytest.mark.parametrize("own_server", ["15"], indirect=True)
 def test_a_standby_has_no_rows_of_an_unlogged_table(own_server: Server, unique_name: Callable[..., str]) -> None:

@@ -153,7 +153,8 @@ def test_a_database_that_could_be_looked_at_and_was_not_is_told(
     unchecked: list[dict[str, Any]], checked: list[str], overlooked: list[str]
 ) -> None:
     """The role fails then; what amcheck does not know cannot be looked at."""
-    result = judge(make_integrity(status="unproven", unchecked=unchecked, checked=checked), backups=None, replacement=None)
+    found = make_integrity(status="unproven", unchecked=unchecked, checked=checked)
+    result = judge(found, backups=None, replacement=None)
     assert result["overlooked"] == overlooked
     assert ("could be looked at and was not" in result["summary"]) == bool(overlooked)
 

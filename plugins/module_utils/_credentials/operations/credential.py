@@ -172,14 +172,15 @@ def _check_keys(params: t.Mapping[str, t.Any]) -> None:
 
 
 def find_role_key(role: str) -> int:
-    """Return the key of the advisory lock of rotations of a role: beyond all of LockKey and below those of pg_restore."""
+    """Return the key of the lock of rotations of a role: beyond all of LockKey and below those of pg_restore."""
     return zlib.crc32(role.encode()) & 0x1FFFFFFF | 0x20000000
 
 
 def _lock(session: Session, roles: t.Sequence[str], *, check_mode: bool) -> None:
-    """Keep other runs away from these roles for as long as this session lives; in check mode only look whether there are any.
+    """Keep other runs away from these roles for as long as this session lives; in check mode only look for one.
 
-    Roles are of all databases, so a run through another one counts. The server may take a moment to see that a run was killed.
+    Roles are of all databases, so a run through another one counts. The server may take a moment to see that a run
+    was killed.
     """
     keys, deadline, backoff = sorted({find_role_key(role) for role in roles}), Deadline(SESSION_GRACE), Backoff()
     while True:

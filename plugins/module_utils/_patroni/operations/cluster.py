@@ -37,10 +37,10 @@ if t.TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
 
 NO_HELP = (
-    "See pg_settings where pending_restart, and what is in the way of the setting (ALTER SYSTEM, another file). A standby does not"
-    " go below its primary's max_connections, max_worker_processes, max_wal_senders, max_prepared_transactions and"
-    " max_locks_per_transaction: to lower one, restart the primary in its place first (patronictl restart CLUSTER MEMBER; writes"
-    " stop for it). Then run again"
+    "See pg_settings where pending_restart, and what is in the way of the setting (ALTER SYSTEM, another file). A"
+    " standby does not go below its primary's max_connections, max_worker_processes, max_wal_senders,"
+    " max_prepared_transactions and max_locks_per_transaction: to lower one, restart the primary in its place first"
+    " (patronictl restart CLUSTER MEMBER; writes stop for it). Then run again"
 )
 
 
