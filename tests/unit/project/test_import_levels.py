@@ -32,8 +32,9 @@ LEVELS = {
         ["entry"],
     ],
     "module_utils._pg_restore": [
-        ["amcheck", "evidence", "side", "sql_text", "summary"],
+        ["evidence", "side", "sql_text", "summary"],
         ["dump_text"],
+        ["amcheck"],
         ["compare", "restoring", "rights", "role_statements"],
         ["source"],
         ["restore"],
