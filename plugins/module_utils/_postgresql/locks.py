@@ -47,23 +47,17 @@ SELECT l.pid, concat_ws(', ', 'pid ' || l.pid, 'user ' || a.usename, 'applicatio
 FROM pg_catalog.pg_locks l LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
 LEFT JOIN pg_catalog.pg_database d ON d.oid = l.database
 WHERE l.locktype = 'advisory' AND l.classid = %(class)s::bigint::oid AND l.objid = ANY(%(keys)s::bigint[]::oid[]) AND l.objsubid = 2
-  AND (%(anywhere)s OR d.datname = current_database())
+  AND (%(anywhere)s OR l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database()))
   AND l.granted AND l.pid <> pg_backend_pid()
 ORDER BY l.objid, a.backend_start
 """
 
 
-def read_holders(session: Session, *keys: int) -> list[Holder]:
-    """Return the other sessions that hold one of these locks of this database; takes no lock."""
-    return _read_holders(session, keys, anywhere=False)
+def read_holders(session: Session, *keys: int, anywhere: bool = False) -> list[Holder]:
+    """Return the other sessions that hold one of these locks of this database; takes no lock.
 
-
-def read_cluster_holders(session: Session, *keys: int) -> list[Holder]:
-    """Return the other sessions that hold one of these locks in any database of the server; takes no lock."""
-    return _read_holders(session, keys, anywhere=True)
-
-
-def _read_holders(session: Session, keys: t.Sequence[int], *, anywhere: bool) -> list[Holder]:
+    With ``anywhere`` those of every database of the server: the same key is another lock in each of them.
+    """
     values = {"class": LOCK_CLASS, "keys": [int(key) for key in keys], "anywhere": anywhere}
     return session.read(Holder, _HOLDERS, values)
 
@@ -103,7 +97,7 @@ class ClusterLock(AdvisoryLock):
         """Acquire the lock exclusively, or return False at once."""
         if not super().try_acquire():
             return False
-        if read_cluster_holders(self._session, self._key):
+        if read_holders(self._session, self._key, anywhere=True):
             self.release()
             return False
         return True

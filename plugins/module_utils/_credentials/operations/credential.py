@@ -44,7 +44,7 @@ from ..._kubernetes.secrets import (
     write_secret,
 )
 from ..._postgresql.connection import CONNECTION_SPEC, Session, Settings, new_run_id, settings_from, translate_errors
-from ..._postgresql.locks import ClusterLock, read_cluster_holders
+from ..._postgresql.locks import ClusterLock, read_holders
 from ..._postgresql.logins import (
     refuse_open_door,
     require_login,
@@ -186,7 +186,7 @@ def _lock(session: Session, roles: t.Sequence[str], *, check_mode: bool) -> None
     while True:
         if not check_mode and _acquire(session, keys):
             return
-        holders = read_cluster_holders(session, *keys)
+        holders = read_holders(session, *keys, anywhere=True)
         if check_mode and not holders:
             return
         if deadline.passed:
