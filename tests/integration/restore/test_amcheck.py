@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.lowtide.ops.plugins.plugin_utils._triage import judge
+from support.modules import run_module
 from support.postgresql_rights import grant_documented_rights
 from support.postgresql_servers import Server
 from support.restores import OWN_PUBLIC, SEED, Shop, make_shop
@@ -16,6 +18,9 @@ pytestmark = pytest.mark.lab("postgresql_versions", "versitygw")
 OWN_FUNCTION = """
 CREATE SCHEMA own;
 CREATE FUNCTION own.bt_index_check(i int) RETURNS int LANGUAGE sql AS 'SELECT i';
+CREATE TABLE own.tagged (tags jsonb);
+CREATE INDEX tagged_tags ON own.tagged USING gin (tags);
+CREATE INDEX tagged_hash ON own.tagged USING hash (tags);
 REVOKE ALL ON FUNCTION own.bt_index_check(int) FROM PUBLIC;
 """
 
@@ -34,6 +39,23 @@ def watched(server: Server, lab: dict[str, Any], unique_name: Callable[..., str]
             shop.site.sql(f"DROP OWNED BY {watch}; DROP ROLE {watch}")
 
 
+def judge_copy(shop: Shop, copy: str, run: str) -> dict[str, Any]:
+    """What triage says of a copy, if a table of the original is damaged."""
+    params = shop.site.params()
+    connection = {name: params[name] for name in ("login_host", "login_port", "login_user", "passfile")}
+    original, replacement = (
+        run_module("pg_integrity_info", {**connection, "login_db": name}) for name in (shop.name, copy)
+    )
+    damage = {"status": "damaged", "damaged": [{"object": "table shop.orders", "kind": "table"}]}
+    newest = {
+        "database": shop.name,
+        "system_identifier": shop.server.system_identifier,
+        "run_id": run,
+        "taken_at": "now",
+    }
+    return judge({**original.result, **damage}, backups={"newest": [newest]}, replacement=replacement.result)
+
+
 @pytest.mark.procedure("B22", "A24")
 @pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.sweep)])
 def test_the_documented_account_restores_a_database_that_is_looked_at(watched: Shop, jobs: int) -> None:
@@ -49,6 +71,10 @@ def test_the_documented_account_restores_a_database_that_is_looked_at(watched: S
     public = "SELECT has_function_privilege('public', 'own.bt_index_check(int)', 'EXECUTE')"
     assert shop.site.sql(public, database=copy) == [(False,)]
     shop.site.sql("CREATE EXTENSION IF NOT EXISTS amcheck", database=copy)
+    verdict = judge_copy(shop, copy, run)
+    assert verdict["may_be_replaced"], verdict["summary"]
+    assert f"{copy} can take its place: its tables are whole" in verdict["summary"]
+    assert any("index own.tagged_hash is not checked" in line for line in verdict["evidence"])
     again = shop.restore(backup=run, state="live")
     assert not again.failed, again.msg
     assert shop.count() == 500
