@@ -16,8 +16,10 @@ from typing import Any
 
 import pytest
 
+from support.exchanges import MOMENTS, PROBLEMS, Exchange
 from support.modules import finish_module, run_module, start_module
 from support.mysql_sites import RIGHTS, MySqlSite, quoted
+from support.s3_proxy import s3_proxy
 
 pytestmark = [pytest.mark.lab("mariadb", "versitygw", "s3")]
 
@@ -323,3 +325,18 @@ def test_names_and_passwords_are_no_code(site: MySqlSite) -> None:
     finally:
         site.sql(f"DROP DATABASE {quoted(name)}", database="")
         site.sql(f"DROP USER {user}@'%'", database="")
+
+
+@pytest.mark.procedure("E7")
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_dump_that_is_exchanged_before_its_manifest_does_not_count(moment: str, site: MySqlSite) -> None:
+    """What is published is what was verified, whenever another client writes under its name."""
+    exchange = Exchange(site.bucket, "dump.sql.zst", moment)
+    with s3_proxy(site.bucket.server["endpoint_url"], exchange) as proxy:
+        run = run_module("mysql_backup", site.params(endpoint_url=proxy.url))
+    assert exchange.done
+    assert run.failed
+    assert PROBLEMS[moment] in run.msg
+    assert ("manifest.json" in str(site.bucket.names())) == (moment == "published")
+    after = run_module("mysql_backup", site.params(), check=True)
+    assert after["due"], after.result
