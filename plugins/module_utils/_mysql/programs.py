@@ -122,6 +122,7 @@ def client_command(programs: Programs, descriptor: int, database: str) -> Comman
         f"--defaults-file=/dev/fd/{descriptor}",
         "--batch",
         "--binary-mode",
+        "--skip-reconnect",
         "--default-character-set=utf8mb4",
         "--max-allowed-packet=1G",
         f"--init-command=SET SESSION lock_wait_timeout={LOCK_WAIT}",
