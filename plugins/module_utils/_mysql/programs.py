@@ -23,7 +23,7 @@ if t.TYPE_CHECKING:
     from .connection import Settings
 
 PACKAGE = "mariadb-client"
-LOCK_WAIT = 20
+LOCK_WAIT = 5
 """For how many seconds a statement that redefines waits for a transaction; all others on the table queue behind it."""
 REDIRECTING = ("MYSQL_", "MARIADB_")
 _VERSION = re.compile(r"(\d+)\.(\d+)\.\d+-MariaDB")

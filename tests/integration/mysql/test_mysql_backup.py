@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import stat
 import subprocess
 import threading
@@ -270,21 +269,6 @@ def test_a_replica_can_be_dumped(site: MySqlSite) -> None:
     wrong = run_module("mysql_backup", site.params(source="replica"))
     assert wrong.failed
     assert "this server is no replica" in wrong.msg
-
-
-def test_killed_and_run_again(site: MySqlSite, tmp_path: Path) -> None:
-    """In the middle of the dump: what it left does not count, and the next run makes a backup."""
-    process = start_module("mysql_backup", site.params(bin_dir=wrap_dump(tmp_path, before="sleep 30")))
-    end = time.monotonic() + 20
-    while not site.bucket.names():
-        assert time.monotonic() < end
-        time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
-    again = run_module("mysql_backup", site.params())
-    assert again.changed, again.msg
-    assert again["due"]
-    assert len([key for key in site.bucket.names() if key.endswith("manifest.json")]) == 1
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,8 @@ from support.mysql_sites import MySqlSite, quoted
 from support.turns import is_sweep
 
 pytestmark = [pytest.mark.lab("mariadb", "versitygw", "s3")]
+SHARES = 16
+"""Of how many tests the sweep is made."""
 
 
 @pytest.fixture
@@ -115,7 +117,7 @@ CHANGES = [
 
 @pytest.mark.procedure("E9")
 def test_each_difference_is_named(site: MySqlSite, backup: str) -> None:
-    """A row, a table, an index, a sequence, a trigger, a definer, a routine; and then nothing is brought into place."""
+    """F30: a row, a table, an index, a sequence, a trigger, a definer, a routine; and then nothing is brought into place."""
     assert run_module("mysql_restore", site.params("restore", compare_live=False)).changed
     for statement, _words in CHANGES:
         site.sql(statement, database=f"{site.database}__restored")
@@ -133,7 +135,7 @@ def test_each_difference_is_named(site: MySqlSite, backup: str) -> None:
 
 @pytest.mark.procedure("E9")
 def test_what_is_refused(site: MySqlSite, backup: str) -> None:
-    """A database in use, one that is not ours, a foreign key from elsewhere, a definer without an account, a second original."""
+    """F31: a database in use, one that is not ours, a foreign key from elsewhere, a definer without an account, a second original."""
     beside = f"{site.database}__restored"
     site.sql(f"CREATE DATABASE {quoted(beside)}", database="")
     run = run_module("mysql_restore", site.params("restore"))
@@ -211,12 +213,18 @@ def run_until(site: MySqlSite, number: int) -> int:
 
 
 @pytest.mark.procedure("E9")
-def test_killed_anywhere_and_run_again(site: MySqlSite, backup: str) -> None:
-    """Before each command that any client of the run sends; the next run ends with the restored one and the original, whole."""
+@pytest.mark.parametrize("share", range(SHARES) if is_sweep() else ["sample"])
+def test_killed_anywhere_and_run_again(site: MySqlSite, backup: str, share: int | str) -> None:
+    """Before each command that any client of the run sends; the next run ends with the restored one and the original, whole.
+
+    Each share of the sweep takes every so manieth.
+    """
     before = site.checksums()
     total = run_until(site, 0)
     assert_in_place(site, before)
-    points = range(1, total + 1) if is_sweep() else [total // 2, total * 4 // 5, total - 2]
+    sample = [total // 2, total * 4 // 5, total - 2]
+    points = sample if share == "sample" else [one for one in range(1, total + 1) if one % SHARES == share]
+    print(f"{len(points)} of {total} commands")
     for point in points:
         site.sql(f"DROP DATABASE {quoted(site.database)}; CREATE DATABASE {quoted(site.database)}", database="")
         site.sql(f"DROP DATABASE IF EXISTS {quoted(site.database + '__original')}", database="")
