@@ -24,8 +24,6 @@ from support.turns import is_sweep
 
 pytestmark = pytest.mark.lab("mariadb", "versitygw")
 
-SHARES = 8
-"""Of how many tests the sweep of commands is made."""
 UNPUBLISHED = "it has no manifest: it was never verified, or its manifest has been removed"
 """Of a run that was killed between the last of its parts and its manifest."""
 
@@ -122,14 +120,12 @@ def test_killed_at_any_request_and_run_again(site: MySqlSite) -> None:
 
 
 @pytest.mark.procedure("E8")
-@pytest.mark.parametrize("share", range(SHARES) if is_sweep() else ["sample"])
-def test_killed_at_any_command_and_run_again(site: MySqlSite, share: int | str) -> None:
-    """Of the module or of mariadb-dump; each share of the sweep takes every so manieth."""
+def test_killed_at_a_command_and_run_again(site: MySqlSite) -> None:
+    """Of the module or of mariadb-dump, which only read: one is enough, or twelve in the sweep."""
     server = site.facts["primary"]
     with CommandProxy(server["host"], server["port"]) as proxy:
         assert run_module("mysql_backup", make_params(site, login_port=proxy.port)).changed
         total = proxy.commands
     assert total > 20
-    points = [total // 2] if share == "sample" else [one for one in range(1, total + 1) if one % SHARES == share]
-    print(f"{len(points)} of {total} commands")
-    check_points(site, kill_at_command, points)
+    parts = 12 if is_sweep() else 2
+    check_points(site, kill_at_command, [total * part // parts for part in range(1, parts)])
