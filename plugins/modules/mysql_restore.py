@@ -29,7 +29,7 @@ description:
     account for. Rights on tables are by name, and stay.
   - Killed at any moment and run again with the same options, it ends with the original or the restored database, whole. How
     far a run came is noted in the comment of C(<database>__restored). A client program that a killed run has left goes on
-    alone: its sessions, those of O(login_user) in the databases beside, and in that of a move that is completed, are ended first.
+    alone. So the sessions of O(login_user) in the databases beside, and in that of a move that is completed, are ended first.
 options:
   database:
     description: The database to restore. Its name may have at most 54 characters.

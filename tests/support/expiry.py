@@ -85,7 +85,7 @@ class Artifacts:
             self.client.delete_objects(Bucket=self.bucket, Delete={"Objects": objects})
 
     def let_retention_be_ended(self) -> None:
-        """Have a policy that lets a retention of mode GOVERNANCE be passed over; versitygw wants one of its root, too."""
+        """Have a policy that lets a retention of mode GOVERNANCE be ended, which versitygw asks of its root, too."""
         statement = {
             "Effect": "Allow",
             "Principal": "*",

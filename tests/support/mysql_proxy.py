@@ -11,7 +11,8 @@ from collections.abc import Callable
 from typing import Self
 
 READING = re.compile(
-    r"\s*(/\*[!M]*\d* *)?(SELECT (?!GET_LOCK)|SHOW|SET|USE|EXPLAIN|START TRANSACTION|ROLLBACK|RELEASE|SAVEPOINT|COMMIT)",
+    r"\s*(/\*[!M]*\d* *)?"
+    r"(SELECT (?!GET_LOCK)|SHOW|SET|USE|EXPLAIN|START TRANSACTION|ROLLBACK|RELEASE|SAVEPOINT|COMMIT)",
     re.IGNORECASE,
 )
 """A server is after such a command as it was before."""

@@ -1,7 +1,10 @@
 # Copyright (c) 2026 The lowtide.ops team
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What of a name tells one series of files or objects from another; pure. Private to lowtide.ops: do not import from other collections."""
+"""What of a name tells one series of files or objects from another; pure.
+
+Private to lowtide.ops: do not import from other collections.
+"""
 
 from __future__ import annotations
 

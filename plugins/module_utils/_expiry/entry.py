@@ -254,8 +254,8 @@ def explain_short(location: str, kept: Kept, keep: int) -> Blocker:
     """Return what to say of series that have fewer objects than have to stay."""
     return Blocker(
         location,
-        f"{len(kept.short)} of {len(kept.series)} series have fewer objects than have to stay ({keep}), so none of them is"
-        f" removed: {join_some(kept.short)}",
+        f"{len(kept.short)} of {len(kept.series)} series have fewer objects than have to stay ({keep}), so none of them"
+        f" is removed: {join_some(kept.short)}",
         "options keep and series",
         "Nothing, if they are series; where keys of one series differ in more than the digits of their names, say by"
         " series what tells one from another",

@@ -87,7 +87,7 @@ class Unreadable:
 
 @dataclass(frozen=True)
 class Kept:
-    """The keys that stay as the newest of their series, how many objects each has, and the ``short`` ones: fewer than stay."""
+    """The keys that stay as the newest of their series, how many objects each series has, and which have too few."""
 
     keys: frozenset[str]
     series: t.Mapping[str, int]
@@ -186,7 +186,7 @@ def drop_null_versions(versions: t.Iterable[Version]) -> list[Version]:
 
 
 def find_series(key: str, pattern: Pattern) -> str:
-    """Return the series of an object: by its folder and its name without digits, or by what a pattern finds in its key."""
+    """Return the series of an object: its folder and its name without digits, or what a pattern finds in its key."""
     if pattern is not None:
         return name_series(key, pattern)
     folder, slash, name = key.rpartition("/")

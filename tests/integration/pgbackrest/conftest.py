@@ -120,7 +120,14 @@ def template(lab_facts: dict[str, Any]) -> Iterator[Archived]:
         for name in ("repository", "log", "lock"):
             (server.place / name).mkdir()
         shutil.chown(server.place, USER, USER)
-        argv = ("--no-sync", "--wal-segsize=1", "--data-checksums", "--encoding=UTF8", "--locale=C.UTF-8", "--auth=peer")
+        argv = (
+            "--no-sync",
+            "--wal-segsize=1",
+            "--data-checksums",
+            "--encoding=UTF8",
+            "--locale=C.UTF-8",
+            "--auth=peer",
+        )
         server.run(server.programs / "initdb", "-D", server.place / "data", *argv)
         configure(server)
         server.control("start")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from support.checkout import CHECKOUT
+from support.modules import CHECKOUT
 from support.playbooks import PlaybookRun, run_playbook, write_yaml
 from support.restores import Shop, check_whole, put_back
 from support.turns import is_sweep
