@@ -20,10 +20,12 @@ from .._s3.versions import Answer, Version, VersionedBucket
 from .removal import WORKERS, Remover, refuse_old_library
 from .rules import (
     Due,
+    Kept,
     Labels,
     Rules,
     Selection,
     Unreadable,
+    choose_kept,
     complete_keys,
     drop_null_versions,
     judge,
@@ -48,6 +50,7 @@ EXPIRY_SPEC: dict[str, dict[str, t.Any]] = {
     "expiry_tag": {"type": "str"},
     "expiry_metadata": {"type": "str"},
     "keep": {"type": "int", "default": 0},
+    "series": {"type": "str"},
     "versions": {"type": "str", "choices": ["current", "all"], "default": "current"},
     "condition": {"type": "str", "choices": ["etag", "none"], "default": "etag"},
     "max_objects": {"type": "int", "default": 1000},
@@ -75,7 +78,8 @@ def expire_objects(module: AnsibleModule, outcome: Outcome) -> None:
     if with_versions and versioning != "Enabled":
         listed = drop_null_versions(listed)
     now = bucket.server_time or datetime.now(UTC)
-    due, unreadable = find_due(bucket, listed, rules, now, deadline)
+    kept = choose_kept(listed, rules, now)
+    due, unreadable = find_due(bucket, list_candidates(listed, kept, rules, now), rules, now, deadline)
     selection = Selection(due, [], [])
     if with_versions and versioning != "Enabled":
         selection = select_versions(due, listed, rules, now)
@@ -86,15 +90,23 @@ def expire_objects(module: AnsibleModule, outcome: Outcome) -> None:
     due_total = Amount.from_sizes(entry.version.size for entry in complete)
     total = Amount.from_sizes(version.size for version in listed)
     tell_plan(outcome, location, complete, total)
+    if kept.keys:
+        outcome.evidence.insert(
+            0, f"{format_count(len(kept.keys), 'object')} of {len(kept.series)} series stay as the newest of theirs"
+        )
     outcome.facts |= {
         "location": location,
         "versioning": versioning or "None",
         "listed": {"objects": total.number, "bytes": total.size},
         "expired": [report_due(entry) for entry in complete],
+        "kept": sorted(kept.keys),
+        "series": dict(kept.series),
         "removed": [],
         "replaced": [],
         "not_removed": [],
     }
+    if kept.short:
+        outcome.blockers.append(explain_short(location, kept, rules.keep))
     outcome.blockers += [explain_unreadable(bucket, entry) for entry in unreadable]
     outcome.blockers += [explain_incomplete(bucket, entry) for entry in selection.incomplete]
     outcome.blockers += [explain_exposed(bucket, entry, versioning) for entry in selection.exposed]
@@ -122,10 +134,9 @@ def expire_objects(module: AnsibleModule, outcome: Outcome) -> None:
 
 
 def find_due(
-    bucket: VersionedBucket, listed: t.Sequence[Version], rules: Rules, now: datetime, deadline: Deadline
+    bucket: VersionedBucket, candidates: t.Sequence[Version], rules: Rules, now: datetime, deadline: Deadline
 ) -> tuple[list[Due], list[Unreadable]]:
-    """Return what is due, and what does not say when it is. Labels are read only of what the listing lets go."""
-    candidates = list_candidates(listed, rules, now)
+    """Return what of ``candidates`` is due, and what does not say when it is."""
 
     def examine(version: Version) -> Due | Unreadable | None:
         if deadline.passed:
@@ -237,6 +248,18 @@ def tell_removal(outcome: Outcome, bucket: VersionedBucket, remover: Remover, lo
         )
         for answer in removal.replaced
     ]
+
+
+def explain_short(location: str, kept: Kept, keep: int) -> Blocker:
+    """Return what to say of series that have fewer objects than have to stay."""
+    return Blocker(
+        location,
+        f"{len(kept.short)} of {len(kept.series)} series have fewer objects than have to stay ({keep}), so none of them"
+        f" is removed: {join_some(kept.short)}",
+        "options keep and series",
+        "Nothing, if they are series; where keys of one series differ in more than the digits of their names, say by"
+        " series what tells one from another",
+    )
 
 
 def explain_unreadable(bucket: VersionedBucket, entry: Unreadable) -> Blocker:

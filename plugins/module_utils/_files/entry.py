@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import os
-import re
 import time
 import typing as t
 
@@ -14,6 +13,7 @@ from .._common.amounts import parse_duration
 from .._common.caps import Amount, read_caps, refuse_excess
 from .._common.errors import OpsError, Refusal
 from .._common.outcome import Blocker, PlanItem
+from .._common.series import name_series, read_series
 from .._common.text import format_count, format_size, join_some
 from .._common.timestamps import format_utc
 from .listing import (
@@ -29,6 +29,7 @@ if t.TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
 
     from .._common.outcome import Outcome
+    from .._common.series import Pattern
 
 FILES_SPEC: dict[str, dict[str, t.Any]] = {
     "path": {"type": "str", "required": True},
@@ -58,12 +59,13 @@ def expire_files(module: AnsibleModule, outcome: Outcome) -> None:
     caps = read_caps(params, "max_files")
     age = parse_duration(params["older_than"], option="older_than")
     check_options(params)
+    pattern = read_series(params["series"])
     path, suffix = params["path"].rstrip("/"), params["checksum_suffix"] or ""
     check_folder(path)
     files = list_files(path, params["patterns"], recurse=params["recurse"])
     if suffix:
         files = [file for file in files if not file.path.endswith(suffix)]
-    series = group_series(files, params["series"])
+    series = group_series(files, pattern)
     decision = decide(series, now=time.time(), age=age, keep=params["keep"], suffix=suffix)
     due = Amount.from_sizes(file.size for file in decision.due)
     total = Amount.from_sizes(file.size for file in files)
@@ -108,42 +110,23 @@ def check_options(params: t.Mapping[str, t.Any]) -> None:
                 problem=f"{name!r} is no pattern of a file's name",
                 next_step="Give names as the shell would, such as *.dump; the folder is path",
             )
-    suffix, series = params["checksum_suffix"] or "", params["series"]
+    suffix = params["checksum_suffix"] or ""
     if "/" in suffix:
         raise Refusal(
             obj="option checksum_suffix",
             problem=f"{suffix!r} leads to another folder",
             next_step="Give what the name of the file is followed by, such as .sha256",
         )
-    try:
-        re.compile(series or "")
-    except re.error as error:
-        raise Refusal(
-            obj="option series",
-            problem=f"{series!r} is no regular expression: {error}",
-            next_step="Give one whose groups are what tells one series from another, such as ^(.+)-[0-9]{8}",
-        ) from None
     if not params["patterns"]:
         raise Refusal(obj="option patterns", problem="it is empty", next_step="Name the files, such as *.dump")
 
 
-def group_series(files: t.Iterable[File], pattern: str | None) -> dict[str, list[File]]:
-    """Return files by series, in their order: by folder, and by what of the name tells one series from another.
-
-    That is the groups of ``pattern`` (all that it matches where it has none), and else the name without its digits. A
-    file that the pattern does not match is a series of its own.
-    """
+def group_series(files: t.Iterable[File], pattern: Pattern) -> dict[str, list[File]]:
+    """Return files by series, in their order: by folder, and by what of the name tells one series from another."""
     series: dict[str, list[File]] = {}
     for file in files:
         folder, name = os.path.split(file.path)
-        match = None if pattern is None else re.search(pattern, name)
-        if pattern is None:
-            kind = re.sub(r"[0-9]+", "#", name)
-        elif match is None:
-            kind = name
-        else:
-            kind = " ".join(group or "" for group in match.groups()) if match.groups() else match[0]
-        series.setdefault(os.path.join(folder, kind), []).append(file)
+        series.setdefault(os.path.join(folder, name_series(name, pattern)), []).append(file)
     return series
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -18,9 +20,10 @@ from ansible_collections.lowtide.ops.plugins.module_utils._files.listing import 
     list_files,
     remove_file,
 )
-from support.modules import run_module
+from support.modules import run_module, start_module
 
 DAY = 86400
+KILLER = Path(__file__).parents[2] / "support" / "_killed_at_removal.py"
 
 
 def write(folder: Path, name: str, *, days: float, body: bytes = b"x" * 5000, proven: bool | None = None) -> Path:
@@ -146,6 +149,29 @@ def test_each_series_keeps_its_own(tmp_path: Path) -> None:
     again = run_module("file_expiry", make_params(tmp_path, series="^(.)-", recurse=True))
     assert not again.changed
     assert f"{tmp_path}/sub/b has 1" in again["blockers"][-1]["what"]
+
+
+def test_killed_before_any_removal_and_run_again(tmp_path: Path) -> None:
+    """What has to stay is there with its checksum, whichever removal was the last; the next run removes the rest."""
+    removals = 6
+    for number in range(1, removals + 1):
+        folder = tmp_path / str(number)
+        kept = {"a-1.dump", "a-2.dump", "b-1.dump", "b-2.dump"}
+        names = [f"{series}-{age}.dump" for series, ages in (("a", 4), ("b", 3)) for age in range(1, ages + 1)]
+        for name in names:
+            write(folder, name, days=40 + int(name[2]), proven=True)
+        params = make_params(folder, checksum_suffix=".sha256", series=None)
+        process = start_module("file_expiry", params, wrapper=[sys.executable, str(KILLER), str(number)])
+        process.communicate(timeout=60)
+        assert process.returncode == -signal.SIGKILL, number
+        stay = kept | {f"{name}.sha256" for name in kept}
+        left = list_names(folder)
+        assert stay < left, number
+        assert len(left) == len(stay) + removals - (number - 1)
+        again = run_module("file_expiry", params)
+        assert not again.failed, (number, again.msg)
+        assert list_names(folder) == stay, number
+        assert not run_module("file_expiry", params).changed, number
 
 
 def test_a_folder_that_is_swapped_for_a_link_is_not_followed(tmp_path: Path) -> None:
