@@ -26,13 +26,14 @@ from .rules import (
     Selection,
     Unreadable,
     choose_kept,
-    complete_keys,
     drop_null_versions,
     judge,
     list_candidates,
     order_removal,
     read_rules,
     refuse_backups,
+    select_complete,
+    select_current,
     select_versions,
 )
 
@@ -84,8 +85,9 @@ def expire_objects(module: AnsibleModule, outcome: Outcome) -> None:
     if with_versions and versioning != "Enabled":
         selection = select_versions(due, listed, rules, now)
     elif with_versions:
-        complete = complete_keys(due, listed, rules, now)
-        selection = Selection(complete, [entry for entry in due if entry not in complete], [])
+        selection = select_complete(due, listed, rules, now)
+    elif due and versioning not in ("", "Enabled"):  # Suspended, or nobody tells
+        selection = select_current(due, bucket.list_versions(params["prefix"]))
     complete = selection.going
     due_total = Amount.from_sizes(entry.version.size for entry in complete)
     total = Amount.from_sizes(version.size for version in listed)
@@ -110,6 +112,7 @@ def expire_objects(module: AnsibleModule, outcome: Outcome) -> None:
     outcome.blockers += [explain_unreadable(bucket, entry) for entry in unreadable]
     outcome.blockers += [explain_incomplete(bucket, entry) for entry in selection.incomplete]
     outcome.blockers += [explain_exposed(bucket, entry, versioning) for entry in selection.exposed]
+    outcome.blockers += [explain_covering(bucket, entry) for entry in selection.covering]
     refuse_excess(caps, location=location, due=due_total, total=total, noun="object")
     if module.check_mode or not complete:
         outcome.changed = bool(complete)
@@ -291,6 +294,17 @@ def explain_exposed(bucket: VersionedBucket, entry: Due, versioning: str) -> Blo
         " removed instead",
         "the versioning of the bucket",
         "Turn on versions for the bucket, and run again; or remove it by hand while nobody writes",
+    )
+
+
+def explain_covering(bucket: VersionedBucket, entry: Due) -> Blocker:
+    """Return what to say of an object whose delete marker would replace an older version."""
+    return Blocker(
+        describe_object(bucket, entry.version),
+        "it is due, and while versioning is Suspended its delete marker would have the id null, and replace for good the"
+        " older version that has it",
+        "the versioning of the bucket",
+        "Turn on versions for the bucket, and run again; or set versions to all with rules for that version as well",
     )
 
 
