@@ -35,7 +35,10 @@ def list_keys(result: Any) -> set[str]:
 @pytest.mark.procedure("A17")
 def test_expired_artifacts_go_and_no_others(artifacts: Artifacts) -> None:
     """By the metadata of the guide, whatever the keys: predicted exactly, done, and nothing is due any more."""
-    odd = [*ODD, *([NEWLINE] if artifacts.server["endpoint_url"].endswith(":7070") else [CONTROL, "/lead", "//a", ".."])]
+    odd = [
+        *ODD,
+        *([NEWLINE] if artifacts.server["endpoint_url"].endswith(":7070") else [CONTROL, "/lead", "//a", ".."]),
+    ]
     for key in odd:
         artifacts.put(key, expires_at=PAST)
         artifacts.put(f"kept/{key}", expires_at=FUTURE)

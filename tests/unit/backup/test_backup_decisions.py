@@ -38,10 +38,11 @@ from ansible_collections.lowtide.ops.plugins.module_utils._backup.plan import (
     refuse_large_parts,
 )
 from ansible_collections.lowtide.ops.plugins.module_utils._backup.summary import report_backup
+from ansible_collections.lowtide.ops.plugins.module_utils._backup.verify import NotVerified, adopt_etags
 from ansible_collections.lowtide.ops.plugins.module_utils._common.amounts import parse_age
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import OpsError, Refusal
 from ansible_collections.lowtide.ops.plugins.module_utils._pg_backup.entry import check_ages, choose_newest
-from ansible_collections.lowtide.ops.plugins.module_utils._pg_backup.making import adopt_etags, choose_warnings
+from ansible_collections.lowtide.ops.plugins.module_utils._pg_backup.making import choose_warnings
 from ansible_collections.lowtide.ops.plugins.module_utils._s3.bucket import Listed
 from ansible_collections.lowtide.ops.plugins.module_utils._s3.errors import S3Error
 
@@ -331,13 +332,40 @@ def test_an_object_of_the_same_size_and_another_etag_may_be_the_one_that_was_ver
     assert choose_newest(entries, latest=MANIFEST.taken_at, with_moved=True) == [entries[1]]
 
 
+class KnownETags:
+    """A listing with one object, and what a HEAD of it says."""
+
+    def __init__(self, listed: Listed | None, head: str) -> None:
+        self.listed, self.head = listed, head
+
+    def url(self, key: str) -> str:
+        """As a bucket."""
+        return f"s3://b/{key}"
+
+    def list_objects(self, prefix: str) -> list[Listed]:
+        """As a bucket."""
+        return [] if self.listed is None or not self.listed.key.startswith(prefix) else [self.listed]
+
+    def check(self, _key: str, _size: int) -> str:
+        """As a bucket."""
+        return self.head
+
+
 def test_parts_are_published_with_the_etag_that_a_listing_gives() -> None:
-    """Some servers give another one in answer to HEAD; of another size it is another object, which the listing tells."""
+    """Some servers give another one in answer to HEAD; if HEAD does not give the one of before, it is another object."""
     parts = {keys.DUMP: Part(size=5, sha256="0" * 64, etag="head")}
-    listed = Listed(key=PLACE.key(RUN, keys.DUMP), size=5, etag="list", modified=NOW)
-    assert adopt_etags(parts, [listed])[keys.DUMP].etag == "list"
-    assert adopt_etags(parts, [replace(listed, size=6)]) == parts
-    assert adopt_etags(parts, []) == parts
+    folder = PLACE.key(RUN, "")
+    listed = Listed(key=folder + keys.DUMP, size=5, etag="list", modified=NOW)
+    assert adopt_etags(KnownETags(listed, "head"), folder, parts)[keys.DUMP].etag == "list"
+    same = replace(listed, etag="head")
+    assert adopt_etags(KnownETags(same, "not asked"), folder, parts)[keys.DUMP].etag == "head"
+    for found, head, words in (
+        (listed, "list", "replaced since it was verified"),
+        (replace(same, size=6), "head", "replaced since it was verified"),
+        (None, "head", "removed since it was verified"),
+    ):
+        with pytest.raises(NotVerified, match=words):
+            adopt_etags(KnownETags(found, head), folder, parts)
 
 
 def test_a_manifest_of_another_run_does_not_count() -> None:
