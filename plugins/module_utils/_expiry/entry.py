@@ -81,13 +81,13 @@ def expire_objects(module: AnsibleModule, outcome: Outcome) -> None:
     now = bucket.server_time or datetime.now(UTC)
     kept = choose_kept(listed, rules, now)
     due, unreadable = find_due(bucket, list_candidates(listed, kept, rules, now), rules, now, deadline)
-    selection = Selection(due, [], [])
-    if with_versions and versioning != "Enabled":
-        selection = select_versions(due, listed, rules, now)
-    elif with_versions:
-        selection = select_complete(due, listed, rules, now)
+    if with_versions:
+        select = select_complete if versioning == "Enabled" else select_versions
+        selection = select(due, listed, rules, now)
     elif due and versioning not in ("", "Enabled"):  # Suspended, or nobody tells
         selection = select_current(due, bucket.list_versions(params["prefix"]))
+    else:
+        selection = Selection(due, [], [])
     complete = selection.going
     due_total = Amount.from_sizes(entry.version.size for entry in complete)
     total = Amount.from_sizes(version.size for version in listed)
@@ -110,9 +110,7 @@ def expire_objects(module: AnsibleModule, outcome: Outcome) -> None:
     if kept.short:
         outcome.blockers.append(explain_short(location, kept, rules.keep))
     outcome.blockers += [explain_unreadable(bucket, entry) for entry in unreadable]
-    outcome.blockers += [explain_incomplete(bucket, entry) for entry in selection.incomplete]
-    outcome.blockers += [explain_exposed(bucket, entry, versioning) for entry in selection.exposed]
-    outcome.blockers += [explain_covering(bucket, entry) for entry in selection.covering]
+    outcome.blockers += explain_staying(bucket, selection, versioning)
     refuse_excess(caps, location=location, due=due_total, total=total, noun="object")
     if module.check_mode or not complete:
         outcome.changed = bool(complete)
@@ -274,6 +272,15 @@ def explain_unreadable(bucket: VersionedBucket, entry: Unreadable) -> Blocker:
         "Write seconds (10 digits) or milliseconds (13) since the epoch, or ISO 8601 with an offset such as"
         " 2026-11-27T00:00:00Z, and no moment before 2000; it stays until then",
     )
+
+
+def explain_staying(bucket: VersionedBucket, selection: Selection, versioning: str) -> list[Blocker]:
+    """Return what to say of all that is due and stays."""
+    return [
+        *(explain_incomplete(bucket, entry) for entry in selection.incomplete),
+        *(explain_exposed(bucket, entry, versioning) for entry in selection.exposed),
+        *(explain_covering(bucket, entry) for entry in selection.covering),
+    ]
 
 
 def explain_incomplete(bucket: VersionedBucket, entry: Due) -> Blocker:

@@ -287,9 +287,7 @@ def select_complete(due: t.Sequence[Due], versions: t.Sequence[Version], rules: 
     """Return what of ``due`` may go for good where each version has an id of its own."""
     going = complete_keys(due, versions, rules, now)
     names = {(entry.version.key, entry.version.version_id) for entry in going}
-    return Selection(
-        going, [entry for entry in due if (entry.version.key, entry.version.version_id) not in names], []
-    )
+    return Selection(going, [entry for entry in due if (entry.version.key, entry.version.version_id) not in names], [])
 
 
 def select_current(due: t.Sequence[Due], versions: t.Iterable[Version]) -> Selection:

@@ -137,7 +137,7 @@ def split_checksums(files: t.Sequence[File], suffix: str) -> tuple[list[File], l
         return list(files), []
     rest = [file for file in files if not file.path.endswith(suffix)]
     checksums = [file for file in files if file.path.endswith(suffix)]
-    return rest, [file for file in checksums if not os.path.lexists(file.path.removesuffix(suffix))]
+    return rest, [file for file in checksums if not os.path.lexists(file.path[: -len(suffix)])]
 
 
 def decide(series: t.Mapping[str, t.Sequence[File]], *, now: float, age: int, keep: int, suffix: str) -> Decision:
