@@ -73,7 +73,9 @@ options:
     type: str
   versions:
     description:
-      - V(current) removes objects. In a bucket with versions that sets delete markers, below which everything stays.
+      - V(current) removes objects. In a bucket with versions that sets delete markers, below which everything stays. Where
+        versioning is not known to be C(Enabled) a marker has the id V(null), so an object stays that lies over an older version of
+        that id, with a line in RV(blockers).
       - V(all) removes the versions themselves for good, those that are not current included, each judged by itself, and the
         delete markers that nothing is left behind. A current version is removed only if all older ones of its key go, too,
         since one of them would come back otherwise. In a bucket without versions it is the same as V(current).

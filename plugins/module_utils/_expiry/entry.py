@@ -26,13 +26,14 @@ from .rules import (
     Selection,
     Unreadable,
     choose_kept,
-    complete_keys,
     drop_null_versions,
     judge,
     list_candidates,
     order_removal,
     read_rules,
     refuse_backups,
+    select_complete,
+    select_current,
     select_versions,
 )
 
@@ -80,12 +81,13 @@ def expire_objects(module: AnsibleModule, outcome: Outcome) -> None:
     now = bucket.server_time or datetime.now(UTC)
     kept = choose_kept(listed, rules, now)
     due, unreadable = find_due(bucket, list_candidates(listed, kept, rules, now), rules, now, deadline)
-    selection = Selection(due, [], [])
-    if with_versions and versioning != "Enabled":
-        selection = select_versions(due, listed, rules, now)
-    elif with_versions:
-        complete = complete_keys(due, listed, rules, now)
-        selection = Selection(complete, [entry for entry in due if entry not in complete], [])
+    if with_versions:
+        select = select_complete if versioning == "Enabled" else select_versions
+        selection = select(due, listed, rules, now)
+    elif due and versioning not in ("", "Enabled"):  # Suspended, or nobody tells
+        selection = select_current(due, bucket.list_versions(params["prefix"]))
+    else:
+        selection = Selection(due, [], [])
     complete = selection.going
     due_total = Amount.from_sizes(entry.version.size for entry in complete)
     total = Amount.from_sizes(version.size for version in listed)
@@ -108,8 +110,7 @@ def expire_objects(module: AnsibleModule, outcome: Outcome) -> None:
     if kept.short:
         outcome.blockers.append(explain_short(location, kept, rules.keep))
     outcome.blockers += [explain_unreadable(bucket, entry) for entry in unreadable]
-    outcome.blockers += [explain_incomplete(bucket, entry) for entry in selection.incomplete]
-    outcome.blockers += [explain_exposed(bucket, entry, versioning) for entry in selection.exposed]
+    outcome.blockers += explain_staying(bucket, selection, versioning)
     refuse_excess(caps, location=location, due=due_total, total=total, noun="object")
     if module.check_mode or not complete:
         outcome.changed = bool(complete)
@@ -273,6 +274,15 @@ def explain_unreadable(bucket: VersionedBucket, entry: Unreadable) -> Blocker:
     )
 
 
+def explain_staying(bucket: VersionedBucket, selection: Selection, versioning: str) -> list[Blocker]:
+    """Return what to say of all that is due and stays."""
+    return [
+        *(explain_incomplete(bucket, entry) for entry in selection.incomplete),
+        *(explain_exposed(bucket, entry, versioning) for entry in selection.exposed),
+        *(explain_covering(bucket, entry) for entry in selection.covering),
+    ]
+
+
 def explain_incomplete(bucket: VersionedBucket, entry: Due) -> Blocker:
     """Return what to say of a current version that has to stay because of an older one."""
     return Blocker(
@@ -291,6 +301,17 @@ def explain_exposed(bucket: VersionedBucket, entry: Due, versioning: str) -> Blo
         " removed instead",
         "the versioning of the bucket",
         "Turn on versions for the bucket, and run again; or remove it by hand while nobody writes",
+    )
+
+
+def explain_covering(bucket: VersionedBucket, entry: Due) -> Blocker:
+    """Return what to say of an object whose delete marker would replace an older version."""
+    return Blocker(
+        describe_object(bucket, entry.version),
+        "it is due, and while versioning is Suspended its delete marker would have the id null, and replace for good the"
+        " older version that has it",
+        "the versioning of the bucket",
+        "Turn on versions for the bucket, and run again; or set versions to all with rules for that version as well",
     )
 
 

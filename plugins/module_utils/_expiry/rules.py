@@ -96,11 +96,15 @@ class Kept:
 
 @dataclass(frozen=True)
 class Selection:
-    """What goes, and what is due and stays: ``incomplete`` for an older version, ``exposed`` for the id ``null``."""
+    """What goes, and what is due and stays: ``incomplete`` for an older version, ``exposed`` for the id ``null``.
+
+    ``covering`` is what lies over an older version of that id, which its delete marker would replace.
+    """
 
     going: list[Due]
     incomplete: list[Due]
     exposed: list[Due]
+    covering: list[Due] = field(default_factory=list)
 
 
 def read_rules(params: t.Mapping[str, t.Any]) -> Rules:
@@ -273,10 +277,36 @@ def select_versions(due: t.Sequence[Due], versions: t.Sequence[Version], rules: 
     """
     held = [entry for entry in due if entry.version.version_id == NULL]
     rest = [entry for entry in due if entry.version.version_id != NULL]
-    complete = complete_keys(rest, versions, rules, now)
-    going = [entry for entry in complete if entry.version.version_id != NULL]
-    held += [entry for entry in complete if entry.version.version_id == NULL]
-    return Selection(going, [entry for entry in rest if entry not in complete], held)
+    selection = select_complete(rest, versions, rules, now)
+    going = [entry for entry in selection.going if entry.version.version_id != NULL]
+    held += [entry for entry in selection.going if entry.version.version_id == NULL]
+    return Selection(going, selection.incomplete, held)
+
+
+def select_complete(due: t.Sequence[Due], versions: t.Sequence[Version], rules: Rules, now: datetime) -> Selection:
+    """Return what of ``due`` may go for good where each version has an id of its own."""
+    going = complete_keys(due, versions, rules, now)
+    names = {(entry.version.key, entry.version.version_id) for entry in going}
+    return Selection(going, [entry for entry in due if (entry.version.key, entry.version.version_id) not in names], [])
+
+
+def select_current(due: t.Sequence[Due], versions: t.Iterable[Version]) -> Selection:
+    """Return which current objects may go while versions are suspended, given all versions.
+
+    A delete marker that is written then has the id ``null``, and replaces for good the version that has it. So a key
+    stays whose version of that id is an older one (Amazon S3, Working with objects in a versioning-suspended bucket).
+    """
+    hidden = {
+        version.key
+        for version in versions
+        if version.version_id == NULL and not version.is_current and not version.is_marker
+    }
+    return Selection(
+        [entry for entry in due if entry.version.key not in hidden],
+        [],
+        [],
+        [entry for entry in due if entry.version.key in hidden],
+    )
 
 
 def complete_keys(due: t.Sequence[Due], versions: t.Sequence[Version], rules: Rules, now: datetime) -> list[Due]:

@@ -62,11 +62,12 @@ def expire_files(module: AnsibleModule, outcome: Outcome) -> None:
     pattern = read_series(params["series"])
     path, suffix = params["path"].rstrip("/"), params["checksum_suffix"] or ""
     check_folder(path)
-    files = list_files(path, params["patterns"], recurse=params["recurse"])
-    if suffix:
-        files = [file for file in files if not file.path.endswith(suffix)]
-    series = group_series(files, pattern)
-    decision = decide(series, now=time.time(), age=age, keep=params["keep"], suffix=suffix)
+    names = [name + end for name in params["patterns"] for end in ("", suffix)]
+    files, orphans = split_checksums(list_files(path, names, recurse=params["recurse"]), suffix)
+    series, now = group_series(files, pattern), time.time()
+    decision = decide(series, now=now, age=age, keep=params["keep"], suffix=suffix)
+    decision.due.extend(file for file in orphans if now - file.modified > age)
+    files += orphans
     due = Amount.from_sizes(file.size for file in decision.due)
     total = Amount.from_sizes(file.size for file in files)
     words = "{} of {} ({})".format(due.number, format_count(total.number, "file"), format_size(due.size))
@@ -130,11 +131,20 @@ def group_series(files: t.Iterable[File], pattern: Pattern) -> dict[str, list[Fi
     return series
 
 
+def split_checksums(files: t.Sequence[File], suffix: str) -> tuple[list[File], list[File]]:
+    """Return the files, and the checksums that lie there without their file; those beside a file go with it."""
+    if not suffix:
+        return list(files), []
+    rest = [file for file in files if not file.path.endswith(suffix)]
+    checksums = [file for file in files if file.path.endswith(suffix)]
+    return rest, [file for file in checksums if not os.path.lexists(file.path[: -len(suffix)])]
+
+
 def decide(series: t.Mapping[str, t.Sequence[File]], *, now: float, age: int, keep: int, suffix: str) -> Decision:
     """Decide which files go, each series newest first. The newest ``keep`` of each stay.
 
-    With ``suffix`` only proven ones count. Of a series that has fewer, none goes: whoever makes them has stopped, or
-    makes bad ones.
+    An empty one does not count, and with ``suffix`` only proven ones do. Of a series that has fewer, none goes: whoever
+    makes them has stopped, or makes bad ones.
     """
     blockers: list[Blocker] = []
     kept: list[File] = []
@@ -143,7 +153,7 @@ def decide(series: t.Mapping[str, t.Sequence[File]], *, now: float, age: int, ke
     for name, files in series.items():
         too_old = [file for file in files if now - file.modified > age]
         if not too_old:
-            kept += list(files[:keep]) if not suffix else []
+            kept += [file for file in files if not file.is_empty][:keep] if not suffix else []
             continue
         own, problems = choose_kept(files, keep, suffix)
         kept += own
@@ -153,7 +163,7 @@ def decide(series: t.Mapping[str, t.Sequence[File]], *, now: float, age: int, ke
         else:
             old += [file for file in too_old if file not in own]
     if short:
-        what = "proven files" if suffix else "files"
+        what = "proven files" if suffix else "files with content"
         blockers.append(
             Blocker(
                 f"{len(short)} of {len(series)} series",
@@ -187,7 +197,7 @@ def choose_kept(files: t.Sequence[File], keep: int, suffix: str) -> tuple[list[F
     for file in files:
         if len(kept) == keep:
             break
-        problem = explain_unproven(file, suffix) if suffix else ""
+        problem = "it is empty" if file.is_empty else explain_unproven(file, suffix) if suffix else ""
         if not problem:
             kept.append(file)
             continue
@@ -196,7 +206,9 @@ def choose_kept(files: t.Sequence[File], keep: int, suffix: str) -> tuple[list[F
                 file.path,
                 f"it does not count as one that stays: {problem}",
                 "whoever writes it",
-                "Find out why it is not whole, or write its SHA-256 beside it by sha256sum",
+                "Find out why it is not whole, or write its SHA-256 beside it by sha256sum"
+                if suffix
+                else "Find out why nothing was written to it, and make a new one",
             )
         )
     return kept, blockers

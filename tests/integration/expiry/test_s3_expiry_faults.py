@@ -140,6 +140,24 @@ def test_while_versions_are_suspended_nothing_is_lost_that_is_written_meanwhile(
     assert any("takes its id null" in entry["what"] for entry in run["blockers"])
 
 
+def test_a_delete_marker_replaces_no_older_version(real_artifacts: Artifacts) -> None:
+    """While versions are suspended it takes the id null: an object over a version of that id stays, and is named."""
+    real_artifacts.put("below", b"null", tags="keep=yes")
+    real_artifacts.turn_on_versions()
+    for key in ("below", "gone"):
+        real_artifacts.put(key, b"1")
+    real_artifacts.turn_on_versions("Suspended")
+    real_artifacts.put("current", b"null")
+    run = run_module("s3_expiry", real_artifacts.params(older_than="0"))
+    assert not run.failed, run.msg
+    assert sorted(run["removed"]) == ["current", "gone"]
+    assert real_artifacts.get("below") == b"1"
+    versions = [(key, marker) for key, _version, marker in real_artifacts.list_versions()]
+    assert versions.count(("below", False)) == 2
+    assert ("gone", False) in versions
+    assert any("its delete marker would have the id null" in entry["what"] for entry in run["blockers"])
+
+
 def test_the_documented_rights_are_enough_and_others_are_named(lab: dict[str, Any], real_artifacts: Artifacts) -> None:
     """The account of docs/s3-policy-expiry.json; the one of backups may not remove anything."""
     own = lab["versitygw"]["append_only"]
@@ -150,19 +168,21 @@ def test_the_documented_rights_are_enough_and_others_are_named(lab: dict[str, An
     assert denied.failed
     assert denied["error"]["refused"]
     assert "s3:ListBucket" in denied.msg
+    documented = make_policy(real_artifacts.bucket, own["access_key"], EXPIRY, documented=ARTIFACTS)
     policies = {
-        "refused": make_policy(real_artifacts.bucket, own["access_key"], APPENDING),
-        "granted": make_policy(real_artifacts.bucket, own["access_key"], EXPIRY, documented=ARTIFACTS),
+        "unlisted": make_policy(real_artifacts.bucket, own["access_key"], APPENDING),
+        "refused": documented.replace('"s3:DeleteObject", ', ""),
+        "granted": documented,
     }
     for name, policy in policies.items():
         real_artifacts.client.put_bucket_policy(Bucket=real_artifacts.bucket, Policy=policy)
         params = real_artifacts.params(expiry_metadata="expires_at", **account)
         run = run_module("s3_expiry", params)
-        assert run.failed == (name == "refused"), run.result
+        assert run.failed == (name != "granted"), run.result
         assert run.changed == (name == "granted")
         if run.failed:
-            assert "s3:DeleteObject" in run.msg
-            assert len(run["not_removed"]) == 2
+            assert ("s3:DeleteObject" if name == "refused" else "s3:ListBucketVersions") in run.msg
+            assert len(run.result.get("not_removed", [])) == (2 if name == "refused" else 0)
             assert real_artifacts.names() == {"a", "b"}
     assert real_artifacts.names() == set()
     real_artifacts.turn_on_versions()
