@@ -114,3 +114,50 @@ def test_killed_in_the_restart_no_login_fails(
     assert site.values()["username"] == site.b
     assert not site.may_login(site.a, old["password"])
     assert ansible_playbook(play).changed == 0
+
+
+READY = "import os, sys; sys.exit(os.environ['PGUSER'] != {!r})"
+"""A probe of pods that serve with one role only."""
+KINDS = ["Deployment", pytest.param("StatefulSet", marks=pytest.mark.sweep)]
+
+
+@pytest.fixture(params=KINDS)
+def choosy(
+    request: pytest.FixtureRequest, credentials: CredentialSite, sink: Sink, lab: dict[str, Any]
+) -> CredentialSite:
+    """The application, with clients that become ready with the first role only."""
+    probe = {"exec": {"command": ["/usr/bin/python3.11", "-c", READY.format(credentials.a)]}, "periodSeconds": 1}
+    credentials.start_clients(sink, lab["feature_service"]["images"][0], kind=request.param, readinessProbe=probe)
+    return credentials
+
+
+@pytest.mark.every_version
+@pytest.mark.parametrize("postgresql", ["18"], indirect=True)
+@pytest.mark.procedure("C27", "A10")
+def test_clients_that_do_not_start_with_the_new_one_are_given_the_old_one_again(
+    choosy: CredentialSite, sink: Sink, ansible_playbook: Callable[..., PlaybookRun], tmp_path: Path
+) -> None:
+    """Nobody is locked out, the run says what is where, and the next one makes another password."""
+    site, old = choosy, choosy.values()
+    kind = "StatefulSet" if site.space.list("StatefulSet") else "Deployment"
+    workloads = [{"kind": kind, "name": "client"}]
+    play = write_play(tmp_path / "play.yml", site, credentials_workloads=workloads, credentials_timeout=15)
+    run = ansible_playbook(play, timeout=240)
+    assert run.rc == 2, run.stdout
+    said = f"Secret {site.space.name}/database has the old credential of {site.a} again, which works."
+    assert said in run.stdout, run.stdout
+    assert "could not be restarted with its new credential" in run.stdout
+    assert "The new one has been ended, and is refused." in run.stdout
+    assert "run again: that makes another password" in run.stdout
+    assert site.values() == old
+    assert (site.note() or {})["phase"] == "reverted"
+    assert site.works()
+    site.space.ready(kind, "client", 2)
+    pods = [pod for pod in site.space.list("Pod") if pod["status"]["phase"] == "Running"]
+    assert len([pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]) == 2
+    assert sink.failures == []
+    assert site.execute(f"SELECT rolpassword FROM pg_authid WHERE rolname = '{site.b}'") == [(None,)]
+
+    again = site.run(check=True)
+    assert "the rotation before it was taken back at" in again["summary"], again.result
+    assert again.changed
