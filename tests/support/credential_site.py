@@ -61,10 +61,11 @@ class Space(Protocol):
 
 
 class Sink:
-    """Counts what clients say of each login: by role, and the refused ones with their words."""
+    """Counts what clients say of each login: by role, and the refused ones with their words; ``pods`` were let in."""
 
     def __init__(self, host: str) -> None:
         self.logins: Counter[str] = Counter()
+        self.pods: set[str] = set()
         self.failures: list[str] = []
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.bind((host, 0))
@@ -83,9 +84,11 @@ class Sink:
     def _read(self) -> None:
         with contextlib.suppress(OSError):  # closed: the end
             while True:
-                user, _pod, said = self._socket.recv(65536).decode().split("\n", 2)
+                user, pod, said = self._socket.recv(65536).decode().split("\n", 2)
                 self.logins[user] += 1
-                if said != "ok":
+                if said == "ok":
+                    self.pods.add(pod)
+                else:
                     self.failures.append(f"{user}: {said}")
 
 
