@@ -44,12 +44,14 @@ def wait_for_pods(client: Client, secret: Secret, note: Note, *, deadline: Deadl
         listing = client.list(path, obj=format_collection("Pod", secret.namespace))
         return [f"Pod {secret.namespace}/{name}" for name in find_old_pods(listing.items, secret.name, moment, since)]
 
-    when = f"between {note.at} and {note.rotated_at}" if is_back else f"of before {note.rotated_at}"
+    problem = f"pods of before {note.rotated_at} may have its old credential: {{}}"
+    if is_back:
+        problem = f"pods between {note.at} and {note.rotated_at} may have its new credential: {{}}"
     return _wait_until_none(
         find,
         deadline,
         obj=secret.title,
-        problem=f"pods {when} may have its {note.ending} credential: {{}}",
+        problem=problem,
         next_step="Restart the workloads that they belong to (credentials_workloads), and run again; both work by then",
     )
 

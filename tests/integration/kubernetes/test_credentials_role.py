@@ -115,8 +115,9 @@ METHODS: dict[str, Json] = {
         "credentials_accept_interruption": True,
     },
 }
+Kill = tuple[str, str]
 KILLS = [
-    pytest.param(point, method, id=f"{point}, {method}", marks=() if (point, method) == SAMPLE else pytest.mark.sweep)
+    pytest.param((point, method), id=f"{point}, {method}", marks=() if (point, method) == SAMPLE else pytest.mark.sweep)
     for point in POINTS
     for method in METHODS
 ]
@@ -153,18 +154,13 @@ def wait_for(condition: Callable[[], object], what: str, seconds: float = 60.0) 
 
 @pytest.mark.every_version
 @pytest.mark.parametrize("postgresql", VERSIONS[-1:], indirect=True)
-@pytest.mark.parametrize(("point", "method"), KILLS)
+@pytest.mark.parametrize("kill", KILLS)
 @pytest.mark.procedure("C27", "A10")
 def test_killed_with_its_controller_the_next_run_ends_it(
-    clients: CredentialSite,
-    sink: Sink,
-    ansible_playbook: Callable[..., PlaybookRun],
-    tmp_path: Path,
-    point: str,
-    method: str,
+    clients: CredentialSite, sink: Sink, ansible_playbook: Callable[..., PlaybookRun], tmp_path: Path, kill: Kill
 ) -> None:
     """At each point clients go on logging in; with one role, those that have the password of the server."""
-    site, old = clients, clients.values()
+    (point, method), site, old = kill, clients, clients.values()
     wait_for(lambda: len(sink.pods) == 2, "both clients log in")
     inputs = {**METHODS[method], **({"credentials_roles": [site.a]} if METHODS[method] else {})}
     kill_at(point, site, sink, tmp_path / "killed.yml", **inputs)

@@ -53,11 +53,25 @@ class Pair(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def pair(region: Region) -> Pair:
+def shared_pair(region: Region) -> Pair:
     """South, and north, which follows it."""
     south = region.make("south", ["south1", "south2"])
     primary = {"host": ADDRESS, "port": south.nodes[south.leader()].port}
     return Pair(south, region.make("north", ["north1"], primary=primary))
+
+
+def let_claims_age(pair: Pair) -> None:
+    """Have what killed runs have noted as it is a minute later."""
+    for cluster in pair:
+        for key in [key for key in cluster.ask("/config") if key.startswith("lowtide_")]:
+            cluster.ask("/config", body={key: {"seen": 0}}, method="PATCH")
+
+
+@pytest.fixture
+def pair(shared_pair: Pair) -> Pair:
+    """The clusters, without a run of another test that was killed a moment ago."""
+    let_claims_age(shared_pair)
+    return shared_pair
 
 
 def params(new: Cluster, old: Cluster, **more: Any) -> Json:
@@ -148,18 +162,10 @@ def list_claims(pair: Pair) -> dict[str, Json]:
     return {f"{scope} {key}": value for scope in configs for key, value in configs[scope].items() if "lowtide" in key}
 
 
-def let_claims_age(pair: Pair) -> None:
-    """Have what killed runs have noted as it is a minute later."""
-    for cluster in pair:
-        for key in [key for key in cluster.ask("/config") if key.startswith("lowtide_")]:
-            cluster.ask("/config", body={key: {"seen": 0}}, method="PATCH")
-
-
 @pytest.mark.procedure("A27")
 def test_of_opposite_runs_at_once_exactly_one_proceeds(pair: Pair) -> None:
     """Both have something to do, since a run was killed between the fence and the promotion."""
     new, old = pair.standby, pair.primary
-    let_claims_age(pair)
     with SteadyWriter(pair.connect).writing() as writer:
         process = start_module("patroni_site", params(new, old))
         wait_until(lambda: bool(old.ask("/config").get("standby_cluster")), "it is fenced")

@@ -11,6 +11,9 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import OpsError
+from ansible_collections.lowtide.ops.plugins.module_utils._patroni.claims import LEASE, Claims
+from ansible_collections.lowtide.ops.plugins.module_utils._patroni.client import Client
 from support.modules import ModuleRun, run_module
 from support.patroni_site_pair import CLAIM, SiteStandIn
 
@@ -254,4 +257,25 @@ def test_a_failed_run_leaves_no_claim(west: SiteStandIn, east: SiteStandIn) -> N
     east.on_patch = lambda: east.status.update({"xlog": {}} if east.is_standby else {})
     assert declare(west, east).failed
     assert west.claims
+    assert list_claims(west, east) == []
+
+
+def test_a_run_that_stood_still_does_not_write_once_another_one_has_taken_over(
+    west: SiteStandIn, east: SiteStandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A minute later, its note is gone; where it is still there, nobody has begun, and it goes on."""
+    clients = [Client([site.url]) for site in (west, east)]
+    reached = [(client, client.read_cluster()) for client in clients]
+    claims = Claims(reached[0], reached[1], lambda _text: None)
+    later = time.monotonic() + LEASE + 1
+    with claims.hold():
+        monkeypatch.setattr("time.monotonic", lambda: later)
+        claims.require(clients[0])
+        (key,) = list_claims(west)
+        assert west.claims[-1][key]["becomes"] == "primary"
+        del east.config[list_claims(east)[0]]
+        with pytest.raises(OpsError, match="another one has taken over"):
+            claims.require(clients[1])
+        with pytest.raises(OpsError, match="another one has taken over"):
+            claims.renew()
     assert list_claims(west, east) == []
