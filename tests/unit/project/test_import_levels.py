@@ -95,7 +95,13 @@ LEVELS = {
         ["operations"],
     ],
     "module_utils._consumers": [["partitions"], ["operations"]],
-    "module_utils._credentials": [["certificates", "notes"], ["clients", "plan"], ["operations"]],
+    "module_utils._credentials": [
+        ["certificates", "notes"],
+        ["clients", "plan"],
+        ["operations.rotation"],
+        ["operations.reversion"],
+        ["operations"],
+    ],
     "module_utils._metrics": [["limits"], ["prometheus"], ["operations"]],
     "module_utils._mysql": [
         ["dump_text", "errors", "findings", "restore_state"],
@@ -108,7 +114,7 @@ LEVELS = {
     "module_utils._patroni": [
         ["state"],
         ["client", "plan"],
-        ["arguments", "moving", "sites", "summary"],
+        ["arguments", "claims", "moving", "sites", "summary"],
         ["restarting"],
         ["operations"],
     ],
