@@ -58,6 +58,7 @@ class Space(Protocol):
     def get(self, kind: str, name: str) -> Json: ...
     def list(self, kind: str) -> list[Json]: ...
     def ready(self, kind: str, name: str, replicas: int) -> None: ...
+    def request(self, method: str, kind: str, name: str = "", body: Any = None, *, type_: str = ...) -> Json: ...
 
 
 class Sink:
@@ -173,9 +174,14 @@ class CredentialSite:
         """Execute a statement as superuser in the application's database."""
         return self.server.administer(sql.SQL(statement), database=self.database.name)
 
-    def connect(self, user: str, password: str) -> Any:
-        """Return a session of a client."""
-        parameters: Json = {"host": self.server.host, "port": self.server.port, "dbname": self.database.name}
+    def write_note(self, note: Json) -> None:
+        """Have this noted on the Secret."""
+        body = {"metadata": {"annotations": {ANNOTATION: json.dumps(note)}}}
+        self.space.request("PATCH", "Secret", SECRET, body, type_="merge-patch+json")
+
+    def connect(self, user: str, password: str, **where: Any) -> Any:
+        """Return a session of a client, on this server or on another one."""
+        parameters: Json = {"host": self.server.host, "port": self.server.port, "dbname": self.database.name, **where}
         return psycopg2.connect(**parameters, user=user, password=password)
 
     def find_log(self) -> str:
@@ -183,10 +189,10 @@ class CredentialSite:
         logs = [path for path in (self.server.folder.parent / "log").iterdir() if str(self.server.version) in path.name]
         return "".join(path.read_text(encoding="utf-8", errors="replace") for path in logs)
 
-    def may_login(self, user: str, password: str) -> bool:
+    def may_login(self, user: str, password: str, **where: Any) -> bool:
         """Whether a login works, for whatever reason not."""
         try:
-            self.connect(user, password).close()
+            self.connect(user, password, **where).close()
         except psycopg2.OperationalError:
             return False
         return True

@@ -14,18 +14,19 @@ from collections.abc import Callable
 from .._common.errors import Refusal, WaitTimeout
 from .._common.retry import Backoff, Deadline
 from .._common.text import format_duration, join_some
+from .._common.timestamps import format_utc
 from .._kubernetes.fields import as_dict, as_list, as_time, get_path
 from .._kubernetes.references import list_references
 from .._kubernetes.resources import collection_path, format_collection
-from .._postgresql.roles import read_sessions
+from .._kubernetes.secrets import find_last_change
 from .notes import REVERTING
 
 if t.TYPE_CHECKING:
     from .._kubernetes.client import Client
     from .._kubernetes.fields import Json
     from .._kubernetes.secrets import Secret
-    from .._postgresql.connection import Session
     from .notes import Note
+    from .places import Places
 
 SESSION_GRACE = 5.0
 """Seconds in which a session of the idle role may end by itself, such as one of a run that was killed."""
@@ -38,20 +39,43 @@ def wait_for_pods(client: Client, secret: Secret, note: Note, *, deadline: Deadl
     """
     is_back = note.phase == REVERTING
     moment, since = as_time(note.rotated_at) or 0.0, (as_time(note.at) or 0.0) if is_back else None
-    path = collection_path("Pod", secret.namespace)
-
-    def find() -> list[str]:
-        listing = client.list(path, obj=format_collection("Pod", secret.namespace))
-        return [f"Pod {secret.namespace}/{name}" for name in find_old_pods(listing.items, secret.name, moment, since)]
-
-    when = f"between {note.at} and {note.rotated_at}" if is_back else f"of before {note.rotated_at}"
+    when = f"between {note.at} and {note.rotated_at}" if is_back and note.at else f"of before {note.rotated_at}"
     return _wait_until_none(
-        find,
+        lambda: _list_pods(client, secret, moment, since),
         deadline,
         obj=secret.title,
         problem=f"pods {when} may have its {note.ending} credential: {{}}",
         next_step="Restart the workloads that they belong to (credentials_workloads), and run again; both work by then",
     )
+
+
+def refuse_earlier_pods(client: Client, secret: Secret, keys: t.Sequence[str], *, is_accepted: bool) -> None:
+    """Refuse to begin with a Secret of which nothing is known, while a pod has it from before its last change.
+
+    Such a pod may have whatever credential the Secret had by then, also that of the role that is to get a password.
+    """
+    moment = find_last_change(secret, keys)
+    left = _list_pods(client, secret, moment)
+    if not left:
+        return
+    problem = f"no rotation is noted on it, and pods of before {format_utc(moment)}, when it was changed, may have"
+    if is_accepted:
+        raise Refusal(
+            obj=secret.title,
+            problem=f"{problem} another credential: {join_some(left)}",
+            next_step="Restart the workloads that they belong to, and run again",
+        )
+    raise Refusal(
+        obj=secret.title,
+        problem=f"{problem} the one that works: {join_some(left)}; the server refuses the credential of the Secret",
+        next_step="Put the credential that they have (kubectl exec POD -- env) into the Secret, restart them, and run again",
+    )
+
+
+def _list_pods(client: Client, secret: Secret, moment: float, since: float | None = None) -> list[str]:
+    path = collection_path("Pod", secret.namespace)
+    listing = client.list(path, obj=format_collection("Pod", secret.namespace))
+    return [f"Pod {secret.namespace}/{name}" for name in find_old_pods(listing.items, secret.name, moment, since)]
 
 
 def find_old_pods(pods: t.Iterable[Json], secret: str, moment: float, since: float | None = None) -> list[str]:
@@ -87,13 +111,10 @@ def _list_statuses(pod: Json) -> list[t.Any]:
     return [entry for field in fields for entry in as_list(get_path(pod, "status", field))]
 
 
-def wait_for_sessions(session: Session, name: str, *, deadline: Deadline, why: str) -> float:
-    """Wait until no session of a role is open, and return how many seconds that took."""
+def wait_for_sessions(places: Places, name: str, *, deadline: Deadline, why: str) -> float:
+    """Wait until no session of a role is open on any server that is asked, and return how many seconds that took."""
     return _wait_until_none(
-        lambda: [
-            f"pid {entry.pid} ({entry.application or 'no application_name'}, database {entry.database})"
-            for entry in read_sessions(session, name)
-        ],
+        lambda: places.list_sessions(name),
         deadline,
         obj=f"role {name}",
         problem=f"{why}, and sessions of it are open: {{}}",
