@@ -59,13 +59,15 @@ class Space(Protocol):
     def list(self, kind: str) -> list[Json]: ...
     def ready(self, kind: str, name: str, replicas: int) -> None: ...
     def request(self, method: str, kind: str, name: str = "", body: Any = None, *, type_: str = ...) -> Json: ...
+    def module(self, module: str, /, *, check: bool = False, **params: Any) -> ModuleRun: ...
 
 
 class Sink:
-    """Counts what clients say of each login: by role, and the refused ones with their words."""
+    """Counts what clients say of each login: by role, and the refused ones with their words; ``pods`` were let in."""
 
     def __init__(self, host: str) -> None:
         self.logins: Counter[str] = Counter()
+        self.pods: set[str] = set()
         self.failures: list[str] = []
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.bind((host, 0))
@@ -84,9 +86,11 @@ class Sink:
     def _read(self) -> None:
         with contextlib.suppress(OSError):  # closed: the end
             while True:
-                user, _pod, said = self._socket.recv(65536).decode().split("\n", 2)
+                user, pod, said = self._socket.recv(65536).decode().split("\n", 2)
                 self.logins[user] += 1
-                if said != "ok":
+                if said == "ok":
+                    self.pods.add(pod)
+                else:
                     self.failures.append(f"{user}: {said}")
 
 

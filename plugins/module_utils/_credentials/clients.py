@@ -39,12 +39,14 @@ def wait_for_pods(client: Client, secret: Secret, note: Note, *, deadline: Deadl
     """
     is_back = note.phase == REVERTING
     moment, since = as_time(note.rotated_at) or 0.0, (as_time(note.at) or 0.0) if is_back else None
-    when = f"between {note.at} and {note.rotated_at}" if is_back and note.at else f"of before {note.rotated_at}"
+    problem = f"pods of before {note.rotated_at} may have its old credential: {{}}"
+    if is_back:
+        problem = f"pods between {note.when} and {note.rotated_at} may have its new credential: {{}}"
     return _wait_until_none(
         lambda: _list_pods(client, secret, moment, since),
         deadline,
         obj=secret.title,
-        problem=f"pods {when} may have its {note.ending} credential: {{}}",
+        problem=problem,
         next_step="Restart the workloads that they belong to (credentials_workloads), and run again; both work by then",
     )
 
@@ -68,7 +70,8 @@ def refuse_earlier_pods(client: Client, secret: Secret, keys: t.Sequence[str], *
     raise Refusal(
         obj=secret.title,
         problem=f"{problem} the one that works: {join_some(left)}; the server refuses the credential of the Secret",
-        next_step="Put the credential that they have (kubectl exec POD -- env) into the Secret, restart them, and run again",
+        next_step="Put the credential that they have (kubectl exec POD -- env) into the Secret, restart them, and run"
+        " again",
     )
 
 

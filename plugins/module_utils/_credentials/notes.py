@@ -15,7 +15,7 @@ import json
 import typing as t
 
 from .._common.errors import Refusal
-from .._kubernetes.secrets import CREDENTIAL, PREVIOUS_PASSWORD, PREVIOUS_USER
+from .._kubernetes.secrets import CREDENTIAL
 
 ANNOTATION = CREDENTIAL
 FORMAT = 1
@@ -45,7 +45,7 @@ class Note(t.NamedTuple):
 
     ``rotated_at`` is from when on a pod that is made has the password of the Secret; empty before ``PROVEN``.
     While it is ``REVERTING``, ``user`` is whom the old password is of, and ``previous_user`` the one of the new one.
-    ``at`` is empty where the note of a rotation that is under way was lost. ``keys`` are those that it writes, by commas.
+    ``at`` is empty where the note of a rotation that is under way was lost. ``keys`` are what it writes, by commas.
     """
 
     phase: str
@@ -93,7 +93,7 @@ def read_note(annotations: t.Mapping[str, t.Any], *, title: str) -> Note | None:
         raise Refusal(
             obj=f"annotation {ANNOTATION} of {title}",
             problem=f"it is not understood: {text!r}",
-            next_step="Use the release of this collection that wrote it, or remove the annotation: the next run goes by what"
-            " the Secret has, and locks nobody out",
+            next_step="Use the release of this collection that wrote it, or remove the annotation: the next run goes by"
+            " what the Secret has, and locks nobody out",
         ) from None
     return note

@@ -17,13 +17,12 @@ from urllib.parse import quote
 from .._common.errors import Refusal
 from .._common.outcome import PlanItem
 from .._common.text import format_count, format_duration
+from .._kubernetes.secrets import PREVIOUS_PASSWORD, PREVIOUS_USER
 from .notes import (
     ANNOTATION,
     FINISHED,
     ONE_ROLE,
     PREPARING,
-    PREVIOUS_PASSWORD,
-    PREVIOUS_USER,
     PROVEN,
     REVERTED,
     REVERTING,

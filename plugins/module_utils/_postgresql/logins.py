@@ -26,7 +26,9 @@ _REFUSED_PASSWORD = re.compile(
     re.IGNORECASE,
 )
 # Where no server answered, or none in time.
-_NO_ANSWER = re.compile(r"Connection refused|timeout|timed out|No such file|unreachable|No route to host|could not translate")
+_NO_ANSWER = re.compile(
+    r"Connection refused|timeout|timed out|No such file|unreachable|No route to host|could not translate"
+)
 _WHO_SQL = "SELECT session_user::text, current_user::text"
 
 
@@ -96,7 +98,9 @@ def _is_refused_elsewise(settings: Settings, error: Exception) -> bool:
     stranger = f"lowtide_{secrets.token_hex(8)}"
     keywords = replace(settings, user=stranger).libpq(primary=False)
     try:
-        psycopg2.connect(**keywords, password=secrets.token_hex(8), application_name="lowtide.ops pg_credential").close()
+        psycopg2.connect(
+            **keywords, password=secrets.token_hex(8), application_name="lowtide.ops pg_credential"
+        ).close()
     except psycopg2.OperationalError as answer:
         pattern = str(answer)
         is_about_role = stranger in pattern and settings.dbname not in pattern.replace(stranger, "")

@@ -114,7 +114,7 @@ LEVELS = {
     "module_utils._patroni": [
         ["state"],
         ["client", "plan"],
-        ["arguments", "moving", "sites", "summary"],
+        ["arguments", "claims", "moving", "sites", "summary"],
         ["restarting"],
         ["operations"],
     ],

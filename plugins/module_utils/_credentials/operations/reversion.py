@@ -18,9 +18,10 @@ import typing as t
 
 from ..._common.errors import Refusal
 from ..._common.text import join_some
+from ..._kubernetes.secrets import PREVIOUS_PASSWORD
 from ..._postgresql.logins import try_login
 from ..._postgresql.roles import changed_password, make_verifier
-from ..notes import PREVIOUS_PASSWORD, PROVEN, REVERTING, SWITCHED, TWO_ROLES, Note
+from ..notes import PROVEN, REVERTING, SWITCHED, TWO_ROLES, Note
 from ..plan import list_previous, plan_reversion, render_templates, summarize_reversion
 from .rotation import Rotation
 
@@ -60,7 +61,7 @@ class Reversion(Rotation):
         self._report_reversion(note, is_done=True)
 
     def _put_back(self, note: Note) -> None:
-        """Change both credentials of the Secret with each other; what somebody has changed there counts for nothing."""
+        """Change both credentials of the Secret with each other, whatever somebody has put in their place."""
         user, old, new = note.previous_user, self._find_old(note), self._find_new(note)
         values: dict[str, str | None] = {
             self.params["username_key"]: user,
@@ -70,7 +71,7 @@ class Reversion(Rotation):
         }
         back = note._replace(phase=REVERTING, user=user, previous_user=note.user, rotated_at="")
         role = self._find_role(user)
-        if try_login(self.addresses[0], user, old).is_accepted:
+        if self._is_accepted(user, old):
             self._write(back, values)
             return
         # With one role always; with two where a run was killed that had ended the old one already.
@@ -79,12 +80,12 @@ class Reversion(Rotation):
             self._write(back, values)
 
     def _find_old(self, note: Note) -> str:
-        """Return the password to go back to: the one that was kept, or what somebody has put there for the same role."""
+        """Return the password to go back to: the one that was kept, or what somebody has put there for that role."""
         current, password = (self.secret.get_text(self.params[key]) for key in ("username_key", "password_key"))
-        is_put_back = note.method == TWO_ROLES and current == note.previous_user and password
-        if PREVIOUS_PASSWORD not in self.secret.values and is_put_back:
-            if try_login(self.addresses[0], note.previous_user, str(password)).is_accepted:
-                return str(password)
+        is_put_back = note.method == TWO_ROLES and current == note.previous_user
+        is_kept = PREVIOUS_PASSWORD in self.secret.values
+        if password and is_put_back and not is_kept and self._is_accepted(note.previous_user, password):
+            return password
         return self._require_text(PREVIOUS_PASSWORD)
 
     def _find_new(self, note: Note) -> str | None:
@@ -92,7 +93,10 @@ class Reversion(Rotation):
         current, password = (self.secret.get_text(self.params[key]) for key in ("username_key", "password_key"))
         if current != note.user or not password:
             return None
-        return password if try_login(self.addresses[0], note.user, password).is_accepted else None
+        return password if self._is_accepted(note.user, password) else None
+
+    def _is_accepted(self, user: str, password: str) -> bool:
+        return try_login(self.addresses[0], user, password).is_accepted
 
     def _refuse_missing_templates(self, note: Note) -> None:
         """Refuse to leave the new password in keys that the rotation has put it into."""

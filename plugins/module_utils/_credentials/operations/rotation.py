@@ -32,6 +32,8 @@ from ..._kubernetes.client import Client
 from ..._kubernetes.resources import find_resource
 from ..._kubernetes.reviews import Right, require_rights
 from ..._kubernetes.secrets import (
+    PREVIOUS_PASSWORD,
+    PREVIOUS_USER,
     Secret,
     SecretChange,
     encode_value,
@@ -64,8 +66,6 @@ from ..notes import (
     ANNOTATION,
     FINISHED,
     PREPARING,
-    PREVIOUS_PASSWORD,
-    PREVIOUS_USER,
     PROVEN,
     REVERTED,
     REVERTING,
@@ -484,8 +484,8 @@ class Rotation:
         if old is None:
             # Somebody has changed the Secret, so that nobody knows any more what there was to be refused.
             self.outcome.evidence.append(
-                f"the {note.ending} password of {note.previous_user} was ended; no login with it was tried, since it is in"
-                f" no key of {self.secret.title}"
+                f"the {note.ending} password of {note.previous_user} was ended; no login with it was tried, since it is"
+                f" in no key of {self.secret.title}"
             )
             return proofs
         for address in self.addresses:
