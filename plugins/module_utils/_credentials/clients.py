@@ -60,16 +60,18 @@ def refuse_earlier_pods(client: Client, secret: Secret, keys: t.Sequence[str], *
     left = _list_pods(client, secret, moment)
     if not left:
         return
-    problem = f"no rotation is noted on it, and pods of before {format_utc(moment)}, when it was changed, may have"
+    when, pods = format_utc(moment), join_some(left)
     if is_accepted:
         raise Refusal(
             obj=secret.title,
-            problem=f"{problem} another credential: {join_some(left)}",
+            problem=f"no rotation is noted on it, and pods of before {when}, when it was changed, may have another"
+            f" credential: {pods}",
             next_step="Restart the workloads that they belong to, and run again",
         )
     raise Refusal(
         obj=secret.title,
-        problem=f"{problem} the one that works: {join_some(left)}; the server refuses the credential of the Secret",
+        problem=f"no rotation is noted on it, the server refuses its credential, and pods of before {when}, when it was"
+        f" changed, may have the one that works: {pods}",
         next_step="Put the credential that they have (kubectl exec POD -- env) into the Secret, restart them, and run"
         " again",
     )

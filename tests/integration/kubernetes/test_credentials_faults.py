@@ -134,7 +134,7 @@ def test_pods_that_may_have_another_credential_than_the_secret_are_not_locked_ou
     replace(site, old)
     run = site.run()
     assert run["error"]["refused"], run.result
-    assert "refuses the credential of the Secret" in run.msg
+    assert "the server refuses its credential" in run.msg
     assert "Put the credential that they have" in run.msg
     assert site.may_login(site.b, live["password"])
     edit(site, username=site.b, password=live["password"])
@@ -178,6 +178,9 @@ def test_a_rotation_whose_secret_was_changed_is_taken_back(
         assert "with state reverted" in run.msg, run.msg
         assert site.may_login(site.a, old["password"])
         assert site.may_login(site.b, new["password"])
+    if phase == "proven":
+        run = site.run(state="finished")
+        assert "with state reverted" in run.msg, run.result
     run = site.run(state="reverted")
     assert run.rc == 0, run.msg
     assert site.works()
@@ -201,6 +204,58 @@ def test_with_one_role_it_is_taken_back_as_well(credentials: CredentialSite, mis
     assert run.rc == 0, run.msg
     check_end(site, (site.a, new["password"]), **options)
     assert site.values() == old
+
+
+@pytest.mark.procedure("C27")
+def test_a_password_that_is_in_the_secret_no_more_comes_from_a_pod(credentials: CredentialSite) -> None:
+    """Neither of the two is kept anywhere else; what there was to be refused is not known any more then."""
+    site, old = credentials, credentials.values()
+    assert site.run().rc == 0
+    new = site.values()
+    edit(site, password="wrong", **dict.fromkeys(("lowtide.previous-password", "lowtide.previous-username")))
+    for options in ({"state": "rotated"}, {"state": "finished"}):
+        run = site.run(**options)
+        assert "Put the password that running pods have" in run.msg, run.result
+    assert "lowtide.previous-password" in site.run(state="reverted").msg
+    edit(site, password=new["password"])
+    assert site.run()["rotating"]
+    run = site.run(state="finished")
+    assert run.rc == 0, run.msg
+    assert "no login with it was tried" in str(run["evidence"])
+    assert site.works()
+    assert not site.may_login(site.a, old["password"])
+
+
+def test_on_the_way_back_a_changed_secret_is_gone_on_with(credentials: CredentialSite) -> None:
+    """Another password is put back from a pod; whoever puts the new role there again goes on with that one."""
+    site, old = credentials, credentials.values()
+    assert site.run().rc == 0
+    new = site.values()
+    assert site.run(state="reverted").rc == 0
+    edit(site, password="wrong")
+    assert "Put the password that running pods have" in site.run(state="finished").msg
+    edit(site, password=old["password"])
+    assert site.run()["phase"] == "reverting"
+    edit(site, username=site.b, password=new["password"])
+    for state in ("rotated", "reverted", "finished"):
+        assert f"remove annotation {ANNOTATION}" in site.run(state=state).msg
+    edit(site, note=None)
+    run = site.run()
+    assert (run.rc, run["phase"]) == (0, "proven"), run.result
+    assert site.may_login(site.a, old["password"])
+    check_end(site, (site.a, old["password"]))
+
+
+def test_the_way_back_needs_the_templates_of_the_rotation(credentials: CredentialSite) -> None:
+    """Else a key would keep the password that is to be ended."""
+    site, templates = credentials, {"uri": "{username}:{password}"}
+    assert site.run(templates=templates).rc == 0
+    run = site.run(state="reverted")
+    assert run["error"]["refused"], run.result
+    assert "Give the templates that the rotation had" in run.msg
+    assert site.run(state="reverted", templates=templates).rc == 0
+    values = site.values()
+    assert values["uri"] == f"{values['username']}:{values['password']}"
 
 
 @pytest.mark.procedure("C27")
