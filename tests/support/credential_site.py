@@ -178,6 +178,14 @@ class CredentialSite:
         """Execute a statement as superuser in the application's database."""
         return self.server.administer(sql.SQL(statement), database=self.database.name)
 
+    def edit(self, *, keeps_note: bool = True, **values: str | None) -> None:
+        """Change or remove keys of the Secret as a person does, and the annotation."""
+        data = {key: None if text is None else base64.b64encode(text.encode()).decode() for key, text in values.items()}
+        body: Json = {"data": data}
+        if not keeps_note:
+            body["metadata"] = {"annotations": {ANNOTATION: None}}
+        self.space.request("PATCH", "Secret", SECRET, body, type_="merge-patch+json")
+
     def write_note(self, note: Json) -> None:
         """Have this noted on the Secret."""
         body = {"metadata": {"annotations": {ANNOTATION: json.dumps(note)}}}
