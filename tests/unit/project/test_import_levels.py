@@ -97,7 +97,8 @@ LEVELS = {
     "module_utils._consumers": [["partitions"], ["operations"]],
     "module_utils._credentials": [
         ["certificates", "notes"],
-        ["clients", "plan"],
+        ["places", "plan"],
+        ["clients"],
         ["operations.rotation"],
         ["operations.reversion"],
         ["operations"],
