@@ -107,6 +107,7 @@ LEVELS = {
     "module_utils._patroni": [
         ["state"],
         ["client", "plan"],
+        ["unheard"],
         ["arguments", "moving", "sites", "summary"],
         ["restarting"],
         ["operations"],

@@ -9,6 +9,7 @@ Private to lowtide.ops: do not import from other collections.
 from __future__ import annotations
 
 import typing as t
+from concurrent.futures import ThreadPoolExecutor
 
 from ..._common.errors import OpsError, OutcomeUnknown, Refusal, WaitTimeout
 from ..._common.outcome import Outcome, PlanItem
@@ -18,14 +19,20 @@ from ..client import Client, Unreadable
 from ..moving import INTERVAL, list_lacking
 from ..plan import describe_cluster
 from ..sites import (
+    KEPT_SECTION,
     Sites,
+    check_still,
     check_unfed,
+    describe_extras,
     describe_missing,
     describe_sites,
     explain_way_back,
+    is_receiving_known,
     list_unfenced,
     list_unproven,
+    plan_section,
     plan_sites,
+    read_receiver_timeout,
     streams,
     summarize_sites,
 )
@@ -35,6 +42,8 @@ from ..summary import list_evidence
 if t.TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
 
+WATCH_INTERVAL = 0.5
+"""Seconds between two looks at whether WAL comes."""
 NO_CHANGE: Json = {"lowtide_rights": None}
 """Removes a key that is not there, by which Patroni verifies the login and writes nothing."""
 
@@ -76,13 +85,14 @@ class Run:
         """Ask for the promotion, right after the reading that proves that it is safe."""
         old = self.sites.old
         if old is None:
+            self._watch_receiver()
             check_lost(self.old, "it has come back during this run")
             check_unfed(self.new.read_cluster())
-            self._configure(self.new, {"standby_cluster": None})
+            self._configure(self.new, self._make_promotion())
             return
         try:
             self._prove_fenced(old)
-            self._configure(self.new, {"standby_cluster": None})
+            self._configure(self.new, self._make_promotion())
         except OpsError as error:
             kinds = (WaitTimeout, Refusal)
             raise next((kind for kind in kinds if isinstance(error, kind)), OpsError)(
@@ -90,6 +100,52 @@ class Run:
                 problem=error.problem,
                 next_step=f"{error.next_step}. {explain_way_back(self.sites, self.old.urls[0])}",
             ) from error
+
+    def _watch_receiver(self) -> None:
+        """Where Patroni does not say whether another server sends WAL, see that none comes. Raises Refusal where some does."""
+        first = self.sites.new
+        if is_receiving_known(first):
+            return
+        watch = Deadline(read_receiver_timeout(first) + first.loop_wait)
+        while not watch.passed:
+            now = self.new.read_cluster()
+            check_unfed(now)
+            check_still(first, now)
+            if self.deadline.passed:
+                raise WaitTimeout(
+                    obj=first.title,
+                    problem=f"Patroni does not say whether it still receives WAL, and {self.deadline.seconds:.0f} s were"
+                    f" too short to see that none comes, which takes {watch.seconds:.0f} s",
+                    next_step="Raise timeout, and run again",
+                )
+            watch.pause(WATCH_INTERVAL)
+        self.outcome.evidence.append(
+            f"{first.scope} has received no WAL for {watch.seconds:.0f} s (wal_receiver_timeout and loop_wait); Patroni"
+            " there does not say whether it streams, and an old site without any writes would look the same"
+        )
+
+    def _make_promotion(self) -> Json:
+        """Return the change that ends following, and keeps what the section had, for when it follows again."""
+        section = self.sites.new.config.get("standby_cluster") or {}
+        return {"standby_cluster": None, **({KEPT_SECTION: section} if describe_extras(section) else {})}
+
+    def _put_back(self) -> None:
+        """Give the old cluster what its standby_cluster had when it followed before, and say what is missing."""
+        old, new = t.cast(Cluster, self.sites.old), self.sites.new
+        section = old.config.get(KEPT_SECTION) or {}
+        kept, left = plan_section(section, old, new)
+        if section:
+            self._configure(self.old, {"standby_cluster": kept, **({} if left else {KEPT_SECTION: None})})
+            self._wait(self._find_not_following, f"{old.scope} does not follow {new.scope} with what it had before")
+            self.outcome.evidence.append(f"{old.scope} has of its earlier standby_cluster: {', '.join(kept) or 'nothing'}")
+        followed = t.cast(Cluster, self.sites.old).config.get("standby_cluster") or {}
+        missing = [*left, *(describe_extras(new.config.get(KEPT_SECTION) or {}) if not section else [])]
+        if missing:
+            self.warn(
+                f"standby_cluster of {old.scope} is {followed}; {', '.join(missing)} {'is' if section else 'was'} in that"
+                f" of {old.scope if section else new.scope} and is kept in {KEPT_SECTION} there. Write what it needs"
+                f" into standby_cluster of {old.scope} (PATCH /config)"
+            )
 
     def promote(self) -> None:
         """Make the new cluster follow nobody, wait until it accepts writes, and until the old one follows it."""
@@ -103,6 +159,7 @@ class Run:
         if self.sites.old is not None:
             self._wait(self._find_not_following, f"{self.sites.old.scope} does not follow {self.sites.new.scope}")
             self.outcome.evidence.append(f"{self.sites.old.scope} follows it as a standby cluster")
+            self._put_back()
 
     def _configure(self, client: Client, patch: Json) -> None:
         attempted_before, self.outcome.write_attempted = self.outcome.write_attempted, True
@@ -125,8 +182,7 @@ class Run:
     def _wait(self, find_lacking: t.Callable[[], list[str]], problem: str) -> None:
         while True:
             try:
-                old = None if self.sites.old is None else self.old.read_cluster()
-                self.sites = Sites(self.new.read_cluster(), old)
+                self.sites = self._read()
                 lacking = find_lacking()
             except Unreadable as error:
                 lacking = [error.problem]
@@ -140,6 +196,14 @@ class Run:
                     next_step="Look at the members' logs; run again to go on from here",
                 )
             self.deadline.pause(INTERVAL)
+
+    def _read(self) -> Sites:
+        """Read both at once: each waits for its own slowest member only."""
+        if self.sites.old is None:
+            return Sites(self.new.read_cluster(), None)
+        with ThreadPoolExecutor(max_workers=2) as pool:
+            new, old = (pool.submit(client.read_cluster) for client in (self.new, self.old))
+            return Sites(new.result(), old.result())
 
     def _find_unpromoted(self) -> list[str]:
         if not self.sites.is_promoted:
