@@ -165,8 +165,10 @@ def list_unready(cluster: Cluster, before: Cluster, names: t.Collection[str]) ->
         problems.append(f"{confirming} of {wanted} members confirm commits (synchronous_mode)")
     for member in followers:
         old = before.get(member.name)
-        lag, old_lag = (max((n for n in c.measure_lag(m) if n is not None), default=0)
-                        for c, m in ((cluster, member), (before, old or member)))
+        lag, old_lag = (
+            max((n for n in c.measure_lag(m) if n is not None), default=0)
+            for c, m in ((cluster, member), (before, old or member))
+        )
         if lag > before.max_lag >= old_lag:
             problems.append(f"{member.name} lags by {lag} bytes, more than {before.max_lag}")
     return problems

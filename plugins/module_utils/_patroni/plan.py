@@ -202,8 +202,8 @@ def _refuse_silent(cluster: Cluster, candidate: Member, standbys: t.Sequence[Mem
     if ahead:
         raise Refusal(
             obj=cluster.title,
-            problem=f"{candidate.name}, which lacks {own} bytes of the leader's WAL, would take over, and a standby that"
-            f" does not answer may have more: by /cluster {'; '.join(ahead)}",
+            problem=f"{candidate.name}, which lacks {own} bytes of the leader's WAL, would take over, and a standby"
+            f" that does not answer may have more: by /cluster {'; '.join(ahead)}",
             next_step="Bring it back until it says its position; where that cannot be, run again once it has left"
             f" /cluster (ttl is {cluster.ttl} s)",
         )

@@ -113,12 +113,18 @@ def _list_differing(old: Cluster, new: Cluster) -> list[str]:
 
 
 def plan_sites(sites: Sites, max_lag: int) -> list[str]:
-    """Return what is left to be done of ``fence`` and ``promote``. Raises Refusal for what must not be done.
+    """Return what is left of ``fence``, ``promote`` and ``configure``. Raises Refusal for what must not be done.
 
     What an interrupted run has done is not done again: it is read from the two clusters.
     """
+    steps = _plan_moves(sites, max_lag)
+    is_lacking = sites.old is not None and lacks_section(sites.old, sites.new)
+    return [*steps, *(["configure"] if is_lacking else [])]
+
+
+def _plan_moves(sites: Sites, max_lag: int) -> list[str]:
     _check_new(sites.new)
-    _check_pair(sites)
+    check_pair(sites)
     if sites.old is None:
         check_unfed(sites.new)
         return [] if sites.is_promoted else ["promote"]
@@ -160,7 +166,7 @@ def _check_new(new: Cluster) -> None:
 
 
 def check_unfed(new: Cluster) -> None:
-    """Raise Refusal where a cluster gets WAL from another one, which is not lost then, or nobody says whether it does."""
+    """Raise Refusal where a cluster gets WAL from another one, which is not lost then, or nobody says so."""
     leader = new.leader
     if not new.is_standby_cluster:
         return
@@ -198,8 +204,8 @@ def check_still(first: Cluster, now: Cluster) -> None:
         if begin is not None and end is not None and end > begin:
             raise Refusal(
                 obj=now.title,
-                problem=f"old_site_lost is set, and {member.name} has received {end - begin} bytes of WAL during this run,"
-                " so that another server still sends them",
+                problem=f"old_site_lost is set, and {member.name} has received {end - begin} bytes of WAL during this"
+                " run, so that another server still sends them",
                 next_step=_SEEK_SENDER,
             )
 
@@ -217,20 +223,27 @@ RECEIVER_TIMEOUT = 60.0
 _UNITS = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 
 
-def plan_section(section: Json, follower: Cluster, primary: Cluster) -> tuple[Json, list[str]]:
-    """Return what of a kept section of a standby cluster can be written back as it follows again, and what cannot.
+def plan_section(follower: Cluster, primary: Cluster) -> tuple[Json, list[str]]:
+    """Return what of the kept section of a standby cluster can be written back as it follows again, and what cannot.
 
     Its hosts where they are members of the primary cluster; its slot where that cluster keeps one of this name.
     """
+    section = follower.config.get(KEPT_SECTION) or {}
     kept = {key: value for key, value in section.items() if key not in ("host", "port")}
     left = []
     slot = kept.get("primary_slot_name")
     if slot and slot not in (primary.config.get("slots") or {}):
         del kept["primary_slot_name"]
-        left.append(f"primary_slot_name {slot} (slots in the configuration of {primary.scope} has no such name)")
+        left.append(f"primary_slot_name {slot} (slots in the configuration of {primary.scope} has none of this name)")
     if section.get("host") and follows(follower._replace(config={"standby_cluster": section}), primary):
         kept.update({key: section[key] for key in ("host", "port") if key in section})
     return kept, left
+
+
+def lacks_section(follower: Cluster, primary: Cluster) -> bool:
+    """Return whether a cluster that follows, or is going to, lacks what its section had before."""
+    current = follower.config.get("standby_cluster") or {}
+    return any(current.get(key) != value for key, value in plan_section(follower, primary)[0].items())
 
 
 def describe_extras(section: Json) -> list[str]:
@@ -239,7 +252,27 @@ def describe_extras(section: Json) -> list[str]:
     return [*sorted(key for key, value in section.items() if key not in ("host", "port") and value), *several]
 
 
-def _check_pair(sites: Sites) -> None:
+def explain_missing(sites: Sites) -> str:
+    """Return what the section of the cluster that follows now does not have, and the other one's had; empty for nothing."""
+    old, new = sites.old, sites.new
+    if old is None or not old.is_standby_cluster:
+        return ""
+    left = plan_section(old, new)[1]
+    extras = [] if old.config.get(KEPT_SECTION) else describe_extras(new.config.get(KEPT_SECTION) or {})
+    current = old.config["standby_cluster"]
+    # What was put in by hand since is not missing.
+    missing = left or [extra for extra in extras if extra not in describe_extras(current)]
+    if not missing:
+        return ""
+    place = old if left else new
+    return (
+        f"standby_cluster of {old.scope} is {current}, without {', '.join(missing)}, which {KEPT_SECTION} in the"
+        f" configuration of {place.scope} has kept. Write what {old.scope} needs into its standby_cluster (PATCH /config)"
+    )
+
+
+def check_pair(sites: Sites) -> None:
+    """Raise Refusal where the connections do not lead to two clusters with the same data."""
     if sites.old is None:
         return
     new, old = sites.new, sites.old
@@ -345,7 +378,9 @@ def _check_receivable(new: Cluster, old: Cluster) -> None:
     if "," in str(section.get("host") or ""):
         causes.append(f"host {section['host']}")
     if section.get("primary_slot_name") and is_old:
-        causes.append(f"primary_slot_name {section['primary_slot_name']} (with Patroni {', '.join(sorted({*versions}))})")
+        causes.append(
+            f"primary_slot_name {section['primary_slot_name']} (with Patroni {', '.join(sorted({*versions}))})"
+        )
     if causes:
         leader = old.leader
         host, port = (leader.host, leader.port or 5432) if leader else ("HOST", 5432)
@@ -354,8 +389,8 @@ def _check_receivable(new: Cluster, old: Cluster) -> None:
         patch = json.dumps({"standby_cluster": plain, KEPT_SECTION: section})
         raise Refusal(
             obj=new.title,
-            problem=f"its standby_cluster has {' and '.join(causes)}, by which it asks for a server that accepts writes, so"
-            f" that it could not get the rest of the WAL once {old.scope} is fenced",
+            problem=f"its standby_cluster has {' and '.join(causes)}, by which it asks for a server that accepts writes,"
+            f" so that it could not get the rest of the WAL once {old.scope} is fenced",
             next_step=f"Send PATCH {patch} to /config of {new.scope}, wait until it streams again, and run again; it is"
             f" written back when {new.scope} follows again",
         )
@@ -414,7 +449,7 @@ def summarize_sites(sites: Sites, done: t.Sequence[str], *, check_mode: bool) ->
     old = "the lost site" if sites.old is None else sites.old.scope
     if not done:
         return f"{sites.new.scope} is the primary cluster already, and {old} is not"
-    words = {"fence": f"fence {old}", "promote": f"promote {sites.new.scope}"}
+    words = {"fence": f"fence {old}", "promote": f"promote {sites.new.scope}", "configure": f"configure {old}"}
     if check_mode:
         return f"would {' and '.join(words[step] for step in done)}"
     fenced = (

@@ -5,8 +5,8 @@
 
 Private to lowtide.ops: do not import from other collections.
 
-A member whose Patroni is gone leaves ``/cluster`` once its key has ended, and another one is elected. Its PostgreSQL may
-go on and accept writes. So who is silent is judged by its PostgreSQL: a standby streams from a member that answers, and
+A member whose Patroni is gone leaves ``/cluster`` once its key has ended, and another one is elected. Its PostgreSQL
+may go on and accept writes. So who is silent is judged by its PostgreSQL: a standby streams from a member that answers, and
 one that is off takes no connection. What can be neither seen nor excluded is reported as not known.
 """
 
@@ -51,8 +51,8 @@ class Unheard(t.NamedTuple):
             return f"it is not in /cluster, and accepts writes ({self.why})"
         if self.verdict == OPEN:
             return (
-                f"its PostgreSQL takes connections at {self.place}, streams from no member that answers, and Patroni says"
-                f" nothing of it ({self.why}), so that it may accept writes"
+                f"its PostgreSQL takes connections at {self.place}, streams from no member that answers, and Patroni"
+                f" says nothing of it ({self.why}), so that it may accept writes"
             )
         if self.verdict == CLOSED:
             return f"its PostgreSQL takes no connection at {self.place} ({self.why})"

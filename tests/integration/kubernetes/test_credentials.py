@@ -116,7 +116,7 @@ def test_the_only_role_gets_another_password_where_that_is_accepted(credentials:
 def kill_at(site: CredentialSite, point: Point, **options: Any) -> None:
     """Run what leads to a point, and kill it there."""
     state, number, when = point
-    if state == "finished":
+    if state != "rotated":
         assert site.run(**options).rc == 0
     started: list[subprocess.Popen[str]] = []
     counted = itertools.count(1)
@@ -169,6 +169,80 @@ def check_end(site: CredentialSite, old: Json, **options: Any) -> None:
     for state in ("rotated", "finished"):
         again = site.run(state=state, **options)
         assert (again.rc, again.changed) == (0, False), again.result
+
+
+METHODS: dict[str, Json] = {"two_roles": {}, "one_role": ONE_ROLE}
+BACK: list[Point] = [
+    ("reverted", 1, "before"),  # the server takes the old one; with one role the patch is inside of the transaction
+    ("reverted", 1, "after"),  # the Secret has the old one; with one role, the server has not
+    ("reverted", 2, "after"),  # it is proven
+]
+
+
+def choose_options(site: CredentialSite, method: str) -> Json:
+    """Options of the module for a method."""
+    return {**METHODS[method], "roles": [site.a]} if METHODS[method] else {}
+
+
+@pytest.mark.procedure("C27")
+@pytest.mark.parametrize("method", METHODS)
+def test_a_rotation_is_taken_back(credentials: CredentialSite, method: str) -> None:
+    """The Secret has the old credential again, which works, then the new one is ended, and another one is due."""
+    site, old = credentials, credentials.values()
+    options = choose_options(site, method)
+    nothing = site.run(state="reverted", **options)
+    assert (nothing.rc, nothing.changed) == (0, False), nothing.result
+    assert site.run(**options).rc == 0
+    new = site.values()
+
+    predicted = site.run(state="reverted", check=True, **options)
+    assert predicted.changed, predicted.result
+    assert site.values() == new
+    reverted = site.run(state="reverted", **options)
+    assert reverted.rc == 0, reverted.msg
+    assert reverted["plan"] == predicted["plan"]
+    assert reverted["diff"] == predicted["diff"]
+    assert {key: value for key, value in site.values().items() if "previous" not in key} == old
+    assert site.works()
+    assert site.may_login(new["username"], new["password"]) is (method == "two_roles")
+    held = site.run(**options)
+    assert (held.rc, held.changed, held["rotating"], held["phase"]) == (0, False, False, "reverting"), held.result
+
+    finished = site.run(state="finished", **options)
+    assert finished.rc == 0, finished.msg
+    assert site.values() == old
+    assert site.works()
+    assert not site.may_login(new["username"], new["password"])
+    for state in ("reverted", "finished"):
+        again = site.run(state=state, **options)
+        assert (again.rc, again.changed) == (0, False), again.result
+    texts = json.dumps([held.result, reverted.result, finished.result, site.note()])
+    assert new["password"] not in texts
+    assert old["password"] not in texts
+    assert site.run(**options).changed
+    assert site.works()
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "point", [BACK[1], *(pytest.param(point, marks=pytest.mark.sweep) for point in (BACK[0], BACK[2]))], ids=str
+)
+def test_killed_on_the_way_back_it_ends_with_the_old_one(
+    credentials: CredentialSite, point: Point, method: str
+) -> None:
+    site, old = credentials, credentials.values()
+    options = choose_options(site, method)
+    kill_at(site, point, **options)
+    values = site.values()
+    pairs = [(values["username"], values["password"])]
+    pairs.append((values["lowtide.previous-username"], values["lowtide.previous-password"]))
+    # With two roles both work at any time; with one role the server has the one or the other of the Secret.
+    assert [site.may_login(*pair) for pair in pairs].count(True) == (2 if method == "two_roles" else 1)
+    for state in ("reverted", "finished"):
+        run = site.run(state=state, **options)
+        assert run.rc == 0, run.msg
+    assert site.values() == old
+    assert site.works()
 
 
 @pytest.mark.parametrize("when", ["before", "after"])

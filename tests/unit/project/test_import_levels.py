@@ -94,7 +94,13 @@ LEVELS = {
         ["operations"],
     ],
     "module_utils._consumers": [["partitions"], ["operations"]],
-    "module_utils._credentials": [["certificates", "notes"], ["clients", "plan"], ["operations"]],
+    "module_utils._credentials": [
+        ["certificates", "notes"],
+        ["clients", "plan"],
+        ["operations.rotation"],
+        ["operations.reversion"],
+        ["operations"],
+    ],
     "module_utils._metrics": [["limits"], ["prometheus"], ["operations"]],
     "module_utils._mysql": [
         ["dump_text", "errors", "findings", "restore_state"],
@@ -108,7 +114,7 @@ LEVELS = {
         ["state"],
         ["client", "plan"],
         ["unheard"],
-        ["arguments", "moving", "sites", "summary"],
+        ["arguments", "claims", "moving", "sites", "summary"],
         ["restarting"],
         ["operations"],
     ],

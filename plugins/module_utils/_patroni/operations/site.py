@@ -15,17 +15,20 @@ from ..._common.errors import OpsError, OutcomeUnknown, Refusal, WaitTimeout
 from ..._common.outcome import Outcome, PlanItem
 from ..._common.retry import Deadline
 from ..arguments import check_dcs, make_client, read_cluster
+from ..claims import Claims
 from ..client import Client, Unreadable
 from ..moving import INTERVAL, list_lacking
 from ..plan import describe_cluster
 from ..sites import (
     KEPT_SECTION,
     Sites,
+    check_pair,
     check_still,
     check_unfed,
     describe_extras,
     describe_missing,
     describe_sites,
+    explain_missing,
     explain_way_back,
     is_receiving_known,
     list_unfenced,
@@ -51,8 +54,11 @@ NO_CHANGE: Json = {"lowtide_rights": None}
 class Run:
     """One run over two clusters. ``sites.old`` is None where the other site is lost, and declared so."""
 
-    def __init__(self, new: Client, old: Client, sites: Sites, outcome: Outcome, seconds: float) -> None:
-        self.new, self.old = new, old
+    def __init__(
+        self, clients: tuple[Client, Client], sites: Sites, claims: Claims, outcome: Outcome, seconds: float
+    ) -> None:
+        self.new, self.old = clients
+        self.claims = claims
         self.sites = sites
         self.outcome = outcome
         self.deadline = Deadline(seconds)
@@ -64,6 +70,17 @@ class Run:
             try_write(self.old, self.sites.old)
         if self.sites.new.is_standby_cluster:
             try_write(self.new, self.sites.new)
+
+    def perform(self, max_lag: int) -> None:
+        """Do what is to be done by what the clusters are now that this run has its claim.
+
+        The new one is read first: it has no more WAL than the old one has later on.
+        """
+        new = self.new.read_cluster()
+        self.sites = Sites(new, None if self.sites.old is None else self.old.read_cluster())
+        perform = {"fence": self.fence, "promote": self.promote, "configure": self.configure}
+        for step in plan_sites(self.sites, max_lag):
+            perform[step]()
 
     def fence(self) -> None:
         """Make the old cluster a standby cluster of the new one; ``promote`` proves that this holds."""
@@ -102,20 +119,21 @@ class Run:
             ) from error
 
     def _watch_receiver(self) -> None:
-        """Where Patroni does not say whether another server sends WAL, see that none comes. Raises Refusal where some does."""
+        """See that no WAL comes where Patroni does not say whether some does. Raises Refusal where it does."""
         first = self.sites.new
         if is_receiving_known(first):
             return
         watch = Deadline(read_receiver_timeout(first) + first.loop_wait)
         while not watch.passed:
+            self.claims.renew()
             now = self.new.read_cluster()
             check_unfed(now)
             check_still(first, now)
             if self.deadline.passed:
                 raise WaitTimeout(
                     obj=first.title,
-                    problem=f"Patroni does not say whether it still receives WAL, and {self.deadline.seconds:.0f} s were"
-                    f" too short to see that none comes, which takes {watch.seconds:.0f} s",
+                    problem=f"Patroni does not say whether it still receives WAL, and {self.deadline.seconds:.0f} s"
+                    f" were too short to see that none comes, which takes {watch.seconds:.0f} s",
                     next_step="Raise timeout, and run again",
                 )
             watch.pause(WATCH_INTERVAL)
@@ -129,24 +147,6 @@ class Run:
         section = self.sites.new.config.get("standby_cluster") or {}
         return {"standby_cluster": None, **({KEPT_SECTION: section} if describe_extras(section) else {})}
 
-    def _put_back(self) -> None:
-        """Give the old cluster what its standby_cluster had when it followed before, and say what is missing."""
-        old, new = t.cast(Cluster, self.sites.old), self.sites.new
-        section = old.config.get(KEPT_SECTION) or {}
-        kept, left = plan_section(section, old, new)
-        if section:
-            self._configure(self.old, {"standby_cluster": kept, **({} if left else {KEPT_SECTION: None})})
-            self._wait(self._find_not_following, f"{old.scope} does not follow {new.scope} with what it had before")
-            self.outcome.evidence.append(f"{old.scope} has of its earlier standby_cluster: {', '.join(kept) or 'nothing'}")
-        followed = t.cast(Cluster, self.sites.old).config.get("standby_cluster") or {}
-        missing = [*left, *(describe_extras(new.config.get(KEPT_SECTION) or {}) if not section else [])]
-        if missing:
-            self.warn(
-                f"standby_cluster of {old.scope} is {followed}; {', '.join(missing)} {'is' if section else 'was'} in that"
-                f" of {old.scope if section else new.scope} and is kept in {KEPT_SECTION} there. Write what it needs"
-                f" into standby_cluster of {old.scope} (PATCH /config)"
-            )
-
     def promote(self) -> None:
         """Make the new cluster follow nobody, wait until it accepts writes, and until the old one follows it."""
         timeline = self.sites.new.timeline
@@ -159,9 +159,17 @@ class Run:
         if self.sites.old is not None:
             self._wait(self._find_not_following, f"{self.sites.old.scope} does not follow {self.sites.new.scope}")
             self.outcome.evidence.append(f"{self.sites.old.scope} follows it as a standby cluster")
-            self._put_back()
+
+    def configure(self) -> None:
+        """Give the old cluster what its standby_cluster had when it followed before, as far as that can be."""
+        old, new = t.cast(Cluster, self.sites.old), self.sites.new
+        kept, left = plan_section(old, new)
+        self._configure(self.old, {"standby_cluster": kept, **({} if left else {KEPT_SECTION: None})})
+        self._wait(self._find_not_following, f"{old.scope} does not follow {new.scope} with what it had before")
+        self.outcome.evidence.append(f"{old.scope} has of its earlier standby_cluster: {', '.join(sorted(kept))}")
 
     def _configure(self, client: Client, patch: Json) -> None:
+        self.claims.require(client)
         attempted_before, self.outcome.write_attempted = self.outcome.write_attempted, True
         try:
             answer = client.write("/config", patch, method="PATCH", timeout=client.request_timeout)
@@ -181,6 +189,7 @@ class Run:
 
     def _wait(self, find_lacking: t.Callable[[], list[str]], problem: str) -> None:
         while True:
+            self.claims.renew()
             try:
                 self.sites = self._read()
                 lacking = find_lacking()
@@ -235,11 +244,15 @@ def run_site(module: AnsibleModule, outcome: Outcome) -> None:
     max_lag = new.max_lag if params["max_lag"] is None else params["max_lag"]
     outcome.before = outcome.after = describe_sites(sites)
     _report(outcome, sites)
+    check_pair(sites)
+    claims = Claims((new_client, new), None if old is None else (old_client, old), module.warn)
+    for place in claims.places:
+        place.refuse_rivals(new.config if place.client is new_client else t.cast(Cluster, old).config)
     steps = plan_sites(sites, max_lag)
     if "fence" in steps:
         check_known(old_client, sites)
     _plan(outcome, sites, steps)
-    run = Run(new_client, old_client, sites, outcome, params["timeout"])
+    run = Run((new_client, old_client), sites, claims, outcome, params["timeout"])
     if module.check_mode:
         outcome.changed = bool(steps)
         outcome.after = {
@@ -250,12 +263,15 @@ def run_site(module: AnsibleModule, outcome: Outcome) -> None:
         try:
             if steps:
                 run.check_rights()
-            for step in steps:
-                run.fence() if step == "fence" else run.promote()
+                with claims.hold():
+                    run.perform(max_lag)
         finally:
             outcome.waited = run.deadline.elapsed if steps else 0.0
             outcome.after = describe_sites(run.sites)
             _report(outcome, run.sites)
+        missing = explain_missing(run.sites)
+        if missing:
+            module.warn(missing)
     outcome.summary = summarize_sites(run.sites, steps, check_mode=module.check_mode)
     outcome.evidence += list_evidence(run.sites.new)
 
@@ -323,6 +339,9 @@ def _plan(outcome: Outcome, sites: Sites, steps: t.Sequence[str]) -> None:
         if step == "fence" and sites.old is not None:
             what = f"become a standby cluster of {sites.new.scope}, so that it accepts no writes"
             outcome.plan.append(PlanItem(sites.old.title, what, why))
+        elif step == "configure" and sites.old is not None:
+            what = "have what its standby_cluster had when it followed before"
+            outcome.plan.append(PlanItem(sites.old.title, what, f"{KEPT_SECTION} has it"))
         else:
             what = "end following, accept writes on a new timeline"
             outcome.plan.append(PlanItem(sites.new.title, what, why, reversible=sites.old is not None))
