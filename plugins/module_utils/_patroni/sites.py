@@ -253,7 +253,7 @@ def describe_extras(section: Json) -> list[str]:
 
 
 def explain_missing(sites: Sites) -> str:
-    """Return what the section of the cluster that follows now does not have, and the other one's had; empty for nothing."""
+    """Return what the section of the cluster that follows now lacks of what was there before; empty for nothing."""
     old, new = sites.old, sites.new
     if old is None or not old.is_standby_cluster:
         return ""
@@ -267,7 +267,8 @@ def explain_missing(sites: Sites) -> str:
     place = old if left else new
     return (
         f"standby_cluster of {old.scope} is {current}, without {', '.join(missing)}, which {KEPT_SECTION} in the"
-        f" configuration of {place.scope} has kept. Write what {old.scope} needs into its standby_cluster (PATCH /config)"
+        f" configuration of {place.scope} has kept. Write what {old.scope} needs into its standby_cluster (PATCH"
+        " /config)"
     )
 
 
@@ -389,8 +390,8 @@ def _check_receivable(new: Cluster, old: Cluster) -> None:
         patch = json.dumps({"standby_cluster": plain, KEPT_SECTION: section})
         raise Refusal(
             obj=new.title,
-            problem=f"its standby_cluster has {' and '.join(causes)}, by which it asks for a server that accepts writes,"
-            f" so that it could not get the rest of the WAL once {old.scope} is fenced",
+            problem=f"its standby_cluster has {' and '.join(causes)}, by which it asks for a server that accepts"
+            f" writes, so that it could not get the rest of the WAL once {old.scope} is fenced",
             next_step=f"Send PATCH {patch} to /config of {new.scope}, wait until it streams again, and run again; it is"
             f" written back when {new.scope} follows again",
         )

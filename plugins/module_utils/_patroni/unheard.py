@@ -6,8 +6,8 @@
 Private to lowtide.ops: do not import from other collections.
 
 A member whose Patroni is gone leaves ``/cluster`` once its key has ended, and another one is elected. Its PostgreSQL
-may go on and accept writes. So who is silent is judged by its PostgreSQL: a standby streams from a member that answers, and
-one that is off takes no connection. What can be neither seen nor excluded is reported as not known.
+may go on and accept writes. So who is silent is judged by its PostgreSQL: a standby streams from a member that answers,
+and one that is off takes no connection. What can be neither seen nor excluded is reported as not known.
 """
 
 from __future__ import annotations
