@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
 from .._common.errors import Refusal
-from .._common.outcome import Blocker
+from .._common.outcome import Blocker, Outcome
 from .client import Client, strip_api_url
 from .state import Cluster, Member, Status
 
@@ -109,6 +109,16 @@ def report_unheard(cluster: Cluster, unheard: t.Iterable[Unheard]) -> list[Block
         for one in unheard
         if one.verdict != CLOSED
     ]
+
+
+def finish_report(outcome: Outcome, unheard: t.Iterable[Unheard], warn: t.Callable[[str], None]) -> None:
+    """Add to the result who is shown to be off, and say of whom nothing is known: it must not look like a success."""
+    for one in unheard:
+        if one.verdict == CLOSED:
+            outcome.evidence.append(f"{one.label}: {one.describe()}")
+        else:
+            outcome.summary += f"; whether {one.label} accepts writes is not known"
+            warn(f"{one.label}: {one.describe()}.")
 
 
 def is_streaming(cluster: Cluster, name: str) -> bool:

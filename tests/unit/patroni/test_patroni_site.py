@@ -334,3 +334,18 @@ def test_a_run_that_stood_still_does_not_write_once_another_one_has_taken_over(
         with pytest.raises(OpsError, match="another one has taken over"):
             claims.renew()
     assert list_claims(west, east) == []
+
+
+def test_a_member_of_the_old_site_without_patroni_is_no_success(west: SiteStandIn, east: SiteStandIn) -> None:
+    """West is the primary cluster already; the server of a member that east has lost takes connections."""
+    west.on_patch = lambda: east_follows(east, west)
+    assert not declare(west, east).failed
+    silent = "http://127.0.0.2:9"
+    known = declare(west, {"urls": [east.url, silent]})
+    assert not known.failed, known.msg
+    assert "whether it accepts writes is not known" in str(known["warnings"])
+    assert [blocker["object"] for blocker in known["blockers"]] == [f"address {silent}"]
+    with socket.create_server(("127.0.0.2", east.port)):
+        run = declare(west, {"urls": [east.url, silent]})
+    assert run["error"]["refused"], run.msg
+    assert f"Patroni cluster east: there may be a second primary: address {silent}" in run.msg

@@ -32,7 +32,7 @@ from ..plan import (
 from ..restarting import restart_member
 from ..state import Cluster
 from ..summary import list_evidence, summarize_move
-from ..unheard import CLOSED, UNKNOWN, Unheard, find_unheard, refuse_writers, report_unheard
+from ..unheard import Unheard, find_unheard, finish_report, refuse_writers, report_unheard
 
 if t.TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
@@ -145,15 +145,9 @@ def run_cluster(module: AnsibleModule, outcome: Outcome) -> None:
             outcome.facts["cluster"] = describe_cluster(run.cluster)
         # What has been done may have left one behind: a leader that was gone, or one that Patroni itself has replaced.
         unheard = _find_unheard(client, run.cluster, outcome, before=cluster)
-    for one in unheard:
-        if one.verdict == UNKNOWN:
-            module.warn(f"{run.cluster.title}, {one.label}: {one.describe()}.")
     outcome.summary = summarize_move(run.moved, run.cluster, run.restarted, check_mode=module.check_mode)
-    outcome.summary += "".join(
-        f"; whether {one.label} accepts writes is not known" for one in unheard if one.verdict == UNKNOWN
-    )
-    outcome.evidence += [f"{one.label}: {one.describe()}" for one in unheard if one.verdict == CLOSED]
     outcome.evidence += list_evidence(run.cluster)
+    finish_report(outcome, unheard, module.warn)
 
 
 def _find_unheard(

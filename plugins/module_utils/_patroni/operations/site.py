@@ -41,6 +41,7 @@ from ..sites import (
 )
 from ..state import Cluster, Json
 from ..summary import list_evidence
+from ..unheard import Unheard, find_unheard, finish_report, refuse_writers, report_unheard
 
 if t.TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
@@ -249,6 +250,7 @@ def run_site(module: AnsibleModule, outcome: Outcome) -> None:
     for place in claims.places:
         place.refuse_rivals(new.config if place.client is new_client else t.cast(Cluster, old).config)
     steps = plan_sites(sites, max_lag)
+    unheard = _find_unheard((new_client, old_client), sites, sites, outcome)
     if "fence" in steps:
         check_known(old_client, sites)
     _plan(outcome, sites, steps)
@@ -269,11 +271,27 @@ def run_site(module: AnsibleModule, outcome: Outcome) -> None:
             outcome.waited = run.deadline.elapsed if steps else 0.0
             outcome.after = describe_sites(run.sites)
             _report(outcome, run.sites)
+        if steps:
+            unheard = _find_unheard((new_client, old_client), run.sites, sites, outcome)
         missing = explain_missing(run.sites)
         if missing:
             module.warn(missing)
     outcome.summary = summarize_sites(run.sites, steps, check_mode=module.check_mode)
     outcome.evidence += list_evidence(run.sites.new)
+    finish_report(outcome, unheard, module.warn)
+
+
+def _find_unheard(clients: tuple[Client, Client], sites: Sites, before: Sites, outcome: Outcome) -> list[Unheard]:
+    """Return who is not heard of in each cluster and may accept no writes. Raises Refusal where one may."""
+    found: list[Unheard] = []
+    outcome.blockers = []
+    for client, cluster, earlier in zip(clients, sites, before, strict=True):
+        if cluster is not None:
+            unheard = find_unheard(client, cluster, earlier)
+            outcome.blockers += report_unheard(cluster, unheard)
+            refuse_writers(cluster, unheard)
+            found += unheard
+    return found
 
 
 def _read_old(module: AnsibleModule, client: Client, params: t.Mapping[str, t.Any]) -> Cluster | None:
