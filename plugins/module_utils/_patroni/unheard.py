@@ -136,7 +136,8 @@ def _list_other_urls(client: Client, cluster: Cluster, gone: t.Sequence[Member])
 def _is_known(cluster: Cluster, status: Status) -> bool:
     """Return whether this is a member of the cluster under another address: the same server by name or start time."""
     return any(
-        (status.name and status.name == member.name) or status.started_at == member.status.started_at
+        (status.name and status.name == member.name)
+        or (status.started_at and status.started_at == member.status.started_at)
         for member in cluster.members
         if not member.status.error
     )

@@ -93,7 +93,7 @@ UNSATISFIED = "restart conditions are not satisfied"
 
 
 def test_a_restart_says_what_it_rests_on() -> None:
-    """A standby that leads by now is not restarted as one; one that does not wait any more was restarted by somebody."""
+    """A standby that leads by now is not restarted as one; one that does not wait any more needs no restart."""
     with PatroniStandIn() as cluster:
         make_restarts(cluster, UNSATISFIED, leads=True)
         run = declare(cluster, leader=None, restart="pending")
