@@ -158,7 +158,8 @@ def list_unready(cluster: Cluster, before: Cluster, names: t.Collection[str]) ->
     """
     problems = []
     followers = [m for m in cluster.members if m.name in names and not m.is_leader]
-    able = [member for member in followers if not _as_flag(member.tags.get("nosync"))]
+    # Patroni itself gives a member the tag nosync while it restarts, so that it counts as it was before.
+    able = [member for member in followers if not _has_nosync(before.get(member.name) or member)]
     wanted = min(sum(member.is_sync for member in before.members), len(able))
     confirming = sum(member.is_sync for member in cluster.members)
     if cluster.is_synchronous and confirming < wanted:
@@ -174,8 +175,8 @@ def list_unready(cluster: Cluster, before: Cluster, names: t.Collection[str]) ->
     return problems
 
 
-def _as_flag(tag: t.Any) -> bool:
-    return tag in (True, "true", "True", "on", "yes", 1)
+def _has_nosync(member: Member) -> bool:
+    return member.tags.get("nosync") in (True, "true", "True", "on", "yes", 1)
 
 
 def _follows(cluster: Cluster, member: Member) -> bool:

@@ -31,6 +31,20 @@ def synchronous(cluster: Cluster) -> Iterator[None]:
 
 
 @pytest.mark.procedure("A26")
+def test_the_next_run_finds_a_candidate_at_once(east: Cluster) -> None:
+    """There and back: whoever is declared next confirms commits by then."""
+    old = east.leader()
+    new = "east1" if old == "east2" else "east2"
+    with synchronous(east):
+        for leader in (new, old):
+            run = run_module("patroni_cluster", {**east.params, "timeout": 90, "leader": leader})
+            assert not run.failed, run.msg
+            assert east.leader() == leader
+            assert count_confirming(east) == 2
+
+
+@pytest.mark.sweep
+@pytest.mark.procedure("A26")
 def test_a_synchronous_cluster_is_restarted_whole_and_its_leader_leads_again(east: Cluster) -> None:
     """Patroni counts a member among those that confirm some rounds after it streams: each step waits for that."""
     leader = east.leader()

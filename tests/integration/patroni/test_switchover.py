@@ -195,7 +195,7 @@ def check_without_dcs(east: Cluster, region: Region) -> None:
         run = declare(east, leader=other(east), request_timeout=2)
     assert run.failed
     assert run["error"]["refused"]
-    assert "3 of 3 members answer, and none reads the DCS" in run.msg, run.msg
+    assert re.search("[23] of 3 members answer, and none reads the DCS", run.msg), run.msg  # one may demote just now
     assert re.search(r"has seen it last \d+ s ago", run.msg)
 
 
