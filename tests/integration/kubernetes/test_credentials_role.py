@@ -123,16 +123,16 @@ KILLS = [
 ]
 
 
-def kill_at(name: str, site: CredentialSite, sink: Sink, path: Path, **inputs: Any) -> None:
+def kill_at(point: Point, site: CredentialSite, sink: Sink, path: Path, **inputs: Any) -> None:
     """Run the role, and kill its controller with all that it has started when it sends a request."""
-    method, ending, number, when = POINTS[name]
+    method, ending, number, when = point
     started: list[subprocess.Popen[str]] = []
     counted, is_killed = itertools.count(1), threading.Event()
 
     def kill() -> None:
         if next(counted) != number:
             return
-        if name == "in the restart":
+        if point == POINTS["in the restart"]:
             wait_for(lambda: len(sink.pods) > 2, "a pod with the new credential")
         kill_playbook(started[0])
         is_killed.set()
@@ -163,7 +163,7 @@ def test_killed_with_its_controller_the_next_run_ends_it(
     (point, method), site, old = kill, clients, clients.values()
     wait_for(lambda: len(sink.pods) == 2, "both clients log in")
     inputs = {**METHODS[method], **({"credentials_roles": [site.a]} if METHODS[method] else {})}
-    kill_at(point, site, sink, tmp_path / "killed.yml", **inputs)
+    kill_at(POINTS[point], site, sink, tmp_path / "killed.yml", **inputs)
 
     killed_in = site.values()
     pairs = {(values["username"], values["password"]) for values in (old, killed_in)}
@@ -235,3 +235,27 @@ def test_clients_that_do_not_start_with_the_new_one_are_given_the_old_one_again(
     again = site.run(check=True)
     assert "the rotation before it was taken back at" in again["summary"], again.result
     assert again.changed
+
+
+@pytest.mark.sweep
+@pytest.mark.every_version
+@pytest.mark.parametrize("postgresql", ["18"], indirect=True)
+@pytest.mark.parametrize("choosy", ["Deployment"], indirect=True)
+def test_killed_on_the_way_back_the_next_run_goes_on_with_it(
+    choosy: CredentialSite, sink: Sink, ansible_playbook: Callable[..., PlaybookRun], tmp_path: Path
+) -> None:
+    """The Secret has the old credential again, and a pod that does not become ready has the new one."""
+    site, old = choosy, choosy.values()
+    kill_at(("PATCH", "/secrets/database", 4, "after"), site, sink, tmp_path / "killed.yml", credentials_timeout=15)
+    assert (site.note() or {})["phase"] == "reverting"
+    assert site.works()
+    play = write_play(tmp_path / "play.yml", site, credentials_timeout=15)
+    run = ansible_playbook(play, timeout=240)
+    assert run.rc == 2, run.stdout
+    assert "is taken back. Secret" in run.stdout, run.stdout
+    assert "Put back: Deployment" in run.stdout
+    assert "The new one has been ended, and is refused." in run.stdout
+    assert site.values() == old
+    assert (site.note() or {})["phase"] == "reverted"
+    site.space.ready("Deployment", "client", 2)
+    assert sink.failures == []
