@@ -25,7 +25,7 @@ description:
   - An answer of Patroni that is lost, late or 503 is no verdict. The members are asked until there is one.
   - It ends when one member accepts writes, its timeline has risen, and every member that ran before, the old leader among
     them, streams on that timeline. With C(synchronous_mode) as many members have to confirm commits as before, which takes
-    Patroni one or two C(loop_wait) more.
+    Patroni one or two C(loop_wait) more. A standby that leads by the time of its restart is not restarted as one.
 author:
   - The lowtide.ops team (@lowtide-ops)
 options:
@@ -52,7 +52,7 @@ options:
   restart:
     description:
       - With V(pending), PostgreSQL of each member whose settings wait for a restart is restarted, one at a time and standbys
-        first. The leader hands over before, and comes last. Patroni restarts a standby only while it is one.
+        first. The leader hands over before, and comes last.
     type: str
     choices: [never, pending]
     default: never
