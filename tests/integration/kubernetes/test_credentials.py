@@ -10,17 +10,21 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 from psycopg2 import sql
 
+from ansible_collections.lowtide.ops.plugins.module_utils._credentials.operations.credential import find_role_key
+from ansible_collections.lowtide.ops.plugins.module_utils._postgresql.connection import Session, Settings
+from ansible_collections.lowtide.ops.plugins.module_utils._postgresql.locks import ClusterLock
 from support.credential_site import CredentialSite
 from support.http_proxy import CutOffError
 from support.kubernetes_account import AuditLog, expand, name_user, read_rules
 from support.modules import start_module
-from support.postgresql_servers import Server, start_server
+from support.postgresql_servers import Server, make_database, start_server
 from support.rival_proxy import Rival, RivalProxy
 
 pytestmark = pytest.mark.lab("kubernetes", "postgresql_versions")
@@ -444,3 +448,32 @@ def test_a_missing_right_is_found_before_anything_is_changed(
     assert run["error"]["refused"], run.result
     assert "list pods in namespace" in run.msg
     assert site.note() is None
+
+
+def test_rotations_of_the_same_roles_exclude_each_other_whatever_database_they_name(
+    credentials: CredentialSite, unique_name: Callable[..., str]
+) -> None:
+    """Roles are of all databases: a run through another one is seen. Another pair of roles is nobody's business."""
+    site, old = credentials, credentials.values()
+    stranger = unique_name("stranger", separator="_")
+    with make_database(site.server, unique_name) as elsewhere, ExitStack() as stack:
+        settings = Settings(
+            host=site.server.host,
+            port=site.server.port,
+            user=site.a,
+            password=old["password"],
+            dbname=elsewhere.name,
+        )
+        site.sql("GRANT CONNECT ON DATABASE {} TO {}", elsewhere.name, site.owner)
+        session = stack.enter_context(Session(settings, module="pg_credential", run_id="1"))
+        assert ClusterLock(session, find_role_key(stranger)).try_acquire()
+        assert site.run(check=True).rc == 0
+        assert ClusterLock(session, find_role_key(site.b)).try_acquire()
+        for check in (True, False):
+            refused = site.run(check=check)
+            assert refused["error"]["refused"], refused.result
+            assert "another rotation of one of these roles is at work" in refused.msg
+            assert f"pid {session.server.pid}" in refused.msg
+            assert f"in database {elsewhere.name}" in refused.msg
+        assert site.values() == old
+    assert site.run().rc == 0

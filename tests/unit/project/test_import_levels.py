@@ -13,7 +13,7 @@ from support.import_levels import check_levels, check_packages, find_level, pack
 LEVELS = {
     "module_utils._common": [
         ["errors", "redaction", "retry", "text", "timestamps"],
-        ["amounts", "bundle", "dependencies", "outcome"],
+        ["amounts", "bundle", "dependencies", "outcome", "series"],
         ["caps"],
         ["module"],
     ],
@@ -34,6 +34,7 @@ LEVELS = {
     "module_utils._pg_restore": [
         ["evidence", "side", "sql_text", "summary"],
         ["dump_text"],
+        ["amcheck"],
         ["compare", "restoring", "rights", "role_statements"],
         ["source"],
         ["restore"],
@@ -114,6 +115,7 @@ LEVELS = {
     "module_utils._patroni": [
         ["state"],
         ["client", "plan"],
+        ["unheard"],
         ["arguments", "claims", "moving", "sites", "summary"],
         ["restarting"],
         ["operations"],
@@ -122,9 +124,10 @@ LEVELS = {
         ["errors", "json_values", "names", "pings", "steps", "summary"],
         ["pooler"],
         ["connection"],
-        ["arguments", "catalog", "integrity", "locks", "logins", "roles"],
+        ["arguments", "catalog", "locks", "logins", "roles"],
         ["bloat", "holders", "unfrozen"],
         ["blockers", "plan"],
+        ["integrity"],
         ["plan_indexes", "scope", "worker_pool"],
         ["collations", "reindex", "vacuum"],
         ["assess"],

@@ -9,6 +9,7 @@ Private to lowtide.ops: do not import from other collections.
 from __future__ import annotations
 
 import typing as t
+import zlib
 
 from ..._common.errors import Refusal
 from ..._common.outcome import Outcome
@@ -18,7 +19,7 @@ from ..._kubernetes.cluster import check_identity, connect, disconnect
 from ..._kubernetes.resources import check_name
 from ..._kubernetes.secrets import check_key
 from ..._postgresql.connection import CONNECTION_SPEC, Session, new_run_id, settings_from, translate_errors
-from ..._postgresql.locks import AdvisoryLock, LockKey, read_holders
+from ..._postgresql.locks import ClusterLock, read_holders
 from ..clients import SESSION_GRACE
 from ..notes import METHODS, TWO_ROLES
 from ..plan import check_method
@@ -73,7 +74,7 @@ def run_credential(module: AnsibleModule, outcome: Outcome) -> None:
             translate_errors(settings.target),
             Session(settings, module="pg_credential", run_id=new_run_id()) as session,
         ):
-            _lock(session, check_mode=module.check_mode)
+            _lock(session, params["roles"], check_mode=module.check_mode)
             if params["state"] == BACK:
                 Reversion(module, outcome, client, session).revert()
             elif params["state"] == ROTATED:
@@ -103,23 +104,41 @@ def _check_keys(params: t.Mapping[str, t.Any]) -> None:
         raise Refusal(obj="keys of the Secret", problem="one key is named twice", next_step="Give each its own key")
 
 
-def _lock(session: Session, *, check_mode: bool) -> None:
-    """Keep a second run away for as long as this session lives; in check mode only look whether there is one.
+def find_role_key(role: str) -> int:
+    """Return the key of the lock of rotations of a role: beyond all of LockKey and below those of pg_restore."""
+    return zlib.crc32(role.encode()) & 0x1FFFFFFF | 0x20000000
 
-    The server may take a moment to see that a run was killed.
+
+def _lock(session: Session, roles: t.Sequence[str], *, check_mode: bool) -> None:
+    """Keep other runs away from these roles for as long as this session lives; in check mode only look for one.
+
+    Roles are of all databases, so a run through another one counts. The server may take a moment to see that a run
+    was killed.
     """
-    lock, deadline, backoff = AdvisoryLock(session, LockKey.CREDENTIALS), Deadline(SESSION_GRACE), Backoff()
+    keys, deadline, backoff = sorted({find_role_key(role) for role in roles}), Deadline(SESSION_GRACE), Backoff()
     while True:
-        if not check_mode and lock.try_acquire():
+        if not check_mode and _acquire(session, keys):
             return
-        holders = read_holders(session, LockKey.CREDENTIALS)
+        holders = read_holders(session, *keys, anywhere=True)
         if check_mode and not holders:
             return
         if deadline.passed:
             raise Refusal(
                 obj=session.settings.target,
-                problem="another rotation is at work: "
+                problem="another rotation of one of these roles is at work: "
                 + (holders[0].description if holders else "it has ended this moment"),
                 next_step="Run again when it has ended",
             )
         deadline.pause(backoff.take_pause())
+
+
+def _acquire(session: Session, keys: t.Sequence[int]) -> bool:
+    """Acquire all of the locks, or none of them."""
+    acquired: list[ClusterLock] = []
+    for lock in (ClusterLock(session, key) for key in keys):
+        if not lock.try_acquire():
+            for other in acquired:
+                other.release()
+            return False
+        acquired.append(lock)
+    return True
