@@ -23,7 +23,7 @@ from .._backup.streams import Streams
 from .._backup.verify import NotVerified, compare_part
 from .._common.errors import OpsError, Refusal
 from .._pg_backup import programs
-from .dump_text import Data, DataReader, Schema, find_encoding, join_data, read_schema
+from .dump_text import Data, DataReader, Schema, find_encoding, join_data, list_object_owners, read_schema
 
 if t.TYPE_CHECKING:
     from .._backup.manifest import Part
@@ -100,7 +100,18 @@ class Restorer:
             self._feed(self._dump.main, [pipeline], is_whole=False)
             self._finish(self._dump.main, pipeline, may_end_early=True)
         text = b"".join(pieces)
-        return read_schema(text.decode(find_python_encoding(find_encoding(text)), "backslashreplace"))
+        encoding = find_python_encoding(find_encoding(text))
+        schema = read_schema(text.decode(encoding, "backslashreplace"))
+        return schema._replace(object_owners=list_object_owners(self._list().decode(encoding, "backslashreplace")))
+
+    def _list(self) -> bytes:
+        """Return the listing of the dump."""
+        with self._start([Command((self._tools.programs.pg_restore, "-l"), next_step=_NEXT)]) as pipeline:
+            pieces: list[bytes] = []
+            pipeline.consume(pieces.append)
+            self._feed(self._dump.main, [pipeline], is_whole=False)
+            self._finish(self._dump.main, pipeline, may_end_early=True)
+        return b"".join(pieces)
 
     def read_data(self) -> Data:
         """Read all rows, sequences and large objects of the dump, and compare its objects with the manifest."""
@@ -229,7 +240,7 @@ def dump_database(tools: Tools, database: str) -> tuple[Schema, Data]:
     step = "Correct what the message says, and run again"
     reader, pieces = DataReader(), list[bytes]()
     for options, take in (
-        (("--section=pre-data", "--section=post-data"), pieces.append),
+        (("--create", "--section=pre-data", "--section=post-data"), pieces.append),
         (("--section=data",), reader.feed),
     ):
         command = Command((*argv, *options, target), env=tools.environment, next_step=step)

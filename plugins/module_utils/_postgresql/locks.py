@@ -44,15 +44,19 @@ SELECT l.pid, concat_ws(', ', 'pid ' || l.pid, 'user ' || a.usename, 'applicatio
     'client ' || a.client_addr::text) AS description, a.backend_start::text AS since, nullif(left(a.query, 80), '') AS query
 FROM pg_catalog.pg_locks l LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
 WHERE l.locktype = 'advisory' AND l.classid = %(class)s::bigint::oid AND l.objid = ANY(%(keys)s::bigint[]::oid[]) AND l.objsubid = 2
-  AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
+  AND (%(anywhere)s OR l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database()))
   AND l.granted AND l.pid <> pg_backend_pid()
 ORDER BY l.objid, a.backend_start
 """
 
 
-def read_holders(session: Session, *keys: int) -> list[Holder]:
-    """Return the other sessions that hold one of these locks of this database; takes no lock."""
-    return session.read(Holder, _HOLDERS, {"class": LOCK_CLASS, "keys": [int(key) for key in keys]})
+def read_holders(session: Session, *keys: int, anywhere: bool = False) -> list[Holder]:
+    """Return the other sessions that hold one of these locks of this database; takes no lock.
+
+    With ``anywhere`` those of every database of the server: the same key is another lock in each of them.
+    """
+    values = {"class": LOCK_CLASS, "keys": [int(key) for key in keys], "anywhere": anywhere}
+    return session.read(Holder, _HOLDERS, values)
 
 
 class AdvisoryLock:

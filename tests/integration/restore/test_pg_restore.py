@@ -48,6 +48,10 @@ EDITS = {
         "ALTER TABLE shop.lines DROP CONSTRAINT lines_orders_fkey",
         "",
     ),
+    "database: missing is ALTER DATABASE {name} SET work_mem TO '5MB';": (
+        "ALTER DATABASE {copy} RESET work_mem",
+        "not expected is ALTER ROLE {reader} IN DATABASE {name} SET work_mem TO '7MB';",
+    ),
     "function shop.twice(integer): missing is": (
         "CREATE OR REPLACE FUNCTION shop.twice(i int) RETURNS int LANGUAGE sql AS 'SELECT 3 * i'",
         "",
@@ -91,7 +95,7 @@ def test_a_backup_takes_the_place_of_the_live_database(shop: Shop) -> None:
         assert (predicted["plan"], predicted["diff"]) == (done["plan"], done["diff"])
         assert done["diff"]["after"]["databases"] == shop.databases()
         assert done["compared"] == [
-            f"backup {shop.run_id}: rows, sequences, large objects, definitions, owners, grants, extensions"
+            f"backup {shop.run_id}: rows, sequences, large objects, definitions, owners, grants, extensions, settings"
         ]
         for check in (True, False) if state == "live" else (False,):
             again = shop.restore(check=check, **options)
@@ -125,7 +129,8 @@ def test_a_backup_takes_the_place_of_the_live_database(shop: Shop) -> None:
 def test_each_difference_is_named(shop: Shop, edits: list[str]) -> None:
     """A row, a value, a sequence, a grantee, an owner, an extension, a large object, a definition; and it does not go live."""
     assert_done(shop.restore())
-    names = {"owner": shop.owner, "reader": shop.reader, "account": shop.account}
+    names = {"owner": shop.owner, "reader": shop.reader, "account": shop.account, "name": shop.name, "copy": shop.copy}
+    shop.site.sql(f"ALTER ROLE {shop.reader} IN DATABASE {shop.copy} SET work_mem TO '7MB'", database="postgres")
     for edit in edits:
         shop.site.sql(EDITS[edit][0].format(**names), database=shop.copy)
     run = shop.restore(state="live", backup=shop.run_id)
@@ -155,7 +160,9 @@ def test_the_original_is_compared_where_that_is_asked(shop: Shop) -> None:
 
 @pytest.mark.procedure("C21", "A24")
 def test_a_live_database_in_use_is_refused_or_left_first(shop: Shop) -> None:
-    """The session is named, before anything is restored; ended only where that was asked, and clients come back to the copy."""
+    """The session is named; ended only where that was asked, and clients come back to the copy."""
+    assert_done(shop.restore())
+    both = sorted([shop.name, shop.copy])
     with closing(hold(shop, shop.name, "checkout")) as session:
         pid = session.info.backend_pid
         for check in (True, False):
@@ -163,7 +170,7 @@ def test_a_live_database_in_use_is_refused_or_left_first(shop: Shop) -> None:
             assert run["error"]["refused"] is True
             assert f"pid {pid}, user postgres, application checkout" in run.msg
             assert run["blockers"][0]["next_step"] == f"SELECT pg_terminate_backend({pid})"
-            assert shop.databases() == [shop.name]
+            assert shop.databases() == both
         if shop.server.version >= OWN_PUBLIC:
             denied = shop.restore(state="live", backup=shop.run_id, sessions="end")
             assert denied.failed  # of a superuser: nobody else may end it
@@ -248,7 +255,7 @@ def test_the_first_error_ends_a_restore(shop: Shop) -> None:
     ):
         shop.site.sql(statement)
     run_id, original = shop.back_up(), shop.oid(shop.name)
-    options = shop.site.params(maintenance_db="lowtide", bin_dir=shop.programs, state="live", backup=run_id)
+    options = shop.site.params(maintenance_db="lowtide", bin_dir=shop.programs, backup=run_id)
     for _ in range(2):
         run = run_module("pg_restore", options)
         assert run.failed
@@ -436,8 +443,9 @@ def test_a_foreign_dump_is_said_to_be_unproven(shop: Shop, foreign: Callable[[st
 
 
 @pytest.mark.procedure("A24")
-def test_two_runs_exclude_each_other(shop: Shop) -> None:
-    """The holder is named."""
+@pytest.mark.parametrize("database", ["postgres", pytest.param("lowtide", marks=pytest.mark.sweep)])
+def test_two_runs_exclude_each_other(shop: Shop, database: str) -> None:
+    """The holder is named, also one whose maintenance_db is another: an advisory lock is one of its database."""
     facts = shop.site.lab["postgresql"]
     with (
         closing(
@@ -446,7 +454,7 @@ def test_two_runs_exclude_each_other(shop: Shop) -> None:
                 port=shop.server.port,
                 user=facts["superuser"],
                 passfile=facts["passfile"],
-                dbname="lowtide",
+                dbname=database,
                 application_name="the other run",
             )
         ) as other,
@@ -457,6 +465,8 @@ def test_two_runs_exclude_each_other(shop: Shop) -> None:
         assert run["error"]["refused"] is True
         assert "the other run" in run.msg
         assert shop.databases() == [shop.name]
+        if database == "lowtide":
+            return
     assert_done(shop.restore())
 
 

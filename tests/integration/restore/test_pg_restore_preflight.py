@@ -1,0 +1,53 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What the server would not accept at the end of a restore is named before anything is written; and what is hard to compare."""
+
+from __future__ import annotations
+
+import pytest
+
+from support.restores import OWN_PUBLIC, Shop
+
+pytestmark = pytest.mark.lab("postgresql_versions", "versitygw")
+
+NO_ESCAPES = "ALTER DATABASE {name} SET standard_conforming_strings TO off"
+
+
+@pytest.mark.procedure("A24", "D19")
+def test_settings_that_the_account_may_not_give_are_named_first(shop: Shop) -> None:
+    """Each with the statement that gives the right, in check mode too; then the copy has them, and large objects are read."""
+    if shop.server.version < OWN_PUBLIC:
+        return  # a superuser restores
+    for statement in (
+        f"ALTER DATABASE {shop.name} SET log_min_duration_statement TO 500",
+        f"ALTER DATABASE {shop.name} SET shop.tenant TO 'x'",
+        NO_ESCAPES.format(name=shop.name),
+        f"ALTER ROLE {shop.reader} IN DATABASE {shop.name} SET work_mem TO '6MB'",
+    ):
+        shop.site.sql(statement, database="postgres")
+    shop = shop.replace_run(shop.back_up())
+    for check in (True, False):
+        run = shop.restore(check=check)
+        assert run["error"]["refused"] is True
+        steps = [entry["next_step"] for entry in run["blockers"]]
+        assert steps[:2] == [
+            f"GRANT SET ON PARAMETER log_min_duration_statement TO {shop.account}",
+            f"GRANT SET ON PARAMETER shop.tenant TO {shop.account}",
+        ]
+        assert "Restore as a superuser" in steps[2]
+        assert shop.reader in run["blockers"][2]["what"]
+        assert shop.databases() == [shop.name]
+    try:
+        for statement in (*steps[:2], f"ALTER ROLE {shop.account} CREATEROLE"):
+            shop.site.sql(statement, database="postgres")
+        if shop.server.version > OWN_PUBLIC:
+            shop.site.sql(f"GRANT {shop.reader} TO {shop.account} WITH ADMIN OPTION", database="postgres")
+        done = shop.restore()
+        assert done.changed, done.msg
+        question = "SELECT count(*) FROM pg_db_role_setting JOIN pg_database d ON d.oid = setdatabase WHERE datname = "
+        assert shop.site.sql(f"{question}'{shop.copy}'") == [(2,)]
+        shop.site.sql("SELECT lo_put(900001, 0, 'XYZ')", database=shop.copy)
+        assert "large object 900001: its content is another" in shop.restore().msg
+    finally:
+        for statement in steps[:2]:
+            shop.site.sql(statement.replace("GRANT", "REVOKE", 1).replace(" TO ", " FROM "), database="postgres")
+        shop.site.sql(f"REVOKE {shop.reader} FROM {shop.account}", database="postgres")
