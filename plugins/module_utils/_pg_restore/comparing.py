@@ -29,6 +29,8 @@ class Comparer:
         self._options = options
         self._outcome = outcome
         self._copy = copy
+        self.filled: set[tuple[str, str]] = set()
+        """The tables of the copy that have rows."""
 
     def compare_counts(self, work: Work, data: Data) -> None:
         """Compare the rows in the dump with what was counted when the backup was made."""
@@ -42,8 +44,11 @@ class Comparer:
                     next_step="Use another backup; find out what altered this one",
                 )
 
-    def compare(self, work: Work, *, data: Data | None = None) -> None:
-        """Compare the copy with the dump, and with the original if asked; each difference is named."""
+    def compare(self, work: Work, *, data: Data | None = None, notes: bool) -> None:
+        """Compare the copy with the dump, and with the original if asked; each difference is named.
+
+        With ``notes`` the copy is marked as equal to its backup, or not: others rely on it (corruption_triage).
+        """
         started = time.monotonic()
         own, tables = self._options, work.tables
         facts = self._outcome.facts
@@ -54,18 +59,27 @@ class Comparer:
         schema, actual = dump_database(work.tools, self._copy)
         actual = select(actual)
         expected = select(data or work.restorer.read_data())
-        self._compare_with(f"backup {work.source.run}", work.schema, expected, schema, actual, is_partial=bool(tables))
+        what = f"backup {work.source.run}"
+        try:
+            self._compare_with(what, work.schema, expected, schema, actual, is_partial=bool(tables))
+        except OpsError:
+            if notes:
+                self._note(is_equal=False)
+            raise
+        if notes:
+            self._note(is_equal=True)
         if own.compare_with == "original":
             original_schema, original = dump_database(work.tools, own.live)
             self._compare_with(
                 f"original {own.live}", original_schema, select(original), schema, actual, is_partial=bool(tables)
             )
+        self.filled = {table for table, rows in actual.rows.items() if rows.number}
         facts["rows"] = sum(rows.number for rows in actual.rows.values())
         facts["tables"] = len(actual.rows)
         facts["compare_seconds"] = round(time.monotonic() - started, 3)
 
-    def note(self, *, is_equal: bool) -> None:
-        """Note on the copy that it is equal to its backup, or no more: others rely on it (corruption_triage)."""
+    def _note(self, *, is_equal: bool) -> None:
+        """Note on the copy that it is equal to its backup, or no more."""
         found = side.read_databases(self._session, self._copy).get(self._copy)
         mark = None if found is None else found.mark
         if found is None or mark is None or bool(mark.since) == is_equal:
@@ -99,6 +113,10 @@ class Comparer:
             raise OpsError(
                 obj=f"database {facts['database']}",
                 problem=f"{format_count(len(differences), 'difference')} from {what}: {compare.describe(differences)}",
-                next_step="It has not taken the live name. Find out who has changed it; remove it with state: absent, and"
-                " restore again",
+                next_step="It has not taken the live name. "
+                + (
+                    "It is as the backup has it: find out who has written to the original since, or leave out compare_with"
+                    if what.startswith("original ")
+                    else "Find out who has changed it; remove it with state: absent, and restore again"
+                ),
             )

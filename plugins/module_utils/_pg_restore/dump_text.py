@@ -20,7 +20,16 @@ import typing as t
 from .._common.errors import Refusal
 from .._common.text import join_some
 from .._pg_backup.copy_rows import RowCounter, Table, TableName, parse_copy
-from .sql_text import IDENTIFIER, find_headers, read_created, refuse, rename_database, split_statements
+from .sql_text import (
+    IDENTIFIER,
+    blank_literals,
+    find_headers,
+    is_limit,
+    read_created,
+    refuse,
+    rename_database,
+    split_statements,
+)
 
 _SETTING = re.compile(r"SET [a-z_]+ = [^\n]*;|\\(?:un)?restrict \w+|\\encoding \S+|\\connect .*|--.*")
 _SEARCH_PATH = "SELECT pg_catalog.set_config('search_path', '', false);"
@@ -40,6 +49,9 @@ _LO_OWNER = re.compile(r"^\d+; \d+ \d+ BLOB METADATA - \S+ (.+)$", re.MULTILINE)
 _OWNER = re.compile(rf" OWNER TO ({IDENTIFIER});")
 _GRANT = re.compile(
     rf"^(?:GRANT|REVOKE|ALTER DEFAULT PRIVILEGES) .* (?:TO|FROM) ({IDENTIFIER})(?: WITH GRANT OPTION)?;$", re.MULTILINE
+)
+_TABLESPACE = re.compile(
+    rf"^SET default_tablespace = ({IDENTIFIER});$|^CREATE DATABASE .* TABLESPACE = ({IDENTIFIER})", re.MULTILINE
 )
 _IN_DATABASE = re.compile(rf"^ALTER ROLE ({IDENTIFIER}) IN DATABASE ", re.MULTILINE)
 _FOR_ROLE = re.compile(rf"^ALTER DEFAULT PRIVILEGES FOR ROLE ({IDENTIFIER}) ", re.MULTILINE)
@@ -76,11 +88,15 @@ class Entry(t.NamedTuple):
 
 
 class CopyStatements(t.NamedTuple):
-    """What makes a database: the statement that creates it, those that follow at once, and those for the end."""
+    """What makes a database: the statement that creates it, those that follow at once, and those for the end.
+
+    ``limits`` say who may come in, or make it a template: they are for the live name, and in the way before.
+    """
 
     creating: str
     further: list[str]
     properties: list[str]
+    limits: list[str]
 
 
 class Schema(t.NamedTuple):
@@ -93,6 +109,7 @@ class Schema(t.NamedTuple):
     server_version: int | None
     program_version: int | None
     object_owners: frozenset[str] = frozenset()
+    tablespaces: frozenset[str] = frozenset()
 
     @property
     def extensions(self) -> list[str]:
@@ -108,7 +125,7 @@ class Schema(t.NamedTuple):
         """Return the roles that its statements name: owners, grantees, and those of policies."""
         roles: set[str] = set()
         for entry, statements in self.entries.items():
-            text = "\n".join(statements)
+            text = blank_literals("\n".join(statements))
             for pattern in (_OWNER, _GRANT, _FOR_ROLE, *((_IN_DATABASE,) if entry.is_of_database else ())):
                 roles |= {match[1] for match in pattern.finditer(text)}
             if entry.kind == "POLICY":
@@ -116,9 +133,10 @@ class Schema(t.NamedTuple):
         return {unquote(role) for role in roles if role not in ("PUBLIC", "public")} | self.object_owners
 
     def find_owners(self) -> set[str]:
-        """Return the roles that own something in it."""
-        texts = ("\n".join(statements) for statements in self.entries.values())
-        return {unquote(match[1]) for text in texts for match in _OWNER.finditer(text)} | self.object_owners
+        """Return the roles that own something in it, or whose default privileges it sets."""
+        texts = (blank_literals("\n".join(statements)) for statements in self.entries.values())
+        found = {match[1] for text in texts for pattern in (_OWNER, _FOR_ROLE) for match in pattern.finditer(text)}
+        return {unquote(name) for name in found} | self.object_owners
 
     def name_copy(self, quoted: str) -> CopyStatements:
         """Return what makes a database named ``quoted`` what the dump says of its own; a Refusal of any other statement."""
@@ -127,7 +145,7 @@ class Schema(t.NamedTuple):
         }
         created = [statement for entry, found in own.items() if entry.kind == "DATABASE" for statement in found]
         if not created:
-            return CopyStatements(f"CREATE DATABASE {quoted} TEMPLATE template0", [], [])
+            return CopyStatements(f"CREATE DATABASE {quoted} TEMPLATE template0", [], [], [])
         name = read_created(created[0])
         names = [entry.name for entry in own if entry.kind == "DATABASE"]
         if name is None or names != [unquote(name)] or any(read_created(further) for further in created[1:]):
@@ -139,7 +157,9 @@ class Schema(t.NamedTuple):
         rest = [statement for entry, found in own.items() if entry.kind in _GRANTS for statement in found]
         last = [statement for entry, found in own.items() if entry.kind == "DATABASE PROPERTIES" for statement in found]
         first, *further = (rename_database(statement, name, quoted) for statement in (*created, *rest))
-        return CopyStatements(first, further, [rename_database(statement, name, quoted) for statement in last])
+        named = [rename_database(statement, name, quoted) for statement in last]
+        limits = [statement for statement in named if is_limit(statement)]
+        return CopyStatements(first, further, [statement for statement in named if statement not in limits], limits)
 
 
 def unquote(name: str) -> str:
@@ -174,7 +194,8 @@ def read_schema(text: str) -> Schema:
     head = text[: headers[0].start] if headers else text
     versions = [pattern.search(head) for pattern in (_DUMPED_FROM, _DUMPED_BY)]
     server, program = (None if match is None else int(match[1]) for match in versions)
-    return Schema(entries, server, program)
+    tablespaces = {match[1] or match[2] for match in _TABLESPACE.finditer(blank_literals(text))}
+    return Schema(entries, server, program, tablespaces=frozenset(map(unquote, tablespaces)))
 
 
 class Rows(t.NamedTuple):

@@ -16,7 +16,7 @@ import typing as t
 from dataclasses import replace
 
 from .._backup.manifest import stamp
-from .._common.errors import OpsError, Refusal
+from .._common.errors import Refusal
 from .._common.outcome import Blocker, PlanItem
 from .._common.text import format_count, join_some
 from .._pg_backup import programs
@@ -99,7 +99,7 @@ class Restore:
         if check:
             self._outcome.changed = is_due or options.state == side.LIVE
             if not is_due:
-                self._comparer(source).compare(work)
+                self._comparer(source).compare(work, notes=False)
             self._summarize(source, check=True, is_swapped=options.state == side.LIVE)
             return
         self.lock()
@@ -110,12 +110,9 @@ class Restore:
         self._outcome.facts["restored"] = is_due
         copy = self._read_names(source).get(self.name_side(source.run))
         comparer = self._comparer(source)
-        try:
-            comparer.compare(work, data=data)
-        except OpsError:
-            comparer.note(is_equal=False)
-            raise
-        comparer.note(is_equal=True)
+        comparer.compare(work, data=data, notes=True)
+        if source.manifest is None and options.state == side.LIVE:
+            self._refuse_partial(source, work.databases.get(options.live), comparer.filled)
         if options.state == side.LIVE:
             self._swap(work, compared=copy)
         self._summarize(source, check=False, is_swapped=options.state == side.LIVE)
@@ -243,6 +240,7 @@ class Restore:
             lacks += restore_rights.find_lacks(own, Schema({}, None, None), owners={live.owner})
         statements = schema.name_copy(quote(copy))
         lacks += restore_rights.find_setting_lacks(own, statements.properties)
+        lacks += restore_rights.find_tablespace_lacks(own, schema.tablespaces)
         restore_rights.refuse_lacks(list(dict.fromkeys(lacks)), self._outcome.blockers)
         return Work(source, restorer, tools, schema, statements, mark, databases, missing, roles, places)
 
@@ -251,6 +249,7 @@ class Restore:
         copy = self.name_side(source.run)
         if copy in databases:
             side.refuse_foreign(databases[copy], expected=mark)
+            side.refuse_other(databases[copy], expected=mark, system=self._session.server.system_identifier)
             self._refuse_strangers(copy)
         if self._options.state == side.LIVE:
             self._refuse_swap(databases, source)
@@ -271,6 +270,8 @@ class Restore:
         replication.refuse_replication(self._session, live.name, self._outcome.blockers, is_dropped=False)
         if self._options.sessions == "refuse":
             side.refuse_sessions(self._session, live.name, self._outcome.blockers)
+        else:
+            side.refuse_unendable(self._session, live.name, self._outcome.blockers)
 
     def _refuse_unprepared(self, copy: side.Database | None, source: Source, live: side.Database) -> None:
         """Refuse to replace a database by a backup of which there is no copy beside.
@@ -286,6 +287,24 @@ class Restore:
             problem=f"there is no whole copy of backup {source.run} beside it, so nothing says that this backup has not taken"
             " its place before, and that what was written since may go",
             next_step=f"Restore it first (state: beside, backup: {source.run}), look at the copy, and run again",
+        )
+
+    def _refuse_partial(
+        self, source: Source, live: side.Database | None, filled: t.Collection[tuple[str, str]]
+    ) -> None:
+        """Refuse a dump that nothing vouches for where tables with rows would have none: it may be of a part, or have no rows."""
+        if live is None or live.is_invalid:
+            return
+        with self._enter(live.name) as inside:
+            lost = [table for table in side.list_filled(inside) if table not in filled]
+        if not lost:
+            return
+        raise Refusal(
+            obj=source.url,
+            problem=f"{format_count(len(lost), 'table')} of {live.name} with rows would be missing or empty"
+            f" ({join_some([format_name(*table) for table in lost])}), and no manifest says that this dump is of all of it",
+            next_step="Copy what is needed from the database beside. If all of them may really go, rename the two by hand"
+            " (ALTER DATABASE ... RENAME TO, in one transaction)",
         )
 
     def _refuse_strangers(self, name: str) -> None:
@@ -391,6 +410,7 @@ class Restore:
             "restore_seconds": None,
             "compare_seconds": None,
             "swap_seconds": None,
+            "sessions_ended": 0,
         }
         self.warnings += [
             f"{url} is newer than backup {source.run} and was passed over: {problem}" for url, problem in source.passed
@@ -432,7 +452,7 @@ class Restore:
             side.set_mark(own, copy, mark, comment=side.read_databases(own, copy)[copy].comment)
         # What the server does not accept at the end is to be known before the rows are restored.
         with transact(own, keep=False):
-            self._make(copy, work.statements.properties)
+            self._make(copy, [*work.statements.properties, *work.statements.limits])
         data = None
         if work.places:
             work.restorer.restore_tables(copy, work.places)
@@ -440,7 +460,8 @@ class Restore:
             data = work.restorer.restore(copy)
             if source.manifest is not None:
                 self._comparer(source).compare_counts(work, data)
-        # Settings such as default_transaction_read_only, and a limit of connections, would be in the way before.
+        # Settings such as default_transaction_read_only would be in the way before; limits of connections and the like are
+        # for the live name only.
         with transact(own):
             self._make(copy, work.statements.properties)
         self._analyze(copy)
@@ -474,17 +495,23 @@ class Restore:
                 next_step="Find out who has dropped or replaced it, and run again",
             )
         self._refuse_state(databases, source, work.mark)
-        swap = Swap(live=own.live, kept=self.name_kept(source.run), mark=work.mark, copy=copy, original=live)
+        limits = work.schema.name_copy(quote(own.live)).limits
+        kept = self.name_kept(source.run)
+        swap = Swap(live=own.live, kept=kept, mark=work.mark, copy=copy, original=live, limits=tuple(limits))
         self._outcome.write_attempted = True
         side.end_pooled(self._session, copy.name)
         if own.sessions == "end" and live is not None:
             with Session(self._settings, module=MODULE, run_id=self._run_id) as end:
-                seconds = swap_databases(self._session, swap, end=end)
+                done = swap_databases(self._session, swap, end=end)
         else:
-            seconds = swap_databases(self._session, swap, end=None)
+            done = swap_databases(self._session, swap, end=None)
         self._outcome.changed = True
-        kept = None if live is None else swap.kept
-        self._outcome.facts |= {"database": own.live, "kept": kept, "swap_seconds": round(seconds, 3)}
+        self._outcome.facts |= {
+            "database": own.live,
+            "kept": None if live is None else kept,
+            "swap_seconds": round(done.seconds, 3),
+            "sessions_ended": done.ended,
+        }
         standbys = 0 if live is None else replication.count_standbys(self._session)
         if standbys:
             self.warnings.append(

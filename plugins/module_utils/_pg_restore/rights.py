@@ -26,9 +26,17 @@ SELECT pg_catalog.quote_ident(rolname) AS name, rolsuper AS is_superuser, rolcre
        rolbypassrls AS sees_all_rows, rolcreaterole AS may_alter_roles
   FROM pg_catalog.pg_roles WHERE rolname = session_user
 """
+# Its rights without SET ROLE, and from PostgreSQL 16 on to hand something over to it, which a membership may both lack.
 _NOT_MEMBER = """
-SELECT rolname::text FROM pg_catalog.pg_roles
- WHERE rolname::text = ANY (%(roles)s) AND NOT pg_catalog.pg_has_role(session_user, oid, 'MEMBER') ORDER BY 1
+SELECT rolname::text, rolsuper FROM pg_catalog.pg_roles
+ WHERE rolname::text = ANY (%(roles)s)
+   AND NOT (pg_catalog.pg_has_role(session_user, oid, 'USAGE') AND pg_catalog.pg_has_role(session_user, oid, %(handing)s))
+ ORDER BY 1
+"""
+_TABLESPACES = """
+SELECT n.name, s.oid IS NOT NULL AS is_there FROM unnest(%(names)s::text[]) AS n (name)
+  LEFT JOIN pg_catalog.pg_tablespace s ON s.spcname::text = n.name
+ WHERE s.oid IS NULL OR NOT pg_catalog.has_tablespace_privilege(session_user, s.oid, 'CREATE') ORDER BY 1
 """
 _EXTENSIONS = """
 SELECT e.name::text, v.superuser AND NOT v.trusted AS is_privileged
@@ -112,9 +120,17 @@ def find_lacks(session: Session, schema: Schema, *, owners: t.Collection[str]) -
     if not (account.may_create or account.is_superuser):
         lacks.append(_lack(account, "it may not create databases", f"ALTER ROLE {account.name} CREATEDB"))
     if not account.is_superuser:
-        for (role,) in session.query(_NOT_MEMBER, {"roles": sorted(owners)}):
+        handing = "SET" if session.server.version >= INHERIT_VERSION else "MEMBER"
+        for role, is_superuser in session.query(_NOT_MEMBER, {"roles": sorted(owners), "handing": handing}):
+            what = f"it is no member of {format_name(role)}, which owns something"
+            if is_superuser:
+                # To be a member of a superuser is to be one.
+                lacks.append(_lack(account, f"{what} and is a superuser", "Restore as a superuser"))
+                continue
             statement = f"GRANT {format_name(role)} TO {account.name}"
-            lacks.append(_lack(account, f"it is no member of {format_name(role)}, which owns something", statement))
+            if session.server.version >= INHERIT_VERSION:
+                statement += " WITH INHERIT TRUE, SET TRUE"
+            lacks.append(_lack(account, what, statement))
     forced = find_forced(schema)
     if forced and not (account.is_superuser or account.sees_all_rows):
         what = f"{join_some(forced)} {'has' if len(forced) == 1 else 'have'} FORCE ROW LEVEL SECURITY, and it may not read all rows"
@@ -160,6 +176,23 @@ def find_setting_lacks(session: Session, statements: t.Iterable[str]) -> list[Bl
             step += f", or ALTER ROLE {account.name} CREATEROLE; GRANT {own} TO {account.name} WITH ADMIN OPTION"
         lacks.append(
             _lack(account, f"it may not set what {own} has in the database (ALTER ROLE ... IN DATABASE)", step)
+        )
+    return lacks
+
+
+def find_tablespace_lacks(session: Session, names: t.Collection[str]) -> list[Blocker]:
+    """Return the tablespaces of a dump that this server does not have, or that login_user may not use."""
+    account = session.read(Account, _ACCOUNT)[0]
+    lacks = []
+    for name, is_there in session.query(_TABLESPACES, {"names": sorted(names)}):
+        own = format_name(name)
+        grant = f"GRANT CREATE ON TABLESPACE {own} TO {account.name}"
+        if is_there:
+            lacks.append(_lack(account, f"it may not use the tablespace {own}", grant))
+            continue
+        step = f"Make it, wherever there is room: CREATE TABLESPACE {own} LOCATION '...'; {grant}"
+        lacks.append(
+            Blocker(object=f"tablespace {own}", what="this server does not have it", holder="", next_step=step)
         )
     return lacks
 

@@ -60,6 +60,22 @@ SELECT pg_catalog.pg_terminate_backend(pid, %(milliseconds)s) FROM pg_catalog.pg
  WHERE datname::text = %(name)s AND pid <> pg_catalog.pg_backend_pid()
    AND usename = session_user AND state = 'idle' AND application_name = ''
 """
+# Of a superuser only a superuser ends a session, and what the server or an extension has started is none of a client. Who may
+# not read all statistics does not see what kind a session is.
+_UNENDABLE = """
+SELECT a.pid FROM pg_catalog.pg_stat_activity a
+  JOIN pg_catalog.pg_roles r ON r.oid = a.usesysid JOIN pg_catalog.pg_roles me ON me.rolname = session_user
+ WHERE a.datname::text = %(name)s AND a.pid <> pg_catalog.pg_backend_pid()
+   AND (coalesce(a.backend_type, 'client backend') NOT IN ('client backend', 'parallel worker')
+        OR NOT (me.rolsuper OR (NOT r.rolsuper AND (pg_catalog.pg_has_role(session_user, r.oid, 'USAGE')
+                                                    OR pg_catalog.pg_has_role(session_user, 'pg_signal_backend', 'USAGE')))))
+"""
+_TABLES = """
+SELECT n.nspname::text, c.relname::text FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+ WHERE c.relkind = 'r' AND pg_catalog.pg_relation_size(c.oid) > 0 AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+   AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = c.oid
+                      AND d.deptype = 'e') ORDER BY 1, 2
+"""
 _NOW = """SELECT to_char(pg_catalog.clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')"""
 
 
@@ -248,6 +264,42 @@ def refuse_foreign(found: Database, *, expected: Mark) -> None:
         obj=f"database {found.name}",
         problem=problem,
         next_step="It is left alone. Look what it is, and rename or drop it by hand; then run again",
+    )
+
+
+def list_filled(session: Session) -> list[tuple[str, str]]:
+    """Return the tables of the database of this session that have rows, but those of extensions."""
+    return [
+        (schema, name)
+        for schema, name in session.query(_TABLES)
+        if session.query(f"SELECT 1 FROM ONLY {quote(schema, name)} LIMIT 1")  # noqa: S608 - quoted names of the catalog
+    ]
+
+
+def refuse_other(found: Database, *, expected: Mark, system: str) -> None:
+    """Refuse to drop a copy that is complete and not the one that is wanted: somebody may have worked in it."""
+    mark = found.mark
+    if mark is None or mark.state != RESTORED or found.is_invalid or found.is_restored(expected, system=system):
+        return
+    what = f"has the rows of {', '.join(mark.tables)} only" if mark.tables else "is a whole one"
+    raise Refusal(
+        obj=f"database {found.name}",
+        problem=f"it {what}, was restored by an earlier run, and is not what is asked for now; somebody may have worked in it",
+        next_step="Remove it first, once nobody needs what is in it (state: absent), or rename it; then run again",
+    )
+
+
+def refuse_unendable(session: Session, name: str, blockers: list[Blocker]) -> None:
+    """Refuse to end the sessions on a database where not all of them can be ended: the others would be lost for nothing."""
+    pids = {row[0] for row in session.query(_UNENDABLE, {"name": name})}
+    sessions = [entry for entry in list_sessions(session, name) if entry.pid is None or entry.pid in pids]
+    if not sessions:
+        return
+    blockers += block_sessions(name, sessions)
+    raise Refusal(
+        obj=f"database {name}",
+        problem=f"of the sessions on it {len(sessions)} could not be ended by this account, so none is: {sessions[0].describe()}",
+        next_step="End what blocks it by hand (of a superuser only a superuser can), or GRANT pg_signal_backend; then run again",
     )
 
 

@@ -46,6 +46,7 @@ _STANDARD = _compile(_PLAIN)
 _TEXTS = {True: _compile(_PLAIN, _WITH_HEADERS), False: _compile(_ESCAPED, _WITH_HEADERS)}
 _CONFORMING = re.compile(r"^SET standard_conforming_strings = (on|off);$", re.MULTILINE)
 _LITERAL = rf"(?:[eE]{_ESCAPED}|{_PLAIN})"
+_LIMIT = re.compile(r" (?:CONNECTION LIMIT = -?\d+|(?:IS_TEMPLATE|ALLOW_CONNECTIONS) = (?:true|false));\Z")
 _FORMS = tuple(
     re.compile(form.replace("{name}", f"(?P<name>{IDENTIFIER})").replace("{role}", f"(?:{IDENTIFIER})"), re.DOTALL)
     for form in (
@@ -134,6 +135,22 @@ def read_created(statement: str) -> str | None:
     """Return the name in ``CREATE DATABASE``, as it is written; None of another statement."""
     match = _FORMS[0].fullmatch(statement)
     return None if match is None else match["name"]
+
+
+def blank_literals(text: str) -> str:
+    """Return a text without what is in its literals and comments, bodies of functions included: somebody else's words."""
+    return _STANDARD.sub(_blank, text)
+
+
+def _blank(lexeme: re.Match[str]) -> str:
+    if lexeme["comment"]:
+        return ""
+    return "''" if lexeme["escaped"] or lexeme["literal"] or lexeme["dollar"] else lexeme[0]
+
+
+def is_limit(statement: str) -> bool:
+    """Return whether a statement on a database says who may come in, or makes it a template."""
+    return _LIMIT.search(statement) is not None
 
 
 def read_literal(literal: str) -> str:

@@ -23,7 +23,7 @@ END_SECONDS = 30.0
 # Of clients only: what the server or an extension has started ends with its cause, or not at all (a scheduler that is ended
 # may stay away until the server is restarted). Who may not read all statistics does not see what kind a session is.
 _END = """
-SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity
+SELECT pid, pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity
  WHERE datname::text = %(name)s AND pid <> pg_catalog.pg_backend_pid() AND usename IS NOT NULL
    AND coalesce(backend_type, 'client backend') IN ('client backend', 'parallel worker')
 """
@@ -41,15 +41,27 @@ class Swap(t.NamedTuple):
     mark: Mark
     copy: Database
     original: Database | None
+    limits: tuple[str, ...]
+    """Statements of the dump that say who may come in, for the live name."""
 
-    @property
-    def model(self) -> Database:
-        """Return whose limits the live database has afterwards: one that nobody may come into is none to take them from."""
-        return self.copy if self.original is None or self.original.is_invalid else self.original
+    def list_limits(self) -> list[str]:
+        """Return what says who may come in afterwards: as before, unless there is no database to take it from."""
+        if self.original is None or self.original.is_invalid:
+            return list(self.limits)
+        allows = "true" if self.original.allows_connections else "false"
+        own = f"CONNECTION LIMIT {int(self.original.connection_limit)} ALLOW_CONNECTIONS {allows}"
+        return [*self.limits, f"ALTER DATABASE {quote(self.live)} WITH {own}"]
 
 
-def swap_databases(session: Session, swap: Swap, *, end: Session | None) -> float:
-    """Rename both in one transaction; return for how many seconds the live name was locked.
+class Swapped(t.NamedTuple):
+    """For how many seconds the live name was locked, and how many sessions were ended."""
+
+    seconds: float
+    ended: int
+
+
+def swap_databases(session: Session, swap: Swap, *, end: Session | None) -> Swapped:
+    """Rename both in one transaction.
 
     The first rename locks the live name: who comes from then on waits for the outcome. The server waits some seconds for
     sessions to end before it refuses; with ``end``, a second session ends them meanwhile. Nothing persists of a run that
@@ -71,13 +83,11 @@ def swap_databases(session: Session, swap: Swap, *, end: Session | None) -> floa
                 state=LIVE, oid=copy.oid, system=session.server.system_identifier, since=read_time(session)
             )
             set_mark(session, swap.live, mark, comment=copy.comment)
-            session.execute(
-                f"ALTER DATABASE {live} WITH CONNECTION LIMIT {int(swap.model.connection_limit)}"
-                f" ALLOW_CONNECTIONS {'true' if swap.model.allows_connections else 'false'}"
-            )
+            for statement in swap.list_limits():
+                session.execute(statement)
     except driver_error() as error:
         raise explain_swap(session, swap, error, ending.error) from error
-    return time.monotonic() - started
+    return Swapped(time.monotonic() - started, len(ending.ended))
 
 
 def _require(session: Session, name: str, oid: int) -> None:
@@ -114,6 +124,7 @@ class _Ending:
         self._name = name
         self._over = threading.Event()
         self.error: Exception | None = None
+        self.ended: set[int] = set()
         self._thread = threading.Thread(target=self._work, daemon=True)
 
     def _work(self) -> None:
@@ -121,7 +132,7 @@ class _Ending:
             return
         try:
             while not self._over.is_set():
-                self._session.query(_END, {"name": self._name})
+                self.ended |= {row[0] for row in self._session.query(_END, {"name": self._name}) if row[1]}
                 self._over.wait(0.2)
         except driver_error() as error:
             self.error = error

@@ -147,6 +147,9 @@ def test_the_original_is_compared_where_that_is_asked(shop: Shop) -> None:
     shop.site.sql(f"GRANT SELECT ON shop.lines TO {shop.reader}")
     run = shop.restore(compare_with="original")
     assert run.failed
+    assert "It is as the backup has it" in run.msg
+    comment = shop.site.sql(f"SELECT shobj_description({shop.oid(shop.copy)}, 'pg_database')")[0][0]
+    assert '"since": "20' in comment  # the copy is proven to be as its backup all the same
     assert f"2 differences from original {shop.name}" in run.msg
     assert "table shop.empty: it has 0 rows, not 1" in run.msg
     assert f"missing is GRANT SELECT ON TABLE shop.lines TO {shop.reader};" in run.msg
@@ -167,10 +170,12 @@ def test_a_live_database_in_use_is_refused_or_left_first(shop: Shop) -> None:
             assert shop.databases() == both
         if shop.server.version >= OWN_PUBLIC:
             denied = shop.restore(state="live", backup=shop.run_id, sessions="end")
-            assert denied.failed  # of a superuser: nobody else may end it
+            assert denied["error"]["refused"] is True  # of a superuser: nobody else may end it
             assert f"pid {pid}" in denied.msg
             assert "could not be ended" in denied.msg
             assert shop.kept not in shop.databases()
+            with session.cursor() as cursor:
+                cursor.execute("SELECT 1")  # it was left as it is, and so were all others
     over, counts, errors = threading.Event(), set[int](), list[str]()
 
     def work() -> None:
@@ -196,6 +201,7 @@ def test_a_live_database_in_use_is_refused_or_left_first(shop: Shop) -> None:
         over.set()
         thread.join()
     assert_done(done)
+    assert done["sessions_ended"] >= 0
     assert counts <= {450, 500}
     assert shop.count() == 500
     assert all("terminat" in text or "does not exist" in text for text in errors), errors
@@ -350,11 +356,15 @@ def test_some_tables_only(shop: Shop) -> None:
     assert "no rows of such a table" in shop.restore(tables=["shop.nosuch"], check=True).msg
     refused = shop.restore(tables=["shop.orders"], state="live", backup=shop.run_id)
     assert "option tables" in refused.msg
-    # Other tables are another copy: it is made anew, since it is ours.
-    whole = shop.restore()
-    assert_done(whole)
-    assert [step["what"] for step in whole["plan"]] == ["drop", "restore beside"]
+    # Other tables are another copy: somebody may have mended rows in this one, so it is not dropped for that.
+    other = shop.restore()
+    assert other["error"]["refused"] is True
+    assert "has the rows of shop.orders only" in other.msg
+    assert shop.count(database=shop.copy) == 499
+    assert_done(shop.restore(state="absent", backup=shop.run_id))
+    assert_done(shop.restore())
     assert shop.count("shop.lines", database=shop.copy) == 300
+    assert "is a whole one" in shop.restore(tables=["shop.orders"]).msg
 
 
 @pytest.mark.procedure("A24")
@@ -375,6 +385,7 @@ def test_a_backup_in_several_objects(server: Server, lab: dict[str, Any], unique
         assert copy == original
         assert properties[4].startswith("wide\nlowtide.ops pg_restore ")  # the copy's mark
         assert (*properties[:4], *properties[5:]) == (*expected[:4], *expected[5:])
+        assert_done(run_module("pg_restore", options | {"state": "absent"}))
         some = run_module(
             "pg_restore", options | {"tables": ['"odd.sch""ema*"."n' + "n" * 62 + '"'], "compare_with": "backup"}
         )
@@ -383,10 +394,10 @@ def test_a_backup_in_several_objects(server: Server, lab: dict[str, Any], unique
 
 
 @pytest.fixture
-def foreign(shop: Shop) -> Callable[[str], bytes]:
+def foreign(shop: Shop) -> Callable[..., bytes]:
     """What pg_dump writes of the shop in a format."""
 
-    def dump(letter: str) -> bytes:
+    def dump(letter: str, *more: str) -> bytes:
         facts = shop.site.lab["postgresql"]
         where = [
             "-h",
@@ -396,6 +407,7 @@ def foreign(shop: Shop) -> Callable[[str], bytes]:
             "-U",
             facts["superuser"],
             f"-F{letter}",
+            *more,
             shop.name,
         ]
         environment = {"PGPASSFILE": facts["passfile"]}
@@ -407,7 +419,7 @@ def foreign(shop: Shop) -> Callable[[str], bytes]:
 
 
 @pytest.mark.procedure("A24", "D19", "C21")
-def test_a_foreign_dump_is_said_to_be_unproven(shop: Shop, foreign: Callable[[str], bytes]) -> None:
+def test_a_foreign_dump_is_said_to_be_unproven(shop: Shop, foreign: Callable[..., bytes]) -> None:
     """Only where it is named, packed or not; a script, which would run over its errors, is refused."""
     # Such a dump does not say in which time zone it shows times.
     shop.site.sql(f"ALTER ROLE {shop.account} RESET TimeZone", database="postgres")
@@ -426,6 +438,15 @@ def test_a_foreign_dump_is_said_to_be_unproven(shop: Shop, foreign: Callable[[st
         assert "no manifest" in str(run["warnings"])
         assert shop.count(database=run["database"]) == 500
         assert shop.restore(foreign_dump=key, state="absent").changed
+    # One without the rows of a table is not put in the place of all of it.
+    shop.site.client.put_object(Bucket=shop.site.bucket, Key="part.dump", Body=foreign("c", "--exclude-table-data=shop.lines"))
+    assert_done(shop.restore(foreign_dump="part.dump"))
+    partial = shop.restore(foreign_dump="part.dump", state="live")
+    assert partial["error"]["refused"] is True
+    assert "1 table of" in partial.msg
+    assert "shop.lines" in partial.msg
+    assert shop.count() == 500
+    assert_done(shop.restore(foreign_dump="part.dump", state="absent"))
     shop.site.client.put_object(Bucket=shop.site.bucket, Key="backup.sql.gz", Body=gzip.compress(foreign("p")))
     shop.site.client.put_object(Bucket=shop.site.bucket, Key="backup.sql", Body=foreign("p"))
     for key in ("backup.sql", "backup.sql.gz", "nosuch"):

@@ -59,9 +59,7 @@ def test_what_another_run_is_making_is_left_alone(shop: Shop, key: Path) -> None
     left = f"{shop.name}_drill_20260101t000000z_00000001"
     other_name = f"{shop.name}_drill_drill_20260101t000000z_00000001"
     for name in (left, other_name):
-        shop.site.sql(
-            f"CREATE DATABASE {name} OWNER {shop.account} CONNECTION LIMIT {MARK_LIMIT}", database="postgres"
-        )
+        shop.site.sql(f"CREATE DATABASE {name} OWNER {shop.account} CONNECTION LIMIT {MARK_LIMIT}", database="postgres")
     facts = shop.site.lab["postgresql"]
     with closing(
         psycopg2.connect(

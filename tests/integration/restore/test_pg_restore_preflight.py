@@ -67,6 +67,30 @@ def test_settings_that_the_account_may_not_give_are_named_first(shop: Shop) -> N
 
 
 @pytest.mark.procedure("A24", "D19")
+def test_a_database_that_was_shut_or_a_template_is_restored(shop: Shop) -> None:
+    """Who may come in is for the live name; a tablespace, and an owner whose rights are not inherited, are named first."""
+    for own in ("CONNECTION LIMIT 0", "IS_TEMPLATE true"):
+        shop.site.sql(f"ALTER DATABASE {shop.name} {own}", database="postgres")
+    shop = shop.replace_run(shop.back_up())
+    shop.site.sql(f"ALTER ROLE {shop.account} NOINHERIT", database="postgres")
+    if shop.server.version > OWN_PUBLIC:
+        shop.site.sql(f"GRANT {shop.owner} TO {shop.account} WITH INHERIT FALSE", database="postgres")
+    lacking = shop.restore()
+    assert lacking["error"]["refused"] is True
+    assert lacking["blockers"][0]["next_step"].startswith(f"GRANT {shop.owner} TO {shop.account}")
+    shop.site.sql(lacking["blockers"][0]["next_step"], database="postgres")
+    shop.site.sql(f"ALTER ROLE {shop.account} INHERIT", database="postgres")
+    assert_done(shop.restore())
+    assert_done(shop.restore(state="absent", backup=shop.run_id))
+    shop.site.sql(f"ALTER DATABASE {shop.name} IS_TEMPLATE false", database="postgres")
+    shop.site.sql(f"DROP DATABASE {shop.name}", database="postgres")
+    assert_done(shop.restore(state="live", backup=shop.run_id))
+    question = f"SELECT datconnlimit, datistemplate FROM pg_database WHERE datname = '{shop.name}'"
+    assert shop.site.sql(question, database="postgres") == [(0, True)]
+    shop.site.sql(f"ALTER DATABASE {shop.name} IS_TEMPLATE false", database="postgres")
+
+
+@pytest.mark.procedure("A24", "D19")
 def test_rows_that_are_hidden_from_their_owner_are_named_first(shop: Shop) -> None:
     """The comparison has to read them: the right is missed by its statement, before anything is written."""
     shop.site.sql("ALTER TABLE shop.lines ENABLE ROW LEVEL SECURITY; ALTER TABLE shop.lines FORCE ROW LEVEL SECURITY")

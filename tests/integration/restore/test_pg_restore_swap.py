@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from contextlib import closing
+from typing import Any
 
 import psycopg2
 import pytest
@@ -28,7 +29,7 @@ def ask(shop: Shop, question: str) -> list[tuple[object, ...]]:
 @pytest.mark.procedure("A24", "C21")
 def test_a_request_that_comes_once_more_replaces_nothing(shop: Shop) -> None:
     """After a person has replaced the comment with its mark and the original was let go, or was put back; the way on is named."""
-    wanted = {"state": "live", "backup": shop.run_id}
+    wanted: dict[str, Any] = {"state": "live", "backup": shop.run_id}
     for check in (True, False):
         early = shop.restore(check=check, **wanted)
         assert early["error"]["refused"] is True
@@ -59,7 +60,7 @@ def test_a_request_that_comes_once_more_replaces_nothing(shop: Shop) -> None:
 def test_logical_replication_of_the_live_database_is_not_left_behind(shop: Shop) -> None:
     """A slot and a subscription belong to the database and not to its name: each is named, with what to do."""
     assert_done(shop.restore())
-    wanted = {"state": "live", "backup": shop.run_id}
+    wanted: dict[str, Any] = {"state": "live", "backup": shop.run_id}
     shop.site.sql("SELECT pg_create_logical_replication_slot('ra_cdc_' || current_database(), 'pgoutput')")
     shop.site.sql(SUBSCRIPTION)
     shop.site.sql("ALTER SUBSCRIPTION stock ENABLE")
