@@ -23,12 +23,13 @@ description:
   - A rename carries tables, indexes, foreign keys and sequences. It cannot carry triggers, views, routines and events to
     another database; those are dropped before and made anew after it, in both, by scripts that were noted first. Until then
     the tables are in place without them, so a database that any session uses is refused.
-    A table that a transaction holds from elsewhere ends the run after 20 seconds, before anything is moved or dropped.
+    A table that a transaction holds from elsewhere ends the run after 5 seconds, before anything is moved or dropped.
   - Events do not run beside, nor in the kept original. Their scripts are in its table C(_lowtide_restore).
   - Foreign keys of other databases that refer to this one are refused by name, and so are definers that this server has no
     account for. Rights on tables are by name, and stay.
   - Killed at any moment and run again with the same options, it ends with the original or the restored database, whole. How
-    far a run came is noted in the comment of C(<database>__restored).
+    far a run came is noted in the comment of C(<database>__restored). A client program that a killed run has left goes on
+    alone. So the sessions of O(login_user) in the databases beside, and in that of a move that is completed, are ended first.
 options:
   database:
     description: The database to restore. Its name may have at most 54 characters.

@@ -45,6 +45,8 @@ options:
     description:
       - With V(pending), PostgreSQL of each member whose settings wait for a restart is restarted, one at a time and standbys
         first. The leader hands over before, and comes last.
+      - Each is restarted once, and the leader hands over once at most. A standby that waits for a restart all the same ends the
+        run before anybody hands over; one case is a setting of which a standby does not go below its primary.
     type: str
     choices: [never, pending]
     default: never

@@ -24,6 +24,9 @@ description:
     C(postgresql.connect_address) has them. Two clusters that follow a third one are refused, and so is the address of a
     load balancer, which leads nowhere once the other cluster is fenced.
   - Each step is read from the clusters, so that a run that was interrupted is gone on with by the next one.
+  - While it acts, the run is noted in the configuration of both clusters, under a key of its own that Patroni does not read
+    (C(lowtide_site_run_...)). Another run in a different direction is refused meanwhile, and named. A note of a run that was
+    killed counts for nothing 60 s after it was renewed last; it is named in a warning, and taken out.
 author:
   - The lowtide.ops team (@lowtide-ops)
 options:

@@ -16,6 +16,11 @@ description:
     O(lowtide.ops.k8s_rollout#module:restarted_after). The role C(credentials) does all three.
   - With O(state=finished), the old credential is ended once no pod that may have it and no session of it is left, and a real
     login with it must be refused.
+  - With O(state=reverted), a rotation whose clients do not run with the new credential is taken back. The Secret has the old
+    credential again, and real logins prove that the server takes it; with O(method=one_role) it is set again. Then bring the
+    workloads back to the revision that they had (O(lowtide.ops.k8s_rollout#module:state=undone), with RV(begun_by) as its
+    O(lowtide.ops.k8s_rollout#module:run_id)), and end the new credential by O(state=finished). The role C(credentials) does that.
+    The next run with O(state=rotated) makes another password.
   - With O(method=two_roles) the application has two roles, of which it uses one. Both are members of the role that owns
     what it uses, and act as that (C(ALTER ROLE ... SET role)). The idle one gets the new password, so that the old one works
     until the end. Roles between which the application could tell a difference are refused.
@@ -34,9 +39,11 @@ author:
   - The lowtide.ops team (@lowtide-ops)
 options:
   state:
-    description: Whether a young password is wanted in the Secret, or the end of the old one.
+    description:
+      - Whether a young password is wanted in the Secret, the end of the one that it does not have any more, or, while a rotation
+        is under way, the old one again.
     type: str
-    choices: [rotated, finished]
+    choices: [rotated, finished, reverted]
     default: rotated
   secret:
     description: The Secret. It has the credential that clients use now.
@@ -300,7 +307,9 @@ user:
   type: str
   sample: shop_b
 phase:
-  description: How far the rotation has come (V(preparing), V(switched), V(proven), V(finished)); null where none is noted.
+  description:
+    - How far the rotation has come (V(preparing), V(switched), V(proven), V(finished)), or the way back from it (V(reverting),
+      V(reverted)); null where none is noted.
   returned: when the Secret was read
   type: str
   sample: proven
@@ -313,8 +322,12 @@ rotated_at:
   returned: when the Secret was read
   type: str
   sample: "2026-05-04T02:00:03Z"
+begun_by:
+  description: The name of the run that began the rotation; of the one that ended it, once it is over. Null where none is noted.
+  returned: with O(state=rotated) and O(state=reverted), when the Secret was read
+  type: str
 age:
-  description: How many seconds old the password is.
+  description: How many seconds old the password is. Null where that is not known, as after a rotation that was taken back.
   returned: with O(state=rotated), when the Secret was read
   type: float
 run_id:

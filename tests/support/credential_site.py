@@ -61,10 +61,11 @@ class Space(Protocol):
 
 
 class Sink:
-    """Counts what clients say of each login: by role, and the refused ones with their words."""
+    """Counts what clients say of each login: by role, and the refused ones with their words; ``pods`` were let in."""
 
     def __init__(self, host: str) -> None:
         self.logins: Counter[str] = Counter()
+        self.pods: set[str] = set()
         self.failures: list[str] = []
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.bind((host, 0))
@@ -83,9 +84,11 @@ class Sink:
     def _read(self) -> None:
         with contextlib.suppress(OSError):  # closed: the end
             while True:
-                user, _pod, said = self._socket.recv(65536).decode().split("\n", 2)
+                user, pod, said = self._socket.recv(65536).decode().split("\n", 2)
                 self.logins[user] += 1
-                if said != "ok":
+                if said == "ok":
+                    self.pods.add(pod)
+                else:
                     self.failures.append(f"{user}: {said}")
 
 
@@ -196,21 +199,27 @@ class CredentialSite:
         values = self.values()
         return self.may_login(values["username"], values["password"])
 
-    def start_clients(self, sink: Sink, image: str, *, replicas: int = 2) -> None:
-        """Have a Deployment whose pods get the credential as variables and log in ten times a second."""
+    def start_clients(self, sink: Sink, image: str, *, kind: str = "Deployment", **more: Any) -> None:
+        """Have a workload of two pods that get the credential as variables and log in ten times a second.
+
+        ``more`` are further fields of the container.
+        """
         variables = {"PGHOST": self.server.host, "PGPORT": self.server.port, "PGDATABASE": self.database.name}
         variables |= {"PGCONNECT_TIMEOUT": 5, "SINK_HOST": sink.host, "SINK_PORT": sink.port}
         env: list[Json] = [{"name": name, "value": str(value)} for name, value in variables.items()]
         for name, key in (("PGUSER", "username"), ("PGPASSWORD", "password")):
             env.append({"name": name, "valueFrom": {"secretKeyRef": {"name": SECRET, "key": key}}})
         container = {"name": "main", "image": image, "command": ["/usr/bin/python3.11", "-c", CLIENT], "env": env}
+        container |= more
         template = {
             "metadata": {"labels": {"app": "client"}},
             "spec": {"terminationGracePeriodSeconds": 5, "containers": [container]},
         }
-        spec = {"replicas": replicas, "selector": {"matchLabels": {"app": "client"}}, "template": template}
-        self.space.apply({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "client"}, "spec": spec})
-        self.space.ready("Deployment", "client", replicas)
+        spec: Json = {"replicas": 2, "selector": {"matchLabels": {"app": "client"}}, "template": template}
+        if kind == "StatefulSet":
+            spec["serviceName"] = "client"
+        self.space.apply({"apiVersion": "apps/v1", "kind": kind, "metadata": {"name": "client"}, "spec": spec})
+        self.space.ready(kind, "client", 2)
 
 
 @contextmanager

@@ -4,10 +4,18 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import threading
 from collections.abc import Callable
 from typing import Self
+
+READING = re.compile(
+    r"\s*(/\*[!M]*\d* *)?"
+    r"(SELECT (?!GET_LOCK)|SHOW|SET|USE|EXPLAIN|START TRANSACTION|ROLLBACK|RELEASE|SAVEPOINT|COMMIT)",
+    re.IGNORECASE,
+)
+"""A server is after such a command as it was before."""
 
 
 class CommandProxy:
@@ -20,6 +28,8 @@ class CommandProxy:
         self._sockets: list[socket.socket] = []
         self.act = act
         self.commands = 0
+        self.texts: list[str] = []
+        """How each of them begins."""
         self._listener = socket.create_server((host, 0))
         self.port: int = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
@@ -46,14 +56,19 @@ class CommandProxy:
         with contextlib.suppress(OSError):
             while chunk := source.recv(1 << 16):
                 # A command begins with its length, number 0 and kind; 3 is COM_QUERY. Rows of a load are one each, too.
-                if counts and chunk[3:5] == b"\x00\x03" and not self._may_pass():
+                if counts and chunk[3:5] == b"\x00\x03" and not self._may_pass(chunk[5:105]):
                     return
                 sink.sendall(chunk)
             sink.shutdown(socket.SHUT_WR)
 
-    def _may_pass(self) -> bool:
+    def list_writes(self) -> list[int]:
+        """The numbers of the commands that change something which another session sees, or lock it."""
+        return [number for number, text in enumerate(self.texts, 1) if not READING.match(text)]
+
+    def _may_pass(self, text: bytes) -> bool:
         with self._lock:
             self.commands += 1
+            self.texts.append(text.decode("utf-8", "replace"))
             if not self._stop_at or self.commands < self._stop_at:
                 return True
             act, self.act = self.act, None

@@ -31,7 +31,11 @@ Steps = list[dict[str, Any]]
             [{**SAVE, "needs": ["maintain"]}, {**MAINTAIN, "needs": ["save"]}],
             "needs form a circle: save -> maintain -> save",
         ),
-        ([{**SAVE, "closes": "x"}], "step save has the unknown key closes. Use reverts instead"),
+        pytest.param(
+            [{**SAVE, "closes": "x"}],
+            "step save has the unknown key closes. Use reverts instead",
+            marks=pytest.mark.sweep,
+        ),
         pytest.param(
             [{**SAVE, "serial": 1}],
             "step save has the unknown key serial. Use batches instead",
@@ -149,7 +153,11 @@ def test_a_playbook_of_ones_own_with_plain_plays_between(window: FastWindow) -> 
             "resmue on controller: step resmue: it is not in",
             marks=pytest.mark.sweep,
         ),
-        (("sage", "quiesce", "maintain", "resume", "verify"), "sage on controller: step sage: it is not in"),
+        pytest.param(
+            ("sage", "quiesce", "maintain", "resume", "verify"),
+            "sage on controller: step sage: it is not in",
+            marks=pytest.mark.sweep,
+        ),
     ],
     ids=[
         "left_out",
@@ -189,8 +197,12 @@ def step_play(hosts: str, **keywords: Any) -> dict[str, Any]:
     ("play", "cause"),
     [
         (step_play("databases", serial=1), "it has serial, and Ansible ends a run whose batch is lost"),
-        (step_play("databases:control", strategy="free"), "it runs with strategy free"),
-        (step_play("db1:control"), "its hosts differ from those that window_steps declares"),
+        pytest.param(
+            step_play("databases:control", strategy="free"), "it runs with strategy free", marks=pytest.mark.sweep
+        ),
+        pytest.param(
+            step_play("db1:control"), "its hosts differ from those that window_steps declares", marks=pytest.mark.sweep
+        ),
         (step_play("databases"), "with the control host, by controller"),
     ],
     ids=["serial", "strategy", "hosts", "no_control"],

@@ -29,7 +29,12 @@ PROVEN = "proven"
 """A login with the new password worked. Pods that are older than ``rotated_at`` may have the old one."""
 FINISHED = "finished"
 """The old password is refused."""
-PHASES = (PREPARING, SWITCHED, PROVEN, FINISHED)
+REVERTING = "reverting"
+"""The Secret has the old password again, and the keys of the previous one have the new one. With a ``rotated_at`` a
+login with the old one worked; pods that were made before that, and after ``at``, may have the new one."""
+REVERTED = "reverted"
+"""The Secret has the old password, and the new one is refused."""
+PHASES = (PREPARING, SWITCHED, PROVEN, FINISHED, REVERTING, REVERTED)
 
 TWO_ROLES = "two_roles"
 ONE_ROLE = "one_role"
@@ -39,7 +44,8 @@ METHODS = (TWO_ROLES, ONE_ROLE)
 class Note(t.NamedTuple):
     """A phase of a rotation, the run that came so far, and when. ``user`` is whom the new password is for.
 
-    ``rotated_at`` is from when on a pod that is made has the new password; empty before ``PROVEN``.
+    ``rotated_at`` is from when on a pod that is made has the password of the Secret; empty before ``PROVEN``.
+    While it is ``REVERTING``, ``user`` is whom the old password is of, and ``previous_user`` the one of the new one.
     """
 
     phase: str
@@ -49,6 +55,11 @@ class Note(t.NamedTuple):
     run_id: str
     at: str
     rotated_at: str = ""
+
+    @property
+    def ending(self) -> str:
+        """Return which of the two credentials is to be ended: the new one where the rotation is taken back."""
+        return "new" if self.phase in (REVERTING, REVERTED) else "old"
 
     def encode(self) -> str:
         """Return the text of the annotation."""

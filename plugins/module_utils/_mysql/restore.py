@@ -23,7 +23,7 @@ from . import programs, schema
 from .backup import decode_dump
 from .connection import quote_name
 from .dump_text import DumpText
-from .locks import NamedLock
+from .locks import NamedLock, end_orphans
 from .manifest import (
     DUMP,
     LAYOUT,
@@ -195,6 +195,9 @@ class Restore:
     def _act(self, todo: Todo, examined: Examined, contents: Contents, *, found: programs.Programs, move: Move) -> None:
         """Do what is to be done."""
         manifest = t.cast("MySqlManifest", examined.manifest)
+        if todo.discard or todo.is_resumed:
+            names = [self._beside, self._kept, *([self._options.database] if todo.is_resumed else [])]
+            end_orphans(self._session, names, deadline=self._deadline)
         if todo.discard:
             self._write(f"DROP DATABASE {quote_name(self._beside)}")
         if self._options.state == "absent" or todo.is_in_place:

@@ -9,6 +9,7 @@ import base64
 import json
 import socket
 import ssl
+import time
 import typing as t
 from concurrent.futures import ThreadPoolExecutor
 from email.utils import parsedate_to_datetime
@@ -72,9 +73,15 @@ class Client:
         if not self.urls:
             raise Refusal(obj="option urls", problem="it is empty", next_step="Give the REST address of each member")
         self.request_timeout = request_timeout
+        self._clock_offset = 0.0
         self.validate_certs = validate_certs
         self._headers = {"User-Agent": "lowtide.ops", **_make_authorization(username, password, password_file)}
         self._opener = _make_opener(ca_path, client_cert, client_key, validate_certs=validate_certs)
+
+    @property
+    def now(self) -> float:
+        """Return the time by the clock of the member that has answered last, to a second."""
+        return time.time() + self._clock_offset
 
     def send(
         self, url: str, path: str, *, method: str = "GET", body: Json | None = None, timeout: float | None = None
@@ -86,7 +93,9 @@ class Client:
         try:
             with self._opener.open(request, timeout=timeout or self.request_timeout) as response:
                 text = response.read(MAX_BYTES).decode("utf-8", "replace")
-                return Answer(response.status, text, url, _read_date(response.headers))
+                date = _read_date(response.headers)
+                self._clock_offset = 0.0 if date is None else date - time.time()
+                return Answer(response.status, text, url, date)
         except HTTPError as error:
             return Answer(error.code, _read_error(error), url, _read_date(error.headers))
         except URLError as error:

@@ -249,7 +249,7 @@ def list_restarts(cluster: Cluster, started_after: float | None, *, pending: boo
 def explain_restart(member: Member, started_after: float | None, *, pending: bool) -> str:
     """Return why a member has to be restarted, empty when it has not."""
     if pending and member.needs_restart:
-        return "pending_restart is set"
+        return "pending_restart is set" + (f" ({member.status.pending_reason})" if member.status.pending_reason else "")
     if started_after is not None and member.is_running:
         started_at = parse_time(member.status.started_at)
         if started_at is not None and started_at < started_after:

@@ -84,7 +84,7 @@ def plan_sites(sites: Sites, max_lag: int) -> list[str]:
     What an interrupted run has done is not done again: it is read from the two clusters.
     """
     _check_new(sites.new)
-    _check_pair(sites)
+    check_pair(sites)
     if sites.old is None:
         check_unfed(sites.new)
         return [] if sites.is_promoted else ["promote"]
@@ -137,7 +137,8 @@ def check_unfed(new: Cluster) -> None:
         )
 
 
-def _check_pair(sites: Sites) -> None:
+def check_pair(sites: Sites) -> None:
+    """Raise Refusal where the connections do not lead to two clusters with the same data."""
     if sites.old is None:
         return
     new, old = sites.new, sites.old

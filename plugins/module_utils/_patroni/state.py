@@ -45,6 +45,8 @@ class Status(t.NamedTuple):
     """Names and addresses of these."""
     started_at: str = ""
     pending_restart: bool = False
+    pending_reason: str = ""
+    """Which settings wait for it, and their values; Patroni says so since 4.0."""
     system_identifier: str = ""
     scope: str = ""
     version: str = ""
@@ -82,11 +84,23 @@ class Status(t.NamedTuple):
             clients=frozenset((str(entry.get("application_name")), str(entry.get("client_addr"))) for entry in streams),
             started_at=str(answer.get("postmaster_start_time") or ""),
             pending_restart=bool(answer.get("pending_restart")),
+            pending_reason=_tell_settings(answer.get("pending_restart_reason")),
             system_identifier=str(answer.get("database_system_identifier") or ""),
             scope=str(patroni.get("scope") or ""),
             version=str(patroni.get("version") or ""),
             dcs_age=None if date is None or not dcs_last_seen else max(0.0, date - dcs_last_seen),
         )
+
+
+def _tell_settings(reason: t.Any) -> str:
+    """Return the settings that wait for a restart with the values that they have and are to have."""
+    if not isinstance(reason, dict):
+        return ""
+    words = []
+    for name, values in sorted(reason.items()):
+        both = values if isinstance(values, dict) else {}
+        words.append(f"{name} {both.get('old_value', '?')} -> {both.get('new_value', '?')}")
+    return ", ".join(words)
 
 
 class Member(t.NamedTuple):

@@ -21,7 +21,7 @@ from .._common.outcome import Blocker, PlanItem
 from .._common.text import format_count, join_some
 from .._pg_backup import programs
 from .._postgresql.connection import Session, transact, translate_errors
-from .._postgresql.locks import AdvisoryLock, read_holders
+from .._postgresql.locks import ClusterLock, read_holders
 from .._postgresql.names import format_name, quote
 from .._postgresql.pings import PERIOD, Pings
 from . import replication, role_statements, side
@@ -211,6 +211,7 @@ class Restore:
         decompressor = found.zstd if source.manifest is not None else find_decompressor(source.dump)
         restorer = Restorer(source.dump, tools, decompressor=decompressor)
         schema = restorer.read_schema()
+        restorer.leaves_out_amcheck = restore_rights.must_leave_out(own, schema)
         restore_rights.refuse_timescaledb(schema, source.url)
         databases = self._read_names(source)
         places = place_tables(source, options.tables)
@@ -328,15 +329,11 @@ class Restore:
         return found is None or not found.is_restored(work.mark, system=self._session.server.system_identifier)
 
     def lock(self) -> None:
-        """Take the right to restore this database; it goes with the session.
-
-        A lock is one of the database that its session is in, so those of other runs are looked for in all of them.
-        """
+        """Take the right to restore this database, from whichever database; it goes with the session."""
         key = side.find_lock_key(self._options.live)
-        is_ours = AdvisoryLock(self._session, key).try_acquire()
-        holders = read_holders(self._session, key, anywhere=True)
-        if is_ours and not holders:
+        if ClusterLock(self._session, key).try_acquire():
             return
+        holders = read_holders(self._session, key, anywhere=True)
         holder = holders[0].description if holders else "a session that has ended since"
         since = holders[0].since if holders else None
         self._outcome.blockers.append(
@@ -369,6 +366,7 @@ class Restore:
         if is_due:
             estimate = None if manifest is None else round(2 * (manifest.dump_seconds + manifest.verify_seconds), 1)
             what = f"restore {join_some(work.mark.tables)} beside" if work.mark.tables else "restore beside"
+            what += " without the extension amcheck" if work.restorer.leaves_out_amcheck else ""
             items.append(PlanItem(f"database {copy}", what, f"there is no copy of {source.run}", estimate=estimate))
         if self._options.state == side.LIVE:
             kept = self.name_kept(source.run)

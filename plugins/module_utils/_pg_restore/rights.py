@@ -12,6 +12,7 @@ from .._common.errors import Refusal
 from .._common.outcome import Blocker
 from .._common.text import format_count, join_some
 from .._postgresql.names import INHERIT_VERSION, format_name
+from .amcheck import AMCHECK
 from .dump_text import Schema, unquote
 from .sql_text import IDENTIFIER
 
@@ -137,6 +138,8 @@ def find_lacks(session: Session, schema: Schema, *, owners: t.Collection[str]) -
         lacks.append(_lack(account, what, f"ALTER ROLE {account.name} BYPASSRLS"))
     there = {entry.name: entry for entry in session.read(Extension, _EXTENSIONS, {"names": schema.extensions})}
     for name in schema.extensions:
+        if name == AMCHECK:
+            continue  # it can be left out, see must_leave_out
         if name not in there:
             blocker = Blocker(
                 object=f"extension {name}",
@@ -201,6 +204,15 @@ def find_forced(schema: Schema) -> list[str]:
     """Return the tables whose rows even their owner sees by policies only."""
     texts = ("\n".join(lines) for entry, lines in schema.entries.items() if entry.kind == "TABLE")
     return [match[1] for text in texts for match in _FORCED.finditer(text)]
+
+
+def must_leave_out(session: Session, schema: Schema) -> bool:
+    """Return whether the extension amcheck is in a dump and cannot be created here."""
+    if AMCHECK not in schema.extensions:
+        return False
+    account = session.read(Account, _ACCOUNT)[0]
+    found = session.read(Extension, _EXTENSIONS, {"names": [AMCHECK]})
+    return not found or (found[0].is_privileged and not account.is_superuser)
 
 
 def _lack(account: Account, what: str, step: str) -> Blocker:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import psycopg2
 import pytest
 
-from support.modules import ModuleRun, run_module, start_module
+from support.modules import ModuleRun, finish_module, run_module, start_module
 from support.patroni_sites import ADDRESS, Cluster, Region, wait_until
 from support.playbooks import PlaybookRun, write_yaml
 from support.steady_writer import SteadyWriter
@@ -53,11 +53,25 @@ class Pair(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def pair(region: Region) -> Pair:
+def shared_pair(region: Region) -> Pair:
     """South, and north, which follows it."""
     south = region.make("south", ["south1", "south2"])
     primary = {"host": ADDRESS, "port": south.nodes[south.leader()].port}
     return Pair(south, region.make("north", ["north1"], primary=primary))
+
+
+def let_claims_age(pair: Pair) -> None:
+    """Have what killed runs have noted as it is a minute later."""
+    for cluster in pair:
+        for key in [key for key in cluster.ask("/config") if key.startswith("lowtide_")]:
+            cluster.ask("/config", body={key: {"seen": 0}}, method="PATCH")
+
+
+@pytest.fixture
+def pair(shared_pair: Pair) -> Pair:
+    """The clusters, without a run of another test that was killed a moment ago."""
+    let_claims_age(shared_pair)
+    return shared_pair
 
 
 def params(new: Cluster, old: Cluster, **more: Any) -> Json:
@@ -140,6 +154,39 @@ def test_what_could_not_be_fenced_is_refused(pair: Pair, shared_east: Cluster) -
         old.ask("/config", body={"pause": None}, method="PATCH")
     wait_until(lambda: not old.ask("/cluster").get("pause"), "it is not paused")
     assert pair.primary is old
+
+
+def list_claims(pair: Pair) -> dict[str, Json]:
+    """What runs have noted in both clusters, by scope and key."""
+    configs = {cluster.site.scope: cluster.ask("/config") for cluster in pair}
+    return {f"{scope} {key}": value for scope in configs for key, value in configs[scope].items() if "lowtide" in key}
+
+
+@pytest.mark.procedure("A27")
+def test_of_opposite_runs_at_once_exactly_one_proceeds(pair: Pair) -> None:
+    """Both have something to do, since a run was killed between the fence and the promotion."""
+    new, old = pair.standby, pair.primary
+    with SteadyWriter(pair.connect).writing() as writer:
+        process = start_module("patroni_site", params(new, old))
+        wait_until(lambda: bool(old.ask("/config").get("standby_cluster")), "it is fenced")
+        process.kill()
+        process.wait()
+        young = declare(old, new)
+        assert young["error"]["refused"], young.msg
+        assert f"(process {process.pid})" in young.msg
+        wait_until(lambda: old.is_whole() and new.is_whole(), "both directions can be gone")
+        let_claims_age(pair)
+        processes = [start_module("patroni_site", params(*direction)) for direction in ((new, old), (old, new))]
+        runs = [finish_module(process) for process in processes]
+    (won,), (refused,) = ([run for run in runs if run.failed is failed] for failed in (False, True))
+    assert refused["error"]["refused"], refused.msg
+    winner = runs.index(won)
+    assert "another run is at work, which makes it a" in refused.msg
+    assert f"(process {processes[winner].pid})" in refused.msg
+    assert f"(process {process.pid}), seen" in str(won["warnings"])
+    assert pair.primary is (new, old)[winner]
+    assert writer.lost() == []
+    assert list_claims(pair) == {}
 
 
 HOOKS = ("scale", "smoke", "dns")

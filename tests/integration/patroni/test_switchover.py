@@ -221,6 +221,30 @@ def test_settings_that_wait_for_a_restart_are_applied(east: Cluster) -> None:
     assert not declare(east, restart="pending").changed
 
 
+@pytest.mark.procedure("A26")
+@pytest.mark.sweep
+def test_a_setting_that_is_lowered_takes_the_primary_first(east: Cluster) -> None:
+    """A standby does not go below its primary: one is tried, nobody hands over, and what to do is said and helps."""
+    leader = east.leader()
+    limit = int(east.sql("SHOW max_connections")[0][0])
+    east.ask("/config", body={"postgresql": {"parameters": {"max_connections": limit - 5}}}, method="PATCH")
+    wait_until(lambda: all(east.ask("/patroni", name).get("pending_restart") for name in east.nodes), "it waits")
+    run = declare(east, restart="pending")
+    assert run.failed
+    assert "it was restarted, and waits for a restart all the same" in run.msg, run.msg
+    assert "restart the primary in its place first" in run.msg
+    assert east.leader() == leader
+    east.ask("/restart", leader, body={}, method="POST")
+    wait_until(lambda: not east.ask("/patroni", leader).get("pending_restart"), "the primary has it")
+    replayed = "SELECT count(*) FROM pg_stat_replication WHERE replay_lsn >= pg_current_wal_lsn()"
+    wait_until(lambda: east.sql(replayed) == [(2,)], "the standbys know it")
+    run = declare(east, restart="pending")
+    assert not run.failed, run.msg
+    assert east.leader() == leader
+    assert {int(east.sql("SHOW max_connections", name)[0][0]) for name in east.nodes} == {limit - 5}
+    assert not declare(east, restart="pending").changed
+
+
 def check_killed_leader(east: Cluster, _region: Region) -> None:
     """F23: refused without the flag; with it the old one's key ends first, and the old leader follows once it is back."""
     old, new = east.leader(), other(east)

@@ -3,14 +3,19 @@
 
 from __future__ import annotations
 
+import re
 import socket
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import OpsError
+from ansible_collections.lowtide.ops.plugins.module_utils._patroni.claims import LEASE, Claims
+from ansible_collections.lowtide.ops.plugins.module_utils._patroni.client import Client
 from support.modules import ModuleRun, run_module
-from support.patroni_site_pair import SiteStandIn
+from support.patroni_site_pair import CLAIM, SiteStandIn
 
 Json = dict[str, Any]
 LOST = {"old_site_lost": True}
@@ -32,14 +37,14 @@ def west(east: SiteStandIn) -> Iterator[SiteStandIn]:
         yield site
 
 
-def declare(new: SiteStandIn, old: Json | SiteStandIn, **more: Any) -> ModuleRun:
+def declare(new: SiteStandIn, old: Json | SiteStandIn, *, check: bool = False, **more: Any) -> ModuleRun:
     """Have ``new`` be the primary cluster."""
     old_primary = {"urls": [old.url]} if isinstance(old, SiteStandIn) else old
     options = {
         "primary": {"urls": [new.url], "request_timeout": 2},
         "old_primary": {**old_primary, "request_timeout": 1},
     }
-    return run_module("patroni_site", {**options, "timeout": 2, **more})
+    return run_module("patroni_site", {**options, "timeout": 2, **more}, check=check)
 
 
 def test_a_site_that_nobody_can_connect_to_is_lost_where_that_is_declared(west: SiteStandIn) -> None:
@@ -183,3 +188,94 @@ def test_a_fence_that_could_never_be_proven_is_not_sent(west: SiteStandIn, east:
         run = declare(west, east)
     assert "not every member runs, so that it could not be proven fenced (east2: start failed)" in run.msg, run.msg
     assert east.patches == []
+
+
+def claim(site: SiteStandIn, run: str, becomes: str, peer: SiteStandIn, age: float) -> None:
+    """Note another run in a cluster's configuration."""
+    entry = {"run": run, "owner": "ops2 (process 7)", "becomes": becomes, "peers": [f"{peer.url}/patroni"]}
+    site.config[f"{CLAIM}{run}"] = {**entry, "seen": round(time.time() - age)}
+
+
+def list_claims(*sites: SiteStandIn) -> list[str]:
+    """The keys of what runs have noted."""
+    return [key for site in sites for key in site.config if key.startswith(CLAIM)]
+
+
+@pytest.mark.parametrize("check", [False, True])
+@pytest.mark.parametrize("becomes", ["standby", "primary"])
+def test_a_run_in_the_other_direction_is_refused_with_its_owner(
+    west: SiteStandIn, east: SiteStandIn, becomes: str, check: bool
+) -> None:
+    """Whichever cluster it is noted in. One that has nothing to do is refused as well: it would be told wrongly."""
+    site, peer = (west, east) if becomes == "standby" else (east, west)
+    claim(site, "5ca1ab1e", becomes, peer, 20)
+    run = declare(west, east, check=check)
+    assert run["error"]["refused"], run.msg
+    assert f"which makes it a {becomes}: run 5ca1ab1e of ops2 (process 7), seen " in run.msg
+    assert (west.patches, east.patches, west.claims, east.claims) == ([], [], [], [])
+
+
+def test_a_run_that_makes_a_third_cluster_the_primary_one_is_refused(west: SiteStandIn, east: SiteStandIn) -> None:
+    with SiteStandIn("north") as north:
+        claim(east, "5ca1ab1e", "standby", north, 20)
+        assert "run 5ca1ab1e" in declare(west, east).msg
+
+
+def test_what_a_dead_run_has_noted_is_taken_over_and_told(west: SiteStandIn, east: SiteStandIn) -> None:
+    """Also in the other direction. What a live run in the same direction has noted stays."""
+    claim(west, "dead", "standby", east, 61)
+    claim(west, "twin", "primary", east, 1)
+    west.on_patch = lambda: east_follows(east, west)
+    run = declare(west, east)
+    assert not run.failed, run.msg
+    said = r"run dead of ops2 \(process 7\), seen \d+ s ago, has not ended; this run takes over"
+    assert re.search(said, str(run["warnings"])), run["warnings"]
+    assert list_claims(west, east) == [f"{CLAIM}twin"]
+    noted = west.claims[0]
+    ((key, entry),) = noted.items()
+    assert entry["becomes"] == "primary"
+    assert west.claims[-1] == {key: None}
+
+
+def test_of_two_that_begin_at_once_exactly_one_has_its_claim(west: SiteStandIn, east: SiteStandIn) -> None:
+    """The other one has noted itself after this one had looked: it is in the answer to this one's note."""
+    first = min(west, east, key=lambda site: site.url)
+    west.on_patch = lambda: claim(first, "rival", "standby" if first is west else "primary", other(first), 0)
+
+    def other(site: SiteStandIn) -> SiteStandIn:
+        return east if site is west else west
+
+    run = declare(west, east)
+    assert run["error"]["refused"], run.msg
+    assert "run rival of ops2" in run.msg
+    assert list_claims(west, east) == [f"{CLAIM}rival"]
+    assert not east.is_standby
+    assert west.is_standby
+
+
+def test_a_failed_run_leaves_no_claim(west: SiteStandIn, east: SiteStandIn) -> None:
+    east.on_patch = lambda: east.status.update({"xlog": {}} if east.is_standby else {})
+    assert declare(west, east).failed
+    assert west.claims
+    assert list_claims(west, east) == []
+
+
+def test_a_run_that_stood_still_does_not_write_once_another_one_has_taken_over(
+    west: SiteStandIn, east: SiteStandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A minute later, its note is gone; where it is still there, nobody has begun, and it goes on."""
+    clients = [Client([site.url]) for site in (west, east)]
+    reached = [(client, client.read_cluster()) for client in clients]
+    claims = Claims(reached[0], reached[1], lambda _text: None)
+    later = time.monotonic() + LEASE + 1
+    with claims.hold():
+        monkeypatch.setattr("time.monotonic", lambda: later)
+        claims.require(clients[0])
+        (key,) = list_claims(west)
+        assert west.claims[-1][key]["becomes"] == "primary"
+        del east.config[list_claims(east)[0]]
+        with pytest.raises(OpsError, match="another one has taken over"):
+            claims.require(clients[1])
+        with pytest.raises(OpsError, match="another one has taken over"):
+            claims.renew()
+    assert list_claims(west, east) == []

@@ -14,11 +14,13 @@ from ..._common.errors import OpsError, OutcomeUnknown, Refusal, WaitTimeout
 from ..._common.outcome import Outcome, PlanItem
 from ..._common.retry import Deadline
 from ..arguments import check_dcs, make_client, read_cluster
+from ..claims import Claims
 from ..client import Client, Unreadable
 from ..moving import INTERVAL, list_lacking
 from ..plan import describe_cluster
 from ..sites import (
     Sites,
+    check_pair,
     check_unfed,
     describe_missing,
     describe_sites,
@@ -42,8 +44,11 @@ NO_CHANGE: Json = {"lowtide_rights": None}
 class Run:
     """One run over two clusters. ``sites.old`` is None where the other site is lost, and declared so."""
 
-    def __init__(self, new: Client, old: Client, sites: Sites, outcome: Outcome, seconds: float) -> None:
-        self.new, self.old = new, old
+    def __init__(
+        self, clients: tuple[Client, Client], sites: Sites, claims: Claims, outcome: Outcome, seconds: float
+    ) -> None:
+        self.new, self.old = clients
+        self.claims = claims
         self.sites = sites
         self.outcome = outcome
         self.deadline = Deadline(seconds)
@@ -55,6 +60,16 @@ class Run:
             try_write(self.old, self.sites.old)
         if self.sites.new.is_standby_cluster:
             try_write(self.new, self.sites.new)
+
+    def perform(self, max_lag: int) -> None:
+        """Do what is to be done by what the clusters are now that this run has its claim.
+
+        The new one is read first: it has no more WAL than the old one has later on.
+        """
+        new = self.new.read_cluster()
+        self.sites = Sites(new, None if self.sites.old is None else self.old.read_cluster())
+        for step in plan_sites(self.sites, max_lag):
+            self.fence() if step == "fence" else self.promote()
 
     def fence(self) -> None:
         """Make the old cluster a standby cluster of the new one; ``promote`` proves that this holds."""
@@ -105,6 +120,7 @@ class Run:
             self.outcome.evidence.append(f"{self.sites.old.scope} follows it as a standby cluster")
 
     def _configure(self, client: Client, patch: Json) -> None:
+        self.claims.require(client)
         attempted_before, self.outcome.write_attempted = self.outcome.write_attempted, True
         try:
             answer = client.write("/config", patch, method="PATCH", timeout=client.request_timeout)
@@ -124,6 +140,7 @@ class Run:
 
     def _wait(self, find_lacking: t.Callable[[], list[str]], problem: str) -> None:
         while True:
+            self.claims.renew()
             try:
                 old = None if self.sites.old is None else self.old.read_cluster()
                 self.sites = Sites(self.new.read_cluster(), old)
@@ -171,11 +188,15 @@ def run_site(module: AnsibleModule, outcome: Outcome) -> None:
     max_lag = new.max_lag if params["max_lag"] is None else params["max_lag"]
     outcome.before = outcome.after = describe_sites(sites)
     _report(outcome, sites)
+    check_pair(sites)
+    claims = Claims((new_client, new), None if old is None else (old_client, old), module.warn)
+    for place in claims.places:
+        place.refuse_rivals(new.config if place.client is new_client else t.cast(Cluster, old).config)
     steps = plan_sites(sites, max_lag)
     if "fence" in steps:
         check_known(old_client, sites)
     _plan(outcome, sites, steps)
-    run = Run(new_client, old_client, sites, outcome, params["timeout"])
+    run = Run((new_client, old_client), sites, claims, outcome, params["timeout"])
     if module.check_mode:
         outcome.changed = bool(steps)
         outcome.after = {
@@ -186,8 +207,8 @@ def run_site(module: AnsibleModule, outcome: Outcome) -> None:
         try:
             if steps:
                 run.check_rights()
-            for step in steps:
-                run.fence() if step == "fence" else run.promote()
+                with claims.hold():
+                    run.perform(max_lag)
         finally:
             outcome.waited = run.deadline.elapsed if steps else 0.0
             outcome.after = describe_sites(run.sites)
