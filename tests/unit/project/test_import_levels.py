@@ -115,6 +115,7 @@ LEVELS = {
     "module_utils._patroni": [
         ["state"],
         ["client", "plan"],
+        ["unheard"],
         ["arguments", "claims", "moving", "sites", "summary"],
         ["restarting"],
         ["operations"],
