@@ -24,6 +24,9 @@ description:
   - With O(method=two_roles) the application has two roles, of which it uses one. Both are members of the role that owns
     what it uses, and act as that (C(ALTER ROLE ... SET role)). The idle one gets the new password, so that the old one works
     until the end. Roles between which the application could tell a difference are refused.
+  - Where somebody else has changed the Secret, no client is locked out. A rotation whose annotation is gone is gone on with by
+    the keys of the previous credential. Without these, nothing is begun while pods of before the last change of the Secret use it.
+    Another credential in the Secret is refused, with what to do about it.
   - With O(method=one_role) the only role gets another password. Logins with the old one are refused from then on, until the
     clients have been restarted; so that is refused unless O(accept_interruption) says otherwise.
   - The password is made here (256 bits), and the server gets a SCRAM verifier of it only. It is in no result, no log, on no
@@ -99,7 +102,9 @@ options:
   logins:
     description:
       - Where clients log in. Each of these has to take the new password before the Secret is changed, and to refuse the old one
-        in the end, such as a pooler or a standby. A wrong password must be refused there.
+        in the end, such as a pooler or a standby. A wrong password must be refused there; of two roles the idle one is tried.
+      - Standbys among them, and among the hosts of O(login_host), are asked for sessions of the old role too, by O(login_user).
+        One that cannot be asked is named in RV(evidence) and in a warning.
       - Without it, the primary that O(login_host) leads to.
     type: list
     elements: dict
@@ -287,7 +292,7 @@ summary:
   type: str
   sample: "switched Secret shop/database from shop_a to shop_b, and shop_b can log in with it: the password is 91 d old, allowed are 90 d"
 evidence:
-  description: Which address took or refused which login.
+  description: Which address took or refused which login, and where sessions of the old role were looked for.
   returned: always
   type: list
   elements: str

@@ -58,6 +58,8 @@ class Space(Protocol):
     def get(self, kind: str, name: str) -> Json: ...
     def list(self, kind: str) -> list[Json]: ...
     def ready(self, kind: str, name: str, replicas: int) -> None: ...
+    def request(self, method: str, kind: str, name: str = "", body: Any = None, *, type_: str = ...) -> Json: ...
+    def module(self, module: str, /, *, check: bool = False, **params: Any) -> ModuleRun: ...
 
 
 class Sink:
@@ -176,9 +178,22 @@ class CredentialSite:
         """Execute a statement as superuser in the application's database."""
         return self.server.administer(sql.SQL(statement), database=self.database.name)
 
-    def connect(self, user: str, password: str) -> Any:
-        """Return a session of a client."""
-        parameters: Json = {"host": self.server.host, "port": self.server.port, "dbname": self.database.name}
+    def edit(self, *, keeps_note: bool = True, **values: str | None) -> None:
+        """Change or remove keys of the Secret as a person does, and the annotation."""
+        data = {key: None if text is None else base64.b64encode(text.encode()).decode() for key, text in values.items()}
+        body: Json = {"data": data}
+        if not keeps_note:
+            body["metadata"] = {"annotations": {ANNOTATION: None}}
+        self.space.request("PATCH", "Secret", SECRET, body, type_="merge-patch+json")
+
+    def write_note(self, note: Json) -> None:
+        """Have this noted on the Secret."""
+        body = {"metadata": {"annotations": {ANNOTATION: json.dumps(note)}}}
+        self.space.request("PATCH", "Secret", SECRET, body, type_="merge-patch+json")
+
+    def connect(self, user: str, password: str, **where: Any) -> Any:
+        """Return a session of a client, on this server or on another one."""
+        parameters: Json = {"host": self.server.host, "port": self.server.port, "dbname": self.database.name, **where}
         return psycopg2.connect(**parameters, user=user, password=password)
 
     def find_log(self) -> str:
@@ -186,10 +201,10 @@ class CredentialSite:
         logs = [path for path in (self.server.folder.parent / "log").iterdir() if str(self.server.version) in path.name]
         return "".join(path.read_text(encoding="utf-8", errors="replace") for path in logs)
 
-    def may_login(self, user: str, password: str) -> bool:
+    def may_login(self, user: str, password: str, **where: Any) -> bool:
         """Whether a login works, for whatever reason not."""
         try:
-            self.connect(user, password).close()
+            self.connect(user, password, **where).close()
         except psycopg2.OperationalError:
             return False
         return True

@@ -15,6 +15,15 @@ Json = dict[str, Any]
 CLAIM = "lowtide_site_run_"
 
 
+def merge(config: Json, patch: Json) -> Json:
+    """A configuration after a change: dictionaries are merged, None takes a key out."""
+    both = {
+        name: merge(config[name], value) if isinstance(value, dict) and isinstance(config.get(name), dict) else value
+        for name, value in patch.items()
+    }
+    return {name: value for name, value in {**config, **both}.items() if value is not None}
+
+
 class SiteStandIn:
     """A cluster whose member listens at ``port``, and whose PostgreSQL has this address as well.
 
@@ -81,7 +90,7 @@ class SiteStandIn:
     def patch(self, body: Json) -> None:
         """Do as Patroni does with a change of the configuration."""
         was_standby = self.is_standby
-        self.config = {name: value for name, value in {**self.config, **body}.items() if value is not None}
+        self.config = merge(self.config, body)
         if all(name.startswith(CLAIM) for name in body):
             self.claims.append(body)
             return

@@ -14,18 +14,19 @@ from collections.abc import Callable
 from .._common.errors import Refusal, WaitTimeout
 from .._common.retry import Backoff, Deadline
 from .._common.text import format_duration, join_some
+from .._common.timestamps import format_utc
 from .._kubernetes.fields import as_dict, as_list, as_time, get_path
 from .._kubernetes.references import list_references
 from .._kubernetes.resources import collection_path, format_collection
-from .._postgresql.roles import read_sessions
+from .._kubernetes.secrets import find_last_change
 from .notes import REVERTING
 
 if t.TYPE_CHECKING:
     from .._kubernetes.client import Client
     from .._kubernetes.fields import Json
     from .._kubernetes.secrets import Secret
-    from .._postgresql.connection import Session
     from .notes import Note
+    from .places import Places
 
 SESSION_GRACE = 5.0
 """Seconds in which a session of the idle role may end by itself, such as one of a run that was killed."""
@@ -38,22 +39,48 @@ def wait_for_pods(client: Client, secret: Secret, note: Note, *, deadline: Deadl
     """
     is_back = note.phase == REVERTING
     moment, since = as_time(note.rotated_at) or 0.0, (as_time(note.at) or 0.0) if is_back else None
-    path = collection_path("Pod", secret.namespace)
-
-    def find() -> list[str]:
-        listing = client.list(path, obj=format_collection("Pod", secret.namespace))
-        return [f"Pod {secret.namespace}/{name}" for name in find_old_pods(listing.items, secret.name, moment, since)]
-
     problem = f"pods of before {note.rotated_at} may have its old credential: {{}}"
     if is_back:
-        problem = f"pods between {note.at} and {note.rotated_at} may have its new credential: {{}}"
+        problem = f"pods between {note.when} and {note.rotated_at} may have its new credential: {{}}"
     return _wait_until_none(
-        find,
+        lambda: _list_pods(client, secret, moment, since),
         deadline,
         obj=secret.title,
         problem=problem,
         next_step="Restart the workloads that they belong to (credentials_workloads), and run again; both work by then",
     )
+
+
+def refuse_earlier_pods(client: Client, secret: Secret, keys: t.Sequence[str], *, is_accepted: bool) -> None:
+    """Refuse to begin with a Secret of which nothing is known, while a pod has it from before its last change.
+
+    Such a pod may have whatever credential the Secret had by then, also that of the role that is to get a password.
+    """
+    moment = find_last_change(secret, keys)
+    left = _list_pods(client, secret, moment)
+    if not left:
+        return
+    when, pods = format_utc(moment), join_some(left)
+    if is_accepted:
+        raise Refusal(
+            obj=secret.title,
+            problem=f"no rotation is noted on it, and pods of before {when}, when it was changed, may have another"
+            f" credential: {pods}",
+            next_step="Restart the workloads that they belong to, and run again",
+        )
+    raise Refusal(
+        obj=secret.title,
+        problem=f"no rotation is noted on it, the server refuses its credential, and pods of before {when}, when it was"
+        f" changed, may have the one that works: {pods}",
+        next_step="Put the credential that they have (kubectl exec POD -- env) into the Secret, restart them, and run"
+        " again",
+    )
+
+
+def _list_pods(client: Client, secret: Secret, moment: float, since: float | None = None) -> list[str]:
+    path = collection_path("Pod", secret.namespace)
+    listing = client.list(path, obj=format_collection("Pod", secret.namespace))
+    return [f"Pod {secret.namespace}/{name}" for name in find_old_pods(listing.items, secret.name, moment, since)]
 
 
 def find_old_pods(pods: t.Iterable[Json], secret: str, moment: float, since: float | None = None) -> list[str]:
@@ -89,13 +116,10 @@ def _list_statuses(pod: Json) -> list[t.Any]:
     return [entry for field in fields for entry in as_list(get_path(pod, "status", field))]
 
 
-def wait_for_sessions(session: Session, name: str, *, deadline: Deadline, why: str) -> float:
-    """Wait until no session of a role is open, and return how many seconds that took."""
+def wait_for_sessions(places: Places, name: str, *, deadline: Deadline, why: str) -> float:
+    """Wait until no session of a role is open on any server that is asked, and return how many seconds that took."""
     return _wait_until_none(
-        lambda: [
-            f"pid {entry.pid} ({entry.application or 'no application_name'}, database {entry.database})"
-            for entry in read_sessions(session, name)
-        ],
+        lambda: places.list_sessions(name),
         deadline,
         obj=f"role {name}",
         problem=f"{why}, and sessions of it are open: {{}}",

@@ -15,11 +15,10 @@ import json
 import typing as t
 
 from .._common.errors import Refusal
+from .._kubernetes.secrets import CREDENTIAL
 
-ANNOTATION = "lowtide.ops/credential"
+ANNOTATION = CREDENTIAL
 FORMAT = 1
-PREVIOUS_USER = "lowtide.previous-username"
-PREVIOUS_PASSWORD = "lowtide.previous-password"  # noqa: S105 - a key
 
 PREPARING = "preparing"
 """A role is about to get a password. The Secret has the old one, which works."""
@@ -46,6 +45,7 @@ class Note(t.NamedTuple):
 
     ``rotated_at`` is from when on a pod that is made has the password of the Secret; empty before ``PROVEN``.
     While it is ``REVERTING``, ``user`` is whom the old password is of, and ``previous_user`` the one of the new one.
+    ``at`` is empty where the note of a rotation that is under way was lost. ``keys`` are what it writes, by commas.
     """
 
     phase: str
@@ -55,6 +55,17 @@ class Note(t.NamedTuple):
     run_id: str
     at: str
     rotated_at: str = ""
+    keys: str = ""
+
+    @property
+    def holder(self) -> str:
+        """Return the role that the Secret has to name in this phase."""
+        return self.previous_user if self.phase == PREPARING else self.user
+
+    @property
+    def when(self) -> str:
+        """Return ``at`` for messages."""
+        return self.at or "a time that is not known"
 
     @property
     def ending(self) -> str:
@@ -82,7 +93,7 @@ def read_note(annotations: t.Mapping[str, t.Any], *, title: str) -> Note | None:
         raise Refusal(
             obj=f"annotation {ANNOTATION} of {title}",
             problem=f"it is not understood: {text!r}",
-            next_step="Use the release of this collection that wrote it, or remove the annotation once you know which"
-            " password the server takes",
+            next_step="Use the release of this collection that wrote it, or remove the annotation: the next run goes by"
+            " what the Secret has, and locks nobody out",
         ) from None
     return note

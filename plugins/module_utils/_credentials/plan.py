@@ -17,12 +17,12 @@ from urllib.parse import quote
 from .._common.errors import Refusal
 from .._common.outcome import PlanItem
 from .._common.text import format_count, format_duration
+from .._kubernetes.secrets import PREVIOUS_PASSWORD, PREVIOUS_USER
 from .notes import (
+    ANNOTATION,
     FINISHED,
     ONE_ROLE,
     PREPARING,
-    PREVIOUS_PASSWORD,
-    PREVIOUS_USER,
     PROVEN,
     REVERTED,
     REVERTING,
@@ -46,11 +46,13 @@ def decide(note: Note | None, *, now: float, max_age: datetime.timedelta) -> Dec
     """Return what a run has to do that wants a password no older than ``max_age``; ``now`` is the API server's."""
     if note is None:
         return Decision(BEGIN, "no rotation is noted on it")
+    if note.phase == SWITCHED and not note.at:
+        return Decision(PROVE, f"it has {PREVIOUS_USER}, and the note of that rotation is gone")
     under_way = {
         PREPARING: Decision(BEGIN, f"run {note.run_id} began at {note.at} and did not come to the switch"),
         SWITCHED: Decision(PROVE, f"run {note.run_id} switched it at {note.at} and did not come to the proof"),
         PROVEN: Decision(HAND_OVER, f"clients are being handed over since {note.rotated_at}"),
-        REVERTING: Decision(GO_BACK, f"the rotation that run {note.run_id} began at {note.at} is taken back"),
+        REVERTING: Decision(GO_BACK, f"the rotation that run {note.run_id} began at {note.when} is taken back"),
         REVERTED: Decision(BEGIN, f"the rotation before it was taken back at {note.at}"),
     }
     if note.phase in under_way:
@@ -70,7 +72,7 @@ def compute_age(note: Note, *, now: float) -> float:
         raise Refusal(
             obj="the note on the Secret",
             problem=f"rotated_at is {note.rotated_at!r}, which is no time",
-            next_step="Remove the annotation lowtide.ops/credential; the next run makes a new password then",
+            next_step=f"Remove the annotation {ANNOTATION}; the next run makes a new password then",
         ) from None
     return max(0.0, now - rotated)
 
@@ -166,8 +168,48 @@ def plan_rotation(
     return steps.get(decision.action, [])
 
 
-def list_previous(user: str, password: str) -> dict[str, str | None]:
-    """Return the keys that keep the old credential until it is proven to be dead."""
+def take_up(
+    values: t.Mapping[str, bytes], *, method: str, user: str | None, roles: t.Sequence[str], run_id: str
+) -> Note | None:
+    """Return what is to be noted of a rotation whose note is gone; None where none is under way.
+
+    As long as one is, the Secret has the keys of the other credential. That of the Secret is proven then, every pod of
+    before that is taken for one that has the other, and the other is ended as an old one: whichever way it went.
+    """
+    if PREVIOUS_USER not in values or not user:
+        return None
+    previous = values[PREVIOUS_USER].decode("utf-8", "replace")
+    if method == TWO_ROLES and previous == user:
+        previous = next((role for role in roles if role != user), previous)
+    return Note(SWITCHED, method, user, previous, run_id, "")
+
+
+_GO_BACK = "Run with state reverted: that puts the credential of {} back, and clients that have either go on"
+
+
+def explain_other_user(note: Note, current: str) -> str:
+    """Return what to do about a Secret that names another role than its note says."""
+    if note.phase in (SWITCHED, PROVEN):
+        return _GO_BACK.format(note.previous_user)
+    if note.phase == REVERTING:
+        return f"Find out who changed it; to go on with what there is, remove annotation {ANNOTATION}"
+    return (
+        f"Put {note.holder} there again, which clients log in as, and run with max_age 0s where its password is lost;"
+        f" if all of them were restarted with {current}, remove annotation {ANNOTATION}"
+    )
+
+
+def explain_refused(note: Note | None, *, has_previous: bool, key: str) -> str:
+    """Return what to do about a Secret whose password no address takes."""
+    if note is not None and note.phase in (SWITCHED, PROVEN) and has_previous:
+        return _GO_BACK.format(note.previous_user)
+    if note is None or note.phase in (FINISHED, REVERTED):
+        return "Find out who changed the password or the Secret; with max_age 0s a new one is made now"
+    return f"Put the password that running pods have (kubectl exec POD -- env) into key {key}, and run again"
+
+
+def list_previous(user: str, password: str | None) -> dict[str, str | None]:
+    """Return the keys that keep the other credential until it is proven to be dead; None where it is not known."""
     return {PREVIOUS_USER: user, PREVIOUS_PASSWORD: password}
 
 
@@ -205,7 +247,7 @@ def summarize_finish(note: Note | None, *, title: str, proofs: t.Sequence[str], 
 
 def plan_reversion(note: Note, *, title: str, keys: t.Sequence[str]) -> list[PlanItem]:
     """Return what going back does, in its order."""
-    why = f"the rotation that run {note.run_id} began at {note.at} is taken back"
+    why = f"the rotation that run {note.run_id} began at {note.when} is taken back"
     back = PlanItem(title, f"{', '.join(keys)}: the old credential of {note.previous_user}", why)
     if note.method == TWO_ROLES:
         return [back]

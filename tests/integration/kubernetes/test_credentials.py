@@ -291,7 +291,7 @@ def differ(site: CredentialSite, statement: str) -> None:
 REFUSALS = {
     "no member": ("REVOKE {owner} FROM {b}", "is no member of"),
     "acts as itself": ("ALTER ROLE {b} RESET role", "do not act as"),
-    "owns": ("CREATE TABLE t (id int); ALTER TABLE t OWNER TO {a}", "owns 1 objects"),
+    "owns": ("CREATE TABLE t (id int); ALTER TABLE t OWNER TO {a}", "owns 1 object (table public.t in database "),
     "attributes": ("ALTER ROLE {b} CONNECTION LIMIT 3", "differ in their attributes"),
     "settings": ("ALTER ROLE {a} SET work_mem = '64MB'", "differ in their settings"),
     "grants": ("CREATE TABLE t (id int); GRANT SELECT ON t TO {a}", "differ in their privileges of their own"),
@@ -390,7 +390,7 @@ def trusting_server(lab: Json) -> Iterator[Server]:
 
 def test_an_address_that_asks_for_no_password_is_refused(credentials: CredentialSite, trusting_server: Server) -> None:
     site, there = credentials, trusting_server
-    there.administer(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(site.a)))
+    there.administer(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(site.b)))
     run = site.run(logins=[{"host": there.host, "port": there.port, "database": "postgres"}])
     assert run["error"]["refused"], run.result
     assert "lets this role in with a wrong password" in run.msg

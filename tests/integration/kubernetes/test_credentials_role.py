@@ -259,3 +259,37 @@ def test_killed_on_the_way_back_the_next_run_goes_on_with_it(
     assert (site.note() or {})["phase"] == "reverted"
     site.space.ready("Deployment", "client", 2)
     assert sink.failures == []
+
+
+@pytest.mark.sweep
+@pytest.mark.every_version
+@pytest.mark.parametrize("postgresql", ["18"], indirect=True)
+@pytest.mark.procedure("C27")
+def test_no_login_fails_where_somebody_else_changes_the_secret(
+    clients: CredentialSite, sink: Sink, ansible_playbook: Callable[..., PlaybookRun], tmp_path: Path
+) -> None:
+    """The note is removed in the middle, then another password is put there in the middle of the next rotation."""
+    site, old = clients, clients.values()
+    play = write_play(tmp_path / "play.yml", site)
+    assert site.run().rc == 0
+    site.edit(keeps_note=False)
+    run = ansible_playbook(play)
+    assert run.rc == 0, run.stdout
+    assert site.works()
+    assert not site.may_login(site.a, old["password"])
+    live = site.values()
+
+    assert site.run(max_age="0s").rc == 0
+    site.edit(password="wrong")
+    run = ansible_playbook(play)
+    assert run.rc == 2
+    assert "Run with state reverted" in run.stdout, run.stdout
+    assert site.run(state="reverted").rc == 0
+    run = ansible_playbook(play, timeout=240)
+    assert run.rc == 2
+    assert f"has the old credential of {site.b} again, which works" in " ".join(run.stdout.split()), run.stdout
+    assert site.values() == live
+    assert (site.note() or {})["phase"] == "reverted"
+    count = sink.logins[site.b]
+    wait_for(lambda: sink.logins[site.b] > count + 20, "clients go on")
+    assert sink.failures == []

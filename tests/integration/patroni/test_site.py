@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -234,9 +236,58 @@ def test_clients_are_led_last_and_only_to_what_works(
 
 
 @pytest.mark.procedure("A27")
+def test_a_site_that_still_sends_is_not_lost(pair: Pair) -> None:
+    """Only this host is cut off from it. Patroni 3.0.2 does not say who streams; the WAL that comes does."""
+    new, old = pair.standby, pair.primary
+    away = {**old.params, "urls": ["https://127.0.0.1:9"]}
+    with SteadyWriter(pair.connect).writing() as writer:
+        run = declare(new, old, old_primary=away, old_site_lost=True)
+        assert run["error"]["refused"], run.msg
+        assert "bytes of WAL during this run, so that another server still sends them" in run.msg
+        assert pair.primary is old
+    assert writer.lost() == []
+
+
+@pytest.mark.sweep
+@pytest.mark.procedure("A27")
+def test_a_slot_goes_there_and_comes_back(pair: Pair) -> None:
+    """With Patroni up to 3.2 it is taken out before the fence, by the change that the refusal names, and put back."""
+    new, old = pair.standby, pair.primary
+    slots = {"slots": {"site": {"type": "physical"}}}
+    reads = "SELECT active FROM pg_replication_slots WHERE slot_name = 'site'"
+    old.ask("/config", body=slots, method="PATCH")
+    wait_until(lambda: old.sql(reads, old.leader()), "the slot is there")
+    new.ask("/config", body={"standby_cluster": {"primary_slot_name": "site"}}, method="PATCH")
+    wait_until(lambda: old.sql(reads, old.leader()) == [(True,)], "it streams by its slot")
+    refused = declare(new, old)
+    assert refused["error"]["refused"], refused.msg
+    assert "primary_slot_name site (with Patroni 3.0.2)" in refused.msg
+    patch = re.search(r"Send PATCH (\{.*\}) to", refused.msg)
+    assert patch
+    new.ask("/config", body=json.loads(patch[1]), method="PATCH")
+    wait_until(lambda: old.sql(reads, old.leader()) == [(False,)], "it has let the slot go")
+    wait_until(lambda: not declare(new, old, check=True).failed, "it streams again")
+    try:
+        with SteadyWriter(pair.connect).writing() as writer:
+            run = declare(new, old)
+            assert not run.failed, run.msg
+            back = declare(old, new)
+            assert not back.failed, back.msg
+        assert writer.lost() == []
+        assert new.ask("/config")["standby_cluster"]["primary_slot_name"] == "site"
+        wait_until(lambda: old.sql(reads, old.leader()) == [(True,)], "it streams by its slot again")
+        assert not declare(old, new).changed
+    finally:
+        new.ask("/config", body={"standby_cluster": {"primary_slot_name": None}}, method="PATCH")
+        old.ask("/config", body={"slots": None}, method="PATCH")
+
+
+@pytest.mark.procedure("A27")
 def test_a_lost_site_needs_a_word_and_two_primaries_are_refused_after_it(pair: Pair) -> None:
     """The site comes back as a second primary: nothing is guessed then. The last test, since the pair is beyond repair."""
     new, old = pair.standby, pair.primary
+    # For so long no WAL must come, since Patroni 3.0.2 does not say whether it streams.
+    new.ask("/config", body={"postgresql": {"parameters": {"wal_receiver_timeout": "2s"}}}, method="PATCH")
     for name in old.nodes:
         old.kill(name)
     try:

@@ -17,7 +17,6 @@ from ansible_collections.lowtide.ops.plugins.module_utils._credentials.notes imp
     ONE_ROLE,
     PHASES,
     PREPARING,
-    PREVIOUS_PASSWORD,
     PROVEN,
     REVERTED,
     REVERTING,
@@ -45,7 +44,11 @@ from ansible_collections.lowtide.ops.plugins.module_utils._credentials.plan impo
     summarize_finish,
     summarize_rotation,
 )
-from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.secrets import Secret, find_secret_owners
+from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.secrets import (
+    PREVIOUS_PASSWORD,
+    Secret,
+    find_secret_owners,
+)
 from ansible_collections.lowtide.ops.plugins.module_utils._postgresql.roles import Role, refuse_ending
 
 Json = dict[str, Any]

@@ -72,6 +72,65 @@ def test_what_patroni_did_not_do_is_a_failure(answer: tuple[int, str], said: str
         assert cluster.leader == "pg1"
 
 
+def make_restarts(cluster: PatroniStandIn, said: str, *, leads: bool) -> None:
+    """A standby waits for a restart, which Patroni refuses as the cluster is another one by then."""
+    status = cluster.status
+    cluster.status = lambda name: {  # type: ignore[method-assign]
+        **status(name),
+        "pending_restart": name == "pg2" and not cluster.posts,
+    }
+
+    def answer(stand_in: PatroniStandIn, _path: str, _body: Json) -> tuple[int, str]:
+        if leads:
+            stand_in.switch("pg2")
+            stand_in.status = lambda name: {**status(name), "pending_restart": True}  # type: ignore[method-assign]
+        return 503, said
+
+    cluster.on_post = answer
+
+
+UNSATISFIED = "restart conditions are not satisfied"
+
+
+def test_a_restart_says_what_it_rests_on() -> None:
+    """A standby that leads by now is not restarted as one; one that does not wait any more needs no restart."""
+    with PatroniStandIn() as cluster:
+        make_restarts(cluster, UNSATISFIED, leads=True)
+        run = declare(cluster, leader=None, restart="pending")
+        assert cluster.posts == [("/restart", {"role": "replica", "restart_pending": True})]
+        assert "member pg2: it was not restarted, since it leads by now" in run.msg, run.msg
+        assert not run.changed
+    with PatroniStandIn() as cluster:
+        make_restarts(cluster, UNSATISFIED, leads=False)
+        run = declare(cluster, leader=None, restart="pending")
+        assert not run.failed, run.msg
+        assert not run.changed
+
+
+def test_a_synchronous_cluster_is_whole_again_once_as_many_confirm_as_before() -> None:
+    """Else the next step of the run, or the next run, finds nobody who may take over."""
+    with PatroniStandIn() as cluster:
+        cluster.config["synchronous_mode"] = True
+        answer = cluster.cluster
+        looks: list[str] = []
+
+        def confirm() -> Json:
+            """The one that does not lead confirms commits, but only some looks after the switchover."""
+            looks.append(cluster.leader)
+            late = looks.count("pg2")
+            members = [
+                {**m, "role": "sync_standby"} if m["role"] == "replica" and (late == 0 or late > 5) else m
+                for m in answer()["members"]
+            ]
+            return {"members": members}
+
+        cluster.cluster = confirm  # type: ignore[method-assign]
+        run = declare(cluster)
+        assert not run.failed, run.msg
+        assert looks.count("pg2") > 5
+        cluster.cluster = answer  # type: ignore[method-assign]
+
+
 def lead_without_promotion(cluster: PatroniStandIn, _path: str, body: Json) -> tuple[int, str]:
     """The leader changes, its timeline does not."""
     cluster.leader = body["candidate"]

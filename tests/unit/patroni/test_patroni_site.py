@@ -112,6 +112,61 @@ def test_the_other_site_takes_over(west: SiteStandIn, east: SiteStandIn) -> None
     assert not again.changed
 
 
+EXTRAS: Json = {"primary_slot_name": "west", "restore_command": "cp /archive/%f %p"}
+
+
+def test_there_and_back_a_standby_cluster_has_what_it_had(west: SiteStandIn, east: SiteStandIn) -> None:
+    """Its slot and archive are kept with it while it is the primary cluster; the other one is said to have none."""
+    west.config["standby_cluster"].update(EXTRAS)
+    east.config["slots"] = {"west": {"type": "physical"}}
+    before = dict(west.config["standby_cluster"])
+    west.on_patch = lambda: east_follows(east, west)
+    there = declare(west, east)
+    assert not there.failed, there.msg
+    assert west.config["lowtide_standby_cluster"] == before
+    assert "standby_cluster of east is" in str(there["warnings"])
+    assert "without primary_slot_name, restore_command, which lowtide_standby_cluster in the" in str(there["warnings"])
+    assert not declare(west, east).changed
+
+    west.on_patch = lambda: None
+    east.on_patch = lambda: east_follows(west, east)
+    predicted = declare(east, west, check=True)
+    back = declare(east, west)
+    assert not back.failed, back.msg
+    assert back["plan"] == predicted["plan"]
+    assert west.config["standby_cluster"] == before
+    assert "lowtide_standby_cluster" not in west.config
+    assert "warnings" not in back.result
+    assert not declare(east, west).changed
+
+
+def test_a_lost_site_whose_wal_may_still_come_is_watched(west: SiteStandIn) -> None:
+    """Patroni below 3.0.4 does not say whether it streams."""
+    west.status = {"patroni": {"version": "3.0.2", "scope": "west"}}
+    west.config["postgresql"] = {"parameters": {"wal_receiver_timeout": "1s"}}
+    reads: list[int] = []
+
+    def read_more(path: str, read: Any = west.read) -> Json:
+        answer: Json = read(path)
+        if path == "/patroni" and len(reads) < 40:
+            reads.append(1)
+            position = west.position + 10 * len(reads)
+            answer["xlog"] = {"received_location": position, "replayed_location": position}
+        return answer
+
+    west.read = read_more  # type: ignore[method-assign]
+    lost: Json = {"urls": ["http://127.0.0.1:9"]}
+    run = declare(west, lost, timeout=30, **LOST)
+    assert run["error"]["refused"], run.msg
+    assert "bytes of WAL during this run, so that another server still sends them" in run.msg
+    assert west.is_standby
+    reads.extend([1] * 40)
+    run = declare(west, lost, timeout=30, **LOST)
+    assert not run.failed, run.msg
+    assert "west has received no WAL for 2 s (wal_receiver_timeout and loop_wait)" in str(run["evidence"])
+    assert not west.is_standby
+
+
 def east_follows(old: SiteStandIn, new: SiteStandIn) -> None:
     """The old cluster is on the new timeline and streams."""
     old.timeline = new.timeline
@@ -279,3 +334,18 @@ def test_a_run_that_stood_still_does_not_write_once_another_one_has_taken_over(
         with pytest.raises(OpsError, match="another one has taken over"):
             claims.renew()
     assert list_claims(west, east) == []
+
+
+def test_a_member_of_the_old_site_without_patroni_is_no_success(west: SiteStandIn, east: SiteStandIn) -> None:
+    """West is the primary cluster already; the server of a member that east has lost takes connections."""
+    west.on_patch = lambda: east_follows(east, west)
+    assert not declare(west, east).failed
+    silent = "http://127.0.0.2:9"
+    known = declare(west, {"urls": [east.url, silent]})
+    assert not known.failed, known.msg
+    assert "whether it accepts writes is not known" in str(known["warnings"])
+    assert [blocker["object"] for blocker in known["blockers"]] == [f"address {silent}"]
+    with socket.create_server(("127.0.0.2", east.port)):
+        run = declare(west, {"urls": [east.url, silent]})
+    assert run["error"]["refused"], run.msg
+    assert f"Patroni cluster east: there may be a second primary: address {silent}" in run.msg

@@ -99,7 +99,8 @@ LEVELS = {
     "module_utils._consumers": [["partitions"], ["operations"]],
     "module_utils._credentials": [
         ["certificates", "notes"],
-        ["clients", "plan"],
+        ["places", "plan"],
+        ["clients"],
         ["operations.rotation"],
         ["operations.reversion"],
         ["operations"],
@@ -116,6 +117,7 @@ LEVELS = {
     "module_utils._patroni": [
         ["state"],
         ["client", "plan"],
+        ["unheard"],
         ["arguments", "claims", "moving", "sites", "summary"],
         ["restarting"],
         ["operations"],

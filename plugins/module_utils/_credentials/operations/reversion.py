@@ -17,9 +17,11 @@ from __future__ import annotations
 import typing as t
 
 from ..._common.errors import Refusal
+from ..._common.text import join_some
+from ..._kubernetes.secrets import PREVIOUS_PASSWORD
 from ..._postgresql.logins import try_login
 from ..._postgresql.roles import changed_password, make_verifier
-from ..notes import PREVIOUS_PASSWORD, PROVEN, REVERTING, SWITCHED, Note
+from ..notes import PROVEN, REVERTING, SWITCHED, TWO_ROLES, Note
 from ..plan import list_previous, plan_reversion, render_templates, summarize_reversion
 from .rotation import Rotation
 
@@ -36,8 +38,10 @@ class Reversion(Rotation):
         self._report_reversion(note, is_done=False)
         if note is None or note.phase not in (SWITCHED, PROVEN, REVERTING):
             return
-        self._refuse_other_user(self._require_text(self.params["username_key"]))
         is_begun = note.phase == REVERTING
+        if is_begun:
+            self._refuse_other_user(self._require_text(self.params["username_key"]))
+        self._refuse_missing_templates(note)
         if is_begun and note.rotated_at:
             self._check_login()
             return
@@ -57,9 +61,8 @@ class Reversion(Rotation):
         self._report_reversion(note, is_done=True)
 
     def _put_back(self, note: Note) -> None:
-        """Change both credentials of the Secret with each other."""
-        user, old = note.previous_user, self._require_text(PREVIOUS_PASSWORD)
-        new = self._require_text(self.params["password_key"])
+        """Change both credentials of the Secret with each other, whatever somebody has put in their place."""
+        user, old, new = note.previous_user, self._find_old(note), self._find_new(note)
         values: dict[str, str | None] = {
             self.params["username_key"]: user,
             self.params["password_key"]: old,
@@ -68,13 +71,42 @@ class Reversion(Rotation):
         }
         back = note._replace(phase=REVERTING, user=user, previous_user=note.user, rotated_at="")
         role = self._find_role(user)
-        if try_login(self.addresses[0], user, old).is_accepted:
+        if self._is_accepted(user, old):
             self._write(back, values)
             return
         # With one role always; with two where a run was killed that had ended the old one already.
         with changed_password(self.session, role, make_verifier(self.session, user, old)):
             self.outcome.changed = self.outcome.write_attempted = True
             self._write(back, values)
+
+    def _find_old(self, note: Note) -> str:
+        """Return the password to go back to: the one that was kept, or what somebody has put there for that role."""
+        current, password = (self.secret.get_text(self.params[key]) for key in ("username_key", "password_key"))
+        is_put_back = note.method == TWO_ROLES and current == note.previous_user
+        is_kept = PREVIOUS_PASSWORD in self.secret.values
+        if password and is_put_back and not is_kept and self._is_accepted(note.previous_user, password):
+            return password
+        return self._require_text(PREVIOUS_PASSWORD)
+
+    def _find_new(self, note: Note) -> str | None:
+        """Return the password that is to be ended; None where somebody has changed it in the Secret."""
+        current, password = (self.secret.get_text(self.params[key]) for key in ("username_key", "password_key"))
+        if current != note.user or not password:
+            return None
+        return password if self._is_accepted(note.user, password) else None
+
+    def _is_accepted(self, user: str, password: str) -> bool:
+        return try_login(self.addresses[0], user, password).is_accepted
+
+    def _refuse_missing_templates(self, note: Note) -> None:
+        """Refuse to leave the new password in keys that the rotation has put it into."""
+        missing = [key for key in note.keys.split(",") if key and key not in self._keys]
+        if missing:
+            raise Refusal(
+                obj=f"key {join_some(missing)} of {self.secret.title}",
+                problem="the rotation has put the new credential into it, and templates does not say what it is",
+                next_step="Give the templates that the rotation had",
+            )
 
     def _find_role(self, name: str) -> Role:
         role = self.roles.get(name)

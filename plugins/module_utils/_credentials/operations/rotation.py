@@ -32,6 +32,8 @@ from ..._kubernetes.client import Client
 from ..._kubernetes.resources import find_resource
 from ..._kubernetes.reviews import Right, require_rights
 from ..._kubernetes.secrets import (
+    PREVIOUS_PASSWORD,
+    PREVIOUS_USER,
     Secret,
     SecretChange,
     encode_value,
@@ -59,13 +61,11 @@ from ..._postgresql.roles import (
     refuse_unlike,
     refuse_unusable,
 )
-from ..clients import SESSION_GRACE, wait_for_pods, wait_for_sessions
+from ..clients import SESSION_GRACE, refuse_earlier_pods, wait_for_pods, wait_for_sessions
 from ..notes import (
     ANNOTATION,
     FINISHED,
     PREPARING,
-    PREVIOUS_PASSWORD,
-    PREVIOUS_USER,
     PROVEN,
     REVERTED,
     REVERTING,
@@ -74,6 +74,7 @@ from ..notes import (
     Note,
     read_note,
 )
+from ..places import open_places
 from ..plan import (
     BEGIN,
     GO_BACK,
@@ -82,6 +83,8 @@ from ..plan import (
     choose_user,
     compute_age,
     decide,
+    explain_other_user,
+    explain_refused,
     find_copies,
     list_previous,
     make_password,
@@ -91,6 +94,7 @@ from ..plan import (
     render_templates,
     summarize_finish,
     summarize_rotation,
+    take_up,
 )
 
 if t.TYPE_CHECKING:
@@ -113,7 +117,13 @@ class Rotation:
         self.is_paired = self.params["method"] == TWO_ROLES
         self.addresses = self._list_addresses()
         self.secret = self._read()
-        self.note = read_note(self.secret.annotations, title=self.secret.title)
+        self.note = read_note(self.secret.annotations, title=self.secret.title) or take_up(
+            self.secret.values,
+            method=self.params["method"],
+            user=self.secret.get_text(self.params["username_key"]),
+            roles=self.params["roles"],
+            run_id=client.run_id,
+        )
         self.roles = self._read_roles()
 
     # What there is.
@@ -176,13 +186,13 @@ class Rotation:
         current = self._require_text(self.params["username_key"])
         self._require_text(self.params["password_key"])
         user, previous = current, current
+        self._refuse_other_user(current)
         if decision.action == BEGIN:
             user = choose_user(
                 self.params["method"], self.params["roles"], current, title=self.secret.title, key=self._keys[0]
             )
         elif self.note is not None:
             previous = self.note.previous_user
-            self._refuse_other_user(current)
         self._describe(decision, user, previous)
         self._report(decision, user, previous, is_done=False)
         if decision.action == BEGIN:
@@ -203,12 +213,12 @@ class Rotation:
 
     def _refuse_other_user(self, current: str) -> None:
         """Refuse a Secret whose credential somebody else has put there since."""
-        if self.note is not None and self.note.user != current:
+        if self.note is not None and self.note.holder != current:
             raise Refusal(
                 obj=f"key {self.params['username_key']} of {self.secret.title}",
                 problem=f"it names {current!r}, and by the note of run {self.note.run_id} it should name"
-                f" {self.note.user!r}",
-                next_step=f"Find out who changed it; to begin anew with what there is, remove annotation {ANNOTATION}",
+                f" {self.note.holder!r}",
+                next_step=explain_other_user(self.note, current),
             )
 
     def _describe(self, decision: Decision, user: str, previous: str) -> None:
@@ -270,16 +280,22 @@ class Rotation:
         refuse_copies(find_copies(self.secret.values, password, self._keys), title=self.secret.title)
         refuse_ending(self.roles[user], seconds=parse_age(self.params["max_age"]).total_seconds())
         self._refuse_missing_rights()
+        logins = []
         for address in self.addresses:
-            refuse_open_door(address, current, make_password())
-            if not try_login(address, current, password).is_accepted:
+            # Of two roles the idle one: where failed logins lock an account, clients must not be locked out.
+            refuse_open_door(address, user, make_password())
+            logins.append(try_login(address, current, password).is_accepted)
+            if not logins[-1]:
                 self.module.warn(
                     f"{address.host}:{address.port} refuses the password that {self.secret.title} has for {current};"
                     " the new one mends that"
                 )
         if self.is_paired:
+            if self.note is None:
+                refuse_earlier_pods(self.client, self.secret, self._keys[:2], is_accepted=any(logins))
             grace = Deadline(0.0 if self.module.check_mode else SESSION_GRACE)
-            wait_for_sessions(self.session, user, deadline=grace, why="it is to be the idle one of the two")
+            with open_places(self.session, self.addresses) as places:
+                wait_for_sessions(places, user, deadline=grace, why="it is to be the idle one of the two")
         elif not self.params["accept_interruption"]:
             sessions = read_sessions(self.session, user)
             refuse_interruption(user, sessions=len(sessions), title=self.secret.title)
@@ -302,7 +318,7 @@ class Rotation:
         """Give the role a new password, and put it into the Secret."""
         method, old = self.params["method"], self._require_text(self.params["password_key"])
         run_id, at = self.client.run_id, format_utc(self._read_clock())
-        note = Note(PREPARING, method, user, current, run_id, at)
+        note = Note(PREPARING, method, user, current, run_id, at, keys=",".join(self._keys))
         # Nothing of an earlier rotation is lost: its old credential has been ended, or it never came to the switch.
         self._write(note, {})
         password = make_password()
@@ -350,8 +366,12 @@ class Rotation:
                 problem=f"its user {user!r} is not one of roles",
                 next_step="Correct roles: a rotation of this Secret is under way",
             )
+        if self.is_paired:
+            # The server had it before the Secret did. Where it is refused now, somebody has changed one of them, and to
+            # set the server to what the Secret has would lock out who got it from there in between.
+            self._check_login()
         self._prove_credential(user, password, role)
-        self._note_since(note._replace(phase=PROVEN))
+        self._note_since(note._replace(phase=PROVEN, keys=note.keys or ",".join(self._keys)))
 
     def _prove_credential(self, user: str, password: str, role: Role) -> None:
         """Have the server take a credential, and prove that by logins."""
@@ -372,17 +392,20 @@ class Rotation:
     def _check_login(self) -> None:
         """Fail where the Secret of a rotation that is over has a password that the server does not take."""
         user, password = (self._require_text(self.params[key]) for key in ("username_key", "password_key"))
+        refusals = []
         for address in self.addresses:
-            login = try_login(address, user, password)
-            if not login.is_accepted:
-                raise OpsError(
-                    obj=self.secret.title,
-                    problem=f"{address.host}:{address.port} refuses its password of {user}: {login.error}",
-                    next_step="Find out who changed the password or the Secret; with max_age 0s a new one is made now",
-                )
-            self.outcome.evidence.append(
-                f"{address.host}:{address.port} lets {user} in with the password of the Secret"
-            )
+            place, login = f"{address.host}:{address.port}", try_login(address, user, password)
+            if login.is_accepted:
+                self.outcome.evidence.append(f"{place} lets {user} in with the password of the Secret")
+            else:
+                refusals.append(f"{place} refuses its password of {user}: {login.error}")
+        if not refusals:
+            return
+        step = "Let the role in there as elsewhere (pg_hba.conf; auth_query, or the role in the pooler's userlist)"
+        if len(refusals) == len(self.addresses):
+            has_previous, key = PREVIOUS_PASSWORD in self.secret.values, self.params["password_key"]
+            step = explain_refused(self.note, has_previous=has_previous, key=key)
+        raise OpsError(obj=self.secret.title, problem=refusals[0], next_step=step)
 
     # state: finished
 
@@ -413,6 +436,7 @@ class Rotation:
         )
         end = REVERTED if is_back else FINISHED
         self.outcome.before, self.outcome.after = {"phase": note.phase}, {"phase": end}
+        self._check_login()
         if self.module.check_mode:
             self.outcome.changed = True
             return
@@ -440,9 +464,11 @@ class Rotation:
 
     def _end_old(self, note: Note) -> list[str]:
         """Take the password from the role that nobody uses any more, and return the words of those who refuse it."""
-        old = self._require_text(PREVIOUS_PASSWORD)
+        old = self.secret.get_text(PREVIOUS_PASSWORD)
         user, password = (self._require_text(self.params[key]) for key in ("username_key", "password_key"))
+        self.outcome.evidence.clear()
         self._require_logins(user, password)
+        proofs: list[str] = []
         if note.method == TWO_ROLES:
             role = self.roles.get(note.previous_user)
             if role is None:
@@ -451,13 +477,28 @@ class Rotation:
                     problem=f"it has the {note.ending} credential and is not one of roles",
                     next_step="Correct roles: a rotation of this Secret is under way",
                 )
-            why = "its password is to be ended"
-            self.outcome.waited += wait_for_sessions(self.session, role.name, deadline=self.deadline, why=why)
+            self._wait_for_sessions(role.name)
             self.outcome.changed = self.outcome.write_attempted = True
             with changed_password(self.session, role, None):
                 pass
-        proofs = []
+        if old is None:
+            # Somebody has changed the Secret, so that nobody knows any more what there was to be refused.
+            self.outcome.evidence.append(
+                f"the {note.ending} password of {note.previous_user} was ended; no login with it was tried, since it is"
+                f" in no key of {self.secret.title}"
+            )
+            return proofs
         for address in self.addresses:
             require_refusal(address, note.previous_user, old, deadline=self._limit_wait())
             proofs.append(f"{address.host}:{address.port} refuses the {note.ending} password of {note.previous_user}")
         return proofs
+
+    def _wait_for_sessions(self, name: str) -> None:
+        """Wait until no session of a role is left on the primary and the standbys, and say where was looked."""
+        with open_places(self.session, self.addresses) as places:
+            why = "its password is to be ended"
+            self.outcome.waited += wait_for_sessions(places, name, deadline=self.deadline, why=why)
+        self.outcome.evidence.append(f"no session of {name} at {', '.join(places.asked)}")
+        for place, reason in places.unasked.items():
+            self.outcome.evidence.append(f"sessions at {place} were not asked for: {reason}")
+            self.module.warn(f"sessions of {name} at {place} were not asked for: {reason}")

@@ -32,6 +32,7 @@ from ..plan import (
 from ..restarting import restart_member
 from ..state import Cluster
 from ..summary import list_evidence, summarize_move
+from ..unheard import Unheard, find_unheard, finish_report, refuse_writers, report_unheard
 
 if t.TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
@@ -148,6 +149,7 @@ def run_cluster(module: AnsibleModule, outcome: Outcome) -> None:
     run = Run(client, cluster, params, outcome)
     outcome.before = outcome.after = _describe_leader(cluster)
     outcome.facts["cluster"] = describe_cluster(cluster)
+    unheard = _find_unheard(client, cluster, outcome)
     run.plan()
     if module.check_mode:
         outcome.after = _predict(cluster, run)
@@ -158,8 +160,21 @@ def run_cluster(module: AnsibleModule, outcome: Outcome) -> None:
             outcome.waited = run.deadline.elapsed
             outcome.after = _describe_leader(run.cluster)
             outcome.facts["cluster"] = describe_cluster(run.cluster)
+        # What has been done may have left one behind: a leader that was gone, or one that Patroni itself has replaced.
+        unheard = _find_unheard(client, run.cluster, outcome, before=cluster)
     outcome.summary = summarize_move(run.moved, run.cluster, run.restarted, check_mode=module.check_mode)
     outcome.evidence += list_evidence(run.cluster)
+    finish_report(outcome, unheard, module.warn)
+
+
+def _find_unheard(
+    client: Client, cluster: Cluster, outcome: Outcome, *, before: Cluster | None = None
+) -> list[Unheard]:
+    """Return who is not heard of and may accept no writes. Raises Refusal where one may."""
+    unheard = find_unheard(client, cluster, before)
+    outcome.blockers = report_unheard(cluster, unheard)
+    refuse_writers(cluster, unheard)
+    return unheard
 
 
 def _predict(cluster: Cluster, run: Run) -> dict[str, t.Any]:
