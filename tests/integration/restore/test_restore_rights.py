@@ -11,6 +11,8 @@ from labkit.postgresql_accounts import RIGHTS
 from support.postgresql_rights import find_grants, grant_all_but
 from support.restores import OWN_PUBLIC, PASSWORD, Shop
 
+OWN_SET = 16
+"""From this version on a grant says itself whether its rights are inherited, and handed on by SET ROLE."""
 pytestmark = pytest.mark.lab("postgresql_versions", "versitygw")
 
 
@@ -28,7 +30,8 @@ def test_each_grant_is_needed_and_named(shop: Shop, tmp_path: Path) -> None:
     shop = shop.replace_run(shop.back_up())
     expected = {
         "CREATEDB": f"ALTER ROLE {shop.account} CREATEDB",
-        "GRANT": f"GRANT {shop.owner} TO {shop.account}",
+        "GRANT": f"GRANT {shop.owner} TO {shop.account}"
+        + (" WITH INHERIT TRUE, SET TRUE" if shop.server.version >= OWN_SET else ""),
         "BYPASSRLS": f"ALTER ROLE {shop.account} BYPASSRLS",
     }
     assert len(grants) == len(expected)
