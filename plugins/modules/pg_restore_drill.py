@@ -213,6 +213,12 @@ differences:
   returned: when a drill was made or predicted
   type: list
   elements: dict
+passed_over:
+  description: Newer runs than the backup that do not count, each with url and problem. They are warnings, and in the evidence.
+  returned: when a drill was due
+  type: list
+  elements: dict
+  sample: []
 plan:
   description: What was to be done, each with O(ignore:object), what, why, whether it can be undone, and the estimated seconds.
   returned: always

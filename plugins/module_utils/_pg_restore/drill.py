@@ -10,6 +10,7 @@ the copy is removed again, and only then the evidence is signed.
 from __future__ import annotations
 
 import platform
+import re
 import time
 import typing as t
 import uuid
@@ -22,11 +23,13 @@ from .._common.errors import OpsError, Refusal
 from .._common.outcome import Outcome, PlanItem
 from .._common.text import format_count, format_duration, join_some
 from .._pg_backup.database import read_clock
-from .._postgresql.connection import Session, new_run_id
+from .._postgresql.connection import Session, driver_error, new_run_id
+from .._postgresql.errors import sql_error
 from .._postgresql.json_values import to_json_value
 from .._postgresql.operations.query_info import read_rows
 from . import evidence, side
-from .restore import Options, Restore
+from .restore import Restore
+from .work import Options
 
 if t.TYPE_CHECKING:
     from datetime import datetime, timedelta
@@ -39,6 +42,7 @@ if t.TYPE_CHECKING:
 
 PURPOSE = "drill"
 MODULE = "pg_restore_drill"
+_RUN = re.compile(r"[0-9]{8}t[0-9]{6}z_[0-9a-f]{8}")
 _LEFTOVERS = "SELECT datname::text FROM pg_catalog.pg_database WHERE pg_catalog.starts_with(datname::text, %(start)s)"
 
 
@@ -78,11 +82,20 @@ class RestoreDrill:
         self._options = options
         self._signer = signer
         self._outcome = outcome
-        own = Options(state="beside", live=options.live, roles=options.roles, bin_dir=options.bin_dir, purpose=PURPOSE)
-        run_id = new_run_id()
-        self._restore, self._remover = (
-            Restore(session=session, options=own, outcome=told, deadline=deadline, run_id=run_id, settings=settings)
-            for told in (outcome, Outcome())
+        self._deadline = deadline
+        self._run_id = new_run_id()
+        self._restore, self._remover = self._make_restore(session, outcome), self._make_restore(session, Outcome())
+        self.warnings = self._restore.warnings
+
+    def _make_restore(self, session: Session, outcome: Outcome) -> Restore:
+        own = self._options
+        return Restore(
+            session=session,
+            options=Options(state="beside", live=own.live, roles=own.roles, bin_dir=own.bin_dir, purpose=PURPOSE),
+            outcome=outcome,
+            deadline=self._deadline,
+            run_id=self._run_id,
+            settings=self._settings,
         )
 
     def ensure(self, find: t.Callable[[], Source], *, check: bool) -> None:
@@ -108,16 +121,18 @@ class RestoreDrill:
             self._outcome.changed = True
             self._outcome.summary = f"would make a restore drill of {self._place.database}: {why}"
             return
-        removed = self._remove_leftovers()
+        self._remove_leftovers()
         try:
             self._restore.ensure(source, check=False)
             answer = self._ask(self._restore.name_side(source.run))
             seconds = time.monotonic() - clock
-        finally:
-            # After a failure too: what was found is in the result, and a copy for each night fills the disk.
-            self._remover.remove(source.run, check=False)
+        except BaseException:
+            # What was found is in the result, and a copy for each night fills the disk.
+            self._remove_failed(source.run)
+            raise
+        self._remover.remove(source.run, check=False)
         facts = self._outcome.facts
-        facts["database"], facts["removed"] = None, removed
+        facts["database"] = None
         self._outcome.after = self._outcome.before
         self._plan_rest(source)
         measured = {name: facts[name] for name in ("restore_seconds", "compare_seconds", "rows", "tables", "compared")}
@@ -173,15 +188,28 @@ class RestoreDrill:
             ),
         ]
 
-    def _remove_leftovers(self) -> list[str]:
-        """Drop what drills that were killed have left, whatever backup it was; return the names."""
+    def _remove_failed(self, run: str) -> None:
+        """Remove the copy of a drill that has failed, by another session where its own was lost; the failure stays the error."""
+        try:
+            if not self._session.connection.closed:
+                self._remover.remove(run, check=False)
+                return
+            with Session(self._settings, module="pg_restore", run_id=self._run_id) as session:
+                self._make_restore(session, Outcome()).remove(run, check=False)
+        except (OpsError, driver_error()) as error:
+            told = error if isinstance(error, OpsError) else sql_error(self._restore.name_side(run), error)
+            self.warnings.append(f"The copy was not removed, which the next drill does: {told}")
+
+    def _remove_leftovers(self) -> None:
+        """Drop what drills that were killed have left, whatever backup it was; never what another run is making."""
         live = self._options.live
-        start = (
-            side.name_database(live, PURPOSE, "20000101T000000Z-00000000").rpartition(f"_{PURPOSE}_")[0]
-            + f"_{PURPOSE}_"
-        )
+        head = side.name_database(live, PURPOSE, "20000101T000000Z-00000000").rpartition(f"_{PURPOSE}_")[0]
+        start = f"{head}_{PURPOSE}_"
         names = [row[0] for row in self._session.query(_LEFTOVERS, {"start": start})]
-        removed = []
+        names = [name for name in names if _RUN.fullmatch(name[len(start) :])]
+        if names:
+            self._restore.lock()
+        removed = self._outcome.facts["removed"]
         for name, found in side.read_databases(self._session, *names).items():
             mark = found.mark
             is_ours = (
@@ -189,11 +217,13 @@ class RestoreDrill:
             )
             if is_ours and mark is not None and mark.state in (side.RESTORING, side.RESTORED):
                 self._remover.remove(mark.backup, check=False)
-                removed.append(name)
-            elif found.is_unmarked:
+            elif found.is_unmarked and head == live:
+                # Where the name had to be cut, it may be the beginning of another database's.
                 side.drop_database(self._session, name, end_sessions=False)
-                removed.append(name)
-        return removed
+            else:
+                continue
+            removed.append(name)
+            self._outcome.changed = self._outcome.write_attempted = True
 
     def _ask(self, database: str) -> dict[str, t.Any]:
         """Ask the application's query of the copy: one row, whose boolean columns are all true."""
@@ -203,7 +233,9 @@ class RestoreDrill:
             "max_rows": 1,
             "timeout": self._options.query_timeout,
         }
-        with Session(replace(self._settings, dbname=database), module="pg_restore", run_id=new_run_id()) as session:
+        own = replace(self._settings, dbname=database)
+        # A database whose transactions are read only is as good as any: this one only reads.
+        with Session(own, module="pg_restore", run_id=new_run_id(), writes=False) as session:
             answer = read_rows(session, params)
         rows = [dict(zip(answer.columns, map(to_json_value, row), strict=True)) for row in answer.rows]
         self._outcome.facts["answer"] = rows
@@ -236,6 +268,7 @@ class RestoreDrill:
             "query": self._options.query,
             "answer": dict(answer),
             "not_compared": list(self._outcome.facts["not_compared"]),
+            "passed_over": list(self._outcome.facts["passed_over"]),
             "node": platform.node(),
             "public_key": self._signer.public_key,
         }

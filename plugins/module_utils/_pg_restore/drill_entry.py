@@ -88,3 +88,6 @@ def drill(module: AnsibleModule, outcome: Outcome) -> None:
             work.ensure(lambda: find_backup(bucket, place, run=LATEST, now=now), check=module.check_mode)
         except driver_error() as error:
             raise sql_error(settings.target, error) from error
+        finally:
+            for warning in work.warnings:
+                module.warn(warning)

@@ -82,7 +82,7 @@ def test_a_backup_is_proven_by_a_restore(shop: Shop, drill: Drill, key: Path, tm
     assert content["rto_seconds"] >= content["restore_seconds"] > 0
     assert 0 <= content["rpo_seconds"] < 600
     assert content["compared"] == [
-        f"backup {shop.run_id}: rows, sequences, large objects, definitions, owners, grants, extensions"
+        f"backup {shop.run_id}: rows, sequences, large objects, definitions, owners, grants, extensions, settings"
     ]
     assert is_signed(document, key)
     assert not is_signed(document, make_key(tmp_path / "other.pem"))
