@@ -121,6 +121,12 @@ class Shop:
                 self.site.sql(f"DROP DATABASE {quoted(name)} WITH (FORCE)", database="postgres")
 
 
+def assert_done(run: ModuleRun) -> None:
+    """It has changed something, and did not fail."""
+    assert not run.failed, run.msg
+    assert run.changed
+
+
 def find_programs(server: Server, lab: dict[str, Any]) -> str:
     """The oldest client programs that there are for a server, so that old and new ones are used."""
     if server.version <= int(DEBIAN_VERSION):

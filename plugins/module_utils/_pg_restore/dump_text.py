@@ -30,7 +30,7 @@ _ENCODING = re.compile(r"^SET client_encoding = '([^']+)';$", re.MULTILINE)
 _SETVAL = re.compile(rb"SELECT pg_catalog\.setval\((E?)'((?:[^']|'')*)', (-?\d+), (true|false)\)")
 _LO_OPEN = re.compile(rb"SELECT pg_catalog\.lo_open\('(\d+)', \d+\)")
 # With standard_conforming_strings off, which a database may have, a backslash is written twice.
-_LO_WRITE = re.compile(rb"SELECT pg_catalog\.lowrite\(0, (?:'|E'\\)\\x([0-9a-f]*)'\)")
+_LO_WRITE = re.compile(rb"SELECT pg_catalog\.lowrite\(0, E?'\\\\?x([0-9a-f]*)'\)")
 _LO_MADE = re.compile(rb"SELECT pg_catalog\.lo_create\('(\d+)'\)")
 _LO_ABOUT = re.compile(
     rb"(?:ALTER|COMMENT ON|(?:GRANT|REVOKE) .*? ON|SECURITY LABEL .*? ON) LARGE OBJECT (\d+)\s.*", re.DOTALL
@@ -261,7 +261,7 @@ class DataReader(RowCounter):
         elif match := _LO_MADE.fullmatch(statement):
             self._objects.setdefault(int(match[1]), hashlib.sha256())
         elif not _MEANINGLESS.fullmatch(statement):
-            self._unknown = self._unknown or statement[:400]
+            self._unknown = self._unknown or statement.partition(b"(")[0][:80]  # no values
 
 
 def decode_table(table: Table) -> TableName:

@@ -17,9 +17,9 @@ import pytest
 from ansible_collections.lowtide.ops.plugins.module_utils._pg_restore.side import find_lock_key
 from support import wide_database
 from support.backups import make_bucket, quoted
-from support.modules import ModuleRun, run_module
+from support.modules import run_module
 from support.postgresql_servers import Server, find_server
-from support.restores import OWN_PUBLIC, Shop, make_shop
+from support.restores import OWN_PUBLIC, Shop, assert_done, make_shop
 from support.s3_proxy import Fault, s3_proxy
 
 pytestmark = pytest.mark.lab("postgresql_versions", "versitygw")
@@ -58,12 +58,6 @@ EDITS = {
     ),
 }
 """What is found when the copy was changed by a statement, and what else has to be said then."""
-
-
-def assert_done(run: ModuleRun) -> None:
-    """It has changed something, and did not fail."""
-    assert not run.failed, run.msg
-    assert run.changed
 
 
 def hold(shop: Shop, database: str, application: str) -> Any:

@@ -11,7 +11,7 @@ import pytest
 from support.backups import quoted
 from support.modules import run_module
 from support.postgresql_proxy import Statement, StatementProxy
-from support.restores import Shop
+from support.restores import Shop, assert_done
 
 pytestmark = pytest.mark.lab("postgresql_versions", "versitygw")
 
@@ -34,13 +34,13 @@ def test_a_request_that_comes_once_more_replaces_nothing(shop: Shop) -> None:
         assert early["error"]["refused"] is True
         assert "state: beside" in early.msg
         assert shop.databases() == [shop.name]
-    assert shop.restore().changed
+    assert_done(shop.restore())
     # The live database gets statistics with the copy, since no dump has any.
     assert (
         int(str(shop.site.sql("SELECT count(*) FROM pg_stats WHERE schemaname = 'shop'", database=shop.copy)[0][0])) > 5
     )
     done = shop.restore(**wanted)
-    assert done.changed, done.msg
+    assert_done(done)
     assert 0 <= done["swap_seconds"] < 60
     shop.site.sql("INSERT INTO shop.orders VALUES (501, 1)")
     for statement in (f"DROP DATABASE {shop.kept}", f"COMMENT ON DATABASE {shop.name} IS 'the shop'"):
@@ -50,7 +50,7 @@ def test_a_request_that_comes_once_more_replaces_nothing(shop: Shop) -> None:
     assert "has not taken its place before" in again.msg
     assert (shop.databases(), shop.count()) == ([shop.name], 501)
     # A copy of some tables is for looking something up.
-    assert shop.restore(tables=["shop.orders"]).changed
+    assert_done(shop.restore(tables=["shop.orders"]))
     assert shop.restore(**wanted)["error"]["refused"] is True
     assert (shop.databases(), shop.count()) == (sorted([shop.name, shop.copy]), 501)
 
@@ -58,7 +58,7 @@ def test_a_request_that_comes_once_more_replaces_nothing(shop: Shop) -> None:
 @pytest.mark.procedure("A24", "C21")
 def test_logical_replication_of_the_live_database_is_not_left_behind(shop: Shop) -> None:
     """A slot and a subscription belong to the database and not to its name: each is named, with what to do."""
-    assert shop.restore().changed
+    assert_done(shop.restore())
     wanted = {"state": "live", "backup": shop.run_id}
     shop.site.sql("SELECT pg_create_logical_replication_slot('ra_cdc_' || current_database(), 'pgoutput')")
     shop.site.sql(SUBSCRIPTION)
@@ -78,13 +78,13 @@ def test_logical_replication_of_the_live_database_is_not_left_behind(shop: Shop)
         assert "ALTER SUBSCRIPTION stock DISABLE" in subscription
         shop.site.sql("ALTER SUBSCRIPTION stock DISABLE")
         done = shop.restore(sessions="end", **wanted)
-        assert done.changed, done.msg
+        assert_done(done)
         kept = shop.restore(state="released", backup=shop.run_id)
         assert kept["error"]["refused"] is True
         assert "subscription stock" in kept.msg
         for statement in kept["blockers"][0]["next_step"].partition(": ")[2].partition(". ")[0].split("; "):
             shop.site.sql(statement, database=shop.kept)
-        assert shop.restore(state="released", backup=shop.run_id).changed
+        assert_done(shop.restore(state="released", backup=shop.run_id))
     finally:
         ask(
             shop,
@@ -110,13 +110,13 @@ def test_a_subscription_in_a_copy_never_consumes_and_goes_with_it(shop: Shop) ->
         run_id = shop.back_up()
         options = shop.site.params(maintenance_db="lowtide", bin_dir=shop.programs, backup=run_id)
         done = run_module("pg_restore", options)
-        assert done.changed, done.msg
+        assert_done(done)
         question = (
             "SELECT datname, subenabled FROM pg_subscription JOIN pg_database d ON d.oid = subdbid WHERE datname = "
         )
         assert ask(shop, f"{question}'{done['database']}'") == [(done["database"], False)]
         gone = run_module("pg_restore", options | {"state": "absent"})
-        assert gone.changed, gone.msg
+        assert_done(gone)
         assert shop.databases() == [shop.name]
         assert ask(shop, f"{question}'{shop.name}'") == [(shop.name, True)]
     finally:
@@ -128,16 +128,16 @@ def test_a_subscription_in_a_copy_never_consumes_and_goes_with_it(shop: Shop) ->
 @pytest.mark.procedure("A24", "C21")
 def test_what_an_interrupted_drop_has_left_is_replaced(shop: Shop) -> None:
     """A copy of that kind is made anew, and a live database of that kind gets the limits of the backup."""
-    assert shop.restore().changed
+    assert_done(shop.restore())
     mark = "UPDATE pg_database SET datconnlimit = -2 WHERE datname ="
     ask(shop, f"{mark} '{shop.copy}'")
     again = shop.restore()
-    assert again.changed, again.msg
+    assert_done(again)
     assert [step["what"] for step in again["plan"]] == ["drop", "restore beside"]
     assert shop.count(database=shop.copy) == 500
     ask(shop, f"{mark} '{shop.name}'")
     done = shop.restore(state="live", backup=shop.run_id)
-    assert done.changed, done.msg
+    assert_done(done)
     assert "interrupted DROP DATABASE" in done["plan"][-1]["why"]
     assert shop.count() == 500
     assert ask(shop, f"SELECT datconnlimit FROM pg_database WHERE datname = '{shop.name}'") == [(20,)]
@@ -146,7 +146,7 @@ def test_what_an_interrupted_drop_has_left_is_replaced(shop: Shop) -> None:
 @pytest.mark.procedure("A24", "C21")
 def test_only_the_database_that_was_compared_takes_the_live_name(shop: Shop) -> None:
     """Somebody puts an empty one in its place in the last moment: both are as they were."""
-    assert shop.restore().changed
+    assert_done(shop.restore())
     original = shop.oid(shop.name)
     facts = shop.site.lab["postgresql"]
 

@@ -24,7 +24,13 @@ def test_each_grant_is_needed_and_named(shop: Shop, tmp_path: Path) -> None:
         for grant in find_grants(RIGHTS.read_text(encoding="utf-8"))
         if "'restore'" in grant or '"restore"' in grant
     ]
-    expected = {"CREATEDB": f"ALTER ROLE {shop.account} CREATEDB", "GRANT": f"GRANT {shop.owner} TO {shop.account}"}
+    shop.site.sql("ALTER TABLE shop.lines ENABLE ROW LEVEL SECURITY; ALTER TABLE shop.lines FORCE ROW LEVEL SECURITY")
+    shop = shop.replace_run(shop.back_up())
+    expected = {
+        "CREATEDB": f"ALTER ROLE {shop.account} CREATEDB",
+        "GRANT": f"GRANT {shop.owner} TO {shop.account}",
+        "BYPASSRLS": f"ALTER ROLE {shop.account} BYPASSRLS",
+    }
     assert len(grants) == len(expected)
     for grant, statement in zip(grants, expected.values(), strict=True):
         shop.site.sql(f"REVOKE CONNECT ON DATABASE lowtide FROM {shop.account}", database="postgres")

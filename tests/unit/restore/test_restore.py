@@ -258,6 +258,11 @@ def test_tables_whose_names_join_to_the_same_text_are_two() -> None:
             "large object 7",
         ),
         (
+            rb"SELECT pg_catalog.lowrite(0, '\\x616263');",
+            rb"SELECT pg_catalog.lowrite(0, '\\x58595a');",
+            "large object 7",
+        ),
+        (
             rb"SELECT pg_catalog.setval(E'p.\"a\\b\"', 5, true);",
             rb"SELECT pg_catalog.setval(E'p.\"a\\b\"', 1, true);",
             "sequence",
