@@ -345,7 +345,7 @@ class Drill:
         """Sign the evidence and write it; without that nothing is proven."""
         name = keys.run_id(datetime.now(UTC), uuid.uuid4().hex)
         body = evidence.write_document(document)
-        path = evidence.save_local(self._params["evidence_dir"], name, body, self._signer.sign(body), kept="")
+        path = evidence.save_local(self._params["evidence_dir"], name, body, self._signer.sign(body))
         self._outcome.facts["drill"] = {"path": path, **document}
         answer = join_some([f"{column}={value}" for column, value in document["answer"].items()])
         self._outcome.evidence = [
