@@ -123,8 +123,8 @@ def save(bucket: Bucket, place: keys.Place, name: str, body: bytes, signature: b
     return key
 
 
-def save_local(folder: str, name: str, body: bytes, signature: bytes) -> str:
-    """Write the evidence to a folder of this host as well; return its path."""
+def save_local(folder: str, name: str, body: bytes, signature: bytes, *, kept: str = "It is in the bucket. ") -> str:
+    """Write the evidence to a folder of this host; return its path. ``kept`` says where else it is."""
     path = os.path.join(folder, f"{name}.json")
     try:
         os.makedirs(folder, exist_ok=True)
@@ -136,7 +136,7 @@ def save_local(folder: str, name: str, body: bytes, signature: bytes) -> str:
         raise OpsError(
             obj=f"option evidence_dir: {folder}",
             problem=f"the evidence cannot be written there: {error.strerror}",
-            next_step="It is in the bucket. Name a folder that this user may write to",
+            next_step=f"{kept}Name a folder that this user may write to",
         ) from error
     return path
 
@@ -174,3 +174,39 @@ def read_document(url: str, body: bytes, place: keys.Place) -> Drill | None:
     except (ValueError, KeyError, TypeError):
         return None
     return Drill(url, finished, document) if is_ours else None
+
+
+def find_last_local(folder: str, signer: Signer, *, expected: t.Mapping[str, t.Any]) -> Drills:
+    """Return the last proven drill that :func:`save_local` has written to a folder, of those whose documents say
+    ``expected``; of newer evidence that does not count, why.
+    """
+    bad: list[tuple[str, str]] = []
+    try:
+        names = sorted((name for name in os.listdir(folder) if name.endswith(".json")), reverse=True)
+    except FileNotFoundError:
+        return Drills(None, bad)
+    except OSError as error:
+        raise Refusal(
+            obj=f"option evidence_dir: {folder}",
+            problem=f"it cannot be read: {error.strerror}",
+            next_step="Name a folder that this user may read and write",
+        ) from error
+    for name in names:
+        path = os.path.join(folder, name)
+        try:
+            with open(path, "rb") as file:
+                body = file.read()
+            document = json.loads(body)
+            if any(document.get(key) != value for key, value in expected.items()):
+                continue  # of another stanza
+            with open(path + SIGNATURE, "rb") as file:
+                signature = file.read()
+            finished = parse_stamp(document["finished_at"])
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            bad.append((path, f"it or its signature cannot be read ({type(error).__name__})"))
+            continue
+        if not signer.is_ours(body, signature):
+            bad.append((path, "its signature is not of this key"))
+            continue
+        return Drills(Drill(path, finished, document), bad)
+    return Drills(None, bad)
