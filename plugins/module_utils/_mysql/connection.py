@@ -253,6 +253,11 @@ class Session:
         self.close()
 
 
+def read_replication(session: Session) -> list[dict[str, t.Any]]:
+    """Ask which servers this one follows, those of named connections too; none where it is no replica."""
+    return session.query("SHOW ALL REPLICAS STATUS")
+
+
 def driver_error() -> type[Exception]:
     """Return PyMySQL's base error class."""
     error: type[Exception] = require("pymysql", package="PyMySQL", why="to talk to MariaDB").err.MySQLError

@@ -51,6 +51,10 @@ _SCHEMA = """
 SELECT DEFAULT_CHARACTER_SET_NAME AS charset, DEFAULT_COLLATION_NAME AS collation, SCHEMA_COMMENT AS comment
   FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = %s
 """
+_REPLICATED_EVENTS = """
+SELECT EVENT_NAME AS name FROM information_schema.EVENTS
+ WHERE EVENT_SCHEMA = %s AND STATUS NOT IN ('ENABLED', 'DISABLED') ORDER BY EVENT_NAME
+"""
 _GRANT = re.compile(r"GRANT (?P<rights>.+) ON (?P<object>\S.*?) TO ")
 NEEDED = ("SELECT", "SHOW VIEW", "TRIGGER", "EVENT")
 
@@ -167,6 +171,18 @@ def refuse_tables(session: Session, database: str) -> None:
         )
     if not any(row["type"] == "BASE TABLE" for row in rows):
         raise Refusal(obj=obj, problem="it has no table", next_step="Correct database; there is nothing to back up")
+
+
+def refuse_replicated_events(session: Session, database: str) -> None:
+    """Refuse a replica's events: all of them are off there, and nothing tells which of them the primary has off."""
+    names = [row["name"] for row in session.query(_REPLICATED_EVENTS, [database])]
+    if names:
+        raise Refusal(
+            obj=f"database {database} on {session.settings.target}",
+            problem=f"{format_count(len(names), 'event')} of it would be off after a restore, as on this replica"
+            f" (SLAVESIDE_DISABLED): {join_some(names, limit=20)}",
+            next_step="Dump the primary (source primary), which knows which of its events are enabled",
+        )
 
 
 def find_rights(grants: t.Iterable[str], database: str) -> tuple[set[str], bool, set[str]]:
