@@ -11,11 +11,24 @@ from typing import Self
 
 
 class CommandProxy:
-    """Passes commands on to a server; before the ``stop_at``-th it calls ``act``, and passes nothing from then on."""
+    """Passes commands on to a server; before the ``stop_at``-th it calls ``act``, and passes nothing from then on.
 
-    def __init__(self, host: str, target_port: int, *, stop_at: int = 0, act: Callable[[], None] | None = None) -> None:
+    So it does before the first one that has the text ``stop_before`` in it.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        target_port: int,
+        *,
+        stop_at: int = 0,
+        stop_before: bytes = b"",
+        act: Callable[[], None] | None = None,
+    ) -> None:
         self._target = (host, target_port)
         self._stop_at = stop_at
+        self._stop_before = stop_before
+        self._is_stopped = False
         self._lock = threading.Lock()
         self._sockets: list[socket.socket] = []
         self.act = act
@@ -46,15 +59,18 @@ class CommandProxy:
         with contextlib.suppress(OSError):
             while chunk := source.recv(1 << 16):
                 # A command begins with its length, number 0 and kind; 3 is COM_QUERY. Rows of a load are one each, too.
-                if counts and chunk[3:5] == b"\x00\x03" and not self._may_pass():
+                if counts and chunk[3:5] == b"\x00\x03" and not self._may_pass(chunk):
                     return
                 sink.sendall(chunk)
             sink.shutdown(socket.SHUT_WR)
 
-    def _may_pass(self) -> bool:
+    def _may_pass(self, command: bytes) -> bool:
         with self._lock:
             self.commands += 1
-            if not self._stop_at or self.commands < self._stop_at:
+            is_meant = bool(self._stop_at) and self.commands >= self._stop_at
+            is_meant = is_meant or (bool(self._stop_before) and self._stop_before in command)
+            self._is_stopped = self._is_stopped or is_meant
+            if not self._is_stopped:
                 return True
             act, self.act = self.act, None
         if act is not None:

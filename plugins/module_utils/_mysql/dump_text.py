@@ -24,6 +24,7 @@ _INSERT = re.compile(rb"INSERT INTO " + _NAME + rb"(?: \([^\n]*\))? VALUES\n")
 _DROP = re.compile(
     rb"/\*!(?:50032|50003|50106) DROP (TRIGGER|PROCEDURE|FUNCTION|PACKAGE BODY|PACKAGE|EVENT) IF EXISTS " + _NAME
 )
+_NEXT_EVENT = re.compile(rb"(/\*!50106 DROP EVENT IF EXISTS " + _NAME + rb" \*/;);\n")
 _VIEW = re.compile(rb"-- Final view structure for view " + _NAME + rb"\n")
 _LOG = re.compile(rb"-- CHANGE MASTER TO MASTER_LOG_FILE='([^']*)', MASTER_LOG_POS=(\d+);")
 _GTID = re.compile(rb"-- SET GLOBAL gtid_slave_pos='([^']*)';")
@@ -180,6 +181,10 @@ class DumpText:
             if line.endswith(b";\n"):
                 self._end_table()
         elif self._state == "block":
+            match = _NEXT_EVENT.fullmatch(line) if self._is_event else None
+            if match is not None:
+                self._begin_next_event(match)
+                return
             self._lines.append(line)
             if line == b"DELIMITER ;\n":
                 self._end_definition()
@@ -265,6 +270,13 @@ class DumpText:
         if self._table is not None:
             self._table.definition = hashlib.sha256(_COUNTER.sub(b"", b"".join(self._lines))).hexdigest()
         self._lines, self._state = [], "plain"
+
+    def _begin_next_event(self, match: re.Match[bytes]) -> None:
+        """Part two events, between which mariadb-dump does not change the delimiter back, as it does elsewhere."""
+        self._lines.append(b"DELIMITER ;\n")
+        self._end_definition()
+        self._pending, self._state = ("EVENT", unquote(match[2])), "block"
+        self._lines = [match[1] + b"\n"]
 
     def _end_definition(self) -> None:
         """Keep the statements that make a trigger, routine, event or view, with the settings of its maker."""

@@ -88,6 +88,7 @@ class Restore:
 
     def ensure(self, *, check: bool) -> None:
         """Find the backup, decide, and unless ``check`` restore, compare and move."""
+        schema.refuse_replica(self._session)
         beside, kept = self._read(self._beside), self._read(self._kept)
         examined = self._find(beside, kept)
         manifest = t.cast("MySqlManifest", examined.manifest)
@@ -104,6 +105,8 @@ class Restore:
             "beside": self._beside,
             "original": self._kept,
             "differences": [],
+            "not_compared": [],
+            "inactive_events": [],
         }
         self._plan(todo, manifest)
         found = programs.find_programs(self._options.bin_dir, deadline=self._deadline)
@@ -120,9 +123,11 @@ class Restore:
             deadline=self._deadline,
             outcome=self._outcome,
         )
-        if todo.load or todo.move:
+        if todo.load or todo.move or todo.undo:
             refuse_untrusted(self._session, contents)
-        if todo.move and not todo.is_resumed:
+        if todo.undo:
+            move.refuse_renamed()
+        if todo.move and not (todo.is_resumed and move.is_renamed()):
             move.refuse_unfit(contents)
         lock = NamedLock(self._session, self._options.database, "restore")
         holder = lock.holder() if check else lock.take()
@@ -171,6 +176,9 @@ class Restore:
         """Tell what is to be done, in order."""
         why = f"of backup {manifest.run_id}"
         plan = self._outcome.plan
+        if todo.undo:
+            words = "make again what an interrupted restore has dropped of it: triggers, views, events"
+            plan.append(PlanItem(f"database {self._options.database}", words, "its tables have not been moved"))
         if todo.discard:
             plan.append(
                 PlanItem(f"database {self._beside}", "drop", "an earlier restore has made it", reversible=False)
@@ -195,6 +203,8 @@ class Restore:
     def _act(self, todo: Todo, examined: Examined, contents: Contents, *, found: programs.Programs, move: Move) -> None:
         """Do what is to be done."""
         manifest = t.cast("MySqlManifest", examined.manifest)
+        if todo.undo:
+            move.undo()
         if todo.discard:
             self._write(f"DROP DATABASE {quote_name(self._beside)}")
         if self._options.state == "absent" or todo.is_in_place:
@@ -202,7 +212,7 @@ class Restore:
         if todo.load:
             self._load(manifest, examined.run, found)
         if not todo.is_resumed:
-            self._compare(contents, found)
+            self._compare(contents, manifest, found)
         if todo.move:
             if todo.load:
                 move.refuse_unfit(contents)  # who uses it now; to load it may have taken hours
@@ -270,8 +280,12 @@ class Restore:
             f" {self._session.connection.escape(replace(note, phase=RESTORED).to_comment())}"
         )
 
-    def _compare(self, contents: Contents, found: programs.Programs) -> None:
-        """Dump what was restored and compare it with the backup; then say how it differs from the database in use."""
+    def _compare(self, contents: Contents, manifest: MySqlManifest, found: programs.Programs) -> None:
+        """Dump what was restored and compare it with the backup; then say how it differs from the database in use.
+
+        Other versions of server or mariadb-dump word the same definition otherwise: how it is worded is compared only
+        where they are those of the backup.
+        """
         dump = dump_text(
             self._session,
             found,
@@ -279,7 +293,10 @@ class Restore:
             deadline=self._deadline,
             options=(f"--ignore-table={self._beside}.{BOOK}",),
         )
-        differences = compare_dump(contents, dump, with_events=False)
+        compared = compare_dump(contents, dump, with_events=False)
+        made_by = manifest.server_version, manifest.client_version
+        is_same = made_by == (self._session.server.version, found.version)
+        differences = [str(one) for one in compared if is_same or one.how != "text"]
         if differences:
             self._outcome.facts["differences"] = differences
             raise OpsError(
@@ -292,6 +309,14 @@ class Restore:
             f"{self._beside}: {dump.rows} rows of {format_count(len(dump.tables), 'table')} and"
             f" {format_count(len(dump.scripts), 'definition')} are those of the backup"
         )
+        worded = [str(one) for one in compared if one.how == "text"]
+        if worded:
+            self._outcome.facts["not_compared"] = worded
+            self._outcome.evidence.append(
+                f"{self._beside}: worded otherwise, so that it is not known whether it is the same: {join_some(worded)};"
+                f" the backup is of server {made_by[0]} and mariadb-dump {made_by[1]}, this is server"
+                f" {self._session.server.version} and mariadb-dump {found.version}"
+            )
         if self._options.compare_live and schema.read_schema(self._session, self._options.database) is not None:
             self._outcome.facts["live_differences"] = self._compare_live(contents)
 
@@ -326,7 +351,7 @@ class Restore:
                 f"{would or ''}{'remove' if check else 'removed'} {self._beside}"
                 if todo.discard
                 else "nothing to remove"
-            )
+            ) + (f"; {own.database} is the original, which was not moved" if todo.undo else "")
         elif todo.is_in_place:
             words = f"{own.database} is restored from backup {manifest.run_id} already; the original is {self._kept}"
         elif todo.move:

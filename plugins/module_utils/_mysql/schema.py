@@ -16,7 +16,7 @@ from datetime import UTC
 from .._common.errors import Refusal
 from .._common.outcome import Blocker
 from .._common.text import format_count, join_some
-from .connection import quote_name
+from .connection import quote_name, read_replication
 from .manifest import ServerIdentity
 
 if t.TYPE_CHECKING:
@@ -183,6 +183,23 @@ def refuse_replicated_events(session: Session, database: str) -> None:
             f" (SLAVESIDE_DISABLED): {join_some(names, limit=20)}",
             next_step="Dump the primary (source primary), which knows which of its events are enabled",
         )
+
+
+def refuse_replica(session: Session) -> None:
+    """Refuse to write on a server that follows another one, whose changes could no longer be done there."""
+    followed = read_replication(session)
+    if not followed and not session.server.read_only:
+        return
+    problem = "it is read only"
+    if followed:
+        names = [f"{row.get('Master_Host')}:{row.get('Master_Port')}" for row in followed]
+        problem = f"it is a replica of {join_some(names)}, and a restore on it would part it from there"
+    raise Refusal(
+        obj=session.settings.target,
+        problem=problem,
+        next_step="Restore on the primary; or make it a server of its own first (STOP ALL REPLICAS, RESET REPLICA ALL,"
+        " read_only OFF)",
+    )
 
 
 def find_rights(grants: t.Iterable[str], database: str) -> tuple[set[str], bool, set[str]]:
