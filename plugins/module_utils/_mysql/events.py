@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Which events do not run after a restore, by the scripts that make them; pure.
 
-An event whose last moment has passed cannot be made: the server drops it at once, or makes it disabled, without an error.
+An event whose last moment has passed cannot be made: the server drops it at once, or makes it disabled, and
+says so by a note only.
 Private to lowtide.ops: do not import from other collections.
 """
 

@@ -28,6 +28,7 @@ SELECT c.TABLE_NAME AS name, c.COLUMN_NAME AS own, c.DATA_TYPE AS type, c.CHARAC
    AND (c.DATA_TYPE = 'float' OR c.CHARACTER_SET_NAME NOT IN ('utf8mb4', 'utf8mb3', 'utf8', 'latin1'))
  ORDER BY c.TABLE_NAME, c.ORDINAL_POSITION
 """
+_SUMS = "SELECT {terms} FROM {table}"
 _FLOAT = "SUM(NOT (CAST(CAST({column} AS CHAR) AS FLOAT) <=> {column}))"
 _TEXT = (
     "SUM(NOT (CAST(CONVERT(CONVERT({column} USING utf8mb4) USING {charset}) AS BINARY) <=> CAST({column} AS BINARY)))"
@@ -45,7 +46,7 @@ def refuse_inexact(session: Session, database: str, *, then: str) -> None:
         terms = ", ".join(
             f"{word_term(row['own'], row['type'], row['charset'])} AS `{index}`" for index, row in enumerate(rows)
         )
-        sums = session.query(f"SELECT {terms} FROM {quote_name(database)}.{quote_name(table)}")[0]
+        sums = session.query(_SUMS.format(terms=terms, table=f"{quote_name(database)}.{quote_name(table)}"))[0]
         for index, row in enumerate(rows):
             if sums[str(index)]:
                 kinds.add("float" if row["type"] == "float" else "text")

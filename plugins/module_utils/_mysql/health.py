@@ -14,7 +14,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from .._common.errors import OpsError, Refusal
-from .connection import Session, read_replication, Settings, settings_from
+from .connection import Session, Settings, read_replication, settings_from, warn_unverified
 from .errors import read_code
 from .findings import (
     STEPS,
@@ -100,6 +100,7 @@ def health_info(module: AnsibleModule, outcome: Outcome) -> None:
     params = module.params
     tried = read_tried(params["tried"])
     settings = replace(settings_from(params), read_timeout=params["query_timeout"])
+    warn_unverified(module, settings)
     limits = Limits(params["connections_ratio"], params["idle"], params["transaction"], params["lag"])
     now = datetime.now(UTC)
     outcome.facts |= {"read_at": now.strftime("%Y-%m-%dT%H:%M:%SZ"), "server": settings.place}

@@ -210,9 +210,7 @@ class Difference(t.NamedTuple):
         return f"{self.kind.lower()} {self.name} {self.what}"
 
 
-def compare_dump(
-    contents: Contents, dump: DumpText, *, with_events: bool, with_rows: bool = True
-) -> list[Difference]:
+def compare_dump(contents: Contents, dump: DumpText, *, with_events: bool, with_rows: bool = True) -> list[Difference]:
     """Return how a dump differs from the contents of a backup, each by name; nothing where they are equal.
 
     A dump of definitions alone has no rows to compare.

@@ -5,8 +5,8 @@
 
 Tables are renamed, all of both databases in one atomic statement. What a rename cannot carry to another database
 (triggers, views, events) is dropped before and made anew after it, by scripts that were noted first; routines are
-replaced, since a routine that is dropped takes the rights on it along. Every step can be done twice, so that a run which
-follows a killed one completes it. Before the rename it can be given up.
+replaced, since a routine that is dropped takes the rights on it along. Every step can be done twice, so that a run
+which follows a killed one completes it. Before the rename it can be given up.
 Private to lowtide.ops: do not import from other collections.
 """
 
@@ -126,7 +126,7 @@ class Move:
     def refuse_unfit(self, contents: Contents) -> None:
         """Refuse while sessions use the database, and what the move would break: foreign keys, definers.
 
-        Of an interrupted move too, as long as its tables have not been renamed: the clients may have been started again.
+        Of an interrupted move too, as long as its tables have not been renamed: clients may have been started again.
         """
         obj = f"database {self._database} on {self._session.settings.target}"
         sessions = self._session.query(_SESSIONS, [self._database])
@@ -146,8 +146,8 @@ class Move:
                 problem=f"it is in use by {format_count(len(sessions), 'session')}: {names}",
                 next_step="Stop its clients (role shutdown), and run again; nothing has been moved"
                 + (
-                    f". Its triggers, views and events may be dropped already: state absent makes them again, and removes"
-                    f" {self._beside}"
+                    ". Its triggers, views and events may be dropped already: state absent makes them again, and"
+                    f" removes {self._beside}"
                     if self._is_begun()
                     else ""
                 ),

@@ -89,7 +89,28 @@ class Restore:
     def ensure(self, *, check: bool) -> None:
         """Find the backup, decide, and unless ``check`` restore, compare and move."""
         schema.refuse_replica(self._session)
+        self._take_lock(check=check)  # before anything is decided by what another run may be changing
         beside, kept = self._read(self._beside), self._read(self._kept)
+        self._outcome.facts |= {
+            "beside": self._beside,
+            "original": self._kept,
+            "differences": [],
+            "not_compared": [],
+            "inactive_events": [],
+        }
+        if self._options.state == "absent":
+            self._remove(beside, kept, check=check)
+        else:
+            self._restore(beside, kept, check=check)
+
+    def _take_lock(self, *, check: bool) -> None:
+        lock = NamedLock(self._session, self._options.database, "restore")
+        holder = lock.holder() if check else lock.take()
+        if holder is not None:
+            self._outcome.blockers.append(holder)
+            raise Refusal(obj=holder.object, problem=f"{holder.what}: {holder.holder}", next_step=holder.next_step)
+
+    def _restore(self, beside: Database | None, kept: Database | None, *, check: bool) -> None:
         examined = self._find(beside, kept)
         manifest = t.cast("MySqlManifest", examined.manifest)
         todo = decide(
@@ -102,43 +123,65 @@ class Restore:
         self._outcome.facts |= {
             "backup": manifest.run_id,
             "taken_at": manifest.taken_at.strftime("%Y-%m-%dT%H:%M:%SZ"),
-            "beside": self._beside,
-            "original": self._kept,
-            "differences": [],
-            "not_compared": [],
-            "inactive_events": [],
         }
         self._plan(todo, manifest)
         found = programs.find_programs(self._options.bin_dir, deadline=self._deadline)
         contents = read_contents(
             verify_small(self._bucket, examined.run.parts[keys.TABLES].key, manifest.parts[keys.TABLES])
         )
-        move = Move(
-            self._session,
-            found,
-            database=self._options.database,
-            beside=self._beside,
-            kept=self._kept,
-            backup=manifest.run_id,
-            deadline=self._deadline,
-            outcome=self._outcome,
-        )
-        if todo.load or todo.move or todo.undo:
+        move = self._make_move(manifest.run_id, found)
+        if todo.load or todo.move:
             refuse_untrusted(self._session, contents)
-        if todo.undo:
-            move.refuse_renamed()
         if todo.move and not (todo.is_resumed and move.is_renamed()):
             move.refuse_unfit(contents)
-        lock = NamedLock(self._session, self._options.database, "restore")
-        holder = lock.holder() if check else lock.take()
-        if holder is not None:
-            self._outcome.blockers.append(holder)
-            raise Refusal(obj=holder.object, problem=f"{holder.what}: {holder.holder}", next_step=holder.next_step)
         if check:
             self._outcome.changed = todo.discard or todo.load or todo.move
         else:
             self._act(todo, examined, contents, found=found, move=move)
         self._summarize(todo, manifest, check=check)
+
+    def _make_move(self, backup: str, found: programs.Programs) -> Move:
+        return Move(
+            self._session,
+            found,
+            database=self._options.database,
+            beside=self._beside,
+            kept=self._kept,
+            backup=backup,
+            deadline=self._deadline,
+            outcome=self._outcome,
+        )
+
+    def _remove(self, beside: Database | None, kept: Database | None, *, check: bool) -> None:
+        """Remove what is beside, and give up a move whose tables have not been renamed; neither needs the backup."""
+        database = self._options.database
+        backup = beside.note.backup if beside is not None and beside.note is not None else ""
+        todo = decide(state="absent", database=database, backup=backup, beside=beside, kept=kept)
+        self._outcome.facts["backup"] = backup or None
+        self._outcome.before = {self._beside: backup or None}
+        self._outcome.after = {self._beside: None}
+        move: Move | None = None
+        if todo.undo:
+            move = self._make_move(backup, programs.find_programs(self._options.bin_dir, deadline=self._deadline))
+            move.refuse_renamed()
+            words = "make again what an interrupted restore has dropped of it: triggers, views, events"
+            self._outcome.plan.append(PlanItem(f"database {database}", words, "its tables have not been moved"))
+        if todo.discard:
+            self._plan_drop()
+        if check:
+            self._outcome.changed = todo.discard
+        else:
+            if move is not None:
+                move.undo()
+            if todo.discard:
+                self._write(f"DROP DATABASE {quote_name(self._beside)}")
+        words = f"{'would remove' if check else 'removed'} {self._beside}" if todo.discard else "nothing to remove"
+        self._outcome.summary = words + (f"; {database} is the original, which was not moved" if todo.undo else "")
+
+    def _plan_drop(self) -> None:
+        self._outcome.plan.append(
+            PlanItem(f"database {self._beside}", "drop", "an earlier restore has made it", reversible=False)
+        )
 
     def _read(self, name: str) -> Database | None:
         found = schema.read_schema(self._session, name)
@@ -176,13 +219,8 @@ class Restore:
         """Tell what is to be done, in order."""
         why = f"of backup {manifest.run_id}"
         plan = self._outcome.plan
-        if todo.undo:
-            words = "make again what an interrupted restore has dropped of it: triggers, views, events"
-            plan.append(PlanItem(f"database {self._options.database}", words, "its tables have not been moved"))
         if todo.discard:
-            plan.append(
-                PlanItem(f"database {self._beside}", "drop", "an earlier restore has made it", reversible=False)
-            )
+            self._plan_drop()
         if todo.load:
             words = f"create, load {format_count(manifest.tables, 'table')}, compare with the backup"
             plan.append(PlanItem(f"database {self._beside}", words, why, estimate=round(2 * manifest.dump_seconds, 1)))
@@ -203,11 +241,9 @@ class Restore:
     def _act(self, todo: Todo, examined: Examined, contents: Contents, *, found: programs.Programs, move: Move) -> None:
         """Do what is to be done."""
         manifest = t.cast("MySqlManifest", examined.manifest)
-        if todo.undo:
-            move.undo()
         if todo.discard:
             self._write(f"DROP DATABASE {quote_name(self._beside)}")
-        if self._options.state == "absent" or todo.is_in_place:
+        if todo.is_in_place:
             return
         if todo.load:
             self._load(manifest, examined.run, found)
@@ -313,9 +349,9 @@ class Restore:
         if worded:
             self._outcome.facts["not_compared"] = worded
             self._outcome.evidence.append(
-                f"{self._beside}: worded otherwise, so that it is not known whether it is the same: {join_some(worded)};"
-                f" the backup is of server {made_by[0]} and mariadb-dump {made_by[1]}, this is server"
-                f" {self._session.server.version} and mariadb-dump {found.version}"
+                f"{self._beside}: worded otherwise, so that it is not known whether it is the same:"
+                f" {join_some(worded)}; the backup is of server {made_by[0]} and mariadb-dump {made_by[1]}, this is"
+                f" server {self._session.server.version} and mariadb-dump {found.version}"
             )
         if self._options.compare_live and schema.read_schema(self._session, self._options.database) is not None:
             self._outcome.facts["live_differences"] = self._compare_live(contents)
@@ -346,13 +382,7 @@ class Restore:
     def _summarize(self, todo: Todo, manifest: MySqlManifest, *, check: bool) -> None:
         own = self._options
         would = "would " if check else ""
-        if own.state == "absent":
-            words = (
-                f"{would or ''}{'remove' if check else 'removed'} {self._beside}"
-                if todo.discard
-                else "nothing to remove"
-            ) + (f"; {own.database} is the original, which was not moved" if todo.undo else "")
-        elif todo.is_in_place:
+        if todo.is_in_place:
             words = f"{own.database} is restored from backup {manifest.run_id} already; the original is {self._kept}"
         elif todo.move:
             verb = "restore" if check else "restored"
