@@ -335,11 +335,11 @@ def read_lag(session: Session) -> timedelta | None:
         behind = status.get("Seconds_Behind_Master")
         if behind is None:
             said = status.get("Last_IO_Error") or status.get("Last_SQL_Error") or "no error is noted"
-            name = status.get("Connection_name")
+            name = f"connection {status['Connection_name']}: " if status.get("Connection_name") else ""
             raise Refusal(
                 obj=session.settings.target,
-                problem=f"this replica does not follow{f' (connection {name})' if name else ''}:"
-                f" IO {status.get('Slave_IO_Running')}, SQL {status.get('Slave_SQL_Running')}, {said}",
+                problem=f"this replica does not follow: {name}IO {status.get('Slave_IO_Running')},"
+                f" SQL {status.get('Slave_SQL_Running')}, {said}",
                 next_step="Mend its replication (SHOW ALL REPLICAS STATUS), or dump the primary",
             )
         lags.append(timedelta(seconds=int(behind)))

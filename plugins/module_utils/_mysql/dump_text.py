@@ -17,6 +17,8 @@ import hashlib
 import re
 from dataclasses import dataclass, field
 
+_SANDBOX = b"/*M!999999\\- "
+"""The first line of newer dumps, at which an older client ends. It forbids commands that ``--binary-mode`` does not know."""
 _NAME = rb"`((?:[^`]|``)+)`"
 _TABLE = re.compile(rb"CREATE TABLE " + _NAME + rb" \(\n")
 _SEQUENCE = re.compile(rb"CREATE SEQUENCE " + _NAME)
@@ -117,6 +119,8 @@ class DumpText:
     def feed(self, chunk: bytes) -> list[bytes]:
         """Read on, and return the lines of it that are to be restored at once: all but those that make events.
 
+        Nor is that among them which asks the client for its sandbox.
+
         They name no database. Nothing that follows a problem is among them.
         """
         *lines, self._rest = (self._rest + chunk).split(b"\n")
@@ -129,7 +133,7 @@ class DumpText:
                 self._take(line)
             except ValueError as error:
                 self.problem = self.problem or str(error)
-            if self.problem is not None or (is_event and self._is_event):
+            if self.problem is not None or (is_event and self._is_event) or line.startswith(_SANDBOX):
                 self._held = []
                 continue
             self._held.append(line)

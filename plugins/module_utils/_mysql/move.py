@@ -62,7 +62,9 @@ SELECT p.ID AS id, p.USER AS user, p.HOST AS host, t.trx_started AS started
   FROM information_schema.INNODB_TRX t JOIN information_schema.PROCESSLIST p ON p.ID = t.trx_mysql_thread_id
  WHERE p.ID <> CONNECTION_ID() ORDER BY t.trx_started
 """
+_VIEWS = "SELECT TABLE_NAME AS name FROM information_schema.VIEWS WHERE TABLE_SCHEMA = %s ORDER BY TABLE_NAME"
 LOCK_TIMEOUT = 1205
+INVALID_VIEW = 1356
 _ENDED = "SELECT CONVERT_TZ(%s, %s, '+00:00') <= UTC_TIMESTAMP() AS ended"
 ROUTINES = ("FUNCTION", "PROCEDURE", "PACKAGE", "PACKAGE BODY")
 ORDER = (*ROUTINES, "VIEW", "TRIGGER", "EVENT")
@@ -152,6 +154,15 @@ class Move:
                     else ""
                 ),
             )
+        broken = self._list_broken_views()
+        if broken:
+            raise Refusal(
+                obj=obj,
+                problem="views of it cannot be used any more, so that mariadb-dump cannot note how they are made:"
+                f" {join_some(broken)}",
+                next_step="Keep their text if it is needed (SHOW CREATE VIEW), drop them, and run again; the restore makes"
+                " those of the backup",
+            )
         own = f"{self._encode(self._database)}/"
         children = [
             row["child"]
@@ -176,6 +187,18 @@ class Move:
                 problem=f"definers of the backup are no accounts of this server: {join_some(missing)}",
                 next_step="Create them (CREATE USER), since what they define could not be executed",
             )
+
+    def _list_broken_views(self) -> list[str]:
+        """Return the views that refer to what is not there, which the server tells only when they are opened."""
+        broken: list[str] = []
+        for row in self._session.query(_VIEWS, [self._database]):
+            try:
+                self._session.query(f"SHOW FIELDS FROM {quote_name(self._database)}.{quote_name(row['name'])}")
+            except OpsError as error:
+                if read_code(error.__cause__ or error) != INVALID_VIEW:
+                    raise
+                broken.append(row["name"])
+        return broken
 
     def _encode(self, name: str) -> str:
         """Return a database's name as InnoDB has it."""

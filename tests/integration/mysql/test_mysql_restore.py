@@ -136,7 +136,7 @@ def test_each_difference_is_named(site: MySqlSite, backup: str) -> None:
 
 @pytest.mark.procedure("E9")
 def test_what_is_refused(site: MySqlSite, backup: str) -> None:
-    """A database in use, one that is not ours, a foreign key from elsewhere, a definer without an account, a second original."""
+    """A database in use, one that is not ours, a foreign key from elsewhere, a broken view, a definer without an account, a second original."""
     beside = f"{site.database}__restored"
     site.sql(f"CREATE DATABASE {quoted(beside)}", database="")
     run = run_module("mysql_restore", site.params("restore"))
@@ -162,6 +162,11 @@ def test_what_is_refused(site: MySqlSite, backup: str) -> None:
         assert f"foreign keys of other databases refer to it, and would go with the original: {other}/c" in run.msg
     finally:
         site.sql(f"DROP DATABASE {quoted(other)}", database="")
+    site.sql("CREATE TABLE gone (id int); CREATE VIEW of_gone AS SELECT id FROM gone; DROP TABLE gone")
+    run = run_module("mysql_restore", site.params("restore", state="in_place"), check=True)
+    assert run.failed
+    assert "views of it cannot be used any more, so that mariadb-dump cannot note how they are made: of_gone" in run.msg
+    site.sql("DROP VIEW of_gone")
     site.sql("CREATE DEFINER = gone@nowhere PROCEDURE of_gone() SELECT 1")
     newer = run_module("mysql_backup", site.params(max_age="0"))
     assert newer.changed, newer.msg

@@ -65,6 +65,12 @@ def test_events_behind_the_first_are_read_too() -> None:
     assert b"EVENT" not in b"".join(DumpText().feed(text))
 
 
+def test_an_older_client_gets_no_line_that_it_does_not_know() -> None:
+    """Newer dumps begin with one that asks for a sandbox."""
+    first = b"/*M!999999\\- enable the sandbox mode */ \n"
+    assert b"".join(DumpText().feed(first + DUMP)) == b"".join(DumpText().feed(DUMP))
+
+
 def test_a_script_sets_what_its_maker_had() -> None:
     """And makes the definition anew when it is there already."""
     script = dump_script("TRIGGER", "tr")
