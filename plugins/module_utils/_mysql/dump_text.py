@@ -18,7 +18,7 @@ import re
 from dataclasses import dataclass, field
 
 _SANDBOX = b"/*M!999999\\- "
-"""The first line of newer dumps, at which an older client ends. It forbids commands that ``--binary-mode`` does not know."""
+"""The first line of newer dumps, at which an older client ends. It forbids commands that ``--binary-mode`` lacks."""
 _NAME = rb"`((?:[^`]|``)+)`"
 _TABLE = re.compile(rb"CREATE TABLE " + _NAME + rb" \(\n")
 _SEQUENCE = re.compile(rb"CREATE SEQUENCE " + _NAME)

@@ -160,8 +160,8 @@ class Move:
                 obj=obj,
                 problem="views of it cannot be used any more, so that mariadb-dump cannot note how they are made:"
                 f" {join_some(broken)}",
-                next_step="Keep their text if it is needed (SHOW CREATE VIEW), drop them, and run again; the restore makes"
-                " those of the backup",
+                next_step="Keep their text if it is needed (SHOW CREATE VIEW), drop them, and run again; the restore"
+                " makes those of the backup",
             )
         own = f"{self._encode(self._database)}/"
         children = [
