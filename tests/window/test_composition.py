@@ -26,7 +26,7 @@ Steps = list[dict[str, Any]]
             [{**SAVE, "hosts": ["databasez"]}],
             "step save names databasez, which is neither a group nor a host of this inventory. Did you mean databases?",
         ),
-        pytest.param([SAVE, SAVE], "step save is declared twice", marks=pytest.mark.sweep),
+        ([SAVE, SAVE], "step save is declared twice"),
         (
             [{**SAVE, "needs": ["maintain"]}, {**MAINTAIN, "needs": ["save"]}],
             "needs form a circle: save -> maintain -> save",
@@ -41,16 +41,16 @@ Steps = list[dict[str, Any]]
             "step save has the unknown key serial. Use batches instead",
             marks=pytest.mark.sweep,
         ),
-        pytest.param([{"name": "save", "role": "save"}], "step save has no hosts", marks=pytest.mark.sweep),
-        pytest.param([{**SAVE, "tasks": "x.yml"}], "step save has both role and tasks", marks=pytest.mark.sweep),
+        ([{"name": "save", "role": "save"}], "step save has no hosts"),
+        ([{**SAVE, "tasks": "x.yml"}], "step save has both role and tasks"),
         ([{"name": "check", "tasks": "no/such.yml", "hosts": ["db1"]}], "there is no such file"),
-        pytest.param([{**SAVE, "batches": [["db1"]] * 2}], "host db1 in two batches", marks=pytest.mark.sweep),
+        ([{**SAVE, "batches": [["db1"]] * 2}], "host db1 in two batches"),
         (
             [{**SAVE, "name": f"save{number}"} for number in range(25)],
             "are 25 plays, and this playbook has places for 24",
         ),
-        pytest.param([], "the list is empty", marks=pytest.mark.sweep),
-        pytest.param("save", "an entry has no name", marks=pytest.mark.sweep),
+        ([], "the list is empty"),
+        ("save", "an entry has no name"),
     ],
 )
 def test_a_declaration_that_cannot_hold_is_refused(window: FastWindow, steps: Steps, words: str) -> None:
