@@ -232,14 +232,14 @@ class Move:
             else f"{self._database}: its tables were not moved, and nothing of it was dropped"
         )
 
-    def run(self, contents: Contents, *, charset: str, collation: str) -> None:
+    def run(self, contents: Contents, documents: t.Mapping[str, bytes], *, charset: str, collation: str) -> None:
         """Do what has not been done yet of the move, and read back what is there."""
         self._session.execute(f"SET SESSION lock_wait_timeout={programs.LOCK_WAIT}")
         if self._phase() != MOVED:
             self._refuse_locked()
         self._outcome.write_attempted = True
         if not self.is_renamed():
-            self._begin(charset, collation)
+            self._begin(charset, collation, documents)
         self._ensure_database(self._kept, charset, collation)
         if self._phase() == MOVING:
             self._rename()
@@ -315,8 +315,8 @@ class Move:
             + (f" COMMENT {comment}" if name != self._database else "")
         )
 
-    def _begin(self, charset: str, collation: str) -> None:
-        """Note how what cannot be renamed of the original is made.
+    def _begin(self, charset: str, collation: str, documents: t.Mapping[str, bytes]) -> None:
+        """Note how what cannot be renamed of the original is made, and what is needed of the backup to go on.
 
         A run that was killed may have dropped some of it already: what it has noted stays, and what is there by now is
         noted as well.
@@ -329,8 +329,8 @@ class Move:
             self._session.execute(REMOVE_SCRIPTS.format(book=book), ["original"])
         with self._session.connection.cursor() as cursor:
             rows = [("original", kind, name, script) for (kind, name), script in dump.scripts.items()]
-            if rows:
-                cursor.executemany(ADD_SCRIPT.format(book=book), rows)
+            rows += [("backup", "DOCUMENT", name, body) for name, body in documents.items()]
+            cursor.executemany(ADD_SCRIPT.format(book=book), rows)
         self._note(self._beside, MOVING)
 
     def _dump_definitions(self, database: str, *options: str) -> DumpText:

@@ -39,8 +39,13 @@ from .restore_state import (
     ADD_SCRIPT,
     BESIDE_SUFFIX,
     BOOK,
+    CONTENTS,
     LOADING,
+    MANIFEST,
+    MOVED,
+    MOVING,
     ORIGINAL_SUFFIX,
+    READ_SCRIPTS,
     RESTORED,
     Database,
     Note,
@@ -55,6 +60,7 @@ if t.TYPE_CHECKING:
     from .connection import Session
 
 
+_HAS_TABLE = "SELECT 1 FROM information_schema.TABLES WHERE TABLE_SCHEMA = %s AND TABLE_NAME = %s"
 _COUNT = "SELECT COUNT(*) AS rows_now FROM {table}"
 
 
@@ -111,12 +117,13 @@ class Restore:
             raise Refusal(obj=holder.object, problem=f"{holder.what}: {holder.holder}", next_step=holder.next_step)
 
     def _restore(self, beside: Database | None, kept: Database | None, *, check: bool) -> None:
-        examined = self._find(beside, kept)
-        manifest = t.cast("MySqlManifest", examined.manifest)
+        noted = self._read_noted(beside)
+        examined = self._find(beside, kept) if noted is None else None
+        manifest = read_manifest(noted[MANIFEST]) if noted else t.cast("MySqlManifest", examined and examined.manifest)
         todo = decide(
             state=self._options.state,
             database=self._options.database,
-            backup=manifest.run_id,
+            backup=(self._options.backup or manifest.run_id) if noted else manifest.run_id,
             beside=beside,
             kept=kept,
         )
@@ -126,9 +133,14 @@ class Restore:
         }
         self._plan(todo, manifest)
         found = programs.find_programs(self._options.bin_dir, deadline=self._deadline)
-        contents = read_contents(
-            verify_small(self._bucket, examined.run.parts[keys.TABLES].key, manifest.parts[keys.TABLES])
-        )
+        if examined is not None:
+            part = examined.run.parts[keys.TABLES].key
+            noted = {
+                MANIFEST: manifest.to_json(),
+                CONTENTS: verify_small(self._bucket, part, manifest.parts[keys.TABLES]),
+            }
+        documents = noted or {}
+        contents = read_contents(documents[CONTENTS])
         move = self._make_move(manifest.run_id, found)
         if todo.load or todo.move:
             refuse_untrusted(self._session, contents)
@@ -137,8 +149,23 @@ class Restore:
         if check:
             self._outcome.changed = todo.discard or todo.load or todo.move
         else:
-            self._act(todo, examined, contents, found=found, move=move)
+            self._act(todo, examined, manifest, found=found, move=move, documents=documents)
         self._summarize(todo, manifest, check=check)
+
+    def _read_noted(self, beside: Database | None) -> dict[str, bytes] | None:
+        """Return what a move that has begun has noted of the backup; None where none has begun.
+
+        Such a run does not ask for the backup, which may have been removed meanwhile.
+        """
+        if beside is None or beside.note is None or beside.note.phase not in (MOVING, MOVED):
+            return None
+        for database in (self._beside, self._kept):
+            if self._session.query(_HAS_TABLE, [database, BOOK]):
+                book = f"{quote_name(database)}.{quote_name(BOOK)}"
+                rows = self._session.query(READ_SCRIPTS.format(book=book), ["backup"])
+                noted = {row["name"]: bytes(row["script"]) for row in rows}
+                return noted if {MANIFEST, CONTENTS} <= set(noted) else None
+        return None
 
     def _make_move(self, backup: str, found: programs.Programs) -> Move:
         return Move(
@@ -238,21 +265,30 @@ class Restore:
             self._options.database: backup if todo.is_in_place or todo.move else "the original",
         }
 
-    def _act(self, todo: Todo, examined: Examined, contents: Contents, *, found: programs.Programs, move: Move) -> None:
-        """Do what is to be done."""
-        manifest = t.cast("MySqlManifest", examined.manifest)
+    def _act(
+        self,
+        todo: Todo,
+        examined: Examined | None,
+        manifest: MySqlManifest,
+        *,
+        found: programs.Programs,
+        move: Move,
+        documents: t.Mapping[str, bytes],
+    ) -> None:
+        """Do what is to be done; ``examined`` is None where an interrupted move goes on."""
+        contents = read_contents(documents[CONTENTS])
         if todo.discard:
             self._write(f"DROP DATABASE {quote_name(self._beside)}")
         if todo.is_in_place:
             return
-        if todo.load:
+        if todo.load and examined is not None:
             self._load(manifest, examined.run, found)
         if not todo.is_resumed:
             self._compare(contents, manifest, found)
         if todo.move:
             if todo.load:
                 move.refuse_unfit(contents)  # who uses it now; to load it may have taken hours
-            move.run(contents, charset=manifest.charset, collation=manifest.collation)
+            move.run(contents, documents, charset=manifest.charset, collation=manifest.collation)
 
     def _write(self, statement: str) -> None:
         self._outcome.write_attempted = True
