@@ -36,7 +36,7 @@ description:
   - Killed at any moment and run again with the same options, it ends with the original or the restored database, whole. How
     far a run came is noted in the comment of C(<database>__restored). Until the tables are renamed such a run asks again
     whether the database is in use, and O(state=absent) gives it up. After that it is only ever completed, and what was
-    changed in place meanwhile is named in C(differences) and is no failure.
+    changed in place meanwhile is named in C(differences) and is no failure. Neither needs the backup to be there still.
 options:
   database:
     description: The database to restore. Its name may have at most 54 characters.
