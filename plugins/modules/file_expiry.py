@@ -14,8 +14,8 @@ author: The lowtide.ops team (@lowtide-ops)
 description:
   - Removes the files of a folder that are older than declared, except the newest O(keep) of each series, whatever their age. So the last
     backups stay also when backups have stopped, which C(find -mtime +30 -delete) does not know.
-  - With O(checksum_suffix) only a file that is proven by its SHA-256 counts among those. Where a series has
-    fewer than O(keep), no file of it is removed.
+  - An empty file does not count among those, and with O(checksum_suffix) only a file does that is proven by its SHA-256. Where a
+    series has fewer than O(keep), no file of it is removed.
   - If more is due than O(max_files), O(max_bytes) or O(max_share) allow, all of it is refused and nothing is removed.
   - A file that a process has open stays, since to remove it frees nothing. So does one that has changed since it was listed.
   - Symbolic links are not followed and not removed, not even one that is put in the place of a folder while this
@@ -54,7 +54,7 @@ options:
   checksum_suffix:
     description:
       - What the name of a file has after it that holds its SHA-256 as C(sha256sum) writes it, such as V(.sha256). Only files that
-        agree with it count for O(keep). It is removed together with its file.
+        agree with it count for O(keep). It is removed after its file; one whose file is gone goes by its own age.
       - As many of the newest files are read whole as it takes to find O(keep) that agree, if any file is old enough.
     type: str
   max_files:

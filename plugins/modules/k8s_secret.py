@@ -16,6 +16,7 @@ description:
     written over what another client has set meanwhile.
   - No value is in a result, a difference or a message.
   - An immutable Secret is refused, and so is one that a GitOps tool or an operator keeps.
+  - Keys of a credential that M(lowtide.ops.pg_credential) replaces are refused, since another value would lock clients out.
   - Pods get values of variables when their containers start. Restart them with M(lowtide.ops.k8s_rollout).
 author:
   - The lowtide.ops team (@lowtide-ops)

@@ -23,7 +23,7 @@ description:
   - A rename carries tables, indexes, foreign keys and sequences. It cannot carry triggers, views and events to another
     database; those are dropped before and made anew after it, in both, by scripts that were noted first. Until then the
     tables are in place without them, so a database that any session uses is refused.
-    A table that a transaction holds from elsewhere ends the run after 20 seconds, before anything is moved or dropped.
+    A table that a transaction holds from elsewhere ends the run after 5 seconds, before anything is moved or dropped.
   - Events do not run beside, nor in the kept original. Their scripts are in its table C(_lowtide_restore). An event whose
     time has passed since the backup is dropped by the server as soon as it is made, or made disabled; it is named in
     C(inactive_events), as is each event that is off in the backup, and does not hold up the restore.
@@ -37,6 +37,8 @@ description:
     far a run came is noted in the comment of C(<database>__restored). Until the tables are renamed such a run asks again
     whether the database is in use, and O(state=absent) gives it up. After that it is only ever completed, and what was
     changed in place meanwhile is named in C(differences) and is no failure. Neither needs the backup to be there still.
+  - A client program that a killed run has left goes on alone. So the sessions of O(login_user) in the databases beside, and in
+    that of a move that was interrupted, are ended first.
 options:
   database:
     description: The database to restore. Its name may have at most 54 characters.

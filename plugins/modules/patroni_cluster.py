@@ -16,10 +16,16 @@ description:
     C(synchronous_mode) is on, and to lag by no more than O(max_lag). Of several, those that confirm commits come first,
     then C(failover_priority), then the least lag. Otherwise nothing is sent, and the message has the number of each.
   - In a failover the candidate is who has the most WAL, and only then the one with the higher priority. It is refused where a
-    standby that may not take over has more, or where one that is silent may have rows that a quorum has acknowledged.
+    standby that may not take over has more, or where one that is silent may have rows that a quorum has acknowledged, or
+    had more when it was noted last.
+  - A member that is silent, that was there before, or whose address is only in O(urls) may be a second primary whose
+    Patroni is gone. It is a standby where it streams from a member that answers, and off where its PostgreSQL takes no
+    connection. Where it takes one, the run fails. Where neither can be seen, RV(blockers), a warning and RV(summary) say
+    so. Take an address out of O(urls) only where PostgreSQL is off.
   - An answer of Patroni that is lost, late or 503 is no verdict. The members are asked until there is one.
   - It ends when one member accepts writes, its timeline has risen, and every member that ran before, the old leader among
-    them, streams on that timeline.
+    them, streams on that timeline. With C(synchronous_mode) as many members have to confirm commits as before, which takes
+    Patroni one or two C(loop_wait) more. A standby that leads by the time of its restart is not restarted as one.
 author:
   - The lowtide.ops team (@lowtide-ops)
 options:
@@ -33,6 +39,8 @@ options:
     description:
       - Whether a leader that is gone may be replaced. What no standby has received is lost then, and Patroni elects a
         leader itself as a rule, once the old one's key has ended (C(ttl)).
+      - A leader whose Patroni is silent and whose PostgreSQL takes connections is not gone, and is refused all the same.
+        One that cannot be reached at all is declared with this to be off, or cut from its clients.
       - Needed as well where nobody leads.
     type: bool
     default: false
@@ -45,6 +53,8 @@ options:
     description:
       - With V(pending), PostgreSQL of each member whose settings wait for a restart is restarted, one at a time and standbys
         first. The leader hands over before, and comes last.
+      - Each is restarted once, and the leader hands over once at most. A standby that waits for a restart all the same ends the
+        run before anybody hands over; one case is a setting of which a standby does not go below its primary.
     type: str
     choices: [never, pending]
     default: never
@@ -125,7 +135,8 @@ plan:
   type: list
   elements: dict
 blockers:
-  description: Always empty; what stands in the way is refused.
+  description:
+    - Who may be a second primary, or of whom that is not known, with what to do. What else stands in the way is refused.
   returned: always
   type: list
   elements: dict

@@ -11,6 +11,8 @@ short_description: Read the members of a Patroni cluster, and which of them may 
 version_added: 0.1.0
 description:
   - Reads C(/cluster), C(/config) and each member's own C(/patroni) over Patroni's REST interface. C(patronictl) is not needed.
+  - A member that is silent, and each address in O(urls) that no member has published, is judged by its PostgreSQL, since
+    it may be a primary whose Patroni is gone; see M(lowtide.ops.patroni_cluster).
   - Lag is measured from the members' positions in the WAL now. What Patroni shows as lag is as old as its last look.
 author:
   - The lowtide.ops team (@lowtide-ops)
@@ -96,7 +98,7 @@ candidates:
   type: list
   elements: str
 blockers:
-  description: What keeps each other standby from taking over, with the value seen.
+  description: What keeps each other standby from taking over, with the value seen, and who may be a second primary.
   returned: always
   type: list
   elements: dict

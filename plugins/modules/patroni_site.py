@@ -17,6 +17,14 @@ description:
     other one, so that Patroni itself keeps each of its members from accepting writes. Then the new one has to have
     received all WAL of the old one, of which each member has to say how far it is. One reading has to show both, right before
     the promotion. Then it is promoted, and the old one has to follow it.
+  - Positions in the WAL count only where each member of the old cluster is on the timeline of the new one.
+  - C(standby_cluster) of the new cluster must not have a C(primary_slot_name) with Patroni below 3.3, nor several hosts.
+    Patroni has such a cluster ask for a server that accepts writes, so that it would not get the rest of the WAL after the
+    fence. The refusal has the change that takes them out.
+  - What C(standby_cluster) had (slot, C(restore_command), several hosts) is kept in the cluster's configuration as
+    C(lowtide_standby_cluster) while it is the primary one, and is put back when it follows again. A slot is put back only
+    where C(slots) in the configuration of the primary cluster has it. The other cluster follows one member at first. A
+    warning says what it does not have.
   - Each address in C(urls) of the old cluster has to answer as well, since a member whose Patroni is gone has left the cluster
     and its PostgreSQL may accept writes. Take a member out of C(urls) only where it is off.
   - Where that cannot be shown in time, the message says how to go on and how to go back.
@@ -24,6 +32,9 @@ description:
     C(postgresql.connect_address) has them. Two clusters that follow a third one are refused, and so is the address of a
     load balancer, which leads nowhere once the other cluster is fenced.
   - Each step is read from the clusters, so that a run that was interrupted is gone on with by the next one.
+  - While it acts, the run is noted in the configuration of both clusters, under a key of its own that Patroni does not read
+    (C(lowtide_site_run_...)). Another run in a different direction is refused meanwhile, and named. A note of a run that was
+    killed counts for nothing 60 s after it was renewed last; it is named in a warning, and taken out.
 author:
   - The lowtide.ops team (@lowtide-ops)
 options:
@@ -84,6 +95,9 @@ options:
       - It is gone where none of its C(urls) takes a connection. Any answer (another scope, 401, 503, a TLS error, none to a
         connection that was made) is a refusal, as it is where the new cluster still receives WAL. So give the addresses of
         the members, not that of a load balancer.
+      - Patroni below 3.0.4, and with a C(restore_command), does not say whether it receives WAL. Then no member may receive
+        any for C(wal_receiver_timeout) (60 s unless configured) before the promotion. An old site without any writes looks
+        the same.
     type: bool
     default: false
   max_lag:
@@ -152,7 +166,8 @@ plan:
   type: list
   elements: dict
 blockers:
-  description: Always empty; what stands in the way is refused.
+  description:
+    - Who may be a second primary, or of whom that is not known, with what to do. What else stands in the way is refused.
   returned: always
   type: list
   elements: dict

@@ -16,9 +16,17 @@ description:
     O(lowtide.ops.k8s_rollout#module:restarted_after). The role C(credentials) does all three.
   - With O(state=finished), the old credential is ended once no pod that may have it and no session of it is left, and a real
     login with it must be refused.
+  - With O(state=reverted), a rotation whose clients do not run with the new credential is taken back. The Secret has the old
+    credential again, and real logins prove that the server takes it; with O(method=one_role) it is set again. Then bring the
+    workloads back to the revision that they had (O(lowtide.ops.k8s_rollout#module:state=undone), with RV(begun_by) as its
+    O(lowtide.ops.k8s_rollout#module:run_id)), and end the new credential by O(state=finished). The role C(credentials) does that.
+    The next run with O(state=rotated) makes another password.
   - With O(method=two_roles) the application has two roles, of which it uses one. Both are members of the role that owns
     what it uses, and act as that (C(ALTER ROLE ... SET role)). The idle one gets the new password, so that the old one works
     until the end. Roles between which the application could tell a difference are refused.
+  - Where somebody else has changed the Secret, no client is locked out. A rotation whose annotation is gone is gone on with by
+    the keys of the previous credential. Without these, nothing is begun while pods of before the last change of the Secret use it.
+    Another credential in the Secret is refused, with what to do about it.
   - With O(method=one_role) the only role gets another password. Logins with the old one are refused from then on, until the
     clients have been restarted; so that is refused unless O(accept_interruption) says otherwise.
   - The password is made here (256 bits), and the server gets a SCRAM verifier of it only. It is in no result, no log, on no
@@ -34,9 +42,11 @@ author:
   - The lowtide.ops team (@lowtide-ops)
 options:
   state:
-    description: Whether a young password is wanted in the Secret, or the end of the old one.
+    description:
+      - Whether a young password is wanted in the Secret, the end of the one that it does not have any more, or, while a rotation
+        is under way, the old one again.
     type: str
-    choices: [rotated, finished]
+    choices: [rotated, finished, reverted]
     default: rotated
   secret:
     description: The Secret. It has the credential that clients use now.
@@ -92,7 +102,9 @@ options:
   logins:
     description:
       - Where clients log in. Each of these has to take the new password before the Secret is changed, and to refuse the old one
-        in the end, such as a pooler or a standby. A wrong password must be refused there.
+        in the end, such as a pooler or a standby. A wrong password must be refused there; of two roles the idle one is tried.
+      - Standbys among them, and among the hosts of O(login_host), are asked for sessions of the old role too, by O(login_user).
+        One that cannot be asked is named in RV(evidence) and in a warning.
       - Without it, the primary that O(login_host) leads to.
     type: list
     elements: dict
@@ -280,7 +292,7 @@ summary:
   type: str
   sample: "switched Secret shop/database from shop_a to shop_b, and shop_b can log in with it: the password is 91 d old, allowed are 90 d"
 evidence:
-  description: Which address took or refused which login.
+  description: Which address took or refused which login, and where sessions of the old role were looked for.
   returned: always
   type: list
   elements: str
@@ -300,7 +312,9 @@ user:
   type: str
   sample: shop_b
 phase:
-  description: How far the rotation has come (V(preparing), V(switched), V(proven), V(finished)); null where none is noted.
+  description:
+    - How far the rotation has come (V(preparing), V(switched), V(proven), V(finished)), or the way back from it (V(reverting),
+      V(reverted)); null where none is noted.
   returned: when the Secret was read
   type: str
   sample: proven
@@ -313,8 +327,12 @@ rotated_at:
   returned: when the Secret was read
   type: str
   sample: "2026-05-04T02:00:03Z"
+begun_by:
+  description: The name of the run that began the rotation; of the one that ended it, once it is over. Null where none is noted.
+  returned: with O(state=rotated) and O(state=reverted), when the Secret was read
+  type: str
 age:
-  description: How many seconds old the password is.
+  description: How many seconds old the password is. Null where that is not known, as after a rotation that was taken back.
   returned: with O(state=rotated), when the Secret was read
   type: float
 run_id:

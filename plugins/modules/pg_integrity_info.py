@@ -15,9 +15,13 @@ description:
   - Reads what the server has counted of blocks with a wrong checksum (C(pg_stat_database)), and has the extension amcheck read
     tables (C(verify_heapam), with their TOAST values) and indexes (C(bt_index_check), C(gin_index_check) from PostgreSQL 18 on)
     to their ends. A damaged block does not end it; it goes on with what comes after.
-  - Damage is no failure of the module. It is in RV(damaged), with relation and block, and RV(status) says C(damaged).
+  - Damage is no failure of the module. It is in RV(damaged), with relation and block, and RV(status) says C(damaged). It is what
+    the server says is corrupted (SQLSTATE C(XX001), C(XX002)), and a file that cannot be read or is missing (C(58030), C(58P01)).
+    No other error is taken for it.
   - RV(status) is C(whole) only if everything that was asked for was read and nothing was found. What could not be looked at is in
-    RV(unchecked) and makes it C(unproven); without the extension that is all.
+    RV(unchecked) and makes it C(unproven); without the extension that is all. What was dropped meanwhile is in RV(gone); what has
+    taken its place is looked at.
+  - For a relation that somebody has locked it waits 5 s, and up to a minute once all the others have been read.
   - Nothing is written, repaired or installed. It also runs on a standby, whose files are others than those of its primary.
   - It holds C(ACCESS SHARE) locks, as a query does, and reads every block of what it looks at.
 options:
@@ -39,6 +43,13 @@ options:
         a scan of the table for each index.
     type: bool
     default: true
+  checksum_failures_after:
+    description:
+      - Blocks with a wrong checksum that the server has counted do not count for RV(status) if the last of them was up to this
+        time, given with its zone, such as V(2026-11-27T02:00:00Z). Unset means that all count.
+      - The server keeps the count for ever. Give it once the cause is mended and every relation, those of O(system_catalogs) too,
+        has been read whole.
+    type: str
   timeout:
     description: Seconds after which no further relation is looked at. The rest is in RV(unchecked).
     type: int
@@ -96,6 +107,7 @@ damaged:
   description:
     - Each finding with C(object), C(kind) (C(table) or C(index)), C(schema), C(name), C(table), C(block) and C(line_pointer)
       (null where the server does not say), C(check) and the server's C(message).
+    - A block of the TOAST values of a table is named in the message alone.
     - Of one table at most 20 blocks that cannot be read are named, and 50 other findings.
   returned: success
   type: list
@@ -106,12 +118,23 @@ checked:
   type: list
   elements: str
 unchecked:
-  description: What was not looked at to its end, each with C(object) and C(reason).
+  description:
+    - What was not looked at to its end, each with C(object), C(reason) for people, and C(cause).
+    - The cause is C(extension) (amcheck is not installed, or too old), C(method) (amcheck does not know the access method), C(invalid) (an
+      index that nothing reads), C(unlogged) (on a standby), C(time), C(lock), C(right), C(table) (what it depends on cannot be
+      read), or C(error) (any other error of the server).
   returned: success
   type: list
   elements: dict
+gone:
+  description: What was dropped by others before its turn.
+  returned: success
+  type: list
+  elements: str
+  sample: ["index public.orders_note"]
 checksum_failures:
-  description: Databases of the cluster in which blocks with a wrong checksum were counted, with C(failures) and C(last_failure).
+  description: Databases of the cluster in which blocks with a wrong checksum were counted, with C(failures), C(last_failure), and
+    C(counts), which is false for what O(checksum_failures_after) leaves out.
   returned: success
   type: list
   elements: dict

@@ -126,6 +126,8 @@ requirements:
   - psycopg2
   - pg_dump, pg_dumpall, pg_restore (psql and sed too, for a pg_restore of 17 or newer on a server before 17), and zstd
 notes:
+  - The extension C(amcheck), which M(lowtide.ops.pg_integrity_info) asks for and which holds nothing of its own, is not compared. Where
+    O(login_user) may not create it, or the server does not have it, the copy is without it.
   - A dump that has the extension C(timescaledb) is refused. It takes calls before and after the restore.
   - A backup in several objects takes as many server connections as it has objects, and two.
 author:

@@ -57,13 +57,25 @@ options:
     description: The same for an entry of the metadata, such as V(expires_at).
     type: str
   keep:
-    description: How many of the newest objects below O(prefix) stay whatever the other rules say. All of them are counted together,
-      so give each series of files that has to keep its own a prefix of its own.
+    description:
+      - How many of the newest objects of each series below O(prefix) stay whatever the other rules say. So the last exports of
+        one stay also when they have stopped, whatever is newer of another.
     type: int
     default: 0
+  series:
+    description:
+      - What of a key tells one series from another, as a regular expression that is searched in the whole key. Its groups are
+        that, or all that it matches where it has none, so V(^) makes all objects below O(prefix) one series, and
+        V(^daily/(.+\)/2[0-9]{3}/) one of each folder above those of a year.
+      - By default objects are of one series that are in the same folder and whose names differ only in their digits, such as
+        V(daily/shop-20261127.dump).
+      - An object whose key it does not match is a series of its own, and so stays where O(keep) is not V(0).
+    type: str
   versions:
     description:
-      - V(current) removes objects. In a bucket with versions that sets delete markers, below which everything stays.
+      - V(current) removes objects. In a bucket with versions that sets delete markers, below which everything stays. Where
+        versioning is not known to be C(Enabled) a marker has the id V(null), so an object stays that lies over an older version of
+        that id, with a line in RV(blockers).
       - V(all) removes the versions themselves for good, those that are not current included, each judged by itself, and the
         delete markers that nothing is left behind. A current version is removed only if all older ones of its key go, too,
         since one of them would come back otherwise. In a bucket without versions it is the same as V(current).
@@ -132,13 +144,21 @@ EXAMPLES = r"""
     max_objects: 5000
     max_share: 10
 
-- name: Exports older than a month go, and the ten newest stay
+- name: Exports older than a month go, and the ten newest of each series stay
   lowtide.ops.s3_expiry:
     bucket: shop-exports
     prefix: daily/
     older_than: 30d
     keep: 10
     max_bytes: 200GiB
+
+- name: Of each shop's exports, in folders of the day, the newest three stay
+  lowtide.ops.s3_expiry:
+    bucket: shop-exports
+    prefix: byday/
+    older_than: 14d
+    keep: 3
+    series: "([^/]+)\\.csv$"
 """
 
 RETURN = r"""
@@ -180,6 +200,16 @@ expired:
   returned: when the bucket could be read
   type: list
   elements: dict
+kept:
+  description: The keys that stay because of O(keep).
+  returned: when the bucket could be read
+  type: list
+  elements: str
+series:
+  description: How many objects there are of each series; empty without O(keep).
+  returned: when the bucket could be read
+  type: dict
+  sample: {"daily/shop-#.dump": 12}
 removed:
   description: The keys of what was removed, with the version where one was named.
   returned: when the bucket could be read
@@ -201,7 +231,7 @@ plan:
   type: list
   elements: dict
 blockers:
-  description: Objects that stay, each with why and what to do, since their expiry cannot be read or they were replaced.
+  description: Objects that stay, with why and what to do, since their expiry cannot be read, they were replaced, or their series is short.
   returned: always
   type: list
   elements: dict

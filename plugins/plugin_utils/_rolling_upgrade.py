@@ -199,43 +199,45 @@ def report_failure(begin: Result, failure: Result, results: t.Sequence[Result]) 
     (``undone``) and of saving the evidence (``diagnosed``).
     """
     undone = failure.get("undone")
-    performed = [*results, *_list_items(undone)]
+    performed = [*results, *list_items(undone)]
     merged = merge_results([result for result in performed if "changed" in result and not result.get("skipped")])
-    cause = _find_cause(failure["result"])
-    merged["rolled_back"] = bool(_list_items(undone)) and not any(item.get("failed") for item in _list_items(undone))
-    merged["summary"] = " ".join([f"{failure['task']}: {cause}", *_describe_undo(undone)])
+    cause = find_cause(failure["result"])
+    merged["rolled_back"] = bool(list_items(undone)) and not any(item.get("failed") for item in list_items(undone))
+    merged["summary"] = " ".join([f"{failure['task']}: {cause}", *describe_undo(undone)])
     merged["changed"] = merged["changed"] or bool(failure["result"].get("changed"))
-    merged["blockers"] = [*(_first_failed(failure["result"]).get("blockers") or []), *merged["blockers"]]
+    merged["blockers"] = [*(find_failed(failure["result"]).get("blockers") or []), *merged["blockers"]]
     merged["evidence"] += [
         f"evidence of before it was put back: {item['evidence_path']}"
-        for item in _list_items(failure.get("diagnosed"))
+        for item in list_items(failure.get("diagnosed"))
         if item.get("evidence_path")
     ]
     merged["run_id"], merged["failed"] = begin["run_id"], True
     return merged
 
 
-def _list_items(registered: t.Any) -> list[Json]:
+def list_items(registered: t.Any) -> list[Json]:
     if not isinstance(registered, dict):
         return []
     items = registered.get("results")
     return [item for item in items if isinstance(item, dict)] if isinstance(items, list) else []
 
 
-def _first_failed(result: Result) -> Result:
+def find_failed(result: Result) -> Result:
     """Return the result that failed: of a loop, the first of its items that did."""
-    return next((item for item in _list_items(dict(result)) if item.get("failed")), result)
+    return next((item for item in list_items(dict(result)) if item.get("failed")), result)
 
 
-def _find_cause(result: Result) -> str:
-    return str(_first_failed(result).get("msg") or "it failed").strip()
+def find_cause(result: Result) -> str:
+    return str(find_failed(result).get("msg") or "it failed").strip()
 
 
-def _describe_undo(undone: t.Any) -> list[str]:
+def describe_undo(undone: t.Any) -> list[str]:
     """Return sentences that say which workloads were put back, which were not, and what a person has to do."""
     if not isinstance(undone, dict):
         return ["Nothing had been rolled out."]
-    items = _list_items(undone)
+    items = list_items(undone)
+    if undone.get("skipped"):
+        return ["What had been rolled out stays as it is."]
     if not items:
         return [f"What it had rolled out could not be put back: {undone.get('msg') or 'the task failed'}"]
     back = [_describe_back(item) for item in items if item.get("changed") and not item.get("failed")]

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import typing as t
 
+from ..module_utils._common.text import format_count, join_some
 from ..module_utils._pg_restore.side import RESTORED, read_comment
+from ..module_utils._postgresql.integrity import INVALID, NO_METHOD, UNLOGGED
 
 Json = dict[str, t.Any]
 
@@ -23,10 +25,12 @@ BACKUP = (
 def judge(integrity: Json, *, backups: Json | None, replacement: Json | None) -> Json:
     """Return the role's result from those of pg_integrity_info, pg_backup_info and pg_integrity_info of a replacement.
 
-    ``may_be_replaced`` is true only if the database is damaged and another one was found whole, which pg_restore has
-    made of the newest verified backup and found equal to it.
+    ``may_be_replaced`` is true only if the database is damaged and all tables of another one were found whole, which
+    pg_restore has made of the newest verified backup and found equal to it. Its indexes were built from these tables:
+    those of a method that amcheck does not know are named, and decide nothing.
     """
     status = integrity["status"]
+    overlooked = _list_overlooked(integrity)
     database = integrity["database"]
     newest = _find_backup(backups, integrity)
     blockers = list(integrity["blockers"])
@@ -39,6 +43,9 @@ def judge(integrity: Json, *, backups: Json | None, replacement: Json | None) ->
         evidence.append(f"there is no verified backup of {database}")
     if replacement is not None:
         evidence += [f"replacement: {line}" for line in [replacement["summary"], *replacement["evidence"]]]
+        evidence += [
+            f"replacement: {entry['object']} is not checked: {entry['reason']}" for entry in replacement["unchecked"]
+        ]
     if status == "damaged":
         refused = _explain_refusal(integrity, replacement, newest)
         if refused:
@@ -46,7 +53,10 @@ def judge(integrity: Json, *, backups: Json | None, replacement: Json | None) ->
             blockers.append(_block(f"database {database}", refused, step))
             words.append(f"it must not be dropped: {refused}")
         else:
-            words.append(f"{replacement['database']} is whole and can take its place" if replacement else "")
+            words.append(_describe_replacement(replacement) if replacement else "")
+    elif overlooked:
+        names = join_some([entry["object"] for entry in overlooked])
+        words.append(f"nothing is proven: {names} could be looked at and was not")
     return {
         "changed": False,
         "check_mode": integrity["check_mode"],
@@ -57,6 +67,7 @@ def judge(integrity: Json, *, backups: Json | None, replacement: Json | None) ->
         "status": status,
         "damaged": integrity["damaged"],
         "unchecked": integrity["unchecked"],
+        "overlooked": [entry["object"] for entry in overlooked],
         "newest_backup": newest,
         "may_be_replaced": status == "damaged" and not refused,
     }
@@ -77,8 +88,15 @@ def _explain_refusal(integrity: Json, replacement: Json | None, newest: Json | N
     """Return why the damaged database has to stay; "" if another one was found whole in its place."""
     if replacement is None:
         return "no replacement has been verified"
-    if replacement["status"] != "whole":
+    if replacement["status"] == "damaged" or not replacement["checked"]:
         return f"its replacement {replacement['database']} is {replacement['status']}"
+    decisive = [entry for entry in replacement["unchecked"] if not _is_unknown_index(entry)]
+    if decisive:
+        more = f" and {len(decisive) - 1} more" if len(decisive) > 1 else ""
+        return (
+            f"its replacement {replacement['database']} is unproven:"
+            f" {decisive[0]['object']}{more} was not checked, {decisive[0]['reason']}"
+        )
     same = (replacement["database"], replacement["system_identifier"]) == (
         integrity["database"],
         integrity["system_identifier"],
@@ -93,6 +111,29 @@ def _explain_refusal(integrity: Json, replacement: Json | None, newest: Json | N
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         return f"its replacement {replacement['database']} has not {missing[0]}{more}"
     return _explain_origin(integrity, replacement, newest)
+
+
+def _list_overlooked(integrity: Json) -> list[Json]:
+    """Return what was not looked at though it can be: a job that is green for ever without it would prove nothing."""
+    if not integrity["checked"]:
+        return list(integrity["unchecked"])
+    return [entry for entry in integrity["unchecked"] if entry["cause"] not in (NO_METHOD, INVALID, UNLOGGED)]
+
+
+def _is_unknown_index(entry: Json) -> bool:
+    """Return whether it is an index of a method that amcheck does not know; btree never is."""
+    return bool(entry["object"].startswith("index ") and entry["cause"] == NO_METHOD)
+
+
+def _describe_replacement(replacement: Json) -> str:
+    """Return what was found of a database that may take the place."""
+    unknown = len(replacement["unchecked"])
+    if not unknown:
+        return f"{replacement['database']} is whole and can take its place"
+    return (
+        f"{replacement['database']} can take its place: its tables are whole, and {format_count(unknown, 'index')} of"
+        " methods that amcheck does not know were built from them"
+    )
 
 
 def _explain_origin(integrity: Json, replacement: Json, newest: Json | None) -> str:

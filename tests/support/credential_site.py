@@ -58,13 +58,16 @@ class Space(Protocol):
     def get(self, kind: str, name: str) -> Json: ...
     def list(self, kind: str) -> list[Json]: ...
     def ready(self, kind: str, name: str, replicas: int) -> None: ...
+    def request(self, method: str, kind: str, name: str = "", body: Any = None, *, type_: str = ...) -> Json: ...
+    def module(self, module: str, /, *, check: bool = False, **params: Any) -> ModuleRun: ...
 
 
 class Sink:
-    """Counts what clients say of each login: by role, and the refused ones with their words."""
+    """Counts what clients say of each login: by role, and the refused ones with their words; ``pods`` were let in."""
 
     def __init__(self, host: str) -> None:
         self.logins: Counter[str] = Counter()
+        self.pods: set[str] = set()
         self.failures: list[str] = []
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.bind((host, 0))
@@ -83,9 +86,11 @@ class Sink:
     def _read(self) -> None:
         with contextlib.suppress(OSError):  # closed: the end
             while True:
-                user, _pod, said = self._socket.recv(65536).decode().split("\n", 2)
+                user, pod, said = self._socket.recv(65536).decode().split("\n", 2)
                 self.logins[user] += 1
-                if said != "ok":
+                if said == "ok":
+                    self.pods.add(pod)
+                else:
                     self.failures.append(f"{user}: {said}")
 
 
@@ -173,9 +178,22 @@ class CredentialSite:
         """Execute a statement as superuser in the application's database."""
         return self.server.administer(sql.SQL(statement), database=self.database.name)
 
-    def connect(self, user: str, password: str) -> Any:
-        """Return a session of a client."""
-        parameters: Json = {"host": self.server.host, "port": self.server.port, "dbname": self.database.name}
+    def edit(self, *, keeps_note: bool = True, **values: str | None) -> None:
+        """Change or remove keys of the Secret as a person does, and the annotation."""
+        data = {key: None if text is None else base64.b64encode(text.encode()).decode() for key, text in values.items()}
+        body: Json = {"data": data}
+        if not keeps_note:
+            body["metadata"] = {"annotations": {ANNOTATION: None}}
+        self.space.request("PATCH", "Secret", SECRET, body, type_="merge-patch+json")
+
+    def write_note(self, note: Json) -> None:
+        """Have this noted on the Secret."""
+        body = {"metadata": {"annotations": {ANNOTATION: json.dumps(note)}}}
+        self.space.request("PATCH", "Secret", SECRET, body, type_="merge-patch+json")
+
+    def connect(self, user: str, password: str, **where: Any) -> Any:
+        """Return a session of a client, on this server or on another one."""
+        parameters: Json = {"host": self.server.host, "port": self.server.port, "dbname": self.database.name, **where}
         return psycopg2.connect(**parameters, user=user, password=password)
 
     def find_log(self) -> str:
@@ -183,10 +201,10 @@ class CredentialSite:
         logs = [path for path in (self.server.folder.parent / "log").iterdir() if str(self.server.version) in path.name]
         return "".join(path.read_text(encoding="utf-8", errors="replace") for path in logs)
 
-    def may_login(self, user: str, password: str) -> bool:
+    def may_login(self, user: str, password: str, **where: Any) -> bool:
         """Whether a login works, for whatever reason not."""
         try:
-            self.connect(user, password).close()
+            self.connect(user, password, **where).close()
         except psycopg2.OperationalError:
             return False
         return True
@@ -196,21 +214,27 @@ class CredentialSite:
         values = self.values()
         return self.may_login(values["username"], values["password"])
 
-    def start_clients(self, sink: Sink, image: str, *, replicas: int = 2) -> None:
-        """Have a Deployment whose pods get the credential as variables and log in ten times a second."""
+    def start_clients(self, sink: Sink, image: str, *, kind: str = "Deployment", **more: Any) -> None:
+        """Have a workload of two pods that get the credential as variables and log in ten times a second.
+
+        ``more`` are further fields of the container.
+        """
         variables = {"PGHOST": self.server.host, "PGPORT": self.server.port, "PGDATABASE": self.database.name}
         variables |= {"PGCONNECT_TIMEOUT": 5, "SINK_HOST": sink.host, "SINK_PORT": sink.port}
         env: list[Json] = [{"name": name, "value": str(value)} for name, value in variables.items()]
         for name, key in (("PGUSER", "username"), ("PGPASSWORD", "password")):
             env.append({"name": name, "valueFrom": {"secretKeyRef": {"name": SECRET, "key": key}}})
         container = {"name": "main", "image": image, "command": ["/usr/bin/python3.11", "-c", CLIENT], "env": env}
+        container |= more
         template = {
             "metadata": {"labels": {"app": "client"}},
             "spec": {"terminationGracePeriodSeconds": 5, "containers": [container]},
         }
-        spec = {"replicas": replicas, "selector": {"matchLabels": {"app": "client"}}, "template": template}
-        self.space.apply({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "client"}, "spec": spec})
-        self.space.ready("Deployment", "client", replicas)
+        spec: Json = {"replicas": 2, "selector": {"matchLabels": {"app": "client"}}, "template": template}
+        if kind == "StatefulSet":
+            spec["serviceName"] = "client"
+        self.space.apply({"apiVersion": "apps/v1", "kind": kind, "metadata": {"name": "client"}, "spec": spec})
+        self.space.ready(kind, "client", 2)
 
 
 @contextmanager

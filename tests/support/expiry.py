@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -82,6 +83,17 @@ class Artifacts:
     def _delete_many(self, objects: list[dict[str, str]]) -> None:
         if objects:
             self.client.delete_objects(Bucket=self.bucket, Delete={"Objects": objects})
+
+    def let_retention_be_ended(self) -> None:
+        """Have a policy that lets a retention of mode GOVERNANCE be ended, which versitygw asks of its root, too."""
+        statement = {
+            "Effect": "Allow",
+            "Principal": "*",
+            "Action": ["s3:BypassGovernanceRetention", "s3:DeleteObject", "s3:DeleteObjectVersion"],
+            "Resource": [f"arn:aws:s3:::{self.bucket}/*"],
+        }
+        policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+        self.client.put_bucket_policy(Bucket=self.bucket, Policy=policy)
 
     def hold(self, key: str, version: str, *, status: str) -> None:
         """Put a version under legal hold, where the bucket has Object Lock, or release it."""

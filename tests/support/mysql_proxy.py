@@ -4,10 +4,18 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import threading
 from collections.abc import Callable
 from typing import Self
+
+READING = re.compile(
+    r"\s*(/\*[!M]*\d* *)?"
+    r"(SELECT (?!GET_LOCK)|SHOW|SET|USE|EXPLAIN|START TRANSACTION|ROLLBACK|RELEASE|SAVEPOINT|COMMIT)",
+    re.IGNORECASE,
+)
+"""A server is after such a command as it was before."""
 
 
 class CommandProxy:
@@ -33,6 +41,8 @@ class CommandProxy:
         self._sockets: list[socket.socket] = []
         self.act = act
         self.commands = 0
+        self.texts: list[str] = []
+        """How each of them begins."""
         self._listener = socket.create_server((host, 0))
         self.port: int = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
@@ -64,9 +74,14 @@ class CommandProxy:
                 sink.sendall(chunk)
             sink.shutdown(socket.SHUT_WR)
 
+    def list_writes(self) -> list[int]:
+        """The numbers of the commands that change something which another session sees, or lock it."""
+        return [number for number, text in enumerate(self.texts, 1) if not READING.match(text)]
+
     def _may_pass(self, command: bytes) -> bool:
         with self._lock:
             self.commands += 1
+            self.texts.append(command[5:105].decode("utf-8", "replace"))
             is_meant = bool(self._stop_at) and self.commands >= self._stop_at
             is_meant = is_meant or (bool(self._stop_before) and self._stop_before in command)
             self._is_stopped = self._is_stopped or is_meant

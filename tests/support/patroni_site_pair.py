@@ -12,13 +12,23 @@ from types import TracebackType
 from typing import Any, Self
 
 Json = dict[str, Any]
+CLAIM = "lowtide_site_run_"
+
+
+def merge(config: Json, patch: Json) -> Json:
+    """A configuration after a change: dictionaries are merged, None takes a key out."""
+    both = {
+        name: merge(config[name], value) if isinstance(value, dict) and isinstance(config.get(name), dict) else value
+        for name, value in patch.items()
+    }
+    return {name: value for name, value in {**config, **both}.items() if value is not None}
 
 
 class SiteStandIn:
     """A cluster whose member listens at ``port``, and whose PostgreSQL has this address as well.
 
     ``code`` is the status of each answer to a reading and ``patch_code`` of each to a write, where they are no 200.
-    ``on_patch`` is called after a write has been done.
+    ``on_patch`` is called after a write of ``patches`` has been done; ``claims`` are what runs note of themselves.
     """
 
     def __init__(self, scope: str) -> None:
@@ -27,6 +37,7 @@ class SiteStandIn:
         self.position, self.timeline = 5000, 3
         self.code = self.patch_code = 200
         self.patches: list[Json] = []
+        self.claims: list[Json] = []
         self.status: Json = {}
         self.members: list[Json] = []
         self.streaming: list[str] = []
@@ -79,8 +90,11 @@ class SiteStandIn:
     def patch(self, body: Json) -> None:
         """Do as Patroni does with a change of the configuration."""
         was_standby = self.is_standby
+        self.config = merge(self.config, body)
+        if all(name.startswith(CLAIM) for name in body):
+            self.claims.append(body)
+            return
         self.patches.append(body)
-        self.config = {name: value for name, value in {**self.config, **body}.items() if value is not None}
         self.timeline += was_standby and not self.is_standby
         self.on_patch()
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -79,6 +80,37 @@ def start_playbook(
         cwd=cwd,
         start_new_session=True,
     )
+
+
+def kill_playbook(process: subprocess.Popen[str]) -> None:
+    """End a started playbook as a power cut does: with all that it has started, of whatever process group.
+
+    Ansible's workers have sessions of their own, so that a signal to the controller's group does not reach them.
+    """
+    known: set[int] = set()
+    while found := {process.pid, *_list_children(known)} - known:
+        known |= found
+        for pid in found:
+            _send(pid, signal.SIGSTOP)  # so that it starts nothing more
+    for pid in known:
+        _send(pid, signal.SIGKILL)
+    process.communicate(timeout=60)
+
+
+def _list_children(parents: set[int]) -> set[int]:
+    children = set()
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            with contextlib.suppress(OSError):  # it has ended
+                fields = (folder / "stat").read_text().rpartition(")")[2].split()
+                if int(fields[1]) in parents:
+                    children.add(int(folder.name))
+    return children
+
+
+def _send(pid: int, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
 
 
 def finish_playbook(process: subprocess.Popen[str], *, timeout: float = 120.0) -> PlaybookRun:

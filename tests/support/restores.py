@@ -164,3 +164,25 @@ def fill_shop(shop: Shop, seed: str) -> None:
     if "shop.orders" in seed:
         site.sql(f"SET SESSION AUTHORIZATION {shop.owner}; GRANT USAGE ON SCHEMA shop TO {shop.reader}")
         site.sql(f"SET SESSION AUTHORIZATION {shop.owner}; GRANT SELECT ON shop.orders TO {shop.reader}")
+
+
+def put_back(shop: Shop) -> None:
+    """Have the original under the live name again, and no copy."""
+    if shop.kept in shop.databases():
+        for statement in (
+            f"DROP DATABASE {quoted(shop.name)} WITH (FORCE)",
+            f"ALTER DATABASE {quoted(shop.kept)} RENAME TO {quoted(shop.name)}",
+            f"COMMENT ON DATABASE {quoted(shop.name)} IS 'the shop'",
+        ):
+            shop.site.sql(statement, database="postgres")
+    shop.drop()
+
+
+def check_whole(shop: Shop, original: int) -> bool:
+    """Under the live name is all of the original or all of the restored one; return whether it is the latter."""
+    live = shop.oid(shop.name)
+    assert (shop.count(), shop.count("shop.lines")) == (500, 300)
+    if live != original:
+        assert shop.oid(shop.kept) == original
+        assert shop.copy not in shop.databases()
+    return live != original

@@ -10,12 +10,19 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import unquote, urlsplit
 from xml.etree import ElementTree
-from xml.sax.saxutils import escape
+from xml.sax import saxutils
 
 from support.s3_proxy import Fault, Request
 
+RETURN = {"\r": "&#13;"}
+"""What XML would make a newline of."""
 Rule = Callable[[Request], Fault | None]
 DENIED = Fault(status=HTTPStatus.FORBIDDEN, code="AccessDenied", message="Access Denied")
+
+
+def escape(key: str) -> str:
+    """A key as it stands in XML."""
+    return saxutils.escape(key, RETURN)
 
 
 def require_content_md5(request: Request) -> Fault | None:

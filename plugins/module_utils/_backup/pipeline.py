@@ -28,6 +28,14 @@ STDERR_KEPT = 4000
 PIPE_BYTES = 1 << 20
 GRACE = 5.0
 """Seconds that are waited for the end of a pipe whose programs have been killed. Who holds it still has left their group."""
+_OTHER_LINES = r"(?:\n(?!\S+: |Command was: )[^\n]*)*"
+# What PostgreSQL's programs pass on of a server's error, in the server's language: fields have two blanks after the colon
+# (libpq, PQresultErrorMessage), and LINE n quotes the statement. A message of MariaDB names a value between quotes.
+_ROW_FIELDS = re.compile(rf"^(?!HINT:)(?:[^\s:]+ ?:  |\S+ \d+: )[^\n]*{_OTHER_LINES}\n?", re.MULTILINE)
+_ROW_STATEMENT = re.compile(
+    rf"^(Command was: (?:INSERT|UPDATE|SELECT)\b)[^\n]*{_OTHER_LINES}", re.MULTILINE | re.IGNORECASE
+)
+_ROW_VALUE = re.compile(r"(Duplicate entry ').*(' for key)", re.DOTALL)
 _WARNING = re.compile(r"^\S+: warning: .*", re.MULTILINE)
 
 
@@ -51,6 +59,18 @@ class Command:
     def name(self) -> str:
         """Return the program's name, for messages."""
         return self.argv[0].rpartition("/")[2]
+
+
+def leave_out_rows(said: str) -> str:
+    """Return what a program has said without the rows that it quotes: a message goes into logs and reports.
+
+    >>> leave_out_rows("pg_restore: error: x: ERROR:  duplicate key\\nDETAIL:  Key (a)=(b) already exists.\\n")
+    'pg_restore: error: x: ERROR:  duplicate key\\n(what it quotes of rows is left out; see the server log)'
+    """
+    cleaned = _ROW_VALUE.sub(r"\1...\2", _ROW_STATEMENT.sub(r"\1 ...", _ROW_FIELDS.sub("", said)))
+    if cleaned == said:
+        return said
+    return f"{cleaned.strip()}\n(what it quotes of rows is left out; see the server log)"
 
 
 def find_program(name: str, *, package: str, directory: str | None = None) -> str:
@@ -183,12 +203,17 @@ class Pipeline:
         if not failed:
             return
         blamed = next((index for index in failed if statuses[index] != -13), failed[0])
-        said = self._stderr[blamed].decode("utf-8", "replace").strip() or "it wrote no message"
+        said = leave_out_rows(self._read_stderr(blamed)).strip() or "it wrote no message"
         status = statuses[blamed]
         how = f"killed by signal {-status}" if status < 0 else f"exit status {status}"
         raise OpsError(
             obj=self._commands[blamed].name, problem=f"{how}: {said}", next_step=self._commands[blamed].next_step
         )
+
+    def _read_stderr(self, index: int) -> str:
+        """Return what a member has said, without a line whose beginning was not kept."""
+        kept = self._stderr[index]
+        return (kept if len(kept) < STDERR_KEPT else kept.partition(b"\n")[2]).decode("utf-8", "replace")
 
     @property
     def warnings(self) -> list[str]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import typing as t
+from dataclasses import replace
 
 from .._common.errors import OpsError, WaitTimeout
 from .manifest import Part
@@ -18,6 +19,7 @@ from .pipeline import Command, Pipeline, Stopped
 
 if t.TYPE_CHECKING:
     from .._common.retry import Deadline
+    from .._s3.bucket import Listed
     from .streams import Streams
 
 NEXT_STEP = "It does not count as a backup; find out what altered it, and run again"
@@ -34,6 +36,19 @@ class Source(t.Protocol):
 
     def stream(self, key: str, *, etag: str | None = None) -> t.Iterator[bytes]:
         """Yield an object in pieces."""
+
+
+class Listing(t.Protocol):
+    """Where objects are listed, and asked for their ETags: a bucket."""
+
+    def url(self, key: str) -> str:
+        """Return a key as a person writes it."""
+
+    def list_objects(self, prefix: str) -> list[Listed]:
+        """Return the objects below a prefix."""
+
+    def check(self, key: str, size: int) -> str:
+        """Return the ETag of an object, which has to have this size."""
 
 
 class NotVerified(OpsError):
@@ -53,6 +68,27 @@ def verify_small(source: Source, key: str, part: Part) -> bytes:
     body = source.read(key)
     compare_part(source.url(key), part, size=len(body), sha256=hashlib.sha256(body).hexdigest())
     return body
+
+
+def adopt_etags(source: Listing, folder: str, parts: t.Mapping[str, Part]) -> dict[str, Part]:
+    """Return ``parts`` with the ETags of a listing, by which later runs compare: some servers give others for HEAD.
+
+    Where one differs from the ETag by which the object was read, the object has to have that one still: only then does
+    the listed one belong to what was verified, and not to an object that has come into its place since.
+    """
+    listed = {entry.key.rpartition("/")[2]: entry for entry in source.list_objects(folder)}
+    result = {}
+    for name, part in parts.items():
+        entry, url = listed.get(name), source.url(folder + name)
+        if entry is None:
+            raise NotVerified(obj=url, problem="it has been removed since it was verified", next_step=NEXT_STEP)
+        is_same = entry.size == part.size and (
+            entry.etag == part.etag or source.check(folder + name, part.size) == part.etag
+        )
+        if not is_same:
+            raise NotVerified(obj=url, problem="it has been replaced since it was verified", next_step=NEXT_STEP)
+        result[name] = replace(part, etag=entry.etag)
+    return result
 
 
 def decompress_command(zstd: str) -> Command:

@@ -15,11 +15,10 @@ import json
 import typing as t
 
 from .._common.errors import Refusal
+from .._kubernetes.secrets import CREDENTIAL
 
-ANNOTATION = "lowtide.ops/credential"
+ANNOTATION = CREDENTIAL
 FORMAT = 1
-PREVIOUS_USER = "lowtide.previous-username"
-PREVIOUS_PASSWORD = "lowtide.previous-password"  # noqa: S105 - a key
 
 PREPARING = "preparing"
 """A role is about to get a password. The Secret has the old one, which works."""
@@ -29,7 +28,12 @@ PROVEN = "proven"
 """A login with the new password worked. Pods that are older than ``rotated_at`` may have the old one."""
 FINISHED = "finished"
 """The old password is refused."""
-PHASES = (PREPARING, SWITCHED, PROVEN, FINISHED)
+REVERTING = "reverting"
+"""The Secret has the old password again, and the keys of the previous one have the new one. With a ``rotated_at`` a
+login with the old one worked; pods that were made before that, and after ``at``, may have the new one."""
+REVERTED = "reverted"
+"""The Secret has the old password, and the new one is refused."""
+PHASES = (PREPARING, SWITCHED, PROVEN, FINISHED, REVERTING, REVERTED)
 
 TWO_ROLES = "two_roles"
 ONE_ROLE = "one_role"
@@ -39,7 +43,9 @@ METHODS = (TWO_ROLES, ONE_ROLE)
 class Note(t.NamedTuple):
     """A phase of a rotation, the run that came so far, and when. ``user`` is whom the new password is for.
 
-    ``rotated_at`` is from when on a pod that is made has the new password; empty before ``PROVEN``.
+    ``rotated_at`` is from when on a pod that is made has the password of the Secret; empty before ``PROVEN``.
+    While it is ``REVERTING``, ``user`` is whom the old password is of, and ``previous_user`` the one of the new one.
+    ``at`` is empty where the note of a rotation that is under way was lost. ``keys`` are what it writes, by commas.
     """
 
     phase: str
@@ -49,6 +55,22 @@ class Note(t.NamedTuple):
     run_id: str
     at: str
     rotated_at: str = ""
+    keys: str = ""
+
+    @property
+    def holder(self) -> str:
+        """Return the role that the Secret has to name in this phase."""
+        return self.previous_user if self.phase == PREPARING else self.user
+
+    @property
+    def when(self) -> str:
+        """Return ``at`` for messages."""
+        return self.at or "a time that is not known"
+
+    @property
+    def ending(self) -> str:
+        """Return which of the two credentials is to be ended: the new one where the rotation is taken back."""
+        return "new" if self.phase in (REVERTING, REVERTED) else "old"
 
     def encode(self) -> str:
         """Return the text of the annotation."""
@@ -71,7 +93,7 @@ def read_note(annotations: t.Mapping[str, t.Any], *, title: str) -> Note | None:
         raise Refusal(
             obj=f"annotation {ANNOTATION} of {title}",
             problem=f"it is not understood: {text!r}",
-            next_step="Use the release of this collection that wrote it, or remove the annotation once you know which"
-            " password the server takes",
+            next_step="Use the release of this collection that wrote it, or remove the annotation: the next run goes by"
+            " what the Secret has, and locks nobody out",
         ) from None
     return note

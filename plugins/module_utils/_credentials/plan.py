@@ -17,10 +17,22 @@ from urllib.parse import quote
 from .._common.errors import Refusal
 from .._common.outcome import PlanItem
 from .._common.text import format_count, format_duration
-from .notes import FINISHED, ONE_ROLE, PREPARING, PREVIOUS_PASSWORD, PREVIOUS_USER, PROVEN, SWITCHED, TWO_ROLES, Note
+from .._kubernetes.secrets import PREVIOUS_PASSWORD, PREVIOUS_USER
+from .notes import (
+    ANNOTATION,
+    FINISHED,
+    ONE_ROLE,
+    PREPARING,
+    PROVEN,
+    REVERTED,
+    REVERTING,
+    SWITCHED,
+    TWO_ROLES,
+    Note,
+)
 
 PASSWORD_BYTES = 32
-BEGIN, PROVE, HAND_OVER, NOTHING = "begin", "prove", "hand over", "nothing"
+BEGIN, PROVE, HAND_OVER, GO_BACK, NOTHING = "begin", "prove", "hand over", "go back", "nothing"
 
 
 class Decision(t.NamedTuple):
@@ -34,12 +46,17 @@ def decide(note: Note | None, *, now: float, max_age: datetime.timedelta) -> Dec
     """Return what a run has to do that wants a password no older than ``max_age``; ``now`` is the API server's."""
     if note is None:
         return Decision(BEGIN, "no rotation is noted on it")
-    if note.phase == PREPARING:
-        return Decision(BEGIN, f"run {note.run_id} began at {note.at} and did not come to the switch")
-    if note.phase == SWITCHED:
-        return Decision(PROVE, f"run {note.run_id} switched it at {note.at} and did not come to the proof")
-    if note.phase == PROVEN:
-        return Decision(HAND_OVER, f"clients are being handed over since {note.rotated_at}")
+    if note.phase == SWITCHED and not note.at:
+        return Decision(PROVE, f"it has {PREVIOUS_USER}, and the note of that rotation is gone")
+    under_way = {
+        PREPARING: Decision(BEGIN, f"run {note.run_id} began at {note.at} and did not come to the switch"),
+        SWITCHED: Decision(PROVE, f"run {note.run_id} switched it at {note.at} and did not come to the proof"),
+        PROVEN: Decision(HAND_OVER, f"clients are being handed over since {note.rotated_at}"),
+        REVERTING: Decision(GO_BACK, f"the rotation that run {note.run_id} began at {note.when} is taken back"),
+        REVERTED: Decision(BEGIN, f"the rotation before it was taken back at {note.at}"),
+    }
+    if note.phase in under_way:
+        return under_way[note.phase]
     age = compute_age(note, now=now)
     allowed = format_duration(max_age.total_seconds())
     if age >= max_age.total_seconds():
@@ -55,7 +72,7 @@ def compute_age(note: Note, *, now: float) -> float:
         raise Refusal(
             obj="the note on the Secret",
             problem=f"rotated_at is {note.rotated_at!r}, which is no time",
-            next_step="Remove the annotation lowtide.ops/credential; the next run makes a new password then",
+            next_step=f"Remove the annotation {ANNOTATION}; the next run makes a new password then",
         ) from None
     return max(0.0, now - rotated)
 
@@ -147,12 +164,52 @@ def plan_rotation(
     hand_over = PlanItem("pods that use the Secret", "have to be replaced", "they have the old credential")
     what = "no password any more" if method == TWO_ROLES else "the old password is refused"
     retire = PlanItem(f"role {previous}", what, "nobody needs the old credential then", reversible=False)
-    steps = {BEGIN: [set_password, switch, hand_over, retire], PROVE: [hand_over, retire], HAND_OVER: [], NOTHING: []}
-    return steps[decision.action]
+    steps = {BEGIN: [set_password, switch, hand_over, retire], PROVE: [hand_over, retire]}
+    return steps.get(decision.action, [])
 
 
-def list_previous(user: str, password: str) -> dict[str, str | None]:
-    """Return the keys that keep the old credential until it is proven to be dead."""
+def take_up(
+    values: t.Mapping[str, bytes], *, method: str, user: str | None, roles: t.Sequence[str], run_id: str
+) -> Note | None:
+    """Return what is to be noted of a rotation whose note is gone; None where none is under way.
+
+    As long as one is, the Secret has the keys of the other credential. That of the Secret is proven then, every pod of
+    before that is taken for one that has the other, and the other is ended as an old one: whichever way it went.
+    """
+    if PREVIOUS_USER not in values or not user:
+        return None
+    previous = values[PREVIOUS_USER].decode("utf-8", "replace")
+    if method == TWO_ROLES and previous == user:
+        previous = next((role for role in roles if role != user), previous)
+    return Note(SWITCHED, method, user, previous, run_id, "")
+
+
+_GO_BACK = "Run with state reverted: that puts the credential of {} back, and clients that have either go on"
+
+
+def explain_other_user(note: Note, current: str) -> str:
+    """Return what to do about a Secret that names another role than its note says."""
+    if note.phase in (SWITCHED, PROVEN):
+        return _GO_BACK.format(note.previous_user)
+    if note.phase == REVERTING:
+        return f"Find out who changed it; to go on with what there is, remove annotation {ANNOTATION}"
+    return (
+        f"Put {note.holder} there again, which clients log in as, and run with max_age 0s where its password is lost;"
+        f" if all of them were restarted with {current}, remove annotation {ANNOTATION}"
+    )
+
+
+def explain_refused(note: Note | None, *, has_previous: bool, key: str) -> str:
+    """Return what to do about a Secret whose password no address takes."""
+    if note is not None and note.phase in (SWITCHED, PROVEN) and has_previous:
+        return _GO_BACK.format(note.previous_user)
+    if note is None or note.phase in (FINISHED, REVERTED):
+        return "Find out who changed the password or the Secret; with max_age 0s a new one is made now"
+    return f"Put the password that running pods have (kubectl exec POD -- env) into key {key}, and run again"
+
+
+def list_previous(user: str, password: str | None) -> dict[str, str | None]:
+    """Return the keys that keep the other credential until it is proven to be dead; None where it is not known."""
     return {PREVIOUS_USER: user, PREVIOUS_PASSWORD: password}
 
 
@@ -164,6 +221,8 @@ def summarize_rotation(
         return f"nothing to do for {title}: {why}; {user} can log in with it"
     if action == HAND_OVER:
         return f"{title} has the new credential of {user}: {why}"
+    if action == GO_BACK:
+        return f"{title} has the old credential of {user} again: {why}"
     who = f"from {previous} to {user}" if previous != user else f"to a new password of {user}"
     if check_mode:
         return f"would switch {title} {who}: {why}"
@@ -174,11 +233,34 @@ def summarize_rotation(
 
 def summarize_finish(note: Note | None, *, title: str, proofs: t.Sequence[str], check_mode: bool, is_done: bool) -> str:
     """Return the one line about a run that ends a rotation."""
-    if note is None or note.phase == FINISHED:
+    if note is None or note.phase in (FINISHED, REVERTED):
         return f"no rotation of {title} is under way"
+    ended = f"the {note.ending} credential of {note.previous_user}"
     if check_mode:
-        return f"would end the old credential of {note.previous_user}, once no pod of before {note.rotated_at} is left"
+        return f"would end {ended}, once no pod of before {note.rotated_at} is left"
     if not is_done:
-        return f"the old credential of {note.previous_user} was not ended"
+        return f"{ended} was not ended"
     places = format_count(len(proofs), "server")
-    return f"{title} has the credential of {note.user}; the old one of {note.previous_user} is refused by {places}"
+    has = "the old credential of {} again" if note.phase == REVERTING else "the credential of {}"
+    return f"{title} has {has.format(note.user)}; the {note.ending} one of {note.previous_user} is refused by {places}"
+
+
+def plan_reversion(note: Note, *, title: str, keys: t.Sequence[str]) -> list[PlanItem]:
+    """Return what going back does, in its order."""
+    why = f"the rotation that run {note.run_id} began at {note.when} is taken back"
+    back = PlanItem(title, f"{', '.join(keys)}: the old credential of {note.previous_user}", why)
+    if note.method == TWO_ROLES:
+        return [back]
+    return [PlanItem(f"role {note.previous_user}", "its old password, as a SCRAM verifier", why), back]
+
+
+def summarize_reversion(note: Note | None, *, title: str, check_mode: bool, is_done: bool) -> str:
+    """Return the one line about a run that goes back to the old credential."""
+    if note is None or note.phase in (FINISHED, REVERTED, PREPARING):
+        return f"nothing to take back for {title}: it has the credential that it had before"
+    if note.phase == REVERTING:
+        return f"{title} has the old credential of {note.user} again, and {note.user} can log in with it"
+    who = f"back to the old credential of {note.previous_user}"
+    if check_mode:
+        return f"would switch {title} {who}"
+    return f"switched {title} {who}" if is_done else f"did not switch {title} {who}"

@@ -20,17 +20,20 @@ from .._s3.versions import Answer, Version, VersionedBucket
 from .removal import WORKERS, Remover, refuse_old_library
 from .rules import (
     Due,
+    Kept,
     Labels,
     Rules,
     Selection,
     Unreadable,
-    complete_keys,
+    choose_kept,
     drop_null_versions,
     judge,
     list_candidates,
     order_removal,
     read_rules,
     refuse_backups,
+    select_complete,
+    select_current,
     select_versions,
 )
 
@@ -48,6 +51,7 @@ EXPIRY_SPEC: dict[str, dict[str, t.Any]] = {
     "expiry_tag": {"type": "str"},
     "expiry_metadata": {"type": "str"},
     "keep": {"type": "int", "default": 0},
+    "series": {"type": "str"},
     "versions": {"type": "str", "choices": ["current", "all"], "default": "current"},
     "condition": {"type": "str", "choices": ["etag", "none"], "default": "etag"},
     "max_objects": {"type": "int", "default": 1000},
@@ -75,29 +79,38 @@ def expire_objects(module: AnsibleModule, outcome: Outcome) -> None:
     if with_versions and versioning != "Enabled":
         listed = drop_null_versions(listed)
     now = bucket.server_time or datetime.now(UTC)
-    due, unreadable = find_due(bucket, listed, rules, now, deadline)
-    selection = Selection(due, [], [])
-    if with_versions and versioning != "Enabled":
-        selection = select_versions(due, listed, rules, now)
-    elif with_versions:
-        complete = complete_keys(due, listed, rules, now)
-        selection = Selection(complete, [entry for entry in due if entry not in complete], [])
+    kept = choose_kept(listed, rules, now)
+    due, unreadable = find_due(bucket, list_candidates(listed, kept, rules, now), rules, now, deadline)
+    if with_versions:
+        select = select_complete if versioning == "Enabled" else select_versions
+        selection = select(due, listed, rules, now)
+    elif due and versioning not in ("", "Enabled"):  # Suspended, or nobody tells
+        selection = select_current(due, bucket.list_versions(params["prefix"]))
+    else:
+        selection = Selection(due, [], [])
     complete = selection.going
     due_total = Amount.from_sizes(entry.version.size for entry in complete)
     total = Amount.from_sizes(version.size for version in listed)
     tell_plan(outcome, location, complete, total)
+    if kept.keys:
+        outcome.evidence.insert(
+            0, f"{format_count(len(kept.keys), 'object')} of {len(kept.series)} series stay as the newest of theirs"
+        )
     outcome.facts |= {
         "location": location,
         "versioning": versioning or "None",
         "listed": {"objects": total.number, "bytes": total.size},
         "expired": [report_due(entry) for entry in complete],
+        "kept": sorted(kept.keys),
+        "series": dict(kept.series),
         "removed": [],
         "replaced": [],
         "not_removed": [],
     }
+    if kept.short:
+        outcome.blockers.append(explain_short(location, kept, rules.keep))
     outcome.blockers += [explain_unreadable(bucket, entry) for entry in unreadable]
-    outcome.blockers += [explain_incomplete(bucket, entry) for entry in selection.incomplete]
-    outcome.blockers += [explain_exposed(bucket, entry, versioning) for entry in selection.exposed]
+    outcome.blockers += explain_staying(bucket, selection, versioning)
     refuse_excess(caps, location=location, due=due_total, total=total, noun="object")
     if module.check_mode or not complete:
         outcome.changed = bool(complete)
@@ -122,10 +135,9 @@ def expire_objects(module: AnsibleModule, outcome: Outcome) -> None:
 
 
 def find_due(
-    bucket: VersionedBucket, listed: t.Sequence[Version], rules: Rules, now: datetime, deadline: Deadline
+    bucket: VersionedBucket, candidates: t.Sequence[Version], rules: Rules, now: datetime, deadline: Deadline
 ) -> tuple[list[Due], list[Unreadable]]:
-    """Return what is due, and what does not say when it is. Labels are read only of what the listing lets go."""
-    candidates = list_candidates(listed, rules, now)
+    """Return what of ``candidates`` is due, and what does not say when it is."""
 
     def examine(version: Version) -> Due | Unreadable | None:
         if deadline.passed:
@@ -239,6 +251,18 @@ def tell_removal(outcome: Outcome, bucket: VersionedBucket, remover: Remover, lo
     ]
 
 
+def explain_short(location: str, kept: Kept, keep: int) -> Blocker:
+    """Return what to say of series that have fewer objects than have to stay."""
+    return Blocker(
+        location,
+        f"{len(kept.short)} of {len(kept.series)} series have fewer objects than have to stay ({keep}), so none of them"
+        f" is removed: {join_some(kept.short)}",
+        "options keep and series",
+        "Nothing, if they are series; where keys of one series differ in more than the digits of their names, say by"
+        " series what tells one from another",
+    )
+
+
 def explain_unreadable(bucket: VersionedBucket, entry: Unreadable) -> Blocker:
     """Return what to say of an object whose expiry cannot be read."""
     return Blocker(
@@ -248,6 +272,15 @@ def explain_unreadable(bucket: VersionedBucket, entry: Unreadable) -> Blocker:
         "Write seconds (10 digits) or milliseconds (13) since the epoch, or ISO 8601 with an offset such as"
         " 2026-11-27T00:00:00Z, and no moment before 2000; it stays until then",
     )
+
+
+def explain_staying(bucket: VersionedBucket, selection: Selection, versioning: str) -> list[Blocker]:
+    """Return what to say of all that is due and stays."""
+    return [
+        *(explain_incomplete(bucket, entry) for entry in selection.incomplete),
+        *(explain_exposed(bucket, entry, versioning) for entry in selection.exposed),
+        *(explain_covering(bucket, entry) for entry in selection.covering),
+    ]
 
 
 def explain_incomplete(bucket: VersionedBucket, entry: Due) -> Blocker:
@@ -268,6 +301,17 @@ def explain_exposed(bucket: VersionedBucket, entry: Due, versioning: str) -> Blo
         " removed instead",
         "the versioning of the bucket",
         "Turn on versions for the bucket, and run again; or remove it by hand while nobody writes",
+    )
+
+
+def explain_covering(bucket: VersionedBucket, entry: Due) -> Blocker:
+    """Return what to say of an object whose delete marker would replace an older version."""
+    return Blocker(
+        describe_object(bucket, entry.version),
+        "it is due, and while versioning is Suspended its delete marker would have the id null, and replace for good the"
+        " older version that has it",
+        "the versioning of the bucket",
+        "Turn on versions for the bucket, and run again; or set versions to all with rules for that version as well",
     )
 
 

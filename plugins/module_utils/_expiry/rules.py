@@ -17,9 +17,11 @@ from datetime import UTC, datetime
 from .._backup import keys
 from .._common.amounts import parse_duration
 from .._common.errors import Refusal
+from .._common.series import name_series, read_series
 from .._common.timestamps import format_utc
 
 if t.TYPE_CHECKING:
+    from .._common.series import Pattern
     from .._s3.versions import Version
 
 NULL = "null"
@@ -35,7 +37,10 @@ _CALENDAR = re.compile(r"20[0-9]{2}(?:0[1-9]|1[0-2])(?:0[1-9]|[12][0-9]|3[01])(?
 
 @dataclass(frozen=True)
 class Rules:
-    """What has to hold of an object that goes; all of it. ``older_than`` in seconds."""
+    """What has to hold of an object that goes; all of it. ``older_than`` in seconds.
+
+    Of each series the newest ``keep`` stay; ``series`` tells one from another, None by folder and name without digits.
+    """
 
     older_than: int | None = None
     tags: t.Mapping[str, str] = field(default_factory=dict)
@@ -43,6 +48,7 @@ class Rules:
     expiry_tag: str | None = None
     expiry_metadata: str | None = None
     keep: int = 0
+    series: Pattern = None
 
     @property
     def needs_tags(self) -> bool:
@@ -80,12 +86,25 @@ class Unreadable:
 
 
 @dataclass(frozen=True)
+class Kept:
+    """The keys that stay as the newest of their series, how many objects each series has, and which have too few."""
+
+    keys: frozenset[str]
+    series: t.Mapping[str, int]
+    short: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Selection:
-    """What goes, and what is due and stays: ``incomplete`` for an older version, ``exposed`` for the id ``null``."""
+    """What goes, and what is due and stays: ``incomplete`` for an older version, ``exposed`` for the id ``null``.
+
+    ``covering`` is what lies over an older version of that id, which its delete marker would replace.
+    """
 
     going: list[Due]
     incomplete: list[Due]
     exposed: list[Due]
+    covering: list[Due] = field(default_factory=list)
 
 
 def read_rules(params: t.Mapping[str, t.Any]) -> Rules:
@@ -100,6 +119,7 @@ def read_rules(params: t.Mapping[str, t.Any]) -> Rules:
         expiry_tag=params["expiry_tag"],
         expiry_metadata=params["expiry_metadata"].lower() if params["expiry_metadata"] else None,
         keep=params["keep"],
+        series=read_series(params["series"]),
     )
     if rules.older_than is None and not rules.needs_tags and not rules.needs_metadata:
         raise Refusal(
@@ -169,17 +189,48 @@ def drop_null_versions(versions: t.Iterable[Version]) -> list[Version]:
     ]
 
 
-def list_candidates(versions: t.Sequence[Version], rules: Rules, now: datetime) -> list[Version]:
-    """Return the versions that the listing alone lets go: old enough, and none of the newest that stay."""
-    current = [version for version in versions if version.is_current and not version.is_marker]
-    current.sort(key=lambda version: (version.modified, version.key), reverse=True)
-    kept = {version.key for version in current[: rules.keep]}
+def find_series(key: str, pattern: Pattern) -> str:
+    """Return the series of an object: its folder and its name without digits, or what a pattern finds in its key."""
+    if pattern is not None:
+        return name_series(key, pattern)
+    folder, slash, name = key.rpartition("/")
+    return folder + slash + name_series(name, None)
+
+
+def choose_kept(versions: t.Iterable[Version], rules: Rules, now: datetime) -> Kept:
+    """Return what stays of each series whatever the other rules say: its newest ``keep`` objects.
+
+    Only series of which something is old enough to go are called short.
+    """
+    if not rules.keep:
+        return Kept(frozenset(), {}, ())
+    series: dict[str, list[Version]] = {}
+    for version in versions:
+        if version.is_current and not version.is_marker:
+            series.setdefault(find_series(version.key, rules.series), []).append(version)
+    kept: set[str] = set()
+    for members in series.values():
+        members.sort(key=lambda version: (version.modified, version.key), reverse=True)
+        kept.update(version.key for version in members[: rules.keep])
+    short = (
+        f"{name} has {len(members)}"
+        for name, members in series.items()
+        if len(members) < rules.keep and any(is_old_enough(version, rules, now) for version in members)
+    )
+    return Kept(frozenset(kept), {name: len(members) for name, members in series.items()}, tuple(short))
+
+
+def is_old_enough(version: Version, rules: Rules, now: datetime) -> bool:
+    """Return whether the age of a version lets it go."""
+    return not rules.older_than or get_age(version, now) > rules.older_than
+
+
+def list_candidates(versions: t.Iterable[Version], kept: Kept, rules: Rules, now: datetime) -> list[Version]:
+    """Return the versions that the listing alone lets go: old enough, and of no key that stays."""
     return [
         version
         for version in versions
-        if not version.is_marker
-        and version.key not in kept
-        and (not rules.older_than or get_age(version, now) > rules.older_than)
+        if not version.is_marker and version.key not in kept.keys and is_old_enough(version, rules, now)
     ]
 
 
@@ -226,10 +277,36 @@ def select_versions(due: t.Sequence[Due], versions: t.Sequence[Version], rules: 
     """
     held = [entry for entry in due if entry.version.version_id == NULL]
     rest = [entry for entry in due if entry.version.version_id != NULL]
-    complete = complete_keys(rest, versions, rules, now)
-    going = [entry for entry in complete if entry.version.version_id != NULL]
-    held += [entry for entry in complete if entry.version.version_id == NULL]
-    return Selection(going, [entry for entry in rest if entry not in complete], held)
+    selection = select_complete(rest, versions, rules, now)
+    going = [entry for entry in selection.going if entry.version.version_id != NULL]
+    held += [entry for entry in selection.going if entry.version.version_id == NULL]
+    return Selection(going, selection.incomplete, held)
+
+
+def select_complete(due: t.Sequence[Due], versions: t.Sequence[Version], rules: Rules, now: datetime) -> Selection:
+    """Return what of ``due`` may go for good where each version has an id of its own."""
+    going = complete_keys(due, versions, rules, now)
+    names = {(entry.version.key, entry.version.version_id) for entry in going}
+    return Selection(going, [entry for entry in due if (entry.version.key, entry.version.version_id) not in names], [])
+
+
+def select_current(due: t.Sequence[Due], versions: t.Iterable[Version]) -> Selection:
+    """Return which current objects may go while versions are suspended, given all versions.
+
+    A delete marker that is written then has the id ``null``, and replaces for good the version that has it. So a key
+    stays whose version of that id is an older one (Amazon S3, Working with objects in a versioning-suspended bucket).
+    """
+    hidden = {
+        version.key
+        for version in versions
+        if version.version_id == NULL and not version.is_current and not version.is_marker
+    }
+    return Selection(
+        [entry for entry in due if entry.version.key not in hidden],
+        [],
+        [],
+        [entry for entry in due if entry.version.key in hidden],
+    )
 
 
 def complete_keys(due: t.Sequence[Due], versions: t.Sequence[Version], rules: Rules, now: datetime) -> list[Due]:

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import os
-import re
 import time
 import typing as t
 
@@ -14,6 +13,7 @@ from .._common.amounts import parse_duration
 from .._common.caps import Amount, read_caps, refuse_excess
 from .._common.errors import OpsError, Refusal
 from .._common.outcome import Blocker, PlanItem
+from .._common.series import name_series, read_series
 from .._common.text import format_count, format_size, join_some
 from .._common.timestamps import format_utc
 from .listing import (
@@ -29,6 +29,7 @@ if t.TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
 
     from .._common.outcome import Outcome
+    from .._common.series import Pattern
 
 FILES_SPEC: dict[str, dict[str, t.Any]] = {
     "path": {"type": "str", "required": True},
@@ -58,13 +59,15 @@ def expire_files(module: AnsibleModule, outcome: Outcome) -> None:
     caps = read_caps(params, "max_files")
     age = parse_duration(params["older_than"], option="older_than")
     check_options(params)
+    pattern = read_series(params["series"])
     path, suffix = params["path"].rstrip("/"), params["checksum_suffix"] or ""
     check_folder(path)
-    files = list_files(path, params["patterns"], recurse=params["recurse"])
-    if suffix:
-        files = [file for file in files if not file.path.endswith(suffix)]
-    series = group_series(files, params["series"])
-    decision = decide(series, now=time.time(), age=age, keep=params["keep"], suffix=suffix)
+    names = [name + end for name in params["patterns"] for end in ("", suffix)]
+    files, orphans = split_checksums(list_files(path, names, recurse=params["recurse"]), suffix)
+    series, now = group_series(files, pattern), time.time()
+    decision = decide(series, now=now, age=age, keep=params["keep"], suffix=suffix)
+    decision.due.extend(file for file in orphans if now - file.modified > age)
+    files += orphans
     due = Amount.from_sizes(file.size for file in decision.due)
     total = Amount.from_sizes(file.size for file in files)
     words = "{} of {} ({})".format(due.number, format_count(total.number, "file"), format_size(due.size))
@@ -108,50 +111,40 @@ def check_options(params: t.Mapping[str, t.Any]) -> None:
                 problem=f"{name!r} is no pattern of a file's name",
                 next_step="Give names as the shell would, such as *.dump; the folder is path",
             )
-    suffix, series = params["checksum_suffix"] or "", params["series"]
+    suffix = params["checksum_suffix"] or ""
     if "/" in suffix:
         raise Refusal(
             obj="option checksum_suffix",
             problem=f"{suffix!r} leads to another folder",
             next_step="Give what the name of the file is followed by, such as .sha256",
         )
-    try:
-        re.compile(series or "")
-    except re.error as error:
-        raise Refusal(
-            obj="option series",
-            problem=f"{series!r} is no regular expression: {error}",
-            next_step="Give one whose groups are what tells one series from another, such as ^(.+)-[0-9]{8}",
-        ) from None
     if not params["patterns"]:
         raise Refusal(obj="option patterns", problem="it is empty", next_step="Name the files, such as *.dump")
 
 
-def group_series(files: t.Iterable[File], pattern: str | None) -> dict[str, list[File]]:
-    """Return files by series, in their order: by folder, and by what of the name tells one series from another.
-
-    That is the groups of ``pattern`` (all that it matches where it has none), and else the name without its digits. A
-    file that the pattern does not match is a series of its own.
-    """
+def group_series(files: t.Iterable[File], pattern: Pattern) -> dict[str, list[File]]:
+    """Return files by series, in their order: by folder, and by what of the name tells one series from another."""
     series: dict[str, list[File]] = {}
     for file in files:
         folder, name = os.path.split(file.path)
-        match = None if pattern is None else re.search(pattern, name)
-        if pattern is None:
-            kind = re.sub(r"[0-9]+", "#", name)
-        elif match is None:
-            kind = name
-        else:
-            kind = " ".join(group or "" for group in match.groups()) if match.groups() else match[0]
-        series.setdefault(os.path.join(folder, kind), []).append(file)
+        series.setdefault(os.path.join(folder, name_series(name, pattern)), []).append(file)
     return series
+
+
+def split_checksums(files: t.Sequence[File], suffix: str) -> tuple[list[File], list[File]]:
+    """Return the files, and the checksums that lie there without their file; those beside a file go with it."""
+    if not suffix:
+        return list(files), []
+    rest = [file for file in files if not file.path.endswith(suffix)]
+    checksums = [file for file in files if file.path.endswith(suffix)]
+    return rest, [file for file in checksums if not os.path.lexists(file.path[: -len(suffix)])]
 
 
 def decide(series: t.Mapping[str, t.Sequence[File]], *, now: float, age: int, keep: int, suffix: str) -> Decision:
     """Decide which files go, each series newest first. The newest ``keep`` of each stay.
 
-    With ``suffix`` only proven ones count. Of a series that has fewer, none goes: whoever makes them has stopped, or
-    makes bad ones.
+    An empty one does not count, and with ``suffix`` only proven ones do. Of a series that has fewer, none goes: whoever
+    makes them has stopped, or makes bad ones.
     """
     blockers: list[Blocker] = []
     kept: list[File] = []
@@ -160,7 +153,7 @@ def decide(series: t.Mapping[str, t.Sequence[File]], *, now: float, age: int, ke
     for name, files in series.items():
         too_old = [file for file in files if now - file.modified > age]
         if not too_old:
-            kept += list(files[:keep]) if not suffix else []
+            kept += [file for file in files if not file.is_empty][:keep] if not suffix else []
             continue
         own, problems = choose_kept(files, keep, suffix)
         kept += own
@@ -170,7 +163,7 @@ def decide(series: t.Mapping[str, t.Sequence[File]], *, now: float, age: int, ke
         else:
             old += [file for file in too_old if file not in own]
     if short:
-        what = "proven files" if suffix else "files"
+        what = "proven files" if suffix else "files with content"
         blockers.append(
             Blocker(
                 f"{len(short)} of {len(series)} series",
@@ -204,7 +197,7 @@ def choose_kept(files: t.Sequence[File], keep: int, suffix: str) -> tuple[list[F
     for file in files:
         if len(kept) == keep:
             break
-        problem = explain_unproven(file, suffix) if suffix else ""
+        problem = "it is empty" if file.is_empty else explain_unproven(file, suffix) if suffix else ""
         if not problem:
             kept.append(file)
             continue
@@ -213,7 +206,9 @@ def choose_kept(files: t.Sequence[File], keep: int, suffix: str) -> tuple[list[F
                 file.path,
                 f"it does not count as one that stays: {problem}",
                 "whoever writes it",
-                "Find out why it is not whole, or write its SHA-256 beside it by sha256sum",
+                "Find out why it is not whole, or write its SHA-256 beside it by sha256sum"
+                if suffix
+                else "Find out why nothing was written to it, and make a new one",
             )
         )
     return kept, blockers

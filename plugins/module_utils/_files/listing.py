@@ -23,7 +23,10 @@ _CONTENT = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class File(t.NamedTuple):
-    """A regular file. ``size`` is what it takes on the disk; ``device`` and ``inode`` tell it from another one."""
+    """A regular file. ``size`` is what it takes on the disk; ``device`` and ``inode`` tell it from another one.
+
+    ``is_empty``: it has no content, however much it takes.
+    """
 
     path: str
     size: int
@@ -31,12 +34,13 @@ class File(t.NamedTuple):
     device: int
     inode: int
     links: int
+    is_empty: bool = False
 
     @classmethod
     def from_status(cls, path: str, status: os.stat_result) -> File:
         """Return a file by what the system says of it."""
         size = status.st_blocks * 512
-        return cls(path, size, status.st_mtime, status.st_dev, status.st_ino, status.st_nlink)
+        return cls(path, size, status.st_mtime, status.st_dev, status.st_ino, status.st_nlink, status.st_size == 0)
 
 
 def check_folder(path: str) -> None:
@@ -182,17 +186,20 @@ def _open_regular(path: str) -> t.Iterator[t.BinaryIO]:
 
 
 def remove_file(file: File, suffix: str = "") -> str:
-    """Remove a file if it is the one that was listed, with what is beside it. Return "", or why something stays."""
+    """Remove a file if it is the one that was listed, and then what is beside it. Return "", or why something stays.
+
+    Killed in between, a checksum is left without its file: it is an orphan, which goes by its own age.
+    """
     folder, name = os.path.split(file.path)
     try:
         with open_folder(folder) as descriptor:
             status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
             if File.from_status(file.path, status) != file:
                 return "it was changed after it had been listed"
+            os.unlink(name, dir_fd=descriptor)
             if suffix:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(name + suffix, dir_fd=descriptor)
-            os.unlink(name, dir_fd=descriptor)
     except FileNotFoundError:
         return ""
     except OSError as error:

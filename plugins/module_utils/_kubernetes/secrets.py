@@ -20,13 +20,17 @@ from .._common.outcome import Blocker
 from .client import Client
 from .cluster import read_object
 from .constraints.owners import APPLIED, find_gitops_blocker, find_operator_blocker
-from .fields import Json, as_dict, as_text, get_path
+from .fields import Json, as_dict, as_list, as_text, as_time, get_path
 from .objects import Workload
 from .patches import Write
 from .resources import format_title, object_path
 from .saved_state import find_owners
 
 KIND = "Secret"
+CREDENTIAL = "lowtide.ops/credential"
+"""The annotation of a Secret whose credential pg_credential replaces; its ``keys`` are the keys that it writes."""
+PREVIOUS_USER = "lowtide.previous-username"
+PREVIOUS_PASSWORD = "lowtide.previous-password"  # noqa: S105 - a key
 _MANAGED_BY = "app.kubernetes.io/managed-by"
 
 
@@ -170,6 +174,42 @@ def _find_keeper(secret: Secret, labels: Json, keys: t.Iterable[str]) -> Blocker
                 " gitops out of guards",
             )
     return None
+
+
+def find_credential_blocker(secret: Secret, keys: t.Iterable[str]) -> Blocker | None:
+    """Return what stands in the way of changing keys of a credential that pg_credential replaces; pure.
+
+    Where its note does not say which keys these are, any may be.
+    """
+    text = secret.annotations.get(CREDENTIAL)
+    if text is None:
+        return None
+    try:
+        noted = as_text(as_dict(json.loads(as_text(text))).get("keys"))
+    except ValueError:
+        noted = ""
+    own = {*noted.split(","), PREVIOUS_USER, PREVIOUS_PASSWORD}
+    held = sorted(key for key in keys if not noted or key in own)
+    if not held:
+        return None
+    return Blocker(
+        object=secret.title,
+        what=f"key {', '.join(held)} is of the credential that pg_credential replaces ({CREDENTIAL}): another value would"
+        " lock clients out",
+        holder="pg_credential",
+        next_step=f"Leave {', '.join(held)} out; for a new password run pg_credential with max_age 0s",
+    )
+
+
+def find_last_change(secret: Secret, keys: t.Iterable[str]) -> float:
+    """Return when one of these keys was changed for the last time, by managedFields; else when the Secret was made; pure."""
+    metadata = as_dict(secret.raw.get("metadata"))
+    times = [
+        as_time(entry.get("time"))
+        for entry in map(as_dict, as_list(metadata.get("managedFields")))
+        if any(get_path(entry, "fieldsV1", "f:data", f"f:{key}") is not None for key in keys)
+    ]
+    return max((time for time in times if time is not None), default=as_time(metadata.get("creationTimestamp")) or 0.0)
 
 
 def is_applied_by_kubectl(secret: Secret, key: str) -> bool:

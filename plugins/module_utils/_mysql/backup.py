@@ -23,7 +23,7 @@ from .._backup.pipeline import Pipeline
 from .._backup.plan import explain_old_data, part_size
 from .._backup.run import BackupRun, Requirements, State
 from .._backup.streams import Streams
-from .._backup.verify import NotVerified, decode_part, decompress_command, verify_small
+from .._backup.verify import NotVerified, adopt_etags, decode_part, decompress_command, verify_small
 from .._common.errors import OpsError, Refusal
 from .._common.outcome import Blocker
 from .._common.text import join_some
@@ -235,10 +235,7 @@ class MySqlBackup(BackupRun):
         etag = self._bucket.put(self._key(keys.TABLES), body, content_type="application/json")
         self._parts[keys.TABLES] = Part(size=len(body), sha256=hashlib.sha256(body).hexdigest(), etag=etag)
         verify_small(self._bucket, self._key(keys.TABLES), self._parts[keys.TABLES])
-        listed = {entry.key.rpartition("/")[2]: entry.etag for entry in self._bucket.list_objects(self._key(""))}
-        self._parts = {
-            name: Part(part.size, part.sha256, listed.get(name, part.etag)) for name, part in self._parts.items()
-        }
+        self._parts = adopt_etags(self._bucket, self._key(""), self._parts)
         return dump
 
     def _describe(

@@ -23,7 +23,7 @@ if t.TYPE_CHECKING:
     from .connection import Settings
 
 PACKAGE = "mariadb-client"
-LOCK_WAIT = 20
+LOCK_WAIT = 5
 """For how many seconds a statement that redefines waits for a transaction; all others on the table queue behind it."""
 REDIRECTING = ("MYSQL_", "MARIADB_")
 _VERSION = re.compile(r"(\d+)\.(\d+)\.\d+-MariaDB")
@@ -122,6 +122,7 @@ def client_command(programs: Programs, descriptor: int, database: str) -> Comman
         f"--defaults-file=/dev/fd/{descriptor}",
         "--batch",
         "--binary-mode",
+        "--skip-reconnect",
         "--default-character-set=utf8mb4",
         "--max-allowed-packet=1G",
         f"--init-command=SET SESSION lock_wait_timeout={LOCK_WAIT}",

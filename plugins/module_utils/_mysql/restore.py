@@ -23,7 +23,7 @@ from . import programs, schema
 from .backup import decode_dump
 from .connection import quote_name
 from .dump_text import DumpText
-from .locks import NamedLock
+from .locks import NamedLock, end_orphans
 from .manifest import (
     DUMP,
     LAYOUT,
@@ -141,6 +141,8 @@ class Restore:
             }
         documents = noted or {}
         contents = read_contents(documents[CONTENTS])
+        if not check:
+            self._end_orphans(todo)
         move = self._make_move(manifest.run_id, found)
         if todo.load or todo.move:
             refuse_untrusted(self._session, contents)
@@ -188,6 +190,8 @@ class Restore:
         self._outcome.before = {self._beside: backup or None}
         self._outcome.after = {self._beside: None}
         move: Move | None = None
+        if not check:
+            self._end_orphans(todo)
         if todo.undo:
             move = self._make_move(backup, programs.find_programs(self._options.bin_dir, deadline=self._deadline))
             move.refuse_renamed()
@@ -204,6 +208,13 @@ class Restore:
                 self._write(f"DROP DATABASE {quote_name(self._beside)}")
         words = f"{'would remove' if check else 'removed'} {self._beside}" if todo.discard else "nothing to remove"
         self._outcome.summary = words + (f"; {database} is the original, which was not moved" if todo.undo else "")
+
+    def _end_orphans(self, todo: Todo) -> None:
+        """End what a killed run has left at work, before the database is in use by it, or dropped under it."""
+        if todo.discard or todo.is_resumed:
+            is_moving = todo.is_resumed or todo.undo
+            names = [self._beside, self._kept, *([self._options.database] if is_moving else [])]
+            end_orphans(self._session, names, deadline=self._deadline)
 
     def _plan_drop(self) -> None:
         self._outcome.plan.append(

@@ -9,6 +9,8 @@ import base64
 import json
 import socket
 import ssl
+import threading
+import time
 import typing as t
 from concurrent.futures import ThreadPoolExecutor
 from email.utils import parsedate_to_datetime
@@ -19,12 +21,15 @@ from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, HTTPSHandler, OpenerDirector, Request, build_opener
 
 from .._common.errors import OutcomeUnknown, Refusal
+from .._common.retry import Deadline
 from .._common.text import join_some
 from .state import Cluster, Json, Member, Status
 
 MAX_BYTES = 4 * 1024 * 1024
 """No answer is longer."""
 DENIED = (401, 403)
+GRACE = 0.2
+"""Seconds that one look waits for a member that was silent at the last one, beyond those that answer."""
 
 
 class Answer(t.NamedTuple):
@@ -52,6 +57,30 @@ class NoAnswer(Exception):
         self.was_sent = was_sent
 
 
+class Question(threading.Thread):
+    """A question to one member that nobody has to wait for: its thread ends with the process."""
+
+    def __init__(self, ask: t.Callable[[str], Status], url: str) -> None:
+        super().__init__(daemon=True)
+        self._ask, self._url = ask, url
+        self.status = Status(error="its REST interface has not answered yet")
+        self.problem: BaseException | None = None
+        self.start()
+
+    def run(self) -> None:
+        """Keep the answer, or what went wrong."""
+        try:
+            self.status = self._ask(self._url)
+        except BaseException as error:  # pylint: disable=broad-exception-caught
+            self.problem = error
+
+    def get(self) -> Status:
+        """Return the answer. Raises what the question has raised."""
+        if self.problem is not None:
+            raise self.problem
+        return self.status
+
+
 class Client:
     """The members of a cluster behind their REST interfaces; any of them answers for the whole."""
 
@@ -72,9 +101,17 @@ class Client:
         if not self.urls:
             raise Refusal(obj="option urls", problem="it is empty", next_step="Give the REST address of each member")
         self.request_timeout = request_timeout
+        self._clock_offset = 0.0
         self.validate_certs = validate_certs
         self._headers = {"User-Agent": "lowtide.ops", **_make_authorization(username, password, password_file)}
         self._opener = _make_opener(ca_path, client_cert, client_key, validate_certs=validate_certs)
+        self._silent: dict[str, Status] = {}
+        self._open_questions: dict[str, Question] = {}
+
+    @property
+    def now(self) -> float:
+        """Return the time by the clock of the member that has answered last, to a second."""
+        return time.time() + self._clock_offset
 
     def send(
         self, url: str, path: str, *, method: str = "GET", body: Json | None = None, timeout: float | None = None
@@ -86,7 +123,9 @@ class Client:
         try:
             with self._opener.open(request, timeout=timeout or self.request_timeout) as response:
                 text = response.read(MAX_BYTES).decode("utf-8", "replace")
-                return Answer(response.status, text, url, _read_date(response.headers))
+                date = _read_date(response.headers)
+                self._clock_offset = 0.0 if date is None else date - time.time()
+                return Answer(response.status, text, url, date)
         except HTTPError as error:
             return Answer(error.code, _read_error(error), url, _read_date(error.headers))
         except URLError as error:
@@ -115,7 +154,7 @@ class Client:
 
     def read_status(self, url: str) -> Status:
         """Return what a member says of itself, or why it does not."""
-        if not url.startswith(("http://", "https://")):
+        if not is_address(url):
             return Status(error="it has published no address of its REST interface")
         try:
             answer = self.send(url, "/patroni")
@@ -126,6 +165,31 @@ class Client:
             return Status(error=f"{url} answers {answer.code} and nothing that Patroni would say")
         return Status.from_answer(document, answer.date)
 
+    def read_statuses(self, urls: t.Sequence[str]) -> list[Status]:
+        """Return what each of these says of itself, all asked at once.
+
+        Who was silent at the last look is waited for only ``GRACE`` longer than for the others, so that one host that
+        drops packets does not slow each look down. Its question goes on, and counts as no answer until it has ended.
+        """
+        questions = {url: Question(self.read_status, url) for url in {*urls} if url not in self._silent}
+        for url in self._silent.keys() & {*urls}:
+            waiting = self._open_questions.get(url)
+            self._open_questions[url] = waiting if waiting and waiting.is_alive() else Question(self.read_status, url)
+        for question in questions.values():
+            question.join()
+        patience = Deadline(GRACE)
+        statuses = {url: question.get() for url, question in questions.items()}
+        for url in self._silent.keys() & {*urls}:
+            question = self._open_questions[url]
+            question.join(patience.remaining)
+            statuses[url] = self._silent[url] if question.is_alive() else question.get()
+        for url, status in statuses.items():
+            if status.error:
+                self._silent[url] = status
+            else:
+                self._silent.pop(url, None)
+        return [statuses[url] for url in urls]
+
     def list_answers(self) -> list[str]:
         """Return how each address shows that somebody is there: an answer of any kind, or only a connection."""
         with ThreadPoolExecutor(max_workers=min(16, len(self.urls))) as pool:
@@ -133,9 +197,8 @@ class Client:
 
     def list_silent(self) -> list[str]:
         """Return why each address that does not answer as a member of Patroni does not."""
-        with ThreadPoolExecutor(max_workers=min(16, len(self.urls))) as pool:
-            statuses = list(pool.map(self.read_status, self.urls))
-        pairs = zip(self.urls, statuses, strict=True)
+        urls = list(self.urls)
+        pairs = zip(urls, self.read_statuses(urls), strict=True)
         return [f"{url}: {status.error}" for url, status in pairs if status.error]
 
     def _describe_answer(self, url: str) -> str:
@@ -162,8 +225,11 @@ class Client:
                 problem="/cluster has no member, so that this is no Patroni cluster that was ever ready",
                 next_step="Correct urls, or look at the log of Patroni there",
             )
-        with ThreadPoolExecutor(max_workers=min(16, len(entries))) as pool:
-            statuses = list(pool.map(lambda entry: self.read_status(strip_api_url(entry.get("api_url"))), entries))
+        urls = [strip_api_url(entry.get("api_url")) for entry in entries]
+        check_addresses([str(entry["name"]) for entry in entries], urls)
+        statuses = self.read_statuses(urls)
+        for entry, url, status in zip(entries, urls, statuses, strict=True):
+            check_name(str(entry["name"]), url, status)
         return Cluster(
             members=tuple(Member.from_answer(entry, status) for entry, status in zip(entries, statuses, strict=True)),
             paused=bool(document.get("pause")),
@@ -214,6 +280,35 @@ class Unreadable(Refusal):
             problem=f"no member answers {path}: {'; '.join(problems)}",
             next_step="Look whether Patroni runs there, and correct urls, ca_path and client_cert",
         )
+
+
+def check_addresses(names: t.Sequence[str], urls: t.Sequence[str]) -> None:
+    """Raise Refusal where two members have published one address: one of them would be taken for the other."""
+    for name, url in zip(names, urls, strict=True):
+        others = [other for other, its in zip(names, urls, strict=True) if its == url and other != name]
+        if others and is_address(url):
+            raise Refusal(
+                obj=f"member {name}",
+                problem=f"{' and '.join(others)} has published the same address of its REST interface, {url}, so that"
+                " nobody can say which of them answers",
+                next_step="Set restapi.connect_address of each member to its own address, not to 127.0.0.1, 0.0.0.0 or"
+                " that of a proxy, and reload Patroni",
+            )
+
+
+def check_name(name: str, url: str, status: Status) -> None:
+    """Raise Refusal where another member answers than the one that has published the address."""
+    if status.name and status.name != name:
+        raise Refusal(
+            obj=f"member {name}",
+            problem=f"it has published {url}, and {status.name} answers there",
+            next_step="Set restapi.connect_address of each member to its own address, and reload Patroni",
+        )
+
+
+def is_address(url: str) -> bool:
+    """Return whether this is an address at all: a member may have published none."""
+    return url.startswith(("http://", "https://"))
 
 
 def check_url(url: str) -> str:

@@ -102,7 +102,7 @@ def serves(cluster: Cluster, leader: Member) -> bool:
 
 
 def wait_whole(client: Client, cluster: Cluster, before: Cluster, deadline: Deadline, *, without: str = "") -> Cluster:
-    """Return the cluster once every member that ran before follows the leader on its timeline.
+    """Return the cluster once every member that ran before follows the leader, as ready to take over as before.
 
     ``without``: a member that is known to be gone. Raises WaitTimeout that names who does not follow.
     """
@@ -112,7 +112,7 @@ def wait_whole(client: Client, cluster: Cluster, before: Cluster, deadline: Dead
     while True:
         if current is not None:
             check_single_primary(current)
-            lacking = list_lacking(current, names)
+            lacking = [*list_lacking(current, names), *list_unready(current, before, names)]
             if not lacking:
                 return current
         if deadline.passed:
@@ -148,6 +148,35 @@ def list_lacking(cluster: Cluster, names: t.Iterable[str]) -> list[str]:
         elif not _follows(cluster, member):
             problems.append(f"{name} does not stream from {leader.name}")
     return problems
+
+
+def list_unready(cluster: Cluster, before: Cluster, names: t.Collection[str]) -> list[str]:
+    """Return what keeps members from taking over that a restart or a move has caused, and that passes.
+
+    Patroni counts a member among those that confirm commits only some rounds after it streams, and one that was away
+    has to replay what it has missed.
+    """
+    problems = []
+    followers = [m for m in cluster.members if m.name in names and not m.is_leader]
+    # Patroni itself gives a member the tag nosync while it restarts, so that it counts as it was before.
+    able = [member for member in followers if not _has_nosync(before.get(member.name) or member)]
+    wanted = min(sum(member.is_sync for member in before.members), len(able))
+    confirming = sum(member.is_sync for member in cluster.members)
+    if cluster.is_synchronous and confirming < wanted:
+        problems.append(f"{confirming} of {wanted} members confirm commits (synchronous_mode)")
+    for member in followers:
+        old = before.get(member.name)
+        lag, old_lag = (
+            max((n for n in c.measure_lag(m) if n is not None), default=0)
+            for c, m in ((cluster, member), (before, old or member))
+        )
+        if lag > before.max_lag >= old_lag:
+            problems.append(f"{member.name} lags by {lag} bytes, more than {before.max_lag}")
+    return problems
+
+
+def _has_nosync(member: Member) -> bool:
+    return member.tags.get("nosync") in (True, "true", "True", "on", "yes", 1)
 
 
 def _follows(cluster: Cluster, member: Member) -> bool:

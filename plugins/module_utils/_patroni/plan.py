@@ -12,7 +12,7 @@ import datetime
 import typing as t
 
 from .._common.errors import Refusal
-from .state import Cluster, Member, format_lsn
+from .state import RUNNING, Cluster, Member, format_lsn
 
 
 class Leadership(t.NamedTuple):
@@ -175,6 +175,7 @@ def check_has_most(cluster: Cluster, candidate: Member) -> None:
             problem=f"{candidate.name} would take over, and {described}, which would be lost",
             next_step=f"Declare {max(ahead, key=ahead.__getitem__)} as the leader, or correct what stands against it",
         )
+    _refuse_silent(cluster, candidate, standbys)
     silent = [member.name for member in standbys if member.is_sync and member.status.position is None]
     if cluster.is_quorum and len(silent) >= cluster.synchronous_node_count:
         raise Refusal(
@@ -182,6 +183,29 @@ def check_has_most(cluster: Cluster, candidate: Member) -> None:
             problem=f"synchronous_mode is quorum with {cluster.synchronous_node_count} to confirm each commit, and the"
             f" position of {', '.join(silent)} is not known, so that {candidate.name} may lack acknowledged rows",
             next_step="Bring them back until they say their position, and run again",
+        )
+
+
+def _refuse_silent(cluster: Cluster, candidate: Member, standbys: t.Sequence[Member]) -> None:
+    """Raise Refusal where a standby is silent that had, when it was noted last, more WAL than the candidate.
+
+    Where members confirm commits the candidate is one of them, and has what was acknowledged.
+    """
+    if cluster.is_synchronous:
+        return
+    own = cluster.measure_lag(candidate)[0] or 0
+    ahead = [
+        f"{m.name} lacked {'an unknown number of' if m.known_lag is None else m.known_lag} bytes"
+        for m in standbys
+        if m.status.position is None and m.state in RUNNING and (m.known_lag is None or m.known_lag < own)
+    ]
+    if ahead:
+        raise Refusal(
+            obj=cluster.title,
+            problem=f"{candidate.name}, which lacks {own} bytes of the leader's WAL, would take over, and a standby"
+            f" that does not answer may have more: by /cluster {'; '.join(ahead)}",
+            next_step="Bring it back until it says its position; where that cannot be, run again once it has left"
+            f" /cluster (ttl is {cluster.ttl} s)",
         )
 
 
@@ -249,7 +273,7 @@ def list_restarts(cluster: Cluster, started_after: float | None, *, pending: boo
 def explain_restart(member: Member, started_after: float | None, *, pending: bool) -> str:
     """Return why a member has to be restarted, empty when it has not."""
     if pending and member.needs_restart:
-        return "pending_restart is set"
+        return "pending_restart is set" + (f" ({member.status.pending_reason})" if member.status.pending_reason else "")
     if started_after is not None and member.is_running:
         started_at = parse_time(member.status.started_at)
         if started_at is not None and started_at < started_after:

@@ -12,19 +12,27 @@ from .._common.errors import OutcomeUnknown, Refusal, WaitFailed, WaitTimeout
 from .._common.outcome import Outcome
 from .._common.retry import Deadline
 from .client import Client, Unreadable, strip_api_url
-from .moving import INTERVAL, REJECTED, list_lacking
-from .state import Cluster, Member
+from .moving import INTERVAL, REJECTED, list_lacking, list_unready
+from .state import Cluster, Json, Member
+
+UNSATISFIED = "restart conditions are not satisfied"
+"""Patroni's words, with 503, for a restart whose conditions do not hold."""
 
 
 def restart_member(client: Client, cluster: Cluster, member: Member, outcome: Outcome, deadline: Deadline) -> Cluster:
     """Restart a member. Return the cluster once it has another start time and follows, or leads, as before.
 
-    An answer that is lost is no verdict: the start time is.
+    An answer that is lost is no verdict: the start time is. Patroni is told what the restart rests on, and restarts
+    nothing where that does not hold any more: a standby may lead by now, and writes would stop for its restart.
     """
+    conditions: Json = {} if member.is_leader else {"role": "replica"}
+    if member.needs_restart:
+        conditions["restart_pending"] = True
     attempted_before, outcome.write_attempted = outcome.write_attempted, True
     said = "its answer was lost"
     try:
-        answer = client.write("/restart", {}, url=strip_api_url(member.api_url), timeout=max(deadline.remaining, 1.0))
+        address, seconds = strip_api_url(member.api_url), max(deadline.remaining, 1.0)
+        answer = client.write("/restart", conditions, url=address, timeout=seconds)
     except OutcomeUnknown:
         outcome.changed = True
     except Refusal:
@@ -39,8 +47,25 @@ def restart_member(client: Client, cluster: Cluster, member: Member, outcome: Ou
                 problem=f"Patroni rejects its restart: {said}",
                 next_step="Look at its log, and run again",
             )
+        if answer.code == 503 and UNSATISFIED in answer.text:
+            outcome.write_attempted = attempted_before
+            return _judge_again(client, member, said)
         outcome.changed = True
     return _wait_restarted(client, cluster, member, said, deadline)
+
+
+def _judge_again(client: Client, member: Member, said: str) -> Cluster:
+    """Return the cluster where a member does not need its restart any more. Raises WaitFailed where it does."""
+    cluster = client.read_cluster()
+    current = cluster.get(member.name)
+    if current is not None and member.needs_restart and not current.needs_restart:
+        return cluster
+    leads = current is not None and current.is_leader and not member.is_leader
+    raise WaitFailed(
+        obj=f"member {member.name}",
+        problem=f"it was not restarted{', since it leads by now' if leads else ''}: {said}",
+        next_step="Run again: a leader hands over before its restart" if leads else "Look at its log, and run again",
+    )
 
 
 def _wait_restarted(client: Client, before: Cluster, member: Member, said: str, deadline: Deadline) -> Cluster:
@@ -54,7 +79,7 @@ def _wait_restarted(client: Client, before: Cluster, member: Member, said: str, 
         else:
             current = cluster.get(member.name)
             if current is not None and current.is_running and current.status.started_at != member.status.started_at:
-                lacking = list_lacking(cluster, names)
+                lacking = [*list_lacking(cluster, names), *list_unready(cluster, before, names)]
                 if not lacking:
                     return cluster
                 problem = "; ".join(lacking)

@@ -8,11 +8,19 @@ Private to lowtide.ops: do not import from other collections.
 
 from __future__ import annotations
 
+import json
+import re
 import typing as t
 
 from .._common.errors import Refusal
 from .plan import check_single_primary
-from .state import Cluster, Member, format_lsn
+from .state import Cluster, Json, Member, format_lsn, parse_version
+
+KEPT_SECTION = "lowtide_standby_cluster"
+"""Key of a cluster's configuration: the standby_cluster that it had before it became the primary one."""
+
+SLOT_VERSION = (3, 3)
+"""From this version of Patroni on a standby leader with a slot and one host follows whatever server is there."""
 
 
 class Sites(t.NamedTuple):
@@ -72,19 +80,51 @@ def list_unproven(sites: Sites, names: t.Collection[str]) -> list[str]:
         for member in old.members
         if member.status.position is None and not member.status.error
     ]
+    problems += _list_differing(old, new)
     if not problems and sites.missing != 0:
         missing = "an unknown number of" if sites.missing is None else sites.missing
         problems.append(f"{new.scope} has not received {missing} bytes of WAL of {old.scope}")
     return problems
 
 
+def _list_differing(old: Cluster, new: Cluster) -> list[str]:
+    """Return why positions say nothing: a number of bytes on another timeline is of another history.
+
+    The old cluster may have elected another member since the first reading, which had less WAL than the new cluster and
+    has acknowledged rows in its place.
+    """
+    leader = new.leader
+    if leader is None or leader.status.position is None or leader.status.timeline is None:
+        return [f"timeline and position of the leader of {new.scope} are not known"]
+    timeline, position = leader.status.timeline, leader.status.position
+    running = [member for member in old.members if not member.status.error]
+    problems = [
+        f"{member.name} is on timeline {'unknown' if member.status.timeline is None else member.status.timeline},"
+        f" and {leader.name} of {new.scope} on {timeline}"
+        for member in running
+        if member.status.timeline != timeline
+    ]
+    ends = [member.status.position for member in running if member.status.position is not None]
+    if ends and len(ends) == len(old.members) and position > max(ends):
+        problems.append(
+            f"{new.scope} has WAL up to {format_lsn(position)}, and {old.scope} only up to {format_lsn(max(ends))}"
+        )
+    return problems
+
+
 def plan_sites(sites: Sites, max_lag: int) -> list[str]:
-    """Return what is left to be done of ``fence`` and ``promote``. Raises Refusal for what must not be done.
+    """Return what is left of ``fence``, ``promote`` and ``configure``. Raises Refusal for what must not be done.
 
     What an interrupted run has done is not done again: it is read from the two clusters.
     """
+    steps = _plan_moves(sites, max_lag)
+    is_lacking = sites.old is not None and lacks_section(sites.old, sites.new)
+    return [*steps, *(["configure"] if is_lacking else [])]
+
+
+def _plan_moves(sites: Sites, max_lag: int) -> list[str]:
     _check_new(sites.new)
-    _check_pair(sites)
+    check_pair(sites)
     if sites.old is None:
         check_unfed(sites.new)
         return [] if sites.is_promoted else ["promote"]
@@ -126,18 +166,114 @@ def _check_new(new: Cluster) -> None:
 
 
 def check_unfed(new: Cluster) -> None:
-    """Raise Refusal where a cluster gets WAL from another one: that is not lost then."""
+    """Raise Refusal where a cluster gets WAL from another one, which is not lost then, or nobody says so."""
     leader = new.leader
-    if new.is_standby_cluster and leader is not None and leader.status.is_receiving:
+    if not new.is_standby_cluster:
+        return
+    if leader is None or not leader.is_running:
+        silence = "nobody leads it" if leader is None else leader.status.error or f"its leader is {leader.status.state}"
+        raise Refusal(
+            obj=new.title,
+            problem=f"old_site_lost is set, and whether it still receives WAL is not known: {silence}",
+            next_step="Repair it first",
+        )
+    if leader.status.is_receiving:
         raise Refusal(
             obj=new.title,
             problem=f"old_site_lost is set, and its leader {leader.name} streams WAL from another server",
-            next_step="Look whom it follows: where that is the old site, fence it; where that has just been cut off,"
-            " wait for the end of the connection (wal_receiver_timeout)",
+            next_step=_SEEK_SENDER,
         )
 
 
-def _check_pair(sites: Sites) -> None:
+_SEEK_SENDER = (
+    "Look whom it follows: where that is the old site, fence it; where that has just been cut off, wait for the end of"
+    " the connection (wal_receiver_timeout)"
+)
+
+
+def is_receiving_known(cluster: Cluster) -> bool:
+    """Return whether Patroni says of the leader of a standby cluster if another server sends it WAL."""
+    return cluster.leader is not None and cluster.leader.status.is_receiving is not None
+
+
+def check_still(first: Cluster, now: Cluster) -> None:
+    """Raise Refusal where a member has received WAL since the first reading."""
+    for member in now.members:
+        earlier = first.get(member.name)
+        begin, end = (earlier.status.position if earlier else None), member.status.position
+        if begin is not None and end is not None and end > begin:
+            raise Refusal(
+                obj=now.title,
+                problem=f"old_site_lost is set, and {member.name} has received {end - begin} bytes of WAL during this"
+                " run, so that another server still sends them",
+                next_step=_SEEK_SENDER,
+            )
+
+
+def read_receiver_timeout(cluster: Cluster) -> float:
+    """Return wal_receiver_timeout of a cluster's configuration in seconds: after it no connection is waited on."""
+    parameters = (cluster.config.get("postgresql") or {}).get("parameters") or {}
+    match = re.fullmatch(r"\s*(\d+)\s*(ms|s|min|h|d)?\s*", str(parameters.get("wal_receiver_timeout") or ""))
+    seconds = int(match[1]) * _UNITS[match[2] or "ms"] if match else 0.0
+    return seconds or RECEIVER_TIMEOUT
+
+
+RECEIVER_TIMEOUT = 60.0
+"""Seconds: what PostgreSQL has where nothing is configured."""
+_UNITS = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def plan_section(follower: Cluster, primary: Cluster) -> tuple[Json, list[str]]:
+    """Return what of the kept section of a standby cluster can be written back as it follows again, and what cannot.
+
+    Its hosts where they are members of the primary cluster; its slot where that cluster keeps one of this name.
+    """
+    section = follower.config.get(KEPT_SECTION) or {}
+    kept = {key: value for key, value in section.items() if key not in ("host", "port")}
+    left = []
+    slot = kept.get("primary_slot_name")
+    if slot and slot not in (primary.config.get("slots") or {}):
+        del kept["primary_slot_name"]
+        left.append(f"primary_slot_name {slot} (slots in the configuration of {primary.scope} has none of this name)")
+    if section.get("host") and follows(follower._replace(config={"standby_cluster": section}), primary):
+        kept.update({key: section[key] for key in ("host", "port") if key in section})
+    return kept, left
+
+
+def lacks_section(follower: Cluster, primary: Cluster) -> bool:
+    """Return whether a cluster that follows, or is going to, lacks what its section had before."""
+    current = follower.config.get("standby_cluster") or {}
+    return any(current.get(key) != value for key, value in plan_section(follower, primary)[0].items())
+
+
+def describe_extras(section: Json) -> list[str]:
+    """Return what a section of a standby cluster has beside one host and its port."""
+    several = ["several hosts"] if "," in str(section.get("host") or "") else []
+    return [*sorted(key for key, value in section.items() if key not in ("host", "port") and value), *several]
+
+
+def explain_missing(sites: Sites) -> str:
+    """Return what the section of the cluster that follows now lacks of what was there before; empty for nothing."""
+    old, new = sites.old, sites.new
+    if old is None or not old.is_standby_cluster:
+        return ""
+    left = plan_section(old, new)[1]
+    extras = [] if old.config.get(KEPT_SECTION) else describe_extras(new.config.get(KEPT_SECTION) or {})
+    current = old.config["standby_cluster"]
+    # What was put in by hand since is not missing.
+    missing = left or [extra for extra in extras if extra not in describe_extras(current)]
+    if not missing:
+        return ""
+    place = old if left else new
+    return (
+        f"standby_cluster of {old.scope} is {current}, without {', '.join(missing)}, which {KEPT_SECTION} in the"
+        f" configuration of {place.scope} has kept. Write what {old.scope} needs into its standby_cluster (PATCH"
+        " /config)"
+    )
+
+
+def check_pair(sites: Sites) -> None:
+    """Raise Refusal where the connections do not lead to two clusters with the same data."""
     if sites.old is None:
         return
     new, old = sites.new, sites.old
@@ -200,6 +336,7 @@ def _check_before_fence(sites: Sites, max_lag: int) -> None:
             problem="it is paused (maintenance mode), so that it would go on accepting writes",
             next_step="End the pause (PATCH /config with pause: null, or patronictl resume)",
         )
+    _check_receivable(new, old)
     silent = [f"{m.name}: {m.status.error or m.status.state}" for m in old.members if not m.is_running]
     if silent:
         raise Refusal(
@@ -226,6 +363,37 @@ def _check_before_fence(sites: Sites, max_lag: int) -> None:
             problem=f"it lacks {'an unknown number of' if sites.missing is None else sites.missing} bytes of WAL of"
             f" {old.scope}, more than max_lag {max_lag}, and writes would stop until it has them",
             next_step="Wait until it has caught up, or raise max_lag",
+        )
+
+
+def _check_receivable(new: Cluster, old: Cluster) -> None:
+    """Raise Refusal where the new cluster would not take the rest of the WAL from the old one once that is fenced.
+
+    Patroni then has its receiver ask for a server that accepts writes (target_session_attrs), and the old one is none
+    after the fence: with several hosts always, with a slot up to Patroni 3.2.
+    """
+    section = new.config.get("standby_cluster") or {}
+    versions = [m.status.version for m in new.members if not m.status.error]
+    is_old = any(parse_version(version) < SLOT_VERSION for version in versions) or not versions
+    causes = []
+    if "," in str(section.get("host") or ""):
+        causes.append(f"host {section['host']}")
+    if section.get("primary_slot_name") and is_old:
+        causes.append(
+            f"primary_slot_name {section['primary_slot_name']} (with Patroni {', '.join(sorted({*versions}))})"
+        )
+    if causes:
+        leader = old.leader
+        host, port = (leader.host, leader.port or 5432) if leader else ("HOST", 5432)
+        # The note is what the next run writes back when this cluster follows again.
+        plain = {"host": host, "port": port, "primary_slot_name": None}
+        patch = json.dumps({"standby_cluster": plain, KEPT_SECTION: section})
+        raise Refusal(
+            obj=new.title,
+            problem=f"its standby_cluster has {' and '.join(causes)}, by which it asks for a server that accepts"
+            f" writes, so that it could not get the rest of the WAL once {old.scope} is fenced",
+            next_step=f"Send PATCH {patch} to /config of {new.scope}, wait until it streams again, and run again; it is"
+            f" written back when {new.scope} follows again",
         )
 
 
@@ -282,7 +450,7 @@ def summarize_sites(sites: Sites, done: t.Sequence[str], *, check_mode: bool) ->
     old = "the lost site" if sites.old is None else sites.old.scope
     if not done:
         return f"{sites.new.scope} is the primary cluster already, and {old} is not"
-    words = {"fence": f"fence {old}", "promote": f"promote {sites.new.scope}"}
+    words = {"fence": f"fence {old}", "promote": f"promote {sites.new.scope}", "configure": f"configure {old}"}
     if check_mode:
         return f"would {' and '.join(words[step] for step in done)}"
     fenced = (

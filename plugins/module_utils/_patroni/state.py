@@ -37,16 +37,23 @@ class Status(t.NamedTuple):
     received: int | None = None
     replayed: int | None = None
     replay_paused: bool = False
-    is_receiving: bool = False
-    """Whether another server sends it WAL just now; Patroni says so since 3.0.4."""
+    is_receiving: bool | None = None
+    """Whether another server sends it WAL just now; None where Patroni does not say so.
+
+    It does since 3.0.4, but not where a restore_command is set and nothing streams.
+    """
     streaming: frozenset[str] = frozenset()
     """Names of the servers that stream from it."""
     clients: frozenset[tuple[str, str]] = frozenset()
     """Names and addresses of these."""
     started_at: str = ""
     pending_restart: bool = False
+    pending_reason: str = ""
+    """Which settings wait for it, and their values; Patroni says so since 4.0."""
     system_identifier: str = ""
     scope: str = ""
+    name: str = ""
+    """Its own name, which Patroni says since 3.1."""
     version: str = ""
     dcs_age: float | None = None
     """Seconds since it has read the DCS, by its own clock."""
@@ -77,16 +84,29 @@ class Status(t.NamedTuple):
             received=_as_int(xlog.get("received_location")),
             replayed=_as_int(xlog.get("replayed_location")),
             replay_paused=xlog.get("paused") is True,
-            is_receiving="streaming" in (answer.get("replication_state"), answer.get("state")),
+            is_receiving=_read_receiving(answer, str(patroni.get("version") or "")),
             streaming=frozenset(str(entry.get("application_name")) for entry in streams),
             clients=frozenset((str(entry.get("application_name")), str(entry.get("client_addr"))) for entry in streams),
             started_at=str(answer.get("postmaster_start_time") or ""),
             pending_restart=bool(answer.get("pending_restart")),
+            pending_reason=_tell_settings(answer.get("pending_restart_reason")),
             system_identifier=str(answer.get("database_system_identifier") or ""),
             scope=str(patroni.get("scope") or ""),
+            name=str(patroni.get("name") or ""),
             version=str(patroni.get("version") or ""),
             dcs_age=None if date is None or not dcs_last_seen else max(0.0, date - dcs_last_seen),
         )
+
+
+def _tell_settings(reason: t.Any) -> str:
+    """Return the settings that wait for a restart with the values that they have and are to have."""
+    if not isinstance(reason, dict):
+        return ""
+    words = []
+    for name, values in sorted(reason.items()):
+        both = values if isinstance(values, dict) else {}
+        words.append(f"{name} {both.get('old_value', '?')} -> {both.get('new_value', '?')}")
+    return ", ".join(words)
 
 
 class Member(t.NamedTuple):
@@ -206,12 +226,14 @@ class Cluster(t.NamedTuple):
     @property
     def is_synchronous(self) -> bool:
         """Whether only members that confirm commits may be promoted."""
-        return self.config.get("synchronous_mode") not in (None, False, "off", "false", "no")
+        mode = self.config.get("synchronous_mode")
+        # Patroni disregards it in a standby cluster, where nobody commits.
+        return mode not in (None, False, "off", "false", "no") and not self.is_standby_cluster
 
     @property
     def is_quorum(self) -> bool:
         """Whether any so many of the members that confirm commits are enough for each commit."""
-        return self.config.get("synchronous_mode") == "quorum"
+        return self.is_synchronous and self.config.get("synchronous_mode") == "quorum"
 
     @property
     def synchronous_node_count(self) -> int:
@@ -220,8 +242,9 @@ class Cluster(t.NamedTuple):
 
     @property
     def is_standby_cluster(self) -> bool:
-        """Whether the cluster follows another one."""
-        return bool(self.config.get("standby_cluster"))
+        """Whether the cluster follows another one: for Patroni, where the section says from where."""
+        section = self.config.get("standby_cluster")
+        return isinstance(section, dict) and any(section.get(key) for key in ("host", "port", "restore_command"))
 
     @property
     def max_lag(self) -> int:
@@ -264,6 +287,21 @@ class Cluster(t.NamedTuple):
             receive_lag = max(receive_lag, member.known_lag or 0)
         replay_lag = None if status.replayed is None else max(0, end - status.replayed)
         return receive_lag, replay_lag
+
+
+def parse_version(version: str) -> tuple[int, ...]:
+    """Return the numbers of a version of Patroni, none where it says none."""
+    numbers = version.split(".")
+    return tuple(int(number) for number in numbers) if all(number.isdigit() for number in numbers) else ()
+
+
+def _read_receiving(answer: Json, version: str) -> bool | None:
+    """Return whether a member streams, None where the absence of the word says nothing."""
+    said = (answer.get("replication_state"), answer.get("state"))
+    if "streaming" in said:
+        return True
+    is_silent = "in archive recovery" in said or parse_version(version) < (3, 0, 4)
+    return None if is_silent else False
 
 
 def _as_int(value: t.Any) -> int | None:

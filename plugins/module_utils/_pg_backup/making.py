@@ -15,7 +15,7 @@ import json
 import secrets
 import time
 import typing as t
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 from .._backup import keys, verify
@@ -37,7 +37,7 @@ if t.TYPE_CHECKING:
     from .._common.outcome import Outcome
     from .._common.retry import Deadline
     from .._postgresql.connection import Session
-    from .._s3.bucket import Bucket, Listed
+    from .._s3.bucket import Bucket
     from .copy_rows import RowCounter
 
 GLOBALS_END = b"-- PostgreSQL database cluster dump complete"
@@ -119,7 +119,7 @@ class NewBackup:
             snapshot, expected, dump_seconds = self._dump_whole(roles, environment)
             started = time.monotonic()
             rows = self._verify(expected)
-            self._parts = adopt_etags(self._parts, own.bucket.list_objects(self._key("")))
+            self._parts = verify.adopt_etags(own.bucket, self._key(""), self._parts)
             manifest = self._describe(snapshot, rows, dump_seconds, time.monotonic() - started)
             own.lock.assert_held()
             own.bucket.put(self._key(keys.MANIFEST), manifest.to_json(), content_type="application/json")
@@ -395,15 +395,6 @@ def is_overtaken(error: OpsError) -> bool:
     pg_dump shows the statement that failed, whatever language the server speaks.
     """
     return "LOCK TABLE " in error.problem
-
-
-def adopt_etags(parts: t.Mapping[str, Part], objects: t.Iterable[Listed]) -> dict[str, Part]:
-    """Return ``parts`` with the ETags of a listing, by which later runs compare: some servers give others for HEAD."""
-    listed = {entry.key.rpartition("/")[2]: entry for entry in objects}
-    return {
-        name: replace(part, etag=listed[name].etag) if name in listed and listed[name].size == part.size else part
-        for name, part in parts.items()
-    }
 
 
 def explain_failure(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import typing as t
 
 from .._common.text import format_count, join_some
+from .amcheck import is_amcheck
 from .dump_text import Data, Entry, Rows, Schema
 
 SHOWN = 100
@@ -59,8 +60,9 @@ def _tell_sequence(value: tuple[int, bool] | None) -> str:
 def compare_schemas(expected: Schema, actual: Schema) -> list[Difference]:
     """Return every object that is missing, too many or defined otherwise. Of grants, the statement names the grantee."""
     differences = []
-    for entry in sorted({*expected.entries, *actual.entries}):
-        if entry.is_of_database:
+    entries = sorted({*expected.entries, *actual.entries})
+    for entry in entries:
+        if entry.is_of_database or is_amcheck(entry, entries):
             continue
         should, is_now = expected.entries.get(entry), actual.entries.get(entry)
         if should == is_now:

@@ -223,6 +223,7 @@ class Restore:
         decompressor = found.zstd if source.manifest is not None else find_decompressor(source.dump)
         restorer = Restorer(source.dump, tools, decompressor=decompressor)
         schema = restorer.read_schema()
+        restorer.leaves_out_amcheck = restore_rights.must_leave_out(own, schema)
         restore_rights.refuse_timescaledb(schema, source.url)
         databases = self._read_names(source)
         places = place_tables(source, options.tables)
@@ -329,6 +330,7 @@ class Restore:
         if is_due:
             estimate = None if manifest is None else round(2 * (manifest.dump_seconds + manifest.verify_seconds), 1)
             what = f"restore {join_some(work.mark.tables)} beside" if work.mark.tables else "restore beside"
+            what += " without the extension amcheck" if work.restorer.leaves_out_amcheck else ""
             items.append(PlanItem(f"database {copy}", what, f"there is no copy of {source.run}", estimate=estimate))
         if self._options.state == side.LIVE:
             kept = self.name_kept(source.run)

@@ -13,6 +13,7 @@ import codecs
 import contextlib
 import hashlib
 import os
+import tempfile
 import typing as t
 from dataclasses import dataclass
 from functools import partial
@@ -23,6 +24,7 @@ from .._backup.streams import Streams
 from .._backup.verify import NotVerified, compare_part
 from .._common.errors import OpsError, Refusal
 from .._pg_backup import programs
+from .amcheck import leave_out_amcheck
 from .dump_text import Data, DataReader, Schema, find_encoding, join_data, read_schema
 
 if t.TYPE_CHECKING:
@@ -89,6 +91,7 @@ class Restorer:
     def __init__(self, dump: Dump, tools: Tools, *, decompressor: str | None) -> None:
         self._dump = dump
         self._tools = tools
+        self.leaves_out_amcheck = False
         self._unpack = [] if decompressor is None else [Command((decompressor, "-d", "-q", "-c"), next_step=_NEXT)]
 
     def read_schema(self) -> Schema:
@@ -108,22 +111,43 @@ class Restorer:
 
     def restore(self, database: str) -> Data:
         """Restore all of it into a database and return what was in the dump."""
-        if not self._dump.further:
-            return self._read_part(self._dump.main, self._command(database))
-        main = self._read_part(self._dump.main, self._command(database, "--section=pre-data", "--section=data"))
-        rest = self._run(
-            [partial(self._read_part, part, self._command(database, "--data-only")) for part in self._dump.further]
-        )
-        self._restore_part(self._dump.main, self._command(database, "--section=post-data"))
-        return join_data([main, rest])
+        with self._choose() as chosen:
+            if not self._dump.further:
+                return self._read_part(self._dump.main, self._command(database, *chosen))
+            first = self._command(database, "--section=pre-data", "--section=data", *chosen)
+            main = self._read_part(self._dump.main, first)
+            rest = self._run(
+                [partial(self._read_part, part, self._command(database, "--data-only")) for part in self._dump.further]
+            )
+            self._restore_part(self._dump.main, self._command(database, "--section=post-data", *chosen))
+            return join_data([main, rest])
+
+    @contextlib.contextmanager
+    def _choose(self) -> t.Iterator[tuple[str, ...]]:
+        """Return the options by which pg_restore takes from the dump's main object what is to be restored."""
+        if not self.leaves_out_amcheck:
+            yield ()
+            return
+        pieces: list[bytes] = []
+        with self._start([Command((self._tools.programs.pg_restore, "-l"), next_step=_NEXT)]) as pipeline:
+            pipeline.consume(pieces.append)
+            self._feed(self._dump.main, [pipeline], is_whole=False)
+            self._finish(self._dump.main, pipeline, may_end_early=True)
+        listing = leave_out_amcheck(b"".join(pieces).decode("utf-8", "surrogateescape"))
+        with tempfile.NamedTemporaryFile("w", encoding="utf-8", errors="surrogateescape") as file:
+            file.write(listing)
+            file.flush()
+            yield ("-L", file.name)
 
     def restore_tables(self, database: str, tables: t.Mapping[str, t.Sequence[tuple[str, str]]]) -> None:
         """Restore all definitions, and the rows of ``tables``, given by the object that they are in; without indexes."""
-        self._restore_part(self._dump.main, self._command(database, "--section=pre-data"))
+        with self._choose() as chosen:
+            definitions = self._command(database, "--section=pre-data", *chosen)
+            self._restore_part(self._dump.main, definitions)
         for part, names in tables.items():
             for schema in sorted({schema for schema, _name in names}):
-                chosen = [f"--table={name}" for own, name in names if own == schema]
-                options = ("--data-only", f"--schema={schema}", *chosen)
+                wanted = [f"--table={name}" for own, name in names if own == schema]
+                options = ("--data-only", f"--schema={schema}", *wanted)
                 self._restore_part(part, self._command(database, *options))
 
     def _run(self, tasks: list[t.Callable[[Streams], Data]]) -> Data:

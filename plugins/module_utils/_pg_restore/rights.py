@@ -11,6 +11,7 @@ from .._common.errors import Refusal
 from .._common.outcome import Blocker
 from .._common.text import format_count, join_some
 from .._postgresql.names import format_name
+from .amcheck import AMCHECK
 from .dump_text import Schema
 
 if t.TYPE_CHECKING:
@@ -94,6 +95,8 @@ def find_lacks(session: Session, schema: Schema, *, owners: t.Collection[str]) -
             lacks.append(_lack(account, f"it is no member of {format_name(role)}, which owns something", statement))
     there = {entry.name: entry for entry in session.read(Extension, _EXTENSIONS, {"names": schema.extensions})}
     for name in schema.extensions:
+        if name == AMCHECK:
+            continue  # it can be left out, see must_leave_out
         if name not in there:
             blocker = Blocker(
                 object=f"extension {name}",
@@ -105,6 +108,15 @@ def find_lacks(session: Session, schema: Schema, *, owners: t.Collection[str]) -
         elif there[name].is_privileged and not account.is_superuser:
             lacks.append(_lack(account, f"only a superuser may create the extension {name}", "Restore as a superuser"))
     return lacks
+
+
+def must_leave_out(session: Session, schema: Schema) -> bool:
+    """Return whether the extension amcheck is in a dump and cannot be created here."""
+    if AMCHECK not in schema.extensions:
+        return False
+    account = session.read(Account, _ACCOUNT)[0]
+    found = session.read(Extension, _EXTENSIONS, {"names": [AMCHECK]})
+    return not found or (found[0].is_privileged and not account.is_superuser)
 
 
 def _lack(account: Account, what: str, step: str) -> Blocker:

@@ -5,6 +5,9 @@
 
 A maintenance run has two: its own (exclusive, on the session that decides), and one that every working session shares. A
 killed run loses the first at once; its working sessions go on until their statement ends, and hold the second so long.
+
+The server keeps advisory locks of each database apart. For work on what all databases share (roles, databases themselves)
+there is ClusterLock: two runs exclude each other whichever database each is connected to.
 """
 
 from __future__ import annotations
@@ -27,7 +30,6 @@ class LockKey(IntEnum):
     MAINTENANCE_RUN = 1
     MAINTENANCE_WORKER = 2
     BACKUP = 3
-    CREDENTIALS = 4
 
 
 class Holder(t.NamedTuple):
@@ -41,18 +43,23 @@ class Holder(t.NamedTuple):
 
 _HOLDERS = """
 SELECT l.pid, concat_ws(', ', 'pid ' || l.pid, 'user ' || a.usename, 'application ' || a.application_name,
-    'client ' || a.client_addr::text) AS description, a.backend_start::text AS since, nullif(left(a.query, 80), '') AS query
+    'client ' || a.client_addr::text, 'in database ' || nullif(d.datname, current_database())) AS description, a.backend_start::text AS since, nullif(left(a.query, 80), '') AS query
 FROM pg_catalog.pg_locks l LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
+LEFT JOIN pg_catalog.pg_database d ON d.oid = l.database
 WHERE l.locktype = 'advisory' AND l.classid = %(class)s::bigint::oid AND l.objid = ANY(%(keys)s::bigint[]::oid[]) AND l.objsubid = 2
-  AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
+  AND (%(anywhere)s OR l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database()))
   AND l.granted AND l.pid <> pg_backend_pid()
 ORDER BY l.objid, a.backend_start
 """
 
 
-def read_holders(session: Session, *keys: int) -> list[Holder]:
-    """Return the other sessions that hold one of these locks of this database; takes no lock."""
-    return session.read(Holder, _HOLDERS, {"class": LOCK_CLASS, "keys": [int(key) for key in keys]})
+def read_holders(session: Session, *keys: int, anywhere: bool = False) -> list[Holder]:
+    """Return the other sessions that hold one of these locks of this database; takes no lock.
+
+    With ``anywhere`` those of every database of the server: the same key is another lock in each of them.
+    """
+    values = {"class": LOCK_CLASS, "keys": [int(key) for key in keys], "anywhere": anywhere}
+    return session.read(Holder, _HOLDERS, values)
 
 
 class AdvisoryLock:
@@ -73,6 +80,27 @@ class AdvisoryLock:
     def release(self) -> None:
         """Give back what try_acquire acquired."""
         self._session.query("SELECT pg_advisory_unlock(%(class)s, %(key)s)", self._keys)
+
+
+class ClusterLock(AdvisoryLock):
+    """A session-level advisory lock that excludes others of the same key in every database of the server.
+
+    Each takes it in its own database first and looks for others then: of two that begin in the same moment both may be told
+    False, and never both True.
+    """
+
+    def __init__(self, session: Session, key: int) -> None:
+        super().__init__(session, key)
+        self._key = key
+
+    def try_acquire(self) -> bool:
+        """Acquire the lock exclusively, or return False at once."""
+        if not super().try_acquire():
+            return False
+        if read_holders(self._session, self._key, anywhere=True):
+            self.release()
+            return False
+        return True
 
 
 def refuse_if_running(session: Session) -> None:

@@ -9,6 +9,7 @@ What counts is a real login at the address that clients use: through a pooler, o
 from __future__ import annotations
 
 import re
+import secrets
 import typing as t
 from dataclasses import replace
 
@@ -23,6 +24,10 @@ _REFUSED_PASSWORD = re.compile(
     r"password authentication failed|SASL authentication failed|authentication failed for user"
     r"|is not permitted to log in|no such user|empty password returned by client",
     re.IGNORECASE,
+)
+# Where no server answered, or none in time.
+_NO_ANSWER = re.compile(
+    r"Connection refused|timeout|timed out|No such file|unreachable|No route to host|could not translate"
 )
 _WHO_SQL = "SELECT session_user::text, current_user::text"
 
@@ -62,7 +67,7 @@ def try_login(address: Settings, user: str, password: str) -> Login:
     try:
         connection = psycopg2.connect(**keywords)
     except psycopg2.OperationalError as error:
-        if server_refused(error) and _REFUSED_PASSWORD.search(str(error)):
+        if (server_refused(error) and _REFUSED_PASSWORD.search(str(error))) or _is_refused_elsewise(settings, error):
             return Login(False, error=one_line(str(error)))
         raise connect_error(settings.target, error) from error
     try:
@@ -80,14 +85,38 @@ def try_login(address: Settings, user: str, password: str) -> Login:
     return Login(True, current_user=str(current_user))
 
 
+def _is_refused_elsewise(settings: Settings, error: Exception) -> bool:
+    """Return whether an answer in a language that is not read here says that the password is wrong.
+
+    A role that nobody has gets the same answer with its own name in it (the server does not tell which roles there are).
+    Answers without the name are of the server's state (full, starting), and those with the database's name are not about
+    a password.
+    """
+    if settings.hosts[1:] or _NO_ANSWER.search(str(error)):
+        return False
+    psycopg2 = require("psycopg2", package="psycopg2-binary", why="to talk to PostgreSQL")
+    stranger = f"lowtide_{secrets.token_hex(8)}"
+    keywords = replace(settings, user=stranger).libpq(primary=False)
+    try:
+        psycopg2.connect(
+            **keywords, password=secrets.token_hex(8), application_name="lowtide.ops pg_credential"
+        ).close()
+    except psycopg2.OperationalError as answer:
+        pattern = str(answer)
+        is_about_role = stranger in pattern and settings.dbname not in pattern.replace(stranger, "")
+        return is_about_role and pattern.replace(stranger, settings.user) == str(error)
+    return False
+
+
 def require_login(
     address: Settings, user: str, password: str, *, current_user: str | None, deadline: Deadline
 ) -> Login:
     """Return the login that the server accepts; a standby or a pooler may know of a new password a moment later.
 
     ``current_user`` is whom it must be then (``ALTER ROLE ... SET role``). Raises WaitTimeout and OpsError.
+    Few attempts: where failed logins are counted, they must not lock the role or this address.
     """
-    backoff = Backoff(first=0.05, limit=1.0)
+    backoff = Backoff(first=0.05, limit=5.0)
     while not (login := try_login(address, user, password)).is_accepted:
         if deadline.passed:
             raise WaitTimeout(

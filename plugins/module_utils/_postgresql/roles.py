@@ -16,7 +16,7 @@ import typing as t
 
 from .._common.dependencies import require
 from .._common.errors import Refusal
-from .._common.text import format_duration
+from .._common.text import format_count, format_duration, join_some
 from .connection import Session, driver_error
 from .errors import sql_error
 from .names import format_name, quote
@@ -27,7 +27,9 @@ SET_OPTION_VERSION = 160000
 
 class Role(t.NamedTuple):
     """A role as the catalogs have it. ``memberships`` and ``settings`` are texts to compare; ``granted`` are objects that
-    name it in their own privileges, ``owned`` how many objects it owns. ``valid_seconds``: until VALID UNTIL; None without an end.
+    name it in their own privileges, ``owned`` how many objects it owns, without what counts for the session's own role only
+    (default privileges, user mappings); ``owned_some`` are a few of them, ``owned_in`` their databases.
+    ``valid_seconds``: until VALID UNTIL; None without an end.
 
     ``may_become``: this session may SET ROLE to it. ``may_alter``: it may change its password as another.
     """
@@ -45,6 +47,8 @@ class Role(t.NamedTuple):
     may_become: bool
     may_alter: bool
     valid_seconds: float | None = None
+    owned_some: t.Sequence[str] = ()
+    owned_in: t.Sequence[str] = ()
 
 
 class RoleSession(t.NamedTuple):
@@ -56,6 +60,12 @@ class RoleSession(t.NamedTuple):
 
 
 _ROLES_SQL = """
+WITH owned AS (
+  SELECT h.refobjid AS role, h.classid, h.objid, h.objsubid, d.datname::text AS datname,
+    h.dbid = 0 OR d.datname = pg_catalog.current_database() AS is_here
+  FROM pg_catalog.pg_shdepend h LEFT JOIN pg_catalog.pg_database d ON d.oid = h.dbid
+  WHERE h.refclassid = 'pg_catalog.pg_authid'::regclass AND h.deptype = 'o'
+    AND h.classid NOT IN ('pg_catalog.pg_default_acl'::regclass, 'pg_catalog.pg_user_mapping'::regclass))
 SELECT r.rolname::text AS name, r.oid::bigint AS oid, r.rolcanlogin AS can_login, r.rolsuper AS is_superuser,
   coalesce(r.rolvaliduntil <= now(), false) AS is_expired,
   concat_ws(' ', CASE WHEN r.rolsuper THEN 'superuser' END, CASE WHEN r.rolinherit THEN 'inherit' END,
@@ -74,13 +84,16 @@ SELECT r.rolname::text AS name, r.oid::bigint AS oid, r.rolcanlogin AS can_login
     FROM pg_catalog.pg_shdepend h LEFT JOIN pg_catalog.pg_database d ON d.oid = h.dbid
     WHERE h.refclassid = 'pg_catalog.pg_authid'::regclass AND h.refobjid = r.oid AND h.deptype = 'a'
       AND h.classid <> 'pg_catalog.pg_auth_members'::regclass ORDER BY 1) AS granted,
-  (SELECT count(*) FROM pg_catalog.pg_shdepend h
-    WHERE h.refclassid = 'pg_catalog.pg_authid'::regclass AND h.refobjid = r.oid AND h.deptype = 'o') AS owned,
+  (SELECT count(*) FROM owned o WHERE o.role = r.oid) AS owned,
   pg_catalog.pg_has_role(r.oid, %(become)s) AS may_become,
   (SELECT me.rolsuper OR (me.rolcreaterole AND NOT r.rolsuper
       AND (%(version)s < 160000 OR pg_catalog.pg_has_role(r.oid, 'MEMBER WITH ADMIN OPTION')))
     FROM pg_catalog.pg_roles me WHERE me.rolname = current_user) AS may_alter,
-  CASE WHEN isfinite(r.rolvaliduntil) THEN extract(epoch FROM r.rolvaliduntil - now())::float8 END AS valid_seconds
+  CASE WHEN isfinite(r.rolvaliduntil) THEN extract(epoch FROM r.rolvaliduntil - now())::float8 END AS valid_seconds,
+  ARRAY(SELECT coalesce(CASE WHEN o.is_here THEN pg_catalog.pg_describe_object(o.classid, o.objid, o.objsubid) END,
+      o.classid::regclass || ' ' || o.objid) || coalesce(' in database ' || o.datname, '')
+    FROM owned o WHERE o.role = r.oid ORDER BY o.is_here DESC, o.datname, o.objid LIMIT 4) AS owned_some,
+  ARRAY(SELECT DISTINCT o.datname FROM owned o WHERE o.role = r.oid AND o.datname IS NOT NULL ORDER BY 1) AS owned_in
 FROM pg_catalog.pg_roles r WHERE r.rolname = ANY(%(names)s)
 """
 
@@ -151,8 +164,10 @@ def refuse_unlike(first: Role, second: Role, *, owner: str) -> None:
         if role.owned:
             raise Refusal(
                 obj=f"role {name}",
-                problem=f"it owns {role.owned} objects, which a client that logs in as the other one could not alter",
-                next_step=f"REASSIGN OWNED BY {name} TO {format_name(owner)} in each database of the server",
+                problem=f"it owns {format_count(role.owned, 'object')} ({_list_owned(role)}), which a client that logs in"
+                " as the other one could not alter",
+                next_step=f"REASSIGN OWNED BY {name} TO {format_name(owner)}"
+                + (f" in database {join_some(role.owned_in, limit=20)}" if role.owned_in else ""),
             )
         if not any(membership == owner or membership.startswith(f"{owner} ") for membership in role.memberships):
             raise Refusal(
@@ -180,6 +195,11 @@ def refuse_unlike(first: Role, second: Role, *, owner: str) -> None:
                 problem=f"they differ in their {what}: {'; '.join(only)}",
                 next_step=f"Make them alike; what either may do is best granted to {format_name(owner)}",
             )
+
+
+def _list_owned(role: Role) -> str:
+    more = role.owned - len(role.owned_some)
+    return ", ".join(role.owned_some) + (f" and {more} more" if more else "")
 
 
 def _list_differences(

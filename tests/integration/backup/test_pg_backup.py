@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 
 from support.backups import Site, make_site, quoted
+from support.exchanges import MOMENTS, PROBLEMS, Exchange
 from support.modules import run_module
+from support.s3_proxy import s3_proxy
 
 pytestmark = pytest.mark.lab("postgresql", "s3", "versitygw")
 
@@ -221,3 +223,17 @@ def test_no_byte_touches_the_local_disk(moto_site: Site, tmp_path: Path) -> None
         assert sorted(path.name for path in full.iterdir()) == ["fill"]
     finally:
         subprocess.run(["umount", str(full)], check=True)
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_dump_that_is_exchanged_before_its_manifest_does_not_count(moment: str, real_site: Site) -> None:
+    """What is published is what was verified, whenever another client writes under its name."""
+    exchange = Exchange(real_site, "dump.pgc.zst", moment)
+    with s3_proxy(real_site.server["endpoint_url"], exchange) as proxy:
+        run = run_module("pg_backup", real_site.params(endpoint_url=proxy.url))
+    assert exchange.done
+    assert run.failed
+    assert PROBLEMS[moment] in run.msg
+    assert ("manifest.json" in str(real_site.names())) == (moment == "published")
+    after = run_module("pg_backup", real_site.params(), check=True)
+    assert after["due"], after.result

@@ -10,17 +10,21 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 from psycopg2 import sql
 
+from ansible_collections.lowtide.ops.plugins.module_utils._credentials.operations.credential import find_role_key
+from ansible_collections.lowtide.ops.plugins.module_utils._postgresql.connection import Session, Settings
+from ansible_collections.lowtide.ops.plugins.module_utils._postgresql.locks import ClusterLock
 from support.credential_site import CredentialSite
 from support.http_proxy import CutOffError
 from support.kubernetes_account import AuditLog, expand, name_user, read_rules
 from support.modules import start_module
-from support.postgresql_servers import Server, start_server
+from support.postgresql_servers import Server, make_database, start_server
 from support.rival_proxy import Rival, RivalProxy
 
 pytestmark = pytest.mark.lab("kubernetes", "postgresql_versions")
@@ -116,7 +120,7 @@ def test_the_only_role_gets_another_password_where_that_is_accepted(credentials:
 def kill_at(site: CredentialSite, point: Point, **options: Any) -> None:
     """Run what leads to a point, and kill it there."""
     state, number, when = point
-    if state == "finished":
+    if state != "rotated":
         assert site.run(**options).rc == 0
     started: list[subprocess.Popen[str]] = []
     counted = itertools.count(1)
@@ -171,6 +175,80 @@ def check_end(site: CredentialSite, old: Json, **options: Any) -> None:
         assert (again.rc, again.changed) == (0, False), again.result
 
 
+METHODS: dict[str, Json] = {"two_roles": {}, "one_role": ONE_ROLE}
+BACK: list[Point] = [
+    ("reverted", 1, "before"),  # the server takes the old one; with one role the patch is inside of the transaction
+    ("reverted", 1, "after"),  # the Secret has the old one; with one role, the server has not
+    ("reverted", 2, "after"),  # it is proven
+]
+
+
+def choose_options(site: CredentialSite, method: str) -> Json:
+    """Options of the module for a method."""
+    return {**METHODS[method], "roles": [site.a]} if METHODS[method] else {}
+
+
+@pytest.mark.procedure("C27")
+@pytest.mark.parametrize("method", METHODS)
+def test_a_rotation_is_taken_back(credentials: CredentialSite, method: str) -> None:
+    """The Secret has the old credential again, which works, then the new one is ended, and another one is due."""
+    site, old = credentials, credentials.values()
+    options = choose_options(site, method)
+    nothing = site.run(state="reverted", **options)
+    assert (nothing.rc, nothing.changed) == (0, False), nothing.result
+    assert site.run(**options).rc == 0
+    new = site.values()
+
+    predicted = site.run(state="reverted", check=True, **options)
+    assert predicted.changed, predicted.result
+    assert site.values() == new
+    reverted = site.run(state="reverted", **options)
+    assert reverted.rc == 0, reverted.msg
+    assert reverted["plan"] == predicted["plan"]
+    assert reverted["diff"] == predicted["diff"]
+    assert {key: value for key, value in site.values().items() if "previous" not in key} == old
+    assert site.works()
+    assert site.may_login(new["username"], new["password"]) is (method == "two_roles")
+    held = site.run(**options)
+    assert (held.rc, held.changed, held["rotating"], held["phase"]) == (0, False, False, "reverting"), held.result
+
+    finished = site.run(state="finished", **options)
+    assert finished.rc == 0, finished.msg
+    assert site.values() == old
+    assert site.works()
+    assert not site.may_login(new["username"], new["password"])
+    for state in ("reverted", "finished"):
+        again = site.run(state=state, **options)
+        assert (again.rc, again.changed) == (0, False), again.result
+    texts = json.dumps([held.result, reverted.result, finished.result, site.note()])
+    assert new["password"] not in texts
+    assert old["password"] not in texts
+    assert site.run(**options).changed
+    assert site.works()
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "point", [BACK[1], *(pytest.param(point, marks=pytest.mark.sweep) for point in (BACK[0], BACK[2]))], ids=str
+)
+def test_killed_on_the_way_back_it_ends_with_the_old_one(
+    credentials: CredentialSite, point: Point, method: str
+) -> None:
+    site, old = credentials, credentials.values()
+    options = choose_options(site, method)
+    kill_at(site, point, **options)
+    values = site.values()
+    pairs = [(values["username"], values["password"])]
+    pairs.append((values["lowtide.previous-username"], values["lowtide.previous-password"]))
+    # With two roles both work at any time; with one role the server has the one or the other of the Secret.
+    assert [site.may_login(*pair) for pair in pairs].count(True) == (2 if method == "two_roles" else 1)
+    for state in ("reverted", "finished"):
+        run = site.run(state=state, **options)
+        assert run.rc == 0, run.msg
+    assert site.values() == old
+    assert site.works()
+
+
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_patch_without_an_answer_is_read_before_it_is_repeated(credentials: CredentialSite, when: str) -> None:
     site, lost = credentials, itertools.count()
@@ -213,7 +291,7 @@ def differ(site: CredentialSite, statement: str) -> None:
 REFUSALS = {
     "no member": ("REVOKE {owner} FROM {b}", "is no member of"),
     "acts as itself": ("ALTER ROLE {b} RESET role", "do not act as"),
-    "owns": ("CREATE TABLE t (id int); ALTER TABLE t OWNER TO {a}", "owns 1 objects"),
+    "owns": ("CREATE TABLE t (id int); ALTER TABLE t OWNER TO {a}", "owns 1 object (table public.t in database "),
     "attributes": ("ALTER ROLE {b} CONNECTION LIMIT 3", "differ in their attributes"),
     "settings": ("ALTER ROLE {a} SET work_mem = '64MB'", "differ in their settings"),
     "grants": ("CREATE TABLE t (id int); GRANT SELECT ON t TO {a}", "differ in their privileges of their own"),
@@ -312,7 +390,7 @@ def trusting_server(lab: Json) -> Iterator[Server]:
 
 def test_an_address_that_asks_for_no_password_is_refused(credentials: CredentialSite, trusting_server: Server) -> None:
     site, there = credentials, trusting_server
-    there.administer(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(site.a)))
+    there.administer(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(site.b)))
     run = site.run(logins=[{"host": there.host, "port": there.port, "database": "postgres"}])
     assert run["error"]["refused"], run.result
     assert "lets this role in with a wrong password" in run.msg
@@ -370,3 +448,32 @@ def test_a_missing_right_is_found_before_anything_is_changed(
     assert run["error"]["refused"], run.result
     assert "list pods in namespace" in run.msg
     assert site.note() is None
+
+
+def test_rotations_of_the_same_roles_exclude_each_other_whatever_database_they_name(
+    credentials: CredentialSite, unique_name: Callable[..., str]
+) -> None:
+    """Roles are of all databases: a run through another one is seen. Another pair of roles is nobody's business."""
+    site, old = credentials, credentials.values()
+    stranger = unique_name("stranger", separator="_")
+    with make_database(site.server, unique_name) as elsewhere, ExitStack() as stack:
+        settings = Settings(
+            host=site.server.host,
+            port=site.server.port,
+            user=site.a,
+            password=old["password"],
+            dbname=elsewhere.name,
+        )
+        site.sql("GRANT CONNECT ON DATABASE {} TO {}", elsewhere.name, site.owner)
+        session = stack.enter_context(Session(settings, module="pg_credential", run_id="1"))
+        assert ClusterLock(session, find_role_key(stranger)).try_acquire()
+        assert site.run(check=True).rc == 0
+        assert ClusterLock(session, find_role_key(site.b)).try_acquire()
+        for check in (True, False):
+            refused = site.run(check=check)
+            assert refused["error"]["refused"], refused.result
+            assert "another rotation of one of these roles is at work" in refused.msg
+            assert f"pid {session.server.pid}" in refused.msg
+            assert f"in database {elsewhere.name}" in refused.msg
+        assert site.values() == old
+    assert site.run().rc == 0

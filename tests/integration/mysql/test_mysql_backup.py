@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import stat
 import subprocess
 import threading
@@ -16,8 +15,10 @@ from typing import Any
 
 import pytest
 
+from support.exchanges import MOMENTS, PROBLEMS, Exchange
 from support.modules import finish_module, run_module, start_module
 from support.mysql_sites import RIGHTS, MySqlSite, quoted
+from support.s3_proxy import s3_proxy
 
 pytestmark = [pytest.mark.lab("mariadb", "versitygw", "s3")]
 
@@ -286,21 +287,6 @@ def test_a_replica_can_be_dumped(site: MySqlSite) -> None:
     assert "this server is no replica" in wrong.msg
 
 
-def test_killed_and_run_again(site: MySqlSite, tmp_path: Path) -> None:
-    """In the middle of the dump: what it left does not count, and the next run makes a backup."""
-    process = start_module("mysql_backup", site.params(bin_dir=wrap_dump(tmp_path, before="sleep 30")))
-    end = time.monotonic() + 20
-    while not site.bucket.names():
-        assert time.monotonic() < end
-        time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
-    again = run_module("mysql_backup", site.params())
-    assert again.changed, again.msg
-    assert again["due"]
-    assert len([key for key in site.bucket.names() if key.endswith("manifest.json")]) == 1
-
-
 @pytest.mark.parametrize(
     ("more", "words"),
     [
@@ -390,3 +376,18 @@ def test_events_of_a_replica_are_refused(site: MySqlSite) -> None:
     assert refused["error"]["refused"]
     assert "1 event of it would be off after a restore, as on this replica (SLAVESIDE_DISABLED): tidy" in refused.msg
     assert site.bucket.names() == []
+
+
+@pytest.mark.procedure("E7")
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_dump_that_is_exchanged_before_its_manifest_does_not_count(moment: str, site: MySqlSite) -> None:
+    """What is published is what was verified, whenever another client writes under its name."""
+    exchange = Exchange(site.bucket, "dump.sql.zst", moment)
+    with s3_proxy(site.bucket.server["endpoint_url"], exchange) as proxy:
+        run = run_module("mysql_backup", site.params(endpoint_url=proxy.url))
+    assert exchange.done
+    assert run.failed
+    assert PROBLEMS[moment] in run.msg
+    assert ("manifest.json" in str(site.bucket.names())) == (moment == "published")
+    after = run_module("mysql_backup", site.params(), check=True)
+    assert after["due"], after.result

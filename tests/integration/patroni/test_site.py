@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +14,7 @@ from typing import Any, NamedTuple
 import psycopg2
 import pytest
 
-from support.modules import ModuleRun, run_module, start_module
+from support.modules import ModuleRun, finish_module, run_module, start_module
 from support.patroni_sites import ADDRESS, Cluster, Region, wait_until
 from support.playbooks import PlaybookRun, write_yaml
 from support.steady_writer import SteadyWriter
@@ -53,11 +55,25 @@ class Pair(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def pair(region: Region) -> Pair:
+def shared_pair(region: Region) -> Pair:
     """South, and north, which follows it."""
     south = region.make("south", ["south1", "south2"])
     primary = {"host": ADDRESS, "port": south.nodes[south.leader()].port}
     return Pair(south, region.make("north", ["north1"], primary=primary))
+
+
+def let_claims_age(pair: Pair) -> None:
+    """Have what killed runs have noted as it is a minute later."""
+    for cluster in pair:
+        for key in [key for key in cluster.ask("/config") if key.startswith("lowtide_")]:
+            cluster.ask("/config", body={key: {"seen": 0}}, method="PATCH")
+
+
+@pytest.fixture
+def pair(shared_pair: Pair) -> Pair:
+    """The clusters, without a run of another test that was killed a moment ago."""
+    let_claims_age(shared_pair)
+    return shared_pair
 
 
 def params(new: Cluster, old: Cluster, **more: Any) -> Json:
@@ -142,6 +158,39 @@ def test_what_could_not_be_fenced_is_refused(pair: Pair, shared_east: Cluster) -
     assert pair.primary is old
 
 
+def list_claims(pair: Pair) -> dict[str, Json]:
+    """What runs have noted in both clusters, by scope and key."""
+    configs = {cluster.site.scope: cluster.ask("/config") for cluster in pair}
+    return {f"{scope} {key}": value for scope in configs for key, value in configs[scope].items() if "lowtide" in key}
+
+
+@pytest.mark.procedure("A27")
+def test_of_opposite_runs_at_once_exactly_one_proceeds(pair: Pair) -> None:
+    """Both have something to do, since a run was killed between the fence and the promotion."""
+    new, old = pair.standby, pair.primary
+    with SteadyWriter(pair.connect).writing() as writer:
+        process = start_module("patroni_site", params(new, old))
+        wait_until(lambda: bool(old.ask("/config").get("standby_cluster")), "it is fenced")
+        process.kill()
+        process.wait()
+        young = declare(old, new)
+        assert young["error"]["refused"], young.msg
+        assert f"(process {process.pid})" in young.msg
+        wait_until(lambda: old.is_whole() and new.is_whole(), "both directions can be gone")
+        let_claims_age(pair)
+        processes = [start_module("patroni_site", params(*direction)) for direction in ((new, old), (old, new))]
+        runs = [finish_module(process) for process in processes]
+    (won,), (refused,) = ([run for run in runs if run.failed is failed] for failed in (False, True))
+    assert refused["error"]["refused"], refused.msg
+    winner = runs.index(won)
+    assert "another run is at work, which makes it a" in refused.msg
+    assert f"(process {processes[winner].pid})" in refused.msg
+    assert f"(process {process.pid}), seen" in str(won["warnings"])
+    assert pair.primary is (new, old)[winner]
+    assert writer.lost() == []
+    assert list_claims(pair) == {}
+
+
 HOOKS = ("scale", "smoke", "dns")
 
 
@@ -187,9 +236,58 @@ def test_clients_are_led_last_and_only_to_what_works(
 
 
 @pytest.mark.procedure("A27")
+def test_a_site_that_still_sends_is_not_lost(pair: Pair) -> None:
+    """Only this host is cut off from it. Patroni 3.0.2 does not say who streams; the WAL that comes does."""
+    new, old = pair.standby, pair.primary
+    away = {**old.params, "urls": ["https://127.0.0.1:9"]}
+    with SteadyWriter(pair.connect).writing() as writer:
+        run = declare(new, old, old_primary=away, old_site_lost=True)
+        assert run["error"]["refused"], run.msg
+        assert "bytes of WAL during this run, so that another server still sends them" in run.msg
+        assert pair.primary is old
+    assert writer.lost() == []
+
+
+@pytest.mark.sweep
+@pytest.mark.procedure("A27")
+def test_a_slot_goes_there_and_comes_back(pair: Pair) -> None:
+    """With Patroni up to 3.2 it is taken out before the fence, by the change that the refusal names, and put back."""
+    new, old = pair.standby, pair.primary
+    slots = {"slots": {"site": {"type": "physical"}}}
+    reads = "SELECT active FROM pg_replication_slots WHERE slot_name = 'site'"
+    old.ask("/config", body=slots, method="PATCH")
+    wait_until(lambda: old.sql(reads, old.leader()), "the slot is there")
+    new.ask("/config", body={"standby_cluster": {"primary_slot_name": "site"}}, method="PATCH")
+    wait_until(lambda: old.sql(reads, old.leader()) == [(True,)], "it streams by its slot")
+    refused = declare(new, old)
+    assert refused["error"]["refused"], refused.msg
+    assert "primary_slot_name site (with Patroni 3.0.2)" in refused.msg
+    patch = re.search(r"Send PATCH (\{.*\}) to", refused.msg)
+    assert patch
+    new.ask("/config", body=json.loads(patch[1]), method="PATCH")
+    wait_until(lambda: old.sql(reads, old.leader()) == [(False,)], "it has let the slot go")
+    wait_until(lambda: not declare(new, old, check=True).failed, "it streams again")
+    try:
+        with SteadyWriter(pair.connect).writing() as writer:
+            run = declare(new, old)
+            assert not run.failed, run.msg
+            back = declare(old, new)
+            assert not back.failed, back.msg
+        assert writer.lost() == []
+        assert new.ask("/config")["standby_cluster"]["primary_slot_name"] == "site"
+        wait_until(lambda: old.sql(reads, old.leader()) == [(True,)], "it streams by its slot again")
+        assert not declare(old, new).changed
+    finally:
+        new.ask("/config", body={"standby_cluster": {"primary_slot_name": None}}, method="PATCH")
+        old.ask("/config", body={"slots": None}, method="PATCH")
+
+
+@pytest.mark.procedure("A27")
 def test_a_lost_site_needs_a_word_and_two_primaries_are_refused_after_it(pair: Pair) -> None:
     """The site comes back as a second primary: nothing is guessed then. The last test, since the pair is beyond repair."""
     new, old = pair.standby, pair.primary
+    # For so long no WAL must come, since Patroni 3.0.2 does not say whether it streams.
+    new.ask("/config", body={"postgresql": {"parameters": {"wal_receiver_timeout": "2s"}}}, method="PATCH")
     for name in old.nodes:
         old.kill(name)
     try:

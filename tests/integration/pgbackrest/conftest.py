@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import subprocess
@@ -26,6 +27,7 @@ repo1-bundle=y
 log-path={place}/log
 lock-path={place}/lock
 start-fast=y
+compress-type=lz4
 archive-timeout=20
 [{stanza}]
 pg1-path={place}/data
@@ -88,26 +90,57 @@ class Archived:
         return list(json.loads(self.pgbackrest("info", "--output=json"))[0]["backup"])
 
 
-@pytest.fixture
-def archived(lab_facts: dict[str, Any]) -> Iterator[Archived]:
-    """A server of Debian's version with a stanza and no backup."""
+@contextlib.contextmanager
+def make_place(programs: Path) -> Iterator[Archived]:
+    """A folder whose server is stopped at the end, and which is removed then."""
     # pytest's folders are closed to other users, and a socket's path must be short.
     place = Path(tempfile.mkdtemp(prefix="lowtide-br-"))
-    server = Archived(place, Path(lab_facts["postgresql_versions"]["servers"]["15"]["programs"]))
+    server = Archived(place, programs)
     try:
-        for name in ("repository", "log", "lock"):
-            (place / name).mkdir()
-        (place / "pgbackrest.conf").write_text(CONFIGURATION.format(place=place, stanza=STANZA))
-        for path in (place, *place.iterdir()):
-            shutil.chown(path, USER, USER)
-        argv = ("--no-sync", "--data-checksums", "--encoding=UTF8", "--locale=C.UTF-8", "--auth=peer")
-        server.run(server.programs / "initdb", "-D", place / "data", *argv)
-        with (place / "data/postgresql.conf").open("a") as configuration:
-            configuration.write(SERVER.format(place=place, stanza=STANZA))
-        server.control("start")
-        server.pgbackrest("stanza-create")
         yield server
     finally:
         if (place / "data/postmaster.pid").exists():
             server.control("stop", "-m", "immediate")
         shutil.rmtree(place)
+
+
+def configure(server: Archived) -> None:
+    """Have the configuration of server and pgBackRest lead to their folder."""
+    place = server.place
+    (place / "pgbackrest.conf").write_text(CONFIGURATION.format(place=place, stanza=STANZA))
+    (place / "data/postgresql.conf").write_text(SERVER.format(place=place, stanza=STANZA))
+    for path in (place, *place.iterdir()):
+        shutil.chown(path, USER, USER)
+
+
+@pytest.fixture(scope="session")
+def template(lab_facts: dict[str, Any]) -> Iterator[Archived]:
+    """A server of Debian's version with a stanza, which has been stopped: each test has a copy of it."""
+    with make_place(Path(lab_facts["postgresql_versions"]["servers"]["15"]["programs"])) as server:
+        for name in ("repository", "log", "lock"):
+            (server.place / name).mkdir()
+        shutil.chown(server.place, USER, USER)
+        argv = (
+            "--no-sync",
+            "--wal-segsize=1",
+            "--data-checksums",
+            "--encoding=UTF8",
+            "--locale=C.UTF-8",
+            "--auth=peer",
+        )
+        server.run(server.programs / "initdb", "-D", server.place / "data", *argv)
+        configure(server)
+        server.control("start")
+        server.pgbackrest("stanza-create")
+        server.control("stop", "-m", "fast")
+        yield server
+
+
+@pytest.fixture
+def archived(template: Archived) -> Iterator[Archived]:
+    """A server with a stanza and no backup."""
+    with make_place(template.programs) as server:
+        subprocess.run(["cp", "-a", f"{template.place}/.", str(server.place)], check=True)
+        configure(server)
+        server.control("start")
+        yield server

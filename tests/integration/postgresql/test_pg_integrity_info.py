@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from labkit.postgresql_programs import VERSIONS
+from labkit.postgresql_programs import USER, VERSIONS
 
 from support.modules import run_module
 from support.playbooks import PlaybookRun
@@ -30,6 +31,13 @@ CREATE TABLE customers (id int PRIMARY KEY, note text);
 CREATE INDEX customers_note ON customers USING hash (note);
 INSERT INTO orders SELECT g, 'canary-' || g FROM generate_series(1, 3000) g;
 INSERT INTO "Stock ""x" SELECT g, md5(g::text) FROM generate_series(1, 3000) g;
+CREATE TABLE pair (id int, note text);
+CREATE TABLE wide (id int, note text);
+ALTER TABLE wide ALTER note SET STORAGE EXTERNAL;
+CREATE TABLE spaced (id int PRIMARY KEY, note text) TABLESPACE space;
+INSERT INTO pair SELECT g, md5(g::text) FROM generate_series(1, 3000) g;
+INSERT INTO wide SELECT g, repeat('x', 9000) FROM generate_series(1, 20) g;
+INSERT INTO spaced SELECT g, md5(g::text) FROM generate_series(1, 3000) g;
 INSERT INTO customers SELECT g, 'x' FROM generate_series(1, 500) g;
 CHECKPOINT;
 """
@@ -44,6 +52,10 @@ def damaged(request: pytest.FixtureRequest, lab_facts: dict[str, Any]) -> Iterat
     facts = lab_facts["postgresql_versions"]
     programs = Path(facts["servers"][request.param]["programs"])
     with start_server(request.param, programs, Path(facts["passfile"]).parent) as server:
+        space = server.folder / "space"
+        space.mkdir()
+        shutil.chown(space, USER, USER)
+        server.administer(f"CREATE TABLESPACE space LOCATION '{space}'")
         for name in ("shop", "plain"):
             server.administer(f"CREATE DATABASE {name}")
         server.administer(*SEED.strip().rstrip(";").split(";\n"), database="shop")
@@ -51,7 +63,12 @@ def damaged(request: pytest.FixtureRequest, lab_facts: dict[str, Any]) -> Iterat
         for name in ("shop", "plain"):
             grant_documented_rights(server.superuser, name, integrity="watch")
         server.administer(f"ALTER ROLE watch PASSWORD '{PASSWORD}'")
-        damage_blocks(server, "shop", ("orders", 1, b"\xff" * 64), ("stock_note", 3, bytes(BLOCK)))
+        toast = "SELECT reltoastrelid::regclass::text FROM pg_class WHERE relname = 'wide'"
+        ((toast,),) = server.administer(toast, database="shop")
+        wrong = b"\xff" * 64
+        damaged = [("orders", 1), ("pair", 1), ("pair", 2), ("pair", 5), ("spaced", 2), (toast, 4)]
+        blocks = [(name, block, wrong) for name, block in damaged]
+        damage_blocks(server, "shop", *blocks, ("stock_note", 3, bytes(BLOCK)))
         yield server
 
 
@@ -68,14 +85,21 @@ def test_the_damaged_blocks_are_named_and_nothing_else(damaged: Server) -> None:
     assert not run.failed, run.msg
     assert not run.changed
     assert run["status"] == "damaged"
-    assert sorted((entry["object"], entry["kind"], entry["block"]) for entry in run["damaged"]) == [
+    found = [(entry["object"], entry["kind"], entry["block"]) for entry in run["damaged"]]
+    assert sorted(found, key=str) == [
         ("index public.stock_note", "index", 3),
         ("table public.orders", "table", 1),
+        *[("table public.pair", "table", block) for block in (1, 2, 5)],
+        ("table public.spaced", "table", 2),
+        ("table public.wide", "table", None),
     ]
     assert {"table public.customers", "index public.customers_pkey", 'table public."Stock ""x"'} <= set(run["checked"])
     unchecked = {entry["object"]: entry["reason"] for entry in run["unchecked"]}
-    assert unchecked.keys() == {"index public.orders_pkey", "index public.customers_note"}
-    assert "table public.orders cannot be read to its end" in unchecked["index public.orders_pkey"]
+    keys = {f"index public.{name}_pkey" for name in ("orders", "spaced")}
+    assert unchecked.keys() == {*keys, "index public.customers_note", "table public.wide"}
+    for name in ("orders", "spaced"):
+        assert f"table public.{name} cannot be read to its end" in unchecked[f"index public.{name}_pkey"]
+    assert "TOAST" in unchecked["table public.wide"]
     assert "hash" in unchecked["index public.customers_note"]
     steps = {entry["object"]: entry["next_step"] for entry in run["blockers"]}
     assert "REINDEX INDEX CONCURRENTLY" in steps["index public.stock_note"]
@@ -88,6 +112,12 @@ def test_the_damaged_blocks_are_named_and_nothing_else(damaged: Server) -> None:
         counted = ask(damaged, tables=["customers"])
         assert counted["checksum_failures"][0]["database"] == "shop"
         assert counted["status"] == "damaged"
+        assert "checksum_failures_after" in counted["blockers"][0]["next_step"]
+        earlier = ask(damaged, tables=["customers"], checksum_failures_after="2000-01-01T00:00:00Z")
+        assert earlier["status"] == "damaged"
+        accepted = ask(damaged, tables=["customers"], checksum_failures_after="2100-01-01T00:00:00+02:00")
+        assert (accepted["status"], accepted["checksum_failures"][0]["counts"]) == ("unproven", False)
+        assert ask(damaged, checksum_failures_after="2100-01-01T00:00:00Z")["status"] == "damaged"
     else:
         whole = ask(damaged, tables=['public."Stock ""x"', "orders"], heapallindexed=False)
         assert whole["status"] == "damaged"
@@ -113,6 +143,7 @@ def test_only_what_was_read_is_called_whole(damaged: Server) -> None:
         ({"tables": ["nothing"]}, "there is no table of nothing"),
         ({"timeout": 0}, "option timeout"),
         ({"tables": ["a.b.c"]}, "it is not the name of a table"),
+        ({"checksum_failures_after": "2026-11-27 02:00"}, "option checksum_failures_after"),
     ):
         wrong = ask(damaged, **options)
         assert wrong.failed
@@ -141,6 +172,11 @@ def test_the_role_saves_evidence_and_lets_nothing_be_dropped(
     (saved,) = tmp_path.glob("*-shop.json")
     assert saved.stat().st_mode & 0o777 == 0o600
     assert json.loads(saved.read_text())["status"] == "damaged"
+    inputs["corruption_triage_connection"] = {**connection, "login_db": "plain"}
+    unseen = ansible_playbook(plays, extra_vars=inputs)
+    assert unseen.rc != 0
+    assert "table public.plain could be looked at and was not" in " ".join(unseen.stdout.split())
+    inputs["corruption_triage_connection"] = connection
     damaged.administer("CREATE DATABASE copy TEMPLATE template0")
     try:
         damaged.administer(*SEED.strip().rstrip(";").split(";\n"), database="copy")

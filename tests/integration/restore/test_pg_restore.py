@@ -123,7 +123,7 @@ def test_a_backup_takes_the_place_of_the_live_database(shop: Shop) -> None:
 @pytest.mark.procedure("A24", "C21", "D19")
 @pytest.mark.parametrize("edits", [[edit] for edit in EDITS] if EXHAUSTIVE else [list(EDITS)], ids=len)
 def test_each_difference_is_named(shop: Shop, edits: list[str]) -> None:
-    """A row, a value, a sequence, a grantee, an owner, an extension, a large object, a definition; and it does not go live."""
+    """F30: a row, a value, a sequence, a grantee, an owner, an extension, a large object, a definition; it does not go live."""
     assert_done(shop.restore())
     names = {"owner": shop.owner, "reader": shop.reader, "account": shop.account}
     for edit in edits:
@@ -155,7 +155,7 @@ def test_the_original_is_compared_where_that_is_asked(shop: Shop) -> None:
 
 @pytest.mark.procedure("C21", "A24")
 def test_a_live_database_in_use_is_refused_or_left_first(shop: Shop) -> None:
-    """The session is named, before anything is restored; ended only where that was asked, and clients come back to the copy."""
+    """F31: the session is named, before anything is restored; ended only where that was asked, and clients come back."""
     with closing(hold(shop, shop.name, "checkout")) as session:
         pid = session.info.backend_pid
         for check in (True, False):
@@ -202,7 +202,7 @@ def test_a_live_database_in_use_is_refused_or_left_first(shop: Shop) -> None:
 
 @pytest.mark.procedure("C21", "A24")
 def test_what_is_not_ours_is_left_alone(shop: Shop) -> None:
-    """A database of the copy's name or the original's, whatever is in its comment; and a copy that somebody looks at."""
+    """F31: a database of the copy's name or the original's, whatever is in its comment; and a copy that somebody looks at."""
     cases: tuple[tuple[str, dict[str, Any]], ...] = (
         (shop.copy, {}),
         (shop.copy, {"state": "absent", "backup": shop.run_id}),

@@ -18,6 +18,7 @@ from support.modules import CHECKOUT, ModuleRun, run_module, start_module
 from support.postgresql_proxy import Statement, StatementProxy
 from support.restores import Shop
 from support.s3_proxy import Fault, Request, s3_proxy
+from support.turns import is_sweep
 
 pytestmark = pytest.mark.lab("postgresql_versions", "versitygw")
 
@@ -141,8 +142,8 @@ QUERIES = {
 
 @pytest.mark.procedure("D19", "D21")
 def test_an_application_that_is_not_content_proves_nothing(shop: Shop, drill: Drill) -> None:
-    """Whatever the restore was like; the copy is removed, and there is no evidence."""
-    for query, words in QUERIES.items():
+    """Whatever the restore was like; the copy is removed, and there is no evidence. The first and the last, or all of them."""
+    for query, words in QUERIES.items() if is_sweep() else [*QUERIES.items()][::4]:
         run = drill(query=query)
         assert run.failed
         assert words in run.msg + str(run["error"])

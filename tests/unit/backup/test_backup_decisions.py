@@ -41,7 +41,7 @@ from ansible_collections.lowtide.ops.plugins.module_utils._backup.summary import
 from ansible_collections.lowtide.ops.plugins.module_utils._common.amounts import parse_age
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import OpsError, Refusal
 from ansible_collections.lowtide.ops.plugins.module_utils._pg_backup.entry import check_ages, choose_newest
-from ansible_collections.lowtide.ops.plugins.module_utils._pg_backup.making import adopt_etags, choose_warnings
+from ansible_collections.lowtide.ops.plugins.module_utils._pg_backup.making import choose_warnings
 from ansible_collections.lowtide.ops.plugins.module_utils._s3.bucket import Listed
 from ansible_collections.lowtide.ops.plugins.module_utils._s3.errors import S3Error
 
@@ -329,15 +329,6 @@ def test_an_object_of_the_same_size_and_another_etag_may_be_the_one_that_was_ver
     assert choose_newest(entries, latest=NOW, with_moved=False) == [entries[1]]
     assert choose_newest(entries, latest=NOW, with_moved=True) == [entries[0]]
     assert choose_newest(entries, latest=MANIFEST.taken_at, with_moved=True) == [entries[1]]
-
-
-def test_parts_are_published_with_the_etag_that_a_listing_gives() -> None:
-    """Some servers give another one in answer to HEAD; of another size it is another object, which the listing tells."""
-    parts = {keys.DUMP: Part(size=5, sha256="0" * 64, etag="head")}
-    listed = Listed(key=PLACE.key(RUN, keys.DUMP), size=5, etag="list", modified=NOW)
-    assert adopt_etags(parts, [listed])[keys.DUMP].etag == "list"
-    assert adopt_etags(parts, [replace(listed, size=6)]) == parts
-    assert adopt_etags(parts, []) == parts
 
 
 def test_a_manifest_of_another_run_does_not_count() -> None:

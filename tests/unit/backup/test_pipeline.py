@@ -9,7 +9,7 @@ import pytest
 
 from ansible_collections.lowtide.ops.plugins.module_utils._backup import pipeline
 from ansible_collections.lowtide.ops.plugins.module_utils._backup.pipeline import Command, Pipeline, run
-from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import WaitTimeout
+from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import OpsError, WaitTimeout
 from ansible_collections.lowtide.ops.plugins.module_utils._common.retry import Deadline
 
 WRAPPER = ("sh", "-c", "echo begun; sleep 600; echo after")
@@ -49,6 +49,50 @@ def test_an_output_that_is_read_beside_is_bounded_as_well() -> None:
             pipe.finish()
     assert time.monotonic() - started < pipeline.GRACE
     assert taken == [b"begun\n"]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        'pg_restore: error: COPY failed for table "p": ERROR:  new row violates check\n'
+        'DETAIL:  Failing row contains (anna@example.org,\nand a second line).\nCONTEXT:  COPY p, line 1: "anna@example.org"\n'
+        "pg_restore: warning: errors ignored",
+        "pg_restore: error: COPY failed: ERROR:  doppelter Schlüsselwert\nDETAIL:  Schlüssel (a)=(anna@example.org) existiert.\n"
+        "KONTEXT:  COPY p, Zeile 1\nTIP:  anna@example.org\n",
+        "pg_restore: error: could not execute query: ERROR:  new row\nCommand was: INSERT INTO p VALUES ('anna@example.org\nx');\n",
+        'psql:x.sql:1: ERROR:  syntax\nLINE 1: INSERT INTO p VALUES ("anna@example.org")\n                     ^\n',
+        "ERROR 1062 (23000) at line 3: Duplicate entry 'anna@example.org' for key 'PRIMARY'\n",
+    ],
+)
+def test_a_message_quotes_no_row(said: str) -> None:
+    """Whatever the server's language; what the program says itself stays."""
+    with pytest.raises(OpsError) as caught:
+        run(Command(("sh", "-c", 'printf "%s" "$1" >&2; exit 1', "sh", said)), deadline=Deadline(30))
+    assert "anna" not in str(caught.value)
+    assert "second line" not in str(caught.value)
+    assert said.partition("ERROR:")[0].partition("Duplicate")[0] in str(caught.value)
+    assert "what it quotes of rows is left out" in str(caught.value)
+    if "errors ignored" in said:
+        assert "pg_restore: warning: errors ignored" in str(caught.value)
+
+
+def test_a_message_without_rows_is_whole() -> None:
+    """A hint and the statement that failed are needed to act."""
+    said = "pg_restore: error: could not execute query: ERROR:  no schema\nHINT:  make it\nCommand was: CREATE TABLE a.b (\n    c int\n);"
+    with pytest.raises(OpsError) as caught:
+        run(Command(("sh", "-c", 'printf "%s" "$1" >&2; exit 1', "sh", said)), deadline=Deadline(30))
+    assert said in str(caught.value)
+
+
+def test_a_message_that_was_cut_begins_with_a_whole_line() -> None:
+    """Its first line may be the rest of a row."""
+    script = (
+        "printf 'DETAIL:  ' >&2; head -c 5000 /dev/zero | tr '\\0' 'a' >&2; printf '\\nx: error: end\\n' >&2; exit 1"
+    )
+    with pytest.raises(OpsError) as caught:
+        run(Command(("sh", "-c", script)), deadline=Deadline(30))
+    assert "aaa" not in str(caught.value)
+    assert "x: error: end" in str(caught.value)
 
 
 def test_warnings_of_a_program_that_succeeds_are_kept() -> None:

@@ -17,8 +17,9 @@ from ansible_collections.lowtide.ops.plugins.module_utils._credentials.notes imp
     ONE_ROLE,
     PHASES,
     PREPARING,
-    PREVIOUS_PASSWORD,
     PROVEN,
+    REVERTED,
+    REVERTING,
     SWITCHED,
     TWO_ROLES,
     Note,
@@ -26,6 +27,7 @@ from ansible_collections.lowtide.ops.plugins.module_utils._credentials.notes imp
 )
 from ansible_collections.lowtide.ops.plugins.module_utils._credentials.plan import (
     BEGIN,
+    GO_BACK,
     HAND_OVER,
     NOTHING,
     PROVE,
@@ -42,7 +44,11 @@ from ansible_collections.lowtide.ops.plugins.module_utils._credentials.plan impo
     summarize_finish,
     summarize_rotation,
 )
-from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.secrets import Secret, find_secret_owners
+from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.secrets import (
+    PREVIOUS_PASSWORD,
+    Secret,
+    find_secret_owners,
+)
 from ansible_collections.lowtide.ops.plugins.module_utils._postgresql.roles import Role, refuse_ending
 
 Json = dict[str, Any]
@@ -64,6 +70,8 @@ def note(phase: str, rotated_at: str = ROTATED) -> Note:
         (note(PREPARING), 0, BEGIN, "run run-1 began at 2026-05-04T01:59:00Z and did not come to the switch"),
         (note(SWITCHED), 200, PROVE, "run run-1 switched it at 2026-05-04T01:59:00Z and did not come to the proof"),
         (note(PROVEN), 200, HAND_OVER, "clients are being handed over since 2026-05-04T02:00:00Z"),
+        (note(REVERTING), 200, GO_BACK, "the rotation that run run-1 began at 2026-05-04T01:59:00Z is taken back"),
+        (note(REVERTED, ""), 0, BEGIN, "the rotation before it was taken back at 2026-05-04T01:59:00Z"),
         (note(FINISHED), 89, NOTHING, "the password is 89 d old, younger than 90 d"),
         (note(FINISHED), 90, BEGIN, "the password is 90 d old, allowed are 90 d"),
         (note(FINISHED), -1, NOTHING, "the password is 0 s old, younger than 90 d"),
@@ -277,3 +285,28 @@ def test_pods_that_may_have_the_old_credential() -> None:
         pod("other", before, **other),
     ]
     assert find_old_pods(pods, "db", THEN) == ["variable", "pending", "all", "volume"]
+
+
+def test_pods_that_may_have_what_a_rotation_is_taken_back_from() -> None:
+    """Those that got it in between: made or started then, or with a volume, whose files follow the Secret."""
+    by_variable: Json = {"containers": [{"name": "a", "envFrom": [{"secretRef": {"name": "db"}}]}]}
+    by_volume: Json = {"containers": [{"name": "a"}], "volumes": [{"name": "v", "secret": {"secretName": "db"}}]}
+
+    def pod(name: str, second: int, spec: Json, started: int | None = None) -> Json:
+        state: Json = (
+            {"waiting": {}} if started is None else {"running": {"startedAt": f"2026-05-04T02:00:{started:02}Z"}}
+        )
+        made = {"name": name, "creationTimestamp": f"2026-05-04T02:00:{second:02}Z"}
+        status = {"phase": "Running", "containerStatuses": [{"name": "a", "state": state}]}
+        return {"metadata": made, "spec": spec, "status": status}
+
+    pods = [
+        pod("before", 1, by_variable, 2),
+        pod("crashing", 1, by_variable),
+        pod("made in between", 10, by_variable, 11),
+        pod("started in between", 1, by_variable, 15),
+        pod("started after", 1, by_variable, 20),
+        pod("volume", 1, by_volume, 2),
+        pod("after", 20, by_variable, 21),
+    ]
+    assert find_old_pods(pods, "db", THEN + 20, THEN + 10) == ["made in between", "started in between", "volume"]

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -17,6 +19,7 @@ from ansible_collections.lowtide.ops.plugins.module_utils._expiry.rules import (
     Labels,
     Rules,
     Unreadable,
+    choose_kept,
     complete_keys,
     drop_null_versions,
     find_backups,
@@ -34,6 +37,11 @@ NOW = datetime(2026, 11, 27, 12, 0, tzinfo=UTC)
 def make_version(key: str, *, days: float, version_id: str | None = None, **more: Any) -> Version:
     """A version that was written so many days ago."""
     return Version(key, 1, "e", NOW - timedelta(days=days), version_id, **more)
+
+
+def list_due(versions: list[Version], rules: Rules) -> list[Version]:
+    """What the listing alone lets go."""
+    return list_candidates(versions, choose_kept(versions, rules, NOW), rules, NOW)
 
 
 @pytest.mark.parametrize(
@@ -67,9 +75,26 @@ def test_moments_are_epochs_or_have_an_offset(text: str, moment: datetime | None
 
 def test_an_age_is_reached_by_the_second_and_the_newest_stay() -> None:
     """Older than, not as old as."""
-    versions = [make_version("a", days=1), make_version("b", days=1.1), make_version("c", days=2)]
-    assert [version.key for version in list_candidates(versions, Rules(older_than=86400), NOW)] == ["b", "c"]
-    assert [version.key for version in list_candidates(versions, Rules(older_than=0, keep=2), NOW)] == ["c"]
+    versions = [make_version("a1", days=1), make_version("a2", days=1.1), make_version("a3", days=2)]
+    assert [version.key for version in list_due(versions, Rules(older_than=86400))] == ["a2", "a3"]
+    assert [version.key for version in list_due(versions, Rules(older_than=0, keep=2))] == ["a3"]
+
+
+def test_the_newest_of_each_series_stay_whatever_another_has_that_is_newer() -> None:
+    """By folder and name without digits; a pattern is searched in the whole key, and says what is counted together."""
+    keys = [f"{folder}/{name}-2026112{day}.csv" for folder in ("a/2026", "b/2026") for name in "xy" for day in (1, 2)]
+    versions = [make_version(key, days=90 - number) for number, key in enumerate(keys)]
+    rules = Rules(older_than=86400, keep=1)
+    assert [version.key for version in list_due(versions, rules)] == keys[::2]
+    by_name = replace(rules, series=re.compile(r"/([xy])-"))
+    assert choose_kept(versions, by_name, NOW).series == {"x": 4, "y": 4}
+    assert choose_kept(versions, by_name, NOW).keys == {keys[5], keys[7]}
+    together = replace(rules, series=re.compile("^"), keep=3)
+    assert choose_kept(versions, together, NOW).keys == set(keys[-3:])
+    few = choose_kept(versions, replace(rules, keep=3, series=re.compile("(.)/2026/(x)")), NOW)
+    assert few.keys == set(keys)
+    assert few.short[:2] == ("'a' 'x' has 2", f"{keys[2]} (not like series) has 1")
+    assert choose_kept(versions, replace(rules, older_than=86400 * 100, keep=3), NOW).short == ()
 
 
 def test_a_label_that_cannot_be_read_keeps_its_object() -> None:
@@ -97,7 +122,7 @@ def test_versions_go_in_an_order_in_which_none_comes_back() -> None:
     )
     due = [
         verdict
-        for version in list_candidates(listed, rules, NOW)
+        for version in list_due(listed, rules)
         if isinstance(verdict := judge(version, Labels(), rules, NOW), Due)
     ]
     phases = order_removal(complete_keys(due, listed, rules, NOW))
@@ -127,7 +152,7 @@ def test_what_the_next_write_may_replace_stays() -> None:
     )
     due = [
         verdict
-        for version in list_candidates(listed, rules, NOW)
+        for version in list_due(listed, rules)
         if isinstance(verdict := judge(version, Labels(), rules, NOW), Due)
     ]
     selection = select_versions(due, listed, rules, NOW)

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -18,9 +20,10 @@ from ansible_collections.lowtide.ops.plugins.module_utils._files.listing import 
     list_files,
     remove_file,
 )
-from support.modules import run_module
+from support.modules import run_module, start_module
 
 DAY = 86400
+KILLER = Path(__file__).parents[2] / "support" / "_killed_at_removal.py"
 
 
 def write(folder: Path, name: str, *, days: float, body: bytes = b"x" * 5000, proven: bool | None = None) -> Path:
@@ -32,7 +35,9 @@ def write(folder: Path, name: str, *, days: float, body: bytes = b"x" * 5000, pr
     os.utime(path, (moment, moment))
     if proven is not None:
         digest = hashlib.sha256(body if proven else b"other").hexdigest()
-        (folder / f"{name}.sha256").write_text(f"{digest}  {name}\n")
+        checksum = folder / f"{name}.sha256"
+        checksum.write_text(f"{digest}  {name}\n")
+        os.utime(checksum, (moment, moment))
     return path
 
 
@@ -88,6 +93,36 @@ def test_only_proven_files_count(tmp_path: Path) -> None:
     assert sorted(Path(path).name for path in run["removed"]) == ["2.dump", "5.dump"]
     assert not (tmp_path / "5.dump.sha256").exists()
     assert "SHA-256" in run["blockers"][0]["what"]
+
+
+@pytest.mark.procedure("D25")
+def test_empty_files_are_no_backups(tmp_path: Path) -> None:
+    """Backups have failed for days, and left files without content: the last good one stays."""
+    write(tmp_path, "good.dump", days=40)
+    for number in range(3):
+        write(tmp_path, f"{number}.dump", days=number, body=b"")
+    run = run_module("file_expiry", make_params(tmp_path))
+    assert not run.failed, run.msg
+    assert not run.changed
+    assert run["kept"] == [str(tmp_path / "good.dump")]
+    assert "it does not count as one that stays: it is empty" in run["blockers"][0]["what"]
+    assert "there are fewer files with content than have to stay (2)" in run["blockers"][-1]["what"]
+    write(tmp_path, "better.dump", days=20)
+    write(tmp_path, "oldest.dump", days=50)
+    again = run_module("file_expiry", make_params(tmp_path))
+    assert again["removed"] == [str(tmp_path / "oldest.dump")]
+
+
+def test_a_checksum_without_its_file_goes_by_its_age(tmp_path: Path) -> None:
+    """A run that was killed between the two has left it; one of a file that is there goes with that file only."""
+    for name in ("old.dump", "new.dump", "there.dump"):
+        write(tmp_path, name, days=40 if name != "new.dump" else 1, proven=True)
+    for name in ("old.dump", "new.dump"):
+        (tmp_path / name).unlink()
+    run = run_module("file_expiry", make_params(tmp_path, keep=1, checksum_suffix=".sha256"))
+    assert not run.failed, run.msg
+    assert run["removed"] == [str(tmp_path / "old.dump.sha256")]
+    assert list_names(tmp_path) == {"new.dump.sha256", "there.dump", "there.dump.sha256"}
 
 
 def test_an_open_file_stays(tmp_path: Path) -> None:
@@ -146,6 +181,29 @@ def test_each_series_keeps_its_own(tmp_path: Path) -> None:
     again = run_module("file_expiry", make_params(tmp_path, series="^(.)-", recurse=True))
     assert not again.changed
     assert f"{tmp_path}/sub/b has 1" in again["blockers"][-1]["what"]
+
+
+def test_killed_before_any_removal_and_run_again(tmp_path: Path) -> None:
+    """What has to stay is there with its checksum, whichever removal was the last; the next run removes the rest."""
+    removals = 6
+    for number in range(1, removals + 1):
+        folder = tmp_path / str(number)
+        kept = {"a-1.dump", "a-2.dump", "b-1.dump", "b-2.dump"}
+        names = [f"{series}-{age}.dump" for series, ages in (("a", 4), ("b", 3)) for age in range(1, ages + 1)]
+        for name in names:
+            write(folder, name, days=40 + int(name[2]), proven=True)
+        params = make_params(folder, checksum_suffix=".sha256", series=None)
+        process = start_module("file_expiry", params, wrapper=[sys.executable, str(KILLER), str(number)])
+        process.communicate(timeout=60)
+        assert process.returncode == -signal.SIGKILL, number
+        stay = kept | {f"{name}.sha256" for name in kept}
+        left = list_names(folder)
+        assert stay < left, number
+        assert len(left) == len(stay) + removals - (number - 1)
+        again = run_module("file_expiry", params)
+        assert not again.failed, (number, again.msg)
+        assert list_names(folder) == stay, number
+        assert not run_module("file_expiry", params).changed, number
 
 
 def test_a_folder_that_is_swapped_for_a_link_is_not_followed(tmp_path: Path) -> None:

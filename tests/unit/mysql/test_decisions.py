@@ -241,7 +241,7 @@ def test_ddl_is_told_by_two_readings() -> None:
 def test_a_script_waits_seconds_for_a_lock() -> None:
     """And not a day, while all others that use the table queue behind it."""
     programs = Programs(dump="mariadb-dump", client="mariadb", zstd="zstd", version="10.11.19")
-    assert "--init-command=SET SESSION lock_wait_timeout=20" in client_command(programs, 3, "shop__restored").argv
+    assert "--init-command=SET SESSION lock_wait_timeout=5" in client_command(programs, 3, "shop__restored").argv
 
 
 def test_option_files_hold_any_password() -> None:

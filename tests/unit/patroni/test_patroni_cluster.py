@@ -72,6 +72,65 @@ def test_what_patroni_did_not_do_is_a_failure(answer: tuple[int, str], said: str
         assert cluster.leader == "pg1"
 
 
+def make_restarts(cluster: PatroniStandIn, said: str, *, leads: bool) -> None:
+    """A standby waits for a restart, which Patroni refuses as the cluster is another one by then."""
+    status = cluster.status
+    cluster.status = lambda name: {  # type: ignore[method-assign]
+        **status(name),
+        "pending_restart": name == "pg2" and not cluster.posts,
+    }
+
+    def answer(stand_in: PatroniStandIn, _path: str, _body: Json) -> tuple[int, str]:
+        if leads:
+            stand_in.switch("pg2")
+            stand_in.status = lambda name: {**status(name), "pending_restart": True}  # type: ignore[method-assign]
+        return 503, said
+
+    cluster.on_post = answer
+
+
+UNSATISFIED = "restart conditions are not satisfied"
+
+
+def test_a_restart_says_what_it_rests_on() -> None:
+    """A standby that leads by now is not restarted as one; one that does not wait any more needs no restart."""
+    with PatroniStandIn() as cluster:
+        make_restarts(cluster, UNSATISFIED, leads=True)
+        run = declare(cluster, leader=None, restart="pending")
+        assert cluster.posts == [("/restart", {"role": "replica", "restart_pending": True})]
+        assert "member pg2: it was not restarted, since it leads by now" in run.msg, run.msg
+        assert not run.changed
+    with PatroniStandIn() as cluster:
+        make_restarts(cluster, UNSATISFIED, leads=False)
+        run = declare(cluster, leader=None, restart="pending")
+        assert not run.failed, run.msg
+        assert not run.changed
+
+
+def test_a_synchronous_cluster_is_whole_again_once_as_many_confirm_as_before() -> None:
+    """Else the next step of the run, or the next run, finds nobody who may take over."""
+    with PatroniStandIn() as cluster:
+        cluster.config["synchronous_mode"] = True
+        answer = cluster.cluster
+        looks: list[str] = []
+
+        def confirm() -> Json:
+            """The one that does not lead confirms commits, but only some looks after the switchover."""
+            looks.append(cluster.leader)
+            late = looks.count("pg2")
+            members = [
+                {**m, "role": "sync_standby"} if m["role"] == "replica" and (late == 0 or late > 5) else m
+                for m in answer()["members"]
+            ]
+            return {"members": members}
+
+        cluster.cluster = confirm  # type: ignore[method-assign]
+        run = declare(cluster)
+        assert not run.failed, run.msg
+        assert looks.count("pg2") > 5
+        cluster.cluster = answer  # type: ignore[method-assign]
+
+
 def lead_without_promotion(cluster: PatroniStandIn, _path: str, body: Json) -> tuple[int, str]:
     """The leader changes, its timeline does not."""
     cluster.leader = body["candidate"]
@@ -164,3 +223,59 @@ def test_no_password_is_in_a_result(tmp_path: Path) -> None:
         for options in given:
             run = declare(cluster, username="lowtide", **options)
             assert "canary-4711" not in str({**run.result, "invocation": None})
+
+
+THREE = ("pg1", "pg2", "pg3")
+REASON = {"max_connections": {"old_value": "200", "new_value": "100"}}
+
+
+@pytest.mark.procedure("A26")
+def test_each_member_is_restarted_once_and_the_leader_hands_over_once() -> None:
+    """Standbys first; the switchover restarts the old leader."""
+    with PatroniStandIn(names=THREE) as cluster:
+        cluster.pending = dict.fromkeys(THREE)
+        run = declare(cluster, leader=None, restart="pending")
+        assert not run.failed, run.msg
+        assert cluster.moves == ["restart pg2", "restart pg3", "switch to pg2"]
+        assert run["summary"].startswith("restarted pg2, pg3, pg1; pg2 leads")
+        assert not declare(cluster, leader=None, restart="pending").changed
+
+
+@pytest.mark.procedure("A26")
+@pytest.mark.parametrize("reason", [None, REASON])
+def test_a_restart_that_does_not_help_is_tried_on_one_standby_only(reason: Json | None) -> None:
+    """No write stops for it, and what waits is named: nothing of it is a success."""
+    with PatroniStandIn(names=THREE) as cluster:
+        cluster.pending = dict.fromkeys(THREE, reason)
+        cluster.stubborn = set(THREE)
+        run = declare(cluster, leader=None, restart="pending")
+        assert run.failed
+        assert run.changed
+        assert not run["error"]["refused"]
+        assert cluster.moves == ["restart pg2"]
+        assert "member pg2: it was restarted, and waits for a restart all the same" in run.msg, run.msg
+        assert ("max_connections 200 -> 100" in run.msg) == (reason is not None)
+        assert "pg_settings" in run.msg
+        assert cluster.leader == "pg1"
+
+
+def test_a_leader_that_waits_after_its_restart_is_named_when_all_is_done() -> None:
+    """There is one switchover, and no way back and forth; the declared leader leads in the end."""
+    with PatroniStandIn(names=THREE) as cluster:
+        cluster.pending = {"pg1": None}
+        cluster.stubborn = {"pg1"}
+        run = declare(cluster, leader="pg3", restart="pending")
+        assert run.failed
+        assert "member pg1: it was restarted, and waits for a restart all the same" in run.msg, run.msg
+        assert cluster.moves == ["switch to pg3", "restart pg1"]
+        assert cluster.leader == "pg3"
+
+
+def test_a_start_time_in_the_future_restarts_one_member_only() -> None:
+    """A clock that is wrong, or a wrong option."""
+    with PatroniStandIn(names=THREE) as cluster:
+        run = declare(cluster, leader=None, started_after="2026-11-27T03:00:00Z")
+        assert run.failed
+        assert cluster.moves == ["restart pg2"]
+        assert "it runs since 2026-11-27 02:00:01+00:00" in run.msg, run.msg
+        assert "Correct started_after, or the clocks" in run.msg

@@ -15,7 +15,16 @@ from ansible_collections.lowtide.ops.plugins.module_utils._patroni.plan import (
     parse_time,
     plan_move,
 )
-from ansible_collections.lowtide.ops.plugins.module_utils._patroni.sites import Sites, plan_sites
+from ansible_collections.lowtide.ops.plugins.module_utils._patroni.sites import (
+    Sites,
+    check_still,
+    check_unfed,
+    explain_missing,
+    is_receiving_known,
+    list_unproven,
+    plan_sites,
+    read_receiver_timeout,
+)
 from ansible_collections.lowtide.ops.plugins.module_utils._patroni.state import Cluster, Member, Status, format_lsn
 
 ANY = Limits(max_lag=100)
@@ -155,6 +164,28 @@ def test_a_failover_is_refused_where_a_silent_standby_may_have_acknowledged_rows
     assert plan(make_quorum("b", 1000), silent, limits=FAILOVER, **both) == "failover to b"
 
 
+def test_a_failover_is_refused_where_a_silent_standby_lacked_less() -> None:
+    """Without a comparison Patroni promotes whom it is told to."""
+    gone = make_member("a", role="leader", error="it is away", written=None)
+    candidate = make_member("b", tags=B)._replace(known_lag=50)
+    silent = make_member("c", error="it is away", received=None, replayed=None)
+    for lag, said in ((0, "c lacked 0 bytes"), (None, "c lacked an unknown number of bytes")):
+        with pytest.raises(Refusal, match=f"b, which lacks 50 bytes of the leader's WAL, .* by /cluster {said}"):
+            plan(gone, candidate, silent._replace(known_lag=lag), limits=FAILOVER)
+    assert plan(gone, candidate, silent._replace(known_lag=50), limits=FAILOVER) == "failover to b"
+    sync = candidate._replace(role="sync_standby")
+    assert plan(gone, sync, silent._replace(known_lag=0), limits=FAILOVER, synchronous_mode=True) == "failover to b"
+
+
+def test_a_standby_cluster_has_nobody_who_confirms_commits() -> None:
+    """Patroni disregards synchronous_mode there; a section without a source makes no standby cluster."""
+    leader = make_member("a", role="standby_leader")
+    assert plan(leader, make_member("b", tags=B), synchronous_mode=True, **FOLLOWS) == "switchover to b"
+    assert not make_cluster(LEADER, standby_cluster={"create_replica_methods": ["basebackup"]}).is_standby_cluster
+    with pytest.raises(Refusal, match="it does not confirm commits"):
+        plan(LEADER, make_member("b", tags=B), synchronous_mode=True)
+
+
 def test_the_tag_nofailover_counts_before_the_priority() -> None:
     """As in Patroni."""
     assert plan(LEADER, make_member("b", tags={**B, "nofailover": False, "failover_priority": 0})) == "switchover to b"
@@ -255,6 +286,132 @@ def test_a_site_that_must_not_take_over_is_refused(sites: Sites, said: str) -> N
     with pytest.raises(Refusal) as refusal:
         plan_sites(sites, 100)
     assert said in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("section", "version", "said"),
+    [
+        ({"host": "e", "primary_slot_name": "west"}, "3.0.2", r"primary_slot_name west \(with Patroni 3.0.2\)"),
+        ({"host": "e", "primary_slot_name": "west"}, "", "primary_slot_name west"),
+        ({"host": "e,e", "port": "5432,5432"}, "4.0.4", "host e,e"),
+        ({"host": "e", "primary_slot_name": "west"}, "3.3.0", ""),
+    ],
+)
+def test_a_receiver_that_wants_a_primary_is_no_receiver_after_the_fence(
+    section: dict[str, Any], version: str, said: str
+) -> None:
+    """Neither site would accept writes then, for as long as the run waits."""
+    sites = make_pair(new={"standby_cluster": section})
+    members = [member._replace(status=member.status._replace(version=version)) for member in sites.new.members]
+    sites = sites._replace(new=sites.new._replace(members=tuple(members)))
+    if not said:
+        assert plan_sites(sites, 100) == ["fence", "promote"]
+        return
+    with pytest.raises(Refusal, match=f"its standby_cluster has {said}") as refusal:
+        plan_sites(sites, 100)
+    assert '"primary_slot_name": null}, "lowtide_standby_cluster": {"host": "e' in str(refusal.value)
+
+
+def prove(sites: Sites) -> str:
+    """Return why the promotion is not safe, from one reading."""
+    return "; ".join(list_unproven(sites, ()))
+
+
+@pytest.mark.parametrize(
+    ("timeline", "position", "said"),
+    [
+        (2, 1000, ""),
+        (
+            3,
+            990,
+            "e is on timeline 3, and w of shop on 2; shop has WAL up to 0/3E8, and shop only up to 0/3DE",
+        ),
+        (3, 1000, "e is on timeline 3, and w of shop on 2"),
+        (None, 1000, "e is on timeline unknown, and w of shop on 2"),
+        (2, 990, "shop has WAL up to 0/3E8, and shop only up to 0/3DE"),
+        (2, 1010, "shop has not received 10 bytes of WAL of shop"),
+    ],
+)
+def test_positions_count_on_one_timeline_only(timeline: int | None, position: int, said: str) -> None:
+    """The old site has elected another member, below what the new one had: its rows are not among the missing bytes."""
+    west, east = make_pair(old=FOLLOWS)
+    status = east.members[0].status._replace(
+        timeline=timeline, written=None, received=position, replayed=position, streaming=frozenset()
+    )
+    assert prove(Sites(west, east._replace(members=(east.members[0]._replace(status=status),)))) == said
+
+
+def test_whether_a_lost_site_still_sends_is_known_only_where_patroni_says_it() -> None:
+    """Patroni says it since 3.0.4, and not where a restore_command is set and nothing streams."""
+    answer = {"state": "running", "role": "standby_leader"}
+
+    def read(version: str, **more: Any) -> bool | None:
+        return Status.from_answer({**answer, **more, "patroni": {"version": version}}).is_receiving
+
+    assert read("3.0.2") is None
+    assert read("") is None
+    assert read("3.0.4") is False
+    assert read("4.0.4", replication_state="streaming") is True
+    assert read("4.0.4", replication_state="in archive recovery") is None
+
+
+def test_a_lost_site_that_nobody_can_ask_about_is_not_lost() -> None:
+    """No leader, a silent one, one that streams; and bytes that have come meanwhile where Patroni does not say it."""
+    sites = make_pair()
+    west = sites.new.members[0]
+
+    def with_status(**changes: Any) -> Cluster:
+        return sites.new._replace(members=(west._replace(status=west.status._replace(**changes)),))
+
+    for cluster, said in (
+        (sites.new._replace(members=()), "whether it still receives WAL is not known: nobody leads it"),
+        (with_status(error="it is away"), "whether it still receives WAL is not known: it is away"),
+        (with_status(is_receiving=True), "its leader w streams WAL from another server"),
+    ):
+        with pytest.raises(Refusal) as refusal:
+            check_unfed(cluster)
+        assert said in str(refusal.value)
+    check_unfed(sites.new)
+    assert not is_receiving_known(sites.new)
+    assert is_receiving_known(with_status(is_receiving=False))
+    check_still(sites.new, sites.new)
+    with pytest.raises(Refusal, match="w has received 24 bytes of WAL during this run"):
+        check_still(sites.new, with_status(received=1024))
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"), [("2s", 2.0), ("1min", 60.0), (5000, 5.0), ("0", 60.0), (None, 60.0), ("x", 60.0)]
+)
+def test_the_time_after_which_a_receiver_gives_up_is_read_as_postgresql_does(value: Any, seconds: float) -> None:
+    cluster = make_cluster(LEADER, postgresql={"parameters": {"wal_receiver_timeout": value}})
+    assert read_receiver_timeout(cluster) == seconds
+
+
+KEPT = {"host": "w", "primary_slot_name": "east", "restore_command": "cp"}
+
+
+@pytest.mark.parametrize(
+    ("slots", "section", "expected", "missing"),
+    [
+        (
+            {},
+            {"host": "w"},
+            ["configure"],
+            "without primary_slot_name east (slots in the configuration of shop has none",
+        ),
+        ({}, {"host": "w", "restore_command": "cp"}, [], "without primary_slot_name east"),
+        ({"east": {"type": "physical"}}, {"host": "w"}, ["configure"], ""),
+        ({"east": {"type": "physical"}}, KEPT, [], ""),
+    ],
+)
+def test_what_a_standby_cluster_had_before_is_put_back(
+    slots: dict[str, Any], section: dict[str, Any], expected: list[str], missing: str
+) -> None:
+    """A slot only where the primary cluster keeps it: without it nothing would stream."""
+    sites = make_pair(new={"slots": slots}, old={"standby_cluster": section, "lowtide_standby_cluster": KEPT})
+    assert plan_sites(sites, 100) == expected
+    assert missing in explain_missing(sites)
+    assert bool(missing) is bool(explain_missing(sites))
 
 
 def test_equal_names_on_both_sites_are_told_apart_by_their_addresses() -> None:

@@ -3,14 +3,19 @@
 
 from __future__ import annotations
 
+import re
 import socket
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import OpsError
+from ansible_collections.lowtide.ops.plugins.module_utils._patroni.claims import LEASE, Claims
+from ansible_collections.lowtide.ops.plugins.module_utils._patroni.client import Client
 from support.modules import ModuleRun, run_module
-from support.patroni_site_pair import SiteStandIn
+from support.patroni_site_pair import CLAIM, SiteStandIn
 
 Json = dict[str, Any]
 LOST = {"old_site_lost": True}
@@ -32,14 +37,14 @@ def west(east: SiteStandIn) -> Iterator[SiteStandIn]:
         yield site
 
 
-def declare(new: SiteStandIn, old: Json | SiteStandIn, **more: Any) -> ModuleRun:
+def declare(new: SiteStandIn, old: Json | SiteStandIn, *, check: bool = False, **more: Any) -> ModuleRun:
     """Have ``new`` be the primary cluster."""
     old_primary = {"urls": [old.url]} if isinstance(old, SiteStandIn) else old
     options = {
         "primary": {"urls": [new.url], "request_timeout": 2},
         "old_primary": {**old_primary, "request_timeout": 1},
     }
-    return run_module("patroni_site", {**options, "timeout": 2, **more})
+    return run_module("patroni_site", {**options, "timeout": 2, **more}, check=check)
 
 
 def test_a_site_that_nobody_can_connect_to_is_lost_where_that_is_declared(west: SiteStandIn) -> None:
@@ -105,6 +110,61 @@ def test_the_other_site_takes_over(west: SiteStandIn, east: SiteStandIn) -> None
     again = declare(west, east)
     assert not again.failed, again.msg
     assert not again.changed
+
+
+EXTRAS: Json = {"primary_slot_name": "west", "restore_command": "cp /archive/%f %p"}
+
+
+def test_there_and_back_a_standby_cluster_has_what_it_had(west: SiteStandIn, east: SiteStandIn) -> None:
+    """Its slot and archive are kept with it while it is the primary cluster; the other one is said to have none."""
+    west.config["standby_cluster"].update(EXTRAS)
+    east.config["slots"] = {"west": {"type": "physical"}}
+    before = dict(west.config["standby_cluster"])
+    west.on_patch = lambda: east_follows(east, west)
+    there = declare(west, east)
+    assert not there.failed, there.msg
+    assert west.config["lowtide_standby_cluster"] == before
+    assert "standby_cluster of east is" in str(there["warnings"])
+    assert "without primary_slot_name, restore_command, which lowtide_standby_cluster in the" in str(there["warnings"])
+    assert not declare(west, east).changed
+
+    west.on_patch = lambda: None
+    east.on_patch = lambda: east_follows(west, east)
+    predicted = declare(east, west, check=True)
+    back = declare(east, west)
+    assert not back.failed, back.msg
+    assert back["plan"] == predicted["plan"]
+    assert west.config["standby_cluster"] == before
+    assert "lowtide_standby_cluster" not in west.config
+    assert "warnings" not in back.result
+    assert not declare(east, west).changed
+
+
+def test_a_lost_site_whose_wal_may_still_come_is_watched(west: SiteStandIn) -> None:
+    """Patroni below 3.0.4 does not say whether it streams."""
+    west.status = {"patroni": {"version": "3.0.2", "scope": "west"}}
+    west.config["postgresql"] = {"parameters": {"wal_receiver_timeout": "1s"}}
+    reads: list[int] = []
+
+    def read_more(path: str, read: Any = west.read) -> Json:
+        answer: Json = read(path)
+        if path == "/patroni" and len(reads) < 40:
+            reads.append(1)
+            position = west.position + 10 * len(reads)
+            answer["xlog"] = {"received_location": position, "replayed_location": position}
+        return answer
+
+    west.read = read_more  # type: ignore[method-assign]
+    lost: Json = {"urls": ["http://127.0.0.1:9"]}
+    run = declare(west, lost, timeout=30, **LOST)
+    assert run["error"]["refused"], run.msg
+    assert "bytes of WAL during this run, so that another server still sends them" in run.msg
+    assert west.is_standby
+    reads.extend([1] * 40)
+    run = declare(west, lost, timeout=30, **LOST)
+    assert not run.failed, run.msg
+    assert "west has received no WAL for 2 s (wal_receiver_timeout and loop_wait)" in str(run["evidence"])
+    assert not west.is_standby
 
 
 def east_follows(old: SiteStandIn, new: SiteStandIn) -> None:
@@ -183,3 +243,109 @@ def test_a_fence_that_could_never_be_proven_is_not_sent(west: SiteStandIn, east:
         run = declare(west, east)
     assert "not every member runs, so that it could not be proven fenced (east2: start failed)" in run.msg, run.msg
     assert east.patches == []
+
+
+def claim(site: SiteStandIn, run: str, becomes: str, peer: SiteStandIn, age: float) -> None:
+    """Note another run in a cluster's configuration."""
+    entry = {"run": run, "owner": "ops2 (process 7)", "becomes": becomes, "peers": [f"{peer.url}/patroni"]}
+    site.config[f"{CLAIM}{run}"] = {**entry, "seen": round(time.time() - age)}
+
+
+def list_claims(*sites: SiteStandIn) -> list[str]:
+    """The keys of what runs have noted."""
+    return [key for site in sites for key in site.config if key.startswith(CLAIM)]
+
+
+@pytest.mark.parametrize("check", [False, True])
+@pytest.mark.parametrize("becomes", ["standby", "primary"])
+def test_a_run_in_the_other_direction_is_refused_with_its_owner(
+    west: SiteStandIn, east: SiteStandIn, becomes: str, check: bool
+) -> None:
+    """Whichever cluster it is noted in. One that has nothing to do is refused as well: it would be told wrongly."""
+    site, peer = (west, east) if becomes == "standby" else (east, west)
+    claim(site, "5ca1ab1e", becomes, peer, 20)
+    run = declare(west, east, check=check)
+    assert run["error"]["refused"], run.msg
+    assert f"which makes it a {becomes}: run 5ca1ab1e of ops2 (process 7), seen " in run.msg
+    assert (west.patches, east.patches, west.claims, east.claims) == ([], [], [], [])
+
+
+def test_a_run_that_makes_a_third_cluster_the_primary_one_is_refused(west: SiteStandIn, east: SiteStandIn) -> None:
+    with SiteStandIn("north") as north:
+        claim(east, "5ca1ab1e", "standby", north, 20)
+        assert "run 5ca1ab1e" in declare(west, east).msg
+
+
+def test_what_a_dead_run_has_noted_is_taken_over_and_told(west: SiteStandIn, east: SiteStandIn) -> None:
+    """Also in the other direction. What a live run in the same direction has noted stays."""
+    claim(west, "dead", "standby", east, 61)
+    claim(west, "twin", "primary", east, 1)
+    west.on_patch = lambda: east_follows(east, west)
+    run = declare(west, east)
+    assert not run.failed, run.msg
+    said = r"run dead of ops2 \(process 7\), seen \d+ s ago, has not ended; this run takes over"
+    assert re.search(said, str(run["warnings"])), run["warnings"]
+    assert list_claims(west, east) == [f"{CLAIM}twin"]
+    noted = west.claims[0]
+    ((key, entry),) = noted.items()
+    assert entry["becomes"] == "primary"
+    assert west.claims[-1] == {key: None}
+
+
+def test_of_two_that_begin_at_once_exactly_one_has_its_claim(west: SiteStandIn, east: SiteStandIn) -> None:
+    """The other one has noted itself after this one had looked: it is in the answer to this one's note."""
+    first = min(west, east, key=lambda site: site.url)
+    west.on_patch = lambda: claim(first, "rival", "standby" if first is west else "primary", other(first), 0)
+
+    def other(site: SiteStandIn) -> SiteStandIn:
+        return east if site is west else west
+
+    run = declare(west, east)
+    assert run["error"]["refused"], run.msg
+    assert "run rival of ops2" in run.msg
+    assert list_claims(west, east) == [f"{CLAIM}rival"]
+    assert not east.is_standby
+    assert west.is_standby
+
+
+def test_a_failed_run_leaves_no_claim(west: SiteStandIn, east: SiteStandIn) -> None:
+    east.on_patch = lambda: east.status.update({"xlog": {}} if east.is_standby else {})
+    assert declare(west, east).failed
+    assert west.claims
+    assert list_claims(west, east) == []
+
+
+def test_a_run_that_stood_still_does_not_write_once_another_one_has_taken_over(
+    west: SiteStandIn, east: SiteStandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A minute later, its note is gone; where it is still there, nobody has begun, and it goes on."""
+    clients = [Client([site.url]) for site in (west, east)]
+    reached = [(client, client.read_cluster()) for client in clients]
+    claims = Claims(reached[0], reached[1], lambda _text: None)
+    later = time.monotonic() + LEASE + 1
+    with claims.hold():
+        monkeypatch.setattr("time.monotonic", lambda: later)
+        claims.require(clients[0])
+        (key,) = list_claims(west)
+        assert west.claims[-1][key]["becomes"] == "primary"
+        del east.config[list_claims(east)[0]]
+        with pytest.raises(OpsError, match="another one has taken over"):
+            claims.require(clients[1])
+        with pytest.raises(OpsError, match="another one has taken over"):
+            claims.renew()
+    assert list_claims(west, east) == []
+
+
+def test_a_member_of_the_old_site_without_patroni_is_no_success(west: SiteStandIn, east: SiteStandIn) -> None:
+    """West is the primary cluster already; the server of a member that east has lost takes connections."""
+    west.on_patch = lambda: east_follows(east, west)
+    assert not declare(west, east).failed
+    silent = "http://127.0.0.2:9"
+    known = declare(west, {"urls": [east.url, silent]})
+    assert not known.failed, known.msg
+    assert "whether it accepts writes is not known" in str(known["warnings"])
+    assert [blocker["object"] for blocker in known["blockers"]] == [f"address {silent}"]
+    with socket.create_server(("127.0.0.2", east.port)):
+        run = declare(west, {"urls": [east.url, silent]})
+    assert run["error"]["refused"], run.msg
+    assert f"Patroni cluster east: there may be a second primary: address {silent}" in run.msg

@@ -65,4 +65,4 @@ def test_each_role_that_waits_for_workloads_passes_the_factor_on(role: str) -> N
 
 def test_the_roles_that_wait_are_found() -> None:
     """By the modules in their tasks."""
-    assert sorted(WAITING_ROLES) == ["diagnose", "rolling_upgrade", "scaling", "shutdown", "startup"]
+    assert sorted(WAITING_ROLES) == ["credentials", "diagnose", "rolling_upgrade", "scaling", "shutdown", "startup"]

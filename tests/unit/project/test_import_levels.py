@@ -13,7 +13,7 @@ from support.import_levels import check_levels, check_packages, find_level, pack
 LEVELS = {
     "module_utils._common": [
         ["errors", "redaction", "retry", "text", "timestamps"],
-        ["amounts", "bundle", "dependencies", "outcome"],
+        ["amounts", "bundle", "dependencies", "outcome", "series"],
         ["caps"],
         ["module"],
     ],
@@ -34,6 +34,7 @@ LEVELS = {
     "module_utils._pg_restore": [
         ["evidence", "side", "sql_text", "summary"],
         ["dump_text"],
+        ["amcheck"],
         ["compare", "restoring", "rights", "role_statements"],
         ["source"],
         ["restore"],
@@ -94,7 +95,14 @@ LEVELS = {
         ["operations"],
     ],
     "module_utils._consumers": [["partitions"], ["operations"]],
-    "module_utils._credentials": [["certificates", "notes"], ["clients", "plan"], ["operations"]],
+    "module_utils._credentials": [
+        ["certificates", "notes"],
+        ["places", "plan"],
+        ["clients"],
+        ["operations.rotation"],
+        ["operations.reversion"],
+        ["operations"],
+    ],
     "module_utils._metrics": [["limits"], ["prometheus"], ["operations"]],
     "module_utils._mysql": [
         ["dump_text", "errors", "events", "findings", "restore_state"],
@@ -107,7 +115,8 @@ LEVELS = {
     "module_utils._patroni": [
         ["state"],
         ["client", "plan"],
-        ["arguments", "moving", "sites", "summary"],
+        ["unheard"],
+        ["arguments", "claims", "moving", "sites", "summary"],
         ["restarting"],
         ["operations"],
     ],
@@ -115,9 +124,10 @@ LEVELS = {
         ["errors", "json_values", "names", "pings", "steps", "summary"],
         ["pooler"],
         ["connection"],
-        ["arguments", "catalog", "integrity", "locks", "logins", "roles"],
+        ["arguments", "catalog", "locks", "logins", "roles"],
         ["bloat", "holders", "unfrozen"],
         ["blockers", "plan"],
+        ["integrity"],
         ["plan_indexes", "scope", "worker_pool"],
         ["collations", "reindex", "vacuum"],
         ["assess"],

@@ -263,5 +263,8 @@ def test_what_cannot_be_put_back_is_told_with_its_step() -> None:
         "Put back: StatefulSet shop/worker serves revision 4 (worker:4). Not put back: pod template of w: it works with"
         " schema 41. Migrate first."
     )
+    stopped = report([], BEGIN, {}, BEFORE, {**failure, "undone": {"changed": False, "skipped": True}})
+    assert stopped["summary"].endswith("What had been rolled out stays as it is.")
+    assert not stopped["rolled_back"]
     broken = report([], BEGIN, {}, BEFORE, {**failure, "undone": {"failed": True, "msg": "no such option"}})
     assert broken["summary"].endswith("What it had rolled out could not be put back: no such option")

@@ -42,7 +42,7 @@ BACKUPS = {"newest": [{"database": "shop", "system_identifier": "1", "run_id": "
         (BACKUPS, None, "no replacement has been verified"),
         (None, None, "no replacement has been verified"),
         (BACKUPS, make_integrity("copy", "damaged"), "its replacement copy is damaged"),
-        (BACKUPS, make_integrity("copy", "unproven"), "its replacement copy is unproven"),
+        (BACKUPS, make_integrity("copy", "unproven", checked=[]), "its replacement copy is unproven"),
         (BACKUPS, make_integrity("shop"), "is the database itself"),
         (BACKUPS, make_integrity("copy", checked=["table public.customers"]), "copy has not table public.orders"),
     ],
@@ -92,11 +92,71 @@ def test_a_replacement_without_a_backup_to_compare_with_proves_nothing() -> None
 
 def test_tables_that_were_not_looked_at_have_to_be_there() -> None:
     """Time was over, or a right is missing."""
-    unchecked = [{"object": "table public.b", "reason": "x"}, {"object": "index public.b_pkey", "reason": "x"}]
+    unchecked = [{"object": f"{name} public.b", "cause": "time", "reason": "x"} for name in ("table", "index")]
     damaged = make_integrity(status="damaged", unchecked=unchecked)
     result = judge(damaged, backups=BACKUPS, replacement=make_integrity("copy"))
     assert not result["may_be_replaced"]
     assert "copy has not table public.b" in result["summary"]
+
+
+GIN = {"object": "index public.orders_tags", "cause": "method", "reason": "its access method is gin"}
+
+
+@pytest.mark.procedure("B22")
+def test_indexes_that_amcheck_does_not_know_do_not_keep_a_restored_database_away() -> None:
+    """They were built from tables that were found whole; they are named."""
+    tables = ["table public.customers", "table public.orders"]
+    copy = make_integrity("copy", "unproven", checked=tables, unchecked=[GIN])
+    result = judge(make_integrity(status="damaged"), backups=BACKUPS, replacement=copy)
+    assert result["may_be_replaced"]
+    assert "copy can take its place: its tables are whole, and 1 index of methods" in result["summary"]
+    assert "replacement: index public.orders_tags is not checked: its access method is gin" in result["evidence"]
+    unequal = {**copy, "database_comment": MARK._replace(since="").write(None)}
+    result = judge(make_integrity(status="damaged"), backups=BACKUPS, replacement=unequal)
+    assert not result["may_be_replaced"]
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"object": "table public.events", "cause": "method", "reason": "its access method is columnar"},
+        {"object": "index public.orders_pkey", "cause": "time", "reason": "the time is over"},
+        {"object": "table public.orders", "cause": "lock", "reason": "it is locked"},
+        {"object": "index public.orders_key", "cause": "error", "reason": "out of memory"},
+        {"object": "table public.wide", "cause": "table", "reason": "its TOAST values cannot be read"},
+    ],
+)
+def test_whatever_else_was_not_looked_at_keeps_it_away(entry: dict[str, Any]) -> None:
+    """It could have been looked at, or nothing else tells that it is whole."""
+    tables = ["table public.customers", "table public.orders"]
+    copy = make_integrity("copy", "unproven", checked=tables, unchecked=[GIN, entry])
+    result = judge(make_integrity(status="damaged"), backups=BACKUPS, replacement=copy)
+    assert not result["may_be_replaced"]
+    assert f"copy is unproven: {entry['object']} was not checked, {entry['reason']}" in result["summary"]
+
+
+@pytest.mark.procedure("B22")
+@pytest.mark.parametrize(
+    ("unchecked", "checked", "overlooked"),
+    [
+        ([GIN], ["table public.orders"], []),
+        ([{**GIN, "cause": "invalid"}, {**GIN, "cause": "unlogged"}], ["table public.orders"], []),
+        ([{**GIN, "cause": "time"}], ["table public.orders"], [GIN["object"]]),
+        ([{**GIN, "cause": "lock"}], ["table public.orders"], [GIN["object"]]),
+        ([{**GIN, "cause": "right"}], [], [GIN["object"]]),
+        ([{**GIN, "cause": "extension"}], [], [GIN["object"]]),
+        ([GIN], [], [GIN["object"]]),
+        ([], [], []),
+    ],
+)
+def test_a_database_that_could_be_looked_at_and_was_not_is_told(
+    unchecked: list[dict[str, Any]], checked: list[str], overlooked: list[str]
+) -> None:
+    """The role fails then; what amcheck does not know cannot be looked at."""
+    found = make_integrity(status="unproven", unchecked=unchecked, checked=checked)
+    result = judge(found, backups=None, replacement=None)
+    assert result["overlooked"] == overlooked
+    assert ("could be looked at and was not" in result["summary"]) == bool(overlooked)
 
 
 def test_one_without_a_backup_is_saved_first() -> None:

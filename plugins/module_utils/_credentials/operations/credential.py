@@ -4,102 +4,32 @@
 """The work of pg_credential: a password of PostgreSQL that clients get from a Kubernetes Secret, and its replacement.
 
 Private to lowtide.ops: do not import from other collections.
-
-Every step is noted on the Secret before the next one, so that whoever runs it next goes on from there:
-
-1. ``preparing`` is noted, which also shows that the Secret may be changed.
-2. The role gets the new password; with two roles the one that nobody uses, and real logins prove it.
-3. One patch puts the new credential into the Secret and ``switched`` on it. With one role it is sent inside of the
-   transaction that changes the password, so that the server and the Secret change together, or within a moment.
-4. Real logins prove the credential of the Secret (``proven``). The password is set again where a killed run did not.
-5. Once no pod and no session has the old credential, it is ended, and a login with it must be refused (``finished``).
 """
 
 from __future__ import annotations
 
-import math
 import typing as t
+import zlib
 
-from ..._common.amounts import parse_age
-from ..._common.errors import OpsError, Refusal
-from ..._common.outcome import Outcome, PlanItem
+from ..._common.errors import Refusal
+from ..._common.outcome import Outcome
 from ..._common.retry import Backoff, Deadline
-from ..._common.text import join_some
-from ..._common.timestamps import format_utc
 from ..._kubernetes.arguments import CONNECTION_SPEC as KUBERNETES_SPEC
-from ..._kubernetes.client import Client
 from ..._kubernetes.cluster import check_identity, connect, disconnect
-from ..._kubernetes.resources import check_name, find_resource
-from ..._kubernetes.reviews import Right, require_rights
-from ..._kubernetes.secrets import (
-    Secret,
-    SecretChange,
-    check_key,
-    encode_value,
-    find_secret_owners,
-    is_applied_by_kubectl,
-    read_secret,
-    refuse_immutable,
-    write_secret,
-)
-from ..._postgresql.connection import CONNECTION_SPEC, Session, Settings, new_run_id, settings_from, translate_errors
-from ..._postgresql.locks import AdvisoryLock, LockKey, read_holders
-from ..._postgresql.logins import (
-    refuse_open_door,
-    require_login,
-    require_refusal,
-    settings_for_login,
-    try_login,
-)
-from ..._postgresql.roles import (
-    Role,
-    changed_password,
-    make_verifier,
-    read_roles,
-    read_sessions,
-    refuse_ending,
-    refuse_unlike,
-    refuse_unusable,
-)
-from ..clients import SESSION_GRACE, wait_for_pods, wait_for_sessions
-from ..notes import (
-    ANNOTATION,
-    FINISHED,
-    METHODS,
-    PREPARING,
-    PREVIOUS_PASSWORD,
-    PREVIOUS_USER,
-    PROVEN,
-    SWITCHED,
-    TWO_ROLES,
-    Note,
-    read_note,
-)
-from ..plan import (
-    BEGIN,
-    PROVE,
-    Decision,
-    check_method,
-    choose_user,
-    compute_age,
-    decide,
-    find_copies,
-    list_previous,
-    make_password,
-    plan_rotation,
-    refuse_copies,
-    refuse_interruption,
-    render_templates,
-    summarize_finish,
-    summarize_rotation,
-)
+from ..._kubernetes.resources import check_name
+from ..._kubernetes.secrets import check_key
+from ..._postgresql.connection import CONNECTION_SPEC, Session, new_run_id, settings_from, translate_errors
+from ..._postgresql.locks import ClusterLock, read_holders
+from ..clients import SESSION_GRACE
+from ..notes import METHODS, TWO_ROLES
+from ..plan import check_method
+from .reversion import Reversion
+from .rotation import Rotation
 
 if t.TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
 
-ROTATED, RETIRED = "rotated", "finished"
-PROPAGATION = 30.0
-"""Seconds after which a standby or a pooler that does not take a new password never will."""
+ROTATED, RETIRED, BACK = "rotated", "finished", "reverted"
 
 LOGIN_SPEC: dict[str, dict[str, t.Any]] = {
     "host": {"type": "str", "required": True},
@@ -110,7 +40,7 @@ LOGIN_SPEC: dict[str, dict[str, t.Any]] = {
 }
 CREDENTIAL_SPEC: dict[str, dict[str, t.Any]] = {
     **CONNECTION_SPEC,
-    "state": {"type": "str", "choices": [ROTATED, RETIRED], "default": ROTATED},
+    "state": {"type": "str", "choices": [ROTATED, RETIRED, BACK], "default": ROTATED},
     "kubernetes_connection": {"type": "dict", "default": {}, "options": KUBERNETES_SPEC},
     "namespace": {"type": "str", "required": True},
     "secret": {"type": "str", "required": True, "no_log": False},
@@ -144,9 +74,13 @@ def run_credential(module: AnsibleModule, outcome: Outcome) -> None:
             translate_errors(settings.target),
             Session(settings, module="pg_credential", run_id=new_run_id()) as session,
         ):
-            _lock(session, check_mode=module.check_mode)
-            rotation = Rotation(module, outcome, client, session)
-            rotation.rotate() if params["state"] == ROTATED else rotation.finish()
+            _lock(session, params["roles"], check_mode=module.check_mode)
+            if params["state"] == BACK:
+                Reversion(module, outcome, client, session).revert()
+            elif params["state"] == ROTATED:
+                Rotation(module, outcome, client, session).rotate()
+            else:
+                Rotation(module, outcome, client, session).finish()
     finally:
         write_attempted = outcome.write_attempted
         disconnect(module, outcome, client)
@@ -170,368 +104,41 @@ def _check_keys(params: t.Mapping[str, t.Any]) -> None:
         raise Refusal(obj="keys of the Secret", problem="one key is named twice", next_step="Give each its own key")
 
 
-def _lock(session: Session, *, check_mode: bool) -> None:
-    """Keep a second run away for as long as this session lives; in check mode only look whether there is one.
+def find_role_key(role: str) -> int:
+    """Return the key of the lock of rotations of a role: beyond all of LockKey and below those of pg_restore."""
+    return zlib.crc32(role.encode()) & 0x1FFFFFFF | 0x20000000
 
-    The server may take a moment to see that a run was killed.
+
+def _lock(session: Session, roles: t.Sequence[str], *, check_mode: bool) -> None:
+    """Keep other runs away from these roles for as long as this session lives; in check mode only look for one.
+
+    Roles are of all databases, so a run through another one counts. The server may take a moment to see that a run
+    was killed.
     """
-    lock, deadline, backoff = AdvisoryLock(session, LockKey.CREDENTIALS), Deadline(SESSION_GRACE), Backoff()
+    keys, deadline, backoff = sorted({find_role_key(role) for role in roles}), Deadline(SESSION_GRACE), Backoff()
     while True:
-        if not check_mode and lock.try_acquire():
+        if not check_mode and _acquire(session, keys):
             return
-        holders = read_holders(session, LockKey.CREDENTIALS)
+        holders = read_holders(session, *keys, anywhere=True)
         if check_mode and not holders:
             return
         if deadline.passed:
             raise Refusal(
                 obj=session.settings.target,
-                problem="another rotation is at work: "
+                problem="another rotation of one of these roles is at work: "
                 + (holders[0].description if holders else "it has ended this moment"),
                 next_step="Run again when it has ended",
             )
         deadline.pause(backoff.take_pause())
 
 
-class Rotation:
-    """One run of the module on one Secret."""
-
-    def __init__(self, module: AnsibleModule, outcome: Outcome, client: Client, session: Session) -> None:
-        self.module = module
-        self.params = module.params
-        self.outcome = outcome
-        self.client = client
-        self.session = session
-        self.deadline: Deadline = client.deadline
-        self.is_paired = self.params["method"] == TWO_ROLES
-        self.addresses = self._list_addresses()
-        self.secret = self._read()
-        self.note = read_note(self.secret.annotations, title=self.secret.title)
-        self.roles = self._read_roles()
-
-    # What there is.
-
-    def _read(self) -> Secret:
-        secret = read_secret(self.client, self.params["namespace"], self.params["secret"])
-        for key in (self.params["password_key"], PREVIOUS_PASSWORD):
-            self._mask(secret.get_text(key))
-        return secret
-
-    def _mask(self, password: str | None) -> None:
-        if password:
-            self.module.no_log_values.update({password, encode_value(password)})
-
-    def _list_addresses(self) -> list[Settings]:
-        """Return where clients log in: as declared, and otherwise at the primary that this session has found."""
-        info, base = self.session.connection.info, self.session.settings
-        here = {"host": info.host, "port": info.port, "database": base.dbname, "ssl_mode": None, "ca_cert": None}
-        return [
-            settings_for_login(
-                base,
-                host=login["host"],
-                port=login["port"],
-                dbname=login["database"] or base.dbname,
-                sslmode=login["ssl_mode"],
-                sslrootcert=login["ca_cert"],
-            )
-            for login in self.params["logins"] or [here]
-        ]
-
-    def _read_roles(self) -> dict[str, Role]:
-        names = self.params["roles"]
-        roles = read_roles(self.session, names)
-        for role in roles.values():
-            refuse_unusable(role, account=self.session.settings.user)
-        if self.is_paired:
-            refuse_unlike(*(roles[name] for name in names), owner=self.params["owner"])
-        return roles
-
-    def _require_text(self, key: str) -> str:
-        text = self.secret.get_text(key)
-        if not text:
-            raise Refusal(
-                obj=f"key {key} of {self.secret.title}",
-                problem="it is missing, empty or no text",
-                next_step="Put the credential that clients have now into it, or correct username_key and password_key",
-            )
-        return text
-
-    @property
-    def _keys(self) -> list[str]:
-        return [self.params["username_key"], self.params["password_key"], *self.params["templates"]]
-
-    # state: rotated
-
-    def rotate(self) -> None:
-        """Have a password in the Secret that is young enough, and that the server takes."""
-        now, max_age = self._read_clock(), parse_age(self.params["max_age"])
-        decision = decide(self.note, now=now, max_age=max_age)
-        current = self._require_text(self.params["username_key"])
-        self._require_text(self.params["password_key"])
-        user, previous = current, current
-        if decision.action == BEGIN:
-            user = choose_user(
-                self.params["method"], self.params["roles"], current, title=self.secret.title, key=self._keys[0]
-            )
-        elif self.note is not None:
-            previous = self.note.previous_user
-            self._refuse_other_user(current)
-        self._describe(decision, user, previous)
-        self._report(decision, user, previous, is_done=False)
-        if decision.action == BEGIN:
-            self._check_begin(user, current)
-        if decision.action not in (BEGIN, PROVE):
-            self._check_login()
-        if self.module.check_mode:
-            self._predict(decision)
-            return
-        if decision.action == BEGIN:
-            self._begin(user, current)
-        if decision.action in (BEGIN, PROVE):
-            self._prove()
-        self._report(decision, user, previous, is_done=True)
-
-    def _read_clock(self) -> float:
-        return self.client.read_server_clock()
-
-    def _refuse_other_user(self, current: str) -> None:
-        """Refuse a Secret whose credential somebody else has put there since."""
-        if self.note is not None and self.note.user != current:
-            raise Refusal(
-                obj=f"key {self.params['username_key']} of {self.secret.title}",
-                problem=f"it names {current!r}, and by the note of run {self.note.run_id} it should name"
-                f" {self.note.user!r}",
-                next_step=f"Find out who changed it; to begin anew with what there is, remove annotation {ANNOTATION}",
-            )
-
-    def _describe(self, decision: Decision, user: str, previous: str) -> None:
-        self.outcome.plan += plan_rotation(
-            self.params["method"],
-            user=user,
-            previous=previous,
-            title=self.secret.title,
-            keys=self._keys,
-            decision=decision,
-        )
-        phase = self.note.phase if self.note else None
-        self.outcome.before = {"username": self.secret.get_text(self._keys[0]), "phase": phase}
-        will_act = decision.action in (BEGIN, PROVE)
-        self.outcome.after = {"username": user, "phase": PROVEN if will_act else phase}
-
-    def _predict(self, decision: Decision) -> None:
-        """Say what a run would do: from now on pods would be too old."""
-        self.outcome.changed = decision.action in (BEGIN, PROVE)
-        if self.outcome.changed:
-            self.outcome.facts |= {"rotating": True, "rotated_at": format_utc(math.floor(self._read_clock()))}
-
-    def _report(self, decision: Decision, user: str, previous: str, *, is_done: bool) -> None:
-        note = self.note
-        self.outcome.facts |= {
-            "secret": self.secret.title,
-            "user": user,
-            "phase": note.phase if note else None,
-            "rotating": note is not None and note.phase == PROVEN,
-            "rotated_at": note.rotated_at or None if note else None,
-            "age": compute_age(note, now=self._read_clock()) if note and note.rotated_at else None,
-        }
-        self.outcome.summary = summarize_rotation(
-            decision.action,
-            title=self.secret.title,
-            user=user,
-            previous=previous,
-            why=decision.why,
-            check_mode=self.module.check_mode,
-            is_done=is_done,
-        )
-
-    def _check_begin(self, user: str, current: str) -> None:
-        """Refuse everything that would stand in the way later, before anything is changed."""
-        refuse_immutable(self.secret)
-        if "gitops" in self.params["guards"]:
-            self.outcome.blockers += find_secret_owners(self.secret, self._keys)
-        if self.outcome.blockers:
-            blocker = self.outcome.blockers[0]
-            raise Refusal(obj=self.secret.title, problem=blocker.what, next_step=blocker.next_step)
-        if is_applied_by_kubectl(self.secret, self.params["password_key"]):
-            self.module.warn(
-                f"{self.secret.title} was made by kubectl apply; to apply that file again would put its password back,"
-                " which the server refuses by then. Take the password out of the file"
-            )
-        password = self._require_text(self.params["password_key"])
-        refuse_copies(find_copies(self.secret.values, password, self._keys), title=self.secret.title)
-        refuse_ending(self.roles[user], seconds=parse_age(self.params["max_age"]).total_seconds())
-        self._refuse_missing_rights()
-        for address in self.addresses:
-            refuse_open_door(address, current, make_password())
-            if not try_login(address, current, password).is_accepted:
-                self.module.warn(
-                    f"{address.host}:{address.port} refuses the password that {self.secret.title} has for {current};"
-                    " the new one mends that"
-                )
-        if self.is_paired:
-            grace = Deadline(0.0 if self.module.check_mode else SESSION_GRACE)
-            wait_for_sessions(self.session, user, deadline=grace, why="it is to be the idle one of the two")
-        elif not self.params["accept_interruption"]:
-            sessions = read_sessions(self.session, user)
-            refuse_interruption(user, sessions=len(sessions), title=self.secret.title)
-
-    def _refuse_missing_rights(self) -> None:
-        namespace, name = self.params["namespace"], self.params["secret"]
-        rights = [
-            Right("patch", find_resource("Secret"), namespace, name),
-            Right("list", find_resource("Pod"), namespace),
-        ]
-        missing = require_rights(self.client, rights)
-        if missing:
-            raise Refusal(
-                obj=self.secret.title,
-                problem=f"this account may not {join_some([right.rule for right in missing])}",
-                next_step="Grant it the Role lowtide-credentials of docs/kubernetes-rights.yml",
-            )
-
-    def _begin(self, user: str, current: str) -> None:
-        """Give the role a new password, and put it into the Secret."""
-        method, old = self.params["method"], self._require_text(self.params["password_key"])
-        run_id, at = self.client.run_id, format_utc(self._read_clock())
-        note = Note(PREPARING, method, user, current, run_id, at)
-        # Nothing of an earlier rotation is lost: its old credential has been ended, or it never came to the switch.
-        self._write(note, {})
-        password = make_password()
-        self._mask(password)
-        values: dict[str, str | None] = {
-            self.params["username_key"]: user,
-            self.params["password_key"]: password,
-            **render_templates(self.params["templates"], user, password),
-            **list_previous(current, old),
-        }
-        switched = note._replace(phase=SWITCHED)
-        verifier = make_verifier(self.session, user, password)
-        if self.is_paired:
-            with changed_password(self.session, self.roles[user], verifier):
-                pass
-            self._require_logins(user, password)
-            self._write(switched, values)
-            return
-        with changed_password(self.session, self.roles[user], verifier):
-            self._write(switched, values)
-
-    def _write(self, note: Note, values: dict[str, str | None]) -> None:
-        change = SecretChange(values, {ANNOTATION: note.encode()})
-        self.secret = write_secret(self.client, self.secret, change)
-        self.note = note
-
-    def _require_logins(self, user: str, password: str) -> None:
-        owner = self.params["owner"] if self.is_paired else None
-        for address in self.addresses:
-            require_login(address, user, password, current_user=owner, deadline=self._limit_wait())
-            self.outcome.evidence.append(f"{address.host}:{address.port} lets {user} in with the new password")
-
-    def _limit_wait(self) -> Deadline:
-        """Return how long an address may take to know of a change."""
-        return Deadline(min(PROPAGATION, self.deadline.remaining))
-
-    def _prove(self) -> None:
-        """Prove that the credential of the Secret works, and note from when on pods have it."""
-        user, password = (self._require_text(self.params[key]) for key in ("username_key", "password_key"))
-        role = self.roles.get(user)
-        note = self.note
-        if role is None or note is None:
-            raise Refusal(
-                obj=self.secret.title,
-                problem=f"its user {user!r} is not one of roles",
-                next_step="Correct roles: a rotation of this Secret is under way",
-            )
-        self.outcome.evidence.clear()
-        if not try_login(self.addresses[0], user, password).is_accepted:
-            # A run was killed between its patch of the Secret and the end of its transaction.
-            with changed_password(self.session, role, make_verifier(self.session, user, password)):
-                self.outcome.changed = self.outcome.write_attempted = True
-        self._require_logins(user, password)
-        rotated_at = math.floor(self._read_clock()) + 1
-        self._write(note._replace(phase=PROVEN, rotated_at=format_utc(rotated_at)), {})
-        # From that second on every pod that is made has the new credential; a restart may begin when it has come.
-        while self._read_clock() < rotated_at and not self.deadline.passed:
-            self.deadline.pause(rotated_at - self._read_clock())
-
-    def _check_login(self) -> None:
-        """Fail where the Secret of a rotation that is over has a password that the server does not take."""
-        user, password = (self._require_text(self.params[key]) for key in ("username_key", "password_key"))
-        for address in self.addresses:
-            login = try_login(address, user, password)
-            if not login.is_accepted:
-                raise OpsError(
-                    obj=self.secret.title,
-                    problem=f"{address.host}:{address.port} refuses its password of {user}: {login.error}",
-                    next_step="Find out who changed the password or the Secret; with max_age 0s a new one is made now",
-                )
-            self.outcome.evidence.append(
-                f"{address.host}:{address.port} lets {user} in with the password of the Secret"
-            )
-
-    # state: finished
-
-    def finish(self) -> None:
-        """End the old credential, once nobody has it, and prove that it opens nothing."""
-        note = self.note
-        self._report_finish(note, [], is_done=False)
-        if note is None or note.phase == FINISHED:
-            return
-        if note.phase != PROVEN:
-            raise Refusal(
-                obj=self.secret.title,
-                problem=f"its rotation is in phase {note.phase}: that the new credential works was not proven yet",
-                next_step="Run with state rotated first, then replace the pods that use the Secret",
-            )
-        self._refuse_other_user(self._require_text(self.params["username_key"]))
-        self.outcome.plan.append(
-            PlanItem(
-                f"role {note.previous_user}", "its old credential is ended", "a rotation is under way", reversible=False
-            )
-        )
-        self.outcome.before = {"phase": PROVEN}
-        self.outcome.after = {"phase": FINISHED}
-        if self.module.check_mode:
-            self.outcome.changed = True
-            return
-        self.outcome.waited += wait_for_pods(self.client, self.secret, note.rotated_at, deadline=self.deadline)
-        proofs = self._end_old(note)
-        values: dict[str, str | None] = {PREVIOUS_USER: None, PREVIOUS_PASSWORD: None}
-        self._write(note._replace(phase=FINISHED, at=format_utc(self._read_clock()), run_id=self.client.run_id), values)
-        self._report_finish(note, proofs, is_done=True)
-
-    def _report_finish(self, note: Note | None, proofs: list[str], *, is_done: bool) -> None:
-        self.outcome.evidence += proofs
-        now = self.note
-        self.outcome.facts |= {
-            "secret": self.secret.title,
-            "user": now.user if now else None,
-            "phase": now.phase if now else None,
-            "rotating": now is not None and now.phase == PROVEN,
-            "rotated_at": now.rotated_at or None if now else None,
-        }
-        self.outcome.summary = summarize_finish(
-            note, title=self.secret.title, proofs=proofs, check_mode=self.module.check_mode, is_done=is_done
-        )
-
-    def _end_old(self, note: Note) -> list[str]:
-        """Take the password from the role that nobody uses any more, and return the words of those who refuse it."""
-        old = self._require_text(PREVIOUS_PASSWORD)
-        user, password = (self._require_text(self.params[key]) for key in ("username_key", "password_key"))
-        self._require_logins(user, password)
-        if note.method == TWO_ROLES:
-            role = self.roles.get(note.previous_user)
-            if role is None:
-                raise Refusal(
-                    obj=f"role {note.previous_user}",
-                    problem="it has the old credential and is not one of roles",
-                    next_step="Correct roles: a rotation of this Secret is under way",
-                )
-            why = "its password is to be ended"
-            self.outcome.waited += wait_for_sessions(self.session, role.name, deadline=self.deadline, why=why)
-            self.outcome.changed = self.outcome.write_attempted = True
-            with changed_password(self.session, role, None):
-                pass
-        proofs = []
-        for address in self.addresses:
-            require_refusal(address, note.previous_user, old, deadline=self._limit_wait())
-            proofs.append(f"{address.host}:{address.port} refuses the old password of {note.previous_user}")
-        return proofs
+def _acquire(session: Session, keys: t.Sequence[int]) -> bool:
+    """Acquire all of the locks, or none of them."""
+    acquired: list[ClusterLock] = []
+    for lock in (ClusterLock(session, key) for key in keys):
+        if not lock.try_acquire():
+            for other in acquired:
+                other.release()
+            return False
+        acquired.append(lock)
+    return True

@@ -21,7 +21,7 @@ from ..._kubernetes.errors import NotFound
 from ..._kubernetes.resources import check_name, format_title, object_path
 from ..._kubernetes.secrets import KIND, Secret
 from ..certificates import read_certificates
-from ..notes import read_note
+from ..notes import REVERTING, read_note
 from ..plan import compute_age
 
 if t.TYPE_CHECKING:
@@ -75,7 +75,8 @@ def describe_secret(client: Client, namespace: str, name: str) -> Json:
     note = read_note(secret.annotations, title=title)
     credential = None
     if note is not None:
-        age = round(compute_age(note, now=now)) if note.rotated_at else None
+        # How old the password is to which a rotation goes back is not known.
+        age = round(compute_age(note, now=now)) if note.rotated_at and note.phase != REVERTING else None
         rotated_at = note.rotated_at or None
         credential = {"phase": note.phase, "user": note.user, "rotated_at": rotated_at, "age_seconds": age}
     keys = sorted(secret.values)

@@ -27,6 +27,7 @@ from ..secrets import (
     SecretChange,
     check_key,
     encode_value,
+    find_credential_blocker,
     find_secret_owners,
     refuse_immutable,
     write_secret,
@@ -147,6 +148,8 @@ def _find(module: AnsibleModule, client: Client) -> Secret | None:
 
 
 def _refuse_owned(outcome: Outcome, secret: Secret, actions: t.Iterable[str], guards: t.Collection[str]) -> None:
+    rotated = find_credential_blocker(secret, actions)
+    outcome.blockers += [rotated] if rotated else []
     outcome.blockers += find_secret_owners(secret, actions) if "gitops" in guards else []
     if outcome.blockers:
         blocker = outcome.blockers[0]

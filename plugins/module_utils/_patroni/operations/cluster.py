@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import typing as t
 
-from ..._common.errors import Refusal
+from ..._common.errors import Refusal, WaitFailed
 from ..._common.outcome import Outcome, PlanItem
 from ..._common.retry import Deadline
 from ..arguments import check_dcs, make_client, read_cluster
@@ -32,12 +32,17 @@ from ..plan import (
 from ..restarting import restart_member
 from ..state import Cluster
 from ..summary import list_evidence, summarize_move
+from ..unheard import Unheard, find_unheard, finish_report, refuse_writers, report_unheard
 
 if t.TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
 
-PASSES = 3
-"""A setting that is lowered waits on standbys until the primary has it: then they are due once more."""
+NO_HELP = (
+    "See pg_settings where pending_restart, and what is in the way of the setting (ALTER SYSTEM, another file). A"
+    " standby does not go below its primary's max_connections, max_worker_processes, max_wal_senders,"
+    " max_prepared_transactions and max_locks_per_transaction: to lower one, restart the primary in its place first"
+    " (patronictl restart CLUSTER MEMBER; writes stop for it). Then run again"
+)
 
 
 class Run:
@@ -80,13 +85,15 @@ class Run:
         """Do it: standbys are restarted first, the old leader after it has handed over."""
         self.moved, self.restarted = None, []
         self.outcome.changed = False
-        for _pass in range(PASSES):
-            due = list_restarts(self.cluster, self.started_after, pending=self.pending)
-            for member in due:
-                self._restart(member.name)
-            if not due:
-                break
+        due = list_restarts(self.cluster, self.started_after, pending=self.pending)
+        for member in due:
+            self._restart(member.name)
+            if not member.is_leader:
+                # What did not help one standby helps none, nor the leader: it would hand over for nothing.
+                self._refuse_helpless(member.name)
         self._move(plan_move(self.cluster, self.leadership, self.limits))
+        for member in due:
+            self._refuse_helpless(member.name)
 
     def _restart(self, name: str) -> None:
         member = self.cluster.get(name)
@@ -99,6 +106,17 @@ class Run:
         if member is not None and explain_restart(member, self.started_after, pending=self.pending):
             self.cluster = restart_member(self.client, self.cluster, member, self.outcome, self.deadline)
         self.restarted.append(name)
+
+    def _refuse_helpless(self, name: str) -> None:
+        """Raise if a member that was restarted is due all the same: again and again it would be."""
+        member = self.cluster.get(name)
+        why = "" if member is None else explain_restart(member, self.started_after, pending=self.pending)
+        if why and name in self.restarted:
+            raise WaitFailed(
+                obj=f"member {name}",
+                problem=f"it was restarted, and waits for a restart all the same: {why}",
+                next_step=NO_HELP if "pending" in why else "Correct started_after, or the clocks",
+            )
 
     def _find_successor(self) -> Move:
         """Return the move that frees the leader for its restart: to a declared one, or else to any that may."""
@@ -131,6 +149,7 @@ def run_cluster(module: AnsibleModule, outcome: Outcome) -> None:
     run = Run(client, cluster, params, outcome)
     outcome.before = outcome.after = _describe_leader(cluster)
     outcome.facts["cluster"] = describe_cluster(cluster)
+    unheard = _find_unheard(client, cluster, outcome)
     run.plan()
     if module.check_mode:
         outcome.after = _predict(cluster, run)
@@ -141,8 +160,21 @@ def run_cluster(module: AnsibleModule, outcome: Outcome) -> None:
             outcome.waited = run.deadline.elapsed
             outcome.after = _describe_leader(run.cluster)
             outcome.facts["cluster"] = describe_cluster(run.cluster)
+        # What has been done may have left one behind: a leader that was gone, or one that Patroni itself has replaced.
+        unheard = _find_unheard(client, run.cluster, outcome, before=cluster)
     outcome.summary = summarize_move(run.moved, run.cluster, run.restarted, check_mode=module.check_mode)
     outcome.evidence += list_evidence(run.cluster)
+    finish_report(outcome, unheard, module.warn)
+
+
+def _find_unheard(
+    client: Client, cluster: Cluster, outcome: Outcome, *, before: Cluster | None = None
+) -> list[Unheard]:
+    """Return who is not heard of and may accept no writes. Raises Refusal where one may."""
+    unheard = find_unheard(client, cluster, before)
+    outcome.blockers = report_unheard(cluster, unheard)
+    refuse_writers(cluster, unheard)
+    return unheard
 
 
 def _predict(cluster: Cluster, run: Run) -> dict[str, t.Any]:

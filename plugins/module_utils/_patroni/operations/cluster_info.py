@@ -11,6 +11,7 @@ from ..._common.outcome import Blocker, Outcome
 from ..arguments import make_client, read_cluster
 from ..plan import describe_cluster, find_obstacle
 from ..summary import list_evidence, summarize_cluster
+from ..unheard import CLOSED, find_unheard, report_unheard
 
 if t.TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
@@ -19,7 +20,9 @@ if t.TYPE_CHECKING:
 def run_info(module: AnsibleModule, outcome: Outcome) -> None:
     """Read the cluster and report it, with what keeps each standby from taking over."""
     params = module.params
-    cluster = read_cluster(make_client(module, params), params)
+    client = make_client(module, params)
+    cluster = read_cluster(client, params)
+    unheard = find_unheard(client, cluster)
     max_lag = cluster.max_lag if params["max_lag"] is None else params["max_lag"]
     outcome.summary = summarize_cluster(cluster)
     outcome.evidence += list_evidence(cluster)
@@ -32,3 +35,8 @@ def run_info(module: AnsibleModule, outcome: Outcome) -> None:
         for name, obstacle in obstacles.items()
         if obstacle
     ]
+    outcome.blockers += report_unheard(cluster, unheard)
+    outcome.evidence += [f"{one.label}: {one.describe()}" for one in unheard if one.verdict == CLOSED]
+    for one in unheard:
+        if one.verdict != CLOSED:
+            module.warn(f"{cluster.title}, {one.label}: {one.describe()}.")

@@ -9,32 +9,45 @@ Private to lowtide.ops: do not import from other collections.
 from __future__ import annotations
 
 import typing as t
+from concurrent.futures import ThreadPoolExecutor
 
 from ..._common.errors import OpsError, OutcomeUnknown, Refusal, WaitTimeout
 from ..._common.outcome import Outcome, PlanItem
 from ..._common.retry import Deadline
 from ..arguments import check_dcs, make_client, read_cluster
+from ..claims import Claims
 from ..client import Client, Unreadable
 from ..moving import INTERVAL, list_lacking
 from ..plan import describe_cluster
 from ..sites import (
+    KEPT_SECTION,
     Sites,
+    check_pair,
+    check_still,
     check_unfed,
+    describe_extras,
     describe_missing,
     describe_sites,
+    explain_missing,
     explain_way_back,
+    is_receiving_known,
     list_unfenced,
     list_unproven,
+    plan_section,
     plan_sites,
+    read_receiver_timeout,
     streams,
     summarize_sites,
 )
 from ..state import Cluster, Json
 from ..summary import list_evidence
+from ..unheard import Unheard, find_unheard, finish_report, refuse_writers, report_unheard
 
 if t.TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
 
+WATCH_INTERVAL = 0.5
+"""Seconds between two looks at whether WAL comes."""
 NO_CHANGE: Json = {"lowtide_rights": None}
 """Removes a key that is not there, by which Patroni verifies the login and writes nothing."""
 
@@ -42,8 +55,11 @@ NO_CHANGE: Json = {"lowtide_rights": None}
 class Run:
     """One run over two clusters. ``sites.old`` is None where the other site is lost, and declared so."""
 
-    def __init__(self, new: Client, old: Client, sites: Sites, outcome: Outcome, seconds: float) -> None:
-        self.new, self.old = new, old
+    def __init__(
+        self, clients: tuple[Client, Client], sites: Sites, claims: Claims, outcome: Outcome, seconds: float
+    ) -> None:
+        self.new, self.old = clients
+        self.claims = claims
         self.sites = sites
         self.outcome = outcome
         self.deadline = Deadline(seconds)
@@ -55,6 +71,17 @@ class Run:
             try_write(self.old, self.sites.old)
         if self.sites.new.is_standby_cluster:
             try_write(self.new, self.sites.new)
+
+    def perform(self, max_lag: int) -> None:
+        """Do what is to be done by what the clusters are now that this run has its claim.
+
+        The new one is read first: it has no more WAL than the old one has later on.
+        """
+        new = self.new.read_cluster()
+        self.sites = Sites(new, None if self.sites.old is None else self.old.read_cluster())
+        perform = {"fence": self.fence, "promote": self.promote, "configure": self.configure}
+        for step in plan_sites(self.sites, max_lag):
+            perform[step]()
 
     def fence(self) -> None:
         """Make the old cluster a standby cluster of the new one; ``promote`` proves that this holds."""
@@ -76,13 +103,14 @@ class Run:
         """Ask for the promotion, right after the reading that proves that it is safe."""
         old = self.sites.old
         if old is None:
+            self._watch_receiver()
             check_lost(self.old, "it has come back during this run")
             check_unfed(self.new.read_cluster())
-            self._configure(self.new, {"standby_cluster": None})
+            self._configure(self.new, self._make_promotion())
             return
         try:
             self._prove_fenced(old)
-            self._configure(self.new, {"standby_cluster": None})
+            self._configure(self.new, self._make_promotion())
         except OpsError as error:
             kinds = (WaitTimeout, Refusal)
             raise next((kind for kind in kinds if isinstance(error, kind)), OpsError)(
@@ -90,6 +118,35 @@ class Run:
                 problem=error.problem,
                 next_step=f"{error.next_step}. {explain_way_back(self.sites, self.old.urls[0])}",
             ) from error
+
+    def _watch_receiver(self) -> None:
+        """See that no WAL comes where Patroni does not say whether some does. Raises Refusal where it does."""
+        first = self.sites.new
+        if is_receiving_known(first):
+            return
+        watch = Deadline(read_receiver_timeout(first) + first.loop_wait)
+        while not watch.passed:
+            self.claims.renew()
+            now = self.new.read_cluster()
+            check_unfed(now)
+            check_still(first, now)
+            if self.deadline.passed:
+                raise WaitTimeout(
+                    obj=first.title,
+                    problem=f"Patroni does not say whether it still receives WAL, and {self.deadline.seconds:.0f} s"
+                    f" were too short to see that none comes, which takes {watch.seconds:.0f} s",
+                    next_step="Raise timeout, and run again",
+                )
+            watch.pause(WATCH_INTERVAL)
+        self.outcome.evidence.append(
+            f"{first.scope} has received no WAL for {watch.seconds:.0f} s (wal_receiver_timeout and loop_wait); Patroni"
+            " there does not say whether it streams, and an old site without any writes would look the same"
+        )
+
+    def _make_promotion(self) -> Json:
+        """Return the change that ends following, and keeps what the section had, for when it follows again."""
+        section = self.sites.new.config.get("standby_cluster") or {}
+        return {"standby_cluster": None, **({KEPT_SECTION: section} if describe_extras(section) else {})}
 
     def promote(self) -> None:
         """Make the new cluster follow nobody, wait until it accepts writes, and until the old one follows it."""
@@ -104,7 +161,16 @@ class Run:
             self._wait(self._find_not_following, f"{self.sites.old.scope} does not follow {self.sites.new.scope}")
             self.outcome.evidence.append(f"{self.sites.old.scope} follows it as a standby cluster")
 
+    def configure(self) -> None:
+        """Give the old cluster what its standby_cluster had when it followed before, as far as that can be."""
+        old, new = t.cast(Cluster, self.sites.old), self.sites.new
+        kept, left = plan_section(old, new)
+        self._configure(self.old, {"standby_cluster": kept, **({} if left else {KEPT_SECTION: None})})
+        self._wait(self._find_not_following, f"{old.scope} does not follow {new.scope} with what it had before")
+        self.outcome.evidence.append(f"{old.scope} has of its earlier standby_cluster: {', '.join(sorted(kept))}")
+
     def _configure(self, client: Client, patch: Json) -> None:
+        self.claims.require(client)
         attempted_before, self.outcome.write_attempted = self.outcome.write_attempted, True
         try:
             answer = client.write("/config", patch, method="PATCH", timeout=client.request_timeout)
@@ -124,9 +190,9 @@ class Run:
 
     def _wait(self, find_lacking: t.Callable[[], list[str]], problem: str) -> None:
         while True:
+            self.claims.renew()
             try:
-                old = None if self.sites.old is None else self.old.read_cluster()
-                self.sites = Sites(self.new.read_cluster(), old)
+                self.sites = self._read()
                 lacking = find_lacking()
             except Unreadable as error:
                 lacking = [error.problem]
@@ -140,6 +206,14 @@ class Run:
                     next_step="Look at the members' logs; run again to go on from here",
                 )
             self.deadline.pause(INTERVAL)
+
+    def _read(self) -> Sites:
+        """Read both at once: each waits for its own slowest member only."""
+        if self.sites.old is None:
+            return Sites(self.new.read_cluster(), None)
+        with ThreadPoolExecutor(max_workers=2) as pool:
+            new, old = (pool.submit(client.read_cluster) for client in (self.new, self.old))
+            return Sites(new.result(), old.result())
 
     def _find_unpromoted(self) -> list[str]:
         if not self.sites.is_promoted:
@@ -171,11 +245,16 @@ def run_site(module: AnsibleModule, outcome: Outcome) -> None:
     max_lag = new.max_lag if params["max_lag"] is None else params["max_lag"]
     outcome.before = outcome.after = describe_sites(sites)
     _report(outcome, sites)
+    check_pair(sites)
+    claims = Claims((new_client, new), None if old is None else (old_client, old), module.warn)
+    for place in claims.places:
+        place.refuse_rivals(new.config if place.client is new_client else t.cast(Cluster, old).config)
     steps = plan_sites(sites, max_lag)
+    unheard = _find_unheard((new_client, old_client), sites, sites, outcome)
     if "fence" in steps:
         check_known(old_client, sites)
     _plan(outcome, sites, steps)
-    run = Run(new_client, old_client, sites, outcome, params["timeout"])
+    run = Run((new_client, old_client), sites, claims, outcome, params["timeout"])
     if module.check_mode:
         outcome.changed = bool(steps)
         outcome.after = {
@@ -186,14 +265,33 @@ def run_site(module: AnsibleModule, outcome: Outcome) -> None:
         try:
             if steps:
                 run.check_rights()
-            for step in steps:
-                run.fence() if step == "fence" else run.promote()
+                with claims.hold():
+                    run.perform(max_lag)
         finally:
             outcome.waited = run.deadline.elapsed if steps else 0.0
             outcome.after = describe_sites(run.sites)
             _report(outcome, run.sites)
+        if steps:
+            unheard = _find_unheard((new_client, old_client), run.sites, sites, outcome)
+        missing = explain_missing(run.sites)
+        if missing:
+            module.warn(missing)
     outcome.summary = summarize_sites(run.sites, steps, check_mode=module.check_mode)
     outcome.evidence += list_evidence(run.sites.new)
+    finish_report(outcome, unheard, module.warn)
+
+
+def _find_unheard(clients: tuple[Client, Client], sites: Sites, before: Sites, outcome: Outcome) -> list[Unheard]:
+    """Return who is not heard of in each cluster and may accept no writes. Raises Refusal where one may."""
+    found: list[Unheard] = []
+    outcome.blockers = []
+    for client, cluster, earlier in zip(clients, sites, before, strict=True):
+        if cluster is not None:
+            unheard = find_unheard(client, cluster, earlier)
+            outcome.blockers += report_unheard(cluster, unheard)
+            refuse_writers(cluster, unheard)
+            found += unheard
+    return found
 
 
 def _read_old(module: AnsibleModule, client: Client, params: t.Mapping[str, t.Any]) -> Cluster | None:
@@ -259,6 +357,9 @@ def _plan(outcome: Outcome, sites: Sites, steps: t.Sequence[str]) -> None:
         if step == "fence" and sites.old is not None:
             what = f"become a standby cluster of {sites.new.scope}, so that it accepts no writes"
             outcome.plan.append(PlanItem(sites.old.title, what, why))
+        elif step == "configure" and sites.old is not None:
+            what = "have what its standby_cluster had when it followed before"
+            outcome.plan.append(PlanItem(sites.old.title, what, f"{KEPT_SECTION} has it"))
         else:
             what = "end following, accept writes on a new timeline"
             outcome.plan.append(PlanItem(sites.new.title, what, why, reversible=sites.old is not None))

@@ -130,8 +130,13 @@ def _verify(program: PgBackRest, outcome: Outcome, label: str) -> tuple[str, ...
     """
     verification = program.verify()
     backups = {backup.label: backup for backup in read_usable(program).backups}
-    backup = backups[label]
-    chain = [backups[name] for name in (*backup.references, label) if name in backups]
+    if label not in backups:
+        raise OpsError(
+            obj=f"backup {label} of stanza {program.stanza}",
+            problem="it was there, and somebody has expired it while the repository was read",
+            next_step="See who runs `pgbackrest expire` beside this, and run again; nothing was proven",
+        )
+    chain = [backups[name] for name in (*backups[label].references, label) if name in backups]
     now = format_utc(time.time())
     for damaged in (name for name, status in verification.backups.items() if status != "valid"):
         if damaged in backups and not backups[damaged].damaged_at:

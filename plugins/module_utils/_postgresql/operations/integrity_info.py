@@ -9,6 +9,8 @@ Private to lowtide.ops: do not import from other collections.
 from __future__ import annotations
 
 import typing as t
+from datetime import datetime
+from functools import partial
 
 from ..._common.errors import Refusal
 from ..._common.outcome import Blocker
@@ -16,6 +18,12 @@ from ..._common.retry import Deadline
 from ..._common.text import format_count
 from ..connection import CONNECTION_SPEC, Session, new_run_id, settings_from, translate_errors
 from ..integrity import (
+    DUMP,
+    LOCK,
+    NO_EXTENSION,
+    RIGHT,
+    TIME,
+    UNLOGGED,
     Checksums,
     Damage,
     Examination,
@@ -38,6 +46,7 @@ INTEGRITY_SPEC: dict[str, dict[str, t.Any]] = {
     "tables": {"type": "list", "elements": "str"},
     "system_catalogs": {"type": "bool", "default": False},
     "heapallindexed": {"type": "bool", "default": True},
+    "checksum_failures_after": {"type": "str"},
     "timeout": {"type": "int", "default": 3600},
 }
 _DATABASE = """
@@ -47,6 +56,18 @@ SELECT oid::bigint, pg_catalog.shobj_description(oid, 'pg_database') FROM pg_cat
 REPLACE = (
     "Drop nothing and repair nothing in place. Restore the newest verified backup beside this database (role restore), and"
     " have pg_integrity_info find that one whole; keep this one until then"
+)
+_STEPS = {
+    NO_EXTENSION: "Have a superuser run CREATE EXTENSION amcheck in it, on the primary",
+    RIGHT: "Grant login_user EXECUTE on the functions of amcheck, see docs/postgresql-rights.sql (integrity)",
+    TIME: "Raise timeout, or name tables",
+    LOCK: "Ask again when that session has ended its transaction",
+    UNLOGGED: "Ask the primary for it",
+}
+"""What to do so that a relation can be checked, where the reason does not say more."""
+ACCEPT = (
+    "Once the cause is mended and every relation, those of system_catalogs too, is read whole, give that time as"
+    " checksum_failures_after (pg_stat_reset() takes with it what autovacuum goes by, and does not reach the shared catalogs)"
 )
 REBUILD = "Once its table is found whole: REINDEX INDEX CONCURRENTLY, then ask again"
 
@@ -58,6 +79,7 @@ def inform_integrity(module: AnsibleModule, outcome: Outcome) -> None:
     tables = [parse_name(name, option="tables") for name in params["tables"] or []]
     if params["timeout"] < 1:
         raise Refusal(obj="option timeout", problem=f"it is {params['timeout']}", next_step="Give at least 1 second")
+    after = _read_time(params["checksum_failures_after"])
     deadline = Deadline(params["timeout"])
     with (
         translate_errors(settings.target),
@@ -66,19 +88,24 @@ def inform_integrity(module: AnsibleModule, outcome: Outcome) -> None:
         session.execute("SET default_transaction_read_only = on")
         server = session.server
         oid, comment = session.query(_DATABASE)[0]
-        checksums = read_checksums(session)
+        checksums = read_checksums(session, after)
         amcheck = find_amcheck(session)
-        relations = list_relations(
-            session, schemas=params["schemas"] or None, tables=tables, catalogs=params["system_catalogs"]
+        list_all = partial(
+            list_relations,
+            session,
+            schemas=params["schemas"] or None,
+            tables=tables,
+            catalogs=params["system_catalogs"],
         )
+        relations = list_all()
         refuse_unknown(settings.target, params, relations)
-        examination = Examination([], [], [])
+        examination = Examination([], [], [], [])
         if amcheck is None:
             reason = "the extension amcheck is not installed in this database"
-            examination.unchecked.extend(Unchecked(relation.title, reason) for relation in relations)
+            examination.unchecked.extend(Unchecked(relation.title, NO_EXTENSION, reason) for relation in relations)
         else:
             examiner = Examiner(session, amcheck, heapallindexed=params["heapallindexed"], deadline=deadline)
-            examination = examiner.examine(relations)
+            examination = examiner.examine(list_all)
     outcome.facts |= {
         "database": server.database,
         "database_oid": oid,
@@ -89,16 +116,41 @@ def inform_integrity(module: AnsibleModule, outcome: Outcome) -> None:
         "in_recovery": server.in_recovery,
         "data_checksums": checksums[0].enabled == "on" if checksums else False,
         "checksum_failures": [
-            {"database": row.database, "failures": row.failures, "last_failure": row.last_failure}
+            {
+                "database": row.database,
+                "failures": row.failures,
+                "last_failure": row.last_failure,
+                "counts": row.counts,
+            }
             for row in checksums
             if row.failures
         ],
         "amcheck": None if amcheck is None else amcheck.version,
         "checked": [relation.title for relation in examination.checked],
         "damaged": [report_damage(damage) for damage in examination.damage],
-        "unchecked": [{"object": entry.title, "reason": entry.reason} for entry in examination.unchecked],
+        "unchecked": [
+            {"object": entry.title, "cause": entry.cause, "reason": entry.reason} for entry in examination.unchecked
+        ],
+        "gone": [relation.title for relation in examination.gone],
     }
     tell(outcome, server.database, checksums, examination)
+
+
+def _read_time(text: str | None) -> str | None:
+    """Return a time for the server, or refuse what is none: without its zone it would be another one for each session."""
+    if not text:
+        return None
+    try:
+        moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        raise Refusal(
+            obj="option checksum_failures_after",
+            problem=f"{text!r} is no time with its zone",
+            next_step="Write it as 2026-11-27T02:00:00Z",
+        )
+    return moment.isoformat()
 
 
 def refuse_unknown(target: str, params: t.Mapping[str, t.Any], relations: t.Sequence[t.Any]) -> None:
@@ -131,7 +183,8 @@ def report_damage(damage: Damage) -> dict[str, t.Any]:
 def tell(outcome: Outcome, database: str, checksums: t.Sequence[Checksums], examination: Examination) -> None:
     """Word verdict, evidence and next steps."""
     damaged = list(dict.fromkeys(damage.relation for damage in examination.damage))
-    failures = sum(row.failures for row in checksums if row.database in (database, None))
+    counted = [row for row in checksums if row.failures and row.counts and row.database in (database, None)]
+    failures = sum(row.failures for row in counted)
     is_whole = not damaged and not failures
     is_proven = is_whole and not examination.unchecked and bool(examination.checked)
     outcome.facts["status"] = "whole" if is_proven else "unproven" if is_whole else "damaged"
@@ -140,6 +193,7 @@ def tell(outcome: Outcome, database: str, checksums: t.Sequence[Checksums], exam
     words += [f"{format_count(len(damaged), 'relation')} damaged"] if damaged else []
     words += [f"{format_count(failures, 'checksum failure')} counted"] if failures else []
     words += [f"{format_count(len(examination.unchecked), 'relation')} not checked"] if examination.unchecked else []
+    words += [f"{format_count(len(examination.gone), 'relation')} dropped meanwhile"] if examination.gone else []
     outcome.summary = f"database {database} is {outcome.facts['status']}: {', '.join(words)}"
     outcome.evidence = [damage.describe() for damage in examination.damage]
     outcome.evidence += [
@@ -166,38 +220,24 @@ def tell(outcome: Outcome, database: str, checksums: t.Sequence[Checksums], exam
             f"database {row.database}" if row.database else "the shared catalogs",
             f"{format_count(row.failures, 'checksum failure')} counted, the last {row.last_failure}",
             "the storage, the memory or the file system below it",
-            f"{REPLACE}. The count itself stays until pg_stat_reset()",
+            f"{REPLACE}. The count stays. {ACCEPT}",
         )
-        for row in checksums
-        if row.failures and row.database in (database, None)
+        for row in counted
     ]
     outcome.blockers += explain_unchecked(examination.unchecked)
 
 
 def explain_unchecked(unchecked: t.Sequence[Unchecked]) -> list[Blocker]:
     """Return for each reason one line with what to do about it."""
-    by_reason: dict[tuple[str, str], list[str]] = {}
+    by_reason: dict[Unchecked, list[str]] = {}
     for entry in unchecked:
-        by_reason.setdefault((entry.reason, entry.sqlstate), []).append(entry.title)
+        by_reason.setdefault(entry._replace(title=""), []).append(entry.title)
     return [
         Blocker(
             titles[0] if len(titles) == 1 else f"{titles[0]} and {len(titles) - 1} more",
-            f"not checked: {reason}",
+            f"not checked: {entry.reason}",
             "the database",
-            choose_step(reason, code),
+            entry.next_step or _STEPS.get(entry.cause, DUMP),
         )
-        for (reason, code), titles in by_reason.items()
+        for entry, titles in by_reason.items()
     ]
-
-
-def choose_step(reason: str, code: str) -> str:
-    """Return what to do so that a relation can be checked."""
-    if "not installed" in reason:
-        return "Have a superuser run CREATE EXTENSION amcheck in it, on the primary"
-    if code == "42501":
-        return "Grant login_user EXECUTE on the functions of amcheck, see docs/postgresql-rights.sql (integrity)"
-    if "the time of" in reason:
-        return "Raise timeout, or name tables"
-    if "cannot be read" in reason:
-        return "See to its table first"
-    return "Dump the table whole (pg_backup reads every row); amcheck has nothing for it"

@@ -1,0 +1,161 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Members that Patroni says nothing of, or that another one answers for: which of them may be a second primary."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from ansible_collections.lowtide.ops.plugins.module_utils._patroni.client import Client
+from support.modules import ModuleRun, run_module
+from support.patroni_site_pair import SiteStandIn
+from support.patroni_stand_in import PatroniStandIn
+
+Json = dict[str, Any]
+GONE = "127.0.0.2"
+"""Where the server of a member is whose Patroni is gone."""
+
+
+@contextlib.contextmanager
+def listening(address: str = GONE) -> Iterator[int]:
+    """A port that takes connections and answers nothing, as PostgreSQL without a greeting does."""
+    with socket.create_server((address, 0)) as listener:
+        port: int = listener.getsockname()[1]
+        yield port
+
+
+def free_port(address: str) -> int:
+    """A port that nobody listens on."""
+    with socket.create_server((address, 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def declare(cluster: PatroniStandIn, *urls: str, name: str = "patroni_cluster", **more: Any) -> ModuleRun:
+    """Have pg1 lead, which it does, with more addresses than those of the members."""
+    options = {} if name.endswith("_info") else {"leader": "pg1", "timeout": 5}
+    return run_module(name, {"urls": [*cluster.urls, *urls], "request_timeout": 1, **options, **more})
+
+
+def place(cluster: PatroniStandIn, port: int) -> None:
+    """Have the members' PostgreSQL at a port of another address than the one that is gone."""
+    cluster.extra = {"members": [{**m, "host": "127.0.0.1", "port": port} for m in cluster.cluster()["members"]]}
+
+
+def test_a_server_that_has_left_the_cluster_and_takes_connections_may_be_a_primary() -> None:
+    """Where it listens is taken from its address in urls and the port of the others."""
+    with PatroniStandIn() as cluster, listening() as port:
+        place(cluster, port)
+        run = declare(cluster, f"http://{GONE}:9")
+        assert run["error"]["refused"], run.msg
+        said = (
+            f"address http://{GONE}:9: its PostgreSQL takes connections at {GONE}:{port}, streams from no member that"
+        )
+        assert f"there may be a second primary: {said}" in run.msg
+        info = declare(cluster, f"http://{GONE}:9", name="patroni_cluster_info")
+        assert not info.failed, info.msg
+        assert [(blocker["object"], "takes connections" in blocker["what"]) for blocker in info["blockers"]] == [
+            (f"address http://{GONE}:9", True)
+        ]
+
+
+@pytest.mark.parametrize("name", ["patroni_cluster", "patroni_cluster_info"])
+def test_what_is_not_known_is_said(name: str) -> None:
+    """Another port may have it: no connection at the port of the others proves nothing."""
+    with PatroniStandIn() as cluster:
+        port = free_port(GONE)
+        place(cluster, port)
+        run = declare(cluster, f"http://{GONE}:9", name=name)
+        assert not run.failed, run.msg
+        (blocker,) = run["blockers"]
+        assert f"where its PostgreSQL listens is not known (tried {GONE}:{port})" in blocker["what"]
+        assert "take its address out of urls" in blocker["next_step"]
+        assert "whether it accepts writes is not known" in str(run["warnings"])
+        if name == "patroni_cluster":
+            assert f"; whether address http://{GONE}:9 accepts writes is not known" in run["summary"]
+
+
+def make_member(cluster: PatroniStandIn, port: int, host: str = GONE) -> None:
+    """Add a member that /cluster has and that does not answer."""
+    member = {"name": "pg3", "role": "replica", "state": "running", "api_url": f"http://{GONE}:9/patroni"}
+    cluster.extra = {"members": [*cluster.cluster()["members"], {**member, "host": host, "port": port}]}
+
+
+def test_a_member_that_is_silent_is_judged_by_its_server() -> None:
+    """It takes connections; it streams from the leader; it takes none."""
+    with PatroniStandIn() as cluster, listening() as port:
+        make_member(cluster, port)
+        run = declare(cluster)
+        assert f"member pg3: its PostgreSQL takes connections at {GONE}:{port}" in run.msg, run.msg
+        status = cluster.status
+        streams = [{"application_name": name, "state": "streaming"} for name in ("pg2", "pg3")]
+        cluster.status = lambda name: {**status(name), "replication": streams}  # type: ignore[method-assign]
+        run = declare(cluster)
+        assert not run.failed, run.msg
+        assert (run["blockers"], run.result.get("warnings", [])) == ([], [])
+        cluster.status = status  # type: ignore[method-assign]
+        cluster.extra = {}
+        make_member(cluster, free_port(GONE))
+        run = declare(cluster)
+        assert not run.failed, run.msg
+        assert run["blockers"] == []
+        assert "member pg3: its PostgreSQL takes no connection at" in str(run["evidence"])
+
+
+def test_a_primary_that_the_cluster_does_not_have_is_the_second_one() -> None:
+    """It answers, with the same scope, and is another server than the leader."""
+    with PatroniStandIn() as cluster, SiteStandIn("shop") as other:
+        other.status = {"postmaster_start_time": "2026-11-27 01:00:00+00:00"}
+        run = declare(cluster, other.url)
+        assert run["error"]["refused"], run.msg
+        assert f"address {other.url}: it is not in /cluster, and accepts writes" in run.msg
+        other.status["patroni"] = {"version": "4.0.4", "scope": "shop", "name": "pg1"}
+        status = cluster.status
+        cluster.status = lambda name: {  # type: ignore[method-assign]
+            **status(name),
+            "patroni": {"version": "4.0.4", "scope": "shop", "name": name},
+        }
+        assert not declare(cluster, other.url).failed
+
+
+def test_members_of_one_address_are_no_two_primaries() -> None:
+    """connect_address is 127.0.0.1 on each: whoever asks speaks to one of them."""
+    with PatroniStandIn() as cluster:
+        members = [{**m, "api_url": f"{cluster.urls[0]}/patroni"} for m in cluster.cluster()["members"]]
+        cluster.extra = {"members": members}
+        run = declare(cluster)
+        assert run["error"]["refused"], run.msg
+        assert f"pg2 has published the same address of its REST interface, {cluster.urls[0]}" in run.msg
+        assert "accept writes" not in run.msg
+
+
+def test_another_member_that_answers_at_an_address_is_named() -> None:
+    with PatroniStandIn() as cluster:
+        status = cluster.status
+        cluster.status = lambda name: {  # type: ignore[method-assign]
+            **status(name),
+            "patroni": {"version": "3.1.0", "scope": "shop", "name": "pg7"},
+        }
+        run = declare(cluster)
+        assert f"member pg1: it has published {cluster.urls[0]}, and pg7 answers there" in run.msg, run.msg
+
+
+def test_one_that_answers_nothing_slows_down_only_the_first_look() -> None:
+    """A host that drops packets, while the others change."""
+    with PatroniStandIn() as cluster, listening() as port:
+        silent = {"name": "pg3", "role": "replica", "state": "running", "api_url": f"http://{GONE}:{port}/patroni"}
+        cluster.extra = {"members": [*cluster.cluster()["members"], silent]}
+        looks = Client(cluster.urls, request_timeout=1.0)
+        looks.read_cluster()
+        looks.request_timeout = 20.0
+        begin = time.monotonic()
+        for _look in range(3):
+            seen = looks.read_cluster()
+            assert seen.members[0].status.state == "running"
+            assert seen.members[2].status.error
+        assert time.monotonic() - begin < 15, "each look has waited for it"
