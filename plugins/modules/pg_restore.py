@@ -16,21 +16,27 @@ description:
   - The dump is streamed from the bucket into C(pg_restore --exit-on-error) without touching the local disk, and its SHA-256
     is compared with its manifest. The first error ends the run.
   - What has come to be is then compared with the dump, by a dump of its own - the number of rows of each table and their
-    hashes, sequences, large objects, definitions, owners, grants, and extensions. Each difference is named.
+    hashes, sequences, large objects, definitions, owners, grants, extensions, and settings of the database and of roles
+    in it. Each difference is named. The copy also gets statistics (C(ANALYZE)), which no dump has.
   - The live database is not written to. The copy takes its name by two renames in one transaction, so that a kill at any
     moment leaves the original or the restored one, whole, under the live name. The original stays under a name of its
     own until O(state=released) lets it go.
   - A copy is known by a mark in its comment (C(COMMENT ON DATABASE)). A database without that mark is never dropped or
-    renamed, whatever its name; a copy that a killed run has left is dropped by the next run, which begins anew.
+    renamed, whatever its name; a copy that a killed run has left is dropped by the next run, which begins anew. A complete
+    copy of other tables than O(tables) is refused, since somebody may have worked in it.
   - A live database with sessions is refused, and each of them named (O(sessions)).
 options:
   state:
     description:
       - V(beside) restores into a database of its own, whose name is in the result, and compares it. Where it is there
         already, it is compared again.
-      - V(live) does that, and renames the copy to O(login_db), and what had that name to C(<login_db>_before_<run>).
-        Where O(login_db) does not exist, the copy gets its name. Where it has taken that name already, nothing is done or
-        compared, and C(live_since) says since when the database is in use.
+      - V(live) compares that copy once more, and renames it to O(login_db), and what had that name to
+        C(<login_db>_before_<run>). The copy has to be there, made by V(beside). A swap uses it up, so that a request which
+        comes once more, long after it was fulfilled, is refused and does not put an old backup over what was written since.
+      - Where O(login_db) does not exist, V(live) makes the copy itself. Where the backup has taken that name already, nothing
+        is done or compared, and C(live_since) says since when the database is in use.
+      - V(live) refuses a database that has a logical replication slot or an enabled subscription. They belong to the database
+        and not to its name, and would stay with the original.
       - V(absent) drops the copy beside.
       - V(released) drops the original that V(live) has kept, as long as the restored one has the live name.
     type: str
@@ -39,7 +45,7 @@ options:
   login_db:
     description:
       - Name of the live database. It need not exist.
-      - No session is opened in it, see O(maintenance_db).
+      - No session is opened in it, see O(maintenance_db), but before O(foreign_dump) takes its place.
     type: str
     required: true
   maintenance_db:
@@ -57,6 +63,7 @@ options:
     description:
       - Key of a dump in the bucket that has no manifest (C(pg_dump -Fc), plain or packed by zstd or gzip), instead of
         O(backup). Nothing proves that it is whole; this is a warning, and C(backup.proven) is false.
+      - With O(state=live) it is refused where tables of O(login_db) that have rows would be missing or empty.
       - It is known by its key, size, ETag and time, so that another dump under the same key is another backup.
       - Restore only what you trust. A dump may hold code that runs with the rights of O(login_user).
     type: str
@@ -79,7 +86,7 @@ options:
     description:
       - V(original) compares the copy with the live database as well. It differs wherever somebody has written since the
         backup, so this is for a database that is quiet.
-      - Definitions, owners, grants and extensions can be compared only between servers and C(pg_dump) of one major version
+      - Definitions, owners, grants, extensions and settings can be compared only between servers and C(pg_dump) of one major version
         each; otherwise C(not_compared) says so.
     type: str
     choices: [backup, original]
@@ -96,8 +103,10 @@ options:
     description:
       - What is done about sessions on the live database when the copy takes its name.
       - V(refuse) changes nothing, and names process, user and application of each.
-      - V(end) ends them. New ones are held back by the lock of the rename, and not by a setting of the database which a
-        killed run would leave.
+      - V(end) ends them, if all of them can be ended by O(login_user); otherwise none is. New ones are held back by the lock of
+        the rename for C(swap_seconds), and not by a setting of the database which a killed run would leave. Then the server
+        refuses those with SQLSTATE 3D000 (the database was just renamed), and their next attempt finds the restored database.
+      - Sessions on standbys are not seen. They go on reading the original, under its new name, until they end; a warning says so.
       - A database that was shut beforehand (C(ALLOW_CONNECTIONS false), C(CONNECTION LIMIT)) stays so under the restored one.
     type: str
     choices: [refuse, end]
@@ -200,7 +209,7 @@ evidence:
     - >-
       s3://shop-backups/shop/7428119042137459183/20261121T020000Z-5f1c2a77/: 3000 rows of 12 tables in
       shop_restore_20261121t020000z_5f1c2a77 equal backup 20261121T020000Z-5f1c2a77: rows, sequences, large objects,
-      definitions, owners, grants, extensions; restored in 4.1 s; compared in 1.3 s
+      definitions, owners, grants, extensions, settings; restored in 4.1 s; compared in 1.3 s
 check_mode:
   description: Whether this was a rehearsal in check mode, so that all else is a prediction.
   returned: always
@@ -233,6 +242,20 @@ live_since:
   returned: when a backup was found
   type: str
   sample: "2026-11-21T02:10:00Z"
+passed_over:
+  description: Newer runs than the backup that do not count, each with url and problem. They are warnings as well.
+  returned: when a backup was found
+  type: list
+  elements: dict
+  sample: []
+swap_seconds:
+  description: For how long the live name was locked by the two renames; null where there was no swap.
+  returned: when a backup was found
+  type: float
+sessions_ended:
+  description: How many sessions on the live database were ended.
+  returned: when a backup was found
+  type: int
 restored:
   description: Whether the copy was restored in this run.
   returned: when a backup was found
@@ -257,7 +280,7 @@ differences:
     - object: table public.orders
       what: it has 1999 rows, not 2000
 restore_seconds:
-  description: How long the restore took; null where the copy was there already.
+  description: How long the restore took, with ANALYZE; null where the copy was there already.
   returned: when a backup was found
   type: float
 compare_seconds:
@@ -278,7 +301,8 @@ plan:
   type: list
   elements: dict
 blockers:
-  description: Who is connected to the database, which rights or extensions are missing, or who holds the lock, and what to do.
+  description: Who is connected to the database or replicates it, which rights, extensions or tablespaces are missing, or who
+    holds the lock, and what to do.
   returned: always
   type: list
   elements: dict

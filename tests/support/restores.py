@@ -67,6 +67,10 @@ class Shop:
         """The name of the original after a swap."""
         return f"{self.name}_before_{self.run_id.lower().replace('-', '_')}"
 
+    def replace_run(self, run_id: str) -> Shop:
+        """The same with another backup."""
+        return replace(self, run_id=run_id)
+
     def params(self, **more: Any) -> dict[str, Any]:
         """Options of pg_restore, as the account that may do no more."""
         own = {**self.site.params(bin_dir=self.programs), "login_user": self.account, "login_password": PASSWORD}
@@ -115,6 +119,12 @@ class Shop:
         for name in self.databases():
             if name != self.name:
                 self.site.sql(f"DROP DATABASE {quoted(name)} WITH (FORCE)", database="postgres")
+
+
+def assert_done(run: ModuleRun) -> None:
+    """It has changed something, and did not fail."""
+    assert not run.failed, run.msg
+    assert run.changed
 
 
 def find_programs(server: Server, lab: dict[str, Any]) -> str:

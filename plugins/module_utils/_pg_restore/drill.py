@@ -4,12 +4,14 @@
 """Keep a proven restore drill no older than declared. Private to lowtide.ops: do not import from other collections.
 
 The newest backup is restored beside and compared, the application's own query is asked of it, what it took is measured,
-the copy is removed again, and only then the evidence is signed.
+the copy is removed again, and then the evidence is signed. It is signed as well where the copy could not be removed.
 """
 
 from __future__ import annotations
 
+import os
 import platform
+import re
 import time
 import typing as t
 import uuid
@@ -22,11 +24,13 @@ from .._common.errors import OpsError, Refusal
 from .._common.outcome import Outcome, PlanItem
 from .._common.text import format_count, format_duration, join_some
 from .._pg_backup.database import read_clock
-from .._postgresql.connection import Session, new_run_id
+from .._postgresql.connection import Session, driver_error, new_run_id
+from .._postgresql.errors import sql_error
 from .._postgresql.json_values import to_json_value
 from .._postgresql.operations.query_info import read_rows
 from . import evidence, side
-from .restore import Options, Restore
+from .restore import Restore
+from .work import Options
 
 if t.TYPE_CHECKING:
     from datetime import datetime, timedelta
@@ -34,21 +38,22 @@ if t.TYPE_CHECKING:
     from .._common.retry import Deadline
     from .._postgresql.connection import Settings
     from .._s3.bucket import Bucket
-    from .evidence import Drills, Signer
+    from .evidence import Drill, Drills, Signer, Verifier
     from .source import Source
 
 PURPOSE = "drill"
 MODULE = "pg_restore_drill"
+_RUN = re.compile(r"[0-9]{8}t[0-9]{6}z_[0-9a-f]{8}")
 _LEFTOVERS = "SELECT datname::text FROM pg_catalog.pg_database WHERE pg_catalog.starts_with(datname::text, %(start)s)"
 
 
 @dataclass(frozen=True)
 class DrillOptions:
-    """What the module was asked for."""
+    """What the module was asked for; ``max_rpo`` is how old the backup's data may be."""
 
     live: str
     max_age: timedelta
-    on_due: str
+    max_rpo: timedelta
     query: str
     query_timeout: float
     roles: str
@@ -67,7 +72,8 @@ class RestoreDrill:
         bucket: Bucket,
         place: keys.Place,
         options: DrillOptions,
-        signer: Signer,
+        verifier: Verifier,
+        signer: Signer | None,
         outcome: Outcome,
         deadline: Deadline,
     ) -> None:
@@ -76,24 +82,37 @@ class RestoreDrill:
         self._bucket = bucket
         self._place = place
         self._options = options
+        self._verifier = verifier
         self._signer = signer
         self._outcome = outcome
-        own = Options(state="beside", live=options.live, roles=options.roles, bin_dir=options.bin_dir, purpose=PURPOSE)
-        run_id = new_run_id()
-        self._restore, self._remover = (
-            Restore(session=session, options=own, outcome=told, deadline=deadline, run_id=run_id, settings=settings)
-            for told in (outcome, Outcome())
+        self._deadline = deadline
+        self._run_id = new_run_id()
+        self._restore, self._remover = self._make_restore(session, outcome), self._make_restore(session, Outcome())
+        self.warnings = self._restore.warnings
+
+    def _make_restore(self, session: Session, outcome: Outcome) -> Restore:
+        own = self._options
+        return Restore(
+            session=session,
+            options=Options(state="beside", live=own.live, roles=own.roles, bin_dir=own.bin_dir, purpose=PURPOSE),
+            outcome=outcome,
+            deadline=self._deadline,
+            run_id=self._run_id,
+            settings=self._settings,
         )
 
     def ensure(self, find: t.Callable[[], Source], *, check: bool) -> None:
         """Read, judge, and unless ``check`` make the drill that is due, of the backup that ``find`` returns."""
-        drills = evidence.find_last(self._bucket, self._place, self._signer)
+        drills = evidence.find_last(self._bucket, self._place, self._verifier)
         now = read_clock(self._session)
         why = self._explain_due(drills, now)
         self._report(drills, now, why)
         if why is None:
+            if drills.last is not None:
+                self._copy_evidence(drills.last, check=check)
             return
-        if self._options.on_due == "fail":
+        signer = self._signer
+        if signer is None:
             raise OpsError(
                 obj=f"restore drill of {self._place.database}",
                 problem=why,
@@ -102,31 +121,70 @@ class RestoreDrill:
             )
         started, clock = now, time.monotonic()
         source = find()
+        self._refuse_old(source, now)
         if check:
             self._restore.ensure(source, check=True)
             self._plan_rest(source)
             self._outcome.changed = True
             self._outcome.summary = f"would make a restore drill of {self._place.database}: {why}"
             return
-        removed = self._remove_leftovers()
+        self._outcome.write_attempted = True
+        begun = {"started_at": stamp(started), "backup": source.run, "node": platform.node()}
+        name = keys.run_id(now, uuid.uuid4().hex)
+        evidence.try_place(self._bucket, self._place, self._options.evidence_dir, name, begun)
+        self._remove_leftovers()
         try:
             self._restore.ensure(source, check=False)
             answer = self._ask(self._restore.name_side(source.run))
             seconds = time.monotonic() - clock
-        finally:
-            # After a failure too: what was found is in the result, and a copy for each night fills the disk.
-            self._remover.remove(source.run, check=False)
+        except BaseException:
+            # What was found is in the result, and a copy for each night fills the disk.
+            self._remove_failed(source.run)
+            raise
+        described = self._describe(source, started=started, rto=seconds, answer=answer)
+        failure = self._remove_proven(source.run)
         facts = self._outcome.facts
-        facts["database"], facts["removed"] = None, removed
+        facts["database"] = None
         self._outcome.after = self._outcome.before
         self._plan_rest(source)
         measured = {name: facts[name] for name in ("restore_seconds", "compare_seconds", "rows", "tables", "compared")}
-        self._sign(self._describe(source, started=started, rto=seconds, answer=answer) | measured)
+        own = {"copy_removed": failure is None, "public_key": signer.public_key}
+        self._sign(signer, name, described | measured | own)
         self._outcome.changed = True
+        if failure is not None:
+            raise failure
         self._outcome.summary = (
             f"proved backup {source.run} of {self._place.database} by a restore:"
             f" RPO {format_duration(facts['drill']['rpo_seconds'])}, RTO {format_duration(seconds)}"
         )
+        if facts["not_compared"]:
+            self._outcome.summary += f"; not compared: {join_some(facts['not_compared'])}"
+
+    def _refuse_old(self, source: Source, now: datetime) -> None:
+        """Refuse a backup that is older than may be lost: what it proves helps nobody."""
+        manifest, allowed = source.manifest, self._options.max_rpo
+        if manifest is None or now - manifest.taken_at <= allowed:
+            return
+        newer = f"; {source.passed[0][0]} does not count ({source.passed[0][1]})" if source.passed else ""
+        raise Refusal(
+            obj=source.url,
+            problem=f"the newest backup that counts is {format_duration((now - manifest.taken_at).total_seconds())} old,"
+            f" allowed are {format_duration(allowed.total_seconds())}{newer}",
+            next_step="Find out why there is no newer one with lowtide.ops.pg_backup_info, make one, and run again;"
+            " or set max_rpo to what may be lost",
+        )
+
+    def _copy_evidence(self, last: Drill, *, check: bool) -> None:
+        """Write the evidence of the last drill to the folder of this host that lacks it."""
+        folder = self._options.evidence_dir
+        if folder is None or os.path.exists(os.path.join(folder, f"{last.name}.json")):
+            return
+        self._outcome.plan = [PlanItem(folder, f"write {last.name}.json", "the evidence is in the bucket only")]
+        self._outcome.changed = True
+        self._outcome.summary += f", its evidence {'would be' if check else 'was'} written to {folder}"
+        if not check:
+            self._outcome.write_attempted = True
+            evidence.save_local(folder, last.name, last.body, last.signature)
 
     def _explain_due(self, drills: Drills, now: datetime) -> str | None:
         """Return why a drill is due; None when the last one is young enough. One dated in the future does not count."""
@@ -173,15 +231,38 @@ class RestoreDrill:
             ),
         ]
 
-    def _remove_leftovers(self) -> list[str]:
-        """Drop what drills that were killed have left, whatever backup it was; return the names."""
+    def _remove_proven(self, run: str) -> OpsError | None:
+        """Remove the copy of a drill that has proven its backup; what stands in the way makes that no less true."""
+        try:
+            self._remover.remove(run, check=False)
+        except OpsError as error:
+            return error
+        except driver_error() as error:
+            return sql_error(self._restore.name_side(run), error)
+        return None
+
+    def _remove_failed(self, run: str) -> None:
+        """Remove the copy of a drill that has failed, by another session where its own was lost; the failure stays the error."""
+        try:
+            if not self._session.connection.closed:
+                self._remover.remove(run, check=False)
+                return
+            with Session(self._settings, module="pg_restore", run_id=self._run_id) as session:
+                self._make_restore(session, Outcome()).remove(run, check=False)
+        except (OpsError, driver_error()) as error:
+            told = error if isinstance(error, OpsError) else sql_error(self._restore.name_side(run), error)
+            self.warnings.append(f"The copy was not removed, which the next drill does: {told}")
+
+    def _remove_leftovers(self) -> None:
+        """Drop what drills that were killed have left, whatever backup it was; never what another run is making."""
         live = self._options.live
-        start = (
-            side.name_database(live, PURPOSE, "20000101T000000Z-00000000").rpartition(f"_{PURPOSE}_")[0]
-            + f"_{PURPOSE}_"
-        )
+        head = side.name_database(live, PURPOSE, "20000101T000000Z-00000000").rpartition(f"_{PURPOSE}_")[0]
+        start = f"{head}_{PURPOSE}_"
         names = [row[0] for row in self._session.query(_LEFTOVERS, {"start": start})]
-        removed = []
+        names = [name for name in names if _RUN.fullmatch(name[len(start) :])]
+        if names:
+            self._restore.lock()
+        removed = self._outcome.facts["removed"]
         for name, found in side.read_databases(self._session, *names).items():
             mark = found.mark
             is_ours = (
@@ -189,11 +270,13 @@ class RestoreDrill:
             )
             if is_ours and mark is not None and mark.state in (side.RESTORING, side.RESTORED):
                 self._remover.remove(mark.backup, check=False)
-                removed.append(name)
-            elif found.is_unmarked:
+            elif found.is_unmarked and head == live:
+                # Where the name had to be cut, it may be the beginning of another database's.
                 side.drop_database(self._session, name, end_sessions=False)
-                removed.append(name)
-        return removed
+            else:
+                continue
+            removed.append(name)
+            self._outcome.changed = self._outcome.write_attempted = True
 
     def _ask(self, database: str) -> dict[str, t.Any]:
         """Ask the application's query of the copy: one row, whose boolean columns are all true."""
@@ -203,7 +286,9 @@ class RestoreDrill:
             "max_rows": 1,
             "timeout": self._options.query_timeout,
         }
-        with Session(replace(self._settings, dbname=database), module="pg_restore", run_id=new_run_id()) as session:
+        own = replace(self._settings, dbname=database)
+        # A database whose transactions are read only is as good as any: this one only reads.
+        with Session(own, module="pg_restore", run_id=new_run_id(), writes=False) as session:
             answer = read_rows(session, params)
         rows = [dict(zip(answer.columns, map(to_json_value, row), strict=True)) for row in answer.rows]
         self._outcome.facts["answer"] = rows
@@ -236,15 +321,14 @@ class RestoreDrill:
             "query": self._options.query,
             "answer": dict(answer),
             "not_compared": list(self._outcome.facts["not_compared"]),
+            "passed_over": list(self._outcome.facts["passed_over"]),
             "node": platform.node(),
-            "public_key": self._signer.public_key,
         }
 
-    def _sign(self, document: dict[str, t.Any]) -> None:
+    def _sign(self, signer: Signer, name: str, document: dict[str, t.Any]) -> None:
         """Sign the evidence and write it; without that nothing is proven."""
-        name = keys.run_id(read_clock(self._session), uuid.uuid4().hex)
         body = evidence.write_document(document)
-        signature = self._signer.sign(body)
+        signature = signer.sign(body)
         key = evidence.save(self._bucket, self._place, name, body, signature)
         path = None
         if self._options.evidence_dir is not None:
@@ -254,7 +338,7 @@ class RestoreDrill:
         self._outcome.evidence.append(
             f"{self._bucket.url(key)}: backup {document['backup']}, {rows}, answer"
             f" {join_some([f'{column}={value}' for column, value in document['answer'].items()])},"
-            f" signed by {self._signer.public_key}"
+            f" signed by {signer.public_key}"
         )
 
 

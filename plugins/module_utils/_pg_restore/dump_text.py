@@ -19,21 +19,41 @@ import typing as t
 
 from .._common.errors import Refusal
 from .._common.text import join_some
-from .._pg_backup.copy_rows import RowCounter, Table, name_table, parse_copy
-from .sql_text import IDENTIFIER, find_headers, read_created, rename_database, split_statements
+from .._pg_backup.copy_rows import RowCounter, Table, TableName, parse_copy
+from .sql_text import (
+    IDENTIFIER,
+    blank_literals,
+    find_headers,
+    is_limit,
+    read_created,
+    refuse,
+    rename_database,
+    split_statements,
+)
 
 _SETTING = re.compile(r"SET [a-z_]+ = [^\n]*;|\\(?:un)?restrict \w+|\\encoding \S+|\\connect .*|--.*")
 _SEARCH_PATH = "SELECT pg_catalog.set_config('search_path', '', false);"
 _DUMPED_FROM = re.compile(r"^-- Dumped from database version (\d+)", re.MULTILINE)
 _DUMPED_BY = re.compile(r"^-- Dumped by pg_dump version (\d+)", re.MULTILINE)
 _ENCODING = re.compile(r"^SET client_encoding = '([^']+)';$", re.MULTILINE)
-_SETVAL = re.compile(rb"SELECT pg_catalog\.setval\('((?:[^']|'')*)', (-?\d+), (true|false)\)")
+_SETVAL = re.compile(rb"SELECT pg_catalog\.setval\((E?)'((?:[^']|'')*)', (-?\d+), (true|false)\)")
 _LO_OPEN = re.compile(rb"SELECT pg_catalog\.lo_open\('(\d+)', \d+\)")
-_LO_WRITE = re.compile(rb"SELECT pg_catalog\.lowrite\(0, '\\x([0-9a-f]*)'\)")
+# With standard_conforming_strings off, which a database may have, a backslash is written twice.
+_LO_WRITE = re.compile(rb"SELECT pg_catalog\.lowrite\(0, E?'\\\\?x([0-9a-f]*)'\)")
+_LO_MADE = re.compile(rb"SELECT pg_catalog\.lo_create\('(\d+)'\)")
+_LO_ABOUT = re.compile(
+    rb"(?:ALTER|COMMENT ON|(?:GRANT|REVOKE) .*? ON|SECURITY LABEL .*? ON) LARGE OBJECT (\d+)\s.*", re.DOTALL
+)
+_MEANINGLESS = re.compile(rb"SELECT pg_catalog\.(?:set_config\('search_path', '', false\)|lo_close\(0\))")
+_LO_OWNER = re.compile(r"^\d+; \d+ \d+ BLOB METADATA - \S+ (.+)$", re.MULTILINE)
 _OWNER = re.compile(rf" OWNER TO ({IDENTIFIER});")
 _GRANT = re.compile(
     rf"^(?:GRANT|REVOKE|ALTER DEFAULT PRIVILEGES) .* (?:TO|FROM) ({IDENTIFIER})(?: WITH GRANT OPTION)?;$", re.MULTILINE
 )
+_TABLESPACE = re.compile(
+    rf"^SET default_tablespace = ({IDENTIFIER});$|^CREATE DATABASE .* TABLESPACE = ({IDENTIFIER})", re.MULTILINE
+)
+_IN_DATABASE = re.compile(rf"^ALTER ROLE ({IDENTIFIER}) IN DATABASE ", re.MULTILINE)
 _FOR_ROLE = re.compile(rf"^ALTER DEFAULT PRIVILEGES FOR ROLE ({IDENTIFIER}) ", re.MULTILINE)
 _POLICY = re.compile(rf"^CREATE POLICY .* TO ((?:{IDENTIFIER})(?:, (?:{IDENTIFIER}))*)(?: USING| WITH|;)", re.MULTILINE)
 _NAME = re.compile(IDENTIFIER)
@@ -68,40 +88,55 @@ class Entry(t.NamedTuple):
 
 
 class CopyStatements(t.NamedTuple):
-    """What makes a database: the statement that creates it, those that follow at once, and those for the end."""
+    """What makes a database: the statement that creates it, those that follow at once, and those for the end.
+
+    ``limits`` say who may come in, or make it a template: they are for the live name, and in the way before.
+    """
 
     creating: str
     further: list[str]
     properties: list[str]
+    limits: list[str]
 
 
 class Schema(t.NamedTuple):
-    """The statements of a dump by object; with the versions of the server and of pg_dump, and its encoding."""
+    """The statements of a dump by object; with the versions of the server and of pg_dump.
+
+    ``object_owners`` own large objects, where pg_dump has written that among the rows (17 and newer).
+    """
 
     entries: dict[Entry, list[str]]
     server_version: int | None
     program_version: int | None
+    object_owners: frozenset[str] = frozenset()
+    tablespaces: frozenset[str] = frozenset()
 
     @property
     def extensions(self) -> list[str]:
         """Return the names of the extensions in it."""
         return sorted(entry.name for entry in self.entries if entry.kind == "EXTENSION")
 
+    @property
+    def has_database(self) -> bool:
+        """Return whether it says what the database itself is like."""
+        return any(entry.kind == "DATABASE" for entry in self.entries)
+
     def find_roles(self) -> set[str]:
         """Return the roles that its statements name: owners, grantees, and those of policies."""
         roles: set[str] = set()
         for entry, statements in self.entries.items():
-            text = "\n".join(statements)
-            for pattern in (_OWNER, _GRANT, _FOR_ROLE):
+            text = blank_literals("\n".join(statements))
+            for pattern in (_OWNER, _GRANT, _FOR_ROLE, *((_IN_DATABASE,) if entry.is_of_database else ())):
                 roles |= {match[1] for match in pattern.finditer(text)}
             if entry.kind == "POLICY":
                 roles |= {name for match in _POLICY.finditer(text) for name in _NAME.findall(match[1])}
-        return {unquote(role) for role in roles if role not in ("PUBLIC", "public")}
+        return {unquote(role) for role in roles if role not in ("PUBLIC", "public")} | self.object_owners
 
     def find_owners(self) -> set[str]:
-        """Return the roles that own something in it."""
-        texts = ("\n".join(statements) for statements in self.entries.values())
-        return {unquote(match[1]) for text in texts for match in _OWNER.finditer(text)}
+        """Return the roles that own something in it, or whose default privileges it sets."""
+        texts = (blank_literals("\n".join(statements)) for statements in self.entries.values())
+        found = {match[1] for text in texts for pattern in (_OWNER, _FOR_ROLE) for match in pattern.finditer(text)}
+        return {unquote(name) for name in found} | self.object_owners
 
     def name_copy(self, quoted: str) -> CopyStatements:
         """Return what makes a database named ``quoted`` what the dump says of its own; a Refusal of any other statement."""
@@ -110,7 +145,7 @@ class Schema(t.NamedTuple):
         }
         created = [statement for entry, found in own.items() if entry.kind == "DATABASE" for statement in found]
         if not created:
-            return CopyStatements(f"CREATE DATABASE {quoted} TEMPLATE template0", [], [])
+            return CopyStatements(f"CREATE DATABASE {quoted} TEMPLATE template0", [], [], [])
         name = read_created(created[0])
         names = [entry.name for entry in own if entry.kind == "DATABASE"]
         if name is None or names != [unquote(name)] or any(read_created(further) for further in created[1:]):
@@ -122,7 +157,9 @@ class Schema(t.NamedTuple):
         rest = [statement for entry, found in own.items() if entry.kind in _GRANTS for statement in found]
         last = [statement for entry, found in own.items() if entry.kind == "DATABASE PROPERTIES" for statement in found]
         first, *further = (rename_database(statement, name, quoted) for statement in (*created, *rest))
-        return CopyStatements(first, further, [rename_database(statement, name, quoted) for statement in last])
+        named = [rename_database(statement, name, quoted) for statement in last]
+        limits = [statement for statement in named if is_limit(statement)]
+        return CopyStatements(first, further, [statement for statement in named if statement not in limits], limits)
 
 
 def unquote(name: str) -> str:
@@ -134,6 +171,11 @@ def find_encoding(text: bytes) -> str:
     """Return PostgreSQL's name of the encoding that a dump is in."""
     match = _ENCODING.search(text[:8192].decode("ascii", "replace"))
     return match[1] if match else "UTF8"
+
+
+def list_object_owners(listing: str) -> frozenset[str]:
+    """Return who owns the large objects of a dump, from the listing of pg_restore."""
+    return frozenset(match[1] for match in _LO_OWNER.finditer(listing))
 
 
 def read_schema(text: str) -> Schema:
@@ -152,7 +194,8 @@ def read_schema(text: str) -> Schema:
     head = text[: headers[0].start] if headers else text
     versions = [pattern.search(head) for pattern in (_DUMPED_FROM, _DUMPED_BY)]
     server, program = (None if match is None else int(match[1]) for match in versions)
-    return Schema(entries, server, program)
+    tablespaces = {match[1] or match[2] for match in _TABLESPACE.finditer(blank_literals(text))}
+    return Schema(entries, server, program, tablespaces=frozenset(map(unquote, tablespaces)))
 
 
 class Rows(t.NamedTuple):
@@ -163,11 +206,15 @@ class Rows(t.NamedTuple):
 
 
 class Data(t.NamedTuple):
-    """What is in tables, sequences (last value, whether it was called) and large objects (hashes)."""
+    """What is in tables, sequences (last value, whether it was called) and large objects (hashes).
 
-    rows: dict[str, Rows]
+    ``about`` are the hashes of owner, grants and comment of large objects, where the dump has them among the rows.
+    """
+
+    rows: dict[TableName, Rows]
     sequences: dict[str, tuple[int, bool]]
     objects: dict[int, str]
+    about: dict[int, int]
 
 
 class DataReader(RowCounter):
@@ -179,12 +226,18 @@ class DataReader(RowCounter):
         self._total = 0
         self._sequences: dict[str, tuple[int, bool]] = {}
         self._objects: dict[int, t.Any] = {}
+        self._about: dict[int, int] = {}
         self._open: int | None = None
+        self._unknown: bytes | None = None
 
     def read(self) -> Data:
-        """Return what has been read so far."""
-        rows = {name_table(table): Rows(count, self._totals[table]) for table, count in self.rows.items()}
-        return Data(rows, dict(self._sequences), {oid: found.hexdigest() for oid, found in self._objects.items()})
+        """Return what has been read so far; a Refusal where it has a call whose outcome cannot be compared."""
+        if self._unknown is not None:
+            text = self._unknown.decode("utf-8", "backslashreplace")
+            raise refuse(text, "it is no call that pg_dump is known to write among the rows")
+        rows = {decode_table(table): Rows(count, self._totals[table]) for table, count in self.rows.items()}
+        objects = {oid: found.hexdigest() for oid, found in self._objects.items()}
+        return Data(rows, dict(self._sequences), objects, dict(self._about))
 
     def _read_rows(self) -> bool:
         end = self._rest.find(b"\n\\.\n")
@@ -209,24 +262,41 @@ class DataReader(RowCounter):
         if statement.startswith(b"SELECT pg_catalog."):
             self._read_call(statement)
             return None
+        if match := _LO_ABOUT.fullmatch(statement):
+            oid = int(match[1])
+            self._about[oid] = (self._about.get(oid, 0) + hash(statement)) & _HASH_BITS
+            return None
         return parse_copy(statement)
 
     def _read_call(self, statement: bytes) -> None:
         if match := _SETVAL.fullmatch(statement):
-            name = match[1].replace(b"''", b"'").decode("utf-8", "backslashreplace")
-            self._sequences[name] = (int(match[2]), match[3] == b"true")
+            name = match[2].replace(b"''", b"'")
+            if match[1]:
+                name = name.replace(b"\\\\", b"\\")
+            self._sequences[name.decode("utf-8", "backslashreplace")] = (int(match[3]), match[4] == b"true")
         elif match := _LO_OPEN.fullmatch(statement):
             self._open = int(match[1])
             self._objects.setdefault(self._open, hashlib.sha256())
         elif (match := _LO_WRITE.fullmatch(statement)) and self._open is not None:
             self._objects[self._open].update(match[1])
+        elif match := _LO_MADE.fullmatch(statement):
+            self._objects.setdefault(int(match[1]), hashlib.sha256())
+        elif not _MEANINGLESS.fullmatch(statement):
+            self._unknown = self._unknown or statement.partition(b"(")[0][:80]  # no values
+
+
+def decode_table(table: Table) -> TableName:
+    """Return schema and name of a table as text."""
+    schema, name = (part.decode("utf-8", "backslashreplace") for part in table)
+    return schema, name
 
 
 def join_data(parts: t.Iterable[Data]) -> Data:
     """Return what is in several objects of one dump together; each thing is in one of them."""
-    joined = Data({}, {}, {})
+    joined = Data({}, {}, {}, {})
     for part in parts:
         joined.rows.update(part.rows)
         joined.sequences.update(part.sequences)
         joined.objects.update(part.objects)
+        joined.about.update(part.about)
     return joined

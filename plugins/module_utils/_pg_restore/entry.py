@@ -19,8 +19,9 @@ from .._postgresql.names import parse_name
 from .._s3.bucket import Bucket
 from .._s3.connection import make_client
 from . import side
-from .restore import MODULE, Options, Restore
+from .restore import MODULE, Restore
 from .source import LATEST, Source, find_backup, find_foreign, is_foreign
+from .work import Options
 
 if t.TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
@@ -118,6 +119,9 @@ def restore(module: AnsibleModule, outcome: Outcome) -> None:
                 work.ensure(source, check=module.check_mode)
         except driver_error() as error:
             raise sql_error(settings.target, error) from error
+        finally:
+            for warning in work.warnings:
+                module.warn(warning)
 
 
 def find_run(params: t.Mapping[str, t.Any], bucket: Bucket) -> str:

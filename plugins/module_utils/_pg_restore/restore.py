@@ -13,63 +13,35 @@ from __future__ import annotations
 
 import time
 import typing as t
-from dataclasses import dataclass, field
+from dataclasses import replace
 
 from .._backup.manifest import stamp
-from .._common.errors import OpsError, Refusal
+from .._common.errors import Refusal
 from .._common.outcome import Blocker, PlanItem
 from .._common.text import format_count, join_some
 from .._pg_backup import programs
-from .._postgresql.connection import Session
-from .._postgresql.locks import AdvisoryLock, read_holders
-from .._postgresql.names import quote
+from .._postgresql.connection import Session, transact, translate_errors
+from .._postgresql.locks import ClusterLock, read_holders
+from .._postgresql.names import format_name, quote
 from .._postgresql.pings import PERIOD, Pings
-from . import compare, role_statements, side
+from . import replication, role_statements, side
 from . import rights as restore_rights
-from .dump_text import CopyStatements, Schema
-from .restoring import Restorer, Tools, dump_database, find_decompressor
+from .comparing import Comparer
+from .dump_text import Schema
+from .restoring import Restorer, Tools, find_decompressor
 from .source import place_tables
 from .summary import describe_restore, summarize_restore
+from .swap import Swap, swap_databases
+from .work import Options, Work
 
 if t.TYPE_CHECKING:
     from .._common.outcome import Outcome
     from .._common.retry import Deadline
     from .._postgresql.connection import Settings
-    from .._postgresql.names import TableName
     from .dump_text import Data
     from .source import Source
 
 MODULE = "pg_restore"
-
-
-@dataclass(frozen=True)
-class Options:
-    """What the module was asked for. ``live`` is the name of the live database; ``purpose`` is in the name of the copy."""
-
-    state: str
-    live: str
-    tables: tuple[TableName, ...] = ()
-    compare_with: str = "backup"
-    roles: str = "required"
-    sessions: str = "refuse"
-    bin_dir: str | None = None
-    purpose: str = "restore"
-
-
-@dataclass
-class Work:
-    """What has been read before anything is done: the dump's objects, what is on the server, and what is to be done."""
-
-    source: Source
-    restorer: Restorer
-    tools: Tools
-    schema: Schema
-    statements: CopyStatements
-    mark: side.Mark
-    databases: dict[str, side.Database]
-    missing_roles: set[str]
-    roles: list[str]
-    places: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
 
 
 class Restore:
@@ -93,6 +65,7 @@ class Restore:
         self._deadline = deadline
         self._run_id = run_id
         self._settings = settings
+        self.warnings: list[str] = []
 
     def name_side(self, run: str) -> str:
         """Return the name of the copy of a backup."""
@@ -126,22 +99,22 @@ class Restore:
         if check:
             self._outcome.changed = is_due or options.state == side.LIVE
             if not is_due:
-                self._compare(work)
+                self._comparer(source).compare(work, notes=False)
             self._summarize(source, check=True, is_swapped=options.state == side.LIVE)
             return
-        self._lock()
+        self.lock()
         work.databases = self._read_names(source)  # another run may have ended in between
+        self._refuse_state(work.databases, source, work.mark)
         is_due = self._is_restore_due(work)
         data = self._restore(work) if is_due else None
         self._outcome.facts["restored"] = is_due
-        try:
-            self._compare(work, data=data)
-        except OpsError:
-            self._note_compared(work, is_equal=False)
-            raise
-        self._note_compared(work, is_equal=True)
+        copy = self._read_names(source).get(self.name_side(source.run))
+        comparer = self._comparer(source)
+        comparer.compare(work, data=data, notes=True)
+        if source.manifest is None and options.state == side.LIVE:
+            self._refuse_partial(source, work.databases.get(options.live), comparer.filled)
         if options.state == side.LIVE:
-            self._swap(work)
+            self._swap(work, compared=copy)
         self._summarize(source, check=False, is_swapped=options.state == side.LIVE)
 
     def remove(self, run: str, *, check: bool) -> None:
@@ -177,6 +150,7 @@ class Restore:
                 next_step="It is left alone, since it may be the only good one. Look at both, and drop it by hand",
             )
         side.refuse_sessions(self._session, name, self._outcome.blockers)
+        replication.refuse_replication(self._session, name, self._outcome.blockers, is_dropped=True)
         self._drop(name, why=f"{live} has taken its place, and a person lets it go", check=check)
 
     def _drop(self, name: str, *, why: str, check: bool) -> None:
@@ -184,11 +158,25 @@ class Restore:
         self._outcome.before, self._outcome.after = {"databases": [name]}, {"databases": []}
         self._outcome.changed = True
         if not check:
-            self._lock()
+            self.lock()
             self._refuse_strangers(name)
             self._outcome.write_attempted = True
-            side.drop_database(self._session, name, end_sessions=True)
+            self._drop_now(name)
         self._outcome.summary = f"{'would drop' if check else 'dropped'} {name}"
+
+    def _drop_now(self, name: str) -> None:
+        """Drop a database that is ours, with the subscriptions that a dump has brought along."""
+        if replication.read_subscriptions(self._session, name):
+            with self._enter(name) as inside:
+                replication.drop_subscriptions(inside)
+        side.drop_database(self._session, name, end_sessions=True)
+
+    def _enter(self, name: str) -> Session:
+        """Return a session in a database of ours, whatever it says of writing."""
+        return Session(replace(self._settings, dbname=name), module=MODULE, run_id=self._run_id, writes=False)
+
+    def _comparer(self, source: Source) -> Comparer:
+        return Comparer(self._session, self._options, self._outcome, copy=self.name_side(source.run))
 
     # ---- reading
 
@@ -227,20 +215,16 @@ class Restore:
         restore_rights.refuse_timescaledb(schema, source.url)
         databases = self._read_names(source)
         places = place_tables(source, options.tables)
-        names = sorted(f"{schema_name}.{name}" for entries in places.values() for schema_name, name in entries)
+        names = sorted(format_name(*table) for entries in places.values() for table in entries)
         mark = side.Mark(source.run, options.live, side.RESTORED, tuple(names))
         copy, live = self.name_side(source.run), databases.get(options.live)
-        if copy in databases:
-            side.refuse_foreign(databases[copy], expected=mark)
-            self._refuse_strangers(copy)
+        self._refuse_state(databases, source, mark)
         if options.compare_with == "original" and live is None:
             raise Refusal(
                 obj=f"database {options.live}",
                 problem="it is not on this server, and compare_with is original",
                 next_step="Set compare_with to backup, or correct login_db",
             )
-        if options.state == side.LIVE:
-            self._refuse_swap(databases, source, live)
         existing = restore_rights.read_roles(own)
         missing = schema.find_roles() - existing
         text = source.read_globals() if missing else None
@@ -255,22 +239,74 @@ class Restore:
         lacks = restore_rights.find_lacks(own, schema, owners=schema.find_owners() - missing)
         if live is not None and options.state == side.LIVE:
             lacks += restore_rights.find_lacks(own, Schema({}, None, None), owners={live.owner})
+        statements = schema.name_copy(quote(copy))
+        lacks += restore_rights.find_setting_lacks(own, statements.properties)
+        lacks += restore_rights.find_tablespace_lacks(own, schema.tablespaces)
         restore_rights.refuse_lacks(list(dict.fromkeys(lacks)), self._outcome.blockers)
-        return Work(
-            source, restorer, tools, schema, schema.name_copy(quote(copy)), mark, databases, missing, roles, places
-        )
+        return Work(source, restorer, tools, schema, statements, mark, databases, missing, roles, places)
 
-    def _refuse_swap(self, databases: dict[str, side.Database], source: Source, live: side.Database | None) -> None:
+    def _refuse_state(self, databases: dict[str, side.Database], source: Source, mark: side.Mark) -> None:
+        """Refuse what is on the server and is not ours to drop, rename or replace."""
+        copy = self.name_side(source.run)
+        if copy in databases:
+            side.refuse_foreign(databases[copy], expected=mark)
+            side.refuse_other(databases[copy], expected=mark, system=self._session.server.system_identifier)
+            self._refuse_strangers(copy)
+        if self._options.state == side.LIVE:
+            self._refuse_swap(databases, source)
+
+    def _refuse_swap(self, databases: dict[str, side.Database], source: Source) -> None:
         """Refuse to put a copy in the place of a database that somebody uses, and where the original has no name to go to."""
-        kept = self.name_kept(source.run)
+        kept, live = self.name_kept(source.run), databases.get(self._options.live)
         if kept in databases and live is not None:
             raise Refusal(
                 obj=f"database {kept}",
                 problem=f"there is one already, and {live.name} is not the copy that has taken its place",
                 next_step="Look at both: one of them is an original of an earlier run. Rename or drop it by hand, and run again",
             )
-        if live is not None and self._options.sessions == "refuse":
+        if live is None:
+            return
+        if not live.is_invalid:
+            self._refuse_unprepared(databases.get(self.name_side(source.run)), source, live)
+        replication.refuse_replication(self._session, live.name, self._outcome.blockers, is_dropped=False)
+        if self._options.sessions == "refuse":
             side.refuse_sessions(self._session, live.name, self._outcome.blockers)
+        else:
+            side.refuse_unendable(self._session, live.name, self._outcome.blockers)
+
+    def _refuse_unprepared(self, copy: side.Database | None, source: Source, live: side.Database) -> None:
+        """Refuse to replace a database by a backup of which there is no copy beside.
+
+        A swap uses up its copy, and only state beside makes one. So a request for the swap that comes once more, long
+        after it was fulfilled, finds none, whatever has become of marks in comments and of the kept original.
+        """
+        mark = None if copy is None else copy.mark
+        if mark is not None and not mark.tables:
+            return
+        raise Refusal(
+            obj=f"database {live.name}",
+            problem=f"there is no whole copy of backup {source.run} beside it, so nothing says that this backup has not taken"
+            " its place before, and that what was written since may go",
+            next_step=f"Restore it first (state: beside, backup: {source.run}), look at the copy, and run again",
+        )
+
+    def _refuse_partial(
+        self, source: Source, live: side.Database | None, filled: t.Collection[tuple[str, str]]
+    ) -> None:
+        """Refuse a dump that nothing vouches for where tables with rows would have none: it may be of a part, or have no rows."""
+        if live is None or live.is_invalid:
+            return
+        with self._enter(live.name) as inside:
+            lost = [table for table in side.list_filled(inside) if table not in filled]
+        if not lost:
+            return
+        raise Refusal(
+            obj=source.url,
+            problem=f"{format_count(len(lost), 'table')} of {live.name} with rows would be missing or empty"
+            f" ({join_some([format_name(*table) for table in lost])}), and no manifest says that this dump is of all of it",
+            next_step="Copy what is needed from the database beside. If all of them may really go, rename the two by hand"
+            " (ALTER DATABASE ... RENAME TO, in one transaction)",
+        )
 
     def _refuse_strangers(self, name: str) -> None:
         """Refuse to drop or rename a copy that others than our own programs are connected to."""
@@ -278,6 +314,7 @@ class Restore:
             entry
             for entry in side.list_sessions(self._session, name)
             if not entry.application.startswith(f"lowtide.ops {MODULE} ")
+            and not (entry.is_left and self._session.is_pooled)
         ]
         if sessions:
             self._outcome.blockers += side.block_sessions(name, sessions)
@@ -291,12 +328,12 @@ class Restore:
         found = work.databases.get(self.name_side(work.source.run))
         return found is None or not found.is_restored(work.mark, system=self._session.server.system_identifier)
 
-    def _lock(self) -> None:
-        """Take the right to restore this database; it goes with the session."""
+    def lock(self) -> None:
+        """Take the right to restore this database, from whichever database; it goes with the session."""
         key = side.find_lock_key(self._options.live)
-        if AdvisoryLock(self._session, key).try_acquire():
+        if ClusterLock(self._session, key).try_acquire():
             return
-        holders = read_holders(self._session, key)
+        holders = read_holders(self._session, key, anywhere=True)
         holder = holders[0].description if holders else "a session that has ended since"
         since = holders[0].since if holders else None
         self._outcome.blockers.append(
@@ -324,9 +361,8 @@ class Restore:
             names = join_some(sorted(work.missing_roles))
             items.append(PlanItem("roles", f"create {names}", "the backup has objects and grants of them"))
         if is_due and copy in work.databases:
-            items.append(
-                PlanItem(f"database {copy}", "drop", "an interrupted run of this module left it", reversible=False)
-            )
+            why = "an interrupted run of this module left it"
+            items.append(PlanItem(f"database {copy}", "drop", why, reversible=False))
         if is_due:
             estimate = None if manifest is None else round(2 * (manifest.dump_seconds + manifest.verify_seconds), 1)
             what = f"restore {join_some(work.mark.tables)} beside" if work.mark.tables else "restore beside"
@@ -336,7 +372,10 @@ class Restore:
             kept = self.name_kept(source.run)
             live = self._options.live
             what = f"rename to {live}, and {live} to {kept}" if live in work.databases else f"rename to {live}"
-            items.append(PlanItem(f"database {copy}", what, f"{live} is to be as backup {source.run} has it"))
+            why = f"{live} is to be as backup {source.run} has it"
+            if live in work.databases and work.databases[live].is_invalid:
+                why += "; what is there now is what an interrupted DROP DATABASE has left, and can only be dropped"
+            items.append(PlanItem(f"database {copy}", what, why))
         self._outcome.plan = items
         before = sorted(work.databases)
         after = {*before, copy} if self._options.state != side.LIVE else {*before, self._options.live}
@@ -362,12 +401,18 @@ class Restore:
             "kept": None,
             "live_since": None,
             "restored": restored,
+            "passed_over": [{"url": url, "problem": problem} for url, problem in source.passed],
             "compared": [],
             "not_compared": [],
             "differences": [],
             "restore_seconds": None,
             "compare_seconds": None,
+            "swap_seconds": None,
+            "sessions_ended": 0,
         }
+        self.warnings += [
+            f"{url} is newer than backup {source.run} and was passed over: {problem}" for url, problem in source.passed
+        ]
 
     def _summarize(self, source: Source, *, check: bool, is_swapped: bool) -> None:
         facts = self._outcome.facts
@@ -393,132 +438,81 @@ class Restore:
             role_statements.create_roles(own, work.roles)
             self._outcome.changed = True
         if copy in work.databases:
-            side.drop_database(own, copy, end_sessions=True)
+            self._drop_now(copy)
             self._outcome.changed = True
         quoted = quote(copy)
         side.create_database(own, work.statements.creating)
         self._outcome.changed = True
         mark = work.mark._replace(state=side.RESTORING)
-        own.execute("BEGIN")
-        for statement in work.statements.further:
-            own.execute(statement)
-        own.execute(f"ALTER DATABASE {quoted} CONNECTION LIMIT -1")
-        side.set_mark(own, copy, mark, comment=side.read_databases(own, copy)[copy].comment)
-        own.execute("COMMIT")
+        with transact(own):
+            self._make(copy, work.statements.further)
+            own.execute(f"ALTER DATABASE {quoted} CONNECTION LIMIT -1")
+            side.set_mark(own, copy, mark, comment=side.read_databases(own, copy)[copy].comment)
+        # What the server does not accept at the end is to be known before the rows are restored.
+        with transact(own, keep=False):
+            self._make(copy, [*work.statements.properties, *work.statements.limits])
         data = None
         if work.places:
             work.restorer.restore_tables(copy, work.places)
         else:
             data = work.restorer.restore(copy)
             if source.manifest is not None:
-                self._compare_counts(work, data)
-        # Settings such as default_transaction_read_only, and a limit of connections, would be in the way before.
-        own.execute("BEGIN")
-        for statement in work.statements.properties:
-            own.execute(statement)
+                self._comparer(source).compare_counts(work, data)
+        # Settings such as default_transaction_read_only would be in the way before; limits of connections and the like are
+        # for the live name only.
+        with transact(own):
+            self._make(copy, work.statements.properties)
+        self._analyze(copy)
         found = side.read_databases(own, copy)[copy]
         mark = work.mark._replace(oid=found.oid, system=own.server.system_identifier)
         side.set_mark(own, copy, mark, comment=found.comment)
-        own.execute("COMMIT")
         self._outcome.facts["restore_seconds"] = round(time.monotonic() - started, 3)
         return data
 
-    def _compare_counts(self, work: Work, data: Data) -> None:
-        """Compare the rows in the dump with what was counted when the backup was made."""
-        for entry in work.source.read_tables():
-            name = f"{entry['schema']}.{entry['name']}"
-            count = data.rows.get(name, compare.NO_ROWS).number
-            if count != entry["rows"]:
-                raise OpsError(
-                    obj=work.source.url,
-                    problem=f"table {name} has {count} rows, {entry['rows']} were recorded",
-                    next_step="Use another backup; find out what altered this one",
-                )
+    def _make(self, copy: str, statements: t.Sequence[str]) -> None:
+        """Execute statements of the dump on the database itself."""
+        for statement in statements:
+            with translate_errors(f"database {copy}: {statement.partition(' TO ')[0][:200]}"):
+                self._session.execute(statement)
 
-    def _compare(self, work: Work, *, data: Data | None = None) -> None:
-        """Compare the copy with the dump, and with the original if asked; each difference is named."""
-        started = time.monotonic()
-        own, copy = self._options, self.name_side(work.source.run)
-        facts = self._outcome.facts
-        schema, actual = dump_database(work.tools, copy)
-        expected = data or work.restorer.read_data()
-        self._compare_with(
-            f"backup {work.source.run}",
-            work.schema,
-            compare.select_tables(expected, work.mark.tables) if work.mark.tables else expected,
-            schema,
-            compare.select_tables(actual, work.mark.tables) if work.mark.tables else actual,
-            is_partial=bool(work.mark.tables),
-        )
-        if work.mark.tables:
-            actual = compare.select_tables(actual, work.mark.tables)
-        if own.compare_with == "original":
-            original_schema, original = dump_database(work.tools, own.live)
-            if work.mark.tables:
-                original = compare.select_tables(original, work.mark.tables)
-            self._compare_with(
-                f"original {own.live}", original_schema, original, schema, actual, is_partial=bool(work.mark.tables)
-            )
-        facts["rows"] = sum(rows.number for rows in actual.rows.values())
-        facts["tables"] = len(actual.rows)
-        facts["compare_seconds"] = round(time.monotonic() - started, 3)
+    def _analyze(self, copy: str) -> None:
+        """Give the copy statistics, which no dump has: without them every query is planned by guesses."""
+        with self._enter(copy) as inside, translate_errors(f"ANALYZE of database {copy}"):
+            inside.execute(f"SET statement_timeout = {max(1, int(self._deadline.remaining * 1000))}")
+            inside.execute("ANALYZE")
 
-    def _note_compared(self, work: Work, *, is_equal: bool) -> None:
-        """Note on the copy that it is equal to its backup, or no more: others rely on it (corruption_triage)."""
-        found = side.read_databases(self._session, self.name_side(work.source.run)).get(self.name_side(work.source.run))
-        mark = None if found is None else found.mark
-        if found is None or mark is None or bool(mark.since) == is_equal:
-            return
-        since = side.read_time(self._session) if is_equal else ""
-        side.set_mark(self._session, found.name, mark._replace(since=since), comment=found.comment)
-
-    def _compare_with(
-        self, what: str, schema: Schema, data: Data, own_schema: Schema, own: Data, *, is_partial: bool
-    ) -> None:
-        """Compare with one other, and raise with the names of all that differs."""
-        facts = self._outcome.facts
-        differences = compare.compare_data(data, own)
-        parts = ["rows"] if is_partial else ["rows", "sequences", "large objects"]
-        versions = [(which.server_version, which.program_version) for which in (schema, own_schema)]
-        if is_partial:
-            facts["not_compared"].append(f"{what}: definitions, since only some tables were asked for")
-        elif versions[0] == versions[1]:
-            differences += compare.compare_schemas(schema, own_schema)
-            parts += ["definitions", "owners", "grants", "extensions"]
-        else:
-            facts["not_compared"].append(
-                f"{what}: definitions, owners, grants and extensions, since they are of PostgreSQL {versions[0][0]}"
-                f" (pg_dump {versions[0][1]}) there and {versions[1][0]} (pg_dump {versions[1][1]}) here"
-            )
-        facts["compared"].append(f"{what}: {', '.join(parts)}")
-        if differences:
-            facts["differences"] = compare.report(differences)
-            raise OpsError(
-                obj=f"database {facts['database']}",
-                problem=f"{format_count(len(differences), 'difference')} from {what}: {compare.describe(differences)}",
-                next_step="It has not taken the live name. Find out who has changed it; remove it with state: absent, and"
-                " restore again",
-            )
-
-    def _swap(self, work: Work) -> None:
+    def _swap(self, work: Work, *, compared: side.Database | None) -> None:
         """Have the copy take the live name, and the original the name under which it is kept."""
         own, source = self._options, work.source
         databases = self._read_names(source)
-        live, copy = databases.get(own.live), databases[self.name_side(source.run)]
-        self._refuse_swap(databases, source, live)
-        swap = side.Swap(
-            live=own.live,
-            side=copy.name,
-            kept=self.name_kept(source.run),
-            mark=work.mark,
-            connection_limit=copy.connection_limit if live is None else live.connection_limit,
-            allows_connections=live is None or live.allows_connections,
-        )
+        live, copy = databases.get(own.live), databases.get(self.name_side(source.run))
+        if copy is None or compared is None or copy.oid != compared.oid:
+            raise Refusal(
+                obj=f"database {self.name_side(source.run)}",
+                problem="it is not the one any more that was compared",
+                next_step="Find out who has dropped or replaced it, and run again",
+            )
+        self._refuse_state(databases, source, work.mark)
+        limits = work.schema.name_copy(quote(own.live)).limits
+        kept = self.name_kept(source.run)
+        swap = Swap(live=own.live, kept=kept, mark=work.mark, copy=copy, original=live, limits=tuple(limits))
         self._outcome.write_attempted = True
+        side.end_pooled(self._session, copy.name)
         if own.sessions == "end" and live is not None:
             with Session(self._settings, module=MODULE, run_id=self._run_id) as end:
-                side.swap_databases(self._session, swap, has_original=True, end=end)
+                done = swap_databases(self._session, swap, end=end)
         else:
-            side.swap_databases(self._session, swap, has_original=live is not None, end=None)
+            done = swap_databases(self._session, swap, end=None)
         self._outcome.changed = True
-        self._outcome.facts |= {"database": own.live, "kept": None if live is None else swap.kept}
+        self._outcome.facts |= {
+            "database": own.live,
+            "kept": None if live is None else kept,
+            "swap_seconds": round(done.seconds, 3),
+            "sessions_ended": done.ended,
+        }
+        standbys = 0 if live is None else replication.count_standbys(self._session)
+        if standbys:
+            self.warnings.append(
+                f"{format_count(standbys, 'server')} follow this one. Who was connected to {own.live} on a standby before the"
+                f" swap goes on reading the original there, which is {kept} now: end the sessions on {kept} on each standby"
+            )

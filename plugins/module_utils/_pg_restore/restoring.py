@@ -25,7 +25,7 @@ from .._backup.verify import NotVerified, compare_part
 from .._common.errors import OpsError, Refusal
 from .._pg_backup import programs
 from .amcheck import leave_out_amcheck
-from .dump_text import Data, DataReader, Schema, find_encoding, join_data, read_schema
+from .dump_text import Data, DataReader, Schema, find_encoding, join_data, list_object_owners, read_schema
 
 if t.TYPE_CHECKING:
     from .._backup.manifest import Part
@@ -103,7 +103,18 @@ class Restorer:
             self._feed(self._dump.main, [pipeline], is_whole=False)
             self._finish(self._dump.main, pipeline, may_end_early=True)
         text = b"".join(pieces)
-        return read_schema(text.decode(find_python_encoding(find_encoding(text)), "backslashreplace"))
+        encoding = find_python_encoding(find_encoding(text))
+        schema = read_schema(text.decode(encoding, "backslashreplace"))
+        return schema._replace(object_owners=list_object_owners(self._list().decode(encoding, "backslashreplace")))
+
+    def _list(self) -> bytes:
+        """Return the listing of the dump."""
+        with self._start([Command((self._tools.programs.pg_restore, "-l"), next_step=_NEXT)]) as pipeline:
+            pieces: list[bytes] = []
+            pipeline.consume(pieces.append)
+            self._feed(self._dump.main, [pipeline], is_whole=False)
+            self._finish(self._dump.main, pipeline, may_end_early=True)
+        return b"".join(pieces)
 
     def read_data(self) -> Data:
         """Read all rows, sequences and large objects of the dump, and compare its objects with the manifest."""
@@ -128,12 +139,7 @@ class Restorer:
         if not self.leaves_out_amcheck:
             yield ()
             return
-        pieces: list[bytes] = []
-        with self._start([Command((self._tools.programs.pg_restore, "-l"), next_step=_NEXT)]) as pipeline:
-            pipeline.consume(pieces.append)
-            self._feed(self._dump.main, [pipeline], is_whole=False)
-            self._finish(self._dump.main, pipeline, may_end_early=True)
-        listing = leave_out_amcheck(b"".join(pieces).decode("utf-8", "surrogateescape"))
+        listing = leave_out_amcheck(self._list().decode("utf-8", "surrogateescape"))
         with tempfile.NamedTemporaryFile("w", encoding="utf-8", errors="surrogateescape") as file:
             file.write(listing)
             file.flush()
@@ -253,7 +259,7 @@ def dump_database(tools: Tools, database: str) -> tuple[Schema, Data]:
     step = "Correct what the message says, and run again"
     reader, pieces = DataReader(), list[bytes]()
     for options, take in (
-        (("--section=pre-data", "--section=post-data"), pieces.append),
+        (("--create", "--section=pre-data", "--section=post-data"), pieces.append),
         (("--section=data",), reader.feed),
     ):
         command = Command((*argv, *options, target), env=tools.environment, next_step=step)

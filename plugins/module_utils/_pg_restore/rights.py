@@ -5,14 +5,16 @@
 
 from __future__ import annotations
 
+import re
 import typing as t
 
 from .._common.errors import Refusal
 from .._common.outcome import Blocker
 from .._common.text import format_count, join_some
-from .._postgresql.names import format_name
+from .._postgresql.names import INHERIT_VERSION, format_name
 from .amcheck import AMCHECK
-from .dump_text import Schema
+from .dump_text import Schema, unquote
+from .sql_text import IDENTIFIER
 
 if t.TYPE_CHECKING:
     from .._postgresql.connection import Session
@@ -21,12 +23,21 @@ TIMESCALEDB = "timescaledb"
 
 _ROLES = "SELECT rolname::text FROM pg_catalog.pg_roles"
 _ACCOUNT = """
-SELECT pg_catalog.quote_ident(rolname) AS name, rolsuper AS is_superuser, rolcreatedb AS may_create
+SELECT pg_catalog.quote_ident(rolname) AS name, rolsuper AS is_superuser, rolcreatedb AS may_create,
+       rolbypassrls AS sees_all_rows, rolcreaterole AS may_alter_roles
   FROM pg_catalog.pg_roles WHERE rolname = session_user
 """
+# Its rights without SET ROLE, and from PostgreSQL 16 on to hand something over to it, which a membership may both lack.
 _NOT_MEMBER = """
-SELECT rolname::text FROM pg_catalog.pg_roles
- WHERE rolname::text = ANY (%(roles)s) AND NOT pg_catalog.pg_has_role(session_user, oid, 'MEMBER') ORDER BY 1
+SELECT rolname::text, rolsuper FROM pg_catalog.pg_roles
+ WHERE rolname::text = ANY (%(roles)s)
+   AND NOT (pg_catalog.pg_has_role(session_user, oid, 'USAGE') AND pg_catalog.pg_has_role(session_user, oid, %(handing)s))
+ ORDER BY 1
+"""
+_TABLESPACES = """
+SELECT n.name, s.oid IS NOT NULL AS is_there FROM unnest(%(names)s::text[]) AS n (name)
+  LEFT JOIN pg_catalog.pg_tablespace s ON s.spcname::text = n.name
+ WHERE s.oid IS NULL OR NOT pg_catalog.has_tablespace_privilege(session_user, s.oid, 'CREATE') ORDER BY 1
 """
 _EXTENSIONS = """
 SELECT e.name::text, v.superuser AND NOT v.trusted AS is_privileged
@@ -34,6 +45,24 @@ SELECT e.name::text, v.superuser AND NOT v.trusted AS is_privileged
   JOIN pg_catalog.pg_available_extension_versions v ON v.name = e.name AND v.version = e.default_version
  WHERE e.name::text = ANY (%(names)s)
 """
+# Settings that take a right of their own. One that no loaded library knows may be any, so the server wants a superuser.
+_SETTINGS = """
+SELECT n.name FROM unnest(%(names)s::text[]) AS n (name)
+  LEFT JOIN pg_catalog.pg_settings s ON lower(s.name) = lower(n.name)
+ WHERE coalesce(s.context, '') IN ('', 'superuser', 'superuser-backend'){granted}
+"""
+_GRANTED = " AND NOT pg_catalog.has_parameter_privilege(session_user, n.name, 'SET')"
+PARAMETER_RIGHTS = 150000
+"""From this version on a right to a setting can be granted."""
+_NO_ADMIN = """
+SELECT rolname::text FROM pg_catalog.pg_roles
+ WHERE rolname::text = ANY (%(roles)s) AND (rolsuper OR NOT pg_catalog.pg_has_role(session_user, oid, 'MEMBER WITH ADMIN OPTION'))
+"""
+_SET = re.compile(
+    rf"ALTER (?:DATABASE (?:{IDENTIFIER})|ROLE ({IDENTIFIER}) IN DATABASE (?:{IDENTIFIER})) SET ({IDENTIFIER}) .*;",
+    re.DOTALL,
+)
+_FORCED = re.compile(r"^ALTER TABLE ONLY (.*) FORCE ROW LEVEL SECURITY;$", re.MULTILINE)
 
 
 class Account(t.NamedTuple):
@@ -42,6 +71,8 @@ class Account(t.NamedTuple):
     name: str
     is_superuser: bool
     may_create: bool
+    sees_all_rows: bool
+    may_alter_roles: bool
 
 
 class Extension(t.NamedTuple):
@@ -90,9 +121,21 @@ def find_lacks(session: Session, schema: Schema, *, owners: t.Collection[str]) -
     if not (account.may_create or account.is_superuser):
         lacks.append(_lack(account, "it may not create databases", f"ALTER ROLE {account.name} CREATEDB"))
     if not account.is_superuser:
-        for (role,) in session.query(_NOT_MEMBER, {"roles": sorted(owners)}):
+        handing = "SET" if session.server.version >= INHERIT_VERSION else "MEMBER"
+        for role, is_superuser in session.query(_NOT_MEMBER, {"roles": sorted(owners), "handing": handing}):
+            what = f"it is no member of {format_name(role)}, which owns something"
+            if is_superuser:
+                # To be a member of a superuser is to be one.
+                lacks.append(_lack(account, f"{what} and is a superuser", "Restore as a superuser"))
+                continue
             statement = f"GRANT {format_name(role)} TO {account.name}"
-            lacks.append(_lack(account, f"it is no member of {format_name(role)}, which owns something", statement))
+            if session.server.version >= INHERIT_VERSION:
+                statement += " WITH INHERIT TRUE, SET TRUE"
+            lacks.append(_lack(account, what, statement))
+    forced = find_forced(schema)
+    if forced and not (account.is_superuser or account.sees_all_rows):
+        what = f"{join_some(forced)} {'has' if len(forced) == 1 else 'have'} FORCE ROW LEVEL SECURITY, and it may not read all rows"
+        lacks.append(_lack(account, what, f"ALTER ROLE {account.name} BYPASSRLS"))
     there = {entry.name: entry for entry in session.read(Extension, _EXTENSIONS, {"names": schema.extensions})}
     for name in schema.extensions:
         if name == AMCHECK:
@@ -108,6 +151,59 @@ def find_lacks(session: Session, schema: Schema, *, owners: t.Collection[str]) -
         elif there[name].is_privileged and not account.is_superuser:
             lacks.append(_lack(account, f"only a superuser may create the extension {name}", "Restore as a superuser"))
     return lacks
+
+
+def find_setting_lacks(session: Session, statements: t.Iterable[str]) -> list[Blocker]:
+    """Return what login_user lacks to give the copy the settings of its database, which a dump has for its end."""
+    account = session.read(Account, _ACCOUNT)[0]
+    matches = [match for match in map(_SET.fullmatch, statements) if match]
+    if account.is_superuser or not matches:
+        return []
+    can_grant = session.server.version >= PARAMETER_RIGHTS
+    names = sorted({unquote(match[2]) for match in matches})
+    sql = _SETTINGS.format(granted=_GRANTED if can_grant else "")
+    lacks = []
+    for (name,) in session.query(sql, {"names": names}):
+        step = f"GRANT SET ON PARAMETER {format_name(*name.split('.'))} TO {account.name}"
+        what = f"it may not set {name}, which is a setting of the database"
+        lacks.append(_lack(account, what, step if can_grant else "Restore as a superuser"))
+    roles = sorted({unquote(match[1]) for match in matches if match[1]} - {unquote(account.name)})
+    if account.may_alter_roles:
+        # From that version on it takes the administration of the role as well.
+        found = session.query(_NO_ADMIN, {"roles": roles}) if session.server.version >= INHERIT_VERSION else []
+        roles = [row[0] for row in found]
+    for role in roles:
+        own = format_name(role)
+        step = "Restore as a superuser"
+        if session.server.version >= INHERIT_VERSION:
+            step += f", or ALTER ROLE {account.name} CREATEROLE; GRANT {own} TO {account.name} WITH ADMIN OPTION"
+        lacks.append(
+            _lack(account, f"it may not set what {own} has in the database (ALTER ROLE ... IN DATABASE)", step)
+        )
+    return lacks
+
+
+def find_tablespace_lacks(session: Session, names: t.Collection[str]) -> list[Blocker]:
+    """Return the tablespaces of a dump that this server does not have, or that login_user may not use."""
+    account = session.read(Account, _ACCOUNT)[0]
+    lacks = []
+    for name, is_there in session.query(_TABLESPACES, {"names": sorted(names)}):
+        own = format_name(name)
+        grant = f"GRANT CREATE ON TABLESPACE {own} TO {account.name}"
+        if is_there:
+            lacks.append(_lack(account, f"it may not use the tablespace {own}", grant))
+            continue
+        step = f"Make it, wherever there is room: CREATE TABLESPACE {own} LOCATION '...'; {grant}"
+        lacks.append(
+            Blocker(object=f"tablespace {own}", what="this server does not have it", holder="", next_step=step)
+        )
+    return lacks
+
+
+def find_forced(schema: Schema) -> list[str]:
+    """Return the tables whose rows even their owner sees by policies only."""
+    texts = ("\n".join(lines) for entry, lines in schema.entries.items() if entry.kind == "TABLE")
+    return [match[1] for text in texts for match in _FORCED.finditer(text)]
 
 
 def must_leave_out(session: Session, schema: Schema) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import typing as t
 
-from .._postgresql.connection import driver_error
+from .._postgresql.connection import transact
 from .dump_text import unquote
 from .sql_text import IDENTIFIER, split_statements
 
@@ -27,15 +27,9 @@ def list_roles(text: str) -> set[str]:
 
 def create_roles(session: Session, statements: t.Sequence[str]) -> None:
     """Make roles in one transaction: a run that is killed or refused in between leaves none of them half made."""
-    session.execute("BEGIN")
-    try:
+    with transact(session):
         for statement in statements:
             session.execute(statement)
-        session.execute("COMMIT")
-    except driver_error():
-        if not session.connection.closed:
-            session.execute("ROLLBACK")
-        raise
 
 
 def list_statements(text: str, missing: t.Collection[str], existing: t.Collection[str]) -> list[str]:

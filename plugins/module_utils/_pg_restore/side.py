@@ -11,14 +11,11 @@ in the next transaction: a run that is killed in between is recognised by the ne
 from __future__ import annotations
 
 import json
-import threading
 import typing as t
 import zlib
 
-from .._common.errors import OpsError, Refusal
+from .._common.errors import Refusal
 from .._common.outcome import Blocker
-from .._postgresql.connection import driver_error
-from .._postgresql.errors import sql_error, sqlstate
 from .._postgresql.locks import LOCK_CLASS
 from .._postgresql.names import quote
 
@@ -28,11 +25,12 @@ if t.TYPE_CHECKING:
 MARK = "lowtide.ops pg_restore "
 MARK_LIMIT = LOCK_CLASS
 """The connection limit of a database that was created by us and has no mark so far."""
+INVALID = -2
+"""The connection limit of a database that an interrupted DROP DATABASE has left: nobody comes in, and only DROP ends it."""
 NAME_BYTES = 63
-OBJECT_IN_USE = "55006"
 LOCALE_PROVIDER = 150000
 """The first version that knows that option, which newer programs write in any case."""
-END_SECONDS = 30.0
+END_MILLISECONDS = 10000
 
 RESTORING, RESTORED, LIVE, ORIGINAL = "restoring", "restored", "live", "original"
 
@@ -43,25 +41,41 @@ SELECT d.oid::bigint AS oid, d.datname::text AS name, r.rolname::text AS owner,
   FROM pg_catalog.pg_database d JOIN pg_catalog.pg_roles r ON r.oid = d.datdba
  WHERE d.datname::text = ANY (%(names)s)
 """
+# What a pooler keeps of a client that has left: of the account itself, idle, and without the name that each client gives.
 # Who may not read all statistics sees of others the process, the user and the application; background workers have no user.
 _SESSIONS = """
 SELECT pid, usename::text AS user, application_name AS application,
        coalesce(pg_catalog.host(client_addr),
                 CASE WHEN backend_start IS NULL THEN 'where only pg_read_all_stats may see' ELSE 'the server itself' END) AS client,
-       backend_start::text AS since
+       backend_start::text AS since, coalesce(usename = session_user AND state = 'idle' AND application_name = '', false) AS is_left
   FROM pg_catalog.pg_stat_activity
  WHERE datname::text = %(name)s AND pid <> pg_catalog.pg_backend_pid() AND usesysid IS NOT NULL
 UNION ALL
-SELECT NULL, owner::text, 'prepared transaction ' || gid, 'nowhere', prepared::text
+SELECT NULL, owner::text, 'prepared transaction ' || gid, 'nowhere', prepared::text, false
   FROM pg_catalog.pg_prepared_xacts WHERE database::text = %(name)s
  ORDER BY 1
 """
-_END = """
-SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity
- WHERE datname::text = %(name)s AND pid <> pg_catalog.pg_backend_pid() AND usename IS NOT NULL
+_END_POOLED = """
+SELECT pg_catalog.pg_terminate_backend(pid, %(milliseconds)s) FROM pg_catalog.pg_stat_activity
+ WHERE datname::text = %(name)s AND pid <> pg_catalog.pg_backend_pid()
+   AND usename = session_user AND state = 'idle' AND application_name = ''
 """
-
-
+# Of a superuser only a superuser ends a session, and what the server or an extension has started is none of a client. Who may
+# not read all statistics does not see what kind a session is.
+_UNENDABLE = """
+SELECT a.pid FROM pg_catalog.pg_stat_activity a
+  JOIN pg_catalog.pg_roles r ON r.oid = a.usesysid JOIN pg_catalog.pg_roles me ON me.rolname = session_user
+ WHERE a.datname::text = %(name)s AND a.pid <> pg_catalog.pg_backend_pid()
+   AND (coalesce(a.backend_type, 'client backend') NOT IN ('client backend', 'parallel worker')
+        OR NOT (me.rolsuper OR (NOT r.rolsuper AND (pg_catalog.pg_has_role(session_user, r.oid, 'USAGE')
+                                                    OR pg_catalog.pg_has_role(session_user, 'pg_signal_backend', 'USAGE')))))
+"""
+_TABLES = """
+SELECT n.nspname::text, c.relname::text FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+ WHERE c.relkind = 'r' AND pg_catalog.pg_relation_size(c.oid) > 0 AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+   AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = c.oid
+                      AND d.deptype = 'e') ORDER BY 1, 2
+"""
 _NOW = """SELECT to_char(pg_catalog.clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')"""
 
 
@@ -139,7 +153,13 @@ class Database(t.NamedTuple):
     def is_restored(self, expected: Mark, *, system: str) -> bool:
         """Return whether it is the very database that was restored whole, as a mark says that is to be there."""
         mark = self.mark
-        return mark is not None and mark._replace(since="") == expected._replace(oid=self.oid, system=system)
+        is_it = mark is not None and mark._replace(since="") == expected._replace(oid=self.oid, system=system)
+        return is_it and not self.is_invalid
+
+    @property
+    def is_invalid(self) -> bool:
+        """Return whether an interrupted DROP DATABASE has left it: part of its files may be gone."""
+        return self.connection_limit == INVALID
 
     @property
     def is_unmarked(self) -> bool:
@@ -148,13 +168,17 @@ class Database(t.NamedTuple):
 
 
 class ClientSession(t.NamedTuple):
-    """Who is connected to a database; ``pid`` is None of a prepared transaction."""
+    """Who is connected to a database; ``pid`` is None of a prepared transaction.
+
+    ``is_left``: a pooler may have kept it of a client of this account that has left.
+    """
 
     pid: int | None
     user: str
     application: str
     client: str
     since: str | None
+    is_left: bool
 
     def describe(self) -> str:
         """Return it as a person reads it."""
@@ -243,6 +267,48 @@ def refuse_foreign(found: Database, *, expected: Mark) -> None:
     )
 
 
+def list_filled(session: Session) -> list[tuple[str, str]]:
+    """Return the tables of the database of this session that have rows, but those of extensions."""
+    return [
+        (schema, name)
+        for schema, name in session.query(_TABLES)
+        if session.query(f"SELECT 1 FROM ONLY {quote(schema, name)} LIMIT 1")  # noqa: S608 - quoted names of the catalog
+    ]
+
+
+def refuse_other(found: Database, *, expected: Mark, system: str) -> None:
+    """Refuse to drop a copy that is complete and not the one that is wanted: somebody may have worked in it."""
+    mark = found.mark
+    if mark is None or mark.state != RESTORED or found.is_invalid or found.is_restored(expected, system=system):
+        return
+    what = f"has the rows of {', '.join(mark.tables)} only" if mark.tables else "is a whole one"
+    raise Refusal(
+        obj=f"database {found.name}",
+        problem=f"it {what}, was restored by an earlier run, and is not what is asked for now; somebody may have worked in it",
+        next_step="Remove it first, once nobody needs what is in it (state: absent), or rename it; then run again",
+    )
+
+
+def refuse_unendable(session: Session, name: str, blockers: list[Blocker]) -> None:
+    """Refuse to end the sessions on a database where not all of them can be ended: the others would be lost for nothing."""
+    pids = {row[0] for row in session.query(_UNENDABLE, {"name": name})}
+    sessions = [entry for entry in list_sessions(session, name) if entry.pid is None or entry.pid in pids]
+    if not sessions:
+        return
+    blockers += block_sessions(name, sessions)
+    raise Refusal(
+        obj=f"database {name}",
+        problem=f"of the sessions on it {len(sessions)} could not be ended by this account, so none is: {sessions[0].describe()}",
+        next_step="End what blocks it by hand (of a superuser only a superuser can), or GRANT pg_signal_backend; then run again",
+    )
+
+
+def end_pooled(session: Session, name: str) -> None:
+    """End what a pooler has kept of the sessions of this account in a database of ours; without a pooler there is nothing."""
+    if session.is_pooled:
+        session.query(_END_POOLED, {"name": name, "milliseconds": END_MILLISECONDS})
+
+
 def create_database(session: Session, statement: str) -> None:
     """Create a database by a statement of its dump that names the copy already; it is recognised as ours from then on."""
     if session.server.version < LOCALE_PROVIDER:
@@ -260,90 +326,3 @@ def set_mark(session: Session, name: str, mark: Mark, *, comment: str | None) ->
 def drop_database(session: Session, name: str, *, end_sessions: bool) -> None:
     """Drop a database; with its sessions, which are our own, where asked."""
     session.execute(f"DROP DATABASE {quote(name)}" + (" WITH (FORCE)" if end_sessions else ""))
-
-
-class Swap(t.NamedTuple):
-    """Two databases that take each other's place: ``side`` gets the live name, the original the name ``kept``."""
-
-    live: str
-    side: str
-    kept: str
-    mark: Mark
-    connection_limit: int
-    allows_connections: bool
-
-
-def swap_databases(session: Session, swap: Swap, *, has_original: bool, end: Session | None) -> None:
-    """Rename both in one transaction. The first rename locks the live name: who comes from then on waits for the outcome.
-
-    The server waits some seconds for sessions to end before it refuses; with ``end``, a second session ends them
-    meanwhile. Nothing persists of a run that is killed before the commit, and all of it after that.
-    """
-    live, side, kept = (quote(name) for name in (swap.live, swap.side, swap.kept))
-    databases = read_databases(session, swap.live, swap.side)
-    ending = _Ending(end, swap.live)
-    session.execute("BEGIN")
-    try:
-        if has_original:
-            with ending:
-                session.execute(f"ALTER DATABASE {live} RENAME TO {kept}")
-            mark = swap.mark._replace(state=ORIGINAL)
-            set_mark(session, swap.kept, mark, comment=databases[swap.live].comment)
-        session.execute(f"ALTER DATABASE {side} RENAME TO {live}")
-        copy = databases[swap.side]
-        mark = swap.mark._replace(
-            state=LIVE, oid=copy.oid, system=session.server.system_identifier, since=read_time(session)
-        )
-        set_mark(session, swap.live, mark, comment=copy.comment)
-        session.execute(
-            f"ALTER DATABASE {live} WITH CONNECTION LIMIT {int(swap.connection_limit)}"
-            f" ALLOW_CONNECTIONS {'true' if swap.allows_connections else 'false'}"
-        )
-        session.execute("COMMIT")
-    except driver_error() as error:
-        if not session.connection.closed:
-            session.execute("ROLLBACK")
-        raise explain_swap(session, swap, error, ending.error) from error
-
-
-def explain_swap(session: Session, swap: Swap, error: Exception, ending: Exception | None) -> OpsError:
-    """Return why two databases could not be renamed, with who is connected to them and why they were not ended."""
-    if sqlstate(error) != OBJECT_IN_USE or session.connection.closed:
-        return sql_error(f"database {swap.live}", error)
-    sessions = [*list_sessions(session, swap.live), *list_sessions(session, swap.side)]
-    words = sessions[0].describe() if sessions else "they have ended since"
-    if ending is not None:
-        words += f"; they could not be ended: {sql_error(swap.live, ending).problem}"
-    return Refusal(
-        obj=f"database {swap.live}",
-        problem=f"it or {swap.side} was in use, and was not renamed: {words}",
-        next_step="Both are as they were. Stop who connects, or set sessions to end, and run again",
-    )
-
-
-class _Ending:
-    """Ends the sessions on a database from another session, again and again, until it is left."""
-
-    def __init__(self, session: Session | None, name: str) -> None:
-        self._session = session
-        self._name = name
-        self._over = threading.Event()
-        self.error: Exception | None = None
-        self._thread = threading.Thread(target=self._work, daemon=True)
-
-    def _work(self) -> None:
-        if self._session is None:
-            return
-        try:
-            while not self._over.is_set():
-                self._session.query(_END, {"name": self._name})
-                self._over.wait(0.2)
-        except driver_error() as error:
-            self.error = error
-
-    def __enter__(self) -> None:
-        self._thread.start()
-
-    def __exit__(self, *_exc: object) -> None:
-        self._over.set()
-        self._thread.join(END_SECONDS)

@@ -38,6 +38,8 @@ class Source:
     dump: Dump
     manifest: Published | None
     listed: dict[str, str]
+    passed: tuple[tuple[str, str], ...] = ()
+    """Newer runs that do not count, by their address, with the reason."""
 
     @property
     def time_zone(self) -> str | None:
@@ -76,9 +78,20 @@ def find_backup(bucket: Bucket, place: keys.Place, *, run: str, now: datetime) -
             listed = {name: entry.key for name, entry in candidate.parts.items()}
             dump = Dump(bucket, {name: listed[name] for name in manifest.dumps}, manifest.parts)
             url = place.url(place.key(candidate.run_id, ""))
-            return Source(candidate.run_id, manifest.database, url, dump, manifest, listed)
+            passed = tuple((name_run(place, entry), explain_bad(entry)) for entry in bad)
+            return Source(candidate.run_id, manifest.database, url, dump, manifest, listed, passed)
         bad.append(examined)
     raise explain_none(bucket, place, run=run, bad=bad)
+
+
+def name_run(place: keys.Place, examined: catalogue.Examined) -> str:
+    """Return the address of a run."""
+    return place.url(place.key(examined.run.run_id, ""))
+
+
+def explain_bad(examined: catalogue.Examined) -> str:
+    """Return why a run does not count."""
+    return examined.problem or "it is dated in the future"
 
 
 def explain_none(bucket: Bucket, place: keys.Place, *, run: str, bad: list[catalogue.Examined]) -> Refusal:
@@ -86,8 +99,8 @@ def explain_none(bucket: Bucket, place: keys.Place, *, run: str, bad: list[catal
     step = "See with lowtide.ops.pg_backup_info which backups there are"
     if bad:
         return Refusal(
-            obj=place.url(place.key(bad[0].run.run_id, "")),
-            problem=f"it does not count as a backup: {bad[0].problem or 'it is dated in the future'}",
+            obj=name_run(place, bad[0]),
+            problem=f"it does not count as a backup: {explain_bad(bad[0])}",
             next_step=step,
         )
     above = place.root.rsplit("/", 2)[0] + "/"

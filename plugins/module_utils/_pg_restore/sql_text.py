@@ -46,6 +46,7 @@ _STANDARD = _compile(_PLAIN)
 _TEXTS = {True: _compile(_PLAIN, _WITH_HEADERS), False: _compile(_ESCAPED, _WITH_HEADERS)}
 _CONFORMING = re.compile(r"^SET standard_conforming_strings = (on|off);$", re.MULTILINE)
 _LITERAL = rf"(?:[eE]{_ESCAPED}|{_PLAIN})"
+_LIMIT = re.compile(r" (?:CONNECTION LIMIT = -?\d+|(?:IS_TEMPLATE|ALLOW_CONNECTIONS) = (?:true|false));\Z")
 _FORMS = tuple(
     re.compile(form.replace("{name}", f"(?P<name>{IDENTIFIER})").replace("{role}", f"(?:{IDENTIFIER})"), re.DOTALL)
     for form in (
@@ -81,7 +82,7 @@ def find_headers(text: str) -> list[Header]:
     headers: list[Header] = []
     for lexeme in _TEXTS[match is None or match[1] == "on"].finditer(text):
         if lexeme["open"] is not None:
-            raise _refuse(text[lexeme.start() :], "a literal or a name in it has no end")
+            raise refuse(text[lexeme.start() :], "a literal or a name in it has no end")
         if lexeme["header"] is not None:
             kind = lexeme["kind"]
             # A name may look like the rest of a header. Then it is not known what this is, and it is none of the database.
@@ -101,14 +102,14 @@ def split_statements(text: str) -> list[str]:
     statements, start = [], 0
     for lexeme in _STANDARD.finditer(text):
         if lexeme["open"] is not None:
-            raise _refuse(text[start:], "a literal or a name in it has no end")
+            raise refuse(text[start:], "a literal or a name in it has no end")
         if (lexeme["comment"] or lexeme["command"]) and not text[start : lexeme.start()].strip():
             start = lexeme.end()
         elif lexeme["sign"] == ";":
             statements.append(text[start : lexeme.end()].strip())
             start = lexeme.end()
     if text[start:].strip():
-        raise _refuse(text[start:], "it has no end")
+        raise refuse(text[start:], "it has no end")
     return statements
 
 
@@ -118,7 +119,7 @@ def rename_database(statement: str, name: str, quoted: str) -> str:
     ``name`` is as the dump writes it, in quotes where they are needed.
     """
     if split_statements(statement) != [statement]:
-        raise _refuse(statement, "it is not one statement")
+        raise refuse(statement, "it is not one statement")
     for form in _FORMS:
         match = form.fullmatch(statement)
         if match is None:
@@ -127,7 +128,7 @@ def rename_database(statement: str, name: str, quoted: str) -> str:
             return statement
         if match["name"] == name:
             return statement[: match.start("name")] + quoted + statement[match.end("name") :]
-    raise _refuse(statement, f"it is none of the statements that pg_dump writes of the database {name}")
+    raise refuse(statement, f"it is none of the statements that pg_dump writes of the database {name}")
 
 
 def read_created(statement: str) -> str | None:
@@ -136,7 +137,30 @@ def read_created(statement: str) -> str | None:
     return None if match is None else match["name"]
 
 
-def _refuse(text: str, problem: str) -> Refusal:
+def blank_literals(text: str) -> str:
+    """Return a text without what is in its literals and comments, bodies of functions included: somebody else's words."""
+    return _STANDARD.sub(_blank, text)
+
+
+def _blank(lexeme: re.Match[str]) -> str:
+    if lexeme["comment"]:
+        return ""
+    return "''" if lexeme["escaped"] or lexeme["literal"] or lexeme["dollar"] else lexeme[0]
+
+
+def is_limit(statement: str) -> bool:
+    """Return whether a statement on a database says who may come in, or makes it a template."""
+    return _LIMIT.search(statement) is not None
+
+
+def read_literal(literal: str) -> str:
+    """Return what a literal says, plain or with escapes as pg_dump writes them (backslashes twice)."""
+    text = literal.lstrip("E")[1:-1].replace("''", "'")
+    return text.replace("\\\\", "\\") if literal.startswith("E") else text
+
+
+def refuse(text: str, problem: str) -> Refusal:
+    """Return why a statement of a dump is not accepted."""
     words = " ".join(text.split())
     return Refusal(
         obj=f"statement {words[:80]!r} of the dump",

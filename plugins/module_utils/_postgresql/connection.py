@@ -416,6 +416,22 @@ def driver_error() -> type[Exception]:
 
 
 @contextlib.contextmanager
+def transact(session: Session, *, keep: bool = True) -> t.Iterator[None]:
+    """Execute the statements of the block together; after an error none of them was, and the session goes on.
+
+    Without ``keep`` it is a rehearsal, and none of them was in any case.
+    """
+    session.execute("BEGIN")
+    try:
+        yield
+        session.execute("COMMIT" if keep else "ROLLBACK")
+    except BaseException:
+        if not session.connection.closed:
+            session.execute("ROLLBACK")
+        raise
+
+
+@contextlib.contextmanager
 def translate_errors(obj: str) -> t.Iterator[None]:
     """Raise an error of the driver as one with object, problem and next step."""
     try:
@@ -434,5 +450,6 @@ __all__ = [
     "driver_error",
     "new_run_id",
     "settings_from",
+    "transact",
     "translate_errors",
 ]

@@ -17,9 +17,9 @@ import pytest
 from ansible_collections.lowtide.ops.plugins.module_utils._pg_restore.side import find_lock_key
 from support import wide_database
 from support.backups import make_bucket, quoted
-from support.modules import ModuleRun, run_module
+from support.modules import run_module
 from support.postgresql_servers import Server, find_server
-from support.restores import OWN_PUBLIC, Shop, make_shop
+from support.restores import OWN_PUBLIC, Shop, assert_done, make_shop
 from support.s3_proxy import Fault, s3_proxy
 
 pytestmark = pytest.mark.lab("postgresql_versions", "versitygw")
@@ -48,18 +48,16 @@ EDITS = {
         "ALTER TABLE shop.lines DROP CONSTRAINT lines_orders_fkey",
         "",
     ),
+    "database: missing is ALTER DATABASE {name} SET work_mem TO '5MB';": (
+        "ALTER DATABASE {copy} RESET work_mem",
+        "not expected is ALTER ROLE {reader} IN DATABASE {name} SET work_mem TO '7MB';",
+    ),
     "function shop.twice(integer): missing is": (
         "CREATE OR REPLACE FUNCTION shop.twice(i int) RETURNS int LANGUAGE sql AS 'SELECT 3 * i'",
         "",
     ),
 }
 """What is found when the copy was changed by a statement, and what else has to be said then."""
-
-
-def assert_done(run: ModuleRun) -> None:
-    """It has changed something, and did not fail."""
-    assert not run.failed, run.msg
-    assert run.changed
 
 
 def hold(shop: Shop, database: str, application: str) -> Any:
@@ -91,7 +89,7 @@ def test_a_backup_takes_the_place_of_the_live_database(shop: Shop) -> None:
         assert (predicted["plan"], predicted["diff"]) == (done["plan"], done["diff"])
         assert done["diff"]["after"]["databases"] == shop.databases()
         assert done["compared"] == [
-            f"backup {shop.run_id}: rows, sequences, large objects, definitions, owners, grants, extensions"
+            f"backup {shop.run_id}: rows, sequences, large objects, definitions, owners, grants, extensions, settings"
         ]
         for check in (True, False) if state == "live" else (False,):
             again = shop.restore(check=check, **options)
@@ -125,7 +123,8 @@ def test_a_backup_takes_the_place_of_the_live_database(shop: Shop) -> None:
 def test_each_difference_is_named(shop: Shop, edits: list[str]) -> None:
     """F30: a row, a value, a sequence, a grantee, an owner, an extension, a large object, a definition; it does not go live."""
     assert_done(shop.restore())
-    names = {"owner": shop.owner, "reader": shop.reader, "account": shop.account}
+    names = {"owner": shop.owner, "reader": shop.reader, "account": shop.account, "name": shop.name, "copy": shop.copy}
+    shop.site.sql(f"ALTER ROLE {shop.reader} IN DATABASE {shop.copy} SET work_mem TO '7MB'", database="postgres")
     for edit in edits:
         shop.site.sql(EDITS[edit][0].format(**names), database=shop.copy)
     run = shop.restore(state="live", backup=shop.run_id)
@@ -148,6 +147,9 @@ def test_the_original_is_compared_where_that_is_asked(shop: Shop) -> None:
     shop.site.sql(f"GRANT SELECT ON shop.lines TO {shop.reader}")
     run = shop.restore(compare_with="original")
     assert run.failed
+    assert "It is as the backup has it" in run.msg
+    comment = shop.site.sql(f"SELECT shobj_description({shop.oid(shop.copy)}, 'pg_database')")[0][0]
+    assert '"since": "20' in comment  # the copy is proven to be as its backup all the same
     assert f"2 differences from original {shop.name}" in run.msg
     assert "table shop.empty: it has 0 rows, not 1" in run.msg
     assert f"missing is GRANT SELECT ON TABLE shop.lines TO {shop.reader};" in run.msg
@@ -155,7 +157,9 @@ def test_the_original_is_compared_where_that_is_asked(shop: Shop) -> None:
 
 @pytest.mark.procedure("C21", "A24")
 def test_a_live_database_in_use_is_refused_or_left_first(shop: Shop) -> None:
-    """F31: the session is named, before anything is restored; ended only where that was asked, and clients come back."""
+    """F31: the session is named; ended only where that was asked, and clients come back to the copy."""
+    assert_done(shop.restore())
+    both = sorted([shop.name, shop.copy])
     with closing(hold(shop, shop.name, "checkout")) as session:
         pid = session.info.backend_pid
         for check in (True, False):
@@ -163,13 +167,15 @@ def test_a_live_database_in_use_is_refused_or_left_first(shop: Shop) -> None:
             assert run["error"]["refused"] is True
             assert f"pid {pid}, user postgres, application checkout" in run.msg
             assert run["blockers"][0]["next_step"] == f"SELECT pg_terminate_backend({pid})"
-            assert shop.databases() == [shop.name]
+            assert shop.databases() == both
         if shop.server.version >= OWN_PUBLIC:
             denied = shop.restore(state="live", backup=shop.run_id, sessions="end")
-            assert denied.failed  # of a superuser: nobody else may end it
+            assert denied["error"]["refused"] is True  # of a superuser: nobody else may end it
             assert f"pid {pid}" in denied.msg
             assert "could not be ended" in denied.msg
             assert shop.kept not in shop.databases()
+            with session.cursor() as cursor:
+                cursor.execute("SELECT 1")  # it was left as it is, and so were all others
     over, counts, errors = threading.Event(), set[int](), list[str]()
 
     def work() -> None:
@@ -195,6 +201,7 @@ def test_a_live_database_in_use_is_refused_or_left_first(shop: Shop) -> None:
         over.set()
         thread.join()
     assert_done(done)
+    assert done["sessions_ended"] >= 0
     assert counts <= {450, 500}
     assert shop.count() == 500
     assert all("terminat" in text or "does not exist" in text for text in errors), errors
@@ -248,7 +255,7 @@ def test_the_first_error_ends_a_restore(shop: Shop) -> None:
     ):
         shop.site.sql(statement)
     run_id, original = shop.back_up(), shop.oid(shop.name)
-    options = shop.site.params(maintenance_db="lowtide", bin_dir=shop.programs, state="live", backup=run_id)
+    options = shop.site.params(maintenance_db="lowtide", bin_dir=shop.programs, backup=run_id)
     for _ in range(2):
         run = run_module("pg_restore", options)
         assert run.failed
@@ -349,11 +356,15 @@ def test_some_tables_only(shop: Shop) -> None:
     assert "no rows of such a table" in shop.restore(tables=["shop.nosuch"], check=True).msg
     refused = shop.restore(tables=["shop.orders"], state="live", backup=shop.run_id)
     assert "option tables" in refused.msg
-    # Other tables are another copy: it is made anew, since it is ours.
-    whole = shop.restore()
-    assert_done(whole)
-    assert [step["what"] for step in whole["plan"]] == ["drop", "restore beside"]
+    # Other tables are another copy: somebody may have mended rows in this one, so it is not dropped for that.
+    other = shop.restore()
+    assert other["error"]["refused"] is True
+    assert "has the rows of shop.orders only" in other.msg
+    assert shop.count(database=shop.copy) == 499
+    assert_done(shop.restore(state="absent", backup=shop.run_id))
+    assert_done(shop.restore())
     assert shop.count("shop.lines", database=shop.copy) == 300
+    assert "is a whole one" in shop.restore(tables=["shop.orders"]).msg
 
 
 @pytest.mark.procedure("A24")
@@ -374,6 +385,7 @@ def test_a_backup_in_several_objects(server: Server, lab: dict[str, Any], unique
         assert copy == original
         assert properties[4].startswith("wide\nlowtide.ops pg_restore ")  # the copy's mark
         assert (*properties[:4], *properties[5:]) == (*expected[:4], *expected[5:])
+        assert_done(run_module("pg_restore", options | {"state": "absent"}))
         some = run_module(
             "pg_restore", options | {"tables": ['"odd.sch""ema*"."n' + "n" * 62 + '"'], "compare_with": "backup"}
         )
@@ -382,10 +394,10 @@ def test_a_backup_in_several_objects(server: Server, lab: dict[str, Any], unique
 
 
 @pytest.fixture
-def foreign(shop: Shop) -> Callable[[str], bytes]:
+def foreign(shop: Shop) -> Callable[..., bytes]:
     """What pg_dump writes of the shop in a format."""
 
-    def dump(letter: str) -> bytes:
+    def dump(letter: str, *more: str) -> bytes:
         facts = shop.site.lab["postgresql"]
         where = [
             "-h",
@@ -395,6 +407,7 @@ def foreign(shop: Shop) -> Callable[[str], bytes]:
             "-U",
             facts["superuser"],
             f"-F{letter}",
+            *more,
             shop.name,
         ]
         environment = {"PGPASSFILE": facts["passfile"]}
@@ -406,7 +419,7 @@ def foreign(shop: Shop) -> Callable[[str], bytes]:
 
 
 @pytest.mark.procedure("A24", "D19", "C21")
-def test_a_foreign_dump_is_said_to_be_unproven(shop: Shop, foreign: Callable[[str], bytes]) -> None:
+def test_a_foreign_dump_is_said_to_be_unproven(shop: Shop, foreign: Callable[..., bytes]) -> None:
     """Only where it is named, packed or not; a script, which would run over its errors, is refused."""
     # Such a dump does not say in which time zone it shows times.
     shop.site.sql(f"ALTER ROLE {shop.account} RESET TimeZone", database="postgres")
@@ -425,6 +438,17 @@ def test_a_foreign_dump_is_said_to_be_unproven(shop: Shop, foreign: Callable[[st
         assert "no manifest" in str(run["warnings"])
         assert shop.count(database=run["database"]) == 500
         assert shop.restore(foreign_dump=key, state="absent").changed
+    # One without the rows of a table is not put in the place of all of it.
+    shop.site.client.put_object(
+        Bucket=shop.site.bucket, Key="part.dump", Body=foreign("c", "--exclude-table-data=shop.lines")
+    )
+    assert_done(shop.restore(foreign_dump="part.dump"))
+    partial = shop.restore(foreign_dump="part.dump", state="live")
+    assert partial["error"]["refused"] is True
+    assert "1 table of" in partial.msg
+    assert "shop.lines" in partial.msg
+    assert shop.count() == 500
+    assert_done(shop.restore(foreign_dump="part.dump", state="absent"))
     shop.site.client.put_object(Bucket=shop.site.bucket, Key="backup.sql.gz", Body=gzip.compress(foreign("p")))
     shop.site.client.put_object(Bucket=shop.site.bucket, Key="backup.sql", Body=foreign("p"))
     for key in ("backup.sql", "backup.sql.gz", "nosuch"):
@@ -436,8 +460,9 @@ def test_a_foreign_dump_is_said_to_be_unproven(shop: Shop, foreign: Callable[[st
 
 
 @pytest.mark.procedure("A24")
-def test_two_runs_exclude_each_other(shop: Shop) -> None:
-    """The holder is named."""
+@pytest.mark.parametrize("database", ["postgres", pytest.param("lowtide", marks=pytest.mark.sweep)])
+def test_two_runs_exclude_each_other(shop: Shop, database: str) -> None:
+    """The holder is named, also one whose maintenance_db is another: an advisory lock is one of its database."""
     facts = shop.site.lab["postgresql"]
     with (
         closing(
@@ -446,7 +471,7 @@ def test_two_runs_exclude_each_other(shop: Shop) -> None:
                 port=shop.server.port,
                 user=facts["superuser"],
                 passfile=facts["passfile"],
-                dbname="lowtide",
+                dbname=database,
                 application_name="the other run",
             )
         ) as other,
@@ -457,6 +482,8 @@ def test_two_runs_exclude_each_other(shop: Shop) -> None:
         assert run["error"]["refused"] is True
         assert "the other run" in run.msg
         assert shop.databases() == [shop.name]
+        if database == "lowtide":
+            return
     assert_done(shop.restore())
 
 

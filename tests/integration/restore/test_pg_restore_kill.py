@@ -27,13 +27,13 @@ SHARES = 24
 ROUNDS: list[Any] = list(range(SHARES)) if is_sweep() else ["COPY shop.lines", "RENAME TO LIVE"]
 
 
-def wanted(shop: Shop, proxy: StatementProxy | None = None) -> dict[str, Any]:
-    """Options of a run that brings the backup under the live name, through a proxy if there is one."""
+def wanted(shop: Shop, state: str, proxy: StatementProxy | None = None) -> dict[str, Any]:
+    """Options of a run that makes the copy (beside) or brings it under the live name, through a proxy if there is one."""
     way = {} if proxy is None else {"login_host": proxy.host, "login_port": proxy.port}
-    return shop.params(state="live", backup=shop.run_id, ssl_mode="disable", **way)
+    return shop.params(state=state, backup=shop.run_id, ssl_mode="disable", **way)
 
 
-def kill_before(shop: Shop, is_due: Callable[[Statement], bool], options: dict[str, Any] | None = None) -> bool:
+def kill_before(shop: Shop, is_due: Callable[[Statement], bool], options: dict[str, Any]) -> bool:
     """Run the module and SIGKILL it as a statement is about to reach the server, which then never has it; was it killed?"""
     started: list[subprocess.Popen[str]] = []
 
@@ -45,7 +45,7 @@ def kill_before(shop: Shop, is_due: Callable[[Statement], bool], options: dict[s
 
     with StatementProxy(shop.server.host, shop.server.port, before) as proxy:
         way = {"login_host": proxy.host, "login_port": proxy.port}
-        process = start_module("pg_restore", wanted(shop, proxy) if options is None else {**options, **way})
+        process = start_module("pg_restore", {**options, **way})
         started.append(process)
         process.communicate(timeout=120)
     shop.wait_left()
@@ -57,21 +57,29 @@ def kill_before(shop: Shop, is_due: Callable[[Statement], bool], options: dict[s
 def test_killed_anywhere_the_live_name_is_whole_and_the_rerun_ends_right(shop: Shop, share: int | str) -> None:
     """The original or the restored one; the next run completes, and the one after it has nothing to do."""
     original = shop.oid(shop.name)
-    points: list[Callable[[Statement], bool]]
+    points: list[tuple[str, Callable[[Statement], bool]]]
     if isinstance(share, str):
         text = share.replace("LIVE", quoted(shop.name))
-        points = [lambda statement: text in statement.text]
+        points = [("beside" if "COPY" in share else "live", lambda statement: text in statement.text)]
     else:
-        with StatementProxy(shop.server.host, shop.server.port, lambda _statement: True) as proxy:
-            assert run_module("pg_restore", wanted(shop, proxy)).changed
-            numbers = [number for number in range(1, len(proxy.statements) + 1) if number % SHARES == share]
+        points = []
+        for state in ("beside", "live"):
+            with StatementProxy(shop.server.host, shop.server.port, lambda _statement: True) as proxy:
+                assert run_module("pg_restore", wanted(shop, state, proxy)).changed
+                numbers = [number for number in range(1, len(proxy.statements) + 1) if number % SHARES == share]
+            points += [(state, lambda statement, number=number: statement.number == number) for number in numbers]  # type: ignore[misc]
         put_back(shop)
-        points = [lambda statement, number=number: statement.number == number for number in numbers]  # type: ignore[misc]
-    for number, is_due in enumerate(points):
-        killed = kill_before(shop, is_due)
+    for number, (state, is_due) in enumerate(points):
+        if state == "live":
+            assert run_module("pg_restore", wanted(shop, "beside")).changed
+        killed = kill_before(shop, is_due, wanted(shop, state))
         assert killed or not isinstance(share, str), "the statement never came"
         is_restored = check_whole(shop, original)
-        again = run_module("pg_restore", wanted(shop))
+        if state == "beside":
+            assert not is_restored
+            copied = run_module("pg_restore", wanted(shop, "beside"))
+            assert not copied.failed, (number, copied.msg)
+        again = run_module("pg_restore", wanted(shop, "live"))
         assert not again.failed, (number, again.msg)
         assert again.changed is not is_restored, number
         assert check_whole(shop, original), number

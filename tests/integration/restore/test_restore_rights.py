@@ -11,6 +11,8 @@ from labkit.postgresql_accounts import RIGHTS
 from support.postgresql_rights import find_grants, grant_all_but
 from support.restores import OWN_PUBLIC, PASSWORD, Shop
 
+OWN_SET = 16
+"""From this version on a grant says itself whether its rights are inherited, and handed on by SET ROLE."""
 pytestmark = pytest.mark.lab("postgresql_versions", "versitygw")
 
 
@@ -24,7 +26,14 @@ def test_each_grant_is_needed_and_named(shop: Shop, tmp_path: Path) -> None:
         for grant in find_grants(RIGHTS.read_text(encoding="utf-8"))
         if "'restore'" in grant or '"restore"' in grant
     ]
-    expected = {"CREATEDB": f"ALTER ROLE {shop.account} CREATEDB", "GRANT": f"GRANT {shop.owner} TO {shop.account}"}
+    shop.site.sql("ALTER TABLE shop.lines ENABLE ROW LEVEL SECURITY; ALTER TABLE shop.lines FORCE ROW LEVEL SECURITY")
+    shop = shop.replace_run(shop.back_up())
+    expected = {
+        "CREATEDB": f"ALTER ROLE {shop.account} CREATEDB",
+        "GRANT": f"GRANT {shop.owner} TO {shop.account}"
+        + (" WITH INHERIT TRUE, SET TRUE" if shop.server.version >= OWN_SET else ""),
+        "BYPASSRLS": f"ALTER ROLE {shop.account} BYPASSRLS",
+    }
     assert len(grants) == len(expected)
     for grant, statement in zip(grants, expected.values(), strict=True):
         shop.site.sql(f"REVOKE CONNECT ON DATABASE lowtide FROM {shop.account}", database="postgres")

@@ -56,6 +56,7 @@ def test_killed_at_any_task_the_live_name_is_whole_and_the_rerun_ends_right(shop
     """The original before the module and the restored one after it; the next run completes it, or does nothing."""
     original = shop.oid(shop.name)
     inventory = write_inventory(shop, tmp_path)
+    assert shop.restore().changed
     whole = run_restore(inventory)
     assert whole.rc == 0, whole.stdout + whole.stderr
     assert check_whole(shop, original)
@@ -65,6 +66,7 @@ def test_killed_at_any_task_the_live_name_is_whole_and_the_rerun_ends_right(shop
     points = range(1, len(tasks) + 1) if is_sweep() else [module + 1]
     for number in points:
         put_back(shop)
+        assert shop.restore().changed
         killed = run_restore(inventory, kill_at=number)
         assert killed.rc == -9, (number, tasks, killed.stdout)
         assert check_whole(shop, original) is (number > module), (number, tasks)

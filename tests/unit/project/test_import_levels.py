@@ -32,18 +32,24 @@ LEVELS = {
         ["entry"],
     ],
     "module_utils._pg_restore": [
-        ["evidence", "side", "sql_text", "summary"],
-        ["dump_text"],
+        ["evidence", "replication", "side", "sql_text", "summary"],
+        ["dump_text", "swap"],
         ["amcheck"],
         ["compare", "restoring", "rights", "role_statements"],
         ["source"],
+        ["work"],
+        ["comparing"],
         ["restore"],
         ["drill", "entry"],
         ["drill_entry"],
     ],
     "module_utils._expiry": [["rules"], ["removal"], ["entry"]],
     "module_utils._files": [["listing"], ["entry"]],
-    "module_utils._pgbackrest": [["repository"], ["plan", "program"], ["operations"]],
+    "module_utils._pgbackrest": [
+        ["drill_place", "repository"],
+        ["plan", "private_server", "program"],
+        ["operations"],
+    ],
     "module_utils._kafka": [
         ["api", "errors", "summary"],
         ["commit", "groups", "parse", "plan", "records"],
@@ -172,7 +178,7 @@ COMPOSES = {
         "module_utils._postgresql",
         "module_utils._s3",
     },
-    "module_utils._pgbackrest": {"module_utils._backup"},
+    "module_utils._pgbackrest": {"module_utils._backup", "module_utils._pg_restore", "module_utils._postgresql"},
 }
 """Packages that know others than ``_common``, because their work is to bring systems together."""
 

@@ -24,9 +24,10 @@ from ansible_collections.lowtide.ops.plugins.module_utils._pg_restore.dump_text 
     Schema,
     find_encoding,
     join_data,
+    list_object_owners,
     read_schema,
 )
-from ansible_collections.lowtide.ops.plugins.module_utils._pg_restore.rights import refuse_timescaledb
+from ansible_collections.lowtide.ops.plugins.module_utils._pg_restore.rights import find_forced, refuse_timescaledb
 from ansible_collections.lowtide.ops.plugins.module_utils._pg_restore.side import (
     Database,
     Mark,
@@ -167,11 +168,12 @@ def test_objects_of_a_dump_are_read() -> None:
         *("DATABASE", "COMMENT", "EXTENSION", "TABLE", "POLICY", "ACL", "DEFAULT ACL")
     ]
     assert schema.extensions == ["timescaledb"]
-    assert schema.find_owners() == {"boss", 'Odd "one'}
+    assert schema.find_owners() == {"boss", 'Odd "one', "maker"}
     assert schema.find_roles() == {"boss", 'Odd "one', "clerk", "A b", "reader", "maker", "taker"}
     assert schema.name_copy("c") == (
         "CREATE DATABASE c WITH TEMPLATE = template0 ENCODING = 'UTF8';",
         ["ALTER DATABASE c OWNER TO boss;", "COMMENT ON DATABASE c IS 'one;\n\nDATABASE three';"],
+        [],
         [],
     )
     assert schema.entries[Entry("EXTENSION", "-", "timescaledb")] == [
@@ -192,7 +194,7 @@ def test_content_is_read_in_any_pieces(size: int) -> None:
     """Rows, sequences and large objects."""
     whole, pieces = read(ROWS), read(ROWS, size)
     assert pieces == whole
-    assert whole.rows["public.orders"].number == 3
+    assert whole.rows["public", "orders"].number == 3
     assert whole.sequences == {"public.counter": (41, True), 'public."it\'s"': (1, False)}
     assert set(whole.objects) == {16423, 5}
 
@@ -207,19 +209,27 @@ def test_order_of_rows_means_nothing_and_each_row_counts(rows: list[bytes]) -> N
     first = read(text([b"1", b"2", b"two;\\\\.", b"2", b""])).rows
     assert read(text(rows)).rows == first
     assert read(text(rows[1:])).rows != first
-    assert read(text([*rows[1:], b"3"])).rows["public.t"].total != first["public.t"].total
+    assert read(text([*rows[1:], b"3"])).rows["public", "t"].total != first["public", "t"].total
 
 
 def test_each_difference_of_content_is_named() -> None:
     """More, fewer and other rows; sequences; large objects; a table without rows may be left out."""
     expected = Data(
-        {"a": Rows(2, 7), "b": Rows(2, 7), "empty": Rows(0, 0)}, {"s": (4, True), "t": (1, False)}, {1: "x", 2: "y"}
+        {("p", "a"): Rows(2, 7), ("p", "b"): Rows(2, 7), ("p", "empty"): Rows(0, 0)},
+        {"s": (4, True), "t": (1, False)},
+        {1: "x", 2: "y"},
+        {1: 5, 2: 6},
     )
-    actual = Data({"a": Rows(1, 7), "b": Rows(2, 8), "c": Rows(1, 1)}, {"s": (5, True)}, {1: "z", 3: "y"})
+    actual = Data(
+        {("p", "a"): Rows(1, 7), ("p", "b"): Rows(2, 8), ("p", "c"): Rows(1, 1)},
+        {"s": (5, True)},
+        {1: "z", 3: "y"},
+        {1: 7, 3: 6},
+    )
     assert [f"{entry.object}: {entry.what}" for entry in compare.compare_data(expected, actual)] == [
-        "table a: it has 1 row, not 2",
-        "table b: it has as many rows (2), but not the same ones",
-        "table c: it has 1 row, not 0",
+        "table p.a: it has 1 row, not 2",
+        "table p.b: it has as many rows (2), but not the same ones",
+        "table p.c: it has 1 row, not 0",
         "sequence s: it is at 5, where it should be that it is at 4",
         "sequence t: it is missing, where it should be that it starts at 1",
         "large object 1: its content is another",
@@ -227,8 +237,105 @@ def test_each_difference_of_content_is_named() -> None:
         "large object 3: it should not be there",
     ]
     assert compare.compare_data(expected, expected) == []
-    assert compare.select_tables(expected, {"a"}).rows == {"a": Rows(2, 7)}
-    assert join_data([expected, actual]).rows["c"] == Rows(1, 1)
+    assert compare.compare_objects(expected, actual) == [("large object 1", "its owner, grants or comment are others")]
+    assert compare.compare_objects(expected, expected) == []
+    assert compare.select_tables(expected, {("p", "a")}).rows == {("p", "a"): Rows(2, 7)}
+    assert join_data([expected, actual]).rows["p", "c"] == Rows(1, 1)
+
+
+def test_tables_whose_names_join_to_the_same_text_are_two() -> None:
+    """A table b.c in a, and a table c in a.b."""
+    text = b'COPY "a.b".c (i) FROM stdin;\n%b\\.\n\nCOPY a."b.c" (i) FROM stdin;\n1\n\\.\n'
+    full, less = read(text % b"1\n2\n"), read(text % b"")
+    assert [entry.object for entry in compare.compare_data(full, less)] == ['table "a.b".c']
+
+
+@pytest.mark.parametrize(
+    ("full", "other", "what"),
+    [
+        (
+            rb"SELECT pg_catalog.lowrite(0, E'\\x616263');",
+            rb"SELECT pg_catalog.lowrite(0, E'\\x58595a');",
+            "large object 7",
+        ),
+        (
+            rb"SELECT pg_catalog.lowrite(0, '\\x616263');",
+            rb"SELECT pg_catalog.lowrite(0, '\\x58595a');",
+            "large object 7",
+        ),
+        (
+            rb"SELECT pg_catalog.setval(E'p.\"a\\b\"', 5, true);",
+            rb"SELECT pg_catalog.setval(E'p.\"a\\b\"', 1, true);",
+            "sequence",
+        ),
+    ],
+)
+def test_literals_with_escapes_are_read(full: bytes, other: bytes, what: str) -> None:
+    """As a database with standard_conforming_strings off has them in its dump."""
+    start = b"SELECT pg_catalog.lo_open('7', 131072);\n"
+    found = compare.compare_data(read(start + full + b"\n"), read(start + other + b"\n"))
+    assert [entry.object.startswith(what) for entry in found] == [True]
+    plain = read(rb"SELECT pg_catalog.setval('p.\"a\b\"', 5, true);" + b"\n").sequences
+    assert what != "sequence" or plain == read(full + b"\n").sequences
+
+
+def test_what_is_said_of_large_objects_among_the_rows_is_read() -> None:
+    """By pg_dump 17 and newer: owner, grants, comment, in whatever order; and one without content is there."""
+    made = b"SELECT pg_catalog.lo_create('7');\nSELECT pg_catalog.lo_create('8');\n"
+    about = [
+        b"ALTER LARGE OBJECT 7 OWNER TO a;\n",
+        b"GRANT SELECT ON LARGE OBJECT 7 TO b;\n",
+        b"COMMENT ON LARGE OBJECT 7 IS 'x; y';\n",
+        b"ALTER LARGE OBJECT 8 OWNER TO a;\n",
+    ]
+    full = read(made + b"".join(about))
+    assert set(full.objects) == {7, 8}
+    assert read(made + b"".join(reversed(about))) == full
+    for line in about[:3]:
+        less = read(made + b"".join(entry for entry in about if entry != line))
+        assert [entry.object for entry in compare.compare_objects(full, less)] == ["large object 7"]
+    listing = "3284; 2613 900001 BLOB METADATA - 900001..900003 some one\n3285; 0 0 BLOBS - 900001..900003 other\n"
+    assert list_object_owners(listing) == {"some one"}
+    assert Schema({}, None, None, list_object_owners(listing)).find_roles() == {"some one"}
+
+
+def test_a_call_that_nobody_knows_is_not_passed_over() -> None:
+    """What it does could not be compared."""
+    reader = DataReader()
+    reader.feed(b"SELECT pg_catalog.set_config('search_path', '', false);\nSELECT pg_catalog.lo_truncate(0, 3);\n")
+    with pytest.raises(Refusal, match="lo_truncate"):
+        reader.read()
+
+
+def test_each_difference_of_the_database_itself_is_named() -> None:
+    """Owner, grants, settings of it and of roles in it, comment; not its name, and not our mark."""
+    mark = Mark("R", "it's", side.RESTORED, oid=7, system="1").write("one;\n\nDATABASE three").replace("'", "''")
+    shop = HEAD.replace(
+        "COMMENT ON DATABASE shop IS 'one;\n\nDATABASE three';", f"COMMENT ON DATABASE shop IS '{mark}';"
+    )
+    assert shop != HEAD
+    assert compare.compare_databases(read_schema(HEAD), read_schema(shop), "shop") == []
+    other = read_schema(HEAD.replace("ALTER DATABASE shop OWNER TO boss", "ALTER DATABASE shop OWNER TO clerk"))
+    (found,) = compare.compare_databases(read_schema(HEAD), other, "shop")
+    assert "missing is ALTER DATABASE shop OWNER TO boss; not" not in found.what
+    assert "missing is ALTER DATABASE shop OWNER TO boss;" in found.what
+    assert "not expected is ALTER DATABASE shop OWNER TO clerk;" in found.what
+    assert compare.compare_databases(Schema({}, None, None), other, "shop") == []
+
+
+def test_a_database_that_nobody_may_come_into_is_no_copy() -> None:
+    """What an interrupted DROP DATABASE has left is made anew."""
+    expected = Mark("R", "shop", side.RESTORED)
+    found = Database(7, "c", "boss", expected._replace(oid=7, system="1").write(""), -1, True)
+    assert found.is_restored(expected, system="1")
+    assert not found._replace(connection_limit=-2).is_restored(expected, system="1")
+
+
+def test_tables_that_hide_rows_from_their_owner_are_found() -> None:
+    """Before anything is restored."""
+    table = "ALTER TABLE ONLY public.orders FORCE ROW LEVEL SECURITY;"
+    entries = {Entry("TABLE", "public", "orders"): [table], Entry("FUNCTION", "public", "f()"): [table]}
+    assert find_forced(Schema(entries, None, None)) == ["public.orders"]
 
 
 def test_each_difference_of_definitions_is_named() -> None:
@@ -429,11 +536,15 @@ def test_evidence_of_something_else_proves_nothing() -> None:
         "finished_at": "2026-11-21T02:00:00Z",
     }
     assert evidence.name_folder(place) == "team/restore-drills/shop/7/"
-    assert evidence.read_document("u", evidence.write_document(document), place) is not None
+
+    def read(body: bytes) -> evidence.Drill | None:
+        return evidence.read_document("u", place, name="n", body=body, signature=b"s")
+
+    assert read(evidence.write_document(document)) is not None
     for change in ({"proven": False}, {"database": "x"}, {"source_system_identifier": "8"}, {"finished_at": "soon"}):
-        assert evidence.read_document("u", evidence.write_document({**document, **change}), place) is None
-    assert evidence.read_document("u", b"[]", place) is None
-    assert evidence.read_document("u", b"\xff", place) is None
+        assert read(evidence.write_document({**document, **change})) is None
+    assert read(b"[]") is None
+    assert read(b"\xff") is None
 
 
 @pytest.mark.parametrize(
@@ -478,3 +589,44 @@ def test_summaries(facts: dict[str, Any], options: dict[str, bool], words: str) 
     own |= facts
     given_options = {"is_swapped": False, "check_mode": False, "changed": False, **options}
     assert summarize_restore(own, live="shop", **given_options) == words
+
+
+def test_roles_are_not_found_in_what_others_have_written() -> None:
+    """A body, a comment or a literal may look like a statement; default privileges are of somebody who must be a role."""
+    body = (
+        "CREATE FUNCTION f() RETURNS void LANGUAGE plpgsql AS $$BEGIN\nEXECUTE 'ALTER TABLE t OWNER TO nobody';\nEND$$;"
+    )
+    default = "ALTER DEFAULT PRIVILEGES FOR ROLE maker IN SCHEMA s GRANT SELECT ON TABLES TO taker;"
+    lines = [
+        *body.split("\n"),
+        "ALTER FUNCTION f() OWNER TO boss;",
+        "COMMENT ON FUNCTION f() IS '",
+        " OWNER TO x;",
+        "';",
+    ]
+    entries = {Entry("FUNCTION", "s", "f()"): lines, Entry("DEFAULT ACL", "s", "d"): [default]}
+    schema = Schema(entries, None, None)
+    assert schema.find_owners() == {"boss", "maker"}
+    assert schema.find_roles() == {"boss", "maker", "taker"}
+
+
+def test_who_may_come_in_is_for_the_live_name() -> None:
+    """A limit of connections, or what makes a template, would be in the way of the comparison and of the end of a drill."""
+    more = [
+        "ALTER DATABASE shop CONNECTION LIMIT = 0;",
+        "ALTER DATABASE shop IS_TEMPLATE = true;",
+        "ALTER DATABASE shop SET work_mem TO '5MB';",
+    ]
+    schema = read_schema(HEAD)
+    schema.entries[Entry("DATABASE PROPERTIES", "-", "shop")] = more
+    made = schema.name_copy("c")
+    assert made.properties == ["ALTER DATABASE c SET work_mem TO '5MB';"]
+    assert made.limits == ["ALTER DATABASE c CONNECTION LIMIT = 0;", "ALTER DATABASE c IS_TEMPLATE = true;"]
+
+
+def test_tablespaces_of_a_dump_are_found() -> None:
+    """Those that it sets, and that of the database."""
+    text = HEAD.replace("ENCODING = 'UTF8'", "ENCODING = 'UTF8' TABLESPACE = slow")
+    text += "SET default_tablespace = '';\nSET default_tablespace = \"Fast one\";\n"
+    assert read_schema(text).tablespaces == {"slow", "Fast one"}
+    assert read_schema(HEAD).tablespaces == set()

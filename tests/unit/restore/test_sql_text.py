@@ -53,6 +53,7 @@ def test_a_literal_is_never_a_statement_of_the_database(kind: str, body: str, pl
         "CREATE DATABASE c WITH TEMPLATE = template0;",
         ["ALTER DATABASE c OWNER TO o;"],
         [],
+        [],
     )
 
 

@@ -1,0 +1,107 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What the server would not accept at the end of a restore is named before anything is written; and what is hard to compare."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from support.postgresql_rights import grant_documented_rights
+from support.postgresql_servers import find_server
+from support.restores import OWN_PUBLIC, Shop, assert_done, make_shop
+from support.turns import is_sweep
+
+pytestmark = pytest.mark.lab("postgresql_versions", "versitygw")
+
+VERSIONS = ["15", "16", "18"] if is_sweep() else ["15"]
+"""With an account that is no superuser, which PostgreSQL 14 takes."""
+NO_ESCAPES = "ALTER DATABASE {name} SET standard_conforming_strings TO off"
+
+
+@pytest.fixture(params=VERSIONS)
+def shop(request: pytest.FixtureRequest, lab: dict[str, Any], unique_name: Callable[..., str]) -> Iterator[Shop]:
+    """Backed up once, by a superuser."""
+    with make_shop(find_server(lab, request.param), lab, unique_name) as made:
+        yield made
+
+
+@pytest.mark.procedure("A24", "D19")
+def test_settings_that_the_account_may_not_give_are_named_first(shop: Shop) -> None:
+    """Each with the statement that gives the right, in check mode too; then the copy has them, and large objects are read."""
+    for statement in (
+        f"ALTER DATABASE {shop.name} SET log_min_duration_statement TO 500",
+        f"ALTER DATABASE {shop.name} SET shop.tenant TO 'x'",
+        NO_ESCAPES.format(name=shop.name),
+        f"ALTER ROLE {shop.reader} IN DATABASE {shop.name} SET work_mem TO '6MB'",
+    ):
+        shop.site.sql(statement, database="postgres")
+    shop = shop.replace_run(shop.back_up())
+    for check in (True, False):
+        run = shop.restore(check=check)
+        assert run["error"]["refused"] is True
+        steps = [entry["next_step"] for entry in run["blockers"]]
+        assert steps[:2] == [
+            f"GRANT SET ON PARAMETER log_min_duration_statement TO {shop.account}",
+            f"GRANT SET ON PARAMETER shop.tenant TO {shop.account}",
+        ]
+        assert "Restore as a superuser" in steps[2]
+        assert shop.reader in run["blockers"][2]["what"]
+        assert shop.databases() == [shop.name]
+    try:
+        for statement in (*steps[:2], f"ALTER ROLE {shop.account} CREATEROLE"):
+            shop.site.sql(statement, database="postgres")
+        if shop.server.version > OWN_PUBLIC:
+            shop.site.sql(f"GRANT {shop.reader} TO {shop.account} WITH ADMIN OPTION", database="postgres")
+        done = shop.restore()
+        assert_done(done)
+        question = "SELECT count(*) FROM pg_db_role_setting JOIN pg_database d ON d.oid = setdatabase WHERE datname = "
+        assert shop.site.sql(f"{question}'{shop.copy}'") == [(2,)]
+        shop.site.sql("SELECT lo_put(900001, 0, 'XYZ')", database=shop.copy)
+        assert "large object 900001: its content is another" in shop.restore().msg
+    finally:
+        for statement in steps[:2]:
+            shop.site.sql(statement.replace("GRANT", "REVOKE", 1).replace(" TO ", " FROM "), database="postgres")
+        shop.site.sql(f"REVOKE {shop.reader} FROM {shop.account}", database="postgres")
+
+
+@pytest.mark.procedure("A24", "D19")
+def test_a_database_that_was_shut_or_a_template_is_restored(shop: Shop) -> None:
+    """Who may come in is for the live name; a tablespace, and an owner whose rights are not inherited, are named first."""
+    for own in ("CONNECTION LIMIT 0", "IS_TEMPLATE true"):
+        shop.site.sql(f"ALTER DATABASE {shop.name} {own}", database="postgres")
+    shop = shop.replace_run(shop.back_up())
+    shop.site.sql(f"ALTER ROLE {shop.account} NOINHERIT", database="postgres")
+    if shop.server.version > OWN_PUBLIC:
+        shop.site.sql(f"GRANT {shop.owner} TO {shop.account} WITH INHERIT FALSE", database="postgres")
+    lacking = shop.restore()
+    assert lacking["error"]["refused"] is True
+    assert lacking["blockers"][0]["next_step"].startswith(f"GRANT {shop.owner} TO {shop.account}")
+    shop.site.sql(lacking["blockers"][0]["next_step"], database="postgres")
+    shop.site.sql(f"ALTER ROLE {shop.account} INHERIT", database="postgres")
+    assert_done(shop.restore())
+    assert_done(shop.restore(state="absent", backup=shop.run_id))
+    shop.site.sql(f"ALTER DATABASE {shop.name} IS_TEMPLATE false", database="postgres")
+    shop.site.sql(f"DROP DATABASE {shop.name}", database="postgres")
+    assert_done(shop.restore(state="live", backup=shop.run_id))
+    question = f"SELECT datconnlimit, datistemplate FROM pg_database WHERE datname = '{shop.name}'"
+    assert shop.site.sql(question, database="postgres") == [(0, True)]
+    shop.site.sql(f"ALTER DATABASE {shop.name} IS_TEMPLATE false", database="postgres")
+
+
+@pytest.mark.procedure("A24", "D19")
+def test_rows_that_are_hidden_from_their_owner_are_named_first(shop: Shop) -> None:
+    """The comparison has to read them: the right is missed by its statement, before anything is written."""
+    shop.site.sql("ALTER TABLE shop.lines ENABLE ROW LEVEL SECURITY; ALTER TABLE shop.lines FORCE ROW LEVEL SECURITY")
+    shop = shop.replace_run(shop.back_up())
+    for check in (True, False):
+        run = shop.restore(check=check)
+        assert run["error"]["refused"] is True
+        assert "shop.lines has FORCE ROW LEVEL SECURITY" in run.msg
+        assert run["blockers"][0]["next_step"] == f"ALTER ROLE {shop.account} BYPASSRLS"
+        assert shop.databases() == [shop.name]
+    grant_documented_rights(shop.server.superuser, shop.name, owner=shop.owner, restore=shop.account)
+    done = shop.restore()
+    assert_done(done)
+    assert shop.count("shop.lines", database=shop.copy) == 300
