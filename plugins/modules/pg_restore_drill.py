@@ -36,6 +36,12 @@ options:
         new one at each run.
     type: str
     default: 7d
+  max_rpo:
+    description:
+      - How old the data of the backup may be, written as O(max_age). A newest backup that is older is refused before it is
+        restored, and proves nothing.
+    type: str
+    default: 2d
   on_due:
     description:
       - V(run) makes a drill where one is due.
@@ -46,10 +52,9 @@ options:
   query:
     description:
       - One statement that only reads, and that returns one row with at least one boolean column. All boolean columns must be
-        true; the others are evidence.
+        true; the others are evidence. Required with O(on_due=run).
       - For example V(SELECT count(*\) > 1000 AS has_orders, max(placed\) AS newest FROM orders).
     type: str
-    required: true
   query_timeout:
     description: Seconds that O(query) may take.
     type: float
@@ -58,11 +63,21 @@ options:
     description:
       - Ed25519 private key in PEM, without a passphrase, mode 0600, on the host that runs this task. C(openssl genpkey
         -algorithm ed25519) makes one.
-      - Evidence that another key has signed does not count, so the first run with a new key makes a drill.
+      - Evidence that another key has signed does not count unless O(public_keys) has that key, so the first run with a new
+        key makes a drill. Required with O(on_due=run).
     type: path
-    required: true
+  public_keys:
+    description:
+      - Ed25519 public keys in base64, as C(public_key) of the evidence, whose evidence counts as well. With O(on_due=fail) they
+        are enough, so that whoever only looks holds no key that could make evidence.
+    type: list
+    elements: str
+    default: []
   evidence_dir:
-    description: Folder on the host that runs this task, where the evidence and its signature are written to as well.
+    description:
+      - Folder on the host that runs this task, where the evidence and its signature are written to as well. That of the
+        last drill is written there if it is missing.
+      - Here and in the bucket a file C(.started) is written before the restore, so that a right that is missing is noticed then.
     type: path
   source_database:
     description: Which database the backups are of; O(login_db) by default.

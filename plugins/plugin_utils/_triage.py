@@ -28,7 +28,11 @@ def judge(integrity: Json, *, backups: Json | None, replacement: Json | None) ->
     ``may_be_replaced`` is true only if the database is damaged and all tables of another one were found whole, which
     pg_restore has made of the newest verified backup and found equal to it. Its indexes were built from these tables:
     those of a method that amcheck does not know are named, and decide nothing.
+
+    ``integrity`` may be a failure of the module: of a database that is not on the server any more.
     """
+    if integrity.get("failed"):
+        integrity = _describe_lost(integrity)
     status = integrity["status"]
     overlooked = _list_overlooked(integrity)
     database = integrity["database"]
@@ -73,12 +77,27 @@ def judge(integrity: Json, *, backups: Json | None, replacement: Json | None) ->
     }
 
 
+def _describe_lost(failure: Json) -> Json:
+    """Return what pg_integrity_info would say of a database that is not there, from its failure to connect."""
+    return {
+        **failure,
+        "status": "lost",
+        "summary": f"database {failure['database']} is lost: {failure['error']['problem']}",
+        "check_mode": failure.get("check_mode", False),
+        "blockers": [],
+        "evidence": [],
+        "damaged": [],
+        "unchecked": [],
+        "checked": [],
+    }
+
+
 def _find_backup(backups: Json | None, integrity: Json) -> Json | None:
-    """Return the newest verified backup of the database of this cluster."""
+    """Return the newest verified backup of the database of this cluster; of any cluster, where it is not known."""
     for entry in (backups or {}).get("newest", []):
-        if (entry["database"], entry["system_identifier"]) == (
-            integrity["database"],
-            integrity["system_identifier"],
+        if entry["database"] == integrity["database"] and integrity["system_identifier"] in (
+            "",
+            entry["system_identifier"],
         ):
             return dict(entry)
     return None

@@ -66,6 +66,14 @@ def write_yaml(path: Path, data: list[dict[str, Any]] | dict[str, Any]) -> Path:
     return path
 
 
+def describe_window(folder: Path) -> dict[str, Any]:
+    """Write an inventory of one database for a window, and return the variables of the window."""
+    own = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
+    groups = {"control": {"hosts": {"control1": None}}, "databases": {"hosts": {"database1": None}}}
+    write_yaml(folder / "hosts.yml", {"all": {"vars": own, "children": groups}})
+    return {"window_dir": str(folder / "windows"), "window_site": "test"}
+
+
 def start_playbook(
     playbook: str | Path, *arguments: str, env: dict[str, str] | None = None, cwd: Path = CHECKOUT
 ) -> subprocess.Popen[str]:

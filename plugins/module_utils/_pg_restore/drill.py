@@ -4,11 +4,12 @@
 """Keep a proven restore drill no older than declared. Private to lowtide.ops: do not import from other collections.
 
 The newest backup is restored beside and compared, the application's own query is asked of it, what it took is measured,
-the copy is removed again, and only then the evidence is signed.
+the copy is removed again, and then the evidence is signed. It is signed as well where the copy could not be removed.
 """
 
 from __future__ import annotations
 
+import os
 import platform
 import re
 import time
@@ -37,7 +38,7 @@ if t.TYPE_CHECKING:
     from .._common.retry import Deadline
     from .._postgresql.connection import Settings
     from .._s3.bucket import Bucket
-    from .evidence import Drills, Signer
+    from .evidence import Drill, Drills, Signer, Verifier
     from .source import Source
 
 PURPOSE = "drill"
@@ -48,11 +49,11 @@ _LEFTOVERS = "SELECT datname::text FROM pg_catalog.pg_database WHERE pg_catalog.
 
 @dataclass(frozen=True)
 class DrillOptions:
-    """What the module was asked for."""
+    """What the module was asked for; ``max_rpo`` is how old the backup's data may be."""
 
     live: str
     max_age: timedelta
-    on_due: str
+    max_rpo: timedelta
     query: str
     query_timeout: float
     roles: str
@@ -71,7 +72,8 @@ class RestoreDrill:
         bucket: Bucket,
         place: keys.Place,
         options: DrillOptions,
-        signer: Signer,
+        verifier: Verifier,
+        signer: Signer | None,
         outcome: Outcome,
         deadline: Deadline,
     ) -> None:
@@ -80,6 +82,7 @@ class RestoreDrill:
         self._bucket = bucket
         self._place = place
         self._options = options
+        self._verifier = verifier
         self._signer = signer
         self._outcome = outcome
         self._deadline = deadline
@@ -100,13 +103,16 @@ class RestoreDrill:
 
     def ensure(self, find: t.Callable[[], Source], *, check: bool) -> None:
         """Read, judge, and unless ``check`` make the drill that is due, of the backup that ``find`` returns."""
-        drills = evidence.find_last(self._bucket, self._place, self._signer)
+        drills = evidence.find_last(self._bucket, self._place, self._verifier)
         now = read_clock(self._session)
         why = self._explain_due(drills, now)
         self._report(drills, now, why)
         if why is None:
+            if drills.last is not None:
+                self._copy_evidence(drills.last, check=check)
             return
-        if self._options.on_due == "fail":
+        signer = self._signer
+        if signer is None:
             raise OpsError(
                 obj=f"restore drill of {self._place.database}",
                 problem=why,
@@ -115,12 +121,17 @@ class RestoreDrill:
             )
         started, clock = now, time.monotonic()
         source = find()
+        self._refuse_old(source, now)
         if check:
             self._restore.ensure(source, check=True)
             self._plan_rest(source)
             self._outcome.changed = True
             self._outcome.summary = f"would make a restore drill of {self._place.database}: {why}"
             return
+        self._outcome.write_attempted = True
+        begun = {"started_at": stamp(started), "backup": source.run, "node": platform.node()}
+        name = keys.run_id(now, uuid.uuid4().hex)
+        evidence.try_place(self._bucket, self._place, self._options.evidence_dir, name, begun)
         self._remove_leftovers()
         try:
             self._restore.ensure(source, check=False)
@@ -130,18 +141,50 @@ class RestoreDrill:
             # What was found is in the result, and a copy for each night fills the disk.
             self._remove_failed(source.run)
             raise
-        self._remover.remove(source.run, check=False)
+        described = self._describe(source, started=started, rto=seconds, answer=answer)
+        failure = self._remove_proven(source.run)
         facts = self._outcome.facts
         facts["database"] = None
         self._outcome.after = self._outcome.before
         self._plan_rest(source)
         measured = {name: facts[name] for name in ("restore_seconds", "compare_seconds", "rows", "tables", "compared")}
-        self._sign(self._describe(source, started=started, rto=seconds, answer=answer) | measured)
+        own = {"copy_removed": failure is None, "public_key": signer.public_key}
+        self._sign(signer, name, described | measured | own)
         self._outcome.changed = True
+        if failure is not None:
+            raise failure
         self._outcome.summary = (
             f"proved backup {source.run} of {self._place.database} by a restore:"
             f" RPO {format_duration(facts['drill']['rpo_seconds'])}, RTO {format_duration(seconds)}"
         )
+        if facts["not_compared"]:
+            self._outcome.summary += f"; not compared: {join_some(facts['not_compared'])}"
+
+    def _refuse_old(self, source: Source, now: datetime) -> None:
+        """Refuse a backup that is older than may be lost: what it proves helps nobody."""
+        manifest, allowed = source.manifest, self._options.max_rpo
+        if manifest is None or now - manifest.taken_at <= allowed:
+            return
+        newer = f"; {source.passed[0][0]} does not count ({source.passed[0][1]})" if source.passed else ""
+        raise Refusal(
+            obj=source.url,
+            problem=f"the newest backup that counts is {format_duration((now - manifest.taken_at).total_seconds())} old,"
+            f" allowed are {format_duration(allowed.total_seconds())}{newer}",
+            next_step="Find out why there is no newer one with lowtide.ops.pg_backup_info, make one, and run again;"
+            " or set max_rpo to what may be lost",
+        )
+
+    def _copy_evidence(self, last: Drill, *, check: bool) -> None:
+        """Write the evidence of the last drill to the folder of this host that lacks it."""
+        folder = self._options.evidence_dir
+        if folder is None or os.path.exists(os.path.join(folder, f"{last.name}.json")):
+            return
+        self._outcome.plan = [PlanItem(folder, f"write {last.name}.json", "the evidence is in the bucket only")]
+        self._outcome.changed = True
+        self._outcome.summary += f", its evidence {'would be' if check else 'was'} written to {folder}"
+        if not check:
+            self._outcome.write_attempted = True
+            evidence.save_local(folder, last.name, last.body, last.signature)
 
     def _explain_due(self, drills: Drills, now: datetime) -> str | None:
         """Return why a drill is due; None when the last one is young enough. One dated in the future does not count."""
@@ -187,6 +230,16 @@ class RestoreDrill:
                 self._bucket.url(evidence.name_folder(self._place)), "sign and write the evidence", "others rely on it"
             ),
         ]
+
+    def _remove_proven(self, run: str) -> OpsError | None:
+        """Remove the copy of a drill that has proven its backup; what stands in the way makes that no less true."""
+        try:
+            self._remover.remove(run, check=False)
+        except OpsError as error:
+            return error
+        except driver_error() as error:
+            return sql_error(self._restore.name_side(run), error)
+        return None
 
     def _remove_failed(self, run: str) -> None:
         """Remove the copy of a drill that has failed, by another session where its own was lost; the failure stays the error."""
@@ -270,14 +323,12 @@ class RestoreDrill:
             "not_compared": list(self._outcome.facts["not_compared"]),
             "passed_over": list(self._outcome.facts["passed_over"]),
             "node": platform.node(),
-            "public_key": self._signer.public_key,
         }
 
-    def _sign(self, document: dict[str, t.Any]) -> None:
+    def _sign(self, signer: Signer, name: str, document: dict[str, t.Any]) -> None:
         """Sign the evidence and write it; without that nothing is proven."""
-        name = keys.run_id(read_clock(self._session), uuid.uuid4().hex)
         body = evidence.write_document(document)
-        signature = self._signer.sign(body)
+        signature = signer.sign(body)
         key = evidence.save(self._bucket, self._place, name, body, signature)
         path = None
         if self._options.evidence_dir is not None:
@@ -287,7 +338,7 @@ class RestoreDrill:
         self._outcome.evidence.append(
             f"{self._bucket.url(key)}: backup {document['backup']}, {rows}, answer"
             f" {join_some([f'{column}={value}' for column, value in document['answer'].items()])},"
-            f" signed by {self._signer.public_key}"
+            f" signed by {signer.public_key}"
         )
 
 

@@ -19,7 +19,7 @@ from .._postgresql.errors import sql_error
 from .._s3.bucket import Bucket
 from .._s3.connection import make_client
 from .drill import DrillOptions, RestoreDrill
-from .evidence import Signer
+from .evidence import Signer, Verifier
 from .source import LATEST, find_backup
 
 if t.TYPE_CHECKING:
@@ -31,9 +31,11 @@ DRILL_SPEC: dict[str, dict[str, t.Any]] = {
     **PLACE_SPEC,
     "max_age": {"type": "str", "default": "7d"},
     "on_due": {"type": "str", "choices": ["run", "fail"], "default": "run"},
-    "query": {"type": "str", "required": True},
+    "max_rpo": {"type": "str", "default": "2d"},
+    "query": {"type": "str"},
     "query_timeout": {"type": "float", "default": 60.0},
-    "signing_key": {"type": "path", "required": True, "no_log": False},
+    "signing_key": {"type": "path", "no_log": False},
+    "public_keys": {"type": "list", "elements": "str", "default": [], "no_log": False},
     "evidence_dir": {"type": "path"},
     "source_database": {"type": "str"},
     "source_system_identifier": {"type": "str"},
@@ -46,7 +48,8 @@ def drill(module: AnsibleModule, outcome: Outcome) -> None:
     """Do the work of pg_restore_drill."""
     params = module.params
     check_positive(params, "timeout", "query_timeout")
-    if not params["query"].strip():
+    runs = params["on_due"] == "run"
+    if runs and not (params["query"] or "").strip():
         raise Refusal(
             obj="option query",
             problem="it is empty",
@@ -55,15 +58,21 @@ def drill(module: AnsibleModule, outcome: Outcome) -> None:
     options = DrillOptions(
         live=params["login_db"],
         max_age=parse_age(params["max_age"]),
-        on_due=params["on_due"],
-        query=params["query"],
+        max_rpo=parse_age(params["max_rpo"], option="max_rpo"),
+        query=params["query"] or "",
         query_timeout=params["query_timeout"],
         roles=params["roles"],
         bin_dir=params["bin_dir"],
         evidence_dir=params["evidence_dir"],
     )
     prefix = keys.clean_prefix(params["prefix"])
-    signer = Signer(params["signing_key"])
+    signer = Signer(params["signing_key"], params["public_keys"]) if params["signing_key"] else None
+    if signer is None and (runs or not params["public_keys"]):
+        raise Refusal(
+            obj="option signing_key",
+            problem="it is not given" if runs else "neither it nor public_keys is given",
+            next_step="Give the key that signs the evidence" + ("" if runs else ", or the public keys that may have"),
+        )
     bucket = Bucket(make_client(module), params["bucket"])
     settings = replace(settings_from(params), dbname=params["maintenance_db"])
     with Session(settings, module="pg_restore", run_id=new_run_id()) as session:
@@ -79,7 +88,8 @@ def drill(module: AnsibleModule, outcome: Outcome) -> None:
             bucket=bucket,
             place=place,
             options=options,
-            signer=signer,
+            verifier=signer or Verifier(params["public_keys"]),
+            signer=signer if runs else None,
             outcome=outcome,
             deadline=Deadline(params["timeout"]),
         )

@@ -15,13 +15,14 @@ import base64
 import json
 import os
 import typing as t
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from .._backup import keys
 from .._backup.manifest import parse_stamp
 from .._common.dependencies import require
 from .._common.errors import OpsError, Refusal
+from .._common.text import join_some
 
 if t.TYPE_CHECKING:
     from .._s3.bucket import Bucket
@@ -30,18 +31,48 @@ FORMAT = "lowtide.ops/restore_drill"
 FORMAT_VERSION = 1
 FOLDER = "restore-drills"
 SIGNATURE = ".sig"
+STARTED = ".started"
+"""Written before a drill, in the place of its evidence. It is signed by nobody, and proves nothing."""
 _WHY = "to sign and check the evidence of a drill"
 
 
-class Signer:
-    """An Ed25519 key of the site, read from a PEM file."""
+class Verifier:
+    """The public keys, in base64, whose evidence counts. It takes no secret to look for the last drill."""
 
-    def __init__(self, path: str) -> None:
-        serialization = require("cryptography.hazmat.primitives.serialization", package="cryptography", why=_WHY)
+    def __init__(self, public_keys: t.Iterable[str]) -> None:
         ed25519 = require("cryptography.hazmat.primitives.asymmetric.ed25519", package="cryptography", why=_WHY)
         self._invalid: type[Exception] = require(
             "cryptography.exceptions", package="cryptography", why=_WHY
         ).InvalidSignature
+        self._keys = []
+        for text in public_keys:
+            try:
+                self._keys.append(ed25519.Ed25519PublicKey.from_public_bytes(base64.b64decode(text, validate=True)))
+            except ValueError as error:
+                raise Refusal(
+                    obj=f"option public_keys: {text}",
+                    problem="it is no Ed25519 public key of 32 bytes in base64",
+                    next_step="Give public_key as the evidence of a drill names it",
+                ) from error
+
+    def is_ours(self, body: bytes, signature: bytes) -> bool:
+        """Return whether one of these keys has signed some bytes."""
+        return any(self._has_signed(key, body, signature) for key in self._keys)
+
+    def _has_signed(self, key: t.Any, body: bytes, signature: bytes) -> bool:
+        try:
+            key.verify(signature, body)
+        except self._invalid:
+            return False
+        return True
+
+
+class Signer(Verifier):
+    """An Ed25519 key of the site, read from a PEM file; evidence of ``others``, which it has replaced, counts as well."""
+
+    def __init__(self, path: str, others: t.Iterable[str] = ()) -> None:
+        serialization = require("cryptography.hazmat.primitives.serialization", package="cryptography", why=_WHY)
+        ed25519 = require("cryptography.hazmat.primitives.asymmetric.ed25519", package="cryptography", why=_WHY)
         step = "Make one: openssl genpkey -algorithm ed25519 -out drill.pem, mode 0600"
         try:
             with open(path, "rb") as file:
@@ -66,28 +97,24 @@ class Signer:
         self._key = key
         raw = key.public_key().public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
         self.public_key = base64.b64encode(raw).decode()
+        super().__init__([self.public_key, *others])
 
     def sign(self, body: bytes) -> bytes:
         """Return the signature of some bytes."""
         signature: bytes = self._key.sign(body)
         return signature
 
-    def is_ours(self, body: bytes, signature: bytes) -> bool:
-        """Return whether this key has signed some bytes."""
-        try:
-            self._key.public_key().verify(signature, body)
-        except self._invalid:
-            return False
-        return True
-
 
 @dataclass(frozen=True)
 class Drill:
-    """A proven drill that the bucket has evidence of."""
+    """A proven drill that the bucket has evidence of, and its bytes as they lie there. ``name`` is the run's."""
 
     url: str
     finished_at: datetime
     document: dict[str, t.Any]
+    name: str
+    body: bytes = field(repr=False)
+    signature: bytes = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -115,6 +142,16 @@ def write_document(document: t.Mapping[str, t.Any]) -> bytes:
     return json.dumps(own, indent=1, sort_keys=True, ensure_ascii=True).encode() + b"\n"
 
 
+def try_place(
+    bucket: Bucket, place: keys.Place, folder: str | None, name: str, document: t.Mapping[str, t.Any]
+) -> None:
+    """Note that a drill has begun where its evidence will be: who may not write there learns it before the restore."""
+    body = json.dumps({"format": FORMAT, **document}, sort_keys=True).encode() + b"\n"
+    bucket.put(f"{name_folder(place)}{name}{STARTED}", body, content_type="application/json")
+    if folder is not None:
+        write_local(folder, {f"{name}{STARTED}": body})
+
+
 def save(bucket: Bucket, place: keys.Place, name: str, body: bytes, signature: bytes) -> str:
     """Write the evidence, its signature first: without one it does not count. Return the key."""
     key = f"{name_folder(place)}{name}.json"
@@ -125,23 +162,28 @@ def save(bucket: Bucket, place: keys.Place, name: str, body: bytes, signature: b
 
 def save_local(folder: str, name: str, body: bytes, signature: bytes) -> str:
     """Write the evidence to a folder of this host as well; return its path."""
-    path = os.path.join(folder, f"{name}.json")
+    write_local(folder, {f"{name}.json{SIGNATURE}": signature, f"{name}.json": body})
+    return os.path.join(folder, f"{name}.json")
+
+
+def write_local(folder: str, files: t.Mapping[str, bytes]) -> None:
+    """Write files to a folder of this host, each whole or not at all."""
     try:
         os.makedirs(folder, exist_ok=True)
-        for own, content in ((path + SIGNATURE, signature), (path, body)):
-            with open(f"{own}.new", "wb") as file:
+        for name, content in files.items():
+            path = os.path.join(folder, name)
+            with open(f"{path}.new", "wb") as file:
                 file.write(content)
-            os.replace(f"{own}.new", own)
+            os.replace(f"{path}.new", path)
     except OSError as error:
         raise OpsError(
             obj=f"option evidence_dir: {folder}",
-            problem=f"the evidence cannot be written there: {error.strerror}",
-            next_step="It is in the bucket. Name a folder that this user may write to",
+            problem=f"{join_some(list(files))} cannot be written there: {error.strerror}",
+            next_step="Name a folder that this user may write to, and run again",
         ) from error
-    return path
 
 
-def find_last(bucket: Bucket, place: keys.Place, signer: Signer) -> Drills:
+def find_last(bucket: Bucket, place: keys.Place, signer: Verifier) -> Drills:
     """Return the last proven drill; of newer evidence that does not count, why."""
     folder = name_folder(place)
     listed = {entry.key for entry in bucket.list_objects(folder)}
@@ -150,16 +192,17 @@ def find_last(bucket: Bucket, place: keys.Place, signer: Signer) -> Drills:
         if key + SIGNATURE not in listed:
             bad.append((bucket.url(key), "it is not signed"))
             continue
-        body = bucket.read(key)
-        problem = "its signature is not of this key" if not signer.is_ours(body, bucket.read(key + SIGNATURE)) else None
-        drill = None if problem else read_document(bucket.url(key), body, place)
+        body, signature = bucket.read(key), bucket.read(key + SIGNATURE)
+        problem = None if signer.is_ours(body, signature) else "its signature is not of this key"
+        name = key.rpartition("/")[2].removesuffix(".json")
+        drill = None if problem else read_document(bucket.url(key), place, name=name, body=body, signature=signature)
         if drill is not None:
             return Drills(drill, bad)
         bad.append((bucket.url(key), problem or "it is not of a proven drill of this database"))
     return Drills(None, bad)
 
 
-def read_document(url: str, body: bytes, place: keys.Place) -> Drill | None:
+def read_document(url: str, place: keys.Place, *, name: str, body: bytes, signature: bytes) -> Drill | None:
     """Return the drill that a document is of; None where it proves none of this database."""
     try:
         document = json.loads(body)
@@ -173,4 +216,40 @@ def read_document(url: str, body: bytes, place: keys.Place) -> Drill | None:
         )
     except (ValueError, KeyError, TypeError):
         return None
-    return Drill(url, finished, document) if is_ours else None
+    return Drill(url, finished, document, name, body, signature) if is_ours else None
+
+
+def find_last_local(folder: str, signer: Verifier, *, expected: t.Mapping[str, t.Any]) -> Drills:
+    """Return the last proven drill that :func:`save_local` has written to a folder, of those whose documents say
+    ``expected``; of newer evidence that does not count, why.
+    """
+    bad: list[tuple[str, str]] = []
+    try:
+        names = sorted((name for name in os.listdir(folder) if name.endswith(".json")), reverse=True)
+    except FileNotFoundError:
+        return Drills(None, bad)
+    except OSError as error:
+        raise Refusal(
+            obj=f"option evidence_dir: {folder}",
+            problem=f"it cannot be read: {error.strerror}",
+            next_step="Name a folder that this user may read and write",
+        ) from error
+    for name in names:
+        path = os.path.join(folder, name)
+        try:
+            with open(path, "rb") as file:
+                body = file.read()
+            document = json.loads(body)
+            if any(document.get(key) != value for key, value in expected.items()):
+                continue  # of another stanza
+            with open(path + SIGNATURE, "rb") as file:
+                signature = file.read()
+            finished = parse_stamp(document["finished_at"])
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            bad.append((path, f"it or its signature cannot be read ({type(error).__name__})"))
+            continue
+        if not signer.is_ours(body, signature):
+            bad.append((path, "its signature is not of this key"))
+            continue
+        return Drills(Drill(path, finished, document, name.removesuffix(".json"), body, signature), bad)
+    return Drills(None, bad)

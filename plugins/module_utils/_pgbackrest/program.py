@@ -11,6 +11,8 @@ import typing as t
 from .._backup.pipeline import Command, find_program, run
 from .._common.errors import OpsError, Refusal
 from .repository import (
+    NO_BACKUPS,
+    OK,
     Stanza,
     Verification,
     list_archived,
@@ -37,12 +39,11 @@ class PgBackRest:
         self._program = find_program("pgbackrest", package="pgbackrest", directory=bin_dir)
         self._options = [f"--stanza={stanza}", *([f"--config={config}"] if config else [])]
 
-    def _run(self, *arguments: str, next_step: str, log: str = "off") -> str:
+    def _run(self, *arguments: str, next_step: str, log: str = "off", files: tuple[int, ...] = ()) -> str:
         argv = (self._program, *self._options, f"--log-level-console={log}", "--log-level-stderr=warn", *arguments)
         environment = {**os.environ, "LC_ALL": "C"}
-        return run(Command(argv, env=environment, next_step=next_step), deadline=self._deadline).decode(
-            "utf-8", "replace"
-        )
+        command = Command(argv, env=environment, next_step=next_step, files=files)
+        return run(command, deadline=self._deadline).decode("utf-8", "replace")
 
     def check_version(self) -> str:
         """Return the version; an older one than what is tested is refused."""
@@ -60,6 +61,18 @@ class PgBackRest:
         """Return what the repository holds."""
         output = self._run("info", "--output=json", next_step="Correct pgBackRest's configuration on this host")
         return parse_info(output, stanza=self.stanza, repository=self.repository)
+
+    def read_usable(self) -> Stanza:
+        """Return the stanza; one that pgBackRest itself cannot work with is refused."""
+        stanza = self.read_stanza()
+        if stanza.code not in {OK, NO_BACKUPS}:
+            raise Refusal(
+                obj=f"stanza {stanza.name} in repository {self.repository}",
+                problem=f"pgBackRest says: {stanza.message}",
+                next_step="Correct the name, or make it with `pgbackrest stanza-create` and `pgbackrest check`; where"
+                " there was one, find out who removed it before anything else",
+            )
+        return stanza
 
     def back_up(self, kind: str) -> None:
         """Make a backup of this type, and expire none: nothing is known about the new one yet."""
@@ -121,3 +134,46 @@ class PgBackRest:
             *("annotate", f"--set={label}", f"--annotation={key}={value}", f"--repo={self.repository}"),
             next_step=f"The backup {label} stands; run again to note what was proven about it",
         )
+
+    def restore(self, label: str, *, data: str, tablespaces: str, lock: str, mark: int) -> None:
+        """Restore a backup into an empty directory.
+
+        What the configuration says of a restore in earnest does not count: no file is written elsewhere (tablespaces,
+        links), nothing that is there is overwritten, and a restore of the real server is not held up. ``mark`` is a
+        descriptor that pgBackRest inherits.
+        """
+        self._run(
+            "restore",
+            f"--set={label}",
+            f"--repo={self.repository}",
+            f"--pg1-path={data}",
+            f"--lock-path={lock}",
+            "--type=default",
+            "--archive-mode=off",
+            "--no-delta",
+            "--no-link-all",
+            "--reset-link-map",
+            "--reset-tablespace-map",
+            f"--tablespace-map-all={tablespaces}",
+            "--reset-recovery-option",
+            "--reset-db-include",
+            "--reset-db-exclude",
+            next_step="Look whether this user may read the repository, and have the backup verified"
+            " (lowtide.ops.pgbackrest_backup)",
+            files=(mark,),
+        )
+
+    def list_restore_command(self, *, data: str, lock: str) -> list[str]:
+        """Return the arguments by which a restored server asks for WAL, past queues that a real server may use."""
+        return [
+            self._program,
+            *self._options,
+            f"--repo={self.repository}",
+            f"--pg1-path={data}",
+            f"--lock-path={lock}",
+            "--no-archive-async",
+            "--log-level-file=off",
+            "--log-level-console=off",
+            "--log-level-stderr=warn",
+            "archive-get",
+        ]

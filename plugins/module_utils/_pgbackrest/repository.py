@@ -14,6 +14,7 @@ import re
 import typing as t
 
 from .._common.errors import OpsError, Refusal
+from .._common.timestamps import format_utc
 
 OK, NO_BACKUPS = 0, 2
 """The codes of a stanza's status with which it can be worked with."""
@@ -56,13 +57,19 @@ class Backup(t.NamedTuple):
 
 
 class Stanza(t.NamedTuple):
-    """What ``info`` says of a stanza in one repository; ``is_locked``: a backup or expire of it is running."""
+    """What ``info`` says of a stanza in one repository; ``is_locked``: a backup or expire of it is running.
+
+    ``system_identifier`` is of the cluster that it is of now, and ``newest_segments`` are the last WAL segments in the
+    repository, by archive.
+    """
 
     name: str
     code: int
     message: str
     is_locked: bool
     backups: tuple[Backup, ...]
+    system_identifier: str = ""
+    newest_segments: t.Mapping[str, str] = {}
 
 
 class Verification(t.NamedTuple):
@@ -112,7 +119,14 @@ def parse_info(output: str, *, stanza: str, repository: int) -> Stanza:
             if backup["database"]["repo-key"] == repository
         )
         is_locked = bool(entry["status"]["lock"]["backup"]["held"])
-        return Stanza(stanza, int(status["code"]), str(status["message"]), is_locked, backups)
+        systems = [str(db["system-id"]) for db in entry["db"] if db["repo-key"] == repository and db["id"] == current]
+        segments = {
+            archive["id"]: str(archive["max"])
+            for archive in entry.get("archive") or ()
+            if archive["database"]["repo-key"] == repository and archive.get("max")
+        }
+        code, message = int(status["code"]), str(status["message"])
+        return Stanza(stanza, code, message, is_locked, backups, "".join(systems[:1]), segments)
     except (ValueError, KeyError, TypeError, StopIteration) as error:
         raise OpsError(
             obj=f"pgbackrest info of stanza {stanza}",
@@ -227,3 +241,26 @@ def list_archived(output: str) -> set[str]:
         return set()
     names = (_SEGMENT.fullmatch(name.rpartition("/")[2]) for name in entries)
     return {match[1] for match in names if match is not None}
+
+
+def has_reached(position: str, segment: str, segment_size: int) -> bool:
+    """Return whether a server that has replayed to ``position`` has come to the WAL segment of this name."""
+    high, _slash, low = position.partition("/")
+    start = (int(segment[8:16], 16) << 32) + int(segment[16:], 16) * segment_size
+    return (int(high, 16) << 32) + int(low, 16) >= start
+
+
+def describe(backup: Backup) -> dict[str, t.Any]:
+    """Return a backup as the module reports it."""
+    return {
+        "label": backup.label,
+        "type": backup.type,
+        "started_at": format_utc(backup.started),
+        "ended_at": format_utc(backup.ended),
+        "builds_on": list(backup.references),
+        "size": backup.size,
+        "stored": backup.stored,
+        "has_page_errors": backup.has_errors,
+        "verified_at": backup.verified_at or None,
+        "damaged_at": backup.damaged_at or None,
+    }

@@ -29,6 +29,8 @@ _REFUSED_PASSWORD = re.compile(
 _NO_ANSWER = re.compile(
     r"Connection refused|timeout|timed out|No such file|unreachable|No route to host|could not translate"
 )
+APPLICATION = "lowtide.ops pg_credential"
+"""The application_name of these logins. The server shows a session a moment longer than it lasts."""
 _WHO_SQL = "SELECT session_user::text, current_user::text"
 
 
@@ -63,7 +65,7 @@ def try_login(address: Settings, user: str, password: str) -> Login:
     """Log in, ask who it is, and leave. Raise OpsError where neither yes nor no was the answer (nothing listens, no room)."""
     psycopg2 = require("psycopg2", package="psycopg2-binary", why="to talk to PostgreSQL")
     settings = replace(address, user=user, password=password)
-    keywords = {**settings.libpq(primary=False), "password": password, "application_name": "lowtide.ops pg_credential"}
+    keywords = {**settings.libpq(primary=False), "password": password, "application_name": APPLICATION}
     try:
         connection = psycopg2.connect(**keywords)
     except psycopg2.OperationalError as error:
@@ -98,9 +100,7 @@ def _is_refused_elsewise(settings: Settings, error: Exception) -> bool:
     stranger = f"lowtide_{secrets.token_hex(8)}"
     keywords = replace(settings, user=stranger).libpq(primary=False)
     try:
-        psycopg2.connect(
-            **keywords, password=secrets.token_hex(8), application_name="lowtide.ops pg_credential"
-        ).close()
+        psycopg2.connect(**keywords, password=secrets.token_hex(8), application_name=APPLICATION).close()
     except psycopg2.OperationalError as answer:
         pattern = str(answer)
         is_about_role = stranger in pattern and settings.dbname not in pattern.replace(stranger, "")

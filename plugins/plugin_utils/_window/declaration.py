@@ -42,6 +42,7 @@ class Step:
     reads_only: bool = False
     irreversible: bool = False
     estimate: float | None = None
+    in_turn: bool = False
 
     @property
     def hosts(self) -> tuple[str, ...]:
@@ -254,6 +255,7 @@ def _read_step(entry: Any, inventory: Inventory, earlier: Mapping[str, Step]) ->
         reads_only=_as_bool(entry, "reads_only"),
         irreversible=_as_bool(entry, "irreversible"),
         estimate=_as_estimate(entry),
+        in_turn=_as_bool(entry, "in_turn"),
     )
 
 
@@ -368,6 +370,10 @@ class Declaration:
         return reversible is not None and set(reversible.hosts) != set(step.hosts)
 
     def _check_references(self, step: Step) -> None:
+        if step.in_turn and not step.reverts:
+            raise refuse(
+                f"step {step.name} has in_turn and reverts nothing", "Leave it out: every other step runs in its turn"
+            )
         reverts = (step.reverts,) if step.reverts else ()
         earlier = list(self._steps)[: self._order[step.name]]
         for key, names in (("needs", step.needs), ("only_after", step.only_after), ("reverts", reverts)):

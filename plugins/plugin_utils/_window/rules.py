@@ -284,13 +284,17 @@ class WindowRules:
         """Return the batches of reverting steps that are to run out of turn, in their order.
 
         When the window opens, those for what runs before left in force, so that nothing else can come before the way
-        back. When it closes, those for all that is still in force and was not tried in vain.
+        back, but those that are declared to wait for their turn (a service whose database is yet to be restored). When
+        it closes, those for all that is still in force and was not tried in vain.
         """
         if self.restores:
             return []
+        opens = not self.state.reached and not self.state.failed
         plays = []
         for play in self.declaration.plays:
             step = self.declaration[play.step]
+            if opens and step.in_turn:
+                continue
             in_force = self.state.list_pending_hosts(step.reverts) if step.reverts else []
             hosts = play.hosts if in_force and self.declaration.is_reverting_all(step) else in_force
             tried = (*self.state.started, *self.state.ended)

@@ -16,7 +16,7 @@ import pytest
 
 from support.modules import ModuleRun, finish_module, run_module, start_module
 from support.patroni_sites import ADDRESS, Cluster, Region, wait_until
-from support.playbooks import PlaybookRun, write_yaml
+from support.playbooks import PlaybookRun, describe_window, write_yaml
 from support.steady_writer import SteadyWriter
 
 Json = dict[str, Any]
@@ -233,6 +233,29 @@ def test_clients_are_led_last_and_only_to_what_works(
     again = ansible_playbook(plays)
     assert again.rc == 0, again.stdout
     assert again.changed == 0
+
+
+@pytest.mark.procedure("A27")
+def test_disaster_recovery_has_the_other_site_take_over(
+    pair: Pair, tmp_path: Path, ansible_playbook: Callable[..., PlaybookRun]
+) -> None:
+    """The playbook's own step: a rehearsal runs no task file; DNS failed, the same command leads the clients too."""
+    new, old = pair.standby, pair.primary
+    chosen = {"disaster_recovery": "site_failover", "window_only": "site_failover"}
+    variables = {**play(pair, tmp_path)[0]["vars"], **chosen, **describe_window(tmp_path)}
+    arguments = ("lowtide.ops.disaster_recovery", "-i", str(tmp_path / "hosts.yml"))
+    rehearsal = ansible_playbook(*arguments, "--check", extra_vars=variables)
+    assert rehearsal.rc == 0, rehearsal.stdout
+    assert pair.primary is old
+    assert not (tmp_path / "calls").exists()
+    failed = ansible_playbook(*arguments, extra_vars={**variables, "hook_fails": "dns"})
+    assert failed.rc == 2, failed.stdout
+    assert pair.primary is new
+    done = ansible_playbook(*arguments, extra_vars=variables)
+    assert done.rc == 0, done.stdout
+    assert (tmp_path / "calls").read_text().split() == ["scale", "smoke", "dns"]
+    again = ansible_playbook(*arguments, extra_vars=variables)
+    assert (again.rc, again.changed) == (0, 0), again.stdout
 
 
 @pytest.mark.procedure("A27")

@@ -8,13 +8,15 @@ import os
 import re
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from support.modules import ModuleRun, finish_module, run_module, start_module
 from support.patroni_sites import ADDRESS, TAGS, Cluster, Region, wait_until
+from support.playbooks import PlaybookRun, describe_window
 from support.steady_writer import SteadyWriter
 from support.tcp_proxy import TcpProxy
 
@@ -58,6 +60,26 @@ def test_the_declared_member_leads(east: Cluster) -> None:
     assert not again.changed
     assert again["plan"] == []
     assert again["waited"] == 0.0
+
+
+@pytest.mark.procedure("A26")
+def test_disaster_recovery_has_another_member_lead(
+    east: Cluster, tmp_path: Path, ansible_playbook: Callable[..., PlaybookRun]
+) -> None:
+    """The playbook's own step: rehearsed, done, and then not due."""
+    old, new = east.leader(), other(east)
+    chosen = {"disaster_recovery": "failover", "window_only": "failover", "failover_leader": new}
+    variables = {**chosen, "patroni_connection": east.params, **describe_window(tmp_path)}
+    arguments = ("lowtide.ops.disaster_recovery", "-i", str(tmp_path / "hosts.yml"))
+    rehearsal = ansible_playbook(*arguments, "--check", extra_vars=variables)
+    assert rehearsal.rc == 0, rehearsal.stdout
+    assert east.leader() == old
+    done = ansible_playbook(*arguments, extra_vars=variables)
+    assert done.rc == 0, done.stdout
+    assert east.leader() == new
+    assert "succeeded" in done.stdout
+    again = ansible_playbook(*arguments, extra_vars=variables)
+    assert (again.rc, again.changed) == (0, 0), again.stdout
 
 
 @pytest.mark.procedure("A26")

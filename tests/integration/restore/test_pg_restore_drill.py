@@ -148,7 +148,78 @@ def test_an_application_that_is_not_content_proves_nothing(shop: Shop, drill: Dr
         assert run.failed
         assert words in run.msg + str(run["error"])
         assert shop.databases() == [shop.name]
-    assert not any("restore-drills" in name for name in shop.site.names())
+    assert not any(name.endswith((".json", ".sig")) for name in list_evidence(shop))
+
+
+def list_evidence(shop: Shop) -> list[str]:
+    """The keys in the place of evidence; before a drill a note that it has begun, which is none."""
+    return [name for name in shop.site.names() if "restore-drills" in name]
+
+
+@pytest.mark.procedure("D19", "E6")
+def test_an_old_backup_proves_nothing(shop: Shop, drill: Drill) -> None:
+    """Backups have stopped: that is refused before a row is restored, with the ages."""
+    for check in (True, False):
+        run = drill(check=check, max_rpo="0s")
+        assert run["error"]["refused"] is True
+        assert "the newest backup that counts is" in run.msg
+        assert "allowed are 0 s" in run.msg
+    assert (shop.databases(), list_evidence(shop)) == ([shop.name], [])
+
+
+def test_who_looks_needs_no_secret(shop: Shop, drill: Drill, tmp_path: Path) -> None:
+    """The public key is enough, also that of a key which another one has replaced; one of somebody else is not."""
+    done = drill()
+    assert not done.failed, done.msg
+    public = done["drill"]["public_key"]
+    looking = {name: value for name, value in shop.params().items() if name != "query"} | {"on_due": "fail"}
+    seen = run_module("pg_restore_drill", {**looking, "public_keys": [public]})
+    assert not seen.failed, seen.msg
+    assert seen["last"]["backup"] == shop.run_id
+    new = wanted(shop, make_key(tmp_path / "new.pem"), public_keys=[public])
+    assert run_module("pg_restore_drill", new).changed is False
+    other = base64.b64encode(b"x" * 32).decode()
+    assert "its signature is not of this key" in run_module("pg_restore_drill", {**looking, "public_keys": [other]}).msg
+    for keys, words in (([], "neither it nor public_keys is given"), (["no"], "no Ed25519 public key of 32 bytes")):
+        refused = run_module("pg_restore_drill", {**looking, "public_keys": keys})
+        assert refused["error"]["refused"] is True
+        assert words in refused.msg
+
+
+def test_evidence_has_its_place_before_a_row_is_restored(shop: Shop, drill: Drill, tmp_path: Path) -> None:
+    """A folder that cannot be made is an error at once; a copy of the evidence that is missing is written by the next run."""
+    (tmp_path / "file").write_text("")
+    failed = drill(evidence_dir=str(tmp_path / "file/below"))
+    assert failed.failed
+    assert "option evidence_dir" in failed.msg
+    assert "restore_seconds" not in failed.result
+    assert shop.databases() == [shop.name]
+    done = drill()
+    assert not done.failed, done.msg
+    folder = tmp_path / "evidence"
+    for check in (True, False):
+        copied = drill(check=check, evidence_dir=str(folder))
+        assert (copied.failed, copied.changed, copied["due"]) == (False, True, False)
+        assert folder.exists() != check
+    name = done["drill"]["url"].rpartition("/")[2]
+    assert (folder / name).read_bytes() == shop.site.get(done["drill"]["url"].split("/", 3)[3])
+    assert not drill(evidence_dir=str(folder)).changed
+
+
+def test_what_keeps_the_copy_takes_nothing_from_its_proof(shop: Shop, drill: Drill, key: Path) -> None:
+    """The session is lost before the copy is dropped: that is an error, and the evidence is there all the same."""
+
+    def before(statement: Statement) -> bool:
+        return not statement.text.startswith("DROP DATABASE")
+
+    with StatementProxy(shop.server.host, shop.server.port, before) as proxy:
+        options = wanted(shop, key, login_host=proxy.host, login_port=proxy.port, ssl_mode="disable")
+        run = run_module("pg_restore_drill", options)
+    assert run.failed
+    assert run["drill"]["copy_removed"] is False
+    assert not drill(on_due="fail").failed
+    assert not drill(max_age="0s").failed
+    assert shop.databases() == [shop.name]
 
 
 @pytest.mark.procedure("D19")

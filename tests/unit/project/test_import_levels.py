@@ -45,7 +45,11 @@ LEVELS = {
     ],
     "module_utils._expiry": [["rules"], ["removal"], ["entry"]],
     "module_utils._files": [["listing"], ["entry"]],
-    "module_utils._pgbackrest": [["repository"], ["plan", "program"], ["operations"]],
+    "module_utils._pgbackrest": [
+        ["drill_place", "repository"],
+        ["plan", "private_server", "program"],
+        ["operations"],
+    ],
     "module_utils._kafka": [
         ["api", "errors", "summary"],
         ["commit", "groups", "parse", "plan", "records"],
@@ -174,7 +178,7 @@ COMPOSES = {
         "module_utils._postgresql",
         "module_utils._s3",
     },
-    "module_utils._pgbackrest": {"module_utils._backup"},
+    "module_utils._pgbackrest": {"module_utils._backup", "module_utils._pg_restore", "module_utils._postgresql"},
 }
 """Packages that know others than ``_common``, because their work is to bring systems together."""
 

@@ -529,11 +529,15 @@ def test_evidence_of_something_else_proves_nothing() -> None:
         "finished_at": "2026-11-21T02:00:00Z",
     }
     assert evidence.name_folder(place) == "team/restore-drills/shop/7/"
-    assert evidence.read_document("u", evidence.write_document(document), place) is not None
+
+    def read(body: bytes) -> evidence.Drill | None:
+        return evidence.read_document("u", place, name="n", body=body, signature=b"s")
+
+    assert read(evidence.write_document(document)) is not None
     for change in ({"proven": False}, {"database": "x"}, {"source_system_identifier": "8"}, {"finished_at": "soon"}):
-        assert evidence.read_document("u", evidence.write_document({**document, **change}), place) is None
-    assert evidence.read_document("u", b"[]", place) is None
-    assert evidence.read_document("u", b"\xff", place) is None
+        assert read(evidence.write_document({**document, **change})) is None
+    assert read(b"[]") is None
+    assert read(b"\xff") is None
 
 
 @pytest.mark.parametrize(

@@ -176,3 +176,21 @@ def test_a_replacement_that_is_whole_may_take_its_place() -> None:
     sound = judge(make_integrity(), backups=BACKUPS, replacement=make_integrity("copy"))
     assert not sound["may_be_replaced"]
     assert sound["summary"] == "database shop is whole"
+
+
+LOST = {
+    "failed": True,
+    "msg": "pg1:5432/shop as lowtide: there is no database shop on this server (x). Correct login_db.",
+    "error": {"problem": "there is no database shop on this server (x)"},
+    "database": "shop",
+}
+
+
+@pytest.mark.parametrize(("identifier", "run_id"), [("1", "R"), ("", "R"), ("2", None)])
+def test_a_lost_database_is_told_with_its_newest_backup(identifier: str, run_id: str | None) -> None:
+    """Of its cluster, where that is known: a backup of another one is not offered."""
+    result = judge({**LOST, "system_identifier": identifier}, backups=BACKUPS, replacement=None)
+    assert result["status"] == "lost"
+    assert not result["may_be_replaced"]
+    assert (result["newest_backup"] or {}).get("run_id") == run_id
+    assert result["summary"] == "database shop is lost: there is no database shop on this server (x)"

@@ -102,6 +102,7 @@ START = make_step("start", None, reverts="stop")
         ([make_step("a", plan="yes")], "step a has plan: 'yes'. Give true or false"),
         ([make_step("a", reads_only=1)], "step a has reads_only: 1"),
         ([make_step("a", irreversible="false")], "step a has irreversible: 'false'"),
+        ([make_step("a", in_turn=True)], "step a has in_turn and reverts nothing"),
         # Values of a wrong type that people write: each is named, and none is a traceback.
         ([make_step("a", needs=5)], "step a has needs: 5. Give a name or a list of names"),
         ([make_step("a", only_after=True)], "step a has only_after: True. Give a name or a list of names"),

@@ -453,6 +453,20 @@ def test_what_is_reverted_out_of_turn() -> None:
     assert name(make_rules(start("quiesce", "web1", reverted_by="resume"), mode=RESTORE)) == []
 
 
+def test_what_waits_for_its_turn_is_not_reverted_at_the_opening() -> None:
+    """A service cannot be up before its database is restored; at the closing it is reverted, and after a failure."""
+    steps = [make_step("stop", "web1"), make_step("mend", "db1"), make_step("go", reverts="stop", in_turn=True)]
+    declaration = declare(*steps)
+
+    def name(*events: Event) -> list[str]:
+        return [play.step for play in make_rules(*events, declaration=declaration).list_reverts()]
+
+    stopped = start("stop", "web1", reverted_by="go")
+    assert name(stopped) == []
+    assert name(stopped, *reach_until("mend", 0, declaration)) == ["go"]
+    assert name(stopped, fail("mend", "db1")) == ["go"]
+
+
 # -- restoring ------------------------------------------------------------------------------------------------------
 
 

@@ -45,6 +45,7 @@ from ..._kubernetes.secrets import (
 )
 from ..._postgresql.connection import Session, Settings
 from ..._postgresql.logins import (
+    APPLICATION,
     refuse_open_door,
     require_login,
     require_refusal,
@@ -297,7 +298,7 @@ class Rotation:
             with open_places(self.session, self.addresses) as places:
                 wait_for_sessions(places, user, deadline=grace, why="it is to be the idle one of the two")
         elif not self.params["accept_interruption"]:
-            sessions = read_sessions(self.session, user)
+            sessions = [one for one in read_sessions(self.session, user) if one.application != APPLICATION]
             refuse_interruption(user, sessions=len(sessions), title=self.secret.title)
 
     def _refuse_missing_rights(self) -> None:

@@ -19,7 +19,7 @@ from ..._common.text import format_count, format_duration, format_size, join_som
 from ..._common.timestamps import format_utc
 from ..plan import Decision, decide, is_sound
 from ..program import PgBackRest
-from ..repository import DAMAGED, NO_BACKUPS, OK, VERIFIED, Backup, Stanza, Verification, list_needed_segments
+from ..repository import DAMAGED, VERIFIED, Backup, Stanza, Verification, describe, list_needed_segments
 
 if t.TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
@@ -48,7 +48,7 @@ def run_backup(module: AnsibleModule, outcome: Outcome) -> None:
     )
     ages = {name: parse_age(params[name], option=name) for name in ("max_age", "full_max_age")}
     version = program.check_version()
-    stanza = read_usable(program)
+    stanza = program.read_usable()
     outcome.facts.update(version=version, stanza=stanza.name, repository=params["repository"])
     decision = decide(stanza.backups, now=time.time(), between=params["between"], **ages)
     _report(outcome, stanza, decision)
@@ -66,21 +66,8 @@ def run_backup(module: AnsibleModule, outcome: Outcome) -> None:
     for line in _verify(program, outcome, label):
         module.warn(f"stanza {stanza.name}: {line}")
     program.expire()
-    stanza = read_usable(program)
+    stanza = program.read_usable()
     _report_made(outcome, stanza, label, is_new=decision.type is not None)
-
-
-def read_usable(program: PgBackRest) -> Stanza:
-    """Return the stanza; one that pgBackRest itself cannot work with is refused."""
-    stanza = program.read_stanza()
-    if stanza.code not in {OK, NO_BACKUPS}:
-        raise Refusal(
-            obj=f"stanza {stanza.name} in repository {program.repository}",
-            problem=f"pgBackRest says: {stanza.message}",
-            next_step="Correct the name, or make it with `pgbackrest stanza-create` and `pgbackrest check`; where"
-            " there was one, find out who removed it before anything else",
-        )
-    return stanza
 
 
 def refuse_locked(outcome: Outcome, stanza: Stanza) -> t.NoReturn:
@@ -99,7 +86,7 @@ def _back_up(program: PgBackRest, before: Stanza, kind: str) -> str:
     """Make a backup and return its label, as the repository lists it."""
     program.back_up(kind)
     known = {backup.label for backup in before.backups}
-    made = [backup for backup in read_usable(program).backups if backup.label not in known]
+    made = [backup for backup in program.read_usable().backups if backup.label not in known]
     if not made:
         raise OpsError(
             obj=f"stanza {before.name} in repository {program.repository}",
@@ -129,7 +116,7 @@ def _verify(program: PgBackRest, outcome: Outcome, label: str) -> tuple[str, ...
     Return what is wrong with other WAL in the archive.
     """
     verification = program.verify()
-    backups = {backup.label: backup for backup in read_usable(program).backups}
+    backups = {backup.label: backup for backup in program.read_usable().backups}
     if label not in backups:
         raise OpsError(
             obj=f"backup {label} of stanza {program.stanza}",
@@ -228,22 +215,6 @@ def _report_made(outcome: Outcome, stanza: Stanza, label: str, *, is_new: bool) 
         outcome.evidence.append(
             f"{format_count(len(damaged), 'other backup')} of the stanza damaged: {join_some(damaged)}"
         )
-
-
-def describe(backup: Backup) -> dict[str, t.Any]:
-    """Return a backup as the module reports it."""
-    return {
-        "label": backup.label,
-        "type": backup.type,
-        "started_at": format_utc(backup.started),
-        "ended_at": format_utc(backup.ended),
-        "builds_on": list(backup.references),
-        "size": backup.size,
-        "stored": backup.stored,
-        "has_page_errors": backup.has_errors,
-        "verified_at": backup.verified_at or None,
-        "damaged_at": backup.damaged_at or None,
-    }
 
 
 def describe_line(backup: Backup) -> str:

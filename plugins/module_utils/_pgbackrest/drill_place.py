@@ -1,0 +1,182 @@
+# Copyright (c) 2026 The lowtide.ops team
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The directory of a restore drill: whose it is, whether there is room, and what a killed drill has left in it.
+
+Private to lowtide.ops: do not import from other collections.
+
+Two locks, which the kernel gives back however a process ends: on the directory, for the drill itself; and on the mark
+in it, which what the drill starts (pgBackRest, the server) inherits, so that nothing is removed under a running one.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import signal
+import typing as t
+from pathlib import Path
+
+from .._common.errors import OpsError, Refusal
+from .._common.text import format_size
+
+if t.TYPE_CHECKING:
+    from .._common.retry import Deadline
+
+MARK = ".lowtide-drill"
+"""What says that all below the directory is a drill's."""
+PARTS = ("data", "tablespaces", "run", "socket")
+"""What a drill puts there besides: PGDATA, tablespaces, settings and locks, and the server's socket."""
+LONGEST_SOCKET = 107 - len("/socket/.s.PGSQL.5432")
+SPARE = 64 << 20
+"""Bytes that are to be left besides the files themselves and a tenth of them: WAL that is replayed."""
+END_SECONDS = 60.0
+
+
+class DrillPlace:
+    """The directory of drills. It is made where it is missing, and stays, empty."""
+
+    def __init__(self, path: str) -> None:
+        self.path = Path(path)
+        self.data, self.tablespaces, self.run, self.socket = (self.path / part for part in PARTS)
+        self._own = -1
+        self.mark = -1
+
+    def check(self) -> None:
+        """Refuse a directory that is not for drills; nothing is changed."""
+        title = f"option directory: {self.path}"
+        if len(os.fsencode(self.path)) > LONGEST_SOCKET:
+            raise Refusal(
+                obj=title,
+                problem=f"its path has more than {LONGEST_SOCKET} bytes, and the server's socket is to be below it",
+                next_step="Name one with a shorter path",
+            )
+        for folder in (self.path.resolve(), *self.path.resolve().parents):
+            if (folder / "PG_VERSION").exists():
+                raise Refusal(
+                    obj=title,
+                    problem=f"{folder} is the data directory of a PostgreSQL server",
+                    next_step="Name a directory that is for drills only, outside of it",
+                )
+        if not self.path.exists():
+            return
+        if not self.path.is_dir() or self.path.is_symlink():
+            raise Refusal(obj=title, problem="it is no directory", next_step="Name one that is for drills only")
+        found = {entry.name for entry in self.path.iterdir()}
+        foreign = sorted(found - {MARK, *PARTS}) if MARK in found else sorted(found)
+        if foreign:
+            raise Refusal(
+                obj=title,
+                problem=f"it is not empty: it has {foreign[0]}, which no drill has put there",
+                next_step="Name one that is for drills only. Nothing in this one was touched",
+            )
+
+    def check_room(self, size: int) -> None:
+        """Refuse where the files of the backup would not fit; what a killed drill has left counts as free."""
+        needed = size + size // 10 + SPARE
+        folder = next(folder for folder in (self.path, *self.path.parents) if folder.exists())
+        free = shutil.disk_usage(folder).free + _measure(self.path)
+        if free < needed:
+            raise Refusal(
+                obj=f"option directory: {self.path}",
+                problem=f"{format_size(free)} are free there, and the drill takes {format_size(needed)}",
+                next_step="Name a directory on a larger file system, or free space",
+            )
+
+    def open(self, deadline: Deadline) -> list[str]:
+        """Take the directory, end and remove what a killed drill has left in it, and mark it; return what was left."""
+        try:
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._own = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
+        except OSError as error:
+            raise Refusal(
+                obj=f"option directory: {self.path}",
+                problem=f"this user cannot use it: {error.strerror}",
+                next_step="Make it for the user who runs this task, who is the one of the server",
+            ) from error
+        if not _try_lock(self._own):
+            raise self._refuse_running("another drill is running in it", "Wait for its end")
+        self.check()  # it may have changed since it was first looked at
+        self.mark = os.open(self.path / MARK, os.O_RDWR | os.O_CREAT, 0o600)
+        left = [str(self.path / part) for part in PARTS if (self.path / part).exists()]
+        if left:
+            self._end_server(deadline)
+        if not _try_lock(self.mark):
+            raise self._refuse_running(
+                "what a killed drill has started in it (pgbackrest restore) is still running",
+                "Wait for its end, or end it",
+            )
+        self._clear()
+        for part in PARTS:
+            (self.path / part).mkdir(mode=0o700)
+        return left
+
+    def close(self) -> None:
+        """Remove all that is the drill's, the mark last."""
+        if self.mark >= 0:
+            self._clear()
+            (self.path / MARK).unlink(missing_ok=True)
+            os.close(self.mark)
+            self.mark = -1
+        if self._own >= 0:
+            os.close(self._own)
+            self._own = -1
+
+    def _clear(self) -> None:
+        try:
+            for part in PARTS:
+                if (self.path / part).exists():
+                    shutil.rmtree(self.path / part)
+        except OSError as error:
+            raise OpsError(
+                obj=f"directory {self.path}",
+                problem=f"what a drill has put there cannot be removed: {error.strerror} ({error.filename})",
+                next_step="Remove it as the user who runs this task, or see why it cannot; the next run tries again",
+            ) from error
+
+    def _refuse_running(self, problem: str, step: str) -> Refusal:
+        os.close(self._own)
+        self._own = -1
+        if self.mark >= 0:
+            os.close(self.mark)
+            self.mark = -1
+        return Refusal(obj=f"directory {self.path}", problem=problem, next_step=f"{step}, and run again")
+
+    def _end_server(self, deadline: Deadline) -> None:
+        """End the server that a killed drill has left, and wait until all of it is gone."""
+        process = find_server(self.data)
+        if process is None:
+            return
+        os.kill(process, signal.SIGQUIT)
+        end = deadline.elapsed + END_SECONDS
+        while not _try_lock(self.mark) and deadline.elapsed < end and not deadline.passed:
+            deadline.pause(0.05)
+        fcntl.flock(self.mark, fcntl.LOCK_UN)
+
+
+def find_server(data: Path) -> int | None:
+    """Return the process of the server on a data directory; None where there is none, whatever postmaster.pid says."""
+    try:
+        process = int((data / "postmaster.pid").read_text(encoding="utf-8").split("\n", 1)[0])
+        is_ours = Path(f"/proc/{process}/cwd").resolve() == data.resolve()
+    except (OSError, ValueError):
+        return None
+    return process if is_ours else None
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _measure(path: Path) -> int:
+    """Return the bytes that the files below a directory take."""
+    total = 0
+    for folder, _folders, files in os.walk(path):
+        for name in files:
+            total += os.lstat(os.path.join(folder, name)).st_blocks * 512
+    return total

@@ -1,0 +1,396 @@
+# Copyright (c) 2026 The lowtide.ops team
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The work of pgbackrest_restore_drill: restore beside, start by itself, recover, ask, check, sign, remove.
+
+Private to lowtide.ops: do not import from other collections.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+import typing as t
+import uuid
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from ..._backup import keys
+from ..._backup.manifest import stamp
+from ..._backup.plan import SKEW
+from ..._common.amounts import parse_age
+from ..._common.errors import OpsError, Refusal
+from ..._common.outcome import PlanItem
+from ..._common.retry import Deadline
+from ..._common.text import format_duration, format_size, join_some
+from ..._common.timestamps import format_utc
+from ..._pg_restore import evidence
+from ..._pg_restore.drill import judge_answer
+from ..._postgresql.connection import Session, Settings, driver_error, new_run_id
+from ..._postgresql.errors import sql_error
+from ..._postgresql.json_values import to_json_value
+from ..._postgresql.operations.query_info import read_rows
+from ..drill_place import DrillPlace
+from ..plan import is_sound
+from ..private_server import OLDEST, PrivateServer, ServerPrograms, make_restore_command
+from ..program import PgBackRest
+from ..repository import Backup, Stanza, describe, has_reached
+
+if t.TYPE_CHECKING:
+    from ansible.module_utils.basic import AnsibleModule
+
+    from ..._common.outcome import Outcome
+
+ARGUMENT_SPEC: dict[str, t.Any] = {
+    "stanza": {"type": "str", "required": True},
+    "repository": {"type": "int", "default": 1},
+    "config": {"type": "path"},
+    "bin_dir": {"type": "path"},
+    "server_bin_dir": {"type": "path"},
+    "directory": {"type": "path", "required": True},
+    "backup": {"type": "str", "default": "latest"},
+    "target": {"type": "str", "choices": ["latest", "immediate"], "default": "latest"},
+    "max_age": {"type": "str", "default": "7d"},
+    "on_due": {"type": "str", "choices": ["run", "fail"], "default": "run"},
+    "database": {"type": "str", "required": True},
+    "superuser": {"type": "str", "default": "postgres"},
+    "query": {"type": "str", "required": True},
+    "query_timeout": {"type": "float", "default": 60.0},
+    "signing_key": {"type": "path", "required": True, "no_log": False},
+    "evidence_dir": {"type": "path", "required": True},
+    "timeout": {"type": "int", "default": 86400},
+}
+LATEST = "latest"
+_POSITION_SQL = """
+SELECT pg_catalog.pg_is_in_recovery(), pg_catalog.pg_last_wal_replay_lsn()::text,
+       pg_catalog.pg_last_xact_replay_timestamp(),
+       pg_catalog.pg_size_bytes(pg_catalog.current_setting('wal_segment_size'))
+"""
+
+
+@dataclass(frozen=True)
+class Recovered:
+    """To where the server has recovered; ``last_commit`` is None where no transaction was replayed."""
+
+    position: str
+    last_commit: datetime | None
+    segment_size: int
+
+
+def run_drill(module: AnsibleModule, outcome: Outcome) -> None:
+    """Fill the outcome; raise OpsError."""
+    Drill(module, outcome).ensure()
+
+
+class Drill:
+    """One run: judge the last drill, and make one where it is due."""
+
+    def __init__(self, module: AnsibleModule, outcome: Outcome) -> None:
+        self._params = params = module.params
+        self._check_mode = bool(module.check_mode)
+        self._outcome = outcome
+        self._deadline = Deadline(params["timeout"])
+        if not params["query"].strip():
+            raise Refusal(
+                obj="option query",
+                problem="it is empty",
+                next_step="Give one statement that says what must be true, such as SELECT count(*) > 1000 AS has_orders"
+                " FROM orders",
+            )
+        if os.geteuid() == 0:
+            raise Refusal(
+                obj="this task",
+                problem="it runs as root, and PostgreSQL does not start as root",
+                next_step="Run it as the user of the server: become_user: postgres",
+            )
+        self._max_age: timedelta = parse_age(params["max_age"])
+        self._signer = evidence.Signer(params["signing_key"])
+        self._place = DrillPlace(params["directory"])
+        self._program = PgBackRest(
+            stanza=params["stanza"],
+            repository=params["repository"],
+            config=params["config"],
+            bin_dir=params["bin_dir"],
+            deadline=self._deadline,
+        )
+
+    def ensure(self) -> None:
+        """Read, judge, and unless in check mode make the drill that is due."""
+        params, outcome = self._params, self._outcome
+        outcome.facts["version"] = self._program.check_version()
+        stanza = self._program.read_usable()
+        expected = {
+            "format": evidence.FORMAT,
+            "format_version": evidence.FORMAT_VERSION,
+            "proven": True,
+            "stanza": stanza.name,
+            "repository": params["repository"],
+            "source_system_identifier": stanza.system_identifier,
+        }
+        drills = evidence.find_last_local(params["evidence_dir"], self._signer, expected=expected)
+        now = datetime.now(UTC)
+        why = explain_due(drills, now, self._max_age)
+        self._report(drills, now, why)
+        if why is None:
+            return
+        title = f"restore drill of stanza {stanza.name}"
+        if params["on_due"] == "fail":
+            raise OpsError(
+                obj=title,
+                problem=why,
+                next_step="Make one (on_due: run), and find out why the last run did not",
+            )
+        backup = choose_backup(stanza, params["backup"])
+        outcome.facts["backup"] = describe(backup)
+        version = int(backup.archive_id.partition("-")[0].partition(".")[0])
+        if version < OLDEST:
+            raise Refusal(
+                obj=f"backup {backup.label}",
+                problem=f"it is of PostgreSQL {version}",
+                next_step=f"A drill takes {OLDEST} or newer",
+            )
+        programs = ServerPrograms(version, params["server_bin_dir"])
+        programs.check_version(self._deadline)
+        self._place.check()
+        self._place.check_room(backup.size)
+        self._plan(backup)
+        outcome.summary = f"would make a {title}: {why}"
+        if self._check_mode:
+            outcome.changed = True
+            return
+        self._perform(stanza, backup, programs, expected)
+
+    def _perform(
+        self, stanza: Stanza, backup: Backup, programs: ServerPrograms, expected: t.Mapping[str, t.Any]
+    ) -> None:
+        facts, started, clock = self._outcome.facts, datetime.now(UTC), time.monotonic()
+        server = PrivateServer(self._place, programs, self._deadline)
+        try:
+            facts["removed"] = self._place.open(self._deadline)
+            self._outcome.changed = self._outcome.write_attempted = True
+            data, lock = str(self._place.data), str(self._place.run)
+            self._program.restore(
+                backup.label, data=data, tablespaces=str(self._place.tablespaces), lock=lock, mark=self._place.mark
+            )
+            facts["restore_seconds"] = round(time.monotonic() - clock, 3)
+            command = make_restore_command(self._program.list_restore_command(data=data, lock=lock))
+            server.configure(restore_command=command, target=self._params["target"])
+            recovered = self._recover(server)
+            facts["recovery_seconds"] = round(time.monotonic() - clock - facts["restore_seconds"], 3)
+            self._judge_position(stanza, backup, recovered, server)
+            answer = self._ask()
+            rto = time.monotonic() - clock
+            checks = self._check(server, programs)
+        finally:
+            # After a failure too: a copy for each night fills the disk.
+            server.end()
+            self._place.close()
+        newest = recovered.last_commit or datetime.fromtimestamp(backup.ended, UTC)
+        document = {
+            **expected,
+            "database": self._params["database"],
+            "backup": backup.label,
+            "backup_type": backup.type,
+            "backup_taken_at": format_utc(backup.started),
+            "server_version": str(programs.version),
+            "target": self._params["target"],
+            "recovered_to": {"lsn": recovered.position, "time": stamp(newest)},
+            "started_at": stamp(started),
+            "finished_at": stamp(datetime.now(UTC)),
+            "rpo_seconds": max(0, int((started - newest).total_seconds())),
+            "rto_seconds": round(rto, 3),
+            "restore_seconds": facts["restore_seconds"],
+            "recovery_seconds": facts["recovery_seconds"],
+            "query": self._params["query"],
+            "answer": answer,
+            "checks": checks,
+            "node": platform.node(),
+            "public_key": self._signer.public_key,
+        }
+        self._sign(document)
+        rpo = format_duration(document["rpo_seconds"])
+        self._outcome.summary = (
+            f"proved backup {backup.label} of stanza {stanza.name} by a restore: RPO {rpo}, RTO {format_duration(rto)}"
+        )
+
+    # ---- telling
+
+    def _report(self, drills: evidence.Drills, now: datetime, why: str | None) -> None:
+        last = drills.last
+        age = None if last is None else max(0, int((now - last.finished_at).total_seconds()))
+        self._outcome.facts |= {
+            "due": why is not None,
+            "why": why or f"the last proven drill is {format_duration(age or 0)} old",
+            "last": None if last is None else {"path": last.url, "age_seconds": age, **last.document},
+            "bad": [{"path": path, "problem": problem} for path, problem in drills.bad],
+            "backup": None,
+            "drill": None,
+            "removed": [],
+        }
+        if why is None and last is not None:
+            stanza = self._params["stanza"]
+            self._outcome.summary = (
+                f"nothing to do: the last proven drill of stanza {stanza} is {format_duration(age or 0)} old"
+            )
+            self._outcome.evidence = [
+                f"{last.url}: backup {last.document['backup']} proven {last.document['finished_at']}"
+            ]
+
+    def _plan(self, backup: Backup) -> None:
+        place = f"directory {self._place.path}"
+        size = format_size(backup.size)
+        self._outcome.plan = [
+            PlanItem(place, f"restore backup {backup.label} ({size})", "a backup that was restored is proven"),
+            PlanItem(place, "start a server that nothing reaches, recover, ask and check", "by its answer"),
+            PlanItem(place, "remove all of it", "the drill needs it no longer", reversible=False),
+            PlanItem(self._params["evidence_dir"], "sign and write the evidence", "others rely on it"),
+        ]
+
+    # ---- the drill
+
+    def _connect(self, database: str) -> Session:
+        settings = Settings(
+            host=str(self._place.socket), port=5432, user=self._params["superuser"], dbname=database, sslmode="disable"
+        )
+        return Session(settings, module="pgbackrest_restore_drill", run_id=new_run_id())
+
+    def _recover(self, server: PrivateServer) -> Recovered:
+        """Start the server, and wait until it has recovered and accepts writes."""
+        found: list[Recovered] = []
+
+        def is_ready() -> bool:
+            try:
+                with self._connect(self._params["database"]) as session:
+                    in_recovery, position, last, size = session.query(_POSITION_SQL)[0]
+            except Refusal:
+                if self._is_open():
+                    raise
+                return False
+            if in_recovery:
+                return False
+            found.append(Recovered(position or "0/0", last, int(size)))
+            return True
+
+        server.start(is_ready)
+        return found[0]
+
+    def _is_open(self) -> bool:
+        """Return whether the server takes sessions at all, so that a refused one says something."""
+        pid = self._place.data / "postmaster.pid"
+        if not pid.exists():
+            return False
+        return pid.read_text(encoding="utf-8").splitlines()[7:8] == ["ready   "]
+
+    def _judge_position(self, stanza: Stanza, backup: Backup, recovered: Recovered, server: PrivateServer) -> None:
+        """Raise where recovery ended before the end of the archive: PostgreSQL takes a missing segment for its end."""
+        newest = stanza.newest_segments.get(backup.archive_id, "")
+        if self._params["target"] != LATEST or not newest:
+            return
+        if not has_reached(recovered.position, newest, recovered.segment_size):
+            raise OpsError(
+                obj=f"WAL of stanza {stanza.name}",
+                problem=f"recovery ended at {recovered.position}, and the archive has WAL up to segment {newest}: one"
+                f" between is missing or damaged ({server.read_errors()})",
+                next_step="A restore loses all after that. Make a backup now (lowtide.ops.pgbackrest_backup), and find"
+                " out what removes or damages WAL in the repository",
+            )
+
+    def _ask(self) -> dict[str, t.Any]:
+        """Ask the application's query of the copy: one row, whose boolean columns are all true."""
+        database = self._params["database"]
+        params = {
+            "query": self._params["query"],
+            "values": {},
+            "max_rows": 1,
+            "timeout": self._params["query_timeout"],
+        }
+        try:
+            with self._connect(database) as session:
+                answer = read_rows(session, params)
+        except driver_error() as error:
+            raise sql_error(f"database {database} of the restored server", error) from error
+        rows = [dict(zip(answer.columns, map(to_json_value, row), strict=True)) for row in answer.rows]
+        self._outcome.facts["answer"] = rows
+        return judge_answer(rows, obj=f"query on database {database} of the restored server")
+
+    def _check(self, server: PrivateServer, programs: ServerPrograms) -> list[str]:
+        """Have all of it read: by amcheck where there is one, by checksums where there are any, else by a dump."""
+        step = "The backup has damage that the restore brought along. Look into the database itself (corruption_triage)"
+        socket, user = str(self._place.socket), self._params["superuser"]
+        connection = ("-h", socket, "-p", "5432", "-U", user)
+        checks: list[str] = []
+        if programs.find("pg_amcheck"):
+            every = ("--all", "--install-missing", "--no-strict-names")
+            programs.run("pg_amcheck", *connection, *every, deadline=self._deadline, next_step=step)
+            checks.append("pg_amcheck: every table and B-tree index of every database")
+        if not server.has_checksums:
+            for database in self._list_databases():
+                options = ("-f", os.devnull, "-d", database)
+                programs.run("pg_dump", *connection, *options, deadline=self._deadline, next_step=step)
+            checks.append("pg_dump: every row of every database; without data checksums, and so not every block")
+        server.stop()
+        if server.has_checksums:
+            data = str(self._place.data)
+            programs.run("pg_checksums", "--check", "-D", data, deadline=self._deadline, next_step=step)
+            checks.append("pg_checksums: every block")
+        return checks
+
+    def _list_databases(self) -> list[str]:
+        with self._connect(self._params["database"]) as session:
+            rows = session.query("SELECT datname::text FROM pg_catalog.pg_database WHERE datallowconn ORDER BY 1")
+        return [row[0] for row in rows]
+
+    def _sign(self, document: dict[str, t.Any]) -> None:
+        """Sign the evidence and write it; without that nothing is proven."""
+        name = keys.run_id(datetime.now(UTC), uuid.uuid4().hex)
+        body = evidence.write_document(document)
+        path = evidence.save_local(self._params["evidence_dir"], name, body, self._signer.sign(body))
+        self._outcome.facts["drill"] = {"path": path, **document}
+        answer = join_some([f"{column}={value}" for column, value in document["answer"].items()])
+        self._outcome.evidence = [
+            f"{path}: backup {document['backup']}, recovered to {document['recovered_to']['lsn']}, answer {answer},"
+            f" signed by {self._signer.public_key}",
+            *document["checks"],
+        ]
+
+
+def explain_due(drills: evidence.Drills, now: datetime, allowed: timedelta) -> str | None:
+    """Return why a drill is due; None when the last one is young enough. One dated in the future does not count."""
+    if drills.last is None:
+        bad = f" ({drills.bad[0][0]}: {drills.bad[0][1]})" if drills.bad else ""
+        return f"there is no evidence of a proven drill{bad}"
+    age = now - drills.last.finished_at
+    if age < -SKEW:
+        return f"the last proven drill is dated in the future ({stamp(drills.last.finished_at)})"
+    if age <= allowed:
+        return None
+    return (
+        f"the last proven drill is {format_duration(age.total_seconds())} old,"
+        f" allowed are {format_duration(allowed.total_seconds())}"
+    )
+
+
+def choose_backup(stanza: Stanza, label: str) -> Backup:
+    """Return the backup of this name, or the newest one against which nothing is known."""
+    current = {backup.label: backup for backup in stanza.backups if backup.is_current}
+    if label != LATEST:
+        if label in current:
+            return current[label]
+        raise Refusal(
+            obj=f"backup {label} of stanza {stanza.name}",
+            problem=f"the repository has {join_some(sorted(current)) or 'none'}",
+            next_step="Correct the option backup",
+        )
+    usable = [
+        backup
+        for backup in current.values()
+        if is_sound(backup) and all(name in current and is_sound(current[name]) for name in backup.references)
+    ]
+    if not usable:
+        raise Refusal(
+            obj=f"stanza {stanza.name}",
+            problem="there is no backup against which nothing is known" if current else "there is no backup",
+            next_step="Make one with lowtide.ops.pgbackrest_backup, then drill",
+        )
+    return max(usable, key=lambda backup: backup.ended)

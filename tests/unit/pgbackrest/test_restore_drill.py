@@ -1,0 +1,227 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The decisions of a pgBackRest restore drill: settings, position, directory, evidence, choice of the backup."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from ansible_collections.lowtide.ops.plugins.module_utils._backup.manifest import stamp
+from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import Refusal
+from ansible_collections.lowtide.ops.plugins.module_utils._common.retry import Deadline
+from ansible_collections.lowtide.ops.plugins.module_utils._pg_restore import evidence
+from ansible_collections.lowtide.ops.plugins.module_utils._pgbackrest.drill_place import MARK, DrillPlace, find_server
+from ansible_collections.lowtide.ops.plugins.module_utils._pgbackrest.operations.restore_drill import (
+    choose_backup,
+    explain_due,
+)
+from ansible_collections.lowtide.ops.plugins.module_utils._pgbackrest.private_server import (
+    make_restore_command,
+    quote_setting,
+    write_settings,
+)
+from ansible_collections.lowtide.ops.plugins.module_utils._pgbackrest.repository import Backup, Stanza, has_reached
+
+NOW = datetime(2026, 11, 27, 12, tzinfo=UTC)
+MIB = 1 << 20
+
+
+def make_backup(label: str, ended: int, **more: Any) -> Backup:
+    """A sound full backup."""
+    values: dict[str, Any] = {
+        "label": label,
+        "type": "full",
+        "started": ended - 10,
+        "ended": ended,
+        "has_errors": False,
+        "references": (),
+        "archive_id": "15-1",
+        "first_segment": "",
+        "last_segment": "",
+        "start_lsn": "",
+        "size": 1,
+        "stored": 1,
+        "verified_at": "",
+        "damaged_at": "",
+        **more,
+    }
+    return Backup(**values)
+
+
+def make_stanza(*backups: Backup) -> Stanza:
+    """A stanza with these backups."""
+    return Stanza("shop", 0, "ok", False, backups)
+
+
+@pytest.mark.parametrize(
+    ("position", "segment", "reached"),
+    [
+        ("0/5000000", "000000010000000000000005", True),
+        ("0/4FFFFFF", "000000010000000000000005", False),
+        ("1/0", "0000000100000000000000FF", True),
+        ("0/FFFFFFFF", "000000020000000100000000", False),
+        ("A/1000000", "000000020000000A00000001", True),
+    ],
+)
+def test_whether_recovery_has_come_to_a_segment(position: str, segment: str, reached: bool) -> None:
+    assert has_reached(position, segment, 16 * MIB) is reached
+
+
+def test_settings_leave_no_way_out(tmp_path: Path) -> None:
+    """And a path with a quote or a percent sign stays one word."""
+    text = write_settings(
+        DrillPlace(str(tmp_path)),
+        version=15,
+        limits={"max_prepared_xacts": 7},
+        restore_command=make_restore_command(["/a b/pgbackrest", "--config=/it's 100%/x.conf", "archive-get"]),
+        target="immediate",
+    )
+    values = dict(line.split(" = ", 1) for line in text.splitlines())
+    for name in (
+        "listen_addresses",
+        "archive_command",
+        "archive_library",
+        "primary_conninfo",
+        "shared_preload_libraries",
+        "session_preload_libraries",
+    ):
+        assert values[name] == "''", name
+    for name in ("max_logical_replication_workers", "max_wal_senders"):
+        assert values[name] == "'0'", name
+    assert values["archive_mode"] == "'off'"
+    assert values["max_prepared_transactions"] == "'7'"
+    assert values["recovery_target"] == "'immediate'"
+    command = values["restore_command"][1:-1].replace("''", "'").replace("%%", "%")
+    words = subprocess.run(["sh", "-c", f"printf '%s\\n' {command}"], capture_output=True, text=True, check=True).stdout
+    assert words.splitlines() == ["/a b/pgbackrest", "--config=/it's 100%/x.conf", "archive-get", "%f", "%p"]
+    assert quote_setting("a'b\\c") == "'a''b\\\\c'"
+
+
+def test_the_newest_backup_against_which_nothing_is_known_is_taken() -> None:
+    good, bad = make_backup("a", 10), make_backup("b", 20, damaged_at="T")
+    builds_on_bad = make_backup("c", 30, references=("b",))
+    former = make_backup("d", 40, is_current=False)
+    wrong = make_backup("e", 50, has_errors=True)
+    assert choose_backup(make_stanza(good, bad, builds_on_bad, former, wrong), "latest") is good
+    assert choose_backup(make_stanza(good, bad), "b") is bad
+    for stanza, label, words in (
+        (make_stanza(good), "x", "the repository has a"),
+        (make_stanza(former), "latest", "there is no backup"),
+        (make_stanza(bad), "latest", "against which nothing is known"),
+    ):
+        with pytest.raises(Refusal, match=words):
+            choose_backup(stanza, label)
+
+
+def make_drills(age: timedelta | None) -> evidence.Drills:
+    """The last drill of this age."""
+    return evidence.Drills(None if age is None else evidence.Drill("x", NOW - age, {}), [])
+
+
+@pytest.mark.parametrize(
+    ("age", "words"),
+    [
+        (None, "there is no evidence"),
+        (timedelta(days=6), None),
+        (timedelta(days=8), "8 d old"),
+        (timedelta(days=-1), "dated in the future"),
+    ],
+)
+def test_when_a_drill_is_due(age: timedelta | None, words: str | None) -> None:
+    why = explain_due(make_drills(age), NOW, timedelta(days=7))
+    assert why is None if words is None else words in (why or "")
+
+
+@pytest.fixture
+def key(tmp_path: Path) -> str:
+    """A key of the site."""
+    path = tmp_path / "drill.pem"
+    subprocess.run(["openssl", "genpkey", "-algorithm", "ed25519", "-out", path], check=True)
+    path.chmod(0o600)
+    return str(path)
+
+
+def test_evidence_of_others_does_not_count(tmp_path: Path, key: str) -> None:
+    """Of another stanza it is passed over; without its signature, or with another one, it is told."""
+    signer, folder = evidence.Signer(key), str(tmp_path / "evidence")
+    expected = {"stanza": "shop", "proven": True}
+
+    def save(name: str, **values: Any) -> str:
+        body = evidence.write_document({**expected, "finished_at": stamp(NOW), **values})
+        return evidence.save_local(folder, name, body, signer.sign(body), kept="")
+
+    assert evidence.find_last_local(folder, signer, expected=expected) == evidence.Drills(None, [])
+    first = save("1")
+    save("2", stanza="other")
+    unsigned, changed, no_json = save("3"), save("4"), Path(folder, "5.json")
+    os.unlink(f"{unsigned}.sig")
+    Path(changed).write_text(Path(changed).read_text(encoding="utf-8").replace("true", "true "), encoding="utf-8")
+    no_json.write_text("[]", encoding="utf-8")
+    found = evidence.find_last_local(folder, signer, expected=expected)
+    assert found.last is not None
+    assert found.last.url == first
+    assert [Path(path).name for path, _problem in found.bad] == ["5.json", "4.json", "3.json"]
+
+
+def test_a_directory_is_taken_marked_and_left_empty(tmp_path: Path) -> None:
+    """What is left of a killed drill goes; what is not a drill's stays, and is refused."""
+    path = tmp_path / "drill"
+    place = DrillPlace(str(path))
+    assert place.open(Deadline(10)) == []
+    assert sorted(entry.name for entry in path.iterdir()) == [MARK, "data", "run", "socket", "tablespaces"]
+    with pytest.raises(Refusal, match="another drill is running in it"):
+        DrillPlace(str(path)).open(Deadline(10))
+    place.close()
+    assert list(path.iterdir()) == []
+
+    (path / MARK).touch()
+    (path / "data").mkdir()
+    (path / "data/PG_VERSION").write_text("15\n")
+    (path / "data/postmaster.pid").write_text(f"{os.getpid()}\n")
+    assert find_server(path / "data") is None, "a process of another directory is not ended"
+    assert place.open(Deadline(10)) == [str(path / "data")]
+    place.close()
+
+    (path / "precious").touch()
+    for refused in (place.check, lambda: place.open(Deadline(10))):
+        with pytest.raises(Refusal, match="it has precious, which no drill has put there"):
+            refused()
+    (path / MARK).touch()
+    with pytest.raises(Refusal, match="precious"):
+        place.check()
+    assert (path / "precious").exists()
+
+
+def test_what_a_killed_drill_has_started_is_waited_for(tmp_path: Path) -> None:
+    """It holds the mark, as pgbackrest restore does after its drill is gone."""
+    path = tmp_path / "drill"
+    place = DrillPlace(str(path))
+    place.open(Deadline(10))
+    process = subprocess.Popen(["cat"], stdin=subprocess.PIPE, pass_fds=(place.mark,))
+    try:
+        os.close(place.mark)
+        os.close(place._own)
+        with pytest.raises(Refusal, match="what a killed drill has started"):
+            DrillPlace(str(path)).open(Deadline(10))
+        assert (path / "data").is_dir()
+    finally:
+        process.communicate()
+    after = DrillPlace(str(path))
+    assert len(after.open(Deadline(10))) == 4
+    after.close()
+
+
+def test_room_is_needed_for_the_whole_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = DrillPlace(str(tmp_path / "a/b"))
+    monkeypatch.setattr("shutil.disk_usage", lambda _path: SimpleNamespace(free=200 * MIB))
+    place.check_room(100 * MIB)
+    with pytest.raises(Refusal, match="are free there, and the drill takes"):
+        place.check_room(150 * MIB)
+    with pytest.raises(Refusal, match="its path has more than"):
+        DrillPlace("/" + "x" * 100).check()

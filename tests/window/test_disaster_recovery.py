@@ -1,0 +1,141 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The playbook disaster_recovery is a declaration: what it refuses and composes, killed and run again. Real runs."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import Refusal
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window.declaration import Declaration, Inventory
+from support.checkout import load_yaml
+
+from .harness import BEGINNING, CHECKOUT, END, FastWindow
+
+PLAYBOOK = CHECKOUT / "playbooks/disaster_recovery.yml"
+LOOK: dict[str, Any] = {"name": "triage", "role": "verify", "hosts": ["db1"], "reads_only": True}
+STEPS: list[dict[str, Any]] = [
+    LOOK,
+    {"name": "shutdown", "role": "quiesce", "hosts": ["workloads"]},
+    {
+        "name": "restore",
+        "role": "maintain",
+        "hosts": ["db1"],
+        "plan": True,
+        "needs": ["shutdown"],
+        "irreversible": True,
+    },
+    {"name": "startup", "role": "resume", "reverts": "shutdown", "in_turn": True},
+    {"name": "health", "role": "verify", "hosts": ["controller"], "reads_only": True},
+    {"name": "backup", "role": "save", "hosts": ["db1"], "only_after": ["restore"]},
+]
+OPTIONS: dict[str, Any] = {
+    "playbook": PLAYBOOK,
+    "disaster_recovery": "restore",
+    "disaster_recovery_hosts": ["db1"],
+    "disaster_recovery_steps": {"restore": STEPS},
+}
+CHANGED = ["shutdown", "restore", "startup", "backup"]
+WHOLE = {**BEGINNING, "db1": END["db1"], "controller": {}}
+
+
+@pytest.fixture(autouse=True)
+def controller(window: FastWindow) -> None:
+    """The control host has a world as well, since health runs there."""
+    window.write({"controller": {}})
+
+
+def list_changed(window: FastWindow, run: int) -> list[str]:
+    """The steps that changed something."""
+    return list(dict.fromkeys(row["step"] for row in window.report(run)["steps"] if row["changed"]))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"disaster_recovery": ""}, "which is none of failover, restore, site_failover. Nothing has been done."),
+        ({"disaster_recovery": "restor"}, "disaster_recovery is restor, which is none of"),
+        ({"disaster_recovery_hosts": ["db9"]}, "step restore names db9, which is neither a group nor a host"),
+    ],
+)
+def test_what_is_not_declared_is_refused(window: FastWindow, options: dict[str, Any], words: str) -> None:
+    named = "{{ __disaster_recovery_hosts }}"
+    steps = [{**step, "hosts": named} if step["name"] == "restore" else step for step in STEPS]
+    played = window.play(**{**OPTIONS, "disaster_recovery_steps": {"restore": steps}, **options})
+    assert played.rc == 2
+    assert words in " ".join(played.out.split())
+    assert window.world() == {**BEGINNING, "controller": {}}
+    assert not (window.folder / "state").exists()
+
+
+def test_the_databases_are_named_where_there_are_several(window: FastWindow) -> None:
+    options = {name: value for name, value in OPTIONS.items() if name != "disaster_recovery_hosts"}
+    played = window.play(**options)
+    assert played.rc == 2
+    assert "disaster_recovery_hosts is not set, and the group databases has db1, db2." in " ".join(played.out.split())
+    assert not (window.folder / "state").exists()
+
+
+@pytest.mark.procedure("A24", "B20", "C21")
+def test_it_recovers_once(window: FastWindow) -> None:
+    """Rehearsed without a write, done in order, the site's own window_steps not touched, and then nothing is due."""
+    rehearsal = window.play("--check", **OPTIONS)
+    assert rehearsal.rc == 0, rehearsal.out
+    assert "cannot be undone" in rehearsal.out
+    assert not (window.folder / "state").exists()
+    assert window.world() == {**BEGINNING, "controller": {}}
+
+    done = window.play(**OPTIONS)
+    assert done.rc == 0, done.out
+    assert window.window_ids()[0].startswith("disaster_recovery_restore@")
+    assert list_changed(window, 1) == CHANGED
+    assert window.world() == WHOLE
+
+    again = window.play(**OPTIONS)
+    assert again.rc == 0, again.out
+    assert window.states() == ["succeeded", "no_changes"]
+    assert [step for step, _host in window.started_steps(2)] == ["triage", "health"]
+    assert window.world() == WHOLE
+
+
+@pytest.mark.parametrize(
+    "point",
+    [
+        "between:db1:dead rows above the limit:9",
+        pytest.param("after:db1:dead rows above the limit:9", marks=pytest.mark.sweep),
+        pytest.param("after:web1:workers stop:9", marks=pytest.mark.sweep),
+        pytest.param("between:web2:workers start:9", marks=pytest.mark.sweep),
+        pytest.param("between:db1:the newest backup is too old:9", marks=pytest.mark.sweep),
+    ],
+)
+def test_killed_it_is_finished_by_the_same_command(window: FastWindow, point: str) -> None:
+    """Also where the recovery itself was done already: the backup after it is not forgotten."""
+    assert window.play(env={"WORLD_KILL": point}, **OPTIONS).rc == -9
+    done = window.play(**OPTIONS)
+    assert done.rc == 0, done.out
+    assert window.world() == WHOLE
+    assert len(set(window.window_ids())) == 1
+    resumed = [step for step, _host in window.started_steps(2)]
+    assert "restore" not in resumed or "startup" not in resumed[: resumed.index("restore")]
+
+
+@pytest.mark.procedure("A26", "A27")
+def test_what_is_declared_for_each_recovery_holds() -> None:
+    """Its references, its order, what cannot be undone, and that nothing is recovered on a host that is not named."""
+    (first, _second) = load_yaml(PLAYBOOK.relative_to(CHECKOUT))
+    declared = first["vars"]["__disaster_recovery_defaults"]
+    inventory = Inventory({"control": ["c"], "databases": ["d", "e"], "workloads": ["w"]}, "c", lambda _path: None)
+    for name, steps in declared.items():
+        text = json.dumps(steps).replace('"{{ __disaster_recovery_hosts }}"', '["d"]')
+        declaration = Declaration.from_entries(json.loads(text), inventory)
+        recovery = declaration[name]
+        assert recovery.irreversible
+        assert recovery.plan is (name != "site_failover"), "its last tasks are done again by a run that resumes"
+        assert "e" not in {host for step in declaration for host in step.hosts}
+        assert declaration["backup"].only_after == ((name,) if recovery.plan else ())
+        assert [step.name for step in declaration][-2:] == ["health", "backup"]
+    assert list(declared) == ["restore", "failover", "site_failover"]
+    with pytest.raises(Refusal):
+        Declaration.from_entries([{"name": "restore", "role": "r", "hosts": ["x"]}], inventory)
