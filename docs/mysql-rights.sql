@@ -27,8 +27,8 @@ GRANT ALL ON `shop\_\_restored`.* TO lowtide_restore@'%';
 GRANT ALL ON `shop\_\_original`.* TO lowtide_restore@'%';
 -- Objects come back with the definers that they had.
 GRANT SET USER ON *.* TO lowtide_restore@'%';
--- Who is connected to the database that is to be replaced.
-GRANT PROCESS ON *.* TO lowtide_restore@'%';
+-- Who is connected to the database that is to be replaced, and whether the server is a replica, which is refused.
+GRANT PROCESS, REPLICA MONITOR ON *.* TO lowtide_restore@'%';
 -- Routines of others, and which definers there are.
 GRANT SELECT ON mysql.proc TO lowtide_restore@'%';
 GRANT SELECT (User, Host) ON mysql.user TO lowtide_restore@'%';

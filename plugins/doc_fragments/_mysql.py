@@ -40,7 +40,9 @@ options:
       - Client programs get the password in a file in memory, which they inherit. It is in no argument and no environment.
     type: path
   ca_cert:
-    description: Certificate of the authority that signed the server's certificate. With it, TLS is required and verified.
+    description:
+      - Certificate of the authority that signed the server's certificate. With it, TLS is required and verified.
+      - Without it, a connection to another host is not verified and may be unencrypted, which is warned of.
     type: path
   client_cert:
     description: Client certificate.

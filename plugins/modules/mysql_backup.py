@@ -24,6 +24,9 @@ description:
   - What would make a dump inconsistent or incomplete is refused by name before anything is written, in check mode too.
     That is tables without transactions (MyISAM, Aria, MEMORY), tables with system versioning, and rights that
     O(login_user) lacks and without which C(mariadb-dump) leaves out triggers or routines without a word.
+  - Values that the text of a dump cannot hold are refused by table and column, before the dump and once more after it. That
+    is a FLOAT of more than six digits, and text in another character set than utf8mb4, utf8mb3 or latin1 with bytes that
+    are no character of it. Both would be other values after a restore. Tables with such columns are read for it.
   - DDL during the dump makes the run fail, and what was changed is named. It is told by the definitions before and after
     it; a change that was undone in between is not told, unless the server itself ends the dump (error 1412).
   - The password is in no argument, no environment, no file on disk, and not in the dump.
@@ -77,6 +80,8 @@ options:
     description:
       - Whether the primary is dumped, or a replica, whose data is as old as it lags. A replica that does not follow is
         refused, and one that lags if its data is no newer than the last verified backup.
+      - A replica is refused too where the database has events. All are off there, and would be so after a restore; which of
+        them the primary has on cannot be told by the replica.
     type: str
     choices: [primary, replica]
     default: primary

@@ -20,16 +20,25 @@ description:
   - With O(state=in_place) it is then brought into place. All tables of the database in use are renamed into
     C(<database>__original), and those beside into their place, in one statement, which MariaDB does as a whole or not at
     all. The original is kept until a person drops it.
-  - A rename carries tables, indexes, foreign keys and sequences. It cannot carry triggers, views, routines and events to
-    another database; those are dropped before and made anew after it, in both, by scripts that were noted first. Until then
-    the tables are in place without them, so a database that any session uses is refused.
+  - A rename carries tables, indexes, foreign keys and sequences. It cannot carry triggers, views and events to another
+    database; those are dropped before and made anew after it, in both, by scripts that were noted first. Until then the
+    tables are in place without them, so a database that any session uses is refused.
     A table that a transaction holds from elsewhere ends the run after 5 seconds, before anything is moved or dropped.
-  - Events do not run beside, nor in the kept original. Their scripts are in its table C(_lowtide_restore).
+  - Events do not run beside, nor in the kept original. Their scripts are in its table C(_lowtide_restore). An event whose
+    time has passed since the backup is dropped by the server as soon as it is made, or made disabled; it is named in
+    C(inactive_events), as is each event that is off in the backup, and does not hold up the restore.
   - Foreign keys of other databases that refer to this one are refused by name, and so are definers that this server has no
-    account for. Rights on tables are by name, and stay.
+    account for. Rights on tables are by name, and stay. Routines are replaced, not dropped, so that rights on single routines
+    stay as well; those on a routine that the database in use has not (any more), or the backup has not, are not in a backup.
+  - A replica, and a server that is read only, are refused.
+  - Where server or C(mariadb-dump) have another version than the backup is of, the same definition may be worded otherwise.
+    Then such a difference is named in C(not_compared), and is no failure; rows, and what is there, are compared as ever.
   - Killed at any moment and run again with the same options, it ends with the original or the restored database, whole. How
-    far a run came is noted in the comment of C(<database>__restored). A client program that a killed run has left goes on
-    alone. So the sessions of O(login_user) in the databases beside, and in that of a move that is completed, are ended first.
+    far a run came is noted in the comment of C(<database>__restored). Until the tables are renamed such a run asks again
+    whether the database is in use, and O(state=absent) gives it up. After that it is only ever completed, and what was
+    changed in place meanwhile is named in C(differences) and is no failure. Neither needs the backup to be there still.
+  - A client program that a killed run has left goes on alone. So the sessions of O(login_user) in the databases beside, and in
+    that of a move that was interrupted, are ended first.
 options:
   database:
     description: The database to restore. Its name may have at most 54 characters.
@@ -54,7 +63,9 @@ options:
     description:
       - With V(beside) it is restored beside and compared; the database in use is not touched.
       - With V(in_place) it is brought into place as well.
-      - With V(absent) the database beside is removed, if a restore has made it.
+      - With V(absent) the database beside is removed, if a restore has made it. Where a run was killed while it brought it
+        into place, before the tables were renamed, the triggers, views and events of the original are made again first.
+        This needs no backup.
     type: str
     choices: [beside, in_place, absent]
     default: beside
@@ -145,13 +156,13 @@ check_mode:
   type: bool
   sample: false
 backup:
-  description: The run of the backup.
+  description: The run of the backup. With O(state=absent) the one that was restored beside, null if there was none.
   returned: when it was found
   type: str
   sample: 20261121T020000Z-5f1c2a77
 taken_at:
   description: The moment of its data.
-  returned: when it was found
+  returned: when it was found, but for O(state=absent)
   type: str
   sample: "2026-11-21T02:00:00Z"
 beside:
@@ -165,11 +176,26 @@ original:
   type: str
   sample: shop__original
 differences:
-  description: How what was restored differs from the backup; such a run fails.
+  description:
+    - How what was restored differs from the backup; such a run fails.
+    - Once the tables are in place, which is so at the end and where a run completes a killed one, it is what was changed there
+      meanwhile, and no failure, but for definitions that are missing.
   returned: when the backup was found
   type: list
   elements: str
   sample: []
+not_compared:
+  description: Definitions that are worded otherwise, where server or C(mariadb-dump) have another version than the backup is of.
+  returned: always, but for failures before the databases were read
+  type: list
+  elements: str
+  sample: []
+inactive_events:
+  description: Events of the backup that do not run in place, each with the reason.
+  returned: always, but for failures before the databases were read
+  type: list
+  elements: str
+  sample: ["event close_sale: not made, since its time has passed (2026-11-21 20:00:00, time zone SYSTEM)"]
 live_differences:
   description: How the database in use differs from what was restored.
   returned: when O(compare_live) is true and both were compared

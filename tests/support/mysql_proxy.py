@@ -19,11 +19,24 @@ READING = re.compile(
 
 
 class CommandProxy:
-    """Passes commands on to a server; before the ``stop_at``-th it calls ``act``, and passes nothing from then on."""
+    """Passes commands on to a server; before the ``stop_at``-th it calls ``act``, and passes nothing from then on.
 
-    def __init__(self, host: str, target_port: int, *, stop_at: int = 0, act: Callable[[], None] | None = None) -> None:
+    So it does before the first one that has the text ``stop_before`` in it.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        target_port: int,
+        *,
+        stop_at: int = 0,
+        stop_before: bytes = b"",
+        act: Callable[[], None] | None = None,
+    ) -> None:
         self._target = (host, target_port)
         self._stop_at = stop_at
+        self._stop_before = stop_before
+        self._is_stopped = False
         self._lock = threading.Lock()
         self._sockets: list[socket.socket] = []
         self.act = act
@@ -56,7 +69,7 @@ class CommandProxy:
         with contextlib.suppress(OSError):
             while chunk := source.recv(1 << 16):
                 # A command begins with its length, number 0 and kind; 3 is COM_QUERY. Rows of a load are one each, too.
-                if counts and chunk[3:5] == b"\x00\x03" and not self._may_pass(chunk[5:105]):
+                if counts and chunk[3:5] == b"\x00\x03" and not self._may_pass(chunk):
                     return
                 sink.sendall(chunk)
             sink.shutdown(socket.SHUT_WR)
@@ -65,11 +78,14 @@ class CommandProxy:
         """The numbers of the commands that change something which another session sees, or lock it."""
         return [number for number, text in enumerate(self.texts, 1) if not READING.match(text)]
 
-    def _may_pass(self, text: bytes) -> bool:
+    def _may_pass(self, command: bytes) -> bool:
         with self._lock:
             self.commands += 1
-            self.texts.append(text.decode("utf-8", "replace"))
-            if not self._stop_at or self.commands < self._stop_at:
+            self.texts.append(command[5:105].decode("utf-8", "replace"))
+            is_meant = bool(self._stop_at) and self.commands >= self._stop_at
+            is_meant = is_meant or (bool(self._stop_before) and self._stop_before in command)
+            self._is_stopped = self._is_stopped or is_meant
+            if not self._is_stopped:
                 return True
             act, self.act = self.act, None
         if act is not None:

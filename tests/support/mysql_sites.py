@@ -54,10 +54,13 @@ class MySqlSite:
         return facts
 
     def sql(self, statement: str, values: Any = None, *, database: str | None = None, server: str = "primary") -> Any:
-        """Run one statement as the superuser and return its rows."""
+        """Run statements as the superuser, to the end of the last one, and return the rows of the first."""
         with closing(self.connect(database, server=server)) as connection, connection.cursor() as cursor:
             cursor.execute(statement, values)
-            return cursor.fetchall()
+            rows = cursor.fetchall()
+            while cursor.nextset():
+                pass
+            return rows
 
     def connect(self, database: str | None = None, *, server: str = "primary", **more: Any) -> Any:
         """A session of the superuser, in autocommit."""

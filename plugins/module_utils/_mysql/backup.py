@@ -29,7 +29,9 @@ from .._common.outcome import Blocker
 from .._common.text import join_some
 from .._s3.bucket import HashingReader
 from . import programs, schema
+from .connection import read_replication
 from .dump_text import DumpText
+from .exactness import refuse_inexact
 from .locks import NamedLock
 from .manifest import DUMP, FORMAT, LAYOUT, MySqlManifest, MySqlOrigin, read_manifest, write_contents
 
@@ -130,6 +132,9 @@ class MySqlBackup(BackupRun):
             session, options.database, needs_log=bool(session.server.log_bin), blockers=self._outcome.blockers
         )
         schema.refuse_tables(session, options.database)
+        if options.source == "replica":
+            schema.refuse_replicated_events(session, options.database)
+        refuse_inexact(session, options.database, then="Nothing was written")
         problem = None
         if state.now - state.moment > timedelta(seconds=1):
             problem = explain_old_data(
@@ -139,7 +144,7 @@ class MySqlBackup(BackupRun):
             raise Refusal(
                 obj=session.settings.target,
                 problem=f"this replica lags behind: {problem}",
-                next_step="Find out what holds it up (SHOW REPLICA STATUS), or dump the primary",
+                next_step="Find out what holds it up (SHOW ALL REPLICAS STATUS), or dump the primary",
             )
 
     def make(self, state: State) -> MySqlManifest:  # noqa: ARG002  # the snapshot has a moment of its own
@@ -159,6 +164,8 @@ class MySqlBackup(BackupRun):
                     next_step="Nothing counts as a backup of this run. Run again when no DDL is at work",
                 )
             dump_seconds = time.monotonic() - started
+            # Again, since values may have come between the first look and the dump.
+            refuse_inexact(self._session, self._options.database, then="Nothing counts as a backup of this run")
             started = time.monotonic()
             dump = self._verify(before)
             manifest = self._describe(taken_at, dump, dump_seconds, time.monotonic() - started)
@@ -316,18 +323,21 @@ def decode_dump(
 
 
 def read_lag(session: Session) -> timedelta | None:
-    """Ask how far a replica is behind; None where this server is none. One that does not follow is refused."""
-    rows = session.query("SHOW REPLICA STATUS")
-    if not rows:
-        return None
-    status = rows[0]
-    behind = status.get("Seconds_Behind_Master")
-    if behind is None:
-        said = status.get("Last_IO_Error") or status.get("Last_SQL_Error") or "no error is noted"
-        raise Refusal(
-            obj=session.settings.target,
-            problem=f"this replica does not follow: IO {status.get('Slave_IO_Running')},"
-            f" SQL {status.get('Slave_SQL_Running')}, {said}",
-            next_step="Mend its replication (SHOW REPLICA STATUS), or dump the primary",
-        )
-    return timedelta(seconds=int(behind))
+    """Ask how far a replica is behind; None where this server is none. One that does not follow is refused.
+
+    One that follows several servers is as far behind as it is behind any of them.
+    """
+    lags: list[timedelta] = []
+    for status in read_replication(session):
+        behind = status.get("Seconds_Behind_Master")
+        if behind is None:
+            said = status.get("Last_IO_Error") or status.get("Last_SQL_Error") or "no error is noted"
+            name = f"connection {status['Connection_name']}: " if status.get("Connection_name") else ""
+            raise Refusal(
+                obj=session.settings.target,
+                problem=f"this replica does not follow: {name}IO {status.get('Slave_IO_Running')},"
+                f" SQL {status.get('Slave_SQL_Running')}, {said}",
+                next_step="Mend its replication (SHOW ALL REPLICAS STATUS), or dump the primary",
+            )
+        lags.append(timedelta(seconds=int(behind)))
+    return max(lags, default=None)

@@ -20,6 +20,9 @@ from .._common.dependencies import require
 from .._common.errors import Refusal
 from .errors import connect_error, sql_error
 
+if t.TYPE_CHECKING:
+    from ansible.module_utils.basic import AnsibleModule
+
 # For ``argument_spec={**CONNECTION_SPEC, ...}``; mirrors doc_fragments/_mysql.py.
 CONNECTION_SPEC: dict[str, dict[str, t.Any]] = {
     "login_host": {"type": "str", "default": "localhost"},
@@ -96,6 +99,12 @@ class Settings:
         if self.client_cert:
             keywords |= {"ssl_cert": self.client_cert, "ssl_key": self.client_key}
         return keywords
+
+    def explain_unverified(self) -> str | None:
+        """Return what to warn of where no certificate is verified; None where one is, or on this machine."""
+        if self.ca_cert or self.unix_socket or self.host in LOCAL:
+            return None
+        return f"The connection to {self.place} is not verified and may be unencrypted: ca_cert is not set."
 
     def write_option_file(self) -> bytes:
         """Return an option file of the client programs that leads to the same server, with the password."""
@@ -178,6 +187,13 @@ def settings_from(params: t.Mapping[str, t.Any]) -> Settings:
     )
 
 
+def warn_unverified(module: AnsibleModule, settings: Settings) -> None:
+    """Warn of a connection over which rows go without a certificate that was verified."""
+    problem = settings.explain_unverified()
+    if problem is not None:
+        module.warn(problem)
+
+
 class Server(t.NamedTuple):
     """What answered."""
 
@@ -251,6 +267,11 @@ class Session:
 
     def __exit__(self, *_exc: object) -> None:
         self.close()
+
+
+def read_replication(session: Session) -> list[dict[str, t.Any]]:
+    """Ask which servers this one follows, those of named connections too; none where it is no replica."""
+    return session.query("SHOW ALL REPLICAS STATUS")
 
 
 def driver_error() -> type[Exception]:

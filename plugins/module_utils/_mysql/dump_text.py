@@ -17,6 +17,8 @@ import hashlib
 import re
 from dataclasses import dataclass, field
 
+_SANDBOX = b"/*M!999999\\- "
+"""The first line of newer dumps, at which an older client ends. It forbids commands that ``--binary-mode`` lacks."""
 _NAME = rb"`((?:[^`]|``)+)`"
 _TABLE = re.compile(rb"CREATE TABLE " + _NAME + rb" \(\n")
 _SEQUENCE = re.compile(rb"CREATE SEQUENCE " + _NAME)
@@ -24,6 +26,7 @@ _INSERT = re.compile(rb"INSERT INTO " + _NAME + rb"(?: \([^\n]*\))? VALUES\n")
 _DROP = re.compile(
     rb"/\*!(?:50032|50003|50106) DROP (TRIGGER|PROCEDURE|FUNCTION|PACKAGE BODY|PACKAGE|EVENT) IF EXISTS " + _NAME
 )
+_NEXT_EVENT = re.compile(rb"(/\*!50106 DROP EVENT IF EXISTS " + _NAME + rb" \*/;);\n")
 _VIEW = re.compile(rb"-- Final view structure for view " + _NAME + rb"\n")
 _LOG = re.compile(rb"-- CHANGE MASTER TO MASTER_LOG_FILE='([^']*)', MASTER_LOG_POS=(\d+);")
 _GTID = re.compile(rb"-- SET GLOBAL gtid_slave_pos='([^']*)';")
@@ -116,6 +119,8 @@ class DumpText:
     def feed(self, chunk: bytes) -> list[bytes]:
         """Read on, and return the lines of it that are to be restored at once: all but those that make events.
 
+        Nor is that among them which asks the client for its sandbox.
+
         They name no database. Nothing that follows a problem is among them.
         """
         *lines, self._rest = (self._rest + chunk).split(b"\n")
@@ -128,7 +133,7 @@ class DumpText:
                 self._take(line)
             except ValueError as error:
                 self.problem = self.problem or str(error)
-            if self.problem is not None or (is_event and self._is_event):
+            if self.problem is not None or (is_event and self._is_event) or line.startswith(_SANDBOX):
                 self._held = []
                 continue
             self._held.append(line)
@@ -180,6 +185,10 @@ class DumpText:
             if line.endswith(b";\n"):
                 self._end_table()
         elif self._state == "block":
+            match = _NEXT_EVENT.fullmatch(line) if self._is_event else None
+            if match is not None:
+                self._begin_next_event(match)
+                return
             self._lines.append(line)
             if line == b"DELIMITER ;\n":
                 self._end_definition()
@@ -265,6 +274,13 @@ class DumpText:
         if self._table is not None:
             self._table.definition = hashlib.sha256(_COUNTER.sub(b"", b"".join(self._lines))).hexdigest()
         self._lines, self._state = [], "plain"
+
+    def _begin_next_event(self, match: re.Match[bytes]) -> None:
+        """Part two events, between which mariadb-dump does not change the delimiter back, as it does elsewhere."""
+        self._lines.append(b"DELIMITER ;\n")
+        self._end_definition()
+        self._pending, self._state = ("EVENT", unquote(match[2])), "block"
+        self._lines = [match[1] + b"\n"]
 
     def _end_definition(self) -> None:
         """Keep the statements that make a trigger, routine, event or view, with the settings of its maker."""

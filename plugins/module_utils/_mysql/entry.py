@@ -17,7 +17,7 @@ from .._common.errors import Refusal
 from .._s3.bucket import WORKERS, Bucket, Encryption
 from .._s3.connection import make_client
 from .backup import MySqlBackup, Options
-from .connection import Session, settings_from
+from .connection import Session, settings_from, warn_unverified
 from .restore import Restore, RestoreOptions
 from .restore_state import BESIDE_SUFFIX, ORIGINAL_SUFFIX
 
@@ -107,6 +107,7 @@ def backup(module: AnsibleModule, outcome: Outcome) -> None:
     options = read_options(params)
     prefix = keys.clean_prefix(params["prefix"])
     settings = settings_from(params)
+    warn_unverified(module, settings)
     encryption = None if params["encryption"] is None else Encryption(params["encryption"], params["kms_key_id"])
     bucket = Bucket(make_client(module, connections=WORKERS), params["bucket"], encryption=encryption)
     with Session(settings) as session:
@@ -159,6 +160,7 @@ def restore(module: AnsibleModule, outcome: Outcome) -> None:
     options = read_restore_options(params)
     prefix = keys.clean_prefix(params["prefix"])
     settings = settings_from(params)
+    warn_unverified(module, settings)
     bucket = Bucket(make_client(module), params["bucket"])
     with Session(settings) as session:
         place = keys.Place(

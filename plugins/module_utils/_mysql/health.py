@@ -14,7 +14,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from .._common.errors import OpsError, Refusal
-from .connection import Session, Settings, settings_from
+from .connection import Session, Settings, read_replication, settings_from, warn_unverified
 from .errors import read_code
 from .findings import (
     STEPS,
@@ -100,6 +100,7 @@ def health_info(module: AnsibleModule, outcome: Outcome) -> None:
     params = module.params
     tried = read_tried(params["tried"])
     settings = replace(settings_from(params), read_timeout=params["query_timeout"])
+    warn_unverified(module, settings)
     limits = Limits(params["connections_ratio"], params["idle"], params["transaction"], params["lag"])
     now = datetime.now(UTC)
     outcome.facts |= {"read_at": now.strftime("%Y-%m-%dT%H:%M:%SZ"), "server": settings.place}
@@ -159,17 +160,23 @@ def read_server(session: Session, limits: Limits) -> Reading:
 
 
 def read_replica(session: Session) -> dict[str, t.Any] | None:
-    """Ask how replication fares; None where this server is no replica."""
-    rows = session.query("SHOW REPLICA STATUS")
+    """Ask how replication fares; None where this server is no replica. Of several connections the worst is told."""
+    rows = read_replication(session)
     if not rows:
         return None
-    status = rows[0]
+    status = max(rows, key=rank_replication)
     return {
         "lag": status.get("Seconds_Behind_Master"),
         "io": status.get("Slave_IO_Running"),
         "sql": status.get("Slave_SQL_Running"),
         "error": status.get("Last_IO_Error") or status.get("Last_SQL_Error") or "",
     }
+
+
+def rank_replication(status: t.Mapping[str, t.Any]) -> tuple[bool, int]:
+    """Return how bad a connection fares: one that does not run is worse than any lag."""
+    lag = status.get("Seconds_Behind_Master")
+    return lag is None, lag or 0
 
 
 def explain_no_connection(settings: Settings, error: OpsError) -> Finding:

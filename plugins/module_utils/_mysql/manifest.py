@@ -194,28 +194,57 @@ def read_contents(body: bytes) -> Contents:
     )
 
 
-def compare_dump(contents: Contents, dump: DumpText, *, with_events: bool) -> list[str]:
-    """Return how a dump differs from the contents of a backup, each by name; nothing where they are equal."""
-    differences: list[str] = []
+class Difference(t.NamedTuple):
+    """How an object differs from the backup's; ``kind`` and ``name`` as in :data:`Key`.
+
+    ``how`` is ``missing``, ``extra``, ``rows``, or ``text`` where only its definition is worded otherwise.
+    """
+
+    kind: str
+    name: str
+    what: str
+    how: str
+
+    def __str__(self) -> str:
+        """Return how it is told."""
+        return f"{self.kind.lower()} {self.name} {self.what}"
+
+
+def compare_dump(contents: Contents, dump: DumpText, *, with_events: bool, with_rows: bool = True) -> list[Difference]:
+    """Return how a dump differs from the contents of a backup, each by name; nothing where they are equal.
+
+    A dump of definitions alone has no rows to compare.
+    """
+    differences: list[Difference] = []
     for name in sorted({*contents.tables, *dump.tables}):
         expected, table = contents.tables.get(name), dump.tables.get(name)
+        what, how = "", "rows"
         if table is None or expected is None:
-            differences.append(f"table {name} is {'missing' if table is None else 'not in the backup'}")
-        elif table.rows != expected[0]:
-            differences.append(f"table {name} has {table.rows} rows, the backup {expected[0]}")
-        elif table.digest != expected[1]:
-            differences.append(f"table {name} has {table.rows} rows as in the backup, and some have other values")
+            what, how = ("is missing", "missing") if table is None else ("is not in the backup", "extra")
+        elif with_rows and table.rows != expected[0]:
+            what = f"has {table.rows} rows, the backup {expected[0]}"
+        elif with_rows and table.digest != expected[1]:
+            what = f"has {table.rows} rows as in the backup, and some have other values"
         elif table.definition != expected[2]:
-            differences.append(f"table {name} is defined otherwise (columns, indexes, constraints or options)")
+            what, how = "is defined otherwise (columns, indexes, constraints or options)", "text"
+        if what:
+            differences.append(Difference("TABLE", name, what, how))
+    return differences + compare_definitions(contents, dump, with_events=with_events)
+
+
+def compare_definitions(contents: Contents, dump: DumpText, *, with_events: bool) -> list[Difference]:
+    """Return how views, routines, triggers, sequences and events differ from those of a backup."""
+    differences: list[Difference] = []
     scripts = {key: digest_script(script) for key, script in dump.scripts.items()}
-    for key in sorted({*contents.definitions, *scripts}):
-        if key[0] == "EVENT" and not with_events:
+    for kind, name in sorted({*contents.definitions, *scripts}):
+        key = kind, name
+        if kind == "EVENT" and not with_events:
             continue
-        title = f"{key[0].lower()} {key[1]}"
         if key not in scripts:
-            differences.append(f"{title} is missing")
+            differences.append(Difference(kind, name, "is missing", "missing"))
         elif key not in contents.definitions:
-            differences.append(f"{title} is not in the backup")
+            differences.append(Difference(kind, name, "is not in the backup", "extra"))
         elif scripts[key] != contents.definitions[key]:
-            differences.append(f"{title} is another (definer, text, sql_mode, character set, or value of a sequence)")
+            what = "is another (definer, text, sql_mode, character set, or value of a sequence)"
+            differences.append(Difference(kind, name, what, "text"))
     return differences

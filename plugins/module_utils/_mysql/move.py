@@ -4,13 +4,15 @@
 """Bring a restored database into place, and keep the original.
 
 Tables are renamed, all of both databases in one atomic statement. What a rename cannot carry to another database
-(triggers, views, routines, events) is dropped before and made anew after it, by scripts that were noted first. Every
-step can be done twice, so that a run which follows a killed one completes it.
+(triggers, views, events) is dropped before and made anew after it, by scripts that were noted first; routines are
+replaced, since a routine that is dropped takes the rights on it along. Every step can be done twice, so that a run
+which follows a killed one completes it. Before the rename it can be given up.
 Private to lowtide.ops: do not import from other collections.
 """
 
 from __future__ import annotations
 
+import re
 import typing as t
 
 from .._backup.pipeline import Pipeline
@@ -21,14 +23,27 @@ from . import programs, schema
 from .connection import quote_name
 from .dump_text import DumpText
 from .errors import read_code
+from .events import explain_inactive, read_event
 from .manifest import compare_dump
-from .restore_state import ADD_SCRIPT, BOOK, KEPT, MOVED, MOVING, READ_SCRIPTS, REMOVE_SCRIPTS, Note, read_note
+from .restore_state import (
+    ADD_SCRIPT,
+    BOOK,
+    KEPT,
+    MOVED,
+    MOVING,
+    READ_SCRIPTS,
+    REMOVE_SCRIPTS,
+    Note,
+    read_note,
+    refuse_interrupted,
+)
 
 if t.TYPE_CHECKING:
     from .._common.outcome import Outcome
     from .._common.retry import Deadline
     from .connection import Session
-    from .manifest import Contents
+    from .dump_text import Key
+    from .manifest import Contents, Difference
 
 _TABLES = """
 SELECT TABLE_NAME AS name FROM information_schema.TABLES
@@ -47,9 +62,15 @@ SELECT p.ID AS id, p.USER AS user, p.HOST AS host, t.trx_started AS started
   FROM information_schema.INNODB_TRX t JOIN information_schema.PROCESSLIST p ON p.ID = t.trx_mysql_thread_id
  WHERE p.ID <> CONNECTION_ID() ORDER BY t.trx_started
 """
+_VIEWS = "SELECT TABLE_NAME AS name FROM information_schema.VIEWS WHERE TABLE_SCHEMA = %s ORDER BY TABLE_NAME"
 LOCK_TIMEOUT = 1205
-ORDER = ("FUNCTION", "PROCEDURE", "PACKAGE", "PACKAGE BODY", "VIEW", "TRIGGER", "EVENT")
+INVALID_VIEW = 1356
+_ENDED = "SELECT CONVERT_TZ(%s, %s, '+00:00') <= UTC_TIMESTAMP() AS ended"
+ROUTINES = ("FUNCTION", "PROCEDURE", "PACKAGE", "PACKAGE BODY")
+ORDER = (*ROUTINES, "VIEW", "TRIGGER", "EVENT")
 """In which order definitions are made; dropped in the reverse of it."""
+_DROP_ROUTINE = re.compile(rb"^/\*!\d+ DROP (?:FUNCTION|PROCEDURE|PACKAGE|PACKAGE BODY) IF EXISTS .*\n", re.MULTILINE)
+_CREATE = re.compile(rb"^DELIMITER ;;\nCREATE (?!OR REPLACE\b)", re.MULTILINE)
 
 
 def refuse_unclear(dump: DumpText, obj: str, untouched: str) -> None:
@@ -105,7 +126,10 @@ class Move:
         self._outcome = outcome
 
     def refuse_unfit(self, contents: Contents) -> None:
-        """Refuse while sessions use the database, and what the move would break: foreign keys, definers."""
+        """Refuse while sessions use the database, and what the move would break: foreign keys, definers.
+
+        Of an interrupted move too, as long as its tables have not been renamed: clients may have been started again.
+        """
         obj = f"database {self._database} on {self._session.settings.target}"
         sessions = self._session.query(_SESSIONS, [self._database])
         self._outcome.blockers += [
@@ -122,7 +146,22 @@ class Move:
             raise Refusal(
                 obj=obj,
                 problem=f"it is in use by {format_count(len(sessions), 'session')}: {names}",
-                next_step="Stop its clients (role shutdown), and run again; nothing has been moved",
+                next_step="Stop its clients (role shutdown), and run again; nothing has been moved"
+                + (
+                    ". Its triggers, views and events may be dropped already: state absent makes them again, and"
+                    f" removes {self._beside}"
+                    if self._is_begun()
+                    else ""
+                ),
+            )
+        broken = self._list_broken_views()
+        if broken:
+            raise Refusal(
+                obj=obj,
+                problem="views of it cannot be used any more, so that mariadb-dump cannot note how they are made:"
+                f" {join_some(broken)}",
+                next_step="Keep their text if it is needed (SHOW CREATE VIEW), drop them, and run again; the restore"
+                " makes those of the backup",
             )
         own = f"{self._encode(self._database)}/"
         children = [
@@ -149,19 +188,58 @@ class Move:
                 next_step="Create them (CREATE USER), since what they define could not be executed",
             )
 
+    def _list_broken_views(self) -> list[str]:
+        """Return the views that refer to what is not there, which the server tells only when they are opened."""
+        broken: list[str] = []
+        for row in self._session.query(_VIEWS, [self._database]):
+            try:
+                self._session.query(f"SHOW FIELDS FROM {quote_name(self._database)}.{quote_name(row['name'])}")
+            except OpsError as error:
+                if read_code(error.__cause__ or error) != INVALID_VIEW:
+                    raise
+                broken.append(row["name"])
+        return broken
+
     def _encode(self, name: str) -> str:
         """Return a database's name as InnoDB has it."""
         row = self._session.query("SELECT CAST(CONVERT(%s USING filename) AS BINARY) AS name", [name])[0]
         return bytes(row["name"]).decode()
 
-    def run(self, contents: Contents, *, charset: str, collation: str) -> None:
+    def is_renamed(self) -> bool:
+        """Return whether the tables are in place already, so that the move can only be completed."""
+        phase = self._phase() if self._is_begun() else None
+        return phase == MOVED or (phase == MOVING and not self._list_beside())
+
+    def refuse_renamed(self) -> None:
+        """Refuse to give up a move that can only be completed."""
+        if self.is_renamed():
+            raise refuse_interrupted(self._database, self._backup)
+
+    def undo(self) -> None:
+        """Make again what an interrupted move has dropped of the original, which is in place still."""
+        self._session.execute(f"SET SESSION lock_wait_timeout={programs.LOCK_WAIT}")
+        self._outcome.write_attempted = True
+        there = set(self._dump_definitions(self._database).scripts)
+        made = self._make(self._database, "original", ORDER, without=there, stage="Its tables were not moved")
+        kept = schema.read_schema(self._session, self._kept)
+        note = None if kept is None else read_note(kept.comment)
+        if note is not None and note.of == self._database and not self._session.query(_TABLES, [self._kept]):
+            self._execute(f"DROP DATABASE {quote_name(self._kept)}")
+        names = [f"{kind.lower()} {name}" for kind, name in made]
+        self._outcome.evidence.append(
+            f"{self._database}: its tables were not moved; made again: {join_some(names, limit=20)}"
+            if names
+            else f"{self._database}: its tables were not moved, and nothing of it was dropped"
+        )
+
+    def run(self, contents: Contents, documents: t.Mapping[str, bytes], *, charset: str, collation: str) -> None:
         """Do what has not been done yet of the move, and read back what is there."""
         self._session.execute(f"SET SESSION lock_wait_timeout={programs.LOCK_WAIT}")
         if self._phase() != MOVED:
             self._refuse_locked()
         self._outcome.write_attempted = True
-        if self._phase() is None or self._phase() not in (MOVING, MOVED):
-            self._begin(charset, collation)
+        if not self.is_renamed():
+            self._begin(charset, collation, documents)
         self._ensure_database(self._kept, charset, collation)
         if self._phase() == MOVING:
             self._rename()
@@ -171,6 +249,7 @@ class Move:
             self._execute(f"ALTER DATABASE {name} CHARACTER SET {charset} COLLATE {collation}")
             self._make(self._database, "restored", ORDER)
             self._make(self._kept, "original", ORDER[:-1])
+            self._drop_surplus()
             self._check(contents)
             self._execute(
                 f"RENAME TABLE {quote_name(self._beside)}.{quote_name(BOOK)}"
@@ -178,10 +257,6 @@ class Move:
             )
         self._note(self._kept, KEPT)
         self._execute(f"DROP DATABASE {quote_name(self._beside)}")
-        self._outcome.evidence.append(
-            f"{self._database}: definitions of tables, views, routines, triggers and events are those of the backup;"
-            f" the original is {self._kept}"
-        )
 
     def _refuse_locked(self) -> None:
         """Refuse while a transaction holds one of the tables, of whatever database its session is."""
@@ -218,6 +293,12 @@ class Move:
         self._session.execute(statement)
         self._outcome.changed = True
 
+    def _is_begun(self) -> bool:
+        """Return whether there is a database beside that a move has noted itself on."""
+        found = schema.read_schema(self._session, self._beside)
+        note = None if found is None else read_note(found.comment)
+        return note is not None and note.phase in (MOVING, MOVED)
+
     def _phase(self) -> str | None:
         found = schema.require_schema(self._session, self._beside)
         note = read_note(found.comment)
@@ -234,17 +315,22 @@ class Move:
             + (f" COMMENT {comment}" if name != self._database else "")
         )
 
-    def _begin(self, charset: str, collation: str) -> None:
-        """Note how what cannot be renamed of the original is made; from then on the move is only completed."""
+    def _begin(self, charset: str, collation: str, documents: t.Mapping[str, bytes]) -> None:
+        """Note how what cannot be renamed of the original is made, and what is needed of the backup to go on.
+
+        A run that was killed may have dropped some of it already: what it has noted stays, and what is there by now is
+        noted as well.
+        """
         self._ensure_database(self._database, charset, collation)
         dump = self._dump_definitions(self._database)
-        refuse_unclear(dump, f"database {self._database}", "It is untouched")
+        refuse_unclear(dump, f"database {self._database}", "Its tables are untouched")
         book = f"{quote_name(self._beside)}.{quote_name(BOOK)}"
-        self._session.execute(REMOVE_SCRIPTS.format(book=book), ["original"])
+        if self._phase() != MOVING:
+            self._session.execute(REMOVE_SCRIPTS.format(book=book), ["original"])
         with self._session.connection.cursor() as cursor:
             rows = [("original", kind, name, script) for (kind, name), script in dump.scripts.items()]
-            if rows:
-                cursor.executemany(ADD_SCRIPT.format(book=book), rows)
+            rows += [("backup", "DOCUMENT", name, body) for name, body in documents.items()]
+            cursor.executemany(ADD_SCRIPT.format(book=book), rows)
         self._note(self._beside, MOVING)
 
     def _dump_definitions(self, database: str, *options: str) -> DumpText:
@@ -273,14 +359,19 @@ class Move:
         rows = self._session.query(READ_SCRIPTS.format(book=book), [owner])
         return {(row["kind"], row["name"]): row["script"] for row in rows}
 
+    def _list_beside(self) -> list[str]:
+        return [row["name"] for row in self._session.query(_TABLES, [self._beside]) if row["name"] != BOOK]
+
+    def _drop(self, database: str, keys: t.Iterable[Key]) -> None:
+        for kind, name in sorted(keys, key=lambda key: -rank(key[0])):
+            self._execute(f"DROP {kind} IF EXISTS {quote_name(database)}.{quote_name(name)}")
+
     def _rename(self) -> None:
-        """Drop what cannot be renamed, then rename all tables of both in one statement."""
+        """Drop what cannot be renamed and would be in the way, then rename all tables of both in one statement."""
         for database, owner in ((self._database, "original"), (self._beside, "restored")):
-            for kind, name in sorted(self._scripts(owner), key=lambda key: -rank(key[0])):
-                if kind in ORDER:
-                    self._execute(f"DROP {kind} IF EXISTS {quote_name(database)}.{quote_name(name)}")
+            self._drop(database, [key for key in self._scripts(owner) if key[0] in ORDER and key[0] not in ROUTINES])
         live = [row["name"] for row in self._session.query(_TABLES, [self._database])]
-        beside = [row["name"] for row in self._session.query(_TABLES, [self._beside]) if row["name"] != BOOK]
+        beside = self._list_beside()
         if beside:  # else the rename has been done by a run that was killed right after it
             pairs = [(self._database, self._kept, name) for name in live]
             pairs += [(self._beside, self._database, name) for name in beside]
@@ -291,17 +382,39 @@ class Move:
             self._execute(f"RENAME TABLE {renames}")
         self._note(self._beside, MOVED)
 
-    def _make(self, database: str, owner: str, kinds: tuple[str, ...]) -> None:
-        """Make definitions by their scripts. A view may need another: what failed is tried again while any succeeds."""
+    def _drop_surplus(self) -> None:
+        """Drop the routines of the original that the backup has not; they are in the kept original by now."""
+        restored = self._scripts("restored")
+        self._drop(
+            self._database, [key for key in self._scripts("original") if key[0] in ROUTINES and key not in restored]
+        )
+
+    def _make(
+        self,
+        database: str,
+        owner: str,
+        kinds: tuple[str, ...],
+        *,
+        without: t.Container[Key] = (),
+        stage: str = "The tables are in place",
+    ) -> list[Key]:
+        """Make definitions by their scripts, and return which; ``stage`` says how far the move is, should it fail.
+
+        A view may need another: what failed is tried again while any succeeds.
+        """
         scripts = self._scripts(owner)
         defaults = schema.require_schema(self._session, database)
-        todo = sorted((key for key in scripts if key[0] in kinds), key=lambda key: rank(key[0]))
+        made = sorted(
+            (key for key in scripts if key[0] in kinds and key not in without), key=lambda key: (rank(key[0]), key)
+        )
+        todo, where = made, self._kept if self.is_renamed() else self._database
         while todo:
-            failed: list[tuple[str, str]] = []
+            failed: list[Key] = []
             error: OpsError | None = None
             for key in todo:
+                script = word_replacement(scripts[key]) if key[0] in ROUTINES else scripts[key]
                 try:
-                    self._run_script(database, scripts[key])
+                    self._run_script(database, script)
                 except OpsError as problem:
                     failed.append(key)
                     error = problem
@@ -313,9 +426,10 @@ class Move:
                 raise OpsError(
                     obj=f"{failed[-1][0].lower()} {failed[-1][1]} of {database}",
                     problem=error.problem,
-                    next_step=f"The tables are in place, the original is {self._kept}. Correct the cause and run again",
+                    next_step=f"{stage}, the original is {where}. Correct the cause and run again",
                 ) from error
             todo = failed
+        return made
 
     def _run_script(self, database: str, script: bytes) -> None:
         with programs.option_file(self._session.settings) as descriptor:
@@ -326,20 +440,68 @@ class Move:
         self._outcome.changed = True
 
     def _check(self, contents: Contents) -> None:
-        """Compare the definitions in place with those of the backup."""
+        """Compare the definitions in place with those of the backup.
+
+        What another run would make is an error. All else cannot become true by another run, and is only told: what the
+        database's users have changed since its tables are in place, and events whose time has passed.
+        """
         dump = self._dump_definitions(self._database)
-        differences = [
-            words
-            for words in compare_dump(contents, dump, with_events=True)
-            if not (words.startswith("table ") and " rows" in words)
+        inactive, ended = self._list_inactive()
+        found = [
+            difference
+            for difference in compare_dump(contents, dump, with_events=True, with_rows=False)
+            if not (difference.kind == "EVENT" and difference.name in ended)
         ]
-        if differences:
-            self._outcome.facts["differences"] = differences
+        unmade = [difference for difference in found if difference.how == "missing" and difference.kind in ORDER]
+        self._outcome.facts["differences"] = [str(difference) for difference in found]
+        if unmade:
             raise OpsError(
                 obj=f"database {self._database}",
-                problem=f"in place, and not what the backup has: {join_some(differences)}",
+                problem=f"in place, and not what the backup has: {join_some([str(one) for one in unmade])}",
                 next_step=f"The original is in {self._kept}. Correct the cause, and run again",
             )
+        self._tell(found, inactive)
+
+    def _list_inactive(self) -> tuple[dict[str, str], set[str]]:
+        """Return the events of the backup that do not run in place, each with the reason, and those that have ended."""
+        inactive: dict[str, str] = {}
+        ended: set[str] = set()
+        for (kind, name), script in sorted(self._scripts("restored").items()):
+            event = read_event(script) if kind == "EVENT" else None
+            if event is None:
+                continue
+            if event.last is not None and self._session.query(_ENDED, [event.last, event.zone])[0]["ended"]:
+                ended.add(name)
+            reason = explain_inactive(event, has_ended=name in ended)
+            if reason is not None:
+                inactive[name] = reason
+        return inactive, ended
+
+    def _tell(self, found: t.Sequence[Difference], inactive: t.Mapping[str, str]) -> None:
+        """Say what is in place, and what is not as one may expect."""
+        evidence = self._outcome.evidence
+        if found:
+            evidence.append(
+                f"{self._database}: changed since its tables are in place: {join_some([str(one) for one in found])};"
+                f" the original is {self._kept}"
+            )
+        else:
+            evidence.append(
+                f"{self._database}: definitions of tables, views, routines, triggers and events are those of the"
+                f" backup; the original is {self._kept}"
+            )
+        self._outcome.facts["inactive_events"] = [f"event {name}: {why}" for name, why in inactive.items()]
+        if inactive:
+            evidence.append(
+                f"{self._database}: {format_count(len(inactive), 'event')} of the backup"
+                f" {'does' if len(inactive) == 1 else 'do'} not run: {join_some(sorted(inactive))}"
+            )
+
+
+def word_replacement(script: bytes) -> bytes:
+    """Return the script of a routine so that it replaces the one that is there, and the rights on it stay."""
+    replaced, number = _CREATE.subn(b"DELIMITER ;;\nCREATE OR REPLACE ", script, count=1)
+    return _DROP_ROUTINE.sub(b"", replaced, count=1) if number else script
 
 
 def rank(kind: str) -> int:

@@ -39,8 +39,13 @@ from .restore_state import (
     ADD_SCRIPT,
     BESIDE_SUFFIX,
     BOOK,
+    CONTENTS,
     LOADING,
+    MANIFEST,
+    MOVED,
+    MOVING,
     ORIGINAL_SUFFIX,
+    READ_SCRIPTS,
     RESTORED,
     Database,
     Note,
@@ -55,6 +60,7 @@ if t.TYPE_CHECKING:
     from .connection import Session
 
 
+_HAS_TABLE = "SELECT 1 FROM information_schema.TABLES WHERE TABLE_SCHEMA = %s AND TABLE_NAME = %s"
 _COUNT = "SELECT COUNT(*) AS rows_now FROM {table}"
 
 
@@ -88,52 +94,132 @@ class Restore:
 
     def ensure(self, *, check: bool) -> None:
         """Find the backup, decide, and unless ``check`` restore, compare and move."""
+        schema.refuse_replica(self._session)
+        self._take_lock(check=check)  # before anything is decided by what another run may be changing
         beside, kept = self._read(self._beside), self._read(self._kept)
-        examined = self._find(beside, kept)
-        manifest = t.cast("MySqlManifest", examined.manifest)
+        self._outcome.facts |= {
+            "beside": self._beside,
+            "original": self._kept,
+            "differences": [],
+            "not_compared": [],
+            "inactive_events": [],
+        }
+        if self._options.state == "absent":
+            self._remove(beside, kept, check=check)
+        else:
+            self._restore(beside, kept, check=check)
+
+    def _take_lock(self, *, check: bool) -> None:
+        lock = NamedLock(self._session, self._options.database, "restore")
+        holder = lock.holder() if check else lock.take()
+        if holder is not None:
+            self._outcome.blockers.append(holder)
+            raise Refusal(obj=holder.object, problem=f"{holder.what}: {holder.holder}", next_step=holder.next_step)
+
+    def _restore(self, beside: Database | None, kept: Database | None, *, check: bool) -> None:
+        noted = self._read_noted(beside)
+        examined = self._find(beside, kept) if noted is None else None
+        manifest = read_manifest(noted[MANIFEST]) if noted else t.cast("MySqlManifest", examined and examined.manifest)
         todo = decide(
             state=self._options.state,
             database=self._options.database,
-            backup=manifest.run_id,
+            backup=(self._options.backup or manifest.run_id) if noted else manifest.run_id,
             beside=beside,
             kept=kept,
         )
         self._outcome.facts |= {
             "backup": manifest.run_id,
             "taken_at": manifest.taken_at.strftime("%Y-%m-%dT%H:%M:%SZ"),
-            "beside": self._beside,
-            "original": self._kept,
-            "differences": [],
         }
         self._plan(todo, manifest)
         found = programs.find_programs(self._options.bin_dir, deadline=self._deadline)
-        contents = read_contents(
-            verify_small(self._bucket, examined.run.parts[keys.TABLES].key, manifest.parts[keys.TABLES])
-        )
-        move = Move(
+        if examined is not None:
+            part = examined.run.parts[keys.TABLES].key
+            noted = {
+                MANIFEST: manifest.to_json(),
+                CONTENTS: verify_small(self._bucket, part, manifest.parts[keys.TABLES]),
+            }
+        documents = noted or {}
+        contents = read_contents(documents[CONTENTS])
+        if not check:
+            self._end_orphans(todo)
+        move = self._make_move(manifest.run_id, found)
+        if todo.load or todo.move:
+            refuse_untrusted(self._session, contents)
+        if todo.move and not (todo.is_resumed and move.is_renamed()):
+            move.refuse_unfit(contents)
+        if check:
+            self._outcome.changed = todo.discard or todo.load or todo.move
+        else:
+            self._act(todo, examined, manifest, found=found, move=move, documents=documents)
+        self._summarize(todo, manifest, check=check)
+
+    def _read_noted(self, beside: Database | None) -> dict[str, bytes] | None:
+        """Return what a move that has begun has noted of the backup; None where none has begun.
+
+        Such a run does not ask for the backup, which may have been removed meanwhile.
+        """
+        if beside is None or beside.note is None or beside.note.phase not in (MOVING, MOVED):
+            return None
+        for database in (self._beside, self._kept):
+            if self._session.query(_HAS_TABLE, [database, BOOK]):
+                book = f"{quote_name(database)}.{quote_name(BOOK)}"
+                rows = self._session.query(READ_SCRIPTS.format(book=book), ["backup"])
+                noted = {row["name"]: bytes(row["script"]) for row in rows}
+                return noted if {MANIFEST, CONTENTS} <= set(noted) else None
+        return None
+
+    def _make_move(self, backup: str, found: programs.Programs) -> Move:
+        return Move(
             self._session,
             found,
             database=self._options.database,
             beside=self._beside,
             kept=self._kept,
-            backup=manifest.run_id,
+            backup=backup,
             deadline=self._deadline,
             outcome=self._outcome,
         )
-        if todo.load or todo.move:
-            refuse_untrusted(self._session, contents)
-        if todo.move and not todo.is_resumed:
-            move.refuse_unfit(contents)
-        lock = NamedLock(self._session, self._options.database, "restore")
-        holder = lock.holder() if check else lock.take()
-        if holder is not None:
-            self._outcome.blockers.append(holder)
-            raise Refusal(obj=holder.object, problem=f"{holder.what}: {holder.holder}", next_step=holder.next_step)
+
+    def _remove(self, beside: Database | None, kept: Database | None, *, check: bool) -> None:
+        """Remove what is beside, and give up a move whose tables have not been renamed; neither needs the backup."""
+        database = self._options.database
+        backup = beside.note.backup if beside is not None and beside.note is not None else ""
+        todo = decide(state="absent", database=database, backup=backup, beside=beside, kept=kept)
+        self._outcome.facts["backup"] = backup or None
+        self._outcome.before = {self._beside: backup or None}
+        self._outcome.after = {self._beside: None}
+        move: Move | None = None
+        if not check:
+            self._end_orphans(todo)
+        if todo.undo:
+            move = self._make_move(backup, programs.find_programs(self._options.bin_dir, deadline=self._deadline))
+            move.refuse_renamed()
+            words = "make again what an interrupted restore has dropped of it: triggers, views, events"
+            self._outcome.plan.append(PlanItem(f"database {database}", words, "its tables have not been moved"))
+        if todo.discard:
+            self._plan_drop()
         if check:
-            self._outcome.changed = todo.discard or todo.load or todo.move
+            self._outcome.changed = todo.discard
         else:
-            self._act(todo, examined, contents, found=found, move=move)
-        self._summarize(todo, manifest, check=check)
+            if move is not None:
+                move.undo()
+            if todo.discard:
+                self._write(f"DROP DATABASE {quote_name(self._beside)}")
+        words = f"{'would remove' if check else 'removed'} {self._beside}" if todo.discard else "nothing to remove"
+        self._outcome.summary = words + (f"; {database} is the original, which was not moved" if todo.undo else "")
+
+    def _end_orphans(self, todo: Todo) -> None:
+        """End what a killed run has left at work, before the database is in use by it, or dropped under it."""
+        if todo.discard or todo.is_resumed:
+            is_moving = todo.is_resumed or todo.undo
+            names = [self._beside, self._kept, *([self._options.database] if is_moving else [])]
+            end_orphans(self._session, names, deadline=self._deadline)
+
+    def _plan_drop(self) -> None:
+        self._outcome.plan.append(
+            PlanItem(f"database {self._beside}", "drop", "an earlier restore has made it", reversible=False)
+        )
 
     def _read(self, name: str) -> Database | None:
         found = schema.read_schema(self._session, name)
@@ -172,9 +258,7 @@ class Restore:
         why = f"of backup {manifest.run_id}"
         plan = self._outcome.plan
         if todo.discard:
-            plan.append(
-                PlanItem(f"database {self._beside}", "drop", "an earlier restore has made it", reversible=False)
-            )
+            self._plan_drop()
         if todo.load:
             words = f"create, load {format_count(manifest.tables, 'table')}, compare with the backup"
             plan.append(PlanItem(f"database {self._beside}", words, why, estimate=round(2 * manifest.dump_seconds, 1)))
@@ -192,24 +276,30 @@ class Restore:
             self._options.database: backup if todo.is_in_place or todo.move else "the original",
         }
 
-    def _act(self, todo: Todo, examined: Examined, contents: Contents, *, found: programs.Programs, move: Move) -> None:
-        """Do what is to be done."""
-        manifest = t.cast("MySqlManifest", examined.manifest)
-        if todo.discard or todo.is_resumed:
-            names = [self._beside, self._kept, *([self._options.database] if todo.is_resumed else [])]
-            end_orphans(self._session, names, deadline=self._deadline)
+    def _act(
+        self,
+        todo: Todo,
+        examined: Examined | None,
+        manifest: MySqlManifest,
+        *,
+        found: programs.Programs,
+        move: Move,
+        documents: t.Mapping[str, bytes],
+    ) -> None:
+        """Do what is to be done; ``examined`` is None where an interrupted move goes on."""
+        contents = read_contents(documents[CONTENTS])
         if todo.discard:
             self._write(f"DROP DATABASE {quote_name(self._beside)}")
-        if self._options.state == "absent" or todo.is_in_place:
+        if todo.is_in_place:
             return
-        if todo.load:
+        if todo.load and examined is not None:
             self._load(manifest, examined.run, found)
         if not todo.is_resumed:
-            self._compare(contents, found)
+            self._compare(contents, manifest, found)
         if todo.move:
             if todo.load:
                 move.refuse_unfit(contents)  # who uses it now; to load it may have taken hours
-            move.run(contents, charset=manifest.charset, collation=manifest.collation)
+            move.run(contents, documents, charset=manifest.charset, collation=manifest.collation)
 
     def _write(self, statement: str) -> None:
         self._outcome.write_attempted = True
@@ -273,8 +363,12 @@ class Restore:
             f" {self._session.connection.escape(replace(note, phase=RESTORED).to_comment())}"
         )
 
-    def _compare(self, contents: Contents, found: programs.Programs) -> None:
-        """Dump what was restored and compare it with the backup; then say how it differs from the database in use."""
+    def _compare(self, contents: Contents, manifest: MySqlManifest, found: programs.Programs) -> None:
+        """Dump what was restored and compare it with the backup; then say how it differs from the database in use.
+
+        Other versions of server or mariadb-dump word the same definition otherwise: how it is worded is compared only
+        where they are those of the backup.
+        """
         dump = dump_text(
             self._session,
             found,
@@ -282,7 +376,10 @@ class Restore:
             deadline=self._deadline,
             options=(f"--ignore-table={self._beside}.{BOOK}",),
         )
-        differences = compare_dump(contents, dump, with_events=False)
+        compared = compare_dump(contents, dump, with_events=False)
+        made_by = manifest.server_version, manifest.client_version
+        is_same = made_by == (self._session.server.version, found.version)
+        differences = [str(one) for one in compared if is_same or one.how != "text"]
         if differences:
             self._outcome.facts["differences"] = differences
             raise OpsError(
@@ -295,6 +392,14 @@ class Restore:
             f"{self._beside}: {dump.rows} rows of {format_count(len(dump.tables), 'table')} and"
             f" {format_count(len(dump.scripts), 'definition')} are those of the backup"
         )
+        worded = [str(one) for one in compared if one.how == "text"]
+        if worded:
+            self._outcome.facts["not_compared"] = worded
+            self._outcome.evidence.append(
+                f"{self._beside}: worded otherwise, so that it is not known whether it is the same:"
+                f" {join_some(worded)}; the backup is of server {made_by[0]} and mariadb-dump {made_by[1]}, this is"
+                f" server {self._session.server.version} and mariadb-dump {found.version}"
+            )
         if self._options.compare_live and schema.read_schema(self._session, self._options.database) is not None:
             self._outcome.facts["live_differences"] = self._compare_live(contents)
 
@@ -324,13 +429,7 @@ class Restore:
     def _summarize(self, todo: Todo, manifest: MySqlManifest, *, check: bool) -> None:
         own = self._options
         would = "would " if check else ""
-        if own.state == "absent":
-            words = (
-                f"{would or ''}{'remove' if check else 'removed'} {self._beside}"
-                if todo.discard
-                else "nothing to remove"
-            )
-        elif todo.is_in_place:
+        if todo.is_in_place:
             words = f"{own.database} is restored from backup {manifest.run_id} already; the original is {self._kept}"
         elif todo.move:
             verb = "restore" if check else "restored"

@@ -24,7 +24,9 @@ BESIDE_SUFFIX = "__restored"
 ORIGINAL_SUFFIX = "__original"
 BOOK = "_lowtide_restore"
 """The table beside that holds how triggers, views, routines and events are made, of the backup and of the original."""
-ADD_SCRIPT = "INSERT INTO {book} (owner, kind, name, script) VALUES (%s, %s, %s, %s)"
+MANIFEST, CONTENTS = "manifest.json", "tables.json"
+"""What the book has of the backup itself, by which a move is completed where the backup is gone."""
+ADD_SCRIPT = "REPLACE INTO {book} (owner, kind, name, script) VALUES (%s, %s, %s, %s)"
 REMOVE_SCRIPTS = "DELETE FROM {book} WHERE owner = %s"
 READ_SCRIPTS = "SELECT kind, name, script FROM {book} WHERE owner = %s"
 
@@ -61,13 +63,14 @@ class Database(t.NamedTuple):
 
 
 class Todo(t.NamedTuple):
-    """What a run has to do, in this order."""
+    """What a run has to do: discard what is beside, load, move. ``undo`` an interrupted move comes before all of it."""
 
     discard: bool = False
     load: bool = False
     move: bool = False
     is_resumed: bool = False
     is_in_place: bool = False
+    undo: bool = False
 
 
 def decide(*, state: str, database: str, backup: str, beside: Database | None, kept: Database | None) -> Todo:
@@ -102,14 +105,21 @@ def decide(*, state: str, database: str, backup: str, beside: Database | None, k
 
 
 def _decide_interrupted(state: str, beside: Database | None, backup: str) -> Todo:
-    """An interrupted move is only ever completed."""
+    """An interrupted move is completed; given up only where its tables have not been renamed, which Move looks at."""
     note = beside.note if beside is not None else None
     if note is None or beside is None:
         raise TypeError("an interrupted move has its note")
+    if state == "absent" and note.phase == MOVING:
+        return Todo(discard=True, undo=True)
     if state != "in_place" or note.backup != backup:
-        raise Refusal(
-            obj=f"database {note.of}",
-            problem=f"a restore of backup {note.backup} was interrupted while it was brought into place",
-            next_step=f"Complete it: run with state in_place and backup {note.backup}",
-        )
+        raise refuse_interrupted(note.of, note.backup)
     return Todo(move=True, is_resumed=True)
+
+
+def refuse_interrupted(database: str, backup: str) -> Refusal:
+    """Return the refusal of anything else than to complete a move."""
+    return Refusal(
+        obj=f"database {database}",
+        problem=f"a restore of backup {backup} was interrupted while it was brought into place",
+        next_step=f"Complete it: run with state in_place and backup {backup}",
+    )

@@ -16,7 +16,7 @@ from datetime import UTC
 from .._common.errors import Refusal
 from .._common.outcome import Blocker
 from .._common.text import format_count, join_some
-from .connection import quote_name
+from .connection import quote_name, read_replication
 from .manifest import ServerIdentity
 
 if t.TYPE_CHECKING:
@@ -50,6 +50,10 @@ SELECT 'VIEW', TABLE_NAME, CONCAT_WS(' ', DEFINER, SECURITY_TYPE, MD5(VIEW_DEFIN
 _SCHEMA = """
 SELECT DEFAULT_CHARACTER_SET_NAME AS charset, DEFAULT_COLLATION_NAME AS collation, SCHEMA_COMMENT AS comment
   FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = %s
+"""
+_REPLICATED_EVENTS = """
+SELECT EVENT_NAME AS name FROM information_schema.EVENTS
+ WHERE EVENT_SCHEMA = %s AND STATUS NOT IN ('ENABLED', 'DISABLED') ORDER BY EVENT_NAME
 """
 _GRANT = re.compile(r"GRANT (?P<rights>.+) ON (?P<object>\S.*?) TO ")
 NEEDED = ("SELECT", "SHOW VIEW", "TRIGGER", "EVENT")
@@ -167,6 +171,35 @@ def refuse_tables(session: Session, database: str) -> None:
         )
     if not any(row["type"] == "BASE TABLE" for row in rows):
         raise Refusal(obj=obj, problem="it has no table", next_step="Correct database; there is nothing to back up")
+
+
+def refuse_replicated_events(session: Session, database: str) -> None:
+    """Refuse a replica's events: all of them are off there, and nothing tells which of them the primary has off."""
+    names = [row["name"] for row in session.query(_REPLICATED_EVENTS, [database])]
+    if names:
+        raise Refusal(
+            obj=f"database {database} on {session.settings.target}",
+            problem=f"{format_count(len(names), 'event')} of it would be off after a restore, as on this replica"
+            f" (SLAVESIDE_DISABLED): {join_some(names, limit=20)}",
+            next_step="Dump the primary (source primary), which knows which of its events are enabled",
+        )
+
+
+def refuse_replica(session: Session) -> None:
+    """Refuse to write on a server that follows another one, whose changes could no longer be done there."""
+    followed = read_replication(session)
+    if not followed and not session.server.read_only:
+        return
+    problem = "it is read only"
+    if followed:
+        names = [f"{row.get('Master_Host')}:{row.get('Master_Port')}" for row in followed]
+        problem = f"it is a replica of {join_some(names)}, and a restore on it would part it from there"
+    raise Refusal(
+        obj=session.settings.target,
+        problem=problem,
+        next_step="Restore on the primary; or make it a server of its own first (STOP ALL REPLICAS, RESET REPLICA ALL,"
+        " read_only OFF)",
+    )
 
 
 def find_rights(grants: t.Iterable[str], database: str) -> tuple[set[str], bool, set[str]]:

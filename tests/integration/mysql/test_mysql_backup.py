@@ -77,18 +77,30 @@ def test_the_password_is_nowhere(site: MySqlSite) -> None:
     password = Path(site.params()["option_file"]).read_text().rpartition("password=")[2].strip().encode()
     hits: list[str] = []
     sampled: set[str] = set()
-    process = start_module("mysql_backup", site.params())
-    while process.poll() is None:
+
+    def sample(leader: int) -> None:
         for folder in Path("/proc").glob("[0-9]*"):
             try:
-                if process.pid not in (session := os.getsid(int(folder.name)), read_parent(session)):
+                if leader not in (session := os.getsid(int(folder.name)), read_parent(session)):
                     continue
                 argv = (folder / "cmdline").read_bytes()
                 if password in argv or password in (folder / "environ").read_bytes():
                     hits.append(argv.decode("utf-8", "replace"))
-                sampled.add(argv.split(b"\0")[0].rpartition(b"/")[2].decode())
+                if b"--version" not in argv:
+                    sampled.add(argv.split(b"\0")[0].rpartition(b"/")[2].decode())
             except OSError:
                 continue
+
+    holder = site.connect()
+    with closing(holder), holder.cursor() as cursor:
+        cursor.execute("LOCK TABLES child WRITE")  # which holds up the dump until it has been looked at
+        process = start_module("mysql_backup", site.params())
+        end = time.monotonic() + 120
+        while "mariadb-dump" not in sampled and process.poll() is None:
+            assert time.monotonic() < end
+            sample(process.pid)
+    while process.poll() is None:
+        sample(process.pid)
     run = finish_module(process)
     assert run.changed, run.msg
     assert "mariadb-dump" in sampled
@@ -250,16 +262,20 @@ def test_rows_and_position_are_of_one_moment(site: MySqlSite) -> None:
         assert {int(number) for number in re.findall(rb"^\((\d+)\)", part, re.MULTILINE)} == upto
 
 
+def wait_for_replica(site: MySqlSite) -> None:
+    """Until the replica has what the primary has written by now."""
+    end = time.monotonic() + 20
+    position = site.sql("SELECT @@gtid_binlog_pos", database="")[0][0]
+    while site.sql("SELECT MASTER_GTID_WAIT(%s, 1)", [position], database="", server="replica")[0][0] != 0:
+        assert time.monotonic() < end
+
+
 @pytest.mark.procedure("E7")
 def test_a_replica_can_be_dumped(site: MySqlSite) -> None:
     """By name only; the position is its own, and its backups have a folder of their own."""
     port = site.facts["replica"]["port"]
-    end = time.monotonic() + 20
-    while site.sql("SELECT @@gtid_current_pos", database="", server="replica") != site.sql(
-        "SELECT @@gtid_current_pos", database=""
-    ):
-        assert time.monotonic() < end
-        time.sleep(0.05)
+    site.sql("DROP EVENT tidy")
+    wait_for_replica(site)
     refused = run_module("mysql_backup", site.params(login_port=port))
     assert refused.failed
     assert "this server is a replica" in refused.msg
@@ -309,6 +325,57 @@ def test_names_and_passwords_are_no_code(site: MySqlSite) -> None:
     finally:
         site.sql(f"DROP DATABASE {quoted(name)}", database="")
         site.sql(f"DROP USER {user}@'%'", database="")
+
+
+@pytest.mark.procedure("E8")
+def test_values_that_a_dump_would_change_are_refused(site: MySqlSite) -> None:
+    """FLOAT has six digits in a dump, and a byte without a character is a question mark; what a dump can hold may stay."""
+    site.sql("CREATE TABLE `mea``sured` (id int PRIMARY KEY, v float, w float(10,2), d double, g float AS (id / 3))")
+    site.sql(
+        "INSERT INTO `mea``sured` VALUES (1, 4.5, 1234567.8, 0.12345679104328156, default), (2, NULL, 2.1, 1, default)"
+    )
+    site.sql("CREATE TABLE old_text (a varchar(9) CHARACTER SET cp1251, b varchar(9) CHARACTER SET latin1)")
+    site.sql("INSERT INTO old_text VALUES (_cp1251 x'e0', _latin1 x'818d8f90')")
+    site.sql("CREATE VIEW of_measured AS SELECT v FROM `mea``sured`")
+    fine = run_module("mysql_backup", site.params())
+    assert fine.changed, fine.msg
+    site.sql("INSERT INTO `mea``sured` (id, v) VALUES (3, 1234567.8), (4, 16777217 / 3)")
+    site.sql("SET sql_mode = ''; INSERT INTO old_text (a) VALUES (_cp1251 x'98')")
+    for check in (True, False):
+        run = run_module("mysql_backup", site.params(max_age="0"), check=check)
+        assert run.failed
+        assert run["error"]["refused"]
+        assert "mea`sured.v (FLOAT, 2 values), old_text.a (cp1251, 1 value)" in run.msg
+    assert len(site.bucket.names()) == 4
+    site.sql("ALTER TABLE `mea``sured` MODIFY v double; DELETE FROM old_text")
+    exact = run_module("mysql_backup", site.params(max_age="0", keep=1))
+    assert exact.changed, exact.msg
+    text = subprocess.run(
+        ["zstd", "-dc"], input=site.bucket.get(site.bucket.key("dump.sql.zst")), capture_output=True, check=True
+    ).stdout
+    assert b"(3,1234567.75," in text
+
+
+def test_a_value_that_comes_during_the_dump_is_refused_too(site: MySqlSite, tmp_path: Path) -> None:
+    """The look before the dump cannot see it: nothing of the run counts."""
+    site.sql("CREATE TABLE measured (v float)")
+    socket = site.facts["primary"]["socket"]
+    insert = f"mariadb --no-defaults -S {socket} {site.database} -e 'INSERT INTO measured VALUES (1234567.8)'"
+    run = run_module("mysql_backup", site.params(bin_dir=wrap_dump(tmp_path, before=insert)))
+    assert run.failed
+    assert "measured.v (FLOAT, 1 value)" in run.msg
+    assert site.bucket.names() == []
+
+
+@pytest.mark.procedure("E7")
+def test_events_of_a_replica_are_refused(site: MySqlSite) -> None:
+    """All are off there: a restore on the primary would say that it succeeded, and none would run again."""
+    wait_for_replica(site)
+    refused = run_module("mysql_backup", site.params(login_port=site.facts["replica"]["port"], source="replica"))
+    assert refused.failed
+    assert refused["error"]["refused"]
+    assert "1 event of it would be off after a restore, as on this replica (SLAVESIDE_DISABLED): tidy" in refused.msg
+    assert site.bucket.names() == []
 
 
 @pytest.mark.procedure("E7")

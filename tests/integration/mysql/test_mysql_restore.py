@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+from contextlib import closing
 from typing import Any
 
+import pymysql
 import pytest
 
-from support.modules import finish_module, run_module, start_module
+from support.modules import ModuleRun, finish_module, run_module, start_module
 from support.mysql_proxy import CommandProxy
 from support.mysql_sites import MySqlSite, quoted
 from support.turns import is_sweep
@@ -135,7 +138,7 @@ def test_each_difference_is_named(site: MySqlSite, backup: str) -> None:
 
 @pytest.mark.procedure("E9")
 def test_what_is_refused(site: MySqlSite, backup: str) -> None:
-    """F31: a database in use, one that is not ours, a foreign key from elsewhere, a definer without an account, a second original."""
+    """F31: a database in use, one that is not ours, a foreign key from elsewhere, a broken view, a definer without an account, a second original."""
     beside = f"{site.database}__restored"
     site.sql(f"CREATE DATABASE {quoted(beside)}", database="")
     run = run_module("mysql_restore", site.params("restore"))
@@ -161,6 +164,11 @@ def test_what_is_refused(site: MySqlSite, backup: str) -> None:
         assert f"foreign keys of other databases refer to it, and would go with the original: {other}/c" in run.msg
     finally:
         site.sql(f"DROP DATABASE {quoted(other)}", database="")
+    site.sql("CREATE TABLE gone (id int); CREATE VIEW of_gone AS SELECT id FROM gone; DROP TABLE gone")
+    run = run_module("mysql_restore", site.params("restore", state="in_place"), check=True)
+    assert run.failed
+    assert "views of it cannot be used any more, so that mariadb-dump cannot note how they are made: of_gone" in run.msg
+    site.sql("DROP VIEW of_gone")
     site.sql("CREATE DEFINER = gone@nowhere PROCEDURE of_gone() SELECT 1")
     newer = run_module("mysql_backup", site.params(max_age="0"))
     assert newer.changed, newer.msg
@@ -196,15 +204,16 @@ def test_a_table_that_a_transaction_holds_ends_the_move_in_time(site: MySqlSite,
     assert run_module("mysql_restore", site.params("restore", state="in_place")).changed
 
 
-def run_until(site: MySqlSite, number: int) -> list[int]:
-    """Restore in place through a proxy, killed before its ``number``-th command; return which it has sent that write."""
+def run_until(site: MySqlSite, number: int, *, before: bytes = b"") -> list[int]:
+    """Restore in place through a proxy, killed before its ``number``-th command, or before the one with the text
+    ``before`` in it; return which it has sent that write."""
     server = site.facts["primary"]
-    with CommandProxy(server["host"], server["port"], stop_at=number) as proxy:
+    with CommandProxy(server["host"], server["port"], stop_at=number, stop_before=before) as proxy:
         params = site.params("restore", state="in_place", login_port=proxy.port, compare_live=False)
         params["server"] = f"{server['host']}:{server['port']}"
         process = start_module("mysql_restore", params)
         proxy.act = lambda: os.killpg(process.pid, signal.SIGKILL)
-        if number:
+        if number or before:
             process.communicate()
         else:
             run = finish_module(process)
@@ -260,3 +269,196 @@ def test_a_damaged_backup_is_not_restored(site: MySqlSite, backup: str) -> None:
     assert run.failed
     assert "has been replaced since it was verified" in run.msg
     assert not site.exists(f"{site.database}__restored")
+
+
+def restore(site: MySqlSite, state: str, **more: Any) -> ModuleRun:
+    """Run the module for a backup of this server."""
+    server = site.facts["primary"]
+    return run_module(
+        "mysql_restore",
+        site.params("restore", state=state, server=f"{server['host']}:{server['port']}", compare_live=False),
+        **more,
+    )
+
+
+@pytest.mark.procedure("E9")
+def test_an_interrupted_move_asks_again_and_can_be_given_up(site: MySqlSite, backup: str) -> None:
+    """Killed before the rename: the application came back, so nothing is renamed; what was dropped is made again."""
+    whole = definitions(site, site.database)
+    run_until(site, 0, before=b"RENAME TABLE `")
+    assert definitions(site, site.database)["triggers"] == []
+    site.sql("CREATE TRIGGER by_hand BEFORE INSERT ON child FOR EACH ROW SET new.feature_id = 1")
+    user = site.connect()
+    try:
+        with user.cursor() as cursor:
+            cursor.execute("INSERT INTO child (id) VALUES (4711)")
+        run = restore(site, "in_place")
+        assert run.failed
+        assert run["error"]["refused"]
+        assert "it is in use by 1 session: root from localhost" in run.msg
+        assert f"state absent makes them again, and removes {site.database}__restored" in run.msg
+        assert definitions(site, site.database)["triggers"] == [("by_hand", "root@localhost")]
+    finally:
+        user.close()
+    for key in site.bucket.names():  # to give up needs no backup
+        site.bucket.client.delete_object(Bucket=site.bucket.bucket, Key=key)
+    rehearsed = restore(site, "absent", check=True)
+    assert rehearsed.changed, rehearsed.msg
+    assert site.exists(f"{site.database}__restored")
+    undone = restore(site, "absent")
+    assert undone.changed, undone.msg
+    assert undone["plan"] == rehearsed["plan"]
+    assert "view late, trigger named, trigger noted, event tidy" in " ".join(undone["evidence"])
+    whole["triggers"] = sorted([*whole["triggers"], ("by_hand", "root@localhost")])
+    assert definitions(site, site.database) == whole
+    assert site.sql("SELECT feature_id FROM child WHERE id = 4711") == ((1,),)
+    assert not site.exists(f"{site.database}__restored")
+    assert not site.exists(f"{site.database}__original")
+    assert not restore(site, "absent").changed
+    assert undone["backup"] == backup
+
+
+@pytest.mark.procedure("E9")
+def test_an_interrupted_move_notes_what_was_made_since(site: MySqlSite, backup: str) -> None:
+    """Killed before the rename: a trigger that a person has made meanwhile does not stop it, and is kept with the rest."""
+    run_until(site, 0, before=b"RENAME TABLE `")
+    site.sql("CREATE TRIGGER by_hand BEFORE INSERT ON child FOR EACH ROW SET new.feature_id = 1")
+    placed = restore(site, "in_place")
+    assert placed.changed, placed.msg
+    assert [name for name, _definer in definitions(site, site.database)["triggers"]] == ["named", "noted"]
+    kept = definitions(site, f"{site.database}__original")["triggers"]
+    assert [name for name, _definer in kept] == ["by_hand", "named", "noted"]
+    assert backup == placed["backup"]
+
+
+@pytest.mark.procedure("E9")
+def test_a_move_is_completed_whatever_was_changed_since_its_tables_are_in_place(site: MySqlSite, backup: str) -> None:
+    """Killed right after the rename: it is not given up, and what the application has changed meanwhile is told."""
+    run_until(site, 0, before=b'\\"phase\\": \\"moved\\"')
+    site.sql("SELECT nextval(counter)")
+    site.sql("CREATE TABLE younger (id int); ALTER TABLE child ADD COLUMN more int")
+    site.sql("CREATE TRIGGER younger_one BEFORE INSERT ON younger FOR EACH ROW SET new.id = 1")
+    for key in site.bucket.names():  # by retention, say
+        site.bucket.client.delete_object(Bucket=site.bucket.bucket, Key=key)
+    refused = restore(site, "absent")
+    assert refused.failed
+    assert f"Complete it: run with state in_place and backup {backup}" in refused.msg
+    user = site.connect()
+    try:
+        placed = restore(site, "in_place")
+    finally:
+        user.close()
+    assert placed.changed, placed.msg
+    assert [difference.rpartition(" is ")[0] for difference in placed["differences"]] == [
+        "table child",
+        "table younger",
+        "sequence counter",
+        "trigger younger_one",
+    ]
+    assert "changed since its tables are in place: table child" in " ".join(placed["evidence"])
+    assert [name for name, _definer in definitions(site, site.database)["triggers"]] == [
+        "named",
+        "noted",
+        "younger_one",
+    ]
+    assert placed["backup"] == backup
+    assert not site.exists(f"{site.database}__restored")
+
+
+@pytest.mark.procedure("E9")
+def test_events_whose_time_has_passed_do_not_hold_up_a_restore(site: MySqlSite) -> None:
+    """The server drops them when they are made, or makes them disabled: they are named, as is each that is off."""
+    site.sql(
+        """SET timestamp = 1000000000;
+        CREATE EVENT once ON SCHEDULE AT '2001-09-10 00:00:00' DO SELECT 1;
+        CREATE EVENT `on``ce kept` ON SCHEDULE AT '2001-09-10 00:00:00' ON COMPLETION PRESERVE DO SELECT 1;
+        CREATE EVENT daily ON SCHEDULE EVERY '1:30' DAY_HOUR ENDS '2001-09-10 00:00:00' COMMENT 'x' DO SELECT 1"""
+    )
+    site.sql("CREATE EVENT off ON SCHEDULE EVERY 1 DAY STARTS '2030-01-01 00:00:00' DISABLE DO SELECT 1")
+    site.sql("CREATE EVENT later ON SCHEDULE AT '2037-01-01 00:00:00' DO SELECT 1")
+    made = run_module("mysql_backup", site.params())
+    assert made.changed, made.msg
+    placed = restore(site, "in_place")
+    assert placed.changed, placed.msg
+    assert placed["differences"] == []
+    time = "since its time has passed (2001-09-10 00:00:00, time zone SYSTEM)"
+    assert placed["inactive_events"] == [
+        f"event daily: not made, {time}",
+        "event off: off, as in the backup (DISABLE)",
+        f"event on`ce kept: off, {time}",
+        f"event once: not made, {time}",
+    ]
+    assert "4 events of the backup do not run: daily, off, on`ce kept, once" in " ".join(placed["evidence"])
+    assert definitions(site, site.database)["events"] == [
+        ("later", "ENABLED"),
+        ("off", "DISABLED"),
+        ("on`ce kept", "DISABLED"),
+        ("tidy", "ENABLED"),
+    ]
+    assert not site.exists(f"{site.database}__restored")
+    assert not restore(site, "in_place").changed
+
+
+@pytest.mark.procedure("E9")
+def test_rights_on_routines_stay(site: MySqlSite, backup: str) -> None:
+    """A routine that is dropped takes them along: they are replaced, whether they are as in the backup or not."""
+    user = f"app_{os.getpid()}_{site.database[-4:]}"
+    name = quoted(site.database)
+    site.sql(f"CREATE USER {user}@localhost", database="")
+    try:
+        site.sql(
+            "CREATE OR REPLACE FUNCTION next_one(x int) RETURNS int DETERMINISTIC RETURN x - 1; CREATE PROCEDURE p() DO 1"
+        )
+        for routine in ("PROCEDURE {}.count_features", "FUNCTION {}.next_one", "PROCEDURE {}.p"):
+            site.sql(f"GRANT EXECUTE ON {routine.format(name)} TO {user}@localhost", database="")
+        placed = restore(site, "in_place")
+        assert placed.changed, placed.msg
+        app = pymysql.connect(unix_socket=site.facts["primary"]["socket"], user=user)
+        with closing(app), app.cursor() as cursor:
+            cursor.execute(f"SELECT {name}.next_one(1)")
+            assert cursor.fetchall() == ((2,),)
+            cursor.execute(f"CALL {name}.count_features()")
+        assert definitions(site, site.database)["routines"] == [
+            ("count_features", "root@localhost"),
+            ("next_one", "root@localhost"),
+        ]
+        assert len(definitions(site, f"{site.database}__original")["routines"]) == 3
+        assert backup == placed["backup"]
+    finally:
+        site.sql(f"DROP USER {user}@localhost", database="")
+
+
+@pytest.mark.procedure("E9")
+def test_a_replica_is_not_restored_on(site: MySqlSite, backup: str) -> None:
+    """What is written there is no part of what it follows, whether read_only would let it or not."""
+    server = site.facts["replica"]
+    for state in ("beside", "absent"):
+        run = run_module(
+            "mysql_restore", site.params("restore", state=state, login_port=server["port"], backup=backup), check=True
+        )
+        assert run.failed
+        assert run["error"]["refused"]
+        assert f"it is a replica of {server['host']}:{site.facts['primary']['port']}" in run.msg
+
+
+@pytest.mark.procedure("E9")
+def test_a_backup_of_another_version_is_compared_by_its_rows(site: MySqlSite, backup: str) -> None:
+    """Another mariadb-dump may word the same definition otherwise: that is told, and rows and objects still count."""
+    key = site.bucket.key("manifest.json")
+    manifest = json.loads(site.bucket.get(key))
+    manifest["client_version"] = "10.6.1"
+    site.bucket.client.put_object(Bucket=site.bucket.bucket, Key=key, Body=json.dumps(manifest).encode())
+    assert restore(site, "beside").changed
+    beside = f"{site.database}__restored"
+    site.sql(
+        "ALTER PROCEDURE count_features SQL SECURITY INVOKER; ALTER TABLE log ADD INDEX (said(3))", database=beside
+    )
+    run = restore(site, "beside")
+    assert not run.failed, run.msg
+    assert [words.partition(" is ")[0] for words in run["not_compared"]] == ["table log", "procedure count_features"]
+    assert "the backup is of server" in " ".join(run["evidence"])
+    site.sql("DROP TRIGGER noted; DELETE FROM child WHERE id = 7", database=beside)
+    failed = restore(site, "in_place")
+    assert failed.failed
+    assert failed["differences"] == ["table child has 49 rows, the backup 50", "trigger noted is missing"]
+    assert backup == failed["backup"]

@@ -34,6 +34,7 @@ from ansible_collections.lowtide.ops.plugins.module_utils._mysql.programs import
 from ansible_collections.lowtide.ops.plugins.module_utils._mysql.restore_state import (
     KEPT,
     LOADING,
+    MOVED,
     MOVING,
     RESTORED,
     Database,
@@ -155,6 +156,7 @@ BESIDE = Database("shop__restored", Note("B1", SHOP, RESTORED))
         ("absent", BESIDE, None, Todo(discard=True)),
         ("beside", Database("x", Note("B0", SHOP, LOADING)), None, Todo(discard=True, load=True)),
         ("in_place", Database("x", Note("B1", SHOP, MOVING)), Database("k", None), Todo(move=True, is_resumed=True)),
+        ("absent", Database("x", Note("B1", SHOP, MOVING)), None, Todo(discard=True, undo=True)),
         ("in_place", None, Database("k", Note("B1", SHOP, KEPT)), Todo(is_in_place=True)),
         ("beside", None, Database("k", Note("B1", SHOP, KEPT)), Todo(load=True)),
     ],
@@ -172,7 +174,7 @@ def test_what_a_restore_does(state: str, beside: Database | None, kept: Database
         ("beside", Database("x", Note("B1", "other", LOADING)), None, "no restore of this database has made it"),
         ("beside", Database("x", Note("B0", SHOP, RESTORED)), None, "it is restored from backup B0, not B1"),
         ("beside", Database("x", Note("B1", SHOP, MOVING)), None, "was interrupted while it was brought into place"),
-        ("absent", Database("x", Note("B1", SHOP, MOVING)), None, "was interrupted while it was brought into place"),
+        ("absent", Database("x", Note("B1", SHOP, MOVED)), None, "was interrupted while it was brought into place"),
         (
             "in_place",
             Database("x", Note("B0", SHOP, MOVING)),

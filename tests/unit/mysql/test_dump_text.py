@@ -51,6 +51,26 @@ def test_events_are_withheld_and_all_else_is_not() -> None:
     assert b"SET time_zone             = 'SYSTEM'" in script
 
 
+def test_events_behind_the_first_are_read_too() -> None:
+    """Between two of them mariadb-dump writes no DELIMITER back; each gets a script that stands by itself."""
+    start = DUMP.index(b"/*!50106 DROP EVENT IF EXISTS `ev` */;\n")
+    end = DUMP.index(b"DELIMITER ;\n", start)
+    second = DUMP[start:end].replace(b"`ev`", b"`e``w`").replace(b"`e``w` */;\n", b"`e``w` */;;\n", 1)
+    text = DUMP[:end] + second + DUMP[end:]
+    for chunk in (7, 1 << 20):
+        dump = read(text, chunk=chunk)
+        assert dump.explain_end() is None
+        assert dump.scripts["EVENT", "ev"] == dump_script("EVENT", "ev")
+        assert dump.scripts["EVENT", "e`w"] == dump_script("EVENT", "ev").replace(b"`ev`", b"`e``w`")
+    assert b"EVENT" not in b"".join(DumpText().feed(text))
+
+
+def test_an_older_client_gets_no_line_that_it_does_not_know() -> None:
+    """Newer dumps begin with one that asks for a sandbox."""
+    first = b"/*M!999999\\- enable the sandbox mode */ \n"
+    assert b"".join(DumpText().feed(first + DUMP)) == b"".join(DumpText().feed(DUMP))
+
+
 def test_a_script_sets_what_its_maker_had() -> None:
     """And makes the definition anew when it is there already."""
     script = dump_script("TRIGGER", "tr")

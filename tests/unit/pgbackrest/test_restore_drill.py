@@ -121,7 +121,7 @@ def test_the_newest_backup_against_which_nothing_is_known_is_taken() -> None:
 
 def make_drills(age: timedelta | None) -> evidence.Drills:
     """The last drill of this age."""
-    return evidence.Drills(None if age is None else evidence.Drill("x", NOW - age, {}), [])
+    return evidence.Drills(None if age is None else evidence.Drill("x", NOW - age, {}, "n", b"", b""), [])
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_evidence_of_others_does_not_count(tmp_path: Path, key: str) -> None:
 
     def save(name: str, **values: Any) -> str:
         body = evidence.write_document({**expected, "finished_at": stamp(NOW), **values})
-        return evidence.save_local(folder, name, body, signer.sign(body), kept="")
+        return evidence.save_local(folder, name, body, signer.sign(body))
 
     assert evidence.find_last_local(folder, signer, expected=expected) == evidence.Drills(None, [])
     first = save("1")

@@ -111,9 +111,9 @@ LEVELS = {
     ],
     "module_utils._metrics": [["limits"], ["prometheus"], ["operations"]],
     "module_utils._mysql": [
-        ["dump_text", "errors", "findings", "restore_state"],
+        ["dump_text", "errors", "events", "findings", "restore_state"],
         ["connection", "manifest"],
-        ["health", "locks", "programs", "schema"],
+        ["exactness", "health", "locks", "programs", "schema"],
         ["backup", "move"],
         ["restore"],
         ["entry"],
