@@ -121,6 +121,11 @@ def test_a_database_is_brought_back(site: SmallSite, ansible_playbook: Run, harm
     refused = recover(site, ansible_playbook, "latest")
     assert refused.rc == 2
     assert "run_id" in " ".join(refused.stdout.split()), refused.stdout
+    if harm == "spoiled":
+        unprepared = recover(site, ansible_playbook, run_id, "--check")
+        assert "there is no whole copy of backup" in " ".join(unprepared.stdout.split()), unprepared.stdout
+        beside = ansible_playbook("lowtide.ops.restore", *site.arguments, "-e", f"restore_backup={run_id}")
+        assert beside.rc == 0, beside.stdout
     rehearsal = recover(site, ansible_playbook, run_id, "--check")
     assert rehearsal.rc == 0, rehearsal.stdout
     assert "cannot be undone" in rehearsal.stdout

@@ -1,0 +1,57 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What is found in the schema of a dump before it is restored: roles, tablespaces, limits, hidden rows."""
+
+from __future__ import annotations
+
+from ansible_collections.lowtide.ops.plugins.module_utils._pg_restore.dump_text import Entry, Schema, read_schema
+from ansible_collections.lowtide.ops.plugins.module_utils._pg_restore.rights import find_forced
+
+from .test_restore import HEAD
+
+
+def test_tables_that_hide_rows_from_their_owner_are_found() -> None:
+    """Before anything is restored."""
+    table = "ALTER TABLE ONLY public.orders FORCE ROW LEVEL SECURITY;"
+    entries = {Entry("TABLE", "public", "orders"): [table], Entry("FUNCTION", "public", "f()"): [table]}
+    assert find_forced(Schema(entries, None, None)) == ["public.orders"]
+
+
+def test_roles_are_not_found_in_what_others_have_written() -> None:
+    """A body, a comment or a literal may look like a statement; default privileges are of somebody who must be a role."""
+    body = (
+        "CREATE FUNCTION f() RETURNS void LANGUAGE plpgsql AS $$BEGIN\nEXECUTE 'ALTER TABLE t OWNER TO nobody';\nEND$$;"
+    )
+    default = "ALTER DEFAULT PRIVILEGES FOR ROLE maker IN SCHEMA s GRANT SELECT ON TABLES TO taker;"
+    lines = [
+        *body.split("\n"),
+        "ALTER FUNCTION f() OWNER TO boss;",
+        "COMMENT ON FUNCTION f() IS '",
+        " OWNER TO x;",
+        "';",
+    ]
+    entries = {Entry("FUNCTION", "s", "f()"): lines, Entry("DEFAULT ACL", "s", "d"): [default]}
+    schema = Schema(entries, None, None)
+    assert schema.find_owners() == {"boss", "maker"}
+    assert schema.find_roles() == {"boss", "maker", "taker"}
+
+
+def test_who_may_come_in_is_for_the_live_name() -> None:
+    """A limit of connections, or what makes a template, would be in the way of the comparison and of the end of a drill."""
+    more = [
+        "ALTER DATABASE shop CONNECTION LIMIT = 0;",
+        "ALTER DATABASE shop IS_TEMPLATE = true;",
+        "ALTER DATABASE shop SET work_mem TO '5MB';",
+    ]
+    schema = read_schema(HEAD)
+    schema.entries[Entry("DATABASE PROPERTIES", "-", "shop")] = more
+    made = schema.name_copy("c")
+    assert made.properties == ["ALTER DATABASE c SET work_mem TO '5MB';"]
+    assert made.limits == ["ALTER DATABASE c CONNECTION LIMIT = 0;", "ALTER DATABASE c IS_TEMPLATE = true;"]
+
+
+def test_tablespaces_of_a_dump_are_found() -> None:
+    """Those that it sets, and that of the database."""
+    text = HEAD.replace("ENCODING = 'UTF8'", "ENCODING = 'UTF8' TABLESPACE = slow")
+    text += "SET default_tablespace = '';\nSET default_tablespace = \"Fast one\";\n"
+    assert read_schema(text).tablespaces == {"slow", "Fast one"}
+    assert read_schema(HEAD).tablespaces == set()
