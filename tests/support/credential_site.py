@@ -10,7 +10,7 @@ import secrets
 import socket
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -178,7 +178,7 @@ class CredentialSite:
         """Execute a statement as superuser in the application's database."""
         return self.server.administer(sql.SQL(statement), database=self.database.name)
 
-    def edit(self, *, keeps_note: bool = True, **values: str | None) -> None:
+    def edit(self, values: Mapping[str, str | None], *, keeps_note: bool = True) -> None:
         """Change or remove keys of the Secret as a person does, and the annotation."""
         data = {key: None if text is None else base64.b64encode(text.encode()).decode() for key, text in values.items()}
         body: Json = {"data": data}

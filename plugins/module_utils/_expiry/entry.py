@@ -308,8 +308,8 @@ def explain_covering(bucket: VersionedBucket, entry: Due) -> Blocker:
     """Return what to say of an object whose delete marker would replace an older version."""
     return Blocker(
         describe_object(bucket, entry.version),
-        "it is due, and while versioning is Suspended its delete marker would have the id null, and replace for good the"
-        " older version that has it",
+        "it is due, and while versioning is Suspended its delete marker would have the id null, and replace for good"
+        " the older version that has it",
         "the versioning of the bucket",
         "Turn on versions for the bucket, and run again; or set versions to all with rules for that version as well",
     )

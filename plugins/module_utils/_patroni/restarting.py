@@ -61,10 +61,16 @@ def _judge_again(client: Client, member: Member, said: str) -> Cluster:
     if current is not None and member.needs_restart and not current.needs_restart:
         return cluster
     leads = current is not None and current.is_leader and not member.is_leader
+    if leads:
+        raise WaitFailed(
+            obj=f"member {member.name}",
+            problem=f"it was not restarted, since it leads by now: {said}",
+            next_step="Run again: a leader hands over before its restart",
+        )
     raise WaitFailed(
         obj=f"member {member.name}",
-        problem=f"it was not restarted{', since it leads by now' if leads else ''}: {said}",
-        next_step="Run again: a leader hands over before its restart" if leads else "Look at its log, and run again",
+        problem=f"it was not restarted: {said}",
+        next_step="Look at its log, and run again",
     )
 
 

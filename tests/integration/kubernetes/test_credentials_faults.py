@@ -30,7 +30,7 @@ PROGRAMS = Path(f"/usr/lib/postgresql/{DEBIAN_VERSION}/bin")
 def replace(site: CredentialSite, values: dict[str, str]) -> None:
     """Have these values and no annotations, as ``kubectl replace`` of an old file does."""
     previous = {key: None for key in site.values() if key not in values}
-    site.edit(keeps_note=False, **{**previous, **values})
+    site.edit({**previous, **values}, keeps_note=False)
 
 
 def make_pod(site: CredentialSite, name: str = "client") -> None:
@@ -74,7 +74,7 @@ def test_a_rotation_whose_note_is_gone_is_gone_on_with(credentials: CredentialSi
     options = choose_options(site, method)
     assert site.run(**options).rc == 0
     new = site.values()
-    site.edit(keeps_note=False)
+    site.edit({}, keeps_note=False)
     early = site.run(state="finished", **options)
     assert early["error"]["refused"], early.result
     assert "Run with state rotated first" in early.msg
@@ -93,7 +93,7 @@ def test_a_rotation_whose_note_is_gone_is_taken_back(credentials: CredentialSite
     site, old = credentials, credentials.values()
     assert site.run().rc == 0
     new = site.values()
-    site.edit(keeps_note=False)
+    site.edit({}, keeps_note=False)
     run = site.run(state="reverted")
     assert run.rc == 0, run.msg
     assert site.works()
@@ -128,7 +128,7 @@ def test_pods_that_may_have_another_credential_than_the_secret_are_not_locked_ou
     assert "the server refuses its credential" in run.msg
     assert "Put the credential that they have" in run.msg
     assert site.may_login(site.b, live["password"])
-    site.edit(username=site.b, password=live["password"])
+    site.edit({"username": site.b, "password": live["password"]})
     assert "Restart the workloads" in site.run().msg
     remove_pod(site)
     assert site.run().rc == 0
@@ -159,7 +159,7 @@ def test_a_rotation_whose_secret_was_changed_is_taken_back(
     assert site.run().rc == 0
     new = site.values()
     values = MISHAPS[mishap](site, old)
-    site.edit(**values)
+    site.edit(values)
     if phase == "switched":
         note = {**(site.note() or {}), "phase": phase, "rotated_at": ""}
         site.write_note(note)
@@ -188,7 +188,7 @@ def test_with_one_role_it_is_taken_back_as_well(credentials: CredentialSite, mis
     options = choose_options(site, "one_role")
     assert site.run(**options).rc == 0
     new = site.values()
-    site.edit(**MISHAPS[mishap](site, old))
+    site.edit(MISHAPS[mishap](site, old))
     run = site.run(**options)
     assert "with state reverted" in run.msg, run.result
     run = site.run(state="reverted", **options)
@@ -203,12 +203,12 @@ def test_a_password_that_is_in_the_secret_no_more_comes_from_a_pod(credentials: 
     site, old = credentials, credentials.values()
     assert site.run().rc == 0
     new = site.values()
-    site.edit(password="wrong", **dict.fromkeys(("lowtide.previous-password", "lowtide.previous-username")))
-    for options in ({"state": "rotated"}, {"state": "finished"}):
-        run = site.run(**options)
+    site.edit({"password": "wrong", "lowtide.previous-password": None, "lowtide.previous-username": None})
+    for state in ("rotated", "finished"):
+        run = site.run(state=state)
         assert "Put the password that running pods have" in run.msg, run.result
     assert "lowtide.previous-password" in site.run(state="reverted").msg
-    site.edit(password=new["password"])
+    site.edit({"password": new["password"]})
     assert site.run()["rotating"]
     run = site.run(state="finished")
     assert run.rc == 0, run.msg
@@ -223,14 +223,14 @@ def test_on_the_way_back_a_changed_secret_is_gone_on_with(credentials: Credentia
     assert site.run().rc == 0
     new = site.values()
     assert site.run(state="reverted").rc == 0
-    site.edit(password="wrong")
+    site.edit({"password": "wrong"})
     assert "Put the password that running pods have" in site.run(state="finished").msg
-    site.edit(password=old["password"])
+    site.edit({"password": old["password"]})
     assert site.run()["phase"] == "reverting"
-    site.edit(username=site.b, password=new["password"])
+    site.edit({"username": site.b, "password": new["password"]})
     for state in ("rotated", "reverted", "finished"):
         assert f"remove annotation {ANNOTATION}" in site.run(state=state).msg
-    site.edit(keeps_note=False)
+    site.edit({}, keeps_note=False)
     run = site.run()
     assert (run.rc, run["phase"]) == (0, "proven"), run.result
     assert site.may_login(site.a, old["password"])
@@ -256,13 +256,13 @@ def test_an_old_credential_that_is_put_back_after_the_end_locks_nobody_out(crede
     for state in ("rotated", "finished"):
         assert site.run(state=state).rc == 0
     live = site.values()
-    site.edit(username=site.a, password=old["password"])
+    site.edit({"username": site.a, "password": old["password"]})
     for max_age in ("90d", "0s"):
         run = site.run(max_age=max_age)
         assert run["error"]["refused"], run.result
         assert f"it should name '{site.b}'" in run.msg
         assert f"Put {site.b} there again" in run.msg
-    site.edit(username=site.b)
+    site.edit({"username": site.b})
     run = site.run()
     assert "with max_age 0s" in run.msg, run.result
     run = site.run(max_age="0s")

@@ -272,7 +272,7 @@ def test_no_login_fails_where_somebody_else_changes_the_secret(
     site, old = clients, clients.values()
     play = write_play(tmp_path / "play.yml", site)
     assert site.run().rc == 0
-    site.edit(keeps_note=False)
+    site.edit({}, keeps_note=False)
     run = ansible_playbook(play)
     assert run.rc == 0, run.stdout
     assert site.works()
@@ -280,7 +280,7 @@ def test_no_login_fails_where_somebody_else_changes_the_secret(
     live = site.values()
 
     assert site.run(max_age="0s").rc == 0
-    site.edit(password="wrong")
+    site.edit({"password": "wrong"})
     run = ansible_playbook(play)
     assert run.rc == 2
     assert "Run with state reverted" in run.stdout, run.stdout

@@ -335,6 +335,7 @@ def prove(sites: Sites) -> str:
 def test_positions_count_on_one_timeline_only(timeline: int | None, position: int, said: str) -> None:
     """The old site has elected another member, below what the new one had: its rows are not among the missing bytes."""
     west, east = make_pair(old=FOLLOWS)
+    assert east is not None
     status = east.members[0].status._replace(
         timeline=timeline, written=None, received=position, replayed=position, streaming=frozenset()
     )
