@@ -43,7 +43,8 @@ class Holder(t.NamedTuple):
 
 _HOLDERS = """
 SELECT l.pid, concat_ws(', ', 'pid ' || l.pid, 'user ' || a.usename, 'application ' || a.application_name,
-    'client ' || a.client_addr::text, 'in database ' || nullif(d.datname, current_database())) AS description, a.backend_start::text AS since, nullif(left(a.query, 80), '') AS query
+    'client ' || a.client_addr::text, 'in database ' || nullif(d.datname, current_database())) AS description,
+    a.backend_start::text AS since, nullif(left(a.query, 80), '') AS query
 FROM pg_catalog.pg_locks l LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
 LEFT JOIN pg_catalog.pg_database d ON d.oid = l.database
 WHERE l.locktype = 'advisory' AND l.classid = %(class)s::bigint::oid AND l.objid = ANY(%(keys)s::bigint[]::oid[]) AND l.objsubid = 2
