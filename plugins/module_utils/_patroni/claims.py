@@ -7,8 +7,10 @@ Private to lowtide.ops: do not import from other collections.
 
 A run notes in the configuration of both clusters what it makes of them, each run under a key of its own. Patroni
 writes a change of the configuration on the condition that nobody else has changed it since it was read, and answers
-with all of it. So of two runs that begin at once, exactly one sees no other in the answer to its own note. What a
-killed run has noted counts for nothing once it has not been renewed for some time.
+with all of it. So of two runs that begin at once, exactly one sees no other in the answer to its own first note. Who
+has held its claim since then does not look for others, which have seen it and end: their notes, until they are taken
+out, must not end a run between fence and promotion. What a killed run has noted counts for nothing once it has not been
+renewed for some time.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ import time
 import typing as t
 
 from .._common.errors import OpsError, OutcomeUnknown, Refusal
-from .client import Client, Unreadable
+from .client import Client
 from .state import Cluster, Json
 
 PREFIX = "lowtide_site_run_"
@@ -124,10 +126,13 @@ class Place:
         return document
 
     def is_known(self) -> bool:
-        """Return whether the claim is still noted, or nobody can say."""
+        """Return whether the claim is still noted, or nobody can say.
+
+        A change of nothing is answered from the DCS; ``/config`` is as old as the last round of that member.
+        """
         try:
-            return self._key in self.client.read("/config")
-        except Unreadable:
+            return self._key in self._patch({f"{PREFIX}nothing": None})
+        except (OutcomeUnknown, Refusal):
             return True
 
     def remove(self) -> None:
@@ -182,7 +187,7 @@ class Claims:
         """Say that this run is alive, where that was long ago. A cluster that takes no change is tried again later."""
         for place in self.places:
             if place.age > RENEWAL:
-                self._check_lapse(place)
+                self._check_kept(place)
                 was_held = place.age < SAFE
                 try:
                     document = place.note()
@@ -206,19 +211,20 @@ class Claims:
 
     def _renew(self, place: Place) -> Json:
         """Note a claim again. Who has held it all the time does not look for others: they have seen it, and end."""
-        self._check_lapse(place)
+        self._check_kept(place)
         was_held = place.age < SAFE
         document = place.note()
         if not was_held:
             self._take_over(place, place.refuse_rivals(document))
         return document
 
-    def _check_lapse(self, place: Place) -> None:
-        """Raise OpsError where this run has counted for nothing so long that another one has taken its claim away."""
-        if place.age > LEASE and not place.is_known():
+    def _check_kept(self, place: Place) -> None:
+        """Raise OpsError where another run has taken this one's claim away, which counted for nothing to it."""
+        if not place.is_known():
             raise OpsError(
                 obj=place.title,
-                problem=f"this run could not say for {LEASE:.0f} s that it is alive, and another one has taken over",
+                problem=f"this run could not say for {LEASE:.0f} s that it is alive, or clocks differ by as much, and"
+                " another one has taken over",
                 next_step="Look at both clusters (patroni_cluster_info); run again when the other one has ended",
             )
 

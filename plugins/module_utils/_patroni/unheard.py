@@ -155,7 +155,7 @@ def is_streaming(cluster: Cluster, member: Member, *, has_left: bool = False) ->
 
 def explain_namesakes(cluster: Cluster, member: Member) -> str:
     """Return which other servers of a member's name stream, where it does not itself; empty for none."""
-    sources = cluster.find_sources(member.name) - resolve(member.host)
+    sources = cluster.find_sources(member.name) - resolve(member.host) - {"None"}
     if not sources:
         return ""
     return f"a server of its name streams from {' and '.join(sorted(sources))}, which is not its address"

@@ -322,14 +322,18 @@ def test_a_failed_run_leaves_no_claim(west: SiteStandIn, east: SiteStandIn) -> N
     assert list_claims(west, east) == []
 
 
+@pytest.mark.parametrize("seconds", [RENEWAL, LEASE])
 def test_a_run_that_stood_still_does_not_write_once_another_one_has_taken_over(
-    west: SiteStandIn, east: SiteStandIn, monkeypatch: pytest.MonkeyPatch
+    west: SiteStandIn, east: SiteStandIn, monkeypatch: pytest.MonkeyPatch, seconds: float
 ) -> None:
-    """A minute later, its note is gone; where it is still there, nobody has begun, and it goes on."""
+    """A minute later, its note is gone; where it is still there, nobody has begun, and it goes on.
+
+    Another run whose clock is ahead takes over earlier.
+    """
     clients = [Client([site.url]) for site in (west, east)]
     reached = [(client, client.read_cluster()) for client in clients]
     claims = Claims(reached[0], reached[1], lambda _text: None)
-    later = read_clock() + LEASE + 1
+    later = read_clock() + seconds + 1
     with claims.hold():
         monkeypatch.setattr(f"{CLAIMS}.read_clock", lambda: later)
         claims.require(clients[0])
@@ -370,13 +374,13 @@ def test_a_run_that_holds_its_claim_is_not_ended_by_one_that_comes_later(
         claim(west, "later", "standby", east, 0)
         claim(east, "later", "primary", west, 0)
         monkeypatch.setattr(f"{CLAIMS}.read_clock", lambda: begin + RENEWAL + 1)
-        notes = len(west.claims)
+        (own, *_others) = west.claims[0]
         claims.renew()
         claims.require(clients[1])
-        assert len(west.claims) == notes + 1
+        assert [entry[own]["becomes"] for entry in west.claims if entry.get(own)] == ["primary"] * 2
         assert claims.confirm(clients[0])["standby_cluster"] == west.config["standby_cluster"]
         monkeypatch.setattr(f"{CLAIMS}.read_clock", lambda: begin + 2 * LEASE)
-        with pytest.raises(Refusal, match="another run is at work, which makes it a (standby|primary)"):
+        with pytest.raises(Refusal, match="another run is at work, which makes it a "):
             claims.renew()
 
 
