@@ -220,10 +220,12 @@ def resolve(host: str) -> frozenset[str]:
 
 
 def _resolve_url(url: str) -> frozenset[Address]:
-    """Return the addresses and the port of an address of a REST interface."""
-    parts = urlsplit(url)
-    port = parts.port or (443 if parts.scheme == "https" else 80)
-    return frozenset((address, port) for address in resolve(str(parts.hostname or "")))
+    """Return the addresses and the port of an address of a REST interface, none for one that is malformed."""
+    with contextlib.suppress(ValueError):
+        parts = urlsplit(url)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        return frozenset((address, port) for address in resolve(str(parts.hostname or "")))
+    return frozenset()
 
 
 def probe(address: Address, seconds: float) -> str:
