@@ -18,6 +18,7 @@ from ansible_collections.lowtide.ops.plugins.module_utils._common.retry import D
 from ansible_collections.lowtide.ops.plugins.module_utils._pg_restore import evidence, judging
 from ansible_collections.lowtide.ops.plugins.module_utils._pgbackrest.drill_place import MARK, DrillPlace, find_server
 from ansible_collections.lowtide.ops.plugins.module_utils._pgbackrest.operations.restore_drill import (
+    Drill,
     choose_backup,
     find_newest,
 )
@@ -257,6 +258,29 @@ def test_what_a_killed_drill_has_started_is_waited_for(tmp_path: Path) -> None:
     after = DrillPlace(str(path))
     assert len(after.open(Deadline(10))) == 4
     after.close()
+
+
+def test_a_server_that_opens_while_it_is_asked_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A refusal from before it was ready says nothing, though it is ready when that is looked at; a later one does."""
+    drill = Drill.__new__(Drill)
+    drill._params, drill._place = {"database": "shop"}, DrillPlace(str(tmp_path))
+    drill._place.data.mkdir()
+    asked: list[str] = []
+
+    def connect(database: str) -> Any:
+        asked.append(database)
+        (drill._place.data / "postmaster.pid").write_text("\n" * 7 + "ready   \n", encoding="utf-8")
+        raise Refusal(obj="x", problem="not accepting connections", next_step="y")
+
+    monkeypatch.setattr(drill, "_connect", connect)
+
+    def start(is_ready: Any) -> None:
+        assert is_ready() is False
+        is_ready()
+
+    with pytest.raises(Refusal):
+        drill._recover(SimpleNamespace(start=start))  # type: ignore[arg-type]  # all that is asked of a server here
+    assert asked == ["shop", "shop"]
 
 
 def test_room_is_needed_for_the_whole_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -279,11 +279,12 @@ class Drill:
         found: list[Recovered] = []
 
         def is_ready() -> bool:
+            was_open = self._is_open()  # a server that opens in between has refused for being closed
             try:
                 with self._connect(self._params["database"]) as session:
                     in_recovery, position, last, size = session.query(_POSITION_SQL)[0]
             except Refusal:
-                if self._is_open():
+                if was_open:
                     raise
                 return False
             if in_recovery:
