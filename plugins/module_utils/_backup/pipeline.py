@@ -260,7 +260,7 @@ class Pipeline:
 
     def _end_groups(self) -> None:
         """Kill each member that is at work, and what it has started: who holds its standard error is at work."""
-        for process, drain in zip(self._processes, list(self._drains), strict=False):
+        for process, drain in zip(self._processes, list(self._drains)):  # noqa: B905  # managed hosts may have Python 3.8
             if process.poll() is None or drain.is_alive():
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)

@@ -19,16 +19,13 @@ from dataclasses import dataclass, replace
 
 from .._backup import keys
 from .._backup.manifest import stamp
-from .._backup.plan import SKEW
 from .._common.errors import OpsError, Refusal
 from .._common.outcome import Outcome, PlanItem
 from .._common.text import format_count, format_duration, join_some
 from .._pg_backup.database import read_clock
 from .._postgresql.connection import Session, driver_error, new_run_id
 from .._postgresql.errors import sql_error
-from .._postgresql.json_values import to_json_value
-from .._postgresql.operations.query_info import read_rows
-from . import evidence, side
+from . import evidence, judging, side
 from .restore import Restore
 from .work import Options
 
@@ -49,10 +46,11 @@ _LEFTOVERS = "SELECT datname::text FROM pg_catalog.pg_database WHERE pg_catalog.
 
 @dataclass(frozen=True)
 class DrillOptions:
-    """What the module was asked for; ``max_rpo`` is how old the backup's data may be."""
+    """What the module was asked for; ``max_rpo`` is how old the backup's data may be, ``interval`` the time to the next run."""
 
     live: str
     max_age: timedelta
+    interval: timedelta
     max_rpo: timedelta
     query: str
     query_timeout: float
@@ -105,7 +103,7 @@ class RestoreDrill:
         """Read, judge, and unless ``check`` make the drill that is due, of the backup that ``find`` returns."""
         drills = evidence.find_last(self._bucket, self._place, self._verifier)
         now = read_clock(self._session)
-        why = self._explain_due(drills, now)
+        why = judging.explain_due(drills, now, max_age=self._options.max_age, interval=self._options.interval)
         self._report(drills, now, why)
         if why is None:
             if drills.last is not None:
@@ -122,6 +120,8 @@ class RestoreDrill:
         started, clock = now, time.monotonic()
         source = find()
         self._refuse_old(source, now)
+        if self._options.evidence_dir is not None:
+            evidence.check_local(self._options.evidence_dir)
         if check:
             self._restore.ensure(source, check=True)
             self._plan_rest(source)
@@ -185,22 +185,6 @@ class RestoreDrill:
         if not check:
             self._outcome.write_attempted = True
             evidence.save_local(folder, last.name, last.body, last.signature)
-
-    def _explain_due(self, drills: Drills, now: datetime) -> str | None:
-        """Return why a drill is due; None when the last one is young enough. One dated in the future does not count."""
-        if drills.last is None:
-            return "there is no evidence of a proven drill" + (
-                f" ({drills.bad[0][0]}: {drills.bad[0][1]})" if drills.bad else ""
-            )
-        age, allowed = now - drills.last.finished_at, self._options.max_age
-        if age < -SKEW:
-            return f"the last proven drill is dated in the future ({stamp(drills.last.finished_at)})"
-        if age <= allowed:
-            return None
-        return (
-            f"the last proven drill is {format_duration(age.total_seconds())} old,"
-            f" allowed are {format_duration(allowed.total_seconds())}"
-        )
 
     def _report(self, drills: Drills, now: datetime, why: str | None) -> None:
         last = drills.last
@@ -280,19 +264,12 @@ class RestoreDrill:
 
     def _ask(self, database: str) -> dict[str, t.Any]:
         """Ask the application's query of the copy: one row, whose boolean columns are all true."""
-        params = {
-            "query": self._options.query,
-            "values": {},
-            "max_rows": 1,
-            "timeout": self._options.query_timeout,
-        }
         own = replace(self._settings, dbname=database)
         # A database whose transactions are read only is as good as any: this one only reads.
         with Session(own, module="pg_restore", run_id=new_run_id(), writes=False) as session:
-            answer = read_rows(session, params)
-        rows = [dict(zip(answer.columns, map(to_json_value, row), strict=True)) for row in answer.rows]
+            rows = judging.ask(session, self._options.query, self._options.query_timeout)
         self._outcome.facts["answer"] = rows
-        return judge_answer(rows, obj=f"query on database {database}")
+        return judging.judge_answer(rows, obj=f"query on database {database}")
 
     def _describe(
         self, source: Source, *, started: datetime, rto: float, answer: t.Mapping[str, t.Any]
@@ -340,24 +317,3 @@ class RestoreDrill:
             f" {join_some([f'{column}={value}' for column, value in document['answer'].items()])},"
             f" signed by {signer.public_key}"
         )
-
-
-def judge_answer(rows: t.Sequence[t.Mapping[str, t.Any]], *, obj: str) -> dict[str, t.Any]:
-    """Return the one row of an answer that proves a drill, or raise with what is not true."""
-    step = "Look into the backup: what the application needs is not in it. If the query is wrong, correct it"
-    if not rows:
-        raise OpsError(obj=obj, problem="it returns no row", next_step=step)
-    row = dict(rows[0])
-    judged = {column: value for column, value in row.items() if isinstance(value, bool) or value is None}
-    if not any(isinstance(value, bool) for value in row.values()):
-        raise OpsError(
-            obj=obj,
-            problem=f"it returns no boolean column to judge by ({join_some(sorted(row))})",
-            next_step="Have it say what must be true, as in SELECT count(*) > 1000 AS has_orders, count(*) AS orders FROM orders",
-        )
-    wrong = sorted(column for column, value in judged.items() if value is not True)
-    if wrong:
-        raise OpsError(
-            obj=obj, problem=f"not true: {join_some([f'{name} is {row[name]}' for name in wrong])}", next_step=step
-        )
-    return row

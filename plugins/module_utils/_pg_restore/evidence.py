@@ -146,10 +146,34 @@ def try_place(
     bucket: Bucket, place: keys.Place, folder: str | None, name: str, document: t.Mapping[str, t.Any]
 ) -> None:
     """Note that a drill has begun where its evidence will be: who may not write there learns it before the restore."""
-    body = json.dumps({"format": FORMAT, **document}, sort_keys=True).encode() + b"\n"
+    body = _write_begun(document)
     bucket.put(f"{name_folder(place)}{name}{STARTED}", body, content_type="application/json")
     if folder is not None:
         write_local(folder, {f"{name}{STARTED}": body})
+
+
+def try_local(folder: str, name: str, document: t.Mapping[str, t.Any]) -> None:
+    """Do as :func:`try_place` for evidence that is kept in a folder of this host only."""
+    write_local(folder, {f"{name}{STARTED}": _write_begun(document)})
+
+
+def _write_begun(document: t.Mapping[str, t.Any]) -> bytes:
+    return json.dumps({"format": FORMAT, **document}, sort_keys=True).encode() + b"\n"
+
+
+def check_local(folder: str) -> None:
+    """Refuse a folder of this host that evidence cannot be written to; nothing is written."""
+    existing = os.path.abspath(folder)
+    while not os.path.lexists(existing):
+        existing = os.path.dirname(existing)
+    if os.path.isdir(existing) and os.access(existing, os.W_OK | os.X_OK):
+        return
+    raise Refusal(
+        obj=f"option evidence_dir: {folder}",
+        problem=f"evidence cannot be written there: {existing} is "
+        + ("not writable for this user" if os.path.isdir(existing) else "no directory"),
+        next_step="Name a folder that this user may write to, or make it for this user, and run again",
+    )
 
 
 def save(bucket: Bucket, place: keys.Place, name: str, body: bytes, signature: bytes) -> str:
@@ -194,7 +218,7 @@ def find_last(bucket: Bucket, place: keys.Place, signer: Verifier) -> Drills:
             continue
         body, signature = bucket.read(key), bucket.read(key + SIGNATURE)
         problem = None if signer.is_ours(body, signature) else "its signature is not of this key"
-        name = key.rpartition("/")[2].removesuffix(".json")
+        name = key.rpartition("/")[2][: -len(".json")]
         drill = None if problem else read_document(bucket.url(key), place, name=name, body=body, signature=signature)
         if drill is not None:
             return Drills(drill, bad)
@@ -251,5 +275,5 @@ def find_last_local(folder: str, signer: Verifier, *, expected: t.Mapping[str, t
         if not signer.is_ours(body, signature):
             bad.append((path, "its signature is not of this key"))
             continue
-        return Drills(Drill(path, finished, document, name.removesuffix(".json"), body, signature), bad)
+        return Drills(Drill(path, finished, document, name[: -len(".json")], body, signature), bad)
     return Drills(None, bad)

@@ -139,7 +139,10 @@ class DrillPlace:
         """Remove all that is the drill's, the mark last."""
         if self.mark >= 0:
             self._clear([self.folder] if self.folder.exists() else [])
-            (self.path / MARK).unlink(missing_ok=True)
+            try:
+                (self.path / MARK).unlink(missing_ok=True)
+            except OSError as error:
+                raise self._explain_left(error) from error
             os.close(self.mark)
             self.mark = -1
         if self._own >= 0:
@@ -151,11 +154,14 @@ class DrillPlace:
             for folder in folders:
                 shutil.rmtree(folder)
         except OSError as error:
-            raise OpsError(
-                obj=f"directory {self.path}",
-                problem=f"what a drill has put there cannot be removed: {error.strerror} ({error.filename})",
-                next_step="Remove it as the user who runs this task, or see why it cannot; the next run tries again",
-            ) from error
+            raise self._explain_left(error) from error
+
+    def _explain_left(self, error: OSError) -> OpsError:
+        return OpsError(
+            obj=f"directory {self.path}",
+            problem=f"what a drill has put there cannot be removed: {error.strerror} ({error.filename})",
+            next_step="Remove it as the user who runs this task, or see why it cannot; the next run tries again",
+        )
 
     def _refuse_running(self, problem: str, step: str) -> Refusal:
         os.close(self._own)

@@ -15,11 +15,12 @@ import pytest
 from ansible_collections.lowtide.ops.plugins.module_utils._backup.manifest import stamp
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import Refusal
 from ansible_collections.lowtide.ops.plugins.module_utils._common.retry import Deadline
-from ansible_collections.lowtide.ops.plugins.module_utils._pg_restore import evidence
+from ansible_collections.lowtide.ops.plugins.module_utils._pg_restore import evidence, judging
 from ansible_collections.lowtide.ops.plugins.module_utils._pgbackrest.drill_place import MARK, DrillPlace, find_server
 from ansible_collections.lowtide.ops.plugins.module_utils._pgbackrest.operations.restore_drill import (
+    Drill,
     choose_backup,
-    explain_due,
+    find_newest,
 )
 from ansible_collections.lowtide.ops.plugins.module_utils._pgbackrest.private_server import (
     make_restore_command,
@@ -125,18 +126,60 @@ def make_drills(age: timedelta | None) -> evidence.Drills:
     return evidence.Drills(None if age is None else evidence.Drill("x", NOW - age, {}, "n", b"", b""), [])
 
 
+WEEK = timedelta(days=7)
+
+
 @pytest.mark.parametrize(
-    ("age", "words"),
+    ("age", "interval", "words"),
     [
-        (None, "there is no evidence"),
-        (timedelta(days=6), None),
-        (timedelta(days=8), "8 d old"),
-        (timedelta(days=-1), "dated in the future"),
+        (None, WEEK, "there is no evidence"),
+        (timedelta(days=3), WEEK, None),
+        (timedelta(days=6), WEEK, "6 d old and would be 13 d old at the next run, allowed are 7 d"),
+        (timedelta(days=5), timedelta(days=1), None),
+        (timedelta(days=6.5), timedelta(days=1), "would be 7 d 12 h old at the next run"),
+        (timedelta(days=6.9), timedelta(0), None),
+        (timedelta(days=8), timedelta(0), "8 d old, allowed are 7 d"),
+        (timedelta(days=-1), WEEK, "dated in the future"),
     ],
 )
-def test_when_a_drill_is_due(age: timedelta | None, words: str | None) -> None:
-    why = explain_due(make_drills(age), NOW, timedelta(days=7))
+def test_when_a_drill_is_due(age: timedelta | None, interval: timedelta, words: str | None) -> None:
+    why = judging.explain_due(make_drills(age), NOW, max_age=WEEK, interval=interval)
     assert why is None if words is None else words in (why or "")
+
+
+@pytest.mark.parametrize("jitter", [(0, 0), (8, -8), (-8, 8), (2, 5)])
+def test_a_weekly_schedule_makes_a_drill_each_week(jitter: tuple[int, int]) -> None:
+    """The last one has ended later than this run begins, a week on; the check beside it takes a day more."""
+    params: dict[str, Any] = {"interval": None, "on_due": "run"}
+    last = make_drills(None)
+    for week in range(8):
+        start = NOW + week * WEEK + timedelta(seconds=jitter[week % 2])
+        due = {"max_age": WEEK, "interval": judging.read_interval(params, WEEK)}
+        assert judging.explain_due(last, start, **due), f"week {week}"
+        finished = start + timedelta(minutes=30)
+        last = evidence.Drills(evidence.Drill("x", finished, {}, "n", b"", b""), [])
+        assert judging.explain_due(last, start + timedelta(hours=6), **due) is None
+        longer = WEEK + timedelta(days=1)
+        looking = {"max_age": longer, "interval": judging.read_interval({**params, "on_due": "fail"}, longer)}
+        assert judging.explain_due(last, start + WEEK + timedelta(minutes=20), **looking) is None
+
+
+def test_what_the_newest_data_is_of() -> None:
+    """The end of the backup counts where nothing was committed after it, or nothing was replayed."""
+    backup = make_backup("a", int(NOW.timestamp()))
+    later = NOW + timedelta(hours=1)
+    assert find_newest(backup, None) == find_newest(backup, NOW - timedelta(hours=1)) == NOW
+    assert find_newest(backup, later) == later
+
+
+def test_a_folder_that_evidence_cannot_be_written_to_is_refused(tmp_path: Path) -> None:
+    """Before anything is done, also in check mode; nothing is made."""
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file/below"):
+        with pytest.raises(Refusal, match="file is no directory"):
+            evidence.check_local(str(folder))
+    evidence.check_local(str(tmp_path / "a/b"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file"]
 
 
 @pytest.fixture
@@ -236,6 +279,29 @@ def test_what_a_killed_drill_has_started_is_waited_for(tmp_path: Path) -> None:
     after = DrillPlace(str(path))
     assert after.open(Deadline(10)) == [str(place.folder)]
     after.close()
+
+
+def test_a_server_that_opens_while_it_is_asked_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A refusal from before it was ready says nothing, though it is ready when that is looked at; a later one does."""
+    drill = Drill.__new__(Drill)
+    drill._params, drill._place = {"database": "shop"}, DrillPlace(str(tmp_path))
+    drill._place.data.mkdir()
+    asked: list[str] = []
+
+    def connect(database: str) -> Any:
+        asked.append(database)
+        (drill._place.data / "postmaster.pid").write_text("\n" * 7 + "ready   \n", encoding="utf-8")
+        raise Refusal(obj="x", problem="not accepting connections", next_step="y")
+
+    monkeypatch.setattr(drill, "_connect", connect)
+
+    def start(is_ready: Any) -> None:
+        assert is_ready() is False
+        is_ready()
+
+    with pytest.raises(Refusal):
+        drill._recover(SimpleNamespace(start=start))  # type: ignore[arg-type]  # all that is asked of a server here
+    assert asked == ["shop", "shop"]
 
 
 def test_room_is_needed_for_the_whole_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

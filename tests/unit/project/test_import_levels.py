@@ -33,7 +33,7 @@ LEVELS = {
     ],
     "module_utils._pg_restore": [
         ["evidence", "replication", "side", "sql_text", "summary"],
-        ["dump_text", "swap"],
+        ["dump_text", "judging", "swap"],
         ["amcheck"],
         ["compare", "restoring", "rights", "role_statements"],
         ["source"],
