@@ -200,17 +200,20 @@ def test_evidence_of_others_does_not_count(tmp_path: Path, key: str) -> None:
         body = evidence.write_document({**expected, "finished_at": stamp(NOW), **values})
         return evidence.save_local(folder, name, body, signer.sign(body))
 
-    assert evidence.find_last_local(folder, signer, expected=expected) == evidence.Drills(None, [])
+    assert evidence.find_last_local(folder, signer, expected=expected, latest=NOW) == evidence.Drills(None, [])
     first = save("1")
+    future = save("6", finished_at=stamp(NOW + timedelta(days=90)))
     save("2", stanza="other")
     unsigned, changed, no_json = save("3"), save("4"), Path(folder, "5.json")
     os.unlink(f"{unsigned}.sig")
     Path(changed).write_text(Path(changed).read_text(encoding="utf-8").replace("true", "true "), encoding="utf-8")
     no_json.write_text("[]", encoding="utf-8")
-    found = evidence.find_last_local(folder, signer, expected=expected)
+    found = evidence.find_last_local(folder, signer, expected=expected, latest=NOW)
     assert found.last is not None
     assert found.last.url == first
-    assert [Path(path).name for path, _problem in found.bad] == ["5.json", "4.json", "3.json"]
+    assert [Path(path).name for path, _problem in found.bad] == ["6.json", "5.json", "4.json", "3.json"]
+    assert found.bad[0][0] == future
+    assert "dated in the future" in found.bad[0][1]
 
 
 def test_a_directory_is_taken_marked_and_left_empty(tmp_path: Path) -> None:

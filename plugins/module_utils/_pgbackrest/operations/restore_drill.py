@@ -134,8 +134,8 @@ class Drill:
             "repository": params["repository"],
             "source_system_identifier": stanza.system_identifier,
         }
-        drills = evidence.find_last_local(params["evidence_dir"], self._verifier, expected=expected)
         now = datetime.now(UTC)
+        drills = evidence.find_last_local(params["evidence_dir"], self._verifier, expected=expected, latest=now + SKEW)
         why = judging.explain_due(drills, now, max_age=self._max_age, interval=self._interval)
         self._report(drills, now, why)
         if why is None:
