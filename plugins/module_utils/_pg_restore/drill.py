@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 
 from .._backup import keys
 from .._backup.manifest import stamp
+from .._backup.plan import SKEW
 from .._common.errors import OpsError, Refusal
 from .._common.outcome import Outcome, PlanItem
 from .._common.text import format_count, format_duration, join_some

@@ -18,7 +18,7 @@ from datetime import datetime, timezone
 
 from ..._backup import keys
 from ..._backup.manifest import stamp
-from ..._backup.plan import readable_age
+from ..._backup.plan import SKEW, readable_age
 from ..._common.amounts import parse_age
 from ..._common.errors import OpsError, Refusal
 from ..._common.outcome import PlanItem
