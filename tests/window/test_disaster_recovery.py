@@ -207,7 +207,7 @@ def test_a_recovery_of_mariadb_as_documented_brings_the_backup_into_place(window
         for match in BLOCK.finditer(text(Path("docs/disaster-recovery.md")))
         if match[1].startswith("disaster_recovery_steps:")
     ]
-    groups = {"databases": ["orders_db"], "workloads": ["w1"]}
+    groups = {"mysql_databases": ["orders_db"], "workloads": ["w1"]}
     inventory = write_inventory(window.folder, **groups)
     composed = compose(window, inventory, disaster_recovery="mysql", **yaml.safe_load(printed))
     assert composed["mysql_restore_state"] == "in_place"
