@@ -52,7 +52,7 @@ def judge(integrity: Json, *, backups: Json | None, replacement: Json | None) ->
     if newest is not None:
         evidence.append(f"newest verified backup of {database}: {newest['run_id']}, taken {newest['taken_at']}")
     elif backups is not None:
-        evidence.append(f"there is no verified backup of {database}")
+        evidence.append(f"there is no verified backup of {database} of this cluster; {backups['summary']}")
     if replacement is not None:
         evidence += [f"replacement: {line}" for line in [replacement["summary"], *replacement["evidence"]]]
         evidence += [

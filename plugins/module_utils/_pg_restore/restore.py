@@ -308,7 +308,8 @@ class Restore:
             obj=f"database {live.name}",
             problem=f"there is no whole copy of backup {source.run} beside it, so nothing says that this backup has not taken"
             " its place before, and that what was written since may go",
-            next_step=f"Restore it first (state: beside, backup: {source.run}), look at the copy, and run again",
+            next_step=f"Restore it first (state: beside, backup: {source.run}; in the role restore_state and"
+            " restore_backup), look at the copy, and run again",
         )
 
     def _refuse_partial(

@@ -498,6 +498,7 @@ def test_two_runs_exclude_each_other(shop: Shop, database: str) -> None:
         ({"state": "released"}, "does not go with latest"),
         ({"backup": "20200101T000000Z-00000000"}, "there is no backup 20200101T000000Z-00000000"),
         ({"source_database": "nosuch"}, "there is no backup"),
+        ({"prefix": "elsewhere"}, "Look whether bucket, prefix (elsewhere) and database are those of the backups."),
         ({"timeout": 0}, "option timeout"),
         ({"tables": ["a.b.c"]}, "option tables"),
     ],

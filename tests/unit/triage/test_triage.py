@@ -32,7 +32,11 @@ def make_integrity(database: str = "shop", status: str = "whole", **more: Any) -
     }
 
 
-BACKUPS = {"newest": [{"database": "shop", "system_identifier": "1", "run_id": "R", "taken_at": "T"}]}
+BACKUPS = {
+    "newest": [{"database": "shop", "system_identifier": "1", "run_id": "R", "taken_at": "T"}],
+    "summary": "newest verified backup in s3://shop-backups/postgresql: shop 3 h old",
+}
+NO_BACKUPS: dict[str, Any] = {"newest": [], "summary": "no verified backup in s3://shop-backups/postgresql"}
 
 
 @pytest.mark.procedure("B22")
@@ -83,7 +87,10 @@ def test_whole_blocks_are_no_rows(comment: str | None, words: str) -> None:
 
 def test_a_replacement_without_a_backup_to_compare_with_proves_nothing() -> None:
     """None was asked for, or there is none."""
-    asked: list[dict[str, Any] | None] = [None, {"newest": []}]
+    asked: list[dict[str, Any] | None] = [
+        None,
+        NO_BACKUPS,
+    ]
     for backups in asked:
         result = judge(make_integrity(status="damaged"), backups=backups, replacement=make_integrity("copy"))
         assert not result["may_be_replaced"]
@@ -161,8 +168,14 @@ def test_a_database_that_could_be_looked_at_and_was_not_is_told(
 
 def test_one_without_a_backup_is_saved_first() -> None:
     """There is nothing to restore."""
-    result = judge(make_integrity(status="damaged"), backups={"newest": []}, replacement=None)
+    result = judge(
+        make_integrity(status="damaged"),
+        backups=NO_BACKUPS,
+        replacement=None,
+    )
     assert "pg_backup" in result["blockers"][-1]["next_step"]
+    expected = f"there is no verified backup of shop of this cluster; {NO_BACKUPS['summary']}"
+    assert expected in result["evidence"]
     assert result["newest_backup"] is None
 
 
