@@ -20,15 +20,15 @@ description:
   - With O(state=in_place) it is then brought into place. All tables of the database in use are renamed into
     C(<database>__original), and those beside into their place, in one statement, which MariaDB does as a whole or not at
     all. The original is kept until a person drops it.
-  - A database that has tables is replaced only by a backup of which a whole copy is beside it, made by O(state=beside) before.
-    The move uses that copy up, so the same request does nothing when it is sent once more, long after it was fulfilled and its
-    original was dropped; it is refused. While the original is there, such a request looks whether all tables of the backup are in
-    place, and changes nothing. A database that is gone, or has no tables, is restored in one run.
+  - A database that has tables is replaced only by a backup of which there is a whole copy beside, made by O(state=beside)
+    before. The move uses that copy up. So the same request is refused when it comes once more, long after it was fulfilled
+    and its original was dropped, and what was written since stays. While the original is there, such a request looks whether
+    all tables of the backup are in place, and changes nothing. A database that is gone is restored in one run.
   - A rename carries tables, indexes, foreign keys and sequences. It cannot carry triggers, views and events to another
     database; those are dropped before and made anew after it, in both, by scripts that were noted first. Until then the
-    tables are in place without them, so a database that any session uses is refused. That is asked before the work begins, once
-    more after all is loaded and compared, and right before the rename. Where the run ends between the drop and the rename, it
-    makes again what it has dropped, and says so.
+    tables are in place without them, so a database that any session uses is refused. That is asked before the work begins,
+    once more after all is loaded and compared, and right before the rename. Where a run fails between the drop and the
+    rename, it makes again what it has dropped, and says so.
     A table that a transaction holds from elsewhere ends the run after 5 seconds, before anything is moved or dropped.
   - Events do not run beside, nor in the kept original. Their scripts are in its table C(_lowtide_restore). An event whose
     time has passed since the backup is dropped by the server as soon as it is made, or made disabled; it is named in
