@@ -25,7 +25,7 @@ def make_slow_client(folder: Path) -> str:
     for name in ("mariadb-dump", "zstd"):
         (folder / name).symlink_to(f"/usr/bin/{name}")
     script = folder / "mariadb"
-    more = "DO SLEEP(6); INSERT INTO child SELECT seq, seq FROM seq_60_to_69;"
+    more = "DO SLEEP(60); INSERT INTO child SELECT seq, seq FROM seq_60_to_69;"
     script.write_text(f'#!/bin/sh\n{{ cat; echo "{more}"; }} | /usr/bin/mariadb "$@"\n')
     script.chmod(0o755)
     return str(folder)
