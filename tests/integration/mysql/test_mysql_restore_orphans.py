@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import pymysql
 import pytest
@@ -79,7 +80,8 @@ def test_others_of_the_same_account_are_not_ended(site: MySqlSite, backup: str) 
     run_until(site, 0, before=b"RENAME TABLE `")
     account = {"read_default_file": site.facts["accounts"]["restore"]["option_file"], "database": site.database}
     server = {"host": site.facts["primary"]["host"], "port": site.facts["primary"]["port"]}
-    application, client = (pymysql.connect(**server, **account) for _number in range(2))
+    sessions: list[Any] = [pymysql.connect(**server, **account) for _number in range(2)]
+    application, client = sessions
     try:
         with client.cursor() as cursor:
             cursor.execute("SELECT GET_LOCK(%s, 0)", [name_client(site.database)])
