@@ -142,7 +142,9 @@ def test_a_backup_is_proven_and_then_young_enough(drilled: Drilled) -> None:
     failed = drilled.drill(max_age="0s", on_due="fail")
     assert failed.failed
     assert "allowed are 0 s" in failed.msg
-    looking = {name: None for name in ("directory", "database", "query", "signing_key")} | {"on_due": "fail"}
+    looking: dict[str, Any] = {name: None for name in ("directory", "database", "query", "signing_key")} | {
+        "on_due": "fail"
+    }
     seen = drilled.drill(**looking, public_keys=[run["drill"]["public_key"]])
     assert (seen.failed, seen["last"]["path"]) == (False, str(path)), seen.msg
     assert "neither it nor public_keys is given" in drilled.drill(**looking).msg

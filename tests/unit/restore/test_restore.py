@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from ansible_collections.lowtide.ops.plugins.module_utils._backup.keys import Place
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import OpsError, Refusal
 from ansible_collections.lowtide.ops.plugins.module_utils._pg_restore import compare, evidence, role_statements, side
-from ansible_collections.lowtide.ops.plugins.module_utils._pg_restore.drill import judge_answer
 from ansible_collections.lowtide.ops.plugins.module_utils._pg_restore.dump_text import (
     Data,
     DataReader,
@@ -27,6 +26,7 @@ from ansible_collections.lowtide.ops.plugins.module_utils._pg_restore.dump_text 
     list_object_owners,
     read_schema,
 )
+from ansible_collections.lowtide.ops.plugins.module_utils._pg_restore.judging import judge_answer
 from ansible_collections.lowtide.ops.plugins.module_utils._pg_restore.rights import refuse_timescaledb
 from ansible_collections.lowtide.ops.plugins.module_utils._pg_restore.side import (
     Database,
