@@ -1,6 +1,6 @@
 -- What accounts need in MariaDB for the modules and roles of MySQL, and nothing else. The lab executes this file as it is.
 --
--- The accounts are there already, each with a password (CREATE USER lowtide_backup@'10.0.0.5' IDENTIFIED BY '...'). Put
+-- The accounts are there already, each with a password (CREATE USER lowtide_backup@'%' IDENTIFIED BY '...'). Put
 -- the names of the site in the place of these, and of the database for shop, then run it on the primary:
 --
 --   mariadb --defaults-file=/root/root.cnf < docs/mysql-rights.sql

@@ -5,24 +5,21 @@
 -- that the site uses; the others are left out. One name may stand for several of them:
 --
 --   psql -d shop -f docs/postgresql-rights.sql -v owner=shop_owner -v maintenance=lowtide_maintenance \
---     -v backup=lowtide_backup -v query=lowtide_query -v ledger=event_ledger -v monitor=lowtide_monitor \
---     -v integrity=lowtide_integrity
-
+--     -v backup=lowtide_backup -v restore=lowtide_restore -v query=lowtide_query -v ledger=event_ledger \
+--     -v monitor=lowtide_monitor -v integrity=lowtide_integrity \
 --     -v credentials=lowtide_credentials -v first=shop_a -v second=shop_b
-
---     -v backup=lowtide_backup -v restore=lowtide_restore -v query=lowtide_query -v ledger=event_ledger -v monitor=lowtide_monitor
 --
 --   owner        the role that owns database and tables; needed with restore, and with maintenance up to PostgreSQL 16
 --   maintenance  pg_maintenance, pg_maintenance_info, the role database_maintenance
 --   backup       pg_backup, the role backup
 --   restore      pg_restore, pg_restore_drill, the roles restore and restore_drill. A superuser is needed for roles that are
 --                to be created (roles: created), for extensions that are not trusted, and in PostgreSQL 14, where the
---                schema public belongs to one
+--                schema public belongs to one. On a server for drills only run it in postgres, once the owner and the other
+--                roles of the backup are there
 --   query        pg_query_info and the role event_reconciliation, which read the table ledger
 --   ledger       that table, as table or schema.table
 --   monitor      the role health
 --   integrity    pg_integrity_info and the role corruption_triage; after CREATE EXTENSION amcheck, which is no account's
-
 --   credentials  pg_credential and the role credentials
 --   first        the application's role whose password that account replaces
 --   second       the other one, where two take turns
@@ -60,6 +57,18 @@ SELECT version >= 170000 AS has_maintain, version >= 180000 AS has_object_defaul
   \if :{?ledger}
   \else
     DO 'BEGIN RAISE ''the account query reads one table: give -v ledger=NAME''; END';
+  \endif
+\endif
+\if :{?restore}
+  \if :{?owner}
+  \else
+    DO 'BEGIN RAISE ''the account restore hands over to the owner what it restores: give -v owner=NAME''; END';
+  \endif
+\endif
+\if :{?credentials}
+  \if :{?first}
+  \else
+    DO 'BEGIN RAISE ''the account credentials replaces the password of a role: give -v first=NAME''; END';
   \endif
 \endif
 BEGIN;
@@ -116,7 +125,8 @@ BEGIN;
   -- To hand over to the owner what is restored, and to rename the live database, which is the owner's. It gives every right
   -- of the owner, so this account is none for daily use. Other owners of objects are to be granted in the same way.
   GRANT :"owner" TO :"restore" :inherited;
-  -- To come into the database that it connects to, here the one that this file is executed in: name it as maintenance_db.
+  -- To come into the database that it connects to (maintenance_db, postgres unless another one is named), where PUBLIC may
+  -- not: GRANT CONNECT ON DATABASE postgres TO lowtide_restore. The one that this file is executed in is to be renamed.
 \endif
 
 \if :{?query}
@@ -155,8 +165,9 @@ BEGIN;
 \if :{?integrity}
   SELECT format('CREATE ROLE %I LOGIN', :'integrity')
    WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = :'integrity') \gexec
-  -- To come in, where PUBLIC may not.
-  GRANT CONNECT ON DATABASE :"DBNAME" TO :"integrity";
+  -- To come in, where PUBLIC may not. Only there: in a restored copy another grant would be a difference from its backup.
+  SELECT format('GRANT CONNECT ON DATABASE %I TO %I', current_database(), :'integrity')
+   WHERE NOT has_database_privilege(:'integrity', current_database(), 'CONNECT') \gexec
   -- What reads tables and indexes to their ends. It returns places and no values. Without the extension nothing is granted.
   SELECT format('GRANT EXECUTE ON FUNCTION %s TO %I', p.oid::regprocedure, :'integrity')
     FROM pg_proc p JOIN pg_depend d ON d.objid = p.oid AND d.classid = 'pg_proc'::regclass AND d.deptype = 'e'

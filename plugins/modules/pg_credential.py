@@ -264,6 +264,7 @@ EXAMPLES = r"""
 
 - name: Restart what uses it
   lowtide.ops.k8s_rollout:
+    kubeconfig: /etc/ansible/kubeconfig
     namespace: shop
     kind: Deployment
     name: api

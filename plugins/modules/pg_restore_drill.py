@@ -214,7 +214,9 @@ answer:
   type: list
   elements: dict
 removed:
-  description: Copies of earlier drills that were killed, which this run has dropped.
+  description:
+    - Copies of earlier drills which this run has dropped, or would drop in check mode. They were killed, or could not remove their own.
+    - Where no drill is due they are dropped, too, but with O(on_due=fail).
   returned: when the evidence could be read
   type: list
   elements: str

@@ -4,13 +4,17 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import Refusal
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.declaration import Declaration, Inventory
-from support.checkout import load_yaml
+from support.checkout import load_yaml, text
+from support.playbooks import write_yaml
+from support.readme import BLOCK
 
 from .harness import BEGINNING, CHECKOUT, END, FastWindow
 
@@ -129,6 +133,7 @@ def test_what_is_declared_for_each_recovery_holds() -> None:
     inventory = Inventory({"control": ["c"], "databases": ["d", "e"], "workloads": ["w"]}, "c", lambda _path: None)
     for name, steps in declared.items():
         text = json.dumps(steps).replace('"{{ __disaster_recovery_hosts }}"', '["d"]')
+        text = text.replace('"{{ __disaster_recovery_workloads }}"', '["workloads"]')
         declaration = Declaration.from_entries(json.loads(text), inventory)
         recovery = declaration[name]
         assert recovery.irreversible
@@ -139,3 +144,83 @@ def test_what_is_declared_for_each_recovery_holds() -> None:
     assert list(declared) == ["restore", "failover", "site_failover"]
     with pytest.raises(Refusal):
         Declaration.from_entries([{"name": "restore", "role": "r", "hosts": ["x"]}], inventory)
+
+
+def write_inventory(folder: Path, **groups: list[str]) -> Path:
+    """An inventory with the control host and these groups."""
+    children = {name: {"hosts": dict.fromkeys(hosts)} for name, hosts in groups.items()}
+    children["control"] = {"hosts": {"controller": None}}
+    own = {"ansible_connection": "local", "ansible_python_interpreter": "{{ ansible_playbook_python }}"}
+    return write_yaml(folder / "hosts.yml", {"all": {"vars": own, "children": children}})
+
+
+def compose(window: FastWindow, inventory: Path, **variables: Any) -> dict[str, Any]:
+    """What the window is given by the playbook, evaluated by Ansible."""
+    (first, _second) = load_yaml(PLAYBOOK.relative_to(CHECKOUT))
+    names = ["window_name", "window_steps", "restore_state", "restore_sessions", "mysql_restore_state"]
+    values = "{{ dict(names | zip(names | map('extract', vars))) | to_json }}"
+    write = {"ansible.builtin.copy": {"content": values, "dest": str(window.folder / "values"), "mode": "0600"}}
+    play = {"hosts": "control", "gather_facts": False, "vars": {**first["vars"], "names": names}, "tasks": [write]}
+    playbook = window.folder / "compose.yml"
+    playbook.write_text(yaml.safe_dump([play], sort_keys=False), encoding="utf-8")
+    played = window.play(playbook=playbook, inventory=inventory, **variables)
+    assert played.rc == 0, played.out
+    return dict(json.loads((window.folder / "values").read_text(encoding="utf-8")))
+
+
+def declare(composed: dict[str, Any], **groups: list[str]) -> Declaration:
+    """The steps as the window reads them."""
+    inventory = Inventory({"control": ["controller"], **groups}, "controller", lambda _path: None)
+    return Declaration.from_entries(composed["window_steps"], inventory)
+
+
+def test_a_site_without_workloads_says_that_none_are_stopped(window: FastWindow) -> None:
+    """The inventory of the README: refused with what is to be declared, and then a restore is composed without them."""
+    groups = {"databases": ["shop_db"]}
+    inventory = write_inventory(window.folder, **groups)
+    refused = window.play(playbook=PLAYBOOK, inventory=inventory, disaster_recovery="restore")
+    assert refused.rc == 2
+    said = " ".join(refused.out.split())
+    assert "the group workloads has no host, so that nothing would be stopped" in said
+    assert "disaster_recovery_workloads: [shop_workers], or declare []" in said
+    assert not (window.folder / "state").exists()
+
+    chosen = {"disaster_recovery": "restore", "disaster_recovery_hosts": ""}
+    composed = compose(window, inventory, disaster_recovery_workloads=[], **chosen)
+    declaration = declare(composed, **groups)
+    assert [step.name for step in declaration] == ["triage", "restore", "health", "backup"]
+    assert declaration["restore"].needs == ()
+    assert declaration["restore"].hosts == ("shop_db",)
+
+    groups["workers"] = ["w1"]
+    inventory = write_inventory(window.folder, **groups)
+    declaration = declare(compose(window, inventory, disaster_recovery_workloads=["workers"], **chosen), **groups)
+    assert [step.name for step in declaration][:4] == ["triage", "shutdown", "restore", "startup"]
+    assert declaration["shutdown"].hosts == ("w1",)
+    assert declaration["restore"].needs == ("shutdown",)
+
+
+def test_a_recovery_of_mariadb_as_documented_brings_the_backup_into_place(window: FastWindow) -> None:
+    """The list that the page prints, with what the playbook itself sets."""
+    (printed,) = [
+        match[1]
+        for match in BLOCK.finditer(text(Path("docs/disaster-recovery.md")))
+        if match[1].startswith("disaster_recovery_steps:")
+    ]
+    groups = {"mysql_databases": ["orders_db"], "workloads": ["w1"]}
+    inventory = write_inventory(window.folder, **groups)
+    composed = compose(window, inventory, disaster_recovery="mysql", **yaml.safe_load(printed))
+    assert composed["mysql_restore_state"] == "in_place"
+    assert composed["window_name"] == "disaster_recovery_mysql"
+    declaration = declare(composed, **groups)
+    assert [step.name for step in declaration] == ["shutdown", "mysql_restore", "startup", "health"]
+    assert declaration["mysql_restore"].needs == ("shutdown",)
+
+
+def test_a_blank_answer_names_no_database(window: FastWindow) -> None:
+    """Of a survey, where there are several."""
+    played = window.play(**{**OPTIONS, "disaster_recovery": "site_failover", "disaster_recovery_hosts": ""})
+    assert played.rc == 2
+    said = " ".join(played.out.split())
+    assert "disaster_recovery_hosts is not set, and the group databases has db1, db2." in said
+    assert "Name the one that is to take over" in said

@@ -31,7 +31,10 @@ GRACE = 5.0
 _OTHER_LINES = r"(?:\n(?!\S+: |Command was: )[^\n]*)*"
 # What PostgreSQL's programs pass on of a server's error, in the server's language: fields have two blanks after the colon
 # (libpq, PQresultErrorMessage), and LINE n quotes the statement. A message of MariaDB names a value between quotes.
-_ROW_FIELDS = re.compile(rf"^(?!HINT:)(?:[^\s:]+ ?:  |\S+ \d+: )[^\n]*{_OTHER_LINES}\n?", re.MULTILINE)
+# The message itself is kept, also where no program's name is before it (psql that reads its standard input).
+_ROW_FIELDS = re.compile(
+    rf"^(?!(?:HINT|ERROR|FATAL|PANIC):)(?:[^\s:]+ ?:  |\S+ \d+: )[^\n]*{_OTHER_LINES}\n?", re.MULTILINE
+)
 _ROW_STATEMENT = re.compile(
     rf"^(Command was: (?:INSERT|UPDATE|SELECT)\b)[^\n]*{_OTHER_LINES}", re.MULTILINE | re.IGNORECASE
 )

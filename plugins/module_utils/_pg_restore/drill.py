@@ -19,12 +19,14 @@ from dataclasses import dataclass, replace
 
 from .._backup import keys
 from .._backup.manifest import stamp
+from .._backup.plan import SKEW
 from .._common.errors import OpsError, Refusal
 from .._common.outcome import Outcome, PlanItem
 from .._common.text import format_count, format_duration, join_some
 from .._pg_backup.database import read_clock
 from .._postgresql.connection import Session, driver_error, new_run_id
 from .._postgresql.errors import sql_error
+from .._postgresql.pings import Pings
 from . import evidence, judging, side
 from .restore import Restore
 from .work import Options
@@ -101,13 +103,12 @@ class RestoreDrill:
 
     def ensure(self, find: t.Callable[[], Source], *, check: bool) -> None:
         """Read, judge, and unless ``check`` make the drill that is due, of the backup that ``find`` returns."""
-        drills = evidence.find_last(self._bucket, self._place, self._verifier)
         now = read_clock(self._session)
+        drills = evidence.find_last(self._bucket, self._place, self._verifier, latest=now + SKEW)
         why = judging.explain_due(drills, now, max_age=self._options.max_age, interval=self._options.interval)
         self._report(drills, now, why)
         if why is None:
-            if drills.last is not None:
-                self._copy_evidence(drills.last, check=check)
+            self._clear_up(drills.last, check=check)
             return
         signer = self._signer
         if signer is None:
@@ -132,16 +133,18 @@ class RestoreDrill:
         begun = {"started_at": stamp(started), "backup": source.run, "node": platform.node()}
         name = keys.run_id(now, uuid.uuid4().hex)
         evidence.try_place(self._bucket, self._place, self._options.evidence_dir, name, begun)
-        self._remove_leftovers()
+        self._remove_leftovers(check=False)
         try:
             self._restore.ensure(source, check=False)
-            answer = self._ask(self._restore.name_side(source.run))
+            # The query may take minutes, in which nothing else is said on this session.
+            with Pings(self._session.is_alive, period=self._restore.ping_period):
+                answer = self._ask(self._restore.name_side(source.run))
             seconds = time.monotonic() - clock
+            described = self._describe(source, started=started, rto=seconds, answer=answer)
         except BaseException:
             # What was found is in the result, and a copy for each night fills the disk.
             self._remove_failed(source.run)
             raise
-        described = self._describe(source, started=started, rto=seconds, answer=answer)
         failure = self._remove_proven(source.run)
         facts = self._outcome.facts
         facts["database"] = None
@@ -173,6 +176,18 @@ class RestoreDrill:
             next_step="Find out why there is no newer one with lowtide.ops.pg_backup_info, make one, and run again;"
             " or set max_rpo to what may be lost",
         )
+
+    def _clear_up(self, last: Drill | None, *, check: bool) -> None:
+        """See to what an earlier drill has left open, where none is due."""
+        if last is not None:
+            self._copy_evidence(last, check=check)
+        if self._signer is None:
+            return  # it was asked to look only
+        # A copy that could not be removed then has all the rows, and the next drill may be days away.
+        self._remove_leftovers(check=check)
+        removed = self._outcome.facts["removed"]
+        if removed:
+            self._outcome.summary += f"; {'would drop' if check else 'dropped'} {join_some(removed)}"
 
     def _copy_evidence(self, last: Drill, *, check: bool) -> None:
         """Write the evidence of the last drill to the folder of this host that lacks it."""
@@ -237,14 +252,14 @@ class RestoreDrill:
             told = error if isinstance(error, OpsError) else sql_error(self._restore.name_side(run), error)
             self.warnings.append(f"The copy was not removed, which the next drill does: {told}")
 
-    def _remove_leftovers(self) -> None:
-        """Drop what drills that were killed have left, whatever backup it was; never what another run is making."""
+    def _remove_leftovers(self, *, check: bool) -> None:
+        """Drop what earlier drills have left, whatever backup it was; never what another run is making."""
         live = self._options.live
         head = side.name_database(live, PURPOSE, "20000101T000000Z-00000000").rpartition(f"_{PURPOSE}_")[0]
         start = f"{head}_{PURPOSE}_"
         names = [row[0] for row in self._session.query(_LEFTOVERS, {"start": start})]
         names = [name for name in names if _RUN.fullmatch(name[len(start) :])]
-        if names:
+        if names and not check:
             self._restore.lock()
         removed = self._outcome.facts["removed"]
         for name, found in side.read_databases(self._session, *names).items():
@@ -253,14 +268,19 @@ class RestoreDrill:
                 mark is not None and mark.database == live and name == side.name_database(live, PURPOSE, mark.backup)
             )
             if is_ours and mark is not None and mark.state in (side.RESTORING, side.RESTORED):
-                self._remover.remove(mark.backup, check=False)
+                self._remover.remove(mark.backup, check=check)
             elif found.is_unmarked and head == live:
                 # Where the name had to be cut, it may be the beginning of another database's.
-                side.drop_database(self._session, name, end_sessions=False)
+                if not check:
+                    side.drop_database(self._session, name, end_sessions=False)
             else:
                 continue
             removed.append(name)
-            self._outcome.changed = self._outcome.write_attempted = True
+            self._outcome.plan.append(
+                PlanItem(f"database {name}", "drop", "an earlier drill has left it", reversible=False)
+            )
+            self._outcome.changed = True
+            self._outcome.write_attempted = not check
 
     def _ask(self, database: str) -> dict[str, t.Any]:
         """Ask the application's query of the copy: one row, whose boolean columns are all true."""

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from .._backup import keys
-from .._backup.manifest import parse_stamp
+from .._backup.manifest import parse_stamp, stamp
 from .._common.dependencies import require
 from .._common.errors import OpsError, Refusal
 from .._common.text import join_some
@@ -207,8 +207,8 @@ def write_local(folder: str, files: t.Mapping[str, bytes]) -> None:
         ) from error
 
 
-def find_last(bucket: Bucket, place: keys.Place, signer: Verifier) -> Drills:
-    """Return the last proven drill; of newer evidence that does not count, why."""
+def find_last(bucket: Bucket, place: keys.Place, signer: Verifier, *, latest: datetime) -> Drills:
+    """Return the last proven drill that is not dated after ``latest``; of newer evidence that does not count, why."""
     folder = name_folder(place)
     listed = {entry.key for entry in bucket.list_objects(folder)}
     bad: list[tuple[str, str]] = []
@@ -220,10 +220,17 @@ def find_last(bucket: Bucket, place: keys.Place, signer: Verifier) -> Drills:
         problem = None if signer.is_ours(body, signature) else "its signature is not of this key"
         name = key.rpartition("/")[2][: -len(".json")]
         drill = None if problem else read_document(bucket.url(key), place, name=name, body=body, signature=signature)
-        if drill is not None:
+        if drill is not None and drill.finished_at <= latest:
             return Drills(drill, bad)
+        if drill is not None:
+            problem = explain_future(drill.finished_at)
         bad.append((bucket.url(key), problem or "it is not of a proven drill of this database"))
     return Drills(None, bad)
+
+
+def explain_future(finished: datetime) -> str:
+    """Return why evidence of a clock that was wrong does not count: for it every later drill would be an older one."""
+    return f"it is dated in the future ({stamp(finished)}); set the clock of the server that it names by NTP"
 
 
 def read_document(url: str, place: keys.Place, *, name: str, body: bytes, signature: bytes) -> Drill | None:
@@ -243,9 +250,9 @@ def read_document(url: str, place: keys.Place, *, name: str, body: bytes, signat
     return Drill(url, finished, document, name, body, signature) if is_ours else None
 
 
-def find_last_local(folder: str, signer: Verifier, *, expected: t.Mapping[str, t.Any]) -> Drills:
+def find_last_local(folder: str, signer: Verifier, *, expected: t.Mapping[str, t.Any], latest: datetime) -> Drills:
     """Return the last proven drill that :func:`save_local` has written to a folder, of those whose documents say
-    ``expected``; of newer evidence that does not count, why.
+    ``expected``, and that is not dated after ``latest``; of newer evidence that does not count, why.
     """
     bad: list[tuple[str, str]] = []
     try:
@@ -274,6 +281,9 @@ def find_last_local(folder: str, signer: Verifier, *, expected: t.Mapping[str, t
             continue
         if not signer.is_ours(body, signature):
             bad.append((path, "its signature is not of this key"))
+            continue
+        if finished > latest:
+            bad.append((path, explain_future(finished)))
             continue
         return Drills(Drill(path, finished, document, name[: -len(".json")], body, signature), bad)
     return Drills(None, bad)

@@ -11,8 +11,7 @@ from __future__ import annotations
 import typing as t
 from datetime import timedelta
 
-from .._backup.manifest import stamp
-from .._backup.plan import SKEW, explain_age, readable_age
+from .._backup.plan import explain_age, readable_age
 from .._common.amounts import parse_age
 from .._common.errors import OpsError, Refusal
 from .._common.text import join_some
@@ -56,7 +55,7 @@ def read_interval(params: t.Mapping[str, t.Any], max_age: timedelta) -> timedelt
 
 
 def explain_due(drills: Drills, now: datetime, *, max_age: timedelta, interval: timedelta) -> str | None:
-    """Return why a drill is due; None when the last one is young enough. One dated in the future does not count.
+    """Return why a drill is due; None when the last one is young enough.
 
     It is due also when the last one would be too old at the next run, as for :func:`explain_age`.
     """
@@ -64,8 +63,6 @@ def explain_due(drills: Drills, now: datetime, *, max_age: timedelta, interval: 
         bad = f" ({drills.bad[0][0]}: {drills.bad[0][1]})" if drills.bad else ""
         return f"there is no evidence of a proven drill{bad}"
     age = now - drills.last.finished_at
-    if age < -SKEW:
-        return f"the last proven drill is dated in the future ({stamp(drills.last.finished_at)})"
     late = explain_age(age, max_age=max_age, interval=interval)
     return None if late is None else f"the last proven drill is {readable_age(age)} old{late}"
 

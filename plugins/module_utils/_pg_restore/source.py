@@ -108,6 +108,8 @@ def explain_none(bucket: Bucket, place: keys.Place, *, run: str, bad: list[catal
     others = [name for name in others if name != place.system_identifier]
     if others:
         step = f"There are runs of cluster {join_some(others)}: name the one that is meant in source_system_identifier"
+    elif run == LATEST:
+        step = f"Look whether bucket, prefix ({place.prefix or 'none'}) and database are those of the backups. {step}"
     what = "there is no backup" if run == LATEST else f"there is no backup {run}"
     return Refusal(obj=place.url(), problem=what, next_step=step)
 

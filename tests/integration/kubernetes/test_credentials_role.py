@@ -16,6 +16,7 @@ import pytest
 
 from support.credential_site import CredentialSite, Sink
 from support.http_proxy import CutOffError
+from support.kubernetes_objects import refer_to
 from support.playbooks import PlaybookRun, kill_playbook, start_playbook, write_yaml
 from support.rival_proxy import Rival, RivalProxy
 
@@ -70,6 +71,14 @@ def test_no_login_fails_while_the_password_is_replaced(
     site = clients
     old = site.values()
     play = write_play(tmp_path / "play.yml", site)
+    # What a tool keeps is restarted all the same, unless that is guarded.
+    site.space.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "keeper"}})
+    keeper = refer_to(site.space.get("ConfigMap", "keeper"), "ConfigMap")
+    body = {"metadata": {"ownerReferences": [keeper]}}
+    site.space.request("PATCH", "Deployment", "client", body, type_="merge-patch+json")
+    guarded = ansible_playbook(play, "--check", extra_vars={"credentials_rollout_guards": ["gitops"]})
+    assert guarded.rc == 2, guarded.stdout
+    assert "keeper" in guarded.stdout
 
     predicted = ansible_playbook(play, "--check")
     assert predicted.rc == 0, predicted.stdout

@@ -198,6 +198,8 @@ def test_names_that_cannot_be_meant_change_nothing(shop: Shop) -> None:
     refuse_names(shop, "no account is named")
     refuse_names(shop, "no account is named", back_up=shop.name("backup"))
     refuse_names(shop, "give -v ledger=NAME", query=shop.name("query"), backup=shop.name("backup"))
+    refuse_names(shop, "hands over to the owner what it restores: give -v owner=NAME", restore=shop.name("restore"))
+    refuse_names(shop, "replaces the password of a role: give -v first=NAME", credentials=shop.name("credentials"))
     refuse_names(shop, "does not exist", query=shop.name("query"), backup=shop.name("backup"), ledger="shop.misspelt")
 
 

@@ -240,8 +240,14 @@ def test_what_keeps_the_copy_takes_nothing_from_its_proof(shop: Shop, drill: Dri
     assert run.failed
     assert run["drill"]["copy_removed"] is False
     assert not drill(on_due="fail").failed
-    assert not drill(max_age="0s").failed
-    assert shop.databases() == [shop.name]
+    (left,) = [name for name in shop.databases() if name != shop.name]
+    for check in (True, False):
+        # None is due for days, and the copy has all rows.
+        again = drill(check=check)
+        assert not again.failed, again.msg
+        assert (again.changed, again["removed"], again["due"]) == (True, [left], False)
+        assert (left in shop.databases()) is check
+    assert not drill().changed
 
 
 @pytest.mark.procedure("D19")

@@ -97,6 +97,7 @@ def test_settings_leave_no_way_out(tmp_path: Path) -> None:
         assert values[name] == "'0'", name
     assert values["archive_mode"] == "'off'"
     assert values["max_prepared_transactions"] == "'7'"
+    assert (values["max_wal_size"], values["min_wal_size"]) == ("'64MB'", "'32MB'")
     assert values["recovery_target"] == "'immediate'"
     command = values["restore_command"][1:-1].replace("''", "'").replace("%%", "%")
     words = subprocess.run(["sh", "-c", f"printf '%s\\n' {command}"], capture_output=True, text=True, check=True).stdout
@@ -138,7 +139,6 @@ WEEK = timedelta(days=7)
         (timedelta(days=6.5), timedelta(days=1), "would be 7 d 12 h old at the next run"),
         (timedelta(days=6.9), timedelta(0), None),
         (timedelta(days=8), timedelta(0), "8 d old, allowed are 7 d"),
-        (timedelta(days=-1), WEEK, "dated in the future"),
     ],
 )
 def test_when_a_drill_is_due(age: timedelta | None, interval: timedelta, words: str | None) -> None:
@@ -199,17 +199,20 @@ def test_evidence_of_others_does_not_count(tmp_path: Path, key: str) -> None:
         body = evidence.write_document({**expected, "finished_at": stamp(NOW), **values})
         return evidence.save_local(folder, name, body, signer.sign(body))
 
-    assert evidence.find_last_local(folder, signer, expected=expected) == evidence.Drills(None, [])
+    assert evidence.find_last_local(folder, signer, expected=expected, latest=NOW) == evidence.Drills(None, [])
     first = save("1")
+    future = save("6", finished_at=stamp(NOW + timedelta(days=90)))
     save("2", stanza="other")
     unsigned, changed, no_json = save("3"), save("4"), Path(folder, "5.json")
     os.unlink(f"{unsigned}.sig")
     Path(changed).write_text(Path(changed).read_text(encoding="utf-8").replace("true", "true "), encoding="utf-8")
     no_json.write_text("[]", encoding="utf-8")
-    found = evidence.find_last_local(folder, signer, expected=expected)
+    found = evidence.find_last_local(folder, signer, expected=expected, latest=NOW)
     assert found.last is not None
     assert found.last.url == first
-    assert [Path(path).name for path, _problem in found.bad] == ["5.json", "4.json", "3.json"]
+    assert [Path(path).name for path, _problem in found.bad] == ["6.json", "5.json", "4.json", "3.json"]
+    assert found.bad[0][0] == future
+    assert "dated in the future" in found.bad[0][1]
 
 
 def test_a_directory_is_taken_marked_and_left_empty(tmp_path: Path) -> None:
@@ -217,18 +220,20 @@ def test_a_directory_is_taken_marked_and_left_empty(tmp_path: Path) -> None:
     path = tmp_path / "drill"
     place = DrillPlace(str(path))
     assert place.open(Deadline(10)) == []
-    assert sorted(entry.name for entry in path.iterdir()) == [MARK, "data", "run", "socket", "tablespaces"]
+    assert {entry.name for entry in path.iterdir()} == {MARK, place.folder.name}
+    assert sorted(entry.name for entry in place.folder.iterdir()) == ["data", "run", "socket", "tablespaces"]
     with pytest.raises(Refusal, match="another drill is running in it"):
         DrillPlace(str(path)).open(Deadline(10))
     place.close()
     assert list(path.iterdir()) == []
 
-    (path / MARK).touch()
-    (path / "data").mkdir()
-    (path / "data/PG_VERSION").write_text("15\n")
-    (path / "data/postmaster.pid").write_text(f"{os.getpid()}\n")
-    assert find_server(path / "data") is None, "a process of another directory is not ended"
-    assert place.open(Deadline(10)) == [str(path / "data")]
+    left = path / "drill-0123abcd"
+    (path / MARK).write_text(f"{left.name}\n")
+    (left / "data").mkdir(parents=True)
+    (left / "data/postmaster.pid").write_text(f"{os.getpid()}\n")
+    assert find_server(left / "data") is None, "a process of another directory is not ended"
+    assert place.open(Deadline(10)) == [str(left)]
+    assert not left.exists()
     place.close()
 
     (path / "precious").touch()
@@ -239,6 +244,24 @@ def test_a_directory_is_taken_marked_and_left_empty(tmp_path: Path) -> None:
     with pytest.raises(Refusal, match="precious"):
         place.check()
     assert (path / "precious").exists()
+
+
+@pytest.mark.parametrize("what", ["folder", "link", "unnamed"])
+def test_a_data_directory_beside_a_mark_that_was_left_is_not_a_drill_s(tmp_path: Path, what: str) -> None:
+    """Somebody has freed the disk with ``rm -rf *``, which leaves the mark, and made a server there."""
+    path, name = tmp_path / "drill", "data" if what == "folder" else "drill-0123abcd"
+    path.mkdir()
+    (path / MARK).write_text("drill-0123abcd\n" if what != "unnamed" else "")
+    real = path / name if what != "link" else tmp_path / "elsewhere"
+    real.mkdir()
+    (real / "PG_VERSION").write_text("15\n")
+    if what == "link":
+        (path / name).symlink_to(real)
+    place = DrillPlace(str(path))
+    for refused in (place.check, lambda: place.open(Deadline(10))):
+        with pytest.raises(Refusal, match=f"it has {name}, which no drill has put there"):
+            refused()
+    assert (real / "PG_VERSION").exists()
 
 
 def test_what_a_killed_drill_has_started_is_waited_for(tmp_path: Path) -> None:
@@ -252,11 +275,11 @@ def test_what_a_killed_drill_has_started_is_waited_for(tmp_path: Path) -> None:
         os.close(place._own)
         with pytest.raises(Refusal, match="what a killed drill has started"):
             DrillPlace(str(path)).open(Deadline(10))
-        assert (path / "data").is_dir()
+        assert place.data.is_dir()
     finally:
         process.communicate()
     after = DrillPlace(str(path))
-    assert len(after.open(Deadline(10))) == 4
+    assert after.open(Deadline(10)) == [str(place.folder)]
     after.close()
 
 
@@ -285,9 +308,9 @@ def test_a_server_that_opens_while_it_is_asked_is_asked_again(tmp_path: Path, mo
 
 def test_room_is_needed_for_the_whole_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = DrillPlace(str(tmp_path / "a/b"))
-    monkeypatch.setattr("shutil.disk_usage", lambda _path: SimpleNamespace(free=200 * MIB))
+    monkeypatch.setattr("shutil.disk_usage", lambda _path: SimpleNamespace(free=360 * MIB, total=400 * MIB))
     place.check_room(100 * MIB)
     with pytest.raises(Refusal, match="are free there, and the drill takes"):
-        place.check_room(150 * MIB)
+        place.check_room(180 * MIB)
     with pytest.raises(Refusal, match="its path has more than"):
         DrillPlace("/" + "x" * 100).check()

@@ -113,7 +113,8 @@ LEVELS = {
     "module_utils._mysql": [
         ["dump_text", "errors", "events", "findings", "restore_state"],
         ["connection", "manifest"],
-        ["exactness", "health", "locks", "programs", "schema"],
+        ["exactness", "health", "programs", "schema"],
+        ["locks"],
         ["backup", "move"],
         ["restore"],
         ["entry"],

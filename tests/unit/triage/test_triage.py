@@ -32,7 +32,11 @@ def make_integrity(database: str = "shop", status: str = "whole", **more: Any) -
     }
 
 
-BACKUPS = {"newest": [{"database": "shop", "system_identifier": "1", "run_id": "R", "taken_at": "T"}]}
+BACKUPS = {
+    "newest": [{"database": "shop", "system_identifier": "1", "run_id": "R", "taken_at": "T"}],
+    "summary": "newest verified backup in s3://shop-backups/postgresql: shop 3 h old",
+}
+NO_BACKUPS: dict[str, Any] = {"newest": [], "summary": "no verified backup in s3://shop-backups/postgresql"}
 
 
 @pytest.mark.procedure("B22")
@@ -83,7 +87,10 @@ def test_whole_blocks_are_no_rows(comment: str | None, words: str) -> None:
 
 def test_a_replacement_without_a_backup_to_compare_with_proves_nothing() -> None:
     """None was asked for, or there is none."""
-    asked: list[dict[str, Any] | None] = [None, {"newest": []}]
+    asked: list[dict[str, Any] | None] = [
+        None,
+        NO_BACKUPS,
+    ]
     for backups in asked:
         result = judge(make_integrity(status="damaged"), backups=backups, replacement=make_integrity("copy"))
         assert not result["may_be_replaced"]
@@ -161,8 +168,14 @@ def test_a_database_that_could_be_looked_at_and_was_not_is_told(
 
 def test_one_without_a_backup_is_saved_first() -> None:
     """There is nothing to restore."""
-    result = judge(make_integrity(status="damaged"), backups={"newest": []}, replacement=None)
+    result = judge(
+        make_integrity(status="damaged"),
+        backups=NO_BACKUPS,
+        replacement=None,
+    )
     assert "pg_backup" in result["blockers"][-1]["next_step"]
+    expected = f"there is no verified backup of shop of this cluster; {NO_BACKUPS['summary']}"
+    assert expected in result["evidence"]
     assert result["newest_backup"] is None
 
 
@@ -194,3 +207,14 @@ def test_a_lost_database_is_told_with_its_newest_backup(identifier: str, run_id:
     assert not result["may_be_replaced"]
     assert (result["newest_backup"] or {}).get("run_id") == run_id
     assert result["summary"] == "database shop is lost: there is no database shop on this server (x)"
+
+
+@pytest.mark.parametrize(("found", "steps"), [("shut", 1), ("invalid", 0)])
+def test_a_database_that_nobody_can_connect_to_is_told_by_what_the_server_says(found: str, steps: int) -> None:
+    """Whatever the language of its message, which is not read."""
+    failure = {**LOST, "error": {"problem": "the connection failed: ..."}, "system_identifier": "1", "found": found}
+    result = judge(failure, backups=BACKUPS, replacement=None)
+    assert (result["status"], result["may_be_replaced"], result["overlooked"]) == (found, False, [])
+    assert result["summary"].startswith(f"database shop is {found}: ")
+    assert result["newest_backup"]["run_id"] == "R"
+    assert len(result["blockers"]) == steps

@@ -18,7 +18,7 @@ from datetime import datetime, timezone
 
 from ..._backup import keys
 from ..._backup.manifest import stamp
-from ..._backup.plan import readable_age
+from ..._backup.plan import SKEW, readable_age
 from ..._common.amounts import parse_age
 from ..._common.errors import OpsError, Refusal
 from ..._common.outcome import PlanItem
@@ -134,8 +134,8 @@ class Drill:
             "repository": params["repository"],
             "source_system_identifier": stanza.system_identifier,
         }
-        drills = evidence.find_last_local(params["evidence_dir"], self._verifier, expected=expected)
         now = datetime.now(UTC)
+        drills = evidence.find_last_local(params["evidence_dir"], self._verifier, expected=expected, latest=now + SKEW)
         why = judging.explain_due(drills, now, max_age=self._max_age, interval=self._interval)
         self._report(drills, now, why)
         if why is None:

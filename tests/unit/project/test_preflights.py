@@ -1,0 +1,114 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Roles refuse by real Ansible what would be found out too late, and find the backups where another role puts them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.modules import CHECKOUT
+from support.playbooks import PlaybookRun, write_yaml
+
+NOWHERE = {"urls": ["http://127.0.0.1:9"], "request_timeout": 1}
+SITE_FAILOVER = {"site_failover_primary": NOWHERE, "site_failover_old_primary": NOWHERE}
+SERVER = {"login_host": "127.0.0.1", "login_port": 9, "login_user": "x", "login_password": "x"}
+CONNECTIONS = {"mysql_connections_connection": SERVER, "mysql_connections_restart": True}
+FIRST = {"site_failover": "Verify, fence the old cluster", "mysql_connections": "Read the evidence first"}
+"""The task of each role that reaches a system."""
+
+
+@pytest.fixture
+def perform(tmp_path: Path, ansible_playbook: Callable[..., PlaybookRun]) -> Callable[..., str]:
+    """Run a role on some hosts, which fails; return what was said, on one line."""
+
+    def run(role: str, hosts: list[str], **inputs: Any) -> str:
+        own = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
+        inventory = write_yaml(tmp_path / "hosts.yml", {"all": {"vars": own, "hosts": dict.fromkeys(hosts)}})
+        task = {"name": "Perform", "ansible.builtin.include_role": {"name": f"lowtide.ops.{role}"}}
+        play = {"hosts": "all", "gather_facts": False, "vars": inputs, "tasks": [task]}
+        done = ansible_playbook([play], "-i", str(inventory))
+        assert done.rc == 2, done.stdout
+        return " ".join(done.stdout.split())
+
+    return run
+
+
+def test_one_site_takes_over(perform: Callable[..., str]) -> None:
+    """Of two in one play, each would take the primary from the other."""
+    said = perform("site_failover", ["east_db", "west_db"], **SITE_FAILOVER)
+    assert "the play has east_db, west_db, and of two hosts each could take the primary from the other" in said
+    assert "for example --limit west_db" in said
+    assert FIRST["site_failover"] not in said
+
+
+@pytest.mark.parametrize(
+    ("role", "inputs", "name"),
+    [
+        ("site_failover", {**SITE_FAILOVER, "site_failover_smoke_tasks": "/etc/hostname"}, "site_failover_dns_tasks"),
+        ("site_failover", SITE_FAILOVER, "site_failover_scale_tasks"),
+        ("mysql_connections", CONNECTIONS, "mysql_connections_restart_tasks"),
+    ],
+)
+@pytest.mark.parametrize("path", ["/nowhere/tasks.yml", "tasks/tasks.yml"])
+def test_a_task_file_that_is_not_there_is_refused_first(
+    perform: Callable[..., str], role: str, inputs: dict[str, Any], name: str, path: str
+) -> None:
+    """Not when a site has been fenced; a relative path leads elsewhere in each playbook."""
+    said = perform(role, ["db"], **inputs, **{name: path})
+    assert f"{name} is {path}, which is not the absolute path of a file on the controller. Give one" in said
+    assert FIRST[role] not in said
+
+
+def test_a_task_file_that_is_there_is_in_nobody_s_way(perform: Callable[..., str], tmp_path: Path) -> None:
+    """The role goes on to the systems, which do not answer here."""
+    path = write_yaml(tmp_path / "tasks.yml", [])
+    for role, inputs, name in (
+        ("site_failover", SITE_FAILOVER, "site_failover_scale_tasks"),
+        ("mysql_connections", CONNECTIONS, "mysql_connections_restart_tasks"),
+    ):
+        assert FIRST[role] in perform(role, ["db"], **inputs, **{name: str(path)})
+
+
+def test_what_restores_looks_where_backups_are_made(
+    tmp_path: Path, ansible_playbook: Callable[..., PlaybookRun]
+) -> None:
+    """Inputs that say where a backup is are those of the role that made it, where the inventory has these only."""
+    made = {
+        "backup_prefix": "team/shop",
+        "mysql_backup_database": "orders",
+        "mysql_backup_prefix": "mysql",
+        "mysql_backup_server": "m1",
+        "pgbackrest_backup_stanza": "main",
+        "pgbackrest_backup_repository": 2,
+        "pgbackrest_backup_config": "/etc/other.conf",
+    }
+    expected = {
+        "health_prefix": "team/shop",
+        "restore_prefix": "team/shop",
+        "restore_drill_prefix": "team/shop",
+        "corruption_triage_prefix": "team/shop",
+        "mysql_restore_database": "orders",
+        "mysql_restore_prefix": "mysql",
+        "mysql_restore_server": "m1",
+        "pgbackrest_restore_drill_stanza": "main",
+        "pgbackrest_restore_drill_repository": 2,
+        "pgbackrest_restore_drill_config": "/etc/other.conf",
+    }
+    roles = ["health", "restore", "restore_drill", "corruption_triage", "mysql_restore", "pgbackrest_restore_drill"]
+    values = "{{ dict(names | zip(names | map('extract', vars))) | to_json }}"
+    write = {"ansible.builtin.copy": {"content": values, "dest": str(tmp_path / "values"), "mode": "0600"}}
+    play = {
+        "hosts": "localhost",
+        "gather_facts": False,
+        "vars": {**made, "names": list(expected), "ansible_python_interpreter": sys.executable},
+        "vars_files": [str(CHECKOUT / f"roles/{role}/defaults/main.yml") for role in roles],
+        "tasks": [write],
+    }
+    run = ansible_playbook([play])
+    assert run.rc == 0, run.stdout
+    assert json.loads((tmp_path / "values").read_text(encoding="utf-8")) == expected
