@@ -287,7 +287,7 @@ def test_a_server_that_opens_while_it_is_asked_is_asked_again(tmp_path: Path, mo
     """A refusal from before it was ready says nothing, though it is ready when that is looked at; a later one does."""
     drill = Drill.__new__(Drill)
     drill._params, drill._place = {"database": "shop"}, DrillPlace(str(tmp_path))
-    drill._place.data.mkdir()
+    drill._place.data.mkdir(parents=True)
     asked: list[str] = []
 
     def connect(database: str) -> Any:
