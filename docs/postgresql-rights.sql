@@ -165,8 +165,9 @@ BEGIN;
 \if :{?integrity}
   SELECT format('CREATE ROLE %I LOGIN', :'integrity')
    WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = :'integrity') \gexec
-  -- To come in, where PUBLIC may not.
-  GRANT CONNECT ON DATABASE :"DBNAME" TO :"integrity";
+  -- To come in, where PUBLIC may not. Only there: in a restored copy another grant would be a difference from its backup.
+  SELECT format('GRANT CONNECT ON DATABASE %I TO %I', current_database(), :'integrity')
+   WHERE NOT has_database_privilege(:'integrity', current_database(), 'CONNECT') \gexec
   -- What reads tables and indexes to their ends. It returns places and no values. Without the extension nothing is granted.
   SELECT format('GRANT EXECUTE ON FUNCTION %s TO %I', p.oid::regprocedure, :'integrity')
     FROM pg_proc p JOIN pg_depend d ON d.objid = p.oid AND d.classid = 'pg_proc'::regclass AND d.deptype = 'e'

@@ -48,7 +48,7 @@ options:
     description:
       - What of a file's name tells one series from another, as a regular expression that is searched in it. Its groups are that,
         or all that it matches where it has none, so V(dump$) makes all files of a folder one series.
-      - By default files are of one series whose names differ only in their digits, such as V(shop-20261127.dump).
+      - By default files are of one series whose names differ only in dates and times, such as V(shop-20261127.dump).
       - A file that it does not match is a series of its own, and so stays where O(keep) is not V(0).
     type: str
   checksum_suffix:

@@ -20,9 +20,15 @@ description:
   - With O(state=in_place) it is then brought into place. All tables of the database in use are renamed into
     C(<database>__original), and those beside into their place, in one statement, which MariaDB does as a whole or not at
     all. The original is kept until a person drops it.
+  - A database that has tables is replaced only by a backup of which there is a whole copy beside, made by O(state=beside)
+    before. The move uses that copy up. So the same request is refused when it comes once more, long after it was fulfilled
+    and its original was dropped, and what was written since stays. While the original is there, such a request looks whether
+    all tables of the backup are in place, and changes nothing. A database that is gone is restored in one run.
   - A rename carries tables, indexes, foreign keys and sequences. It cannot carry triggers, views and events to another
     database; those are dropped before and made anew after it, in both, by scripts that were noted first. Until then the
-    tables are in place without them, so a database that any session uses is refused.
+    tables are in place without them, so a database that any session uses is refused. That is asked before the work begins,
+    once more after all is loaded and compared, and right before the rename. Where a run fails between the drop and the
+    rename, it makes again what it has dropped, and says so.
     A table that a transaction holds from elsewhere ends the run after 5 seconds, before anything is moved or dropped.
   - Events do not run beside, nor in the kept original. Their scripts are in its table C(_lowtide_restore). An event whose
     time has passed since the backup is dropped by the server as soon as it is made, or made disabled; it is named in
@@ -37,8 +43,8 @@ description:
     far a run came is noted in the comment of C(<database>__restored). Until the tables are renamed such a run asks again
     whether the database is in use, and O(state=absent) gives it up. After that it is only ever completed, and what was
     changed in place meanwhile is named in C(differences) and is no failure. Neither needs the backup to be there still.
-  - A client program that a killed run has left goes on alone. So the sessions of O(login_user) in the databases beside, and in
-    that of a move that was interrupted, are ended first.
+  - A client program that a killed run has left goes on alone. So the sessions of O(login_user) in the databases beside are
+    ended first. In the database itself only the client program of an interrupted move is ended, which holds a lock that says so.
 options:
   database:
     description: The database to restore. Its name may have at most 54 characters.
@@ -62,7 +68,7 @@ options:
   state:
     description:
       - With V(beside) it is restored beside and compared; the database in use is not touched.
-      - With V(in_place) it is brought into place as well.
+      - With V(in_place) what is restored beside is brought into place. Where the database is gone, it is restored before.
       - With V(absent) the database beside is removed, if a restore has made it. Where a run was killed while it brought it
         into place, before the tables were renamed, the triggers, views and events of the original are made again first.
         This needs no backup.
@@ -73,6 +79,7 @@ options:
     description:
       - Name of the backup's run, such as V(20261121T020000Z-5f1c2a77).
       - Unset means the one that is restored beside, and else the newest verified one.
+      - Name it with O(state=in_place), so that the same task never means another backup.
     type: str
   compare_live:
     description:
@@ -104,6 +111,7 @@ attributes:
     support: full
     details:
       - Takes no lock and writes nothing. Whether the restored data is that of the backup is known only by restoring it.
+      - A rehearsal of O(state=in_place) needs the copy beside, as the run itself does.
   diff_mode:
     support: full
   idempotent:

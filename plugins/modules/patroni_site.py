@@ -23,8 +23,11 @@ description:
     fence. The refusal has the change that takes them out.
   - What C(standby_cluster) had (slot, C(restore_command), several hosts) is kept in the cluster's configuration as
     C(lowtide_standby_cluster) while it is the primary one, and is put back when it follows again. A slot is put back only
-    where C(slots) in the configuration of the primary cluster has it. The other cluster follows one member at first. A
-    warning says what it does not have.
+    where C(slots) in the configuration of the primary cluster has it, and hosts only where they were several: one host
+    may be that of a standby by now, and the cluster has been given the leader. The other cluster follows one member at
+    first. A warning says what it does not have.
+  - A cluster that has been fenced and does not stream from the promoted one is no standby site. The run that promotes
+    waits for it, and each later one says so in a warning, in RV(blockers) and in RV(summary).
   - Each address in C(urls) of the old cluster has to answer as well, since a member whose Patroni is gone has left the cluster
     and its PostgreSQL may accept writes. Take a member out of C(urls) only where it is off.
   - Where that cannot be shown in time, the message says how to go on and how to go back.
@@ -33,8 +36,11 @@ description:
     load balancer, which leads nowhere once the other cluster is fenced.
   - Each step is read from the clusters, so that a run that was interrupted is gone on with by the next one.
   - While it acts, the run is noted in the configuration of both clusters, under a key of its own that Patroni does not read
-    (C(lowtide_site_run_...)). Another run in a different direction is refused meanwhile, and named. A note of a run that was
-    killed counts for nothing 60 s after it was renewed last; it is named in a warning, and taken out.
+    (C(lowtide_site_run_...)). Another run in a different direction is refused meanwhile, and named. It
+    never ends the one that was first. A note of a run that was killed counts for nothing 60 s after it was renewed last;
+    it is named in a warning, and taken out.
+  - Where another client has changed a configuration in between (409), all is read and proven anew, and the change is
+    sent again, until O(timeout).
 author:
   - The lowtide.ops team (@lowtide-ops)
 options:
@@ -97,7 +103,8 @@ options:
         the members, not that of a load balancer.
       - Patroni below 3.0.4, and with a C(restore_command), does not say whether it receives WAL. Then no member may receive
         any for C(wal_receiver_timeout) (60 s unless configured) before the promotion. An old site without any writes looks
-        the same.
+        the same. With a C(restore_command) so does one that accepts writes and reaches only the archive, which gets
+        whole segments (16 MiB, or one for each C(archive_timeout)). A warning says so.
     type: bool
     default: false
   max_lag:
@@ -167,7 +174,8 @@ plan:
   elements: dict
 blockers:
   description:
-    - Who may be a second primary, or of whom that is not known, with what to do. What else stands in the way is refused.
+    - Who may be a second primary, or of whom that is not known, and whether the old cluster does not follow, with what
+      to do. What else stands in the way is refused.
   returned: always
   type: list
   elements: dict

@@ -18,19 +18,22 @@ description:
   - Damage is no failure of the module. It is in RV(damaged), with relation and block, and RV(status) says C(damaged). It is what
     the server says is corrupted (SQLSTATE C(XX001), C(XX002)), and a file that cannot be read or is missing (C(58030), C(58P01)).
     No other error is taken for it.
-  - RV(status) is C(whole) only if everything that was asked for was read and nothing was found. What could not be looked at is in
-    RV(unchecked) and makes it C(unproven); without the extension that is all. What was dropped meanwhile is in RV(gone); what has
+  - RV(status) is C(whole) only if all tables of the database were read and nothing was found. What could not be looked at is in
+    RV(unchecked) and makes it C(unproven); without the extension that is all. So does O(schemas) or O(tables), since the rest was not
+    looked at; RV(summary) says then how many tables are whole. What was dropped meanwhile is in RV(gone); what has
     taken its place is looked at.
   - For a relation that somebody has locked it waits 5 s, and up to a minute once all the others have been read.
   - Nothing is written, repaired or installed. It also runs on a standby, whose files are others than those of its primary.
   - It holds C(ACCESS SHARE) locks, as a query does, and reads every block of what it looks at.
 options:
   schemas:
-    description: Look at the tables of these schemas only.
+    description: Look at the tables of these schemas only. A schema without a table is refused by its name.
     type: list
     elements: str
   tables:
-    description: Look at these tables and their indexes only, each as C(table) or C(schema.table).
+    description:
+      - Look at these tables and their indexes only, each as C(table) or C(schema.table). One that is not there is refused by its name.
+      - A partitioned table stands for all of its partitions.
     type: list
     elements: str
   system_catalogs:
@@ -99,7 +102,9 @@ check_mode:
   type: bool
   sample: false
 status:
-  description: C(whole), C(damaged), or C(unproven) where nothing was found and not everything was looked at.
+  description:
+    - C(whole), C(damaged), or C(unproven) where nothing was found and not everything of the database was looked at, as with O(tables)
+      or O(schemas).
   returned: success
   type: str
   sample: damaged

@@ -31,7 +31,7 @@ options:
       - V(beside) restores into a database of its own, whose name is in the result, and compares it. Where it is there
         already, it is compared again.
       - V(live) compares that copy once more, and renames it to O(login_db), and what had that name to
-        C(<login_db>_before_<run>). The copy has to be there, made by V(beside). A swap uses it up, so that a request which
+        C(<login_db>_before_<run>). The copy has to be there, made whole by V(beside). A swap uses it up, so that a request which
         comes once more, long after it was fulfilled, is refused and does not put an old backup over what was written since.
       - Where O(login_db) does not exist, V(live) makes the copy itself. Where the backup has taken that name already, nothing
         is done or compared, and C(live_since) says since when the database is in use.

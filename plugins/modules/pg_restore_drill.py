@@ -34,8 +34,15 @@ options:
     description:
       - How old the last proven drill may be, as a whole number with a unit V(s), V(m), V(h), V(d) or V(w). V(0) asks for a
         new one at each run.
+      - A drill is made also if the last one would be too old at the next run, see O(interval).
     type: str
     default: 7d
+  interval:
+    description:
+      - How long it is until this runs again, written as O(max_age), which is also its default.
+      - Where the last proven drill would be older than O(max_age) by then one is made now, unless the last one is younger
+        than half of this. So with V(7d) for both, a weekly run makes one each week. With O(on_due=fail) it does not count.
+    type: str
   max_rpo:
     description:
       - How old the data of the backup may be, written as O(max_age). A newest backup that is older is refused before it is
@@ -45,7 +52,8 @@ options:
   on_due:
     description:
       - V(run) makes a drill where one is due.
-      - V(fail) fails where one is due and says since when, and makes none. It is for a check that runs more often.
+      - V(fail) fails where one is due and says since when, and makes none. It is for a check that runs more often, with an
+        O(max_age) that leaves the drill its time, such as V(8d).
     type: str
     choices: [run, fail]
     default: run
@@ -76,7 +84,7 @@ options:
   evidence_dir:
     description:
       - Folder on the host that runs this task, where the evidence and its signature are written to as well. That of the
-        last drill is written there if it is missing.
+        last drill is written there if it is missing. One that this user cannot write to is refused, in check mode too.
       - Here and in the bucket a file C(.started) is written before the restore, so that a right that is missing is noticed then.
     type: path
   source_database:
@@ -130,7 +138,8 @@ attributes:
   idempotent:
     support: partial
     details:
-      - Makes a drill when the last proven one has become older than O(max_age); with O(max_age=0) at each run.
+      - Makes a drill when the last proven one is older than O(max_age), or would be at the next run; with O(max_age=0) at
+        each run.
   action_group:
     membership:
       - lowtide.ops.postgresql
@@ -205,7 +214,9 @@ answer:
   type: list
   elements: dict
 removed:
-  description: Copies of earlier drills that were killed, which this run has dropped.
+  description:
+    - Copies of earlier drills which this run has dropped, or would drop in check mode. They were killed, or could not remove their own.
+    - Where no drill is due they are dropped, too, but with O(on_due=fail).
   returned: when the evidence could be read
   type: list
   elements: str

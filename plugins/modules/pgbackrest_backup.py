@@ -34,11 +34,21 @@ options:
     description: pgBackRest's configuration file, if it is not in its usual place.
     type: path
   max_age:
-    description: How old the newest backup may be, by its start, as a whole number with a unit V(s), V(m), V(h), V(d) or V(w).
+    description:
+      - How old the newest backup may be, by its start, as a whole number with a unit V(s), V(m), V(h), V(d) or V(w).
+      - A backup is made also if the newest one would be too old at the next run, see O(interval).
     type: str
     default: 24h
+  interval:
+    description:
+      - How long it is until this runs again, written as O(max_age), which is also its default.
+      - A backup that would be older than O(max_age) by then is made now, unless the newest one is younger than half of
+        this. So with V(24h) for both, a nightly run makes one each night, and a second run in the same night makes none.
+    type: str
   full_max_age:
-    description: How old the newest full backup may be; then the next one is a full one. Written as O(max_age).
+    description:
+      - How old the newest full backup may be, written as O(max_age). The backup that is made nearest to that age, to half
+        of O(interval), is a full one; so with V(7d) nightly runs make one each week, on the same day.
     type: str
     default: 7d
   between:

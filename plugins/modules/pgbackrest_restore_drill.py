@@ -48,8 +48,8 @@ options:
       - A directory for drills only. It is made where it is missing, and is empty afterwards.
       - One that has anything in it that no drill has put there is refused, and so is one in a data directory. It
         needs room for the whole database cluster.
+      - Required with O(on_due=run).
     type: path
-    required: true
   backup:
     description: Label of the backup; V(latest) is the newest one against which nothing is known.
     type: str
@@ -62,18 +62,36 @@ options:
     choices: [latest, immediate]
     default: latest
   max_age:
-    description: How old the last proven drill may be, as a whole number with a unit V(s), V(m), V(h), V(d) or V(w).
+    description:
+      - How old the last proven drill may be, as a whole number with a unit V(s), V(m), V(h), V(d) or V(w).
+      - A drill is made also if the last one would be too old at the next run, see O(interval).
     type: str
     default: 7d
+  interval:
+    description:
+      - How long it is until this runs again, written as O(max_age), which is also its default.
+      - Where the last proven drill would be older than O(max_age) by then one is made now, unless the last one is
+        younger than half of this. So with V(7d) for both, a weekly run makes one each week.
+      - With O(on_due=fail) it does not count.
+    type: str
+  max_rpo:
+    description:
+      - How old the newest data may be that is recovered, written as O(max_age). Older data proves nothing, so that no
+        drill is green after backups and archiving have stopped.
+      - With O(target=immediate) it is refused before the restore; otherwise it is known after the recovery only.
+    type: str
+    default: 2d
   on_due:
-    description: V(run) makes a drill where one is due; V(fail) makes none and fails.
+    description:
+      - V(run) makes a drill where one is due.
+      - V(fail) fails where one is due and makes none. It is for a check that runs more often, with an O(max_age) that
+        leaves the drill its time, such as V(8d).
     type: str
     choices: [run, fail]
     default: run
   database:
-    description: The database that O(query) is asked in.
+    description: The database that O(query) is asked in. Required with O(on_due=run).
     type: str
-    required: true
   superuser:
     description: Who this connects as, on the restored server. A superuser, who installs amcheck there.
     type: str
@@ -81,9 +99,8 @@ options:
   query:
     description:
       - One statement that returns one row. Its boolean columns must all be true; the others are evidence. It cannot
-        write.
+        write. Required with O(on_due=run).
     type: str
-    required: true
   query_timeout:
     description: Seconds after which the server cancels the query.
     type: float
@@ -91,13 +108,21 @@ options:
   signing_key:
     description:
       - File with an Ed25519 private key in PEM, which only this user may read. C(openssl genpkey -algorithm ed25519)
-        makes one.
+        makes one. Required with O(on_due=run).
     type: path
-    required: true
+  public_keys:
+    description:
+      - Ed25519 public keys in base64, as C(public_key) of the evidence, whose evidence counts as well. With
+        O(on_due=fail) they are enough, so that whoever only looks holds no key that could make evidence.
+    type: list
+    elements: str
+    default: []
   evidence_dir:
     description:
-      - Folder on this host in which the evidence is kept and looked for. Evidence that is not signed by
-        O(signing_key) does not count.
+      - Folder on this host in which the evidence is kept and looked for. Evidence that is signed neither by
+        O(signing_key) nor by one of O(public_keys) does not count.
+      - One that this user cannot write to is refused, in check mode too. A file C(.started) is written there before the
+        restore.
     type: path
     required: true
   timeout:
@@ -116,18 +141,20 @@ attributes:
   idempotent:
     support: full
     details:
-      - While the last proven drill is young enough.
+      - While the last proven drill is young enough, also for the next run.
 requirements:
   - pgBackRest 2.45 or newer, and PostgreSQL 12 or newer of the backup's major version
-  - psycopg2 and cryptography
+  - psycopg2 and cryptography for the Python of the host that runs this task
 notes:
   - C(pg_amcheck), which came with PostgreSQL 14, is used where it is installed. Without data checksums all rows are
     read by C(pg_dump) instead of all blocks.
+  - What cannot be removed after a proven drill is an error, and the evidence is written all the same, with
+    C(copy_removed) false.
   - Killed anywhere, the next run ends the server and removes what is left. C(pgbackrest restore) goes on to its end
     after a kill, and until then the next run is refused.
   - A database that needs C(shared_preload_libraries) to be read, such as one with TimescaleDB, cannot be drilled.
   - RPO is how old the last transaction that was recovered was when the drill began, or the end of the backup where
-    none was replayed. RTO is how long it took from then until the query was answered.
+    that is later. RTO is how long it took from then until the query was answered.
 seealso:
   - module: lowtide.ops.pgbackrest_backup
   - module: lowtide.ops.pg_restore_drill
@@ -144,7 +171,6 @@ EXAMPLES = r"""
     query: SELECT count(*) > 1000 AS has_features, max(created_at) AS newest FROM features
     signing_key: /etc/lowtide/drill.pem
     evidence_dir: /var/lib/lowtide/evidence
-    max_age: 7d
   become: true
   become_user: postgres
 """

@@ -67,7 +67,7 @@ options:
       - What of a key tells one series from another, as a regular expression that is searched in the whole key. Its groups are
         that, or all that it matches where it has none, so V(^) makes all objects below O(prefix) one series, and
         V(^daily/(.+\)/2[0-9]{3}/) one of each folder above those of a year.
-      - By default objects are of one series that are in the same folder and whose names differ only in their digits, such as
+      - By default objects are of one series that are in the same folder and whose names differ only in dates and times, such as
         V(daily/shop-20261127.dump).
       - An object whose key it does not match is a series of its own, and so stays where O(keep) is not V(0).
     type: str

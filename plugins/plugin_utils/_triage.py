@@ -13,6 +13,7 @@ import typing as t
 from ..module_utils._common.text import format_count, join_some
 from ..module_utils._pg_restore.side import RESTORED, read_comment
 from ..module_utils._postgresql.integrity import INVALID, NO_METHOD, UNLOGGED
+from ..module_utils._postgresql.names import format_name
 
 Json = dict[str, t.Any]
 
@@ -20,6 +21,12 @@ RESTORE = "Restore the newest verified backup beside it (role restore), and name
 BACKUP = (
     "Make a verified backup of what can still be read (pg_backup), and copy the server's files before anything else"
 )
+
+_UNSEEN = {
+    "shut": "it allows no connections, so nothing of it was looked at",
+    "invalid": "an interrupted DROP DATABASE has left it, and it can only be dropped",
+}
+"""What the server says of a database that is there and that nobody can connect to."""
 
 
 def judge(integrity: Json, *, backups: Json | None, replacement: Json | None) -> Json:
@@ -29,10 +36,11 @@ def judge(integrity: Json, *, backups: Json | None, replacement: Json | None) ->
     pg_restore has made of the newest verified backup and found equal to it. Its indexes were built from these tables:
     those of a method that amcheck does not know are named, and decide nothing.
 
-    ``integrity`` may be a failure of the module: of a database that is not on the server any more.
+    ``integrity`` may be a failure of the module: of a database that nobody can connect to. What the server says of that
+    is in ``found``.
     """
     if integrity.get("failed"):
-        integrity = _describe_lost(integrity)
+        integrity = _describe_unseen(integrity)
     status = integrity["status"]
     overlooked = _list_overlooked(integrity)
     database = integrity["database"]
@@ -77,14 +85,18 @@ def judge(integrity: Json, *, backups: Json | None, replacement: Json | None) ->
     }
 
 
-def _describe_lost(failure: Json) -> Json:
-    """Return what pg_integrity_info would say of a database that is not there, from its failure to connect."""
+def _describe_unseen(failure: Json) -> Json:
+    """Return what pg_integrity_info would say of a database that nobody can connect to, from its failure to."""
+    database, found = failure["database"], failure.get("found", "lost")
+    words = f"database {database} is {found}"
+    summary = f"{words}: {_UNSEEN[found]}" if found in _UNSEEN else f"{words}: {failure['error']['problem']}"
+    step = f"To have it looked at: ALTER DATABASE {format_name(database)} ALLOW_CONNECTIONS true, and run again"
     return {
         **failure,
-        "status": "lost",
-        "summary": f"database {failure['database']} is lost: {failure['error']['problem']}",
+        "status": found,
+        "summary": summary,
         "check_mode": failure.get("check_mode", False),
-        "blockers": [],
+        "blockers": [_block(f"database {database}", _UNSEEN["shut"], step)] if found == "shut" else [],
         "evidence": [],
         "damaged": [],
         "unchecked": [],

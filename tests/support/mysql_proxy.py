@@ -21,7 +21,7 @@ READING = re.compile(
 class CommandProxy:
     """Passes commands on to a server; before the ``stop_at``-th it calls ``act``, and passes nothing from then on.
 
-    So it does before the first one that has the text ``stop_before`` in it.
+    So it does before the first one that has the text ``stop_before`` in it. With ``goes_on`` it passes all of them.
     """
 
     def __init__(
@@ -32,10 +32,12 @@ class CommandProxy:
         stop_at: int = 0,
         stop_before: bytes = b"",
         act: Callable[[], None] | None = None,
+        goes_on: bool = False,
     ) -> None:
         self._target = (host, target_port)
         self._stop_at = stop_at
         self._stop_before = stop_before
+        self._goes_on = goes_on
         self._is_stopped = False
         self._lock = threading.Lock()
         self._sockets: list[socket.socket] = []
@@ -90,4 +92,4 @@ class CommandProxy:
             act, self.act = self.act, None
         if act is not None:
             act()
-        return False
+        return self._goes_on

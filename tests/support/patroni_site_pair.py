@@ -28,6 +28,7 @@ class SiteStandIn:
     """A cluster whose member listens at ``port``, and whose PostgreSQL has this address as well.
 
     ``code`` is the status of each answer to a reading and ``patch_code`` of each to a write, where they are no 200.
+    The next ``conflicts`` changes of standby_cluster are answered 409, as where another client's change came before.
     ``on_patch`` is called after a write of ``patches`` has been done; ``claims`` are what runs note of themselves.
     """
 
@@ -36,6 +37,7 @@ class SiteStandIn:
         self.config: Json = {"maximum_lag_on_failover": 1000, "loop_wait": 1, "retry_timeout": 1, "ttl": 20}
         self.position, self.timeline = 5000, 3
         self.code = self.patch_code = 200
+        self.conflicts = 0
         self.patches: list[Json] = []
         self.claims: list[Json] = []
         self.status: Json = {}
@@ -107,9 +109,12 @@ class SiteStandIn:
 
             def do_PATCH(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                if site.patch_code == 200:
+                code = site.patch_code
+                if "standby_cluster" in body and site.conflicts:
+                    site.conflicts, code = site.conflicts - 1, 409
+                if code == 200:
                     site.patch(body)
-                self.answer(site.patch_code, site.config)
+                self.answer(code, site.config)
 
             def answer(self, code: int, document: Json) -> None:
                 self.send_response(code)

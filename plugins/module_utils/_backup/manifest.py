@@ -14,10 +14,11 @@ import ipaddress
 import json
 import typing as t
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 
 from . import keys
 
+UTC = timezone.utc  # noqa: UP017  # managed hosts may have Python 3.8
 FORMAT = "lowtide.ops/pg_backup"
 FORMAT_VERSIONS = (1, 2)
 _VIA = " via "

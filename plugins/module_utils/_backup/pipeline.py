@@ -31,7 +31,10 @@ GRACE = 5.0
 _OTHER_LINES = r"(?:\n(?!\S+: |Command was: )[^\n]*)*"
 # What PostgreSQL's programs pass on of a server's error, in the server's language: fields have two blanks after the colon
 # (libpq, PQresultErrorMessage), and LINE n quotes the statement. A message of MariaDB names a value between quotes.
-_ROW_FIELDS = re.compile(rf"^(?!HINT:)(?:[^\s:]+ ?:  |\S+ \d+: )[^\n]*{_OTHER_LINES}\n?", re.MULTILINE)
+# The message itself is kept, also where no program's name is before it (psql that reads its standard input).
+_ROW_FIELDS = re.compile(
+    rf"^(?!(?:HINT|ERROR|FATAL|PANIC):)(?:[^\s:]+ ?:  |\S+ \d+: )[^\n]*{_OTHER_LINES}\n?", re.MULTILINE
+)
 _ROW_STATEMENT = re.compile(
     rf"^(Command was: (?:INSERT|UPDATE|SELECT)\b)[^\n]*{_OTHER_LINES}", re.MULTILINE | re.IGNORECASE
 )
@@ -260,7 +263,7 @@ class Pipeline:
 
     def _end_groups(self) -> None:
         """Kill each member that is at work, and what it has started: who holds its standard error is at work."""
-        for process, drain in zip(self._processes, list(self._drains), strict=False):
+        for process, drain in zip(self._processes, list(self._drains)):  # noqa: B905  # managed hosts may have Python 3.8
             if process.poll() is None or drain.is_alive():
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)

@@ -35,24 +35,28 @@ class Decision:
     why: str
 
 
-def decide(*, newest: Published | None, now: datetime, max_age: timedelta, interval: timedelta) -> Decision:
-    """Decide whether a new backup is due, by the database server's clock ``now``. Age counts from the snapshot.
+def explain_age(age: timedelta, *, max_age: timedelta, interval: timedelta) -> str | None:
+    """Return how the sentence "it is ``age`` old" goes on where another one is due; None where none is.
 
-    It is due also when it would be too old before the next occasion, which is in ``interval``. A backup younger than
-    half of that was made on this occasion, and is not made again.
+    It is due also when it would be too old before the next occasion, which is in ``interval``. What is younger than half
+    of that was made on this occasion, and is not made again.
     """
+    allowed = f"allowed are {readable_age(max_age)}"
+    if age > max_age:
+        return f", {allowed}"
+    if age >= interval / 2 and age + interval > max_age:
+        return f" and would be {readable_age(age + interval)} old at the next run, {allowed}"
+    return None
+
+
+def decide(*, newest: Published | None, now: datetime, max_age: timedelta, interval: timedelta) -> Decision:
+    """Decide whether a new backup is due, by the database server's clock ``now``. Age counts from the snapshot."""
     if newest is None:
         return Decision(True, "there is no verified backup")
     age = now - newest.taken_at
-    words = f"the newest verified backup {newest.run_id} is {readable_age(age)} old"
-    if age > max_age:
-        return Decision(True, f"{words}, allowed are {readable_age(max_age)}")
-    if age >= interval / 2 and age + interval > max_age:
-        return Decision(
-            True,
-            f"{words} and would be {readable_age(age + interval)} old at the next run, allowed are"
-            f" {readable_age(max_age)}",
-        )
+    late = explain_age(age, max_age=max_age, interval=interval)
+    if late is not None:
+        return Decision(True, f"the newest verified backup {newest.run_id} is {readable_age(age)} old{late}")
     return Decision(
         False,
         f"newest verified backup {newest.run_id} is {readable_age(age)} old, younger than {readable_age(max_age)}",

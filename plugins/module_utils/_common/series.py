@@ -14,6 +14,14 @@ import typing as t
 from .errors import Refusal
 
 Pattern = t.Optional["re.Pattern[str]"]
+# A month, a day or a moment, with or without separators, and seconds or milliseconds since the epoch. Another number
+# may be a host's or a tenant's, and so tells one series from another.
+_MOMENT = re.compile(
+    r"(?<![0-9])(?:"
+    r"(?:19|20)[0-9]{2}[-_.]?(?:0[1-9]|1[0-2])(?:[-_.]?(?:0[1-9]|[12][0-9]|3[01])"
+    r"(?:[T_. -]?[0-2][0-9][-_.:]?[0-5][0-9](?:[-_.:]?[0-5][0-9](?:[.,]?[0-9]{3,6})?)?Z?)?)?"
+    r"|[0-9]{10}(?:[0-9]{3})?)(?![0-9])"
+)
 
 
 def read_series(text: str | None) -> Pattern:
@@ -31,10 +39,10 @@ def read_series(text: str | None) -> Pattern:
 def name_series(name: str, pattern: Pattern) -> str:
     """Return the series of a name: the groups of ``pattern`` (all that it matches where it has none).
 
-    A name that it does not match is a series of its own. Without a pattern it is the name without its digits.
+    A name that it does not match is a series of its own. Without a pattern it is the name without dates and times.
     """
     if pattern is None:
-        return re.sub(r"[0-9]+", "#", name)
+        return _MOMENT.sub("#", name)
     match = pattern.search(name)
     if match is None:
         return f"{name} (not like series)"

@@ -258,7 +258,7 @@ def explain_short(location: str, kept: Kept, keep: int) -> Blocker:
         f"{len(kept.short)} of {len(kept.series)} series have fewer objects than have to stay ({keep}), so none of them"
         f" is removed: {join_some(kept.short)}",
         "options keep and series",
-        "Nothing, if they are series; where keys of one series differ in more than the digits of their names, say by"
+        "Nothing, if they are series; where keys of one series differ in more than the dates in their names, say by"
         " series what tells one from another",
     )
 

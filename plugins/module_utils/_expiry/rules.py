@@ -39,7 +39,7 @@ _CALENDAR = re.compile(r"20[0-9]{2}(?:0[1-9]|1[0-2])(?:0[1-9]|[12][0-9]|3[01])(?
 class Rules:
     """What has to hold of an object that goes; all of it. ``older_than`` in seconds.
 
-    Of each series the newest ``keep`` stay; ``series`` tells one from another, None by folder and name without digits.
+    Of each series the newest ``keep`` stay; ``series`` tells one from another, None by folder and name without dates.
     """
 
     older_than: int | None = None
@@ -190,7 +190,7 @@ def drop_null_versions(versions: t.Iterable[Version]) -> list[Version]:
 
 
 def find_series(key: str, pattern: Pattern) -> str:
-    """Return the series of an object: its folder and its name without digits, or what a pattern finds in its key."""
+    """Return the series of an object: its folder and its name without dates, or what a pattern finds in its key."""
     if pattern is not None:
         return name_series(key, pattern)
     folder, slash, name = key.rpartition("/")

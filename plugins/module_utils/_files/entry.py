@@ -169,7 +169,7 @@ def decide(series: t.Mapping[str, t.Sequence[File]], *, now: float, age: int, ke
                 f"{len(short)} of {len(series)} series",
                 f"there are fewer {what} than have to stay ({keep}), so none of them is removed: {join_some(short)}",
                 "options keep and series",
-                "Make new ones first, then run again; where names of one series differ in more than digits, say by"
+                "Make new ones first, then run again; where names of one series differ in more than dates, say by"
                 " series what tells one from another",
             )
         )

@@ -134,7 +134,7 @@ class MySqlBackup(BackupRun):
         schema.refuse_tables(session, options.database)
         if options.source == "replica":
             schema.refuse_replicated_events(session, options.database)
-        refuse_inexact(session, options.database, then="Nothing was written")
+        refuse_inexact(session, options.database, then="Nothing was written", deadline=self._deadline)
         problem = None
         if state.now - state.moment > timedelta(seconds=1):
             problem = explain_old_data(
@@ -165,7 +165,8 @@ class MySqlBackup(BackupRun):
                 )
             dump_seconds = time.monotonic() - started
             # Again, since values may have come between the first look and the dump.
-            refuse_inexact(self._session, self._options.database, then="Nothing counts as a backup of this run")
+            then = "Nothing counts as a backup of this run"
+            refuse_inexact(self._session, self._options.database, then=then, deadline=self._deadline)
             started = time.monotonic()
             dump = self._verify(before)
             manifest = self._describe(taken_at, dump, dump_seconds, time.monotonic() - started)

@@ -29,6 +29,7 @@ SQL_STEPS = {
     1205: "A session holds a lock: find it in information_schema.INNODB_TRX, end it, and run again",
     1227: "Give login_user the rights of docs/mysql-rights.sql",
     1370: "Give login_user the rights of docs/mysql-rights.sql",
+    1969: "Find out what holds the server up, or raise timeout, and run again",
     2006: "The server ended the session: look into its log, and run again",
     2013: "The server ended the session: look into its log, and run again",
 }

@@ -17,6 +17,7 @@ from .._common.text import format_count, join_some
 from .connection import quote_name
 
 if t.TYPE_CHECKING:
+    from .._common.retry import Deadline
     from .connection import Session
 
 # What is generated is computed anew by a restore. latin1 has a character for each byte, and utf8mb3 is part of utf8mb4.
@@ -28,15 +29,18 @@ SELECT c.TABLE_NAME AS name, c.COLUMN_NAME AS own, c.DATA_TYPE AS type, c.CHARAC
    AND (c.DATA_TYPE = 'float' OR c.CHARACTER_SET_NAME NOT IN ('utf8mb4', 'utf8mb3', 'utf8', 'latin1'))
  ORDER BY c.TABLE_NAME, c.ORDINAL_POSITION
 """
-_SUMS = "SELECT {terms} FROM {table}"
+_SUMS = "SET STATEMENT max_statement_time={seconds} FOR SELECT {terms} FROM {table}"
 _FLOAT = "SUM(NOT (CAST(CAST({column} AS CHAR) AS FLOAT) <=> {column}))"
 _TEXT = (
     "SUM(NOT (CAST(CONVERT(CONVERT({column} USING utf8mb4) USING {charset}) AS BINARY) <=> CAST({column} AS BINARY)))"
 )
 
 
-def refuse_inexact(session: Session, database: str, *, then: str) -> None:
-    """Refuse a database with values that a dump would change; ``then`` says what became of the run."""
+def refuse_inexact(session: Session, database: str, *, then: str, deadline: Deadline) -> None:
+    """Refuse a database with values that a dump would change; ``then`` says what became of the run.
+
+    To look reads all rows of tables with such columns, so the server ends it when the time of the run has passed.
+    """
     columns: dict[str, list[dict[str, t.Any]]] = {}
     for row in session.query(_COLUMNS, [database]):
         columns.setdefault(row["name"], []).append(row)
@@ -46,7 +50,9 @@ def refuse_inexact(session: Session, database: str, *, then: str) -> None:
         terms = ", ".join(
             f"{word_term(row['own'], row['type'], row['charset'])} AS `{index}`" for index, row in enumerate(rows)
         )
-        sums = session.query(_SUMS.format(terms=terms, table=f"{quote_name(database)}.{quote_name(table)}"))[0]
+        seconds = max(1, int(deadline.remaining))  # 0 would be without end
+        target = f"{quote_name(database)}.{quote_name(table)}"
+        sums = session.query(_SUMS.format(seconds=seconds, terms=terms, table=target))[0]
         for index, row in enumerate(rows):
             if sums[str(index)]:
                 kinds.add("float" if row["type"] == "float" else "text")

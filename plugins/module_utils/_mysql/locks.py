@@ -1,7 +1,7 @@
 # Copyright (c) 2026 The lowtide.ops team
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The lock that keeps two runs on one database apart, and the end of what a killed run has left at work.
+"""Who works on a database: the lock that keeps two runs apart, what a killed run has left, and sessions of others.
 
 Private to lowtide.ops: do not import from other collections.
 """
@@ -11,11 +11,12 @@ from __future__ import annotations
 import hashlib
 import typing as t
 
-from .._common.errors import OpsError
+from .._common.errors import OpsError, Refusal
 from .._common.outcome import Blocker
 from .._common.retry import Backoff, Deadline
-from .._common.text import join_some
+from .._common.text import format_count, join_some
 from .errors import read_code
+from .programs import LOCK_WAIT
 
 if t.TYPE_CHECKING:
     from .connection import Session
@@ -25,7 +26,13 @@ ORPHAN_SECONDS = 60
 NO_SUCH_THREAD = 1094
 _OWN_SESSIONS = """
 SELECT ID AS id FROM information_schema.PROCESSLIST
- WHERE DB IN ({names}) AND ID <> CONNECTION_ID() AND USER = SUBSTRING_INDEX(USER(), '@', 1)
+ WHERE ID <> CONNECTION_ID() AND USER = SUBSTRING_INDEX(USER(), '@', 1)
+   AND (DB IN ({names}) OR (DB = %s AND ID = IS_USED_LOCK(%s)))
+"""
+_SESSIONS = """
+SELECT ID AS id, USER AS user, HOST AS host, DB AS db, COMMAND AS command, TIME AS seconds,
+       USER = SUBSTRING_INDEX(USER(), '@', 1) AS is_own
+  FROM information_schema.PROCESSLIST WHERE DB = %s AND ID <> CONNECTION_ID()
 """
 
 
@@ -69,17 +76,24 @@ class NamedLock:
             )
 
 
-def end_orphans(session: Session, databases: t.Sequence[str], *, deadline: Deadline) -> int:
+def name_client(database: str) -> str:
+    """Return the name of the lock that a client program of a move holds, so that a later run knows it."""
+    return f"lowtide.ops client {hashlib.sha256(database.encode()).hexdigest()[:24]}"
+
+
+def end_orphans(session: Session, databases: t.Sequence[str], *, live: str | None, deadline: Deadline) -> int:
     """End the sessions of this account in ``databases``, wait until they have gone, and return how many there were.
 
     Only under the lock, and only where a run was killed: its client programs go on alone with what they have read. A
-    session knows its database by name, so it would write into one that is made anew under that name.
+    session knows its database by name, so it would write into one that is made anew under that name. In ``live`` others
+    may work by the same account: there only the client program is ended that holds the lock of :func:`name_client`.
     """
     names = ", ".join(["%s"] * len(databases))
+    values = [*databases, live or "", name_client(live or "")]
     ended: set[int] = set()
     end, backoff = Deadline(min(ORPHAN_SECONDS, max(1, int(deadline.remaining)))), Backoff(first=0.02, limit=1)
     while True:
-        found = {int(row["id"]) for row in session.query(_OWN_SESSIONS.format(names=names), list(databases))}
+        found = {int(row["id"]) for row in session.query(_OWN_SESSIONS.format(names=names), values)}
         if not found:
             return len(ended)
         for connection in sorted(found - ended):
@@ -102,3 +116,34 @@ def _kill(session: Session, connection: int) -> None:
     except OpsError as error:
         if read_code(error.__cause__ or error) != NO_SUCH_THREAD:
             raise
+
+
+def refuse_used(session: Session, database: str, blockers: list[Blocker], *, then: str) -> None:
+    """Refuse while sessions use a database, each by its user; ``then`` is what is to be known besides."""
+    sessions = _list_sessions(session, database)
+    blockers += [
+        Blocker(
+            object=f"connection {row['id']}",
+            what=f"it uses {row['db']} ({row['command']} for {row['seconds']} s)",
+            holder=f"{row['user']} from {row['host']}",
+            next_step="Stop the client",
+        )
+        for row in sessions
+    ]
+    if sessions:
+        names = join_some([f"{row['user']} from {row['host']} (connection {row['id']})" for row in sessions])
+        raise Refusal(
+            obj=f"database {database} on {session.settings.target}",
+            problem=f"it is in use by {format_count(len(sessions), 'session')}: {names}",
+            next_step=f"Stop its clients (role shutdown), and run again; {then}",
+        )
+
+
+def _list_sessions(session: Session, database: str) -> list[dict[str, t.Any]]:
+    """Return who uses a database. A client program of this account that has ended is listed for a moment still."""
+    end, backoff = Deadline(LOCK_WAIT), Backoff(first=0.02, limit=0.5)
+    while True:
+        found = session.query(_SESSIONS, [database])
+        if not found or end.passed or not all(row["is_own"] for row in found):
+            return found
+        end.pause(backoff.take_pause())

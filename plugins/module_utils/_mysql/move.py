@@ -18,12 +18,14 @@ import typing as t
 from .._backup.pipeline import Pipeline
 from .._common.errors import OpsError, Refusal
 from .._common.outcome import Blocker
+from .._common.retry import Deadline
 from .._common.text import format_count, join_some
 from . import programs, schema
 from .connection import quote_name
 from .dump_text import DumpText
 from .errors import read_code
 from .events import explain_inactive, read_event
+from .locks import name_client, refuse_used
 from .manifest import compare_dump
 from .restore_state import (
     ADD_SCRIPT,
@@ -40,19 +42,10 @@ from .restore_state import (
 
 if t.TYPE_CHECKING:
     from .._common.outcome import Outcome
-    from .._common.retry import Deadline
     from .connection import Session
     from .dump_text import Key
     from .manifest import Contents, Difference
 
-_TABLES = """
-SELECT TABLE_NAME AS name FROM information_schema.TABLES
- WHERE TABLE_SCHEMA = %s AND TABLE_TYPE IN ('BASE TABLE', 'SYSTEM VERSIONED', 'SEQUENCE') ORDER BY TABLE_NAME
-"""
-_SESSIONS = """
-SELECT ID AS id, USER AS user, HOST AS host, DB AS db, COMMAND AS command, TIME AS seconds
-  FROM information_schema.PROCESSLIST WHERE DB = %s AND ID <> CONNECTION_ID()
-"""
 # By the names of InnoDB, since this account may not see the tables of other databases.
 _FOREIGN_KEYS = """
 SELECT FOR_NAME AS child, REF_NAME AS parent FROM information_schema.INNODB_SYS_FOREIGN
@@ -64,6 +57,8 @@ SELECT p.ID AS id, p.USER AS user, p.HOST AS host, t.trx_started AS started
 """
 _VIEWS = "SELECT TABLE_NAME AS name FROM information_schema.VIEWS WHERE TABLE_SCHEMA = %s ORDER BY TABLE_NAME"
 LOCK_TIMEOUT = 1205
+MAKE_AGAIN_SECONDS = 60
+"""For so long it is tried to make again what was dropped, while a transaction holds a table that it belongs to."""
 INVALID_VIEW = 1356
 _ENDED = "SELECT CONVERT_TZ(%s, %s, '+00:00') <= UTC_TIMESTAMP() AS ended"
 ROUTINES = ("FUNCTION", "PROCEDURE", "PACKAGE", "PACKAGE BODY")
@@ -131,30 +126,18 @@ class Move:
         Of an interrupted move too, as long as its tables have not been renamed: clients may have been started again.
         """
         obj = f"database {self._database} on {self._session.settings.target}"
-        sessions = self._session.query(_SESSIONS, [self._database])
-        self._outcome.blockers += [
-            Blocker(
-                object=f"connection {row['id']}",
-                what=f"it uses {row['db']} ({row['command']} for {row['seconds']} s)",
-                holder=f"{row['user']} from {row['host']}",
-                next_step="Stop the client",
+        is_begun = self._is_begun()
+        self._refuse_used(
+            "nothing has been moved"
+            + (
+                ". Its triggers, views and events may be dropped already: state absent makes them again, and"
+                f" removes {self._beside}"
+                if is_begun
+                else ""
             )
-            for row in sessions
-        ]
-        if sessions:
-            names = join_some([f"{row['user']} from {row['host']} (connection {row['id']})" for row in sessions])
-            raise Refusal(
-                obj=obj,
-                problem=f"it is in use by {format_count(len(sessions), 'session')}: {names}",
-                next_step="Stop its clients (role shutdown), and run again; nothing has been moved"
-                + (
-                    ". Its triggers, views and events may be dropped already: state absent makes them again, and"
-                    f" removes {self._beside}"
-                    if self._is_begun()
-                    else ""
-                ),
-            )
-        broken = self._list_broken_views()
+        )
+        noted = self._scripts("original") if is_begun else {}
+        broken = [name for name in self._list_broken_views() if ("VIEW", name) not in noted]
         if broken:
             raise Refusal(
                 obj=obj,
@@ -188,6 +171,9 @@ class Move:
                 next_step="Create them (CREATE USER), since what they define could not be executed",
             )
 
+    def _refuse_used(self, then: str) -> None:
+        refuse_used(self._session, self._database, self._outcome.blockers, then=then)
+
     def _list_broken_views(self) -> list[str]:
         """Return the views that refer to what is not there, which the server tells only when they are opened."""
         broken: list[str] = []
@@ -211,26 +197,43 @@ class Move:
         return phase == MOVED or (phase == MOVING and not self._list_beside())
 
     def refuse_renamed(self) -> None:
-        """Refuse to give up a move that can only be completed."""
+        """Refuse to give up a move that can only be completed, or of which somebody else has done a part."""
         if self.is_renamed():
             raise refuse_interrupted(self._database, self._backup)
+        moved = schema.list_tables(self._session, self._kept)
+        if moved:
+            raise Refusal(
+                obj=f"database {self._kept}",
+                problem=f"it has tables ({join_some(moved)}), though no restore has moved those of {self._database}",
+                next_step=f"Look at both. Rename them back, or drop {self._kept} if nobody needs it, and run again",
+            )
 
     def undo(self) -> None:
         """Make again what an interrupted move has dropped of the original, which is in place still."""
         self._session.execute(f"SET SESSION lock_wait_timeout={programs.LOCK_WAIT}")
         self._outcome.write_attempted = True
-        there = set(self._dump_definitions(self._database).scripts)
-        made = self._make(self._database, "original", ORDER, without=there, stage="Its tables were not moved")
+        names = self._make_again()
         kept = schema.read_schema(self._session, self._kept)
         note = None if kept is None else read_note(kept.comment)
-        if note is not None and note.of == self._database and not self._session.query(_TABLES, [self._kept]):
+        if note is not None and note.of == self._database and not schema.list_tables(self._session, self._kept):
             self._execute(f"DROP DATABASE {quote_name(self._kept)}")
-        names = [f"{kind.lower()} {name}" for kind, name in made]
         self._outcome.evidence.append(
             f"{self._database}: its tables were not moved; made again: {join_some(names, limit=20)}"
             if names
             else f"{self._database}: its tables were not moved, and nothing of it was dropped"
         )
+
+    def _make_again(self) -> list[str]:
+        """Make what is noted of the original, and is not there, and return what that was."""
+        self._drop_broken()
+        there = set(self._dump_definitions(self._database).scripts)
+        made = self._make(self._database, "original", ORDER, without=there, stage="Its tables were not moved")
+        return [f"{kind.lower()} {name}" for kind, name in made]
+
+    def _drop_broken(self) -> None:
+        """Drop noted views that read another one which is dropped already: mariadb-dump ends at them."""
+        noted = self._scripts("original")
+        self._drop(self._database, [key for name in self._list_broken_views() if (key := ("VIEW", name)) in noted])
 
     def run(self, contents: Contents, documents: t.Mapping[str, bytes], *, charset: str, collation: str) -> None:
         """Do what has not been done yet of the move, and read back what is there."""
@@ -242,9 +245,49 @@ class Move:
             self._begin(charset, collation, documents)
         self._ensure_database(self._kept, charset, collation)
         if self._phase() == MOVING:
-            self._rename()
-        book = self._find_book()
-        if book is not None:
+            try:
+                self._rename()
+            except OpsError as error:
+                raise _add_step(error, self._give_back()) from error
+        try:
+            self._complete(contents, charset, collation)
+        except OpsError as error:
+            raise _add_step(error, self._word_incomplete()) from error
+        self._note(self._kept, KEPT)
+        self._execute(f"DROP DATABASE {quote_name(self._beside)}")
+
+    def _give_back(self) -> str:
+        """Make again what was dropped for a rename that did not come about, and say what is there now.
+
+        What kept the rename from its lock may keep this from it as well; so it is tried for a while.
+        """
+        end = Deadline(min(MAKE_AGAIN_SECONDS, max(1, int(self._deadline.remaining))))
+        while True:
+            try:
+                if self.is_renamed():
+                    return self._word_incomplete()
+                made = self._make_again()
+            except OpsError as error:
+                if end.passed or str(LOCK_TIMEOUT) not in error.problem:
+                    return (
+                        f"Nothing has been moved, and triggers, views or events of {self._database} are missing, since"
+                        f" they could not be made again ({error.problem}): keep its clients stopped, and run again; or"
+                        " state absent makes them again"
+                    )
+                continue
+            return f"Nothing has been moved; what was dropped of {self._database} is made again" + (
+                f": {join_some(made, limit=20)}" if made else ""
+            )
+
+    def _word_incomplete(self) -> str:
+        return (
+            f"Until a run completes it, {self._database} has the restored tables, and triggers, views or events may be"
+            " missing: keep its clients stopped"
+        )
+
+    def _complete(self, contents: Contents, charset: str, collation: str) -> None:
+        """Make what a rename does not carry, in both databases; nothing is to be done where the book has gone on."""
+        if self._find_book() is not None:
             name = quote_name(self._database)
             self._execute(f"ALTER DATABASE {name} CHARACTER SET {charset} COLLATE {collation}")
             self._make(self._database, "restored", ORDER)
@@ -255,12 +298,10 @@ class Move:
                 f"RENAME TABLE {quote_name(self._beside)}.{quote_name(BOOK)}"
                 f" TO {quote_name(self._kept)}.{quote_name(BOOK)}"
             )
-        self._note(self._kept, KEPT)
-        self._execute(f"DROP DATABASE {quote_name(self._beside)}")
 
     def _refuse_locked(self) -> None:
         """Refuse while a transaction holds one of the tables, of whatever database its session is."""
-        names = [row["name"] for row in self._session.query(_TABLES, [self._database])]
+        names = schema.list_tables(self._session, self._database)
         if not names:
             return
         tables = ", ".join(f"{quote_name(self._database)}.{quote_name(name)} WRITE" for name in names)
@@ -322,6 +363,8 @@ class Move:
         noted as well.
         """
         self._ensure_database(self._database, charset, collation)
+        if self._phase() == MOVING:
+            self._drop_broken()
         dump = self._dump_definitions(self._database)
         refuse_unclear(dump, f"database {self._database}", "Its tables are untouched")
         book = f"{quote_name(self._beside)}.{quote_name(BOOK)}"
@@ -351,8 +394,7 @@ class Move:
         return dump
 
     def _find_book(self) -> str | None:
-        names = [row["name"] for row in self._session.query(_TABLES, [self._beside])]
-        return BOOK if BOOK in names else None
+        return BOOK if BOOK in schema.list_tables(self._session, self._beside) else None
 
     def _scripts(self, owner: str) -> dict[tuple[str, str], bytes]:
         book = f"{quote_name(self._beside)}.{quote_name(BOOK)}"
@@ -360,19 +402,25 @@ class Move:
         return {(row["kind"], row["name"]): row["script"] for row in rows}
 
     def _list_beside(self) -> list[str]:
-        return [row["name"] for row in self._session.query(_TABLES, [self._beside]) if row["name"] != BOOK]
+        return [name for name in schema.list_tables(self._session, self._beside) if name != BOOK]
 
-    def _drop(self, database: str, keys: t.Iterable[Key]) -> None:
+    def _drop(self, database: str, keys: t.Collection[Key]) -> None:
+        """Drop definitions; views in one statement, since one that reads another is broken without it."""
         for kind, name in sorted(keys, key=lambda key: -rank(key[0])):
-            self._execute(f"DROP {kind} IF EXISTS {quote_name(database)}.{quote_name(name)}")
+            if kind != "VIEW":
+                self._execute(f"DROP {kind} IF EXISTS {quote_name(database)}.{quote_name(name)}")
+        views = [f"{quote_name(database)}.{quote_name(name)}" for kind, name in sorted(keys) if kind == "VIEW"]
+        if views:
+            self._execute(f"DROP VIEW IF EXISTS {', '.join(views)}")
 
     def _rename(self) -> None:
         """Drop what cannot be renamed and would be in the way, then rename all tables of both in one statement."""
         for database, owner in ((self._database, "original"), (self._beside, "restored")):
             self._drop(database, [key for key in self._scripts(owner) if key[0] in ORDER and key[0] not in ROUTINES])
-        live = [row["name"] for row in self._session.query(_TABLES, [self._database])]
+        live = schema.list_tables(self._session, self._database)
         beside = self._list_beside()
         if beside:  # else the rename has been done by a run that was killed right after it
+            self._refuse_used("it was connected while the move began")
             pairs = [(self._database, self._kept, name) for name in live]
             pairs += [(self._beside, self._database, name) for name in beside]
             renames = ", ".join(
@@ -433,7 +481,7 @@ class Move:
 
     def _run_script(self, database: str, script: bytes) -> None:
         with programs.option_file(self._session.settings) as descriptor:
-            command = programs.client_command(self._programs, descriptor, database)
+            command = programs.client_command(self._programs, descriptor, database, mark=name_client(self._database))
             with Pipeline([command], deadline=self._deadline, feed=True) as client:
                 client.stdin.write(script)
                 client.finish()
@@ -496,6 +544,11 @@ class Move:
                 f"{self._database}: {format_count(len(inactive), 'event')} of the backup"
                 f" {'does' if len(inactive) == 1 else 'do'} not run: {join_some(sorted(inactive))}"
             )
+
+
+def _add_step(error: OpsError, words: str) -> OpsError:
+    """Return the same error with what is to be known besides."""
+    return type(error)(obj=error.obj, problem=error.problem, next_step=f"{error.next_step}. {words}")
 
 
 def word_replacement(script: bytes) -> bytes:

@@ -115,8 +115,14 @@ def dump_command(
     )
 
 
-def client_command(programs: Programs, descriptor: int, database: str) -> Command:
-    """Return the client that executes a script in one database, and ends at the first error."""
+def client_command(programs: Programs, descriptor: int, database: str, *, mark: str | None = None) -> Command:
+    """Return the client that executes a script in one database, and ends at the first error.
+
+    It holds the named lock ``mark``, by which a later run knows its session. The client before it may be ending still.
+    """
+    first = f"SET SESSION lock_wait_timeout={LOCK_WAIT}"
+    if mark is not None:
+        first += f", @lowtide_ops_mark=GET_LOCK('{mark}', {LOCK_WAIT})"
     argv = (
         programs.client,
         f"--defaults-file=/dev/fd/{descriptor}",
@@ -125,7 +131,7 @@ def client_command(programs: Programs, descriptor: int, database: str) -> Comman
         "--skip-reconnect",
         "--default-character-set=utf8mb4",
         "--max-allowed-packet=1G",
-        f"--init-command=SET SESSION lock_wait_timeout={LOCK_WAIT}",
+        f"--init-command={first}",
         f"--database={database}",
     )
     return Command(argv, env=make_environment(), files=(descriptor,))

@@ -51,6 +51,7 @@ from .restore_state import (
     Note,
     Todo,
     decide,
+    is_kept_of,
     read_note,
 )
 
@@ -117,8 +118,8 @@ class Restore:
             raise Refusal(obj=holder.object, problem=f"{holder.what}: {holder.holder}", next_step=holder.next_step)
 
     def _restore(self, beside: Database | None, kept: Database | None, *, check: bool) -> None:
-        noted = self._read_noted(beside)
-        examined = self._find(beside, kept) if noted is None else None
+        noted = self._read_noted(beside, kept)
+        examined = self._find(beside) if noted is None else None
         manifest = read_manifest(noted[MANIFEST]) if noted else t.cast("MySqlManifest", examined and examined.manifest)
         todo = decide(
             state=self._options.state,
@@ -126,6 +127,7 @@ class Restore:
             backup=(self._options.backup or manifest.run_id) if noted else manifest.run_id,
             beside=beside,
             kept=kept,
+            has_tables=bool(schema.list_tables(self._session, self._options.database)),
         )
         self._outcome.facts |= {
             "backup": manifest.run_id,
@@ -141,6 +143,8 @@ class Restore:
             }
         documents = noted or {}
         contents = read_contents(documents[CONTENTS])
+        if todo.is_in_place:
+            self._look_in_place(contents, manifest.run_id)
         if not check:
             self._end_orphans(todo)
         move = self._make_move(manifest.run_id, found)
@@ -154,12 +158,15 @@ class Restore:
             self._act(todo, examined, manifest, found=found, move=move, documents=documents)
         self._summarize(todo, manifest, check=check)
 
-    def _read_noted(self, beside: Database | None) -> dict[str, bytes] | None:
-        """Return what a move that has begun has noted of the backup; None where none has begun.
+    def _read_noted(self, beside: Database | None, kept: Database | None) -> dict[str, bytes] | None:
+        """Return what a move that has begun, or has been done, has noted of the backup; None where none has.
 
         Such a run does not ask for the backup, which may have been removed meanwhile.
         """
-        if beside is None or beside.note is None or beside.note.phase not in (MOVING, MOVED):
+        own = self._options
+        is_begun = beside is not None and beside.note is not None and beside.note.phase in (MOVING, MOVED)
+        is_done = own.state == "in_place" and beside is None and is_kept_of(kept, own.database, own.backup)
+        if not is_begun and not is_done:
             return None
         for database in (self._beside, self._kept):
             if self._session.query(_HAS_TABLE, [database, BOOK]):
@@ -168,6 +175,25 @@ class Restore:
                 noted = {row["name"]: bytes(row["script"]) for row in rows}
                 return noted if {MANIFEST, CONTENTS} <= set(noted) else None
         return None
+
+    def _look_in_place(self, contents: Contents, backup: str) -> None:
+        """Refuse to call a restore fulfilled of which tables are gone; rows may have changed since, rightly."""
+        own = self._options
+        expected = {*contents.tables, *(name for kind, name in contents.definitions if kind == "SEQUENCE")}
+        missing = sorted(expected - set(schema.list_tables(self._session, own.database)))
+        if missing:
+            raise Refusal(
+                obj=f"database {own.database}",
+                problem=f"backup {backup} was brought into its place before, and"
+                f" {format_count(len(missing), 'table')} of it {'is' if len(missing) == 1 else 'are'} not there any"
+                f" more: {join_some(missing)}",
+                next_step="Restore it beside (state: beside), and copy what is needed from there; or, when nobody needs"
+                f" the original any more, let it go (DROP DATABASE `{self._kept}`), and bring it into place once more",
+            )
+        self._outcome.evidence.append(
+            f"{own.database}: all of the {format_count(len(expected), 'table')} of backup {backup} are there; their"
+            " rows were not compared, since they may have been changed since"
+        )
 
     def _make_move(self, backup: str, found: programs.Programs) -> Move:
         return Move(
@@ -185,7 +211,7 @@ class Restore:
         """Remove what is beside, and give up a move whose tables have not been renamed; neither needs the backup."""
         database = self._options.database
         backup = beside.note.backup if beside is not None and beside.note is not None else ""
-        todo = decide(state="absent", database=database, backup=backup, beside=beside, kept=kept)
+        todo = decide(state="absent", database=database, backup=backup, beside=beside, kept=kept, has_tables=False)
         self._outcome.facts["backup"] = backup or None
         self._outcome.before = {self._beside: backup or None}
         self._outcome.after = {self._beside: None}
@@ -212,9 +238,11 @@ class Restore:
     def _end_orphans(self, todo: Todo) -> None:
         """End what a killed run has left at work, before the database is in use by it, or dropped under it."""
         if todo.discard or todo.is_resumed:
-            is_moving = todo.is_resumed or todo.undo
-            names = [self._beside, self._kept, *([self._options.database] if is_moving else [])]
-            end_orphans(self._session, names, deadline=self._deadline)
+            live = self._options.database if todo.is_resumed or todo.undo else None
+            ended = end_orphans(self._session, [self._beside, self._kept], live=live, deadline=self._deadline)
+            if ended:
+                words = f"{self._options.database}: {format_count(ended, 'session')} of this account ended"
+                self._outcome.evidence.append(f"{words}, which a killed run had left")
 
     def _plan_drop(self) -> None:
         self._outcome.plan.append(
@@ -225,12 +253,14 @@ class Restore:
         found = schema.read_schema(self._session, name)
         return None if found is None else Database(name, read_note(found.comment))
 
-    def _find(self, beside: Database | None, kept: Database | None) -> Examined:
-        """Find the backup: the one that was asked for, or that is restored beside, or the newest that counts."""
+    def _find(self, beside: Database | None) -> Examined:
+        """Find the backup: the one that was asked for, or that is restored beside, or the newest that counts.
+
+        What is half loaded is discarded in any case, and does not say which.
+        """
         runs = group(self._bucket.list_objects(self._place.root), self._place.prefix, LAYOUT)
-        noted = beside.note.backup if beside is not None and beside.note is not None else None
-        if noted is None and self._options.state == "in_place" and kept is not None and kept.note is not None:
-            noted = kept.note.backup
+        note = beside.note if beside is not None else None
+        noted = note.backup if note is not None and note.phase != LOADING else None
         name = self._options.backup or noted
         bad: list[str] = []
         manifests = Manifests(self._bucket, read_manifest)
@@ -297,8 +327,8 @@ class Restore:
         if not todo.is_resumed:
             self._compare(contents, manifest, found)
         if todo.move:
-            if todo.load:
-                move.refuse_unfit(contents)  # who uses it now; to load it may have taken hours
+            if not todo.is_resumed:
+                move.refuse_unfit(contents)  # who uses it now; to load and to compare may have taken hours
             move.run(contents, documents, charset=manifest.charset, collation=manifest.collation)
 
     def _write(self, statement: str) -> None:

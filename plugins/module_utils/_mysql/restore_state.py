@@ -73,8 +73,15 @@ class Todo(t.NamedTuple):
     undo: bool = False
 
 
-def decide(*, state: str, database: str, backup: str, beside: Database | None, kept: Database | None) -> Todo:
-    """Decide what is to be done for ``state`` with ``backup``; refuse what would touch a database that is not ours."""
+def decide(
+    *, state: str, database: str, backup: str, beside: Database | None, kept: Database | None, has_tables: bool
+) -> Todo:
+    """Decide what is to be done for ``state`` with ``backup``; refuse what would touch a database that is not ours.
+
+    ``has_tables`` is whether there is something in the database in use that would go to ``kept``. Then it takes a whole
+    copy beside. A move uses up its copy, and only state beside makes one, so a request that comes once more, long after
+    it was fulfilled and its original was dropped, finds none.
+    """
     if beside is not None and (beside.note is None or beside.note.of != database):
         raise Refusal(
             obj=f"database {beside.name}",
@@ -87,11 +94,12 @@ def decide(*, state: str, database: str, backup: str, beside: Database | None, k
     if state == "absent":
         return Todo(discard=beside is not None)
     if state == "in_place" and kept is not None:
-        if beside is None and kept.note is not None and kept.note.phase == KEPT and kept.note.backup == backup:
+        if beside is None and is_kept_of(kept, database, backup):
             return Todo(is_in_place=True)
         raise Refusal(
             obj=f"database {kept.name}",
-            problem="it is there: the original of an earlier restore, or another's",
+            problem="it is there: the original of an earlier restore, or another's"
+            + (f". Its note is of backup {kept.note.backup}, and this is {backup}" if kept.note is not None else ""),
             next_step=f"When nobody needs it any more, let it go (DROP DATABASE `{kept.name}`), and run again",
         )
     is_loaded = phase == RESTORED and beside is not None and beside.note is not None and beside.note.backup == backup
@@ -101,7 +109,19 @@ def decide(*, state: str, database: str, backup: str, beside: Database | None, k
             problem=f"it is restored from backup {beside.note.backup}, not {backup}",
             next_step=f"Set backup to {beside.note.backup}, or remove it by state absent, and run again",
         )
+    if state == "in_place" and has_tables and not is_loaded:
+        raise Refusal(
+            obj=f"database {database}",
+            problem=f"there is no whole copy of backup {backup} beside it, so nothing says that this backup has not"
+            " taken its place before, and that what was written since may go",
+            next_step=f"Restore it first (state: beside, backup: {backup}), look at the copy, and run again",
+        )
     return Todo(discard=phase == LOADING, load=not is_loaded, move=state == "in_place")
+
+
+def is_kept_of(kept: Database | None, database: str, backup: str | None) -> bool:
+    """Return whether ``kept`` is the original of ``database``, whose place this backup has taken."""
+    return kept is not None and kept.note == Note(str(backup), database, KEPT)
 
 
 def _decide_interrupted(state: str, beside: Database | None, backup: str) -> Todo:

@@ -32,6 +32,10 @@ _TABLES = """
 SELECT TABLE_NAME AS name, TABLE_TYPE AS type, ENGINE AS engine, CREATE_TIME AS created, TABLE_COMMENT AS comment
   FROM information_schema.TABLES WHERE TABLE_SCHEMA = %s
 """
+_OWN_TABLES = """
+SELECT TABLE_NAME AS name FROM information_schema.TABLES
+ WHERE TABLE_SCHEMA = %s AND TABLE_TYPE IN ('BASE TABLE', 'SYSTEM VERSIONED', 'SEQUENCE') ORDER BY TABLE_NAME
+"""
 _TRANSACTIONAL = "SELECT ENGINE AS engine FROM information_schema.ENGINES WHERE TRANSACTIONS = 'YES'"
 _DEFINITIONS = """
 SELECT ROUTINE_TYPE AS kind, ROUTINE_NAME AS name,
@@ -83,6 +87,11 @@ def require_schema(session: Session, database: str) -> Schema:
             next_step="Correct database, or give login_user the rights of docs/mysql-rights.sql",
         )
     return schema
+
+
+def list_tables(session: Session, database: str) -> list[str]:
+    """Return the names of tables and sequences, which is what a rename moves; none where there is no such database."""
+    return [row["name"] for row in session.query(_OWN_TABLES, [database])]
 
 
 def read_clock(session: Session) -> datetime:

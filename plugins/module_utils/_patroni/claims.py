@@ -7,8 +7,10 @@ Private to lowtide.ops: do not import from other collections.
 
 A run notes in the configuration of both clusters what it makes of them, each run under a key of its own. Patroni
 writes a change of the configuration on the condition that nobody else has changed it since it was read, and answers
-with all of it. So of two runs that begin at once, exactly one sees no other in the answer to its own note. What a
-killed run has noted counts for nothing once it has not been renewed for some time.
+with all of it. So of two runs that begin at once, exactly one sees no other in the answer to its own first note. Who
+has held its claim since then does not look for others, which have seen it and end: their notes, until they are taken
+out, must not end a run between fence and promotion. What a killed run has noted counts for nothing once it has not been
+renewed for some time.
 """
 
 from __future__ import annotations
@@ -21,13 +23,15 @@ import time
 import typing as t
 
 from .._common.errors import OpsError, OutcomeUnknown, Refusal
-from .client import Client, Unreadable
+from .client import Client
 from .state import Cluster, Json
 
 PREFIX = "lowtide_site_run_"
 LEASE = 60.0
 """Seconds after which what a run has noted counts for nothing where it has not renewed it."""
 RENEWAL = 15.0
+SAFE = LEASE - RENEWAL
+"""Seconds within which what a run has noted counts for every other one, whose clock is not quite the same."""
 ATTEMPTS = 10
 """How often a note is sent again that another client's change came before."""
 CONFLICT = 409
@@ -64,11 +68,19 @@ class Claim(t.NamedTuple):
 
     def is_opposed_to(self, other: Claim) -> bool:
         """Return whether both cannot be: a cluster cannot become a primary and a standby, nor follow two others."""
-        return self.becomes != other.becomes or not set(self.peers) & set(other.peers)
+        if self.becomes != other.becomes:
+            return True
+        # A run for a site that is lost names no other cluster.
+        return bool(self.peers and other.peers) and not set(self.peers) & set(other.peers)
 
     def describe(self, now: float) -> str:
         """Return whose it is, and when it was seen last."""
         return f"run {self.run} of {self.owner}, seen {max(0.0, now - self.seen):.0f} s ago"
+
+
+def read_clock() -> float:
+    """Return seconds that also pass while this host is suspended, where the system has such a clock."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 def list_claims(config: t.Mapping[str, t.Any]) -> list[Claim]:
@@ -84,6 +96,11 @@ class Place:
         self.order = min((member.api_url for member in cluster.members), default="")
         self.is_noted = False
         self.renewed = 0.0
+
+    @property
+    def age(self) -> float:
+        """Return the seconds since the claim was noted last."""
+        return read_clock() - self.renewed
 
     def refuse_rivals(self, config: t.Mapping[str, t.Any]) -> list[Claim]:
         """Raise Refusal for a live claim that is opposed to this one. Return those that count for nothing any more."""
@@ -101,17 +118,21 @@ class Place:
 
     def note(self, dead: t.Sequence[Claim] = ()) -> Json:
         """Write the claim with the present time, and take out those of runs that are dead. Return the configuration."""
+        begin = read_clock()
         entry = {**self.claim._asdict(), "peers": list(self.claim.peers), "seen": round(self.client.now)}
         self.is_noted = True
         document = self._patch({self._key: entry, **{f"{PREFIX}{claim.run}": None for claim in dead}})
-        self.renewed = time.monotonic()
+        self.renewed = begin
         return document
 
     def is_known(self) -> bool:
-        """Return whether the claim is still noted, or nobody can say."""
+        """Return whether the claim is still noted, or nobody can say.
+
+        A change of nothing is answered from the DCS; ``/config`` is as old as the last round of that member.
+        """
         try:
-            return self._key in self.client.read("/config")
-        except Unreadable:
+            return self._key in self._patch({f"{PREFIX}nothing": None})
+        except (OutcomeUnknown, Refusal):
             return True
 
     def remove(self) -> None:
@@ -165,32 +186,52 @@ class Claims:
     def renew(self) -> None:
         """Say that this run is alive, where that was long ago. A cluster that takes no change is tried again later."""
         for place in self.places:
-            if time.monotonic() - place.renewed > RENEWAL:
-                self._refuse_lost(place)
+            if place.age > RENEWAL:
+                self._check_kept(place)
+                was_held = place.age < SAFE
                 try:
                     document = place.note()
                 except (OutcomeUnknown, Refusal):
                     continue
-                place.refuse_rivals(document)
+                if not was_held:
+                    place.refuse_rivals(document)
 
     def require(self, client: Client) -> None:
         """Raise an error where another run may have taken over, before a cluster is written to."""
         for place in self.places:
-            if place.client is client and time.monotonic() - place.renewed > RENEWAL:
-                self._refuse_lost(place)
-                self._note(place)
+            if place.client is client and place.age > RENEWAL:
+                self._renew(place)
 
-    def _refuse_lost(self, place: Place) -> None:
-        """Raise OpsError where this run has counted for nothing so long that another one has taken its claim away."""
-        if time.monotonic() - place.renewed > LEASE and not place.is_known():
+    def confirm(self, client: Client) -> Json:
+        """Say again that this run is alive, and return the configuration of that cluster as the DCS has it.
+
+        What ``/config`` answers is what that member has read at its last round.
+        """
+        return self._renew(next(place for place in self.places if place.client is client))
+
+    def _renew(self, place: Place) -> Json:
+        """Note a claim again. Who has held it all the time does not look for others: they have seen it, and end."""
+        self._check_kept(place)
+        was_held = place.age < SAFE
+        document = place.note()
+        if not was_held:
+            self._take_over(place, place.refuse_rivals(document))
+        return document
+
+    def _check_kept(self, place: Place) -> None:
+        """Raise OpsError where another run has taken this one's claim away, which counted for nothing to it."""
+        if not place.is_known():
             raise OpsError(
                 obj=place.title,
-                problem=f"this run could not say for {LEASE:.0f} s that it is alive, and another one has taken over",
+                problem=f"this run could not say for {LEASE:.0f} s that it is alive, or clocks differ by as much, and"
+                " another one has taken over",
                 next_step="Look at both clusters (patroni_cluster_info); run again when the other one has ended",
             )
 
     def _note(self, place: Place) -> None:
-        dead = place.refuse_rivals(place.note())
+        self._take_over(place, place.refuse_rivals(place.note()))
+
+    def _take_over(self, place: Place, dead: t.Sequence[Claim]) -> None:
         if dead:
             place.note(dead)
             for claim in dead:

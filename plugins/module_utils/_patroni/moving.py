@@ -16,6 +16,7 @@ from .._common.retry import Deadline
 from .client import Answer, Client
 from .plan import Leadership, Move, check_single_primary
 from .state import Cluster, Member
+from .unheard import explain_namesakes, is_streaming
 
 INTERVAL = 0.05
 """Seconds between two looks at the cluster while it changes."""
@@ -146,7 +147,8 @@ def list_lacking(cluster: Cluster, names: t.Iterable[str]) -> list[str]:
                 f"{name} is on timeline {member.status.timeline}, {leader.name} on {leader.status.timeline}"
             )
         elif not _follows(cluster, member):
-            problems.append(f"{name} does not stream from {leader.name}")
+            namesakes = explain_namesakes(cluster, member)
+            problems.append(f"{name} does not stream from {leader.name}{f' ({namesakes})' if namesakes else ''}")
     return problems
 
 
@@ -180,8 +182,13 @@ def _has_nosync(member: Member) -> bool:
 
 
 def _follows(cluster: Cluster, member: Member) -> bool:
-    """Return whether somebody sends it WAL: the leader, or another member where replication is cascading."""
-    return any(member.name in other.status.streaming for other in cluster.members)
+    """Return whether somebody sends it WAL: the leader, or another member where replication is cascading.
+
+    Patroni itself says since 3.0.4 whether it receives any.
+    """
+    if member.status.is_receiving is not None:
+        return member.status.is_receiving and any(member.name in one.status.streaming for one in cluster.members)
+    return is_streaming(cluster, member)
 
 
 def _read_quietly(client: Client, before: Cluster) -> Cluster | None:

@@ -15,6 +15,7 @@ import typing as t
 from .._common.errors import Refusal
 from .plan import check_single_primary
 from .state import Cluster, Json, Member, format_lsn, parse_version
+from .unheard import resolve
 
 KEPT_SECTION = "lowtide_standby_cluster"
 """Key of a cluster's configuration: the standby_cluster that it had before it became the primary one."""
@@ -196,6 +197,13 @@ def is_receiving_known(cluster: Cluster) -> bool:
     return cluster.leader is not None and cluster.leader.status.is_receiving is not None
 
 
+def has_archive(cluster: Cluster) -> bool:
+    """Return whether a cluster that follows is configured to get WAL from an archive as well."""
+    postgresql = cluster.config.get("postgresql") or {}
+    sections = (cluster.config.get("standby_cluster"), postgresql.get("recovery_conf"), postgresql.get("parameters"))
+    return any(isinstance(section, dict) and bool(section.get("restore_command")) for section in sections)
+
+
 def check_still(first: Cluster, now: Cluster) -> None:
     """Raise Refusal where a member has received WAL since the first reading."""
     for member in now.members:
@@ -226,7 +234,8 @@ _UNITS = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 def plan_section(follower: Cluster, primary: Cluster) -> tuple[Json, list[str]]:
     """Return what of the kept section of a standby cluster can be written back as it follows again, and what cannot.
 
-    Its hosts where they are members of the primary cluster; its slot where that cluster keeps one of this name.
+    Its hosts where they are several, all members of the primary cluster; its slot where that cluster keeps one of this
+    name. One host is not written back: who led then may be a standby by now, and what follows has the leader's already.
     """
     section = follower.config.get(KEPT_SECTION) or {}
     kept = {key: value for key, value in section.items() if key not in ("host", "port")}
@@ -235,7 +244,9 @@ def plan_section(follower: Cluster, primary: Cluster) -> tuple[Json, list[str]]:
     if slot and slot not in (primary.config.get("slots") or {}):
         del kept["primary_slot_name"]
         left.append(f"primary_slot_name {slot} (slots in the configuration of {primary.scope} has none of this name)")
-    if section.get("host") and follows(follower._replace(config={"standby_cluster": section}), primary):
+    if "," in str(section.get("host") or "") and follows(
+        follower._replace(config={"standby_cluster": section}), primary
+    ):
         kept.update({key: section[key] for key in ("host", "port") if key in section})
     return kept, left
 
@@ -309,7 +320,19 @@ def streams(member: Member, source: Cluster) -> bool:
     """
     if source.get(member.name) is None:
         return any(member.name in other.status.streaming for other in source.members)
-    return any((member.name, member.host) in other.status.clients for other in source.members)
+    return bool(source.find_sources(member.name) & {member.host, *resolve(member.host)})
+
+
+def list_not_following(old: Cluster, new: Cluster) -> list[str]:
+    """Return why a cluster is not known to follow the primary one: by its configuration alone it may get nothing."""
+    unfenced = list_unfenced(old)
+    if unfenced:
+        return unfenced
+    if old.leader is None:
+        return ["nobody leads it"]
+    if old.leader.status.timeline != new.timeline or not streams(old.leader, new):
+        return [f"{old.leader.name} is on timeline {old.leader.status.timeline}, and does not stream from it yet"]
+    return []
 
 
 def _check_followed(cluster: Cluster, other: Cluster) -> None:

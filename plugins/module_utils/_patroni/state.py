@@ -275,6 +275,11 @@ class Cluster(t.NamedTuple):
         """Return the member of this name."""
         return next((member for member in self.members if member.name == name), None)
 
+    def find_sources(self, name: str) -> frozenset[str]:
+        """Return the addresses from which servers of a name stream from a member that answers."""
+        answering = [member.status for member in self.members if not member.status.error]
+        return frozenset(address for status in answering for client, address in status.clients if client == name)
+
     def measure_lag(self, member: Member) -> tuple[int | None, int | None]:
         """Return the bytes of WAL that a member has not received, and not replayed; None where it is not known."""
         end, status = self.position, member.status

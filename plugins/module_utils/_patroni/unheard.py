@@ -7,12 +7,14 @@ Private to lowtide.ops: do not import from other collections.
 
 A member whose Patroni is gone leaves ``/cluster`` once its key has ended, and another one is elected. Its PostgreSQL
 may go on and accept writes. So who is silent is judged by its PostgreSQL: a standby streams from a member that answers,
-and one that is off takes no connection. What can be neither seen nor excluded is reported as not known.
+and one that is off takes no connection, where those of members that run take one from here: a firewall that rejects
+looks the same. What can be neither seen nor excluded is reported as not known.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import socket
 import typing as t
 from concurrent.futures import ThreadPoolExecutor
@@ -64,7 +66,7 @@ def find_unheard(client: Client, cluster: Cluster, before: Cluster | None = None
     found: list[tuple[str, str, Member | str]] = [
         (f"member {member.name}", member.status.error, member)
         for member in cluster.members
-        if member.status.error and not is_streaming(cluster, member.name)
+        if member.status.error and not is_streaming(cluster, member)
     ]
     gone = [member for member in before.members if cluster.get(member.name) is None] if before else []
     strangers: list[Unheard] = []
@@ -72,7 +74,7 @@ def find_unheard(client: Client, cluster: Cluster, before: Cluster | None = None
     for url, status in zip(asked, client.read_statuses(list(asked)), strict=True):
         member = asked[url]
         label = f"member {member.name}" if member else f"address {url}"
-        if status.error and not (member and is_streaming(cluster, member.name)):
+        if status.error and not (member and is_streaming(cluster, member, has_left=True)):
             found.append((label, f"{url}: {status.error}", member or url))
         elif status.accepts_writes and status.scope == cluster.scope and not _is_known(cluster, status):
             strangers.append(Unheard(label, PRIMARY, f"{url} says so, on timeline {status.timeline}", ""))
@@ -80,8 +82,28 @@ def find_unheard(client: Client, cluster: Cluster, before: Cluster | None = None
         return strangers
     with ThreadPoolExecutor(max_workers=min(16, len(found))) as pool:
         seconds = min(client.request_timeout, PROBE_SECONDS)
-        judged = pool.map(lambda one: _judge(cluster, *one, seconds=seconds), found)
-        return [*strangers, *judged]
+        judged = list(pool.map(lambda one: _judge(cluster, *one, seconds=seconds), found))
+    if any(one.verdict == CLOSED for one in judged) and not _reaches_members(cluster, seconds):
+        judged = [_doubt(one) if one.verdict == CLOSED else one for one in judged]
+    return [*strangers, *judged]
+
+
+def _reaches_members(cluster: Cluster, seconds: float) -> bool:
+    """Return whether the PostgreSQL of each member that runs takes connections from here."""
+    addresses = [(member.host, member.port or DEFAULT_PORT) for member in cluster.members if member.is_running]
+    if not addresses or not all(host for host, _port in addresses):
+        return False
+    with ThreadPoolExecutor(max_workers=min(16, len(addresses))) as pool:
+        return all(verdict == OPEN for verdict in pool.map(lambda address: probe(address, seconds), addresses))
+
+
+def _doubt(one: Unheard) -> Unheard:
+    """Return what a refused connection says where members that run are not reached from here either."""
+    return one._replace(
+        verdict=UNKNOWN,
+        place=f"its PostgreSQL at {one.place} refuses connections, which may be a firewall, since the PostgreSQL of"
+        " members that run cannot be reached from here either",
+    )
 
 
 def refuse_writers(cluster: Cluster, unheard: t.Iterable[Unheard]) -> None:
@@ -121,15 +143,34 @@ def finish_report(outcome: Outcome, unheard: t.Iterable[Unheard], warn: t.Callab
             warn(f"{one.label}: {one.describe()}.")
 
 
-def is_streaming(cluster: Cluster, name: str) -> bool:
-    """Return whether a member that answers sends WAL to one of this name, so that this one is a standby."""
-    return any(name in other.status.streaming for other in cluster.members if not other.status.error)
+def is_streaming(cluster: Cluster, member: Member, *, has_left: bool = False) -> bool:
+    """Return whether a member that answers sends WAL to this one, so that it is a standby.
+
+    Name and address tell: a server of another site may have the same name. The name alone counts where the address of
+    the member is not known from here and one server of this name streams, but not for one that has left the cluster.
+    """
+    sources, own = cluster.find_sources(member.name), resolve(member.host)
+    return bool(sources & own) or (not own and len(sources) == 1 and not has_left)
+
+
+def explain_namesakes(cluster: Cluster, member: Member) -> str:
+    """Return which other servers of a member's name stream, where it does not itself; empty for none."""
+    sources = cluster.find_sources(member.name) - resolve(member.host) - {"None"}
+    if not sources:
+        return ""
+    return f"a server of its name streams from {' and '.join(sorted(sources))}, which is not its address"
 
 
 def _list_other_urls(client: Client, cluster: Cluster, gone: t.Sequence[Member]) -> dict[str, Member | None]:
     """Return the addresses that no member of the cluster has published, with the member that had done so before."""
-    published = {strip_api_url(member.api_url) for member in cluster.members}
-    others: dict[str, Member | None] = {url: None for url in client.urls if url not in published}
+    published = {strip_api_url(member.api_url) for member in [*cluster.members, *gone]}
+    addresses = {address for url in published for address in _resolve_url(url)}
+    others: dict[str, Member | None] = {
+        url: None
+        for url in client.urls
+        # One that is written by its name there is the same.
+        if url not in published and not (_resolve_url(url) and _resolve_url(url) <= addresses)
+    }
     return {**others, **{strip_api_url(member.api_url): member for member in gone}}
 
 
@@ -149,7 +190,8 @@ def _judge(cluster: Cluster, label: str, why: str, who: Member | str, *, seconds
         verdict, place = probe(address, seconds), f"{who.host}:{address[1]}"
         if verdict == UNKNOWN:
             place = f"its PostgreSQL at {place} answers nothing"
-        return Unheard(label, verdict, why, place)
+        namesakes = explain_namesakes(cluster, who)
+        return Unheard(label, verdict, f"{why}; {namesakes}" if namesakes else why, place)
     url = who if isinstance(who, str) else strip_api_url(who.api_url)
     guesses = _guess_addresses(cluster, url)
     for host, port in guesses:
@@ -162,16 +204,28 @@ def _judge(cluster: Cluster, label: str, why: str, who: Member | str, *, seconds
 def _guess_addresses(cluster: Cluster, url: str) -> list[Address]:
     """Return where the PostgreSQL behind an address may listen: on the port of the others, unless that is theirs."""
     host = str(urlsplit(url).hostname or "")
-    known = {(address, member.port or DEFAULT_PORT) for member in cluster.members for address in _resolve(member.host)}
+    known = {(address, member.port or DEFAULT_PORT) for member in cluster.members for address in resolve(member.host)}
     ports = sorted({member.port or DEFAULT_PORT for member in cluster.members})
-    own = _resolve(host)
+    own = resolve(host)
     return [(host, port) for port in ports if own and not any((address, port) in known for address in own)]
 
 
-def _resolve(host: str) -> set[str]:
-    with contextlib.suppress(OSError):
-        return {str(entry[4][0]) for entry in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
-    return set()
+@functools.cache
+def resolve(host: str) -> frozenset[str]:
+    """Return the addresses of a host as this one knows them, none where it does not; asked once in a run."""
+    if host:
+        with contextlib.suppress(OSError, UnicodeError):
+            return frozenset(str(entry[4][0]) for entry in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM))
+    return frozenset()
+
+
+def _resolve_url(url: str) -> frozenset[Address]:
+    """Return the addresses and the port of an address of a REST interface, none for one that is malformed."""
+    with contextlib.suppress(ValueError):
+        parts = urlsplit(url)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        return frozenset((address, port) for address in resolve(str(parts.hostname or "")))
+    return frozenset()
 
 
 def probe(address: Address, seconds: float) -> str:

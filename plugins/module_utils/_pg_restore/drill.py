@@ -26,9 +26,8 @@ from .._common.text import format_count, format_duration, join_some
 from .._pg_backup.database import read_clock
 from .._postgresql.connection import Session, driver_error, new_run_id
 from .._postgresql.errors import sql_error
-from .._postgresql.json_values import to_json_value
-from .._postgresql.operations.query_info import read_rows
-from . import evidence, side
+from .._postgresql.pings import Pings
+from . import evidence, judging, side
 from .restore import Restore
 from .work import Options
 
@@ -49,10 +48,11 @@ _LEFTOVERS = "SELECT datname::text FROM pg_catalog.pg_database WHERE pg_catalog.
 
 @dataclass(frozen=True)
 class DrillOptions:
-    """What the module was asked for; ``max_rpo`` is how old the backup's data may be."""
+    """What the module was asked for; ``max_rpo`` is how old the backup's data may be, ``interval`` the time to the next run."""
 
     live: str
     max_age: timedelta
+    interval: timedelta
     max_rpo: timedelta
     query: str
     query_timeout: float
@@ -103,13 +103,12 @@ class RestoreDrill:
 
     def ensure(self, find: t.Callable[[], Source], *, check: bool) -> None:
         """Read, judge, and unless ``check`` make the drill that is due, of the backup that ``find`` returns."""
-        drills = evidence.find_last(self._bucket, self._place, self._verifier)
         now = read_clock(self._session)
-        why = self._explain_due(drills, now)
+        drills = evidence.find_last(self._bucket, self._place, self._verifier, latest=now + SKEW)
+        why = judging.explain_due(drills, now, max_age=self._options.max_age, interval=self._options.interval)
         self._report(drills, now, why)
         if why is None:
-            if drills.last is not None:
-                self._copy_evidence(drills.last, check=check)
+            self._clear_up(drills.last, check=check)
             return
         signer = self._signer
         if signer is None:
@@ -122,6 +121,8 @@ class RestoreDrill:
         started, clock = now, time.monotonic()
         source = find()
         self._refuse_old(source, now)
+        if self._options.evidence_dir is not None:
+            evidence.check_local(self._options.evidence_dir)
         if check:
             self._restore.ensure(source, check=True)
             self._plan_rest(source)
@@ -132,16 +133,18 @@ class RestoreDrill:
         begun = {"started_at": stamp(started), "backup": source.run, "node": platform.node()}
         name = keys.run_id(now, uuid.uuid4().hex)
         evidence.try_place(self._bucket, self._place, self._options.evidence_dir, name, begun)
-        self._remove_leftovers()
+        self._remove_leftovers(check=False)
         try:
             self._restore.ensure(source, check=False)
-            answer = self._ask(self._restore.name_side(source.run))
+            # The query may take minutes, in which nothing else is said on this session.
+            with Pings(self._session.is_alive, period=self._restore.ping_period):
+                answer = self._ask(self._restore.name_side(source.run))
             seconds = time.monotonic() - clock
+            described = self._describe(source, started=started, rto=seconds, answer=answer)
         except BaseException:
             # What was found is in the result, and a copy for each night fills the disk.
             self._remove_failed(source.run)
             raise
-        described = self._describe(source, started=started, rto=seconds, answer=answer)
         failure = self._remove_proven(source.run)
         facts = self._outcome.facts
         facts["database"] = None
@@ -174,6 +177,18 @@ class RestoreDrill:
             " or set max_rpo to what may be lost",
         )
 
+    def _clear_up(self, last: Drill | None, *, check: bool) -> None:
+        """See to what an earlier drill has left open, where none is due."""
+        if last is not None:
+            self._copy_evidence(last, check=check)
+        if self._signer is None:
+            return  # it was asked to look only
+        # A copy that could not be removed then has all the rows, and the next drill may be days away.
+        self._remove_leftovers(check=check)
+        removed = self._outcome.facts["removed"]
+        if removed:
+            self._outcome.summary += f"; {'would drop' if check else 'dropped'} {join_some(removed)}"
+
     def _copy_evidence(self, last: Drill, *, check: bool) -> None:
         """Write the evidence of the last drill to the folder of this host that lacks it."""
         folder = self._options.evidence_dir
@@ -185,22 +200,6 @@ class RestoreDrill:
         if not check:
             self._outcome.write_attempted = True
             evidence.save_local(folder, last.name, last.body, last.signature)
-
-    def _explain_due(self, drills: Drills, now: datetime) -> str | None:
-        """Return why a drill is due; None when the last one is young enough. One dated in the future does not count."""
-        if drills.last is None:
-            return "there is no evidence of a proven drill" + (
-                f" ({drills.bad[0][0]}: {drills.bad[0][1]})" if drills.bad else ""
-            )
-        age, allowed = now - drills.last.finished_at, self._options.max_age
-        if age < -SKEW:
-            return f"the last proven drill is dated in the future ({stamp(drills.last.finished_at)})"
-        if age <= allowed:
-            return None
-        return (
-            f"the last proven drill is {format_duration(age.total_seconds())} old,"
-            f" allowed are {format_duration(allowed.total_seconds())}"
-        )
 
     def _report(self, drills: Drills, now: datetime, why: str | None) -> None:
         last = drills.last
@@ -253,14 +252,14 @@ class RestoreDrill:
             told = error if isinstance(error, OpsError) else sql_error(self._restore.name_side(run), error)
             self.warnings.append(f"The copy was not removed, which the next drill does: {told}")
 
-    def _remove_leftovers(self) -> None:
-        """Drop what drills that were killed have left, whatever backup it was; never what another run is making."""
+    def _remove_leftovers(self, *, check: bool) -> None:
+        """Drop what earlier drills have left, whatever backup it was; never what another run is making."""
         live = self._options.live
         head = side.name_database(live, PURPOSE, "20000101T000000Z-00000000").rpartition(f"_{PURPOSE}_")[0]
         start = f"{head}_{PURPOSE}_"
         names = [row[0] for row in self._session.query(_LEFTOVERS, {"start": start})]
         names = [name for name in names if _RUN.fullmatch(name[len(start) :])]
-        if names:
+        if names and not check:
             self._restore.lock()
         removed = self._outcome.facts["removed"]
         for name, found in side.read_databases(self._session, *names).items():
@@ -269,30 +268,28 @@ class RestoreDrill:
                 mark is not None and mark.database == live and name == side.name_database(live, PURPOSE, mark.backup)
             )
             if is_ours and mark is not None and mark.state in (side.RESTORING, side.RESTORED):
-                self._remover.remove(mark.backup, check=False)
+                self._remover.remove(mark.backup, check=check)
             elif found.is_unmarked and head == live:
                 # Where the name had to be cut, it may be the beginning of another database's.
-                side.drop_database(self._session, name, end_sessions=False)
+                if not check:
+                    side.drop_database(self._session, name, end_sessions=False)
             else:
                 continue
             removed.append(name)
-            self._outcome.changed = self._outcome.write_attempted = True
+            self._outcome.plan.append(
+                PlanItem(f"database {name}", "drop", "an earlier drill has left it", reversible=False)
+            )
+            self._outcome.changed = True
+            self._outcome.write_attempted = not check
 
     def _ask(self, database: str) -> dict[str, t.Any]:
         """Ask the application's query of the copy: one row, whose boolean columns are all true."""
-        params = {
-            "query": self._options.query,
-            "values": {},
-            "max_rows": 1,
-            "timeout": self._options.query_timeout,
-        }
         own = replace(self._settings, dbname=database)
         # A database whose transactions are read only is as good as any: this one only reads.
         with Session(own, module="pg_restore", run_id=new_run_id(), writes=False) as session:
-            answer = read_rows(session, params)
-        rows = [dict(zip(answer.columns, map(to_json_value, row), strict=True)) for row in answer.rows]
+            rows = judging.ask(session, self._options.query, self._options.query_timeout)
         self._outcome.facts["answer"] = rows
-        return judge_answer(rows, obj=f"query on database {database}")
+        return judging.judge_answer(rows, obj=f"query on database {database}")
 
     def _describe(
         self, source: Source, *, started: datetime, rto: float, answer: t.Mapping[str, t.Any]
@@ -340,24 +337,3 @@ class RestoreDrill:
             f" {join_some([f'{column}={value}' for column, value in document['answer'].items()])},"
             f" signed by {signer.public_key}"
         )
-
-
-def judge_answer(rows: t.Sequence[t.Mapping[str, t.Any]], *, obj: str) -> dict[str, t.Any]:
-    """Return the one row of an answer that proves a drill, or raise with what is not true."""
-    step = "Look into the backup: what the application needs is not in it. If the query is wrong, correct it"
-    if not rows:
-        raise OpsError(obj=obj, problem="it returns no row", next_step=step)
-    row = dict(rows[0])
-    judged = {column: value for column, value in row.items() if isinstance(value, bool) or value is None}
-    if not any(isinstance(value, bool) for value in row.values()):
-        raise OpsError(
-            obj=obj,
-            problem=f"it returns no boolean column to judge by ({join_some(sorted(row))})",
-            next_step="Have it say what must be true, as in SELECT count(*) > 1000 AS has_orders, count(*) AS orders FROM orders",
-        )
-    wrong = sorted(column for column, value in judged.items() if value is not True)
-    if wrong:
-        raise OpsError(
-            obj=obj, problem=f"not true: {join_some([f'{name} is {row[name]}' for name in wrong])}", next_step=step
-        )
-    return row

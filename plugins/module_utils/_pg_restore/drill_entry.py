@@ -10,7 +10,6 @@ from dataclasses import replace
 
 from .._backup import keys
 from .._common.amounts import parse_age
-from .._common.errors import Refusal
 from .._common.retry import Deadline
 from .._pg_backup.database import read_clock
 from .._pg_backup.entry import PLACE_SPEC, check_positive
@@ -18,6 +17,7 @@ from .._postgresql.connection import Session, driver_error, new_run_id, settings
 from .._postgresql.errors import sql_error
 from .._s3.bucket import Bucket
 from .._s3.connection import make_client
+from . import judging
 from .drill import DrillOptions, RestoreDrill
 from .evidence import Signer, Verifier
 from .source import LATEST, find_backup
@@ -30,6 +30,7 @@ if t.TYPE_CHECKING:
 DRILL_SPEC: dict[str, dict[str, t.Any]] = {
     **PLACE_SPEC,
     "max_age": {"type": "str", "default": "7d"},
+    "interval": {"type": "str"},
     "on_due": {"type": "str", "choices": ["run", "fail"], "default": "run"},
     "max_rpo": {"type": "str", "default": "2d"},
     "query": {"type": "str"},
@@ -49,15 +50,13 @@ def drill(module: AnsibleModule, outcome: Outcome) -> None:
     params = module.params
     check_positive(params, "timeout", "query_timeout")
     runs = params["on_due"] == "run"
-    if runs and not (params["query"] or "").strip():
-        raise Refusal(
-            obj="option query",
-            problem="it is empty",
-            next_step="Give one statement that says what must be true, such as SELECT count(*) > 1000 AS has_orders FROM orders",
-        )
+    if runs:
+        judging.check_query(params["query"])
+    max_age = parse_age(params["max_age"])
     options = DrillOptions(
         live=params["login_db"],
-        max_age=parse_age(params["max_age"]),
+        max_age=max_age,
+        interval=judging.read_interval(params, max_age),
         max_rpo=parse_age(params["max_rpo"], option="max_rpo"),
         query=params["query"] or "",
         query_timeout=params["query_timeout"],
@@ -67,12 +66,7 @@ def drill(module: AnsibleModule, outcome: Outcome) -> None:
     )
     prefix = keys.clean_prefix(params["prefix"])
     signer = Signer(params["signing_key"], params["public_keys"]) if params["signing_key"] else None
-    if signer is None and (runs or not params["public_keys"]):
-        raise Refusal(
-            obj="option signing_key",
-            problem="it is not given" if runs else "neither it nor public_keys is given",
-            next_step="Give the key that signs the evidence" + ("" if runs else ", or the public keys that may have"),
-        )
+    judging.refuse_no_key(params)
     bucket = Bucket(make_client(module), params["bucket"])
     settings = replace(settings_from(params), dbname=params["maintenance_db"])
     with Session(settings, module="pg_restore", run_id=new_run_id()) as session:

@@ -56,10 +56,15 @@ _TABLESPACE = re.compile(
 _IN_DATABASE = re.compile(rf"^ALTER ROLE ({IDENTIFIER}) IN DATABASE ", re.MULTILINE)
 _FOR_ROLE = re.compile(rf"^ALTER DEFAULT PRIVILEGES FOR ROLE ({IDENTIFIER}) ", re.MULTILINE)
 _POLICY = re.compile(rf"^CREATE POLICY .* TO ((?:{IDENTIFIER})(?:, (?:{IDENTIFIER}))*)(?: USING| WITH|;)", re.MULTILINE)
+_GRANTOR = re.compile(rf"^SET SESSION AUTHORIZATION ({IDENTIFIER});$", re.MULTILINE)
 _NAME = re.compile(IDENTIFIER)
 _HASH_BITS = (1 << 64) - 1
 
 DATABASE_KINDS = ("DATABASE", "DATABASE PROPERTIES")
+DATABASE_OWNER = "pg_database_owner"
+"""The role that whoever owns a database is a member of in it, whose schema public is."""
+NO_OWNER = ("", "-")
+"""How a header says that an object has none, as an extension."""
 _GRANTS = ("ACL", "COMMENT", "SECURITY LABEL")
 
 
@@ -102,7 +107,8 @@ class CopyStatements(t.NamedTuple):
 class Schema(t.NamedTuple):
     """The statements of a dump by object; with the versions of the server and of pg_dump.
 
-    ``object_owners`` own large objects, where pg_dump has written that among the rows (17 and newer).
+    ``object_owners`` own large objects, where pg_dump has written that among the rows (17 and newer). ``about_owners`` are
+    the grants, comments and security labels with the owner of what they are on, by their headers.
     """
 
     entries: dict[Entry, list[str]]
@@ -110,6 +116,7 @@ class Schema(t.NamedTuple):
     program_version: int | None
     object_owners: frozenset[str] = frozenset()
     tablespaces: frozenset[str] = frozenset()
+    about_owners: frozenset[tuple[Entry, str]] = frozenset()
 
     @property
     def extensions(self) -> list[str]:
@@ -137,6 +144,16 @@ class Schema(t.NamedTuple):
         texts = (blank_literals("\n".join(statements)) for statements in self.entries.values())
         found = {match[1] for text in texts for pattern in (_OWNER, _FOR_ROLE) for match in pattern.finditer(text)}
         return {unquote(name) for name in found} | self.object_owners
+
+    def find_grantors(self) -> set[str]:
+        """Return the roles as which a restore grants, since they have passed on what was granted to them."""
+        texts = (blank_literals("\n".join(statements)) for statements in self.entries.values())
+        return {unquote(match[1]) for text in texts for match in _GRANTOR.finditer(text)}
+
+    def find_given(self) -> list[tuple[Entry, str]]:
+        """Return grants, comments and labels on what the dump does not make, with its owner: the server's own, or of extensions."""
+        made = self.find_owners() | {*NO_OWNER, DATABASE_OWNER}
+        return sorted((entry, owner) for entry, owner in self.about_owners if owner not in made)
 
     def name_copy(self, quoted: str) -> CopyStatements:
         """Return what makes a database named ``quoted`` what the dump says of its own; a Refusal of any other statement."""
@@ -195,7 +212,10 @@ def read_schema(text: str) -> Schema:
     versions = [pattern.search(head) for pattern in (_DUMPED_FROM, _DUMPED_BY)]
     server, program = (None if match is None else int(match[1]) for match in versions)
     tablespaces = {match[1] or match[2] for match in _TABLESPACE.finditer(blank_literals(text))}
-    return Schema(entries, server, program, tablespaces=frozenset(map(unquote, tablespaces)))
+    about = frozenset(
+        (Entry(header.kind, header.schema, header.name), header.owner) for header in headers if header.kind in _GRANTS
+    )
+    return Schema(entries, server, program, tablespaces=frozenset(map(unquote, tablespaces)), about_owners=about)
 
 
 class Rows(t.NamedTuple):
@@ -229,12 +249,23 @@ class DataReader(RowCounter):
         self._about: dict[int, int] = {}
         self._open: int | None = None
         self._unknown: bytes | None = None
+        self._inserted: bytes | None = None
 
-    def read(self) -> Data:
-        """Return what has been read so far; a Refusal where it has a call whose outcome cannot be compared."""
+    def check(self) -> None:
+        """Raise where something has been read by now whose outcome cannot be compared."""
         if self._unknown is not None:
             text = self._unknown.decode("utf-8", "backslashreplace")
             raise refuse(text, "it is no call that pg_dump is known to write among the rows")
+        if self._inserted is not None:
+            raise Refusal(
+                obj=f"statement {self._inserted.decode('utf-8', 'backslashreplace')!r} of the dump",
+                problem="its rows are statements (pg_dump --inserts, --column-inserts, --rows-per-insert), and are not compared so",
+                next_step="Make the dump without these options (lowtide.ops.pg_backup, or pg_dump -Fc), or restore it by hand",
+            )
+
+    def read(self) -> Data:
+        """Return what has been read so far; a Refusal where it has something whose outcome cannot be compared."""
+        self.check()
         rows = {decode_table(table): Rows(count, self._totals[table]) for table, count in self.rows.items()}
         objects = {oid: found.hexdigest() for oid, found in self._objects.items()}
         return Data(rows, dict(self._sequences), objects, dict(self._about))
@@ -266,6 +297,8 @@ class DataReader(RowCounter):
             oid = int(match[1])
             self._about[oid] = (self._about.get(oid, 0) + hash(statement)) & _HASH_BITS
             return None
+        if statement.startswith(b"INSERT INTO ") and self._inserted is None:
+            self._inserted = statement.partition(b" VALUES")[0].partition(b"(")[0].strip()[:80]  # no values
         return parse_copy(statement)
 
     def _read_call(self, statement: bytes) -> None:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from .._backup import keys
-from .._backup.manifest import parse_stamp
+from .._backup.manifest import parse_stamp, stamp
 from .._common.dependencies import require
 from .._common.errors import OpsError, Refusal
 from .._common.text import join_some
@@ -146,10 +146,34 @@ def try_place(
     bucket: Bucket, place: keys.Place, folder: str | None, name: str, document: t.Mapping[str, t.Any]
 ) -> None:
     """Note that a drill has begun where its evidence will be: who may not write there learns it before the restore."""
-    body = json.dumps({"format": FORMAT, **document}, sort_keys=True).encode() + b"\n"
+    body = _write_begun(document)
     bucket.put(f"{name_folder(place)}{name}{STARTED}", body, content_type="application/json")
     if folder is not None:
         write_local(folder, {f"{name}{STARTED}": body})
+
+
+def try_local(folder: str, name: str, document: t.Mapping[str, t.Any]) -> None:
+    """Do as :func:`try_place` for evidence that is kept in a folder of this host only."""
+    write_local(folder, {f"{name}{STARTED}": _write_begun(document)})
+
+
+def _write_begun(document: t.Mapping[str, t.Any]) -> bytes:
+    return json.dumps({"format": FORMAT, **document}, sort_keys=True).encode() + b"\n"
+
+
+def check_local(folder: str) -> None:
+    """Refuse a folder of this host that evidence cannot be written to; nothing is written."""
+    existing = os.path.abspath(folder)
+    while not os.path.lexists(existing):
+        existing = os.path.dirname(existing)
+    if os.path.isdir(existing) and os.access(existing, os.W_OK | os.X_OK):
+        return
+    raise Refusal(
+        obj=f"option evidence_dir: {folder}",
+        problem=f"evidence cannot be written there: {existing} is "
+        + ("not writable for this user" if os.path.isdir(existing) else "no directory"),
+        next_step="Name a folder that this user may write to, or make it for this user, and run again",
+    )
 
 
 def save(bucket: Bucket, place: keys.Place, name: str, body: bytes, signature: bytes) -> str:
@@ -183,8 +207,8 @@ def write_local(folder: str, files: t.Mapping[str, bytes]) -> None:
         ) from error
 
 
-def find_last(bucket: Bucket, place: keys.Place, signer: Verifier) -> Drills:
-    """Return the last proven drill; of newer evidence that does not count, why."""
+def find_last(bucket: Bucket, place: keys.Place, signer: Verifier, *, latest: datetime) -> Drills:
+    """Return the last proven drill that is not dated after ``latest``; of newer evidence that does not count, why."""
     folder = name_folder(place)
     listed = {entry.key for entry in bucket.list_objects(folder)}
     bad: list[tuple[str, str]] = []
@@ -194,12 +218,19 @@ def find_last(bucket: Bucket, place: keys.Place, signer: Verifier) -> Drills:
             continue
         body, signature = bucket.read(key), bucket.read(key + SIGNATURE)
         problem = None if signer.is_ours(body, signature) else "its signature is not of this key"
-        name = key.rpartition("/")[2].removesuffix(".json")
+        name = key.rpartition("/")[2][: -len(".json")]
         drill = None if problem else read_document(bucket.url(key), place, name=name, body=body, signature=signature)
-        if drill is not None:
+        if drill is not None and drill.finished_at <= latest:
             return Drills(drill, bad)
+        if drill is not None:
+            problem = explain_future(drill.finished_at)
         bad.append((bucket.url(key), problem or "it is not of a proven drill of this database"))
     return Drills(None, bad)
+
+
+def explain_future(finished: datetime) -> str:
+    """Return why evidence of a clock that was wrong does not count: for it every later drill would be an older one."""
+    return f"it is dated in the future ({stamp(finished)}); set the clock of the server that it names by NTP"
 
 
 def read_document(url: str, place: keys.Place, *, name: str, body: bytes, signature: bytes) -> Drill | None:
@@ -219,9 +250,9 @@ def read_document(url: str, place: keys.Place, *, name: str, body: bytes, signat
     return Drill(url, finished, document, name, body, signature) if is_ours else None
 
 
-def find_last_local(folder: str, signer: Verifier, *, expected: t.Mapping[str, t.Any]) -> Drills:
+def find_last_local(folder: str, signer: Verifier, *, expected: t.Mapping[str, t.Any], latest: datetime) -> Drills:
     """Return the last proven drill that :func:`save_local` has written to a folder, of those whose documents say
-    ``expected``; of newer evidence that does not count, why.
+    ``expected``, and that is not dated after ``latest``; of newer evidence that does not count, why.
     """
     bad: list[tuple[str, str]] = []
     try:
@@ -251,5 +282,8 @@ def find_last_local(folder: str, signer: Verifier, *, expected: t.Mapping[str, t
         if not signer.is_ours(body, signature):
             bad.append((path, "its signature is not of this key"))
             continue
-        return Drills(Drill(path, finished, document, name.removesuffix(".json"), body, signature), bad)
+        if finished > latest:
+            bad.append((path, explain_future(finished)))
+            continue
+        return Drills(Drill(path, finished, document, name[: -len(".json")], body, signature), bad)
     return Drills(None, bad)

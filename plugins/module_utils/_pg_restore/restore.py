@@ -149,7 +149,7 @@ class Restore:
                 problem=f"{live} is not the database which has taken its place",
                 next_step="It is left alone, since it may be the only good one. Look at both, and drop it by hand",
             )
-        side.refuse_sessions(self._session, name, self._outcome.blockers)
+        side.refuse_sessions(self._session, name, self._outcome.blockers, own="")
         replication.refuse_replication(self._session, name, self._outcome.blockers, is_dropped=True)
         self._drop(name, why=f"{live} has taken its place, and a person lets it go", check=check)
 
@@ -225,6 +225,7 @@ class Restore:
                 problem="it is not on this server, and compare_with is original",
                 next_step="Set compare_with to backup, or correct login_db",
             )
+        self._refuse_shut(live, source)
         existing = restore_rights.read_roles(own)
         missing = schema.find_roles() - existing
         text = source.read_globals() if missing else None
@@ -244,6 +245,24 @@ class Restore:
         lacks += restore_rights.find_tablespace_lacks(own, schema.tablespaces)
         restore_rights.refuse_lacks(list(dict.fromkeys(lacks)), self._outcome.blockers)
         return Work(source, restorer, tools, schema, statements, mark, databases, missing, roles, places)
+
+    def _refuse_shut(self, live: side.Database | None, source: Source) -> None:
+        """Refuse what has to look into a live database that nobody may connect to, before hours go into a copy."""
+        if live is None or live.is_invalid or live.allows_connections:
+            return
+        if self._options.compare_with == "original":
+            why = "compare_with is original"
+        elif source.manifest is None and self._options.state == side.LIVE:
+            why = "this dump has no manifest, so that its tables are compared with those that have rows there"
+        else:
+            return
+        raise Refusal(
+            obj=f"database {live.name}",
+            problem=f"it allows no connections, and {why}",
+            next_step=f"ALTER DATABASE {quote(live.name)} ALLOW_CONNECTIONS true, with the applications stopped"
+            + ("; or set compare_with to backup" if self._options.compare_with == "original" else "")
+            + "; then run again",
+        )
 
     def _refuse_state(self, databases: dict[str, side.Database], source: Source, mark: side.Mark) -> None:
         """Refuse what is on the server and is not ours to drop, rename or replace."""
@@ -270,7 +289,8 @@ class Restore:
             self._refuse_unprepared(databases.get(self.name_side(source.run)), source, live)
         replication.refuse_replication(self._session, live.name, self._outcome.blockers, is_dropped=False)
         if self._options.sessions == "refuse":
-            side.refuse_sessions(self._session, live.name, self._outcome.blockers)
+            own = f"lowtide.ops {MODULE} {self._run_id}"
+            side.refuse_sessions(self._session, live.name, self._outcome.blockers, own=own)
         else:
             side.refuse_unendable(self._session, live.name, self._outcome.blockers)
 
@@ -278,10 +298,11 @@ class Restore:
         """Refuse to replace a database by a backup of which there is no copy beside.
 
         A swap uses up its copy, and only state beside makes one. So a request for the swap that comes once more, long
-        after it was fulfilled, finds none, whatever has become of marks in comments and of the kept original.
+        after it was fulfilled, finds none, whatever has become of marks in comments and of the kept original. One that was
+        not restored to its end is none: beside may have been killed, or given up.
         """
-        mark = None if copy is None else copy.mark
-        if mark is not None and not mark.tables:
+        whole = side.Mark(source.run, self._options.live, side.RESTORED)
+        if copy is not None and copy.is_restored(whole, system=self._session.server.system_identifier):
             return
         raise Refusal(
             obj=f"database {live.name}",
@@ -479,7 +500,7 @@ class Restore:
     def _analyze(self, copy: str) -> None:
         """Give the copy statistics, which no dump has: without them every query is planned by guesses."""
         with self._enter(copy) as inside, translate_errors(f"ANALYZE of database {copy}"):
-            inside.execute(f"SET statement_timeout = {max(1, int(self._deadline.remaining * 1000))}")
+            inside.execute(f"SET statement_timeout = {max(1, min(int(self._deadline.remaining * 1000), 2**31 - 1))}")
             inside.execute("ANALYZE")
 
     def _swap(self, work: Work, *, compared: side.Database | None) -> None:
@@ -498,7 +519,8 @@ class Restore:
         kept = self.name_kept(source.run)
         swap = Swap(live=own.live, kept=kept, mark=work.mark, copy=copy, original=live, limits=tuple(limits))
         self._outcome.write_attempted = True
-        side.end_pooled(self._session, copy.name)
+        for name in (copy.name, own.live):
+            side.end_pooled(self._session, name)
         if own.sessions == "end" and live is not None:
             with Session(self._settings, module=MODULE, run_id=self._run_id) as end:
                 done = swap_databases(self._session, swap, end=end)
@@ -511,6 +533,10 @@ class Restore:
             "swap_seconds": round(done.seconds, 3),
             "sessions_ended": done.ended,
         }
+        if live is not None and not live.is_invalid and not live.allows_connections:
+            self.warnings.append(
+                f"{own.live} is shut as it was before: ALTER DATABASE {quote(own.live)} ALLOW_CONNECTIONS true lets clients in"
+            )
         standbys = 0 if live is None else replication.count_standbys(self._session)
         if standbys:
             self.warnings.append(

@@ -176,7 +176,8 @@ class Restorer:
             # The settings are in the first lines; further down it might be a row.
             Command((find_program("sed", package="sed"), "-e", "1,40{/^SET transaction_timeout = 0;$/d;}")),
             Command(
-                (psql, "-X", "-q", "--no-password", "-v", "ON_ERROR_STOP=1", target),
+                # As a file: then the place is before each message.
+                (psql, "-X", "-q", "--no-password", "-v", "ON_ERROR_STOP=1", "-f", "-", target),
                 env=own.environment,
                 next_step=step,
             ),
@@ -202,7 +203,7 @@ class Restorer:
             for pipeline in pipelines:
                 if streams is not None:
                     streams.attach(pipeline)
-            self._feed(part, pipelines, is_whole=True)
+            self._feed(part, pipelines, is_whole=True, check=reader.check)
             for pipeline in reversed(pipelines):
                 pipeline.finish()
         unfinished = reader.explain_end()
@@ -229,14 +230,25 @@ class Restorer:
     def _url(self, part: str) -> str:
         return self._dump.bucket.url(self._dump.objects[part])
 
-    def _feed(self, part: str, pipelines: t.Sequence[Pipeline], *, is_whole: bool) -> None:
-        """Give an object to all of ``pipelines``, and compare it with the manifest where it was read whole."""
+    def _feed(
+        self,
+        part: str,
+        pipelines: t.Sequence[Pipeline],
+        *,
+        is_whole: bool,
+        check: t.Callable[[], None] = lambda: None,
+    ) -> None:
+        """Give an object to all of ``pipelines``, and compare it with the manifest where it was read whole.
+
+        ``check`` raises where what has been read by then cannot be compared: not all of it is restored for that.
+        """
         digest, size = hashlib.sha256(), 0
         stream = self._dump.bucket.stream(self._dump.objects[part])
         with contextlib.closing(t.cast("t.Generator[bytes, None, None]", stream)) as chunks:
             for chunk in chunks:
                 digest.update(chunk)
                 size += len(chunk)
+                check()
                 try:
                     for pipeline in pipelines:
                         pipeline.check()

@@ -12,7 +12,7 @@ from .._common.errors import Refusal
 from .._common.outcome import Blocker
 from .._common.text import format_count, join_some
 from .._postgresql.names import INHERIT_VERSION, format_name
-from .amcheck import AMCHECK
+from .amcheck import AMCHECK, is_amcheck
 from .dump_text import Schema, unquote
 from .sql_text import IDENTIFIER
 
@@ -34,6 +34,10 @@ SELECT rolname::text, rolsuper FROM pg_catalog.pg_roles
    AND NOT (pg_catalog.pg_has_role(session_user, oid, 'USAGE') AND pg_catalog.pg_has_role(session_user, oid, %(handing)s))
  ORDER BY 1
 """
+_MEMBER = """
+SELECT rolname::text FROM pg_catalog.pg_roles
+ WHERE rolname::text = ANY (%(roles)s) AND pg_catalog.pg_has_role(session_user, oid, 'USAGE')
+"""
 _TABLESPACES = """
 SELECT n.name, s.oid IS NOT NULL AS is_there FROM unnest(%(names)s::text[]) AS n (name)
   LEFT JOIN pg_catalog.pg_tablespace s ON s.spcname::text = n.name
@@ -52,6 +56,9 @@ SELECT n.name FROM unnest(%(names)s::text[]) AS n (name)
  WHERE coalesce(s.context, '') IN ('', 'superuser', 'superuser-backend'){granted}
 """
 _GRANTED = " AND NOT pg_catalog.has_parameter_privilege(session_user, n.name, 'SET')"
+OWN_PUBLIC = 150000
+"""From this version on the schema public belongs to the owner of the database."""
+PUBLIC = ("-", "SCHEMA public")
 PARAMETER_RIGHTS = 150000
 """From this version on a right to a setting can be granted."""
 _NO_ADMIN = """
@@ -132,6 +139,7 @@ def find_lacks(session: Session, schema: Schema, *, owners: t.Collection[str]) -
             if session.server.version >= INHERIT_VERSION:
                 statement += " WITH INHERIT TRUE, SET TRUE"
             lacks.append(_lack(account, what, statement))
+        lacks += find_grant_lacks(session, schema, account)
     forced = find_forced(schema)
     if forced and not (account.is_superuser or account.sees_all_rows):
         what = f"{join_some(forced)} {'has' if len(forced) == 1 else 'have'} FORCE ROW LEVEL SECURITY, and it may not read all rows"
@@ -150,6 +158,28 @@ def find_lacks(session: Session, schema: Schema, *, owners: t.Collection[str]) -
             lacks.append(blocker)
         elif there[name].is_privileged and not account.is_superuser:
             lacks.append(_lack(account, f"only a superuser may create the extension {name}", "Restore as a superuser"))
+    return lacks
+
+
+def find_grant_lacks(session: Session, schema: Schema, account: Account) -> list[Blocker]:
+    """Return which grants, comments and labels of a dump its restore would come to at its end and not be able to make.
+
+    ``account`` is no superuser.
+    """
+    lacks = []
+    for grantor in sorted(schema.find_grantors()):
+        if format_name(grantor) != account.name:
+            what = f"it may not grant as {format_name(grantor)}, who has passed on what was granted to it"
+            lacks.append(_lack(account, what, "Restore as a superuser"))
+    given = [(entry, owner) for entry, owner in schema.find_given() if not is_amcheck(entry, schema.entries)]
+    if session.server.version >= OWN_PUBLIC:
+        given = [(entry, owner) for entry, owner in given if entry[1:] != PUBLIC]
+    owners = sorted({owner for _entry, owner in given})
+    known = {row[0] for row in session.query(_MEMBER, {"roles": owners})}
+    titles = [entry.title for entry, owner in given if owner not in known]
+    if titles:
+        what = f"the dump has {join_some(titles)}, and it does not own that"
+        lacks.append(_lack(account, what, "Restore as a superuser"))
     return lacks
 
 

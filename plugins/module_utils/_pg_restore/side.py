@@ -233,9 +233,17 @@ def block_sessions(name: str, sessions: t.Iterable[ClientSession]) -> list[Block
     ]
 
 
-def refuse_sessions(session: Session, name: str, blockers: list[Blocker]) -> None:
-    """Refuse to rename or drop a database that somebody is connected to; each of them becomes a blocker."""
-    sessions = list_sessions(session, name)
+def refuse_sessions(session: Session, name: str, blockers: list[Blocker], *, own: str) -> None:
+    """Refuse to rename or drop a database that somebody is connected to; each of them becomes a blocker.
+
+    Sessions of this run, whose application begins with ``own``, are closed, and the server waits some seconds for their
+    ends. What a pooler keeps of the account's own sessions is ended before the names are exchanged.
+    """
+    sessions = [
+        entry
+        for entry in list_sessions(session, name)
+        if not (own and entry.application.startswith(own)) and not (entry.is_left and session.is_pooled)
+    ]
     if not sessions:
         return
     blockers += block_sessions(name, sessions)

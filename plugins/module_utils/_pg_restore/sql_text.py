@@ -74,6 +74,7 @@ class Header(t.NamedTuple):
     end: int
     fixed: int = 0
     """Where the last literal with line breaks ends that follows it: nothing before that is cut off as a setting."""
+    owner: str = ""
 
 
 def find_headers(text: str) -> list[Header]:
@@ -88,7 +89,7 @@ def find_headers(text: str) -> list[Header]:
             # A name may look like the rest of a header. Then it is not known what this is, and it is none of the database.
             if "; Type: " in lexeme["owner"] or "; Type: " in lexeme["schema"]:
                 kind = f"AMBIGUOUS {kind}"
-            headers.append(Header(kind, lexeme["schema"], lexeme["name"], *lexeme.span()))
+            headers.append(Header(kind, lexeme["schema"], lexeme["name"], *lexeme.span(), owner=lexeme["owner"]))
         elif headers and "\n" in lexeme[0]:
             headers[-1] = headers[-1]._replace(fixed=lexeme.end())
     return headers

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
+import secrets
 import shutil
 import signal
 import typing as t
@@ -25,12 +27,15 @@ if t.TYPE_CHECKING:
     from .._common.retry import Deadline
 
 MARK = ".lowtide-drill"
-"""What says that all below the directory is a drill's."""
+"""Names the folders below the directory that drills have made, by random names: nobody else's is taken for one."""
 PARTS = ("data", "tablespaces", "run", "socket")
-"""What a drill puts there besides: PGDATA, tablespaces, settings and locks, and the server's socket."""
-LONGEST_SOCKET = 107 - len("/socket/.s.PGSQL.5432")
-SPARE = 64 << 20
-"""Bytes that are to be left besides the files themselves and a tenth of them: WAL that is replayed."""
+"""What a drill puts in its folder: PGDATA, tablespaces, settings and locks, and the server's socket."""
+LONGEST_SOCKET = 107 - len("/drill-01234567/socket/.s.PGSQL.5432")
+SPARE = 128 << 20
+"""Bytes for WAL that is replayed, besides the files themselves and a tenth of them."""
+RESERVE = 10
+"""What part of the file system a drill leaves free, but no more than its own size: others may grow on it meanwhile."""
+_FOLDER = re.compile("drill-[0-9a-f]{8}")
 END_SECONDS = 60.0
 
 
@@ -39,9 +44,21 @@ class DrillPlace:
 
     def __init__(self, path: str) -> None:
         self.path = Path(path)
-        self.data, self.tablespaces, self.run, self.socket = (self.path / part for part in PARTS)
+        self._name_parts(f"drill-{secrets.token_hex(4)}")
         self._own = -1
         self.mark = -1
+
+    def _name_parts(self, folder: str) -> None:
+        self.folder = self.path / folder
+        self.data, self.tablespaces, self.run, self.socket = (self.folder / part for part in PARTS)
+
+    def _list_left(self) -> list[Path]:
+        """Return the folders that the mark names and that are there."""
+        try:
+            names = (self.path / MARK).read_text(encoding="utf-8").split()
+        except FileNotFoundError:
+            return []
+        return [self.path / name for name in names if _FOLDER.fullmatch(name) and (self.path / name).is_dir()]
 
     def check(self) -> None:
         """Refuse a directory that is not for drills; nothing is changed."""
@@ -63,8 +80,8 @@ class DrillPlace:
             return
         if not self.path.is_dir() or self.path.is_symlink():
             raise Refusal(obj=title, problem="it is no directory", next_step="Name one that is for drills only")
-        found = {entry.name for entry in self.path.iterdir()}
-        foreign = sorted(found - {MARK, *PARTS}) if MARK in found else sorted(found)
+        own = {MARK, *(folder.name for folder in self._list_left() if not folder.is_symlink())}
+        foreign = sorted(entry.name for entry in self.path.iterdir() if entry.name not in own)
         if foreign:
             raise Refusal(
                 obj=title,
@@ -74,13 +91,15 @@ class DrillPlace:
 
     def check_room(self, size: int) -> None:
         """Refuse where the files of the backup would not fit; what a killed drill has left counts as free."""
-        needed = size + size // 10 + SPARE
         folder = next(folder for folder in (self.path, *self.path.parents) if folder.exists())
-        free = shutil.disk_usage(folder).free + _measure(self.path)
+        usage = shutil.disk_usage(folder)
+        needed = size + size // 10 + SPARE + min(size, usage.total // RESERVE)
+        free = usage.free + _measure(self.path)
         if free < needed:
             raise Refusal(
                 obj=f"option directory: {self.path}",
-                problem=f"{format_size(free)} are free there, and the drill takes {format_size(needed)}",
+                problem=f"{format_size(free)} are free there, and the drill takes {format_size(needed)} with what is to"
+                " stay free",
                 next_step="Name a directory on a larger file system, or free space",
             )
 
@@ -99,41 +118,50 @@ class DrillPlace:
             raise self._refuse_running("another drill is running in it", "Wait for its end")
         self.check()  # it may have changed since it was first looked at
         self.mark = os.open(self.path / MARK, os.O_RDWR | os.O_CREAT, 0o600)
-        left = [str(self.path / part) for part in PARTS if (self.path / part).exists()]
-        if left:
-            self._end_server(deadline)
+        left = self._list_left()
+        for folder in left:
+            self._end_server(folder / PARTS[0], deadline)
         if not _try_lock(self.mark):
             raise self._refuse_running(
                 "what a killed drill has started in it (pgbackrest restore) is still running",
                 "Wait for its end, or end it",
             )
-        self._clear()
-        for part in PARTS:
-            (self.path / part).mkdir(mode=0o700)
-        return left
+        self._clear(left)
+        # Noted before it is made: a drill that is killed in between leaves a name of nothing.
+        os.ftruncate(self.mark, 0)
+        os.pwrite(self.mark, f"{self.folder.name}\n".encode(), 0)
+        os.fsync(self.mark)
+        for folder in (self.folder, self.data, self.tablespaces, self.run, self.socket):
+            folder.mkdir(mode=0o700)
+        return [str(folder) for folder in left]
 
     def close(self) -> None:
         """Remove all that is the drill's, the mark last."""
         if self.mark >= 0:
-            self._clear()
-            (self.path / MARK).unlink(missing_ok=True)
+            self._clear([self.folder] if self.folder.exists() else [])
+            try:
+                (self.path / MARK).unlink(missing_ok=True)
+            except OSError as error:
+                raise self._explain_left(error) from error
             os.close(self.mark)
             self.mark = -1
         if self._own >= 0:
             os.close(self._own)
             self._own = -1
 
-    def _clear(self) -> None:
+    def _clear(self, folders: t.Iterable[Path]) -> None:
         try:
-            for part in PARTS:
-                if (self.path / part).exists():
-                    shutil.rmtree(self.path / part)
+            for folder in folders:
+                shutil.rmtree(folder)
         except OSError as error:
-            raise OpsError(
-                obj=f"directory {self.path}",
-                problem=f"what a drill has put there cannot be removed: {error.strerror} ({error.filename})",
-                next_step="Remove it as the user who runs this task, or see why it cannot; the next run tries again",
-            ) from error
+            raise self._explain_left(error) from error
+
+    def _explain_left(self, error: OSError) -> OpsError:
+        return OpsError(
+            obj=f"directory {self.path}",
+            problem=f"what a drill has put there cannot be removed: {error.strerror} ({error.filename})",
+            next_step="Remove it as the user who runs this task, or see why it cannot; the next run tries again",
+        )
 
     def _refuse_running(self, problem: str, step: str) -> Refusal:
         os.close(self._own)
@@ -143,9 +171,9 @@ class DrillPlace:
             self.mark = -1
         return Refusal(obj=f"directory {self.path}", problem=problem, next_step=f"{step}, and run again")
 
-    def _end_server(self, deadline: Deadline) -> None:
+    def _end_server(self, data: Path, deadline: Deadline) -> None:
         """End the server that a killed drill has left, and wait until all of it is gone."""
-        process = find_server(self.data)
+        process = find_server(data)
         if process is None:
             return
         os.kill(process, signal.SIGQUIT)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import typing as t
 from datetime import timedelta
 
+from .._backup.plan import explain_age
 from .._common.text import format_duration
 
 if t.TYPE_CHECKING:
@@ -43,12 +44,15 @@ def decide(
     *,
     now: float,
     max_age: timedelta,
+    interval: timedelta,
     full_max_age: timedelta,
     between: str,
 ) -> Decision:
     """Decide what is due at ``now``, seconds since the epoch by the clock that pgBackRest stamps backups with.
 
-    ``between`` is the type of a backup between two full ones. It builds only on a full one that was verified.
+    The next occasion is in ``interval``, as for :func:`explain_age`. ``between`` is the type of a backup between two
+    full ones. It builds only on a full one that was verified, and that is young enough half an interval from now: so
+    full ones come at the occasion nearest to ``full_max_age``, whatever seconds a run begins sooner or later.
     """
     current = [backup for backup in backups if backup.is_current]
     by_label = {backup.label: backup for backup in current}
@@ -62,20 +66,23 @@ def decide(
         return Decision(f"the newest backup {last.label} found damage in the database", corrupt=last)
     newest = max(usable, key=lambda backup: backup.ended, default=None)
     full = max((backup for backup in usable if backup.type == FULL), key=lambda backup: backup.ended, default=None)
-    due = between if builds_on_sound(current, usable, between, now=now, full_max_age=full_max_age) else FULL
+    full_until = full_max_age - interval / 2
+    due = between if builds_on_sound(current, usable, between, now=now, full_max_age=full_until) else FULL
     if newest is None:
         return Decision(explain_none(current, len(backups) - len(current)), type=due)
-    age = now - newest.started
-    words = f"the newest backup without errors {newest.label} is {format_duration(age)} old"
-    allowed = format_duration(max_age.total_seconds())
-    if age > max_age.total_seconds():
-        return Decision(f"{words}, allowed are {allowed}", type=due)
+    age = timedelta(seconds=now - newest.started)
+    readable = format_duration(age.total_seconds())
+    words = f"the newest backup without errors {newest.label} is {readable} old"
+    late = explain_age(age, max_age=max_age, interval=interval)
+    if late is not None:
+        return Decision(f"{words}{late}", type=due)
     if full is None or now - full.started > full_max_age.total_seconds():
         words = "there is no full backup without errors that is young enough, allowed are"
         return Decision(f"{words} {format_duration(full_max_age.total_seconds())}", type=FULL)
     if not newest.verified_at:
         return Decision(f"{words}, and nobody has verified it", unverified=newest)
-    return Decision(f"the newest verified backup {newest.label} is {format_duration(age)} old, allowed are {allowed}")
+    allowed = format_duration(max_age.total_seconds())
+    return Decision(f"the newest verified backup {newest.label} is {readable} old, allowed are {allowed}")
 
 
 def explain_none(current: t.Sequence[Backup], others: int) -> str:

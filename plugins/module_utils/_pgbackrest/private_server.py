@@ -32,6 +32,7 @@ OLDEST = 12
 STOP_SECONDS = 60.0
 _CONTROL = re.compile(r"^(max_\w+) setting:\s*(\d+)$", re.MULTILINE)
 _NAMES = {"max_worker_processes", "max_prepared_xacts", "max_locks_per_xact", "max_connections"}
+_SEGMENT = re.compile(r"^Bytes per WAL segment:\s*(\d+)$", re.MULTILINE)
 _CHECKSUMS = re.compile(r"^Data page checksum version:\s*(\d+)$", re.MULTILINE)
 _FATAL = re.compile(r"(?:FATAL|PANIC|ERROR):.*")
 HBA = "local all all trust\n"
@@ -49,9 +50,18 @@ def make_restore_command(argv: t.Sequence[str]) -> str:
 
 
 def write_settings(
-    place: DrillPlace, *, version: int, limits: t.Mapping[str, int], restore_command: str, target: str
+    place: DrillPlace,
+    *,
+    version: int,
+    limits: t.Mapping[str, int],
+    restore_command: str,
+    target: str,
+    segment: int = 16 << 20,
 ) -> str:
-    """Return the whole configuration of the server. ``limits`` are those of the control file."""
+    """Return the whole configuration of the server.
+
+    ``limits`` are those of the control file, and so is ``segment``, the bytes of a WAL segment.
+    """
     values: dict[str, str] = {
         "cluster_name": "lowtide-drill",
         "hba_file": str(place.run / "pg_hba.conf"),
@@ -86,12 +96,18 @@ def write_settings(
         "max_locks_per_transaction": str(limits.get("max_locks_per_xact", 64)),
         "max_connections": "20",
         "restore_command": restore_command,
+        # Replayed WAL stays until a restartpoint, and the file system may be the one of the server in production.
+        "max_wal_size": f"{max(64, 3 * segment >> 20)}MB",
+        "min_wal_size": f"{2 * segment >> 20}MB",
+        "checkpoint_timeout": "30s",
         "recovery_target_timeline": "latest",
         "recovery_target": "immediate" if target == "immediate" else "",
         "recovery_target_action": "promote",
     }
     if version >= 15:
         values["archive_library"] = ""
+    if version >= 17:
+        values["event_triggers"] = "off"
     return "".join(f"{name} = {quote_setting(value)}\n" for name, value in values.items())
 
 
@@ -160,12 +176,14 @@ class PrivateServer:
         limits = {name: int(value) for name, value in _CONTROL.findall(control) if name in _NAMES}
         checksums = _CHECKSUMS.search(control)
         self.has_checksums = checksums is not None and int(checksums[1]) > 0
+        segment = _SEGMENT.search(control)
         settings = write_settings(
             self._place,
             version=self._programs.version,
             limits=limits,
             restore_command=restore_command,
             target=target,
+            segment=int(segment[1]) if segment else 16 << 20,
         )
         for name in ("standby.signal", "postmaster.pid", "postmaster.opts"):
             (data / name).unlink(missing_ok=True)
@@ -182,7 +200,12 @@ class PrivateServer:
             *("-D", str(self._place.data)),
             *("-c", f"config_file={self._place.run / 'postgresql.conf'}"),
         ]
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
+        # libpq's go; those of pgBackRest are for the restore_command, where a site configures it by them.
+        environment = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith("PG") or name.startswith("PGBACKREST_")
+        }
         with self._log.open("wb") as log:
             # In a session of its own, so that a signal to this run does not end it halfway; the next run ends it.
             self._process = subprocess.Popen(

@@ -125,7 +125,7 @@ class PgBackRest:
                 *("--output=json", f"--repo={self.repository}"),
                 next_step="Look whether this user may read the repository",
             )
-            archived |= list_archived(output)
+            archived.update(list_archived(output))
         return archived
 
     def annotate(self, label: str, key: str, value: str) -> None:

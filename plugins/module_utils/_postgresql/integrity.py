@@ -81,6 +81,15 @@ SELECT c.oid::bigint AS oid, n.nspname AS schema, c.relname AS name, c.relkind::
    AND (%(schemas)s::text[] IS NULL OR n.nspname = ANY (%(schemas)s::text[]))
  ORDER BY n.nspname, coalesce(o.relname, c.relname), c.relkind DESC, c.relname
 """
+# A partitioned table has no rows of its own: it stands for its partitions.
+_CHOSEN_SQL = """
+SELECT n.nspname AS schema, c.relname AS name, coalesce(p.relid::oid, c.oid)::bigint AS oid
+  FROM pg_catalog.pg_class c
+  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+  LEFT JOIN LATERAL pg_catalog.pg_partition_tree(c.oid) p ON c.relkind = 'p'
+ WHERE c.relkind IN ('r', 'm', 'p') AND c.relname = ANY (%(names)s::name[])
+   AND (%(schemas)s::text[] IS NULL OR n.nspname = ANY (%(schemas)s::text[]))
+"""
 _HEAP_SQL = """
 SELECT blkno::bigint AS block, offnum::int AS "offset", msg AS message
   FROM {schema}.verify_heapam(%(oid)s::oid, check_toast => %(toast)s, startblock => %(start)s) LIMIT %(limit)s
@@ -216,15 +225,39 @@ def list_relations(
     session: Session, *, schemas: t.Sequence[str] | None, tables: t.Sequence[TableName], catalogs: bool
 ) -> list[Relation]:
     """Return the tables that are asked for with their indexes, each table before its own."""
-    relations = session.read(Relation, _RELATIONS_SQL, {"schemas": schemas, "catalogs": catalogs})
     if not tables:
-        return relations
-    names = {(table.schema, table.name) for table in tables}
-    return [
-        relation
-        for relation in relations
-        if (relation.schema, relation.table_name) in names or (None, relation.table_name) in names
-    ]
+        return session.read(Relation, _RELATIONS_SQL, {"schemas": schemas, "catalogs": catalogs})
+    relations = session.read(Relation, _RELATIONS_SQL, {"schemas": None, "catalogs": catalogs})
+    chosen = {oid for oids in read_chosen(session, tables, schemas=schemas).values() for oid in oids}
+    return [relation for relation in relations if relation.table_oid in chosen]
+
+
+def read_chosen(
+    session: Session, tables: t.Sequence[TableName], *, schemas: t.Sequence[str] | None
+) -> dict[TableName, set[int]]:
+    """Return for each name which tables it means, by their oids: those of that name, and their partitions."""
+    names = sorted({table.name for table in tables})
+    rows = session.query(_CHOSEN_SQL, {"names": names, "schemas": schemas})
+    return {
+        table: {oid for schema, name, oid in rows if name == table.name and table.schema in (None, schema)}
+        for table in tables
+    }
+
+
+def find_unknown(
+    session: Session,
+    relations: t.Sequence[Relation],
+    *,
+    schemas: t.Sequence[str] | None,
+    tables: t.Sequence[TableName],
+) -> list[str]:
+    """Return the names of which there is nothing to look at."""
+    if not tables:
+        known = {relation.schema for relation in relations}
+        return [schema for schema in schemas or [] if schema not in known]
+    found = {relation.table_oid for relation in relations}
+    chosen = read_chosen(session, tables, schemas=schemas)
+    return [format_name(*filter(None, table)) for table in tables if not chosen[table] & found]
 
 
 class Examiner:

@@ -60,11 +60,11 @@ def to_json_value(value: t.Any) -> t.Any:
         return {str(key): to_json_value(item) for key, item in value.items()}
     if isinstance(value, Decimal):
         return format_decimal(value)
-    if isinstance(value, memoryview | bytes):
+    if isinstance(value, (memoryview, bytes)):
         return f"\\x{bytes(value).hex()}"
     if isinstance(value, float) and not math.isfinite(value):
         return format_special(value)
-    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
 
 
 def format_special(value: float) -> str:

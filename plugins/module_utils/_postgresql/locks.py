@@ -54,6 +54,14 @@ ORDER BY l.objid, a.backend_start
 """
 
 
+_OWN = """
+SELECT 1 FROM pg_catalog.pg_locks
+ WHERE locktype = 'advisory' AND classid = %(class)s::bigint::oid AND objid = %(key)s::bigint::oid AND objsubid = 2
+   AND database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
+   AND granted AND pid = pg_catalog.pg_backend_pid()
+"""
+
+
 def read_holders(session: Session, *keys: int, anywhere: bool = False) -> list[Holder]:
     """Return the other sessions that hold one of these locks of this database; takes no lock.
 
@@ -87,7 +95,7 @@ class ClusterLock(AdvisoryLock):
     """A session-level advisory lock that excludes others of the same key in every database of the server.
 
     Each takes it in its own database first and looks for others then: of two that begin in the same moment both may be told
-    False, and never both True.
+    False, and never both True. Who has it already does not look: another one that is about to be told False holds it for a moment.
     """
 
     def __init__(self, session: Session, key: int) -> None:
@@ -96,8 +104,11 @@ class ClusterLock(AdvisoryLock):
 
     def try_acquire(self) -> bool:
         """Acquire the lock exclusively, or return False at once."""
+        is_held = bool(self._session.query(_OWN, self._keys))
         if not super().try_acquire():
             return False
+        if is_held:
+            return True
         if read_holders(self._session, self._key, anywhere=True):
             self.release()
             return False

@@ -108,23 +108,31 @@ def _is_refused_elsewise(settings: Settings, error: Exception) -> bool:
     return False
 
 
+def wait_for_login(address: Settings, user: str, password: str, *, deadline: Deadline) -> Login:
+    """Return the login that the server accepts, or the last one that it refuses; another server of it may be a moment behind.
+
+    Few attempts: where failed logins are counted, they must not lock the role or this address.
+    """
+    backoff = Backoff(first=0.05, limit=5.0)
+    while not (login := try_login(address, user, password)).is_accepted and not deadline.passed:
+        deadline.pause(backoff.take_pause())
+    return login
+
+
 def require_login(
     address: Settings, user: str, password: str, *, current_user: str | None, deadline: Deadline
 ) -> Login:
     """Return the login that the server accepts; a standby or a pooler may know of a new password a moment later.
 
     ``current_user`` is whom it must be then (``ALTER ROLE ... SET role``). Raises WaitTimeout and OpsError.
-    Few attempts: where failed logins are counted, they must not lock the role or this address.
     """
-    backoff = Backoff(first=0.05, limit=5.0)
-    while not (login := try_login(address, user, password)).is_accepted:
-        if deadline.passed:
-            raise WaitTimeout(
-                obj=replace(address, user=user).target,
-                problem=f"the new password is refused there: {login.error}",
-                next_step="Let the role in by pg_hba.conf; where a pooler answers, give it auth_query, or the role in its userlist",
-            )
-        deadline.pause(backoff.take_pause())
+    login = wait_for_login(address, user, password, deadline=deadline)
+    if not login.is_accepted:
+        raise WaitTimeout(
+            obj=replace(address, user=user).target,
+            problem=f"the new password is refused there: {login.error}",
+            next_step="Let the role in by pg_hba.conf; where a pooler answers, give it auth_query, or the role in its userlist",
+        )
     if current_user and login.current_user != current_user:
         raise OpsError(
             obj=replace(address, user=user).target,

@@ -58,7 +58,7 @@ def parse_name(text: str, *, option: str) -> TableName:
     )
 
 
-@functools.cache
+@functools.lru_cache(maxsize=None)  # noqa: UP033  # managed hosts may have Python 3.8
 def _format_part(part: str) -> str:
     if _PLAIN.fullmatch(part):
         return part

@@ -23,7 +23,7 @@ def test_a_bucket_that_refuses_does_not_keep_a_disk_full(
 ) -> None:
     """Nor does a folder that is not there: the rest is done, the result says what, and the role fails."""
     for number in range(3):
-        path = tmp_path / f"{number}.dump"
+        path = tmp_path / f"2026090{3 - number}.dump"
         path.write_bytes(b"x" * 5000)
         moment = time.time() - (40 + number) * DAY
         os.utime(path, (moment, moment))
@@ -49,4 +49,4 @@ def test_a_bucket_that_refuses_does_not_keep_a_disk_full(
     assert "No such file" in told
     assert "nobody-has-made-this" in told
     assert "summary: removed 1 of 1 expired file" in told
-    assert sorted(path.name for path in tmp_path.glob("*.dump")) == ["0.dump", "1.dump"]
+    assert sorted(path.name for path in tmp_path.glob("*.dump")) == ["20260902.dump", "20260903.dump"]

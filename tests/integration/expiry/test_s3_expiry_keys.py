@@ -64,7 +64,8 @@ def deny_some(lab: dict[str, Any], server: str, artifacts: Artifacts) -> tuple[d
         )
     own = lab["versitygw"]["append_only"]
     place = f"arn:aws:s3:::{artifacts.bucket}"
-    allowed = {"s3:ListBucket": place, "s3:GetObject": f"{place}/*", "s3:DeleteObject": f"{place}/*free"}
+    allowed = {"s3:GetObject": f"{place}/*", "s3:DeleteObject": f"{place}/*free"}
+    allowed |= dict.fromkeys(("s3:ListBucket", "s3:ListBucketVersions"), place)
     principal = {"AWS": [own["access_key"]]}
     statements = [
         {"Effect": "Allow", "Principal": principal, "Action": [action], "Resource": [resource]}

@@ -10,12 +10,14 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from labkit.postgresql_programs import USER
 
+from ansible_collections.lowtide.ops.plugins.module_utils._backup.manifest import stamp
 from support.modules import ModuleRun, finish_module, start_module
 
 from .conftest import AS_OWNER, STANZA, Archived
@@ -57,6 +59,13 @@ class Drilled:
     def list_evidence(self) -> list[Path]:
         """The documents that were written."""
         return sorted(self.evidence.glob("*.json")) if self.evidence.exists() else []
+
+    def date_back(self, document: Path, age: timedelta) -> None:
+        """Have the evidence say that the drill ended some time ago, signed by the same key."""
+        content = json.loads(document.read_text()) | {"finished_at": stamp(datetime.now(UTC) - age)}
+        document.write_text(json.dumps(content))
+        sign = ("pkeyutl", "-sign", "-inkey", self.key, "-rawin", "-in", document, "-out", f"{document}.sig")
+        self.archived.run("openssl", *sign)
 
     def list_left(self) -> list[str]:
         """What is in the directory of drills."""
@@ -133,6 +142,16 @@ def test_a_backup_is_proven_and_then_young_enough(drilled: Drilled) -> None:
     failed = drilled.drill(max_age="0s", on_due="fail")
     assert failed.failed
     assert "allowed are 0 s" in failed.msg
+    looking: dict[str, Any] = dict.fromkeys(("directory", "database", "query", "signing_key")) | {"on_due": "fail"}
+    seen = drilled.drill(**looking, public_keys=[run["drill"]["public_key"]])
+    assert (seen.failed, seen["last"]["path"]) == (False, str(path)), seen.msg
+    assert "neither it nor public_keys is given" in drilled.drill(**looking).msg
+    drilled.date_back(path, timedelta(days=6, hours=23))
+    weekly = drilled.drill(check=True)
+    assert "would be 13 d 23 h old at the next run, allowed are 7 d" in weekly["summary"]
+    for options in ({"on_due": "fail"}, {"interval": "10m"}):
+        young = drilled.drill(check=True, **options)
+        assert (young.failed, young.changed) == (False, False), young.msg
     path.write_text(path.read_text().replace('"proven": true', '"proven":  true'))
     assert drilled.drill(check=True)["bad"][0]["problem"] == "its signature is not of this key"
 
@@ -176,7 +195,8 @@ def test_settings_of_the_original_do_not_count(drilled: Drilled) -> None:
 
 def test_what_must_not_be_is_refused(drilled: Drilled) -> None:
     """Nothing is touched. Options, with what is said of them."""
-    live = str(drilled.place / "data")
+    live, shut = str(drilled.place / "data"), drilled.place / "shut"
+    shut.mkdir(mode=0o755)
     cases: list[tuple[dict[str, Any], str]] = [
         ({"directory": str(drilled.place / "log")}, "it is not empty: it has"),
         ({"directory": f"{live}/base/drill"}, "is the data directory of a PostgreSQL server"),
@@ -185,9 +205,12 @@ def test_what_must_not_be_is_refused(drilled: Drilled) -> None:
         ({"backup": "20200101-000000F"}, "backup 20200101-000000F of stanza shop: the repository has"),
         ({"signing_key": live}, "it cannot be read"),
         ({"query": " "}, "it is empty"),
+        ({"directory": None}, "option directory: it is not given"),
+        ({"evidence_dir": str(shut / "below")}, "shut is not writable for this user"),
+        ({"target": "immediate", "max_rpo": "0s"}, "the newest data in the repository is"),
     ]
     for options, words in cases:
-        run = drilled.drill(**options)
+        run = drilled.drill(check="evidence_dir" in options, **options)
         assert run.failed
         assert words in run.msg
         assert run["error"]["refused"]
@@ -204,16 +227,18 @@ def damage(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "case", ["check", "missing_wal", "repository", pytest.param("needed_wal", marks=pytest.mark.sweep)]
+    "case", ["check", "old", "missing_wal", "repository", pytest.param("needed_wal", marks=pytest.mark.sweep)]
 )
 def test_a_failure_proves_nothing_and_leaves_nothing(drilled: Drilled, case: str) -> None:
-    """A query that is not true, an archive with a gap, a damaged repository, WAL that the backup itself needs."""
+    """A query that is not true, data that is too old, an archive with a gap, a damaged repository, WAL that the backup itself needs."""
     archived = drilled.archived
     (backup,) = archived.list_backups()
     segments = sorted((drilled.place / f"repository/archive/{STANZA}").glob("15-1/*/0000*-*"))
     options: dict[str, Any] = {}
     if case == "check":
         options, words = {"query": "SELECT count(*) = 7 AS has_seven FROM orders"}, "not true: has_seven is False"
+    elif case == "old":
+        options, words = {"max_rpo": "0s"}, "the newest data in the repository is"
     elif case == "missing_wal":
         for number in range(3):
             archived.sql(f"INSERT INTO orders VALUES ({6000 + number}, 'later')")
@@ -236,15 +261,34 @@ def test_a_failure_proves_nothing_and_leaves_nothing(drilled: Drilled, case: str
     assert drilled.is_quiet()
 
 
+def test_what_cannot_be_removed_takes_nothing_from_the_proof(drilled: Drilled) -> None:
+    """A folder of somebody else is in the way: that is an error, and the evidence is there all the same."""
+    process = drilled.start()
+    while not (drilled.directory / "data/postmaster.pid").exists():
+        assert process.poll() is None, process.communicate()
+    kept = drilled.directory / "tablespaces/kept"
+    kept.mkdir(mode=0o755)
+    (kept / "file").touch()
+    run = finish_module(process)
+    assert run.failed
+    assert "what a drill has put there cannot be removed" in run.msg
+    assert (run["drill"]["proven"], run["drill"]["copy_removed"]) == (True, False)
+    assert drilled.is_quiet()
+    assert not drilled.drill(on_due="fail").failed
+    shutil.rmtree(kept)
+    after = drilled.drill(max_age="0s")
+    assert (after.failed, after["drill"]["copy_removed"], drilled.list_left()) == (False, True, []), after.msg
+
+
 @pytest.mark.parametrize(
     "point",
     ["server", pytest.param("mark", marks=pytest.mark.sweep), pytest.param("data", marks=pytest.mark.sweep)],
 )
 def test_a_killed_drill_is_made_up_for(drilled: Drilled, point: str) -> None:
     """What it left is ended and removed by the next one; beside a running one no other begins."""
-    sign = {"mark": MARK, "data": "data/PG_VERSION", "server": "data/postmaster.pid"}[point]
+    sign = {"mark": MARK, "data": "drill-*/data/PG_VERSION", "server": "drill-*/data/postmaster.pid"}[point]
     process = drilled.start()
-    while not (drilled.directory / sign).exists():
+    while not list(drilled.directory.glob(sign)):
         assert process.poll() is None, process.communicate()
     beside = drilled.drill()
     assert beside["error"]["refused"] or process.poll() is not None

@@ -50,6 +50,9 @@ def test_a_lock_of_the_cluster_is_seen_from_every_database(
         assert read_holders(second, key) == []
         assert read_holders(first, key, anywhere=True) == []  # what was refused has been given back
         assert AdvisoryLock(second, key).try_acquire()
+        # Another one that is about to be refused has it in its own database for a moment.
+        assert ClusterLock(first, key).try_acquire()
+        ClusterLock(first, key).release()
         AdvisoryLock(second, key).release()
         ClusterLock(first, key).release()
         assert ClusterLock(second, key).try_acquire()

@@ -137,10 +137,24 @@ def test_only_what_was_read_is_called_whole(damaged: Server) -> None:
         grant_documented_rights(damaged.superuser, "plain", integrity="watch")
         granted = ask(damaged, "plain")
         assert (granted["status"], granted["checked"]) == ("whole", ["table public.plain"])
+        for statement in (
+            "CREATE TABLE events (id int PRIMARY KEY) PARTITION BY RANGE (id)",
+            "CREATE TABLE first PARTITION OF events FOR VALUES FROM (0) TO (9)",
+        ):
+            damaged.administer(statement, database="plain")
+        chosen = ask(damaged, "plain", tables=["public.events"])
+        assert (chosen["status"], chosen["checked"]) == ("unproven", ["table public.first", "index public.first_pkey"])
+        assert chosen["summary"].startswith("1 table of database plain is whole, and no other was looked at: ")
+        both = ask(damaged, "plain", tables=["plain", "events"], schemas=["public"])
+        assert "table public.plain" in both["checked"]
+        assert "2 tables of database plain are whole" in both["summary"]
+        damaged.administer("DROP TABLE events", database="plain")
     finally:
         damaged.administer("DROP EXTENSION amcheck", database="plain")
     for options, words in (
-        ({"tables": ["nothing"]}, "there is no table of nothing"),
+        ({"tables": ["customers", "public.nothing"]}, "there is no table of public.nothing"),
+        ({"tables": ["customers"], "schemas": ["pg_catalog"]}, "there is no table of customers"),
+        ({"schemas": ["public", "ghost"]}, "there is no table of ghost"),
         ({"timeout": 0}, "option timeout"),
         ({"tables": ["a.b.c"]}, "it is not the name of a table"),
         ({"checksum_failures_after": "2026-11-27 02:00"}, "option checksum_failures_after"),
@@ -176,6 +190,23 @@ def test_the_role_saves_evidence_and_lets_nothing_be_dropped(
     unseen = ansible_playbook(plays, extra_vars=inputs)
     assert unseen.rc != 0
     assert "table public.plain could be looked at and was not" in " ".join(unseen.stdout.split())
+    damaged.administer("ALTER DATABASE plain ALLOW_CONNECTIONS false")
+    shown = {"ansible.builtin.debug": {"msg": "{{ corruption_triage_result.summary }}"}}
+    report = [{**plays[0], "tasks": [role, shown]}]
+    told = ansible_playbook(report, extra_vars={**inputs, "corruption_triage_on_damage": "report"})
+    damaged.administer("ALTER DATABASE plain ALLOW_CONNECTIONS true")
+    assert told.rc == 0, told.stdout
+    assert "database plain is shut: it allows no connections" in " ".join(told.stdout.split())
+    inputs["corruption_triage_connection"] = {**connection, "login_db": "gone"}
+    told = ansible_playbook(report, extra_vars={**inputs, "corruption_triage_on_damage": "report"})
+    assert told.rc == 0, told.stdout
+    assert "database gone is lost: there is no database gone" in " ".join(told.stdout.split())
+    inputs["corruption_triage_tables"] = ["ghost"]
+    inputs["corruption_triage_connection"] = {**connection, "login_db": "plain"}
+    wrong = ansible_playbook(report, extra_vars={**inputs, "corruption_triage_on_damage": "report"})
+    assert wrong.rc != 0
+    assert "there is no table of ghost" in " ".join(wrong.stdout.split())
+    del inputs["corruption_triage_tables"]
     inputs["corruption_triage_connection"] = connection
     damaged.administer("CREATE DATABASE copy TEMPLATE template0")
     try:

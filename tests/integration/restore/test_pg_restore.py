@@ -244,8 +244,11 @@ def test_what_is_not_ours_is_left_alone(shop: Shop) -> None:
 
 
 @pytest.mark.procedure("D19", "C21", "B20")
-def test_the_first_error_ends_a_restore(shop: Shop) -> None:
-    """Where the guides go on over SQL errors and print success: the error is told, and nothing goes live."""
+def test_the_first_error_ends_a_restore(shop: Shop, lab: dict[str, Any]) -> None:
+    """Where the guides go on over SQL errors and print success: the error is told, and nothing goes live.
+
+    By the newest programs, too, which restore into an older server through psql.
+    """
     # A function that finds its table by a search_path: it works until the database is restored.
     for statement in (
         "CREATE TABLE public.rates (i int)",
@@ -256,8 +259,8 @@ def test_the_first_error_ends_a_restore(shop: Shop) -> None:
         shop.site.sql(statement)
     run_id, original = shop.back_up(), shop.oid(shop.name)
     options = shop.site.params(maintenance_db="lowtide", bin_dir=shop.programs, backup=run_id)
-    for _ in range(2):
-        run = run_module("pg_restore", options)
+    for programs in (shop.programs, lab["postgresql_versions"]["client_programs"]):
+        run = run_module("pg_restore", {**options, "bin_dir": programs})
         assert run.failed
         assert 'relation "rates" does not exist' in run.msg
         assert shop.oid(shop.name) == original

@@ -9,11 +9,14 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ansible_collections.lowtide.ops.plugins.module_utils._backup.manifest import stamp
+from ansible_collections.lowtide.ops.plugins.module_utils._pg_restore.evidence import Signer
 from support.modules import CHECKOUT, ModuleRun, run_module, start_module
 from support.postgresql_proxy import Statement, StatementProxy
 from support.restores import Shop
@@ -99,6 +102,24 @@ def test_a_backup_is_proven_by_a_restore(shop: Shop, drill: Drill, key: Path, tm
     assert late.failed
     assert "the last proven drill is" in late.msg
     assert "allowed are 0 s" in late.msg
+
+
+@pytest.mark.procedure("D19", "D21", "E6")
+def test_a_weekly_drill_is_made_each_week(shop: Shop, drill: Drill, key: Path) -> None:
+    """It ended after the time of day at which the next one begins; who only looks takes it as it is."""
+    done = drill()
+    assert not done.failed, done.msg
+    name = done["drill"]["url"].split("/", 3)[3]
+    finished = datetime.now(UTC) - timedelta(days=6, hours=23, minutes=30)
+    body = json.dumps(json.loads(shop.site.get(name)) | {"finished_at": stamp(finished)}).encode()
+    for part, content in ((name, body), (f"{name}.sig", Signer(str(key)).sign(body))):
+        shop.site.client.put_object(Bucket=shop.site.bucket, Key=part, Body=content)
+    weekly = drill(check=True)
+    assert (weekly.failed, weekly.changed) == (False, True), weekly.msg
+    assert "would be 13 d 23 h old at the next run, allowed are 7 d" in weekly["why"]
+    for options in ({"on_due": "fail"}, {"interval": "10m"}):
+        young = drill(check=True, **options)
+        assert (young.failed, young.changed) == (False, False), young.msg
 
 
 @pytest.mark.procedure("D19", "E6")
@@ -189,10 +210,11 @@ def test_who_looks_needs_no_secret(shop: Shop, drill: Drill, tmp_path: Path) -> 
 def test_evidence_has_its_place_before_a_row_is_restored(shop: Shop, drill: Drill, tmp_path: Path) -> None:
     """A folder that cannot be made is an error at once; a copy of the evidence that is missing is written by the next run."""
     (tmp_path / "file").write_text("")
-    failed = drill(evidence_dir=str(tmp_path / "file/below"))
-    assert failed.failed
-    assert "option evidence_dir" in failed.msg
-    assert "restore_seconds" not in failed.result
+    for check in (True, False):
+        failed = drill(check=check, evidence_dir=str(tmp_path / "file/below"))
+        assert failed["error"]["refused"] is True
+        assert "option evidence_dir" in failed.msg
+        assert "restore_seconds" not in failed.result
     assert shop.databases() == [shop.name]
     done = drill()
     assert not done.failed, done.msg
@@ -218,8 +240,14 @@ def test_what_keeps_the_copy_takes_nothing_from_its_proof(shop: Shop, drill: Dri
     assert run.failed
     assert run["drill"]["copy_removed"] is False
     assert not drill(on_due="fail").failed
-    assert not drill(max_age="0s").failed
-    assert shop.databases() == [shop.name]
+    (left,) = [name for name in shop.databases() if name != shop.name]
+    for check in (True, False):
+        # None is due for days, and the copy has all rows.
+        again = drill(check=check)
+        assert not again.failed, again.msg
+        assert (again.changed, again["removed"], again["due"]) == (True, [left], False)
+        assert (left in shop.databases()) is check
+    assert not drill().changed
 
 
 @pytest.mark.procedure("D19")

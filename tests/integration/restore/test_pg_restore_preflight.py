@@ -105,3 +105,33 @@ def test_rows_that_are_hidden_from_their_owner_are_named_first(shop: Shop) -> No
     done = shop.restore()
     assert_done(done)
     assert shop.count("shop.lines", database=shop.copy) == 300
+
+
+@pytest.mark.procedure("A24", "D19")
+def test_grants_that_only_a_superuser_can_give_are_named_first(shop: Shop) -> None:
+    """They would be the last statements, after all rows. A superuser restores them, and a shut database is not compared with."""
+    shop.site.sql(f"GRANT SELECT ON shop.orders TO {shop.reader} WITH GRANT OPTION")
+    shop.site.sql(f"SET SESSION AUTHORIZATION {shop.reader}; GRANT SELECT ON shop.orders TO pg_monitor")
+    shop.site.sql(f"GRANT EXECUTE ON FUNCTION pg_catalog.pg_ls_waldir() TO {shop.reader}")
+    shop = shop.replace_run(shop.back_up())
+    for check in (True, False):
+        run = shop.restore(check=check)
+        assert run["error"]["refused"] is True
+        passed_on, of_server = [entry["what"] for entry in run["blockers"]]
+        assert passed_on == f"it may not grant as {shop.reader}, who has passed on what was granted to it"
+        assert of_server.startswith("the dump has grants on FUNCTION pg_catalog.pg_ls_waldir(")
+        assert run["error"]["next_step"] == "Restore as a superuser"
+        assert shop.databases() == [shop.name]
+    shop.site.sql(f"ALTER ROLE {shop.account} SUPERUSER", database="postgres")
+    shop.site.sql(f"ALTER DATABASE {shop.name} ALLOW_CONNECTIONS false", database="postgres")
+    for check in (True, False):
+        shut = shop.restore(compare_with="original", check=check)
+        assert shut["error"]["refused"] is True
+        assert "it allows no connections, and compare_with is original" in shut.msg
+        assert shop.databases() == [shop.name]
+    assert_done(shop.restore())
+    done = shop.restore(state="live", backup=shop.run_id)
+    assert_done(done)
+    assert "is shut as it was before" in str(done["warnings"])
+    shop.site.sql(f"ALTER DATABASE {shop.name} ALLOW_CONNECTIONS true", database="postgres")
+    assert shop.count() == 500

@@ -36,6 +36,17 @@ def test_a_request_that_comes_once_more_replaces_nothing(shop: Shop) -> None:
         assert "state: beside" in early.msg
         assert shop.databases() == [shop.name]
     assert_done(shop.restore())
+    # What a killed run has left is no copy either: to make one takes hours in which the workloads are stopped.
+    comment = str(ask(shop, f"SELECT shobj_description({shop.oid(shop.copy)}, 'pg_database')")[0][0])
+    comment = comment.replace("'", "''")
+    begun = comment.replace('"restored"', '"restoring"')
+    assert begun != comment
+    shop.site.sql(f"COMMENT ON DATABASE {quoted(shop.copy)} IS '{begun}'", database="postgres")
+    unfinished = shop.restore(**wanted)
+    assert unfinished["error"]["refused"] is True
+    assert "there is no whole copy" in unfinished.msg
+    assert shop.databases() == sorted([shop.name, shop.copy])
+    shop.site.sql(f"COMMENT ON DATABASE {quoted(shop.copy)} IS '{comment}'", database="postgres")
     # The live database gets statistics with the copy, since no dump has any.
     assert (
         int(str(shop.site.sql("SELECT count(*) FROM pg_stats WHERE schemaname = 'shop'", database=shop.copy)[0][0])) > 5

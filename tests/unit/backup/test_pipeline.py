@@ -101,3 +101,24 @@ def test_warnings_of_a_program_that_succeeds_are_kept() -> None:
     warnings: list[str] = []
     assert run(Command(("sh", "-c", script)), deadline=Deadline(30), warn=warnings.append) == b"out\n"
     assert warnings == ["pg_dump: warning: a", "x: warning: c"]
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        ('ERROR:  must be member of role "r"\nLINE 1: SELECT 1\n', 'ERROR:  must be member of role "r"'),
+        ("FATAL:  terminating connection\nDETAIL:  x\n", "FATAL:  terminating connection"),
+        (
+            'psql:<stdin>:40: ERROR:  duplicate key "k"\nDETAIL:  Key (a)=(canary) already exists.\nCONTEXT:  COPY t, line 1\n',
+            'psql:<stdin>:40: ERROR:  duplicate key "k"',
+        ),
+        (
+            "psql:<stdin>:4: FEHLER:  Zugriff verweigert\nDETAIL:  canary\n",
+            "psql:<stdin>:4: FEHLER:  Zugriff verweigert",
+        ),
+    ],
+)
+def test_the_cause_is_never_left_out_with_the_rows(said: str, kept: str) -> None:
+    """Also where no program's name is before the server's message."""
+    assert pipeline.leave_out_rows(said).split("\n")[0] == kept
+    assert "canary" not in pipeline.leave_out_rows(said)

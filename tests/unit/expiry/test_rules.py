@@ -14,6 +14,7 @@ from ansible_collections.lowtide.ops.plugins.module_utils._backup import keys
 from ansible_collections.lowtide.ops.plugins.module_utils._common.amounts import parse_duration, parse_size
 from ansible_collections.lowtide.ops.plugins.module_utils._common.caps import Amount, Caps, refuse_excess
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import Refusal
+from ansible_collections.lowtide.ops.plugins.module_utils._common.series import name_series
 from ansible_collections.lowtide.ops.plugins.module_utils._expiry.rules import (
     Due,
     Labels,
@@ -75,13 +76,33 @@ def test_moments_are_epochs_or_have_an_offset(text: str, moment: datetime | None
 
 def test_an_age_is_reached_by_the_second_and_the_newest_stay() -> None:
     """Older than, not as old as."""
-    versions = [make_version("a1", days=1), make_version("a2", days=1.1), make_version("a3", days=2)]
-    assert [version.key for version in list_due(versions, Rules(older_than=86400))] == ["a2", "a3"]
-    assert [version.key for version in list_due(versions, Rules(older_than=0, keep=2))] == ["a3"]
+    keys = ["a20261127", "a20261126", "a20261125"]
+    versions = [make_version(key, days=days) for key, days in zip(keys, (1, 1.1, 2), strict=True)]
+    assert [version.key for version in list_due(versions, Rules(older_than=86400))] == keys[1:]
+    assert [version.key for version in list_due(versions, Rules(older_than=0, keep=2))] == keys[2:]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("shop-20261127.dump", "shop-20261201.dump", True),
+        ("shop_2026-11-27_02-00.sql.gz", "shop_2026-12-01_02-05.sql.gz", True),
+        ("20261127T020000Z-shop", "20261201T023000Z-shop", True),
+        ("2026.11.csv", "2026.12.csv", True),
+        ("x-1795744800.tar", "x-1795831200123.tar", True),
+        ("db1-20261127.dump", "db2-20261127.dump", False),
+        ("tenant17-2026-11-27.csv", "tenant18-2026-11-27.csv", False),
+        ("saga.log.1", "saga.log.2", False),
+        ("port8080.log", "port9090.log", False),
+    ],
+)
+def test_names_are_of_one_series_by_their_dates_only(one: str, other: str, same: bool) -> None:
+    """The last backup of a host that has stopped must not go because another host's are newer."""
+    assert (name_series(one, None) == name_series(other, None)) is same
 
 
 def test_the_newest_of_each_series_stay_whatever_another_has_that_is_newer() -> None:
-    """By folder and name without digits; a pattern is searched in the whole key, and says what is counted together."""
+    """By folder and name without dates; a pattern is searched in the whole key, and says what is counted together."""
     keys = [f"{folder}/{name}-2026112{day}.csv" for folder in ("a/2026", "b/2026") for name in "xy" for day in (1, 2)]
     versions = [make_version(key, days=90 - number) for number, key in enumerate(keys)]
     rules = Rules(older_than=86400, keep=1)

@@ -188,10 +188,10 @@ def test_killed_before_any_removal_and_run_again(tmp_path: Path) -> None:
     removals = 6
     for number in range(1, removals + 1):
         folder = tmp_path / str(number)
-        kept = {"a-1.dump", "a-2.dump", "b-1.dump", "b-2.dump"}
-        names = [f"{series}-{age}.dump" for series, ages in (("a", 4), ("b", 3)) for age in range(1, ages + 1)]
-        for name in names:
-            write(folder, name, days=40 + int(name[2]), proven=True)
+        kept = {f"{series}-2026090{age}.dump" for series in "ab" for age in (8, 9)}
+        for series, ages in (("a", 4), ("b", 3)):
+            for age in range(ages):
+                write(folder, f"{series}-2026090{9 - age}.dump", days=40 + age, proven=True)
         params = make_params(folder, checksum_suffix=".sha256", series=None)
         process = start_module("file_expiry", params, wrapper=[sys.executable, str(KILLER), str(number)])
         process.communicate(timeout=60)

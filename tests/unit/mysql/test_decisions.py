@@ -22,6 +22,7 @@ from ansible_collections.lowtide.ops.plugins.module_utils._mysql.findings import
     judge_no_connection,
     summarize,
 )
+from ansible_collections.lowtide.ops.plugins.module_utils._mysql.locks import name_client
 from ansible_collections.lowtide.ops.plugins.module_utils._mysql.manifest import (
     LAYOUT,
     MySqlManifest,
@@ -149,7 +150,6 @@ BESIDE = Database("shop__restored", Note("B1", SHOP, RESTORED))
     ("state", "beside", "kept", "todo"),
     [
         ("beside", None, None, Todo(load=True)),
-        ("in_place", None, None, Todo(load=True, move=True)),
         ("absent", None, None, Todo()),
         ("beside", BESIDE, None, Todo()),
         ("in_place", BESIDE, None, Todo(move=True)),
@@ -163,7 +163,25 @@ BESIDE = Database("shop__restored", Note("B1", SHOP, RESTORED))
 )
 def test_what_a_restore_does(state: str, beside: Database | None, kept: Database | None, todo: Todo) -> None:
     """By what is there."""
-    assert decide(state=state, database=SHOP, backup="B1", beside=beside, kept=kept) == todo
+    assert decide(state=state, database=SHOP, backup="B1", beside=beside, kept=kept, has_tables=True) == todo
+
+
+@pytest.mark.parametrize("beside", [None, Database("x", Note("B1", SHOP, LOADING))])
+def test_a_database_that_is_gone_needs_no_copy_beside_first(beside: Database | None) -> None:
+    """Nothing was written since that could go."""
+    todo = decide(state="in_place", database=SHOP, backup="B1", beside=beside, kept=None, has_tables=False)
+    assert todo == Todo(discard=beside is not None, load=True, move=True)
+
+
+@pytest.mark.parametrize(
+    "beside", [None, Database("x", Note("B1", SHOP, LOADING)), Database("x", Note("B0", SHOP, LOADING))]
+)
+def test_a_database_in_use_is_not_replaced_by_a_backup_that_is_not_beside(beside: Database | None) -> None:
+    """The same request may have been fulfilled months ago, and its original dropped: all rows since would go."""
+    with pytest.raises(Refusal) as refused:
+        decide(state="in_place", database=SHOP, backup="B1", beside=beside, kept=None, has_tables=True)
+    assert refused.value.problem.startswith("there is no whole copy of backup B1 beside it, so nothing says that")
+    assert "Restore it first (state: beside, backup: B1)" in refused.value.next_step
 
 
 @pytest.mark.parametrize(
@@ -182,13 +200,14 @@ def test_what_a_restore_does(state: str, beside: Database | None, kept: Database
             "Complete it: run with state in_place and backup B0",
         ),
         ("in_place", None, Database("k", None), "it is there: the original of an earlier restore"),
-        ("in_place", None, Database("k", Note("B0", SHOP, KEPT)), "it is there: the original of an earlier restore"),
+        ("in_place", None, Database("k", Note("B1", "other", KEPT)), "it is there: the original of an earlier restore"),
+        ("in_place", None, Database("k", Note("B0", SHOP, KEPT)), "Its note is of backup B0, and this is B1"),
     ],
 )
 def test_what_a_restore_refuses(state: str, beside: Database | None, kept: Database | None, words: str) -> None:
     """What it has not made, and what would leave a move half done."""
     with pytest.raises(Refusal, match=words):
-        decide(state=state, database=SHOP, backup="B1", beside=beside, kept=kept)
+        decide(state=state, database=SHOP, backup="B1", beside=beside, kept=kept, has_tables=True)
 
 
 @pytest.mark.parametrize("comment", [None, "", "a shop", "[]", "{}", '{"by": "lowtide.ops", "format": 2}'])
@@ -242,6 +261,8 @@ def test_a_script_waits_seconds_for_a_lock() -> None:
     """And not a day, while all others that use the table queue behind it."""
     programs = Programs(dump="mariadb-dump", client="mariadb", zstd="zstd", version="10.11.19")
     assert "--init-command=SET SESSION lock_wait_timeout=5" in client_command(programs, 3, "shop__restored").argv
+    marked = client_command(programs, 3, "shop", mark=name_client("shop")).argv
+    assert any(word.endswith(f"=5, @lowtide_ops_mark=GET_LOCK('{name_client('shop')}', 5)") for word in marked)
 
 
 def test_option_files_hold_any_password() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import Refusal
+from ansible_collections.lowtide.ops.plugins.module_utils._patroni.moving import list_lacking
 from ansible_collections.lowtide.ops.plugins.module_utils._patroni.plan import (
     Leadership,
     Limits,
@@ -20,8 +21,10 @@ from ansible_collections.lowtide.ops.plugins.module_utils._patroni.sites import 
     check_still,
     check_unfed,
     explain_missing,
+    has_archive,
     is_receiving_known,
     list_unproven,
+    plan_section,
     plan_sites,
     read_receiver_timeout,
 )
@@ -413,6 +416,49 @@ def test_what_a_standby_cluster_had_before_is_put_back(
     assert plan_sites(sites, 100) == expected
     assert missing in explain_missing(sites)
     assert bool(missing) is bool(explain_missing(sites))
+
+
+def test_several_hosts_are_put_back_and_one_is_not() -> None:
+    """The one may be a standby by now; what follows has been given the leader."""
+    sites = make_pair(old={"standby_cluster": {"host": "w"}})
+    second = make_member("w2")
+    new = sites.new._replace(members=(*sites.new.members, second))
+
+    def read_section(host: str) -> dict[str, Any]:
+        kept = {"host": host, "port": 5432, "restore_command": "cp"}
+        return plan_section(sites.new._replace(config={"lowtide_standby_cluster": kept}), new)[0]
+
+    assert read_section("w2") == {"restore_command": "cp"}
+    assert read_section("w,w2") == {"host": "w,w2", "port": 5432, "restore_command": "cp"}
+
+
+@pytest.mark.parametrize(
+    ("configuration", "receives"),
+    [
+        ({}, False),
+        ({"standby_cluster": {"host": "e", "restore_command": "cp"}}, True),
+        ({"postgresql": {"recovery_conf": {"restore_command": "cp"}}}, True),
+        ({"postgresql": {"parameters": {"restore_command": "cp"}}}, True),
+    ],
+)
+def test_an_archive_may_bring_wal_as_well(configuration: dict[str, Any], receives: bool) -> None:
+    assert has_archive(make_cluster(LEADER, **configuration)) is receives
+
+
+def test_a_member_follows_where_it_streams_itself() -> None:
+    """Another server of its name does so as well: name and address tell, or Patroni, which says it since 3.0.4."""
+    clients = frozenset({("b", "10.9.9.9")})
+    leader = make_member("a", role="leader", streaming=frozenset({"b"}), clients=clients)
+
+    def list_problems(host: str, *, is_receiving: bool | None) -> list[str]:
+        follower = make_member("b", is_receiving=is_receiving)._replace(host=host)
+        return list_lacking(make_cluster(leader, follower), ["b"])
+
+    said = ["b does not stream from a (a server of its name streams from 10.9.9.9, which is not its address)"]
+    assert list_problems("10.9.9.9", is_receiving=None) == []
+    assert list_problems("10.1.1.1", is_receiving=None) == said
+    assert list_problems("10.1.1.1", is_receiving=True) == []
+    assert list_problems("10.9.9.9", is_receiving=False) == ["b does not stream from a"]
 
 
 def test_equal_names_on_both_sites_are_told_apart_by_their_addresses() -> None:

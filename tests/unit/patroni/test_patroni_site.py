@@ -11,8 +11,14 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import OpsError
-from ansible_collections.lowtide.ops.plugins.module_utils._patroni.claims import LEASE, Claims
+from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import OpsError, Refusal
+from ansible_collections.lowtide.ops.plugins.module_utils._patroni.claims import (
+    LEASE,
+    RENEWAL,
+    Claim,
+    Claims,
+    read_clock,
+)
 from ansible_collections.lowtide.ops.plugins.module_utils._patroni.client import Client
 from support.modules import ModuleRun, run_module
 from support.patroni_site_pair import CLAIM, SiteStandIn
@@ -20,6 +26,7 @@ from support.patroni_site_pair import CLAIM, SiteStandIn
 Json = dict[str, Any]
 LOST = {"old_site_lost": True}
 RIGHTS = {"lowtide_rights": None}
+CLAIMS = "ansible_collections.lowtide.ops.plugins.module_utils._patroni.claims"
 
 
 @pytest.fixture
@@ -315,16 +322,20 @@ def test_a_failed_run_leaves_no_claim(west: SiteStandIn, east: SiteStandIn) -> N
     assert list_claims(west, east) == []
 
 
+@pytest.mark.parametrize("seconds", [RENEWAL, LEASE])
 def test_a_run_that_stood_still_does_not_write_once_another_one_has_taken_over(
-    west: SiteStandIn, east: SiteStandIn, monkeypatch: pytest.MonkeyPatch
+    west: SiteStandIn, east: SiteStandIn, monkeypatch: pytest.MonkeyPatch, seconds: float
 ) -> None:
-    """A minute later, its note is gone; where it is still there, nobody has begun, and it goes on."""
+    """A minute later, its note is gone; where it is still there, nobody has begun, and it goes on.
+
+    Another run whose clock is ahead takes over earlier.
+    """
     clients = [Client([site.url]) for site in (west, east)]
     reached = [(client, client.read_cluster()) for client in clients]
     claims = Claims(reached[0], reached[1], lambda _text: None)
-    later = time.monotonic() + LEASE + 1
+    later = read_clock() + seconds + 1
     with claims.hold():
-        monkeypatch.setattr("time.monotonic", lambda: later)
+        monkeypatch.setattr(f"{CLAIMS}.read_clock", lambda: later)
         claims.require(clients[0])
         (key,) = list_claims(west)
         assert west.claims[-1][key]["becomes"] == "primary"
@@ -349,3 +360,136 @@ def test_a_member_of_the_old_site_without_patroni_is_no_success(west: SiteStandI
         run = declare(west, {"urls": [east.url, silent]})
     assert run["error"]["refused"], run.msg
     assert f"Patroni cluster east: there may be a second primary: address {silent}" in run.msg
+
+
+def test_a_run_that_holds_its_claim_is_not_ended_by_one_that_comes_later(
+    west: SiteStandIn, east: SiteStandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The later one has noted itself and looks then; here it is killed before it takes its note out again."""
+    clients = [Client([site.url]) for site in (west, east)]
+    reached = [(client, client.read_cluster()) for client in clients]
+    claims = Claims(reached[0], reached[1], lambda _text: None)
+    begin = read_clock()
+    with claims.hold():
+        claim(west, "later", "standby", east, 0)
+        claim(east, "later", "primary", west, 0)
+        monkeypatch.setattr(f"{CLAIMS}.read_clock", lambda: begin + RENEWAL + 1)
+        (own, *_others) = west.claims[0]
+        claims.renew()
+        claims.require(clients[1])
+        assert [entry[own]["becomes"] for entry in west.claims if entry.get(own)] == ["primary"] * 2
+        assert claims.confirm(clients[0])["standby_cluster"] == west.config["standby_cluster"]
+        monkeypatch.setattr(f"{CLAIMS}.read_clock", lambda: begin + 2 * LEASE)
+        with pytest.raises(Refusal, match="another run is at work, which makes it a "):
+            claims.renew()
+
+
+def test_a_rerun_for_a_lost_site_is_no_rival_of_the_first() -> None:
+    """A killed run for a lost site has noted no other cluster; it made the same one the primary."""
+
+    def make(becomes: str, *peers: str) -> Claim:
+        return Claim("1", "", becomes, peers, 0.0)
+
+    lost, named = make("primary"), make("primary", "a", "b")
+    assert not lost.is_opposed_to(lost)
+    assert not lost.is_opposed_to(named)
+    assert not named.is_opposed_to(lost)
+    assert not named.is_opposed_to(make("primary", "b"))
+    assert named.is_opposed_to(make("primary", "c"))
+    assert lost.is_opposed_to(make("standby"))
+    assert lost.is_opposed_to(make("standby", "a"))
+
+
+def test_a_change_of_another_client_in_between_is_no_failure(west: SiteStandIn, east: SiteStandIn) -> None:
+    """409 to the fence and to the promotion: all is read and proven again before it is sent again."""
+    west.conflicts = east.conflicts = 1
+    west.on_patch = lambda: east_follows(east, west)
+    run = declare(west, east, timeout=20)
+    assert not run.failed, run.msg
+    assert (west.conflicts, east.conflicts) == (0, 0)
+    assert (west.is_standby, east.is_standby) == (False, True)
+
+
+def test_a_conflict_that_does_not_end_is_told_with_the_way_back(west: SiteStandIn, east: SiteStandIn) -> None:
+    west.conflicts = 1000
+    run = declare(west, east)
+    assert "Patroni answers 409" in run.msg, run.msg
+    assert "To go back to east" in run.msg
+    assert west.is_standby
+
+
+def test_a_conflict_is_judged_anew(west: SiteStandIn, east: SiteStandIn) -> None:
+    """The other client's change came before the fence, and stands against it."""
+    east.conflicts = 1
+    read = east.read
+
+    def pause(path: str) -> Json:
+        if not east.conflicts:
+            east.config["pause"] = True
+        return {**read(path), **({"pause": True} if path == "/cluster" and not east.conflicts else {})}
+
+    east.read = pause  # type: ignore[method-assign]
+    run = declare(west, east)
+    assert "so that it would go on accepting writes" in run.msg, run.msg
+    assert not east.is_standby
+
+
+def test_a_lost_site_is_looked_for_again_after_a_conflict(west: SiteStandIn) -> None:
+    west.conflicts = 1
+    run = declare(west, {"urls": ["http://127.0.0.1:9"]}, timeout=20, **LOST)
+    assert not run.failed, run.msg
+    assert not west.is_standby
+
+
+def test_what_keeps_the_old_cluster_from_writes_is_read_from_the_dcs(west: SiteStandIn, east: SiteStandIn) -> None:
+    """Patroni answers /config with what it read at its last round: the way back may have been sent since."""
+    stale: Json = {}
+    read = east.read
+
+    def answer(path: str) -> Json:
+        return stale if path == "/config" and stale else read(path)
+
+    def unfence() -> None:
+        if east.is_standby:
+            stale.update(east.config)
+            del east.config["standby_cluster"]
+            received = {"received_location": 5000, "replayed_location": 5000}
+            east.status = {"role": "standby_leader", "xlog": received}
+
+    east.read = answer  # type: ignore[method-assign]
+    east.on_patch = unfence
+    run = declare(west, east)
+    assert run.failed
+    assert "the configuration of east has no standby_cluster" in run.msg, run.msg
+    assert west.is_standby
+
+
+def test_an_old_site_that_does_not_follow_is_told(west: SiteStandIn, east: SiteStandIn) -> None:
+    """Whatever keeps it from streaming. A second run goes on, so that clients can be led to what is promoted."""
+    west.on_patch = lambda: setattr(east, "timeline", west.timeline)
+    first = declare(west, east)
+    assert first.failed
+    assert "east1 is on timeline 4, and does not stream from it yet" in first.msg, first.msg
+    for check in (True, False):
+        run = declare(west, east, check=check)
+        assert not run.failed, run.msg
+        assert not run.changed
+        assert run["summary"].endswith("; east does not follow it")
+        assert [blocker["object"] for blocker in run["blockers"]] == ["Patroni cluster east"]
+        assert "it does not follow west, so that it is no standby site: east1 is on" in str(run["warnings"])
+    west.streaming.append(east.name)
+    again = declare(west, east)
+    assert not again.failed, again.msg
+    assert "warnings" not in again.result
+
+
+@pytest.mark.parametrize("archive", [False, True])
+def test_what_a_lost_site_may_be_all_the_same_is_said(west: SiteStandIn, archive: bool) -> None:
+    """WAL by archive comes in whole segments, so that none in a minute says little."""
+    west.status = {"patroni": {"version": "3.0.2", "scope": "west"}}
+    west.config["postgresql"] = {"parameters": {"wal_receiver_timeout": "1ms"}}
+    west.config["standby_cluster"].update({"restore_command": "cp"} if archive else {})
+    run = declare(west, {"urls": ["http://127.0.0.1:9"]}, timeout=20, **LOST)
+    assert not run.failed, run.msg
+    assert ("restore_command brings WAL in whole segments" in str(run["evidence"])) is archive
+    assert ("restore_command brings WAL in whole segments" in str(run["warnings"])) is archive

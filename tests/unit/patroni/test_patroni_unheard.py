@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.lowtide.ops.plugins.module_utils._patroni.client import Client
+from ansible_collections.lowtide.ops.plugins.module_utils._patroni.unheard import find_unheard
 from support.modules import ModuleRun, run_module
 from support.patroni_site_pair import SiteStandIn
 from support.patroni_stand_in import PatroniStandIn
@@ -80,10 +81,24 @@ def test_what_is_not_known_is_said(name: str) -> None:
             assert f"; whether address http://{GONE}:9 accepts writes is not known" in run["summary"]
 
 
-def make_member(cluster: PatroniStandIn, port: int, host: str = GONE) -> None:
-    """Add a member that /cluster has and that does not answer."""
+def make_member(cluster: PatroniStandIn, port: int, host: str = GONE, others: Json | None = None) -> None:
+    """Add a member that /cluster has and that does not answer; ``others`` are where the PostgreSQL of the rest is."""
+    cluster.extra = {}
     member = {"name": "pg3", "role": "replica", "state": "running", "api_url": f"http://{GONE}:9/patroni"}
-    cluster.extra = {"members": [*cluster.cluster()["members"], {**member, "host": host, "port": port}]}
+    rest = [{**known, **(others or {})} for known in cluster.cluster()["members"]]
+    cluster.extra = {"members": [*rest, {**member, "host": host, "port": port}]}
+
+
+def stream(cluster: PatroniStandIn, *sources: tuple[str, str]) -> None:
+    """Have pg1 send WAL to pg2, and to these names at these addresses."""
+    status = PatroniStandIn.status
+    clients = [("pg2", "127.0.0.1"), *sources]
+    rows = [{"application_name": name, "client_addr": address, "state": "streaming"} for name, address in clients]
+
+    def answer(name: str) -> Json:
+        return {**status(cluster, name), "replication": rows if name == cluster.leader else []}
+
+    cluster.status = answer  # type: ignore[method-assign]
 
 
 def test_a_member_that_is_silent_is_judged_by_its_server() -> None:
@@ -92,19 +107,71 @@ def test_a_member_that_is_silent_is_judged_by_its_server() -> None:
         make_member(cluster, port)
         run = declare(cluster)
         assert f"member pg3: its PostgreSQL takes connections at {GONE}:{port}" in run.msg, run.msg
-        status = cluster.status
-        streams = [{"application_name": name, "state": "streaming"} for name in ("pg2", "pg3")]
-        cluster.status = lambda name: {**status(name), "replication": streams}  # type: ignore[method-assign]
+        stream(cluster, ("pg3", GONE))
         run = declare(cluster)
         assert not run.failed, run.msg
         assert (run["blockers"], run.result.get("warnings", [])) == ([], [])
-        cluster.status = status  # type: ignore[method-assign]
-        cluster.extra = {}
-        make_member(cluster, free_port(GONE))
+        stream(cluster)
+        make_member(cluster, free_port(GONE), others={"host": GONE, "port": port})
         run = declare(cluster)
         assert not run.failed, run.msg
         assert run["blockers"] == []
         assert "member pg3: its PostgreSQL takes no connection at" in str(run["evidence"])
+
+
+@pytest.mark.parametrize("name", ["patroni_cluster", "patroni_cluster_info"])
+def test_another_server_of_the_same_name_is_not_the_member(name: str) -> None:
+    """The other site's pg3 streams from here; the one of this cluster, whose Patroni is gone, may be a primary."""
+    with PatroniStandIn() as cluster, listening() as port:
+        make_member(cluster, port)
+        stream(cluster, ("pg3", "10.9.9.9"))
+        run = declare(cluster, name=name)
+        said = run.msg if name == "patroni_cluster" else run["blockers"][-1]["what"]
+        assert run.failed is (name == "patroni_cluster"), run.msg
+        assert f"its PostgreSQL takes connections at {GONE}:{port}, streams from no member that answers" in said
+        assert "a server of its name streams from 10.9.9.9, which is not its address" in said
+
+
+def test_a_member_that_has_left_is_not_taken_for_another_of_its_name() -> None:
+    """Neither by its name alone where its address is not known, as is allowed for one that /cluster still has."""
+    with PatroniStandIn() as cluster, listening() as port:
+        for host, silent in ((GONE, True), ("pg3.invalid", False)):
+            make_member(cluster, port, host=host)
+            stream(cluster, ("pg3", "10.9.9.9"))
+            client = Client(cluster.urls, request_timeout=1.0)
+            before = client.read_cluster()
+            assert bool(find_unheard(client, before)) is silent
+            cluster.extra = {}
+            (gone,) = find_unheard(client, client.read_cluster(), before)
+            assert (gone.label, gone.may_write) == ("member pg3", host == GONE)
+            stream(cluster, ("pg3", GONE))
+            assert bool(find_unheard(client, client.read_cluster(), before)) is (host != GONE)
+
+
+def test_a_port_that_refuses_proves_nothing_where_those_of_members_that_run_do_so_too() -> None:
+    """A firewall that rejects answers as a server does that is off."""
+    with PatroniStandIn() as cluster:
+        port = free_port("127.0.0.1")
+        for others in (None, {"host": "127.0.0.1", "port": port}):
+            make_member(cluster, free_port(GONE), others=others)
+            run = declare(cluster)
+            assert not run.failed, run.msg
+            assert "; whether member pg3 accepts writes is not known" in run["summary"]
+            assert "takes no connection" not in str(run["evidence"])
+            assert "refuses connections, which may be a firewall" in run["blockers"][0]["what"]
+
+
+def test_an_address_by_name_is_that_of_the_member_that_has_published_it() -> None:
+    """The host is off: it is judged once."""
+    with PatroniStandIn() as cluster, listening("127.0.0.1") as port:
+        make_member(cluster, free_port("127.0.0.1"), host="127.0.0.1")
+        (*known, silent) = cluster.extra["members"]
+        rest = [{**member, "host": "127.0.0.1", "port": port} for member in known]
+        url = f"http://localhost:{free_port('127.0.0.1')}"
+        cluster.extra = {"members": [*rest, {**silent, "api_url": url.replace("localhost", "127.0.0.1") + "/patroni"}]}
+        run = declare(cluster, url)
+        assert not run.failed, run.msg
+        assert run["blockers"] == []
 
 
 def test_a_primary_that_the_cluster_does_not_have_is_the_second_one() -> None:

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -150,7 +152,7 @@ DAY, WEEK = timedelta(days=1), timedelta(days=7)
 )
 def test_what_is_due(backups: list[Backup], kind: str | None, why: str) -> None:
     """A backup that builds on a damaged or missing one is none; one builds only on a verified full one."""
-    decision = decide(backups, now=NOW, max_age=DAY, full_max_age=WEEK, between="diff")
+    decision = decide(backups, now=NOW, max_age=DAY, interval=DAY, full_max_age=WEEK, between="diff")
     assert (decision.type, decision.unverified) == (kind, None)
     assert why in decision.why
     assert decision.is_due is (kind is not None)
@@ -159,8 +161,38 @@ def test_what_is_due(backups: list[Backup], kind: str | None, why: str) -> None:
 def test_what_nobody_verified_is_due_for_that() -> None:
     """Only where it is young enough itself."""
     backup = FULL._replace(verified_at="")
-    decision = decide([backup], now=NOW, max_age=DAY, full_max_age=WEEK, between="incr")
+    decision = decide([backup], now=NOW, max_age=DAY, interval=DAY, full_max_age=WEEK, between="incr")
     assert (decision.type, decision.unverified, decision.is_due) == (None, backup, True)
+
+
+JITTER = (0, 3, -2, 5, -4, 8, 1, -6)
+"""Seconds that runs of cron begin later or sooner than the first one."""
+
+
+@pytest.mark.parametrize(
+    ("every", "runs", "max_age", "full_days"),
+    [(DAY, 56, DAY, range(0, 56, 7)), (WEEK, 8, WEEK, range(0, 56, 7)), (DAY, 14, timedelta(hours=25), (0, 7))],
+)
+def test_a_backup_is_made_at_each_run_of_a_schedule(
+    every: timedelta, runs: int, max_age: timedelta, full_days: Sequence[int]
+) -> None:
+    """However many seconds the one before was later; a second one in that night makes none. Full ones come weekly."""
+    made: list[Backup] = []
+    full: list[int] = []
+    for number in range(runs):
+        day = number * every.days
+        start = NOW + day * 86400 + JITTER[number % len(JITTER)]
+        ages = {"max_age": max_age, "interval": max_age, "full_max_age": WEEK}
+        decision = decide(made, now=start, between="diff", **ages)
+        assert decision.type, (day, decision.why)
+        began = int(start) + 2
+        backup = FULL._replace(label=str(day), type=decision.type, started=began, ended=began + 1800)
+        made.append(backup)
+        if decision.type == "full":
+            full.append(day)
+        again = decide(made, now=start + 7200, between="diff", **ages)
+        assert not again.is_due, (day, again.why)
+    assert full == list(full_days)
 
 
 @pytest.mark.parametrize(
@@ -296,3 +328,19 @@ def test_nothing_is_expired_before_a_backup_is_verified(
     calls = (tmp_path / "called").read_text().splitlines()
     assert [words.split()[0] for words in calls] == ["version", "info", *called]
     assert calls[2] == "backup --type=full --no-expire-auto"
+
+
+def test_the_time_until_the_next_run_counts(tmp_path: Path) -> None:
+    """By default it is max_age: a backup of 20 hours would be 44 hours old at the next nightly run."""
+    program = tmp_path / "pgbackrest"
+    program.write_text(PROGRAM)
+    program.chmod(0o755)
+    started = int(time.time()) - 20 * HOUR
+    entry = {**ENTRY, "timestamp": {"start": started, "stop": started + 60}, "annotation": {"lowtide-verified": "then"}}
+    (tmp_path / "info.json").write_text(json.dumps({**STANZA, "backup": [entry]}))
+    options = {"stanza": "main", "bin_dir": str(tmp_path)}
+    due = run_module("pgbackrest_backup", options, check=True)
+    assert "and would be 1 d 20 h old at the next run, allowed are 1 d" in due["summary"]
+    assert (due.changed, due["plan"][0]["what"]) == (True, "diff backup, and verify the repository")
+    hourly = run_module("pgbackrest_backup", {**options, "interval": "1h"}, check=True)
+    assert (hourly.failed, hourly.changed) == (False, False), hourly.msg

@@ -14,15 +14,30 @@ import pytest
 OLDEST = (3, 8)
 ROOT = Path(__file__).resolve().parents[3]
 PACKAGE = "ansible_collections.lowtide.ops."
-ENTRIES = ("plugins/modules/systemd_units.py", "plugins/modules/file_expiry.py")
+ENTRIES = tuple(
+    f"plugins/modules/{name}.py"
+    for name in ("systemd_units", "file_expiry", "pgbackrest_backup", "pgbackrest_restore_drill")
+)
 """Modules whose tasks run on managed hosts, and not where the control host is."""
 NEWER = {"removeprefix", "removesuffix", "cache", "pairwise", "UTC", "is_relative_to", "readlink_to", "bit_count"}
 GENERICS = {"dict", "list", "set", "tuple", "type", "frozenset"}
 
 
+def walk_at_run_time(tree: ast.AST) -> Iterator[ast.AST]:
+    """Yield the nodes of a tree but those that only a type checker comes to."""
+    pending = [tree]
+    while pending:
+        node = pending.pop()
+        yield node
+        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+            pending += node.orelse
+        else:
+            pending += ast.iter_child_nodes(node)
+
+
 def list_imports(path: Path, tree: ast.AST) -> Iterator[Path]:
     """Yield the files of this collection that a file imports."""
-    for node in ast.walk(tree):
+    for node in walk_at_run_time(tree):
         if not isinstance(node, ast.ImportFrom):
             continue
         if node.level:
@@ -125,8 +140,13 @@ def test_no_newer_pattern_is_needed(name: str) -> None:
 def test_the_imports_are_followed() -> None:
     """The check looks at what the module is made of."""
     names = list_names()
-    for place in ("_systemd/units.py", "_systemd/lock.py", "_common/redaction.py", "_common/module.py"):
+    places = (
+        *("_systemd/units.py", "_systemd/lock.py", "_common/redaction.py", "_common/module.py"),
+        *("_pgbackrest/plan.py", "_backup/pipeline.py", "_pg_restore/judging.py", "_postgresql/connection.py"),
+    )
+    for place in places:
         assert f"plugins/module_utils/{place}" in names
+    assert "plugins/module_utils/_s3/bucket.py" not in names, "it is imported for its types only"
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ LEVELS = {
     ],
     "module_utils._pg_restore": [
         ["evidence", "replication", "side", "sql_text", "summary"],
-        ["dump_text", "swap"],
+        ["dump_text", "judging", "swap"],
         ["amcheck"],
         ["compare", "restoring", "rights", "role_statements"],
         ["source"],
@@ -113,7 +113,8 @@ LEVELS = {
     "module_utils._mysql": [
         ["dump_text", "errors", "events", "findings", "restore_state"],
         ["connection", "manifest"],
-        ["exactness", "health", "locks", "programs", "schema"],
+        ["exactness", "health", "programs", "schema"],
+        ["locks"],
         ["backup", "move"],
         ["restore"],
         ["entry"],

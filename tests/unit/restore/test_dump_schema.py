@@ -7,6 +7,7 @@ from ansible_collections.lowtide.ops.plugins.module_utils._pg_restore.dump_text 
 from ansible_collections.lowtide.ops.plugins.module_utils._pg_restore.rights import find_forced
 
 from .test_restore import HEAD
+from .test_sql_text import write_dump
 
 
 def test_tables_that_hide_rows_from_their_owner_are_found() -> None:
@@ -55,3 +56,28 @@ def test_tablespaces_of_a_dump_are_found() -> None:
     text += "SET default_tablespace = '';\nSET default_tablespace = \"Fast one\";\n"
     assert read_schema(text).tablespaces == {"slow", "Fast one"}
     assert read_schema(HEAD).tablespaces == set()
+
+
+def test_what_only_a_superuser_can_grant_is_found() -> None:
+    """As somebody who has passed a grant on, and on what belongs to the server; not what is in a literal, or of the dump."""
+    text = write_dump(
+        ("TABLE", "public", "t", "CREATE TABLE public.t ();\n\n\nALTER TABLE public.t OWNER TO o;"),
+        (
+            "ACL",
+            "public",
+            "TABLE t",
+            'SET SESSION AUTHORIZATION "Lead";\nGRANT SELECT ON TABLE public.t TO analyst;\nRESET SESSION AUTHORIZATION;',
+        ),
+        ("COMMENT", "public", "TABLE t", "COMMENT ON TABLE public.t IS '\nSET SESSION AUTHORIZATION nobody;\n';"),
+    )
+    for owner, about in (
+        ("postgres", "-- Name: FUNCTION pg_ls_waldir(); Type: ACL; Schema: pg_catalog; Owner: "),
+        ("pg_database_owner", "-- Name: SCHEMA public; Type: ACL; Schema: -; Owner: "),
+        ("-", "-- Name: EXTENSION citext; Type: COMMENT; Schema: -; Owner: "),
+        ("", "-- Name: EXTENSION hstore; Type: COMMENT; Schema: -; Owner: "),
+    ):
+        text += f"--\n{about}{owner}\n--\n\nGRANT USAGE ON x TO y;\n\n\n"
+    schema = read_schema(text)
+    assert schema.find_grantors() == {"Lead"}
+    assert schema.find_given() == [(Entry("ACL", "pg_catalog", "FUNCTION pg_ls_waldir()"), "postgres")]
+    assert schema.find_given()[0][0].title == "grants on FUNCTION pg_catalog.pg_ls_waldir()"

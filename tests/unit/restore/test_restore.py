@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import psycopg2
@@ -15,7 +16,6 @@ from hypothesis import strategies as st
 from ansible_collections.lowtide.ops.plugins.module_utils._backup.keys import Place
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import OpsError, Refusal
 from ansible_collections.lowtide.ops.plugins.module_utils._pg_restore import compare, evidence, role_statements, side
-from ansible_collections.lowtide.ops.plugins.module_utils._pg_restore.drill import judge_answer
 from ansible_collections.lowtide.ops.plugins.module_utils._pg_restore.dump_text import (
     Data,
     DataReader,
@@ -27,6 +27,7 @@ from ansible_collections.lowtide.ops.plugins.module_utils._pg_restore.dump_text 
     list_object_owners,
     read_schema,
 )
+from ansible_collections.lowtide.ops.plugins.module_utils._pg_restore.judging import judge_answer
 from ansible_collections.lowtide.ops.plugins.module_utils._pg_restore.rights import refuse_timescaledb
 from ansible_collections.lowtide.ops.plugins.module_utils._pg_restore.side import (
     Database,
@@ -307,6 +308,20 @@ def test_a_call_that_nobody_knows_is_not_passed_over() -> None:
         reader.read()
 
 
+@pytest.mark.parametrize("values", [b" VALUES (1, 'canary;')", b" (i, t) VALUES (1, 'canary')", b" DEFAULT VALUES"])
+def test_rows_as_statements_are_refused_at_once(values: bytes) -> None:
+    """They would be restored, and be a difference of every table then; a row that looks like one is a row."""
+    reader = DataReader()
+    reader.feed(ROWS.replace(b"two;", b"INSERT INTO x VALUES (1);"))
+    reader.check()
+    reader.feed(b"INSERT INTO public.t" + values + b";\n")
+    for ask in (reader.check, reader.read):
+        with pytest.raises(Refusal, match="--inserts") as caught:
+            ask()
+        assert "public.t" in str(caught.value)
+        assert "canary" not in str(caught.value)
+
+
 def test_each_difference_of_the_database_itself_is_named() -> None:
     """Owner, grants, settings of it and of roles in it, comment; not its name, and not our mark."""
     mark = Mark("R", "it's", side.RESTORED, oid=7, system="1").write("one;\n\nDATABASE three").replace("'", "''")
@@ -538,6 +553,29 @@ def test_evidence_of_something_else_proves_nothing() -> None:
         assert read(evidence.write_document({**document, **change})) is None
     assert read(b"[]") is None
     assert read(b"\xff") is None
+
+
+def test_evidence_of_a_wrong_clock_hides_none_that_counts() -> None:
+    """For it every later drill would be an older one, so that one would be due each night."""
+    place, now = Place("b", "team", "shop", "7"), datetime(2026, 11, 27, tzinfo=UTC)
+    own = {"proven": True, "database": "shop", "source_system_identifier": "7"}
+    written = {
+        f"{evidence.name_folder(place)}{name}.json": evidence.write_document({**own, "finished_at": stamp})
+        for name, stamp in (("1", "2026-11-26T00:00:00Z"), ("2", "2027-11-26T00:00:00Z"))
+    }
+    keys = [key + end for key in written for end in ("", ".sig")]
+    bucket: Any = SimpleNamespace(
+        list_objects=lambda _folder: [SimpleNamespace(key=key) for key in keys],
+        read=lambda key: written.get(key, b"s"),
+        url=lambda key: key,
+    )
+    signer: Any = SimpleNamespace(is_ours=lambda _body, _signature: True)
+    found = evidence.find_last(bucket, place, signer, latest=now)
+    assert found.last is not None
+    assert found.last.name == "1"
+    ((url, problem),) = found.bad
+    assert url.endswith("/2.json")
+    assert "dated in the future (2027-11-26T00:00:00Z); set the clock" in problem
 
 
 @pytest.mark.parametrize(

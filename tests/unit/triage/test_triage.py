@@ -207,3 +207,14 @@ def test_a_lost_database_is_told_with_its_newest_backup(identifier: str, run_id:
     assert not result["may_be_replaced"]
     assert (result["newest_backup"] or {}).get("run_id") == run_id
     assert result["summary"] == "database shop is lost: there is no database shop on this server (x)"
+
+
+@pytest.mark.parametrize(("found", "steps"), [("shut", 1), ("invalid", 0)])
+def test_a_database_that_nobody_can_connect_to_is_told_by_what_the_server_says(found: str, steps: int) -> None:
+    """Whatever the language of its message, which is not read."""
+    failure = {**LOST, "error": {"problem": "the connection failed: ..."}, "system_identifier": "1", "found": found}
+    result = judge(failure, backups=BACKUPS, replacement=None)
+    assert (result["status"], result["may_be_replaced"], result["overlooked"]) == (found, False, [])
+    assert result["summary"].startswith(f"database shop is {found}: ")
+    assert result["newest_backup"]["run_id"] == "R"
+    assert len(result["blockers"]) == steps

@@ -51,6 +51,7 @@ from ..._postgresql.logins import (
     require_refusal,
     settings_for_login,
     try_login,
+    wait_for_login,
 )
 from ..._postgresql.roles import (
     Role,
@@ -370,7 +371,7 @@ class Rotation:
         if self.is_paired:
             # The server had it before the Secret did. Where it is refused now, somebody has changed one of them, and to
             # set the server to what the Secret has would lock out who got it from there in between.
-            self._check_login()
+            self._check_login(is_new=True)
         self._prove_credential(user, password, role)
         self._note_since(note._replace(phase=PROVEN, keys=note.keys or ",".join(self._keys)))
 
@@ -390,12 +391,16 @@ class Rotation:
         while self._read_clock() < rotated_at and not self.deadline.passed:
             self.deadline.pause(rotated_at - self._read_clock())
 
-    def _check_login(self) -> None:
-        """Fail where the Secret of a rotation that is over has a password that the server does not take."""
+    def _check_login(self, *, is_new: bool = False) -> None:
+        """Fail where the Secret has a password that the server does not take.
+
+        One that ``is_new`` gets time: behind an address there may be several servers, and one of them a moment behind.
+        """
         user, password = (self._require_text(self.params[key]) for key in ("username_key", "password_key"))
         refusals = []
         for address in self.addresses:
-            place, login = f"{address.host}:{address.port}", try_login(address, user, password)
+            place, wait = f"{address.host}:{address.port}", self._limit_wait() if is_new else Deadline(0.0)
+            login = wait_for_login(address, user, password, deadline=wait)
             if login.is_accepted:
                 self.outcome.evidence.append(f"{place} lets {user} in with the password of the Secret")
             else:
@@ -437,7 +442,7 @@ class Rotation:
         )
         end = REVERTED if is_back else FINISHED
         self.outcome.before, self.outcome.after = {"phase": note.phase}, {"phase": end}
-        self._check_login()
+        self._check_login(is_new=True)
         if self.module.check_mode:
             self.outcome.changed = True
             return

@@ -12,10 +12,10 @@ import typing as t
 from concurrent.futures import ThreadPoolExecutor
 
 from ..._common.errors import OpsError, OutcomeUnknown, Refusal, WaitTimeout
-from ..._common.outcome import Outcome, PlanItem
+from ..._common.outcome import Blocker, Outcome, PlanItem
 from ..._common.retry import Deadline
 from ..arguments import check_dcs, make_client, read_cluster
-from ..claims import Claims
+from ..claims import CONFLICT, Claims
 from ..client import Client, Unreadable
 from ..moving import INTERVAL, list_lacking
 from ..plan import describe_cluster
@@ -30,13 +30,13 @@ from ..sites import (
     describe_sites,
     explain_missing,
     explain_way_back,
+    has_archive,
     is_receiving_known,
-    list_unfenced,
+    list_not_following,
     list_unproven,
     plan_section,
     plan_sites,
     read_receiver_timeout,
-    streams,
     summarize_sites,
 )
 from ..state import Cluster, Json
@@ -47,7 +47,7 @@ if t.TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
 
 WATCH_INTERVAL = 0.5
-"""Seconds between two looks at whether WAL comes."""
+"""Seconds between two looks at whether WAL comes, and before a change is tried again that another one came before."""
 NO_CHANGE: Json = {"lowtide_rights": None}
 """Removes a key that is not there, by which Patroni verifies the login and writes nothing."""
 
@@ -77,40 +77,70 @@ class Run:
 
         The new one is read first: it has no more WAL than the old one has later on.
         """
+        perform = {"promote": self.promote, "configure": self.configure}
+        for step in self._plan_anew(max_lag):
+            if step == "fence":
+                self.fence(max_lag)
+            else:
+                perform[step]()
+
+    def _plan_anew(self, max_lag: int) -> list[str]:
         new = self.new.read_cluster()
         self.sites = Sites(new, None if self.sites.old is None else self.old.read_cluster())
-        perform = {"fence": self.fence, "promote": self.promote, "configure": self.configure}
-        for step in plan_sites(self.sites, max_lag):
-            perform[step]()
+        return plan_sites(self.sites, max_lag)
 
-    def fence(self) -> None:
+    def fence(self, max_lag: int) -> None:
         """Make the old cluster a standby cluster of the new one; ``promote`` proves that this holds."""
-        old, leader = t.cast(Cluster, self.sites.old), self.sites.new.leader
-        if not old.is_standby_cluster and leader is not None:
-            self._configure(self.old, {"standby_cluster": {"host": leader.host, "port": leader.port}})
+        while True:
+            old, leader = t.cast(Cluster, self.sites.old), self.sites.new.leader
+            if old.is_standby_cluster or leader is None:
+                return
+            if self._configure(self.old, {"standby_cluster": {"host": leader.host, "port": leader.port}}):
+                return
+            # Another client has changed its configuration: that may stand against the fence.
+            self._plan_anew(max_lag)
 
     def _prove_fenced(self, old: Cluster) -> None:
         """Wait until one reading shows that the old cluster accepts no writes and the new one has all of it."""
         new = self.sites.new
         self._wait(
-            lambda: list_unproven(self.sites, self._old_names) or self.old.list_silent(),
+            lambda: list_unproven(self.sites, self._old_names) or self.old.list_silent() or self._list_unkept(),
             f"{old.scope} is not known to accept no writes, or {new.scope} has not received all of it",
         )
-        self.outcome.evidence.append(f"{old.scope} is fenced: every member is a standby, and Patroni keeps it so")
-        self.outcome.evidence.append(describe_missing(self.sites))
+        for line in (
+            f"{old.scope} is fenced: every member is a standby, and Patroni keeps it so",
+            describe_missing(self.sites),
+        ):
+            if line not in self.outcome.evidence:
+                self.outcome.evidence.append(line)
+
+    def _list_unkept(self) -> list[str]:
+        """Return why the DCS does not have it that the old cluster is a standby cluster of the new one.
+
+        A member answers with the configuration of its last round; somebody may have taken the fence away since.
+        """
+        try:
+            config = self.claims.confirm(self.old)
+        except OutcomeUnknown as error:
+            return [error.problem]
+        kept = t.cast(Cluster, self.sites.old)._replace(config=config)
+        return list_unproven(self.sites._replace(old=kept), self._old_names)
 
     def _end_following(self) -> None:
         """Ask for the promotion, right after the reading that proves that it is safe."""
         old = self.sites.old
         if old is None:
             self._watch_receiver()
-            check_lost(self.old, "it has come back during this run")
-            check_unfed(self.new.read_cluster())
-            self._configure(self.new, self._make_promotion())
-            return
+            while True:
+                check_lost(self.old, "it has come back during this run")
+                check_unfed(self.new.read_cluster())
+                if self._configure(self.new, self._make_promotion()):
+                    return
         try:
-            self._prove_fenced(old)
-            self._configure(self.new, self._make_promotion())
+            while True:
+                self._prove_fenced(old)
+                if self._configure(self.new, self._make_promotion()):
+                    break
         except OpsError as error:
             kinds = (WaitTimeout, Refusal)
             raise next((kind for kind in kinds if isinstance(error, kind)), OpsError)(
@@ -142,6 +172,13 @@ class Run:
             f"{first.scope} has received no WAL for {watch.seconds:.0f} s (wal_receiver_timeout and loop_wait); Patroni"
             " there does not say whether it streams, and an old site without any writes would look the same"
         )
+        if has_archive(first):
+            slow = (
+                "restore_command brings WAL in whole segments, of which none may have ended in this time, so that an"
+                " old site that still accepts writes and reaches only the archive would look the same as well"
+            )
+            self.outcome.evidence.append(f"{first.scope}: {slow}")
+            self.claims.warn(f"{first.title} has received no WAL for {watch.seconds:.0f} s; {slow}.")
 
     def _make_promotion(self) -> Json:
         """Return the change that ends following, and keeps what the section had, for when it follows again."""
@@ -163,23 +200,34 @@ class Run:
 
     def configure(self) -> None:
         """Give the old cluster what its standby_cluster had when it followed before, as far as that can be."""
-        old, new = t.cast(Cluster, self.sites.old), self.sites.new
-        kept, left = plan_section(old, new)
-        self._configure(self.old, {"standby_cluster": kept, **({} if left else {KEPT_SECTION: None})})
+        while True:
+            old, new = t.cast(Cluster, self.sites.old), self.sites.new
+            kept, left = plan_section(old, new)
+            if self._configure(self.old, {"standby_cluster": kept, **({} if left else {KEPT_SECTION: None})}):
+                break
+            self.sites = self._read()
         self._wait(self._find_not_following, f"{old.scope} does not follow {new.scope} with what it had before")
         self.outcome.evidence.append(f"{old.scope} has of its earlier standby_cluster: {', '.join(sorted(kept))}")
 
-    def _configure(self, client: Client, patch: Json) -> None:
+    def _configure(self, client: Client, patch: Json) -> bool:
+        """Send a change. Return whether it may have been made: not where another client's change came before it.
+
+        The caller then reads and judges anew, until the deadline.
+        """
         self.claims.require(client)
         attempted_before, self.outcome.write_attempted = self.outcome.write_attempted, True
         try:
             answer = client.write("/config", patch, method="PATCH", timeout=client.request_timeout)
         except OutcomeUnknown:
             self.outcome.changed = True
-            return
+            return True
         except Refusal:
             self.outcome.write_attempted = attempted_before
             raise
+        if answer.code == CONFLICT and not self.deadline.passed:
+            self.outcome.write_attempted = attempted_before
+            self.deadline.pause(WATCH_INTERVAL)
+            return False
         if answer.code != 200:
             raise OpsError(
                 obj=f"{answer.url}/config",
@@ -187,6 +235,7 @@ class Run:
                 next_step="Look at its log, and run again",
             )
         self.outcome.changed = True
+        return True
 
     def _wait(self, find_lacking: t.Callable[[], list[str]], problem: str) -> None:
         while True:
@@ -222,15 +271,7 @@ class Run:
         return list_lacking(self.sites.new, names)
 
     def _find_not_following(self) -> list[str]:
-        old, new = t.cast(Cluster, self.sites.old), self.sites.new
-        unfenced = list_unfenced(old)
-        if unfenced:
-            return unfenced
-        if old.leader is None:
-            return ["nobody leads it"]
-        if old.leader.status.timeline != new.timeline or not streams(old.leader, new):
-            return [f"{old.leader.name} is on timeline {old.leader.status.timeline}, and does not stream from it yet"]
-        return []
+        return list_not_following(t.cast(Cluster, self.sites.old), self.sites.new)
 
 
 def run_site(module: AnsibleModule, outcome: Outcome) -> None:
@@ -279,6 +320,21 @@ def run_site(module: AnsibleModule, outcome: Outcome) -> None:
     outcome.summary = summarize_sites(run.sites, steps, check_mode=module.check_mode)
     outcome.evidence += list_evidence(run.sites.new)
     finish_report(outcome, unheard, module.warn)
+    _report_following(outcome, run.sites, module.warn)
+
+
+def _report_following(outcome: Outcome, sites: Sites, warn: t.Callable[[str], None]) -> None:
+    """Say where the old cluster does not follow the promoted one: its configuration alone brings it nothing."""
+    old, new = sites.old, sites.new
+    if old is None or not old.is_standby_cluster or not sites.is_promoted:
+        return
+    lacking = list_not_following(old, new)
+    if lacking:
+        what = f"it does not follow {new.scope}, so that it is no standby site: {'; '.join(lacking)}"
+        next_step = "Look at the log of its leader (password, pg_hba, slot, pg_rewind), and at its standby_cluster"
+        outcome.blockers.append(Blocker(old.title, what, new.title, next_step))
+        outcome.summary += f"; {old.scope} does not follow it"
+        warn(f"{old.title}: {what}. {next_step}.")
 
 
 def _find_unheard(clients: tuple[Client, Client], sites: Sites, before: Sites, outcome: Outcome) -> list[Unheard]:

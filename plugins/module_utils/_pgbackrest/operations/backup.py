@@ -29,6 +29,7 @@ ARGUMENT_SPEC: dict[str, t.Any] = {
     "repository": {"type": "int", "default": 1},
     "config": {"type": "path"},
     "max_age": {"type": "str", "default": "24h"},
+    "interval": {"type": "str"},
     "full_max_age": {"type": "str", "default": "7d"},
     "between": {"type": "str", "choices": ["diff", "incr"], "default": "diff"},
     "timeout": {"type": "int", "default": 86400},
@@ -47,10 +48,11 @@ def run_backup(module: AnsibleModule, outcome: Outcome) -> None:
         deadline=Deadline(params["timeout"]),
     )
     ages = {name: parse_age(params[name], option=name) for name in ("max_age", "full_max_age")}
+    interval = ages["max_age"] if params["interval"] is None else parse_age(params["interval"], option="interval")
     version = program.check_version()
     stanza = program.read_usable()
     outcome.facts.update(version=version, stanza=stanza.name, repository=params["repository"])
-    decision = decide(stanza.backups, now=time.time(), between=params["between"], **ages)
+    decision = decide(stanza.backups, now=time.time(), between=params["between"], interval=interval, **ages)
     _report(outcome, stanza, decision)
     if decision.corrupt is not None:
         refuse_corrupt(program, decision.corrupt)

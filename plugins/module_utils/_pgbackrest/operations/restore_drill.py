@@ -14,23 +14,20 @@ import time
 import typing as t
 import uuid
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timezone
 
 from ..._backup import keys
 from ..._backup.manifest import stamp
-from ..._backup.plan import SKEW
+from ..._backup.plan import SKEW, readable_age
 from ..._common.amounts import parse_age
 from ..._common.errors import OpsError, Refusal
 from ..._common.outcome import PlanItem
 from ..._common.retry import Deadline
 from ..._common.text import format_duration, format_size, join_some
 from ..._common.timestamps import format_utc
-from ..._pg_restore import evidence
-from ..._pg_restore.drill import judge_answer
+from ..._pg_restore import evidence, judging
 from ..._postgresql.connection import Session, Settings, driver_error, new_run_id
 from ..._postgresql.errors import sql_error
-from ..._postgresql.json_values import to_json_value
-from ..._postgresql.operations.query_info import read_rows
 from ..drill_place import DrillPlace
 from ..plan import is_sound
 from ..private_server import OLDEST, PrivateServer, ServerPrograms, make_restore_command
@@ -48,20 +45,24 @@ ARGUMENT_SPEC: dict[str, t.Any] = {
     "config": {"type": "path"},
     "bin_dir": {"type": "path"},
     "server_bin_dir": {"type": "path"},
-    "directory": {"type": "path", "required": True},
+    "directory": {"type": "path"},
     "backup": {"type": "str", "default": "latest"},
     "target": {"type": "str", "choices": ["latest", "immediate"], "default": "latest"},
     "max_age": {"type": "str", "default": "7d"},
+    "interval": {"type": "str"},
+    "max_rpo": {"type": "str", "default": "2d"},
     "on_due": {"type": "str", "choices": ["run", "fail"], "default": "run"},
-    "database": {"type": "str", "required": True},
+    "database": {"type": "str"},
     "superuser": {"type": "str", "default": "postgres"},
-    "query": {"type": "str", "required": True},
+    "query": {"type": "str"},
     "query_timeout": {"type": "float", "default": 60.0},
-    "signing_key": {"type": "path", "required": True, "no_log": False},
+    "signing_key": {"type": "path", "no_log": False},
+    "public_keys": {"type": "list", "elements": "str", "default": [], "no_log": False},
     "evidence_dir": {"type": "path", "required": True},
     "timeout": {"type": "int", "default": 86400},
 }
 LATEST = "latest"
+UTC = timezone.utc  # noqa: UP017  # the database's host may have Python 3.8
 _POSITION_SQL = """
 SELECT pg_catalog.pg_is_in_recovery(), pg_catalog.pg_last_wal_replay_lsn()::text,
        pg_catalog.pg_last_xact_replay_timestamp(),
@@ -91,22 +92,27 @@ class Drill:
         self._check_mode = bool(module.check_mode)
         self._outcome = outcome
         self._deadline = Deadline(params["timeout"])
-        if not params["query"].strip():
-            raise Refusal(
-                obj="option query",
-                problem="it is empty",
-                next_step="Give one statement that says what must be true, such as SELECT count(*) > 1000 AS has_orders"
-                " FROM orders",
-            )
+        self._runs = params["on_due"] == "run"
+        if self._runs:
+            judging.check_query(params["query"])
+            refuse_missing(params, "directory", "database")
+        judging.refuse_no_key(params)
         if os.geteuid() == 0:
             raise Refusal(
                 obj="this task",
                 problem="it runs as root, and PostgreSQL does not start as root",
                 next_step="Run it as the user of the server: become_user: postgres",
             )
-        self._max_age: timedelta = parse_age(params["max_age"])
-        self._signer = evidence.Signer(params["signing_key"])
-        self._place = DrillPlace(params["directory"])
+        self._max_age = parse_age(params["max_age"])
+        self._max_rpo = parse_age(params["max_rpo"], option="max_rpo")
+        self._interval = judging.read_interval(params, self._max_age)
+        public = params["public_keys"]
+        signer = evidence.Signer(params["signing_key"], public) if params["signing_key"] else None
+        self._verifier: evidence.Verifier = signer or evidence.Verifier(public)
+        # Without a key or a directory no drill is made: that was refused above.
+        self._signer = t.cast("evidence.Signer", signer)
+        self._place = DrillPlace(params["directory"] or "")
+        self._warn = module.warn
         self._program = PgBackRest(
             stanza=params["stanza"],
             repository=params["repository"],
@@ -128,14 +134,14 @@ class Drill:
             "repository": params["repository"],
             "source_system_identifier": stanza.system_identifier,
         }
-        drills = evidence.find_last_local(params["evidence_dir"], self._signer, expected=expected)
         now = datetime.now(UTC)
-        why = explain_due(drills, now, self._max_age)
+        drills = evidence.find_last_local(params["evidence_dir"], self._verifier, expected=expected, latest=now + SKEW)
+        why = judging.explain_due(drills, now, max_age=self._max_age, interval=self._interval)
         self._report(drills, now, why)
         if why is None:
             return
         title = f"restore drill of stanza {stanza.name}"
-        if params["on_due"] == "fail":
+        if not self._runs:
             raise OpsError(
                 obj=title,
                 problem=why,
@@ -154,6 +160,9 @@ class Drill:
         programs.check_version(self._deadline)
         self._place.check()
         self._place.check_room(backup.size)
+        evidence.check_local(params["evidence_dir"])
+        if params["target"] != LATEST:
+            self._judge_age(find_newest(backup, None), now, Refusal)
         self._plan(backup)
         outcome.summary = f"would make a {title}: {why}"
         if self._check_mode:
@@ -166,9 +175,12 @@ class Drill:
     ) -> None:
         facts, started, clock = self._outcome.facts, datetime.now(UTC), time.monotonic()
         server = PrivateServer(self._place, programs, self._deadline)
+        name = keys.run_id(started, uuid.uuid4().hex)
+        begun = {"started_at": stamp(started), "backup": backup.label, "node": platform.node()}
         try:
             facts["removed"] = self._place.open(self._deadline)
             self._outcome.changed = self._outcome.write_attempted = True
+            evidence.try_local(self._params["evidence_dir"], name, begun)
             data, lock = str(self._place.data), str(self._place.run)
             self._program.restore(
                 backup.label, data=data, tablespaces=str(self._place.tablespaces), lock=lock, mark=self._place.mark
@@ -179,14 +191,18 @@ class Drill:
             recovered = self._recover(server)
             facts["recovery_seconds"] = round(time.monotonic() - clock - facts["restore_seconds"], 3)
             self._judge_position(stanza, backup, recovered, server)
+            newest = find_newest(backup, recovered.last_commit)
+            self._judge_age(newest, started)
             answer = self._ask()
             rto = time.monotonic() - clock
             checks = self._check(server, programs)
-        finally:
-            # After a failure too: a copy for each night fills the disk.
-            server.end()
-            self._place.close()
-        newest = recovered.last_commit or datetime.fromtimestamp(backup.ended, UTC)
+        except BaseException:
+            # What was found is in the result, and a copy for each night fills the disk.
+            failure = self._clear(server)
+            if failure is not None:
+                self._warn(f"What the drill has put there was not removed, which the next one does: {failure}")
+            raise
+        failure = self._clear(server)
         document = {
             **expected,
             "database": self._params["database"],
@@ -206,9 +222,12 @@ class Drill:
             "answer": answer,
             "checks": checks,
             "node": platform.node(),
+            "copy_removed": failure is None,
             "public_key": self._signer.public_key,
         }
-        self._sign(document)
+        self._sign(name, document)
+        if failure is not None:
+            raise failure
         rpo = format_duration(document["rpo_seconds"])
         self._outcome.summary = (
             f"proved backup {backup.label} of stanza {stanza.name} by a restore: RPO {rpo}, RTO {format_duration(rto)}"
@@ -219,15 +238,15 @@ class Drill:
     def _report(self, drills: evidence.Drills, now: datetime, why: str | None) -> None:
         last = drills.last
         age = None if last is None else max(0, int((now - last.finished_at).total_seconds()))
-        self._outcome.facts |= {
-            "due": why is not None,
-            "why": why or f"the last proven drill is {format_duration(age or 0)} old",
-            "last": None if last is None else {"path": last.url, "age_seconds": age, **last.document},
-            "bad": [{"path": path, "problem": problem} for path, problem in drills.bad],
-            "backup": None,
-            "drill": None,
-            "removed": [],
-        }
+        self._outcome.facts.update(
+            due=why is not None,
+            why=why or f"the last proven drill is {format_duration(age or 0)} old",
+            last=None if last is None else {"path": last.url, "age_seconds": age, **last.document},
+            bad=[{"path": path, "problem": problem} for path, problem in drills.bad],
+            backup=None,
+            drill=None,
+            removed=[],
+        )
         if why is None and last is not None:
             stanza = self._params["stanza"]
             self._outcome.summary = (
@@ -260,11 +279,12 @@ class Drill:
         found: list[Recovered] = []
 
         def is_ready() -> bool:
+            was_open = self._is_open()  # a server that opens in between has refused for being closed
             try:
                 with self._connect(self._params["database"]) as session:
                     in_recovery, position, last, size = session.query(_POSITION_SQL)[0]
             except Refusal:
-                if self._is_open():
+                if was_open:
                     raise
                 return False
             if in_recovery:
@@ -296,23 +316,39 @@ class Drill:
                 " out what removes or damages WAL in the repository",
             )
 
+    def _judge_age(self, newest: datetime, started: datetime, kind: type[OpsError] = OpsError) -> None:
+        """Raise where the newest data is older than may be lost: backups and archiving may have stopped."""
+        age = started - newest
+        if age <= self._max_rpo:
+            return
+        raise kind(
+            obj=f"stanza {self._params['stanza']}",
+            problem=f"the newest data in the repository is {readable_age(age)} old ({stamp(newest)}), allowed are"
+            f" {readable_age(self._max_rpo)}",
+            next_step="Find out whether the server still archives its WAL (`pgbackrest check`), and make a backup"
+            " (lowtide.ops.pgbackrest_backup); or set max_rpo to what may be lost, or to how long"
+            " nothing may be written",
+        )
+
+    def _clear(self, server: PrivateServer) -> OpsError | None:
+        """End the server and remove all that is the drill's; return what stands in the way of that."""
+        server.end()
+        try:
+            self._place.close()
+        except OpsError as error:
+            return error
+        return None
+
     def _ask(self) -> dict[str, t.Any]:
         """Ask the application's query of the copy: one row, whose boolean columns are all true."""
         database = self._params["database"]
-        params = {
-            "query": self._params["query"],
-            "values": {},
-            "max_rows": 1,
-            "timeout": self._params["query_timeout"],
-        }
         try:
             with self._connect(database) as session:
-                answer = read_rows(session, params)
+                rows = judging.ask(session, self._params["query"], self._params["query_timeout"])
         except driver_error() as error:
             raise sql_error(f"database {database} of the restored server", error) from error
-        rows = [dict(zip(answer.columns, map(to_json_value, row), strict=True)) for row in answer.rows]
         self._outcome.facts["answer"] = rows
-        return judge_answer(rows, obj=f"query on database {database} of the restored server")
+        return judging.judge_answer(rows, obj=f"query on database {database} of the restored server")
 
     def _check(self, server: PrivateServer, programs: ServerPrograms) -> list[str]:
         """Have all of it read: by amcheck where there is one, by checksums where there are any, else by a dump."""
@@ -341,9 +377,8 @@ class Drill:
             rows = session.query("SELECT datname::text FROM pg_catalog.pg_database WHERE datallowconn ORDER BY 1")
         return [row[0] for row in rows]
 
-    def _sign(self, document: dict[str, t.Any]) -> None:
+    def _sign(self, name: str, document: dict[str, t.Any]) -> None:
         """Sign the evidence and write it; without that nothing is proven."""
-        name = keys.run_id(datetime.now(UTC), uuid.uuid4().hex)
         body = evidence.write_document(document)
         path = evidence.save_local(self._params["evidence_dir"], name, body, self._signer.sign(body))
         self._outcome.facts["drill"] = {"path": path, **document}
@@ -355,20 +390,21 @@ class Drill:
         ]
 
 
-def explain_due(drills: evidence.Drills, now: datetime, allowed: timedelta) -> str | None:
-    """Return why a drill is due; None when the last one is young enough. One dated in the future does not count."""
-    if drills.last is None:
-        bad = f" ({drills.bad[0][0]}: {drills.bad[0][1]})" if drills.bad else ""
-        return f"there is no evidence of a proven drill{bad}"
-    age = now - drills.last.finished_at
-    if age < -SKEW:
-        return f"the last proven drill is dated in the future ({stamp(drills.last.finished_at)})"
-    if age <= allowed:
-        return None
-    return (
-        f"the last proven drill is {format_duration(age.total_seconds())} old,"
-        f" allowed are {format_duration(allowed.total_seconds())}"
-    )
+def refuse_missing(params: t.Mapping[str, t.Any], *names: str) -> None:
+    """Refuse a drill without what it needs, which who only looks for the last one need not give."""
+    for name in names:
+        if not params[name]:
+            raise Refusal(
+                obj=f"option {name}",
+                problem="it is not given",
+                next_step="A drill needs it; or have on_due: fail, which makes none",
+            )
+
+
+def find_newest(backup: Backup, last_commit: datetime | None) -> datetime:
+    """Return of when the newest data is: the last commit that was replayed, or the backup's end where it is later."""
+    ended = datetime.fromtimestamp(backup.ended, UTC)
+    return ended if last_commit is None else max(ended, last_commit)
 
 
 def choose_backup(stanza: Stanza, label: str) -> Backup:

@@ -30,6 +30,7 @@ from ..integrity import (
     Examiner,
     Unchecked,
     find_amcheck,
+    find_unknown,
     list_relations,
     read_checksums,
 )
@@ -98,7 +99,11 @@ def inform_integrity(module: AnsibleModule, outcome: Outcome) -> None:
             catalogs=params["system_catalogs"],
         )
         relations = list_all()
-        refuse_unknown(settings.target, params, relations)
+        refuse_unknown(
+            settings.target,
+            "tables" if tables else "schemas",
+            find_unknown(session, relations, schemas=params["schemas"] or None, tables=tables),
+        )
         examination = Examination([], [], [], [])
         if amcheck is None:
             reason = "the extension amcheck is not installed in this database"
@@ -133,7 +138,8 @@ def inform_integrity(module: AnsibleModule, outcome: Outcome) -> None:
         ],
         "gone": [relation.title for relation in examination.gone],
     }
-    tell(outcome, server.database, checksums, examination)
+    is_selection = bool(tables or params["schemas"])
+    tell(outcome, server.database, checksums, examination, is_selection=is_selection)
 
 
 def _read_time(text: str | None) -> str | None:
@@ -153,15 +159,14 @@ def _read_time(text: str | None) -> str | None:
     return moment.isoformat()
 
 
-def refuse_unknown(target: str, params: t.Mapping[str, t.Any], relations: t.Sequence[t.Any]) -> None:
-    """Refuse names of which there is nothing: that it is whole would mean nothing."""
-    for option in ("tables", "schemas"):
-        if params[option] and not relations:
-            raise Refusal(
-                obj=f"option {option} on {target}",
-                problem=f"there is no table of {', '.join(params[option])}",
-                next_step=f"Correct {option}, or login_db",
-            )
+def refuse_unknown(target: str, option: str, unknown: t.Sequence[str]) -> None:
+    """Refuse names of which there is nothing: that the others are whole would be taken for theirs."""
+    if unknown:
+        raise Refusal(
+            obj=f"option {option} on {target}",
+            problem=f"there is no table of {', '.join(unknown)}",
+            next_step=f"Correct {option}, or login_db",
+        )
 
 
 def report_damage(damage: Damage) -> dict[str, t.Any]:
@@ -180,21 +185,33 @@ def report_damage(damage: Damage) -> dict[str, t.Any]:
     }
 
 
-def tell(outcome: Outcome, database: str, checksums: t.Sequence[Checksums], examination: Examination) -> None:
-    """Word verdict, evidence and next steps."""
+def tell(
+    outcome: Outcome,
+    database: str,
+    checksums: t.Sequence[Checksums],
+    examination: Examination,
+    *,
+    is_selection: bool,
+) -> None:
+    """Word verdict, evidence and next steps. With ``is_selection`` most of the database may not have been looked at."""
     damaged = list(dict.fromkeys(damage.relation for damage in examination.damage))
     counted = [row for row in checksums if row.failures and row.counts and row.database in (database, None)]
     failures = sum(row.failures for row in counted)
     is_whole = not damaged and not failures
     is_proven = is_whole and not examination.unchecked and bool(examination.checked)
-    outcome.facts["status"] = "whole" if is_proven else "unproven" if is_whole else "damaged"
+    status = "unproven" if is_whole else "damaged"
+    outcome.facts["status"] = "whole" if is_proven and not is_selection else status
     enabled = checksums[0].enabled == "on" if checksums else False
     words = [format_count(len(examination.checked), "relation") + " read whole"]
     words += [f"{format_count(len(damaged), 'relation')} damaged"] if damaged else []
     words += [f"{format_count(failures, 'checksum failure')} counted"] if failures else []
     words += [f"{format_count(len(examination.unchecked), 'relation')} not checked"] if examination.unchecked else []
     words += [f"{format_count(len(examination.gone), 'relation')} dropped meanwhile"] if examination.gone else []
-    outcome.summary = f"database {database} is {outcome.facts['status']}: {', '.join(words)}"
+    verdict = f"database {database} is {outcome.facts['status']}"
+    if is_proven and is_selection:
+        tables = sum(relation.kind != "i" for relation in examination.checked)
+        verdict = f"{format_count(tables, 'table')} of database {database} {'is' if tables == 1 else 'are'} whole, and no other was looked at"
+    outcome.summary = f"{verdict}: {', '.join(words)}"
     outcome.evidence = [damage.describe() for damage in examination.damage]
     outcome.evidence += [
         f"{'database ' + row.database if row.database else 'shared catalogs'}:"
@@ -205,13 +222,13 @@ def tell(outcome: Outcome, database: str, checksums: t.Sequence[Checksums], exam
     outcome.evidence.append(
         f"data checksums are {'on' if enabled else 'off: a block that changed on the disk is found only where its form is wrong'}"
     )
-    tables = {relation.oid for relation in damaged if relation.kind != "i"}
+    damaged_tables = {relation.oid for relation in damaged if relation.kind != "i"}
     outcome.blockers = [
         Blocker(
             relation.title,
             next(damage.describe() for damage in examination.damage if damage.relation == relation),
             "the storage, the memory or the file system below it",
-            REBUILD if relation.kind == "i" and relation.table_oid not in tables else REPLACE,
+            REBUILD if relation.kind == "i" and relation.table_oid not in damaged_tables else REPLACE,
         )
         for relation in damaged
     ]

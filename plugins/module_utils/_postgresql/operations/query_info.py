@@ -74,6 +74,11 @@ class Rows(t.NamedTuple):
     columns: tuple[str, ...]
     rows: list[tuple[t.Any, ...]]
 
+    def list_objects(self) -> list[dict[str, t.Any]]:
+        """Return the rows by the names of their columns, as JSON can hold them."""
+        # Managed hosts may have Python 3.8, whose zip takes no strict; the server sends as many values as it names columns.
+        return [dict(zip(self.columns, map(to_json_value, row))) for row in self.rows]  # noqa: B905
+
 
 def run_query(module: AnsibleModule, outcome: Outcome) -> None:
     """Run the module's statement and report its rows."""
@@ -83,19 +88,15 @@ def run_query(module: AnsibleModule, outcome: Outcome) -> None:
     primary = params["target"] == "primary"
     with Session(settings, module="pg_query_info", run_id=new_run_id(), primary=primary, writes=False) as session:
         server = session.server
-        outcome.facts |= {
-            "database": server.database,
-            "server": server.address,
-            "server_version": "{}.{}".format(*divmod(server.version, 10000)),
-            "system_identifier": server.system_identifier,
-            "in_recovery": server.in_recovery,
-        }
+        outcome.facts.update(
+            database=server.database,
+            server=server.address,
+            server_version="{}.{}".format(*divmod(server.version, 10000)),
+            system_identifier=server.system_identifier,
+            in_recovery=server.in_recovery,
+        )
         answer = read_rows(session, params)
-    outcome.facts |= {
-        "columns": list(answer.columns),
-        "rows": [dict(zip(answer.columns, map(to_json_value, row), strict=True)) for row in answer.rows],
-        "row_count": len(answer.rows),
-    }
+    outcome.facts.update(columns=list(answer.columns), rows=answer.list_objects(), row_count=len(answer.rows))
     outcome.summary = summarize_rows(len(answer.rows), server.database)
     outcome.evidence = [f"{outcome.summary} (cluster {server.system_identifier})"]
 
