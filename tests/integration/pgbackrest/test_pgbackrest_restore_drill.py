@@ -97,8 +97,7 @@ def drilled(archived: Archived) -> Iterator[Drilled]:
     archived.sql("INSERT INTO orders VALUES (5001, 'after the backup')")
     wait_archived(made)
     yield made
-    server = made.directory / "data/postmaster.pid"
-    if server.exists():
+    for server in made.directory.glob("drill-*/data/postmaster.pid"):
         os.kill(int(server.read_text().split()[0]), signal.SIGQUIT)
 
 
@@ -264,9 +263,9 @@ def test_a_failure_proves_nothing_and_leaves_nothing(drilled: Drilled, case: str
 def test_what_cannot_be_removed_takes_nothing_from_the_proof(drilled: Drilled) -> None:
     """A folder of somebody else is in the way: that is an error, and the evidence is there all the same."""
     process = drilled.start()
-    while not (drilled.directory / "data/postmaster.pid").exists():
+    while not (started := list(drilled.directory.glob("drill-*/data/postmaster.pid"))):
         assert process.poll() is None, process.communicate()
-    kept = drilled.directory / "tablespaces/kept"
+    kept = started[0].parents[1] / "tablespaces/kept"
     kept.mkdir(mode=0o755)
     (kept / "file").touch()
     run = finish_module(process)
