@@ -23,7 +23,7 @@ description:
     fence. The refusal has the change that takes them out.
   - What C(standby_cluster) had (slot, C(restore_command), several hosts) is kept in the cluster's configuration as
     C(lowtide_standby_cluster) while it is the primary one, and is put back when it follows again. A slot is put back only
-    where C(slots) in the configuration of the primary cluster has it, and hosts only where they were several: one host
+    where C(slots) in the configuration of the primary cluster has it, and hosts only where they were several. One host
     may be that of a standby by now, and the cluster has been given the leader. The other cluster follows one member at
     first. A warning says what it does not have.
   - A cluster that has been fenced and does not stream from the promoted one is no standby site. The run that promotes

@@ -1,20 +1,18 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Pure parts of restores: texts of dumps, differences, marks and names, roles, what a drill's answer proves."""
+"""Pure parts of restores: texts of dumps, differences, marks and names, roles."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import psycopg2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ansible_collections.lowtide.ops.plugins.module_utils._backup.keys import Place
-from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import OpsError, Refusal
-from ansible_collections.lowtide.ops.plugins.module_utils._pg_restore import compare, evidence, role_statements, side
+from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import Refusal
+from ansible_collections.lowtide.ops.plugins.module_utils._pg_restore import compare, role_statements, side
 from ansible_collections.lowtide.ops.plugins.module_utils._pg_restore.dump_text import (
     Data,
     DataReader,
@@ -26,7 +24,6 @@ from ansible_collections.lowtide.ops.plugins.module_utils._pg_restore.dump_text 
     list_object_owners,
     read_schema,
 )
-from ansible_collections.lowtide.ops.plugins.module_utils._pg_restore.judging import judge_answer
 from ansible_collections.lowtide.ops.plugins.module_utils._pg_restore.rights import refuse_timescaledb
 from ansible_collections.lowtide.ops.plugins.module_utils._pg_restore.side import (
     Database,
@@ -35,7 +32,6 @@ from ansible_collections.lowtide.ops.plugins.module_utils._pg_restore.side impor
     read_comment,
 )
 from ansible_collections.lowtide.ops.plugins.module_utils._pg_restore.source import is_foreign, name_foreign
-from ansible_collections.lowtide.ops.plugins.module_utils._pg_restore.summary import summarize_restore
 from ansible_collections.lowtide.ops.plugins.module_utils._s3.bucket import Listed
 
 HEAD = """--
@@ -515,84 +511,3 @@ def test_a_setting_of_a_role_is_no_statement() -> None:
     text = f"--\n-- Roles\n--\n\n\\restrict x\nSET client_encoding = 'UTF8';\nCREATE ROLE reader;\n{planted}\n\n\\unrestrict x\n"
     assert role_statements.list_roles(text) == {"reader"}
     assert role_statements.list_statements(text, {"reader"}, set()) == ["CREATE ROLE reader;", planted]
-
-
-@pytest.mark.parametrize(
-    ("rows", "words"),
-    [
-        ([], "no row"),
-        ([{"n": 1}], "no boolean column"),
-        ([{"fine": True, "other": False}], "not true: other is False"),
-        ([{"fine": True, "other": None}], "not true: other is None"),
-    ],
-)
-def test_an_answer_that_proves_nothing_is_an_error(rows: list[dict[str, Any]], words: str) -> None:
-    """And says what is wrong."""
-    with pytest.raises(OpsError, match=words):
-        judge_answer(rows, obj="query")
-    assert judge_answer([{"fine": True, "n": 3}], obj="query") == {"fine": True, "n": 3}
-
-
-def test_evidence_of_something_else_proves_nothing() -> None:
-    """Another database, cluster, format, or none at all."""
-    place = Place("b", "team", "shop", "7")
-    document = {
-        "proven": True,
-        "database": "shop",
-        "source_system_identifier": "7",
-        "finished_at": "2026-11-21T02:00:00Z",
-    }
-    assert evidence.name_folder(place) == "team/restore-drills/shop/7/"
-
-    def read(body: bytes) -> evidence.Drill | None:
-        return evidence.read_document("u", place, name="n", body=body, signature=b"s")
-
-    assert read(evidence.write_document(document)) is not None
-    for change in ({"proven": False}, {"database": "x"}, {"source_system_identifier": "8"}, {"finished_at": "soon"}):
-        assert read(evidence.write_document({**document, **change})) is None
-    assert read(b"[]") is None
-    assert read(b"\xff") is None
-
-
-@pytest.mark.parametrize(
-    ("facts", "options", "words"),
-    [
-        ({}, {"changed": True}, "restored backup R to C, compared"),
-        (
-            {"database": "shop", "kept": "K"},
-            {"changed": True, "is_swapped": True},
-            "backup R has taken the place of shop, which is kept as K",
-        ),
-        (
-            {"database": "shop"},
-            {"changed": True, "is_swapped": True},
-            "backup R has taken the place of shop, which was not there",
-        ),
-        ({}, {"changed": True, "check_mode": True}, "would restore backup R to C"),
-        ({}, {"changed": True, "check_mode": True, "is_swapped": True}, "would put backup R in the place of shop"),
-        ({}, {}, "nothing to do: C is there and is backup R"),
-        (
-            {"database": "shop", "live_since": "T", "not_compared": ["x"]},
-            {},
-            "nothing done: backup R has taken the place of shop at T; what was written since was not compared",
-        ),
-        ({"not_compared": ["x"]}, {"changed": True}, "restored backup R to C, compared; not all could be compared"),
-        (
-            {"backup": {"run_id": "R", "proven": False}},
-            {"changed": True},
-            "restored backup R to C, compared (unproven: a dump without a manifest)",
-        ),
-    ],
-)
-def test_summaries(facts: dict[str, Any], options: dict[str, bool], words: str) -> None:
-    """One line for each end."""
-    own: dict[str, Any] = {
-        "backup": {"run_id": "R", "proven": True},
-        "database": "C",
-        "kept": None,
-        "not_compared": [],
-        "live_since": None,
-    }
-    own |= facts
-    given_options = {"is_swapped": False, "check_mode": False, "changed": False, **options}
-    assert summarize_restore(own, live="shop", **given_options) == words
