@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tempfile
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -31,6 +33,13 @@ from ansible_collections.lowtide.ops.plugins.module_utils._pgbackrest.repository
 
 NOW = datetime(2026, 11, 27, 12, tzinfo=UTC)
 MIB = 1 << 20
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """A folder with a short path, as that of a server's socket is to be; pytest's own is longer with workers."""
+    with tempfile.TemporaryDirectory(prefix="lowtide-") as place:
+        yield Path(place)
 
 
 def make_backup(label: str, ended: int, **more: Any) -> Backup:
