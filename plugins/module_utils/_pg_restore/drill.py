@@ -129,6 +129,7 @@ class RestoreDrill:
             self._outcome.changed = True
             self._outcome.summary = f"would make a restore drill of {self._place.database}: {why}"
             return
+        self._restore.lock()
         self._outcome.write_attempted = True
         begun = {"started_at": stamp(started), "backup": source.run, "node": platform.node()}
         name = keys.run_id(now, uuid.uuid4().hex)
