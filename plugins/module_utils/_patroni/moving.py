@@ -20,7 +20,6 @@ from .unheard import explain_namesakes, is_streaming
 
 INTERVAL = 0.05
 """Seconds between two looks at the cluster while it changes."""
-ACCEPTED = range(200, 300)
 REJECTED = range(400, 500)
 
 

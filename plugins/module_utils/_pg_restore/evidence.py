@@ -146,10 +146,9 @@ def try_place(
     bucket: Bucket, place: keys.Place, folder: str | None, name: str, document: t.Mapping[str, t.Any]
 ) -> None:
     """Note that a drill has begun where its evidence will be: who may not write there learns it before the restore."""
-    body = _write_begun(document)
-    bucket.put(f"{name_folder(place)}{name}{STARTED}", body, content_type="application/json")
+    bucket.put(f"{name_folder(place)}{name}{STARTED}", _write_begun(document), content_type="application/json")
     if folder is not None:
-        write_local(folder, {f"{name}{STARTED}": body})
+        try_local(folder, name, document)
 
 
 def try_local(folder: str, name: str, document: t.Mapping[str, t.Any]) -> None:
