@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import re
 import subprocess
 import sys
@@ -12,10 +13,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import yaml
+from labkit.packages import cache
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-
-from labkit.packages import cache
 
 from .checkout import below, text
 
@@ -65,7 +65,7 @@ def find_declared(documentations: Iterable[str], names: Iterable[str]) -> dict[s
             for name, minima in declared.items():
                 library = re.escape(name.removesuffix("-binary"))
                 words = re.search(rf"(?<![\w-]){library}(?![\w-])(?: \([\w-]+\))?(?: >= ([\d.]*\d))?", line)
-                minima |= {words[1] or ""} if words else set()
+                minima.update({words[1] or ""} if words else ())
     return declared
 
 
@@ -87,6 +87,22 @@ def make_collections(folder: Path, installed: Path) -> Path:
         place.mkdir(parents=True)
         (place / name).symlink_to(source / namespace / name)
     return folder
+
+
+def compile_as_in_the_image(steps: Iterable[str], python: Path, collections: Path) -> None:
+    """Run the steps of a definition that compile, with this Python and these collections instead of an image's."""
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+    for step in steps:
+        command = step.removeprefix("RUN ").replace("/usr/share/ansible/collections", str(collections))
+        process = subprocess.run(
+            ["/bin/sh", "-c", command],
+            env={**environment, "PYCMD": str(python)},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert process.returncode == 0, process.stdout + process.stderr
 
 
 def resolve(requirements: Path, folder: Path) -> dict[str, str]:

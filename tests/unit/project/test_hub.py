@@ -84,9 +84,7 @@ def read_info(tarball: Path) -> dict[str, Any]:
     return info
 
 
-def test_certification_wants_a_later_version_and_nothing_else(
-    tarball: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_certification_wants_a_later_version_and_nothing_else(tarball: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Galaxy and a Hub of one's own take 0.x. Red Hat's certified content has these two settings besides."""
     info = read_info(tarball)
     monkeypatch.setenv("GALAXY_IMPORTER_REQUIRE_V1_OR_GREATER", "true")
