@@ -30,8 +30,8 @@ MAX_BYTES = 4 * 1024 * 1024
 """No answer is longer."""
 DENIED = (401, 403)
 PATIENT, AT_ONCE = "/patroni", "/health"
-"""Both have a member's status in their body. For the first Patroni asks a PostgreSQL that does not answer again, with pauses
-of a second, so that a server that starts is heard of late. For the second it does not (patroni/api.py, do_GET)."""
+"""Both have a member's status in their body. For the first Patroni asks a PostgreSQL that does not answer again, with
+pauses of a second, so that a server that starts is heard of late; not for the second (patroni/api.py, do_GET)."""
 GRACE = 0.2
 """Seconds that one look waits for a member that was silent at the last one, beyond those that answer."""
 
