@@ -43,8 +43,8 @@ def make_image(folder: Path, tarball: Path, *, compiled: bool) -> Path:
     """Make an environment with the collection and its libraries; return its Python."""
     python = folder / "venv/bin/python"
     subprocess.run([UV, "venv", "--quiet", "--python", SYSTEM_PYTHON, folder / "venv"], check=True)
-    options = ["--quiet", "--link-mode", "copy", "--no-compile-bytecode", "--python", python]
-    wanted = ["ansible-core>=2.19,<2.20", "-r", CHECKOUT / PYTHON]
+    options: list[str | Path] = ["--quiet", "--link-mode", "copy", "--no-compile-bytecode", "--python", python]
+    wanted: list[str | Path] = ["ansible-core>=2.19,<2.20", "-r", CHECKOUT / PYTHON]
     subprocess.run([UV, "pip", "install", *options, *wanted], check=True)
     install(tarball, folder)
     if compiled:

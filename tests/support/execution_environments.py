@@ -108,7 +108,7 @@ def compile_as_in_the_image(steps: Iterable[str], python: Path, collections: Pat
 def resolve(requirements: Path, folder: Path) -> dict[str, str]:
     """Let pip choose versions as in the image, of what PyPI has now; their names and versions, nothing is installed.
 
-    It is pip and not uv: pip tries versions in another order, and did not come to an end where uv did.
+    It is the system's pip and not uv: pip 23 tries versions in another order, and came to no end where uv did.
     """
     report = folder / "report.json"
     command = [str(cache() / "uv/bin/pip"), "install", "--dry-run", "--ignore-installed", "--quiet"]
