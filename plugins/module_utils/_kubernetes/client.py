@@ -39,6 +39,7 @@ from .transport import LOST, DeadlineSocket, connect, describe_error, is_final
 FIELD_MANAGER = "lowtide.ops"
 MERGE_PATCH = "application/merge-patch+json"
 JSON_PATCH = "application/json-patch+json"
+METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
 APPLY_PATCH = "application/apply-patch+yaml"
 CONNECT_TIMEOUT = 10.0  # seconds for each attempt
 READ_TIMEOUT = 30.0  # seconds without a byte
@@ -121,6 +122,11 @@ class Client:
             except _Expired:
                 continue
         raise AssertionError("unreachable: a list in one piece has no page that expires")
+
+    def list_metadata(self, path: str, *, obj: str, params: t.Mapping[str, str] | None = None) -> list[Json]:
+        """Read the metadata of a collection's objects and nothing else of them, in one piece."""
+        answer = self._request("GET", _with(path, params), obj, safe=True, accept=METADATA)
+        return list(answer.get("items") or [])
 
     def create(
         self,
@@ -326,6 +332,7 @@ class Client:
         safe: bool,
         writes: bool = False,
         vanishes: bool = False,
+        accept: str = "",
     ) -> Json:
         """Send until there is an answer to give. ``safe``: it may be sent again when it may have been carried out."""
         payload = None if body is None else encode_json(body)
@@ -338,7 +345,11 @@ class Client:
                     connection, headers = self._open_kept()
                     sent = True
                     status, answer_headers, answer = self._exchange(
-                        connection, method, target, payload, headers + _type_header(payload, content_type)
+                        connection,
+                        method,
+                        target,
+                        payload,
+                        _accept(headers, accept) + _type_header(payload, content_type),
                     )
             except LOST as error:
                 doubtful = doubtful or sent
@@ -576,6 +587,10 @@ def _with(path: str, params: t.Mapping[str, str] | None) -> str:
 
 def _ask_dry_run(dry_run: bool) -> dict[str, str]:
     return {"dryRun": "All"} if dry_run else {}
+
+
+def _accept(headers: Headers, accept: str) -> Headers:
+    return [(name, accept if accept and name == "Accept" else value) for name, value in headers]
 
 
 def _type_header(payload: bytes | None, content_type: str) -> Headers:

@@ -9,7 +9,6 @@ Private to lowtide.ops: do not import from other collections.
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -27,15 +26,16 @@ from .verdict import leave_verdict
 DAY = 86400.0
 
 
-def close_window(window: OpenWindow, *, clock: Callable[[], float] = time.time) -> Result:
+def close_window(window: OpenWindow, *, clock: Callable[[], float] | None = None) -> Result:
     """Record what was not reached, write the report, end the run of the occurrence, release the lease, remove old
     journals."""
     warnings: list[str] = []
     with window.open_session() as session:
         record_failures(session)
+        now = session.read_clock() if clock is None else clock()
         data = report.build_report(
             session.rules,
-            at=clock(),
+            at=now,
             check_mode=window.check_mode,
             journal=f"{session.store.location}: {window.journal}",
             version=window.version,
@@ -49,7 +49,7 @@ def close_window(window: OpenWindow, *, clock: Callable[[], float] = time.time) 
             with _warn_of_errors(warnings, "the lease could not be given back, it ends with this run"):
                 session.store.release(window.token)
             with _warn_of_errors(warnings, "old journals could not be removed"):
-                remove_old_journals(session.store, keep_days=window.keep_days, now=clock(), current=window.journal)
+                remove_old_journals(session.store, keep_days=window.keep_days, now=now, current=window.journal)
     verdict = {
         "state": data["state"],
         "window": window.window,

@@ -16,19 +16,21 @@ from pathlib import Path
 from typing import Any
 
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import OpsError, Refusal
+from ansible_collections.lowtide.ops.plugins.module_utils._common.retry import Deadline
 from ansible_collections.lowtide.ops.plugins.module_utils._common.timestamps import format_utc
 
 from .declaration import Declaration, Inventory, Step
 from .events import StepFailed, WindowOpened
 from .lease import LeaseRecord
 from .occurrences import Occurrences, read_occurrences
+from .places import Place
 from .processes import Orphan, Owner, find_orphans, read_boot_id, read_pid_namespace, wait_for_end
 from .results import Result, make_stats
 from .rules import RESTORE, WindowRules, describe_pending
-from .session import Controller, OpenWindow, make_run_marker
+from .session import SIGN, Controller, OpenWindow, make_copy, make_run_marker
 from .state import WindowState
-from .store import find_obstacle
-from .store_file import FileStore, make_readable
+from .store import Store, find_obstacle
+from .store_file import make_readable
 from .verdict import leave_verdict
 
 RESTORE_NAME = "restore_service"
@@ -46,8 +48,7 @@ class Request:
 
     name: str
     steps: list[Any]
-    directory: str
-    site: str
+    place: Place
     version: str
     start: str = ""
     only: list[str] = field(default_factory=list)
@@ -96,7 +97,7 @@ class Opening:
         self,
         controller: Controller,
         *,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._controller = controller
@@ -141,9 +142,7 @@ class Opening:
                 problem="it is negative",
                 next_step="Give days, or 0 to keep all journals",
             )
-        if not request.directory:
-            raise Refusal(obj="window_dir", problem="it is empty", next_step="Give a directory that outlives this run")
-        store = FileStore.from_site(request.directory, request.site)
+        store = request.place.connect(controller.folder)
         builder = RestoreBuilder if request.mode == RESTORE else WindowBuilder
         build = builder(request, inventory, preload)
         if controller.check_mode:
@@ -152,27 +151,27 @@ class Opening:
             return self._open_really(request, store, build)
         except OSError as error:
             raise Refusal(
-                obj=f"window_dir {request.directory}",
+                obj=f"site {store.location}",
                 problem=f"it cannot be written ({error})",
-                next_step="Make room there, or set window_dir to a directory of yours",
+                next_step="Make room there, bring its server back, or set window_dir to a directory of yours",
             ) from error
 
-    def _open_copy(self, request: Request, store: FileStore, build: WindowBuilder | RestoreBuilder) -> Result:
+    def _open_copy(self, request: Request, store: Store, build: WindowBuilder | RestoreBuilder) -> Result:
         """Open in check mode: on a private copy of the journals, without the lease."""
-        copy = FileStore(Path(self._controller.folder, "lowtide_window_check"))
+        copy = make_copy(self._controller.folder)
         copy.create()
         try:
             held = store.read_lease()
             occurrences = read_occurrences(store, also=request.window_id)
             for window_id in occurrences.states:
                 copy.copy(copy.make_name(window_id), store.load(store.make_name(window_id)))
+            opened = build.build(occurrences, now=self._read_clock(store))
         except OSError as error:
             raise Refusal(
-                obj=f"window_dir {request.directory}",
+                obj=f"site {store.location}",
                 problem=f"it cannot be read ({error})",
-                next_step="Run check mode as a user who may read it, or set window_dir",
+                next_step="Run check mode as a user who may read it, or bring its server back",
             ) from error
-        opened = build.build(occurrences, now=self._clock())
         tokens = [state.opened.token for state in occurrences.states.values() if state.opened is not None]
         token = max([held.token if held else 0, *tokens]) + 1
         result = self._begin_run(request, copy, opened, build, token=token)
@@ -181,10 +180,10 @@ class Opening:
             result["warnings"] = [*result.get("warnings", []), warning]
         return result
 
-    def _open_really(self, request: Request, store: FileStore, build: WindowBuilder | RestoreBuilder) -> Result:
+    def _open_really(self, request: Request, store: Store, build: WindowBuilder | RestoreBuilder) -> Result:
         store.create()
         owner = Owner.from_pid(self._controller.pid)
-        deadline = self._clock() + request.orphan_timeout
+        deadline = Deadline(request.orphan_timeout, sleep=self._sleep)
         seen: float | None = None
         while True:
             with store.lock():
@@ -193,11 +192,11 @@ class Opening:
                 obstacle = find_obstacle(store, held, owner)
                 if orphan is None and obstacle is None:
                     occurrences = read_occurrences(store, also=request.window_id)
-                    opened = build.build(occurrences, now=self._clock())
+                    opened = build.build(occurrences, now=self._read_clock(store))
                     record = store.acquire(owner, opened.window_id, pipe=self._controller.pipe)
                     break
             if orphan is not None:
-                self._wait_for_orphan(orphan, deadline - self._clock(), request.orphan_timeout)
+                self._wait_for_orphan(orphan, deadline.remaining, request.orphan_timeout)
                 continue
             renewed = store.read_last_renewal()
             if obstacle is not None and (
@@ -207,15 +206,20 @@ class Opening:
             seen = renewed
             self._sleep(POLL_INTERVAL)
         try:
+            sign = Path(self._controller.folder, SIGN)
+            sign.touch()
             result = self._begin_run(request, store, opened, build, token=record.token)
-            store.start_renewer(record)
+            store.start_renewer(record, sign=sign)
         except (OpsError, OSError):
             with store.lock():
                 store.release(record.token)
             raise
         return result
 
-    def _find_orphan(self, store: FileStore, held: LeaseRecord | None, owner: Owner) -> Orphan | None:
+    def _read_clock(self, store: Store) -> float:
+        return store.read_clock() if self._clock is None else self._clock()
+
+    def _find_orphan(self, store: Store, held: LeaseRecord | None, owner: Owner) -> Orphan | None:
         """Return a process that the last owner, which ended without giving the lease back, left running here."""
         if held is None or held.released or held.owner.is_same_process(owner) or held.owner.check_liveness() != "dead":
             return None
@@ -238,7 +242,7 @@ class Opening:
     def _begin_run(
         self,
         request: Request,
-        store: FileStore,
+        store: Store,
         opened: WindowOpened,
         build: WindowBuilder | RestoreBuilder,
         *,
@@ -250,7 +254,7 @@ class Opening:
             window_id=opened.window_id,
             token=token,
             journal=store.make_name(opened.window_id),
-            directory=store.location,
+            place=request.place,
             control=opened.control,
             check_mode=controller.check_mode,
             version=request.version,
