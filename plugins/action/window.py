@@ -85,7 +85,8 @@ class ActionModule(ActionBase):
     def _run(self, phase: str, arguments: dict[str, Any], ansible: AnsibleContext) -> Result:
         controller = ansible.read_controller()
         if phase == "open":
-            return Opening(controller).open(make_request(arguments), ansible.read_inventory(), preload=ansible.preload)
+            request = make_request(arguments, job=ansible.read_job())
+            return Opening(controller).open(request, ansible.read_inventory(), preload=ansible.preload)
         if phase == "verdict":
             return read_verdict(controller.folder)
         engine = Engine(OpenWindow.load(controller.folder, shared=as_plain(arguments["store"])))
@@ -123,7 +124,7 @@ def read_place(arguments: dict[str, Any]) -> Place:
     return Place(arguments["site"], arguments["dir"], as_plain(arguments["store"]))
 
 
-def make_request(arguments: dict[str, Any]) -> Request:
+def make_request(arguments: dict[str, Any], *, job: dict[str, str]) -> Request:
     """Return what the opening is asked for, from the options of the action."""
     return Request(
         name=arguments["name"],
@@ -138,4 +139,5 @@ def make_request(arguments: dict[str, Any]) -> Request:
         keep_days=arguments["keep_days"],
         places=arguments["places"],
         version=read_version(),
+        job=job,
     )

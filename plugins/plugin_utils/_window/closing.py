@@ -24,6 +24,8 @@ from .store import Store
 from .verdict import leave_verdict
 
 DAY = 86400.0
+MAX_ATTACHED = 400_000
+"""Characters of a report that go into a job's artifacts, which AWX keeps in its database and hands to later nodes."""
 
 
 def close_window(window: OpenWindow, *, clock: Callable[[], float] | None = None) -> Result:
@@ -59,12 +61,25 @@ def close_window(window: OpenWindow, *, clock: Callable[[], float] | None = None
     }
     line = report_text.render_last_line(data)
     leave_verdict(window.folder, verdict, line)
+    lines = report_text.render(data)
     return {
         "changed": False,
-        "lines": report_text.render(data),
+        "lines": lines,
         "msg": line,
         "warnings": warnings,
-        **make_stats(verdict),
+        **make_stats({**verdict, **attach_report(lines, data)}),
+    }
+
+
+def attach_report(lines: list[str], data: report.Report) -> Result:
+    """Return the report as AWX is to keep it with the job: as text and as data, where these are not too large."""
+    attached: Result = {"report_text": "\n".join(lines), "report_data": data}
+    size = len(json.dumps(attached))
+    if size <= MAX_ATTACHED:
+        return attached
+    return {
+        "report_text": f"The report has {size} characters; it is in the store: {data.get('path')}",
+        "report_data": None,
     }
 
 

@@ -19,6 +19,7 @@ from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import 
 from ansible_collections.lowtide.ops.plugins.module_utils._common.retry import Deadline
 from ansible_collections.lowtide.ops.plugins.module_utils._common.timestamps import format_utc
 
+from .containers import refuse_fleeting_directory
 from .declaration import Declaration, Inventory, Step
 from .events import StepFailed, WindowOpened
 from .lease import LeaseRecord
@@ -43,7 +44,8 @@ POLL_INTERVAL = 1.0
 @dataclass(frozen=True)
 class Request:
     """What the opening is asked for: options of the action. ``duration`` and ``orphan_timeout`` are in seconds;
-    ``places`` is how many plays the playbook has, 0 for any number; ``mode`` is ``window`` or :data:`.rules.RESTORE`.
+    ``places`` is how many plays the playbook has, 0 for any number; ``mode`` is ``window`` or :data:`.rules.RESTORE`;
+    ``job`` is what AWX says of this job, empty elsewhere.
     """
 
     name: str
@@ -58,6 +60,7 @@ class Request:
     keep_days: int = 90
     places: int = 0
     mode: str = "window"
+    job: dict[str, str] = field(default_factory=dict)
 
     @property
     def window_id(self) -> str:
@@ -143,6 +146,8 @@ class Opening:
                 next_step="Give days, or 0 to keep all journals",
             )
         store = request.place.connect(controller.folder)
+        if not request.place.shared:
+            refuse_fleeting_directory(request.place.directory, is_job=bool(request.job))
         builder = RestoreBuilder if request.mode == RESTORE else WindowBuilder
         build = builder(request, inventory, preload)
         if controller.check_mode:
@@ -351,6 +356,7 @@ class WindowBuilder:
             ends=resumed.opened.ends if resumed is not None and resumed.opened is not None else now + request.duration,
             version=request.version,
             inherited=inherited,
+            job=request.job,
         )
 
     def _look_at_damaged(self, damaged: Mapping[str, Refusal]) -> None:
@@ -437,6 +443,7 @@ class RestoreBuilder:
             ends=now + self._request.duration,
             version=self._request.version,
             inherited=inherited,
+            job=self._request.job,
         )
 
     def _add(
