@@ -76,8 +76,16 @@ options:
     elements: str
     default: []
   dir:
-    description: Directory on the controller for lease, journals and reports. Required for V(open), V(status) and V(holder).
+    description:
+      - Directory on the controller for lease, journals and reports, for V(open), V(status) and V(holder).
+      - One that ends with the controller's container is refused by V(open).
     type: path
+  store:
+    description:
+      - Where they are kept instead of O(dir). Given to every phase but V(verdict), since it is kept nowhere.
+      - Either C(kubernetes), the options of a Kubernetes connection with C(namespace), or C(postgresql), those of a PostgreSQL one.
+    type: dict
+    default: {}
   site:
     description: Name of the site; there is one lease for it, whatever the window. One directory for each below O(dir).
     type: str

@@ -46,7 +46,7 @@ class Place:
         if len(self.shared) != 1 or not {KUBERNETES, POSTGRESQL} & self.shared.keys():
             raise Refusal(
                 obj="window_store",
-                problem=f"it has {', '.join(sorted(self.shared))}",
+                problem=f"it has {', '.join(sorted(self.shared))}, and one store is one kind",
                 next_step=f"Give a connection below one of {KUBERNETES} and {POSTGRESQL}",
             )
         ((kind, connection),) = self.shared.items()
