@@ -19,6 +19,10 @@ from .processes import Owner
 FORMAT = 1
 TTL = 60.0
 """Seconds for which a lease that nobody renews is still held against controllers that cannot look at its owner."""
+SHARED_TTL = 120.0
+"""The same on a server, which may not answer for a while: so long a run that holds the lease can still revert."""
+RENEWAL = 15.0
+"""Seconds between two renewals, at most."""
 
 
 @dataclass(frozen=True)

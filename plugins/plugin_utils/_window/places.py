@@ -15,7 +15,7 @@ from typing import Any
 
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import Refusal
 
-from .lease import TTL
+from .lease import SHARED_TTL
 from .store import Store
 from .store_file import FileStore
 from .store_kubernetes import KubernetesStore
@@ -60,7 +60,9 @@ class Place:
                 problem="it is empty, and sites share the store",
                 next_step="Name the site, by a name that no other site has there",
             )
-        return connect({"kind": kind, "connection": dict(connection), "site": self.site, "ttl": TTL, "folder": folder})
+        return connect(
+            {"kind": kind, "connection": dict(connection), "site": self.site, "ttl": SHARED_TTL, "folder": folder}
+        )
 
 
 def connect(place: Mapping[str, Any]) -> Store:

@@ -35,6 +35,8 @@ from .store import Store
 from .store_file import FileStore, write_atomically
 
 CONTEXT_FILE = "lowtide_window.json"
+SHORT_PATIENCE = 2.0
+"""Seconds for which a store is asked again that did not answer the last time."""
 SIGN = "lowtide_window_renewed"
 MARGIN = 5.0
 """Seconds before the end of a lease from which it counts as over for a run that cannot reach the store."""
@@ -107,7 +109,9 @@ class OpenWindow:
         Where the store does not answer, the session is of what this run knows, and keeps what is appended. Raise
         OpsError when the lease may have passed to another run meanwhile.
         """
-        store = self.store
+        store, silent = self.store, Path(self.folder, "lowtide_window_silent")
+        if silent.exists():  # waited for already; what is to be reverted has only the time of the lease
+            store.patience = min(store.patience, SHORT_PATIENCE)
         with ExitStack() as stack:
             try:
                 stack.enter_context(store.lock())
@@ -115,7 +119,9 @@ class OpenWindow:
                     store.check(self.token)
                 session = Session(self, store, store.load(self.journal))
                 session.keep()
+                silent.unlink(missing_ok=True)
             except OSError as error:
+                silent.touch()
                 self._require_lease(store, error)
                 session = Session(self, store, self._known.load(self.journal), error=error)
             yield session

@@ -23,11 +23,11 @@ from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import 
 from ansible_collections.lowtide.ops.plugins.module_utils._common.timestamps import format_utc
 
 from .events import Event
-from .lease import LeaseRecord
+from .lease import RENEWAL, LeaseRecord
 from .processes import Owner
 
 PATIENCE = 30.0
-"""Seconds for which a server that does not answer is asked again before a method raises OSError."""
+"""Seconds for which a server that does not answer is asked again before a method raises OSError; the usual value."""
 
 
 class StoreUnreachable(OSError):
@@ -42,6 +42,8 @@ class Store(ABC):
     """
 
     ttl: float
+    patience: float = PATIENCE
+    """For how many seconds a server that does not answer is asked again."""
 
     @property
     @abstractmethod
@@ -115,7 +117,7 @@ class Store(ABC):
             "token": record.token,
             "pid": owner.pid,
             "started": owner.started,
-            "interval": self.ttl / 4,
+            "interval": min(self.ttl / 4, RENEWAL),
             "sign": None if sign is None else str(sign),
         }
         # Isolated, so that no file beside it is taken for a library; what this process imports, that one finds as well.

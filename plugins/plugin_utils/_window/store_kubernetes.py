@@ -79,7 +79,7 @@ class KubernetesStore(Store):
         self._namespace = str(self._options["namespace"])
         self._site = site
         self._folder = folder
-        self._patience = patience
+        self.patience = patience
         self.ttl = ttl
         self._access = resolve_access(self._options)
         self._first: LeaseRecord | None = None
@@ -104,7 +104,7 @@ class KubernetesStore(Store):
     @contextmanager
     def _ask(self) -> Iterator[Client]:
         """Return a client that asks again for a while; what stays without an answer is StoreUnreachable."""
-        client = Client(self._access, run_id="window", deadline=Deadline(self._patience))
+        client = Client(self._access, run_id="window", deadline=Deadline(self.patience))
         try:
             if not self._is_identified:
                 check_identity(client, self._options["cluster_uid"])

@@ -140,7 +140,7 @@ class PostgresqlStore(Store):
             read_options(CONNECTION_SPEC, connection, obj="window_store.postgresql")
         )
         self._site = site
-        self._patience = patience
+        self.patience = patience
         self.ttl = ttl
         self._locked: Session | None = None
 
@@ -177,7 +177,7 @@ class PostgresqlStore(Store):
 
         One whose session is lost is asked again on another, with the lock: each of them may be asked twice.
         """
-        deadline = Deadline(self._patience)
+        deadline = Deadline(self.patience)
         while True:
             with ExitStack() as stack:
                 session = self._locked
@@ -220,7 +220,7 @@ class PostgresqlStore(Store):
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Hold an advisory lock, which the server releases with the session."""
-        self._locked = self._open_locked(Deadline(self._patience))
+        self._locked = self._open_locked(Deadline(self.patience))
         try:
             yield
         finally:
