@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import subprocess
@@ -309,6 +310,37 @@ def test_the_lease_is_renewed_as_long_as_its_controller_lives(
     controller.kill()
     controller.wait()
     assert wait_for_end(pid, 30)
+
+
+def test_a_connection_of_the_environment_is_used(
+    postgresql_place: PostgresqlPlace,
+    kubernetes_place: KubernetesPlace,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """As AWX gives it: files with another name in each job, and nothing in the inventory."""
+    passfile = tmp_path / "tmpab12cd"
+    connection = postgresql_place.connection
+    passfile.write_text(Path(connection["passfile"]).read_text(encoding="utf-8"), encoding="utf-8")
+    passfile.chmod(0o600)
+    for name, value in (
+        ("PGPASSFILE", str(passfile)),
+        ("PGHOST", connection["login_host"]),
+        ("PGPORT", str(connection["login_port"])),
+        ("PGUSER", connection["login_user"]),
+        ("PGDATABASE", connection["login_db"]),
+    ):
+        monkeypatch.setenv(name, value)
+    postgresql_place.connect()
+    append(PostgresqlStore({}, site="shop/prod", ttl=TTL), make_planned("db1"))
+    assert len(postgresql_place.connect().load(NAME)) == 1
+    kubeconfig = tmp_path / "tmpef34gh"
+    kubeconfig.write_text(json.dumps(kubernetes_place.kubeconfig), encoding="utf-8")
+    kubeconfig.chmod(0o600)
+    monkeypatch.setenv("K8S_AUTH_KUBECONFIG", str(kubeconfig))
+    store = KubernetesStore({"namespace": kubernetes_place.namespace}, site="shop/prod", ttl=TTL, folder=tmp_path)
+    append(store, make_planned("db1"))
+    assert len(kubernetes_place.connect().load(NAME)) == 1
 
 
 def test_an_option_that_no_module_has_is_refused(backend: Backend) -> None:
