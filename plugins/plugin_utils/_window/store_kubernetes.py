@@ -82,6 +82,7 @@ class KubernetesStore(Store):
         self.patience = patience
         self.ttl = ttl
         self._access = resolve_access(self._options)
+        self._client: Client | None = None
         self._first: LeaseRecord | None = None
         self._has_read = False
         self._parts: dict[str, list[Json]] = {}
@@ -103,8 +104,12 @@ class KubernetesStore(Store):
 
     @contextmanager
     def _ask(self) -> Iterator[Client]:
-        """Return a client that asks again for a while; what stays without an answer is StoreUnreachable."""
-        client = Client(self._access, run_id="window", deadline=Deadline(self.patience))
+        """Return a client that asks again for a while; what stays without an answer is StoreUnreachable.
+
+        Inside :meth:`lock` it is one for all, with one connection.
+        """
+        client = self._client or Client(self._access, run_id="window", deadline=Deadline(self.patience))
+        client.deadline = Deadline(self.patience)
         try:
             if not self._is_identified:
                 check_identity(client, self._options["cluster_uid"])
@@ -116,7 +121,8 @@ class KubernetesStore(Store):
             raise StoreUnreachable(str(error)) from error
         finally:
             self._offset = client.clock_offset or self._offset
-            client.close()
+            if client is not self._client:
+                client.close()
 
     @property
     def _lease_path(self) -> str:
@@ -151,12 +157,16 @@ class KubernetesStore(Store):
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             self._forget()
+            self._client = Client(self._access, run_id="window", deadline=Deadline(self.patience))
             yield
         finally:
             self._forget()
             os.close(descriptor)
 
     def _forget(self) -> None:
+        if self._client is not None:
+            self._client.close()
+        self._client = None
         self._first, self._has_read = None, False
         self._parts.clear()
         self._last.clear()
