@@ -60,6 +60,11 @@ options:
       - An occurrence can be resumed until its end, which its first opening sets by O(duration).
     type: str
     default: ""
+  times:
+    description: For V(open), when the window is to begin. See C(window_times) of the role's entry point C(open).
+    type: list
+    elements: dict
+    default: []
   steps:
     description: For V(open), the declared steps in their order. See C(window_steps) of the role's entry point C(open).
     type: list

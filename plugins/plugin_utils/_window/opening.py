@@ -28,6 +28,7 @@ from .places import Place
 from .processes import Orphan, Owner, find_orphans, read_boot_id, read_pid_namespace, wait_for_end
 from .results import Result, make_stats
 from .rules import RESTORE, WindowRules, describe_pending
+from .schedule import Schedule, explain_lateness
 from .session import SIGN, Controller, OpenWindow, make_copy, make_run_marker
 from .state import WindowState
 from .store import Store, find_obstacle
@@ -61,16 +62,14 @@ class Request:
     places: int = 0
     mode: str = "window"
     job: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def window_id(self) -> str:
-        """The occurrence that is asked for, empty when it is not named."""
-        return f"{self.name}@{self.start}" if self.start else ""
+    times: Any = ()
 
 
-def choose_start(occurrences: Mapping[str, WindowState], *, start: str, now: float) -> str:
+def choose_start(
+    occurrences: Mapping[str, WindowState], *, start: str, now: float, declared: Callable[[], str] = lambda: ""
+) -> str:
     """Return the start of the occurrence that this run belongs to: the given one; else that of the newest one that was
-    not brought to a good end and whose time is not over; else now, to the second.
+    not brought to a good end and whose time is not over; else the declared one; else now, to the second.
 
     Raise Refusal when the given one is over. ``occurrences`` are those of the window that are not settled, and the
     given one.
@@ -88,7 +87,7 @@ def choose_start(occurrences: Mapping[str, WindowState], *, start: str, now: flo
         return start
     resumable = [state for state in by_start.values() if state.opened is not None and now < state.opened.ends]
     if not resumable:
-        return format_utc(now)
+        return declared() or format_utc(now)
     newest: Any = max(resumable, key=lambda state: state.first_opened).opened
     return str(newest.start)
 
@@ -167,7 +166,7 @@ class Opening:
         copy.create()
         try:
             held = store.read_lease()
-            occurrences = read_occurrences(store, also=request.window_id)
+            occurrences = read_occurrences(store, also=build.name_occurrence(self._read_clock(store)))
             for window_id in occurrences.states:
                 copy.copy(copy.make_name(window_id), store.load(store.make_name(window_id)))
             opened = build.build(occurrences, now=self._read_clock(store))
@@ -196,8 +195,9 @@ class Opening:
                 orphan = self._find_orphan(store, held, owner)
                 obstacle = find_obstacle(store, held, owner)
                 if orphan is None and obstacle is None:
-                    occurrences = read_occurrences(store, also=request.window_id)
-                    opened = build.build(occurrences, now=self._read_clock(store))
+                    now = self._read_clock(store)
+                    occurrences = read_occurrences(store, also=build.name_occurrence(now))
+                    opened = build.build(occurrences, now=now)
                     record = store.acquire(owner, opened.window_id, pipe=self._controller.pipe)
                     break
             if orphan is not None:
@@ -312,6 +312,7 @@ class WindowBuilder:
         self._control = inventory.control
         self._declaration = Declaration.from_entries(request.steps, inventory)
         self._selected = self._declaration.select(only=request.only, skip=request.skip)
+        self._schedule = Schedule.from_entries(request.times)
         self.failures: list[StepFailed] = []
         self.warnings: list[str] = []
         plays = self._declaration.plays
@@ -333,15 +334,34 @@ class WindowBuilder:
             if step.name in self._selected or step.reverts:
                 preload(step)
 
+    def name_occurrence(self, now: float) -> str:
+        """Return the occurrence that is asked for, by its start or as the one whose time is on; empty for none."""
+        start = self._request.start or self._declare_start(now, strict=False)
+        return f"{self._request.name}@{start}" if start else ""
+
+    def _declare_start(self, now: float, *, strict: bool) -> str:
+        try:
+            start = self._schedule.find_start(now, duration=self._request.duration)
+        except Refusal:
+            if strict:
+                raise
+            return ""
+        return "" if start is None else format_utc(start)
+
     def build(self, occurrences: Occurrences, *, now: float) -> WindowOpened:
         """Return the event that opens or resumes the occurrence. Raise Refusal when a journal of this window is
-        damaged."""
+        damaged, and for a new occurrence that no declared time is on for."""
         request = self._request
         self._look_at_damaged(occurrences.damaged)
         own = occurrences.select_window(request.name)
-        start = choose_start(own, start=request.start, now=now)
+        start = choose_start(own, start=request.start, now=now, declared=lambda: self._declare_start(now, strict=True))
         window_id = f"{request.name}@{start}"
         resumed = own.get(window_id)
+        begins = now
+        if resumed is None and not request.start:
+            begins = self._schedule.find_start(now, duration=request.duration) or now
+            late = explain_lateness(begins, now)
+            self.warnings += [f"window {window_id}: {late}"] if late else []
         # What older ones left may have been reverted since the run that is resumed, by it or by another.
         inherited = self._find_inherited({key: state for key, state in own.items() if key != window_id})
         self._warn_of_others(occurrences, own)
@@ -353,7 +373,9 @@ class WindowBuilder:
             steps=self._declaration.as_dicts(),
             selected=sorted(self._selected),
             control=self._control,
-            ends=resumed.opened.ends if resumed is not None and resumed.opened is not None else now + request.duration,
+            ends=resumed.opened.ends
+            if resumed is not None and resumed.opened is not None
+            else begins + request.duration,
             version=request.version,
             inherited=inherited,
             job=request.job,
@@ -408,6 +430,11 @@ class RestoreBuilder:
             self._fail(
                 "window_steps", inventory.control, f"{error} What can be read of it, and of journals, is reverted."
             )
+
+    def name_occurrence(self, now: float) -> str:
+        """Return nothing: each run of it is an occurrence of its own."""
+        del now
+        return ""
 
     def build(self, occurrences: Occurrences, *, now: float) -> WindowOpened:
         """Return the opening event: the declared reverting steps, on all their hosts, since what is in force is seen

@@ -152,7 +152,7 @@ LEVELS = {
     ],
     "module_utils._s3": [["errors"], ["bucket", "connection"], ["versions"]],
     "plugin_utils._window": [
-        ["containers", "declaration", "events", "inputs", "options", "processes", "version"],
+        ["containers", "declaration", "events", "inputs", "options", "processes", "schedule", "version"],
         ["journal", "lease", "preload", "results", "state"],
         ["rules", "store"],
         ["report", "store_file", "store_kubernetes", "store_postgresql"],
