@@ -14,8 +14,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.events import StepReverted, WindowOpened
-
-from .harness import BEGINNING, END, RESTORE, STATUS, FastWindow, Played
+from support.fast_window import BEGINNING, END, RESTORE, STATUS, FastWindow, Played
 
 STOPPED = {"replicas": 0, "before": 3}
 KILL_IN_MAINTENANCE = {"WORLD_KILL": f"before:db1:dead rows above the limit:{int(signal.SIGKILL)}"}

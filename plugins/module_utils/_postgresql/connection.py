@@ -15,6 +15,8 @@ import os
 import typing as t
 from dataclasses import dataclass, field
 
+from ansible.module_utils.basic import env_fallback
+
 from .._common.dependencies import require
 from .._common.errors import Refusal
 from .errors import connect_error, server_refused, sql_error
@@ -22,20 +24,37 @@ from .pooler import PID_SQL, is_pooled, refuse_shared_sessions
 
 SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 
+VARIABLES = {
+    "login_host": "PGHOST",
+    "login_port": "PGPORT",
+    "login_user": "PGUSER",
+    "login_db": "PGDATABASE",
+    "ssl_mode": "PGSSLMODE",
+}
+"""libpq's variables for what has a default here, or is required; the others it reads itself (PGPASSFILE, PGSSLROOTCERT)."""
+
+
+def _describe(name: str, option: dict[str, t.Any]) -> dict[str, t.Any]:
+    return {**option, "fallback": (env_fallback, [VARIABLES[name]])} if name in VARIABLES else option
+
+
 # For ``argument_spec={**CONNECTION_SPEC, ...}``; mirrors doc_fragments/_postgresql.py.
 CONNECTION_SPEC: dict[str, dict[str, t.Any]] = {
-    "login_host": {"type": "str", "default": "localhost"},
-    "login_port": {"type": "int", "default": 5432},
-    "login_user": {"type": "str", "default": "postgres"},
-    "login_password": {"type": "str", "no_log": True},
-    "passfile": {"type": "path", "no_log": False},
-    "login_db": {"type": "str", "required": True},
-    "ssl_mode": {"type": "str", "default": "prefer", "choices": list(SSL_MODES)},
-    "ca_cert": {"type": "path"},
-    "ssl_cert": {"type": "path"},
-    "ssl_key": {"type": "path", "no_log": False},
-    "connect_timeout": {"type": "int", "default": 10},
-    "system_identifier": {"type": "str"},
+    name: _describe(name, option)
+    for name, option in {
+        "login_host": {"type": "str", "default": "localhost"},
+        "login_port": {"type": "int", "default": 5432},
+        "login_user": {"type": "str", "default": "postgres"},
+        "login_password": {"type": "str", "no_log": True},
+        "passfile": {"type": "path", "no_log": False},
+        "login_db": {"type": "str", "required": True},
+        "ssl_mode": {"type": "str", "default": "prefer", "choices": list(SSL_MODES)},
+        "ca_cert": {"type": "path"},
+        "ssl_cert": {"type": "path"},
+        "ssl_key": {"type": "path", "no_log": False},
+        "connect_timeout": {"type": "int", "default": 10},
+        "system_identifier": {"type": "str"},
+    }.items()
 }
 
 # What libpq would take from the environment to go somewhere else than the options say.
