@@ -56,8 +56,8 @@ def count_calls() -> None:
         asked["statements"] += 1
         return query(self, *arguments)
 
-    Client._exchange = exchange_counted  # type: ignore[method-assign]
-    Session.query = query_counted  # type: ignore[method-assign]
+    Client._exchange = exchange_counted  # type: ignore[method-assign, assignment]
+    Session.query = query_counted  # type: ignore[method-assign, assignment]
 
 
 def open_window(place: Place, folder: str) -> OpenWindow:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import typing as t
 
-from ansible.module_utils.basic import env_fallback
+from ansible.module_utils.common.parameters import env_fallback
 
 from .._common.errors import OpsError, Refusal
 from .errors import other_cluster

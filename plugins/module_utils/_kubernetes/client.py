@@ -124,9 +124,9 @@ class Client:
                 continue
         raise AssertionError("unreachable: a list in one piece has no page that expires")
 
-    def list_metadata(self, path: str, *, obj: str, params: t.Mapping[str, str] | None = None) -> list[Json]:
+    def list_metadata(self, path: str, *, obj: str, params: t.Mapping[str, str] | None = None) -> t.Sequence[Json]:
         """Read the metadata of a collection's objects and nothing else of them, in one piece."""
-        return list(self._request("GET", _with(path, params), obj, safe=True, accept=METADATA).get("items") or [])
+        return self._request("GET", _with(path, params), obj, safe=True, accept=METADATA).get("items") or []
 
     def create(
         self,

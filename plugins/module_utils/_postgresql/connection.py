@@ -15,7 +15,7 @@ import os
 import typing as t
 from dataclasses import dataclass, field
 
-from ansible.module_utils.basic import env_fallback
+from ansible.module_utils.common.parameters import env_fallback
 
 from .._common.dependencies import require
 from .._common.errors import Refusal
@@ -39,23 +39,21 @@ def _describe(name: str, option: dict[str, t.Any]) -> dict[str, t.Any]:
 
 
 # For ``argument_spec={**CONNECTION_SPEC, ...}``; mirrors doc_fragments/_postgresql.py.
-CONNECTION_SPEC: dict[str, dict[str, t.Any]] = {
-    name: _describe(name, option)
-    for name, option in {
-        "login_host": {"type": "str", "default": "localhost"},
-        "login_port": {"type": "int", "default": 5432},
-        "login_user": {"type": "str", "default": "postgres"},
-        "login_password": {"type": "str", "no_log": True},
-        "passfile": {"type": "path", "no_log": False},
-        "login_db": {"type": "str", "required": True},
-        "ssl_mode": {"type": "str", "default": "prefer", "choices": list(SSL_MODES)},
-        "ca_cert": {"type": "path"},
-        "ssl_cert": {"type": "path"},
-        "ssl_key": {"type": "path", "no_log": False},
-        "connect_timeout": {"type": "int", "default": 10},
-        "system_identifier": {"type": "str"},
-    }.items()
+_OPTIONS: dict[str, dict[str, t.Any]] = {
+    "login_host": {"type": "str", "default": "localhost"},
+    "login_port": {"type": "int", "default": 5432},
+    "login_user": {"type": "str", "default": "postgres"},
+    "login_password": {"type": "str", "no_log": True},
+    "passfile": {"type": "path", "no_log": False},
+    "login_db": {"type": "str", "required": True},
+    "ssl_mode": {"type": "str", "default": "prefer", "choices": list(SSL_MODES)},
+    "ca_cert": {"type": "path"},
+    "ssl_cert": {"type": "path"},
+    "ssl_key": {"type": "path", "no_log": False},
+    "connect_timeout": {"type": "int", "default": 10},
+    "system_identifier": {"type": "str"},
 }
+CONNECTION_SPEC = {name: _describe(name, option) for name, option in _OPTIONS.items()}
 
 # What libpq would take from the environment to go somewhere else than the options say.
 _REDIRECTING = ("PGHOSTADDR", "PGSERVICE", "PGSERVICEFILE", "PGOPTIONS", "PGTARGETSESSIONATTRS", "PGREALM", "PGAPPNAME")

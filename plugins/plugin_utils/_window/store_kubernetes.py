@@ -241,7 +241,7 @@ class KubernetesStore(Store):
         """Return the highest token on the journals, which may have outlived the Lease."""
         return max((_read_token(item) for item in self._list_parts(client)), default=0)
 
-    def _list_parts(self, client: Client) -> list[Json]:
+    def _list_parts(self, client: Client) -> Sequence[Json]:
         """Return the metadata of all journals of the site."""
         title = f"ConfigMaps of {self.location}"
         return client.list_metadata(self._config_maps, obj=title, params=self._select("journal"))

@@ -83,8 +83,8 @@ def test_killed_with_its_container_and_run_in_another(
 def test_two_jobs_at_once_and_a_report_in_the_store(request: pytest.FixtureRequest, tmp_path: Path, kind: str) -> None:
     backend: Backend = request.getfixturevalue(f"{kind}_place")
     window = make_window(backend, tmp_path, kind)
-    job = {"awx_job_id": 7, "awx_user_name": "alice", "awx_job_template_name": "window"}
-    processes = [window.start(**{**job, "awx_job_id": number}) for number in (7, 8)]
+    job: dict[str, Any] = {"awx_user_name": "alice", "awx_job_template_name": "window"}
+    processes = [window.start(**job, awx_job_id=number) for number in (7, 8)]
     first, second = sorted((window.finish(process) for process in processes), key=lambda run: run.rc)
     assert first.rc == 0, first.out
     assert second.rc != 0

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import OpsError, Refusal
+from ansible_collections.lowtide.ops.plugins.module_utils._postgresql.connection import Session
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window import store_kubernetes, store_postgresql
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.lease import TTL, LeaseLost
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.processes import Owner, wait_for_end
@@ -194,9 +195,8 @@ def test_a_statement_whose_answer_is_lost_counts_once_in_postgresql(
 ) -> None:
     """The session ends between the statement and its answer, or (first case of each) before it is sent."""
     statement = getattr(store_postgresql, which)
-    session_class = store_postgresql.Session
     lost: list[str] = []
-    query = session_class.query
+    query = Session.query
 
     def lose(self: Any, sql: Any, values: Any = None) -> Any:
         if sql is not statement or len(lost) == 2:
@@ -209,7 +209,7 @@ def test_a_statement_whose_answer_is_lost_counts_once_in_postgresql(
         return query(self, "SELECT 1")
 
     store = postgresql_place.connect()
-    monkeypatch.setattr(session_class, "query", lose)
+    monkeypatch.setattr(Session, "query", lose)
     token = take(store, me()).token
     for number in range(2):
         with store.lock():
@@ -343,13 +343,10 @@ def test_a_connection_of_the_environment_is_used(
     assert len(kubernetes_place.connect().load(NAME)) == 1
 
 
-def test_an_option_that_no_module_has_is_refused(backend: Backend) -> None:
-    kind = "postgresql" if isinstance(backend, PostgresqlPlace) else "kubernetes"
-    make: Any = PostgresqlStore if kind == "postgresql" else KubernetesStore
-    with pytest.raises(OpsError, match=f"window_store.{kind}: login_hots. Supported parameters include"):
-        make(
-            {**backend.connection, "login_hots": "x"},
-            site="s",
-            ttl=TTL,
-            **({} if kind == "postgresql" else {"folder": Path()}),
-        )  # type: ignore[attr-defined]
+def test_an_option_that_no_module_has_is_refused(
+    postgresql_place: PostgresqlPlace, kubernetes_place: KubernetesPlace, tmp_path: Path
+) -> None:
+    with pytest.raises(OpsError, match=r"window_store\.postgresql: login_hots\. Supported parameters include"):
+        PostgresqlStore({**postgresql_place.connection, "login_hots": "x"}, site="s", ttl=TTL)
+    with pytest.raises(OpsError, match=r"window_store\.kubernetes: kubecfg\. Supported parameters include"):
+        KubernetesStore({**kubernetes_place.connection, "kubecfg": "x"}, site="s", ttl=TTL, folder=tmp_path)
