@@ -73,6 +73,7 @@ class AnsibleContext:
             "template": "job_template_name",
             "launch": "job_launch_type",
             "schedule": "schedule_name",
+            "workflow": "workflow_job_name",
         }
         found = {
             key: next(

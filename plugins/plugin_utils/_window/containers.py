@@ -16,7 +16,8 @@ from pathlib import Path
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import Refusal
 
 JOB_FOLDER = "AWX_ISOLATED_DATA_DIR"
-"""Set by ansible-runner in a job's container: the folder that is made for the job and removed with it (/runner)."""
+"""Set by ansible-runner in a job's container: /runner/artifacts/ID (its 2.4.0), below the folder that is made for the job
+and removed with it."""
 MARKS = (Path("/run/.containerenv"), Path("/.dockerenv"))
 """Files that podman and docker put into a container."""
 LAYERS = frozenset({"overlay", "fuse.fuse-overlayfs", "aufs"})
@@ -28,6 +29,15 @@ def is_container(environ: Mapping[str, str]) -> bool:
     """Return whether this process runs in a container."""
     marks = {"container", "KUBERNETES_SERVICE_HOST"} & environ.keys()
     return bool(marks) or any(path.exists() for path in MARKS)
+
+
+def find_job_folder(environ: Mapping[str, str]) -> Path | None:
+    """Return the folder that is made for this AWX job (/runner) and removed with it; None where this is no such job."""
+    value = environ.get(JOB_FOLDER, "")
+    if not value:
+        return None
+    folder = Path(value)
+    return folder.parents[1] if folder.parent.name == "artifacts" else folder
 
 
 def find_mount(directory: Path, mountinfo: str) -> tuple[str, str]:
@@ -45,17 +55,18 @@ def find_mount(directory: Path, mountinfo: str) -> tuple[str, str]:
 
 def explain_end(directory: Path, environ: Mapping[str, str], mountinfo: str, *, is_job: bool) -> str:
     """Return why a directory ends with this container; empty when it does not, as far as can be seen."""
-    folder = environ.get(JOB_FOLDER, "")
-    if not (is_job or folder or is_container(environ)):
+    folder = find_job_folder(environ)
+    is_job = is_job or folder is not None
+    if not (is_job or is_container(environ)):
         return ""
     point, kind = find_mount(directory, mountinfo)
-    if folder and Path(point) in (Path(folder), Path("/")) and directory.is_relative_to(folder):
+    if folder is not None and directory.is_relative_to(folder) and folder.is_relative_to(point):  # no volume below it
         return f"it is in {folder}, which is made for one job"
     if kind in LAYERS and point == "/":
         return "it is on the disk of the container, which ends with it"
-    if (is_job or folder) and point == "/":
+    if is_job and point == "/":
         return "it is no volume, so it ends with the job's container"
-    if (is_job or folder) and kind in FLEETING:
+    if is_job and kind in FLEETING:
         return f"it is in memory ({kind} at {point})"
     return ""
 

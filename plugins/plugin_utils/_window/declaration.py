@@ -10,6 +10,7 @@ Private to lowtide.ops: do not import from other collections.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -120,10 +121,10 @@ def suggest(name: str, names: Iterable[str]) -> str:
 
 
 def split_names(value: Any) -> list[str]:
-    """Return a list of names from a list or a comma-separated text, without empty ones (a blank survey answer is no
-    name)."""
-    items = value.split(",") if isinstance(value, str) else list(value or ())
-    return [name for item in items for name in [str(item).strip()] if name]
+    """Return a list of names from a list, or a text with commas or lines, without empty ones (a blank survey answer is
+    no name)."""
+    items = [value] if isinstance(value, str) else list(value or ())
+    return [name for item in items for part in re.split(r"[,\n]", str(item)) for name in [part.strip()] if name]
 
 
 def _is_name(value: Any) -> bool:

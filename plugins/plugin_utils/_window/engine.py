@@ -81,9 +81,11 @@ class Engine:
             raise Refusal(
                 obj="window",
                 problem="it was not opened in this run "
-                "(--limit, --tags, --skip-tags or --start-at-task left the opening out?)",
+                "(--limit, --tags, --skip-tags or --start-at-task left the opening out, "
+                "or this is a slice of an AWX job without the host of the group control?)",
                 next_step="Run the whole playbook, and choose steps with -e window_only=STEP,... or "
-                "-e window_skip=STEP,...",
+                "-e window_skip=STEP,...; in AWX set Job Slicing of the template to 1, leave its limit and tags empty, "
+                "and relaunch on all hosts",
             )
         return self._window
 

@@ -37,7 +37,8 @@ class WindowOpened(Event):
 
     ``steps`` are the declared steps with their hosts as the inventory had them; ``inherited`` names what older
     occurrences of the site left to revert and this one reverts: ``{"window_id", "step", "host", "reverted_by"}``.
-    ``job`` is what AWX says of the job that the run is: ``id``, ``user``, ``template``, ``launch`` and ``schedule``.
+    ``job`` is what AWX says of the job that the run is: ``id``, ``user``, ``template``, ``launch``, ``schedule``
+    and ``workflow``.
     """
 
     window: str

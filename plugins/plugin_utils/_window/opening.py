@@ -36,6 +36,15 @@ from .store_file import make_readable
 from .verdict import leave_verdict
 
 RESTORE_NAME = "restore_service"
+NEXT_STEP = "Choose steps by name with -e window_only=STEP,... or -e window_skip=STEP,..."
+NEXT_STEP_IN_AWX = {
+    "--limit": "Launch the template again, or relaunch on all hosts: relaunch on failed hosts sets a limit by itself. "
+    "Leave the limit of template and launch empty, and choose steps with window_only or window_skip",
+    "--tags": "Leave the job tags of template and launch empty, and choose steps with window_only or window_skip",
+    "--skip-tags": "Leave the skip tags of template and launch empty, and choose steps with window_only or window_skip",
+    "--start-at-task": NEXT_STEP,
+}
+"""What to do about a run that would be partial, by its option."""
 BATCHES_OF_STEP = 8
 """Batches of a step for which the playbook step has places."""
 POLL_INTERVAL = 1.0
@@ -122,7 +131,8 @@ class Opening:
 
     def _open(self, request: Request, inventory: Inventory, preload: Callable[[Step], None]) -> Result:
         controller = self._controller
-        refuse_partial_runs(controller.limits)
+        refuse_partial_runs(controller.limits, is_job=bool(request.job))
+        refuse_slice(request.job)
         if controller.control != [controller.host]:
             raise Refusal(
                 obj="group control",
@@ -545,13 +555,30 @@ def _does_the_same(step: Step, other: Step) -> bool:
     return (step.role, step.tasks_from, step.tasks) == (other.role, other.tasks_from, other.tasks)
 
 
-def refuse_partial_runs(limits: Mapping[str, Any]) -> None:
-    """Refuse the options that would silently leave out the opening or the closing."""
+def refuse_partial_runs(limits: Mapping[str, Any], *, is_job: bool) -> None:
+    """Refuse the options that would silently leave out the opening or the closing.
+
+    In AWX the template may ask for none of them: a relaunch on failed hosts sets the limit all the same.
+    """
     for option, value in limits.items():
         if value:
             shown = value if isinstance(value, str) else ",".join(value)
             raise Refusal(
                 obj=f"{option} {shown}",
                 problem="it would silently leave out the opening or the closing of the window",
-                next_step="Choose steps by name with -e window_only=STEP,... or -e window_skip=STEP,...",
+                next_step=NEXT_STEP_IN_AWX[option] if is_job else NEXT_STEP,
             )
+
+
+def refuse_slice(job: Mapping[str, str]) -> None:
+    """Refuse the slice of an AWX job that got the control host: it has a part of the hosts, and no variable says so.
+
+    It is known by the workflow that AWX makes for the slices, which has the template's name.
+    """
+    if job and job.get("launch") == "workflow" and job.get("workflow") == job.get("template"):
+        raise Refusal(
+            obj=f"AWX job {job['id']}",
+            problem=f"its workflow has the name of its template, {job['template']}, as that of a sliced job has, "
+            "and a slice is a window for a part of the hosts",
+            next_step="Set Job Slicing of the template to 1, or give the workflow template another name",
+        )

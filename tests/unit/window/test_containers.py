@@ -14,7 +14,7 @@ from ansible_collections.lowtide.ops.plugins.plugin_utils._window.places import 
 from .simulation import Simulation
 
 LINE = "{number} 1 0:{number} / {point} rw,relatime shared:1 - {kind} none rw"
-JOB = {"AWX_ISOLATED_DATA_DIR": "/runner"}
+JOB = {"AWX_ISOLATED_DATA_DIR": "/runner/artifacts/7"}
 POD = {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}
 
 
