@@ -131,8 +131,11 @@ class Job:
     def find_processes(self) -> list[int]:
         """Return the processes of the job: those of its pid namespace."""
         found: list[int] = []
-        wanted = os.readlink(f"/proc/{self.process.pid}/ns/pid_for_children")
-        if wanted == os.readlink("/proc/self/ns/pid"):  # it is not there yet
+        try:
+            wanted = os.readlink(f"/proc/{self.process.pid}/ns/pid_for_children")
+        except FileNotFoundError:  # its first process is not there yet
+            return found
+        if wanted == os.readlink("/proc/self/ns/pid"):  # it is not made yet
             return found
         for entry in Path("/proc").iterdir():
             if not entry.name.isdigit():

@@ -555,7 +555,7 @@ def _does_the_same(step: Step, other: Step) -> bool:
     return (step.role, step.tasks_from, step.tasks) == (other.role, other.tasks_from, other.tasks)
 
 
-def refuse_partial_runs(limits: Mapping[str, Any], *, is_job: bool) -> None:
+def refuse_partial_runs(limits: Mapping[str, Any], *, is_job: bool = False) -> None:
     """Refuse the options that would silently leave out the opening or the closing.
 
     In AWX the template may ask for none of them: a relaunch on failed hosts sets the limit all the same.

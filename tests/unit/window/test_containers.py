@@ -15,6 +15,8 @@ from .simulation import Simulation
 
 LINE = "{number} 1 0:{number} / {point} rw,relatime shared:1 - {kind} none rw"
 JOB = {"AWX_ISOLATED_DATA_DIR": "/runner/artifacts/7"}
+IN_USR = {"AWX_ISOLATED_DATA_DIR": "/usr/artifacts/7"}
+"""A folder of a job that exists here, so that its mount points count."""
 POD = {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}
 
 
@@ -35,6 +37,9 @@ def write_mounts(**kinds: str) -> str:
         ("/runner/state", {**JOB, **POD}, {"_": "overlay"}, "made for one job"),
         # Under podman, whose folder of the job is a mount of the node's directory of that job.
         ("/runner/state", JOB, {"_": "overlay", "runner": "xfs"}, "made for one job"),
+        ("/usr/state", IN_USR, {"_": "overlay", "usr": "xfs"}, "it is in /usr, which is made for one job"),
+        ("/usr/lib/state", IN_USR, {"_": "overlay", "usr": "xfs", "usr_lib": "nfs4"}, ""),
+        ("/runner/state", {"AWX_ISOLATED_DATA_DIR": "/runner"}, {"_": "overlay", "runner": "xfs"}, "made for one job"),
         ("/usr/state", JOB, {"_": "overlay", "usr": "tmpfs"}, "it is in memory (tmpfs at /usr)"),
         ("/usr/state", JOB, {"_": "xfs"}, "it is no volume"),
         # A container of somebody else.

@@ -128,8 +128,9 @@ def test_a_blank_list_of_names_is_none(value: Any) -> None:
     assert declare(make_step("a", needs=value, only_after=value))["a"].needs == ()
 
 
-def test_names_are_a_list_or_a_text_with_commas() -> None:
-    assert split_names("a, b,") == split_names(["a", "b "]) == ["a", "b"]
+@pytest.mark.parametrize("value", ["a, b,", ["a", "b "], "a\nb\n", ["a\r\nb"]])
+def test_names_are_a_list_or_a_text_with_commas_or_lines(value: Any) -> None:
+    assert split_names(value) == ["a", "b"]
 
 
 def test_what_is_taken_where_nothing_is_said() -> None:

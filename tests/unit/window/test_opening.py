@@ -123,6 +123,9 @@ def test_what_the_opening_returns(simulation: Simulation) -> None:
 # -- what is refused ------------------------------------------------------------------------------------------------
 
 
+JOB = {"id": "7", "template": "window"}
+
+
 def open_with(simulation: Simulation, controller: dict[str, Any], **request: Any) -> dict[str, Any]:
     """Open with another controller, or request."""
     changed = replace(simulation.start_controller(), **controller)
@@ -137,6 +140,13 @@ def open_with(simulation: Simulation, controller: dict[str, Any], **request: Any
         ({"limits": {"--limit": None, "--tags": ["a", "b"]}}, {}, "--tags a,b: it would silently leave out"),
         ({"limits": {"--skip-tags": ["a"]}}, {}, "--skip-tags a: it would"),
         ({"limits": {"--start-at-task": "x"}}, {}, "--start-at-task x: it would"),
+        (
+            {"limits": {"--limit": "ctl,web1"}},
+            {"job": JOB},
+            "--limit ctl,web1: it would silently leave out the opening or the closing of the window. Launch the",
+        ),
+        ({"limits": {"--tags": ["a"]}}, {"job": JOB}, "--tags a: it would silently leave out"),
+        ({}, {"job": {**JOB, "launch": "workflow", "workflow": "window"}}, "AWX job 7: its workflow has the name of"),
         ({"control": []}, {}, "group control: it has no host, and the window is opened on ctl. Give the group control"),
         ({"control": ["ctl", "ctl2"]}, {}, "group control: it has ctl, ctl2, and"),
         ({"control": ["other"]}, {}, "group control: it has other, and the window is opened on ctl"),
