@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 
 from ansible_collections.lowtide.ops.plugins.module_utils._backup.manifest import stamp
-from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import Refusal
+from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import OpsError, Refusal
 from ansible_collections.lowtide.ops.plugins.module_utils._common.retry import Deadline
 from ansible_collections.lowtide.ops.plugins.module_utils._pg_restore import evidence, judging
+from ansible_collections.lowtide.ops.plugins.module_utils._pgbackrest.checking import DAMAGE, check_copy
 from ansible_collections.lowtide.ops.plugins.module_utils._pgbackrest.drill_place import MARK, DrillPlace, find_server
 from ansible_collections.lowtide.ops.plugins.module_utils._pgbackrest.operations.restore_drill import (
     Drill,
@@ -25,6 +26,9 @@ from ansible_collections.lowtide.ops.plugins.module_utils._pgbackrest.operations
     find_newest,
 )
 from ansible_collections.lowtide.ops.plugins.module_utils._pgbackrest.private_server import (
+    PrivateServer,
+    ServerPrograms,
+    leave_out_libpq,
     make_restore_command,
     quote_setting,
     write_settings,
@@ -112,6 +116,114 @@ def test_settings_leave_no_way_out(tmp_path: Path) -> None:
     words = subprocess.run(["sh", "-c", f"printf '%s\\n' {command}"], capture_output=True, text=True, check=True).stdout
     assert words.splitlines() == ["/a b/pgbackrest", "--config=/it's 100%/x.conf", "archive-get", "%f", "%p"]
     assert quote_setting("a'b\\c") == "'a''b\\\\c'"
+
+
+def test_what_a_version_has_of_its_own_is_set_there_only(tmp_path: Path) -> None:
+    """A setting that a server does not know ends its start; and restartpoints are made as often as the original allows."""
+    for version, lines in (
+        (14, set()),
+        (15, {"archive_library"}),
+        (17, {"archive_library", "event_triggers"}),
+    ):
+        text = write_settings(DrillPlace(str(tmp_path)), version=version, limits={}, restore_command="x", target="latest")
+        values = dict(line.split(" = ", 1) for line in text.splitlines())
+        assert {"archive_library", "event_triggers"} & values.keys() == lines
+        assert values.get("event_triggers", "'off'") == "'off'"
+        assert (values["checkpoint_timeout"], values["recovery_target"]) == ("'30s'", "''")
+
+
+def test_variables_of_libpq_lead_nowhere_else() -> None:
+    """Those of pgBackRest stay, where a site configures it by them."""
+    environment = {"PGHOST": "live", "PGOPTIONS": "-c a=b", "PGBACKREST_REPO1_PATH": "/r", "PATH": "/bin"}
+    assert leave_out_libpq(environment) == {"PGBACKREST_REPO1_PATH": "/r", "PATH": "/bin"}
+
+
+def make_programs(folder: Path, **programs: str) -> ServerPrograms:
+    """Programs of a server that are scripts."""
+    for name, script in {"postgres": "exec sleep 60", **programs}.items():
+        (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+        (folder / name).chmod(0o755)
+    return ServerPrograms(15, str(folder))
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[DrillPlace]:
+    """A directory that is taken."""
+    place = DrillPlace(str(tmp_path / "drill"))
+    place.open(Deadline(10))
+    yield place
+    place.close()
+
+
+def test_a_recovery_ends_before_the_file_system_is_full(
+    tmp_path: Path, place: DrillPlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """WAL between two checkpoints of the original stays, and the file system may be the one of production."""
+    free = iter([900, 500, 200, 101, 99])
+    monkeypatch.setattr("shutil.disk_usage", lambda _path: SimpleNamespace(free=1000 * MIB, total=1000 * MIB))
+    place.check_room(300 * MIB)
+    monkeypatch.setattr("shutil.disk_usage", lambda _path: SimpleNamespace(free=next(free) * MIB, total=1000 * MIB))
+    (place.data / "pg_wal").mkdir()
+    (place.data / "pg_wal/000000010000000000000001").write_bytes(b"\1" * MIB)
+    server = PrivateServer(place, make_programs(tmp_path), Deadline(30))
+    try:
+        with pytest.raises(OpsError, match=r"99.0 MiB are free there, 100.0 MiB are to stay free, .* takes 1.0 MiB"):
+            server.start(lambda: False)
+    finally:
+        server.end()
+
+
+@pytest.mark.parametrize("names", [{"PGBACKREST_STANZA"}, {"PGHOST", "PGBACKREST_STANZA"}])
+def test_a_server_has_the_variables_of_pgbackrest_only(
+    tmp_path: Path, place: DrillPlace, monkeypatch: pytest.MonkeyPatch, names: set[str]
+) -> None:
+    """Its restore_command is run with them."""
+    for name in names:
+        monkeypatch.setenv(name, "x")
+    server = PrivateServer(place, make_programs(tmp_path, postgres=f"env > {tmp_path}/seen"), Deadline(30))
+    with pytest.raises(OpsError, match="it ended with 0 before it had recovered"):
+        server.start(lambda: False)
+    seen = {line.partition("=")[0] for line in (tmp_path / "seen").read_text().splitlines()}
+    assert {name for name in seen if name.startswith("PG")} == {"PGBACKREST_STANZA"}
+
+
+STAMP = "2026-11-27 02:00:00.000 UTC [7]"
+TIMEOUT = f"{STAMP} 57014 ERROR:  canceling statement due to statement timeout\n"
+
+
+@pytest.mark.parametrize(
+    ("status", "output", "log", "damaged"),
+    [
+        (2, 'heap table "shop.public.t", block 3, offset 7:\n    xmin 9 precedes freeze', "", True),
+        (2, 'btree index "shop.public.i":', f"{STAMP} XX002 ERROR:  item order invariant violated\n{TIMEOUT}", True),
+        (2, 'heap table "shop.public.t":\n    ERROR:  canceling statement', TIMEOUT, False),
+        (2, "", f"{STAMP} 58030 ERROR:  could not read block 7 in file: Input/output error\n", False),
+        (2, "", f"{STAMP} 58P01 ERROR:  could not open file \"base/5/16384\": No such file or directory\n", True),
+        (2, "", f'{STAMP} 58P01 ERROR:  could not access file "$libdir/postgis-3": No such file\n', False),
+        (2, "", f"{STAMP} 53100 ERROR:  could not extend file\n{STAMP} 42P01 ERROR:  relation does not exist\n", True),
+        (2, "", "", True),
+        (1, "", f"{STAMP} 25006 ERROR:  cannot execute CREATE EXTENSION in a read-only transaction\n", False),
+        (1, "", f"{STAMP} 42501 ERROR:  permission denied\n", False),
+        (1, "", f"{STAMP} 00000 LOG:  server process (PID 8) was terminated by signal 11: Segmentation fault\n", True),
+        (1, "", f"{STAMP} 00000 LOG:  server process (PID 8) was terminated by signal 9: Killed\n", False),
+    ],
+)
+def test_what_a_check_says_is_told_from_what_keeps_it_from_looking(
+    tmp_path: Path, place: DrillPlace, status: int, output: str, log: str, damaged: bool
+) -> None:
+    """A timeout that came with the backup is no damage; what was found is in the message."""
+    (tmp_path / "output").write_text(output + "\n")
+    script = f"cat {tmp_path}/output; echo of >&2; cat {tmp_path}/log >> {place.run}/server.log; exit {status}"
+    programs = make_programs(tmp_path, pg_amcheck=script)
+    (tmp_path / "log").write_text(log)
+    (place.run / "server.log").write_text(f"{STAMP} XX001 ERROR:  of before\n")
+    server = PrivateServer(place, programs, Deadline(30))
+    with pytest.raises(OpsError) as raised:
+        check_copy(server, programs, place, user="u", list_databases=list, deadline=Deadline(30))
+    assert (raised.value.next_step == DAMAGE.rstrip(".")) is damaged
+    assert raised.value.obj == "pg_amcheck"
+    for line in (f"exit status {status}: of", *output.split("\n")):
+        assert line.strip() in raised.value.problem
 
 
 def test_the_newest_backup_against_which_nothing_is_known_is_taken() -> None:
@@ -253,6 +365,45 @@ def test_a_directory_is_taken_marked_and_left_empty(tmp_path: Path) -> None:
     with pytest.raises(Refusal, match="precious"):
         place.check()
     assert (path / "precious").exists()
+
+
+def test_the_mark_names_what_is_there_and_leads_nowhere_else(tmp_path: Path) -> None:
+    """What a file says is removed only below the directory and by a name that a drill gives; a new drill is noted alone."""
+    path = tmp_path / "drills/drill"
+    names = ("drill-0123abcd", "drill-89abcdef", "data", "..", "drill-0123abcd/..", "../drill-76543210", "drill-0123abcd.old")
+    for name in ("drill-0123abcd", "../drill-76543210"):
+        (path / name).mkdir(parents=True)
+    (path / MARK).write_text("\n".join(names))
+    place = DrillPlace(str(path))
+    assert place.list_left() == [path / "drill-0123abcd"]
+    assert place.open(Deadline(10)) == [str(path / "drill-0123abcd")]
+    assert (path / MARK).read_text() == f"{place.folder.name}\n"
+    place.close()
+    assert sorted(entry.name for entry in path.parent.iterdir()) == ["drill", "drill-76543210"]
+    for name in ("data", "drill-0123abcd.old"):
+        (path / name).mkdir()
+        (path / MARK).write_text(f"{name}\n")
+        other = DrillPlace(str(path))
+        with pytest.raises(Refusal, match=f"it has {name}, which no drill has put there"):
+            other.open(Deadline(10))
+        other.close()
+        assert (path / name).is_dir()
+        (path / name).rmdir()
+
+
+def test_a_directory_that_is_closed_to_this_user_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As are its parents: who has made it as somebody else is told so."""
+
+    def stat(path: Path, **_options: Any) -> Any:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    place = DrillPlace(str(tmp_path / "drill"))
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "stat", stat)
+        patch.setattr(Path, "read_text", stat)
+        for refused in (place.check, place.list_left):
+            with pytest.raises(Refusal, match="this user cannot use it: Permission denied"):
+                refused()
 
 
 @pytest.mark.parametrize("what", ["folder", "link", "unnamed"])
