@@ -25,6 +25,7 @@ from .._common.errors import OpsError, Refusal, WaitTimeout
 from .._common.retry import Deadline
 
 STDERR_KEPT = 4000
+NO_MESSAGE = "it wrote no message"
 # Linux's default limit for one pipe; fewer, larger reads and writes than with its 64 KiB.
 PIPE_BYTES = 1 << 20
 GRACE = 5.0
@@ -215,7 +216,7 @@ class Pipeline:
         if not failed:
             return
         blamed = next((index for index in failed if statuses[index] != -13), failed[0])
-        said = leave_out_rows(self._read_stderr(blamed)).strip() or "it wrote no message"
+        said = leave_out_rows(self._read_stderr(blamed)).strip() or NO_MESSAGE
         status = statuses[blamed]
         how = f"killed by signal {-status}" if status < 0 else f"exit status {status}"
         command = self._commands[blamed]

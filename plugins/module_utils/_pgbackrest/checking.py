@@ -12,7 +12,7 @@ import os
 import re
 import typing as t
 
-from .._backup.pipeline import Failed, leave_out_rows
+from .._backup.pipeline import NO_MESSAGE, Failed, leave_out_rows
 from .._common.errors import OpsError
 from .._common.text import format_count
 
@@ -107,8 +107,9 @@ def _explain(error: Failed, log: str) -> OpsError:
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     if len(lines) > LINES_SHOWN:
         lines = [*lines[:LINES_SHOWN], f"and {format_count(len(lines) - LINES_SHOWN, 'line')} more"]
+    said = error.problem.replace(NO_MESSAGE, "").rstrip() if lines else error.problem
     return OpsError(
         obj=error.obj,
-        problem="\n".join([error.problem, *lines]),
+        problem="\n".join([said, *lines]),
         next_step=DAMAGE if is_damage(error, output, log) else NO_DAMAGE,
     )
