@@ -34,7 +34,7 @@ LONGEST_SOCKET = 107 - len("/drill-01234567/socket/.s.PGSQL.5432")
 SPARE = 128 << 20
 """Bytes for WAL that is replayed, besides the files themselves and a tenth of them; a busy server's takes more."""
 RESERVE = 10
-"""What part of the file system a drill leaves free, but no more than its own size or ``SPARE``: others may grow on it."""
+"""What part of the file system a drill leaves free, but no more than its own size (or ``SPARE``): others may grow."""
 _FOLDER = re.compile("drill-[0-9a-f]{8}")
 END_SECONDS = 60.0
 
@@ -132,14 +132,14 @@ class DrillPlace:
         if free < self._reserve:
             raise OpsError(
                 obj=f"directory {self.path}",
-                problem=f"{format_size(free)} are free there, {format_size(self._reserve)} are to stay free, and WAL that"
-                f" is replayed takes {format_size(_measure(self.data / 'pg_wal'))}",
-                next_step="Name a directory on a larger file system, with room for max_wal_size of the original besides"
-                " its files",
+                problem=f"{format_size(free)} are free there, {format_size(self._reserve)} are to stay free, and WAL"
+                f" that is replayed takes {format_size(_measure(self.data / 'pg_wal'))}",
+                next_step="Name a directory on a larger file system, with room for max_wal_size of the original"
+                " besides its files",
             )
 
     def open(self, deadline: Deadline) -> list[str]:
-        """Take the directory, remove what drills have left in it, and make and mark a new folder; return what was left."""
+        """Take the directory, remove what drills have left, and make and mark a new folder; return what was left."""
         left = self.clear_left(deadline)
         try:
             # Noted before it is made: a drill that is killed in between leaves a name of nothing.

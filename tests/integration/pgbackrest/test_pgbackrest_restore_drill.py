@@ -157,8 +157,9 @@ def test_a_backup_is_proven_and_then_young_enough(drilled: Drilled) -> None:
     for options in ({"on_due": "fail"}, {"interval": "10m"}):
         young = drilled.drill(check=True, **options)
         assert (young.failed, young.changed) == (False, False), young.msg
-    for options in ({"query": "SELECT true AS other"}, {"database": "template1"}):
-        other = drilled.drill(**options, on_due="fail")
+    questions: list[dict[str, Any]] = [{"query": "SELECT true AS other"}, {"database": "template1"}]
+    for question in questions:
+        other = drilled.drill(**question, on_due="fail")
         assert "there is no evidence of a proven drill with this" in other.msg
     path.write_text(path.read_text().replace('"proven": true', '"proven":  true'))
     assert drilled.drill(check=True)["bad"][0]["problem"] == "its signature is not of this key"

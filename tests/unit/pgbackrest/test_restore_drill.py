@@ -119,13 +119,15 @@ def test_settings_leave_no_way_out(tmp_path: Path) -> None:
 
 
 def test_what_a_version_has_of_its_own_is_set_there_only(tmp_path: Path) -> None:
-    """A setting that a server does not know ends its start; and restartpoints are made as often as the original allows."""
+    """A setting that a server does not know ends its start; restartpoints are made as often as the original allows."""
     for version, lines in (
         (14, set()),
         (15, {"archive_library"}),
         (17, {"archive_library", "event_triggers"}),
     ):
-        text = write_settings(DrillPlace(str(tmp_path)), version=version, limits={}, restore_command="x", target="latest")
+        text = write_settings(
+            DrillPlace(str(tmp_path)), version=version, limits={}, restore_command="x", target="latest"
+        )
         values = dict(line.split(" = ", 1) for line in text.splitlines())
         assert {"archive_library", "event_triggers"} & values.keys() == lines
         assert values.get("event_triggers", "'off'") == "'off'"
@@ -198,7 +200,7 @@ TIMEOUT = f"{STAMP} 57014 ERROR:  canceling statement due to statement timeout\n
         (2, 'btree index "shop.public.i":', f"{STAMP} XX002 ERROR:  item order invariant violated\n{TIMEOUT}", True),
         (2, 'heap table "shop.public.t":\n    ERROR:  canceling statement', TIMEOUT, False),
         (2, "", f"{STAMP} 58030 ERROR:  could not read block 7 in file: Input/output error\n", False),
-        (2, "", f"{STAMP} 58P01 ERROR:  could not open file \"base/5/16384\": No such file or directory\n", True),
+        (2, "", f'{STAMP} 58P01 ERROR:  could not open file "base/5/16384": No such file or directory\n', True),
         (2, "", f'{STAMP} 58P01 ERROR:  could not access file "$libdir/postgis-3": No such file\n', False),
         (2, "", f"{STAMP} 53100 ERROR:  could not extend file\n{STAMP} 42P01 ERROR:  relation does not exist\n", True),
         (2, "", "", True),
@@ -209,13 +211,14 @@ TIMEOUT = f"{STAMP} 57014 ERROR:  canceling statement due to statement timeout\n
     ],
 )
 def test_what_a_check_says_is_told_from_what_keeps_it_from_looking(
-    tmp_path: Path, place: DrillPlace, status: int, output: str, log: str, damaged: bool
+    place: DrillPlace, status: int, output: str, log: str, damaged: bool
 ) -> None:
     """A timeout that came with the backup is no damage; what was found is in the message."""
-    (tmp_path / "output").write_text(output + "\n")
-    script = f"cat {tmp_path}/output; echo of >&2; cat {tmp_path}/log >> {place.run}/server.log; exit {status}"
-    programs = make_programs(tmp_path, pg_amcheck=script)
-    (tmp_path / "log").write_text(log)
+    folder = place.path.parent
+    (folder / "output").write_text(output + "\n")
+    script = f"cat {folder}/output; echo of >&2; cat {folder}/log >> {place.run}/server.log; exit {status}"
+    programs = make_programs(folder, pg_amcheck=script)
+    (folder / "log").write_text(log)
     (place.run / "server.log").write_text(f"{STAMP} XX001 ERROR:  of before\n")
     server = PrivateServer(place, programs, Deadline(30))
     with pytest.raises(OpsError) as raised:
@@ -274,13 +277,16 @@ def test_a_weekly_schedule_makes_a_drill_each_week(jitter: tuple[int, int]) -> N
     last = make_drills(None)
     for week in range(8):
         start = NOW + week * WEEK + timedelta(seconds=jitter[week % 2])
-        due = {"max_age": WEEK, "interval": judging.read_interval(params, WEEK)}
+        due: dict[str, Any] = {"max_age": WEEK, "interval": judging.read_interval(params, WEEK)}
         assert judging.explain_due(last, start, **due), f"week {week}"
         finished = start + timedelta(minutes=30)
         last = evidence.Drills(evidence.Drill("x", finished, {}, "n", b"", b""), [])
         assert judging.explain_due(last, start + timedelta(hours=6), **due) is None
         longer = WEEK + timedelta(days=1)
-        looking = {"max_age": longer, "interval": judging.read_interval({**params, "on_due": "fail"}, longer)}
+        looking: dict[str, Any] = {
+            "max_age": longer,
+            "interval": judging.read_interval({**params, "on_due": "fail"}, longer),
+        }
         assert judging.explain_due(last, start + WEEK + timedelta(minutes=20), **looking) is None
 
 
@@ -368,9 +374,17 @@ def test_a_directory_is_taken_marked_and_left_empty(tmp_path: Path) -> None:
 
 
 def test_the_mark_names_what_is_there_and_leads_nowhere_else(tmp_path: Path) -> None:
-    """What a file says is removed only below the directory and by a name that a drill gives; a new drill is noted alone."""
+    """What a file says is removed only below the directory, by a name that a drill gives; a new one is noted alone."""
     path = tmp_path / "drills/drill"
-    names = ("drill-0123abcd", "drill-89abcdef", "data", "..", "drill-0123abcd/..", "../drill-76543210", "drill-0123abcd.old")
+    names = (
+        "drill-0123abcd",
+        "drill-89abcdef",
+        "data",
+        "..",
+        "drill-0123abcd/..",
+        "../drill-76543210",
+        "drill-0123abcd.old",
+    )
     for name in ("drill-0123abcd", "../drill-76543210"):
         (path / name).mkdir(parents=True)
     (path / MARK).write_text("\n".join(names))

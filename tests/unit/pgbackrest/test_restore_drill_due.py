@@ -1,5 +1,5 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""What a run of pgbackrest_restore_drill decides before it restores anything, with a program that answers as pgBackRest does."""
+"""What pgbackrest_restore_drill decides before it restores, with a program that answers as pgBackRest does."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from ansible_collections.lowtide.ops.plugins.module_utils._pgbackrest.operations
 )
 
 NOW = datetime.now(UTC)
-LOOKING = dict.fromkeys(("directory", "database", "query")) | {"on_due": "fail"}
+LOOKING: dict[str, Any] = dict.fromkeys(("directory", "database", "query")) | {"on_due": "fail"}
 
 
 def make_backup(label: str, age: timedelta, **more: Any) -> dict[str, Any]:
@@ -105,7 +105,9 @@ class Site:
             **values,
         }
         body = evidence.write_document(document)
-        evidence.save_local(str(self.evidence), f"n{len(list(self.place.rglob('*.json')))}", body, self.signer.sign(body))
+        evidence.save_local(
+            str(self.evidence), f"n{len(list(self.place.rglob('*.json')))}", body, self.signer.sign(body)
+        )
 
     def leave(self, name: str = "drill-0123abcd") -> Path:
         """Have what a drill could not remove."""
@@ -179,7 +181,7 @@ def test_root_may_look_and_not_drill(site: Site, monkeypatch: pytest.MonkeyPatch
 def test_a_server_that_cannot_be_asked_is_not_restored(site: Site) -> None:
     """Known before hours of a restore."""
     site.version = "13"
-    with pytest.raises(Refusal, match="it is of PostgreSQL 13. A drill takes 14 or newer"):
+    with pytest.raises(Refusal, match=r"it is of PostgreSQL 13\. A drill takes 14 or newer"):
         site.run()
 
 
@@ -239,7 +241,7 @@ def test_what_cannot_be_removed_goes_on_being_a_drill_s(site: Site, monkeypatch:
         patch.setattr("shutil.rmtree", rmtree)
         for _time in range(2):
             place = DrillPlace(str(site.directory))
-            with pytest.raises(OpsError, match="cannot be removed: Permission denied .*the next run tries again"):
+            with pytest.raises(OpsError, match=r"cannot be removed: Permission denied .*the next run tries again"):
                 place.open(Deadline(10))
             place.close()
             assert (site.directory / MARK).read_text() == f"{left.name}\n"

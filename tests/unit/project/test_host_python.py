@@ -25,7 +25,7 @@ KEYWORDS = {
     *("slots", "kw_only", "match_args", "weakref_slot", "root_dir", "include_hidden"),
 }
 """Of functions that every Python has, arguments that the oldest has not."""
-FUNCTION_KEYWORDS = {"zip": {"strict"}, "write_text": {"newline"}, "rmtree": {"dir_fd"}, "Popen": {"user", "group", "umask"}}
+FUNCTION_KEYWORDS = {"zip": {"strict"}, "write_text": {"newline"}, "rmtree": {"dir_fd"}, "Popen": {"user", "umask"}}
 """As KEYWORDS, where other functions have had one of that name for longer."""
 GENERICS = {"dict", "list", "set", "tuple", "type", "frozenset"}
 

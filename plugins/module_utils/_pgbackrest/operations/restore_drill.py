@@ -299,7 +299,7 @@ class Drill:
             self._warn(f"backup {label} is newer than {chosen.label} and was passed over: {problem}")
 
     def _clear_up(self) -> None:
-        """Remove what an earlier drill has left, where none is due: it is all of the data, and the next may be days away."""
+        """Remove what an earlier drill has left, where none is due: it is all of the data, and the next may be far."""
         left = [str(folder) for folder in self._place.list_left()]
         if not left or self._place.is_in_use():
             return
