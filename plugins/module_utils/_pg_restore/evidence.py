@@ -208,8 +208,13 @@ def write_local(folder: str, files: t.Mapping[str, bytes]) -> None:
         ) from error
 
 
-def find_last(bucket: Bucket, place: keys.Place, signer: Verifier, *, latest: datetime) -> Drills:
-    """Return the last proven drill that is not dated after ``latest``; of newer evidence that does not count, why."""
+def find_last(
+    bucket: Bucket, place: keys.Place, signer: Verifier, *, latest: datetime, query: str | None = None
+) -> Drills:
+    """Return the last proven drill that is not dated after ``latest``; of newer evidence that does not count, why.
+
+    Where a ``query`` is given, a drill that has asked another one is passed over.
+    """
     folder = name_folder(place)
     listed = {entry.key for entry in bucket.list_objects(folder)}
     bad: list[tuple[str, str]] = []
@@ -221,6 +226,8 @@ def find_last(bucket: Bucket, place: keys.Place, signer: Verifier, *, latest: da
         problem = None if signer.is_ours(body, signature) else "its signature is not of this key"
         name = key.rpartition("/")[2][: -len(".json")]
         drill = None if problem else read_document(bucket.url(key), place, name=name, body=body, signature=signature)
+        if drill is not None and query and str(drill.document.get("query", "")).strip() != query.strip():
+            continue
         if drill is not None and drill.finished_at <= latest:
             return Drills(drill, bad)
         if drill is not None:

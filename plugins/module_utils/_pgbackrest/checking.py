@@ -39,14 +39,14 @@ _SESSION = {
 LINES_SHOWN = 10
 _CODE = re.compile(r" ([0-9A-Z]{5}) (?:ERROR|FATAL|PANIC):  (.*)")
 _ENVIRONMENT = re.compile("25|53|55|57|58030")
-"""Classes of SQLSTATE: of a transaction's state, of room, of objects in use, of an operator's doing; and a disk that fails."""
+"""SQLSTATE: a transaction's state, room, objects in use, an operator's doing; and a disk that fails."""
 _LIBRARY = re.compile(r'could not (?:access file "\$libdir|load library)|must be (?:pre)?loaded')
 _FOUND = re.compile(r", block \d+|terminated by signal (?:6|7|8|11)\b| XX00[12] (?:ERROR|FATAL|PANIC):")
 """What pg_amcheck says of a table, a server that broke on it, and what PostgreSQL itself calls corrupted."""
 
 
 def is_damage(error: Failed, output: str, log: str) -> bool:
-    """Return whether a program has failed for what it has read; ``log`` is what the server has logged meanwhile.
+    """Return whether a program has failed for what it read; ``log`` is what the server logged meanwhile.
 
     pg_amcheck ends with 2 where it has read something that is wrong, or could not read it, and with 1 where it could not
     begin. pg_dump knows one status only.
