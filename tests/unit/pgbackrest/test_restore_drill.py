@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives import serialization
 
 from ansible_collections.lowtide.ops.plugins.module_utils._backup.manifest import stamp
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import OpsError, Refusal
@@ -315,6 +316,19 @@ def key(tmp_path: Path) -> str:
     subprocess.run(["openssl", "genpkey", "-algorithm", "ed25519", "-out", path], check=True)
     path.chmod(0o600)
     return str(path)
+
+
+def test_a_key_is_read_by_an_old_library_too(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That of Ubuntu 20.04 asks for a backend, and told everybody that the key was none."""
+    load = serialization.load_pem_private_key
+
+    def load_as_before(data: bytes, password: bytes | None, backend: Any) -> Any:
+        assert backend is not None
+        return load(data, password)
+
+    monkeypatch.setattr(serialization, "load_pem_private_key", load_as_before)
+    signer = evidence.Signer(key)
+    assert signer.is_ours(b"body", signer.sign(b"body"))
 
 
 def test_evidence_of_others_does_not_count(tmp_path: Path, key: str) -> None:
