@@ -104,10 +104,10 @@ class RestoreDrill:
     def ensure(self, find: t.Callable[[], Source], *, check: bool) -> None:
         """Read, judge, and unless ``check`` make the drill that is due, of the backup that ``find`` returns."""
         now = read_clock(self._session)
-        own = self._options
-        drills = evidence.find_last(self._bucket, self._place, self._verifier, latest=now + SKEW, query=own.query)
-        what = " with this query" if own.query else ""
-        why = judging.explain_due(drills, now, max_age=own.max_age, interval=own.interval, what=what)
+        asked = self._options
+        drills = evidence.find_last(self._bucket, self._place, self._verifier, latest=now + SKEW, query=asked.query)
+        what = " with this query" if asked.query else ""
+        why = judging.explain_due(drills, now, max_age=asked.max_age, interval=asked.interval, what=what)
         self._report(drills, now, why)
         if why is None:
             self._clear_up(drills.last, check=check)

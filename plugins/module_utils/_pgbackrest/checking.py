@@ -48,8 +48,8 @@ _FOUND = re.compile(r", block \d+|terminated by signal (?:6|7|8|11)\b| XX00[12] 
 def is_damage(error: Failed, output: str, log: str) -> bool:
     """Return whether a program has failed for what it read; ``log`` is what the server logged meanwhile.
 
-    pg_amcheck ends with 2 where it has read something that is wrong, or could not read it, and with 1 where it could not
-    begin. pg_dump knows one status only.
+    pg_amcheck ends with 2 where it has read something that is wrong, or could not read it, and with 1 where it could
+    not begin. pg_dump knows one status only.
     """
     if _FOUND.search(output) or _FOUND.search(log):
         return True
