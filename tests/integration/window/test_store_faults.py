@@ -23,6 +23,7 @@ from ansible_collections.lowtide.ops.plugins.plugin_utils._window.processes impo
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.store import Store, StoreUnreachable
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.store_kubernetes import KubernetesStore
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.store_postgresql import PostgresqlStore
+from support.kubernetes_account import AuditLog, expand, name_user, read_rules
 from support.kubernetes_proxy import Fault, KubernetesProxy
 from support.store_contract import Backend, make_closed, make_opened, make_planned, start_controller
 from support.tcp_proxy import TcpProxy
@@ -350,3 +351,27 @@ def test_an_option_that_no_module_has_is_refused(
         PostgresqlStore({**postgresql_place.connection, "login_hots": "x"}, site="s", ttl=TTL)
     with pytest.raises(OpsError, match=r"window_store\.kubernetes: kubecfg\. Supported parameters include"):
         KubernetesStore({**kubernetes_place.connection, "kubecfg": "x"}, site="s", ttl=TTL, folder=tmp_path)
+
+
+def test_the_documented_rights_are_those_that_a_window_uses(
+    kubernetes_place: KubernetesPlace, lab: dict[str, Any]
+) -> None:
+    """By the API server's audit log: no right is missing, and none is given in vain."""
+    audit = AuditLog(lab["kubernetes"])
+    store = kubernetes_place.connect()
+    store.create()
+    token = take(store, me()).token
+    for event in (make_opened(), make_planned("db1"), make_closed()):
+        append(store, event)
+    store.renew(token)
+    with store.lock():
+        store.write_report(NAME, token, {".json": "{}"})
+        store.write_report(NAME, token, {".json": "{1}"})
+        assert store.list_occurrences() == [NAME]
+        assert store.load(NAME)
+        store.release(token)
+    take(store, me())
+    with store.lock():
+        store.remove([NAME])
+    used = audit.read_rights(name_user(kubernetes_place.namespace))
+    assert used == expand(read_rules("Role", "lowtide-window"))
