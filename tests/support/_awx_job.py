@@ -27,9 +27,7 @@ def main(folder: str, arguments: dict[str, Any]) -> None:
             runner.config.job_timeout = 1
         return Path(folder, "cancel").exists()
 
-    runner: Any = init_runner(
-        private_data_dir=folder, event_handler=tell, cancel_callback=is_cancelled, **arguments
-    )
+    runner: Any = init_runner(private_data_dir=folder, event_handler=tell, cancel_callback=is_cancelled, **arguments)
     runner.run()
     tell({"status": runner.status, "rc": runner.rc})
 

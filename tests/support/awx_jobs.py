@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -151,7 +151,8 @@ class Job:
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to all processes of the job."""
         for pid in self.find_processes():
-            os.kill(pid, number)
+            with suppress(ProcessLookupError):  # it ended meanwhile
+                os.kill(pid, number)
 
 
 def _is_stopped(pid: int) -> bool:
@@ -271,7 +272,7 @@ class Controller:
             "INVENTORY_ID": "2",
             "PROJECT_REVISION": "",
             "AWX_HOST": "https://towerhost",
-            "AWX_PRIVATE_DATA_DIR": f"/tmp/awx_{number}_gone",  # noqa: S108 (a path that does not exist)
+            "AWX_PRIVATE_DATA_DIR": f"/tmp/awx_{number}_gone",
             "MAX_EVENT_RES": "700000",
             "ANSIBLE_FORCE_COLOR": "False",
             "ANSIBLE_HOST_KEY_CHECKING": "False",
@@ -312,8 +313,10 @@ def open_controller(backend: Backend | None = None, *, kind: str = "", site: str
     if backend:
         place: Any = backend
         controller.credentials, connection = split_connection(kind, dict(place.connection))
+        check = {"name": "room", "tasks": "tasks/check_room.yml", "hosts": ["databases"], "reads_only": True}
         controller.inventory = {
             "window_store": {kind: connection},
+            "window_steps": [check, *read_inventory()["all"]["vars"]["window_steps"]],  # a file of the project
             # Of a step's own: its path differs from job to job.
             "maintain_connection": {"login_host": "db", "passfile": "{{ lookup('env', 'PGPASSFILE') }}"},
             "save_connection": {"kubeconfig": "{{ lookup('env', 'KUBECONFIG') }}", "context": "shop"},
@@ -331,7 +334,8 @@ def split_connection(kind: str, connection: Json) -> tuple[list[Credential], Jso
         text = json.dumps(connection.pop("kubeconfig"))
         return [Credential(("KUBECONFIG", "K8S_AUTH_KUBECONFIG"), text), Credential(("PGPASSFILE",), "")], connection
     text = Path(connection.pop("passfile")).read_text()
-    return [Credential(("KUBECONFIG",), "apiVersion: v1\nkind: Config\n"), Credential(("PGPASSFILE",), text)], connection
+    other = Credential(("KUBECONFIG",), "apiVersion: v1\nkind: Config\n")
+    return [other, Credential(("PGPASSFILE",), text)], connection
 
 
 @cache

@@ -89,8 +89,13 @@ class AnsibleContext:
         return Inventory(self.groups, control[0] if control else "", self._find_task_file)
 
     def _find_task_file(self, path: str) -> str | None:
-        """Return the absolute path of a task file: relative to the inventory's directory, then the playbook's."""
-        for directory in ("", self._variables.get("inventory_dir"), self._variables.get("playbook_dir")):
+        """Return the absolute path of a task file: relative to the inventory's directory, the playbook's, and the one
+        in which ansible-playbook was started.
+
+        In AWX only the last is the project: the inventory is elsewhere, and the playbook that the project imports is in
+        the collection.
+        """
+        for directory in ("", self._variables.get("inventory_dir"), self._variables.get("playbook_dir"), os.getcwd()):
             candidate = Path(os.path.expanduser(str(directory or "/")), os.path.expanduser(path))
             if (directory or os.path.isabs(os.path.expanduser(path))) and candidate.is_file():
                 return str(candidate)

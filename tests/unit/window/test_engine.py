@@ -409,7 +409,7 @@ def test_a_role_that_does_not_load_is_not_started(simulation: Simulation) -> Non
 
 def test_without_a_window_nothing_is_begun(tmp_path: Path) -> None:
     with pytest.raises(
-        Refusal, match=r"window: it was not opened in this run .*left the opening out, .* group control\?\)\. Run the whole"
+        Refusal, match=r"window: it was not opened in this run .*left the opening out, .* control\?\)\. Run the whole"
     ):
         Engine(None).begin_step(StepCall(host="db1"), preload=load_nothing)
     assert list(tmp_path.iterdir()) == []
