@@ -16,8 +16,8 @@ from pathlib import Path
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import Refusal
 
 JOB_FOLDER = "AWX_ISOLATED_DATA_DIR"
-"""Set by ansible-runner in a job's container: /runner/artifacts/ID (2.4.0). Its grandparent is the folder that is made for
-the job and removed with it."""
+"""Set by ansible-runner in a job's container: /runner/artifacts/ID (2.4.0). Its grandparent is the folder that is made
+for the job and removed with it."""
 MARKS = (Path("/run/.containerenv"), Path("/.dockerenv"))
 """Files that podman and docker put into a container."""
 LAYERS = frozenset({"overlay", "fuse.fuse-overlayfs", "aufs"})

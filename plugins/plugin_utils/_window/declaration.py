@@ -222,8 +222,8 @@ def _find_task_file(entry: Mapping[str, Any], inventory: Inventory) -> str | Non
     if absolute is None:
         raise refuse(
             f"step {entry['name']} has tasks: {path}, and there is no such file",
-            "Give a path relative to the directory of the inventory or the playbook, or to the working directory (in AWX "
-            "the project), or an absolute one",
+            "Give a path relative to the directory of the inventory or the playbook, or to the working directory "
+            "(in AWX the project), or an absolute one",
         )
     return str(absolute)
 
