@@ -61,7 +61,7 @@ class PostgresqlPlace:
 
     def expire(self) -> None:
         """Make the lease one that nobody renewed for its whole time."""
-        self.database.sql("UPDATE lowtide_window.lease SET renewed = now() - interval '61 s'")
+        self.database.sql("UPDATE lowtide_window.lease SET renewed = now() - interval '1 hour'")
 
 
 @dataclass
