@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -99,7 +100,7 @@ def test_the_newest_of_each_series_stay(artifacts: Artifacts) -> None:
     """A shop whose exports have stopped keeps its last ones, whatever another has that is newer; so does each prefix."""
 
     def list_days(folder: str, name: str) -> list[str]:
-        return [f"{folder}{name}-2026112{day}.csv" for day in range(1, 5)]
+        return [f"{folder}{name}-{datetime.now(UTC):%Y%m%d}02000{second}.csv" for second in range(1, 5)]
 
     stopped, going, beside = list_days("daily/", "a+b"), list_days("daily/", "%41 c"), list_days("weekly/", "a+b")
     for key in [*stopped, *beside, *going]:
