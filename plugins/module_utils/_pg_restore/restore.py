@@ -32,7 +32,7 @@ from .restoring import Restorer, Tools, find_decompressor
 from .source import place_tables
 from .summary import describe_restore, summarize_restore
 from .swap import Swap, swap_databases
-from .work import Options, Work
+from .work import DRILL, Options, Work
 
 if t.TYPE_CHECKING:
     from .._common.outcome import Outcome
@@ -331,7 +331,13 @@ class Restore:
         )
 
     def _refuse_strangers(self, name: str) -> None:
-        """Refuse to drop or rename a copy that others than our own programs are connected to."""
+        """Refuse to drop or rename a copy that others than our own programs are connected to.
+
+        The copy of a drill is nobody's: sessions on it end with it, if they can be ended.
+        """
+        if self._options.purpose == DRILL:
+            side.refuse_unendable(self._session, name, self._outcome.blockers)
+            return
         sessions = [
             entry
             for entry in side.list_sessions(self._session, name)
