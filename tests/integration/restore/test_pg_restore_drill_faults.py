@@ -85,8 +85,8 @@ def test_what_another_run_is_making_is_left_alone(shop: Shop, key: Path) -> None
 
 def connect(shop: Shop, database: str, **account: Any) -> Any:
     """A session such as an exporter keeps, which visits every database."""
-    options = {"host": shop.server.host, "port": shop.server.port, "application_name": "postgres_exporter"}
-    return closing(psycopg2.connect(dbname=database, **options, **account))
+    place: dict[str, Any] = {"host": shop.server.host, "port": shop.server.port, "dbname": database}
+    return closing(psycopg2.connect(application_name="postgres_exporter", **place, **account))
 
 
 @pytest.mark.procedure("D19", "D21")

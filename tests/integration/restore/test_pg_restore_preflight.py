@@ -119,7 +119,9 @@ def test_grants_on_the_schema_public_of_a_dump_of_14(shop: Shop) -> None:
     superuser = shop.site.lab["postgresql"]["superuser"]
     text = ""
     for name, schema in (("SCHEMA public", "-"), ("FUNCTION pg_ls_waldir()", "pg_catalog")):
-        text += f"--\n-- Name: {name}; Type: ACL; Schema: {schema}; Owner: {superuser}\n--\n\nGRANT ALL ON x TO y;\n\n\n"
+        text += (
+            f"--\n-- Name: {name}; Type: ACL; Schema: {schema}; Owner: {superuser}\n--\n\nGRANT ALL ON x TO y;\n\n\n"
+        )
     settings = Settings(
         host=shop.server.host, port=shop.server.port, user=shop.account, password=PASSWORD, dbname="lowtide"
     )
@@ -174,3 +176,16 @@ def test_grants_that_only_a_superuser_can_give_are_named_first(shop: Shop) -> No
     assert "is shut as it was before" in str(done["warnings"])
     shop.site.sql(f"ALTER DATABASE {shop.name} ALLOW_CONNECTIONS true", database="postgres")
     assert shop.count() == 500
+
+
+@pytest.mark.procedure("A24", "C21")
+@pytest.mark.parametrize("shut", ["ALLOW_CONNECTIONS false", "CONNECTION LIMIT 0"])
+def test_a_run_that_ends_sessions_opens_what_was_shut(shop: Shop, shut: str) -> None:
+    """Whoever is to come next, as in a window, finds the database as the backup has it; nobody had to shut it."""
+    assert_done(shop.restore())
+    shop.site.sql(f"ALTER DATABASE {shop.name} {shut}", database="postgres")
+    done = shop.restore(state="live", backup=shop.run_id, sessions="end")
+    assert_done(done)
+    assert f"{shop.name} was shut, and lets clients in again as in the backup" in str(done["warnings"])
+    question = f"SELECT datallowconn, datconnlimit FROM pg_database WHERE datname = '{shop.name}'"
+    assert shop.site.sql(question, database="postgres") == [(True, 20)]

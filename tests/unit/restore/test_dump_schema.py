@@ -53,8 +53,18 @@ def test_who_may_come_in_is_for_the_live_name() -> None:
 def test_what_a_role_owns_is_named() -> None:
     """Also large objects, whose owner is in no statement."""
     text = write_dump(
-        ("SCHEMA", "-", "public", "-- *not* creating schema, since initdb creates it\n\n\nALTER SCHEMA public OWNER TO \"P\";"),
-        ("DEFAULT ACL", "shop", "TABLES", 'ALTER DEFAULT PRIVILEGES FOR ROLE "P" IN SCHEMA shop GRANT SELECT ON TABLES TO x;'),
+        (
+            "SCHEMA",
+            "-",
+            "public",
+            '-- *not* creating schema, since initdb creates it\n\n\nALTER SCHEMA public OWNER TO "P";',
+        ),
+        (
+            "DEFAULT ACL",
+            "shop",
+            "TABLES",
+            'ALTER DEFAULT PRIVILEGES FOR ROLE "P" IN SCHEMA shop GRANT SELECT ON TABLES TO x;',
+        ),
         ("COMMENT", "public", "TABLE t", "COMMENT ON TABLE public.t IS '\nALTER TABLE u OWNER TO \"P\";\n';"),
     )
     schema = read_schema(text)._replace(object_owners=frozenset({"P"}))
