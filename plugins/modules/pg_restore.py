@@ -108,7 +108,7 @@ options:
         refuses those with SQLSTATE 3D000 (the database was just renamed), and their next attempt finds the restored database.
       - Sessions on standbys are not seen. They go on reading the original, under its new name, until they end; a warning says so.
       - With V(refuse) a database that was shut beforehand (C(ALLOW_CONNECTIONS false), C(CONNECTION LIMIT 0)) stays so under the
-        restored one. With V(end) nobody has to shut it: the restored one lets clients in as in the backup.
+        restored one. With V(end) nobody has to shut it, and the restored one lets clients in as in the backup.
     type: str
     choices: [refuse, end]
     default: refuse
