@@ -97,5 +97,5 @@ options:
     type: float
     default: 15.0
 requirements:
-  - confluent-kafka >= 2.11.0 (with O(client=kafka))
+  - confluent-kafka >= 2.16 (with O(client=kafka))
 """
