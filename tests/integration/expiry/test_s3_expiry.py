@@ -116,6 +116,11 @@ def test_the_newest_of_each_series_stay(artifacts: Artifacts) -> None:
     short = run_module("s3_expiry", {**params, "prefix": "", "keep": 5, "series": "^([^/]+)/"})
     assert not short.changed
     assert "2 of 2 series have fewer objects than have to stay (5)" in short["blockers"][0]["what"]
+    for tenant in (1001, 1002):
+        artifacts.put(f"tenants/t-{tenant}.csv")
+    alike = run_module("s3_expiry", {**params, "prefix": "tenants/", "keep": 1})
+    assert (alike.failed, alike.changed, len(alike["blockers"])) == (False, False, 1), alike.msg
+    assert "2 series differ in digits only, and of each all is kept though it is too old" in alike["blockers"][0]["what"]
     bad = run_module("s3_expiry", {**params, "series": "("})
     assert bad.failed
     assert "option series: '(' is no regular expression" in bad.msg
