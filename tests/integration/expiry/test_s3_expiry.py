@@ -120,7 +120,9 @@ def test_the_newest_of_each_series_stay(artifacts: Artifacts) -> None:
         artifacts.put(f"tenants/t-{tenant}.csv")
     alike = run_module("s3_expiry", {**params, "prefix": "tenants/", "keep": 1})
     assert (alike.failed, alike.changed, len(alike["blockers"])) == (False, False, 1), alike.msg
-    assert "2 series differ in digits only, and of each all is kept though it is too old" in alike["blockers"][0]["what"]
+    assert (
+        "2 series differ in digits only, and of each all is kept though it is too old" in alike["blockers"][0]["what"]
+    )
     bad = run_module("s3_expiry", {**params, "series": "("})
     assert bad.failed
     assert "option series: '(' is no regular expression" in bad.msg
