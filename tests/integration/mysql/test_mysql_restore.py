@@ -121,7 +121,7 @@ def test_what_is_refused(site: MySqlSite, backup: str) -> None:
     assert restore(site, "beside").changed
     user = site.connect()
     try:
-        run = run_module("mysql_restore", site.params("restore", state="in_place"), check=True)
+        run = restore(site, "in_place")
         assert run.failed
         assert "it is in use by 1 session: root from localhost" in run.msg
         assert len(run["blockers"]) == 1
