@@ -112,3 +112,39 @@ def test_what_restores_looks_where_backups_are_made(
     run = ansible_playbook([play])
     assert run.rc == 0, run.stdout
     assert json.loads((tmp_path / "values").read_text(encoding="utf-8")) == expected
+
+
+@pytest.mark.parametrize(
+    ("assumed", "declared", "words"),
+    [
+        (["restore"], {}, "host controller: it declares nothing whose health could be checked"),
+        (["restore"], {"db": {"postgresql_connection": SERVER}}, ""),
+        ([], {"db": {"postgresql_connection": SERVER}}, "[db]: FAILED"),
+        (
+            ["restore"],
+            {"db": {"postgresql_connection": SERVER}, "controller": {"health_checks": ["workloads"]}},
+            "host controller: variable health_checks",
+        ),
+    ],
+    ids=["nothing is declared", "on the host of the database", "and that is looked at", "and the other is mistaken"],
+)
+def test_health_after_a_recovery_looks_where_something_is_declared(
+    tmp_path: Path,
+    ansible_playbook: Callable[..., PlaybookRun],
+    assumed: list[str],
+    declared: dict[str, dict[str, Any]],
+    words: str,
+) -> None:
+    """On the control host or on that of the database. A rehearsal, which looks at no system, refuses as the run would."""
+    own = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
+    hosts = {name: declared.get(name) for name in ("controller", "db")}
+    inventory = write_yaml(tmp_path / "hosts.yml", {"all": {"vars": own, "hosts": hosts}})
+    role = {"name": "lowtide.ops.health", "tasks_from": "afterwards"}
+    task = {"name": "Perform", "ansible.builtin.include_role": role, "vars": {"window_assumed": assumed}}
+    done = ansible_playbook([{"hosts": "all", "gather_facts": False, "tasks": [task]}], "-i", str(inventory))
+    said = " ".join(done.stdout.split())
+    assert done.rc == (2 if words else 0), done.stdout
+    assert words in said
+    if "controller" not in words:
+        assert "controller : ok=" in said
+        assert "controller: it declares nothing" not in said
