@@ -178,8 +178,8 @@ class Client:
         """Return what each of these says of itself, all asked at once.
 
         Who was silent at the last look is waited for only ``GRACE`` longer than for the others, so that one host that
-        drops packets does not slow each look down. Its question goes on, and once that has been answered it is no longer
-        silent: it is asked anew, and waited for as the others are, however long it takes.
+        drops packets does not slow each look down. Its question goes on; once that has been answered it is not silent
+        any more: it is asked anew, and waited for as the others are.
         """
         ask = partial(self.read_status, path=path)
         for url in [url for url, question in self._open_questions.items() if question.is_answered]:

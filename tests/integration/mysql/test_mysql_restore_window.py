@@ -84,9 +84,7 @@ def test_the_printed_recovery_begins_while_the_database_is_in_use(
         refused = restore(site, "in_place", backup=backup)
         assert refused.failed
         assert "it is in use by 1 session: root from localhost" in refused.msg
-        run = ansible_playbook(
-            "lowtide.ops.disaster_recovery", "-i", str(inventory), extra_vars=variables, timeout=300
-        )
+        run = ansible_playbook("lowtide.ops.disaster_recovery", "-i", str(inventory), extra_vars=variables, timeout=300)
     finally:
         user.close()
     assert run.rc == 0, run.stdout

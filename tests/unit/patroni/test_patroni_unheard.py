@@ -264,7 +264,7 @@ def test_a_member_that_starts_does_not_hold_up_the_looks_that_wait_for_it() -> N
 
 
 def test_one_member_that_is_reached_does_not_stand_for_all() -> None:
-    """That the server of one takes connections from here does not say that a firewall lets those of the others through."""
+    """That the server of one takes connections from here does not say that no firewall rejects those to others."""
     with PatroniStandIn() as cluster, listening("127.0.0.1") as port:
         make_member(cluster, free_port(GONE), others={"host": "127.0.0.1", "port": port})
         cluster.extra["members"][1]["port"] = free_port("127.0.0.1")
@@ -290,7 +290,8 @@ def test_each_member_that_has_left_is_judged_also_without_an_address() -> None:
         client = Client(cluster.urls, request_timeout=1.0)
         before = client.read_cluster()
         cluster.extra = {}
-        assert [one.label for one in find_unheard(client, client.read_cluster(), before)] == ["member pg3", "member pg4"]
+        judged = find_unheard(client, client.read_cluster(), before)
+        assert [one.label for one in judged] == ["member pg3", "member pg4"]
 
 
 def test_one_that_answers_late_and_was_silent_once_is_heard_again() -> None:
@@ -309,7 +310,8 @@ def test_one_that_answers_late_and_was_silent_once_is_heard_again() -> None:
         cluster.status = answer  # type: ignore[method-assign]
         assert looks.read_cluster(before.config).members[1].status.error
         away.clear()
-        end = time.monotonic() + 30
-        while looks.read_cluster(before.config).members[1].status.error:
-            assert time.monotonic() < end, "it is never heard again"
+        for _look in range(3):
+            looks.read_cluster(before.config)
+            for question in looks._open_questions.values():
+                question.join()  # its answer comes between two looks
         assert not looks.read_cluster(before.config).members[1].status.error

@@ -192,7 +192,7 @@ def test_health_after_a_recovery_looks_where_something_is_declared(
     declared: dict[str, dict[str, Any]],
     words: str,
 ) -> None:
-    """On the control host or on that of the database. A rehearsal, which looks at no system, refuses as the run would."""
+    """On the control host or on that of the database. A rehearsal, which looks at none, refuses as the run would."""
     own = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
     hosts = {name: declared.get(name) for name in ("controller", "db")}
     inventory = write_yaml(tmp_path / "hosts.yml", {"all": {"vars": own, "hosts": hosts}})
