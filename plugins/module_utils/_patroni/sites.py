@@ -325,6 +325,24 @@ def check_pair(sites: Sites) -> None:
         )
 
 
+def explain_shared_names(sites: Sites) -> str:
+    """Return what equal names in both clusters mean for commits that a standby confirms; empty where they mean nothing.
+
+    PostgreSQL counts a server that streams by its name only, and so does Patroni where it notes who is synchronous.
+    """
+    old, new = sites.old, sites.new
+    if old is None or not (old.has_synchronous_mode or new.has_synchronous_mode):
+        return ""
+    shared = sorted({member.name for member in old.members} & {member.name for member in new.members})
+    if not shared:
+        return ""
+    return (
+        f"{old.scope} and {new.scope} have members of the same name ({', '.join(shared)}), and synchronous_mode counts"
+        " by names: a commit may be confirmed by the other site's alone, and Patroni may find no candidate. Give the"
+        " members of each site names of their own"
+    )
+
+
 def follows(cluster: Cluster, other: Cluster) -> bool:
     """Return whether a standby cluster is configured to follow a member of another cluster."""
     followed = cluster.config.get("standby_cluster") or {}

@@ -216,3 +216,13 @@ def test_several_hosts_that_cannot_be_put_back_are_told(west: SiteStandIn, east:
     again = declare(east, west.url)
     assert not again.failed, again.msg
     assert "warnings" not in again.result
+
+
+def test_equal_names_and_synchronous_mode_are_warned_of(west: SiteStandIn, east: SiteStandIn) -> None:
+    """PostgreSQL takes whoever has the name of a synchronous standby for it."""
+    member = {"role": "replica", "state": "running", "api_url": f"{west.url}/patroni", "host": "127.0.0.1"}
+    for mode, warned in ((None, False), ("quorum", True)):
+        west.config["synchronous_mode"] = mode
+        east.members = [{**member, "name": west.name, "port": 1, "api_url": "http://127.0.0.2:9/patroni"}]
+        run = declare(west, east.url)
+        assert ("have members of the same name (west1), and synchronous_mode counts" in str(run.result)) is warned

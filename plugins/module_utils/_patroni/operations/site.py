@@ -28,6 +28,7 @@ from ..sites import (
     describe_missing,
     describe_sites,
     explain_missing,
+    explain_shared_names,
     explain_way_back,
     has_archive,
     is_receiving_known,
@@ -313,6 +314,9 @@ def run_site(module: AnsibleModule, outcome: Outcome) -> None:
     outcome.before = outcome.after = describe_sites(sites)
     _report(outcome, sites)
     check_pair(sites)
+    shared = explain_shared_names(sites)
+    if shared:
+        module.warn(f"{shared}.")
     claims = Claims((new_client, new), None if old is None else (old_client, old), module.warn)
     for place in claims.places:
         place.refuse_rivals(new.config if place.client is new_client else t.cast(Cluster, old).config)
