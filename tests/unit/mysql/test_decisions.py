@@ -205,7 +205,7 @@ def test_a_database_in_use_is_not_replaced_by_a_backup_that_is_not_beside(beside
             "in_place",
             None,
             Database("k", Note("B0", SHOP, KEPT)),
-            "the original in whose place backup B0 was brought, and this request means backup B1. If it is B0 that is meant, it is in place: name it",
+            "request means backup B1. If it is B0 that is meant, it is in place: name it",
         ),
     ],
 )
