@@ -331,8 +331,7 @@ class Move:
             name = quote_name(self._database)
             self._execute(f"ALTER DATABASE {name} CHARACTER SET {charset} COLLATE {collation}")
             self._make(self._database, "restored", ORDER)
-            lost: list[Key] = []
-            self._make(self._kept, "original", ORDER[:-1], lost=lost)
+            self._make(self._kept, "original", ORDER[:-1], lost=(lost := []))
             self._tell_lost(self._kept, lost)
             self._drop_surplus()
             self._check(contents)
@@ -447,8 +446,11 @@ class Move:
         return [name for name in schema.list_tables(self._session, self._beside) if name != BOOK]
 
     def _drop(self, database: str, keys: t.Collection[Key]) -> None:
-        """Drop definitions; views in one statement, since one that reads another is broken without it."""
-        for kind, name in sorted(keys, key=lambda key: -rank(key[0])):
+        """Drop definitions, the last first, so that those that are left are in order once it is made again.
+
+        Views go in one statement, since one that reads another is broken without it.
+        """
+        for kind, name in sorted(reversed([*keys]), key=lambda key: -rank(key[0])):
             if kind != "VIEW":
                 self._execute(f"DROP {kind} IF EXISTS {quote_name(database)}.{quote_name(name)}")
         views = [f"{quote_name(database)}.{quote_name(name)}" for kind, name in sorted(keys) if kind == "VIEW"]
@@ -496,9 +498,7 @@ class Move:
         """
         scripts = self._scripts(owner)
         defaults = schema.require_schema(self._session, database)
-        made = sorted(
-            (key for key in scripts if key[0] in kinds and key not in without), key=lambda key: (rank(key[0]), key)
-        )
+        made = sorted((key for key in scripts if key[0] in kinds and key not in without), key=lambda key: rank(key[0]))
         todo, where = made, self._kept if self.is_renamed() else self._database
         while todo:
             failed: list[Key] = []

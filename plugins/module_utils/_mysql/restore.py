@@ -369,7 +369,7 @@ class Restore:
         self._write(
             f"CREATE TABLE {name}.{quote_name(BOOK)} (owner varchar(8) NOT NULL, kind varchar(16) NOT NULL,"
             " name varchar(64) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL, script longblob NOT NULL,"
-            " PRIMARY KEY (owner, kind, name)) ENGINE=InnoDB"
+            " place bigint NOT NULL AUTO_INCREMENT UNIQUE, PRIMARY KEY (owner, kind, name)) ENGINE=InnoDB"
         )
         dump, listed = DumpText(), run.parts[DUMP]
         with programs.option_file(self._session.settings) as descriptor:

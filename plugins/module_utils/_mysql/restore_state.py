@@ -26,9 +26,13 @@ BOOK = "_lowtide_restore"
 """The table beside that holds how triggers, views, routines and events are made, of the backup and of the original."""
 MANIFEST, CONTENTS = "manifest.json", "tables.json"
 """What the book has of the backup itself, by which a move is completed where the backup is gone."""
-ADD_SCRIPT = "REPLACE INTO {book} (owner, kind, name, script) VALUES (%s, %s, %s, %s)"
+ADD_SCRIPT = (
+    "INSERT INTO {book} (owner, kind, name, script) VALUES (%s, %s, %s, %s)"
+    " ON DUPLICATE KEY UPDATE script = VALUES(script)"
+)
 REMOVE_SCRIPTS = "DELETE FROM {book} WHERE owner = %s"
-READ_SCRIPTS = "SELECT kind, name, script FROM {book} WHERE owner = %s"
+READ_SCRIPTS = "SELECT kind, name, script FROM {book} WHERE owner = %s ORDER BY place"
+"""As they were noted, which is the order of the dump: triggers of one moment are executed as they were made."""
 
 
 @dataclass(frozen=True)

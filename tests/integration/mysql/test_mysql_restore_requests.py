@@ -96,7 +96,7 @@ def test_who_comes_before_the_rename_ends_the_move(
     assert words in run.msg
     assert "othing has been moved" in run.msg
     is_begun = b"SNAPSHOT" not in before
-    assert ("is made again: view late, trigger named, trigger noted, event tidy" in run.msg) == is_begun, run.msg
+    assert ("is made again: view late, trigger noted, trigger named, event tidy" in run.msg) == is_begun, run.msg
     assert definitions(site, site.database) == whole
     assert site.checksums(f"{site.database}__original") == {}
     placed = restore(site, "in_place")
@@ -123,7 +123,7 @@ def test_what_was_changed_after_a_move_gave_back_stays(site: MySqlSite, backup: 
     finally:
         holder.close()
     assert run.failed
-    assert "is made again: view late, view v2, trigger named, trigger noted, event tidy" in run.msg
+    assert "is made again: view late, view v2, trigger noted, trigger named, event tidy" in run.msg
     assert definitions(site, f"{site.database}__restored") == beside
     assert not site.exists(f"{site.database}__original")
     site.sql("DROP TRIGGER named; DROP VIEW v2; DROP TABLE t2")
@@ -197,3 +197,30 @@ def test_tables_that_somebody_has_moved_by_hand_are_not_passed_over(site: MySqlS
     assert run.failed, backup
     assert "it has tables (log), though no restore has moved those of" in run.msg
     assert site.exists(f"{site.database}__restored")
+
+
+def list_order(site: MySqlSite, database: str) -> list[str]:
+    """Triggers of one moment, as they are executed."""
+    query = (
+        "SELECT TRIGGER_NAME FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA = %s AND EVENT_OBJECT_TABLE = 'log'"
+        " AND EVENT_MANIPULATION = 'INSERT' ORDER BY ACTION_ORDER"
+    )
+    return [name for (name,) in site.sql(query, [database], database="")]
+
+
+@pytest.mark.procedure("E9")
+def test_triggers_of_one_moment_stay_in_their_order(site: MySqlSite) -> None:
+    """Each sees what the one before it has made of the row. Killed while they are dropped, given up, and restored."""
+    names = ["zz", "aa", "mm"]
+    for name in names:
+        site.sql(f"CREATE TRIGGER {name} BEFORE INSERT ON log FOR EACH ROW SET new.said = concat(new.said, '{name}')")
+    made = run_module("mysql_backup", site.params())
+    assert made.changed, made.msg
+    run_until(site, 0, before=f"DROP TRIGGER IF EXISTS `{site.database}`.`zz`".encode())
+    assert list_order(site, site.database) == ["zz"]
+    assert restore(site, "absent").changed
+    assert list_order(site, site.database) == names
+    placed = place(site)
+    assert placed.changed, placed.msg
+    assert list_order(site, site.database) == names
+    assert list_order(site, f"{site.database}__original") == names
