@@ -247,10 +247,7 @@ class Move:
             )
 
     def _begin_anew(self) -> None:
-        """Make the copy beside whole again, and note that no move has begun.
-
-        Clients may come back now and the database be changed, so that what was noted of it counts no more.
-        """
+        """Make the copy beside whole again, and note that no move has begun: the database may be changed by now."""
         there = set(self._dump_definitions(self._beside).scripts)
         self._make(self._beside, "restored", ORDER[:-1], without=there, stage="Its tables were not moved")
         self._drop_empty()
@@ -331,7 +328,8 @@ class Move:
             name = quote_name(self._database)
             self._execute(f"ALTER DATABASE {name} CHARACTER SET {charset} COLLATE {collation}")
             self._make(self._database, "restored", ORDER)
-            self._make(self._kept, "original", ORDER[:-1], lost=(lost := []))
+            lost: list[Key] = []
+            self._make(self._kept, "original", ORDER[:-1], lost=lost)
             self._tell_lost(self._kept, lost)
             self._drop_surplus()
             self._check(contents)
