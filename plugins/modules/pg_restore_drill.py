@@ -61,6 +61,7 @@ options:
     description:
       - One statement that only reads, and that returns one row with at least one boolean column. All boolean columns must be
         true; the others are evidence. Required with O(on_due=run).
+      - Where it is given, evidence of another query does not count. So have no date of the day in it.
       - For example V(SELECT count(*\) > 1000 AS has_orders, max(placed\) AS newest FROM orders).
     type: str
   query_timeout:

@@ -104,8 +104,7 @@ class RestoreDrill:
     def ensure(self, find: t.Callable[[], Source], *, check: bool) -> None:
         """Read, judge, and unless ``check`` make the drill that is due, of the backup that ``find`` returns."""
         now = read_clock(self._session)
-        drills = evidence.find_last(self._bucket, self._place, self._verifier, latest=now + SKEW)
-        why = judging.explain_due(drills, now, max_age=self._options.max_age, interval=self._options.interval)
+        drills, why = self._look(now)
         self._report(drills, now, why)
         if why is None:
             self._clear_up(drills.last, check=check)
@@ -163,6 +162,13 @@ class RestoreDrill:
         )
         if facts["not_compared"]:
             self._outcome.summary += f"; not compared: {join_some(facts['not_compared'])}"
+
+    def _look(self, now: datetime) -> tuple[Drills, str | None]:
+        """Return the drills that there is evidence of, and why another one is due."""
+        asked = self._options
+        drills = evidence.find_last(self._bucket, self._place, self._verifier, latest=now + SKEW, query=asked.query)
+        what = " with this query" if asked.query else ""
+        return drills, judging.explain_due(drills, now, max_age=asked.max_age, interval=asked.interval, what=what)
 
     def _refuse_old(self, source: Source, now: datetime) -> None:
         """Refuse a backup that is older than may be lost: what it proves helps nobody."""

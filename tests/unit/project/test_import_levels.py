@@ -48,6 +48,7 @@ LEVELS = {
     "module_utils._pgbackrest": [
         ["drill_place", "repository"],
         ["plan", "private_server", "program"],
+        ["checking"],
         ["operations"],
     ],
     "module_utils._kafka": [
