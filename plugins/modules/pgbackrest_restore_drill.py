@@ -80,7 +80,7 @@ options:
     description:
       - How long it is until this runs again, written as O(max_age), which is also its default.
       - Where the last proven drill would be older than O(max_age) by then one is made now, unless the last one is
-        younger than half of this. So with V(7d) for both, a weekly run makes one each week.
+        younger than a twelfth of this. So with V(7d) for both, a weekly run makes one each week.
       - With O(on_due=fail) it does not count.
     type: str
   max_rpo:

@@ -258,7 +258,8 @@ WEEK = timedelta(days=7)
     ("age", "interval", "words"),
     [
         (None, WEEK, "there is no evidence"),
-        (timedelta(days=3), WEEK, None),
+        (timedelta(hours=13), WEEK, None),
+        (timedelta(days=3), WEEK, "3 d old and would be 10 d old at the next run, allowed are 7 d"),
         (timedelta(days=6), WEEK, "6 d old and would be 13 d old at the next run, allowed are 7 d"),
         (timedelta(days=5), timedelta(days=1), None),
         (timedelta(days=6.5), timedelta(days=1), "would be 7 d 12 h old at the next run"),
