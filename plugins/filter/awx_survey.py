@@ -37,7 +37,7 @@ positional: questions, title, choices
 EXAMPLES = r"""
 - name: Show the survey
   ansible.builtin.debug:
-    msg: "{{ options | lowtide.ops.awx_survey(['window_start', 'window_only'], 'window', {'window_only': ['backup']}) }}"
+    msg: "{{ options | lowtide.ops.awx_survey(['window_only'], 'window', {'window_only': ['backup']}) }}"
   vars:
     specs: "{{ lookup('ansible.builtin.file', 'meta/argument_specs.yml') | from_yaml }}"
     options: "{{ specs.argument_specs.open.options }}"

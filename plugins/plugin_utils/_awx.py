@@ -13,6 +13,7 @@ from __future__ import annotations
 import datetime
 import re
 import typing as t
+import zoneinfo
 
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import Refusal
 
@@ -141,7 +142,9 @@ def _describe(option: t.Mapping[str, t.Any]) -> str:
 
 
 def _refuse(survey: str, variable: str, problem: str, next_step: str) -> Refusal:
-    return Refusal(obj=f"survey of {survey}, question {variable or '(without a name)'}", problem=problem, next_step=next_step)
+    return Refusal(
+        obj=f"survey of {survey}, question {variable or '(without a name)'}", problem=problem, next_step=next_step
+    )
 
 
 def make_rule(schedule: t.Mapping[str, t.Any]) -> str:
@@ -162,7 +165,11 @@ def make_rule(schedule: t.Mapping[str, t.Any]) -> str:
         raise Refusal(obj=name, problem=f"its start {schedule.get('start')} has an offset", next_step=next_step)
     if not ZONE.fullmatch(zone) or not _knows_zone(zone):
         next_step = "Give one such as Europe/Berlin or UTC"
-        raise Refusal(obj=name, problem=f"its zone {zone or 'is not set, which'} is no zone of the tz database", next_step=next_step)
+        raise Refusal(
+            obj=name,
+            problem=f"its zone {zone or 'is not set, which'} is no zone of the tz database",
+            next_step=next_step,
+        )
     wrong = [day for day in days if day not in DAYS]
     if wrong:
         raise Refusal(obj=name, problem=f"{wrong[0]} is no day of the week", next_step=f"Known are {', '.join(DAYS)}")
@@ -177,7 +184,5 @@ def make_rule(schedule: t.Mapping[str, t.Any]) -> str:
 
 def _knows_zone(zone: str) -> bool:
     """Return whether the controller knows a zone. Without a tz database here it is left to AWX."""
-    import zoneinfo  # noqa: PLC0415  # with its database it is seldom needed
-
     known = zoneinfo.available_timezones()
     return not known or zone in known

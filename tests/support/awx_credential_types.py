@@ -131,7 +131,8 @@ def _find_injector_problems(injectors: Json, fields: list[Json]) -> Iterator[str
         elif not value.isascii():
             yield f"'{value}' does not match '^[\\x00-\\x7f]*$'"
         elif name.startswith("ANSIBLE_"):
-            yield f"Environment variable {name} may affect Ansible configuration so its use is not allowed in credentials."
+            affected = f"Environment variable {name} may affect Ansible configuration"
+            yield f"{affected} so its use is not allowed in credentials."
         elif name in BLOCKED:
             yield f"Environment variable {name} is not allowed to be used in credentials."
     yield from _find_value_problems(injectors.get("extra_vars", {}))
@@ -148,7 +149,7 @@ def _find_value_problems(values: Json) -> Iterator[str]:
 
 def _find_template_problems(injectors: Json, fields: list[Json]) -> Iterator[str]:
     environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined)
-    known = {field["id"]: True if field.get("type") == "boolean" else "EXAMPLE" for field in fields}
+    known: Json = {field["id"]: True if field.get("type") == "boolean" else "EXAMPLE" for field in fields}
     known["tower"] = _Names(set(injectors.get("file", {})))
     for kind, templates in injectors.items():
         for name, template in templates.items():
@@ -163,7 +164,7 @@ def _find_template_problems(injectors: Json, fields: list[Json]) -> Iterator[str
 
 def check_inputs(inputs: Json, fields: list[Json]) -> None:
     """Refuse the inputs of a credential that AWX refuses. Inputs that are missing are accepted."""
-    known = {field["id"]: field for field in fields}
+    known: Json = {field["id"]: field for field in fields}
     for name in inputs:
         if name not in known:
             raise RefusedError({"inputs": [f"Additional properties are not allowed ('{name}' was unexpected)"]})

@@ -5,9 +5,11 @@ It is made of what a real one answered (``awx_data``): fields, types, defaults a
 OPTIONS, an object has the keys of a recorded one, and what it refused is refused with the same status and words, which
 ``tests/unit/awx/test_stand_in.py`` compares request by request. No job runs here: a launch is answered and kept.
 
-As a program it serves in the background until its process is ended, for the molecule scenario:
+As a program it serves in the background until it is told to end, for the molecule scenario:
 
-    python tests/support/awx_stand_in.py FILE    # FILE gets {"url": ..., "pid": ...} once it listens
+    python tests/support/awx_stand_in.py FILE    # FILE gets {"url": ..., "token": ...} once it listens
+
+How many requests to write it has got it tells at ``/api/v2/stand_in/``, where AWX has nothing; DELETE there ends it.
 """
 
 from __future__ import annotations
@@ -50,11 +52,15 @@ class AwxStandIn(AwxObjects):
         self._server.server_close()
 
     def serve(self) -> None:
-        """Answer until the process is ended."""
-        self._server.serve_forever()
+        """Answer until it is told to end."""
+        self._server.serve_forever(0.1)
+
+    def end(self) -> None:
+        """Have ``serve`` return, once what is asked now is answered."""
+        threading.Thread(target=self._server.shutdown).start()
 
 
-def _make_handler(awx: AwxObjects) -> type[BaseHTTPRequestHandler]:
+def _make_handler(awx: AwxStandIn) -> type[BaseHTTPRequestHandler]:
     basic = base64.b64encode(f"{USERNAME}:{PASSWORD}".encode()).decode()
     accepted = (f"Bearer {TOKEN}", f"Basic {basic}")
 
@@ -78,6 +84,8 @@ def _make_handler(awx: AwxObjects) -> type[BaseHTTPRequestHandler]:
                 self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             self.wfile.write(content)
+            if (self.command, self.path) == ("DELETE", "/api/v2/stand_in/"):
+                awx.end()
 
         do_GET = do_POST = do_PATCH = do_PUT = do_DELETE = _serve  # noqa: N815  # names are http.server's
 
@@ -130,7 +138,7 @@ def main() -> None:
         nowhere = os.open(os.devnull, os.O_RDWR)
         for stream in range(3):
             os.dup2(nowhere, stream)
-        Path(sys.argv[1]).write_text(json.dumps({"url": awx.url, "pid": os.getpid()}), encoding="utf-8")
+        Path(sys.argv[1]).write_text(json.dumps({"url": awx.url, "token": TOKEN}), encoding="utf-8")
         awx.serve()
 
 
