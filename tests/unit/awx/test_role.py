@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from support.awx_objects import load
-from support.awx_stand_in import MANUAL, REPOSITORY, AwxStandIn, make_collection_folders
-from support.checkout import load_yaml, playbook_names, text
+from support.awx_stand_in import MANUAL, PASSWORD, REPOSITORY, USERNAME, AwxStandIn, make_collection_folders
+from support.checkout import load_yaml, playbook_names
 from support.playbooks import PlaybookRun, run_playbook, write_yaml
 
 SLACK = {"token": "secret", "channels": ["#windows"], "hex_color": ""}
@@ -258,9 +257,11 @@ def test_a_second_run_changes_nothing(made: tuple[AwxStandIn, list[str]]) -> Non
 
 
 def test_check_mode_of_an_empty_awx_writes_nothing(tmp_path: Path) -> None:
-    """It predicts what it can look at: what everything else rests on."""
+    """It predicts what it can look at: what everything else rests on. By user and password, which nobody sees."""
     with AwxStandIn(make_collection_folders(playbook_names())) as awx:
-        run = run_playbook("lowtide.ops.awx", *write_site(tmp_path, awx), "--check")
+        login = {"controller_host": awx.url, "controller_username": USERNAME, "controller_password": PASSWORD}
+        run = run_playbook("lowtide.ops.awx", *write_site(tmp_path, awx, awx_connection=login), "--check")
+        assert PASSWORD not in run.stdout
         assert (run.rc, awx.writes) == (0, []), run.stdout
         assert "organization Operations, lowtide kubeconfig" in run.stdout
 
@@ -398,7 +399,7 @@ def test_no_input_is_a_variable_of_awx() -> None:
 
 def test_credential_types_of_the_role_are_taken() -> None:
     """Each of them, and as it is: a second run would change it otherwise."""
-    kinds = yaml.safe_load(text(Path("roles/awx/vars/main.yml")).replace("!unsafe ", ""))["__awx_all_credential_types"]
+    kinds = load_yaml(Path("roles/awx/vars/main.yml"))["__awx_all_credential_types"]
     choices = load_yaml(Path("roles/awx/meta/argument_specs.yml"))["argument_specs"]["main"]["options"]
     assert [kind["name"] for kind in kinds] == choices["awx_credential_types"]["choices"]
     awx = AwxStandIn()
