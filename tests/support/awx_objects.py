@@ -64,6 +64,7 @@ POINTERS = {
     "workflow_job_template": "workflow_job_templates",
     "unified_job_template": "unified_job_templates",
 }
+SYNCHRONISING = ("pending", "running")
 LINKS = ("success_nodes", "failure_nodes", "always_nodes")
 JSON_TEXTS = ("extra_vars", "variables", "source_vars")
 REFUSED_KINDS = ("galaxy", "scm", "registry")
@@ -231,7 +232,19 @@ class AwxObjects:
                 raise RefusedError({"detail": "Credential types that are in use cannot be deleted"}, 403)
             del self.kinds[kind][obj["id"]]
             return 204, None
+        if kind == "projects" and obj["scm_type"] and obj["status"] in SYNCHRONISING:
+            self._synchronise(obj)
         return 200, self.show(obj)
+
+    def _synchronise(self, project: Json) -> None:
+        """Have an update go on each time when somebody looks."""
+        if project["status"] == "pending":
+            project["status"] = "running"
+        elif project["scm_url"] in self.folders:
+            project["status"] = "successful"
+            self.updated.add(project["id"])
+        else:
+            project["status"] = "failed"
 
     def _handle_part(self, method: str, kind: str, obj: Json, part: str, body: Any) -> tuple[int, Any]:
         answer: tuple[int, Any]
@@ -361,9 +374,7 @@ class AwxObjects:
         obj = self.finish(kind, obj)
         self.kinds[kind][obj["id"]] = obj
         if kind == "projects" and obj["scm_type"]:
-            self.updated.add(obj["id"])
             obj["local_path"] = f"_{obj['id']}__{re.sub('[^a-z0-9]+', '_', obj['name'].lower()).strip('_')}"
-            obj["status"] = "successful" if obj["scm_url"] in self.folders else "failed"
         return self.show(obj)
 
     def _change(self, kind: str, obj: Json, body: Json) -> Json:
@@ -471,7 +482,11 @@ class AwxObjects:
             path = obj["local_path"] or ""
             if path and (path not in self.folders or path in used):
                 raise RefusedError({"local_path": ["This path is already being used by another manual project."]})
-        given["status"] = obj["status"] = "pending" if obj["scm_type"] else "ok" if obj["local_path"] else "missing"
+        if obj["scm_type"]:  # another address is synchronised at once
+            state = "pending" if "scm_url" in given or "scm_branch" in given else obj["status"]
+        else:
+            state = "ok" if obj["local_path"] else "missing"
+        given["status"] = obj["status"] = state
 
     def _check_inventory_sources(self, obj: Json, given: Json) -> None:
         del given

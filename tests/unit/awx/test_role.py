@@ -4,16 +4,18 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from support.awx_objects import load
 from support.awx_stand_in import MANUAL, PASSWORD, REPOSITORY, USERNAME, AwxStandIn, make_collection_folders
-from support.checkout import load_yaml, playbook_names
+from support.checkout import load_yaml, playbook_names, text
 from support.playbooks import PlaybookRun, run_playbook, write_yaml
 
 SLACK = {"token": "secret", "channels": ["#windows"], "hex_color": ""}
@@ -29,6 +31,7 @@ SITE: dict[str, Any] = {
     "awx_inventory_path": "inventories/shop/hosts.yml",
     "awx_execution_environment": "lowtide",
     "awx_image": "registry.example.org/lowtide:1",
+    "awx_credential_types": ["lowtide kubeconfig"],
     "awx_credentials": [{"name": "shop cluster", "type": "lowtide kubeconfig"}],
     "awx_variables": {"window_name": "weekly"},
     "awx_procedures": [
@@ -52,7 +55,9 @@ SITE: dict[str, Any] = {
         {"name": "shop chat", "type": "slack", "configuration": SLACK, "events": ["error", "approval"]}
     ],
 }
-NOT_MADE = {
+BOUND = 280
+"""Seconds that a run may take on a slow machine; it is some 30 modules."""
+NOT_MADE: dict[str, set[str]] = {
     "organization": {"description", "galaxy_credentials"},
     "execution_environment": {"pull", "description"},
     "project": {"description", "scm_update_cache_timeout", "update_project", "local_path"},
@@ -87,7 +92,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[AwxStandIn,
     """An AWX in which the role has been performed once, and the arguments to perform it again."""
     with AwxStandIn(make_collection_folders(playbook_names())) as awx:
         arguments = write_site(tmp_path_factory.mktemp("site"), awx)
-        run = run_playbook("lowtide.ops.awx", *arguments)
+        run = run_playbook("lowtide.ops.awx", *arguments, timeout=BOUND)
         assert run.rc == 0, run.stdout + run.stderr
         assert "[WARNING]" not in run.stderr, run.stderr
         yield awx, arguments
@@ -251,7 +256,7 @@ def test_a_second_run_changes_nothing(made: tuple[AwxStandIn, list[str]]) -> Non
     """Nor does it write, with an approval, and a notification template that holds a secret."""
     awx, arguments = made
     awx.writes.clear()
-    run = run_playbook("lowtide.ops.awx", *arguments)
+    run = run_playbook("lowtide.ops.awx", *arguments, timeout=BOUND)
     assert (run.rc, run.changed, awx.writes) == (0, 0, []), run.stdout
     assert "msg: nothing to do" in run.stdout
 
@@ -263,7 +268,7 @@ def test_check_mode_of_an_empty_awx_writes_nothing(tmp_path: Path) -> None:
         run = run_playbook("lowtide.ops.awx", *write_site(tmp_path, awx, awx_connection=login), "--check")
         assert PASSWORD not in run.stdout
         assert (run.rc, awx.writes) == (0, []), run.stdout
-        assert "organization Operations, lowtide kubeconfig" in run.stdout
+        assert "msg: organization Operations, lowtide kubeconfig" in run.stdout
 
 
 CASES: dict[str, tuple[dict[str, Any], str]] = {
@@ -295,7 +300,7 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
     "inventory": ({"awx_inventory_path": ""}, "inventory shop: this account sees none of this name, and one is needed"),
     "token": (
         {"awx_connection": {"controller_host": "{{ awx_host }}", "controller_oauthtoken": "old"}},
-        "Invalid authentication credentials for /api/v2/organizations/ (HTTP 401).. Nothing has been done. Install the",
+        "Invalid authentication credentials for /api/v2/organizations/ (HTTP 401). Nothing has been done. Install the",
     ),
     "address": (
         {"awx_connection": {"controller_host": "http://127.0.0.1:9", "controller_oauthtoken": "x"}},
@@ -349,6 +354,17 @@ def test_a_playbook_that_the_project_lacks_is_named(tmp_path: Path) -> None:
         assert awx.kinds["job_templates"] == {}
 
 
+def test_a_repository_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    """Before the first template."""
+    with AwxStandIn({}) as awx:
+        minimal: dict[str, Any] = {"awx_credential_types": [], "awx_credentials": [], "awx_teams": []}
+        run = run_playbook("lowtide.ops.awx", *write_site(tmp_path, awx, **minimal))
+        assert run.rc == 2
+        said = " ".join(run.stdout.split())
+        assert f"project operations: its state is failed, with {REPOSITORY} and the branch ''. No template" in said
+        assert awx.kinds["job_templates"] == {}
+
+
 def test_a_missing_collection_is_named(tmp_path: Path) -> None:
     """awx.awx is no dependency."""
     with AwxStandIn() as awx:
@@ -386,6 +402,18 @@ def test_calls_are_as_complete_as_recorded_ones() -> None:
             missing |= {kind: lacking} if lacking else {}
     assert missing == {}
     assert given["job_template"] >= {"ask_limit_on_launch", "ask_tags_on_launch", "ask_skip_tags_on_launch"}
+
+
+@pytest.mark.parametrize("page", ["docs/awx.md", "roles/awx/README.md"])
+def test_examples_declare_inputs(page: str) -> None:
+    """Of the role, by their keys too."""
+    options = load_yaml(Path("roles/awx/meta/argument_specs.yml"))["argument_specs"]["main"]["options"]
+    examples = [yaml.safe_load(example) for example in re.findall(r"```yaml\n(.*?)```", text(Path(page)), re.DOTALL)]
+    assert examples
+    for name, value in [item for example in examples for item in example.items()]:
+        assert name in options
+        for entry in value if options[name].get("options") else []:
+            assert set(entry) <= set(options[name]["options"]), (name, entry)
 
 
 def test_no_input_is_a_variable_of_awx() -> None:
