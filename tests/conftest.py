@@ -15,6 +15,7 @@ import pytest
 from support.playbooks import PlaybookRun, run_playbook, write_yaml
 from support.turns import leave_out_sweeps
 
+pytest.register_assert_rewrite("support.store_contract")
 _numbers = itertools.count(1)
 
 

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 from ansible.plugins.action import ActionBase
@@ -17,16 +16,18 @@ from ansible_collections.lowtide.ops.plugins.plugin_utils._window.declaration im
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.engine import Engine
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.inputs import as_plain
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.opening import Opening, Request
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window.places import Place
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.results import Result
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.session import OpenWindow
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.status import describe_holder, read_status
-from ansible_collections.lowtide.ops.plugins.plugin_utils._window.store_file import FileStore
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.verdict import read_verdict
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.version import read_version
 
 Spec = dict[str, dict[str, Any]]
-SITE: Spec = {"dir": {"type": "str", "required": True}, "site": {"type": "str", "default": ""}}
+STORE: Spec = {"store": {"type": "dict", "default": {}}}
+SITE: Spec = {**STORE, "dir": {"type": "str", "default": ""}, "site": {"type": "str", "default": ""}}
 STEP: Spec = {
+    **STORE,
     "place": {"type": "int"},
     "step": {"type": "str", "default": ""},
     "batch": {"type": "int", "default": 0},
@@ -39,6 +40,7 @@ OPEN: Spec = {
     "mode": {"type": "str", "choices": ["window", "restore"], "default": "window"},
     "start": {"type": "str", "default": ""},
     "steps": {"type": "list", "elements": "raw", "default": []},
+    "times": {"type": "list", "elements": "dict", "default": []},
     "only": {"type": "list", "elements": "str", "default": []},
     "skip": {"type": "list", "elements": "str", "default": []},
     "duration": {"type": "int", "default": 14400},
@@ -51,8 +53,8 @@ PHASES: dict[str, Spec] = {
     "begin": STEP,
     "end": {**STEP, "result_variable": {"type": "str", "required": True}},
     "fail": {**STEP, "error": {"type": "dict", "required": True}, "failed_task": {"type": "dict", "required": True}},
-    "in_force": {},
-    "close": {},
+    "in_force": STORE,
+    "close": STORE,
     "verdict": {},
     "status": SITE,
     "holder": SITE,
@@ -76,7 +78,7 @@ class ActionModule(ActionBase):
         ansible = AnsibleContext(self._task, self._loader, self._templar, task_vars or {})
         try:
             if phase in {"status", "holder"}:
-                return self._read(phase, arguments)
+                return self._read(phase, arguments, ansible.read_controller().folder)
             return self._run(phase, arguments, ansible)
         except OpsError as error:
             return {"failed": True, "msg": str(error), "error": error.as_dict()}
@@ -84,10 +86,11 @@ class ActionModule(ActionBase):
     def _run(self, phase: str, arguments: dict[str, Any], ansible: AnsibleContext) -> Result:
         controller = ansible.read_controller()
         if phase == "open":
-            return Opening(controller).open(make_request(arguments), ansible.read_inventory(), preload=ansible.preload)
+            request = make_request(arguments, job=ansible.read_job())
+            return Opening(controller).open(request, ansible.read_inventory(), preload=ansible.preload)
         if phase == "verdict":
             return read_verdict(controller.folder)
-        engine = Engine(OpenWindow.load(controller.folder))
+        engine = Engine(OpenWindow.load(controller.folder, shared=as_plain(arguments["store"])))
         if phase == "in_force":
             return engine.list_in_force()
         if phase == "close":
@@ -105,10 +108,10 @@ class ActionModule(ActionBase):
         return result
 
     @staticmethod
-    def _read(phase: str, arguments: dict[str, Any]) -> Result:
-        store = FileStore.from_site(arguments["dir"], arguments["site"])
+    def _read(phase: str, arguments: dict[str, Any], folder: str) -> Result:
+        store = read_place(arguments).connect(folder)
         if phase == "status":
-            return read_status(store, now=time.time())
+            return read_status(store, now=store.read_clock())
         try:
             holder = describe_holder(store.read_lease())
             warnings = [f"site {store.location} is held by {holder}"] if holder else []
@@ -117,20 +120,26 @@ class ActionModule(ActionBase):
         return {"changed": False, "holder": holder, "warnings": warnings}
 
 
-def make_request(arguments: dict[str, Any]) -> Request:
+def read_place(arguments: dict[str, Any]) -> Place:
+    """Return where the site's lease and journals are, from the options of the action."""
+    return Place(arguments["site"], arguments["dir"], as_plain(arguments["store"]))
+
+
+def make_request(arguments: dict[str, Any], *, job: dict[str, str]) -> Request:
     """Return what the opening is asked for, from the options of the action."""
     return Request(
         name=arguments["name"],
         mode=arguments["mode"],
         start=arguments["start"],
         steps=as_plain(arguments["steps"]),
+        times=as_plain(arguments["times"]),
         only=split_names(arguments["only"]),
         skip=split_names(arguments["skip"]),
-        directory=arguments["dir"],
-        site=arguments["site"],
+        place=read_place(arguments),
         duration=float(arguments["duration"]),
         orphan_timeout=float(arguments["orphan_timeout"]),
         keep_days=arguments["keep_days"],
         places=arguments["places"],
         version=read_version(),
+        job=job,
     )

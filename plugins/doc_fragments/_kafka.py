@@ -97,5 +97,9 @@ options:
     type: float
     default: 15.0
 requirements:
-  - confluent-kafka >= 2.11.0 (with O(client=kafka))
+  - confluent-kafka >= 2.16 (with O(client=kafka))
+notes:
+  - An option that is not given is taken from the environment - E(KAFKA_BROKERS) (separated by commas), E(KAFKA_SECURITY_PROTOCOL),
+    E(KAFKA_SASL_MECHANISM), E(KAFKA_SASL_USERNAME), E(KAFKA_SASL_PASSWORD), E(KAFKA_SSL_CAFILE), E(KAFKA_SSL_CERTFILE),
+    E(KAFKA_SSL_KEYFILE). C(docs/connections.md) of the collection has this for all systems.
 """

@@ -93,8 +93,7 @@ options:
     type: str
 requirements:
   - PyYAML, which comes with ansible-core, to read a kubeconfig
-  - the Python package C(kubernetes), only for a kubeconfig user with an exec or auth-provider (OIDC) credential
-    plugin
+  - kubernetes >= 33.1, only for a kubeconfig user with an exec or auth-provider (OIDC) credential plugin
 notes:
   - Requests go over fixed paths, and the result RV(ignore:requests) counts them. Discovery is asked for the group
     C(keda.sh) only, by an account that may not list ScaledObjects.

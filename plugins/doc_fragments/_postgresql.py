@@ -72,6 +72,8 @@ requirements:
   - psycopg2 (psycopg2-binary) >= 2.9
   - PostgreSQL 14 or newer; an older server is refused
 notes:
+  - An option that is not given is taken from libpq's variable in the environment, such as E(PGHOST), E(PGPORT), E(PGUSER),
+    E(PGDATABASE), E(PGSSLMODE) and E(PGPASSFILE). C(docs/connections.md) of the collection has this for all systems.
   - Connect to the server itself where that is possible. A connection pooler that pools by transaction or statement is
     refused before anything is set, since settings and locks of a session would reach other clients. It is told by the
     server process that answers each of five connections, so a pooler needs as many to spare.

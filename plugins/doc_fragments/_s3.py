@@ -61,5 +61,6 @@ options:
     type: bool
     default: true
 requirements:
-  - boto3 >= 1.26 (botocore >= 1.29); Debian 12's python3-boto3 is enough
+  - boto3 >= 1.36 (botocore >= 1.36). Debian 12's python3-boto3 (1.26) is enough for all but the conditional deletion
+    of M(lowtide.ops.s3_expiry)
 """

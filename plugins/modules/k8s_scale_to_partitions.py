@@ -161,7 +161,7 @@ options:
     choices: [hpa, keda, gitops, disruption_budget, quota, headroom]
     default: [hpa, keda, gitops]
 requirements:
-  - confluent-kafka >= 2.11.0 (with O(kafka_connection.client=kafka))
+  - confluent-kafka >= 2.16 (with O(kafka_connection.client=kafka))
   - C(rpk) (with O(kafka_connection.client=rpk)), and C(kubectl) (with O(kafka_connection.rpk_pod))
 extends_documentation_fragment:
   - lowtide.ops._attributes

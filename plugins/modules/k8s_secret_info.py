@@ -35,7 +35,7 @@ extends_documentation_fragment:
   - lowtide.ops._attributes.actiongroup_kubernetes
   - lowtide.ops._kubernetes
 requirements:
-  - the Python package C(cryptography), which comes with ansible-core, where a Secret has certificates
+  - cryptography >= 3.1, where a Secret has certificates; it comes with ansible-core
 seealso:
   - module: lowtide.ops.pg_credential
 """

@@ -151,7 +151,6 @@ options:
 seealso:
   - module: lowtide.ops.pg_backup_info
 requirements:
-  - psycopg2
   - pg_dump, pg_dumpall, pg_restore (of the server's major version or newer) and zstd, when a backup is made
 author:
   - The lowtide.ops team (@lowtide-ops)

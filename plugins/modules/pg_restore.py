@@ -132,7 +132,6 @@ seealso:
   - module: lowtide.ops.pg_backup
   - module: lowtide.ops.pg_restore_drill
 requirements:
-  - psycopg2
   - pg_dump, pg_dumpall, pg_restore (psql and sed too, for a pg_restore of 17 or newer on a server before 17), and zstd
 notes:
   - The extension C(amcheck), which M(lowtide.ops.pg_integrity_info) asks for and which holds nothing of its own, is not compared. Where

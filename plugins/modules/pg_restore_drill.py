@@ -117,8 +117,7 @@ seealso:
   - module: lowtide.ops.pg_restore
   - module: lowtide.ops.pg_backup
 requirements:
-  - psycopg2
-  - cryptography
+  - cryptography >= 3.1
   - pg_dump, pg_dumpall, pg_restore, and zstd, as for pg_restore
 author:
   - The lowtide.ops team (@lowtide-ops)

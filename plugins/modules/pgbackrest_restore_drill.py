@@ -144,7 +144,8 @@ attributes:
       - While the last proven drill is young enough, also for the next run.
 requirements:
   - pgBackRest 2.45 or newer, and PostgreSQL 12 or newer of the backup's major version
-  - psycopg2 and cryptography for the Python of the host that runs this task
+  - psycopg2 (psycopg2-binary) >= 2.9, for the Python of the host that runs this task
+  - cryptography >= 3.1, for the same
 notes:
   - C(pg_amcheck), which came with PostgreSQL 14, is used where it is installed. Without data checksums all rows are
     read by C(pg_dump) instead of all blocks.

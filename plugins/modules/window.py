@@ -60,6 +60,11 @@ options:
       - An occurrence can be resumed until its end, which its first opening sets by O(duration).
     type: str
     default: ""
+  times:
+    description: For V(open), when the window is to begin. See C(window_times) of the role's entry point C(open).
+    type: list
+    elements: dict
+    default: []
   steps:
     description: For V(open), the declared steps in their order. See C(window_steps) of the role's entry point C(open).
     type: list
@@ -76,8 +81,16 @@ options:
     elements: str
     default: []
   dir:
-    description: Directory on the controller for lease, journals and reports. Required for V(open), V(status) and V(holder).
+    description:
+      - Directory on the controller for lease, journals and reports, for V(open), V(status) and V(holder).
+      - One that ends with the controller's container is refused by V(open).
     type: path
+  store:
+    description:
+      - Where they are kept instead of O(dir). Given to every phase but V(verdict), since it is kept nowhere.
+      - Either C(kubernetes), the options of a Kubernetes connection with C(namespace), or C(postgresql), those of a PostgreSQL one.
+    type: dict
+    default: {}
   site:
     description: Name of the site; there is one lease for it, whatever the window. One directory for each below O(dir).
     type: str

@@ -41,6 +41,7 @@ RESOURCES = {
     "Application": ("apis/argoproj.io/v1alpha1", "applications"),
     "Rollout": ("apis/argoproj.io/v1alpha1", "rollouts"),
     "Role": ("apis/rbac.authorization.k8s.io/v1", "roles"),
+    "Lease": ("apis/coordination.k8s.io/v1", "leases"),
     "RoleBinding": ("apis/rbac.authorization.k8s.io/v1", "rolebindings"),
 }
 CLUSTER_SCOPED = {"Namespace", "Node", "PersistentVolume"}
@@ -82,6 +83,12 @@ class ApiServer:
         status, answer = self.ask(method, path, body, content_type=content_type)
         assert status < 300, f"{method} {path}: {answer}"
         return answer
+
+    def apply(self, one: Json) -> Json:
+        """Create or change an object."""
+        metadata = one["metadata"]
+        path = build_path(one["kind"], metadata.get("namespace", ""), metadata["name"])
+        return self.request("PATCH", f"{path}?fieldManager=test&force=true", one, content_type=APPLY)
 
     def patch(self, path: str, body: Json, *, manager: str = "test") -> Json:
         """Change an object as field manager ``manager``."""

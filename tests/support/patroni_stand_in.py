@@ -39,6 +39,7 @@ class PatroniStandIn:
         self.lag = 0
         self.extra: Json = {}
         self.dcs_is_away = False
+        self.has_started = threading.Event()
         self._servers = {name: ThreadingHTTPServer(("127.0.0.1", 0), self._make_handler(name)) for name in names}
         self._addresses = {
             name: f"http://127.0.0.1:{server.server_address[1]}" for name, server in self._servers.items()
@@ -112,7 +113,10 @@ class PatroniStandIn:
                 elif self.path == "/config":
                     self.answer(200, json.dumps(stand_in.config))
                 else:
-                    self.answer(200, json.dumps(stand_in.status(name)))
+                    status = stand_in.status(name)
+                    if status["state"] == "starting" and self.path == "/patroni":
+                        stand_in.has_started.wait(30)  # Patroni asks a PostgreSQL that does not answer again and again
+                    self.answer(200, json.dumps(status))
 
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))

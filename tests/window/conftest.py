@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from labkit.ansible_versions import VERSIONS
 
+from support.fast_window import FastWindow
 from support.turns import take_turns
-from window.harness import FastWindow
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from .harness import BEGINNING, END, WINDOW, FastWindow
+from support.fast_window import BEGINNING, END, WINDOW, FastWindow
 
 SAVE = {"name": "save", "role": "save", "hosts": ["databases"]}
 QUIESCE = {"name": "quiesce", "role": "quiesce", "hosts": ["workloads"]}

@@ -13,10 +13,9 @@ import yaml
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import Refusal
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.declaration import Declaration, Inventory
 from support.checkout import load_yaml, text
+from support.fast_window import BEGINNING, CHECKOUT, END, FastWindow
 from support.playbooks import write_yaml
 from support.readme import BLOCK
-
-from .harness import BEGINNING, CHECKOUT, END, FastWindow
 
 PLAYBOOK = CHECKOUT / "playbooks/disaster_recovery.yml"
 LOOK: dict[str, Any] = {"name": "triage", "role": "verify", "hosts": ["db1"], "reads_only": True}

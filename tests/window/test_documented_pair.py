@@ -14,7 +14,7 @@ import pytest
 import yaml
 from labkit.ansible_versions import VERSIONS
 
-from .harness import CHECKOUT, FAST, FastWindow
+from support.fast_window import CHECKOUT, FAST, FastWindow
 
 PAGE = (CHECKOUT / "docs/writing-a-step.md").read_text(encoding="utf-8")
 FILE = re.compile(r"```yaml\n# (maintenance_page\S*/main.yml)\n(.*?)```", re.DOTALL)

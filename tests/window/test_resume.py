@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.events import StepReverted, WindowOpened
-
-from .harness import BEGINNING, END, RESTORE, STATUS, FastWindow, Played
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window.store_file import FileStore
+from support.fast_window import BEGINNING, END, RESTORE, STATUS, FastWindow, Played
 
 STOPPED = {"replicas": 0, "before": 3}
 KILL_IN_MAINTENANCE = {"WORLD_KILL": f"before:db1:dead rows above the limit:{int(signal.SIGKILL)}"}
@@ -36,12 +36,14 @@ def kill_in_maintenance(window: FastWindow, **variables: Any) -> Played:
 
 def end_its_time(window: FastWindow) -> None:
     """Rewrite the journals so that their occurrences ended a second ago."""
-    for name in window.store.list_occurrences():
+    store = window.store
+    assert isinstance(store, FileStore)
+    for name in store.list_occurrences():
         events = [
             replace(event, ends=time.time() - 1) if isinstance(event, WindowOpened) else event
-            for event in window.store.load(name)
+            for event in store.load(name)
         ]
-        window.store.copy(name, events)
+        store.copy(name, events)
 
 
 def test_readers_run_again_and_plans_are_made_anew_on_a_resume(window: FastWindow) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from .harness import BEGINNING, END, FAST, STATUS, TASKS, FastWindow
+from support.fast_window import BEGINNING, END, FAST, STATUS, TASKS, FastWindow
 
 WEBS_AS_BEFORE = {"web1": {"replicas": 3}, "web2": {"replicas": 3}}
 

@@ -13,7 +13,7 @@ import signal
 
 import pytest
 
-from .harness import BEGINNING, END, RESTORE, TASKS, FastWindow, Played
+from support.fast_window import BEGINNING, END, RESTORE, TASKS, FastWindow, Played
 
 EXHAUSTIVE = os.environ.get("LOWTIDE_EXHAUSTIVE") == "1"
 SIGNALS = [signal.SIGKILL, signal.SIGTERM, signal.SIGINT]

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import typing as t
 
+from ansible.module_utils.common.parameters import env_fallback
+
 from .._common.errors import OpsError, Refusal
 from .errors import other_cluster
 from .protocol import ProtocolClient
@@ -21,8 +23,32 @@ if t.TYPE_CHECKING:
     from .api import BusClient
 
 
+VARIABLES = {
+    "brokers": "KAFKA_BROKERS",
+    "security_protocol": "KAFKA_SECURITY_PROTOCOL",
+    "sasl_mechanism": "KAFKA_SASL_MECHANISM",
+    "sasl_username": "KAFKA_SASL_USERNAME",
+    "sasl_password": "KAFKA_SASL_PASSWORD",
+    "ssl_cafile": "KAFKA_SSL_CAFILE",
+    "ssl_certfile": "KAFKA_SSL_CERTFILE",
+    "ssl_keyfile": "KAFKA_SSL_KEYFILE",
+}
+"""Variables of our own, since Kafka's clients have none: for a credential type of AWX."""
+
+
 def connection_spec() -> dict[str, dict[str, t.Any]]:
-    """The connection options of every module of the group, as an argument spec (also usable as sub-options)."""
+    """The connection options of every module of the group, as an argument spec (also usable as sub-options).
+
+    An option that is not given is taken from its variable of the environment, where VARIABLES has one.
+    """
+    return {name: {**option, **_find_variable(name)} for name, option in _describe_options().items()}
+
+
+def _find_variable(name: str) -> dict[str, t.Any]:
+    return {"fallback": (env_fallback, [VARIABLES[name]])} if name in VARIABLES else {}
+
+
+def _describe_options() -> dict[str, dict[str, t.Any]]:
     return {
         "brokers": {"type": "list", "elements": "str", "default": []},
         "security_protocol": {

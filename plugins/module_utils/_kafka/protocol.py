@@ -14,7 +14,7 @@ import logging
 import typing as t
 
 from .._common.dependencies import require
-from .._common.errors import OpsError, OutcomeUnknown
+from .._common.errors import OpsError, OutcomeUnknown, Refusal
 from .._common.retry import Deadline
 from .api import (
     DEAD,
@@ -40,6 +40,7 @@ if t.TYPE_CHECKING:
     Future = concurrent.futures.Future[t.Any]
     K = t.TypeVar("K")
 
+OLDEST_LIBRARY = "2.16"
 GROUP_ID_NOT_FOUND = "GROUP_ID_NOT_FOUND"
 UNKNOWN_TOPIC = "UNKNOWN_TOPIC_OR_PART"
 NON_EMPTY = ("UNKNOWN_MEMBER_ID", "NON_EMPTY_GROUP")
@@ -108,6 +109,16 @@ def client_config(options: Mapping[str, t.Any]) -> dict[str, t.Any]:
     return config
 
 
+def refuse_old_library(admin_client: type, version: str) -> None:
+    """Refuse a confluent-kafka whose client cannot say the cluster's id from the metadata that it has anyway."""
+    if not hasattr(admin_client, "cluster_id"):
+        raise Refusal(
+            obj="Python library confluent-kafka",
+            problem=f"its version is {version}, and {OLDEST_LIBRARY} is the oldest that is supported",
+            next_step=f"Install confluent-kafka {OLDEST_LIBRARY} or newer for the interpreter of this task",
+        )
+
+
 class ProtocolClient(BusClient):
     """Asks the brokers themselves."""
 
@@ -115,6 +126,7 @@ class ProtocolClient(BusClient):
         why = "to speak with Kafka brokers (client: kafka)"
         self._kafka = require("confluent_kafka", package="confluent-kafka", why=why)
         self._library = require("confluent_kafka.admin", package="confluent-kafka", why=why)
+        refuse_old_library(self._library.AdminClient, self._kafka.__version__)
         self.label = ",".join(options["brokers"])
         self._timeout = float(options["request_timeout"])
         self._answered = False

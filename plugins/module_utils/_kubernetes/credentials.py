@@ -21,6 +21,8 @@ from .files import PemSource, check_token, read_text
 from .kubeconfig import Entry, find_secrets
 
 PLUGIN_SECONDS = 60.0
+OLDEST_VERIFYING = (25, 3)
+"""The version of the library from which on it verifies an identity provider."""
 _PROVIDERS = ("oidc",)
 
 
@@ -90,6 +92,8 @@ class PluginSource:
     def obtain(self, seconds: float) -> Credentials:
         """Ask the plugin, for so many seconds. Raises Refusal with what it says when it issues nothing."""
         library = require("kubernetes", package="kubernetes", why=f"for the credential plugin of {self._title}")
+        if "auth-provider" in self._values:
+            refuse_unverifying_library(library.__version__)
         configuration = library.client.Configuration()
         words = self._run(library, configuration, seconds)
         keys = configuration.api_key or {}
@@ -193,6 +197,17 @@ class _Listener(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self.words.append(record.getMessage())
+
+
+def refuse_unverifying_library(version: str) -> None:
+    """Refuse a library that sends the refresh token to an identity provider whose certificate it has not verified."""
+    if tuple(map(int, version.split(".")[:2])) < OLDEST_VERIFYING:
+        oldest = ".".join(map(str, OLDEST_VERIFYING))
+        raise Refusal(
+            obj="Python library kubernetes",
+            problem=f"its version is {version}, and {oldest} is the oldest that verifies an OIDC provider's certificate",
+            next_step="Install kubernetes 33.1 or newer for the interpreter of this task, or give api_key",
+        )
 
 
 def make_bearer(token: str) -> Credentials:

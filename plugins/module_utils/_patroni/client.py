@@ -14,6 +14,7 @@ import time
 import typing as t
 from concurrent.futures import ThreadPoolExecutor
 from email.utils import parsedate_to_datetime
+from functools import partial
 from http.client import HTTPException
 from pathlib import Path
 from urllib.error import HTTPError, URLError
@@ -28,6 +29,9 @@ from .state import Cluster, Json, Member, Status
 MAX_BYTES = 4 * 1024 * 1024
 """No answer is longer."""
 DENIED = (401, 403)
+PATIENT, AT_ONCE = "/patroni", "/health"
+"""Both have a member's status in their body. For the first Patroni asks a PostgreSQL that does not answer again, with
+pauses of a second, so that a server that starts is heard of late; not for the second (patroni/api.py, do_GET)."""
 GRACE = 0.2
 """Seconds that one look waits for a member that was silent at the last one, beyond those that answer."""
 
@@ -152,12 +156,12 @@ class Client:
             problems.append(f"{url}: {answer.code} {join_some(answer.text.split()[:12], limit=12)}")
         raise Unreadable(path, problems)
 
-    def read_status(self, url: str) -> Status:
+    def read_status(self, url: str, path: str = PATIENT) -> Status:
         """Return what a member says of itself, or why it does not."""
         if not is_address(url):
             return Status(error="it has published no address of its REST interface")
         try:
-            answer = self.send(url, "/patroni")
+            answer = self.send(url, path)
         except NoAnswer as error:
             return Status(error=f"its REST interface does not answer ({error})")
         document = answer.parse()
@@ -165,16 +169,17 @@ class Client:
             return Status(error=f"{url} answers {answer.code} and nothing that Patroni would say")
         return Status.from_answer(document, answer.date)
 
-    def read_statuses(self, urls: t.Sequence[str]) -> list[Status]:
+    def read_statuses(self, urls: t.Sequence[str], path: str = PATIENT) -> list[Status]:
         """Return what each of these says of itself, all asked at once.
 
         Who was silent at the last look is waited for only ``GRACE`` longer than for the others, so that one host that
         drops packets does not slow each look down. Its question goes on, and counts as no answer until it has ended.
         """
-        questions = {url: Question(self.read_status, url) for url in {*urls} if url not in self._silent}
+        ask = partial(self.read_status, path=path)
+        questions = {url: Question(ask, url) for url in {*urls} if url not in self._silent}
         for url in self._silent.keys() & {*urls}:
             waiting = self._open_questions.get(url)
-            self._open_questions[url] = waiting if waiting and waiting.is_alive() else Question(self.read_status, url)
+            self._open_questions[url] = waiting if waiting and waiting.is_alive() else Question(ask, url)
         for question in questions.values():
             question.join()
         patience = Deadline(GRACE)
@@ -215,7 +220,11 @@ class Client:
             return f"{url} takes connections ({error})"
 
     def read_cluster(self, config: Json | None = None) -> Cluster:
-        """Return the cluster as the DCS and each member have it now; with ``config`` given, that is not read again."""
+        """Return the cluster as the DCS and each member have it now.
+
+        With ``config`` given this is one look of many: that is not read again, and members say at once what they know.
+        """
+        path = PATIENT if config is None else AT_ONCE
         document = self.read("/cluster")
         config = self.read("/config") if config is None else config
         entries = [entry for entry in document.get("members") or [] if isinstance(entry, dict) and entry.get("name")]
@@ -227,7 +236,7 @@ class Client:
             )
         urls = [strip_api_url(entry.get("api_url")) for entry in entries]
         check_addresses([str(entry["name"]) for entry in entries], urls)
-        statuses = self.read_statuses(urls)
+        statuses = self.read_statuses(urls, path)
         for entry, url, status in zip(entries, urls, statuses, strict=True):
             check_name(str(entry["name"]), url, status)
         return Cluster(

@@ -79,7 +79,7 @@ def _wait_restarted(client: Client, before: Cluster, member: Member, said: str, 
     problem = f"{member.name} has not answered since"
     while True:
         try:
-            cluster = client.read_cluster()
+            cluster = client.read_cluster(before.config)
         except Unreadable as error:
             problem = error.problem
         else:

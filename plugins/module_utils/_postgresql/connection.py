@@ -15,6 +15,8 @@ import os
 import typing as t
 from dataclasses import dataclass, field
 
+from ansible.module_utils.common.parameters import env_fallback
+
 from .._common.dependencies import require
 from .._common.errors import Refusal
 from .errors import connect_error, server_refused, sql_error
@@ -22,8 +24,22 @@ from .pooler import PID_SQL, is_pooled, refuse_shared_sessions
 
 SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 
+VARIABLES = {
+    "login_host": "PGHOST",
+    "login_port": "PGPORT",
+    "login_user": "PGUSER",
+    "login_db": "PGDATABASE",
+    "ssl_mode": "PGSSLMODE",
+}
+"""libpq's variables for what has a default here, or is required; the others it reads itself (PGPASSFILE, PGSSLROOTCERT)."""
+
+
+def _describe(name: str, option: dict[str, t.Any]) -> dict[str, t.Any]:
+    return {**option, "fallback": (env_fallback, [VARIABLES[name]])} if name in VARIABLES else option
+
+
 # For ``argument_spec={**CONNECTION_SPEC, ...}``; mirrors doc_fragments/_postgresql.py.
-CONNECTION_SPEC: dict[str, dict[str, t.Any]] = {
+_OPTIONS: dict[str, dict[str, t.Any]] = {
     "login_host": {"type": "str", "default": "localhost"},
     "login_port": {"type": "int", "default": 5432},
     "login_user": {"type": "str", "default": "postgres"},
@@ -37,6 +53,7 @@ CONNECTION_SPEC: dict[str, dict[str, t.Any]] = {
     "connect_timeout": {"type": "int", "default": 10},
     "system_identifier": {"type": "str"},
 }
+CONNECTION_SPEC = {name: _describe(name, option) for name, option in _OPTIONS.items()}
 
 # What libpq would take from the environment to go somewhere else than the options say.
 _REDIRECTING = ("PGHOSTADDR", "PGSERVICE", "PGSERVICEFILE", "PGOPTIONS", "PGTARGETSESSIONATTRS", "PGREALM", "PGAPPNAME")

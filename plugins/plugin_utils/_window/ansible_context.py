@@ -65,6 +65,23 @@ class AnsibleContext:
             },
         )
 
+    def read_job(self) -> dict[str, str]:
+        """Return what AWX says of the job that this run is; empty for a run that is none."""
+        words = {
+            "id": "job_id",
+            "user": "user_name",
+            "template": "job_template_name",
+            "launch": "job_launch_type",
+            "schedule": "schedule_name",
+        }
+        found = {
+            key: next(
+                (self._variables[name] for name in (f"awx_{word}", f"tower_{word}") if name in self._variables), ""
+            )
+            for key, word in words.items()
+        }
+        return {key: str(value) for key, value in found.items() if value} if found["id"] else {}
+
     def read_inventory(self) -> Inventory:
         """Return what a declaration may name."""
         control = self.groups.get(CONTROL_GROUP, [""])

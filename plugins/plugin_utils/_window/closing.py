@@ -9,7 +9,6 @@ Private to lowtide.ops: do not import from other collections.
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -25,17 +24,20 @@ from .store import Store
 from .verdict import leave_verdict
 
 DAY = 86400.0
+MAX_ATTACHED = 400_000
+"""Characters of a report that go into a job's artifacts, which AWX keeps in its database and hands to later nodes."""
 
 
-def close_window(window: OpenWindow, *, clock: Callable[[], float] = time.time) -> Result:
+def close_window(window: OpenWindow, *, clock: Callable[[], float] | None = None) -> Result:
     """Record what was not reached, write the report, end the run of the occurrence, release the lease, remove old
     journals."""
     warnings: list[str] = []
     with window.open_session() as session:
         record_failures(session)
+        now = session.read_clock() if clock is None else clock()
         data = report.build_report(
             session.rules,
-            at=clock(),
+            at=now,
             check_mode=window.check_mode,
             journal=f"{session.store.location}: {window.journal}",
             version=window.version,
@@ -49,7 +51,7 @@ def close_window(window: OpenWindow, *, clock: Callable[[], float] = time.time) 
             with _warn_of_errors(warnings, "the lease could not be given back, it ends with this run"):
                 session.store.release(window.token)
             with _warn_of_errors(warnings, "old journals could not be removed"):
-                remove_old_journals(session.store, keep_days=window.keep_days, now=clock(), current=window.journal)
+                remove_old_journals(session.store, keep_days=window.keep_days, now=now, current=window.journal)
     verdict = {
         "state": data["state"],
         "window": window.window,
@@ -59,12 +61,25 @@ def close_window(window: OpenWindow, *, clock: Callable[[], float] = time.time) 
     }
     line = report_text.render_last_line(data)
     leave_verdict(window.folder, verdict, line)
+    lines = report_text.render(data)
     return {
         "changed": False,
-        "lines": report_text.render(data),
+        "lines": lines,
         "msg": line,
         "warnings": warnings,
-        **make_stats(verdict),
+        **make_stats({**verdict, **attach_report(lines, data)}),
+    }
+
+
+def attach_report(lines: list[str], data: report.Report) -> Result:
+    """Return the report as AWX is to keep it with the job: as text and as data, where these are not too large."""
+    attached: Result = {"report_text": "\n".join(lines), "report_data": data}
+    size = len(json.dumps(attached))
+    if size <= MAX_ATTACHED:
+        return attached
+    return {
+        "report_text": f"The report has {size} characters; it is in the store: {data.get('path')}",
+        "report_data": None,
     }
 
 

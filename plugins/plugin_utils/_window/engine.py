@@ -9,7 +9,6 @@ event.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -71,7 +70,7 @@ def _require_digest(digest: str | None, step: Step) -> str:
 class Engine:
     """The steps of the window that is open in this controller run."""
 
-    def __init__(self, window: OpenWindow | None, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, window: OpenWindow | None, *, clock: Callable[[], float] | None = None) -> None:
         self._window = window
         self._clock = clock
 
@@ -151,7 +150,7 @@ class Engine:
                 session.append(StepReached(step=play.step, batch=play.batch))
             if not step.reverts and not rules.restores:  # whatever is wrong with a play: the way back is never refused
                 self._require_play(call, play)
-            decision = rules.decide(number, context, now=self._clock())
+            decision = rules.decide(number, context, now=session.read_clock() if self._clock is None else self._clock())
         if decision.perform:
             reverting = rules.declaration.find_reverting(step.name)
             started = StepStarted(

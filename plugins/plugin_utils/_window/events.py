@@ -37,6 +37,7 @@ class WindowOpened(Event):
 
     ``steps`` are the declared steps with their hosts as the inventory had them; ``inherited`` names what older
     occurrences of the site left to revert and this one reverts: ``{"window_id", "step", "host", "reverted_by"}``.
+    ``job`` is what AWX says of the job that the run is: ``id``, ``user``, ``template``, ``launch`` and ``schedule``.
     """
 
     window: str
@@ -49,6 +50,7 @@ class WindowOpened(Event):
     ends: float
     version: str
     inherited: list[dict[str, str]] = field(default_factory=list)
+    job: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

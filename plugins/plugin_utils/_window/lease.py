@@ -8,6 +8,7 @@ Private to lowtide.ops: do not import from other collections.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,10 @@ from .processes import Owner
 FORMAT = 1
 TTL = 60.0
 """Seconds for which a lease that nobody renews is still held against controllers that cannot look at its owner."""
+SHARED_TTL = 120.0
+"""The same on a server, which may not answer for a while: so long a run that holds the lease can still revert."""
+RENEWAL = 15.0
+"""Seconds between two renewals, at most."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,18 @@ class LeaseRecord:
         }
 
     @classmethod
+    def from_json(cls, text: str | bytes, *, source: str) -> LeaseRecord:
+        """Return the record in a JSON text. Raise Refusal where it cannot be read, or has a later format."""
+        try:
+            return cls.from_dict(json.loads(text), source=source)
+        except (ValueError, KeyError, TypeError) as error:
+            raise Refusal(
+                obj=f"lease {source}",
+                problem=f"it cannot be read ({error!r}), so who holds the site is unknown",
+                next_step="Make sure that no window runs, then remove it",
+            ) from error
+
+    @classmethod
     def from_dict(cls, values: dict[str, Any], *, source: str) -> LeaseRecord:
         """Return the record that :meth:`as_dict` wrote. Raise Refusal for a later format, KeyError or TypeError for
         damage."""
@@ -63,3 +80,13 @@ class LeaseRecord:
 
 class LeaseLost(OpsError):
     """The lease passed to another owner: nothing more may be written under this token."""
+
+
+def explain_loss(source: str, token: int, held: LeaseRecord | None) -> LeaseLost:
+    """Return the error of a run that held the lease with ``token``, where ``held`` is what is on record now."""
+    who = held.owner.describe() if held else "nobody"
+    return LeaseLost(
+        obj=f"lease {source}",
+        problem=f"this run held it with token {token}, and now {who} does (token {held.token if held else 'none'})",
+        next_step="Leave the site to that run; this one writes no more",
+    )

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import Refusal
 
-from .events import WindowClosed
 from .rules import RESTORE
-from .state import SUCCESSFUL, WindowState, compute_state
+from .state import WindowState, compute_state, is_settled
 from .store import Store
 
 
@@ -41,9 +40,7 @@ def read_occurrences(store: Store, *, also: str = "") -> Occurrences:
     states: dict[str, WindowState] = {}
     damaged: dict[str, Refusal] = {}
     for name in store.list_occurrences():
-        last = store.read_last_event(name)
-        is_settled = isinstance(last, WindowClosed) and last.state in SUCCESSFUL
-        if is_settled and (not also or name != store.make_name(also)):
+        if is_settled(store.read_last_event(name)) and (not also or name != store.make_name(also)):
             continue
         try:
             state = compute_state(store.load(name))

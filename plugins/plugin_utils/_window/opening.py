@@ -16,19 +16,23 @@ from pathlib import Path
 from typing import Any
 
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import OpsError, Refusal
+from ansible_collections.lowtide.ops.plugins.module_utils._common.retry import Deadline
 from ansible_collections.lowtide.ops.plugins.module_utils._common.timestamps import format_utc
 
+from .containers import refuse_fleeting_directory
 from .declaration import Declaration, Inventory, Step
 from .events import StepFailed, WindowOpened
 from .lease import LeaseRecord
 from .occurrences import Occurrences, read_occurrences
+from .places import Place
 from .processes import Orphan, Owner, find_orphans, read_boot_id, read_pid_namespace, wait_for_end
 from .results import Result, make_stats
 from .rules import RESTORE, WindowRules, describe_pending
-from .session import Controller, OpenWindow, make_run_marker
+from .schedule import Schedule, explain_lateness
+from .session import SIGN, Controller, OpenWindow, make_copy, make_run_marker
 from .state import WindowState
-from .store import find_obstacle
-from .store_file import FileStore, make_readable
+from .store import Store, find_obstacle
+from .store_file import make_readable
 from .verdict import leave_verdict
 
 RESTORE_NAME = "restore_service"
@@ -41,13 +45,13 @@ POLL_INTERVAL = 1.0
 @dataclass(frozen=True)
 class Request:
     """What the opening is asked for: options of the action. ``duration`` and ``orphan_timeout`` are in seconds;
-    ``places`` is how many plays the playbook has, 0 for any number; ``mode`` is ``window`` or :data:`.rules.RESTORE`.
+    ``places`` is how many plays the playbook has, 0 for any number; ``mode`` is ``window`` or :data:`.rules.RESTORE`;
+    ``job`` is what AWX says of this job, empty elsewhere.
     """
 
     name: str
     steps: list[Any]
-    directory: str
-    site: str
+    place: Place
     version: str
     start: str = ""
     only: list[str] = field(default_factory=list)
@@ -57,16 +61,15 @@ class Request:
     keep_days: int = 90
     places: int = 0
     mode: str = "window"
-
-    @property
-    def window_id(self) -> str:
-        """The occurrence that is asked for, empty when it is not named."""
-        return f"{self.name}@{self.start}" if self.start else ""
+    job: dict[str, str] = field(default_factory=dict)
+    times: Any = ()
 
 
-def choose_start(occurrences: Mapping[str, WindowState], *, start: str, now: float) -> str:
+def choose_start(
+    occurrences: Mapping[str, WindowState], *, start: str, now: float, declared: Callable[[], str] = lambda: ""
+) -> str:
     """Return the start of the occurrence that this run belongs to: the given one; else that of the newest one that was
-    not brought to a good end and whose time is not over; else now, to the second.
+    not brought to a good end and whose time is not over; else the declared one; else now, to the second.
 
     Raise Refusal when the given one is over. ``occurrences`` are those of the window that are not settled, and the
     given one.
@@ -84,7 +87,7 @@ def choose_start(occurrences: Mapping[str, WindowState], *, start: str, now: flo
         return start
     resumable = [state for state in by_start.values() if state.opened is not None and now < state.opened.ends]
     if not resumable:
-        return format_utc(now)
+        return declared() or format_utc(now)
     newest: Any = max(resumable, key=lambda state: state.first_opened).opened
     return str(newest.start)
 
@@ -96,7 +99,7 @@ class Opening:
         self,
         controller: Controller,
         *,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._controller = controller
@@ -141,9 +144,9 @@ class Opening:
                 problem="it is negative",
                 next_step="Give days, or 0 to keep all journals",
             )
-        if not request.directory:
-            raise Refusal(obj="window_dir", problem="it is empty", next_step="Give a directory that outlives this run")
-        store = FileStore.from_site(request.directory, request.site)
+        store = request.place.connect(controller.folder)
+        if not request.place.shared:
+            refuse_fleeting_directory(request.place.directory, is_job=bool(request.job))
         builder = RestoreBuilder if request.mode == RESTORE else WindowBuilder
         build = builder(request, inventory, preload)
         if controller.check_mode:
@@ -152,27 +155,27 @@ class Opening:
             return self._open_really(request, store, build)
         except OSError as error:
             raise Refusal(
-                obj=f"window_dir {request.directory}",
+                obj=f"site {store.location}",
                 problem=f"it cannot be written ({error})",
-                next_step="Make room there, or set window_dir to a directory of yours",
+                next_step="Make room there, bring its server back, or set window_dir to a directory of yours",
             ) from error
 
-    def _open_copy(self, request: Request, store: FileStore, build: WindowBuilder | RestoreBuilder) -> Result:
+    def _open_copy(self, request: Request, store: Store, build: WindowBuilder | RestoreBuilder) -> Result:
         """Open in check mode: on a private copy of the journals, without the lease."""
-        copy = FileStore(Path(self._controller.folder, "lowtide_window_check"))
+        copy = make_copy(self._controller.folder)
         copy.create()
         try:
             held = store.read_lease()
-            occurrences = read_occurrences(store, also=request.window_id)
+            occurrences = read_occurrences(store, also=build.name_occurrence(self._read_clock(store)))
             for window_id in occurrences.states:
                 copy.copy(copy.make_name(window_id), store.load(store.make_name(window_id)))
+            opened = build.build(occurrences, now=self._read_clock(store))
         except OSError as error:
             raise Refusal(
-                obj=f"window_dir {request.directory}",
+                obj=f"site {store.location}",
                 problem=f"it cannot be read ({error})",
-                next_step="Run check mode as a user who may read it, or set window_dir",
+                next_step="Run check mode as a user who may read it, or bring its server back",
             ) from error
-        opened = build.build(occurrences, now=self._clock())
         tokens = [state.opened.token for state in occurrences.states.values() if state.opened is not None]
         token = max([held.token if held else 0, *tokens]) + 1
         result = self._begin_run(request, copy, opened, build, token=token)
@@ -181,10 +184,10 @@ class Opening:
             result["warnings"] = [*result.get("warnings", []), warning]
         return result
 
-    def _open_really(self, request: Request, store: FileStore, build: WindowBuilder | RestoreBuilder) -> Result:
+    def _open_really(self, request: Request, store: Store, build: WindowBuilder | RestoreBuilder) -> Result:
         store.create()
         owner = Owner.from_pid(self._controller.pid)
-        deadline = self._clock() + request.orphan_timeout
+        deadline = Deadline(request.orphan_timeout, sleep=self._sleep)
         seen: float | None = None
         while True:
             with store.lock():
@@ -192,12 +195,13 @@ class Opening:
                 orphan = self._find_orphan(store, held, owner)
                 obstacle = find_obstacle(store, held, owner)
                 if orphan is None and obstacle is None:
-                    occurrences = read_occurrences(store, also=request.window_id)
-                    opened = build.build(occurrences, now=self._clock())
+                    now = self._read_clock(store)
+                    occurrences = read_occurrences(store, also=build.name_occurrence(now))
+                    opened = build.build(occurrences, now=now)
                     record = store.acquire(owner, opened.window_id, pipe=self._controller.pipe)
                     break
             if orphan is not None:
-                self._wait_for_orphan(orphan, deadline - self._clock(), request.orphan_timeout)
+                self._wait_for_orphan(orphan, deadline.remaining, request.orphan_timeout)
                 continue
             renewed = store.read_last_renewal()
             if obstacle is not None and (
@@ -207,15 +211,20 @@ class Opening:
             seen = renewed
             self._sleep(POLL_INTERVAL)
         try:
+            sign = Path(self._controller.folder, SIGN)
+            sign.touch()
             result = self._begin_run(request, store, opened, build, token=record.token)
-            store.start_renewer(record)
+            store.start_renewer(record, sign=sign)
         except (OpsError, OSError):
             with store.lock():
                 store.release(record.token)
             raise
         return result
 
-    def _find_orphan(self, store: FileStore, held: LeaseRecord | None, owner: Owner) -> Orphan | None:
+    def _read_clock(self, store: Store) -> float:
+        return store.read_clock() if self._clock is None else self._clock()
+
+    def _find_orphan(self, store: Store, held: LeaseRecord | None, owner: Owner) -> Orphan | None:
         """Return a process that the last owner, which ended without giving the lease back, left running here."""
         if held is None or held.released or held.owner.is_same_process(owner) or held.owner.check_liveness() != "dead":
             return None
@@ -238,7 +247,7 @@ class Opening:
     def _begin_run(
         self,
         request: Request,
-        store: FileStore,
+        store: Store,
         opened: WindowOpened,
         build: WindowBuilder | RestoreBuilder,
         *,
@@ -250,7 +259,7 @@ class Opening:
             window_id=opened.window_id,
             token=token,
             journal=store.make_name(opened.window_id),
-            directory=store.location,
+            place=request.place,
             control=opened.control,
             check_mode=controller.check_mode,
             version=request.version,
@@ -303,6 +312,7 @@ class WindowBuilder:
         self._control = inventory.control
         self._declaration = Declaration.from_entries(request.steps, inventory)
         self._selected = self._declaration.select(only=request.only, skip=request.skip)
+        self._schedule = Schedule.from_entries(request.times)
         self.failures: list[StepFailed] = []
         self.warnings: list[str] = []
         plays = self._declaration.plays
@@ -324,15 +334,34 @@ class WindowBuilder:
             if step.name in self._selected or step.reverts:
                 preload(step)
 
+    def name_occurrence(self, now: float) -> str:
+        """Return the occurrence that is asked for, by its start or as the one whose time is on; empty for none."""
+        start = self._request.start or self._declare_start(now, strict=False)
+        return f"{self._request.name}@{start}" if start else ""
+
+    def _declare_start(self, now: float, *, strict: bool) -> str:
+        try:
+            start = self._schedule.find_start(now, duration=self._request.duration)
+        except Refusal:
+            if strict:
+                raise
+            return ""
+        return "" if start is None else format_utc(start)
+
     def build(self, occurrences: Occurrences, *, now: float) -> WindowOpened:
         """Return the event that opens or resumes the occurrence. Raise Refusal when a journal of this window is
-        damaged."""
+        damaged, and for a new occurrence that no declared time is on for."""
         request = self._request
         self._look_at_damaged(occurrences.damaged)
         own = occurrences.select_window(request.name)
-        start = choose_start(own, start=request.start, now=now)
+        start = choose_start(own, start=request.start, now=now, declared=lambda: self._declare_start(now, strict=True))
         window_id = f"{request.name}@{start}"
         resumed = own.get(window_id)
+        begins = now
+        if resumed is None and not request.start:
+            begins = self._schedule.find_start(now, duration=request.duration) or now
+            late = explain_lateness(begins, now)
+            self.warnings += [f"window {window_id}: {late}"] if late else []
         # What older ones left may have been reverted since the run that is resumed, by it or by another.
         inherited = self._find_inherited({key: state for key, state in own.items() if key != window_id})
         self._warn_of_others(occurrences, own)
@@ -344,9 +373,12 @@ class WindowBuilder:
             steps=self._declaration.as_dicts(),
             selected=sorted(self._selected),
             control=self._control,
-            ends=resumed.opened.ends if resumed is not None and resumed.opened is not None else now + request.duration,
+            ends=resumed.opened.ends
+            if resumed is not None and resumed.opened is not None
+            else begins + request.duration,
             version=request.version,
             inherited=inherited,
+            job=request.job,
         )
 
     def _look_at_damaged(self, damaged: Mapping[str, Refusal]) -> None:
@@ -399,6 +431,11 @@ class RestoreBuilder:
                 "window_steps", inventory.control, f"{error} What can be read of it, and of journals, is reverted."
             )
 
+    def name_occurrence(self, now: float) -> str:
+        """Return nothing: each run of it is an occurrence of its own."""
+        del now
+        return ""
+
     def build(self, occurrences: Occurrences, *, now: float) -> WindowOpened:
         """Return the opening event: the declared reverting steps, on all their hosts, since what is in force is seen
         on the objects; and those of journals, on the hosts where these say so."""
@@ -433,6 +470,7 @@ class RestoreBuilder:
             ends=now + self._request.duration,
             version=self._request.version,
             inherited=inherited,
+            job=self._request.job,
         )
 
     def _add(

@@ -1,12 +1,13 @@
 # Copyright (c) 2026 The lowtide.ops team
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Keep a site's lease fresh while its controller lives: a small process of its own, standard library only.
+"""Keep a site's lease fresh while its controller lives: a process of its own.
 
-Private to lowtide.ops: do not import from other collections. Usage: renewer.py LEASE TOKEN PID STARTED INTERVAL
+Private to lowtide.ops: do not import from other collections. It reads what to do from its standard input, since that
+holds credentials: the JSON that :meth:`.store.Store.start_renewer` writes.
 
 It ends with the controller (at once by its pidfd, without that within a second) or when the lease passes to another
-owner. It never takes or releases a lease: it only moves the file's time stamp, which the file's server sets.
+owner. It never takes or releases a lease.
 """
 
 from __future__ import annotations
@@ -16,19 +17,22 @@ import os
 import select
 import sys
 import time
+from typing import TYPE_CHECKING, Any
+
+if __name__ == "__main__":
+    WORK = json.load(sys.stdin)
+    sys.path[:0] = WORK["path"]
+
+# What follows is found on the path of the process that started this one.
+from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import OpsError
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window.lease import LeaseLost
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window.places import connect
+
+if TYPE_CHECKING:
+    from ansible_collections.lowtide.ops.plugins.plugin_utils._window.store import Store
 
 LOOK_INTERVAL = 1.0
 """Seconds between two looks at a controller whose end cannot be heard of."""
-
-
-def _is_held(path: str, token: int) -> bool:
-    """Return whether the lease at ``path`` is still held under ``token``."""
-    try:
-        with open(path, encoding="utf-8") as handle:
-            lease = json.load(handle)
-    except FileNotFoundError:
-        return False
-    return bool(lease["token"] == token and not lease["released"])
 
 
 def _is_at_work(pid: int, started: int) -> bool:
@@ -72,28 +76,29 @@ class _Controller:
         return True
 
 
-def renew(path: str, token: int, pid: int, started: int, *, interval: float) -> str:
+def renew(store: Store, token: int, pid: int, started: int, *, interval: float, sign: str | None = None) -> str:
     """Renew every ``interval`` seconds and return why it ended."""
     controller = _Controller(pid, started)
     if not controller.is_at_work():
         return "controller ended"
     while True:
         try:
-            if not _is_held(path, token):
-                return "lease passed on"
-            os.utime(path)
-        except OSError as error:  # the file server does not answer now: that is no other owner
-            sys.stderr.write(f"{path}: not renewed ({error})\n")
+            store.renew(token)
+            if sign is not None:
+                os.utime(sign)
+        except LeaseLost:
+            return "lease passed on"
+        except (OSError, OpsError) as error:  # the server does not answer now: that is no other owner
+            sys.stderr.write(f"{store.location}: not renewed ({error})\n")
         if controller.wait_for_end(interval):
             return "controller ended"
 
 
-def main(arguments: list[str]) -> None:
-    """Detach from the directory of the caller, then renew."""
-    path, token, pid, started, interval = arguments
-    os.chdir("/")
-    renew(path, int(token), int(pid), int(started), interval=float(interval))
+def main(work: dict[str, Any]) -> None:
+    """Renew what a controller has described."""
+    store = connect(work["place"])
+    renew(store, work["token"], work["pid"], work["started"], interval=work["interval"], sign=work["sign"])
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(WORK)

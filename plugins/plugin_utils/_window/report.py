@@ -131,4 +131,16 @@ def build_report(rules: WindowRules, *, at: float, check_mode: bool, journal: st
         "steps": rows,
         "not_reverted": describe_pending(rules.state),
         "journal": journal,
+        "job": opened.job,
     }
+
+
+def describe_job(job: dict[str, str]) -> str:
+    """Return what AWX job a run was, in words; empty for none."""
+    if not job:
+        return ""
+    by = f", by {job['user']}" if job.get("user") else ""
+    template = f" of template {job['template']}" if job.get("template") else ""
+    schedule = f", schedule {job['schedule']}" if job.get("schedule") else ""
+    launch = f" ({job['launch']}{schedule})" if job.get("launch") else ""
+    return f"AWX job {job['id']}{template}{by}{launch}"

@@ -12,7 +12,7 @@ from html import escape
 
 from ansible_collections.lowtide.ops.plugins.module_utils._common.timestamps import format_utc
 
-from .report import Report, describe_outcome
+from .report import Report, describe_job, describe_outcome
 from .state import explain
 
 _STYLE = (
@@ -68,7 +68,7 @@ def render(report: Report) -> str:
         f'<body><h1>{title} <span class="state {state}">{state}</span></h1>'
         f"<p>{escape(explain(report['state'], check_mode=report['check_mode']))}. "
         f"{format_utc(report['opened'])} to {format_utc(report['closed'])}, "
-        f"{report['seconds']:.1f} s{resumed}.</p>{cause}"
+        f"{report['seconds']:.1f} s{resumed}. {escape(describe_job(report['job']))}</p>{cause}"
         "<table><tr><th>Step</th><th>Host</th><th>Outcome</th><th>Time</th><th>What and why</th><th>When</th></tr>"
         f'{rows}</table>{not_reverted}<p class="muted">Journal: {escape(report["journal"])}; '
         f"lowtide.ops {escape(report['version'])}</p></body></html>"

@@ -8,7 +8,7 @@ Private to lowtide.ops: do not import from other collections.
 
 from __future__ import annotations
 
-from .report import Report, describe_outcome
+from .report import Report, describe_job, describe_outcome
 from .state import explain
 
 
@@ -42,6 +42,8 @@ def render(report: Report) -> list[str]:
     resumed = ", resumed" if report["resumed"] else ""
     meaning = explain(report["state"], check_mode=report["check_mode"])
     lines = [f"{head} {report['window_id']}: {meaning} ({report['seconds']:.0f} s{resumed})"]
+    if report["job"]:
+        lines.append(f"Run as {describe_job(report['job'])}")
     if report["cause"]:
         lines.append(f"First cause: {report['cause']}")
     for row in report["steps"]:

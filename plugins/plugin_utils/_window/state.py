@@ -48,6 +48,11 @@ Key = tuple[str, str]
 """A step and a host."""
 
 
+def is_settled(last: Event | None) -> bool:
+    """Return whether the last event of a journal says that all is done and nothing is left."""
+    return isinstance(last, WindowClosed) and last.state in SUCCESSFUL
+
+
 @dataclass
 class WindowState:
     """What is on record of one occurrence. Parts marked (run) begin anew with each run of it."""

@@ -12,7 +12,7 @@ from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import 
 from ansible_collections.lowtide.ops.plugins.module_utils._common.timestamps import format_utc
 
 from .events import WindowOpened
-from .lease import TTL, LeaseRecord
+from .lease import LeaseRecord
 from .occurrences import read_occurrences
 from .report import build_rows, describe_outcome, format_time
 from .results import Result
@@ -42,7 +42,7 @@ def find_running(store: Store, held: LeaseRecord | None, *, now: float) -> int |
     if held is None or held.released:
         return None
     liveness = held.owner.check_liveness()
-    is_at_work = liveness == "alive" or (liveness == "unknown" and now < store.read_last_renewal() + TTL)
+    is_at_work = liveness == "alive" or (liveness == "unknown" and now < store.read_last_renewal() + store.ttl)
     return held.token if is_at_work else None
 
 

@@ -3,41 +3,72 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Where a site's lease, journals and reports are kept: the contract that every backend fulfils.
 
-Private to lowtide.ops: do not import from other collections. ``tests/unit/window/test_store_contract.py`` is the
-contract as tests; it runs over every backend.
+Private to lowtide.ops: do not import from other collections. ``tests/support/store_contract.py`` is the contract as
+tests; it runs over every backend.
 """
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
 
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import Refusal
 from ansible_collections.lowtide.ops.plugins.module_utils._common.timestamps import format_utc
 
 from .events import Event
-from .lease import LeaseRecord
+from .lease import RENEWAL, LeaseRecord
 from .processes import Owner
+
+PATIENCE = 30.0
+"""Seconds for which a server that does not answer is asked again before a method raises OSError; the usual value."""
+
+
+class StoreUnreachable(OSError):
+    """The server that keeps a store does not answer, or not in time."""
 
 
 class Store(ABC):
     """The lease, the journals (one for each occurrence) and the reports of one site.
 
     Every method may raise OSError when the place cannot be reached or written; nothing was written then, or a line that
-    readers ignore.
+    readers ignore. ``ttl`` is for how many seconds a lease that nobody renews is held.
     """
+
+    ttl: float
+    patience: float = PATIENCE
+    """For how many seconds a server that does not answer is asked again."""
 
     @property
     @abstractmethod
     def location(self) -> str:
-        """Where it is, for people."""
+        """Where it is, for people; holds no secret."""
+
+    @abstractmethod
+    def describe_place(self) -> dict[str, Any]:
+        """Return what another process needs to find it: the arguments of :func:`.places.connect`, secrets included."""
+
+    @abstractmethod
+    def create(self) -> None:
+        """Make what is missing of the place itself. Raise Refusal where that is somebody else's to do."""
+
+    @abstractmethod
+    def read_clock(self) -> float:
+        """Return the time by which the site's windows begin and end, in seconds since the epoch: the backend's where
+        it has a clock of its own."""
 
     @abstractmethod
     def lock(self) -> AbstractContextManager[None]:
-        """Return a context in which no other process is inside :meth:`lock` of this site.
+        """Return a context in which what is read is still true when it is written: no other process is inside
+        :meth:`lock` of this site, or the backend refuses what one of them writes (:class:`.lease.LeaseLost`).
 
-        It ends with the process that holds it, however that ends. Held for milliseconds; waited for without limit.
+        It ends with the process that holds it, however that ends. Held for milliseconds.
         """
 
     # -- the lease ------------------------------------------------------------------------------------------------
@@ -74,9 +105,36 @@ class Store(ABC):
         :meth:`lock`."""
 
     @abstractmethod
-    def start_renewer(self, record: LeaseRecord) -> int:
+    def renew(self, token: int) -> None:
+        """Say that ``token`` still holds the lease, so that its time begins anew. Raise LeaseLost when it does not."""
+
+    def start_renewer(self, record: LeaseRecord, *, sign: Path | None = None) -> int:
         """Start the process that renews the lease for as long as the owner's process lives and holds it; return its
-        pid."""
+        pid. It gives the file ``sign`` the time of each renewal."""
+        owner = record.owner
+        work = {
+            "place": self.describe_place(),
+            "token": record.token,
+            "pid": owner.pid,
+            "started": owner.started,
+            "interval": min(self.ttl / 4, RENEWAL),
+            "sign": None if sign is None else str(sign),
+        }
+        # Isolated, so that no file beside it is taken for a library; what this process imports, that one finds as well.
+        own = Path(__file__)
+        root = str(own.parents[len(__name__.split(".")) - 1])
+        with tempfile.TemporaryFile() as order:  # nobody else can open it
+            order.write(json.dumps({**work, "path": [root, *sys.path]}).encode())
+            order.seek(0)
+            process = subprocess.Popen(
+                [sys.executable, "-I", str(own.with_name("renewer.py"))],
+                stdin=order,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+                cwd="/",
+            )
+        return process.pid
 
     # -- journals and reports -------------------------------------------------------------------------------------
 
@@ -99,8 +157,11 @@ class Store(ABC):
 
     @abstractmethod
     def append(self, name: str, event: Event) -> Event:
-        """Add one event and return it as written, with its time. Durable when it returns; an event that was cut off by
-        a crash is as if it had never been written. Call it inside :meth:`lock`."""
+        """Add one event of the lease's holder, whose token it has, and return it as written, with its time.
+
+        Durable when it returns; an event that was cut off by a crash is as if it had never been written. Where the
+        backend can tell, LeaseLost for an event of a token that does not hold the lease. Call it inside :meth:`lock`.
+        """
 
     @abstractmethod
     def write_report(self, name: str, token: int, contents: dict[str, str]) -> str:

@@ -16,8 +16,6 @@ import json
 import os
 import re
 import stat
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -25,12 +23,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
-
-from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import Refusal
+from typing import Any
 
 from .events import Event
 from .journal import Lines, decode_last_line, decode_lines, encode_line
-from .lease import TTL, LeaseLost, LeaseRecord
+from .lease import TTL, LeaseRecord, explain_loss
 from .processes import Owner
 from .store import Store, find_obstacle
 
@@ -70,6 +67,14 @@ class FileStore(Store):
         """The directory."""
         return str(self.directory)
 
+    def describe_place(self) -> dict[str, Any]:
+        """Return the directory."""
+        return {"kind": "file", "directory": str(self.directory), "ttl": self.ttl}
+
+    def read_clock(self) -> float:
+        """Return the controller's time, which the events have as well."""
+        return self._clock()
+
     @property
     def _lease(self) -> Path:
         return self.directory / "lease"
@@ -104,14 +109,7 @@ class FileStore(Store):
             data = self._lease.read_bytes()
         except FileNotFoundError:
             return None
-        try:
-            return LeaseRecord.from_dict(json.loads(data), source=str(self._lease))
-        except (ValueError, KeyError, TypeError) as error:
-            raise Refusal(
-                obj=f"lease {self._lease}",
-                problem=f"it cannot be read ({error!r}), so who holds the site is unknown",
-                next_step="Make sure that no window runs, then remove the file",
-            ) from error
+        return LeaseRecord.from_json(data, source=str(self._lease))
 
     def read_last_renewal(self) -> float:
         """Return the file's time stamp, which its server sets."""
@@ -148,13 +146,7 @@ class FileStore(Store):
         """Read the file ``lease``."""
         held = self.read_lease()
         if held is None or held.token != token or held.released:
-            who = held.owner.describe() if held else "nobody"
-            raise LeaseLost(
-                obj=f"lease {self._lease}",
-                problem=f"this run held it with token {token}, "
-                f"and now {who} does (token {held.token if held else 'none'})",
-                next_step="Leave the site to that run; this one writes no more",
-            )
+            raise explain_loss(str(self._lease), token, held)
 
     def release(self, token: int) -> None:
         """Mark the file ``lease``."""
@@ -163,25 +155,10 @@ class FileStore(Store):
         if held is not None:
             self._write_lease(replace(held, released=True))
 
-    def start_renewer(self, record: LeaseRecord) -> int:
-        """Start renewer.py, detached, with the lease's path."""
-        process = subprocess.Popen(
-            [
-                sys.executable,
-                "-I",
-                str(Path(__file__).with_name("renewer.py")),
-                str(self._lease),
-                str(record.token),
-                str(record.owner.pid),
-                str(record.owner.started),
-                str(self.ttl / 4),
-            ],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        return process.pid
+    def renew(self, token: int) -> None:
+        """Move the time stamp of the file ``lease``, which its server sets."""
+        self.check(token)
+        os.utime(self._lease)
 
     def _write_lease(self, record: LeaseRecord) -> None:
         write_atomically(self._lease, json.dumps(record.as_dict()))

@@ -340,3 +340,14 @@ def test_a_bus_that_is_away_at_first_is_waited_for(bus: Bus) -> None:
     assert f"event bus 10.77.0.1:{port}: after" in away.msg
     assert "no broker answers" in away.msg
     assert away["waited"] >= 1.0
+
+
+def test_a_broker_of_the_environment_is_asked(bus: Bus) -> None:
+    """As a credential type of AWX gives it."""
+    seen = run_module("rpk_group_info", {"names": [bus.group]}, env={"KAFKA_BROKERS": bus.brokers})
+    assert seen["groups"][0]["state"] == "empty", seen.msg
+    wrong = run_module(
+        "rpk_group_info", {"names": [bus.group], "request_timeout": 2.0}, env={"KAFKA_BROKERS": "127.0.0.1:1"}
+    )
+    assert wrong.failed
+    assert "127.0.0.1:1" in wrong.msg

@@ -14,7 +14,7 @@ import pytest
 from confluent_kafka import ConsumerGroupState, KafkaError
 from confluent_kafka.admin import AdminClient
 
-from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import OpsError
+from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import OpsError, Refusal
 from ansible_collections.lowtide.ops.plugins.module_utils._kafka import errors, protocol
 from ansible_collections.lowtide.ops.plugins.module_utils._kafka.api import Group, OffsetRange, TopicPartition
 from support.tcp_proxy import API_VERSIONS, OFFSET_FETCH, KafkaProxy
@@ -46,6 +46,13 @@ class MockBroker:
 def broker() -> MockBroker:
     """A broker without topics."""
     return MockBroker()
+
+
+def test_a_library_that_is_too_old_is_named() -> None:
+    """An AdminClient of confluent-kafka 2.15 has no cluster_id; the oldest is what the documentation says."""
+    protocol.refuse_old_library(AdminClient, "2.16.0")
+    with pytest.raises(Refusal, match=r"confluent-kafka: its version is 2\.15\.1, and 2\.16 is the oldest"):
+        protocol.refuse_old_library(type("AdminClient", (), {}), "2.15.1")
 
 
 def test_every_state_of_the_client_library_is_known() -> None:

@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import kubernetes
 import pytest
 
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import Refusal
@@ -102,6 +103,17 @@ def test_a_token_that_has_ended_is_refreshed(
     assert "refresh_token=first" in server.bodies[0]  # type: ignore[attr-defined]
     assert len(access.warnings) == 1
     assert "has issued another refresh token for user 'u' of kubeconfig" in access.warnings[0]
+
+
+def test_a_library_that_verifies_no_provider_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kubernetes 24.2 sent refresh token and secret to whoever answered, so it is not asked."""
+    monkeypatch.setattr(kubernetes, "__version__", "24.2.0")
+    access = resolve_oidc(tmp_path, **{"id-token": make_token(-900), "idp-issuer-url": "https://127.0.0.1:9"})
+    with pytest.raises(Refusal, match=r"its version is 24\.2\.0, and 25\.3 is the oldest that verifies"):
+        access.credentials()
+    monkeypatch.setattr(kubernetes, "__version__", "25.3.0")
+    with pytest.raises(Refusal, match="gave no credentials"):
+        access.credentials()
 
 
 def test_a_provider_that_is_not_trusted_gets_nothing(

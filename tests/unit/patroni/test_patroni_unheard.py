@@ -226,3 +226,16 @@ def test_one_that_answers_nothing_slows_down_only_the_first_look() -> None:
             assert seen.members[0].status.state == "running"
             assert seen.members[2].status.error
         assert time.monotonic() - begin < 15, "each look has waited for it"
+
+
+def test_a_member_that_starts_does_not_hold_up_the_looks_that_wait_for_it() -> None:
+    """Patroni's answer of /patroni waits for its PostgreSQL, so that looks ask what it knows."""
+    with PatroniStandIn() as cluster:
+        looks = Client(cluster.urls, request_timeout=60.0)
+        before = looks.read_cluster()
+        status = cluster.status
+        cluster.status = lambda name: {**status(name), **({"state": "starting"} if name == "pg2" else {})}  # type: ignore[method-assign]
+        begin = time.monotonic()
+        assert looks.read_cluster(before.config).members[1].status.state == "starting"
+        assert time.monotonic() - begin < 15, "the look has waited for PostgreSQL"
+        cluster.has_started.set()

@@ -152,11 +152,12 @@ LEVELS = {
     ],
     "module_utils._s3": [["errors"], ["bucket", "connection"], ["versions"]],
     "plugin_utils._window": [
-        ["declaration", "events", "inputs", "processes", "renewer", "version"],
+        ["containers", "declaration", "events", "inputs", "options", "processes", "schedule", "version"],
         ["journal", "lease", "preload", "results", "state"],
         ["rules", "store"],
-        ["report", "store_file"],
-        ["occurrences", "report_html", "report_text", "session", "verdict"],
+        ["report", "store_file", "store_kubernetes", "store_postgresql"],
+        ["occurrences", "places", "report_html", "report_text", "verdict"],
+        ["renewer", "session"],
         ["closing", "engine", "opening", "status"],
         ["ansible_context"],
     ],
@@ -179,6 +180,7 @@ COMPOSES = {
         "module_utils._postgresql",
         "module_utils._s3",
     },
+    "plugin_utils._window": {"module_utils._kubernetes", "module_utils._postgresql"},
     "module_utils._pgbackrest": {"module_utils._backup", "module_utils._pg_restore", "module_utils._postgresql"},
 }
 """Packages that know others than ``_common``, because their work is to bring systems together."""

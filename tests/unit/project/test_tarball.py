@@ -12,12 +12,14 @@ import pytest
 
 from support.checkout import below, playbook_names, text, tracked_files
 from support.modules import CHECKOUT
-from support.tarball import build, install, run_installed
+from support.tarball import run_installed
 
 # Every tracked file below these is shipped; beside them only the files of ROOT.
 SHIPPED = ("inventories", "meta", "playbooks", "plugins", "roles")
 ROOT = {"CHANGELOG.md", "CONTRIBUTING.md", "COPYING", "README.md"}
 GENERATED = {"FILES.json", "MANIFEST.json"}
+SANITY = "tests/config.yml"
+"""By which a Hub that runs ansible-test knows the Python that modules are written for. No other file of the tests."""
 # Pages about work on the collection, and locks: an execution environment would install what they pin.
 NEVER = (
     "tests",
@@ -26,6 +28,8 @@ NEVER = (
     "docs/contributing",
     "docs/coverage",
     "requirements",
+    "bindep",
+    "execution-environment",
     ".git",
     ".config",
     ".ci",
@@ -36,28 +40,16 @@ LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
 
 
 @pytest.fixture(scope="module")
-def tarball(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The collection, built from the checkout as it is on disk."""
-    return build(tmp_path_factory.mktemp("build"))
-
-
-@pytest.fixture(scope="module")
 def content(tarball: Path) -> set[str]:
     """The names of the files in the tarball."""
     with tarfile.open(tarball) as archive:
         return {member.name for member in archive.getmembers() if not member.isdir()}
 
 
-@pytest.fixture(scope="module")
-def installed(tarball: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of collections with nothing but this one in it."""
-    return install(tarball, tmp_path_factory.mktemp("installed"))
-
-
 def test_holds_everything_that_users_need(content: set[str]) -> None:
     """Every tracked plugin, role, playbook, inventory and piece of metadata."""
     wanted = {str(path) for folder in SHIPPED for path in below(folder)} | {
-        name for name in ROOT if (CHECKOUT / name).exists()
+        name for name in ROOT | {SANITY} if (CHECKOUT / name).exists()
     }
     assert wanted - content == set()
 
@@ -96,7 +88,29 @@ def test_dead_links_are_found() -> None:
 def test_holds_nothing_else(content: set[str]) -> None:
     """Only files that git knows, none of the tests, nothing of this machine."""
     assert content - GENERATED - {str(path) for path in tracked_files()} == set()
-    assert [name for name in content if name.startswith(NEVER)] == []
+    assert [name for name in content - {SANITY} if name.startswith(NEVER)] == []
+
+
+def find_locks(archive: tarfile.TarFile) -> list[str]:
+    """Find files that pin Python packages: by a hash, or by one version."""
+    pin = re.compile(rb"--hash=sha256:|^[A-Za-z0-9._-]+(?:\[[a-z0-9,]+\])?==", re.MULTILINE)
+    members = [member for member in archive.getmembers() if member.name.endswith((".txt", ".in", ".lock", ".toml"))]
+    return [member.name for member in members if pin.search(archive.extractfile(member).read())]  # type: ignore[union-attr]
+
+
+def test_holds_no_locks(tarball: Path) -> None:
+    """They are for tests: next to another collection pip could not install what they pin."""
+    with tarfile.open(tarball) as archive:
+        assert find_locks(archive) == []
+
+
+def test_locks_are_found(tmp_path: Path) -> None:
+    """Those of the tests, under whatever name they were shipped; ranges are none."""
+    with tarfile.open(tmp_path / "t.tar", "w") as archive:
+        archive.add(CHECKOUT / "tests/requirements.txt", "meta/ee.lock")
+        archive.add(CHECKOUT / "meta/ee-requirements.txt", "meta/ee-requirements.txt")
+    with tarfile.open(tmp_path / "t.tar") as archive:
+        assert find_locks(archive) == ["meta/ee.lock"]
 
 
 def test_installed_playbooks_are_found_by_name(installed: Path) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -167,17 +165,6 @@ def reach_until(step: str, batch: int = 0, declaration: Declaration | None = Non
         if (play.step, play.batch) == (step, batch):
             break
     return reached
-
-
-def start_process(*arguments: str, env: Mapping[str, str] | None = None, **options: Any) -> subprocess.Popen[bytes]:
-    """Return a process that lives until it is killed, once it is up."""
-    code = "import signal; print('up', flush=True); signal.pause()"
-    process = subprocess.Popen(
-        [sys.executable, "-S", "-c", code, *arguments], stdout=subprocess.PIPE, env=env, **options
-    )
-    assert process.stdout is not None
-    process.stdout.readline()
-    return process
 
 
 def list_files(directory: Path) -> dict[str, bytes]:

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from .builders import start_process
+from support.window_stores import start_process
+
 from .simulation import Simulation
 
 # Times are not asserted: a busy machine is no failure.

@@ -22,6 +22,7 @@ from ansible_collections.lowtide.ops.plugins.plugin_utils._window.engine import 
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.events import Event
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.occurrences import read_occurrences
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.opening import Opening, Request
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window.places import Place
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.session import Controller, OpenWindow
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.state import SUCCESSFUL, WindowState, compute_state
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.store_file import FileStore
@@ -99,8 +100,7 @@ class Simulation:
         values: dict[str, Any] = {
             "name": "weekly",
             "steps": STEPS,
-            "directory": str(self.directory or self.place / "windows"),
-            "site": "site",
+            "place": Place("site", str(self.directory or self.place / "windows")),
             "version": "1.0.0",
             "duration": 600.0,
             "orphan_timeout": 0.0,

@@ -12,9 +12,14 @@ from typing import Any
 import pytest
 
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import Refusal
-from ansible_collections.lowtide.ops.plugins.plugin_utils._window.closing import close_window, remove_old_journals
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window import opening
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window.closing import (
+    attach_report,
+    close_window,
+    remove_old_journals,
+)
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.engine import StepCall
-from ansible_collections.lowtide.ops.plugins.plugin_utils._window.events import Event, WindowClosed
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window.events import Event, WindowClosed, WindowOpened
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.lease import LeaseLost
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.store_file import FileStore
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.verdict import leave_verdict, read_verdict
@@ -50,14 +55,34 @@ def test_the_verdict_is_what_the_last_line_and_awx_say(simulation: Simulation) -
     }
     assert {key: verdict[key] for key in expected} == expected
     assert verdict["msg"] == simulation.closed["msg"]
-    assert simulation.closed["ansible_stats"] == {
-        "data": {"lowtide_window": expected},
-        "per_host": False,
-        "aggregate": False,
-    }
+    stats = simulation.closed["ansible_stats"]
+    artifact = stats["data"]["lowtide_window"]
+    assert {**stats, "data": {}} == {"data": {}, "per_host": False, "aggregate": False}
+    assert {key: artifact[key] for key in expected} == expected
+    assert artifact["report_text"].splitlines() == simulation.closed["lines"]
+    assert artifact["report_data"]["window_id"] == "weekly@monday"
     stored = json.loads(Path(report).with_suffix(".json").read_text())
     assert (stored["state"], stored["cause"]) == (expected["state"], expected["cause"])
     assert "failed_reverted" in Path(report).read_text()
+
+
+def test_a_report_that_is_too_large_for_a_job_is_left_in_the_store() -> None:
+    attached = attach_report(["x" * 500_000], {"path": "somewhere"})
+    assert attached["report_data"] is None
+    assert "it is in the store: somewhere" in attached["report_text"]
+    assert len(attached["report_text"]) < 200
+
+
+def test_the_awx_job_is_on_record_and_in_the_report(simulation: Simulation, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opening, "refuse_fleeting_directory", lambda *_arguments, **_options: None)  # as with a volume
+    job = {"id": "12", "user": "alice", "template": "window", "launch": "scheduled", "schedule": "nightly"}
+    assert simulation.run(start="monday", job=job) == "succeeded"
+    assert (
+        simulation.closed["lines"][1] == "Run as AWX job 12 of template window, by alice (scheduled, schedule nightly)"
+    )
+    assert "by alice" in (simulation.store.directory / "reports/weekly@monday.1.html").read_text()
+    (opened,) = [event for event in simulation.read_events() if isinstance(event, WindowOpened)]
+    assert opened.job == job
 
 
 def test_a_run_without_a_window_has_no_verdict(tmp_path: Path) -> None:

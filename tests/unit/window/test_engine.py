@@ -546,7 +546,7 @@ def test_a_disk_that_became_read_only_lets_no_step_start_and_reverting_steps_run
     assert [simulation.world[web] for web in ("web1", "web2")] == [{"replicas": 3}, {"replicas": 3}]
     assert "maintained" not in simulation.world["db2"], "nothing is done that is not on record"
     assert "cannot be written" in simulation.closed["msg"]
-    assert "Make room or set window_dir" in simulation.closed["msg"]
+    assert "Make room there, or bring its server back" in simulation.closed["msg"]
     assert len(simulation.closed["warnings"]) == 2
     assert "Read-only file system" in simulation.closed["warnings"][0]
     subprocess.run(["mount", "-o", "remount,rw", small_disk], check=True)

@@ -38,6 +38,7 @@ VALUES: dict[Any, st.SearchStrategy[Any]] = {
     bool: st.booleans(),
     list[str]: st.lists(st.text(max_size=20), max_size=3),
     list[dict[str, Any]]: st.lists(st.dictionaries(st.text(max_size=5), JSON, max_size=3), max_size=3),
+    dict[str, str]: st.dictionaries(st.text(max_size=5), st.text(max_size=5), max_size=3),
     list[dict[str, str]]: st.lists(st.dictionaries(st.text(max_size=5), st.text(max_size=5), max_size=3), max_size=3),
 }
 

@@ -21,8 +21,10 @@ from ansible_collections.lowtide.ops.plugins.plugin_utils._window.opening import
     choose_start,
     refuse_partial_runs,
 )
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window.places import Place
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.processes import ENVIRONMENT_MARK, Owner
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.verdict import read_verdict
+from support.window_stores import start_process
 
 from .builders import (
     close,
@@ -32,7 +34,6 @@ from .builders import (
     make_inventory,
     make_step,
     open_window,
-    start_process,
 )
 from .simulation import Simulation, damage, leave_in_force, load_nothing, make_entries
 
@@ -140,7 +141,11 @@ def open_with(simulation: Simulation, controller: dict[str, Any], **request: Any
         ({"control": ["ctl", "ctl2"]}, {}, "group control: it has ctl, ctl2, and"),
         ({"control": ["other"]}, {}, "group control: it has other, and the window is opened on ctl"),
         ({}, {"name": ""}, "window_name: it is empty. Name the window"),
-        ({}, {"directory": ""}, "window_dir: it is empty. Give a directory that outlives this run"),
+        (
+            {},
+            {"place": Place("site")},
+            "window_dir: it is empty. Give a directory that outlives this run, or window_store",
+        ),
         (
             {},
             {"places": 5},
@@ -149,7 +154,11 @@ def open_with(simulation: Simulation, controller: dict[str, Any], **request: Any
         ({}, {"steps": []}, "window_steps: the list is empty"),
         ({}, {"only": ["nothing"]}, "step nothing: it is not in window_steps"),
         ({}, {"skip": ["quiesce"]}, "window_steps: window_skip leaves out quiesce, which maintain needs"),
-        ({}, {"directory": "/proc/nowhere"}, "window_dir /proc/nowhere: it cannot be written ([Errno 2] No such file"),
+        (
+            {},
+            {"place": Place("s", "/proc/nowhere")},
+            "site /proc/nowhere/s: it cannot be written ([Errno 2] No such file",
+        ),
     ],
 )
 def test_refused(
@@ -179,7 +188,7 @@ def test_there_may_be_any_number_of_plays_where_places_are_not_counted(simulatio
 
 def test_a_directory_that_is_a_file_is_refused(simulation: Simulation) -> None:
     (simulation.place / "file").write_text("")
-    assert "window_dir" in simulation.run(directory=str(simulation.place / "file"))
+    assert "window_dir" in simulation.run(place=Place("site", str(simulation.place / "file")))
 
 
 def test_a_role_that_does_not_load_is_refused_but_one_that_is_left_out_is_not_loaded(simulation: Simulation) -> None:
@@ -400,7 +409,7 @@ def test_check_mode_refuses_a_directory_that_it_may_not_read(simulation: Simulat
     (simulation.place / "windows/site/lease").symlink_to("lease")
     simulation.check_mode = True
     cause = simulation.run()
-    assert "window_dir" in cause
+    assert "Run check mode as a user who may read it" in cause
     assert "it cannot be read" in cause
 
 

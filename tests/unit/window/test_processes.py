@@ -18,8 +18,7 @@ from ansible_collections.lowtide.ops.plugins.plugin_utils._window.processes impo
     find_orphans,
     wait_for_end,
 )
-
-from .builders import start_process
+from support.window_stores import start_process
 
 Start = Callable[[], subprocess.Popen[bytes]]
 NOBODY = 65534

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -84,15 +85,14 @@ def test_it_ends_when_the_lease_is_another_owners(store: FileStore, start_contro
 def test_it_says_why_it_ended(store: FileStore, start_controller: Start) -> None:
     controller = start_controller()
     record = store.acquire(Owner.from_pid(controller.pid), "w@1")
-    lease = str(store.directory / "lease")
     started = record.owner.started
     assert start_ticks(controller.pid) == started
-    assert renewer.renew(lease, 1, controller.pid, started - 1, interval=9) == "controller ended", "its pid was reused"
-    assert renewer.renew(lease, 2, controller.pid, started, interval=9) == "lease passed on"
+    assert renewer.renew(store, 1, controller.pid, started - 1, interval=9) == "controller ended", "its pid was reused"
+    assert renewer.renew(store, 2, controller.pid, started, interval=9) == "lease passed on"
     controller.kill()
-    assert renewer.renew(lease, 1, controller.pid, started, interval=9) == "controller ended"
+    assert renewer.renew(store, 1, controller.pid, started, interval=9) == "controller ended"
     controller.wait()
-    assert renewer.renew(lease, 1, controller.pid, started, interval=9) == "controller ended"
+    assert renewer.renew(store, 1, controller.pid, started, interval=9) == "controller ended"
 
 
 @pytest.mark.parametrize("barred", [MISSING, BARRED], ids=["missing", "barred"])
@@ -101,10 +101,14 @@ def test_it_renews_without_pidfd(store: FileStore, start_controller: Start, barr
     """As on a controller whose Python or seccomp filter has no pidfd_open."""
     controller = start_controller()
     record = store.acquire(Owner.from_pid(controller.pid), "w@1")
-    arguments = [str(store.directory / "lease"), "1", str(controller.pid), str(record.owner.started), "0.025"]
+    work = {"place": store.describe_place(), "token": 1, "pid": controller.pid, "started": record.owner.started}
+    work |= {"interval": 0.025, "sign": None, "path": sys.path}
     process = subprocess.Popen(
-        [sys.executable, "-I", "-c", WITHOUT_PIDFD.format(barred=barred), renewer.__file__, *arguments]
+        [sys.executable, "-I", "-c", WITHOUT_PIDFD.format(barred=barred), renewer.__file__], stdin=subprocess.PIPE
     )
+    assert process.stdin is not None
+    with process.stdin:
+        process.stdin.write(json.dumps(work).encode())
     for _ in range(3):
         make_old(store)
         assert wait_until(lambda: is_renewed(store))

@@ -20,9 +20,15 @@ from ansible_collections.lowtide.ops.plugins.plugin_utils._window.events import 
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.journal import JournalDamaged, encode_line
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.processes import Owner
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.store_file import FileStore, make_slug
+from support.window_stores import NAME, dead, make_file_store, me, take
 
 from .builders import close, declare, fill, open_window, plan, start
-from .stores import NAME, append, dead, make_file_store, me, take
+
+
+def append(store: FileStore, event: Event, name: str = NAME) -> Event:
+    """Append under the lock, whoever has the lease."""
+    with store.lock():
+        return store.append(name, event)
 
 
 @pytest.fixture

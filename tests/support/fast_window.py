@@ -22,10 +22,11 @@ from ansible_collections.lowtide.ops.plugins.plugin_utils._window.events import 
     WindowClosed,
     WindowOpened,
 )
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window.store import Store
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.store_file import FileStore
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-FAST = Path(__file__).with_name("fast")
+FAST = CHECKOUT / "tests/window/fast"
 WINDOW = CHECKOUT / "maintenance-window.yml"
 RESTORE = CHECKOUT / "playbooks/restore_service.yml"
 STATUS = CHECKOUT / "playbooks/window_status.yml"
@@ -72,6 +73,11 @@ class FastWindow:
     folder: Path
     version: str
     started: list[subprocess.Popen[str]] = field(default_factory=list)
+    shared: Store | None = None
+    """Where lease and journals are, when ``variables`` say that they are on a server."""
+    variables: dict[str, Any] = field(default_factory=dict)
+    within: tuple[str, ...] = ()
+    """The program that starts each run, such as one that gives it a pid namespace of its own."""
 
     def __post_init__(self) -> None:
         (self.folder / "world").mkdir(parents=True)
@@ -90,8 +96,10 @@ class FastWindow:
         """Start the window with extra variables; ``playbook`` and ``inventory`` may be given as well."""
         playbook = variables.pop("playbook", WINDOW)
         inventory = variables.pop("inventory", FAST / "inventory.yml")
-        variables = {"window_dir": str(self.folder / "state"), "window_site": "test", **variables}
+        variables = {"window_dir": str(self.folder / "state"), "window_site": "test", **self.variables, **variables}
+        own = self.folder / f"tmp{len(self.started)}"
         command = [
+            *self.within,
             str(find_ansible_playbook(self.version)),
             "-i",
             str(inventory),
@@ -109,8 +117,8 @@ class FastWindow:
             "ANSIBLE_ACTION_PLUGINS": str(FAST / "action_plugins"),
             "ANSIBLE_CALLBACK_PLUGINS": str(FAST / "callback_plugins"),
             "ANSIBLE_CALLBACKS_ENABLED": "kill_at",
-            "ANSIBLE_LOCAL_TEMP": str(self.folder / "tmp"),
-            "ANSIBLE_REMOTE_TEMP": str(self.folder / "tmp"),
+            "ANSIBLE_LOCAL_TEMP": str(own),
+            "ANSIBLE_REMOTE_TEMP": str(own),
             "ANSIBLE_FORKS": "3",
             "ANSIBLE_SSH_RETRIES": "0",
             **(env or {}),
@@ -138,9 +146,9 @@ class FastWindow:
         return self.finish(self.start(*options, env=env, **variables))
 
     @property
-    def store(self) -> FileStore:
+    def store(self) -> Store:
         """The store of the site that all runs share."""
-        return FileStore(self.folder / "state/test")
+        return self.shared or FileStore(self.folder / "state/test")
 
     def events(self) -> list[Event]:
         """The events of all journals, oldest first."""
