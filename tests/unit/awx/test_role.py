@@ -354,6 +354,7 @@ def test_a_playbook_that_the_project_lacks_is_named(tmp_path: Path) -> None:
         assert awx.kinds["job_templates"] == {}
 
 
+@pytest.mark.sweep
 def test_a_repository_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     """Before the first template."""
     with AwxStandIn({}) as awx:
