@@ -7,7 +7,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: awx_rule
-short_description: "[INTERNAL] The rule of an AWX schedule, from a declared local time"
+short_description: "[INTERNAL] The rule of an AWX schedule, from a declared time of day"
 version_added: 0.1.0
 author:
   - The lowtide.ops team (@lowtide-ops)
@@ -23,7 +23,7 @@ options:
 EXAMPLES = r"""
 - name: Show the rule
   ansible.builtin.debug:
-    msg: "{{ {'start': '2027-01-04 01:00', 'zone': 'Europe/Berlin', 'days': ['MO', 'WE']} | lowtide.ops.awx_rule }}"
+    msg: "{{ {'time': '02:00', 'zone': 'Europe/Berlin', 'weekdays': ['sat']} | lowtide.ops.awx_rule }}"
 """
 
 RETURN = r"""

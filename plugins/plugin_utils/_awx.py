@@ -10,7 +10,6 @@ what is not answered is not given, and the role finds what the inventory says.
 
 from __future__ import annotations
 
-import datetime
 import re
 import typing as t
 import zoneinfo
@@ -27,7 +26,9 @@ KEYS = ("variable", "question", "description", "type", "choices", "default", "re
 MAX_TEXT = 1024
 MARKUP = re.compile(r"\b[A-Z]+\(((?:[^()\\]|\\.)*)\)")
 NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
-DAYS = ("MO", "TU", "WE", "TH", "FR", "SA", "SU")
+DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+TIME = re.compile(r"([01]\d|2[0-3]):[0-5]\d")
+BEGIN = "20260101"
 ZONE = re.compile(r"[A-Z][A-Za-z_]+(/[A-Za-z0-9_+-]+)*")
 
 
@@ -148,38 +149,31 @@ def _refuse(survey: str, variable: str, problem: str, next_step: str) -> Refusal
 
 
 def make_rule(schedule: t.Mapping[str, t.Any]) -> str:
-    """Return the rule by which AWX starts a template at the declared local time, summer and winter.
+    """Return the rule by which AWX starts a template at a declared time of day, in summer and winter.
 
-    ``start`` is the first local time, ``zone`` its zone; ``days`` the days of the week, none for each day; ``interval``
-    every so many weeks or days; ``week`` which of these days of a month instead, from 1, or -1 for the last.
+    ``time``, ``zone``, ``weekdays`` and ``weeks`` are those of an entry of ``window_times``. The rule begins at a date
+    that is always the same, so that a second run changes nothing; AWX does not make up for what is past.
     """
-    name = f"schedule {schedule.get('name', '')}"
-    zone, days = str(schedule.get("zone", "")), [str(day).upper() for day in schedule.get("days") or ()]
-    try:
-        start = datetime.datetime.fromisoformat(str(schedule.get("start", "")))
-    except ValueError as error:
-        next_step = "Write the first local time as 2027-01-04 01:00"
-        raise Refusal(obj=name, problem=f"its start {schedule.get('start')} is no time", next_step=next_step) from error
-    if start.tzinfo is not None:
-        next_step = "Leave the offset out; the zone is zone"
-        raise Refusal(obj=name, problem=f"its start {schedule.get('start')} has an offset", next_step=next_step)
+    name, time, zone = f"schedule {schedule.get('name', '')}", schedule.get("time"), str(schedule.get("zone") or "")
+    if not isinstance(time, str) or not TIME.fullmatch(time):
+        next_step = 'Give a time of day in quotes, such as "02:00"'
+        raise Refusal(obj=name, problem=f"its time is {time}", next_step=next_step)
     if not ZONE.fullmatch(zone) or not _knows_zone(zone):
         next_step = "Give one such as Europe/Berlin or UTC"
-        raise Refusal(
-            obj=name,
-            problem=f"its zone {zone or 'is not set, which'} is no zone of the tz database",
-            next_step=next_step,
-        )
-    wrong = [day for day in days if day not in DAYS]
+        raise Refusal(obj=name, problem=f"its zone '{zone}' is none of the tz database", next_step=next_step)
+    days = [str(day).lower() for day in schedule.get("weekdays") or ()]
+    weeks = list(schedule.get("weeks") or ())
+    wrong = [day for day in days if day not in DAYS] + [week for week in weeks if week not in range(1, 6)]
     if wrong:
-        raise Refusal(obj=name, problem=f"{wrong[0]} is no day of the week", next_step=f"Known are {', '.join(DAYS)}")
-    week, interval = schedule.get("week"), int(schedule.get("interval") or 1)
-    if week and not days:
-        raise Refusal(obj=name, problem=f"week is {week}, and it has no days", next_step="Name the day in days")
-    by = f";BYDAY={','.join(days)}" if days else ""
-    frequency = "MONTHLY" if week else "WEEKLY" if days else "DAILY"
-    rule = f"FREQ={frequency};INTERVAL={interval}{by}" + (f";BYSETPOS={week}" if week else "")
-    return f"DTSTART;TZID={zone}:{start:%Y%m%dT%H%M%S} RRULE:{rule}"
+        next_step = f"Weekdays are {', '.join(DAYS)}, weeks 1 to 5"
+        raise Refusal(obj=name, problem=f"{wrong[0]} is no day or week", next_step=next_step)
+    rule = f"FREQ={'MONTHLY' if weeks else 'WEEKLY' if days else 'DAILY'};INTERVAL=1"
+    if days:
+        rule += f";BYDAY={','.join(day[:2].upper() for day in days)}"
+    if weeks:  # by the days of the month: a number before BYDAY is refused, and BYSETPOS counts all weekdays together
+        dates = [day for week in sorted(weeks) for day in range(7 * week - 6, min(7 * week, 31) + 1)]
+        rule += f";BYMONTHDAY={','.join(map(str, dates))}"
+    return f"DTSTART;TZID={zone}:{BEGIN}T{time.replace(':', '')}00 RRULE:{rule}"
 
 
 def _knows_zone(zone: str) -> bool:

@@ -45,9 +45,9 @@ SITE: dict[str, Any] = {
     "awx_schedules": [
         {
             "name": "weekly",
-            "start": "2027-01-04 01:00",
+            "time": "01:00",
             "zone": "Europe/Berlin",
-            "days": ["MO"],
+            "weekdays": ["mon"],
             "answers": {"window_skip": ["health"]},
         }
     ],
@@ -224,7 +224,7 @@ def test_the_schedule_is_off_and_local(made: tuple[AwxStandIn, list[str]]) -> No
     assert (schedule["enabled"], schedule["timezone"], schedule["dtstart"]) == (
         False,
         "Europe/Berlin",
-        "2027-01-04T00:00:00Z",
+        "2026-01-01T00:00:00Z",
     )
     assert schedule["extra_data"] == {"window_skip": ["health"]}
 
@@ -286,11 +286,14 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
         "survey of shop window, question window_onyl: it is no option of the role, and no type is given. Correct",
     ),
     "zone": (
-        {"awx_schedules": [{"name": "s", "start": "2027-01-04 01:00", "zone": "Mars/Base"}]},
-        "schedule s: its zone Mars/Base is no zone of the tz database. Give one such as",
+        {
+            "window_times": [{"time": "01:00", "zone": "Mars/Base", "weekdays": ["sat"]}],
+            "awx_schedules": "{{ window_times }}",
+        },
+        "schedule at 01:00 sat: its zone 'Mars/Base' is none of the tz database. Give one such as",
     ),
     "answer": (
-        {"awx_schedules": [{"name": "s", "start": "2027-01-04 01:00", "zone": "UTC", "answers": {"window_name": "x"}}]},
+        {"awx_schedules": [{"name": "s", "time": "01:00", "zone": "UTC", "answers": {"window_name": "x"}}]},
         "schedule s answers window_name, which approved window does not ask for (it asks for window_start",
     ),
     "credential": (

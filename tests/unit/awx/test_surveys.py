@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import importlib
-import itertools
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from support.checkout import load_yaml, role_names
 
 STEPS = {"window_only": ["health", "backup"], "window_skip": ["health", "backup"]}
 DEFAULTS = load_yaml(Path("roles/awx/defaults/main.yml"))
-WEEKLY = {"name": "weekly", "start": "2027-01-04 01:00", "zone": "Europe/Berlin", "days": ["MO", "WE"]}
+WEEKLY: dict[str, Any] = {"name": "weekly", "time": "02:30", "zone": "Europe/Berlin", "weekdays": ["mon", "wed"]}
 OPTIONS: dict[str, dict[str, Any]] = {
     "r_text": {"type": "str", "description": ["Which O(r_path) it is. Or V(a\\)b).", "More."]},
     "r_empty": {"type": "str", "default": "", "description": "d"},
@@ -169,42 +169,47 @@ def test_each_option_of_a_role_is_asked_for_or_refused(role: str) -> None:
     ("given", "rule"),
     [
         ({}, "FREQ=WEEKLY;INTERVAL=1;BYDAY=MO,WE"),
-        ({"days": []}, "FREQ=DAILY;INTERVAL=1"),
-        ({"days": [], "interval": 3}, "FREQ=DAILY;INTERVAL=3"),
-        ({"interval": 2}, "FREQ=WEEKLY;INTERVAL=2;BYDAY=MO,WE"),
-        ({"days": ["SU"], "week": -1}, "FREQ=MONTHLY;INTERVAL=1;BYDAY=SU;BYSETPOS=-1"),
+        ({"weekdays": []}, "FREQ=DAILY;INTERVAL=1"),
+        ({"weeks": [1]}, "FREQ=MONTHLY;INTERVAL=1;BYDAY=MO,WE;BYMONTHDAY=1,2,3,4,5,6,7"),
+        ({"weekdays": None, "weeks": [5]}, "FREQ=MONTHLY;INTERVAL=1;BYMONTHDAY=29,30,31"),
     ],
 )
 def test_rules_are_taken(given: dict[str, Any], rule: str) -> None:
     """As they are, so that a second run changes nothing."""
     made = make_rule({**WEEKLY, **given})
-    assert made == f"DTSTART;TZID=Europe/Berlin:20270104T010000 RRULE:{rule}"
+    assert made == f"DTSTART;TZID=Europe/Berlin:20260101T023000 RRULE:{rule}"
     assert read_rule(made)["rrule"] == made
 
 
-def test_a_rule_keeps_its_local_time() -> None:
-    """In summer and in winter."""
-    made = make_rule({**WEEKLY, "days": []})
+@pytest.mark.parametrize("given", [{}, {"weekdays": ["sat", "sun"], "weeks": [1, 3]}, {"weekdays": [], "weeks": [5]}])
+def test_awx_starts_when_the_window_is_declared(given: dict[str, Any]) -> None:
+    """Each start of two years is at a time of ``window_times``, and each of these times has its start."""
+    entry = {key: value for key, value in {**WEEKLY, **given}.items() if key != "name" and value != []}
+    made = make_rule({"name": "s", **entry})
     start, _zone = read_start(made)
     rules: Any = importlib.import_module("dateutil.rrule")
-    times = rules.rrulestr(made.split(" ")[1].removeprefix("RRULE:"), dtstart=start)
-    assert {(time.hour, time.minute) for time in itertools.islice(times, 365)} == {(1, 0)}
-    assert len({time.utcoffset() for time in itertools.islice(times, 365)}) == 2
+    until = start + timedelta(days=730)
+    starts = rules.rrulestr(made.split(" ")[1].removeprefix("RRULE:"), dtstart=start).between(start, until, inc=True)
+    days = (start + timedelta(days=number) for number in range(731))
+    wanted = [
+        day
+        for day in days
+        if ("weekdays" not in entry or f"{day:%a}".lower() in entry["weekdays"])
+        and ("weeks" not in entry or (day.day - 1) // 7 + 1 in entry["weeks"])
+    ]
+    assert [moment.replace(tzinfo=None) for moment in starts] == [day.replace(tzinfo=None) for day in wanted]
+    assert len({moment.utcoffset() for moment in starts}) == 2
 
 
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (
-            {"start": "tomorrow"},
-            "schedule weekly: its start tomorrow is no time. Write the first local time as 2027-01-04",
-        ),
-        ({"start": "2027-02-30 01:00"}, "its start 2027-02-30 01:00 is no time"),
-        ({"start": "2027-01-04T01:00:00Z"}, "has an offset. Leave the offset out"),
-        ({"zone": "Europe/Berlinn"}, "its zone Europe/Berlinn is no zone of the tz database. Give one such as"),
-        ({"zone": ""}, "its zone is not set"),
-        ({"days": ["XX"]}, "XX is no day of the week. Known are MO"),
-        ({"days": [], "week": 1}, "week is 1, and it has no days. Name the day in days"),
+        ({"time": 150}, 'schedule weekly: its time is 150. Give a time of day in quotes, such as "02:00".'),
+        ({"time": "25:00"}, "its time is 25:00"),
+        ({"zone": "Europe/Berlinn"}, "its zone 'Europe/Berlinn' is none of the tz database. Give one such as"),
+        ({"zone": ""}, "its zone '' is none"),
+        ({"weekdays": ["XX"]}, "xx is no day or week. Weekdays are mon, tue"),
+        ({"weeks": [6]}, "6 is no day or week"),
     ],
 )
 def test_what_is_no_time_is_refused(given: dict[str, Any], said: str) -> None:
