@@ -14,7 +14,8 @@
 --   backup       pg_backup, the role backup
 --   restore      pg_restore, pg_restore_drill, the roles restore and restore_drill. A superuser is needed for roles that are
 --                to be created (roles: created), for extensions that are not trusted, and in PostgreSQL 14, where the
---                schema public belongs to one. On a server for drills only run it in postgres, once the owner and the other
+--                schema public belongs to one. Where the database was made before PostgreSQL 15 it still does: once
+--                ALTER SCHEMA public OWNER TO pg_database_owner, and back up again. On a server for drills only run it in postgres, once the owner and the other
 --                roles of the backup are there
 --   query        pg_query_info and the role event_reconciliation, which read the table ledger
 --   ledger       that table, as table or schema.table

@@ -48,7 +48,11 @@ options:
     description:
       - What of a file's name tells one series from another, as a regular expression that is searched in it. Its groups are that,
         or all that it matches where it has none, so V(dump$) makes all files of a folder one series.
-      - By default files are of one series whose names differ only in dates and times, such as V(shop-20261127.dump).
+      - By default files are of one series whose names differ only in the day and the time at which they were written, such as
+        V(shop-20261127.dump), V(shop-2026-11-27_02-00-05.dump), V(shop-20261127T0200.dump) or V(shop-20261127020005.dump). What
+        else is a number may be a tenant's, such as V(0200) in V(shop-20261127-0200.dump), a month, seconds since the epoch, or a
+        day more than a week from the one on which it was written. Where that keeps too much, a line of RV(blockers) says so, and
+        V(^(.+\)[-_][0-9]{8}[-_][0-9]{4}) is what to give.
       - A file that it does not match is a series of its own, and so stays where O(keep) is not V(0).
     type: str
   checksum_suffix:

@@ -137,7 +137,7 @@ options:
       - What is looked at before the template is changed.
       - V(gitops) refuses where a GitOps tool or an operator would put the template back, and where a Canary of Flagger
         (C(spec.targetRef)) or a Rollout of Argo (C(spec.workloadRef)) rolls the workload out. Those that this account may
-        not read are a warning.
+        not read are a warning. A GitOps tool leaves the annotation of a mere restart (O(restarted_after)) alone.
       - V(quota) refuses where ResourceQuotas or LimitRanges leave no room for the new pods.
       - V(capacity) refuses where no node has room for a new pod. It needs the rights to list nodes, and pods of all
         namespaces.

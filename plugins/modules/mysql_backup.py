@@ -63,8 +63,8 @@ options:
   interval:
     description:
       - How long it is until this runs again, written as O(max_age), which is also its default.
-      - A backup that would be older than O(max_age) by then is made now, unless the newest one is younger than half of
-        this.
+      - A backup that would be older than O(max_age) by then is made now, unless the newest one is younger than a
+        twelfth of this.
     type: str
   keep:
     description:

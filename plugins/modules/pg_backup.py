@@ -55,9 +55,9 @@ options:
   interval:
     description:
       - How long it is until this runs again, written as O(max_age), which is also its default.
-      - A backup that would be older than O(max_age) by then is made now, unless the newest one is younger than half of
-        this. So with V(24h) for both, a nightly run makes one each night, although the last one is some minutes younger
-        than that, and a second run in the same night makes none.
+      - A backup that would be older than O(max_age) by then is made now, unless the newest one is younger than a
+        twelfth of this. So with V(24h) for both, a nightly run makes one each night, although the last one is some minutes
+        younger than that, or was made up for in the afternoon, and a second run within two hours makes none.
     type: str
   keep:
     description:

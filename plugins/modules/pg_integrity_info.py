@@ -27,13 +27,15 @@ description:
   - It holds C(ACCESS SHARE) locks, as a query does, and reads every block of what it looks at.
 options:
   schemas:
-    description: Look at the tables of these schemas only. A schema without a table is refused by its name.
+    description:
+      - Look at the tables of these schemas only. A schema without a table is refused by its name.
+      - A partitioned table stands for all of its partitions, also for those in another schema.
     type: list
     elements: str
   tables:
     description:
       - Look at these tables and their indexes only, each as C(table) or C(schema.table). One that is not there is refused by its name.
-      - A partitioned table stands for all of its partitions.
+      - A partitioned table stands for all of its partitions. If it has none, nothing is read.
     type: list
     elements: str
   system_catalogs:

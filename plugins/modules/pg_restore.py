@@ -107,7 +107,8 @@ options:
         the rename for C(swap_seconds), and not by a setting of the database which a killed run would leave. Then the server
         refuses those with SQLSTATE 3D000 (the database was just renamed), and their next attempt finds the restored database.
       - Sessions on standbys are not seen. They go on reading the original, under its new name, until they end; a warning says so.
-      - A database that was shut beforehand (C(ALLOW_CONNECTIONS false), C(CONNECTION LIMIT)) stays so under the restored one.
+      - With V(refuse) a database that was shut beforehand (C(ALLOW_CONNECTIONS false), C(CONNECTION LIMIT 0)) stays so under the
+        restored one. With V(end) nobody has to shut it, and the restored one lets clients in as in the backup.
     type: str
     choices: [refuse, end]
     default: refuse

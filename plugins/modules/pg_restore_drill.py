@@ -14,7 +14,8 @@ description:
   - Declares that a proven restore drill of a database is not older than O(max_age). If there is evidence of one, nothing is
     done; otherwise one is made, or its absence is a failure (O(on_due)).
   - A drill restores the newest backup that counts beside the live database and compares it, as M(lowtide.ops.pg_restore)
-    does, asks the application's own O(query) of the copy, and removes the copy again, also after a failure.
+    does, asks the application's own O(query) of the copy, and removes the copy again, also after a failure. Sessions of others on
+    the copy are ended then, which takes the rights of C(pg_signal_backend).
   - The evidence says which backup it was, what was compared, what the application's query returned, how old the backup's
     data was when the drill began (RPO), and how long it took until the query was answered (RTO).
   - It is signed with Ed25519 and lies in the bucket, in C(<prefix>/restore-drills/<database>/<system identifier>/), with the
@@ -41,7 +42,8 @@ options:
     description:
       - How long it is until this runs again, written as O(max_age), which is also its default.
       - Where the last proven drill would be older than O(max_age) by then one is made now, unless the last one is younger
-        than half of this. So with V(7d) for both, a weekly run makes one each week. With O(on_due=fail) it does not count.
+        than a twelfth of this. So with V(7d) for both, a weekly run makes one each week, also after one that was made up for
+        in between. With O(on_due=fail) it does not count.
     type: str
   max_rpo:
     description:
@@ -61,6 +63,7 @@ options:
     description:
       - One statement that only reads, and that returns one row with at least one boolean column. All boolean columns must be
         true; the others are evidence. Required with O(on_due=run).
+      - Where it is given, evidence of another query does not count. So have no date of the day in it.
       - For example V(SELECT count(*\) > 1000 AS has_orders, max(placed\) AS newest FROM orders).
     type: str
   query_timeout:
@@ -215,7 +218,8 @@ answer:
 removed:
   description:
     - Copies of earlier drills which this run has dropped, or would drop in check mode. They were killed, or could not remove their own.
-    - Where no drill is due they are dropped, too, but with O(on_due=fail).
+    - Where no drill is due they are dropped, too, but with O(on_due=fail). What cannot be dropped is an error then, and a warning
+      where a drill is made.
   returned: when the evidence could be read
   type: list
   elements: str

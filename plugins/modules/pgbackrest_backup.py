@@ -42,8 +42,8 @@ options:
   interval:
     description:
       - How long it is until this runs again, written as O(max_age), which is also its default.
-      - A backup that would be older than O(max_age) by then is made now, unless the newest one is younger than half of
-        this. So with V(24h) for both, a nightly run makes one each night, and a second run in the same night makes none.
+      - A backup that would be older than O(max_age) by then is made now, unless the newest one is younger than a
+        twelfth of this. So with V(24h) for both, a nightly run makes one each night, and a second run within two hours none.
     type: str
   full_max_age:
     description:

@@ -13,12 +13,17 @@ version_added: 0.1.0
 description:
   - Restores a backup with pgBackRest into a directory of its own, starts a server of its own on it, has it recover
     from the WAL archive, asks the application's own query of it, has every block read, measures what it took, removes
-    all of it, and writes signed evidence. While the last proven drill is young enough nothing is done.
+    all of it, and writes signed evidence. While the last proven drill is young enough nothing is done, but that what
+    an earlier one could not remove is removed.
+  - Evidence counts that is of this stanza, repository and cluster, and of the same O(database), O(query), O(target) and
+    O(backup). That of O(target=latest) counts for V(immediate) as well. A query that was changed makes a drill due, so
+    it is to have no date of the day in it.
   - The server is reached by a socket in a directory of this user only. None of the settings that come with the backup
     is used, so it archives nothing into the repository, streams from no primary, subscribes to no publication, and
     preloads no library that runs jobs.
   - What pgBackRest's configuration says of a restore in earnest does not count. Tablespaces and linked folders come
-    to be in the directory, nothing that is there is overwritten, and no queue of a running server is used.
+    to be in the directory, nothing that is there is overwritten, and the queue of a running server (C(spool-path)) is
+    neither used nor removed.
   - PostgreSQL takes a WAL segment that is missing or damaged for the end of the archive, and starts. So a recovery
     that does not reach the newest segment of the repository is a failure.
   - It runs on a host with pgBackRest and the programs of the server's version, as the user of the server
@@ -47,11 +52,15 @@ options:
     description:
       - A directory for drills only. It is made where it is missing, and is empty afterwards.
       - One that has anything in it that no drill has put there is refused, and so is one in a data directory. It
-        needs room for the whole database cluster.
+        needs room for the whole database cluster, and for WAL that is replayed, which goes at checkpoints of the original
+        only, and so may be of its C(max_wal_size). Where a tenth of the file system, but no more than the cluster's
+        size (or 128 MiB, if that is more), does not stay free, the drill ends.
       - Required with O(on_due=run).
     type: path
   backup:
-    description: Label of the backup; V(latest) is the newest one against which nothing is known.
+    description:
+      - Label of the backup; V(latest) is the newest one against which nothing is known. Newer ones that are passed over
+        are warnings, and in RV(passed_over).
     type: str
     default: latest
   target:
@@ -71,7 +80,7 @@ options:
     description:
       - How long it is until this runs again, written as O(max_age), which is also its default.
       - Where the last proven drill would be older than O(max_age) by then one is made now, unless the last one is
-        younger than half of this. So with V(7d) for both, a weekly run makes one each week.
+        younger than a twelfth of this. So with V(7d) for both, a weekly run makes one each week.
       - With O(on_due=fail) it does not count.
     type: str
   max_rpo:
@@ -85,7 +94,8 @@ options:
     description:
       - V(run) makes a drill where one is due.
       - V(fail) fails where one is due and makes none. It is for a check that runs more often, with an O(max_age) that
-        leaves the drill its time, such as V(8d).
+        leaves the drill its time, such as V(8d). It starts no server, so it may be root, and O(database) and O(query)
+        are compared with the evidence only where they are given.
     type: str
     choices: [run, fail]
     default: run
@@ -143,14 +153,15 @@ attributes:
     details:
       - While the last proven drill is young enough, also for the next run.
 requirements:
-  - pgBackRest 2.45 or newer, and PostgreSQL 12 or newer of the backup's major version
+  - pgBackRest 2.45 or newer, and PostgreSQL 14 or newer of the backup's major version
   - psycopg2 (psycopg2-binary) >= 2.9, for the Python of the host that runs this task
   - cryptography >= 3.1, for the same
 notes:
-  - C(pg_amcheck), which came with PostgreSQL 14, is used where it is installed. Without data checksums all rows are
-    read by C(pg_dump) instead of all blocks.
+  - C(pg_amcheck) is used where it is installed. Without data checksums all rows are read by C(pg_dump) instead of all
+    blocks. Both run without the timeouts, roles and read only transactions that databases or users have set, and
+    without event triggers.
   - What cannot be removed after a proven drill is an error, and the evidence is written all the same, with
-    C(copy_removed) false.
+    C(copy_removed) false. Each run tries again, and fails until it is removed, whether a drill is due or not.
   - Killed anywhere, the next run ends the server and removes what is left. C(pgbackrest restore) goes on to its end
     after a kill, and until then the next run is refused.
   - A database that needs C(shared_preload_libraries) to be read, such as one with TimescaleDB, cannot be drilled.
@@ -216,8 +227,13 @@ backup:
   description: The backup to be restored, as M(lowtide.ops.pgbackrest_backup) reports it; null where nothing is due.
   returned: when the repository and the evidence could be read
   type: dict
+passed_over:
+  description: Newer backups that do not count, each with C(backup) and C(problem). Empty where O(backup) names one.
+  returned: when the repository and the evidence could be read
+  type: list
+  elements: dict
 removed:
-  description: What a killed drill had left in the directory.
+  description: What earlier drills had left in the directory.
   returned: when the repository and the evidence could be read
   type: list
   elements: str

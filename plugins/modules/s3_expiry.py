@@ -67,8 +67,11 @@ options:
       - What of a key tells one series from another, as a regular expression that is searched in the whole key. Its groups are
         that, or all that it matches where it has none, so V(^) makes all objects below O(prefix) one series, and
         V(^daily/(.+\)/2[0-9]{3}/) one of each folder above those of a year.
-      - By default objects are of one series that are in the same folder and whose names differ only in dates and times, such as
-        V(daily/shop-20261127.dump).
+      - By default objects are of one series that are in the same folder and whose names differ only in the day and the time at which
+        they were written, such as V(daily/shop-20261127.dump), V(shop-2026-11-27_02-00-05.dump), V(shop-20261127T0200.dump) or
+        V(shop-20261127020005.dump). What else is a number may be a tenant's, such as V(0200) in V(shop-20261127-0200.dump), a
+        month, seconds since the epoch, or a day more than a week from the one on which it was written. Where that keeps too
+        much, a line of RV(blockers) says so, and V(^(.+\)[-_][0-9]{8}[-_][0-9]{4}) is what to give.
       - An object whose key it does not match is a series of its own, and so stays where O(keep) is not V(0).
     type: str
   versions:
@@ -231,7 +234,8 @@ plan:
   type: list
   elements: dict
 blockers:
-  description: Objects that stay, with why and what to do, since their expiry cannot be read, they were replaced, or their series is short.
+  description: Objects that stay, with why and what to do, since their expiry cannot be read, they were replaced, or their series is short or
+    may be one with another.
   returned: always
   type: list
   elements: dict

@@ -15,6 +15,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import typing as t
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from .._common.errors import OpsError, Refusal, WaitTimeout
 from .._common.retry import Deadline
 
 STDERR_KEPT = 4000
+NO_MESSAGE = "it wrote no message"
 # Linux's default limit for one pipe; fewer, larger reads and writes than with its 64 KiB.
 PIPE_BYTES = 1 << 20
 GRACE = 5.0
@@ -44,6 +46,14 @@ _WARNING = re.compile(r"^\S+: warning: .*", re.MULTILINE)
 
 class Stopped(OpsError):
     """A pipeline was ended from outside, since another one had failed."""
+
+
+class Failed(OpsError):
+    """A program ended with ``status``, which is negative for a signal; ``output`` is what it wrote, where :func:`run` ran it."""
+
+    def __init__(self, *, obj: str, problem: str, next_step: str, status: int) -> None:
+        super().__init__(obj=obj, problem=problem, next_step=next_step)
+        self.status, self.output = status, b""
 
 
 @dataclass(frozen=True)
@@ -108,10 +118,10 @@ def start_process(command: Command, *, stdin: int | t.IO[bytes], stdout: int) ->
             start_new_session=True,
         ),
     )
-    try:
-        return start(pipesize=PIPE_BYTES)
-    except PermissionError:
-        return start()
+    if sys.version_info >= (3, 10):  # noqa: UP036  # managed hosts may have Python 3.8
+        with contextlib.suppress(PermissionError):
+            return start(pipesize=PIPE_BYTES)
+    return start()
 
 
 class Pipeline:
@@ -206,12 +216,11 @@ class Pipeline:
         if not failed:
             return
         blamed = next((index for index in failed if statuses[index] != -13), failed[0])
-        said = leave_out_rows(self._read_stderr(blamed)).strip() or "it wrote no message"
+        said = leave_out_rows(self._read_stderr(blamed)).strip() or NO_MESSAGE
         status = statuses[blamed]
         how = f"killed by signal {-status}" if status < 0 else f"exit status {status}"
-        raise OpsError(
-            obj=self._commands[blamed].name, problem=f"{how}: {said}", next_step=self._commands[blamed].next_step
-        )
+        command = self._commands[blamed]
+        raise Failed(obj=command.name, problem=f"{how}: {said}", next_step=command.next_step, status=status)
 
     def _read_stderr(self, index: int) -> str:
         """Return what a member has said, without a line whose beginning was not kept."""
@@ -299,7 +308,11 @@ def run(command: Command, *, deadline: Deadline, warn: t.Callable[[str], None] |
     """
     with Pipeline([command], deadline=deadline, collect=True) as pipeline:
         output = pipeline.stdout.read()
-        pipeline.finish()
+        try:
+            pipeline.finish()
+        except Failed as error:
+            error.output = output
+            raise
         if warn is not None:
             for warning in pipeline.warnings:
                 warn(warning)

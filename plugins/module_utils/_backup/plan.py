@@ -38,13 +38,14 @@ class Decision:
 def explain_age(age: timedelta, *, max_age: timedelta, interval: timedelta) -> str | None:
     """Return how the sentence "it is ``age`` old" goes on where another one is due; None where none is.
 
-    It is due also when it would be too old before the next occasion, which is in ``interval``. What is younger than half
-    of that was made on this occasion, and is not made again.
+    It is due also when it would be too old before the next occasion, which is in ``interval``. What is younger than a
+    twelfth of that was made on this occasion, and is not made again: two hours for a nightly run, so that one which was
+    made up for by day leaves the next night its own.
     """
     allowed = f"allowed are {readable_age(max_age)}"
     if age > max_age:
         return f", {allowed}"
-    if age >= interval / 2 and age + interval > max_age:
+    if age >= interval / 12 and age + interval > max_age:
         return f" and would be {readable_age(age + interval)} old at the next run, {allowed}"
     return None
 

@@ -13,6 +13,7 @@ from .._common.caps import Amount, read_caps, refuse_excess
 from .._common.errors import OpsError, Refusal
 from .._common.outcome import Blocker, PlanItem
 from .._common.retry import Deadline
+from .._common.series import explain_alike
 from .._common.text import format_count, format_size, join_some
 from .._common.timestamps import format_utc
 from .._s3.connection import make_client
@@ -107,8 +108,7 @@ def expire_objects(module: AnsibleModule, outcome: Outcome) -> None:
         "replaced": [],
         "not_removed": [],
     }
-    if kept.short:
-        outcome.blockers.append(explain_short(location, kept, rules.keep))
+    outcome.blockers += explain_kept(location, kept, rules.keep)
     outcome.blockers += [explain_unreadable(bucket, entry) for entry in unreadable]
     outcome.blockers += explain_staying(bucket, selection, versioning)
     refuse_excess(caps, location=location, due=due_total, total=total, noun="object")
@@ -249,6 +249,12 @@ def tell_removal(outcome: Outcome, bucket: VersionedBucket, remover: Remover, lo
         )
         for answer in removal.replaced
     ]
+
+
+def explain_kept(location: str, kept: Kept, keep: int) -> list[Blocker]:
+    """Return what to say of series of which nothing goes: too few to go, and those that may be one with another."""
+    alike = [explain_alike(kept.alike, location)] if kept.alike else []
+    return [explain_short(location, kept, keep), *alike] if kept.short else alike
 
 
 def explain_short(location: str, kept: Kept, keep: int) -> Blocker:

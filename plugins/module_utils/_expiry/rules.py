@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from .._backup import keys
 from .._common.amounts import parse_duration
 from .._common.errors import Refusal
-from .._common.series import name_series, read_series
+from .._common.series import find_alike, name_series, read_series
 from .._common.timestamps import format_utc
 
 if t.TYPE_CHECKING:
@@ -87,11 +87,15 @@ class Unreadable:
 
 @dataclass(frozen=True)
 class Kept:
-    """The keys that stay as the newest of their series, how many objects each series has, and which have too few."""
+    """The keys that stay as the newest of their series, how many objects each series has, and which have too few.
+
+    ``alike`` are those that are kept whole though old enough, and differ from another one in digits only.
+    """
 
     keys: frozenset[str]
     series: t.Mapping[str, int]
     short: tuple[str, ...]
+    alike: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -189,12 +193,13 @@ def drop_null_versions(versions: t.Iterable[Version]) -> list[Version]:
     ]
 
 
-def find_series(key: str, pattern: Pattern) -> str:
+def find_series(version: Version, pattern: Pattern) -> str:
     """Return the series of an object: its folder and its name without dates, or what a pattern finds in its key."""
+    written = version.modified.date()
     if pattern is not None:
-        return name_series(key, pattern)
-    folder, slash, name = key.rpartition("/")
-    return folder + slash + name_series(name, None)
+        return name_series(version.key, pattern, written)
+    folder, slash, name = version.key.rpartition("/")
+    return folder + slash + name_series(name, None, written)
 
 
 def choose_kept(versions: t.Iterable[Version], rules: Rules, now: datetime) -> Kept:
@@ -207,17 +212,22 @@ def choose_kept(versions: t.Iterable[Version], rules: Rules, now: datetime) -> K
     series: dict[str, list[Version]] = {}
     for version in versions:
         if version.is_current and not version.is_marker:
-            series.setdefault(find_series(version.key, rules.series), []).append(version)
+            series.setdefault(find_series(version, rules.series), []).append(version)
     kept: set[str] = set()
     for members in series.values():
         members.sort(key=lambda version: (version.modified, version.key), reverse=True)
         kept.update(version.key for version in members[: rules.keep])
-    short = (
-        f"{name} has {len(members)}"
+    old = [
+        (name, len(members))
         for name, members in series.items()
-        if len(members) < rules.keep and any(is_old_enough(version, rules, now) for version in members)
+        if len(members) <= rules.keep and any(is_old_enough(version, rules, now) for version in members)
+    ]
+    return Kept(
+        frozenset(kept),
+        {name: len(members) for name, members in series.items()},
+        tuple(f"{name} has {number}" for name, number in old if number < rules.keep),
+        tuple(find_alike(name for name, number in old if number == rules.keep)),
     )
-    return Kept(frozenset(kept), {name: len(members) for name, members in series.items()}, tuple(short))
 
 
 def is_old_enough(version: Version, rules: Rules, now: datetime) -> bool:

@@ -8,12 +8,13 @@ from __future__ import annotations
 import os
 import time
 import typing as t
+from datetime import date
 
 from .._common.amounts import parse_duration
 from .._common.caps import Amount, read_caps, refuse_excess
 from .._common.errors import OpsError, Refusal
 from .._common.outcome import Blocker, PlanItem
-from .._common.series import name_series, read_series
+from .._common.series import explain_alike, find_alike, name_series, read_series
 from .._common.text import format_count, format_size, join_some
 from .._common.timestamps import format_utc
 from .listing import (
@@ -127,7 +128,8 @@ def group_series(files: t.Iterable[File], pattern: Pattern) -> dict[str, list[Fi
     series: dict[str, list[File]] = {}
     for file in files:
         folder, name = os.path.split(file.path)
-        series.setdefault(os.path.join(folder, name_series(name, pattern)), []).append(file)
+        written = date(*time.gmtime(file.modified)[:3])
+        series.setdefault(os.path.join(folder, name_series(name, pattern, written)), []).append(file)
     return series
 
 
@@ -150,6 +152,7 @@ def decide(series: t.Mapping[str, t.Sequence[File]], *, now: float, age: int, ke
     kept: list[File] = []
     old: list[File] = []
     short: list[str] = []
+    whole: list[str] = []
     for name, files in series.items():
         too_old = [file for file in files if now - file.modified > age]
         if not too_old:
@@ -160,8 +163,11 @@ def decide(series: t.Mapping[str, t.Sequence[File]], *, now: float, age: int, ke
         blockers += problems
         if len(own) < keep:
             short.append(f"{name} has {len(own)}")
-        else:
-            old += [file for file in too_old if file not in own]
+            continue
+        going = [file for file in too_old if file not in own]
+        old += going
+        if not going:
+            whole.append(name)
     if short:
         what = "proven files" if suffix else "files with content"
         blockers.append(
@@ -173,6 +179,9 @@ def decide(series: t.Mapping[str, t.Sequence[File]], *, now: float, age: int, ke
                 " series what tells one from another",
             )
         )
+    alike = find_alike(whole)
+    if alike:
+        blockers.append(explain_alike(alike, f"{len(alike)} of {len(series)} series"))
     in_use = find_open_files()
     due = []
     for file in old:

@@ -16,13 +16,13 @@ from .client import Client
 from .constraints.capacity import find_fit_blockers
 from .constraints.delivery import DELIVERY_TOOLS, DeliveryTool, find_delivery_blocker
 from .constraints.limits import RUNTIME_VARIABLES, find_amount_blockers, list_runtime_warnings
-from .constraints.owners import POD_TEMPLATE, find_owner_blockers
+from .constraints.owners import POD_TEMPLATE, find_operator_blocker, find_owner_blockers
 from .constraints.quota import find_rollout_quota_blockers
 from .errors import Forbidden, NotFound
 from .fields import Json, as_dict, as_list, get_path
 from .objects import Workload
 from .plans.rollout import Plan, count_unavailable
-from .pod_templates import ENV, LIMITS, REQUESTS, Edit
+from .pod_templates import ENV, LIMITS, REQUESTS, RESTARTED_AT, Edit
 from .resources import collection_path
 from .scaling_constraints import ScalingConstraints, is_served, read_constraints
 from .selectors import format_selector
@@ -38,7 +38,7 @@ def find_rollout_blockers(
     Each guard costs one request, capacity two, gitops one for each tool that may roll its kind out. Whatever they are, amounts that do not agree are found, and
     nodes that would hold up a DaemonSet that does not serve everywhere.
     """
-    blockers, warnings = _find_owners(client, workload) if "gitops" in guards else ([], [])
+    blockers, warnings = _find_owners(client, workload, plan) if "gitops" in guards else ([], [])
     blockers += _find_silent_nodes(client, workload)
     reads = {"headroom" if guard == "capacity" else guard for guard in guards} - {"gitops"}
     constraints = read_constraints(client, workload.namespace, reads)
@@ -66,9 +66,15 @@ def find_rollout_blockers(
     return blockers, warnings + told + _list_warnings(constraints, workload, changes_requests=_changes(plan, REQUESTS))
 
 
-def _find_owners(client: Client, workload: Workload) -> tuple[list[Blocker], list[str]]:
-    """Return who keeps the pod template or rolls it out, and a warning for what this account may not read."""
-    blockers, warnings = find_owner_blockers(workload, POD_TEMPLATE), []
+def _find_owners(client: Client, workload: Workload, plan: Plan) -> tuple[list[Blocker], list[str]]:
+    """Return who keeps the pod template or rolls it out, and a warning for what this account may not read.
+
+    The annotation of a restart is in no Git. An operator makes the whole template, and takes it out again.
+    """
+    is_restart = _drop_restart(plan.template) == _drop_restart(workload.template)
+    keeper = find_operator_blocker(workload, POD_TEMPLATE)
+    kept = ([keeper] if keeper is not None else []) if is_restart else find_owner_blockers(workload, POD_TEMPLATE)
+    blockers, warnings = list(kept), []
     for tool in DELIVERY_TOOLS:
         if workload.kind not in tool.kinds:
             continue
@@ -80,6 +86,13 @@ def _find_owners(client: Client, workload: Workload) -> tuple[list[Blocker], lis
         blocker = find_delivery_blocker(workload, tool, objects)
         blockers += [blocker] if blocker is not None else []
     return blockers, warnings
+
+
+def _drop_restart(template: Json) -> Json:
+    """Return a pod template without the moment of its last restart."""
+    metadata = as_dict(template.get("metadata"))
+    annotations = {key: value for key, value in as_dict(metadata.get("annotations")).items() if key != RESTARTED_AT}
+    return {**template, "metadata": {**metadata, "annotations": annotations}}
 
 
 def _list_delivered(client: Client, namespace: str, tool: DeliveryTool) -> list[Json]:

@@ -16,6 +16,7 @@ import time
 import typing as t
 import uuid
 from dataclasses import dataclass, replace
+from functools import partial
 
 from .._backup import keys
 from .._backup.manifest import stamp
@@ -29,6 +30,7 @@ from .._postgresql.errors import sql_error
 from .._postgresql.pings import Pings
 from . import evidence, judging, side
 from .restore import Restore
+from .work import DRILL as PURPOSE
 from .work import Options
 
 if t.TYPE_CHECKING:
@@ -40,7 +42,6 @@ if t.TYPE_CHECKING:
     from .evidence import Drill, Drills, Signer, Verifier
     from .source import Source
 
-PURPOSE = "drill"
 MODULE = "pg_restore_drill"
 _RUN = re.compile(r"[0-9]{8}t[0-9]{6}z_[0-9a-f]{8}")
 _LEFTOVERS = "SELECT datname::text FROM pg_catalog.pg_database WHERE pg_catalog.starts_with(datname::text, %(start)s)"
@@ -104,8 +105,7 @@ class RestoreDrill:
     def ensure(self, find: t.Callable[[], Source], *, check: bool) -> None:
         """Read, judge, and unless ``check`` make the drill that is due, of the backup that ``find`` returns."""
         now = read_clock(self._session)
-        drills = evidence.find_last(self._bucket, self._place, self._verifier, latest=now + SKEW)
-        why = judging.explain_due(drills, now, max_age=self._options.max_age, interval=self._options.interval)
+        drills, why = self._look(now)
         self._report(drills, now, why)
         if why is None:
             self._clear_up(drills.last, check=check)
@@ -134,7 +134,7 @@ class RestoreDrill:
         begun = {"started_at": stamp(started), "backup": source.run, "node": platform.node()}
         name = keys.run_id(now, uuid.uuid4().hex)
         evidence.try_place(self._bucket, self._place, self._options.evidence_dir, name, begun)
-        self._remove_leftovers(check=False)
+        self.warnings += [f"The copy was not removed: {error}" for error in self._remove_leftovers(check=False)]
         try:
             self._restore.ensure(source, check=False)
             # The query may take minutes, in which nothing else is said on this session.
@@ -164,6 +164,13 @@ class RestoreDrill:
         if facts["not_compared"]:
             self._outcome.summary += f"; not compared: {join_some(facts['not_compared'])}"
 
+    def _look(self, now: datetime) -> tuple[Drills, str | None]:
+        """Return the drills that there is evidence of, and why another one is due."""
+        asked = self._options
+        drills = evidence.find_last(self._bucket, self._place, self._verifier, latest=now + SKEW, query=asked.query)
+        what = " with this query" if asked.query else ""
+        return drills, judging.explain_due(drills, now, max_age=asked.max_age, interval=asked.interval, what=what)
+
     def _refuse_old(self, source: Source, now: datetime) -> None:
         """Refuse a backup that is older than may be lost: what it proves helps nobody."""
         manifest, allowed = source.manifest, self._options.max_rpo
@@ -185,10 +192,12 @@ class RestoreDrill:
         if self._signer is None:
             return  # it was asked to look only
         # A copy that could not be removed then has all the rows, and the next drill may be days away.
-        self._remove_leftovers(check=check)
+        failures = self._remove_leftovers(check=check)
         removed = self._outcome.facts["removed"]
         if removed:
             self._outcome.summary += f"; {'would drop' if check else 'dropped'} {join_some(removed)}"
+        if failures:
+            raise failures[0]
 
     def _copy_evidence(self, last: Drill, *, check: bool) -> None:
         """Write the evidence of the last drill to the folder of this host that lacks it."""
@@ -233,13 +242,7 @@ class RestoreDrill:
 
     def _remove_proven(self, run: str) -> OpsError | None:
         """Remove the copy of a drill that has proven its backup; what stands in the way makes that no less true."""
-        try:
-            self._remover.remove(run, check=False)
-        except OpsError as error:
-            return error
-        except driver_error() as error:
-            return sql_error(self._restore.name_side(run), error)
-        return None
+        return _find_failure(partial(self._remover.remove, run, check=False), self._restore.name_side(run))
 
     def _remove_failed(self, run: str) -> None:
         """Remove the copy of a drill that has failed, by another session where its own was lost; the failure stays the error."""
@@ -253,8 +256,11 @@ class RestoreDrill:
             told = error if isinstance(error, OpsError) else sql_error(self._restore.name_side(run), error)
             self.warnings.append(f"The copy was not removed, which the next drill does: {told}")
 
-    def _remove_leftovers(self, *, check: bool) -> None:
-        """Drop what earlier drills have left, whatever backup it was; never what another run is making."""
+    def _remove_leftovers(self, *, check: bool) -> list[OpsError]:
+        """Drop what earlier drills have left, whatever backup it was; never what another run is making.
+
+        Return what stands in the way of any of them: it does not stand in the way of another drill.
+        """
         live = self._options.live
         head = side.name_database(live, PURPOSE, "20000101T000000Z-00000000").rpartition(f"_{PURPOSE}_")[0]
         start = f"{head}_{PURPOSE}_"
@@ -262,26 +268,34 @@ class RestoreDrill:
         names = [name for name in names if _RUN.fullmatch(name[len(start) :])]
         if names and not check:
             self._restore.lock()
-        removed = self._outcome.facts["removed"]
+        failures = []
         for name, found in side.read_databases(self._session, *names).items():
             mark = found.mark
             is_ours = (
                 mark is not None and mark.database == live and name == side.name_database(live, PURPOSE, mark.backup)
             )
             if is_ours and mark is not None and mark.state in (side.RESTORING, side.RESTORED):
-                self._remover.remove(mark.backup, check=check)
+                drop = partial(self._remover.remove, mark.backup, check=check)
             elif found.is_unmarked and head == live:
                 # Where the name had to be cut, it may be the beginning of another database's.
-                if not check:
-                    side.drop_database(self._session, name, end_sessions=False)
+                drop = partial(self._drop_unmarked, name, check=check)
             else:
                 continue
-            removed.append(name)
             self._outcome.plan.append(
                 PlanItem(f"database {name}", "drop", "an earlier drill has left it", reversible=False)
             )
+            failure = _find_failure(drop, name)
+            if failure is not None:
+                failures.append(failure)
+                continue
+            self._outcome.facts["removed"].append(name)
             self._outcome.changed = True
             self._outcome.write_attempted = not check
+        return failures
+
+    def _drop_unmarked(self, name: str, *, check: bool) -> None:
+        if not check:
+            side.drop_database(self._session, name, end_sessions=False)
 
     def _ask(self, database: str) -> dict[str, t.Any]:
         """Ask the application's query of the copy: one row, whose boolean columns are all true."""
@@ -338,3 +352,14 @@ class RestoreDrill:
             f" {join_some([f'{column}={value}' for column, value in document['answer'].items()])},"
             f" signed by {signer.public_key}"
         )
+
+
+def _find_failure(drop: t.Callable[[], None], name: str) -> OpsError | None:
+    """Drop a copy, and return what stands in the way of it."""
+    try:
+        drop()
+    except OpsError as error:
+        return error
+    except driver_error() as error:
+        return sql_error(f"database {name}", error)
+    return None

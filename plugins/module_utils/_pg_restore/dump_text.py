@@ -145,6 +145,16 @@ class Schema(t.NamedTuple):
         found = {match[1] for text in texts for pattern in (_OWNER, _FOR_ROLE) for match in pattern.finditer(text)}
         return {unquote(name) for name in found} | self.object_owners
 
+    def find_owned(self, role: str) -> list[str]:
+        """Return what a role owns in it, or whose default privileges it sets, as a person names it."""
+        titles = ["large objects"] if role in self.object_owners else []
+        for entry, statements in self.entries.items():
+            text = blank_literals("\n".join(statements))
+            found = (match[1] for pattern in (_OWNER, _FOR_ROLE) for match in pattern.finditer(text))
+            if role in map(unquote, found):
+                titles.append(entry.title)
+        return sorted(titles)
+
     def find_grantors(self) -> set[str]:
         """Return the roles as which a restore grants, since they have passed on what was granted to them."""
         texts = (blank_literals("\n".join(statements)) for statements in self.entries.values())

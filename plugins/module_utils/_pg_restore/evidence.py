@@ -73,10 +73,12 @@ class Signer(Verifier):
     def __init__(self, path: str, others: t.Iterable[str] = ()) -> None:
         serialization = require("cryptography.hazmat.primitives.serialization", package="cryptography", why=_WHY)
         ed25519 = require("cryptography.hazmat.primitives.asymmetric.ed25519", package="cryptography", why=_WHY)
+        # Before version 3.1, as in Ubuntu 20.04, it had to be given.
+        backend = require("cryptography.hazmat.backends", package="cryptography", why=_WHY).default_backend()
         step = "Make one: openssl genpkey -algorithm ed25519 -out drill.pem, mode 0600"
         try:
             with open(path, "rb") as file:
-                key = serialization.load_pem_private_key(file.read(), password=None)
+                key = serialization.load_pem_private_key(file.read(), password=None, backend=backend)
                 mode = os.fstat(file.fileno()).st_mode
         except OSError as error:
             raise Refusal(
@@ -206,8 +208,13 @@ def write_local(folder: str, files: t.Mapping[str, bytes]) -> None:
         ) from error
 
 
-def find_last(bucket: Bucket, place: keys.Place, signer: Verifier, *, latest: datetime) -> Drills:
-    """Return the last proven drill that is not dated after ``latest``; of newer evidence that does not count, why."""
+def find_last(
+    bucket: Bucket, place: keys.Place, signer: Verifier, *, latest: datetime, query: str | None = None
+) -> Drills:
+    """Return the last proven drill that is not dated after ``latest``; of newer evidence that does not count, why.
+
+    Where a ``query`` is given, a drill that has asked another one is passed over.
+    """
     folder = name_folder(place)
     listed = {entry.key for entry in bucket.list_objects(folder)}
     bad: list[tuple[str, str]] = []
@@ -219,6 +226,8 @@ def find_last(bucket: Bucket, place: keys.Place, signer: Verifier, *, latest: da
         problem = None if signer.is_ours(body, signature) else "its signature is not of this key"
         name = key.rpartition("/")[2][: -len(".json")]
         drill = None if problem else read_document(bucket.url(key), place, name=name, body=body, signature=signature)
+        if drill is not None and query and str(drill.document.get("query", "")).strip() != query.strip():
+            continue
         if drill is not None and drill.finished_at <= latest:
             return Drills(drill, bad)
         if drill is not None:
@@ -251,8 +260,10 @@ def read_document(url: str, place: keys.Place, *, name: str, body: bytes, signat
 
 def find_last_local(folder: str, signer: Verifier, *, expected: t.Mapping[str, t.Any], latest: datetime) -> Drills:
     """Return the last proven drill that :func:`save_local` has written to a folder, of those whose documents say
-    ``expected``, and that is not dated after ``latest``; of newer evidence that does not count, why.
+    ``expected``, of which a tuple is of values that all will do, and that is not dated after ``latest``; of newer
+    evidence that does not count, why.
     """
+    allowed = {key: value if isinstance(value, tuple) else (value,) for key, value in expected.items()}
     bad: list[tuple[str, str]] = []
     try:
         names = sorted((name for name in os.listdir(folder) if name.endswith(".json")), reverse=True)
@@ -270,8 +281,8 @@ def find_last_local(folder: str, signer: Verifier, *, expected: t.Mapping[str, t
             with open(path, "rb") as file:
                 body = file.read()
             document = json.loads(body)
-            if any(document.get(key) != value for key, value in expected.items()):
-                continue  # of another stanza
+            if any(document.get(key) not in values for key, values in allowed.items()):
+                continue  # of another stanza, or of another question
             with open(path + SIGNATURE, "rb") as file:
                 signature = file.read()
             finished = parse_stamp(document["finished_at"])

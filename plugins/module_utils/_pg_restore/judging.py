@@ -54,14 +54,16 @@ def read_interval(params: t.Mapping[str, t.Any], max_age: timedelta) -> timedelt
     return interval if params["on_due"] == "run" else timedelta(0)
 
 
-def explain_due(drills: Drills, now: datetime, *, max_age: timedelta, interval: timedelta) -> str | None:
-    """Return why a drill is due; None when the last one is young enough.
+def explain_due(
+    drills: Drills, now: datetime, *, max_age: timedelta, interval: timedelta, what: str = ""
+) -> str | None:
+    """Return why a drill is due; None when the last one is young enough. ``what`` is what evidence was looked for.
 
     It is due also when the last one would be too old at the next run, as for :func:`explain_age`.
     """
     if drills.last is None:
         bad = f" ({drills.bad[0][0]}: {drills.bad[0][1]})" if drills.bad else ""
-        return f"there is no evidence of a proven drill{bad}"
+        return f"there is no evidence of a proven drill{what}{bad}"
     age = now - drills.last.finished_at
     late = explain_age(age, max_age=max_age, interval=interval)
     return None if late is None else f"the last proven drill is {readable_age(age)} old{late}"

@@ -32,7 +32,7 @@ from .restoring import Restorer, Tools, find_decompressor
 from .source import place_tables
 from .summary import describe_restore, summarize_restore
 from .swap import Swap, swap_databases
-from .work import Options, Work
+from .work import DRILL, Options, Work
 
 if t.TYPE_CHECKING:
     from .._common.outcome import Outcome
@@ -331,7 +331,13 @@ class Restore:
         )
 
     def _refuse_strangers(self, name: str) -> None:
-        """Refuse to drop or rename a copy that others than our own programs are connected to."""
+        """Refuse to drop or rename a copy that others than our own programs are connected to.
+
+        The copy of a drill is nobody's: sessions on it end with it, if they can be ended.
+        """
+        if self._options.purpose == DRILL:
+            side.refuse_unendable(self._session, name, self._outcome.blockers)
+            return
         sessions = [
             entry
             for entry in side.list_sessions(self._session, name)
@@ -517,7 +523,7 @@ class Restore:
         self._refuse_state(databases, source, work.mark)
         limits = work.schema.name_copy(quote(own.live)).limits
         kept = self.name_kept(source.run)
-        swap = Swap(live=own.live, kept=kept, mark=work.mark, copy=copy, original=live, limits=tuple(limits))
+        swap = Swap(own.live, kept, work.mark, copy, live, tuple(limits), opens=own.sessions == "end")
         self._outcome.write_attempted = True
         for name in (copy.name, own.live):
             side.end_pooled(self._session, name)
@@ -533,7 +539,9 @@ class Restore:
             "swap_seconds": round(done.seconds, 3),
             "sessions_ended": done.ended,
         }
-        if live is not None and not live.is_invalid and not live.allows_connections:
+        if swap.was_shut and swap.opens:
+            self.warnings.append(f"{own.live} was shut, and lets clients in again as in the backup")
+        elif live is not None and not live.is_invalid and not live.allows_connections:
             self.warnings.append(
                 f"{own.live} is shut as it was before: ALTER DATABASE {quote(own.live)} ALLOW_CONNECTIONS true lets clients in"
             )

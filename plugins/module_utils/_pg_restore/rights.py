@@ -13,7 +13,7 @@ from .._common.outcome import Blocker
 from .._common.text import format_count, join_some
 from .._postgresql.names import INHERIT_VERSION, format_name
 from .amcheck import AMCHECK, is_amcheck
-from .dump_text import Schema, unquote
+from .dump_text import DATABASE_OWNER, Schema, unquote
 from .sql_text import IDENTIFIER
 
 if t.TYPE_CHECKING:
@@ -59,6 +59,10 @@ _GRANTED = " AND NOT pg_catalog.has_parameter_privilege(session_user, n.name, 'S
 OWN_PUBLIC = 150000
 """From this version on the schema public belongs to the owner of the database."""
 PUBLIC = ("-", "SCHEMA public")
+_GIVE_PUBLIC = (
+    f"In the live database ALTER SCHEMA public OWNER TO {DATABASE_OWNER}, as it is in a new one, and back up again; or restore"
+    " as a superuser"
+)
 PARAMETER_RIGHTS = 150000
 """From this version on a right to a setting can be granted."""
 _NO_ADMIN = """
@@ -130,10 +134,14 @@ def find_lacks(session: Session, schema: Schema, *, owners: t.Collection[str]) -
     if not account.is_superuser:
         handing = "SET" if session.server.version >= INHERIT_VERSION else "MEMBER"
         for role, is_superuser in session.query(_NOT_MEMBER, {"roles": sorted(owners), "handing": handing}):
-            what = f"it is no member of {format_name(role)}, which owns something"
+            owned = schema.find_owned(role) or ["something"]
+            what = f"it is no member of {format_name(role)}, which owns {join_some(owned, limit=3)}"
             if is_superuser:
-                # To be a member of a superuser is to be one.
-                lacks.append(_lack(account, f"{what} and is a superuser", "Restore as a superuser"))
+                # To be a member of a superuser is to be one. A database that was made before PostgreSQL 15 keeps the owner
+                # of its schema public through each pg_upgrade.
+                is_old = owned == ["schema public"] and session.server.version >= OWN_PUBLIC
+                step = _GIVE_PUBLIC if is_old else "Restore as a superuser"
+                lacks.append(_lack(account, f"{what} and is a superuser", step))
                 continue
             statement = f"GRANT {format_name(role)} TO {account.name}"
             if session.server.version >= INHERIT_VERSION:

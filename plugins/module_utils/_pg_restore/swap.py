@@ -43,10 +43,22 @@ class Swap(t.NamedTuple):
     original: Database | None
     limits: tuple[str, ...]
     """Statements of the dump that say who may come in, for the live name."""
+    opens: bool = False
+
+    @property
+    def was_shut(self) -> bool:
+        """Return whether clients were kept out of the original."""
+        original = self.original
+        if original is None or original.is_invalid:
+            return False
+        return not original.allows_connections or original.connection_limit == 0
 
     def list_limits(self) -> list[str]:
-        """Return what says who may come in afterwards: as before, unless there is no database to take it from."""
-        if self.original is None or self.original.is_invalid:
+        """Return what says who may come in afterwards: as before, unless there is no database to take it from.
+
+        Where the run ``opens``, what was shut is as in the dump: who has ended sessions by it had not to shut it.
+        """
+        if self.original is None or self.original.is_invalid or (self.opens and self.was_shut):
             return list(self.limits)
         allows = "true" if self.original.allows_connections else "false"
         own = f"CONNECTION LIMIT {int(self.original.connection_limit)} ALLOW_CONNECTIONS {allows}"

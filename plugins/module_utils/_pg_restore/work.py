@@ -15,6 +15,8 @@ if t.TYPE_CHECKING:
     from .side import Database, Mark
     from .source import Source
 
+RESTORE, DRILL = "restore", "drill"
+
 
 @dataclass(frozen=True)
 class Options:
@@ -27,7 +29,7 @@ class Options:
     roles: str = "required"
     sessions: str = "refuse"
     bin_dir: str | None = None
-    purpose: str = "restore"
+    purpose: str = RESTORE
 
 
 @dataclass

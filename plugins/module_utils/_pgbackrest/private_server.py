@@ -22,13 +22,14 @@ import typing as t
 
 from .._backup.pipeline import Command, run
 from .._common.errors import OpsError, Refusal, WaitTimeout
+from .._postgresql.connection import OLDEST_VERSION
 
 if t.TYPE_CHECKING:
     from .._common.retry import Deadline
     from .drill_place import DrillPlace
 
-OLDEST = 12
-"""Older ones read recovery.conf."""
+OLDEST = OLDEST_VERSION // 10000
+"""A restored server is asked as any other one is."""
 STOP_SECONDS = 60.0
 _CONTROL = re.compile(r"^(max_\w+) setting:\s*(\d+)$", re.MULTILINE)
 _NAMES = {"max_worker_processes", "max_prepared_xacts", "max_locks_per_xact", "max_connections"}
@@ -42,6 +43,15 @@ HBA = "local all all trust\n"
 def quote_setting(value: str) -> str:
     """Return a value of a line of postgresql.conf."""
     return "'" + value.replace("\\", "\\\\").replace("'", "''") + "'"
+
+
+def leave_out_libpq(environment: t.Mapping[str, str]) -> dict[str, str]:
+    """Return an environment without libpq's variables; those of pgBackRest stay, where a site configures it by them."""
+    return {
+        name: value
+        for name, value in environment.items()
+        if not name.startswith("PG") or name.startswith("PGBACKREST_")
+    }
 
 
 def make_restore_command(argv: t.Sequence[str]) -> str:
@@ -73,6 +83,7 @@ def write_settings(
         "ssl": "off",
         "logging_collector": "off",
         "log_destination": "stderr",
+        "log_line_prefix": "%m [%p] %e ",  # with the SQLSTATE, by which damage is told from a timeout
         "lc_messages": "C",
         # Nothing leaves: neither WAL nor connections.
         "archive_mode": "off",
@@ -96,7 +107,7 @@ def write_settings(
         "max_locks_per_transaction": str(limits.get("max_locks_per_xact", 64)),
         "max_connections": "20",
         "restore_command": restore_command,
-        # Replayed WAL stays until a restartpoint, and the file system may be the one of the server in production.
+        # Replayed WAL stays until a restartpoint, which can be made at a checkpoint of the original only.
         "max_wal_size": f"{max(64, 3 * segment >> 20)}MB",
         "min_wal_size": f"{2 * segment >> 20}MB",
         "checkpoint_timeout": "30s",
@@ -132,11 +143,17 @@ class ServerPrograms:
         path = f"{self._folder}/{name}"
         return path if os.access(path, os.X_OK) else None
 
-    def run(self, name: str, *arguments: str, deadline: Deadline, next_step: str) -> str:
-        """Run one to its end; return its output."""
-        command = Command(
-            (f"{self._folder}/{name}", *arguments), env={**os.environ, "LC_ALL": "C"}, next_step=next_step
-        )
+    def run(
+        self,
+        name: str,
+        *arguments: str,
+        deadline: Deadline,
+        next_step: str,
+        environment: t.Mapping[str, str] | None = None,
+    ) -> str:
+        """Run one to its end; return its output. ``environment`` is all that it has of libpq's variables."""
+        own = {**leave_out_libpq(os.environ), **(environment or {}), "LC_ALL": "C"}
+        command = Command((f"{self._folder}/{name}", *arguments), env=own, next_step=next_step)
         return run(command, deadline=deadline).decode("utf-8", "replace")
 
     def check_version(self, deadline: Deadline) -> None:
@@ -200,12 +217,6 @@ class PrivateServer:
             *("-D", str(self._place.data)),
             *("-c", f"config_file={self._place.run / 'postgresql.conf'}"),
         ]
-        # libpq's go; those of pgBackRest are for the restore_command, where a site configures it by them.
-        environment = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith("PG") or name.startswith("PGBACKREST_")
-        }
         with self._log.open("wb") as log:
             # In a session of its own, so that a signal to this run does not end it halfway; the next run ends it.
             self._process = subprocess.Popen(
@@ -213,7 +224,7 @@ class PrivateServer:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**environment, "LC_ALL": "C"},
+                env={**leave_out_libpq(os.environ), "LC_ALL": "C"},
                 pass_fds=(self._place.mark,),
                 start_new_session=True,
                 cwd=self._place.run,
@@ -229,6 +240,7 @@ class PrivateServer:
                 )
             if is_ready():
                 return
+            self._place.refuse_full()
             if self._deadline.passed:
                 raise WaitTimeout(
                     obj="the restored server",
@@ -236,9 +248,18 @@ class PrivateServer:
                     next_step="Raise timeout, or set target to immediate, which replays less WAL",
                 )
 
+    @property
+    def log_size(self) -> int:
+        """How much it has logged so far."""
+        return self._log.stat().st_size if self._log.exists() else 0
+
+    def read_log(self, begin: int = 0) -> str:
+        """Return what it has logged since it had logged this much."""
+        return self._log.read_bytes()[begin:].decode("utf-8", "replace") if self._log.exists() else ""
+
     def read_errors(self) -> str:
         """Return the last errors in the server's log, or its last line."""
-        lines = self._log.read_text(encoding="utf-8", errors="replace").splitlines() if self._log.exists() else []
+        lines = self.read_log().splitlines()
         # Each attempt to connect during recovery leaves one, which says nothing.
         found = [match[0] for line in lines if (match := _FATAL.search(line))]
         errors = [error for error in found if "the database system is" not in error]

@@ -139,8 +139,8 @@ class PgBackRest:
         """Restore a backup into an empty directory.
 
         What the configuration says of a restore in earnest does not count: no file is written elsewhere (tablespaces,
-        links), nothing that is there is overwritten, and a restore of the real server is not held up. ``mark`` is a
-        descriptor that pgBackRest inherits.
+        links), nothing that is there is overwritten, a restore of the real server is not held up, and its queue of WAL
+        stays: a restore removes the one below ``spool-path``. ``mark`` is a descriptor that pgBackRest inherits.
         """
         self._run(
             "restore",
@@ -148,6 +148,7 @@ class PgBackRest:
             f"--repo={self.repository}",
             f"--pg1-path={data}",
             f"--lock-path={lock}",
+            f"--spool-path={lock}",
             "--type=default",
             "--archive-mode=off",
             "--no-delta",

@@ -78,16 +78,15 @@ SELECT c.oid::bigint AS oid, n.nspname AS schema, c.relname AS name, c.relkind::
   LEFT JOIN pg_catalog.pg_class o ON o.oid = i.indrelid
  WHERE c.relkind IN ('r', 'm', 'i') AND c.relpersistence <> 't'
    AND (n.nspname NOT LIKE 'pg\\_%%' AND n.nspname <> 'information_schema' OR %(catalogs)s AND n.nspname = 'pg_catalog')
-   AND (%(schemas)s::text[] IS NULL OR n.nspname = ANY (%(schemas)s::text[]))
  ORDER BY n.nspname, coalesce(o.relname, c.relname), c.relkind DESC, c.relname
 """
 # A partitioned table has no rows of its own: it stands for its partitions.
 _CHOSEN_SQL = """
-SELECT n.nspname AS schema, c.relname AS name, coalesce(p.relid::oid, c.oid)::bigint AS oid
+SELECT n.nspname AS schema, c.relname AS name, c.relkind = 'p' AS is_parent, coalesce(p.relid::oid, c.oid)::bigint AS oid
   FROM pg_catalog.pg_class c
   JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
   LEFT JOIN LATERAL pg_catalog.pg_partition_tree(c.oid) p ON c.relkind = 'p'
- WHERE c.relkind IN ('r', 'm', 'p') AND c.relname = ANY (%(names)s::name[])
+ WHERE c.relkind IN ('r', 'm', 'p') AND c.relpersistence <> 't'
    AND (%(schemas)s::text[] IS NULL OR n.nspname = ANY (%(schemas)s::text[]))
 """
 _HEAP_SQL = """
@@ -160,6 +159,19 @@ class Relation(t.NamedTuple):
         return f"{'index' if self.kind == 'i' else 'table'} {format_name(self.schema, self.name)}"
 
 
+class Chosen(t.NamedTuple):
+    """A table that a name means, by the oid of what has rows: for a partitioned one each of its partitions, and itself."""
+
+    schema: str
+    name: str
+    is_parent: bool
+    oid: int
+
+    def is_of(self, tables: t.Iterable[TableName]) -> bool:
+        """Return whether one of these names means it."""
+        return any(self.name == table.name and table.schema in (None, self.schema) for table in tables)
+
+
 class HeapLine(t.NamedTuple):
     """One finding of verify_heapam."""
 
@@ -225,23 +237,16 @@ def list_relations(
     session: Session, *, schemas: t.Sequence[str] | None, tables: t.Sequence[TableName], catalogs: bool
 ) -> list[Relation]:
     """Return the tables that are asked for with their indexes, each table before its own."""
-    if not tables:
-        return session.read(Relation, _RELATIONS_SQL, {"schemas": schemas, "catalogs": catalogs})
-    relations = session.read(Relation, _RELATIONS_SQL, {"schemas": None, "catalogs": catalogs})
-    chosen = {oid for oids in read_chosen(session, tables, schemas=schemas).values() for oid in oids}
+    relations = session.read(Relation, _RELATIONS_SQL, {"catalogs": catalogs})
+    if not tables and schemas is None:
+        return relations
+    chosen = {entry.oid for entry in read_chosen(session, schemas) if not tables or entry.is_of(tables)}
     return [relation for relation in relations if relation.table_oid in chosen]
 
 
-def read_chosen(
-    session: Session, tables: t.Sequence[TableName], *, schemas: t.Sequence[str] | None
-) -> dict[TableName, set[int]]:
-    """Return for each name which tables it means, by their oids: those of that name, and their partitions."""
-    names = sorted({table.name for table in tables})
-    rows = session.query(_CHOSEN_SQL, {"names": names, "schemas": schemas})
-    return {
-        table: {oid for schema, name, oid in rows if name == table.name and table.schema in (None, schema)}
-        for table in tables
-    }
+def read_chosen(session: Session, schemas: t.Sequence[str] | None) -> list[Chosen]:
+    """Return which tables the names in ``schemas`` mean: those of that name, and the partitions wherever they are."""
+    return session.read(Chosen, _CHOSEN_SQL, {"schemas": schemas})
 
 
 def find_unknown(
@@ -250,14 +255,19 @@ def find_unknown(
     *,
     schemas: t.Sequence[str] | None,
     tables: t.Sequence[TableName],
-) -> list[str]:
-    """Return the names of which there is nothing to look at."""
-    if not tables:
-        known = {relation.schema for relation in relations}
-        return [schema for schema in schemas or [] if schema not in known]
+) -> tuple[list[str], list[str]]:
+    """Return the schemas, and the tables, of which there is nothing; of a partitioned table that has no partition there is."""
+    if not tables and schemas is None:
+        return [], []
     found = {relation.table_oid for relation in relations}
-    chosen = read_chosen(session, tables, schemas=schemas)
-    return [format_name(*filter(None, table)) for table in tables if not chosen[table] & found]
+    chosen = read_chosen(session, schemas)
+    own = [entry for entry in chosen if entry.is_parent or entry.oid in found]
+    # With names of tables, one of a schema need not be among them.
+    known = {entry.schema for entry in (chosen if tables else own)}
+    return (
+        [schema for schema in schemas or [] if schema not in known],
+        [format_name(*filter(None, table)) for table in tables if not any(entry.is_of([table]) for entry in own)],
+    )
 
 
 class Examiner:

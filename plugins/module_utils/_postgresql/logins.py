@@ -31,6 +31,8 @@ _NO_ANSWER = re.compile(
 )
 APPLICATION = "lowtide.ops pg_credential"
 """The application_name of these logins. The server shows a session a moment longer than it lasts."""
+PROPAGATION_MOMENT = 1.0
+"""Seconds after which nearly every standby has a new password."""
 _WHO_SQL = "SELECT session_user::text, current_user::text"
 
 
@@ -111,11 +113,15 @@ def _is_refused_elsewise(settings: Settings, error: Exception) -> bool:
 def wait_for_login(address: Settings, user: str, password: str, *, deadline: Deadline) -> Login:
     """Return the login that the server accepts, or the last one that it refuses; another server of it may be a moment behind.
 
-    Few attempts: where failed logins are counted, they must not lock the role or this address.
+    Three attempts at most: at once, a moment later, and at the deadline. Where failed logins are counted, more of them
+    would lock the role or this address.
     """
-    backoff = Backoff(first=0.05, limit=5.0)
-    while not (login := try_login(address, user, password)).is_accepted and not deadline.passed:
-        deadline.pause(backoff.take_pause())
+    login = try_login(address, user, password)
+    for pause in (PROPAGATION_MOMENT, deadline.seconds):
+        if login.is_accepted or deadline.passed:
+            break
+        deadline.pause(pause)
+        login = try_login(address, user, password)
     return login
 
 

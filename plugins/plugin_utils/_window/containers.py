@@ -70,3 +70,13 @@ def refuse_fleeting_directory(directory: str, *, is_job: bool) -> None:
             problem=why,
             next_step="Set window_store to a Kubernetes or PostgreSQL connection, or mount a volume for window_dir",
         )
+
+
+def refuse_common_site(site: str) -> None:
+    """Raise Refusal where a job of AWX has a directory for its site: it is the same one for every inventory."""
+    if os.path.isabs(site):
+        raise Refusal(
+            obj=f"window_site {site}",
+            problem="in a job of AWX that directory is the same for every inventory, so that sites would share a lease",
+            next_step="Set window_site to the name of the site, in the inventory's variables",
+        )

@@ -19,7 +19,7 @@ from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import 
 from ansible_collections.lowtide.ops.plugins.module_utils._common.retry import Deadline
 from ansible_collections.lowtide.ops.plugins.module_utils._common.timestamps import format_utc
 
-from .containers import refuse_fleeting_directory
+from .containers import refuse_common_site, refuse_fleeting_directory
 from .declaration import Declaration, Inventory, Step
 from .events import StepFailed, WindowOpened
 from .lease import LeaseRecord
@@ -145,6 +145,8 @@ class Opening:
                 next_step="Give days, or 0 to keep all journals",
             )
         store = request.place.connect(controller.folder)
+        if request.job:
+            refuse_common_site(request.place.site)
         if not request.place.shared:
             refuse_fleeting_directory(request.place.directory, is_job=bool(request.job))
         builder = RestoreBuilder if request.mode == RESTORE else WindowBuilder

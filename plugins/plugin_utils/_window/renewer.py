@@ -96,6 +96,8 @@ def renew(store: Store, token: int, pid: int, started: int, *, interval: float, 
 
 def main(work: dict[str, Any]) -> None:
     """Renew what a controller has described."""
+    if work["place"]["kind"] == "file":
+        os.chdir("/")  # a directory that somebody unmounts; files of a connection may be named from it
     store = connect(work["place"])
     renew(store, work["token"], work["pid"], work["started"], interval=work["interval"], sign=work["sign"])
 

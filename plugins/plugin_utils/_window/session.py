@@ -117,6 +117,7 @@ class OpenWindow:
                 stack.enter_context(store.lock())
                 if not self.check_mode:
                     store.check(self.token)
+                    self._keep_lease(store)
                 session = Session(self, store, store.load(self.journal))
                 session.keep()
                 silent.unlink(missing_ok=True)
@@ -131,12 +132,22 @@ class OpenWindow:
         """What this run has read of its journal."""
         return FileStore(Path(self.folder, "lowtide_window_known"))
 
+    def _measure_age(self, store: Store) -> float:
+        """Return the seconds since the lease was renewed; its whole time where that is not known."""
+        try:
+            return time.time() - self.sign.stat().st_mtime
+        except FileNotFoundError:
+            return store.ttl
+
+    def _keep_lease(self, store: Store) -> None:
+        """Renew the lease where its process has not for long: it was killed, or cannot connect as this one can."""
+        if self._measure_age(store) > store.ttl / 2:
+            store.renew(self.token)
+            self.sign.touch()
+
     def _require_lease(self, store: Store, error: OSError) -> None:
         """Raise OpsError when the lease was not renewed for so long that it may be another run's."""
-        try:
-            age = time.time() - self.sign.stat().st_mtime
-        except FileNotFoundError:
-            age = store.ttl
+        age = self._measure_age(store)
         if age >= store.ttl - MARGIN:
             raise OpsError(
                 obj=f"site {store.location}",

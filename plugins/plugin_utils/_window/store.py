@@ -132,7 +132,6 @@ class Store(ABC):
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,
-                cwd="/",
             )
         return process.pid
 

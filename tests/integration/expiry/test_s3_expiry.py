@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -99,7 +100,7 @@ def test_the_newest_of_each_series_stay(artifacts: Artifacts) -> None:
     """A shop whose exports have stopped keeps its last ones, whatever another has that is newer; so does each prefix."""
 
     def list_days(folder: str, name: str) -> list[str]:
-        return [f"{folder}{name}-2026112{day}.csv" for day in range(1, 5)]
+        return [f"{folder}{name}-{datetime.now(UTC):%Y%m%d}02000{second}.csv" for second in range(1, 5)]
 
     stopped, going, beside = list_days("daily/", "a+b"), list_days("daily/", "%41 c"), list_days("weekly/", "a+b")
     for key in [*stopped, *beside, *going]:
@@ -115,6 +116,13 @@ def test_the_newest_of_each_series_stay(artifacts: Artifacts) -> None:
     short = run_module("s3_expiry", {**params, "prefix": "", "keep": 5, "series": "^([^/]+)/"})
     assert not short.changed
     assert "2 of 2 series have fewer objects than have to stay (5)" in short["blockers"][0]["what"]
+    for tenant in (1001, 1002):
+        artifacts.put(f"tenants/t-{tenant}.csv")
+    alike = run_module("s3_expiry", {**params, "prefix": "tenants/", "keep": 1})
+    assert (alike.failed, alike.changed, len(alike["blockers"])) == (False, False, 1), alike.msg
+    assert (
+        "2 series differ in digits only, and of each all is kept though it is too old" in alike["blockers"][0]["what"]
+    )
     bad = run_module("s3_expiry", {**params, "series": "("})
     assert bad.failed
     assert "option series: '(' is no regular expression" in bad.msg

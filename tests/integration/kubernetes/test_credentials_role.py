@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import subprocess
 import threading
@@ -71,14 +72,18 @@ def test_no_login_fails_while_the_password_is_replaced(
     site = clients
     old = site.values()
     play = write_play(tmp_path / "play.yml", site)
-    # What a tool keeps is restarted all the same, unless that is guarded.
+    # What an operator keeps is refused. A GitOps tool has no restart in Git.
     site.space.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "keeper"}})
     keeper = refer_to(site.space.get("ConfigMap", "keeper"), "ConfigMap")
-    body = {"metadata": {"ownerReferences": [keeper]}}
+    body: dict[str, Any] = {"metadata": {"ownerReferences": [keeper]}}
     site.space.request("PATCH", "Deployment", "client", body, type_="merge-patch+json")
-    guarded = ansible_playbook(play, "--check", extra_vars={"credentials_rollout_guards": ["gitops"]})
+    guarded = ansible_playbook(play, "--check")
     assert guarded.rc == 2, guarded.stdout
     assert "keeper" in guarded.stdout
+    applied = {"kubectl.kubernetes.io/last-applied-configuration": json.dumps({"spec": {"template": {}}})}
+    marks = {"argocd.argoproj.io/tracking-id": "shop:apps/Deployment:shop/client", **applied}
+    body = {"metadata": {"ownerReferences": None, "annotations": marks}}
+    site.space.request("PATCH", "Deployment", "client", body, type_="merge-patch+json")
 
     predicted = ansible_playbook(play, "--check")
     assert predicted.rc == 0, predicted.stdout

@@ -26,6 +26,7 @@ repo1-retention-full=3
 repo1-bundle=y
 log-path={place}/log
 lock-path={place}/lock
+spool-path={place}/spool
 start-fast=y
 compress-type=lz4
 archive-timeout=20

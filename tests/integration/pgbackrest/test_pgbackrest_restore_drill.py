@@ -115,7 +115,13 @@ def test_a_backup_is_proven_and_then_young_enough(drilled: Drilled) -> None:
     predicted = drilled.drill(check=True)
     assert (predicted.failed, predicted.changed, drilled.directory.exists()) == (False, True, False), predicted.msg
     archived = drilled.list_archived()
+    queued = drilled.place / f"spool/archive/{STANZA}/out/000000010000000000000007.ok"
+    queued.parent.mkdir(parents=True)
+    queued.touch()
+    for path in (drilled.place / "spool").rglob("*"):
+        shutil.chown(path, USER, USER)
     run = drilled.drill()
+    assert queued.exists(), "the queue of the live server"
     assert (run.failed, run.changed, run["plan"]) == (False, True, predicted["plan"]), run.msg
     assert run["answer"] == [{"has_orders": True, "orders": 5001}]
     assert run["drill"]["checks"][-1] == "pg_checksums: every block"
@@ -151,12 +157,16 @@ def test_a_backup_is_proven_and_then_young_enough(drilled: Drilled) -> None:
     for options in ({"on_due": "fail"}, {"interval": "10m"}):
         young = drilled.drill(check=True, **options)
         assert (young.failed, young.changed) == (False, False), young.msg
+    questions: list[dict[str, Any]] = [{"query": "SELECT true AS other"}, {"database": "template1"}]
+    for question in questions:
+        other = drilled.drill(**question, on_due="fail")
+        assert "there is no evidence of a proven drill with this" in other.msg
     path.write_text(path.read_text().replace('"proven": true', '"proven":  true'))
     assert drilled.drill(check=True)["bad"][0]["problem"] == "its signature is not of this key"
 
 
 def test_settings_of_the_original_do_not_count(drilled: Drilled) -> None:
-    """It archives, streams, subscribes and preloads nothing, though all of that is in the backup; a tablespace is inside."""
+    """It archives, streams, subscribes and preloads nothing, though all of that is in the backup; a tablespace is inside, no checksums."""
     archived = drilled.archived
     space = drilled.place / "space"
     space.mkdir()
@@ -168,7 +178,10 @@ def test_settings_of_the_original_do_not_count(drilled: Drilled) -> None:
     archived.sql("ALTER SYSTEM SET max_prepared_transactions = 5")
     archived.sql("ALTER SYSTEM SET listen_addresses = '127.0.0.1'")
     archived.sql("ALTER SYSTEM SET shared_preload_libraries = 'pg_stat_statements'")
-    archived.control("restart")
+    archived.control("stop")
+    archived.run(archived.programs / "pg_checksums", "--disable", "-D", archived.place / "data")
+    archived.control("start")
+    archived.sql("CREATE DATABASE \"a=b 'c'\"")
     subscription = "CREATE SUBSCRIPTION away CONNECTION 'host=127.0.0.1 port=1 dbname=x' PUBLICATION p"
     archived.sql(f"{subscription} WITH (connect = false, create_slot = false, enabled = false, slot_name = 'x')")
     archived.sql("ALTER SUBSCRIPTION away ENABLE")
@@ -187,19 +200,47 @@ def test_settings_of_the_original_do_not_count(drilled: Drilled) -> None:
     )
     run = drilled.drill(query=query)
     assert not run.failed, run.msg
+    assert run["drill"]["checks"][-1].startswith("pg_dump: every row of every database; without data checksums")
     assert run["answer"][0]["place"].startswith(str(drilled.directory))
     assert sorted(path.name for path in space.rglob("*")) == before
     assert drilled.list_left() == []
 
+    archived.pgbackrest("annotate", f"--set={run['backup']['label']}", "--annotation=lowtide-damaged=T")
+    older = drilled.drill(check=True, max_age="0s")
+    assert [each["backup"] for each in older["passed_over"]] == [run["backup"]["label"]]
+    assert older["backup"]["label"] == archived.list_backups()[0]["label"]
+
+
+def test_what_an_application_has_set_is_no_damage(drilled: Drilled) -> None:
+    """Timeouts, a role, read only transactions and an event trigger, of the database or the user, come with a backup."""
+    archived = drilled.archived
+    archived.sql(
+        "CREATE FUNCTION forbid() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not here'; END $$;"
+        " CREATE EVENT TRIGGER forbidden ON ddl_command_start WHEN TAG IN ('CREATE EXTENSION')"
+        " EXECUTE FUNCTION forbid()"
+    )
+    archived.sql("CREATE DATABASE other TEMPLATE postgres")
+    for setting in ("statement_timeout = '1ms'", "role = 'pg_monitor'", "default_transaction_read_only = on"):
+        archived.sql(f"ALTER DATABASE other SET {setting}")
+    archived.sql("ALTER DATABASE postgres SET default_transaction_read_only = on")
+    wait_archived(drilled)
+    run = drilled.drill(query="SELECT true AS fine")
+    assert not run.failed, run.msg
+    assert any("pg_amcheck" in check for check in run["drill"]["checks"])
+
 
 def test_what_must_not_be_is_refused(drilled: Drilled) -> None:
     """Nothing is touched. Options, with what is said of them."""
-    live, shut = str(drilled.place / "data"), drilled.place / "shut"
+    live, shut, closed = str(drilled.place / "data"), drilled.place / "shut", drilled.place / "closed"
     shut.mkdir(mode=0o755)
+    (closed / "drill").mkdir(parents=True)
+    closed.chmod(0o700)
     cases: list[tuple[dict[str, Any], str]] = [
         ({"directory": str(drilled.place / "log")}, "it is not empty: it has"),
         ({"directory": f"{live}/base/drill"}, "is the data directory of a PostgreSQL server"),
         ({"directory": live}, "is the data directory of a PostgreSQL server"),
+        ({"directory": str(closed)}, "this user cannot use it: Permission denied"),
+        ({"directory": str(closed / "drill")}, "this user cannot use it: Permission denied"),
         ({"directory": "/proc/drill"}, "are free there, and the drill takes"),
         ({"backup": "20200101-000000F"}, "backup 20200101-000000F of stanza shop: the repository has"),
         ({"signing_key": live}, "it cannot be read"),
@@ -226,7 +267,7 @@ def damage(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "case", ["check", "old", "missing_wal", "repository", pytest.param("needed_wal", marks=pytest.mark.sweep)]
+    "case", ["check", "old", "missing_wal", "damage", "repository", pytest.param("needed_wal", marks=pytest.mark.sweep)]
 )
 def test_a_failure_proves_nothing_and_leaves_nothing(drilled: Drilled, case: str) -> None:
     """A query that is not true, data that is too old, an archive with a gap, a damaged repository, WAL that the backup itself needs."""
@@ -245,6 +286,15 @@ def test_a_failure_proves_nothing_and_leaves_nothing(drilled: Drilled, case: str
         later = sorted(set((drilled.place / f"repository/archive/{STANZA}").glob("15-1/*/0000*-*")) - set(segments))
         later[0].unlink()
         words = "is missing or damaged"
+    elif case == "damage":
+        archived.sql(
+            "CREATE FUNCTION sorts(int, int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT btint4cmp($1, $2)';"
+            " CREATE OPERATOR CLASS other FOR TYPE int USING btree AS OPERATOR 1 <, OPERATOR 2 <=, OPERATOR 3 =,"
+            " OPERATOR 4 >=, OPERATOR 5 >, FUNCTION 1 sorts(int, int); CREATE INDEX sorted ON orders (g other);"
+            " CREATE OR REPLACE FUNCTION sorts(int, int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT btint4cmp($2, $1)'"
+        )
+        wait_archived(drilled)
+        words = 'exit status 2:\nbtree index "postgres.public.sorted":\nERROR:  item order invariant violated'
     elif case == "repository":
         damage(next((drilled.place / f"repository/backup/{STANZA}" / backup["label"] / "bundle").iterdir()))
         words = "pgbackrest"
@@ -253,7 +303,8 @@ def test_a_failure_proves_nothing_and_leaves_nothing(drilled: Drilled, case: str
         words = "it ended with"
     run = drilled.drill(**options)
     assert run.failed
-    assert words in run.msg
+    assert words in run.msg, run.msg
+    assert ("The backup has damage" in run.msg) is (case == "damage")
     assert not run["error"]["refused"]
     assert drilled.list_evidence() == []
     assert drilled.list_left() == []
@@ -274,9 +325,12 @@ def test_what_cannot_be_removed_takes_nothing_from_the_proof(drilled: Drilled) -
     assert (run["drill"]["proven"], run["drill"]["copy_removed"]) == (True, False)
     assert drilled.is_quiet()
     assert not drilled.drill(on_due="fail").failed
+    for again in (drilled.drill(), drilled.drill(max_age="0s")):
+        assert again.failed, "the copy is all of the data"
+        assert "what a drill has put there cannot be removed" in again.msg
     shutil.rmtree(kept)
-    after = drilled.drill(max_age="0s")
-    assert (after.failed, after["drill"]["copy_removed"], drilled.list_left()) == (False, True, []), after.msg
+    after = drilled.drill()
+    assert (after.failed, after.changed, after["drill"], drilled.list_left()) == (False, True, None, []), after.msg
 
 
 @pytest.mark.parametrize(

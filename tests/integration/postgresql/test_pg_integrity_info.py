@@ -139,16 +139,27 @@ def test_only_what_was_read_is_called_whole(damaged: Server) -> None:
         assert (granted["status"], granted["checked"]) == ("whole", ["table public.plain"])
         for statement in (
             "CREATE TABLE events (id int PRIMARY KEY) PARTITION BY RANGE (id)",
-            "CREATE TABLE first PARTITION OF events FOR VALUES FROM (0) TO (9)",
+            "CREATE SCHEMA parts",
+            "CREATE TABLE parts.first PARTITION OF events FOR VALUES FROM (0) TO (9)",
+            "CREATE TABLE later (id int) PARTITION BY RANGE (id)",
         ):
             damaged.administer(statement, database="plain")
         chosen = ask(damaged, "plain", tables=["public.events"])
-        assert (chosen["status"], chosen["checked"]) == ("unproven", ["table public.first", "index public.first_pkey"])
+        assert (chosen["status"], chosen["checked"]) == ("unproven", ["table parts.first", "index parts.first_pkey"])
         assert chosen["summary"].startswith("1 table of database plain is whole, and no other was looked at: ")
         both = ask(damaged, "plain", tables=["plain", "events"], schemas=["public"])
         assert "table public.plain" in both["checked"]
         assert "2 tables of database plain are whole" in both["summary"]
-        damaged.administer("DROP TABLE events", database="plain")
+        by_schema = ask(damaged, "plain", schemas=["public"])
+        assert by_schema["checked"] == ["table parts.first", "index parts.first_pkey", "table public.plain"]
+        none = ask(damaged, "plain", tables=["public.later"])
+        assert (none.failed, none["status"], none["checked"]) == (False, "unproven", []), none.msg
+        wrong = ask(damaged, "plain", tables=["plain"], schemas=["public", "ghost"])
+        assert "option schemas on" in wrong.msg
+        assert "there is no table of ghost" in wrong.msg
+        for name in ("events", "later"):
+            damaged.administer(f"DROP TABLE {name}", database="plain")
+        damaged.administer("DROP SCHEMA parts", database="plain")
     finally:
         damaged.administer("DROP EXTENSION amcheck", database="plain")
     for options, words in (
@@ -190,23 +201,6 @@ def test_the_role_saves_evidence_and_lets_nothing_be_dropped(
     unseen = ansible_playbook(plays, extra_vars=inputs)
     assert unseen.rc != 0
     assert "table public.plain could be looked at and was not" in " ".join(unseen.stdout.split())
-    damaged.administer("ALTER DATABASE plain ALLOW_CONNECTIONS false")
-    shown = {"ansible.builtin.debug": {"msg": "{{ corruption_triage_result.summary }}"}}
-    report = [{**plays[0], "tasks": [role, shown]}]
-    told = ansible_playbook(report, extra_vars={**inputs, "corruption_triage_on_damage": "report"})
-    damaged.administer("ALTER DATABASE plain ALLOW_CONNECTIONS true")
-    assert told.rc == 0, told.stdout
-    assert "database plain is shut: it allows no connections" in " ".join(told.stdout.split())
-    inputs["corruption_triage_connection"] = {**connection, "login_db": "gone"}
-    told = ansible_playbook(report, extra_vars={**inputs, "corruption_triage_on_damage": "report"})
-    assert told.rc == 0, told.stdout
-    assert "database gone is lost: there is no database gone" in " ".join(told.stdout.split())
-    inputs["corruption_triage_tables"] = ["ghost"]
-    inputs["corruption_triage_connection"] = {**connection, "login_db": "plain"}
-    wrong = ansible_playbook(report, extra_vars={**inputs, "corruption_triage_on_damage": "report"})
-    assert wrong.rc != 0
-    assert "there is no table of ghost" in " ".join(wrong.stdout.split())
-    del inputs["corruption_triage_tables"]
     inputs["corruption_triage_connection"] = connection
     damaged.administer("CREATE DATABASE copy TEMPLATE template0")
     try:
@@ -219,3 +213,49 @@ def test_the_role_saves_evidence_and_lets_nothing_be_dropped(
         assert "no verified backup is known of which its replacement copy could be" in words
     finally:
         damaged.administer("DROP DATABASE copy WITH (FORCE)")
+
+
+@pytest.mark.procedure("B22")
+@pytest.mark.parametrize("damaged", ["18"], indirect=True)
+def test_the_role_tells_what_nobody_can_connect_to(
+    damaged: Server, ansible_playbook: Callable[..., PlaybookRun]
+) -> None:
+    """By what the server refuses it with, as an account that comes into no other database; a refusal of its own is no answer."""
+    connection = {**damaged.params("plain"), "login_user": "watch", "login_password": PASSWORD}
+    role = {"ansible.builtin.include_role": {"name": "lowtide.ops.corruption_triage"}}
+    shown = {"ansible.builtin.debug": {"msg": "{{ corruption_triage_result.summary }}"}}
+    plays = [{"hosts": "localhost", "gather_facts": False, "tasks": [role, shown]}]
+
+    def triage(database: str = "plain", **more: Any) -> tuple[int, str]:
+        variables = {
+            "corruption_triage_connection": {**connection, "login_db": database},
+            "corruption_triage_on_damage": "report",
+            "ansible_connection": "local",
+            **more,
+        }
+        run = ansible_playbook(plays, extra_vars=variables)
+        return run.rc, " ".join(run.stdout.split())
+
+    damaged.administer("REVOKE CONNECT ON DATABASE postgres FROM PUBLIC")
+    try:
+        for change, back, told in (
+            ("datallowconn = false", "datallowconn = true", "database plain is shut: it allows no connections"),
+            (
+                "datconnlimit = -2",
+                "datconnlimit = -1",
+                "database plain is invalid: an interrupted DROP DATABASE has left it",
+            ),
+        ):
+            damaged.administer(f"UPDATE pg_database SET {change} WHERE datname = 'plain'")
+            rc, words = triage()
+            damaged.administer(f"UPDATE pg_database SET {back} WHERE datname = 'plain'")
+            assert (rc, told in words) == (0, True), words
+        rc, words = triage("gone")
+        assert (rc, "database gone is lost: there is no database gone" in words) == (0, True), words
+        rc, words = triage(corruption_triage_tables=["ghost"])
+        assert (rc, "there is no table of ghost" in words) == (2, True), words
+        assert "What has become of plain could not be asked in the database postgres either" in words
+    finally:
+        damaged.administer("GRANT CONNECT ON DATABASE postgres TO PUBLIC")
+    rc, words = triage(corruption_triage_tables=["ghost"])
+    assert (rc, "there is no table of ghost" in words, "could not be asked" in words) == (2, True, False), words

@@ -254,7 +254,8 @@ def test_the_first_error_ends_a_restore(shop: Shop, lab: dict[str, Any]) -> None
         "CREATE TABLE public.rates (i int)",
         "GRANT SELECT ON public.rates TO PUBLIC",
         "CREATE FUNCTION shop.rate(i int) RETURNS bigint IMMUTABLE LANGUAGE plpgsql AS $$BEGIN RETURN (SELECT count(*) FROM rates); END$$",
-        "CREATE INDEX by_rate ON shop.orders (shop.rate(id))",
+        "CREATE TABLE shop.rated (i int, note text, CHECK (shop.rate(i) >= 0))",
+        "INSERT INTO shop.rated VALUES (1, 'canary-of-a-row')",
     ):
         shop.site.sql(statement)
     run_id, original = shop.back_up(), shop.oid(shop.name)
@@ -263,6 +264,7 @@ def test_the_first_error_ends_a_restore(shop: Shop, lab: dict[str, Any]) -> None
         run = run_module("pg_restore", {**options, "bin_dir": programs})
         assert run.failed
         assert 'relation "rates" does not exist' in run.msg
+        assert "canary" not in str(run.result)
         assert shop.oid(shop.name) == original
         assert len(shop.databases()) == 2
     # The second one has begun anew; the unfinished copy is ours, and is removed when asked.

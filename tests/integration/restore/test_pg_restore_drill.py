@@ -98,6 +98,7 @@ def test_a_backup_is_proven_by_a_restore(shop: Shop, drill: Drill, key: Path, tm
         assert (again.changed, again["due"], again["plan"]) == (False, False, [])
         assert again["last"]["backup"] == shop.run_id
     assert not drill(on_due="fail").failed
+    assert drill(on_due="fail", query="SELECT true AS other")["why"].endswith("of a proven drill with this query")
     late = drill(on_due="fail", max_age="0s")
     assert late.failed
     assert "the last proven drill is" in late.msg

@@ -15,8 +15,9 @@ from labkit.postgresql_programs import NEWEST
 from ansible_collections.lowtide.ops.plugins.module_utils._pg_restore.side import MARK_LIMIT, find_lock_key
 from support.backups import quoted
 from support.modules import ModuleRun, run_module
+from support.postgresql_proxy import Statement, StatementProxy
 from support.postgresql_servers import find_server
-from support.restores import Shop, assert_done, make_shop
+from support.restores import PASSWORD, Shop, assert_done, make_shop
 
 from .test_pg_restore_drill import QUERY, make_key
 
@@ -80,6 +81,52 @@ def test_what_another_run_is_making_is_left_alone(shop: Shop, key: Path) -> None
     assert failed.failed
     assert (failed.changed, failed["removed"]) == (True, [left])
     assert shop.databases() == sorted([shop.name, other_name])
+
+
+def connect(shop: Shop, database: str, **account: Any) -> Any:
+    """A session such as an exporter keeps, which visits every database."""
+    place: dict[str, Any] = {"host": shop.server.host, "port": shop.server.port, "dbname": database}
+    return closing(psycopg2.connect(application_name="postgres_exporter", **place, **account))
+
+
+@pytest.mark.procedure("D19", "D21")
+def test_an_exporter_in_a_copy_keeps_no_drill_from_being_made(shop: Shop, key: Path) -> None:
+    """Its session is ended with the copy. Where this account may not, the next drill is made, and the copy is told."""
+    facts = shop.site.lab["postgresql"]
+    superuser = {"user": facts["superuser"], "passfile": facts["passfile"]}
+    open_sessions: list[Any] = []
+
+    def before(statement: Statement) -> bool:
+        if not statement.text.startswith("DROP DATABASE"):
+            return True
+        name = next(name for name in shop.databases() if quoted(name) in statement.text)
+        account = superuser if not open_sessions else {"user": shop.account, "password": PASSWORD}
+        session = connect(shop, name, **account)
+        open_sessions.append(session)
+        return len(open_sessions) > 1
+
+    try:
+        with StatementProxy(shop.server.host, shop.server.port, before) as proxy:
+            way = {"login_host": proxy.host, "login_port": proxy.port, "ssl_mode": "disable"}
+            assert drill(shop, key, **way)["drill"]["copy_removed"] is False
+            (left,) = [name for name in shop.databases() if name != shop.name]
+            looked = drill(shop, key)
+            assert "postgres_exporter" in looked.msg
+            assert "could not be ended by this account" in looked.msg
+            newer = shop.back_up()
+            done = drill(shop, key, max_age="0", **way)
+        assert not done.failed, done.msg
+        assert (done["drill"]["backup"], done["drill"]["copy_removed"], done["removed"]) == (newer, True, [])
+        assert f"{left}" in str(done["warnings"])
+        assert len(open_sessions) == 2
+        assert shop.databases() == sorted([shop.name, left])
+        open_sessions[0].thing.close()
+        with connect(shop, left, user=shop.account, password=PASSWORD):
+            again = drill(shop, key)
+        assert (again.failed, again["removed"]) == (False, [left]), again.msg
+    finally:
+        for session in open_sessions:
+            session.thing.close()
 
 
 @pytest.fixture

@@ -8,9 +8,12 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.lowtide.ops.plugins.module_utils._pg_restore.dump_text import read_schema
+from ansible_collections.lowtide.ops.plugins.module_utils._pg_restore.rights import Account, find_grant_lacks
+from ansible_collections.lowtide.ops.plugins.module_utils._postgresql.connection import Session, Settings
 from support.postgresql_rights import grant_documented_rights
 from support.postgresql_servers import find_server
-from support.restores import OWN_PUBLIC, Shop, assert_done, make_shop
+from support.restores import OWN_PUBLIC, PASSWORD, Shop, assert_done, make_shop
 from support.turns import is_sweep
 
 pytestmark = pytest.mark.lab("postgresql_versions", "versitygw")
@@ -91,6 +94,44 @@ def test_a_database_that_was_shut_or_a_template_is_restored(shop: Shop) -> None:
 
 
 @pytest.mark.procedure("A24", "D19")
+def test_the_schema_public_of_a_database_from_before_15(shop: Shop) -> None:
+    """pg_upgrade keeps its owner, who is a superuser: what owns it and the way out are named first; that way leads there."""
+    for statement in (
+        f"ALTER SCHEMA public OWNER TO {shop.site.lab['postgresql']['superuser']}",
+        f"GRANT CREATE ON SCHEMA public TO {shop.reader}",
+        "COMMENT ON SCHEMA public IS 'of the shop'",
+    ):
+        shop.site.sql(statement)
+    shop = shop.replace_run(shop.back_up())
+    for check in (True, False):
+        run = shop.restore(check=check)
+        assert run["error"]["refused"] is True
+        assert "which owns schema public and is a superuser" in run.msg
+        assert "ALTER SCHEMA public OWNER TO pg_database_owner, as it is in a new one, and back up again" in run.msg
+    shop.site.sql("ALTER SCHEMA public OWNER TO pg_database_owner")
+    shop = shop.replace_run(shop.back_up())
+    assert_done(shop.restore())
+
+
+@pytest.mark.procedure("A24", "D19")
+def test_grants_on_the_schema_public_of_a_dump_of_14(shop: Shop) -> None:
+    """By its header the superuser owns that, and says so in no statement: on a newer server it is the database owner's."""
+    superuser = shop.site.lab["postgresql"]["superuser"]
+    text = ""
+    for name, schema in (("SCHEMA public", "-"), ("FUNCTION pg_ls_waldir()", "pg_catalog")):
+        text += (
+            f"--\n-- Name: {name}; Type: ACL; Schema: {schema}; Owner: {superuser}\n--\n\nGRANT ALL ON x TO y;\n\n\n"
+        )
+    settings = Settings(
+        host=shop.server.host, port=shop.server.port, user=shop.account, password=PASSWORD, dbname="lowtide"
+    )
+    account = Account(shop.account, False, True, False, False)
+    with Session(settings, module="test", run_id="1") as session:
+        (lack,) = find_grant_lacks(session, read_schema(text), account)
+    assert lack.what == "the dump has grants on FUNCTION pg_catalog.pg_ls_waldir(), and it does not own that"
+
+
+@pytest.mark.procedure("A24", "D19")
 def test_rows_that_are_hidden_from_their_owner_are_named_first(shop: Shop) -> None:
     """The comparison has to read them: the right is missed by its statement, before anything is written."""
     shop.site.sql("ALTER TABLE shop.lines ENABLE ROW LEVEL SECURITY; ALTER TABLE shop.lines FORCE ROW LEVEL SECURITY")
@@ -135,3 +176,16 @@ def test_grants_that_only_a_superuser_can_give_are_named_first(shop: Shop) -> No
     assert "is shut as it was before" in str(done["warnings"])
     shop.site.sql(f"ALTER DATABASE {shop.name} ALLOW_CONNECTIONS true", database="postgres")
     assert shop.count() == 500
+
+
+@pytest.mark.procedure("A24", "C21")
+@pytest.mark.parametrize("shut", ["ALLOW_CONNECTIONS false", "CONNECTION LIMIT 0"])
+def test_a_run_that_ends_sessions_opens_what_was_shut(shop: Shop, shut: str) -> None:
+    """Whoever is to come next, as in a window, finds the database as the backup has it; nobody had to shut it."""
+    assert_done(shop.restore())
+    shop.site.sql(f"ALTER DATABASE {shop.name} {shut}", database="postgres")
+    done = shop.restore(state="live", backup=shop.run_id, sessions="end")
+    assert_done(done)
+    assert f"{shop.name} was shut, and lets clients in again as in the backup" in str(done["warnings"])
+    question = f"SELECT datallowconn, datconnlimit FROM pg_database WHERE datname = '{shop.name}'"
+    assert shop.site.sql(question, database="postgres") == [(True, 20)]

@@ -172,7 +172,9 @@ def test_a_later_format_is_named() -> None:
         (timedelta(hours=23, minutes=55), 24 * HOUR, 24 * HOUR, True),
         # A second run in the same night does not.
         (timedelta(hours=1), 24 * HOUR, 24 * HOUR, False),
-        (timedelta(hours=11, minutes=59), 24 * HOUR, 24 * HOUR, False),
+        (timedelta(hours=1, minutes=59), 24 * HOUR, 24 * HOUR, False),
+        # One that was made up for in the afternoon leaves the next night its own.
+        (timedelta(hours=11, minutes=30), 24 * HOUR, 24 * HOUR, True),
         (timedelta(hours=25), 24 * HOUR, 24 * HOUR, True),
         # Hourly runs make one each day, and nightly ones one before the week is over.
         (timedelta(hours=23), 24 * HOUR, HOUR, False),

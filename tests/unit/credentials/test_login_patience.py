@@ -32,3 +32,29 @@ def test_a_credential_that_is_new_gets_time(monkeypatch: pytest.MonkeyPatch, is_
         return
     with pytest.raises(OpsError, match="refuses its password of user: not yet"):
         run._check_login(is_new=is_new)
+
+
+@pytest.mark.parametrize(("seconds", "attempts"), [(0.0, 1), (0.5, 2), (30.0, 3)])
+def test_a_wrong_password_is_tried_a_few_times_only(
+    monkeypatch: pytest.MonkeyPatch, seconds: float, attempts: int
+) -> None:
+    """Where failed logins are counted, more of them lock the role that clients have, or this address."""
+    now = 0.0
+
+    def sleep(pause: float) -> None:
+        nonlocal now
+        now += pause
+
+    tried: list[float] = []
+
+    def refuse(*_args: object) -> Login:
+        tried.append(now)
+        return Login(False, error="no")
+
+    monkeypatch.setattr(logins, "try_login", refuse)
+    deadline = Deadline(seconds, clock=lambda: now, sleep=sleep)
+    address: Any = SimpleNamespace(host="standbys", port=5432)
+    assert logins.wait_for_login(address, "user", "wrong", deadline=deadline).error == "no"
+    assert len(tried) == attempts
+    assert tried[-1] == seconds
+    assert all(moment <= 5 for moment in tried[:-1]), "a standby is seldom further behind"

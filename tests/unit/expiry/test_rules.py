@@ -76,7 +76,7 @@ def test_moments_are_epochs_or_have_an_offset(text: str, moment: datetime | None
 
 def test_an_age_is_reached_by_the_second_and_the_newest_stay() -> None:
     """Older than, not as old as."""
-    keys = ["a20261127", "a20261126", "a20261125"]
+    keys = ["a20261126", "a20261125T10:00", "a20261125"]
     versions = [make_version(key, days=days) for key, days in zip(keys, (1, 1.1, 2), strict=True)]
     assert [version.key for version in list_due(versions, Rules(older_than=86400))] == keys[1:]
     assert [version.key for version in list_due(versions, Rules(older_than=0, keep=2))] == keys[2:]
@@ -86,25 +86,57 @@ def test_an_age_is_reached_by_the_second_and_the_newest_stay() -> None:
     ("one", "other", "same"),
     [
         ("shop-20261127.dump", "shop-20261201.dump", True),
-        ("shop_2026-11-27_02-00.sql.gz", "shop_2026-12-01_02-05.sql.gz", True),
-        ("20261127T020000Z-shop", "20261201T023000Z-shop", True),
-        ("2026.11.csv", "2026.12.csv", True),
-        ("x-1795744800.tar", "x-1795831200123.tar", True),
+        ("shop_2026-11-27_02-00-59.sql.gz", "shop_2026-12-01_02-05-00.sql.gz", True),
+        ("shop-2026.11.27 02:00.csv", "shop-2026.12.01 02:05.csv", True),
+        ("2026-11-27T02:00:01Z-shop", "2026-11-27T02:00:02Z-shop", True),
+        ("20261127T020000Z-shop", "20261201T0230Z-shop", True),
+        ("x20261127020000.tar", "x202612010200.tar", True),
         ("db1-20261127.dump", "db2-20261127.dump", False),
         ("tenant17-2026-11-27.csv", "tenant18-2026-11-27.csv", False),
+        ("tenant201101-20261127.csv", "tenant201102-20261127.csv", False),
+        ("t-20110101.csv", "t-20110102.csv", False),
+        ("t-1000000001.csv", "t-1000000002.csv", False),
+        ("t-1795744800.csv", "t-1795744801.csv", False),
+        ("20261127-1001.csv", "20261127-1002.csv", False),
+        ("20261127_100101.csv", "20261127_100102.csv", False),
+        ("20261127-10-01.csv", "20261127-10-02.csv", False),
+        ("20261127999.csv", "20261127998.csv", False),
+        ("920261127.csv", "920261128.csv", False),
+        ("20261131.csv", "20261132.csv", False),
+        ("2026-1127.csv", "2026-1128.csv", False),
+        ("2026-11.csv", "2026-12.csv", False),
         ("saga.log.1", "saga.log.2", False),
         ("port8080.log", "port9090.log", False),
     ],
 )
 def test_names_are_of_one_series_by_their_dates_only(one: str, other: str, same: bool) -> None:
-    """The last backup of a host that has stopped must not go because another host's are newer."""
-    assert (name_series(one, None) == name_series(other, None)) is same
+    """The last backup of a host or a tenant that has stopped must not go because another's are newer."""
+    written = NOW.date() + timedelta(days=2)
+    assert (name_series(one, None, written) == name_series(other, None, written)) is same
+
+
+def test_a_day_far_from_the_one_it_was_written_on_is_a_number() -> None:
+    """The number of a customer may be one; that of the day of a backup is near."""
+    day = NOW.date()
+    for days, is_day in ((-8, False), (-7, True), (7, True), (8, False)):
+        series = name_series("shop-20261127.dump", None, day + timedelta(days=days))
+        assert (series == "shop-#.dump") is is_day, days
+
+
+def test_series_that_may_be_one_are_told_where_all_of_them_is_kept() -> None:
+    """Else the disk fills, and nobody is told: moments that look like no other thing's numbers are few."""
+    keys = [f"shop-{number}.dump" for number in range(100100, 100104)]
+    versions = [make_version(key, days=90) for key in [*keys, "one.dump", "two.dump"]]
+    versions.append(make_version("shop-100105.dump", days=1))
+    assert choose_kept(versions, Rules(older_than=86400 * 30, keep=1), NOW).alike == tuple(keys)
+    short = choose_kept(versions, Rules(older_than=86400 * 30, keep=2), NOW)
+    assert (len(short.short), short.alike) == (6, ())
 
 
 def test_the_newest_of_each_series_stay_whatever_another_has_that_is_newer() -> None:
     """By folder and name without dates; a pattern is searched in the whole key, and says what is counted together."""
     keys = [f"{folder}/{name}-2026112{day}.csv" for folder in ("a/2026", "b/2026") for name in "xy" for day in (1, 2)]
-    versions = [make_version(key, days=90 - number) for number, key in enumerate(keys)]
+    versions = [make_version(key, days=5 - number / 2) for number, key in enumerate(keys)]
     rules = Rules(older_than=86400, keep=1)
     assert [version.key for version in list_due(versions, rules)] == keys[::2]
     by_name = replace(rules, series=re.compile(r"/([xy])-"))

@@ -41,6 +41,11 @@ def write(folder: Path, name: str, *, days: float, body: bytes = b"x" * 5000, pr
     return path
 
 
+def name_day(days: float) -> str:
+    """The day that is so many days ago, as names of dumps have it."""
+    return time.strftime("%Y%m%d", time.gmtime(time.time() - days * DAY))
+
+
 def make_params(folder: Path, **more: Any) -> dict[str, Any]:
     """Options of file_expiry."""
     return {"path": str(folder), "patterns": ["*.dump"], "older_than": "30d", "keep": 2, "series": "dump$", **more}
@@ -171,16 +176,35 @@ def test_limits_and_wrong_options_are_refused(tmp_path: Path) -> None:
 def test_each_series_keeps_its_own(tmp_path: Path) -> None:
     """The dumps of a database that has stopped stay, whatever another one has that is newer."""
     for number in range(1, 5):
-        write(tmp_path, f"a-2026112{number}.dump", days=10 - number)
-        write(tmp_path, f"b-2026092{number}.dump", days=70 - number)
+        write(tmp_path, f"a-{name_day(10 - number)}.dump", days=10 - number)
+        write(tmp_path, f"b-{name_day(70 - number)}.dump", days=70 - number)
     run = run_module("file_expiry", make_params(tmp_path, series=None))
     assert not run.failed, run.msg
-    assert sorted(Path(path).name for path in run["removed"]) == ["b-20260921.dump", "b-20260922.dump"]
+    assert sorted(Path(path).name for path in run["removed"]) == [
+        f"b-{name_day(69)}.dump",
+        f"b-{name_day(68)}.dump",
+    ]
     assert run["series"] == {str(tmp_path / "a-#.dump"): 4, str(tmp_path / "b-#.dump"): 2 + 2}
-    write(tmp_path, "sub/b-20260901.dump", days=80)
+    write(tmp_path, f"sub/b-{name_day(80)}.dump", days=80)
     again = run_module("file_expiry", make_params(tmp_path, series="^(.)-", recurse=True))
     assert not again.changed
     assert f"{tmp_path}/sub/b has 1" in again["blockers"][-1]["what"]
+
+
+def test_files_that_are_all_kept_though_too_old_are_told(tmp_path: Path) -> None:
+    """What a script puts behind a day may be a tenant's number: all of it stays, and one line says so."""
+    for days in range(40, 45):
+        write(tmp_path, f"shop-{name_day(days)}_0200{days}.dump", days=days)
+    params = make_params(tmp_path, keep=1, series=None)
+    run = run_module("file_expiry", params)
+    assert not run.failed, run.msg
+    assert (run.changed, len(run["series"]), len(run["blockers"])) == (False, 5, 1)
+    assert run["blockers"][0]["object"] == "5 of 5 series"
+    assert "5 series differ in digits only, and of each all is kept though it is too old" in run["blockers"][0]["what"]
+    assert "^(.+)[-_][0-9]{8}[-_][0-9]{6}" in run["blockers"][0]["next_step"]
+    again = run_module("file_expiry", {**params, "series": "^(.+)[-_][0-9]{8}[-_][0-9]{6}"})
+    assert len(again["removed"]) == 4
+    assert again["blockers"] == []
 
 
 def test_killed_before_any_removal_and_run_again(tmp_path: Path) -> None:
@@ -188,10 +212,10 @@ def test_killed_before_any_removal_and_run_again(tmp_path: Path) -> None:
     removals = 6
     for number in range(1, removals + 1):
         folder = tmp_path / str(number)
-        kept = {f"{series}-2026090{age}.dump" for series in "ab" for age in (8, 9)}
+        kept = {f"{series}-{name_day(40 + age)}.dump" for series in "ab" for age in (0, 1)}
         for series, ages in (("a", 4), ("b", 3)):
             for age in range(ages):
-                write(folder, f"{series}-2026090{9 - age}.dump", days=40 + age, proven=True)
+                write(folder, f"{series}-{name_day(40 + age)}.dump", days=40 + age, proven=True)
         params = make_params(folder, checksum_suffix=".sha256", series=None)
         process = start_module("file_expiry", params, wrapper=[sys.executable, str(KILLER), str(number)])
         process.communicate(timeout=60)

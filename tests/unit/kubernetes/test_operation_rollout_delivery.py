@@ -84,3 +84,42 @@ def test_a_stateful_set_is_not_asked_about(memory: MemoryServer) -> None:
     put_tool(memory, FLAGGER, kind="StatefulSet")
     check_done(roll_out(memory, "StatefulSet", image="j", serve_seconds=0.0))
     assert not [request for request in memory.log if "canaries" in request.path or "rollouts" in request.path]
+
+
+@pytest.mark.parametrize(
+    ("marks", "words"),
+    [
+        (
+            {
+                "annotations": {
+                    "argocd.argoproj.io/tracking-id": "shop:apps/Deployment:n/w",
+                    "kubectl.kubernetes.io/last-applied-configuration": '{"spec": {"template": {}}}',
+                }
+            },
+            "it is kept by Argo CD application shop",
+        ),
+        (
+            {"ownerReferences": [{"apiVersion": "example.org/v1", "kind": "Shop", "name": "s", "controller": True}]},
+            "it belongs to Shop n/s (example.org/v1), whose operator may put its pod template back",
+        ),
+    ],
+)
+def test_a_restart_is_nothing_that_a_gitops_tool_has(memory: MemoryServer, marks: Json, words: str) -> None:
+    """Its annotation is in no Git; an operator makes the whole template, and takes it out again."""
+    RolloutControllers(memory).add("Deployment")
+    obj = memory.read("Deployment", NAMESPACE, "w")
+    obj["metadata"] = {**obj["metadata"], **marks}
+    memory.put(obj, manager="argocd-controller" if "annotations" in marks else "test")
+    for pod in memory.read_all("Pod"):
+        memory.remove("Pod", NAMESPACE, pod["metadata"]["name"])
+        pod["metadata"]["creationTimestamp"] = "2026-01-01T00:00:00Z"
+        memory.put(pod)
+    after = "2026-01-01T00:00:01Z"
+    assert words in roll_out(memory, image="j", check=True).msg
+    restart = roll_out(memory, restarted_after=after, check=True)
+    both = roll_out(memory, restarted_after=after, image="j", check=True)
+    assert words in both.msg
+    if "ownerReferences" in marks:
+        assert words in restart.msg
+    else:
+        assert check_done(restart).changed

@@ -13,11 +13,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives import serialization
 
 from ansible_collections.lowtide.ops.plugins.module_utils._backup.manifest import stamp
-from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import Refusal
+from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import OpsError, Refusal
 from ansible_collections.lowtide.ops.plugins.module_utils._common.retry import Deadline
 from ansible_collections.lowtide.ops.plugins.module_utils._pg_restore import evidence, judging
+from ansible_collections.lowtide.ops.plugins.module_utils._pgbackrest.checking import DAMAGE, check_copy
 from ansible_collections.lowtide.ops.plugins.module_utils._pgbackrest.drill_place import MARK, DrillPlace, find_server
 from ansible_collections.lowtide.ops.plugins.module_utils._pgbackrest.operations.restore_drill import (
     Drill,
@@ -25,6 +27,9 @@ from ansible_collections.lowtide.ops.plugins.module_utils._pgbackrest.operations
     find_newest,
 )
 from ansible_collections.lowtide.ops.plugins.module_utils._pgbackrest.private_server import (
+    PrivateServer,
+    ServerPrograms,
+    leave_out_libpq,
     make_restore_command,
     quote_setting,
     write_settings,
@@ -114,6 +119,117 @@ def test_settings_leave_no_way_out(tmp_path: Path) -> None:
     assert quote_setting("a'b\\c") == "'a''b\\\\c'"
 
 
+def test_what_a_version_has_of_its_own_is_set_there_only(tmp_path: Path) -> None:
+    """A setting that a server does not know ends its start; restartpoints are made as often as the original allows."""
+    for version, lines in (
+        (14, set()),
+        (15, {"archive_library"}),
+        (17, {"archive_library", "event_triggers"}),
+    ):
+        text = write_settings(
+            DrillPlace(str(tmp_path)), version=version, limits={}, restore_command="x", target="latest"
+        )
+        values = dict(line.split(" = ", 1) for line in text.splitlines())
+        assert {"archive_library", "event_triggers"} & values.keys() == lines
+        assert values.get("event_triggers", "'off'") == "'off'"
+        assert (values["checkpoint_timeout"], values["recovery_target"]) == ("'30s'", "''")
+
+
+def test_variables_of_libpq_lead_nowhere_else() -> None:
+    """Those of pgBackRest stay, where a site configures it by them."""
+    environment = {"PGHOST": "live", "PGOPTIONS": "-c a=b", "PGBACKREST_REPO1_PATH": "/r", "PATH": "/bin"}
+    assert leave_out_libpq(environment) == {"PGBACKREST_REPO1_PATH": "/r", "PATH": "/bin"}
+
+
+def make_programs(folder: Path, **programs: str) -> ServerPrograms:
+    """Programs of a server that are scripts."""
+    for name, script in {"postgres": "exec sleep 60", **programs}.items():
+        (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+        (folder / name).chmod(0o755)
+    return ServerPrograms(15, str(folder))
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[DrillPlace]:
+    """A directory that is taken."""
+    place = DrillPlace(str(tmp_path / "drill"))
+    place.open(Deadline(10))
+    yield place
+    place.close()
+
+
+def test_a_recovery_ends_before_the_file_system_is_full(
+    tmp_path: Path, place: DrillPlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """WAL between two checkpoints of the original stays, and the file system may be the one of production."""
+    free = iter([900, 500, 200, 101, 99])
+    monkeypatch.setattr("shutil.disk_usage", lambda _path: SimpleNamespace(free=1000 * MIB, total=1000 * MIB))
+    place.check_room(300 * MIB)
+    monkeypatch.setattr("shutil.disk_usage", lambda _path: SimpleNamespace(free=next(free) * MIB, total=1000 * MIB))
+    (place.data / "pg_wal").mkdir()
+    (place.data / "pg_wal/000000010000000000000001").write_bytes(b"\1" * MIB)
+    server = PrivateServer(place, make_programs(tmp_path), Deadline(30))
+    try:
+        with pytest.raises(OpsError, match=r"99.0 MiB are free there, 100.0 MiB are to stay free, .* takes 1.0 MiB"):
+            server.start(lambda: False)
+    finally:
+        server.end()
+
+
+@pytest.mark.parametrize("names", [{"PGBACKREST_STANZA"}, {"PGHOST", "PGBACKREST_STANZA"}])
+def test_a_server_has_the_variables_of_pgbackrest_only(
+    tmp_path: Path, place: DrillPlace, monkeypatch: pytest.MonkeyPatch, names: set[str]
+) -> None:
+    """Its restore_command is run with them."""
+    for name in names:
+        monkeypatch.setenv(name, "x")
+    server = PrivateServer(place, make_programs(tmp_path, postgres=f"env > {tmp_path}/seen"), Deadline(30))
+    with pytest.raises(OpsError, match="it ended with 0 before it had recovered"):
+        server.start(lambda: False)
+    seen = {line.partition("=")[0] for line in (tmp_path / "seen").read_text().splitlines()}
+    assert {name for name in seen if name.startswith("PG")} == {"PGBACKREST_STANZA"}
+
+
+STAMP = "2026-11-27 02:00:00.000 UTC [7]"
+TIMEOUT = f"{STAMP} 57014 ERROR:  canceling statement due to statement timeout\n"
+
+
+@pytest.mark.parametrize(
+    ("status", "output", "log", "damaged"),
+    [
+        (2, 'heap table "shop.public.t", block 3, offset 7:\n    xmin 9 precedes freeze', "", True),
+        (2, 'btree index "shop.public.i":', f"{STAMP} XX002 ERROR:  item order invariant violated\n{TIMEOUT}", True),
+        (2, 'heap table "shop.public.t":\n    ERROR:  canceling statement', TIMEOUT, False),
+        (2, "", f"{STAMP} 58030 ERROR:  could not read block 7 in file: Input/output error\n", False),
+        (2, "", f'{STAMP} 58P01 ERROR:  could not open file "base/5/16384": No such file or directory\n', True),
+        (2, "", f'{STAMP} 58P01 ERROR:  could not access file "$libdir/postgis-3": No such file\n', False),
+        (2, "", f"{STAMP} 53100 ERROR:  could not extend file\n{STAMP} 42P01 ERROR:  relation does not exist\n", True),
+        (2, "", "", True),
+        (1, "", f"{STAMP} 25006 ERROR:  cannot execute CREATE EXTENSION in a read-only transaction\n", False),
+        (1, "", f"{STAMP} 42501 ERROR:  permission denied\n", False),
+        (1, "", f"{STAMP} 00000 LOG:  server process (PID 8) was terminated by signal 11: Segmentation fault\n", True),
+        (1, "", f"{STAMP} 00000 LOG:  server process (PID 8) was terminated by signal 9: Killed\n", False),
+    ],
+)
+def test_what_a_check_says_is_told_from_what_keeps_it_from_looking(
+    place: DrillPlace, status: int, output: str, log: str, damaged: bool
+) -> None:
+    """A timeout that came with the backup is no damage; what was found is in the message."""
+    folder = place.path.parent
+    (folder / "output").write_text(output + "\n")
+    script = f"cat {folder}/output; echo of >&2; cat {folder}/log >> {place.run}/server.log; exit {status}"
+    programs = make_programs(folder, pg_amcheck=script)
+    (folder / "log").write_text(log)
+    (place.run / "server.log").write_text(f"{STAMP} XX001 ERROR:  of before\n")
+    server = PrivateServer(place, programs, Deadline(30))
+    with pytest.raises(OpsError) as raised:
+        check_copy(server, programs, place, user="u", list_databases=list, deadline=Deadline(30))
+    assert (raised.value.next_step == DAMAGE.rstrip(".")) is damaged
+    assert raised.value.obj == "pg_amcheck"
+    for line in (f"exit status {status}: of", *output.split("\n")):
+        assert line.strip() in raised.value.problem
+
+
 def test_the_newest_backup_against_which_nothing_is_known_is_taken() -> None:
     good, bad = make_backup("a", 10), make_backup("b", 20, damaged_at="T")
     builds_on_bad = make_backup("c", 30, references=("b",))
@@ -142,7 +258,8 @@ WEEK = timedelta(days=7)
     ("age", "interval", "words"),
     [
         (None, WEEK, "there is no evidence"),
-        (timedelta(days=3), WEEK, None),
+        (timedelta(hours=13), WEEK, None),
+        (timedelta(days=3), WEEK, "3 d old and would be 10 d old at the next run, allowed are 7 d"),
         (timedelta(days=6), WEEK, "6 d old and would be 13 d old at the next run, allowed are 7 d"),
         (timedelta(days=5), timedelta(days=1), None),
         (timedelta(days=6.5), timedelta(days=1), "would be 7 d 12 h old at the next run"),
@@ -162,13 +279,16 @@ def test_a_weekly_schedule_makes_a_drill_each_week(jitter: tuple[int, int]) -> N
     last = make_drills(None)
     for week in range(8):
         start = NOW + week * WEEK + timedelta(seconds=jitter[week % 2])
-        due = {"max_age": WEEK, "interval": judging.read_interval(params, WEEK)}
+        due: dict[str, Any] = {"max_age": WEEK, "interval": judging.read_interval(params, WEEK)}
         assert judging.explain_due(last, start, **due), f"week {week}"
         finished = start + timedelta(minutes=30)
         last = evidence.Drills(evidence.Drill("x", finished, {}, "n", b"", b""), [])
         assert judging.explain_due(last, start + timedelta(hours=6), **due) is None
         longer = WEEK + timedelta(days=1)
-        looking = {"max_age": longer, "interval": judging.read_interval({**params, "on_due": "fail"}, longer)}
+        looking: dict[str, Any] = {
+            "max_age": longer,
+            "interval": judging.read_interval({**params, "on_due": "fail"}, longer),
+        }
         assert judging.explain_due(last, start + WEEK + timedelta(minutes=20), **looking) is None
 
 
@@ -197,6 +317,19 @@ def key(tmp_path: Path) -> str:
     subprocess.run(["openssl", "genpkey", "-algorithm", "ed25519", "-out", path], check=True)
     path.chmod(0o600)
     return str(path)
+
+
+def test_a_key_is_read_by_an_old_library_too(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That of Ubuntu 20.04 asks for a backend, and told everybody that the key was none."""
+    load = serialization.load_pem_private_key
+
+    def load_as_before(data: bytes, password: bytes | None, backend: Any) -> Any:
+        assert backend is not None
+        return load(data, password)
+
+    monkeypatch.setattr(serialization, "load_pem_private_key", load_as_before)
+    signer = evidence.Signer(key)
+    assert signer.is_ours(b"body", signer.sign(b"body"))
 
 
 def test_evidence_of_others_does_not_count(tmp_path: Path, key: str) -> None:
@@ -253,6 +386,53 @@ def test_a_directory_is_taken_marked_and_left_empty(tmp_path: Path) -> None:
     with pytest.raises(Refusal, match="precious"):
         place.check()
     assert (path / "precious").exists()
+
+
+def test_the_mark_names_what_is_there_and_leads_nowhere_else(tmp_path: Path) -> None:
+    """What a file says is removed only below the directory, by a name that a drill gives; a new one is noted alone."""
+    path = tmp_path / "drills/drill"
+    names = (
+        "drill-0123abcd",
+        "drill-89abcdef",
+        "data",
+        "..",
+        "drill-0123abcd/..",
+        "../drill-76543210",
+        "drill-0123abcd.old",
+    )
+    for name in ("drill-0123abcd", "../drill-76543210"):
+        (path / name).mkdir(parents=True)
+    (path / MARK).write_text("\n".join(names))
+    place = DrillPlace(str(path))
+    assert place.list_left() == [path / "drill-0123abcd"]
+    assert place.open(Deadline(10)) == [str(path / "drill-0123abcd")]
+    assert (path / MARK).read_text() == f"{place.folder.name}\n"
+    place.close()
+    assert sorted(entry.name for entry in path.parent.iterdir()) == ["drill", "drill-76543210"]
+    for name in ("data", "drill-0123abcd.old"):
+        (path / name).mkdir()
+        (path / MARK).write_text(f"{name}\n")
+        other = DrillPlace(str(path))
+        with pytest.raises(Refusal, match=f"it has {name}, which no drill has put there"):
+            other.open(Deadline(10))
+        other.close()
+        assert (path / name).is_dir()
+        (path / name).rmdir()
+
+
+def test_a_directory_that_is_closed_to_this_user_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As are its parents: who has made it as somebody else is told so."""
+
+    def stat(path: Path, **_options: Any) -> Any:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    place = DrillPlace(str(tmp_path / "drill"))
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "stat", stat)
+        patch.setattr(Path, "read_text", stat)
+        for refused in (place.check, place.list_left):
+            with pytest.raises(Refusal, match="this user cannot use it: Permission denied"):
+                refused()
 
 
 @pytest.mark.parametrize("what", ["folder", "link", "unnamed"])

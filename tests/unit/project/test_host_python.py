@@ -20,6 +20,13 @@ ENTRIES = tuple(
 )
 """Modules whose tasks run on managed hosts, and not where the control host is."""
 NEWER = {"removeprefix", "removesuffix", "cache", "pairwise", "UTC", "is_relative_to", "readlink_to", "bit_count"}
+KEYWORDS = {
+    *("pipesize", "process_group", "encoding_errors", "delete_on_close", "onexc", "cancel_futures", "usedforsecurity"),
+    *("slots", "kw_only", "match_args", "weakref_slot", "root_dir", "include_hidden"),
+}
+"""Of functions that every Python has, arguments that the oldest has not."""
+FUNCTION_KEYWORDS = {"zip": {"strict"}, "write_text": {"newline"}, "rmtree": {"dir_fd"}, "Popen": {"user", "umask"}}
+"""As KEYWORDS, where other functions have had one of that name for longer."""
 GENERICS = {"dict", "list", "set", "tuple", "type", "frozenset"}
 
 
@@ -73,6 +80,25 @@ def drop_annotations(tree: ast.AST) -> ast.AST:
     return tree
 
 
+def walk_in_the_oldest(tree: ast.AST) -> Iterator[ast.AST]:
+    """Yield the nodes of a tree but those that only a newer Python comes to."""
+    pending = [tree]
+    while pending:
+        node = pending.pop()
+        yield node
+        if isinstance(node, ast.If) and ast.unparse(node.test).startswith("sys.version_info >="):
+            pending += node.orelse
+        else:
+            pending += ast.iter_child_nodes(node)
+
+
+def list_newer_keywords(call: ast.Call) -> list[str]:
+    """Return the arguments of a call, by their names, that the oldest Python does not know."""
+    name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+    newer = KEYWORDS | FUNCTION_KEYWORDS.get(name, set())
+    return [keyword.arg for keyword in call.keywords if keyword.arg in newer]
+
+
 def is_union_of_sets_or_flags(left: ast.expr, right: ast.expr) -> bool:
     """Return whether an ``|`` is one that every Python has; that of dictionaries and types is newer."""
     return any(
@@ -93,10 +119,10 @@ def find_newer(source: str) -> list[str]:
     except SyntaxError as error:
         return [f"{error.lineno}: {error.msg}"]
     found: list[str] = []
-    for node in ast.walk(tree):
+    for node in walk_in_the_oldest(tree):
         words = ""
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "zip" and node.keywords:
-            words = "zip(strict=)"
+        if isinstance(node, ast.Call) and (keywords := list_newer_keywords(node)):
+            words = f"{ast.unparse(node.func)}({', '.join(keywords)}=)"
         elif isinstance(node, ast.Attribute) and node.attr in NEWER:
             words = node.attr
         elif isinstance(node, ast.ImportFrom) and any(alias.name in NEWER for alias in node.names):
@@ -162,8 +188,17 @@ def test_the_imports_are_followed() -> None:
         "import functools\n@functools.cache\ndef f(): pass",
         "from datetime import UTC",
         "kind = dict[str, int]",
+        "start(pipesize=1)",
+        "@dataclass(slots=True)\nclass A: pass",
+        "path.write_text('a', newline='')",
+        "if sys.version_info >= (3, 10):\n    pass\nelse:\n    start(pipesize=1)",
     ],
 )
 def test_what_is_newer_is_found(source: str) -> None:
     """Each kind of it."""
     assert find_newer(source)
+
+
+def test_what_only_a_newer_python_comes_to_may_be_newer() -> None:
+    """As the larger pipes of pipeline.py."""
+    assert find_newer("if sys.version_info >= (3, 10):\n    start(pipesize=1)") == []

@@ -13,8 +13,8 @@ from support.import_levels import check_levels, check_packages, find_level, pack
 LEVELS = {
     "module_utils._common": [
         ["errors", "redaction", "retry", "text", "timestamps"],
-        ["amounts", "bundle", "dependencies", "outcome", "series"],
-        ["caps"],
+        ["amounts", "bundle", "dependencies", "outcome"],
+        ["caps", "series"],
         ["module"],
     ],
     "module_utils._backup": [
@@ -48,6 +48,7 @@ LEVELS = {
     "module_utils._pgbackrest": [
         ["drill_place", "repository"],
         ["plan", "private_server", "program"],
+        ["checking"],
         ["operations"],
     ],
     "module_utils._kafka": [

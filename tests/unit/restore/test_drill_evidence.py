@@ -77,6 +77,28 @@ def test_evidence_of_a_wrong_clock_hides_none_that_counts() -> None:
 
 
 @pytest.mark.parametrize(
+    ("query", "name"), [("SELECT 1", "1"), ("SELECT 2 ", "2"), ("SELECT 3", None), (None, "2"), ("", "2")]
+)
+def test_evidence_of_another_query_does_not_count(query: str | None, name: str | None) -> None:
+    """The one before it does, if it has asked the same; who only looks need not know the query."""
+    place, now = Place("b", "team", "shop", "7"), datetime(2026, 11, 27, tzinfo=UTC)
+    own = {"proven": True, "database": "shop", "source_system_identifier": "7", "finished_at": "2026-11-26T00:00:00Z"}
+    written = {
+        f"{evidence.name_folder(place)}{number}.json": evidence.write_document({**own, "query": f"SELECT {number}\n"})
+        for number in (1, 2)
+    }
+    keys = [key + end for key in written for end in ("", ".sig")]
+    bucket: Any = SimpleNamespace(
+        list_objects=lambda _folder: [SimpleNamespace(key=key) for key in keys],
+        read=lambda key: written.get(key, b"s"),
+        url=lambda key: key,
+    )
+    signer: Any = SimpleNamespace(is_ours=lambda _body, _signature: True)
+    found = evidence.find_last(bucket, place, signer, latest=now, query=query)
+    assert (None if found.last is None else found.last.name, found.bad) == (name, [])
+
+
+@pytest.mark.parametrize(
     ("facts", "options", "words"),
     [
         ({}, {"changed": True}, "restored backup R to C, compared"),

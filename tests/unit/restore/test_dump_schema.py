@@ -50,6 +50,29 @@ def test_who_may_come_in_is_for_the_live_name() -> None:
     assert made.limits == ["ALTER DATABASE c CONNECTION LIMIT = 0;", "ALTER DATABASE c IS_TEMPLATE = true;"]
 
 
+def test_what_a_role_owns_is_named() -> None:
+    """Also large objects, whose owner is in no statement."""
+    text = write_dump(
+        (
+            "SCHEMA",
+            "-",
+            "public",
+            '-- *not* creating schema, since initdb creates it\n\n\nALTER SCHEMA public OWNER TO "P";',
+        ),
+        (
+            "DEFAULT ACL",
+            "shop",
+            "TABLES",
+            'ALTER DEFAULT PRIVILEGES FOR ROLE "P" IN SCHEMA shop GRANT SELECT ON TABLES TO x;',
+        ),
+        ("COMMENT", "public", "TABLE t", "COMMENT ON TABLE public.t IS '\nALTER TABLE u OWNER TO \"P\";\n';"),
+    )
+    schema = read_schema(text)._replace(object_owners=frozenset({"P"}))
+    assert schema.find_owned("P") == ["default acl shop.TABLES", "large objects", "schema public"]
+    assert schema.find_owned("o") == ["database shop"]
+    assert schema.find_owned("x") == []
+
+
 def test_tablespaces_of_a_dump_are_found() -> None:
     """Those that it sets, and that of the database."""
     text = HEAD.replace("ENCODING = 'UTF8'", "ENCODING = 'UTF8' TABLESPACE = slow")

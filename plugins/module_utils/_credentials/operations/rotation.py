@@ -442,7 +442,8 @@ class Rotation:
         )
         end = REVERTED if is_back else FINISHED
         self.outcome.before, self.outcome.after = {"phase": note.phase}, {"phase": end}
-        self._check_login(is_new=True)
+        # Long after the switch no server is a moment behind: whoever is refused then has put another password there.
+        self._check_login(is_new=compute_age(note, now=self._read_clock()) < PROPAGATION)
         if self.module.check_mode:
             self.outcome.changed = True
             return

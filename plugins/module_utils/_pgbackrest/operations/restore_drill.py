@@ -28,6 +28,7 @@ from ..._common.timestamps import format_utc
 from ..._pg_restore import evidence, judging
 from ..._postgresql.connection import Session, Settings, driver_error, new_run_id
 from ..._postgresql.errors import sql_error
+from .. import checking
 from ..drill_place import DrillPlace
 from ..plan import is_sound
 from ..private_server import OLDEST, PrivateServer, ServerPrograms, make_restore_command
@@ -97,7 +98,7 @@ class Drill:
             judging.check_query(params["query"])
             refuse_missing(params, "directory", "database")
         judging.refuse_no_key(params)
-        if os.geteuid() == 0:
+        if self._runs and os.geteuid() == 0:
             raise Refusal(
                 obj="this task",
                 problem="it runs as root, and PostgreSQL does not start as root",
@@ -112,6 +113,7 @@ class Drill:
         # Without a key or a directory no drill is made: that was refused above.
         self._signer = t.cast("evidence.Signer", signer)
         self._place = DrillPlace(params["directory"] or "")
+        self._query = (params["query"] or "").strip()
         self._warn = module.warn
         self._program = PgBackRest(
             stanza=params["stanza"],
@@ -126,7 +128,7 @@ class Drill:
         params, outcome = self._params, self._outcome
         outcome.facts["version"] = self._program.check_version()
         stanza = self._program.read_usable()
-        expected = {
+        stanza_of = {
             "format": evidence.FORMAT,
             "format_version": evidence.FORMAT_VERSION,
             "proven": True,
@@ -135,10 +137,16 @@ class Drill:
             "source_system_identifier": stanza.system_identifier,
         }
         now = datetime.now(UTC)
-        drills = evidence.find_last_local(params["evidence_dir"], self._verifier, expected=expected, latest=now + SKEW)
-        why = judging.explain_due(drills, now, max_age=self._max_age, interval=self._interval)
+        asked = self._list_expected()
+        drills = evidence.find_last_local(
+            params["evidence_dir"], self._verifier, expected={**stanza_of, **asked}, latest=now + SKEW
+        )
+        what = f" with this {join_some([name.replace('_option', '') for name in asked])}"
+        why = judging.explain_due(drills, now, max_age=self._max_age, interval=self._interval, what=what)
         self._report(drills, now, why)
         if why is None:
+            if self._runs:
+                self._clear_up()
             return
         title = f"restore drill of stanza {stanza.name}"
         if not self._runs:
@@ -149,6 +157,8 @@ class Drill:
             )
         backup = choose_backup(stanza, params["backup"])
         outcome.facts["backup"] = describe(backup)
+        if params["backup"] == LATEST:
+            self._tell_passed(stanza, backup)
         version = int(backup.archive_id.partition("-")[0].partition(".")[0])
         if version < OLDEST:
             raise Refusal(
@@ -168,10 +178,25 @@ class Drill:
         if self._check_mode:
             outcome.changed = True
             return
-        self._perform(stanza, backup, programs, expected)
+        self._perform(stanza, backup, programs, stanza_of)
+
+    def _list_expected(self) -> dict[str, t.Any]:
+        """Return what evidence has to say of what was drilled. Who makes no drill need not give all of it."""
+        params = self._params
+        # Who has replayed all WAL has replayed what a backup needs as well.
+        expected: dict[str, t.Any] = {"target": LATEST if params["target"] == LATEST else (LATEST, params["target"])}
+        if params["backup"] == LATEST:
+            expected["backup_option"] = LATEST
+        else:
+            expected["backup"] = params["backup"]
+        if params["database"]:
+            expected["database"] = params["database"]
+        if self._query:
+            expected["query"] = self._query
+        return expected
 
     def _perform(
-        self, stanza: Stanza, backup: Backup, programs: ServerPrograms, expected: t.Mapping[str, t.Any]
+        self, stanza: Stanza, backup: Backup, programs: ServerPrograms, stanza_of: t.Mapping[str, t.Any]
     ) -> None:
         facts, started, clock = self._outcome.facts, datetime.now(UTC), time.monotonic()
         server = PrivateServer(self._place, programs, self._deadline)
@@ -195,7 +220,14 @@ class Drill:
             self._judge_age(newest, started)
             answer = self._ask()
             rto = time.monotonic() - clock
-            checks = self._check(server, programs)
+            checks = checking.check_copy(
+                server,
+                programs,
+                self._place,
+                user=self._params["superuser"],
+                list_databases=self._list_databases,
+                deadline=self._deadline,
+            )
         except BaseException:
             # What was found is in the result, and a copy for each night fills the disk.
             failure = self._clear(server)
@@ -204,9 +236,10 @@ class Drill:
             raise
         failure = self._clear(server)
         document = {
-            **expected,
+            **stanza_of,
             "database": self._params["database"],
             "backup": backup.label,
+            "backup_option": LATEST if self._params["backup"] == LATEST else backup.label,
             "backup_type": backup.type,
             "backup_taken_at": format_utc(backup.started),
             "server_version": str(programs.version),
@@ -218,9 +251,10 @@ class Drill:
             "rto_seconds": round(rto, 3),
             "restore_seconds": facts["restore_seconds"],
             "recovery_seconds": facts["recovery_seconds"],
-            "query": self._params["query"],
+            "query": self._query,
             "answer": answer,
             "checks": checks,
+            "passed_over": facts["passed_over"],
             "node": platform.node(),
             "copy_removed": failure is None,
             "public_key": self._signer.public_key,
@@ -246,6 +280,7 @@ class Drill:
             backup=None,
             drill=None,
             removed=[],
+            passed_over=[],
         )
         if why is None and last is not None:
             stanza = self._params["stanza"]
@@ -255,6 +290,32 @@ class Drill:
             self._outcome.evidence = [
                 f"{last.url}: backup {last.document['backup']} proven {last.document['finished_at']}"
             ]
+
+    def _tell_passed(self, stanza: Stanza, chosen: Backup) -> None:
+        """Name the newer backups that do not count: the drill is of an older one for as long as there are only such."""
+        passed = list_passed(stanza, chosen)
+        self._outcome.facts["passed_over"] = [{"backup": label, "problem": problem} for label, problem in passed]
+        for label, problem in passed:
+            self._warn(f"backup {label} is newer than {chosen.label} and was passed over: {problem}")
+
+    def _clear_up(self) -> None:
+        """Remove what an earlier drill has left, where none is due: it is all of the data, and the next may be far."""
+        left = [str(folder) for folder in self._place.list_left()]
+        if not left or self._place.is_in_use():
+            return
+        outcome = self._outcome
+        outcome.plan = [
+            PlanItem(folder, "remove it", "an earlier drill has left it", reversible=False) for folder in left
+        ]
+        outcome.summary += f"; {'would remove' if self._check_mode else 'removed'} {join_some(left)}"
+        outcome.changed = True
+        if self._check_mode:
+            return
+        outcome.write_attempted = True
+        try:
+            outcome.facts["removed"] = self._place.clear_left(self._deadline)
+        finally:
+            self._place.close()
 
     def _plan(self, backup: Backup) -> None:
         place = f"directory {self._place.path}"
@@ -272,7 +333,8 @@ class Drill:
         settings = Settings(
             host=str(self._place.socket), port=5432, user=self._params["superuser"], dbname=database, sslmode="disable"
         )
-        return Session(settings, module="pgbackrest_restore_drill", run_id=new_run_id())
+        # A database whose transactions are read only is as good as any: this only reads.
+        return Session(settings, module="pgbackrest_restore_drill", run_id=new_run_id(), writes=False)
 
     def _recover(self, server: PrivateServer) -> Recovered:
         """Start the server, and wait until it has recovered and accepts writes."""
@@ -350,28 +412,6 @@ class Drill:
         self._outcome.facts["answer"] = rows
         return judging.judge_answer(rows, obj=f"query on database {database} of the restored server")
 
-    def _check(self, server: PrivateServer, programs: ServerPrograms) -> list[str]:
-        """Have all of it read: by amcheck where there is one, by checksums where there are any, else by a dump."""
-        step = "The backup has damage that the restore brought along. Look into the database itself (corruption_triage)"
-        socket, user = str(self._place.socket), self._params["superuser"]
-        connection = ("-h", socket, "-p", "5432", "-U", user)
-        checks: list[str] = []
-        if programs.find("pg_amcheck"):
-            every = ("--all", "--install-missing", "--no-strict-names")
-            programs.run("pg_amcheck", *connection, *every, deadline=self._deadline, next_step=step)
-            checks.append("pg_amcheck: every table and B-tree index of every database")
-        if not server.has_checksums:
-            for database in self._list_databases():
-                options = ("-f", os.devnull, "-d", database)
-                programs.run("pg_dump", *connection, *options, deadline=self._deadline, next_step=step)
-            checks.append("pg_dump: every row of every database; without data checksums, and so not every block")
-        server.stop()
-        if server.has_checksums:
-            data = str(self._place.data)
-            programs.run("pg_checksums", "--check", "-D", data, deadline=self._deadline, next_step=step)
-            checks.append("pg_checksums: every block")
-        return checks
-
     def _list_databases(self) -> list[str]:
         with self._connect(self._params["database"]) as session:
             rows = session.query("SELECT datname::text FROM pg_catalog.pg_database WHERE datallowconn ORDER BY 1")
@@ -418,11 +458,7 @@ def choose_backup(stanza: Stanza, label: str) -> Backup:
             problem=f"the repository has {join_some(sorted(current)) or 'none'}",
             next_step="Correct the option backup",
         )
-    usable = [
-        backup
-        for backup in current.values()
-        if is_sound(backup) and all(name in current and is_sound(current[name]) for name in backup.references)
-    ]
+    usable = [backup for backup in current.values() if explain_unusable(backup, current) is None]
     if not usable:
         raise Refusal(
             obj=f"stanza {stanza.name}",
@@ -430,3 +466,20 @@ def choose_backup(stanza: Stanza, label: str) -> Backup:
             next_step="Make one with lowtide.ops.pgbackrest_backup, then drill",
         )
     return max(usable, key=lambda backup: backup.ended)
+
+
+def list_passed(stanza: Stanza, chosen: Backup) -> list[tuple[str, str]]:
+    """Return the backups of the cluster that are newer than the chosen one, each with why it does not count."""
+    current = {backup.label: backup for backup in stanza.backups if backup.is_current}
+    newer = sorted((entry for entry in current.values() if entry.ended > chosen.ended), key=lambda entry: entry.ended)
+    return [(backup.label, explain_unusable(backup, current) or "") for backup in newer]
+
+
+def explain_unusable(backup: Backup, current: t.Mapping[str, Backup]) -> str | None:
+    """Return what is known against a backup of those of the cluster, by their labels; None where nothing is."""
+    if backup.has_errors:
+        return "it found pages with an invalid checksum in the database"
+    if backup.damaged_at:
+        return f"damage of it was found at {backup.damaged_at}"
+    lacking = [name for name in backup.references if name not in current or not is_sound(current[name])]
+    return f"it builds on {join_some(lacking)}, which is damaged or gone" if lacking else None

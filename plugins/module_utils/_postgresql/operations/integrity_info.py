@@ -99,11 +99,9 @@ def inform_integrity(module: AnsibleModule, outcome: Outcome) -> None:
             catalogs=params["system_catalogs"],
         )
         relations = list_all()
-        refuse_unknown(
-            settings.target,
-            "tables" if tables else "schemas",
-            find_unknown(session, relations, schemas=params["schemas"] or None, tables=tables),
-        )
+        unknown = find_unknown(session, relations, schemas=params["schemas"] or None, tables=tables)
+        refuse_unknown(settings.target, "schemas", unknown[0])
+        refuse_unknown(settings.target, "tables", unknown[1])
         examination = Examination([], [], [], [])
         if amcheck is None:
             reason = "the extension amcheck is not installed in this database"
