@@ -39,7 +39,7 @@ _value:
 import typing as t
 
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import OpsError
-from ansible_collections.lowtide.ops.plugins.plugin_utils._health_inputs import plan_checks
+from ansible_collections.lowtide.ops.plugins.plugin_utils._health_inputs import NothingDeclared, plan_checks
 
 
 def plan(inputs: t.Mapping[str, t.Any], host: str) -> dict[str, t.Any]:
@@ -47,7 +47,7 @@ def plan(inputs: t.Mapping[str, t.Any], host: str) -> dict[str, t.Any]:
     try:
         return {"refusal": "", **plan_checks(inputs, host)}
     except OpsError as error:
-        return {"refusal": str(error)}
+        return {"refusal": str(error), "declares_nothing": isinstance(error, NothingDeclared)}
 
 
 class FilterModule:

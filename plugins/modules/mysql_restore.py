@@ -28,7 +28,8 @@ description:
     database; those are dropped before and made anew after it, in both, by scripts that were noted first. Until then the
     tables are in place without them, so a database that any session uses is refused. That is asked before the work begins,
     once more after all is loaded and compared, and right before the rename. Where a run fails between the drop and the
-    rename, it makes again what it has dropped, and says so.
+    rename, it makes again what it has dropped, and says so. In check mode sessions are a warning and C(blockers), since
+    clients are stopped after the rehearsal.
     A table that a transaction holds from elsewhere ends the run after 5 seconds, before anything is moved or dropped.
   - Events do not run beside, nor in the kept original. Their scripts are in its table C(_lowtide_restore). An event whose
     time has passed since the backup is dropped by the server as soon as it is made, or made disabled; it is named in

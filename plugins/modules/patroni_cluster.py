@@ -20,9 +20,10 @@ description:
     had more when it was noted last.
   - A member that is silent, that was there before, or whose address is only in O(urls) may be a second primary whose
     Patroni is gone. It is a standby where it streams from a member that answers, by its name and its address
-    (C(postgresql.connect_address)). It is off where its PostgreSQL refuses connections and that of each member that runs
-    takes one from here; a firewall that rejects looks the same. Where it takes one, the run fails. Where neither can be
-    seen, RV(blockers), a warning and RV(summary) say so. Take an address out of O(urls) only where PostgreSQL is off.
+    (C(postgresql.connect_address)). Where no address tells, as behind NAT, whether it is the one of its name is not
+    known. It is off where its PostgreSQL refuses connections and that of each member that runs takes one from here; a
+    firewall that rejects looks the same. Where it takes one, the run fails. Where neither can be seen, or is known,
+    RV(blockers), a warning and RV(summary) say so. Take an address out of O(urls) only where PostgreSQL is off.
   - An answer of Patroni that is lost, late or 503 is no verdict. The members are asked until there is one.
   - It ends when one member accepts writes, its timeline has risen, and every member that ran before, the old leader among
     them, streams on that timeline. With C(synchronous_mode) as many members have to confirm commits as before, which takes

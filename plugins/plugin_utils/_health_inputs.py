@@ -21,6 +21,10 @@ Json = dict[str, t.Any]
 Inputs = t.Mapping[str, t.Any]
 
 
+class NothingDeclared(Refusal):
+    """A host has nothing that could be checked, which is no mistake where another host of the play has."""
+
+
 class Need(t.NamedTuple):
     """An input without which a kind cannot be checked: its ``key``, and the site variable that it falls back on."""
 
@@ -122,7 +126,7 @@ def list_checks(inputs: Inputs, host: str) -> list[str]:
         declared = [kind for kind in NEEDS if not list_missing(kind, inputs)]
         if not declared:
             partial = "; ".join(f"{kind} lacks {' and '.join(lacks)}" for kind, lacks in list_unchecked(inputs).items())
-            raise Refusal(
+            raise NothingDeclared(
                 obj=f"host {host}",
                 problem="it declares nothing whose health could be checked" + (f" ({partial})" if partial else ""),
                 next_step="Set what one of the checks needs ("

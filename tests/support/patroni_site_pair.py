@@ -29,6 +29,8 @@ class SiteStandIn:
 
     ``code`` is the status of each answer to a reading and ``patch_code`` of each to a write, where they are no 200.
     The next ``conflicts`` changes of standby_cluster are answered 409, as where another client's change came before.
+    ``next_codes`` answer the next writes of any kind: 0 is no answer, and a negative one answers what was done.
+    ``on_refusal`` is called before a write is answered by another code than 200.
     ``on_patch`` is called after a write of ``patches`` has been done; ``claims`` are what runs note of themselves.
     """
 
@@ -38,6 +40,8 @@ class SiteStandIn:
         self.position, self.timeline = 5000, 3
         self.code = self.patch_code = 200
         self.conflicts = 0
+        self.next_codes: list[int] = []
+        self.on_refusal: Callable[[], None] = lambda: None
         self.patches: list[Json] = []
         self.claims: list[Json] = []
         self.status: Json = {}
@@ -112,9 +116,14 @@ class SiteStandIn:
                 code = site.patch_code
                 if "standby_cluster" in body and site.conflicts:
                     site.conflicts, code = site.conflicts - 1, 409
-                if code == 200:
+                if site.next_codes:
+                    code = site.next_codes.pop(0)
+                if code == 200 or code < 0:
                     site.patch(body)
-                self.answer(code, site.config)
+                else:
+                    site.on_refusal()
+                if code:
+                    self.answer(abs(code), site.config)
 
             def answer(self, code: int, document: Json) -> None:
                 self.send_response(code)

@@ -74,8 +74,7 @@ def test_what_is_not_declared_is_refused(window: FastWindow, options: dict[str, 
 
 
 def test_the_databases_are_named_where_there_are_several(window: FastWindow) -> None:
-    options = {name: value for name, value in OPTIONS.items() if name != "disaster_recovery_hosts"}
-    played = window.play(**options)
+    played = window.play(playbook=PLAYBOOK, disaster_recovery="restore")
     assert played.rc == 2
     assert "disaster_recovery_hosts is not set, and the group databases has db1, db2." in " ".join(played.out.split())
     assert not (window.folder / "state").exists()
@@ -133,13 +132,15 @@ def test_what_is_declared_for_each_recovery_holds() -> None:
     for name, steps in declared.items():
         text = json.dumps(steps).replace('"{{ __disaster_recovery_hosts }}"', '["d"]')
         text = text.replace('"{{ __disaster_recovery_workloads }}"', '["workloads"]')
+        text = text.replace('"{{ __disaster_recovery_looked_at }}"', '["control", "d"]')
         declaration = Declaration.from_entries(json.loads(text), inventory)
         recovery = declaration[name]
         assert recovery.irreversible
         assert recovery.plan is (name != "site_failover"), "its last tasks are done again by a run that resumes"
         assert "e" not in {host for step in declaration for host in step.hosts}
         assert declaration["backup"].only_after == ((name,) if recovery.plan else ())
-        assert [step.name for step in declaration][-2:] == ["health", "backup"]
+        assert [step.name for step in declaration][-2:] == ["backup", "health"]
+        assert declaration["health"].hosts == ("c", "d"), "where a database is declared, health looks at it"
     assert list(declared) == ["restore", "failover", "site_failover"]
     with pytest.raises(Refusal):
         Declaration.from_entries([{"name": "restore", "role": "r", "hosts": ["x"]}], inventory)
@@ -187,7 +188,7 @@ def test_a_site_without_workloads_says_that_none_are_stopped(window: FastWindow)
     chosen = {"disaster_recovery": "restore", "disaster_recovery_hosts": ""}
     composed = compose(window, inventory, disaster_recovery_workloads=[], **chosen)
     declaration = declare(composed, **groups)
-    assert [step.name for step in declaration] == ["triage", "restore", "health", "backup"]
+    assert [step.name for step in declaration] == ["triage", "restore", "backup", "health"]
     assert declaration["restore"].needs == ()
     assert declaration["restore"].hosts == ("shop_db",)
 
@@ -197,6 +198,52 @@ def test_a_site_without_workloads_says_that_none_are_stopped(window: FastWindow)
     assert [step.name for step in declaration][:4] == ["triage", "shutdown", "restore", "startup"]
     assert declaration["shutdown"].hosts == ("w1",)
     assert declaration["restore"].needs == ("shutdown",)
+
+
+@pytest.mark.parametrize(
+    ("answer", "stopped"),
+    [
+        (None, ("w1",)),
+        ("", ("w1",)),
+        ("w2", ("w2",)),
+        ("w1, w2", ("w1", "w2")),
+        (["workloads", "w2"], ("w1", "w2")),
+        ([], None),
+        ("[]", None),
+    ],
+)
+def test_only_an_empty_list_says_that_nothing_is_stopped(
+    window: FastWindow, answer: list[str] | str | None, stopped: tuple[str, ...] | None
+) -> None:
+    """A blank answer of a survey is an empty text or null, and none given."""
+    groups = {"databases": ["shop_db"], "workloads": ["w1"], "others": ["w2"]}
+    inventory = write_inventory(window.folder, **groups)
+    chosen = {"disaster_recovery": "restore", "disaster_recovery_hosts": "shop_db"}
+    declaration = declare(compose(window, inventory, disaster_recovery_workloads=answer, **chosen), **groups)
+    assert ("shutdown" in [step.name for step in declaration]) == (stopped is not None)
+    if stopped is not None:
+        assert declaration["shutdown"].hosts == stopped
+        assert declaration["restore"].needs == ("shutdown",)
+    assert declaration["health"].hosts == ("controller", "shop_db")
+
+
+@pytest.mark.parametrize("answer", ["", None])
+def test_a_blank_answer_does_not_say_that_nothing_is_stopped(window: FastWindow, answer: str | None) -> None:
+    """Of a survey, where the group workloads has no host."""
+    inventory = write_inventory(window.folder, databases=["shop_db"])
+    played = window.play(
+        playbook=PLAYBOOK, inventory=inventory, disaster_recovery="restore", disaster_recovery_workloads=answer
+    )
+    assert played.rc == 2
+    assert "the group workloads has no host, so that nothing would be stopped" in " ".join(played.out.split())
+    assert not (window.folder / "state").exists()
+
+
+def test_a_list_of_the_site_names_its_own_hosts(window: FastWindow) -> None:
+    """Several databases, of which it uses none, do not have to be told apart for it."""
+    played = window.play(**{name: value for name, value in OPTIONS.items() if name != "disaster_recovery_hosts"})
+    assert played.rc == 0, played.out
+    assert list_changed(window, 1) == CHANGED
 
 
 def test_a_recovery_of_mariadb_as_documented_brings_the_backup_into_place(window: FastWindow) -> None:
@@ -218,7 +265,7 @@ def test_a_recovery_of_mariadb_as_documented_brings_the_backup_into_place(window
 
 def test_a_blank_answer_names_no_database(window: FastWindow) -> None:
     """Of a survey, where there are several."""
-    played = window.play(**{**OPTIONS, "disaster_recovery": "site_failover", "disaster_recovery_hosts": ""})
+    played = window.play(playbook=PLAYBOOK, disaster_recovery="site_failover", disaster_recovery_hosts="")
     assert played.rc == 2
     said = " ".join(played.out.split())
     assert "disaster_recovery_hosts is not set, and the group databases has db1, db2." in said

@@ -89,7 +89,7 @@ CONFIG_OF_OPTION = {
 
 
 def client_config(options: Mapping[str, t.Any]) -> dict[str, t.Any]:
-    """Configuration of librdkafka from the module's connection options; options that are None are left out."""
+    """Configuration of librdkafka from the module's connection options; what is None or empty is left out."""
     milliseconds = int(options["request_timeout"] * 1000)
     config: dict[str, t.Any] = {
         "bootstrap.servers": ",".join(options["brokers"]),
@@ -104,7 +104,7 @@ def client_config(options: Mapping[str, t.Any]) -> dict[str, t.Any]:
         "allow.auto.create.topics": False,
     }
     for option, name in CONFIG_OF_OPTION.items():
-        if options.get(option) is not None:
+        if options.get(option):  # AWX sets an empty variable for a field without a value
             config[name] = options[option]
     return config
 

@@ -169,5 +169,5 @@ def restore(module: AnsibleModule, outcome: Outcome) -> None:
             database=options.database,
             system_identifier=params["server"] or settings.server_name,
         )
-        work = Restore(session=session, bucket=bucket, place=place, options=options, outcome=outcome)
+        work = Restore(session=session, bucket=bucket, place=place, options=options, outcome=outcome, warn=module.warn)
         work.ensure(check=module.check_mode)

@@ -118,8 +118,8 @@ def _kill(session: Session, connection: int) -> None:
             raise
 
 
-def refuse_used(session: Session, database: str, blockers: list[Blocker], *, then: str) -> None:
-    """Refuse while sessions use a database, each by its user; ``then`` is what is to be known besides."""
+def find_use(session: Session, database: str, blockers: list[Blocker]) -> str:
+    """Add who uses a database to ``blockers``, and return it in words; empty where nobody does."""
     sessions = _list_sessions(session, database)
     blockers += [
         Blocker(
@@ -130,11 +130,17 @@ def refuse_used(session: Session, database: str, blockers: list[Blocker], *, the
         )
         for row in sessions
     ]
-    if sessions:
-        names = join_some([f"{row['user']} from {row['host']} (connection {row['id']})" for row in sessions])
+    names = join_some([f"{row['user']} from {row['host']} (connection {row['id']})" for row in sessions])
+    return f"it is in use by {format_count(len(sessions), 'session')}: {names}" if sessions else ""
+
+
+def refuse_used(session: Session, database: str, blockers: list[Blocker], *, then: str) -> None:
+    """Refuse while sessions use a database, each by its user; ``then`` is what is to be known besides."""
+    problem = find_use(session, database, blockers)
+    if problem:
         raise Refusal(
             obj=f"database {database} on {session.settings.target}",
-            problem=f"it is in use by {format_count(len(sessions), 'session')}: {names}",
+            problem=problem,
             next_step=f"Stop its clients (role shutdown), and run again; {then}",
         )
 

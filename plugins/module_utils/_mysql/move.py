@@ -12,7 +12,6 @@ Private to lowtide.ops: do not import from other collections.
 
 from __future__ import annotations
 
-import re
 import typing as t
 
 from .._backup.pipeline import Pipeline
@@ -22,6 +21,7 @@ from .._common.retry import Deadline
 from .._common.text import format_count, join_some
 from . import programs, schema
 from .connection import quote_name
+from .definitions import ORDER, ROUTINES, lacks_what_it_needs, rank, word_replacement
 from .dump_text import DumpText
 from .errors import read_code
 from .events import explain_inactive, read_event
@@ -35,6 +35,7 @@ from .restore_state import (
     MOVING,
     READ_SCRIPTS,
     REMOVE_SCRIPTS,
+    RESTORED,
     Note,
     read_note,
     refuse_interrupted,
@@ -61,11 +62,6 @@ MAKE_AGAIN_SECONDS = 60
 """For so long it is tried to make again what was dropped, while a transaction holds a table that it belongs to."""
 INVALID_VIEW = 1356
 _ENDED = "SELECT CONVERT_TZ(%s, %s, '+00:00') <= UTC_TIMESTAMP() AS ended"
-ROUTINES = ("FUNCTION", "PROCEDURE", "PACKAGE", "PACKAGE BODY")
-ORDER = (*ROUTINES, "VIEW", "TRIGGER", "EVENT")
-"""In which order definitions are made; dropped in the reverse of it."""
-_DROP_ROUTINE = re.compile(rb"^/\*!\d+ DROP (?:FUNCTION|PROCEDURE|PACKAGE|PACKAGE BODY) IF EXISTS .*\n", re.MULTILINE)
-_CREATE = re.compile(rb"^DELIMITER ;;\nCREATE (?!OR REPLACE\b)", re.MULTILINE)
 
 
 def refuse_unclear(dump: DumpText, obj: str, untouched: str) -> None:
@@ -125,7 +121,6 @@ class Move:
 
         Of an interrupted move too, as long as its tables have not been renamed: clients may have been started again.
         """
-        obj = f"database {self._database} on {self._session.settings.target}"
         is_begun = self._is_begun()
         self._refuse_used(
             "nothing has been moved"
@@ -136,7 +131,12 @@ class Move:
                 else ""
             )
         )
-        noted = self._scripts("original") if is_begun else {}
+        self.refuse_breaking(contents)
+
+    def refuse_breaking(self, contents: Contents) -> None:
+        """Refuse what the move would break, whoever uses the database: foreign keys, definers, broken views."""
+        obj = f"database {self._database} on {self._session.settings.target}"
+        noted = self._scripts("original") if self._is_begun() else {}
         broken = [name for name in self._list_broken_views() if ("VIEW", name) not in noted]
         if broken:
             raise Refusal(
@@ -213,22 +213,45 @@ class Move:
         self._session.execute(f"SET SESSION lock_wait_timeout={programs.LOCK_WAIT}")
         self._outcome.write_attempted = True
         names = self._make_again()
-        kept = schema.read_schema(self._session, self._kept)
-        note = None if kept is None else read_note(kept.comment)
-        if note is not None and note.of == self._database and not schema.list_tables(self._session, self._kept):
-            self._execute(f"DROP DATABASE {quote_name(self._kept)}")
+        self._drop_empty()
         self._outcome.evidence.append(
             f"{self._database}: its tables were not moved; made again: {join_some(names, limit=20)}"
             if names
             else f"{self._database}: its tables were not moved, and nothing of it was dropped"
         )
 
+    def _drop_empty(self) -> None:
+        """Drop the database for the original that this move has made, and moved nothing into."""
+        kept = schema.read_schema(self._session, self._kept)
+        note = None if kept is None else read_note(kept.comment)
+        if note is not None and note.of == self._database and not schema.list_tables(self._session, self._kept):
+            self._execute(f"DROP DATABASE {quote_name(self._kept)}")
+
     def _make_again(self) -> list[str]:
         """Make what is noted of the original, and is not there, and return what that was."""
         self._drop_broken()
         there = set(self._dump_definitions(self._database).scripts)
-        made = self._make(self._database, "original", ORDER, without=there, stage="Its tables were not moved")
+        lost: list[Key] = []
+        made = self._make(
+            self._database, "original", ORDER, without=there, stage="Its tables were not moved", lost=lost
+        )
+        self._tell_lost(self._database, lost)
         return [f"{kind.lower()} {name}" for kind, name in made]
+
+    def _tell_lost(self, database: str, lost: t.Sequence[Key]) -> None:
+        """Say what was noted of the original and cannot be made, since somebody has dropped what it needs."""
+        if lost:
+            self._outcome.evidence.append(
+                f"{database}: not made again, since what they need is not there any more:"
+                f" {join_some([f'{kind.lower()} {name}' for kind, name in lost], limit=20)}"
+            )
+
+    def _begin_anew(self) -> None:
+        """Make the copy beside whole again, and note that no move has begun: the database may be changed by now."""
+        there = set(self._dump_definitions(self._beside).scripts)
+        self._make(self._beside, "restored", ORDER[:-1], without=there, stage="Its tables were not moved")
+        self._drop_empty()
+        self._note(self._beside, RESTORED)
 
     def _drop_broken(self) -> None:
         """Drop noted views that read another one which is dropped already: mariadb-dump ends at them."""
@@ -262,12 +285,19 @@ class Move:
         What kept the rename from its lock may keep this from it as well; so it is tried for a while.
         """
         end = Deadline(min(MAKE_AGAIN_SECONDS, max(1, int(self._deadline.remaining))))
+        is_known = False
         while True:
             try:
                 if self.is_renamed():
                     return self._word_incomplete()
+                is_known = True
                 made = self._make_again()
             except OpsError as error:
+                if not is_known:
+                    return (
+                        f"Whether the tables of {self._database} were moved is not known ({error.problem}): keep its"
+                        " clients stopped, and run again, which completes the move or begins it anew"
+                    )
                 if end.passed or str(LOCK_TIMEOUT) not in error.problem:
                     return (
                         f"Nothing has been moved, and triggers, views or events of {self._database} are missing, since"
@@ -275,9 +305,16 @@ class Move:
                         " state absent makes them again"
                     )
                 continue
-            return f"Nothing has been moved; what was dropped of {self._database} is made again" + (
-                f": {join_some(made, limit=20)}" if made else ""
-            )
+            words = f"Nothing has been moved; what was dropped of {self._database} is made again"
+            words += f": {join_some(made, limit=20)}" if made else ""
+            try:
+                self._begin_anew()
+            except OpsError as error:
+                words += (
+                    f". {self._beside} is not whole again ({error.problem}): before {self._database} is changed, run"
+                    " again, or remove the copy (state: absent)"
+                )
+            return words
 
     def _word_incomplete(self) -> str:
         return (
@@ -291,7 +328,9 @@ class Move:
             name = quote_name(self._database)
             self._execute(f"ALTER DATABASE {name} CHARACTER SET {charset} COLLATE {collation}")
             self._make(self._database, "restored", ORDER)
-            self._make(self._kept, "original", ORDER[:-1])
+            lost: list[Key] = []
+            self._make(self._kept, "original", ORDER[:-1], lost=lost)
+            self._tell_lost(self._kept, lost)
             self._drop_surplus()
             self._check(contents)
             self._execute(
@@ -405,8 +444,11 @@ class Move:
         return [name for name in schema.list_tables(self._session, self._beside) if name != BOOK]
 
     def _drop(self, database: str, keys: t.Collection[Key]) -> None:
-        """Drop definitions; views in one statement, since one that reads another is broken without it."""
-        for kind, name in sorted(keys, key=lambda key: -rank(key[0])):
+        """Drop definitions, the last first, so that those that are left are in order once it is made again.
+
+        Views go in one statement, since one that reads another is broken without it.
+        """
+        for kind, name in sorted(reversed([*keys]), key=lambda key: -rank(key[0])):
             if kind != "VIEW":
                 self._execute(f"DROP {kind} IF EXISTS {quote_name(database)}.{quote_name(name)}")
         views = [f"{quote_name(database)}.{quote_name(name)}" for kind, name in sorted(keys) if kind == "VIEW"]
@@ -445,31 +487,36 @@ class Move:
         *,
         without: t.Container[Key] = (),
         stage: str = "The tables are in place",
+        lost: list[Key] | None = None,
     ) -> list[Key]:
         """Make definitions by their scripts, and return which; ``stage`` says how far the move is, should it fail.
 
-        A view may need another: what failed is tried again while any succeeds.
+        A view may need another: what failed is tried again while any succeeds. With ``lost`` given, what needs
+        something that is not there is added to it, and is no error.
         """
         scripts = self._scripts(owner)
         defaults = schema.require_schema(self._session, database)
-        made = sorted(
-            (key for key in scripts if key[0] in kinds and key not in without), key=lambda key: (rank(key[0]), key)
-        )
+        made = sorted((key for key in scripts if key[0] in kinds and key not in without), key=lambda key: rank(key[0]))
         todo, where = made, self._kept if self.is_renamed() else self._database
         while todo:
             failed: list[Key] = []
             error: OpsError | None = None
+            is_lost = lost is not None
             for key in todo:
                 script = word_replacement(scripts[key]) if key[0] in ROUTINES else scripts[key]
                 try:
                     self._run_script(database, script)
                 except OpsError as problem:
                     failed.append(key)
+                    is_lost = is_lost and lacks_what_it_needs(problem.problem)
                     error = problem
                     self._execute(
                         f"ALTER DATABASE {quote_name(database)} CHARACTER SET {defaults.charset}"
                         f" COLLATE {defaults.collation}"
                     )
+            if lost is not None and is_lost and len(failed) == len(todo):
+                lost += failed
+                return [key for key in made if key not in failed]
             if error is not None and len(failed) == len(todo):
                 raise OpsError(
                     obj=f"{failed[-1][0].lower()} {failed[-1][1]} of {database}",
@@ -549,14 +596,3 @@ class Move:
 def _add_step(error: OpsError, words: str) -> OpsError:
     """Return the same error with what is to be known besides."""
     return type(error)(obj=error.obj, problem=error.problem, next_step=f"{error.next_step}. {words}")
-
-
-def word_replacement(script: bytes) -> bytes:
-    """Return the script of a routine so that it replaces the one that is there, and the rights on it stay."""
-    replaced, number = _CREATE.subn(b"DELIMITER ;;\nCREATE OR REPLACE ", script, count=1)
-    return _DROP_ROUTINE.sub(b"", replaced, count=1) if number else script
-
-
-def rank(kind: str) -> int:
-    """Return the place of a kind in the order in which definitions are made."""
-    return ORDER.index(kind) if kind in ORDER else -1

@@ -23,7 +23,7 @@ from . import programs, schema
 from .backup import decode_dump
 from .connection import quote_name
 from .dump_text import DumpText
-from .locks import NamedLock, end_orphans
+from .locks import NamedLock, end_orphans, find_use
 from .manifest import (
     DUMP,
     LAYOUT,
@@ -82,13 +82,21 @@ class Restore:
     """The work of one run of mysql_restore."""
 
     def __init__(
-        self, *, session: Session, bucket: Bucket, place: keys.Place, options: RestoreOptions, outcome: Outcome
+        self,
+        *,
+        session: Session,
+        bucket: Bucket,
+        place: keys.Place,
+        options: RestoreOptions,
+        outcome: Outcome,
+        warn: t.Callable[[str], None],
     ) -> None:
         self._session = session
         self._bucket = bucket
         self._place = place
         self._options = options
         self._outcome = outcome
+        self._warn = warn
         self._deadline = Deadline(options.timeout)
         self._beside = options.database + BESIDE_SUFFIX
         self._kept = options.database + ORIGINAL_SUFFIX
@@ -151,12 +159,26 @@ class Restore:
         if todo.load or todo.move:
             refuse_untrusted(self._session, contents)
         if todo.move and not (todo.is_resumed and move.is_renamed()):
-            move.refuse_unfit(contents)
+            if check:
+                # Their clients are stopped between the rehearsal, or a window's plan, and the run.
+                self._warn_used()
+                move.refuse_breaking(contents)
+            else:
+                move.refuse_unfit(contents)
         if check:
             self._outcome.changed = todo.discard or todo.load or todo.move
         else:
             self._act(todo, examined, manifest, found=found, move=move, documents=documents)
         self._summarize(todo, manifest, check=check)
+
+    def _warn_used(self) -> None:
+        """Say who uses the database now, which the run itself refuses."""
+        use = find_use(self._session, self._options.database, self._outcome.blockers)
+        if use:
+            self._warn(
+                f"database {self._options.database} on {self._session.settings.target}: {use}. It is not moved while it"
+                " is in use: stop its clients (role shutdown) before the run"
+            )
 
     def _read_noted(self, beside: Database | None, kept: Database | None) -> dict[str, bytes] | None:
         """Return what a move that has begun, or has been done, has noted of the backup; None where none has.
@@ -347,7 +369,7 @@ class Restore:
         self._write(
             f"CREATE TABLE {name}.{quote_name(BOOK)} (owner varchar(8) NOT NULL, kind varchar(16) NOT NULL,"
             " name varchar(64) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL, script longblob NOT NULL,"
-            " PRIMARY KEY (owner, kind, name)) ENGINE=InnoDB"
+            " place bigint NOT NULL AUTO_INCREMENT UNIQUE, PRIMARY KEY (owner, kind, name)) ENGINE=InnoDB"
         )
         dump, listed = DumpText(), run.parts[DUMP]
         with programs.option_file(self._session.settings) as descriptor:

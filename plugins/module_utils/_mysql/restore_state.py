@@ -26,9 +26,13 @@ BOOK = "_lowtide_restore"
 """The table beside that holds how triggers, views, routines and events are made, of the backup and of the original."""
 MANIFEST, CONTENTS = "manifest.json", "tables.json"
 """What the book has of the backup itself, by which a move is completed where the backup is gone."""
-ADD_SCRIPT = "REPLACE INTO {book} (owner, kind, name, script) VALUES (%s, %s, %s, %s)"
+ADD_SCRIPT = (
+    "INSERT INTO {book} (owner, kind, name, script) VALUES (%s, %s, %s, %s)"
+    " ON DUPLICATE KEY UPDATE script = VALUES(script)"
+)
 REMOVE_SCRIPTS = "DELETE FROM {book} WHERE owner = %s"
-READ_SCRIPTS = "SELECT kind, name, script FROM {book} WHERE owner = %s"
+READ_SCRIPTS = "SELECT kind, name, script FROM {book} WHERE owner = %s ORDER BY place"
+"""As they were noted, which is the order of the dump: triggers of one moment are executed as they were made."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,15 @@ def decide(
     if state == "in_place" and kept is not None:
         if beside is None and is_kept_of(kept, database, backup):
             return Todo(is_in_place=True)
+        if beside is None and kept.note is not None and is_kept_of(kept, database, kept.note.backup):
+            raise Refusal(
+                obj=f"database {kept.name}",
+                problem=f"it is there: the original in whose place backup {kept.note.backup} was brought, and this"
+                f" request means backup {backup}",
+                next_step=f"If it is {kept.note.backup} that is meant, it is in place: name it in backup. To bring"
+                f" {backup} into place, let the original go once nobody needs it (DROP DATABASE `{kept.name}`), and"
+                " run again",
+            )
         raise Refusal(
             obj=f"database {kept.name}",
             problem="it is there: the original of an earlier restore, or another's"
@@ -132,14 +145,15 @@ def _decide_interrupted(state: str, beside: Database | None, backup: str) -> Tod
     if state == "absent" and note.phase == MOVING:
         return Todo(discard=True, undo=True)
     if state != "in_place" or note.backup != backup:
-        raise refuse_interrupted(note.of, note.backup)
+        raise refuse_interrupted(note.of, note.backup, may_be_given_up=note.phase == MOVING)
     return Todo(move=True, is_resumed=True)
 
 
-def refuse_interrupted(database: str, backup: str) -> Refusal:
-    """Return the refusal of anything else than to complete a move."""
+def refuse_interrupted(database: str, backup: str, *, may_be_given_up: bool = False) -> Refusal:
+    """Return the refusal of anything else than to complete a move, or to give it up."""
     return Refusal(
         obj=f"database {database}",
         problem=f"a restore of backup {backup} was interrupted while it was brought into place",
-        next_step=f"Complete it: run with state in_place and backup {backup}",
+        next_step=f"Complete it: run with state in_place and backup {backup}"
+        + ("; or, unless its tables have been moved already, give it up (state absent)" if may_be_given_up else ""),
     )

@@ -23,6 +23,7 @@ import time
 import typing as t
 
 from .._common.errors import OpsError, OutcomeUnknown, Refusal
+from .._common.retry import Backoff, Deadline
 from .client import Client
 from .state import Cluster, Json
 
@@ -32,9 +33,10 @@ LEASE = 60.0
 RENEWAL = 15.0
 SAFE = LEASE - RENEWAL
 """Seconds within which what a run has noted counts for every other one, whose clock is not quite the same."""
-ATTEMPTS = 10
-"""How often a note is sent again that another client's change came before."""
+PATIENCE = 1.0
+"""For so many seconds a note is sent again that another client's change came before."""
 CONFLICT = 409
+"""So Patroni answers, too, where its DCS refuses a write for another reason."""
 PRIMARY, STANDBY = "primary", "standby"
 
 Reached: t.TypeAlias = "tuple[Client, Cluster]"
@@ -86,6 +88,10 @@ def read_clock() -> float:
 def list_claims(config: t.Mapping[str, t.Any]) -> list[Claim]:
     """Return what runs have noted in a configuration."""
     return [Claim.from_entry(key, entry) for key, entry in config.items() if key.startswith(PREFIX)]
+
+
+class Unwritten(Refusal):
+    """A cluster takes no change for the moment: its DCS, or a proxy before it, may do so soon."""
 
 
 class Place:
@@ -145,14 +151,16 @@ class Place:
         return f"{PREFIX}{self.claim.run}"
 
     def _patch(self, patch: Json) -> Json:
-        for _attempt in range(ATTEMPTS):
+        end, backoff = Deadline(PATIENCE), Backoff(first=0.02, limit=0.2)
+        while True:
             answer = self.client.write("/config", patch, method="PATCH", timeout=self.client.request_timeout)
             document = answer.parse()
             if answer.code == 200 and isinstance(document, dict):
                 return document
-            if answer.code != CONFLICT:
+            if answer.code != CONFLICT or end.passed:
                 break
-        raise Refusal(
+            end.pause(backoff.take_pause())
+        raise Unwritten(
             obj=self.title,
             problem=f"it takes no change of its configuration: {answer.code} {answer.text[:200].strip()}",
             next_step="Look at its log, and run again",
@@ -200,7 +208,10 @@ class Claims:
         """Raise an error where another run may have taken over, before a cluster is written to."""
         for place in self.places:
             if place.client is client and place.age > RENEWAL:
-                self._renew(place)
+                try:
+                    self._renew(place)
+                except OutcomeUnknown as error:
+                    raise Unwritten(obj=place.title, problem=error.problem, next_step=error.next_step) from error
 
     def confirm(self, client: Client) -> Json:
         """Say again that this run is alive, and return the configuration of that cluster as the DCS has it.

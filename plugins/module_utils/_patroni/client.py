@@ -78,6 +78,11 @@ class Question(threading.Thread):
         except BaseException as error:  # pylint: disable=broad-exception-caught
             self.problem = error
 
+    @property
+    def is_answered(self) -> bool:
+        """Whether the member has said something of itself."""
+        return not self.is_alive() and self.problem is None and not self.status.error
+
     def get(self) -> Status:
         """Return the answer. Raises what the question has raised."""
         if self.problem is not None:
@@ -173,9 +178,13 @@ class Client:
         """Return what each of these says of itself, all asked at once.
 
         Who was silent at the last look is waited for only ``GRACE`` longer than for the others, so that one host that
-        drops packets does not slow each look down. Its question goes on, and counts as no answer until it has ended.
+        drops packets does not slow each look down. Its question goes on; once that has been answered it is not silent
+        any more: it is asked anew, and waited for as the others are.
         """
         ask = partial(self.read_status, path=path)
+        for url in [url for url, question in self._open_questions.items() if question.is_answered]:
+            del self._open_questions[url]
+            self._silent.pop(url, None)
         questions = {url: Question(ask, url) for url in {*urls} if url not in self._silent}
         for url in self._silent.keys() & {*urls}:
             waiting = self._open_questions.get(url)

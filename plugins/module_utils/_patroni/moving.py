@@ -16,7 +16,6 @@ from .._common.retry import Deadline
 from .client import Answer, Client
 from .plan import Leadership, Move, check_single_primary
 from .state import Cluster, Member
-from .unheard import explain_namesakes, is_streaming
 
 INTERVAL = 0.05
 """Seconds between two looks at the cluster while it changes."""
@@ -146,8 +145,7 @@ def list_lacking(cluster: Cluster, names: t.Iterable[str]) -> list[str]:
                 f"{name} is on timeline {member.status.timeline}, {leader.name} on {leader.status.timeline}"
             )
         elif not _follows(cluster, member):
-            namesakes = explain_namesakes(cluster, member)
-            problems.append(f"{name} does not stream from {leader.name}{f' ({namesakes})' if namesakes else ''}")
+            problems.append(f"{name} does not stream from {leader.name}")
     return problems
 
 
@@ -183,11 +181,11 @@ def _has_nosync(member: Member) -> bool:
 def _follows(cluster: Cluster, member: Member) -> bool:
     """Return whether somebody sends it WAL: the leader, or another member where replication is cascading.
 
-    Patroni itself says since 3.0.4 whether it receives any.
+    The member itself answers as a standby, and since 3.0.4 whether it receives any. So its name is enough, whatever
+    address the leader sees it at.
     """
-    if member.status.is_receiving is not None:
-        return member.status.is_receiving and any(member.name in one.status.streaming for one in cluster.members)
-    return is_streaming(cluster, member)
+    is_sent = any(member.name in one.status.streaming for one in cluster.members)
+    return is_sent and member.status.is_receiving is not False
 
 
 def _read_quietly(client: Client, before: Cluster) -> Cluster | None:

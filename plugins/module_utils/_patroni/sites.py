@@ -244,11 +244,33 @@ def plan_section(follower: Cluster, primary: Cluster) -> tuple[Json, list[str]]:
     if slot and slot not in (primary.config.get("slots") or {}):
         del kept["primary_slot_name"]
         left.append(f"primary_slot_name {slot} (slots in the configuration of {primary.scope} has none of this name)")
-    if "," in str(section.get("host") or "") and follows(
-        follower._replace(config={"standby_cluster": section}), primary
-    ):
-        kept.update({key: section[key] for key in ("host", "port") if key in section})
+    if _has_several(section):
+        if follows(follower._replace(config={"standby_cluster": section}), primary):
+            kept.update({key: section[key] for key in ("host", "port") if key in section})
+        elif not _has_several(follower.config.get("standby_cluster") or {}):
+            left.append(f"hosts {section['host']} (not all of them are members of {primary.scope})")
     return kept, left
+
+
+def make_note(config: Json) -> Json:
+    """Return the change of the note that keeps what the section of a standby cluster has; empty for one host alone.
+
+    Patroni merges a change. So what has been taken out of the section since is taken out of the note, but for what had
+    to be taken out before the fence (``_check_receivable``): several hosts, and the slot.
+    """
+    section, note = config.get("standby_cluster") or {}, config.get(KEPT_SECTION) or {}
+    if not describe_extras(section):
+        return {}
+    own = {key: section.get(key) for key in (*note, *section)}
+    if _has_several(note) and not _has_several(section):
+        own |= {"host": note["host"], "port": note.get("port")}
+    if not own.get("primary_slot_name") and note.get("primary_slot_name"):
+        own["primary_slot_name"] = note["primary_slot_name"]
+    return {KEPT_SECTION: {key: value for key, value in own.items() if value is not None or key in note}}
+
+
+def _has_several(section: Json) -> bool:
+    return "," in str(section.get("host") or "")
 
 
 def lacks_section(follower: Cluster, primary: Cluster) -> bool:
@@ -259,7 +281,7 @@ def lacks_section(follower: Cluster, primary: Cluster) -> bool:
 
 def describe_extras(section: Json) -> list[str]:
     """Return what a section of a standby cluster has beside one host and its port."""
-    several = ["several hosts"] if "," in str(section.get("host") or "") else []
+    several = ["several hosts"] if _has_several(section) else []
     return [*sorted(key for key, value in section.items() if key not in ("host", "port") and value), *several]
 
 
@@ -301,6 +323,24 @@ def check_pair(sites: Sites) -> None:
             problem=f"both connections lead to it ({', '.join(sorted(names))})",
             next_step="Correct the connections",
         )
+
+
+def explain_shared_names(sites: Sites) -> str:
+    """Return what equal names in both clusters mean for commits that a standby confirms; empty where they mean nothing.
+
+    PostgreSQL counts a server that streams by its name only, and so does Patroni where it notes who is synchronous.
+    """
+    old, new = sites.old, sites.new
+    if old is None or not (old.has_synchronous_mode or new.has_synchronous_mode):
+        return ""
+    shared = sorted({member.name for member in old.members} & {member.name for member in new.members})
+    if not shared:
+        return ""
+    return (
+        f"{old.scope} and {new.scope} have members of the same name ({', '.join(shared)}), and synchronous_mode counts"
+        " by names: a commit may be confirmed by the other site's alone, and Patroni may find no candidate. Give the"
+        " members of each site names of their own"
+    )
 
 
 def follows(cluster: Cluster, other: Cluster) -> bool:
@@ -399,7 +439,7 @@ def _check_receivable(new: Cluster, old: Cluster) -> None:
     versions = [m.status.version for m in new.members if not m.status.error]
     is_old = any(parse_version(version) < SLOT_VERSION for version in versions) or not versions
     causes = []
-    if "," in str(section.get("host") or ""):
+    if _has_several(section):
         causes.append(f"host {section['host']}")
     if section.get("primary_slot_name") and is_old:
         causes.append(

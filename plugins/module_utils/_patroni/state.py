@@ -224,11 +224,15 @@ class Cluster(t.NamedTuple):
         return max((p for m in self.members if (p := m.status.position) is not None), default=None)
 
     @property
+    def has_synchronous_mode(self) -> bool:
+        """Whether it is configured, also where it counts for nothing as long as this is a standby cluster."""
+        return self.config.get("synchronous_mode") not in (None, False, "off", "false", "no")
+
+    @property
     def is_synchronous(self) -> bool:
         """Whether only members that confirm commits may be promoted."""
-        mode = self.config.get("synchronous_mode")
         # Patroni disregards it in a standby cluster, where nobody commits.
-        return mode not in (None, False, "off", "false", "no") and not self.is_standby_cluster
+        return self.has_synchronous_mode and not self.is_standby_cluster
 
     @property
     def is_quorum(self) -> bool:

@@ -41,6 +41,8 @@ class Unheard(t.NamedTuple):
     why: str
     place: str
     """Where its PostgreSQL is, as far as that is known."""
+    has_namesake: bool = False
+    """Whether a server of its name streams, which may be this one by an address that it has not published."""
 
     @property
     def may_write(self) -> bool:
@@ -74,7 +76,7 @@ def find_unheard(client: Client, cluster: Cluster, before: Cluster | None = None
     for url, status in zip(asked, client.read_statuses(list(asked)), strict=True):
         member = asked[url]
         label = f"member {member.name}" if member else f"address {url}"
-        if status.error and not (member and is_streaming(cluster, member, has_left=True)):
+        if status.error and not (member and is_streaming(cluster, member)):
             found.append((label, f"{url}: {status.error}", member or url))
         elif status.accepts_writes and status.scope == cluster.scope and not _is_known(cluster, status):
             strangers.append(Unheard(label, PRIMARY, f"{url} says so, on timeline {status.timeline}", ""))
@@ -111,11 +113,16 @@ def refuse_writers(cluster: Cluster, unheard: t.Iterable[Unheard]) -> None:
     writers = [one for one in unheard if one.may_write]
     if writers:
         described = "; ".join(f"{one.label}: {one.describe()}" for one in writers)
+        steps = "Start Patroni there, or stop its PostgreSQL, and look for rows that only it has, before anything else"
+        if all(one.has_namesake for one in writers):  # to stop it would take a standby away, if it is the one
+            steps = (
+                "Start Patroni there, and run again; before its PostgreSQL is stopped, look whether it is the server of"
+                " its name that streams (SELECT pg_is_in_recovery()), and otherwise for rows that only it has"
+            )
         raise Refusal(
             obj=cluster.title,
             problem=f"there may be a second primary: {described}",
-            next_step="Start Patroni there, or stop its PostgreSQL, and look for rows that only it has, before anything"
-            " else",
+            next_step=steps,
         )
 
 
@@ -143,22 +150,32 @@ def finish_report(outcome: Outcome, unheard: t.Iterable[Unheard], warn: t.Callab
             warn(f"{one.label}: {one.describe()}.")
 
 
-def is_streaming(cluster: Cluster, member: Member, *, has_left: bool = False) -> bool:
+def is_streaming(cluster: Cluster, member: Member) -> bool:
     """Return whether a member that answers sends WAL to this one, so that it is a standby.
 
-    Name and address tell: a server of another site may have the same name. The name alone counts where the address of
-    the member is not known from here and one server of this name streams, but not for one that has left the cluster.
+    Name and address tell: a server of another site may have the same name.
     """
-    sources, own = cluster.find_sources(member.name), resolve(member.host)
-    return bool(sources & own) or (not own and len(sources) == 1 and not has_left)
+    return bool(cluster.find_sources(member.name) & resolve(member.host))
 
 
 def explain_namesakes(cluster: Cluster, member: Member) -> str:
-    """Return which other servers of a member's name stream, where it does not itself; empty for none."""
-    sources = cluster.find_sources(member.name) - resolve(member.host) - {"None"}
-    if not sources:
+    """Return which servers of a member's name stream from elsewhere, where it does not itself; empty for none."""
+    sources, own = cluster.find_sources(member.name), resolve(member.host)
+    if not sources - own:
         return ""
-    return f"a server of its name streams from {' and '.join(sorted(sources))}, which is not its address"
+    words = "which is not its address" if own else "and its address is not known here"
+    return f"a server of its name streams from {' and '.join(sorted(sources - own))}, {words}"
+
+
+def may_be_elsewhere(cluster: Cluster, member: Member) -> bool:
+    """Return whether the one server of a member's name that streams may be this member by another address.
+
+    So it is where the members' addresses are not known here, and where none of them streams from its own: behind NAT, a
+    service mesh or a second network the leader sees other addresses than they have published.
+    """
+    if len(cluster.find_sources(member.name)) != 1 or cluster.get(member.name) is None:
+        return False
+    return not resolve(member.host) or not any(is_streaming(cluster, one) for one in cluster.members)
 
 
 def _list_other_urls(client: Client, cluster: Cluster, gone: t.Sequence[Member]) -> dict[str, Member | None]:
@@ -171,7 +188,12 @@ def _list_other_urls(client: Client, cluster: Cluster, gone: t.Sequence[Member])
         # One that is written by its name there is the same.
         if url not in published and not (_resolve_url(url) and _resolve_url(url) <= addresses)
     }
-    return {**others, **{strip_api_url(member.api_url): member for member in gone}}
+    return {**others, **{_name_url(member): member for member in gone}}
+
+
+def _name_url(member: Member) -> str:
+    """Return the address of a member's REST interface, or its name where it has published none."""
+    return strip_api_url(member.api_url) if member.api_url else member.name
 
 
 def _is_known(cluster: Cluster, status: Status) -> bool:
@@ -185,13 +207,24 @@ def _is_known(cluster: Cluster, status: Status) -> bool:
 
 
 def _judge(cluster: Cluster, label: str, why: str, who: Member | str, *, seconds: float) -> Unheard:
+    if not isinstance(who, Member):
+        return _judge_server(cluster, label, why, who, seconds=seconds)
+    namesakes = explain_namesakes(cluster, who)
+    why = f"{why}; {namesakes}" if namesakes else why
+    judged = _judge_server(cluster, label, why, who, seconds=seconds)
+    if judged.verdict == OPEN and may_be_elsewhere(cluster, who):
+        return judged._replace(verdict=UNKNOWN, place=f"its PostgreSQL takes connections at {judged.place}")
+    return judged._replace(has_namesake=bool(namesakes))
+
+
+def _judge_server(cluster: Cluster, label: str, why: str, who: Member | str, *, seconds: float) -> Unheard:
+    """Judge by the port of its PostgreSQL, or where that may be."""
     if isinstance(who, Member) and who.host:
         address = (who.host, who.port or DEFAULT_PORT)
         verdict, place = probe(address, seconds), f"{who.host}:{address[1]}"
         if verdict == UNKNOWN:
             place = f"its PostgreSQL at {place} answers nothing"
-        namesakes = explain_namesakes(cluster, who)
-        return Unheard(label, verdict, f"{why}; {namesakes}" if namesakes else why, place)
+        return Unheard(label, verdict, why, place)
     url = who if isinstance(who, str) else strip_api_url(who.api_url)
     guesses = _guess_addresses(cluster, url)
     for host, port in guesses:

@@ -121,7 +121,7 @@ def test_what_is_refused(site: MySqlSite, backup: str) -> None:
     assert restore(site, "beside").changed
     user = site.connect()
     try:
-        run = run_module("mysql_restore", site.params("restore", state="in_place"), check=True)
+        run = restore(site, "in_place")
         assert run.failed
         assert "it is in use by 1 session: root from localhost" in run.msg
         assert len(run["blockers"]) == 1
@@ -256,7 +256,7 @@ def test_an_interrupted_move_asks_again_and_can_be_given_up(site: MySqlSite, bac
     undone = restore(site, "absent")
     assert undone.changed, undone.msg
     assert undone["plan"] == rehearsed["plan"]
-    assert "view late, trigger named, trigger noted, event tidy" in " ".join(undone["evidence"])
+    assert "view late, trigger noted, trigger named, event tidy" in " ".join(undone["evidence"])
     whole["triggers"] = sorted([*whole["triggers"], ("by_hand", "root@localhost")])
     assert definitions(site, site.database) == whole
     assert site.sql("SELECT feature_id FROM child WHERE id = 4711") == ((1,),)

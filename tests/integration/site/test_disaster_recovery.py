@@ -47,8 +47,10 @@ def site(lab: dict[str, Any], unique_name: Callable[..., str], tmp_path: Path) -
         store.sql(f"ALTER ROLE {account} PASSWORD '{PASSWORD}'")
         with (tmp_path / "pgpass").open("a", encoding="utf-8") as passfile:
             passfile.write(f"*:*:*:{account}:{PASSWORD}\n")
-        connection = made.variables["postgresql_connection"]
+        connection = made.variables.pop("postgresql_connection")
         made.variables["restore_connection"] = {**connection, "login_user": account}
+        # As where a site has several databases: the control host knows none of them.
+        made.hosts["all"]["children"]["databases"]["vars"] = {"postgresql_connection": connection}
         made.variables["corruption_triage_evidence_folder"] = str(tmp_path)
         made.write()
         wait_for_events(made)
@@ -141,6 +143,9 @@ def test_a_database_is_brought_back(site: SmallSite, ansible_playbook: Run, harm
 
     report = site.read_report()
     assert report["state"] == "succeeded"
+    looked_at = [row for row in report["steps"] if row["step"] == "health"]
+    assert len({row["host"] for row in looked_at}) == 1 + 1, "the control host, and that of the database"
+    assert "primary, system identifier" in str(looked_at)
     assert site.store.sql(COUNT) == rows
     assert site.cluster.read_serving() == SERVING
     assert len(list_runs(site)) == 1 + 1, "a fresh backup was made, and one only"

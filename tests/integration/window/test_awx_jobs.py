@@ -161,7 +161,7 @@ def assert_refused(controller: Controller, ended: Ended, *words: str) -> None:
         # The private data directory; in the other case HOME, which is no volume either.
         (True, "{{ lookup('env', 'AWX_ISOLATED_DATA_DIR') | dirname | dirname }}/state", "is made for one job"),
         (False, "", "it is no volume, so it ends with the job's container"),
-        pytest.param(False, "{{ playbook_dir }}/state", "ends with", marks=pytest.mark.sweep),
+        pytest.param(False, "{{ inventory_dir }}/state", "is made for one job", marks=pytest.mark.sweep),
     ],
 )
 def test_a_file_store_that_ends_with_the_job_is_refused(under_podman: bool, directory: str, why: str) -> None:

@@ -175,3 +175,10 @@ def test_offsets_that_a_transaction_is_about_to_commit_are_asked_for(broker: Moc
     request = proxy.last_request[OFFSET_FETCH]
     assert struct.unpack(">hh", request[:4]) == (OFFSET_FETCH, 7)
     assert request[-2:] == b"\x01\x00"  # true, and no tagged fields
+
+
+def test_an_empty_option_is_none() -> None:
+    """AWX sets an empty variable for a field of a credential without a value, and no file has an empty name."""
+    config = protocol.client_config({"request_timeout": 1, "brokers": ["b:1"], "ssl_cafile": "", "sasl_username": "u"})
+    assert "ssl.ca.location" not in config
+    assert config["sasl.username"] == "u"

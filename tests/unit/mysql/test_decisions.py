@@ -201,7 +201,12 @@ def test_a_database_in_use_is_not_replaced_by_a_backup_that_is_not_beside(beside
         ),
         ("in_place", None, Database("k", None), "it is there: the original of an earlier restore"),
         ("in_place", None, Database("k", Note("B1", "other", KEPT)), "it is there: the original of an earlier restore"),
-        ("in_place", None, Database("k", Note("B0", SHOP, KEPT)), "Its note is of backup B0, and this is B1"),
+        (
+            "in_place",
+            None,
+            Database("k", Note("B0", SHOP, KEPT)),
+            "request means backup B1. If it is B0 that is meant, it is in place: name it",
+        ),
     ],
 )
 def test_what_a_restore_refuses(state: str, beside: Database | None, kept: Database | None, words: str) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import pytest
 
+from ansible_collections.lowtide.ops.plugins.module_utils._mysql.definitions import word_replacement
 from ansible_collections.lowtide.ops.plugins.module_utils._mysql.events import Event, explain_inactive, read_event
-from ansible_collections.lowtide.ops.plugins.module_utils._mysql.move import word_replacement
 
 SCRIPT = """/*!50106 DROP EVENT IF EXISTS `e` */;
 DELIMITER ;;

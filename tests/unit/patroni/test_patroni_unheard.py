@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from ansible_collections.lowtide.ops.plugins.module_utils._patroni.client import Client
+from ansible_collections.lowtide.ops.plugins.module_utils._patroni.client import GRACE, Client
 from ansible_collections.lowtide.ops.plugins.module_utils._patroni.unheard import find_unheard
 from support.modules import ModuleRun, run_module
 from support.patroni_site_pair import SiteStandIn
@@ -123,24 +124,45 @@ def test_a_member_that_is_silent_is_judged_by_its_server() -> None:
 def test_another_server_of_the_same_name_is_not_the_member(name: str) -> None:
     """The other site's pg3 streams from here; the one of this cluster, whose Patroni is gone, may be a primary."""
     with PatroniStandIn() as cluster, listening() as port:
-        make_member(cluster, port)
+        make_member(cluster, port, others={"host": "127.0.0.1", "port": port})
         stream(cluster, ("pg3", "10.9.9.9"))
         run = declare(cluster, name=name)
         said = run.msg if name == "patroni_cluster" else run["blockers"][-1]["what"]
         assert run.failed is (name == "patroni_cluster"), run.msg
         assert f"its PostgreSQL takes connections at {GONE}:{port}, streams from no member that answers" in said
         assert "a server of its name streams from 10.9.9.9, which is not its address" in said
+        assert ("before its PostgreSQL is stopped, look whether it is the server of its name" in run.msg) == run.failed
+        stream(cluster, ("pg3", "10.9.9.9"), ("pg3", "10.9.9.8"))
+        make_member(cluster, port)
+        assert declare(cluster, name=name).failed is (name == "patroni_cluster"), "two servers have its name"
+
+
+@pytest.mark.parametrize("name", ["patroni_cluster", "patroni_cluster_info"])
+@pytest.mark.parametrize("host", [GONE, "pg3.invalid"])
+def test_a_standby_that_is_seen_at_another_address_is_not_called_a_primary(name: str, host: str) -> None:
+    """Behind NAT, a service mesh or a second network no address tells; a name that is not known here tells none."""
+    with PatroniStandIn() as cluster, listening() as port:
+        others = {"host": "127.0.0.3", "port": port} if host == GONE else {"host": "127.0.0.1", "port": port}
+        make_member(cluster, port, host=host, others=others)
+        stream(cluster, ("pg3", "127.0.0.6"))
+        run = declare(cluster, name=name)
+        assert not run.failed, run.msg
+        blocker = run["blockers"][-1]
+        assert "whether it accepts writes is not known" in blocker["what"]
+        assert "a server of its name streams from 127.0.0.6, " in blocker["what"]
+        assert "whether it accepts writes is not known" in str(run["warnings"])
 
 
 def test_a_member_that_has_left_is_not_taken_for_another_of_its_name() -> None:
-    """Neither by its name alone where its address is not known, as is allowed for one that /cluster still has."""
+    """Nor by another address, as one that /cluster still has may be."""
     with PatroniStandIn() as cluster, listening() as port:
-        for host, silent in ((GONE, True), ("pg3.invalid", False)):
+        for host in (GONE, "pg3.invalid"):
             make_member(cluster, port, host=host)
             stream(cluster, ("pg3", "10.9.9.9"))
             client = Client(cluster.urls, request_timeout=1.0)
             before = client.read_cluster()
-            assert bool(find_unheard(client, before)) is silent
+            (silent,) = find_unheard(client, before)
+            assert not silent.may_write
             cluster.extra = {}
             (gone,) = find_unheard(client, client.read_cluster(), before)
             assert (gone.label, gone.may_write) == ("member pg3", host == GONE)
@@ -239,3 +261,57 @@ def test_a_member_that_starts_does_not_hold_up_the_looks_that_wait_for_it() -> N
         assert looks.read_cluster(before.config).members[1].status.state == "starting"
         assert time.monotonic() - begin < 15, "the look has waited for PostgreSQL"
         cluster.has_started.set()
+
+
+def test_one_member_that_is_reached_does_not_stand_for_all() -> None:
+    """That the server of one takes connections from here does not say that no firewall rejects those to others."""
+    with PatroniStandIn() as cluster, listening("127.0.0.1") as port:
+        make_member(cluster, free_port(GONE), others={"host": "127.0.0.1", "port": port})
+        cluster.extra["members"][1]["port"] = free_port("127.0.0.1")
+        run = declare(cluster)
+        assert not run.failed, run.msg
+        assert "refuses connections, which may be a firewall" in run["blockers"][0]["what"]
+
+
+def test_an_address_that_cannot_be_resolved_is_asked_all_the_same() -> None:
+    """It is none of a member, so that it must not be left out in silence."""
+    with PatroniStandIn() as cluster:
+        run = declare(cluster, "http://pg9.invalid:8008")
+        assert not run.failed, run.msg
+        assert [blocker["object"] for blocker in run["blockers"]] == ["address http://pg9.invalid:8008"]
+
+
+def test_each_member_that_has_left_is_judged_also_without_an_address() -> None:
+    """Two that had published none are two."""
+    with PatroniStandIn() as cluster:
+        members = cluster.cluster()["members"]
+        gone = [{"name": name, "role": "replica", "state": "running"} for name in ("pg3", "pg4")]
+        cluster.extra = {"members": [*members, *gone]}
+        client = Client(cluster.urls, request_timeout=1.0)
+        before = client.read_cluster()
+        cluster.extra = {}
+        judged = find_unheard(client, client.read_cluster(), before)
+        assert [one.label for one in judged] == ["member pg3", "member pg4"]
+
+
+def test_one_that_answers_late_and_was_silent_once_is_heard_again() -> None:
+    """Over a WAN each answer takes longer than a look waits for who was silent at the last one."""
+    with PatroniStandIn() as cluster:
+        looks = Client(cluster.urls, request_timeout=20.0)
+        before = looks.read_cluster()
+        status, away = cluster.status, ["pg2"]
+
+        def answer(name: str) -> Json:
+            if name in away:
+                raise ConnectionError
+            threading.Event().wait(3 * GRACE if name == "pg2" else 0)
+            return status(name)
+
+        cluster.status = answer  # type: ignore[method-assign]
+        assert looks.read_cluster(before.config).members[1].status.error
+        away.clear()
+        for _look in range(3):
+            looks.read_cluster(before.config)
+            for question in looks._open_questions.values():
+                question.join()  # its answer comes between two looks
+        assert not looks.read_cluster(before.config).members[1].status.error

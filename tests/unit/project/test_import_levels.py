@@ -112,7 +112,7 @@ LEVELS = {
     ],
     "module_utils._metrics": [["limits"], ["prometheus"], ["operations"]],
     "module_utils._mysql": [
-        ["dump_text", "errors", "events", "findings", "restore_state"],
+        ["definitions", "dump_text", "errors", "events", "findings", "restore_state"],
         ["connection", "manifest"],
         ["exactness", "health", "programs", "schema"],
         ["locks"],

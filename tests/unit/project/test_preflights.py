@@ -46,6 +46,63 @@ def test_one_site_takes_over(perform: Callable[..., str]) -> None:
     assert FIRST["site_failover"] not in said
 
 
+WEST = {"site_failover_primary": {"urls": ["http://127.0.0.1:9"], "request_timeout": 1}}
+EAST = {"site_failover_primary": {"urls": ["http://127.0.0.2:9"], "request_timeout": 1}}
+OTHERS = {"site_failover_primary": {"urls": ["http://127.0.0.3:9"], "request_timeout": 1}}
+
+
+@pytest.mark.parametrize(
+    ("performers", "control", "refused"),
+    [
+        (["west_db"], "controller", ""),
+        (["west_db"], "west_db", ""),
+        (["west_db", "east_db"], "controller", "the play has east_db, west_db, and of two hosts each could"),
+        (["west_db", "east_db"], "east_db", "the play has east_db, west_db, and of two hosts each could"),
+        (["west_db", "other_db"], "controller", ""),
+    ],
+)
+def test_in_a_window_only_hosts_that_move_the_same_clusters_stand_against_each_other(
+    tmp_path: Path, ansible_playbook: Callable[..., PlaybookRun], performers: list[str], control: str, refused: str
+) -> None:
+    """Its plays have the control host, the implicit localhost, and in a plan all hosts that plan anything."""
+    own = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
+    hosts: dict[str, Any] = {
+        "west_db": {**WEST, "site_failover_old_primary": EAST["site_failover_primary"]},
+        "east_db": {**EAST, "site_failover_old_primary": WEST["site_failover_primary"]},
+        "other_db": {**OTHERS, "site_failover_old_primary": {"urls": ["http://127.0.0.4:9"], "request_timeout": 1}},
+        "controller": None,
+    }
+    children = {"control": {"hosts": {control: None}}}
+    inventory = write_yaml(tmp_path / "hosts.yml", {"all": {"vars": own, "hosts": hosts, "children": children}})
+    task = {
+        "name": "Perform",
+        "ansible.builtin.include_role": {"name": "lowtide.ops.site_failover"},
+        "vars": {"window_id": "planned"},
+        "when": f"inventory_hostname in {performers}",
+    }
+    play = {"hosts": [*hosts, "localhost"], "gather_facts": False, "tasks": [task]}
+    done = ansible_playbook([play], "-i", str(inventory))
+    said = " ".join(done.stdout.split())
+    assert (FIRST["site_failover"] in said) == (not refused), said
+    assert refused in said
+
+
+def test_the_playbook_says_first_that_one_cluster_takes_over(
+    tmp_path: Path, ansible_playbook: Callable[..., PlaybookRun]
+) -> None:
+    """Also where one of the hosts lacks its connection, of which one would read else."""
+    own = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
+    hosts = {"west_db": {"site_failover_primary": NOWHERE, "site_failover_old_primary": NOWHERE}, "users_db": None}
+    tree = {"all": {"vars": own, "children": {"databases": {"hosts": hosts}}}}
+    done = ansible_playbook(
+        "lowtide.ops.site_failover", "-i", str(write_yaml(tmp_path / "hosts.yml", tree)), env={"HOME": str(tmp_path)}
+    )
+    said = " ".join(done.stdout.split())
+    assert done.rc == 2
+    assert "the play has users_db, west_db, and of two hosts each could take the primary from the other" in said
+    assert "set patroni_connection" not in said
+
+
 @pytest.mark.parametrize(
     ("role", "inputs", "name"),
     [
@@ -112,3 +169,39 @@ def test_what_restores_looks_where_backups_are_made(
     run = ansible_playbook([play])
     assert run.rc == 0, run.stdout
     assert json.loads((tmp_path / "values").read_text(encoding="utf-8")) == expected
+
+
+@pytest.mark.parametrize(
+    ("assumed", "declared", "words"),
+    [
+        (["restore"], {}, "host controller: it declares nothing whose health could be checked"),
+        (["restore"], {"db": {"postgresql_connection": SERVER}}, ""),
+        ([], {"db": {"postgresql_connection": SERVER}}, "[db]: FAILED"),
+        (
+            ["restore"],
+            {"db": {"postgresql_connection": SERVER}, "controller": {"health_checks": ["workloads"]}},
+            "host controller: variable health_checks",
+        ),
+    ],
+    ids=["nothing is declared", "on the host of the database", "and that is looked at", "and the other is mistaken"],
+)
+def test_health_after_a_recovery_looks_where_something_is_declared(
+    tmp_path: Path,
+    ansible_playbook: Callable[..., PlaybookRun],
+    assumed: list[str],
+    declared: dict[str, dict[str, Any]],
+    words: str,
+) -> None:
+    """On the control host or on that of the database. A rehearsal, which looks at none, refuses as the run would."""
+    own = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
+    hosts = {name: declared.get(name) for name in ("controller", "db")}
+    inventory = write_yaml(tmp_path / "hosts.yml", {"all": {"vars": own, "hosts": hosts}})
+    role = {"name": "lowtide.ops.health", "tasks_from": "afterwards"}
+    task = {"name": "Perform", "ansible.builtin.include_role": role, "vars": {"window_assumed": assumed}}
+    done = ansible_playbook([{"hosts": "all", "gather_facts": False, "tasks": [task]}], "-i", str(inventory))
+    said = " ".join(done.stdout.split())
+    assert done.rc == (2 if words else 0), done.stdout
+    assert words in said
+    if "controller" not in words:
+        assert "controller : ok=" in said
+        assert "controller: it declares nothing" not in said

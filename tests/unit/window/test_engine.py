@@ -4,11 +4,9 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,7 +20,6 @@ from ansible_collections.lowtide.ops.plugins.plugin_utils._window.engine import 
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.events import StepReverted, StepStarted
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.journal import encode_line
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.lease import LeaseLost
-from ansible_collections.lowtide.ops.plugins.plugin_utils._window.session import SIGN
 
 from .builders import fill, list_files, make_step, skip
 from .simulation import BEGINNING, END, KilledError, Simulation, load_nothing, make_entries
@@ -585,19 +582,3 @@ def test_events_that_were_lost_for_a_while_are_taken_in_where_they_happened(
     assert verdict["state"] == "failed_reverted"
     assert "events could not be written to the journal of the window" in verdict["cause"]
     assert "Not reverted yet" not in "\n".join(simulation.closed["lines"])
-
-
-def test_a_lease_whose_renewer_was_killed_is_renewed_by_the_steps(simulation: Simulation) -> None:
-    """Else another machine would take the site over while this run acts."""
-    ages: list[float] = []
-
-    def look(_step: str, _host: str) -> None:
-        store, sign = simulation.store, Path(simulation.folder, SIGN)
-        ages.append(time.time() - store.read_last_renewal())
-        for path in (store.directory / "lease", sign):
-            os.utime(path, (time.time() - 50, time.time() - 50))  # of the 60 s that it lasts
-
-    simulation.before = look
-    assert simulation.run() == "succeeded"
-    assert len(ages) > 5
-    assert max(ages) < 40, "a step began with a lease that was not renewed"

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,9 +16,11 @@ import pytest
 
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window import renewer
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.processes import Owner, start_ticks, wait_for_end
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window.session import SIGN
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.store_file import FileStore
 
 from .builders import wait_until
+from .simulation import Simulation
 
 Start = Callable[[], subprocess.Popen[bytes]]
 WITHOUT_PIDFD = """
@@ -136,3 +139,17 @@ def test_a_lease_that_cannot_be_read_for_a_moment_does_not_end_it(store: FileSto
     copy.replace(lease)
     make_old(store)
     assert wait_until(lambda: is_renewed(store))
+
+
+def test_a_lease_whose_renewer_was_killed_is_renewed_by_the_steps(simulation: Simulation) -> None:
+    ages: list[float] = []
+
+    def look(_step: str, _host: str) -> None:
+        ages.append(time.time() - simulation.store.read_last_renewal())
+        for path in (simulation.store.directory / "lease", Path(simulation.folder, SIGN)):
+            os.utime(path, (time.time() - 50, time.time() - 50))  # of the 60 s that it lasts
+
+    simulation.before = look
+    assert simulation.run() == "succeeded"
+    assert len(ages) > 5
+    assert max(ages) < 40, "a step began with a lease that was not renewed"

@@ -15,8 +15,8 @@ from ..._common.errors import OpsError, OutcomeUnknown, Refusal, WaitTimeout
 from ..._common.outcome import Blocker, Outcome, PlanItem
 from ..._common.retry import Deadline
 from ..arguments import check_dcs, make_client, read_cluster
-from ..claims import CONFLICT, Claims
-from ..client import Client, Unreadable
+from ..claims import CONFLICT, Claims, Unwritten
+from ..client import Answer, Client, Unreadable
 from ..moving import INTERVAL, list_lacking
 from ..plan import describe_cluster
 from ..sites import (
@@ -25,15 +25,17 @@ from ..sites import (
     check_pair,
     check_still,
     check_unfed,
-    describe_extras,
     describe_missing,
     describe_sites,
     explain_missing,
+    explain_shared_names,
     explain_way_back,
     has_archive,
     is_receiving_known,
+    lacks_section,
     list_not_following,
     list_unproven,
+    make_note,
     plan_section,
     plan_sites,
     read_receiver_timeout,
@@ -48,6 +50,8 @@ if t.TYPE_CHECKING:
 
 WATCH_INTERVAL = 0.5
 """Seconds between two looks at whether WAL comes, and before a change is tried again that another one came before."""
+UNAVAILABLE = range(500, 600)
+"""So a proxy answers, or a Patroni that has not read its configuration: it may pass."""
 NO_CHANGE: Json = {"lowtide_rights": None}
 """Removes a key that is not there, by which Patroni verifies the login and writes nothing."""
 
@@ -104,15 +108,20 @@ class Run:
         """Wait until one reading shows that the old cluster accepts no writes and the new one has all of it."""
         new = self.sites.new
         self._wait(
-            lambda: list_unproven(self.sites, self._old_names) or self.old.list_silent() or self._list_unkept(),
+            self._find_unproven,
             f"{old.scope} is not known to accept no writes, or {new.scope} has not received all of it",
         )
         for line in (
             f"{old.scope} is fenced: every member is a standby, and Patroni keeps it so",
             describe_missing(self.sites),
         ):
-            if line not in self.outcome.evidence:
+            if self.sites.new.is_standby_cluster and line not in self.outcome.evidence:
                 self.outcome.evidence.append(line)
+
+    def _find_unproven(self) -> list[str]:
+        if not self.sites.new.is_standby_cluster:
+            return []  # the promotion that was sent after the proof, and answered by an error, has come about
+        return list_unproven(self.sites, self._old_names) or self.old.list_silent() or self._list_unkept()
 
     def _list_unkept(self) -> list[str]:
         """Return why the DCS does not have it that the old cluster is a standby cluster of the new one.
@@ -121,10 +130,14 @@ class Run:
         """
         try:
             config = self.claims.confirm(self.old)
-        except OutcomeUnknown as error:
-            return [error.problem]
-        kept = t.cast(Cluster, self.sites.old)._replace(config=config)
-        return list_unproven(self.sites._replace(old=kept), self._old_names)
+            kept = t.cast(Cluster, self.sites.old)._replace(config=config)
+            unkept = list_unproven(self.sites._replace(old=kept), self._old_names)
+        except (OutcomeUnknown, Unwritten) as error:
+            # Neither cluster may accept writes now: what passes is waited for, up to the deadline.
+            unkept = [f"{error.obj}: {error.problem}"]
+        if unkept:  # each look at the DCS is a write to it
+            self.deadline.pause(WATCH_INTERVAL)
+        return unkept
 
     def _end_following(self) -> None:
         """Ask for the promotion, right after the reading that proves that it is safe."""
@@ -139,7 +152,7 @@ class Run:
         try:
             while True:
                 self._prove_fenced(old)
-                if self._configure(self.new, self._make_promotion()):
+                if not self.sites.new.is_standby_cluster or self._configure(self.new, self._make_promotion()):
                     break
         except OpsError as error:
             kinds = (WaitTimeout, Refusal)
@@ -182,8 +195,7 @@ class Run:
 
     def _make_promotion(self) -> Json:
         """Return the change that ends following, and keeps what the section had, for when it follows again."""
-        section = self.sites.new.config.get("standby_cluster") or {}
-        return {"standby_cluster": None, **({KEPT_SECTION: section} if describe_extras(section) else {})}
+        return {"standby_cluster": None, **make_note(self.sites.new.config)}
 
     def promote(self) -> None:
         """Make the new cluster follow nobody, wait until it accepts writes, and until the old one follows it."""
@@ -200,8 +212,11 @@ class Run:
 
     def configure(self) -> None:
         """Give the old cluster what its standby_cluster had when it followed before, as far as that can be."""
+        kept: Json = {}
         while True:
             old, new = t.cast(Cluster, self.sites.old), self.sites.new
+            if kept and not lacks_section(old, new):
+                break  # it has come about, whatever the answer was
             kept, left = plan_section(old, new)
             if self._configure(self.old, {"standby_cluster": kept, **({} if left else {KEPT_SECTION: None})}):
                 break
@@ -214,21 +229,26 @@ class Run:
 
         The caller then reads and judges anew, until the deadline.
         """
-        self.claims.require(client)
-        attempted_before, self.outcome.write_attempted = self.outcome.write_attempted, True
+        attempted_before = self.outcome.write_attempted
         try:
-            answer = client.write("/config", patch, method="PATCH", timeout=client.request_timeout)
-        except OutcomeUnknown:
-            self.outcome.changed = True
-            return True
-        except Refusal:
+            self.claims.require(client)
+            self.outcome.write_attempted = True
+            answer = self._send(client, patch)
+        except Refusal as error:
             self.outcome.write_attempted = attempted_before
-            raise
-        if answer.code == CONFLICT and not self.deadline.passed:
-            self.outcome.write_attempted = attempted_before
+            if not isinstance(error, Unreadable | Unwritten) or self.deadline.passed:
+                raise
             self.deadline.pause(WATCH_INTERVAL)
             return False
-        if answer.code != 200:
+        is_conflict = answer is not None and answer.code == CONFLICT
+        if is_conflict:
+            self.outcome.write_attempted = attempted_before
+        elif answer is None or answer.code in UNAVAILABLE:
+            self.outcome.changed = True  # it may have arrived
+        if (is_conflict or answer is None or answer.code in UNAVAILABLE) and not self.deadline.passed:
+            self.deadline.pause(WATCH_INTERVAL)
+            return False
+        if answer is not None and answer.code != 200:
             raise OpsError(
                 obj=f"{answer.url}/config",
                 problem=f"Patroni answers {answer.code} {answer.text[:200].strip()}",
@@ -236,6 +256,13 @@ class Run:
             )
         self.outcome.changed = True
         return True
+
+    def _send(self, client: Client, patch: Json) -> Answer | None:
+        """Send a change once. Return the answer, None where none came, so that it may have been made."""
+        try:
+            return client.write("/config", patch, method="PATCH", timeout=client.request_timeout)
+        except OutcomeUnknown:
+            return None
 
     def _wait(self, find_lacking: t.Callable[[], list[str]], problem: str) -> None:
         while True:
@@ -287,6 +314,9 @@ def run_site(module: AnsibleModule, outcome: Outcome) -> None:
     outcome.before = outcome.after = describe_sites(sites)
     _report(outcome, sites)
     check_pair(sites)
+    shared = explain_shared_names(sites)
+    if shared:
+        module.warn(f"{shared}.")
     claims = Claims((new_client, new), None if old is None else (old_client, old), module.warn)
     for place in claims.places:
         place.refuse_rivals(new.config if place.client is new_client else t.cast(Cluster, old).config)

@@ -1,0 +1,440 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The role awx by real Ansible and the modules of awx.awx, against the stand-in: what it makes, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from support.awx_objects import load
+from support.awx_stand_in import MANUAL, PASSWORD, REPOSITORY, USERNAME, AwxStandIn, make_collection_folders
+from support.checkout import load_yaml, playbook_names, text
+from support.playbooks import PlaybookRun, run_playbook, write_yaml
+
+SLACK = {"token": "secret", "channels": ["#windows"], "hex_color": ""}
+SITE: dict[str, Any] = {
+    "window_site": "shop",
+    "window_steps": [
+        {"name": "health", "role": "lowtide.ops.health"},
+        {"name": "backup", "role": "lowtide.ops.backup"},
+    ],
+    "awx_organization": "Operations",
+    "awx_project": "operations",
+    "awx_project_url": REPOSITORY,
+    "awx_inventory_path": "inventories/shop/hosts.yml",
+    "awx_execution_environment": "lowtide",
+    "awx_image": "registry.example.org/lowtide:1",
+    "awx_credential_types": ["lowtide kubeconfig"],
+    "awx_credentials": [{"name": "shop cluster", "type": "lowtide kubeconfig"}],
+    "awx_variables": {"window_name": "weekly"},
+    "awx_procedures": [
+        {"playbook": "backup", "questions": ["backup_max_age"]},
+        {"playbook": "diagnose", "name": "mend", "variables": {"diagnose_apply": True}, "limit": "shop_workloads"},
+    ],
+    "awx_teams": [
+        {"name": "Operators", "launch": ["window check", "approved window"]},
+        {"name": "Leads", "approve": True},
+    ],
+    "awx_schedules": [
+        {
+            "name": "weekly",
+            "time": "01:00",
+            "zone": "Europe/Berlin",
+            "weekdays": ["mon"],
+            "answers": {"window_skip": ["health"]},
+        }
+    ],
+    "awx_notifications": [
+        {"name": "shop chat", "type": "slack", "configuration": SLACK, "events": ["error", "approval"]}
+    ],
+}
+BOUND = 280
+"""Seconds that a run may take on a slow machine; it is some 30 modules."""
+NOT_MADE: dict[str, set[str]] = {
+    "organization": {"description", "galaxy_credentials"},
+    "execution_environment": {"pull", "description"},
+    "project": {"description", "scm_update_cache_timeout", "update_project", "local_path"},
+    "inventory": {"description", "variables", "instance_groups", "prevent_instance_group_fallback"},
+    "workflow_job_template": {"workflow_nodes"},
+    "workflow_job_template_node": {"extra_data"},
+    "schedule": {"description"},
+    "credential": set(),
+}
+"""Options of recorded calls that the role leaves as they are in AWX, or does in another way."""
+OWN = {
+    *("id", "url", "related", "summary_fields", "created", "modified", "name", "description", "playbook", "extra_vars"),
+    *("inventory", "project", "organization", "execution_environment", "prevent_instance_group_fallback"),
+}
+"""Fields of a template in which that of the role and the recorded one may differ."""
+
+
+def write_site(folder: Path, awx: AwxStandIn, **changed: Any) -> list[str]:
+    """Write the inventory of a site, and return the arguments with it."""
+    own = {
+        "ansible_connection": "local",
+        "ansible_python_interpreter": sys.executable,
+        "awx_connection": awx.connection,
+    }
+    control = {"control": {"hosts": {"control1": None}}}
+    content = {"all": {"vars": {**own, **SITE, **changed}, "children": control}}
+    return ["-i", str(write_yaml(folder / "hosts.yml", content))]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[AwxStandIn, list[str]]]:
+    """An AWX in which the role has been performed once, and the arguments to perform it again."""
+    with AwxStandIn(make_collection_folders(playbook_names())) as awx:
+        arguments = write_site(tmp_path_factory.mktemp("site"), awx)
+        run = run_playbook("lowtide.ops.awx", *arguments, timeout=BOUND)
+        assert run.rc == 0, run.stdout + run.stderr
+        assert "[WARNING]" not in run.stderr, run.stderr
+        yield awx, arguments
+
+
+def test_templates_are_complete(made: tuple[AwxStandIn, list[str]]) -> None:
+    """Of what a real AWX was given for a window, each field has the same value but for the site's own."""
+    awx, _arguments = made
+    template = awx.find("job_templates", "shop window")
+    (recorded,) = [item["object"] for item in load("objects") if item["object"].get("name") == "window"]
+    assert set(template) - {"summary_fields"} == set(recorded) - {"created", "modified"}
+    assert {name: template[name] for name in set(recorded) & set(template) - OWN} == {
+        name: value for name, value in recorded.items() if name in set(template) - OWN
+    }
+    assert json.loads(template["extra_vars"]) == {"window_site": "shop", "window_name": "weekly"}
+    assert template["playbook"] == "playbooks/maintenance_window.yml"
+    assert awx.list_associated("job_templates", "shop window", "credentials") == ["shop cluster"]
+    assert awx.list_associated("job_templates", "shop window", "labels") == ["shop"]
+    assert awx.list_associated("job_templates", "shop window", "notification_templates_error") == ["shop chat"]
+    assert awx.list_associated("job_templates", "shop window", "notification_templates_success") == []
+    survey = awx.surveys["job_templates", template["id"]]
+    assert [(q["variable"], q.get("choices")) for q in survey["spec"]] == [
+        ("window_start", None),
+        ("window_only", ["health", "backup"]),
+        ("window_skip", ["health", "backup"]),
+        ("window_duration", None),
+    ]
+
+
+def test_each_template_is_what_its_name_says(made: tuple[AwxStandIn, list[str]]) -> None:
+    """Runs and check mode, what may run beside others, what is asked."""
+    awx, _arguments = made
+    said = {
+        item["name"]: (item["job_type"], item["diff_mode"], item["allow_simultaneous"], item["survey_enabled"])
+        for item in awx.kinds["job_templates"].values()
+    }
+    assert said == {
+        "shop window": ("run", False, False, True),
+        "shop window check": ("check", True, True, True),
+        "shop restore service": ("run", False, False, False),
+        "shop window status": ("run", False, True, False),
+        "shop health": ("run", False, True, False),
+        "shop backup": ("run", False, False, True),
+        "shop mend": ("run", False, False, False),
+    }
+    mend = awx.find("job_templates", "shop mend")
+    assert (mend["limit"], json.loads(mend["extra_vars"])["diagnose_apply"]) == ("shop_workloads", True)
+
+
+def launch(awx: AwxStandIn, name: str, body: dict[str, Any]) -> tuple[int, Any]:
+    """Launch a template as people do."""
+    kind = "workflow_job_templates" if name == "shop approved window" else "job_templates"
+    return awx.ask("POST", f"/api/v2/{kind}/{awx.find(kind, name)['id']}/launch/", body)
+
+
+def test_an_empty_answer_is_none(made: tuple[AwxStandIn, list[str]]) -> None:
+    """Nothing answered gives no variable; a text that is left empty is refused, or means the same."""
+    awx, _arguments = made
+    own = {"window_site": "shop", "window_name": "weekly"}
+    for name in ("shop window", "shop backup"):
+        status, job = launch(awx, name, {})
+        assert (status, json.loads(job["extra_vars"])) == (201, own)
+    empty = {"window_start": "", "window_only": [], "window_skip": []}
+    status, job = launch(awx, "shop window", {"extra_vars": empty})
+    assert (status, json.loads(job["extra_vars"])) == (201, {**own, **empty})
+    assert launch(awx, "shop backup", {"extra_vars": {"backup_max_age": ""}})[0] == 400
+
+
+def test_nobody_chooses_what_is_not_asked(made: tuple[AwxStandIn, list[str]]) -> None:
+    """Neither hosts nor tags nor another site; a check mode stays one; a workflow refuses at once."""
+    awx, _arguments = made
+    wanted = {"limit": "x", "job_tags": "x", "job_type": "run", "job_slice_count": 3}
+    status, job = launch(awx, "shop window check", {**wanted, "extra_vars": {"window_site": "other"}})
+    assert (status, job["job_type"], job["limit"]) == (201, "check", "")
+    assert set(job["ignored_fields"]) == {*wanted, "extra_vars"}
+    assert launch(awx, "shop approved window", {"extra_vars": {"window_site": "other"}})[0] == 400
+    assert launch(awx, "shop approved window", {"extra_vars": {"window_only": ["backup"]}})[0] == 201
+
+
+def test_the_workflow_waits_for_approval(made: tuple[AwxStandIn, list[str]]) -> None:
+    """Check mode, approval, window; what a window left in force is reverted."""
+    awx, _arguments = made
+    nodes = {node["id"]: node for node in awx.kinds["workflow_job_template_nodes"].values()}
+    links = {
+        (node["identifier"], what): [nodes[number]["identifier"] for number in node[what]]
+        for node in nodes.values()
+        for what in ("success_nodes", "failure_nodes", "always_nodes")
+        if node[what]
+    }
+    assert links == {
+        ("window check", "success_nodes"): ["approve"],
+        ("approve", "success_nodes"): ["window"],
+        ("window", "failure_nodes"): ["restore service"],
+    }
+    names = {node["identifier"]: awx.list_unified()[node["unified_job_template"]]["name"] for node in nodes.values()}
+    assert names == {
+        "window check": "shop window check",
+        "approve": "shop approve",
+        "window": "shop window",
+        "restore service": "shop restore service",
+    }
+    (approval,) = awx.kinds["workflow_approval_templates"].values()
+    assert approval["timeout"] == 3600
+    assert awx.list_associated(
+        "workflow_job_templates", "shop approved window", "notification_templates_approvals"
+    ) == ["shop chat"]
+
+
+def test_teams_may_what_is_declared(made: tuple[AwxStandIn, list[str]]) -> None:
+    """And nothing else."""
+    awx, _arguments = made
+    granted = set()
+    for (kind, number, what), teams in awx.associated.items():
+        if kind == "roles" and what == "teams":
+            role = awx.kinds["roles"][number]
+            subject = awx.ask("GET", role["of"])[1]["name"]
+            granted |= {(awx.kinds["teams"][team]["name"], role["name"], subject) for team in teams}
+    assert granted == {
+        ("Operators", "execute_role", "shop window check"),
+        ("Operators", "execute_role", "shop approved window"),
+        ("Leads", "approval_role", "shop approved window"),
+    }
+
+
+def test_the_schedule_is_off_and_local(made: tuple[AwxStandIn, list[str]]) -> None:
+    """Until somebody declares it in force."""
+    awx, _arguments = made
+    schedule = awx.find("schedules", "shop weekly")
+    assert (schedule["enabled"], schedule["timezone"], schedule["dtstart"]) == (
+        False,
+        "Europe/Berlin",
+        "2026-01-01T00:00:00Z",
+    )
+    assert schedule["extra_data"] == {"window_skip": ["health"]}
+
+
+def test_project_and_inventory_are_what_was_approved(made: tuple[AwxStandIn, list[str]]) -> None:
+    """The project is not updated at a launch, the inventory is, from what the project has."""
+    awx, _arguments = made
+    project = awx.find("projects", "operations")
+    assert (project["scm_url"], project["scm_update_on_launch"], project["allow_override"]) == (
+        REPOSITORY,
+        False,
+        False,
+    )
+    source = awx.find("inventory_sources", "inventories/shop/hosts.yml")
+    expected = {"source": "scm", "update_on_launch": True, "overwrite": True, "overwrite_vars": True}
+    assert {name: source[name] for name in expected} == expected
+
+
+def test_no_secret_was_sent(made: tuple[AwxStandIn, list[str]]) -> None:
+    """A credential is made empty, of its type, and filled in AWX."""
+    awx, _arguments = made
+    credential = awx.find("credentials", "shop cluster")
+    kind = awx.kinds["credential_types"][credential["credential_type"]]
+    assert (credential["inputs"], kind["name"]) == ({}, "lowtide kubeconfig")
+    assert kind["injectors"]["env"]["KUBECONFIG"] == "{{ tower.filename }}"
+
+
+def test_a_second_run_changes_nothing(made: tuple[AwxStandIn, list[str]]) -> None:
+    """Nor does it write, with an approval, and a notification template that holds a secret."""
+    awx, arguments = made
+    awx.writes.clear()
+    run = run_playbook("lowtide.ops.awx", *arguments, timeout=BOUND)
+    assert (run.rc, run.changed, awx.writes) == (0, 0, []), run.stdout
+    assert "msg: nothing to do" in run.stdout
+
+
+def test_check_mode_of_an_empty_awx_writes_nothing(tmp_path: Path) -> None:
+    """It predicts what it can look at: what everything else rests on. By user and password, which nobody sees."""
+    with AwxStandIn(make_collection_folders(playbook_names())) as awx:
+        login = {"controller_host": awx.url, "controller_username": USERNAME, "controller_password": PASSWORD}
+        run = run_playbook("lowtide.ops.awx", *write_site(tmp_path, awx, awx_connection=login), "--check")
+        assert PASSWORD not in run.stdout
+        assert (run.rc, awx.writes) == (0, []), run.stdout
+        assert "msg: organization Operations, lowtide kubeconfig" in run.stdout
+
+
+CASES: dict[str, tuple[dict[str, Any], str]] = {
+    "site": ({"window_site": "/etc/site"}, "awx_site is /etc/site, and all names in AWX begin with it. Give a literal"),
+    "steps": ({"window_steps": []}, "awx_steps is empty, so that nobody could choose a step. Set window_steps"),
+    "two places": ({"awx_project_path": MANUAL}, f"awx_project_url is '{REPOSITORY}' and awx_project_path is"),
+    "manual": (
+        {"awx_project_url": "", "awx_project_path": MANUAL},
+        "awx_inventory_path is inventories/shop/hosts.yml, and AWX reads inventories from git projects only. Use",
+    ),
+    "two names": ({"awx_procedures": [{"playbook": "health"}]}, "awx_procedures has two templates of one name"),
+    "team": ({"awx_teams": [{"name": "T", "launch": ["x"]}]}, "T launches x, and there is approved window, backup"),
+    "question": (
+        {"awx_questions": ["window_onyl"]},
+        "survey of shop window, question window_onyl: it is no option of the role, and no type is given. Correct",
+    ),
+    "zone": (
+        {
+            "window_times": [{"time": "01:00", "zone": "Mars/Base", "weekdays": ["sat"]}],
+            "awx_schedules": "{{ window_times }}",
+        },
+        "schedule at 01:00 sat: its zone 'Mars/Base' is none of the tz database. Give one such as",
+    ),
+    "answer": (
+        {"awx_schedules": [{"name": "s", "time": "01:00", "zone": "UTC", "answers": {"window_name": "x"}}]},
+        "schedule s answers window_name, which approved window does not ask for (it asks for window_start",
+    ),
+    "credential": (
+        {"awx_credentials": [{"name": "shop cluser"}]},
+        "credential shop cluser: this account sees none of this name, and one is needed. Nothing has been done.",
+    ),
+    "inventory": ({"awx_inventory_path": ""}, "inventory shop: this account sees none of this name, and one is needed"),
+    "token": (
+        {"awx_connection": {"controller_host": "{{ awx_host }}", "controller_oauthtoken": "old"}},
+        "Invalid authentication credentials for /api/v2/organizations/ (HTTP 401). Nothing has been done. Install the",
+    ),
+    "address": (
+        {"awx_connection": {"controller_host": "http://127.0.0.1:9", "controller_oauthtoken": "x"}},
+        "AWX at http://127.0.0.1:9: ",
+    ),
+}
+
+
+FAILED = (
+    "ansible_failed_result.results | default([ansible_failed_result]) | selectattr('failed', 'defined')"
+    " | selectattr('failed') | map(attribute='msg') | join(' ')"
+)
+"""What a task that failed has said, or its items."""
+
+
+def test_what_is_refused_has_changed_nothing(tmp_path: Path, ansible_playbook: Callable[..., PlaybookRun]) -> None:
+    """With object, value and next step, before the first write; all cases in one play."""
+    tasks: list[dict[str, Any]] = []
+    for name, (changed, _said) in CASES.items():
+        include = {"name": "Perform", "ansible.builtin.include_role": {"name": "lowtide.ops.awx"}, "vars": changed}
+        fail = {"name": "It was not refused", "ansible.builtin.fail": {"msg": "not refused"}}
+        keep = {"ansible.builtin.set_fact": {"said": "{{ said | combine({'" + name + "': " + FAILED + "}) }}"}}
+        tasks.append({"name": name, "block": [include, fail], "rescue": [{"name": "Keep", **keep}]})
+    content = {"content": "{{ said | to_json }}", "dest": str(tmp_path / "said"), "mode": "0600"}
+    tasks.append({"name": "Write", "ansible.builtin.copy": content})
+    with AwxStandIn(make_collection_folders(playbook_names())) as awx:
+        arguments = write_site(tmp_path, awx, awx_host=awx.url, said={}, awx_procedures=[{"playbook": "backup"}])
+        play = {"hosts": "control", "gather_facts": False, "tasks": tasks}
+        run = ansible_playbook([play], *arguments)
+        assert run.rc == 0, run.stdout + run.stderr
+        assert awx.writes == []
+    said = {name: " ".join(str(text).split()) for name, text in json.loads((tmp_path / "said").read_text()).items()}
+    assert {name: text for name, text in said.items() if CASES[name][1] not in text} == {}
+
+
+def test_a_playbook_that_the_project_lacks_is_named(tmp_path: Path) -> None:
+    """Before the first template: one that AWX refuses in the middle would leave the others behind."""
+    names = [name for name in playbook_names() if name != "backup"]
+    with AwxStandIn(make_collection_folders(names)) as awx:
+        minimal: dict[str, Any] = {
+            "awx_credential_types": [],
+            "awx_credentials": [],
+            "awx_teams": [],
+            "awx_notifications": [],
+        }
+        run = run_playbook("lowtide.ops.awx", *write_site(tmp_path, awx, **minimal))
+        assert run.rc == 2
+        said = " ".join(run.stdout.split())
+        assert "project operations has no playbooks/backup.yml; it has playbooks/awx.yml" in said
+        assert "No template has been made. Add each file, with the line" in said
+        assert awx.kinds["job_templates"] == {}
+
+
+@pytest.mark.sweep
+def test_a_repository_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    """Before the first template."""
+    with AwxStandIn({}) as awx:
+        minimal: dict[str, Any] = {"awx_credential_types": [], "awx_credentials": [], "awx_teams": []}
+        run = run_playbook("lowtide.ops.awx", *write_site(tmp_path, awx, **minimal))
+        assert run.rc == 2
+        said = " ".join(run.stdout.split())
+        assert f"project operations: its state is failed, with {REPOSITORY} and the branch ''. No template" in said
+        assert awx.kinds["job_templates"] == {}
+
+
+def test_a_missing_collection_is_named(tmp_path: Path) -> None:
+    """awx.awx is no dependency."""
+    with AwxStandIn() as awx:
+        alone = {"ANSIBLE_COLLECTIONS_SCAN_SYS_PATH": "false"}
+        run = run_playbook("lowtide.ops.awx", *write_site(tmp_path, awx), env=alone)
+    assert run.rc == 2
+    said = " ".join(run.stdout.split())
+    assert "Install the collection awx.awx 24.6.1 or newer" in said
+    assert "awx.awx.controller_api" in said
+
+
+def list_tasks(name: str) -> list[dict[str, Any]]:
+    """Return the tasks of a file of the role, those in blocks too."""
+    found, ahead = [], list(load_yaml(Path(f"roles/awx/tasks/{name}.yml")))
+    while ahead:
+        task = ahead.pop(0)
+        ahead += [inner for key in ("block", "rescue") for inner in task.get(key, [])]
+        found.append(task)
+    return found
+
+
+def test_calls_are_as_complete_as_recorded_ones() -> None:
+    """Each option that a real AWX was given is given, or known not to be."""
+    given: dict[str, set[str]] = {}
+    for name in ("base", "templates", "workflow"):
+        for task in list_tasks(name):
+            for key, options in task.items():
+                if key.startswith("awx.awx."):
+                    given.setdefault(key.removeprefix("awx.awx."), set()).update(options)
+    missing: dict[str, set[str]] = {}
+    for entry in load("objects"):
+        kind = entry["module"].removeprefix("awx.awx.")
+        if kind in given and entry["input"].get("kind") != "constructed":
+            lacking = set(entry["input"]) - given[kind] - NOT_MADE.get(kind, set())
+            missing |= {kind: lacking} if lacking else {}
+    assert missing == {}
+    assert given["job_template"] >= {"ask_limit_on_launch", "ask_tags_on_launch", "ask_skip_tags_on_launch"}
+
+
+@pytest.mark.parametrize("page", ["docs/awx.md", "roles/awx/README.md"])
+def test_examples_declare_inputs(page: str) -> None:
+    """Of the role, by their keys too."""
+    options = load_yaml(Path("roles/awx/meta/argument_specs.yml"))["argument_specs"]["main"]["options"]
+    examples = [yaml.safe_load(example) for example in re.findall(r"```yaml\n(.*?)```", text(Path(page)), re.DOTALL)]
+    assert examples
+    for name, value in [item for example in examples for item in example.items()]:
+        assert name in options
+        for entry in value if options[name].get("options") else []:
+            assert set(entry) <= set(options[name]["options"]), (name, entry)
+
+
+def test_no_input_is_a_variable_of_awx() -> None:
+    """AWX gives each job variables that begin with awx_, and they win."""
+    options = load_yaml(Path("roles/awx/meta/argument_specs.yml"))["argument_specs"]["main"]["options"]
+    by_awx = ("awx_job_", "awx_user_", "awx_schedule_", "awx_workflow_", "awx_parent_", "awx_inventory_id")
+    assert [name for name in options if name.startswith(by_awx)] == []
+    taken = {"awx_project_revision", "awx_project_scm_branch", "awx_inventory_name", "awx_execution_node"}
+    assert taken & set(options) == set()
+
+
+def test_credential_types_of_the_role_are_taken() -> None:
+    """Each of them, and as it is: a second run would change it otherwise."""
+    kinds = load_yaml(Path("roles/awx/vars/main.yml"))["__awx_all_credential_types"]
+    choices = load_yaml(Path("roles/awx/meta/argument_specs.yml"))["argument_specs"]["main"]["options"]
+    assert [kind["name"] for kind in kinds] == choices["awx_credential_types"]["choices"]
+    awx = AwxStandIn()
+    for kind in kinds:
+        status, made = awx.ask("POST", "/api/v2/credential_types/", {"kind": "cloud", **kind})
+        assert (status, made["inputs"], made["injectors"]) == (201, kind["inputs"], kind["injectors"])
