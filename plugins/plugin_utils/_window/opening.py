@@ -216,10 +216,11 @@ class Opening:
                 self._wait_for_orphan(orphan, deadline.remaining, request.orphan_timeout)
                 continue
             renewed = store.read_last_renewal()
-            if obstacle is not None and (
-                held is None or held.owner.check_liveness() != "unknown" or seen not in (None, renewed)
-            ):
-                raise obstacle  # it lives: seen, or renewed while this run waited
+            is_alive = held is None or held.owner.check_liveness() != "unknown"
+            # The pod of a cancelled job may renew once more before it is gone; nobody else would start anything again.
+            is_renewed = seen not in (None, renewed) and (request.mode != RESTORE or deadline.passed)
+            if obstacle is not None and (is_alive or is_renewed):
+                raise obstacle
             seen = renewed
             self._sleep(POLL_INTERVAL)
         try:

@@ -31,7 +31,10 @@ PATIENCE = 30.0
 
 
 class StoreUnreachable(OSError):
-    """The server that keeps a store does not answer, or not in time."""
+    """The server that keeps a store does not answer in time, or refuses: no right, no room, read only.
+
+    Either way nothing can be recorded now, which a run that is under way has to go on with.
+    """
 
 
 class Store(ABC):

@@ -38,16 +38,13 @@ from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.cluster im
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.errors import (
     ApiError,
     Conflict,
-    Forbidden,
-    Invalid,
     NotFound,
-    Unauthorized,
     WriteUnknown,
 )
 
 from .events import Event
 from .journal import Lines, decode_last_line, decode_lines, encode_line
-from .lease import LeaseRecord, explain_loss
+from .lease import LeaseLost, LeaseRecord, explain_loss
 from .options import read_options
 from .processes import Owner
 from .state import is_settled
@@ -60,9 +57,8 @@ PART_BYTES = 700_000
 LAST_BYTES = 100_000
 """Bytes of a last line that stand among the annotations as well, which can hold 256 KiB."""
 RECORD, TOKEN, LAST, JOURNAL = (f"lowtide.ops/{name}" for name in ("lease", "token", "last", "journal"))
+PART, CONTINUED = "lowtide.ops/part", "lowtide.ops/continued"
 SITE_LABEL, JOURNAL_LABEL, KIND_LABEL = (f"lowtide.ops/window-{name}" for name in ("site", "journal", "object"))
-_FINAL = (Forbidden, Unauthorized, Invalid)
-"""Answers that asking again does not change."""
 
 
 class KubernetesStore(Store):
@@ -104,7 +100,7 @@ class KubernetesStore(Store):
 
     @contextmanager
     def _ask(self) -> Iterator[Client]:
-        """Return a client that asks again for a while; what stays without an answer is StoreUnreachable.
+        """Return a client that asks again for a while; without an answer, or with a refusal, it is StoreUnreachable.
 
         Inside :meth:`lock` it is one for all, with one connection.
         """
@@ -115,8 +111,6 @@ class KubernetesStore(Store):
                 check_identity(client, self._options["cluster_uid"])
                 self._is_identified = True
             yield client
-        except (NotFound, Conflict, *_FINAL):
-            raise
         except ApiError as error:
             raise StoreUnreachable(str(error)) from error
         finally:
@@ -383,20 +377,35 @@ class KubernetesStore(Store):
         key = f"{number:06d}"
         size = sum(len(text.encode()) for text in (parts[-1].get("data") or {}).values()) if parts else 0
         if not parts or size + len(line.encode()) > PART_BYTES:
+            if parts:  # a create has no precondition of its own
+                self._patch_part(client, name, {CONTINUED: str(len(parts))})
             object_name = make_object_name("lowtide-journal", f"{self._site}/{name}", len(parts))
-            body = self._describe(object_name, "journal", name, {**annotations, "lowtide.ops/part": str(len(parts))})
-            made = client.create(
-                self._config_maps, {**body, "data": {key: line}}, obj=f"ConfigMap {self._namespace}/{object_name}"
-            )
+            body = self._describe(object_name, "journal", name, {**annotations, PART: str(len(parts))})
+            title = f"ConfigMap {self._namespace}/{object_name}"
+            made = client.create(self._config_maps, {**body, "data": {key: line}}, obj=title)
             self._parts[name] = [*parts, made]
+            if not parts:
+                self._require_lease(client, made, token)
             return
-        metadata = parts[-1]["metadata"]
-        body = {
-            "metadata": {"resourceVersion": metadata["resourceVersion"], "annotations": annotations},
-            "data": {key: line},
-        }
+        self._patch_part(client, name, annotations, {key: line})
+
+    def _patch_part(
+        self, client: Client, name: str, annotations: Mapping[str, str], data: Mapping[str, str] | None = None
+    ) -> None:
+        """Change the last part of a journal where it is as it was read."""
+        metadata = self._parts[name][-1]["metadata"]
+        own = {"resourceVersion": metadata["resourceVersion"], "annotations": dict(annotations)}
+        body = {"metadata": own, **({} if data is None else {"data": dict(data)})}
         title = f"ConfigMap {self._namespace}/{metadata['name']}"
         self._parts[name][-1] = client.patch(f"{self._config_maps}/{metadata['name']}", body, obj=title)
+
+    def _require_lease(self, client: Client, made: Json, token: int) -> None:
+        """Take a journal back that was begun after the lease had passed on: nobody could have refused it."""
+        try:
+            self.check(token)
+        except LeaseLost:
+            self._delete(client, made["metadata"])
+            raise
 
     def _describe(self, object_name: str, kind: str, journal: str, annotations: Mapping[str, str]) -> Json:
         labels = {SITE_LABEL: make_hash(self._site), KIND_LABEL: kind, JOURNAL_LABEL: make_hash(journal)}
@@ -467,7 +476,7 @@ def _read_annotation(item: Json, name: str) -> str:
 
 
 def _read_part(item: Json) -> int:
-    return int(_read_annotation(item, "lowtide.ops/part") or 0)
+    return int(_read_annotation(item, PART) or 0)
 
 
 def _read_token(item: Json) -> int:

@@ -163,9 +163,8 @@ class PostgresqlStore(Store):
                 session = Session(self._settings, module="window", run_id=new_run_id())
             except OpsError as error:
                 cause = error.__cause__
-                if not isinstance(cause, driver_error()) or (server_refused(cause) and not _is_starting(cause)):
-                    raise
-                if deadline.passed:
+                is_final = not isinstance(cause, driver_error()) or (server_refused(cause) and not _is_starting(cause))
+                if is_final or deadline.passed:
                     raise StoreUnreachable(str(error)) from error
             else:
                 session.query(_PREPARE, {"wait": f"{LOCK_SECONDS}s", "idle": f"{LOCK_SECONDS - 15}s"})
@@ -194,17 +193,15 @@ class PostgresqlStore(Store):
                         self._locked.close()
                         self._locked = self._open_locked(deadline)
 
-    def _translate(self, error: Exception) -> OpsError | OSError:
+    def _translate(self, error: Exception) -> StoreUnreachable:
         code = sqlstate(error)
         if code in _UNDEFINED:
-            return Refusal(
-                obj=self.location,
-                problem="its tables are not there",
-                next_step="Open a window once, or run docs/window-store.sql as their owner",
+            return StoreUnreachable(
+                f"{self.location}: its tables are not there. Open a window once, or run docs/window-store.sql"
             )
         if code == _LOCK_NOT_AVAILABLE:
             return StoreUnreachable(f"{self.location}: another process has had its lock for {LOCK_SECONDS} s")
-        return sql_error(self.location, error)
+        return StoreUnreachable(str(sql_error(self.location, error)))
 
     def _open_locked(self, deadline: Deadline) -> Session:
         session = self._open(deadline)

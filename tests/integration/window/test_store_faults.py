@@ -23,8 +23,9 @@ from ansible_collections.lowtide.ops.plugins.plugin_utils._window.processes impo
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.store import Store, StoreUnreachable
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.store_kubernetes import KubernetesStore
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.store_postgresql import PostgresqlStore
-from support.kubernetes_account import AuditLog, expand, name_user, read_rules
+from support.kubernetes_account import ACCOUNT, AuditLog, expand, name_user, read_rules
 from support.kubernetes_proxy import Fault, KubernetesProxy
+from support.kubernetes_server import build_path
 from support.store_contract import Backend, make_closed, make_opened, make_planned, start_controller
 from support.tcp_proxy import TcpProxy
 from support.turns import is_sweep
@@ -66,6 +67,26 @@ def test_a_late_write_of_an_owner_that_was_succeeded_is_refused_by_the_server(ba
         late.append(NAME, replace(make_planned("db2"), token=token))
     with pytest.raises(LeaseLost):
         late.renew(token)
+    assert [event.host for event in other.load(NAME)] == ["db1"]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("summary", ["a line that needs another object", "a journal that is begun"])
+def test_a_late_write_that_makes_an_object_is_refused_as_well(
+    kubernetes_place: KubernetesPlace, monkeypatch: pytest.MonkeyPatch, summary: str
+) -> None:
+    """The creation of an object has no precondition."""
+    monkeypatch.setattr(store_kubernetes, "PART_BYTES", 600)
+    late, other = kubernetes_place.connect_apart(), kubernetes_place.connect_apart()
+    token = take(late, elsewhere(1)).token
+    append(late, make_planned("db1"))
+    late.check(token)
+    assert len(late.load(NAME)) == 1
+    kubernetes_place.expire()
+    assert take(other, elsewhere(2)).token == token + 1
+    name = NAME if "line" in summary else "weekly@another"
+    with pytest.raises(LeaseLost):
+        late.append(name, replace(make_planned("db2", "x" * 900), token=token))
+    assert other.list_occurrences() == [NAME]
     assert [event.host for event in other.load(NAME)] == ["db1"]  # type: ignore[attr-defined]
 
 
@@ -170,6 +191,37 @@ def test_an_api_server_that_does_not_answer_is_an_oserror_in_time(
         with pytest.raises(StoreUnreachable):
             call()
         assert time.monotonic() - begin < 20
+
+
+def test_an_api_server_that_refuses_is_an_oserror_as_well(kubernetes_place: KubernetesPlace) -> None:
+    """A right that was taken away, or a quota: what is in force must be reverted all the same."""
+    store = kubernetes_place.connect()
+    token = take(store, me()).token
+    path = build_path("RoleBinding", kubernetes_place.namespace, ACCOUNT)
+    kubernetes_place.server.request("DELETE", path)
+    for call in list_calls(store, token):
+        with pytest.raises(StoreUnreachable, match="the server answered 403"):
+            call()
+
+
+def test_a_database_that_takes_no_writes_is_an_oserror_as_well(postgresql_place: PostgresqlPlace) -> None:
+    """As where its disk is full on a managed service, or its only host has become a standby."""
+    store = postgresql_place.connect()
+    store.patience = 1.0
+    token = take(store, me()).token
+    database = postgresql_place.database
+    database.administer(f'ALTER DATABASE "{database.name}" SET default_transaction_read_only = on')
+    for call in list_calls(store, token):
+        with pytest.raises(StoreUnreachable, match="transactions are read only here"):
+            call()
+    database.administer(
+        "SET default_transaction_read_only = off",
+        f'ALTER DATABASE "{database.name}" RESET default_transaction_read_only',
+    )
+    database.sql("DROP SCHEMA lowtide_window CASCADE")
+    for call in list_calls(store, token):
+        with pytest.raises(StoreUnreachable, match="its tables are not there"):
+            call()
 
 
 def test_an_event_whose_answer_is_lost_is_written_once_in_kubernetes(

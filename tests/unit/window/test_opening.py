@@ -274,7 +274,9 @@ def hold_from_elsewhere(simulation: Simulation) -> Path:
     return store.directory / "lease"
 
 
-def open_waiting(simulation: Simulation, on_sleep: Callable[[int], None]) -> tuple[dict[str, Any], list[float]]:
+def open_waiting(
+    simulation: Simulation, on_sleep: Callable[[int], None], **changes: Any
+) -> tuple[dict[str, Any], list[float]]:
     """Open with a sleep that does what time does."""
     slept: list[float] = []
 
@@ -283,7 +285,7 @@ def open_waiting(simulation: Simulation, on_sleep: Callable[[int], None]) -> tup
         on_sleep(len(slept))
 
     opening = Opening(simulation.start_controller(), sleep=sleep)
-    return opening.open(simulation.make_request(), make_inventory(), preload=load_nothing), slept
+    return opening.open(simulation.make_request(**changes), make_inventory(), preload=load_nothing), slept
 
 
 def test_a_holder_that_cannot_be_looked_at_and_does_not_renew_is_waited_for(simulation: Simulation) -> None:
@@ -310,6 +312,24 @@ def test_a_holder_that_cannot_be_looked_at_and_renews_is_not_waited_for(simulati
     assert "elsewhere, process" in opened["msg"]
     assert "holds it with window weekly@sunday (last renewed at " in opened["msg"]
     assert slept == [1.0]
+
+
+@pytest.mark.parametrize(("seconds", "refused"), [(60.0, False), (0.0, True)])
+def test_a_restore_waits_for_a_holder_that_renews_once_more(
+    simulation: Simulation, seconds: float, refused: bool
+) -> None:
+    """The pod of a job that was cancelled lives for its grace period, and what it stopped has to be started."""
+    lease = hold_from_elsewhere(simulation)
+
+    def renew_and_end(times: int) -> None:
+        age = -15 if times == 1 else simulation.store.ttl
+        stamp = time.time() - age
+        os.utime(lease, (stamp, stamp))
+
+    changes = {"name": "restore_service", "mode": "restore", "orphan_timeout": seconds}
+    opened, slept = open_waiting(simulation, renew_and_end, **changes)
+    assert opened["refused"] is refused
+    assert slept == [1.0] * (1 if refused else 2)
 
 
 # -- what is inherited ----------------------------------------------------------------------------------------------
