@@ -109,11 +109,19 @@ class ActionModule(ActionBase):
 
     @staticmethod
     def _read(phase: str, arguments: dict[str, Any], folder: str) -> Result:
-        store = read_place(arguments).connect(folder)
         if phase == "status":
-            return read_status(store, now=store.read_clock())
+            store = read_place(arguments).connect(folder)
+            try:
+                return read_status(store, now=store.read_clock())
+            except OSError as error:
+                raise OpsError(
+                    obj=f"site {store.location}",
+                    problem=f"it cannot be read ({error})",
+                    next_step="Bring its server back, or read it as a user who may",
+                ) from error
         try:
-            holder = describe_holder(store.read_lease())
+            store = read_place(arguments).connect(folder)
+            holder = "" if store.is_new() else describe_holder(store.read_lease())
             warnings = [f"site {store.location} is held by {holder}"] if holder else []
         except (OpsError, OSError) as error:  # it is advice: the procedure goes on
             holder, warnings = "", [f"whether a window holds the site is unknown: {error}"]

@@ -199,6 +199,7 @@ class Engine:
         return {
             "changed": False,
             "perform": decision.perform,
+            "warnings": session.warnings,
             "msg": decision.why,
             # Not while it plans: what is in force may not be known yet.
             "over": session.rules.is_over and not call.planning and not call.reverting,

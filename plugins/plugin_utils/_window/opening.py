@@ -177,8 +177,13 @@ class Opening:
         copy = make_copy(self._controller.folder)
         copy.create()
         try:
-            held = store.read_lease()
-            occurrences = read_occurrences(store, also=build.name_occurrence(self._read_clock(store)))
+            is_new = store.is_new()
+            held = None if is_new else store.read_lease()
+            occurrences = (
+                Occurrences({}, {})
+                if is_new
+                else read_occurrences(store, also=build.name_occurrence(self._read_clock(store)))
+            )
             for window_id in occurrences.states:
                 copy.copy(copy.make_name(window_id), store.load(store.make_name(window_id)))
             opened = build.build(occurrences, now=self._read_clock(store))
@@ -395,9 +400,9 @@ class WindowBuilder:
         )
 
     def _look_at_damaged(self, damaged: Mapping[str, Refusal]) -> None:
-        prefix = make_readable(f"{self._request.name}@")
+        own = f"{self._request.name}@"
         for name, error in damaged.items():
-            if name.startswith(prefix):
+            if name.startswith((own, make_readable(own))):  # as it is, or as the name of a file
                 raise error
             self.warnings.append(str(error))
 

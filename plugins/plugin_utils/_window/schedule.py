@@ -21,8 +21,8 @@ from ansible_collections.lowtide.ops.plugins.module_utils._common.timestamps imp
 
 WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 KEYS = frozenset({"time", "zone", "weekdays", "weeks"})
-REACH = 40
-"""Days before and after now in which times are looked for: more than a month, since weeks of the month can be named."""
+REACH = 100
+"""Days before and after now in which times are looked for: more than a quarter, for the fifth Monday of a month."""
 EARLY = 60.0
 """Seconds before a declared time from which a run belongs to it: clocks differ."""
 LATE = 300.0
@@ -78,11 +78,13 @@ class Schedule:
         begun = [start for start in starts if start <= now + EARLY]
         if begun and now < begun[-1] + duration:
             return begun[-1]
-        last = f"the last one began at {format_utc(begun[-1])} and was over at {format_utc(begun[-1] + duration)}"
+        last = "there was none lately"
+        if begun:
+            last = f"the last one began at {format_utc(begun[-1])} and was over at {format_utc(begun[-1] + duration)}"
         coming = next((start for start in starts if start > now + EARLY), None)
         raise _refuse(
-            f"no declared time is on now: {last if begun else 'there was none yet'}, the next one begins at "
-            f"{format_utc(coming) if coming is not None else 'a time more than a month away'}",
+            f"no declared time is on now: {last}, the next one begins at "
+            f"{format_utc(coming) if coming is not None else 'a time that is far away'}",
             "Wait for it, or name an occurrence with window_start to run the window outside of its times",
         )
 
@@ -135,7 +137,8 @@ def _read_weekdays(names: Any) -> frozenset[int]:
 def _read_weeks(numbers: Any) -> frozenset[int]:
     if numbers is None:
         return frozenset(range(1, 6))
-    if not isinstance(numbers, Sequence) or isinstance(numbers, str) or not set(map(str, numbers)) <= set("12345"):
+    is_list = isinstance(numbers, Sequence) and not isinstance(numbers, str)
+    if not is_list or not numbers or not set(map(str, numbers)) <= set("12345"):
         raise _refuse(f"weeks has {numbers!r}", "Give a list of 1 to 5: which of these weekdays of a month")
     return frozenset(int(number) for number in numbers)
 

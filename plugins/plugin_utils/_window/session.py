@@ -32,7 +32,7 @@ from .processes import ENVIRONMENT_MARK
 from .rules import WindowRules
 from .state import WindowState, compute_state
 from .store import Store
-from .store_file import FileStore, write_atomically
+from .store_file import FileStore, make_slug, write_atomically
 
 CONTEXT_FILE = "lowtide_window.json"
 SHORT_PATIENCE = 2.0
@@ -115,20 +115,28 @@ class OpenWindow:
         with ExitStack() as stack:
             try:
                 stack.enter_context(store.lock())
+                events = store.load(self.journal)
                 if not self.check_mode:
+                    # After the journal was read: what another owner has written since is not what was read.
                     store.check(self.token)
-                    self._keep_lease(store)
-                session = Session(self, store, store.load(self.journal))
-                session.keep()
+                session = Session(self, store, events)
                 silent.unlink(missing_ok=True)
             except OSError as error:
                 silent.touch()
                 self._require_lease(store, error)
-                session = Session(self, store, self._known.load(self.journal), error=error)
+                session = Session(self, store, self.known.load(self.local_name), error=error)
+            else:
+                self._keep_lease(session)
+                session.keep()
             yield session
 
     @property
-    def _known(self) -> FileStore:
+    def local_name(self) -> str:
+        """The journal's name in this run's own directory."""
+        return make_slug(self.window_id)
+
+    @property
+    def known(self) -> FileStore:
         """What this run has read of its journal."""
         return FileStore(Path(self.folder, "lowtide_window_known"))
 
@@ -139,10 +147,19 @@ class OpenWindow:
         except FileNotFoundError:
             return store.ttl
 
-    def _keep_lease(self, store: Store) -> None:
-        """Renew the lease where its process has not for long: it was killed, or cannot connect as this one can."""
-        if self._measure_age(store) > store.ttl / 2:
-            store.renew(self.token)
+    def _keep_lease(self, session: Session) -> None:
+        """Renew the lease where its process has not for long: it was killed, or cannot connect as this one can.
+
+        That it cannot be renewed (a disk that became read-only) is a warning: it was just read that it is held.
+        """
+        age = self._measure_age(session.store)
+        if self.check_mode or age <= session.store.ttl / 2:
+            return
+        try:
+            session.store.renew(self.token)
+        except OSError as error:
+            session.warnings.append(f"the lease of the site was not renewed for {age:.0f} s ({error})")
+        else:
             self.sign.touch()
 
     def _require_lease(self, store: Store, error: OSError) -> None:
@@ -173,17 +190,17 @@ class Session:
         self.store = store
         self._error = error
         self._journal = journal
+        self.warnings: list[str] = []
         self._fallback = FileStore(Path(window.folder, "lowtide_window_fallback"))
-        self.lost = self._fallback.load(window.journal)
+        self.lost = self._fallback.load(window.local_name)
         """Events that the journal could not take, so that this run still reverts what it started."""
         events = heapq.merge(journal, self.lost, key=lambda event: event.at)  # keeps each one's order
         self.state: WindowState = compute_state(events)
 
     def keep(self) -> None:
         """Keep what was read for a time when the store does not answer."""
-        known = self.window._known
-        known.create()
-        known.copy(self.window.journal, self._journal)
+        self.window.known.create()
+        self.window.known.copy(self.window.local_name, self._journal)
 
     @cached_property
     def rules(self) -> WindowRules:
@@ -211,7 +228,7 @@ class Session:
                     "reverting steps run all the same",
                 ) from error
             self._fallback.create()
-            written = self._fallback.append(self.window.journal, event)
+            written = self._fallback.append(self.window.local_name, event)
             self.lost.append(written)
         self.state.apply(written)
 

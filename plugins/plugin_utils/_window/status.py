@@ -48,6 +48,10 @@ def find_running(store: Store, held: LeaseRecord | None, *, now: float) -> int |
 
 def read_status(store: Store, *, now: float) -> Result:
     """Return the site's status as data, and as lines for people."""
+    if store.is_new():
+        lines = [f"Site {store.location}: no window was ever opened there"]
+        nothing: Result = {"holder": "", "not_reverted": [], "occurrences": []}
+        return {"changed": False, **nothing, "lines": lines, "msg": lines[0]}
     held = store.read_lease()
     holder, running = describe_holder(held), find_running(store, held, now=now)
     if holder and running is None:

@@ -61,6 +61,10 @@ class Store(ABC):
     def create(self) -> None:
         """Make what is missing of the place itself. Raise Refusal where that is somebody else's to do."""
 
+    def is_new(self) -> bool:
+        """Return whether :meth:`create` has still to make the place, so that there is nothing to be read."""
+        return False
+
     @abstractmethod
     def read_clock(self) -> float:
         """Return the time by which the site's windows begin and end, in seconds since the epoch: the backend's where

@@ -209,7 +209,9 @@ class FileStore(Store):
     def copy(self, name: str, events: Sequence[Event]) -> None:
         """Write a journal whole, as another store has it (for check mode)."""
         lines = [encode_line(event, number) for number, event in enumerate(events, start=1)]
-        self._find_journal(name).write_bytes(b"".join(lines))
+        path = self._find_journal(name)
+        path.with_name(f".{path.name}").write_bytes(b"".join(lines))
+        path.with_name(f".{path.name}").replace(path)
 
     def _find_end(self, name: str, path: Path) -> tuple[int, int]:
         """Where the next event belongs. Lines are only ever added: a file as long as it was holds what it held."""

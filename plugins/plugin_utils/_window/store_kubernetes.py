@@ -54,6 +54,8 @@ Json = dict[str, Any]
 SPEC: dict[str, Any] = {**CONNECTION_SPEC, "namespace": {"type": "str", "required": True}}
 PART_BYTES = 700_000
 """Bytes of lines in one ConfigMap, which can hold 1 MiB."""
+PAUSE = 0.2
+"""Seconds between two attempts to write what somebody else has changed meanwhile."""
 LAST_BYTES = 100_000
 """Bytes of a last line that stand among the annotations as well, which can hold 256 KiB."""
 RECORD, TOKEN, LAST, JOURNAL = (f"lowtide.ops/{name}" for name in ("lease", "token", "last", "journal"))
@@ -84,6 +86,7 @@ class KubernetesStore(Store):
         self._parts: dict[str, list[Json]] = {}
         self._last: dict[str, Event | None] = {}
         self._is_identified = False
+        self._depth = 0
         self._offset = 0.0
 
     @property
@@ -105,7 +108,9 @@ class KubernetesStore(Store):
         Inside :meth:`lock` it is one for all, with one connection.
         """
         client = self._client or Client(self._access, run_id="window", deadline=Deadline(self.patience))
-        client.deadline = Deadline(self.patience)
+        if self._depth == 0:
+            client.deadline = Deadline(self.patience)
+        self._depth += 1
         try:
             if not self._is_identified:
                 check_identity(client, self._options["cluster_uid"])
@@ -114,6 +119,7 @@ class KubernetesStore(Store):
         except ApiError as error:
             raise StoreUnreachable(str(error)) from error
         finally:
+            self._depth -= 1
             self._offset = client.clock_offset or self._offset
             if client is not self._client:
                 client.close()
@@ -223,7 +229,9 @@ class KubernetesStore(Store):
                 obstacle = find_obstacle(self, held, owner)
                 if obstacle is not None:
                     raise obstacle
-                last = max(held.token if held else 0, self._find_last_token(client))
+                # The time as well: of a store that was restored from a copy nobody knows the last token.
+                now = int(client.read_server_clock())
+                last = max(now - 1, held.token if held else 0, self._find_last_token(client))
                 record = LeaseRecord(last + 1, owner, window_id, pipe=pipe)
                 if self._write_lease(client, lease, record):
                     break
@@ -261,10 +269,17 @@ class KubernetesStore(Store):
                 metadata["resourceVersion"] = lease["metadata"]["resourceVersion"]
                 client.patch(self._lease_path, body, obj=self._lease_title)
         except (Conflict, WriteUnknown) as error:
-            if isinstance(error, Conflict) and client.deadline.passed:
-                raise StoreUnreachable(str(error)) from error
-            return self._read_record(self._get_lease(client)) == record
+            self._pause(client, error)
+            written = self._get_lease(client)
+            return self._read_record(written) == record and (written or {})["spec"].get("renewTime") == now
         return True
+
+    @staticmethod
+    def _pause(client: Client, error: ApiError) -> None:
+        """Wait before a write is tried again. Raise StoreUnreachable where that was tried for long enough."""
+        if client.deadline.passed:
+            raise StoreUnreachable(str(error)) from error
+        client.deadline.pause(PAUSE)
 
     def _fence(self, client: Client, token: int) -> None:
         """Write the token into each journal that is not settled: what its owner before has read is not current then."""
@@ -364,15 +379,17 @@ class KubernetesStore(Store):
                 try:
                     self._write_line(client, name, number, line.decode().rstrip("\n"), event.token)
                 except (Conflict, WriteUnknown) as error:
-                    if isinstance(error, Conflict) and client.deadline.passed:
-                        raise StoreUnreachable(str(error)) from error
+                    self._pause(client, error)
                     self._parts.pop(name, None)
-                    self.check(event.token)
+                    self._read_parts(client, name)
+                    self.check(event.token)  # after it was read, as in the first place
                     continue
                 return timed
 
     def _write_line(self, client: Client, name: str, number: int, line: str, token: int) -> None:
         parts = self._read_parts(client, name)
+        if parts and _read_token(parts[-1]) > token:
+            raise explain_loss(self.location, token, self.read_lease())
         annotations = {TOKEN: str(token), LAST: line if len(line.encode()) <= LAST_BYTES else ""}
         key = f"{number:06d}"
         size = sum(len(text.encode()) for text in (parts[-1].get("data") or {}).values()) if parts else 0

@@ -14,6 +14,7 @@ which the same statement looks at under a row lock: a late write of an owner tha
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -47,14 +48,16 @@ from .store import PATIENCE, Store, StoreUnreachable, find_obstacle
 Answer = TypeVar("Answer")
 LOCK_SECONDS = 60
 """How long the lock is waited for. Who is cut off while it has it loses it before that."""
+_NOT_MEANT = "authentication failed|no pg_hba.conf entry|does not exist|not permitted to log in|no password supplied"
 _LOCK_NOT_AVAILABLE, _UNDEFINED = "55P03", frozenset({"3F000", "42P01"})
 _INSUFFICIENT_PRIVILEGE = "42501"
 _PREPARE = """
 SELECT pg_catalog.set_config(name, value, false) FROM (VALUES
   ('lock_timeout', %(wait)s), ('idle_session_timeout', %(idle)s), ('idle_in_transaction_session_timeout', %(idle)s),
-  ('default_transaction_isolation', 'read committed'),
+  ('default_transaction_isolation', 'read committed'), ('statement_timeout', %(limit)s), ('synchronous_commit', 'on'),
   ('tcp_keepalives_idle', '10'), ('tcp_keepalives_interval', '5'), ('tcp_keepalives_count', '4')
 ) AS wanted (name, value)
+WHERE name <> 'synchronous_commit' OR pg_catalog.current_setting(name) = 'off'
 """
 SCHEMA = """
 CREATE SCHEMA IF NOT EXISTS lowtide_window;
@@ -82,6 +85,7 @@ CREATE TABLE IF NOT EXISTS lowtide_window.report (
   PRIMARY KEY (site, journal, token, suffix)
 );
 """
+_FIND_TABLES = "SELECT pg_catalog.to_regclass('lowtide_window.report')"
 _READ = "SELECT record::text FROM lowtide_window.lease WHERE site = %(site)s"
 _CLOCK = "SELECT extract(epoch FROM pg_catalog.clock_timestamp())::float8"
 _RENEWED = "SELECT extract(epoch FROM renewed)::float8 FROM lowtide_window.lease WHERE site = %(site)s"
@@ -89,8 +93,10 @@ _EXPIRED = """
 SELECT pg_catalog.clock_timestamp() >= renewed + pg_catalog.make_interval(secs => %(ttl)s)
 FROM lowtide_window.lease WHERE site = %(site)s
 """
+_LIMITS = {"wait": f"{LOCK_SECONDS}s", "idle": f"{LOCK_SECONDS - 15}s", "limit": f"{LOCK_SECONDS + 10}s"}
 _NEWEST = """
-SELECT greatest((SELECT max(token) FROM lowtide_window.lease WHERE site = %(site)s),
+SELECT greatest(extract(epoch FROM pg_catalog.clock_timestamp())::bigint - 1,
+                (SELECT max(token) FROM lowtide_window.lease WHERE site = %(site)s),
                 (SELECT max(token) FROM lowtide_window.event WHERE site = %(site)s), 0)
 """
 _WRITE = """
@@ -161,14 +167,15 @@ class PostgresqlStore(Store):
         while True:
             try:
                 session = Session(self._settings, module="window", run_id=new_run_id())
-            except OpsError as error:
-                cause = error.__cause__
-                is_final = not isinstance(cause, driver_error()) or (server_refused(cause) and not _is_starting(cause))
-                if is_final or deadline.passed:
-                    raise StoreUnreachable(str(error)) from error
-            else:
-                session.query(_PREPARE, {"wait": f"{LOCK_SECONDS}s", "idle": f"{LOCK_SECONDS - 15}s"})
+                try:
+                    session.query(_PREPARE, _LIMITS)
+                except BaseException:
+                    session.close()
+                    raise
                 return session
+            except (OpsError, driver_error()) as error:
+                if deadline.passed or (isinstance(error, OpsError) and _is_final(error)):
+                    raise StoreUnreachable(str(error)) from error
             deadline.pause(backoff.take_pause())
 
     def _ask(self, question: Callable[[Session], Answer]) -> Answer:
@@ -192,6 +199,10 @@ class PostgresqlStore(Store):
                     if self._locked is not None:
                         self._locked.close()
                         self._locked = self._open_locked(deadline)
+
+    def is_new(self) -> bool:
+        """Return whether the tables are not there."""
+        return self._ask(lambda session: session.query(_FIND_TABLES)[0][0]) is None
 
     def _translate(self, error: Exception) -> StoreUnreachable:
         code = sqlstate(error)
@@ -228,7 +239,7 @@ class PostgresqlStore(Store):
         """Create the schema and its tables where they are missing."""
 
         def make(session: Session) -> None:
-            if session.query("SELECT pg_catalog.to_regclass('lowtide_window.report')")[0][0] is not None:
+            if session.query(_FIND_TABLES)[0][0] is not None:
                 return
             key = {"key": _find_key("")}  # two that do so at once would fail on each other
             session.query("SELECT pg_catalog.pg_advisory_lock(%(key)s)", key)
@@ -376,7 +387,12 @@ def _find_key(site: str) -> int:
     return int.from_bytes(sha256(f"lowtide_window:{site}".encode()).digest()[:8], "big", signed=True)
 
 
-def _is_starting(error: Exception) -> bool:
-    """Return whether a server that is there does not take sessions yet (57P03), or has no place for one now (53300)."""
-    text = str(error)
-    return any(words in text for words in ("starting up", "shutting down", "in recovery mode", "too many clients"))
+def _is_final(error: OpsError) -> bool:
+    """Return whether asking again changes nothing: account, database or server is not the one that is meant.
+
+    A server that starts, has no place for a session now, or is a standby until its proxy knows better, is asked again.
+    """
+    cause = error.__cause__
+    if isinstance(cause, driver_error()):
+        return server_refused(cause) and re.search(_NOT_MEANT, str(cause)) is not None
+    return re.search(r"standby|read only", error.problem) is None

@@ -62,7 +62,7 @@ def test_a_late_write_of_an_owner_that_was_succeeded_is_refused_by_the_server(ba
         late.check(token)
         assert len(late.load(NAME)) == 1
     backend.expire()
-    assert take(other, elsewhere(2)).token == token + 1
+    assert take(other, elsewhere(2)).token > token
     with pytest.raises(LeaseLost, match=f"this run held it with token {token}, and now .*job-2"):
         late.append(NAME, replace(make_planned("db2"), token=token))
     with pytest.raises(LeaseLost):
@@ -82,12 +82,61 @@ def test_a_late_write_that_makes_an_object_is_refused_as_well(
     late.check(token)
     assert len(late.load(NAME)) == 1
     kubernetes_place.expire()
-    assert take(other, elsewhere(2)).token == token + 1
+    assert take(other, elsewhere(2)).token > token
     name = NAME if "line" in summary else "weekly@another"
     with pytest.raises(LeaseLost):
         late.append(name, replace(make_planned("db2", "x" * 900), token=token))
     assert other.list_occurrences() == [NAME]
     assert [event.host for event in other.load(NAME)] == ["db1"]  # type: ignore[attr-defined]
+
+
+def test_after_a_failover_that_lost_the_lease_no_two_runs_have_one_token(backend: Backend) -> None:
+    """The standby had not received the lease of the first run, so nobody knows its token."""
+    first = take(backend.connect_apart(), elsewhere(1)).token
+    if isinstance(backend, KubernetesPlace):
+        (lease,) = backend.list("Lease")
+        backend.server.request("DELETE", build_path("Lease", backend.namespace, lease["metadata"]["name"]))
+    elif isinstance(backend, PostgresqlPlace):
+        backend.database.sql("DELETE FROM lowtide_window.lease")
+    deadline = time.monotonic() + 30
+    while backend.connect().read_clock() < first + 1.5:  # in the second of the first run it would have the same
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    second = take(backend.connect_apart(), elsewhere(2)).token
+    assert second > first
+    with pytest.raises(LeaseLost):
+        backend.connect_apart().check(first)
+
+
+def test_a_renewal_that_did_not_happen_is_told(kubernetes_place: KubernetesPlace, lab: dict[str, Any]) -> None:
+    """The server answers writes with 500, as where an admission webhook is down; the record is as it was."""
+    with KubernetesProxy(lab["kubernetes"]["kubeconfig"]) as proxy:
+        connection = {"host": proxy.url, "namespace": kubernetes_place.namespace}
+        store = KubernetesStore(connection, site="shop/prod", ttl=TTL, folder=kubernetes_place.folder)
+        token = take(store, me()).token
+        append(store, make_planned("db1"))
+        store.patience = 1.0
+        proxy.faults.append(Fault("PATCH", times=10_000, status=500))
+        for write in (lambda: store.renew(token), lambda: append(store, make_planned("db2"))):
+            begin = time.monotonic()
+            with pytest.raises(StoreUnreachable):
+                write()
+            assert time.monotonic() - begin < 30
+        assert proxy.faults[0].times > 9_000, "it was asked without a pause"
+
+
+def test_an_owner_that_was_frozen_between_its_looks_writes_nothing(kubernetes_place: KubernetesPlace) -> None:
+    """It knows that it has the lease, is frozen, and reads the journal after somebody else has taken over."""
+    late, other = kubernetes_place.connect_apart(), kubernetes_place.connect_apart()
+    token = take(late, elsewhere(1)).token
+    append(late, make_planned("db1"))
+    late.check(token)
+    kubernetes_place.expire()
+    take(other, elsewhere(2))
+    assert len(late.load(NAME)) == 1
+    with pytest.raises(LeaseLost):
+        late.append(NAME, replace(make_planned("db2"), token=token))
+    assert len(other.load(NAME)) == 1
 
 
 def contend(backend: Backend, number: int, barrier: Any, results: Any) -> None:
@@ -120,7 +169,8 @@ def test_of_two_jobs_at_once_exactly_one_runs(backend: Backend) -> None:
     for process in processes:
         process.join()
     winners = [token for trial in range(JOBS) for number, token in outcomes if number == trial and token is not None]
-    assert winners == list(range(1, JOBS + 1))
+    assert len(winners) == JOBS
+    assert winners == sorted(set(winners))
 
 
 # -- the server's clock ---------------------------------------------------------------------------------------------
@@ -168,9 +218,9 @@ def list_calls(store: Store, token: int) -> list[Callable[[], object]]:
 def test_a_database_that_does_not_answer_is_an_oserror_in_time(postgresql_place: PostgresqlPlace) -> None:
     server = postgresql_place.database.server
     with TcpProxy(server.host, server.port) as proxy:
-        place = replace(postgresql_place, changes={"login_port": proxy.port}, patience=0.2)
-        store = place.connect()
+        store = replace(postgresql_place, changes={"login_port": proxy.port}).connect()
         token = take(store, me()).token
+    store.patience = 0.2
     for call in list_calls(store, token):
         begin = time.monotonic()
         with pytest.raises(StoreUnreachable, match="PostgreSQL database"):
@@ -184,8 +234,9 @@ def test_an_api_server_that_does_not_answer_is_an_oserror_in_time(
 ) -> None:
     with KubernetesProxy(lab["kubernetes"]["kubeconfig"]) as proxy:
         connection = {"host": proxy.url, "namespace": kubernetes_place.namespace}
-        store = KubernetesStore(connection, site="shop/prod", ttl=TTL, folder=kubernetes_place.folder, patience=0.2)
+        store = KubernetesStore(connection, site="shop/prod", ttl=TTL, folder=kubernetes_place.folder)
         token = take(store, me()).token
+    store.patience = 0.2
     for call in list_calls(store, token):
         begin = time.monotonic()
         with pytest.raises(StoreUnreachable):
@@ -269,7 +320,6 @@ def test_a_statement_whose_answer_is_lost_counts_once_in_postgresql(
             store.append(NAME, replace(make_planned(f"db{number}"), token=token))
     monkeypatch.undo()
     assert lost == [which, which]
-    assert token == 1
     assert [event.host for event in store.load(NAME)] == ["db0", "db1"]  # type: ignore[attr-defined]
 
 
@@ -309,7 +359,7 @@ def test_sites_of_one_database_do_not_see_each_other(postgresql_place: Postgresq
     shop = postgresql_place.connect()
     other = PostgresqlStore(postgresql_place.connection, site="other", ttl=TTL)
     append(shop, make_planned("db1"))
-    assert take(other, me(), "w@1").token == 1
+    take(other, me(), "w@1")
     assert other.list_occurrences() == []
     with shop.lock(), other.lock():
         assert other.read_lease() != shop.read_lease()

@@ -57,6 +57,12 @@ def test_the_declared_time_that_is_on(entries: list[Any], now: str, expected: st
             "the next one begins at 2026-11-28T01:00:00Z",
         ),
         ([{**NIGHTLY, "weekdays": ["sat"]}], "2026-11-27T03:00:00", "the next one begins at 2026-11-28T01:00:00Z"),
+        (
+            [{"time": "02:00", "zone": "UTC", "weekdays": ["mon"], "weeks": [5]}],
+            "2026-11-27T12:00:00",
+            "the last one began at 2026-08-31T02:00:00Z and was over at 2026-08-31T06:00:00Z, "
+            "the next one begins at 2026-11-30T02:00:00Z",
+        ),
         ([{**NIGHTLY, "weekdays": ["sun"], "weeks": [1]}], "2026-11-29T02:00:00", "begins at 2026-12-06T01:00:00Z"),
     ],
 )
@@ -81,6 +87,7 @@ def test_outside_of_them_the_next_one_is_named(entries: list[Any], now: str, wor
         ([{**NIGHTLY, "weekdays": ["someday"]}], "weekdays has"),
         ([{**NIGHTLY, "weekdays": []}], "weekdays has []"),
         ([{**NIGHTLY, "weeks": [6]}], "weeks has [6]"),
+        ([{**NIGHTLY, "weeks": []}], "weeks has []"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(entries: Any, words: str) -> None:
