@@ -365,17 +365,17 @@ class KubernetesStore(Store):
 
     def append(self, name: str, event: Event) -> Event:
         """Add one key to the last part, as it was read, or begin another one."""
-        written: list[tuple[Event, bytes]] = []
+        written: list[Event] = []
         with self._ask() as client:
             while True:
                 lines = self._read_lines(client, name)
-                for earlier, _line in written:  # of a write whose answer was lost
+                for earlier in written:  # of a write whose answer was lost
                     if lines.events and lines.events[-1] == earlier:
                         return earlier
                 number = len(lines.events) + 1
                 timed = replace(event, at=round(client.read_server_clock(), 3))
                 line = encode_line(timed, number)
-                written.append((timed, line))
+                written.append(timed)
                 try:
                     self._write_line(client, name, number, line.decode().rstrip("\n"), event.token)
                 except (Conflict, WriteUnknown) as error:

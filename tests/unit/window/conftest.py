@@ -12,28 +12,15 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from support.window_stores import start_process
+from support.store_contract import start_controller
 
 from .simulation import Simulation
+
+__all__ = ["start_controller"]
 
 # Times are not asserted: a busy machine is no failure.
 settings.register_profile("window", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("window")
-
-
-@pytest.fixture
-def start_controller() -> Iterator[Callable[[], subprocess.Popen[bytes]]]:
-    """Start a process that lives until the test ends it, or is over."""
-    processes: list[subprocess.Popen[bytes]] = []
-
-    def start() -> subprocess.Popen[bytes]:
-        processes.append(start_process())
-        return processes[-1]
-
-    yield start
-    for process in processes:
-        process.kill()
-        process.wait()
 
 
 @pytest.fixture
