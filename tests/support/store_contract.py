@@ -100,6 +100,25 @@ def give_back(store: Store, token: int) -> None:
         store.release(token)
 
 
+def list_calls(store: Store, token: int) -> list[Callable[[], object]]:
+    """Return every method that asks the server."""
+    return [
+        store.read_lease,
+        store.is_expired,
+        store.read_last_renewal,
+        lambda: store.check(token),
+        lambda: store.renew(token),
+        lambda: store.release(token),
+        lambda: take(store, me()),
+        store.list_occurrences,
+        lambda: store.load(NAME),
+        lambda: store.read_last_event(NAME),
+        lambda: store.append(NAME, make_planned("db1")),
+        lambda: store.write_report(NAME, token, {".json": "{}"}),
+        lambda: store.remove([NAME]),
+    ]
+
+
 def elsewhere() -> Owner:
     """A process of another machine."""
     return replace(me(), host="other", boot="another boot")
@@ -347,6 +366,20 @@ def test_each_occurrence_has_a_journal_and_names_are_told_apart(store: Store) ->
     assert len(set(names)) == len(ids)
     opened = [store.load(name)[0] for name in names]
     assert sorted(event.window_id for event in opened) == sorted(ids)  # type: ignore[attr-defined]
+
+
+def test_a_reading_asks_for_much_at_once(connect: Callable[[], Store]) -> None:
+    store, reader = connect(), connect()
+    names = [NAME, "weekly@tuesday"]
+    last = {name: append(store, event, name) for name in names for event in (make_opened(name), make_planned("db1"))}
+    with reader.reading(), reader.reading():
+        assert reader.list_occurrences() == names
+        assert {name: reader.read_last_event(name) for name in names} == last
+        assert [len(reader.load(name)) for name in names] == [2, 2]
+    with reader.lock(), reader.reading():
+        assert reader.list_occurrences() == names
+    closed = append(store, make_closed())
+    assert reader.read_last_event(NAME) == closed
 
 
 def test_reports_and_removal(connect: Callable[[], Store]) -> None:

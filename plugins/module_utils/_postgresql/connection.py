@@ -19,8 +19,10 @@ from ansible.module_utils.common.parameters import env_fallback
 
 from .._common.dependencies import require
 from .._common.errors import Refusal
+from .._common.retry import Deadline
 from .errors import connect_error, server_refused, sql_error
 from .pooler import PID_SQL, is_pooled, refuse_shared_sessions
+from .time_limit import TimeLimit, end_process, find_address
 
 SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 
@@ -92,6 +94,9 @@ SELECT pg_catalog.current_setting('server_version_num')::int AS version,
 
 POOLER_TIMEOUT = 10
 """Seconds to find out how a pooler pools, where connect_timeout is 0."""
+
+CLOSE_SECONDS = 5.0
+"""Seconds for the end of a session whose opening had a limit."""
 
 CODEC = "lowtide_sql_ascii"
 """How text of a database without an encoding (SQL_ASCII) is read: as UTF-8, and bytes that are none survive."""
@@ -210,6 +215,13 @@ Row = t.TypeVar("Row", bound=t.NamedTuple)
 
 def settings_from(params: t.Mapping[str, t.Any]) -> Settings:
     """The connection options of a module's parameters; refuses what cannot be meant."""
+    settings = read_settings(params)
+    check_files(settings)
+    return settings
+
+
+def read_settings(params: t.Mapping[str, t.Any]) -> Settings:
+    """The same without a look at the files, which may come and go while a process lives."""
     settings = Settings(
         host=params["login_host"],
         port=params["login_port"],
@@ -231,6 +243,11 @@ def settings_from(params: t.Mapping[str, t.Any]) -> Settings:
     ):
         if not value.strip():
             raise Refusal(obj=f"option {option}", problem="it is empty", next_step=f"Set {option}")
+    return settings
+
+
+def check_files(settings: Settings) -> None:
+    """Refuse files that are not there or that libpq would pass over."""
     # libpq passes over a missing passfile without a word and then says "no password supplied".
     for option, path in (
         ("passfile", settings.passfile),
@@ -248,12 +265,21 @@ def settings_from(params: t.Mapping[str, t.Any]) -> Settings:
             problem="others may read it, so libpq ignores it",
             next_step="Set its mode to 0600",
         )
-    return settings
 
 
 def new_run_id() -> str:
     """Eight characters that tell one run from another in pg_stat_activity."""
     return os.urandom(4).hex()
+
+
+def _share_time(settings: Settings, seconds: float) -> int:
+    """Return connect_timeout, which counts for each host, so that all of them together take that time.
+
+    Each may be asked twice, see :func:`_connect`. Less than a second cannot be told, and 0 would be no limit.
+    """
+    attempts = len(settings.hosts) * (2 if len(settings.hosts) > 1 else 1)
+    share = max(1, int(seconds / attempts))
+    return min(settings.connect_timeout or share, share)
 
 
 def _connect(psycopg2: t.Any, settings: Settings, keywords: dict[str, t.Any]) -> t.Any:
@@ -280,6 +306,10 @@ _SOUND_POOLERS: set[Settings] = set()
 """Poolers that this process has asked, and that keep a session for each client: working sessions need not ask again."""
 
 
+class NotWritable(Refusal):
+    """The server takes no writes now, which may be over soon: it is a standby, or transactions are read only."""
+
+
 class Session:
     """One autocommit connection, by default only to a primary; closes at the end of its ``with`` block.
 
@@ -288,10 +318,18 @@ class Session:
     wants one sets it. A pooler that shares sessions is refused before any of that is set, and one that does not gets its
     session back without settings. Errors of statements pass through as psycopg2's own.
     Without ``writes``, a role whose transactions are read only (default_transaction_read_only) is as good as any.
+    ``seconds``: until it is open. The hosts share them, since a connection waits for each one in turn.
     """
 
     def __init__(
-        self, settings: Settings, *, module: str, run_id: str, primary: bool = True, writes: bool = True
+        self,
+        settings: Settings,
+        *,
+        module: str,
+        run_id: str,
+        primary: bool = True,
+        writes: bool = True,
+        seconds: float | None = None,
     ) -> None:
         self.settings = settings
         psycopg2 = require("psycopg2", package="psycopg2-binary", why="to talk to PostgreSQL")
@@ -307,16 +345,54 @@ class Session:
         keywords["application_name"] = f"lowtide.ops {module} {run_id}"[:63]
         if settings.password is not None:
             keywords["password"] = settings.password
+        deadline = None if seconds is None else Deadline(seconds)
+        if seconds is not None:
+            keywords["connect_timeout"] = _share_time(settings, seconds)
         self.connection = _connect(psycopg2, settings, keywords)
         self.is_pooled = False
+        self._keywords = keywords
+        self._close_seconds = None if seconds is None else CLOSE_SECONDS
         try:
-            self.connection.autocommit = True
-            self.is_pooled = self._check_pooler(keywords)
-            self.server = self._identify(psycopg2)
-            self._check(primary=primary, writes=writes)
+            if seconds is not None:
+                self._keywords = {**keywords, **find_address(self.connection)}
+            with self.limit(None if deadline is None else deadline.remaining):
+                self.connection.autocommit = True
+                self.is_pooled = self._check_pooler(keywords)
+                self.server = self._identify(psycopg2)
+                self._check(primary=primary, writes=writes)
         except BaseException:
             self.close()
             raise
+
+    @contextlib.contextmanager
+    def limit(self, seconds: float | None) -> t.Iterator[None]:
+        """Raise TimeoutError where the block takes longer, however the server or the network hangs.
+
+        What its statements did is not known then, and the session is over, here and on the server if that answers.
+        """
+        if seconds is None:
+            yield
+            return
+        limit = TimeLimit(self.connection, seconds, then=self._end_process)
+        lost: Exception | None = None
+        try:
+            yield
+        except Exception as error:
+            lost = error
+        finally:
+            has_passed = limit.stop()
+        if has_passed:  # an answer by then may be that of a commit which gave up waiting for its standby
+            self.connection.close()
+            raise TimeoutError(f"there was no answer within {seconds:.0f} s") from lost
+        if lost is not None:
+            raise lost
+
+    def _end_process(self) -> None:
+        """Have the server end its process of this session, which may hold locks and never learn that nobody listens."""
+        server = getattr(self, "server", None)  # not known while the session is being opened, and holds nothing
+        if server is not None:
+            with contextlib.suppress(driver_error(), TimeoutError):  # then the server's own timeouts end it
+                end_process(self._keywords, server.pid)
 
     def _identify(self, psycopg2: t.Any) -> Server:
         """Set what belongs to every session, and ask who answers."""
@@ -340,7 +416,7 @@ class Session:
                     self._read_process,
                     {**keywords, "host": self.connection.info.host},
                     target=self.settings.target,
-                    seconds=self.settings.connect_timeout or POOLER_TIMEOUT,
+                    seconds=keywords["connect_timeout"] or POOLER_TIMEOUT,
                 )
                 _SOUND_POOLERS.add(self.settings)
         except driver_error() as error:
@@ -365,13 +441,13 @@ class Session:
                 next_step="Correct login_host and login_port, or system_identifier if this is the cluster that is meant",
             )
         if primary and self.server.in_recovery:
-            raise Refusal(
+            raise NotWritable(
                 obj=self.settings.target,
                 problem="this server is a standby (pg_is_in_recovery() is true)",
                 next_step="Name the primary, or every member of the cluster, in login_host",
             )
         if primary and writes and self.server.read_only:
-            raise Refusal(
+            raise NotWritable(
                 obj=self.settings.target,
                 problem="transactions are read only here (default_transaction_read_only is on)",
                 next_step="Turn default_transaction_read_only off for login_user, or name the primary in login_host",
@@ -410,7 +486,7 @@ class Session:
         """End the session; a pooler's, which goes on to its next client, is as it was before."""
         if self.is_pooled and self._is_idle():
             # A connection that is lost takes its settings with it.
-            with contextlib.suppress(driver_error()):
+            with contextlib.suppress(driver_error(), TimeoutError), self.limit(self._close_seconds):
                 self.execute("DISCARD ALL")
         self.connection.close()
 
@@ -461,11 +537,14 @@ __all__ = [
     "CONNECTION_SPEC",
     "OLDEST_VERSION",
     "SSL_MODES",
+    "NotWritable",
     "Server",
     "Session",
     "Settings",
+    "check_files",
     "driver_error",
     "new_run_id",
+    "read_settings",
     "settings_from",
     "transact",
     "translate_errors",

@@ -44,11 +44,15 @@ class Neighbour:
 
     def read_process(self) -> int:
         """Return the server process that answers; raise TimeoutError when there is none in time."""
+        return int(self.read_value(PID_SQL))
+
+    def read_value(self, sql: str) -> t.Any:
+        """Return the single value of a query; raise TimeoutError when there is none in time."""
         self._wait()
         with self._connection.cursor() as cursor:
-            cursor.execute(PID_SQL)
+            cursor.execute(sql)
             self._wait()
-            return int(cursor.fetchone()[0])
+            return cursor.fetchone()[0]
 
     def _wait(self) -> None:
         while (state := self._connection.poll()) != self._states.POLL_OK:

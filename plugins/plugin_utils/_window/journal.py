@@ -75,7 +75,7 @@ def _decode_line(line: bytes, number: int, source: str) -> Event:
             obj=f"journal {source}",
             problem=f"line {number} is damaged ({error}: {line[:60]!r})",
             next_step="Run the playbook restore_service, so that nothing stays stopped, "
-            "then move the journal away and run the window again",
+            "then take the journal away as docs/journal.md says for its store, and run the window again",
         ) from error
 
 

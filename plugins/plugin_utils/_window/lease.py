@@ -56,7 +56,7 @@ class LeaseRecord:
             raise Refusal(
                 obj=f"lease {source}",
                 problem=f"it cannot be read ({error!r}), so who holds the site is unknown",
-                next_step="Make sure that no window runs, then remove it",
+                next_step="Make sure that no window runs, then remove it as docs/journal.md says for its store",
             ) from error
 
     @classmethod

@@ -37,6 +37,11 @@ def read_occurrences(store: Store, *, also: str = "") -> Occurrences:
 
     Those of restore_service are left out as well: what these revert was left by others, whose journals tell of it.
     """
+    with store.reading():
+        return _read_occurrences(store, also)
+
+
+def _read_occurrences(store: Store, also: str) -> Occurrences:
     states: dict[str, WindowState] = {}
     damaged: dict[str, Refusal] = {}
     for name in store.list_occurrences():

@@ -48,6 +48,11 @@ def find_running(store: Store, held: LeaseRecord | None, *, now: float) -> int |
 
 def read_status(store: Store, *, now: float) -> Result:
     """Return the site's status as data, and as lines for people."""
+    with store.reading():
+        return _read_status(store, now=now)
+
+
+def _read_status(store: Store, *, now: float) -> Result:
     if store.is_new():
         lines = [f"Site {store.location}: no window was ever opened there"]
         nothing: Result = {"holder": "", "not_reverted": [], "occurrences": []}

@@ -14,8 +14,8 @@ import subprocess
 import sys
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +40,9 @@ class StoreUnreachable(OSError):
 class Store(ABC):
     """The lease, the journals (one for each occurrence) and the reports of one site.
 
-    Every method may raise OSError when the place cannot be reached or written; nothing was written then, or a line that
-    readers ignore. ``ttl`` is for how many seconds a lease that nobody renews is held.
+    Every method may raise OSError when the place cannot be reached or written, at the latest some seconds after its
+    ``patience``. Whether something was written is not known then: an event of which the answer was lost may come back
+    from :meth:`load`. ``ttl`` is for how many seconds a lease that nobody renews is held.
     """
 
     ttl: float
@@ -77,6 +78,11 @@ class Store(ABC):
 
         It ends with the process that holds it, however that ends. Held for milliseconds.
         """
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Ask many questions inside, for which a backend may keep one connection. What is read may change meanwhile."""
+        yield
 
     # -- the lease ------------------------------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@
 """The store in objects of a Kubernetes namespace: a Lease for each site, ConfigMaps for journals and reports.
 
 Private to lowtide.ops: do not import from other collections. A line of a journal is a key of a ConfigMap; where one is
-full, another one follows (``PART_BYTES``).
+full, another one follows (``PART_BYTES``). A full one never changes again, so each run reads it once.
 
 There is no lock across machines: each write names the resourceVersion that was read, so that the server refuses it when
 somebody has written meanwhile. Whoever becomes the owner writes its token into every journal that is not settled, so
@@ -22,7 +22,7 @@ import os
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import Refusal
-from ansible_collections.lowtide.ops.plugins.module_utils._common.retry import Deadline
+from ansible_collections.lowtide.ops.plugins.module_utils._common.retry import Backoff, Deadline
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.access import resolve_access
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.arguments import CONNECTION_SPEC
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.client import Client
@@ -46,14 +46,20 @@ from .events import Event
 from .journal import Lines, decode_last_line, decode_lines, encode_line
 from .lease import LeaseLost, LeaseRecord, explain_loss
 from .options import read_options
+from .part_copies import PartCopies
 from .processes import Owner
 from .state import is_settled
 from .store import PATIENCE, Store, StoreUnreachable, find_obstacle
 
 Json = dict[str, Any]
 SPEC: dict[str, Any] = {**CONNECTION_SPEC, "namespace": {"type": "str", "required": True}}
-PART_BYTES = 700_000
-"""Bytes of lines in one ConfigMap, which can hold 1 MiB."""
+PART_BYTES = 32 * 1024
+"""Bytes of lines in one ConfigMap: each event writes it anew, and etcd keeps what it was. A longer line has one of its
+own, up to the 1 MiB that it can hold; the server refuses one that is longer still."""
+REPORT_BYTES = 700_000
+"""Bytes of a report that are kept as text."""
+MANY_PARTS = 2
+"""Parts that are not known yet, of which more are read by one request."""
 PAUSE = 0.2
 """Seconds between two attempts to write what somebody else has changed meanwhile."""
 LAST_BYTES = 100_000
@@ -77,6 +83,7 @@ class KubernetesStore(Store):
         self._namespace = str(self._options["namespace"])
         self._site = site
         self._folder = folder
+        self._copies = PartCopies(folder)
         self.patience = patience
         self.ttl = ttl
         self._access = resolve_access(self._options)
@@ -112,9 +119,7 @@ class KubernetesStore(Store):
             client.deadline = Deadline(self.patience)
         self._depth += 1
         try:
-            if not self._is_identified:
-                check_identity(client, self._options["cluster_uid"])
-                self._is_identified = True
+            self._identify(client)
             yield client
         except ApiError as error:
             raise StoreUnreachable(str(error)) from error
@@ -123,6 +128,33 @@ class KubernetesStore(Store):
             self._offset = client.clock_offset or self._offset
             if client is not self._client:
                 client.close()
+
+    def _identify(self, client: Client) -> None:
+        """Obtain credentials, which a plugin may fail to give for a moment, and look whose cluster answers."""
+        backoff = Backoff()
+        while True:
+            try:
+                self._access.credentials(seconds=client.deadline.remaining)
+                if self._access.secure:
+                    self._access.tls()
+                if not self._is_identified:
+                    check_identity(client, self._options["cluster_uid"])
+                    self._is_identified = True
+                return
+            except Refusal as error:
+                if client.deadline.passed:
+                    raise StoreUnreachable(str(error)) from error
+            client.deadline.pause(backoff.take_pause())
+
+    def _read_server_clock(self, client: Client) -> float:
+        """Return the server's time. Raise StoreUnreachable where no answer had a Date: ours is no measure."""
+        self._offset = client.clock_offset or self._offset
+        if not self._offset:
+            raise StoreUnreachable(
+                f"API server {client.access.server}: its answers have no Date, by which a lease expires. "
+                "Have the proxy before it pass that header on"
+            )
+        return time.time() + self._offset
 
     @property
     def _lease_path(self) -> str:
@@ -156,12 +188,28 @@ class KubernetesStore(Store):
         descriptor = os.open(self._folder / "lowtide_window.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
-            self._forget()
-            self._client = Client(self._access, run_id="window", deadline=Deadline(self.patience))
+            with self._keep():
+                yield
+        finally:
+            os.close(descriptor)
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Keep one connection: that of the lock, where it is held."""
+        if self._client is not None:
+            yield
+            return
+        with self._keep():
+            yield
+
+    @contextmanager
+    def _keep(self) -> Iterator[None]:
+        self._forget()
+        self._client = Client(self._access, run_id="window", deadline=Deadline(self.patience))
+        try:
             yield
         finally:
             self._forget()
-            os.close(descriptor)
 
     def _forget(self) -> None:
         if self._client is not None:
@@ -177,7 +225,9 @@ class KubernetesStore(Store):
     def read_clock(self) -> float:
         """Return the server's time, as its answers have told it last, to the second."""
         if not self._offset:
-            self.read_last_renewal()
+            with self._ask() as client:
+                self._get_lease(client)
+                self._read_server_clock(client)
         return time.time() + self._offset
 
     # -- the lease ------------------------------------------------------------------------------------------------
@@ -211,7 +261,7 @@ class KubernetesStore(Store):
         """Compare ``renewTime`` with the Date of the server's answer."""
         with self._ask() as client:
             renewed = _read_renewal(self._get_lease(client))
-            return client.read_server_clock() >= renewed + self.ttl
+            return self._read_server_clock(client) >= renewed + self.ttl
 
     def acquire(self, owner: Owner, window_id: str, *, pipe: str | None = None) -> LeaseRecord:
         """Replace the Lease that was read, then write the token into the journals that are not settled."""
@@ -219,7 +269,7 @@ class KubernetesStore(Store):
             while True:
                 lease = self._get_lease(client)
                 held = self._read_record(lease)
-                if self._has_read and _identify(held) != _identify(self._first):
+                if self._has_read and _identify_record(held) != _identify_record(self._first):
                     raise Refusal(
                         obj=self.location,
                         problem=f"{held.owner.describe() if held else 'somebody'} has opened or closed a window there "
@@ -230,10 +280,10 @@ class KubernetesStore(Store):
                 if obstacle is not None:
                     raise obstacle
                 # The time as well: of a store that was restored from a copy nobody knows the last token.
-                now = int(client.read_server_clock())
+                now = int(self._read_server_clock(client))
                 last = max(now - 1, held.token if held else 0, self._find_last_token(client))
                 record = LeaseRecord(last + 1, owner, window_id, pipe=pipe)
-                if self._write_lease(client, lease, record):
+                if self._write_lease(client, lease, record, is_new=True):
                     break
             self._first = record
             self._fence(client, record.token)
@@ -248,15 +298,15 @@ class KubernetesStore(Store):
         title = f"ConfigMaps of {self.location}"
         return client.list_metadata(self._config_maps, obj=title, params=self._select("journal"))
 
-    def _write_lease(self, client: Client, lease: Json | None, record: LeaseRecord) -> bool:
-        """Write the Lease where it is as it was read; return whether it was."""
-        now = _format_time(client.read_server_clock())
+    def _write_lease(self, client: Client, lease: Json | None, record: LeaseRecord, *, is_new: bool = False) -> bool:
+        """Write the Lease where it is as it was read; return whether it was. ``is_new``: it was acquired."""
+        now = _format_time(self._read_server_clock(client))
         spec = {
             "holderIdentity": "" if record.released else record.owner.describe(),
             "leaseDurationSeconds": max(1, int(self.ttl)),
             "renewTime": now,
             "leaseTransitions": record.token,
-            **({} if record.released else {"acquireTime": now}),
+            **({"acquireTime": now} if is_new else {}),
         }
         metadata: Json = {"annotations": {RECORD: json.dumps(record.as_dict())}}
         body: Json = {"metadata": metadata, "spec": spec}
@@ -282,8 +332,12 @@ class KubernetesStore(Store):
         client.deadline.pause(PAUSE)
 
     def _fence(self, client: Client, token: int) -> None:
-        """Write the token into each journal that is not settled: what its owner before has read is not current then."""
-        for item in self._list_parts(client):
+        """Write the token into each journal that is not settled: what its owner before has read is not current then.
+
+        Its last part is enough: another one is not begun without a change of that.
+        """
+        ends = {_read_annotation(item, JOURNAL): item for item in sorted(self._list_parts(client), key=_read_part)}
+        for item in ends.values():
             last = _read_last(item)
             if last is not None and is_settled(last):
                 continue
@@ -335,10 +389,26 @@ class KubernetesStore(Store):
 
     def _read_parts(self, client: Client, name: str) -> list[Json]:
         if name not in self._parts:
-            title = f"journal {name} of {self.location}"
-            found = client.list(self._config_maps, obj=title, params=self._select("journal", name)).items
-            self._parts[name] = sorted(found, key=_read_part)
+            self._parts[name] = sorted(self._find_parts(client, name), key=_read_part)
         return self._parts[name]
+
+    def _find_parts(self, client: Client, name: str) -> list[Json]:
+        """Read those parts that this run does not know as they are now."""
+        title, params = f"journal {name} of {self.location}", self._select("journal", name)
+        listed = [item["metadata"] for item in client.list_metadata(self._config_maps, obj=title, params=params)]
+        known = [part for part in map(self._copies.recall, listed) if part is not None]
+        uids = {part["metadata"]["uid"] for part in known}
+        unknown = [metadata["name"] for metadata in listed if metadata["uid"] not in uids]
+        read: list[Json] | None = None
+        if len(unknown) <= MANY_PARTS:
+            with suppress(NotFound):  # removed meanwhile: then all are read
+                read = [client.get(f"{self._config_maps}/{part}", obj=title) for part in unknown]
+        if read is None:
+            known, read = [], list(client.list(self._config_maps, obj=title, params=params).items)
+        for part in read:
+            if _read_annotation(part, CONTINUED):  # no event is added to it any more
+                self._copies.remember(part)
+        return known + read
 
     def _read_lines(self, client: Client, name: str) -> Lines:
         lines = [
@@ -373,7 +443,7 @@ class KubernetesStore(Store):
                     if lines.events and lines.events[-1] == earlier:
                         return earlier
                 number = len(lines.events) + 1
-                timed = replace(event, at=round(client.read_server_clock(), 3))
+                timed = replace(event, at=round(self._read_server_clock(client), 3))
                 line = encode_line(timed, number)
                 written.append(timed)
                 try:
@@ -395,7 +465,7 @@ class KubernetesStore(Store):
         size = sum(len(text.encode()) for text in (parts[-1].get("data") or {}).values()) if parts else 0
         if not parts or size + len(line.encode()) > PART_BYTES:
             if parts:  # a create has no precondition of its own
-                self._patch_part(client, name, {CONTINUED: str(len(parts))})
+                self._patch_part(client, name, {CONTINUED: str(len(parts)), LAST: None})
             object_name = make_object_name("lowtide-journal", f"{self._site}/{name}", len(parts))
             body = self._describe(object_name, "journal", name, {**annotations, PART: str(len(parts))})
             title = f"ConfigMap {self._namespace}/{object_name}"
@@ -407,7 +477,7 @@ class KubernetesStore(Store):
         self._patch_part(client, name, annotations, {key: line})
 
     def _patch_part(
-        self, client: Client, name: str, annotations: Mapping[str, str], data: Mapping[str, str] | None = None
+        self, client: Client, name: str, annotations: Mapping[str, str | None], data: Mapping[str, str] | None = None
     ) -> None:
         """Change the last part of a journal where it is as it was read."""
         metadata = self._parts[name][-1]["metadata"]
@@ -439,7 +509,7 @@ class KubernetesStore(Store):
         """Write one ConfigMap with a key for each suffix, packed where it would be too large."""
         object_name = make_object_name("lowtide-report", f"{self._site}/{name}", token)
         body = self._describe(object_name, "report", name, {TOKEN: str(token)})
-        if sum(len(text.encode()) for text in contents.values()) <= PART_BYTES:
+        if sum(len(text.encode()) for text in contents.values()) <= REPORT_BYTES:
             body["data"] = {f"report{suffix}": text for suffix, text in contents.items()}
         else:
             body["binaryData"] = {
@@ -484,7 +554,7 @@ def make_object_name(prefix: str, text: str, number: int | None = None) -> str:
     return "-".join(part for part in (prefix, readable, make_hash(text)[:10]) if part) + end
 
 
-def _identify(held: LeaseRecord | None) -> tuple[int, bool] | None:
+def _identify_record(held: LeaseRecord | None) -> tuple[int, bool] | None:
     return None if held is None else (held.token, held.released)
 
 

@@ -6,8 +6,9 @@
 Private to lowtide.ops: do not import from other collections. The schema ``lowtide_window`` has the tables ``lease`` (a
 row for each site), ``event`` (a row for each line of a journal) and ``report``; docs/window-store.sql makes them.
 
-The lock is an advisory one of the session, so it ends with the connection; a holder that is cut off loses it within a
-minute (the session's keepalives and idle_session_timeout). An event is inserted only while its token holds the lease,
+The lock is an advisory one of the session, so it ends with the connection; a holder that is cut off loses it within
+half a minute (the session's keepalives and idle_session_timeout). Each question has one deadline, also where the server
+accepts it and never answers. An event is inserted only while its token holds the lease,
 which the same statement looks at under a row lock: a late write of an owner that has been succeeded is refused.
 """
 
@@ -25,11 +26,13 @@ from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import 
 from ansible_collections.lowtide.ops.plugins.module_utils._common.retry import Backoff, Deadline
 from ansible_collections.lowtide.ops.plugins.module_utils._postgresql.connection import (
     CONNECTION_SPEC,
+    NotWritable,
     Session,
     Settings,
+    check_files,
     driver_error,
     new_run_id,
-    settings_from,
+    read_settings,
 )
 from ansible_collections.lowtide.ops.plugins.module_utils._postgresql.errors import (
     is_lost,
@@ -46,8 +49,12 @@ from .processes import Owner
 from .store import PATIENCE, Store, StoreUnreachable, find_obstacle
 
 Answer = TypeVar("Answer")
-LOCK_SECONDS = 60
-"""How long the lock is waited for. Who is cut off while it has it loses it before that."""
+LOCK_SECONDS, IDLE_SECONDS = 25, 15
+"""How long the lock is waited for at most, within the patience; who is cut off while it has it loses it before that."""
+SLACK = 3.0
+"""Seconds after the patience in which what was begun may still be answered, so that a slow server is no silent one."""
+_PASSING = frozenset({"53300", "57P03", "57P05", "25006"})
+"""SQLSTATEs of a server that has no place for a session now, starts or stops, or is a standby for now."""
 _NOT_MEANT = "authentication failed|no pg_hba.conf entry|does not exist|not permitted to log in|no password supplied"
 _LOCK_NOT_AVAILABLE, _UNDEFINED = "55P03", frozenset({"3F000", "42P01"})
 _INSUFFICIENT_PRIVILEGE = "42501"
@@ -55,7 +62,7 @@ _PREPARE = """
 SELECT pg_catalog.set_config(name, value, false) FROM (VALUES
   ('lock_timeout', %(wait)s), ('idle_session_timeout', %(idle)s), ('idle_in_transaction_session_timeout', %(idle)s),
   ('default_transaction_isolation', 'read committed'), ('statement_timeout', %(limit)s), ('synchronous_commit', 'on'),
-  ('tcp_keepalives_idle', '10'), ('tcp_keepalives_interval', '5'), ('tcp_keepalives_count', '4')
+  ('tcp_keepalives_idle', '5'), ('tcp_keepalives_interval', '5'), ('tcp_keepalives_count', '2')
 ) AS wanted (name, value)
 WHERE name <> 'synchronous_commit' OR pg_catalog.current_setting(name) = 'off'
 """
@@ -93,7 +100,6 @@ _EXPIRED = """
 SELECT pg_catalog.clock_timestamp() >= renewed + pg_catalog.make_interval(secs => %(ttl)s)
 FROM lowtide_window.lease WHERE site = %(site)s
 """
-_LIMITS = {"wait": f"{LOCK_SECONDS}s", "idle": f"{LOCK_SECONDS - 15}s", "limit": f"{LOCK_SECONDS + 10}s"}
 _NEWEST = """
 SELECT greatest(extract(epoch FROM pg_catalog.clock_timestamp())::bigint - 1,
                 (SELECT max(token) FROM lowtide_window.lease WHERE site = %(site)s),
@@ -123,7 +129,11 @@ SELECT %(site)s, %(journal)s, %(number)s, %(token)s, %(line)s
 FROM (SELECT 1 FROM lowtide_window.lease WHERE site = %(site)s AND token = %(token)s AND NOT released FOR SHARE) AS held
 RETURNING 1
 """
-_LIST = "SELECT DISTINCT journal FROM lowtide_window.event WHERE site = %(site)s ORDER BY 1"
+_LIST = """
+SELECT journal, (SELECT line FROM lowtide_window.event
+                 WHERE site = %(site)s AND journal = named.journal ORDER BY number DESC LIMIT 1)
+FROM (SELECT DISTINCT journal FROM lowtide_window.event WHERE site = %(site)s) AS named ORDER BY 1
+"""
 _LINES = "SELECT line FROM lowtide_window.event WHERE site = %(site)s AND journal = %(journal)s ORDER BY number"
 _LAST = f"{_LINES} DESC LIMIT 1"
 _REPORT = """
@@ -142,13 +152,16 @@ class PostgresqlStore(Store):
 
     def __init__(self, connection: Mapping[str, Any], *, site: str, ttl: float, patience: float = PATIENCE) -> None:
         self._connection = dict(connection)
-        self._settings: Settings = settings_from(
+        # Its files are looked at when they are used: that one is gone by then is a server that cannot be reached.
+        self._settings: Settings = read_settings(
             read_options(CONNECTION_SPEC, connection, obj="window_store.postgresql")
         )
         self._site = site
         self.patience = patience
         self.ttl = ttl
-        self._locked: Session | None = None
+        self._session: Session | None = None
+        self._is_locked = False
+        self._last: dict[str, Event | None] = {}
 
     @property
     def location(self) -> str:
@@ -161,79 +174,107 @@ class PostgresqlStore(Store):
 
     # -- the connection -------------------------------------------------------------------------------------------
 
-    def _open(self, deadline: Deadline) -> Session:
-        """Open a session; a server that does not answer is asked again until the deadline."""
+    def _open(self, deadline: Deadline, *, locked: bool = False) -> Session:
+        """Open a session, on request with the lock; a server that does not answer is asked again until the deadline."""
         backoff = Backoff()
         while True:
             try:
-                session = Session(self._settings, module="window", run_id=new_run_id())
+                check_files(self._settings)
+                session = Session(self._settings, module="window", run_id=new_run_id(), seconds=_find_limit(deadline))
                 try:
-                    session.query(_PREPARE, _LIMITS)
+                    with session.limit(_find_limit(deadline)):
+                        self._prepare(session, _find_limit(deadline), locked=locked)
                 except BaseException:
                     session.close()
                     raise
                 return session
-            except (OpsError, driver_error()) as error:
+            except driver_error() as error:
+                if deadline.passed or not _is_passing(error):
+                    raise self._translate(error) from error
+            except (OpsError, OSError) as error:
                 if deadline.passed or (isinstance(error, OpsError) and _is_final(error)):
-                    raise StoreUnreachable(str(error)) from error
+                    raise self._explain(error) from error
             deadline.pause(backoff.take_pause())
 
-    def _ask(self, question: Callable[[Session], Answer]) -> Answer:
-        """Return what a question gives, on the session with the lock or on one for it alone.
+    def _prepare(self, session: Session, seconds: float, *, locked: bool) -> None:
+        """Set the limits of the session, so that who is cut off soon has the lock no more, and take the lock."""
+        values = {
+            "wait": f"{max(1, int(min(LOCK_SECONDS, seconds / 2) * 1000))}ms",
+            "idle": f"{IDLE_SECONDS}s",
+            "limit": f"{LOCK_SECONDS + 5}s",
+        }
+        session.query(_PREPARE, values)
+        if locked:
+            session.query("SELECT pg_catalog.pg_advisory_lock(%(key)s)", {"key": _find_key(self._site)})
 
-        One whose session is lost is asked again on another, with the lock: each of them may be asked twice.
+    def _ask(self, question: Callable[[Session], Answer]) -> Answer:
+        """Return what a question gives, on the session that is kept or on one for it alone.
+
+        One whose session is lost is asked again on another, with the lock if it had that: each may be asked twice. One
+        that is not answered in time is not: whether it was carried out is not known.
         """
         deadline = Deadline(self.patience)
         while True:
             with ExitStack() as stack:
-                session = self._locked
+                session = self._session or stack.enter_context(self._open(deadline))
                 try:
-                    if session is None:
-                        session = stack.enter_context(self._open(deadline))
-                    return question(session)
+                    with session.limit(_find_limit(deadline)):
+                        return question(session)
+                except TimeoutError as error:
+                    raise self._explain(error) from error
                 except driver_error() as error:
-                    if session is None or not is_lost(error, session.connection):
+                    if deadline.passed or not is_lost(error, session.connection):
                         raise self._translate(error) from error
-                    if deadline.passed:
-                        raise StoreUnreachable(str(sql_error(self.location, error))) from error
-                    if self._locked is not None:
-                        self._locked.close()
-                        self._locked = self._open_locked(deadline)
+                    if self._session is not None:
+                        self._session.close()
+                        self._session = self._open(deadline, locked=self._is_locked)
 
-    def is_new(self) -> bool:
-        """Return whether the tables are not there."""
-        return self._ask(lambda session: session.query(_FIND_TABLES)[0][0]) is None
+    def _explain(self, error: Exception) -> StoreUnreachable:
+        """Return what stands before the question: no connection, or none that can be meant."""
+        text = str(error)
+        return StoreUnreachable(text if self._settings.target in text else f"{self.location}: {text}")
 
     def _translate(self, error: Exception) -> StoreUnreachable:
+        """Return what the server has said to the question."""
         code = sqlstate(error)
         if code in _UNDEFINED:
             return StoreUnreachable(
                 f"{self.location}: its tables are not there. Open a window once, or run docs/window-store.sql"
             )
         if code == _LOCK_NOT_AVAILABLE:
-            return StoreUnreachable(f"{self.location}: another process has had its lock for {LOCK_SECONDS} s")
+            return StoreUnreachable(
+                f"{self.location}: other processes have its lock for all the time that it was waited for"
+            )
         return StoreUnreachable(str(sql_error(self.location, error)))
-
-    def _open_locked(self, deadline: Deadline) -> Session:
-        session = self._open(deadline)
-        try:
-            session.query("SELECT pg_catalog.pg_advisory_lock(%(key)s)", {"key": _find_key(self._site)})
-        except driver_error() as error:
-            session.close()
-            if is_lost(error, session.connection):
-                raise StoreUnreachable(str(sql_error(self.location, error))) from error
-            raise self._translate(error) from error
-        return session
 
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Hold an advisory lock, which the server releases with the session."""
-        self._locked = self._open_locked(Deadline(self.patience))
+        with self._keep(locked=True):
+            yield
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Ask all questions on one session: that of the lock, where it is held."""
+        if self._session is not None:
+            yield
+            return
+        with self._keep(locked=False):
+            yield
+
+    @contextmanager
+    def _keep(self, *, locked: bool) -> Iterator[None]:
+        self._session, self._is_locked = self._open(Deadline(self.patience), locked=locked), locked
         try:
             yield
         finally:
-            session, self._locked = self._locked, None
+            session, self._session, self._is_locked = self._session, None, False
+            self._last = {}
             session.close()
+
+    def is_new(self) -> bool:
+        """Return whether the tables are not there."""
+        return self._ask(lambda session: session.query(_FIND_TABLES)[0][0]) is None
 
     def create(self) -> None:
         """Create the schema and its tables where they are missing."""
@@ -328,8 +369,11 @@ class PostgresqlStore(Store):
     # -- journals and reports -------------------------------------------------------------------------------------
 
     def list_occurrences(self) -> list[str]:
-        """Return the names that events have."""
-        return [str(row[0]) for row in self._select(_LIST)]
+        """Return the names that events have. Their last lines come with them."""
+        rows = self._select(_LIST)
+        if self._session is not None:
+            self._last = {str(name): decode_last_line(str(line).encode()) for name, line in rows}
+        return [str(name) for name, _line in rows]
 
     def make_name(self, window_id: str) -> str:
         """Return the occurrence itself: any text is a name."""
@@ -341,7 +385,9 @@ class PostgresqlStore(Store):
         return decode_lines(lines.encode(), source=f"{name} of {self.location}").events
 
     def read_last_event(self, name: str) -> Event | None:
-        """Read the last row."""
+        """Return what the listing has told; else read the last row."""
+        if name in self._last:
+            return self._last[name]
         rows = self._select(_LAST, journal=name)
         return decode_last_line(str(rows[0][0]).encode()) if rows else None
 
@@ -361,6 +407,7 @@ class PostgresqlStore(Store):
             values |= {"number": int(number) + 1, "token": event.token, "line": line}
             return timed if session.query(_APPEND, values) else None
 
+        self._last.pop(name, None)
         appended = self._ask(insert)
         if appended is None:
             raise explain_loss(self.location, event.token, self.read_lease())
@@ -387,12 +434,24 @@ def _find_key(site: str) -> int:
     return int.from_bytes(sha256(f"lowtide_window:{site}".encode()).digest()[:8], "big", signed=True)
 
 
+def _find_limit(deadline: Deadline) -> float:
+    """Return the seconds until nothing is waited for any more."""
+    return max(0.0, deadline.left + SLACK)
+
+
+def _is_passing(error: Exception) -> bool:
+    """Return whether the server takes a statement later on: its session was lost, or it is busy with itself."""
+    code = sqlstate(error)
+    return not code or code[:2] in {"08", "57"} or code in _PASSING
+
+
 def _is_final(error: OpsError) -> bool:
     """Return whether asking again changes nothing: account, database or server is not the one that is meant.
 
     A server that starts, has no place for a session now, or is a standby until its proxy knows better, is asked again.
+    libpq gives no SQLSTATE of a refused connection, so its words count; what they do not say in English is asked again.
     """
     cause = error.__cause__
     if isinstance(cause, driver_error()):
         return server_refused(cause) and re.search(_NOT_MEANT, str(cause)) is not None
-    return re.search(r"standby|read only", error.problem) is None
+    return not isinstance(error, NotWritable)

@@ -52,10 +52,14 @@ class PostgresqlPlace:
         }
 
     def connect(self) -> PostgresqlStore:
-        """Return one more client."""
-        store = PostgresqlStore(self.connection, site=SITE, ttl=TTL, patience=self.patience)
+        """Return one more client, with the tables."""
+        store = self.connect_only()
         store.create()
         return store
+
+    def connect_only(self) -> PostgresqlStore:
+        """Return one more client, which has sent nothing."""
+        return PostgresqlStore(self.connection, site=SITE, ttl=TTL, patience=self.patience)
 
     connect_apart = connect
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import multiprocessing
 import os
@@ -16,17 +17,21 @@ from typing import Any
 import pytest
 
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import OpsError, Refusal
+from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes import client
 from ansible_collections.lowtide.ops.plugins.module_utils._postgresql.connection import Session
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window import store_kubernetes, store_postgresql
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.lease import TTL, LeaseLost
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.processes import Owner, wait_for_end
-from ansible_collections.lowtide.ops.plugins.plugin_utils._window.store import Store, StoreUnreachable
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window.status import read_status
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window.store import StoreUnreachable
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.store_kubernetes import KubernetesStore
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.store_postgresql import PostgresqlStore
+from support.http_proxy import Exchange
 from support.kubernetes_account import ACCOUNT, AuditLog, expand, name_user, read_rules
 from support.kubernetes_proxy import Fault, KubernetesProxy
 from support.kubernetes_server import build_path
-from support.store_contract import Backend, make_closed, make_opened, make_planned, start_controller
+from support.postgresql_proxy import StatementProxy
+from support.store_contract import Backend, list_calls, make_closed, make_opened, make_planned, start_controller
 from support.tcp_proxy import TcpProxy
 from support.turns import is_sweep
 from support.window_stores import NAME, append, me, take
@@ -196,25 +201,6 @@ def test_a_controller_whose_clock_is_off_judges_by_the_servers(
 # -- the server is away ---------------------------------------------------------------------------------------------
 
 
-def list_calls(store: Store, token: int) -> list[Callable[[], object]]:
-    """Return every method that asks the server."""
-    return [
-        store.read_lease,
-        store.is_expired,
-        store.read_last_renewal,
-        lambda: store.check(token),
-        lambda: store.renew(token),
-        lambda: store.release(token),
-        lambda: take(store, me()),
-        store.list_occurrences,
-        lambda: store.load(NAME),
-        lambda: store.read_last_event(NAME),
-        lambda: store.append(NAME, make_planned("db1")),
-        lambda: store.write_report(NAME, token, {".json": "{}"}),
-        lambda: store.remove([NAME]),
-    ]
-
-
 def test_a_database_that_does_not_answer_is_an_oserror_in_time(postgresql_place: PostgresqlPlace) -> None:
     server = postgresql_place.database.server
     with TcpProxy(server.host, server.port) as proxy:
@@ -378,12 +364,123 @@ def test_a_large_journal_has_several_config_maps(
     assert again.read_last_event(NAME) == written[-1]
     assert len(kubernetes_place.list("ConfigMap")) > 3
     with store.lock():
+        monkeypatch.setattr(store_kubernetes, "REPORT_BYTES", 3000)
         where = store.write_report(NAME, 1, {".html": "<p>" + "x" * 5000, ".json": "{}"})
     (report,) = [one for one in kubernetes_place.list("ConfigMap") if one["metadata"]["name"] in where.split()]
     assert sorted(report["binaryData"]) == ["report.html.gz", "report.json.gz"]
     with store.lock():
         store.remove([NAME])
     assert [one["metadata"]["name"] for one in kubernetes_place.list("ConfigMap")] == ["kube-root-ca.crt"]
+
+
+def test_a_run_reads_an_object_of_a_journal_that_is_full_once(
+    kubernetes_place: KubernetesPlace, lab: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_kubernetes, "PART_BYTES", 3000)
+    with KubernetesProxy(lab["kubernetes"]["kubeconfig"]) as proxy:
+        connection = {"host": proxy.url, "namespace": kubernetes_place.namespace}
+        read: list[str] = []
+        own = proxy.respond
+
+        def note(exchange: Exchange) -> None:
+            read.append(exchange.path)
+            own(exchange)
+
+        monkeypatch.setattr(proxy, "respond", note)
+        for number in range(12):  # each task of a run is a process of its own
+            store = KubernetesStore(connection, site="shop/prod", ttl=TTL, folder=kubernetes_place.folder)
+            append(store, make_planned(f"db{number}", "x" * 900))
+        read.clear()
+        store = KubernetesStore(connection, site="shop/prod", ttl=TTL, folder=kubernetes_place.folder)
+        assert [event.host for event in store.load(NAME)] == [f"db{number}" for number in range(12)]  # type: ignore[attr-defined]
+        journals = [path.partition("?")[0].rpartition("/")[2] for path in read if "configmaps" in path]
+        assert len(journals) == 2, "the list of their metadata, and the last one"
+        assert journals[1].endswith("-5")
+        elsewhere = KubernetesStore(connection, site="shop/prod", ttl=TTL, folder=kubernetes_place.folder / "..")
+        assert elsewhere.load(NAME) == store.load(NAME)
+
+
+def test_a_line_that_no_object_can_hold_is_refused_by_the_server(kubernetes_place: KubernetesPlace) -> None:
+    store = kubernetes_place.connect()
+    append(store, make_planned("db1"))
+    written = append(store, make_planned("db2", "x" * 900_000))
+    with pytest.raises(StoreUnreachable, match=r"Too long: may not be more than 1048576 bytes"):
+        append(store, make_planned("db3", "x" * 1_100_000))
+    assert store.load(NAME)[-1] == written
+
+
+def test_an_answer_without_a_date_is_no_clock(
+    kubernetes_place: KubernetesPlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A proxy before the API server takes the header away: this machine's clock must not judge."""
+    token = take(kubernetes_place.connect(), elsewhere()).token
+    (before,) = kubernetes_place.list("Lease")
+    monkeypatch.setattr(client, "parse_http_date", lambda _text: None)
+    store = kubernetes_place.connect()
+    for call in (
+        store.is_expired,
+        store.read_clock,
+        lambda: store.renew(token),
+        lambda: append(store, make_planned("a")),
+    ):
+        with pytest.raises(StoreUnreachable, match="its answers have no Date, by which a lease expires"):
+            call()
+    assert kubernetes_place.list("Lease") == [before]
+
+
+def test_the_time_of_an_acquisition_is_that_of_no_renewal(kubernetes_place: KubernetesPlace) -> None:
+    store = kubernetes_place.connect()
+    token = take(store, me()).token
+    (first,) = kubernetes_place.list("Lease")
+    kubernetes_place.expire()
+    store.renew(token)
+    (renewed,) = kubernetes_place.list("Lease")
+    assert renewed["spec"]["acquireTime"] == first["spec"]["acquireTime"]
+    assert renewed["spec"]["renewTime"] > "2026-01-02"  # to which it was set back
+
+
+def test_a_status_of_many_journals_takes_one_session(postgresql_place: PostgresqlPlace) -> None:
+    writer = postgresql_place.connect()
+    for number in range(20):
+        for event in (make_opened(f"weekly@{number}"), make_closed()):
+            append(writer, event, f"weekly@{number}")
+    server = postgresql_place.database.server
+    with StatementProxy(server.host, server.port, lambda _statement: True) as proxy:
+        place = replace(postgresql_place, changes={"login_port": proxy.port, "ssl_mode": "disable"})
+        status = read_status(place.connect_only(), now=time.time())
+        assert len(status["occurrences"]) == 5
+        assert proxy.connections == 1
+        assert len([one for one in proxy.statements if "lowtide_window.event" in one.text]) < 10
+
+
+def test_what_a_run_connects_by_may_be_gone_for_a_moment(
+    postgresql_place: PostgresqlPlace, kubernetes_place: KubernetesPlace, tmp_path: Path
+) -> None:
+    passfile = tmp_path / "passfile"
+    place = replace(postgresql_place, changes={"passfile": str(passfile)}, patience=0.2)
+    store = place.connect_only()
+    with pytest.raises(StoreUnreachable, match=r"option passfile: \S+ is not there or not readable"):
+        store.read_clock()
+    passfile.write_text(Path(postgresql_place.connection["passfile"]).read_text(encoding="utf-8"), encoding="utf-8")
+    passfile.chmod(0o600)
+    assert store.read_clock()
+
+    token, kubeconfig = tmp_path / "token", copy.deepcopy(kubernetes_place.kubeconfig)
+    (user,) = kubeconfig["users"]
+    plugin = {
+        "apiVersion": "client.authentication.k8s.io/v1",
+        "command": str(tmp_path / "plugin"),
+        "interactiveMode": "Never",
+    }
+    token.write_text(json.dumps({"kind": "ExecCredential", "apiVersion": plugin["apiVersion"], "status": user["user"]}))
+    (tmp_path / "plugin").write_text(f"#!/bin/sh\nexec cat {tmp_path}/issued\n")
+    (tmp_path / "plugin").chmod(0o700)
+    user["user"] = {"exec": plugin}
+    changed = replace(kubernetes_place, kubeconfig=kubeconfig, patience=0.2)
+    with pytest.raises(StoreUnreachable, match="plugin"):
+        changed.connect().read_lease()
+    token.rename(tmp_path / "issued")
+    assert changed.connect().read_lease() is None
 
 
 # -- renewal --------------------------------------------------------------------------------------------------------

@@ -131,6 +131,7 @@ LEVELS = {
     "module_utils._postgresql": [
         ["errors", "json_values", "names", "pings", "steps", "summary"],
         ["pooler"],
+        ["time_limit"],
         ["connection"],
         ["arguments", "catalog", "locks", "logins", "roles"],
         ["bloat", "holders", "unfrozen"],
@@ -153,7 +154,7 @@ LEVELS = {
     ],
     "module_utils._s3": [["errors"], ["bucket", "connection"], ["versions"]],
     "plugin_utils._window": [
-        ["containers", "declaration", "events", "inputs", "options", "processes", "schedule", "version"],
+        ["containers", "declaration", "events", "inputs", "options", "part_copies", "processes", "schedule", "version"],
         ["journal", "lease", "preload", "results", "state"],
         ["rules", "store"],
         ["report", "store_file", "store_kubernetes", "store_postgresql"],
