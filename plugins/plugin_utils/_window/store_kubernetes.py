@@ -137,14 +137,17 @@ class KubernetesStore(Store):
                 self._access.credentials(seconds=client.deadline.remaining)
                 if self._access.secure:
                     self._access.tls()
-                if not self._is_identified:
-                    check_identity(client, self._options["cluster_uid"])
-                    self._is_identified = True
-                return
+                break
             except Refusal as error:
                 if client.deadline.passed:
                     raise StoreUnreachable(str(error)) from error
             client.deadline.pause(backoff.take_pause())
+        if not self._is_identified:
+            try:
+                check_identity(client, self._options["cluster_uid"])
+            except Refusal as error:
+                raise StoreUnreachable(str(error)) from error
+            self._is_identified = True
 
     def _read_server_clock(self, client: Client) -> float:
         """Return the server's time. Raise StoreUnreachable where no answer had a Date: ours is no measure."""

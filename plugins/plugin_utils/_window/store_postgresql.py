@@ -183,7 +183,7 @@ class PostgresqlStore(Store):
                 session = Session(self._settings, module="window", run_id=new_run_id(), seconds=_find_limit(deadline))
                 try:
                     with session.limit(_find_limit(deadline)):
-                        self._prepare(session, _find_limit(deadline), locked=locked)
+                        self._prepare(session, deadline.remaining, locked=locked)
                 except BaseException:
                     session.close()
                     raise
@@ -197,9 +197,9 @@ class PostgresqlStore(Store):
             deadline.pause(backoff.take_pause())
 
     def _prepare(self, session: Session, seconds: float, *, locked: bool) -> None:
-        """Set the limits of the session, so that who is cut off soon has the lock no more, and take the lock."""
+        """Set the limits of the session, so that who is cut off soon has the lock no more, and wait so long for it."""
         values = {
-            "wait": f"{max(1, int(min(LOCK_SECONDS, seconds / 2) * 1000))}ms",
+            "wait": f"{max(1, int(min(LOCK_SECONDS, seconds) * 1000))}ms",
             "idle": f"{IDLE_SECONDS}s",
             "limit": f"{LOCK_SECONDS + 5}s",
         }

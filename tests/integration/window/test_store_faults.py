@@ -8,6 +8,7 @@ import json
 import multiprocessing
 import os
 import subprocess
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -259,6 +260,36 @@ def test_a_database_that_takes_no_writes_is_an_oserror_as_well(postgresql_place:
     for call in list_calls(store, token):
         with pytest.raises(StoreUnreachable, match="its tables are not there"):
             call()
+
+
+@pytest.mark.parametrize(
+    ("begin", "end"),
+    [
+        ("CONNECTION LIMIT 0", "CONNECTION LIMIT -1"),
+        ("SET default_transaction_read_only = on", "RESET default_transaction_read_only"),
+    ],
+)
+def test_a_database_that_takes_nobody_for_a_moment_is_asked_again(
+    postgresql_place: PostgresqlPlace, begin: str, end: str
+) -> None:
+    """As with all sessions in use, or in a switchover, whatever the language of the server."""
+    store, database = postgresql_place.connect(), postgresql_place.database
+    statement = f'ALTER DATABASE "{database.name}"'
+    database.server.administer(f"{statement} {begin}")
+    patient = threading.Thread(target=lambda: append(store, make_planned("db1")))
+    patient.start()
+    patient.join(1.0)
+    assert patient.is_alive()
+    database.server.administer(f"{statement} {end}")
+    patient.join(60)
+    assert [event.host for event in store.load(NAME)] == ["db1"]  # type: ignore[attr-defined]
+
+
+def test_another_cluster_is_none_that_is_asked_again(kubernetes_place: KubernetesPlace) -> None:
+    connection = {**kubernetes_place.connection, "cluster_uid": "00000000-0000-0000-0000-000000000000"}
+    store = KubernetesStore(connection, site="shop/prod", ttl=TTL, folder=kubernetes_place.folder, patience=1e6)
+    with pytest.raises(StoreUnreachable, match="cluster_uid|403"):
+        store.read_lease()
 
 
 def test_an_event_whose_answer_is_lost_is_written_once_in_kubernetes(
