@@ -351,7 +351,7 @@ def test_a_dry_run_without_a_verdict_stops_no_start(
     controllers.add("StatefulSet", "w")
     check_done(stop(memory))
     answer_dry_runs(memory, status, message)
-    run = check_done(start(memory, timeout=30))
+    run = check_done(start(memory, timeout=4))
     assert count_replicas(memory) == 3
     assert any("could not be tried beforehand" in warning for warning in run["warnings"])
     assert stop(memory, timeout=1).failed is (status != 400)
