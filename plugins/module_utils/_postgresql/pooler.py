@@ -46,13 +46,14 @@ class Neighbour:
         """Return the server process that answers; raise TimeoutError when there is none in time."""
         return int(self.read_value(PID_SQL))
 
-    def read_value(self, sql: str) -> t.Any:
-        """Return the single value of a query; raise TimeoutError when there is none in time."""
+    def read_value(self, sql: str, values: t.Mapping[str, t.Any] | None = None) -> t.Any:
+        """Return the single value of a query, None without a row; raise TimeoutError when there is no answer in time."""
         self._wait()
         with self._connection.cursor() as cursor:
-            cursor.execute(sql)
+            cursor.execute(sql, values)
             self._wait()
-            return cursor.fetchone()[0]
+            row = cursor.fetchone()
+            return None if row is None else row[0]
 
     def _wait(self) -> None:
         while (state := self._connection.poll()) != self._states.POLL_OK:

@@ -65,13 +65,21 @@ def find_address(connection: t.Any) -> dict[str, str]:
     return {"host": host} if isinstance(peer, (str, bytes)) else {"host": host, "hostaddr": str(peer[0])}
 
 
+# Not by the number alone: a pooler may have handed the process on to another client.
+_END_SQL = """
+SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity
+WHERE pid = %(pid)s AND application_name = %(name)s
+"""
+
+
 def end_process(keywords: t.Mapping[str, t.Any], pid: int) -> None:
     """End a process of the server through another connection, so that it holds no lock any more; try it for GRACE seconds.
 
-    A commit that waits for a standby is done on this server then. The same role may do that.
+    ``keywords`` are those of its session, whose application_name no other one has. A commit that waits for a standby is
+    done on this server then. The same role may do that.
     """
     neighbour = Neighbour(keywords, Deadline(GRACE))
     try:
-        neighbour.read_value(f"SELECT pg_catalog.pg_terminate_backend({pid})")
+        neighbour.read_value(_END_SQL, {"pid": pid, "name": keywords["application_name"]})
     finally:
         neighbour.close()
