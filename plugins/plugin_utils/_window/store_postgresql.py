@@ -452,6 +452,6 @@ def _is_final(error: OpsError) -> bool:
     libpq gives no SQLSTATE of a refused connection, so its words count; what they do not say in English is asked again.
     """
     cause = error.__cause__
-    if isinstance(cause, driver_error()):
+    if isinstance(cause, (driver_error(), TimeoutError)):  # the latter of a pooler that was to be judged
         return server_refused(cause) and re.search(_NOT_MEANT, str(cause)) is not None
     return not isinstance(error, NotWritable)
