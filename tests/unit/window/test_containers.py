@@ -13,7 +13,7 @@ from ansible_collections.lowtide.ops.plugins.plugin_utils._window.places import 
 
 from .simulation import Simulation
 
-LINE = "{number} 1 0:{number} / {point} rw,relatime shared:1 - {kind} none rw"
+LINE = "{number} 1 0:{number} {root} {point} rw,relatime shared:1 - {kind} none rw"
 JOB = {"AWX_ISOLATED_DATA_DIR": "/runner/artifacts/7"}
 IN_USR = {"AWX_ISOLATED_DATA_DIR": "/usr/artifacts/7"}
 """A folder of a job that exists here, so that its mount points count."""
@@ -24,7 +24,8 @@ def write_mounts(**kinds: str) -> str:
     """Return a mountinfo with these mount points (``_`` is a slash) and types."""
     points = {"/" + point.strip("_").replace("_", "/"): kind for point, kind in kinds.items()}
     return "\n".join(
-        LINE.format(number=number, point=point, kind=kind) for number, (point, kind) in enumerate(points.items(), 20)
+        LINE.format(number=number, root="/", point=point, kind=kind)
+        for number, (point, kind) in enumerate(points.items(), 20)
     )
 
 
@@ -63,11 +64,29 @@ def test_a_directory_that_ends_with_its_container(
     assert why in said if why else said == ""
 
 
+@pytest.mark.parametrize(
+    ("root", "is_fleeting"),
+    [
+        ("/var/lib/kubelet/pods/4f/volumes/kubernetes.io~empty-dir/journal", True),
+        ("/kubelet/pods/4f/volumes/kubernetes.io~empty-dir/journal/site", True),
+        ("/var/lib/kubelet/pods/4f/volumes/kubernetes.io~nfs/journal", False),
+        ("/srv/journals", False),
+    ],
+)
+def test_an_empty_dir_ends_with_its_pod(root: str, is_fleeting: bool) -> None:
+    lines = [("/", "/", "overlay"), (root, "/usr", "ext4")]
+    text = "\n".join(LINE.format(number=1, root=source, point=point, kind=kind) for source, point, kind in lines)
+    said = explain_end(Path("/usr/state"), {**JOB, **POD}, text, is_job=True)
+    assert said == ("it is in an emptyDir volume (at /usr), which ends with its pod" if is_fleeting else "")
+
+
 def test_the_deepest_mount_counts_and_the_last_of_two_on_one_point() -> None:
     lines = [("/", "ext4"), ("/usr", "overlay"), ("/usr", "xfs"), ("/usrlocal", "tmpfs"), (r"/with\040blank", "nfs")]
-    text = "\n".join(LINE.format(number=number, point=point, kind=kind) for number, (point, kind) in enumerate(lines))
-    assert find_mount(Path("/usr/not/there"), text) == ("/usr", "xfs")
-    assert find_mount(Path("/etc"), text) == ("/", "ext4")
+    text = "\n".join(
+        LINE.format(number=number, root="/", point=point, kind=kind) for number, (point, kind) in enumerate(lines)
+    )
+    assert find_mount(Path("/usr/not/there"), text) == ("/usr", "xfs", "/")
+    assert find_mount(Path("/etc"), text) == ("/", "ext4", "/")
     assert find_mount(Path("/with blank"), text)[0] == "/", "it is not there, so its mount is that of what is above"
 
 
