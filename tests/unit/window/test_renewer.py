@@ -26,7 +26,6 @@ from ansible_collections.lowtide.ops.plugins.plugin_utils._window.processes impo
 )
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.renewal import SIGN, Sign, read_tick
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.store_file import FileStore
-
 from support.window_stores import start_process
 
 from .builders import wait_until
