@@ -113,7 +113,7 @@ options:
     default: 0
   approved:
     description:
-      - For V(open), what the check mode of this window has left in RV(ansible_stats), as AWX hands it to the later jobs of a
+      - For V(open), what the check mode of this window has left in C(set_stats), as AWX hands it to the later jobs of a
         workflow. A window whose revision or declaration is another one is refused.
     type: dict
     default: {}

@@ -297,7 +297,7 @@ class Engine:
             if self.window.check_mode:
                 continue
             try:
-                session.store.append(session.store.make_name(left["window_id"]), reverted)
+                session.append_elsewhere(session.store.make_name(left["window_id"]), reverted)
             except (OSError, Refusal) as error:  # the service is back; a next run settles that journal
                 problem = f"{left['step']} is reverted, and the journal of {left['window_id']} cannot be told ({error})"
                 session.append(StepFailed(step="journal", host=left["host"], error=problem))

@@ -130,6 +130,7 @@ class OpenWindow:
             except OSError as error:
                 silence.tell(error)
                 self._require_lease(store, error)
+                store.patience = min(store.patience, SHORT_PATIENCE)  # for what is asked all the same
                 session = Session(self, store, self.known.load(self.local_name), error=error)
             else:
                 silence.end()
@@ -319,6 +320,12 @@ class Session:
             except OSError as error:
                 self._error = error
         return time.time()
+
+    def append_elsewhere(self, journal: str, event: Event) -> None:
+        """Add an event to the journal of another occurrence. Raise OSError where the store does not answer."""
+        if self._error is not None:
+            raise self._error
+        self.store.append(journal, event)
 
     def append(self, event: Event, *, durable: bool = False) -> None:
         """Add an event of this run. ``durable``: nothing may be done that is not on record, so a journal that cannot be

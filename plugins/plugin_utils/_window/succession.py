@@ -161,7 +161,7 @@ class Succession:
             return obstacle
         return Refusal(
             obj=obstacle.obj,
-            problem=f"{obstacle.problem}; it is {describe_job(job)}",
+            problem=f"{obstacle.problem}; that run is {describe_job(job)}",
             next_step=f"Wait for its end, or cancel job {job['id']} in AWX, and run this again",
         )
 

@@ -376,7 +376,7 @@ def test_the_job_that_holds_the_site_is_named(simulation: Simulation, monkeypatc
     simulation.open(start="monday", job={"id": "12", "user": "alice", "template": "shop window"})
     other = Simulation(simulation.place / "other", directory=simulation.place / "windows")
     cause = other.run(name="other")
-    assert "(that process lives); it is AWX job 12 of template shop window, by alice. Wait for its end, or" in cause
+    assert "(that process lives); that run is AWX job 12 of template shop window, by alice. Wait for its end" in cause
     assert "or cancel job 12 in AWX, and run this again" in cause
 
 
@@ -533,9 +533,7 @@ def test_check_mode_outside_of_the_declared_times_predicts_the_next_one(simulati
 # -- what was approved ----------------------------------------------------------------------------------------------
 
 
-def test_what_runs_is_what_the_check_mode_has_shown(
-    simulation: Simulation, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_runs_is_what_the_check_mode_has_shown(simulation: Simulation, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(opening, "refuse_fleeting_directory", lambda *_arguments, **_options: None)
     job = {"id": "1", "revision": "4f1c"}
     simulation.check_mode = True

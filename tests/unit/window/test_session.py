@@ -207,6 +207,7 @@ def look(window: OpenWindow) -> None:
     """Open a session of what the run knows."""
     with window.open_session() as session:
         assert session.state.opened is not None
+        assert session.store.patience == 2.0, "what a closing asks all the same"
 
 
 def test_of_hosts_that_begin_together_one_waits_for_a_silent_server(
