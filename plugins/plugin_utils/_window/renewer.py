@@ -80,12 +80,6 @@ class _Controller:
         return True
 
 
-def _is_anothers(store: Store, token: int) -> bool:
-    """Return whether somebody else has the lease: it was neither given back by this run nor removed."""
-    held = store.read_lease()
-    return held is not None and not (held.token == token and held.released)
-
-
 def renew(store: Store, token: int, pid: int, started: int, *, interval: float, sign: Sign | None = None) -> str:
     """Renew every ``interval`` seconds and return why it ended. Raise LeaseLost when the lease is another owner's."""
     controller = _Controller(pid, started)
@@ -93,21 +87,34 @@ def renew(store: Store, token: int, pid: int, started: int, *, interval: float, 
         return "controller ended"
     while True:
         try:
-            begun = read_tick()
-            try:
-                store.renew(token)
-            except LeaseLost:
-                if _is_anothers(store, token):
-                    raise
+            if not _renew_once(store, token, sign):
                 return "lease given back"
-            if sign is not None:
-                sign.write(begun)
         except LeaseLost:
             raise
         except (OSError, OpsError) as error:  # the server does not answer now: that is no other owner
             _keep_error(sign, f"{store.location}: {error}")
         if controller.wait_for_end(interval):
             return "controller ended"
+
+
+def _renew_once(store: Store, token: int, sign: Sign | None) -> bool:
+    """Renew the lease, and return whether that has still a sense: this run has not given it back.
+
+    One that is on record no more (a database that lost its last commits) may be taken by anybody, which is looked for.
+    """
+    begun = read_tick()
+    try:
+        store.renew(token)
+    except LeaseLost as loss:
+        held = store.read_lease()
+        if held is None:
+            raise OpsError(obj=loss.obj, problem=loss.problem, next_step=loss.next_step) from loss
+        if held.token == token and held.released:
+            return False
+        raise
+    if sign is not None:
+        sign.write(begun)
+    return True
 
 
 def _keep_error(sign: Sign | None, words: str) -> None:

@@ -90,6 +90,8 @@ def test_the_next_job_overlaps_the_cancelled_one(request: pytest.FixtureRequest,
         held = controller.window.store.read_lease()
         assert held is not None
         assert f"{held.owner.describe()}, holds it with window fast@" in early.flat
+        assert "Waiting: it is succeeded if it is not renewed for 120 s" in early.flat
+        assert "or cancel job 100 in AWX, and run this again" in early.flat
         assert early.window["state"] == "refused"
         job.signal(signal.SIGSTOP)
         backend.expire()
@@ -102,7 +104,7 @@ def test_the_next_job_overlaps_the_cancelled_one(request: pytest.FixtureRequest,
         assert late.status == "failed"
         assert f"this run held it with token {held.token}, and now" in late.flat
         assert "Leave the site to that run; this one writes no more" in late.flat
-        # A task that it had begun before may still end: docs/window.md, known limits.
+        # A task that it begins before its renewer has heard of it may still end: docs/window.md, known limits.
         assert controller.window.events() == before
 
 

@@ -77,19 +77,32 @@ def test_it_renews_while_the_controller_lives_and_ends_with_it(store: FileStore,
     assert not is_renewed(store)
 
 
-@pytest.mark.parametrize("how", ["released", "removed"])
-def test_it_ends_when_the_lease_is_given_back(store: FileStore, start_controller: Start, how: str) -> None:
+def test_it_ends_when_the_lease_is_given_back(store: FileStore, start_controller: Start) -> None:
     controller = start_controller()
     record = store.acquire(Owner.from_pid(controller.pid), "w@1")
     pid = store.start_renewer(record)
     make_old(store)
     assert wait_until(lambda: is_renewed(store))
-    if how == "released":
-        store.release(record.token)
-    else:
-        (store.directory / "lease").unlink()
+    store.release(record.token)
     assert wait_for_end(pid, 10)
     assert controller.poll() is None
+
+
+def test_a_lease_that_is_on_record_no_more_is_looked_at_until_somebody_takes_it(
+    store: FileStore, start_controller: Start
+) -> None:
+    """A database that lost its last commits with its primary."""
+    controller = start_controller()
+    record = store.acquire(Owner.from_pid(controller.pid), "w@1")
+    pid = store.start_renewer(record)
+    make_old(store)
+    assert wait_until(lambda: is_renewed(store))
+    (store.directory / "lease").unlink()
+    assert not wait_for_end(pid, 0.3)
+    assert controller.poll() is None
+    store._write_lease(replace(record, token=record.token + 1))
+    assert wait_for_end(pid, 60)
+    assert controller.wait(10) == -signal.SIGTERM
 
 
 @pytest.mark.parametrize("is_stopped", [False, pytest.param(True, marks=pytest.mark.sweep)])
