@@ -302,7 +302,7 @@ def test_two_windows_of_a_site_see_each_other(window: FastWindow) -> None:
 
 def test_a_run_whose_lease_passed_on_is_ended_with_its_step(window: FastWindow) -> None:
     """By the process that renews; what ansible-playbook does on SIGTERM is the same in each version of ansible-core."""
-    process = start_and_wait_in_maintenance(window)
+    process = start_and_wait_in_maintenance(window, env={"FAST_RENEWAL": "3"})
     pid = int((window.folder / "world/started").read_text())
     lease = window.folder / "state/test/lease"
     held = json.loads(lease.read_text())

@@ -246,7 +246,10 @@ class Silence:
 
     def refuse(self) -> None:
         """Raise StoreUnreachable where it was asked less than ASK_INTERVAL ago."""
-        tick, words = json.loads(self._path.read_text(encoding="utf-8"))
+        try:
+            tick, words = json.loads(self._path.read_text(encoding="utf-8"))
+        except ValueError:  # cut off by a full disk
+            return
         if 0 <= read_tick() - tick < ASK_INTERVAL:
             raise _StillSilentError(words)
 

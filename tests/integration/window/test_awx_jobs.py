@@ -23,6 +23,12 @@ STOP_AT_VACUUM = {"WORLD_KILL": f"before:db2:dead rows above the limit:{int(sign
 UP = {"web1": {"replicas": 3}, "web2": {"replicas": 3}}
 
 
+@pytest.fixture(autouse=True)
+def _renew_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the jobs renew often, so that a lease that is over is taken soon."""
+    monkeypatch.setenv("FAST_RENEWAL", "5")
+
+
 def assert_nothing_leaked(controller: Controller, ended: Ended, job: Job) -> None:
     """No secret and no path of a credential file is in what AWX keeps, nor in a journal."""
     journals = repr(controller.window.events())
