@@ -7,7 +7,6 @@ import contextlib
 import http.client
 import json
 import signal
-import socket
 import ssl
 import subprocess
 import sys
@@ -19,27 +18,13 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
+from .local_servers import find_free_port, wait_until
 from .playbooks import kill_playbook, playbook_environment, write_yaml
 from .tls_server import make_chain
 
 Json = dict[str, Any]
 START_SECONDS = 180.0
 """A JVM, and a search for the collection, on a slow machine."""
-
-
-def find_free_port() -> int:
-    """Return a port of this host that nobody listens at."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
-
-
-def wait_until(what: str, condition: Callable[[], bool], seconds: float, explain: Callable[[], str] = str) -> None:
-    """Until it is so; ``explain`` says more where it did not come true."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f"{what}: not within {seconds:.0f} s\n{explain()}"
-        time.sleep(0.2)
 
 
 @dataclass

@@ -38,7 +38,9 @@ def write_inventory(folder: Path, namespace: Namespace) -> Path:
     control = {"hosts": {"control1": {"health_workloads": [{"kind": "Deployment", "name": "serving"}]}}}
     inventory = folder / "inventory"
     inventory.mkdir()
-    write_yaml(inventory / "hosts.yml", {"all": {"vars": own, "children": {"control": control, "workloads": workloads}}})
+    write_yaml(
+        inventory / "hosts.yml", {"all": {"vars": own, "children": {"control": control, "workloads": workloads}}}
+    )
     return inventory
 
 
