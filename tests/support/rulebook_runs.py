@@ -35,7 +35,7 @@ class Listener:
     token_file: Path
     authority: Path
     log: Path
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[str]
 
     @property
     def url(self) -> str:
@@ -93,6 +93,7 @@ def run_rulebook(rulebook: str, inventory: Path, folder: Path, token: str) -> It
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=subprocess.STDOUT,
+            text=True,
             env=playbook_environment(),
             cwd=folder,
             start_new_session=True,

@@ -1,5 +1,5 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The page of permissions: it leads to every file of rights, has every role, and names what the files and READMEs have."""
+"""The page of permissions: it leads to every file of rights, and has every role, with what files and READMEs name."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CODE = re.compile(r"`([^`]+)`")
 ROLE = re.compile(r"`(lowtide-[a-z-]+)`")
 FILES = re.compile(r"rights\.(?:sql|yml)$|acls\.yml$|policy[a-z-]*\.json$|store\.sql$")
 APART = {"awx", "window", "service", "pgbackrest_backup", "pgbackrest_restore_drill", "failover", "site_failover"}
-"""Roles whose rights are no accounts of these systems: the first table leads to their READMEs, or that of the window's store."""
+"""Roles whose rights are no accounts of these systems: the first table leads to their READMEs."""
 KUBERNETES = {item["metadata"]["name"] for item in load_yaml(Path("docs/kubernetes-rights.yml"))["items"]}
 ACCOUNTS = {
     *re.findall(r"^--   (\w+)  ", text(Path("docs/postgresql-rights.sql")), re.MULTILINE),
@@ -58,7 +58,7 @@ def test_names_what_the_files_have() -> None:
 
 @pytest.mark.parametrize("role", sorted(set(role_names()) - APART))
 def test_fits_the_readme_of_a_role(role: str) -> None:
-    """The same Roles of Kubernetes, but that of cluster_uid, an option of all; an account of Kafka where the README has one."""
+    """The same Roles of Kubernetes, but that of cluster_uid, which all may have; accounts of Kafka where it has any."""
     readme = text(Path(f"roles/{role}/README.md"))
     kubernetes, _databases, kafka, _s3 = ROWS[role]
     assert set(ROLE.findall(readme)) & KUBERNETES - {"lowtide-identity"} == set(ROLE.findall(kubernetes))

@@ -1,5 +1,5 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The rulebook against its engine's schema, the playbooks that it starts, and its page. What it does: tests/integration."""
+"""The rulebook against its engine's schema, the playbooks that it starts, and its page."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import yaml
-
 from ansible_rulebook.validators import Validate
 from jsonschema.exceptions import ValidationError
 
