@@ -60,7 +60,6 @@ def count_posts(listener: Listener, name: str, status: str) -> int:
     return sum(f"'alertname': '{name}'" in event and f"'status': '{status}'" in event for event in events)
 
 
-@pytest.mark.procedure("D5")
 def test_an_alert_starts_one_diagnosis(
     namespace: Namespace, lab: Json, tmp_path: Path, unique_name: Callable[..., str]
 ) -> None:
