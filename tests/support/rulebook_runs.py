@@ -116,8 +116,11 @@ class Alertmanager:
     def __init__(self, facts: Json, listener: Listener, names: str) -> None:
         self._url = facts["alertmanager_url"]
         self._file = Path(facts["rules_dir"]).parent / "alertmanager.yml"
-        self._before = self._file.read_text(encoding="utf-8")
-        configuration = json.loads(self._before)
+        configuration = json.loads(self._file.read_text(encoding="utf-8"))
+        # A run that was killed has left its own there.
+        configuration["route"].pop("routes", None)
+        configuration["receivers"] = [one for one in configuration["receivers"] if one["name"] != "rulebook"]
+        self._before = json.dumps(configuration, indent=2)
         # Often, so that the same alert is posted again and again.
         times = {"group_wait": "0s", "group_interval": "1s", "repeat_interval": "1s"}
         route = {"receiver": "rulebook", "matchers": [f'alertname=~"{names}"'], "continue": False, **times}
