@@ -22,7 +22,7 @@ JAVA = ("/usr/bin/java", "-Xms64m", "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredS
 CLUSTER_ID = "MkU3OEVBNTcwNTJENDM2Qk"
 ADMIN = "admin"
 PASSWORD = "canary-9d3b2c44"  # noqa: S105 - of a broker that lives for one file of tests on loopback
-START_SECONDS = 180.0
+START_SECONDS = 300.0
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from support.rulebook_runs import Alertmanager, Listener, run_rulebook
 
 from .conftest import Namespace
 
-pytestmark = pytest.mark.lab("kubernetes", "prometheus")
+pytestmark = [pytest.mark.lab("kubernetes", "prometheus"), pytest.mark.timeout(1200)]
 Json = dict[str, Any]
 TOKEN = "bearer-8c1f5be2d7"  # noqa: S105 - of a listener that lives for one test
 
