@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from support.checkout import text
 from support.playbooks import write_yaml
 from support.rulebook_runs import Alertmanager, Listener, run_rulebook
 
@@ -109,3 +110,22 @@ def check_refusals(listener: Listener, labels: dict[str, str]) -> None:
     for body in (b"{}", b"[]", b'{"alerts": "none"}', b'{"alerts": [1]}', b'{"alerts": [{"labels": "none"}]}', b"\xff"):
         listener.post(body)
     assert listener.is_listening()
+
+
+@pytest.mark.sweep
+def test_an_alert_that_goes_on_starts_the_next_run_after_its_time(
+    namespace: Namespace, lab: Json, tmp_path: Path, unique_name: Callable[..., str]
+) -> None:
+    """The shipped rulebook with seconds in the place of the hour."""
+    namespace.apply(namespace.workload("serving", kind="Deployment"))
+    namespace.ready("Deployment", "serving", 1)
+    shipped = text(Path("extensions/eda/rulebooks/alert_diagnosis.yml"))
+    rulebook = tmp_path / "sooner.yml"
+    rulebook.write_text(shipped.replace("once_within: 1 hour", "once_within: 5 seconds"), encoding="utf-8")
+    name = unique_name("alert")
+    with (
+        run_rulebook(str(rulebook), write_inventory(tmp_path, namespace), tmp_path, TOKEN) as listener,
+        Alertmanager(lab["prometheus"], listener, name) as alertmanager,
+    ):
+        alertmanager.fire({"alertname": name, "lowtide": "health"})
+        listener.wait("two checks of health", lambda: listener.output.count("PLAY [Check that") >= 2)
