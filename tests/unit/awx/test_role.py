@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from support.awx_objects import load
+from support.awx_roles import list_granted, list_readers, list_teams
 from support.awx_stand_in import MANUAL, PASSWORD, REPOSITORY, USERNAME, AwxStandIn, make_collection_folders
 from support.checkout import load_yaml, playbook_names, text
 from support.playbooks import PlaybookRun, run_playbook, write_yaml
@@ -55,8 +56,8 @@ SITE: dict[str, Any] = {
         {"name": "shop chat", "type": "slack", "configuration": SLACK, "events": ["error", "approval"]}
     ],
 }
-BOUND = 280
-"""Seconds that a run may take on a slow machine; it is some 30 modules."""
+BOUND = 900
+"""Seconds that a run may take on a slow machine; it is some 45 modules."""
 NOT_MADE: dict[str, set[str]] = {
     "organization": {"description", "galaxy_credentials"},
     "execution_environment": {"pull", "description"},
@@ -104,6 +105,7 @@ def test_templates_are_complete(made: tuple[AwxStandIn, list[str]]) -> None:
     template = awx.find("job_templates", "shop window")
     (recorded,) = [item["object"] for item in load("objects") if item["object"].get("name") == "window"]
     assert set(template) - {"summary_fields"} == set(recorded) - {"created", "modified"}
+    assert json.loads(awx.find("workflow_job_templates", "shop approved window")["extra_vars"]) == {"window_site": "shop"}
     own = OWN | {"timeout"}
     assert {name: template[name] for name in set(recorded) & set(template) - own} == {
         name: value for name, value in recorded.items() if name in set(template) - own
@@ -175,7 +177,10 @@ def test_nobody_chooses_what_is_not_asked(made: tuple[AwxStandIn, list[str]]) ->
 
 
 def test_the_workflow_waits_for_approval(made: tuple[AwxStandIn, list[str]]) -> None:
-    """Check mode, approval, window. Nothing starts restore_service by itself, which takes back stops of people too."""
+    """Project and inventory, check mode, approval, window; a failed window is a failed workflow.
+
+    Nothing starts restore_service by itself, which takes back stops of people too.
+    """
     awx, _arguments = made
     nodes = {node["id"]: node for node in awx.kinds["workflow_job_template_nodes"].values()}
     links = {
@@ -185,11 +190,15 @@ def test_the_workflow_waits_for_approval(made: tuple[AwxStandIn, list[str]]) -> 
         if node[what]
     }
     assert links == {
+        ("project", "success_nodes"): ["inventory"],
+        ("inventory", "success_nodes"): ["window check"],
         ("window check", "success_nodes"): ["approve"],
         ("approve", "success_nodes"): ["window"],
     }
     names = {node["identifier"]: awx.list_unified()[node["unified_job_template"]]["name"] for node in nodes.values()}
     assert names == {
+        "project": "operations",
+        "inventory": "inventories/shop/hosts.yml",
         "window check": "shop window check",
         "approve": "shop approve",
         "window": "shop window",
@@ -202,19 +211,27 @@ def test_the_workflow_waits_for_approval(made: tuple[AwxStandIn, list[str]]) -> 
 
 
 def test_teams_may_what_is_declared(made: tuple[AwxStandIn, list[str]]) -> None:
-    """And nothing else."""
+    """And read what they decide on, nothing else."""
     awx, _arguments = made
-    granted = set()
-    for (kind, number, what), teams in awx.associated.items():
-        if kind == "roles" and what == "teams":
-            role = awx.kinds["roles"][number]
-            subject = awx.ask("GET", role["of"])[1]["name"]
-            granted |= {(awx.kinds["teams"][team]["name"], role["name"], subject) for team in teams}
-    assert granted == {
+    read = ("window check", "window", "restore service")
+    assert list_granted(awx) == {
         ("Operators", "execute_role", "shop window check"),
         ("Operators", "execute_role", "shop approved window"),
         ("Leads", "approval_role", "shop approved window"),
+        *((team, "read_role", f"shop {name}") for team in ("Operators", "Leads") for name in read),
     }
+
+
+def test_who_decides_sees_what_on(made: tuple[AwxStandIn, list[str]]) -> None:
+    """Whoever may launch or approve the workflow sees output and artifacts of the jobs that it starts."""
+    awx, _arguments = made
+    workflow = "shop approved window"
+    deciding = list_teams(awx, "execute_role", workflow) | list_teams(awx, "approval_role", workflow)
+    assert deciding == {"Operators", "Leads"}
+    nodes = awx.kinds["workflow_job_template_nodes"].values()
+    started = {awx.list_unified()[node["unified_job_template"]]["name"] for node in nodes}
+    seen = {name: list_readers(awx, name) for name in started if name in ("shop window check", "shop window")}
+    assert seen == {"shop window check": deciding, "shop window": deciding}
 
 
 def test_the_schedule_is_off_and_local(made: tuple[AwxStandIn, list[str]]) -> None:
@@ -229,8 +246,8 @@ def test_the_schedule_is_off_and_local(made: tuple[AwxStandIn, list[str]]) -> No
     assert schedule["extra_data"] == {"window_skip": ["health"]}
 
 
-def test_project_and_inventory_are_what_was_approved(made: tuple[AwxStandIn, list[str]]) -> None:
-    """The project is not updated at a launch, the inventory is, from what the project has."""
+def test_no_job_needs_git(made: tuple[AwxStandIn, list[str]]) -> None:
+    """Neither project nor inventory is read anew at a launch; it was read once, in the image of the jobs."""
     awx, _arguments = made
     project = awx.find("projects", "operations")
     assert (project["scm_url"], project["scm_update_on_launch"], project["allow_override"]) == (
@@ -239,8 +256,10 @@ def test_project_and_inventory_are_what_was_approved(made: tuple[AwxStandIn, lis
         False,
     )
     source = awx.find("inventory_sources", "inventories/shop/hosts.yml")
-    expected = {"source": "scm", "update_on_launch": True, "overwrite": True, "overwrite_vars": True}
+    image = awx.find("execution_environments", "lowtide")["id"]
+    expected = {"source": "scm", "update_on_launch": False, "overwrite": True, "overwrite_vars": True}
     assert {name: source[name] for name in expected} == expected
+    assert (source["execution_environment"], source["status"]) == (image, "successful")
 
 
 def test_no_secret_was_sent(made: tuple[AwxStandIn, list[str]]) -> None:
@@ -261,6 +280,108 @@ def test_a_second_run_changes_nothing(made: tuple[AwxStandIn, list[str]]) -> Non
     assert "msg: nothing to do" in run.stdout
 
 
+def test_what_is_not_declared_is_turned_off(made: tuple[AwxStandIn, list[str]], tmp_path: Path) -> None:
+    """A schedule that is on; that of others stays. And what AWX does to long jobs is said, with the day it leaves out."""
+    awx, _arguments = made
+    awx.find("schedules", "shop weekly")["enabled"] = True
+    awx.find("projects", "operations").update({"scm_update_on_launch": True, "allow_override": True})
+    other = {"id": 99, "name": "of others", "enabled": True, "unified_job_template": awx.find("projects", "operations")["id"]}
+    awx.keep("schedules", other)
+    awx.keep("instance_groups", {"id": 9, "name": "default", "is_container_group": True})
+    awx.settings["DEFAULT_JOB_IDLE_TIMEOUT"] = 600
+    renamed = {"name": "new", "time": "02:30", "zone": "Europe/Berlin", "weekdays": ["sun"], "enabled": True}
+    arguments = write_site(tmp_path, awx, awx_schedules=[renamed])
+    run = run_playbook("lowtide.ops.awx", *arguments, timeout=BOUND)
+    assert run.rc == 0, run.stdout + run.stderr
+    on = {item["name"]: item["enabled"] for item in awx.kinds["schedules"].values()}
+    assert on == {"shop weekly": False, "shop new": True, "of others": True}
+    said = " ".join(run.stdout.split())
+    assert "msg: new, schedule shop weekly turned off, as it is not declared" in said
+    assert re.search(r"schedule new: AWX starts nothing on 20\d\d-03-\d\d, as the clock goes forward over its hour", said)
+    assert "setting DEFAULT_JOB_IDLE_TIMEOUT of AWX is 600: a job that prints nothing for so many" in said
+    assert "AWX_RUNNER_KEEPALIVE_SECONDS of AWX is 0, and jobs may run in the container group default" in said
+    assert "project operations is updated at each launch" in said
+    project = awx.find("projects", "operations")
+    assert (project["scm_update_on_launch"], project["allow_override"]) == (True, True), "others may depend on it"
+
+
+MINIMAL: dict[str, Any] = {
+    "awx_image": "",
+    "awx_execution_environment": "",
+    "awx_credentials": [],
+    "awx_notifications": [],
+    "awx_teams": [],
+    "awx_schedules": [],
+    "awx_procedures": [],
+}
+SECRET = "c2VjcmV0LW9mLXRoZS1zaXRl"
+KUBECONFIG = {"name": "shop cluster", "type": "lowtide kubeconfig"}
+
+
+@pytest.mark.parametrize(
+    ("verbosity", "changed", "said"),
+    [
+        (
+            "-v",
+            {"awx_credentials": [{**KUBECONFIG, "inputs": {"kubeconfg": SECRET}}]},
+            "shop cluster: AWX has refused it (Unable to create credential shop cluster: {'inputs': [\"Additional"
+            " properties are not allowed ('kubeconfg' was unexpected)\"]}). What was made before it stays, and is"
+            " not made again. Correct its entry in awx_credentials.",
+        ),
+        (
+            "-vvv",
+            {
+                "awx_credentials": [{**KUBECONFIG, "inputs": {"kubeconfig": SECRET}}],
+                "awx_notifications": [{"name": "chat", "type": "slack", "configuration": {"token": SECRET}}],
+            },
+            "chat: AWX has refused it (Unable to create notification_template chat: Missing required fields for"
+            " Notification Configuration: ['channels'].). What was made before it stays, and is not made again."
+            " Correct its entry in awx_notifications.",
+        ),
+        pytest.param(
+            "-vvv",
+            {
+                "awx_credential_types": ["lowtide Kafka certificate"],
+                "awx_credentials": [
+                    {"name": "bus", "type": "lowtide Kafka certificate", "inputs": {"certificate": "c", "key": SECRET}}
+                ],
+            },
+            "bus: AWX has refused it (Unable to create credential bus: {'inputs': {'key': [\"Invalid certificate or key:"
+            " it is none",
+            marks=pytest.mark.sweep,
+        ),
+    ],
+)
+def test_a_refused_secret_is_not_printed(tmp_path: Path, verbosity: str, changed: dict[str, Any], said: str) -> None:
+    """At no verbosity, neither what was refused nor what was taken; what AWX says of it is."""
+    with AwxStandIn(make_collection_folders(playbook_names())) as awx:
+        arguments = write_site(tmp_path, awx, **{**MINIMAL, **changed})
+        run = run_playbook("lowtide.ops.awx", *arguments, verbosity, timeout=BOUND)
+        assert run.rc == 2
+        assert SECRET not in run.stdout + run.stderr
+        assert said in " ".join(run.stdout.split()).replace("''", "'").replace('\\"', '"'), run.stdout
+        assert awx.kinds["job_templates"] == {}
+
+
+def test_an_awx_that_runs_no_jobs_gets_its_objects(tmp_path: Path) -> None:
+    """All of them; it is said that no job has hosts yet, and that this account cannot see the settings."""
+    with AwxStandIn(make_collection_folders(playbook_names())) as awx:
+        awx.account["is_superuser"] = False
+        arguments = write_site(tmp_path, awx, **MINIMAL)
+        organization = awx.ask("POST", "/api/v2/organizations/", {"name": "Operations"})[1]["id"]
+        project = {"name": "operations", "organization": organization, "scm_type": "git", "scm_url": REPOSITORY}
+        address = awx.ask("POST", "/api/v2/projects/", project)[1]["url"]
+        while awx.ask("GET", address)[1]["status"] != "successful":
+            pass
+        awx.runs_jobs = False
+        run = run_playbook("lowtide.ops.awx", *arguments, "-e", "__awx_looks=1", timeout=BOUND)
+        assert run.rc == 0, run.stdout + run.stderr
+        said = " ".join(run.stdout.split())
+        assert "inventory shop: AWX is still reading inventories/shop/hosts.yml. Launch nothing before" in said
+        assert "the settings of AWX cannot be read with this account" in said
+        assert awx.find("workflow_job_templates", "shop approved window")
+
+
 def test_check_mode_of_an_empty_awx_writes_nothing(tmp_path: Path) -> None:
     """It predicts what it can look at: what everything else rests on. By user and password, which nobody sees."""
     with AwxStandIn(make_collection_folders(playbook_names())) as awx:
@@ -272,6 +393,26 @@ def test_check_mode_of_an_empty_awx_writes_nothing(tmp_path: Path) -> None:
 
 
 CASES: dict[str, tuple[dict[str, Any], str]] = {
+    "two sites": (
+        {"awx_site": "Shop production"},
+        "awx_site is Shop production and window_site is shop: jobs of AWX and runs from a shell would hold two leases",
+    ),
+    "variables": (
+        {"awx_procedures": [{"playbook": "backup", "variables": {"window_site": "billing"}}]},
+        "window_site is among the variables of backup: that template would hold another site's lease. Leave it out",
+    ),
+    "one type twice": (
+        {"awx_credentials": [{"name": name, "type": "lowtide kubeconfig"} for name in ("a", "b")]},
+        "credentials a, b, of the types lowtide kubeconfig, lowtide kubeconfig: a job takes one of each type, of Vault",
+    ),
+    "of no job": (
+        {"awx_credentials": [{"name": "git", "type": "Source Control"}]},
+        "credentials git, of the types Source Control: a job takes one of each type, of Vault several, and none of",
+    ),
+    "answer of another type": (
+        {"awx_schedules": [{"name": "s", "time": "01:00", "zone": "UTC", "answers": {"window_only": "backup"}}]},
+        "schedule s: its answer window_only is 'backup', and approved window asks for a list of backup, health. Correct",
+    ),
     "site": ({"window_site": "/etc/site"}, "awx_site is /etc/site, and all names in AWX begin with it. Give a literal"),
     "steps": ({"window_steps": []}, "awx_steps is empty, so that nobody could choose a step. Set window_steps"),
     "two places": ({"awx_project_path": MANUAL}, f"awx_project_url is '{REPOSITORY}' and awx_project_path is"),
@@ -290,11 +431,11 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
             "window_times": [{"time": "01:00", "zone": "Mars/Base", "weekdays": ["sat"]}],
             "awx_schedules": "{{ window_times }}",
         },
-        "schedule at 01:00 sat: its zone 'Mars/Base' is none of the tz database. Give one such as",
+        "schedule time 1: zone 'Mars/Base' is not known here",
     ),
     "answer": (
         {"awx_schedules": [{"name": "s", "time": "01:00", "zone": "UTC", "answers": {"window_name": "x"}}]},
-        "schedule s answers window_name, which approved window does not ask for (it asks for window_start",
+        "schedule s: it answers window_name, which approved window does not ask for (it asks for window_duration",
     ),
     "credential": (
         {"awx_credentials": [{"name": "shop cluser"}]},
@@ -414,8 +555,11 @@ def test_examples_declare_inputs(page: str) -> None:
     options = load_yaml(Path("roles/awx/meta/argument_specs.yml"))["argument_specs"]["main"]["options"]
     examples = [yaml.safe_load(example) for example in re.findall(r"```yaml\n(.*?)```", text(Path(page)), re.DOTALL)]
     assert examples
+    window = load_yaml(Path("roles/window/meta/argument_specs.yml"))["argument_specs"]["open"]["options"]
     for name, value in [item for example in examples for item in example.items()]:
-        assert name in options
+        assert name in (window if name.startswith("window_") else options)
+        if name.startswith("window_"):
+            continue
         for entry in value if options[name].get("options") else []:
             assert set(entry) <= set(options[name]["options"]), (name, entry)
 
