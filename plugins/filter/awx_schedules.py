@@ -37,8 +37,8 @@ EXAMPLES = r"""
 RETURN = r"""
 _value:
   description:
-    - Of each schedule C(name), C(template), C(rule) as the module awx.awx.schedule takes it, C(answers), C(enabled), and
-      C(left_out), the days within a year on which the clock goes forward over its hour, so that AWX starts nothing.
+    - Of each schedule C(name), C(template), C(rule) as the module awx.awx.schedule takes it, C(answers), C(enabled),
+      and C(left_out), the days within a year on which the clock goes forward over its hour - AWX starts nothing then.
   type: list
   elements: dict
 """

@@ -165,7 +165,9 @@ def plan_schedules(
         obj = f"schedule {name}"
         if template not in surveys:
             next_step = "Correct the name, or add its playbook to awx_procedures"
-            raise Refusal(obj=obj, problem=f"it launches {template}, and there is {_join(surveys)}", next_step=next_step)
+            raise Refusal(
+                obj=obj, problem=f"it launches {template}, and there is {_join(surveys)}", next_step=next_step
+            )
         if any((one["name"], one["template"]) == (name, template) for one in planned):
             raise Refusal(
                 obj=obj, problem=f"{template} has two schedules of this name", next_step="Give one of them another name"

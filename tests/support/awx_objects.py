@@ -17,8 +17,6 @@ from .awx_launches import check_prompts, launch_job, launch_workflow
 from .awx_surveys import Json, RefusedError, check_survey, parse_text, read_rule
 from .awx_updates import UPDATED, AwxUpdates
 
-TOKEN = "stand-in"  # noqa: S105
-"""What a client gets for a password."""
 DATA = Path(__file__).with_name("awx_data")
 NAMED = {
     "job_templates": ("JobTemplate with this (name, organization) combination", ("name", "organization")),
@@ -194,11 +192,9 @@ class AwxObjects(AwxUpdates):
         kind, rest = path[0], path[1:]
         if kind == "stand_in":
             return (200, {"writes": len(self.writes)}) if method == "GET" else (204, None)
-        of_itself = self.answer_of_itself(path)
+        of_itself = self.answer_of_itself(method, path)
         if of_itself is not None:
             return of_itself
-        if kind == "tokens":
-            return (201, {"id": 1, "token": TOKEN}) if method == "POST" else (204, None)
         if kind == "workflow_approval_templates" and not rest:
             raise RefusedError(NO_PAGE, 404)
         if not rest:

@@ -1,9 +1,9 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 """What a team may by the roles that it was given in the stand-in for AWX; see ``awx_stand_in``.
 
-By AWX 24.6.1's source, not recorded: a role has others below it (``ImplicitRoleField`` in ``awx/main/models/jobs.py`` and
-``workflow.py``), and a job is seen by who may read its job template (``JobAccess`` in ``awx/main/access.py``). Roles of a
-workflow give nothing on the templates of its nodes.
+By the source of AWX 24.6.1, not recorded: a role has others below it (``ImplicitRoleField`` in ``models/jobs.py`` and
+``models/workflow.py``), and a job is seen by who may read its job template (``JobAccess`` in ``access.py``). Roles of
+a workflow give nothing on the templates of its nodes.
 """
 
 from __future__ import annotations

@@ -14,6 +14,8 @@ from .awx_surveys import Json, RefusedError
 UPDATED = {"projects": "project_updates", "inventory_sources": "inventory_updates"}
 """Kinds that can be updated, and what their updates are."""
 GOING_ON = ("pending", "running")
+TOKEN = "stand-in"  # noqa: S105
+"""What a client gets for a password."""
 
 
 class AwxUpdates:
@@ -30,8 +32,10 @@ class AwxUpdates:
         self.account: Json = {"id": 1, "username": "admin", "is_superuser": True, "is_system_auditor": False}
         self.settings: Json = {"DEFAULT_JOB_IDLE_TIMEOUT": 0, "AWX_RUNNER_KEEPALIVE_SECONDS": 0}
 
-    def answer_of_itself(self, path: list[str]) -> tuple[int, Any] | None:
-        """Return an answer on the account or the settings of jobs, None for other paths."""
+    def answer_of_itself(self, method: str, path: list[str]) -> tuple[int, Any] | None:
+        """Return an answer on the account, the settings of jobs or an update, None for other paths."""
+        if path[0] == "tokens":
+            return (201, {"id": 1, "token": TOKEN}) if method == "POST" else (204, None)
         if path == ["me"]:
             return 200, {"count": 1, "next": None, "previous": None, "results": [self.account]}
         if path == ["settings", "jobs"]:

@@ -105,7 +105,9 @@ def test_templates_are_complete(made: tuple[AwxStandIn, list[str]]) -> None:
     template = awx.find("job_templates", "shop window")
     (recorded,) = [item["object"] for item in load("objects") if item["object"].get("name") == "window"]
     assert set(template) - {"summary_fields"} == set(recorded) - {"created", "modified"}
-    assert json.loads(awx.find("workflow_job_templates", "shop approved window")["extra_vars"]) == {"window_site": "shop"}
+    assert json.loads(awx.find("workflow_job_templates", "shop approved window")["extra_vars"]) == {
+        "window_site": "shop"
+    }
     own = OWN | {"timeout"}
     assert {name: template[name] for name in set(recorded) & set(template) - own} == {
         name: value for name, value in recorded.items() if name in set(template) - own
@@ -281,11 +283,16 @@ def test_a_second_run_changes_nothing(made: tuple[AwxStandIn, list[str]]) -> Non
 
 
 def test_what_is_not_declared_is_turned_off(made: tuple[AwxStandIn, list[str]], tmp_path: Path) -> None:
-    """A schedule that is on; that of others stays. And what AWX does to long jobs is said, with the day it leaves out."""
+    """A schedule that is on; that of others stays. What AWX does to long jobs is said, with the day it leaves out."""
     awx, _arguments = made
     awx.find("schedules", "shop weekly")["enabled"] = True
     awx.find("projects", "operations").update({"scm_update_on_launch": True, "allow_override": True})
-    other = {"id": 99, "name": "of others", "enabled": True, "unified_job_template": awx.find("projects", "operations")["id"]}
+    other = {
+        "id": 99,
+        "name": "of others",
+        "enabled": True,
+        "unified_job_template": awx.find("projects", "operations")["id"],
+    }
     awx.keep("schedules", other)
     awx.keep("instance_groups", {"id": 9, "name": "default", "is_container_group": True})
     awx.settings["DEFAULT_JOB_IDLE_TIMEOUT"] = 600
@@ -296,8 +303,10 @@ def test_what_is_not_declared_is_turned_off(made: tuple[AwxStandIn, list[str]], 
     on = {item["name"]: item["enabled"] for item in awx.kinds["schedules"].values()}
     assert on == {"shop weekly": False, "shop new": True, "of others": True}
     said = " ".join(run.stdout.split())
-    assert "msg: new, schedule shop weekly turned off, as it is not declared" in said
-    assert re.search(r"schedule new: AWX starts nothing on 20\d\d-03-\d\d, as the clock goes forward over its hour", said)
+    assert "msg: new, schedule shop weekly turned off, as it is not declared" in said, run.stdout
+    assert re.search(
+        r"schedule new: AWX starts nothing on 20\d\d-03-\d\d, as the clock goes forward over its hour", said
+    )
     assert "setting DEFAULT_JOB_IDLE_TIMEOUT of AWX is 600: a job that prints nothing for so many" in said
     assert "AWX_RUNNER_KEEPALIVE_SECONDS of AWX is 0, and jobs may run in the container group default" in said
     assert "project operations is updated at each launch" in said
@@ -314,7 +323,7 @@ MINIMAL: dict[str, Any] = {
     "awx_schedules": [],
     "awx_procedures": [],
 }
-SECRET = "c2VjcmV0LW9mLXRoZS1zaXRl"
+UNSEEN = "c2VjcmV0LW9mLXRoZS1zaXRl"
 KUBECONFIG = {"name": "shop cluster", "type": "lowtide kubeconfig"}
 
 
@@ -323,7 +332,7 @@ KUBECONFIG = {"name": "shop cluster", "type": "lowtide kubeconfig"}
     [
         (
             "-v",
-            {"awx_credentials": [{**KUBECONFIG, "inputs": {"kubeconfg": SECRET}}]},
+            {"awx_credentials": [{**KUBECONFIG, "inputs": {"kubeconfg": UNSEEN}}]},
             "shop cluster: AWX has refused it (Unable to create credential shop cluster: {'inputs': [\"Additional"
             " properties are not allowed ('kubeconfg' was unexpected)\"]}). What was made before it stays, and is"
             " not made again. Correct its entry in awx_credentials.",
@@ -331,8 +340,8 @@ KUBECONFIG = {"name": "shop cluster", "type": "lowtide kubeconfig"}
         (
             "-vvv",
             {
-                "awx_credentials": [{**KUBECONFIG, "inputs": {"kubeconfig": SECRET}}],
-                "awx_notifications": [{"name": "chat", "type": "slack", "configuration": {"token": SECRET}}],
+                "awx_credentials": [{**KUBECONFIG, "inputs": {"kubeconfig": UNSEEN}}],
+                "awx_notifications": [{"name": "chat", "type": "slack", "configuration": {"token": UNSEEN}}],
             },
             "chat: AWX has refused it (Unable to create notification_template chat: Missing required fields for"
             " Notification Configuration: ['channels'].). What was made before it stays, and is not made again."
@@ -343,11 +352,11 @@ KUBECONFIG = {"name": "shop cluster", "type": "lowtide kubeconfig"}
             {
                 "awx_credential_types": ["lowtide Kafka certificate"],
                 "awx_credentials": [
-                    {"name": "bus", "type": "lowtide Kafka certificate", "inputs": {"certificate": "c", "key": SECRET}}
+                    {"name": "bus", "type": "lowtide Kafka certificate", "inputs": {"certificate": "c", "key": UNSEEN}}
                 ],
             },
-            "bus: AWX has refused it (Unable to create credential bus: {'inputs': {'key': [\"Invalid certificate or key:"
-            " it is none",
+            "bus: AWX has refused it (Unable to create credential bus: {'inputs': {'key': ['Invalid certificate or"
+            " key: it is none",
             marks=pytest.mark.sweep,
         ),
     ],
@@ -358,16 +367,21 @@ def test_a_refused_secret_is_not_printed(tmp_path: Path, verbosity: str, changed
         arguments = write_site(tmp_path, awx, **{**MINIMAL, **changed})
         run = run_playbook("lowtide.ops.awx", *arguments, verbosity, timeout=BOUND)
         assert run.rc == 2
-        assert SECRET not in run.stdout + run.stderr
+        assert UNSEEN not in run.stdout + run.stderr
         assert said in " ".join(run.stdout.split()).replace("''", "'").replace('\\"', '"'), run.stdout
         assert awx.kinds["job_templates"] == {}
 
 
 def test_an_awx_that_runs_no_jobs_gets_its_objects(tmp_path: Path) -> None:
-    """All of them; it is said that no job has hosts yet, and that this account cannot see the settings."""
+    """All of them, beside another organization with an inventory of that name.
+
+    It is said that no job has hosts yet, and that this account cannot see the settings.
+    """
     with AwxStandIn(make_collection_folders(playbook_names())) as awx:
         awx.account["is_superuser"] = False
         arguments = write_site(tmp_path, awx, **MINIMAL)
+        staging = awx.ask("POST", "/api/v2/organizations/", {"name": "Staging"})[1]["id"]
+        awx.ask("POST", "/api/v2/inventories/", {"name": "shop", "organization": staging})
         organization = awx.ask("POST", "/api/v2/organizations/", {"name": "Operations"})[1]["id"]
         project = {"name": "operations", "organization": organization, "scm_type": "git", "scm_url": REPOSITORY}
         address = awx.ask("POST", "/api/v2/projects/", project)[1]["url"]
@@ -380,6 +394,8 @@ def test_an_awx_that_runs_no_jobs_gets_its_objects(tmp_path: Path) -> None:
         assert "inventory shop: AWX is still reading inventories/shop/hosts.yml. Launch nothing before" in said
         assert "the settings of AWX cannot be read with this account" in said
         assert awx.find("workflow_job_templates", "shop approved window")
+        inventory = awx.kinds["inventories"][awx.find("job_templates", "shop window")["inventory"]]
+        assert inventory["organization"] == organization
 
 
 def test_check_mode_of_an_empty_awx_writes_nothing(tmp_path: Path) -> None:
@@ -411,7 +427,7 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "answer of another type": (
         {"awx_schedules": [{"name": "s", "time": "01:00", "zone": "UTC", "answers": {"window_only": "backup"}}]},
-        "schedule s: its answer window_only is 'backup', and approved window asks for a list of backup, health. Correct",
+        "schedule s: its answer window_only is 'backup', and approved window asks for a list of backup, health",
     ),
     "site": ({"window_site": "/etc/site"}, "awx_site is /etc/site, and all names in AWX begin with it. Give a literal"),
     "steps": ({"window_steps": []}, "awx_steps is empty, so that nobody could choose a step. Set window_steps"),
