@@ -38,6 +38,7 @@ SITE: dict[str, Any] = {
     "awx_procedures": [
         {"playbook": "backup", "questions": ["backup_max_age"]},
         {"playbook": "diagnose", "name": "mend", "variables": {"diagnose_apply": True}, "limit": "shop_workloads"},
+        {"playbook": "failover", "name": "failover check", "job_type": "check", "credentials": []},
     ],
     "awx_teams": [
         {"name": "Operators", "launch": ["window check", "approved window"]},
@@ -143,7 +144,9 @@ def test_each_template_is_what_its_name_says(made: tuple[AwxStandIn, list[str]])
         "shop health": ("run", False, True, False),
         "shop backup": ("run", False, False, True),
         "shop mend": ("run", False, False, False),
+        "shop failover check": ("check", True, True, False),
     }
+    assert awx.list_associated("job_templates", "shop failover check", "credentials") == []
     mend = awx.find("job_templates", "shop mend")
     assert (mend["limit"], json.loads(mend["extra_vars"])["diagnose_apply"]) == ("shop_workloads", True)
 
@@ -297,13 +300,16 @@ def test_what_is_not_declared_is_turned_off(made: tuple[AwxStandIn, list[str]], 
     awx.keep("instance_groups", {"id": 9, "name": "default", "is_container_group": True})
     awx.settings["DEFAULT_JOB_IDLE_TIMEOUT"] = 600
     renamed = {"name": "new", "time": "02:30", "zone": "Europe/Berlin", "weekdays": ["sun"], "enabled": True}
-    arguments = write_site(tmp_path, awx, awx_schedules=[renamed])
+    awx.writes.clear()
+    arguments = write_site(tmp_path, awx, awx_schedules=[renamed], awx_synchronise=True)
     run = run_playbook("lowtide.ops.awx", *arguments, timeout=BOUND)
     assert run.rc == 0, run.stdout + run.stderr
     on = {item["name"]: item["enabled"] for item in awx.kinds["schedules"].values()}
     assert on == {"shop weekly": False, "shop new": True, "of others": True}
     said = " ".join(run.stdout.split())
-    assert "msg: new, schedule shop weekly turned off, as it is not declared" in said, run.stdout
+    assert "msg: inventory shop, new, schedule shop weekly turned off, as it is not declared" in said, run.stdout
+    updates = [path.split("/")[3] for _method, path, _body in awx.writes if path.endswith("/update/")]
+    assert updates == ["projects", "inventory_sources"]
     assert re.search(
         r"schedule new: AWX starts nothing on 20\d\d-03-\d\d, as the clock goes forward over its hour", said
     )
@@ -526,6 +532,19 @@ def test_a_repository_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         assert awx.kinds["job_templates"] == {}
 
 
+@pytest.mark.sweep
+def test_an_inventory_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    """As one with a file that Ansible Vault has encrypted: a job without hosts would succeed."""
+    with AwxStandIn(make_collection_folders(playbook_names())) as awx:
+        awx.unreadable.add("inventories/shop/hosts.yml")
+        run = run_playbook("lowtide.ops.awx", *write_site(tmp_path, awx, **MINIMAL), timeout=BOUND)
+        assert run.rc == 2
+        said = " ".join(run.stdout.split())
+        assert (
+            "inventory shop: reading inventories/shop/hosts.yml of the project operations has ended as failed" in said
+        )
+
+
 def test_a_missing_collection_is_named(tmp_path: Path) -> None:
     """awx.awx is no dependency."""
     with AwxStandIn() as awx:
@@ -563,6 +582,7 @@ def test_calls_are_as_complete_as_recorded_ones() -> None:
             missing |= {kind: lacking} if lacking else {}
     assert missing == {}
     assert given["job_template"] >= {"ask_limit_on_launch", "ask_tags_on_launch", "ask_skip_tags_on_launch"}
+    assert given["job_template"] >= {"host_config_key", "webhook_service", "scm_branch"}, "what starts or changes it"
 
 
 @pytest.mark.parametrize("page", ["docs/awx.md", "roles/awx/README.md"])
