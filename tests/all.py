@@ -7,7 +7,8 @@
 Each argument is a lane: its targets run one after another, the lanes side by side. A target that stands in several
 lanes is made once, by the lane that comes to it first; the others wait for it there. The first lane's output is shown
 as it comes, that of the others when a target has ended; they are served last by the processor, so that the first is not
-held up. How a target that failed ended is shown once more at the end: a log is often kept in part only, its end.
+held up. How a target that failed ended is shown once more at the end, and which tests failed after that: a log is often
+kept in part only, its end.
 """
 
 from __future__ import annotations
@@ -22,10 +23,12 @@ from pathlib import Path
 from typing import IO, NamedTuple, cast
 
 CHECKOUT = Path(__file__).resolve().parents[1]
-BEHIND = 19
-"""Niceness of the lanes after the first."""
+BEHIND = 5
+"""Niceness of the lanes after the first: a quarter of a processor that both want, so that no test starves."""
 SHOWN = 20
 """Lines of a failure that are shown again at the end."""
+NAMED = 30
+"""Tests that failed, of those of a target that are named at the end."""
 
 
 class Result(NamedTuple):
@@ -35,6 +38,7 @@ class Result(NamedTuple):
     code: int
     seconds: float
     ending: bytes
+    failures: list[bytes]
 
 
 def run(part: str, *, first: bool) -> Result:
@@ -56,7 +60,10 @@ def run(part: str, *, first: bool) -> Result:
                 os.write(sys.stdout.fileno(), piece)
     if not first:
         os.write(sys.stdout.fileno(), b"\n==== make %s, meanwhile ====\n" % part.encode() + printed)
-    return Result(part, process.returncode, time.monotonic() - started, b"\n".join(printed.splitlines()[-SHOWN:]))
+    lines = printed.splitlines()
+    failures = [line[:300] for line in lines if line.startswith((b"FAILED ", b"ERROR "))]
+    seconds = time.monotonic() - started
+    return Result(part, process.returncode, seconds, b"\n".join(lines[-SHOWN:]), failures[:NAMED])
 
 
 class Lanes:
@@ -94,12 +101,15 @@ def main(arguments: list[str]) -> int:
         for lane in running:
             lane.result()
     results = lanes.results
-    for part, code, _, ending in results:
-        if code:
-            print(f"==== make {part} failed, after: ====\n{ending.decode(errors='replace')}")
+    for result in results:
+        if result.code:
+            print(f"==== make {result.part} failed, after: ====\n{result.ending.decode(errors='replace')}")
     print("==== parts ====")
-    for part, code, seconds, _ in results:
-        print(f"{part:<12} {'PASSED' if code == 0 else f'FAILED (exit {code})'} {seconds:.1f}s")
+    for result in results:
+        verdict = f"FAILED (exit {result.code})" if result.code else "PASSED"
+        print(f"{result.part:<12} {verdict} {result.seconds:.1f}s")
+        for failure in result.failures if result.code else []:
+            print(f"  {failure.decode(errors='replace')}")
     failed = sum(result.code != 0 for result in results)
     counts = ([f"{failed} failed"] if failed else []) + [f"{len(results) - failed} passed"]
     print(f"==== parts: {', '.join(counts)} in {time.monotonic() - started:.2f}s ====")

@@ -72,7 +72,7 @@ def find_declared(documentations: Iterable[str], names: Iterable[str]) -> dict[s
 def run_builder(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
     """Run ansible-builder."""
     command = [str(Path(sys.executable).with_name("ansible-builder")), *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=600, check=False)
 
 
 def make_collections(folder: Path, installed: Path) -> Path:
@@ -99,7 +99,7 @@ def compile_as_in_the_image(steps: Iterable[str], python: Path, collections: Pat
             env={**environment, "PYCMD": str(python)},
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=600,
             check=False,
         )
         assert process.returncode == 0, process.stdout + process.stderr
@@ -116,7 +116,7 @@ def resolve(requirements: Path, folder: Path) -> dict[str, str]:
         [*command, "--report", str(report), "-r", str(requirements)],
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=600,
         check=False,
     )
     assert process.returncode == 0, process.stdout + process.stderr

@@ -16,6 +16,7 @@ import boto3
 import psycopg2
 
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.events import Event, StepStarted
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window.store import Store
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.store_file import FileStore
 
 from .modules import CHECKOUT
@@ -27,10 +28,14 @@ CATCH_UP_SECONDS = 60
 
 
 class Site:
-    """The feature service and what it runs on. Everything here is read from the servers themselves."""
+    """The feature service and what it runs on. Everything here is read from the servers themselves.
 
-    def __init__(self, facts: dict[str, Any]) -> None:
+    ``store`` is where its windows keep journals and reports; without it, where the demo's inventory has them.
+    """
+
+    def __init__(self, facts: dict[str, Any], *, store: Store | None = None) -> None:
         self.facts = facts
+        self.store = store or FileStore(self.windows)
         self.service = facts["feature_service"]
 
     # -- Kubernetes -----------------------------------------------------------------------------------------------
@@ -160,12 +165,13 @@ class Site:
 
     def events(self) -> list[Event]:
         """All events of the site's journals, oldest first."""
-        store = FileStore(self.windows)
-        events = [event for name in store.list_occurrences() for event in store.load(name)]
+        events = [event for name in self.store.list_occurrences() for event in self.store.load(name)]
         return sorted(events, key=lambda event: event.at)
 
     def journal_size(self) -> int:
-        """Bytes of the site's journals, to which events are only ever added."""
+        """Bytes of the site's journals, to which events are only ever added; of others than files their events."""
+        if not isinstance(self.store, FileStore):
+            return len(self.events())
         return sum(path.stat().st_size for path in self.windows.glob("journals/*"))
 
     def wait_for_begin(self, step: str, window: subprocess.Popen[str], since: float) -> None:
@@ -181,7 +187,7 @@ class Site:
                     return
             assert window.poll() is None, f"the window ended before its step {step}"
             assert time.monotonic() < end, f"step {step} did not begin"
-            time.sleep(0.05)
+            time.sleep(0.05 if isinstance(self.store, FileStore) else 0.5)
 
     # -- something to do ------------------------------------------------------------------------------------------
 

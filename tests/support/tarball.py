@@ -14,7 +14,7 @@ from .playbooks import PlaybookRun, run_playbook
 def galaxy(*arguments: str | Path, cwd: Path) -> None:
     """Run ``ansible-galaxy collection`` and show what it said when it failed."""
     command = [str(Path(sys.executable).with_name("ansible-galaxy")), "collection", *map(str, arguments)]
-    process = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120, check=False)
+    process = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=600, check=False)
     assert process.returncode == 0, process.stdout + process.stderr
 
 
@@ -31,7 +31,7 @@ def install(tarball: Path, folder: Path) -> Path:
     return folder
 
 
-def run_installed(installed: Path, playbook: str, *arguments: str, timeout: float = 120.0) -> PlaybookRun:
+def run_installed(installed: Path, playbook: str, *arguments: str, timeout: float = 600.0) -> PlaybookRun:
     """Run a playbook from outside of the checkout, by its full name, from the installed tarball."""
     (installed / "ansible.cfg").write_text("", encoding="utf-8")
     env = {"ANSIBLE_COLLECTIONS_PATH": str(installed), "ANSIBLE_CONFIG": str(installed / "ansible.cfg")}

@@ -97,7 +97,7 @@ def test_a_set_that_a_person_has_broken_is_mended(memory: MemoryServer, controll
     controllers.add("StatefulSet")
     set_image(memory, controllers, "StatefulSet", "bad")
     assert read_pod_images(memory) == {"i", "bad"}
-    run = check_done(roll_out(memory, "StatefulSet", image="i", timeout=5.0))
+    run = check_done(roll_out(memory, "StatefulSet", image="i", timeout=30.0))
     assert read_pod_images(memory) == {"i"}
     assert [request.path for request in memory.log if request.method == "DELETE"] == ["/api/v1/namespaces/n/pods/w-1"]
     assert run.changed

@@ -87,7 +87,7 @@ def test_a_complete_release_that_turns_unready_is_taken_back(
     controllers.failures["j"] = UNREADY
     memory.remove("Pod", NAMESPACE, "w-1")
     controllers.act()
-    done = check_done(undo(memory, "StatefulSet", timeout=4.0))
+    done = check_done(undo(memory, "StatefulSet", timeout=30.0))
     assert read_pod_images(memory) == {"i"}
     assert [line for line in done["evidence"] if line.startswith("deleted Pod n/w-1, which was of revision")]
 
@@ -108,7 +108,7 @@ def test_a_pod_that_turns_unready_during_the_undo_is_deleted_too(
 
     memory.rivals.insert(0, memory.rivals.pop())  # the delete is seen by the kubelet before the controller acts
     memory.add_rival(turn_unready, when="before", verb="delete")
-    done = check_done(undo(memory, "StatefulSet", timeout=4.0))
+    done = check_done(undo(memory, "StatefulSet", timeout=30.0))
     assert read_pod_images(memory) == {"i"}
     deleted = [line.split(",")[0] for line in done["evidence"] if line.startswith("deleted")]
     assert sorted(deleted) == ["deleted Pod n/w-1", "deleted Pod n/w-2"]

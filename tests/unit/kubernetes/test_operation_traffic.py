@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from typing import Any
 
 import pytest
@@ -182,7 +183,7 @@ def test_nothing_has_to_hold_for_a_time(site: MemoryServer) -> None:
     """A request that comes in between begins it anew."""
     values = iter([0, 0, 1, 0, 0])
     site.pod_answers[NAMESPACE, "web-1-2:8080"] = lambda _path: (200, f"in_flight {next(values, 0)}\n")
-    run = check_done(send_away(site, in_flight=[GAUGE], quiet_seconds=0.25, in_flight_timeout=5.0))
+    run = check_done(send_away(site, in_flight=[GAUGE], quiet_seconds=0.25, in_flight_timeout=30.0))
     assert next(values, None) is None
     assert run["waited"] >= 0.25
 
@@ -310,6 +311,25 @@ def test_smoke_checks_that_fail_keep_traffic_away(site: MemoryServer) -> None:
     assert give_back(site, smoke=[{**CHECK, "contains": "release 8"}], smoke_timeout=0.3).failed
     answer(site, "web-1-1", "release 7")
     check_done(give_back(site, smoke=[{**CHECK, "contains": "release 7"}]))
+
+
+def test_a_look_that_the_deadline_cuts_short_does_not_hide_what_was_seen(site: MemoryServer) -> None:
+    """A pod that answers, and then no more: what it said is the reason, not that it was asked for too short a time."""
+    check_done(send_away(site))
+    asked: list[str] = []
+    is_over = threading.Event()
+
+    def answer_once(path: str) -> tuple[int, str]:
+        asked.append(path)
+        if len(asked) > 1:
+            is_over.wait(20)
+        return 503, "database is down"
+
+    site.pod_answers[NAMESPACE, "web-1-2:8080"] = answer_once
+    run = give_back(site, smoke=[CHECK], smoke_timeout=1.0)
+    is_over.set()
+    assert len(asked) > 1
+    assert "it answered 503 and not 200: 'database is down'" in run.msg
 
 
 def test_traffic_does_not_go_back_to_pods_that_are_not_ready(site: MemoryServer) -> None:

@@ -260,8 +260,8 @@ def test_a_job_that_has_ended_is_not_waited_for(memory: MemoryServer, controller
     controllers.add("StatefulSet", "w", 1)
     job = describe_workload("Job", "j", 1)
     memory.put({**job, "status": {"conditions": [{"type": condition, "status": "True"}]}})
-    check_done(stop(memory, "Job/j", WORKER, timeout=3))
-    check_done(start(memory, "Job/j", WORKER, timeout=3))
+    check_done(stop(memory, "Job/j", WORKER, timeout=30))
+    check_done(start(memory, "Job/j", WORKER, timeout=30))
     assert memory.read("Job", NAMESPACE, "j")["spec"]["suspend"] is False
 
 
@@ -351,7 +351,7 @@ def test_a_dry_run_without_a_verdict_stops_no_start(
     controllers.add("StatefulSet", "w")
     check_done(stop(memory))
     answer_dry_runs(memory, status, message)
-    run = check_done(start(memory, timeout=2))
+    run = check_done(start(memory, timeout=4))
     assert count_replicas(memory) == 3
     assert any("could not be tried beforehand" in warning for warning in run["warnings"])
     assert stop(memory, timeout=1).failed is (status != 400)

@@ -42,7 +42,7 @@ def run_importer(tarball: Path, folder: Path, **settings: bool) -> tuple[dict[st
         env=environment,
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=800,
         check=False,
     )
     output = process.stdout + process.stderr

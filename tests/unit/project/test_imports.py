@@ -29,7 +29,7 @@ def foreign_imports(*names: str) -> list[str]:
     """Top-level packages, neither Python's nor Ansible's, that a fresh interpreter loads with ``names``."""
     program = PROGRAM.format(collections=str(CHECKOUT / "collections"), names=list(names))
     process = subprocess.run(
-        [sys.executable, "-I", "-c", program], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-I", "-c", program], capture_output=True, text=True, timeout=600, check=False
     )
     assert process.returncode == 0, process.stderr
     found: list[Any] = json.loads(process.stdout)

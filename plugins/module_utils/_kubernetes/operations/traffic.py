@@ -451,12 +451,16 @@ class Switch:
         deadline = self.client.deadline = Deadline(seconds)
         backoff = Backoff(first=FIRST_PAUSE, limit=LONGEST_PAUSE)
         since: float | None = None
+        has_looked = False
         try:
             while True:
                 began = deadline.elapsed
-                self.readings = read()
+                readings = read()
+                is_met = all(reading.is_met for reading in readings)
+                if is_met or not (has_looked and deadline.passed):  # a look that is cut short says less than the last
+                    self.readings = readings
+                has_looked = True
                 self._keep_highest()
-                is_met = all(reading.is_met for reading in self.readings)
                 since = (began if since is None else since) if is_met else None
                 if since is not None and deadline.elapsed - since >= hold:
                     return True
