@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from support.awx_objects import load
 from support.awx_roles import list_granted, list_readers, list_teams
 from support.awx_stand_in import MANUAL, PASSWORD, REPOSITORY, USERNAME, AwxStandIn, make_collection_folders
-from support.checkout import load_yaml, playbook_names, text
+from support.checkout import playbook_names
 from support.playbooks import PlaybookRun, run_playbook, write_yaml
 
 SLACK = {"token": "secret", "channels": ["#windows"], "hex_color": ""}
@@ -59,17 +58,6 @@ SITE: dict[str, Any] = {
 }
 BOUND = 900
 """Seconds that a run may take on a slow machine; it is some 45 modules."""
-NOT_MADE: dict[str, set[str]] = {
-    "organization": {"description", "galaxy_credentials"},
-    "execution_environment": {"pull", "description"},
-    "project": {"description", "scm_update_cache_timeout", "update_project", "local_path"},
-    "inventory": {"description", "variables", "instance_groups", "prevent_instance_group_fallback"},
-    "workflow_job_template": {"workflow_nodes"},
-    "workflow_job_template_node": {"extra_data"},
-    "schedule": {"description"},
-    "credential": set(),
-}
-"""Options of recorded calls that the role leaves as they are in AWX, or does in another way."""
 OWN = {
     *("id", "url", "related", "summary_fields", "created", "modified", "name", "description", "playbook", "extra_vars"),
     *("inventory", "project", "organization", "execution_environment", "prevent_instance_group_fallback"),
@@ -358,7 +346,11 @@ KUBECONFIG = {"name": "shop cluster", "type": "lowtide kubeconfig"}
             {
                 "awx_credential_types": ["lowtide Kafka certificate"],
                 "awx_credentials": [
-                    {"name": "bus", "type": "lowtide Kafka certificate", "inputs": {"certificate": "c", "key": UNSEEN}}
+                    {
+                        "name": "bus",
+                        "type": "lowtide Kafka certificate",
+                        "inputs": {"certificate": "a text", "key": UNSEEN},
+                    }
                 ],
             },
             "bus: AWX has refused it (Unable to create credential bus: {'inputs': {'key': ['Invalid certificate or"
@@ -554,67 +546,3 @@ def test_a_missing_collection_is_named(tmp_path: Path) -> None:
     said = " ".join(run.stdout.split())
     assert "Install the collection awx.awx 24.6.1 or newer" in said
     assert "awx.awx.controller_api" in said
-
-
-def list_tasks(name: str) -> list[dict[str, Any]]:
-    """Return the tasks of a file of the role, those in blocks too."""
-    found, ahead = [], list(load_yaml(Path(f"roles/awx/tasks/{name}.yml")))
-    while ahead:
-        task = ahead.pop(0)
-        ahead += [inner for key in ("block", "rescue") for inner in task.get(key, [])]
-        found.append(task)
-    return found
-
-
-def test_calls_are_as_complete_as_recorded_ones() -> None:
-    """Each option that a real AWX was given is given, or known not to be."""
-    given: dict[str, set[str]] = {}
-    for name in ("base", "templates", "workflow"):
-        for task in list_tasks(name):
-            for key, options in task.items():
-                if key.startswith("awx.awx."):
-                    given.setdefault(key.removeprefix("awx.awx."), set()).update(options)
-    missing: dict[str, set[str]] = {}
-    for entry in load("objects"):
-        kind = entry["module"].removeprefix("awx.awx.")
-        if kind in given and entry["input"].get("kind") != "constructed":
-            lacking = set(entry["input"]) - given[kind] - NOT_MADE.get(kind, set())
-            missing |= {kind: lacking} if lacking else {}
-    assert missing == {}
-    assert given["job_template"] >= {"ask_limit_on_launch", "ask_tags_on_launch", "ask_skip_tags_on_launch"}
-    assert given["job_template"] >= {"host_config_key", "webhook_service", "scm_branch"}, "what starts or changes it"
-
-
-@pytest.mark.parametrize("page", ["docs/awx.md", "roles/awx/README.md"])
-def test_examples_declare_inputs(page: str) -> None:
-    """Of the role, by their keys too."""
-    options = load_yaml(Path("roles/awx/meta/argument_specs.yml"))["argument_specs"]["main"]["options"]
-    examples = [yaml.safe_load(example) for example in re.findall(r"```yaml\n(.*?)```", text(Path(page)), re.DOTALL)]
-    assert examples
-    window = load_yaml(Path("roles/window/meta/argument_specs.yml"))["argument_specs"]["open"]["options"]
-    for name, value in [item for example in examples for item in example.items()]:
-        assert name in (window if name.startswith("window_") else options)
-        if name.startswith("window_"):
-            continue
-        for entry in value if options[name].get("options") else []:
-            assert set(entry) <= set(options[name]["options"]), (name, entry)
-
-
-def test_no_input_is_a_variable_of_awx() -> None:
-    """AWX gives each job variables that begin with awx_, and they win."""
-    options = load_yaml(Path("roles/awx/meta/argument_specs.yml"))["argument_specs"]["main"]["options"]
-    by_awx = ("awx_job_", "awx_user_", "awx_schedule_", "awx_workflow_", "awx_parent_", "awx_inventory_id")
-    assert [name for name in options if name.startswith(by_awx)] == []
-    taken = {"awx_project_revision", "awx_project_scm_branch", "awx_inventory_name", "awx_execution_node"}
-    assert taken & set(options) == set()
-
-
-def test_credential_types_of_the_role_are_taken() -> None:
-    """Each of them, and as it is: a second run would change it otherwise."""
-    kinds = load_yaml(Path("roles/awx/vars/main.yml"))["__awx_all_credential_types"]
-    choices = load_yaml(Path("roles/awx/meta/argument_specs.yml"))["argument_specs"]["main"]["options"]
-    assert [kind["name"] for kind in kinds] == choices["awx_credential_types"]["choices"]
-    awx = AwxStandIn()
-    for kind in kinds:
-        status, made = awx.ask("POST", "/api/v2/credential_types/", {"kind": "cloud", **kind})
-        assert (status, made["inputs"], made["injectors"]) == (201, kind["inputs"], kind["injectors"])
