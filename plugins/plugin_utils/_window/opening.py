@@ -13,11 +13,12 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.lowtide.ops.plugins.module_utils._common.containers import find_fleeting
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import OpsError, Refusal
 from ansible_collections.lowtide.ops.plugins.module_utils._common.timestamps import format_utc
 
 from .approval import Shown, describe_shown, refuse_other
-from .containers import find_fleeting, refuse_common_site, refuse_fleeting_directory
+from .containers import refuse_common_site, refuse_fleeting_directory
 from .declaration import Declaration, Inventory, Step
 from .events import StepFailed, WindowOpened
 from .occurrences import Occurrences, read_occurrences

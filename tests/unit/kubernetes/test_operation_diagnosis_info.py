@@ -528,6 +528,6 @@ def test_evidence_that_would_end_with_a_job_of_awx_is_refused(
     monkeypatch.setenv("AWX_ISOLATED_DATA_DIR", "/runner/artifacts/7")
     run = run_operation(memory, read_diagnosis, check=check, evidence_folder="/runner/evidence")
     assert run.failed
-    assert run.msg.startswith("evidence folder /runner/evidence: it is in /runner, which is made for one job of AWX.")
+    assert run.msg.startswith("evidence folder /runner/evidence: it is in /runner, which is made for one job.")
     assert memory.log == []
     assert list_reasons(diagnose(memory)) == ["healthy"]

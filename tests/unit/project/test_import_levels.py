@@ -13,7 +13,7 @@ from support.import_levels import check_levels, check_packages, find_level, pack
 LEVELS = {
     "module_utils._common": [
         ["errors", "redaction", "retry", "text", "timestamps"],
-        ["amounts", "bundle", "dependencies", "job_folders", "outcome"],
+        ["amounts", "bundle", "containers", "dependencies", "outcome"],
         ["caps", "series"],
         ["module"],
     ],

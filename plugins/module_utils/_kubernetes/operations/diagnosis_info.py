@@ -11,8 +11,8 @@ import re
 import typing as t
 
 from ..._common.bundle import save_bundle
+from ..._common.containers import refuse_job_folder
 from ..._common.errors import Refusal
-from ..._common.job_folders import refuse_job_folder
 from ..._common.outcome import Outcome
 from ..._common.text import format_count
 from ..._common.timestamps import format_utc
