@@ -1,6 +1,8 @@
 -- The tables of window_store.postgresql: lease, journals and reports of windows, of any number of sites in one database.
 -- A window that is opened by the database's owner makes them itself. Otherwise run this as the owner, and name the role
--- that windows connect as in place of lowtide_operator. It needs no other right in the database.
+-- that windows connect as in place of lowtide_operator. It needs no other right in the database, but to come in, where PUBLIC
+-- may not: GRANT CONNECT ON DATABASE ops TO lowtide_operator. The lab's tests execute this file as it is, and fail when one of
+-- its grants is taken away.
 --
 --   psql --set ON_ERROR_STOP=1 --dbname ops --file docs/window-store.sql
 

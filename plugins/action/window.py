@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
 
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import OpsError
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.ansible_context import AnsibleContext
@@ -15,8 +16,9 @@ from ansible_collections.lowtide.ops.plugins.plugin_utils._window.closing import
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.declaration import split_names
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.engine import Engine
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.inputs import as_plain
-from ansible_collections.lowtide.ops.plugins.plugin_utils._window.opening import Opening, Request
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window.opening import Opening
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.places import Place
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window.request import Request
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.results import Result
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.session import OpenWindow
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.status import describe_holder, read_status
@@ -47,6 +49,7 @@ OPEN: Spec = {
     "orphan_timeout": {"type": "int", "default": 300},
     "keep_days": {"type": "int", "default": 90},
     "places": {"type": "int", "default": 0},
+    "approved": {"type": "dict", "default": {}},
 }
 PHASES: dict[str, Spec] = {
     "open": OPEN,
@@ -87,7 +90,8 @@ class ActionModule(ActionBase):
         controller = ansible.read_controller()
         if phase == "open":
             request = make_request(arguments, job=ansible.read_job())
-            return Opening(controller).open(request, ansible.read_inventory(), preload=ansible.preload)
+            opening = Opening(controller, tell=Display().warning)
+            return opening.open(request, ansible.read_inventory(), preload=ansible.preload)
         if phase == "verdict":
             return read_verdict(controller.folder)
         engine = Engine(OpenWindow.load(controller.folder, shared=as_plain(arguments["store"])))
@@ -150,4 +154,5 @@ def make_request(arguments: dict[str, Any], *, job: dict[str, str]) -> Request:
         places=arguments["places"],
         version=read_version(),
         job=job,
+        approved=as_plain(arguments["approved"]),
     )

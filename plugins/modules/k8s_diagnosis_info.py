@@ -137,6 +137,7 @@ options:
         that only its owner can read. It is never overwritten, and nothing removes it.
       - C(index.json) in it has the sha256 of each file; a folder without it is of a run that was killed.
       - In check mode nothing is saved. A saved folder is no change (RV(ignore:changed) stays false).
+      - In the container of a job of AWX it has to be on a volume. Another folder would end with the job, and is refused.
     type: path
   timeout:
     description: Seconds that the whole module may take; logs may take 10 s more.

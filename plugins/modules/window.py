@@ -111,6 +111,12 @@ options:
     description: For V(open), how many plays the playbook has for steps. V(0) means that it names its steps.
     type: int
     default: 0
+  approved:
+    description:
+      - For V(open), what the check mode of this window has left in C(set_stats), as AWX hands it to the later jobs of a
+        workflow. A window whose revision or declaration is another one is refused.
+    type: dict
+    default: {}
   place:
     description: For V(begin), V(end) and V(fail), the number of the play among all plays of the window.
     type: int

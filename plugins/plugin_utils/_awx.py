@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import re
 import typing as t
-import zoneinfo
 
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import Refusal
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window.schedule import KEYS as KEYS_OF_TIME
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window.schedule import WEEKDAYS, DeclaredTime, read_entry
 
 Json = dict[str, t.Any]
 Options = t.Mapping[str, t.Mapping[str, t.Any]]
@@ -26,10 +27,11 @@ KEYS = ("variable", "question", "description", "type", "choices", "default", "re
 MAX_TEXT = 1024
 MARKUP = re.compile(r"\b[A-Z]+\(((?:[^()\\]|\\.)*)\)")
 NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
-DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
-TIME = re.compile(r"([01]\d|2[0-3]):[0-5]\d")
+EMPTY_IS_NONE = ("window_start", "window_only", "window_skip")
+"""Options of which the role takes an empty value as not given, though it is an extra variable."""
+WORKFLOW = "approved window"
+MAX_WEEKS = 5
 BEGIN = "20260101"
-ZONE = re.compile(r"[A-Z][A-Za-z_]+(/[A-Za-z0-9_+-]+)*")
 
 
 def make_survey(
@@ -71,7 +73,7 @@ def _make_question(options: Options, question: t.Any, survey: str, choices: t.Ma
         "variable": variable,
         "type": kind,
         "required": bool(given.get("required", option.get("required", False))),
-        "min": given.get("min", _find_minimum(kind, option, given)),
+        "min": given.get("min", _find_minimum(kind, variable)),
         "max": given.get("max", MAX_TEXT if kind in ("text", "textarea", "password") else None),
     }
     if kind in ("multiplechoice", "multiselect"):
@@ -106,11 +108,11 @@ def _choose_type(option: t.Mapping[str, t.Any], choices: list[str], survey: str,
     raise _refuse(survey, variable, f"it is of the type {kind}, for which AWX has no question", next_step)
 
 
-def _find_minimum(kind: str, option: t.Mapping[str, t.Any], given: Json) -> int | None:
-    """Return 1 for a text whose emptiness would mean something else than not to be given: AWX refuses it then."""
+def _find_minimum(kind: str, variable: str) -> int | None:
+    """Return 1 for a text: AWX hands an empty one over, which would beat the inventory, and refuses it so."""
     if kind not in ("text", "textarea", "password"):
         return None
-    return 0 if option.get("default") == "" and not given.get("required") else 1
+    return 0 if variable in EMPTY_IS_NONE else 1
 
 
 def _check_default(default: t.Any, question: Json, survey: str) -> t.Any:
@@ -148,35 +150,96 @@ def _refuse(survey: str, variable: str, problem: str, next_step: str) -> Refusal
     )
 
 
-def make_rule(schedule: t.Mapping[str, t.Any]) -> str:
+def plan_schedules(
+    entries: t.Sequence[t.Mapping[str, t.Any]], surveys: t.Mapping[str, t.Sequence[Json]], now: float
+) -> list[Json]:
+    """Return the schedules of AWX with their rules, and the days within a year on which AWX leaves each out.
+
+    ``entries`` are those of ``window_times``, with what is to be launched; one without a name is called by its place
+    in the list, so that another time changes its schedule instead of making a second. ``surveys`` has the questions
+    of each template, by its name.
+    """
+    planned: list[Json] = []
+    for number, entry in enumerate(entries, 1):
+        name, template = str(entry.get("name") or f"time {number}"), str(entry.get("template") or WORKFLOW)
+        obj = f"schedule {name}"
+        if template not in surveys:
+            next_step = "Correct the name, or add its playbook to awx_procedures"
+            raise Refusal(
+                obj=obj, problem=f"it launches {template}, and there is {_join(surveys)}", next_step=next_step
+            )
+        if any((one["name"], one["template"]) == (name, template) for one in planned):
+            raise Refusal(
+                obj=obj, problem=f"{template} has two schedules of this name", next_step="Give one of them another name"
+            )
+        declared = read_entry({key: entry[key] for key in entry if key in KEYS_OF_TIME}, obj)
+        answers = dict(entry.get("answers") or {})
+        _check_answers(obj, template, answers, surveys[template])
+        planned.append(
+            {
+                "name": name,
+                "template": template,
+                "rule": make_rule(declared),
+                "answers": answers,
+                "enabled": bool(entry.get("enabled", False)),
+                "left_out": [day.isoformat() for day in declared.list_gaps(now)],
+            }
+        )
+    return planned
+
+
+def make_rule(declared: DeclaredTime) -> str:
     """Return the rule by which AWX starts a template at a declared time of day, in summer and winter.
 
-    ``time``, ``zone``, ``weekdays`` and ``weeks`` are those of an entry of ``window_times``. The rule begins at a date
-    that is always the same, so that a second run changes nothing; AWX does not make up for what is past.
+    It begins at a date that is always the same, so that a second run changes nothing; AWX does not make up for what is
+    past.
     """
-    name, time, zone = f"schedule {schedule.get('name', '')}", schedule.get("time"), str(schedule.get("zone") or "")
-    if not isinstance(time, str) or not TIME.fullmatch(time):
-        next_step = 'Give a time of day in quotes, such as "02:00"'
-        raise Refusal(obj=name, problem=f"its time is {time}", next_step=next_step)
-    if not ZONE.fullmatch(zone) or not _knows_zone(zone):
-        next_step = "Give one such as Europe/Berlin or UTC"
-        raise Refusal(obj=name, problem=f"its zone '{zone}' is none of the tz database", next_step=next_step)
-    days = [str(day).lower() for day in schedule.get("weekdays") or ()]
-    weeks = list(schedule.get("weeks") or ())
-    wrong = [day for day in days if day not in DAYS] + [week for week in weeks if week not in range(1, 6)]
-    if wrong:
-        next_step = f"Weekdays are {', '.join(DAYS)}, weeks 1 to 5"
-        raise Refusal(obj=name, problem=f"{wrong[0]} is no day or week", next_step=next_step)
-    rule = f"FREQ={'MONTHLY' if weeks else 'WEEKLY' if days else 'DAILY'};INTERVAL=1"
+    days = [day[:2].upper() for number, day in enumerate(WEEKDAYS) if number in declared.weekdays]
+    days, weeks = days if len(days) < len(WEEKDAYS) else [], sorted(declared.weeks)
+    is_monthly = len(weeks) < MAX_WEEKS
+    rule = f"FREQ={'MONTHLY' if is_monthly else 'WEEKLY' if days else 'DAILY'};INTERVAL=1"
     if days:
-        rule += f";BYDAY={','.join(day[:2].upper() for day in days)}"
-    if weeks:  # by the days of the month: a number before BYDAY is refused, and BYSETPOS counts all weekdays together
-        dates = [day for week in sorted(weeks) for day in range(7 * week - 6, min(7 * week, 31) + 1)]
+        rule += f";BYDAY={','.join(days)}"
+    if is_monthly:  # by the days of the month: a number before BYDAY is refused; BYSETPOS counts all weekdays together
+        dates = [day for week in weeks for day in range(7 * week - 6, min(7 * week, 31) + 1)]
         rule += f";BYMONTHDAY={','.join(map(str, dates))}"
-    return f"DTSTART;TZID={zone}:{BEGIN}T{time.replace(':', '')}00 RRULE:{rule}"
+    return f"DTSTART;TZID={declared.zone.key}:{BEGIN}T{declared.hour:02}{declared.minute:02}00 RRULE:{rule}"
 
 
-def _knows_zone(zone: str) -> bool:
-    """Return whether the controller knows a zone. Without a tz database here it is left to AWX."""
-    known = zoneinfo.available_timezones()
-    return not known or zone in known
+def _check_answers(obj: str, template: str, answers: Json, spec: t.Sequence[Json]) -> None:
+    asked = {question["variable"]: question for question in spec}
+    unasked = [name for name in answers if name not in asked]
+    if unasked:
+        raise Refusal(
+            obj=obj,
+            problem=f"it answers {_join(unasked)}, which {template} does not ask for (it asks for {_join(asked)})",
+            next_step="Add the question, or set the variable in the inventory",
+        )
+    for name, answer in answers.items():
+        wanted = _explain_wrong(asked[name], answer)
+        if wanted:
+            problem = f"its answer {name} is {answer!r}, and {template} asks for {wanted}"
+            raise Refusal(obj=obj, problem=problem, next_step="Correct the answer")
+
+
+def _explain_wrong(question: Json, answer: t.Any) -> str:
+    """Return what a question asks for, empty where the answer is that."""
+    kind = question["type"]
+    if kind in ("multiplechoice", "multiselect"):
+        chosen = answer if kind == "multiselect" and isinstance(answer, list) else [answer]
+        is_list = isinstance(answer, list)
+        fits = is_list == (kind == "multiselect") and all(item in question["choices"] for item in chosen)
+        return "" if fits else f"{'a list' if kind == 'multiselect' else 'one'} of {_join(question['choices'])}"
+    low, high = question.get("min"), question.get("max")
+    expected: t.Any = {"integer": int, "float": (int, float)}.get(kind, str)
+    if isinstance(answer, bool) or not isinstance(answer, expected):
+        return {"integer": "a whole number", "float": "a number"}.get(kind, "a text")
+    size = len(answer) if isinstance(answer, str) else answer
+    if (low is None or size >= low) and (high is None or size <= high):
+        return ""
+    bounds = [f"at least {low}" if low is not None else "", f"at most {high}" if high is not None else ""]
+    return " and ".join(bound for bound in bounds if bound) + (" characters" if isinstance(answer, str) else "")
+
+
+def _join(names: t.Iterable[t.Any]) -> str:
+    return ", ".join(sorted(map(str, names))) or "nothing"

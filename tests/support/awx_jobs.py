@@ -285,6 +285,7 @@ class Controller:
             "WORLD": str(self.window.folder / "world"),
             "ANSIBLE_CALLBACK_PLUGINS": f"{folder}/project/callback_plugins",
             "ANSIBLE_CALLBACKS_ENABLED": "kill_at",
+            "FAST_RENEWAL": os.environ.get("FAST_RENEWAL", "15"),
         }
 
     @staticmethod

@@ -27,7 +27,8 @@ from typing import Any, Self
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from support.awx_objects import TOKEN, AwxObjects, load
+from support.awx_objects import AwxObjects, load
+from support.awx_updates import TOKEN
 
 USERNAME, PASSWORD = "admin", "of-the-stand-in"
 REPOSITORY = "https://git.example.org/platform/operations.git"

@@ -138,7 +138,7 @@ class FastWindow:
     @staticmethod
     def finish(process: subprocess.Popen[str]) -> Played:
         """Wait for the end of a started run. Its output is read to the controller's end, not to that of its orphans."""
-        out, _err = process.communicate(timeout=120)
+        out, _err = process.communicate(timeout=300)
         return Played(process.returncode, out)
 
     def play(self, *options: str, env: dict[str, str] | None = None, **variables: Any) -> Played:

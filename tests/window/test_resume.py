@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.events import StepReverted, WindowOpened
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window.processes import wait_for_end
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.store_file import FileStore
 from support.fast_window import BEGINNING, END, RESTORE, STATUS, FastWindow, Played
 
@@ -234,6 +235,23 @@ def test_restore_service_works_with_a_damaged_journal_and_a_broken_declaration(w
     assert window.world()["web1"] == {"replicas": 3}
 
 
+def test_restore_service_needs_no_store(window: FastWindow) -> None:
+    """The server of the site's store is away, and the container's own directory ends with it."""
+    window.write({"web1": STOPPED})
+    store = {"postgresql": {"login_host": "127.0.0.1", "login_port": 1, "login_user": "nobody", "login_db": "none"}}
+    restored = window.play(
+        *("-e", '{"window_store": {}}'),
+        playbook=RESTORE,
+        window_store=store,
+        env={"AWX_ISOLATED_DATA_DIR": str(window.folder)},
+    )
+    assert restored.rc == 0, restored.out
+    assert window.world()["web1"] == {"replicas": 3}
+    assert "which is made for one job; what journals elsewhere tell is not known to this run" in " ".join(
+        restored.out.split()
+    )
+
+
 # -- side by side -----------------------------------------------------------------------------------------------
 
 
@@ -280,6 +298,21 @@ def test_two_windows_of_a_site_see_each_other(window: FastWindow) -> None:
     let_go(window)
     assert window.finish(weekly).rc == 0
     assert window.world() == END
+
+
+def test_a_run_whose_lease_passed_on_is_ended_with_its_step(window: FastWindow) -> None:
+    """By the process that renews; what ansible-playbook does on SIGTERM is the same in each version of ansible-core."""
+    process = start_and_wait_in_maintenance(window, env={"FAST_RENEWAL": "3"})
+    pid = int((window.folder / "world/started").read_text())
+    lease = window.folder / "state/test/lease"
+    held = json.loads(lease.read_text())
+    other = {**held["owner"], "user": "bob", "boot": "another"}
+    lease.write_text(json.dumps({**held, "token": held["token"] + 1, "owner": other}))
+    played = window.finish(process)
+    assert played.rc == -signal.SIGTERM
+    assert f"this run held it with token {held['token']}, and now bob@" in " ".join(played.out.split())
+    assert wait_for_end(pid, 30), "its step goes on"
+    assert window.world()["db1"]["dead"] == 100
 
 
 def test_a_run_waits_for_the_orphan_of_a_killed_one(window: FastWindow) -> None:

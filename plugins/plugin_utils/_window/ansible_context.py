@@ -74,14 +74,17 @@ class AnsibleContext:
             "launch": "job_launch_type",
             "schedule": "schedule_name",
             "workflow": "workflow_job_name",
+            "workflow_id": "workflow_job_id",
+            "revision": "project_revision",
         }
-        found = {
-            key: next(
-                (self._variables[name] for name in (f"awx_{word}", f"tower_{word}") if name in self._variables), ""
-            )
-            for key, word in words.items()
-        }
+        found = {key: self._read_fact(word) for key, word in words.items()}
+        # A job of a workflow that a schedule launched has no schedule of its own.
+        found["schedule"] = found["schedule"] or self._read_fact("parent_job_schedule_name")
         return {key: str(value) for key, value in found.items() if value} if found["id"] else {}
+
+    def _read_fact(self, word: str) -> Any:
+        """Return one of AWX's own variables; empty where the job has none."""
+        return next((self._variables[name] for name in (f"awx_{word}", f"tower_{word}") if name in self._variables), "")
 
     def read_inventory(self) -> Inventory:
         """Return what a declaration may name."""

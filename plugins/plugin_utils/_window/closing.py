@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import Refusal
+from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import OpsError, Refusal
 
 from . import report, report_html, report_text
 from .events import StepFailed, WindowClosed
@@ -31,8 +31,8 @@ MAX_ATTACHED = 400_000
 def close_window(window: OpenWindow, *, clock: Callable[[], float] | None = None) -> Result:
     """Record what was not reached, write the report, end the run of the occurrence, release the lease, remove old
     journals."""
-    warnings: list[str] = []
     with window.open_session() as session:
+        warnings = session.warnings
         record_failures(session)
         now = session.read_clock() if clock is None else clock()
         data = report.build_report(
@@ -49,6 +49,7 @@ def close_window(window: OpenWindow, *, clock: Callable[[], float] | None = None
         session.append(WindowClosed(state=data["state"], cause=data["cause"]))
         if not window.check_mode:
             with _warn_of_errors(warnings, "the lease could not be given back, it ends with this run"):
+                window.sign.end_process()  # it would take the next owner for one that has taken the site from this run
                 session.store.release(window.token)
             with _warn_of_errors(warnings, "old journals could not be removed"):
                 remove_old_journals(session.store, keep_days=window.keep_days, now=now, current=window.journal)
@@ -59,6 +60,7 @@ def close_window(window: OpenWindow, *, clock: Callable[[], float] | None = None
         "cause": data["cause"],
         "report": data.get("path"),
     }
+    shown = {"shown": window.shown} if window.check_mode and window.shown else {}
     line = report_text.render_last_line(data)
     leave_verdict(window.folder, verdict, line)
     lines = report_text.render(data)
@@ -67,7 +69,7 @@ def close_window(window: OpenWindow, *, clock: Callable[[], float] | None = None
         "lines": lines,
         "msg": line,
         "warnings": warnings,
-        **make_stats({**verdict, **attach_report(lines, data)}),
+        **make_stats({**verdict, **shown, **attach_report(lines, data)}),
     }
 
 
@@ -85,10 +87,10 @@ def attach_report(lines: list[str], data: report.Report) -> Result:
 
 @contextmanager
 def _warn_of_errors(warnings: list[str], words: str) -> Iterator[None]:
-    """Keep an error of the file system as a warning: how the window ended must be told all the same."""
+    """Keep an error as a warning: how the window ended is on record, and must be told."""
     try:
         yield
-    except OSError as error:
+    except (OSError, OpsError) as error:
         warnings.append(f"{words} ({error})")
 
 

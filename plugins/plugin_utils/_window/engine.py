@@ -93,10 +93,12 @@ class Engine:
         """Return the batches of reverting steps that are to run out of turn, and their hosts."""
         with self.window.open_session() as session:
             plays = session.rules.list_reverts()
+            warnings = session.warnings
         items = [{"step": play.step, "batch": play.batch} for play in plays]
         hosts = list(dict.fromkeys(host for play in plays for host in play.hosts))
         words = ", ".join(play.title for play in plays) or "nothing"
-        return {"changed": False, "items": items, "hosts": hosts, "msg": f"to be reverted out of turn: {words}"}
+        msg = f"to be reverted out of turn: {words}"
+        return {"changed": False, "items": items, "hosts": hosts, "msg": msg, "warnings": warnings}
 
     # -- before a step --------------------------------------------------------------------------------------------
 
@@ -250,7 +252,7 @@ class Engine:
                 )
             )
             self._mark_inherited(session, step, call.host)
-        return {"changed": False, "msg": role.summary}
+        return {"changed": False, "msg": role.summary, "warnings": session.warnings}
 
     def _find_step(self, session: Session, call: StepCall) -> Step:
         declaration = session.rules.declaration
@@ -263,7 +265,7 @@ class Engine:
                 f"Set the fact {step.result_variable} (changed, summary) in it, or leave plan out of step {step.name}."
             )
             session.append(StepFailed(step=step.name, host=call.host, error=error, planning=True))
-            return {"changed": False, "msg": error}
+            return {"changed": False, "msg": error, "warnings": session.warnings}
         due = role.given and role.changed
         session.append(
             StepPlanned(
@@ -276,7 +278,11 @@ class Engine:
                 reverts=step.reverts,
             )
         )
-        return {"changed": False, "msg": f"{'due' if due else 'not due'}: {role.summary}"}
+        return {
+            "changed": False,
+            "msg": f"{'due' if due else 'not due'}: {role.summary}",
+            "warnings": session.warnings,
+        }
 
     def _mark_inherited(self, session: Session, step: Step, host: str) -> None:
         """Tell the journals of older occurrences that what they left was reverted here, and nothing else."""
@@ -291,7 +297,7 @@ class Engine:
             if self.window.check_mode:
                 continue
             try:
-                session.store.append(session.store.make_name(left["window_id"]), reverted)
+                session.append_elsewhere(session.store.make_name(left["window_id"]), reverted)
             except (OSError, Refusal) as error:  # the service is back; a next run settles that journal
                 problem = f"{left['step']} is reverted, and the journal of {left['window_id']} cannot be told ({error})"
                 session.append(StepFailed(step="journal", host=left["host"], error=problem))
@@ -307,6 +313,7 @@ class Engine:
         return {
             "changed": False,
             "failure": failure.error,
+            "warnings": session.warnings,
             "msg": f"{step} failed on {call.host}; later steps are skipped, reverting steps run",
         }
 

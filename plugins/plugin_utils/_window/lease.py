@@ -25,6 +25,16 @@ RENEWAL = 15.0
 """Seconds between two renewals, at most."""
 
 
+def find_interval(ttl: float) -> float:
+    """Return the seconds between two renewals of a lease that lasts ``ttl``."""
+    return min(ttl / 4, RENEWAL)
+
+
+def make_run_marker(location: str, token: int) -> str:
+    """Return the value of the environment marker of a run."""
+    return f"{location}#{token}"
+
+
 @dataclass(frozen=True)
 class LeaseRecord:
     """A lease as it is stored. ``pipe`` names the owner's result queue, by which the processes it left behind are

@@ -8,34 +8,37 @@ Private to lowtide.ops: do not import from other collections.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.lowtide.ops.plugins.module_utils._common.containers import find_fleeting
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import OpsError, Refusal
-from ansible_collections.lowtide.ops.plugins.module_utils._common.retry import Deadline
 from ansible_collections.lowtide.ops.plugins.module_utils._common.timestamps import format_utc
 
+from .approval import Shown, describe_shown, refuse_other
 from .containers import refuse_common_site, refuse_fleeting_directory
 from .declaration import Declaration, Inventory, Step
 from .events import StepFailed, WindowOpened
-from .lease import LeaseRecord
 from .occurrences import Occurrences, read_occurrences
-from .places import Place
-from .processes import Orphan, Owner, find_orphans, read_boot_id, read_pid_namespace, wait_for_end
+from .processes import Owner
+from .renewal import SIGN, Sign, read_tick
+from .request import Request
+from .restoring import RestoreBuilder
 from .results import Result, make_stats
 from .rules import RESTORE, WindowRules, describe_pending
-from .schedule import Schedule, explain_lateness
-from .session import SIGN, Controller, OpenWindow, make_copy, make_run_marker
+from .schedule import EARLY, Schedule, explain_lateness
+from .session import Controller, OpenWindow, make_copy
 from .state import WindowState
-from .store import Store, find_obstacle
+from .store import Store
 from .store_file import make_readable
+from .succession import Succession
 from .verdict import leave_verdict
 
 RESTORE_NAME = "restore_service"
+WITHOUT_STORE = """-e '{"window_store": {}}'"""
+"""The option with which a restore does without the site's store."""
 NEXT_STEP = "Choose steps by name with -e window_only=STEP,... or -e window_skip=STEP,..."
 NEXT_STEP_IN_AWX = {
     "--limit": "Launch the template again, or relaunch on all hosts: relaunch on failed hosts sets a limit by itself. "
@@ -47,31 +50,6 @@ NEXT_STEP_IN_AWX = {
 """What to do about a run that would be partial, by its option."""
 BATCHES_OF_STEP = 8
 """Batches of a step for which the playbook step has places."""
-POLL_INTERVAL = 1.0
-"""Seconds between two looks at a lease whose owner cannot be looked at."""
-
-
-@dataclass(frozen=True)
-class Request:
-    """What the opening is asked for: options of the action. ``duration`` and ``orphan_timeout`` are in seconds;
-    ``places`` is how many plays the playbook has, 0 for any number; ``mode`` is ``window`` or :data:`.rules.RESTORE`;
-    ``job`` is what AWX says of this job, empty elsewhere.
-    """
-
-    name: str
-    steps: list[Any]
-    place: Place
-    version: str
-    start: str = ""
-    only: list[str] = field(default_factory=list)
-    skip: list[str] = field(default_factory=list)
-    duration: float = 14400.0
-    orphan_timeout: float = 300.0
-    keep_days: int = 90
-    places: int = 0
-    mode: str = "window"
-    job: dict[str, str] = field(default_factory=dict)
-    times: Any = ()
 
 
 def choose_start(
@@ -110,10 +88,14 @@ class Opening:
         *,
         clock: Callable[[], float] | None = None,
         sleep: Callable[[float], None] = time.sleep,
+        ticks: Callable[[], float] = time.monotonic,
+        tell: Callable[[str], None] = lambda _words: None,
     ) -> None:
         self._controller = controller
         self._clock = clock
         self._sleep = sleep
+        self._ticks = ticks
+        self._tell = tell
 
     def open(self, request: Request, inventory: Inventory, *, preload: Callable[[Step], None]) -> Result:
         """Open or resume the occurrence. A refusal is a result, which the last line tells, so that it also reaches
@@ -157,10 +139,12 @@ class Opening:
         store = request.place.connect(controller.folder)
         if request.job:
             refuse_common_site(request.place.site)
-        if not request.place.shared:
-            refuse_fleeting_directory(request.place.directory, is_job=bool(request.job))
-        builder = RestoreBuilder if request.mode == RESTORE else WindowBuilder
-        build = builder(request, inventory, preload)
+        build: WindowBuilder | RestoreBuilder
+        if request.mode == RESTORE:
+            build = RestoreBuilder(request, inventory, preload)
+        else:
+            build = WindowBuilder(request, inventory, preload, is_rehearsal=controller.check_mode)
+        self._look_at_directory(request, build)
         if controller.check_mode:
             return self._open_copy(request, store, build)
         try:
@@ -169,8 +153,27 @@ class Opening:
             raise Refusal(
                 obj=f"site {store.location}",
                 problem=f"it cannot be written ({error})",
-                next_step="Make room there, bring its server back, or set window_dir to a directory of yours",
+                next_step="Bring its server back. What is in force can be reverted without it: make sure that no "
+                f"window runs, and run restore_service with {WITHOUT_STORE}"
+                if request.place.shared
+                else "Make room there, or set window_dir to a directory of yours",
             ) from error
+
+    @staticmethod
+    def _look_at_directory(request: Request, build: WindowBuilder | RestoreBuilder) -> None:
+        """Refuse a directory that ends with this container; a restore goes by the objects, and only warns."""
+        if request.place.shared:
+            return
+        is_job = bool(request.job)
+        if request.mode != RESTORE:
+            refuse_fleeting_directory(request.place.directory, is_job=is_job)
+            return
+        why = find_fleeting(request.place.directory, is_job=is_job)
+        if why:
+            build.warnings.append(
+                f"window_dir {request.place.directory}: {why}; what journals elsewhere tell is not known to this run, "
+                "which reverts what the declared reverting steps find"
+            )
 
     def _open_copy(self, request: Request, store: Store, build: WindowBuilder | RestoreBuilder) -> Result:
         """Open in check mode: on a private copy of the journals, without the lease."""
@@ -204,35 +207,22 @@ class Opening:
     def _open_really(self, request: Request, store: Store, build: WindowBuilder | RestoreBuilder) -> Result:
         store.create()
         owner = Owner.from_pid(self._controller.pid)
-        deadline = Deadline(request.orphan_timeout, sleep=self._sleep)
-        seen: float | None = None
+        succession = Succession(request, store, owner, sleep=self._sleep, clock=self._ticks, tell=self._tell)
         while True:
             with store.lock():
-                held = store.read_lease()
-                orphan = self._find_orphan(store, held, owner)
-                obstacle = find_obstacle(store, held, owner)
-                if orphan is None and obstacle is None:
+                if succession.may_begin(store.read_lease()):
                     now = self._read_clock(store)
                     occurrences = read_occurrences(store, also=build.name_occurrence(now))
                     opened = build.build(occurrences, now=now)
+                    begun = read_tick()
                     record = store.acquire(owner, opened.window_id, pipe=self._controller.pipe)
                     break
-            if orphan is not None:
-                self._wait_for_orphan(orphan, deadline.remaining, request.orphan_timeout)
-                continue
-            renewed = store.read_last_renewal()
-            is_alive = held is None or held.owner.check_liveness() != "unknown"
-            # The pod of a cancelled job may renew once more before it is gone; nobody else would start anything again.
-            is_renewed = seen not in (None, renewed) and (request.mode != RESTORE or deadline.passed)
-            if obstacle is not None and (is_alive or is_renewed):
-                raise obstacle
-            seen = renewed
-            self._sleep(POLL_INTERVAL)
+            succession.wait()
         try:
-            sign = Path(self._controller.folder, SIGN)
-            sign.touch()
+            sign = Sign(Path(self._controller.folder, SIGN))
+            sign.create(begun)
             result = self._begin_run(request, store, opened, build, token=record.token)
-            store.start_renewer(record, sign=sign)
+            store.start_renewer(record, sign=sign.path)
         except (OpsError, OSError):
             with store.lock():
                 store.release(record.token)
@@ -241,26 +231,6 @@ class Opening:
 
     def _read_clock(self, store: Store) -> float:
         return store.read_clock() if self._clock is None else self._clock()
-
-    def _find_orphan(self, store: Store, held: LeaseRecord | None, owner: Owner) -> Orphan | None:
-        """Return a process that the last owner, which ended without giving the lease back, left running here."""
-        if held is None or held.released or held.owner.is_same_process(owner) or held.owner.check_liveness() != "dead":
-            return None
-        if (held.owner.boot, held.owner.namespace) != (read_boot_id(), read_pid_namespace()):
-            return None
-        left = find_orphans(
-            mark=make_run_marker(store, held.token), pipe=held.pipe, ignore=frozenset({os.getpid(), owner.pid})
-        )
-        return left[0] if left else None
-
-    @staticmethod
-    def _wait_for_orphan(orphan: Orphan, seconds: float, timeout: float) -> None:
-        if seconds <= 0 or not wait_for_end(orphan.pid, seconds):
-            raise Refusal(
-                obj="a step of the run before",
-                problem=f"{orphan.describe()} still runs after {timeout:.0f} s, though its controller ended",
-                next_step="Let it end and run the window again, or raise window_orphan_timeout",
-            )
 
     def _begin_run(
         self,
@@ -283,6 +253,7 @@ class Opening:
             version=request.version,
             folder=controller.folder,
             keep_days=request.keep_days,
+            shown=build.shown,
         )
         with window.open_session() as session:
             session.append(opened, durable=True)
@@ -325,14 +296,20 @@ def _list_planned(rules: WindowRules, hosts: Iterable[str], *, reverting: bool) 
 class WindowBuilder:
     """Checks the declaration, and makes the opening event of a window."""
 
-    def __init__(self, request: Request, inventory: Inventory, preload: Callable[[Step], None]) -> None:
+    def __init__(
+        self, request: Request, inventory: Inventory, preload: Callable[[Step], None], *, is_rehearsal: bool = False
+    ) -> None:
         self._request = request
+        self._is_rehearsal = is_rehearsal
         self._control = inventory.control
         self._declaration = Declaration.from_entries(request.steps, inventory)
         self._selected = self._declaration.select(only=request.only, skip=request.skip)
         self._schedule = Schedule.from_entries(request.times)
         self.failures: list[StepFailed] = []
         self.warnings: list[str] = []
+        self.shown: Shown = describe_shown(request, self._declaration, self._selected)
+        if not is_rehearsal:
+            refuse_other(request, self.shown)
         plays = self._declaration.plays
         if request.places and len(plays) > request.places:
             raise Refusal(
@@ -359,12 +336,22 @@ class WindowBuilder:
 
     def _declare_start(self, now: float, *, strict: bool) -> str:
         try:
-            start = self._schedule.find_start(now, duration=self._request.duration)
+            start = self._find_declared(now)
         except Refusal:
             if strict:
                 raise
             return ""
         return "" if start is None else format_utc(start)
+
+    def _find_declared(self, now: float) -> float | None:
+        """Return the declared time that is on; in check mode the next one where none is. Raise Refusal without one."""
+        try:
+            return self._schedule.find_start(now, duration=self._request.duration)
+        except Refusal:
+            coming = [start for one in self._schedule.times for start in one.list_starts(now) if start > now]
+            if not (self._is_rehearsal and coming):
+                raise
+            return min(coming)
 
     def build(self, occurrences: Occurrences, *, now: float) -> WindowOpened:
         """Return the event that opens or resumes the occurrence. Raise Refusal when a journal of this window is
@@ -377,8 +364,10 @@ class WindowBuilder:
         resumed = own.get(window_id)
         begins = now
         if resumed is None and not request.start:
-            begins = self._schedule.find_start(now, duration=request.duration) or now
+            begins = self._find_declared(now) or now
             late = explain_lateness(begins, now)
+            if begins > now + EARLY:
+                late = f"no declared time is on now, so this is the prediction for the next one, {format_utc(begins)}"
             self.warnings += [f"window {window_id}: {late}"] if late else []
         # What older ones left may have been reverted since the run that is resumed, by it or by another.
         inherited = self._find_inherited({key: state for key, state in own.items() if key != window_id})
@@ -428,139 +417,6 @@ class WindowBuilder:
             if window_id not in own and state.pending:
                 left = ", ".join(describe_pending(state))
                 self.warnings.append(f"window {window_id} left not reverted: {left}. Run the playbook restore_service")
-
-
-class RestoreBuilder:
-    """Makes the opening event of an occurrence that reverts everything that is in force at the site, whatever window
-    left it."""
-
-    def __init__(self, request: Request, inventory: Inventory, preload: Callable[[Step], None]) -> None:
-        self._request = request
-        self._inventory = inventory
-        self._preload = preload
-        self._declared = Declaration([])
-        self.failures: list[StepFailed] = []
-        self.warnings: list[str] = []
-        try:
-            self._declared = Declaration.from_entries(request.steps, inventory) if request.steps else self._declared
-        except OpsError as error:  # the way back must not depend on a list that is being edited
-            self._declared = read_reverting(request.steps, inventory)
-            self._fail(
-                "window_steps", inventory.control, f"{error} What can be read of it, and of journals, is reverted."
-            )
-
-    def name_occurrence(self, now: float) -> str:
-        """Return nothing: each run of it is an occurrence of its own."""
-        del now
-        return ""
-
-    def build(self, occurrences: Occurrences, *, now: float) -> WindowOpened:
-        """Return the opening event: the declared reverting steps, on all their hosts, since what is in force is seen
-        on the objects; and those of journals, on the hosts where these say so."""
-        for error in occurrences.damaged.values():
-            self._fail("journal", self._inventory.control, f"{error} What else it left in force is not known.")
-        steps: dict[str, Step] = {step.name: as_plain_step(step) for step in self._declared if step.reverts}
-        inherited: list[dict[str, str]] = []
-        for window_id, state in occurrences.states.items():
-            if not state.pending or state.opened is None:
-                continue
-            declaration = Declaration.from_dicts(state.declared.values())
-            order = {step.name: number for number, step in enumerate(declaration)}
-            pending = sorted(state.pending.items(), key=lambda item: order.get(item[1], -1))
-            for (step_name, host), reverted_by in pending:
-                if reverted_by not in declaration:
-                    self._fail(reverted_by, host, f"the journal of {window_id} does not declare it")
-                    continue
-                reverting = declaration[reverted_by]
-                name = self._add(steps, reverting, window_id, host, reverts_all=declaration.is_reverting_all(reverting))
-                if name is not None:
-                    inherited.append({"window_id": window_id, "step": step_name, "host": host, "reverted_by": name})
-        steps = {name: step for name, step in steps.items() if self._can_load(step)}
-        start = format_utc(now)
-        return WindowOpened(
-            window=self._request.name,
-            window_id=f"{self._request.name}@{start}",
-            start=start,
-            mode=RESTORE,
-            steps=[step.as_dict() for step in steps.values()],
-            selected=sorted(steps),
-            control=self._inventory.control,
-            ends=now + self._request.duration,
-            version=self._request.version,
-            inherited=inherited,
-            job=self._request.job,
-        )
-
-    def _add(
-        self, steps: dict[str, Step], reverting: Step, window_id: str, host: str, *, reverts_all: bool
-    ) -> str | None:
-        """Add the reverting step of a journal to ``steps`` unless a declared one does the same; return its name, None
-        when no host that would perform it is there."""
-        known = set(self._inventory.hosts)
-        hosts = reverting.hosts if reverts_all else (host,)
-        present = tuple(name for name in hosts if name in known)
-        name = next((name for name, step in steps.items() if _does_the_same(step, reverting)), "")
-        if not present:
-            problem = f"window {window_id} left it in force there, and this inventory has no such host"
-            self._fail(name or reverting.name, host, problem)
-            return None
-        if not name:
-            name = reverting.name if reverting.name not in steps else f"{reverting.name} of {window_id}"
-            steps[name] = replace(as_plain_step(reverting, batches=()), name=name)
-        step = steps[name]
-        missing = tuple(host for host in present if host not in step.hosts)
-        if missing:  # one batch for all that journals add to a step: a playbook has places for so many plays only
-            declared = self._declared.get(name)
-            kept = step.batches[: len(declared.batches)] if declared is not None else ()
-            added = [host for batch in step.batches[len(kept) :] for host in batch]
-            steps[name] = as_plain_step(step, batches=(*kept, (*added, *missing)))
-        return name
-
-    def _can_load(self, step: Step) -> bool:
-        """A role that cannot be loaded does not hold back the others."""
-        try:
-            self._preload(step)
-        except OpsError as error:
-            for host in step.hosts:
-                self._fail(step.name, host, str(error))
-            return False
-        return True
-
-    def _fail(self, step: str, host: str, problem: str) -> None:
-        self.failures.append(StepFailed(step=step, host=host, error=problem))
-
-
-def read_reverting(entries: Iterable[Any], inventory: Inventory) -> Declaration:
-    """Return the pairs of a reversible and its reverting step that can be read of a declaration that cannot be read
-    whole."""
-    by_name = {str(entry.get("name")): entry for entry in entries if isinstance(entry, dict)}
-    steps: list[Step] = []
-    for entry in by_name.values():
-        reversible = by_name.get(str(entry.get("reverts")))
-        if reversible is None:
-            continue
-        pair = [{**reversible, "needs": [], "only_after": []}, {**entry, "needs": [], "only_after": []}]
-        try:
-            steps += list(Declaration.from_entries(pair, inventory))
-        except OpsError:
-            continue  # the failure of the whole list is told
-    return Declaration(steps)
-
-
-def as_plain_step(step: Step, *, batches: Iterable[tuple[str, ...]] | None = None) -> Step:
-    """Return the step as one that stands for itself."""
-    return Step(
-        name=step.name,
-        role=step.role,
-        tasks_from=step.tasks_from,
-        tasks=step.tasks,
-        batches=step.batches if batches is None else tuple(batches),
-        estimate=step.estimate,
-    )
-
-
-def _does_the_same(step: Step, other: Step) -> bool:
-    return (step.role, step.tasks_from, step.tasks) == (other.role, other.tasks_from, other.tasks)
 
 
 def refuse_partial_runs(limits: Mapping[str, Any], *, is_job: bool = False) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import getpass
 import os
 import select
+import signal
 import socket
 import time
 from collections.abc import Iterator
@@ -26,6 +27,9 @@ ENVIRONMENT_MARK = "LOWTIDE_WINDOW_RUN"
 
 LOOK_INTERVAL = 1.0
 """Seconds between two looks at a process whose end cannot be waited for."""
+
+END_PATIENCE = 5.0
+"""Seconds for a process to end when it is asked to, before it is killed."""
 
 Liveness = Literal["alive", "dead", "unknown"]
 
@@ -220,3 +224,44 @@ def _look_for_end(pid: int, seconds: float) -> bool:
             return False
         select.poll().poll(min(LOOK_INTERVAL, left) * 1000)
     return True
+
+
+def end_process(pid: int, started: int, number: signal.Signals = signal.SIGKILL) -> bool:
+    """Send a signal to the process ``pid`` that started at ``started``, and return whether it ends."""
+    if check_process(pid, started) != "alive":
+        return True
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return True
+    return wait_for_end(pid, END_PATIENCE)
+
+
+def end_run(pid: int, started: int, *, mark: str, pipe: str | None) -> list[Orphan]:
+    """End a controller and what it runs on this machine; return what is left.
+
+    The controller first: it would go on with the next task of a step whose module ended. On SIGTERM ansible-playbook
+    (ansible-core 2.19 to 2.21) ends its workers with their process groups, and itself without a rescue.
+    """
+    left: list[Orphan] = []
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        end_process(pid, started, number)
+        left = find_orphans(mark=mark, pipe=pipe, ignore=frozenset({os.getpid(), pid}))
+        for orphan in left:
+            ticks = start_ticks(orphan.pid)
+            if ticks is not None:
+                end_process(orphan.pid, ticks, number)
+        left = find_orphans(mark=mark, pipe=pipe, ignore=frozenset({os.getpid()}))
+        if not left:
+            break
+    return left
+
+
+def tell_process(pid: int, words: str) -> None:
+    """Write a line to the standard error of another process of this user. Raise OSError where that cannot be."""
+    path = PROC / str(pid) / "fd/2"
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        os.write(descriptor, f"\n{words}\n".encode())
+    finally:
+        os.close(descriptor)

@@ -6,8 +6,9 @@
 Private to lowtide.ops: do not import from other collections. It reads what to do from its standard input, since that
 holds credentials: the JSON that :meth:`.store.Store.start_renewer` writes.
 
-It ends with the controller (at once by its pidfd, without that within a second) or when the lease passes to another
-owner. It never takes or releases a lease.
+It ends with the controller (at once by its pidfd, without that within a second) or when the lease is given back. Where
+the lease has passed to another owner it ends the controller and what that runs here: the site is another's now. It
+never takes or releases a lease.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import os
 import select
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if __name__ == "__main__":
@@ -27,6 +29,8 @@ if __name__ == "__main__":
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import OpsError
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.lease import LeaseLost
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.places import connect
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window.processes import end_run, tell_process
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window.renewal import Sign, read_tick
 
 if TYPE_CHECKING:
     from ansible_collections.lowtide.ops.plugins.plugin_utils._window.store import Store
@@ -76,22 +80,63 @@ class _Controller:
         return True
 
 
-def renew(store: Store, token: int, pid: int, started: int, *, interval: float, sign: str | None = None) -> str:
-    """Renew every ``interval`` seconds and return why it ended."""
+def renew(store: Store, token: int, pid: int, started: int, *, interval: float, sign: Sign | None = None) -> str:
+    """Renew every ``interval`` seconds and return why it ended. Raise LeaseLost when the lease is another owner's."""
     controller = _Controller(pid, started)
     if not controller.is_at_work():
         return "controller ended"
     while True:
         try:
-            store.renew(token)
-            if sign is not None:
-                os.utime(sign)
+            if not _renew_once(store, token, sign):
+                return "lease given back"
         except LeaseLost:
-            return "lease passed on"
+            raise
         except (OSError, OpsError) as error:  # the server does not answer now: that is no other owner
-            sys.stderr.write(f"{store.location}: not renewed ({error})\n")
+            _keep_error(sign, f"{store.location}: {error}")
         if controller.wait_for_end(interval):
             return "controller ended"
+
+
+def _renew_once(store: Store, token: int, sign: Sign | None) -> bool:
+    """Renew the lease, and return whether that has still a sense: this run has not given it back.
+
+    One that is on record no more (a database that lost its last commits) may be taken by anybody, which is looked for.
+    """
+    begun = read_tick()
+    try:
+        store.renew(token)
+    except LeaseLost as loss:
+        held = store.read_lease()
+        if held is None:
+            raise OpsError(obj=loss.obj, problem=loss.problem, next_step=loss.next_step) from loss
+        if held.token == token and held.released:
+            return False
+        raise
+    if sign is not None:
+        sign.write(begun)
+    return True
+
+
+def _keep_error(sign: Sign | None, words: str) -> None:
+    """Leave the error where the next step finds it."""
+    sys.stderr.write(f"{words}\n")
+    try:
+        if sign is not None:
+            sign.write_error(words)
+    except OSError as error:  # no room in Ansible's own directory
+        sys.stderr.write(f"{error}\n")
+
+
+def stop_run(work: dict[str, Any], sign: Sign | None, loss: LeaseLost) -> None:
+    """End what this run does on a site that is another's now, and tell why."""
+    words = f"lowtide window: this run is ended, since its site is another's now: {loss}"
+    try:
+        if sign is not None:
+            sign.write_loss(str(loss))
+        tell_process(work["pid"], words)
+    except OSError as error:  # closed, or no room: it has to end all the same
+        sys.stderr.write(f"{words} ({error})\n")
+    end_run(work["pid"], work["started"], mark=work["mark"], pipe=work["pipe"])
 
 
 def main(work: dict[str, Any]) -> None:
@@ -99,7 +144,11 @@ def main(work: dict[str, Any]) -> None:
     if work["place"]["kind"] == "file":
         os.chdir("/")  # a directory that somebody unmounts; files of a connection may be named from it
     store = connect(work["place"])
-    renew(store, work["token"], work["pid"], work["started"], interval=work["interval"], sign=work["sign"])
+    sign = None if work["sign"] is None else Sign(Path(work["sign"]))
+    try:
+        renew(store, work["token"], work["pid"], work["started"], interval=work["interval"], sign=sign)
+    except LeaseLost as loss:
+        stop_run(work, sign, loss)
 
 
 if __name__ == "__main__":

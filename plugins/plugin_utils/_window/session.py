@@ -9,13 +9,14 @@ its end, so another run never sees it. Credentials of a shared store are not in 
 
 A server that keeps the store may not answer when a step begins or ends. What this run knows of the journal is in its
 directory, too: a step that would change something is not begun then, and a reverting step goes on by that, as long as
-the lease cannot have passed to somebody else.
+the lease cannot have passed to somebody else. What ends meanwhile is kept, and written as soon as the server answers.
 """
 
 from __future__ import annotations
 
-import heapq
+import fcntl
 import json
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -27,17 +28,20 @@ from typing import Any
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import OpsError
 
 from .events import Event
+from .lease import LeaseLost, find_interval, make_run_marker
 from .places import Place
 from .processes import ENVIRONMENT_MARK
+from .renewal import SIGN, Sign, read_tick
 from .rules import WindowRules
 from .state import WindowState, compute_state
-from .store import Store
+from .store import Store, StoreUnreachable
 from .store_file import FileStore, make_slug, write_atomically
 
 CONTEXT_FILE = "lowtide_window.json"
 SHORT_PATIENCE = 2.0
 """Seconds for which a store is asked again that did not answer the last time."""
-SIGN = "lowtide_window_renewed"
+ASK_INTERVAL = 10.0
+"""Seconds from an attempt to reach a store that does not answer to the next one, for all processes of a run."""
 MARGIN = 5.0
 """Seconds before the end of a lease from which it counts as over for a run that cannot reach the store."""
 
@@ -71,6 +75,8 @@ class OpenWindow:
     folder: str
     keep_days: int
     place: Place = field(repr=False)
+    shown: dict[str, str] = field(default_factory=dict)
+    """What a check mode shows, for those who approve it."""
 
     @property
     def store(self) -> Store:
@@ -78,14 +84,14 @@ class OpenWindow:
         return make_copy(self.folder) if self.check_mode else self.place.connect(self.folder)
 
     @property
-    def sign(self) -> Path:
-        """The file whose time is that of the last renewal of the lease, by this machine's clock."""
-        return Path(self.folder, SIGN)
+    def sign(self) -> Sign:
+        """What the process that renews the lease has left."""
+        return Sign(Path(self.folder, SIGN))
 
     @property
     def environment(self) -> dict[str, str]:
         """What the module processes of a step carry, so that one that outlives its controller is known by it."""
-        return {ENVIRONMENT_MARK: make_run_marker(self.store, self.token)}
+        return {ENVIRONMENT_MARK: make_run_marker(self.store.location, self.token)}
 
     def save(self) -> None:
         """Make the window known to every worker of this run."""
@@ -109,26 +115,49 @@ class OpenWindow:
         Where the store does not answer, the session is of what this run knows, and keeps what is appended. Raise
         OpsError when the lease may have passed to another run meanwhile.
         """
-        store, silent = self.store, Path(self.folder, "lowtide_window_silent")
-        if silent.exists():  # waited for already; what is to be reverted has only the time of the lease
-            store.patience = min(store.patience, SHORT_PATIENCE)
+        store, silence = self.store, Silence(Path(self.folder, "lowtide_window_silent"))
         with ExitStack() as stack:
+            # Before the store is asked: of hosts that begin together one waits for a server that is away.
+            stack.enter_context(_lock(self.folder))
+            self._refuse_loss(store)
             try:
+                self._set_patience(store, silence)
                 stack.enter_context(store.lock())
                 events = store.load(self.journal)
                 if not self.check_mode:
                     # After the journal was read: what another owner has written since is not what was read.
                     store.check(self.token)
-                session = Session(self, store, events)
-                silent.unlink(missing_ok=True)
             except OSError as error:
-                silent.touch()
+                silence.tell(error)
                 self._require_lease(store, error)
+                store.patience = min(store.patience, SHORT_PATIENCE)  # for what is asked all the same
                 session = Session(self, store, self.known.load(self.local_name), error=error)
             else:
+                silence.end()
+                session = Session(self, store, events)
+                stack.callback(session.keep)  # with what it writes
                 self._keep_lease(session)
-                session.keep()
+                session.write_kept()
             yield session
+
+    def _set_patience(self, store: Store, silence: Silence) -> None:
+        """Ask a store that did not answer the last time for a moment only: what is to be reverted has only the time of
+        the lease. One that answers the renewer is only slow. Raise StoreUnreachable where it was asked just now."""
+        if not silence.is_on:
+            return
+        silence.refuse()
+        if self._measure_age(store) > 2 * find_interval(store.ttl):
+            store.patience = min(store.patience, SHORT_PATIENCE)
+
+    def _refuse_loss(self, store: Store) -> None:
+        """Raise LeaseLost where the renewer has found that another run holds the site, and ends this one."""
+        loss = self.sign.read_loss()
+        if loss:
+            raise LeaseLost(
+                obj=f"site {store.location}",
+                problem=f"the process that renews its lease has found another owner ({loss})",
+                next_step="Leave the site to that run; this one writes no more",
+            )
 
     @property
     def local_name(self) -> str:
@@ -142,25 +171,35 @@ class OpenWindow:
 
     def _measure_age(self, store: Store) -> float:
         """Return the seconds since the lease was renewed; its whole time where that is not known."""
-        try:
-            return time.time() - self.sign.stat().st_mtime
-        except FileNotFoundError:
-            return store.ttl
+        age = self.sign.measure_age()
+        return store.ttl if age is None else age
 
     def _keep_lease(self, session: Session) -> None:
-        """Renew the lease where its process has not for long: it was killed, or cannot connect as this one can.
+        """Renew the lease where its process has not for two renewals, since it was killed, or its credentials are over,
+        and start another one that connects as this task does.
 
         That it cannot be renewed (a disk that became read-only) is a warning: it was just read that it is held.
         """
-        age = self._measure_age(session.store)
-        if self.check_mode or age <= session.store.ttl / 2:
+        store, sign = session.store, self.sign
+        age = self._measure_age(store)
+        if self.check_mode or age <= 2 * find_interval(store.ttl):
             return
+        why = sign.read_error() or "it left no error: it was ended, or is stuck"
+        begun = read_tick()
         try:
-            session.store.renew(self.token)
+            store.renew(self.token)
+            held = store.read_lease()
         except OSError as error:
             session.warnings.append(f"the lease of the site was not renewed for {age:.0f} s ({error})")
-        else:
-            self.sign.touch()
+            return
+        sign.write(begun)
+        sign.end_process()
+        if held is not None and held.owner.check_liveness() == "alive":
+            store.start_renewer(held, sign=sign.path)
+        session.warnings.append(
+            f"the process that renews the lease of the site had not done so for {age:.0f} s ({why}); another one was "
+            "started with the connection that this task has"
+        )
 
     def _require_lease(self, store: Store, error: OSError) -> None:
         """Raise OpsError when the lease was not renewed for so long that it may be another run's."""
@@ -172,6 +211,51 @@ class OpenWindow:
                 "another run may hold it",
                 next_step="Bring it back, then run the window again, or restore_service",
             ) from error
+
+
+@contextmanager
+def _lock(folder: str) -> Iterator[None]:
+    """Take turns with the other processes of this run, by a file in its directory."""
+    descriptor = os.open(Path(folder, "lowtide_window_turn"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+class Silence:
+    """The file that tells that a server did not answer the last time, with the time and the error of that."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    @property
+    def is_on(self) -> bool:
+        """Whether it did not answer."""
+        return self._path.exists()
+
+    def tell(self, error: OSError) -> None:
+        """Tell it of a server, which was waited for, unless the error is what was told."""
+        if isinstance(error, StoreUnreachable) and not isinstance(error, _StillSilentError):
+            self._path.write_text(json.dumps([read_tick(), str(error)]), encoding="utf-8")
+
+    def end(self) -> None:
+        """Tell that it answered."""
+        self._path.unlink(missing_ok=True)
+
+    def refuse(self) -> None:
+        """Raise StoreUnreachable where it was asked less than ASK_INTERVAL ago."""
+        try:
+            tick, words = json.loads(self._path.read_text(encoding="utf-8"))
+        except ValueError:  # cut off by a full disk
+            return
+        if 0 <= read_tick() - tick < ASK_INTERVAL:
+            raise _StillSilentError(words)
+
+
+class _StillSilentError(StoreUnreachable):
+    """The store did not answer a moment ago, and was not asked again."""
 
 
 def make_copy(folder: str) -> FileStore:
@@ -189,18 +273,42 @@ class Session:
         self.window = window
         self.store = store
         self._error = error
-        self._journal = journal
         self.warnings: list[str] = []
         self._fallback = FileStore(Path(window.folder, "lowtide_window_fallback"))
-        self.lost = self._fallback.load(window.local_name)
-        """Events that the journal could not take, so that this run still reverts what it started."""
-        events = heapq.merge(journal, self.lost, key=lambda event: event.at)  # keeps each one's order
-        self.state: WindowState = compute_state(events)
+        kept = self._fallback.load(window.local_name)
+        self._is_doubled = bool(
+            journal and kept and replace(journal[-1], at=0.0) == replace(kept[0], at=0.0)
+        )  # it was written, and the answer was lost
+        self.lost = kept[1:] if self._is_doubled else kept
+        """Events that the journal has not, so that this run still reverts what it started. Nothing is written past
+        them: they are the last ones, since nobody else writes this journal."""
+        self._journal = list(journal)
+        self.state: WindowState = compute_state([*journal, *self.lost])
+
+    def write_kept(self) -> None:
+        """Write what was kept while the store did not answer; what cannot be written stays kept."""
+        if self._is_doubled:
+            self._keep_copy(self._fallback, self.lost)
+        while self.lost and not self.window.check_mode:
+            try:
+                written = self.store.append(self.window.journal, self.lost[0])
+            except OSError as error:
+                self._error = error
+                return
+            self._journal.append(written)
+            self.lost = self.lost[1:]
+            self._keep_copy(self._fallback, self.lost)
 
     def keep(self) -> None:
-        """Keep what was read for a time when the store does not answer."""
-        self.window.known.create()
-        self.window.known.copy(self.window.local_name, self._journal)
+        """Keep what was read and written for a time when the store does not answer."""
+        self._keep_copy(self.window.known, self._journal)
+
+    def _keep_copy(self, place: FileStore, events: Sequence[Event]) -> None:
+        try:
+            place.create()
+            place.copy(self.window.local_name, events)
+        except OSError as error:  # no room in Ansible's own directory, and the store answers
+            self.warnings.append(f"what the window knows could not be kept in {place.location} ({error})")
 
     @cached_property
     def rules(self) -> WindowRules:
@@ -209,11 +317,22 @@ class Session:
 
     def read_clock(self) -> float:
         """Return the store's time; this machine's where it cannot be reached."""
-        return time.time() if self._error is not None else self.store.read_clock()
+        if self._error is None:
+            try:
+                return self.store.read_clock()
+            except OSError as error:
+                self._error = error
+        return time.time()
+
+    def append_elsewhere(self, journal: str, event: Event) -> None:
+        """Add an event to the journal of another occurrence. Raise OSError where the store does not answer."""
+        if self._error is not None:
+            raise self._error
+        self.store.append(journal, event)
 
     def append(self, event: Event, *, durable: bool = False) -> None:
         """Add an event of this run. ``durable``: nothing may be done that is not on record, so a journal that cannot be
-        written raises OpsError; other events are then kept for this run only."""
+        written raises OpsError; other events are then kept until it can."""
         event = replace(event, token=self.window.token)
         try:
             if self._error is not None:
@@ -227,12 +346,10 @@ class Session:
                     next_step="Make room there, or bring its server back, then run the window again; "
                     "reverting steps run all the same",
                 ) from error
+            self._error = error
             self._fallback.create()
             written = self._fallback.append(self.window.local_name, event)
             self.lost.append(written)
+        else:
+            self._journal.append(written)
         self.state.apply(written)
-
-
-def make_run_marker(store: Store, token: int) -> str:
-    """Return the value of the environment marker of a run."""
-    return f"{store.location}#{token}"

@@ -23,8 +23,9 @@ from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import 
 from ansible_collections.lowtide.ops.plugins.module_utils._common.timestamps import format_utc
 
 from .events import Event
-from .lease import RENEWAL, LeaseRecord
+from .lease import LeaseRecord, find_interval, make_run_marker
 from .processes import Owner
+from .renewal import Sign
 
 PATIENCE = 30.0
 """Seconds for which a server that does not answer is asked again before a method raises OSError; the usual value."""
@@ -48,6 +49,8 @@ class Store(ABC):
     ttl: float
     patience: float = PATIENCE
     """For how many seconds a server that does not answer is asked again."""
+    watched: int | None = None
+    """Token of a lease that this process has seen unrenewed for its whole time, whatever its time stamp says."""
 
     @property
     @abstractmethod
@@ -122,16 +125,18 @@ class Store(ABC):
         """Say that ``token`` still holds the lease, so that its time begins anew. Raise LeaseLost when it does not."""
 
     def start_renewer(self, record: LeaseRecord, *, sign: Path | None = None) -> int:
-        """Start the process that renews the lease for as long as the owner's process lives and holds it; return its
-        pid. It gives the file ``sign`` the time of each renewal."""
+        """Start the process that renews the lease for as long as the owner's process lives and holds it, and ends that
+        one where the lease is another's; return its pid. ``sign`` is the file of a :class:`.renewal.Sign`."""
         owner = record.owner
         work = {
             "place": self.describe_place(),
             "token": record.token,
             "pid": owner.pid,
             "started": owner.started,
-            "interval": min(self.ttl / 4, RENEWAL),
+            "interval": find_interval(self.ttl),
             "sign": None if sign is None else str(sign),
+            "mark": make_run_marker(self.location, record.token),
+            "pipe": record.pipe,
         }
         # Isolated, so that no file beside it is taken for a library; what this process imports, that one finds as well.
         own = Path(__file__)
@@ -146,6 +151,8 @@ class Store(ABC):
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,
             )
+        if sign is not None:
+            Sign(sign).record_process(process.pid)
         return process.pid
 
     # -- journals and reports -------------------------------------------------------------------------------------
@@ -200,7 +207,7 @@ def find_obstacle(store: Store, held: LeaseRecord | None, owner: Owner) -> Refus
             next_step="Open a window once for each ansible-playbook run, and close it in its last play",
         )
     liveness = held.owner.check_liveness()
-    if liveness == "dead" or (liveness == "unknown" and store.is_expired()):
+    if liveness == "dead" or (liveness == "unknown" and (held.token == store.watched or store.is_expired())):
         return None
     why = "that process lives" if liveness == "alive" else f"last renewed at {format_utc(store.read_last_renewal())}"
     return Refusal(

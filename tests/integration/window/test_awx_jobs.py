@@ -23,6 +23,12 @@ STOP_AT_VACUUM = {"WORLD_KILL": f"before:db2:dead rows above the limit:{int(sign
 UP = {"web1": {"replicas": 3}, "web2": {"replicas": 3}}
 
 
+@pytest.fixture(autouse=True)
+def _renew_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the jobs renew often, so that a lease that is over is taken soon."""
+    monkeypatch.setenv("FAST_RENEWAL", "5")
+
+
 def assert_nothing_leaked(controller: Controller, ended: Ended, job: Job) -> None:
     """No secret and no path of a credential file is in what AWX keeps, nor in a journal."""
     journals = repr(controller.window.events())
@@ -90,6 +96,8 @@ def test_the_next_job_overlaps_the_cancelled_one(request: pytest.FixtureRequest,
         held = controller.window.store.read_lease()
         assert held is not None
         assert f"{held.owner.describe()}, holds it with window fast@" in early.flat
+        assert "Waiting: it is succeeded if it is not renewed for 120 s" in early.flat
+        assert "or cancel job 100 in AWX, and run this again" in early.flat
         assert early.window["state"] == "refused"
         job.signal(signal.SIGSTOP)
         backend.expire()
@@ -102,7 +110,7 @@ def test_the_next_job_overlaps_the_cancelled_one(request: pytest.FixtureRequest,
         assert late.status == "failed"
         assert f"this run held it with token {held.token}, and now" in late.flat
         assert "Leave the site to that run; this one writes no more" in late.flat
-        # A task that it had begun before may still end: docs/window.md, known limits.
+        # A task that it begins before its renewer has heard of it may still end: docs/window.md, known limits.
         assert controller.window.events() == before
 
 

@@ -38,6 +38,12 @@ KILLED = (
 UP = {"web1": {"replicas": 3}, "web2": {"replicas": 3}}
 
 
+@pytest.fixture(autouse=True)
+def _renew_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the jobs renew often, so that a lease that is over is taken soon."""
+    monkeypatch.setenv("FAST_RENEWAL", "5")
+
+
 def make_window(backend: Backend, folder: Path, kind: str, **changes: Any) -> FastWindow:
     """Return the fast window of a site whose lease and journals are in a place."""
     place: Any = backend

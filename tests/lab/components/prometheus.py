@@ -34,8 +34,8 @@ class Prometheus(Component):
     name = "prometheus"
 
     def install(self, lab: Lab) -> None:
-        """Both daemons are Debian's."""
-        apt(lab, "prometheus", "prometheus-alertmanager")
+        """Both daemons are Debian's; a rulebook that Alertmanager posts to runs on Java."""
+        apt(lab, "prometheus", "prometheus-alertmanager", "openjdk-17-jre-headless")
 
     def start(self, lab: Lab) -> None:
         """The sink, Alertmanager that notifies it, Prometheus that alerts that one."""

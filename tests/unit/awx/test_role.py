@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from support.awx_objects import load
+from support.awx_roles import list_granted, list_readers, list_teams
 from support.awx_stand_in import MANUAL, PASSWORD, REPOSITORY, USERNAME, AwxStandIn, make_collection_folders
-from support.checkout import load_yaml, playbook_names, text
+from support.checkout import playbook_names
 from support.playbooks import PlaybookRun, run_playbook, write_yaml
 
 SLACK = {"token": "secret", "channels": ["#windows"], "hex_color": ""}
@@ -37,6 +37,7 @@ SITE: dict[str, Any] = {
     "awx_procedures": [
         {"playbook": "backup", "questions": ["backup_max_age"]},
         {"playbook": "diagnose", "name": "mend", "variables": {"diagnose_apply": True}, "limit": "shop_workloads"},
+        {"playbook": "failover", "name": "failover check", "job_type": "check", "credentials": []},
     ],
     "awx_teams": [
         {"name": "Operators", "launch": ["window check", "approved window"]},
@@ -55,19 +56,8 @@ SITE: dict[str, Any] = {
         {"name": "shop chat", "type": "slack", "configuration": SLACK, "events": ["error", "approval"]}
     ],
 }
-BOUND = 280
-"""Seconds that a run may take on a slow machine; it is some 30 modules."""
-NOT_MADE: dict[str, set[str]] = {
-    "organization": {"description", "galaxy_credentials"},
-    "execution_environment": {"pull", "description"},
-    "project": {"description", "scm_update_cache_timeout", "update_project", "local_path"},
-    "inventory": {"description", "variables", "instance_groups", "prevent_instance_group_fallback"},
-    "workflow_job_template": {"workflow_nodes"},
-    "workflow_job_template_node": {"extra_data"},
-    "schedule": {"description"},
-    "credential": set(),
-}
-"""Options of recorded calls that the role leaves as they are in AWX, or does in another way."""
+BOUND = 900
+"""Seconds that a run may take on a slow machine; it is some 45 modules."""
 OWN = {
     *("id", "url", "related", "summary_fields", "created", "modified", "name", "description", "playbook", "extra_vars"),
     *("inventory", "project", "organization", "execution_environment", "prevent_instance_group_fallback"),
@@ -104,6 +94,9 @@ def test_templates_are_complete(made: tuple[AwxStandIn, list[str]]) -> None:
     template = awx.find("job_templates", "shop window")
     (recorded,) = [item["object"] for item in load("objects") if item["object"].get("name") == "window"]
     assert set(template) - {"summary_fields"} == set(recorded) - {"created", "modified"}
+    assert json.loads(awx.find("workflow_job_templates", "shop approved window")["extra_vars"]) == {
+        "window_site": "shop"
+    }
     own = OWN | {"timeout"}
     assert {name: template[name] for name in set(recorded) & set(template) - own} == {
         name: value for name, value in recorded.items() if name in set(template) - own
@@ -139,7 +132,9 @@ def test_each_template_is_what_its_name_says(made: tuple[AwxStandIn, list[str]])
         "shop health": ("run", False, True, False),
         "shop backup": ("run", False, False, True),
         "shop mend": ("run", False, False, False),
+        "shop failover check": ("check", True, True, False),
     }
+    assert awx.list_associated("job_templates", "shop failover check", "credentials") == []
     mend = awx.find("job_templates", "shop mend")
     assert (mend["limit"], json.loads(mend["extra_vars"])["diagnose_apply"]) == ("shop_workloads", True)
 
@@ -175,7 +170,10 @@ def test_nobody_chooses_what_is_not_asked(made: tuple[AwxStandIn, list[str]]) ->
 
 
 def test_the_workflow_waits_for_approval(made: tuple[AwxStandIn, list[str]]) -> None:
-    """Check mode, approval, window. Nothing starts restore_service by itself, which takes back stops of people too."""
+    """Project and inventory, check mode, approval, window; a failed window is a failed workflow.
+
+    Nothing starts restore_service by itself, which takes back stops of people too.
+    """
     awx, _arguments = made
     nodes = {node["id"]: node for node in awx.kinds["workflow_job_template_nodes"].values()}
     links = {
@@ -185,11 +183,15 @@ def test_the_workflow_waits_for_approval(made: tuple[AwxStandIn, list[str]]) -> 
         if node[what]
     }
     assert links == {
+        ("project", "success_nodes"): ["inventory"],
+        ("inventory", "success_nodes"): ["window check"],
         ("window check", "success_nodes"): ["approve"],
         ("approve", "success_nodes"): ["window"],
     }
     names = {node["identifier"]: awx.list_unified()[node["unified_job_template"]]["name"] for node in nodes.values()}
     assert names == {
+        "project": "operations",
+        "inventory": "inventories/shop/hosts.yml",
         "window check": "shop window check",
         "approve": "shop approve",
         "window": "shop window",
@@ -202,19 +204,27 @@ def test_the_workflow_waits_for_approval(made: tuple[AwxStandIn, list[str]]) -> 
 
 
 def test_teams_may_what_is_declared(made: tuple[AwxStandIn, list[str]]) -> None:
-    """And nothing else."""
+    """And read what they decide on, nothing else."""
     awx, _arguments = made
-    granted = set()
-    for (kind, number, what), teams in awx.associated.items():
-        if kind == "roles" and what == "teams":
-            role = awx.kinds["roles"][number]
-            subject = awx.ask("GET", role["of"])[1]["name"]
-            granted |= {(awx.kinds["teams"][team]["name"], role["name"], subject) for team in teams}
-    assert granted == {
+    read = ("window check", "window", "restore service")
+    assert list_granted(awx) == {
         ("Operators", "execute_role", "shop window check"),
         ("Operators", "execute_role", "shop approved window"),
         ("Leads", "approval_role", "shop approved window"),
+        *((team, "read_role", f"shop {name}") for team in ("Operators", "Leads") for name in read),
     }
+
+
+def test_who_decides_sees_what_on(made: tuple[AwxStandIn, list[str]]) -> None:
+    """Whoever may launch or approve the workflow sees output and artifacts of the jobs that it starts."""
+    awx, _arguments = made
+    workflow = "shop approved window"
+    deciding = list_teams(awx, "execute_role", workflow) | list_teams(awx, "approval_role", workflow)
+    assert deciding == {"Operators", "Leads"}
+    nodes = awx.kinds["workflow_job_template_nodes"].values()
+    started = {awx.list_unified()[node["unified_job_template"]]["name"] for node in nodes}
+    seen = {name: list_readers(awx, name) for name in started if name in ("shop window check", "shop window")}
+    assert seen == {"shop window check": deciding, "shop window": deciding}
 
 
 def test_the_schedule_is_off_and_local(made: tuple[AwxStandIn, list[str]]) -> None:
@@ -229,8 +239,8 @@ def test_the_schedule_is_off_and_local(made: tuple[AwxStandIn, list[str]]) -> No
     assert schedule["extra_data"] == {"window_skip": ["health"]}
 
 
-def test_project_and_inventory_are_what_was_approved(made: tuple[AwxStandIn, list[str]]) -> None:
-    """The project is not updated at a launch, the inventory is, from what the project has."""
+def test_no_job_needs_git(made: tuple[AwxStandIn, list[str]]) -> None:
+    """Neither project nor inventory is read anew at a launch; it was read once, in the image of the jobs."""
     awx, _arguments = made
     project = awx.find("projects", "operations")
     assert (project["scm_url"], project["scm_update_on_launch"], project["allow_override"]) == (
@@ -239,8 +249,10 @@ def test_project_and_inventory_are_what_was_approved(made: tuple[AwxStandIn, lis
         False,
     )
     source = awx.find("inventory_sources", "inventories/shop/hosts.yml")
-    expected = {"source": "scm", "update_on_launch": True, "overwrite": True, "overwrite_vars": True}
+    image = awx.find("execution_environments", "lowtide")["id"]
+    expected = {"source": "scm", "update_on_launch": False, "overwrite": True, "overwrite_vars": True}
     assert {name: source[name] for name in expected} == expected
+    assert (source["execution_environment"], source["status"]) == (image, "successful")
 
 
 def test_no_secret_was_sent(made: tuple[AwxStandIn, list[str]]) -> None:
@@ -261,6 +273,129 @@ def test_a_second_run_changes_nothing(made: tuple[AwxStandIn, list[str]]) -> Non
     assert "msg: nothing to do" in run.stdout
 
 
+def test_what_is_not_declared_is_turned_off(made: tuple[AwxStandIn, list[str]], tmp_path: Path) -> None:
+    """A schedule that is on; that of others stays. What AWX does to long jobs is said, with the day it leaves out."""
+    awx, _arguments = made
+    awx.find("schedules", "shop weekly")["enabled"] = True
+    awx.find("projects", "operations").update({"scm_update_on_launch": True, "allow_override": True})
+    other = {
+        "id": 99,
+        "name": "of others",
+        "enabled": True,
+        "unified_job_template": awx.find("projects", "operations")["id"],
+    }
+    awx.keep("schedules", other)
+    awx.keep("instance_groups", {"id": 9, "name": "default", "is_container_group": True})
+    awx.settings["DEFAULT_JOB_IDLE_TIMEOUT"] = 600
+    renamed = {"name": "new", "time": "02:30", "zone": "Europe/Berlin", "weekdays": ["sun"], "enabled": True}
+    awx.writes.clear()
+    arguments = write_site(tmp_path, awx, awx_schedules=[renamed], awx_synchronise=True)
+    run = run_playbook("lowtide.ops.awx", *arguments, timeout=BOUND)
+    assert run.rc == 0, run.stdout + run.stderr
+    on = {item["name"]: item["enabled"] for item in awx.kinds["schedules"].values()}
+    assert on == {"shop weekly": False, "shop new": True, "of others": True}
+    said = " ".join(run.stdout.split())
+    assert "msg: inventory shop, new, schedule shop weekly turned off, as it is not declared" in said, run.stdout
+    updates = [path.split("/")[3] for _method, path, _body in awx.writes if path.endswith("/update/")]
+    assert updates == ["projects", "inventory_sources"]
+    assert re.search(
+        r"schedule new: AWX starts nothing on 20\d\d-03-\d\d, as the clock goes forward over its hour", said
+    )
+    assert "setting DEFAULT_JOB_IDLE_TIMEOUT of AWX is 600: a job that prints nothing for so many" in said
+    assert "AWX_RUNNER_KEEPALIVE_SECONDS of AWX is 0, and jobs may run in the container group default" in said
+    assert "project operations is updated at each launch" in said
+    project = awx.find("projects", "operations")
+    assert (project["scm_update_on_launch"], project["allow_override"]) == (True, True), "others may depend on it"
+
+
+MINIMAL: dict[str, Any] = {
+    "awx_image": "",
+    "awx_execution_environment": "",
+    "awx_credentials": [],
+    "awx_notifications": [],
+    "awx_teams": [],
+    "awx_schedules": [],
+    "awx_procedures": [],
+}
+UNSEEN = "c2VjcmV0LW9mLXRoZS1zaXRl"
+KUBECONFIG = {"name": "shop cluster", "type": "lowtide kubeconfig"}
+
+
+@pytest.mark.parametrize(
+    ("verbosity", "changed", "said"),
+    [
+        (
+            "-v",
+            {"awx_credentials": [{**KUBECONFIG, "inputs": {"kubeconfg": UNSEEN}}]},
+            "shop cluster: AWX has refused it (Unable to create credential shop cluster: {'inputs': [\"Additional"
+            " properties are not allowed ('kubeconfg' was unexpected)\"]}). What was made before it stays, and is"
+            " not made again. Correct its entry in awx_credentials.",
+        ),
+        (
+            "-vvv",
+            {
+                "awx_credentials": [{**KUBECONFIG, "inputs": {"kubeconfig": UNSEEN}}],
+                "awx_notifications": [{"name": "chat", "type": "slack", "configuration": {"token": UNSEEN}}],
+            },
+            "chat: AWX has refused it (Unable to create notification_template chat: Missing required fields for"
+            " Notification Configuration: ['channels'].). What was made before it stays, and is not made again."
+            " Correct its entry in awx_notifications.",
+        ),
+        pytest.param(
+            "-vvv",
+            {
+                "awx_credential_types": ["lowtide Kafka certificate"],
+                "awx_credentials": [
+                    {
+                        "name": "bus",
+                        "type": "lowtide Kafka certificate",
+                        "inputs": {"certificate": "a text", "key": UNSEEN},
+                    }
+                ],
+            },
+            "bus: AWX has refused it (Unable to create credential bus: {'inputs': {'key': ['Invalid certificate or"
+            " key: it is none",
+            marks=pytest.mark.sweep,
+        ),
+    ],
+)
+def test_a_refused_secret_is_not_printed(tmp_path: Path, verbosity: str, changed: dict[str, Any], said: str) -> None:
+    """At no verbosity, neither what was refused nor what was taken; what AWX says of it is."""
+    with AwxStandIn(make_collection_folders(playbook_names())) as awx:
+        arguments = write_site(tmp_path, awx, **{**MINIMAL, **changed})
+        run = run_playbook("lowtide.ops.awx", *arguments, verbosity, timeout=BOUND)
+        assert run.rc == 2
+        assert UNSEEN not in run.stdout + run.stderr
+        assert said in " ".join(run.stdout.split()).replace("''", "'").replace('\\"', '"'), run.stdout
+        assert awx.kinds["job_templates"] == {}
+
+
+def test_an_awx_that_runs_no_jobs_gets_its_objects(tmp_path: Path) -> None:
+    """All of them, beside another organization with an inventory of that name.
+
+    It is said that no job has hosts yet, and that this account cannot see the settings.
+    """
+    with AwxStandIn(make_collection_folders(playbook_names())) as awx:
+        awx.account["is_superuser"] = False
+        arguments = write_site(tmp_path, awx, **MINIMAL)
+        staging = awx.ask("POST", "/api/v2/organizations/", {"name": "Staging"})[1]["id"]
+        awx.ask("POST", "/api/v2/inventories/", {"name": "shop", "organization": staging})
+        organization = awx.ask("POST", "/api/v2/organizations/", {"name": "Operations"})[1]["id"]
+        project = {"name": "operations", "organization": organization, "scm_type": "git", "scm_url": REPOSITORY}
+        address = awx.ask("POST", "/api/v2/projects/", project)[1]["url"]
+        while awx.ask("GET", address)[1]["status"] != "successful":
+            pass
+        awx.runs_jobs = False
+        run = run_playbook("lowtide.ops.awx", *arguments, "-e", "__awx_looks=1", timeout=BOUND)
+        assert run.rc == 0, run.stdout + run.stderr
+        said = " ".join(run.stdout.split())
+        assert "inventory shop: AWX is still reading inventories/shop/hosts.yml. Launch nothing before" in said
+        assert "the settings of AWX cannot be read with this account" in said
+        assert awx.find("workflow_job_templates", "shop approved window")
+        inventory = awx.kinds["inventories"][awx.find("job_templates", "shop window")["inventory"]]
+        assert inventory["organization"] == organization
+
+
 def test_check_mode_of_an_empty_awx_writes_nothing(tmp_path: Path) -> None:
     """It predicts what it can look at: what everything else rests on. By user and password, which nobody sees."""
     with AwxStandIn(make_collection_folders(playbook_names())) as awx:
@@ -272,6 +407,26 @@ def test_check_mode_of_an_empty_awx_writes_nothing(tmp_path: Path) -> None:
 
 
 CASES: dict[str, tuple[dict[str, Any], str]] = {
+    "two sites": (
+        {"awx_site": "Shop production"},
+        "awx_site is Shop production and window_site is shop: jobs of AWX and runs from a shell would hold two leases",
+    ),
+    "variables": (
+        {"awx_procedures": [{"playbook": "backup", "variables": {"window_site": "billing"}}]},
+        "window_site is among the variables of backup: that template would hold another site's lease. Leave it out",
+    ),
+    "one type twice": (
+        {"awx_credentials": [{"name": name, "type": "lowtide kubeconfig"} for name in ("a", "b")]},
+        "credentials a, b, of the types lowtide kubeconfig, lowtide kubeconfig: a job takes one of each type, of Vault",
+    ),
+    "of no job": (
+        {"awx_credentials": [{"name": "git", "type": "Source Control"}]},
+        "credentials git, of the types Source Control: a job takes one of each type, of Vault several, and none of",
+    ),
+    "answer of another type": (
+        {"awx_schedules": [{"name": "s", "time": "01:00", "zone": "UTC", "answers": {"window_only": "backup"}}]},
+        "schedule s: its answer window_only is 'backup', and approved window asks for a list of backup, health",
+    ),
     "site": ({"window_site": "/etc/site"}, "awx_site is /etc/site, and all names in AWX begin with it. Give a literal"),
     "steps": ({"window_steps": []}, "awx_steps is empty, so that nobody could choose a step. Set window_steps"),
     "two places": ({"awx_project_path": MANUAL}, f"awx_project_url is '{REPOSITORY}' and awx_project_path is"),
@@ -290,11 +445,11 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
             "window_times": [{"time": "01:00", "zone": "Mars/Base", "weekdays": ["sat"]}],
             "awx_schedules": "{{ window_times }}",
         },
-        "schedule at 01:00 sat: its zone 'Mars/Base' is none of the tz database. Give one such as",
+        "schedule time 1: zone 'Mars/Base' is not known here",
     ),
     "answer": (
         {"awx_schedules": [{"name": "s", "time": "01:00", "zone": "UTC", "answers": {"window_name": "x"}}]},
-        "schedule s answers window_name, which approved window does not ask for (it asks for window_start",
+        "schedule s: it answers window_name, which approved window does not ask for (it asks for window_duration",
     ),
     "credential": (
         {"awx_credentials": [{"name": "shop cluser"}]},
@@ -369,6 +524,19 @@ def test_a_repository_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         assert awx.kinds["job_templates"] == {}
 
 
+@pytest.mark.sweep
+def test_an_inventory_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    """As one with a file that Ansible Vault has encrypted: a job without hosts would succeed."""
+    with AwxStandIn(make_collection_folders(playbook_names())) as awx:
+        awx.unreadable.add("inventories/shop/hosts.yml")
+        run = run_playbook("lowtide.ops.awx", *write_site(tmp_path, awx, **MINIMAL), timeout=BOUND)
+        assert run.rc == 2
+        said = " ".join(run.stdout.split())
+        assert (
+            "inventory shop: reading inventories/shop/hosts.yml of the project operations has ended as failed" in said
+        )
+
+
 def test_a_missing_collection_is_named(tmp_path: Path) -> None:
     """awx.awx is no dependency."""
     with AwxStandIn() as awx:
@@ -378,63 +546,3 @@ def test_a_missing_collection_is_named(tmp_path: Path) -> None:
     said = " ".join(run.stdout.split())
     assert "Install the collection awx.awx 24.6.1 or newer" in said
     assert "awx.awx.controller_api" in said
-
-
-def list_tasks(name: str) -> list[dict[str, Any]]:
-    """Return the tasks of a file of the role, those in blocks too."""
-    found, ahead = [], list(load_yaml(Path(f"roles/awx/tasks/{name}.yml")))
-    while ahead:
-        task = ahead.pop(0)
-        ahead += [inner for key in ("block", "rescue") for inner in task.get(key, [])]
-        found.append(task)
-    return found
-
-
-def test_calls_are_as_complete_as_recorded_ones() -> None:
-    """Each option that a real AWX was given is given, or known not to be."""
-    given: dict[str, set[str]] = {}
-    for name in ("base", "templates", "workflow"):
-        for task in list_tasks(name):
-            for key, options in task.items():
-                if key.startswith("awx.awx."):
-                    given.setdefault(key.removeprefix("awx.awx."), set()).update(options)
-    missing: dict[str, set[str]] = {}
-    for entry in load("objects"):
-        kind = entry["module"].removeprefix("awx.awx.")
-        if kind in given and entry["input"].get("kind") != "constructed":
-            lacking = set(entry["input"]) - given[kind] - NOT_MADE.get(kind, set())
-            missing |= {kind: lacking} if lacking else {}
-    assert missing == {}
-    assert given["job_template"] >= {"ask_limit_on_launch", "ask_tags_on_launch", "ask_skip_tags_on_launch"}
-
-
-@pytest.mark.parametrize("page", ["docs/awx.md", "roles/awx/README.md"])
-def test_examples_declare_inputs(page: str) -> None:
-    """Of the role, by their keys too."""
-    options = load_yaml(Path("roles/awx/meta/argument_specs.yml"))["argument_specs"]["main"]["options"]
-    examples = [yaml.safe_load(example) for example in re.findall(r"```yaml\n(.*?)```", text(Path(page)), re.DOTALL)]
-    assert examples
-    for name, value in [item for example in examples for item in example.items()]:
-        assert name in options
-        for entry in value if options[name].get("options") else []:
-            assert set(entry) <= set(options[name]["options"]), (name, entry)
-
-
-def test_no_input_is_a_variable_of_awx() -> None:
-    """AWX gives each job variables that begin with awx_, and they win."""
-    options = load_yaml(Path("roles/awx/meta/argument_specs.yml"))["argument_specs"]["main"]["options"]
-    by_awx = ("awx_job_", "awx_user_", "awx_schedule_", "awx_workflow_", "awx_parent_", "awx_inventory_id")
-    assert [name for name in options if name.startswith(by_awx)] == []
-    taken = {"awx_project_revision", "awx_project_scm_branch", "awx_inventory_name", "awx_execution_node"}
-    assert taken & set(options) == set()
-
-
-def test_credential_types_of_the_role_are_taken() -> None:
-    """Each of them, and as it is: a second run would change it otherwise."""
-    kinds = load_yaml(Path("roles/awx/vars/main.yml"))["__awx_all_credential_types"]
-    choices = load_yaml(Path("roles/awx/meta/argument_specs.yml"))["argument_specs"]["main"]["options"]
-    assert [kind["name"] for kind in kinds] == choices["awx_credential_types"]["choices"]
-    awx = AwxStandIn()
-    for kind in kinds:
-        status, made = awx.ask("POST", "/api/v2/credential_types/", {"kind": "cloud", **kind})
-        assert (status, made["inputs"], made["injectors"]) == (201, kind["inputs"], kind["injectors"])

@@ -4,26 +4,29 @@
 from __future__ import annotations
 
 import importlib
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import Refusal
-from ansible_collections.lowtide.ops.plugins.plugin_utils._awx import make_rule, make_survey
+from ansible_collections.lowtide.ops.plugins.plugin_utils._awx import make_survey, plan_schedules
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window.schedule import Schedule
 from support.awx_surveys import check_answers, check_survey, read_rule, read_start, take_defaults
 from support.checkout import load_yaml, role_names
 
 STEPS = {"window_only": ["health", "backup"], "window_skip": ["health", "backup"]}
 DEFAULTS = load_yaml(Path("roles/awx/defaults/main.yml"))
 WEEKLY: dict[str, Any] = {"name": "weekly", "time": "02:30", "zone": "Europe/Berlin", "weekdays": ["mon", "wed"]}
+NOW = datetime(2026, 11, 28, tzinfo=UTC).timestamp()
 OPTIONS: dict[str, dict[str, Any]] = {
     "r_text": {"type": "str", "description": ["Which O(r_path) it is. Or V(a\\)b).", "More."]},
     "r_empty": {"type": "str", "default": "", "description": "d"},
     "r_path": {"type": "path", "required": True, "description": "d"},
     "r_count": {"type": "int", "default": 3, "description": "How many."},
     "r_share": {"type": "float", "default": "{{ other }}", "description": "d"},
+    "window_start": {"type": "str", "default": "", "description": "d"},
     "r_kind": {"type": "str", "choices": ["", "a", "b"], "default": "a", "description": "d"},
     "r_kinds": {"type": "list", "elements": "str", "choices": ["a", "b"], "default": [], "description": "d"},
     "r_names": {"type": "list", "elements": "str", "default": [], "description": "d"},
@@ -53,7 +56,7 @@ def test_each_type_has_its_question() -> None:
     spec = ask("r_text", "r_empty", "r_path", "r_count", "r_share", "r_kind", "r_kinds")
     assert [(q["type"], q["required"], q["min"], q["max"], q.get("choices")) for q in spec] == [
         ("text", False, 1, 1024, None),
-        ("text", False, 0, 1024, None),
+        ("text", False, 1, 1024, None),
         ("text", True, 1, 1024, None),
         ("integer", False, None, None, None),
         ("float", False, None, None, None),
@@ -68,12 +71,16 @@ def test_each_type_has_its_question() -> None:
 
 
 def test_what_is_not_answered_is_not_given() -> None:
-    """No default arrives, which would beat the inventory; an empty text is no answer, or is one that means the same."""
-    spec = ask("r_text", "r_empty", "r_count", "r_kind", "r_kinds")
+    """No default arrives, which would beat the inventory; nor does an empty text, which would as well.
+
+    But for that of the window, which its role takes as not given.
+    """
+    spec = ask("r_text", "r_empty", "r_count", "r_kind", "r_kinds", "window_start")
     assert take_defaults(spec) == {}
     assert check_answers(spec, {}) == []
-    assert check_answers(spec, {"r_empty": "", "r_kinds": []}) == []
-    assert check_answers(spec, {"r_text": ""}) == ["'r_text' value  is too small (must be at least 1)."]
+    assert check_answers(spec, {"window_start": "", "r_kinds": []}) == []
+    for name in ("r_text", "r_empty"):
+        assert check_answers(spec, {name: ""}) == [f"'{name}' value  is too small (must be at least 1)."]
 
 
 def test_a_question_can_differ_from_its_option() -> None:
@@ -165,27 +172,38 @@ def test_each_option_of_a_role_is_asked_for_or_refused(role: str) -> None:
             make_survey(options, [name], "s", {})
 
 
+def plan(**given: Any) -> dict[str, Any]:
+    """Return one schedule as it is planned; its template asks for some of OPTIONS."""
+    spec = ask("r_text", "r_count", "r_share", "r_kind", "r_kinds")
+    surveys: dict[str, list[dict[str, Any]]] = {"approved window": spec, "backup": []}
+    (planned,) = plan_schedules([{**WEEKLY, **given}], surveys, NOW)
+    return planned
+
+
 @pytest.mark.parametrize(
     ("given", "rule"),
     [
         ({}, "FREQ=WEEKLY;INTERVAL=1;BYDAY=MO,WE"),
-        ({"weekdays": []}, "FREQ=DAILY;INTERVAL=1"),
+        ({"weekdays": None}, "FREQ=DAILY;INTERVAL=1"),
+        ({"weekdays": ["Wednesday", "MON"]}, "FREQ=WEEKLY;INTERVAL=1;BYDAY=MO,WE"),
+        ({"weekdays": ["sun", "mon", "tue", "wed", "thu", "fri", "sat"]}, "FREQ=DAILY;INTERVAL=1"),
         ({"weeks": [1]}, "FREQ=MONTHLY;INTERVAL=1;BYDAY=MO,WE;BYMONTHDAY=1,2,3,4,5,6,7"),
         ({"weekdays": None, "weeks": [5]}, "FREQ=MONTHLY;INTERVAL=1;BYMONTHDAY=29,30,31"),
+        ({"time": "2:30", "weekdays": None}, "FREQ=DAILY;INTERVAL=1"),
     ],
 )
 def test_rules_are_taken(given: dict[str, Any], rule: str) -> None:
     """As they are, so that a second run changes nothing."""
-    made = make_rule({**WEEKLY, **given})
+    made = plan(**given)["rule"]
     assert made == f"DTSTART;TZID=Europe/Berlin:20260101T023000 RRULE:{rule}"
     assert read_rule(made)["rrule"] == made
 
 
-@pytest.mark.parametrize("given", [{}, {"weekdays": ["sat", "sun"], "weeks": [1, 3]}, {"weekdays": [], "weeks": [5]}])
+@pytest.mark.parametrize("given", [{}, {"weekdays": ["sat", "sun"], "weeks": [1, 3]}, {"weekdays": None, "weeks": [5]}])
 def test_awx_starts_when_the_window_is_declared(given: dict[str, Any]) -> None:
     """Each start of two years is at a time of ``window_times``, and each of these times has its start."""
-    entry = {key: value for key, value in {**WEEKLY, **given}.items() if key != "name" and value != []}
-    made = make_rule({"name": "s", **entry})
+    entry = {key: value for key, value in {**WEEKLY, **given}.items() if key != "name" and value is not None}
+    made = plan(**given)["rule"]
     start, _zone = read_start(made)
     rules: Any = importlib.import_module("dateutil.rrule")
     until = start + timedelta(days=730)
@@ -202,18 +220,84 @@ def test_awx_starts_when_the_window_is_declared(given: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "days"),
     [
-        ({"time": 150}, 'schedule weekly: its time is 150. Give a time of day in quotes, such as "02:00".'),
-        ({"time": "25:00"}, "its time is 25:00"),
-        ({"zone": "Europe/Berlinn"}, "its zone 'Europe/Berlinn' is none of the tz database. Give one such as"),
-        ({"zone": ""}, "its zone '' is none"),
-        ({"weekdays": ["XX"]}, "xx is no day or week. Weekdays are mon, tue"),
-        ({"weeks": [6]}, "6 is no day or week"),
+        ({"weekdays": None}, ["2027-03-28"]),
+        ({"weekdays": ["sun"]}, ["2027-03-28"]),
+        ({"weekdays": ["sat"]}, []),
+        ({"weekdays": None, "time": "03:00"}, []),
+        ({"weekdays": None, "time": "01:59"}, []),
+        ({"weekdays": None, "zone": "America/New_York"}, ["2027-03-14"]),
+        ({"weekdays": None, "zone": "UTC"}, []),
     ],
 )
+def test_a_day_without_that_hour_is_told(given: dict[str, Any], days: list[str]) -> None:
+    """AWX leaves out a local time that does not exist; the window has it an hour later by the clock."""
+    assert plan(**given)["left_out"] == days
+
+
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"time": 150}, 'time 150 is no time of day. Write it in quotes, as "02:00".'),
+    ({"time": "25:00"}, "time '25:00' is no time of day"),
+    ({"zone": "Europe/Berlinn"}, "zone 'Europe/Berlinn' is not known here"),
+    ({"zone": ""}, "zone '' is not known here"),
+    ({"zone": "UTC RRULE:FREQ=DAILY"}, "is not known here"),
+    ({"weekdays": ["XX"]}, "weekdays has ['XX']. Give a list of mon, tue"),
+    ({"weekdays": []}, "weekdays has []"),
+    ({"weeks": [6]}, "weeks has [6]"),
+    ({"weeks": []}, "weeks has []"),
+]
+
+
+@pytest.mark.parametrize(("given", "said"), REFUSED)
 def test_what_is_no_time_is_refused(given: dict[str, Any], said: str) -> None:
-    """With schedule, value and next step."""
+    """With schedule, value and next step; of the window too, in the same words."""
     with pytest.raises(Refusal) as refused:
-        make_rule({**WEEKLY, **given})
+        plan(**given)
+    assert f"schedule weekly: {said}" in str(refused.value) or said == "is not known here"
+    with pytest.raises(Refusal) as of_window:
+        Schedule.from_entries([{key: value for key, value in {**WEEKLY, **given}.items() if key != "name"}])
+    assert str(of_window.value).replace("window_times: ", "schedule weekly: ") == str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("answers", "said"),
+    [
+        ({"r_flag": "x"}, "it answers r_flag, which approved window does not ask for (it asks for r_count, r_kind,"),
+        ({"r_kinds": "a"}, "its answer r_kinds is 'a', and approved window asks for a list of a, b. Correct"),
+        ({"r_kinds": ["c"]}, "asks for a list of a, b"),
+        ({"r_kind": "c"}, "asks for one of a, b"),
+        ({"r_count": "3"}, "its answer r_count is '3', and approved window asks for a whole number"),
+        ({"r_count": True}, "asks for a whole number"),
+        ({"r_share": "x"}, "asks for a number"),
+        ({"r_text": 3}, "asks for a text"),
+        ({"r_text": ""}, "asks for at least 1 and at most 1024 characters"),
+    ],
+)
+def test_a_wrong_answer_is_refused(answers: dict[str, Any], said: str) -> None:
+    """Before anything is made: AWX would refuse it as the last of all."""
+    with pytest.raises(Refusal) as refused:
+        plan(answers=answers)
     assert said in str(refused.value)
+    spec = ask("r_text", "r_count", "r_share", "r_kind", "r_kinds")
+    assert check_answers(spec, answers) or not set(answers) <= {question["variable"] for question in spec}
+
+
+def test_right_answers_are_kept() -> None:
+    """Of each type."""
+    answers = {"r_kinds": ["a"], "r_kind": "b", "r_count": 3, "r_share": 1, "r_text": "t"}
+    assert plan(answers=answers)["answers"] == answers
+
+
+def test_a_schedule_is_called_by_its_place() -> None:
+    """Not by its time, which may change; one name of a template is one schedule."""
+    times = [{"time": "04:00", "zone": "Europe/Berlin"}, {"time": "04:00", "zone": "America/New_York"}]
+    surveys: dict[str, list[dict[str, Any]]] = {"approved window": [], "backup": []}
+    planned = plan_schedules(times, surveys, NOW)
+    assert [(one["name"], one["enabled"]) for one in planned] == [("time 1", False), ("time 2", False)]
+    same = [{**WEEKLY, "template": template} for template in ("backup", "approved window")]
+    assert [one["template"] for one in plan_schedules(same, surveys, NOW)] == ["backup", "approved window"]
+    with pytest.raises(Refusal, match=r"weekly: approved window has two schedules of this name\."):
+        plan_schedules([WEEKLY, {**WEEKLY, "time": "04:00"}], surveys, NOW)
+    with pytest.raises(Refusal, match=r"weekly: it launches x, and there is approved window, backup\."):
+        plan_schedules([{**WEEKLY, "template": "x"}], surveys, NOW)

@@ -517,3 +517,17 @@ def test_every_reason_has_a_next_step() -> None:
     assert -1 not in positions
     assert positions == sorted(positions)
     assert all(REASONS.values())
+
+
+@pytest.mark.parametrize("check", [False, True])
+def test_evidence_that_would_end_with_a_job_of_awx_is_refused(
+    memory: MemoryServer, monkeypatch: pytest.MonkeyPatch, *, check: bool
+) -> None:
+    """Before anything is read, in check mode as well; without evidence a job may ask."""
+    Shop(memory)
+    monkeypatch.setenv("AWX_ISOLATED_DATA_DIR", "/runner/artifacts/7")
+    run = run_operation(memory, read_diagnosis, check=check, evidence_folder="/runner/evidence")
+    assert run.failed
+    assert run.msg.startswith("evidence folder /runner/evidence: it is in /runner, which is made for one job.")
+    assert memory.log == []
+    assert list_reasons(diagnose(memory)) == ["healthy"]

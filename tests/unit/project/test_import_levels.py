@@ -13,7 +13,7 @@ from support.import_levels import check_levels, check_packages, find_level, pack
 LEVELS = {
     "module_utils._common": [
         ["errors", "redaction", "retry", "text", "timestamps"],
-        ["amounts", "bundle", "dependencies", "outcome"],
+        ["amounts", "bundle", "containers", "dependencies", "outcome"],
         ["caps", "series"],
         ["module"],
     ],
@@ -155,11 +155,12 @@ LEVELS = {
     "module_utils._s3": [["errors"], ["bucket", "connection"], ["versions"]],
     "plugin_utils._window": [
         ["containers", "declaration", "events", "inputs", "options", "part_copies", "processes", "schedule", "version"],
-        ["journal", "lease", "preload", "results", "state"],
+        ["journal", "lease", "preload", "renewal", "results", "state"],
         ["rules", "store"],
         ["report", "store_file", "store_kubernetes", "store_postgresql"],
         ["occurrences", "places", "report_html", "report_text", "verdict"],
-        ["renewer", "session"],
+        ["renewer", "request", "session"],
+        ["approval", "restoring", "succession"],
         ["closing", "engine", "opening", "status"],
         ["ansible_context"],
     ],

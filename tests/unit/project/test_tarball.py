@@ -15,7 +15,7 @@ from support.modules import CHECKOUT
 from support.tarball import run_installed
 
 # Every tracked file below these is shipped; beside them only the files of ROOT.
-SHIPPED = ("inventories", "meta", "playbooks", "plugins", "roles")
+SHIPPED = ("extensions", "inventories", "meta", "playbooks", "plugins", "roles")
 ROOT = {"CHANGELOG.md", "CONTRIBUTING.md", "COPYING", "README.md"}
 GENERATED = {"FILES.json", "MANIFEST.json"}
 SANITY = "tests/config.yml"
@@ -47,7 +47,7 @@ def content(tarball: Path) -> set[str]:
 
 
 def test_holds_everything_that_users_need(content: set[str]) -> None:
-    """Every tracked plugin, role, playbook, inventory and piece of metadata."""
+    """Every tracked plugin, role, playbook, rulebook, inventory and piece of metadata."""
     wanted = {str(path) for folder in SHIPPED for path in below(folder)} | {
         name for name in ROOT | {SANITY} if (CHECKOUT / name).exists()
     }

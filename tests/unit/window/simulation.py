@@ -21,8 +21,9 @@ from ansible_collections.lowtide.ops.plugins.plugin_utils._window.declaration im
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.engine import Engine, StepCall
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.events import Event
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.occurrences import read_occurrences
-from ansible_collections.lowtide.ops.plugins.plugin_utils._window.opening import Opening, Request
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window.opening import Opening
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.places import Place
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window.request import Request
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.session import Controller, OpenWindow
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.state import SUCCESSFUL, WindowState, compute_state
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.store_file import FileStore

@@ -1,5 +1,5 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Directories that end with a container are told from those that outlive it."""
+"""Directories and sites that cannot be the place of windows in a container are refused."""
 
 from __future__ import annotations
 
@@ -7,68 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.lowtide.ops.plugins.plugin_utils._window import containers
-from ansible_collections.lowtide.ops.plugins.plugin_utils._window.containers import explain_end, find_mount
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.places import Place
 
 from .simulation import Simulation
-
-LINE = "{number} 1 0:{number} / {point} rw,relatime shared:1 - {kind} none rw"
-JOB = {"AWX_ISOLATED_DATA_DIR": "/runner/artifacts/7"}
-IN_USR = {"AWX_ISOLATED_DATA_DIR": "/usr/artifacts/7"}
-"""A folder of a job that exists here, so that its mount points count."""
-POD = {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}
-
-
-def write_mounts(**kinds: str) -> str:
-    """Return a mountinfo with these mount points (``_`` is a slash) and types."""
-    points = {"/" + point.strip("_").replace("_", "/"): kind for point, kind in kinds.items()}
-    return "\n".join(
-        LINE.format(number=number, point=point, kind=kind) for number, (point, kind) in enumerate(points.items(), 20)
-    )
-
-
-@pytest.mark.parametrize(
-    ("directory", "environ", "mounts", "why"),
-    [
-        # As AWX runs a job in a pod, with a volume and without one.
-        ("/usr/state", {**JOB, **POD}, {"_": "overlay"}, "on the disk of the container"),
-        ("/usr/state", {**JOB, **POD}, {"_": "overlay", "usr": "ext4"}, ""),
-        ("/runner/state", {**JOB, **POD}, {"_": "overlay"}, "made for one job"),
-        # Under podman, whose folder of the job is a mount of the node's directory of that job.
-        ("/runner/state", JOB, {"_": "overlay", "runner": "xfs"}, "made for one job"),
-        ("/usr/state", IN_USR, {"_": "overlay", "usr": "xfs"}, "it is in /usr, which is made for one job"),
-        ("/usr/lib/state", IN_USR, {"_": "overlay", "usr": "xfs", "usr_lib": "nfs4"}, ""),
-        ("/runner/state", {"AWX_ISOLATED_DATA_DIR": "/runner"}, {"_": "overlay", "runner": "xfs"}, "made for one job"),
-        ("/usr/state", JOB, {"_": "overlay", "usr": "tmpfs"}, "it is in memory (tmpfs at /usr)"),
-        ("/usr/state", JOB, {"_": "xfs"}, "it is no volume"),
-        # A container of somebody else.
-        ("/usr/state", {"container": "oci"}, {"_": "overlay"}, "on the disk of the container"),
-        ("/usr/state", POD, {"_": "overlay", "usr": "nfs4"}, ""),
-        ("/usr/state", {"container": "lxc"}, {"_": "ext4"}, ""),
-        # No container: a live system has such a root.
-        ("/usr/state", {}, {"_": "overlay"}, ""),
-        ("/usr/state", {}, {"_": "ext4", "usr": "tmpfs"}, ""),
-    ],
-)
-def test_a_directory_that_ends_with_its_container(
-    monkeypatch: pytest.MonkeyPatch,
-    directory: str,
-    environ: dict[str, str],
-    mounts: dict[str, str],
-    why: str,
-) -> None:
-    monkeypatch.setattr(containers, "MARKS", ())
-    said = explain_end(Path(directory), environ, write_mounts(**mounts), is_job=JOB.items() <= environ.items())
-    assert why in said if why else said == ""
-
-
-def test_the_deepest_mount_counts_and_the_last_of_two_on_one_point() -> None:
-    lines = [("/", "ext4"), ("/usr", "overlay"), ("/usr", "xfs"), ("/usrlocal", "tmpfs"), (r"/with\040blank", "nfs")]
-    text = "\n".join(LINE.format(number=number, point=point, kind=kind) for number, (point, kind) in enumerate(lines))
-    assert find_mount(Path("/usr/not/there"), text) == ("/usr", "xfs")
-    assert find_mount(Path("/etc"), text) == ("/", "ext4")
-    assert find_mount(Path("/with blank"), text)[0] == "/", "it is not there, so its mount is that of what is above"
 
 
 def test_a_job_whose_disk_ends_with_it_is_refused(simulation: Simulation, monkeypatch: pytest.MonkeyPatch) -> None:

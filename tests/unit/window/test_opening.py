@@ -4,16 +4,19 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import Refusal
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window import opening
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.declaration import Step
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.events import WindowOpened
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.opening import (
@@ -27,6 +30,7 @@ from ansible_collections.lowtide.ops.plugins.plugin_utils._window.verdict import
 from support.window_stores import start_process
 
 from .builders import (
+    GROUPS,
     close,
     compute,
     declare,
@@ -274,62 +278,106 @@ def hold_from_elsewhere(simulation: Simulation) -> Path:
     return store.directory / "lease"
 
 
-def open_waiting(
-    simulation: Simulation, on_sleep: Callable[[int], None], **changes: Any
-) -> tuple[dict[str, Any], list[float]]:
-    """Open with a sleep that does what time does."""
-    slept: list[float] = []
+class Time:
+    """A clock that nobody sets; ``on_sleep`` is called with its seconds after each pause."""
 
-    def sleep(seconds: float) -> None:
-        slept.append(seconds)
-        on_sleep(len(slept))
+    def __init__(self, on_sleep: Callable[[float], None] = lambda _seconds: None) -> None:
+        self.now = 0.0
+        self.on_sleep = on_sleep
+        self.told: list[str] = []
 
-    opening = Opening(simulation.start_controller(), sleep=sleep)
-    return opening.open(simulation.make_request(**changes), make_inventory(), preload=load_nothing), slept
+    def sleep(self, seconds: float) -> None:
+        """Let so much time go by."""
+        self.now += seconds
+        self.on_sleep(self.now)
+
+    def open(self, simulation: Simulation, **changes: Any) -> dict[str, Any]:
+        """Open a window in this time."""
+        opening = Opening(
+            simulation.start_controller(), sleep=self.sleep, ticks=lambda: self.now, tell=self.told.append
+        )
+        return opening.open(simulation.make_request(**changes), make_inventory(), preload=load_nothing)
+
+
+def stamp_lease(lease: Path, *, age: float) -> None:
+    """Make the lease one that was renewed so many seconds ago, by the clock of the file system."""
+    os.utime(lease, (time.time() - age,) * 2)
 
 
 def test_a_holder_that_cannot_be_looked_at_and_does_not_renew_is_waited_for(simulation: Simulation) -> None:
     lease = hold_from_elsewhere(simulation)
-    stamp = lease.stat().st_mtime - simulation.store.ttl + 0.3
-    os.utime(lease, (stamp, stamp))  # expires soon, by the clock of the file system
-    opened, slept = open_waiting(simulation, lambda _times: time.sleep(0.1))
+    begun = time.time()
+    one = Time(lambda seconds: os.utime(lease, (begun, begun)) if seconds == 1 else None)
+    os.utime(lease, (begun, begun))
+    opened = one.open(simulation)
     assert not opened["refused"]
     assert opened["token"] == 2
-    assert slept
-    assert set(slept) == {1.0}
+    assert one.now == 60.0, "its whole time"
+    (told,) = one.told
+    assert "elsewhere, process" in told
+    assert told.endswith("Waiting: it is succeeded if it is not renewed for 60 s")
+
+
+def test_a_lease_that_is_over_is_looked_at_for_longer_than_a_renewal_takes(simulation: Simulation) -> None:
+    lease = hold_from_elsewhere(simulation)
+    stamp_lease(lease, age=3600)
+    one = Time()
+    assert not one.open(simulation)["refused"]
+    assert one.now == 20.0
+    assert one.told[0].endswith("Waiting: it is succeeded if it is not renewed for 20 s")
+
+
+def test_a_lease_that_seems_to_be_over_and_is_renewed_is_not_taken(simulation: Simulation) -> None:
+    """Its holder asks a server whose clock is two minutes behind that of the one which answers here."""
+    lease = hold_from_elsewhere(simulation)
+    stamp_lease(lease, age=120)
+    one = Time(lambda seconds: stamp_lease(lease, age=119) if seconds == 15 else None)
+    opened = one.open(simulation)
+    assert opened["refused"]
+    assert "holds it with window weekly@sunday (last renewed at " in opened["msg"]
+    assert one.now == 15.0
+
+
+def test_a_lease_of_the_future_is_over_when_nothing_was_renewed_for_its_whole_time(simulation: Simulation) -> None:
+    lease = hold_from_elsewhere(simulation)
+    stamp_lease(lease, age=-3600)
+    one = Time()
+    opened = one.open(simulation)
+    assert (opened["refused"], opened["token"]) == (False, 2)
+    assert one.now == 60.0
 
 
 def test_a_holder_that_cannot_be_looked_at_and_renews_is_not_waited_for(simulation: Simulation) -> None:
     lease = hold_from_elsewhere(simulation)
-
-    def renew(times: int) -> None:
-        assert times == 1, "it was seen to live"
-        stamp = lease.stat().st_mtime + 15
-        os.utime(lease, (stamp, stamp))
-
-    opened, slept = open_waiting(simulation, renew)
+    one = Time(lambda seconds: stamp_lease(lease, age=-seconds))
+    opened = one.open(simulation)
     assert opened["refused"]
     assert "elsewhere, process" in opened["msg"]
     assert "holds it with window weekly@sunday (last renewed at " in opened["msg"]
-    assert slept == [1.0]
+    assert one.now == 1.0, "it was seen to live"
 
 
-@pytest.mark.parametrize(("seconds", "refused"), [(60.0, False), (0.0, True)])
-def test_a_restore_waits_for_a_holder_that_renews_once_more(
-    simulation: Simulation, seconds: float, refused: bool
+@pytest.mark.parametrize(("until", "refused", "end"), [(30.0, False, 90.0), (1000.0, True, 60.0)])
+def test_a_restore_waits_for_a_pod_that_is_ending_and_not_for_one_that_lives(
+    simulation: Simulation, until: float, refused: bool, end: float
 ) -> None:
-    """The pod of a job that was cancelled lives for its grace period, and what it stopped has to be started."""
+    """The pod of a job that was cancelled renews for its grace period, and what it stopped has to be started."""
     lease = hold_from_elsewhere(simulation)
+    one = Time(lambda seconds: stamp_lease(lease, age=-seconds) if seconds <= until else None)
+    opened = one.open(simulation, name="restore_service", mode="restore", orphan_timeout=300.0)
+    assert (opened["refused"], one.now) == (refused, end)
+    (told,) = one.told
+    assert "holds it with window weekly@sunday (last renewed at" in told
+    assert told.endswith("if it is not renewed for 60 s; if it is renewed, this ends after 60 s")
 
-    def renew_and_end(times: int) -> None:
-        age = -15 if times == 1 else simulation.store.ttl
-        stamp = time.time() - age
-        os.utime(lease, (stamp, stamp))
 
-    changes = {"name": "restore_service", "mode": "restore", "orphan_timeout": seconds}
-    opened, slept = open_waiting(simulation, renew_and_end, **changes)
-    assert opened["refused"] is refused
-    assert slept == [1.0] * (1 if refused else 2)
+def test_the_job_that_holds_the_site_is_named(simulation: Simulation, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opening, "refuse_fleeting_directory", lambda *_arguments, **_options: None)
+    simulation.open(start="monday", job={"id": "12", "user": "alice", "template": "shop window"})
+    other = Simulation(simulation.place / "other", directory=simulation.place / "windows")
+    cause = other.run(name="other")
+    assert "(that process lives); that run is AWX job 12 of template shop window, by alice. Wait for its end" in cause
+    assert "or cancel job 12 in AWX, and run this again" in cause
 
 
 # -- what is inherited ----------------------------------------------------------------------------------------------
@@ -459,3 +507,56 @@ def test_check_mode_does_again_what_an_earlier_run_read_also_after_the_lease_was
 
 def test_the_name_of_the_restore_is_reserved(simulation: Simulation) -> None:
     assert "keeps its journals under that name" in simulation.run(name="restore_service")
+
+
+def declare_time(hours: float, *, now: float = 1_800_000_000.0) -> list[dict[str, str]]:
+    """Declare a daily time so many hours from now."""
+    return [{"time": f"{datetime.fromtimestamp(now + hours * 3600, UTC):%H:%M}", "zone": "UTC"}]
+
+
+def test_check_mode_outside_of_the_declared_times_predicts_the_next_one(simulation: Simulation) -> None:
+    now = 1_800_000_000.0
+    simulation.clock = lambda: now
+    times = declare_time(3)
+    assert "window_times: no declared time is on now" in simulation.run(times=times)
+    simulation.check_mode = True
+    assert simulation.run(times=times) == "succeeded"
+    assert simulation.opened["window_id"] == "weekly@2027-01-15T11:00:00Z"
+    (warning,) = simulation.opened["warnings"]
+    assert "no declared time is on now, so this is the prediction for the next one, 2027-01-15T11:00:00Z" in warning
+    assert simulation.run(times=times, start="mine") == "succeeded"
+    assert (simulation.opened["window_id"], simulation.opened["warnings"]) == ("weekly@mine", [])
+    assert simulation.run(times=declare_time(-0.1)) == "succeeded"
+    assert simulation.opened["window_id"] == "weekly@2027-01-15T07:54:00Z"
+
+
+# -- what was approved ----------------------------------------------------------------------------------------------
+
+
+def test_what_runs_is_what_the_check_mode_has_shown(simulation: Simulation, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opening, "refuse_fleeting_directory", lambda *_arguments, **_options: None)
+    job = {"id": "1", "revision": "4f1c"}
+    simulation.check_mode = True
+    assert simulation.run(job=job) == "succeeded"
+    artifact = simulation.closed["ansible_stats"]["data"]["lowtide_window"]
+    simulation.check_mode = False
+    words = "its check mode has shown revision 4f1c of the project, and this run has revision 9b2e of the project"
+    assert words in simulation.run(job={**job, "revision": "9b2e"}, approved=artifact)
+    assert "Launch the workflow again from its check mode" in simulation.opened["msg"]
+    for changes in (
+        {"steps": make_entries(save={"estimate": 60})},
+        {"version": "1.0.1"},
+        {"skip": ["verify"]},
+        {"inventory": make_inventory({**GROUPS, "web": ["web1"]})},
+    ):
+        cause = simulation.run(**{"job": job, "approved": artifact, **changes})
+        assert re.search(r"has shown declaration [0-9a-f]{16}, and this run has declaration [0-9a-f]{16}, which", cause)
+    assert simulation.run(name="other", job={**job, "revision": "9b2e"}, approved=artifact) == "succeeded"
+    assert "shown" not in simulation.closed["ansible_stats"]["data"]["lowtide_window"]
+    assert simulation.run(job=job, approved=artifact) == "no_changes"
+    assert simulation.restore(job={**job, "revision": "9b2e"}, approved=artifact) == "no_changes"
+
+
+@pytest.mark.parametrize("approved", [{}, None, {"window": "weekly"}, {"window": "weekly", "shown": "text"}])
+def test_a_window_without_a_check_mode_before_it_needs_none(simulation: Simulation, approved: Any) -> None:
+    assert simulation.run(approved=approved) == "succeeded"

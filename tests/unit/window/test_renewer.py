@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
 import time
@@ -15,9 +17,16 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window import renewer
-from ansible_collections.lowtide.ops.plugins.plugin_utils._window.processes import Owner, start_ticks, wait_for_end
-from ansible_collections.lowtide.ops.plugins.plugin_utils._window.session import SIGN
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window.lease import LeaseLost, make_run_marker
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window.processes import (
+    ENVIRONMENT_MARK,
+    Owner,
+    start_ticks,
+    wait_for_end,
+)
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window.renewal import SIGN, Sign, read_tick
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.store_file import FileStore
+from support.window_stores import start_process
 
 from .builders import wait_until
 from .simulation import Simulation
@@ -68,21 +77,61 @@ def test_it_renews_while_the_controller_lives_and_ends_with_it(store: FileStore,
     assert not is_renewed(store)
 
 
-@pytest.mark.parametrize("how", ["released", "passed on", "removed"])
-def test_it_ends_when_the_lease_is_another_owners(store: FileStore, start_controller: Start, how: str) -> None:
+def test_it_ends_when_the_lease_is_given_back(store: FileStore, start_controller: Start) -> None:
     controller = start_controller()
     record = store.acquire(Owner.from_pid(controller.pid), "w@1")
     pid = store.start_renewer(record)
     make_old(store)
     assert wait_until(lambda: is_renewed(store))
-    if how == "released":
-        store.release(record.token)
-    elif how == "removed":
-        (store.directory / "lease").unlink()
-    else:
-        store._write_lease(replace(record, token=2))
+    store.release(record.token)
     assert wait_for_end(pid, 10)
     assert controller.poll() is None
+
+
+def test_a_lease_that_is_on_record_no_more_is_looked_at_until_somebody_takes_it(
+    store: FileStore, start_controller: Start
+) -> None:
+    """A database that lost its last commits with its primary."""
+    controller = start_controller()
+    record = store.acquire(Owner.from_pid(controller.pid), "w@1")
+    pid = store.start_renewer(record)
+    make_old(store)
+    assert wait_until(lambda: is_renewed(store))
+    (store.directory / "lease").unlink()
+    assert not wait_for_end(pid, 0.3)
+    assert controller.poll() is None
+    store._write_lease(replace(record, token=record.token + 1))
+    assert wait_for_end(pid, 60)
+    assert controller.wait(10) == -signal.SIGTERM
+
+
+@pytest.mark.parametrize("is_stopped", [False, pytest.param(True, marks=pytest.mark.sweep)])
+def test_a_lease_that_passed_on_ends_the_run_and_says_why(store: FileStore, tmp_path: Path, is_stopped: bool) -> None:
+    with (tmp_path / "stderr").open("w") as errors:
+        controller = start_process(stderr=errors)
+    record = store.acquire(Owner.from_pid(controller.pid), "w@1")
+    marks = [make_run_marker(store.location, token) for token in (record.token, record.token + 1)]
+    own, other = (start_process(env={ENVIRONMENT_MARK: mark}) for mark in marks)
+    sign = Sign(tmp_path / "sign")
+    sign.create(read_tick())
+    try:
+        pid = store.start_renewer(record, sign=sign.path)
+        if is_stopped:
+            controller.send_signal(signal.SIGSTOP)
+        assert sign.read_loss() == ""
+        store._write_lease(replace(record, token=record.token + 1))
+        assert wait_for_end(pid, 60)
+        assert controller.wait(10) == -(signal.SIGKILL if is_stopped else signal.SIGTERM)
+        assert own.wait(10) == -signal.SIGTERM
+        assert other.poll() is None
+        words = "this run held it with token 1, and now .* does \\(token 2\\). Leave the site"
+        assert re.search(words, sign.read_loss())
+        told = (tmp_path / "stderr").read_text()
+        assert re.search(f"^lowtide window: this run is ended, since its site is another's now: .*{words}", told, re.M)
+    finally:
+        for process in (controller, own, other):
+            process.kill()
+            process.wait()
 
 
 def test_it_says_why_it_ended(store: FileStore, start_controller: Start) -> None:
@@ -91,7 +140,8 @@ def test_it_says_why_it_ended(store: FileStore, start_controller: Start) -> None
     started = record.owner.started
     assert start_ticks(controller.pid) == started
     assert renewer.renew(store, 1, controller.pid, started - 1, interval=9) == "controller ended", "its pid was reused"
-    assert renewer.renew(store, 2, controller.pid, started, interval=9) == "lease passed on"
+    with pytest.raises(LeaseLost, match="held it with token 2, and now"):
+        renewer.renew(store, 2, controller.pid, started, interval=9)
     controller.kill()
     assert renewer.renew(store, 1, controller.pid, started, interval=9) == "controller ended"
     controller.wait()
@@ -105,7 +155,7 @@ def test_it_renews_without_pidfd(store: FileStore, start_controller: Start, barr
     controller = start_controller()
     record = store.acquire(Owner.from_pid(controller.pid), "w@1")
     work = {"place": store.describe_place(), "token": 1, "pid": controller.pid, "started": record.owner.started}
-    work |= {"interval": 0.025, "sign": None, "path": sys.path}
+    work |= {"interval": 0.025, "sign": None, "path": sys.path, "mark": "nobody's", "pipe": None}
     process = subprocess.Popen(
         [sys.executable, "-I", "-c", WITHOUT_PIDFD.format(barred=barred), renewer.__file__], stdin=subprocess.PIPE
     )
@@ -141,15 +191,46 @@ def test_a_lease_that_cannot_be_read_for_a_moment_does_not_end_it(store: FileSto
     assert wait_until(lambda: is_renewed(store))
 
 
-def test_a_lease_whose_renewer_was_killed_is_renewed_by_the_steps(simulation: Simulation) -> None:
+def find_renewers(folder: str) -> list[int]:
+    """Return the processes that renew for a run, by what they were told (their standard input)."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if not entry.name.isdigit() or b"renewer.py" not in (entry / "cmdline").read_bytes():
+                continue
+            if (entry / "fd/0").is_file() and folder in (entry / "fd/0").read_text():  # a pipe is somebody's to read
+                found.append(int(entry.name))
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            continue
+    return found
+
+
+def test_a_lease_whose_renewer_does_not_renew_is_renewed_by_the_steps(simulation: Simulation) -> None:
     ages: list[float] = []
 
     def look(_step: str, _host: str) -> None:
+        assert len(find_renewers(simulation.folder)) == 1, "one was started in place of the other"
         ages.append(time.time() - simulation.store.read_last_renewal())
-        for path in (simulation.store.directory / "lease", Path(simulation.folder, SIGN)):
-            os.utime(path, (time.time() - 50, time.time() - 50))  # of the 60 s that it lasts
+        Sign(Path(simulation.folder, SIGN)).write(read_tick() - 50)
+        os.utime(simulation.store.directory / "lease", (time.time() - 50,) * 2)  # of the 60 s that it lasts
 
     simulation.before = look
     assert simulation.run() == "succeeded"
     assert len(ages) > 5
     assert max(ages) < 40, "a step began with a lease that was not renewed"
+    assert find_renewers(simulation.folder) == []
+
+
+def test_a_step_that_renews_says_so(simulation: Simulation) -> None:
+    simulation.open()
+    sign = simulation.engine.window.sign
+    sign.end_process()
+    sign.write(read_tick() - 45)
+    sign.write_error("401, the token is over")
+    before = simulation.store.read_last_renewal()
+    (warning,) = simulation.engine.list_in_force()["warnings"]
+    assert "had not done so for 45 s (401, the token is over); another one was started with the connection" in warning
+    assert simulation.store.read_last_renewal() > before
+    assert len(find_renewers(simulation.folder)) == 1
+    assert simulation.engine.list_in_force()["warnings"] == []
+    assert sign.read_error() == ""

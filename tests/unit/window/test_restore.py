@@ -13,6 +13,8 @@ import pytest
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import Refusal
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.declaration import Declaration, Step
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.events import Event, StepReverted
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window.places import Place
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window.store import StoreUnreachable
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.store_file import FileStore
 
 from .builders import (
@@ -247,3 +249,35 @@ def test_a_journal_that_was_damaged_meanwhile_does_not_hold_back_a_restore(simul
     assert simulation.performed == [("resume", "web1"), ("resume", "web2")]
     assert simulation.close()["state"] == "failed_not_reverted"
     assert "cannot be told (journal " in simulation.closed["msg"]
+
+
+# -- the store is away ----------------------------------------------------------------------------------------------
+
+
+def test_a_restore_in_a_container_goes_by_what_is_on_the_objects(
+    simulation: Simulation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the site's store, whose server is away: its directory ends with the container."""
+    monkeypatch.setenv("AWX_ISOLATED_DATA_DIR", str(simulation.place))
+    simulation.world["web1"] = {"replicas": 0, "before": 3}
+    assert simulation.run().startswith("refused: window_dir")
+    assert simulation.restore() == "succeeded"
+    assert simulation.world["web1"] == {"replicas": 3}
+    (warning,) = simulation.opened["warnings"]
+    assert "which is made for one job; what journals elsewhere tell is not known to this run" in warning
+
+
+@pytest.mark.parametrize("mode", ["window", "restore"])
+def test_a_store_that_is_away_is_told_with_the_way_back_that_needs_none(
+    simulation: Simulation, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    def fail(_store: FileStore) -> None:
+        raise StoreUnreachable("no answer")
+
+    monkeypatch.setattr(FileStore, "create", fail)
+    monkeypatch.setattr(Place, "connect", lambda _place, _folder: FileStore(simulation.place / "store"))
+    place = Place("site", "/nowhere", {"postgresql": {}})
+    cause = simulation.restore(place=place) if mode == "restore" else simulation.run(place=place)
+    assert "it cannot be written (no answer). Bring its server back. What is in force can be reverted" in cause
+    assert """run restore_service with -e '{"window_store": {}}'""" in cause
+    assert "window_dir" not in cause

@@ -11,6 +11,7 @@ import re
 import typing as t
 
 from ..._common.bundle import save_bundle
+from ..._common.containers import refuse_job_folder
 from ..._common.errors import Refusal
 from ..._common.outcome import Outcome
 from ..._common.text import format_count
@@ -37,6 +38,8 @@ _FIXED_NOTE = re.compile(r"(?P<fix>\S+) for (?P<reason>\S+) at (?P<at>\S+)(?: by
 def read_diagnosis(module: AnsibleModule, outcome: Outcome) -> None:
     """Read a workload and what is around it, judge it, and save the evidence where that is asked for."""
     params = module.params
+    if params["evidence_folder"]:
+        refuse_job_folder(params["evidence_folder"], what="evidence folder")
     question = _read_question(params)
     metrics = parse_metrics(params["readings"], kind=params["kind"], workload=params["name"])
     client = connect(module, seconds=params["timeout"])

@@ -1,5 +1,9 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""For tests only: kill the controller at the start of its n-th task, KILL_AT=NUMBER:SIGNAL."""
+"""For tests only: kill the controller at the start of its n-th task, KILL_AT=NUMBER:SIGNAL.
+
+FAST_RENEWAL=SECONDS shortens the time between two renewals of the lease, for which one that seems to be over is
+watched, for all processes of the run.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,8 @@ import signal
 from typing import Any
 
 from ansible.plugins.callback import CallbackBase
+
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window import lease
 
 DOCUMENTATION = """
 name: kill_at
@@ -29,6 +35,8 @@ class CallbackModule(CallbackBase):
         """Read where to kill."""
         super().__init__()
         number, _colon, name = os.environ.get("KILL_AT", "0:9").partition(":")
+        if "FAST_RENEWAL" in os.environ:
+            lease.RENEWAL = float(os.environ["FAST_RENEWAL"])
         self._at, self._signal, self._count = int(number), int(name), 0
 
     def v2_playbook_on_task_start(self, task: Any, is_conditional: bool) -> None:
