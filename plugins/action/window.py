@@ -50,6 +50,7 @@ OPEN: Spec = {
     "keep_days": {"type": "int", "default": 90},
     "places": {"type": "int", "default": 0},
     "approved": {"type": "dict", "default": {}},
+    "approved_only": {"type": "bool", "default": False},
 }
 PHASES: dict[str, Spec] = {
     "open": OPEN,
@@ -155,4 +156,5 @@ def make_request(arguments: dict[str, Any], *, job: dict[str, str]) -> Request:
         version=read_version(),
         job=job,
         approved=as_plain(arguments["approved"]),
+        approved_only=arguments["approved_only"],
     )

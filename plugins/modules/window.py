@@ -117,6 +117,10 @@ options:
         workflow. A window whose revision or declaration is another one is refused.
     type: dict
     default: {}
+  approved_only:
+    description: For V(open), whether a window is refused for which O(approved) tells nothing.
+    type: bool
+    default: false
   place:
     description: For V(begin), V(end) and V(fail), the number of the play among all plays of the window.
     type: int

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+import tempfile
 import typing as t
 
 from .errors import Refusal
@@ -61,10 +62,13 @@ def explain_end(folder: str, environ: t.Mapping[str, str], mountinfo: str, *, is
     a job of AWX, which is also known by where ansible-runner works."""
     job_folder = find_job_folder(environ)
     point, kind, root = find_mount(folder, mountinfo)
-    if job_folder and _is_below(folder, job_folder) and _is_below(job_folder, point):  # no volume below it
-        return f"it is in {job_folder}, which is made for one job"
     is_job = is_job or job_folder == RUNNER
-    if not (is_job or is_container(environ)):
+    is_inside = is_job or is_container(environ)
+    # Elsewhere the folder may be a person's, who runs ansible-runner; ansible-rulebook has one made for each run.
+    is_own = is_inside or _is_below(job_folder, tempfile.gettempdir())
+    if job_folder and is_own and _is_below(folder, job_folder) and _is_below(job_folder, point):  # no volume below it
+        return f"it is in {job_folder}, which is made for one job"
+    if not is_inside:
         return ""
     if EMPTY_DIR in f"{root}/":
         return f"it is in an emptyDir volume (at {point}), which ends with its pod"

@@ -22,23 +22,34 @@ Shown = dict[str, str]
 
 
 def describe_shown(request: Request, declaration: Declaration, selected: Iterable[str]) -> Shown:
-    """Return what a check mode shows: the revision of AWX's project, and a digest of the steps, their hosts, those
-    that are chosen, and the collection's version."""
+    """Return what a check mode shows: the site, the revision of AWX's project, and a digest of the steps, their hosts
+    (which AWX gives in no promised order), those that are chosen, and the collection's version."""
     parts = {
         "entries": request.steps,
-        "hosts": [[step.name, [list(batch) for batch in step.batches]] for step in declaration],
+        "hosts": [[step.name, [sorted(batch) for batch in step.batches]] for step in declaration],
         "selected": sorted(selected),
         "version": request.version,
     }
     digest = sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
-    return {"revision": request.job.get("revision", ""), "digest": digest}
+    return {"site": request.place.site, "revision": request.job.get("revision", ""), "digest": digest}
 
 
 def refuse_other(request: Request, own: Shown) -> None:
-    """Raise Refusal where the check mode of this window, earlier in the workflow, has shown something else."""
+    """Raise Refusal where the check mode of this window, earlier in the workflow, has shown something else.
+
+    A job that is relaunched has the variables of then, and goes on with what was begun.
+    """
+    if request.job and request.job.get("launch") != "workflow":
+        return
     approved = request.approved if isinstance(request.approved, Mapping) else {}
     shown = approved.get("shown")
-    if not isinstance(shown, Mapping) or approved.get("window") != request.name:
+    if not isinstance(shown, Mapping) or (approved.get("window"), shown.get("site")) != (request.name, own["site"]):
+        if request.approved_only:  # AWX now and then hands on no artifact: awx#11821, #12750
+            raise Refusal(
+                obj=f"window {request.name}",
+                problem="nothing is known of what its check mode has shown, though this run follows an approval",
+                next_step="Launch the workflow again from its check mode",
+            )
         return
     words = {"revision": "revision {} of the project", "digest": "declaration {}"}
     differing = [key for key in words if str(shown.get(key) or "") != own[key]]

@@ -45,12 +45,14 @@ def close_window(window: OpenWindow, *, clock: Callable[[], float] | None = None
         if not window.check_mode:
             contents = {".html": report_html.render(data), ".json": json.dumps(data, indent=2) + "\n"}
             with _warn_of_errors(warnings, "the report could not be written"):
-                data["path"] = session.store.write_report(window.journal, window.token, contents)
+                data["path"] = session.write(lambda: session.store.write_report(window.journal, window.token, contents))
         session.append(WindowClosed(state=data["state"], cause=data["cause"]))
+        if session.lost:
+            warnings.append("how the window ended is not in its journal, so that the next run resumes it")
         if not window.check_mode:
             with _warn_of_errors(warnings, "the lease could not be given back, it ends with this run"):
                 window.sign.end_process()  # it would take the next owner for one that has taken the site from this run
-                session.store.release(window.token)
+                session.write(lambda: session.store.release(window.token))
             with _warn_of_errors(warnings, "old journals could not be removed"):
                 remove_old_journals(session.store, keep_days=window.keep_days, now=now, current=window.journal)
     verdict = {

@@ -90,13 +90,3 @@ class LeaseRecord:
 
 class LeaseLost(OpsError):
     """The lease passed to another owner: nothing more may be written under this token."""
-
-
-def explain_loss(source: str, token: int, held: LeaseRecord | None) -> LeaseLost:
-    """Return the error of a run that held the lease with ``token``, where ``held`` is what is on record now."""
-    who = held.owner.describe() if held else "nobody"
-    return LeaseLost(
-        obj=f"lease {source}",
-        problem=f"this run held it with token {token}, and now {who} does (token {held.token if held else 'none'})",
-        next_step="Leave the site to that run; this one writes no more",
-    )

@@ -23,7 +23,7 @@ from .declaration import Declaration, Inventory, Step
 from .events import StepFailed, WindowOpened
 from .occurrences import Occurrences, read_occurrences
 from .processes import Owner
-from .renewal import SIGN, Sign, read_tick
+from .renewal import SIGN, Moment, Sign
 from .request import Request
 from .restoring import RestoreBuilder
 from .results import Result, make_stats
@@ -214,13 +214,13 @@ class Opening:
                     now = self._read_clock(store)
                     occurrences = read_occurrences(store, also=build.name_occurrence(now))
                     opened = build.build(occurrences, now=now)
-                    begun = read_tick()
+                    begun = Moment.now()
                     record = store.acquire(owner, opened.window_id, pipe=self._controller.pipe)
                     break
             succession.wait()
         try:
             sign = Sign(Path(self._controller.folder, SIGN))
-            sign.create(begun)
+            sign.write(begun)
             result = self._begin_run(request, store, opened, build, token=record.token)
             store.start_renewer(record, sign=sign.path)
         except (OpsError, OSError):
@@ -349,7 +349,8 @@ class WindowBuilder:
             return self._schedule.find_start(now, duration=self._request.duration)
         except Refusal:
             coming = [start for one in self._schedule.times for start in one.list_starts(now) if start > now]
-            if not (self._is_rehearsal and coming):
+            # What a workflow has approved is to run now.
+            if not (self._is_rehearsal and coming) or self._request.job.get("workflow_id"):
                 raise
             return min(coming)
 

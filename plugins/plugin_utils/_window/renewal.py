@@ -3,8 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What a run and the process that renews its lease know of each other, by files in the run's own directory.
 
-Private to lowtide.ops: do not import from other collections. Times are those of a clock that nobody sets
-(CLOCK_BOOTTIME): it goes on while the machine is suspended, and is the same for all processes of the machine.
+Private to lowtide.ops: do not import from other collections. Ages are taken by two clocks, and the larger one counts:
+CLOCK_BOOTTIME, which nobody sets, stands still while a hypervisor holds the machine (a snapshot, a migration), and the
+wall clock, which may be set back, is put right after that.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import json
 import os
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 from .processes import end_process, start_ticks
 
@@ -24,9 +26,26 @@ def read_tick() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
+class Moment(NamedTuple):
+    """A time by both clocks, in seconds."""
+
+    tick: float
+    wall: float
+
+    @classmethod
+    def now(cls) -> Moment:
+        """Return this one."""
+        return cls(read_tick(), time.time())
+
+    def measure_age(self) -> float | None:
+        """Return the seconds since then; None for what is no time of this machine since its start."""
+        now = Moment.now()
+        return max(now.tick - self.tick, now.wall - self.wall) if now.tick >= self.tick else None
+
+
 class Sign:
-    """The file whose time stamp is the beginning of the last renewal that the store has confirmed, and those beside
-    it: the renewer's process, its last error, and why the lease is lost."""
+    """The file with the beginning of the last renewal that the store has confirmed, and those beside it: the renewer's
+    process, its last error, and why the lease is lost."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -34,23 +53,17 @@ class Sign:
         self._loss = path.with_name(f"{path.name}_lost")
         self._process = path.with_name(f"{path.name}_process")
 
-    def create(self, tick: float) -> None:
-        """Make it, for a lease that was asked for at ``tick``."""
-        self.path.touch()
-        self.write(tick)
-
-    def write(self, tick: float) -> None:
-        """Tell that the lease was renewed by a request that began at ``tick``."""
-        os.utime(self.path, (tick, tick))
+    def write(self, begun: Moment) -> None:
+        """Tell that the lease was renewed by a request that began then."""
+        whole = self.path.with_name(f"{self.path.name}.{os.getpid()}")
+        whole.write_text(json.dumps(begun), encoding="utf-8")
+        whole.replace(self.path)
         self._error.unlink(missing_ok=True)
 
     def measure_age(self) -> float | None:
         """Return the seconds since the last renewal began; None where that is not known."""
-        try:
-            age = read_tick() - self.path.stat().st_mtime
-        except FileNotFoundError:
-            return None
-        return age if age >= 0 else None
+        text = _read(self.path)
+        return Moment(*json.loads(text)).measure_age() if text else None
 
     def write_error(self, words: str) -> None:
         """Keep why the last renewal failed."""

@@ -30,7 +30,7 @@ from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import 
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.lease import LeaseLost
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.places import connect
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.processes import end_run, tell_process
-from ansible_collections.lowtide.ops.plugins.plugin_utils._window.renewal import Sign, read_tick
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window.renewal import Moment, Sign
 
 if TYPE_CHECKING:
     from ansible_collections.lowtide.ops.plugins.plugin_utils._window.store import Store
@@ -98,18 +98,13 @@ def renew(store: Store, token: int, pid: int, started: int, *, interval: float, 
 
 
 def _renew_once(store: Store, token: int, sign: Sign | None) -> bool:
-    """Renew the lease, and return whether that has still a sense: this run has not given it back.
-
-    One that is on record no more (a database that lost its last commits) may be taken by anybody, which is looked for.
-    """
-    begun = read_tick()
+    """Renew the lease, and return whether that has still a sense: this run has not given it back."""
+    begun = Moment.now()
     try:
         store.renew(token)
-    except LeaseLost as loss:
+    except LeaseLost:
         held = store.read_lease()
-        if held is None:
-            raise OpsError(obj=loss.obj, problem=loss.problem, next_step=loss.next_step) from loss
-        if held.token == token and held.released:
+        if held is not None and held.token == token and held.released:
             return False
         raise
     if sign is not None:
@@ -129,7 +124,10 @@ def _keep_error(sign: Sign | None, words: str) -> None:
 
 def stop_run(work: dict[str, Any], sign: Sign | None, loss: LeaseLost) -> None:
     """End what this run does on a site that is another's now, and tell why."""
-    words = f"lowtide window: this run is ended, since its site is another's now: {loss}"
+    words = (
+        f"lowtide window: this run is ended, since its site is another's now: {loss} Tasks with become, and those on "
+        "other hosts, go on to their end."
+    )
     try:
         if sign is not None:
             sign.write_loss(str(loss))

@@ -16,7 +16,7 @@ class Request:
     """What the opening is asked for: options of the action. ``duration`` and ``orphan_timeout`` are in seconds;
     ``places`` is how many plays the playbook has, 0 for any number; ``mode`` is ``window`` or :data:`.rules.RESTORE`;
     ``job`` is what AWX says of this job, empty elsewhere; ``approved`` is what the check mode of a workflow has left
-    for this job.
+    for this job, and ``approved_only`` that there must be such a check mode.
     """
 
     name: str
@@ -34,3 +34,4 @@ class Request:
     job: dict[str, str] = field(default_factory=dict)
     times: Any = ()
     approved: Any = None
+    approved_only: bool = False

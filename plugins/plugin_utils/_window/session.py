@@ -18,12 +18,12 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import OpsError
 
@@ -31,12 +31,13 @@ from .events import Event
 from .lease import LeaseLost, find_interval, make_run_marker
 from .places import Place
 from .processes import ENVIRONMENT_MARK
-from .renewal import SIGN, Sign, read_tick
+from .renewal import SIGN, Moment, Sign, read_tick
 from .rules import WindowRules
 from .state import WindowState, compute_state
 from .store import Store, StoreUnreachable
 from .store_file import FileStore, make_slug, write_atomically
 
+Written = TypeVar("Written")
 CONTEXT_FILE = "lowtide_window.json"
 SHORT_PATIENCE = 2.0
 """Seconds for which a store is asked again that did not answer the last time."""
@@ -121,7 +122,7 @@ class OpenWindow:
             stack.enter_context(_lock(self.folder))
             self._refuse_loss(store)
             try:
-                self._set_patience(store, silence)
+                self.set_patience(store, silence)
                 stack.enter_context(store.lock())
                 events = store.load(self.journal)
                 if not self.check_mode:
@@ -140,12 +141,14 @@ class OpenWindow:
                 session.write_kept()
             yield session
 
-    def _set_patience(self, store: Store, silence: Silence) -> None:
+    def set_patience(self, store: Store, silence: Silence, *, is_needed: bool = False) -> None:
         """Ask a store that did not answer the last time for a moment only: what is to be reverted has only the time of
-        the lease. One that answers the renewer is only slow. Raise StoreUnreachable where it was asked just now."""
+        the lease. One that answers the renewer is only slow. Raise StoreUnreachable where it was asked just now, and
+        something can be done without its answer."""
         if not silence.is_on:
             return
-        silence.refuse()
+        if not is_needed:
+            silence.refuse()
         if self._measure_age(store) > 2 * find_interval(store.ttl):
             store.patience = min(store.patience, SHORT_PATIENCE)
 
@@ -185,17 +188,17 @@ class OpenWindow:
         if self.check_mode or age <= 2 * find_interval(store.ttl):
             return
         why = sign.read_error() or "it left no error: it was ended, or is stuck"
-        begun = read_tick()
+        begun = Moment.now()
         try:
-            store.renew(self.token)
+            session.write(lambda: store.renew(self.token))
             held = store.read_lease()
+            sign.write(begun)
+            sign.end_process()
+            if held is not None and held.owner.check_liveness() == "alive":
+                store.start_renewer(held, sign=sign.path)
         except OSError as error:
             session.warnings.append(f"the lease of the site was not renewed for {age:.0f} s ({error})")
             return
-        sign.write(begun)
-        sign.end_process()
-        if held is not None and held.owner.check_liveness() == "alive":
-            store.start_renewer(held, sign=sign.path)
         session.warnings.append(
             f"the process that renews the lease of the site had not done so for {age:.0f} s ({why}); another one was "
             "started with the connection that this task has"
@@ -238,7 +241,8 @@ class Silence:
     def tell(self, error: OSError) -> None:
         """Tell it of a server, which was waited for, unless the error is what was told."""
         if isinstance(error, StoreUnreachable) and not isinstance(error, _StillSilentError):
-            self._path.write_text(json.dumps([read_tick(), str(error)]), encoding="utf-8")
+            with suppress(OSError):  # no room: it is waited for the next time as well
+                self._path.write_text(json.dumps([read_tick(), str(error)]), encoding="utf-8")
 
     def end(self) -> None:
         """Tell that it answered."""
@@ -273,6 +277,8 @@ class Session:
         self.window = window
         self.store = store
         self._error = error
+        # Apart from that of what is read: a commit without its standby, an etcd without room.
+        self._silence = Silence(Path(window.folder, "lowtide_window_takes_no_writes"))
         self.warnings: list[str] = []
         self._fallback = FileStore(Path(window.folder, "lowtide_window_fallback"))
         kept = self._fallback.load(window.local_name)
@@ -285,13 +291,27 @@ class Session:
         self._journal = list(journal)
         self.state: WindowState = compute_state([*journal, *self.lost])
 
+    def write(self, action: Callable[[], Written], *, is_needed: bool = False) -> Written:
+        """Return what a write to the store gives. Raise OSError, at once where one was waited for a moment ago, unless
+        nothing can be done without this one."""
+        if self._error is not None:
+            raise self._error
+        try:
+            self.window.set_patience(self.store, self._silence, is_needed=is_needed)
+            written = action()
+        except OSError as error:
+            self._silence.tell(error)
+            raise
+        self._silence.end()
+        return written
+
     def write_kept(self) -> None:
         """Write what was kept while the store did not answer; what cannot be written stays kept."""
         if self._is_doubled:
             self._keep_copy(self._fallback, self.lost)
         while self.lost and not self.window.check_mode:
             try:
-                written = self.store.append(self.window.journal, self.lost[0])
+                written = self.write(lambda: self.store.append(self.window.journal, self.lost[0]))
             except OSError as error:
                 self._error = error
                 return
@@ -326,18 +346,14 @@ class Session:
 
     def append_elsewhere(self, journal: str, event: Event) -> None:
         """Add an event to the journal of another occurrence. Raise OSError where the store does not answer."""
-        if self._error is not None:
-            raise self._error
-        self.store.append(journal, event)
+        self.write(lambda: self.store.append(journal, event))
 
     def append(self, event: Event, *, durable: bool = False) -> None:
         """Add an event of this run. ``durable``: nothing may be done that is not on record, so a journal that cannot be
         written raises OpsError; other events are then kept until it can."""
         event = replace(event, token=self.window.token)
         try:
-            if self._error is not None:
-                raise self._error
-            written = self.store.append(self.window.journal, event)
+            written = self.write(lambda: self.store.append(self.window.journal, event), is_needed=durable)
         except OSError as error:
             if durable:
                 raise OpsError(

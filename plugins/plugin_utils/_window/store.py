@@ -23,7 +23,7 @@ from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import 
 from ansible_collections.lowtide.ops.plugins.module_utils._common.timestamps import format_utc
 
 from .events import Event
-from .lease import LeaseRecord, find_interval, make_run_marker
+from .lease import LeaseLost, LeaseRecord, find_interval, make_run_marker
 from .processes import Owner
 from .renewal import Sign
 
@@ -190,6 +190,25 @@ class Store(ABC):
     @abstractmethod
     def remove(self, names: Sequence[str]) -> None:
         """Remove journals with their reports. Call it inside :meth:`lock`."""
+
+
+def explain_loss(source: str, token: int, held: LeaseRecord | None) -> LeaseLost | StoreUnreachable:
+    """Return the error of a run that held the lease with ``token``, where ``held`` is what is on record now.
+
+    Tokens rise, so that no lease, or one of a token before, is no other owner's: the store has lost what was written
+    last (a failover, a copy that was restored). Nobody is known to have the site then.
+    """
+    if held is None or held.token < token:
+        known = "no lease" if held is None else f"that of token {held.token}, from before"
+        return StoreUnreachable(
+            f"lease {source}: this run holds it with token {token}, and the store has {known}: it has lost what was "
+            "written last"
+        )
+    return LeaseLost(
+        obj=f"lease {source}",
+        problem=f"this run held it with token {token}, and now {held.owner.describe()} does (token {held.token})",
+        next_step="Leave the site to that run; this one writes no more",
+    )
 
 
 def find_obstacle(store: Store, held: LeaseRecord | None, owner: Owner) -> Refusal | None:

@@ -27,9 +27,9 @@ from typing import Any
 
 from .events import Event
 from .journal import Lines, decode_last_line, decode_lines, encode_line
-from .lease import TTL, LeaseRecord, explain_loss
+from .lease import TTL, LeaseRecord
 from .processes import Owner
-from .store import Store, find_obstacle
+from .store import Store, explain_loss, find_obstacle
 
 JOURNAL = ".jsonl"
 TAIL = 65536

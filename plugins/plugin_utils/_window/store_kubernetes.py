@@ -44,12 +44,12 @@ from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.errors imp
 
 from .events import Event
 from .journal import Lines, decode_last_line, decode_lines, encode_line
-from .lease import LeaseLost, LeaseRecord, explain_loss
+from .lease import LeaseLost, LeaseRecord
 from .options import read_options
 from .part_copies import PartCopies
 from .processes import Owner
 from .state import is_settled
-from .store import PATIENCE, Store, StoreUnreachable, find_obstacle
+from .store import PATIENCE, Store, StoreUnreachable, explain_loss, find_obstacle
 
 Json = dict[str, Any]
 SPEC: dict[str, Any] = {**CONNECTION_SPEC, "namespace": {"type": "str", "required": True}}

@@ -43,10 +43,10 @@ from ansible_collections.lowtide.ops.plugins.module_utils._postgresql.errors imp
 
 from .events import Event
 from .journal import decode_last_line, decode_lines, encode_line
-from .lease import LeaseRecord, explain_loss
+from .lease import LeaseRecord
 from .options import read_options
 from .processes import Owner
-from .store import PATIENCE, Store, StoreUnreachable, find_obstacle
+from .store import PATIENCE, Store, StoreUnreachable, explain_loss, find_obstacle
 
 Answer = TypeVar("Answer")
 LOCK_SECONDS, IDLE_SECONDS = 25, 15

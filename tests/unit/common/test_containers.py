@@ -39,8 +39,8 @@ def write_mounts(**kinds: str) -> str:
         ("/runner/state", {**JOB, **POD}, {"_": "overlay"}, "made for one job"),
         # Under podman, whose folder of the job is a mount of the node's directory of that job.
         ("/runner/state", JOB, {"_": "overlay", "runner": "xfs"}, "made for one job"),
-        ("/usr/state", IN_USR, {"_": "overlay", "usr": "xfs"}, "it is in /usr, which is made for one job"),
-        ("/usr/lib/state", IN_USR, {"_": "overlay", "usr": "xfs", "usr_lib": "nfs4"}, ""),
+        ("/usr/state", {**IN_USR, **POD}, {"_": "overlay", "usr": "xfs"}, "it is in /usr, which is made for one job"),
+        ("/usr/lib/state", {**IN_USR, **POD}, {"_": "overlay", "usr": "xfs", "usr_lib": "nfs4"}, ""),
         ("/runner/state", {"AWX_ISOLATED_DATA_DIR": "/runner"}, {"_": "overlay", "runner": "xfs"}, "made for one job"),
         ("/usr/state", JOB, {"_": "overlay", "usr": "tmpfs"}, "it is in memory (tmpfs at /usr)"),
         ("/usr/state", JOB, {"_": "xfs"}, "it is no volume"),
@@ -51,6 +51,7 @@ def write_mounts(**kinds: str) -> str:
         # ansible-runner in no container, as ansible-rulebook has it.
         ("/usr/state", BY_RULEBOOK, {"_": "ext4"}, ""),
         ("/tmp/eda1/state", BY_RULEBOOK, {"_": "ext4"}, "it is in /tmp/eda1, which is made for one job"),
+        ("/srv/ops/state", {"AWX_ISOLATED_DATA_DIR": "/srv/ops/artifacts/8"}, {"_": "ext4"}, ""),
         ("/usr/state", {**BY_RULEBOOK, **POD}, {"_": "overlay"}, "on the disk of the container"),
         # No container: a live system has such a root.
         ("/usr/state", {}, {"_": "overlay"}, ""),

@@ -24,7 +24,7 @@ from ansible_collections.lowtide.ops.plugins.plugin_utils._window.processes impo
     start_ticks,
     wait_for_end,
 )
-from ansible_collections.lowtide.ops.plugins.plugin_utils._window.renewal import SIGN, Sign, read_tick
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window.renewal import SIGN, Moment, Sign
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.store_file import FileStore
 from support.window_stores import start_process
 
@@ -52,6 +52,11 @@ def store(tmp_path: Path) -> FileStore:
     store = FileStore(tmp_path / "site", ttl=0.1)
     store.create()
     return store
+
+
+def ago(seconds: float) -> Moment:
+    """Return a time before this one."""
+    return Moment(*(value - seconds for value in Moment.now()))
 
 
 def make_old(store: FileStore) -> None:
@@ -88,17 +93,23 @@ def test_it_ends_when_the_lease_is_given_back(store: FileStore, start_controller
     assert controller.poll() is None
 
 
+@pytest.mark.parametrize("is_older_there", [False, True])
 def test_a_lease_that_is_on_record_no_more_is_looked_at_until_somebody_takes_it(
-    store: FileStore, start_controller: Start
+    store: FileStore, start_controller: Start, is_older_there: bool
 ) -> None:
-    """A database that lost its last commits with its primary."""
+    """A database that lost its last commits with its primary, and has what an earlier run left, or nothing."""
     controller = start_controller()
+    earlier = store.acquire(Owner.from_pid(controller.pid), "w@0")
+    store.release(earlier.token)
     record = store.acquire(Owner.from_pid(controller.pid), "w@1")
     pid = store.start_renewer(record)
     make_old(store)
     assert wait_until(lambda: is_renewed(store))
-    (store.directory / "lease").unlink()
-    assert not wait_for_end(pid, 0.3)
+    if is_older_there:
+        store._write_lease(replace(earlier, released=True))
+    else:
+        (store.directory / "lease").unlink()
+    assert not wait_for_end(pid, 0.5)
     assert controller.poll() is None
     store._write_lease(replace(record, token=record.token + 1))
     assert wait_for_end(pid, 60)
@@ -113,7 +124,7 @@ def test_a_lease_that_passed_on_ends_the_run_and_says_why(store: FileStore, tmp_
     marks = [make_run_marker(store.location, token) for token in (record.token, record.token + 1)]
     own, other = (start_process(env={ENVIRONMENT_MARK: mark}) for mark in marks)
     sign = Sign(tmp_path / "sign")
-    sign.create(read_tick())
+    sign.write(Moment.now())
     try:
         pid = store.start_renewer(record, sign=sign.path)
         if is_stopped:
@@ -140,8 +151,11 @@ def test_it_says_why_it_ended(store: FileStore, start_controller: Start) -> None
     started = record.owner.started
     assert start_ticks(controller.pid) == started
     assert renewer.renew(store, 1, controller.pid, started - 1, interval=9) == "controller ended", "its pid was reused"
-    with pytest.raises(LeaseLost, match="held it with token 2, and now"):
-        renewer.renew(store, 2, controller.pid, started, interval=9)
+    with store.lock():
+        store.release(1)
+        store.acquire(record.owner, "w@2")
+    with pytest.raises(LeaseLost, match="held it with token 1, and now"):
+        renewer.renew(store, 1, controller.pid, started, interval=9)
     controller.kill()
     assert renewer.renew(store, 1, controller.pid, started, interval=9) == "controller ended"
     controller.wait()
@@ -211,7 +225,7 @@ def test_a_lease_whose_renewer_does_not_renew_is_renewed_by_the_steps(simulation
     def look(_step: str, _host: str) -> None:
         assert len(find_renewers(simulation.folder)) == 1, "one was started in place of the other"
         ages.append(time.time() - simulation.store.read_last_renewal())
-        Sign(Path(simulation.folder, SIGN)).write(read_tick() - 50)
+        Sign(Path(simulation.folder, SIGN)).write(ago(50))
         os.utime(simulation.store.directory / "lease", (time.time() - 50,) * 2)  # of the 60 s that it lasts
 
     simulation.before = look
@@ -225,7 +239,7 @@ def test_a_step_that_renews_says_so(simulation: Simulation) -> None:
     simulation.open()
     sign = simulation.engine.window.sign
     sign.end_process()
-    sign.write(read_tick() - 45)
+    sign.write(ago(45))
     sign.write_error("401, the token is over")
     before = simulation.store.read_last_renewal()
     (warning,) = simulation.engine.list_in_force()["warnings"]

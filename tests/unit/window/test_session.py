@@ -20,7 +20,7 @@ from ansible_collections.lowtide.ops.plugins.plugin_utils._window.engine import 
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.events import Event, StepStarted, StepSucceeded
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.lease import LeaseLost
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.places import Place
-from ansible_collections.lowtide.ops.plugins.plugin_utils._window.renewal import read_tick
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window.renewal import Moment
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.session import OpenWindow
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.store import StoreUnreachable
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.store_file import FileStore
@@ -222,15 +222,20 @@ def test_of_hosts_that_begin_together_one_waits_for_a_silent_server(
     assert silent == [30.0], "each waited for itself"
 
 
+def ago(seconds: float) -> Moment:
+    """Return a time before this one."""
+    return Moment(*(value - seconds for value in Moment.now()))
+
+
 def test_a_server_that_the_renewer_reaches_is_asked_patiently_and_another_one_for_a_moment(
     simulation: Simulation, silent: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     window = simulation.engine.window
     look(window)
     monkeypatch.setattr(sessions, "ASK_INTERVAL", 0.0)
-    window.sign.write(read_tick() - 20)
+    window.sign.write(ago(20))
     look(window)
-    window.sign.write(read_tick() - 40)
+    window.sign.write(ago(40))
     look(window)
     assert silent == [30.0, 30.0, 2.0]
 
@@ -239,9 +244,9 @@ def test_a_clock_that_is_set_back_gives_no_lease(
     simulation: Simulation, silent: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     window = simulation.engine.window
-    window.sign.write(read_tick() - 54)
+    window.sign.write(ago(54))
     look(window)
-    window.sign.write(read_tick() - 56)
+    window.sign.write(ago(56))
     now = time.time
     monkeypatch.setattr(time, "time", lambda: now() - 3600)
     with pytest.raises(OpsError, match=r"its lease was not renewed for 5\d s, so that another run may hold it"):
@@ -264,6 +269,62 @@ def test_a_server_that_is_lost_in_the_middle_gives_this_machines_time(
     assert begin(simulation, "resume", "web1")["perform"]
     end(simulation, "resume", "web1")
     assert close_window(simulation.engine.window)["ansible_stats"]
+
+
+@pytest.mark.parametrize("is_renewed", [True, False])
+def test_a_server_that_takes_no_writes_is_waited_for_once_by_all_hosts(
+    simulation: Simulation, monkeypatch: pytest.MonkeyPatch, is_renewed: bool
+) -> None:
+    """A commit that waits for its standby, an etcd without room: what is asked is answered."""
+    simulation.open(only=["maintain"])
+    for host in ("web1", "web2"):
+        begin(simulation, "quiesce", host)
+        end(simulation, "quiesce", host)
+    waits: list[float] = []
+
+    def fail(store: FileStore, *_arguments: Any) -> None:
+        waits.append(store.patience)
+        raise StoreUnreachable("no room")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(FileStore, "renew", fail)
+        broken.setattr(FileStore, "append", fail_on_site(simulation, fail))
+        simulation.engine.window.sign.write(ago(10 if is_renewed else 40))
+        for host in ("web1", "web2"):
+            assert begin(simulation, "resume", host)["perform"]
+            end(simulation, "resume", host)
+        assert waits == [30.0]
+    monkeypatch.setattr(sessions, "ASK_INTERVAL", 0.0)
+    assert "could not be written" not in simulation.close()["cause"]
+    for host in ("web1", "web2"):
+        assert ("StepSucceeded", "resume", host) in list_steps(simulation)
+
+
+def fail_on_site(simulation: Simulation, fail: Callable[..., None]) -> Callable[[FileStore, str, Event], Event]:
+    """Return an append that fails in the site's store, and works in the run's own folder."""
+    append: Callable[[FileStore, str, Event], Event] = FileStore.append
+
+    def run(store: FileStore, name: str, event: Event) -> Event:
+        if store.directory == simulation.store.directory:
+            fail(store)
+        return append(store, name, event)
+
+    return run
+
+
+def test_an_end_that_is_not_on_record_is_told(simulation: Simulation, monkeypatch: pytest.MonkeyPatch) -> None:
+    simulation.open(only=["save"])
+    simulation.plan()
+    simulation.perform()
+
+    def fail(_store: FileStore) -> None:
+        raise StoreUnreachable("no room")
+
+    monkeypatch.setattr(FileStore, "append", fail_on_site(simulation, fail))
+    simulation.close()
+    assert (
+        "how the window ended is not in its journal, so that the next run resumes it" in simulation.closed["warnings"]
+    )
 
 
 # -- the lease is another's -------------------------------------------------------------------------------------------
