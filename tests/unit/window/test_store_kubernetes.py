@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
+import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +14,6 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.lowtide.ops.plugins.plugin_utils._window import part_copies
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.lease import LeaseLost
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.part_copies import PartCopies
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.store import StoreUnreachable
@@ -108,7 +109,7 @@ def test_a_journal_is_read_where_there_is_no_room_for_copies(
         tried.append(arguments)
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(part_copies.tempfile if failing == "mkstemp" else part_copies.json, failing, fail)
+    monkeypatch.setattr(tempfile if failing == "mkstemp" else json, failing, fail)
     with store.lock():
         assert len(store.load(NAME)) == len(events)
     assert tried
