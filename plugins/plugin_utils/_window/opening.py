@@ -209,7 +209,7 @@ class Opening:
         owner = Owner.from_pid(self._controller.pid)
         succession = Succession(request, store, owner, sleep=self._sleep, clock=self._ticks, tell=self._tell)
         while True:
-            with store.lock():
+            with succession.give_back(), store.lock():
                 if succession.may_begin(store.read_lease()):
                     now = self._read_clock(store)
                     occurrences = read_occurrences(store, also=build.name_occurrence(now))
@@ -218,15 +218,11 @@ class Opening:
                     record = store.acquire(owner, opened.window_id, pipe=self._controller.pipe)
                     break
             succession.wait()
-        try:
+        with succession.give_back():
             sign = Sign(Path(self._controller.folder, SIGN))
             sign.write(begun)
             result = self._begin_run(request, store, opened, build, token=record.token)
             store.start_renewer(record, sign=sign.path)
-        except (OpsError, OSError):
-            with store.lock():
-                store.release(record.token)
-            raise
         return result
 
     def _read_clock(self, store: Store) -> float:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,13 +32,17 @@ class PartCopies:
         """Return the object with these metadata; None where it was not read, or has changed since."""
         try:
             kept: Json = json.loads(self._find(metadata).read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        except (OSError, ValueError):  # one that cannot be read is none
             return None
         return kept if kept["metadata"]["resourceVersion"] == metadata["resourceVersion"] else None
 
     def remember(self, read: Json) -> None:
-        """Keep an object as it was read."""
-        descriptor, temporary = tempfile.mkstemp(dir=self.folder)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump(read, file)
-        os.replace(temporary, self._find(read["metadata"]))
+        """Keep an object as it was read, where there is room: without a copy it is read again."""
+        with suppress(OSError):
+            descriptor, temporary = tempfile.mkstemp(dir=self.folder)
+            try:
+                with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                    json.dump(read, file)
+                os.replace(temporary, self._find(read["metadata"]))
+            except OSError:
+                os.unlink(temporary)

@@ -49,8 +49,9 @@ class Store(ABC):
     ttl: float
     patience: float = PATIENCE
     """For how many seconds a server that does not answer is asked again."""
-    watched: int | None = None
-    """Token of a lease that this process has seen unrenewed for its whole time, whatever its time stamp says."""
+    watched: tuple[int, float] | None = None
+    """Token and last renewal of a lease that this process has seen unrenewed for its whole time, whatever that time
+    stamp says."""
 
     @property
     @abstractmethod
@@ -126,7 +127,10 @@ class Store(ABC):
 
     def start_renewer(self, record: LeaseRecord, *, sign: Path | None = None) -> int:
         """Start the process that renews the lease for as long as the owner's process lives and holds it, and ends that
-        one where the lease is another's; return its pid. ``sign`` is the file of a :class:`.renewal.Sign`."""
+        one where the lease is another's; return its pid. ``sign`` is the file of a :class:`.renewal.Sign`, whose
+        process this one replaces."""
+        if sign is not None:
+            Sign(sign).end_process()  # nobody would end the first of two
         owner = record.owner
         work = {
             "place": self.describe_place(),
@@ -226,7 +230,7 @@ def find_obstacle(store: Store, held: LeaseRecord | None, owner: Owner) -> Refus
             next_step="Open a window once for each ansible-playbook run, and close it in its last play",
         )
     liveness = held.owner.check_liveness()
-    if liveness == "dead" or (liveness == "unknown" and (held.token == store.watched or store.is_expired())):
+    if liveness == "dead" or (liveness == "unknown" and (_is_as_watched(store, held) or store.is_expired())):
         return None
     why = "that process lives" if liveness == "alive" else f"last renewed at {format_utc(store.read_last_renewal())}"
     return Refusal(
@@ -234,3 +238,8 @@ def find_obstacle(store: Store, held: LeaseRecord | None, owner: Owner) -> Refus
         problem=f"{held.owner.describe()}, holds it with window {held.window_id} ({why})",
         next_step="Wait for its end, or stop that process and run this again",
     )
+
+
+def _is_as_watched(store: Store, held: LeaseRecord) -> bool:
+    """Return whether the lease is still as it was watched: its holder may have come back since the last look."""
+    return store.watched is not None and store.watched == (held.token, store.read_last_renewal())

@@ -344,12 +344,18 @@ class KubernetesStore(Store):
             last = _read_last(item)
             if last is not None and is_settled(last):
                 continue
-            name = item["metadata"]["name"]
-            body = {"metadata": {"annotations": {TOKEN: str(token)}}}
+            with suppress(NotFound):  # removed meanwhile
+                self._fence_part(client, item["metadata"]["name"], token)
+
+    def _fence_part(self, client: Client, name: str, token: int) -> None:
+        """Write the token, which may be written twice where an answer is lost: the Lease is held by now."""
+        body = {"metadata": {"annotations": {TOKEN: str(token)}}}
+        while True:
             try:
                 client.patch(f"{self._config_maps}/{name}", body, obj=f"ConfigMap {self._namespace}/{name}")
-            except NotFound:
-                continue  # removed meanwhile
+                return
+            except WriteUnknown as error:
+                self._pause(client, error)
 
     def check(self, token: int) -> None:
         """Read the Lease."""

@@ -9,7 +9,8 @@ Private to lowtide.ops: do not import from other collections.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import OpsError, Refusal
 from ansible_collections.lowtide.ops.plugins.module_utils._common.retry import Deadline
@@ -80,10 +81,33 @@ class Succession:
         self._grace = Deadline(GRACE, clock=clock, sleep=sleep)
         self._orphan: Orphan | None = None
         self._is_told = False
+        self._has_begun = False
+
+    @contextmanager
+    def give_back(self) -> Iterator[None]:
+        """Give the lease back where this fails once it may have been taken, which an error does not tell. Enter it
+        outside of the store's lock."""
+        try:
+            yield
+        except (OpsError, OSError):
+            if self._has_begun:
+                with suppress(OpsError, OSError):  # the first error is the cause, and the lease ends by its time
+                    self._release_own()
+            raise
+
+    def _release_own(self) -> None:
+        with self._store.lock():
+            held = self._store.read_lease()
+            if held is not None and not held.released and held.owner.is_same_process(self._owner):
+                self._store.release(held.token)
 
     def may_begin(self, held: LeaseRecord | None) -> bool:
         """Return whether the lease may be taken now; call it inside the store's lock, and :meth:`wait` outside of it
         before it is asked again. Raise Refusal where waiting comes to nothing."""
+        self._has_begun = self._find_way(held)  # from now on a lease of this process is one that it takes here
+        return self._has_begun
+
+    def _find_way(self, held: LeaseRecord | None) -> bool:
         self._orphan = self._find_orphan(held)
         if self._orphan is not None:
             return False
@@ -95,7 +119,7 @@ class Succession:
         renewed, ttl = self._store.read_last_renewal(), self._store.ttl
         is_renewed = self._watch.look(held.token, renewed)
         if self._watch.seconds >= ttl:
-            self._store.watched = held.token
+            self._store.watched = (held.token, renewed)
             return True
         needed = find_interval(ttl) * 4 / 3
         if obstacle is None and self._watch.seconds >= needed:

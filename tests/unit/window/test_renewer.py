@@ -13,11 +13,12 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window import renewer
-from ansible_collections.lowtide.ops.plugins.plugin_utils._window.lease import LeaseLost, make_run_marker
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window.lease import LeaseLost, LeaseRecord, make_run_marker
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.processes import (
     ENVIRONMENT_MARK,
     Owner,
@@ -248,3 +249,33 @@ def test_a_step_that_renews_says_so(simulation: Simulation) -> None:
     assert len(find_renewers(simulation.folder)) == 1
     assert simulation.engine.list_in_force()["warnings"] == []
     assert sign.read_error() == ""
+
+
+def test_a_second_renewer_of_a_run_replaces_the_first(
+    store: FileStore, tmp_path: Path, start_controller: Start
+) -> None:
+    record = store.acquire(Owner.from_pid(start_controller().pid), "w@1")
+    sign = tmp_path / SIGN
+    first = store.start_renewer(record, sign=sign)
+    second = store.start_renewer(record, sign=sign)
+    assert find_renewers(str(sign)) == [second]
+    assert wait_for_end(first, 10)
+    Sign(sign).end_process()
+    assert find_renewers(str(sign)) == []
+
+
+def test_a_lease_that_took_long_to_get_has_one_renewer(simulation: Simulation, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 30 s of patience, and a fence: the first session finds the lease old, and has it renewed."""
+    acquire, read_clock, seconds = FileStore.acquire, time.clock_gettime, [0.0]
+
+    def acquire_slowly(store: FileStore, *arguments: Any, **options: Any) -> LeaseRecord:
+        seconds[0] = 31.0
+        return acquire(store, *arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FileStore, "acquire", acquire_slowly)
+        patch.setattr(time, "clock_gettime", lambda clock: read_clock(clock) + seconds[0])
+        assert not simulation.open()["refused"]
+    assert len(find_renewers(simulation.folder)) == 1
+    simulation.close()
+    assert find_renewers(simulation.folder) == []
