@@ -30,7 +30,11 @@ class AwxUpdates:
         self.updated: set[int] = set()
         self.updates: dict[tuple[str, int], Json] = {}
         self.account: Json = {"id": 1, "username": "admin", "is_superuser": True, "is_system_auditor": False}
-        self.settings: Json = {"DEFAULT_JOB_IDLE_TIMEOUT": 0, "AWX_RUNNER_KEEPALIVE_SECONDS": 0}
+        self.settings: Json = {
+            "DEFAULT_JOB_IDLE_TIMEOUT": 0,
+            "AWX_RUNNER_KEEPALIVE_SECONDS": 0,
+            "DEFAULT_PROJECT_UPDATE_TIMEOUT": 0,
+        }
 
     def answer_of_itself(self, method: str, path: list[str]) -> tuple[int, Any] | None:
         """Return an answer on the account, the settings of jobs or an update, None for other paths."""

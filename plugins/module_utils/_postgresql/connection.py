@@ -22,7 +22,7 @@ from .._common.errors import Refusal
 from .._common.retry import Deadline
 from .errors import connect_error, server_refused, sql_error
 from .pooler import PID_SQL, is_pooled, refuse_shared_sessions
-from .time_limit import TimeLimit, end_process, find_address
+from .time_limit import TimeLimit, end_process, find_address, find_places
 
 SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 
@@ -272,14 +272,13 @@ def new_run_id() -> str:
     return os.urandom(4).hex()
 
 
-def _share_time(settings: Settings, seconds: float) -> int:
-    """Return connect_timeout, which counts for each host, so that all of them together take that time.
+def _share_time(option: int, seconds: float, places: int) -> int:
+    """Return connect_timeout, which counts for each address, so that all of them together take that time.
 
-    Each may be asked twice, see :func:`_connect`. Less than a second cannot be told, and 0 would be no limit.
+    Less than a second cannot be told, and 0 would be no limit.
     """
-    attempts = len(settings.hosts) * (2 if len(settings.hosts) > 1 else 1)
-    share = max(1, int(seconds / attempts))
-    return min(settings.connect_timeout or share, share)
+    share = max(1, int(seconds / places))
+    return min(option or share, share)
 
 
 def _connect(psycopg2: t.Any, settings: Settings, keywords: dict[str, t.Any]) -> t.Any:
@@ -302,6 +301,24 @@ def _connect(psycopg2: t.Any, settings: Settings, keywords: dict[str, t.Any]) ->
     raise connect_error(settings.target, *errors) from errors[-1]
 
 
+def _connect_in_time(psycopg2: t.Any, settings: Settings, keywords: dict[str, t.Any], deadline: Deadline) -> t.Any:
+    """The same until a deadline: libpq resolves names without a limit, and takes connect_timeout for each address of one.
+
+    So all addresses are asked one by one. Those of a single name are one server: what one of them refuses is refused.
+    """
+    places, unresolved = find_places(settings.hosts, deadline.remaining / 2)
+    errors: list[Exception] = [psycopg2.OperationalError(text) for text in unresolved]
+    for number, place in enumerate(places):
+        share = _share_time(settings.connect_timeout, deadline.remaining, len(places) - number)
+        try:
+            return psycopg2.connect(**{**keywords, **place, "connect_timeout": share})
+        except psycopg2.OperationalError as error:
+            errors.append(error)
+            if deadline.passed or (len(settings.hosts) < 2 and server_refused(error)):
+                break
+    raise connect_error(settings.target, *errors) from errors[-1]
+
+
 _SOUND_POOLERS: set[Settings] = set()
 """Poolers that this process has asked, and that keep a session for each client: working sessions need not ask again."""
 
@@ -318,7 +335,7 @@ class Session:
     wants one sets it. A pooler that shares sessions is refused before any of that is set, and one that does not gets its
     session back without settings. Errors of statements pass through as psycopg2's own.
     Without ``writes``, a role whose transactions are read only (default_transaction_read_only) is as good as any.
-    ``seconds``: until it is open. The hosts share them, since a connection waits for each one in turn.
+    ``seconds``: until it is open. All addresses of the hosts share them, since each one is waited for in turn.
     """
 
     def __init__(
@@ -346,18 +363,20 @@ class Session:
         if settings.password is not None:
             keywords["password"] = settings.password
         deadline = None if seconds is None else Deadline(seconds)
-        if seconds is not None:
-            keywords["connect_timeout"] = _share_time(settings, seconds)
-        self.connection = _connect(psycopg2, settings, keywords)
+        if deadline is None:
+            self.connection = _connect(psycopg2, settings, keywords)
+        else:
+            self.connection = _connect_in_time(psycopg2, settings, keywords, deadline)
         self.is_pooled = False
         self._keywords = keywords
         self._close_seconds = None if seconds is None else CLOSE_SECONDS
         try:
-            if seconds is not None:
-                self._keywords = {**keywords, **find_address(self.connection)}
+            if deadline is not None:
+                limit = _share_time(settings.connect_timeout, deadline.remaining, 1)
+                self._keywords = {**keywords, **find_address(self.connection), "connect_timeout": limit}
             with self.limit(None if deadline is None else deadline.remaining):
                 self.connection.autocommit = True
-                self.is_pooled = self._check_pooler(keywords)
+                self.is_pooled = self._check_pooler(self._keywords)
                 self.server = self._identify(psycopg2)
                 self._check(primary=primary, writes=writes)
         except BaseException:

@@ -65,6 +65,49 @@ def find_address(connection: t.Any) -> dict[str, str]:
     return {"host": host} if isinstance(peer, (str, bytes)) else {"host": host, "hostaddr": str(peer[0])}
 
 
+class _Lookup(threading.Thread):
+    """Looks a name up beside the caller: nothing ends the wait for servers of names that keep silent."""
+
+    def __init__(self, host: str) -> None:
+        super().__init__(daemon=True)
+        self.host = host
+        self.addresses: list[str] = []
+        self.problem = ""
+        self.start()
+
+    def run(self) -> None:
+        """As libpq does: its bytes as they are."""
+        try:
+            found = socket.getaddrinfo(self.host.encode("utf-8", "surrogateescape"), None, type=socket.SOCK_STREAM)
+        except (OSError, ValueError) as error:
+            self.problem = getattr(error, "strerror", None) or str(error)
+        else:
+            self.addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
+
+
+def find_places(hosts: t.Sequence[str], seconds: float) -> tuple[list[dict[str, str]], list[str]]:
+    """Return libpq's keywords for each address of the hosts, in their order, and why others have none, as libpq says it.
+
+    The name stays, for the certificate and the password file. What is no name is the folder of a socket, and has no
+    address. The names together take ``seconds``, or one second where that is less.
+    """
+    deadline = Deadline(max(1.0, seconds))
+    places: list[dict[str, str]] = []
+    unresolved = []
+    for lookup in [host if host.startswith(("/", "@")) else _Lookup(host) for host in hosts]:
+        if isinstance(lookup, str):
+            places.append({"host": lookup})
+            continue
+        lookup.join(deadline.remaining)
+        if lookup.is_alive():
+            lookup.problem = f"no answer within {deadline.seconds:.0f} s"
+        if lookup.problem:
+            unresolved.append(f'could not translate host name "{lookup.host}" to address: {lookup.problem}')
+        else:
+            places.extend({"host": lookup.host, "hostaddr": address} for address in lookup.addresses)
+    return places, unresolved
+
+
 # Not by the number alone: a pooler may have handed the process on to another client.
 _END_SQL = """
 SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity

@@ -240,7 +240,10 @@ def test_the_schedule_is_off_and_local(made: tuple[AwxStandIn, list[str]]) -> No
 
 
 def test_no_job_needs_git(made: tuple[AwxStandIn, list[str]]) -> None:
-    """Neither project nor inventory is read anew at a launch; it was read once, in the image of the jobs."""
+    """Neither project nor inventory is read anew at a launch; it was read once, in the image of the jobs.
+
+    While one of them is being read AWX starts no job, so that a git server that keeps silent must not last.
+    """
     awx, _arguments = made
     project = awx.find("projects", "operations")
     assert (project["scm_url"], project["scm_update_on_launch"], project["allow_override"]) == (
@@ -248,9 +251,10 @@ def test_no_job_needs_git(made: tuple[AwxStandIn, list[str]]) -> None:
         False,
         False,
     )
+    assert project["timeout"] == 300
     source = awx.find("inventory_sources", "inventories/shop/hosts.yml")
     image = awx.find("execution_environments", "lowtide")["id"]
-    expected = {"source": "scm", "update_on_launch": False, "overwrite": True, "overwrite_vars": True}
+    expected = {"source": "scm", "update_on_launch": False, "overwrite": True, "overwrite_vars": True, "timeout": 300}
     assert {name: source[name] for name in expected} == expected
     assert (source["execution_environment"], source["status"]) == (image, "successful")
 
@@ -277,7 +281,7 @@ def test_what_is_not_declared_is_turned_off(made: tuple[AwxStandIn, list[str]], 
     """A schedule that is on; that of others stays. What AWX does to long jobs is said, with the day it leaves out."""
     awx, _arguments = made
     awx.find("schedules", "shop weekly")["enabled"] = True
-    awx.find("projects", "operations").update({"scm_update_on_launch": True, "allow_override": True})
+    awx.find("projects", "operations").update({"scm_update_on_launch": True, "allow_override": True, "timeout": 0})
     other = {
         "id": 99,
         "name": "of others",
@@ -304,8 +308,10 @@ def test_what_is_not_declared_is_turned_off(made: tuple[AwxStandIn, list[str]], 
     assert "setting DEFAULT_JOB_IDLE_TIMEOUT of AWX is 600: a job that prints nothing for so many" in said
     assert "AWX_RUNNER_KEEPALIVE_SECONDS of AWX is 0, and jobs may run in the container group default" in said
     assert "project operations is updated at each launch" in said
+    assert "project operations has no timeout: while its git server keeps silent" in said
     project = awx.find("projects", "operations")
-    assert (project["scm_update_on_launch"], project["allow_override"]) == (True, True), "others may depend on it"
+    kept = (project["scm_update_on_launch"], project["allow_override"], project["timeout"])
+    assert kept == (True, True, 0), "others may depend on it"
 
 
 MINIMAL: dict[str, Any] = {

@@ -5,12 +5,23 @@ from __future__ import annotations
 
 import socket
 import threading
+from collections.abc import Iterator
 from types import SimpleNamespace
+from typing import Any
 
+import psycopg2
 import pytest
 
+from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import Refusal
 from ansible_collections.lowtide.ops.plugins.module_utils._postgresql import connection
-from ansible_collections.lowtide.ops.plugins.module_utils._postgresql.time_limit import TimeLimit, find_address
+from ansible_collections.lowtide.ops.plugins.module_utils._postgresql.time_limit import (
+    TimeLimit,
+    find_address,
+    find_places,
+)
+
+ADDRESSES = {"db": ["127.0.0.2", "127.0.0.3", "127.0.0.2"], "old": ["::1"]}
+"""What names resolve to; ``silent`` is one whose servers of names do not answer."""
 
 
 def test_a_wait_ends_and_its_answer_does_not_count() -> None:
@@ -61,17 +72,143 @@ def test_the_address_of_a_connection() -> None:
     assert find_address(reached) == {"host": "/run/postgresql"}
 
 
+@pytest.fixture
+def names(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Names that this process resolves, and libpq does not; the list is of those that were asked for."""
+    asked: list[str] = []
+    is_over = threading.Event()
+
+    def resolve(host: bytes, _port: None, **_options: int) -> list[Any]:
+        name = host.decode()
+        asked.append(name)
+        if name == "silent":
+            is_over.wait()
+        if name not in ADDRESSES:
+            raise socket.gaierror(-2, "Name or service not known")
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 0)) for address in ADDRESSES[name]]
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    yield asked
+    is_over.set()
+
+
+def test_each_address_of_a_name_is_a_place(names: list[str]) -> None:
+    places, unresolved = find_places(["db", "/run/postgresql", "@abstract", "old"], 60)
+    assert places == [
+        {"host": "db", "hostaddr": "127.0.0.2"},
+        {"host": "db", "hostaddr": "127.0.0.3"},
+        {"host": "/run/postgresql"},
+        {"host": "@abstract"},
+        {"host": "old", "hostaddr": "::1"},
+    ]
+    assert unresolved == []
+    assert sorted(names) == ["db", "old"]
+
+
+def test_a_name_that_does_not_resolve_keeps_none_waiting(names: list[str]) -> None:
+    places, unresolved = find_places(["silent", "gone", "old"], 0.1)
+    assert places == [{"host": "old", "hostaddr": "::1"}]
+    assert unresolved == [
+        'could not translate host name "silent" to address: no answer within 1 s',
+        'could not translate host name "gone" to address: Name or service not known',
+    ]
+    assert names
+
+
+def open_session(hosts: str, *, seconds: float | None = 30, port: int = 5432) -> connection.Session:
+    """Open a session as a store does."""
+    settings = connection.Settings(host=hosts, port=port, user="u", dbname="d", sslmode="disable", connect_timeout=60)
+    return connection.Session(settings, module="window", run_id="r", seconds=seconds)
+
+
+class Refusing:
+    """A libpq that reaches nobody."""
+
+    def __init__(self, *errors: str) -> None:
+        self.errors = errors
+        self.calls: list[dict[str, Any]] = []
+
+    def connect(self, **keywords: Any) -> None:
+        """Fail with the next error."""
+        self.calls.append(keywords)
+        raise psycopg2.OperationalError(self.errors[len(self.calls) - 1])
+
+
+@pytest.mark.usefixtures("names")
+def test_addresses_share_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is asked once, by its address and with its name, and as what it has to be; none takes the time of the others."""
+    libpq = Refusing("timeout expired", "FATAL: session is read-only", "timeout expired")
+    monkeypatch.setattr(psycopg2, "connect", libpq.connect)
+    with pytest.raises(Refusal, match="no answer within connect_timeout"):
+        open_session("db,old")
+    assert [(call["host"], call["hostaddr"]) for call in libpq.calls] == [
+        ("db", "127.0.0.2"),
+        ("db", "127.0.0.3"),
+        ("old", "::1"),
+    ]
+    assert {call["target_session_attrs"] for call in libpq.calls} == {"read-write"}
+    for call, most in zip(libpq.calls, (10, 15, 30), strict=True):
+        assert 1 <= call["connect_timeout"] <= most
+
+
+@pytest.mark.usefixtures("names")
+def test_a_refusal_of_a_name_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As libpq has it: the addresses of one name are one server."""
+    libpq = Refusing('FATAL: role "u" does not exist')
+    monkeypatch.setattr(psycopg2, "connect", libpq.connect)
+    with pytest.raises(Refusal, match="there is no role u on this server"):
+        open_session("db")
+
+
+@pytest.mark.usefixtures("names")
+def test_a_name_that_does_not_resolve_is_said() -> None:
+    with pytest.raises(Refusal, match="the host name gone does not resolve") as raised:
+        open_session("gone")
+    assert isinstance(raised.value.__cause__, psycopg2.OperationalError), "a store asks again"
+
+
+@pytest.mark.usefixtures("names")
+def test_libpq_resolves_no_name_of_its_own() -> None:
+    with socket.create_server(("127.0.0.2", 0)) as server:
+        port = server.getsockname()[1]
+    said = (
+        rf"d at db:{port} .*127\.0\.0\.2\", port {port} failed: Connection refused.*127\.0\.0\.3\", port {port} failed"
+    )
+    with pytest.raises(Refusal, match=said):
+        open_session("db", port=port)
+
+
+def test_a_module_leaves_names_to_libpq(monkeypatch: pytest.MonkeyPatch, names: list[str]) -> None:
+    libpq = Refusing("timeout expired")
+    monkeypatch.setattr(psycopg2, "connect", libpq.connect)
+    with pytest.raises(Refusal):
+        open_session("db,old", seconds=None)
+    (call,) = libpq.calls
+    assert (call["host"], call["connect_timeout"], call.get("hostaddr"), names) == ("db,old", 60, None, [])
+
+
+def test_a_pooler_is_asked_where_it_was_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By name, an address that does not answer would take the time; it has all of that for itself."""
+    asked: list[Any] = []
+    monkeypatch.setattr(connection, "is_pooled", lambda *_given: True)
+    monkeypatch.setattr(
+        connection, "refuse_shared_sessions", lambda _read, keywords, **given: asked.append((keywords, given))
+    )
+    monkeypatch.setattr(connection.Session, "_read_process", lambda _self: 1)
+    monkeypatch.setattr(connection.Session, "_identify", lambda _self, _psycopg2: None)
+    monkeypatch.setattr(connection.Session, "_check", lambda _self, **_given: None)
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as ours:
+        reached = SimpleNamespace(fileno=ours.fileno, info=SimpleNamespace(host="localhost"))
+        monkeypatch.setattr(psycopg2, "connect", lambda **_keywords: reached)
+        open_session("localhost")
+    ((keywords, given),) = asked
+    assert (keywords["host"], keywords["hostaddr"]) == ("localhost", "127.0.0.1")
+    assert 15 < given["seconds"] <= 30
+
+
 @pytest.mark.parametrize(
-    ("hosts", "option", "seconds", "share"),
-    [
-        ("a", 10, 30, 10),
-        ("a", 10, 4.9, 4),
-        ("a,b", 10, 30, 7),
-        ("a,b,c", 60, 30, 5),
-        ("a,b", 0, 30, 7),
-        ("a", 10, 0, 1),
-    ],
+    ("option", "seconds", "places", "share"),
+    [(10, 30, 1, 10), (10, 4.9, 1, 4), (10, 30, 4, 7), (60, 30, 6, 5), (0, 30, 4, 7), (10, 0, 1, 1)],
 )
-def test_hosts_share_the_time(hosts: str, option: int, seconds: float, share: int) -> None:
-    settings = connection.Settings(host=hosts, port=5432, user="u", dbname="d", connect_timeout=option)
-    assert connection._share_time(settings, seconds) == share
+def test_places_share_the_time(option: int, seconds: float, places: int, share: int) -> None:
+    assert connection._share_time(option, seconds, places) == share

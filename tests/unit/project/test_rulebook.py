@@ -42,6 +42,8 @@ def list_rules(rulebook: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 def test_schema_allows_it(rulebook: list[dict[str, Any]]) -> None:
     """And what the page puts in the place of its actions for an EDA controller; and refuses what is none."""
     Validate.rulebook(rulebook)
+    again = next(list_rules(rulebook))["action"]["run_playbook"].items() - {("name", "lowtide.ops.diagnose")}
+    assert again <= find_block("run_job_template:")["run_job_template"].items()
     for rule in list_rules(rulebook):
         rule["action"] = find_block("run_job_template:")
     Validate.rulebook(rulebook)
@@ -52,9 +54,13 @@ def test_schema_allows_it(rulebook: list[dict[str, Any]]) -> None:
 
 
 def test_starts_playbooks_that_read(rulebook: list[dict[str, Any]]) -> None:
-    """Each is one of the collection. It hands nothing of an alert to them, which would be a template to Ansible."""
-    actions = [rule["action"] for rule in list_rules(rulebook)]
-    assert actions == [{"run_playbook": {"name": f"lowtide.ops.{name}"}} for name in ("diagnose", "health")]
+    """Each is one of the collection. It hands nothing of an alert to them, which would be a template to Ansible.
+
+    A diagnosis fails where it could not read, and would else be missing for the hour; health fails with what it finds.
+    """
+    actions = [rule["action"]["run_playbook"] for rule in list_rules(rulebook)]
+    again = {"retries": 1, "delay": 60}
+    assert actions == [{"name": "lowtide.ops.diagnose", **again}, {"name": "lowtide.ops.health"}]
     assert {"diagnose", "health"} <= set(playbook_names())
 
 
@@ -65,6 +71,8 @@ def test_every_rule_is_throttled_and_asks_for_an_alert_that_fires(rulebook: list
         assert "event.labels.alertname" in rule["throttle"]["group_by_attributes"]
         assert rule["condition"].startswith('event.status == "firing" and event.labels.lowtide == ')
     assert "**Once an hour.**" in text(PAGE)
+    (route,) = find_block("route:")["route"]["routes"]
+    assert route["repeat_interval"] == "1h", "an alert that was forgotten comes again by then"
 
 
 def test_page_has_every_variable(rulebook: list[dict[str, Any]]) -> None:

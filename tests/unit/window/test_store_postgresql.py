@@ -3,11 +3,37 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
-from ansible_collections.lowtide.ops.plugins.plugin_utils._window.store_postgresql import SCHEMA
+import psycopg2
+import pytest
+
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window import store_postgresql
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window.events import WindowOpened
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window.lease import LeaseLost
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window.processes import Owner
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window.store_postgresql import SCHEMA, PostgresqlStore
 from support.checkout import text
+
+OPENED = WindowOpened(
+    token=2,
+    window="weekly",
+    window_id="weekly-1",
+    start="now",
+    mode="run",
+    steps=[],
+    selected=[],
+    control="control1",
+    ends=1.0,
+    version="1.0.0",
+)
 
 
 def list_statements(script: str) -> list[str]:
@@ -19,3 +45,109 @@ def list_statements(script: str) -> list[str]:
 def test_the_documented_tables_are_those_that_a_window_makes() -> None:
     documented = list_statements(text(Path("docs/window-store.sql")))
     assert [statement for statement in documented if statement.startswith("CREATE ")] == list_statements(SCHEMA)
+
+
+class Server:
+    """Keeps one lease and the lines of one journal, and ends the session of the first write after it has made it."""
+
+    def __init__(self) -> None:
+        self.lease: dict[str, Any] | None = None
+        self.lines: list[str] = []
+        self.renewals = 0
+        self.is_ended = False
+        self.forgets = False
+        """Whether the write is gone when the next session looks whether it is durable."""
+
+    def query(self, connection: SimpleNamespace, sql: str, values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+        """Answer a statement of the store."""
+        if sql == store_postgresql._READ:
+            return [(self.lease["record"],)] if self.lease else []
+        if sql == store_postgresql._NEWEST:
+            return [(1,)]
+        if sql == store_postgresql._END:
+            return [(1.0, len(self.lines), self.lines[-1] if self.lines else None)]
+        if sql == store_postgresql._RENEW:
+            self.renewals += 1
+            is_held = self.lease is not None and self.lease["token"] == values["token"] and not self.forgets
+            return [(1,)] if is_held else []
+        if sql == store_postgresql._WRITE:
+            if self.lease is not None:
+                return []
+            self.lease = dict(values)
+        else:
+            assert sql == store_postgresql._APPEND
+            self.lines.append(values["line"])
+        if not self.is_ended:
+            self.is_ended = True
+            connection.closed = 1
+            raise psycopg2.errors.AdminShutdown("terminating connection due to administrator command")
+        return [(1,)]
+
+
+class OneSession:
+    """A session of that server."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.connection = SimpleNamespace(closed=0)
+
+    def query(self, sql: str, values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+        """Ask the server."""
+        return self.server.query(self.connection, sql, values)
+
+    @contextmanager
+    def limit(self, _seconds: float) -> Iterator[None]:
+        """Let it take any time."""
+        yield
+
+    def __enter__(self) -> OneSession:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Server:
+    """It, behind every store."""
+    server = Server()
+    monkeypatch.setattr(PostgresqlStore, "_open", lambda *_given, **_options: OneSession(server))
+    return server
+
+
+@pytest.fixture
+def store() -> PostgresqlStore:
+    """A store of that server."""
+    return PostgresqlStore({"login_db": "windows"}, site="shop", ttl=60)
+
+
+@pytest.mark.parametrize("forgets", [False, True])
+def test_a_lease_whose_answer_was_lost_is_confirmed(server: Server, store: PostgresqlStore, *, forgets: bool) -> None:
+    """Who reads a commit waits for no standby; the answer to a later write of the same server is the standby's."""
+    server.forgets = forgets
+    if forgets:
+        with pytest.raises(LeaseLost):
+            store.acquire(Owner.from_pid(os.getpid()), "weekly-1")
+    else:
+        assert store.acquire(Owner.from_pid(os.getpid()), "weekly-1").token == 2
+    assert (server.is_ended, server.renewals) == (True, 1)
+
+
+@pytest.mark.parametrize("forgets", [False, True])
+def test_an_event_whose_answer_was_lost_is_confirmed(server: Server, store: PostgresqlStore, *, forgets: bool) -> None:
+    record = {"token": 2, "owner": Owner.from_pid(os.getpid()).as_dict(), "window_id": "weekly-1", "released": False}
+    server.lease = {"token": 2, "record": json.dumps({"v": 1, **record})}
+    server.forgets = forgets
+    if forgets:
+        with pytest.raises(LeaseLost):
+            store.append("weekly-1", OPENED)
+    else:
+        assert store.append("weekly-1", OPENED).at == 1.0
+    assert (len(server.lines), server.renewals) == (1, 1)
+
+
+def test_what_was_answered_needs_no_confirmation(server: Server, store: PostgresqlStore) -> None:
+    server.is_ended = True
+    assert store.acquire(Owner.from_pid(os.getpid()), "weekly-1").token == 2
+    store.append("weekly-1", OPENED)
+    assert server.renewals == 0
