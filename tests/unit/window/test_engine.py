@@ -547,7 +547,7 @@ def test_a_disk_that_became_read_only_lets_no_step_start_and_reverting_steps_run
     assert "maintained" not in simulation.world["db2"], "nothing is done that is not on record"
     assert "cannot be written" in simulation.closed["msg"]
     assert "Make room there, or bring its server back" in simulation.closed["msg"]
-    assert len(simulation.closed["warnings"]) == 2
+    assert len(simulation.closed["warnings"]) == 3
     assert "Read-only file system" in simulation.closed["warnings"][0]
     subprocess.run(["mount", "-o", "remount,rw", small_disk], check=True)
     simulation.before = lambda _step, _host: None

@@ -154,13 +154,13 @@ def test_it_says_why_it_ended(store: FileStore, start_controller: Start) -> None
     assert renewer.renew(store, 1, controller.pid, started - 1, interval=9) == "controller ended", "its pid was reused"
     with store.lock():
         store.release(1)
-        store.acquire(record.owner, "w@2")
+        token = store.acquire(record.owner, "w@2").token
     with pytest.raises(LeaseLost, match="held it with token 1, and now"):
         renewer.renew(store, 1, controller.pid, started, interval=9)
     controller.kill()
-    assert renewer.renew(store, 1, controller.pid, started, interval=9) == "controller ended"
+    assert renewer.renew(store, token, controller.pid, started, interval=9) == "controller ended"
     controller.wait()
-    assert renewer.renew(store, 1, controller.pid, started, interval=9) == "controller ended"
+    assert renewer.renew(store, token, controller.pid, started, interval=9) == "controller ended"
 
 
 @pytest.mark.parametrize("barred", [MISSING, BARRED], ids=["missing", "barred"])
