@@ -65,7 +65,8 @@ POINTERS = {
 }
 LINKS = ("success_nodes", "failure_nodes", "always_nodes")
 JSON_TEXTS = ("extra_vars", "variables", "source_vars")
-REFUSED_KINDS = ("galaxy", "scm", "registry")
+TAKEN_KINDS = ("ssh", "vault", "cloud", "net", "kubernetes")
+"""Kinds of credentials that a job takes."""
 NO_PAGE = (
     '\n<!doctype html>\n<html lang="en">\n<head>\n  <title>Not Found</title>\n</head>\n<body>\n'
     "  <h1>Not Found</h1><p>The requested resource was not found on this server.</p>\n</body>\n</html>\n"
@@ -214,11 +215,13 @@ class AwxObjects(AwxUpdates):
             raise RefusedError(NO_PAGE, 404)
         objects = self.list_unified() if kind == "unified_job_templates" else self.kinds[kind]
         wanted = {key: value for key, value in query.items() if key not in ("page", "page_size", "order_by")}
+        label = wanted.pop("labels__id", None)
         either = {key.removeprefix("or__"): wanted.pop(key) for key in list(wanted) if key.startswith("or__")}
         found = [
             self.show(obj)
             for obj in objects.values()
             if all(str(obj.get(key)) == value for key, value in wanted.items())
+            and (label is None or int(label) in self.associated.get((kind, obj["id"], "labels"), []))
             and (not either or any(str(obj.get(key)) == value for key, value in either.items()))
         ]
         return 200, {"count": len(found), "next": None, "previous": None, "results": found}
@@ -305,11 +308,14 @@ class AwxObjects(AwxUpdates):
         if credential is None:
             raise RefusedError({"detail": "Credential matching query does not exist."})
         kind = self.kinds["credential_types"][credential["credential_type"]]
-        if kind["kind"] in REFUSED_KINDS:
+        if kind["kind"] not in TAKEN_KINDS:
             raise RefusedError({"error": f"Cannot assign a Credential of kind `{kind['kind']}`."})
-        present = {self.kinds["credentials"][item]["credential_type"] for item in ids if item != number}
-        if kind["id"] in present and kind["kind"] != "vault":
-            raise RefusedError({"error": f"Cannot assign multiple {kind['name']} credentials."})
+        others = [self.kinds["credentials"][item] for item in ids if item != number]
+        same = [item for item in others if item["credential_type"] == kind["id"]]
+        vault = credential["inputs"].get("vault_id") if kind["kind"] == "vault" else None
+        if any((item["inputs"].get("vault_id") if kind["kind"] == "vault" else None) == vault for item in same):
+            shown = f"{kind['name']} (id={vault})" if vault else kind["name"]
+            raise RefusedError({"error": f"Cannot assign multiple {shown} credentials."})
 
     def _check_link(self, node: Json, part: str, number: int) -> None:
         nodes = self.kinds["workflow_job_template_nodes"]
@@ -478,6 +484,12 @@ class AwxObjects(AwxUpdates):
         else:
             state = "ok" if obj["local_path"] else "missing"
         given["status"] = obj["status"] = state
+
+    def _check_execution_environments(self, obj: Json, given: Json) -> None:
+        """By the source, not recorded: ExecutionEnvironmentSerializer.validate_organization."""
+        there = self.kinds["execution_environments"].get(obj.get("id") or 0, {})
+        if there and given.get("organization") and given["organization"] != there["organization"]:
+            raise RefusedError({"organization": ["Cannot change the organization of an execution environment"]})
 
     def _check_inventory_sources(self, obj: Json, given: Json) -> None:
         del given

@@ -80,6 +80,15 @@ def test_no_input_is_a_variable_of_awx() -> None:
     assert taken & set(options) == set()
 
 
+def test_a_certificate_of_postgresql_proves_the_server() -> None:
+    """Under libpq's default the authority would be asked for, and prove nothing."""
+    kinds = {
+        kind["name"]: kind["injectors"]
+        for kind in load_yaml(Path("roles/awx/vars/main.yml"))["__awx_all_credential_types"]
+    }
+    assert kinds["lowtide PostgreSQL certificate"]["env"]["PGSSLMODE"] == "verify-full"
+
+
 def test_credential_types_of_the_role_are_taken() -> None:
     """Each of them, and as it is: a second run would change it otherwise."""
     kinds = load_yaml(Path("roles/awx/vars/main.yml"))["__awx_all_credential_types"]

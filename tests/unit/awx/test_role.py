@@ -78,14 +78,20 @@ def write_site(folder: Path, awx: AwxStandIn, **changed: Any) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[AwxStandIn, list[str]]]:
-    """An AWX in which the role has been performed once, and the arguments to perform it again."""
+def first(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[AwxStandIn, list[str], list[Any]]]:
+    """An AWX in which the role has been performed once, the arguments to perform it again, and what was written."""
     with AwxStandIn(make_collection_folders(playbook_names())) as awx:
         arguments = write_site(tmp_path_factory.mktemp("site"), awx)
         run = run_playbook("lowtide.ops.awx", *arguments, timeout=BOUND)
         assert run.rc == 0, run.stdout + run.stderr
         assert "[WARNING]" not in run.stderr, run.stderr
-        yield awx, arguments
+        yield awx, arguments, list(awx.writes)
+
+
+@pytest.fixture(scope="module")
+def made(first: tuple[AwxStandIn, list[str], list[Any]]) -> tuple[AwxStandIn, list[str]]:
+    """That AWX, and the arguments to perform it again."""
+    return first[:2]
 
 
 def test_templates_are_complete(made: tuple[AwxStandIn, list[str]]) -> None:
@@ -203,6 +209,18 @@ def test_the_workflow_waits_for_approval(made: tuple[AwxStandIn, list[str]]) -> 
     ) == ["shop chat"]
 
 
+def test_the_window_is_linked_as_soon_as_it_is_there(first: tuple[AwxStandIn, list[str], list[Any]]) -> None:
+    """AWX starts each node that nothing leads to: a run that ends in between leaves no window without its approval."""
+    awx, _arguments, writes = first
+    paths = [path for _method, path, _body in writes]
+    names = {number: node["identifier"] for number, node in awx.kinds["workflow_job_template_nodes"].items()}
+    linked = [index for index, path in enumerate(paths) if path.endswith("/success_nodes/")]
+    assert [names[writes[index][2]["id"]] for index in linked] == ["window", "approve", "window check", "inventory"]
+    nodes = [index for index, path in enumerate(paths) if path == "/api/v2/workflow_job_template_nodes/"]
+    assert writes[nodes[-1]][2]["identifier"] == "window"
+    assert linked[0] == nodes[-1] + 1, "nothing else is written before its link"
+
+
 def test_teams_may_what_is_declared(made: tuple[AwxStandIn, list[str]]) -> None:
     """And read what they decide on, nothing else."""
     awx, _arguments = made
@@ -278,7 +296,10 @@ def test_a_second_run_changes_nothing(made: tuple[AwxStandIn, list[str]]) -> Non
 
 
 def test_what_is_not_declared_is_turned_off(made: tuple[AwxStandIn, list[str]], tmp_path: Path) -> None:
-    """A schedule that is on; that of others stays. What AWX does to long jobs is said, with the day it leaves out."""
+    """A schedule that is on, of a template that is declared no more too; those of others stay, whatever its label.
+
+    What AWX does to long jobs is said, with the day it leaves out.
+    """
     awx, _arguments = made
     awx.find("schedules", "shop weekly")["enabled"] = True
     awx.find("projects", "operations").update({"scm_update_on_launch": True, "allow_override": True, "timeout": 0})
@@ -289,17 +310,26 @@ def test_what_is_not_declared_is_turned_off(made: tuple[AwxStandIn, list[str]], 
         "unified_job_template": awx.find("projects", "operations")["id"],
     }
     awx.keep("schedules", other)
+    mend, weekly = awx.find("job_templates", "shop mend"), awx.find("schedules", "shop weekly")
+    awx.keep("job_templates", {**mend, "id": 90, "name": "deploy of others"})
+    awx.associated["job_templates", 90, "labels"] = [awx.find("labels", "shop")["id"]]
+    for number, name, template in ((97, "shop mending", mend["id"]), (98, "of a template of others", 90)):
+        own = {"id": number, "name": name, "extra_data": {}, "unified_job_template": template}
+        awx.keep("schedules", {**weekly, **own})
     awx.keep("instance_groups", {"id": 9, "name": "default", "is_container_group": True})
     awx.settings["DEFAULT_JOB_IDLE_TIMEOUT"] = 600
     renamed = {"name": "new", "time": "02:30", "zone": "Europe/Berlin", "weekdays": ["sun"], "enabled": True}
     awx.writes.clear()
-    arguments = write_site(tmp_path, awx, awx_schedules=[renamed], awx_synchronise=True)
+    changed = {"awx_schedules": [renamed], "awx_procedures": SITE["awx_procedures"][:1]}
+    arguments = write_site(tmp_path, awx, **changed, awx_synchronise=True)
     run = run_playbook("lowtide.ops.awx", *arguments, timeout=BOUND)
     assert run.rc == 0, run.stdout + run.stderr
     on = {item["name"]: item["enabled"] for item in awx.kinds["schedules"].values()}
-    assert on == {"shop weekly": False, "shop new": True, "of others": True}
+    of_others = {"of others": True, "of a template of others": True}
+    assert on == {"shop weekly": False, "shop mending": False, "shop new": True, **of_others}
     said = " ".join(run.stdout.split())
-    assert "msg: inventory shop, new, schedule shop weekly turned off, as it is not declared" in said, run.stdout
+    off = [f"schedule {name} turned off, as it is not declared" for name in ("shop mending", "shop weekly")]
+    assert f"msg: inventory shop, new, {', '.join(off)}" in said, run.stdout
     updates = [path.split("/")[3] for _method, path, _body in awx.writes if path.endswith("/update/")]
     assert updates == ["projects", "inventory_sources"]
     assert re.search(
@@ -324,6 +354,7 @@ MINIMAL: dict[str, Any] = {
     "awx_procedures": [],
 }
 UNSEEN = "c2VjcmV0LW9mLXRoZS1zaXRl"
+VAULTS = [{"name": f"vault {name}", "type": "Vault", "inputs": {"vault_id": name}} for name in ("one", "two")]
 KUBECONFIG = {"name": "shop cluster", "type": "lowtide kubeconfig"}
 
 
@@ -377,13 +408,18 @@ def test_a_refused_secret_is_not_printed(tmp_path: Path, verbosity: str, changed
 
 
 def test_an_awx_that_runs_no_jobs_gets_its_objects(tmp_path: Path) -> None:
-    """All of them, beside another organization with an inventory of that name.
+    """All of them, beside another organization with an inventory of that name, with an execution environment of none.
 
-    It is said that no job has hosts yet, and that this account cannot see the settings.
+    A job has two passwords of Ansible Vault. It is said that no job has hosts yet, and that this account cannot see
+    the settings.
     """
     with AwxStandIn(make_collection_folders(playbook_names())) as awx:
         awx.account["is_superuser"] = False
-        arguments = write_site(tmp_path, awx, **MINIMAL)
+        image = {"awx_image": "registry.example.org/lowtide:1", "awx_execution_environment": "lowtide"}
+        arguments = write_site(tmp_path, awx, **{**MINIMAL, **image, "awx_credentials": VAULTS})
+        awx.ask(
+            "POST", "/api/v2/execution_environments/", {"name": "lowtide", "image": "registry.example.org/lowtide:0"}
+        )
         staging = awx.ask("POST", "/api/v2/organizations/", {"name": "Staging"})[1]["id"]
         awx.ask("POST", "/api/v2/inventories/", {"name": "shop", "organization": staging})
         organization = awx.ask("POST", "/api/v2/organizations/", {"name": "Operations"})[1]["id"]
@@ -400,6 +436,9 @@ def test_an_awx_that_runs_no_jobs_gets_its_objects(tmp_path: Path) -> None:
         assert awx.find("workflow_job_templates", "shop approved window")
         inventory = awx.kinds["inventories"][awx.find("job_templates", "shop window")["inventory"]]
         assert inventory["organization"] == organization
+        environment = awx.find("execution_environments", "lowtide")
+        assert (environment["image"], environment["organization"]) == (image["awx_image"], None)
+        assert awx.list_associated("job_templates", "shop window", "credentials") == ["vault one", "vault two"]
 
 
 def test_check_mode_of_an_empty_awx_writes_nothing(tmp_path: Path) -> None:
@@ -423,11 +462,20 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "one type twice": (
         {"awx_credentials": [{"name": name, "type": "lowtide kubeconfig"} for name in ("a", "b")]},
-        "credentials a, b, of the types lowtide kubeconfig, lowtide kubeconfig: a job takes one of each type, of Vault",
+        "credentials a, b, of the types lowtide kubeconfig, lowtide kubeconfig: a job takes one of each type, of Vault"
+        " several with another vault_id each",
     ),
     "of no job": (
         {"awx_credentials": [{"name": "git", "type": "Source Control"}]},
-        "credentials git, of the types Source Control: a job takes one of each type, of Vault several, and none of",
+        "credentials git, of the types Source Control: a job takes one of each type",
+    ),
+    "of another service": (
+        {"awx_credentials": [{"name": "hashi", "type": "HashiCorp Vault Secret Lookup"}]},
+        "credentials hashi, of the types HashiCorp Vault Secret Lookup: a job takes one of each type",
+    ),
+    "vaults that are one": (
+        {"awx_credentials": [{"name": name, "type": "Vault"} for name in ("a", "b")]},
+        "credentials a, b, of the types Vault, Vault: a job takes one of each type, of Vault several with another",
     ),
     "answer of another type": (
         {"awx_schedules": [{"name": "s", "time": "01:00", "zone": "UTC", "answers": {"window_only": "backup"}}]},

@@ -67,6 +67,34 @@ def test_launch_is_answered_as_it_was(awx: AwxStandIn, name: str) -> None:
     assert (status, body) == (case["status"], expected)
 
 
+def test_several_vaults_are_told_apart_by_their_id() -> None:
+    """As Credential.unique_hash of the source has it: the type, and the id where there is one."""
+    awx = AwxStandIn()
+    load_recorded_world(awx)
+    kind = awx.find("credential_types", "Vault")["id"]
+    awx.associated["job_templates", 14, "credentials"] = []
+
+    def add(number: int, inputs: dict[str, Any]) -> tuple[int, Any]:
+        given = {"id": number, "name": f"vault {number}", "credential_type": kind, "inputs": inputs}
+        awx.keep("credentials", given)
+        return awx.ask("POST", "/api/v2/job_templates/14/credentials/", {"id": number})
+
+    assert [add(50, {})[0], add(51, {"vault_id": "one"})[0]] == [204, 204]
+    assert add(52, {}) == (400, {"error": "Cannot assign multiple Vault credentials."})
+    assert add(53, {"vault_id": "one"}) == (400, {"error": "Cannot assign multiple Vault (id=one) credentials."})
+
+
+def test_an_execution_environment_stays_where_it_is() -> None:
+    """In its organization, or in none."""
+    awx = AwxStandIn()
+    path = "/api/v2/execution_environments/"
+    organization = awx.ask("POST", "/api/v2/organizations/", {"name": "Operations"})[1]["id"]
+    made = awx.ask("POST", path, {"name": "lowtide", "image": "one"})[1]["url"]
+    refused = {"organization": ["Cannot change the organization of an execution environment"]}
+    assert awx.ask("PATCH", made, {"organization": organization}) == (400, refused)
+    assert awx.ask("PATCH", made, {"image": "two"})[0] == 200
+
+
 def test_enough_was_compared() -> None:
     """All recorded requests, none of them by a list that somebody shortened."""
     assert (len(CASES), len(LAUNCHES)) == (156, 27)
