@@ -225,7 +225,8 @@ def have_lost_dcs(cluster: Cluster) -> bool:
 def check_without_dcs(east: Cluster, region: Region) -> None:
     """F23: the members answer, and none reads the DCS."""
     with region.etcd.stopped():
-        wait_until(lambda: have_lost_dcs(east), "the members know it")
+        # One that starts again may hold a question for a minute by itself.
+        wait_until(lambda: have_lost_dcs(east), "the members know it", seconds=240)
         run = declare(east, leader=other(east), request_timeout=2)
     assert run.failed
     assert run["error"]["refused"]

@@ -101,7 +101,8 @@ def test_templates_are_complete(made: tuple[AwxStandIn, list[str]]) -> None:
     (recorded,) = [item["object"] for item in load("objects") if item["object"].get("name") == "window"]
     assert set(template) - {"summary_fields"} == set(recorded) - {"created", "modified"}
     assert json.loads(awx.find("workflow_job_templates", "shop approved window")["extra_vars"]) == {
-        "window_site": "shop"
+        "window_site": "shop",
+        "window_approved_only": True,
     }
     own = OWN | {"timeout"}
     assert {name: template[name] for name in set(recorded) & set(template) - own} == {
@@ -314,7 +315,7 @@ def test_what_is_not_declared_is_turned_off(made: tuple[AwxStandIn, list[str]], 
     awx.keep("job_templates", {**mend, "id": 90, "name": "deploy of others"})
     awx.associated["job_templates", 90, "labels"] = [awx.find("labels", "shop")["id"]]
     for number, name, template in ((97, "shop mending", mend["id"]), (98, "of a template of others", 90)):
-        own = {"id": number, "name": name, "extra_data": {}, "unified_job_template": template}
+        own: dict[str, Any] = {"id": number, "name": name, "extra_data": {}, "unified_job_template": template}
         awx.keep("schedules", {**weekly, **own})
     awx.keep("instance_groups", {"id": 9, "name": "default", "is_container_group": True})
     awx.settings["DEFAULT_JOB_IDLE_TIMEOUT"] = 600
