@@ -9,12 +9,12 @@ Private to lowtide.ops: do not import from other collections.
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from .files import write_atomically
 
 Json = dict[str, Any]
 
@@ -39,10 +39,4 @@ class PartCopies:
     def remember(self, read: Json) -> None:
         """Keep an object as it was read, where there is room: without a copy it is read again."""
         with suppress(OSError):
-            descriptor, temporary = tempfile.mkstemp(dir=self.folder)
-            try:
-                with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                    json.dump(read, file)
-                os.replace(temporary, self._find(read["metadata"]))
-            except OSError:
-                os.unlink(temporary)
+            write_atomically(self._find(read["metadata"]), json.dumps(read), is_durable=False)

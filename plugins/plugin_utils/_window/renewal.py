@@ -11,11 +11,11 @@ wall clock, which may be set back, is put right after that.
 from __future__ import annotations
 
 import json
-import os
 import time
 from pathlib import Path
 from typing import NamedTuple
 
+from .files import write_atomically
 from .processes import end_process, start_ticks
 
 SIGN = "lowtide_window_renewed"
@@ -55,9 +55,7 @@ class Sign:
 
     def write(self, begun: Moment) -> None:
         """Tell that the lease was renewed by a request that began then."""
-        whole = self.path.with_name(f"{self.path.name}.{os.getpid()}")
-        whole.write_text(json.dumps(begun), encoding="utf-8")
-        whole.replace(self.path)
+        write_atomically(self.path, json.dumps(begun), is_durable=False)
         self._error.unlink(missing_ok=True)
 
     def measure_age(self) -> float | None:

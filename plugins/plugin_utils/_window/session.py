@@ -28,6 +28,7 @@ from typing import Any, TypeVar
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import OpsError
 
 from .events import Event
+from .files import write_atomically
 from .lease import LeaseLost, find_interval, make_run_marker
 from .places import Place
 from .processes import ENVIRONMENT_MARK
@@ -35,7 +36,7 @@ from .renewal import SIGN, Moment, Sign, read_tick
 from .rules import WindowRules
 from .state import WindowState, compute_state
 from .store import Store, StoreUnreachable
-from .store_file import FileStore, make_slug, write_atomically
+from .store_file import FileStore, make_slug
 
 Written = TypeVar("Written")
 CONTEXT_FILE = "lowtide_window.json"

@@ -15,7 +15,6 @@ import fcntl
 import json
 import os
 import re
-import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -26,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from .events import Event
+from .files import apply_group_access, find_shared_bits, sync_directory, write_atomically
 from .journal import Lines, decode_last_line, decode_lines, encode_line
 from .lease import TTL, LeaseRecord
 from .processes import Owner
@@ -89,7 +89,7 @@ class FileStore(Store):
         for path in (*reversed(missing), self.directory / "journals", self.directory / "reports"):
             if not path.exists():
                 path.mkdir(mode=0o700, exist_ok=True)
-                os.chmod(path, 0o700 | _find_shared_bits(path.parent, is_directory=True))
+                os.chmod(path, 0o700 | find_shared_bits(path.parent, is_directory=True))
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -238,7 +238,7 @@ class FileStore(Store):
         finally:
             os.close(descriptor)
         if created:
-            _apply_group_access(path)
+            apply_group_access(path)
             sync_directory(path.parent)
         self._ends[name] = (size + len(line), count + 1)
         return event
@@ -271,43 +271,5 @@ def _open_lock(path: Path) -> int:
             raise
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     if created:
-        _apply_group_access(path)
+        apply_group_access(path)
     return descriptor
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Replace the file as a whole, durably, with the group permissions of its directory."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as handle:
-            handle.write(text)
-            handle.flush()
-            os.fsync(handle.fileno())
-        _apply_group_access(Path(temporary))
-        os.replace(temporary, path)
-    except OSError:
-        os.unlink(temporary)
-        raise
-    sync_directory(path.parent)
-
-
-def sync_directory(path: Path) -> None:
-    """Make a name created in the directory survive a power cut."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _find_shared_bits(parent: Path, *, is_directory: bool = False) -> int:
-    """Return the group bits that something new in the directory ``parent`` gets: none unless its group may write
-    there."""
-    mode = parent.stat().st_mode
-    if not mode & stat.S_IWGRP or mode & stat.S_IWOTH:
-        return 0
-    return 0o2070 if is_directory else 0o060
-
-
-def _apply_group_access(path: Path) -> None:
-    os.chmod(path, 0o600 | _find_shared_bits(path.parent))

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import Refusal
 
+from .files import write_atomically
 from .results import Result
 from .state import SUCCESSFUL
-from .store_file import write_atomically
 
 VERDICT_FILE = "lowtide_window_verdict.json"
 

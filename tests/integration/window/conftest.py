@@ -91,6 +91,10 @@ class KubernetesPlace:
         """Return the client of another run, which shares no directory with others."""
         return self.connect_in(Path(tempfile.mkdtemp(dir=self.folder)))
 
+    def connect_through(self, url: str) -> KubernetesStore:
+        """Return one more client of the same run, by the lab's proxy at ``url``, which has credentials of its own."""
+        return KubernetesStore({"host": url, "namespace": self.namespace}, site=SITE, ttl=TTL, folder=self.folder)
+
     def connect_in(self, folder: Path) -> KubernetesStore:
         """Return a client of the run with this directory."""
         return KubernetesStore(self.connection, site=SITE, ttl=TTL, folder=folder, patience=self.patience)

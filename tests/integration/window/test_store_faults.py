@@ -201,8 +201,7 @@ def test_an_api_server_that_does_not_answer_is_an_oserror_in_time(
     kubernetes_place: KubernetesPlace, lab: dict[str, Any]
 ) -> None:
     with KubernetesProxy(lab["kubernetes"]["kubeconfig"]) as proxy:
-        connection = {"host": proxy.url, "namespace": kubernetes_place.namespace}
-        store = KubernetesStore(connection, site="shop/prod", ttl=TTL, folder=kubernetes_place.folder)
+        store = kubernetes_place.connect_through(proxy.url)
         token = take(store, me()).token
     store.patience = 0.2
     for call in list_calls(store, token):
@@ -270,8 +269,7 @@ def test_an_event_whose_answer_is_lost_is_written_once_in_kubernetes(
     kubernetes_place: KubernetesPlace, lab: dict[str, Any]
 ) -> None:
     with KubernetesProxy(lab["kubernetes"]["kubeconfig"]) as proxy:
-        connection = {"host": proxy.url, "namespace": kubernetes_place.namespace}
-        store = KubernetesStore(connection, site="shop/prod", ttl=TTL, folder=kubernetes_place.folder)
+        store = kubernetes_place.connect_through(proxy.url)
         token = take(store, me()).token
         for number, verb in enumerate(("POST", "PATCH", "PATCH")):
             reset = "before" if number == 2 else "after"

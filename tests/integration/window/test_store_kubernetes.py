@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -50,7 +51,6 @@ def test_a_run_reads_an_object_of_a_journal_that_is_full_once(
 ) -> None:
     monkeypatch.setattr(store_kubernetes, "PART_BYTES", 3000)
     with KubernetesProxy(lab["kubernetes"]["kubeconfig"]) as proxy:
-        connection = {"host": proxy.url, "namespace": kubernetes_place.namespace}
         read: list[str] = []
         own = proxy.respond
 
@@ -60,15 +60,16 @@ def test_a_run_reads_an_object_of_a_journal_that_is_full_once(
 
         monkeypatch.setattr(proxy, "respond", note)
         for number in range(12):  # each task of a run is a process of its own
-            store = KubernetesStore(connection, site="shop/prod", ttl=TTL, folder=kubernetes_place.folder)
+            store = kubernetes_place.connect_through(proxy.url)
             append(store, make_planned(f"db{number}", "x" * 900))
         read.clear()
-        store = KubernetesStore(connection, site="shop/prod", ttl=TTL, folder=kubernetes_place.folder)
+        store = kubernetes_place.connect_through(proxy.url)
         assert [event.host for event in store.load(NAME)] == [f"db{number}" for number in range(12)]  # type: ignore[attr-defined]
         journals = [path.partition("?")[0].rpartition("/")[2] for path in read if "configmaps" in path]
         assert len(journals) == 2, "the list of their metadata, and the last one"
         assert journals[1].endswith("-5")
-        elsewhere = KubernetesStore(connection, site="shop/prod", ttl=TTL, folder=kubernetes_place.folder / "..")
+        another_run = replace(kubernetes_place, folder=kubernetes_place.folder / "..")
+        elsewhere = another_run.connect_through(proxy.url)
         assert elsewhere.load(NAME) == store.load(NAME)
 
 
@@ -114,8 +115,7 @@ def test_the_time_of_an_acquisition_is_that_of_no_renewal(kubernetes_place: Kube
 def test_a_renewal_that_did_not_happen_is_told(kubernetes_place: KubernetesPlace, lab: dict[str, Any]) -> None:
     """The server answers writes with 500, as where an admission webhook is down; the record is as it was."""
     with KubernetesProxy(lab["kubernetes"]["kubeconfig"]) as proxy:
-        connection = {"host": proxy.url, "namespace": kubernetes_place.namespace}
-        store = KubernetesStore(connection, site="shop/prod", ttl=TTL, folder=kubernetes_place.folder)
+        store = kubernetes_place.connect_through(proxy.url)
         token = take(store, me()).token
         append(store, make_planned("db1"))
         store.patience = 1.0
@@ -133,8 +133,7 @@ def test_an_api_server_that_keeps_silent_is_an_oserror_in_time(
 ) -> None:
     """It accepts the question, as one does whose storage hangs."""
     with KubernetesProxy(lab["kubernetes"]["kubeconfig"]) as proxy:
-        connection = {"host": proxy.url, "namespace": kubernetes_place.namespace}
-        store = KubernetesStore(connection, site="shop/prod", ttl=TTL, folder=kubernetes_place.folder)
+        store = kubernetes_place.connect_through(proxy.url)
         token = take(store, me()).token
         store.patience = 0.5
         for verb, call in (

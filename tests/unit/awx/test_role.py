@@ -100,7 +100,8 @@ def test_templates_are_complete(made: tuple[AwxStandIn, list[str]]) -> None:
     template = awx.find("job_templates", "shop window")
     (recorded,) = [item["object"] for item in load("objects") if item["object"].get("name") == "window"]
     assert set(template) - {"summary_fields"} == set(recorded) - {"created", "modified"}
-    assert "window_approved_only" in awx.find("workflow_job_templates", "shop approved window")["extra_vars"]
+    workflow = awx.find("workflow_job_templates", "shop approved window")
+    assert json.loads(workflow["extra_vars"]) == {"window_site": "shop", "window_approved_only": True}
     own = OWN | {"timeout"}
     assert {name: template[name] for name in set(recorded) & set(template) - own} == {
         name: value for name, value in recorded.items() if name in set(template) - own
@@ -311,9 +312,8 @@ def test_what_is_not_declared_is_turned_off(made: tuple[AwxStandIn, list[str]], 
     mend, weekly = awx.find("job_templates", "shop mend"), awx.find("schedules", "shop weekly")
     awx.keep("job_templates", {**mend, "id": 90, "name": "deploy of others"})
     awx.associated["job_templates", 90, "labels"] = [awx.find("labels", "shop")["id"]]
-    for number, name, template in ((97, "shop mending", mend["id"]), (98, "of a template of others", 90)):
-        own: dict[str, Any] = {"id": number, "name": name, "extra_data": {}, "unified_job_template": template}
-        awx.keep("schedules", {**weekly, **own})
+    for number, name, of in ((97, "shop mending", mend["id"]), (98, "of a template of others", 90)):
+        awx.keep("schedules", {**weekly, "id": number, "name": name, "extra_data": {}, "unified_job_template": of})
     awx.keep("instance_groups", {"id": 9, "name": "default", "is_container_group": True})
     awx.settings["DEFAULT_JOB_IDLE_TIMEOUT"] = 600
     renamed = {"name": "new", "time": "02:30", "zone": "Europe/Berlin", "weekdays": ["sun"], "enabled": True}

@@ -154,8 +154,8 @@ LEVELS = {
     ],
     "module_utils._s3": [["errors"], ["bucket", "connection"], ["versions"]],
     "plugin_utils._window": [
-        ["containers", "declaration", "events", "inputs", "options", "part_copies", "processes", "schedule", "version"],
-        ["journal", "lease", "preload", "renewal", "results", "state"],
+        ["containers", "declaration", "events", "files", "inputs", "options", "processes", "schedule", "version"],
+        ["journal", "lease", "part_copies", "preload", "renewal", "results", "state"],
         ["rules", "store"],
         ["report", "store_file", "store_kubernetes", "store_postgresql"],
         ["occurrences", "places", "report_html", "report_text", "verdict"],

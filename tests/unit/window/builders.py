@@ -24,6 +24,7 @@ from ansible_collections.lowtide.ops.plugins.plugin_utils._window.events import 
     WindowClosed,
     WindowOpened,
 )
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window.renewal import Moment
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.rules import HostContext, WindowRules
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.state import WindowState, compute_state
 
@@ -172,6 +173,11 @@ def list_files(directory: Path) -> dict[str, bytes]:
     return {
         str(path.relative_to(directory)): path.read_bytes() for path in sorted(directory.rglob("*")) if path.is_file()
     }
+
+
+def ago(seconds: float) -> Moment:
+    """Return a time before this one."""
+    return Moment(*(value - seconds for value in Moment.now()))
 
 
 def wait_until(condition: Callable[[], bool], *, seconds: float = 10.0) -> bool:

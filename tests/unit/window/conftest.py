@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window import opening
 from support.store_contract import start_controller
 
 from .simulation import Simulation
@@ -39,6 +40,12 @@ def simulation(tmp_path: Path) -> Iterator[Simulation]:
     simulation = Simulation(tmp_path)
     yield simulation
     simulation.end_controller()
+
+
+@pytest.fixture
+def on_volume(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The directory of the site is on a volume, also where a run is a job of AWX."""
+    monkeypatch.setattr(opening, "refuse_fleeting_directory", lambda *_arguments, **_options: None)
 
 
 @pytest.fixture

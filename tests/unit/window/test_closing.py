@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import Refusal
-from ansible_collections.lowtide.ops.plugins.plugin_utils._window import opening
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.closing import (
     attach_report,
     close_window,
@@ -73,8 +72,8 @@ def test_a_report_that_is_too_large_for_a_job_is_left_in_the_store() -> None:
     assert len(attached["report_text"]) < 200
 
 
-def test_the_awx_job_is_on_record_and_in_the_report(simulation: Simulation, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(opening, "refuse_fleeting_directory", lambda *_arguments, **_options: None)  # as with a volume
+@pytest.mark.usefixtures("on_volume")
+def test_the_awx_job_is_on_record_and_in_the_report(simulation: Simulation) -> None:
     job = {"id": "12", "user": "alice", "template": "window", "launch": "scheduled", "schedule": "nightly"}
     assert simulation.run(start="monday", job=job) == "succeeded"
     assert (

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import Refusal
-from ansible_collections.lowtide.ops.plugins.plugin_utils._window import opening
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.declaration import Step
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.events import WindowOpened
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.opening import (
@@ -358,9 +357,8 @@ def declare_time(hours: float, *, now: float = 1_800_000_000.0) -> list[dict[str
     return [{"time": f"{datetime.fromtimestamp(now + hours * 3600, UTC):%H:%M}", "zone": "UTC"}]
 
 
-def test_check_mode_outside_of_the_declared_times_predicts_the_next_one(
-    simulation: Simulation, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("on_volume")
+def test_check_mode_outside_of_the_declared_times_predicts_the_next_one(simulation: Simulation) -> None:
     now = 1_800_000_000.0
     simulation.clock = lambda: now
     times = declare_time(3)
@@ -370,7 +368,6 @@ def test_check_mode_outside_of_the_declared_times_predicts_the_next_one(
     assert simulation.opened["window_id"] == "weekly@2027-01-15T11:00:00Z"
     (warning,) = simulation.opened["warnings"]
     assert "no declared time is on now, so this is the prediction for the next one, 2027-01-15T11:00:00Z" in warning
-    monkeypatch.setattr(opening, "refuse_fleeting_directory", lambda *_arguments, **_options: None)
     assert "no declared time is on now" in simulation.run(times=times, job={"id": "1", "workflow_id": "9"}), (
         "to approve"
     )
@@ -383,8 +380,8 @@ def test_check_mode_outside_of_the_declared_times_predicts_the_next_one(
 # -- what was approved ----------------------------------------------------------------------------------------------
 
 
-def test_what_runs_is_what_the_check_mode_has_shown(simulation: Simulation, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(opening, "refuse_fleeting_directory", lambda *_arguments, **_options: None)
+@pytest.mark.usefixtures("on_volume")
+def test_what_runs_is_what_the_check_mode_has_shown(simulation: Simulation) -> None:
     job = {"id": "1", "launch": "workflow", "workflow": "nightly", "template": "window", "revision": "4f1c"}
     simulation.check_mode = True
     assert simulation.run(job=job) == "succeeded"
@@ -409,12 +406,10 @@ def test_what_runs_is_what_the_check_mode_has_shown(simulation: Simulation, monk
     assert simulation.restore(job={**job, "revision": "9b2e"}, approved=artifact) == "no_changes"
 
 
+@pytest.mark.usefixtures("on_volume")
 @pytest.mark.parametrize("approved", [{}, {"window": "weekly", "shown": {"site": "another"}}])
-def test_a_window_that_follows_an_approval_needs_what_was_shown(
-    simulation: Simulation, monkeypatch: pytest.MonkeyPatch, approved: Any
-) -> None:
+def test_a_window_that_follows_an_approval_needs_what_was_shown(simulation: Simulation, approved: Any) -> None:
     """AWX loses an artifact now and then; that of another site is none."""
-    monkeypatch.setattr(opening, "refuse_fleeting_directory", lambda *_arguments, **_options: None)
     job = {"id": "1", "launch": "workflow", "workflow": "nightly", "template": "window"}
     cause = simulation.run(job=job, approved=approved, approved_only=True)
     assert "nothing is known of what its check mode has shown, though this run follows an approval" in cause

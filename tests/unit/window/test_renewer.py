@@ -29,7 +29,7 @@ from ansible_collections.lowtide.ops.plugins.plugin_utils._window.renewal import
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.store_file import FileStore
 from support.window_stores import start_process
 
-from .builders import wait_until
+from .builders import ago, wait_until
 from .simulation import Simulation
 
 Start = Callable[[], subprocess.Popen[bytes]]
@@ -53,11 +53,6 @@ def store(tmp_path: Path) -> FileStore:
     store = FileStore(tmp_path / "site", ttl=0.1)
     store.create()
     return store
-
-
-def ago(seconds: float) -> Moment:
-    """Return a time before this one."""
-    return Moment(*(value - seconds for value in Moment.now()))
 
 
 def make_old(store: FileStore) -> None:

@@ -20,12 +20,12 @@ from ansible_collections.lowtide.ops.plugins.plugin_utils._window.engine import 
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.events import Event, StepStarted, StepSucceeded
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.lease import LeaseLost
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.places import Place
-from ansible_collections.lowtide.ops.plugins.plugin_utils._window.renewal import Moment
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.session import OpenWindow
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.store import StoreUnreachable
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.store_file import FileStore
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.verdict import read_verdict
 
+from .builders import ago
 from .simulation import Simulation, load_nothing
 
 HOSTS = ("web1", "web2", "ctl")
@@ -220,11 +220,6 @@ def test_of_hosts_that_begin_together_one_waits_for_a_silent_server(
     for thread in threads:
         thread.join()
     assert silent == [30.0], "each waited for itself"
-
-
-def ago(seconds: float) -> Moment:
-    """Return a time before this one."""
-    return Moment(*(value - seconds for value in Moment.now()))
 
 
 def test_a_server_that_the_renewer_reaches_is_asked_patiently_and_another_one_for_a_moment(

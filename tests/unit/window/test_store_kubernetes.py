@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import tempfile
 from collections.abc import Iterator
@@ -92,7 +91,7 @@ def test_a_copy_that_cannot_be_read_is_none(tmp_path: Path) -> None:
     assert copies.recall(part["metadata"]) is None
 
 
-@pytest.mark.parametrize("failing", ["mkstemp", "dump"])
+@pytest.mark.parametrize("failing", ["mkstemp", "replace"])
 def test_a_journal_is_read_where_there_is_no_room_for_copies(
     server: MemoryServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
 ) -> None:
@@ -109,7 +108,7 @@ def test_a_journal_is_read_where_there_is_no_room_for_copies(
         tried.append(arguments)
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(tempfile if failing == "mkstemp" else json, failing, fail)
+    monkeypatch.setattr(tempfile if failing == "mkstemp" else os, failing, fail)
     with store.lock():
         assert len(store.load(NAME)) == len(events)
     assert tried

@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,24 +17,13 @@ import psycopg2
 import pytest
 
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window import store_postgresql
-from ansible_collections.lowtide.ops.plugins.plugin_utils._window.events import WindowOpened
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.lease import LeaseLost
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.processes import Owner
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.store_postgresql import SCHEMA, PostgresqlStore
 from support.checkout import text
+from support.store_contract import make_opened
 
-OPENED = WindowOpened(
-    token=2,
-    window="weekly",
-    window_id="weekly-1",
-    start="now",
-    mode="run",
-    steps=[],
-    selected=[],
-    control="control1",
-    ends=1.0,
-    version="1.0.0",
-)
+OPENED = replace(make_opened("weekly-1"), token=2)
 
 
 def list_statements(script: str) -> list[str]:

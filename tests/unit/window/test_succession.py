@@ -13,20 +13,15 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.lowtide.ops.plugins.plugin_utils._window import opening
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.lease import LeaseRecord
-from ansible_collections.lowtide.ops.plugins.plugin_utils._window.opening import (
-    Opening,
-)
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window.opening import Opening
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.processes import ENVIRONMENT_MARK, Owner
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.session import Controller
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.store import StoreUnreachable
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.store_file import FileStore
 from support.window_stores import start_process
 
-from .builders import (
-    make_inventory,
-)
+from .builders import make_inventory
 from .simulation import Simulation, load_nothing
 
 # -- who is waited for ----------------------------------------------------------------------------------------------
@@ -170,8 +165,8 @@ def test_a_restore_waits_for_a_pod_that_is_ending_and_not_for_one_that_lives(
     assert told.endswith("if it is not renewed for 60 s; if it is renewed, this ends after 60 s")
 
 
-def test_the_job_that_holds_the_site_is_named(simulation: Simulation, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(opening, "refuse_fleeting_directory", lambda *_arguments, **_options: None)
+@pytest.mark.usefixtures("on_volume")
+def test_the_job_that_holds_the_site_is_named(simulation: Simulation) -> None:
     simulation.open(start="monday", job={"id": "12", "user": "alice", "template": "shop window"})
     other = Simulation(simulation.place / "other", directory=simulation.place / "windows")
     cause = other.run(name="other")
