@@ -343,9 +343,12 @@ def test_a_window_that_is_not_what_its_check_mode_has_shown_is_refused(window: F
     """AWX hands the artifact of a workflow's check mode to the job of the window, as an extra variable."""
     steps = [{"name": "maintain", "role": "maintain", "hosts": ["databases"]}]
     checked = window.play("--check", env={"ANSIBLE_SHOW_CUSTOM_STATS": "1"}, window_steps=steps)
-    found = re.search(r'"?digest"?: "?([0-9a-f]{16})', checked.out.partition("CUSTOM STATS")[2])
+    stats = checked.out.partition("CUSTOM STATS")[2]
+    found = re.search(r'"?digest"?: "?([0-9a-f]{16})', stats)
+    site = re.search(r'"?site"?: "?([^",\s]*)', stats)
     assert found is not None, checked.out
-    artifact = {"window": "fast", "state": "succeeded", "shown": {"revision": "", "digest": found[1]}}
+    assert site is not None, checked.out
+    artifact = {"window": "fast", "state": "succeeded", "shown": {"site": site[1], "revision": "", "digest": found[1]}}
     other = window.play(window_steps=[{**steps[0], "hosts": ["db1"]}], lowtide_window=artifact)
     assert other.rc == 2
     assert f"its check mode has shown declaration {found[1]}, and this run has declaration" in " ".join(
