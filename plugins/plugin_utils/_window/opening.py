@@ -436,7 +436,7 @@ def refuse_slice(job: Mapping[str, str]) -> None:
 
     It is known by the workflow that AWX makes for the slices, which has the template's name.
     """
-    if job and job.get("launch") == "workflow" and job.get("workflow") == job.get("template"):
+    if job.get("launch") == "workflow" and "template" in job and job.get("workflow") == job["template"]:
         raise Refusal(
             obj=f"AWX job {job['id']}",
             problem=f"its workflow has the name of its template, {job['template']}, as that of a sliced job has, "

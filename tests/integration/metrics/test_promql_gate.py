@@ -115,7 +115,7 @@ def test_it_closes_when_a_value_leaves_its_limit_while_it_holds(lab: Json, expor
 
 def test_a_pod_that_is_not_scraped_any_more_closes_it(lab: Json, exporter: Exporter) -> None:
     del exporter.values["a-1"]
-    end = time.monotonic() + 30
+    end = time.monotonic() + 60
     while not (run := ask(lab, exporter)).failed:
         assert time.monotonic() < end
         time.sleep(0.5)

@@ -416,6 +416,11 @@ def test_a_window_that_follows_an_approval_needs_what_was_shown(simulation: Simu
     assert simulation.run(job=job, approved=approved) == "succeeded"
 
 
+@pytest.mark.usefixtures("on_volume")
+def test_a_job_of_which_awx_names_neither_template_nor_workflow_is_no_slice(simulation: Simulation) -> None:
+    assert simulation.run(job={"id": "1", "launch": "workflow"}) == "succeeded"
+
+
 @pytest.mark.parametrize("approved", [{}, None, {"window": "weekly"}, {"window": "weekly", "shown": "text"}])
 def test_a_window_without_a_check_mode_before_it_needs_none(simulation: Simulation, approved: Any) -> None:
     assert simulation.run(approved=approved) == "succeeded"
