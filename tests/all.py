@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Run targets of the Makefile, all of them; say how long each took; fail when one failed.
+"""Run targets of the Makefile, all of them; say how long each took, and how long a processor; fail when one failed.
 
     tests/all.py "lab-up integration ..." "lint unit ..."
 
@@ -37,6 +37,8 @@ class Result(NamedTuple):
     part: str
     code: int
     seconds: float
+    processor: float
+    """Seconds of processor time of its processes; the lab's servers are not among them."""
     ending: bytes
     failures: list[bytes]
 
@@ -58,12 +60,15 @@ def run(part: str, *, first: bool) -> Result:
             printed += piece
             if first:
                 os.write(sys.stdout.fileno(), piece)
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
     if not first:
         os.write(sys.stdout.fileno(), b"\n==== make %s, meanwhile ====\n" % part.encode() + printed)
     lines = printed.splitlines()
     failures = [line[:300] for line in lines if line.startswith((b"FAILED ", b"ERROR "))]
     seconds = time.monotonic() - started
-    return Result(part, process.returncode, seconds, b"\n".join(lines[-SHOWN:]), failures[:NAMED])
+    processor = used.ru_utime + used.ru_stime
+    return Result(part, process.returncode, seconds, processor, b"\n".join(lines[-SHOWN:]), failures[:NAMED])
 
 
 class Lanes:
@@ -107,7 +112,7 @@ def main(arguments: list[str]) -> int:
     print("==== parts ====")
     for result in results:
         verdict = f"FAILED (exit {result.code})" if result.code else "PASSED"
-        print(f"{result.part:<12} {verdict} {result.seconds:.1f}s")
+        print(f"{result.part:<12} {verdict} {result.seconds:.1f}s ({result.processor:.0f}s of processor)")
         for failure in result.failures if result.code else []:
             print(f"  {failure.decode(errors='replace')}")
     failed = sum(result.code != 0 for result in results)
