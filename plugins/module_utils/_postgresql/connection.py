@@ -272,13 +272,13 @@ def new_run_id() -> str:
     return os.urandom(4).hex()
 
 
-def _share_time(option: int, seconds: float, places: int) -> int:
-    """Return connect_timeout, which counts for each address, so that all of them together take that time.
+def _fit_connect_timeout(connect_timeout: int, seconds: float) -> int:
+    """Return connect_timeout for one address that has ``seconds`` at most.
 
     Less than a second cannot be told, and 0 would be no limit.
     """
-    share = max(1, int(seconds / places))
-    return min(option or share, share)
+    most = max(1, int(seconds))
+    return min(connect_timeout or most, most)
 
 
 def _connect(psycopg2: t.Any, settings: Settings, keywords: dict[str, t.Any]) -> t.Any:
@@ -302,21 +302,29 @@ def _connect(psycopg2: t.Any, settings: Settings, keywords: dict[str, t.Any]) ->
 
 
 def _connect_in_time(psycopg2: t.Any, settings: Settings, keywords: dict[str, t.Any], deadline: Deadline) -> t.Any:
-    """The same until a deadline: libpq resolves names without a limit, and takes connect_timeout for each address of one.
+    """Return a connection by the deadline, or a refusal that says why there is none.
 
-    So all addresses are asked one by one. Those of a single name are one server: what one of them refuses is refused.
+    libpq resolves names without a limit, and takes connect_timeout for each address of one. So all addresses are asked one
+    by one, and share the time. Those of a single name are one server: what one of them refuses is refused, and what the
+    others lack does not count.
     """
-    places, unresolved = find_places(settings.hosts, deadline.remaining / 2)
-    errors: list[Exception] = [psycopg2.OperationalError(text) for text in unresolved]
-    for number, place in enumerate(places):
-        share = _share_time(settings.connect_timeout, deadline.remaining, len(places) - number)
-        try:
-            return psycopg2.connect(**{**keywords, **place, "connect_timeout": share})
-        except psycopg2.OperationalError as error:
-            errors.append(error)
-            if deadline.passed or (len(settings.hosts) < 2 and server_refused(error)):
+    errors: list[Exception] = []
+    unresolved: list[Exception] = []
+    for found in find_places(settings.hosts, deadline):
+        unresolved += [psycopg2.OperationalError(text) for text in found.unresolved]
+        for number, place in enumerate(found.places):
+            if errors and deadline.passed:
                 break
-    raise connect_error(settings.target, *errors) from errors[-1]
+            share = deadline.remaining / (len(found.places) - number + found.waiting)
+            limit = _fit_connect_timeout(settings.connect_timeout, share)
+            try:
+                return psycopg2.connect(**{**keywords, **place, "connect_timeout": limit})
+            except psycopg2.OperationalError as error:
+                if len(settings.hosts) < 2 and server_refused(error):
+                    raise connect_error(settings.target, error) from error
+                errors.append(error)
+    # What was asked is told before a name that nobody could be asked by, unless that may be the primary's.
+    raise connect_error(settings.target, *errors, *unresolved) from (errors or unresolved)[-1]
 
 
 _SOUND_POOLERS: set[Settings] = set()
@@ -335,7 +343,8 @@ class Session:
     wants one sets it. A pooler that shares sessions is refused before any of that is set, and one that does not gets its
     session back without settings. Errors of statements pass through as psycopg2's own.
     Without ``writes``, a role whose transactions are read only (default_transaction_read_only) is as good as any.
-    ``seconds``: until it is open. All addresses of the hosts share them, since each one is waited for in turn.
+    ``seconds``: until it is open. All addresses of the hosts share them, since each one is waited for in turn; those of
+    names that are known soon come first.
     """
 
     def __init__(
@@ -372,11 +381,11 @@ class Session:
         self._close_seconds = None if seconds is None else CLOSE_SECONDS
         try:
             if deadline is not None:
-                limit = _share_time(settings.connect_timeout, deadline.remaining, 1)
+                limit = _fit_connect_timeout(settings.connect_timeout, deadline.remaining)
                 self._keywords = {**keywords, **find_address(self.connection), "connect_timeout": limit}
             with self.limit(None if deadline is None else deadline.remaining):
                 self.connection.autocommit = True
-                self.is_pooled = self._check_pooler(self._keywords)
+                self.is_pooled = self._check_pooler()
                 self.server = self._identify(psycopg2)
                 self._check(primary=primary, writes=writes)
         except BaseException:
@@ -425,7 +434,7 @@ class Session:
         except driver_error() as error:
             raise sql_error(self.settings.target, error) from error
 
-    def _check_pooler(self, keywords: t.Mapping[str, t.Any]) -> bool:
+    def _check_pooler(self) -> bool:
         """Return whether a pooler answers, and refuse one that shares sessions; nothing has been set so far."""
         try:
             if not is_pooled(self.connection, self._read_process()):
@@ -433,9 +442,9 @@ class Session:
             if self.settings not in _SOUND_POOLERS:
                 refuse_shared_sessions(
                     self._read_process,
-                    {**keywords, "host": self.connection.info.host},
+                    {**self._keywords, "host": self.connection.info.host},
                     target=self.settings.target,
-                    seconds=keywords["connect_timeout"] or POOLER_TIMEOUT,
+                    seconds=self._keywords["connect_timeout"] or POOLER_TIMEOUT,
                 )
                 _SOUND_POOLERS.add(self.settings)
         except driver_error() as error:

@@ -4,7 +4,8 @@
 """The end of a wait for a server that does not answer. Private to lowtide.ops: do not import from other collections.
 
 libpq waits without end for the answer to a statement: of a commit that waits for its synchronous standby (the server
-heeds no timeout there), of a server process that is frozen, behind a network that swallows what is sent.
+heeds no timeout there), of a server process that is frozen, behind a network that swallows what is sent. And it does so
+for the servers of names, before it asks any address.
 """
 
 from __future__ import annotations
@@ -65,47 +66,76 @@ def find_address(connection: t.Any) -> dict[str, str]:
     return {"host": host} if isinstance(peer, (str, bytes)) else {"host": host, "hostaddr": str(peer[0])}
 
 
+SOON = 1.0
+"""Seconds in which names are known as a rule; the addresses of those that take longer are asked after the others."""
+
+
 class _Lookup(threading.Thread):
-    """Looks a name up beside the caller: nothing ends the wait for servers of names that keep silent."""
+    """Looks a host up beside the caller: nothing ends the wait for servers of names that keep silent.
+
+    ``places`` are libpq's keywords for each address. The name stays, for the certificate and the password file. What is no
+    name is the folder of a socket, and has no address.
+    """
 
     def __init__(self, host: str) -> None:
         super().__init__(daemon=True)
         self.host = host
-        self.addresses: list[str] = []
+        self.places: list[dict[str, str]] = []
         self.problem = ""
         self.start()
 
     def run(self) -> None:
         """As libpq does: its bytes as they are."""
+        if self.host.startswith(("/", "@")):
+            self.places = [{"host": self.host}]
+            return
         try:
             found = socket.getaddrinfo(self.host.encode("utf-8", "surrogateescape"), None, type=socket.SOCK_STREAM)
         except (OSError, ValueError) as error:
             self.problem = getattr(error, "strerror", None) or str(error)
         else:
-            self.addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
+            addresses = dict.fromkeys(str(entry[4][0]) for entry in found)
+            self.places = [{"host": self.host, "hostaddr": address} for address in addresses]
+
+    def explain(self, problem: str) -> str:
+        """Return why it has no address, as libpq says it."""
+        return f'could not translate host name "{self.host}" to address: {problem}'
 
 
-def find_places(hosts: t.Sequence[str], seconds: float) -> tuple[list[dict[str, str]], list[str]]:
-    """Return libpq's keywords for each address of the hosts, in their order, and why others have none, as libpq says it.
+class Found(t.NamedTuple):
+    """Hosts that are known now: their places in the hosts' order, why others have none, how many are not known yet."""
 
-    The name stays, for the certificate and the password file. What is no name is the folder of a socket, and has no
-    address. The names together take ``seconds``, or one second where that is less.
+    places: list[dict[str, str]]
+    unresolved: list[str]
+    waiting: int
+
+
+def find_places(hosts: t.Sequence[str], deadline: Deadline) -> t.Iterator[Found]:
+    """Find libpq's keywords for each address of the hosts: first of those that are known soon, then of the others.
+
+    The latter are waited for after the caller has done with the first, and for half of the time that is left then.
     """
-    deadline = Deadline(max(1.0, seconds))
-    places: list[dict[str, str]] = []
-    unresolved = []
-    for lookup in [host if host.startswith(("/", "@")) else _Lookup(host) for host in hosts]:
-        if isinstance(lookup, str):
-            places.append({"host": lookup})
-            continue
-        lookup.join(deadline.remaining)
-        if lookup.is_alive():
-            lookup.problem = f"no answer within {deadline.seconds:.0f} s"
-        if lookup.problem:
-            unresolved.append(f'could not translate host name "{lookup.host}" to address: {lookup.problem}')
-        else:
-            places.extend({"host": lookup.host, "hostaddr": address} for address in lookup.addresses)
-    return places, unresolved
+    since = Deadline(SOON)
+    lookups = [_Lookup(host) for host in hosts]
+    for lookup in lookups:
+        lookup.join(since.remaining)
+    waiting = [lookup for lookup in lookups if lookup.is_alive()]
+    known = [lookup for lookup in lookups if lookup not in waiting]
+    yield Found(*_collect(known), waiting=len(waiting))
+    if waiting:
+        limit = Deadline(deadline.remaining / 2)
+        for lookup in waiting:
+            lookup.join(limit.remaining)
+        silent = [lookup for lookup in waiting if lookup.is_alive()]
+        places, unresolved = _collect([lookup for lookup in waiting if lookup not in silent])
+        unresolved += [lookup.explain(f"no answer within {since.elapsed:.0f} s") for lookup in silent]
+        yield Found(places, unresolved, waiting=0)
+
+
+def _collect(lookups: t.Sequence[_Lookup]) -> tuple[list[dict[str, str]], list[str]]:
+    """Return the places of those that are over, and the problems."""
+    places = [place for lookup in lookups for place in lookup.places]
+    return places, [lookup.explain(lookup.problem) for lookup in lookups if lookup.problem]
 
 
 # Not by the number alone: a pooler may have handed the process on to another client.

@@ -62,7 +62,8 @@ _PREPARE = """
 SELECT pg_catalog.set_config(name, value, false) FROM (VALUES
   ('lock_timeout', %(wait)s), ('idle_session_timeout', %(idle)s), ('idle_in_transaction_session_timeout', %(idle)s),
   ('default_transaction_isolation', 'read committed'), ('statement_timeout', %(limit)s), ('synchronous_commit', 'on'),
-  ('tcp_keepalives_idle', '5'), ('tcp_keepalives_interval', '5'), ('tcp_keepalives_count', '2')
+  ('tcp_keepalives_idle', '5'), ('tcp_keepalives_interval', '5'), ('tcp_keepalives_count', '2'),
+  ('client_min_messages', 'warning')
 ) AS wanted (name, value)
 WHERE name <> 'synchronous_commit' OR pg_catalog.current_setting(name) = 'off'
 """
@@ -342,12 +343,15 @@ class PostgresqlStore(Store):
     def _write(self, record: LeaseRecord, *, last: int) -> bool:
         """Write the row if it is still that of token ``last``; return whether it was."""
         values = {
+            "site": self._site,
             "token": record.token,
             "released": record.released,
             "record": json.dumps(record.as_dict()),
             "last": last,
         }
-        return bool(self._select(_WRITE, **values))
+        if record.released:  # there is nothing to renew then, and one that is lost ends by itself
+            return bool(self._ask(lambda session: session.query(_WRITE, values)))
+        return self._ask(lambda session: _write_durably(session, _WRITE, values))
 
     def check(self, token: int) -> None:
         """Read the site's row."""
@@ -409,7 +413,7 @@ class PostgresqlStore(Store):
             line = encode_line(timed, int(number) + 1).decode().rstrip("\n")
             written.append((timed, line))
             values |= {"number": int(number) + 1, "token": event.token, "line": line}
-            return timed if session.query(_APPEND, values) else None
+            return timed if _write_durably(session, _APPEND, values) else None
 
         self._last.pop(name, None)
         appended = self._ask(insert)
@@ -436,6 +440,18 @@ class PostgresqlStore(Store):
 def _find_key(site: str) -> int:
     """Return the key of the site's advisory lock (bigint). Those of two integers never meet one of these."""
     return int.from_bytes(sha256(f"lowtide_window:{site}".encode()).digest()[:8], "big", signed=True)
+
+
+def _write_durably(session: Session, sql: str, values: Mapping[str, Any]) -> bool:
+    """Execute a write of an owner, and return whether there was something to write; one with a warning is confirmed.
+
+    A commit whose wait for the standby was cancelled (pg_cancel_backend) has succeeded, with a warning in the server's
+    language. So whatever is said beside the answer is taken for that: a later commit is answered when the standby has both.
+    """
+    session.connection.notices.clear()
+    if not session.query(sql, values):
+        return False
+    return not session.connection.notices or bool(session.query(_RENEW, values))
 
 
 def _find_limit(deadline: Deadline) -> float:

@@ -13,15 +13,24 @@ import psycopg2
 import pytest
 
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import Refusal
-from ansible_collections.lowtide.ops.plugins.module_utils._postgresql import connection
+from ansible_collections.lowtide.ops.plugins.module_utils._common.retry import Deadline
+from ansible_collections.lowtide.ops.plugins.module_utils._postgresql import connection, time_limit
 from ansible_collections.lowtide.ops.plugins.module_utils._postgresql.time_limit import (
     TimeLimit,
     find_address,
     find_places,
 )
 
-ADDRESSES = {"db": ["127.0.0.2", "127.0.0.3", "127.0.0.2"], "old": ["::1"]}
-"""What names resolve to; ``silent`` is one whose servers of names do not answer."""
+ADDRESSES = {"db": ["127.0.0.2", "127.0.0.3", "127.0.0.2"], "old": ["::1"], "slow": ["127.0.0.4"]}
+"""What names resolve to; ``slow`` and ``silent`` are some whose servers of names do not answer by themselves."""
+
+
+class Names(list[str]):
+    """Those that were asked for; ``answer`` is when ``slow`` gets its answer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.answer = threading.Event()
 
 
 def test_a_wait_ends_and_its_answer_does_not_count() -> None:
@@ -73,9 +82,9 @@ def test_the_address_of_a_connection() -> None:
 
 
 @pytest.fixture
-def names(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """Names that this process resolves, and libpq does not; the list is of those that were asked for."""
-    asked: list[str] = []
+def names(monkeypatch: pytest.MonkeyPatch) -> Iterator[Names]:
+    """Names that this process resolves, and libpq does not."""
+    asked = Names()
     is_over = threading.Event()
 
     def resolve(host: bytes, _port: None, **_options: int) -> list[Any]:
@@ -83,6 +92,8 @@ def names(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
         asked.append(name)
         if name == "silent":
             is_over.wait()
+        if name == "slow":
+            asked.answer.wait()
         if name not in ADDRESSES:
             raise socket.gaierror(-2, "Name or service not known")
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 0)) for address in ADDRESSES[name]]
@@ -90,29 +101,31 @@ def names(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
     yield asked
     is_over.set()
+    asked.answer.set()
 
 
-def test_each_address_of_a_name_is_a_place(names: list[str]) -> None:
-    places, unresolved = find_places(["db", "/run/postgresql", "@abstract", "old"], 60)
-    assert places == [
+def test_each_address_of_a_name_is_a_place(names: Names, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the order of the hosts, where all are known soon."""
+    monkeypatch.setattr(time_limit, "SOON", 60)
+    (found,) = find_places(["db", "/run/postgresql", "@abstract", "old"], Deadline(60))
+    assert found.places == [
         {"host": "db", "hostaddr": "127.0.0.2"},
         {"host": "db", "hostaddr": "127.0.0.3"},
         {"host": "/run/postgresql"},
         {"host": "@abstract"},
         {"host": "old", "hostaddr": "::1"},
     ]
-    assert unresolved == []
+    assert (found.unresolved, found.waiting) == ([], 0)
     assert sorted(names) == ["db", "old"]
 
 
-def test_a_name_that_does_not_resolve_keeps_none_waiting(names: list[str]) -> None:
-    places, unresolved = find_places(["silent", "gone", "old"], 0.1)
-    assert places == [{"host": "old", "hostaddr": "::1"}]
-    assert unresolved == [
-        'could not translate host name "silent" to address: no answer within 1 s',
-        'could not translate host name "gone" to address: Name or service not known',
-    ]
-    assert names
+@pytest.mark.usefixtures("names")
+def test_a_name_that_does_not_resolve_keeps_none_waiting() -> None:
+    first, last = find_places(["silent", "gone", "old"], Deadline(0.1))
+    assert first.places == [{"host": "old", "hostaddr": "::1"}]
+    assert first.unresolved == ['could not translate host name "gone" to address: Name or service not known']
+    assert (first.waiting, last.places, last.waiting) == (1, [], 0)
+    assert last.unresolved == ['could not translate host name "silent" to address: no answer within 1 s']
 
 
 def open_session(hosts: str, *, seconds: float | None = 30, port: int = 5432) -> connection.Session:
@@ -161,6 +174,48 @@ def test_a_refusal_of_a_name_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("names")
+def test_a_refusal_of_a_name_stands_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That nothing listens on its other address, as on ::1 of localhost, is not what has to be corrected."""
+    libpq = Refusing("Connection refused", 'FATAL: password authentication failed for user "u"')
+    monkeypatch.setattr(psycopg2, "connect", libpq.connect)
+    with pytest.raises(Refusal, match="the server refused the password") as raised:
+        open_session("db")
+    assert "Connection refused" not in str(raised.value)
+    assert len(libpq.calls) == 2
+
+
+def test_names_that_are_known_are_asked_before_others(monkeypatch: pytest.MonkeyPatch, names: Names) -> None:
+    """A name without an answer keeps nobody from its neighbour, and is asked once it is known."""
+    calls: list[dict[str, Any]] = []
+
+    def refuse(**keywords: Any) -> None:
+        calls.append(keywords)
+        names.answer.set()
+        raise psycopg2.OperationalError("Connection refused")
+
+    monkeypatch.setattr(psycopg2, "connect", refuse)
+    with pytest.raises(Refusal, match="nothing listens there"):
+        open_session("slow,old")
+    assert [(call["host"], call["hostaddr"]) for call in calls] == [("old", "::1"), ("slow", "127.0.0.4")]
+    assert calls[0]["connect_timeout"] <= 15, "half of the time is left for the other"
+
+
+@pytest.mark.usefixtures("names")
+def test_a_name_that_does_not_resolve_is_said_behind_what_was_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(psycopg2, "connect", Refusing("Connection refused").connect)
+    with pytest.raises(Refusal, match=r"nothing listens there .*refused; could not translate host name \"gone\""):
+        open_session("gone,old")
+
+
+@pytest.mark.usefixtures("names")
+def test_a_standby_does_not_hide_a_name_that_does_not_resolve(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be the primary's."""
+    monkeypatch.setattr(psycopg2, "connect", Refusing("FATAL: session is read-only").connect)
+    with pytest.raises(Refusal, match="the host name gone does not resolve"):
+        open_session("gone,old")
+
+
+@pytest.mark.usefixtures("names")
 def test_a_name_that_does_not_resolve_is_said() -> None:
     with pytest.raises(Refusal, match="the host name gone does not resolve") as raised:
         open_session("gone")
@@ -178,7 +233,7 @@ def test_libpq_resolves_no_name_of_its_own() -> None:
         open_session("db", port=port)
 
 
-def test_a_module_leaves_names_to_libpq(monkeypatch: pytest.MonkeyPatch, names: list[str]) -> None:
+def test_a_module_leaves_names_to_libpq(monkeypatch: pytest.MonkeyPatch, names: Names) -> None:
     libpq = Refusing("timeout expired")
     monkeypatch.setattr(psycopg2, "connect", libpq.connect)
     with pytest.raises(Refusal):
@@ -211,4 +266,4 @@ def test_a_pooler_is_asked_where_it_was_reached(monkeypatch: pytest.MonkeyPatch)
     [(10, 30, 1, 10), (10, 4.9, 1, 4), (10, 30, 4, 7), (60, 30, 6, 5), (0, 30, 4, 7), (10, 0, 1, 1)],
 )
 def test_places_share_the_time(option: int, seconds: float, places: int, share: int) -> None:
-    assert connection._share_time(option, seconds, places) == share
+    assert connection._fit_connect_timeout(option, seconds / places) == share

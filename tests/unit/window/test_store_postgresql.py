@@ -47,6 +47,8 @@ class Server:
         self.is_ended = False
         self.forgets = False
         """Whether the write is gone when the next session looks whether it is durable."""
+        self.warning = ""
+        """What the first write is answered with as well, instead of the end of its session."""
 
     def query(self, connection: SimpleNamespace, sql: str, values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
         """Answer a statement of the store."""
@@ -61,7 +63,7 @@ class Server:
             is_held = self.lease is not None and self.lease["token"] == values["token"] and not self.forgets
             return [(1,)] if is_held else []
         if sql == store_postgresql._WRITE:
-            if self.lease is not None:
+            if (self.lease["token"] if self.lease else 0) != values["last"]:
                 return []
             self.lease = dict(values)
         else:
@@ -69,6 +71,9 @@ class Server:
             self.lines.append(values["line"])
         if not self.is_ended:
             self.is_ended = True
+            if self.warning:
+                connection.notices.append(self.warning)
+                return [(1,)]
             connection.closed = 1
             raise psycopg2.errors.AdminShutdown("terminating connection due to administrator command")
         return [(1,)]
@@ -79,7 +84,7 @@ class OneSession:
 
     def __init__(self, server: Server) -> None:
         self.server = server
-        self.connection = SimpleNamespace(closed=0)
+        self.connection = SimpleNamespace(closed=0, notices=["NOTICE: of a statement before"])
 
     def query(self, sql: str, values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
         """Ask the server."""
@@ -111,6 +116,12 @@ def store() -> PostgresqlStore:
     return PostgresqlStore({"login_db": "windows"}, site="shop", ttl=60)
 
 
+def hold_lease(server: Server) -> None:
+    """Have the server keep the lease of OPENED."""
+    record = {"token": 2, "owner": Owner.from_pid(os.getpid()).as_dict(), "window_id": "weekly-1", "released": False}
+    server.lease = {"token": 2, "record": json.dumps({"v": 1, **record})}
+
+
 @pytest.mark.parametrize("forgets", [False, True])
 def test_a_lease_whose_answer_was_lost_is_confirmed(server: Server, store: PostgresqlStore, *, forgets: bool) -> None:
     """Who reads a commit waits for no standby; the answer to a later write of the same server is the standby's."""
@@ -125,8 +136,7 @@ def test_a_lease_whose_answer_was_lost_is_confirmed(server: Server, store: Postg
 
 @pytest.mark.parametrize("forgets", [False, True])
 def test_an_event_whose_answer_was_lost_is_confirmed(server: Server, store: PostgresqlStore, *, forgets: bool) -> None:
-    record = {"token": 2, "owner": Owner.from_pid(os.getpid()).as_dict(), "window_id": "weekly-1", "released": False}
-    server.lease = {"token": 2, "record": json.dumps({"v": 1, **record})}
+    hold_lease(server)
     server.forgets = forgets
     if forgets:
         with pytest.raises(LeaseLost):
@@ -134,6 +144,46 @@ def test_an_event_whose_answer_was_lost_is_confirmed(server: Server, store: Post
     else:
         assert store.append("weekly-1", OPENED).at == 1.0
     assert (len(server.lines), server.renewals) == (1, 1)
+
+
+CANCELLED = "WARNING:  Warten auf synchrone Replikation wird storniert wegen Benutzeraufforderung\n"
+"""What pg_cancel_backend makes of a commit that waits for its standby; it has succeeded."""
+
+
+@pytest.mark.parametrize("forgets", [False, True])
+def test_a_lease_whose_wait_was_cancelled_is_confirmed(
+    server: Server, store: PostgresqlStore, *, forgets: bool
+) -> None:
+    server.warning, server.forgets = CANCELLED, forgets
+    if forgets:
+        with pytest.raises(LeaseLost):
+            store.acquire(Owner.from_pid(os.getpid()), "weekly-1")
+    else:
+        assert store.acquire(Owner.from_pid(os.getpid()), "weekly-1").token == 2
+        assert server.renewals == 1
+
+
+@pytest.mark.parametrize("forgets", [False, True])
+def test_an_event_whose_wait_was_cancelled_is_confirmed(
+    server: Server, store: PostgresqlStore, *, forgets: bool
+) -> None:
+    hold_lease(server)
+    server.warning, server.forgets = CANCELLED, forgets
+    if forgets:
+        with pytest.raises(LeaseLost):
+            store.append("weekly-1", OPENED)
+    else:
+        assert store.append("weekly-1", OPENED).at == 1.0
+    assert (len(server.lines), server.renewals) == (1, 1)
+
+
+def test_a_release_whose_wait_was_cancelled_is_none_to_confirm(server: Server, store: PostgresqlStore) -> None:
+    """There is no lease any more that could be renewed; a failover that loses it leaves the site to the lease's time."""
+    hold_lease(server)
+    server.warning = CANCELLED
+    store.release(2)
+    assert server.lease is not None
+    assert (server.lease["released"], server.renewals) == (True, 0)
 
 
 def test_what_was_answered_needs_no_confirmation(server: Server, store: PostgresqlStore) -> None:
