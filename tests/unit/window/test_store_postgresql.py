@@ -38,7 +38,7 @@ def test_the_documented_tables_are_those_that_a_window_makes() -> None:
 
 
 class Server:
-    """Keeps one lease and the lines of one journal, and ends the session of the first write after it has made it."""
+    """Keeps one lease and the lines of one journal, and disturbs the answer to the first write: it ends its session."""
 
     def __init__(self) -> None:
         self.lease: dict[str, Any] | None = None
@@ -48,7 +48,7 @@ class Server:
         self.forgets = False
         """Whether the write is gone when the next session looks whether it is durable."""
         self.warning = ""
-        """What the first write is answered with as well, instead of the end of its session."""
+        """What the first write is answered with as well, where that does not end its session."""
 
     def query(self, connection: SimpleNamespace, sql: str, values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
         """Answer a statement of the store."""
@@ -71,12 +71,15 @@ class Server:
             self.lines.append(values["line"])
         if not self.is_ended:
             self.is_ended = True
-            if self.warning:
-                connection.notices.append(self.warning)
-                return [(1,)]
+            self._disturb(connection)
+        return [(1,)]
+
+    def _disturb(self, connection: SimpleNamespace) -> None:
+        if self.warning:
+            connection.notices.append(self.warning)
+        else:
             connection.closed = 1
             raise psycopg2.errors.AdminShutdown("terminating connection due to administrator command")
-        return [(1,)]
 
 
 class OneSession:
@@ -178,7 +181,7 @@ def test_an_event_whose_wait_was_cancelled_is_confirmed(
 
 
 def test_a_release_whose_wait_was_cancelled_is_none_to_confirm(server: Server, store: PostgresqlStore) -> None:
-    """There is no lease any more that could be renewed; a failover that loses it leaves the site to the lease's time."""
+    """There is no lease any more that could be renewed; where a failover loses it, the lease ends with its time."""
     hold_lease(server)
     server.warning = CANCELLED
     store.release(2)
