@@ -49,7 +49,6 @@ OPEN: Spec = {
     "orphan_timeout": {"type": "int", "default": 300},
     "keep_days": {"type": "int", "default": 90},
     "places": {"type": "int", "default": 0},
-    "approved": {"type": "dict", "default": {}},
     "approved_only": {"type": "bool", "default": False},
 }
 PHASES: dict[str, Spec] = {
@@ -90,7 +89,8 @@ class ActionModule(ActionBase):
     def _run(self, phase: str, arguments: dict[str, Any], ansible: AnsibleContext) -> Result:
         controller = ansible.read_controller()
         if phase == "open":
-            request = make_request(arguments, job=ansible.read_job())
+            shown = ansible.read_shown(arguments["site"], arguments["name"])
+            request = make_request(arguments, job=ansible.read_job(), shown=shown)
             opening = Opening(controller, tell=Display().warning)
             return opening.open(request, ansible.read_inventory(), preload=ansible.preload)
         if phase == "verdict":
@@ -138,7 +138,7 @@ def read_place(arguments: dict[str, Any]) -> Place:
     return Place(arguments["site"], arguments["dir"], as_plain(arguments["store"]))
 
 
-def make_request(arguments: dict[str, Any], *, job: dict[str, str]) -> Request:
+def make_request(arguments: dict[str, Any], *, job: dict[str, str], shown: Any) -> Request:
     """Return what the opening is asked for, from the options of the action."""
     return Request(
         name=arguments["name"],
@@ -155,6 +155,6 @@ def make_request(arguments: dict[str, Any], *, job: dict[str, str]) -> Request:
         places=arguments["places"],
         version=read_version(),
         job=job,
-        approved=as_plain(arguments["approved"]),
+        approved=shown,
         approved_only=arguments["approved_only"],
     )

@@ -111,14 +111,11 @@ options:
     description: For V(open), how many plays the playbook has for steps. V(0) means that it names its steps.
     type: int
     default: 0
-  approved:
-    description:
-      - For V(open), what the check mode of this window has left in C(set_stats), as AWX hands it to the later jobs of a
-        workflow. A window whose revision or declaration is another one is refused.
-    type: dict
-    default: {}
   approved_only:
-    description: For V(open), whether a window is refused for which O(approved) tells nothing.
+    description:
+      - For V(open), whether this run follows a check mode that was approved. A window is refused whose revision or
+        declaration is not what its check mode, earlier in a workflow of AWX, has shown. With this option it is also
+        refused where nothing is known of that.
     type: bool
     default: false
   place:

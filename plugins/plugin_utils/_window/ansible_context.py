@@ -18,6 +18,7 @@ from ansible import constants, context
 from ansible.errors import AnsibleError
 from ansible.utils.display import Display
 
+from .approval import name_artifact
 from .declaration import Inventory, Step
 from .engine import StepCall
 from .inputs import as_plain, compute_digest
@@ -81,6 +82,10 @@ class AnsibleContext:
         # A job of a workflow that a schedule launched has no schedule of its own.
         found["schedule"] = found["schedule"] or self._read_fact("parent_job_schedule_name")
         return {key: str(value) for key, value in found.items() if value} if found["id"] else {}
+
+    def read_shown(self, site: str, window: str) -> Any:
+        """Return what the check mode of this window, earlier in a workflow of AWX, has shown; None without one."""
+        return as_plain(self._variables.get(name_artifact(site, window)))
 
     def _read_fact(self, word: str) -> Any:
         """Return one of AWX's own variables; empty where the job has none."""

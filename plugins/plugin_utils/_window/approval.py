@@ -19,47 +19,72 @@ from .declaration import Declaration
 from .request import Request
 
 Shown = dict[str, str]
+AGAIN = "Launch the workflow again from its check mode; a relaunch of this job does not help"
+DIFFERENCES = {
+    "revision": "revision {} of the project",
+    "version": "version {} of lowtide.ops",
+    "steps": "window_steps",
+    "hosts": "the hosts of its steps",
+    "selected": "the steps that window_only and window_skip choose",
+}
+"""What is compared, in words; a value that is a digest is not told."""
+
+
+def name_artifact(site: str, window: str) -> str:
+    """Return the name of the artifact in which a check mode leaves what it has shown.
+
+    It is one for each window of a site: AWX lets the artifacts of an outer workflow beat those of the nodes of a
+    workflow inside it, and gives all artifacts before a node together.
+    """
+    return f"lowtide_shown_{_digest([site, window])}"
 
 
 def describe_shown(request: Request, declaration: Declaration, selected: Iterable[str]) -> Shown:
-    """Return what a check mode shows: the site, the revision of AWX's project, and a digest of the steps, their hosts
-    (which AWX gives in no promised order), those that are chosen, and the collection's version."""
-    parts = {
-        "entries": request.steps,
-        "hosts": [[step.name, [sorted(batch) for batch in step.batches]] for step in declaration],
-        "selected": sorted(selected),
+    """Return what a check mode shows: the revision of AWX's project, the collection's version, and digests of the
+    steps, their hosts (which AWX gives in no promised order) and those that are chosen."""
+    entries = [
+        {key: value for key, value in entry.items() if key not in {"hosts", "batches"}}
+        if isinstance(entry, Mapping)
+        else entry
+        for entry in request.steps
+    ]
+    return {
+        "revision": request.job.get("revision", ""),
         "version": request.version,
+        "steps": _digest(entries),
+        "hosts": _digest([[step.name, [sorted(batch) for batch in step.batches]] for step in declaration]),
+        "selected": _digest(sorted(selected)),
     }
-    digest = sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
-    return {"site": request.place.site, "revision": request.job.get("revision", ""), "digest": digest}
 
 
-def refuse_other(request: Request, own: Shown) -> None:
+def _digest(value: object) -> str:
+    return sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def refuse_other(request: Request, own: Shown, *, is_resumed: bool) -> None:
     """Raise Refusal where the check mode of this window, earlier in the workflow, has shown something else.
 
-    A job that is relaunched has the variables of then, and goes on with what was begun.
+    A job that is relaunched has the variables of then. It goes on with what was begun, and begins nothing else.
     """
-    if request.job and request.job.get("launch") != "workflow":
+    if is_resumed and request.job and request.job.get("launch") != "workflow":
         return
-    approved = request.approved if isinstance(request.approved, Mapping) else {}
-    shown = approved.get("shown")
-    if not isinstance(shown, Mapping) or (approved.get("window"), shown.get("site")) != (request.name, own["site"]):
+    shown = request.approved
+    if not isinstance(shown, Mapping) or not shown:
         if request.approved_only:  # AWX now and then hands on no artifact: awx#11821, #12750
             raise Refusal(
                 obj=f"window {request.name}",
                 problem="nothing is known of what its check mode has shown, though this run follows an approval",
-                next_step="Launch the workflow again from its check mode",
+                next_step=AGAIN,
             )
         return
-    words = {"revision": "revision {} of the project", "digest": "declaration {}"}
-    differing = [key for key in words if str(shown.get(key) or "") != own[key]]
+    differing = [
+        words.format(f"{own[key] or 'unknown'} (shown was {shown.get(key) or 'unknown'})")
+        for key, words in DIFFERENCES.items()
+        if str(shown.get(key) or "") != own[key]
+    ]
     if differing:
-        was, now = (
-            " and ".join(words[key].format(values.get(key) or "unknown") for key in differing)
-            for values in (shown, own)
-        )
         raise Refusal(
             obj=f"window {request.name}",
-            problem=f"its check mode has shown {was}, and this run has {now}, which is not what was approved",
-            next_step="Launch the workflow again from its check mode",
+            problem=f"what its check mode has shown was approved, and in this run other is: {', '.join(differing)}",
+            next_step=AGAIN,
         )

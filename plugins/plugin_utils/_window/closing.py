@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import OpsError, Refusal
 
 from . import report, report_html, report_text
+from .approval import name_artifact
 from .events import StepFailed, WindowClosed
 from .results import Result, make_stats
 from .rules import RESTORE
@@ -31,7 +32,7 @@ MAX_ATTACHED = 400_000
 def close_window(window: OpenWindow, *, clock: Callable[[], float] | None = None) -> Result:
     """Record what was not reached, write the report, end the run of the occurrence, release the lease, remove old
     journals."""
-    with window.open_session() as session:
+    with window.open_session(is_needed=True) as session:
         warnings = session.warnings
         record_failures(session)
         now = session.read_clock() if clock is None else clock()
@@ -62,7 +63,9 @@ def close_window(window: OpenWindow, *, clock: Callable[[], float] | None = None
         "cause": data["cause"],
         "report": data.get("path"),
     }
-    shown = {"shown": window.shown} if window.check_mode and window.shown else {}
+    shown = (
+        {name_artifact(window.place.site, window.window): window.shown} if window.check_mode and window.shown else {}
+    )
     line = report_text.render_last_line(data)
     leave_verdict(window.folder, verdict, line)
     lines = report_text.render(data)
@@ -71,7 +74,7 @@ def close_window(window: OpenWindow, *, clock: Callable[[], float] | None = None
         "lines": lines,
         "msg": line,
         "warnings": warnings,
-        **make_stats({**verdict, **shown, **attach_report(lines, data)}),
+        **make_stats({**verdict, **attach_report(lines, data)}, **shown),
     }
 
 

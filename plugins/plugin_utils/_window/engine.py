@@ -29,7 +29,7 @@ from .events import (
 )
 from .results import Failure, Result, RoleResult, describe_error
 from .rules import Decision, HostContext
-from .session import OpenWindow, Session
+from .session import OpenWindow, Session, StillSilentError
 
 
 @dataclass(frozen=True)
@@ -109,15 +109,18 @@ class Engine:
         code of others, such as a lookup that waits.
         """
         digest: str | None = None
+        is_needed = False
         while True:
             try:
-                return self._try_to_begin(call, digest)
+                return self._try_to_begin(call, digest, is_needed=is_needed)
             except _DigestNeededError as needed:
                 preload(needed.step)
                 digest = "" if call.planning else call.digest(needed.step)
+            except StillSilentError:
+                is_needed = True
 
-    def _try_to_begin(self, call: StepCall, digest: str | None) -> Result:
-        with self.window.open_session() as session:
+    def _try_to_begin(self, call: StepCall, digest: str | None, *, is_needed: bool) -> Result:
+        with self.window.open_session(is_needed=is_needed) as session:
             rules = session.rules
             if call.planning:
                 step = rules.declaration[call.step]

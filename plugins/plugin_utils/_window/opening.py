@@ -153,8 +153,7 @@ class Opening:
             raise Refusal(
                 obj=f"site {store.location}",
                 problem=f"it cannot be written ({error})",
-                next_step="Bring its server back. What is in force can be reverted without it: make sure that no "
-                f"window runs, and run restore_service with {WITHOUT_STORE}"
+                next_step=_explain_way_without(is_job=bool(request.job))
                 if request.place.shared
                 else "Make room there, or set window_dir to a directory of yours",
             ) from error
@@ -207,7 +206,8 @@ class Opening:
     def _open_really(self, request: Request, store: Store, build: WindowBuilder | RestoreBuilder) -> Result:
         store.create()
         owner = Owner.from_pid(self._controller.pid)
-        succession = Succession(request, store, owner, sleep=self._sleep, clock=self._ticks, tell=self._tell)
+        sign = Sign(Path(self._controller.folder, SIGN))
+        succession = Succession(request, store, owner, sign, sleep=self._sleep, clock=self._ticks, tell=self._tell)
         while True:
             with succession.give_back(), store.lock():
                 if succession.may_begin(store.read_lease()):
@@ -215,11 +215,10 @@ class Opening:
                     occurrences = read_occurrences(store, also=build.name_occurrence(now))
                     opened = build.build(occurrences, now=now)
                     begun = Moment.now()
-                    record = store.acquire(owner, opened.window_id, pipe=self._controller.pipe)
+                    record = succession.acquire(opened.window_id, pipe=self._controller.pipe)
                     break
             succession.wait()
         with succession.give_back():
-            sign = Sign(Path(self._controller.folder, SIGN))
             sign.write(begun)
             result = self._begin_run(request, store, opened, build, token=record.token)
             store.start_renewer(record, sign=sign.path)
@@ -251,7 +250,7 @@ class Opening:
             keep_days=request.keep_days,
             shown=build.shown,
         )
-        with window.open_session() as session:
+        with window.open_session(is_needed=True) as session:
             session.append(opened, durable=True)
             for failure in build.failures:
                 session.append(failure)
@@ -304,8 +303,6 @@ class WindowBuilder:
         self.failures: list[StepFailed] = []
         self.warnings: list[str] = []
         self.shown: Shown = describe_shown(request, self._declaration, self._selected)
-        if not is_rehearsal:
-            refuse_other(request, self.shown)
         plays = self._declaration.plays
         if request.places and len(plays) > request.places:
             raise Refusal(
@@ -359,6 +356,8 @@ class WindowBuilder:
         start = choose_start(own, start=request.start, now=now, declared=lambda: self._declare_start(now, strict=True))
         window_id = f"{request.name}@{start}"
         resumed = own.get(window_id)
+        if not self._is_rehearsal:
+            refuse_other(request, self.shown, is_resumed=resumed is not None)
         begins = now
         if resumed is None and not request.start:
             begins = self._find_declared(now) or now
@@ -414,6 +413,16 @@ class WindowBuilder:
             if window_id not in own and state.pending:
                 left = ", ".join(describe_pending(state))
                 self.warnings.append(f"window {window_id} left not reverted: {left}. Run the playbook restore_service")
+
+
+def _explain_way_without(*, is_job: bool) -> str:
+    """Return what to do while the server of the store is away."""
+    way = f"run restore_service with {WITHOUT_STORE}"
+    if is_job:
+        way = f"launch the template of restore_service whose window_store is empty, or {way} from a shell"
+    return (
+        f"Bring its server back. What is in force can be reverted without it: make sure that no window runs, and {way}"
+    )
 
 
 def refuse_partial_runs(limits: Mapping[str, Any], *, is_job: bool = False) -> None:

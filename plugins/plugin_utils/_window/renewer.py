@@ -31,6 +31,8 @@ from ansible_collections.lowtide.ops.plugins.plugin_utils._window.lease import L
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.places import connect
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.processes import end_run, tell_process
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.renewal import Moment, Sign
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window.store import LeaseOutdated
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window.watch import Watch
 
 if TYPE_CHECKING:
     from ansible_collections.lowtide.ops.plugins.plugin_utils._window.store import Store
@@ -85,9 +87,10 @@ def renew(store: Store, token: int, pid: int, started: int, *, interval: float, 
     controller = _Controller(pid, started)
     if not controller.is_at_work():
         return "controller ended"
+    outdated = Watch(time.monotonic)
     while True:
         try:
-            if not _renew_once(store, token, sign):
+            if not _renew_once(store, token, sign, outdated):
                 return "lease given back"
         except LeaseLost:
             raise
@@ -97,8 +100,12 @@ def renew(store: Store, token: int, pid: int, started: int, *, interval: float, 
             return "controller ended"
 
 
-def _renew_once(store: Store, token: int, sign: Sign | None) -> bool:
-    """Renew the lease, and return whether that has still a sense: this run has not given it back."""
+def _renew_once(store: Store, token: int, sign: Sign | None, outdated: Watch) -> bool:
+    """Renew the lease, and return whether that has still a sense: this run has not given it back.
+
+    Raise LeaseLost also for a lease of an earlier token that somebody renews: its run acquired it after this one, from
+    a server whose clock is behind.
+    """
     begun = Moment.now()
     try:
         store.renew(token)
@@ -106,6 +113,16 @@ def _renew_once(store: Store, token: int, sign: Sign | None) -> bool:
         held = store.read_lease()
         if held is not None and held.token == token and held.released:
             return False
+        raise
+    except LeaseOutdated:
+        held = store.read_lease()
+        if held is not None and outdated.look(held.token, store.read_last_renewal()):
+            raise LeaseLost(
+                obj=f"lease of {store.location}",
+                problem=f"this run held it with token {token}, and now {held.owner.describe()} renews it (token "
+                f"{held.token})",
+                next_step="Leave the site to that run; this one writes no more",
+            ) from None
         raise
     if sign is not None:
         sign.write(begun)

@@ -15,8 +15,8 @@ from .places import Place
 class Request:
     """What the opening is asked for: options of the action. ``duration`` and ``orphan_timeout`` are in seconds;
     ``places`` is how many plays the playbook has, 0 for any number; ``mode`` is ``window`` or :data:`.rules.RESTORE`;
-    ``job`` is what AWX says of this job, empty elsewhere; ``approved`` is what the check mode of a workflow has left
-    for this job, and ``approved_only`` that there must be such a check mode.
+    ``job`` is what AWX says of this job, empty elsewhere; ``approved`` is what the check mode of this window has
+    shown in a workflow (:mod:`.approval`), and ``approved_only`` that there must be such a check mode.
     """
 
     name: str

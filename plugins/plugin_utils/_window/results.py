@@ -88,6 +88,7 @@ def describe_error(result: Any, task: Any) -> Failure:
     )
 
 
-def make_stats(result: Result) -> Result:
-    """Return the result as ``set_stats`` gives it, which AWX keeps as a job's artifacts."""
-    return {"ansible_stats": {"data": {"lowtide_window": result}, "per_host": False, "aggregate": False}}
+def make_stats(result: Result, **more: Result) -> Result:
+    """Return the result, and others by their names, as ``set_stats`` gives them, which AWX keeps as a job's
+    artifacts."""
+    return {"ansible_stats": {"data": {"lowtide_window": result, **more}, "per_host": False, "aggregate": False}}

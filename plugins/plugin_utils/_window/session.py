@@ -35,15 +35,15 @@ from .processes import ENVIRONMENT_MARK
 from .renewal import SIGN, Moment, Sign, read_tick
 from .rules import WindowRules
 from .state import WindowState, compute_state
-from .store import Store, StoreUnreachable
+from .store import SHORT_PATIENCE, LeaseForgotten, Store, StoreUnreachable
 from .store_file import FileStore, make_slug
 
 Written = TypeVar("Written")
 CONTEXT_FILE = "lowtide_window.json"
-SHORT_PATIENCE = 2.0
-"""Seconds for which a store is asked again that did not answer the last time."""
 ASK_INTERVAL = 10.0
 """Seconds from an attempt to reach a store that does not answer to the next one, for all processes of a run."""
+WAITED = 1.0
+"""Seconds after which an error is one that was waited for. What is refused at once costs nothing to ask again."""
 MARGIN = 5.0
 """Seconds before the end of a lease from which it counts as over for a run that cannot reach the store."""
 
@@ -111,11 +111,12 @@ class OpenWindow:
         return cls(**{**values, "place": place})
 
     @contextmanager
-    def open_session(self) -> Iterator[Session]:
+    def open_session(self, *, is_needed: bool = False) -> Iterator[Session]:
         """Hold the lock with the journal read. Raise LeaseLost when another run has taken over the site.
 
         Where the store does not answer, the session is of what this run knows, and keeps what is appended. Raise
-        OpsError when the lease may have passed to another run meanwhile.
+        OpsError when the lease may have passed to another run meanwhile. ``is_needed``: the store is asked also where
+        it did not answer a moment ago, since nothing can be done without it.
         """
         store, silence = self.store, Silence(Path(self.folder, "lowtide_window_silent"))
         with ExitStack() as stack:
@@ -123,35 +124,28 @@ class OpenWindow:
             stack.enter_context(_lock(self.folder))
             self._refuse_loss(store)
             try:
-                self.set_patience(store, silence)
-                stack.enter_context(store.lock())
-                events = store.load(self.journal)
-                if not self.check_mode:
-                    # After the journal was read: what another owner has written since is not what was read.
-                    store.check(self.token)
+                if not is_needed:
+                    silence.refuse()
+                # What is to be reverted has only the time of the lease. One that answers the renewer is only slow.
+                if silence.is_on and self._measure_age(store) > 2 * find_interval(store.ttl):
+                    store.patience = min(store.patience, SHORT_PATIENCE)
+                with silence.listen():
+                    stack.enter_context(store.lock())
+                    events = store.load(self.journal)
+                    if not self.check_mode:
+                        # After the journal was read: what another owner has written since is not what was read.
+                        store.check(self.token)
             except OSError as error:
-                silence.tell(error)
-                self._require_lease(store, error)
+                if not isinstance(error, LeaseForgotten):  # that was just read: nobody has the site
+                    self._require_lease(store, error)
                 store.patience = min(store.patience, SHORT_PATIENCE)  # for what is asked all the same
-                session = Session(self, store, self.known.load(self.local_name), error=error)
+                session = Session(self, store, self.known.load(self.local_name), error=error, is_needed=is_needed)
             else:
-                silence.end()
-                session = Session(self, store, events)
+                session = Session(self, store, events, is_needed=is_needed)
                 stack.callback(session.keep)  # with what it writes
                 self._keep_lease(session)
                 session.write_kept()
             yield session
-
-    def set_patience(self, store: Store, silence: Silence, *, is_needed: bool = False) -> None:
-        """Ask a store that did not answer the last time for a moment only: what is to be reverted has only the time of
-        the lease. One that answers the renewer is only slow. Raise StoreUnreachable where it was asked just now, and
-        something can be done without its answer."""
-        if not silence.is_on:
-            return
-        if not is_needed:
-            silence.refuse()
-        if self._measure_age(store) > 2 * find_interval(store.ttl):
-            store.patience = min(store.patience, SHORT_PATIENCE)
 
     def _refuse_loss(self, store: Store) -> None:
         """Raise LeaseLost where the renewer has found that another run holds the site, and ends this one."""
@@ -194,7 +188,6 @@ class OpenWindow:
             session.write(lambda: store.renew(self.token))
             held = store.read_lease()
             sign.write(begun)
-            sign.end_process()
             if held is not None and held.owner.check_liveness() == "alive":
                 store.start_renewer(held, sign=sign.path)
         except OSError as error:
@@ -229,7 +222,8 @@ def _lock(folder: str) -> Iterator[None]:
 
 
 class Silence:
-    """The file that tells that a server did not answer the last time, with the time and the error of that."""
+    """The file that tells that a server did not answer the last time, with the time and the error of that. The time is
+    by the one clock that nobody sets: where a machine was held meanwhile, the store is left alone a little longer."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -239,27 +233,30 @@ class Silence:
         """Whether it did not answer."""
         return self._path.exists()
 
-    def tell(self, error: OSError) -> None:
-        """Tell it of a server, which was waited for, unless the error is what was told."""
-        if isinstance(error, StoreUnreachable) and not isinstance(error, _StillSilentError):
-            with suppress(OSError):  # no room: it is waited for the next time as well
-                self._path.write_text(json.dumps([read_tick(), str(error)]), encoding="utf-8")
-
-    def end(self) -> None:
-        """Tell that it answered."""
+    @contextmanager
+    def listen(self) -> Iterator[None]:
+        """Ask the server inside, and tell whether it answered."""
+        begun = read_tick()
+        try:
+            yield
+        except StoreUnreachable as error:
+            if read_tick() - begun >= WAITED:
+                with suppress(OSError):  # no room: it is waited for the next time as well
+                    self._path.write_text(json.dumps([read_tick(), str(error)]), encoding="utf-8")
+            raise
         self._path.unlink(missing_ok=True)
 
     def refuse(self) -> None:
-        """Raise StoreUnreachable where it was asked less than ASK_INTERVAL ago."""
+        """Raise StillSilentError where it was asked less than ASK_INTERVAL ago, and did not answer."""
         try:
             tick, words = json.loads(self._path.read_text(encoding="utf-8"))
-        except ValueError:  # cut off by a full disk
+        except (FileNotFoundError, ValueError):  # it answered; or what was told is cut off by a full disk
             return
         if 0 <= read_tick() - tick < ASK_INTERVAL:
-            raise _StillSilentError(words)
+            raise StillSilentError(words)
 
 
-class _StillSilentError(StoreUnreachable):
+class StillSilentError(StoreUnreachable):
     """The store did not answer a moment ago, and was not asked again."""
 
 
@@ -273,11 +270,18 @@ class Session:
     not be reached, if it could not."""
 
     def __init__(
-        self, window: OpenWindow, store: Store, journal: Sequence[Event], *, error: OSError | None = None
+        self,
+        window: OpenWindow,
+        store: Store,
+        journal: Sequence[Event],
+        *,
+        error: OSError | None = None,
+        is_needed: bool = False,
     ) -> None:
         self.window = window
         self.store = store
         self._error = error
+        self._is_needed = is_needed
         # Apart from that of what is read: a commit without its standby, an etcd without room.
         self._silence = Silence(Path(window.folder, "lowtide_window_takes_no_writes"))
         self.warnings: list[str] = []
@@ -292,19 +296,15 @@ class Session:
         self._journal = list(journal)
         self.state: WindowState = compute_state([*journal, *self.lost])
 
-    def write(self, action: Callable[[], Written], *, is_needed: bool = False) -> Written:
-        """Return what a write to the store gives. Raise OSError, at once where one was waited for a moment ago, unless
-        nothing can be done without this one."""
-        if self._error is not None:
-            raise self._error
-        try:
-            self.window.set_patience(self.store, self._silence, is_needed=is_needed)
-            written = action()
-        except OSError as error:
-            self._silence.tell(error)
-            raise
-        self._silence.end()
-        return written
+    def write(self, action: Callable[[], Written]) -> Written:
+        """Return what a write to the store gives. Raise OSError; StillSilentError where one was waited for a moment
+        ago, and something can be done without this one."""
+        if not self._is_needed:
+            self._silence.refuse()
+        if self._silence.is_on:  # whatever the renewer says: it may write its lease, and no journal be taken
+            self.store.patience = min(self.store.patience, SHORT_PATIENCE)
+        with self._silence.listen():
+            return action()
 
     def write_kept(self) -> None:
         """Write what was kept while the store did not answer; what cannot be written stays kept."""
@@ -347,15 +347,22 @@ class Session:
 
     def append_elsewhere(self, journal: str, event: Event) -> None:
         """Add an event to the journal of another occurrence. Raise OSError where the store does not answer."""
+        if self._error is not None:
+            raise self._error
         self.write(lambda: self.store.append(journal, event))
 
     def append(self, event: Event, *, durable: bool = False) -> None:
         """Add an event of this run. ``durable``: nothing may be done that is not on record, so a journal that cannot be
-        written raises OpsError; other events are then kept until it can."""
+        written raises OpsError, and StillSilentError where a session that needs it has to ask; other events are then
+        kept until it can."""
         event = replace(event, token=self.window.token)
         try:
-            written = self.write(lambda: self.store.append(self.window.journal, event), is_needed=durable)
+            if self._error is not None:
+                raise self._error
+            written = self.write(lambda: self.store.append(self.window.journal, event))
         except OSError as error:
+            if durable and isinstance(error, StillSilentError):
+                raise
             if durable:
                 raise OpsError(
                     obj=f"journal of {self.window.window_id} in {self.store.location}",

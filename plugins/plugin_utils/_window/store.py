@@ -29,6 +29,8 @@ from .renewal import Sign
 
 PATIENCE = 30.0
 """Seconds for which a server that does not answer is asked again before a method raises OSError; the usual value."""
+SHORT_PATIENCE = 2.0
+"""The same for a server that did not answer the last time."""
 
 
 class StoreUnreachable(OSError):
@@ -36,6 +38,16 @@ class StoreUnreachable(OSError):
 
     Either way nothing can be recorded now, which a run that is under way has to go on with.
     """
+
+
+class LeaseForgotten(StoreUnreachable):
+    """The store answers that nobody holds the lease of this run any more, and that no later run had it: it has lost
+    what was written last (a failover, a copy that was restored), or somebody has removed it."""
+
+
+class LeaseOutdated(StoreUnreachable):
+    """The store has a lease of an earlier token, which is held. It may be one that was over before that of this run,
+    and came back with a copy, or that of a run that began on a server whose clock is behind: see :class:`.renewer`."""
 
 
 class Store(ABC):
@@ -114,16 +126,18 @@ class Store(ABC):
 
     @abstractmethod
     def check(self, token: int) -> None:
-        """Raise LeaseLost unless ``token`` holds the lease. Call it inside :meth:`lock`, before each write."""
+        """Raise unless ``token`` holds the lease (:func:`explain_holder`). Call it inside :meth:`lock`, before each
+        write."""
 
     @abstractmethod
     def release(self, token: int) -> None:
-        """Give the lease back. The token stays on record. Raise LeaseLost when another owner has it. Call it inside
-        :meth:`lock`."""
+        """Give the lease back. The token stays on record. Raise where it is not held (:func:`explain_holder`). Call it
+        inside :meth:`lock`."""
 
     @abstractmethod
     def renew(self, token: int) -> None:
-        """Say that ``token`` still holds the lease, so that its time begins anew. Raise LeaseLost when it does not."""
+        """Say that ``token`` still holds the lease, so that its time begins anew. Raise where it does not
+        (:func:`explain_holder`)."""
 
     def start_renewer(self, record: LeaseRecord, *, sign: Path | None = None) -> int:
         """Start the process that renews the lease for as long as the owner's process lives and holds it, and ends that
@@ -196,17 +210,21 @@ class Store(ABC):
         """Remove journals with their reports. Call it inside :meth:`lock`."""
 
 
-def explain_loss(source: str, token: int, held: LeaseRecord | None) -> LeaseLost | StoreUnreachable:
-    """Return the error of a run that held the lease with ``token``, where ``held`` is what is on record now.
+def explain_holder(source: str, token: int, held: LeaseRecord | None) -> LeaseLost | StoreUnreachable:
+    """Return the error of a run that holds the lease with ``token``, where ``held`` is what is on record now.
 
-    Tokens rise, so that no lease, or one of a token before, is no other owner's: the store has lost what was written
-    last (a failover, a copy that was restored). Nobody is known to have the site then.
+    Tokens rise, so that no lease, or a released one of a token before, is no other owner's.
     """
-    if held is None or held.token < token:
-        known = "no lease" if held is None else f"that of token {held.token}, from before"
-        return StoreUnreachable(
+    if held is None or (held.token < token and held.released):
+        known = "no lease" if held is None else f"that of token {held.token}, which was given back"
+        return LeaseForgotten(
             f"lease {source}: this run holds it with token {token}, and the store has {known}: it has lost what was "
-            "written last"
+            "written last, or somebody has removed it"
+        )
+    if held.token < token and held.owner.check_liveness() != "alive":
+        return LeaseOutdated(
+            f"lease {source}: this run holds it with token {token}, and the store has that of token {held.token}: it "
+            "has lost what was written last"
         )
     return LeaseLost(
         obj=f"lease {source}",

@@ -29,7 +29,7 @@ from .files import apply_group_access, find_shared_bits, sync_directory, write_a
 from .journal import Lines, decode_last_line, decode_lines, encode_line
 from .lease import TTL, LeaseRecord
 from .processes import Owner
-from .store import Store, explain_loss, find_obstacle
+from .store import Store, explain_holder, find_obstacle
 
 JOURNAL = ".jsonl"
 TAIL = 65536
@@ -146,7 +146,7 @@ class FileStore(Store):
         """Read the file ``lease``."""
         held = self.read_lease()
         if held is None or held.token != token or held.released:
-            raise explain_loss(str(self._lease), token, held)
+            raise explain_holder(str(self._lease), token, held)
 
     def release(self, token: int) -> None:
         """Mark the file ``lease``."""

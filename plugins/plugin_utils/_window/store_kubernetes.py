@@ -49,7 +49,7 @@ from .options import read_options
 from .part_copies import PartCopies
 from .processes import Owner
 from .state import is_settled
-from .store import PATIENCE, Store, StoreUnreachable, explain_loss, find_obstacle
+from .store import PATIENCE, Store, StoreUnreachable, explain_holder, find_obstacle
 
 Json = dict[str, Any]
 SPEC: dict[str, Any] = {**CONNECTION_SPEC, "namespace": {"type": "str", "required": True}}
@@ -361,7 +361,7 @@ class KubernetesStore(Store):
         """Read the Lease."""
         held = self.read_lease()
         if held is None or held.token != token or held.released:
-            raise explain_loss(self.location, token, held)
+            raise explain_holder(self.location, token, held)
 
     def release(self, token: int) -> None:
         """Mark the Lease."""
@@ -377,7 +377,7 @@ class KubernetesStore(Store):
                 lease = self._get_lease(client)
                 held = self._read_record(lease)
                 if held is None or held.token != token or held.released:
-                    raise explain_loss(self.location, token, held)
+                    raise explain_holder(self.location, token, held)
                 if self._write_lease(client, lease, replace(held, released=released)):
                     return
 
@@ -468,7 +468,7 @@ class KubernetesStore(Store):
     def _write_line(self, client: Client, name: str, number: int, line: str, token: int) -> None:
         parts = self._read_parts(client, name)
         if parts and _read_token(parts[-1]) > token:
-            raise explain_loss(self.location, token, self.read_lease())
+            raise explain_holder(self.location, token, self.read_lease())
         annotations = {TOKEN: str(token), LAST: line if len(line.encode()) <= LAST_BYTES else ""}
         key = f"{number:06d}"
         size = sum(len(text.encode()) for text in (parts[-1].get("data") or {}).values()) if parts else 0

@@ -46,7 +46,7 @@ from .journal import decode_last_line, decode_lines, encode_line
 from .lease import LeaseRecord
 from .options import read_options
 from .processes import Owner
-from .store import PATIENCE, Store, StoreUnreachable, explain_loss, find_obstacle
+from .store import PATIENCE, Store, StoreUnreachable, explain_holder, find_obstacle
 
 Answer = TypeVar("Answer")
 LOCK_SECONDS, IDLE_SECONDS = 25, 15
@@ -357,19 +357,19 @@ class PostgresqlStore(Store):
         """Read the site's row."""
         held = self.read_lease()
         if held is None or held.token != token or held.released:
-            raise explain_loss(self.location, token, held)
+            raise explain_holder(self.location, token, held)
 
     def release(self, token: int) -> None:
         """Mark the row."""
         self.check(token)
         held = self.read_lease()
         if held is not None and not self._write(replace(held, released=True), last=token):
-            raise explain_loss(self.location, token, self.read_lease())
+            raise explain_holder(self.location, token, self.read_lease())
 
     def renew(self, token: int) -> None:
         """Have the server write its time."""
         if not self._select(_RENEW, token=token):
-            raise explain_loss(self.location, token, self.read_lease())
+            raise explain_holder(self.location, token, self.read_lease())
 
     # -- journals and reports -------------------------------------------------------------------------------------
 
@@ -418,7 +418,7 @@ class PostgresqlStore(Store):
         self._last.pop(name, None)
         appended = self._ask(insert)
         if appended is None:
-            raise explain_loss(self.location, event.token, self.read_lease())
+            raise explain_holder(self.location, event.token, self.read_lease())
         return appended
 
     def write_report(self, name: str, token: int, contents: dict[str, str]) -> str:

@@ -19,38 +19,18 @@ from ansible_collections.lowtide.ops.plugins.module_utils._common.timestamps imp
 from .events import WindowOpened
 from .lease import LeaseRecord, find_interval, make_run_marker
 from .processes import Orphan, Owner, find_orphans, read_boot_id, read_pid_namespace, wait_for_end
+from .renewal import Sign
 from .report import describe_job
 from .request import Request
 from .rules import RESTORE
-from .store import Store, find_obstacle
+from .store import SHORT_PATIENCE, Store, find_obstacle
+from .watch import Watch
 
 POLL_INTERVAL = 1.0
 """Seconds between two looks at a lease whose owner cannot be looked at."""
 GRACE = 60.0
 """Seconds for which a restore waits for an owner that renews: the pod of a cancelled job lives for its grace period,
 and nobody else would start anything again."""
-
-
-class Watch:
-    """What was seen of a lease, by a clock that nobody sets."""
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._seen: tuple[int, float] | None = None
-        self._since = 0.0
-
-    def look(self, token: int, renewed: float) -> bool:
-        """Take in the lease as it is now; return whether that differs from the look before."""
-        is_other = (token, renewed) != self._seen
-        is_first = self._seen is None
-        if is_other:
-            self._seen, self._since = (token, renewed), self._clock()
-        return is_other and not is_first
-
-    @property
-    def seconds(self) -> float:
-        """For how long it was seen as it is."""
-        return self._clock() - self._since
 
 
 class Succession:
@@ -66,6 +46,7 @@ class Succession:
         request: Request,
         store: Store,
         owner: Owner,
+        sign: Sign,
         *,
         sleep: Callable[[float], None],
         clock: Callable[[], float],
@@ -74,6 +55,7 @@ class Succession:
         self._request = request
         self._store = store
         self._owner = owner
+        self._sign = sign
         self._sleep = sleep
         self._tell = tell
         self._watch = Watch(clock)
@@ -85,8 +67,8 @@ class Succession:
 
     @contextmanager
     def give_back(self) -> Iterator[None]:
-        """Give the lease back where this fails once it may have been taken, which an error does not tell. Enter it
-        outside of the store's lock."""
+        """Give the lease back, with the process that renews it ended, where this fails once it may have been taken,
+        which an error does not tell. Enter it outside of the store's lock."""
         try:
             yield
         except (OpsError, OSError):
@@ -96,18 +78,21 @@ class Succession:
             raise
 
     def _release_own(self) -> None:
+        self._sign.end_process()  # it would take the next owner for one that has taken the site from this run
+        self._store.patience = min(self._store.patience, SHORT_PATIENCE)  # the first error has been waited for
         with self._store.lock():
             held = self._store.read_lease()
             if held is not None and not held.released and held.owner.is_same_process(self._owner):
                 self._store.release(held.token)
 
+    def acquire(self, window_id: str, *, pipe: str | None) -> LeaseRecord:
+        """Take the lease, once :meth:`may_begin` has said so, inside the same lock."""
+        self._has_begun = True  # from now on a lease of this process is one that was taken here
+        return self._store.acquire(self._owner, window_id, pipe=pipe)
+
     def may_begin(self, held: LeaseRecord | None) -> bool:
         """Return whether the lease may be taken now; call it inside the store's lock, and :meth:`wait` outside of it
         before it is asked again. Raise Refusal where waiting comes to nothing."""
-        self._has_begun = self._find_way(held)  # from now on a lease of this process is one that it takes here
-        return self._has_begun
-
-    def _find_way(self, held: LeaseRecord | None) -> bool:
         self._orphan = self._find_orphan(held)
         if self._orphan is not None:
             return False

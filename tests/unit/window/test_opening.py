@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import Refusal
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window.approval import name_artifact
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.declaration import Step
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.events import WindowOpened
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.opening import (
@@ -380,47 +381,73 @@ def test_check_mode_outside_of_the_declared_times_predicts_the_next_one(simulati
 # -- what was approved ----------------------------------------------------------------------------------------------
 
 
+WORKFLOW = {"id": "1", "launch": "workflow", "workflow": "nightly", "template": "window", "revision": "4f1c"}
+
+
+def show(simulation: Simulation, **changes: Any) -> dict[str, Any]:
+    """Run check mode, and return what it leaves for the window after it."""
+    simulation.check_mode = True
+    assert simulation.run(job=WORKFLOW, **changes) == "succeeded"
+    simulation.check_mode = False
+    artifact: dict[str, Any] = simulation.closed["ansible_stats"]["data"][name_artifact("site", "weekly")]
+    return artifact
+
+
 @pytest.mark.usefixtures("on_volume")
 def test_what_runs_is_what_the_check_mode_has_shown(simulation: Simulation) -> None:
-    job = {"id": "1", "launch": "workflow", "workflow": "nightly", "template": "window", "revision": "4f1c"}
-    simulation.check_mode = True
-    assert simulation.run(job=job) == "succeeded"
-    artifact = simulation.closed["ansible_stats"]["data"]["lowtide_window"]
-    simulation.check_mode = False
-    words = "its check mode has shown revision 4f1c of the project, and this run has revision 9b2e of the project"
-    assert words in simulation.run(job={**job, "revision": "9b2e"}, approved=artifact)
-    assert "Launch the workflow again from its check mode" in simulation.opened["msg"]
-    for changes in (
-        {"steps": make_entries(save={"estimate": 60})},
-        {"version": "1.0.1"},
-        {"skip": ["verify"]},
-        {"inventory": make_inventory({**GROUPS, "web": ["web1"]})},
+    artifact = show(simulation)
+    other = "what its check mode has shown was approved, and in this run other is: "
+    cause = simulation.run(job={**WORKFLOW, "revision": "9b2e"}, approved=artifact)
+    assert f"{other}revision 9b2e (shown was 4f1c) of the project. Launch the workflow again from its check" in cause
+    for changes, words in (
+        ({"steps": make_entries(save={"estimate": 60})}, "window_steps"),
+        ({"version": "1.0.1"}, "version 1.0.1 (shown was 1.0.0) of lowtide.ops"),
+        ({"skip": ["verify"]}, "the steps that window_only and window_skip choose"),
+        ({"inventory": make_inventory({**GROUPS, "web": ["web1"]})}, "the hosts of its steps"),
     ):
-        cause = simulation.run(**{"job": job, "approved": artifact, **changes})
-        assert re.search(r"has shown declaration [0-9a-f]{16}, and this run has declaration [0-9a-f]{16}, which", cause)
-    assert simulation.run(name="other", job={**job, "revision": "9b2e"}, approved=artifact) == "succeeded"
-    assert "shown" not in simulation.closed["ansible_stats"]["data"]["lowtide_window"]
+        cause = simulation.run(**{"job": WORKFLOW, "approved": artifact, **changes})
+        assert f"{other}{words}. Launch" in cause
     permuted = make_inventory({name: hosts[::-1] for name, hosts in GROUPS.items()})
-    assert simulation.run(job=job, approved=artifact, inventory=permuted) == "no_changes", "AWX promises no order"
-    assert simulation.run(job={**job, "launch": "relaunch", "revision": "9b2e"}, approved=artifact) == "no_changes"
-    assert simulation.restore(job={**job, "revision": "9b2e"}, approved=artifact) == "no_changes"
+    assert simulation.run(job=WORKFLOW, approved=artifact, inventory=permuted) == "succeeded", "AWX promises no order"
+    assert not [name for name in simulation.closed["ansible_stats"]["data"] if name != "lowtide_window"]
+    assert simulation.restore(job={**WORKFLOW, "revision": "9b2e"}, approved=artifact) == "no_changes"
 
 
 @pytest.mark.usefixtures("on_volume")
-@pytest.mark.parametrize("approved", [{}, {"window": "weekly", "shown": {"site": "another"}}])
+def test_hosts_that_an_expression_has_put_in_another_order_are_the_same(simulation: Simulation) -> None:
+    artifact = show(simulation, steps=make_entries(save={"hosts": ["db1", "db2"]}))
+    steps = make_entries(save={"hosts": ["db2", "db1"]})
+    assert simulation.run(job=WORKFLOW, approved=artifact, steps=steps) == "succeeded"
+
+
+@pytest.mark.usefixtures("on_volume")
+def test_a_relaunch_goes_on_with_what_was_begun_and_begins_nothing_else(simulation: Simulation) -> None:
+    """Relaunch is the button beside the job that was refused, or that was killed."""
+    artifact = show(simulation)
+    later: dict[str, Any] = {"approved": artifact, "approved_only": True, "job": {**WORKFLOW, "revision": "9b2e"}}
+    relaunched = {**later, "job": {**later["job"], "launch": "relaunch"}}
+    assert "in this run other is: revision 9b2e" in simulation.run(**later)
+    assert "in this run other is: revision 9b2e" in simulation.run(**relaunched)
+    assert simulation.kill(20, job=WORKFLOW, approved=artifact)
+    assert "in this run other is: revision 9b2e" in simulation.run(**later)
+    assert simulation.run(**relaunched) == "succeeded"
+
+
+@pytest.mark.usefixtures("on_volume")
+@pytest.mark.parametrize("approved", [{}, None, "text"])
 def test_a_window_that_follows_an_approval_needs_what_was_shown(simulation: Simulation, approved: Any) -> None:
-    """AWX loses an artifact now and then; that of another site is none."""
-    job = {"id": "1", "launch": "workflow", "workflow": "nightly", "template": "window"}
-    cause = simulation.run(job=job, approved=approved, approved_only=True)
+    """AWX loses an artifact now and then; that of another site or window has another name."""
+    cause = simulation.run(job=WORKFLOW, approved=approved, approved_only=True)
     assert "nothing is known of what its check mode has shown, though this run follows an approval" in cause
-    assert simulation.run(job=job, approved=approved) == "succeeded"
+    assert simulation.run(job=WORKFLOW, approved=approved) == "succeeded"
+
+
+def test_an_artifact_is_that_of_one_window_of_one_site() -> None:
+    names = {name_artifact(site, window) for site in ("shop", "billing") for window in ("weekly", "nightly")}
+    assert len(names) == 4
+    assert all(re.fullmatch(r"lowtide_shown_[0-9a-f]{16}", name) for name in names)
 
 
 @pytest.mark.usefixtures("on_volume")
 def test_a_job_of_which_awx_names_neither_template_nor_workflow_is_no_slice(simulation: Simulation) -> None:
     assert simulation.run(job={"id": "1", "launch": "workflow"}) == "succeeded"
-
-
-@pytest.mark.parametrize("approved", [{}, None, {"window": "weekly"}, {"window": "weekly", "shown": "text"}])
-def test_a_window_without_a_check_mode_before_it_needs_none(simulation: Simulation, approved: Any) -> None:
-    assert simulation.run(approved=approved) == "succeeded"

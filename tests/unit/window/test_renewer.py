@@ -112,6 +112,33 @@ def test_a_lease_that_is_on_record_no_more_is_looked_at_until_somebody_takes_it(
     assert controller.wait(10) == -signal.SIGTERM
 
 
+def test_an_earlier_lease_that_is_renewed_is_another_runs(store: FileStore, start_controller: Start) -> None:
+    """Acquired after this run's, from a server whose clock is behind, which knew nothing of this run's."""
+    controller = start_controller()
+    first = store.acquire(Owner.from_pid(controller.pid), "w@0")
+    elsewhere = replace(first, owner=replace(first.owner, boot="elsewhere"))
+    store.release(first.token)
+    record = store.acquire(Owner.from_pid(controller.pid), "w@1")
+    pid = store.start_renewer(record)
+    make_old(store)
+    assert wait_until(lambda: is_renewed(store))
+    store._write_lease(elsewhere)
+    assert not wait_for_end(pid, 0.5), "it may be what a copy has brought back"
+    assert controller.poll() is None
+    make_old(store)
+    assert wait_for_end(pid, 60)
+    assert controller.wait(10) == -signal.SIGTERM
+
+
+@pytest.mark.parametrize(("tick", "wall", "age"), [(1, 3600, 3600), (3600, 1, 3600), (20, -3600, 20)])
+def test_an_age_is_the_larger_one_of_two_clocks(tick: float, wall: float, age: float) -> None:
+    """A machine that was held by its hypervisor, and one whose wall clock was set back."""
+    now = Moment.now()
+    measured = Moment(now.tick - tick, now.wall - wall).measure_age()
+    assert measured == pytest.approx(age, abs=60)
+    assert Moment(now.tick + 3600, now.wall).measure_age() is None, "of another start of the machine"
+
+
 @pytest.mark.parametrize("is_stopped", [False, pytest.param(True, marks=pytest.mark.sweep)])
 def test_a_lease_that_passed_on_ends_the_run_and_says_why(store: FileStore, tmp_path: Path, is_stopped: bool) -> None:
     with (tmp_path / "stderr").open("w") as errors:

@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import errno
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,15 @@ from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import 
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window import session as sessions
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.closing import close_window
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.engine import StepCall
-from ansible_collections.lowtide.ops.plugins.plugin_utils._window.events import Event, StepStarted, StepSucceeded
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window.events import (
+    Event,
+    StepStarted,
+    StepSucceeded,
+    WindowClosed,
+)
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.lease import LeaseLost
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.places import Place
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window.renewal import read_tick
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.session import OpenWindow
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.store import StoreUnreachable
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.store_file import FileStore
@@ -191,6 +199,7 @@ class SilentStore(FileStore):
 @pytest.fixture
 def silent(simulation: Simulation, monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """An open window whose server goes silent; for how many seconds it was asked."""
+    monkeypatch.setattr(sessions, "WAITED", 0.0)
     simulation.open()
     asked: list[float] = []
 
@@ -266,6 +275,27 @@ def test_a_server_that_is_lost_in_the_middle_gives_this_machines_time(
     assert close_window(simulation.engine.window)["ansible_stats"]
 
 
+class Writes:
+    """The writes to the site's store (those in the run's own folder go on), and with what patience each was asked."""
+
+    def __init__(self, simulation: Simulation, monkeypatch: pytest.MonkeyPatch, *methods: str) -> None:
+        self.asked: list[tuple[str, float]] = []
+        self.failing = True
+        self._site = simulation.store.directory
+        for method in methods:
+            monkeypatch.setattr(FileStore, method, self._wrap(method, getattr(FileStore, method)))
+
+    def _wrap(self, method: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def run(store: FileStore, *arguments: Any) -> Any:
+            if store.directory == self._site:
+                self.asked.append((method, store.patience))
+                if self.failing:
+                    raise StoreUnreachable("no room")
+            return function(store, *arguments)
+
+        return run
+
+
 @pytest.mark.parametrize("is_renewed", [True, False])
 def test_a_server_that_takes_no_writes_is_waited_for_once_by_all_hosts(
     simulation: Simulation, monkeypatch: pytest.MonkeyPatch, is_renewed: bool
@@ -275,54 +305,178 @@ def test_a_server_that_takes_no_writes_is_waited_for_once_by_all_hosts(
     for host in ("web1", "web2"):
         begin(simulation, "quiesce", host)
         end(simulation, "quiesce", host)
-    waits: list[float] = []
-
-    def fail(store: FileStore, *_arguments: Any) -> None:
-        waits.append(store.patience)
-        raise StoreUnreachable("no room")
-
-    with monkeypatch.context() as broken:
-        broken.setattr(FileStore, "renew", fail)
-        broken.setattr(FileStore, "append", fail_on_site(simulation, fail))
-        simulation.engine.window.sign.write(ago(10 if is_renewed else 40))
-        for host in ("web1", "web2"):
-            assert begin(simulation, "resume", host)["perform"]
-            end(simulation, "resume", host)
-        assert waits == [30.0]
-    monkeypatch.setattr(sessions, "ASK_INTERVAL", 0.0)
+    monkeypatch.setattr(sessions, "WAITED", 0.0)
+    writes = Writes(simulation, monkeypatch, "renew", "append")
+    simulation.engine.window.sign.write(ago(10 if is_renewed else 40))
+    for host in ("web1", "web2"):
+        assert begin(simulation, "resume", host)["perform"]
+        end(simulation, "resume", host)
+    assert [patience for _method, patience in writes.asked] == [30.0]
+    writes.failing = False
     assert "could not be written" not in simulation.close()["cause"]
     for host in ("web1", "web2"):
         assert ("StepSucceeded", "resume", host) in list_steps(simulation)
 
 
-def fail_on_site(simulation: Simulation, fail: Callable[..., None]) -> Callable[[FileStore, str, Event], Event]:
-    """Return an append that fails in the site's store, and works in the run's own folder."""
-    append: Callable[[FileStore, str, Event], Event] = FileStore.append
+def test_a_journal_that_takes_nothing_is_waited_for_a_moment_though_the_lease_is_renewed(
+    simulation: Simulation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A webhook that matches ConfigMaps and is down; each step comes after the time for which it is left alone."""
+    simulation.open(only=["maintain"])
+    for host in ("web1", "web2"):
+        begin(simulation, "quiesce", host)
+        end(simulation, "quiesce", host)
+    monkeypatch.setattr(sessions, "WAITED", 0.0)
+    monkeypatch.setattr(sessions, "ASK_INTERVAL", 0.0)
+    writes = Writes(simulation, monkeypatch, "append")
+    for host in ("web1", "web2"):
+        assert begin(simulation, "resume", host)["perform"]
+        end(simulation, "resume", host)
+    assert writes.asked[0] == ("append", 30.0)
+    assert len(writes.asked) > 3
+    assert {patience for _method, patience in writes.asked[1:]} == {2.0}
 
-    def run(store: FileStore, name: str, event: Event) -> Event:
-        if store.directory == simulation.store.directory:
-            fail(store)
-        return append(store, name, event)
 
-    return run
+@pytest.mark.parametrize("was_waited_for", [False, True])
+def test_one_write_that_failed_is_no_reason_to_refuse_the_next_step(
+    simulation: Simulation, monkeypatch: pytest.MonkeyPatch, was_waited_for: bool
+) -> None:
+    """A switchover, a full disk that is mended, a standby that comes back: a second later the store takes all."""
+    simulation.open(only=["save"])
+    simulation.plan()
+    begin(simulation, "save", "db1")
+    monkeypatch.setattr(sessions, "WAITED", 0.0 if was_waited_for else 3600.0)
+    writes = Writes(simulation, monkeypatch, "append")
+    end(simulation, "save", "db1")
+    assert len(writes.asked) == 1
+    writes.failing = False
+    assert begin(simulation, "save", "db2")["perform"]
+    end(simulation, "save", "db2")
+    assert [host for kind, _step, host in list_steps(simulation) if kind == "StepSucceeded"] == ["db1", "db2"]
+    assert simulation.close()["state"] == "succeeded"
+
+
+def test_a_step_that_changes_something_asks_a_store_that_could_not_be_read_a_moment_ago(
+    simulation: Simulation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    simulation.open(only=["save"])
+    simulation.plan()
+    begin(simulation, "save", "db1")
+    monkeypatch.setattr(sessions, "WAITED", 0.0)
+    with away(simulation):
+        end(simulation, "save", "db1")
+    Path(simulation.folder, "lowtide_window_silent").write_text(json.dumps([read_tick(), "no answer"]))
+    assert begin(simulation, "save", "db2")["perform"]
+    end(simulation, "save", "db2")
+    assert simulation.close()["state"] == "succeeded"
 
 
 def test_an_end_that_is_not_on_record_is_told(simulation: Simulation, monkeypatch: pytest.MonkeyPatch) -> None:
     simulation.open(only=["save"])
     simulation.plan()
     simulation.perform()
-
-    def fail(_store: FileStore) -> None:
-        raise StoreUnreachable("no room")
-
-    monkeypatch.setattr(FileStore, "append", fail_on_site(simulation, fail))
+    Writes(simulation, monkeypatch, "append")
     simulation.close()
     assert (
         "how the window ended is not in its journal, so that the next run resumes it" in simulation.closed["warnings"]
     )
 
 
-# -- the lease is another's -------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("was_waited_for", [False, True])
+def test_a_report_that_is_refused_leaves_the_end_on_record_and_the_lease_free(
+    simulation: Simulation, monkeypatch: pytest.MonkeyPatch, was_waited_for: bool
+) -> None:
+    """A quota of ConfigMaps, a missing right: the report is the one object that each run adds."""
+    simulation.open(only=["save"])
+    simulation.plan()
+    simulation.perform()
+    monkeypatch.setattr(sessions, "WAITED", 0.0 if was_waited_for else 3600.0)
+    Writes(simulation, monkeypatch, "write_report")
+    assert simulation.close()["state"] == "succeeded"
+    assert [words.partition(" (")[0] for words in simulation.closed["warnings"]] == ["the report could not be written"]
+    assert isinstance(simulation.read_events()[-1], WindowClosed)
+    held = simulation.store.read_lease()
+    assert held is not None
+    assert held.released
+
+
+def test_the_closing_asks_a_store_that_was_silent_a_moment_ago(
+    simulation: Simulation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    simulation.open(only=["save"])
+    simulation.plan()
+    begin(simulation, "save", "db1")
+    end(simulation, "save", "db1")
+    begin(simulation, "save", "db2")
+    monkeypatch.setattr(sessions, "WAITED", 0.0)
+    writes = Writes(simulation, monkeypatch, "append")
+    end(simulation, "save", "db2")
+    writes.failing = False
+    assert simulation.close()["cause"] == ""
+    assert isinstance(simulation.read_events()[-1], WindowClosed)
+    assert simulation.closed["warnings"] == []
+
+
+def test_a_store_that_was_left_alone_is_asked_again_after_the_first_time_and_not_after_the_last(
+    simulation: Simulation, silent: list[float]
+) -> None:
+    """A run whose steps come one after the other: what is not asked does not begin the time anew."""
+    window = simulation.engine.window
+    look(window)
+    look(window)
+    told = Path(simulation.folder, "lowtide_window_silent")
+    tick, words = json.loads(told.read_text())
+    told.write_text(json.dumps([tick - sessions.ASK_INTERVAL + 1, words]))
+    look(window)
+    assert len(silent) == 1
+    told.write_text(json.dumps([tick - sessions.ASK_INTERVAL, words]))
+    look(window)
+    assert len(silent) == 2
+
+
+# -- the lease is another's, or nobody's ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("is_released", [False, True])
+def test_where_nobody_has_the_site_the_way_back_is_free_however_old_the_lease_was(
+    simulation: Simulation, is_released: bool
+) -> None:
+    """A failover that lost the last commits, a restored copy, a Lease that somebody removed."""
+    simulation.open(only=["maintain"])
+    begin(simulation, "quiesce", "web1")
+    end(simulation, "quiesce", "web1")
+    window, lease = simulation.engine.window, simulation.store.read_lease()
+    window.sign.end_process()
+    assert lease is not None
+    with simulation.store.lock():
+        if is_released:
+            simulation.store._write_lease(replace(lease, token=lease.token - 1, released=True))
+        else:
+            (simulation.store.directory / "lease").unlink()
+    window.sign.write(ago(3600))
+    with pytest.raises(OpsError, match=r"cannot be written \(lease .* has lost what was written last, or somebody has"):
+        begin(simulation, "quiesce", "web2")
+    assert begin(simulation, "resume", "web1")["perform"]
+    end(simulation, "resume", "web1")
+    with window.open_session() as session:
+        assert session.state.pending == {}
+
+
+def test_an_earlier_lease_that_is_held_may_be_another_runs(simulation: Simulation) -> None:
+    """That of a run which acquired it from a server whose clock is behind, as far as one can see from here."""
+    simulation.open(only=["maintain"])
+    begin(simulation, "quiesce", "web1")
+    window, lease = simulation.engine.window, simulation.store.read_lease()
+    window.sign.end_process()
+    assert lease is not None
+    with simulation.store.lock():
+        simulation.store._write_lease(
+            replace(lease, token=lease.token - 1, owner=replace(lease.owner, boot="elsewhere"))
+        )
+    assert begin(simulation, "resume", "web1")["perform"]
+    window.sign.write(ago(56))
+    with pytest.raises(OpsError, match=r"its lease was not renewed for 5\d s, so that another run may hold it"):
+        begin(simulation, "resume", "web1")
 
 
 def test_a_loss_that_the_renewer_has_seen_ends_every_session(simulation: Simulation) -> None:

@@ -16,6 +16,7 @@ import pytest
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.lease import LeaseRecord
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.opening import Opening
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.processes import ENVIRONMENT_MARK, Owner
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window.renewal import Sign
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.session import Controller
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.store import StoreUnreachable
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.store_file import FileStore
@@ -225,6 +226,45 @@ def test_a_refused_opening_gives_the_lease_back(
     held = simulation.store.read_lease()
     assert held is not None
     assert (held.token, held.released) == (token, True)
+
+
+def test_a_refused_opening_ends_its_renewer_before_it_gives_the_lease_back(
+    simulation: Simulation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where acquiring took long, there is one already; it would end this run for the next owner."""
+    ended: list[bool] = []
+    end_process, release = Sign.end_process, FileStore.release
+
+    def end(sign: Sign) -> None:
+        ended.append(True)
+        end_process(sign)
+
+    def give_back(store: FileStore, token: int) -> None:
+        assert ended
+        release(store, token)
+        ended.append(False)
+
+    monkeypatch.setattr(FileStore, "append", lose_answer)
+    monkeypatch.setattr(FileStore, "release", give_back)
+    monkeypatch.setattr(Sign, "end_process", end)
+    assert simulation.open()["refused"]
+    assert ended[-1] is False
+
+
+def test_an_opening_that_fails_before_it_took_the_lease_waits_for_nothing_more(
+    simulation: Simulation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    locked: list[bool] = []
+    lock = FileStore.lock
+
+    def count(store: FileStore) -> Any:
+        locked.append(True)
+        return lock(store)
+
+    monkeypatch.setattr(FileStore, "lock", count)
+    monkeypatch.setattr(FileStore, "list_occurrences", lose_answer)
+    assert "it cannot be written (the answer was lost)" in simulation.open()["msg"]
+    assert len(locked) == 1
 
 
 def test_a_lease_that_was_not_taken_is_not_given_back(simulation: Simulation, monkeypatch: pytest.MonkeyPatch) -> None:
