@@ -31,7 +31,7 @@ from ansible_collections.lowtide.ops.plugins.plugin_utils._window.lease import L
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.places import connect
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.processes import end_run, tell_process
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.renewal import Moment, Sign
-from ansible_collections.lowtide.ops.plugins.plugin_utils._window.store import LeaseOutdated
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window.store import LeaseOutdated, make_loss
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.watch import Watch
 
 if TYPE_CHECKING:
@@ -117,12 +117,7 @@ def _renew_once(store: Store, token: int, sign: Sign | None, outdated: Watch) ->
     except LeaseOutdated:
         held = store.read_lease()
         if held is not None and outdated.look(held.token, store.read_last_renewal()):
-            raise LeaseLost(
-                obj=f"lease of {store.location}",
-                problem=f"this run held it with token {token}, and now {held.owner.describe()} renews it (token "
-                f"{held.token})",
-                next_step="Leave the site to that run; this one writes no more",
-            ) from None
+            raise make_loss(store.location, token, held) from None
         raise
     if sign is not None:
         sign.write(begun)

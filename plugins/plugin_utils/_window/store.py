@@ -226,6 +226,11 @@ def explain_holder(source: str, token: int, held: LeaseRecord | None) -> LeaseLo
             f"lease {source}: this run holds it with token {token}, and the store has that of token {held.token}: it "
             "has lost what was written last"
         )
+    return make_loss(source, token, held)
+
+
+def make_loss(source: str, token: int, held: LeaseRecord) -> LeaseLost:
+    """Return the error of a run that held the lease with ``token``, which is another's now."""
     return LeaseLost(
         obj=f"lease {source}",
         problem=f"this run held it with token {token}, and now {held.owner.describe()} does (token {held.token})",
