@@ -216,11 +216,13 @@ class AwxObjects(AwxUpdates):
         objects = self.list_unified() if kind == "unified_job_templates" else self.kinds[kind]
         wanted = {key: value for key, value in query.items() if key not in ("page", "page_size", "order_by")}
         label = wanted.pop("labels__id", None)
+        type_name = wanted.pop("credential_type__name", None)
         either = {key.removeprefix("or__"): wanted.pop(key) for key in list(wanted) if key.startswith("or__")}
         found = [
             self.show(obj)
             for obj in objects.values()
             if all(str(obj.get(key)) == value for key, value in wanted.items())
+            and (type_name is None or self.kinds["credential_types"][obj["credential_type"]]["name"] == type_name)
             and (label is None or int(label) in self.associated.get((kind, obj["id"], "labels"), []))
             and (not either or any(str(obj.get(key)) == value for key, value in either.items()))
         ]
@@ -228,6 +230,9 @@ class AwxObjects(AwxUpdates):
 
     def _handle_object(self, method: str, kind: str, obj: Json, body: Any) -> tuple[int, Any]:
         if method == "PATCH":
+            if kind == "execution_environments" and not obj["organization"] and not self.account["is_superuser"]:
+                # By the source, not recorded: ExecutionEnvironmentAccess.can_change.
+                raise RefusedError({"detail": "You do not have permission to perform this action."}, 403)
             return 200, self._change(kind, obj, body)
         if method == "DELETE":
             if kind == "credential_types" and self._is_used(obj):

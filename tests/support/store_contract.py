@@ -257,9 +257,7 @@ def test_renewing_moves_the_expiry(backend: Backend, store: Store) -> None:
     store.renew(token)
     assert store.read_last_renewal() > before
     assert not store.is_expired()
-    with pytest.raises(
-        StoreUnreachable, match=f"with token {token + 1}, and the store has that of token {token}:"
-    ):
+    with pytest.raises(StoreUnreachable, match=f"with token {token + 1}, and the store has that of token {token}:"):
         store.renew(token + 1)  # as after a failover that lost the last commits: nobody else has come
     give_back(store, token)
     with pytest.raises(LeaseLost):

@@ -1,12 +1,11 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The role awx by real Ansible and the modules of awx.awx, against the stand-in: what it makes, and what it refuses."""
+"""The role awx by real Ansible and the modules of awx.awx, against the stand-in: what it makes."""
 
 from __future__ import annotations
 
 import json
 import re
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,67 +13,17 @@ import pytest
 
 from support.awx_objects import load
 from support.awx_roles import list_granted, list_readers, list_teams
-from support.awx_stand_in import MANUAL, PASSWORD, REPOSITORY, USERNAME, AwxStandIn, make_collection_folders
+from support.awx_stand_in import REPOSITORY, AwxStandIn, make_collection_folders
 from support.checkout import playbook_names
-from support.playbooks import PlaybookRun, run_playbook, write_yaml
+from support.playbooks import run_playbook
 
-SLACK = {"token": "secret", "channels": ["#windows"], "hex_color": ""}
-SITE: dict[str, Any] = {
-    "window_site": "shop",
-    "window_steps": [
-        {"name": "health", "role": "lowtide.ops.health"},
-        {"name": "backup", "role": "lowtide.ops.backup"},
-    ],
-    "awx_organization": "Operations",
-    "awx_project": "operations",
-    "awx_project_url": REPOSITORY,
-    "awx_inventory_path": "inventories/shop/hosts.yml",
-    "awx_execution_environment": "lowtide",
-    "awx_image": "registry.example.org/lowtide:1",
-    "awx_credential_types": ["lowtide kubeconfig"],
-    "awx_credentials": [{"name": "shop cluster", "type": "lowtide kubeconfig"}],
-    "awx_variables": {"window_name": "weekly"},
-    "awx_procedures": [
-        {"playbook": "backup", "questions": ["backup_max_age"]},
-        {"playbook": "diagnose", "name": "mend", "variables": {"diagnose_apply": True}, "limit": "shop_workloads"},
-        {"playbook": "failover", "name": "failover check", "job_type": "check", "credentials": []},
-    ],
-    "awx_teams": [
-        {"name": "Operators", "launch": ["window check", "approved window"]},
-        {"name": "Leads", "approve": True},
-    ],
-    "awx_schedules": [
-        {
-            "name": "weekly",
-            "time": "01:00",
-            "zone": "Europe/Berlin",
-            "weekdays": ["mon"],
-            "answers": {"window_skip": ["health"]},
-        }
-    ],
-    "awx_notifications": [
-        {"name": "shop chat", "type": "slack", "configuration": SLACK, "events": ["error", "approval"]}
-    ],
-}
-BOUND = 900
-"""Seconds that a run may take on a slow machine; it is some 45 modules."""
+from .site import BOUND, SITE, write_site
+
 OWN = {
     *("id", "url", "related", "summary_fields", "created", "modified", "name", "description", "playbook", "extra_vars"),
     *("inventory", "project", "organization", "execution_environment", "prevent_instance_group_fallback"),
 }
 """Fields of a template in which that of the role and the recorded one may differ."""
-
-
-def write_site(folder: Path, awx: AwxStandIn, **changed: Any) -> list[str]:
-    """Write the inventory of a site, and return the arguments with it."""
-    own = {
-        "ansible_connection": "local",
-        "ansible_python_interpreter": sys.executable,
-        "awx_connection": awx.connection,
-    }
-    control = {"control": {"hosts": {"control1": None}}}
-    content = {"all": {"vars": {**own, **SITE, **changed}, "children": control}}
-    return ["-i", str(write_yaml(folder / "hosts.yml", content))]
 
 
 @pytest.fixture(scope="module")
@@ -336,265 +285,7 @@ def test_what_is_not_declared_is_turned_off(made: tuple[AwxStandIn, list[str]], 
     assert "setting DEFAULT_JOB_IDLE_TIMEOUT of AWX is 600: a job that prints nothing for so many" in said
     assert "AWX_RUNNER_KEEPALIVE_SECONDS of AWX is 0, and jobs may run in the container group default" in said
     assert "project operations is updated at each launch" in said
-    assert "project operations has no timeout: while its git server keeps silent" in said
+    assert "project operations has no timeout of its own: while its git server keeps silent" in said
     project = awx.find("projects", "operations")
     kept = (project["scm_update_on_launch"], project["allow_override"], project["timeout"])
     assert kept == (True, True, 0), "others may depend on it"
-
-
-MINIMAL: dict[str, Any] = {
-    "awx_image": "",
-    "awx_execution_environment": "",
-    "awx_credentials": [],
-    "awx_notifications": [],
-    "awx_teams": [],
-    "awx_schedules": [],
-    "awx_procedures": [],
-}
-UNSEEN = "c2VjcmV0LW9mLXRoZS1zaXRl"
-VAULTS = [{"name": f"vault {name}", "type": "Vault", "inputs": {"vault_id": name}} for name in ("one", "two")]
-KUBECONFIG = {"name": "shop cluster", "type": "lowtide kubeconfig"}
-
-
-@pytest.mark.parametrize(
-    ("verbosity", "changed", "said"),
-    [
-        (
-            "-v",
-            {"awx_credentials": [{**KUBECONFIG, "inputs": {"kubeconfg": UNSEEN}}]},
-            "shop cluster: AWX has refused it (Unable to create credential shop cluster: {'inputs': [\"Additional"
-            " properties are not allowed ('kubeconfg' was unexpected)\"]}). What was made before it stays, and is"
-            " not made again. Correct its entry in awx_credentials.",
-        ),
-        (
-            "-vvv",
-            {
-                "awx_credentials": [{**KUBECONFIG, "inputs": {"kubeconfig": UNSEEN}}],
-                "awx_notifications": [{"name": "chat", "type": "slack", "configuration": {"token": UNSEEN}}],
-            },
-            "chat: AWX has refused it (Unable to create notification_template chat: Missing required fields for"
-            " Notification Configuration: ['channels'].). What was made before it stays, and is not made again."
-            " Correct its entry in awx_notifications.",
-        ),
-        pytest.param(
-            "-vvv",
-            {
-                "awx_credential_types": ["lowtide Kafka certificate"],
-                "awx_credentials": [
-                    {
-                        "name": "bus",
-                        "type": "lowtide Kafka certificate",
-                        "inputs": {"certificate": "a text", "key": UNSEEN},
-                    }
-                ],
-            },
-            "bus: AWX has refused it (Unable to create credential bus: {'inputs': {'key': ['Invalid certificate or"
-            " key: it is none",
-            marks=pytest.mark.sweep,
-        ),
-    ],
-)
-def test_a_refused_secret_is_not_printed(tmp_path: Path, verbosity: str, changed: dict[str, Any], said: str) -> None:
-    """At no verbosity, neither what was refused nor what was taken; what AWX says of it is."""
-    with AwxStandIn(make_collection_folders(playbook_names())) as awx:
-        arguments = write_site(tmp_path, awx, **{**MINIMAL, **changed})
-        run = run_playbook("lowtide.ops.awx", *arguments, verbosity, timeout=BOUND)
-        assert run.rc == 2
-        assert UNSEEN not in run.stdout + run.stderr
-        assert said in " ".join(run.stdout.split()).replace("''", "'").replace('\\"', '"'), run.stdout
-        assert awx.kinds["job_templates"] == {}
-
-
-def test_an_awx_that_runs_no_jobs_gets_its_objects(tmp_path: Path) -> None:
-    """All of them, beside another organization with an inventory of that name, with an execution environment of none.
-
-    A job has two passwords of Ansible Vault. It is said that no job has hosts yet, and that this account cannot see
-    the settings.
-    """
-    with AwxStandIn(make_collection_folders(playbook_names())) as awx:
-        awx.account["is_superuser"] = False
-        image = {"awx_image": "registry.example.org/lowtide:1", "awx_execution_environment": "lowtide"}
-        arguments = write_site(tmp_path, awx, **{**MINIMAL, **image, "awx_credentials": VAULTS})
-        awx.ask(
-            "POST", "/api/v2/execution_environments/", {"name": "lowtide", "image": "registry.example.org/lowtide:0"}
-        )
-        staging = awx.ask("POST", "/api/v2/organizations/", {"name": "Staging"})[1]["id"]
-        awx.ask("POST", "/api/v2/inventories/", {"name": "shop", "organization": staging})
-        organization = awx.ask("POST", "/api/v2/organizations/", {"name": "Operations"})[1]["id"]
-        project = {"name": "operations", "organization": organization, "scm_type": "git", "scm_url": REPOSITORY}
-        address = awx.ask("POST", "/api/v2/projects/", project)[1]["url"]
-        while awx.ask("GET", address)[1]["status"] != "successful":
-            pass
-        awx.runs_jobs = False
-        run = run_playbook("lowtide.ops.awx", *arguments, "-e", "__awx_looks=1", timeout=BOUND)
-        assert run.rc == 0, run.stdout + run.stderr
-        said = " ".join(run.stdout.split())
-        assert "inventory shop: AWX is still reading inventories/shop/hosts.yml. Launch nothing before" in said
-        assert "the settings of AWX cannot be read with this account" in said
-        assert awx.find("workflow_job_templates", "shop approved window")
-        inventory = awx.kinds["inventories"][awx.find("job_templates", "shop window")["inventory"]]
-        assert inventory["organization"] == organization
-        environment = awx.find("execution_environments", "lowtide")
-        assert (environment["image"], environment["organization"]) == (image["awx_image"], None)
-        assert awx.list_associated("job_templates", "shop window", "credentials") == ["vault one", "vault two"]
-
-
-def test_check_mode_of_an_empty_awx_writes_nothing(tmp_path: Path) -> None:
-    """It predicts what it can look at: what everything else rests on. By user and password, which nobody sees."""
-    with AwxStandIn(make_collection_folders(playbook_names())) as awx:
-        login = {"controller_host": awx.url, "controller_username": USERNAME, "controller_password": PASSWORD}
-        run = run_playbook("lowtide.ops.awx", *write_site(tmp_path, awx, awx_connection=login), "--check")
-        assert PASSWORD not in run.stdout
-        assert (run.rc, awx.writes) == (0, []), run.stdout
-        assert "msg: organization Operations, lowtide kubeconfig" in run.stdout
-
-
-CASES: dict[str, tuple[dict[str, Any], str]] = {
-    "two sites": (
-        {"awx_site": "Shop production"},
-        "awx_site is Shop production and window_site is shop: jobs of AWX and runs from a shell would hold two leases",
-    ),
-    "variables": (
-        {"awx_procedures": [{"playbook": "backup", "variables": {"window_site": "billing"}}]},
-        "window_site is among the variables of backup: that template would hold another site's lease. Leave it out",
-    ),
-    "one type twice": (
-        {"awx_credentials": [{"name": name, "type": "lowtide kubeconfig"} for name in ("a", "b")]},
-        "credentials a, b, of the types lowtide kubeconfig, lowtide kubeconfig: a job takes one of each type, of Vault"
-        " several with another vault_id each",
-    ),
-    "of no job": (
-        {"awx_credentials": [{"name": "git", "type": "Source Control"}]},
-        "credentials git, of the types Source Control: a job takes one of each type",
-    ),
-    "of another service": (
-        {"awx_credentials": [{"name": "hashi", "type": "HashiCorp Vault Secret Lookup"}]},
-        "credentials hashi, of the types HashiCorp Vault Secret Lookup: a job takes one of each type",
-    ),
-    "vaults that are one": (
-        {"awx_credentials": [{"name": name, "type": "Vault"} for name in ("a", "b")]},
-        "credentials a, b, of the types Vault, Vault: a job takes one of each type, of Vault several with another",
-    ),
-    "answer of another type": (
-        {"awx_schedules": [{"name": "s", "time": "01:00", "zone": "UTC", "answers": {"window_only": "backup"}}]},
-        "schedule s: its answer window_only is 'backup', and approved window asks for a list of backup, health",
-    ),
-    "site": ({"window_site": "/etc/site"}, "awx_site is /etc/site, and all names in AWX begin with it. Give a literal"),
-    "steps": ({"window_steps": []}, "awx_steps is empty, so that nobody could choose a step. Set window_steps"),
-    "two places": ({"awx_project_path": MANUAL}, f"awx_project_url is '{REPOSITORY}' and awx_project_path is"),
-    "manual": (
-        {"awx_project_url": "", "awx_project_path": MANUAL},
-        "awx_inventory_path is inventories/shop/hosts.yml, and AWX reads inventories from git projects only. Use",
-    ),
-    "two names": ({"awx_procedures": [{"playbook": "health"}]}, "awx_procedures has two templates of one name"),
-    "team": ({"awx_teams": [{"name": "T", "launch": ["x"]}]}, "T launches x, and there is approved window, backup"),
-    "question": (
-        {"awx_questions": ["window_onyl"]},
-        "survey of shop window, question window_onyl: it is no option of the role, and no type is given. Correct",
-    ),
-    "zone": (
-        {
-            "window_times": [{"time": "01:00", "zone": "Mars/Base", "weekdays": ["sat"]}],
-            "awx_schedules": "{{ window_times }}",
-        },
-        "schedule time 1: zone 'Mars/Base' is not known here",
-    ),
-    "answer": (
-        {"awx_schedules": [{"name": "s", "time": "01:00", "zone": "UTC", "answers": {"window_name": "x"}}]},
-        "schedule s: it answers window_name, which approved window does not ask for (it asks for window_duration",
-    ),
-    "credential": (
-        {"awx_credentials": [{"name": "shop cluser"}]},
-        "credential shop cluser: this account sees none of this name, and one is needed. Nothing has been done.",
-    ),
-    "inventory": ({"awx_inventory_path": ""}, "inventory shop: this account sees none of this name, and one is needed"),
-    "token": (
-        {"awx_connection": {"controller_host": "{{ awx_host }}", "controller_oauthtoken": "old"}},
-        "Invalid authentication credentials for /api/v2/organizations/ (HTTP 401). Nothing has been done. Install the",
-    ),
-    "address": (
-        {"awx_connection": {"controller_host": "http://127.0.0.1:9", "controller_oauthtoken": "x"}},
-        "AWX at http://127.0.0.1:9: ",
-    ),
-}
-
-
-FAILED = (
-    "ansible_failed_result.results | default([ansible_failed_result]) | selectattr('failed', 'defined')"
-    " | selectattr('failed') | map(attribute='msg') | join(' ')"
-)
-"""What a task that failed has said, or its items."""
-
-
-def test_what_is_refused_has_changed_nothing(tmp_path: Path, ansible_playbook: Callable[..., PlaybookRun]) -> None:
-    """With object, value and next step, before the first write; all cases in one play."""
-    tasks: list[dict[str, Any]] = []
-    for name, (changed, _said) in CASES.items():
-        include = {"name": "Perform", "ansible.builtin.include_role": {"name": "lowtide.ops.awx"}, "vars": changed}
-        fail = {"name": "It was not refused", "ansible.builtin.fail": {"msg": "not refused"}}
-        keep = {"ansible.builtin.set_fact": {"said": "{{ said | combine({'" + name + "': " + FAILED + "}) }}"}}
-        tasks.append({"name": name, "block": [include, fail], "rescue": [{"name": "Keep", **keep}]})
-    content = {"content": "{{ said | to_json }}", "dest": str(tmp_path / "said"), "mode": "0600"}
-    tasks.append({"name": "Write", "ansible.builtin.copy": content})
-    with AwxStandIn(make_collection_folders(playbook_names())) as awx:
-        arguments = write_site(tmp_path, awx, awx_host=awx.url, said={}, awx_procedures=[{"playbook": "backup"}])
-        play = {"hosts": "control", "gather_facts": False, "tasks": tasks}
-        run = ansible_playbook([play], *arguments)
-        assert run.rc == 0, run.stdout + run.stderr
-        assert awx.writes == []
-    said = {name: " ".join(str(text).split()) for name, text in json.loads((tmp_path / "said").read_text()).items()}
-    assert {name: text for name, text in said.items() if CASES[name][1] not in text} == {}
-
-
-def test_a_playbook_that_the_project_lacks_is_named(tmp_path: Path) -> None:
-    """Before the first template: one that AWX refuses in the middle would leave the others behind."""
-    names = [name for name in playbook_names() if name != "backup"]
-    with AwxStandIn(make_collection_folders(names)) as awx:
-        minimal: dict[str, Any] = {
-            "awx_credential_types": [],
-            "awx_credentials": [],
-            "awx_teams": [],
-            "awx_notifications": [],
-        }
-        run = run_playbook("lowtide.ops.awx", *write_site(tmp_path, awx, **minimal))
-        assert run.rc == 2
-        said = " ".join(run.stdout.split())
-        assert "project operations has no playbooks/backup.yml; it has playbooks/awx.yml" in said
-        assert "No template has been made. Add each file, with the line" in said
-        assert awx.kinds["job_templates"] == {}
-
-
-@pytest.mark.sweep
-def test_a_repository_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    """Before the first template."""
-    with AwxStandIn({}) as awx:
-        minimal: dict[str, Any] = {"awx_credential_types": [], "awx_credentials": [], "awx_teams": []}
-        run = run_playbook("lowtide.ops.awx", *write_site(tmp_path, awx, **minimal))
-        assert run.rc == 2
-        said = " ".join(run.stdout.split())
-        assert f"project operations: its state is failed, with {REPOSITORY} and the branch ''. No template" in said
-        assert awx.kinds["job_templates"] == {}
-
-
-@pytest.mark.sweep
-def test_an_inventory_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    """As one with a file that Ansible Vault has encrypted: a job without hosts would succeed."""
-    with AwxStandIn(make_collection_folders(playbook_names())) as awx:
-        awx.unreadable.add("inventories/shop/hosts.yml")
-        run = run_playbook("lowtide.ops.awx", *write_site(tmp_path, awx, **MINIMAL), timeout=BOUND)
-        assert run.rc == 2
-        said = " ".join(run.stdout.split())
-        assert (
-            "inventory shop: reading inventories/shop/hosts.yml of the project operations has ended as failed" in said
-        )
-
-
-def test_a_missing_collection_is_named(tmp_path: Path) -> None:
-    """awx.awx is no dependency."""
-    with AwxStandIn() as awx:
-        alone = {"ANSIBLE_COLLECTIONS_SCAN_SYS_PATH": "false"}
-        run = run_playbook("lowtide.ops.awx", *write_site(tmp_path, awx), env=alone)
-    assert run.rc == 2
-    said = " ".join(run.stdout.split())
-    assert "Install the collection awx.awx 24.6.1 or newer" in said
-    assert "awx.awx.controller_api" in said
