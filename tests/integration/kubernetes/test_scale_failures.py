@@ -41,7 +41,8 @@ def quota(pods: int) -> dict[str, Any]:
         ),
         ("Deployment", {"image": "10.77.0.1:1/none:1"}, "ImagePullBackOff", "10.77.0.1:1/none:1"),
         ("StatefulSet", {"spec": {"nodeSelector": {"disk": "fast"}}}, "Unschedulable", "nodes are available"),
-        ("StatefulSet", {"command": ["sh", "-c", "exit 3"]}, "CrashLoopBackOff", "exit code 3"),
+        # Without a probe it would be ready for the moment in which it runs.
+        ("StatefulSet", {"command": ["sh", "-c", "exit 3"], **NEVER_READY}, "CrashLoopBackOff", "exit code 3"),
         (
             "StatefulSet",
             {"envFrom": [{"secretRef": {"name": "absent"}}]},

@@ -134,7 +134,8 @@ def wait_for_stop(site: SmallSite, window: subprocess.Popen[str]) -> None:
     """Wait until the journal says that everything is stopped."""
     end = time.monotonic() + 100
     while not any(isinstance(event, StepSucceeded) and event.step == "shutdown" for event in site.read_events()):
-        assert window.poll() is None, "the window ended before it had stopped anything"
+        if window.poll() is not None:
+            pytest.fail(f"the window ended before it had stopped anything:\n{window.communicate()[0]}")
         assert time.monotonic() < end, "nothing was stopped"
         time.sleep(0.1)
 
@@ -147,8 +148,9 @@ def test_a_killed_window_is_restored_and_not_resumed(site: SmallSite, ansible_pl
     try:
         wait_for_stop(site, window)
     finally:
-        os.killpg(window.pid, signal.SIGKILL)
-        window.communicate(timeout=60)
+        if window.poll() is None:
+            os.killpg(window.pid, signal.SIGKILL)
+            window.communicate(timeout=60)
     stopped = site.cluster.read_workloads()
     assert {name: item["replicas"] for name, item in stopped.items()} == dict.fromkeys(SERVING, 0)
     assert all(item["notes"] for item in stopped.values())
