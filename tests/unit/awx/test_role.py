@@ -17,7 +17,7 @@ from support.awx_stand_in import REPOSITORY, AwxStandIn, make_collection_folders
 from support.checkout import playbook_names
 from support.playbooks import run_playbook
 
-from .site import BOUND, SITE, write_site
+from .declared import BOUND, SITE, write_site
 
 OWN = {
     *("id", "url", "related", "summary_fields", "created", "modified", "name", "description", "playbook", "extra_vars"),

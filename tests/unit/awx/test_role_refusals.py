@@ -14,7 +14,7 @@ from support.awx_stand_in import MANUAL, PASSWORD, REPOSITORY, USERNAME, AwxStan
 from support.checkout import playbook_names
 from support.playbooks import PlaybookRun, run_playbook
 
-from .site import BOUND, MINIMAL, write_site
+from .declared import BOUND, MINIMAL, write_site
 
 UNSEEN = "c2VjcmV0LW9mLXRoZS1zaXRl"
 VAULTS = [{"name": f"vault {name}", "type": "Vault", "inputs": {"vault_id": name}} for name in ("one", "two")]
@@ -117,6 +117,7 @@ def test_an_awx_that_runs_no_jobs_gets_its_objects(tmp_path: Path) -> None:
         kept = awx.find("execution_environments", "lowtide")
         assert (kept["image"], kept["pull"], kept["organization"]) == (image["awx_image"], "always", None)
         assert awx.list_associated("job_templates", "shop window", "credentials") == ["vault one", "vault two"]
+        assert not [path for method, path, _body in awx.writes if method == "PATCH" and "/credentials/" in path]
         for one in VAULTS:
             assert awx.find("credentials", one["name"])["inputs"] == {**one["inputs"], "vault_password": "$encrypted$"}
 
@@ -293,3 +294,15 @@ def test_a_missing_collection_is_named(tmp_path: Path) -> None:
     said = " ".join(run.stdout.split())
     assert "Install the collection awx.awx 24.6.1 or newer" in said
     assert "awx.awx.controller_api" in said
+
+
+@pytest.mark.sweep
+def test_a_project_that_is_read_for_too_long_is_named(tmp_path: Path) -> None:
+    """A git server that keeps silent: there is no message in what the wait itself says."""
+    with AwxStandIn(make_collection_folders(playbook_names())) as awx:
+        awx.runs_jobs = False
+        run = run_playbook("lowtide.ops.awx", *write_site(tmp_path, awx, **MINIMAL), "-e", "__awx_looks=1")
+        assert run.rc == 2
+        said = " ".join(run.stdout.split())
+        assert f"project operations: AWX is still reading {REPOSITORY}. No template has been made. See its last" in said
+        assert awx.kinds["job_templates"] == {}
