@@ -452,7 +452,7 @@ class KubernetesStore(Store):
                     if lines.events and lines.events[-1] == earlier:
                         return earlier
                 number = len(lines.events) + 1
-                # What two connections take for the server's time may differ by a second, since a Date has no parts of it.
+                # What two connections take for the server's time may differ by a second: a Date has no parts of it.
                 last = lines.events[-1].at if lines.events else 0.0
                 timed = replace(event, at=max(last, round(self._read_server_clock(client), 3)))
                 line = encode_line(timed, number)

@@ -17,7 +17,9 @@ from support.playbooks import PlaybookRun, run_playbook
 from .declared import BOUND, MINIMAL, write_site
 
 UNSEEN = "c2VjcmV0LW9mLXRoZS1zaXRl"
-VAULTS = [{"name": f"vault {name}", "type": "Vault", "inputs": {"vault_id": name}} for name in ("one", "two")]
+VAULTS: list[dict[str, Any]] = [
+    {"name": f"vault {name}", "type": "Vault", "inputs": {"vault_id": name}} for name in ("one", "two")
+]
 KUBECONFIG = {"name": "shop cluster", "type": "lowtide kubeconfig"}
 
 
@@ -64,9 +66,14 @@ def test_a_refused_secret_is_not_printed(tmp_path: Path, verbosity: str, changed
     what AWX says of it is."""
     with AwxStandIn(make_collection_folders(playbook_names())) as awx:
         organization = awx.ask("POST", "/api/v2/organizations/", {"name": "Operations"})[1]["id"]
-        hook = {"url": "https://pager.example.org", "http_method": "POST", "username": "", "password": ""}
+        hook: dict[str, Any] = {
+            "url": "https://pager.example.org",
+            "http_method": "POST",
+            "username": "",
+            "password": "",
+        }
         hook |= {"headers": {"Authorization": UNSEEN}, "disable_ssl_verification": False}
-        pager = {"name": "pager", "organization": organization, "notification_type": "webhook"}
+        pager: dict[str, Any] = {"name": "pager", "organization": organization, "notification_type": "webhook"}
         assert (
             awx.ask("POST", "/api/v2/notification_templates/", {**pager, "notification_configuration": hook})[0] == 201
         )
