@@ -334,7 +334,7 @@ def describe_consumer(lab: Json, topic: str, database: str, owner: str) -> Json:
         "image": lab["feature_service"]["images"][0],
         "command": ["/usr/bin/python3.11", "/app/worker.py"],
         "env": [{"name": key, "value": value} for key, value in environment.items()],
-        "readinessProbe": {"httpGet": {"path": "/", "port": 8080}, "periodSeconds": 1, "timeoutSeconds": 2},
+        "readinessProbe": {"httpGet": {"path": "/", "port": 8080}, "periodSeconds": 1, "timeoutSeconds": 5},
     }
 
 

@@ -203,7 +203,8 @@ def test_faults_are_ridden_out(namespace: Namespace, proxy: KubernetesProxy, fau
     assert (run.changed, run["ready"], run["replicas"]) == (True, 1, 1)
     assert all(fault.times == 0 for fault in faults)
     assert proxy.verbs["PATCH"] == patches
-    assert sum(proxy.verbs.values()) <= 6 + 6
+    # What may not be watched is listed now and then, for as long as the wait takes.
+    assert sum(proxy.verbs.values()) <= 6 + 6 + (run["waited"] if faults[0].status == 403 else 0)
     assert bool(run.result.get("warnings")) is (faults[0].status == 403)
 
 
