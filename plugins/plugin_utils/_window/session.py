@@ -35,7 +35,7 @@ from .processes import ENVIRONMENT_MARK
 from .renewal import SIGN, Moment, Sign, read_tick
 from .rules import WindowRules
 from .state import WindowState, compute_state
-from .store import SHORT_PATIENCE, LeaseForgotten, Store, StoreUnreachable
+from .store import LeaseForgotten, Store, StoreUnreachable
 from .store_file import FileStore, make_slug
 
 Written = TypeVar("Written")
@@ -128,7 +128,7 @@ class OpenWindow:
                     silence.refuse()
                 # What is to be reverted has only the time of the lease. One that answers the renewer is only slow.
                 if silence.is_on and self._measure_age(store) > 2 * find_interval(store.ttl):
-                    store.patience = min(store.patience, SHORT_PATIENCE)
+                    store.shorten_patience()
                 with silence.listen():
                     stack.enter_context(store.lock())
                     events = store.load(self.journal)
@@ -138,7 +138,7 @@ class OpenWindow:
             except OSError as error:
                 if not isinstance(error, LeaseForgotten):  # that was just read: nobody has the site
                     self._require_lease(store, error)
-                store.patience = min(store.patience, SHORT_PATIENCE)  # for what is asked all the same
+                store.shorten_patience()  # for what is asked all the same
                 session = Session(self, store, self.known.load(self.local_name), error=error, is_needed=is_needed)
             else:
                 session = Session(self, store, events, is_needed=is_needed)
@@ -302,7 +302,7 @@ class Session:
         if not self._is_needed:
             self._silence.refuse()
         if self._silence.is_on:  # whatever the renewer says: it may write its lease, and no journal be taken
-            self.store.patience = min(self.store.patience, SHORT_PATIENCE)
+            self.store.shorten_patience()
         with self._silence.listen():
             return action()
 

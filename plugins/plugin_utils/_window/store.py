@@ -65,6 +65,10 @@ class Store(ABC):
     """Token and last renewal of a lease that this process has seen unrenewed for its whole time, whatever that time
     stamp says."""
 
+    def shorten_patience(self) -> None:
+        """Ask only for a moment from now on."""
+        self.patience = min(self.patience, SHORT_PATIENCE)
+
     @property
     @abstractmethod
     def location(self) -> str:

@@ -23,7 +23,7 @@ from .renewal import Sign
 from .report import describe_job
 from .request import Request
 from .rules import RESTORE
-from .store import SHORT_PATIENCE, Store, find_obstacle
+from .store import Store, find_obstacle
 from .watch import Watch
 
 POLL_INTERVAL = 1.0
@@ -79,7 +79,7 @@ class Succession:
 
     def _release_own(self) -> None:
         self._sign.end_process()  # it would take the next owner for one that has taken the site from this run
-        self._store.patience = min(self._store.patience, SHORT_PATIENCE)  # the first error has been waited for
+        self._store.shorten_patience()  # the first error has been waited for
         with self._store.lock():
             held = self._store.read_lease()
             if held is not None and not held.released and held.owner.is_same_process(self._owner):

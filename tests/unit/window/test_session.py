@@ -50,6 +50,14 @@ def end(simulation: Simulation, step: str, host: str) -> None:
     simulation.engine.finish_step(StepCall(host=host, step=step), {"changed": True, "summary": f"{step} is done"})
 
 
+def stop_both(simulation: Simulation) -> None:
+    """Open, and stop what is to be started again."""
+    simulation.open(only=["maintain"])
+    for host in ("web1", "web2"):
+        begin(simulation, "quiesce", host)
+        end(simulation, "quiesce", host)
+
+
 @contextmanager
 def away(simulation: Simulation) -> Iterator[None]:
     """Let the store be where nobody finds it."""
@@ -301,10 +309,7 @@ def test_a_server_that_takes_no_writes_is_waited_for_once_by_all_hosts(
     simulation: Simulation, monkeypatch: pytest.MonkeyPatch, is_renewed: bool
 ) -> None:
     """A commit that waits for its standby, an etcd without room: what is asked is answered."""
-    simulation.open(only=["maintain"])
-    for host in ("web1", "web2"):
-        begin(simulation, "quiesce", host)
-        end(simulation, "quiesce", host)
+    stop_both(simulation)
     monkeypatch.setattr(sessions, "WAITED", 0.0)
     writes = Writes(simulation, monkeypatch, "renew", "append")
     simulation.engine.window.sign.write(ago(10 if is_renewed else 40))
@@ -322,10 +327,7 @@ def test_a_journal_that_takes_nothing_is_waited_for_a_moment_though_the_lease_is
     simulation: Simulation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A webhook that matches ConfigMaps and is down; each step comes after the time for which it is left alone."""
-    simulation.open(only=["maintain"])
-    for host in ("web1", "web2"):
-        begin(simulation, "quiesce", host)
-        end(simulation, "quiesce", host)
+    stop_both(simulation)
     monkeypatch.setattr(sessions, "WAITED", 0.0)
     monkeypatch.setattr(sessions, "ASK_INTERVAL", 0.0)
     writes = Writes(simulation, monkeypatch, "append")
