@@ -446,8 +446,8 @@ def _write_durably(session: Session, sql: str, values: Mapping[str, Any]) -> boo
     """Execute a write of an owner, and return whether there was something to write; one with a warning is confirmed.
 
     A commit whose wait for the standby was cancelled (pg_cancel_backend) has succeeded, with a warning in the server's
-    language. So whatever is said beside the answer is taken for that. A later commit is answered when
-    the standby has both.
+    language. So whatever is said beside the answer is taken for that. A later commit is answered when the standby has
+    both.
     """
     session.connection.notices.clear()
     if not session.query(sql, values):
