@@ -53,8 +53,14 @@ class ArgoCdStandIn(OperatorStandIn):
     def __init__(self, facts: Json, namespace: str, git: dict[str, list[Json]]) -> None:
         super().__init__(facts, namespace)
         self.git = git
-        self.healed: list[str] = []
+        self._healed: list[str] = []
         self._synchronised: set[str] = set()
+
+    @property
+    def healed(self) -> list[str]:
+        """What was put back, kind and name, as soon as what it does at the moment is done."""
+        with self.at_rest:
+            return list(self._healed)
 
     def reconcile_each(self) -> None:
         """Apply what is in Git for each Application, the first time or where it heals."""
@@ -75,7 +81,7 @@ class ArgoCdStandIn(OperatorStandIn):
             content_type=APPLY,
         )
         if status == http.client.OK and present["metadata"]["generation"] != applied["metadata"]["generation"]:
-            self.healed.append(f"{obj['kind']}/{obj['metadata']['name']}")
+            self._healed.append(f"{obj['kind']}/{obj['metadata']['name']}")
 
     def __enter__(self) -> Self:
         self.reconcile()  # so that its objects are there from the beginning

@@ -114,8 +114,13 @@ class KedaStandIn(OperatorStandIn):
         self.publishes = publishes
         self.demand: dict[str, int] = {}
         """What the triggers of a ScaledObject ask for, by its name."""
-        self.scalings: list[tuple[str, int]] = []
-        """What it did: the target's name and its new replicas."""
+        self._scalings: list[tuple[str, int]] = []
+
+    @property
+    def scalings(self) -> list[tuple[str, int]]:
+        """What it did, as soon as what it does at the moment is done: the target's name and its new replicas."""
+        with self.at_rest:
+            return list(self._scalings)
 
     def ask_for(self, name: str, replicas: int) -> None:
         """Have the triggers of a ScaledObject ask for so many replicas from now on."""
@@ -173,4 +178,4 @@ class KedaStandIn(OperatorStandIn):
         goal = decide_replicas(scaled_object, replicas, self.demand.get(scaled_object["metadata"]["name"]))
         if goal != replicas:
             self.server.scale(kind, self.namespace, name, goal, manager=MANAGER)
-            self.scalings.append((name, goal))
+            self._scalings.append((name, goal))

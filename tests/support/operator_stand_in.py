@@ -32,7 +32,8 @@ class OperatorStandIn(ABC):
         self._ended = False
         self._watches: list[http.client.HTTPSConnection] = []
         self._threads: list[threading.Thread] = []
-        self._lock = threading.Lock()
+        self.at_rest = threading.Lock()
+        """Held while it acts: what it has done can be seen in the server before it has taken note of it."""
 
     @abstractmethod
     def reconcile_each(self) -> None:
@@ -40,7 +41,7 @@ class OperatorStandIn(ABC):
 
     def reconcile(self) -> None:
         """Act once."""
-        with self._lock:
+        with self.at_rest:
             self.reconcile_each()
 
     def wake(self) -> None:
