@@ -32,6 +32,7 @@ from .kubernetes_account import (
     write_kubeconfig,
 )
 from .kubernetes_server import ApiServer
+from .local_servers import wait_until
 from .modules import CHECKOUT
 from .playbooks import write_yaml
 from .postgresql_rights import Superuser, grant_documented_rights
@@ -234,8 +235,18 @@ class SmallSite:
         write_yaml(self.folder / "inventory/group_vars/all.yml", self.variables)
 
     def make_dead_rows(self) -> None:
-        """Leave a third of the table as dead rows; autovacuum is off there."""
+        """Leave a third of the table as dead rows, and wait until they are counted; autovacuum is off there.
+
+        A session hands in its statistics when it ends, after its client has gone.
+        """
+        before = self.count_dead_rows()
         self.store.sql("UPDATE invoices SET note = 'y' WHERE id % 3 = 0")
+        wait_until("dead rows counted", lambda: self.count_dead_rows() > before, 60)
+
+    def count_dead_rows(self) -> int:
+        """Return how many rows of the table count as dead."""
+        rows = self.store.sql("SELECT n_dead_tup FROM pg_stat_user_tables WHERE relname = 'invoices'")
+        return int(rows[0][0])
 
     def count_vacuums(self) -> int:
         """Return how often the table was vacuumed by command."""
