@@ -169,12 +169,6 @@ class AwxObjects(AwxUpdates):
         """Return all that can be launched."""
         return {number: obj for kind in UNIFIED for number, obj in self.kinds[kind].items()}
 
-    def list_playbooks(self, project: Json) -> list[str]:
-        """Return what can be named as a playbook of a project."""
-        if project["scm_type"] and project["id"] not in self.updated:
-            return []
-        return self.folders.get(project["scm_url"] if project["scm_type"] else project["local_path"], [])
-
     # --- requests ---------------------------------------------------------------------------------------------------
 
     def ask(self, method: str, address: str, body: Any = None) -> tuple[int, Any]:
@@ -230,8 +224,7 @@ class AwxObjects(AwxUpdates):
 
     def _handle_object(self, method: str, kind: str, obj: Json, body: Any) -> tuple[int, Any]:
         if method == "PATCH":
-            if kind == "execution_environments" and not obj["organization"] and not self.account["is_superuser"]:
-                # By the source, not recorded: ExecutionEnvironmentAccess.can_change.
+            if kind == "execution_environments" and not self.may_change(obj):
                 raise RefusedError({"detail": "You do not have permission to perform this action."}, 403)
             return 200, self._change(kind, obj, body)
         if method == "DELETE":
@@ -251,6 +244,7 @@ class AwxObjects(AwxUpdates):
             answer = 200, self.list_playbooks(obj)
         elif part == "launch":
             launch = launch_workflow if kind == "workflow_job_templates" else launch_job
+            self.check_launch(obj)
             answer = (
                 201,
                 launch(obj, self.surveys.get((kind, obj["id"])) if obj["survey_enabled"] else None, body or {}),
@@ -341,6 +335,10 @@ class AwxObjects(AwxUpdates):
         shown = copy.deepcopy(obj)
         kind = obj["url"].split("/")[3] if "url" in obj else ""
         template = obj.get("unified_job_template")
+        if kind == "execution_environments":
+            may = self.may_change(obj)
+            can = {"edit": may, "delete": may and not obj.get("managed"), "copy": may}
+            shown["summary_fields"]["user_capabilities"] = can
         if kind == "workflow_job_template_nodes":
             shown["related"].pop("unified_job_template", None)
             if template:
@@ -470,25 +468,6 @@ class AwxObjects(AwxUpdates):
             if obj[name] and not project["allow_override"]:
                 raise RefusedError({name: ["Project does not allow overriding branch."]})
         given["organization"] = obj["organization"] = project["organization"]
-
-    def _check_projects(self, obj: Json, given: Json) -> None:
-        if not obj["scm_type"]:
-            if obj["scm_update_on_launch"]:
-                problem = "Update options must be set to false for manual projects."
-                raise RefusedError({"scm_update_on_launch": [problem]})
-            used = {
-                other["local_path"]
-                for other in self.kinds["projects"].values()
-                if not other["scm_type"] and other["id"] != obj.get("id")
-            }
-            path = obj["local_path"] or ""
-            if path and (path not in self.folders or path in used):
-                raise RefusedError({"local_path": ["This path is already being used by another manual project."]})
-        if obj["scm_type"]:  # another address is synchronised at once
-            state = "pending" if "scm_url" in given or "scm_branch" in given else obj["status"]
-        else:
-            state = "ok" if obj["local_path"] else "missing"
-        given["status"] = obj["status"] = state
 
     def _check_execution_environments(self, obj: Json, given: Json) -> None:
         """By the source, not recorded: ExecutionEnvironmentSerializer.validate_organization."""

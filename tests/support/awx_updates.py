@@ -1,8 +1,9 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Updates of projects and inventories in the stand-in for AWX, and what it says of itself; see ``awx_stand_in``.
+"""Projects and their updates, those of inventories, and what runs by them, in the stand-in for AWX, and what it says of
+itself; see ``awx_stand_in``.
 
-Made of AWX 24.6.1's source (``ProjectUpdateView``, ``InventorySourceUpdateView``), as no job ran where requests were
-recorded: an update is pending, then running, then ended, each time when somebody looks.
+Made of AWX 24.6.1's source (``ProjectUpdateView``, ``InventorySourceUpdateView``, ``Project.get_reason_if_failed``), as
+no job ran where requests were recorded: an update is pending, then running, then ended, each time when somebody looks.
 """
 
 from __future__ import annotations
@@ -14,12 +15,19 @@ from .awx_surveys import Json, RefusedError
 UPDATED = {"projects": "project_updates", "inventory_sources": "inventory_updates"}
 """Kinds that can be updated, and what their updates are."""
 GOING_ON = ("pending", "running")
+READING = ("scm_url", "scm_branch", "scm_type", "scm_refspec")
+"""Fields of a project that have it updated when they change (``FIELDS_TRIGGER_UPDATE``); no others do."""
+LOCKED = "Missing a revision to run due to failed project update."
 TOKEN = "stand-in"  # noqa: S105
 """What a client gets for a password."""
 
 
 class AwxUpdates:
-    """What an AWX does by itself; ``runs_jobs`` is false where it has nobody who runs them."""
+    """What an AWX does by itself; ``runs_jobs`` is false where it has nobody who runs them.
+
+    ``updated`` are the playbooks of each project when it was last read, ``foreign`` the organizations that the account
+    does not administer.
+    """
 
     kinds: dict[str, dict[int, Json]]
     folders: dict[str, list[str]]
@@ -27,7 +35,8 @@ class AwxUpdates:
     def __init__(self) -> None:
         self.runs_jobs = True
         self.unreadable: set[str] = set()
-        self.updated: set[int] = set()
+        self.updated: dict[int, list[str]] = {}
+        self.foreign: set[int] = set()
         self.updates: dict[tuple[str, int], Json] = {}
         self.account: Json = {"id": 1, "username": "admin", "is_superuser": True, "is_system_auditor": False}
         self.settings: Json = {
@@ -54,6 +63,9 @@ class AwxUpdates:
         """Start an update, and return it."""
         if kind == "projects" and not obj["scm_type"]:
             raise RefusedError({"detail": 'Method "POST" not allowed.'}, 405)
+        reason = self.find_reason(self.kinds["projects"].get(obj.get("source_project") or 0))
+        if reason:
+            raise RefusedError({"__all__": [reason]})
         obj["status"] = "pending"
         number = len(self.updates) + 1
         self.updates[UPDATED[kind], number] = obj
@@ -68,10 +80,87 @@ class AwxUpdates:
             return
         if kind == "projects":
             is_good = obj["scm_url"] in self.folders
-            self.updated |= {obj["id"]} if is_good else set()
+            self.updated |= {obj["id"]: self.folders[obj["scm_url"]]} if is_good else {}
         else:
             is_good = obj["source_project"] in self.updated and obj["source_path"] not in self.unreadable
         obj["status"] = "successful" if is_good else "failed"
+
+    def find_reason(self, project: Json | None) -> str:
+        """Return why nothing of a project can be started, or nothing (``Project.get_reason_if_failed``)."""
+        if project is None or project["scm_update_on_launch"] or project["status"] not in ("error", "failed"):
+            return ""
+        return LOCKED
+
+    def check_launch(self, template: Json) -> None:
+        """Refuse the launch of a job template whose project cannot be used (``JobLaunchSerializer.validate``)."""
+        reason = self.find_reason(self.kinds["projects"].get(template.get("project") or 0))
+        if reason:
+            raise RefusedError({"playbook": [reason]})
+
+    def run_nodes(self, workflow: Json) -> list[tuple[str, str]]:
+        """Run the nodes of a workflow one by one to the first that fails or waits for people: name and status."""
+        nodes = [
+            node
+            for node in self.kinds["workflow_job_template_nodes"].values()
+            if node["workflow_job_template"] == workflow["id"]
+        ]
+        led_to = {number for node in nodes for number in node["success_nodes"]}
+        (number,) = [node["id"] for node in nodes if node["id"] not in led_to]
+        run: list[tuple[str, str]] = []
+        while True:
+            node = self.kinds["workflow_job_template_nodes"][number]
+            run.append((node["identifier"], self._run_node(node["unified_job_template"])))
+            if run[-1][1] != "successful":
+                return run
+            (number,) = node["success_nodes"]
+
+    def _run_node(self, number: int) -> str:
+        """Return how it ended. A job of a project that cannot be used fails as it starts (``BaseTask.sync_and_copy``)."""
+        if number in self.kinds["workflow_approval_templates"]:
+            return "pending"
+        template = self.kinds["job_templates"].get(number)
+        if template:
+            return "failed" if self.find_reason(self.kinds["projects"][template["project"]]) else "successful"
+        kind = "projects" if number in self.kinds["projects"] else "inventory_sources"
+        obj = self.kinds[kind][number]
+        if self.find_reason(self.kinds["projects"].get(obj.get("source_project") or 0)):
+            return "failed"
+        self.start_update(kind, obj)
+        while obj["status"] in GOING_ON:
+            self.go_on(kind, obj)
+        return str(obj["status"])
+
+    def list_playbooks(self, project: Json) -> list[str]:
+        """Return what can be named as a playbook of a project."""
+        if project["scm_type"]:
+            return self.updated.get(project["id"], [])
+        return self.folders.get(project["local_path"], [])
+
+    def may_change(self, obj: Json) -> bool:
+        """Tell whether the account may change an execution environment (``ExecutionEnvironmentAccess.can_change``)."""
+        owner = obj.get("organization")
+        return bool(self.account["is_superuser"] or (owner and owner not in self.foreign))
+
+    def _check_projects(self, obj: Json, given: Json) -> None:
+        if not obj["scm_type"]:
+            if obj["scm_update_on_launch"]:
+                problem = "Update options must be set to false for manual projects."
+                raise RefusedError({"scm_update_on_launch": [problem]})
+            used = {
+                other["local_path"]
+                for other in self.kinds["projects"].values()
+                if not other["scm_type"] and other["id"] != obj.get("id")
+            }
+            path = obj["local_path"] or ""
+            if path and (path not in self.folders or path in used):
+                raise RefusedError({"local_path": ["This path is already being used by another manual project."]})
+        if obj["scm_type"]:
+            there = self.kinds["projects"].get(obj.get("id") or 0, {})
+            is_read = any(there.get(name) != obj[name] for name in READING)
+            state = "pending" if is_read else obj["status"]
+        else:
+            state = "ok" if obj["local_path"] else "missing"
+        given["status"] = obj["status"] = state
 
     def _look_at(self, kind: str, number: int) -> Json:
         obj = self.updates[kind, number]

@@ -124,7 +124,7 @@ def test_nobody_chooses_what_is_not_asked(made: tuple[AwxStandIn, list[str]]) ->
 
 
 def test_the_workflow_waits_for_approval(made: tuple[AwxStandIn, list[str]]) -> None:
-    """Project and inventory, check mode, approval, window; a failed window is a failed workflow.
+    """Probe, project and inventory, check mode, approval, window; a failed window is a failed workflow.
 
     Nothing starts restore_service by itself, which takes back stops of people too.
     """
@@ -137,6 +137,7 @@ def test_the_workflow_waits_for_approval(made: tuple[AwxStandIn, list[str]]) -> 
         if node[what]
     }
     assert links == {
+        ("probe", "success_nodes"): ["project"],
         ("project", "success_nodes"): ["inventory"],
         ("inventory", "success_nodes"): ["window check"],
         ("window check", "success_nodes"): ["approve"],
@@ -144,6 +145,7 @@ def test_the_workflow_waits_for_approval(made: tuple[AwxStandIn, list[str]]) -> 
     }
     names = {node["identifier"]: awx.list_unified()[node["unified_job_template"]]["name"] for node in nodes.values()}
     assert names == {
+        "probe": "operations probe",
         "project": "operations",
         "inventory": "inventories/shop/hosts.yml",
         "window check": "shop window check",
@@ -163,7 +165,9 @@ def test_the_window_is_linked_as_soon_as_it_is_there(first: tuple[AwxStandIn, li
     paths = [path for _method, path, _body in writes]
     names = {number: node["identifier"] for number, node in awx.kinds["workflow_job_template_nodes"].items()}
     linked = [index for index, path in enumerate(paths) if path.endswith("/success_nodes/")]
-    assert [names[writes[index][2]["id"]] for index in linked] == ["window", "approve", "window check", "inventory"]
+    assert [names[writes[index][2]["id"]] for index in linked] == [
+        *("window", "approve", "window check", "inventory", "project"),
+    ]
     nodes = [index for index, path in enumerate(paths) if path == "/api/v2/workflow_job_template_nodes/"]
     assert writes[nodes[-1]][2]["identifier"] == "window"
     assert linked[0] == nodes[-1] + 1, "nothing else is written before its link"
@@ -276,9 +280,9 @@ def test_what_is_not_declared_is_turned_off(made: tuple[AwxStandIn, list[str]], 
     assert on == {"shop weekly": False, "shop mending": False, "shop new": True, **of_others}
     said = " ".join(run.stdout.split())
     off = [f"schedule {name} turned off, as it is not declared" for name in ("shop mending", "shop weekly")]
-    assert f"msg: inventory shop, new, {', '.join(off)}" in said, run.stdout
+    assert f"msg: project operations, inventory shop, new, {', '.join(off)}" in said, run.stdout
     updates = [path.split("/")[3] for _method, path, _body in awx.writes if path.endswith("/update/")]
-    assert updates == ["projects", "inventory_sources"]
+    assert updates == ["projects", "projects", "inventory_sources"]
     assert re.search(
         r"schedule new: AWX starts nothing on 20\d\d-03-\d\d, as the clock goes forward over its hour", said
     )

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from support.awx_objects import load
-from support.awx_stand_in import AwxStandIn, load_recorded_world
+from support.awx_stand_in import REPOSITORY, AwxStandIn, load_recorded_world
 
 MODULES = "awx.awx modules"
 REFUSALS = load("refusals")
@@ -93,6 +93,35 @@ def test_an_execution_environment_stays_where_it_is() -> None:
     refused = {"organization": ["Cannot change the organization of an execution environment"]}
     assert awx.ask("PATCH", made, {"organization": organization}) == (400, refused)
     assert awx.ask("PATCH", made, {"image": "two"})[0] == 200
+
+
+def test_an_update_is_started_by_what_is_read_anew() -> None:
+    """As Project.FIELDS_TRIGGER_UPDATE of the source has it: no other field does, nor one that is as it was."""
+    awx = AwxStandIn({REPOSITORY: []})
+    organization = awx.ask("POST", "/api/v2/organizations/", {"name": "Operations"})[1]["id"]
+    git = {"scm_type": "git", "scm_url": REPOSITORY, "scm_branch": ""}
+    address = awx.ask("POST", "/api/v2/projects/", {"name": "p", "organization": organization, **git})[1]["url"]
+    while awx.ask("GET", address)[1]["status"] != "successful":
+        pass
+    assert awx.ask("PATCH", address, {**git, "timeout": 300})[1]["status"] == "successful"
+    assert awx.ask("PATCH", address, {"scm_branch": "main"})[1]["status"] == "pending"
+
+
+def test_who_may_change_an_execution_environment_is_told() -> None:
+    """As ExecutionEnvironmentAccess.can_change of the source has it, and the change is refused to others."""
+    awx = AwxStandIn()
+    own, others = (awx.ask("POST", "/api/v2/organizations/", {"name": name})[1]["id"] for name in ("own", "others"))
+    awx.foreign.add(others)
+    path = "/api/v2/execution_environments/"
+
+    def ask(organization: int | None) -> tuple[bool, int]:
+        body = {"name": f"of {organization}", "image": "one", "organization": organization}
+        made = awx.ask("POST", path, body)[1]["url"]
+        told = awx.ask("GET", made)[1]["summary_fields"]["user_capabilities"]["edit"]
+        return told, awx.ask("PATCH", made, {"image": "two"})[0]
+
+    awx.account["is_superuser"] = False
+    assert [ask(one) for one in (own, others, None)] == [(True, 200), (False, 403), (False, 403)]
 
 
 def test_enough_was_compared() -> None:
