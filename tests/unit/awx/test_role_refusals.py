@@ -309,15 +309,3 @@ def test_a_missing_collection_is_named(tmp_path: Path) -> None:
     said = " ".join(run.stdout.split())
     assert "Install the collection awx.awx 24.6.1 or newer" in said
     assert "awx.awx.controller_api" in said
-
-
-@pytest.mark.sweep
-def test_a_project_that_is_read_for_too_long_is_named(tmp_path: Path) -> None:
-    """A git server that keeps silent: there is no message in what the wait itself says."""
-    with AwxStandIn(make_collection_folders(playbook_names())) as awx:
-        awx.runs_jobs = False
-        run = run_playbook("lowtide.ops.awx", *write_site(tmp_path, awx, **MINIMAL), "-e", "__awx_looks=1")
-        assert run.rc == 2
-        said = " ".join(run.stdout.split())
-        assert f"project operations: AWX is still reading {REPOSITORY}. No template has been made. See its last" in said
-        assert awx.kinds["job_templates"] == {}
