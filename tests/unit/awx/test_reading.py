@@ -95,7 +95,9 @@ def test_a_repository_that_can_be_read_now_is_read(tmp_path: Path) -> None:
     with AwxStandIn({}) as awx:
         first = perform(tmp_path, awx, awx_project_url=WITH_TOKEN)
         assert first.rc == 2, first.stdout
-        said = f"project operations: its state is failed, with {REPOSITORY} and the branch ''. No template has been made"
+        said = (
+            f"project operations: its state is failed, with {REPOSITORY} and the branch ''. No template has been made"
+        )
         assert said in flatten(first)
         assert "LXRoZQ" not in first.stdout
         assert awx.kinds["job_templates"] == {}
@@ -143,7 +145,7 @@ def test_what_ends_a_wait_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         ask = awx.ask
 
         def refuse(method: str, address: str, body: Any = None) -> tuple[int, Any]:
-            is_waiting = kind == "projects" or any(path.endswith("/success_nodes/") for _method, path, _body in awx.writes)
+            is_waiting = kind == "projects" or any(path.endswith("/success_nodes/") for _, path, _ in awx.writes)
             if method == "GET" and is_waiting and re.search(rf"/{kind}/\d+/$", address):
                 return 503, {"detail": "upstream connect error"}
             return ask(method, address, body)

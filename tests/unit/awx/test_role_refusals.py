@@ -256,9 +256,10 @@ def test_what_is_refused_has_changed_nothing(tmp_path: Path, ansible_playbook: C
         awx.foreign.add(others)
         environment |= {"name": "of others", "organization": others}
         assert awx.ask("POST", "/api/v2/execution_environments/", environment)[0] == 201
+        vault = awx.find("credential_types", "Vault")["id"]
         for one in VAULTS:
-            vault = {**one, "organization": organization, "credential_type": awx.find("credential_types", "Vault")["id"]}
-            assert awx.ask("POST", "/api/v2/credentials/", vault)[0] == 201
+            body = {**one, "organization": organization, "credential_type": vault}
+            assert awx.ask("POST", "/api/v2/credentials/", body)[0] == 201
         awx.account["is_superuser"] = False
         awx.writes.clear()
         play = {"hosts": "control", "gather_facts": False, "tasks": tasks}
