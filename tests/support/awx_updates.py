@@ -115,7 +115,7 @@ class AwxUpdates:
             (number,) = node["success_nodes"]
 
     def _run_node(self, number: int) -> str:
-        """Return how it ended. A job of a project that cannot be used fails as it starts (``BaseTask.sync_and_copy``)."""
+        """Return how it ended. A job of a project that cannot be used fails as it starts (``sync_and_copy``)."""
         if number in self.kinds["workflow_approval_templates"]:
             return "pending"
         template = self.kinds["job_templates"].get(number)
