@@ -255,6 +255,7 @@ def test_what_is_not_declared_is_turned_off(made: tuple[AwxStandIn, list[str]], 
     awx, _arguments = made
     awx.find("schedules", "shop weekly")["enabled"] = True
     awx.find("projects", "operations").update({"scm_update_on_launch": True, "allow_override": True, "timeout": 0})
+    awx.find("projects", "operations probe")["status"] = "successful"  # it was read meanwhile
     other = {
         "id": 99,
         "name": "of others",
