@@ -184,6 +184,18 @@ def test_a_refusal_of_a_name_stands_alone(monkeypatch: pytest.MonkeyPatch) -> No
     assert len(libpq.calls) == 2
 
 
+@pytest.mark.usefixtures("names")
+@pytest.mark.parametrize("seconds", [None, 30])
+def test_the_cause_is_the_error_that_counts(monkeypatch: pytest.MonkeyPatch, seconds: float | None) -> None:
+    """By it a store judges whether asking again is in vain: the primary restarts, and its standby lags behind."""
+    lagging = 'FATAL: database "d" does not exist'
+    errors = ["Connection refused", lagging] if seconds else [lagging, "Connection refused", lagging]
+    monkeypatch.setattr(psycopg2, "connect", Refusing(*errors).connect)
+    with pytest.raises(Refusal, match="nothing listens there") as raised:
+        open_session("old,127.0.0.9", seconds=seconds)
+    assert str(raised.value.__cause__) == "Connection refused"
+
+
 def test_names_that_are_known_are_asked_before_others(monkeypatch: pytest.MonkeyPatch, names: Names) -> None:
     """A name without an answer keeps nobody from its neighbour, and is asked once it is known."""
     calls: list[dict[str, Any]] = []
