@@ -199,6 +199,7 @@ def test_the_documented_rights_are_those_that_are_used(namespace: Namespace, con
         assert "localhost/none:1" in late.msg
     missing = namespace.module(AUTOSCALER, name="other", min_replicas=2, **account)
     assert "HorizontalPodAutoscalers there: api, never, never-s" in missing.msg
-    used, documented = audit.read_rights(name_user(namespace.name)), expand(rules)
+    documented = expand(rules)
+    used = audit.wait_for_rights(name_user(namespace.name), documented)
     assert used - documented == set(), "used, and not documented"
     assert documented - used == set(), "documented, and not used"

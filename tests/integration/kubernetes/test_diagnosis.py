@@ -320,7 +320,7 @@ def test_an_account_with_the_documented_rights_reads_everything(namespace: Names
         assert [line for line in run["unreadable"] if "grant get nodes" not in line] == []
         assert [(log["reason"], log["text"]) for log in run["logs"] if log["reason"] != "it is empty"] == []
     documented = expand(read_rules("Role", "lowtide-diagnosis"))
-    used = audit.read_rights(name_user(namespace.name))
+    used = audit.wait_for_rights(name_user(namespace.name), documented)
     assert used - documented == set(), "used, and not documented"
     assert documented - used == set(), "documented, and not used"
 

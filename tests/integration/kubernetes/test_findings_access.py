@@ -101,7 +101,7 @@ def test_in_a_pod_its_account_is_used(namespace: Namespace, in_pod: Callable[...
     audit = AuditLog(namespace.facts)
     run = in_pod()
     assert not run.failed, run.msg
-    assert audit.read(name_user(namespace.name))
+    namespace.wait("it is in the log", lambda: bool(audit.read(name_user(namespace.name))))
 
 
 @pytest.mark.parametrize(

@@ -252,6 +252,6 @@ def test_the_documented_rights_are_enough_and_all_used(
         like = {"kind": kind, "name": "w", "command": ["true"]}
         predicted = run(namespace, check=True, key="c", from_workload=like, **account)
         assert (predicted.failed, predicted.changed) == (False, True), predicted.msg
-    used = audit.read_rights(name_user(namespace.name))
+    used = audit.wait_for_rights(name_user(namespace.name), expand(rules))
     assert used - expand(rules) == set(), "used, and not documented"
     assert expand(rules) - used == set(), "documented, and not used"

@@ -57,8 +57,9 @@ def test_a_rollout_is_stopped_started_and_scaled(namespace: Namespace, connect: 
     scaled = namespace.module(SCALE, **R, partitions=3, **account)
     assert not scaled.failed, scaled.msg
     assert (scaled.changed, len(namespace.list("Pod"))) == (True, 3)
-    rights = {right for right in audit.read_rights(name_user(namespace.name)) if right.group == "argoproj.io"}
-    assert rights == expand(read_rules("Role", "lowtide-rollouts"))
+    documented = expand(read_rules("Role", "lowtide-rollouts"))
+    used = audit.wait_for_rights(name_user(namespace.name), documented)
+    assert {right for right in used if right.group == "argoproj.io"} == documented
 
 
 @pytest.mark.usefixtures("controller")

@@ -83,7 +83,7 @@ def test_every_kind_is_stopped_started_and_scaled_with_the_documented_rights(
 
     user = name_user(namespace.name)
     documented = expand(RULES)
-    used = audit.read_rights(user)
+    used = audit.wait_for_rights(user, documented)
     assert used - documented == set(), "used, and not documented"
     assert documented - used == set(), "documented, and not used"
 

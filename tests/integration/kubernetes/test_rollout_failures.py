@@ -406,6 +406,7 @@ def test_the_documented_rights_are_those_that_are_used(
         assert run["rolled_back"] is True, run.msg
         namespace.delete(kind, "w")
         namespace.wait("gone", lambda: namespace.list("Pod") == [])
-    used, documented = audit.read_rights(name_user(namespace.name)), expand(RULES)
+    documented = expand(RULES)
+    used = audit.wait_for_rights(name_user(namespace.name), documented)
     assert used - documented == set(), "used, and not documented"
     assert documented - used == set(), "documented, and not used"

@@ -239,9 +239,10 @@ def test_ingresses_and_routes_are_switched_with_the_documented_rights(site: Name
     missing = send_away(site, in_flight=[agent], **account)
     assert "DaemonSet" in missing.msg
 
-    used = audit.read_rights(name_user(site.name))
+    needed = {right for right in expand(RULES) if right.verb != "watch"}
+    used = audit.wait_for_rights(name_user(site.name), needed)
     assert used - expand([*read_rules("Role", "lowtide"), *RULES]) == set(), "used, and not documented"
-    assert {right for right in expand(RULES) - used if right.verb != "watch"} == set(), "documented, and not used"
+    assert needed - used == set(), "documented, and not used"
 
 
 def test_what_would_prove_nothing_is_refused(site: Namespace, account: Json) -> None:
