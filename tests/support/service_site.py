@@ -7,6 +7,7 @@ import json
 import os
 import shlex
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -152,6 +153,14 @@ class ServiceSite:
         url = f"http://127.0.0.1:{self.find_port('api')}/release"
         script = f"import urllib.request as u\ntry: print(u.urlopen('{url}').read().decode())\nexcept OSError: pass"
         return self.run(host, "python3", "-c", script).strip()
+
+
+def read_next_second() -> str:
+    """Return the next whole second as soon as it has come: whatever was started before is older than that."""
+    now = int(time.time())
+    while time.time() < now + 1:
+        time.sleep(0.05)
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now + 1))
 
 
 @contextmanager

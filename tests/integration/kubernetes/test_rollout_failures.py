@@ -204,7 +204,7 @@ def test_a_release_that_turns_unready_after_it_was_complete_is_taken_back(namesp
     check_done(roll_out(namespace, kind, **main(env={"SETTING": "1"}), run_id="release"))
     for pod in ("w-0", "w-1"):
         command = [facts["kubectl"], "--kubeconfig", facts["kubeconfig"], "-n", namespace.name, "exec", pod]
-        subprocess.run([*command, "--", "touch", "/tmp/broken"], check=True, timeout=60)
+        subprocess.run([*command, "--", "touch", "/tmp/broken"], check=True, timeout=300)
     namespace.wait("all are unready", lambda: not namespace.get(kind, "w")["status"].get("readyReplicas"))
     namespace.delete("Secret", "s")
     failed = roll_out(namespace, kind, state="undone", run_id="release", **QUICK)

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from support.playbooks import PlaybookRun, finish_playbook, start_playbook, write_yaml
-from support.service_site import NAMES, ServiceSite, make_service_site
+from support.service_site import NAMES, ServiceSite, make_service_site, read_next_second
 
 pytestmark = [pytest.mark.lab("service_hosts"), pytest.mark.timeout(1200)]
 PLAYBOOK = "lowtide.ops.service"
@@ -76,9 +76,7 @@ def test_restarted_and_stopped_in_order(site: ServiceSite, ansible_playbook: Run
     """Nothing in a second run, no request lost, no other unit within reach. A first start: molecule/service."""
     common = ["-i", site.write_inventory()]
     site.start()
-    declared = declare(
-        site, service_state="restarted", service_restarted_after=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    )
+    declared = declare(site, service_state="restarted", service_restarted_after=read_next_second())
     before = read_states(site)
     request = start_request(site, site.hosts[0], 5)
     restarted = ansible_playbook(PLAYBOOK, *common, extra_vars=declared)
@@ -165,7 +163,7 @@ def test_a_stop_that_takes_longer_than_the_run_waits(site: ServiceSite, ansible_
     before = read_states(site)
     after = {
         "service_state": "restarted",
-        "service_restarted_after": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "service_restarted_after": read_next_second(),
     }
 
     def restart(seconds: int) -> PlaybookRun:

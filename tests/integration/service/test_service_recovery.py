@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 import pytest
 
 from support.playbooks import PlaybookRun
-from support.service_site import ServiceSite, make_service_site
+from support.service_site import ServiceSite, make_service_site, read_next_second
 
 pytestmark = [pytest.mark.lab("service_hosts"), pytest.mark.timeout(1200)]
 UNITS = "/etc/systemd/system"
@@ -31,8 +30,9 @@ def perform(site: ServiceSite, ansible_playbook: Callable[..., PlaybookRun]) -> 
     """Have the first host as declared; the exit code, and what was printed without line breaks."""
 
     def run(tiers: list[Any], *, restart: bool = False) -> tuple[int, str]:
-        after = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        given = {"service_state": "restarted", "service_restarted_after": after} if restart else {}
+        given: dict[str, Any] = {}
+        if restart:
+            given = {"service_state": "restarted", "service_restarted_after": read_next_second()}
         declared = {"service_units": tiers, "service_canary_seconds": 1, **given}
         done = ansible_playbook(
             "lowtide.ops.service", "-i", site.write_inventory(), "-l", site.hosts[0], extra_vars=declared
