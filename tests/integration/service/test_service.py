@@ -61,14 +61,20 @@ print(*answers)
 """The host itself says when its request is in flight: by then a look from elsewhere may come after it."""
 
 
-def start_request(site: ServiceSite, host: str, seconds: float) -> subprocess.Popen[str]:
-    """Begin a request to the API that takes so long; what the process prints then is the answer."""
+def start_request(site: ServiceSite, host: str, seconds: float) -> Callable[[], str]:
+    """Begin a request to the API that takes so long; the call waits for the answer, which is empty if there is none."""
     script = REQUEST.format(url=f"http://127.0.0.1:{site.find_port('api')}", seconds=seconds)
     command = site.make_command(host, "python3", "-c", script)
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
-    assert process.stdout.readline() == "in flight\n"
-    return process
+    stream = process.stdout
+    assert stream.readline() == "in flight\n"
+
+    def wait_for_answer() -> str:
+        with process:  # of what the stream has read already, communicate() knows nothing
+            return stream.read().strip()
+
+    return wait_for_answer
 
 
 @pytest.mark.procedure("D2", "D3", "D28")
@@ -81,7 +87,7 @@ def test_restarted_and_stopped_in_order(site: ServiceSite, ansible_playbook: Run
     request = start_request(site, site.hosts[0], 5)
     restarted = ansible_playbook(PLAYBOOK, *common, extra_vars=declared)
     assert restarted.rc == 0, restarted.stdout
-    assert request.communicate(timeout=120)[0] == "done\n"
+    assert request() == "done"
     after = read_states(site)
     assert all(after[host][name] != before[host][name] for host in site.hosts for name in NAMES)
     entered = [int(value) for value in site.show(site.hosts[0], "ActiveEnterTimestampMonotonic").values()]
@@ -321,7 +327,7 @@ def test_a_host_lost_in_the_middle_stops_the_rest(
         run = finish_playbook(process, timeout=400)
     finally:
         subprocess.run(["ip", "route", "del", "blackhole", f"{address}/32"], check=True)
-    request.communicate(timeout=300)
+    request()
     assert run.rc != 0
     assert run.stats[lost]["unreachable"] == 1, run.stdout
     assert site.read_release(first) == "2"
