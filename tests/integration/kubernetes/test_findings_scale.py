@@ -50,7 +50,9 @@ def grow(namespace: Namespace, server: ApiServer, node: str, numbers: range) -> 
 def measure_looks(namespace: Namespace) -> dict[str, float]:
     """Return the processor time of a stop, which reads pods, and of a start that fails, which follows them."""
     workloads = name_workloads("StatefulSet/w", "Deployment/d")
-    stopped, stop_seconds = measure_module(WORKLOAD, namespace.params(state="stopped", workloads=workloads, timeout=60))
+    stopped, stop_seconds = measure_module(
+        WORKLOAD, namespace.params(state="stopped", workloads=workloads, timeout=200)
+    )
     assert not stopped.failed, stopped.msg
     started, start_seconds = measure_module(WORKLOAD, namespace.params(state="running", workloads=workloads, timeout=5))
     assert started.failed
