@@ -46,7 +46,7 @@ def ansible_playbook(tmp_path: Path) -> Callable[..., PlaybookRun]:
         *arguments: str,
         extra_vars: dict[str, Any] | None = None,
         env: dict[str, str] | None = None,
-        timeout: float = 120.0,
+        timeout: float = 600.0,
     ) -> PlaybookRun:
         if isinstance(playbook, list):
             playbook = write_yaml(tmp_path / f"playbook-{next(_numbers)}.yml", playbook)

@@ -93,7 +93,7 @@ def start_module(
     return process
 
 
-def finish_module(process: subprocess.Popen[str], *, timeout: float = 120.0) -> ModuleRun:
+def finish_module(process: subprocess.Popen[str], *, timeout: float = 600.0) -> ModuleRun:
     """Wait for a started module and parse its result; a process that printed no JSON is an assertion error."""
     out, err = process.communicate(timeout=timeout)
     return _left(out, err, process.returncode)
@@ -112,7 +112,7 @@ def run_module(
     check: bool = False,
     diff: bool = True,
     env: dict[str, str] | None = None,
-    timeout: float = 120.0,
+    timeout: float = 600.0,
 ) -> ModuleRun:
     """Run module ``name`` with ``params`` to its end, in a process of its own: started for it if ``env`` is given."""
     if env is not None:

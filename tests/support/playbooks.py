@@ -121,7 +121,7 @@ def _send(pid: int, number: signal.Signals) -> None:
         os.kill(pid, number)
 
 
-def finish_playbook(process: subprocess.Popen[str], *, timeout: float = 120.0) -> PlaybookRun:
+def finish_playbook(process: subprocess.Popen[str], *, timeout: float = 600.0) -> PlaybookRun:
     """Wait for a started playbook; after ``timeout`` seconds its whole process group is killed and the wait raises."""
     try:
         out, err = process.communicate(timeout=timeout)
@@ -137,7 +137,7 @@ def run_playbook(
     *arguments: str,
     env: dict[str, str] | None = None,
     cwd: Path = CHECKOUT,
-    timeout: float = 120.0,
+    timeout: float = 600.0,
 ) -> PlaybookRun:
     """Run a playbook to its end."""
     return finish_playbook(start_playbook(playbook, *arguments, env=env, cwd=cwd), timeout=timeout)

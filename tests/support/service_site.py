@@ -114,7 +114,7 @@ class ServiceSite:
     def start(self) -> None:
         """Have everything serve on all hosts, as it is where a test begins with services that run."""
         url = f"http://127.0.0.1:{self.find_port('api')}/ready"
-        wait = "import sys, time, urllib.request as u\nend = time.monotonic() + 30\nwhile True:\n    try:\n"
+        wait = "import sys, time, urllib.request as u\nend = time.monotonic() + 120\nwhile True:\n    try:\n"
         wait += f"        u.urlopen('{url}')\n        break\n    except OSError:\n"
         wait += "        if time.monotonic() > end: raise\n        time.sleep(0.1)\n"
 

@@ -164,7 +164,7 @@ class Balancer:
             if endpoint["conditions"].get("ready")
         ]
 
-    def wait_for(self, who: str, more: int = 10, seconds: float = 20.0) -> None:
+    def wait_for(self, who: str, more: int = 10, seconds: float = 120.0) -> None:
         """Wait until the last ``more`` requests were answered by ``who``."""
         end = time.monotonic() + seconds
         while self.answers[-more:] != [who] * more:
