@@ -92,7 +92,7 @@ class Cluster:
         """Wait until every workload serves."""
         for resource in json.loads(self.kubectl("get", "statefulsets,deployments", "-o", "json"))["items"]:
             target = f"{resource['kind']}/{resource['metadata']['name']}"
-            self.kubectl("rollout", "status", target, "--timeout=60s")
+            self.kubectl("rollout", "status", target, "--timeout=280s")
 
 
 def describe_role(rules: list[Json]) -> Json:
@@ -148,7 +148,7 @@ def make_cluster(lab: Json, name: str) -> Iterator[Cluster]:
         cluster.kubectl("delete", "clusterrolebinding,clusterrole", name, "--ignore-not-found")
         try:
             # In the foreground, so that the consumers have left their group when this returns.
-            cluster.kubectl("delete", "statefulsets", "--all", "--cascade=foreground", "--timeout=60s")
+            cluster.kubectl("delete", "statefulsets", "--all", "--cascade=foreground", "--timeout=280s")
         finally:
             cluster.kubectl("delete", "namespace", name, "--wait=false")
 
