@@ -238,7 +238,7 @@ class Region:
         cluster = Cluster(site)
         self.clusters.append(cluster)
         cluster.start(members[0])
-        wait_until(lambda: cluster.leader() == members[0], f"{members[0]} leads {scope}", 60)
+        wait_until(lambda: cluster.leader() == members[0], f"{members[0]} leads {scope}", 240)
         if members[1:]:
             cluster.start(*members[1:])
         cluster.wait_whole()

@@ -88,7 +88,7 @@ class ServiceSite:
         options = shlex.split(self.facts["ssh_arguments"])
         login = ["ssh", *options, "-i", self.facts["admin_key"], f"{self.facts['admin_user']}@{address}"]
         done = subprocess.run(
-            [*login, shlex.join(argv)], input=stdin, capture_output=True, text=True, timeout=60, check=False
+            [*login, shlex.join(argv)], input=stdin, capture_output=True, text=True, timeout=300, check=False
         )
         assert done.returncode == 0 or not check, f"{host}: {argv}: {done.stderr}"
         return done.stdout
