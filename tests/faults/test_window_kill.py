@@ -87,4 +87,4 @@ def test_killed_it_ends_in_the_same_state(
     last = site.reports()[-1]
     assert last["state"] == "succeeded"
     maintained = [step for step in last["steps"] if step["step"] == "database_maintenance"]
-    check_maintained(site, ansible_playbook(*LAST_LOOK, timeout=100), maintained, context=context)
+    check_maintained(site, ansible_playbook(*LAST_LOOK, timeout=400), maintained, context=context)

@@ -40,7 +40,7 @@ def free_port() -> int:
         return port
 
 
-def wait_until(condition: Callable[[], Any], what: str, seconds: float = 60.0) -> Any:
+def wait_until(condition: Callable[[], Any], what: str, seconds: float = 240.0) -> Any:
     """The condition's value once it is true."""
     end = time.monotonic() + seconds
     while not (value := condition()):
@@ -182,7 +182,7 @@ class Cluster:
             return state["state"] == "running" and set(self.nodes) - {leader} <= streams
         return False
 
-    def wait_whole(self, seconds: float = 60.0) -> str:
+    def wait_whole(self, seconds: float = 240.0) -> str:
         """The leader, once all are there."""
         wait_until(self.is_whole, f"{self.site.scope} is whole: {self.members()}", seconds)
         return self.leader()
@@ -238,7 +238,7 @@ class Region:
         cluster = Cluster(site)
         self.clusters.append(cluster)
         cluster.start(members[0])
-        wait_until(lambda: cluster.leader() == members[0], f"{members[0]} leads {scope}", 60)
+        wait_until(lambda: cluster.leader() == members[0], f"{members[0]} leads {scope}", 240)
         if members[1:]:
             cluster.start(*members[1:])
         cluster.wait_whole()

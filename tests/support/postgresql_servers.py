@@ -31,7 +31,7 @@ MAINTENANCE = "maintenance"
 BACKUP = "backup"
 FLUSHES_ON_DEMAND = 15
 """The first version with statistics in shared memory; before, a process collected them and wrote a file."""
-SECONDS = 30.0
+SECONDS = 120.0
 BLOCK = 8192
 CONFIGURATION = """
 listen_addresses = '127.0.0.1'

@@ -106,7 +106,7 @@ class Shop:
 
     def wait_left(self) -> None:
         """Until no session of a killed run is left."""
-        end = time.monotonic() + 30
+        end = time.monotonic() + 120
         question = (
             "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'lowtide.ops pg_restore%' AND usename = "
         )
