@@ -11,7 +11,7 @@ from typing import Any
 
 from labkit.postgresql_programs import DEBIAN_VERSION
 
-from support.backups import Site, make_site, quoted
+from support.backups import PATIENCE, Site, make_site, quoted
 from support.modules import ModuleRun, run_module
 from support.postgresql_rights import grant_documented_rights
 from support.postgresql_servers import Server
@@ -106,7 +106,7 @@ class Shop:
 
     def wait_left(self) -> None:
         """Until no session of a killed run is left."""
-        end = time.monotonic() + 30
+        end = time.monotonic() + PATIENCE
         question = (
             "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'lowtide.ops pg_restore%' AND usename = "
         )
