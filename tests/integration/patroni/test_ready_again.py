@@ -37,8 +37,7 @@ def test_the_next_run_finds_a_candidate_at_once(east: Cluster) -> None:
     new = "east1" if old == "east2" else "east2"
     with synchronous(east):
         for leader in (new, old):
-            params = {**east.params, "timeout": TIMEOUT, "leader": leader}
-            run = run_module("patroni_cluster", params, timeout=TIMEOUT + 60)
+            run = run_module("patroni_cluster", {**east.params, "timeout": TIMEOUT, "leader": leader})
             assert not run.failed, run.msg
             assert east.leader() == leader
             assert count_confirming(east) == 2
@@ -54,7 +53,7 @@ def test_a_synchronous_cluster_is_restarted_whole_and_its_leader_leads_again(eas
         east.ask("/config", body={"postgresql": {"parameters": {"max_connections": limit + 5}}}, method="PATCH")
         wait_until(lambda: all(east.ask("/patroni", name).get("pending_restart") for name in east.nodes), "it waits")
         params = {**east.params, "timeout": TIMEOUT, "restart": "pending", "leader": leader}
-        run = run_module("patroni_cluster", params, timeout=TIMEOUT + 60)
+        run = run_module("patroni_cluster", params)
         assert not run.failed, run.msg
         assert count_confirming(east) == 2
     assert east.leader() == leader

@@ -83,7 +83,7 @@ def params(new: Cluster, old: Cluster, **more: Any) -> Json:
 
 def declare(new: Cluster, old: Cluster, *, check: bool = False, **more: Any) -> ModuleRun:
     """Run the module."""
-    return run_module("patroni_site", params(new, old, **more), check=check, timeout=TIMEOUT + 60)
+    return run_module("patroni_site", params(new, old, **more), check=check)
 
 
 EXHAUSTIVE = os.environ.get("LOWTIDE_EXHAUSTIVE") == "1"
@@ -179,7 +179,7 @@ def test_of_opposite_runs_at_once_exactly_one_proceeds(pair: Pair) -> None:
         wait_until(lambda: old.is_whole() and new.is_whole(), "both directions can be gone")
         let_claims_age(pair)
         processes = [start_module("patroni_site", params(*direction)) for direction in ((new, old), (old, new))]
-        runs = [finish_module(process, timeout=TIMEOUT + 60) for process in processes]
+        runs = [finish_module(process) for process in processes]
     (won,), (refused,) = ([run for run in runs if run.failed is failed] for failed in (False, True))
     assert refused["error"]["refused"], refused.msg
     winner = runs.index(won)
@@ -220,17 +220,17 @@ def test_clients_are_led_last_and_only_to_what_works(
     """A smoke test that fails leaves DNS alone; the next run goes on from there."""
     new = pair.standby
     plays = play(pair, tmp_path)
-    untested = ansible_playbook(plays, extra_vars={"site_failover_smoke_tasks": ""}, timeout=400)
+    untested = ansible_playbook(plays, extra_vars={"site_failover_smoke_tasks": ""})
     assert untested.rc == 2
     assert "clients would be led to what nobody has tested" in untested.stdout
-    failed = ansible_playbook(plays, extra_vars={"hook_fails": "smoke"}, timeout=400)
+    failed = ansible_playbook(plays, extra_vars={"hook_fails": "smoke"})
     assert failed.rc == 2, failed.stdout
     assert (tmp_path / "calls").read_text().split() == ["scale"]
     assert pair.primary is new
-    done = ansible_playbook(plays, timeout=400)
+    done = ansible_playbook(plays)
     assert done.rc == 0, done.stdout
     assert (tmp_path / "calls").read_text().split() == ["scale", "smoke", "dns"]
-    again = ansible_playbook(plays, timeout=400)
+    again = ansible_playbook(plays)
     assert again.rc == 0, again.stdout
     assert again.changed == 0
 
@@ -244,17 +244,17 @@ def test_disaster_recovery_has_the_other_site_take_over(
     chosen = {"disaster_recovery": "site_failover", "window_only": "site_failover"}
     variables = {**play(pair, tmp_path)[0]["vars"], **chosen, **describe_window(tmp_path)}
     arguments = ("lowtide.ops.disaster_recovery", "-i", str(tmp_path / "hosts.yml"))
-    rehearsal = ansible_playbook(*arguments, "--check", extra_vars=variables, timeout=400)
+    rehearsal = ansible_playbook(*arguments, "--check", extra_vars=variables)
     assert rehearsal.rc == 0, rehearsal.stdout
     assert pair.primary is old
     assert not (tmp_path / "calls").exists()
-    failed = ansible_playbook(*arguments, extra_vars={**variables, "hook_fails": "dns"}, timeout=400)
+    failed = ansible_playbook(*arguments, extra_vars={**variables, "hook_fails": "dns"})
     assert failed.rc == 2, failed.stdout
     assert pair.primary is new
-    done = ansible_playbook(*arguments, extra_vars=variables, timeout=400)
+    done = ansible_playbook(*arguments, extra_vars=variables)
     assert done.rc == 0, done.stdout
     assert (tmp_path / "calls").read_text().split() == ["scale", "smoke", "dns"]
-    again = ansible_playbook(*arguments, extra_vars=variables, timeout=400)
+    again = ansible_playbook(*arguments, extra_vars=variables)
     assert (again.rc, again.changed) == (0, 0), again.stdout
 
 

@@ -31,8 +31,7 @@ def other(cluster: Cluster) -> str:
 
 def declare(cluster: Cluster, *, check: bool = False, **more: Any) -> ModuleRun:
     """Run the module."""
-    params = {**cluster.params, "timeout": TIMEOUT, **more}
-    return run_module("patroni_cluster", params, check=check, timeout=TIMEOUT + 60)
+    return run_module("patroni_cluster", {**cluster.params, "timeout": TIMEOUT, **more}, check=check)
 
 
 @pytest.mark.procedure("A26")
@@ -73,14 +72,14 @@ def test_disaster_recovery_has_another_member_lead(
     chosen = {"disaster_recovery": "failover", "window_only": "failover", "failover_leader": new}
     variables = {**chosen, "patroni_connection": east.params, **describe_window(tmp_path)}
     arguments = ("lowtide.ops.disaster_recovery", "-i", str(tmp_path / "hosts.yml"))
-    rehearsal = ansible_playbook(*arguments, "--check", extra_vars=variables, timeout=400)
+    rehearsal = ansible_playbook(*arguments, "--check", extra_vars=variables)
     assert rehearsal.rc == 0, rehearsal.stdout
     assert east.leader() == old
-    done = ansible_playbook(*arguments, extra_vars=variables, timeout=400)
+    done = ansible_playbook(*arguments, extra_vars=variables)
     assert done.rc == 0, done.stdout
     assert east.leader() == new
     assert "succeeded" in done.stdout
-    again = ansible_playbook(*arguments, extra_vars=variables, timeout=400)
+    again = ansible_playbook(*arguments, extra_vars=variables)
     assert (again.rc, again.changed) == (0, 0), again.stdout
 
 
@@ -216,7 +215,7 @@ def test_a_lost_answer_is_read_from_the_cluster(east: Cluster) -> None:
         process = start_module("patroni_cluster", params)
         wait_until(is_asked, "it is asked")
         proxy.cut_all()
-        run = finish_module(process, timeout=TIMEOUT + 60)
+        run = finish_module(process)
     assert not run.failed, run.msg
     assert proxy.cuts
     assert "Patroni's answer was lost; read from /cluster" in run["evidence"]

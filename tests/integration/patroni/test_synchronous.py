@@ -48,8 +48,7 @@ def find_confirming(cluster: Cluster) -> str:
 
 def declare(cluster: Cluster, leader: str, **more: Any) -> ModuleRun:
     """Run the module."""
-    params = {**cluster.params, "timeout": TIMEOUT, "leader": leader, **more}
-    return run_module("patroni_cluster", params, timeout=TIMEOUT + 60)
+    return run_module("patroni_cluster", {**cluster.params, "timeout": TIMEOUT, "leader": leader, **more})
 
 
 @pytest.mark.procedure("A26")

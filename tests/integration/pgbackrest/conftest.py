@@ -87,7 +87,7 @@ class Archived:
 
     def back_up(self, *, check: bool = False, **params: Any) -> ModuleRun:
         """The module to its end."""
-        return finish_module(self.start(check=check, **params), timeout=PATIENCE)
+        return finish_module(self.start(check=check, **params))
 
     def list_backups(self) -> list[dict[str, Any]]:
         """What pgBackRest says that there is."""

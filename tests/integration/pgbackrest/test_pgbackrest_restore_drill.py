@@ -58,7 +58,7 @@ class Drilled:
 
     def drill(self, *, check: bool = False, **more: Any) -> ModuleRun:
         """The module to its end."""
-        return finish_module(self.start(check=check, **more), timeout=PATIENCE)
+        return finish_module(self.start(check=check, **more))
 
     def list_evidence(self) -> list[Path]:
         """The documents that were written."""
@@ -333,7 +333,7 @@ def test_what_cannot_be_removed_takes_nothing_from_the_proof(drilled: Drilled) -
     kept.mkdir(mode=0o755)
     (kept / "file").touch()
     go_on.touch()
-    run = finish_module(process, timeout=PATIENCE)
+    run = finish_module(process)
     assert run.failed
     assert "what a drill has put there cannot be removed" in run.msg
     assert (run["drill"]["proven"], run["drill"]["copy_removed"]) == (True, False)

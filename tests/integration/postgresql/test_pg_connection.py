@@ -145,7 +145,7 @@ def test_switchover_in_the_middle_stops_and_the_next_run_ends_it(lab: dict[str, 
             f"INSERT INTO t{number} SELECT generate_series(1, 5000)",
         )
         _primary(cluster, name, f"VACUUM ANALYZE t{number}")
-        _primary(cluster, name, f"UPDATE t{number} SET v = 1")
+        _primary(cluster, name, f"UPDATE t{number} SET v = 1", "SELECT pg_stat_force_next_flush()")
     with contextlib.closing(_connect(cluster, name)) as holder, holder.cursor() as cursor:
         holder.autocommit = False
         cursor.execute("LOCK TABLE t1 IN SHARE MODE")
