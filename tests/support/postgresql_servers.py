@@ -353,7 +353,8 @@ def mount_small_volume(server: Server) -> Iterator[Path]:
     try:
         yield mount
     finally:
-        subprocess.run(["umount", str(mount)], check=True)
+        # Lazily: a session that has just been closed may have a file of it open until its process has ended.
+        subprocess.run(["umount", "--lazy", str(mount)], check=True)
         mount.rmdir()
 
 
