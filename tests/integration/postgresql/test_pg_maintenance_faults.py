@@ -100,15 +100,18 @@ def test_a_finished_build_waits_longer_than_for_a_lock(database: Database, holde
     """M3: the lock timeout is not for the last phases of a build, whose waits hinder nobody."""
     database.table("bloated", rows=40000, dead=False)
     _waste(database, "bloated")
-    with holder.cursor() as cursor:
-        cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+    with contextlib.closing(database.connect(autocommit=False)) as gate, holder.cursor() as cursor:
+        gate.cursor().execute("LOCK TABLE bloated IN ROW EXCLUSIVE MODE")
         process = start_module(
             "pg_maintenance",
             {**database.server.params(database.name), **COMPACT, "lock_timeout": 4.0, "lock_retries": 0},
         )
-        # A session of the run is there, so that the snapshot is younger than lock_timeout when the build begins.
-        until(database, "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'lowtide.ops%'")
+        # The session that is to build is there, and waits for who uses the table: the transaction is younger than
+        # lock_timeout when the build begins, and older than the build.
+        until(database, "SELECT count(*) > 1 FROM pg_stat_activity WHERE application_name LIKE 'lowtide.ops%'")
+        cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         cursor.execute("SELECT count(*) FROM pg_class")
+        gate.rollback()
         until(database, "SELECT count(*) FROM pg_locks WHERE locktype = 'virtualxid' AND NOT granted")
         cursor.execute("SELECT pg_sleep(5)")
         holder.rollback()
