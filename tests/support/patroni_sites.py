@@ -24,7 +24,7 @@ from labkit.process import kill, wait_gone, working_in
 from support.database_ports import find_port
 
 ADDRESS = "127.0.0.1"
-PATIENCE = 180.0
+PATIENCE = 240.0
 """Seconds in which a cluster gets somewhere on a machine that is busy with other tests."""
 Json = dict[str, Any]
 TIMEOUT = 240
