@@ -61,7 +61,7 @@ class SteadyWriter:
     def stop(self) -> None:
         """End it."""
         self._end.set()
-        self._thread.join(30)
+        self._thread.join(120)
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[SteadyWriter]:
