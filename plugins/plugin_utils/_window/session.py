@@ -432,8 +432,8 @@ class Session:
 
     def append(self, event: Event, *, durable: bool = False) -> None:
         """Add an event of this run. ``durable``: nothing may be done that is not on record, so a journal that cannot be
-        written raises UnrecordedError, and StillSilentError where a session that needs it has to ask; other events are then
-        kept until it can."""
+        written raises UnrecordedError, and StillSilentError where a session that needs it has to ask; other events are
+        then kept until it can."""
         event = replace(event, token=self.window.token)
         try:
             if self._error is not None:

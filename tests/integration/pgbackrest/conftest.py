@@ -68,7 +68,16 @@ class Archived:
 
     def control(self, *arguments: str) -> None:
         """Start or stop the server, whole."""
-        argv = ("-D", self.place / "data", "-l", self.place / "log/server", "-w", "-t", "240", *arguments)
+        argv: tuple[str | Path, ...] = (
+            "-D",
+            self.place / "data",
+            "-l",
+            self.place / "log/server",
+            "-w",
+            "-t",
+            "240",
+            *arguments,
+        )
         self.run(self.programs / "pg_ctl", *argv)
 
     def sql(self, statement: str) -> str:

@@ -548,13 +548,14 @@ def test_events_that_pour_in_are_taken_in_together() -> None:
     client.stream = lambda *_args, **_options: Slow(client, [None])  # type: ignore[method-assign]
     ahead = 0.0
 
-    def come_late() -> None:
-        """Send an event when the time for which events are collected is over."""
-        nonlocal ahead
-        ahead = 200.0
-        cache._queue.put(next_message(cache))
-
     with follow(client) as cache:
+
+        def come_late() -> None:
+            """Send an event when the time for which events are collected is over."""
+            nonlocal ahead
+            ahead = 200.0
+            cache._queue.put(next_message(cache))
+
         cache._clock = lambda: time.monotonic() + ahead
         waits, begun = 0, time.monotonic()
         while len(names(cache)) < 100:

@@ -440,7 +440,7 @@ def test_a_relaunch_goes_on_with_what_was_begun_and_begins_nothing_else(simulati
 def test_a_relaunch_of_what_was_refused_begins_nothing_after_another_run(
     simulation: Simulation, failing: set[tuple[str, str]]
 ) -> None:
-    """One occurrence: it ended, well or not. Another workflow of it was refused, and somebody relaunches that red job."""
+    """One occurrence: it ended, well or not. Another workflow was refused, and its red job is relaunched."""
     simulation.failing = failing
     simulation.run(job=WORKFLOW, start="monday")
     simulation.failing = set()

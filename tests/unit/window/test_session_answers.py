@@ -36,7 +36,8 @@ STEPS = [
 def begin(simulation: Simulation, step: str, host: str) -> dict[str, Any]:
     """Begin a step on a host."""
     hosts = ("web1", "web2") if host.startswith("web") else ("db1", "db2") if step == "save" else MANY
-    return simulation.engine.begin_step(StepCall(host=host, step=step, play_hosts=(*hosts, "ctl")), preload=load_nothing)
+    call = StepCall(host=host, step=step, play_hosts=(*hosts, "ctl"))
+    return simulation.engine.begin_step(call, preload=load_nothing)
 
 
 def end(simulation: Simulation, step: str, host: str) -> None:
@@ -65,8 +66,11 @@ class Answers:
         """Seconds of patience with which it answers."""
         self._function: Callable[..., Any] = getattr(FileStore, method)
         self._site = simulation.store.directory
-        answers = self
-        monkeypatch.setattr(FileStore, method, lambda store, *given: answers.ask(store, *given))
+
+        def ask(store: FileStore, *given: Any) -> Any:
+            return self.ask(store, *given)
+
+        monkeypatch.setattr(FileStore, method, ask)
         monkeypatch.setattr(sessions, "WAITED", 0.0)
 
     def ask(self, store: FileStore, *given: Any) -> Any:
