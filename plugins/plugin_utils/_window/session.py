@@ -160,9 +160,11 @@ class OpenWindow:
     def _keep_forgotten(self, journal: Sequence[Event]) -> list[str]:
         """Keep those events that this run has written and the store has lost since, with the lease that was written
         before them (a failover to a standby that lagged): they are true, and written again. Return warnings."""
+        if self.check_mode or self.known.count_lines(self.local_name) <= len(journal):
+            return []
         known = self.known.load(self.local_name)
         forgotten = known[len(journal) :]
-        if not forgotten or self.check_mode or not are_same(journal, known[: len(journal)]):
+        if not are_same(journal, known[: len(journal)]):
             return []
         kept = self.fallback.load(self.local_name)
         if kept[: len(forgotten)] != forgotten:
